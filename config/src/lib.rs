@@ -1,1 +1,17 @@
-//! stub
+//! What all programs of Buildhost must agree on: names, the layout of a volume,
+//! manifests, settings, and the messages between programs.
+//!
+//! Nothing here touches a file, a clock or a random number: every function takes
+//! values and returns values, so everything can be tested by comparing values.
+
+pub mod names;
+
+pub mod layout;
+
+pub mod manifest;
+
+pub mod machine;
+
+pub mod task;
+
+pub use names::{BuildId, FileName, MachineName, NameError, Revision, Tag, ToolchainName};

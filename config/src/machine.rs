@@ -1,0 +1,207 @@
+//! What a machine says of itself: the file `manifest` in each of its revisions.
+
+use std::num::{NonZeroU32, NonZeroU64};
+
+use crate::manifest::{self, Manifest};
+use crate::names::FileName;
+
+/// The name of the file, in the top directory of a revision.
+pub const FILE: &str = "manifest";
+
+/// How a machine is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A virtual machine, by QEMU.
+    Kvm,
+    /// A container, by systemd-nspawn.
+    Nspawn,
+}
+
+/// A machine's manifest, checked.
+///
+/// The names of values are those of build2's machine manifests; `kernel`,
+/// `initrd`, `cmdline`, `disk` and `cpus` are ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// Tells this content from every other; for people and controllers.
+    pub id: String,
+    /// One line for people.
+    pub summary: String,
+    /// How it is run.
+    pub kind: Kind,
+    /// Memory of a guest, in KiB.
+    pub memory_kib: NonZeroU64,
+    /// Processors of a guest.
+    pub cpus: NonZeroU32,
+    /// The file with the root disk.
+    pub disk: FileName,
+    /// What boots a `kvm` machine; without it the disk's own boot loader does.
+    pub boot: Option<Boot>,
+}
+
+/// A kernel that is handed to the guest from outside its disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Boot {
+    /// The file with the kernel.
+    pub kernel: FileName,
+    /// The file with the initial RAM disk.
+    pub initrd: Option<FileName>,
+    /// The kernel's command line.
+    pub cmdline: String,
+}
+
+/// Everything that is wrong with a machine's manifest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub struct MachineError(pub Vec<String>);
+
+/// The values that we read, and those of build2's that we let stand unread.
+const KNOWN: [&str; 15] = [
+    "id",
+    "name",
+    "summary",
+    "role",
+    "type",
+    "ram-minimum",
+    "ram-maximum",
+    "cpus",
+    "disk",
+    "kernel",
+    "initrd",
+    "cmdline",
+    "mac",
+    "options",
+    "changes",
+];
+
+impl Machine {
+    /// Reads the text of a manifest file.
+    ///
+    /// # Errors
+    /// Every fault of the text at once.
+    pub fn parse(text: &str) -> Result<Self, MachineError> {
+        let list = manifest::parse(text).map_err(|error| MachineError(vec![error.to_string()]))?;
+        match <[Manifest; 1]>::try_from(list) {
+            Ok([manifest]) => Self::check(&manifest),
+            Err(list) => Err(MachineError(vec![format!(
+                "one manifest is expected, there are {}",
+                list.len()
+            )])),
+        }
+    }
+
+    fn check(manifest: &Manifest) -> Result<Self, MachineError> {
+        let mut reader = Reader {
+            manifest,
+            faults: Vec::new(),
+        };
+        reader.refuse_unknown();
+        let kernel: Option<FileName> = reader.optional("kernel");
+        let initrd = reader.optional("initrd");
+        let cmdline = manifest.get("cmdline");
+        if kernel.is_none() && (initrd.is_some() || cmdline.is_some()) {
+            reader
+                .faults
+                .push("`initrd` and `cmdline` need a `kernel`".to_owned());
+        }
+        let machine = Self {
+            id: reader.text("id"),
+            summary: reader.text("summary"),
+            kind: reader.kind(),
+            memory_kib: reader.or(
+                "ram-minimum",
+                NonZeroU64::MIN.saturating_add(512 * 1024 - 1),
+            ),
+            cpus: reader.or("cpus", NonZeroU32::MIN),
+            disk: reader.or("disk", FileName::disk()),
+            boot: kernel.map(|kernel| Boot {
+                kernel,
+                initrd,
+                cmdline: cmdline.unwrap_or_default().to_owned(),
+            }),
+        };
+        if reader.faults.is_empty() {
+            Ok(machine)
+        } else {
+            Err(MachineError(reader.faults))
+        }
+    }
+}
+
+/// Reads values and collects what is wrong with them.
+struct Reader<'a> {
+    manifest: &'a Manifest,
+    faults: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn refuse_unknown(&mut self) {
+        for (name, _) in self.manifest.pairs() {
+            if !KNOWN.contains(&name.as_str()) {
+                self.faults
+                    .push(format!("`{name}` is not a value of a machine"));
+            }
+        }
+    }
+
+    fn text(&mut self, name: &str) -> String {
+        let value = self.manifest.get(name).unwrap_or_default();
+        if value.is_empty() {
+            self.faults.push(format!("`{name}` is missing"));
+        }
+        value.to_owned()
+    }
+
+    fn kind(&mut self) -> Kind {
+        match self.manifest.get("type") {
+            None | Some("kvm") => Kind::Kvm,
+            Some("nspawn") => Kind::Nspawn,
+            Some(other) => {
+                self.faults
+                    .push(format!("`type` is `kvm` or `nspawn`, not `{other}`"));
+                Kind::Kvm
+            }
+        }
+    }
+
+    fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self, name: &str) -> Option<T> {
+        let parsed = self.manifest.get(name)?.parse();
+        parsed
+            .map_err(|error| self.faults.push(format!("`{name}`: {error}")))
+            .ok()
+    }
+
+    fn or<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self, name: &str, default: T) -> T {
+        self.optional(name).unwrap_or(default)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_manifest_is_read() {
+        let text = ": 1\nid: demo-1\nname: demo\nsummary: A demo\ntype: kvm\nram-minimum: 262144\ncpus: 2\ndisk: root.img\nkernel: vmlinuz\ninitrd: initrd\ncmdline: console=ttyS0 quiet\n";
+        let machine = Machine::parse(text).unwrap();
+        assert_eq!(machine.memory_kib.get(), 262_144);
+        assert_eq!(machine.cpus.get(), 2);
+        assert_eq!(machine.boot.unwrap().cmdline, "console=ttyS0 quiet");
+    }
+
+    #[test]
+    fn what_is_left_out_has_a_default() {
+        let machine = Machine::parse(": 1\nid: x\nsummary: y\n").unwrap();
+        assert_eq!(machine.kind, Kind::Kvm);
+        assert_eq!(machine.memory_kib.get(), 524_288);
+        assert_eq!(machine.disk.as_str(), "disk.img");
+        assert_eq!(machine.boot, None);
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let text =
+            ": 1\nsummary: y\ntype: xen\nram-minimum: 0\ndisk: ../x\ninitrd: i\ncolour: red\n";
+        insta::assert_snapshot!(Machine::parse(text).unwrap_err().0.join("\n"));
+    }
+}
