@@ -14,4 +14,8 @@ pub mod machine;
 
 pub mod task;
 
+pub mod builds;
+
+pub mod settings;
+
 pub use names::{BuildId, FileName, MachineName, NameError, Revision, Tag, ToolchainName};

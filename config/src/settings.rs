@@ -1,0 +1,333 @@
+//! The settings of the host agent: a TOML file, checked as a whole.
+//!
+//! Every key has a default, given in [`Settings::parse`] and nowhere else;
+//! [`EXAMPLE`] writes them all out with their meaning.
+
+mod reader;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reader::Reader;
+
+/// A settings file with every key at its default, and what each one means.
+pub const EXAMPLE: &str = include_str!("settings/example.toml");
+
+/// The settings of an agent. Whoever holds one need not check it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The name of this host; the network namespaces of its guests begin with it.
+    pub name: String,
+    /// Where things lie.
+    pub paths: Paths,
+    /// How guests are run.
+    pub guests: Guests,
+    /// How machines are bootstrapped.
+    pub bootstrap: Bootstrap,
+    /// How builds are run.
+    pub builds: Builds,
+    /// The PR service.
+    pub pr: Pr,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// Where things lie. All paths are absolute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// The volumes with machine directories, in order of preference.
+    pub volumes: Vec<PathBuf>,
+    /// The directory with a directory for each toolchain.
+    pub toolchains: PathBuf,
+    /// What outlives a reboot: records, logs, artifacts.
+    pub state: PathBuf,
+    /// What does not: sockets, process numbers, the mark of the first start.
+    pub run: PathBuf,
+}
+
+/// Which accelerator QEMU uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acceleration {
+    /// KVM where it really works, else TCG.
+    Auto,
+    /// KVM or nothing.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+/// How guests are run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guests {
+    /// The user that guests run as; it owns nothing but their snapshots.
+    pub user: String,
+    /// The accelerator.
+    pub acceleration: Acceleration,
+    /// How many guests run at once, at the most.
+    pub parallel_max: usize,
+}
+
+/// How machines are bootstrapped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bootstrap {
+    /// From the start of the guest to its first packet.
+    pub start_limit: Duration,
+    /// For the whole.
+    pub total_limit: Duration,
+    /// How often one that failed is tried again before it waits for a change.
+    pub retries_max: u32,
+}
+
+/// How builds are run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Builds {
+    /// The toolchain of a build that names none.
+    pub toolchain: String,
+    /// From the start of the guest to its first packet.
+    pub start_limit: Duration,
+    /// For the whole.
+    pub total_limit: Duration,
+    /// How often a build is started again when the host failed it.
+    pub retries_max: u32,
+    /// The size of all artifacts of a build together.
+    pub artifacts_bytes_max: u64,
+    /// The size of a log.
+    pub log_bytes_max: u64,
+}
+
+/// The PR service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pr {
+    /// The database; by default in the state directory.
+    pub database: PathBuf,
+    /// `host:port` on which others may ask; guests always may, at their gateway.
+    pub listen: Option<String>,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// A level such as `info`, or directives as `tracing` knows them.
+    pub filter: String,
+    /// Whether lines are JSON objects.
+    pub json: bool,
+}
+
+/// One thing that is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What is wrong, with the key, and what would be right.
+    pub text: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.text)
+    }
+}
+
+impl Settings {
+    /// Reads the text of a settings file.
+    ///
+    /// # Errors
+    /// Every fault of the file, in the order of its lines.
+    pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
+        let mut reader = Reader::new(text);
+        let settings = Self {
+            name: name(&mut reader),
+            paths: paths(&mut reader),
+            guests: guests(&mut reader),
+            bootstrap: bootstrap(&mut reader),
+            builds: builds(&mut reader),
+            pr: pr(&mut reader),
+            log: log(&mut reader),
+        };
+        let faults = reader.finish();
+        if faults.is_empty() {
+            Ok(settings.complete())
+        } else {
+            Err(faults)
+        }
+    }
+
+    /// Fills in what follows from other settings.
+    fn complete(mut self) -> Self {
+        if self.pr.database.as_os_str().is_empty() {
+            self.pr.database = self.paths.state.join("prserv.sqlite3");
+        }
+        self
+    }
+}
+
+fn name(reader: &mut Reader<'_>) -> String {
+    reader.text("host.name", "buildhost", |text| {
+        let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        if !text.is_empty() && text.len() <= 20 && text.chars().all(fine) {
+            Ok(())
+        } else {
+            Err("1 to 20 lower-case letters and digits are expected")
+        }
+    })
+}
+
+fn paths(reader: &mut Reader<'_>) -> Paths {
+    Paths {
+        volumes: volumes(reader),
+        toolchains: reader.path("paths.toolchains", "/build/tftp/toolchains"),
+        state: reader.path("paths.state", "/var/lib/buildhost"),
+        run: reader.path("paths.run", "/run/buildhost"),
+    }
+}
+
+fn volumes(reader: &mut Reader<'_>) -> Vec<PathBuf> {
+    let volumes = reader.paths("paths.volumes", &["/build/machines/default"]);
+    if volumes.is_empty() {
+        reader.fault("paths.volumes", "at least one volume is needed");
+    }
+    if volumes.iter().collect::<BTreeSet<_>>().len() < volumes.len() {
+        reader.fault("paths.volumes", "a volume is named twice");
+    }
+    volumes
+}
+
+fn guests(reader: &mut Reader<'_>) -> Guests {
+    use Acceleration::{Auto, Kvm, Tcg};
+    let accelerators = [("auto", Auto), ("kvm", Kvm), ("tcg", Tcg)];
+    Guests {
+        user: reader.text("guests.user", "buildhost-guest", |text| match text {
+            "" | "root" => Err("an unprivileged user is expected"),
+            _ => Ok(()),
+        }),
+        acceleration: reader.choice("guests.acceleration", &accelerators),
+        parallel_max: usize::try_from(reader.number("guests.parallel_max", 2, 1..=256))
+            .unwrap_or(usize::MAX),
+    }
+}
+
+fn bootstrap(reader: &mut Reader<'_>) -> Bootstrap {
+    Bootstrap {
+        start_limit: reader.seconds("bootstrap.start_seconds_max", 300),
+        total_limit: reader.seconds("bootstrap.total_seconds_max", 3600),
+        retries_max: small(reader.number("bootstrap.retries_max", 2, 0..=100)),
+    }
+}
+
+fn builds(reader: &mut Reader<'_>) -> Builds {
+    const MIB: u64 = 1024 * 1024;
+    Builds {
+        toolchain: reader.text("builds.toolchain", "default", |text| {
+            let parsed = text.parse::<crate::ToolchainName>();
+            parsed
+                .map(|_| ())
+                .map_err(|_| "the name of a toolchain is expected")
+        }),
+        start_limit: reader.seconds("builds.start_seconds_max", 240),
+        total_limit: reader.seconds("builds.total_seconds_max", 5400),
+        retries_max: small(reader.number("builds.retries_max", 2, 0..=100)),
+        artifacts_bytes_max: MIB * reader.number("builds.artifacts_mib_max", 2048, 1..=1 << 30),
+        log_bytes_max: MIB * reader.number("builds.log_mib_max", 64, 1..=1 << 20),
+    }
+}
+
+fn pr(reader: &mut Reader<'_>) -> Pr {
+    let listen = reader.text("pr.listen", "", |text| {
+        let port = text.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+        if text.is_empty() || matches!(port, Some(Ok(_))) {
+            Ok(())
+        } else {
+            Err("`host:port` is expected")
+        }
+    });
+    Pr {
+        database: reader.path("pr.database", ""),
+        listen: (!listen.is_empty()).then_some(listen),
+    }
+}
+
+fn log(reader: &mut Reader<'_>) -> Log {
+    Log {
+        filter: reader.text("log.filter", "info", |_| Ok(())),
+        json: reader.choice("log.format", &[("text", false), ("json", true)]),
+    }
+}
+
+/// A number that its range keeps small.
+fn small(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_and_the_example_mean_the_same() {
+        assert_eq!(Settings::parse(EXAMPLE), Settings::parse(""));
+        insta::assert_debug_snapshot!(Settings::parse("").unwrap());
+    }
+
+    #[test]
+    fn the_example_shows_every_key() {
+        for key in reader::known_keys() {
+            let leaf = key.rsplit('.').next().unwrap();
+            assert!(
+                EXAMPLE
+                    .lines()
+                    .any(|line| line.starts_with(&format!("{leaf} = "))),
+                "{key}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_fault_is_told_at_once_with_its_line() {
+        let text = "\
+[host]
+name = \"Build Host\"
+colour = \"red\"
+
+[paths]
+volumes = []
+state = \"relative/path\"
+run = 7
+
+[guests]
+user = \"root\"
+acceleration = \"fast\"
+parallel_max = 0
+
+[builds]
+total_seconds_max = -1
+toolchain = \"2\"
+
+[pr]
+listen = \"nowhere\"
+
+[bilds]
+x = 1
+";
+        let faults: Vec<_> = Settings::parse(text)
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        insta::assert_snapshot!(faults.join("\n"));
+    }
+
+    #[test]
+    fn faults_of_form_are_told_with_their_lines_too() {
+        let faults = Settings::parse("[host]\nname = \n[paths\n").unwrap_err();
+        let lines: Vec<_> = faults.iter().map(|fault| fault.line).collect();
+        assert_eq!(lines, [2, 3], "{faults:?}");
+    }
+
+    #[test]
+    fn the_database_follows_the_state_directory() {
+        let settings = Settings::parse("paths.state = \"/srv\"\n").unwrap();
+        assert_eq!(settings.pr.database, PathBuf::from("/srv/prserv.sqlite3"));
+    }
+}
