@@ -1,0 +1,88 @@
+//! The command line: what may be said, and what the shell is told at the end.
+
+mod serve;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use prserv::store::StoreError;
+use tracing_subscriber::EnvFilter;
+
+/// The PR service: gives every build of a package a revision that only goes up.
+#[derive(Debug, Parser)]
+#[command(version, after_help = ENDINGS)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve BitBake's PR protocol in the foreground, logging to stderr.
+    Serve(serve::Arguments),
+}
+
+const ENDINGS: &str = "\
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused (the database is in use, missing, or not \
+ours).";
+
+/// What the shell sees. The numbers are a promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Done = 0,
+    Failed = 1,
+    Refused = 3,
+}
+
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> Self {
+        Self::from(ending as u8)
+    }
+}
+
+/// Logs to stderr, as `RUST_LOG` says, else what an operator wants to know.
+pub(crate) fn start_logging() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+/// Does what the arguments say, and prints why it could not.
+pub(crate) fn run(arguments: Arguments) -> Ending {
+    let result = match arguments.command {
+        Command::Serve(arguments) => serve::run(&arguments),
+    };
+    match result {
+        Ok(()) => Ending::Done,
+        Err(error) => {
+            report(error.as_ref());
+            ending(&error)
+        }
+    }
+}
+
+fn ending(error: &anyhow::Error) -> Ending {
+    match error.downcast_ref::<StoreError>() {
+        Some(
+            StoreError::InUse { .. } | StoreError::Missing { .. } | StoreError::NoTable { .. },
+        ) => Ending::Refused,
+        _ => Ending::Failed,
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the one place where an error is printed"
+)]
+fn report(error: &dyn Error) {
+    eprint!("prserv: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        eprint!(": {cause}");
+        source = cause.source();
+    }
+    eprintln!();
+}

@@ -1,0 +1,208 @@
+//! The service: answers from memory, and gives nothing away before it is on disk.
+//!
+//! What a package has is remembered once it was asked for. One thread, the clerk, owns the store;
+//! what memory cannot answer waits for the clerk's next batch, which is one transaction and one
+//! write to the disk for all who wait ("group commit").
+
+mod ask;
+
+mod memory;
+
+mod batch;
+
+mod clerk;
+
+mod export;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+pub use ask::Ask;
+use clerk::{Clerk, Job};
+use memory::Memory;
+
+use crate::policy::{self, Facts, History, Verdict};
+use crate::store::{Filter, Row, Sqlite, Store, StoreError};
+use crate::tuple::{Package, Tuple};
+use crate::value::Value;
+
+/// As many may wait for the clerk; the next ones wait to be let in.
+const WAITING_MAX: usize = 4096;
+
+/// How many rows are remembered unless told otherwise.
+const REMEMBERED_ROWS: usize = 200_000;
+
+/// How a service is opened.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// The SQLite file, made when it is missing.
+    pub db: PathBuf,
+    /// Look only: the file must exist, and another server may be writing to it. A tuple that is
+    /// not recorded is told the value it *would* get.
+    pub read_only: bool,
+    /// How many rows to keep in memory; the others are read again when they are asked for.
+    pub remembered_rows: usize,
+}
+
+impl OpenOptions {
+    /// The options for giving values from a file.
+    pub fn new(db: impl Into<PathBuf>) -> Self {
+        Self {
+            db: db.into(),
+            read_only: false,
+            remembered_rows: REMEMBERED_ROWS,
+        }
+    }
+
+    /// The same, to look only.
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    fn open_store(&self) -> Result<Box<dyn Store>, StoreError> {
+        Ok(if self.read_only {
+            Box::new(Sqlite::open_read_only(&self.db)?)
+        } else {
+            Box::new(Sqlite::open(&self.db)?)
+        })
+    }
+}
+
+/// Why an ask has no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ServiceError {
+    /// The store failed; nothing of the batch was recorded. Its log line has the details.
+    #[error("the store failed: {0}")]
+    Store(String),
+    /// The service has been closed.
+    #[error("the PR service is closed")]
+    Closed,
+}
+
+/// A PR service. Clones are the same service.
+#[derive(Debug, Clone)]
+pub struct Service {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: OpenOptions,
+    memory: Arc<Memory>,
+    clerk: mpsc::Sender<Job>,
+}
+
+impl Service {
+    /// Opens the store and starts the clerk. The thread ends with the last clone of the service.
+    pub fn open(options: &OpenOptions) -> Result<Self, StoreError> {
+        let memory = Arc::new(Memory::new(options.remembered_rows));
+        let store = options.open_store()?;
+        let (clerk, jobs) = mpsc::channel(WAITING_MAX);
+        Clerk::new(store, Arc::clone(&memory), options.read_only).start(jobs)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                options: options.clone(),
+                memory,
+                clerk,
+            }),
+        })
+    }
+
+    /// Whether this service looks only.
+    pub fn is_read_only(&self) -> bool {
+        self.shared.options.read_only
+    }
+
+    /// The value of a tuple: the recorded one, or a new one, which is on disk when this returns.
+    pub async fn get_pr(&self, tuple: &Tuple, history: History) -> Result<Value, ServiceError> {
+        if let Some(facts) = self.remembered(&tuple.package, &tuple.checksum)
+            && let Verdict::Recorded(value) = policy::decide(&facts, history)
+        {
+            return Ok(value);
+        }
+        let value = self.ask(Ask::Get(tuple.clone(), history)).await?;
+        value.ok_or(ServiceError::Closed)
+    }
+
+    /// The recorded value of a tuple, giving none.
+    pub async fn test_pr(
+        &self,
+        tuple: &Tuple,
+        history: History,
+    ) -> Result<Option<Value>, ServiceError> {
+        match self.remembered(&tuple.package, &tuple.checksum) {
+            Some(facts) => Ok(policy::recorded(&facts, history)),
+            None => self.ask(Ask::Test(tuple.clone(), history)).await,
+        }
+    }
+
+    /// The greatest value of a package.
+    pub async fn max_package_pr(&self, package: &Package) -> Result<Option<Value>, ServiceError> {
+        match self.remembered(package, "") {
+            Some(facts) => Ok(facts.max),
+            None => self.ask(Ask::Max(package.clone())).await,
+        }
+    }
+
+    /// Whether anything is recorded of a package.
+    pub async fn test_package(&self, package: &Package) -> Result<bool, ServiceError> {
+        Ok(self.max_package_pr(package).await?.is_some())
+    }
+
+    /// Records a value given elsewhere. `None` when this service looks only.
+    pub async fn import_one(
+        &self,
+        tuple: &Tuple,
+        value: &Value,
+    ) -> Result<Option<Value>, ServiceError> {
+        self.ask(Ask::Import(tuple.clone(), value.clone())).await
+    }
+
+    /// The rows that match: with history all of them, without only those that hold their
+    /// package's greatest value.
+    pub async fn export(&self, filter: Filter, history: History) -> Result<Vec<Row>, ServiceError> {
+        let options = self.shared.options.clone();
+        tokio::task::spawn_blocking(move || export::rows(&options.db, &filter, history))
+            .await
+            .map_err(|_| ServiceError::Closed)?
+            .map_err(|error| ServiceError::from(&error))
+    }
+
+    /// Commits what waits and closes the store. Later asks fail with [`ServiceError::Closed`].
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.shared.clerk.send(Job::Close(done)).await.is_ok() {
+            let _ = closed.await;
+        }
+    }
+
+    /// What memory knows. A store that others write to is never answered from memory.
+    fn remembered(&self, package: &Package, checksum: &str) -> Option<Facts> {
+        if self.shared.options.read_only {
+            return None;
+        }
+        self.shared.memory.facts(package, checksum)
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<Option<Value>, ServiceError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Ask(ask, reply);
+        self.shared
+            .clerk
+            .send(job)
+            .await
+            .map_err(|_| ServiceError::Closed)?;
+        answer.await.map_err(|_| ServiceError::Closed)?
+    }
+}
+
+impl From<&StoreError> for ServiceError {
+    fn from(error: &StoreError) -> Self {
+        let source = std::error::Error::source(error);
+        Self::Store(source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}")))
+    }
+}

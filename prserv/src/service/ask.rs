@@ -1,0 +1,36 @@
+//! What the clerk is asked.
+
+use crate::policy::History;
+use crate::tuple::{Package, Tuple};
+use crate::value::Value;
+
+/// A question about one package. Every answer is a value or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// The value of a tuple, giving a new one if need be.
+    Get(Tuple, History),
+    /// The recorded value of a tuple.
+    Test(Tuple, History),
+    /// The greatest value of a package.
+    Max(Package),
+    /// Record a value given elsewhere.
+    Import(Tuple, Value),
+}
+
+impl Ask {
+    /// The package it is about.
+    pub fn package(&self) -> &Package {
+        match self {
+            Self::Get(tuple, _) | Self::Test(tuple, _) | Self::Import(tuple, _) => &tuple.package,
+            Self::Max(package) => package,
+        }
+    }
+
+    /// Whether the answer may have to be written down first.
+    pub fn may_write(&self) -> bool {
+        match self {
+            Self::Get(..) | Self::Import(..) => true,
+            Self::Test(..) | Self::Max(_) => false,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Export: the rows of the store, on a connection of its own, so that nobody waits for it.
+
+use std::path::Path;
+
+use crate::policy::History;
+use crate::store::{Filter, Row, Sqlite, Store, StoreError};
+
+/// Reads the rows that match.
+pub(crate) fn rows(db: &Path, filter: &Filter, history: History) -> Result<Vec<Row>, StoreError> {
+    let rows = Sqlite::open_read_only(db)?.rows(filter)?;
+    Ok(select(rows, filter.checksum.as_deref(), history))
+}
+
+/// Drops rows without a version, and, without history, those below their package's greatest.
+/// The rows come package by package. The checksum chooses among what is left.
+fn select(rows: Vec<Row>, checksum: Option<&str>, history: History) -> Vec<Row> {
+    let mut selected: Vec<Row> = Vec::new();
+    for row in rows
+        .into_iter()
+        .filter(|row| !row.tuple.package.version.is_empty())
+    {
+        let is_newer =
+            |last: &Row| last.tuple.package == row.tuple.package && last.value < row.value;
+        while history == History::Ignore && selected.last().is_some_and(is_newer) {
+            selected.pop();
+        }
+        let is_older =
+            |last: &Row| last.tuple.package == row.tuple.package && last.value > row.value;
+        if history == History::Keep || !selected.last().is_some_and(is_older) {
+            selected.push(row);
+        }
+    }
+    selected.retain(|row| checksum.is_none_or(|wanted| row.tuple.checksum == wanted));
+    selected
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tuple::Tuple;
+    use crate::value::Value;
+
+    fn row(version: &str, checksum: &str, number: u64) -> Row {
+        Row {
+            tuple: Tuple::new(version, "all", checksum),
+            value: Value::from(number),
+        }
+    }
+
+    #[test]
+    fn without_history_only_the_numerically_greatest_rows_are_left_and_ties_stay() {
+        let rows = vec![
+            row("", "x", 1),
+            row("a", "1", 9),
+            row("a", "2", 12),
+            row("a", "3", 12),
+            row("a", "4", 3),
+            row("b", "1", 0),
+        ];
+        let left = select(rows.clone(), None, History::Ignore);
+        assert_eq!(
+            left,
+            [row("a", "2", 12), row("a", "3", 12), row("b", "1", 0)]
+        );
+        assert_eq!(select(rows.clone(), None, History::Keep).len(), 5);
+        assert_eq!(select(rows, Some("1"), History::Ignore), [row("b", "1", 0)]);
+    }
+}

@@ -1,0 +1,168 @@
+//! What is remembered of the store: whole packages, in a bounded number of rows.
+//!
+//! Everybody reads; only the clerk writes, and only what is on disk.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::policy::Facts;
+use crate::rows::Rows;
+use crate::store::Row;
+use crate::tuple::Package;
+
+const SHARDS: usize = 16;
+
+/// Packages and their rows, spread over shards so that readers rarely meet.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    hasher: RandomState,
+    shards: Vec<RwLock<Shard>>,
+    rows_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    packages: HashMap<Package, Rows>,
+    rows: usize,
+}
+
+impl Memory {
+    /// A memory for about so many rows; a shard's last package stays, however big it is.
+    pub(crate) fn new(rows_max: usize) -> Self {
+        Self {
+            hasher: RandomState::new(),
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            rows_max: rows_max / SHARDS,
+        }
+    }
+
+    /// What is known of a tuple; `None` when its package is not remembered.
+    pub(crate) fn facts(&self, package: &Package, checksum: &str) -> Option<Facts> {
+        let shard = self.read(package);
+        let rows = shard.packages.get(package)?;
+        Some(Facts {
+            max: rows.max().cloned(),
+            span: rows.span(checksum).cloned(),
+        })
+    }
+
+    /// Whether a package is remembered.
+    pub(crate) fn has(&self, package: &Package) -> bool {
+        self.read(package).packages.contains_key(package)
+    }
+
+    /// Remembers a package as the store has it.
+    pub(crate) fn put(&self, package: &Package, rows: Rows) {
+        let mut shard = self.write(package);
+        shard.rows += weight(&rows);
+        if let Some(old) = shard.packages.insert(package.clone(), rows) {
+            shard.rows -= weight(&old);
+        }
+    }
+
+    /// Adds a committed row to its package, if that is remembered.
+    pub(crate) fn add(&self, row: &Row) {
+        let mut shard = self.write(&row.tuple.package);
+        if let Some(rows) = shard.packages.get_mut(&row.tuple.package) {
+            let before = weight(rows);
+            rows.add(&row.tuple.checksum, &row.value);
+            let grown = weight(rows) - before;
+            shard.rows += grown;
+        }
+    }
+
+    /// Forgets packages, whichever come first, until the bound is kept.
+    pub(crate) fn trim(&self) {
+        for shard in &self.shards {
+            let is_full = read(shard).rows > self.rows_max;
+            if is_full {
+                write(shard).trim(self.rows_max);
+            }
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&self) {
+        for shard in &self.shards {
+            *write(shard) = Shard::default();
+        }
+    }
+
+    fn read(&self, package: &Package) -> RwLockReadGuard<'_, Shard> {
+        read(self.shard(package))
+    }
+
+    fn write(&self, package: &Package) -> RwLockWriteGuard<'_, Shard> {
+        write(self.shard(package))
+    }
+
+    fn shard(&self, package: &Package) -> &RwLock<Shard> {
+        let hash = self.hasher.hash_one(package);
+        &self.shards[usize::try_from(hash % SHARDS as u64).unwrap_or_default()]
+    }
+}
+
+impl Shard {
+    fn trim(&mut self, rows_max: usize) {
+        if self.packages.len() == 1 {
+            return;
+        }
+        let mut excess = self.rows.saturating_sub(rows_max - rows_max / 8);
+        let mut freed = 0;
+        self.packages.retain(|_, rows| {
+            let weight = weight(rows);
+            let keep = excess == 0;
+            if !keep {
+                excess = excess.saturating_sub(weight);
+                freed += weight;
+            }
+            keep
+        });
+        self.rows -= freed;
+    }
+}
+
+/// A package costs about as much as four of its rows.
+fn weight(rows: &Rows) -> usize {
+    rows.len() + 4
+}
+
+fn read(shard: &RwLock<Shard>) -> RwLockReadGuard<'_, Shard> {
+    shard.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(shard: &RwLock<Shard>) -> RwLockWriteGuard<'_, Shard> {
+    shard.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tuple::Tuple;
+    use crate::value::Value;
+
+    #[test]
+    fn more_packages_than_the_bound_are_forgotten_and_the_count_stays_right() {
+        let memory = Memory::new(160);
+        for number in 0..1000 {
+            let package = Package::new(format!("p{number}"), "all");
+            memory.put(&package, Rows::default());
+            let tuple = Tuple {
+                package,
+                checksum: "c".into(),
+            };
+            memory.add(&Row {
+                tuple,
+                value: Value::first(),
+            });
+            memory.trim();
+        }
+        for shard in &memory.shards {
+            let shard = read(shard);
+            let counted: usize = shard.packages.values().map(weight).sum();
+            assert_eq!(shard.rows, counted);
+            assert!(counted <= 10);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Replies to bytes, spelled as Python's `json.dumps` does, in pieces when they are long.
+
+use std::io;
+
+use serde::Serialize;
+use serde_json::ser::{CharEscape, Formatter};
+
+use super::CHUNK_CHARS;
+use crate::store::Row;
+
+/// What `export` calls our table, as BitBake 2.19's server does.
+const CORE_VERSION: &str = "2.19.0";
+
+/// Appends a message with its line ends.
+pub fn write(out: &mut Vec<u8>, message: &impl Serialize) {
+    let start = out.len();
+    append(out, message);
+    if out.len() - start < CHUNK_CHARS {
+        out.push(b'\n');
+        return;
+    }
+    let text = out.split_off(start);
+    out.extend_from_slice(b"{\"chunk-stream\": null}\n");
+    for piece in text.chunks(CHUNK_CHARS) {
+        out.extend_from_slice(piece);
+        out.push(b'\n');
+    }
+    out.push(b'\n');
+}
+
+/// The text of a message: ASCII only, with `", "` and `": "`.
+pub fn text(message: &impl Serialize) -> String {
+    let mut out = Vec::new();
+    append(&mut out, message);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+fn append(out: &mut Vec<u8>, message: &impl Serialize) {
+    let mut serializer = serde_json::Serializer::with_formatter(out, Python);
+    // Writing a JSON value into memory cannot fail; an empty line would close the connection.
+    let _ = message.serialize(&mut serializer);
+}
+
+/// The reply to most requests: one value.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct One<T> {
+    /// The value, or null.
+    pub value: T,
+}
+
+/// The reply to `ping`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Pong {
+    /// True.
+    pub alive: bool,
+}
+
+/// The reply to `is-readonly`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Readonly {
+    /// Whether no values are given.
+    pub readonly: bool,
+}
+
+/// The reply to `export`.
+#[derive(Debug, Serialize)]
+pub struct Export<'a> {
+    metainfo: Table,
+    datainfo: Vec<Datum<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Datum<'a> {
+    version: &'a str,
+    pkgarch: &'a str,
+    checksum: &'a str,
+    value: &'a str,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Table {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tbl_name: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    core_ver: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    col_info: Vec<Column>,
+}
+
+#[derive(Debug, Serialize)]
+struct Column {
+    name: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    notnull: u8,
+    dflt_value: (),
+    pk: u8,
+}
+
+impl<'a> Export<'a> {
+    /// The reply with these rows, and with a description of the table if that is wanted.
+    pub fn new(rows: &'a [Row], with_columns: bool) -> Self {
+        let datainfo = rows.iter().map(|Row { tuple, value }| Datum {
+            version: &tuple.package.version,
+            pkgarch: &tuple.package.pkgarch,
+            checksum: &tuple.checksum,
+            value: value.as_str(),
+        });
+        let metainfo = if with_columns {
+            Table::ours()
+        } else {
+            Table::default()
+        };
+        Self {
+            metainfo,
+            datainfo: datainfo.collect(),
+        }
+    }
+}
+
+impl Table {
+    fn ours() -> Self {
+        let column = |name, notnull, pk| Column {
+            name,
+            kind: "TEXT",
+            notnull,
+            dflt_value: (),
+            pk,
+        };
+        Self {
+            tbl_name: Some("PRMAIN"),
+            core_ver: Some(CORE_VERSION),
+            col_info: vec![
+                column("version", 1, 1),
+                column("pkgarch", 1, 2),
+                column("checksum", 1, 3),
+                column("value", 0, 4),
+            ],
+        }
+    }
+}
+
+/// Python's spacing, and its escapes for what is not ASCII.
+struct Python;
+
+impl Formatter for Python {
+    fn begin_array_value<W: ?Sized + io::Write>(
+        &mut self,
+        out: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        if first { Ok(()) } else { out.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(
+        &mut self,
+        out: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        if first { Ok(()) } else { out.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b": ")
+    }
+
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        out: &mut W,
+        text: &str,
+    ) -> io::Result<()> {
+        let mut units = [0; 2];
+        for character in text.chars() {
+            if matches!(character, ' '..='~') {
+                out.write_all(&[character as u8])?;
+                continue;
+            }
+            for unit in character.encode_utf16(&mut units) {
+                write!(out, "\\u{unit:04x}")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_char_escape<W: ?Sized + io::Write>(
+        &mut self,
+        out: &mut W,
+        escape: CharEscape,
+    ) -> io::Result<()> {
+        match escape {
+            CharEscape::Quote => out.write_all(b"\\\""),
+            CharEscape::ReverseSolidus | CharEscape::Solidus => out.write_all(b"\\\\"),
+            CharEscape::Backspace => out.write_all(b"\\b"),
+            CharEscape::FormFeed => out.write_all(b"\\f"),
+            CharEscape::LineFeed => out.write_all(b"\\n"),
+            CharEscape::CarriageReturn => out.write_all(b"\\r"),
+            CharEscape::Tab => out.write_all(b"\\t"),
+            CharEscape::AsciiControl(byte) => write!(out, "\\u{byte:04x}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value as Json, json};
+
+    #[test]
+    fn replies_are_spelled_as_python_spells_them() {
+        let message = json!({"value": ["é\u{1F600}\"\\\n\u{1}", null, true, 7]});
+        assert_eq!(
+            text(&message),
+            r#"{"value": ["\u00e9\ud83d\ude00\"\\\n\u0001", null, true, 7]}"#
+        );
+    }
+
+    #[test]
+    fn texts_of_32767_characters_and_more_go_in_pieces() {
+        let written = |length: usize| {
+            let mut out = Vec::new();
+            write(&mut out, &Json::from("x".repeat(length - 2)));
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(written(32766).len(), 32767);
+        let lengths = |text: String| text.lines().map(str::len).collect::<Vec<_>>();
+        assert_eq!(lengths(written(32767)), [22, 32767, 0]);
+        assert_eq!(lengths(written(32768)), [22, 32767, 1, 0]);
+    }
+}

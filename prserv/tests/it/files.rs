@@ -1,0 +1,114 @@
+//! Database files, and the program's ends.
+
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::harness::{Server, prserv, tuple};
+
+#[test]
+fn values_survive_a_restart_and_the_file_is_as_bitbake_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("prserv.sqlite3");
+    let mut server = Server::start(&db);
+    assert_eq!(server.client().get("v", "a").unwrap(), "0");
+    assert_eq!(server.client().get("v", "b").unwrap(), "1");
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait().success());
+    let sqlite = rusqlite::Connection::open(&db).unwrap();
+    let row = "SELECT value, typeof(value) FROM PRMAIN WHERE version = 'v' AND checksum = 'b'";
+    let stored: (String, String) = sqlite
+        .query_row(row, [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    assert_eq!(stored, ("1".to_owned(), "text".to_owned()));
+    sqlite
+        .execute("INSERT INTO PRMAIN VALUES ('v', 'all', 'c', '12')", [])
+        .unwrap();
+    drop(sqlite);
+    let server = Server::start(&db);
+    assert_eq!(server.client().get("v", "b").unwrap(), "13");
+}
+
+#[test]
+fn rows_that_another_program_writes_meanwhile_are_seen_before_a_value_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("prserv.sqlite3");
+    let server = Server::start(&db);
+    let mut client = server.client();
+    assert_eq!(client.get("v", "a").unwrap(), "0");
+    let sqlite = rusqlite::Connection::open(&db).unwrap();
+    sqlite
+        .execute("INSERT INTO PRMAIN VALUES ('v', 'all', 'x', '41')", [])
+        .unwrap();
+    assert_eq!(client.get("v", "b").unwrap(), "42");
+}
+
+#[test]
+fn a_read_only_server_on_the_file_of_a_running_one_sees_every_answered_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("prserv.sqlite3");
+    let writer = Server::start(&db);
+    let reader = Server::start_with(&db, &["--read-only"]);
+    let (mut write, mut read) = (writer.client(), reader.client());
+    assert_eq!(
+        read.ask(&json!({"is-readonly": {}})).unwrap(),
+        json!({"readonly": true})
+    );
+    for round in 0..50 {
+        let checksum = format!("c{round}");
+        let would_be = read.get("v", &checksum).unwrap();
+        assert_eq!(
+            read.get("v", &checksum).unwrap(),
+            would_be,
+            "nothing is given"
+        );
+        assert_eq!(write.get("v", &checksum).unwrap(), would_be);
+        let known = read
+            .ask(&json!({"test-pr": tuple("v", &checksum)}))
+            .unwrap();
+        assert_eq!(known, json!({ "value": would_be }));
+    }
+    let import =
+        json!({"import-one": {"version": "v", "pkgarch": "all", "checksum": "x", "value": 99}});
+    assert_eq!(read.ask(&import).unwrap(), json!(null));
+    assert_eq!(read.rows().len(), 50);
+}
+
+#[test]
+fn a_second_writer_and_a_missing_file_are_refused_with_a_status_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("prserv.sqlite3");
+    let serve = |extra: &[&str]| {
+        let mut command = prserv();
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--db"])
+            .arg(&db)
+            .args(extra);
+        let output = command.output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (status, error) = serve(&["--read-only"]);
+    assert_eq!(status, Some(3));
+    assert!(error.contains("there is no database"), "{error}");
+    let _server = Server::start(&db);
+    let (status, error) = serve(&[]);
+    assert_eq!(status, Some(3));
+    assert!(error.contains("another PR server writes to"), "{error}");
+}
+
+#[test]
+fn sigterm_ends_the_server_within_a_second_whatever_clients_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let mut idle: Vec<_> = (0..10).map(|_| server.client()).collect();
+    idle[0].get("v", "a").unwrap();
+    let start = Instant::now();
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait().success());
+    assert!(start.elapsed().as_millis() < 1000, "{:?}", start.elapsed());
+    assert!(idle[0].get("v", "a").is_err());
+}

@@ -1,0 +1,202 @@
+//! A running server, its log, and a client that says exactly what it is told to.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value as Json, json};
+
+/// Nothing that goes right takes longer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a client says first.
+pub(crate) const HELLO: &str = "PRSERVICE 1.0\nneeds-headers: false\n\n";
+
+/// Waits until something holds.
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        thread::yield_now();
+    }
+}
+
+/// The program, with arguments to come.
+#[expect(clippy::disallowed_methods, reason = "tests start the program itself")]
+pub(crate) fn prserv() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_prserv"));
+    command
+        .env("RUST_LOG", "debug")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null());
+    command
+}
+
+/// A running server; killed when it is dropped.
+pub(crate) struct Server {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    pub(crate) address: SocketAddr,
+}
+
+impl Server {
+    /// Starts a server on a file.
+    pub(crate) fn start(db: &Path) -> Self {
+        Self::start_with(db, &[])
+    }
+
+    /// Starts a server on a file, with more arguments.
+    pub(crate) fn start_with(db: &Path, arguments: &[&str]) -> Self {
+        let mut child = prserv()
+            .args(["serve", "--listen", "127.0.0.1:0", "--db"])
+            .arg(db)
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let kept = Arc::clone(&log);
+        thread::spawn(move || {
+            let mut line = String::new();
+            while lines.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+                kept.lock().unwrap().push_str(&line);
+                line.clear();
+            }
+        });
+        let mut address = None;
+        wait_until("the server listens", || {
+            address = listening_address(&log.lock().unwrap());
+            assert!(
+                child.try_wait().unwrap().is_none(),
+                "ended early: {}",
+                log.lock().unwrap()
+            );
+            address.is_some()
+        });
+        Self {
+            child,
+            log,
+            address: address.unwrap(),
+        }
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(
+            Pid::from_raw(i32::try_from(self.child.id()).unwrap()),
+            signal,
+        )
+        .unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_until("the server ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    /// Says all, closes that side, and returns everything the server says until it closes.
+    pub(crate) fn say(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // The server may close before it has heard all.
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut heard = Vec::new();
+        let _ = stream.read_to_end(&mut heard);
+        heard
+    }
+
+    /// A client that has greeted.
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(self.address).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn listening_address(log: &str) -> Option<SocketAddr> {
+    let (_, rest) = log.split_once("listening address=")?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+/// A client with one connection.
+pub(crate) struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub(crate) fn connect(address: SocketAddr) -> std::io::Result<Self> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(HELLO.as_bytes())?;
+        Ok(Self {
+            stream: BufReader::new(stream),
+        })
+    }
+
+    /// Asks one thing. An error is a connection that ended.
+    pub(crate) fn ask(&mut self, request: &Json) -> std::io::Result<Json> {
+        self.stream
+            .get_mut()
+            .write_all(format!("{request}\n").as_bytes())?;
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        if line.trim_end() != r#"{"chunk-stream": null}"# {
+            return Ok(serde_json::from_str(&line)?);
+        }
+        let mut text = String::new();
+        loop {
+            line.clear();
+            self.stream.read_line(&mut line)?;
+            match line.trim_end() {
+                "" => return Ok(serde_json::from_str(&text)?),
+                piece => text.push_str(piece),
+            }
+        }
+    }
+
+    /// `get-pr` without history.
+    pub(crate) fn get(&mut self, version: &str, checksum: &str) -> std::io::Result<String> {
+        let reply = self.ask(&json!({"get-pr": tuple(version, checksum)}))?;
+        Ok(reply["value"].as_str().unwrap().to_owned())
+    }
+
+    /// All rows: version, checksum, value.
+    pub(crate) fn rows(&mut self) -> Vec<[String; 3]> {
+        let filter = json!({"version": null, "pkgarch": null, "checksum": null,
+            "colinfo": false, "history": true});
+        let reply = self.ask(&json!({ "export": filter })).unwrap();
+        let text = |row: &Json, name: &str| row[name].as_str().unwrap().to_owned();
+        let rows = reply["datainfo"].as_array().unwrap().iter();
+        rows.map(|row| ["version", "checksum", "value"].map(|name| text(row, name)))
+            .collect()
+    }
+}
+
+/// The members of a request about a tuple.
+pub(crate) fn tuple(version: &str, checksum: &str) -> Json {
+    json!({"version": version, "pkgarch": "all", "checksum": checksum, "history": false})
+}

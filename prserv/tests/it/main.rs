@@ -1,0 +1,16 @@
+//! The server as its clients see it: the real program, real sockets, real files.
+
+#[cfg(test)]
+mod harness;
+
+#[cfg(test)]
+mod dialogues;
+
+#[cfg(test)]
+mod files;
+
+#[cfg(test)]
+mod library;
+
+#[cfg(test)]
+mod crash;
