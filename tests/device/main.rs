@@ -1,1 +1,3 @@
-//! stub
+//! Real btrfs on loop files and real QEMU: root only, one at a time.
+
+mod store;

@@ -1,1 +1,3 @@
-//! stub
+//! Rooms together, on fakes and localhost: no root, no sleeps.
+
+mod store;

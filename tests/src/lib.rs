@@ -1,1 +1,54 @@
-//! stub
+//! The test house's harness: real volumes that clean up after themselves, the
+//! contract of pools, and waiting without sleeping blindly.
+
+pub mod contract;
+
+pub mod volume;
+
+use std::time::{Duration, Instant};
+
+/// Waits until something is so; panics with `what` after a minute.
+///
+/// # Panics
+/// When it does not become so.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited a minute until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether tests may use loop devices and mounts. Without the right to, a test on a
+/// developer's machine is skipped loudly; where `CI=true` that is a failure.
+///
+/// # Panics
+/// When `CI=true` and we are not root.
+pub fn may_use_devices() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    let ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    assert!(root || !ci, "device tests need root");
+    if !root {
+        #[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
+        {
+            eprintln!("SKIPPED: device tests need root; run scripts/test as root");
+        }
+    }
+    root
+}
+
+/// A program of this workspace, beside the test that runs.
+///
+/// # Panics
+/// When it has not been built.
+pub fn program(name: &str) -> std::path::PathBuf {
+    let test = std::env::current_exe().unwrap_or_default();
+    let directory = test.ancestors().nth(2).unwrap_or(&test);
+    let program = directory.join(name);
+    assert!(
+        program.is_file(),
+        "{} has not been built; run the tests by scripts/test",
+        program.display()
+    );
+    program
+}

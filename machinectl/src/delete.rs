@@ -1,0 +1,122 @@
+//! Deleting a machine on a live host.
+
+use std::time::{Duration, Instant};
+
+use config::MachineName;
+use config::layout::Entry;
+
+use crate::clean::{Step, plan_deletion};
+use crate::error::Doing;
+use crate::{MachineView, Refusal, Result, Volume, lock};
+
+/// How a deletion ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deletion {
+    /// What went, in order.
+    pub steps: Vec<Step>,
+    /// What is left in the directory because it is not ours.
+    pub strangers: Vec<String>,
+}
+
+impl Volume {
+    /// Takes a machine out of service, waits until nobody uses it, and deletes it.
+    ///
+    /// One rename takes it out of service and records the intent: killed at any
+    /// point after that, [`Volume::finish_deletions`] or the next call goes on.
+    /// With `force`, snapshots go even while they are used.
+    ///
+    /// # Errors
+    /// When there is no such machine, or when it is still in use after `timeout`;
+    /// it stays out of service then and is deleted later.
+    pub fn delete(
+        &self,
+        machine: &MachineName,
+        timeout: Duration,
+        force: bool,
+    ) -> Result<Deletion> {
+        let deadline = Instant::now() + timeout;
+        self.take_out_of_service(machine)?;
+        loop {
+            if let Some(deletion) = self.try_delete(machine, force)? {
+                return Ok(deletion);
+            }
+            if Instant::now() >= deadline {
+                return Err(self.still_used(machine));
+            }
+            std::thread::sleep(lock::PAUSE);
+        }
+    }
+
+    fn take_out_of_service(&self, machine: &MachineName) -> Result<()> {
+        let _lock = self.lock(machine)?;
+        let view = self.look(machine)?;
+        let current = self.entry(machine, &Entry::Current);
+        let deleting = self.entry(machine, &Entry::Deleting);
+        if view.has_link() {
+            self.pool
+                .rename(&current, &deleting)
+                .doing("take out of service", &current)?;
+        } else if !view.deleting {
+            // Without any link it may be half made or half gone; what is left of
+            // it is ours to delete, an empty directory is not.
+            if plan_everything(&view).is_empty() {
+                return Err(Refusal::NoMachine(machine.clone()).into());
+            }
+            self.pool
+                .link(Entry::Current.name(machine).as_ref(), &deleting)
+                .doing("make the link", &deleting)?;
+        }
+        self.commit()
+    }
+
+    /// Deletes the machine if nobody uses it or if that does not matter.
+    fn try_delete(&self, machine: &MachineName, force: bool) -> Result<Option<Deletion>> {
+        let _lock = self.lock(machine)?;
+        let mut view = self.look(machine)?;
+        if force {
+            view.snapshots
+                .iter_mut()
+                .for_each(|snapshot| snapshot.in_use = false);
+        }
+        if view.snapshots.iter().any(|snapshot| snapshot.in_use) {
+            return Ok(None);
+        }
+        let steps = plan_deletion(&view);
+        for step in &steps {
+            match step {
+                Step::Delete(entry) if force => {
+                    let path = self.entry(machine, entry);
+                    self.pool.delete(&path).doing("delete", &path)?;
+                }
+                step => self.act(machine, step)?,
+            }
+        }
+        self.commit()?;
+        let strangers = view.strangers;
+        Ok(Some(Deletion { steps, strangers }))
+    }
+
+    fn still_used(&self, machine: &MachineName) -> crate::StoreError {
+        let view = match self.look(machine) {
+            Ok(view) => view,
+            Err(error) => return error,
+        };
+        let used = view.snapshots.into_iter().find(|snapshot| snapshot.in_use);
+        let path = used.map_or_else(
+            || self.directory(machine),
+            |used| self.entry(machine, &Entry::Snapshot(used.toolchain, used.tag)),
+        );
+        let holders = lock::holders(&path);
+        Refusal::InUse { path, holders }.into()
+    }
+}
+
+fn plan_everything(view: &MachineView) -> Vec<Step> {
+    plan_deletion(&MachineView {
+        deleting: true,
+        ..view.clone()
+    })
+    .into_iter()
+    .filter(|step| !matches!(step, Step::RemoveDirectory | Step::Unlink(Entry::Deleting)))
+    .collect()
+}

@@ -1,0 +1,156 @@
+//! What can go wrong in the store: refusals, which are answers, and failures.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use config::task::TaskError;
+use config::{MachineName, NameError, Revision, ToolchainName};
+
+use crate::command::CommandError;
+use crate::lock::Holder;
+
+/// Why an operation did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// What was asked cannot be had as things are; nothing was changed.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The operating system failed us.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What we were doing.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// How it failed.
+        source: io::Error,
+    },
+    /// Another program failed us.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}
+
+/// Why what was asked cannot be had. Each says the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such directory.
+    #[error("there is no volume `{}`; make one with `machinectl init`", .0.display())]
+    NoVolume(PathBuf),
+    /// Snapshots need btrfs.
+    #[error("`{}` is not on btrfs; make a volume with `machinectl init`", .0.display())]
+    NotBtrfs(PathBuf),
+    /// The machine is not in the volume.
+    #[error("there is no machine `{0}`; `machinectl list` shows what there is")]
+    NoMachine(MachineName),
+    /// The machine has no link to a complete revision.
+    #[error("machine `{machine}` has no current revision{}", because(fault.as_ref()))]
+    NoCurrent {
+        /// The machine.
+        machine: MachineName,
+        /// What is wrong with its link, when there is one.
+        fault: Option<String>,
+    },
+    /// The machine is on its way out.
+    #[error(
+        "machine `{0}` is being deleted; wait until it is gone, or repeat `machinectl delete {0}`"
+    )]
+    Deleting(MachineName),
+    /// There is no finished image for this toolchain.
+    #[error("machine `{0}` has no bootstrapped image for toolchain `{1}` yet")]
+    NoImage(MachineName, ToolchainName),
+    /// There is no such snapshot.
+    #[error("there is no snapshot `{}`", .0.display())]
+    NoSnapshot(PathBuf),
+    /// Something of that name is there already.
+    #[error("`{}` is there already", .0.display())]
+    Exists(PathBuf),
+    /// It is there, but it is not what the store puts there.
+    #[error("`{}` is not a subvolume; whoever made it must move it away", .0.display())]
+    NotSubvolume(PathBuf),
+    /// Somebody else is changing the machine.
+    #[error(
+        "machine `{machine}` is locked by {}; try again when that has ended",
+        people(holders)
+    )]
+    Locked {
+        /// The machine.
+        machine: MachineName,
+        /// Who holds it.
+        holders: Vec<Holder>,
+    },
+    /// A build or somebody else uses it.
+    #[error("`{}` is in use by {}", path.display(), people(holders))]
+    InUse {
+        /// What is used.
+        path: PathBuf,
+        /// By whom.
+        holders: Vec<Holder>,
+    },
+    /// The revision is not there or not complete.
+    #[error("machine `{0}` has no complete revision {1}")]
+    NoRevision(MachineName, Revision),
+    /// The toolchain is not there.
+    #[error("there is no toolchain `{0}`; `machinectl toolchain list` shows what there is")]
+    NoToolchain(ToolchainName),
+    /// A toolchain's link leads out of its directory, or to nothing.
+    #[error("`{}` leads out of the toolchain's directory or to nothing; only links inside it are followed", .0.display())]
+    LinkOutside(PathBuf),
+    /// A toolchain is a flat directory of files.
+    #[error("`{}` is not a file; a toolchain is a directory of files", .0.display())]
+    NotFile(PathBuf),
+    /// A toolchain has nothing to install.
+    #[error("`{}` holds no files", .0.display())]
+    Empty(PathBuf),
+    /// A name is not one.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A file of ours in the volume cannot be read.
+    #[error("`{}` cannot be used", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TaskError,
+    },
+}
+
+fn because(fault: Option<&String>) -> String {
+    fault.map_or_else(String::new, |fault| format!(": {fault}"))
+}
+
+fn people(holders: &[Holder]) -> String {
+    let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
+    if names.is_empty() {
+        "somebody that we cannot see".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
+/// Says what we were doing when the operating system failed.
+pub(crate) trait Doing<T> {
+    fn doing(self, action: &'static str, path: impl AsRef<Path>) -> Result<T, StoreError>;
+}
+
+impl<T> Doing<T> for io::Result<T> {
+    fn doing(self, action: &'static str, path: impl AsRef<Path>) -> Result<T, StoreError> {
+        self.map_err(|source| StoreError::Io {
+            action,
+            path: path.as_ref().to_owned(),
+            source,
+        })
+    }
+}
+
+impl StoreError {
+    /// Whether the disk was full.
+    pub fn is_full(&self) -> bool {
+        let full = |kind| {
+            matches!(
+                kind,
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            )
+        };
+        matches!(self, Self::Io { source, .. } if full(source.kind()))
+    }
+}
