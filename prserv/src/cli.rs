@@ -2,6 +2,8 @@
 
 mod serve;
 
+mod check;
+
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -21,11 +23,13 @@ pub(crate) struct Arguments {
 enum Command {
     /// Serve BitBake's PR protocol in the foreground, logging to stderr.
     Serve(serve::Arguments),
+    /// Look for rows that no server can use, and for values given twice.
+    Check(check::Arguments),
 }
 
 const ENDINGS: &str = "\
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused (the database is in use, missing, or not \
-ours).";
+ours), 4 the check found something.";
 
 /// What the shell sees. The numbers are a promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +37,7 @@ pub(crate) enum Ending {
     Done = 0,
     Failed = 1,
     Refused = 3,
+    Found = 4,
 }
 
 impl From<Ending> for ExitCode {
@@ -54,9 +59,10 @@ pub(crate) fn start_logging() {
 pub(crate) fn run(arguments: Arguments) -> Ending {
     let result = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
     };
     match result {
-        Ok(()) => Ending::Done,
+        Ok(ending) => ending,
         Err(error) => {
             report(error.as_ref());
             ending(&error)

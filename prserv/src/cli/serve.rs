@@ -7,6 +7,8 @@ use prserv::{OpenOptions, Service, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::Ending;
+
 /// `prserv serve`'s arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -25,7 +27,7 @@ pub(crate) struct Arguments {
 
 /// Serves until SIGTERM or SIGINT.
 #[tokio::main]
-pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let options = OpenOptions::new(&arguments.db).read_only(arguments.read_only);
     let service = Service::open(&options)?;
     let listener = TcpListener::bind(&arguments.listen)
@@ -44,5 +46,5 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     tracing::info!(address = %listener.local_addr()?, %db, "listening");
     serve(service.clone(), listener, shutdown).await?;
     service.close().await;
-    Ok(())
+    Ok(Ending::Done)
 }

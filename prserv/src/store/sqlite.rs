@@ -4,6 +4,10 @@
 //! Among our own servers one writes: it holds a lock on `FILE.lock`, because what it answers
 //! from memory must not be outdated by a second one.
 
+pub mod check;
+
+mod legacy;
+
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::io;
@@ -39,17 +43,34 @@ impl Sqlite {
     /// Opens a file to give values from, making it and its table when they are missing.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let lock = lock(path)?;
-        let connection = Connection::open(path)?;
+        let mut connection = Connection::open(path)?;
         connection.busy_timeout(BUSY_SECONDS_MAX)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.execute(SCHEMA, [])?;
         sync_directory(path)?;
+        let taken = legacy::take_over(&mut connection)?;
+        if taken != legacy::TakenOver::default() {
+            tracing::info!(
+                rows = taken.rows,
+                junk = taken.junk,
+                "took over BitBake's old table"
+            );
+        }
         Ok(Self {
             connection,
             data_version: None,
             _lock: Some(lock),
         })
+    }
+
+    /// Opens a file that must exist, to write.
+    pub fn open_existing(path: &Path) -> Result<Self, StoreError> {
+        if path.exists() {
+            Self::open(path)
+        } else {
+            Err(missing(path))
+        }
     }
 
     /// Opens a file that must exist, to look only; somebody else may be writing to it.
@@ -176,6 +197,12 @@ impl Store for Sqlite {
             }
         }
         Ok(rows)
+    }
+}
+
+fn missing(path: &Path) -> StoreError {
+    StoreError::Missing {
+        path: path.to_owned(),
     }
 }
 

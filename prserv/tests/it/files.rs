@@ -112,3 +112,73 @@ fn sigterm_ends_the_server_within_a_second_whatever_clients_do() {
     assert!(start.elapsed().as_millis() < 1000, "{:?}", start.elapsed());
     assert!(idle[0].get("v", "a").is_err());
 }
+
+/// A file as BitBake 2.8's server leaves it.
+fn old_file(db: &std::path::Path) {
+    let sqlite = rusqlite::Connection::open(db).unwrap();
+    sqlite
+        .execute_batch(
+            "CREATE TABLE PRMAIN_nohist (version TEXT NOT NULL, pkgarch TEXT NOT NULL,
+             checksum TEXT NOT NULL, value INTEGER, PRIMARY KEY (version, pkgarch, checksum));
+             INSERT INTO PRMAIN_nohist VALUES ('v', 'all', 'a', 15), ('w', 'all', 'a', 'abc');",
+        )
+        .unwrap();
+}
+
+#[test]
+fn an_old_file_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("prserv.sqlite3");
+    old_file(&db);
+    let server = Server::start(&db);
+    let mut client = server.client();
+    assert_eq!(client.get("v", "a").unwrap(), "15");
+    assert_eq!(client.get("v", "b").unwrap(), "16");
+    assert_eq!(client.get("w", "a").unwrap(), "0");
+    assert!(
+        server
+            .log()
+            .contains("took over BitBake's old table rows=1 junk=1")
+    );
+}
+
+#[test]
+fn check_tells_by_its_status_whether_there_is_anything_to_repair() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("prserv.sqlite3");
+    let check = |extra: &[&str]| {
+        let output = prserv()
+            .arg("check")
+            .arg("--db")
+            .arg(&db)
+            .args(extra)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    assert_eq!(check(&[]).0, Some(3));
+    let server = Server::start(&db);
+    server.client().get("v", "a").unwrap();
+    assert_eq!(
+        check(&[]),
+        (Some(0), String::new()),
+        "a running server is no hindrance"
+    );
+    assert_eq!(
+        check(&["--repair"]).0,
+        Some(3),
+        "but nobody repairs under it"
+    );
+    drop(server);
+    let sqlite = rusqlite::Connection::open(&db).unwrap();
+    sqlite
+        .execute("INSERT INTO PRMAIN VALUES ('v', 'all', 'b', '0')", [])
+        .unwrap();
+    let line = "v for all with checksum b: 0 belongs to a; 1 is free\n";
+    assert_eq!(check(&[]), (Some(4), format!("fault: {line}")));
+    assert_eq!(check(&["--repair"]), (Some(0), format!("repaired: {line}")));
+    assert_eq!(check(&[]), (Some(0), String::new()));
+}
