@@ -2,7 +2,8 @@
 //!
 //! Read in this order: a [`Value`] is a revision, a [`Tuple`] is what one is asked for,
 //! [`policy`] decides which value a tuple gets, a [`store::Store`] keeps what was given, and
-//! [`Service`] joins them: it answers from memory and gives nothing away before it is on disk.
+//! [`Service`] joins them: it answers from memory and gives nothing away before it is on disk. A peer asks at
+//! its [`desk::Desk`], within the rights that [`access`] gives it.
 //! [`wire`] is the protocol that BitBake speaks, without any input or output; [`server`] speaks
 //! it on sockets.
 
@@ -18,12 +19,17 @@ pub mod store;
 
 pub mod service;
 
+pub mod access;
+
+pub mod desk;
+
 pub mod wire;
 
 pub mod server;
 
+pub use desk::Peer;
 pub use policy::History;
-pub use server::{Peer, serve, serve_connection};
+pub use server::{Server, serve, serve_connection};
 pub use service::{OpenOptions, Service, ServiceError};
 pub use tuple::{Package, Tuple};
 pub use value::Value;

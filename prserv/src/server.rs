@@ -1,18 +1,26 @@
-//! The server: BitBake's protocol on sockets.
+//! The server: all protocols on one port.
 
 mod connection;
 
+mod sniff;
+
+mod http;
+
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::access::Access;
+use crate::desk::{Desk, Peer};
 use crate::service::Service;
 
 /// How long connections may take to end once they are told to.
@@ -21,84 +29,127 @@ const GRACE: Duration = Duration::from_millis(500);
 /// How long to wait when the system has no more sockets for us.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The other end of a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    /// How our log calls it.
-    pub name: String,
+/// A service with its rules, ready to be served on any number of listeners.
+#[derive(Debug, Clone)]
+pub struct Server {
+    service: Service,
+    access: Arc<Access>,
+    name: Option<String>,
 }
 
-impl Peer {
-    /// A peer by its name: an address, or the guest on whose network it is.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into() }
+impl Server {
+    /// A server where everybody may write.
+    pub fn new(service: Service) -> Self {
+        Self {
+            service,
+            access: Arc::new(Access::everybody()),
+            name: None,
+        }
+    }
+
+    /// The same with rules.
+    #[must_use]
+    pub fn with_access(mut self, access: Access) -> Self {
+        self.access = Arc::new(access);
+        self
+    }
+
+    /// The same for peers that our log is to call by this name: the guest on whose network the
+    /// listener is.
+    #[must_use]
+    pub fn with_peer_name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Serves one connection until the peer leaves or does something wrong, which is logged.
+    ///
+    /// May be dropped at any time: what was answered is on disk, and what was not is not owed.
+    pub async fn serve_connection(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        peer: Peer,
+    ) {
+        let (_never, stop) = watch::channel(false);
+        connection::serve(self.desk(peer), stream, stop).await;
+    }
+
+    /// Serves all who connect until `shutdown` completes; then tells every connection to end, and
+    /// returns when they have, within a second.
+    ///
+    /// Dropping the future closes the listener and all connections at once. The service stays
+    /// open.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        prepare(&listener)?;
+        let (tell, stop) = watch::channel(false);
+        let mut connections = JoinSet::new();
+        let mut shutdown = pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, address)) => {
+                        let desk = self.desk(self.peer(address));
+                        connections.spawn(connection::serve(desk, stream, stop.clone()));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(ended) = connections.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a connection's task failed");
+                    }
+                }
+            }
+        }
+        drop(listener);
+        let _ = tell.send(true);
+        let all_ended = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, all_ended).await.is_err() {
+            tracing::info!(connections = connections.len(), "closing what did not end");
+        }
+        Ok(())
+    }
+
+    fn desk(&self, peer: Peer) -> Desk {
+        Desk {
+            service: self.service.clone(),
+            access: Arc::clone(&self.access),
+            peer,
+        }
+    }
+
+    fn peer(&self, address: SocketAddr) -> Peer {
+        let name = self.name.clone().unwrap_or_else(|| address.to_string());
+        Peer {
+            name,
+            rights: self.access.rights_of(address.ip()),
+        }
     }
 }
 
-/// Serves one connection until the peer leaves or does something wrong, which is logged.
-///
-/// May be dropped at any time: what was answered is on disk, and what was not is not owed.
+/// [`Server::serve_connection`] where everybody may write.
 pub async fn serve_connection(
-    service: &Service,
-    stream: impl AsyncRead + AsyncWrite + Unpin,
+    service: Service,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     peer: Peer,
 ) {
-    let (_never, stop) = watch::channel(false);
-    connection::serve(service, stream, &peer, stop).await;
+    Server::new(service).serve_connection(stream, peer).await;
 }
 
-/// Serves all who connect until `shutdown` completes; then tells every connection to end, and
-/// returns when they have, within a second.
-///
-/// Dropping the future closes the listener and all connections at once. The service stays open.
+/// [`Server::serve`] where everybody may write.
 pub async fn serve(
     service: Service,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    prepare(&listener)?;
-    let (tell, stop) = watch::channel(false);
-    let mut connections = JoinSet::new();
-    let mut shutdown = pin!(shutdown);
-    loop {
-        tokio::select! {
-            () = &mut shutdown => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, address)) => {
-                    let peer = Peer::new(address.to_string());
-                    connections.spawn(serve_accepted(service.clone(), stream, peer, stop.clone()));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
-            Some(ended) = connections.join_next() => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "a connection's task failed");
-                }
-            }
-        }
-    }
-    drop(listener);
-    let _ = tell.send(true);
-    let all_ended = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(GRACE, all_ended).await.is_err() {
-        tracing::info!(
-            connections = connections.len(),
-            "closing connections that did not end"
-        );
-    }
-    Ok(())
-}
-
-async fn serve_accepted(
-    service: Service,
-    stream: TcpStream,
-    peer: Peer,
-    stop: watch::Receiver<bool>,
-) {
-    connection::serve(&service, stream, &peer, stop).await;
+    Server::new(service).serve(listener, shutdown).await
 }
 
 /// Sets what Linux lets accepted sockets inherit, which spares five calls for each of them.

@@ -7,6 +7,8 @@ pub mod request;
 
 pub mod reply;
 
+pub mod xmlrpc;
+
 use crate::value::ValueError;
 
 /// The longest line, its newline included.

@@ -1,9 +1,12 @@
 //! `prserv serve`.
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use prserv::{OpenOptions, Service, serve};
+use ipnet::IpNet;
+use prserv::access::{Access, Token, Unknown, Writers};
+use prserv::{OpenOptions, Server, Service};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -23,12 +26,60 @@ pub(crate) struct Arguments {
     /// Give no values: tell the value that a tuple has, or would get.
     #[arg(long)]
     read_only: bool,
+
+    /// Give no values to anybody: whoever asks for a tuple without one is a reader.
+    #[arg(long, conflicts_with = "writers")]
+    lockdown: bool,
+
+    /// The networks whose clients may be given values, such as `10.1.0.0/16,::1/128`. The others
+    /// are readers. Without it everybody may.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    writers: Vec<IpNet>,
+
+    /// What a reader is told that asks for a tuple without a value: a word such as `custom`.
+    /// Without it its connection is closed.
+    #[arg(long, value_name = "WORD")]
+    unknown: Option<String>,
+
+    /// A file with tokens, one a line, that allow writing over REST from anywhere.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl Arguments {
+    fn access(&self) -> anyhow::Result<Access> {
+        let writers = match (self.lockdown, self.writers.is_empty()) {
+            (true, _) => Writers::Nobody,
+            (false, true) => Writers::Everybody,
+            (false, false) => Writers::Networks(self.writers.clone()),
+        };
+        let unknown = self
+            .unknown
+            .clone()
+            .map_or(Unknown::Refuse, Unknown::Answer);
+        Ok(Access {
+            writers,
+            unknown,
+            tokens: self.tokens()?,
+        })
+    }
+
+    fn tokens(&self) -> anyhow::Result<Vec<Token>> {
+        let Some(path) = &self.token_file else {
+            return Ok(Vec::new());
+        };
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("cannot read the tokens in {}", path.display()))?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        Ok(lines.map(Token::new).collect())
+    }
 }
 
 /// Serves until SIGTERM or SIGINT.
 #[tokio::main]
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let options = OpenOptions::new(&arguments.db).read_only(arguments.read_only);
+    let access = arguments.access()?;
     let service = Service::open(&options)?;
     let listener = TcpListener::bind(&arguments.listen)
         .await
@@ -44,7 +95,10 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     };
     let db = arguments.db.display();
     tracing::info!(address = %listener.local_addr()?, %db, "listening");
-    serve(service.clone(), listener, shutdown).await?;
+    Server::new(service.clone())
+        .with_access(access)
+        .serve(listener, shutdown)
+        .await?;
     service.close().await;
     Ok(Ending::Done)
 }

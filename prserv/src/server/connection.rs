@@ -5,8 +5,9 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
-use super::Peer;
-use crate::service::{Service, ServiceError};
+use super::http;
+use super::sniff::{Protocol, sniff};
+use crate::desk::{Desk, DeskError};
 use crate::wire::Fault;
 use crate::wire::inbox::{Event, Inbox};
 use crate::wire::reply::{self, Export, One, Pong, Readonly};
@@ -24,7 +25,9 @@ enum End {
     #[error(transparent)]
     Fault(#[from] Fault),
     #[error(transparent)]
-    Service(#[from] ServiceError),
+    Desk(#[from] DeskError),
+    #[error("HTTP: {0}")]
+    Http(#[from] hyper::Error),
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
 }
@@ -37,32 +40,79 @@ enum Next {
 
 /// Serves a connection until its peer leaves, does something wrong, or `stop` becomes true.
 pub(super) async fn serve(
-    service: &Service,
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    peer: &Peer,
+    desk: Desk,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     stop: watch::Receiver<bool>,
 ) {
-    let mut connection = Connection {
-        service,
-        stream,
-        inbox: Inbox::default(),
-        outbox: Vec::new(),
-    };
-    match connection.run(stop).await {
+    let peer = desk.peer.name.clone();
+    match converse(desk, stream, stop).await {
         Ok(()) => {}
-        Err(End::Io(error)) => tracing::debug!(peer = peer.name, %error, "a connection broke"),
-        Err(error) => tracing::warn!(peer = peer.name, %error, "closing a connection"),
+        Err(End::Io(error)) => tracing::debug!(%peer, %error, "a connection broke"),
+        Err(error) => tracing::warn!(%peer, %error, "closing a connection"),
     }
 }
 
-struct Connection<'a, S> {
-    service: &'a Service,
+async fn converse(
+    desk: Desk,
+    mut stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), End> {
+    let mut inbox = Inbox::default();
+    let protocol = loop {
+        if let Read::End = read(&mut stream, inbox.buffer(), &mut stop).await? {
+            return Ok(inbox.finish()?);
+        }
+        if let Some(protocol) = sniff(inbox.buffer()) {
+            break protocol;
+        }
+    };
+    match protocol {
+        Protocol::Http => {
+            let first = std::mem::take(inbox.buffer());
+            Ok(http::serve(desk, first, stream, stop).await?)
+        }
+        Protocol::Stream => {
+            Connection {
+                desk,
+                stream,
+                inbox,
+                outbox: Vec::new(),
+            }
+            .run(stop)
+            .await
+        }
+    }
+}
+
+/// What reading brought.
+enum Read {
+    Bytes,
+    /// The peer's end, or ours.
+    End,
+}
+
+async fn read(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+    stop: &mut watch::Receiver<bool>,
+) -> io::Result<Read> {
+    buffer.reserve(READ_BYTES);
+    let bytes = tokio::select! {
+        biased;
+        read = stream.read_buf(buffer) => read?,
+        _ = stop.wait_for(|stop| *stop) => 0,
+    };
+    Ok(if bytes == 0 { Read::End } else { Read::Bytes })
+}
+
+struct Connection<S> {
+    desk: Desk,
     stream: S,
     inbox: Inbox,
     outbox: Vec<u8>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn run(&mut self, mut stop: watch::Receiver<bool>) -> Result<(), End> {
         loop {
             let handled = self.handle_all().await;
@@ -70,14 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             if let Next::Close = handled? {
                 return Ok(self.stream.shutdown().await?);
             }
-            let buffer = self.inbox.buffer();
-            buffer.reserve(READ_BYTES);
-            let read = tokio::select! {
-                biased;
-                read = self.stream.read_buf(buffer) => read?,
-                _ = stop.wait_for(|stop| *stop) => return Ok(()),
-            };
-            if read == 0 {
+            if let Read::End = read(&mut self.stream, self.inbox.buffer(), &mut stop).await? {
                 return Ok(self.inbox.finish()?);
             }
         }
@@ -107,40 +150,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     async fn handle(&mut self, request: Request) -> Result<Next, End> {
-        let (service, out) = (self.service, &mut self.outbox);
+        let (desk, out) = (&self.desk, &mut self.outbox);
         match request {
             Request::Ping => reply::write(out, &Pong { alive: true }),
             Request::IsReadonly => {
                 reply::write(
                     out,
                     &Readonly {
-                        readonly: service.is_read_only(),
+                        readonly: desk.is_read_only(),
                     },
                 );
             }
             Request::GetPr(tuple, history) => {
-                let value = service.get_pr(&tuple, history).await?;
+                let value = desk.get_pr(&tuple, history).await?;
                 reply::write(out, &One { value });
             }
             Request::TestPr(tuple, history) => {
-                let value = service.test_pr(&tuple, history).await?;
+                let value = desk.test_pr(&tuple, history).await?;
                 reply::write(out, &One { value });
             }
             Request::MaxPackagePr(package) => {
-                let value = service.max_package_pr(&package).await?;
+                let value = desk.max_package_pr(&package).await?;
                 reply::write(out, &One { value });
             }
             Request::TestPackage(package) => {
+                let max = desk.max_package_pr(&package).await?;
                 reply::write(
                     out,
                     &One {
-                        value: service.test_package(&package).await?,
+                        value: max.is_some(),
                     },
                 );
             }
             Request::ImportOne(_, None) => reply::write(out, &()),
             Request::ImportOne(tuple, Some(Import { value, spelled })) => {
-                match service.import_one(&tuple, &value).await? {
+                match desk.import_one(&tuple, &value).await? {
                     Some(_) => reply::write(out, &One { value: spelled }),
                     None => reply::write(out, &()),
                 }
@@ -150,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 history,
                 with_columns,
             } => {
-                let rows = service.export(filter, history).await?;
+                let rows = desk.export(filter, history).await?;
                 reply::write(out, &Export::new(&rows, with_columns));
             }
             Request::Bye => return Ok(Next::Close),

@@ -18,7 +18,7 @@ async fn a_connection_over_any_stream_is_served() {
     let service = service(&dir);
     let (mut client, server) = tokio::io::duplex(64);
     let serving = tokio::spawn(async move {
-        serve_connection(&service, server, Peer::new("guest 1")).await;
+        serve_connection(service, server, Peer::new("guest 1")).await;
     });
     let said = format!(
         "{HELLO}{{\"get-pr\": {{\"version\": \"v\", \"pkgarch\": \"a\", \"checksum\": \"c\"}}}}\nnull\n"

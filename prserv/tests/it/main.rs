@@ -7,6 +7,12 @@ mod harness;
 mod dialogues;
 
 #[cfg(test)]
+mod access;
+
+#[cfg(test)]
+mod xmlrpc;
+
+#[cfg(test)]
 mod files;
 
 #[cfg(test)]
