@@ -1,0 +1,117 @@
+//! The serial port through which the host sees the log while it grows.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
+
+/// What may wait for a host that reads slowly; beyond it, pieces are left out.
+const WAITING_MAX: usize = 256 * 1024;
+/// How long the end of a log may wait for a host that reads slowly.
+const FINISH: Duration = Duration::from_secs(1);
+
+/// A port to the host. Writing to it never waits and never fails: the whole log
+/// goes to the host at the end in any case.
+#[derive(Debug)]
+pub struct Port {
+    device: File,
+    waiting: Vec<u8>,
+    left_out: u64,
+}
+
+impl Port {
+    /// Opens the port that has this name, if the machine has one: `classes` is
+    /// `/sys/class/virtio-ports`, `devices` is `/dev`.
+    pub fn find(name: &str, classes: &Path, devices: &Path) -> Option<Self> {
+        let is_it = |entry: &fs::DirEntry| {
+            fs::read_to_string(entry.path().join("name")).is_ok_and(|text| text.trim_end() == name)
+        };
+        let entry = fs::read_dir(classes).ok()?.flatten().find(is_it)?;
+        let device = OpenOptions::new()
+            .write(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(devices.join(entry.file_name()))
+            .ok()?;
+        Some(Self {
+            device,
+            waiting: Vec::new(),
+            left_out: 0,
+        })
+    }
+
+    /// Sends these bytes, or keeps them for the next time.
+    pub fn send(&mut self, bytes: &[u8]) {
+        if self.waiting.len() + bytes.len() > WAITING_MAX {
+            self.left_out += bytes.len() as u64;
+        } else {
+            self.mend();
+            self.waiting.extend_from_slice(bytes);
+        }
+        self.flush();
+    }
+
+    /// Sends what waits, as far as the host takes it.
+    pub fn flush(&mut self) {
+        while !self.waiting.is_empty() {
+            match self.device.write(&self.waiting) {
+                Ok(0) => return,
+                Ok(count) => drop(self.waiting.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Gives the host a moment to take the rest.
+    pub fn finish(mut self) {
+        self.mend();
+        self.flush();
+        let until = Instant::now() + FINISH;
+        while !self.waiting.is_empty() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+            self.flush();
+        }
+    }
+
+    /// Says what was left out, where it was.
+    fn mend(&mut self) {
+        if self.left_out > 0 {
+            let words = format!("\n[{} bytes are only in the full log]\n", self.left_out);
+            self.waiting.extend_from_slice(words.as_bytes());
+            self.left_out = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_is_found_by_its_name() {
+        let place = tempfile::tempdir().unwrap();
+        let (classes, devices) = (place.path().join("class"), place.path().join("dev"));
+        fs::create_dir(&devices).unwrap();
+        for (device, name) in [("vport1p1", "another\n"), ("vport1p2", "buildhost.log\n")] {
+            fs::create_dir_all(classes.join(device)).unwrap();
+            let mut file = File::create(classes.join(device).join("name")).unwrap();
+            file.write_all(name.as_bytes()).unwrap();
+            File::create(devices.join(device)).unwrap();
+        }
+        assert!(Port::find("none", &classes, &devices).is_none());
+        let mut port = Port::find("buildhost.log", &classes, &devices).unwrap();
+        port.send(b"a line\n");
+        port.finish();
+        let sent = fs::read_to_string(devices.join("vport1p2")).unwrap();
+        assert_eq!(sent, "a line\n");
+    }
+
+    #[test]
+    fn a_machine_without_ports_has_none() {
+        let nowhere = Path::new("/nonexistent");
+        assert!(Port::find("buildhost.log", nowhere, nowhere).is_none());
+    }
+}
