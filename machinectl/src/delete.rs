@@ -59,7 +59,7 @@ impl Volume {
         } else if !view.deleting {
             // Without any link it may be half made or half gone; what is left of
             // it is ours to delete, an empty directory is not.
-            if plan_everything(&view).is_empty() {
+            if is_nothing(&view) {
                 return Err(Refusal::NoMachine(machine.clone()).into());
             }
             self.pool
@@ -111,12 +111,23 @@ impl Volume {
     }
 }
 
-fn plan_everything(view: &MachineView) -> Vec<Step> {
-    plan_deletion(&MachineView {
+/// What [`Volume::delete`] would do with a machine as it is now.
+pub fn delete_plan(view: &MachineView, force: bool) -> Vec<Step> {
+    let mut view = MachineView {
         deleting: true,
+        current: None,
+        link_fault: None,
         ..view.clone()
-    })
-    .into_iter()
-    .filter(|step| !matches!(step, Step::RemoveDirectory | Step::Unlink(Entry::Deleting)))
-    .collect()
+    };
+    if force {
+        view.snapshots
+            .iter_mut()
+            .for_each(|snapshot| snapshot.in_use = false);
+    }
+    plan_deletion(&view)
+}
+
+/// Whether nothing in a directory without a link is ours.
+fn is_nothing(view: &MachineView) -> bool {
+    delete_plan(view, true).iter().all(Step::is_end)
 }

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use config::task::TaskError;
 use config::{MachineName, NameError, Revision, ToolchainName};
 
+use crate::Uuid;
 use crate::command::CommandError;
 use crate::lock::Holder;
+use crate::receive::stream::StreamError;
 
 /// Why an operation did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +38,9 @@ pub enum Refusal {
     /// There is no such directory.
     #[error("there is no volume `{}`; make one with `machinectl init`", .0.display())]
     NoVolume(PathBuf),
+    /// A mount would hide what is there.
+    #[error("`{}` is not empty and not on btrfs; choose another directory", .0.display())]
+    NotEmpty(PathBuf),
     /// Snapshots need btrfs.
     #[error("`{}` is not on btrfs; make a volume with `machinectl init`", .0.display())]
     NotBtrfs(PathBuf),
@@ -89,6 +94,56 @@ pub enum Refusal {
     /// The revision is not there or not complete.
     #[error("machine `{0}` has no complete revision {1}")]
     NoRevision(MachineName, Revision),
+    /// The machine is there already.
+    #[error("machine `{0}` is there already; `machinectl upgrade {0}` brings a new revision in")]
+    MachineExists(MachineName),
+    /// The revision that came is not newer than the current one.
+    #[error("revision {revision} is not newer than revision {current} of machine `{machine}`")]
+    NotNewer {
+        /// The machine.
+        machine: MachineName,
+        /// What came.
+        revision: Revision,
+        /// What is current.
+        current: Revision,
+    },
+    /// Another image of this number is there.
+    #[error(
+        "revision {1} of machine `{0}` is there already, with another content; send it under a higher number"
+    )]
+    OtherRevision(MachineName, Revision),
+    /// The image is named after something else.
+    #[error(
+        "the stream is named `{name}`, but a revision of machine `{machine}` is named `{machine}-NUMBER`"
+    )]
+    StreamName {
+        /// The machine.
+        machine: MachineName,
+        /// The stream's name.
+        name: String,
+    },
+    /// The stream cannot be used.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// What an incremental stream builds on is not here.
+    #[error(
+        "the stream builds on a revision that is not here ({0}); send it in full, without `-p`"
+    )]
+    NoParent(Uuid),
+    /// What an incremental stream builds on can have been changed.
+    #[error(
+        "what the stream builds on ({0}) has been made writable and may have changed; send it in full, without `-p`"
+    )]
+    ParentChanged(Uuid),
+    /// A writable subvolume that still has the identity of what it was received from.
+    #[error("`{}` is writable but still carries the identity it was received with; its snapshots would pass for the original. Take a new one of it first: `btrfs subvolume snapshot`", .0.display())]
+    Poisoned(PathBuf),
+    /// What was received is not what was announced.
+    #[error("what came in as `{}` is not complete; send it again", .0.display())]
+    NotWhole(PathBuf),
+    /// There is no space.
+    #[error("the disk of `{}` is full; delete machines or enlarge it", .0.display())]
+    Full(PathBuf),
     /// The toolchain is not there.
     #[error("there is no toolchain `{0}`; `machinectl toolchain list` shows what there is")]
     NoToolchain(ToolchainName),

@@ -17,9 +17,13 @@ mod snapshot;
 
 mod publish;
 
+pub mod receive;
+
 pub mod clean;
 
 mod delete;
+
+pub mod init;
 
 pub mod toolchains;
 
@@ -34,11 +38,12 @@ use std::time::Duration;
 use config::MachineName;
 
 pub use clean::{CleanReport, Step};
-pub use delete::Deletion;
+pub use delete::{Deletion, delete_plan};
 pub use error::{Refusal, StoreError};
 pub use lock::Holder;
 pub use look::{ImageView, MachineView, RevisionView, SnapshotView};
 pub use pool::{Change, Pool, Subvolume, Uuid};
+pub use receive::{Arrival, Intent, Plan, Source};
 pub use snapshot::{Origin, Snapshot, Taken};
 
 use error::Doing;

@@ -36,8 +36,13 @@ impl fmt::Display for Holder {
 
 /// Whoever holds this may change the machine.
 #[derive(Debug)]
-pub(crate) struct MachineLock {
-    _file: File,
+pub(crate) struct MachineLock(File);
+
+impl MachineLock {
+    /// Another descriptor of the same lock, for a child that must keep it.
+    pub(crate) fn share(&self) -> io::Result<File> {
+        self.0.try_clone()
+    }
 }
 
 impl Volume {
@@ -62,7 +67,7 @@ impl Volume {
             // Whoever held it may have removed the directory, and another one may
             // have made a new one: only a lock on what is there counts.
             if same_file(&file, &path) {
-                return Ok(MachineLock { _file: file });
+                return Ok(MachineLock(file));
             }
         }
     }

@@ -78,7 +78,7 @@ pub struct SnapshotView {
 }
 
 impl MachineView {
-    fn new(name: MachineName) -> Self {
+    pub(crate) fn new(name: MachineName) -> Self {
         Self {
             name,
             current: None,
@@ -95,6 +95,13 @@ impl MachineView {
     /// Whether the machine is in service.
     pub fn is_live(&self) -> bool {
         self.current.is_some()
+    }
+
+    /// Whether nothing in the directory says that it has to do with us.
+    pub fn is_foreign(&self) -> bool {
+        let empty =
+            self.revisions.is_empty() && self.images.is_empty() && self.snapshots.is_empty();
+        empty && !self.has_link() && !self.deleting
     }
 
     /// Whether a link says that this is a machine, even when it leads nowhere.

@@ -51,6 +51,10 @@ impl Subvolume {
     pub fn stream_uuid(&self) -> Uuid {
         self.received_uuid.unwrap_or(self.uuid)
     }
+
+    fn has_identity(&self, identity: Uuid) -> bool {
+        self.uuid == identity || self.received_uuid == Some(identity)
+    }
 }
 
 /// What the store does to a disk. Every call is one step: a crash may come between
@@ -59,6 +63,9 @@ pub trait Pool: Debug + Send + Sync {
     /// What is known of a subvolume; `None` when the path is not one. A symbolic
     /// link is not followed.
     fn info(&self, path: &Path) -> io::Result<Option<Subvolume>>;
+
+    /// Every subvolume of the file system with this identity, its own or received.
+    fn find(&self, path: &Path, identity: Uuid) -> io::Result<Vec<Subvolume>>;
 
     /// Makes an empty writable subvolume.
     fn create(&self, path: &Path) -> io::Result<()>;

@@ -5,6 +5,8 @@ pub mod contract;
 
 pub mod volume;
 
+pub mod shell;
+
 use std::time::{Duration, Instant};
 
 /// Waits until something is so; panics with `what` after a minute.

@@ -5,10 +5,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use libbtrfsutil::{CreateSnapshotOptions, DeleteSubvolumeOptions};
+use libbtrfsutil::{
+    CreateSnapshotOptions, DeleteSubvolumeOptions, IterateSubvolume, SubvolumeInfo,
+};
 
 use super::names::{exchange, gone, there};
-use super::{Change, Pool, Subvolume};
+use super::{Change, Pool, Subvolume, Uuid};
 use crate::file;
 
 /// The inode of every subvolume's top directory.
@@ -33,6 +35,17 @@ fn kernel<T>(result: Result<T, libbtrfsutil::Error>) -> io::Result<T> {
     result.map_err(|error| error.os_error())
 }
 
+fn known(info: &SubvolumeInfo) -> Subvolume {
+    Subvolume {
+        uuid: info.uuid(),
+        parent_uuid: info.parent_uuid(),
+        received_uuid: info.received_uuid(),
+        transaction: info.stransid().map_or(info.ctransid(), u64::from),
+        read_only: info.flags() & READ_ONLY != 0,
+        created: info.created(),
+    }
+}
+
 fn is_subvolume(path: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(data) => Ok(data.is_dir() && data.ino() == TOP && is_btrfs(path)?),
@@ -46,15 +59,20 @@ impl Pool for BtrfsPool {
         if !is_subvolume(path)? {
             return Ok(None);
         }
-        let info = kernel(libbtrfsutil::subvolume_info(path))?;
-        Ok(Some(Subvolume {
-            uuid: info.uuid(),
-            parent_uuid: info.parent_uuid(),
-            received_uuid: info.received_uuid(),
-            transaction: info.stransid().map_or(info.ctransid(), u64::from),
-            read_only: info.flags() & READ_ONLY != 0,
-            created: info.created(),
-        }))
+        kernel(libbtrfsutil::subvolume_info(path)).map(|info| Some(known(&info)))
+    }
+
+    fn find(&self, path: &Path, identity: Uuid) -> io::Result<Vec<Subvolume>> {
+        let all = kernel(IterateSubvolume::new(path).all().iter_with_info())?;
+        let matching = all.filter_map(|item| match kernel(item) {
+            Ok((_, info)) => Some(known(&info))
+                .filter(|it| it.has_identity(identity))
+                .map(Ok),
+            // One that is deleted while we walk.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => Some(Err(error)),
+        });
+        matching.collect()
     }
 
     fn create(&self, path: &Path) -> io::Result<()> {

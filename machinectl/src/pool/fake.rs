@@ -123,6 +123,12 @@ impl Pool for FakePool {
         Ok(self.state().find(path)?.map(|(_, subvolume)| subvolume))
     }
 
+    fn find(&self, _path: &Path, identity: Uuid) -> io::Result<Vec<Subvolume>> {
+        let there = &self.state().there;
+        let matching = there.values().filter(|found| found.has_identity(identity));
+        Ok(matching.copied().collect())
+    }
+
     fn create(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.burn()?;

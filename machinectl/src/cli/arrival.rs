@@ -1,0 +1,135 @@
+//! The verbs that bring images in: `add` and `upgrade`.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use config::MachineName;
+use store::receive::input::{Patient, Sender};
+use store::receive::stream::Stream;
+use store::{Arrival, Intent, Plan, Refusal, Source, StoreError, Volume};
+
+use super::{Common, Ending, Failure, Rehearsal, Voice};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Make a new machine from an image
+    ///
+    /// A stream must be named NAME-NUMBER by its sender, as in
+    /// `btrfs send NAME-1 | machinectl add NAME`.
+    Add(Request),
+    /// Bring a new revision of a machine in
+    ///
+    /// Builds that run go on with the old one. A revision must have a higher number
+    /// than the current one; incremental streams build on any revision that is here.
+    Upgrade(Request),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Request {
+    /// The machine
+    name: MachineName,
+    /// A file with a `btrfs send` stream, `-` for standard input, or a subvolume
+    #[arg(long, value_name = "FILE|-|SUBVOLUME")]
+    from: Option<PathBuf>,
+    #[command(flatten)]
+    rehearsal: Rehearsal,
+}
+
+pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {
+    let (intent, request) = match verb {
+        Verb::Add(request) => (Intent::Add, request),
+        Verb::Upgrade(request) => (Intent::Upgrade, request),
+    };
+    let volume = Volume::open(&common.volume)?;
+    let (sender, source) = open(request.from.as_deref(), &volume)?;
+    let arrival = if request.rehearsal.dry_run {
+        let plan = volume.plan_arrival(intent, &request.name, &source)?;
+        let before = volume
+            .look(&request.name)
+            .ok()
+            .and_then(|view| view.current);
+        Arrival { plan, before }
+    } else {
+        let result = volume.bring_in(intent, &request.name, source);
+        settle(sender, result)?
+    };
+    tell(&request.name, &arrival, request.rehearsal.dry_run, voice)
+}
+
+/// When the sender has failed, that is why the stream is cut.
+fn settle(
+    sender: Option<Sender>,
+    result: Result<Arrival, StoreError>,
+) -> Result<Arrival, StoreError> {
+    match (sender, result) {
+        (Some(sender), Err(StoreError::Refused(Refusal::Stream(error)))) => {
+            sender.finish()?;
+            Err(Refusal::Stream(error).into())
+        }
+        (_, result) => result,
+    }
+}
+
+fn open(
+    from: Option<&Path>,
+    volume: &Volume,
+) -> Result<(Option<Sender>, Source<Patient>), Failure> {
+    let stream =
+        |input| Ok::<_, StoreError>(Source::Stream(Stream::open(input).map_err(Refusal::from)?));
+    match from {
+        Some(path) if path != Path::new("-") => {
+            if !path.is_dir() {
+                return Ok((None, stream(Patient::open(path)?)?));
+            }
+            match volume.holds(path)? {
+                None => Err(StoreError::from(Refusal::NotSubvolume(path.to_owned())).into()),
+                Some(true) => Ok((None, Source::Subvolume(path.to_owned()))),
+                Some(false) => {
+                    let (sender, input) = Sender::start(path)?;
+                    match Stream::open(input) {
+                        Ok(stream) => Ok((Some(sender), Source::Stream(stream))),
+                        Err(error) => {
+                            sender.finish().map_err(StoreError::from)?;
+                            Err(StoreError::from(Refusal::from(error)).into())
+                        }
+                    }
+                }
+            }
+        }
+        None if std::io::stdin().is_terminal() => Err(Failure::new(
+            Ending::Usage,
+            "no image; give one by `--from`, or put `btrfs send NAME-NUMBER |` before this",
+        )),
+        _ => Ok((None, stream(Patient::pipe(std::io::stdin())?)?)),
+    }
+}
+
+fn tell(
+    name: &MachineName,
+    arrival: &Arrival,
+    rehearsed: bool,
+    voice: &Voice,
+) -> Result<(), Failure> {
+    let revision = arrival.plan.revision();
+    let how = match arrival.plan {
+        Plan::Make(_) => "new",
+        Plan::MakeAnew(_) => "new, in place of a half that was left there",
+        Plan::Adopt(_) => "there already, only its link was missing",
+    };
+    let would = if rehearsed { "would be" } else { "is" };
+    let before = arrival
+        .before
+        .map_or_else(String::new, |before| format!(", it was {before}"));
+    voice.say(format!(
+        "{name}: revision {revision} {would} current{before} ({how})"
+    ));
+    if voice.json() {
+        let before = arrival.before.map(|before| before.0);
+        let json = serde_json::json!({
+            "machine": name, "current": revision.0, "before": before, "dry_run": rehearsed,
+        });
+        voice.print_json(&json)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! What the shell sees. The numbers are a promise.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use store::{Refusal, StoreError};
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Ending {
+    /// What was asked for is so.
+    Done = 0,
+    /// Something failed that should not have.
+    Failed = 1,
+    /// The command line cannot be understood.
+    Usage = 2,
+    /// What was asked for cannot be had as things are; the message says why.
+    Refused = 3,
+    /// The agent does not answer.
+    #[expect(dead_code, reason = "for the verbs that talk to the agent")]
+    NoAgent = 4,
+    /// There is no such machine, revision, image, snapshot or toolchain.
+    NotFound = 10,
+    /// There is one of that name already.
+    Exists = 11,
+    /// The revision is not newer than the current one.
+    NotNewer = 12,
+    /// The stream is for another machine.
+    WrongName = 13,
+    /// The input is no stream, or is cut or damaged.
+    BadStream = 14,
+    /// The stream builds on a revision that is not here, or not unchanged.
+    NoParent = 15,
+    /// The disk is full.
+    Full = 16,
+    /// A build or somebody else uses it.
+    InUse = 17,
+    /// Somebody else is changing the machine.
+    Locked = 18,
+    /// The machine is being deleted.
+    Deleting = 19,
+    /// The volume is not there or not on btrfs.
+    NoVolume = 20,
+}
+
+/// The numbers, for `--help`.
+pub(crate) const HELP: &str = "\
+Exit codes:
+   0  done
+   1  failed
+   2  the command line cannot be understood
+   3  refused, for the reason given
+   4  the agent does not answer
+  10  no such machine, revision or toolchain
+  11  there already
+  12  the revision is not newer than the current one
+  13  the stream is for another machine
+  14  no stream, or a cut or damaged one
+  15  the stream builds on a revision that is not here
+  16  the disk is full
+  17  in use
+  18  locked by somebody else
+  19  being deleted
+  20  no volume, or not on btrfs";
+
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> Self {
+        Self::from(ending as u8)
+    }
+}
+
+/// An error and what it means for the shell.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) ending: Ending,
+    pub(crate) error: Box<dyn Error>,
+}
+
+impl Failure {
+    pub(crate) fn new(ending: Ending, error: impl Into<Box<dyn Error>>) -> Self {
+        let error = error.into();
+        Self { ending, error }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let ending = match &error {
+            _ if error.is_full() => Ending::Full,
+            StoreError::Refused(refusal) => of(refusal),
+            StoreError::Io { .. } | StoreError::Command(_) => Ending::Failed,
+        };
+        Self::new(ending, error)
+    }
+}
+
+/// No wildcard: a new refusal needs a decision.
+fn of(refusal: &Refusal) -> Ending {
+    match refusal {
+        Refusal::NoVolume(_) | Refusal::NotBtrfs(_) => Ending::NoVolume,
+        Refusal::NoMachine(_)
+        | Refusal::NoCurrent { .. }
+        | Refusal::NoImage(..)
+        | Refusal::NoSnapshot(_)
+        | Refusal::NoRevision(..)
+        | Refusal::NoToolchain(_) => Ending::NotFound,
+        Refusal::Exists(_) | Refusal::MachineExists(_) | Refusal::OtherRevision(..) => {
+            Ending::Exists
+        }
+        Refusal::NotNewer { .. } => Ending::NotNewer,
+        Refusal::StreamName { .. } => Ending::WrongName,
+        Refusal::Stream(_) | Refusal::NotWhole(_) => Ending::BadStream,
+        Refusal::NoParent(_) | Refusal::ParentChanged(_) => Ending::NoParent,
+        Refusal::Full(_) => Ending::Full,
+        Refusal::InUse { .. } => Ending::InUse,
+        Refusal::Locked { .. } => Ending::Locked,
+        Refusal::Deleting(_) => Ending::Deleting,
+        Refusal::NotSubvolume(_)
+        | Refusal::Poisoned(_)
+        | Refusal::LinkOutside(_)
+        | Refusal::NotFile(_)
+        | Refusal::Empty(_)
+        | Refusal::NotEmpty(_)
+        | Refusal::Name(_)
+        | Refusal::Manifest { .. } => Ending::Refused,
+    }
+}

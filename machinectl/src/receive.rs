@@ -1,0 +1,239 @@
+//! Bringing an image in: as a `btrfs send` stream, or from a subvolume of this host.
+//!
+//! A subvolume on the volume's own file system is not sent but snapshotted
+//! read-only: that takes milliseconds and no space, and the copy cannot differ. An
+//! incremental stream that builds on it finds the original; when that is gone, a
+//! full stream is needed, and the refusal says so.
+
+mod plan;
+
+mod run;
+
+pub mod input;
+
+pub mod stream;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use config::layout::Entry;
+use config::{MachineName, Revision};
+
+pub use plan::Plan;
+
+use crate::error::Doing;
+use crate::{MachineView, Refusal, Result, Uuid, Volume};
+use stream::Stream;
+
+/// What is to be done with an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intent {
+    /// It makes a new machine.
+    Add,
+    /// It becomes the current revision of a machine that is there.
+    Upgrade,
+}
+
+/// Where an image comes from.
+#[derive(Debug)]
+pub enum Source<R> {
+    /// A stream that somebody sends.
+    Stream(Stream<R>),
+    /// A subvolume on the volume's own file system; see [`Volume::holds`].
+    Subvolume(PathBuf),
+}
+
+/// What must be known of an image to decide about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Parcel {
+    /// The name that it comes with.
+    pub(crate) name: String,
+    /// Whether that name must be `<machine>-<revision>`.
+    pub(crate) must_be_named: bool,
+    /// Two images of one identity have one content.
+    pub(crate) identity: Uuid,
+}
+
+/// An image that came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// How it came in; its revision is the current one now.
+    pub plan: Plan,
+    /// The revision that was current before.
+    pub before: Option<Revision>,
+}
+
+impl Volume {
+    /// What [`Volume::bring_in`] would do now. Changes nothing.
+    ///
+    /// # Errors
+    /// Those of [`Volume::bring_in`] that can be known before.
+    pub fn plan_arrival<R: Read>(
+        &self,
+        intent: Intent,
+        machine: &MachineName,
+        source: &Source<R>,
+    ) -> Result<Plan> {
+        let view = match self.look(machine) {
+            Err(crate::StoreError::Refused(Refusal::NoMachine(_))) if intent == Intent::Add => {
+                MachineView::new(machine.clone())
+            }
+            view => view?,
+        };
+        let parcel = self.parcel(source)?;
+        let plan = plan::plan(intent, &view, &parcel)?;
+        if let (Source::Stream(stream), Plan::Make(_) | Plan::MakeAnew(_)) = (source, plan)
+            && let Some(parent) = stream.header().parent
+        {
+            self.check_parent(parent)?;
+        }
+        Ok(plan)
+    }
+
+    /// Brings an image in and makes it the current revision, on the disk before
+    /// this returns. A revision that was there before is not touched.
+    ///
+    /// # Errors
+    /// Then everything is as it was before. Killed, it leaves at most a half
+    /// revision, which the next call or the next clean-up removes.
+    pub fn bring_in<R: Read>(
+        &self,
+        intent: Intent,
+        machine: &MachineName,
+        source: Source<R>,
+    ) -> Result<Arrival> {
+        // Refused without a trace, if it can be known now.
+        self.plan_arrival(intent, machine, &source)?;
+        let directory = self.directory(machine);
+        let made = self
+            .pool
+            .make_directory(&directory)
+            .doing("make", &directory)?;
+        let result = self.bring_in_there(intent, machine, source);
+        if result.is_err() && made == crate::Change::Made {
+            // It is empty, unless somebody else has begun to use it.
+            let _ = self.pool.remove_directory(&directory);
+            let _ = self.commit();
+        }
+        result
+    }
+
+    fn bring_in_there<R: Read>(
+        &self,
+        intent: Intent,
+        machine: &MachineName,
+        source: Source<R>,
+    ) -> Result<Arrival> {
+        let lock = self.lock(machine)?;
+        let plan = self.plan_arrival(intent, machine, &source)?;
+        let before = self.look(machine)?.current;
+        let revision = plan.revision();
+        let path = self.entry(machine, &Entry::Revision(revision));
+        if plan == Plan::MakeAnew(revision) {
+            self.pool.delete(&path).doing("delete the half of", &path)?;
+        }
+        if plan != Plan::Adopt(revision) {
+            let identity = self.parcel(&source)?.identity;
+            let made = match source {
+                Source::Stream(stream) => run::receive(stream, &self.directory(machine), &lock),
+                Source::Subvolume(from) => self.pool.freeze(&from, &path).doing("snapshot", &from),
+            };
+            let whole = made.and_then(|()| self.check_whole(&path, identity));
+            if let Err(error) = whole {
+                self.undo(&path, &error);
+                return Err(error);
+            }
+        }
+        let published = self.publish_revision(machine, revision);
+        if let Err(error) = published {
+            let current = self.look(machine).ok().and_then(|view| view.current);
+            if current != Some(revision) && plan != Plan::Adopt(revision) {
+                self.undo(&path, &error);
+            }
+            return Err(error);
+        }
+        Ok(Arrival { plan, before })
+    }
+
+    /// Whether a subvolume is on the volume's own file system; `None` when the path
+    /// is no subvolume at all.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn holds(&self, path: &Path) -> Result<Option<bool>> {
+        let Some(found) = self.pool.info(path).doing("look at", path)? else {
+            return Ok(None);
+        };
+        let same = self
+            .pool
+            .find(&self.path, found.uuid)
+            .doing("search", &self.path)?;
+        Ok(Some(same.iter().any(|it| it.uuid == found.uuid)))
+    }
+
+    /// What came in must be whole and must be what was announced.
+    fn check_whole(&self, path: &Path, identity: Uuid) -> Result<()> {
+        match self.pool.info(path).doing("look at", path)? {
+            Some(made) if made.read_only => {
+                let known = [Some(made.uuid), made.received_uuid, made.parent_uuid];
+                if known.contains(&Some(identity)) {
+                    return Ok(());
+                }
+                Err(Refusal::NotWhole(path.to_owned()).into())
+            }
+            _ => Err(Refusal::NotWhole(path.to_owned()).into()),
+        }
+    }
+
+    /// Takes back what was made. If that fails too, the next clean-up does it; the
+    /// first error is the one to tell.
+    fn undo(&self, path: &Path, error: &crate::StoreError) {
+        let _ = self.pool.delete(path);
+        let _ = self.commit();
+        if error.is_full() {
+            // Space that deleting gave back is seen only after another commit.
+            let _ = self.commit();
+        }
+    }
+
+    fn parcel<R: Read>(&self, source: &Source<R>) -> Result<Parcel> {
+        match source {
+            Source::Stream(stream) => Ok(Parcel {
+                name: stream.header().name.clone(),
+                must_be_named: true,
+                identity: stream.header().uuid,
+            }),
+            Source::Subvolume(path) => {
+                let found = self.pool.info(path).doing("look at", path)?;
+                let Some(found) = found else {
+                    return Err(Refusal::NotSubvolume(path.clone()).into());
+                };
+                if !found.read_only && found.received_uuid.is_some() {
+                    return Err(Refusal::Poisoned(path.clone()).into());
+                }
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                Ok(Parcel {
+                    name: name.into_owned(),
+                    must_be_named: false,
+                    identity: found.stream_uuid(),
+                })
+            }
+        }
+    }
+
+    /// An incremental stream needs its parent, and needs it unchanged: btrfs itself
+    /// would build on a changed one without a word.
+    fn check_parent(&self, parent: Uuid) -> Result<()> {
+        let found = self
+            .pool
+            .find(&self.path, parent)
+            .doing("search", &self.path)?;
+        if found.is_empty() {
+            return Err(Refusal::NoParent(parent).into());
+        }
+        if found.iter().any(|found| !found.read_only) {
+            return Err(Refusal::ParentChanged(parent).into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! Where streams come from: a file, a pipe, or `btrfs send` of a subvolume on
+//! another file system.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::command::{self, CommandError, Running};
+use crate::error::Doing;
+use crate::{Refusal, Result};
+
+/// How long a sender may be silent.
+pub const SILENCE_MAX: Duration = Duration::from_mins(5);
+
+/// Reads a pipe or a file, but does not wait for ever.
+#[derive(Debug)]
+pub struct Patient(File);
+
+impl Patient {
+    /// A stream from a file.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(path: &Path) -> Result<Self> {
+        File::open(path).map(Self).doing("open", path)
+    }
+
+    /// A stream from a pipe.
+    ///
+    /// # Errors
+    /// When there are too many open files.
+    pub fn pipe(pipe: impl AsFd) -> Result<Self> {
+        let pipe = pipe
+            .as_fd()
+            .try_clone_to_owned()
+            .doing("open", "the input")?;
+        Ok(Self(pipe.into()))
+    }
+}
+
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let silence = Timespec::try_from(SILENCE_MAX).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&silence))? {
+            0 => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the sender has been silent for too long",
+            )),
+            _ => self.0.read(buffer),
+        }
+    }
+}
+
+/// A `btrfs send` that runs beside us. Dropping it ends it.
+#[derive(Debug)]
+pub struct Sender(Running);
+
+impl Sender {
+    /// Starts to send a subvolume in full.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(subvolume: &Path) -> Result<(Self, Patient)> {
+        let mut send = command::prepare("btrfs");
+        send.args(["--quiet", "send"]).arg(subvolume);
+        send.stdout(Stdio::piped());
+        let mut running = Running::start(send)?;
+        match running.child.stdout.take() {
+            Some(stdout) => Ok((Self(running), Patient::pipe(stdout)?)),
+            None => Err(Refusal::NotSubvolume(subvolume.to_owned()).into()),
+        }
+    }
+
+    /// Waits for the end of a sender whose stream has been read.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub fn finish(self) -> Result<(), CommandError> {
+        self.0.finish(Duration::from_secs(10))
+    }
+}

@@ -1,0 +1,86 @@
+//! Whether an image may come in, and how. Thinks only.
+
+use config::layout::Entry;
+use config::{MachineName, Revision};
+
+use super::{Intent, Parcel};
+use crate::{MachineView, Refusal};
+
+/// How an image comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plan {
+    /// It is made under this number.
+    Make(Revision),
+    /// A half of it lies there, from a time that was cut short; it goes, and the
+    /// image is made.
+    MakeAnew(Revision),
+    /// It is there, whole; only the link is missing.
+    Adopt(Revision),
+}
+
+impl Plan {
+    /// The revision that will be current.
+    pub fn revision(self) -> Revision {
+        match self {
+            Self::Make(revision) | Self::MakeAnew(revision) | Self::Adopt(revision) => revision,
+        }
+    }
+}
+
+/// Decides. A machine that is not there has an empty view.
+pub(super) fn plan(intent: Intent, view: &MachineView, parcel: &Parcel) -> Result<Plan, Refusal> {
+    let machine = || view.name.clone();
+    if view.deleting && !view.has_link() {
+        return Err(Refusal::Deleting(machine()));
+    }
+    match (intent, view.has_link()) {
+        (Intent::Add, false) | (Intent::Upgrade, true) => {}
+        (Intent::Add, true) => return Err(Refusal::MachineExists(machine())),
+        (Intent::Upgrade, false) => {
+            view.need_current()?;
+        }
+    }
+    let revision = revision(view, parcel)?;
+    match view.current {
+        Some(current) if revision <= current => {
+            return Err(Refusal::NotNewer {
+                machine: machine(),
+                revision,
+                current,
+            });
+        }
+        _ => {}
+    }
+    match view.revision(revision) {
+        None => Ok(Plan::Make(revision)),
+        // Somebody has made it writable and left the link on it: theirs to settle.
+        Some(there) if !there.complete && view.link_fault.is_some() => Err(Refusal::NoCurrent {
+            machine: machine(),
+            fault: view.link_fault.clone(),
+        }),
+        Some(there) if !there.complete => Ok(Plan::MakeAnew(revision)),
+        Some(there) if there.subvolume.stream_uuid() == parcel.identity => {
+            Ok(Plan::Adopt(revision))
+        }
+        Some(_) => Err(Refusal::OtherRevision(machine(), revision)),
+    }
+}
+
+/// The number that the image gets: what its name says, else the next one.
+fn revision(view: &MachineView, parcel: &Parcel) -> Result<Revision, Refusal> {
+    match Entry::read(&view.name, &parcel.name) {
+        Some(Entry::Revision(revision)) => Ok(revision),
+        _ if parcel.must_be_named => Err(wrong_name(&view.name, &parcel.name)),
+        _ => {
+            let last = view.revisions.iter().map(|view| view.revision.0).max();
+            Ok(Revision(last.unwrap_or(0).saturating_add(1)))
+        }
+    }
+}
+
+fn wrong_name(machine: &MachineName, name: &str) -> Refusal {
+    Refusal::StreamName {
+        machine: machine.clone(),
+        name: name.chars().take(100).collect(),
+    }
+}

@@ -1,0 +1,278 @@
+//! `machinectl add` and `upgrade` on real btrfs: what they do and what they refuse.
+
+use std::fs;
+
+use tests::shell::{BuildHost, DevelopmentHost};
+
+fn hosts() -> Option<(BuildHost, DevelopmentHost)> {
+    if !tests::may_use_devices() {
+        return None;
+    }
+    let development = DevelopmentHost::new(512);
+    development.image(
+        "linux-1",
+        None,
+        &[("disk.img", &vec![1; 300_000]), ("manifest", b": 1\n")],
+    );
+    development.image(
+        "linux-2",
+        Some("linux-1"),
+        &[("disk.img", &vec![2; 300_000])],
+    );
+    Some((BuildHost::new(512), development))
+}
+
+fn content(host: &BuildHost, path: &str) -> Vec<u8> {
+    fs::read(host.volume.path().join(path)).unwrap()
+}
+
+#[test]
+fn a_machine_is_added_and_upgraded_by_streams() {
+    let Some((host, development)) = hosts() else {
+        return;
+    };
+    let answer = host
+        .machinectl(&["add", "linux"], &development.send("linux-1", None))
+        .good();
+    assert_eq!(answer.stderr, "linux: revision 1 is current (new)\n");
+    assert_eq!(content(&host, "linux/linux/disk.img"), vec![1; 300_000]);
+
+    // Incremental, then a full one over a gap.
+    let stream = development.send("linux-2", Some("linux-1"));
+    host.machinectl(&["upgrade", "linux", "--from", "-"], &stream)
+        .good();
+    assert_eq!(content(&host, "linux/linux/disk.img"), vec![2; 300_000]);
+    development.image("linux-7", Some("linux-2"), &[("more", b"m")]);
+    let answer = host.machinectl(
+        &["upgrade", "linux", "--json"],
+        &development.send("linux-7", None),
+    );
+    let json: serde_json::Value = serde_json::from_str(&answer.good().stdout).unwrap();
+    assert_eq!((&json["current"], &json["before"]), (&7.into(), &2.into()));
+
+    let view = host.look("linux");
+    assert_eq!(view.current.map(|revision| revision.0), Some(7));
+    assert_eq!(view.revisions.len(), 3);
+    assert!(
+        view.revisions
+            .iter()
+            .all(|it| it.complete && it.received_uuid.is_some())
+    );
+    assert!(!view.incoming && view.strangers.is_empty());
+}
+
+#[test]
+fn every_refusal_has_its_code_and_changes_nothing() {
+    let Some((host, development)) = hosts() else {
+        return;
+    };
+    let (one, two) = (
+        development.send("linux-1", None),
+        development.send("linux-2", None),
+    );
+    let incremental = development.send("linux-2", Some("linux-1"));
+
+    let empty = host.listing();
+    assert!(empty.is_empty());
+    let add = |name, input: &[u8]| host.machinectl(&["add", name], input);
+    let upgrade = |name, input: &[u8]| host.machinectl(&["upgrade", name], input);
+    add("other", &one).refused(13, "the stream is named `linux-1`");
+    add("linux", b"").refused(14, "the stream is empty");
+    add("linux", b"nonsense that is long enough").refused(14, "no `btrfs send` stream");
+    add("linux", &one[..one.len() / 2]).refused(14, "ends too early");
+    add("linux", &one[..one.len() - 1]).refused(14, "ends too early");
+    add("linux", &incremental).refused(15, "send it in full");
+    upgrade("linux", &one).refused(10, "there is no machine `linux`");
+    assert_eq!(host.listing(), empty);
+
+    add("linux", &two).good();
+    let two_there = host.listing();
+    add("linux", &one).refused(11, "machine `linux` is there already");
+    upgrade("linux", &one).refused(12, "revision 1 is not newer than revision 2");
+    upgrade("linux", &two).refused(12, "revision 2 is not newer than revision 2");
+    development.image("linux-3", Some("linux-2"), &[("x", b"x")]);
+    let three = development.send("linux-3", None);
+    upgrade("linux", &three[..three.len() - 20]).refused(14, "ends too early");
+    upgrade("linux", &development.send("linux-3", Some("linux-1"))).refused(15, "builds on");
+    let missing = host.volume.path().join("missing");
+    host.machinectl(
+        &["upgrade", "linux", "--from", missing.to_str().unwrap()],
+        b"",
+    )
+    .refused(1, "No such file");
+    assert_eq!(host.listing(), two_there);
+}
+
+#[test]
+fn a_stream_cut_after_any_command_is_refused() {
+    let Some((host, development)) = hosts() else {
+        return;
+    };
+    development.image("small-1", None, &[("a", b"a"), ("b", b"b")]);
+    let stream = development.send("small-1", None);
+    let mut at = 17;
+    let mut cuts = Vec::new();
+    while at + 10 <= stream.len() {
+        cuts.push(at);
+        let length = u32::from_le_bytes(stream[at..at + 4].try_into().unwrap());
+        at += 10 + length as usize;
+    }
+    assert!(cuts.len() > 10, "{}", cuts.len());
+    for cut in cuts {
+        host.machinectl(&["add", "small"], &stream[..cut])
+            .refused(14, "ends too early");
+        assert!(host.listing().is_empty(), "cut at {cut}");
+    }
+    host.machinectl(&["add", "small"], &stream).good();
+}
+
+#[test]
+fn a_flipped_bit_is_never_taken_for_a_machine_in_order() {
+    let Some((host, development)) = hosts() else {
+        return;
+    };
+    development.image("small-1", None, &[("a", b"a"), ("b", b"b")]);
+    let stream = development.send("small-1", None);
+    for at in (0..stream.len()).step_by(41) {
+        let mut damaged = stream.clone();
+        damaged[at] ^= 4;
+        let answer = host.machinectl(&["add", "small"], &damaged);
+        assert!(
+            matches!(answer.code, Some(1 | 13 | 14 | 15)),
+            "at {at}: {answer:?}"
+        );
+        assert!(host.listing().is_empty(), "at {at}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_the_machine_as_it_was() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let (host, development) = (BuildHost::new(128), DevelopmentHost::new(512));
+    development.image("big-1", None, &[("disk.img", &[1; 1000])]);
+    // What compresses well would fit: the content must not repeat.
+    let noise: Vec<u8> = (0..120_u32 << 18)
+        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+        .collect();
+    development.image("big-2", Some("big-1"), &[("disk.img", &noise)]);
+    host.machinectl(&["add", "big"], &development.send("big-1", None))
+        .good();
+    let before = host.listing();
+    let stream = development.send("big-2", Some("big-1"));
+    host.machinectl(&["upgrade", "big"], &stream)
+        .refused(16, "is full");
+    assert_eq!(host.listing(), before);
+    host.machinectl(&["delete", "big"], b"").good();
+    assert!(host.listing().is_empty());
+}
+
+#[test]
+fn what_was_left_half_is_made_anew_and_what_is_whole_is_adopted() {
+    let Some((host, development)) = hosts() else {
+        return;
+    };
+    let (one, two) = (
+        development.send("linux-1", None),
+        development.send("linux-2", None),
+    );
+    // A receive that was killed leaves a writable revision.
+    let directory = host.volume.path().join("linux");
+    fs::create_dir(&directory).unwrap();
+    ::store::Pool::create(&::store::pool::BtrfsPool, &directory.join("linux-1")).unwrap();
+    let answer = host.machinectl(&["add", "linux"], &one).good();
+    assert!(answer.stderr.contains("in place of a half"), "{answer:?}");
+
+    // An upgrade killed before the link was renamed.
+    host.machinectl(&["upgrade", "linux"], &two).good();
+    fs::remove_file(directory.join("linux")).unwrap();
+    std::os::unix::fs::symlink("linux-1", directory.join("linux")).unwrap();
+    std::os::unix::fs::symlink("linux-2", directory.join(".buildhost.new")).unwrap();
+    let answer = host.machinectl(&["upgrade", "linux"], &two).good();
+    assert!(
+        answer.stderr.contains("only its link was missing"),
+        "{answer:?}"
+    );
+    assert_eq!(host.look("linux").current.map(|it| it.0), Some(2));
+    assert!(!host.look("linux").incoming);
+}
+
+#[test]
+fn a_subvolume_is_snapshotted_here_and_sent_from_elsewhere() {
+    let Some((host, development)) = hosts() else {
+        return;
+    };
+    let there = development.path("linux-1");
+    host.machinectl(&["add", "linux", "--from", there.to_str().unwrap()], b"")
+        .good();
+    assert!(host.look("linux").revisions[0].received_uuid.is_some());
+
+    let work = host.mount.path().join("work");
+    ::store::Pool::create(&::store::pool::BtrfsPool, &work).unwrap();
+    fs::create_dir(work.join("inside")).unwrap();
+    let work = work.to_str().unwrap();
+    let answer = host
+        .machinectl(&["upgrade", "linux", "--from", work, "--dry-run"], b"")
+        .good();
+    assert!(
+        answer
+            .stderr
+            .contains("revision 2 would be current, it was 1"),
+        "{answer:?}"
+    );
+    assert_eq!(host.look("linux").revisions.len(), 1);
+    host.machinectl(&["upgrade", "linux", "--from", work], b"")
+        .good();
+    assert!(host.volume.path().join("linux/linux-2/inside").is_dir());
+
+    let plain = host.mount.directory("plain");
+    host.machinectl(
+        &["upgrade", "linux", "--from", plain.to_str().unwrap()],
+        b"",
+    )
+    .refused(3, "is not a subvolume");
+}
+
+#[test]
+fn a_parent_that_was_made_writable_is_not_built_upon() {
+    let Some((host, development)) = hosts() else {
+        return;
+    };
+    host.machinectl(&["add", "linux"], &development.send("linux-1", None))
+        .good();
+    host.machinectl(&["upgrade", "linux"], &development.send("linux-2", None))
+        .good();
+    // By the ioctl the identity stays, while the content may change.
+    let revision = host.volume.path().join("linux/linux-1");
+    libbtrfsutil::set_subvolume_read_only(&revision, false).unwrap();
+    development.image("linux-3", Some("linux-1"), &[("x", b"x")]);
+    let stream = development.send("linux-3", Some("linux-1"));
+    host.machinectl(&["upgrade", "linux"], &stream)
+        .refused(15, "has been made writable");
+
+    // Where the link leads to it, nobody replaces it either.
+    let link = host.volume.path().join("linux/linux");
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink("linux-1", &link).unwrap();
+    host.machinectl(&["upgrade", "linux"], &development.send("linux-1", None))
+        .refused(10, "which is not complete");
+}
+
+#[test]
+fn bad_names_and_bad_volumes_are_refused() {
+    let Some((host, _)) = hosts() else { return };
+    let long = "x".repeat(300);
+    for name in ["..", "a/b", "", "-x", "ü", &long] {
+        let answer = host.machinectl(&["add", "--", name], b"");
+        assert_eq!(answer.code, Some(2), "{answer:?}");
+    }
+    let toolchain = host.machinectl(&["toolchain", "add", "2", "/tmp"], b"");
+    assert_eq!(toolchain.code, Some(2), "{toolchain:?}");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let path = elsewhere.path().to_str().unwrap();
+    host.machinectl(&["list", "--volume", path], b"")
+        .refused(20, "is not on btrfs");
+    host.machinectl(&["list", "--volume", "/no/such"], b"")
+        .refused(20, "there is no volume");
+}
