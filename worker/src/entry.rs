@@ -57,10 +57,7 @@ pub(crate) fn failed(entry: &str, status: ExitStatus, log: &mut Log) -> String {
     let words = log.last_lines();
     let own = format!("the toolchain's `{entry}` ended with {status}");
     log.say(&own);
-    let silent = words
-        .lines()
-        .all(|line| line.starts_with("buildhost-worker: "));
-    if silent { own } else { words }
+    if words.is_empty() { own } else { words }
 }
 
 /// Starts the program and two threads: one hears it, one waits for its end.

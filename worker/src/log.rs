@@ -13,6 +13,9 @@ const HEAD_MAX: u64 = 8 * 1024 * 1024;
 /// What of a longer log is kept from its end.
 const TAIL_MAX: usize = 64 * 1024;
 
+/// What a line of our own begins with.
+const OWN: &str = "buildhost-worker: ";
+
 /// A log that is being written.
 #[derive(Debug)]
 pub struct Log {
@@ -69,7 +72,7 @@ impl Log {
 
     /// Adds a line of our own, and shows it on the console.
     pub fn say(&mut self, line: &str) {
-        let line = format!("buildhost-worker: {line}\n");
+        let line = format!("{OWN}{line}\n");
         let _ = io::stderr().write_all(line.as_bytes());
         self.append(line.as_bytes());
     }
@@ -81,7 +84,7 @@ impl Log {
         }
     }
 
-    /// The last lines that are not empty, at most three, for people.
+    /// The last lines that a program printed, at most three, for people.
     pub fn last_lines(&self) -> String {
         let text = String::from_utf8_lossy(&self.tail);
         let shown = |c: char| !c.is_control() || c == '\t';
@@ -89,7 +92,7 @@ impl Log {
             .lines()
             .map(|line| line.chars().filter(|c| shown(*c)).take(200).collect());
         let mut lines: Vec<String> = lines
-            .filter(|line: &String| !line.trim().is_empty())
+            .filter(|line: &String| !line.trim().is_empty() && !line.starts_with(OWN))
             .collect();
         lines.drain(..lines.len().saturating_sub(3));
         lines.join("\n")
@@ -146,7 +149,7 @@ mod tests {
     fn the_last_lines_are_for_people() {
         let place = tempfile::tempdir().unwrap();
         let mut log = log(&place);
-        log.append(b"one\ntwo\n\nthree \x1b[31mred\xff\n  \nfour");
+        log.append(b"one\nbuildhost-worker: own\ntwo\n\nthree \x1b[31mred\xff\n  \nfour");
         assert_eq!(log.last_lines(), "two\nthree [31mred\u{fffd}\nfour");
     }
 
