@@ -4,6 +4,8 @@ mod serve;
 
 mod check;
 
+mod proxy;
+
 use std::error::Error;
 use std::process::ExitCode;
 

@@ -5,7 +5,7 @@
 //! [`Service`] joins them: it answers from memory and gives nothing away before it is on disk. A peer asks at
 //! its [`desk::Desk`], within the rights that [`access`] gives it.
 //! [`wire`] is the protocol that BitBake speaks, without any input or output; [`server`] speaks
-//! it on sockets.
+//! it on sockets, and [`client`] is the other side.
 
 pub mod value;
 
@@ -26,6 +26,10 @@ pub mod desk;
 pub mod wire;
 
 pub mod server;
+
+pub mod client;
+
+mod upstream;
 
 pub use desk::Peer;
 pub use policy::History;

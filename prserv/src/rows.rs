@@ -44,6 +44,14 @@ impl Rows {
         self.spans.get(checksum)
     }
 
+    /// Whether a value is the smallest or the largest of another checksum.
+    pub fn holds_for_another(&self, checksum: &str, value: &Value) -> bool {
+        let holds = |span: &Span| span.smallest == *value || span.largest == *value;
+        self.spans
+            .iter()
+            .any(|(other, span)| **other != *checksum && holds(span))
+    }
+
     /// How many checksums are recorded.
     pub fn len(&self) -> usize {
         self.spans.len()

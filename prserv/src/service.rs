@@ -23,9 +23,11 @@ pub use ask::Ask;
 use clerk::{Clerk, Job};
 use memory::Memory;
 
-use crate::policy::{self, Facts, History, Verdict};
+use crate::client::Target;
+use crate::policy::{self, Facts, History, Parent, ParentDown, Verdict};
 use crate::store::{Filter, Row, Sqlite, Store, StoreError};
 use crate::tuple::{Package, Tuple};
+use crate::upstream::Upstream;
 use crate::value::Value;
 
 /// As many may wait for the clerk; the next ones wait to be let in.
@@ -42,6 +44,8 @@ pub struct OpenOptions {
     /// Look only: the file must exist, and another server may be writing to it. A tuple that is
     /// not recorded is told the value it *would* get.
     pub read_only: bool,
+    /// The parent server: what it knows comes from it, and new values lie below its own.
+    pub upstream: Option<Target>,
     /// How many rows to keep in memory; the others are read again when they are asked for.
     pub remembered_rows: usize,
 }
@@ -52,6 +56,7 @@ impl OpenOptions {
         Self {
             db: db.into(),
             read_only: false,
+            upstream: None,
             remembered_rows: REMEMBERED_ROWS,
         }
     }
@@ -78,6 +83,9 @@ pub enum ServiceError {
     /// The store failed; nothing of the batch was recorded. Its log line has the details.
     #[error("the store failed: {0}")]
     Store(String),
+    /// The parent does not answer, and without it a value could be given twice.
+    #[error(transparent)]
+    ParentDown(#[from] ParentDown),
     /// The service has been closed.
     #[error("the PR service is closed")]
     Closed,
@@ -94,6 +102,7 @@ struct Shared {
     options: OpenOptions,
     memory: Arc<Memory>,
     clerk: mpsc::Sender<Job>,
+    upstream: Option<Upstream>,
 }
 
 impl Service {
@@ -103,11 +112,14 @@ impl Service {
         let store = options.open_store()?;
         let (clerk, jobs) = mpsc::channel(WAITING_MAX);
         Clerk::new(store, Arc::clone(&memory), options.read_only).start(jobs)?;
+        let upstream = options.upstream.clone().map(Upstream::new);
+        let options = options.clone();
         Ok(Self {
             shared: Arc::new(Shared {
-                options: options.clone(),
+                options,
                 memory,
                 clerk,
+                upstream,
             }),
         })
     }
@@ -119,13 +131,22 @@ impl Service {
 
     /// The value of a tuple: the recorded one, or a new one, which is on disk when this returns.
     pub async fn get_pr(&self, tuple: &Tuple, history: History) -> Result<Value, ServiceError> {
-        if let Some(facts) = self.remembered(&tuple.package, &tuple.checksum)
+        let parent = match &self.shared.upstream {
+            None => Parent::Unaware,
+            Some(upstream) if history == History::Ignore => upstream.parent_of(tuple).await,
+            Some(upstream) => match self.test_pr(tuple, history).await? {
+                Some(value) => return Ok(value),
+                None => upstream.parent_of(tuple).await,
+            },
+        };
+        if parent == Parent::Unaware
+            && let Some(facts) = self.remembered(&tuple.package, &tuple.checksum)
             && let Verdict::Recorded(value) = policy::decide(&facts, history)
         {
             return Ok(value);
         }
-        let value = self.ask(Ask::Get(tuple.clone(), history)).await?;
-        value.ok_or(ServiceError::Closed)
+        let value = self.ask(Ask::Get(tuple.clone(), history, parent)).await?;
+        Ok(value.ok_or(ParentDown)?)
     }
 
     /// The recorded value of a tuple, giving none.

@@ -27,6 +27,13 @@ pub(crate) struct Arguments {
     #[arg(long)]
     read_only: bool,
 
+    /// The parent server in a hierarchy. It is read only; our values lie below its own.
+    #[arg(long, value_name = "HOST:PORT", env = "PRSERV_UPSTREAM")]
+    upstream: Option<String>,
+
+    #[command(flatten)]
+    proxy: super::proxy::Arguments,
+
     /// Give no values to anybody: whoever asks for a tuple without one is a reader.
     #[arg(long, conflicts_with = "writers")]
     lockdown: bool,
@@ -78,7 +85,14 @@ impl Arguments {
 /// Serves until SIGTERM or SIGINT.
 #[tokio::main]
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
-    let options = OpenOptions::new(&arguments.db).read_only(arguments.read_only);
+    let mut options = OpenOptions::new(&arguments.db).read_only(arguments.read_only);
+    let upstream = arguments
+        .upstream
+        .as_deref()
+        .filter(|text| !text.is_empty());
+    options.upstream = upstream
+        .map(|text| arguments.proxy.target(text))
+        .transpose()?;
     let access = arguments.access()?;
     let service = Service::open(&options)?;
     let listener = TcpListener::bind(&arguments.listen)

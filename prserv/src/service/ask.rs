@@ -1,14 +1,14 @@
 //! What the clerk is asked.
 
-use crate::policy::History;
+use crate::policy::{History, Parent};
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
 
 /// A question about one package. Every answer is a value or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
-    /// The value of a tuple, giving a new one if need be.
-    Get(Tuple, History),
+    /// The value of a tuple, giving a new one if need be. `None` when only the parent could tell.
+    Get(Tuple, History, Parent),
     /// The recorded value of a tuple.
     Test(Tuple, History),
     /// The greatest value of a package.
@@ -21,7 +21,7 @@ impl Ask {
     /// The package it is about.
     pub fn package(&self) -> &Package {
         match self {
-            Self::Get(tuple, _) | Self::Test(tuple, _) | Self::Import(tuple, _) => &tuple.package,
+            Self::Get(tuple, ..) | Self::Test(tuple, _) | Self::Import(tuple, _) => &tuple.package,
             Self::Max(package) => package,
         }
     }

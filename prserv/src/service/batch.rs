@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::ask::Ask;
 use super::memory::Memory;
-use crate::policy::{self, Facts, History, Verdict};
+use crate::policy::{self, Facts, History, Parent, Verdict};
 use crate::rows::{Rows, Span};
 use crate::store::Row;
 use crate::tuple::{Package, Tuple};
@@ -34,7 +34,7 @@ impl<'a> Batch<'a> {
     /// Answers one ask.
     pub(crate) fn answer(&mut self, ask: &Ask) -> Option<Value> {
         match ask {
-            Ask::Get(tuple, history) => Some(self.get(tuple, *history)),
+            Ask::Get(tuple, history, parent) => self.get(tuple, *history, parent),
             Ask::Test(tuple, history) => {
                 policy::recorded(&self.facts(&tuple.package, &tuple.checksum), *history)
             }
@@ -52,15 +52,18 @@ impl<'a> Batch<'a> {
         self.rows
     }
 
-    fn get(&mut self, tuple: &Tuple, history: History) -> Value {
-        match policy::decide(&self.facts(&tuple.package, &tuple.checksum), history) {
-            Verdict::Recorded(value) => value,
-            Verdict::New(value) if self.read_only => value,
-            Verdict::New(value) => {
-                self.give(tuple, &value);
-                value
-            }
+    fn get(&mut self, tuple: &Tuple, history: History, parent: &Parent) -> Option<Value> {
+        let facts = self.facts(&tuple.package, &tuple.checksum);
+        let is_taken = |value: &Value| {
+            let given = self.given.get(&tuple.package);
+            given.is_some_and(|rows| rows.holds_for_another(&tuple.checksum, value))
+                || self.committed.holds_for_another(tuple, value)
+        };
+        let verdict = policy::decide_below(&facts, parent, history, is_taken).ok()?;
+        if let (Verdict::New(value), false) = (&verdict, self.read_only) {
+            self.give(tuple, value);
         }
+        Some(verdict.into_value())
     }
 
     fn give(&mut self, tuple: &Tuple, value: &Value) {
@@ -101,7 +104,11 @@ mod tests {
     fn identical_tuples_in_one_batch_get_one_value_and_one_row() {
         let memory = Memory::new(100);
         let mut batch = Batch::new(&memory, false);
-        let ask = Ask::Get(Tuple::new("v", "all", "c"), History::Ignore);
+        let ask = Ask::Get(
+            Tuple::new("v", "all", "c"),
+            History::Ignore,
+            Parent::Unaware,
+        );
         assert_eq!(batch.answer(&ask), batch.answer(&ask));
         assert_eq!(batch.into_rows().len(), 1);
     }
@@ -110,7 +117,13 @@ mod tests {
     fn a_read_only_batch_tells_what_would_be_given_and_gives_nothing() {
         let memory = Memory::new(100);
         let mut batch = Batch::new(&memory, true);
-        let get = |checksum| Ask::Get(Tuple::new("v", "all", checksum), History::Ignore);
+        let get = |checksum| {
+            Ask::Get(
+                Tuple::new("v", "all", checksum),
+                History::Ignore,
+                Parent::Unaware,
+            )
+        };
         assert_eq!(batch.answer(&get("a")), Some(Value::first()));
         assert_eq!(batch.answer(&get("b")), Some(Value::first()));
         let import = Ask::Import(Tuple::new("v", "all", "a"), Value::first());

@@ -9,7 +9,8 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::policy::Facts;
 use crate::rows::Rows;
 use crate::store::Row;
-use crate::tuple::Package;
+use crate::tuple::{Package, Tuple};
+use crate::value::Value;
 
 const SHARDS: usize = 16;
 
@@ -45,6 +46,13 @@ impl Memory {
             max: rows.max().cloned(),
             span: rows.span(checksum).cloned(),
         })
+    }
+
+    /// Whether a value is recorded for another checksum of the tuple's package.
+    pub(crate) fn holds_for_another(&self, tuple: &Tuple, value: &Value) -> bool {
+        let shard = self.read(&tuple.package);
+        let rows = shard.packages.get(&tuple.package);
+        rows.is_some_and(|rows| rows.holds_for_another(&tuple.checksum, value))
     }
 
     /// Whether a package is remembered.
@@ -139,8 +147,6 @@ fn write(shard: &RwLock<Shard>) -> RwLockWriteGuard<'_, Shard> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tuple::Tuple;
-    use crate::value::Value;
 
     #[test]
     fn more_packages_than_the_bound_are_forgotten_and_the_count_stays_right() {

@@ -13,6 +13,12 @@ mod access;
 mod xmlrpc;
 
 #[cfg(test)]
+mod upstream;
+
+#[cfg(test)]
+mod client;
+
+#[cfg(test)]
 mod files;
 
 #[cfg(test)]

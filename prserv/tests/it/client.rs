@@ -1,0 +1,171 @@
+//! Our own client: as patient as BitBake's, and through proxies.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use prserv::client::{Client, ClientError, Patience, Proxies, Target};
+use prserv::store::Filter;
+use prserv::{History, Tuple, Value};
+
+use super::harness::Server;
+
+fn client(address: &str, proxies: &Proxies) -> Client {
+    Client::new(
+        Target::parse(address, proxies).unwrap(),
+        Patience::default(),
+    )
+}
+
+/// A server that hangs up on its first connections, after reading a request, then relays.
+fn moody(to: std::net::SocketAddr, hang_ups: usize) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let count = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&count);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            if seen.fetch_add(1, Ordering::SeqCst) < hang_ups {
+                let _ = stream.read(&mut [0; 1024]);
+                continue;
+            }
+            relay(stream, TcpStream::connect(to).unwrap());
+        }
+    });
+    (address, count)
+}
+
+fn relay(left: TcpStream, right: TcpStream) {
+    let pairs = [
+        (left.try_clone().unwrap(), right.try_clone().unwrap()),
+        (right, left),
+    ];
+    for (mut from, mut to) in pairs {
+        thread::spawn(move || {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Write);
+        });
+    }
+}
+
+/// An HTTP proxy; keeps the heads of the requests.
+fn proxy(status: &'static str) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&heads);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.unwrap());
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                assert!(reader.read_line(&mut head).unwrap() > 0);
+            }
+            let port = head
+                .split_whitespace()
+                .nth(1)
+                .unwrap()
+                .rsplit_once(':')
+                .unwrap()
+                .1
+                .to_owned();
+            kept.lock().unwrap().push(head);
+            let mut stream = reader.into_inner();
+            write!(stream, "HTTP/1.1 {status}\r\nVia: test\r\n\r\n").unwrap();
+            if status.starts_with("200") {
+                // The name that was asked for means nothing here; its port is that of the server.
+                relay(
+                    stream,
+                    TcpStream::connect(format!("127.0.0.1:{port}")).unwrap(),
+                );
+            }
+        }
+    });
+    (format!("http://me:secret@{address}"), heads)
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_made_again_four_times_in_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let tuple = Tuple::new("v", "all", "c");
+    let (address, count) = moody(server.address, 3);
+    let mut patient = client(&address, &Proxies::none());
+    assert_eq!(patient.get_pr(&tuple, History::Ignore).await.unwrap(), "0");
+    assert_eq!(count.load(Ordering::SeqCst), 4);
+    let (address, _) = moody(server.address, 4);
+    let mut unlucky = client(&address, &Proxies::none());
+    let error = unlucky.get_pr(&tuple, History::Ignore).await;
+    assert!(matches!(error, Err(ClientError::Io { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap().to_string();
+    let target = Target::parse(&target, &Proxies::none()).unwrap();
+    let patience = Patience {
+        timeout: Duration::from_millis(50),
+        tries: 2,
+    };
+    let mut client = Client::new(target, patience);
+    let error = client
+        .get_pr(&Tuple::new("v", "a", "c"), History::Ignore)
+        .await
+        .unwrap_err();
+    let ClientError::Io { source, .. } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(source.kind(), std::io::ErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn an_outer_server_is_reached_through_a_proxy_that_wants_a_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let (url, heads) = proxy("200 Connection established");
+    let address = format!("prs.invalid:{}", server.address.port());
+    let mut client = client(&address, &Proxies::fixed(&url).unwrap());
+    let tuple = Tuple::new("v", "all", "c");
+    assert_eq!(client.get_pr(&tuple, History::Ignore).await.unwrap(), "0");
+    assert_eq!(
+        client.max_package_pr(&tuple.package).await.unwrap(),
+        Some(Value::first())
+    );
+    let rows = client
+        .export(&Filter::default(), History::Keep)
+        .await
+        .unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(client.import(&rows).await.unwrap(), [true]);
+    let heads = heads.lock().unwrap();
+    assert_eq!(heads.len(), 1);
+    assert!(
+        heads[0].starts_with(&format!("CONNECT {address} HTTP/1.1\r\n")),
+        "{heads:?}"
+    );
+    assert!(
+        heads[0].contains("Proxy-Authorization: Basic bWU6c2VjcmV0\r\n"),
+        "{heads:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_is_named_in_the_error() {
+    let (url, _) = proxy("407 Proxy Authentication Required");
+    let mut client = client("prs.invalid:1", &Proxies::fixed(&url).unwrap());
+    let error = client
+        .get_pr(&Tuple::new("v", "a", "c"), History::Ignore)
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("407 Proxy Authentication Required"),
+        "{error}"
+    );
+}
