@@ -6,6 +6,14 @@ mod check;
 
 mod proxy;
 
+mod place;
+
+mod transfer;
+
+mod list;
+
+mod backup;
+
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -27,6 +35,20 @@ enum Command {
     Serve(serve::Arguments),
     /// Look for rows that no server can use, and for values given twice.
     Check(check::Arguments),
+    /// Write a file as `bitbake-prserv-tool export` does.
+    Export(transfer::Export),
+    /// Read a file of `bitbake-prserv-tool`, or of `prserv export`.
+    Import(transfer::Import),
+    /// Import what BitBake's migrate_localcount class has dumped, the greatest of each.
+    MigrateLocalcount(transfer::Import),
+    /// Tell a central server what this database has given, without lowering anything there.
+    Sync(transfer::Sync),
+    /// List the packages.
+    List(list::List),
+    /// Show all rows of a version.
+    Show(list::Show),
+    /// Copy the database, in use or not, as it is at one instant.
+    Backup(backup::Arguments),
 }
 
 const ENDINGS: &str = "\
@@ -62,6 +84,13 @@ pub(crate) fn run(arguments: Arguments) -> Ending {
     let result = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Export(arguments) => transfer::export(&arguments),
+        Command::Import(arguments) => transfer::import(&arguments),
+        Command::MigrateLocalcount(arguments) => transfer::migrate_localcount(&arguments),
+        Command::Sync(arguments) => transfer::sync(&arguments),
+        Command::List(arguments) => list::list(&arguments),
+        Command::Show(arguments) => list::show(&arguments),
+        Command::Backup(arguments) => backup::run(&arguments),
     };
     match result {
         Ok(ending) => ending,

@@ -144,16 +144,27 @@ impl Client {
         filter: &Filter,
         history: History,
     ) -> Result<Vec<Row>, ClientError> {
-        let arguments = json!({
-            "version": filter.version, "pkgarch": filter.pkgarch, "checksum": filter.checksum,
-            "colinfo": false, "history": history == History::Keep,
-        });
-        let reply = self.ask(&json!({ "export": arguments })).await?;
-        let rows = reply.get("datainfo").and_then(Json::as_array);
-        rows.ok_or_else(|| unexpected(&reply))?
-            .iter()
-            .map(row)
-            .collect()
+        let replies = self
+            .export_all(std::slice::from_ref(filter), history)
+            .await?;
+        Ok(replies.concat())
+    }
+
+    /// `export` for each filter.
+    pub async fn export_all(
+        &mut self,
+        filters: &[Filter],
+        history: History,
+    ) -> Result<Vec<Vec<Row>>, ClientError> {
+        let request = |filter: &Filter| {
+            json!({"export": {
+                "version": filter.version, "pkgarch": filter.pkgarch,
+                "checksum": filter.checksum, "colinfo": false,
+                "history": history == History::Keep,
+            }})
+        };
+        let requests: Vec<Json> = filters.iter().map(request).collect();
+        self.ask_all(&requests).await?.iter().map(rows).collect()
     }
 
     async fn ask_some(&mut self, requests: &[impl Serialize]) -> Result<Vec<Json>, ClientError> {
@@ -216,6 +227,14 @@ fn revision(reply: &Json) -> Result<Option<Value>, ClientError> {
     text.parse()
         .map(Some)
         .map_err(|_| ClientError::Unexpected(text))
+}
+
+fn rows(reply: &Json) -> Result<Vec<Row>, ClientError> {
+    let rows = reply.get("datainfo").and_then(Json::as_array);
+    rows.ok_or_else(|| unexpected(reply))?
+        .iter()
+        .map(row)
+        .collect()
 }
 
 fn row(json: &Json) -> Result<Row, ClientError> {

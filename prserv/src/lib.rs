@@ -29,6 +29,10 @@ pub mod server;
 
 pub mod client;
 
+pub mod inc;
+
+pub mod sync;
+
 mod upstream;
 
 pub use desk::Peer;

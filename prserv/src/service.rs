@@ -12,8 +12,6 @@ mod batch;
 
 mod clerk;
 
-mod export;
-
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,7 +23,7 @@ use memory::Memory;
 
 use crate::client::Target;
 use crate::policy::{self, Facts, History, Parent, ParentDown, Verdict};
-use crate::store::{Filter, Row, Sqlite, Store, StoreError};
+use crate::store::{Filter, Row, Sqlite, Store, StoreError, select};
 use crate::tuple::{Package, Tuple};
 use crate::upstream::Upstream;
 use crate::value::Value;
@@ -187,10 +185,14 @@ impl Service {
     /// package's greatest value.
     pub async fn export(&self, filter: Filter, history: History) -> Result<Vec<Row>, ServiceError> {
         let options = self.shared.options.clone();
-        tokio::task::spawn_blocking(move || export::rows(&options.db, &filter, history))
+        let read = move || {
+            let rows = Sqlite::open_read_only(&options.db)?.rows(&filter)?;
+            Ok(select(rows, filter.checksum.as_deref(), history))
+        };
+        let rows: Result<_, StoreError> = tokio::task::spawn_blocking(read)
             .await
-            .map_err(|_| ServiceError::Closed)?
-            .map_err(|error| ServiceError::from(&error))
+            .map_err(|_| ServiceError::Closed)?;
+        rows.map_err(|error| ServiceError::from(&error))
     }
 
     /// Commits what waits and closes the store. Later asks fail with [`ServiceError::Closed`].

@@ -2,6 +2,8 @@
 
 pub mod sqlite;
 
+pub mod select;
+
 use std::io;
 use std::path::PathBuf;
 
@@ -9,10 +11,11 @@ use crate::rows::Rows;
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
 
+pub use select::select;
 pub use sqlite::Sqlite;
 
 /// One recorded row: this tuple was given this value.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Row {
     /// Who has it.
     pub tuple: Tuple,

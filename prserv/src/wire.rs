@@ -14,8 +14,11 @@ use crate::value::ValueError;
 /// The longest line, its newline included.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// The longest message that comes in pieces.
+/// The longest request that comes in pieces.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The longest reply that comes in pieces: an export of millions of rows.
+pub const REPLY_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
 /// Texts of this length and more are sent in pieces of this length.
 pub const CHUNK_CHARS: usize = 32 * 1024 - 1;
@@ -26,8 +29,8 @@ pub enum Fault {
     /// No newline within [`LINE_BYTES_MAX`].
     #[error("a line is longer than {LINE_BYTES_MAX} bytes")]
     LineTooLong,
-    /// More pieces than [`MESSAGE_BYTES_MAX`].
-    #[error("a message in pieces is longer than {MESSAGE_BYTES_MAX} bytes")]
+    /// More pieces than [`MESSAGE_BYTES_MAX`] or [`REPLY_BYTES_MAX`].
+    #[error("a message in pieces is too long")]
     MessageTooLong,
     /// Not UTF-8.
     #[error("a line is not UTF-8")]

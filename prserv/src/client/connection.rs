@@ -40,7 +40,7 @@ impl Connection {
             })?;
         let mut connection = Self {
             stream,
-            inbox: Inbox::greeted(),
+            inbox: Inbox::of_client(),
         };
         let greeted = async {
             connection

@@ -9,7 +9,7 @@ pub mod check;
 mod legacy;
 
 use std::ffi::OsString;
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -94,6 +94,25 @@ impl Sqlite {
             _lock: None,
         })
     }
+}
+
+/// Copies a file, in use or not, as it is at one instant. The copy is whole or not there at all.
+pub fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::File {
+        path: to.to_owned(),
+        source,
+    };
+    let source = Sqlite::open_read_only(from)?;
+    let directory = tempfile::tempdir_in(directory_of(to)).map_err(failed)?;
+    let copy = directory.path().join("copy");
+    source
+        .connection
+        .execute("VACUUM INTO ?", [copy.as_os_str().to_string_lossy()])?;
+    File::open(&copy)
+        .and_then(|file| file.sync_all())
+        .map_err(failed)?;
+    fs::rename(&copy, to).map_err(failed)?;
+    sync_directory(to)
 }
 
 impl Store for Sqlite {
@@ -232,13 +251,17 @@ fn lock(database: &Path) -> Result<File, StoreError> {
 
 /// Makes sure that the file itself, just made, survives a power cut.
 fn sync_directory(database: &Path) -> Result<(), StoreError> {
-    let directory = match database.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = directory_of(database);
     let sync = || -> io::Result<()> { File::open(directory)?.sync_all() };
     sync().map_err(|source| StoreError::File {
         path: directory.to_owned(),
         source,
     })
+}
+
+fn directory_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }

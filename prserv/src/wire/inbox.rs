@@ -5,7 +5,7 @@ use std::ops::Range;
 use memchr::memchr;
 use serde_json::Value as Json;
 
-use super::{Fault, LINE_BYTES_MAX, MESSAGE_BYTES_MAX};
+use super::{Fault, LINE_BYTES_MAX, MESSAGE_BYTES_MAX, REPLY_BYTES_MAX};
 
 /// What has come in.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +28,7 @@ pub struct Inbox {
     /// How far `bytes` holds no newline, counted from its start.
     searched: usize,
     state: State,
+    message_bytes_max: usize,
 }
 
 #[derive(Debug)]
@@ -45,15 +46,17 @@ impl Default for Inbox {
             start: 0,
             searched: 0,
             state: State::Greeting,
+            message_bytes_max: MESSAGE_BYTES_MAX,
         }
     }
 }
 
 impl Inbox {
-    /// An inbox for messages only: the client's side, or a transport that has greeted already.
-    pub fn greeted() -> Self {
+    /// An inbox for messages only: the client's side, where exports may be long.
+    pub fn of_client() -> Self {
         Self {
             state: State::Messages,
+            message_bytes_max: REPLY_BYTES_MAX,
             ..Self::default()
         }
     }
@@ -72,7 +75,10 @@ impl Inbox {
     pub fn next_event(&mut self) -> Result<Option<Event>, Fault> {
         while let Some(line) = self.next_line()? {
             let line = std::str::from_utf8(&self.bytes[line]).map_err(|_| Fault::NotText)?;
-            if let Some(event) = self.state.take_line(line.trim_end())? {
+            if let Some(event) = self
+                .state
+                .take_line(line.trim_end(), self.message_bytes_max)?
+            {
                 return Ok(Some(event));
             }
         }
@@ -108,7 +114,7 @@ impl Inbox {
 }
 
 impl State {
-    fn take_line(&mut self, line: &str) -> Result<Option<Event>, Fault> {
+    fn take_line(&mut self, line: &str, bytes_max: usize) -> Result<Option<Event>, Fault> {
         match self {
             Self::Greeting => {
                 check_greeting(line)?;
@@ -143,7 +149,7 @@ impl State {
                 Ok(Some(Event::Message(message)))
             }
             Self::Pieces(text) => {
-                if text.len() + line.len() > MESSAGE_BYTES_MAX {
+                if text.len() + line.len() > bytes_max {
                     return Err(Fault::MessageTooLong);
                 }
                 text.push_str(line);
@@ -286,7 +292,7 @@ mod tests {
         #[test]
         fn a_text_of_any_length_comes_back(length in 0..100_000usize) {
             let message = json!({ "text": "é".repeat(length / 6) + &"x".repeat(length % 6) });
-            let mut inbox = Inbox::greeted();
+            let mut inbox = Inbox::of_client();
             reply::write(inbox.buffer(), &message);
             prop_assert_eq!(inbox.next_event(), Ok(Some(Event::Message(message))));
             prop_assert_eq!(inbox.finish(), Ok(()));

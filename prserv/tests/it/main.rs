@@ -19,6 +19,9 @@ mod upstream;
 mod client;
 
 #[cfg(test)]
+mod tools;
+
+#[cfg(test)]
 mod files;
 
 #[cfg(test)]

@@ -1,19 +1,11 @@
-//! Export: the rows of the store, on a connection of its own, so that nobody waits for it.
+//! Which of a store's rows are exported.
 
-use std::path::Path;
-
+use super::Row;
 use crate::policy::History;
-use crate::store::{Filter, Row, Sqlite, Store, StoreError};
-
-/// Reads the rows that match.
-pub(crate) fn rows(db: &Path, filter: &Filter, history: History) -> Result<Vec<Row>, StoreError> {
-    let rows = Sqlite::open_read_only(db)?.rows(filter)?;
-    Ok(select(rows, filter.checksum.as_deref(), history))
-}
 
 /// Drops rows without a version, and, without history, those below their package's greatest.
 /// The rows come package by package. The checksum chooses among what is left.
-fn select(rows: Vec<Row>, checksum: Option<&str>, history: History) -> Vec<Row> {
+pub fn select(rows: Vec<Row>, checksum: Option<&str>, history: History) -> Vec<Row> {
     let mut selected: Vec<Row> = Vec::new();
     for row in rows
         .into_iter()

@@ -1,0 +1,139 @@
+//! `prserv list` and `prserv show`: tables for people, JSON for programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write;
+
+use prserv::store::{Filter, Row};
+use prserv::{History, Package, Value};
+use serde_json::json;
+
+use super::Ending;
+use super::place::Place;
+
+/// `prserv list`'s arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    place: Place,
+
+    /// Only versions that contain this text.
+    text: Option<String>,
+
+    /// An array of objects instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `prserv show`'s arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Show {
+    #[command(flatten)]
+    place: Place,
+
+    /// The version, such as `busybox-1.36.1-r0`.
+    version: String,
+
+    /// Only this architecture.
+    pkgarch: Option<String>,
+
+    /// An array of objects instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Lists packages with their greatest value and the number of their checksums.
+pub(crate) fn list(arguments: &List) -> anyhow::Result<Ending> {
+    let rows = arguments.place.rows(&Filter::default(), History::Keep)?;
+    let packages = summarize(&rows, arguments.text.as_deref().unwrap_or_default());
+    let mut out = std::io::stdout().lock();
+    if arguments.json {
+        let packages: Vec<_> = packages
+            .iter()
+            .map(|(package, (value, rows))| {
+                json!({"version": package.version, "pkgarch": package.pkgarch, "value": value,
+                    "rows": rows})
+            })
+            .collect();
+        writeln!(out, "{}", json!(packages))?;
+        return Ok(Ending::Done);
+    }
+    let lines = packages.into_iter().map(|(package, (value, rows))| {
+        [
+            package.version.clone(),
+            package.pkgarch.clone(),
+            value.to_string(),
+            rows.to_string(),
+        ]
+    });
+    out.write_all(table(["VERSION", "PKGARCH", "VALUE", "ROWS"], lines).as_bytes())?;
+    Ok(Ending::Done)
+}
+
+/// Shows the rows of a version.
+pub(crate) fn show(arguments: &Show) -> anyhow::Result<Ending> {
+    let filter = Filter {
+        version: Some(arguments.version.clone()),
+        pkgarch: arguments.pkgarch.clone(),
+        checksum: None,
+    };
+    let mut rows = arguments.place.rows(&filter, History::Keep)?;
+    rows.sort_by(|a, b| {
+        a.tuple
+            .package
+            .cmp(&b.tuple.package)
+            .then_with(|| a.value.cmp(&b.value))
+    });
+    let mut out = std::io::stdout().lock();
+    if arguments.json {
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|Row { tuple, value }| {
+                json!({"version": tuple.package.version, "pkgarch": tuple.package.pkgarch,
+                    "checksum": tuple.checksum, "value": value})
+            })
+            .collect();
+        writeln!(out, "{}", json!(rows))?;
+        return Ok(Ending::Done);
+    }
+    let lines = rows
+        .into_iter()
+        .map(|Row { tuple, value }| [tuple.package.pkgarch, value.to_string(), tuple.checksum]);
+    out.write_all(table(["PKGARCH", "VALUE", "CHECKSUM"], lines).as_bytes())?;
+    Ok(Ending::Done)
+}
+
+/// The greatest value and the number of rows of each package whose version contains a text.
+fn summarize<'a>(rows: &'a [Row], text: &str) -> BTreeMap<&'a Package, (&'a Value, usize)> {
+    let mut packages = BTreeMap::new();
+    for Row { tuple, value } in rows
+        .iter()
+        .filter(|row| row.tuple.package.version.contains(text))
+    {
+        let (max, rows) = packages.entry(&tuple.package).or_insert((value, 0));
+        *max = (*max).max(value);
+        *rows += 1;
+    }
+    packages
+}
+
+/// Columns as wide as their widest cell, the last one as it is.
+fn table<const N: usize>(heads: [&str; N], lines: impl Iterator<Item = [String; N]>) -> String {
+    let lines: Vec<[String; N]> = std::iter::once(heads.map(str::to_owned))
+        .chain(lines)
+        .collect();
+    let mut text = String::new();
+    for line in &lines {
+        for (column, cell) in line.iter().enumerate() {
+            let width = lines
+                .iter()
+                .map(|line| line[column].chars().count())
+                .max()
+                .unwrap_or(0);
+            let width = if column + 1 == N { 0 } else { width + 2 };
+            let _ = write!(text, "{cell:<width$}");
+        }
+        text.push('\n');
+    }
+    text
+}
