@@ -52,6 +52,16 @@ pub(crate) struct Parcel {
     pub(crate) must_be_named: bool,
     /// Two images of one identity have one content.
     pub(crate) identity: Uuid,
+    /// The content cannot change any more.
+    pub(crate) fixed: bool,
+}
+
+impl Parcel {
+    /// Whether a revision holds what would come in.
+    fn is_copy(&self, there: &crate::Subvolume) -> bool {
+        let snapshot = there.parent_uuid == Some(self.identity);
+        self.fixed && (snapshot || there.stream_uuid() == self.identity)
+    }
 }
 
 /// An image that came in.
@@ -202,6 +212,7 @@ impl Volume {
                 name: stream.header().name.clone(),
                 must_be_named: true,
                 identity: stream.header().uuid,
+                fixed: true,
             }),
             Source::Subvolume(path) => {
                 let found = self.pool.info(path).doing("look at", path)?;
@@ -216,6 +227,7 @@ impl Volume {
                     name: name.into_owned(),
                     must_be_named: false,
                     identity: found.stream_uuid(),
+                    fixed: found.read_only,
                 })
             }
         }

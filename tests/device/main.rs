@@ -1,6 +1,12 @@
 //! Real btrfs on loop files and real QEMU: root only, one at a time.
 
-#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops at the first surprise and tells what it counted"
+)]
 
 mod arrival;
+mod cleaning;
+mod death;
 mod store;

@@ -1,3 +1,6 @@
 //! Rooms together, on fakes and localhost: no root, no sleeps.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod store;
+mod toolchains;

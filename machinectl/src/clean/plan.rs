@@ -100,3 +100,99 @@ fn snapshots(view: &MachineView) -> Vec<Step> {
         |view: &crate::SnapshotView| Entry::Snapshot(view.toolchain.clone(), view.tag.clone());
     unused.map(|view| Step::Delete(name(view))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use config::{Revision, Tag};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{ImageView, RevisionView, SnapshotView, Subvolume, Uuid};
+
+    fn revision((number, complete): (u32, bool)) -> RevisionView {
+        let subvolume = Subvolume {
+            uuid: Uuid::nil(),
+            parent_uuid: None,
+            received_uuid: None,
+            transaction: 0,
+            read_only: complete,
+            created: SystemTime::UNIX_EPOCH,
+        };
+        RevisionView {
+            revision: Revision(number),
+            uuid: subvolume.uuid,
+            received_uuid: None,
+            complete,
+            subvolume,
+        }
+    }
+
+    fn snapshot((number, in_use): (u32, bool)) -> SnapshotView {
+        let tag: Tag = number.to_string().parse().unwrap();
+        SnapshotView {
+            toolchain: "default".parse().unwrap(),
+            tag,
+            in_use,
+        }
+    }
+
+    fn view() -> impl Strategy<Value = MachineView> {
+        let revisions = prop::collection::btree_map(0_u32..5, any::<bool>(), 0..4);
+        let snapshots = prop::collection::btree_map(0_u32..5, any::<bool>(), 0..4);
+        let rest = (any::<[bool; 5]>(), 0_u32..5);
+        (revisions, snapshots, rest).prop_map(|(revisions, snapshots, (flags, current))| {
+            let [link, incoming, deleting, image, stranger] = flags;
+            let mut view = MachineView::new("linux".parse().unwrap());
+            let leads = revisions.get(&current) == Some(&true);
+            view.current = (link && leads).then_some(Revision(current));
+            view.link_fault = (link && !leads).then(|| "broken".to_owned());
+            view.incoming = incoming;
+            view.deleting = deleting;
+            view.revisions = revisions.into_iter().map(revision).collect();
+            view.snapshots = snapshots.into_iter().map(snapshot).collect();
+            view.images = vec![ImageView {
+                toolchain: "default".parse().unwrap(),
+                complete: image,
+                provenance: None,
+            }];
+            view.strangers = stranger.then(|| "notes".to_owned()).into_iter().collect();
+            view
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_goes_that_must_stay(view in view()) {
+            for plan in [plan(&view), plan_deletion(&view)] {
+                for it in &view.snapshots {
+                    let name = Entry::Snapshot(it.toolchain.clone(), it.tag.clone());
+                    prop_assert!(!it.in_use || !plan.contains(&Step::Delete(name)));
+                }
+                let used = view.snapshots.iter().any(|it| it.in_use);
+                let foreign = !view.strangers.is_empty();
+                prop_assert!(!(used || foreign) || !plan.contains(&Step::RemoveDirectory));
+                for it in &view.revisions {
+                    let goes = plan.contains(&Step::Delete(Entry::Revision(it.revision)));
+                    prop_assert!(!(goes && it.complete && view.has_link()));
+                    prop_assert!(!(goes && view.link_fault.is_some()));
+                }
+            }
+            prop_assert!(view.deleting || plan_deletion(&view).is_empty());
+        }
+
+        #[test]
+        fn nothing_unfinished_stays_with_a_machine_in_service(view in view()) {
+            if !view.is_live() {
+                return Ok(());
+            }
+            let plan = plan(&view);
+            for it in view.revisions.iter().filter(|it| !it.complete) {
+                prop_assert!(plan.contains(&Step::Delete(Entry::Revision(it.revision))));
+            }
+            prop_assert_eq!(view.incoming, plan.contains(&Step::Unlink(Entry::Incoming)));
+            prop_assert_eq!(view.deleting, plan.contains(&Step::Unlink(Entry::Deleting)));
+        }
+    }
+}

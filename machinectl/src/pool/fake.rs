@@ -24,6 +24,7 @@ struct State {
     there: BTreeMap<u64, Subvolume>,
     made: u128,
     fuse: Option<usize>,
+    fault: Option<String>,
 }
 
 impl State {
@@ -109,6 +110,11 @@ impl FakePool {
         self.state().fuse = calls;
     }
 
+    /// Lets the deletion of subvolumes of this name fail; `None` mends it.
+    pub fn set_fault(&self, name: Option<&str>) {
+        self.state().fault = name.map(str::to_owned);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -147,6 +153,12 @@ impl Pool for FakePool {
     fn delete(&self, path: &Path) -> io::Result<Change> {
         let mut state = self.state();
         state.burn()?;
+        if path
+            .file_name()
+            .is_some_and(|name| state.fault.as_deref().is_some_and(|it| it == name))
+        {
+            return Err(io::Error::other("this entry is bad"));
+        }
         let Some((inode, _)) = state.find(path)? else {
             return match path.symlink_metadata() {
                 Ok(_) => Err(io::ErrorKind::InvalidInput.into()),

@@ -59,9 +59,7 @@ pub(super) fn plan(intent: Intent, view: &MachineView, parcel: &Parcel) -> Resul
             fault: view.link_fault.clone(),
         }),
         Some(there) if !there.complete => Ok(Plan::MakeAnew(revision)),
-        Some(there) if there.subvolume.stream_uuid() == parcel.identity => {
-            Ok(Plan::Adopt(revision))
-        }
+        Some(there) if parcel.is_copy(&there.subvolume) => Ok(Plan::Adopt(revision)),
         Some(_) => Err(Refusal::OtherRevision(machine(), revision)),
     }
 }
@@ -71,11 +69,21 @@ fn revision(view: &MachineView, parcel: &Parcel) -> Result<Revision, Refusal> {
     match Entry::read(&view.name, &parcel.name) {
         Some(Entry::Revision(revision)) => Ok(revision),
         _ if parcel.must_be_named => Err(wrong_name(&view.name, &parcel.name)),
+        // From a time that was cut short, before its link was made.
+        _ if let Some(copy) = newest_copy(view, parcel) => Ok(copy),
         _ => {
             let last = view.revisions.iter().map(|view| view.revision.0).max();
             Ok(Revision(last.unwrap_or(0).saturating_add(1)))
         }
     }
+}
+
+fn newest_copy(view: &MachineView, parcel: &Parcel) -> Option<Revision> {
+    let newest = view
+        .revisions
+        .iter()
+        .rfind(|it| it.complete && parcel.is_copy(&it.subvolume))?;
+    (Some(newest.revision) > view.current).then_some(newest.revision)
 }
 
 fn wrong_name(machine: &MachineName, name: &str) -> Refusal {

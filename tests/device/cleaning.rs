@@ -1,0 +1,306 @@
+//! Reboot clean-up and deletion on real btrfs.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use ::store::pool::BtrfsPool;
+use ::store::{Origin, Pool, Snapshot};
+use config::task::Provenance;
+use tests::shell::{BuildHost, DevelopmentHost};
+use tests::wait_until;
+
+/// A host with the machine `linux` in two revisions and an image for `default`.
+fn host() -> Option<BuildHost> {
+    if !tests::may_use_devices() {
+        return None;
+    }
+    let (host, development) = (BuildHost::new(512), DevelopmentHost::new(256));
+    development.image("linux-1", None, &[("disk.img", b"one")]);
+    development.image("linux-2", Some("linux-1"), &[("disk.img", b"two")]);
+    host.machinectl(&["add", "linux"], &development.send("linux-1", None))
+        .good();
+    let stream = development.send("linux-2", Some("linux-1"));
+    host.machinectl(&["upgrade", "linux"], &stream).good();
+    let snapshot = snapshot(&host, &Origin::Current, "first");
+    let provenance = Provenance {
+        revision_uuid: snapshot.taken().unwrap().uuid.to_string(),
+        toolchain_id: "a".repeat(64).parse().unwrap(),
+        bootstrap_version: 1,
+    };
+    host.volume.publish_image(snapshot, &provenance).unwrap();
+    Some(host)
+}
+
+fn snapshot(host: &BuildHost, origin: &Origin, tag: &str) -> Snapshot {
+    let (machine, toolchain) = ("linux".parse().unwrap(), "default".parse().unwrap());
+    host.volume
+        .snapshot(&machine, origin, &toolchain, &tag.parse().unwrap())
+        .unwrap()
+}
+
+fn image() -> Origin {
+    Origin::Image("default".parse().unwrap())
+}
+
+#[test]
+fn a_reboot_takes_every_kind_of_stray_and_no_stranger() {
+    let Some(host) = host() else { return };
+    let clean = host.listing();
+    let linux = host.volume.path().join("linux");
+    let pool = BtrfsPool;
+    // What builds, a receive and an upgrade leave behind.
+    drop(snapshot(&host, &image(), "1"));
+    pool.create(&linux.join("linux-default-1/inner")).unwrap();
+    pool.create(&linux.join("linux-default-1/inner/innermost"))
+        .unwrap();
+    pool.freeze(
+        &linux.join("linux-default-1"),
+        &linux.join("linux-default-2"),
+    )
+    .unwrap();
+    pool.create(&linux.join("linux-3")).unwrap();
+    pool.create(&linux.join("linux-other")).unwrap();
+    symlink("linux-2", linux.join(".buildhost.new")).unwrap();
+    // A machine whose link was removed, one that was being deleted, and a broken one.
+    for (machine, link) in [("unlinked", None), ("half", Some(".buildhost.deleting"))] {
+        let directory = host.volume.path().join(machine);
+        fs::create_dir(&directory).unwrap();
+        pool.freeze(
+            &linux.join("linux-1"),
+            &directory.join(format!("{machine}-1")),
+        )
+        .unwrap();
+        pool.freeze(
+            &linux.join("linux-default"),
+            &directory.join(format!("{machine}-default")),
+        )
+        .unwrap();
+        if let Some(link) = link {
+            symlink(format!("{machine}-1"), directory.join(link)).unwrap();
+        }
+    }
+    // Strangers of every kind, also under names of ours.
+    let stranger = host.volume.path().join("stranger");
+    fs::create_dir(&stranger).unwrap();
+    fs::create_dir(linux.join("linux-9")).unwrap();
+    fs::create_dir(linux.join("notes")).unwrap();
+    pool.create(&linux.join("Linux-1")).unwrap();
+    pool.create(&linux.join("linux-007")).unwrap();
+    symlink("/etc", linux.join("linux-8")).unwrap();
+    tests::put(&linux.join("linux-default-7"), "a file");
+    tests::put(&host.volume.path().join("README"), "a file");
+
+    let plan = host.volume.clean_plan().unwrap();
+    let report = host.volume.clean_after_boot();
+    assert!(report.failed.is_empty(), "{:?}", report.failed);
+    assert_eq!(report.done, plan, "what was said is what was done");
+    let mut expected = clean;
+    expected.extend(
+        [
+            "README 6 bytes",
+            "linux/Linux-1 (writable)",
+            "linux/linux-007 (writable)",
+            "linux/linux-8 -> /etc",
+            "linux/linux-9",
+            "linux/linux-default-7 6 bytes",
+            "linux/notes",
+            "stranger",
+        ]
+        .map(str::to_owned),
+    );
+    expected.sort();
+    assert_eq!(host.listing(), expected);
+    assert!(host.volume.clean_plan().unwrap().is_empty());
+}
+
+#[test]
+fn what_a_broken_link_could_mean_stays_after_a_reboot() {
+    let Some(host) = host() else { return };
+    let linux = host.volume.path().join("linux");
+    for target in ["linux-9", "/etc", "linux-default", "../linux"] {
+        fs::remove_file(linux.join("linux")).unwrap();
+        symlink(target, linux.join("linux")).unwrap();
+        let before = host.listing();
+        drop(host.volume.clean_after_boot());
+        assert_eq!(host.listing(), before, "{target}");
+        let answer = host.machinectl(&["status", "linux"], b"").good();
+        assert!(
+            answer.stdout.contains("broken: its link leads to"),
+            "{answer:?}"
+        );
+    }
+}
+
+#[test]
+fn a_thousand_strays_go_at_once() {
+    let Some(host) = host() else { return };
+    let linux = host.volume.path().join("linux");
+    for number in 0..1000 {
+        BtrfsPool
+            .create(&linux.join(format!("linux-default-{number}")))
+            .unwrap();
+    }
+    let report = host.volume.clean_after_boot();
+    assert_eq!((report.done.len(), report.failed.len()), (1000, 0));
+    assert!(host.look("linux").snapshots.is_empty());
+}
+
+/// A program that holds a snapshot as a guest does: by an inherited descriptor.
+fn guest(snapshot: &Snapshot) -> Child {
+    let mut sleep = ::store::command::prepare("sleep");
+    sleep
+        .arg("1000")
+        .stdin(Stdio::null())
+        .stdout(File::from(snapshot.keep().unwrap()));
+    sleep.spawn().unwrap()
+}
+
+#[test]
+fn a_deletion_waits_for_the_guest_and_names_it() {
+    let Some(host) = host() else { return };
+    let held = snapshot(&host, &image(), "1");
+    let mut guest = guest(&held);
+    // The agent goes, its guest stays.
+    drop(held);
+    assert!(host.look("linux").snapshots[0].in_use);
+
+    let plan = host
+        .machinectl(&["delete", "linux", "--dry-run"], b"")
+        .good()
+        .stdout;
+    assert!(
+        plan.contains("would delete revision 2\n") && !plan.contains("snapshot 1"),
+        "{plan}"
+    );
+    let words = format!("is in use by sleep (process {})", guest.id());
+    host.machinectl(&["delete", "linux", "--timeout", "0"], b"")
+        .refused(17, &words);
+    let view = host.look("linux");
+    assert!(
+        view.deleting && view.current.is_none(),
+        "it is out of service"
+    );
+    host.machinectl(&["upgrade", "linux", "--from", "/dev/null"], b"")
+        .refused(14, "empty");
+    let report = host.volume.finish_deletions();
+    assert!(
+        report.done.is_empty() && report.failed.is_empty(),
+        "it waits"
+    );
+
+    // A second call waits until the guest has ended.
+    let mut delete = host.command(&["delete", "linux", "--timeout", "60"]);
+    let mut delete = delete.stderr(Stdio::null()).spawn().unwrap();
+    guest.kill().unwrap();
+    guest.wait().unwrap();
+    assert!(delete.wait().unwrap().success());
+    assert!(host.listing().is_empty());
+}
+
+#[test]
+fn force_deletes_what_is_in_use() {
+    let Some(host) = host() else { return };
+    let _held = snapshot(&host, &image(), "1");
+    host.machinectl(&["delete", "linux", "--timeout", "0", "--force"], b"")
+        .good();
+    assert!(host.listing().is_empty());
+    host.machinectl(&["delete", "linux"], b"")
+        .refused(10, "there is no machine `linux`");
+}
+
+#[test]
+fn a_deletion_that_nobody_waits_for_is_finished_later() {
+    let Some(host) = host() else { return };
+    let held = snapshot(&host, &image(), "1");
+    host.machinectl(&["delete", "linux", "--timeout", "0"], b"")
+        .refused(17, "is in use by");
+    let add = host.machinectl(&["add", "linux", "--from", "/dev/null"], b"");
+    assert_eq!(add.code, Some(14), "{add:?}");
+    drop(held);
+    let report = host.volume.finish_deletions();
+    assert!(report.failed.is_empty(), "{:?}", report.failed);
+    assert!(host.listing().is_empty());
+}
+
+#[test]
+fn a_machine_that_somebody_changes_is_locked() {
+    let Some(host) = host() else { return };
+    let volume = host.volume.clone().with_patience(Duration::from_millis(1));
+    let mut other = ::store::command::prepare("flock");
+    other
+        .arg("--no-fork")
+        .arg(volume.path().join("linux"))
+        .args(["sleep", "1000"]);
+    let mut other = other.spawn().unwrap();
+    let machine = "linux".parse().unwrap();
+    wait_until("the other one has the lock", || {
+        let result = volume.set_current(&machine, config::Revision(1));
+        result.is_err_and(|error| error.to_string().contains("is locked by sleep (process"))
+    });
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
+#[test]
+fn an_image_is_replaced_while_a_build_uses_its_snapshot() {
+    let Some(host) = host() else { return };
+    let build = snapshot(&host, &image(), "1");
+    let bootstrap = snapshot(&host, &Origin::Current, "second");
+    tests::put(&bootstrap.path().join("installed"), "new");
+    BtrfsPool.create(&bootstrap.path().join("nested")).unwrap();
+    let provenance = Provenance {
+        revision_uuid: bootstrap.taken().unwrap().uuid.to_string(),
+        toolchain_id: "b".repeat(64).parse().unwrap(),
+        bootstrap_version: 1,
+    };
+    host.volume.publish_image(bootstrap, &provenance).unwrap();
+    let view = host.look("linux");
+    assert_eq!(view.images[0].provenance, Some(provenance));
+    assert_eq!(view.snapshots.len(), 1);
+    assert!(
+        host.volume
+            .path()
+            .join("linux/linux-default/installed")
+            .is_file()
+    );
+    assert!(build.path().join("disk.img").is_file(), "the build goes on");
+
+    let (machine, toolchain) = ("linux".parse().unwrap(), "default".parse().unwrap());
+    let volume = host.volume.clone().with_patience(Duration::ZERO);
+    let drop_it = || volume.drop_snapshot(&machine, &toolchain, &"1".parse().unwrap());
+    assert!(drop_it().unwrap_err().to_string().contains("is in use by"));
+    drop(build);
+    assert_eq!(drop_it().unwrap(), ::store::Change::Made);
+    assert_eq!(drop_it().unwrap(), ::store::Change::Already);
+}
+
+#[test]
+fn machines_are_shown_to_people_and_to_programs() {
+    let Some(host) = host() else { return };
+    let _held = snapshot(&host, &image(), "1");
+    tests::put(&host.volume.path().join("linux/notes"), "mine");
+    fs::create_dir(host.volume.path().join("lost+found")).unwrap();
+    let table = host.machinectl(&["list"], b"").good().stdout;
+    assert_eq!(
+        table,
+        "MACHINE  CURRENT  REVISIONS  TOOLCHAINS  BUILDS  STATE\n\
+         linux    2        2          default     1       in service\n"
+    );
+    let json = host.machinectl(&["list", "--json"], b"").good().stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json[0]["machine"], "linux");
+    assert_eq!(json[0]["images"][0]["up_to_date"], true);
+    assert_eq!(json[0]["revisions"][1]["current"], true);
+    assert_eq!(json[0]["snapshots"][0]["in_use"], true);
+    let status = host.machinectl(&["status", "linux"], b"").good().stdout;
+    for words in [
+        "linux: in service",
+        "default    ready  revision 2",
+        "in use",
+        "NOT OURS\nnotes",
+    ] {
+        assert!(status.contains(words), "{status}");
+    }
+}
