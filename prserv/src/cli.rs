@@ -2,6 +2,12 @@
 
 mod serve;
 
+mod listener;
+
+mod daemon;
+
+mod bitbake;
+
 mod check;
 
 mod proxy;
@@ -14,6 +20,7 @@ mod list;
 
 mod backup;
 
+use std::env;
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -23,7 +30,7 @@ use tracing_subscriber::EnvFilter;
 
 /// The PR service: gives every build of a package a revision that only goes up.
 #[derive(Debug, Parser)]
-#[command(version, after_help = ENDINGS)]
+#[command(name = "prserv", version, after_help = ENDINGS)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -79,9 +86,27 @@ pub(crate) fn start_logging() {
         .init();
 }
 
-/// Does what the arguments say, and prints why it could not.
-pub(crate) fn run(arguments: Arguments) -> Ending {
-    let result = match arguments.command {
+/// Does what the command line says, and prints why it could not.
+pub(crate) fn main() -> Ending {
+    let words: Vec<String> = env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let result = if bitbake::is_meant(&words) {
+        bitbake::run(&bitbake::Arguments::parse())
+    } else {
+        run(Arguments::parse())
+    };
+    match result {
+        Ok(ending) => ending,
+        Err(error) => {
+            report(error.as_ref());
+            ending(&error)
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<Ending> {
+    match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Export(arguments) => transfer::export(&arguments),
@@ -91,13 +116,6 @@ pub(crate) fn run(arguments: Arguments) -> Ending {
         Command::List(arguments) => list::list(&arguments),
         Command::Show(arguments) => list::show(&arguments),
         Command::Backup(arguments) => backup::run(&arguments),
-    };
-    match result {
-        Ok(ending) => ending,
-        Err(error) => {
-            report(error.as_ref());
-            ending(&error)
-        }
     }
 }
 
@@ -122,4 +140,16 @@ fn report(error: &dyn Error) {
         source = cause.source();
     }
     eprintln!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_lines_are_sound() {
+        Arguments::command().debug_assert();
+        bitbake::Arguments::command().debug_assert();
+    }
 }

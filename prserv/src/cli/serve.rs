@@ -7,15 +7,17 @@ use anyhow::Context;
 use ipnet::IpNet;
 use prserv::access::{Access, Token, Unknown, Writers};
 use prserv::{OpenOptions, Server, Service};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Ending;
+use super::daemon::{PidFile, detach};
+use super::listener::listen;
 
 /// `prserv serve`'s arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Where to listen. Port 0 takes a free one; the log says which.
+    /// Where to listen. Port 0 takes a free one; the log says which. A socket passed by systemd
+    /// comes first.
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:8585")]
     listen: String,
 
@@ -47,6 +49,10 @@ pub(crate) struct Arguments {
     /// Without it its connection is closed.
     #[arg(long, value_name = "WORD")]
     unknown: Option<String>,
+
+    /// Run as `--start` of the old spelling runs us: detached, with a pid file.
+    #[arg(long, value_name = "PIDFILE", hide = true)]
+    daemon: Option<PathBuf>,
 
     /// A file with tokens, one a line, that allow writing over REST from anywhere.
     #[arg(long, value_name = "FILE")]
@@ -85,6 +91,9 @@ impl Arguments {
 /// Serves until SIGTERM or SIGINT.
 #[tokio::main]
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    if arguments.daemon.is_some() {
+        detach()?;
+    }
     let mut options = OpenOptions::new(&arguments.db).read_only(arguments.read_only);
     let upstream = arguments
         .upstream
@@ -95,9 +104,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         .transpose()?;
     let access = arguments.access()?;
     let service = Service::open(&options)?;
-    let listener = TcpListener::bind(&arguments.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", arguments.listen))?;
+    let listener = listen(&arguments.listen).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let shutdown = async move {
@@ -109,6 +116,11 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     };
     let db = arguments.db.display();
     tracing::info!(address = %listener.local_addr()?, %db, "listening");
+    let _pid_file = arguments
+        .daemon
+        .as_deref()
+        .map(PidFile::announce)
+        .transpose()?;
     Server::new(service.clone())
         .with_access(access)
         .serve(listener, shutdown)

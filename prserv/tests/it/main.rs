@@ -22,6 +22,9 @@ mod client;
 mod tools;
 
 #[cfg(test)]
+mod starting;
+
+#[cfg(test)]
 mod files;
 
 #[cfg(test)]

@@ -1,0 +1,117 @@
+//! How a server is started: the old spelling, and a socket passed by systemd.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use super::harness::{Client, prserv, wait_until};
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests start the program itself, also by another name"
+)]
+fn bitbake_prserv(dir: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_prserv"));
+    command
+        .arg0("bitbake-prserv")
+        .current_dir(dir)
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+#[test]
+fn scripts_for_bitbakes_program_go_on_working() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let at = ["--host", "localhost", "--port", &port.to_string()];
+    let run = |arguments: &[&str]| bitbake_prserv(dir.path(), &[arguments, &at].concat());
+    let pid_file = format!("/tmp/PRServer_127.0.0.1_{port}.pid");
+
+    let stopped = run(&["--stop"]);
+    assert_eq!(stopped.status.code(), Some(1));
+    let error = String::from_utf8(stopped.stderr).unwrap();
+    assert!(
+        error.contains(&format!(
+            "pidfile {pid_file} does not exist. Daemon not running?"
+        )),
+        "{error}"
+    );
+
+    assert!(
+        run(&["--start", "--file", "a.sqlite3", "--log", "a.log"])
+            .status
+            .success()
+    );
+    let address = ([127, 0, 0, 1], port).into();
+    assert_eq!(
+        Client::connect(address).unwrap().get("v", "a").unwrap(),
+        "0"
+    );
+    assert!(Path::new(&pid_file).exists());
+    let again = run(&["--start", "--file", "b.sqlite3"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(
+        String::from_utf8(again.stderr)
+            .unwrap()
+            .contains("already exist. Daemon already running?")
+    );
+
+    let stopped = run(&["--stop"]);
+    assert!(stopped.status.success());
+    assert_eq!(stopped.stdout, b"Sending SIGTERM to pr-server.\n");
+    assert!(!Path::new(&pid_file).exists());
+    assert!(
+        std::fs::read_to_string(dir.path().join("a.log"))
+            .unwrap()
+            .contains("listening")
+    );
+
+    let failed = run(&["--start", "--read-only", "--file", "missing.sqlite3"]);
+    assert_eq!(
+        failed.status.code(),
+        Some(1),
+        "a server that ends at once is told"
+    );
+    assert!(!Path::new(&pid_file).exists());
+    assert!(bitbake_prserv(dir.path(), &[]).status.success());
+    assert!(
+        prserv()
+            .args(["--start", "--port", "x"])
+            .output()
+            .unwrap()
+            .status
+            .code()
+            == Some(2)
+    );
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a shell stands for systemd")]
+fn a_passed_socket_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve --db \"$1\"";
+    let mut server = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_prserv")])
+        .arg(dir.path().join("prserv.sqlite3"))
+        .stdin(OwnedFd::from(listener))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut client = Client::connect(address).unwrap();
+    assert_eq!(client.get("v", "a").unwrap(), "0");
+    server.kill().unwrap();
+    wait_until("the server ends", || server.try_wait().unwrap().is_some());
+}
