@@ -8,6 +8,7 @@
 //! ├── linux-gcc_6-default            bootstrapped image
 //! ├── linux-gcc_6-default-42         snapshot
 //! ├── .buildhost.new                 a link on its way to become the current one
+//! ├── .buildhost.pin-1 -> linux-gcc_6-1   a revision that is kept
 //! └── .buildhost.deleting            the current link of a machine that is being deleted
 //! ```
 //!
@@ -21,6 +22,7 @@ use crate::names::{MachineName, Revision, Tag, ToolchainName};
 
 const INCOMING: &str = ".buildhost.new";
 const DELETING: &str = ".buildhost.deleting";
+const PIN: &str = ".buildhost.pin-";
 
 /// One entry of a machine's directory that is ours.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +33,8 @@ pub enum Entry {
     Incoming,
     /// The former current link of a machine whose deletion has begun.
     Deleting,
+    /// The link that keeps a revision from being pruned.
+    Pin(Revision),
     /// An initial image.
     Revision(Revision),
     /// A clone of a revision with a toolchain installed.
@@ -46,6 +50,9 @@ impl Entry {
             INCOMING => return Some(Self::Incoming),
             DELETING => return Some(Self::Deleting),
             _ => {}
+        }
+        if let Some(revision) = name.strip_prefix(PIN) {
+            return Some(Self::Pin(revision.parse().ok()?));
         }
         let rest = name.strip_prefix(machine.as_str())?;
         if rest.is_empty() {
@@ -69,6 +76,7 @@ impl Entry {
             Self::Current => machine.to_string(),
             Self::Incoming => INCOMING.to_owned(),
             Self::Deleting => DELETING.to_owned(),
+            Self::Pin(revision) => format!("{PIN}{revision}"),
             Self::Revision(revision) => format!("{machine}-{revision}"),
             Self::Image(toolchain) => format!("{machine}-{toolchain}"),
             Self::Snapshot(toolchain, tag) => format!("{machine}-{toolchain}-{tag}"),
@@ -82,6 +90,7 @@ impl fmt::Display for Entry {
             Self::Current => write!(f, "the current link"),
             Self::Incoming => write!(f, "the incoming link"),
             Self::Deleting => write!(f, "the link of a deletion"),
+            Self::Pin(revision) => write!(f, "the pin of revision {revision}"),
             Self::Revision(revision) => write!(f, "revision {revision}"),
             Self::Image(toolchain) => write!(f, "the image for toolchain {toolchain}"),
             Self::Snapshot(toolchain, tag) => write!(f, "snapshot {tag} of toolchain {toolchain}"),
@@ -102,6 +111,7 @@ mod tests {
             Just(Entry::Current),
             Just(Entry::Incoming),
             Just(Entry::Deleting),
+            any::<u32>().prop_map(|n| Entry::Pin(Revision(n))),
             any::<u32>().prop_map(|n| Entry::Revision(Revision(n))),
             toolchain.clone().prop_map(Entry::Image),
             (toolchain, tag).prop_map(|(t, tag)| Entry::Snapshot(t, tag)),
@@ -158,6 +168,8 @@ mod tests {
             "notes.txt",
             "linux-1-x",
             ".buildhost",
+            ".buildhost.pin-",
+            ".buildhost.pin-01",
         ] {
             assert_eq!(Entry::read(&linux, name), None, "{name}");
         }

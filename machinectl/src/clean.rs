@@ -9,6 +9,8 @@ use config::layout::Entry;
 
 pub use plan::{Step, plan, plan_deletion};
 
+use rustix::io::Errno;
+
 use crate::error::Doing;
 use crate::{Refusal, Result, StoreError, Volume, lock};
 
@@ -152,7 +154,13 @@ impl Volume {
                     let holders = lock::holders(&path);
                     return Err(Refusal::InUse { path, holders }.into());
                 };
-                self.pool.delete(&path).doing("delete", &path)?
+                match self.pool.delete(&path) {
+                    // Who may administer the file system is told this only then.
+                    Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
+                        return Err(Refusal::Sending(path).into());
+                    }
+                    result => result.doing("delete", &path)?,
+                }
             }
             Step::Unlink(entry) => {
                 let path = self.entry(machine, entry);

@@ -12,6 +12,8 @@ mod machines;
 
 mod arrival;
 
+mod revisions;
+
 mod toolchain;
 
 mod volume;
@@ -72,6 +74,8 @@ enum Command {
     Arrival(arrival::Verb),
     #[command(flatten)]
     Machines(machines::Verb),
+    #[command(flatten)]
+    Revisions(revisions::Verb),
     /// Add, list and delete toolchains
     #[command(subcommand)]
     Toolchain(toolchain::Verb),
@@ -110,6 +114,7 @@ fn act(command: &Command, common: &Common, voice: &Voice) -> Result<(), Failure>
         Command::Volume(verb) => volume::run(verb, voice),
         Command::Arrival(verb) => arrival::run(verb, common, voice),
         Command::Machines(verb) => machines::run(verb, common, voice),
+        Command::Revisions(verb) => revisions::run(verb, common, voice),
         Command::Toolchain(verb) => toolchain::run(verb, common, voice),
     }
 }

@@ -8,6 +8,7 @@ use config::{MachineName, NameError, Revision, ToolchainName};
 
 use crate::Uuid;
 use crate::command::CommandError;
+use crate::init::Size;
 use crate::lock::Holder;
 use crate::receive::stream::StreamError;
 
@@ -41,6 +42,12 @@ pub enum Refusal {
     /// A mount would hide what is there.
     #[error("`{}` is not empty and not on btrfs; choose another directory", .0.display())]
     NotEmpty(PathBuf),
+    /// Too small for a file system.
+    #[error("a volume needs at least {0}")]
+    TooSmall(Size),
+    /// There is nothing to go back to.
+    #[error("machine `{0}` has no complete revision before {1}")]
+    NoOlder(MachineName, Revision),
     /// Snapshots need btrfs.
     #[error("`{}` is not on btrfs; make a volume with `machinectl init`", .0.display())]
     NotBtrfs(PathBuf),
@@ -91,6 +98,9 @@ pub enum Refusal {
         /// By whom.
         holders: Vec<Holder>,
     },
+    /// `btrfs send` reads it.
+    #[error("`{}` is being sent; try again when that has ended", .0.display())]
+    Sending(PathBuf),
     /// The revision is not there or not complete.
     #[error("machine `{0}` has no complete revision {1}")]
     NoRevision(MachineName, Revision),

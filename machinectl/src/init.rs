@@ -14,9 +14,16 @@ const LIMIT: Duration = Duration::from_mins(2);
 /// What `mkfs.btrfs` makes a file system of that is good for anything.
 const SIZE_MIN: u64 = 256 << 20;
 
-/// How large a volume's file may grow, in bytes.
+/// An amount of space, written as `4G`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size(u64);
+
+impl Size {
+    /// The number of bytes.
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
 
 impl FromStr for Size {
     type Err = String;
@@ -30,8 +37,7 @@ impl FromStr for Size {
             .parse()
             .map_err(|_| "write a number and K, M, G or T: `4G`")?;
         match plain.checked_mul(1 << shift) {
-            Some(bytes) if bytes >= SIZE_MIN => Ok(Self(bytes)),
-            Some(_) => Err("a volume needs at least 256M".to_owned()),
+            Some(bytes) => Ok(Self(bytes)),
             None => Err("no disk is so large".to_owned()),
         }
     }
@@ -136,6 +142,9 @@ pub fn run(plan: &Init, directory: &Path, size: Size) -> Result<()> {
 
 /// A file gets its name when it holds a whole file system.
 fn make(file: &Path, size: Size) -> Result<()> {
+    if size.0 < SIZE_MIN {
+        return Err(Refusal::TooSmall(Size(SIZE_MIN)).into());
+    }
     let half = file.with_extension("btrfs.new");
     let sparse = File::create(&half).doing("make", &half)?;
     sparse.set_len(size.0).doing("make", &half)?;
@@ -162,8 +171,8 @@ mod tests {
     fn sizes_are_read_with_their_units() {
         assert_eq!("4G".parse(), Ok(Size(4 << 30)));
         assert_eq!("512M".parse(), Ok(Size(512 << 20)));
-        assert_eq!("268435456".parse(), Ok(Size(SIZE_MIN)));
-        for text in ["", "G", "4 G", "-4G", "1.5G", "1M", "99999999999T", "4é"] {
+        assert_eq!("268435456".parse(), Ok(Size(256 << 20)));
+        for text in ["", "G", "4 G", "-4G", "1.5G", "99999999999T", "4é"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
         }
     }

@@ -23,6 +23,8 @@ pub mod clean;
 
 mod delete;
 
+pub mod prune;
+
 pub mod init;
 
 pub mod toolchains;

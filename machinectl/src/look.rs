@@ -1,5 +1,6 @@
 //! What a machine's directory shows, read without a lock.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -30,6 +31,8 @@ pub struct MachineView {
     pub deleting: bool,
     /// A link was left on its way to become the current one.
     pub incoming: bool,
+    /// The revisions that are kept from being pruned; also of ones that are gone.
+    pub pins: BTreeSet<Revision>,
     /// The initial images, oldest first.
     pub revisions: Vec<RevisionView>,
     /// The bootstrapped images.
@@ -78,13 +81,15 @@ pub struct SnapshotView {
 }
 
 impl MachineView {
-    pub(crate) fn new(name: MachineName) -> Self {
+    /// A machine of which nothing is there.
+    pub fn new(name: MachineName) -> Self {
         Self {
             name,
             current: None,
             link_fault: None,
             deleting: false,
             incoming: false,
+            pins: BTreeSet::new(),
             revisions: Vec::new(),
             images: Vec::new(),
             snapshots: Vec::new(),
@@ -203,6 +208,7 @@ impl Volume {
                 view.deleting = path.is_symlink();
                 view.deleting
             }
+            Entry::Pin(revision) => path.is_symlink() && view.pins.insert(revision),
             Entry::Revision(revision) => subvolume()
                 .map(|subvolume| {
                     view.revisions.push(RevisionView {

@@ -9,4 +9,5 @@
 mod arrival;
 mod cleaning;
 mod death;
+mod revisions;
 mod store;

@@ -71,6 +71,11 @@ fn leftovers(view: &MachineView) -> Vec<Step> {
     }
     let half = view.images.iter().filter(|view| !view.complete);
     steps.extend(half.map(|view| Step::Delete(Entry::Image(view.toolchain.clone()))));
+    let lost = view
+        .pins
+        .iter()
+        .filter(|pin| view.revision(**pin).is_none());
+    steps.extend(lost.map(|pin| Step::Unlink(Entry::Pin(*pin))));
     steps.extend(view.incoming.then_some(Step::Unlink(Entry::Incoming)));
     steps.extend(view.deleting.then_some(Step::Unlink(Entry::Deleting)));
     steps
@@ -84,6 +89,7 @@ fn everything(view: &MachineView) -> Vec<Step> {
     steps.extend(images.map(|view| Step::Delete(Entry::Image(view.toolchain.clone()))));
     let revisions = view.revisions.iter();
     steps.extend(revisions.map(|view| Step::Delete(Entry::Revision(view.revision))));
+    steps.extend(view.pins.iter().map(|pin| Step::Unlink(Entry::Pin(*pin))));
     steps.extend(view.incoming.then_some(Step::Unlink(Entry::Incoming)));
     let used = view.snapshots.iter().any(|view| view.in_use);
     steps.extend((view.deleting && !used).then_some(Step::Unlink(Entry::Deleting)));

@@ -104,6 +104,7 @@ fn of(refusal: &Refusal) -> Ending {
         | Refusal::NoImage(..)
         | Refusal::NoSnapshot(_)
         | Refusal::NoRevision(..)
+        | Refusal::NoOlder(..)
         | Refusal::NoToolchain(_) => Ending::NotFound,
         Refusal::Exists(_) | Refusal::MachineExists(_) | Refusal::OtherRevision(..) => {
             Ending::Exists
@@ -113,7 +114,7 @@ fn of(refusal: &Refusal) -> Ending {
         Refusal::Stream(_) | Refusal::NotWhole(_) => Ending::BadStream,
         Refusal::NoParent(_) | Refusal::ParentChanged(_) => Ending::NoParent,
         Refusal::Full(_) => Ending::Full,
-        Refusal::InUse { .. } => Ending::InUse,
+        Refusal::InUse { .. } | Refusal::Sending(_) => Ending::InUse,
         Refusal::Locked { .. } => Ending::Locked,
         Refusal::Deleting(_) => Ending::Deleting,
         Refusal::NotSubvolume(_)
@@ -122,6 +123,7 @@ fn of(refusal: &Refusal) -> Ending {
         | Refusal::NotFile(_)
         | Refusal::Empty(_)
         | Refusal::NotEmpty(_)
+        | Refusal::TooSmall(_)
         | Refusal::Name(_)
         | Refusal::Manifest { .. } => Ending::Refused,
     }

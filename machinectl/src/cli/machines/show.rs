@@ -75,14 +75,18 @@ pub(super) fn status(view: &MachineView, voice: &Voice) -> Result<(), Failure> {
 fn revisions(view: &MachineView) -> Table {
     let mut table = Table::new(&["REVISION", "STATE", "CREATED", "UUID", "RECEIVED AS"]);
     for revision in &view.revisions {
-        let state = match revision {
+        let mut state = match revision {
             _ if Some(revision.revision) == view.current => "current",
             RevisionView { complete: true, .. } => "complete",
             _ => "half",
-        };
+        }
+        .to_owned();
+        if view.pins.contains(&revision.revision) {
+            state.push_str(", pinned");
+        }
         table.add([
             revision.revision.to_string(),
-            state.to_owned(),
+            state,
             time(revision.subvolume.created),
             revision.uuid.to_string(),
             revision
@@ -141,6 +145,7 @@ pub(super) fn json(view: &MachineView) -> Value {
             "revision": revision.revision,
             "complete": revision.complete,
             "current": Some(revision.revision) == view.current,
+            "pinned": view.pins.contains(&revision.revision),
             "uuid": revision.uuid.to_string(),
             "received_uuid": revision.received_uuid.map(|uuid| uuid.to_string()),
             "created": time(revision.subvolume.created),

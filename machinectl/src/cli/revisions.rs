@@ -1,0 +1,181 @@
+//! The verbs over revisions: `rollback`, `pin`, `unpin`, `prune`.
+
+use std::time::{Duration, SystemTime};
+
+use clap::Subcommand;
+use config::{MachineName, Revision};
+use store::init::Size;
+use store::prune::{self, Rule};
+use store::{Change, Refusal, StoreError, Volume};
+
+use super::{Common, Failure, Rehearsal, Voice};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Make an older revision of a machine current again
+    Rollback {
+        /// The machine
+        name: MachineName,
+        /// The revision; without it the one before the current one
+        revision: Option<Revision>,
+        #[command(flatten)]
+        rehearsal: Rehearsal,
+    },
+    /// Keep a revision when others are pruned
+    Pin {
+        /// The machine
+        name: MachineName,
+        /// The revision
+        revision: Revision,
+        #[command(flatten)]
+        rehearsal: Rehearsal,
+    },
+    /// Let a revision be pruned again
+    Unpin {
+        /// The machine
+        name: MachineName,
+        /// The revision
+        revision: Revision,
+        #[command(flatten)]
+        rehearsal: Rehearsal,
+    },
+    /// Delete old revisions, but never a current or a pinned one
+    Prune {
+        /// The machines; without any, all of the volume
+        names: Vec<MachineName>,
+        /// How many revisions of each machine stay
+        #[arg(long, value_name = "NUMBER", default_value_t = 2)]
+        keep: usize,
+        /// Only those that were made so many days ago
+        #[arg(long, value_name = "DAYS")]
+        older_than: Option<u32>,
+        /// Stop as soon as so much space is free
+        #[arg(long, value_name = "SIZE")]
+        until_free: Option<Size>,
+        #[command(flatten)]
+        rehearsal: Rehearsal,
+    },
+}
+
+pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {
+    let volume = Volume::open(&common.volume)?;
+    match verb {
+        Verb::Rollback {
+            name,
+            revision,
+            rehearsal,
+        } => roll_back(&volume, name, *revision, rehearsal.dry_run, voice),
+        Verb::Pin {
+            name,
+            revision,
+            rehearsal,
+        } => {
+            if rehearsal.dry_run {
+                need(&volume, name, *revision)?;
+                return voice.print(&format!("would pin revision {revision}\n"));
+            }
+            let change = volume.pin(name, *revision)?;
+            voice.say(format!(
+                "{name}: revision {revision} is pinned{}",
+                already(change)
+            ));
+            Ok(())
+        }
+        Verb::Unpin {
+            name,
+            revision,
+            rehearsal,
+        } => {
+            if rehearsal.dry_run {
+                return voice.print(&format!("would unpin revision {revision}\n"));
+            }
+            let change = volume.unpin(name, *revision)?;
+            voice.say(format!(
+                "{name}: revision {revision} is not pinned{}",
+                already(change)
+            ));
+            Ok(())
+        }
+        Verb::Prune {
+            names,
+            keep,
+            older_than,
+            until_free,
+            rehearsal,
+        } => {
+            let age = older_than.map(|days| Duration::from_hours(24 * u64::from(days)));
+            let rule = Rule {
+                keep: *keep,
+                made_before: age.and_then(|age| SystemTime::now().checked_sub(age)),
+                until_free: until_free.map(Size::bytes),
+            };
+            prune(&volume, names, &rule, rehearsal.dry_run, voice)
+        }
+    }
+}
+
+fn already(change: Change) -> &'static str {
+    match change {
+        Change::Already => " (as before)",
+        Change::Made => "",
+    }
+}
+
+fn need(volume: &Volume, name: &MachineName, revision: Revision) -> Result<(), StoreError> {
+    match volume.look(name)?.revision(revision) {
+        Some(view) if view.complete => Ok(()),
+        _ => Err(Refusal::NoRevision(name.clone(), revision).into()),
+    }
+}
+
+fn roll_back(
+    volume: &Volume,
+    name: &MachineName,
+    to: Option<Revision>,
+    rehearsed: bool,
+    voice: &Voice,
+) -> Result<(), Failure> {
+    if rehearsed {
+        let to = volume.plan_roll_back(name, to)?;
+        return voice.print(&format!("would make revision {to} current\n"));
+    }
+    let revision = volume.roll_back(name, to)?;
+    voice.say(format!("{name}: revision {revision} is current"));
+    Ok(())
+}
+
+fn prune(
+    volume: &Volume,
+    names: &[MachineName],
+    rule: &Rule,
+    rehearsed: bool,
+    voice: &Voice,
+) -> Result<(), Failure> {
+    let names = if names.is_empty() {
+        volume.machines()?
+    } else {
+        names.to_vec()
+    };
+    if rehearsed {
+        let views: Result<Vec<_>, _> = names.iter().map(|name| volume.look(name)).collect();
+        for (machine, revision) in prune::plan(&views?, rule) {
+            voice.print(&format!("would delete revision {revision} of {machine}\n"))?;
+        }
+        return Ok(());
+    }
+    let pruned = volume.prune(&names, rule)?;
+    for (machine, revision) in &pruned.done {
+        voice.say(format!("{machine}: revision {revision} is deleted"));
+    }
+    if pruned.done.is_empty() && pruned.failed.is_empty() {
+        voice.say("nothing to prune");
+    }
+    let mut failed = pruned.failed.into_iter();
+    let Some((_, _, first)) = failed.next() else {
+        return Ok(());
+    };
+    for (_, _, error) in failed {
+        voice.error(&error);
+    }
+    Err(first.into())
+}

@@ -1,0 +1,122 @@
+//! Rollback, pins and pruning on real btrfs.
+
+use std::process::{Child, Stdio};
+
+use tests::shell::{BuildHost, DevelopmentHost};
+
+/// A host with `linux` in revisions 1 to 5, each with 4 MiB of its own.
+fn host() -> Option<BuildHost> {
+    if !tests::may_use_devices() {
+        return None;
+    }
+    let (host, development) = (BuildHost::new(512), DevelopmentHost::new(512));
+    for number in 1..=5_u8 {
+        let name = format!("linux-{number}");
+        development.image(&name, None, &[("disk.img", &vec![number; 4 << 20])]);
+        let verb = if number == 1 { "add" } else { "upgrade" };
+        host.machinectl(&[verb, "linux"], &development.send(&name, None))
+            .good();
+    }
+    Some(host)
+}
+
+fn numbers(host: &BuildHost) -> Vec<u32> {
+    host.look("linux")
+        .revisions
+        .iter()
+        .map(|it| it.revision.0)
+        .collect()
+}
+
+fn current(host: &BuildHost) -> Option<u32> {
+    host.look("linux").current.map(|it| it.0)
+}
+
+#[test]
+fn a_machine_goes_back_to_an_older_revision() {
+    let Some(host) = host() else { return };
+    let plan = host
+        .machinectl(&["rollback", "linux", "--dry-run"], b"")
+        .good();
+    assert_eq!(
+        (plan.stdout.as_str(), current(&host)),
+        ("would make revision 4 current\n", Some(5))
+    );
+    host.machinectl(&["rollback", "linux"], b"").good();
+    assert_eq!(current(&host), Some(4));
+    host.machinectl(&["rollback", "linux", "1"], b"").good();
+    host.machinectl(&["rollback", "linux"], b"")
+        .refused(10, "no complete revision before 1");
+    host.machinectl(&["rollback", "linux", "9"], b"")
+        .refused(10, "no complete revision 9");
+    host.machinectl(&["rollback", "linux", "5"], b"").good();
+    assert_eq!(current(&host), Some(5));
+}
+
+#[test]
+fn pruning_spares_the_current_and_the_pinned() {
+    let Some(host) = host() else { return };
+    host.machinectl(&["pin", "linux", "2"], b"").good();
+    host.machinectl(&["pin", "linux", "9"], b"")
+        .refused(10, "no complete revision 9");
+    let status = host.machinectl(&["status", "linux"], b"").good().stdout;
+    assert!(status.contains("complete, pinned"), "{status}");
+    let plan = host
+        .machinectl(&["prune", "--keep", "1", "--dry-run"], b"")
+        .good()
+        .stdout;
+    assert_eq!(plan.lines().count(), 3, "{plan}");
+    assert_eq!(numbers(&host).len(), 5);
+    host.machinectl(&["prune", "--older-than", "1"], b"").good();
+    assert_eq!(numbers(&host).len(), 5, "they are from today");
+    host.machinectl(&["prune", "--keep", "1"], b"").good();
+    assert_eq!(numbers(&host), [2, 5]);
+    host.machinectl(&["unpin", "linux", "2"], b"").good();
+    // A pin does not survive its machine, and is no stranger.
+    host.machinectl(&["pin", "linux", "5"], b"").good();
+    host.machinectl(&["prune", "linux", "--keep", "1"], b"")
+        .good();
+    assert_eq!(numbers(&host), [5]);
+    host.machinectl(&["delete", "linux"], b"").good();
+    assert!(host.listing().is_empty());
+}
+
+#[test]
+fn pruning_stops_when_enough_is_free() {
+    let Some(host) = host() else { return };
+    let before = host.volume.free().unwrap();
+    let wanted = (before + (6 << 20)).to_string();
+    host.machinectl(&["prune", "--keep", "1", "--until-free", &wanted], b"")
+        .good();
+    assert!(host.volume.free().unwrap() >= before + (6 << 20));
+    let left = numbers(&host);
+    assert!((3..=4).contains(&left.len()), "{left:?}");
+}
+
+/// A `btrfs send` that nobody reads from.
+fn sender(host: &BuildHost, revision: &str) -> Child {
+    let mut send = ::store::command::prepare("btrfs");
+    send.arg("send")
+        .arg(host.volume.path().join("linux").join(revision));
+    send.stdout(Stdio::piped()).stderr(Stdio::null());
+    send.spawn().unwrap()
+}
+
+#[test]
+fn what_is_being_sent_stays_and_the_rest_goes() {
+    let Some(host) = host() else { return };
+    let mut sender = sender(&host, "linux-2");
+    let mut started = [0; 17];
+    std::io::Read::read_exact(sender.stdout.as_mut().unwrap(), &mut started).unwrap();
+    let answer = host.machinectl(&["prune", "--keep", "1"], b"");
+    assert_eq!(answer.code, Some(17), "{answer:?}");
+    assert!(
+        answer.stderr.contains("linux-2` is being sent"),
+        "{answer:?}"
+    );
+    assert_eq!(numbers(&host), [2, 5]);
+    sender.kill().unwrap();
+    sender.wait().unwrap();
+    host.machinectl(&["prune", "--keep", "1"], b"").good();
+    assert_eq!(numbers(&host), [5]);
+}
