@@ -45,7 +45,12 @@ impl fmt::Display for Failure {
 }
 
 impl CleanReport {
-    fn fail(&mut self, machine: Option<&MachineName>, step: Option<Step>, error: StoreError) {
+    pub(crate) fn fail(
+        &mut self,
+        machine: Option<&MachineName>,
+        step: Option<Step>,
+        error: StoreError,
+    ) {
         let machine = machine.cloned();
         self.failed.push(Failure {
             machine,

@@ -14,6 +14,8 @@ mod arrival;
 
 mod revisions;
 
+mod doctor;
+
 mod toolchain;
 
 mod volume;
@@ -76,6 +78,8 @@ enum Command {
     Machines(machines::Verb),
     #[command(flatten)]
     Revisions(revisions::Verb),
+    #[command(flatten)]
+    Doctor(doctor::Verb),
     /// Add, list and delete toolchains
     #[command(subcommand)]
     Toolchain(toolchain::Verb),
@@ -115,6 +119,7 @@ fn act(command: &Command, common: &Common, voice: &Voice) -> Result<(), Failure>
         Command::Arrival(verb) => arrival::run(verb, common, voice),
         Command::Machines(verb) => machines::run(verb, common, voice),
         Command::Revisions(verb) => revisions::run(verb, common, voice),
+        Command::Doctor(verb) => doctor::run(verb, common, voice),
         Command::Toolchain(verb) => toolchain::run(verb, common, voice),
     }
 }

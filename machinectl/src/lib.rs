@@ -25,6 +25,8 @@ mod delete;
 
 pub mod prune;
 
+pub mod doctor;
+
 pub mod init;
 
 pub mod toolchains;

@@ -136,6 +136,15 @@ pub(crate) fn in_use(path: &Path) -> bool {
 
 /// The processes that hold a lock on a directory, as far as we may see them.
 pub(crate) fn holders(path: &Path) -> Vec<Holder> {
+    processes(path, true)
+}
+
+/// The processes that have a directory open.
+pub(crate) fn visitors(path: &Path) -> Vec<Holder> {
+    processes(path, false)
+}
+
+fn processes(path: &Path, locked: bool) -> Vec<Holder> {
     let Ok(wanted) = fs::symlink_metadata(path) else {
         return Vec::new();
     };
@@ -145,12 +154,14 @@ pub(crate) fn holders(path: &Path) -> Vec<Holder> {
     let pids = processes
         .flatten()
         .filter_map(|process| process.file_name().to_str()?.parse().ok());
-    let mut holders: Vec<_> = pids.filter_map(|pid| holder(pid, &wanted)).collect();
+    let mut holders: Vec<_> = pids
+        .filter_map(|pid| holder(pid, &wanted, locked))
+        .collect();
     holders.sort_by_key(|holder| holder.pid);
     holders
 }
 
-fn holder(pid: u32, wanted: &fs::Metadata) -> Option<Holder> {
+fn holder(pid: u32, wanted: &fs::Metadata, locked: bool) -> Option<Holder> {
     let process = Path::new("/proc").join(pid.to_string());
     let holds = fs::read_dir(process.join("fd"))
         .ok()?
@@ -159,7 +170,7 @@ fn holder(pid: u32, wanted: &fs::Metadata) -> Option<Holder> {
             let same = fs::metadata(descriptor.path())
                 .is_ok_and(|data| (data.dev(), data.ino()) == (wanted.dev(), wanted.ino()));
             let info = process.join("fdinfo").join(descriptor.file_name());
-            same && fs::read_to_string(info).is_ok_and(|text| text.contains("FLOCK"))
+            same && (!locked || fs::read_to_string(info).is_ok_and(|text| text.contains("FLOCK")))
         });
     let name = fs::read_to_string(process.join("comm")).ok()?;
     let name = name.trim_end().to_owned();

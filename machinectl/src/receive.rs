@@ -22,7 +22,7 @@ use config::{MachineName, Revision};
 pub use plan::Plan;
 
 use crate::error::Doing;
-use crate::{MachineView, Refusal, Result, Uuid, Volume};
+use crate::{MachineView, Refusal, Result, Uuid, Volume, lock};
 use stream::Stream;
 
 /// What is to be done with an image.
@@ -134,18 +134,24 @@ impl Volume {
         machine: &MachineName,
         source: Source<R>,
     ) -> Result<Arrival> {
-        let lock = self.lock(machine)?;
+        let locked = self.lock(machine)?;
         let plan = self.plan_arrival(intent, machine, &source)?;
         let before = self.look(machine)?.current;
         let revision = plan.revision();
         let path = self.entry(machine, &Entry::Revision(revision));
         if plan == Plan::MakeAnew(revision) {
+            // A receive by hand knows nothing of our locks.
+            let mut holders = lock::visitors(&self.directory(machine));
+            holders.retain(|holder| holder.name == "btrfs");
+            if !holders.is_empty() {
+                return Err(Refusal::InUse { path, holders }.into());
+            }
             self.pool.delete(&path).doing("delete the half of", &path)?;
         }
         if plan != Plan::Adopt(revision) {
             let identity = self.parcel(&source)?.identity;
             let made = match source {
-                Source::Stream(stream) => run::receive(stream, &self.directory(machine), &lock),
+                Source::Stream(stream) => run::receive(stream, &self.directory(machine), &locked),
                 Source::Subvolume(from) => self.pool.freeze(&from, &path).doing("snapshot", &from),
             };
             let whole = made.and_then(|()| self.check_whole(&path, identity));

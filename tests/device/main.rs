@@ -9,5 +9,6 @@
 mod arrival;
 mod cleaning;
 mod death;
+mod doctor;
 mod revisions;
 mod store;

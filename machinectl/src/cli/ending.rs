@@ -42,6 +42,10 @@ pub(crate) enum Ending {
     Deleting = 19,
     /// The volume is not there or not on btrfs.
     NoVolume = 20,
+    /// The doctor has warnings.
+    Warnings = 21,
+    /// The doctor has found a fault.
+    Faults = 22,
 }
 
 /// The numbers, for `--help`.
@@ -62,7 +66,9 @@ Exit codes:
   17  in use
   18  locked by somebody else
   19  being deleted
-  20  no volume, or not on btrfs";
+  20  no volume, or not on btrfs
+  21  the doctor has warnings
+  22  the doctor has found a machine that cannot be used or trusted";
 
 impl From<Ending> for ExitCode {
     fn from(ending: Ending) -> Self {

@@ -1,0 +1,363 @@
+//! What is not as it should be in a volume, what proves it, and what repairs it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use config::MachineName;
+use config::layout::Entry;
+
+use crate::clean::{Step, plan_deletion};
+use crate::lock::{self, Holder};
+use crate::{CleanReport, MachineView, Result, Volume};
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Good to know.
+    Note,
+    /// It wastes space or will surprise somebody.
+    Warning,
+    /// A machine cannot be used, or its content cannot be trusted.
+    Fault,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Fault => "fault",
+        })
+    }
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The machine.
+    pub machine: MachineName,
+    /// What kind of finding it is; a promise to programs.
+    pub id: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What proves it.
+    pub proof: String,
+    /// What a person can do.
+    pub advice: String,
+    /// What [`Volume::repair`] does; empty when a person must decide.
+    pub repair: Vec<Step>,
+}
+
+/// Who has to do with a machine at this moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Company {
+    /// Who holds its lock.
+    pub holders: Vec<Holder>,
+    /// Who has its directory open, as a `btrfs receive` by hand does.
+    pub visitors: Vec<Holder>,
+}
+
+/// Examines a machine. Thinks only.
+pub fn examine(view: &MachineView, company: &Company) -> Vec<Finding> {
+    let mut doctor = Doctor {
+        view,
+        findings: Vec::new(),
+    };
+    if view.is_foreign() {
+        doctor.note(
+            "stranger",
+            "its directory holds nothing of ours",
+            "none: it is never touched",
+        );
+        return doctor.findings;
+    }
+    doctor.link();
+    doctor.leftovers(company);
+    doctor.identities();
+    doctor.images();
+    for holder in &company.holders {
+        doctor.note(
+            "locked",
+            &format!("{holder} is changing it"),
+            "wait until that has ended",
+        );
+    }
+    for stranger in &view.strangers {
+        doctor.note(
+            "stranger",
+            &format!("`{stranger}` is not ours"),
+            "none: it is never touched",
+        );
+    }
+    doctor.findings
+}
+
+struct Doctor<'a> {
+    view: &'a MachineView,
+    findings: Vec<Finding>,
+}
+
+impl Doctor<'_> {
+    fn add(
+        &mut self,
+        id: &'static str,
+        severity: Severity,
+        proof: &str,
+        advice: &str,
+        repair: Vec<Step>,
+    ) {
+        self.findings.push(Finding {
+            machine: self.view.name.clone(),
+            id,
+            severity,
+            proof: proof.to_owned(),
+            advice: advice.to_owned(),
+            repair,
+        });
+    }
+
+    fn note(&mut self, id: &'static str, proof: &str, advice: &str) {
+        self.add(id, Severity::Note, proof, advice, Vec::new());
+    }
+
+    /// Something that can simply go.
+    fn stray(&mut self, id: &'static str, proof: &str, step: Step) {
+        self.add(
+            id,
+            Severity::Warning,
+            proof,
+            "machinectl doctor --repair",
+            vec![step],
+        );
+    }
+
+    fn link(&mut self) {
+        let view = self.view;
+        let name = &view.name;
+        let roll_back = format!("machinectl rollback {name} REVISION");
+        if let Some(fault) = &view.link_fault {
+            self.add(
+                "broken-link",
+                Severity::Fault,
+                fault,
+                &roll_back,
+                Vec::new(),
+            );
+        } else if view.deleting && view.current.is_none() {
+            let used = view.snapshots.iter().any(|it| it.in_use);
+            let repair = if used {
+                Vec::new()
+            } else {
+                plan_deletion(view)
+            };
+            let proof = "its deletion was begun and has not ended";
+            self.add(
+                "half-deleted",
+                Severity::Warning,
+                proof,
+                &format!("machinectl delete {name}"),
+                repair,
+            );
+        } else if view.current.is_none() {
+            let proof = "it has no current link; the next boot's clean-up deletes it";
+            self.add("no-link", Severity::Fault, proof, &roll_back, Vec::new());
+        } else if view.deleting {
+            let step = Step::Unlink(Entry::Deleting);
+            self.stray(
+                "deletion-mark",
+                "it is in service and marked as being deleted",
+                step,
+            );
+        }
+        if view.incoming {
+            let step = Step::Unlink(Entry::Incoming);
+            self.stray("incoming-link", "a link was never put in place", step);
+        }
+        for pin in view
+            .pins
+            .iter()
+            .filter(|pin| view.revision(**pin).is_none())
+        {
+            let proof = format!("revision {pin} is pinned and not there");
+            self.stray("lost-pin", &proof, Step::Unlink(Entry::Pin(*pin)));
+        }
+    }
+
+    fn leftovers(&mut self, company: &Company) {
+        let view = self.view;
+        for half in view.revisions.iter().filter(|it| !it.complete) {
+            let revision = half.revision;
+            if let Some(visitor) = company.visitors.first().or(company.holders.first()) {
+                let proof =
+                    format!("revision {revision} is writable; {visitor} may be receiving it");
+                self.note("arriving-revision", &proof, "wait until that has ended");
+            } else if view.link_fault.is_some() {
+                let proof = format!("revision {revision} is writable, and the link may mean it");
+                self.add(
+                    "half-revision",
+                    Severity::Warning,
+                    &proof,
+                    "settle the link first",
+                    Vec::new(),
+                );
+            } else {
+                let proof = format!(
+                    "revision {revision} is writable: its receive was cut short, or somebody has opened it up"
+                );
+                self.stray(
+                    "half-revision",
+                    &proof,
+                    Step::Delete(Entry::Revision(revision)),
+                );
+            }
+        }
+        for image in view.images.iter().filter(|it| !it.complete) {
+            let proof = format!("the image for toolchain {} is writable", image.toolchain);
+            self.stray(
+                "half-image",
+                &proof,
+                Step::Delete(Entry::Image(image.toolchain.clone())),
+            );
+        }
+        for it in view.snapshots.iter().filter(|it| !it.in_use) {
+            let proof = format!(
+                "nobody uses snapshot {} of toolchain {}",
+                it.tag, it.toolchain
+            );
+            let entry = Entry::Snapshot(it.toolchain.clone(), it.tag.clone());
+            self.stray("stray-snapshot", &proof, Step::Delete(entry));
+        }
+    }
+
+    /// Two contents of one identity, or a content without one.
+    fn identities(&mut self) {
+        let mut known = BTreeMap::new();
+        for it in self.view.revisions.iter().filter(|it| it.complete) {
+            let revision = it.revision;
+            let Some(identity) = it.received_uuid else {
+                let proof = format!("revision {revision} was not received as a stream");
+                self.note(
+                    "no-identity",
+                    &proof,
+                    "the next incremental stream may need to be a full one",
+                );
+                continue;
+            };
+            if let Some(other) = known.insert(identity, revision) {
+                let proof =
+                    format!("revisions {other} and {revision} claim to be the same ({identity})");
+                let advice = "on the development host, make a new snapshot of the working image and send it in full";
+                self.add("twin-identity", Severity::Fault, &proof, advice, Vec::new());
+            }
+        }
+    }
+
+    fn images(&mut self) {
+        let view = self.view;
+        let current = view.current().map(|it| it.uuid.to_string());
+        for image in view.images.iter().filter(|it| it.complete) {
+            let toolchain = &image.toolchain;
+            match &image.provenance {
+                None => {
+                    let proof = format!(
+                        "the image for toolchain {toolchain} does not say what it was made from"
+                    );
+                    self.note(
+                        "unknown-image",
+                        &proof,
+                        "none: the agent bootstraps it anew",
+                    );
+                }
+                Some(made) if Some(&made.revision_uuid) != current.as_ref() => {
+                    let proof =
+                        format!("the image for toolchain {toolchain} is of another revision");
+                    self.note("old-image", &proof, "none: the agent bootstraps it anew");
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+impl Volume {
+    /// Examines machines; all of the volume when none are named. Changes nothing.
+    ///
+    /// # Errors
+    /// When a machine cannot be looked at.
+    pub fn examine(&self, machines: &[MachineName]) -> Result<Vec<Finding>> {
+        let all = if machines.is_empty() {
+            self.machines()?
+        } else {
+            machines.to_vec()
+        };
+        let mut findings = Vec::new();
+        for machine in all {
+            findings.extend(examine(&self.look(&machine)?, &self.company(&machine, &[])));
+        }
+        Ok(findings)
+    }
+
+    fn company(&self, machine: &MachineName, but: &[u32]) -> Company {
+        let directory = self.directory(machine);
+        let others = |holders: Vec<Holder>| {
+            holders
+                .into_iter()
+                .filter(|holder| !but.contains(&holder.pid))
+                .collect()
+        };
+        Company {
+            holders: others(lock::holders(&directory)),
+            visitors: others(lock::visitors(&directory)),
+        }
+    }
+
+    /// Repairs what of these findings is still so and needs no person to decide.
+    /// What cannot be repaired is reported and does not stop the rest.
+    pub fn repair(&self, findings: &[Finding]) -> CleanReport {
+        let mut report = CleanReport::default();
+        let mut machines: Vec<_> = findings.iter().map(|finding| &finding.machine).collect();
+        machines.sort();
+        machines.dedup();
+        for machine in machines {
+            let wanted = findings
+                .iter()
+                .filter(|finding| finding.machine == *machine);
+            let wanted: Vec<_> = wanted.flat_map(|finding| &finding.repair).collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            if let Err(error) = self.repair_machine(machine, &wanted, &mut report) {
+                report.fail(Some(machine), None, error);
+            }
+        }
+        if let Err(error) = self.commit() {
+            report.fail(None, None, error);
+        }
+        report
+    }
+
+    fn repair_machine(
+        &self,
+        machine: &MachineName,
+        wanted: &[&Step],
+        report: &mut CleanReport,
+    ) -> Result<()> {
+        let _lock = self.lock(machine)?;
+        let company = self.company(machine, &[std::process::id()]);
+        let still = examine(&self.look(machine)?, &company);
+        let mut whole = true;
+        for step in still.into_iter().flat_map(|finding| finding.repair) {
+            if !wanted.contains(&&step) || (step.is_end() && !whole) {
+                continue;
+            }
+            match self.act(machine, &step) {
+                Ok(()) => report.done.push((machine.clone(), step)),
+                Err(error) => {
+                    whole = false;
+                    report.fail(Some(machine), Some(step), error);
+                }
+            }
+        }
+        Ok(())
+    }
+}
