@@ -33,12 +33,12 @@ pub enum TftpError {
         /// The server's words.
         message: String,
     },
-    /// The server said nothing for too long.
-    #[error("{server} said nothing for {} seconds{}", .waited.as_secs(), because(.fault.as_ref()))]
+    /// The server said nothing, or nothing new, for too long.
+    #[error("{server} did not answer for {} seconds{}", .waited.as_secs(), because(.fault.as_ref()))]
     Silent {
         /// Whom we asked.
         server: SocketAddr,
-        /// For how long nothing came.
+        /// For how long nothing new came.
         waited: Duration,
         /// What went wrong when we last sent something.
         fault: Option<io::Error>,
@@ -74,7 +74,7 @@ const UNKNOWN_TRANSFER: u16 = 5;
 /// How long a client bears with a server.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// With nothing coming at all.
+    /// With nothing new coming.
     pub silence: Duration,
     /// With one file altogether.
     pub total: Duration,
@@ -133,6 +133,7 @@ impl Client {
                     continue;
                 }
                 Some(Packet::Agreed(agreed)) if receiver.taken() == 0 => {
+                    exchange.went_on();
                     terms = agreed;
                     receiver = Receiver::new(terms.block_size, terms.window);
                     true
@@ -141,6 +142,7 @@ impl Client {
                     Verdict::Take { acknowledge, last } => {
                         to.write_all(bytes).map_err(TftpError::File)?;
                         size += bytes.len() as u64;
+                        exchange.went_on();
                         if last {
                             exchange.say(packet::acknowledgement(receiver.taken()));
                             break;
@@ -195,23 +197,34 @@ impl Client {
                 Some(_) => {}
             }
         };
+        exchange.went_on();
         let mut sender = Sender::new(size, terms.block_size, terms.window);
         let mut blocks = Blocks::new(from, size, terms.block_size);
+        let mut furthest = 0;
         while !sender.is_done() {
             while let Some(block) = sender.next() {
-                let bytes = blocks.get(block)?;
-                exchange.say(packet::data(flow::on_the_wire(block), bytes));
+                let packet = packet::data(flow::on_the_wire(block), blocks.get(block)?);
+                if block > furthest {
+                    furthest = block;
+                    exchange.say(packet);
+                } else {
+                    exchange.repeat(packet);
+                }
             }
-            match exchange.hear()? {
+            let acknowledged = match exchange.hear()? {
                 None => {
                     exchange.late();
                     sender.silence();
+                    continue;
                 }
-                Some(Packet::Agreed(_)) => drop(sender.acknowledge(0)),
-                Some(Packet::Acknowledged(block)) => drop(sender.acknowledge(block)),
-                Some(_) => {}
+                Some(Packet::Agreed(_)) => 0,
+                Some(Packet::Acknowledged(block)) => block,
+                Some(_) => continue,
+            };
+            if sender.acknowledge(acknowledged) {
+                exchange.went_on();
+                blocks.forget(sender.acknowledged());
             }
-            blocks.forget(sender.acknowledged());
         }
         Ok(())
     }
@@ -279,8 +292,12 @@ struct Exchange {
     said: Vec<u8>,
     /// When we said it, unless it was said twice: then an answer tells no time.
     said_at: Option<Instant>,
+    /// When an answer to it is late. Only what is new puts this off: a server that
+    /// repeats itself has not heard us.
+    due: Instant,
     begun: Instant,
-    heard: Instant,
+    /// When the transfer last went on.
+    went_on: Instant,
     fault: Option<io::Error>,
     buffer: Vec<u8>,
 }
@@ -300,8 +317,9 @@ impl Exchange {
             pace: Pace::new(),
             said: Vec::new(),
             said_at: None,
+            due: now,
             begun: now,
-            heard: now,
+            went_on: now,
             fault: None,
             buffer: vec![0; 2048],
         };
@@ -309,29 +327,48 @@ impl Exchange {
         Ok(exchange)
     }
 
-    /// Sends something new. That it cannot be sent is as if it were lost.
+    /// Sends something new.
     fn say(&mut self, packet: Vec<u8>) {
-        let to = self.peer.unwrap_or(self.server);
-        self.fault = self.socket.send_to(&packet, to).err();
-        self.said = packet;
+        self.send(packet);
         self.said_at = Some(Instant::now());
     }
 
-    /// Sends the last thing once more, after an answer to it has not come.
-    fn again(&mut self) {
-        self.say(self.said.clone());
-        self.late();
+    /// Sends something that was sent before.
+    fn repeat(&mut self, packet: Vec<u8>) {
+        self.send(packet);
+        self.said_at = None;
     }
 
-    /// The last thing was, or will be, said twice.
+    /// That something cannot be sent is as if it were lost.
+    fn send(&mut self, packet: Vec<u8>) {
+        let to = self.peer.unwrap_or(self.server);
+        self.fault = self.socket.send_to(&packet, to).err();
+        self.said = packet;
+        self.due = Instant::now() + self.pace.wait();
+    }
+
+    /// Sends the last thing once more, when an answer to it is late.
+    fn again(&mut self) {
+        self.late();
+        self.repeat(self.said.clone());
+    }
+
+    /// An answer is late: give the next one more time.
     fn late(&mut self) {
-        self.said_at = None;
         self.pace.silence();
+    }
+
+    /// What was heard is new.
+    fn went_on(&mut self) {
+        self.went_on = Instant::now();
+        let took = self.said_at.take().map(|said| self.went_on - said);
+        self.pace.answered(took);
+        self.due = self.went_on + self.pace.wait();
     }
 
     /// Ends the transfer when nothing has come for too long.
     fn bear(&self) -> Result<(), TftpError> {
-        let waited = self.heard.elapsed();
+        let waited = self.went_on.elapsed();
         if waited < self.patience.silence {
             return Ok(());
         }
@@ -342,14 +379,13 @@ impl Exchange {
         })
     }
 
-    /// The next packet of our transfer; `None` when it is late.
+    /// The next packet of our transfer; `None` when an answer is late.
     fn hear(&mut self) -> Result<Option<Packet<'_>>, TftpError> {
         if self.begun.elapsed() >= self.patience.total {
             return Err(TftpError::Slow(self.patience.total));
         }
-        let until = Instant::now() + self.pace.wait();
         let length = loop {
-            let left = until.saturating_duration_since(Instant::now());
+            let left = self.due.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return self.bear().map(|()| None);
             }
@@ -363,10 +399,6 @@ impl Exchange {
                 Err(error) => return Err(TftpError::Socket(error)),
             }
         };
-        self.heard = Instant::now();
-        if let Some(said) = self.said_at.take() {
-            self.pace.answered(self.heard - said);
-        }
         match packet::read(&self.buffer[..length])? {
             Packet::Error { code, message } => Err(TftpError::Refused { code, message }),
             packet => Ok(Some(packet)),
@@ -394,8 +426,9 @@ impl Exchange {
         std::thread::spawn(move || {
             loop {
                 match self.hear() {
-                    Ok(Some(Packet::Data { .. })) => self.say(self.said.clone()),
-                    Ok(_) => {}
+                    Ok(Some(Packet::Data { .. })) => self.repeat(self.said.clone()),
+                    Ok(Some(_)) => {}
+                    Ok(None) => self.due = Instant::now() + self.patience.silence,
                     Err(_) => return,
                 }
             }

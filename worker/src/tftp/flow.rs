@@ -139,8 +139,9 @@ pub(super) fn on_the_wire(block: u64) -> u16 {
     block as u16
 }
 
-/// How long to wait for an answer before asking again: as TCP does it (RFC 6298),
-/// a little more than answers have taken so far, and twice as long after each loss.
+/// How long to wait for an answer before asking again: a little more than answers
+/// have taken so far, as TCP does it (RFC 6298), and twice as long after each
+/// silence, until something new comes.
 #[derive(Debug)]
 pub(super) struct Pace {
     usual: Option<Duration>,
@@ -165,15 +166,18 @@ impl Pace {
         self.wait
     }
 
-    /// An answer to something that was said once took so long.
-    pub(super) fn answered(&mut self, took: Duration) {
-        let usual = self.usual.map_or(took, |usual| (usual * 7 + took) / 8);
-        self.spread = match self.usual {
-            None => took / 2,
-            Some(before) => (self.spread * 3 + before.abs_diff(took)) / 4,
-        };
-        self.usual = Some(usual);
-        self.wait = (usual + self.spread * 4).clamp(Self::WAIT_MIN, Self::WAIT_MAX);
+    /// Something new came; it took so long, where that can be told.
+    pub(super) fn answered(&mut self, took: Option<Duration>) {
+        if let Some(took) = took {
+            self.spread = match self.usual {
+                None => took / 2,
+                Some(usual) => (self.spread * 3 + usual.abs_diff(took)) / 4,
+            };
+            self.usual = Some(self.usual.map_or(took, |usual| (usual * 7 + took) / 8));
+        }
+        self.wait = self.usual.map_or(Self::WAIT_FIRST, |usual| {
+            (usual + self.spread * 4).clamp(Self::WAIT_MIN, Self::WAIT_MAX)
+        });
     }
 
     /// No answer came in time.
@@ -253,15 +257,15 @@ mod tests {
     fn the_wait_follows_the_answers_and_grows_with_losses() {
         let mut pace = Pace::new();
         for _ in 0..50 {
-            pace.answered(Duration::from_millis(100));
+            pace.answered(Some(Duration::from_millis(100)));
         }
         assert!((100..150).contains(&pace.wait().as_millis()));
         for _ in 0..50 {
             pace.silence();
         }
         assert_eq!(pace.wait(), Pace::WAIT_MAX);
-        pace.answered(Duration::ZERO);
-        assert!(pace.wait() < Pace::WAIT_MAX);
+        pace.answered(None);
+        assert!((100..150).contains(&pace.wait().as_millis()));
     }
 
     /// Sends `blocks` from one side to the other over a line that loses what

@@ -1,0 +1,157 @@
+//! Files come and go whole, or the client says why not.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use worker::chain;
+use worker::tftp::{Client, Patience, TftpError};
+
+use crate::host::{Host, Manners};
+use crate::line::{self, Faults};
+
+const GOOD: Faults = Faults {
+    lost: 0,
+    doubled: 0,
+};
+const BAD: Faults = Faults {
+    lost: 10,
+    doubled: 5,
+};
+
+/// Around one block, around one window, and many windows.
+const SIZES: [usize; 8] = [0, 1, 1427, 1428, 1429, 22_847, 22_848, 300_000];
+/// The same for blocks of 512 bytes that go one by one.
+const SIZES_PLAIN: [usize; 5] = [0, 511, 512, 513, 20_000];
+
+/// Bytes that are not all alike.
+pub(crate) fn content(size: usize) -> Vec<u8> {
+    let byte = |n: usize| u8::try_from((n * 31 + n / 251) % 256).unwrap();
+    (0..size).map(byte).collect()
+}
+
+pub(crate) fn client(server: SocketAddr) -> Client {
+    Client::new(server, Patience::default())
+}
+
+/// Gets and puts files of these sizes.
+fn go_both_ways(host: &Host, faults: Faults, sizes: &[usize]) {
+    let client = client(line::lay(host.address, faults));
+    for &size in sizes {
+        let content = content(size);
+        host.give("there", content.clone());
+        let mut got = Vec::new();
+        let told = client.get("there", &mut got).unwrap();
+        assert_eq!(told, size as u64);
+        assert!(got == content, "{size} bytes came otherwise");
+
+        let name = format!("back-{size}");
+        client
+            .put(&name, &mut content.as_slice(), size as u64)
+            .unwrap();
+        assert!(
+            host.has(&name).unwrap() == content,
+            "{size} bytes went otherwise"
+        );
+    }
+}
+
+#[test]
+fn files_go_both_ways() {
+    go_both_ways(&Host::start(Manners::default()), GOOD, &SIZES);
+}
+
+#[test]
+fn files_go_both_ways_through_loss() {
+    go_both_ways(&Host::start(Manners::default()), BAD, &SIZES);
+}
+
+#[test]
+fn a_server_that_knows_no_options_is_understood() {
+    let manners = Manners {
+        plain: true,
+        ..Manners::default()
+    };
+    go_both_ways(&Host::start(manners), BAD, &SIZES_PLAIN);
+}
+
+#[test]
+fn more_blocks_than_the_wire_has_numbers() {
+    let host = Host::start(Manners {
+        block_size_max: Some(8),
+        ..Manners::default()
+    });
+    let content = content(70_000 * 8 + 3);
+    host.give("long", content.clone());
+    let client = client(host.address);
+    let mut got = Vec::new();
+    client.get("long", &mut got).unwrap();
+    assert!(got == content);
+    let size = content.len() as u64;
+    client.put("back", &mut content.as_slice(), size).unwrap();
+    assert!(host.has("back").unwrap() == content);
+}
+
+#[test]
+fn a_refusal_is_told_in_the_servers_words() {
+    let host = Host::start(Manners {
+        refuses: vec!["large"],
+        ..Manners::default()
+    });
+    let client = client(host.address);
+    let refused = client.get("none", &mut Vec::new()).unwrap_err();
+    assert_eq!(
+        chain(&refused),
+        "the server refused: there is no such file (code 1)"
+    );
+    let refused = client.put("large", &mut [1].as_slice(), 1).unwrap_err();
+    assert_eq!(
+        chain(&refused),
+        "the server refused: it is too large (code 3)"
+    );
+}
+
+#[test]
+fn a_server_that_says_nothing_is_left() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let patience = Patience {
+        silence: Duration::from_millis(300),
+        ..Patience::default()
+    };
+    let client = Client::new(silent.local_addr().unwrap(), patience);
+    let left = client.get("anything", &mut Vec::new()).unwrap_err();
+    assert!(matches!(left, TftpError::Silent { .. }), "{left}");
+}
+
+#[test]
+fn a_transfer_that_never_ends_is_ended() {
+    let host = Host::start(Manners::default());
+    host.give("large", content(100_000));
+    let patience = Patience {
+        total: Duration::ZERO,
+        ..Patience::default()
+    };
+    let client = Client::new(host.address, patience);
+    let ended = client.get("large", &mut Vec::new()).unwrap_err();
+    assert!(matches!(ended, TftpError::Slow(_)), "{ended}");
+}
+
+#[test]
+fn a_network_that_is_not_there_is_told() {
+    let patience = Patience {
+        silence: Duration::from_millis(100),
+        ..Patience::default()
+    };
+    // Reserved for no use: the kernel has no route to it, or refuses it.
+    let client = Client::new("240.0.0.1:69".parse().unwrap(), patience);
+    let left = client.get("anything", &mut Vec::new()).unwrap_err();
+    assert!(matches!(left, TftpError::Silent { .. }), "{left}");
+}
+
+#[test]
+fn a_file_that_shrinks_while_it_goes_is_told() {
+    let host = Host::start(Manners::default());
+    let shrunk = client(host.address).put("shrunk", &mut [0; 10].as_slice(), 3000);
+    let words = chain(&shrunk.unwrap_err());
+    assert_eq!(words, "3000 bytes were announced, 10 came");
+    assert_eq!(host.has("shrunk"), None);
+}
