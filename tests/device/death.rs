@@ -97,12 +97,15 @@ impl Trial {
         let mut trials = 0;
         for call in &CHANGING[..calls] {
             for when in 1.. {
-                let Some(answer) = self.disturbed(call, what, when) else {
-                    break;
-                };
-                trials += 1;
-                self.check(&format!("{what} at {call} {when}: {answer:?}"));
+                let answer = self.disturbed(call, what, when);
+                if let Some(answer) = &answer {
+                    trials += 1;
+                    self.check(&format!("{what} at {call} {when}: {answer:?}"));
+                }
                 self.reset(&prepare);
+                if answer.is_none() {
+                    break;
+                }
             }
         }
         println!("{:?}: {trials} times {what}", self.arguments);
