@@ -12,3 +12,4 @@ mod death;
 mod doctor;
 mod revisions;
 mod store;
+mod tftp;

@@ -1,0 +1,311 @@
+//! A guest: one QEMU process, in its own network, as an unprivileged user.
+//!
+//! QEMU gets everything that it works with as open descriptors and needs no path:
+//! the tap, the files of its snapshot, and the sockets on which we reach it. It
+//! is not tied to our life: an agent that is started again finds it by the record
+//! in its run directory. The processor of a guest does not run before that record
+//! is written.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::machine::Machine;
+use config::settings::Acceleration;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::network::NetworkError;
+
+mod accelerator;
+mod arguments;
+
+mod monitor;
+mod process;
+mod start;
+
+pub use accelerator::{Accelerator, accelerator};
+pub use arguments::arguments;
+pub use monitor::MonitorError;
+pub use process::Exit;
+
+use monitor::Monitor;
+use process::Process;
+
+/// How long QEMU may take to leave when it is told to.
+const QUIT_LIMIT: Duration = Duration::from_secs(5);
+/// How long the kernel may take to end a process that was killed.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a guest is started from.
+#[derive(Debug)]
+pub struct Spec {
+    /// For people: shown in the list of processes.
+    pub name: String,
+    /// Its snapshot, with the files that the machine's manifest names.
+    pub directory: PathBuf,
+    /// The machine's manifest.
+    pub machine: Machine,
+    /// The user that QEMU runs as.
+    pub user: User,
+    /// A directory for its sockets and its record; made when it is not there.
+    pub run: PathBuf,
+    /// The name of its network, which must be there.
+    pub network: String,
+    /// What should run its processors.
+    pub acceleration: Acceleration,
+    /// Whether what it writes is kept: when it flushes, it is on the host's disk.
+    /// Otherwise everything is thrown away with it, and flushes do nothing.
+    pub durable: bool,
+    /// Descriptors that live as long as the guest, such as a lock.
+    pub keep: Vec<OwnedFd>,
+}
+
+/// An unprivileged user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    /// Its number.
+    pub uid: u32,
+    /// The number of its group.
+    pub gid: u32,
+}
+
+impl From<(u32, u32)> for User {
+    fn from((uid, gid): (u32, u32)) -> Self {
+        Self { uid, gid }
+    }
+}
+
+/// Why a guest cannot be started or reached.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// KVM was asked for.
+    #[error("this host has no KVM that works; set acceleration to \"auto\" or \"tcg\"")]
+    NoKvm,
+    /// The machine is of another kind.
+    #[error("machines of the kind nspawn cannot be run yet")]
+    Kind,
+    /// Its network is not there.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// A file of its snapshot cannot be used.
+    #[error("cannot open {} for the guest", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// How it failed.
+        source: io::Error,
+    },
+    /// Its run directory or its record cannot be used.
+    #[error("cannot use {}", path.display())]
+    Run {
+        /// The file or directory.
+        path: PathBuf,
+        /// How it failed.
+        source: io::Error,
+    },
+    /// QEMU could not be started.
+    #[error("cannot start qemu-system-x86_64")]
+    Start(#[source] io::Error),
+    /// QEMU ended at once, or does not answer.
+    #[error("QEMU did not come up{}", said(stderr))]
+    Up {
+        /// The end of what it complained about.
+        stderr: String,
+        /// What we noticed.
+        source: MonitorError,
+    },
+    /// The process cannot be watched.
+    #[error("cannot watch the guest's process")]
+    Watch(#[source] io::Error),
+    /// It does not end.
+    #[error("the guest's process {0} was killed and does not end")]
+    Undead(u32),
+}
+
+fn said(stderr: &str) -> String {
+    if stderr.is_empty() {
+        String::new()
+    } else {
+        format!(": {stderr}")
+    }
+}
+
+/// A running guest. Dropping it leaves it running.
+#[derive(Debug)]
+pub struct Guest {
+    process: Process,
+    run: PathBuf,
+}
+
+impl Guest {
+    /// Starts a guest. Returns when QEMU runs it and the record is written; when
+    /// it fails, no process is left.
+    ///
+    /// # Errors
+    /// What could not be used, or what QEMU complained about.
+    pub async fn start(spec: Spec) -> Result<Self, GuestError> {
+        let run = spec.run.clone();
+        let started = tokio::task::spawn_blocking(move || start::start(spec)).await;
+        let panicked = |error| GuestError::Start(io::Error::other(error));
+        let process = started.map_err(panicked)??;
+        let guest = Self {
+            process: process.watch().map_err(GuestError::Watch)?,
+            run,
+        };
+        if let Err(source) = guest.let_run().await {
+            guest.kill();
+            // It is gone or it is not: what we noticed first is what to tell.
+            let _ = timeout(KILL_LIMIT, guest.exited()).await;
+            let stderr = start::complaints(&guest.run);
+            return Err(GuestError::Up { stderr, source });
+        }
+        Ok(guest)
+    }
+
+    /// Finds the guest that an earlier agent started with this run directory, if
+    /// it still runs. Its processors may not run yet: see [`Guest::go_on`]. Must be
+    /// called in a tokio runtime.
+    ///
+    /// # Errors
+    /// When there is a record that cannot be read.
+    pub fn find(run: &Path) -> Result<Option<Self>, GuestError> {
+        let Some(process) = process::Handle::find(run)? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            process: process.watch().map_err(GuestError::Watch)?,
+            run: run.to_owned(),
+        }))
+    }
+
+    async fn let_run(&self) -> Result<(), MonitorError> {
+        self.monitor().await?.command("cont").await
+    }
+
+    async fn monitor(&self) -> Result<Monitor, MonitorError> {
+        Monitor::connect(&self.run.join(start::MONITOR)).await
+    }
+
+    /// The number of its process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Waits until the process has ended, and says how. May be called again.
+    pub async fn exited(&self) -> Exit {
+        self.process.exited().await
+    }
+
+    /// Presses the power button.
+    ///
+    /// # Errors
+    /// When QEMU does not answer.
+    pub async fn power_down(&self) -> Result<(), MonitorError> {
+        self.monitor().await?.command("system_powerdown").await
+    }
+
+    /// Lets QEMU end at once, with what it has written.
+    ///
+    /// # Errors
+    /// When QEMU does not answer.
+    pub async fn quit(&self) -> Result<(), MonitorError> {
+        self.monitor().await?.command("quit").await
+    }
+
+    /// Stops its processors; it stays as it is until [`Guest::go_on`].
+    ///
+    /// # Errors
+    /// When QEMU does not answer.
+    pub async fn suspend(&self) -> Result<(), MonitorError> {
+        self.monitor().await?.command("stop").await
+    }
+
+    /// Lets its processors run again.
+    ///
+    /// # Errors
+    /// When QEMU does not answer.
+    pub async fn go_on(&self) -> Result<(), MonitorError> {
+        self.let_run().await
+    }
+
+    /// Kills the process; [`Guest::exited`] tells when it is gone.
+    pub fn kill(&self) {
+        self.process.kill();
+    }
+
+    /// Ends the guest: asks it to shut down and waits for `grace`; then lets QEMU
+    /// end; then kills it.
+    ///
+    /// # Errors
+    /// When the kernel cannot end the process.
+    pub async fn stop(&self, grace: Duration) -> Result<Exit, GuestError> {
+        if self.power_down().await.is_ok()
+            && let Ok(exit) = timeout(grace, self.exited()).await
+        {
+            return Ok(exit);
+        }
+        if self.quit().await.is_ok()
+            && let Ok(exit) = timeout(QUIT_LIMIT, self.exited()).await
+        {
+            return Ok(exit);
+        }
+        self.end().await
+    }
+
+    /// Kills the guest and waits until it is gone.
+    ///
+    /// # Errors
+    /// When the kernel cannot end the process.
+    pub async fn end(&self) -> Result<Exit, GuestError> {
+        self.kill();
+        let gone = timeout(KILL_LIMIT, self.exited()).await;
+        gone.map_err(|_| GuestError::Undead(self.pid()))
+    }
+
+    /// Its serial console, from now on (from its start for the first that asks).
+    /// One reader at a time. Who does not read on holds the guest up. Must be
+    /// called in a tokio runtime.
+    ///
+    /// # Errors
+    /// When QEMU is gone.
+    pub fn console(&self) -> io::Result<UnixStream> {
+        connect(&self.run.join(start::CONSOLE))
+    }
+
+    /// Its log channel, [`config::task::LOG_PORT`] inside; like the console.
+    ///
+    /// # Errors
+    /// When QEMU is gone.
+    pub fn log(&self) -> io::Result<UnixStream> {
+        connect(&self.run.join(start::LOG))
+    }
+}
+
+/// Connects at once: the other side need not have called for us yet.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let stream = std::os::unix::net::UnixStream::connect(path)?;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
+/// Opens a file of a guest's snapshot.
+fn open(path: PathBuf, write: bool) -> Result<(File, fs::Metadata), GuestError> {
+    // A link in a snapshot could lead to any file of the host.
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    let mut options = File::options();
+    options.read(true).write(write);
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
+    let opened = options.open(&path).and_then(|file| {
+        let metadata = file.metadata()?;
+        if metadata.is_file() {
+            Ok((file, metadata))
+        } else {
+            Err(io::Error::other("it is not a regular file"))
+        }
+    });
+    opened.map_err(|source| GuestError::Open { path, source })
+}

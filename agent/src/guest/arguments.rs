@@ -1,0 +1,161 @@
+//! The command line of QEMU. Pure.
+
+use std::ffi::OsString;
+
+use config::task::LOG_PORT;
+use serde_json::json;
+
+use super::{Accelerator, Spec};
+use crate::network::GUEST_MAC;
+
+/// The descriptors under these numbers are given to QEMU.
+pub(super) const TAP: i32 = 3;
+pub(super) const MONITOR: i32 = 4;
+pub(super) const CONSOLE: i32 = 5;
+pub(super) const LOG: i32 = 6;
+pub(super) const DISK: i32 = 7;
+pub(super) const KERNEL: i32 = 8;
+pub(super) const INITRD: i32 = 9;
+/// What is only kept open follows from here on.
+pub(super) const KEEP: i32 = 10;
+
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
+/// The command line of QEMU for a guest, without the program. Starts nothing.
+pub fn arguments(spec: &Spec, accelerator: Accelerator) -> Vec<OsString> {
+    let mut line = Line::default();
+    line.add("-name", format!("guest={}", spec.name.replace(',', ",,")));
+    line.flag("-no-user-config");
+    line.flag("-nodefaults");
+    line.flag("-no-reboot");
+    // Its processors wait until we say so.
+    line.flag("-S");
+    line.add("-display", "none");
+    line.add("-sandbox", SANDBOX);
+    hardware(&mut line, spec, accelerator);
+    kernel(&mut line, spec);
+    disk(&mut line, spec.durable);
+    line.add("-netdev", format!("tap,id=net,fd={TAP}"));
+    line.add(
+        "-device",
+        format!("virtio-net-pci,netdev=net,mac={GUEST_MAC},romfile="),
+    );
+    socket(&mut line, "monitor", MONITOR);
+    line.add("-mon", "chardev=monitor,mode=control");
+    socket(&mut line, "console", CONSOLE);
+    line.add("-serial", "chardev:console");
+    socket(&mut line, "log", LOG);
+    line.add("-device", "virtio-serial-pci");
+    line.add(
+        "-device",
+        format!("virtserialport,chardev=log,name={LOG_PORT}"),
+    );
+    line.add("-object", "rng-builtin,id=random");
+    line.add("-device", "virtio-rng-pci,rng=random");
+    line.add("-device", "vmgenid,guid=auto");
+    line.arguments
+}
+
+fn hardware(line: &mut Line, spec: &Spec, accelerator: Accelerator) {
+    let (accelerator, cpu) = match accelerator {
+        Accelerator::Kvm => ("kvm", "host"),
+        Accelerator::Tcg => ("tcg", "max"),
+    };
+    line.add("-machine", "q35");
+    line.add("-accel", accelerator);
+    line.add("-cpu", cpu);
+    line.add("-smp", spec.machine.cpus.to_string());
+    line.add("-m", format!("size={}k", spec.machine.memory_kib));
+}
+
+fn kernel(line: &mut Line, spec: &Spec) {
+    let Some(boot) = &spec.machine.boot else {
+        return;
+    };
+    line.add("-kernel", format!("/proc/self/fd/{KERNEL}"));
+    if boot.initrd.is_some() {
+        line.add("-initrd", format!("/proc/self/fd/{INITRD}"));
+    }
+    if !boot.cmdline.is_empty() {
+        line.add("-append", &boot.cmdline);
+    }
+}
+
+fn disk(line: &mut Line, durable: bool) {
+    let node = json!({
+        "driver": "raw",
+        "node-name": "disk",
+        "discard": "unmap",
+        "cache": { "direct": false, "no-flush": !durable },
+        "file": { "driver": "file", "filename": "/dev/fdset/1" },
+    });
+    line.add("-add-fd", format!("fd={DISK},set=1"));
+    line.add("-blockdev", node.to_string());
+    line.add("-device", "virtio-blk-pci,drive=disk");
+}
+
+/// A socket that listens already; who connects later is let in, too.
+fn socket(line: &mut Line, id: &str, fd: i32) {
+    let options = format!("socket,id={id},fd={fd},server=on,wait=off");
+    line.add("-chardev", options);
+}
+
+#[derive(Default)]
+struct Line {
+    arguments: Vec<OsString>,
+}
+
+impl Line {
+    fn flag(&mut self, flag: &str) {
+        self.arguments.push(flag.into());
+    }
+
+    fn add(&mut self, option: &str, value: impl Into<OsString>) {
+        self.flag(option);
+        self.arguments.push(value.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::User;
+
+    fn spec(manifest: &str) -> Spec {
+        Spec {
+            name: "demo, build 42".to_owned(),
+            directory: "/build/machines/default/demo/demo-default-42".into(),
+            machine: config::machine::Machine::parse(manifest).unwrap(),
+            user: User { uid: 900, gid: 900 },
+            run: "/run/buildhost/guests/42".into(),
+            network: "buildhost-42".to_owned(),
+            acceleration: config::settings::Acceleration::Auto,
+            durable: false,
+            keep: Vec::new(),
+        }
+    }
+
+    /// One option and its value in a line, for people.
+    fn text(spec: &Spec, accelerator: Accelerator) -> String {
+        let words = arguments(spec, accelerator)
+            .into_iter()
+            .map(|word| word.into_string().unwrap());
+        let text = words.collect::<Vec<_>>().join(" ");
+        text.replace(" -", "\n-")
+    }
+
+    #[test]
+    fn a_machine_with_a_kernel_of_its_own() {
+        let spec = spec(
+            ": 1\nid: d\nsummary: d\nkernel: vmlinuz\ninitrd: initrd\ncmdline: console=ttyS0, quiet\n",
+        );
+        insta::assert_snapshot!(text(&spec, Accelerator::Tcg));
+    }
+
+    #[test]
+    fn a_machine_that_boots_from_its_disk_and_keeps_what_it_writes() {
+        let mut spec = spec(": 1\nid: d\nsummary: d\ncpus: 4\nram-minimum: 1048576\n");
+        spec.durable = true;
+        insta::assert_snapshot!(text(&spec, Accelerator::Kvm));
+    }
+}

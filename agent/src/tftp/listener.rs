@@ -1,0 +1,269 @@
+//! The port that requests come to, and the table of transfers behind it.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
+use rustix::event::{PollFd, PollFlags, poll};
+use tftpd::ErrorCode;
+
+use super::link::{Link, Stage, StageCell};
+use super::request::{self, REQUEST_MAX, Refusal, Request};
+use super::{Shared, session};
+
+/// Transfers that one guest may have at once.
+const SESSIONS_MAX: usize = 32;
+/// Requests of one guest that are looked at in a second; others are lost.
+const REQUESTS_PER_SECOND: u32 = 1000;
+/// A request that comes again within this time was doubled on its way.
+const ECHO: Duration = Duration::from_secs(1);
+/// A transfer's thread needs little.
+const STACK: usize = 256 * 1024;
+/// A window of small blocks takes far more room in the kernel than it holds.
+const RECEIVE_BUFFER: usize = 1024 * 1024;
+
+pub(super) struct Listener {
+    sockets: Vec<UdpSocket>,
+    shared: Arc<Shared>,
+    stop: Arc<OwnedFd>,
+    sessions: HashMap<SocketAddr, Session>,
+    tokens: Tokens,
+}
+
+/// A transfer as its listener knows it.
+struct Session {
+    packet: Vec<u8>,
+    began: Instant,
+    socket: Arc<UdpSocket>,
+    stage: Arc<StageCell>,
+}
+
+impl Session {
+    fn end(&self) {
+        self.stage.set(Stage::Over);
+        // Wakes the thread that waits for a packet, which then sees the stage.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+    }
+}
+
+/// What to do with a request from a port that has a transfer already.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The transfer answers it, or it is an echo.
+    Ignore,
+    /// The client has given the transfer up and begins anew.
+    Begin,
+}
+
+/// Decides; `same` means that it is the very request that began the transfer.
+fn judge(stage: Stage, same: bool, age: Duration) -> Verdict {
+    match (stage, same) {
+        (Stage::Opening, true) => Verdict::Ignore,
+        (Stage::Moving, true) if age < ECHO => Verdict::Ignore,
+        (Stage::Moving, true)
+        | (Stage::Opening | Stage::Moving, false)
+        | (Stage::Waiting | Stage::Over, _) => Verdict::Begin,
+    }
+}
+
+impl Listener {
+    pub(super) fn new(sockets: Vec<UdpSocket>, shared: Arc<Shared>, stop: Arc<OwnedFd>) -> Self {
+        Self {
+            sockets,
+            shared,
+            stop,
+            sessions: HashMap::new(),
+            tokens: Tokens::new(Instant::now()),
+        }
+    }
+
+    /// Serves until it is told to stop.
+    pub(super) fn run(mut self) {
+        while let Ok(ready) = self.wait() {
+            let Some(ready) = ready else { break };
+            for index in ready {
+                self.take(index);
+            }
+        }
+        self.sessions.values().for_each(Session::end);
+    }
+
+    /// The sockets that have something; `None` means stop.
+    fn wait(&self) -> io::Result<Option<Vec<usize>>> {
+        let stop = std::iter::once(PollFd::new(&self.stop, PollFlags::IN));
+        let sockets = self.sockets.iter();
+        let sockets = sockets.map(|socket| PollFd::new(socket, PollFlags::IN));
+        let mut all: Vec<_> = stop.chain(sockets).collect();
+        match poll(&mut all, None) {
+            Err(rustix::io::Errno::INTR) => return Ok(Some(Vec::new())),
+            result => result?,
+        };
+        if !all[0].revents().is_empty() {
+            return Ok(None);
+        }
+        let ready = all[1..].iter().enumerate();
+        let ready = ready.filter(|(_, socket)| !socket.revents().is_empty());
+        Ok(Some(ready.map(|(index, _)| index).collect()))
+    }
+
+    /// Takes one packet from a socket.
+    fn take(&mut self, index: usize) {
+        let mut buffer = [0; REQUEST_MAX + 1];
+        // An error is that of an earlier packet of ours, and clears itself.
+        let Ok((length, peer)) = self.sockets[index].recv_from(&mut buffer) else {
+            return;
+        };
+        if !self.tokens.take(Instant::now()) {
+            return;
+        }
+        let packet = &buffer[..length];
+        let Some(request) = request::parse(packet) else {
+            return;
+        };
+        self.shared.contact();
+        let begun = request.and_then(|request| self.admit(index, peer, packet, request));
+        if let Err(refusal) = begun {
+            // It is not waited for: the client asks again.
+            let _ = self.sockets[index].send_to(&refusal.packet(), peer);
+            self.shared.tell_refusal("", &refusal.reason);
+        }
+    }
+
+    fn admit(
+        &mut self,
+        index: usize,
+        peer: SocketAddr,
+        packet: &[u8],
+        request: Request,
+    ) -> Result<(), Refusal> {
+        self.sessions
+            .retain(|_, session| session.stage.get() != Stage::Over);
+        if let Some(session) = self.sessions.get(&peer) {
+            let same = session.packet == packet;
+            match judge(session.stage.get(), same, session.began.elapsed()) {
+                Verdict::Ignore => return Ok(()),
+                Verdict::Begin => session.end(),
+            }
+            self.sessions.remove(&peer);
+        }
+        self.make_room()?;
+        let failed = |error: io::Error| {
+            tracing::warn!(%error, "cannot begin a transfer");
+            Refusal::new(ErrorCode::NotDefined, "the server cannot begin a transfer")
+        };
+        let session = self.begin(index, peer, packet, request).map_err(failed)?;
+        self.sessions.insert(peer, session);
+        Ok(())
+    }
+
+    /// Ends the oldest transfer that only waits, when there are too many.
+    fn make_room(&mut self) -> Result<(), Refusal> {
+        if self.sessions.len() < SESSIONS_MAX {
+            return Ok(());
+        }
+        let waiting = self.sessions.iter();
+        let waiting = waiting.filter(|(_, session)| session.stage.get() == Stage::Waiting);
+        let oldest = waiting.min_by_key(|(_, session)| session.began);
+        let Some(peer) = oldest.map(|(peer, _)| *peer) else {
+            let reason = "too many transfers at once";
+            return Err(Refusal::new(ErrorCode::NotDefined, reason));
+        };
+        if let Some(session) = self.sessions.remove(&peer) {
+            session.end();
+        }
+        Ok(())
+    }
+
+    fn begin(
+        &self,
+        index: usize,
+        peer: SocketAddr,
+        packet: &[u8],
+        request: Request,
+    ) -> io::Result<Session> {
+        let address = self.sockets[index].local_addr()?.ip();
+        let socket = Arc::new(UdpSocket::bind((address, 0))?);
+        socket.connect(peer)?;
+        // Without the privilege the usual size has to do.
+        let _ = setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER);
+        let stage = StageCell::new();
+        let link = Link::new(Arc::clone(&socket), Arc::clone(&stage));
+        let shared = Arc::clone(&self.shared);
+        thread::Builder::new()
+            .name("tftp-transfer".to_owned())
+            .stack_size(STACK)
+            .spawn(move || session::run(link, &request, &shared))?;
+        Ok(Session {
+            packet: packet.to_vec(),
+            began: Instant::now(),
+            socket,
+            stage,
+        })
+    }
+}
+
+/// A bucket that fills with time: how many requests may still come.
+struct Tokens {
+    left: f64,
+    filled: Instant,
+}
+
+impl Tokens {
+    fn new(now: Instant) -> Self {
+        Self {
+            left: f64::from(REQUESTS_PER_SECOND),
+            filled: now,
+        }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let rate = f64::from(REQUESTS_PER_SECOND);
+        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.left = (self.left + passed * rate).min(rate);
+        self.filled = now;
+        let any = self.left >= 1.0;
+        if any {
+            self.left -= 1.0;
+        }
+        any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_comes_again_is_an_echo_or_a_new_beginning() {
+        let young = Duration::from_millis(5);
+        let old = Duration::from_secs(3);
+        let table = [
+            (Stage::Opening, true, old, Verdict::Ignore),
+            (Stage::Opening, false, young, Verdict::Begin),
+            (Stage::Moving, true, young, Verdict::Ignore),
+            (Stage::Moving, true, old, Verdict::Begin),
+            (Stage::Moving, false, young, Verdict::Begin),
+            (Stage::Waiting, true, young, Verdict::Begin),
+            (Stage::Waiting, false, old, Verdict::Begin),
+        ];
+        for (stage, same, age, verdict) in table {
+            assert_eq!(judge(stage, same, age), verdict, "{stage:?} {same} {age:?}");
+        }
+    }
+
+    #[test]
+    fn requests_beyond_the_rate_are_lost() {
+        let start = Instant::now();
+        let mut tokens = Tokens::new(start);
+        let taken = (0..5000).filter(|_| tokens.take(start)).count();
+        assert_eq!(taken, 1000);
+        let later = start + Duration::from_millis(100);
+        let taken = (0..5000).filter(|_| tokens.take(later)).count();
+        assert_eq!(taken, 100);
+    }
+}

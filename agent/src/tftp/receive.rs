@@ -1,0 +1,133 @@
+//! Receiving a file from a guest, a window of blocks at a time.
+
+use std::time::{Duration, Instant};
+
+use super::link::{End, Inbound, Link, Stage, illegal, wire};
+use super::request::Agreed;
+use super::staging::Staging;
+
+/// How long the last acknowledgement is repeated when asked for.
+const DALLY: Duration = Duration::from_secs(6);
+
+/// Receives everything into `staging`; the last block is not acknowledged yet.
+/// Returns its number.
+pub(super) fn receive(link: &mut Link, agreed: &Agreed, staging: &mut Staging) -> Result<u64, End> {
+    link.expect(agreed.block);
+    let mut progress = Progress::new(agreed);
+    progress.answer(link)?;
+    loop {
+        let deadline = progress.moved + link.pace.wait();
+        match link.receive(deadline)? {
+            Inbound::Data(block, payload) if block == wire(progress.got + 1) => {
+                if payload.len() > agreed.block {
+                    return Err(illegal("a block is longer than agreed"));
+                }
+                staging.write(payload)?;
+                let last = payload.len() < agreed.block;
+                progress.step(link);
+                if last {
+                    return Ok(progress.got);
+                }
+                if progress.unanswered == agreed.window as u64 {
+                    progress.answer(link)?;
+                }
+            }
+            Inbound::Data(..) => progress.gap(link)?,
+            Inbound::Ack(_) => {}
+            Inbound::Nothing => {
+                link.pace.missed();
+                progress.repeat(link)?;
+            }
+        }
+    }
+}
+
+/// How far a transfer has come, and what was said of it.
+struct Progress {
+    /// The answer to the request, until data comes: then it was understood.
+    opening: Option<Vec<u8>>,
+    /// The last block that came in order.
+    got: u64,
+    /// Blocks since the last answer.
+    unanswered: u64,
+    /// When something came in order, or was answered.
+    moved: Instant,
+    answered: Instant,
+    /// The last answer was not the first of its kind: what follows it says nothing
+    /// of the way there and back.
+    repeated: bool,
+    /// A block out of order was answered: those behind it need no answer.
+    gap_told: bool,
+}
+
+impl Progress {
+    fn new(agreed: &Agreed) -> Self {
+        Self {
+            opening: agreed.packet(),
+            got: 0,
+            unanswered: 0,
+            moved: Instant::now(),
+            answered: Instant::now(),
+            repeated: false,
+            gap_told: false,
+        }
+    }
+
+    /// Says how far we have come.
+    fn answer(&mut self, link: &mut Link) -> Result<(), End> {
+        match &self.opening {
+            Some(packet) => link.send(packet, packet.len())?,
+            _ => link.acknowledge(self.got)?,
+        }
+        self.unanswered = 0;
+        self.answered = Instant::now();
+        self.moved = self.answered;
+        Ok(())
+    }
+
+    /// Nothing came in time: our answer was lost, or what followed it.
+    fn repeat(&mut self, link: &mut Link) -> Result<(), End> {
+        self.repeated = true;
+        self.gap_told = false;
+        self.answer(link)
+    }
+
+    /// A block came in order.
+    fn step(&mut self, link: &mut Link) {
+        self.moved = Instant::now();
+        if self.unanswered == 0 && !self.repeated {
+            link.pace.answered(self.moved - self.answered);
+        }
+        link.advance();
+        self.opening = None;
+        self.got += 1;
+        self.unanswered += 1;
+        self.repeated = false;
+        self.gap_told = false;
+    }
+
+    /// A block came out of order: one was lost, or our answer was.
+    fn gap(&mut self, link: &mut Link) -> Result<(), End> {
+        if self.gap_told {
+            return Ok(());
+        }
+        self.opening = None;
+        self.gap_told = true;
+        self.repeated = true;
+        self.answer(link)
+    }
+}
+
+/// Acknowledges the last block, and again whenever it comes again.
+pub(super) fn dally(link: &mut Link, last: u64) -> Result<(), End> {
+    link.stage.set(Stage::Waiting);
+    link.acknowledge(last)?;
+    let deadline = Instant::now() + DALLY;
+    loop {
+        match link.receive(deadline)? {
+            Inbound::Data(block, _) if block == wire(last) => link.acknowledge(last)?,
+            Inbound::Nothing => return Ok(()),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! One transfer from its request to its end.
+
+use std::sync::Arc;
+
+use tftpd::ErrorCode;
+
+use super::link::{End, Link, Stage};
+use super::request::{Direction, Refusal, Request};
+use super::staging::Staging;
+use super::{Event, Shared, receive, send};
+
+/// Runs a transfer on the calling thread until it is over.
+pub(super) fn run(mut link: Link, request: &Request, shared: &Arc<Shared>) {
+    let ended = match request.direction {
+        Direction::Fetch => fetch(&mut link, request, shared),
+        Direction::Put => put(&mut link, request, shared),
+    };
+    if let Err(End::Refused(refusal)) = &ended {
+        link.refuse(refusal);
+        shared.tell_refusal(&request.name, &refusal.reason);
+    }
+    if let Err(end) = ended {
+        tracing::debug!(name = request.name, ?end, "a transfer ended early");
+    }
+    link.stage.set(Stage::Over);
+}
+
+fn fetch(link: &mut Link, request: &Request, shared: &Shared) -> Result<(), End> {
+    let offer = shared.map.find(&request.name)?;
+    let size = offer.size()?;
+    let agreed = request.wanted.agree(Some(size));
+    send::send(link, offer, size, &agreed)?;
+    shared.tell(Event::Fetched {
+        name: request.name.clone(),
+    });
+    Ok(())
+}
+
+fn put(link: &mut Link, request: &Request, shared: &Shared) -> Result<(), End> {
+    let destination = shared.map.place(&request.name)?;
+    let path = destination.path.clone();
+    let told = request.wanted.size;
+    let mut staging = Staging::begin(&request.name, destination, told, &shared.ledger)?;
+    let agreed = request.wanted.agree(None);
+    let last = receive::receive(link, &agreed, &mut staging)?;
+    staging.sync()?;
+    let bytes = staging.bytes;
+    let over = || Refusal::new(ErrorCode::NotDefined, "the server is closed");
+    shared
+        .unless_ended(|| staging.publish())
+        .ok_or_else(over)??;
+    shared.tell(Event::Put {
+        name: request.name.clone(),
+        path,
+        bytes,
+    });
+    receive::dally(link, last)
+}

@@ -1,0 +1,224 @@
+//! Files that are being put: beside their place, counted, and moved there when
+//! they are complete and on disk.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tempfile::NamedTempFile;
+use tftpd::ErrorCode;
+
+use super::map::Destination;
+use super::request::Refusal;
+
+/// What has been put by one guest so far, and what is still being put.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    bytes_max: u64,
+    files_max: usize,
+    /// Bytes of finished files by name, so that a second put replaces the first.
+    finished: HashMap<String, u64>,
+    /// Bytes of files that are under way.
+    open: u64,
+}
+
+impl Ledger {
+    pub(super) fn new(bytes_max: u64, files_max: usize) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self {
+            bytes_max,
+            files_max,
+            finished: HashMap::new(),
+            open: 0,
+        }))
+    }
+
+    fn left(&self) -> u64 {
+        let used = self.finished.values().sum::<u64>() + self.open;
+        self.bytes_max.saturating_sub(used)
+    }
+}
+
+fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One file that is being put. Dropping it takes it away.
+#[derive(Debug)]
+pub(super) struct Staging {
+    file: BufWriter<NamedTempFile>,
+    destination: Destination,
+    name: String,
+    reserve: Reserve,
+    pub(super) bytes: u64,
+}
+
+/// The part of a ledger that is set aside for one file.
+#[derive(Debug)]
+struct Reserve {
+    ledger: Arc<Mutex<Ledger>>,
+    bytes: u64,
+}
+
+impl Reserve {
+    fn grow(&mut self, need: u64) -> Result<(), Refusal> {
+        let mut ledger = lock(&self.ledger);
+        let left = ledger.left();
+        if need > left {
+            return Err(full("all that may be put has been put"));
+        }
+        let take = need.max(RESERVE).min(left);
+        ledger.open += take;
+        self.bytes += take;
+        Ok(())
+    }
+}
+
+impl Drop for Reserve {
+    fn drop(&mut self) {
+        lock(&self.ledger).open -= self.bytes;
+    }
+}
+
+const BUFFER: usize = 128 * 1024;
+/// The ledger is asked once for so many bytes.
+const RESERVE: u64 = 256 * 1024;
+
+impl Staging {
+    /// Begins a file. `told` is the size that the client says it will have.
+    pub(super) fn begin(
+        name: &str,
+        destination: Destination,
+        told: Option<u64>,
+        ledger: &Arc<Mutex<Ledger>>,
+    ) -> Result<Self, Refusal> {
+        {
+            let ledger = lock(ledger);
+            if !ledger.finished.contains_key(name) && ledger.finished.len() >= ledger.files_max {
+                return Err(full("too many files"));
+            }
+            if told.is_some_and(|size| size > destination.size_max.min(ledger.left())) {
+                return Err(full("the file is too large"));
+            }
+        }
+        let directory = destination.path.parent().unwrap_or(Path::new("/"));
+        let file = tempfile::Builder::new()
+            .prefix(".incoming-")
+            .tempfile_in(directory)
+            .map_err(|error| failed(&error))?;
+        Ok(Self {
+            file: BufWriter::with_capacity(BUFFER, file),
+            destination,
+            name: name.to_owned(),
+            reserve: Reserve {
+                ledger: Arc::clone(ledger),
+                bytes: 0,
+            },
+            bytes: 0,
+        })
+    }
+
+    /// Adds what came.
+    pub(super) fn write(&mut self, payload: &[u8]) -> Result<(), Refusal> {
+        let after = self.bytes + payload.len() as u64;
+        if after > self.destination.size_max {
+            return Err(full("the file is too large"));
+        }
+        if after > self.reserve.bytes {
+            self.reserve.grow(after - self.reserve.bytes)?;
+        }
+        self.file
+            .write_all(payload)
+            .map_err(|error| failed(&error))?;
+        self.bytes = after;
+        Ok(())
+    }
+
+    /// Brings the file to disk; nothing is seen of it yet.
+    pub(super) fn sync(&mut self) -> Result<(), Refusal> {
+        let synced = self.file.flush().and_then(|()| {
+            let file = self.file.get_ref().as_file();
+            rustix::fs::fchmod(file, rustix::fs::Mode::from_raw_mode(0o644))?;
+            file.sync_all()
+        });
+        synced.map_err(|error| failed(&error))
+    }
+
+    /// Moves the file to its place, which is on disk then too.
+    pub(super) fn publish(self) -> Result<(), Refusal> {
+        let (file, _) = self.file.into_parts();
+        move_to(file, &self.destination.path).map_err(|error| failed(&error))?;
+        let mut ledger = lock(&self.reserve.ledger);
+        ledger.finished.insert(self.name, self.bytes);
+        Ok(())
+    }
+}
+
+fn move_to(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    file.persist(path)?;
+    File::open(directory)?.sync_all()
+}
+
+fn full(reason: &str) -> Refusal {
+    Refusal::new(ErrorCode::DiskFull, reason)
+}
+
+/// What the guest is told of a failure of ours: nothing of our paths.
+fn failed(error: &io::Error) -> Refusal {
+    tracing::warn!(%error, "cannot store what a guest puts");
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => full("the disk is full"),
+        _ => Refusal::new(ErrorCode::NotDefined, "the file cannot be stored"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(
+        directory: &Path,
+        ledger: &Arc<Mutex<Ledger>>,
+        name: &str,
+        size: usize,
+    ) -> Result<(), String> {
+        let destination = Destination {
+            path: directory.join(name),
+            size_max: 600_000,
+        };
+        let mut staging = Staging::begin(name, destination, None, ledger).map_err(|r| r.reason)?;
+        for chunk in vec![7; size].chunks(1000) {
+            staging.write(chunk).map_err(|r| r.reason)?;
+        }
+        staging
+            .sync()
+            .and_then(|()| staging.publish())
+            .map_err(|r| r.reason)
+    }
+
+    #[test]
+    fn limits_hold_for_one_file_for_all_bytes_and_for_all_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = Ledger::new(1_000_000, 3);
+        let put = |name: &str, size| put(directory.path(), &ledger, name, size);
+        assert_eq!(put("b", 600_001).unwrap_err(), "the file is too large");
+        put("a", 600_000).unwrap();
+        assert_eq!(
+            put("b", 500_000).unwrap_err(),
+            "all that may be put has been put"
+        );
+        put("b", 399_000).unwrap();
+        put("a", 10).unwrap();
+        put("c", 500_000).unwrap();
+        assert_eq!(put("d", 0).unwrap_err(), "too many files");
+        let mut names: Vec<_> = std::fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["a", "b", "c"]);
+        assert_eq!(lock(&ledger).open, 0);
+    }
+}

@@ -1,0 +1,221 @@
+//! The TFTP server of a guest against clients that others wrote.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use agent::tftp::{Event, Map, Offer, Server};
+use config::task::GATEWAY;
+use store::command;
+use tempfile::TempDir;
+use tests::net::Net;
+use tokio::sync::mpsc;
+
+/// More than 65535 blocks of 512 bytes, and not a whole number of them.
+const SIZE: usize = 40 * 1024 * 1024 + 77;
+
+struct Ground {
+    server: Server,
+    net: Net,
+    directory: TempDir,
+    events: mpsc::Receiver<Event>,
+}
+
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    std::iter::repeat_with(&mut next)
+        .flatten()
+        .take(size)
+        .collect()
+}
+
+impl Ground {
+    fn new(size: usize) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let source = directory.path().join("source");
+        File::create(&source)
+            .unwrap()
+            .write_all(&noise(size))
+            .unwrap();
+        let mut map = Map::new(1 << 30, 100);
+        map.offer("big", Offer::open(directory.path(), "source").unwrap());
+        map.offer("sources/empty", String::new());
+        map.offer("block", Offer::Bytes(Arc::from(noise(512))));
+        map.accept_below("artifacts/", directory.path().to_owned(), 100 << 20);
+        let net = Net::new();
+        let (sender, events) = mpsc::channel(64);
+        let address = format!("{GATEWAY}:69").parse().unwrap();
+        let server = Server::start(Some(&net), &[address], map, sender).unwrap();
+        Self {
+            server,
+            net,
+            directory,
+            events,
+        }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Runs a line of shell in the guest's network, in our directory.
+    fn shell(&self, line: &str) {
+        let directory = self.directory.path().display();
+        self.net.shell(&format!("cd {directory} && {line}"));
+    }
+
+    fn same(&self, name: &str) {
+        let source = fs::read(self.path("source")).unwrap();
+        let other = fs::read(self.path(name)).unwrap();
+        assert_eq!(source.len(), other.len(), "{name}");
+        assert!(source == other, "{name} differs");
+        fs::remove_file(self.path(name)).unwrap();
+    }
+
+    fn next_event(&mut self) -> Event {
+        self.events.blocking_recv().unwrap()
+    }
+}
+
+/// Clients and the lines by which they fetch `big` as `got` and put `source`.
+const CLIENTS: [(&str, &str, &str); 8] = [
+    (
+        "curl",
+        "curl -sS -o got tftp://HOST/big",
+        "curl -sS -T source tftp://HOST/artifacts/NAME",
+    ),
+    (
+        "curl, 1468",
+        "curl -sS --tftp-blksize 1468 -o got tftp://HOST/big",
+        "curl -sS --tftp-blksize 1468 -T source tftp://HOST/artifacts/NAME",
+    ),
+    (
+        "curl without options",
+        "curl -sS --tftp-no-options -o got tftp://HOST/big",
+        "curl -sS --tftp-no-options -T source tftp://HOST/artifacts/NAME",
+    ),
+    (
+        "busybox",
+        "busybox tftp -g -r big -l got HOST",
+        "busybox tftp -p -l source -r artifacts/NAME HOST",
+    ),
+    (
+        "busybox, 65464",
+        "busybox tftp -b 65464 -g -r big -l got HOST",
+        "busybox tftp -b 65464 -p -l source -r artifacts/NAME HOST",
+    ),
+    (
+        "tftp-hpa",
+        "tftp -m octet HOST -c get big got",
+        "tftp -m octet HOST -c put source artifacts/NAME",
+    ),
+    (
+        "atftp, 1428",
+        "atftp --option 'blksize 1428' --option 'tsize 0' --get -r big -l got HOST",
+        "atftp --option 'blksize 1428' --put -l source -r artifacts/NAME HOST",
+    ),
+    (
+        "atftp, 1428, window 32",
+        "atftp --option 'blksize 1428' --option 'windowsize 32' --get -r big -l got HOST",
+        "atftp --option 'blksize 1428' --option 'windowsize 32' --put -l source -r artifacts/NAME HOST",
+    ),
+];
+
+#[test]
+fn clients_of_others_fetch_and_put_forty_megabytes() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut ground = Ground::new(SIZE);
+    for (number, (client, fetch, put)) in CLIENTS.into_iter().enumerate() {
+        let name = format!("put{number}");
+        let line = |text: &str| text.replace("HOST", GATEWAY).replace("NAME", &name);
+        let began = Instant::now();
+        ground.shell(&line(fetch));
+        let fetched = began.elapsed();
+        ground.same("got");
+        let began = Instant::now();
+        ground.shell(&line(put));
+        println!("{client}: fetch {fetched:.2?}, put {:.2?}", began.elapsed());
+        if number == 0 {
+            assert_eq!(ground.next_event(), Event::FirstContact);
+        }
+        let fetched = Event::Fetched { name: "big".into() };
+        assert_eq!(ground.next_event(), fetched, "{client}");
+        let put = Event::Put {
+            name: format!("artifacts/{name}"),
+            path: ground.path(&name),
+            bytes: SIZE as u64,
+        };
+        assert_eq!(ground.next_event(), put, "{client}");
+        ground.same(&name);
+    }
+}
+
+#[test]
+fn files_of_nothing_and_of_one_block_arrive() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let ground = Ground::new(0);
+    let host = format!("tftp://{GATEWAY}");
+    ground.shell(&format!(
+        "busybox tftp -g -r sources/empty -l none {GATEWAY}"
+    ));
+    assert_eq!(fs::read(ground.path("none")).unwrap(), b"");
+    ground.shell(&format!("curl -sS -T source {host}/artifacts/empty"));
+    assert_eq!(fs::read(ground.path("empty")).unwrap(), b"");
+    ground.shell(&format!("curl -sS -o one {host}/block"));
+    assert_eq!(fs::read(ground.path("one")).unwrap(), noise(512));
+    ground.shell(&format!("curl -sS -T one {host}/artifacts/one"));
+    assert_eq!(fs::read(ground.path("one")).unwrap(), noise(512));
+}
+
+/// Loses packets in both directions inside a network.
+fn lose(net: &Net, percent: u32) {
+    let rules = "table inet loss { chain input { type filter hook input priority 0; \
+                 meta l4proto udp numgen random mod 100 < PERCENT drop; }; }";
+    let rules = rules.replace("PERCENT", &percent.to_string());
+    net.shell(&format!("nft '{rules}'"));
+}
+
+#[test]
+fn when_the_server_is_dropped_its_transfers_end_and_leave_nothing() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let Ground {
+        server,
+        net,
+        directory,
+        mut events,
+    } = Ground::new(SIZE);
+    lose(&net, 30);
+    let source = directory.path().join("source");
+    let mut curl = command::prepare("curl");
+    curl.args(["-sS", "-T"]).arg(&source);
+    curl.arg(format!("tftp://{GATEWAY}/artifacts/half"));
+    let mut child = net.enter(|| curl.spawn()).unwrap();
+    assert_eq!(events.blocking_recv(), Some(Event::FirstContact));
+    let staged = || count(directory.path()) == 2;
+    tests::wait_until("a file is being put", staged);
+    drop(server);
+    tests::wait_until("the staged file is gone", || count(directory.path()) == 1);
+    assert_eq!(events.blocking_recv(), None);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn count(directory: &Path) -> usize {
+    fs::read_dir(directory).unwrap().count()
+}
