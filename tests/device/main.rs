@@ -10,6 +10,7 @@ mod arrival;
 mod cleaning;
 mod death;
 mod doctor;
+mod guests;
 mod revisions;
 mod store;
 mod tftp;

@@ -3,6 +3,8 @@
 
 pub mod contract;
 
+pub mod guests;
+
 pub mod net;
 
 pub mod volume;

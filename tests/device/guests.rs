@@ -1,0 +1,209 @@
+//! Guests: real QEMU in a real network, with a script for a worker.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+
+use std::fs;
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use agent::guest::{Exit, Guest, GuestError, Spec};
+use agent::tftp::{Event, Map, Server};
+use config::settings::Acceleration;
+use config::task::GATEWAY;
+use tempfile::TempDir;
+use tests::net::Net;
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// No guest of a test may take longer.
+const LIMIT: Duration = Duration::from_mins(1);
+const USER: (u32, u32) = (64_999, 64_999);
+
+struct Ground {
+    net: Net,
+    run: TempDir,
+    machine: (TempDir, config::machine::Machine),
+    put: TempDir,
+}
+
+impl Ground {
+    fn new(script: &str) -> Self {
+        Self {
+            net: Net::new(),
+            run: tempfile::tempdir().unwrap(),
+            machine: tests::guests::machine(script),
+            put: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "test".to_owned(),
+            directory: self.machine.0.path().to_owned(),
+            machine: self.machine.1.clone(),
+            user: USER.into(),
+            run: self.run.path().to_owned(),
+            network: self.net.name().to_owned(),
+            acceleration: Acceleration::Auto,
+            durable: false,
+            keep: Vec::new(),
+        }
+    }
+
+    fn serve(&self) -> (Server, mpsc::Receiver<Event>) {
+        let mut map = Map::new(10 << 20, 10);
+        map.offer("task.manifest", ": 1\nbuild: 42\n".to_owned());
+        let result = self.put.path().join("result.manifest");
+        map.accept("result.manifest", result, 1 << 20);
+        map.accept_below("artifacts/", self.put.path().to_owned(), 8 << 20);
+        let (sender, events) = mpsc::channel(64);
+        let address = format!("{GATEWAY}:69").parse().unwrap();
+        let server = Server::start(Some(&self.net), &[address], map, sender).unwrap();
+        (server, events)
+    }
+}
+
+/// Runs a test in a runtime of its own, within the limit.
+fn within<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async { tokio::time::timeout(LIMIT, work).await.unwrap() })
+}
+
+/// Reads a stream of a guest to its end.
+fn read(stream: std::io::Result<tokio::net::UnixStream>) -> JoinHandle<String> {
+    let mut stream = stream.unwrap();
+    tokio::spawn(async move {
+        let mut all = Vec::new();
+        // When QEMU is gone, what was read counts.
+        let _ = stream.read_to_end(&mut all).await;
+        String::from_utf8_lossy(&all).into_owned()
+    })
+}
+
+async fn wait_for(stream: &mut tokio::net::UnixStream, word: &str) -> String {
+    let mut all = Vec::new();
+    loop {
+        let mut buffer = [0; 1024];
+        let count = stream.read(&mut buffer).await.unwrap();
+        assert!(count > 0, "the stream ended without {word}");
+        all.extend_from_slice(&buffer[..count]);
+        let text = String::from_utf8_lossy(&all);
+        if text.contains(word) {
+            return text.into_owned();
+        }
+    }
+}
+
+#[test]
+fn a_shell_script_is_a_worker() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let ground = Ground::new(
+        "tftp -g -r task.manifest $host && cat task.manifest
+         for port in /sys/class/virtio-ports/*; do
+             [ \"$(cat \"$port/name\")\" = buildhost.log ] && echo working >/dev/${port##*/}
+         done
+         echo ': 1' >result.manifest
+         dd if=/dev/urandom of=big bs=1M count=4
+         tftp -b 1428 -p -l big -r artifacts/big $host
+         tftp -p -l result.manifest $host",
+    );
+    let (_server, mut events) = ground.serve();
+    within(async {
+        let guest = Guest::start(ground.spec()).await.unwrap();
+        let (console, log) = (read(guest.console()), read(guest.log()));
+        let status = fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap();
+        let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap();
+        assert_eq!(line("Uid:"), "Uid:\t64999\t64999\t64999\t64999");
+        assert_eq!(line("Groups:").trim_end(), "Groups:");
+        for capabilities in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+            assert!(line(capabilities).ends_with("\t0000000000000000"));
+        }
+        assert_eq!(line("NoNewPrivs:"), "NoNewPrivs:\t1");
+        assert!(line("Seccomp:").ends_with('2'));
+        assert_eq!(ground.net.processes().unwrap(), [guest.pid()]);
+        assert_eq!(guest.exited().await, Exit::Code(0));
+        let console = console.await.unwrap();
+        assert!(console.contains("build: 42"), "{console}");
+        assert_eq!(log.await.unwrap().trim_end(), "working");
+    });
+    let mut seen = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        seen.push(event);
+    }
+    let put = |name: &str, file: &str, bytes| Event::Put {
+        name: name.to_owned(),
+        path: ground.put.path().join(file),
+        bytes,
+    };
+    let expected = [
+        Event::FirstContact,
+        Event::Fetched {
+            name: "task.manifest".into(),
+        },
+        put("artifacts/big", "big", 4 << 20),
+        put("result.manifest", "result.manifest", 4),
+    ];
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_guest_is_found_again_and_ends_in_every_way() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let ground = Ground::new("echo up; while :; do sleep 1; done");
+    within(async {
+        assert!(Guest::find(ground.run.path()).unwrap().is_none());
+        for kill in [false, true] {
+            let guest = Guest::start(ground.spec()).await.unwrap();
+            let mut console = guest.console().unwrap();
+            wait_for(&mut console, "up").await;
+            let found = Guest::find(ground.run.path()).unwrap().unwrap();
+            assert_eq!(found.pid(), guest.pid());
+            drop(guest);
+            found.suspend().await.unwrap();
+            found.go_on().await.unwrap();
+            if kill {
+                found.kill();
+                assert_eq!(found.exited().await, Exit::Signal(9));
+            } else {
+                // It has no power button: QEMU itself is told to end.
+                let exit = found.stop(Duration::from_millis(50)).await.unwrap();
+                assert_eq!(exit, Exit::Code(0));
+            }
+            assert!(Guest::find(ground.run.path()).unwrap().is_none());
+            assert!(ground.net.processes().unwrap().is_empty());
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_started_says_why_and_leaves_no_process() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let ground = Ground::new("");
+    let path = |name: &str| ground.machine.0.path().join(name);
+    let start = || within(async { Guest::start(ground.spec()).await.unwrap_err() });
+    rename(&path("vmlinuz"), &path("kept"));
+    std::os::unix::fs::symlink("/etc/passwd", path("vmlinuz")).unwrap();
+    assert!(matches!(start(), GuestError::Open { path, .. } if path.ends_with("vmlinuz")));
+    fs::remove_file(path("vmlinuz")).unwrap();
+    fs::File::create(path("vmlinuz")).unwrap();
+    let error = start();
+    assert!(matches!(error, GuestError::Up { .. }), "{error}");
+    assert!(error.to_string().contains("kernel"), "{error}");
+    assert!(ground.net.processes().unwrap().is_empty());
+}
+
+fn rename(from: &Path, to: &Path) {
+    fs::rename(from, to).unwrap();
+}

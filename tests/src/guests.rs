@@ -1,0 +1,84 @@
+//! Machines for tests of guests: the demo's kernel and a shell script.
+
+#![expect(clippy::expect_used, reason = "a test ends where it cannot go on")]
+
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use config::machine::Machine;
+use store::command;
+use tempfile::TempDir;
+
+/// What the machine does before the script of a test.
+const PROLOGUE: &str = "#!/bin/busybox sh
+/bin/busybox mkdir -p /bin /tmp
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t devtmpfs none /dev
+mount -t proc none /proc
+mount -t sysfs none /sys
+while read -r module; do insmod \"$module\"; done </modules/order
+ip link set lo up
+ip address add 169.254.111.1/24 dev eth0
+ip link set eth0 up
+host=169.254.111.222
+cd /tmp
+";
+
+/// The files of a machine that runs `script` and is powered off then.
+///
+/// # Panics
+/// When they cannot be made.
+pub fn machine(script: &str) -> (TempDir, Machine) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let made = demo_machine();
+    let path = |name: &str| directory.path().join(name);
+    fs::copy(made.join("vmlinuz"), path("vmlinuz")).expect("the kernel");
+    fs::copy(made.join("initrd"), path("initrd")).expect("the RAM disk");
+    let text = format!("{PROLOGUE}{script}\npoweroff -f\n");
+    append_init(&path("initrd"), &text);
+    let disk = File::create(path("disk.img")).expect("a disk");
+    disk.set_len(16 << 20).expect("a disk");
+    let manifest = ": 1\nid: test\nsummary: a test\nram-minimum: 131072\nkernel: vmlinuz\n\
+                    initrd: initrd\ncmdline: console=ttyS0 quiet panic=-1\n";
+    (directory, Machine::parse(manifest).expect("a manifest"))
+}
+
+/// The demo's machine, made once for all tests.
+fn demo_machine() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let out = root.join("target/test-machine");
+    let mut make = command::prepare(root.join("scripts/make-machine"));
+    make.arg(&out);
+    command::run(make, Duration::from_mins(5)).expect("the demo's machine");
+    out
+}
+
+/// Adds a second archive to a RAM disk: its `/init` replaces the first one's.
+fn append_init(initrd: &Path, script: &str) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let init = directory.path().join("init");
+    File::create(&init)
+        .and_then(|mut file| file.write_all(script.as_bytes()))
+        .expect("a script");
+    fs::set_permissions(&init, Permissions::from_mode(0o755)).expect("a script");
+    let mut cpio = command::prepare("cpio");
+    cpio.args(["--create", "--format=newc", "--quiet"])
+        .current_dir(&directory)
+        .stdin(Stdio::piped())
+        .stdout(
+            File::options()
+                .append(true)
+                .open(initrd)
+                .expect("the RAM disk"),
+        );
+    let mut running = command::Running::start(cpio).expect("cpio");
+    let mut stdin = running.child.stdin.take().expect("a pipe");
+    stdin.write_all(b"init\n").expect("a name");
+    drop(stdin);
+    running.finish(Duration::from_mins(1)).expect("an archive");
+}
