@@ -1,10 +1,10 @@
 //! The listening socket: systemd's, when it starts us by its socket, else our own.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 
 use anyhow::{Context, bail};
 use listenfd::ListenFd;
-use tokio::net::{TcpListener, TcpSocket, lookup_host};
+use tokio::net::{TcpSocket, lookup_host};
 
 /// As many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -13,7 +13,7 @@ const BACKLOG: u32 = 4096;
 pub(crate) async fn listen(address: &str) -> anyhow::Result<TcpListener> {
     if let Some(listener) = ListenFd::from_env().take_tcp_listener(0)? {
         listener.set_nonblocking(true)?;
-        return Ok(TcpListener::from_std(listener)?);
+        return Ok(listener);
     }
     let addresses = lookup_host(address).await;
     let addresses = addresses.with_context(|| format!("cannot resolve {address}"))?;
@@ -38,5 +38,5 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(BACKLOG)?.into_std()
 }

@@ -1,13 +1,17 @@
 //! `prserv serve`.
 
-use std::fs;
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::thread::{self, JoinHandle};
+use std::{fs, io};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use ipnet::IpNet;
 use prserv::access::{Access, Token, Unknown, Writers};
 use prserv::{OpenOptions, Server, Service};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::Ending;
 use super::daemon::{PidFile, detach};
@@ -89,7 +93,7 @@ impl Arguments {
 }
 
 /// Serves until SIGTERM or SIGINT.
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     if arguments.daemon.is_some() {
         detach()?;
@@ -104,16 +108,12 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         .transpose()?;
     let access = arguments.access()?;
     let service = Service::open(&options)?;
+    let server = Server::new(service.clone()).with_access(access);
     let listener = listen(&arguments.listen).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let shutdown = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping");
-    };
+    let (tell, stop) = watch::channel(false);
+    let threads = start_threads(&server, &listener, &stop)?;
     let db = arguments.db.display();
     tracing::info!(address = %listener.local_addr()?, %db, "listening");
     let _pid_file = arguments
@@ -121,10 +121,48 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         .as_deref()
         .map(PidFile::announce)
         .transpose()?;
-    Server::new(service.clone())
-        .with_access(access)
-        .serve(listener, shutdown)
-        .await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    let _ = tell.send(true);
+    for thread in threads {
+        thread.join().map_err(|_| anyhow!("a thread failed"))??;
+    }
     service.close().await;
     Ok(Ending::Done)
+}
+
+/// Starts a thread per processor. Each accepts connections and serves them to their end: a
+/// connection that stays on its thread costs fewer switches than one that may be stolen.
+fn start_threads(
+    server: &Server,
+    listener: &std::net::TcpListener,
+    stop: &watch::Receiver<bool>,
+) -> anyhow::Result<Vec<JoinHandle<io::Result<()>>>> {
+    let count = thread::available_parallelism().map_or(1, NonZero::get);
+    let mut threads = Vec::with_capacity(count);
+    for number in 0..count {
+        let (server, listener, mut stop) = (server.clone(), listener.try_clone()?, stop.clone());
+        let serve = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(async move {
+                let stopped = async move {
+                    let _ = stop.wait_for(|stop| *stop).await;
+                };
+                server
+                    .serve(TcpListener::from_std(listener)?, stopped)
+                    .await
+            })
+        };
+        threads.push(
+            thread::Builder::new()
+                .name(format!("pr-serve-{number}"))
+                .spawn(serve)?,
+        );
+    }
+    Ok(threads)
 }

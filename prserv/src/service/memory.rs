@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::policy::Facts;
@@ -24,8 +25,15 @@ pub(crate) struct Memory {
 
 #[derive(Debug, Default)]
 struct Shard {
-    packages: HashMap<Package, Rows>,
+    packages: HashMap<Package, Remembered>,
     rows: usize,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    rows: Rows,
+    /// Whether anybody has asked since the last trim.
+    is_used: AtomicBool,
 }
 
 impl Memory {
@@ -41,7 +49,8 @@ impl Memory {
     /// What is known of a tuple; `None` when its package is not remembered.
     pub(crate) fn facts(&self, package: &Package, checksum: &str) -> Option<Facts> {
         let shard = self.read(package);
-        let rows = shard.packages.get(package)?;
+        let Remembered { rows, is_used } = shard.packages.get(package)?;
+        is_used.store(true, Ordering::Relaxed);
         Some(Facts {
             max: rows.max().cloned(),
             span: rows.span(checksum).cloned(),
@@ -51,8 +60,8 @@ impl Memory {
     /// Whether a value is recorded for another checksum of the tuple's package.
     pub(crate) fn holds_for_another(&self, tuple: &Tuple, value: &Value) -> bool {
         let shard = self.read(&tuple.package);
-        let rows = shard.packages.get(&tuple.package);
-        rows.is_some_and(|rows| rows.holds_for_another(&tuple.checksum, value))
+        let remembered = shard.packages.get(&tuple.package);
+        remembered.is_some_and(|package| package.rows.holds_for_another(&tuple.checksum, value))
     }
 
     /// Whether a package is remembered.
@@ -64,15 +73,19 @@ impl Memory {
     pub(crate) fn put(&self, package: &Package, rows: Rows) {
         let mut shard = self.write(package);
         shard.rows += weight(&rows);
-        if let Some(old) = shard.packages.insert(package.clone(), rows) {
-            shard.rows -= weight(&old);
+        let remembered = Remembered {
+            rows,
+            is_used: AtomicBool::new(false),
+        };
+        if let Some(old) = shard.packages.insert(package.clone(), remembered) {
+            shard.rows -= weight(&old.rows);
         }
     }
 
     /// Adds a committed row to its package, if that is remembered.
     pub(crate) fn add(&self, row: &Row) {
         let mut shard = self.write(&row.tuple.package);
-        if let Some(rows) = shard.packages.get_mut(&row.tuple.package) {
+        if let Some(Remembered { rows, .. }) = shard.packages.get_mut(&row.tuple.package) {
             let before = weight(rows);
             rows.add(&row.tuple.checksum, &row.value);
             let grown = weight(rows) - before;
@@ -80,7 +93,7 @@ impl Memory {
         }
     }
 
-    /// Forgets packages, whichever come first, until the bound is kept.
+    /// Forgets packages until the bound is kept: first those nobody has asked for lately.
     pub(crate) fn trim(&self) {
         for shard in &self.shards {
             let is_full = read(shard).rows > self.rows_max;
@@ -117,23 +130,25 @@ impl Shard {
             return;
         }
         let mut excess = self.rows.saturating_sub(rows_max - rows_max / 8);
-        let mut freed = 0;
-        self.packages.retain(|_, rows| {
-            let weight = weight(rows);
-            let keep = excess == 0;
-            if !keep {
-                excess = excess.saturating_sub(weight);
-                freed += weight;
-            }
-            keep
-        });
-        self.rows -= freed;
+        for mercy in [true, false] {
+            let mut freed = 0;
+            self.packages.retain(|_, Remembered { rows, is_used }| {
+                let is_used = std::mem::take(is_used.get_mut());
+                let keep = freed >= excess || mercy && is_used;
+                if !keep {
+                    freed += weight(rows);
+                }
+                keep
+            });
+            self.rows -= freed;
+            excess = excess.saturating_sub(freed);
+        }
     }
 }
 
-/// A package costs about as much as four of its rows.
+/// A package costs about as much as six of its rows.
 fn weight(rows: &Rows) -> usize {
-    rows.len() + 4
+    rows.len() + 6
 }
 
 fn read(shard: &RwLock<Shard>) -> RwLockReadGuard<'_, Shard> {
@@ -166,9 +181,25 @@ mod tests {
         }
         for shard in &memory.shards {
             let shard = read(shard);
-            let counted: usize = shard.packages.values().map(weight).sum();
+            let counted: usize = shard
+                .packages
+                .values()
+                .map(|package| weight(&package.rows))
+                .sum();
             assert_eq!(shard.rows, counted);
             assert!(counted <= 10);
+        }
+    }
+
+    #[test]
+    fn a_package_that_is_asked_for_outlives_those_that_are_not() {
+        let memory = Memory::new(16 * 80);
+        let hot = Package::new("hot", "all");
+        memory.put(&hot, Rows::default());
+        for number in 0..2000 {
+            memory.put(&Package::new(format!("p{number}"), "all"), Rows::default());
+            assert!(memory.facts(&hot, "").is_some(), "forgotten after {number}");
+            memory.trim();
         }
     }
 }
