@@ -83,12 +83,14 @@ pub struct Desk {
 impl Desk {
     /// The value of a tuple; a reader is given no new one.
     pub async fn get_pr(&self, tuple: &Tuple, history: History) -> Result<Answer, DeskError> {
+        self.service.metrics().get_pr.inc();
         if self.may_write() || self.service.is_read_only() {
             return Ok(Answer::Value(self.service.get_pr(tuple, history).await?));
         }
         if let Some(value) = self.service.test_pr(tuple, history).await? {
             return Ok(Answer::Value(value));
         }
+        self.service.metrics().refusals.inc();
         tracing::error!(client = %self.peer.name, %tuple, "a reader asked for an unknown tuple");
         match &self.access.unknown {
             Unknown::Refuse => Err(DeskError::Unknown {
@@ -104,6 +106,7 @@ impl Desk {
         tuple: &Tuple,
         value: &Value,
     ) -> Result<Option<Value>, DeskError> {
+        self.service.metrics().imports.inc();
         if !self.may_write() {
             tracing::error!(client = %self.peer.name, %tuple, "a reader tried to import");
             return Ok(None);
@@ -117,16 +120,19 @@ impl Desk {
         tuple: &Tuple,
         history: History,
     ) -> Result<Option<Value>, DeskError> {
+        self.service.metrics().look_ups.inc();
         Ok(self.service.test_pr(tuple, history).await?)
     }
 
     /// The greatest value of a package.
     pub async fn max_package_pr(&self, package: &Package) -> Result<Option<Value>, DeskError> {
+        self.service.metrics().look_ups.inc();
         Ok(self.service.max_package_pr(package).await?)
     }
 
     /// The rows that match.
     pub async fn export(&self, filter: Filter, history: History) -> Result<Vec<Row>, DeskError> {
+        self.service.metrics().exports.inc();
         Ok(self.service.export(filter, history).await?)
     }
 

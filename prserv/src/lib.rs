@@ -19,6 +19,8 @@ pub mod store;
 
 pub mod service;
 
+pub mod metrics;
+
 pub mod access;
 
 pub mod desk;

@@ -2,6 +2,8 @@
 
 mod connection;
 
+mod dialogue;
+
 mod sniff;
 
 mod http;

@@ -22,6 +22,7 @@ use clerk::{Clerk, Job};
 use memory::Memory;
 
 use crate::client::Target;
+use crate::metrics::Metrics;
 use crate::policy::{self, Facts, History, Parent, ParentDown, Verdict};
 use crate::store::{Filter, Row, Sqlite, Store, StoreError, select};
 use crate::tuple::{Package, Tuple};
@@ -101,6 +102,7 @@ struct Shared {
     memory: Arc<Memory>,
     clerk: mpsc::Sender<Job>,
     upstream: Option<Upstream>,
+    metrics: Arc<Metrics>,
 }
 
 impl Service {
@@ -109,7 +111,14 @@ impl Service {
         let memory = Arc::new(Memory::new(options.remembered_rows));
         let store = options.open_store()?;
         let (clerk, jobs) = mpsc::channel(WAITING_MAX);
-        Clerk::new(store, Arc::clone(&memory), options.read_only).start(jobs)?;
+        let metrics = Arc::new(Metrics::default());
+        let clerk_of = Clerk {
+            store,
+            memory: Arc::clone(&memory),
+            metrics: Arc::clone(&metrics),
+            read_only: options.read_only,
+        };
+        clerk_of.start(jobs)?;
         let upstream = options.upstream.clone().map(Upstream::new);
         let options = options.clone();
         Ok(Self {
@@ -118,8 +127,14 @@ impl Service {
                 memory,
                 clerk,
                 upstream,
+                metrics,
             }),
         })
+    }
+
+    /// What this service counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
     }
 
     /// Whether this service looks only.

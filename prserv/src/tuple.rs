@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use serde::Deserialize;
+
 /// A package in the sense of the PR service: a version (BitBake's `${PF}`) on an architecture.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 pub struct Package {
     /// Name, version and recipe revision, such as `busybox-1.36.1-r0`.
     pub version: String,

@@ -27,7 +27,7 @@ pub const CHUNK_CHARS: usize = 32 * 1024 - 1;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// No newline within [`LINE_BYTES_MAX`].
-    #[error("a line is longer than {LINE_BYTES_MAX} bytes")]
+    #[error("a line is too long")]
     LineTooLong,
     /// More pieces than [`MESSAGE_BYTES_MAX`] or [`REPLY_BYTES_MAX`].
     #[error("a message in pieces is too long")]

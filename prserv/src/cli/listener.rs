@@ -9,16 +9,29 @@ use tokio::net::{TcpSocket, lookup_host};
 /// As many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
 
-/// Takes over a socket that was passed to us, or listens on an address.
-pub(crate) async fn listen(address: &str) -> anyhow::Result<TcpListener> {
-    if let Some(listener) = ListenFd::from_env().take_tcp_listener(0)? {
-        listener.set_nonblocking(true)?;
-        return Ok(listener);
+/// Takes over the sockets that were passed to us, or listens on every address.
+pub(crate) async fn listen(addresses: &[String]) -> anyhow::Result<Vec<TcpListener>> {
+    let mut passed = ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for index in 0..passed.len() {
+        if let Some(listener) = passed.take_tcp_listener(index)? {
+            listener.set_nonblocking(true)?;
+            listeners.push(listener);
+        }
     }
-    let addresses = lookup_host(address).await;
-    let addresses = addresses.with_context(|| format!("cannot resolve {address}"))?;
+    if listeners.is_empty() {
+        for address in addresses {
+            listeners.push(listen_on(address).await?);
+        }
+    }
+    Ok(listeners)
+}
+
+async fn listen_on(address: &str) -> anyhow::Result<TcpListener> {
+    let candidates = lookup_host(address).await;
+    let candidates = candidates.with_context(|| format!("cannot resolve {address}"))?;
     let mut failure = None;
-    for candidate in addresses {
+    for candidate in candidates {
         match bind(candidate) {
             Ok(listener) => return Ok(listener),
             Err(error) => failure = Some(error),

@@ -12,6 +12,7 @@ use prserv::{OpenOptions, Server, Service};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::Ending;
 use super::daemon::{PidFile, detach};
@@ -21,9 +22,9 @@ use super::listener::listen;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Where to listen. Port 0 takes a free one; the log says which. A socket passed by systemd
-    /// comes first.
+    /// comes first. More than once: all protocols are on every address.
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:8585")]
-    listen: String,
+    listen: Vec<String>,
 
     /// The SQLite file, made when it is missing. BitBake's own files are used in place.
     #[arg(long, value_name = "FILE", default_value = "prserv.sqlite3")]
@@ -109,13 +110,15 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let access = arguments.access()?;
     let service = Service::open(&options)?;
     let server = Server::new(service.clone()).with_access(access);
-    let listener = listen(&arguments.listen).await?;
+    let listeners = listen(&arguments.listen).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (tell, stop) = watch::channel(false);
-    let threads = start_threads(&server, &listener, &stop)?;
+    let threads = start_threads(&server, &listeners, &stop)?;
     let db = arguments.db.display();
-    tracing::info!(address = %listener.local_addr()?, %db, "listening");
+    for listener in &listeners {
+        tracing::info!(address = %listener.local_addr()?, %db, "listening");
+    }
     let _pid_file = arguments
         .daemon
         .as_deref()
@@ -138,26 +141,19 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
 /// connection that stays on its thread costs fewer switches than one that may be stolen.
 fn start_threads(
     server: &Server,
-    listener: &std::net::TcpListener,
+    listeners: &[std::net::TcpListener],
     stop: &watch::Receiver<bool>,
 ) -> anyhow::Result<Vec<JoinHandle<io::Result<()>>>> {
     let count = thread::available_parallelism().map_or(1, NonZero::get);
     let mut threads = Vec::with_capacity(count);
     for number in 0..count {
-        let (server, listener, mut stop) = (server.clone(), listener.try_clone()?, stop.clone());
-        let serve = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
-            runtime.block_on(async move {
-                let stopped = async move {
-                    let _ = stop.wait_for(|stop| *stop).await;
-                };
-                server
-                    .serve(TcpListener::from_std(listener)?, stopped)
-                    .await
-            })
-        };
+        let (server, stop) = (server.clone(), stop.clone());
+        let listeners: io::Result<Vec<_>> = listeners
+            .iter()
+            .map(std::net::TcpListener::try_clone)
+            .collect();
+        let listeners = listeners?;
+        let serve = move || serve_all(&server, listeners, &stop);
         threads.push(
             thread::Builder::new()
                 .name(format!("pr-serve-{number}"))
@@ -165,4 +161,26 @@ fn start_threads(
         );
     }
     Ok(threads)
+}
+
+/// Serves on all listeners, on this thread.
+#[tokio::main(flavor = "current_thread")]
+async fn serve_all(
+    server: &Server,
+    listeners: Vec<std::net::TcpListener>,
+    stop: &watch::Receiver<bool>,
+) -> io::Result<()> {
+    let mut serving = JoinSet::new();
+    for listener in listeners {
+        let mut stop = stop.clone();
+        let stopped = async move {
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        serving.spawn(
+            server
+                .clone()
+                .serve(TcpListener::from_std(listener)?, stopped),
+        );
+    }
+    serving.join_all().await.into_iter().collect()
 }

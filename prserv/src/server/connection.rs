@@ -1,41 +1,34 @@
-//! One connection: requests in, replies out, strictly in order.
+//! One connection on a socket: which protocol it speaks, and the JSON stream itself.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
+use super::dialogue::{self, Dialogue, Framing, Next};
 use super::http;
 use super::sniff::{Protocol, sniff};
-use crate::desk::{Desk, DeskError};
+use crate::desk::Desk;
 use crate::wire::Fault;
-use crate::wire::inbox::{Event, Inbox};
-use crate::wire::reply::{self, Export, One, Pong, Readonly};
-use crate::wire::request::{Import, Request};
-
-/// Replies to pipelined requests are collected up to this size before they are sent.
-const OUTBOX_BYTES: usize = 64 * 1024;
+use crate::wire::inbox::Inbox;
 
 /// Room for a usual request.
 const READ_BYTES: usize = 1024;
+
+/// Room for replies that a connection keeps while it is idle.
+const OUTBOX_BYTES: usize = 4 * 1024;
 
 /// Why a connection ended before its peer left.
 #[derive(Debug, thiserror::Error)]
 enum End {
     #[error(transparent)]
-    Fault(#[from] Fault),
+    Dialogue(#[from] dialogue::End),
     #[error(transparent)]
-    Desk(#[from] DeskError),
+    Fault(#[from] Fault),
     #[error("HTTP: {0}")]
     Http(#[from] hyper::Error),
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
-}
-
-/// What to do after a reply.
-enum Next {
-    Read,
-    Close,
 }
 
 /// Serves a connection until its peer leaves, does something wrong, or `stop` becomes true.
@@ -72,14 +65,32 @@ async fn converse(
             Ok(http::serve(desk, first, stream, stop).await?)
         }
         Protocol::Stream => {
-            Connection {
-                desk,
-                stream,
-                inbox,
-                outbox: Vec::new(),
-            }
-            .run(stop)
-            .await
+            let dialogue = Dialogue::new(desk, inbox, Framing::Pieces);
+            stream_on(dialogue, stream, stop).await
+        }
+    }
+}
+
+/// The JSON stream, from a greeting that has begun.
+async fn stream_on(
+    mut dialogue: Dialogue,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), End> {
+    loop {
+        let handled = dialogue.handle().await;
+        if !dialogue.outbox.is_empty() {
+            stream.write_all(&dialogue.outbox).await?;
+            dialogue.outbox.clear();
+            dialogue.outbox.shrink_to(OUTBOX_BYTES);
+        }
+        match handled? {
+            Next::Go => continue,
+            Next::Close => return Ok(stream.shutdown().await?),
+            Next::Read => {}
+        }
+        if let Read::End = read(&mut stream, dialogue.inbox.buffer(), &mut stop).await? {
+            return Ok(dialogue.inbox.finish()?);
         }
     }
 }
@@ -103,111 +114,4 @@ async fn read(
         _ = stop.wait_for(|stop| *stop) => 0,
     };
     Ok(if bytes == 0 { Read::End } else { Read::Bytes })
-}
-
-struct Connection<S> {
-    desk: Desk,
-    stream: S,
-    inbox: Inbox,
-    outbox: Vec<u8>,
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    async fn run(&mut self, mut stop: watch::Receiver<bool>) -> Result<(), End> {
-        loop {
-            let handled = self.handle_all().await;
-            self.flush().await?;
-            if let Next::Close = handled? {
-                return Ok(self.stream.shutdown().await?);
-            }
-            if let Read::End = read(&mut self.stream, self.inbox.buffer(), &mut stop).await? {
-                return Ok(self.inbox.finish()?);
-            }
-        }
-    }
-
-    /// Handles what has come in, up to an incomplete message.
-    async fn handle_all(&mut self) -> Result<Next, End> {
-        while let Some(event) = self.inbox.next_event()? {
-            match event {
-                Event::Greeted {
-                    needs_headers: false,
-                } => {}
-                Event::Greeted {
-                    needs_headers: true,
-                } => self.outbox.push(b'\n'),
-                Event::Message(message) => {
-                    if let Next::Close = self.handle(Request::parse(&message)?).await? {
-                        return Ok(Next::Close);
-                    }
-                }
-            }
-            if self.outbox.len() > OUTBOX_BYTES {
-                self.flush().await?;
-            }
-        }
-        Ok(Next::Read)
-    }
-
-    async fn handle(&mut self, request: Request) -> Result<Next, End> {
-        let (desk, out) = (&self.desk, &mut self.outbox);
-        match request {
-            Request::Ping => reply::write(out, &Pong { alive: true }),
-            Request::IsReadonly => {
-                reply::write(
-                    out,
-                    &Readonly {
-                        readonly: desk.is_read_only(),
-                    },
-                );
-            }
-            Request::GetPr(tuple, history) => {
-                let value = desk.get_pr(&tuple, history).await?;
-                reply::write(out, &One { value });
-            }
-            Request::TestPr(tuple, history) => {
-                let value = desk.test_pr(&tuple, history).await?;
-                reply::write(out, &One { value });
-            }
-            Request::MaxPackagePr(package) => {
-                let value = desk.max_package_pr(&package).await?;
-                reply::write(out, &One { value });
-            }
-            Request::TestPackage(package) => {
-                let max = desk.max_package_pr(&package).await?;
-                reply::write(
-                    out,
-                    &One {
-                        value: max.is_some(),
-                    },
-                );
-            }
-            Request::ImportOne(_, None) => reply::write(out, &()),
-            Request::ImportOne(tuple, Some(Import { value, spelled })) => {
-                match desk.import_one(&tuple, &value).await? {
-                    Some(_) => reply::write(out, &One { value: spelled }),
-                    None => reply::write(out, &()),
-                }
-            }
-            Request::Export {
-                filter,
-                history,
-                with_columns,
-            } => {
-                let rows = desk.export(filter, history).await?;
-                reply::write(out, &Export::new(&rows, with_columns));
-            }
-            Request::Bye => return Ok(Next::Close),
-        }
-        Ok(Next::Read)
-    }
-
-    async fn flush(&mut self) -> io::Result<()> {
-        if !self.outbox.is_empty() {
-            self.stream.write_all(&self.outbox).await?;
-            self.outbox.clear();
-            self.outbox.shrink_to(OUTBOX_BYTES);
-        }
-        Ok(())
-    }
 }

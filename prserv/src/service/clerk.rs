@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -11,6 +12,7 @@ use super::ServiceError;
 use super::ask::Ask;
 use super::batch::Batch;
 use super::memory::Memory;
+use crate::metrics::Metrics;
 use crate::store::{Others, Purpose, Row, Store, StoreError};
 use crate::value::Value;
 
@@ -31,20 +33,13 @@ pub(crate) enum Job {
 
 /// Owns the store.
 pub(crate) struct Clerk {
-    store: Box<dyn Store>,
-    memory: Arc<Memory>,
-    read_only: bool,
+    pub(crate) store: Box<dyn Store>,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) read_only: bool,
 }
 
 impl Clerk {
-    pub(crate) fn new(store: Box<dyn Store>, memory: Arc<Memory>, read_only: bool) -> Self {
-        Self {
-            store,
-            memory,
-            read_only,
-        }
-    }
-
     /// Starts the thread. It ends when the senders are gone, or on [`Job::Close`].
     pub(crate) fn start(self, jobs: mpsc::Receiver<Job>) -> Result<(), StoreError> {
         thread::Builder::new()
@@ -86,6 +81,7 @@ impl Clerk {
                 }
             }
             Err(error) => {
+                self.metrics.note_failure();
                 self.store.rollback();
                 self.memory.clear();
                 let error = ServiceError::from(&error);
@@ -98,6 +94,7 @@ impl Clerk {
     }
 
     fn transact(&mut self, asks: &[(Ask, Reply)]) -> Result<Vec<Option<Value>>, StoreError> {
+        let start = Instant::now();
         let may_write = !self.read_only && asks.iter().any(|(ask, _)| ask.may_write());
         let purpose = if may_write {
             Purpose::Write
@@ -113,6 +110,8 @@ impl Clerk {
         let rows = batch.into_rows();
         self.store.insert(&rows)?;
         self.store.commit()?;
+        self.metrics
+            .note_batch(asks.len(), rows.len(), start.elapsed());
         self.publish(&rows);
         Ok(answers)
     }

@@ -29,6 +29,7 @@ pub struct Inbox {
     searched: usize,
     state: State,
     message_bytes_max: usize,
+    line_bytes_max: usize,
 }
 
 #[derive(Debug)]
@@ -47,6 +48,7 @@ impl Default for Inbox {
             searched: 0,
             state: State::Greeting,
             message_bytes_max: MESSAGE_BYTES_MAX,
+            line_bytes_max: LINE_BYTES_MAX,
         }
     }
 }
@@ -57,6 +59,14 @@ impl Inbox {
         Self {
             state: State::Messages,
             message_bytes_max: REPLY_BYTES_MAX,
+            ..Self::default()
+        }
+    }
+
+    /// An inbox for lines that came in frames, which may be as long as a message.
+    pub fn of_frames() -> Self {
+        Self {
+            line_bytes_max: MESSAGE_BYTES_MAX,
             ..Self::default()
         }
     }
@@ -99,7 +109,7 @@ impl Inbox {
     fn next_line(&mut self) -> Result<Option<Range<usize>>, Fault> {
         let newline = memchr(b'\n', &self.bytes[self.searched..]);
         let end = newline.map_or(self.bytes.len(), |found| self.searched + found);
-        if end - self.start >= LINE_BYTES_MAX {
+        if end - self.start >= self.line_bytes_max {
             return Err(Fault::LineTooLong);
         }
         if newline.is_none() {

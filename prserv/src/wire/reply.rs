@@ -28,6 +28,12 @@ pub fn write(out: &mut Vec<u8>, message: &impl Serialize) {
     out.push(b'\n');
 }
 
+/// Appends a message as one line, however long.
+pub fn write_line(out: &mut Vec<u8>, message: &impl Serialize) {
+    append(out, message);
+    out.push(b'\n');
+}
+
 /// The text of a message: ASCII only, with `", "` and `": "`.
 pub fn text(message: &impl Serialize) -> String {
     let mut out = Vec::new();

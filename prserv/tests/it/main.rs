@@ -25,6 +25,12 @@ mod tools;
 mod starting;
 
 #[cfg(test)]
+mod rest;
+
+#[cfg(test)]
+mod websocket;
+
+#[cfg(test)]
 mod files;
 
 #[cfg(test)]
