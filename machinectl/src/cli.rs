@@ -14,6 +14,8 @@ mod arrival;
 
 mod revisions;
 
+mod far;
+
 mod doctor;
 
 mod toolchain;
@@ -79,6 +81,8 @@ enum Command {
     #[command(flatten)]
     Revisions(revisions::Verb),
     #[command(flatten)]
+    Far(far::Verb),
+    #[command(flatten)]
     Doctor(doctor::Verb),
     /// Add, list and delete toolchains
     #[command(subcommand)]
@@ -119,6 +123,7 @@ fn act(command: &Command, common: &Common, voice: &Voice) -> Result<(), Failure>
         Command::Arrival(verb) => arrival::run(verb, common, voice),
         Command::Machines(verb) => machines::run(verb, common, voice),
         Command::Revisions(verb) => revisions::run(verb, common, voice),
+        Command::Far(verb) => far::run(verb, common, voice),
         Command::Doctor(verb) => doctor::run(verb, common, voice),
         Command::Toolchain(verb) => toolchain::run(verb, common, voice),
     }

@@ -8,6 +8,7 @@ use config::{MachineName, NameError, Revision, ToolchainName};
 
 use crate::Uuid;
 use crate::command::CommandError;
+use crate::contents::{Difference, RecordError};
 use crate::init::Size;
 use crate::lock::Holder;
 use crate::receive::stream::StreamError;
@@ -151,6 +152,30 @@ pub enum Refusal {
     /// What was received is not what was announced.
     #[error("what came in as `{}` is not complete; send it again", .0.display())]
     NotWhole(PathBuf),
+    /// The content is not what was recorded.
+    #[error("the content of `{}` is not what was recorded: {}", .0.display(), some(.1))]
+    Differs(PathBuf, Vec<Difference>),
+    /// Nobody has recorded the content.
+    #[error("`{}` has no record of its content; `machinectl push --from` makes one", .0.display())]
+    NoRecord(PathBuf),
+    /// The record of the content cannot be read.
+    #[error("the record `{}` cannot be used", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: RecordError,
+    },
+    /// The other host refuses, or cannot be reached.
+    #[error("{host}: {said}")]
+    Far {
+        /// The host.
+        host: String,
+        /// The exit code of its `machinectl`; `None` when we did not come so far.
+        code: Option<i32>,
+        /// What was said.
+        said: String,
+    },
     /// There is no space.
     #[error("the disk of `{}` is full; delete machines or enlarge it", .0.display())]
     Full(PathBuf),
@@ -181,6 +206,17 @@ pub enum Refusal {
 
 fn because(fault: Option<&String>) -> String {
     fault.map_or_else(String::new, |fault| format!(": {fault}"))
+}
+
+/// The first few of many.
+fn some(differences: &[Difference]) -> String {
+    const SHOWN: usize = 5;
+    let shown = differences.iter().take(SHOWN).map(ToString::to_string);
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    match differences.len().checked_sub(SHOWN) {
+        None | Some(0) => shown,
+        Some(more) => format!("{shown} and {more} more"),
+    }
 }
 
 fn people(holders: &[Holder]) -> String {

@@ -23,6 +23,10 @@ pub mod clean;
 
 mod delete;
 
+pub mod contents;
+
+pub mod send;
+
 pub mod prune;
 
 pub mod doctor;

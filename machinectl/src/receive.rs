@@ -22,7 +22,7 @@ use config::{MachineName, Revision};
 pub use plan::Plan;
 
 use crate::error::Doing;
-use crate::{MachineView, Refusal, Result, Uuid, Volume, lock};
+use crate::{MachineView, Refusal, Result, Uuid, Volume, contents, lock};
 use stream::Stream;
 
 /// What is to be done with an image.
@@ -41,6 +41,9 @@ pub enum Source<R> {
     Stream(Stream<R>),
     /// A subvolume on the volume's own file system; see [`Volume::holds`].
     Subvolume(PathBuf),
+    /// The same, but the content is read and recorded in the revision, so that it
+    /// can be checked wherever it is sent.
+    Work(PathBuf),
 }
 
 /// What must be known of an image to decide about it.
@@ -150,11 +153,20 @@ impl Volume {
         }
         if plan != Plan::Adopt(revision) {
             let identity = self.parcel(&source)?.identity;
+            let streamed = matches!(source, Source::Stream(_));
             let made = match source {
                 Source::Stream(stream) => run::receive(stream, &self.directory(machine), &locked),
                 Source::Subvolume(from) => self.pool.freeze(&from, &path).doing("snapshot", &from),
+                Source::Work(from) => self.record(&from, &path),
             };
             let whole = made.and_then(|()| self.check_whole(&path, identity));
+            let whole = whole.and_then(|()| {
+                if streamed {
+                    contents::check(&path)
+                } else {
+                    Ok(None)
+                }
+            });
             if let Err(error) = whole {
                 self.undo(&path, &error);
                 return Err(error);
@@ -201,6 +213,12 @@ impl Volume {
         }
     }
 
+    fn record(&self, from: &Path, path: &Path) -> Result<()> {
+        self.pool.snapshot(from, path).doing("snapshot", from)?;
+        contents::write(self.pool.as_ref(), path)?;
+        self.pool.seal(path).doing("make read-only", path)
+    }
+
     /// Takes back what was made. If that fails too, the next clean-up does it; the
     /// first error is the one to tell.
     fn undo(&self, path: &Path, error: &crate::StoreError) {
@@ -220,7 +238,7 @@ impl Volume {
                 identity: stream.header().uuid,
                 fixed: true,
             }),
-            Source::Subvolume(path) => {
+            Source::Subvolume(path) | Source::Work(path) => {
                 let found = self.pool.info(path).doing("look at", path)?;
                 let Some(found) = found else {
                     return Err(Refusal::NotSubvolume(path.clone()).into());

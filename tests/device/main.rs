@@ -10,6 +10,7 @@ mod arrival;
 mod cleaning;
 mod death;
 mod doctor;
+mod far;
 mod guests;
 mod revisions;
 mod store;

@@ -11,6 +11,8 @@ pub mod volume;
 
 pub mod shell;
 
+pub mod ssh;
+
 use std::time::{Duration, Instant};
 
 /// Waits until something is so; panics with `what` after a minute.

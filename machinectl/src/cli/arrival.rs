@@ -86,7 +86,7 @@ fn open(
                 None => Err(StoreError::from(Refusal::NotSubvolume(path.to_owned())).into()),
                 Some(true) => Ok((None, Source::Subvolume(path.to_owned()))),
                 Some(false) => {
-                    let (sender, input) = Sender::start(path)?;
+                    let (sender, input) = Sender::start(path, None)?;
                     match Stream::open(input) {
                         Ok(stream) => Ok((Some(sender), Source::Stream(stream))),
                         Err(error) => {

@@ -46,6 +46,10 @@ pub(crate) enum Ending {
     Warnings = 21,
     /// The doctor has found a fault.
     Faults = 22,
+    /// The content is not what was recorded.
+    Differs = 23,
+    /// The other host cannot be reached.
+    Unreachable = 24,
 }
 
 /// The numbers, for `--help`.
@@ -68,7 +72,32 @@ Exit codes:
   19  being deleted
   20  no volume, or not on btrfs
   21  the doctor has warnings
-  22  the doctor has found a machine that cannot be used or trusted";
+  22  the doctor has found a machine that cannot be used or trusted
+  23  the content is not what was recorded
+  24  the other host cannot be reached
+What another host answers to `push` and `pull` is passed on.";
+
+impl Ending {
+    /// What another host's `machinectl` has ended with.
+    fn passed_on(code: i32) -> Self {
+        const ALL: [Ending; 11] = [
+            Ending::Refused,
+            Ending::NotFound,
+            Ending::Exists,
+            Ending::NotNewer,
+            Ending::BadStream,
+            Ending::NoParent,
+            Ending::Full,
+            Ending::Locked,
+            Ending::Deleting,
+            Ending::NoVolume,
+            Ending::Differs,
+        ];
+        ALL.into_iter()
+            .find(|ending| *ending as i32 == code)
+            .unwrap_or(Self::Failed)
+    }
+}
 
 impl From<Ending> for ExitCode {
     fn from(ending: Ending) -> Self {
@@ -120,6 +149,8 @@ fn of(refusal: &Refusal) -> Ending {
         Refusal::Stream(_) | Refusal::NotWhole(_) => Ending::BadStream,
         Refusal::NoParent(_) | Refusal::ParentChanged(_) => Ending::NoParent,
         Refusal::Full(_) => Ending::Full,
+        Refusal::Differs(..) => Ending::Differs,
+        Refusal::Far { code, .. } => code.map_or(Ending::Unreachable, Ending::passed_on),
         Refusal::InUse { .. } | Refusal::Sending(_) => Ending::InUse,
         Refusal::Locked { .. } => Ending::Locked,
         Refusal::Deleting(_) => Ending::Deleting,
@@ -131,6 +162,8 @@ fn of(refusal: &Refusal) -> Ending {
         | Refusal::NotEmpty(_)
         | Refusal::TooSmall(_)
         | Refusal::Name(_)
+        | Refusal::NoRecord(_)
+        | Refusal::Record { .. }
         | Refusal::Manifest { .. } => Ending::Refused,
     }
 }

@@ -44,6 +44,11 @@ impl Voice {
         let _ = writeln!(io::stderr(), "{text}");
     }
 
+    /// Whether nobody wants to hear us.
+    pub(crate) fn quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Whether data is wanted as JSON.
     pub(crate) fn json(&self) -> bool {
         self.json

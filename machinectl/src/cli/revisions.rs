@@ -39,6 +39,13 @@ pub(crate) enum Verb {
         #[command(flatten)]
         rehearsal: Rehearsal,
     },
+    /// Compare a revision with the record of its content
+    Verify {
+        /// The machine
+        name: MachineName,
+        /// The revision; without it the current one
+        revision: Option<Revision>,
+    },
     /// Delete old revisions, but never a current or a pinned one
     Prune {
         /// The machines; without any, all of the volume
@@ -93,6 +100,15 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
             voice.say(format!(
                 "{name}: revision {revision} is not pinned{}",
                 already(change)
+            ));
+            Ok(())
+        }
+        Verb::Verify { name, revision } => {
+            let checked = volume.verify(name, *revision)?;
+            let mebibytes = checked.bytes >> 20;
+            voice.say(format!(
+                "{name}: {} files and {mebibytes} MiB are as recorded",
+                checked.items
             ));
             Ok(())
         }

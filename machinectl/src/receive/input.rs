@@ -61,13 +61,17 @@ impl Read for Patient {
 pub struct Sender(Running);
 
 impl Sender {
-    /// Starts to send a subvolume in full.
+    /// Starts to send a subvolume, in full or as what differs from another one.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(subvolume: &Path) -> Result<(Self, Patient)> {
+    pub fn start(subvolume: &Path, parent: Option<&Path>) -> Result<(Self, Patient)> {
         let mut send = command::prepare("btrfs");
-        send.args(["--quiet", "send"]).arg(subvolume);
+        send.args(["--quiet", "send"]);
+        if let Some(parent) = parent {
+            send.arg("-p").arg(parent);
+        }
+        send.arg(subvolume);
         send.stdout(Stdio::piped());
         let mut running = Running::start(send)?;
         match running.child.stdout.take() {

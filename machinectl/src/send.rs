@@ -1,0 +1,84 @@
+//! Sending a revision: to a pipe, or to another build host by ssh.
+
+mod far;
+
+use std::path::Path;
+
+use config::layout::Entry;
+use config::{MachineName, Revision};
+
+pub use far::{FarSide, FarView};
+
+use crate::receive::input::{Patient, Sender};
+use crate::{MachineView, Refusal, Result, Uuid, Volume};
+
+/// A revision on its way out.
+#[derive(Debug)]
+pub struct Parting {
+    /// Which revision.
+    pub revision: Revision,
+    /// What the stream builds on; `None` for a full one.
+    pub parent: Option<Revision>,
+    /// The `btrfs send` that makes the stream.
+    pub sender: Sender,
+    /// The stream.
+    pub stream: Patient,
+}
+
+/// The newest complete revision, other than the one to be sent, that the receiver
+/// has too: `known` are the identities of what is there. Thinks only.
+pub fn common_parent(view: &MachineView, revision: Revision, known: &[Uuid]) -> Option<Revision> {
+    let complete = view
+        .revisions
+        .iter()
+        .filter(|it| it.complete && it.revision != revision);
+    let mut common = complete.filter(|it| known.contains(&it.subvolume.stream_uuid()));
+    common.next_back().map(|it| it.revision)
+}
+
+impl Volume {
+    /// Starts to send a complete revision; the current one when none is named.
+    ///
+    /// # Errors
+    /// When there is no such revision.
+    pub fn send(
+        &self,
+        machine: &MachineName,
+        revision: Option<Revision>,
+        known: &[Uuid],
+    ) -> Result<Parting> {
+        let view = self.look(machine)?;
+        let revision = match revision {
+            None => view.need_current()?.revision,
+            Some(revision) if view.revision(revision).is_some_and(|it| it.complete) => revision,
+            Some(revision) => return Err(Refusal::NoRevision(machine.clone(), revision).into()),
+        };
+        let path = |revision| self.entry(machine, &Entry::Revision(revision));
+        let parent = common_parent(&view, revision, known);
+        let parent_path = parent.map(path);
+        let (sender, stream) = Sender::start(&path(revision), parent_path.as_deref())?;
+        Ok(Parting {
+            revision,
+            parent,
+            sender,
+            stream,
+        })
+    }
+
+    /// The identities under which streams can build on what this machine has here.
+    pub fn identities(&self, machine: &MachineName) -> Vec<Uuid> {
+        let Ok(view) = self.look(machine) else {
+            return Vec::new();
+        };
+        let complete = view.revisions.iter().filter(|it| it.complete);
+        complete
+            .flat_map(|it| [Some(it.uuid), it.received_uuid])
+            .flatten()
+            .collect()
+    }
+}
+
+/// A path as one word of a shell.
+fn quote(path: &Path) -> String {
+    format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
+}

@@ -1,0 +1,219 @@
+//! `machinectl push`, `pull` and `verify`, over a real sshd, between real volumes.
+
+use std::fs;
+
+use ::store::Pool;
+use ::store::pool::BtrfsPool;
+use tests::put;
+use tests::shell::{Answer, BuildHost, run};
+use tests::ssh::SshServer;
+
+/// A development host with a working subvolume, and a build host behind ssh.
+struct World {
+    development: BuildHost,
+    far: BuildHost,
+    server: SshServer,
+}
+
+impl World {
+    fn new() -> Option<Self> {
+        if !tests::may_use_devices() {
+            return None;
+        }
+        let (development, far) = (BuildHost::new(512), BuildHost::new(256));
+        let work = development.mount.path().join("work");
+        BtrfsPool.create(&work).unwrap();
+        put(&work.join("manifest"), ": 1\n");
+        BtrfsPool
+            .write(&work.join("disk.img"), &vec![7; 3 << 20])
+            .unwrap();
+        Some(Self {
+            development,
+            far,
+            server: SshServer::start(),
+        })
+    }
+
+    fn work(&self, name: &str) -> std::path::PathBuf {
+        self.development.mount.path().join("work").join(name)
+    }
+
+    /// Calls a verb on the development host with the other one as its far side.
+    fn call(&self, arguments: &[&str]) -> Answer {
+        self.call_by(&self.server.ssh(), arguments)
+    }
+
+    fn call_by(&self, ssh: &str, arguments: &[&str]) -> Answer {
+        let mut command = self.development.command(arguments);
+        command.arg("--far-volume").arg(self.far.volume.path());
+        command
+            .arg("--far-program")
+            .arg(tests::program("machinectl"));
+        command.env("BUILDHOST_SSH", ssh);
+        run(command, b"")
+    }
+
+    fn quiet_push(&self, more: &[&str]) -> Answer {
+        let work = self.work("");
+        let push = [
+            "push",
+            "linux",
+            "root@127.0.0.1",
+            "-q",
+            "--from",
+            work.to_str().unwrap(),
+        ];
+        self.call(&[&push, more].concat())
+    }
+
+    fn push(&self) -> Answer {
+        let work = self.work("");
+        self.call(&[
+            "push",
+            "linux",
+            "root@127.0.0.1",
+            "--from",
+            work.to_str().unwrap(),
+        ])
+    }
+}
+
+#[test]
+fn a_working_subvolume_is_pushed_in_full_and_then_by_its_differences() {
+    let Some(world) = World::new() else { return };
+    let first = world.push().good();
+    assert!(first.stderr.contains("revision 1 in full"), "{first:?}");
+    put(&world.work("more"), "more");
+    let second = world.push().good();
+    assert!(
+        second
+            .stderr
+            .contains("revision 2 as what differs from revision 1"),
+        "{second:?}"
+    );
+    let view = world.far.look("linux");
+    assert_eq!(view.current.map(|it| it.0), Some(2));
+    let more = world.far.volume.path().join("linux/linux/more");
+    assert_eq!(fs::read_to_string(more).unwrap(), "more");
+    let again = world.call(&["push", "linux", "root@127.0.0.1"]).good();
+    assert!(
+        again.stderr.contains("current on root@127.0.0.1 already"),
+        "{again:?}"
+    );
+    let verified = world.far.machinectl(&["verify", "linux"], b"").good();
+    assert!(
+        verified
+            .stderr
+            .contains("4 files and 3 MiB are as recorded"),
+        "{verified:?}"
+    );
+}
+
+#[test]
+fn a_revision_is_pulled_by_its_differences_and_relayed() {
+    let Some(world) = World::new() else { return };
+    world.push().good();
+    let third = BuildHost::new(256);
+    let pull = |dry: &[&str]| {
+        let arguments = [&["pull", "linux", "root@127.0.0.1"], dry].concat();
+        let mut command = third.command(&arguments);
+        command.arg("--far-volume").arg(world.far.volume.path());
+        command
+            .arg("--far-program")
+            .arg(tests::program("machinectl"));
+        command.env("BUILDHOST_SSH", world.server.ssh());
+        run(command, b"")
+    };
+    assert_eq!(
+        pull(&["--dry-run"]).good().stdout,
+        "would fetch revision 1\n"
+    );
+    assert!(
+        pull(&[])
+            .good()
+            .stderr
+            .contains("fetching revision 1 in full")
+    );
+    put(&world.work("more"), "more");
+    world.push().good();
+    assert!(
+        pull(&[])
+            .good()
+            .stderr
+            .contains("fetching revision 2 as what differs")
+    );
+    assert!(
+        pull(&[])
+            .good()
+            .stderr
+            .contains("revision 2 is current here, 2 there")
+    );
+    third.machinectl(&["verify", "linux", "2"], b"").good();
+    third
+        .machinectl(&["pull", "other", "nowhere.invalid"], b"")
+        .refused(24, "nowhere.invalid");
+}
+
+#[test]
+fn what_was_tampered_with_is_found_and_the_old_revision_stays() {
+    let Some(world) = World::new() else { return };
+    world.push().good();
+    // Somebody opens up what was received, by the ioctl: btrfs cannot see it.
+    let received = world.far.volume.path().join("linux/linux-1");
+    libbtrfsutil::set_subvolume_read_only(&received, false).unwrap();
+    put(&received.join("manifest"), ": 1\nid: evil\n");
+    put(&received.join("stray"), "stray");
+    libbtrfsutil::set_subvolume_read_only(&received, true).unwrap();
+    world
+        .far
+        .machinectl(&["verify", "linux"], b"")
+        .refused(23, "`manifest` has another content, `stray` was added");
+
+    put(&world.work("more"), "more");
+    world.quiet_push(&[]).refused(23, "`stray` was added");
+    let view = world.far.look("linux");
+    assert_eq!(
+        (view.current.map(|it| it.0), view.revisions.len()),
+        (Some(1), 1)
+    );
+    // The way out: build on nothing that is there.
+    let full = world
+        .call(&["push", "linux", "root@127.0.0.1", "--full"])
+        .good();
+    assert!(full.stderr.contains("revision 2 in full"), "{full:?}");
+    world.far.machinectl(&["verify", "linux"], b"").good();
+}
+
+#[test]
+fn refusals_of_the_far_side_come_back_with_their_codes() {
+    let Some(world) = World::new() else { return };
+    world.push().good();
+    let other = world.far.mount.path().join("other");
+    BtrfsPool.create(&other).unwrap();
+    let other = other.to_str().unwrap();
+    world
+        .far
+        .machinectl(&["upgrade", "linux", "--from", other], b"")
+        .good();
+    put(&world.work("more"), "more");
+    world
+        .quiet_push(&[])
+        .refused(12, "revision 2 is not newer than revision 2");
+    let changed = world.server.ssh_with_changed_host();
+    let answer = world.call_by(&changed, &["push", "linux", "root@127.0.0.1"]);
+    assert_eq!(answer.code, Some(24), "{answer:?}");
+    assert!(
+        answer.stderr.contains("Host key verification failed"),
+        "{answer:?}"
+    );
+    let status = world
+        .development
+        .machinectl(&["status", "linux"], b"")
+        .good()
+        .stdout;
+    assert!(status.contains("linux: in service"));
+    world
+        .development
+        .machinectl(&["verify", "linux", "9"], b"")
+        .refused(10, "no complete revision 9");
+}

@@ -1,0 +1,101 @@
+//! A real sshd on loopback, with keys of its own.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::Duration;
+
+use store::command;
+use tempfile::TempDir;
+
+use crate::{put, wait_until};
+
+/// An sshd that ends with the test.
+#[derive(Debug)]
+pub struct SshServer {
+    directory: TempDir,
+    port: u16,
+    child: Child,
+}
+
+impl SshServer {
+    /// Starts one and waits until it answers.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    pub fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        for name in ["host", "user", "other"] {
+            keygen(&at(name));
+        }
+        std::fs::copy(at("user.pub"), at("authorized")).expect("a key");
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = free.local_addr().expect("a port").port();
+        drop(free);
+        let text = format!(
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\n\
+             StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\n",
+            at("host").display(),
+            at("authorized").display()
+        );
+        put(&at("config"), &text);
+        trust(&at("known"), &at("host.pub"), port);
+        trust(&at("changed"), &at("other.pub"), port);
+        std::fs::create_dir_all("/run/sshd").expect("sshd's directory");
+        let mut sshd = command::prepare("/usr/sbin/sshd");
+        sshd.args(["-D", "-q", "-f"]).arg(at("config"));
+        let child = sshd.spawn().expect("sshd");
+        let server = Self {
+            directory,
+            port,
+            child,
+        };
+        let address = ("127.0.0.1", server.port);
+        wait_until("sshd answers", || TcpStream::connect(address).is_ok());
+        server
+    }
+
+    /// The ssh that reaches it, with its options.
+    pub fn ssh(&self) -> String {
+        self.with("user", "known")
+    }
+
+    /// An ssh that knows another key of the host.
+    pub fn ssh_with_changed_host(&self) -> String {
+        self.with("user", "changed")
+    }
+
+    fn with(&self, key: &str, known: &str) -> String {
+        let at = |name: &str| -> PathBuf { self.directory.path().join(name) };
+        format!(
+            "ssh -F none -p {} -i {} -o UserKnownHostsFile={} -o StrictHostKeyChecking=yes",
+            self.port,
+            at(key).display(),
+            at(known).display()
+        )
+    }
+}
+
+impl Drop for SshServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+fn keygen(path: &Path) {
+    let mut keygen = command::prepare("ssh-keygen");
+    keygen
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(path);
+    command::run(keygen, Duration::from_mins(1)).expect("ssh-keygen");
+}
+
+#[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+fn trust(known: &Path, key: &Path, port: u16) {
+    let key = std::fs::read_to_string(key).expect("a key");
+    put(known, &format!("[127.0.0.1]:{port} {key}"));
+}
