@@ -12,19 +12,18 @@ mod batch;
 
 mod clerk;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 pub use ask::Ask;
-use clerk::{Clerk, Job};
+use clerk::Job;
 use memory::Memory;
 
 use crate::client::Target;
 use crate::metrics::Metrics;
 use crate::policy::{self, Facts, History, Parent, ParentDown, Verdict};
-use crate::store::{Filter, Row, Sqlite, Store, StoreError, select};
+use crate::store::{Database, Filter, Mode, Row, StoreError, select};
 use crate::tuple::{Package, Tuple};
 use crate::upstream::Upstream;
 use crate::value::Value;
@@ -38,8 +37,8 @@ const REMEMBERED_ROWS: usize = 200_000;
 /// How a service is opened.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
-    /// The SQLite file, made when it is missing.
-    pub db: PathBuf,
+    /// The database. A SQLite file is made when it is missing.
+    pub db: Database,
     /// Look only: the file must exist, and another server may be writing to it. A tuple that is
     /// not recorded is told the value it *would* get.
     pub read_only: bool,
@@ -51,7 +50,7 @@ pub struct OpenOptions {
 
 impl OpenOptions {
     /// The options for giving values from a file.
-    pub fn new(db: impl Into<PathBuf>) -> Self {
+    pub fn new(db: impl Into<Database>) -> Self {
         Self {
             db: db.into(),
             read_only: false,
@@ -65,14 +64,6 @@ impl OpenOptions {
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
-    }
-
-    fn open_store(&self) -> Result<Box<dyn Store>, StoreError> {
-        Ok(if self.read_only {
-            Box::new(Sqlite::open_read_only(&self.db)?)
-        } else {
-            Box::new(Sqlite::open(&self.db)?)
-        })
     }
 }
 
@@ -109,16 +100,9 @@ impl Service {
     /// Opens the store and starts the clerk. The thread ends with the last clone of the service.
     pub fn open(options: &OpenOptions) -> Result<Self, StoreError> {
         let memory = Arc::new(Memory::new(options.remembered_rows));
-        let store = options.open_store()?;
-        let (clerk, jobs) = mpsc::channel(WAITING_MAX);
         let metrics = Arc::new(Metrics::default());
-        let clerk_of = Clerk {
-            store,
-            memory: Arc::clone(&memory),
-            metrics: Arc::clone(&metrics),
-            read_only: options.read_only,
-        };
-        clerk_of.start(jobs)?;
+        let (clerk, jobs) = mpsc::channel(WAITING_MAX);
+        clerk::start(options, Arc::clone(&memory), Arc::clone(&metrics), jobs)?;
         let upstream = options.upstream.clone().map(Upstream::new);
         let options = options.clone();
         Ok(Self {
@@ -201,7 +185,7 @@ impl Service {
     pub async fn export(&self, filter: Filter, history: History) -> Result<Vec<Row>, ServiceError> {
         let options = self.shared.options.clone();
         let read = move || {
-            let rows = Sqlite::open_read_only(&options.db)?.rows(&filter)?;
+            let rows = options.db.open(Mode::Read)?.rows(&filter)?;
             Ok(select(rows, filter.checksum.as_deref(), history))
         };
         let rows: Result<_, StoreError> = tokio::task::spawn_blocking(read)
@@ -220,7 +204,8 @@ impl Service {
 
     /// What memory knows. A store that others write to is never answered from memory.
     fn remembered(&self, package: &Package, checksum: &str) -> Option<Facts> {
-        if self.shared.options.read_only {
+        let options = &self.shared.options;
+        if options.read_only || !options.db.has_one_writer() {
             return None;
         }
         self.shared.memory.facts(package, checksum)

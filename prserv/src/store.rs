@@ -2,6 +2,10 @@
 
 pub mod sqlite;
 
+pub mod postgres;
+
+pub mod database;
+
 pub mod select;
 
 use std::io;
@@ -11,6 +15,8 @@ use crate::rows::Rows;
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
 
+pub use database::{Database, Mode};
+pub use postgres::Postgres;
 pub use select::select;
 pub use sqlite::Sqlite;
 
@@ -108,7 +114,25 @@ pub enum StoreError {
         /// Why.
         source: io::Error,
     },
+    /// PostgreSQL refused, or cannot be reached.
+    #[error("PostgreSQL failed")]
+    Postgres(#[from] ::postgres::Error),
     /// SQLite refused.
     #[error("the database failed")]
     Sqlite(#[from] rusqlite::Error),
+}
+
+impl StoreError {
+    /// Whether the next transaction would fail as well: the store itself is not there, or full.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Postgres(error) => error.as_db_error().is_none(),
+            Self::Sqlite(_)
+            | Self::Missing { .. }
+            | Self::NoTable { .. }
+            | Self::InUse { .. }
+            | Self::File { .. }
+            | Self::Thread { .. } => true,
+        }
+    }
 }

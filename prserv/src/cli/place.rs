@@ -1,10 +1,8 @@
 //! Where rows are: a file, or a server.
 
-use std::path::PathBuf;
-
 use prserv::History;
 use prserv::client::{Client, Patience};
-use prserv::store::{Filter, Purpose, Row, Sqlite, Store, StoreError, select};
+use prserv::store::{Database, Filter, Mode, Purpose, Row, StoreError, select};
 
 use super::proxy;
 
@@ -12,14 +10,11 @@ use super::proxy;
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct Place {
-    /// The SQLite file. To look, it may be in use; to write, it must not be.
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "prserv.sqlite3",
-        conflicts_with = "server"
-    )]
-    db: PathBuf,
+    /// The SQLite file: to look, it may be in use; to write, it must not be. Or a PostgreSQL
+    /// database, `postgres://USER@HOST/NAME`.
+    #[arg(long, value_name = "FILE|URL", default_value = "prserv.sqlite3")]
+    #[arg(conflicts_with = "server")]
+    db: String,
 
     /// A running server instead of a file.
     #[arg(long, value_name = "HOST:PORT")]
@@ -31,12 +26,13 @@ pub(crate) struct Place {
 
 impl Place {
     /// The rows that match, sorted.
-    #[tokio::main(flavor = "current_thread")]
-    pub(crate) async fn rows(&self, filter: &Filter, history: History) -> anyhow::Result<Vec<Row>> {
+    pub(crate) fn rows(&self, filter: &Filter, history: History) -> anyhow::Result<Vec<Row>> {
         let mut rows = if let Some(mut client) = self.client()? {
-            client.export(filter, history).await?
+            block_on(client.export(filter, history))??
         } else {
-            let rows = Sqlite::open_read_only(&self.db)?.rows(filter)?;
+            let rows = Database::from(self.db.as_str())
+                .open(Mode::Read)?
+                .rows(filter)?;
             select(rows, filter.checksum.as_deref(), history)
         };
         rows.sort();
@@ -44,19 +40,16 @@ impl Place {
     }
 
     /// Records rows; tells how many the place took.
-    #[tokio::main(flavor = "current_thread")]
-    pub(crate) async fn import(&self, rows: &[Row]) -> anyhow::Result<usize> {
-        match self.client()? {
-            Some(mut client) => {
-                let taken = client.import(rows).await?;
-                Ok(taken.into_iter().filter(|taken| *taken).count())
-            }
-            None => Ok(self.import_into_file(rows)?),
+    pub(crate) fn import(&self, rows: &[Row]) -> anyhow::Result<usize> {
+        if let Some(mut client) = self.client()? {
+            let taken = block_on(client.import(rows))??;
+            return Ok(taken.into_iter().filter(|taken| *taken).count());
         }
+        Ok(self.import_into_database(rows)?)
     }
 
-    fn import_into_file(&self, rows: &[Row]) -> Result<usize, StoreError> {
-        let mut store = Sqlite::open(&self.db)?;
+    fn import_into_database(&self, rows: &[Row]) -> Result<usize, StoreError> {
+        let mut store = Database::from(self.db.as_str()).open(Mode::Write)?;
         store.begin(Purpose::Write)?;
         store.insert(rows)?;
         store.commit()?;
@@ -71,4 +64,12 @@ impl Place {
             .transpose()?;
         Ok(target.map(|target| Client::new(target, Patience::default())))
     }
+}
+
+/// Waits for our own client on this thread.
+fn block_on<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work))
 }

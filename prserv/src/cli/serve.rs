@@ -26,9 +26,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:8585")]
     listen: Vec<String>,
 
-    /// The SQLite file, made when it is missing. BitBake's own files are used in place.
-    #[arg(long, value_name = "FILE", default_value = "prserv.sqlite3")]
-    db: PathBuf,
+    /// The SQLite file, made when it is missing; BitBake's own files are used in place. Or a
+    /// PostgreSQL database that several servers share, `postgres://USER@HOST/NAME`.
+    #[arg(long, value_name = "FILE|URL", default_value = "prserv.sqlite3")]
+    db: String,
 
     /// Give no values: tell the value that a tuple has, or would get.
     #[arg(long)]
@@ -99,7 +100,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     if arguments.daemon.is_some() {
         detach()?;
     }
-    let mut options = OpenOptions::new(&arguments.db).read_only(arguments.read_only);
+    let mut options = OpenOptions::new(arguments.db.as_str()).read_only(arguments.read_only);
     let upstream = arguments
         .upstream
         .as_deref()
@@ -115,7 +116,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (tell, stop) = watch::channel(false);
     let threads = start_threads(&server, &listeners, &stop)?;
-    let db = arguments.db.display();
+    let db = &options.db;
     for listener in &listeners {
         tracing::info!(address = %listener.local_addr()?, %db, "listening");
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use prserv::History;
 use prserv::client::{Client, Patience};
 use prserv::inc::{self, Lockdown};
-use prserv::store::{Filter, Row, Sqlite, Store};
+use prserv::store::{Database, Filter, Mode, Row};
 use prserv::sync;
 
 use super::place::Place;
@@ -52,9 +52,9 @@ pub(crate) struct Sync {
     #[arg(value_name = "HOST:PORT")]
     center: String,
 
-    /// The local SQLite file; it may be in use.
-    #[arg(long, value_name = "FILE", default_value = "prserv.sqlite3")]
-    db: PathBuf,
+    /// The local database, a SQLite file or a URL; it may be in use.
+    #[arg(long, value_name = "FILE|URL", default_value = "prserv.sqlite3")]
+    db: String,
 
     #[command(flatten)]
     proxy: proxy::Arguments,
@@ -111,9 +111,15 @@ pub(crate) fn migrate_localcount(arguments: &Import) -> anyhow::Result<Ending> {
 }
 
 /// Imports at the center what it lacks.
+pub(crate) fn sync(arguments: &Sync) -> anyhow::Result<Ending> {
+    let local = Database::from(arguments.db.as_str())
+        .open(Mode::Read)?
+        .rows(&Filter::default())?;
+    push(arguments, &local)
+}
+
 #[tokio::main(flavor = "current_thread")]
-pub(crate) async fn sync(arguments: &Sync) -> anyhow::Result<Ending> {
-    let local = Sqlite::open_read_only(&arguments.db)?.rows(&Filter::default())?;
+async fn push(arguments: &Sync, local: &[Row]) -> anyhow::Result<Ending> {
     let target = arguments.proxy.target(&arguments.center)?;
     let mut center = Client::new(target, Patience::default());
     let mut versions: Vec<&str> = local
@@ -129,7 +135,7 @@ pub(crate) async fn sync(arguments: &Sync) -> anyhow::Result<Ending> {
         })
         .collect();
     let central = center.export_all(&filters, History::Keep).await?.concat();
-    let steps = sync::plan(&local, &central);
+    let steps = sync::plan(local, &central);
     let mut out = std::io::stdout().lock();
     for Row { tuple, value } in &steps {
         writeln!(out, "{value} for {tuple}")?;

@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::ServiceError;
 use super::ask::Ask;
 use super::batch::Batch;
 use super::memory::Memory;
+use super::{OpenOptions, ServiceError};
 use crate::metrics::Metrics;
-use crate::store::{Others, Purpose, Row, Store, StoreError};
+use crate::store::{Mode, Others, Purpose, Row, Store, StoreError};
 use crate::value::Value;
 
 /// As many asks share one transaction at most.
@@ -33,22 +33,49 @@ pub(crate) enum Job {
 
 /// Owns the store.
 pub(crate) struct Clerk {
-    pub(crate) store: Box<dyn Store>,
-    pub(crate) memory: Arc<Memory>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) read_only: bool,
+    store: Box<dyn Store>,
+    memory: Arc<Memory>,
+    metrics: Arc<Metrics>,
+    read_only: bool,
+}
+
+/// Starts the thread, which opens the store; returns when it is open. The thread ends when the
+/// senders are gone, or on [`Job::Close`].
+pub(crate) fn start(
+    options: &OpenOptions,
+    memory: Arc<Memory>,
+    metrics: Arc<Metrics>,
+    jobs: mpsc::Receiver<Job>,
+) -> Result<(), StoreError> {
+    let (tell, opened) = std::sync::mpsc::sync_channel(1);
+    let (db, read_only) = (options.db.clone(), options.read_only);
+    let mode = if read_only { Mode::Read } else { Mode::Write };
+    let work = move || match db.open(mode) {
+        Ok(store) => {
+            let _ = tell.send(Ok(()));
+            Clerk {
+                store,
+                memory,
+                metrics,
+                read_only,
+            }
+            .work(jobs);
+        }
+        Err(error) => {
+            let _ = tell.send(Err(error));
+        }
+    };
+    thread::Builder::new()
+        .name("pr-clerk".into())
+        .spawn(work)
+        .map_err(|source| StoreError::Thread { source })?;
+    let ended = |_| StoreError::Thread {
+        source: io::ErrorKind::BrokenPipe.into(),
+    };
+    opened.recv().map_err(ended)?
 }
 
 impl Clerk {
-    /// Starts the thread. It ends when the senders are gone, or on [`Job::Close`].
-    pub(crate) fn start(self, jobs: mpsc::Receiver<Job>) -> Result<(), StoreError> {
-        thread::Builder::new()
-            .name("pr-clerk".into())
-            .spawn(move || self.work(jobs))
-            .map_err(|source: io::Error| StoreError::Thread { source })?;
-        Ok(())
-    }
-
     fn work(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut desk = Vec::with_capacity(BATCH_MAX);
         while jobs.blocking_recv_many(&mut desk, BATCH_MAX) > 0 {
@@ -69,7 +96,8 @@ impl Clerk {
         }
     }
 
-    /// Answers all, after one commit. When anything fails nobody has been given anything.
+    /// Answers all, after one commit. When that fails nobody has been given anything, and each
+    /// is tried alone: what the store refuses for one must not stop the others.
     fn answer(&mut self, asks: Vec<(Ask, Reply)>) {
         if asks.is_empty() {
             return;
@@ -84,11 +112,20 @@ impl Clerk {
                 self.metrics.note_failure();
                 self.store.rollback();
                 self.memory.clear();
-                let error = ServiceError::from(&error);
-                tracing::error!(%error, asks = asks.len(), "a batch failed");
-                for (_, reply) in asks {
-                    let _ = reply.send(Err(error.clone()));
-                }
+                self.answer_after(&error, asks);
+            }
+        }
+    }
+
+    fn answer_after(&mut self, error: &StoreError, asks: Vec<(Ask, Reply)>) {
+        let failure = ServiceError::from(error);
+        tracing::error!(error = %failure, asks = asks.len(), "a transaction failed");
+        let is_worth_trying = asks.len() > 1 && !error.is_lasting();
+        for (ask, reply) in asks {
+            if is_worth_trying {
+                self.answer(vec![(ask, reply)]);
+            } else {
+                let _ = reply.send(Err(failure.clone()));
             }
         }
     }

@@ -133,7 +133,7 @@ fn tuple(args: &Json) -> Result<Tuple, Fault> {
 /// A member as SQLite's TEXT affinity would store it.
 fn text(args: &Json, name: &'static str) -> Result<String, Fault> {
     match args.get(name).ok_or(Fault::Missing(name))? {
-        Json::String(text) => Ok(text.clone()),
+        Json::String(text) if !text.contains('\0') => Ok(text.clone()),
         Json::Number(number) if number.is_i64() => Ok(number.to_string()),
         Json::Bool(truth) => Ok(u8::from(*truth).to_string()),
         _ => Err(Fault::Type(name)),

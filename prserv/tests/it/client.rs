@@ -91,7 +91,7 @@ fn proxy(status: &'static str) -> (String, Arc<Mutex<Vec<String>>>) {
 #[tokio::test]
 async fn a_lost_connection_is_made_again_four_times_in_all() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let server = Server::start(dir.path().join("prserv.sqlite3"));
     let tuple = Tuple::new("v", "all", "c");
     let (address, count) = moody(server.address, 3);
     let mut patient = client(&address, &Proxies::none());
@@ -126,7 +126,7 @@ async fn a_server_that_says_nothing_is_given_up() {
 #[tokio::test]
 async fn an_outer_server_is_reached_through_a_proxy_that_wants_a_password() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let server = Server::start(dir.path().join("prserv.sqlite3"));
     let (url, heads) = proxy("200 Connection established");
     let address = format!("prs.invalid:{}", server.address.port());
     let mut client = client(&address, &Proxies::fixed(&url).unwrap());

@@ -11,7 +11,7 @@ const CLIENTS: usize = 8;
 const ROUNDS: u64 = 4;
 
 /// Asks for values of a few packages until the server is gone; returns what was answered.
-fn hammer(mut client: Client, mut seed: u64) -> Vec<[String; 3]> {
+pub(crate) fn hammer(mut client: Client, mut seed: u64) -> Vec<[String; 3]> {
     let mut answered = Vec::new();
     loop {
         seed = seed

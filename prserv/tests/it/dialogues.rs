@@ -240,7 +240,7 @@ const GREETINGS: &[Dialogue] = &[
 #[test]
 fn every_request_is_answered_to_the_byte() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let server = Server::start(dir.path().join("prserv.sqlite3"));
     for (name, said, heard) in REQUESTS {
         let said = format!("{HELLO}{}", said.replace("BB", BUSYBOX));
         let answer = server.say(said.as_bytes());
@@ -255,7 +255,7 @@ fn every_request_is_answered_to_the_byte() {
 #[test]
 fn every_fault_closes_the_connection_without_a_word_and_is_logged() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let server = Server::start(dir.path().join("prserv.sqlite3"));
     for (said, why) in FAULTS {
         let before = server.log().len();
         assert_eq!(
@@ -277,7 +277,7 @@ fn every_fault_closes_the_connection_without_a_word_and_is_logged() {
 #[test]
 fn greetings_are_read_as_bitbake_reads_them() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let server = Server::start(dir.path().join("prserv.sqlite3"));
     for (name, greeting, heard) in GREETINGS {
         let answer = server.say(format!("{greeting}{{\"ping\": {{}}}}\n").as_bytes());
         assert_eq!(String::from_utf8_lossy(&answer), *heard, "{name}");
@@ -287,7 +287,7 @@ fn greetings_are_read_as_bitbake_reads_them() {
 #[test]
 fn bytes_that_are_no_text_and_lines_without_end_close_the_connection() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let server = Server::start(dir.path().join("prserv.sqlite3"));
     let mut garbage = HELLO.as_bytes().to_vec();
     garbage.extend_from_slice(b"{\"ping\": \"\xff\"}\n");
     assert_eq!(server.say(&garbage), b"");
@@ -302,7 +302,7 @@ fn bytes_that_are_no_text_and_lines_without_end_close_the_connection() {
 #[test]
 fn a_long_export_comes_in_pieces_of_32767_characters() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let server = Server::start(dir.path().join("prserv.sqlite3"));
     let mut client = server.client();
     for number in 0..500 {
         client

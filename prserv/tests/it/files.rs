@@ -103,7 +103,7 @@ fn a_second_writer_and_a_missing_file_are_refused_with_a_status_of_their_own() {
 #[test]
 fn sigterm_ends_the_server_within_a_second_whatever_clients_do() {
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let mut server = Server::start(dir.path().join("prserv.sqlite3"));
     let mut idle: Vec<_> = (0..10).map(|_| server.client()).collect();
     idle[0].get("v", "a").unwrap();
     let start = Instant::now();

@@ -1,8 +1,8 @@
 //! A running server, its log, and a client that says exactly what it is told to.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -47,12 +47,12 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts a server on a file.
-    pub(crate) fn start(db: &Path) -> Self {
+    pub(crate) fn start(db: impl AsRef<OsStr>) -> Self {
         Self::start_with(db, &[])
     }
 
     /// Starts a server on a file, with more arguments.
-    pub(crate) fn start_with(db: &Path, arguments: &[&str]) -> Self {
+    pub(crate) fn start_with(db: impl AsRef<OsStr>, arguments: &[&str]) -> Self {
         let mut child = prserv()
             .args(["serve", "--listen", "127.0.0.1:0", "--db"])
             .arg(db)

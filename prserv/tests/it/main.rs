@@ -31,6 +31,9 @@ mod rest;
 mod websocket;
 
 #[cfg(test)]
+mod postgres;
+
+#[cfg(test)]
 mod files;
 
 #[cfg(test)]

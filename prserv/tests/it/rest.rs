@@ -42,7 +42,7 @@ fn asked(checksum: &str) -> String {
 #[test]
 fn values_are_asked_for_given_imported_and_listed() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let server = Server::start(dir.path().join("prserv.sqlite3"));
     let ask = |line: &str, body: &str| json_of(&request(&server, line, "", body));
     let query = "/api/v1/pr?version=v%201%2Bx&pkgarch=all&checksum=a";
     assert_eq!(
@@ -86,7 +86,7 @@ fn a_reader_writes_with_a_token() {
         "--token-file",
         tokens.to_str().unwrap(),
     ];
-    let server = Server::start_with(&dir.path().join("prserv.sqlite3"), &arguments);
+    let server = Server::start_with(dir.path().join("prserv.sqlite3"), &arguments);
     let ask = |token: &str| request(&server, "POST /api/v1/pr", token, &asked("a")).0;
     assert_eq!(ask(""), 403);
     assert_eq!(ask("three"), 403);
@@ -104,7 +104,7 @@ fn a_reader_writes_with_a_token() {
 #[test]
 fn the_description_holds_for_every_path_and_method() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let server = Server::start(dir.path().join("prserv.sqlite3"));
     let (status, description) = json_of(&request(&server, "GET /api/v1/openapi.json", "", ""));
     assert_eq!(status, 200);
     let bodies = [("post", asked("a")), ("put", row("a", "1").to_string())];
@@ -129,7 +129,7 @@ fn the_description_holds_for_every_path_and_method() {
 #[test]
 fn metrics_count_requests_and_batches() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let server = Server::start(dir.path().join("prserv.sqlite3"));
     let mut client = server.client();
     for checksum in ["a", "b", "b"] {
         client.get("v", checksum).unwrap();

@@ -27,7 +27,7 @@ fn done(dir: &Path, arguments: &[&str]) -> String {
 
 /// A database where `v` has a=0, b=1 … up to twelve checksums.
 fn filled(dir: &Path) -> Server {
-    let server = Server::start(&dir.join("prserv.sqlite3"));
+    let server = Server::start(dir.join("prserv.sqlite3"));
     let mut client = server.client();
     for number in 0..12 {
         client.get("v-1.0-r0", &format!("c{number}")).unwrap();
@@ -45,10 +45,10 @@ fn what_is_exported_and_imported_elsewhere_goes_on_with_the_same_next_value() {
     assert!(text.starts_with("PRAUTO$v-1.0-r0$all$c11 = \"11\"\nPRAUTO_v-1.0-r0_all = \"11\"\n"));
     assert!(text.ends_with("\nPRSERV_LOCKDOWN = \"1\"\n\n"));
     done(dir.path(), &["import", "--db", "other.sqlite3", "all.inc"]);
-    let other = Server::start(&dir.path().join("other.sqlite3"));
+    let other = Server::start(dir.path().join("other.sqlite3"));
     assert_eq!(other.client().get("v-1.0-r0", "c11").unwrap(), "11");
     assert_eq!(other.client().get("v-1.0-r0", "new").unwrap(), "12");
-    let third = Server::start(&dir.path().join("third.sqlite3"));
+    let third = Server::start(dir.path().join("third.sqlite3"));
     let address = third.address.to_string();
     done(dir.path(), &["import", "--server", &address, "all.inc"]);
     assert_eq!(third.client().get("v-1.0-r0", "new").unwrap(), "12");
@@ -114,7 +114,7 @@ fn localcounts_are_imported_with_their_greatest_value() {
 fn sync_pushes_a_local_database_and_lowers_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let _local = filled(dir.path());
-    let center = Server::start(&dir.path().join("center.sqlite3"));
+    let center = Server::start(dir.path().join("center.sqlite3"));
     center.client().get("v-1.0-r0", "stranger").unwrap();
     let address = center.address.to_string();
     assert_eq!(
@@ -141,7 +141,7 @@ fn sync_pushes_a_local_database_and_lowers_nothing() {
     assert_eq!(value("stranger"), "0");
     assert_eq!(value("c0"), "12", "0 belonged to the stranger");
     assert_eq!(value("c11"), "11");
-    let closed = Server::start_with(&dir.path().join("closed.sqlite3"), &["--lockdown"]);
+    let closed = Server::start_with(dir.path().join("closed.sqlite3"), &["--lockdown"]);
     let refused = run(dir.path(), &["sync", &closed.address.to_string()]);
     assert_eq!(refused.status, Some(1));
     assert!(
@@ -180,7 +180,7 @@ fn a_backup_of_a_running_server_is_whole() {
     let server = filled(dir.path());
     done(dir.path(), &["backup", "copy.sqlite3"]);
     assert_eq!(server.client().get("v-1.0-r0", "later").unwrap(), "12");
-    let copy = Server::start(&dir.path().join("copy.sqlite3"));
+    let copy = Server::start(dir.path().join("copy.sqlite3"));
     assert_eq!(copy.client().rows().len(), 13);
     assert_eq!(copy.client().get("v-1.0-r0", "other").unwrap(), "12");
 }

@@ -12,9 +12,9 @@ struct Family {
 
 fn family() -> Family {
     let dir = tempfile::tempdir().unwrap();
-    let parent = Server::start(&dir.path().join("parent.sqlite3"));
+    let parent = Server::start(dir.path().join("parent.sqlite3"));
     let address = parent.address.to_string();
-    let child = Server::start_with(&dir.path().join("child.sqlite3"), &["--upstream", &address]);
+    let child = Server::start_with(dir.path().join("child.sqlite3"), &["--upstream", &address]);
     Family { parent, child, dir }
 }
 

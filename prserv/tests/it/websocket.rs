@@ -30,7 +30,7 @@ fn ask(socket: &mut WebSocket<TcpStream>, request: &str) -> String {
 #[test]
 fn each_line_is_a_frame_and_long_replies_are_not_cut() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let server = Server::start(dir.path().join("prserv.sqlite3"));
     let mut client = server.client();
     for number in 0..600 {
         client
@@ -51,7 +51,7 @@ fn each_line_is_a_frame_and_long_replies_are_not_cut() {
 #[test]
 fn a_fault_and_a_stopping_server_close_the_socket() {
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let mut server = Server::start(dir.path().join("prserv.sqlite3"));
     let mut socket = connect(&server);
     socket.send(Message::text("nonsense")).unwrap();
     assert!(socket.read().is_err());

@@ -46,7 +46,7 @@ fn result(value: &str) -> String {
 #[test]
 fn values_are_integers_and_count_without_history() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let server = Server::start(dir.path().join("prserv.sqlite3"));
     let get = |checksum: &str| {
         let checksum = format!("<string>{checksum}</string>");
         call(&server, "getPR", &["<string>v</string>", "all", &checksum])
@@ -76,7 +76,7 @@ fn values_are_integers_and_count_without_history() {
 #[test]
 fn the_other_methods_answer_and_quit_does_not_exist() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let server = Server::start(dir.path().join("prserv.sqlite3"));
     server.client().get("v", "it's").unwrap();
     assert_eq!(call(&server, "ping", &[]), result("<boolean>1</boolean>"));
     let export = call(&server, "export", &[]);
@@ -116,7 +116,7 @@ fn the_other_methods_answer_and_quit_does_not_exist() {
 #[test]
 fn other_paths_and_other_methods_of_http_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&dir.path().join("prserv.sqlite3"));
+    let server = Server::start(dir.path().join("prserv.sqlite3"));
     assert!(post(&server, "/RPC2", "x").1.contains("ExpatError"));
     assert!(post(&server, "/other", "x").0.starts_with("HTTP/1.1 404"));
     let reply = server.say(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
