@@ -53,18 +53,33 @@ impl Volume {
         let current = self.entry(machine, &Entry::Current);
         let deleting = self.entry(machine, &Entry::Deleting);
         if view.has_link() {
-            self.pool
-                .rename(&current, &deleting)
-                .doing("take out of service", &current)?;
+            let renamed = self.pool.rename(&current, &deleting);
+            match renamed.doing("take out of service", &current) {
+                // With not a byte left for a new name, the old one can still go. A
+                // machine without a link goes with the next boot, at the latest.
+                Err(error) if error.is_full() => {
+                    self.pool
+                        .unlink(&current)
+                        .doing("take out of service", &current)?;
+                }
+                renamed => renamed?,
+            }
         } else if !view.deleting {
             // Without any link it may be half made or half gone; what is left of
             // it is ours to delete, an empty directory is not.
             if is_nothing(&view) {
                 return Err(Refusal::NoMachine(machine.clone()).into());
             }
-            self.pool
-                .link(Entry::Current.name(machine).as_ref(), &deleting)
-                .doing("make the link", &deleting)?;
+            let target = Entry::Current.name(machine);
+            let marked = self
+                .pool
+                .link(target.as_ref(), &deleting)
+                .doing("make the link", &deleting);
+            match marked {
+                // Out of service it is; the mark is worth less than the space.
+                Err(error) if error.is_full() => {}
+                marked => marked?,
+            }
         }
         self.commit()
     }
@@ -73,6 +88,7 @@ impl Volume {
     fn try_delete(&self, machine: &MachineName, force: bool) -> Result<Option<Deletion>> {
         let _lock = self.lock(machine)?;
         let mut view = self.look(machine)?;
+        view.deleting |= !view.has_link();
         if force {
             view.snapshots
                 .iter_mut()

@@ -165,7 +165,8 @@ impl Volume {
     }
 
     /// Deletes a snapshot. Waits for whoever still uses it; a caller who has a
-    /// [`Snapshot`] of it drops that first.
+    /// [`Snapshot`] of it drops that first. A power cut may bring it back until
+    /// the next commit; the clean-up after it knows what to do.
     ///
     /// # Errors
     /// When it is still in use after our patience is over.
@@ -183,7 +184,9 @@ impl Volume {
     /// # Errors
     /// When the machine is locked for too long.
     pub fn drop_image(&self, machine: &MachineName, toolchain: &ToolchainName) -> Result<Change> {
-        self.drop_entry(machine, &Entry::Image(toolchain.clone()))
+        let change = self.drop_entry(machine, &Entry::Image(toolchain.clone()))?;
+        self.commit()?;
+        Ok(change)
     }
 
     /// Deletes a subvolume that nobody uses. The machine's lock is free while we
@@ -223,8 +226,6 @@ impl Volume {
         if self.pool.info(path).doing("look at", path)?.is_none() {
             return Err(Refusal::NotSubvolume(path.to_owned()).into());
         }
-        let change = self.pool.delete(path).doing("delete", path)?;
-        self.commit()?;
-        Ok(Some(change))
+        self.pool.delete(path).doing("delete", path).map(Some)
     }
 }

@@ -11,6 +11,7 @@ mod cleaning;
 mod death;
 mod doctor;
 mod far;
+mod full;
 mod guests;
 mod revisions;
 mod store;
