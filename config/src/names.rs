@@ -173,6 +173,13 @@ name!(
     }
 );
 
+impl Tag {
+    /// The tag of the snapshot in which a machine is bootstrapped.
+    pub fn bootstrap() -> Self {
+        Self("bootstrap".to_owned())
+    }
+}
+
 impl FileName {
     /// The usual name of a root disk.
     pub fn disk() -> Self {

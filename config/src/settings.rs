@@ -91,6 +91,8 @@ pub struct Builds {
     pub total_limit: Duration,
     /// How often a build is started again when the host failed it.
     pub retries_max: u32,
+    /// The size of a source.
+    pub sources_bytes_max: u64,
     /// The size of all artifacts of a build together.
     pub artifacts_bytes_max: u64,
     /// The size of a log.
@@ -228,6 +230,7 @@ fn builds(reader: &mut Reader<'_>) -> Builds {
         start_limit: reader.seconds("builds.start_seconds_max", 240),
         total_limit: reader.seconds("builds.total_seconds_max", 5400),
         retries_max: small(reader.number("builds.retries_max", 2, 0..=100)),
+        sources_bytes_max: MIB * reader.number("builds.sources_mib_max", 2048, 1..=1 << 30),
         artifacts_bytes_max: MIB * reader.number("builds.artifacts_mib_max", 2048, 1..=1 << 30),
         log_bytes_max: MIB * reader.number("builds.log_mib_max", 64, 1..=1 << 20),
     }
