@@ -20,6 +20,10 @@ mod doctor;
 
 mod toolchain;
 
+mod builds;
+
+mod client;
+
 mod volume;
 
 use std::path::PathBuf;
@@ -51,6 +55,10 @@ pub(crate) struct Common {
     #[arg(long, global = true, value_name = "DIR", env = "BUILDHOST_TOOLCHAINS")]
     #[arg(default_value = "/build/tftp/toolchains")]
     pub(crate) toolchains: PathBuf,
+    /// The agent's socket
+    #[arg(long, global = true, value_name = "PATH", env = "BUILDHOST_SOCKET")]
+    #[arg(default_value = "/run/buildhost/agent.sock")]
+    pub(crate) socket: PathBuf,
     /// Print JSON, for other programs
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -87,6 +95,8 @@ enum Command {
     /// Add, list and delete toolchains
     #[command(subcommand)]
     Toolchain(toolchain::Verb),
+    #[command(flatten)]
+    Builds(builds::Verb),
 }
 
 /// Does what the command line asks for.
@@ -126,6 +136,7 @@ fn act(command: &Command, common: &Common, voice: &Voice) -> Result<(), Failure>
         Command::Far(verb) => far::run(verb, common, voice),
         Command::Doctor(verb) => doctor::run(verb, common, voice),
         Command::Toolchain(verb) => toolchain::run(verb, common, voice),
+        Command::Builds(verb) => builds::run(verb, common, voice),
     }
 }
 

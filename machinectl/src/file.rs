@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use config::task::Digest;
 use sha2::{Digest as _, Sha256};
@@ -11,18 +11,45 @@ use tempfile::NamedTempFile;
 /// Puts a file in place, whole and on the disk: after a crash there is the old
 /// one or the new one. It may be read by all, as if it had been written plainly.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut file = NamedTempFile::new_in(directory)?;
+    let mut file = NamedTempFile::new_in(directory_of(path))?;
     file.write_all(content)?;
+    publish(file, path)
+}
+
+/// Gives a file that was written beside it its place, as [`replace`] does.
+pub fn publish(file: NamedTempFile, path: &Path) -> io::Result<()> {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     file.as_file().set_permissions(mode)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     // The rename itself lives in the directory.
-    File::open(directory)?.sync_all()
+    File::open(directory_of(path))?.sync_all()
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// The entries of a directory, in the order of their names.
+pub fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = directory
+        .read_dir()?
+        .map(|entry| entry.map(|entry| entry.path()));
+    let mut paths = entries.collect::<io::Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Makes an empty directory, with its parents; what was there before is gone.
+pub fn fresh_directory(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::create_dir_all(path)
 }
 
 /// The SHA-256 hash of everything that is read.

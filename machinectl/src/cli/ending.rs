@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use store::{Refusal, StoreError};
 
+use super::client::ClientError;
+
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -18,7 +20,6 @@ pub(crate) enum Ending {
     /// What was asked for cannot be had as things are; the message says why.
     Refused = 3,
     /// The agent does not answer.
-    #[expect(dead_code, reason = "for the verbs that talk to the agent")]
     NoAgent = 4,
     /// There is no such machine, revision, image, snapshot or toolchain.
     NotFound = 10,
@@ -125,6 +126,22 @@ impl From<StoreError> for Failure {
             _ if error.is_full() => Ending::Full,
             StoreError::Refused(refusal) => of(refusal),
             StoreError::Io { .. } | StoreError::Command(_) => Ending::Failed,
+        };
+        Self::new(ending, error)
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let ending = match &error {
+            ClientError::NoAgent { .. } => Ending::NoAgent,
+            ClientError::Refused { status: 404, .. } => Ending::NotFound,
+            ClientError::Refused {
+                status: 400..500, ..
+            } => Ending::Refused,
+            ClientError::Refused { .. } | ClientError::Answer(_) | ClientError::File { .. } => {
+                Ending::Failed
+            }
         };
         Self::new(ending, error)
     }

@@ -1,0 +1,329 @@
+//! The verbs about builds. They ask the agent; the store is not touched here.
+
+mod fetch;
+
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Subcommand;
+use config::builds::{Build, Request, State};
+use config::task::{Outcome, Source};
+use config::{BuildId, FileName, MachineName, ToolchainName};
+
+use super::client::{Client, ClientError};
+use super::{Common, Ending, Failure, Table, Voice};
+
+/// How often a build that is followed is looked at.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Build sources on a machine; prints the number of the build
+    ///
+    /// The sources are handed to the agent, so they may change or go afterwards.
+    Build {
+        /// The machine
+        machine: MachineName,
+        /// Source files; the build sees each under the last part of its path
+        #[arg(required = true, value_name = "SOURCE")]
+        sources: Vec<PathBuf>,
+        /// The toolchain; the agent's default when it is left out
+        #[arg(long, value_name = "NAME")]
+        toolchain: Option<ToolchainName>,
+        /// Show the log until the build is over, and fail if it did
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Show the newest builds, or one build
+    Builds {
+        /// One build, with all that is known of it
+        build: Option<BuildId>,
+        /// How many to show
+        #[arg(short = 'n', long, default_value_t = 20, value_name = "COUNT")]
+        count: u32,
+    },
+    /// Show the log of a build
+    Log {
+        /// The build
+        build: BuildId,
+        /// Go on until the build is over, and fail if it did
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Show what a build gave out, or fetch it
+    Artifacts {
+        /// The build
+        build: BuildId,
+        /// Fetch everything into this directory
+        #[arg(short, long, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
+    /// Cancel a build
+    Cancel {
+        /// The build
+        build: BuildId,
+    },
+}
+
+pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {
+    let client = Client::new(&common.socket)?;
+    match verb {
+        Verb::Build {
+            machine,
+            sources,
+            toolchain,
+            follow: wait,
+        } => {
+            let sources = sources
+                .iter()
+                .map(|path| hand_in(&client, path))
+                .collect::<Result<_, _>>()?;
+            let request = Request {
+                machine: machine.clone(),
+                toolchain: toolchain.clone(),
+                sources,
+            };
+            let build: Build = client.post("builds", &request)?;
+            if *wait {
+                voice.say(format!("build {} is submitted", build.id));
+                return follow(&client, build.id, voice);
+            }
+            voice.say(format!(
+                "build {0} is submitted; `machinectl log -f {0}` shows it",
+                build.id
+            ));
+            voice.print(&format!("{}\n", build.id))
+        }
+        Verb::Builds {
+            build: Some(id), ..
+        } => show(&get(&client, *id)?, voice),
+        Verb::Builds { build: None, count } => list(
+            &client.get::<Vec<Build>>(&format!("builds?count={count}"))?,
+            voice,
+        ),
+        Verb::Log {
+            build,
+            follow: true,
+        } => follow(&client, *build, voice),
+        Verb::Log {
+            build,
+            follow: false,
+        } => {
+            client.copy(&format!("builds/{build}/log"), &mut io::stdout())?;
+            Ok(())
+        }
+        Verb::Artifacts {
+            build,
+            output: None,
+        } => artifacts(&get(&client, *build)?, voice),
+        Verb::Artifacts {
+            build,
+            output: Some(directory),
+        } => fetch::all(&client, &get(&client, *build)?, directory, voice),
+        Verb::Cancel { build } => {
+            let after: Build = client.post(&format!("builds/{build}/cancel"), &())?;
+            voice.say(match after.state {
+                State::Finished => format!("build {build} is cancelled"),
+                _ => format!("build {build} is being cancelled"),
+            });
+            Ok(())
+        }
+    }
+}
+
+fn get(client: &Client, id: BuildId) -> Result<Build, ClientError> {
+    client.get(&format!("builds/{id}"))
+}
+
+/// Hands a source to the agent, which keeps it under its hash.
+fn hand_in(client: &Client, path: &Path) -> Result<Source, Failure> {
+    let fault = |source| ClientError::File {
+        path: path.to_owned(),
+        source,
+    };
+    let last = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    let name: FileName = last.parse().map_err(|error| {
+        Failure::new(
+            Ending::Usage,
+            format!("{} cannot be a source: {error}", path.display()),
+        )
+    })?;
+    let mut file = File::open(path).map_err(fault)?;
+    if !file.metadata().map_err(fault)?.is_file() {
+        let words = format!(
+            "{} is not a file; pack a directory with tar first",
+            path.display()
+        );
+        return Err(Failure::new(Ending::Usage, words));
+    }
+    let sha256 = store::file::digest(&file).map_err(fault)?;
+    file.rewind().map_err(fault)?;
+    client.put_file(&format!("sources/{sha256}"), file)?;
+    Ok(Source { name, sha256 })
+}
+
+/// Shows the log as it comes and, beside it, what the build waits for.
+fn follow(client: &Client, id: BuildId, voice: &Voice) -> Result<(), Failure> {
+    let mut said = String::new();
+    let mut offset = 0;
+    loop {
+        // Asked first, so that what is written before the end is not missed.
+        let build = get(client, id)?;
+        if build.state != State::Finished && !build.message.is_empty() && build.message != said {
+            voice.say(format!("build {id} waits: {}", build.message));
+            said.clone_from(&build.message);
+        }
+        offset += client.copy(
+            &format!("builds/{id}/log?offset={offset}"),
+            &mut io::stdout(),
+        )?;
+        let _ = io::stdout().flush();
+        if let Some(outcome) = build.outcome {
+            return conclude(&build, outcome, voice);
+        }
+        std::thread::sleep(FOLLOW_PAUSE);
+    }
+}
+
+/// Says how a build ended, and fails when it did.
+fn conclude(build: &Build, outcome: Outcome, voice: &Voice) -> Result<(), Failure> {
+    for built in &build.packages {
+        let package = &built.package;
+        voice.say(format!(
+            "build {}: {} {} {} for {}, in {}",
+            build.id,
+            package.name,
+            package.version,
+            built.revision,
+            package.architecture,
+            package.file
+        ));
+    }
+    let words = match build.message.as_str() {
+        "" => format!("build {} ended with {outcome}", build.id),
+        message => format!("build {} ended with {outcome}: {message}", build.id),
+    };
+    if outcome.is_good() {
+        voice.say(words);
+        return Ok(());
+    }
+    Err(Failure::new(Ending::Failed, words))
+}
+
+fn list(builds: &[Build], voice: &Voice) -> Result<(), Failure> {
+    if voice.json() {
+        return voice.print_json(&serde_json::json!(builds));
+    }
+    let mut table = Table::new(&[
+        "BUILD",
+        "MACHINE",
+        "REV",
+        "TOOLCHAIN",
+        "STATE",
+        "SUBMITTED",
+        "SECONDS",
+        "RESULT",
+    ]);
+    for build in builds {
+        let packages = build.packages.iter().map(|built| {
+            format!(
+                "{}-{}-{}",
+                built.package.name, built.package.version, built.revision
+            )
+        });
+        let packages: Vec<_> = packages.collect();
+        table.add([
+            build.id.to_string(),
+            build.machine.to_string(),
+            build
+                .revision
+                .map(|revision| revision.to_string())
+                .unwrap_or_default(),
+            build.toolchain.to_string(),
+            word(build),
+            build.submitted.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            seconds(build),
+            if packages.is_empty() {
+                build.message.clone()
+            } else {
+                packages.join(" ")
+            },
+        ]);
+    }
+    voice.print_table(&table)
+}
+
+/// The outcome when there is one, else the state.
+fn word(build: &Build) -> String {
+    build
+        .outcome
+        .map_or_else(|| build.state.to_string(), |outcome| outcome.to_string())
+}
+
+fn seconds(build: &Build) -> String {
+    let times = build.started.zip(build.finished);
+    times
+        .map(|(from, to)| format!("{:.1}", to.duration_since(from).as_secs_f64()))
+        .unwrap_or_default()
+}
+
+fn show(build: &Build, voice: &Voice) -> Result<(), Failure> {
+    if voice.json() {
+        return voice.print_json(&serde_json::json!(build));
+    }
+    let time =
+        |time: Option<jiff::Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
+    let sources = build
+        .sources
+        .iter()
+        .map(|source| format!("{} ({})", source.name, source.sha256));
+    let packages = build.packages.iter().map(|built| {
+        let package = &built.package;
+        format!(
+            "{} {} {} {} ({})",
+            package.name, package.version, built.revision, package.architecture, package.file
+        )
+    });
+    let lines = [
+        ("build", build.id.to_string()),
+        ("state", word(build)),
+        ("message", build.message.clone()),
+        ("machine", build.machine.to_string()),
+        (
+            "revision",
+            build.revision.map(|r| r.to_string()).unwrap_or_default(),
+        ),
+        ("toolchain", build.toolchain.to_string()),
+        ("sources", sources.collect::<Vec<_>>().join("\n")),
+        ("submitted", build.submitted.to_string()),
+        ("started", time(build.started)),
+        ("finished", time(build.finished)),
+        ("attempts", build.attempts.to_string()),
+        ("packages", packages.collect::<Vec<_>>().join("\n")),
+    ];
+    let line = |(name, value): &(&str, String)| {
+        format!("{name:>10}  {}\n", value.replace('\n', "\n            "))
+    };
+    let told = lines.iter().filter(|(_, value)| !value.is_empty());
+    voice.print(&told.map(line).collect::<String>())
+}
+
+fn artifacts(build: &Build, voice: &Voice) -> Result<(), Failure> {
+    if voice.json() {
+        return voice.print_json(&serde_json::json!(build.artifacts));
+    }
+    let mut table = Table::new(&["FILE", "BYTES", "SHA256"]);
+    for artifact in &build.artifacts {
+        table.add([
+            artifact.name.to_string(),
+            artifact.bytes.to_string(),
+            artifact.sha256.to_string(),
+        ]);
+    }
+    voice.print_table(&table)
+}

@@ -1,0 +1,68 @@
+//! Fetches what a build gave out. Each file is checked before it gets its name.
+
+use std::io::{self, Seek};
+use std::path::Path;
+
+use config::builds::{Artifact, Build};
+use tempfile::NamedTempFile;
+
+use super::super::client::{Client, ClientError};
+use super::super::{Ending, Failure, Voice};
+
+/// Fetches all files of a build into a directory, which is made if need be.
+pub(super) fn all(
+    client: &Client,
+    build: &Build,
+    directory: &Path,
+    voice: &Voice,
+) -> Result<(), Failure> {
+    if build.outcome.is_none() {
+        let words = format!(
+            "build {} has not finished yet; `machinectl log -f {0}` waits for it",
+            build.id
+        );
+        return Err(Failure::new(Ending::Refused, words));
+    }
+    std::fs::create_dir_all(directory).map_err(|error| fault(directory, error))?;
+    for artifact in &build.artifacts {
+        one(client, build, artifact, directory)?;
+        voice.say(format!(
+            "{} ({} bytes)",
+            directory.join(&artifact.name).display(),
+            artifact.bytes
+        ));
+    }
+    Ok(())
+}
+
+fn one(
+    client: &Client,
+    build: &Build,
+    artifact: &Artifact,
+    directory: &Path,
+) -> Result<(), Failure> {
+    let target = directory.join(&artifact.name);
+    let at = |error| fault(&target, error);
+    let mut file = NamedTempFile::new_in(directory).map_err(at)?;
+    client.copy(
+        &format!("builds/{}/artifacts/{}", build.id, artifact.name),
+        file.as_file_mut(),
+    )?;
+    file.rewind().map_err(at)?;
+    let found = store::file::digest(file.as_file()).map_err(at)?;
+    if found != artifact.sha256 {
+        let words = format!(
+            "{} came with the hash {found}, not {}; it was not kept",
+            artifact.name, artifact.sha256
+        );
+        return Err(Failure::new(Ending::Failed, words));
+    }
+    Ok(store::file::publish(file, &target).map_err(at)?)
+}
+
+fn fault(path: &Path, source: io::Error) -> ClientError {
+    ClientError::File {
+        path: path.to_owned(),
+        source,
+    }
+}
