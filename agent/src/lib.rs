@@ -1,7 +1,53 @@
 //! The host agent: bootstraps machines and runs builds in throw-away guests.
+//!
+//! [`daemon`] starts everything; [`reconcile`] is its one loop, which begins
+//! [`bootstrap`]s and [`builds`]; both run their guests through [`session`].
+
+pub mod daemon;
+
+pub mod host;
+
+pub mod reconcile;
+
+pub mod watch;
+
+pub mod bootstrap;
+
+pub mod builds;
+
+pub mod session;
+
+pub mod record;
+
+pub mod guest;
 
 pub mod network;
 
 pub mod tftp;
 
-pub mod guest;
+pub mod records;
+
+pub mod api;
+
+/// Runs `work` where waiting for a disk holds nobody up.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends: nobody will ask for the answer.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+/// An error with everything that caused it, in one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

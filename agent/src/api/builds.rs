@@ -1,0 +1,171 @@
+//! Requests about builds.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::Json;
+use config::builds::{Build, Cancel, Request, cancel as verdict};
+use config::task::Outcome;
+use config::{BuildId, ToolchainName};
+use jiff::Timestamp;
+use serde::Deserialize;
+use tracing::info;
+
+use super::problem::Refused;
+use crate::blocking;
+use crate::host::Host;
+use crate::reconcile::give_up;
+
+/// How many builds one answer holds.
+const COUNT_MAX: u32 = 1000;
+/// How many sources a build may have.
+const SOURCES_MAX: usize = 1000;
+
+/// Which builds to list.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    before: Option<BuildId>,
+    count: Option<u32>,
+}
+
+pub(super) async fn list(
+    State(host): State<Arc<Host>>,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Vec<Build>>, Refused> {
+    let Query(page) = page?;
+    let count = page.count.unwrap_or(COUNT_MAX).min(COUNT_MAX);
+    Ok(Json(host.records.newest(page.before, count).await?))
+}
+
+pub(super) async fn show(
+    State(host): State<Arc<Host>>,
+    id: Result<Path<BuildId>, PathRejection>,
+) -> Result<Json<Build>, Refused> {
+    let Path(id) = id?;
+    Ok(Json(find(&host, id).await?))
+}
+
+/// The record of a build, or the refusal that there is none.
+pub(super) async fn find(host: &Host, id: BuildId) -> Result<Build, Refused> {
+    host.records
+        .get(id)
+        .await?
+        .ok_or_else(|| Refused::no_build(id))
+}
+
+pub(super) async fn submit(
+    State(host): State<Arc<Host>>,
+    request: Result<Json<Request>, JsonRejection>,
+) -> Result<(StatusCode, Json<Build>), Refused> {
+    let Json(request) = request?;
+    if host.stopping.is_cancelled() {
+        return Err(Refused::unavailable(
+            "the agent stops; ask again when it runs",
+        ));
+    }
+    check_sources(&host, &request)?;
+    let toolchain = toolchain(&host, &request)?;
+    check_machine(&host, &request, &toolchain).await?;
+    let build = host
+        .records
+        .submit(request, toolchain, Timestamp::now())
+        .await?;
+    info!(build = %build.id, machine = %build.machine, toolchain = %build.toolchain, "build submitted");
+    host.wake.notify_one();
+    Ok((StatusCode::CREATED, Json(build)))
+}
+
+fn check_sources(host: &Host, request: &Request) -> Result<(), Refused> {
+    let names: BTreeSet<_> = request
+        .sources
+        .iter()
+        .map(|source| source.name.as_str())
+        .collect();
+    if request.sources.is_empty() {
+        return Err(Refused::bad("a build needs at least one source"));
+    }
+    if names.len() < request.sources.len() {
+        return Err(Refused::bad(
+            "two sources have the same name; a build sees them side by side",
+        ));
+    }
+    if names.len() > SOURCES_MAX {
+        return Err(Refused::bad(format!(
+            "a build has at most {SOURCES_MAX} sources"
+        )));
+    }
+    let directory = host.sources_directory();
+    match request
+        .sources
+        .iter()
+        .find(|source| !directory.join(source.sha256.as_str()).exists())
+    {
+        Some(source) => Err(Refused::conflict(format!(
+            "the content of source {} is not here; put it to /api/v1/sources/{} first",
+            source.name, source.sha256
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn toolchain(host: &Host, request: &Request) -> Result<ToolchainName, Refused> {
+    let default = || host.settings.builds.toolchain.parse::<ToolchainName>();
+    let name = request.toolchain.clone().map_or_else(default, Ok);
+    let name = name.map_err(|error| Refused::fault(&error))?;
+    if host.toolchains.list()?.contains(&name) {
+        return Ok(name);
+    }
+    Err(Refused::missing(format!(
+        "there is no toolchain {name}; `machinectl toolchain list` shows what there is"
+    )))
+}
+
+async fn check_machine(
+    host: &Arc<Host>,
+    request: &Request,
+    toolchain: &ToolchainName,
+) -> Result<(), Refused> {
+    let (host, machine) = (Arc::clone(host), request.machine.clone());
+    let there = blocking(move || {
+        host.volumes
+            .iter()
+            .any(|volume| volume.look(&machine).is_ok_and(|view| view.is_live()))
+    });
+    if there.await {
+        return Ok(());
+    }
+    Err(Refused::missing(format!(
+        "there is no machine {} to build with toolchain {toolchain}; `machinectl list` shows what there is",
+        request.machine
+    )))
+}
+
+pub(super) async fn cancel(
+    State(host): State<Arc<Host>>,
+    id: Result<Path<BuildId>, PathRejection>,
+) -> Result<(StatusCode, Json<Build>), Refused> {
+    let Path(id) = id?;
+    let _queue = host.queue.lock().await;
+    let mut build = find(&host, id).await?;
+    let running = host.with_jobs(|jobs| jobs.builds.get(&id).map(|(_, cancel)| cancel.clone()));
+    match (verdict(build.state), running) {
+        (Cancel::TooLate, _) => Err(Refused::conflict(match build.outcome {
+            Some(outcome) => format!("build {id} has already finished: {outcome}"),
+            None => format!("build {id} has its result already, which is being stored"),
+        })),
+        (Cancel::Drop | Cancel::Interrupt, Some(running)) => {
+            running.cancel();
+            Ok((StatusCode::ACCEPTED, Json(build)))
+        }
+        (Cancel::Drop | Cancel::Interrupt, None) => {
+            give_up(&mut build, Outcome::Abort, "it was cancelled".to_owned());
+            host.records.save(&build).await?;
+            host.wake.notify_one();
+            Ok((StatusCode::OK, Json(build)))
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Makes bootstrapped images: boots a clone of a machine's current revision, lets
+//! it install a toolchain, and puts the clone in place of the old image.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use config::Tag;
+use config::machine::{Machine, MachineError};
+use config::task::{self, Provenance, TaskError, TaskResult};
+use store::toolchains::Toolchain;
+use store::{Origin, Snapshot, StoreError, Volume};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::blocking;
+use crate::host::Host;
+use crate::reconcile::Pair;
+use crate::record;
+use crate::session::{self, Ended, Happening, Session, SessionError};
+use crate::tftp;
+
+/// The size of a manifest that a guest may put.
+pub const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;
+/// How many files a guest may put in a bootstrap: more than it needs, so that it
+/// may try again.
+const FILES_MAX: usize = 16;
+
+/// Why an image could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// The machine's directory, or the toolchain.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The machine or the toolchain is another one than was wanted.
+    #[error("it has changed since the bootstrap was planned")]
+    Changed,
+    /// A file of ours.
+    #[error("cannot read or write a file of the bootstrap: {0}")]
+    File(#[from] std::io::Error),
+    /// The machine's manifest.
+    #[error("its manifest cannot be used: {0}")]
+    Machine(#[from] MachineError),
+    /// The guest could not be brought up.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The guest ended too early.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// What the guest put is no result.
+    #[error("the guest's bootstrap.manifest cannot be used: {0}")]
+    Result(#[from] TaskError),
+    /// The toolchain's own `bootstrap` failed.
+    #[error("the toolchain's bootstrap ended with {status}: {message}")]
+    Toolset {
+        /// What it ended with.
+        status: task::Outcome,
+        /// Why.
+        message: String,
+    },
+    /// We fell over.
+    #[error("the agent itself failed; its log says where")]
+    Panicked,
+    /// The guest did not write its disk out.
+    #[error("the guest did not shut itself down, so its disk cannot be trusted")]
+    Unclean,
+}
+
+/// Makes the image of `pair` from `wanted`.
+pub async fn run(
+    host: &Host,
+    volume: &Volume,
+    pair: &Pair,
+    wanted: Provenance,
+    cancel: &CancellationToken,
+) -> Result<(), BootstrapError> {
+    let snapshot = take(volume, pair, &wanted).await?;
+    let done = install(host, Arc::clone(&snapshot), pair, &wanted, cancel).await;
+    let (volume, pair) = (volume.clone(), pair.clone());
+    blocking(move || {
+        let snapshot = Arc::into_inner(snapshot);
+        match (done, snapshot) {
+            (Ok(()), Some(snapshot)) => Ok(volume.publish_image(snapshot, &wanted)?),
+            (done, snapshot) => {
+                drop(snapshot);
+                volume.drop_snapshot(&pair.machine, &pair.toolchain, &Tag::bootstrap())?;
+                done
+            }
+        }
+    })
+    .await
+}
+
+async fn take(
+    volume: &Volume,
+    pair: &Pair,
+    wanted: &Provenance,
+) -> Result<Arc<Snapshot>, BootstrapError> {
+    let (volume, pair, uuid) = (volume.clone(), pair.clone(), wanted.revision_uuid.clone());
+    blocking(move || {
+        volume.drop_snapshot(&pair.machine, &pair.toolchain, &Tag::bootstrap())?;
+        let snapshot = volume.snapshot(
+            &pair.machine,
+            &Origin::Current,
+            &pair.toolchain,
+            &Tag::bootstrap(),
+        )?;
+        if snapshot
+            .taken()
+            .is_some_and(|taken| taken.uuid.to_string() == uuid)
+        {
+            return Ok(Arc::new(snapshot));
+        }
+        drop(snapshot);
+        volume.drop_snapshot(&pair.machine, &pair.toolchain, &Tag::bootstrap())?;
+        Err(BootstrapError::Changed)
+    })
+    .await
+}
+
+/// Boots the snapshot and waits until the toolchain is installed in it and it has
+/// shut itself down.
+async fn install(
+    host: &Host,
+    snapshot: Arc<Snapshot>,
+    pair: &Pair,
+    wanted: &Provenance,
+    cancel: &CancellationToken,
+) -> Result<(), BootstrapError> {
+    let toolchain = host.toolchains.load(&pair.toolchain)?;
+    if toolchain.id != wanted.toolchain_id {
+        return Err(BootstrapError::Changed);
+    }
+    let machine = Machine::parse(&std::fs::read_to_string(
+        snapshot.path().join(config::machine::FILE),
+    )?)?;
+    let files = host
+        .bootstraps_directory()
+        .join(format!("{}-{}", pair.machine, pair.toolchain));
+    store::file::fresh_directory(&files)?;
+    let plan = session::Plan {
+        tag: host.next_bootstrap(),
+        snapshot,
+        machine,
+        map: map(&toolchain, &files, host.settings.builds.log_bytes_max),
+        durable: true,
+        record: record::Files {
+            console: files.join("console"),
+            log: files.join("log.live"),
+            bytes_max: host.settings.builds.log_bytes_max,
+        },
+    };
+    let limits = session::Limits {
+        start: host.settings.bootstrap.start_limit,
+        total: host.settings.bootstrap.total_limit,
+        last_put: task::BOOTSTRAP,
+    };
+    let mut session = Session::start(host, plan).await?;
+    if let Err(ended) = wait(&mut session, &limits, cancel).await {
+        session.kill().await;
+        return Err(ended.into());
+    }
+    let clean = session.shut_down().await;
+    let result = TaskResult::parse(&std::fs::read_to_string(files.join(task::BOOTSTRAP))?)?;
+    match (result.status.is_good(), clean) {
+        (false, _) => Err(BootstrapError::Toolset {
+            status: result.status,
+            message: result.message,
+        }),
+        (true, false) => Err(BootstrapError::Unclean),
+        (true, true) => Ok(()),
+    }
+}
+
+async fn wait(
+    session: &mut Session,
+    limits: &session::Limits<'_>,
+    cancel: &CancellationToken,
+) -> Result<(), Ended> {
+    loop {
+        match session.next(limits, cancel).await? {
+            Happening::FirstContact => info!("the guest has asked for its toolchain"),
+            Happening::Done => return Ok(()),
+        }
+    }
+}
+
+/// A guest that is bootstrapped fetches the toolchain's files by their names.
+fn map(toolchain: &Toolchain, files: &Path, log_bytes_max: u64) -> tftp::Map {
+    let mut map = tftp::Map::new(log_bytes_max + MANIFEST_BYTES_MAX, FILES_MAX);
+    for (name, file) in &toolchain.files {
+        map.offer(name.as_str(), Arc::clone(file));
+    }
+    map.accept(task::LOG, files.join(task::LOG), log_bytes_max);
+    map.accept(
+        task::BOOTSTRAP,
+        files.join(task::BOOTSTRAP),
+        MANIFEST_BYTES_MAX,
+    );
+    map
+}

@@ -1,0 +1,247 @@
+//! Runs builds: a throw-away snapshot of a bootstrapped image for each, the task,
+//! the result, the revisions of the packages, the record.
+
+mod collect;
+mod conclude;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use config::Revision;
+use config::builds::{Build, State};
+use config::machine::{Machine, MachineError};
+use config::task::{self, Task};
+use futures_util::FutureExt;
+use jiff::Timestamp;
+use store::{Origin, Snapshot, StoreError, Volume};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::blocking;
+use crate::bootstrap::MANIFEST_BYTES_MAX;
+use crate::host::Host;
+use crate::record;
+use crate::records::RecordsError;
+use crate::session::{self, Ended, Happening, Session, SessionError};
+use crate::tftp;
+
+pub use collect::{CollectError, Collected};
+pub use conclude::{Rules, Verdict, conclude};
+
+/// The file with a build's live log; [`task::LOG`] takes its place at the end.
+pub const LIVE_LOG: &str = "log.live";
+/// The directory with what a build gave out.
+pub const ARTIFACTS: &str = "artifacts";
+/// How many files a guest may put in a build.
+const FILES_MAX: usize = 10_000;
+
+/// Why an attempt at a build came to no result.
+#[derive(Debug, thiserror::Error)]
+pub enum AttemptError {
+    /// The machine's directory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file of ours.
+    #[error("cannot read or write a file of the build: {0}")]
+    File(#[from] std::io::Error),
+    /// The machine's manifest.
+    #[error("the machine's manifest cannot be used: {0}")]
+    Machine(#[from] MachineError),
+    /// The record.
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+    /// The guest could not be brought up.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The guest ended too early.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// We fell over.
+    #[error("the agent itself failed; its log says where")]
+    Panicked,
+    /// The result cannot be used.
+    #[error(transparent)]
+    Collect(#[from] CollectError),
+}
+
+/// Runs one attempt at a build and records what came of it.
+pub async fn run(host: &Host, volume: &Volume, mut build: Build, cancel: &CancellationToken) {
+    build.attempts += 1;
+    let attempt = AssertUnwindSafe(attempt(host, volume, &mut build, cancel))
+        .catch_unwind()
+        .await;
+    let attempt = attempt.unwrap_or(Err(AttemptError::Panicked));
+    if let Err(error) = drop_snapshot(volume, &build).await {
+        warn!(build = %build.id, %error, "cannot delete the snapshot of a build");
+    }
+    settle(host, build, attempt).await;
+}
+
+/// Takes up the builds that an agent before us left without an outcome: those
+/// whose result is there are finished, the others go back into the queue.
+pub async fn recover(host: &Host) -> Result<(), RecordsError> {
+    for build in host.records.unfinished().await? {
+        if build.state == State::Queued {
+            continue;
+        }
+        info!(build = %build.id, state = %build.state, "taking up a build that an earlier agent left");
+        let attempt = if host.build_directory(build.id).join(task::RESULT).exists() {
+            collect::collect(host, build.id)
+                .await
+                .map_err(AttemptError::from)
+        } else {
+            Err(AttemptError::Ended(Ended::Left))
+        };
+        settle(host, build, attempt).await;
+    }
+    Ok(())
+}
+
+/// Records what came of an attempt.
+async fn settle(host: &Host, build: Build, attempt: Result<Collected, AttemptError>) {
+    let rules = Rules {
+        retries_max: host.settings.builds.retries_max,
+        stopping: host.stopping.is_cancelled(),
+    };
+    let build = conclude(build, Verdict::from(attempt), &rules, Timestamp::now());
+    match host.records.save(&build).await {
+        Ok(()) => match build.outcome {
+            Some(outcome) => {
+                info!(build = %build.id, %outcome, message = build.message, "build finished");
+            }
+            None => {
+                info!(build = %build.id, message = build.message, "build goes back into the queue");
+            }
+        },
+        Err(error) => error!(build = %build.id, %error, "cannot record what came of a build"),
+    }
+}
+
+async fn attempt(
+    host: &Host,
+    volume: &Volume,
+    build: &mut Build,
+    cancel: &CancellationToken,
+) -> Result<Collected, AttemptError> {
+    let directory = host.build_directory(build.id);
+    store::file::fresh_directory(&directory)?;
+    store::file::fresh_directory(&directory.join(ARTIFACTS))?;
+    build.state = State::Starting;
+    build.started = Some(Timestamp::now());
+    host.records.save(build).await?;
+    let snapshot = take_snapshot(volume, build).await?;
+    build.revision = origin(volume, &snapshot)?;
+    let text = std::fs::read_to_string(snapshot.path().join(config::machine::FILE))?;
+    let plan = session::Plan {
+        tag: build.id.to_string(),
+        snapshot,
+        machine: Machine::parse(&text)?,
+        map: map(host, build)?,
+        durable: false,
+        record: record::Files {
+            console: directory.join("console"),
+            log: directory.join(LIVE_LOG),
+            bytes_max: host.settings.builds.log_bytes_max,
+        },
+    };
+    let mut session = Session::start(host, plan).await?;
+    match wait(host, build, &mut session, cancel).await {
+        Ok(()) => {
+            session.shut_down().await;
+            Ok(collect::collect(host, build.id).await?)
+        }
+        Err(error) => {
+            session.kill().await;
+            Err(error)
+        }
+    }
+}
+
+async fn wait(
+    host: &Host,
+    build: &mut Build,
+    session: &mut Session,
+    cancel: &CancellationToken,
+) -> Result<(), AttemptError> {
+    let limits = session::Limits {
+        start: host.settings.builds.start_limit,
+        total: host.settings.builds.total_limit,
+        last_put: task::RESULT,
+    };
+    loop {
+        let happening = session.next(&limits, cancel).await?;
+        build.state = match happening {
+            Happening::FirstContact => State::Running,
+            Happening::Done => State::Storing,
+        };
+        build.message.clear();
+        host.records.save(build).await?;
+        if happening == Happening::Done {
+            return Ok(());
+        }
+    }
+}
+
+/// A guest that builds fetches its task and the sources, and puts what comes out.
+fn map(host: &Host, build: &Build) -> Result<tftp::Map, std::io::Error> {
+    let task = Task {
+        build: build.id,
+        machine: build.machine.clone(),
+        toolchain: build.toolchain.clone(),
+        sources: build.sources.clone(),
+    };
+    let limits = &host.settings.builds;
+    let directory = host.build_directory(build.id);
+    let bytes_max = limits.artifacts_bytes_max + limits.log_bytes_max + MANIFEST_BYTES_MAX;
+    let mut map = tftp::Map::new(bytes_max, FILES_MAX);
+    map.offer(task::TASK, task.print());
+    for source in &build.sources {
+        let file = std::fs::File::open(host.sources_directory().join(source.sha256.as_str()))?;
+        map.offer(&format!("{}{}", task::SOURCES, source.name), Arc::new(file));
+    }
+    map.accept_below(
+        task::ARTIFACTS,
+        directory.join(ARTIFACTS),
+        limits.artifacts_bytes_max,
+    );
+    map.accept(task::LOG, directory.join(task::LOG), limits.log_bytes_max);
+    map.accept(
+        task::RESULT,
+        directory.join(task::RESULT),
+        MANIFEST_BYTES_MAX,
+    );
+    Ok(map)
+}
+
+async fn take_snapshot(volume: &Volume, build: &Build) -> Result<Arc<Snapshot>, StoreError> {
+    let (volume, build) = (volume.clone(), build.clone());
+    blocking(move || {
+        let tag = build.id.tag();
+        volume.drop_snapshot(&build.machine, &build.toolchain, &tag)?;
+        let image = Origin::Image(build.toolchain.clone());
+        volume
+            .snapshot(&build.machine, &image, &build.toolchain, &tag)
+            .map(Arc::new)
+    })
+    .await
+}
+
+/// The revision that the image of a snapshot was made from, if it is still there.
+fn origin(volume: &Volume, snapshot: &Snapshot) -> Result<Option<Revision>, AttemptError> {
+    let text = std::fs::read_to_string(snapshot.path().join(task::BOOTSTRAP))?;
+    let uuid = task::Provenance::parse(&text).map(|provenance| provenance.revision_uuid);
+    let view = volume.look(snapshot.machine())?;
+    let made_from =
+        |r: &&store::RevisionView| uuid.as_ref().is_ok_and(|uuid| *uuid == r.uuid.to_string());
+    Ok(view.revisions.iter().find(made_from).map(|r| r.revision))
+}
+
+async fn drop_snapshot(volume: &Volume, build: &Build) -> Result<(), StoreError> {
+    let (volume, build) = (volume.clone(), build.clone());
+    blocking(move || {
+        volume
+            .drop_snapshot(&build.machine, &build.toolchain, &build.id.tag())
+            .map(|_| ())
+    })
+    .await
+}

@@ -1,0 +1,158 @@
+//! Thinks: what an attempt at a build means for its record.
+
+use config::builds::{Build, State};
+use config::task::Outcome;
+use jiff::Timestamp;
+
+use super::{AttemptError, Collected};
+use crate::session::Ended;
+
+/// What came of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The guest told a result, and all of it is stored.
+    Result(Box<Collected>),
+    /// Somebody wanted it ended, or the agent stops.
+    Cancelled,
+    /// It ran into its time limit.
+    Late(String),
+    /// The host or the guest failed: nothing is known of the package.
+    HostFailed(String),
+}
+
+impl From<Result<Collected, AttemptError>> for Verdict {
+    fn from(attempt: Result<Collected, AttemptError>) -> Self {
+        match attempt {
+            Ok(collected) => Self::Result(Box::new(collected)),
+            Err(AttemptError::Ended(Ended::Cancelled)) => Self::Cancelled,
+            Err(AttemptError::Ended(ended @ Ended::Late(_))) => Self::Late(ended.to_string()),
+            Err(error) => Self::HostFailed(error.to_string()),
+        }
+    }
+}
+
+/// What a verdict depends on besides the attempt.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// How often a build is started again when the host failed it.
+    pub retries_max: u32,
+    /// Whether the agent stops, so that what it ends is to be done again.
+    pub stopping: bool,
+}
+
+/// The record of `build` after an attempt.
+pub fn conclude(mut build: Build, verdict: Verdict, rules: &Rules, now: Timestamp) -> Build {
+    let (outcome, message) = match verdict {
+        Verdict::Result(collected) => {
+            build.packages = collected.packages;
+            build.artifacts = collected.artifacts;
+            (collected.outcome, collected.message)
+        }
+        Verdict::Cancelled if rules.stopping => {
+            build.attempts = build.attempts.saturating_sub(1);
+            return queued(build, "the host agent was stopped while it ran".to_owned());
+        }
+        Verdict::Cancelled => (Outcome::Abort, "it was cancelled".to_owned()),
+        Verdict::Late(message) => (Outcome::Abort, message),
+        Verdict::HostFailed(message) if build.attempts <= rules.retries_max => {
+            return queued(build, format!("it is tried again: {message}"));
+        }
+        Verdict::HostFailed(message) => (Outcome::Abnormal, message),
+    };
+    build.state = State::Finished;
+    build.outcome = Some(outcome);
+    build.message = message;
+    build.finished = Some(now);
+    build
+}
+
+fn queued(mut build: Build, message: String) -> Build {
+    build.state = State::Queued;
+    build.message = message;
+    build
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: Rules = Rules {
+        retries_max: 1,
+        stopping: false,
+    };
+
+    fn build(attempts: u32) -> Build {
+        Build {
+            id: config::BuildId(1),
+            machine: "linux".parse().unwrap(),
+            toolchain: "default".parse().unwrap(),
+            sources: Vec::new(),
+            state: State::Running,
+            outcome: None,
+            message: String::new(),
+            attempts,
+            revision: None,
+            submitted: Timestamp::UNIX_EPOCH,
+            started: None,
+            finished: None,
+            packages: Vec::new(),
+            artifacts: Vec::new(),
+        }
+    }
+
+    fn concluded(attempts: u32, verdict: Verdict, rules: &Rules) -> (State, Option<Outcome>, u32) {
+        let after = conclude(build(attempts), verdict, rules, Timestamp::UNIX_EPOCH);
+        assert_eq!(after.finished.is_some(), after.outcome.is_some());
+        (after.state, after.outcome, after.attempts)
+    }
+
+    #[test]
+    fn a_failure_of_the_host_is_tried_again_until_the_retries_are_used_up() {
+        let failed = || Verdict::HostFailed("no memory".into());
+        assert_eq!(concluded(1, failed(), &RULES), (State::Queued, None, 1));
+        assert_eq!(
+            concluded(2, failed(), &RULES),
+            (State::Finished, Some(Outcome::Abnormal), 2)
+        );
+    }
+
+    #[test]
+    fn the_packages_own_failure_is_never_tried_again() {
+        let result = Collected {
+            outcome: Outcome::Error,
+            message: "hello.c:1: no".into(),
+            packages: Vec::new(),
+            artifacts: Vec::new(),
+        };
+        let verdict = Verdict::Result(Box::new(result));
+        assert_eq!(
+            concluded(1, verdict, &RULES),
+            (State::Finished, Some(Outcome::Error), 1)
+        );
+    }
+
+    #[test]
+    fn a_cancelled_build_is_over_but_one_that_the_agents_end_cut_off_is_not() {
+        let stopping = Rules {
+            stopping: true,
+            ..RULES
+        };
+        assert_eq!(
+            concluded(1, Verdict::Cancelled, &RULES),
+            (State::Finished, Some(Outcome::Abort), 1)
+        );
+        assert_eq!(
+            concluded(1, Verdict::Cancelled, &stopping),
+            (State::Queued, None, 0)
+        );
+    }
+
+    #[test]
+    fn a_build_that_takes_too_long_is_aborted() {
+        let verdict = Verdict::Late("too long".into());
+        assert_eq!(
+            concluded(1, verdict, &RULES),
+            (State::Finished, Some(Outcome::Abort), 1)
+        );
+    }
+}

@@ -1,0 +1,223 @@
+//! The life of the agent: takes its places, cleans up after whoever was there
+//! before, runs, and leaves nothing half done.
+
+use std::error::Error;
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::settings::Settings;
+use nix::unistd::{User, geteuid};
+use store::Volume;
+use store::toolchains::Toolchains;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::host::Host;
+use crate::reconcile::{self, log_report};
+use crate::records::Records;
+use crate::watch::Watch;
+use crate::{api, blocking, builds, session};
+
+/// How long running builds may take to end when the agent stops.
+const STOP_LIMIT: Duration = Duration::from_mins(1);
+/// The mark in the run directory that says: an agent has started since the boot.
+const STARTED: &str = "started";
+
+/// Why the agent does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The host is not as it must be; the words say the way out.
+    #[error("{0}")]
+    Refused(String),
+    /// Something failed us.
+    #[error("cannot {action}")]
+    Failed {
+        /// What we were doing.
+        action: String,
+        /// How it failed.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+/// The error with everything that caused it.
+pub fn words(error: &StartError) -> String {
+    crate::chain(error)
+}
+
+/// Says what we were doing when something failed.
+trait Doing<T> {
+    fn doing(self, action: impl FnOnce() -> String) -> Result<T, StartError>;
+}
+
+impl<T, E: Into<Box<dyn Error + Send + Sync>>> Doing<T> for Result<T, E> {
+    fn doing(self, action: impl FnOnce() -> String) -> Result<T, StartError> {
+        self.map_err(|error| StartError::Failed {
+            action: action(),
+            source: error.into(),
+        })
+    }
+}
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// When it cannot start.
+pub fn run(settings: Settings) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    runtime
+        .doing(|| "start the agent's threads".to_owned())?
+        .block_on(live(settings))
+}
+
+async fn live(settings: Settings) -> Result<(), StartError> {
+    let mut stop = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+    let guest_user = check_host(&settings)?;
+    let _lock = lock(&settings)?;
+    let host = Arc::new(open(settings, guest_user)?);
+    tidy(&host).await?;
+    let watch = Watch::new(&host).doing(|| "watch directories".to_owned())?;
+    let socket = api::bind(&host).doing(|| "open the administration socket".to_owned())?;
+    let pr = serve_pr(&host).await?;
+    let served = tokio::spawn(api::serve(Arc::clone(&host), socket));
+    let reconciled = tokio::spawn(reconcile::run(Arc::clone(&host), watch));
+    info!(
+        name = host.settings.name,
+        version = env!("CARGO_PKG_VERSION"),
+        "the agent is ready"
+    );
+    let [terminate, interrupt] = &mut stop;
+    tokio::select! {
+        () = told(terminate) => {}
+        () = told(interrupt) => {}
+    }
+    info!("the agent stops");
+    host.stopping.cancel();
+    host.tasks.close();
+    let _ = reconciled.await;
+    if timeout(STOP_LIMIT, host.tasks.wait()).await.is_err() {
+        warn!("some guests did not end in time; the next start cleans up after them");
+    }
+    let _ = served.await;
+    if let Some(pr) = pr {
+        let _ = pr.await;
+    }
+    host.pr.close().await;
+    info!("the agent has stopped");
+    Ok(())
+}
+
+async fn told(signal: &mut std::io::Result<tokio::signal::unix::Signal>) {
+    match signal {
+        Ok(signal) => {
+            signal.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Refuses a host on which no guest could run. Returns the guests' user and group.
+fn check_host(settings: &Settings) -> Result<(u32, u32), StartError> {
+    if !geteuid().is_root() {
+        return Err(StartError::Refused("the agent must run as root".to_owned()));
+    }
+    let name = &settings.guests.user;
+    match User::from_name(name).doing(|| format!("look up the user {name}"))? {
+        Some(user) => Ok((user.uid.as_raw(), user.gid.as_raw())),
+        None => Err(StartError::Refused(format!(
+            "there is no user {name} for guests to run as; make one with \
+             `useradd --system --no-create-home --shell /usr/sbin/nologin {name}`, \
+             or name another one in the setting guests.user"
+        ))),
+    }
+}
+
+/// Takes the run directory for ourselves, until the returned file is dropped.
+fn lock(settings: &Settings) -> Result<File, StartError> {
+    let run = &settings.paths.run;
+    make_directory(run)?;
+    let path = run.join("lock");
+    let file = File::create(&path).doing(|| format!("open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::Refused(format!(
+            "another agent runs with the run directory {}; stop it first, or give this one a paths.run of its own",
+            run.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(error).doing(|| format!("lock {}", path.display())),
+    }
+}
+
+fn make_directory(path: &Path) -> Result<(), StartError> {
+    std::fs::create_dir_all(path).doing(|| format!("make the directory {}", path.display()))
+}
+
+fn open(settings: Settings, guest_user: (u32, u32)) -> Result<Host, StartError> {
+    let paths = &settings.paths;
+    let mut volumes = Vec::new();
+    for path in &paths.volumes {
+        volumes.push(Volume::open(path).doing(|| format!("use the volume {}", path.display()))?);
+    }
+    make_directory(&paths.toolchains)?;
+    let toolchains =
+        Toolchains::open(&paths.toolchains).doing(|| "use the toolchains".to_owned())?;
+    make_directory(&paths.state)?;
+    let records = Records::open(&paths.state.join("records.sqlite3"))
+        .doing(|| "open the records".to_owned())?;
+    let pr =
+        prserv::Service::open(&prserv::OpenOptions::new(&settings.pr.database)).doing(|| {
+            format!(
+                "open the PR service's database {}",
+                settings.pr.database.display()
+            )
+        })?;
+    let host = Host::new(settings, volumes, toolchains, records, pr, guest_user);
+    for directory in [
+        host.sources_directory(),
+        host.bootstraps_directory(),
+        host.builds_directory(),
+    ] {
+        make_directory(&directory)?;
+    }
+    make_directory(&session::guests_directory(&host.settings.paths.run))?;
+    Ok(host)
+}
+
+/// Cleans up after whoever was here before: at the first start since the boot
+/// everything that a boot leaves behind, later only what is provably ours.
+async fn tidy(host: &Arc<Host>) -> Result<(), StartError> {
+    session::clear(host).await;
+    let mark = host.settings.paths.run.join(STARTED);
+    if !mark.exists() {
+        info!("first start since the boot: cleaning the volumes");
+        for volume in host.volumes.clone() {
+            log_report(&blocking(move || volume.clean_after_boot()).await);
+        }
+        File::create(&mark).doing(|| format!("make the mark {}", mark.display()))?;
+    }
+    builds::recover(host)
+        .await
+        .doing(|| "take up the builds of an earlier agent".to_owned())
+}
+
+/// Lets others than guests ask the PR service, if the settings say so.
+async fn serve_pr(
+    host: &Arc<Host>,
+) -> Result<Option<tokio::task::JoinHandle<std::io::Result<()>>>, StartError> {
+    let Some(address) = &host.settings.pr.listen else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.doing(|| format!("listen on {address} for the PR service"))?;
+    let stopping: CancellationToken = host.stopping.clone();
+    let serve = prserv::serve(host.pr.clone(), listener, async move {
+        stopping.cancelled().await;
+    });
+    Ok(Some(tokio::spawn(serve)))
+}

@@ -1,0 +1,130 @@
+//! What all parts of a running agent share.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use config::BuildId;
+use config::builds::Status;
+use config::settings::Settings;
+use store::Volume;
+use store::toolchains::Toolchains;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::reconcile::Pair;
+use crate::records::Records;
+use config::task::Provenance;
+
+/// What all parts of a running agent share.
+#[derive(Debug)]
+pub struct Host {
+    /// The settings.
+    pub settings: Settings,
+    /// The volumes, in the order of the settings.
+    pub volumes: Vec<Volume>,
+    /// The toolchains.
+    pub toolchains: Toolchains,
+    /// The records of builds.
+    pub records: Records,
+    /// The PR service.
+    pub pr: prserv::Service,
+    /// The user and group that guests run as.
+    pub guest_user: (u32, u32),
+    /// Wakes the reconciler: something has changed.
+    pub wake: Notify,
+    /// What runs.
+    pub jobs: Mutex<Jobs>,
+    /// The tasks of what runs.
+    pub tasks: TaskTracker,
+    /// Says that the agent stops: nothing new is begun, and what runs is ended.
+    pub stopping: CancellationToken,
+    /// Held by whoever takes a build out of the queue.
+    pub queue: tokio::sync::Mutex<()>,
+    /// What the reconciler last found.
+    pub status: Mutex<Option<Status>>,
+    /// How many bootstraps were begun.
+    pub bootstraps: AtomicU64,
+}
+
+/// What runs, and how to end each.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    /// Builds.
+    pub builds: BTreeMap<BuildId, (Pair, CancellationToken)>,
+    /// Bootstraps, and what each is to make.
+    pub bootstraps: BTreeMap<Pair, (Provenance, CancellationToken)>,
+}
+
+impl Host {
+    /// A host on which nothing runs yet.
+    pub fn new(
+        settings: Settings,
+        volumes: Vec<Volume>,
+        toolchains: Toolchains,
+        records: Records,
+        pr: prserv::Service,
+        guest_user: (u32, u32),
+    ) -> Self {
+        Self {
+            settings,
+            volumes,
+            toolchains,
+            records,
+            pr,
+            guest_user,
+            wake: Notify::new(),
+            jobs: Mutex::default(),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            queue: tokio::sync::Mutex::default(),
+            status: Mutex::default(),
+            bootstraps: AtomicU64::new(0),
+        }
+    }
+
+    /// Looks at or changes what runs. Not held across a wait.
+    pub fn with_jobs<T>(&self, work: impl FnOnce(&mut Jobs) -> T) -> T {
+        work(&mut self.jobs.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The directory with a directory for each build.
+    pub fn builds_directory(&self) -> PathBuf {
+        self.settings.paths.state.join("builds")
+    }
+
+    /// The directory of a build: its log, its artifacts, its result.
+    pub fn build_directory(&self, id: BuildId) -> PathBuf {
+        self.builds_directory().join(id.to_string())
+    }
+
+    /// The directory with the sources of builds, each named by its hash.
+    pub fn sources_directory(&self) -> PathBuf {
+        self.settings.paths.state.join("sources")
+    }
+
+    /// The directory with the consoles and logs of bootstraps.
+    pub fn bootstraps_directory(&self) -> PathBuf {
+        self.settings.paths.state.join("bootstraps")
+    }
+
+    /// What the reconciler last found; nothing before its first round.
+    pub fn status(&self) -> Option<Status> {
+        self.status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Lets everybody see what the reconciler found.
+    pub fn publish(&self, status: Status) {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+    }
+
+    /// A short name for the next bootstrap's guest.
+    pub fn next_bootstrap(&self) -> String {
+        format!("b{}", self.bootstraps.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}

@@ -1,0 +1,214 @@
+//! Acts: takes the steps of a plan, one by one. What takes long becomes a task.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use config::BuildId;
+use config::builds::{Build, State};
+use config::task::{Outcome, Provenance};
+use futures_util::FutureExt;
+use jiff::Timestamp;
+use store::Volume;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info, info_span, warn};
+
+use super::Memory;
+use super::plan::{Failure, Pair, Step, World};
+use crate::bootstrap::{self, BootstrapError};
+use crate::host::Host;
+use crate::{blocking, builds};
+
+pub(super) fn remembered(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
+    memory.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes one step. A step that fails is logged; the next round plans it again.
+pub(super) async fn act(host: &Arc<Host>, memory: &Arc<Mutex<Memory>>, world: &World, step: Step) {
+    match step {
+        Step::FinishDeletions(volume) => finish_deletions(host, volume).await,
+        Step::DropSnapshot(pair, tag) => {
+            let dropped = pair.clone();
+            drop_from(
+                host,
+                world,
+                &pair,
+                format!("snapshot {tag}"),
+                move |volume| volume.drop_snapshot(&dropped.machine, &dropped.toolchain, &tag),
+            )
+            .await;
+        }
+        Step::DropImage(pair) => {
+            let dropped = pair.clone();
+            drop_from(host, world, &pair, "image".to_owned(), move |volume| {
+                volume.drop_image(&dropped.machine, &dropped.toolchain)
+            })
+            .await;
+        }
+        Step::CancelBootstrap(pair) => host.with_jobs(|jobs| {
+            if let Some((_, cancel)) = jobs.bootstraps.get(&pair) {
+                cancel.cancel();
+            }
+        }),
+        Step::Bootstrap(pair, wanted) => start_bootstrap(host, memory, world, pair, wanted),
+        Step::Build(id) => start_build(host, world, id).await,
+        Step::Say(id, message) => change(host, id, |build| build.message = message).await,
+        Step::Abort(id, message) => {
+            change(host, id, |build| give_up(build, Outcome::Abort, message)).await;
+        }
+    }
+}
+
+/// Ends a build that has not begun.
+pub(crate) fn give_up(build: &mut Build, outcome: Outcome, message: String) {
+    build.state = State::Finished;
+    build.outcome = Some(outcome);
+    build.message = message;
+    build.finished = Some(Timestamp::now());
+}
+
+fn volume_of<'h>(host: &'h Host, world: &World, pair: &Pair) -> Option<&'h Volume> {
+    host.volumes.get(world.machines.get(&pair.machine)?.volume)
+}
+
+async fn finish_deletions(host: &Arc<Host>, volume: usize) {
+    let Some(volume) = host.volumes.get(volume).cloned() else {
+        return;
+    };
+    log_report(&blocking(move || volume.finish_deletions()).await);
+}
+
+/// Tells what was cleaned, and what could not be.
+pub(crate) fn log_report(report: &store::CleanReport) {
+    for (machine, step) in &report.done {
+        info!(%machine, "cleaned: {step}");
+    }
+    for failure in &report.failed {
+        warn!("{failure}: {}", crate::chain(&failure.error));
+    }
+}
+
+async fn drop_from(
+    host: &Host,
+    world: &World,
+    pair: &Pair,
+    what: String,
+    drop: impl FnOnce(&Volume) -> store::Result<store::Change> + Send + 'static,
+) {
+    let Some(volume) = volume_of(host, world, pair).cloned() else {
+        return;
+    };
+    match blocking(move || drop(&volume)).await {
+        Ok(_) => {
+            info!(machine = %pair.machine, toolchain = %pair.toolchain, "deleted the {what}, which nothing needs");
+        }
+        Err(error) => {
+            warn!(machine = %pair.machine, toolchain = %pair.toolchain, "cannot delete the {what}: {}", crate::chain(&error));
+        }
+    }
+}
+
+fn start_bootstrap(
+    host: &Arc<Host>,
+    memory: &Arc<Mutex<Memory>>,
+    world: &World,
+    pair: Pair,
+    wanted: Provenance,
+) {
+    let Some(volume) = volume_of(host, world, &pair).cloned() else {
+        return;
+    };
+    let cancel = host.stopping.child_token();
+    host.with_jobs(|jobs| {
+        jobs.bootstraps
+            .insert(pair.clone(), (wanted.clone(), cancel.clone()))
+    });
+    let span = info_span!("bootstrap", machine = %pair.machine, toolchain = %pair.toolchain);
+    let (task_host, memory) = (Arc::clone(host), Arc::clone(memory));
+    let task = async move {
+        info!("bootstrap begins");
+        let done = bootstrap::run(&task_host, &volume, &pair, wanted.clone(), &cancel);
+        let done = AssertUnwindSafe(done).catch_unwind().await;
+        let done = done.unwrap_or(Err(BootstrapError::Panicked));
+        settle_bootstrap(&mut remembered(&memory), &pair, wanted, done, &cancel);
+        task_host.with_jobs(|jobs| jobs.bootstraps.remove(&pair));
+        task_host.wake.notify_one();
+    };
+    host.tasks.spawn(task.instrument(span));
+}
+
+/// Remembers how a bootstrap ended.
+fn settle_bootstrap(
+    memory: &mut Memory,
+    pair: &Pair,
+    wanted: Provenance,
+    done: Result<(), BootstrapError>,
+    cancel: &CancellationToken,
+) {
+    match done {
+        Ok(()) => {
+            info!("bootstrap done: the new image serves");
+            memory.failures.remove(pair);
+        }
+        Err(error) if cancel.is_cancelled() => info!("bootstrap ended: {}", crate::chain(&error)),
+        Err(error) => {
+            let message = crate::chain(&error);
+            warn!("bootstrap failed: {message}");
+            let before = memory
+                .failures
+                .get(pair)
+                .filter(|failure| failure.wanted == wanted);
+            let attempts = before.map_or(0, |failure| failure.attempts) + 1;
+            memory.failures.insert(
+                pair.clone(),
+                Failure {
+                    wanted,
+                    attempts,
+                    message,
+                },
+            );
+        }
+    }
+}
+
+async fn start_build(host: &Arc<Host>, world: &World, id: BuildId) {
+    let _queue = host.queue.lock().await;
+    let build = match host.records.get(id).await {
+        Ok(Some(build)) if build.state == State::Queued => build,
+        Ok(_) => return,
+        Err(error) => return warn!(build = %id, "cannot start a build: {}", crate::chain(&error)),
+    };
+    let pair = Pair {
+        machine: build.machine.clone(),
+        toolchain: build.toolchain.clone(),
+    };
+    let Some(volume) = volume_of(host, world, &pair).cloned() else {
+        return;
+    };
+    let cancel = host.stopping.child_token();
+    host.with_jobs(|jobs| jobs.builds.insert(id, (pair, cancel.clone())));
+    let span = info_span!("build", id = %id);
+    let task_host = Arc::clone(host);
+    let task = async move {
+        info!(machine = %build.machine, "build begins");
+        builds::run(&task_host, &volume, build, &cancel).await;
+        task_host.with_jobs(|jobs| jobs.builds.remove(&id));
+        task_host.wake.notify_one();
+    };
+    host.tasks.spawn(task.instrument(span));
+}
+
+/// Changes the record of a build that waits.
+async fn change(host: &Host, id: BuildId, change: impl FnOnce(&mut Build)) {
+    let _queue = host.queue.lock().await;
+    let saved = match host.records.get(id).await {
+        Ok(Some(mut build)) if build.state == State::Queued => {
+            change(&mut build);
+            host.records.save(&build).await
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = saved {
+        warn!(build = %id, "cannot change the record of a build: {}", crate::chain(&error));
+    }
+}

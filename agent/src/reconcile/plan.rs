@@ -1,0 +1,314 @@
+//! Thinks: from what is there to what is to be done next. Touches nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use config::builds::{Image, Readiness};
+use config::task::{BOOTSTRAP_VERSION, Digest, Provenance};
+use config::{BuildId, MachineName, Tag, ToolchainName};
+use store::{ImageView, MachineView};
+
+/// A machine and a toolchain: what an image is made for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pair {
+    /// The machine.
+    pub machine: MachineName,
+    /// The toolchain.
+    pub toolchain: ToolchainName,
+}
+
+/// A machine as it was seen in a volume.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The volume, by its place in the settings.
+    pub volume: usize,
+    /// What its directory shows.
+    pub view: MachineView,
+}
+
+/// A build that waits.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// The build.
+    pub id: BuildId,
+    /// What it is built on and with.
+    pub pair: Pair,
+    /// What it was last said to wait for.
+    pub message: String,
+}
+
+/// What runs.
+#[derive(Debug, Clone, Default)]
+pub struct Jobs {
+    /// Builds.
+    pub builds: BTreeMap<BuildId, Pair>,
+    /// Bootstraps, and what each is to make.
+    pub bootstraps: BTreeMap<Pair, Provenance>,
+}
+
+/// How often the bootstrap of an image failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What was to be made; the failure counts only for this.
+    pub wanted: Provenance,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Why the last one failed.
+    pub message: String,
+}
+
+/// Everything that a plan depends on.
+#[derive(Debug, Clone, Default)]
+pub struct World {
+    /// The machines, each name once.
+    pub machines: BTreeMap<MachineName, Seen>,
+    /// The toolchains and the identity of their content.
+    pub toolchains: BTreeMap<ToolchainName, Digest>,
+    /// The builds that wait, oldest first.
+    pub queue: Vec<Waiting>,
+    /// What ran before the machines were looked at.
+    pub jobs: Jobs,
+    /// The bootstraps that failed.
+    pub failures: BTreeMap<Pair, Failure>,
+    /// The newest build that was ever recorded.
+    pub newest: Option<BuildId>,
+    /// How many guests may run at once.
+    pub guests_max: usize,
+    /// How often a failed bootstrap is tried again.
+    pub retries_max: u32,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Go on with the deletions that were begun in a volume.
+    FinishDeletions(usize),
+    /// Delete a snapshot that nothing accounts for.
+    DropSnapshot(Pair, Tag),
+    /// Delete an image whose toolchain is gone.
+    DropImage(Pair),
+    /// End a bootstrap that is no longer wanted.
+    CancelBootstrap(Pair),
+    /// Make an image.
+    Bootstrap(Pair, Provenance),
+    /// Start the guest of a build.
+    Build(BuildId),
+    /// Tell what a build waits for.
+    Say(BuildId, String),
+    /// Give a build up.
+    Abort(BuildId, String),
+}
+
+impl World {
+    /// What is to be done next, in order. A world in which all of it was done needs
+    /// nothing more.
+    pub fn plan(&self) -> Vec<Step> {
+        let mut steps = self.cleaning();
+        steps.extend(self.cancelling());
+        steps.extend(self.starting());
+        steps
+    }
+
+    /// How far each image is.
+    pub fn readiness(&self) -> Vec<Readiness> {
+        let live = self
+            .machines
+            .values()
+            .filter(|seen| seen.view.current.is_some());
+        let pairs = live.flat_map(|seen| {
+            self.toolchains
+                .keys()
+                .map(|toolchain| pair(&seen.view, toolchain))
+        });
+        pairs.map(|pair| self.ready(pair)).collect()
+    }
+
+    /// What an image of `pair` must be made from now; `None` when there is nothing
+    /// to make it from.
+    pub fn wanted(&self, pair: &Pair) -> Option<Provenance> {
+        let view = &self.machines.get(&pair.machine)?.view;
+        let current = view.current?;
+        let revision = view
+            .revisions
+            .iter()
+            .find(|r| r.revision == current && r.complete)?;
+        Some(Provenance {
+            revision_uuid: revision.uuid.to_string(),
+            toolchain_id: self.toolchains.get(&pair.toolchain)?.clone(),
+            bootstrap_version: BOOTSTRAP_VERSION,
+        })
+    }
+
+    /// The image that serves `pair`, up to date or not.
+    fn image(&self, pair: &Pair) -> Option<&ImageView> {
+        let view = &self.machines.get(&pair.machine)?.view;
+        view.images
+            .iter()
+            .find(|image| image.toolchain == pair.toolchain && image.complete)
+    }
+
+    fn failure(&self, pair: &Pair) -> Option<&Failure> {
+        let failure = self.failures.get(pair)?;
+        (self.wanted(pair).as_ref() == Some(&failure.wanted)).then_some(failure)
+    }
+
+    fn given_up(&self, pair: &Pair) -> Option<&Failure> {
+        self.failure(pair)
+            .filter(|failure| failure.attempts > self.retries_max)
+    }
+
+    fn ready(&self, pair: Pair) -> Readiness {
+        let provenance = self.image(&pair).map(|image| image.provenance.as_ref());
+        let failure = self.given_up(&pair);
+        let image = match (provenance, failure) {
+            (Some(made), _) if made.is_some() && made == self.wanted(&pair).as_ref() => {
+                Image::Ready
+            }
+            (Some(_), _) => Image::Outdated,
+            (None, Some(_)) => Image::Failed,
+            (None, None) => Image::Missing,
+        };
+        let message = if self.jobs.bootstraps.contains_key(&pair) {
+            "it is being bootstrapped".to_owned()
+        } else {
+            self.failure(&pair)
+                .map(|failure| failure.message.clone())
+                .unwrap_or_default()
+        };
+        Readiness {
+            machine: pair.machine,
+            toolchain: pair.toolchain,
+            image,
+            message,
+        }
+    }
+
+    fn cleaning(&self) -> Vec<Step> {
+        let leaving = self.machines.values().filter(|seen| seen.view.deleting);
+        let volumes: BTreeSet<_> = leaving.map(|seen| seen.volume).collect();
+        let mut steps: Vec<_> = volumes.into_iter().map(Step::FinishDeletions).collect();
+        for Seen { view, .. } in self.machines.values().filter(|seen| !seen.view.deleting) {
+            for snapshot in view.snapshots.iter().filter(|snapshot| !snapshot.in_use) {
+                let pair = pair(view, &snapshot.toolchain);
+                if self.is_stray(&pair, &snapshot.tag) {
+                    steps.push(Step::DropSnapshot(pair, snapshot.tag.clone()));
+                }
+            }
+            // No toolchain at all is more likely a directory that is not mounted.
+            let gone = |image: &&ImageView| !self.toolchains.contains_key(&image.toolchain);
+            for image in view
+                .images
+                .iter()
+                .filter(gone)
+                .filter(|_| !self.toolchains.is_empty())
+            {
+                steps.push(Step::DropImage(pair(view, &image.toolchain)));
+            }
+        }
+        steps
+    }
+
+    /// Whether a snapshot that nobody holds is one that we made.
+    fn is_stray(&self, pair: &Pair, tag: &Tag) -> bool {
+        match tag.as_str().parse::<BuildId>() {
+            Ok(id) => Some(id) <= self.newest && !self.jobs.builds.contains_key(&id),
+            Err(_) => *tag == Tag::bootstrap() && !self.jobs.bootstraps.contains_key(pair),
+        }
+    }
+
+    fn cancelling(&self) -> Vec<Step> {
+        let running = self.jobs.bootstraps.iter();
+        let unwanted = running.filter(|(pair, made)| self.wanted(pair).as_ref() != Some(made));
+        unwanted
+            .map(|(pair, _)| Step::CancelBootstrap(pair.clone()))
+            .collect()
+    }
+
+    /// Starts guests while there is room. One bootstrap at least is under way when
+    /// one is needed; then builds go first, in the order in which they were asked for.
+    fn starting(&self) -> Vec<Step> {
+        let running = self.jobs.builds.len() + self.jobs.bootstraps.len();
+        let mut free = self.guests_max.saturating_sub(running);
+        let mut steps = Vec::new();
+        let mut bootstraps = self.needed().into_iter();
+        if self.jobs.bootstraps.is_empty() && free > 0 {
+            free -= take(&mut steps, bootstraps.by_ref().take(1));
+        }
+        for waiting in &self.queue {
+            let step = self.dispatch(waiting, free > 0);
+            free -= usize::from(matches!(step, Some(Step::Build(_))));
+            steps.extend(step);
+        }
+        take(&mut steps, bootstraps.take(free));
+        steps
+    }
+
+    /// The images to make, those that builds wait for first.
+    fn needed(&self) -> Vec<Step> {
+        let awaited: BTreeSet<_> = self.queue.iter().map(|waiting| &waiting.pair).collect();
+        let mut pairs: Vec<_> = self
+            .readiness()
+            .into_iter()
+            .filter(|readiness| readiness.image != Image::Ready)
+            .map(|r| Pair {
+                machine: r.machine,
+                toolchain: r.toolchain,
+            })
+            .filter(|pair| {
+                !self.jobs.bootstraps.contains_key(pair) && self.given_up(pair).is_none()
+            })
+            .collect();
+        pairs.sort_by_key(|pair| !awaited.contains(pair));
+        let step = |pair: Pair| Some(Step::Bootstrap(pair.clone(), self.wanted(&pair)?));
+        pairs.into_iter().filter_map(step).collect()
+    }
+
+    /// What becomes of one waiting build.
+    fn dispatch(&self, waiting: &Waiting, room: bool) -> Option<Step> {
+        let Pair { machine, toolchain } = &waiting.pair;
+        let Some(seen) = self
+            .machines
+            .get(machine)
+            .filter(|seen| !seen.view.deleting)
+        else {
+            return Some(Step::Abort(
+                waiting.id,
+                format!("machine {machine} was deleted"),
+            ));
+        };
+        let reason = if seen.view.current.is_none() {
+            format!("machine {machine} has no current revision")
+        } else if !self.toolchains.contains_key(toolchain) {
+            format!("toolchain {toolchain} is not there")
+        } else if self.image(&waiting.pair).is_some() {
+            if room {
+                return Some(Step::Build(waiting.id));
+            }
+            format!("{} of {} guests run", self.guests_max, self.guests_max)
+        } else if let Some(failure) = self.given_up(&waiting.pair) {
+            format!(
+                "machine {machine} could not be bootstrapped with toolchain {toolchain} ({}); it is tried again when one of them changes",
+                failure.message
+            )
+        } else {
+            format!("machine {machine} is to be bootstrapped with toolchain {toolchain} first")
+        };
+        (reason != waiting.message).then_some(Step::Say(waiting.id, reason))
+    }
+}
+
+fn pair(view: &MachineView, toolchain: &ToolchainName) -> Pair {
+    Pair {
+        machine: view.name.clone(),
+        toolchain: toolchain.clone(),
+    }
+}
+
+/// Adds steps and counts them.
+fn take(steps: &mut Vec<Step>, more: impl Iterator<Item = Step>) -> usize {
+    let before = steps.len();
+    steps.extend(more);
+    steps.len() - before
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,296 @@
+//! What a plan must and must not hold, in worlds small and random.
+
+use proptest::prelude::*;
+use store::{RevisionView, SnapshotView, Subvolume, Uuid};
+
+use super::*;
+
+fn digest(digit: char) -> Digest {
+    digit.to_string().repeat(64).parse().unwrap()
+}
+
+fn toolchain(name: &str) -> ToolchainName {
+    name.parse().unwrap()
+}
+
+fn revision(number: u32, complete: bool) -> RevisionView {
+    let uuid = Uuid::from_bytes([u8::try_from(number).unwrap(); 16]);
+    RevisionView {
+        revision: config::Revision(number),
+        uuid,
+        received_uuid: None,
+        complete,
+        subvolume: Subvolume {
+            uuid,
+            parent_uuid: None,
+            received_uuid: None,
+            transaction: 1,
+            read_only: complete,
+            created: std::time::SystemTime::UNIX_EPOCH,
+        },
+    }
+}
+
+/// A machine at revision 1 with nothing else.
+fn machine(name: &str) -> Seen {
+    let mut view = MachineView::new(name.parse().unwrap());
+    view.current = Some(config::Revision(1));
+    view.revisions = vec![revision(1, true)];
+    Seen { volume: 0, view }
+}
+
+fn pair_of(machine: &str) -> Pair {
+    Pair {
+        machine: machine.parse().unwrap(),
+        toolchain: toolchain("default"),
+    }
+}
+
+fn world(machines: &[&str]) -> World {
+    World {
+        machines: machines
+            .iter()
+            .map(|name| (name.parse().unwrap(), machine(name)))
+            .collect(),
+        toolchains: [(toolchain("default"), digest('a'))].into(),
+        guests_max: 2,
+        retries_max: 1,
+        newest: Some(BuildId(100)),
+        ..World::default()
+    }
+}
+
+/// Gives a machine an image; `None` makes one that is out of date.
+fn bootstrapped(world: &mut World, machine: &str, provenance: Option<Provenance>) {
+    let image = ImageView {
+        toolchain: toolchain("default"),
+        complete: true,
+        provenance,
+    };
+    world
+        .machines
+        .get_mut(&pair_of(machine).machine)
+        .unwrap()
+        .view
+        .images
+        .push(image);
+}
+
+fn ready(machines: &[&str]) -> World {
+    let mut world = world(machines);
+    for name in machines {
+        let wanted = world.wanted(&pair_of(name));
+        bootstrapped(&mut world, name, wanted);
+    }
+    world
+}
+
+fn waiting(id: u64, machine: &str) -> Waiting {
+    Waiting {
+        id: BuildId(id),
+        pair: pair_of(machine),
+        message: String::new(),
+    }
+}
+
+fn builds(steps: &[Step]) -> Vec<u64> {
+    let number = |step: &Step| {
+        if let Step::Build(id) = step {
+            Some(id.0)
+        } else {
+            None
+        }
+    };
+    steps.iter().filter_map(number).collect()
+}
+
+fn bootstraps(steps: &[Step]) -> usize {
+    steps
+        .iter()
+        .filter(|step| matches!(step, Step::Bootstrap(..)))
+        .count()
+}
+
+#[test]
+fn a_world_in_which_all_is_done_needs_nothing() {
+    assert_eq!(ready(&["linux", "hurd"]).plan(), []);
+}
+
+#[test]
+fn a_new_machine_is_bootstrapped() {
+    let world = world(&["linux"]);
+    let wanted = world.wanted(&pair_of("linux")).unwrap();
+    assert_eq!(world.plan(), [Step::Bootstrap(pair_of("linux"), wanted)]);
+}
+
+#[test]
+fn a_change_of_the_toolchain_bootstraps_anew_while_the_old_image_serves() {
+    let mut world = ready(&["linux"]);
+    world.toolchains.insert(toolchain("default"), digest('b'));
+    world.queue = vec![waiting(1, "linux")];
+    let steps = world.plan();
+    assert_eq!((bootstraps(&steps), builds(&steps)), (1, vec![1]));
+}
+
+#[test]
+fn a_bootstrap_for_what_is_no_longer_wanted_is_cancelled_and_not_begun_twice() {
+    let mut world = world(&["linux"]);
+    let wanted = world.wanted(&pair_of("linux")).unwrap();
+    world.jobs.bootstraps.insert(pair_of("linux"), wanted);
+    assert_eq!(world.plan(), []);
+    world.toolchains.insert(toolchain("default"), digest('b'));
+    assert_eq!(world.plan(), [Step::CancelBootstrap(pair_of("linux"))]);
+}
+
+#[test]
+fn builds_start_in_order_while_there_is_room_and_the_rest_is_told_why() {
+    let mut world = ready(&["linux"]);
+    world.queue = (1..=3).map(|id| waiting(id, "linux")).collect();
+    let steps = world.plan();
+    assert_eq!(builds(&steps), [1, 2]);
+    assert_eq!(steps[2], Step::Say(BuildId(3), "2 of 2 guests run".into()));
+}
+
+#[test]
+fn a_reason_that_was_said_is_not_said_again() {
+    let mut world = world(&["linux"]);
+    world.guests_max = 1;
+    world.queue = vec![waiting(1, "linux")];
+    let said = world.plan().into_iter().find_map(|step| match step {
+        Step::Say(_, reason) => Some(reason),
+        _ => None,
+    });
+    world.queue[0].message = said.unwrap();
+    assert!(
+        !world
+            .plan()
+            .iter()
+            .any(|step| matches!(step, Step::Say(..)))
+    );
+}
+
+#[test]
+fn builds_do_not_keep_bootstraps_waiting_for_ever_nor_the_other_way_round() {
+    let mut world = ready(&["linux"]);
+    for name in ["a", "b", "c"] {
+        world.machines.insert(name.parse().unwrap(), machine(name));
+    }
+    world.queue = (1..=5).map(|id| waiting(id, "linux")).collect();
+    let steps = world.plan();
+    assert_eq!((bootstraps(&steps), builds(&steps)), (1, vec![1]));
+}
+
+#[test]
+fn a_failed_bootstrap_is_tried_again_until_its_retries_are_used_up_or_something_changes() {
+    let mut world = world(&["linux"]);
+    let wanted = world.wanted(&pair_of("linux")).unwrap();
+    let failed = |attempts| Failure {
+        wanted: wanted.clone(),
+        attempts,
+        message: "no tar".into(),
+    };
+    world.failures.insert(pair_of("linux"), failed(1));
+    assert_eq!(bootstraps(&world.plan()), 1);
+    world.failures.insert(pair_of("linux"), failed(2));
+    world.queue = vec![waiting(1, "linux")];
+    let steps = world.plan();
+    assert!(
+        matches!(&steps[..], [Step::Say(_, why)] if why.contains("no tar")),
+        "{steps:?}"
+    );
+    assert_eq!(world.readiness()[0].image, Image::Failed);
+    world.toolchains.insert(toolchain("default"), digest('b'));
+    assert_eq!(bootstraps(&world.plan()), 1);
+}
+
+#[test]
+fn builds_of_a_machine_that_went_are_given_up() {
+    let mut world = world(&[]);
+    world.queue = vec![waiting(1, "linux")];
+    assert_eq!(
+        world.plan(),
+        [Step::Abort(BuildId(1), "machine linux was deleted".into())]
+    );
+}
+
+#[test]
+fn a_machine_on_its_way_out_gets_no_new_guests() {
+    let mut world = ready(&["linux"]);
+    let view = &mut world
+        .machines
+        .get_mut(&pair_of("linux").machine)
+        .unwrap()
+        .view;
+    view.current = None;
+    view.deleting = true;
+    world.queue = vec![waiting(1, "linux")];
+    let steps = world.plan();
+    assert_eq!(steps[0], Step::FinishDeletions(0));
+    assert!(matches!(steps[1], Step::Abort(..)));
+    assert_eq!(steps.len(), 2);
+}
+
+#[test]
+fn strays_of_ours_go_and_everything_else_stays() {
+    let mut world = ready(&["linux"]);
+    world.jobs.builds.insert(BuildId(7), pair_of("linux"));
+    let snapshot = |tag: &str, in_use| SnapshotView {
+        toolchain: toolchain("default"),
+        tag: tag.parse().unwrap(),
+        in_use,
+    };
+    let view = &mut world
+        .machines
+        .get_mut(&pair_of("linux").machine)
+        .unwrap()
+        .view;
+    view.snapshots = vec![
+        snapshot("5", false),         // a build that is over
+        snapshot("6", true),          // a guest that outlived its agent
+        snapshot("7", false),         // a build that runs, not locked yet
+        snapshot("101", false),       // a build that never was
+        snapshot("mine", false),      // made by a person
+        snapshot("bootstrap", false), // a bootstrap that died
+    ];
+    let dropped = |tag: &str| Step::DropSnapshot(pair_of("linux"), tag.parse().unwrap());
+    assert_eq!(world.plan(), [dropped("5"), dropped("bootstrap")]);
+}
+
+#[test]
+fn the_image_of_a_toolchain_that_went_goes_too_unless_all_toolchains_went() {
+    let mut world = ready(&["linux"]);
+    world.toolchains = [(toolchain("other"), digest('a'))].into();
+    assert_eq!(world.plan()[0], Step::DropImage(pair_of("linux")));
+    world.toolchains.clear();
+    assert_eq!(world.plan(), []);
+}
+
+proptest! {
+    #[test]
+    fn no_plan_starts_more_guests_than_there_is_room_for(
+        images in prop::collection::vec(any::<bool>(), 1..5),
+        queue in prop::collection::vec(0usize..5, 0..8),
+        running in 0u64..4,
+        guests_max in 1usize..5,
+    ) {
+        let names: Vec<_> = (0..images.len()).map(|i| format!("m{i}")).collect();
+        let mut world = world(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        for (name, has_image) in names.iter().zip(&images) {
+            if *has_image {
+                let wanted = world.wanted(&pair_of(name));
+                bootstrapped(&mut world, name, wanted);
+            }
+        }
+        world.guests_max = guests_max;
+        world.queue = queue.iter().zip(10..).map(|(m, id)| waiting(id, &format!("m{m}"))).collect();
+        world.jobs.builds = (1..=running).map(|id| (BuildId(id), pair_of("m0"))).collect();
+        let steps = world.plan();
+        let started = builds(&steps).len() + bootstraps(&steps);
+        let room = guests_max.saturating_sub(usize::try_from(running).unwrap());
+        prop_assert!(started <= room);
+        // Room is not wasted: something that could start stays back only when all of it is used.
+        let could = images.iter().filter(|has| !**has).count()
+            + queue.iter().filter(|m| images.get(**m) == Some(&true)).count();
+        prop_assert_eq!(started, room.min(could));
+    }
+}

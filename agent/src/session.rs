@@ -1,0 +1,329 @@
+//! A guest with everything around it: its network, what it may fetch and put, the
+//! PR service at its gateway, and the recording of what it prints.
+//!
+//! Bootstraps and builds differ only in what they offer and in what ends them; the
+//! rest of a guest's life is here.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::machine::Machine;
+use config::task::{GATEWAY, GATEWAY_OLD, PR_PORT};
+use store::Snapshot;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::guest::{self, Exit, Guest, GuestError, User};
+use crate::host::Host;
+use crate::network::{self, Network, NetworkError};
+use crate::record;
+use crate::tftp;
+
+/// How long we listen to a guest that has ended.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+/// The port on which guests fetch and put (RFC 1350).
+const TFTP_PORT: u16 = 69;
+/// How long a guest may take to shut itself down after it has said its last word.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
+
+/// Why a guest could not be brought up.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// Its network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// Its process.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// A file or a socket of ours.
+    #[error("cannot prepare the guest: {0}")]
+    Prepare(#[from] std::io::Error),
+}
+
+/// What a guest is to be.
+pub struct Plan {
+    /// Its short name on this host: part of its network's and its directory's name.
+    pub tag: String,
+    /// Where it runs.
+    pub snapshot: Arc<Snapshot>,
+    /// What it is.
+    pub machine: Machine,
+    /// What it may fetch and put.
+    pub map: tftp::Map,
+    /// Whether its disk is kept afterwards.
+    pub durable: bool,
+    /// Where what it prints is recorded.
+    pub record: record::Files,
+}
+
+/// How far a guest may go.
+pub struct Limits<'a> {
+    /// From its start to its first packet.
+    pub start: Duration,
+    /// For the whole.
+    pub total: Duration,
+    /// The file whose arrival ends it.
+    pub last_put: &'a str,
+}
+
+/// Something that a session waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Happening {
+    /// Its first packet came.
+    FirstContact,
+    /// It has put the file that ends it.
+    Done,
+}
+
+/// Why a session ended before its time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// Nothing came from it in time.
+    #[error("the guest did not answer within {} s of its start", .0.as_secs())]
+    Silent(Duration),
+    /// It took too long.
+    #[error("the guest took longer than {} s", .0.as_secs())]
+    Late(Duration),
+    /// Its process ended.
+    #[error("the guest ended before it had put its result ({0})")]
+    Exited(Exit),
+    /// Somebody wanted it ended.
+    #[error("it was cancelled")]
+    Cancelled,
+    /// The agent that ran it was ended.
+    #[error("the host agent was ended while it ran")]
+    Left,
+}
+
+/// A guest that runs.
+pub struct Session {
+    guest: Guest,
+    network: Network,
+    events: mpsc::Receiver<tftp::Event>,
+    started: Instant,
+    heard: bool,
+    run: PathBuf,
+    _tftp: tftp::Server,
+    _tasks: JoinSet<()>,
+}
+
+impl Session {
+    /// Brings a guest up. What was made is taken down again when a part fails.
+    pub async fn start(host: &Host, plan: Plan) -> Result<Self, SessionError> {
+        let name = format!("{}-{}", host.settings.name, plan.tag);
+        let run = guests_directory(&host.settings.paths.run).join(&plan.tag);
+        std::fs::create_dir_all(&run)?;
+        let network = Network::create(&name)?;
+        match Self::populate(host, plan, name, &run, &network).await {
+            Ok((guest, tftp, events, tasks)) => Ok(Self {
+                guest,
+                network,
+                events,
+                started: Instant::now(),
+                heard: false,
+                run,
+                _tftp: tftp,
+                _tasks: tasks,
+            }),
+            Err(error) => {
+                tear_down(network, &run);
+                Err(error)
+            }
+        }
+    }
+
+    async fn populate(
+        host: &Host,
+        plan: Plan,
+        name: String,
+        run: &Path,
+        network: &Network,
+    ) -> Result<
+        (
+            Guest,
+            tftp::Server,
+            mpsc::Receiver<tftp::Event>,
+            JoinSet<()>,
+        ),
+        SessionError,
+    > {
+        let (sender, events) = mpsc::channel(64);
+        let addresses = gateways(TFTP_PORT).collect::<Vec<_>>();
+        let tftp = tftp::Server::start(Some(network), &addresses, plan.map, sender)?;
+        let mut tasks = JoinSet::new();
+        for address in gateways(PR_PORT) {
+            let listener = network.tcp_listener(address)?;
+            let pr = host.pr.clone();
+            tasks.spawn(async move {
+                if let Err(error) = prserv::serve(pr, listener, std::future::pending()).await {
+                    warn!(%error, "the PR service of a guest ended");
+                }
+            });
+        }
+        let guest = Guest::start(guest::Spec {
+            name: name.clone(),
+            directory: plan.snapshot.path().to_owned(),
+            machine: plan.machine,
+            user: User::from(host.guest_user),
+            run: run.to_owned(),
+            network: name,
+            acceleration: host.settings.guests.acceleration,
+            durable: plan.durable,
+            keep: vec![plan.snapshot.keep()?],
+        })
+        .await?;
+        if let Err(error) = record(&guest, plan.record, &mut tasks) {
+            complain(guest.end().await);
+            return Err(error.into());
+        }
+        Ok((guest, tftp, events, tasks))
+    }
+
+    /// Waits for the next thing that matters.
+    pub async fn next(
+        &mut self,
+        limits: &Limits<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<Happening, Ended> {
+        let (limit, ended) = if self.heard {
+            (limits.total, Ended::Late(limits.total))
+        } else {
+            (limits.start, Ended::Silent(limits.start))
+        };
+        let deadline = tokio::time::sleep_until(self.started + limit);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Err(Ended::Cancelled),
+                Some(event) = self.events.recv() => {
+                    if let Some(happening) = self.weigh(event, limits) {
+                        return Ok(happening);
+                    }
+                }
+                exit = self.guest.exited() => return self.last_words(limits).await.ok_or(Ended::Exited(exit)),
+                () = &mut deadline => return Err(ended),
+            }
+        }
+    }
+
+    /// What a guest that has ended did last may still be on its way to us.
+    async fn last_words(&mut self, limits: &Limits<'_>) -> Option<Happening> {
+        while let Ok(Some(event)) = timeout(LAST_WORDS, self.events.recv()).await {
+            if let Some(happening) = self.weigh(event, limits) {
+                return Some(happening);
+            }
+        }
+        None
+    }
+
+    fn weigh(&mut self, event: tftp::Event, limits: &Limits<'_>) -> Option<Happening> {
+        match event {
+            tftp::Event::FirstContact if !self.heard => {
+                self.heard = true;
+                Some(Happening::FirstContact)
+            }
+            tftp::Event::FirstContact => None,
+            tftp::Event::Put { name, .. } if name == limits.last_put => Some(Happening::Done),
+            tftp::Event::Put { name, bytes, .. } => {
+                info!(name, bytes, "the guest put a file");
+                None
+            }
+            tftp::Event::Fetched { name } => {
+                info!(name, "the guest fetched a file");
+                None
+            }
+            tftp::Event::Refused { name, reason } => {
+                warn!(name, %reason, "the guest was refused a file");
+                None
+            }
+        }
+    }
+
+    /// Waits until the guest has shut itself down, and helps when it does not.
+    /// Whether it did so by itself: only then its disk is whole.
+    pub async fn shut_down(self) -> bool {
+        let by_itself = timeout(SHUTDOWN_LIMIT, self.guest.exited()).await;
+        if by_itself.is_err() {
+            warn!("the guest does not shut itself down: it is ended");
+            complain(self.guest.stop(SHUTDOWN_LIMIT).await);
+        }
+        self.tear_down();
+        by_itself.is_ok_and(Exit::is_clean)
+    }
+
+    /// Ends the guest at once.
+    pub async fn kill(self) {
+        complain(self.guest.end().await);
+        self.tear_down();
+    }
+
+    fn tear_down(self) {
+        tear_down(self.network, &self.run);
+    }
+}
+
+/// Begins to record what a guest prints.
+fn record(guest: &Guest, files: record::Files, tasks: &mut JoinSet<()>) -> std::io::Result<()> {
+    let (console, log) = (guest.console()?, guest.log()?);
+    tasks.spawn(record::follow(console, files.console, files.bytes_max));
+    tasks.spawn(record::follow(log, files.log, files.bytes_max));
+    Ok(())
+}
+
+/// Where the directories of running guests lie.
+pub fn guests_directory(run: &Path) -> PathBuf {
+    run.join("guests")
+}
+
+/// Ends what an agent before us left running on this host: processes, networks,
+/// directories. Goes on after a failure and logs it.
+pub async fn clear(host: &Host) {
+    let directory = guests_directory(&host.settings.paths.run);
+    for run in store::file::entries(&directory).unwrap_or_default() {
+        match Guest::find(&run) {
+            Ok(Some(guest)) => {
+                info!(guest = %run.display(), "ending a guest that an earlier agent left");
+                complain(guest.end().await);
+            }
+            Ok(None) => {}
+            Err(error) => warn!("{}", crate::chain(&error)),
+        }
+        if let Err(error) = std::fs::remove_dir_all(&run) {
+            warn!(path = %run.display(), %error, "cannot remove the directory of a guest");
+        }
+    }
+    let prefix = format!("{}-", host.settings.name);
+    for name in network::list(&prefix).unwrap_or_default() {
+        if let Err(error) = network::delete(&name) {
+            warn!(name, %error, "cannot delete the network of a guest");
+        }
+    }
+}
+
+/// Logs that a guest could not be ended.
+fn complain(ended: Result<Exit, GuestError>) {
+    if let Err(error) = ended {
+        warn!("{}", crate::chain(&error));
+    }
+}
+
+fn tear_down(network: Network, run: &Path) {
+    if let Err(error) = network.delete() {
+        warn!(%error, "cannot delete the network of a guest");
+    }
+    if let Err(error) = std::fs::remove_dir_all(run) {
+        warn!(path = %run.display(), %error, "cannot remove the directory of a guest");
+    }
+}
+
+/// The host's addresses as guests see them.
+fn gateways(port: u16) -> impl Iterator<Item = SocketAddr> {
+    let addresses = [GATEWAY, GATEWAY_OLD].into_iter();
+    addresses.filter_map(move |text| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, port)))
+}
