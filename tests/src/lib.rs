@@ -12,6 +12,7 @@ pub mod volume;
 pub mod shell;
 
 pub mod ssh;
+pub mod agent;
 
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,327 @@
+//! The agent on real btrfs with real QEMU guests: what it promises to who submits a
+//! build, and what it does after it was killed.
+
+use std::fs;
+
+use config::builds::{Build, State};
+use config::task::Outcome;
+use rustix::process::{Signal, kill_process};
+use tests::agent::AgentHost;
+use tests::wait_until;
+
+fn revisions(build: &Build) -> Vec<&str> {
+    build
+        .packages
+        .iter()
+        .map(|built| built.revision.as_str())
+        .collect()
+}
+
+fn image_serves(host: &AgentHost, machine: &str) -> bool {
+    host.host
+        .look(machine)
+        .images
+        .iter()
+        .any(|image| image.complete)
+}
+
+#[test]
+fn a_package_goes_all_the_way_and_its_revision_never_goes_down() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut host = AgentHost::ready("");
+    let words = ["one", "two", "one", "one"];
+    let revision_of = |words| {
+        let build = host.wait_for(host.submit("demo", words), State::Finished);
+        assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
+        revisions(&build).join(" ")
+    };
+    assert_eq!(words.map(revision_of), ["r0.0", "r0.1", "r0.2", "r0.2"]);
+
+    let build = host.build(2);
+    assert_eq!(build.revision, Some(config::Revision(1)));
+    let names: Vec<_> = build
+        .artifacts
+        .iter()
+        .map(|artifact| artifact.name.as_str())
+        .collect();
+    assert_eq!(names, ["hello_1.0-r0.1_x86_64.ipk", "packages.manifest"]);
+    assert!(
+        host.log_of(2).contains("build: hello-1.0-r0"),
+        "{}",
+        host.log_of(2)
+    );
+    let output = host.state().join("fetched");
+    host.machinectl(&["artifacts", "2", "-o", &output.display().to_string()])
+        .good();
+    let manifest = fs::read_to_string(output.join("packages.manifest")).unwrap();
+    assert!(manifest.contains("revision: r0.1"), "{manifest}");
+    host.assert_nothing_is_left();
+
+    assert_eq!(host.end(Signal::TERM), Some(0));
+    host.assert_nothing_is_left();
+    host.machinectl(&["builds"]).refused(4, "no agent answers");
+}
+
+#[test]
+fn a_package_that_does_not_compile_is_the_packages_fault_and_is_built_once() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let host = AgentHost::ready("");
+    let build = host.wait_for(
+        host.submit_code("demo", "int main(void) { return nonsense; }\n"),
+        State::Finished,
+    );
+    assert_eq!((build.outcome, build.attempts), (Some(Outcome::Error), 1));
+    assert!(build.packages.is_empty());
+    assert!(host.log_of(1).contains("nonsense"), "{}", host.log_of(1));
+    let answer = host.machinectl(&["log", "1", "--follow"]);
+    assert_eq!(answer.code, Some(1), "{answer:?}");
+}
+
+#[test]
+fn an_agent_killed_in_a_bootstrap_and_in_a_build_takes_both_up_again() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut host = AgentHost::ready("");
+    let id = host.submit("demo", "hello");
+    wait_until("the bootstrap's guest runs", || host.guests().len() == 1);
+    host.end(Signal::KILL);
+    host.start();
+    host.wait_for(id, State::Running);
+    assert!(image_serves(&host, "demo"));
+    host.end(Signal::KILL);
+    host.start();
+    let build = host.wait_for(id, State::Finished);
+    assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
+    assert_eq!(revisions(&build), ["r0.0"]);
+    assert_eq!(
+        host.log().matches("build finished").count(),
+        1,
+        "one result per task"
+    );
+    wait_until("all is torn down", || host.networks().is_empty());
+    host.assert_nothing_is_left();
+}
+
+#[test]
+fn an_agent_that_is_told_to_stop_puts_its_builds_back_into_the_queue() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut host = AgentHost::ready("");
+    let id = host.submit("demo", "hello");
+    host.wait_for(id, State::Running);
+    assert_eq!(host.end(Signal::TERM), Some(0));
+    host.assert_nothing_is_left();
+    host.start();
+    let build = host.wait_for(id, State::Finished);
+    assert_eq!((build.outcome, build.attempts), (Some(Outcome::Success), 1));
+}
+
+#[test]
+fn a_guest_that_never_answers_is_given_up_and_told() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut host = AgentHost::new("bootstrap.start_seconds_max = 2\nbootstrap.retries_max = 0\n");
+    // Without a kernel it waits for a boot loader that the disk does not have.
+    host.add("mute", |files| {
+        tests::put(
+            &files.join("manifest"),
+            ": 1\nid: mute\nsummary: Says nothing\nram-minimum: 65536\n",
+        );
+    });
+    host.add_toolchain("0.1.0");
+    host.start();
+    let id = host.submit("mute", "hello");
+    wait_until("the build knows why it waits", || {
+        host.build(id).message.contains("did not answer within 2 s")
+    });
+    assert_eq!(host.build(id).state, State::Queued);
+    host.assert_nothing_is_left();
+    host.machinectl(&["cancel", &id.to_string()]).good();
+    assert_eq!(host.build(id).outcome, Some(Outcome::Abort));
+}
+
+#[test]
+fn a_build_whose_guest_hangs_or_dies_is_tried_again_and_then_abnormal() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let host = AgentHost::ready("builds.retries_max = 1\n");
+    let id = host.submit("demo", "hello");
+    for attempt in 1..=2 {
+        wait_until("its guest runs", || {
+            let build = host.build(id);
+            build.attempts == attempt && build.state == State::Running && !host.guests().is_empty()
+        });
+        for guest in host.guests() {
+            // One that is gone already is as dead as we want it.
+            let _ = kill_process(guest, Signal::KILL);
+        }
+    }
+    let build = host.wait_for(id, State::Finished);
+    assert_eq!(
+        (build.outcome, build.attempts),
+        (Some(Outcome::Abnormal), 2),
+        "{build:?}"
+    );
+    assert!(
+        build.message.contains("before it had put its result"),
+        "{}",
+        build.message
+    );
+    wait_until("all is torn down", || host.networks().is_empty());
+    host.assert_nothing_is_left();
+}
+
+#[test]
+fn two_machines_do_two_builds_each_at_once() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut host = AgentHost::new("guests.parallel_max = 4\n");
+    host.add("demo", |_| {});
+    host.add("other", |_| {});
+    host.add_toolchain("0.1.0");
+    host.start();
+    wait_until("both are bootstrapped", || {
+        image_serves(&host, "demo") && image_serves(&host, "other")
+    });
+    let builds = ["demo", "other", "demo", "other"].map(|machine| host.submit(machine, machine));
+    wait_until("all four run at once", || host.guests().len() == 4);
+    for id in builds {
+        let build = host.wait_for(id, State::Finished);
+        assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
+        let says = format!("\n{}\n", build.machine);
+        assert!(host.log_of(id).contains(&says), "{}", host.log_of(id));
+    }
+    wait_until("all is torn down", || host.networks().is_empty());
+    host.assert_nothing_is_left();
+}
+
+#[test]
+fn a_build_is_cancelled_while_it_runs_but_not_when_it_is_over() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let host = AgentHost::ready("");
+    let id = host.submit("demo", "hello");
+    host.wait_for(id, State::Running);
+    host.machinectl(&["cancel", &id.to_string()]).good();
+    let build = host.wait_for(id, State::Finished);
+    assert_eq!(
+        (build.outcome, build.message.as_str()),
+        (Some(Outcome::Abort), "it was cancelled")
+    );
+    host.machinectl(&["cancel", &id.to_string()])
+        .refused(3, "has already finished: abort");
+    wait_until("all is torn down", || host.networks().is_empty());
+    host.assert_nothing_is_left();
+}
+
+#[test]
+fn a_new_toolchain_is_installed_while_the_old_image_serves() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let host = AgentHost::ready("");
+    wait_until("the machine is bootstrapped", || {
+        image_serves(&host, "demo")
+    });
+    let made_from = || {
+        host.host.look("demo").images[0]
+            .provenance
+            .clone()
+            .unwrap()
+            .toolchain_id
+    };
+    let before = made_from();
+    host.add_toolchain("0.2.0");
+    let id = host.submit("demo", "hello");
+    let build = host.wait_for(id, State::Starting);
+    assert_eq!(build.attempts, 1);
+    assert_eq!(made_from(), before, "the old image serves");
+    assert_eq!(
+        host.wait_for(id, State::Finished).outcome,
+        Some(Outcome::Success)
+    );
+    wait_until("the new image serves", || made_from() != before);
+    // Changed by hand, without machinectl, it is noticed as well.
+    let before = made_from();
+    tests::put(
+        &host.host.mount.path().join("toolchains/default/version"),
+        "0.3.0",
+    );
+    wait_until("the new image serves", || made_from() != before);
+}
+
+#[test]
+fn the_first_start_since_the_boot_cleans_and_a_later_one_leaves_the_rest_alone() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut host = AgentHost::new("");
+    host.add("demo", |_| {});
+    snapshot(&host, "7");
+    snapshot(&host, "mine");
+    tests::put(
+        &host.host.volume.path().join("demo/notes.txt"),
+        "a stranger",
+    );
+    host.start();
+    assert_eq!(snapshots(&host), Vec::<String>::new());
+    assert!(host.host.volume.path().join("demo/notes.txt").exists());
+    host.end(Signal::TERM);
+    snapshot(&host, "mine");
+    host.start();
+    assert_eq!(snapshots(&host), ["mine"]);
+}
+
+/// A snapshot of the machine `demo` that nobody holds.
+fn snapshot(host: &AgentHost, tag: &str) {
+    let (machine, toolchain) = ("demo".parse().unwrap(), "default".parse().unwrap());
+    let tag = tag.parse().unwrap();
+    let volume = &host.host.volume;
+    let taken = volume.snapshot(&machine, &store::Origin::Current, &toolchain, &tag);
+    drop(taken.unwrap());
+}
+
+fn snapshots(host: &AgentHost) -> Vec<String> {
+    let view = host.host.look("demo");
+    view.snapshots
+        .iter()
+        .map(|snapshot| snapshot.tag.to_string())
+        .collect()
+}
+
+#[test]
+fn a_second_agent_and_bad_settings_are_refused() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut host = AgentHost::new("");
+    host.start();
+    let ended = host.command().status().unwrap();
+    assert_eq!(ended.code(), Some(3));
+    assert!(
+        host.log()
+            .contains("another agent runs with the run directory"),
+        "{}",
+        host.log()
+    );
+    let bad = AgentHost::new("guests.user = \"nobody-knows\"\n");
+    assert_eq!(bad.command().status().unwrap().code(), Some(3));
+    assert!(bad.log().contains("useradd"), "{}", bad.log());
+    let bad = AgentHost::new("guests.user = 7\nx.y = 1\n");
+    assert_eq!(bad.command().status().unwrap().code(), Some(2));
+    assert!(
+        bad.log().contains("agent.toml:7: `x` is not a setting"),
+        "{}",
+        bad.log()
+    );
+}

@@ -1,0 +1,302 @@
+//! A build host with a running agent: the real machine, the real toolchain, and
+//! `machinectl` to ask it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use config::builds::{Build, State};
+use rustix::process::{Pid, Signal, kill_process};
+use store::command;
+use store::pool::{BtrfsPool, Pool};
+use tempfile::TempDir;
+
+use crate::shell::{Answer, BuildHost, run};
+use crate::wait_until;
+
+/// A build host with an agent.
+///
+/// Dropping it ends the agent and everything that it started.
+#[derive(Debug)]
+pub struct AgentHost {
+    agent: Option<Child>,
+    name: String,
+    settings: String,
+    work: TempDir,
+    /// The host's volume.
+    pub host: BuildHost,
+}
+
+impl AgentHost {
+    /// A host whose agent has these settings besides its name and its paths. It
+    /// holds no machine and no toolchain; the agent does not run yet.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    pub fn new(settings: &str) -> Self {
+        let host = BuildHost::new(4096);
+        let prefix = format!("buildhost-test-{}-", std::process::id());
+        let work = tempfile::Builder::new()
+            .prefix(&prefix)
+            .tempdir()
+            .expect("a directory");
+        Self {
+            agent: None,
+            name: format!("t{}", std::process::id()),
+            settings: settings.to_owned(),
+            work,
+            host,
+        }
+    }
+
+    /// One with the demo's machine, its toolchain, and a running agent.
+    pub fn ready(settings: &str) -> Self {
+        let mut host = Self::new(settings);
+        host.add("demo", |_| {});
+        host.add_toolchain("0.1.0");
+        host.start();
+        host
+    }
+
+    /// Adds a machine made from the demo's, after a change of its files.
+    ///
+    /// # Panics
+    /// When it cannot.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    pub fn add(&self, name: &str, change: impl FnOnce(&Path)) {
+        let revision = self.host.mount.path().join(format!("{name}-1"));
+        BtrfsPool.create(&revision).expect("a subvolume");
+        let mut copy = command::prepare("cp");
+        copy.args(["--sparse=always", "--recursive", "--no-target-directory"]);
+        copy.args([made("BUILDHOST_TEST_MACHINE"), revision.clone()]);
+        command::run(copy, Duration::from_mins(1)).expect("a copy");
+        change(&revision);
+        BtrfsPool.seal(&revision).expect("a read-only image");
+        let from = revision.display().to_string();
+        self.host
+            .machinectl(&["add", name, "--from", &from], b"")
+            .good();
+    }
+
+    /// Makes the demo's toolchain the toolchain `default`, saying that it has this version.
+    ///
+    /// # Panics
+    /// When it cannot.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    pub fn add_toolchain(&self, version: &str) {
+        let directory = tempfile::tempdir_in(self.work.path()).expect("a directory");
+        let from = made("BUILDHOST_TEST_TOOLCHAIN").join("toolchain.tar.gz");
+        fs::copy(from, directory.path().join("toolchain.tar.gz")).expect("a copy");
+        // Not fetched by the machine, but part of what the toolchain is.
+        crate::put(&directory.path().join("version"), version);
+        let from = directory.path().display().to_string();
+        self.host
+            .machinectl(&["toolchain", "add", "default", &from], b"")
+            .good();
+    }
+
+    /// Where the agent keeps what does not outlive a boot.
+    pub fn run(&self) -> PathBuf {
+        self.work.path().join("run")
+    }
+
+    /// Where the agent keeps what does.
+    pub fn state(&self) -> PathBuf {
+        self.work.path().join("state")
+    }
+
+    /// What the agent has said so far, over all its lives.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.work.path().join("agent.log")).unwrap_or_default()
+    }
+
+    /// The agent, not yet started.
+    ///
+    /// # Panics
+    /// When its settings cannot be written.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    pub fn command(&self) -> Command {
+        let path = self.work.path().join("agent.toml");
+        let text = format!(
+            "host.name = \"{}\"\npaths.volumes = [\"{}\"]\npaths.toolchains = \"{}\"\npaths.state = \"{}\"\npaths.run = \"{}\"\n{}",
+            self.name,
+            self.host.volume.path().display(),
+            self.host.mount.path().join("toolchains").display(),
+            self.state().display(),
+            self.run().display(),
+            self.settings,
+        );
+        crate::put(&path, &text);
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.work.path().join("agent.log"))
+            .expect("a log");
+        let mut command = command::prepare(crate::program("buildhost-agent"));
+        command.arg("--config").arg(path).stderr(log);
+        command
+    }
+
+    /// Starts the agent and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    pub fn start(&mut self) {
+        self.agent = Some(self.command().spawn().expect("the agent"));
+        wait_until("the agent answers", || {
+            self.machinectl(&["builds"]).code == Some(0)
+        });
+    }
+
+    /// Sends the agent a signal and waits for its end; its exit code.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    pub fn end(&mut self, signal: Signal) -> Option<i32> {
+        let mut agent = self.agent.take().expect("a running agent");
+        kill_process(Pid::from_child(&agent), signal).expect("a signal");
+        agent.wait().expect("its end").code()
+    }
+
+    /// Calls `machinectl`, which knows where the agent is.
+    pub fn machinectl(&self, arguments: &[&str]) -> Answer {
+        let mut command = self.host.command(arguments);
+        command.env("BUILDHOST_SOCKET", self.run().join("agent.sock"));
+        run(command, b"")
+    }
+
+    /// Submits a build of a program that says `words`, and returns its number.
+    pub fn submit(&self, machine: &str, words: &str) -> u64 {
+        self.submit_code(
+            machine,
+            &format!("#include <stdio.h>\nint main(void) {{ return puts(\"{words}\") < 0; }}\n"),
+        )
+    }
+
+    /// Submits a build of a C program, and returns its number.
+    ///
+    /// # Panics
+    /// When it is refused.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    pub fn submit_code(&self, machine: &str, code: &str) -> u64 {
+        let sources = self.work.path().join("hello-1.0");
+        fs::create_dir_all(&sources).expect("a directory");
+        crate::put(&sources.join("hello.c"), code);
+        crate::put(
+            &sources.join("recipe"),
+            "name: hello\nversion: 1.0\nrevision: r0\nsummary: Says hello\n",
+        );
+        let archive = self.work.path().join("hello-1.0.tar.gz");
+        let mut tar = command::prepare("tar");
+        tar.args(["--sort=name", "--mtime=@0", "-C"])
+            .arg(self.work.path());
+        tar.arg("-czf").args([&archive, Path::new("hello-1.0")]);
+        command::run(tar, Duration::from_mins(1)).expect("an archive");
+        let archive = archive.display().to_string();
+        let answer = self.machinectl(&["build", machine, &archive]).good();
+        answer.stdout.trim().parse().expect("a number")
+    }
+
+    /// The record of a build.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    pub fn build(&self, id: u64) -> Build {
+        let answer = self
+            .machinectl(&["builds", &id.to_string(), "--json"])
+            .good();
+        serde_json::from_str(&answer.stdout).expect("a record")
+    }
+
+    /// Waits until a build has come to a state, or past it.
+    pub fn wait_for(&self, id: u64, state: State) -> Build {
+        wait_until(&format!("build {id} is {state}"), || {
+            self.build(id).state >= state
+        });
+        self.build(id)
+    }
+
+    /// What its worker and its toolchain printed.
+    pub fn log_of(&self, id: u64) -> String {
+        self.machinectl(&["log", &id.to_string()]).good().stdout
+    }
+
+    /// The networks of guests that are there.
+    pub fn networks(&self) -> Vec<String> {
+        let entries = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names
+            .filter(|name| name.starts_with(&format!("{}-", self.name)))
+            .collect()
+    }
+
+    /// The processes of guests, known by the name that the agent gives them.
+    pub fn guests(&self) -> Vec<Pid> {
+        let name = format!("{}-", self.name);
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let ours = |pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            line.contains("qemu-system") && line.contains(&name)
+        };
+        pids.filter(ours).filter_map(Pid::from_raw).collect()
+    }
+
+    /// Checks that nothing is there without a build: no snapshot, no network, no
+    /// process, no directory of a guest.
+    ///
+    /// # Panics
+    /// When there is something.
+    pub fn assert_nothing_is_left(&self) {
+        for machine in self.host.volume.machines().unwrap_or_default() {
+            let view = self.host.volume.look(&machine);
+            let snapshots = view.map(|view| view.snapshots).unwrap_or_default();
+            assert_eq!(snapshots, [], "{machine}");
+        }
+        assert_eq!(self.networks(), Vec::<String>::new());
+        assert_eq!(self.guests(), []);
+        let directories = fs::read_dir(self.run().join("guests")).map(Iterator::count);
+        assert_eq!(directories.unwrap_or(0), 0);
+    }
+}
+
+impl Drop for AgentHost {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            #[expect(clippy::print_stderr, reason = "this is what one wants to read then")]
+            {
+                eprintln!("The agent's log:\n{}", self.log());
+            }
+        }
+        if let Some(mut agent) = self.agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+        for guest in self.guests() {
+            let _ = kill_process(guest, Signal::KILL);
+        }
+        for network in self.networks() {
+            let mut delete = command::prepare("ip");
+            delete.args(["netns", "delete", &network]);
+            let _ = command::run(delete, Duration::from_mins(1));
+        }
+    }
+}
+
+/// What scripts/test has made for the tests.
+///
+/// # Panics
+/// When it has not.
+#[expect(clippy::panic, reason = "a test cannot go on without it")]
+fn made(variable: &str) -> PathBuf {
+    match std::env::var_os(variable) {
+        Some(path) => path.into(),
+        None => panic!("{variable} is not set; run the tests by scripts/test"),
+    }
+}
