@@ -11,8 +11,8 @@ pub mod volume;
 
 pub mod shell;
 
-pub mod ssh;
 pub mod agent;
+pub mod ssh;
 
 use std::time::{Duration, Instant};
 
