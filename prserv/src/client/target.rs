@@ -168,8 +168,8 @@ fn host_and_port(text: &str, default: Option<u16>) -> Result<(String, u16), Targ
         .transpose()
         .map_err(|_| wrong())?
         .or(default);
-    let is_odd =
-        host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/' || c == '@');
+    let is_odd = |c: char| c.is_whitespace() || c.is_control() || "/@[]".contains(c);
+    let is_odd = host.is_empty() || host.contains(is_odd);
     match port {
         Some(port) if !is_odd => Ok((host.to_owned(), port)),
         _ => Err(wrong()),

@@ -41,3 +41,9 @@ mod library;
 
 #[cfg(test)]
 mod crash;
+
+#[cfg(test)]
+mod linear;
+
+#[cfg(test)]
+mod mutation;
