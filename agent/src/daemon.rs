@@ -14,14 +14,13 @@ use store::toolchains::Toolchains;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::host::Host;
 use crate::reconcile::{self, log_report};
 use crate::records::Records;
 use crate::watch::Watch;
-use crate::{api, blocking, builds, session};
+use crate::{api, blocking, builds, revisions, session};
 
 /// How long running builds may take to end when the agent stops.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
@@ -170,13 +169,10 @@ fn open(settings: Settings, guest_user: (u32, u32)) -> Result<Host, StartError> 
     make_directory(&paths.state)?;
     let records = Records::open(&paths.state.join("records.sqlite3"))
         .doing(|| "open the records".to_owned())?;
-    let pr =
-        prserv::Service::open(&prserv::OpenOptions::new(&settings.pr.database)).doing(|| {
-            format!(
-                "open the PR service's database {}",
-                settings.pr.database.display()
-            )
-        })?;
+    let options =
+        revisions::options(&settings.pr).doing(|| "use the setting pr.proxy".to_owned())?;
+    let pr = prserv::Service::open(&options)
+        .doing(|| format!("open the PR service's database {}", settings.pr.database))?;
     let host = Host::new(settings, volumes, toolchains, records, pr, guest_user);
     for directory in [
         host.sources_directory(),
@@ -215,9 +211,8 @@ async fn serve_pr(
     };
     let listener = TcpListener::bind(address).await;
     let listener = listener.doing(|| format!("listen on {address} for the PR service"))?;
-    let stopping: CancellationToken = host.stopping.clone();
-    let serve = prserv::serve(host.pr.clone(), listener, async move {
-        stopping.cancelled().await;
-    });
+    let stopping = host.stopping.clone();
+    let server = revisions::server(host.pr.clone(), &host.settings.pr);
+    let serve = async move { server.serve(listener, stopping.cancelled_owned()).await };
     Ok(Some(tokio::spawn(serve)))
 }

@@ -25,6 +25,8 @@ pub mod network;
 
 pub mod tftp;
 
+pub mod revisions;
+
 pub mod records;
 
 pub mod api;

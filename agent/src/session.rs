@@ -158,9 +158,9 @@ impl Session {
         let mut tasks = JoinSet::new();
         for address in gateways(PR_PORT) {
             let listener = network.tcp_listener(address)?;
-            let pr = host.pr.clone();
+            let pr = prserv::Server::new(host.pr.clone()).with_peer_name(&name);
             tasks.spawn(async move {
-                if let Err(error) = prserv::serve(pr, listener, std::future::pending()).await {
+                if let Err(error) = pr.serve(listener, std::future::pending()).await {
                     warn!(%error, "the PR service of a guest ended");
                 }
             });

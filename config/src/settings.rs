@@ -10,6 +10,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use reader::Reader;
 
 /// A settings file with every key at its default, and what each one means.
@@ -102,10 +103,31 @@ pub struct Builds {
 /// The PR service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pr {
-    /// The database; by default in the state directory.
-    pub database: PathBuf,
+    /// The database: a file, by default in the state directory, or `postgres://…`.
+    pub database: String,
     /// `host:port` on which others may ask; guests always may, at their gateway.
     pub listen: Option<String>,
+    /// The parent server in a hierarchy, `host:port`.
+    pub upstream: Option<String>,
+    /// The HTTP proxy on the way to other servers; without it the environment's.
+    pub proxy: Option<String>,
+    /// Whether no values are given.
+    pub read_only: bool,
+    /// The networks whose clients may be given values; everybody when empty.
+    pub writers: Vec<IpNet>,
+    /// What the others are told that ask for something unknown; closed if `None`.
+    pub unknown: Option<String>,
+    /// Packages that are not ours to number; the first that matches counts.
+    pub elsewhere: Vec<Elsewhere>,
+}
+
+/// Packages whose revisions do not come from our own PR service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The package's name, with `*` for anything.
+    pub pattern: String,
+    /// The server that is asked, `host:port`; none at all if `None`.
+    pub server: Option<String>,
 }
 
 /// What is logged.
@@ -158,8 +180,9 @@ impl Settings {
 
     /// Fills in what follows from other settings.
     fn complete(mut self) -> Self {
-        if self.pr.database.as_os_str().is_empty() {
-            self.pr.database = self.paths.state.join("prserv.sqlite3");
+        if self.pr.database.is_empty() {
+            let path = self.paths.state.join("prserv.sqlite3");
+            self.pr.database = path.display().to_string();
         }
         self
     }
@@ -237,18 +260,50 @@ fn builds(reader: &mut Reader<'_>) -> Builds {
 }
 
 fn pr(reader: &mut Reader<'_>) -> Pr {
-    let listen = reader.text("pr.listen", "", |text| {
-        let port = text.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-        if text.is_empty() || matches!(port, Some(Ok(_))) {
-            Ok(())
-        } else {
-            Err("`host:port` is expected")
-        }
-    });
+    let some = |text: String| (!text.is_empty()).then_some(text);
     Pr {
-        database: reader.path("pr.database", ""),
-        listen: (!listen.is_empty()).then_some(listen),
+        database: reader.text("pr.database", "", |text| {
+            let fine = text.is_empty() || text.starts_with('/') || text.starts_with("postgres");
+            if fine {
+                Ok(())
+            } else {
+                Err("an absolute path or `postgres://…` is expected")
+            }
+        }),
+        listen: some(reader.text("pr.listen", "", address)),
+        upstream: some(reader.text("pr.upstream", "", address)),
+        proxy: some(reader.text("pr.proxy", "", |_| Ok(()))),
+        read_only: reader.choice("pr.mode", &[("read-write", false), ("read-only", true)]),
+        writers: reader.list("pr.writers", "networks such as `10.1.0.0/16`", |text| {
+            text.parse().ok()
+        }),
+        unknown: some(reader.text("pr.unknown", "", |_| Ok(()))),
+        elsewhere: reader.list(
+            "pr.elsewhere",
+            "`PATTERN = HOST:PORT` or `PATTERN = none`",
+            elsewhere,
+        ),
     }
+}
+
+/// Checks `host:port`; nothing at all is fine.
+fn address(text: &str) -> Result<(), &'static str> {
+    let port = text.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    if text.is_empty() || matches!(port, Some(Ok(_))) {
+        Ok(())
+    } else {
+        Err("`host:port` is expected")
+    }
+}
+
+fn elsewhere(text: &str) -> Option<Elsewhere> {
+    let (pattern, server) = text.split_once('=')?;
+    let (pattern, server) = (pattern.trim(), server.trim());
+    let known = server == "none" || (!server.is_empty() && address(server).is_ok());
+    (known && !pattern.is_empty()).then(|| Elsewhere {
+        pattern: pattern.to_owned(),
+        server: (server != "none").then(|| server.to_owned()),
+    })
 }
 
 fn log(reader: &mut Reader<'_>) -> Log {
@@ -309,6 +364,8 @@ toolchain = \"2\"
 
 [pr]
 listen = \"nowhere\"
+writers = [\"10.0.0.0/8\", \"ten\"]
+elsewhere = [\"linux-* = here\"]
 
 [bilds]
 x = 1
@@ -331,6 +388,6 @@ x = 1
     #[test]
     fn the_database_follows_the_state_directory() {
         let settings = Settings::parse("paths.state = \"/srv\"\n").unwrap();
-        assert_eq!(settings.pr.database, PathBuf::from("/srv/prserv.sqlite3"));
+        assert_eq!(settings.pr.database, "/srv/prserv.sqlite3");
     }
 }

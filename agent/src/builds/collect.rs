@@ -5,12 +5,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use config::builds::{Artifact, Built};
-use config::task::{self, Outcome, Package, TaskError, TaskResult};
+use config::task::{self, Outcome, TaskError, TaskResult};
 use config::{BuildId, FileName, manifest};
 
 use super::ARTIFACTS;
 use crate::blocking;
 use crate::host::Host;
+use crate::revisions::{self, RevisionError};
 
 /// The list of packages with their revisions, among the artifacts.
 const PACKAGES: &str = "packages.manifest";
@@ -46,13 +47,8 @@ pub enum CollectError {
     #[error("the guest's result names the file {0}, which it has not put")]
     Missing(FileName),
     /// A package has no revision.
-    #[error("the PR service gave no revision for {version}: {source}")]
-    Revision {
-        /// The package as it was asked for.
-        version: String,
-        /// Why.
-        source: prserv::ServiceError,
-    },
+    #[error(transparent)]
+    Revision(#[from] RevisionError),
 }
 
 /// Reads what the guest of a build has put, asks for revisions, and writes them
@@ -63,7 +59,8 @@ pub(super) async fn collect(host: &Host, id: BuildId) -> Result<Collected, Colle
     let good = result.status.is_good();
     let mut packages = Vec::new();
     for package in result.packages.into_iter().filter(|_| good) {
-        packages.push(revise(host, package).await?);
+        let revision = revisions::revision(&host.pr, &host.settings.pr, &package).await?;
+        packages.push(Built { package, revision });
     }
     let files = directory.join(ARTIFACTS);
     let artifacts = {
@@ -87,16 +84,6 @@ fn read(directory: &Path) -> Result<TaskResult, CollectError> {
     let text =
         std::fs::read_to_string(&path).map_err(|source| CollectError::File { path, source })?;
     Ok(TaskResult::parse(&text)?)
-}
-
-/// Asks the PR service for the revision of a package.
-async fn revise(host: &Host, package: Package) -> Result<Built, CollectError> {
-    let version = package.pr_version();
-    let tuple = prserv::Tuple::new(&version, &package.architecture, &package.checksum);
-    let value = host.pr.get_pr(&tuple, prserv::History::Ignore).await;
-    let value = value.map_err(|source| CollectError::Revision { version, source })?;
-    let revision = format!("{}.{value}", package.recipe_revision);
-    Ok(Built { package, revision })
 }
 
 /// Writes the list of packages and hashes all files.

@@ -80,17 +80,31 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn paths(&mut self, key: &'static str, default: &[&str]) -> Vec<PathBuf> {
-        let found = self.value(key, "a list of strings", |value| {
+        let absolute = |text: &str| text.starts_with('/').then(|| PathBuf::from(text));
+        let found = self.maybe_list(key, "absolute paths", absolute);
+        found.unwrap_or_else(|| default.iter().map(PathBuf::from).collect())
+    }
+
+    /// A list of texts, each of which means something; empty when left out.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Vec<T> {
+        self.maybe_list(key, expected, read).unwrap_or_default()
+    }
+
+    fn maybe_list<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        self.value(key, &format!("a list of {expected}"), |value| {
             let texts = value.as_array()?.iter().map(|item| item.get_ref().as_str());
-            texts
-                .map(|text| text.map(PathBuf::from))
-                .collect::<Option<Vec<_>>>()
-        });
-        let paths = found.unwrap_or_else(|| default.iter().map(PathBuf::from).collect());
-        if paths.iter().any(|path| !path.is_absolute()) {
-            self.fault(key, "absolute paths are expected");
-        }
-        paths
+            texts.map(|text| read(text?)).collect()
+        })
     }
 
     pub(super) fn number(
