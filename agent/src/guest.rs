@@ -22,12 +22,16 @@ use crate::network::NetworkError;
 mod accelerator;
 mod arguments;
 
+mod cgroup;
+
+mod frozen;
 mod monitor;
 mod process;
 mod start;
 
 pub use accelerator::{Accelerator, accelerator};
 pub use arguments::arguments;
+pub use frozen::{forget, is_frozen};
 pub use monitor::MonitorError;
 pub use process::Exit;
 
@@ -59,8 +63,22 @@ pub struct Spec {
     /// Whether what it writes is kept: when it flushes, it is on the host's disk.
     /// Otherwise everything is thrown away with it, and flushes do nothing.
     pub durable: bool,
+    /// Where its memory is.
+    pub memory: Memory,
     /// Descriptors that live as long as the guest, such as a lock.
     pub keep: Vec<OwnedFd>,
+}
+
+/// Where a guest's memory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// In the memory of QEMU; gone with it.
+    Own,
+    /// In a file of its directory, so that it can be frozen there.
+    Freezable,
+    /// In the file that a frozen guest left in this directory, or in a snapshot
+    /// of it. It goes on where that one was stopped; the file stays as it was.
+    Frozen,
 }
 
 /// An unprivileged user.
@@ -87,6 +105,13 @@ pub enum GuestError {
     /// The machine is of another kind.
     #[error("machines of the kind nspawn cannot be run yet")]
     Kind,
+    /// The frozen guest cannot be woken: QEMU, its command line or the host's
+    /// processor is another one. Start it cold, and freeze it anew.
+    #[error("the frozen guest does not fit this host any more; it must be frozen anew")]
+    Stale,
+    /// Its run directory belongs to another one.
+    #[error("a guest with the run directory {} is running", .0.display())]
+    Running(PathBuf),
     /// Its network is not there.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -109,14 +134,17 @@ pub enum GuestError {
     /// QEMU could not be started.
     #[error("cannot start qemu-system-x86_64")]
     Start(#[source] io::Error),
-    /// QEMU ended at once, or does not answer.
-    #[error("QEMU did not come up{}", said(stderr))]
+    /// QEMU ended, does not answer, or does not do what it is told.
+    #[error("QEMU failed the guest{}", said(stderr))]
     Up {
         /// The end of what it complained about.
         stderr: String,
         /// What we noticed.
         source: MonitorError,
     },
+    /// Its limits cannot be set.
+    #[error("cannot limit what the guest takes of the host")]
+    Limit(#[source] io::Error),
     /// The process cannot be watched.
     #[error("cannot watch the guest's process")]
     Watch(#[source] io::Error),
@@ -148,6 +176,7 @@ impl Guest {
     /// What could not be used, or what QEMU complained about.
     pub async fn start(spec: Spec) -> Result<Self, GuestError> {
         let run = spec.run.clone();
+        let (memory, directory) = (spec.memory, spec.directory.clone());
         let started = tokio::task::spawn_blocking(move || start::start(spec)).await;
         let panicked = |error| GuestError::Start(io::Error::other(error));
         let process = started.map_err(panicked)??;
@@ -155,7 +184,14 @@ impl Guest {
             process: process.watch().map_err(GuestError::Watch)?,
             run,
         };
-        if let Err(source) = guest.let_run().await {
+        let up = async {
+            let mut monitor = guest.monitor().await?;
+            if memory == Memory::Frozen {
+                frozen::load(&mut monitor, &directory).await?;
+            }
+            monitor.command("cont").await
+        };
+        if let Err(source) = up.await {
             guest.kill();
             // It is gone or it is not: what we noticed first is what to tell.
             let _ = timeout(KILL_LIMIT, guest.exited()).await;
@@ -221,6 +257,26 @@ impl Guest {
     /// When QEMU does not answer.
     pub async fn suspend(&self) -> Result<(), MonitorError> {
         self.monitor().await?.command("stop").await
+    }
+
+    /// Freezes a guest that was started as [`Memory::Freezable`] in `directory`, and
+    /// ends it. Disk, memory and devices of one instant lie there then, on disk;
+    /// snapshots of the directory start as [`Memory::Frozen`], any number of them.
+    ///
+    /// # Errors
+    /// When QEMU or the file system refuses. The guest has ended then, too.
+    pub async fn freeze(self, directory: &Path) -> Result<(), GuestError> {
+        let save = async {
+            let mut monitor = self.monitor().await?;
+            frozen::save(&mut monitor, directory).await?;
+            monitor.command("quit").await
+        };
+        let saved = save.await;
+        if saved.is_err() || timeout(QUIT_LIMIT, self.exited()).await.is_err() {
+            self.end().await?;
+        }
+        let stderr = start::complaints(&self.run);
+        saved.map_err(|source| GuestError::Up { stderr, source })
     }
 
     /// Lets its processors run again.

@@ -23,6 +23,8 @@ pub mod guest;
 
 pub mod network;
 
+pub mod dhcp;
+
 pub mod tftp;
 
 pub mod revisions;

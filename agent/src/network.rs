@@ -25,7 +25,7 @@ mod tap;
 /// Where named namespaces live; `ip netns` agrees.
 const DIRECTORY: &str = "/run/netns";
 /// The tap's name in every namespace.
-const TAP: &str = "tap0";
+pub(crate) const TAP: &str = "tap0";
 /// The host's hardware address in every namespace. It never changes: a guest that
 /// is woken from its freeze has it in its tables.
 const HOST_MAC: &str = "02:62:68:00:00:01";

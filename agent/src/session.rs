@@ -18,7 +18,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::guest::{self, Exit, Guest, GuestError, User};
+use crate::dhcp;
+use crate::guest::{self, Exit, Guest, GuestError, Memory, User};
 use crate::host::Host;
 use crate::network::{self, Network, NetworkError};
 use crate::record;
@@ -156,6 +157,7 @@ impl Session {
         let addresses = gateways(TFTP_PORT).collect::<Vec<_>>();
         let tftp = tftp::Server::start(Some(network), &addresses, plan.map, sender)?;
         let mut tasks = JoinSet::new();
+        tasks.spawn(dhcp::serve(network)?);
         for address in gateways(PR_PORT) {
             let listener = network.tcp_listener(address)?;
             let pr = prserv::Server::new(host.pr.clone()).with_peer_name(&name);
@@ -174,6 +176,7 @@ impl Session {
             network: name,
             acceleration: host.settings.guests.acceleration,
             durable: plan.durable,
+            memory: Memory::Own,
             keep: vec![plan.snapshot.keep()?],
         })
         .await?;

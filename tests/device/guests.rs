@@ -5,9 +5,9 @@
 use std::fs;
 use std::future::Future;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use agent::guest::{Exit, Guest, GuestError, Spec};
+use agent::guest::{self, Exit, Guest, GuestError, Memory, Spec};
 use agent::tftp::{Event, Map, Server};
 use config::settings::Acceleration;
 use config::task::GATEWAY;
@@ -30,10 +30,14 @@ struct Ground {
 
 impl Ground {
     fn new(script: &str) -> Self {
+        Self::of(tests::guests::machine(script))
+    }
+
+    fn of(machine: (TempDir, config::machine::Machine)) -> Self {
         Self {
             net: Net::new(),
             run: tempfile::tempdir().unwrap(),
-            machine: tests::guests::machine(script),
+            machine,
             put: tempfile::tempdir().unwrap(),
         }
     }
@@ -48,6 +52,7 @@ impl Ground {
             network: self.net.name().to_owned(),
             acceleration: Acceleration::Auto,
             durable: false,
+            memory: Memory::Own,
             keep: Vec::new(),
         }
     }
@@ -206,4 +211,147 @@ fn what_cannot_be_started_says_why_and_leaves_no_process() {
 
 fn rename(from: &Path, to: &Path) {
     fs::rename(from, to).unwrap();
+}
+
+#[test]
+fn a_guest_learns_its_address_and_reaches_both_of_the_hosts() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let ground = Ground::new(
+        "ip address flush dev eth0
+         cat >/lease <<'SCRIPT'
+#!/bin/sh
+[ \"$1\" = bound ] || exit 0
+ip address add \"$ip/24\" dev \"$interface\"
+ip route add default via \"$router\"
+SCRIPT
+         chmod +x /lease
+         udhcpc -i eth0 -s /lease -n -q
+         tftp -g -r task.manifest 196.254.111.222 && cat task.manifest",
+    );
+    let console = within(async {
+        tokio::spawn(agent::dhcp::serve(&ground.net).unwrap());
+        let mut map = Map::new(0, 0);
+        map.offer("task.manifest", ": 1\nbuild: 42\n".to_owned());
+        let address = format!("{}:69", config::task::GATEWAY_OLD).parse().unwrap();
+        let (sender, _events) = mpsc::channel(64);
+        let _server = Server::start(Some(&ground.net), &[address], map, sender).unwrap();
+        let guest = Guest::start(ground.spec()).await.unwrap();
+        let console = read(guest.console());
+        assert_eq!(guest.exited().await, Exit::Code(0));
+        console.await.unwrap()
+    });
+    assert!(console.contains("build: 42"), "{console}");
+}
+
+/// What a frozen worker does: waits for a task, sets its clock, draws fresh bytes
+/// from the host (the first ones were drawn before the freeze).
+const WAITING: &str = "
+echo waiting
+until tftp -g -r task.manifest $host 2>/dev/null; do :; done
+hwclock -s -u
+fresh=$(dd if=/dev/hwrng bs=64 count=8 2>/dev/null | tail -c 64 | md5sum | cut -c -32)
+echo \"random $fresh time $(date +%s)\"
+cat task.manifest
+";
+
+#[test]
+fn guests_of_one_frozen_image_differ_and_know_the_time() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let image = Ground::new(WAITING);
+    let directory = image.machine.0.path();
+    let words = within(async {
+        let began = Instant::now();
+        let mut spec = image.spec();
+        spec.memory = Memory::Freezable;
+        let guest = Guest::start(spec).await.unwrap();
+        wait_for(&mut guest.console().unwrap(), "waiting").await;
+        println!("cold: {:.2?} to the waiting worker", began.elapsed());
+        assert!(!guest::is_frozen(directory));
+        let began = Instant::now();
+        guest.freeze(directory).await.unwrap();
+        println!("freezing: {:.2?}", began.elapsed());
+        assert!(guest::is_frozen(directory));
+        let memory = fs::read(directory.join("frozen.memory")).unwrap();
+        let mut words = Vec::new();
+        for _ in 0..2 {
+            let ground = Ground::of((copy(directory), image.machine.1.clone()));
+            let (_server, mut events) = ground.serve();
+            let mut spec = ground.spec();
+            spec.memory = Memory::Frozen;
+            let began = Instant::now();
+            let guest = Guest::start(spec).await.unwrap();
+            println!("woken: {:.2?} to a running guest", began.elapsed());
+            let console = read(guest.console());
+            assert_eq!(events.recv().await, Some(Event::FirstContact));
+            println!("woken: {:.2?} to the first packet", began.elapsed());
+            assert_eq!(guest.exited().await, Exit::Code(0));
+            words.push(console.await.unwrap());
+            let after = fs::read(ground.machine.0.path().join("frozen.memory")).unwrap();
+            assert!(after == memory, "the frozen memory has changed");
+        }
+        words
+    });
+    let field = |text: &str, name: &str| -> String {
+        let mut words = text.split_whitespace().skip_while(|word| *word != name);
+        words.nth(1).unwrap().to_owned()
+    };
+    let random: Vec<_> = words.iter().map(|text| field(text, "random")).collect();
+    assert_ne!(
+        random[0], random[1],
+        "both guests drew the same random bytes"
+    );
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    for text in &words {
+        assert!(text.contains("build: 42"), "{text}");
+        let time: u64 = field(text, "time").parse().unwrap();
+        assert!(now.abs_diff(time) < 30, "{text}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_not_woken() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let ground = Ground::new(WAITING);
+    let directory = ground.machine.0.path();
+    within(async {
+        let spec = |memory| Spec {
+            memory,
+            ..ground.spec()
+        };
+        let wake = async || Guest::start(spec(Memory::Frozen)).await.unwrap_err();
+        assert!(matches!(wake().await, GuestError::Open { .. }));
+        let guest = Guest::start(spec(Memory::Freezable)).await.unwrap();
+        wait_for(&mut guest.console().unwrap(), "waiting").await;
+        assert!(matches!(wake().await, GuestError::Running(_)));
+        guest.freeze(directory).await.unwrap();
+        let key = fs::read(directory.join("frozen.key")).unwrap();
+        store::file::replace(&directory.join("frozen.key"), b"another QEMU").unwrap();
+        assert!(matches!(wake().await, GuestError::Stale));
+        store::file::replace(&directory.join("frozen.key"), &key).unwrap();
+        store::file::replace(&directory.join("frozen.state"), &vec![7; 100_000]).unwrap();
+        let error = wake().await;
+        assert!(matches!(error, GuestError::Up { .. }), "{error}");
+        guest::forget(directory).unwrap();
+        assert!(!guest::is_frozen(directory));
+    });
+    assert!(ground.net.processes().unwrap().is_empty());
+}
+
+/// A copy of a directory, in the place of a snapshot.
+fn copy(from: &Path) -> TempDir {
+    let to = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.path().join(entry.file_name())).unwrap();
+    }
+    to
 }

@@ -190,6 +190,36 @@ fn lose(net: &Net, percent: u32) {
 }
 
 #[test]
+fn transfers_are_right_when_packets_are_lost() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    for percent in [1, 5, 15] {
+        let size = 1024 * 1024 / percent as usize;
+        let ground = Ground::new(size);
+        lose(&ground.net, percent);
+        // curl asks again after a fiftieth of an hour, unless its time is limited.
+        for (client, fetch, put) in [CLIENTS[1], CLIENTS[4], CLIENTS[7]] {
+            let line = |text: &str| {
+                let text = text.replace("HOST", GATEWAY).replace("NAME", "back");
+                text.replace("curl", "curl -m 90")
+            };
+            let began = Instant::now();
+            ground.shell(&line(fetch));
+            let fetched = began.elapsed();
+            ground.same("got");
+            let began = Instant::now();
+            ground.shell(&line(put));
+            let put = began.elapsed();
+            ground.same("back");
+            println!(
+                "{percent} % lost, {size} bytes, {client}: fetch {fetched:.2?}, put {put:.2?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn when_the_server_is_dropped_its_transfers_end_and_leave_nothing() {
     if !tests::may_use_devices() {
         return;

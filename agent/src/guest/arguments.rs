@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use config::task::LOG_PORT;
 use serde_json::json;
 
-use super::{Accelerator, Spec};
+use super::{Accelerator, Memory, Spec};
 use crate::network::GUEST_MAC;
 
 /// The descriptors under these numbers are given to QEMU.
@@ -16,8 +16,9 @@ pub(super) const LOG: i32 = 6;
 pub(super) const DISK: i32 = 7;
 pub(super) const KERNEL: i32 = 8;
 pub(super) const INITRD: i32 = 9;
+pub(super) const MEMORY: i32 = 10;
 /// What is only kept open follows from here on.
-pub(super) const KEEP: i32 = 10;
+pub(super) const KEEP: i32 = 11;
 
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
@@ -59,13 +60,29 @@ pub fn arguments(spec: &Spec, accelerator: Accelerator) -> Vec<OsString> {
 fn hardware(line: &mut Line, spec: &Spec, accelerator: Accelerator) {
     let (accelerator, cpu) = match accelerator {
         Accelerator::Kvm => ("kvm", "host"),
-        Accelerator::Tcg => ("tcg", "max"),
+        // Translated code would take up to 1 GiB otherwise.
+        Accelerator::Tcg => ("tcg,tb-size=256", "max"),
     };
-    line.add("-machine", "q35");
+    match spec.memory {
+        Memory::Own => line.add("-machine", "q35"),
+        Memory::Freezable => memory(line, spec, "on"),
+        Memory::Frozen => {
+            memory(line, spec, "off");
+            line.add("-incoming", "defer");
+        }
+    }
     line.add("-accel", accelerator);
     line.add("-cpu", cpu);
     line.add("-smp", spec.machine.cpus.to_string());
     line.add("-m", format!("size={}k", spec.machine.memory_kib));
+}
+
+/// Memory in a file. What a woken guest writes stays its own when it is not shared.
+fn memory(line: &mut Line, spec: &Spec, share: &str) {
+    let size = spec.machine.memory_kib;
+    let file = format!("id=ram,mem-path=/proc/self/fd/{MEMORY},size={size}k,share={share}");
+    line.add("-object", format!("memory-backend-file,{file}"));
+    line.add("-machine", "q35,memory-backend=ram");
 }
 
 fn kernel(line: &mut Line, spec: &Spec) {
@@ -131,6 +148,7 @@ mod tests {
             network: "buildhost-42".to_owned(),
             acceleration: config::settings::Acceleration::Auto,
             durable: false,
+            memory: Memory::Own,
             keep: Vec::new(),
         }
     }
@@ -150,6 +168,22 @@ mod tests {
             ": 1\nid: d\nsummary: d\nkernel: vmlinuz\ninitrd: initrd\ncmdline: console=ttyS0, quiet\n",
         );
         insta::assert_snapshot!(text(&spec, Accelerator::Tcg));
+    }
+
+    #[test]
+    fn a_machine_that_is_woken() {
+        let mut spec = spec(": 1\nid: d\nsummary: d\n");
+        spec.memory = Memory::Frozen;
+        let woken = text(&spec, Accelerator::Tcg);
+        spec.memory = Memory::Freezable;
+        let frozen = text(&spec, Accelerator::Tcg);
+        assert_eq!(
+            woken
+                .replace("share=off", "share=on")
+                .replace("\n-incoming defer", ""),
+            frozen
+        );
+        insta::assert_snapshot!(woken);
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! QEMU's monitor: one JSON object a line over a unix socket, both ways.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
@@ -32,6 +35,9 @@ pub enum MonitorError {
         /// What it says.
         reason: String,
     },
+    /// What it was told to do goes on for too long, or came to nothing.
+    #[error("QEMU could not {0} the guest's state")]
+    State(&'static str),
     /// It does not answer.
     #[error("QEMU's monitor does not answer within {} s", LIMIT.as_secs())]
     Late,
@@ -77,8 +83,16 @@ impl Monitor {
         arguments: Value,
     ) -> Result<Value, MonitorError> {
         let line = json!({ "execute": command, "arguments": arguments }).to_string() + "\n";
+        let write = self.writer.write_all(line.as_bytes());
+        timeout(LIMIT, write)
+            .await
+            .map_err(|_| MonitorError::Late)??;
+        self.answer(command).await
+    }
+
+    /// The answer to the last command.
+    async fn answer(&mut self, command: &str) -> Result<Value, MonitorError> {
         let answer = async {
-            self.writer.write_all(line.as_bytes()).await?;
             loop {
                 let mut said = self.line().await?;
                 if let Some(answer) = said.get_mut("return") {
@@ -99,6 +113,29 @@ impl Monitor {
         timeout(LIMIT, answer)
             .await
             .map_err(|_| MonitorError::Late)?
+    }
+
+    /// Hands a descriptor over, under a name by which commands can use it.
+    pub(super) async fn give(&mut self, name: &str, fd: impl AsFd) -> Result<(), MonitorError> {
+        let line = json!({ "execute": "getfd", "arguments": { "fdname": name } });
+        let line = line.to_string() + "\n";
+        let stream: &UnixStream = self.writer.as_ref();
+        let fds = [fd.as_fd()];
+        let hand_over = || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut rights = SendAncillaryBuffer::new(&mut space);
+            rights.push(SendAncillaryMessage::ScmRights(&fds));
+            let data = [IoSlice::new(line.as_bytes())];
+            Ok(sendmsg(stream, &data, &mut rights, SendFlags::empty())?)
+        };
+        let sent = stream.async_io(Interest::WRITABLE, hand_over);
+        let sent = timeout(LIMIT, sent)
+            .await
+            .map_err(|_| MonitorError::Late)??;
+        if sent < line.len() {
+            return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+        }
+        self.answer("getfd").await.map(|_| ())
     }
 
     async fn line(&mut self) -> Result<Value, MonitorError> {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::process::{
@@ -14,7 +14,7 @@ use rustix::process::{
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 
-use super::GuestError;
+use super::{GuestError, cgroup};
 
 /// The record's name in a run directory.
 const RECORD: &str = "process.json";
@@ -54,6 +54,8 @@ struct Record {
     pid: u32,
     /// In clock ticks since the host was booted.
     start_time: u64,
+    /// The control group that it is alone in.
+    cgroup: Option<PathBuf>,
 }
 
 /// A process that is not watched yet.
@@ -61,6 +63,7 @@ struct Record {
 pub(super) struct Handle {
     pid: u32,
     start_time: u64,
+    cgroup: Option<PathBuf>,
     fd: OwnedFd,
 }
 
@@ -72,8 +75,18 @@ impl Handle {
         Ok(Self {
             pid,
             start_time,
+            cgroup: None,
             fd,
         })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Tells in which control group the process is alone, so that it goes with it.
+    pub(super) fn in_cgroup(&mut self, cgroup: PathBuf) {
+        self.cgroup = Some(cgroup);
     }
 
     /// Writes the record that [`Handle::find`] reads.
@@ -82,6 +95,7 @@ impl Handle {
             version: 1,
             pid: self.pid,
             start_time: self.start_time,
+            cgroup: self.cgroup.clone(),
         };
         let path = run.join(RECORD);
         let text = serde_json::to_vec(&record).map_err(io::Error::other);
@@ -99,14 +113,18 @@ impl Handle {
         };
         let parsed = read.and_then(|text| serde_json::from_slice(&text).map_err(io::Error::other));
         let record: Record = parsed.map_err(|source| GuestError::Run { path, source })?;
-        let Ok(fd) = open(record.pid) else {
+        // Looked at after it is held: the number cannot go to another any more.
+        let held = open(record.pid)
+            .ok()
+            .filter(|_| look(record.pid).is_ok_and(|found| found == (true, record.start_time)));
+        let Some(fd) = held else {
+            record.cgroup.as_deref().map(cgroup::leave);
             return Ok(None);
         };
-        // Looked at after it is held: the number cannot go to another any more.
-        let same = look(record.pid).is_ok_and(|found| found == (true, record.start_time));
-        Ok(same.then_some(Self {
+        Ok(Some(Self {
             pid: record.pid,
             start_time: record.start_time,
+            cgroup: record.cgroup,
             fd,
         }))
     }
@@ -123,6 +141,7 @@ impl Handle {
     pub(super) fn watch(self) -> io::Result<Process> {
         Ok(Process {
             pid: self.pid,
+            cgroup: self.cgroup,
             fd: AsyncFd::new(self.fd)?,
             exit: Mutex::new(None),
         })
@@ -133,6 +152,7 @@ impl Handle {
 #[derive(Debug)]
 pub(super) struct Process {
     pid: u32,
+    cgroup: Option<PathBuf>,
     fd: AsyncFd<OwnedFd>,
     exit: Mutex<Option<Exit>>,
 }
@@ -152,7 +172,11 @@ impl Process {
             return Exit::Unknown;
         }
         let mut exit = self.exit.lock().unwrap_or_else(PoisonError::into_inner);
-        *exit.get_or_insert_with(|| reap(self.fd.get_ref()))
+        *exit.get_or_insert_with(|| {
+            let exit = reap(self.fd.get_ref());
+            self.cgroup.as_deref().map(cgroup::leave);
+            exit
+        })
     }
 }
 

@@ -10,13 +10,12 @@ use std::path::Path;
 use std::process::Stdio;
 
 use command_fds::{CommandFdExt, FdMapping};
-use config::FileName;
-use config::machine::Kind;
+use config::machine::{Kind, Machine};
 use store::command;
 
 use super::arguments::{self, arguments};
 use super::process::Handle;
-use super::{Accelerator, GuestError, Spec, User, accelerator};
+use super::{Accelerator, GuestError, Memory, Spec, User, accelerator, cgroup, frozen};
 use crate::network::Network;
 
 /// The sockets in a run directory.
@@ -25,7 +24,7 @@ pub(super) const CONSOLE: &str = "console";
 pub(super) const LOG: &str = "log";
 /// What QEMU complains about.
 const COMPLAINTS: &str = "qemu.stderr";
-const PROGRAM: &str = "qemu-system-x86_64";
+pub(super) const PROGRAM: &str = "qemu-system-x86_64";
 /// How much of its complaints is told.
 const COMPLAINTS_MAX: u64 = 1024;
 
@@ -34,15 +33,20 @@ pub(super) fn start(spec: Spec) -> Result<Handle, GuestError> {
     if spec.machine.kind != Kind::Kvm {
         return Err(GuestError::Kind);
     }
+    if Handle::find(&spec.run)?.is_some() {
+        return Err(GuestError::Running(spec.run));
+    }
+    let accelerator = accelerator(spec.acceleration)?;
+    frozen::prepare(&spec, accelerator)?;
     let network = Network::open(&spec.network)?;
     let complaints = prepare_run(&spec.run).map_err(|source| GuestError::Run {
         path: spec.run.clone(),
         source,
     })?;
-    let accelerator = accelerator(spec.acceleration)?;
     let line = arguments(&spec, accelerator);
     let user = privileges(spec.user, accelerator);
     let run = spec.run.clone();
+    let (machine, group) = (spec.machine.clone(), spec.network.clone());
     let descriptors = descriptors(spec, &network)?;
     let mut qemu = command::prepare(PROGRAM);
     qemu.args(line)
@@ -56,12 +60,26 @@ pub(super) fn start(spec: Spec) -> Result<Handle, GuestError> {
         .map_err(|error| GuestError::Start(io::Error::other(error)))?;
     // Not waited for as a child: whoever watches it takes its status.
     let child = network.enter(|| qemu.spawn()).map_err(GuestError::Start)?;
-    let handle = Handle::of(child.id()).map_err(GuestError::Watch)?;
-    if let Err(error) = handle.record(&run) {
+    let mut handle = Handle::of(child.id()).map_err(GuestError::Watch)?;
+    let settled = settle(&mut handle, &machine, &group, &run);
+    if settled.is_err() {
         handle.kill();
-        return Err(error);
     }
-    Ok(handle)
+    settled.map(|()| handle)
+}
+
+/// Limits the process and writes the record, before its processors run.
+fn settle(
+    handle: &mut Handle,
+    machine: &Machine,
+    group: &str,
+    run: &Path,
+) -> Result<(), GuestError> {
+    if let Some(root) = cgroup::root() {
+        let cgroup = cgroup::enter(&root, group, machine, handle.pid());
+        handle.in_cgroup(cgroup.map_err(GuestError::Limit)?);
+    }
+    handle.record(run)
 }
 
 /// Makes the run directory, without what an earlier guest left in it.
@@ -116,6 +134,9 @@ fn descriptors(spec: Spec, network: &Network) -> Result<Vec<FdMapping>, GuestErr
             give(file(&spec, initrd, false)?, arguments::INITRD);
         }
     }
+    if spec.memory != Memory::Own {
+        give(file(&spec, frozen::MEMORY, true)?, arguments::MEMORY);
+    }
     for (kept, number) in spec.keep.into_iter().zip(arguments::KEEP..) {
         give(kept, number);
     }
@@ -124,7 +145,7 @@ fn descriptors(spec: Spec, network: &Network) -> Result<Vec<FdMapping>, GuestErr
 
 /// Opens a file of the snapshot. QEMU opens those again that it only reads: they
 /// become its user's when others may not read them. So does what it writes.
-fn file(spec: &Spec, name: &FileName, write: bool) -> Result<OwnedFd, GuestError> {
+fn file(spec: &Spec, name: impl AsRef<Path>, write: bool) -> Result<OwnedFd, GuestError> {
     let path = spec.directory.join(name);
     let (file, metadata) = super::open(path.clone(), write)?;
     if (write || metadata.mode() & 0o004 == 0) && metadata.uid() != spec.user.uid {

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 /// A guest that shares a processor with others may be away for this long.
-const FLOOR: Duration = Duration::from_millis(40);
+const FLOOR: Duration = Duration::from_millis(15);
 /// Before anything is known of the way there and back.
 const START: Duration = Duration::from_millis(250);
 
 /// There are clients that pass over what they have had already, but start their
-/// own wait anew with each such packet: the pauses must become longer than their
-/// wait, which is 5 s and more, or both sides repeat themselves for ever.
+/// own wait anew with each such packet. A pause must be longer than their wait,
+/// which is 5 s for many, or both sides repeat themselves for ever.
+const PAUSE: Duration = Duration::from_secs(6);
 const CEILING: Duration = Duration::from_secs(12);
 
 /// The retransmission timer of RFC 6298 with a floor that suits a cable inside one
@@ -56,6 +57,11 @@ impl Pace {
         self.wait = (smooth + self.deviation * 4).clamp(FLOOR, CEILING);
     }
 
+    /// Now it is the other side's turn to repeat.
+    pub(super) fn pause(&mut self) {
+        self.wait = self.wait.max(PAUSE);
+    }
+
     /// Nothing came in time.
     pub(super) fn missed(&mut self) {
         self.wait = (self.wait * 2).min(CEILING);
@@ -74,7 +80,7 @@ mod tests {
             pace.answered(Duration::from_micros(200));
         }
         assert_eq!(pace.wait(), FLOOR);
-        for doublings in 1..=8 {
+        for doublings in 1..=9 {
             pace.missed();
             assert_eq!(pace.wait(), FLOOR * 2_u32.pow(doublings));
         }

@@ -6,6 +6,9 @@ use super::link::{End, Inbound, Link, Stage, illegal, wire};
 use super::request::Agreed;
 use super::staging::Staging;
 
+/// After so many quick repetitions it was not our answer that was lost, but what
+/// the other side sent: it repeats that after a wait of its own.
+const REPEATS_MAX: u32 = 3;
 /// How long the last acknowledgement is repeated when asked for.
 const DALLY: Duration = Duration::from_secs(6);
 
@@ -53,9 +56,9 @@ struct Progress {
     /// When something came in order, or was answered.
     moved: Instant,
     answered: Instant,
-    /// The last answer was not the first of its kind: what follows it says nothing
-    /// of the way there and back.
-    repeated: bool,
+    /// How often the last answer was repeated: what follows a repetition says
+    /// nothing of the way there and back.
+    repeated: u32,
     /// A block out of order was answered: those behind it need no answer.
     gap_told: bool,
 }
@@ -68,7 +71,7 @@ impl Progress {
             unanswered: 0,
             moved: Instant::now(),
             answered: Instant::now(),
-            repeated: false,
+            repeated: 0,
             gap_told: false,
         }
     }
@@ -87,7 +90,10 @@ impl Progress {
 
     /// Nothing came in time: our answer was lost, or what followed it.
     fn repeat(&mut self, link: &mut Link) -> Result<(), End> {
-        self.repeated = true;
+        self.repeated += 1;
+        if self.repeated >= REPEATS_MAX {
+            link.pace.pause();
+        }
         self.gap_told = false;
         self.answer(link)
     }
@@ -95,14 +101,14 @@ impl Progress {
     /// A block came in order.
     fn step(&mut self, link: &mut Link) {
         self.moved = Instant::now();
-        if self.unanswered == 0 && !self.repeated {
+        if self.unanswered == 0 && self.repeated == 0 {
             link.pace.answered(self.moved - self.answered);
         }
         link.advance();
         self.opening = None;
         self.got += 1;
         self.unanswered += 1;
-        self.repeated = false;
+        self.repeated = 0;
         self.gap_told = false;
     }
 
@@ -113,7 +119,7 @@ impl Progress {
         }
         self.opening = None;
         self.gap_told = true;
-        self.repeated = true;
+        self.repeated += 1;
         self.answer(link)
     }
 }

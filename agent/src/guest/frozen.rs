@@ -1,0 +1,169 @@
+//! Guests that are frozen at one instant and woken from there, again and again.
+//!
+//! Three files lie beside the disk: the memory, as the guest left it; the state
+//! of its devices; and what both depend on, so that nothing is woken where it
+//! does not fit.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::monitor::{Monitor, MonitorError};
+use super::{Accelerator, GuestError, Memory, Spec, arguments};
+
+pub(super) const MEMORY: &str = "frozen.memory";
+const STATE: &str = "frozen.state";
+const KEY: &str = "frozen.key";
+/// The name of the state's descriptor in QEMU.
+const DESCRIPTOR: &str = "state";
+/// How long QEMU may take to write or read the state: half a megabyte.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Makes ready what a guest in this place needs before QEMU is started.
+pub(super) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result<(), GuestError> {
+    let failed = |name: &str| {
+        let path = spec.directory.join(name);
+        |source| GuestError::Open { path, source }
+    };
+    match spec.memory {
+        Memory::Own => Ok(()),
+        Memory::Freezable => {
+            forget(&spec.directory).map_err(failed(STATE))?;
+            let memory = File::create(spec.directory.join(MEMORY));
+            let size = spec.machine.memory_kib.get() * 1024;
+            memory
+                .and_then(|file| file.set_len(size))
+                .map_err(failed(MEMORY))?;
+            let key = key(spec, accelerator).map_err(failed(KEY))?;
+            let path = spec.directory.join(KEY);
+            store::file::replace(&path, key.as_bytes()).map_err(failed(KEY))
+        }
+        Memory::Frozen => {
+            let wanted = key(spec, accelerator).map_err(failed(KEY))?;
+            let found = fs::read_to_string(spec.directory.join(KEY)).map_err(failed(KEY))?;
+            let complete = spec.directory.join(STATE).is_file();
+            if complete && found == wanted {
+                Ok(())
+            } else {
+                Err(GuestError::Stale)
+            }
+        }
+    }
+}
+
+/// Whether a frozen guest lies in a directory. It may be stale.
+pub fn is_frozen(directory: &Path) -> bool {
+    [STATE, MEMORY, KEY]
+        .iter()
+        .all(|name| directory.join(name).is_file())
+}
+
+/// Takes a frozen guest away. It is no fault when there is none.
+///
+/// # Errors
+/// When a file of it is there and cannot be removed.
+pub fn forget(directory: &Path) -> io::Result<()> {
+    // Without its state, what is left of it is none.
+    for name in [STATE, MEMORY, KEY] {
+        match fs::remove_file(directory.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Everything that a frozen guest depends on besides its own files.
+fn key(spec: &Spec, accelerator: Accelerator) -> io::Result<String> {
+    let mut frozen = arguments(
+        &Spec {
+            name: String::new(),
+            directory: PathBuf::new(),
+            machine: spec.machine.clone(),
+            run: PathBuf::new(),
+            network: String::new(),
+            memory: Memory::Freezable,
+            keep: Vec::new(),
+            ..*spec
+        },
+        accelerator,
+    );
+    frozen.push(OsString::from(program()?));
+    let processors = fs::read_to_string("/proc/cpuinfo")?;
+    let about = |line: &&str| line.starts_with("model name") || line.starts_with("flags");
+    let processor = processors.lines().filter(about).take(2);
+    frozen.extend(processor.map(OsString::from));
+    let lines = frozen.iter().map(|line| line.to_string_lossy());
+    Ok(lines.collect::<Vec<_>>().join("\n") + "\n")
+}
+
+/// Tells one QEMU from another without running it.
+fn program() -> io::Result<String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut all =
+        std::env::split_paths(&path).map(|directory| directory.join(super::start::PROGRAM));
+    let program = all.find(|path| path.is_file());
+    let program = program.ok_or(io::ErrorKind::NotFound)?;
+    let file = fs::metadata(&program)?;
+    let (size, changed) = (file.len(), file.mtime());
+    Ok(format!("{} {size} {changed}", program.display()))
+}
+
+/// Stops the guest and writes its state; everything is on disk then.
+pub(super) async fn save(monitor: &mut Monitor, directory: &Path) -> Result<(), MonitorError> {
+    monitor.command("stop").await?;
+    ignore_shared(monitor).await?;
+    // Not under its name before it is complete.
+    let half = directory.join(format!("{STATE}.half"));
+    let file = File::create(&half)?;
+    monitor.give(DESCRIPTOR, &file).await?;
+    let uri = json!({ "uri": format!("fd:{DESCRIPTOR}") });
+    monitor.execute("migrate", uri).await?;
+    settled(monitor, "save").await?;
+    let directory = directory.to_owned();
+    let sync = move || -> io::Result<()> {
+        file.sync_all()?;
+        File::open(directory.join(MEMORY))?.sync_all()?;
+        fs::rename(half, directory.join(STATE))?;
+        File::open(directory)?.sync_all()
+    };
+    let synced = tokio::task::spawn_blocking(sync).await;
+    Ok(synced.map_err(io::Error::other)??)
+}
+
+/// Reads the state of a frozen guest into a QEMU that waits for it.
+pub(super) async fn load(monitor: &mut Monitor, directory: &Path) -> Result<(), MonitorError> {
+    ignore_shared(monitor).await?;
+    let file = File::open(directory.join(STATE))?;
+    monitor.give(DESCRIPTOR, &file).await?;
+    let uri = json!({ "uri": format!("fd:{DESCRIPTOR}") });
+    monitor.execute("migrate-incoming", uri).await?;
+    settled(monitor, "load").await
+}
+
+/// The memory is in its file and not in the state.
+async fn ignore_shared(monitor: &mut Monitor) -> Result<(), MonitorError> {
+    let capability = json!({ "capability": "x-ignore-shared", "state": true });
+    let capabilities = json!({ "capabilities": [capability] });
+    let set = monitor.execute("migrate-set-capabilities", capabilities);
+    set.await.map(|_| ())
+}
+
+async fn settled(monitor: &mut Monitor, doing: &'static str) -> Result<(), MonitorError> {
+    let deadline = Instant::now() + LIMIT;
+    while Instant::now() < deadline {
+        let state = monitor.execute("query-migrate", json!({})).await?;
+        match state.get("status").and_then(Value::as_str) {
+            Some("completed") => return Ok(()),
+            Some("failed" | "cancelled") => break,
+            _ => sleep(Duration::from_millis(2)).await,
+        }
+    }
+    Err(MonitorError::State(doing))
+}
