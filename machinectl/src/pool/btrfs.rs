@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use libbtrfsutil::{
-    CreateSnapshotOptions, DeleteSubvolumeOptions, IterateSubvolume, SubvolumeInfo,
+    CreateSnapshotOptions, DeleteSubvolumeOptions, ErrorKind, IterateSubvolume, SubvolumeInfo,
 };
 
 use super::names::{exchange, gone, there};
@@ -46,9 +46,10 @@ fn known(info: &SubvolumeInfo) -> Subvolume {
     }
 }
 
-fn is_subvolume(path: &Path) -> io::Result<bool> {
+/// Whether a path can be a subvolume at all; on btrfs, it is one then.
+fn is_top(path: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
-        Ok(data) => Ok(data.is_dir() && data.ino() == TOP && is_btrfs(path)?),
+        Ok(data) => Ok(data.is_dir() && data.ino() == TOP),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
@@ -56,10 +57,19 @@ fn is_subvolume(path: &Path) -> io::Result<bool> {
 
 impl Pool for BtrfsPool {
     fn info(&self, path: &Path) -> io::Result<Option<Subvolume>> {
-        if !is_subvolume(path)? {
+        if !is_top(path)? {
             return Ok(None);
         }
-        kernel(libbtrfsutil::subvolume_info(path)).map(|info| Some(known(&info)))
+        match libbtrfsutil::subvolume_info(path) {
+            Ok(info) => Ok(Some(known(&info))),
+            // A directory of another file system, which the library looks for itself.
+            Err(error)
+                if [ErrorKind::NOT_BTRFS, ErrorKind::NOT_SUBVOLUME].contains(&error.kind()) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error.os_error()),
+        }
     }
 
     fn find(&self, path: &Path, identity: Uuid) -> io::Result<Vec<Subvolume>> {
