@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use config::builds::Status;
 use tokio::time::{Instant, timeout};
-use tracing::error;
+use tracing::{error, info};
 
 use crate::host::Host;
 use crate::watch::Watch;
@@ -34,6 +34,21 @@ pub struct Memory {
     complaint: String,
 }
 
+impl Memory {
+    /// Logs what is wrong, or that it is no longer, when that has changed.
+    fn complain(&mut self, complaint: String) {
+        if complaint == self.complaint {
+            return;
+        }
+        if complaint.is_empty() {
+            info!("this is over: {}", self.complaint);
+        } else {
+            error!("{complaint}");
+        }
+        self.complaint = complaint;
+    }
+}
+
 /// Runs until the agent stops.
 pub async fn run(host: Arc<Host>, mut watch: Watch) {
     let memory = Arc::new(std::sync::Mutex::new(Memory::default()));
@@ -54,16 +69,11 @@ async fn round(host: &Arc<Host>, memory: &Arc<std::sync::Mutex<Memory>>, watch: 
     let world = match look::look(host, failures).await {
         Ok(world) => world,
         Err(error) => {
-            let complaint = crate::chain(&error);
-            let mut memory = act::remembered(memory);
-            if memory.complaint != complaint {
-                error!("cannot look at what there is: {complaint}");
-                memory.complaint = complaint;
-            }
-            return;
+            let complaint = format!("cannot look at what there is: {}", crate::chain(&error));
+            return act::remembered(memory).complain(complaint);
         }
     };
-    act::remembered(memory).complaint.clear();
+    act::remembered(memory).complain(world.notices().join("; "));
     watch.follow(host, &world);
     let steps = world.plan();
     host.publish(Status {
@@ -72,6 +82,7 @@ async fn round(host: &Arc<Host>, memory: &Arc<std::sync::Mutex<Memory>>, watch: 
         machines: world.readiness(),
         queued: world.queue.len(),
         guests: world.jobs.builds.len() + world.jobs.bootstraps.len(),
+        notices: world.notices(),
     });
     for step in steps {
         act::act(host, memory, &world, step).await;

@@ -154,6 +154,19 @@ pub struct Status {
     pub queued: usize,
     /// How many guests run, bootstraps among them.
     pub guests: usize,
+    /// What keeps the host from its work, each with the way out.
+    pub notices: Vec<String>,
+}
+
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ready => "ready",
+            Self::Outdated => "outdated",
+            Self::Missing => "missing",
+            Self::Failed => "failed",
+        })
+    }
 }
 
 /// Whether a machine can build with a toolchain.

@@ -13,6 +13,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use reader::Reader;
 
+const MIB: u64 = 1024 * 1024;
+
 /// A settings file with every key at its default, and what each one means.
 pub const EXAMPLE: &str = include_str!("settings/example.toml");
 
@@ -46,6 +48,8 @@ pub struct Paths {
     pub state: PathBuf,
     /// What does not: sockets, process numbers, the mark of the first start.
     pub run: PathBuf,
+    /// The room that volumes and the state directory must have for a guest to start.
+    pub reserve_bytes: u64,
 }
 
 /// Which accelerator QEMU uses.
@@ -205,6 +209,7 @@ fn paths(reader: &mut Reader<'_>) -> Paths {
         toolchains: reader.path("paths.toolchains", "/build/tftp/toolchains"),
         state: reader.path("paths.state", "/var/lib/buildhost"),
         run: reader.path("paths.run", "/run/buildhost"),
+        reserve_bytes: MIB * reader.number("paths.reserve_mib", 512, 0..=1 << 30),
     }
 }
 
@@ -242,7 +247,6 @@ fn bootstrap(reader: &mut Reader<'_>) -> Bootstrap {
 }
 
 fn builds(reader: &mut Reader<'_>) -> Builds {
-    const MIB: u64 = 1024 * 1024;
     Builds {
         toolchain: reader.text("builds.toolchain", "default", |text| {
             let parsed = text.parse::<crate::ToolchainName>();

@@ -33,6 +33,8 @@ pub mod doctor;
 
 pub mod init;
 
+pub mod space;
+
 pub mod toolchains;
 
 pub mod command;

@@ -300,6 +300,34 @@ fn snapshots(host: &AgentHost) -> Vec<String> {
 }
 
 #[test]
+fn no_guest_starts_on_a_disk_that_is_nearly_full_and_everybody_is_told() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let host = AgentHost::ready("paths.reserve_mib = 2500\n");
+    wait_until("the machine is bootstrapped", || {
+        image_serves(&host, "demo")
+    });
+    let filler = host.host.volume.path().join("filler");
+    let file = fs::File::create(&filler).unwrap();
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 2 << 30).unwrap();
+    file.sync_all().unwrap();
+    let why = "has less room left than its reserve of 2500 MiB: delete machines";
+    let id = host.submit("demo", "hello");
+    wait_until("the build knows why it waits", || {
+        host.build(id).message.contains(why)
+    });
+    assert!(host.machinectl(&["host"]).good().stdout.contains(why));
+    assert!(host.log().contains(why), "{}", host.log());
+    // The room is there from the commit on; the name that goes wakes the agent.
+    file.set_len(0).unwrap();
+    host.host.volume.commit().unwrap();
+    fs::remove_file(filler).unwrap();
+    let build = host.wait_for(id, State::Finished);
+    assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
+}
+
+#[test]
 fn a_second_agent_and_bad_settings_are_refused() {
     if !tests::may_use_devices() {
         return;

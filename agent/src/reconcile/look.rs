@@ -1,6 +1,7 @@
 //! Looks: gathers everything that a plan depends on.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use config::task::Digest;
@@ -61,9 +62,11 @@ pub(super) async fn look(
         .first()
         .map(|build| build.id);
     let directories = Arc::clone(host);
-    let (machines, toolchains) =
-        blocking(move || Ok::<_, StoreError>((machines(&directories)?, toolchains(&directories)?)))
-            .await?;
+    let (machines, toolchains, (halt, halted)) = blocking(move || {
+        let host = &directories;
+        Ok::<_, StoreError>((machines(host)?, toolchains(host)?, halts(host)?))
+    })
+    .await?;
     Ok(World {
         machines,
         toolchains,
@@ -71,6 +74,8 @@ pub(super) async fn look(
         jobs,
         failures,
         newest,
+        halt,
+        halted,
         guests_max: host.settings.guests.parallel_max,
         retries_max: host.settings.bootstrap.retries_max,
     })
@@ -108,4 +113,29 @@ fn toolchains(host: &Host) -> Result<BTreeMap<ToolchainName, Digest>, StoreError
         }
     }
     Ok(toolchains)
+}
+
+/// Why nothing may start: in the state directory, and in each volume.
+fn halts(host: &Host) -> Result<(Option<String>, BTreeMap<usize, String>), StoreError> {
+    let paths = &host.settings.paths;
+    let halt = short_of(&paths.state, paths.reserve_bytes, "delete builds")?;
+    let mut halted = BTreeMap::new();
+    for (volume, store) in host.volumes.iter().enumerate() {
+        let way_out = "delete machines, or prune their revisions";
+        if let Some(why) = short_of(store.path(), paths.reserve_bytes, way_out)? {
+            halted.insert(volume, why);
+        }
+    }
+    Ok((halt, halted))
+}
+
+fn short_of(path: &Path, reserve: u64, way_out: &str) -> Result<Option<String>, StoreError> {
+    // The words must not change with every byte: they are said when they change.
+    Ok((store::space::bytes_free(path)? < reserve).then(|| {
+        format!(
+            "{} has less room left than its reserve of {} MiB: {way_out}",
+            path.display(),
+            reserve / (1024 * 1024)
+        )
+    }))
 }

@@ -71,6 +71,10 @@ pub struct World {
     pub failures: BTreeMap<Pair, Failure>,
     /// The newest build that was ever recorded.
     pub newest: Option<BuildId>,
+    /// Why nothing may start at all, when there is a reason.
+    pub halt: Option<String>,
+    /// Why nothing may start in a volume, for those that have a reason.
+    pub halted: BTreeMap<usize, String>,
     /// How many guests may run at once.
     pub guests_max: usize,
     /// How often a failed bootstrap is tried again.
@@ -106,6 +110,21 @@ impl World {
         steps.extend(self.cancelling());
         steps.extend(self.starting());
         steps
+    }
+
+    /// What keeps the host from its work.
+    pub fn notices(&self) -> Vec<String> {
+        self.halt
+            .iter()
+            .chain(self.halted.values())
+            .cloned()
+            .collect()
+    }
+
+    /// Why nothing of this machine may start, when there is a reason.
+    fn halt(&self, machine: &MachineName) -> Option<&String> {
+        let volume = self.machines.get(machine).map(|seen| seen.volume);
+        self.halt.as_ref().or_else(|| self.halted.get(&volume?))
     }
 
     /// How far each image is.
@@ -253,9 +272,8 @@ impl World {
                 machine: r.machine,
                 toolchain: r.toolchain,
             })
-            .filter(|pair| {
-                !self.jobs.bootstraps.contains_key(pair) && self.given_up(pair).is_none()
-            })
+            .filter(|pair| !self.jobs.bootstraps.contains_key(pair))
+            .filter(|pair| self.given_up(pair).is_none() && self.halt(&pair.machine).is_none())
             .collect();
         pairs.sort_by_key(|pair| !awaited.contains(pair));
         let step = |pair: Pair| Some(Step::Bootstrap(pair.clone(), self.wanted(&pair)?));
@@ -279,6 +297,8 @@ impl World {
             format!("machine {machine} has no current revision")
         } else if !self.toolchains.contains_key(toolchain) {
             format!("toolchain {toolchain} is not there")
+        } else if let Some(halt) = self.halt(machine) {
+            halt.clone()
         } else if self.image(&waiting.pair).is_some() {
             if room {
                 return Some(Step::Build(waiting.id));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Subcommand;
-use config::builds::{Build, Request, State};
+use config::builds::{Build, Request, State, Status};
 use config::task::{Outcome, Source};
 use config::{BuildId, FileName, MachineName, ToolchainName};
 
@@ -36,6 +36,8 @@ pub(crate) enum Verb {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Show what the agent of this host does and can do
+    Host,
     /// Show the newest builds, or one build
     Builds {
         /// One build, with all that is known of it
@@ -96,6 +98,7 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
             ));
             voice.print(&format!("{}\n", build.id))
         }
+        Verb::Host => host(&client.get("status")?, voice),
         Verb::Builds {
             build: Some(id), ..
         } => show(&get(&client, *id)?, voice),
@@ -311,6 +314,30 @@ fn show(build: &Build, voice: &Voice) -> Result<(), Failure> {
     };
     let told = lines.iter().filter(|(_, value)| !value.is_empty());
     voice.print(&told.map(line).collect::<String>())
+}
+
+fn host(status: &Status, voice: &Voice) -> Result<(), Failure> {
+    if voice.json() {
+        return voice.print_json(&serde_json::json!(status));
+    }
+    voice.print(&format!(
+        "{}: agent {}, {} guests run, {} builds wait\n",
+        status.name, status.version, status.guests, status.queued
+    ))?;
+    for notice in &status.notices {
+        voice.print(&format!("{notice}\n"))?;
+    }
+    let mut table = Table::new(&["MACHINE", "TOOLCHAIN", "IMAGE", "WHY"]);
+    for ready in &status.machines {
+        let (machine, toolchain) = (ready.machine.to_string(), ready.toolchain.to_string());
+        table.add([
+            machine,
+            toolchain,
+            ready.image.to_string(),
+            ready.message.clone(),
+        ]);
+    }
+    voice.print_table(&table)
 }
 
 fn artifacts(build: &Build, voice: &Voice) -> Result<(), Failure> {

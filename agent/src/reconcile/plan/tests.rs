@@ -265,6 +265,27 @@ fn the_image_of_a_toolchain_that_went_goes_too_unless_all_toolchains_went() {
     assert_eq!(world.plan(), []);
 }
 
+#[test]
+fn nothing_starts_where_the_disk_is_nearly_full_and_builds_say_so() {
+    let mut world = ready(&["linux"]);
+    world
+        .machines
+        .insert("new".parse().unwrap(), machine("new"));
+    world.queue = vec![waiting(1, "linux")];
+    world.halted.insert(0, "the volume is full".into());
+    assert_eq!(
+        world.plan(),
+        [Step::Say(BuildId(1), "the volume is full".into())]
+    );
+    assert_eq!(world.notices(), ["the volume is full"]);
+    // Another volume has room.
+    world.halted = [(1, "the other is full".into())].into();
+    assert_eq!(builds(&world.plan()), [1]);
+    // Without a place for records and results nothing goes at all.
+    world.halt = Some("the state directory is full".into());
+    assert_eq!(builds(&world.plan()), Vec::<u64>::new());
+}
+
 proptest! {
     #[test]
     fn no_plan_starts_more_guests_than_there_is_room_for(
