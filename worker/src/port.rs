@@ -1,7 +1,8 @@
 //! The serial port through which the host sees the log while it grows.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,6 +13,9 @@ use rustix::fs::OFlags;
 const WAITING_MAX: usize = 256 * 1024;
 /// How long the end of a log may wait for a host that reads slowly.
 const FINISH: Duration = Duration::from_secs(1);
+
+/// How long the host may take to name its ports.
+const NAMING: Duration = Duration::from_millis(100);
 
 /// A port to the host. Writing to it never waits and never fails: the whole log
 /// goes to the host at the end in any case.
@@ -24,16 +28,21 @@ pub struct Port {
 
 impl Port {
     /// Opens the port that has this name, if the machine has one: `classes` is
-    /// `/sys/class/virtio-ports`, `devices` is `/dev`.
+    /// `/sys/class/virtio-ports`, `devices` is `/dev`. The kernel hears the names of
+    /// ports from the host a moment after it has started: that long we wait.
     pub fn find(name: &str, classes: &Path, devices: &Path) -> Option<Self> {
-        let is_it = |entry: &fs::DirEntry| {
-            fs::read_to_string(entry.path().join("name")).is_ok_and(|text| text.trim_end() == name)
+        let until = Instant::now() + NAMING;
+        let entry = loop {
+            match look_for(name, classes).ok()? {
+                Some(entry) => break entry,
+                None if Instant::now() >= until => return None,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
         };
-        let entry = fs::read_dir(classes).ok()?.flatten().find(is_it)?;
         let device = OpenOptions::new()
             .write(true)
             .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-            .open(devices.join(entry.file_name()))
+            .open(devices.join(entry))
             .ok()?;
         Some(Self {
             device,
@@ -84,6 +93,15 @@ impl Port {
             self.left_out = 0;
         }
     }
+}
+
+/// The entry of `classes` whose port has this name; fails on a machine without ports.
+fn look_for(name: &str, classes: &Path) -> io::Result<Option<OsString>> {
+    let is_it = |entry: &fs::DirEntry| {
+        fs::read_to_string(entry.path().join("name")).is_ok_and(|text| text.trim_end() == name)
+    };
+    let found = fs::read_dir(classes)?.flatten().find(is_it);
+    Ok(found.map(|entry| entry.file_name()))
 }
 
 #[cfg(test)]
