@@ -63,16 +63,31 @@ impl Verdict {
     }
 }
 
+/// The recorded value that answers `get-pr`, if there is one: nothing needs to be given.
+pub fn current<'a>(
+    max: Option<&Value>,
+    span: Option<&'a Span>,
+    history: History,
+) -> Option<&'a Value> {
+    match history {
+        History::Keep => span.map(|span| &span.smallest),
+        History::Ignore => span
+            .map(|span| &span.largest)
+            .filter(|largest| Some(*largest) == max),
+    }
+}
+
 /// Decides which value a tuple gets.
 pub fn decide(facts: &Facts, history: History) -> Verdict {
-    let Some(max) = &facts.max else {
-        return Verdict::New(Value::first());
-    };
-    match (&facts.span, history) {
-        (Some(span), History::Keep) => Verdict::Recorded(span.smallest.clone()),
-        (Some(span), History::Ignore) if span.largest == *max => Verdict::Recorded(max.clone()),
-        (Some(_), History::Ignore) | (None, _) => Verdict::New(max.increased()),
+    if let Some(value) = current(facts.max.as_ref(), facts.span.as_ref(), history) {
+        return Verdict::Recorded(value.clone());
     }
+    Verdict::New(
+        facts
+            .max
+            .as_ref()
+            .map_or_else(Value::first, Value::increased),
+    )
 }
 
 /// Decides which value a tuple gets in a hierarchy.

@@ -22,7 +22,8 @@ use memory::Memory;
 
 use crate::client::Target;
 use crate::metrics::Metrics;
-use crate::policy::{self, Facts, History, Parent, ParentDown, Verdict};
+use crate::policy::{self, Facts, History, Parent, ParentDown};
+use crate::rows::Rows;
 use crate::store::{Database, Filter, Mode, Row, StoreError, select};
 use crate::tuple::{Package, Tuple};
 use crate::upstream::Upstream;
@@ -32,7 +33,7 @@ use crate::value::Value;
 const WAITING_MAX: usize = 4096;
 
 /// How many rows are remembered unless told otherwise.
-const REMEMBERED_ROWS: usize = 200_000;
+const REMEMBERED_ROWS: usize = 150_000;
 
 /// How a service is opened.
 #[derive(Debug, Clone)]
@@ -137,8 +138,7 @@ impl Service {
             },
         };
         if parent == Parent::Unaware
-            && let Some(facts) = self.remembered(&tuple.package, &tuple.checksum)
-            && let Verdict::Recorded(value) = policy::decide(&facts, history)
+            && let Some(value) = self.current(tuple, history)
         {
             return Ok(value);
         }
@@ -202,13 +202,23 @@ impl Service {
         }
     }
 
-    /// What memory knows. A store that others write to is never answered from memory.
+    /// The value that memory knows to be current.
+    fn current(&self, tuple: &Tuple, history: History) -> Option<Value> {
+        let look =
+            |rows: &Rows| policy::current(rows.max(), rows.span(&tuple.checksum), history).cloned();
+        self.memory()?.look(&tuple.package, look)?
+    }
+
+    /// What memory knows.
     fn remembered(&self, package: &Package, checksum: &str) -> Option<Facts> {
+        self.memory()?.facts(package, checksum)
+    }
+
+    /// The memory, unless others may write to the store.
+    fn memory(&self) -> Option<&Memory> {
         let options = &self.shared.options;
-        if options.read_only || !options.db.has_one_writer() {
-            return None;
-        }
-        self.shared.memory.facts(package, checksum)
+        let is_sure = !options.read_only && options.db.has_one_writer();
+        is_sure.then_some(&*self.shared.memory)
     }
 
     async fn ask(&self, ask: Ask) -> Result<Option<Value>, ServiceError> {

@@ -29,6 +29,24 @@ pub struct Row {
     pub value: Value,
 }
 
+/// A row that is to be recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRow<'a> {
+    /// Who gets it.
+    pub tuple: &'a Tuple,
+    /// The value.
+    pub value: Value,
+}
+
+impl<'a> From<&'a Row> for NewRow<'a> {
+    fn from(Row { tuple, value }: &'a Row) -> Self {
+        Self {
+            tuple,
+            value: value.clone(),
+        }
+    }
+}
+
 /// Which rows are wanted; `None` is no restriction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
@@ -67,7 +85,7 @@ pub trait Store: Send {
     fn load(&mut self, packages: &[&Package]) -> Result<Vec<Rows>, StoreError>;
 
     /// Adds rows; one that is there already stays as it is.
-    fn insert(&mut self, rows: &[Row]) -> Result<(), StoreError>;
+    fn insert(&mut self, rows: &[NewRow]) -> Result<(), StoreError>;
 
     /// Ends the transaction. What was inserted survives a power cut from here on.
     fn commit(&mut self) -> Result<(), StoreError>;

@@ -5,13 +5,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
+use smol_str::{SmolStr, SmolStrBuilder, ToSmolStr, format_smolstr};
 
 /// A package revision such as `7` or `2.0.11`.
 ///
 /// Fields compare as integers of any length, and a value is greater than its own prefix:
 /// `2 < 9 < 9.0 < 9.0.1 < 10`. Leading zeros are dropped, so equal values have equal texts.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Value(Box<str>);
+pub struct Value(SmolStr);
 
 /// The text is not a revision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +22,7 @@ pub struct ValueError;
 impl Value {
     /// The first value that a package gets.
     pub fn first() -> Self {
-        Self("0".into())
+        Self(SmolStr::new_static("0"))
     }
 
     /// The text, as it is stored and sent.
@@ -34,15 +35,15 @@ impl Value {
     pub fn increased(&self) -> Self {
         let (head, last) = match self.0.rfind('.') {
             Some(dot) => self.0.split_at(dot + 1),
-            None => ("", &*self.0),
+            None => ("", self.0.as_str()),
         };
-        Self(format!("{head}{}", plus_one(last)).into())
+        Self(format_smolstr!("{head}{}", plus_one(last)))
     }
 
     /// The first value below this one in a hierarchy: `7` → `7.0`.
     #[must_use]
     pub fn first_below(&self) -> Self {
-        Self(format!("{}.0", self.0).into())
+        Self(format_smolstr!("{}.0", self.0))
     }
 
     /// How many fields it has.
@@ -77,8 +78,15 @@ impl FromStr for Value {
         if !text.split('.').all(is_number) {
             return Err(ValueError);
         }
-        let fields: Vec<&str> = text.split('.').map(without_leading_zeros).collect();
-        Ok(Self(fields.join(".").into()))
+        let mut fields = text.split('.').map(without_leading_zeros);
+        let first = fields.next().unwrap_or_default();
+        let mut builder = SmolStrBuilder::new();
+        builder.push_str(first);
+        for field in fields {
+            builder.push('.');
+            builder.push_str(field);
+        }
+        Ok(Self(builder.finish()))
     }
 }
 
@@ -91,7 +99,7 @@ fn without_leading_zeros(field: &str) -> &str {
 
 impl From<u64> for Value {
     fn from(number: u64) -> Self {
-        Self(number.to_string().into())
+        Self(number.to_smolstr())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use prserv::History;
 use prserv::client::{Client, Patience};
-use prserv::store::{Database, Filter, Mode, Purpose, Row, StoreError, select};
+use prserv::store::{Database, Filter, Mode, NewRow, Purpose, Row, StoreError, select};
 
 use super::proxy;
 
@@ -51,7 +51,7 @@ impl Place {
     fn import_into_database(&self, rows: &[Row]) -> Result<usize, StoreError> {
         let mut store = Database::from(self.db.as_str()).open(Mode::Write)?;
         store.begin(Purpose::Write)?;
-        store.insert(rows)?;
+        store.insert(&rows.iter().map(NewRow::from).collect::<Vec<_>>())?;
         store.commit()?;
         Ok(rows.len())
     }

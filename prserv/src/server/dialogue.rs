@@ -71,7 +71,7 @@ impl Dialogue {
                 Event::Greeted {
                     needs_headers: true,
                 } => self.outbox.push(b'\n'),
-                Event::Message(message) => match Request::parse(&message)? {
+                Event::Message(message) => match Request::parse(message)? {
                     Request::Bye => return Ok(Next::Close),
                     request => self.answer(request).await?,
                 },

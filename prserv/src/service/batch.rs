@@ -6,7 +6,7 @@ use super::ask::Ask;
 use super::memory::Memory;
 use crate::policy::{self, Facts, History, Parent, Verdict};
 use crate::rows::{Rows, Span};
-use crate::store::Row;
+use crate::store::NewRow;
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
 
@@ -16,8 +16,8 @@ use crate::value::Value;
 pub(crate) struct Batch<'a> {
     committed: &'a Memory,
     read_only: bool,
-    given: HashMap<Package, Rows>,
-    rows: Vec<Row>,
+    given: HashMap<&'a Package, Rows>,
+    rows: Vec<NewRow<'a>>,
 }
 
 impl<'a> Batch<'a> {
@@ -32,7 +32,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Answers one ask.
-    pub(crate) fn answer(&mut self, ask: &Ask) -> Option<Value> {
+    pub(crate) fn answer(&mut self, ask: &'a Ask) -> Option<Value> {
         match ask {
             Ask::Get(tuple, history, parent) => self.get(tuple, *history, parent),
             Ask::Test(tuple, history) => {
@@ -48,11 +48,11 @@ impl<'a> Batch<'a> {
     }
 
     /// What must be written.
-    pub(crate) fn into_rows(self) -> Vec<Row> {
+    pub(crate) fn into_rows(self) -> Vec<NewRow<'a>> {
         self.rows
     }
 
-    fn get(&mut self, tuple: &Tuple, history: History, parent: &Parent) -> Option<Value> {
+    fn get(&mut self, tuple: &'a Tuple, history: History, parent: &Parent) -> Option<Value> {
         let facts = self.facts(&tuple.package, &tuple.checksum);
         let is_taken = |value: &Value| {
             let given = self.given.get(&tuple.package);
@@ -66,13 +66,13 @@ impl<'a> Batch<'a> {
         Some(verdict.into_value())
     }
 
-    fn give(&mut self, tuple: &Tuple, value: &Value) {
+    fn give(&mut self, tuple: &'a Tuple, value: &Value) {
         self.given
-            .entry(tuple.package.clone())
+            .entry(&tuple.package)
             .or_default()
             .add(&tuple.checksum, value);
-        self.rows.push(Row {
-            tuple: tuple.clone(),
+        self.rows.push(NewRow {
+            tuple,
             value: value.clone(),
         });
     }
@@ -103,12 +103,12 @@ mod tests {
     #[test]
     fn identical_tuples_in_one_batch_get_one_value_and_one_row() {
         let memory = Memory::new(100);
-        let mut batch = Batch::new(&memory, false);
         let ask = Ask::Get(
             Tuple::new("v", "all", "c"),
             History::Ignore,
             Parent::Unaware,
         );
+        let mut batch = Batch::new(&memory, false);
         assert_eq!(batch.answer(&ask), batch.answer(&ask));
         assert_eq!(batch.into_rows().len(), 1);
     }
@@ -116,7 +116,6 @@ mod tests {
     #[test]
     fn a_read_only_batch_tells_what_would_be_given_and_gives_nothing() {
         let memory = Memory::new(100);
-        let mut batch = Batch::new(&memory, true);
         let get = |checksum| {
             Ask::Get(
                 Tuple::new("v", "all", checksum),
@@ -124,9 +123,11 @@ mod tests {
                 Parent::Unaware,
             )
         };
-        assert_eq!(batch.answer(&get("a")), Some(Value::first()));
-        assert_eq!(batch.answer(&get("b")), Some(Value::first()));
         let import = Ask::Import(Tuple::new("v", "all", "a"), Value::first());
+        let (a, b) = (get("a"), get("b"));
+        let mut batch = Batch::new(&memory, true);
+        assert_eq!(batch.answer(&a), Some(Value::first()));
+        assert_eq!(batch.answer(&b), Some(Value::first()));
         assert_eq!(batch.answer(&import), None);
         assert!(batch.into_rows().is_empty());
     }

@@ -13,7 +13,7 @@ use super::batch::Batch;
 use super::memory::Memory;
 use super::{OpenOptions, ServiceError};
 use crate::metrics::Metrics;
-use crate::store::{Mode, Others, Purpose, Row, Store, StoreError};
+use crate::store::{Mode, NewRow, Others, Purpose, Store, StoreError};
 use crate::value::Value;
 
 /// As many asks share one transaction at most.
@@ -167,7 +167,7 @@ impl Clerk {
         Ok(())
     }
 
-    fn publish(&self, rows: &[Row]) {
+    fn publish(&self, rows: &[NewRow]) {
         for row in rows {
             self.memory.add(row);
         }

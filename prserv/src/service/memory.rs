@@ -9,7 +9,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::policy::Facts;
 use crate::rows::Rows;
-use crate::store::Row;
+use crate::store::NewRow;
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
 
@@ -48,13 +48,18 @@ impl Memory {
 
     /// What is known of a tuple; `None` when its package is not remembered.
     pub(crate) fn facts(&self, package: &Package, checksum: &str) -> Option<Facts> {
-        let shard = self.read(package);
-        let Remembered { rows, is_used } = shard.packages.get(package)?;
-        is_used.store(true, Ordering::Relaxed);
-        Some(Facts {
+        self.look(package, |rows| Facts {
             max: rows.max().cloned(),
             span: rows.span(checksum).cloned(),
         })
+    }
+
+    /// Looks at a package's rows; `None` when it is not remembered.
+    pub(crate) fn look<T>(&self, package: &Package, look: impl FnOnce(&Rows) -> T) -> Option<T> {
+        let shard = self.read(package);
+        let Remembered { rows, is_used } = shard.packages.get(package)?;
+        is_used.store(true, Ordering::Relaxed);
+        Some(look(rows))
     }
 
     /// Whether a value is recorded for another checksum of the tuple's package.
@@ -83,7 +88,7 @@ impl Memory {
     }
 
     /// Adds a committed row to its package, if that is remembered.
-    pub(crate) fn add(&self, row: &Row) {
+    pub(crate) fn add(&self, row: &NewRow) {
         let mut shard = self.write(&row.tuple.package);
         if let Some(Remembered { rows, .. }) = shard.packages.get_mut(&row.tuple.package) {
             let before = weight(rows);
@@ -173,8 +178,8 @@ mod tests {
                 package,
                 checksum: "c".into(),
             };
-            memory.add(&Row {
-                tuple,
+            memory.add(&NewRow {
+                tuple: &tuple,
                 value: Value::first(),
             });
             memory.trim();

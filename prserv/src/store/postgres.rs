@@ -7,7 +7,7 @@
 use postgres::{Client, NoTls};
 
 use super::database::Mode;
-use super::{Filter, Others, Purpose, Row, Store, StoreError};
+use super::{Filter, NewRow, Others, Purpose, Row, Store, StoreError};
 use crate::rows::Rows;
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
@@ -116,15 +116,19 @@ impl Store for Postgres {
         Ok(loaded)
     }
 
-    fn insert(&mut self, rows: &[Row]) -> Result<(), StoreError> {
+    fn insert(&mut self, rows: &[NewRow]) -> Result<(), StoreError> {
         if rows.is_empty() {
             return Ok(());
         }
-        let column = |text: fn(&Row) -> &str| rows.iter().map(text).collect::<Vec<&str>>();
-        let versions = column(|row| &row.tuple.package.version);
-        let pkgarchs = column(|row| &row.tuple.package.pkgarch);
-        let checksums = column(|row| &row.tuple.checksum);
-        let values = column(|row| row.value.as_str());
+        let tuples = || rows.iter().map(|row| row.tuple);
+        let versions: Vec<&str> = tuples()
+            .map(|tuple| tuple.package.version.as_str())
+            .collect();
+        let pkgarchs: Vec<&str> = tuples()
+            .map(|tuple| tuple.package.pkgarch.as_str())
+            .collect();
+        let checksums: Vec<&str> = tuples().map(|tuple| tuple.checksum.as_str()).collect();
+        let values: Vec<&str> = rows.iter().map(|row| row.value.as_str()).collect();
         self.has_given = true;
         self.client()?.execute(
             "INSERT INTO prmain SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::{Filter, Others, Purpose, Row, Store, StoreError};
+use super::{Filter, NewRow, Others, Purpose, Row, Store, StoreError};
 use crate::rows::Rows;
 use crate::tuple::{Package, Tuple};
 
@@ -161,11 +161,11 @@ impl Store for Sqlite {
         Ok(loaded)
     }
 
-    fn insert(&mut self, rows: &[Row]) -> Result<(), StoreError> {
+    fn insert(&mut self, rows: &[NewRow]) -> Result<(), StoreError> {
         let mut statement = self
             .connection
             .prepare_cached("INSERT OR IGNORE INTO PRMAIN VALUES (?, ?, ?, ?)")?;
-        for Row {
+        for NewRow {
             tuple: Tuple { package, checksum },
             value,
         } in rows

@@ -1,6 +1,8 @@
 //! Messages to requests: the first member that names a request we know decides.
 
-use serde_json::{Map, Value as Json};
+use std::mem;
+
+use serde_json::Value as Json;
 
 use super::Fault;
 use crate::policy::History;
@@ -67,24 +69,22 @@ const NAMES: [(&str, Parser); 8] = [
     ("is-readonly", |_| Ok(Request::IsReadonly)),
 ];
 
-type Parser = fn(&Json) -> Result<Request, Fault>;
+type Parser = fn(&mut Json) -> Result<Request, Fault>;
 
 impl Request {
     /// Reads a message.
-    pub fn parse(message: &Json) -> Result<Self, Fault> {
+    pub fn parse(mut message: Json) -> Result<Self, Fault> {
         if message.is_null() {
             return Ok(Self::Bye);
         }
-        let members: &Map<_, _> = message.as_object().ok_or(Fault::Unknown)?;
-        let known = NAMES
-            .iter()
-            .find_map(|(name, parse)| Some((parse, members.get(*name)?)));
-        let (parse, args) = known.ok_or(Fault::Unknown)?;
-        parse(args)
+        let members = message.as_object_mut().ok_or(Fault::Unknown)?;
+        let known = NAMES.iter().find(|(name, _)| members.contains_key(*name));
+        let (name, parse) = known.ok_or(Fault::Unknown)?;
+        parse(members.get_mut(*name).ok_or(Fault::Unknown)?)
     }
 }
 
-fn import_one(args: &Json) -> Result<Request, Fault> {
+fn import_one(args: &mut Json) -> Result<Request, Fault> {
     let tuple = tuple(args)?;
     let spelled = args.get("value").ok_or(Fault::Missing("value"))?;
     let value: Value = match spelled {
@@ -102,7 +102,7 @@ fn import_one(args: &Json) -> Result<Request, Fault> {
     ))
 }
 
-fn export(args: &Json) -> Result<Request, Fault> {
+fn export(args: &mut Json) -> Result<Request, Fault> {
     let filter = Filter {
         version: wanted(args, "version")?,
         pkgarch: wanted(args, "pkgarch")?,
@@ -116,24 +116,24 @@ fn export(args: &Json) -> Result<Request, Fault> {
     })
 }
 
-fn package(args: &Json) -> Result<Package, Fault> {
+fn package(args: &mut Json) -> Result<Package, Fault> {
     Ok(Package {
         version: text(args, "version")?,
         pkgarch: text(args, "pkgarch")?,
     })
 }
 
-fn tuple(args: &Json) -> Result<Tuple, Fault> {
+fn tuple(args: &mut Json) -> Result<Tuple, Fault> {
     Ok(Tuple {
         package: package(args)?,
         checksum: text(args, "checksum")?,
     })
 }
 
-/// A member as SQLite's TEXT affinity would store it.
-fn text(args: &Json, name: &'static str) -> Result<String, Fault> {
-    match args.get(name).ok_or(Fault::Missing(name))? {
-        Json::String(text) if !text.contains('\0') => Ok(text.clone()),
+/// Takes a member out, as SQLite's TEXT affinity would store it.
+fn text(args: &mut Json, name: &'static str) -> Result<String, Fault> {
+    match args.get_mut(name).ok_or(Fault::Missing(name))? {
+        Json::String(text) if !text.contains('\0') => Ok(mem::take(text)),
         Json::Number(number) if number.is_i64() => Ok(number.to_string()),
         Json::Bool(truth) => Ok(u8::from(*truth).to_string()),
         _ => Err(Fault::Type(name)),
@@ -141,7 +141,7 @@ fn text(args: &Json, name: &'static str) -> Result<String, Fault> {
 }
 
 /// A filter's member: null and the empty text mean "any".
-fn wanted(args: &Json, name: &'static str) -> Result<Option<String>, Fault> {
+fn wanted(args: &mut Json, name: &'static str) -> Result<Option<String>, Fault> {
     match args.get(name) {
         Some(Json::Null) => Ok(None),
         _ => Ok(Some(text(args, name)?).filter(|text| !text.is_empty())),
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn the_first_known_name_wins_in_our_order_and_others_are_passed_over() {
         let message = json!({"is-readonly": {}, "ping": null, "quit": {}});
-        assert_eq!(Request::parse(&message), Ok(Request::Ping));
+        assert_eq!(Request::parse(message.clone()), Ok(Request::Ping));
         for unknown in [
             json!({}),
             json!([]),
@@ -187,9 +187,13 @@ mod tests {
             json!(false),
             json!({"quit": {}}),
         ] {
-            assert_eq!(Request::parse(&unknown), Err(Fault::Unknown), "{unknown}");
+            assert_eq!(
+                Request::parse(unknown.clone()),
+                Err(Fault::Unknown),
+                "{unknown}"
+            );
         }
-        assert_eq!(Request::parse(&Json::Null), Ok(Request::Bye));
+        assert_eq!(Request::parse(Json::Null), Ok(Request::Bye));
     }
 
     #[test]
@@ -205,7 +209,7 @@ mod tests {
             json!([]),
             json!({}),
         ] {
-            let request = Request::parse(&with(no.clone()));
+            let request = Request::parse(with(no.clone()));
             assert_eq!(
                 request,
                 Ok(Request::GetPr(tuple.clone(), History::Ignore)),
@@ -213,7 +217,7 @@ mod tests {
             );
         }
         for yes in [json!(true), json!(1), json!("no")] {
-            let request = Request::parse(&with(yes.clone()));
+            let request = Request::parse(with(yes.clone()));
             assert_eq!(
                 request,
                 Ok(Request::GetPr(tuple.clone(), History::Keep)),
@@ -222,7 +226,7 @@ mod tests {
         }
         let without = json!({"test-pr": {"version": "v", "pkgarch": "a", "checksum": "c"}});
         assert_eq!(
-            Request::parse(&without),
+            Request::parse(without.clone()),
             Ok(Request::TestPr(tuple, History::Ignore))
         );
     }
@@ -230,7 +234,7 @@ mod tests {
     #[test]
     fn an_integer_is_taken_for_its_text_and_other_types_are_not() {
         let with = |version: Json| {
-            Request::parse(&json!({"test-package": {"version": version, "pkgarch": "a"}}))
+            Request::parse(json!({"test-package": {"version": version, "pkgarch": "a"}}))
         };
         assert_eq!(
             with(json!(12)),
@@ -246,9 +250,12 @@ mod tests {
             assert_eq!(with(wrong), Err(Fault::Type("version")));
         }
         let missing = json!({"test-package": {"version": "v"}});
-        assert_eq!(Request::parse(&missing), Err(Fault::Missing("pkgarch")));
         assert_eq!(
-            Request::parse(&json!({"test-package": null})),
+            Request::parse(missing.clone()),
+            Err(Fault::Missing("pkgarch"))
+        );
+        assert_eq!(
+            Request::parse(json!({"test-package": null})),
             Err(Fault::Missing("version"))
         );
     }
@@ -257,7 +264,7 @@ mod tests {
     fn an_imported_value_is_digits_and_dots_as_text_or_an_integer() {
         let with = |value: Json| {
             let args = json!({"version": "v", "pkgarch": "a", "checksum": "c", "value": value});
-            Request::parse(&json!({ "import-one": args }))
+            Request::parse(json!({ "import-one": args }))
         };
         let good = |spelled: Json, text: &str| {
             let import = Import {
@@ -321,7 +328,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_message_makes_the_parser_panic(message in any_json()) {
-            let _ = Request::parse(&message);
+            let _ = Request::parse(message.clone());
         }
     }
 }

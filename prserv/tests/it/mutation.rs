@@ -73,7 +73,7 @@ fn parse_everything(bytes: &[u8]) {
     inbox.buffer().extend_from_slice(bytes);
     while let Ok(Some(event)) = inbox.next_event() {
         if let Event::Message(message) = event {
-            let _ = Request::parse(&message);
+            let _ = Request::parse(message);
         }
     }
     let text = String::from_utf8_lossy(bytes);
