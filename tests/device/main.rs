@@ -14,6 +14,7 @@ mod doctor;
 mod far;
 mod full;
 mod guests;
+mod powercut;
 mod revisions;
 mod store;
 mod tftp;

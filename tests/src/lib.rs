@@ -9,6 +9,8 @@ pub mod net;
 
 pub mod volume;
 
+pub mod powercut;
+
 pub mod shell;
 
 pub mod agent;

@@ -128,11 +128,16 @@ impl BuildHost {
 
     /// Everything below the volume's directory and what it is, to compare.
     pub fn listing(&self) -> Vec<String> {
-        let mut list = Vec::new();
-        walk(self.volume.path(), self.volume.path(), &mut list);
-        list.sort();
-        list
+        listing(self.volume.path())
     }
+}
+
+/// Everything below a volume's directory and what it is, to compare.
+pub fn listing(volume: &Path) -> Vec<String> {
+    let mut list = Vec::new();
+    walk(volume, volume, &mut list);
+    list.sort();
+    list
 }
 
 fn walk(root: &Path, directory: &Path, list: &mut Vec<String>) {

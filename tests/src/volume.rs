@@ -39,6 +39,18 @@ impl Image {
         Self(file)
     }
 
+    /// A copy of a file with a file system.
+    ///
+    /// # Panics
+    /// When the disk is full.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    pub fn copy_of(path: &Path) -> Self {
+        let file = tempfile::Builder::new().suffix(".img").tempfile();
+        let file = file.expect("an image file");
+        crate::powercut::copy(path, file.path());
+        Self(file)
+    }
+
     /// Where the file is.
     pub fn path(&self) -> &Path {
         self.0.path()
@@ -48,9 +60,9 @@ impl Image {
 /// A mounted image. Its loop device goes with the mount.
 #[derive(Debug)]
 pub struct Mount {
-    // Dropped in this order, after the unmounting.
+    // Dropped in this order, after the unmounting; the image may be taken out.
     directory: TempDir,
-    image: Image,
+    image: Option<Image>,
 }
 
 impl Mount {
@@ -73,6 +85,7 @@ impl Mount {
         mount.args(["-t", "btrfs", "-o", &format!("loop,{options}")]);
         mount.args([image.path(), directory.path()]);
         command::run(mount, LIMIT).expect("mount");
+        let image = Some(image);
         Self { directory, image }
     }
 
@@ -81,9 +94,14 @@ impl Mount {
         self.directory.path()
     }
 
-    /// The image.
-    pub fn source(&self) -> &Image {
-        &self.image
+    /// Unmounts it and gives the image back.
+    ///
+    /// # Panics
+    /// When somebody uses it.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    pub fn unmount(mut self) -> Image {
+        umount2(self.directory.path(), MntFlags::empty()).expect("nobody uses it");
+        self.image.take().expect("it was mounted")
     }
 
     /// Makes a directory in it.
