@@ -56,6 +56,9 @@ pub enum AttemptError {
     /// The guest ended too early.
     #[error(transparent)]
     Ended(#[from] Ended),
+    /// The agent stops and its guest goes on.
+    #[error("the guest runs on without us")]
+    LeftRunning,
     /// We fell over.
     #[error("the agent itself failed; its log says where")]
     Panicked,
@@ -67,25 +70,56 @@ pub enum AttemptError {
 /// Runs one attempt at a build and records what came of it.
 pub async fn run(host: &Host, volume: &Volume, mut build: Build, cancel: &CancellationToken) {
     build.attempts += 1;
-    let attempt = AssertUnwindSafe(attempt(host, volume, &mut build, cancel))
-        .catch_unwind()
-        .await;
-    let attempt = attempt.unwrap_or(Err(AttemptError::Panicked));
+    let attempt = start(host, volume, &mut build, cancel);
+    let attempt = AssertUnwindSafe(attempt).catch_unwind().await;
+    end(
+        host,
+        volume,
+        build,
+        attempt.unwrap_or(Err(AttemptError::Panicked)),
+    )
+    .await;
+}
+
+/// Goes on with an attempt that an earlier agent began, and records what came of it.
+pub async fn take_up(host: &Host, volume: &Volume, mut build: Build, cancel: &CancellationToken) {
+    let attempt = go_on(host, &mut build, cancel);
+    let attempt = AssertUnwindSafe(attempt).catch_unwind().await;
+    end(
+        host,
+        volume,
+        build,
+        attempt.unwrap_or(Err(AttemptError::Panicked)),
+    )
+    .await;
+}
+
+async fn end(host: &Host, volume: &Volume, build: Build, attempt: Result<Collected, AttemptError>) {
+    if matches!(attempt, Err(AttemptError::LeftRunning)) {
+        return;
+    }
     if let Err(error) = drop_snapshot(volume, &build).await {
-        warn!(build = %build.id, %error, "cannot delete the snapshot of a build");
+        warn!(build = %build.id, "cannot delete the snapshot of a build: {}", crate::chain(&error));
     }
     settle(host, build, attempt).await;
 }
 
-/// Takes up the builds that an agent before us left without an outcome: those
-/// whose result is there are finished, the others go back into the queue.
-pub async fn recover(host: &Host) -> Result<(), RecordsError> {
+/// Sorts the builds that an agent before us left without an outcome: those whose
+/// result is there are finished, those whose guest is gone go back into the queue;
+/// the others, whose guests still run, are returned.
+pub async fn recover(host: &Host) -> Result<Vec<Build>, RecordsError> {
+    let mut running = Vec::new();
     for build in host.records.unfinished().await? {
         if build.state == State::Queued {
             continue;
         }
-        info!(build = %build.id, state = %build.state, "taking up a build that an earlier agent left");
-        let attempt = if host.build_directory(build.id).join(task::RESULT).exists() {
+        let has_result = host.build_directory(build.id).join(task::RESULT).exists();
+        if !has_result && session::is_running(host, &build.id.to_string()) {
+            running.push(build);
+            continue;
+        }
+        info!(build = %build.id, state = %build.state, "settling a build that an earlier agent left");
+        let attempt = if has_result {
             collect::collect(host, build.id)
                 .await
                 .map_err(AttemptError::from)
@@ -94,7 +128,7 @@ pub async fn recover(host: &Host) -> Result<(), RecordsError> {
         };
         settle(host, build, attempt).await;
     }
-    Ok(())
+    Ok(running)
 }
 
 /// Records what came of an attempt.
@@ -117,7 +151,7 @@ async fn settle(host: &Host, build: Build, attempt: Result<Collected, AttemptErr
     }
 }
 
-async fn attempt(
+async fn start(
     host: &Host,
     volume: &Volume,
     build: &mut Build,
@@ -138,22 +172,61 @@ async fn attempt(
         machine: Machine::parse(&text)?,
         map: map(host, build)?,
         durable: false,
-        record: record::Files {
-            console: directory.join("console"),
-            log: directory.join(LIVE_LOG),
-            bytes_max: host.settings.builds.log_bytes_max,
-        },
+        record: files(host, build),
     };
-    let mut session = Session::start(host, plan).await?;
+    let session = Session::start(host, plan).await?;
+    host.records.save(build).await?;
+    finish(host, build, session, cancel).await
+}
+
+async fn go_on(
+    host: &Host,
+    build: &mut Build,
+    cancel: &CancellationToken,
+) -> Result<Collected, AttemptError> {
+    let began = build.started.unwrap_or_else(Timestamp::now);
+    let since = Timestamp::now().duration_since(began);
+    let left = session::Left {
+        tag: build.id.to_string(),
+        map: map(host, build)?,
+        record: files(host, build),
+        since: since.try_into().unwrap_or_default(),
+        heard: build.state > State::Starting,
+    };
+    let session = Session::take_up(host, left).await?;
+    finish(host, build, session, cancel).await
+}
+
+/// Waits for the result of a guest that runs, and stores it.
+async fn finish(
+    host: &Host,
+    build: &mut Build,
+    mut session: Session,
+    cancel: &CancellationToken,
+) -> Result<Collected, AttemptError> {
     match wait(host, build, &mut session, cancel).await {
         Ok(()) => {
             session.shut_down().await;
             Ok(collect::collect(host, build.id).await?)
         }
+        Err(AttemptError::Ended(Ended::Cancelled)) if host.leaving.is_cancelled() => {
+            session.leave();
+            Err(AttemptError::LeftRunning)
+        }
         Err(error) => {
             session.kill().await;
             Err(error)
         }
+    }
+}
+
+/// Where what the guest of a build prints is recorded.
+fn files(host: &Host, build: &Build) -> record::Files {
+    let directory = host.build_directory(build.id);
+    record::Files {
+        console: directory.join("console"),
+        log: directory.join(LIVE_LOG),
+        bytes_max: host.settings.builds.log_bytes_max,
     }
 }
 

@@ -7,12 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::builds::Build;
 use config::settings::Settings;
 use nix::unistd::{User, geteuid};
 use store::Volume;
 use store::toolchains::Toolchains;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -76,7 +77,7 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
 }
 
 async fn live(settings: Settings) -> Result<(), StartError> {
-    let mut stop = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+    let mut signals = Signals::new().doing(|| "listen for signals".to_owned())?;
     let guest_user = check_host(&settings)?;
     let _lock = lock(&settings)?;
     let host = Arc::new(open(settings, guest_user)?);
@@ -91,12 +92,13 @@ async fn live(settings: Settings) -> Result<(), StartError> {
         version = env!("CARGO_PKG_VERSION"),
         "the agent is ready"
     );
-    let [terminate, interrupt] = &mut stop;
-    tokio::select! {
-        () = told(terminate) => {}
-        () = told(interrupt) => {}
+    match signals.next().await {
+        Told::Stop => info!("the agent stops; running builds go back into the queue"),
+        Told::Leave => {
+            info!("the agent stops; guests of builds run on for the next one");
+            host.leaving.cancel();
+        }
     }
-    info!("the agent stops");
     host.stopping.cancel();
     host.tasks.close();
     let _ = reconciled.await;
@@ -112,12 +114,36 @@ async fn live(settings: Settings) -> Result<(), StartError> {
     Ok(())
 }
 
-async fn told(signal: &mut std::io::Result<tokio::signal::unix::Signal>) {
-    match signal {
-        Ok(signal) => {
-            signal.recv().await;
+/// What we were told to do.
+enum Told {
+    /// Stop, with everything that we started.
+    Stop,
+    /// Stop, so that another agent can go on.
+    Leave,
+}
+
+/// The signals that mean something to us.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.hang_up.recv() => Told::Leave,
         }
-        Err(_) => std::future::pending().await,
     }
 }
 
@@ -186,9 +212,13 @@ fn open(settings: Settings, guest_user: (u32, u32)) -> Result<Host, StartError> 
 }
 
 /// Cleans up after whoever was here before: at the first start since the boot
-/// everything that a boot leaves behind, later only what is provably ours.
+/// everything that a boot leaves behind, later only what is provably ours. Builds
+/// whose guests still run are taken up.
 async fn tidy(host: &Arc<Host>) -> Result<(), StartError> {
-    session::clear(host).await;
+    let running = builds::recover(host).await;
+    let running = running.doing(|| "settle the builds of an earlier agent".to_owned())?;
+    let kept = running.iter().map(|build| build.id.to_string()).collect();
+    session::clear(host, &kept).await;
     let mark = host.settings.paths.run.join(STARTED);
     if !mark.exists() {
         info!("first start since the boot: cleaning the volumes");
@@ -197,9 +227,26 @@ async fn tidy(host: &Arc<Host>) -> Result<(), StartError> {
         }
         File::create(&mark).doing(|| format!("make the mark {}", mark.display()))?;
     }
-    builds::recover(host)
-        .await
-        .doing(|| "take up the builds of an earlier agent".to_owned())
+    for build in running {
+        let volume = volume_with_snapshot(host, &build);
+        reconcile::take_up(host, volume, build);
+    }
+    Ok(())
+}
+
+/// The volume that a build's guest runs in.
+fn volume_with_snapshot(host: &Host, build: &Build) -> Volume {
+    let has_it = |volume: &&Volume| {
+        let view = volume.look(&build.machine);
+        view.is_ok_and(|view| {
+            view.snapshots
+                .iter()
+                .any(|snapshot| snapshot.tag == build.id.tag())
+        })
+    };
+    let found = host.volumes.iter().find(has_it);
+    // Without its snapshot there is nothing to delete later, wherever we look.
+    found.unwrap_or(&host.volumes[0]).clone()
 }
 
 /// Lets others than guests ask the PR service, if the settings say so.

@@ -41,6 +41,8 @@ pub struct Host {
     pub tasks: TaskTracker,
     /// Says that the agent stops: nothing new is begun, and what runs is ended.
     pub stopping: CancellationToken,
+    /// Says, besides, that the guests of builds run on for the next agent.
+    pub leaving: CancellationToken,
     /// Held by whoever takes a build out of the queue.
     pub queue: tokio::sync::Mutex<()>,
     /// What the reconciler last found.
@@ -79,6 +81,7 @@ impl Host {
             jobs: Mutex::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
+            leaving: CancellationToken::new(),
             queue: tokio::sync::Mutex::default(),
             status: Mutex::default(),
             bootstraps: AtomicU64::new(0),

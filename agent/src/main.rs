@@ -12,8 +12,10 @@ use tracing_subscriber::EnvFilter;
 /// throw-away guests.
 ///
 /// It runs in the foreground and logs to standard error. SIGTERM and SIGINT stop
-/// it: running builds go back into the queue. Clients find it at the socket
-/// `agent.sock` in its run directory; `machinectl` is one.
+/// it: running builds go back into the queue. SIGHUP stops it for a restart or an
+/// upgrade: the guests of builds run on, and the next agent takes them up, as it
+/// does after a crash. Clients find it at the socket `agent.sock` in its run
+/// directory; `machinectl` is one.
 ///
 /// Exit status: 0 stopped as asked, 1 failed, 2 bad command line or settings,
 /// 3 refused, because another agent runs or the host lacks something.

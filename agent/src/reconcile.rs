@@ -16,7 +16,7 @@ use tracing::{error, info};
 use crate::host::Host;
 use crate::watch::Watch;
 
-pub(crate) use act::{give_up, log_report};
+pub(crate) use act::{give_up, log_report, take_up};
 pub use look::LookError;
 pub use plan::{Failure, Jobs, Pair, Seen, Step, Waiting, World};
 

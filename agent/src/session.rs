@@ -4,6 +4,7 @@
 //! Bootstraps and builds differ only in what they offer and in what ends them; the
 //! rest of a guest's life is here.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +42,9 @@ pub enum SessionError {
     /// Its process.
     #[error(transparent)]
     Guest(#[from] GuestError),
+    /// It was to be taken up.
+    #[error("the guest is gone")]
+    Gone,
     /// A file or a socket of ours.
     #[error("cannot prepare the guest: {0}")]
     Prepare(#[from] std::io::Error),
@@ -60,6 +64,20 @@ pub struct Plan {
     pub durable: bool,
     /// Where what it prints is recorded.
     pub record: record::Files,
+}
+
+/// A guest that an earlier agent left running.
+pub struct Left {
+    /// Its short name on this host.
+    pub tag: String,
+    /// What it may fetch and put.
+    pub map: tftp::Map,
+    /// Where what it prints is recorded.
+    pub record: record::Files,
+    /// How long ago it was started.
+    pub since: Duration,
+    /// Whether its first packet has come.
+    pub heard: bool,
 }
 
 /// How far a guest may go.
@@ -105,31 +123,70 @@ pub enum Ended {
 pub struct Session {
     guest: Guest,
     network: Network,
-    events: mpsc::Receiver<tftp::Event>,
+    services: Services,
     started: Instant,
     heard: bool,
     run: PathBuf,
+}
+
+/// What we are to a guest: everything that answers at its gateway, and the
+/// recording of what it prints. Dropping it ends all of it.
+struct Services {
     _tftp: tftp::Server,
-    _tasks: JoinSet<()>,
+    events: mpsc::Receiver<tftp::Event>,
+    tasks: JoinSet<()>,
+}
+
+impl Services {
+    fn open(host: &Host, network: &Network, map: tftp::Map) -> Result<Self, SessionError> {
+        let (sender, events) = mpsc::channel(64);
+        let addresses = gateways(TFTP_PORT).collect::<Vec<_>>();
+        let tftp = tftp::Server::start(Some(network), &addresses, map, sender)?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(dhcp::serve(network)?);
+        for address in gateways(PR_PORT) {
+            let listener = network.tcp_listener(address)?;
+            let pr = prserv::Server::new(host.pr.clone()).with_peer_name(network.name());
+            tasks.spawn(async move {
+                if let Err(error) = pr.serve(listener, std::future::pending()).await {
+                    warn!(%error, "the PR service of a guest ended");
+                }
+            });
+        }
+        Ok(Self {
+            _tftp: tftp,
+            events,
+            tasks,
+        })
+    }
+
+    fn record(&mut self, guest: &Guest, files: record::Files) -> std::io::Result<()> {
+        let (console, log) = (guest.console()?, guest.log()?);
+        self.tasks
+            .spawn(record::follow(console, files.console, files.bytes_max));
+        self.tasks
+            .spawn(record::follow(log, files.log, files.bytes_max));
+        Ok(())
+    }
 }
 
 impl Session {
     /// Brings a guest up. What was made is taken down again when a part fails.
     pub async fn start(host: &Host, plan: Plan) -> Result<Self, SessionError> {
-        let name = format!("{}-{}", host.settings.name, plan.tag);
-        let run = guests_directory(&host.settings.paths.run).join(&plan.tag);
+        let (name, run) = (
+            network_name(host, &plan.tag),
+            run_directory(host, &plan.tag),
+        );
         std::fs::create_dir_all(&run)?;
         let network = Network::create(&name)?;
-        match Self::populate(host, plan, name, &run, &network).await {
-            Ok((guest, tftp, events, tasks)) => Ok(Self {
+        match Self::populate(host, plan, &run, &network).await {
+            Ok((guest, services)) => Ok(Self {
                 guest,
                 network,
-                events,
+                services,
                 started: Instant::now(),
                 heard: false,
                 run,
-                _tftp: tftp,
-                _tasks: tasks,
             }),
             Err(error) => {
                 tear_down(network, &run);
@@ -141,50 +198,62 @@ impl Session {
     async fn populate(
         host: &Host,
         plan: Plan,
-        name: String,
         run: &Path,
         network: &Network,
-    ) -> Result<
-        (
-            Guest,
-            tftp::Server,
-            mpsc::Receiver<tftp::Event>,
-            JoinSet<()>,
-        ),
-        SessionError,
-    > {
-        let (sender, events) = mpsc::channel(64);
-        let addresses = gateways(TFTP_PORT).collect::<Vec<_>>();
-        let tftp = tftp::Server::start(Some(network), &addresses, plan.map, sender)?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(dhcp::serve(network)?);
-        for address in gateways(PR_PORT) {
-            let listener = network.tcp_listener(address)?;
-            let pr = prserv::Server::new(host.pr.clone()).with_peer_name(&name);
-            tasks.spawn(async move {
-                if let Err(error) = pr.serve(listener, std::future::pending()).await {
-                    warn!(%error, "the PR service of a guest ended");
-                }
-            });
-        }
+    ) -> Result<(Guest, Services), SessionError> {
+        let mut services = Services::open(host, network, plan.map)?;
         let guest = Guest::start(guest::Spec {
-            name: name.clone(),
+            name: network.name().to_owned(),
             directory: plan.snapshot.path().to_owned(),
             machine: plan.machine,
             user: User::from(host.guest_user),
             run: run.to_owned(),
-            network: name,
+            network: network.name().to_owned(),
             acceleration: host.settings.guests.acceleration,
             durable: plan.durable,
             memory: Memory::Own,
             keep: vec![plan.snapshot.keep()?],
         })
         .await?;
-        if let Err(error) = record(&guest, plan.record, &mut tasks) {
+        if let Err(error) = services.record(&guest, plan.record) {
             complain(guest.end().await);
             return Err(error.into());
         }
-        Ok((guest, tftp, events, tasks))
+        Ok((guest, services))
+    }
+
+    /// Takes up a guest that an earlier agent started. What cannot be taken up is
+    /// ended.
+    pub async fn take_up(host: &Host, left: Left) -> Result<Self, SessionError> {
+        let run = run_directory(host, &left.tag);
+        let guest = Guest::find(&run)?.ok_or(SessionError::Gone)?;
+        let network = Network::open(&network_name(host, &left.tag))?;
+        let mut services = match Services::open(host, &network, left.map) {
+            Ok(services) => services,
+            Err(error) => {
+                complain(guest.end().await);
+                tear_down(network, &run);
+                return Err(error);
+            }
+        };
+        // Its processors may have waited for the record that the last agent did not
+        // come to write; if it does not answer, its limits will end it.
+        if let Err(error) = guest.go_on().await {
+            warn!("the guest does not answer: {}", crate::chain(&error));
+        }
+        if let Err(error) = services.record(&guest, left.record) {
+            warn!(%error, "cannot record what the guest prints");
+        }
+        let now = Instant::now();
+        let started = now.checked_sub(left.since).unwrap_or(now);
+        Ok(Self {
+            guest,
+            network,
+            services,
+            started,
+            heard: left.heard,
+            run,
+        })
     }
 
     /// Waits for the next thing that matters.
@@ -204,7 +273,7 @@ impl Session {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Err(Ended::Cancelled),
-                Some(event) = self.events.recv() => {
+                Some(event) = self.services.events.recv() => {
                     if let Some(happening) = self.weigh(event, limits) {
                         return Ok(happening);
                     }
@@ -217,7 +286,7 @@ impl Session {
 
     /// What a guest that has ended did last may still be on its way to us.
     async fn last_words(&mut self, limits: &Limits<'_>) -> Option<Happening> {
-        while let Ok(Some(event)) = timeout(LAST_WORDS, self.events.recv()).await {
+        while let Ok(Some(event)) = timeout(LAST_WORDS, self.services.events.recv()).await {
             if let Some(happening) = self.weigh(event, limits) {
                 return Some(happening);
             }
@@ -269,14 +338,11 @@ impl Session {
     fn tear_down(self) {
         tear_down(self.network, &self.run);
     }
-}
 
-/// Begins to record what a guest prints.
-fn record(guest: &Guest, files: record::Files, tasks: &mut JoinSet<()>) -> std::io::Result<()> {
-    let (console, log) = (guest.console()?, guest.log()?);
-    tasks.spawn(record::follow(console, files.console, files.bytes_max));
-    tasks.spawn(record::follow(log, files.log, files.bytes_max));
-    Ok(())
+    /// Lets go of the guest, which runs on: a later agent takes it up.
+    pub fn leave(self) {
+        info!("the guest runs on without us");
+    }
 }
 
 /// Where the directories of running guests lie.
@@ -284,11 +350,20 @@ pub fn guests_directory(run: &Path) -> PathBuf {
     run.join("guests")
 }
 
-/// Ends what an agent before us left running on this host: processes, networks,
-/// directories. Goes on after a failure and logs it.
-pub async fn clear(host: &Host) {
+/// Whether a guest that an earlier agent started still runs.
+pub fn is_running(host: &Host, tag: &str) -> bool {
+    matches!(Guest::find(&run_directory(host, tag)), Ok(Some(_)))
+        && Network::open(&network_name(host, tag)).is_ok()
+}
+
+/// Ends what an agent before us left running on this host, but for the guests in
+/// `kept`: processes, networks, directories. Goes on after a failure and logs it.
+pub async fn clear(host: &Host, kept: &BTreeSet<String>) {
     let directory = guests_directory(&host.settings.paths.run);
     for run in store::file::entries(&directory).unwrap_or_default() {
+        if kept.iter().any(|tag| run.ends_with(tag)) {
+            continue;
+        }
         match Guest::find(&run) {
             Ok(Some(guest)) => {
                 info!(guest = %run.display(), "ending a guest that an earlier agent left");
@@ -297,16 +372,23 @@ pub async fn clear(host: &Host) {
             Ok(None) => {}
             Err(error) => warn!("{}", crate::chain(&error)),
         }
-        if let Err(error) = std::fs::remove_dir_all(&run) {
-            warn!(path = %run.display(), %error, "cannot remove the directory of a guest");
-        }
+        remove_directory(&run);
     }
-    let prefix = format!("{}-", host.settings.name);
-    for name in network::list(&prefix).unwrap_or_default() {
-        if let Err(error) = network::delete(&name) {
+    let networks = network::list(&network_name(host, "")).unwrap_or_default();
+    let wanted: BTreeSet<_> = kept.iter().map(|tag| network_name(host, tag)).collect();
+    for name in networks.iter().filter(|name| !wanted.contains(*name)) {
+        if let Err(error) = network::delete(name) {
             warn!(name, %error, "cannot delete the network of a guest");
         }
     }
+}
+
+fn network_name(host: &Host, tag: &str) -> String {
+    format!("{}-{tag}", host.settings.name)
+}
+
+fn run_directory(host: &Host, tag: &str) -> PathBuf {
+    guests_directory(&host.settings.paths.run).join(tag)
 }
 
 /// Logs that a guest could not be ended.
@@ -320,6 +402,10 @@ fn tear_down(network: Network, run: &Path) {
     if let Err(error) = network.delete() {
         warn!(%error, "cannot delete the network of a guest");
     }
+    remove_directory(run);
+}
+
+fn remove_directory(run: &Path) {
     if let Err(error) = std::fs::remove_dir_all(run) {
         warn!(path = %run.display(), %error, "cannot remove the directory of a guest");
     }

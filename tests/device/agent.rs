@@ -82,7 +82,7 @@ fn a_package_that_does_not_compile_is_the_packages_fault_and_is_built_once() {
 }
 
 #[test]
-fn an_agent_killed_in_a_bootstrap_and_in_a_build_takes_both_up_again() {
+fn an_agent_killed_in_a_bootstrap_begins_it_again_and_in_a_build_goes_on_with_it() {
     if !tests::may_use_devices() {
         return;
     }
@@ -91,18 +91,43 @@ fn an_agent_killed_in_a_bootstrap_and_in_a_build_takes_both_up_again() {
     wait_until("the bootstrap's guest runs", || host.guests().len() == 1);
     host.end(Signal::KILL);
     host.start();
-    host.wait_for(id, State::Running);
+    host.wait_for(id, State::Starting);
     assert!(image_serves(&host, "demo"));
-    host.end(Signal::KILL);
-    host.start();
-    let build = host.wait_for(id, State::Finished);
-    assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
-    assert_eq!(revisions(&build), ["r0.0"]);
+    goes_on_after(&mut host, id, Signal::KILL);
     assert_eq!(
         host.log().matches("build finished").count(),
         1,
         "one result per task"
     );
+}
+
+#[test]
+fn an_agent_is_restarted_while_a_guest_builds() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut host = AgentHost::ready("");
+    let id = host.submit("demo", "hello");
+    host.wait_for(id, State::Running);
+    goes_on_after(&mut host, id, Signal::HUP);
+}
+
+/// Ends the agent by a signal and starts another one, which must finish the build
+/// with the guest that runs.
+fn goes_on_after(host: &mut AgentHost, id: u64, signal: Signal) {
+    wait_until("the build's guest runs", || host.guests().len() == 1);
+    let guests = host.guests();
+    host.end(signal);
+    assert_eq!(host.guests(), guests, "the guest runs on");
+    host.start();
+    let build = host.wait_for(id, State::Finished);
+    assert_eq!(
+        (build.outcome, build.attempts),
+        (Some(Outcome::Success), 1),
+        "{build:?}"
+    );
+    assert_eq!(revisions(&build), ["r0.0"]);
+    assert!(host.log_of(id).contains("hello"), "{}", host.log_of(id));
     wait_until("all is torn down", || host.networks().is_empty());
     host.assert_nothing_is_left();
 }

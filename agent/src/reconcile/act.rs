@@ -184,17 +184,36 @@ async fn start_build(host: &Arc<Host>, world: &World, id: BuildId) {
     let Some(volume) = volume_of(host, world, &pair).cloned() else {
         return;
     };
+    info!(build = %id, machine = %build.machine, "build begins");
+    run_build(host, volume, build, false);
+}
+
+/// Goes on with a build whose guest an earlier agent started.
+pub(crate) fn take_up(host: &Arc<Host>, volume: Volume, build: Build) {
+    info!(build = %build.id, machine = %build.machine, "taking up a build whose guest still runs");
+    run_build(host, volume, build, true);
+}
+
+/// Makes a build a job and a task.
+fn run_build(host: &Arc<Host>, volume: Volume, build: Build, runs_already: bool) {
+    let id = build.id;
+    let pair = Pair {
+        machine: build.machine.clone(),
+        toolchain: build.toolchain.clone(),
+    };
     let cancel = host.stopping.child_token();
     host.with_jobs(|jobs| jobs.builds.insert(id, (pair, cancel.clone())));
-    let span = info_span!("build", id = %id);
     let task_host = Arc::clone(host);
     let task = async move {
-        info!(machine = %build.machine, "build begins");
-        builds::run(&task_host, &volume, build, &cancel).await;
+        if runs_already {
+            builds::take_up(&task_host, &volume, build, &cancel).await;
+        } else {
+            builds::run(&task_host, &volume, build, &cancel).await;
+        }
         task_host.with_jobs(|jobs| jobs.builds.remove(&id));
         task_host.wake.notify_one();
     };
-    host.tasks.spawn(task.instrument(span));
+    host.tasks.spawn(task.instrument(info_span!("build", %id)));
 }
 
 /// Changes the record of a build that waits.
