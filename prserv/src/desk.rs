@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
+use tokio::sync::Notify;
 
 use crate::access::{Access, Rights, Unknown};
 use crate::policy::History;
@@ -78,6 +79,8 @@ pub struct Desk {
     pub access: Arc<Access>,
     /// Who asks.
     pub peer: Peer,
+    /// Who is notified when the peer wants the server to end; `None`: peers cannot end it.
+    pub quit: Option<Arc<Notify>>,
 }
 
 impl Desk {

@@ -44,9 +44,9 @@ impl Rows {
         self.spans.get(checksum)
     }
 
-    /// Whether a value is the smallest or the largest of another checksum.
+    /// Whether a value may be one of another checksum's: it lies within its span.
     pub fn holds_for_another(&self, checksum: &str, value: &Value) -> bool {
-        let holds = |span: &Span| span.smallest == *value || span.largest == *value;
+        let holds = |span: &Span| span.smallest <= *value && *value <= span.largest;
         self.spans
             .iter()
             .any(|(other, span)| **other != *checksum && holds(span))

@@ -18,7 +18,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::access::Access;
@@ -27,6 +27,9 @@ use crate::service::Service;
 
 /// How long connections may take to end once they are told to.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// How long a peer may leave our replies unread.
+const READER_SECONDS_MAX: Duration = Duration::from_mins(1);
 
 /// How long to wait when the system has no more sockets for us.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -37,6 +40,7 @@ pub struct Server {
     service: Service,
     access: Arc<Access>,
     name: Option<String>,
+    quit: Option<Arc<Notify>>,
 }
 
 impl Server {
@@ -46,6 +50,7 @@ impl Server {
             service,
             access: Arc::new(Access::everybody()),
             name: None,
+            quit: None,
         }
     }
 
@@ -61,6 +66,14 @@ impl Server {
     #[must_use]
     pub fn with_peer_name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// The same where XML-RPC's `quit` exists: who calls it notifies `quit`, and whoever waits
+    /// for that is to end the server.
+    #[must_use]
+    pub fn with_quit(mut self, quit: Arc<Notify>) -> Self {
+        self.quit = Some(quit);
         self
     }
 
@@ -124,6 +137,7 @@ impl Server {
             service: self.service.clone(),
             access: Arc::clone(&self.access),
             peer,
+            quit: self.quit.clone(),
         }
     }
 
@@ -154,10 +168,11 @@ pub async fn serve(
     Server::new(service).serve(listener, shutdown).await
 }
 
-/// Sets what Linux lets accepted sockets inherit, which spares five calls for each of them.
+/// Sets what Linux lets accepted sockets inherit, which spares six calls for each of them.
 fn prepare(listener: &TcpListener) -> io::Result<()> {
     let socket = SockRef::from(listener);
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(READER_SECONDS_MAX))?;
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(30))
         .with_interval(Duration::from_secs(15))

@@ -2,6 +2,7 @@
 
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::{fs, io};
 
@@ -11,7 +12,7 @@ use prserv::access::{Access, Token, Unknown, Writers};
 use prserv::{OpenOptions, Server, Service};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::Ending;
@@ -59,6 +60,10 @@ pub(crate) struct Arguments {
     /// Run as `--start` of the old spelling runs us: detached, with a pid file.
     #[arg(long, value_name = "PIDFILE", hide = true)]
     daemon: Option<PathBuf>,
+
+    /// Let XML-RPC's `quit` end the server, as BitBake's up to 1.50 did for every client.
+    #[arg(long)]
+    allow_quit: bool,
 
     /// A file with tokens, one a line, that allow writing over REST from anywhere.
     #[arg(long, value_name = "FILE")]
@@ -110,7 +115,11 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         .transpose()?;
     let access = arguments.access()?;
     let service = Service::open(&options)?;
-    let server = Server::new(service.clone()).with_access(access);
+    let quit = Arc::new(Notify::new());
+    let mut server = Server::new(service.clone()).with_access(access);
+    if arguments.allow_quit {
+        server = server.with_quit(Arc::clone(&quit));
+    }
     let listeners = listen(&arguments.listen).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -128,6 +137,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = quit.notified() => {}
     }
     tracing::info!("stopping");
     let _ = tell.send(true);

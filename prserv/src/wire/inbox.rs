@@ -192,7 +192,32 @@ fn shortened(line: &str) -> String {
 }
 
 fn parse(text: &str) -> Result<Json, Fault> {
-    serde_json::from_str(text).map_err(|error| Fault::NotJson(error.to_string()))
+    let parsed = serde_json::from_str(text).or_else(|error| {
+        let standard = without_odd_numbers(text).ok_or(error)?;
+        serde_json::from_str(&standard)
+    });
+    parsed.map_err(|error| Fault::NotJson(error.to_string()))
+}
+
+/// Python reads `NaN` and `Infinity` too. No request needs their value, only that they are there.
+fn without_odd_numbers(text: &str) -> Option<String> {
+    let mut standard = String::with_capacity(text.len());
+    let (mut is_string, mut is_escaped, mut rest) = (false, false, text);
+    while let Some(character) = rest.chars().next() {
+        let odd = ["NaN", "-Infinity", "Infinity"]
+            .iter()
+            .find(|odd| rest.starts_with(**odd));
+        if let (false, Some(odd)) = (is_string, odd) {
+            standard.push_str("0.5");
+            rest = &rest[odd.len()..];
+            continue;
+        }
+        is_string ^= character == '"' && !is_escaped;
+        is_escaped = character == '\\' && !is_escaped;
+        standard.push(character);
+        rest = &rest[character.len_utf8()..];
+    }
+    (standard != text).then_some(standard)
 }
 
 #[cfg(test)]
@@ -266,6 +291,16 @@ mod tests {
             events(&[b"PRSERVICE 1.0\n\n", &endless]),
             Err(Fault::LineTooLong)
         );
+    }
+
+    #[test]
+    fn numbers_that_only_python_knows_are_read_outside_texts() {
+        let read = |text: &str| parse(text).map(|json| json.to_string());
+        assert_eq!(
+            read(r#"{"a": [NaN, -Infinity], "Infinity": "NaN\"NaN"}"#).unwrap(),
+            r#"{"Infinity":"NaN\"NaN","a":[0.5,0.5]}"#
+        );
+        assert!(read("nan").is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod response;
 pub use call::{Call, Method, Param};
 pub use response::{Response, fault};
 
-/// Every method, for `system.listMethods`. `quit` is deliberately absent.
+/// Every method but `quit`, for `system.listMethods`.
 pub const METHODS: [&str; 8] = [
     "dump_db",
     "export",

@@ -11,6 +11,11 @@ const BUSYBOX: &str = r#""version": "busybox-1.36.1-r0", "pkgarch": "core2-64""#
 const REQUESTS: &[Dialogue] = &[
     ("ping", "{\"ping\": {}}\n", "{\"alive\": true}\n"),
     (
+        "ping takes what only Python knows",
+        "{\"ping\": NaN}\n",
+        "{\"alive\": true}\n",
+    ),
+    (
         "ping takes anything",
         "{\"ping\": null}\n",
         "{\"alive\": true}\n",

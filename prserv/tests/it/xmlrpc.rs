@@ -126,3 +126,11 @@ fn other_paths_and_other_methods_of_http_are_refused() {
             .starts_with("HTTP/1.1 501")
     );
 }
+
+#[test]
+fn quit_ends_a_server_whose_operator_allows_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start_with(dir.path().join("prserv.sqlite3"), &["--allow-quit"]);
+    assert_eq!(call(&server, "quit", &[]), result("<nil/>"));
+    assert!(server.wait().success());
+}

@@ -11,11 +11,12 @@ use crate::policy::History;
 use crate::store::{Filter, Row};
 use crate::tuple::Tuple;
 use crate::value::Value;
-use crate::wire::xmlrpc::{Call, Method, Response, fault};
+use crate::wire::xmlrpc::{Call, CallError, Method, Response, fault};
 
 /// Answers a call. Faults are answers too.
 pub(super) async fn call(State(desk): State<Desk>, body: String) -> HttpResponse {
-    let document = match Call::parse(&body).and_then(|call| call.method()) {
+    let method = Call::parse(&body).and_then(|call| call.method());
+    let document = match method.and_then(|method| allow(&desk, method)) {
         Ok(method) => answer(&desk, method).await,
         Err(error) => {
             tracing::warn!(peer = %desk.peer.name, %error, "an XML-RPC call failed");
@@ -29,12 +30,27 @@ pub(super) async fn call(State(desk): State<Desk>, body: String) -> HttpResponse
         .into_response()
 }
 
+/// `quit` exists only where the operator allows it.
+fn allow(desk: &Desk, method: Method) -> Result<Method, CallError> {
+    match method {
+        Method::Quit if desk.quit.is_none() => Err(CallError::NoMethod("quit".into())),
+        method => Ok(method),
+    }
+}
+
 async fn answer(desk: &Desk, method: Method) -> String {
     let response = match method {
         Method::Ping => Response::Truth(true),
         Method::ListMethods => Response::Methods,
         Method::MethodHelp => Response::Text(String::new()),
         Method::MethodSignature => Response::Text("signatures not supported".into()),
+        Method::Quit => {
+            tracing::warn!(peer = %desk.peer.name, "a client ends the server");
+            if let Some(quit) = &desk.quit {
+                quit.notify_one();
+            }
+            Response::Answer(None)
+        }
         Method::GetPr(None) => Response::Answer(None),
         Method::GetPr(Some(tuple)) => {
             Response::Answer(or_nil(desk, desk.get_pr(&tuple, History::Ignore).await))

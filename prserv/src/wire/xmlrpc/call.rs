@@ -57,6 +57,8 @@ pub enum Method {
     MethodHelp,
     /// What a method takes: unsaid.
     MethodSignature,
+    /// End the server.
+    Quit,
 }
 
 impl Call {
@@ -95,6 +97,7 @@ impl Call {
     pub fn method(&self) -> Result<Method, CallError> {
         match (self.name.as_str(), self.params.as_slice()) {
             ("ping", []) => Ok(Method::Ping),
+            ("quit", []) => Ok(Method::Quit),
             ("dump_db", []) => Ok(Method::DumpDb),
             ("getPR", [version, pkgarch, checksum]) => {
                 Ok(Method::GetPr(tuple(version, pkgarch, checksum)))
@@ -273,7 +276,7 @@ mod tests {
             call("nosuch", "").unwrap_err().to_string(),
             "<class 'Exception'>:method \"nosuch\" is not supported"
         );
-        assert!(call("quit", "").is_err());
+        assert!(call("shutdown", "").is_err());
         assert!(matches!(call("getPR", ""), Err(CallError::Params(_))));
         assert!(matches!(Call::parse("nonsense"), Err(CallError::Syntax(_))));
         assert!(matches!(
