@@ -21,15 +21,15 @@ use tokio::task::JoinHandle;
 const LIMIT: Duration = Duration::from_mins(1);
 const USER: (u32, u32) = (64_999, 64_999);
 
-struct Ground {
-    net: Net,
+pub(crate) struct Ground {
+    pub(crate) net: Net,
     run: TempDir,
     machine: (TempDir, config::machine::Machine),
     put: TempDir,
 }
 
 impl Ground {
-    fn new(script: &str) -> Self {
+    pub(crate) fn new(script: &str) -> Self {
         Self::of(tests::guests::machine(script))
     }
 
@@ -42,7 +42,7 @@ impl Ground {
         }
     }
 
-    fn spec(&self) -> Spec {
+    pub(crate) fn spec(&self) -> Spec {
         Spec {
             name: "test".to_owned(),
             directory: self.machine.0.path().to_owned(),
@@ -71,7 +71,7 @@ impl Ground {
 }
 
 /// Runs a test in a runtime of its own, within the limit.
-fn within<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn within<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -81,7 +81,7 @@ fn within<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// Reads a stream of a guest to its end.
-fn read(stream: std::io::Result<tokio::net::UnixStream>) -> JoinHandle<String> {
+pub(crate) fn read(stream: std::io::Result<tokio::net::UnixStream>) -> JoinHandle<String> {
     let mut stream = stream.unwrap();
     tokio::spawn(async move {
         let mut all = Vec::new();

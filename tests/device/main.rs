@@ -14,6 +14,7 @@ mod doctor;
 mod far;
 mod full;
 mod guests;
+mod hostile;
 mod powercut;
 mod revisions;
 mod store;

@@ -1,0 +1,298 @@
+//! What a hostile guest can try, and what comes of it: nothing is reached, the
+//! agent stays small, and other guests go on.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use agent::guest::{Exit, Guest};
+use agent::tftp::{Event, Map, Server};
+use config::task::{GATEWAY, PR_PORT};
+use tempfile::TempDir;
+use tests::net::Net;
+use tokio::sync::mpsc;
+
+use crate::guests::{Ground, read, within};
+
+/// A server in a network of its own, attacked from inside it.
+struct Target {
+    _server: Server,
+    net: Net,
+    put: TempDir,
+    events: mpsc::Receiver<Event>,
+}
+
+impl Target {
+    fn new() -> Self {
+        let put = tempfile::tempdir().unwrap();
+        let mut map = Map::new(1 << 20, 4);
+        map.offer("task.manifest", "x".repeat(100_000));
+        map.accept_below("artifacts/", put.path().to_owned(), 1 << 19);
+        let net = Net::new();
+        let (sender, events) = mpsc::channel(16);
+        let address = address();
+        let server = Server::start(Some(&net), &[address], map, sender).unwrap();
+        Self {
+            _server: server,
+            net,
+            put,
+            events,
+        }
+    }
+
+    /// A socket of an attacker.
+    fn socket(&self) -> UdpSocket {
+        let socket = self.net.enter(|| UdpSocket::bind((GATEWAY, 0))).unwrap();
+        let patience = Some(Duration::from_secs(3));
+        socket.set_read_timeout(patience).unwrap();
+        socket
+    }
+
+    /// Sends a packet to the server's port and returns the first answer.
+    fn ask(&self, packet: &[u8]) -> Option<Vec<u8>> {
+        let socket = self.socket();
+        socket.send_to(packet, address()).unwrap();
+        hear(&socket).ok().map(|(answer, _)| answer)
+    }
+
+    /// Whether a client that means well is served.
+    fn serves(&self) -> bool {
+        let line = format!("busybox tftp -b 1428 -g -r task.manifest -l /dev/null {GATEWAY}");
+        self.net.shell(&line);
+        true
+    }
+}
+
+fn address() -> SocketAddr {
+    format!("{GATEWAY}:69").parse().unwrap()
+}
+
+fn hear(socket: &UdpSocket) -> io::Result<(Vec<u8>, SocketAddr)> {
+    let mut buffer = vec![0; 70_000];
+    let (length, from) = socket.recv_from(&mut buffer)?;
+    buffer.truncate(length);
+    Ok((buffer, from))
+}
+
+/// A request; its fields end with a semicolon.
+fn request(kind: u8, name: &str, options: &str) -> Vec<u8> {
+    let text = format!("{name};octet;{options}").replace(';', "\0");
+    [&[0, kind][..], text.as_bytes()].concat()
+}
+
+fn is_error(answer: Option<&Vec<u8>>) -> bool {
+    answer.is_some_and(|answer| answer.starts_with(&[0, 5]))
+}
+
+/// Memory and threads of this process, which is the agent here.
+fn size() -> (u64, usize) {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    let memory = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    (memory, fs::read_dir("/proc/self/task").unwrap().count())
+}
+
+#[test]
+fn packets_of_every_kind_reach_nothing() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut target = Target::new();
+    let table = [
+        ("names that lead elsewhere", try_names(&target)),
+        ("malformed packets", try_noise(&target)),
+        ("extreme options", try_options(&target)),
+        ("puts without end", try_puts(&target)),
+    ];
+    assert!(target.serves());
+    while let Ok(event) = target.events.try_recv() {
+        assert!(!matches!(event, Event::Put { .. }), "{event:?}");
+    }
+    for (what, number) in table {
+        println!("{number:>6}  {what}");
+    }
+}
+
+fn try_names(target: &Target) -> usize {
+    let long = "x".repeat(400);
+    let names = [
+        "../../../../etc/passwd",
+        "/etc/passwd",
+        "artifacts/../../etc/passwd",
+        "artifacts/%2e%2e/x",
+        "artifacts/.hidden",
+        "artifacts/a/b",
+        "artifacts\\..\\x",
+        "task.manifest/",
+        "TASK.MANIFEST",
+        "",
+        &long,
+    ];
+    for name in names {
+        for kind in [1, 2] {
+            let answer = target.ask(&request(kind, name, ""));
+            assert!(is_error(answer.as_ref()), "{name} {kind}: {answer:?}");
+            let text = String::from_utf8_lossy(&answer.unwrap()).into_owned();
+            assert!(!text.contains("/tmp"), "a path of the host in {text}");
+        }
+    }
+    names.len() * 2
+}
+
+fn try_noise(target: &Target) -> usize {
+    let mut noise = 0x2545_f491_4f6c_dd1d_u64;
+    let socket = target.socket();
+    for number in 0..3000_usize {
+        let mut packet = vec![0; number % 90];
+        for byte in &mut packet {
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            *byte = noise.to_le_bytes()[0];
+        }
+        if packet.len() > 2 {
+            packet[0] = 0;
+            packet[1] %= 7;
+        }
+        socket.send_to(&packet, address()).unwrap();
+    }
+    3000
+}
+
+fn try_options(target: &Target) -> usize {
+    let all = [
+        "blksize;0;",
+        "blksize;99999999999999999999;",
+        "blksize;65464;windowsize;65535;",
+        "blksize;8;windowsize;65535;",
+        "tsize;18446744073709551615;timeout;255;",
+        "blksize;-1;windowsize;;",
+        "blksize",
+    ];
+    for options in all {
+        tests::wait_until("it answers again", || {
+            target.ask(&request(1, "task.manifest", options)).is_some()
+        });
+    }
+    all.len()
+}
+
+fn try_puts(target: &Target) -> usize {
+    let huge = target.ask(&request(2, "artifacts/x", "tsize;1073741824;"));
+    assert!(is_error(huge.as_ref()), "a put of 1 GiB: {huge:?}");
+    assert!(!put_without_end(target), "a put without end");
+    tests::wait_until("nothing is left of them", || {
+        fs::read_dir(target.put.path()).unwrap().count() == 0
+    });
+    2
+}
+
+/// Puts block after block until it is refused; whether it was not.
+fn put_without_end(target: &Target) -> bool {
+    let socket = target.socket();
+    socket
+        .send_to(&request(2, "artifacts/x", ""), address())
+        .unwrap();
+    for block in 1..=5000_u16 {
+        let (answer, from) = hear(&socket).unwrap();
+        if answer.starts_with(&[0, 5]) {
+            return false;
+        }
+        let head = block.to_be_bytes();
+        let packet = [&[0, 3, head[0], head[1]][..], &[7; 512]].concat();
+        socket.send_to(&packet, from).unwrap();
+    }
+    true
+}
+
+#[test]
+fn ten_thousand_transfers_do_not_hold_up_another_guest() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let (target, other) = (Target::new(), Target::new());
+    assert!(target.serves() && other.serves());
+    let before = size();
+    let mut most = before;
+    let began = Instant::now();
+    let mut sockets = Vec::new();
+    for number in 0..10_000_u32 {
+        let socket = target.socket();
+        let kind = if number % 2 == 0 { 1 } else { 2 };
+        let name = ["task.manifest", "artifacts/x"][usize::from(kind) - 1];
+        socket.send_to(&request(kind, name, ""), address()).unwrap();
+        // Half-open: nobody answers what comes back.
+        sockets.push(socket);
+        if sockets.len() == 200 {
+            let now = size();
+            most = (most.0.max(now.0), most.1.max(now.1));
+            sockets.clear();
+        }
+        if number % 1000 == 0 {
+            assert!(other.serves());
+        }
+    }
+    println!(
+        "{:>6}  half-open transfers in {:.1?}: {} KiB and {} threads more",
+        10_000,
+        began.elapsed(),
+        most.0.saturating_sub(before.0),
+        most.1 - before.1
+    );
+    assert!(most.0.saturating_sub(before.0) < 32 * 1024, "it has grown");
+    assert!(most.1 - before.1 <= 40, "too many threads");
+    assert!(other.serves());
+}
+
+#[test]
+fn from_inside_a_guest_nothing_else_can_be_reached() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let ground = Ground::new(
+        "try() { what=$1; shift; if timeout 5 \"$@\" >/dev/null 2>&1; then echo \"reached $what\"; \
+                 else echo \"refused $what\"; fi; }
+         try gateway ping -c 1 -W 2 $host
+         try pr nc $host 8585 -e true
+         try secret nc $host 9000 -e true
+         try ssh nc $host 22 -e true
+         ip route add default via $host
+         try outside ping -c 1 -W 2 192.0.2.1
+         ip address add 169.254.111.77/24 dev eth0
+         try source ping -c 1 -W 2 -I 169.254.111.77 $host
+         ip link set eth0 down; ip link set eth0 address 02:62:68:00:00:77; ip link set eth0 up
+         ip route add default via $host
+         try hardware ping -c 1 -W 2 $host
+         echo finished",
+    );
+    let console = within(async {
+        let secret: SocketAddr = format!("{GATEWAY}:9000").parse().unwrap();
+        let pr: SocketAddr = format!("{GATEWAY}:{PR_PORT}").parse().unwrap();
+        let _secret = ground.net.tcp_listener(secret).unwrap();
+        let _pr = ground.net.tcp_listener(pr).unwrap();
+        let guest = Guest::start(ground.spec()).await.unwrap();
+        let console = read(guest.console());
+        assert_eq!(guest.exited().await, Exit::Code(0));
+        console.await.unwrap()
+    });
+    let said: Vec<_> = console.lines().map(str::trim).collect();
+    let mut all = vec!["reached gateway", "reached pr"];
+    all.extend(
+        ["secret", "ssh", "outside", "source", "hardware"].map(|what| {
+            let expected = format!("refused {what}");
+            said.iter()
+                .copied()
+                .find(|line| **line == expected)
+                .unwrap_or("nothing")
+        }),
+    );
+    for line in &all {
+        println!("        {line}");
+        assert!(said.contains(line), "{console}");
+    }
+    assert!(said.contains(&"finished"), "{console}");
+}
