@@ -53,13 +53,18 @@ impl Server {
 
     /// Starts a server on a file, with more arguments.
     pub(crate) fn start_with(db: impl AsRef<OsStr>, arguments: &[&str]) -> Self {
-        let mut child = prserv()
+        let mut command = prserv();
+        command
             .args(["serve", "--listen", "127.0.0.1:0", "--db"])
-            .arg(db)
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .arg(db.as_ref())
+            .args(arguments);
+        Self::launch(command)
+    }
+
+    /// Starts a server as a command says, which logs to stderr.
+    pub(crate) fn launch(mut command: Command) -> Self {
+        command.env("RUST_LOG", "debug").env("NO_COLOR", "1");
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let kept = Arc::clone(&log);

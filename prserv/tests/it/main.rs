@@ -43,6 +43,9 @@ mod library;
 mod crash;
 
 #[cfg(test)]
+mod durable;
+
+#[cfg(test)]
 mod linear;
 
 #[cfg(test)]
