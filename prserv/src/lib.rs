@@ -2,10 +2,10 @@
 //!
 //! Read in this order: a [`Value`] is a revision, a [`Tuple`] is what one is asked for,
 //! [`policy`] decides which value a tuple gets, a [`store::Store`] keeps what was given, and
-//! [`Service`] joins them: it answers from memory and gives nothing away before it is on disk. A peer asks at
-//! its [`desk::Desk`], within the rights that [`access`] gives it.
-//! [`wire`] is the protocol that BitBake speaks, without any input or output; [`server`] speaks
-//! it on sockets, and [`client`] is the other side.
+//! [`Service`] joins them: it answers from memory and gives nothing away before it is on disk. A
+//! peer asks at its [`desk::Desk`], within the rights that [`access`] gives it. [`wire`] is the
+//! protocol that BitBake speaks, without any input or output; [`server`] speaks it on sockets, and
+//! [`client`] is the other side.
 
 pub mod value;
 

@@ -98,7 +98,8 @@ struct Shared {
 }
 
 impl Service {
-    /// Opens the store, which blocks for a moment, and starts the clerk. The thread ends with the last clone of the service.
+    /// Opens the store, which blocks for a moment, and starts the clerk. Its thread ends with the
+    /// last clone of the service.
     pub fn open(options: &OpenOptions) -> Result<Self, StoreError> {
         let memory = Arc::new(Memory::new(options.remembered_rows));
         let metrics = Arc::new(Metrics::default());

@@ -37,7 +37,7 @@ struct Remembered {
 }
 
 impl Memory {
-    /// A memory for about so many rows; a shard's last package stays, however big it is.
+    /// A memory for about so many rows.
     pub(crate) fn new(rows_max: usize) -> Self {
         Self {
             hasher: RandomState::new(),
@@ -98,7 +98,7 @@ impl Memory {
         }
     }
 
-    /// Forgets packages until the bound is kept: first those nobody has asked for lately.
+    /// Forgets packages that nobody has asked for lately, until the bound is kept.
     pub(crate) fn trim(&self) {
         for shard in &self.shards {
             let is_full = read(shard).rows > self.rows_max;
@@ -130,24 +130,20 @@ impl Memory {
 }
 
 impl Shard {
+    /// Whoever was asked for since the last time is spared, so the bound may be passed for a
+    /// while: better than to forget what the next batch needs again.
     fn trim(&mut self, rows_max: usize) {
-        if self.packages.len() == 1 {
-            return;
-        }
-        let mut excess = self.rows.saturating_sub(rows_max - rows_max / 8);
-        for mercy in [true, false] {
-            let mut freed = 0;
-            self.packages.retain(|_, Remembered { rows, is_used }| {
-                let is_used = std::mem::take(is_used.get_mut());
-                let keep = freed >= excess || mercy && is_used;
-                if !keep {
-                    freed += weight(rows);
-                }
-                keep
-            });
-            self.rows -= freed;
-            excess = excess.saturating_sub(freed);
-        }
+        let excess = self.rows.saturating_sub(rows_max - rows_max / 8);
+        let mut freed = 0;
+        self.packages.retain(|_, Remembered { rows, is_used }| {
+            let is_used = std::mem::take(is_used.get_mut());
+            let keep = is_used || freed >= excess;
+            if !keep {
+                freed += weight(rows);
+            }
+            keep
+        });
+        self.rows -= freed;
     }
 }
 
@@ -197,14 +193,25 @@ mod tests {
     }
 
     #[test]
-    fn a_package_that_is_asked_for_outlives_those_that_are_not() {
+    fn a_package_that_is_asked_for_outlives_those_that_are_not_however_big_it_is() {
         let memory = Memory::new(16 * 80);
         let hot = Package::new("hot", "all");
         memory.put(&hot, Rows::default());
         for number in 0..2000 {
             memory.put(&Package::new(format!("p{number}"), "all"), Rows::default());
             assert!(memory.facts(&hot, "").is_some(), "forgotten after {number}");
+            let tuple = Tuple {
+                package: hot.clone(),
+                checksum: format!("c{number}"),
+            };
+            memory.add(&NewRow {
+                tuple: &tuple,
+                value: Value::from(number),
+            });
             memory.trim();
         }
+        memory.trim();
+        memory.trim();
+        assert!(!memory.has(&hot), "nobody has asked for it");
     }
 }
