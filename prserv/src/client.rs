@@ -131,6 +131,21 @@ impl Client {
         revision(&self.ask(&json!({ "max-package-pr": arguments })).await?)
     }
 
+    /// `max-package-pr` and `test-pr` without history, in one round trip.
+    pub async fn greatest_and_own(
+        &mut self,
+        tuple: &Tuple,
+    ) -> Result<(Option<Value>, Option<Value>), ClientError> {
+        let Package { version, pkgarch } = &tuple.package;
+        let greatest = json!({"max-package-pr": {"version": version, "pkgarch": pkgarch}});
+        let own = json!({"test-pr": arguments(tuple, History::Ignore)});
+        let replies = self.ask_all(&[greatest, own]).await?;
+        match replies.as_slice() {
+            [greatest, own] => Ok((revision(greatest)?, revision(own)?)),
+            _ => Err(unexpected(&Json::Null)),
+        }
+    }
+
     /// `import-one` for each row; tells for each whether the server has it now.
     pub async fn import(&mut self, rows: &[Row]) -> Result<Vec<bool>, ClientError> {
         let requests: Vec<Json> = rows.iter().map(import_request).collect();

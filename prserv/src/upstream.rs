@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::client::{Client, ClientError, Patience, Target};
-use crate::policy::{History, Parent};
+use crate::policy::Parent;
 use crate::tuple::Tuple;
 
 /// BitBake's clients wait 30 seconds for us; the parent must be quicker.
@@ -63,9 +63,8 @@ impl Upstream {
 }
 
 async fn ask(client: &mut Client, tuple: &Tuple) -> Result<Parent, ClientError> {
-    let Some(max) = client.max_package_pr(&tuple.package).await? else {
-        return Ok(Parent::Unaware);
-    };
-    let checksum = client.test_pr(tuple, History::Ignore).await?;
-    Ok(Parent::Aware { max, checksum })
+    Ok(match client.greatest_and_own(tuple).await? {
+        (None, _) => Parent::Unaware,
+        (Some(max), checksum) => Parent::Aware { max, checksum },
+    })
 }
