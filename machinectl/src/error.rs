@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use config::machine::MachineError;
 use config::task::TaskError;
 use config::{MachineName, NameError, Revision, ToolchainName};
 
@@ -155,6 +156,17 @@ pub enum Refusal {
     /// The content is not what was recorded.
     #[error("the content of `{}` is not what was recorded: {}", .0.display(), some(.1))]
     Differs(PathBuf, Vec<Difference>),
+    /// A machine without something that it needs.
+    #[error("`{}` lacks `{}`", .0.display(), .1)]
+    Lacks(PathBuf, String),
+    /// A machine that does not say what it is.
+    #[error("`{}` is no machine's manifest", path.display())]
+    NoMachineManifest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: MachineError,
+    },
     /// Nobody has recorded the content.
     #[error("`{}` has no record of its content; `machinectl push --from` makes one", .0.display())]
     NoRecord(PathBuf),
@@ -240,6 +252,12 @@ impl<T> Doing<T> for io::Result<T> {
             path: path.as_ref().to_owned(),
             source,
         })
+    }
+}
+
+impl From<StreamError> for StoreError {
+    fn from(error: StreamError) -> Self {
+        Refusal::from(error).into()
     }
 }
 

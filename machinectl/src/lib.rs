@@ -25,6 +25,8 @@ mod delete;
 
 pub mod contents;
 
+pub mod import;
+
 pub mod send;
 
 pub mod prune;

@@ -22,6 +22,7 @@ use config::{MachineName, Revision};
 pub use plan::Plan;
 
 use crate::error::Doing;
+use crate::import::Import;
 use crate::{MachineView, Refusal, Result, Uuid, Volume, contents, lock};
 use stream::Stream;
 
@@ -44,6 +45,8 @@ pub enum Source<R> {
     /// The same, but the content is read and recorded in the revision, so that it
     /// can be checked wherever it is sent.
     Work(PathBuf),
+    /// What is no subvolume; its content is recorded too.
+    Import(Import),
 }
 
 /// What must be known of an image to decide about it.
@@ -53,8 +56,8 @@ pub(crate) struct Parcel {
     pub(crate) name: String,
     /// Whether that name must be `<machine>-<revision>`.
     pub(crate) must_be_named: bool,
-    /// Two images of one identity have one content.
-    pub(crate) identity: Uuid,
+    /// Two images of one identity have one content; `None` when it is made here.
+    pub(crate) identity: Option<Uuid>,
     /// The content cannot change any more.
     pub(crate) fixed: bool,
 }
@@ -62,8 +65,8 @@ pub(crate) struct Parcel {
 impl Parcel {
     /// Whether a revision holds what would come in.
     fn is_copy(&self, there: &crate::Subvolume) -> bool {
-        let snapshot = there.parent_uuid == Some(self.identity);
-        self.fixed && (snapshot || there.stream_uuid() == self.identity)
+        let known = [Some(there.stream_uuid()), there.parent_uuid];
+        self.fixed && self.identity.is_some() && known.contains(&self.identity)
     }
 }
 
@@ -158,6 +161,7 @@ impl Volume {
                 Source::Stream(stream) => run::receive(stream, &self.directory(machine), &locked),
                 Source::Subvolume(from) => self.pool.freeze(&from, &path).doing("snapshot", &from),
                 Source::Work(from) => self.record(&from, &path),
+                Source::Import(import) => self.import(&import, &path),
             };
             let whole = made.and_then(|()| self.check_whole(&path, identity));
             let whole = whole.and_then(|()| {
@@ -168,7 +172,7 @@ impl Volume {
                 }
             });
             if let Err(error) = whole {
-                self.undo(&path, &error);
+                self.undo(machine, &path, &error);
                 return Err(error);
             }
         }
@@ -176,7 +180,7 @@ impl Volume {
         if let Err(error) = published {
             let current = self.look(machine).ok().and_then(|view| view.current);
             if current != Some(revision) && plan != Plan::Adopt(revision) {
-                self.undo(&path, &error);
+                self.undo(machine, &path, &error);
             }
             return Err(error);
         }
@@ -200,11 +204,11 @@ impl Volume {
     }
 
     /// What came in must be whole and must be what was announced.
-    fn check_whole(&self, path: &Path, identity: Uuid) -> Result<()> {
+    fn check_whole(&self, path: &Path, identity: Option<Uuid>) -> Result<()> {
         match self.pool.info(path).doing("look at", path)? {
             Some(made) if made.read_only => {
                 let known = [Some(made.uuid), made.received_uuid, made.parent_uuid];
-                if known.contains(&Some(identity)) {
+                if identity.is_none() || known.contains(&identity) {
                     return Ok(());
                 }
                 Err(Refusal::NotWhole(path.to_owned()).into())
@@ -219,9 +223,17 @@ impl Volume {
         self.pool.seal(path).doing("make read-only", path)
     }
 
+    fn import(&self, import: &Import, path: &Path) -> Result<()> {
+        self.pool.create(path).doing("make", path)?;
+        import.fill(path)?;
+        contents::write(self.pool.as_ref(), path)?;
+        self.pool.seal(path).doing("make read-only", path)
+    }
+
     /// Takes back what was made. If that fails too, the next clean-up does it; the
     /// first error is the one to tell.
-    fn undo(&self, path: &Path, error: &crate::StoreError) {
+    fn undo(&self, machine: &MachineName, path: &Path, error: &crate::StoreError) {
+        let _ = self.pool.unlink(&self.entry(machine, &Entry::Incoming));
         let _ = self.pool.delete(path);
         let _ = self.commit();
         if error.is_full() {
@@ -235,7 +247,7 @@ impl Volume {
             Source::Stream(stream) => Ok(Parcel {
                 name: stream.header().name.clone(),
                 must_be_named: true,
-                identity: stream.header().uuid,
+                identity: Some(stream.header().uuid),
                 fixed: true,
             }),
             Source::Subvolume(path) | Source::Work(path) => {
@@ -250,10 +262,16 @@ impl Volume {
                 Ok(Parcel {
                     name: name.into_owned(),
                     must_be_named: false,
-                    identity: found.stream_uuid(),
+                    identity: Some(found.stream_uuid()),
                     fixed: found.read_only,
                 })
             }
+            Source::Import(_) => Ok(Parcel {
+                name: String::new(),
+                must_be_named: false,
+                identity: None,
+                fixed: false,
+            }),
         }
     }
 

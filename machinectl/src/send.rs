@@ -1,5 +1,7 @@
 //! Sending a revision: to a pipe, or to another build host by ssh.
 
+mod export;
+
 mod far;
 
 use std::path::Path;
@@ -7,6 +9,7 @@ use std::path::Path;
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
+pub use export::Form;
 pub use far::{FarSide, FarView};
 
 use crate::receive::input::{Patient, Sender};

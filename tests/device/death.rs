@@ -242,3 +242,32 @@ fn upgrade_dies_or_fails_at_system_calls() {
         trial.run(what, |host| add(host, &one));
     }
 }
+
+#[test]
+fn an_arrival_that_fails_leaves_everything_as_it_was() {
+    let Some((host, one, two)) = streams() else {
+        return;
+    };
+    let trial = |arguments: &[&'static str], input: &[u8], before: Vec<String>| Trial {
+        host: BuildHost::new(128),
+        arguments: arguments.to_vec(),
+        input: input.to_vec(),
+        before,
+        after: Vec::new(),
+        between: None,
+    };
+    drop(host);
+    let first = trial(&["add", "linux"], &one, Vec::new());
+    let next = trial(&["upgrade", "linux"], &two, lines(&ONE));
+    add(&next.host, &one);
+    for trial in [first, next] {
+        for call in ["symlink", "rename", "openat2", "pwrite64"] {
+            for error in ["error=ENOSPC", "error=EIO"] {
+                if let Some(answer) = trial.disturbed(call, error, 1) {
+                    assert!(matches!(answer.code, Some(1 | 16)), "{call}: {answer:?}");
+                    assert_eq!(trial.host.listing(), trial.before, "{error} at {call}");
+                }
+            }
+        }
+    }
+}

@@ -15,6 +15,7 @@ mod far;
 mod full;
 mod guests;
 mod hostile;
+mod import;
 mod powercut;
 mod revisions;
 mod store;

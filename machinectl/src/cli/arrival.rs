@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use config::MachineName;
+use store::import::Import;
 use store::receive::input::{Patient, Sender};
 use store::receive::stream::Stream;
 use store::{Arrival, Intent, Plan, Refusal, Source, StoreError, Volume};
@@ -23,6 +24,27 @@ pub(crate) enum Verb {
     /// Builds that run go on with the old one. A revision must have a higher number
     /// than the current one; incremental streams build on any revision that is here.
     Upgrade(Request),
+    /// Make a machine, or its next revision, of what is no subvolume
+    ///
+    /// A record of the content goes with it, so that it can be checked wherever it
+    /// is pushed to.
+    Import {
+        /// The machine
+        name: MachineName,
+        /// A disk image, raw or qcow2; a directory; or an archive, as `NAME.tar.zst`
+        source: PathBuf,
+        /// A kernel to boot the disk with
+        #[arg(long, value_name = "FILE")]
+        kernel: Option<PathBuf>,
+        /// The initial RAM disk for that
+        #[arg(long, value_name = "FILE", requires = "kernel")]
+        initrd: Option<PathBuf>,
+        /// What the machine says of itself, instead of a plain one
+        #[arg(long, value_name = "FILE")]
+        manifest: Option<PathBuf>,
+        #[command(flatten)]
+        rehearsal: Rehearsal,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -37,11 +59,25 @@ pub(crate) struct Request {
 }
 
 pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {
+    let volume = Volume::open(&common.volume)?;
     let (intent, request) = match verb {
         Verb::Add(request) => (Intent::Add, request),
         Verb::Upgrade(request) => (Intent::Upgrade, request),
+        Verb::Import {
+            name,
+            source,
+            kernel,
+            initrd,
+            manifest,
+            rehearsal,
+        } => {
+            let mut import = Import::of(source)?;
+            import.kernel.clone_from(kernel);
+            import.initrd.clone_from(initrd);
+            import.manifest.clone_from(manifest);
+            return import_machine(&volume, name, import, rehearsal.dry_run, voice);
+        }
     };
-    let volume = Volume::open(&common.volume)?;
     let (sender, source) = open(request.from.as_deref(), &volume)?;
     let arrival = if request.rehearsal.dry_run {
         let plan = volume.plan_arrival(intent, &request.name, &source)?;
@@ -55,6 +91,26 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
         settle(sender, result)?
     };
     tell(&request.name, &arrival, request.rehearsal.dry_run, voice)
+}
+
+fn import_machine(
+    volume: &Volume,
+    name: &MachineName,
+    import: Import,
+    rehearsed: bool,
+    voice: &Voice,
+) -> Result<(), Failure> {
+    let there = volume.look(name).is_ok_and(|view| view.has_link());
+    let intent = if there { Intent::Upgrade } else { Intent::Add };
+    let source: Source<Patient> = Source::Import(import);
+    let arrival = if rehearsed {
+        let plan = volume.plan_arrival(intent, name, &source)?;
+        let before = volume.look(name).ok().and_then(|view| view.current);
+        Arrival { plan, before }
+    } else {
+        volume.bring_in(intent, name, source)?
+    };
+    tell(name, &arrival, rehearsed, voice)
 }
 
 /// When the sender has failed, that is why the stream is cut.

@@ -180,6 +180,8 @@ fn of(refusal: &Refusal) -> Ending {
         | Refusal::TooSmall(_)
         | Refusal::Name(_)
         | Refusal::NoRecord(_)
+        | Refusal::Lacks(..)
+        | Refusal::NoMachineManifest { .. }
         | Refusal::Record { .. }
         | Refusal::Manifest { .. } => Ending::Refused,
     }

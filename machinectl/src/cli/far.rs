@@ -1,4 +1,4 @@
-//! The verbs between hosts: `push`, `pull` and `send`.
+//! The verbs that take revisions to other places: `push`, `pull`, `export`, `send`.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use config::{MachineName, Revision};
 use store::receive::stream::Stream;
-use store::send::{FarSide, common_parent};
+use store::send::{FarSide, Form, common_parent};
 use store::{Intent, Refusal, Source, StoreError, Uuid, Volume};
 
 use super::{Common, Ending, Failure, Rehearsal, Voice};
@@ -46,6 +46,16 @@ pub(crate) enum Verb {
         far: Far,
         #[command(flatten)]
         rehearsal: Rehearsal,
+    },
+    /// Write a revision to a file
+    Export {
+        /// The machine
+        name: MachineName,
+        /// The revision; without it the current one
+        revision: Option<Revision>,
+        /// The file: `.btrfs` for a stream or `.tar` for an archive, each also `.zst`
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
     },
     /// Write a revision to standard output as a `btrfs send` stream
     Send {
@@ -123,6 +133,22 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
             far,
             rehearsal,
         } => pull(&volume, name, &far.side(host), rehearsal.dry_run, voice),
+        Verb::Export {
+            name,
+            revision,
+            output,
+        } => {
+            let Some(form) = Form::of(output) else {
+                let text = "the file's name must end in .btrfs, .btrfs.zst, .tar or .tar.zst";
+                return Err(Failure::new(Ending::Usage, text));
+            };
+            let revision = volume.export(name, *revision, output, form)?;
+            voice.say(format!(
+                "{name}: revision {revision} is in {}",
+                output.display()
+            ));
+            Ok(())
+        }
         Verb::Send {
             name,
             revision,
