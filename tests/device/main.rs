@@ -17,6 +17,7 @@ mod guests;
 mod hostile;
 mod import;
 mod powercut;
+mod relay;
 mod revisions;
 mod store;
 mod tftp;

@@ -1,0 +1,121 @@
+//! Random changes, sent in full and by their differences, straight and over other
+//! hosts: wherever a revision arrives, its content is what was recorded.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::Path;
+
+use ::store::pool::{BtrfsPool, Pool};
+use ::store::receive::stream::Stream;
+use ::store::{Intent, Source, Volume};
+use config::MachineName;
+use tests::put;
+use tests::shell::BuildHost;
+
+/// Numbers that look random and are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+/// Changes something in a directory; what cannot be changed stays.
+fn change(work: &Path, dice: &mut Dice) {
+    let (one, other) = (
+        work.join(format!("{}", dice.roll(12))),
+        work.join(format!("{}", dice.roll(12))),
+    );
+    match dice.roll(9) {
+        0..=2 if !one.is_dir() => put(&one, &format!("{} ", dice.roll(1 << 40)).repeat(3000)),
+        3 => drop(fs::remove_file(&one)),
+        4 => drop(fs::rename(&one, &other)),
+        5 => drop(fs::create_dir(&one)),
+        6 => drop(symlink("some/where else", &one)),
+        7 => drop(chown(
+            &one,
+            Some(u32::try_from(dice.roll(5)).unwrap()),
+            None,
+        )),
+        8 => drop(fs::set_permissions(&one, fs::Permissions::from_mode(0o600))),
+        _ => drop(fs::hard_link(&one, &other)),
+    }
+}
+
+fn current(volume: &Volume, machine: &MachineName) -> Option<u32> {
+    volume.look(machine).ok()?.current.map(|it| it.0)
+}
+
+#[test]
+fn content_is_the_same_along_every_chain_of_streams() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let rounds = if std::env::var("BUILDHOST_LONG").is_ok_and(|value| value == "1") {
+        100
+    } else {
+        12
+    };
+    let hosts = [512, 512, 512].map(BuildHost::new);
+    let machine: MachineName = "linux".parse().unwrap();
+    let work = hosts[0].mount.path().join("work");
+    BtrfsPool.create(&work).unwrap();
+    let mut dice = Dice(0x5eed);
+    let (mut full, mut incremental) = (0, 0);
+    for round in 0..rounds {
+        for _ in 0..=dice.roll(8) {
+            change(&work, &mut dice);
+        }
+        let intent = if round == 0 {
+            Intent::Add
+        } else {
+            Intent::Upgrade
+        };
+        let source: Source<&[u8]> = Source::Work(work.clone());
+        hosts[0].volume.bring_in(intent, &machine, source).unwrap();
+        for _ in 0..2 {
+            // The first host makes revisions, the others pass them on.
+            let routes = [(0, 1), (0, 2), (1, 2), (2, 1)];
+            let (from, to) = routes[usize::try_from(dice.roll(4)).unwrap()];
+            let (from, to) = (&hosts[from].volume, &hosts[to].volume);
+            let (there, here) = (current(from, &machine), current(to, &machine));
+            if there <= here {
+                continue;
+            }
+            let known = if dice.roll(3) == 0 {
+                Vec::new()
+            } else {
+                to.identities(&machine)
+            };
+            let parting = from.send(&machine, None, &known).unwrap();
+            *if parting.parent.is_some() {
+                &mut incremental
+            } else {
+                &mut full
+            } += 1;
+            let stream = Stream::open(parting.stream).unwrap();
+            let intent = if here.is_some() {
+                Intent::Upgrade
+            } else {
+                Intent::Add
+            };
+            to.bring_in(intent, &machine, Source::Stream(stream))
+                .unwrap();
+            to.verify(&machine, None).unwrap();
+            assert_eq!(current(to, &machine), there, "round {round}");
+        }
+    }
+    for host in &hosts {
+        for revision in host.look("linux").revisions {
+            host.volume
+                .verify(&machine, Some(revision.revision))
+                .unwrap();
+        }
+    }
+    println!("{full} full and {incremental} incremental streams over three volumes");
+    assert!(full > 1 && incremental > 1, "{full} {incremental}");
+}
