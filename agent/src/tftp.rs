@@ -32,6 +32,9 @@ mod send;
 mod listener;
 mod session;
 
+#[cfg(test)]
+mod bad_line;
+
 pub use map::{Map, Offer};
 
 use staging::Ledger;
