@@ -298,10 +298,15 @@ impl Guest {
     /// # Errors
     /// When the kernel cannot end the process.
     pub async fn stop(&self, grace: Duration) -> Result<Exit, GuestError> {
-        if self.power_down().await.is_ok()
-            && let Ok(exit) = timeout(grace, self.exited()).await
-        {
-            return Ok(exit);
+        match self.power_down().await {
+            Ok(()) => {
+                if let Ok(exit) = timeout(grace, self.exited()).await {
+                    return Ok(exit);
+                }
+            }
+            // It does not listen: the next word would only cost as much time.
+            Err(MonitorError::Late) => return self.end().await,
+            Err(_) => {}
         }
         if self.quit().await.is_ok()
             && let Ok(exit) = timeout(QUIT_LIMIT, self.exited()).await

@@ -355,3 +355,22 @@ fn copy(from: &Path) -> TempDir {
     }
     to
 }
+
+#[test]
+fn a_guest_that_hangs_or_whose_disk_is_garbage_can_be_ended() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let ground = Ground::new("echo up; while :; do sleep 1; done");
+    store::file::replace(&ground.machine.0.path().join("disk.img"), &vec![7; 1 << 20]).unwrap();
+    within(async {
+        let guest = Guest::start(ground.spec()).await.unwrap();
+        wait_for(&mut guest.console().unwrap(), "up").await;
+        let mut kill = store::command::prepare("kill");
+        kill.args(["-STOP", &guest.pid().to_string()]);
+        store::command::run(kill, LIMIT).unwrap();
+        let exit = guest.stop(Duration::from_millis(50)).await.unwrap();
+        assert_eq!(exit, Exit::Signal(9));
+    });
+    assert!(ground.net.processes().unwrap().is_empty());
+}
