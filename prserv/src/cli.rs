@@ -22,6 +22,7 @@ mod backup;
 
 use std::env;
 use std::error::Error;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -80,9 +81,11 @@ impl From<Ending> for ExitCode {
 /// Logs to stderr, as `RUST_LOG` says, else what an operator wants to know.
 pub(crate) fn start_logging() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let is_terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(is_terminal && env::var_os("NO_COLOR").is_none())
         .init();
 }
 
