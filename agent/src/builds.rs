@@ -67,39 +67,40 @@ pub enum AttemptError {
     Collect(#[from] CollectError),
 }
 
-/// Runs one attempt at a build and records what came of it.
-pub async fn run(host: &Host, volume: &Volume, mut build: Build, cancel: &CancellationToken) {
-    build.attempts += 1;
-    let attempt = start(host, volume, &mut build, cancel);
-    let attempt = AssertUnwindSafe(attempt).catch_unwind().await;
-    end(
-        host,
-        volume,
-        build,
-        attempt.unwrap_or(Err(AttemptError::Panicked)),
-    )
-    .await;
+/// Where an attempt at a build begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// With a new guest.
+    New,
+    /// With the guest that an earlier agent started.
+    Running,
 }
 
-/// Goes on with an attempt that an earlier agent began, and records what came of it.
-pub async fn take_up(host: &Host, volume: &Volume, mut build: Build, cancel: &CancellationToken) {
-    let attempt = go_on(host, &mut build, cancel);
+/// Runs one attempt at a build and records what came of it. When the guest is left
+/// running for the next agent, the record stays as it is.
+pub async fn run(
+    host: &Host,
+    volume: &Volume,
+    mut build: Build,
+    begin: Begin,
+    cancel: &CancellationToken,
+) {
+    let attempt = async {
+        match begin {
+            Begin::New => start(host, volume, &mut build, cancel).await,
+            Begin::Running => go_on(host, &mut build, cancel).await,
+        }
+    };
     let attempt = AssertUnwindSafe(attempt).catch_unwind().await;
-    end(
-        host,
-        volume,
-        build,
-        attempt.unwrap_or(Err(AttemptError::Panicked)),
-    )
-    .await;
-}
-
-async fn end(host: &Host, volume: &Volume, build: Build, attempt: Result<Collected, AttemptError>) {
+    let attempt = attempt.unwrap_or(Err(AttemptError::Panicked));
     if matches!(attempt, Err(AttemptError::LeftRunning)) {
         return;
     }
     if let Err(error) = drop_snapshot(volume, &build).await {
-        warn!(build = %build.id, "cannot delete the snapshot of a build: {}", crate::chain(&error));
+        warn!(
+            "cannot delete the snapshot of a build: {}",
+            crate::chain(&error)
+        );
     }
     settle(host, build, attempt).await;
 }
@@ -157,6 +158,8 @@ async fn start(
     build: &mut Build,
     cancel: &CancellationToken,
 ) -> Result<Collected, AttemptError> {
+    // Counted before anything can fail, so that no failure is tried for ever.
+    build.attempts += 1;
     let directory = host.build_directory(build.id);
     store::file::fresh_directory(&directory)?;
     store::file::fresh_directory(&directory.join(ARTIFACTS))?;

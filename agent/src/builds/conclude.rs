@@ -26,7 +26,7 @@ impl From<Result<Collected, AttemptError>> for Verdict {
             Ok(collected) => Self::Result(Box::new(collected)),
             Err(AttemptError::Ended(Ended::Cancelled)) => Self::Cancelled,
             Err(AttemptError::Ended(ended @ Ended::Late(_))) => Self::Late(ended.to_string()),
-            Err(error) => Self::HostFailed(error.to_string()),
+            Err(error) => Self::HostFailed(crate::chain(&error)),
         }
     }
 }

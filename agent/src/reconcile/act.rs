@@ -14,9 +14,10 @@ use tracing::{Instrument, info, info_span, warn};
 
 use super::Memory;
 use super::plan::{Failure, Pair, Step, World};
+use crate::blocking;
 use crate::bootstrap::{self, BootstrapError};
+use crate::builds::{self, Begin};
 use crate::host::Host;
-use crate::{blocking, builds};
 
 pub(super) fn remembered(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
     memory.lock().unwrap_or_else(PoisonError::into_inner)
@@ -185,17 +186,17 @@ async fn start_build(host: &Arc<Host>, world: &World, id: BuildId) {
         return;
     };
     info!(build = %id, machine = %build.machine, "build begins");
-    run_build(host, volume, build, false);
+    run_build(host, volume, build, Begin::New);
 }
 
 /// Goes on with a build whose guest an earlier agent started.
 pub(crate) fn take_up(host: &Arc<Host>, volume: Volume, build: Build) {
     info!(build = %build.id, machine = %build.machine, "taking up a build whose guest still runs");
-    run_build(host, volume, build, true);
+    run_build(host, volume, build, Begin::Running);
 }
 
 /// Makes a build a job and a task.
-fn run_build(host: &Arc<Host>, volume: Volume, build: Build, runs_already: bool) {
+fn run_build(host: &Arc<Host>, volume: Volume, build: Build, begin: Begin) {
     let id = build.id;
     let pair = Pair {
         machine: build.machine.clone(),
@@ -205,11 +206,7 @@ fn run_build(host: &Arc<Host>, volume: Volume, build: Build, runs_already: bool)
     host.with_jobs(|jobs| jobs.builds.insert(id, (pair, cancel.clone())));
     let task_host = Arc::clone(host);
     let task = async move {
-        if runs_already {
-            builds::take_up(&task_host, &volume, build, &cancel).await;
-        } else {
-            builds::run(&task_host, &volume, build, &cancel).await;
-        }
+        builds::run(&task_host, &volume, build, begin, &cancel).await;
         task_host.with_jobs(|jobs| jobs.builds.remove(&id));
         task_host.wake.notify_one();
     };
