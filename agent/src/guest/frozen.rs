@@ -19,6 +19,8 @@ use super::{Accelerator, GuestError, Memory, Spec, arguments};
 
 pub(super) const MEMORY: &str = "frozen.memory";
 const STATE: &str = "frozen.state";
+/// The state while it is written.
+const HALF: &str = "frozen.state.half";
 const KEY: &str = "frozen.key";
 /// The name of the state's descriptor in QEMU.
 const DESCRIPTOR: &str = "state";
@@ -70,7 +72,7 @@ pub fn is_frozen(directory: &Path) -> bool {
 /// When a file of it is there and cannot be removed.
 pub fn forget(directory: &Path) -> io::Result<()> {
     // Without its state, what is left of it is none.
-    for name in [STATE, MEMORY, KEY] {
+    for name in [STATE, HALF, MEMORY, KEY] {
         match fs::remove_file(directory.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -120,7 +122,7 @@ pub(super) async fn save(monitor: &mut Monitor, directory: &Path) -> Result<(), 
     monitor.command("stop").await?;
     ignore_shared(monitor).await?;
     // Not under its name before it is complete.
-    let half = directory.join(format!("{STATE}.half"));
+    let half = directory.join(HALF);
     let file = File::create(&half)?;
     monitor.give(DESCRIPTOR, &file).await?;
     let uri = json!({ "uri": format!("fd:{DESCRIPTOR}") });

@@ -20,7 +20,8 @@ pub(super) struct Ledger {
     files_max: usize,
     /// Bytes of finished files by name, so that a second put replaces the first.
     finished: HashMap<String, u64>,
-    /// Bytes of files that are under way.
+    /// Files that are under way, and the bytes set aside for them.
+    open_files: usize,
     open: u64,
 }
 
@@ -30,6 +31,7 @@ impl Ledger {
             bytes_max,
             files_max,
             finished: HashMap::new(),
+            open_files: 0,
             open: 0,
         }))
     }
@@ -62,6 +64,20 @@ struct Reserve {
 }
 
 impl Reserve {
+    /// Sets a place aside, unless all are taken. A file that is put again has one.
+    fn begin(ledger: &Arc<Mutex<Ledger>>, name: &str) -> Result<Self, Refusal> {
+        let mut held = lock(ledger);
+        let again = usize::from(held.finished.contains_key(name));
+        if held.finished.len() + held.open_files >= held.files_max + again {
+            return Err(full("too many files"));
+        }
+        held.open_files += 1;
+        Ok(Self {
+            ledger: Arc::clone(ledger),
+            bytes: 0,
+        })
+    }
+
     fn grow(&mut self, need: u64) -> Result<(), Refusal> {
         let mut ledger = lock(&self.ledger);
         let left = ledger.left();
@@ -77,7 +93,9 @@ impl Reserve {
 
 impl Drop for Reserve {
     fn drop(&mut self) {
-        lock(&self.ledger).open -= self.bytes;
+        let mut ledger = lock(&self.ledger);
+        ledger.open -= self.bytes;
+        ledger.open_files -= 1;
     }
 }
 
@@ -93,14 +111,9 @@ impl Staging {
         told: Option<u64>,
         ledger: &Arc<Mutex<Ledger>>,
     ) -> Result<Self, Refusal> {
-        {
-            let ledger = lock(ledger);
-            if !ledger.finished.contains_key(name) && ledger.finished.len() >= ledger.files_max {
-                return Err(full("too many files"));
-            }
-            if told.is_some_and(|size| size > destination.size_max.min(ledger.left())) {
-                return Err(full("the file is too large"));
-            }
+        let reserve = Reserve::begin(ledger, name)?;
+        if told.is_some_and(|size| size > destination.size_max.min(lock(ledger).left())) {
+            return Err(full("the file is too large"));
         }
         let directory = destination.path.parent().unwrap_or(Path::new("/"));
         let file = tempfile::Builder::new()
@@ -111,10 +124,7 @@ impl Staging {
             file: BufWriter::with_capacity(BUFFER, file),
             destination,
             name: name.to_owned(),
-            reserve: Reserve {
-                ledger: Arc::clone(ledger),
-                bytes: 0,
-            },
+            reserve,
             bytes: 0,
         })
     }
@@ -196,6 +206,25 @@ mod tests {
             .sync()
             .and_then(|()| staging.publish())
             .map_err(|r| r.reason)
+    }
+
+    #[test]
+    fn files_that_are_under_way_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = Ledger::new(1000, 2);
+        let begin = |name: &str| {
+            let destination = Destination {
+                path: directory.path().join(name),
+                size_max: 10,
+            };
+            Staging::begin(name, destination, None, &ledger)
+        };
+        let (first, second) = (begin("a").unwrap(), begin("b").unwrap());
+        assert_eq!(begin("c").unwrap_err().reason, "too many files");
+        drop(second);
+        first.publish().unwrap();
+        drop(begin("a").unwrap());
+        drop(begin("c").unwrap());
     }
 
     #[test]
