@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 /// How much of what a program complains about is kept.
@@ -82,18 +82,31 @@ pub fn run(mut command: Command, limit: Duration) -> Result<Vec<u8>, CommandErro
     let mut running = Running::start(command)?;
     let stdout = running.child.stdout.take();
     let reader = stdout.map(|mut stdout| {
-        std::thread::spawn(move || {
+        beside(move || {
             let mut printed = Vec::new();
             stdout.read_to_end(&mut printed).map(|_| printed)
         })
     });
     running.finish(limit)?;
-    Ok(reader.and_then(finished).unwrap_or_default())
+    Ok(reader.as_ref().and_then(finished).unwrap_or_default())
 }
 
-/// The value of a thread that cannot fail in a way that matters here.
-fn finished<T>(thread: JoinHandle<io::Result<T>>) -> Option<T> {
-    thread.join().ok().and_then(Result::ok)
+/// How long the last words of a program that has ended may take: something that it
+/// has started may hold its output open for ever.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
+
+type Words<T> = Receiver<io::Result<T>>;
+
+/// Reads beside us what a program says.
+fn beside<T: Send + 'static>(read: impl FnOnce() -> io::Result<T> + Send + 'static) -> Words<T> {
+    let (sender, words) = mpsc::sync_channel(1);
+    // Nobody may be listening any more, and that is no harm.
+    std::thread::spawn(move || drop(sender.send(read())));
+    words
+}
+
+fn finished<T>(words: &Words<T>) -> Option<T> {
+    words.recv_timeout(LAST_WORDS_MAX).ok().and_then(Result::ok)
 }
 
 /// A program that runs beside us. Dropping it kills it.
@@ -102,7 +115,7 @@ pub struct Running {
     /// The process, for its pipes; [`Running::finish`] waits for it.
     pub child: Child,
     line: String,
-    stderr: Option<JoinHandle<io::Result<String>>>,
+    stderr: Option<Words<String>>,
 }
 
 impl Running {
@@ -120,7 +133,7 @@ impl Running {
             }
         };
         let stderr = child.stderr.take();
-        let stderr = stderr.map(|stderr| std::thread::spawn(move || last(stderr)));
+        let stderr = stderr.map(|stderr| beside(move || last(stderr)));
         Ok(Self {
             child,
             line,
@@ -145,7 +158,7 @@ impl Running {
                 return Err(CommandError::Start { command, source });
             }
         };
-        let stderr = self.stderr.take().and_then(finished).unwrap_or_default();
+        let stderr = self.stderr.as_ref().and_then(finished).unwrap_or_default();
         if status.success() {
             return Ok(());
         }
@@ -236,6 +249,23 @@ mod tests {
     fn a_program_that_does_not_end_is_killed() {
         let error = run(shell("exec sleep 1000"), Duration::from_millis(20)).unwrap_err();
         assert!(matches!(error, CommandError::Late { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_grandchild_that_holds_the_output_open_does_not_hold_us() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("pid");
+        run(
+            shell(&format!("sleep 30 & echo $! > {}", file.display())),
+            LIMIT,
+        )
+        .unwrap();
+        let pid = std::fs::read_to_string(file).unwrap();
+        assert!(
+            std::path::Path::new("/proc").join(pid.trim()).exists(),
+            "we waited for it"
+        );
+        run(shell(&format!("kill {pid}")), LIMIT).unwrap();
     }
 
     #[test]

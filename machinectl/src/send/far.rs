@@ -160,8 +160,14 @@ impl FarSide {
     fn call(&self, arguments: &[&str]) -> Command {
         let mut words = self.ssh.split_whitespace();
         let mut call = command::prepare(words.next().unwrap_or("ssh"));
-        call.args(words)
-            .args(["-o", "BatchMode=yes", "-o", "ServerAliveInterval=15"]);
+        call.args(words).args([
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ServerAliveInterval=15",
+            "-o",
+            "ConnectTimeout=20",
+        ]);
         // A shell there reads this; all our words but the paths are plain names.
         let mut line = vec![self.program.clone()];
         if let Some(volume) = &self.volume {
