@@ -34,6 +34,7 @@ fn main() {
     runtime.block_on(async {
         starts(Path::new(&machine)).await;
     });
+    memory();
     throughput();
 }
 
@@ -211,6 +212,32 @@ async fn cold_and_frozen(machine: &Path, round: usize, all: &mut Table) {
     first_packet(&heard);
     all.add("frozen start, to the first packet", began.elapsed());
     guest.end().await.unwrap();
+}
+
+/// What a guest's network and server cost the agent while nothing happens.
+fn memory() {
+    const GUESTS: u64 = 20;
+    let used = || -> u64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let before = used();
+    let (sender, _events) = mpsc::channel::<Event>(64);
+    let address = format!("{GATEWAY}:69").parse().unwrap();
+    let server = |number| {
+        let net = Net::new(&format!("memory{number}"));
+        let map = Map::new(0, 0);
+        let server = Server::start(Some(net.get()), &[address], map, sender.clone()).unwrap();
+        (server, net)
+    };
+    let all: Vec<_> = (0..GUESTS).map(server).collect();
+    let each = used().saturating_sub(before) / GUESTS;
+    println!("{each:>8} KiB  memory of the agent for each guest's network and server");
+    drop(all);
 }
 
 /// Times by name.
