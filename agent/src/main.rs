@@ -66,7 +66,9 @@ fn run(arguments: &Arguments) -> Ending {
     let text = match std::fs::read_to_string(&arguments.config) {
         Ok(text) => text,
         Err(error) => {
-            eprintln!("buildhost-agent: cannot read the settings {path}: {error}");
+            eprintln!(
+                "buildhost-agent: cannot read the settings {path}: {error}; `buildhost-agent --example` prints some to begin with"
+            );
             return Ending::Usage;
         }
     };

@@ -8,7 +8,7 @@ use serde_json::json;
 use store::toolchains::Toolchains;
 use store::{Change, Refusal, StoreError};
 
-use super::{Common, Failure, Rehearsal, Table, Voice};
+use super::{Common, Ending, Failure, Rehearsal, Table, Voice};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -35,6 +35,17 @@ pub(crate) enum Verb {
 }
 
 pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {
+    if let Verb::Add { rehearsal, .. } = verb
+        && !rehearsal.dry_run
+    {
+        let made = std::fs::create_dir_all(&common.toolchains);
+        made.map_err(|error| {
+            Failure::new(
+                Ending::Failed,
+                format!("cannot make {}: {error}", common.toolchains.display()),
+            )
+        })?;
+    }
     let toolchains = Toolchains::open(&common.toolchains)?;
     match verb {
         Verb::List => list(&toolchains, voice),
