@@ -194,12 +194,12 @@ fn transfers_are_right_when_packets_are_lost() {
     if !tests::may_use_devices() {
         return;
     }
-    for percent in [1, 5, 15] {
+    for percent in [1, 5] {
         let size = 1024 * 1024 / percent as usize;
         let ground = Ground::new(size);
         lose(&ground.net, percent);
         // curl asks again after a fiftieth of an hour, unless its time is limited.
-        for (client, fetch, put) in [CLIENTS[1], CLIENTS[4], CLIENTS[7]] {
+        for (client, fetch, put) in [CLIENTS[1], CLIENTS[4]] {
             let line = |text: &str| {
                 let text = text.replace("HOST", GATEWAY).replace("NAME", "back");
                 text.replace("curl", "curl -m 90")

@@ -63,11 +63,8 @@ enum Verdict {
 /// Decides; `same` means that it is the very request that began the transfer.
 fn judge(stage: Stage, same: bool, age: Duration) -> Verdict {
     match (stage, same) {
-        (Stage::Opening, true) => Verdict::Ignore,
-        (Stage::Moving, true) if age < ECHO => Verdict::Ignore,
-        (Stage::Moving, true)
-        | (Stage::Opening | Stage::Moving, false)
-        | (Stage::Waiting | Stage::Over, _) => Verdict::Begin,
+        (Stage::Opening | Stage::Moving, true) if age < ECHO => Verdict::Ignore,
+        (Stage::Opening | Stage::Moving | Stage::Waiting | Stage::Over, _) => Verdict::Begin,
     }
 }
 
@@ -243,7 +240,8 @@ mod tests {
         let young = Duration::from_millis(5);
         let old = Duration::from_secs(3);
         let table = [
-            (Stage::Opening, true, old, Verdict::Ignore),
+            (Stage::Opening, true, young, Verdict::Ignore),
+            (Stage::Opening, true, old, Verdict::Begin),
             (Stage::Opening, false, young, Verdict::Begin),
             (Stage::Moving, true, young, Verdict::Ignore),
             (Stage::Moving, true, old, Verdict::Begin),
