@@ -259,7 +259,8 @@ async fn serve_pr(
     let listener = TcpListener::bind(address).await;
     let listener = listener.doing(|| format!("listen on {address} for the PR service"))?;
     let stopping = host.stopping.clone();
-    let server = revisions::server(host.pr.clone(), &host.settings.pr);
+    let server = revisions::server(host.pr.clone(), &host.settings.pr)
+        .doing(|| "read the tokens of the setting pr.token_file".to_owned())?;
     let serve = async move { server.serve(listener, stopping.cancelled_owned()).await };
     Ok(Some(tokio::spawn(serve)))
 }

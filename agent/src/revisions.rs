@@ -1,11 +1,15 @@
 //! The revisions of packages: our own PR service, who may ask it, and the packages
 //! that another server numbers.
 
-use config::settings::{Elsewhere, Pr};
+use std::io;
+use std::sync::Arc;
+
+use config::settings::{Elsewhere, Pr, PrMode};
 use config::task::Package;
-use prserv::access::{Access, Unknown, Writers};
+use prserv::access::{Access, Rights, Token, Unknown, Writers};
 use prserv::client::{Client, ClientError, Patience, Proxies, Target, TargetError};
-use prserv::{History, OpenOptions, Server, Service, ServiceError, Tuple};
+use prserv::desk::{Desk, DeskError};
+use prserv::{History, OpenOptions, Peer, Server, Service, Tuple};
 use wildmatch::WildMatch;
 
 /// Why a package has no revision.
@@ -20,7 +24,7 @@ pub struct RevisionError {
 #[derive(Debug, thiserror::Error)]
 enum Cause {
     #[error(transparent)]
-    Ours(#[from] ServiceError),
+    Ours(#[from] DeskError),
     #[error("the server {server} failed")]
     Theirs { server: String, source: ClientError },
     #[error(transparent)]
@@ -32,24 +36,47 @@ enum Cause {
 /// # Errors
 /// When a proxy cannot be understood.
 pub fn options(pr: &Pr) -> Result<OpenOptions, TargetError> {
-    let mut options = OpenOptions::new(pr.database.as_str()).read_only(pr.read_only);
+    let mut options = OpenOptions::new(pr.database.as_str()).read_only(pr.mode == PrMode::ReadOnly);
     let target = |server: &String| Target::parse(server, &proxies(pr)?);
     options.upstream = pr.upstream.as_ref().map(target).transpose()?;
     Ok(options)
 }
 
 /// Our PR service for those outside of guests, with the rights that they have.
-pub fn server(service: Service, pr: &Pr) -> Server {
+///
+/// # Errors
+/// When the tokens cannot be read.
+pub fn server(service: Service, pr: &Pr) -> io::Result<Server> {
     let writers = match &pr.writers[..] {
         [] => Writers::Everybody,
         networks => Writers::Networks(networks.to_vec()),
     };
-    let unknown = pr.unknown.clone().map_or(Unknown::Refuse, Unknown::Answer);
-    Server::new(service).with_access(Access {
-        writers,
-        unknown,
+    let mut access = access(pr, writers);
+    if let Some(path) = &pr.token_file {
+        let text = std::fs::read_to_string(path)?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        access.tokens = lines.map(Token::new).collect();
+    }
+    Ok(Server::new(service).with_access(access))
+}
+
+/// Our PR service for a guest, which our log calls by a name.
+pub fn server_for_guest(service: Service, pr: &Pr, name: &str) -> Server {
+    let access = access(pr, Writers::Everybody);
+    Server::new(service)
+        .with_access(access)
+        .with_peer_name(name)
+}
+
+fn access(pr: &Pr, writers: Writers) -> Access {
+    Access {
+        writers: match pr.mode {
+            PrMode::Lockdown => Writers::Nobody,
+            PrMode::ReadWrite | PrMode::ReadOnly => writers,
+        },
+        unknown: pr.unknown.clone().map_or(Unknown::Refuse, Unknown::Answer),
         tokens: Vec::new(),
-    })
+    }
 }
 
 /// The revision of a package: the one in its recipe and, unless the settings say
@@ -65,21 +92,33 @@ pub async fn revision(
     let version = package.pr_version();
     let tuple = Tuple::new(&version, &package.architecture, &package.checksum);
     let value = match numbered_by(pr, &package.name) {
-        None => service
-            .get_pr(&tuple, History::Ignore)
-            .await
-            .map(|value| value.to_string())
-            .map_err(Cause::from),
+        None => ask_ours(service, pr, &tuple).await,
         Some(Elsewhere {
             server: Some(server),
             ..
-        }) => ask(pr, server, &tuple).await,
+        }) => ask_theirs(pr, server, &tuple).await,
         Some(Elsewhere { server: None, .. }) => return Ok(package.recipe_revision.clone()),
     };
     match value {
         Ok(value) => Ok(format!("{}.{value}", package.recipe_revision)),
         Err(source) => Err(RevisionError { version, source }),
     }
+}
+
+/// Asks our own service, within the rights that its mode leaves us.
+async fn ask_ours(service: &Service, pr: &Pr, tuple: &Tuple) -> Result<String, Cause> {
+    let mut peer = Peer::new("the agent");
+    if pr.mode == PrMode::Lockdown {
+        peer.rights = Rights::Read;
+    }
+    let desk = Desk {
+        service: service.clone(),
+        access: Arc::new(access(pr, Writers::Everybody)),
+        peer,
+        quit: None,
+    };
+    let answer = desk.get_pr(tuple, History::Ignore).await?;
+    Ok(answer.as_str().to_owned())
 }
 
 /// Who numbers a package, when it is not us.
@@ -89,7 +128,7 @@ fn numbered_by<'p>(pr: &'p Pr, package: &str) -> Option<&'p Elsewhere> {
         .find(|elsewhere| WildMatch::new(&elsewhere.pattern).matches(package))
 }
 
-async fn ask(pr: &Pr, server: &str, tuple: &Tuple) -> Result<String, Cause> {
+async fn ask_theirs(pr: &Pr, server: &str, tuple: &Tuple) -> Result<String, Cause> {
     let target = Target::parse(server, &proxies(pr)?)?;
     let mut client = Client::new(target, Patience::default());
     let value = client.get_pr(tuple, History::Ignore).await;
@@ -152,6 +191,25 @@ mod tests {
             revisions.push(revision(&ours, &pr, &package(name)).await.unwrap());
         }
         assert_eq!(revisions, ["r0.0", "r0.42", "r0"]);
+    }
+
+    #[tokio::test]
+    async fn in_lockdown_a_build_gets_what_is_recorded_or_the_word_for_the_rest() {
+        let directory = tempfile::tempdir().unwrap();
+        let service = service(&directory, "ours");
+        let known = package("known");
+        let value = "7".parse().unwrap();
+        let tuple = Tuple::new(known.pr_version(), "all", "c");
+        service.import_one(&tuple, &value).await.unwrap();
+        let pr = Settings::parse("pr.mode = \"lockdown\"\npr.unknown = \"custom\"\n");
+        let pr = pr.unwrap().pr;
+        assert_eq!(revision(&service, &pr, &known).await.unwrap(), "r0.7");
+        let new = package("new");
+        assert_eq!(revision(&service, &pr, &new).await.unwrap(), "r0.custom");
+        let pr = Settings::parse("pr.mode = \"lockdown\"\n").unwrap().pr;
+        let error = revision(&service, &pr, &new).await.unwrap_err();
+        let words = crate::chain(&error);
+        assert!(words.contains("this client may not write"), "{words}");
     }
 
     #[tokio::test]

@@ -24,6 +24,7 @@ use crate::guest::{self, Exit, Guest, GuestError, Memory, User};
 use crate::host::Host;
 use crate::network::{self, Network, NetworkError};
 use crate::record;
+use crate::revisions;
 use crate::tftp;
 
 /// How long we listen to a guest that has ended.
@@ -146,7 +147,8 @@ impl Services {
         tasks.spawn(dhcp::serve(network)?);
         for address in gateways(PR_PORT) {
             let listener = network.tcp_listener(address)?;
-            let pr = prserv::Server::new(host.pr.clone()).with_peer_name(network.name());
+            let pr =
+                revisions::server_for_guest(host.pr.clone(), &host.settings.pr, network.name());
             tasks.spawn(async move {
                 if let Err(error) = pr.serve(listener, std::future::pending()).await {
                     warn!(%error, "the PR service of a guest ended");

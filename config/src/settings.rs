@@ -115,14 +115,27 @@ pub struct Pr {
     pub upstream: Option<String>,
     /// The HTTP proxy on the way to other servers; without it the environment's.
     pub proxy: Option<String>,
-    /// Whether no values are given.
-    pub read_only: bool,
+    /// What it gives.
+    pub mode: PrMode,
     /// The networks whose clients may be given values; everybody when empty.
     pub writers: Vec<IpNet>,
+    /// A file with tokens, one a line, that allow writing over REST from anywhere.
+    pub token_file: Option<PathBuf>,
     /// What the others are told that ask for something unknown; closed if `None`.
     pub unknown: Option<String>,
     /// Packages that are not ours to number; the first that matches counts.
     pub elsewhere: Vec<Elsewhere>,
+}
+
+/// What a PR service gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrMode {
+    /// New values to those who may write.
+    ReadWrite,
+    /// No values: it tells those that there are, or would be.
+    ReadOnly,
+    /// No new values to anybody: whoever asks is a reader.
+    Lockdown,
 }
 
 /// Packages whose revisions do not come from our own PR service.
@@ -265,6 +278,11 @@ fn builds(reader: &mut Reader<'_>) -> Builds {
 
 fn pr(reader: &mut Reader<'_>) -> Pr {
     let some = |text: String| (!text.is_empty()).then_some(text);
+    let modes = [
+        ("read-write", PrMode::ReadWrite),
+        ("read-only", PrMode::ReadOnly),
+        ("lockdown", PrMode::Lockdown),
+    ];
     Pr {
         database: reader.text("pr.database", "", |text| {
             let fine = text.is_empty() || text.starts_with('/') || text.starts_with("postgres");
@@ -277,7 +295,8 @@ fn pr(reader: &mut Reader<'_>) -> Pr {
         listen: some(reader.text("pr.listen", "", address)),
         upstream: some(reader.text("pr.upstream", "", address)),
         proxy: some(reader.text("pr.proxy", "", |_| Ok(()))),
-        read_only: reader.choice("pr.mode", &[("read-write", false), ("read-only", true)]),
+        mode: reader.choice("pr.mode", &modes),
+        token_file: some(reader.text("pr.token_file", "", absolute)).map(PathBuf::from),
         writers: reader.list("pr.writers", "networks such as `10.1.0.0/16`", |text| {
             text.parse().ok()
         }),
@@ -287,6 +306,15 @@ fn pr(reader: &mut Reader<'_>) -> Pr {
             "`PATTERN = HOST:PORT` or `PATTERN = none`",
             elsewhere,
         ),
+    }
+}
+
+/// Checks a path; nothing at all is fine.
+fn absolute(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() || text.starts_with('/') {
+        Ok(())
+    } else {
+        Err("an absolute path is expected")
     }
 }
 
