@@ -250,6 +250,27 @@ fn a_build_is_cancelled_while_it_runs_but_not_when_it_is_over() {
 }
 
 #[test]
+fn a_machine_is_deleted_when_its_running_build_is_over_and_what_waits_is_given_up() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let host = AgentHost::ready("guests.parallel_max = 1\n");
+    let (runs, waits) = (host.submit("demo", "one"), host.submit("demo", "two"));
+    host.wait_for(runs, State::Running);
+    host.machinectl(&["delete", "demo", "--timeout", "0"])
+        .refused(17, "in use");
+    let given_up = host.wait_for(waits, State::Finished);
+    assert_eq!(
+        (given_up.outcome, given_up.message.as_str()),
+        (Some(Outcome::Abort), "machine demo was deleted")
+    );
+    let built = host.wait_for(runs, State::Finished);
+    assert_eq!(built.outcome, Some(Outcome::Success), "{built:?}");
+    // Whoever began it is gone: the agent goes on with it.
+    wait_until("the machine is gone", || host.host.listing().is_empty());
+}
+
+#[test]
 fn a_new_toolchain_is_installed_while_the_old_image_serves() {
     if !tests::may_use_devices() {
         return;
