@@ -172,6 +172,9 @@ pub async fn serve(
 fn prepare(listener: &TcpListener) -> io::Result<()> {
     let socket = SockRef::from(listener);
     socket.set_tcp_nodelay(true)?;
+    // An answer is one small packet: there is nothing to pace, and pacing (BBR) costs a timer for
+    // each. Every kernel has Reno, but a host may forbid the choice; then it stays as it is.
+    let _ = socket.set_tcp_congestion(b"reno");
     socket.set_tcp_user_timeout(Some(READER_SECONDS_MAX))?;
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(30))
