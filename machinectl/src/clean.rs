@@ -134,8 +134,20 @@ impl Volume {
         if !wanted(&view) {
             return Ok(());
         }
+        self.act_all(machine, plan(&view), report);
+        Ok(())
+    }
+
+    /// Does steps in order and reports each. A step that fails does not stop the
+    /// rest, but then the machine does not come to its end. The caller holds the lock.
+    pub(crate) fn act_all(
+        &self,
+        machine: &MachineName,
+        steps: impl IntoIterator<Item = Step>,
+        report: &mut CleanReport,
+    ) {
         let mut whole = true;
-        for step in plan(&view) {
+        for step in steps {
             if step.is_end() && !whole {
                 continue;
             }
@@ -147,7 +159,6 @@ impl Volume {
                 }
             }
         }
-        Ok(())
     }
 
     /// Does one step. The caller holds the lock.

@@ -345,19 +345,9 @@ impl Volume {
         let _lock = self.lock(machine)?;
         let company = self.company(machine, &[std::process::id()]);
         let still = examine(&self.look(machine)?, &company);
-        let mut whole = true;
-        for step in still.into_iter().flat_map(|finding| finding.repair) {
-            if !wanted.contains(&&step) || (step.is_end() && !whole) {
-                continue;
-            }
-            match self.act(machine, &step) {
-                Ok(()) => report.done.push((machine.clone(), step)),
-                Err(error) => {
-                    whole = false;
-                    report.fail(Some(machine), Some(step), error);
-                }
-            }
-        }
+        let steps = still.into_iter().flat_map(|finding| finding.repair);
+        let steps = steps.filter(|step| wanted.contains(&step));
+        self.act_all(machine, steps, report);
         Ok(())
     }
 }

@@ -98,16 +98,6 @@ impl Volume {
         Ok(Change::Made)
     }
 
-    /// How many bytes can still be written.
-    ///
-    /// # Errors
-    /// When the file system does not say.
-    pub fn free(&self) -> Result<u64> {
-        let known = rustix::fs::statvfs(&*self.path).map_err(std::io::Error::from);
-        let known = known.doing("measure", &self.path)?;
-        Ok(known.f_bavail.saturating_mul(known.f_frsize))
-    }
-
     /// Waits, within limits, until the space of what was deleted can be used again.
     /// It shows only after one more commit.
     ///

@@ -23,7 +23,7 @@ impl Volume {
     ///
     /// # Errors
     /// When the volume is not there any more.
-    pub fn bytes_free(&self) -> Result<u64> {
+    pub fn free(&self) -> Result<u64> {
         bytes_free(self.path())
     }
 }
