@@ -16,6 +16,8 @@ pub mod task;
 
 pub mod builds;
 
+pub mod doctor;
+
 pub mod settings;
 
 pub use names::{BuildId, FileName, MachineName, NameError, Revision, Tag, ToolchainName};

@@ -1,51 +1,53 @@
 //! What is not as it should be in a volume, what proves it, and what repairs it.
 
+mod mount;
+
 use std::collections::BTreeMap;
-use std::fmt;
 
 use config::MachineName;
+use config::doctor::{Cleaning, Finding, Id, Subject};
 use config::layout::Entry;
 
 use crate::clean::{Step, plan_deletion};
+use crate::error::Doing;
 use crate::lock::{self, Holder};
 use crate::{CleanReport, MachineView, Result, Volume};
 
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// Good to know.
-    Note,
-    /// It wastes space or will surprise somebody.
-    Warning,
-    /// A machine cannot be used, or its content cannot be trusted.
-    Fault,
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Note => "note",
-            Self::Warning => "warning",
-            Self::Fault => "fault",
-        })
-    }
-}
-
-/// Something that is not as it should be.
+/// Something about a machine that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct Found {
     /// The machine.
     pub machine: MachineName,
-    /// What kind of finding it is; a promise to programs.
-    pub id: &'static str,
-    /// How bad it is.
-    pub severity: Severity,
+    /// What kind of finding it is.
+    pub id: Id,
     /// What proves it.
     pub proof: String,
     /// What a person can do.
     pub advice: String,
     /// What [`Volume::repair`] does; empty when a person must decide.
     pub repair: Vec<Step>,
+}
+
+impl Found {
+    /// How others are told of it.
+    pub fn finding(&self) -> Finding {
+        let subject = Subject::Machine(self.machine.clone());
+        Finding {
+            repair: self.repair.iter().map(ToString::to_string).collect(),
+            ..Finding::new(self.id, subject, &self.proof, &self.advice)
+        }
+    }
+
+    /// Whether what an agent is about to clean leaves nothing to repair.
+    pub fn is_covered(&self, cleaning: &[Cleaning]) -> bool {
+        let entry = match self.repair.as_slice() {
+            _ if self.id == Id::HalfDeleted => None,
+            [Step::Delete(entry)] => Some(entry.name(&self.machine)),
+            _ => return false,
+        };
+        let same = |it: &Cleaning| it.machine == self.machine && it.entry == entry;
+        !self.repair.is_empty() && cleaning.iter().any(same)
+    }
 }
 
 /// Who has to do with a machine at this moment.
@@ -58,14 +60,14 @@ pub struct Company {
 }
 
 /// Examines a machine. Thinks only.
-pub fn examine(view: &MachineView, company: &Company) -> Vec<Finding> {
+pub fn examine(view: &MachineView, company: &Company) -> Vec<Found> {
     let mut doctor = Doctor {
         view,
         findings: Vec::new(),
     };
     if view.is_foreign() {
         doctor.note(
-            "stranger",
+            Id::Stranger,
             "its directory holds nothing of ours",
             "none: it is never touched",
         );
@@ -77,14 +79,14 @@ pub fn examine(view: &MachineView, company: &Company) -> Vec<Finding> {
     doctor.images();
     for holder in &company.holders {
         doctor.note(
-            "locked",
+            Id::Locked,
             &format!("{holder} is changing it"),
             "wait until that has ended",
         );
     }
     for stranger in &view.strangers {
         doctor.note(
-            "stranger",
+            Id::Stranger,
             &format!("`{stranger}` is not ours"),
             "none: it is never touched",
         );
@@ -94,41 +96,27 @@ pub fn examine(view: &MachineView, company: &Company) -> Vec<Finding> {
 
 struct Doctor<'a> {
     view: &'a MachineView,
-    findings: Vec<Finding>,
+    findings: Vec<Found>,
 }
 
 impl Doctor<'_> {
-    fn add(
-        &mut self,
-        id: &'static str,
-        severity: Severity,
-        proof: &str,
-        advice: &str,
-        repair: Vec<Step>,
-    ) {
-        self.findings.push(Finding {
+    fn add(&mut self, id: Id, proof: &str, advice: &str, repair: Vec<Step>) {
+        self.findings.push(Found {
             machine: self.view.name.clone(),
             id,
-            severity,
             proof: proof.to_owned(),
             advice: advice.to_owned(),
             repair,
         });
     }
 
-    fn note(&mut self, id: &'static str, proof: &str, advice: &str) {
-        self.add(id, Severity::Note, proof, advice, Vec::new());
+    fn note(&mut self, id: Id, proof: &str, advice: &str) {
+        self.add(id, proof, advice, Vec::new());
     }
 
     /// Something that can simply go.
-    fn stray(&mut self, id: &'static str, proof: &str, step: Step) {
-        self.add(
-            id,
-            Severity::Warning,
-            proof,
-            "machinectl doctor --repair",
-            vec![step],
-        );
+    fn stray(&mut self, id: Id, proof: &str, step: Step) {
+        self.add(id, proof, "machinectl doctor --repair", vec![step]);
     }
 
     fn link(&mut self) {
@@ -136,13 +124,7 @@ impl Doctor<'_> {
         let name = &view.name;
         let roll_back = format!("machinectl rollback {name} REVISION");
         if let Some(fault) = &view.link_fault {
-            self.add(
-                "broken-link",
-                Severity::Fault,
-                fault,
-                &roll_back,
-                Vec::new(),
-            );
+            self.add(Id::BrokenLink, fault, &roll_back, Vec::new());
         } else if view.deleting && view.current.is_none() {
             let used = view.snapshots.iter().any(|it| it.in_use);
             let repair = if used {
@@ -152,26 +134,25 @@ impl Doctor<'_> {
             };
             let proof = "its deletion was begun and has not ended";
             self.add(
-                "half-deleted",
-                Severity::Warning,
+                Id::HalfDeleted,
                 proof,
                 &format!("machinectl delete {name}"),
                 repair,
             );
         } else if view.current.is_none() {
             let proof = "it has no current link; the next boot's clean-up deletes it";
-            self.add("no-link", Severity::Fault, proof, &roll_back, Vec::new());
+            self.add(Id::NoLink, proof, &roll_back, Vec::new());
         } else if view.deleting {
             let step = Step::Unlink(Entry::Deleting);
             self.stray(
-                "deletion-mark",
+                Id::DeletionMark,
                 "it is in service and marked as being deleted",
                 step,
             );
         }
         if view.incoming {
             let step = Step::Unlink(Entry::Incoming);
-            self.stray("incoming-link", "a link was never put in place", step);
+            self.stray(Id::IncomingLink, "a link was never put in place", step);
         }
         for pin in view
             .pins
@@ -179,7 +160,7 @@ impl Doctor<'_> {
             .filter(|pin| view.revision(**pin).is_none())
         {
             let proof = format!("revision {pin} is pinned and not there");
-            self.stray("lost-pin", &proof, Step::Unlink(Entry::Pin(*pin)));
+            self.stray(Id::LostPin, &proof, Step::Unlink(Entry::Pin(*pin)));
         }
     }
 
@@ -190,12 +171,11 @@ impl Doctor<'_> {
             if let Some(visitor) = company.visitors.first().or(company.holders.first()) {
                 let proof =
                     format!("revision {revision} is writable; {visitor} may be receiving it");
-                self.note("arriving-revision", &proof, "wait until that has ended");
+                self.note(Id::ArrivingRevision, &proof, "wait until that has ended");
             } else if view.link_fault.is_some() {
                 let proof = format!("revision {revision} is writable, and the link may mean it");
                 self.add(
-                    "half-revision",
-                    Severity::Warning,
+                    Id::HalfRevision,
                     &proof,
                     "settle the link first",
                     Vec::new(),
@@ -205,7 +185,7 @@ impl Doctor<'_> {
                     "revision {revision} is writable: its receive was cut short, or somebody has opened it up"
                 );
                 self.stray(
-                    "half-revision",
+                    Id::HalfRevision,
                     &proof,
                     Step::Delete(Entry::Revision(revision)),
                 );
@@ -214,7 +194,7 @@ impl Doctor<'_> {
         for image in view.images.iter().filter(|it| !it.complete) {
             let proof = format!("the image for toolchain {} is writable", image.toolchain);
             self.stray(
-                "half-image",
+                Id::HalfImage,
                 &proof,
                 Step::Delete(Entry::Image(image.toolchain.clone())),
             );
@@ -225,7 +205,7 @@ impl Doctor<'_> {
                 it.tag, it.toolchain
             );
             let entry = Entry::Snapshot(it.toolchain.clone(), it.tag.clone());
-            self.stray("stray-snapshot", &proof, Step::Delete(entry));
+            self.stray(Id::StraySnapshot, &proof, Step::Delete(entry));
         }
     }
 
@@ -237,7 +217,7 @@ impl Doctor<'_> {
             let Some(identity) = it.received_uuid else {
                 let proof = format!("revision {revision} was not received as a stream");
                 self.note(
-                    "no-identity",
+                    Id::NoIdentity,
                     &proof,
                     "the next incremental stream may need to be a full one",
                 );
@@ -247,7 +227,7 @@ impl Doctor<'_> {
                 let proof =
                     format!("revisions {other} and {revision} claim to be the same ({identity})");
                 let advice = "on the development host, make a new snapshot of the working image and send it in full";
-                self.add("twin-identity", Severity::Fault, &proof, advice, Vec::new());
+                self.add(Id::TwinIdentity, &proof, advice, Vec::new());
             }
         }
     }
@@ -263,7 +243,7 @@ impl Doctor<'_> {
                         "the image for toolchain {toolchain} does not say what it was made from"
                     );
                     self.note(
-                        "unknown-image",
+                        Id::UnknownImage,
                         &proof,
                         "none: the agent bootstraps it anew",
                     );
@@ -271,7 +251,7 @@ impl Doctor<'_> {
                 Some(made) if Some(&made.revision_uuid) != current.as_ref() => {
                     let proof =
                         format!("the image for toolchain {toolchain} is of another revision");
-                    self.note("old-image", &proof, "none: the agent bootstraps it anew");
+                    self.note(Id::OldImage, &proof, "none: the agent bootstraps it anew");
                 }
                 Some(_) => {}
             }
@@ -284,7 +264,7 @@ impl Volume {
     ///
     /// # Errors
     /// When a machine cannot be looked at.
-    pub fn examine(&self, machines: &[MachineName]) -> Result<Vec<Finding>> {
+    pub fn examine(&self, machines: &[MachineName]) -> Result<Vec<Found>> {
         let all = if machines.is_empty() {
             self.machines()?
         } else {
@@ -295,6 +275,15 @@ impl Volume {
             findings.extend(examine(&self.look(&machine)?, &self.company(&machine, &[])));
         }
         Ok(findings)
+    }
+
+    /// Examines how the volume is mounted, its devices, and the tools. Changes nothing.
+    ///
+    /// # Errors
+    /// When the mount cannot be looked at.
+    pub fn examine_mount(&self) -> Result<Vec<Finding>> {
+        let seen = mount::Seen::look(&self.path).doing("look at the mount of", &self.path)?;
+        Ok(mount::examine(&seen))
     }
 
     fn company(&self, machine: &MachineName, but: &[u32]) -> Company {
@@ -313,7 +302,7 @@ impl Volume {
 
     /// Repairs what of these findings is still so and needs no person to decide.
     /// What cannot be repaired is reported and does not stop the rest.
-    pub fn repair(&self, findings: &[Finding]) -> CleanReport {
+    pub fn repair(&self, findings: &[Found]) -> CleanReport {
         let mut report = CleanReport::default();
         let mut machines: Vec<_> = findings.iter().map(|finding| &finding.machine).collect();
         machines.sort();

@@ -2,10 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use ::store::Pool;
+use ::store::command::{prepare, run};
 use ::store::pool::BtrfsPool;
+use config::doctor::{Finding, Id, Subject};
+use nix::mount::{MsFlags, mount};
 use tests::shell::{BuildHost, DevelopmentHost};
 
 fn host() -> Option<(BuildHost, DevelopmentHost)> {
@@ -19,23 +24,39 @@ fn host() -> Option<(BuildHost, DevelopmentHost)> {
     Some((host, development))
 }
 
-/// The findings as `machine id`, sorted, and the exit code.
-fn findings(host: &BuildHost, arguments: &[&str]) -> (Vec<String>, Option<i32>) {
+/// All findings.
+fn all_findings(host: &BuildHost, arguments: &[&str]) -> (Vec<Finding>, Option<i32>) {
     let answer = host.machinectl(&[&["doctor", "--json"], arguments].concat(), b"");
-    let json: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
-    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
-    let list = json.as_array().unwrap().iter();
-    let mut list: Vec<_> = list
-        .map(|it| format!("{} {}", text(&it["machine"]), text(&it["id"])))
-        .collect();
+    (serde_json::from_str(&answer.stdout).unwrap(), answer.code)
+}
+
+/// The findings about machines as `machine id`, sorted, and the exit code.
+fn findings(host: &BuildHost, arguments: &[&str]) -> (Vec<String>, Option<i32>) {
+    let (findings, code) = all_findings(host, arguments);
+    let about = |it: &Finding| match &it.subject {
+        Subject::Machine(name) => Some(format!("{name} {}", it.id)),
+        _ => None,
+    };
+    let mut list: Vec<_> = findings.iter().filter_map(about).collect();
     list.sort();
-    (list, answer.code)
+    (list, code)
+}
+
+/// The ids of the findings about the volume.
+fn of_volume(host: &BuildHost) -> Vec<Id> {
+    let (findings, _) = all_findings(host, &[]);
+    let volume = findings
+        .iter()
+        .filter(|it| matches!(it.subject, Subject::Volume(_)));
+    volume.map(|it| it.id).collect()
 }
 
 #[test]
 fn a_volume_in_order_is_well() {
     let Some((host, _)) = host() else { return };
-    assert_eq!(findings(&host, &[]), (Vec::new(), Some(0)));
+    let (all, code) = all_findings(&host, &[]);
+    let all: Vec<_> = all.iter().map(|it| it.id).collect();
+    assert_eq!((all, code), (vec![Id::NoAgent], Some(0)));
     host.machinectl(&["doctor", "other"], b"")
         .refused(10, "there is no machine `other`");
 }
@@ -143,4 +164,30 @@ fn a_receive_by_hand_is_not_taken_for_a_stray() {
     drop(stdin);
     assert!(receive.wait().unwrap().success());
     assert_eq!(findings(&host, &[]), (Vec::new(), Some(0)));
+}
+
+fn mount_at(source: &Path, point: &Path, flags: MsFlags) {
+    mount(Some(source), point, None::<&str>, flags, None::<&str>).unwrap();
+}
+
+#[test]
+fn mounts_and_quotas_that_hurt_are_told() {
+    let Some((host, _)) = host() else { return };
+    assert_eq!(of_volume(&host), []);
+    let mut quota = prepare("btrfs");
+    quota.args(["quota", "enable"]).arg(host.mount.path());
+    run(quota, Duration::from_mins(1)).unwrap();
+    assert_eq!(of_volume(&host), [Id::Quotas]);
+
+    let linux = host.volume.path().join("linux");
+    let (look, hidden) = (host.mount.directory("look"), linux.join("hidden"));
+    mount_at(&linux.join("linux-1"), &look, MsFlags::MS_BIND);
+    fs::create_dir(&hidden).unwrap();
+    mount_at(&look, &hidden, MsFlags::MS_BIND);
+    let remount = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount_at(Path::new("none"), host.mount.path(), remount);
+    let expected = [Id::ReadOnlyVolume, Id::MountedOver, Id::Quotas];
+    assert_eq!(of_volume(&host), expected);
+    let machine = ["linux mounted-elsewhere", "linux stranger"].map(str::to_owned);
+    assert_eq!(findings(&host, &[]), (machine.to_vec(), Some(22)));
 }

@@ -1,20 +1,28 @@
-//! The verb that examines a volume: `doctor`.
+//! The verb that examines a host: `doctor`.
+
+use std::fmt::Write as _;
+use std::path::Path;
 
 use clap::Subcommand;
 use config::MachineName;
+use config::doctor::{Finding, Id, KINDS, Repaired, Report, Severity, Subject};
 use serde_json::json;
 use store::Volume;
-use store::doctor::{Finding, Severity};
+use store::doctor::Found;
 
+use super::client::{Client, ClientError};
 use super::{Common, Ending, Failure, Rehearsal, Table, Voice};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Say what is not as it should be, and repair it if asked to
     ///
-    /// What is not ours is shown and never touched.
+    /// Machines and the volume are examined here; guests, their networks and the
+    /// records of builds by the agent, when one runs. What is not ours is shown and
+    /// never touched. With names, only these machines are examined.
+    #[command(after_long_help = kinds())]
     Doctor {
-        /// The machines; without any, all of the volume
+        /// The machines; without any, all of the host
         names: Vec<MachineName>,
         /// Repair what needs no decision
         #[arg(long)]
@@ -24,6 +32,16 @@ pub(crate) enum Verb {
     },
 }
 
+/// All findings, for `--help`.
+fn kinds() -> String {
+    let mut table = Table::new(&["FINDING", "SEVERITY", "WHAT IT MEANS", "WHAT REPAIRS IT"]);
+    for kind in KINDS {
+        let cells = [kind.word, kind.severity.into(), kind.meaning, kind.remedy];
+        table.add(cells.map(str::to_owned));
+    }
+    table.show(true)
+}
+
 pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {
     let Verb::Doctor {
         names,
@@ -31,81 +49,223 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
         rehearsal,
     } = verb;
     let volume = Volume::open(&common.volume)?;
-    let mut findings = volume.examine(names)?;
+    let mut visit = Visit::pay(&volume, names, &common.socket)?;
     if *repair && rehearsal.dry_run {
-        for finding in &findings {
-            for step in &finding.repair {
-                voice.print(&format!("would {step} of {}\n", finding.machine))?;
-            }
-        }
-        return Ok(());
+        return rehearse(&visit.findings, voice);
     }
     if *repair {
-        let report = volume.repair(&findings);
+        visit.repair(&volume, &common.socket, voice)?;
+        let machines = volume.machines()?;
+        let is_there = |name: &&MachineName| machines.contains(name);
+        let there: Vec<_> = names.iter().filter(is_there).cloned().collect();
+        // All that were named may be gone now.
+        visit = if there.is_empty() && !names.is_empty() {
+            Visit::default()
+        } else {
+            Visit::pay(&volume, &there, &common.socket)?
+        };
+    }
+    show(&visit.findings, voice)?;
+    judge(&visit.findings, voice)
+}
+
+/// What one look at the host came to.
+#[derive(Debug, Default)]
+struct Visit {
+    /// What can be repaired in the volume.
+    machines: Vec<Found>,
+    /// What the agent found.
+    host: Vec<Finding>,
+    /// Everything, the worst first.
+    findings: Vec<Finding>,
+}
+
+impl Visit {
+    fn pay(volume: &Volume, names: &[MachineName], socket: &Path) -> Result<Self, Failure> {
+        // First the agent: what it is about to clean may be gone when we look.
+        let answer = Client::new(socket).and_then(|client| client.get::<Report>("doctor"));
+        let cleaning = answer.as_ref().map_or(&[][..], |report| &report.cleaning);
+        let cleaning: Vec<_> = cleaning
+            .iter()
+            .filter(|it| it.volume == volume.path())
+            .cloned()
+            .collect();
+        let machines = volume.examine(names)?;
+        let mut findings: Vec<_> = machines
+            .iter()
+            .map(|found| Finding {
+                by_itself: found.is_covered(&cleaning),
+                ..found.finding()
+            })
+            .collect();
+        let mut host = Vec::new();
+        if names.is_empty() {
+            findings.extend(volume.examine_mount()?);
+            host = answer.map_or_else(
+                |error| vec![unanswered(socket, &error)],
+                |report| report.findings,
+            );
+            findings.extend(host.iter().cloned());
+        }
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        Ok(Self {
+            machines,
+            host,
+            findings,
+        })
+    }
+
+    fn repair(&self, volume: &Volume, socket: &Path, voice: &Voice) -> Result<(), Failure> {
+        let report = volume.repair(&self.machines);
         for (machine, step) in &report.done {
-            voice.say(format!("{machine}: {step}"));
+            voice.say(format!("machine {machine}: {step}"));
         }
         for failure in &report.failed {
             voice.error(&failure.error);
         }
-        let machines = volume.machines()?;
-        let there: Vec<_> = names
+        let wanted = self
+            .host
             .iter()
-            .filter(|name| machines.contains(name))
-            .cloned()
-            .collect();
-        // All that were named may be gone now.
-        findings = if there.is_empty() && !names.is_empty() {
-            Vec::new()
-        } else {
-            volume.examine(&there)?
-        };
+            .filter(|finding| !finding.repair.is_empty());
+        let wanted: Vec<_> = wanted.map(Finding::name).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let repaired: Repaired = Client::new(socket)?.post("doctor/repair", &wanted)?;
+        for done in &repaired.done {
+            voice.say(done);
+        }
+        for failed in repaired.failed {
+            voice.error(Failure::new(Ending::Failed, failed).error.as_ref());
+        }
+        Ok(())
     }
-    show(&findings, voice)?;
-    judge(&findings, voice)
+}
+
+/// The finding that the agent did not tell us anything.
+fn unanswered(socket: &Path, error: &ClientError) -> Finding {
+    let subject = Subject::Agent(socket.to_owned());
+    match error {
+        ClientError::NoAgent { .. } => Finding::new(
+            Id::NoAgent,
+            subject,
+            "no agent runs, so guests, networks, control groups and records were not examined",
+            "start buildhost-agent, which ends what an earlier one left; --socket tells where it is",
+        ),
+        error => Finding::new(
+            Id::AgentFailed,
+            subject,
+            format!("it did not examine guests, networks, control groups and records: {error}"),
+            "its log says why",
+        ),
+    }
+}
+
+fn rehearse(findings: &[Finding], voice: &Voice) -> Result<(), Failure> {
+    for finding in findings {
+        for step in &finding.repair {
+            voice.print(&format!("would {step} ({})\n", finding.subject))?;
+        }
+    }
+    Ok(())
 }
 
 fn show(findings: &[Finding], voice: &Voice) -> Result<(), Failure> {
     if voice.json() {
-        let list = findings.iter().map(|it| {
-            json!({
-                "machine": it.machine,
-                "id": it.id,
-                "severity": it.severity.to_string(),
-                "proof": it.proof,
-                "advice": it.advice,
-                "repair": it.repair.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            })
-        });
-        return voice.print_json(&list.collect());
+        return voice.print_json(&json!(findings));
     }
-    let mut table = Table::new(&["MACHINE", "SEVERITY", "FINDING", "PROOF", "WAY OUT"]);
-    for it in findings {
-        table.add([
-            it.machine.to_string(),
-            it.severity.to_string(),
-            it.id.to_owned(),
-            it.proof.clone(),
-            it.advice.clone(),
-        ]);
+    voice.print(&told(findings))
+}
+
+/// The findings as a person reads them.
+fn told(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let Finding {
+            id,
+            severity,
+            subject,
+            proof,
+            ..
+        } = finding;
+        let _ = writeln!(text, "{severity}: {subject}: {proof} [{id}]");
+        let _ = writeln!(text, "    {}", way_out(finding));
     }
-    voice.print_table(&table)
+    text
+}
+
+fn way_out(finding: &Finding) -> String {
+    let steps = finding.repair.join(", ");
+    if finding.by_itself {
+        format!("the agent does so by itself within a minute: {steps}")
+    } else if !steps.is_empty() {
+        format!("--repair would: {steps}")
+    } else if let Some(reason) = finding.advice.strip_prefix("none: ") {
+        format!("nothing to do: {reason}")
+    } else {
+        format!("way out: {}", finding.advice)
+    }
 }
 
 fn judge(findings: &[Finding], voice: &Voice) -> Result<(), Failure> {
-    let count = |severity| findings.iter().filter(|it| it.severity == severity).count();
-    match findings.iter().map(|it| it.severity).max() {
-        None | Some(Severity::Note) => {
-            voice.say("the volume is well");
-            Ok(())
+    let count = |severity, one: &str, more: &str| match findings
+        .iter()
+        .filter(|it| it.severity == severity)
+        .count()
+    {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        count => Some(format!("{count} {more}")),
+    };
+    let faults = count(Severity::Fault, "fault", "faults");
+    let warnings = count(Severity::Warning, "warning", "warnings");
+    let ending = match (&faults, &warnings) {
+        (None, None) => {
+            voice.say("all that was examined is well");
+            return Ok(());
         }
-        Some(Severity::Warning) => {
-            let text = format!("{} to repair", count(Severity::Warning));
-            Err(Failure::new(Ending::Warnings, text))
-        }
-        Some(Severity::Fault) => {
-            let text = format!("{} that need a decision", count(Severity::Fault));
-            Err(Failure::new(Ending::Faults, text))
-        }
+        (Some(_), _) => Ending::Faults,
+        (None, Some(_)) => Ending::Warnings,
+    };
+    let counted: Vec<_> = faults.into_iter().chain(warnings).collect();
+    Err(Failure::new(ending, counted.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_read_well() {
+        let machine = || Subject::Machine("linux".parse().unwrap());
+        let stray = Finding {
+            repair: vec!["delete snapshot 7 of toolchain default".to_owned()],
+            ..Finding::new(
+                Id::StraySnapshot,
+                machine(),
+                "nobody uses snapshot 7 of toolchain default",
+                "",
+            )
+        };
+        let findings = [
+            Finding::new(
+                Id::NoLink,
+                machine(),
+                "it has no current link",
+                "machinectl rollback linux REVISION",
+            ),
+            stray.clone(),
+            Finding::new(
+                Id::Stranger,
+                machine(),
+                "`notes` is not ours",
+                "none: it is never touched",
+            ),
+            Finding {
+                by_itself: true,
+                ..stray
+            },
+        ];
+        insta::assert_snapshot!(told(&findings));
     }
 }

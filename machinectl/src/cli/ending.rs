@@ -73,7 +73,7 @@ Exit codes:
   19  being deleted
   20  no volume, or not on btrfs
   21  the doctor has warnings
-  22  the doctor has found a machine that cannot be used or trusted
+  22  the doctor has found something that cannot be used or trusted
   23  the content is not what was recorded
   24  the other host cannot be reached
 What another host answers to `push` and `pull` is passed on.";
