@@ -127,7 +127,7 @@ impl Bench {
             fs::create_dir(image.join(number.to_string()))?;
         }
         BtrfsPool.seal(&image)?;
-        let source: Source<&[u8]> = Source::Subvolume(image);
+        let source = Source::Subvolume(image);
         bench.volume.bring_in(Intent::Add, &bench.machine, source)?;
         Ok(bench)
     }
@@ -311,7 +311,7 @@ impl Bench {
     /// The check of 1 GiB against its record.
     fn verify(&self) -> Fallible<Row> {
         let machine: MachineName = "checked".parse()?;
-        let source: Source<&[u8]> = Source::Work(self.work());
+        let source = Source::Work(self.work());
         self.volume.bring_in(Intent::Add, &machine, source)?;
         let disk = self.volume.path().join("checked/checked/disk.img");
         let ours = || time(|| Ok(self.volume.verify(&machine, None).map(|_| ())?));

@@ -13,7 +13,6 @@ pub mod input;
 
 pub mod stream;
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use config::layout::Entry;
@@ -24,6 +23,7 @@ pub use plan::Plan;
 use crate::error::Doing;
 use crate::import::Import;
 use crate::{MachineView, Refusal, Result, Uuid, Volume, contents, lock};
+use input::Patient;
 use stream::Stream;
 
 /// What is to be done with an image.
@@ -37,9 +37,9 @@ pub enum Intent {
 
 /// Where an image comes from.
 #[derive(Debug)]
-pub enum Source<R> {
+pub enum Source {
     /// A stream that somebody sends.
-    Stream(Stream<R>),
+    Stream(Stream<Patient>),
     /// A subvolume on the volume's own file system; see [`Volume::holds`].
     Subvolume(PathBuf),
     /// The same, but the content is read and recorded in the revision, so that it
@@ -84,11 +84,11 @@ impl Volume {
     ///
     /// # Errors
     /// Those of [`Volume::bring_in`] that can be known before.
-    pub fn plan_arrival<R: Read>(
+    pub fn plan_arrival(
         &self,
         intent: Intent,
         machine: &MachineName,
-        source: &Source<R>,
+        source: &Source,
     ) -> Result<Plan> {
         let view = match self.look(machine) {
             Err(crate::StoreError::Refused(Refusal::NoMachine(_))) if intent == Intent::Add => {
@@ -112,11 +112,11 @@ impl Volume {
     /// # Errors
     /// Then everything is as it was before. Killed, it leaves at most a half
     /// revision, which the next call or the next clean-up removes.
-    pub fn bring_in<R: Read>(
+    pub fn bring_in(
         &self,
         intent: Intent,
         machine: &MachineName,
-        source: Source<R>,
+        source: Source,
     ) -> Result<Arrival> {
         // Refused without a trace, if it can be known now.
         self.plan_arrival(intent, machine, &source)?;
@@ -134,11 +134,11 @@ impl Volume {
         result
     }
 
-    fn bring_in_there<R: Read>(
+    fn bring_in_there(
         &self,
         intent: Intent,
         machine: &MachineName,
-        source: Source<R>,
+        source: Source,
     ) -> Result<Arrival> {
         let locked = self.lock(machine)?;
         let plan = self.plan_arrival(intent, machine, &source)?;
@@ -242,7 +242,7 @@ impl Volume {
         }
     }
 
-    fn parcel<R: Read>(&self, source: &Source<R>) -> Result<Parcel> {
+    fn parcel(&self, source: &Source) -> Result<Parcel> {
         match source {
             Source::Stream(stream) => Ok(Parcel {
                 name: stream.header().name.clone(),

@@ -75,7 +75,7 @@ fn content_is_the_same_along_every_chain_of_streams() {
         } else {
             Intent::Upgrade
         };
-        let source: Source<&[u8]> = Source::Work(work.clone());
+        let source = Source::Work(work.clone());
         hosts[0].volume.bring_in(intent, &machine, source).unwrap();
         for _ in 0..2 {
             // The first host makes revisions, the others pass them on.

@@ -69,7 +69,7 @@ impl World {
     }
 
     fn bring_in(&self, intent: Intent, machine: &str) -> Result<()> {
-        let source: Source<&[u8]> = Source::Subvolume(self.original());
+        let source = Source::Subvolume(self.original());
         let machine = machine.parse().unwrap();
         self.volume.bring_in(intent, &machine, source).map(|_| ())
     }

@@ -102,7 +102,7 @@ fn import_machine(
 ) -> Result<(), Failure> {
     let there = volume.look(name).is_ok_and(|view| view.has_link());
     let intent = if there { Intent::Upgrade } else { Intent::Add };
-    let source: Source<Patient> = Source::Import(import);
+    let source = Source::Import(import);
     let arrival = if rehearsed {
         let plan = volume.plan_arrival(intent, name, &source)?;
         let before = volume.look(name).ok().and_then(|view| view.current);
@@ -127,10 +127,7 @@ fn settle(
     }
 }
 
-fn open(
-    from: Option<&Path>,
-    volume: &Volume,
-) -> Result<(Option<Sender>, Source<Patient>), Failure> {
+fn open(from: Option<&Path>, volume: &Volume) -> Result<(Option<Sender>, Source), Failure> {
     let stream =
         |input| Ok::<_, StoreError>(Source::Stream(Stream::open(input).map_err(Refusal::from)?));
     match from {

@@ -170,7 +170,7 @@ fn prepare(
         "{name}: recording the content of {}",
         from.display()
     ));
-    let source: Source<&[u8]> = Source::Work(from);
+    let source = Source::Work(from);
     let arrival = volume.bring_in(intent, name, source)?;
     voice.say(format!(
         "{name}: revision {} is current here",

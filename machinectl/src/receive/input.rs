@@ -41,6 +41,12 @@ impl Patient {
             .doing("open", "the input")?;
         Ok(Self(pipe.into()))
     }
+
+    /// The file behind it, if it is one: its end is known, and it is never waited for.
+    pub(super) fn file(&self) -> Option<&File> {
+        let metadata = self.0.metadata().ok()?;
+        metadata.is_file().then_some(&self.0)
+    }
 }
 
 impl Read for Patient {

@@ -1,10 +1,10 @@
 //! Lets `btrfs receive` write a stream to the disk.
 
-use std::io::Read;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use super::input::Patient;
 use super::stream::Stream;
 use crate::command::{self, CommandError, Running};
 use crate::error::Doing;
@@ -18,11 +18,7 @@ const FINISH_MAX: Duration = Duration::from_mins(10);
 /// Receives a stream into a directory. Whatever ends us, the receiver ends too: its
 /// input does; and the machine stays locked until it has, because it inherits the
 /// lock.
-pub(super) fn receive<R: Read>(
-    stream: Stream<R>,
-    directory: &Path,
-    lock: &MachineLock,
-) -> Result<()> {
+pub(super) fn receive(stream: Stream<Patient>, directory: &Path, lock: &MachineLock) -> Result<()> {
     let mut receive = command::prepare("btrfs");
     receive.args(["--quiet", "receive", "-e"]).arg(directory);
     receive.stdin(Stdio::piped());
@@ -35,7 +31,7 @@ pub(super) fn receive<R: Read>(
         let _ = rustix::pipe::fcntl_setpipe_size(&sink, 1 << 20);
         // On an error the receiver is killed before its input ends, so it cannot
         // take a part for the whole.
-        let poured = stream.pour(&sink);
+        let poured = stream.pipe(&sink);
         if let Err(error) = poured {
             drop(running);
             drop(sink);

@@ -5,8 +5,17 @@
 //! otherwise be taken for a whole one.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::num::NonZeroU64;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 
+use rustix::fs::{Advice, fadvise};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::pipe::{SpliceFlags, splice};
+
+use super::input::Patient;
 use crate::Uuid;
 
 const MAGIC: &[u8] = b"btrfs-stream\0";
@@ -20,6 +29,8 @@ const FIRST_MAX: usize = 8 * 1024;
 const COMMAND_MAX: u32 = 16 << 20;
 /// How much is moved at once.
 const CHUNK: usize = 256 * 1024;
+/// How much of a file is moved at once.
+const WINDOW: u64 = 1 << 20;
 
 const SUBVOLUME: u16 = 1;
 const SNAPSHOT: u16 = 2;
@@ -161,6 +172,46 @@ impl<R: Read> Stream<R> {
     }
 }
 
+impl Stream<Patient> {
+    /// As [`Stream::pour`], into a pipe. Of a file only the frames pass through our
+    /// hands; the kernel hands over the rest, which spares two copies.
+    ///
+    /// # Errors
+    /// Those of [`Stream::pour`].
+    pub fn pipe(self, mut sink: impl Write + AsFd) -> Result<(), StreamError> {
+        let Some(file) = self.rest.file() else {
+            return self.pour(sink).map(drop);
+        };
+        let mut walk = Walk::default();
+        walk.feed(&self.head[START..])?;
+        if write(&mut sink, &self.head)?.is_break() {
+            return Ok(());
+        }
+        let mut at = (&*file).stream_position().map_err(StreamError::Read)?;
+        let start = at - self.head.len() as u64;
+        let length = file.metadata().map_err(StreamError::Read)?.len();
+        let truncated = || StreamError::Truncated(length.saturating_sub(start));
+        while !walk.ended {
+            let end = walk.over(file, at)?.ok_or_else(truncated)?;
+            while at < end {
+                match hand_over(file, &mut at, end, &sink) {
+                    Ok(0) => return Err(truncated()),
+                    Ok(_) => {}
+                    Err(Errno::PIPE) => return Ok(()),
+                    Err(error) => return Err(StreamError::Read(error.into())),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Moves what lies between two places of a file into a pipe, or the first part of it.
+fn hand_over(file: &File, at: &mut u64, end: u64, sink: impl AsFd) -> Result<usize, Errno> {
+    let count = usize::try_from(end - *at).unwrap_or(usize::MAX);
+    retry_on_intr(|| splice(file, Some(at), &sink, None, count, SpliceFlags::empty()))
+}
+
 fn write(sink: &mut impl Write, bytes: &[u8]) -> Result<std::ops::ControlFlow<()>, StreamError> {
     match sink.write_all(bytes) {
         Ok(()) => Ok(std::ops::ControlFlow::Continue(())),
@@ -270,6 +321,25 @@ impl Walk {
         Ok(used)
     }
 
+    /// Walks over commands of a file for about a window; tells where the next one
+    /// begins, or that the file ends before its frame does.
+    fn over(&mut self, file: &File, from: u64) -> Result<Option<u64>, StreamError> {
+        // A frame here and there would look to the kernel as if we needed no more.
+        let _ = fadvise(file, from, NonZeroU64::new(WINDOW), Advice::WillNeed);
+        let mut at = from;
+        while !self.ended && at - from < WINDOW {
+            let mut frame = [0; FRAME];
+            match file.read_exact_at(&mut frame, at) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+                Err(error) => return Err(StreamError::Read(error)),
+            }
+            self.feed(&frame)?;
+            at += (FRAME + std::mem::take(&mut self.left)) as u64;
+        }
+        Ok(Some(at))
+    }
+
     fn command(&mut self) -> Result<(), StreamError> {
         let (length, kind) = frame(&self.frame);
         self.frame.clear();
@@ -369,6 +439,53 @@ mod tests {
             );
         }
         assert!(matches!(pour(b"").unwrap_err(), StreamError::Empty));
+    }
+
+    /// What comes out of a pipe when the stream lies in a file.
+    fn pipe(bytes: &[u8]) -> Result<Vec<u8>, StreamError> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        let (mut out, sink) = io::pipe().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut passed = Vec::new();
+            out.read_to_end(&mut passed).map(|_| passed)
+        });
+        let input = Patient::open(file.path()).unwrap();
+        let piped = Stream::open(input).and_then(|stream| stream.pipe(sink));
+        let passed = reader.join().unwrap().unwrap();
+        piped.map(|()| passed)
+    }
+
+    #[test]
+    fn a_file_is_handed_over_as_it_would_be_poured() {
+        let bytes = whole("linux-1");
+        let more = [&bytes[..], b"more"].concat();
+        assert_eq!(pipe(&more).unwrap(), bytes);
+        for length in 1..bytes.len() {
+            let (piped, poured) = (pipe(&bytes[..length]), pour(&bytes[..length]));
+            assert_eq!(
+                piped.unwrap_err().to_string(),
+                poured.unwrap_err().to_string()
+            );
+        }
+        let second = [
+            bytes.strip_suffix(&command(END, b"")[..]).unwrap(),
+            &start("../evil", None)[START..],
+        ];
+        assert!(matches!(
+            pipe(&second.concat()).unwrap_err(),
+            StreamError::Damaged(_)
+        ));
+    }
+
+    #[test]
+    fn a_long_file_passes_window_by_window() {
+        let mut bytes = start("linux-1", None);
+        for number in 0..40_u8 {
+            bytes.extend(command(15, &vec![number; 100_000]));
+        }
+        bytes.extend(command(END, b""));
+        assert!(pipe(&bytes).unwrap() == bytes);
     }
 
     #[test]
