@@ -10,8 +10,11 @@
 //! | `POST /api/v1/builds/{id}/cancel` | cancel it |
 //! | `GET /api/v1/builds/{id}/log?offset=&follow=` | its log |
 //! | `GET /api/v1/builds/{id}/artifacts/{name}` | a file that it gave out |
+//! | `GET /api/v1/doctor` | what is not as it should be |
+//! | `POST /api/v1/doctor/repair` | repair what was found and is still so |
 
 mod builds;
+mod doctor;
 mod files;
 mod problem;
 
@@ -71,6 +74,8 @@ fn routes(host: Arc<Host>) -> Router {
         .route("/api/v1/builds/{id}/cancel", post(builds::cancel))
         .route("/api/v1/builds/{id}/log", get(files::log))
         .route("/api/v1/builds/{id}/artifacts/{name}", get(files::artifact))
+        .route("/api/v1/doctor", get(doctor::examine))
+        .route("/api/v1/doctor/repair", post(doctor::repair))
         .route_layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
         .route(
             "/api/v1/sources/{sha256}",

@@ -22,7 +22,7 @@ use crate::network::NetworkError;
 mod accelerator;
 mod arguments;
 
-mod cgroup;
+pub(crate) mod cgroup;
 
 mod frozen;
 mod monitor;

@@ -31,6 +31,8 @@ pub mod revisions;
 
 pub mod records;
 
+pub mod doctor;
+
 pub mod api;
 
 /// Runs `work` where waiting for a disk holds nobody up.

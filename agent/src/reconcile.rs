@@ -18,6 +18,7 @@ use crate::watch::Watch;
 
 pub(crate) use act::{give_up, log_report, take_up};
 pub use look::LookError;
+pub(crate) use look::look;
 pub use plan::{Failure, Jobs, Pair, Seen, Step, Waiting, World};
 
 /// How long the loop rests when nothing wakes it.
@@ -66,7 +67,7 @@ pub async fn run(host: Arc<Host>, mut watch: Watch) {
 /// Looks, plans and acts once.
 async fn round(host: &Arc<Host>, memory: &Arc<std::sync::Mutex<Memory>>, watch: &mut Watch) {
     let failures = act::remembered(memory).failures.clone();
-    let world = match look::look(host, failures).await {
+    let world = match look(host, failures).await {
         Ok(world) => world,
         Err(error) => {
             let complaint = format!("cannot look at what there is: {}", crate::chain(&error));

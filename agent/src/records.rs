@@ -3,6 +3,8 @@
 //! A change is on disk when the call that makes it returns. Each build is one row;
 //! its lists are JSON in a column, since nothing asks for a part of them.
 
+mod health;
+
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -16,6 +18,8 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+pub use health::Health;
 
 /// Why a record could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +108,11 @@ impl Records {
             path: path.to_owned(),
             connection: Arc::new(Mutex::new(connection)),
         })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Records a new build and returns it.

@@ -22,17 +22,11 @@ pub enum Severity {
 
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad((*self).into())
-    }
-}
-
-impl From<Severity> for &'static str {
-    fn from(severity: Severity) -> Self {
-        match severity {
-            Severity::Note => "note",
-            Severity::Warning => "warning",
-            Severity::Fault => "fault",
-        }
+        f.pad(match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Fault => "fault",
+        })
     }
 }
 

@@ -340,3 +340,33 @@ impl Volume {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_covers_what_it_is_about_to_clean_and_nothing_else() {
+        let entry = |tag: &str| Entry::Snapshot("default".parse().unwrap(), tag.parse().unwrap());
+        let found = |id, repair| Found {
+            machine: "linux".parse().unwrap(),
+            id,
+            proof: String::new(),
+            advice: String::new(),
+            repair,
+        };
+        let cleaning = |entry: Option<&str>| Cleaning {
+            volume: "/v".into(),
+            machine: "linux".parse().unwrap(),
+            entry: entry.map(str::to_owned),
+        };
+        let stray = found(Id::StraySnapshot, vec![Step::Delete(entry("7"))]);
+        assert!(stray.is_covered(&[cleaning(Some("linux-default-7"))]));
+        assert!(!stray.is_covered(&[cleaning(Some("linux-default-8")), cleaning(None)]));
+        let steps = vec![Step::Unlink(Entry::Deleting), Step::RemoveDirectory];
+        let half = found(Id::HalfDeleted, steps);
+        assert!(half.is_covered(&[cleaning(None)]));
+        assert!(!half.is_covered(&[cleaning(Some("linux-default-7"))]));
+        assert!(!found(Id::NoLink, Vec::new()).is_covered(&[cleaning(None)]));
+    }
+}

@@ -2,15 +2,19 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use ::store::Pool;
 use ::store::command::{prepare, run};
 use ::store::pool::BtrfsPool;
+use config::builds::State;
 use config::doctor::{Finding, Id, Subject};
 use nix::mount::{MsFlags, mount};
+use rusqlite::Connection;
+use tests::agent::AgentHost;
 use tests::shell::{BuildHost, DevelopmentHost};
 
 fn host() -> Option<(BuildHost, DevelopmentHost)> {
@@ -190,4 +194,108 @@ fn mounts_and_quotas_that_hurt_are_told() {
     assert_eq!(of_volume(&host), expected);
     let machine = ["linux mounted-elsewhere", "linux stranger"].map(str::to_owned);
     assert_eq!(findings(&host, &[]), (machine.to_vec(), Some(22)));
+}
+
+/// What the agent and `machinectl` find of the host, without the volume.
+fn of_host(host: &AgentHost, arguments: &[&str]) -> Vec<Finding> {
+    let answer = host.machinectl(&[&["doctor", "--json"], arguments].concat());
+    let findings: Vec<Finding> = serde_json::from_str(&answer.stdout).unwrap();
+    let others = findings.into_iter();
+    others
+        .filter(|it| !matches!(it.subject, Subject::Volume(_)))
+        .collect()
+}
+
+fn ids(findings: &[Finding]) -> Vec<Id> {
+    let mut ids: Vec<_> = findings.iter().map(|it| it.id).collect();
+    ids.sort();
+    ids
+}
+
+/// Makes the leftovers of an agent that went wrong, and returns the build that nobody
+/// runs.
+fn leave_things(host: &AgentHost) -> u64 {
+    for tag in ["1000001", "b1000001", "lab"] {
+        let mut add = prepare("ip");
+        add.args(["netns", "add", &format!("{}-{tag}", host.name())]);
+        run(add, Duration::from_mins(1)).unwrap();
+    }
+    fs::create_dir(host.run().join("guests/1000002")).unwrap();
+    let records = Connection::open(host.state().join("records.sqlite3")).unwrap();
+    let insert = "INSERT INTO builds (machine, toolchain, sources, state, attempts, submitted)
+                  VALUES ('gone', 'default', '[]', 'running', 1, '2026-01-01T00:00:00Z')";
+    records.execute(insert, []).unwrap();
+    let id = u64::try_from(records.last_insert_rowid()).unwrap();
+    for build in [id.to_string(), "1000003".to_owned()] {
+        fs::create_dir(host.state().join("builds").join(build)).unwrap();
+    }
+    for (name, days) in [("a".repeat(64), 2), ("b".repeat(64), 0)] {
+        let path = host.state().join("sources").join(name);
+        tests::put(&path, "a source");
+        let time = std::time::SystemTime::now() - Duration::from_hours(24 * days);
+        fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+    }
+    id
+}
+
+/// Makes a process look like the guest of an agent that forgot it.
+fn leave_guest(host: &AgentHost) -> Child {
+    let guest = prepare("sleep").arg("1000").spawn().unwrap();
+    let stat = fs::read_to_string(format!("/proc/{}/stat", guest.id())).unwrap();
+    let start_time = stat.split(' ').nth(21).unwrap();
+    let run = host.run().join("guests/1000004");
+    fs::create_dir(&run).unwrap();
+    let record = format!(
+        r#"{{"version": 1, "pid": {}, "start_time": {start_time}, "cgroup": null}}"#,
+        guest.id()
+    );
+    tests::put(&run.join("process.json"), &record);
+    guest
+}
+
+#[test]
+fn what_an_agent_knows_is_examined_and_repaired_by_it() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut host = AgentHost::new("");
+    host.start();
+    assert_eq!(ids(&of_host(&host, &[])), []);
+    let build = leave_things(&host);
+    let mut guest = leave_guest(&host);
+    let before = of_host(&host, &[]);
+    let kept = [Id::Stranger, Id::DirectoryWithoutRecord];
+    let mut expected = vec![
+        Id::BuildWithoutGuest,
+        Id::LeftoverGuest,
+        Id::LeftoverDirectory,
+        Id::LeftoverNetwork,
+        Id::LeftoverNetwork,
+        Id::UnusedSources,
+    ];
+    expected.extend(kept);
+    expected.sort();
+    assert_eq!(ids(&before), expected);
+    let plan = host
+        .machinectl(&["doctor", "--repair", "--dry-run"])
+        .good()
+        .stdout;
+    assert_eq!(
+        (plan.lines().count(), of_host(&host, &[])),
+        (6, before),
+        "{plan}"
+    );
+
+    assert_eq!(ids(&of_host(&host, &["--repair"])), kept);
+    assert_eq!(guest.wait().unwrap().signal(), Some(9));
+    assert_eq!(host.networks(), [format!("{}-lab", host.name())]);
+    assert!(host.state().join("builds/1000003").is_dir());
+    assert!(host.state().join("sources").join("b".repeat(64)).is_file());
+    let build = host.wait_for(build, State::Finished);
+    assert_eq!(build.message, "machine gone was deleted");
 }

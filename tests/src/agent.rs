@@ -97,6 +97,11 @@ impl AgentHost {
             .good();
     }
 
+    /// The name that its settings give the host.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Where the agent keeps what does not outlive a boot.
     pub fn run(&self) -> PathBuf {
         self.work.path().join("run")

@@ -50,11 +50,13 @@ pub(super) async fn hand_in(
             "the content has the hash {found}, not {digest}; nothing was kept"
         )));
     }
-    if there {
-        return Ok(StatusCode::OK);
-    }
+    // Put in place again even then: its age tells that somebody has just wanted it.
     blocking(move || store::file::publish(file, &path)).await?;
-    Ok(StatusCode::CREATED)
+    Ok(if there {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    })
 }
 
 async fn receive(

@@ -88,6 +88,16 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
     file.write_all(value.as_bytes())
 }
 
+/// The groups of guests, whoever started them.
+pub(crate) fn groups() -> Vec<PathBuf> {
+    let groups = root().and_then(|root| store::file::entries(&root.join(GROUP)).ok());
+    groups
+        .into_iter()
+        .flatten()
+        .filter(|path| path.is_dir())
+        .collect()
+}
+
 /// Takes a group away whose process has ended.
 pub(super) fn leave(group: &Path) {
     match fs::remove_dir(group) {

@@ -27,7 +27,7 @@ pub enum LookError {
 
 /// Looks at all there is. What runs is noted first: a job that ends meanwhile is
 /// then still accounted for, and one that begins is begun by us alone.
-pub(super) async fn look(
+pub(crate) async fn look(
     host: &Arc<Host>,
     failures: BTreeMap<Pair, Failure>,
 ) -> Result<World, LookError> {

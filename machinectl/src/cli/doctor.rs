@@ -11,7 +11,7 @@ use store::Volume;
 use store::doctor::Found;
 
 use super::client::{Client, ClientError};
-use super::{Common, Ending, Failure, Rehearsal, Table, Voice};
+use super::{Common, Ending, Failure, Rehearsal, Voice};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -34,12 +34,14 @@ pub(crate) enum Verb {
 
 /// All findings, for `--help`.
 fn kinds() -> String {
-    let mut table = Table::new(&["FINDING", "SEVERITY", "WHAT IT MEANS", "WHAT REPAIRS IT"]);
+    let mut text = String::from("Findings, how bad they are, and what repairs them:\n");
     for kind in KINDS {
-        let cells = [kind.word, kind.severity.into(), kind.meaning, kind.remedy];
-        table.add(cells.map(str::to_owned));
+        let (word, severity) = (kind.word, kind.severity);
+        let _ = writeln!(text, "  {word} ({severity}): {}", kind.meaning);
+        let _ = writeln!(text, "      {}", kind.remedy);
     }
-    table.show(true)
+    text.push_str("Exit codes: 0 with notes at most, 21 with warnings, 22 with faults.");
+    text
 }
 
 pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {

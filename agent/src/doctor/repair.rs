@@ -1,0 +1,97 @@
+//! Repairs what was found and is provably ours.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use config::BuildId;
+use config::doctor::{Name, Repaired};
+use jiff::Timestamp;
+use tracing::{info, warn};
+
+use super::{Repair, Tag, examine, look};
+use crate::builds::{AttemptError, Rules, Verdict, conclude};
+use crate::guest::Guest;
+use crate::host::Host;
+use crate::network;
+use crate::session::Ended;
+
+/// What went wrong with one repair.
+type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+/// Repairs those of these findings that are still so. Meanwhile no build begins.
+/// What cannot be repaired is told and does not stop the rest.
+///
+/// # Errors
+/// When the host cannot be looked at.
+pub async fn repair(host: &Arc<Host>, wanted: &BTreeSet<Name>) -> io::Result<Repaired> {
+    let _queue = host.queue.lock().await;
+    let mut repaired = Repaired::default();
+    for found in examine(&look(host).await?) {
+        let Some(step) = found
+            .repair
+            .filter(|_| wanted.contains(&found.finding.name()))
+        else {
+            continue;
+        };
+        match act(host, &step).await {
+            Ok(()) => {
+                info!("doctor: {step}");
+                repaired.done.push(step.to_string());
+            }
+            Err(fault) => {
+                let words = format!("cannot {step}: {}", crate::chain(&*fault));
+                warn!("doctor: {words}");
+                repaired.failed.push(words);
+            }
+        }
+    }
+    host.wake.notify_one();
+    Ok(repaired)
+}
+
+async fn act(host: &Host, step: &Repair) -> Result<(), Fault> {
+    match step {
+        Repair::EndGuest(guest) => end(guest).await,
+        Repair::RemoveDirectory(path) => gone(fs::remove_dir_all(path)),
+        Repair::RemoveGroup(path) => gone(fs::remove_dir(path)),
+        Repair::DeleteNetwork(name, _) => Ok(network::delete(name)?),
+        Repair::Requeue(id) => requeue(host, *id).await,
+        Repair::DeleteSources(paths) => paths
+            .iter()
+            .try_for_each(|path| gone(fs::remove_file(path))),
+    }
+}
+
+/// What was to go and is gone already is no fault.
+fn gone(removed: io::Result<()>) -> Result<(), Fault> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+async fn end(guest: &Tag) -> Result<(), Fault> {
+    let run: &Path = &guest.run;
+    if let Some(guest) = Guest::find(run)? {
+        guest.end().await?;
+    }
+    network::delete(&guest.network)?;
+    gone(fs::remove_dir_all(run))
+}
+
+/// Concludes a build as if its agent had been ended.
+async fn requeue(host: &Host, id: BuildId) -> Result<(), Fault> {
+    let Some(build) = host.records.get(id).await? else {
+        return Ok(());
+    };
+    let rules = Rules {
+        retries_max: host.settings.builds.retries_max,
+        stopping: false,
+    };
+    let verdict = Verdict::from(Err(AttemptError::Ended(Ended::Left)));
+    let build = conclude(build, verdict, &rules, Timestamp::now());
+    Ok(host.records.save(&build).await?)
+}

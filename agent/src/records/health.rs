@@ -1,0 +1,124 @@
+//! Whether the records are whole, and what a doctor needs to know of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use config::BuildId;
+use config::builds::State;
+use config::task::Digest;
+use rusqlite::{Connection, OpenFlags, Row};
+
+use super::{Records, RecordsError, parsed, unreadable};
+
+/// What the records are like.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    /// What SQLite has to complain about; nothing when the file is whole.
+    pub faults: Vec<String>,
+    /// How far each build has come, and how often its guest was started.
+    pub builds: BTreeMap<BuildId, (State, u32)>,
+    /// The sources of all builds.
+    pub sources: BTreeSet<Digest>,
+}
+
+impl Records {
+    /// Reads all of the file, beside everybody who works with it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn health(&self) -> Result<Health, RecordsError> {
+        let read = || {
+            let connection =
+                Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            examine(&connection)
+        };
+        read().map_err(|source| RecordsError::Database {
+            path: self.path.clone(),
+            source,
+        })
+    }
+}
+
+fn examine(connection: &Connection) -> rusqlite::Result<Health> {
+    let mut faults: Vec<String> = all(connection, "PRAGMA quick_check(5)", |row| row.get(0))?;
+    faults.retain(|fault| fault != "ok");
+    if !faults.is_empty() {
+        return Ok(Health {
+            faults,
+            ..Health::default()
+        });
+    }
+    let builds = "SELECT id, state, attempts FROM builds";
+    let sources = "SELECT DISTINCT source.value ->> 'sha256' AS sha256
+                   FROM builds, json_each(builds.sources) AS source";
+    Ok(Health {
+        faults,
+        builds: all(connection, builds, build)?,
+        sources: all(connection, sources, |row| parsed(row, "sha256"))?,
+    })
+}
+
+fn build(row: &Row<'_>) -> rusqlite::Result<(BuildId, (State, u32))> {
+    let id = u64::try_from(row.get::<_, i64>("id")?).unwrap_or_default();
+    let state = State::from_word(&row.get::<_, String>("state")?);
+    let state = state.ok_or_else(|| unreadable("state", &"it is no state of a build"))?;
+    Ok((BuildId(id), (state, row.get("attempts")?)))
+}
+
+fn all<T, C: FromIterator<T>>(
+    connection: &Connection,
+    sql: &str,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<C> {
+    connection.prepare(sql)?.query_map([], read)?.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whole_records_tell_their_builds_and_sources() {
+        let directory = tempfile::tempdir().unwrap();
+        let records = Records::open(&directory.path().join("r")).unwrap();
+        let digest = "a".repeat(64);
+        let request = format!(
+            r#"{{"machine": "linux", "sources": [{{"name": "x", "sha256": "{digest}"}}, {{"name": "y", "sha256": "{digest}"}}]}}"#
+        );
+        let request = serde_json::from_str(&request).unwrap();
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let build = records
+            .submit(request, "default".parse().unwrap(), now)
+            .await
+            .unwrap();
+        let health = records.health().unwrap();
+        assert_eq!(health.faults, Vec::<String>::new());
+        assert_eq!(
+            health.builds,
+            BTreeMap::from([(build.id, (State::Queued, 0))])
+        );
+        assert_eq!(health.sources, BTreeSet::from([digest.parse().unwrap()]));
+    }
+
+    #[test]
+    fn damaged_records_are_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("r");
+        let records = Records::open(&path).unwrap();
+        let connection = records.connection.lock().unwrap();
+        connection
+            .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
+            .unwrap();
+        let mut content = std::fs::read(&path).unwrap();
+        // The second page is the root of a table.
+        content[4096..4200].fill(0xff);
+        let damaged = directory.path().join("damaged");
+        store::file::replace(&damaged, &content).unwrap();
+        let records = Records {
+            path: damaged,
+            ..records.clone()
+        };
+        drop(connection);
+        let health = records.health();
+        assert!(health.is_err() || !health.unwrap().faults.is_empty());
+    }
+}
