@@ -1,6 +1,6 @@
 //! What all parts of a running agent share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -58,6 +58,8 @@ pub struct Jobs {
     pub builds: BTreeMap<BuildId, (Pair, CancellationToken)>,
     /// Bootstraps, and what each is to make.
     pub bootstraps: BTreeMap<Pair, (Provenance, CancellationToken)>,
+    /// The volumes whose old revisions are being deleted.
+    pub pruning: BTreeSet<usize>,
 }
 
 impl Host {

@@ -25,6 +25,8 @@ pub struct Settings {
     pub name: String,
     /// Where things lie.
     pub paths: Paths,
+    /// Which old revisions of machines go.
+    pub machines: Machines,
     /// How guests are run.
     pub guests: Guests,
     /// How machines are bootstrapped.
@@ -50,6 +52,18 @@ pub struct Paths {
     pub run: PathBuf,
     /// The room that volumes and the state directory must have for a guest to start.
     pub reserve_bytes: u64,
+}
+
+/// Which old revisions of machines the agent deletes. Never the current one, a
+/// pinned one, or one that is in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machines {
+    /// How many of the newest revisions of each machine stay; `None` when all do.
+    pub keep_revisions: Option<usize>,
+    /// Younger ones stay, however many there are.
+    pub keep_age: Duration,
+    /// Nothing goes while a volume has so much room; `None` when that does not matter.
+    pub enough_free_bytes: Option<u64>,
 }
 
 /// Which accelerator QEMU uses.
@@ -181,6 +195,7 @@ impl Settings {
         let settings = Self {
             name: name(&mut reader),
             paths: paths(&mut reader),
+            machines: machines(&mut reader),
             guests: guests(&mut reader),
             bootstrap: bootstrap(&mut reader),
             builds: builds(&mut reader),
@@ -235,6 +250,18 @@ fn volumes(reader: &mut Reader<'_>) -> Vec<PathBuf> {
         reader.fault("paths.volumes", "a volume is named twice");
     }
     volumes
+}
+
+fn machines(reader: &mut Reader<'_>) -> Machines {
+    let some = |number: u64| (number > 0).then_some(number);
+    let keep = some(reader.number("machines.keep_revisions", 0, 0..=1_000_000));
+    let days = reader.number("machines.keep_days", 0, 0..=36_500);
+    let enough = some(reader.number("machines.enough_free_mib", 0, 0..=1 << 30));
+    Machines {
+        keep_revisions: keep.map(|keep| usize::try_from(keep).unwrap_or(usize::MAX)),
+        keep_age: Duration::from_hours(24 * days),
+        enough_free_bytes: enough.map(|mebibytes| MIB * mebibytes),
+    }
 }
 
 fn guests(reader: &mut Reader<'_>) -> Guests {

@@ -3,6 +3,7 @@
 mod plan;
 
 use std::fmt;
+use std::path::Path;
 
 use config::MachineName;
 use config::layout::Entry;
@@ -12,7 +13,7 @@ pub use plan::{Step, plan, plan_deletion};
 use rustix::io::Errno;
 
 use crate::error::Doing;
-use crate::{Refusal, Result, StoreError, Volume, lock};
+use crate::{Change, Refusal, Result, StoreError, Volume, lock};
 
 /// What was cleaned, and what could not be.
 #[derive(Debug, Default)]
@@ -87,7 +88,7 @@ impl Volume {
     /// uses any more. Those that are in use are left for the next time.
     pub fn finish_deletions(&self) -> CleanReport {
         self.clean(plan_deletion, |view| {
-            view.deleting && view.snapshots.iter().all(|snapshot| !snapshot.in_use)
+            view.deleting && !view.is_used()
         })
     }
 
@@ -170,13 +171,7 @@ impl Volume {
                     let holders = lock::holders(&path);
                     return Err(Refusal::InUse { path, holders }.into());
                 };
-                match self.pool.delete(&path) {
-                    // Who may administer the file system is told this only then.
-                    Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
-                        return Err(Refusal::Sending(path).into());
-                    }
-                    result => result.doing("delete", &path)?,
-                }
+                self.delete_subvolume(&path)?
             }
             Step::Unlink(entry) => {
                 let path = self.entry(machine, entry);
@@ -188,6 +183,19 @@ impl Volume {
             }
         };
         Ok(())
+    }
+}
+
+impl Volume {
+    /// Deletes a subvolume, whoever has it open; but not one that is being sent.
+    pub(crate) fn delete_subvolume(&self, path: &Path) -> Result<Change> {
+        match self.pool.delete(path) {
+            // Who may administer the file system is told this only then.
+            Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
+                Err(Refusal::Sending(path.to_owned()).into())
+            }
+            result => result.doing("delete", path),
+        }
     }
 }
 

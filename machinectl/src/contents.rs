@@ -45,6 +45,7 @@ impl Volume {
             Some(revision) if view.revision(revision).is_some_and(|it| it.complete) => revision,
             Some(revision) => return Err(Refusal::NoRevision(machine.clone(), revision).into()),
         };
+        let _held = self.hold_revision(machine, revision)?;
         let path = self.entry(machine, &Entry::Revision(revision));
         match check(&path)? {
             Some(checked) => Ok(checked),

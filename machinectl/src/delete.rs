@@ -90,11 +90,9 @@ impl Volume {
         let mut view = self.look(machine)?;
         view.deleting |= !view.has_link();
         if force {
-            view.snapshots
-                .iter_mut()
-                .for_each(|snapshot| snapshot.in_use = false);
+            forget_uses(&mut view);
         }
-        if view.snapshots.iter().any(|snapshot| snapshot.in_use) {
+        if view.is_used() {
             return Ok(None);
         }
         let steps = plan_deletion(&view);
@@ -102,7 +100,7 @@ impl Volume {
             match step {
                 Step::Delete(entry) if force => {
                     let path = self.entry(machine, entry);
-                    self.pool.delete(&path).doing("delete", &path)?;
+                    self.delete_subvolume(&path)?;
                 }
                 step => self.act(machine, step)?,
             }
@@ -118,10 +116,12 @@ impl Volume {
             Err(error) => return error,
         };
         let used = view.snapshots.into_iter().find(|snapshot| snapshot.in_use);
-        let path = used.map_or_else(
-            || self.directory(machine),
-            |used| self.entry(machine, &Entry::Snapshot(used.toolchain, used.tag)),
-        );
+        let used = used.map(|used| Entry::Snapshot(used.toolchain, used.tag));
+        let read = view.held.first().map(|held| Entry::Revision(*held));
+        let path = match used.or(read) {
+            Some(entry) => self.entry(machine, &entry),
+            None => self.directory(machine),
+        };
         let holders = lock::holders(&path);
         Refusal::InUse { path, holders }.into()
     }
@@ -136,11 +136,16 @@ pub fn delete_plan(view: &MachineView, force: bool) -> Vec<Step> {
         ..view.clone()
     };
     if force {
-        view.snapshots
-            .iter_mut()
-            .for_each(|snapshot| snapshot.in_use = false);
+        forget_uses(&mut view);
     }
     plan_deletion(&view)
+}
+
+fn forget_uses(view: &mut MachineView) {
+    view.held.clear();
+    for snapshot in &mut view.snapshots {
+        snapshot.in_use = false;
+    }
 }
 
 /// Whether nothing in a directory without a link is ours.

@@ -262,6 +262,15 @@ impl From<StreamError> for StoreError {
 }
 
 impl StoreError {
+    /// Whether somebody else uses or changes it, so that trying later may help.
+    pub fn is_in_use(&self) -> bool {
+        use Refusal::{InUse, Locked, Sending};
+        matches!(
+            self,
+            Self::Refused(InUse { .. } | Locked { .. } | Sending(_))
+        )
+    }
+
     /// Whether the disk was full.
     pub fn is_full(&self) -> bool {
         let full = |kind| {

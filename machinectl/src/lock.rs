@@ -134,6 +134,12 @@ pub(crate) fn in_use(path: &Path) -> bool {
     open_directory(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
+/// The same, but sure of it: a probe of somebody else, which takes an instant, is not
+/// taken for a use.
+pub(crate) fn is_held(path: &Path) -> bool {
+    matches!(unused(path), Ok(None))
+}
+
 /// The processes that hold a lock on a directory, as far as we may see them.
 pub(crate) fn holders(path: &Path) -> Vec<Holder> {
     processes(path, true)

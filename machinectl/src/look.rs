@@ -33,6 +33,10 @@ pub struct MachineView {
     pub incoming: bool,
     /// The revisions that are kept from being pruned; also of ones that are gone.
     pub pins: BTreeSet<Revision>,
+    /// Complete revisions that somebody reads, as a sender does; they stay meanwhile.
+    pub held: BTreeSet<Revision>,
+    /// The identities of what images, and snapshots in use, were made from.
+    pub origins: BTreeSet<Uuid>,
     /// The initial images, oldest first.
     pub revisions: Vec<RevisionView>,
     /// The bootstrapped images.
@@ -90,6 +94,8 @@ impl MachineView {
             deleting: false,
             incoming: false,
             pins: BTreeSet::new(),
+            held: BTreeSet::new(),
+            origins: BTreeSet::new(),
             revisions: Vec::new(),
             images: Vec::new(),
             snapshots: Vec::new(),
@@ -100,6 +106,11 @@ impl MachineView {
     /// Whether the machine is in service.
     pub fn is_live(&self) -> bool {
         self.current.is_some()
+    }
+
+    /// Whether somebody uses one of its snapshots or reads one of its revisions.
+    pub fn is_used(&self) -> bool {
+        !self.held.is_empty() || self.snapshots.iter().any(|snapshot| snapshot.in_use)
     }
 
     /// Whether nothing in the directory says that it has to do with us.
@@ -211,6 +222,9 @@ impl Volume {
             Entry::Pin(revision) => path.is_symlink() && view.pins.insert(revision),
             Entry::Revision(revision) => subvolume()
                 .map(|subvolume| {
+                    if subvolume.read_only && lock::is_held(path) {
+                        view.held.insert(revision);
+                    }
                     view.revisions.push(RevisionView {
                         revision,
                         uuid: subvolume.uuid,
@@ -222,16 +236,22 @@ impl Volume {
                 .is_some(),
             Entry::Image(toolchain) => subvolume()
                 .map(|subvolume| {
+                    let provenance = provenance(path);
+                    view.origins.extend(origin(provenance.as_ref()));
                     view.images.push(ImageView {
                         toolchain,
                         complete: subvolume.read_only,
-                        provenance: provenance(path),
+                        provenance,
                     });
                 })
                 .is_some(),
             Entry::Snapshot(toolchain, tag) => subvolume()
-                .map(|_| {
+                .map(|subvolume| {
                     let in_use = lock::in_use(path);
+                    if in_use {
+                        view.origins.extend(subvolume.parent_uuid);
+                        view.origins.extend(origin(provenance(path).as_ref()));
+                    }
                     view.snapshots.push(SnapshotView {
                         toolchain,
                         tag,
@@ -269,6 +289,11 @@ fn inside<'a>(directory: &Path, target: &'a Path) -> Option<&'a str> {
     let here = parent.components().all(|part| part == Component::CurDir)
         || directory.join(parent).canonicalize().ok()? == directory;
     here.then(|| name.to_str()).flatten()
+}
+
+/// The revision that an image was made from.
+fn origin(provenance: Option<&Provenance>) -> Option<Uuid> {
+    Uuid::parse_str(&provenance?.revision_uuid).ok()
 }
 
 /// What an image says of itself.

@@ -8,12 +8,13 @@ use config::{MachineName, Revision};
 
 use crate::clean::Step;
 use crate::error::Doing;
-use crate::{Change, MachineView, Refusal, Result, StoreError, Volume, command};
+use crate::{Change, MachineView, Refusal, Result, RevisionView, StoreError, Volume, command, lock};
 
 /// How long we wait for the space of what was deleted.
 const RECLAIM_MAX: Duration = Duration::from_mins(1);
 
-/// Which revisions may go. The current one and pinned ones never do.
+/// Which revisions may go. The current one and pinned ones never do, nor what an
+/// image or a snapshot in use was made from, nor what somebody reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
     /// How many of the newest complete revisions of a machine stay.
@@ -25,19 +26,14 @@ pub struct Rule {
 }
 
 /// Which revisions go, the oldest first. Thinks only.
-pub fn plan(views: &[MachineView], rule: &Rule) -> Vec<(MachineName, Revision)> {
+pub fn plan<'v>(
+    views: impl IntoIterator<Item = &'v MachineView>,
+    rule: &Rule,
+) -> Vec<(MachineName, Revision)> {
     let mut chosen = Vec::new();
-    for view in views.iter().filter(|view| view.is_live()) {
-        let complete: Vec<_> = view.revisions.iter().filter(|it| it.complete).collect();
-        let old = &complete[..complete.len().saturating_sub(rule.keep)];
-        for revision in old {
-            let made = revision.subvolume.created;
-            let young = rule.made_before.is_some_and(|limit| made >= limit);
-            let number = revision.revision;
-            let kept = view.current == Some(number) || view.pins.contains(&number);
-            if !young && !kept {
-                chosen.push((made, view.name.clone(), number));
-            }
+    for view in views {
+        for old in old(view, rule).filter(|it| use_of(view, it).is_none()) {
+            chosen.push((old.subvolume.created, view.name.clone(), old.revision));
         }
     }
     chosen.sort();
@@ -47,12 +43,50 @@ pub fn plan(views: &[MachineView], rule: &Rule) -> Vec<(MachineName, Revision)> 
         .collect()
 }
 
+/// What keeps an old revision from going now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// An image that serves, or a snapshot in use, was made from it.
+    Origin,
+    /// Somebody reads it.
+    Read,
+}
+
+/// Old revisions that stay only because they are used. Thinks only.
+pub fn spared(view: &MachineView, rule: &Rule) -> Vec<(Revision, Use)> {
+    let used = old(view, rule).filter_map(|it| Some((it.revision, use_of(view, it)?)));
+    used.collect()
+}
+
+/// The revisions that a rule lets go, if nobody uses them.
+fn old<'v>(view: &'v MachineView, rule: &Rule) -> impl Iterator<Item = &'v RevisionView> {
+    let live = view.is_live();
+    let complete: Vec<_> = view.revisions.iter().filter(|it| it.complete).collect();
+    let count = complete.len().saturating_sub(rule.keep);
+    let rule = *rule;
+    complete.into_iter().take(count).filter(move |it| {
+        let young = |limit| it.subvolume.created >= limit;
+        let kept = view.current == Some(it.revision) || view.pins.contains(&it.revision);
+        live && !kept && !rule.made_before.is_some_and(young)
+    })
+}
+
+fn use_of(view: &MachineView, revision: &RevisionView) -> Option<Use> {
+    if view.held.contains(&revision.revision) {
+        Some(Use::Read)
+    } else {
+        view.origins.contains(&revision.uuid).then_some(Use::Origin)
+    }
+}
+
 /// What pruning came to.
 #[derive(Debug, Default)]
 pub struct Pruned {
     /// What went.
     pub done: Vec<(MachineName, Revision)>,
-    /// What did not, and why; a revision that is being sent, for example.
+    /// What stays, because an image that serves or a build was made from it.
+    pub origins: Vec<(MachineName, Revision)>,
+    /// What did not go, and why; a revision that is being sent, for example.
     pub failed: Vec<(MachineName, Revision, StoreError)>,
 }
 
@@ -67,23 +101,60 @@ impl Volume {
             .iter()
             .map(|name| self.look(name))
             .collect::<Result<_>>()?;
+        let mut pruned = self.prune_these(&plan(&views, rule), rule)?;
+        for view in &views {
+            for (revision, used) in spared(view, rule) {
+                let machine = view.name.clone();
+                if used == Use::Origin {
+                    pruned.origins.push((machine, revision));
+                    continue;
+                }
+                let path = self.entry(&machine, &Entry::Revision(revision));
+                let holders = lock::holders(&path);
+                let error = Refusal::InUse { path, holders }.into();
+                pruned.failed.push((machine, revision, error));
+            }
+        }
+        Ok(pruned)
+    }
+
+    /// Deletes those of the chosen revisions that a rule still lets go, in order. One
+    /// that cannot be deleted does not stop the rest.
+    ///
+    /// # Errors
+    /// When free space cannot be measured, or the file system cannot commit.
+    pub fn prune_these(
+        &self,
+        chosen: &[(MachineName, Revision)],
+        rule: &Rule,
+    ) -> Result<Pruned> {
         let mut pruned = Pruned::default();
-        for (machine, revision) in plan(&views, rule) {
+        if rule.until_free.is_some() {
+            // Space that somebody has just given back is seen from now on.
+            self.commit()?;
+        }
+        for (machine, revision) in chosen {
             if let Some(wanted) = rule.until_free
                 && self.free()? >= wanted
             {
                 break;
             }
+            let (machine, revision) = (machine.clone(), *revision);
             match self.prune_one(&machine, revision, rule) {
                 Ok(Change::Made) => pruned.done.push((machine, revision)),
-                Ok(Change::Already) => {}
-                Err(error) => pruned.failed.push((machine, revision, error)),
+                Ok(Change::Already) => continue,
+                Err(error) => {
+                    pruned.failed.push((machine, revision, error));
+                    continue;
+                }
             }
             if rule.until_free.is_some() {
                 self.reclaim()?;
             }
         }
-        self.commit()?;
+        if !pruned.done.is_empty() {
+            self.commit()?;
+        }
         Ok(pruned)
     }
 
@@ -91,7 +162,7 @@ impl Volume {
     fn prune_one(&self, machine: &MachineName, revision: Revision, rule: &Rule) -> Result<Change> {
         let _lock = self.lock(machine)?;
         let view = self.look(machine)?;
-        if !plan(&[view], rule).contains(&(machine.clone(), revision)) {
+        if !plan([&view], rule).contains(&(machine.clone(), revision)) {
             return Ok(Change::Already);
         }
         self.act(machine, &Step::Delete(Entry::Revision(revision)))?;

@@ -4,6 +4,7 @@ mod export;
 
 mod far;
 
+use std::fs::File;
 use std::path::Path;
 
 use config::layout::Entry;
@@ -26,6 +27,9 @@ pub struct Parting {
     pub sender: Sender,
     /// The stream.
     pub stream: Patient,
+    /// Keep what is sent, and what the stream builds on, from being deleted.
+    #[expect(dead_code, reason = "it is held, not read")]
+    holds: Vec<File>,
 }
 
 /// The newest complete revision, other than the one to be sent, that the receiver
@@ -59,12 +63,16 @@ impl Volume {
         let path = |revision| self.entry(machine, &Entry::Revision(revision));
         let parent = common_parent(&view, revision, known);
         let parent_path = parent.map(path);
+        let holds = [Some(revision), parent].into_iter().flatten();
+        let holds = holds.map(|revision| self.hold_revision(machine, revision));
+        let holds = holds.collect::<Result<Vec<_>>>()?;
         let (sender, stream) = Sender::start(&path(revision), parent_path.as_deref())?;
         Ok(Parting {
             revision,
             parent,
             sender,
             stream,
+            holds,
         })
     }
 

@@ -153,6 +153,17 @@ impl Volume {
         })
     }
 
+    /// Keeps a complete revision from being deleted as long as the result lives.
+    pub(crate) fn hold_revision(&self, machine: &MachineName, revision: Revision) -> Result<File> {
+        let path = self.entry(machine, &Entry::Revision(revision));
+        let held = self.hold(&path)?;
+        // Somebody may have deleted it before we held it.
+        match self.pool.info(&path).doing("look at", &path)? {
+            Some(there) if there.read_only => Ok(held),
+            _ => Err(Refusal::NoRevision(machine.clone(), revision).into()),
+        }
+    }
+
     fn hold(&self, path: &Path) -> Result<File> {
         let file = lock::open_directory(path).doing("open", path)?;
         let deadline = Instant::now() + self.patience;

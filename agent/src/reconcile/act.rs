@@ -2,15 +2,17 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use config::BuildId;
+use config::{BuildId, MachineName, Revision};
 use config::builds::{Build, State};
 use config::task::{Outcome, Provenance};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use store::Volume;
+use store::prune::Pruned;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::Memory;
 use super::plan::{Failure, Pair, Step, World};
@@ -45,6 +47,7 @@ pub(super) async fn act(host: &Arc<Host>, memory: &Arc<Mutex<Memory>>, world: &W
             })
             .await;
         }
+        Step::Prune(volume, chosen) => start_prune(host, world, volume, chosen),
         Step::CancelBootstrap(pair) => host.with_jobs(|jobs| {
             if let Some((_, cancel)) = jobs.bootstraps.get(&pair) {
                 cancel.cancel();
@@ -104,6 +107,50 @@ async fn drop_from(
         }
         Err(error) => {
             warn!(machine = %pair.machine, toolchain = %pair.toolchain, "cannot delete the {what}: {}", crate::chain(&error));
+        }
+    }
+}
+
+/// Deletes old revisions beside the loop: freeing their space may take a minute.
+fn start_prune(
+    host: &Arc<Host>,
+    world: &World,
+    volume: usize,
+    chosen: Vec<(MachineName, Revision)>,
+) {
+    let (Some(store), Some(rule)) = (host.volumes.get(volume), world.retention) else {
+        return;
+    };
+    // A machine that somebody changes now has its turn later.
+    let store = store.clone().with_patience(Duration::ZERO);
+    host.with_jobs(|jobs| jobs.pruning.insert(volume));
+    let task_host = Arc::clone(host);
+    host.tasks.spawn(async move {
+        let pruned = blocking(move || store.prune_these(&chosen, &rule)).await;
+        task_host.with_jobs(|jobs| jobs.pruning.remove(&volume));
+        match pruned {
+            Ok(pruned) => {
+                log_pruned(&pruned);
+                // There may be more to do; what failed is tried again later.
+                if !pruned.done.is_empty() {
+                    task_host.wake.notify_one();
+                }
+            }
+            Err(error) => warn!("cannot delete old revisions: {}", crate::chain(&error)),
+        }
+    });
+}
+
+fn log_pruned(pruned: &Pruned) {
+    for (machine, revision) in &pruned.done {
+        info!(%machine, %revision, "deleted an old revision, as machines.keep_revisions says");
+    }
+    for (machine, revision, error) in &pruned.failed {
+        let why = crate::chain(error);
+        if error.is_in_use() {
+            debug!(%machine, %revision, "an old revision stays for now: {why}");
+        } else {
+            warn!(%machine, %revision, "cannot delete an old revision: {why}");
         }
     }
 }

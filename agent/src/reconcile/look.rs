@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use config::settings::Machines;
 use config::task::Digest;
 use config::{MachineName, ToolchainName};
 use store::StoreError;
+use store::prune::Rule;
 use tracing::warn;
 
 use super::plan::{Failure, Jobs, Pair, Seen, Waiting, World};
@@ -42,6 +45,7 @@ pub(crate) async fn look(
             .iter()
             .map(|(pair, (made, _))| (pair.clone(), made.clone()))
             .collect(),
+        pruning: jobs.pruning.clone(),
     });
     let unfinished = host.records.unfinished().await?;
     let waiting = unfinished
@@ -62,9 +66,14 @@ pub(crate) async fn look(
         .first()
         .map(|build| build.id);
     let directories = Arc::clone(host);
-    let (machines, toolchains, (halt, halted)) = blocking(move || {
+    let (machines, toolchains, (halt, halted), free) = blocking(move || {
         let host = &directories;
-        Ok::<_, StoreError>((machines(host)?, toolchains(host)?, halts(host)?))
+        Ok::<_, StoreError>((
+            machines(host)?,
+            toolchains(host)?,
+            halts(host)?,
+            free(host)?,
+        ))
     })
     .await?;
     Ok(World {
@@ -76,6 +85,8 @@ pub(crate) async fn look(
         newest,
         halt,
         halted,
+        retention: retention(&host.settings.machines),
+        free,
         guests_max: host.settings.guests.parallel_max,
         retries_max: host.settings.bootstrap.retries_max,
     })
@@ -113,6 +124,22 @@ fn toolchains(host: &Host) -> Result<BTreeMap<ToolchainName, Digest>, StoreError
         }
     }
     Ok(toolchains)
+}
+
+/// The rule for old revisions, as of now.
+fn retention(machines: &Machines) -> Option<Rule> {
+    Some(Rule {
+        keep: machines.keep_revisions?,
+        made_before: SystemTime::now().checked_sub(machines.keep_age),
+        until_free: machines.enough_free_bytes,
+    })
+}
+
+fn free(host: &Host) -> Result<BTreeMap<usize, u64>, StoreError> {
+    let volumes = host.volumes.iter().enumerate();
+    volumes
+        .map(|(number, volume)| Ok((number, volume.free()?)))
+        .collect()
 }
 
 /// Why nothing may start: in the state directory, and in each volume.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config::builds::{Image, Readiness};
 use config::task::{BOOTSTRAP_VERSION, Digest, Provenance};
-use config::{BuildId, MachineName, Tag, ToolchainName};
+use config::{BuildId, MachineName, Revision, Tag, ToolchainName};
+use store::prune::{self, Rule};
 use store::{ImageView, MachineView};
 
 /// A machine and a toolchain: what an image is made for.
@@ -43,6 +44,8 @@ pub struct Jobs {
     pub builds: BTreeMap<BuildId, Pair>,
     /// Bootstraps, and what each is to make.
     pub bootstraps: BTreeMap<Pair, Provenance>,
+    /// The volumes whose old revisions are being deleted.
+    pub pruning: BTreeSet<usize>,
 }
 
 /// How often the bootstrap of an image failed.
@@ -75,6 +78,10 @@ pub struct World {
     pub halt: Option<String>,
     /// Why nothing may start in a volume, for those that have a reason.
     pub halted: BTreeMap<usize, String>,
+    /// Which old revisions may go; none when all stay.
+    pub retention: Option<Rule>,
+    /// The bytes that are free in each volume.
+    pub free: BTreeMap<usize, u64>,
     /// How many guests may run at once.
     pub guests_max: usize,
     /// How often a failed bootstrap is tried again.
@@ -90,6 +97,8 @@ pub enum Step {
     DropSnapshot(Pair, Tag),
     /// Delete an image whose toolchain is gone.
     DropImage(Pair),
+    /// Delete these old revisions in a volume.
+    Prune(usize, Vec<(MachineName, Revision)>),
     /// End a bootstrap that is no longer wanted.
     CancelBootstrap(Pair),
     /// Make an image.
@@ -107,6 +116,7 @@ impl World {
     /// nothing more.
     pub fn plan(&self) -> Vec<Step> {
         let mut steps = self.cleaning();
+        steps.extend(self.pruning());
         steps.extend(self.cancelling());
         steps.extend(self.starting());
         steps
@@ -224,6 +234,39 @@ impl World {
             }
         }
         steps
+    }
+
+    /// The revisions that the settings let go. Where room decides, one at a time: how
+    /// much one gives back is seen only when it is gone.
+    fn pruning(&self) -> Vec<Step> {
+        let Some(rule) = &self.retention else {
+            return Vec::new();
+        };
+        let volumes: BTreeSet<_> = self.machines.values().map(|seen| seen.volume).collect();
+        let busy = |volume: &usize| self.jobs.pruning.contains(volume);
+        let step = |volume| {
+            let free = self.free.get(&volume).copied().unwrap_or(u64::MAX);
+            if rule.until_free.is_some_and(|enough| free >= enough) {
+                return None;
+            }
+            let seen = self.machines.values().filter(|seen| seen.volume == volume);
+            let mut chosen = prune::plan(seen.map(|seen| &seen.view), rule);
+            chosen.retain(|(machine, revision)| !self.is_bootstrapped(machine, *revision));
+            chosen.truncate(rule.until_free.map_or(usize::MAX, |_| 1));
+            (!chosen.is_empty()).then_some(Step::Prune(volume, chosen))
+        };
+        let idle = volumes.into_iter().filter(|volume| !busy(volume));
+        idle.filter_map(step).collect()
+    }
+
+    /// Whether an image is being made from a revision.
+    fn is_bootstrapped(&self, machine: &MachineName, revision: Revision) -> bool {
+        let view = self.machines.get(machine).map(|seen| &seen.view);
+        let uuid = view.and_then(|view| Some(view.revision(revision)?.uuid.to_string()));
+        let mut running = self.jobs.bootstraps.iter();
+        running.any(|(pair, made)| {
+            pair.machine == *machine && Some(&made.revision_uuid) == uuid.as_ref()
+        })
     }
 
     /// Whether a snapshot that nobody holds is one that we made.

@@ -212,6 +212,7 @@ pub(super) fn known_keys() -> BTreeSet<&'static str> {
     let mut reader = Reader::new("");
     super::name(&mut reader);
     super::paths(&mut reader);
+    super::machines(&mut reader);
     super::guests(&mut reader);
     super::bootstrap(&mut reader);
     super::builds(&mut reader);

@@ -87,11 +87,12 @@ fn everything(view: &MachineView) -> Vec<Step> {
     let mut steps = snapshots(view);
     let images = view.images.iter();
     steps.extend(images.map(|view| Step::Delete(Entry::Image(view.toolchain.clone()))));
-    let revisions = view.revisions.iter();
+    let held = |number| view.held.contains(&number);
+    let revisions = view.revisions.iter().filter(|view| !held(view.revision));
     steps.extend(revisions.map(|view| Step::Delete(Entry::Revision(view.revision))));
     steps.extend(view.pins.iter().map(|pin| Step::Unlink(Entry::Pin(*pin))));
     steps.extend(view.incoming.then_some(Step::Unlink(Entry::Incoming)));
-    let used = view.snapshots.iter().any(|view| view.in_use);
+    let used = view.is_used();
     steps.extend((view.deleting && !used).then_some(Step::Unlink(Entry::Deleting)));
     // A directory in which nothing was ours may be anybody's.
     if !steps.is_empty() && view.strangers.is_empty() && !used {
@@ -147,8 +148,8 @@ mod tests {
     fn view() -> impl Strategy<Value = MachineView> {
         let revisions = prop::collection::btree_map(0_u32..5, any::<bool>(), 0..4);
         let snapshots = prop::collection::btree_map(0_u32..5, any::<bool>(), 0..4);
-        let rest = (any::<[bool; 5]>(), 0_u32..5);
-        (revisions, snapshots, rest).prop_map(|(revisions, snapshots, (flags, current))| {
+        let rest = (any::<[bool; 5]>(), 0_u32..5, prop::option::of(0_u32..5));
+        (revisions, snapshots, rest).prop_map(|(revisions, snapshots, (flags, current, held))| {
             let [link, incoming, deleting, image, stranger] = flags;
             let mut view = MachineView::new("linux".parse().unwrap());
             let leads = revisions.get(&current) == Some(&true);
@@ -156,6 +157,8 @@ mod tests {
             view.link_fault = (link && !leads).then(|| "broken".to_owned());
             view.incoming = incoming;
             view.deleting = deleting;
+            let held = held.filter(|held| revisions.get(held) == Some(&true));
+            view.held = held.map(Revision).into_iter().collect();
             view.revisions = revisions.into_iter().map(revision).collect();
             view.snapshots = snapshots.into_iter().map(snapshot).collect();
             view.images = vec![ImageView {
@@ -176,12 +179,13 @@ mod tests {
                     let name = Entry::Snapshot(it.toolchain.clone(), it.tag.clone());
                     prop_assert!(!it.in_use || !plan.contains(&Step::Delete(name)));
                 }
-                let used = view.snapshots.iter().any(|it| it.in_use);
+                let used = view.is_used();
                 let foreign = !view.strangers.is_empty();
                 prop_assert!(!(used || foreign) || !plan.contains(&Step::RemoveDirectory));
                 for it in &view.revisions {
                     let goes = plan.contains(&Step::Delete(Entry::Revision(it.revision)));
                     prop_assert!(!(goes && it.complete && view.has_link()));
+                    prop_assert!(!(goes && view.held.contains(&it.revision)));
                     prop_assert!(!(goes && view.link_fault.is_some()));
                 }
             }

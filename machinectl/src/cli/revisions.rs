@@ -183,7 +183,12 @@ fn prune(
     for (machine, revision) in &pruned.done {
         voice.say(format!("{machine}: revision {revision} is deleted"));
     }
-    if pruned.done.is_empty() && pruned.failed.is_empty() {
+    for (machine, revision) in &pruned.origins {
+        voice.say(format!(
+            "{machine}: revision {revision} stays, because an image or a build uses it"
+        ));
+    }
+    if pruned.done.is_empty() && pruned.failed.is_empty() && pruned.origins.is_empty() {
         voice.say("nothing to prune");
     }
     let mut failed = pruned.failed.into_iter();

@@ -67,6 +67,7 @@ impl Volume {
             .unwrap_or(Path::new("."));
         let half = tempfile::NamedTempFile::new_in(directory).doing("make a file in", directory)?;
         let file = half.reopen().doing("open", half.path())?;
+        let _held = self.hold_revision(machine, revision)?;
         let from = self.entry(machine, &Entry::Revision(revision));
         if form.archive {
             archive(&from, file, form.compressed)?;

@@ -286,7 +286,106 @@ fn nothing_starts_where_the_disk_is_nearly_full_and_builds_say_so() {
     assert_eq!(builds(&world.plan()), Vec::<u64>::new());
 }
 
+fn keeping(keep: usize, until_free: Option<u64>) -> Option<Rule> {
+    Some(Rule {
+        keep,
+        made_before: None,
+        until_free,
+    })
+}
+
+fn pruned(world: &World) -> Vec<u32> {
+    let chosen = world.plan().into_iter().filter_map(|step| match step {
+        Step::Prune(0, chosen) => Some(chosen),
+        _ => None,
+    });
+    chosen.flatten().map(|(_, revision)| revision.0).collect()
+}
+
+/// `linux` with so many revisions, the last one current and bootstrapped.
+fn upgraded(revisions: u32) -> World {
+    let mut world = world(&["linux"]);
+    let seen = world.machines.get_mut(&pair_of("linux").machine).unwrap();
+    seen.view.revisions = (1..=revisions).map(|it| revision(it, true)).collect();
+    seen.view.current = Some(Revision(revisions));
+    let wanted = world.wanted(&pair_of("linux"));
+    bootstrapped(&mut world, "linux", wanted);
+    world
+}
+
+#[test]
+fn old_revisions_go_after_an_upgrade_if_the_settings_say_so() {
+    let mut world = upgraded(4);
+    assert_eq!(world.plan(), []);
+    world.retention = keeping(2, None);
+    let chosen = [1, 2].map(|it| (pair_of("linux").machine, Revision(it)));
+    assert_eq!(world.plan(), [Step::Prune(0, chosen.to_vec())]);
+    // One deletion at a time in a volume.
+    world.jobs.pruning.insert(0);
+    assert_eq!(world.plan(), []);
+}
+
+#[test]
+fn revisions_go_one_by_one_until_there_is_room() {
+    let mut world = upgraded(4);
+    world.retention = keeping(1, Some(1000));
+    world.free = [(0, 999)].into();
+    assert_eq!(pruned(&world), [1]);
+    world.free = [(0, 1000)].into();
+    assert_eq!(world.plan(), []);
+}
+
 proptest! {
+    #[test]
+    fn no_plan_deletes_a_revision_that_is_needed(
+        complete in prop::collection::vec(any::<bool>(), 1..7),
+        current in 1u32..7,
+        pin in 1u32..7,
+        held in 1u32..7,
+        origin in 1u32..7,
+        building in 1u32..7,
+        (keep, days, deleting) in (0usize..4, 0u64..7, any::<bool>()),
+    ) {
+        let mut world = world(&["linux"]);
+        let view = &mut world.machines.get_mut(&pair_of("linux").machine).unwrap().view;
+        view.revisions = (1..).zip(&complete).map(|(it, whole)| revision(it, *whole)).collect();
+        for (view, age) in view.revisions.iter_mut().zip(0..) {
+            view.subvolume.created += std::time::Duration::from_secs(age);
+        }
+        let whole = |number: u32| complete.get(number as usize - 1) == Some(&true);
+        view.current = (whole(current) && !deleting).then_some(Revision(current));
+        view.deleting = deleting;
+        view.pins = [Revision(pin)].into();
+        view.held = [Revision(held)].into();
+        view.origins = [revision(origin, true).uuid].into();
+        let mut making = world.wanted(&pair_of("linux"));
+        if let Some(making) = &mut making {
+            making.revision_uuid = revision(building, true).uuid.to_string();
+            world.jobs.bootstraps.insert(pair_of("linux"), making.clone());
+        }
+        let youngest = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(days);
+        world.retention = Some(Rule { keep, made_before: Some(youngest), until_free: None });
+        let gone = pruned(&world);
+        for needed in [current, pin, held, origin] {
+            prop_assert!(!gone.contains(&needed), "{needed} of {gone:?}");
+        }
+        prop_assert!(making.is_none() || !gone.contains(&building));
+        let newest = (1..7).rev().filter(|number| whole(*number)).take(keep);
+        for number in newest {
+            prop_assert!(!gone.contains(&number));
+        }
+        for number in &gone {
+            prop_assert!(whole(*number) && u64::from(number - 1) < days);
+        }
+        if !gone.is_empty() {
+            // What stays has a reason; and when it is done, nothing is left to do.
+            let view = &mut world.machines.get_mut(&pair_of("linux").machine).unwrap().view;
+            view.revisions.retain(|it| !gone.contains(&it.revision.0));
+            prop_assert_eq!(pruned(&world), Vec::<u32>::new());
+        }
+        prop_assert!(gone.is_empty() || !deleting);
+    }
+
     #[test]
     fn no_plan_starts_more_guests_than_there_is_room_for(
         images in prop::collection::vec(any::<bool>(), 1..5),
