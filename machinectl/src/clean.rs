@@ -87,9 +87,7 @@ impl Volume {
     /// Finishes the deletion of machines that are on their way out and that nobody
     /// uses any more. Those that are in use are left for the next time.
     pub fn finish_deletions(&self) -> CleanReport {
-        self.clean(plan_deletion, |view| {
-            view.deleting && !view.is_used()
-        })
+        self.clean(plan_deletion, |view| view.deleting && !view.is_used())
     }
 
     fn clean(

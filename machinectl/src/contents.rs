@@ -39,12 +39,7 @@ impl Volume {
     /// # Errors
     /// When it has no record, or differs from it; the differences are named.
     pub fn verify(&self, machine: &MachineName, revision: Option<Revision>) -> Result<Checked> {
-        let view = self.look(machine)?;
-        let revision = match revision {
-            None => view.need_current()?.revision,
-            Some(revision) if view.revision(revision).is_some_and(|it| it.complete) => revision,
-            Some(revision) => return Err(Refusal::NoRevision(machine.clone(), revision).into()),
-        };
+        let revision = self.plan_send(machine, revision)?;
         let _held = self.hold_revision(machine, revision)?;
         let path = self.entry(machine, &Entry::Revision(revision));
         match check(&path)? {

@@ -8,7 +8,9 @@ use config::{MachineName, Revision};
 
 use crate::clean::Step;
 use crate::error::Doing;
-use crate::{Change, MachineView, Refusal, Result, RevisionView, StoreError, Volume, command, lock};
+use crate::{
+    Change, MachineView, Refusal, Result, RevisionView, StoreError, Volume, command, lock,
+};
 
 /// How long we wait for the space of what was deleted.
 const RECLAIM_MAX: Duration = Duration::from_mins(1);
@@ -123,11 +125,7 @@ impl Volume {
     ///
     /// # Errors
     /// When free space cannot be measured, or the file system cannot commit.
-    pub fn prune_these(
-        &self,
-        chosen: &[(MachineName, Revision)],
-        rule: &Rule,
-    ) -> Result<Pruned> {
+    pub fn prune_these(&self, chosen: &[(MachineName, Revision)], rule: &Rule) -> Result<Pruned> {
         let mut pruned = Pruned::default();
         if rule.until_free.is_some() {
             // Space that somebody has just given back is seen from now on.

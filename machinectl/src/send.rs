@@ -4,6 +4,8 @@ mod export;
 
 mod far;
 
+mod measure;
+
 use std::fs::File;
 use std::path::Path;
 
@@ -54,19 +56,39 @@ impl Volume {
         revision: Option<Revision>,
         known: &[Uuid],
     ) -> Result<Parting> {
+        self.start(machine, revision, known, &[])
+    }
+
+    /// Which revision [`Volume::send`] would send.
+    ///
+    /// # Errors
+    /// When there is no such revision.
+    pub fn plan_send(&self, machine: &MachineName, revision: Option<Revision>) -> Result<Revision> {
         let view = self.look(machine)?;
-        let revision = match revision {
-            None => view.need_current()?.revision,
-            Some(revision) if view.revision(revision).is_some_and(|it| it.complete) => revision,
-            Some(revision) => return Err(Refusal::NoRevision(machine.clone(), revision).into()),
-        };
+        match revision {
+            None => Ok(view.need_current()?.revision),
+            Some(revision) if view.revision(revision).is_some_and(|it| it.complete) => Ok(revision),
+            Some(revision) => Err(Refusal::NoRevision(machine.clone(), revision).into()),
+        }
+    }
+
+    fn start(
+        &self,
+        machine: &MachineName,
+        revision: Option<Revision>,
+        known: &[Uuid],
+        options: &[&str],
+    ) -> Result<Parting> {
+        let revision = self.plan_send(machine, revision)?;
+        let view = self.look(machine)?;
         let path = |revision| self.entry(machine, &Entry::Revision(revision));
         let parent = common_parent(&view, revision, known);
         let parent_path = parent.map(path);
         let holds = [Some(revision), parent].into_iter().flatten();
         let holds = holds.map(|revision| self.hold_revision(machine, revision));
         let holds = holds.collect::<Result<Vec<_>>>()?;
-        let (sender, stream) = Sender::start(&path(revision), parent_path.as_deref())?;
+        let (sender, stream) =
+            Sender::start_with(&path(revision), parent_path.as_deref(), options)?;
         Ok(Parting {
             revision,
             parent,

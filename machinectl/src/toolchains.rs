@@ -118,6 +118,14 @@ impl Toolchains {
     }
 }
 
+/// Whether a directory can become a toolchain. Changes nothing.
+///
+/// # Errors
+/// Those of [`Toolchains::add`] that can be known before.
+pub fn check(directory: &Path) -> Result<()> {
+    stage::check(directory).map(|_| ())
+}
+
 /// Whether an error says that something is not there.
 fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound

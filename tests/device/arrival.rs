@@ -217,8 +217,8 @@ fn a_subvolume_is_snapshotted_here_and_sent_from_elsewhere() {
         .good();
     assert!(
         answer
-            .stderr
-            .contains("revision 2 would be current, it was 1"),
+            .stdout
+            .contains("would make revision 2 of linux current, it was 1"),
         "{answer:?}"
     );
     assert_eq!(host.look("linux").revisions.len(), 1);

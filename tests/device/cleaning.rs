@@ -171,7 +171,7 @@ fn a_deletion_waits_for_the_guest_and_names_it() {
         .good()
         .stdout;
     assert!(
-        plan.contains("would delete revision 2\n") && !plan.contains("snapshot 1"),
+        plan.contains("would delete revision 2 of linux\n") && !plan.contains("snapshot 1"),
         "{plan}"
     );
     let words = format!("is in use by sleep (process {})", guest.id());

@@ -126,7 +126,7 @@ fn a_revision_is_pulled_by_its_differences_and_relayed() {
     };
     assert_eq!(
         pull(&["--dry-run"]).good().stdout,
-        "would fetch revision 1\n"
+        "would fetch revision 1 of linux from root@127.0.0.1, about 3 MiB\n"
     );
     assert!(
         pull(&[])

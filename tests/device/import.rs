@@ -33,10 +33,7 @@ fn a_raw_disk_with_its_kernel_becomes_a_machine_and_keeps_its_holes() {
     let plan = host
         .machinectl(&[&import[..], &["--dry-run"]].concat(), b"")
         .good();
-    assert!(
-        plan.stderr.contains("revision 1 would be current"),
-        "{plan:?}"
-    );
+    assert!(plan.stdout.contains("would make revision 1 of"), "{plan:?}");
     assert!(host.listing().is_empty());
     host.machinectl(&import, b"").good();
     let current = host.volume.path().join("linux/linux");

@@ -40,7 +40,7 @@ fn a_machine_goes_back_to_an_older_revision() {
         .good();
     assert_eq!(
         (plan.stdout.as_str(), current(&host)),
-        ("would make revision 4 current\n", Some(5))
+        ("would make revision 4 of linux current\n", Some(5))
     );
     host.machinectl(&["rollback", "linux"], b"").good();
     assert_eq!(current(&host), Some(4));

@@ -4,9 +4,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use config::{BuildId, MachineName, Revision};
 use config::builds::{Build, State};
 use config::task::{Outcome, Provenance};
+use config::{BuildId, MachineName, Revision};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use store::Volume;

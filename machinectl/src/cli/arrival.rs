@@ -10,6 +10,7 @@ use store::receive::input::{Patient, Sender};
 use store::receive::stream::Stream;
 use store::{Arrival, Intent, Plan, Refusal, Source, StoreError, Volume};
 
+use super::revisions::Retention;
 use super::{Common, Ending, Failure, Rehearsal, Voice};
 
 #[derive(Debug, Subcommand)]
@@ -43,6 +44,8 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "FILE")]
         manifest: Option<PathBuf>,
         #[command(flatten)]
+        retention: Retention,
+        #[command(flatten)]
         rehearsal: Rehearsal,
     },
 }
@@ -54,6 +57,8 @@ pub(crate) struct Request {
     /// A file with a `btrfs send` stream, `-` for standard input, or a subvolume
     #[arg(long, value_name = "FILE|-|SUBVOLUME")]
     from: Option<PathBuf>,
+    #[command(flatten)]
+    retention: Retention,
     #[command(flatten)]
     rehearsal: Rehearsal,
 }
@@ -69,13 +74,22 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
             kernel,
             initrd,
             manifest,
+            retention,
             rehearsal,
         } => {
             let mut import = Import::of(source)?;
             import.kernel.clone_from(kernel);
             import.initrd.clone_from(initrd);
             import.manifest.clone_from(manifest);
-            return import_machine(&volume, name, import, rehearsal.dry_run, voice);
+            let arrival = import_machine(&volume, name, import, rehearsal.dry_run)?;
+            return end(
+                &volume,
+                name,
+                &arrival,
+                *retention,
+                rehearsal.dry_run,
+                voice,
+            );
         }
     };
     let (sender, source) = open(request.from.as_deref(), &volume)?;
@@ -90,7 +104,25 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
         let result = volume.bring_in(intent, &request.name, source);
         settle(sender, result)?
     };
-    tell(&request.name, &arrival, request.rehearsal.dry_run, voice)
+    let (name, rehearsed) = (&request.name, request.rehearsal.dry_run);
+    end(&volume, name, &arrival, request.retention, rehearsed, voice)
+}
+
+/// Tells what came in, and prunes.
+fn end(
+    volume: &Volume,
+    name: &MachineName,
+    arrival: &Arrival,
+    retention: Retention,
+    rehearsed: bool,
+    voice: &Voice,
+) -> Result<(), Failure> {
+    tell(name, arrival, rehearsed, voice)?;
+    if rehearsed {
+        return retention.rehearse(volume, name, arrival.plan.revision(), voice);
+    }
+    retention.apply(volume, name, voice);
+    Ok(())
 }
 
 fn import_machine(
@@ -98,19 +130,16 @@ fn import_machine(
     name: &MachineName,
     import: Import,
     rehearsed: bool,
-    voice: &Voice,
-) -> Result<(), Failure> {
+) -> Result<Arrival, Failure> {
     let there = volume.look(name).is_ok_and(|view| view.has_link());
     let intent = if there { Intent::Upgrade } else { Intent::Add };
     let source = Source::Import(import);
-    let arrival = if rehearsed {
+    if rehearsed {
         let plan = volume.plan_arrival(intent, name, &source)?;
         let before = volume.look(name).ok().and_then(|view| view.current);
-        Arrival { plan, before }
-    } else {
-        volume.bring_in(intent, name, source)?
-    };
-    tell(name, &arrival, rehearsed, voice)
+        return Ok(Arrival { plan, before });
+    }
+    Ok(volume.bring_in(intent, name, source)?)
 }
 
 /// When the sender has failed, that is why the stream is cut.
@@ -170,13 +199,18 @@ fn tell(
         Plan::MakeAnew(_) => "new, in place of a half that was left there",
         Plan::Adopt(_) => "there already, only its link was missing",
     };
-    let would = if rehearsed { "would be" } else { "is" };
     let before = arrival
         .before
         .map_or_else(String::new, |before| format!(", it was {before}"));
-    voice.say(format!(
-        "{name}: revision {revision} {would} current{before} ({how})"
-    ));
+    if rehearsed && !voice.json() {
+        voice.would(format!(
+            "make revision {revision} of {name} current{before} ({how})"
+        ))?;
+    } else if !rehearsed {
+        voice.say(format!(
+            "{name}: revision {revision} is current{before} ({how})"
+        ));
+    }
     if voice.json() {
         let before = arrival.before.map(|before| before.0);
         let json = serde_json::json!({

@@ -2,18 +2,19 @@
 
 mod fetch;
 
-use std::fs::File;
-use std::io::{self, Seek, Write};
-use std::path::{Path, PathBuf};
+mod submit;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
-use config::builds::{Build, Request, State, Status};
-use config::task::{Outcome, Source};
-use config::{BuildId, FileName, MachineName, ToolchainName};
+use config::builds::{Build, Cancel, State, Status};
+use config::task::Outcome;
+use config::{BuildId, MachineName, ToolchainName};
 
 use super::client::{Client, ClientError};
-use super::{Common, Ending, Failure, Table, Voice};
+use super::{Common, Ending, Failure, Rehearsal, Table, Voice};
 
 /// How often a build that is followed is looked at.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
@@ -35,6 +36,8 @@ pub(crate) enum Verb {
         /// Show the log until the build is over, and fail if it did
         #[arg(short, long)]
         follow: bool,
+        #[command(flatten)]
+        rehearsal: Rehearsal,
     },
     /// Show what the agent of this host does and can do
     Host,
@@ -61,11 +64,15 @@ pub(crate) enum Verb {
         /// Fetch everything into this directory
         #[arg(short, long, value_name = "DIR")]
         output: Option<PathBuf>,
+        #[command(flatten)]
+        rehearsal: Rehearsal,
     },
     /// Cancel a build
     Cancel {
         /// The build
         build: BuildId,
+        #[command(flatten)]
+        rehearsal: Rehearsal,
     },
 }
 
@@ -77,17 +84,12 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
             sources,
             toolchain,
             follow: wait,
+            rehearsal,
         } => {
-            let sources = sources
-                .iter()
-                .map(|path| hand_in(&client, path))
-                .collect::<Result<_, _>>()?;
-            let request = Request {
-                machine: machine.clone(),
-                toolchain: toolchain.clone(),
-                sources,
-            };
-            let build: Build = client.post("builds", &request)?;
+            if rehearsal.dry_run {
+                return submit::rehearse(&client, machine, toolchain.as_ref(), sources, voice);
+            }
+            let build = submit::submit(&client, machine, toolchain.clone(), sources)?;
             if *wait {
                 voice.say(format!("build {} is submitted", build.id));
                 return follow(&client, build.id, voice);
@@ -120,54 +122,42 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
         Verb::Artifacts {
             build,
             output: None,
+            ..
         } => artifacts(&get(&client, *build)?, voice),
         Verb::Artifacts {
             build,
             output: Some(directory),
-        } => fetch::all(&client, &get(&client, *build)?, directory, voice),
-        Verb::Cancel { build } => {
-            let after: Build = client.post(&format!("builds/{build}/cancel"), &())?;
-            voice.say(match after.state {
-                State::Finished => format!("build {build} is cancelled"),
-                _ => format!("build {build} is being cancelled"),
-            });
-            Ok(())
-        }
+            rehearsal,
+        } => fetch::all(
+            &client,
+            &get(&client, *build)?,
+            directory,
+            rehearsal.dry_run,
+            voice,
+        ),
+        Verb::Cancel { build, rehearsal } => cancel(&client, *build, rehearsal.dry_run, voice),
     }
+}
+
+fn cancel(client: &Client, id: BuildId, rehearsed: bool, voice: &Voice) -> Result<(), Failure> {
+    if rehearsed {
+        let state = get(client, id)?.state;
+        if config::builds::cancel(state) == Cancel::TooLate {
+            let text = format!("build {id} is {state}: too late to cancel it");
+            return Err(Failure::new(Ending::Refused, text));
+        }
+        return voice.would(format!("cancel build {id}, which is {state}"));
+    }
+    let after: Build = client.post(&format!("builds/{id}/cancel"), &())?;
+    voice.say(match after.state {
+        State::Finished => format!("build {id} is cancelled"),
+        _ => format!("build {id} is being cancelled"),
+    });
+    Ok(())
 }
 
 fn get(client: &Client, id: BuildId) -> Result<Build, ClientError> {
     client.get(&format!("builds/{id}"))
-}
-
-/// Hands a source to the agent, which keeps it under its hash.
-fn hand_in(client: &Client, path: &Path) -> Result<Source, Failure> {
-    let fault = |source| ClientError::File {
-        path: path.to_owned(),
-        source,
-    };
-    let last = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
-    let name: FileName = last.parse().map_err(|error| {
-        Failure::new(
-            Ending::Usage,
-            format!("{} cannot be a source: {error}", path.display()),
-        )
-    })?;
-    let mut file = File::open(path).map_err(fault)?;
-    if !file.metadata().map_err(fault)?.is_file() {
-        let words = format!(
-            "{} is not a file; pack a directory with tar first",
-            path.display()
-        );
-        return Err(Failure::new(Ending::Usage, words));
-    }
-    let sha256 = store::file::digest(&file).map_err(fault)?;
-    file.rewind().map_err(fault)?;
-    client.put_file(&format!("sources/{sha256}"), file)?;
-    Ok(Source { name, sha256 })
 }
 
 /// Shows the log as it comes and, beside it, what the build waits for.

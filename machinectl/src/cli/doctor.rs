@@ -166,7 +166,7 @@ fn unanswered(socket: &Path, error: &ClientError) -> Finding {
 fn rehearse(findings: &[Finding], voice: &Voice) -> Result<(), Failure> {
     for finding in findings {
         for step in &finding.repair {
-            voice.print(&format!("would {step} ({})\n", finding.subject))?;
+            voice.would(format!("{step} ({})", finding.subject))?;
         }
     }
     Ok(())

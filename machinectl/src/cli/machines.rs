@@ -102,7 +102,7 @@ fn delete(
 
 fn rehearse(view: &MachineView, force: bool, voice: &Voice) -> Result<(), Failure> {
     for step in store::delete_plan(view, force) {
-        voice.print(&format!("would {step}\n"))?;
+        voice.would(format!("{step} of {}", view.name))?;
     }
     Ok(())
 }

@@ -35,13 +35,22 @@ impl Voice {
     /// An error with everything that led to it.
     #[expect(clippy::unused_self, reason = "errors are never silent")]
     pub(crate) fn error(&self, error: &dyn Error) {
-        let mut text = format!("machinectl: {error}");
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let _ = write!(text, ": {error}");
-            cause = error.source();
+        let _ = writeln!(io::stderr(), "machinectl: {}", chain(error));
+    }
+
+    /// Something that the caller should know, though what was asked for is done.
+    pub(crate) fn warn(&self, warning: &dyn Error) {
+        self.say(format!("machinectl: warning: {}", chain(warning)));
+    }
+
+    /// A step of a plan that is only rehearsed: data, an object on each line for
+    /// programs.
+    pub(crate) fn would(&self, step: impl std::fmt::Display) -> Result<(), Failure> {
+        if self.json {
+            let step = serde_json::json!({ "would": step.to_string() });
+            return print(&format!("{step}\n"));
         }
-        let _ = writeln!(io::stderr(), "{text}");
+        print(&format!("would {step}\n"))
     }
 
     /// Whether nobody wants to hear us.
@@ -70,6 +79,17 @@ impl Voice {
     pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
         print(text)
     }
+}
+
+/// An error with everything that led to it.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn print(text: &str) -> Result<(), Failure> {

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use clap::Subcommand;
+use std::num::NonZeroU32;
+
+use clap::{Args, Subcommand};
 use config::{MachineName, Revision};
 use store::init::Size;
-use store::prune::{self, Rule};
+use store::prune::{self, Pruned, Rule};
 use store::{Change, Refusal, StoreError, Volume};
 
 use super::{Common, Failure, Rehearsal, Voice};
@@ -64,6 +66,64 @@ pub(crate) enum Verb {
     },
 }
 
+/// For verbs that bring a revision in.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Retention {
+    /// Then keep only so many of the newest revisions where this one is now current
+    ///
+    /// As `prune --keep` does; the agent may do so by itself, see its settings.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) keep: Option<NonZeroU32>,
+}
+
+impl Retention {
+    fn rule(self) -> Option<Rule> {
+        Some(Rule {
+            keep: usize::try_from(self.keep?.get()).unwrap_or(usize::MAX),
+            made_before: None,
+            until_free: None,
+        })
+    }
+
+    /// Prunes a machine after a new revision has become current. That is done:
+    /// what stays for now is told, and is no failure.
+    pub(crate) fn apply(self, volume: &Volume, name: &MachineName, voice: &Voice) {
+        let Some(rule) = self.rule() else {
+            return;
+        };
+        match volume.prune(std::slice::from_ref(name), &rule) {
+            Ok(pruned) => {
+                tell(&pruned, voice);
+                for (_, _, error) in &pruned.failed {
+                    voice.warn(error);
+                }
+            }
+            Err(error) => voice.warn(&error),
+        }
+    }
+
+    /// What [`Retention::apply`] would do when `next` is current.
+    pub(crate) fn rehearse(
+        self,
+        volume: &Volume,
+        name: &MachineName,
+        next: Revision,
+        voice: &Voice,
+    ) -> Result<(), Failure> {
+        let (Some(mut rule), Ok(mut view)) = (self.rule(), volume.look(name)) else {
+            return Ok(());
+        };
+        if view.revision(next).is_none() {
+            rule.keep = rule.keep.saturating_sub(1);
+        }
+        view.current = Some(next);
+        for (machine, revision) in prune::plan([&view], &rule) {
+            voice.would(format!("delete revision {revision} of {machine}"))?;
+        }
+        Ok(())
+    }
+}
+
 pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {
     let volume = Volume::open(&common.volume)?;
     match verb {
@@ -79,7 +139,7 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
         } => {
             if rehearsal.dry_run {
                 need(&volume, name, *revision)?;
-                return voice.print(&format!("would pin revision {revision}\n"));
+                return voice.would(format!("pin revision {revision} of {name}"));
             }
             let change = volume.pin(name, *revision)?;
             voice.say(format!(
@@ -94,7 +154,8 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
             rehearsal,
         } => {
             if rehearsal.dry_run {
-                return voice.print(&format!("would unpin revision {revision}\n"));
+                volume.look(name)?;
+                return voice.would(format!("unpin revision {revision} of {name}"));
             }
             let change = volume.unpin(name, *revision)?;
             voice.say(format!(
@@ -153,7 +214,7 @@ fn roll_back(
 ) -> Result<(), Failure> {
     if rehearsed {
         let to = volume.plan_roll_back(name, to)?;
-        return voice.print(&format!("would make revision {to} current\n"));
+        return voice.would(format!("make revision {to} of {name} current"));
     }
     let revision = volume.roll_back(name, to)?;
     voice.say(format!("{name}: revision {revision} is current"));
@@ -175,19 +236,12 @@ fn prune(
     if rehearsed {
         let views: Result<Vec<_>, _> = names.iter().map(|name| volume.look(name)).collect();
         for (machine, revision) in prune::plan(&views?, rule) {
-            voice.print(&format!("would delete revision {revision} of {machine}\n"))?;
+            voice.would(format!("delete revision {revision} of {machine}"))?;
         }
         return Ok(());
     }
     let pruned = volume.prune(&names, rule)?;
-    for (machine, revision) in &pruned.done {
-        voice.say(format!("{machine}: revision {revision} is deleted"));
-    }
-    for (machine, revision) in &pruned.origins {
-        voice.say(format!(
-            "{machine}: revision {revision} stays, because an image or a build uses it"
-        ));
-    }
+    tell(&pruned, voice);
     if pruned.done.is_empty() && pruned.failed.is_empty() && pruned.origins.is_empty() {
         voice.say("nothing to prune");
     }
@@ -199,4 +253,15 @@ fn prune(
         voice.error(&error);
     }
     Err(first.into())
+}
+
+fn tell(pruned: &Pruned, voice: &Voice) {
+    for (machine, revision) in &pruned.done {
+        voice.say(format!("{machine}: revision {revision} is deleted"));
+    }
+    for (machine, revision) in &pruned.origins {
+        voice.say(format!(
+            "{machine}: revision {revision} stays, because an image or a build uses it"
+        ));
+    }
 }

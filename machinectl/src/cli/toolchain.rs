@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use config::ToolchainName;
 use serde_json::json;
-use store::toolchains::Toolchains;
+use store::toolchains::{self, Toolchains};
 use store::{Change, Refusal, StoreError};
 
 use super::{Common, Ending, Failure, Rehearsal, Table, Voice};
@@ -46,19 +46,24 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
             )
         })?;
     }
+    if let Verb::Add {
+        name,
+        directory,
+        rehearsal: Rehearsal { dry_run: true },
+    } = verb
+    {
+        toolchains::check(directory)?;
+        let there = common.toolchains.join(name).is_dir();
+        let would = if there { "replace" } else { "make" };
+        return voice.would(format!("{would} toolchain {name}"));
+    }
     let toolchains = Toolchains::open(&common.toolchains)?;
     match verb {
         Verb::List => list(&toolchains, voice),
         Verb::Add {
-            name,
-            directory,
-            rehearsal,
+            name, directory, ..
         } => {
             let there = toolchains.list()?.contains(name);
-            if rehearsal.dry_run {
-                let would = if there { "replace" } else { "make" };
-                return voice.print(&format!("would {would} toolchain {name}\n"));
-            }
             match (toolchains.add(name, directory)?, there) {
                 (Change::Already, _) => voice.say(format!("toolchain {name} is so already")),
                 (Change::Made, true) => voice.say(format!("toolchain {name} is replaced")),
@@ -71,7 +76,7 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
                 return Err(StoreError::from(Refusal::NoToolchain(name.clone())).into());
             }
             if rehearsal.dry_run {
-                return voice.print(&format!("would delete toolchain {name}\n"));
+                return voice.would(format!("delete toolchain {name}"));
             }
             toolchains.delete(name)?;
             voice.say(format!("toolchain {name} is deleted"));

@@ -33,7 +33,7 @@ pub(crate) fn run(verb: &Verb, voice: &Voice) -> Result<(), Failure> {
     } = verb;
     let plan = init::plan(directory)?;
     if rehearsal.dry_run {
-        return voice.print(&format!("would {}\n", plan.describe(directory, *size)));
+        return voice.would(plan.describe(directory, *size));
     }
     init::run(&plan, directory, *size)?;
     match plan {

@@ -20,9 +20,9 @@ use crate::Uuid;
 
 const MAGIC: &[u8] = b"btrfs-stream\0";
 /// Magic and version.
-const START: usize = 17;
+pub(crate) const START: usize = 17;
 /// A command's length, kind and checksum.
-const FRAME: usize = 10;
+pub(crate) const FRAME: usize = 10;
 /// The first command holds a name and two identities.
 const FIRST_MAX: usize = 8 * 1024;
 /// No sender makes a longer command.
@@ -249,7 +249,7 @@ fn fill(reader: &mut impl Read, head: &mut Vec<u8>, length: usize) -> Result<(),
 }
 
 /// The length and the kind of a command.
-fn frame(bytes: &[u8]) -> (u32, u16) {
+pub(crate) fn frame(bytes: &[u8]) -> (u32, u16) {
     let length = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     (length, u16::from_le_bytes([bytes[4], bytes[5]]))
 }
@@ -283,7 +283,7 @@ fn header(kind: u16, mut bytes: &[u8]) -> Result<Header, StreamError> {
 }
 
 /// The next attribute of a command, and what follows it.
-fn attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+pub(crate) fn attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let (kind, rest) = bytes.split_first_chunk()?;
     let (length, rest) = rest.split_first_chunk()?;
     let (value, rest) = rest.split_at_checked(u16::from_le_bytes(*length).into())?;

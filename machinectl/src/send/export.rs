@@ -11,7 +11,7 @@ use config::{MachineName, Revision};
 use crate::command::{self, Running};
 use crate::error::Doing;
 use crate::receive::stream::Stream;
-use crate::{Refusal, Result, Volume};
+use crate::{Result, Volume};
 
 /// More than writing any image takes.
 const LIMIT: Duration = Duration::from_hours(2);
@@ -55,12 +55,7 @@ impl Volume {
         to: &Path,
         form: Form,
     ) -> Result<Revision> {
-        let view = self.look(machine)?;
-        let revision = match revision {
-            None => view.need_current()?.revision,
-            Some(revision) if view.revision(revision).is_some_and(|it| it.complete) => revision,
-            Some(revision) => return Err(Refusal::NoRevision(machine.clone(), revision).into()),
-        };
+        let revision = self.plan_send(machine, revision)?;
         let directory = to
             .parent()
             .filter(|it| !it.as_os_str().is_empty())

@@ -1,5 +1,6 @@
 //! `machinectl` on another host, by ssh.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -84,7 +85,8 @@ impl FarSide {
         }
     }
 
-    /// Passes a stream on to the other side, which checks it and makes it current.
+    /// Passes a stream on to the other side, which checks it, makes it current, and
+    /// then keeps only so many revisions.
     ///
     /// # Errors
     /// What the other side says; it is as it was then.
@@ -93,13 +95,17 @@ impl FarSide {
         intent: Intent,
         machine: &MachineName,
         stream: Stream<Patient>,
+        keep: Option<NonZeroU32>,
         passed: &mut dyn FnMut(u64),
     ) -> Result<u64> {
         let verb = match intent {
             Intent::Add => "add",
             Intent::Upgrade => "upgrade",
         };
-        let mut call = self.call(&[verb, machine.as_str(), "--from", "-", "--quiet"]);
+        let keep = keep.map(|keep| keep.to_string());
+        let mut words = vec![verb, machine.as_str(), "--from", "-", "--quiet"];
+        words.extend(keep.iter().flat_map(|keep| ["--keep", keep]));
+        let mut call = self.call(&words);
         call.stdin(Stdio::piped()).stdout(Stdio::null());
         let mut running = Running::start(call).map_err(|error| self.refused(error))?;
         let sink = running.child.stdin.take();
@@ -132,19 +138,46 @@ impl FarSide {
         revision: Option<Revision>,
         known: &[Uuid],
     ) -> Result<(Running, Patient)> {
-        let mut arguments = vec!["send".to_owned(), machine.to_string()];
-        arguments.extend(revision.map(|revision| revision.to_string()));
-        for uuid in known {
-            arguments.extend(["--known".to_owned(), uuid.to_string()]);
-        }
-        let words: Vec<_> = arguments.iter().map(String::as_str).collect();
-        let mut call = self.call(&words);
+        let mut call = self.call_send(machine, revision, known, &[]);
         call.stdout(Stdio::piped());
         let mut running = Running::start(call).map_err(|error| self.refused(error))?;
         match running.child.stdout.take() {
             Some(stdout) => Ok((running, Patient::pipe(stdout)?)),
             None => Err(self.refusal(None, String::new())),
         }
+    }
+
+    /// About how many bytes a fetch will bring.
+    ///
+    /// # Errors
+    /// When the other side cannot tell.
+    pub fn measure(
+        &self,
+        machine: &MachineName,
+        revision: Revision,
+        known: &[Uuid],
+    ) -> Result<u64> {
+        let call = self.call_send(machine, Some(revision), known, &["--measure"]);
+        let text = command::run(call, ANSWER_MAX).map_err(|error| self.refused(error))?;
+        let text = String::from_utf8_lossy(&text).trim().to_owned();
+        text.parse().map_err(|_| self.refusal(None, text))
+    }
+
+    fn call_send(
+        &self,
+        machine: &MachineName,
+        revision: Option<Revision>,
+        known: &[Uuid],
+        options: &[&str],
+    ) -> Command {
+        let mut arguments = vec!["send".to_owned(), machine.to_string()];
+        arguments.extend(revision.map(|revision| revision.to_string()));
+        for uuid in known {
+            arguments.extend(["--known".to_owned(), uuid.to_string()]);
+        }
+        let mut words: Vec<_> = arguments.iter().map(String::as_str).collect();
+        words.extend(options);
+        self.call(&words)
     }
 
     /// Ends a fetch; the other side's reason if it failed.

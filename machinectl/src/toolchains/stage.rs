@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use config::ToolchainName;
+use config::{FileName, ToolchainName};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{is_missing, load};
@@ -15,17 +15,23 @@ use crate::{Refusal, Result};
 /// No toolchain can have a name that begins like this.
 const PREFIX: &str = ".buildhost.";
 
-/// Copies the files and links of a directory to a place of our own, onto the disk.
-pub(super) fn copy(from: &Path, root: &Path, name: &ToolchainName) -> Result<PathBuf> {
+/// The names of what a toolchain would be made of, if it can be one.
+pub(super) fn check(from: &Path) -> Result<Vec<FileName>> {
     let source = File::open(from).doing("open", from)?;
     let names = load::names(&source, from)?;
-    // Everything is looked at before anything is written.
     for name in &names {
         load::open(&source, from, name)?;
     }
     if names.is_empty() {
         return Err(Refusal::Empty(from.to_owned()).into());
     }
+    Ok(names)
+}
+
+/// Copies the files and links of a directory to a place of our own, onto the disk.
+pub(super) fn copy(from: &Path, root: &Path, name: &ToolchainName) -> Result<PathBuf> {
+    // Everything is looked at before anything is written.
+    let names = check(from)?;
     let staged = root.join(format!("{PREFIX}new-{name}"));
     fs::create_dir(&staged).doing("make", &staged)?;
     for name in &names {

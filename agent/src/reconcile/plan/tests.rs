@@ -286,12 +286,12 @@ fn nothing_starts_where_the_disk_is_nearly_full_and_builds_say_so() {
     assert_eq!(builds(&world.plan()), Vec::<u64>::new());
 }
 
-fn keeping(keep: usize, until_free: Option<u64>) -> Option<Rule> {
-    Some(Rule {
+fn keeping(keep: usize, until_free: Option<u64>) -> Rule {
+    Rule {
         keep,
         made_before: None,
         until_free,
-    })
+    }
 }
 
 fn pruned(world: &World) -> Vec<u32> {
@@ -317,7 +317,7 @@ fn upgraded(revisions: u32) -> World {
 fn old_revisions_go_after_an_upgrade_if_the_settings_say_so() {
     let mut world = upgraded(4);
     assert_eq!(world.plan(), []);
-    world.retention = keeping(2, None);
+    world.retention = Some(keeping(2, None));
     let chosen = [1, 2].map(|it| (pair_of("linux").machine, Revision(it)));
     assert_eq!(world.plan(), [Step::Prune(0, chosen.to_vec())]);
     // One deletion at a time in a volume.
@@ -328,7 +328,7 @@ fn old_revisions_go_after_an_upgrade_if_the_settings_say_so() {
 #[test]
 fn revisions_go_one_by_one_until_there_is_room() {
     let mut world = upgraded(4);
-    world.retention = keeping(1, Some(1000));
+    world.retention = Some(keeping(1, Some(1000)));
     world.free = [(0, 999)].into();
     assert_eq!(pruned(&world), [1]);
     world.free = [(0, 1000)].into();

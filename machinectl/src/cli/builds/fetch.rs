@@ -14,6 +14,7 @@ pub(super) fn all(
     client: &Client,
     build: &Build,
     directory: &Path,
+    rehearsed: bool,
     voice: &Voice,
 ) -> Result<(), Failure> {
     if build.outcome.is_none() {
@@ -22,6 +23,17 @@ pub(super) fn all(
             build.id
         );
         return Err(Failure::new(Ending::Refused, words));
+    }
+    if rehearsed {
+        for artifact in &build.artifacts {
+            let path = directory.join(&artifact.name);
+            voice.would(format!(
+                "write {} ({} bytes)",
+                path.display(),
+                artifact.bytes
+            ))?;
+        }
+        return Ok(());
     }
     std::fs::create_dir_all(directory).map_err(|error| fault(directory, error))?;
     for artifact in &build.artifacts {

@@ -1,0 +1,164 @@
+//! What keeps an old revision from going: a pin, an image, a build, somebody who
+//! reads it; and that it goes when nothing does.
+
+use std::fs;
+use std::io::Read;
+use std::process::{Child, Stdio};
+
+use ::store::Pool;
+use ::store::pool::BtrfsPool;
+use config::task::{BOOTSTRAP, Provenance};
+use tests::agent::AgentHost;
+use tests::shell::{BuildHost, DevelopmentHost};
+use tests::wait_until;
+
+/// Brings revisions of `linux` in, each with 4 MiB of its own.
+fn bring_in(host: &BuildHost, numbers: std::ops::RangeInclusive<u8>) {
+    let development = DevelopmentHost::new(512);
+    for number in numbers {
+        let name = format!("linux-{number}");
+        development.image(&name, None, &[("disk.img", &vec![number; 4 << 20])]);
+        let verb = if number == 1 { "add" } else { "upgrade" };
+        host.machinectl(&[verb, "linux"], &development.send(&name, None))
+            .good();
+    }
+}
+
+fn numbers(host: &BuildHost) -> Vec<u32> {
+    let view = host.look("linux");
+    view.revisions.iter().map(|it| it.revision.0).collect()
+}
+
+/// What a bootstrap leaves in an image of `linux`.
+fn image_of(host: &BuildHost, revision: u32) {
+    let view = host.look("linux");
+    let from = view.revision(config::Revision(revision)).unwrap().uuid;
+    let directory = host.volume.path().join("linux");
+    let image = directory.join("linux-default");
+    let origin = directory.join(format!("linux-{revision}"));
+    BtrfsPool.snapshot(&origin, &image).unwrap();
+    let provenance = Provenance {
+        revision_uuid: from.to_string(),
+        toolchain_id: "a".repeat(64).parse().unwrap(),
+        bootstrap_version: 1,
+    };
+    let manifest = image.join(BOOTSTRAP);
+    BtrfsPool
+        .write(&manifest, provenance.print().as_bytes())
+        .unwrap();
+    BtrfsPool.seal(&image).unwrap();
+}
+
+/// A sender that nobody reads from any more, in the middle of its stream.
+fn slow(mut sender: std::process::Command) -> Child {
+    sender.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = sender.spawn().unwrap();
+    let mut begun = [0; 100];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut begun)
+        .unwrap();
+    child
+}
+
+fn end(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn the_agent_deletes_old_revisions_but_none_that_is_needed() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut host = AgentHost::new("machines.keep_revisions = 1\n");
+    bring_in(&host.host, 1..=5);
+    host.host.machinectl(&["pin", "linux", "1"], b"").good();
+    // Without a toolchain at all, images are left as they are.
+    image_of(&host.host, 2);
+    let sender = slow(host.host.command(&["send", "linux", "3"]));
+    host.start();
+    wait_until("revision 4 is gone", || !numbers(&host.host).contains(&4));
+    assert_eq!(numbers(&host.host), [1, 2, 3, 5]);
+
+    // An upgrade wakes the agent; the sender has ended meanwhile.
+    end(sender);
+    bring_in_next(&host.host, 6);
+    wait_until("revisions 3 and 5 are gone", || {
+        numbers(&host.host) == [1, 2, 6]
+    });
+    host.host.machinectl(&["unpin", "linux", "1"], b"").good();
+    wait_until("revision 1 is gone", || numbers(&host.host) == [2, 6]);
+    assert!(host.log().contains("deleted an old revision"));
+}
+
+fn bring_in_next(host: &BuildHost, number: u8) {
+    let development = DevelopmentHost::new(128);
+    let name = format!("linux-{number}");
+    development.image(&name, None, &[("disk.img", &[number; 1000])]);
+    host.machinectl(&["upgrade", "linux"], &development.send(&name, None))
+        .good();
+}
+
+#[test]
+fn what_is_being_sent_or_built_with_is_spared_by_hand_too() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let host = BuildHost::new(512);
+    bring_in(&host, 1..=5);
+    image_of(&host, 2);
+    let ours = slow(host.command(&["send", "linux", "3"]));
+    let mut by_hand = ::store::command::prepare("btrfs");
+    by_hand
+        .arg("send")
+        .arg(host.volume.path().join("linux/linux-4"));
+    let by_hand = slow(by_hand);
+
+    let answer = host.machinectl(&["prune", "--keep", "1"], b"");
+    assert_eq!(answer.code, Some(17), "{answer:?}");
+    for words in [
+        "revision 1 is deleted",
+        "revision 2 stays, because an image or a build uses it",
+        "linux-3` is in use by machinectl (process",
+        "linux-4` is being sent",
+    ] {
+        assert!(answer.stderr.contains(words), "{words}: {answer:?}");
+    }
+    assert_eq!(numbers(&host), [2, 3, 4, 5]);
+
+    // A machine is not deleted while it is sent either, and goes on with it later.
+    host.machinectl(&["delete", "linux", "--timeout", "0"], b"")
+        .refused(17, "linux-3` is in use by machinectl");
+    assert_eq!(numbers(&host), [2, 3, 4, 5]);
+    end(ours);
+    end(by_hand);
+    host.machinectl(&["delete", "linux"], b"").good();
+    assert!(host.listing().is_empty());
+}
+
+#[test]
+fn an_upgrade_prunes_when_it_is_told_to() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let host = BuildHost::new(512);
+    bring_in(&host, 1..=3);
+    let development = DevelopmentHost::new(128);
+    development.image("linux-4", None, &[("disk.img", b"x")]);
+    let stream = development.send("linux-4", None);
+    let upgrade = ["upgrade", "linux", "--keep", "2"];
+    let plan = host
+        .machinectl(&[&upgrade[..], &["--dry-run"]].concat(), &stream)
+        .good();
+    assert_eq!(
+        plan.stdout,
+        "would make revision 4 of linux current, it was 3 (new)\n\
+         would delete revision 1 of linux\nwould delete revision 2 of linux\n"
+    );
+    host.machinectl(&upgrade, &stream).good();
+    assert_eq!(numbers(&host), [3, 4]);
+    fs::read(host.volume.path().join("linux/linux/disk.img")).unwrap();
+}
