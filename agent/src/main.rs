@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use agent::daemon::{self, StartError};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use config::settings::Settings;
 use tracing_subscriber::EnvFilter;
 
@@ -31,6 +31,9 @@ struct Arguments {
     /// Print a settings file that shows every key with its default, and stop
     #[arg(long)]
     example: bool,
+    /// Write the manual page into a directory, and stop
+    #[arg(long, value_name = "DIR", hide = true)]
+    manual: Option<PathBuf>,
 }
 
 /// What the shell sees.
@@ -61,6 +64,15 @@ fn run(arguments: &Arguments) -> Ending {
     if arguments.example {
         print!("{}", config::settings::EXAMPLE);
         return Ending::Done;
+    }
+    if let Some(directory) = &arguments.manual {
+        return match clap_mangen::generate_to(Arguments::command(), directory) {
+            Ok(()) => Ending::Done,
+            Err(error) => {
+                eprintln!("buildhost-agent: cannot write the manual page: {error}");
+                Ending::Failed
+            }
+        };
     }
     let path = arguments.config.display();
     let text = match std::fs::read_to_string(&arguments.config) {

@@ -26,6 +26,10 @@ mod client;
 
 mod volume;
 
+mod manual;
+
+mod systemd;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -97,10 +101,13 @@ enum Command {
     Toolchain(toolchain::Verb),
     #[command(flatten)]
     Builds(builds::Verb),
+    #[command(flatten)]
+    Manual(manual::Verb),
 }
 
 /// Does what the command line asks for.
 pub(crate) fn run() -> Ending {
+    systemd::hand_over();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -137,6 +144,7 @@ fn act(command: &Command, common: &Common, voice: &Voice) -> Result<(), Failure>
         Command::Doctor(verb) => doctor::run(verb, common, voice),
         Command::Toolchain(verb) => toolchain::run(verb, common, voice),
         Command::Builds(verb) => builds::run(verb, common, voice),
+        Command::Manual(verb) => manual::run(verb, voice),
     }
 }
 

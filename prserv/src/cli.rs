@@ -23,9 +23,10 @@ mod backup;
 use std::env;
 use std::error::Error;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use prserv::store::StoreError;
 use tracing_subscriber::EnvFilter;
 
@@ -57,6 +58,9 @@ enum Command {
     Show(list::Show),
     /// Copy the database, in use or not, as it is at one instant.
     Backup(backup::Arguments),
+    /// Write the manual pages into a directory.
+    #[command(hide = true)]
+    Manual { directory: PathBuf },
 }
 
 const ENDINGS: &str = "\
@@ -119,6 +123,10 @@ fn run(arguments: Arguments) -> anyhow::Result<Ending> {
         Command::List(arguments) => list::list(&arguments),
         Command::Show(arguments) => list::show(&arguments),
         Command::Backup(arguments) => backup::run(&arguments),
+        Command::Manual { directory } => {
+            clap_mangen::generate_to(Arguments::command(), directory)?;
+            Ok(Ending::Done)
+        }
     }
 }
 

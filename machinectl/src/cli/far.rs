@@ -93,7 +93,7 @@ pub(crate) struct Far {
     #[arg(
         long = "far-program",
         value_name = "PROGRAM",
-        default_value = "machinectl"
+        default_value = "buildhost"
     )]
     program: String,
     /// The ssh to use, with its options

@@ -1,0 +1,71 @@
+//! An installation: what it brings, that it works there, and that it goes again.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use store::command;
+
+const LIMIT: Duration = Duration::from_mins(1);
+
+fn run(program: impl AsRef<Path>, arguments: &[&str]) -> String {
+    let mut call = command::prepare(program.as_ref());
+    call.args(arguments);
+    let printed = command::run(call, LIMIT).unwrap();
+    String::from_utf8(printed).unwrap()
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn an_installation_works_where_it_lies_and_goes_again() {
+    let scratch = tempfile::tempdir().unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/install");
+    let (root, prefix) = (scratch.path().join("root"), scratch.path().join("usr"));
+    let programs = tests::program("machinectl").parent().unwrap().to_owned();
+    let install = |more: &[&str]| {
+        let words = ["--root", root.to_str().unwrap(), "--prefix"];
+        let words = [&words[..], &[prefix.to_str().unwrap()], more].concat();
+        run(script, &words)
+    };
+    install(&["--programs", programs.to_str().unwrap()]);
+    // Twice is as good as once.
+    install(&["--programs", programs.to_str().unwrap()]);
+    // The units name their programs by the prefix.
+    let there = root.join(prefix.strip_prefix("/").unwrap());
+    std::os::unix::fs::symlink(&there, &prefix).unwrap();
+
+    let version = env!("CARGO_PKG_VERSION");
+    for program in ["buildhost", "buildhost-agent", "prserv"] {
+        assert!(run(prefix.join("bin").join(program), &["--version"]).contains(version));
+        let page = std::fs::read_to_string(prefix.join(format!("share/man/man1/{program}.1")));
+        assert!(page.unwrap().contains(".SH SYNOPSIS"), "{program}");
+    }
+    let settings = root.join("etc/buildhost/agent.toml");
+    run(
+        prefix.join("bin/buildhost-agent"),
+        &["--check", "--config", settings.to_str().unwrap()],
+    );
+    let completions = prefix.join("share/bash-completion/completions/buildhost");
+    run("bash", &["-n", completions.to_str().unwrap()]);
+    let units = ["buildhost-agent", "prserv"]
+        .map(|unit| prefix.join(format!("lib/systemd/system/{unit}.service")));
+    let units = units.each_ref().map(|unit| unit.to_str().unwrap());
+    run(
+        "systemd-analyze",
+        &[&["verify", "--man=no"], &units[..]].concat(),
+    );
+
+    install(&["--remove"]);
+    assert_eq!(files(&root), [settings]);
+}
