@@ -299,3 +299,20 @@ fn what_an_agent_knows_is_examined_and_repaired_by_it() {
     let build = host.wait_for(build, State::Finished);
     assert_eq!(build.message, "machine gone was deleted");
 }
+
+#[test]
+fn what_begins_runs_and_ends_is_never_taken_for_a_leftover() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let host = AgentHost::ready("");
+    let (build, mut looks, mut seen) = (host.submit("demo", "hello"), 0, Vec::new());
+    while host.build(build).state < State::Finished {
+        seen.extend(of_host(&host, &[]));
+        looks += 1;
+    }
+    // A snapshot is nobody's for an instant before it is deleted.
+    seen.retain(|it| !matches!(it.subject, Subject::Machine(_)));
+    assert_eq!(seen, [], "in {looks} looks");
+    println!("looked {looks} times at a host that bootstraps and builds");
+}

@@ -1,5 +1,6 @@
 //! The verb that examines a host: `doctor`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -70,6 +71,9 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
     show(&visit.findings, voice)?;
     judge(&visit.findings, voice)
 }
+
+/// How many findings of one kind a person is shown.
+const SHOWN_MAX: usize = 10;
 
 /// What one look at the host came to.
 #[derive(Debug, Default)]
@@ -182,7 +186,13 @@ fn show(findings: &[Finding], voice: &Voice) -> Result<(), Failure> {
 /// The findings as a person reads them.
 fn told(findings: &[Finding]) -> String {
     let mut text = String::new();
+    let mut counts = BTreeMap::new();
     for finding in findings {
+        let count = counts.entry(finding.id).or_insert(0);
+        *count += 1;
+        if *count > SHOWN_MAX {
+            continue;
+        }
         let Finding {
             id,
             severity,
@@ -192,6 +202,10 @@ fn told(findings: &[Finding]) -> String {
         } = finding;
         let _ = writeln!(text, "{severity}: {subject}: {proof} [{id}]");
         let _ = writeln!(text, "    {}", way_out(finding));
+    }
+    for (id, count) in counts.into_iter().filter(|(_, count)| *count > SHOWN_MAX) {
+        let more = count - SHOWN_MAX;
+        let _ = writeln!(text, "and {more} more [{id}]; --json shows all");
     }
     text
 }
@@ -269,5 +283,14 @@ mod tests {
             },
         ];
         insta::assert_snapshot!(told(&findings));
+    }
+    #[test]
+    fn a_thousand_findings_of_a_kind_are_not_all_shown() {
+        let subject = Subject::Machine("linux".parse().unwrap());
+        let pin = Finding::new(Id::LostPin, subject, "revision 9 is not there", "");
+        let text = told(&vec![pin; 1000]);
+        let last = text.lines().last().unwrap();
+        assert_eq!(last, "and 990 more [lost-pin]; --json shows all");
+        assert_eq!(text.lines().count(), 2 * SHOWN_MAX + 1);
     }
 }
