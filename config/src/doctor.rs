@@ -89,13 +89,13 @@ kinds! {
     LostPin, "lost-pin", Warning,
         "a pinned revision is not there", "--repair: the pin is removed";
     HalfRevision, "half-revision", Warning,
-        "a revision is writable, and nobody is receiving it", "--repair: it is deleted";
+        "a revision is writable or unfinished, and nobody is making it", "--repair: it is deleted";
     HalfImage, "half-image", Warning,
         "a bootstrapped image is writable", "--repair: it is deleted";
     StraySnapshot, "stray-snapshot", Warning,
         "nobody uses a snapshot", "--repair, or the agent: it is deleted";
     ArrivingRevision, "arriving-revision", Note,
-        "a revision is writable, and somebody may be receiving it", "nothing: it arrives";
+        "a revision is writable or unfinished, and somebody may be making it", "nothing: it arrives";
     NoIdentity, "no-identity", Note,
         "a revision was not received as a stream", "nothing: the next stream may be a full one";
     UnknownImage, "unknown-image", Note,

@@ -8,6 +8,7 @@
 //! ├── linux-gcc_6-default            bootstrapped image
 //! ├── linux-gcc_6-default-42         snapshot
 //! ├── .buildhost.new                 a link on its way to become the current one
+//! ├── .buildhost.arriving-3 -> linux-gcc_6-3   a revision that may lack content
 //! ├── .buildhost.pin-1 -> linux-gcc_6-1   a revision that is kept
 //! └── .buildhost.deleting            the current link of a machine that is being deleted
 //! ```
@@ -23,6 +24,7 @@ use crate::names::{MachineName, Revision, Tag, ToolchainName};
 const INCOMING: &str = ".buildhost.new";
 const DELETING: &str = ".buildhost.deleting";
 const PIN: &str = ".buildhost.pin-";
+const ARRIVING: &str = ".buildhost.arriving-";
 
 /// One entry of a machine's directory that is ours.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +35,9 @@ pub enum Entry {
     Incoming,
     /// The former current link of a machine whose deletion has begun.
     Deleting,
+    /// The link that says of a revision that it is being made: its content may not be
+    /// on the disk yet, even when it is read-only.
+    Arriving(Revision),
     /// The link that keeps a revision from being pruned.
     Pin(Revision),
     /// An initial image.
@@ -53,6 +58,9 @@ impl Entry {
         }
         if let Some(revision) = name.strip_prefix(PIN) {
             return Some(Self::Pin(revision.parse().ok()?));
+        }
+        if let Some(revision) = name.strip_prefix(ARRIVING) {
+            return Some(Self::Arriving(revision.parse().ok()?));
         }
         let rest = name.strip_prefix(machine.as_str())?;
         if rest.is_empty() {
@@ -77,6 +85,7 @@ impl Entry {
             Self::Incoming => INCOMING.to_owned(),
             Self::Deleting => DELETING.to_owned(),
             Self::Pin(revision) => format!("{PIN}{revision}"),
+            Self::Arriving(revision) => format!("{ARRIVING}{revision}"),
             Self::Revision(revision) => format!("{machine}-{revision}"),
             Self::Image(toolchain) => format!("{machine}-{toolchain}"),
             Self::Snapshot(toolchain, tag) => format!("{machine}-{toolchain}-{tag}"),
@@ -90,6 +99,7 @@ impl fmt::Display for Entry {
             Self::Current => write!(f, "the current link"),
             Self::Incoming => write!(f, "the incoming link"),
             Self::Deleting => write!(f, "the link of a deletion"),
+            Self::Arriving(revision) => write!(f, "the mark of the unfinished revision {revision}"),
             Self::Pin(revision) => write!(f, "the pin of revision {revision}"),
             Self::Revision(revision) => write!(f, "revision {revision}"),
             Self::Image(toolchain) => write!(f, "the image for toolchain {toolchain}"),
@@ -112,6 +122,7 @@ mod tests {
             Just(Entry::Incoming),
             Just(Entry::Deleting),
             any::<u32>().prop_map(|n| Entry::Pin(Revision(n))),
+            any::<u32>().prop_map(|n| Entry::Arriving(Revision(n))),
             any::<u32>().prop_map(|n| Entry::Revision(Revision(n))),
             toolchain.clone().prop_map(Entry::Image),
             (toolchain, tag).prop_map(|(t, tag)| Entry::Snapshot(t, tag)),
@@ -170,6 +181,7 @@ mod tests {
             ".buildhost",
             ".buildhost.pin-",
             ".buildhost.pin-01",
+            ".buildhost.arriving-",
         ] {
             assert_eq!(Entry::read(&linux, name), None, "{name}");
         }

@@ -164,16 +164,26 @@ impl Doctor<'_> {
         }
     }
 
-    fn leftovers(&mut self, company: &Company) {
+    /// Revisions that are not whole, and the marks of some that are not even there.
+    fn halves(&mut self, maker: Option<&Holder>) {
         let view = self.view;
-        for half in view.revisions.iter().filter(|it| !it.complete) {
-            let revision = half.revision;
-            if let Some(visitor) = company.visitors.first().or(company.holders.first()) {
-                let proof =
-                    format!("revision {revision} is writable; {visitor} may be receiving it");
+        let halves = view.revisions.iter().filter(|it| !it.complete);
+        let begun = view
+            .arriving
+            .iter()
+            .filter(|it| view.revision(**it).is_none());
+        for revision in halves.map(|it| it.revision).chain(begun.copied()) {
+            let (there, marked) = (
+                view.revision(revision).is_some(),
+                view.arriving.contains(&revision),
+            );
+            let is = if marked { "unfinished" } else { "writable" };
+            let proof = format!("revision {revision} is {is}");
+            if let Some(maker) = maker {
+                let proof = format!("{proof}; {maker} may be making it");
                 self.note(Id::ArrivingRevision, &proof, "wait until that has ended");
-            } else if view.link_fault.is_some() {
-                let proof = format!("revision {revision} is writable, and the link may mean it");
+            } else if there && view.link_fault.is_some() {
+                let proof = format!("{proof}, and the link may mean it");
                 self.add(
                     Id::HalfRevision,
                     &proof,
@@ -181,16 +191,24 @@ impl Doctor<'_> {
                     Vec::new(),
                 );
             } else {
-                let proof = format!(
-                    "revision {revision} is writable: its receive was cut short, or somebody has opened it up"
-                );
-                self.stray(
+                let proof =
+                    format!("{proof}: its making was cut short, or somebody has opened it up");
+                let half = there.then_some(Step::Delete(Entry::Revision(revision)));
+                let mark = marked.then_some(Step::Unlink(Entry::Arriving(revision)));
+                let repair = half.into_iter().chain(mark).collect();
+                self.add(
                     Id::HalfRevision,
                     &proof,
-                    Step::Delete(Entry::Revision(revision)),
+                    "machinectl doctor --repair",
+                    repair,
                 );
             }
         }
+    }
+
+    fn leftovers(&mut self, company: &Company) {
+        let view = self.view;
+        self.halves(company.visitors.first().or(company.holders.first()));
         for image in view.images.iter().filter(|it| !it.complete) {
             let proof = format!("the image for toolchain {} is writable", image.toolchain);
             self.stray(

@@ -31,6 +31,9 @@ pub struct MachineView {
     pub deleting: bool,
     /// A link was left on its way to become the current one.
     pub incoming: bool,
+    /// The revisions that are being made, or were when somebody died; also of ones
+    /// that are not there.
+    pub arriving: BTreeSet<Revision>,
     /// The revisions that are kept from being pruned; also of ones that are gone.
     pub pins: BTreeSet<Revision>,
     /// Complete revisions that somebody reads, as a sender does; they stay meanwhile.
@@ -56,7 +59,7 @@ pub struct RevisionView {
     pub uuid: Uuid,
     /// The identity that it was received with.
     pub received_uuid: Option<Uuid>,
-    /// Whether it may be used: it is read-only.
+    /// Whether it may be used: it is read-only, and its content is on the disk.
     pub complete: bool,
     /// All that btrfs knows.
     pub subvolume: Subvolume,
@@ -93,6 +96,7 @@ impl MachineView {
             link_fault: None,
             deleting: false,
             incoming: false,
+            arriving: BTreeSet::new(),
             pins: BTreeSet::new(),
             held: BTreeSet::new(),
             origins: BTreeSet::new(),
@@ -117,7 +121,7 @@ impl MachineView {
     pub fn is_foreign(&self) -> bool {
         let empty =
             self.revisions.is_empty() && self.images.is_empty() && self.snapshots.is_empty();
-        empty && !self.has_link() && !self.deleting
+        empty && !self.has_link() && !self.deleting && self.arriving.is_empty()
     }
 
     /// Whether a link says that this is a machine, even when it leads nowhere.
@@ -183,6 +187,9 @@ impl Volume {
                 view.strangers.push(name.to_string_lossy().into_owned());
             }
         }
+        for it in &mut view.revisions {
+            it.complete &= !view.arriving.contains(&it.revision);
+        }
         view.revisions.sort_by_key(|revision| revision.revision);
         view.images.sort_by(|a, b| a.toolchain.cmp(&b.toolchain));
         view.snapshots
@@ -219,6 +226,7 @@ impl Volume {
                 view.deleting = path.is_symlink();
                 view.deleting
             }
+            Entry::Arriving(revision) => path.is_symlink() && view.arriving.insert(revision),
             Entry::Pin(revision) => path.is_symlink() && view.pins.insert(revision),
             Entry::Revision(revision) => subvolume()
                 .map(|subvolume| {
@@ -272,7 +280,7 @@ fn follow(view: &MachineView, directory: &Path, target: &Path) -> Result<Revisio
         Some(Entry::Revision(revision)) => match view.revision(revision) {
             Some(view) if view.complete => Ok(revision),
             Some(_) => Err(format!(
-                "its link leads to revision {revision}, which is not complete (not read-only)"
+                "its link leads to revision {revision}, which is not complete"
             )),
             None => Err(format!(
                 "its link leads to revision {revision}, which is not there"

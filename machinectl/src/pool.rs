@@ -52,7 +52,7 @@ impl Subvolume {
         self.received_uuid.unwrap_or(self.uuid)
     }
 
-    fn has_identity(&self, identity: Uuid) -> bool {
+    pub(crate) fn has_identity(&self, identity: Uuid) -> bool {
         self.uuid == identity || self.received_uuid == Some(identity)
     }
 }

@@ -87,6 +87,8 @@ impl Volume {
         let target = Entry::Revision(revision).name(machine);
         // First the content, then the link to it, then the answer.
         self.commit()?;
+        let arriving = self.entry(machine, &Entry::Arriving(revision));
+        self.pool.unlink(&arriving).doing("remove", &arriving)?;
         self.pool.unlink(&incoming).doing("remove", &incoming)?;
         self.pool
             .link(Path::new(&target), &incoming)

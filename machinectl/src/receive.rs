@@ -101,7 +101,7 @@ impl Volume {
         if let (Source::Stream(stream), Plan::Make(_) | Plan::MakeAnew(_)) = (source, plan)
             && let Some(parent) = stream.header().parent
         {
-            self.check_parent(parent)?;
+            self.check_parent(machine, parent)?;
         }
         Ok(plan)
     }
@@ -111,7 +111,7 @@ impl Volume {
     ///
     /// # Errors
     /// Then everything is as it was before. Killed, it leaves at most a half
-    /// revision, which the next call or the next clean-up removes.
+    /// revision, which the next clean-up removes, and the same stream before that.
     pub fn bring_in(
         &self,
         intent: Intent,
@@ -155,6 +155,7 @@ impl Volume {
             self.pool.delete(&path).doing("delete the half of", &path)?;
         }
         if plan != Plan::Adopt(revision) {
+            self.mark_arriving(machine, revision)?;
             let identity = self.parcel(&source)?.identity;
             let streamed = matches!(source, Source::Stream(_));
             let made = match source {
@@ -172,7 +173,7 @@ impl Volume {
                 }
             });
             if let Err(error) = whole {
-                self.undo(machine, &path, &error);
+                self.undo(machine, revision, &error);
                 return Err(error);
             }
         }
@@ -180,7 +181,7 @@ impl Volume {
         if let Err(error) = published {
             let current = self.look(machine).ok().and_then(|view| view.current);
             if current != Some(revision) && plan != Plan::Adopt(revision) {
-                self.undo(machine, &path, &error);
+                self.undo(machine, revision, &error);
             }
             return Err(error);
         }
@@ -230,11 +231,28 @@ impl Volume {
         self.pool.seal(path).doing("make read-only", path)
     }
 
+    /// Says that a revision is being made. A power cut can leave one that is read-only
+    /// and yet lacks content, because btrfs writes content later than names and
+    /// flags; it never leaves a later change without an earlier one of these.
+    fn mark_arriving(&self, machine: &MachineName, revision: Revision) -> Result<()> {
+        let mark = self.entry(machine, &Entry::Arriving(revision));
+        let target = Entry::Revision(revision).name(machine);
+        // One that was left by somebody who died.
+        self.pool.unlink(&mark).doing("remove", &mark)?;
+        self.pool
+            .link(Path::new(&target), &mark)
+            .doing("make the link", &mark)
+    }
+
     /// Takes back what was made. If that fails too, the next clean-up does it; the
     /// first error is the one to tell.
-    fn undo(&self, machine: &MachineName, path: &Path, error: &crate::StoreError) {
+    fn undo(&self, machine: &MachineName, revision: Revision, error: &crate::StoreError) {
         let _ = self.pool.unlink(&self.entry(machine, &Entry::Incoming));
-        let _ = self.pool.delete(path);
+        let made = self.entry(machine, &Entry::Revision(revision));
+        if self.pool.delete(&made).is_ok() {
+            let arriving = self.entry(machine, &Entry::Arriving(revision));
+            let _ = self.pool.unlink(&arriving);
+        }
         let _ = self.commit();
         if error.is_full() {
             // Space that deleting gave back is seen only after another commit.
@@ -277,7 +295,7 @@ impl Volume {
 
     /// An incremental stream needs its parent, and needs it unchanged: btrfs itself
     /// would build on a changed one without a word.
-    fn check_parent(&self, parent: Uuid) -> Result<()> {
+    fn check_parent(&self, machine: &MachineName, parent: Uuid) -> Result<()> {
         let found = self
             .pool
             .find(&self.path, parent)
@@ -287,6 +305,14 @@ impl Volume {
         }
         if found.iter().any(|found| !found.read_only) {
             return Err(Refusal::ParentChanged(parent).into());
+        }
+        // One that is read-only and was never finished may lack content.
+        let mut unfinished = match self.look(machine) {
+            Ok(view) => view.revisions.into_iter().filter(|it| !it.complete),
+            Err(_) => return Ok(()),
+        };
+        if unfinished.any(|it| it.subvolume.has_identity(parent)) {
+            return Err(Refusal::NoParent(parent).into());
         }
         Ok(())
     }

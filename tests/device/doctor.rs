@@ -72,6 +72,13 @@ fn what_can_be_repaired_is_and_strangers_stay() {
     BtrfsPool.create(&linux.join("linux-2")).unwrap();
     BtrfsPool.create(&linux.join("linux-default")).unwrap();
     BtrfsPool.create(&linux.join("linux-default-1")).unwrap();
+    // A power cut leaves it read-only, but without content.
+    BtrfsPool.create(&linux.join("linux-3")).unwrap();
+    BtrfsPool.seal(&linux.join("linux-3")).unwrap();
+    for number in [3, 4] {
+        let mark = format!(".buildhost.arriving-{number}");
+        symlink(format!("linux-{number}"), linux.join(mark)).unwrap();
+    }
     symlink("linux-1", linux.join(".buildhost.new")).unwrap();
     symlink("linux-1", linux.join(".buildhost.pin-9")).unwrap();
     symlink("linux-1", linux.join(".buildhost.deleting")).unwrap();
@@ -86,6 +93,8 @@ fn what_can_be_repaired_is_and_strangers_stay() {
         "half half-deleted",
         "linux deletion-mark",
         "linux half-image",
+        "linux half-revision",
+        "linux half-revision",
         "linux half-revision",
         "linux incoming-link",
         "linux lost-pin",
@@ -103,7 +112,7 @@ fn what_can_be_repaired_is_and_strangers_stay() {
         .stdout;
     assert_eq!(
         (host.listing(), plan.lines().count()),
-        (before, 9),
+        (before, 12),
         "{plan}"
     );
     let (left, code) = findings(&host, &["--repair"]);

@@ -18,10 +18,11 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether this ends a deletion: it must not be done when something before it
-    /// failed, or the rest would be forgotten.
+    /// Whether this ends something: it must not be done when something before it
+    /// failed, or the rest would be forgotten or taken for whole.
     pub(crate) fn is_end(&self) -> bool {
-        matches!(self, Self::Unlink(Entry::Deleting) | Self::RemoveDirectory)
+        let mark = matches!(self, Self::Unlink(Entry::Deleting | Entry::Arriving(_)));
+        mark || *self == Self::RemoveDirectory
     }
 }
 
@@ -77,6 +78,7 @@ fn leftovers(view: &MachineView) -> Vec<Step> {
         .filter(|pin| view.revision(**pin).is_none());
     steps.extend(lost.map(|pin| Step::Unlink(Entry::Pin(*pin))));
     steps.extend(view.incoming.then_some(Step::Unlink(Entry::Incoming)));
+    steps.extend(marks(view, &steps));
     steps.extend(view.deleting.then_some(Step::Unlink(Entry::Deleting)));
     steps
 }
@@ -92,6 +94,7 @@ fn everything(view: &MachineView) -> Vec<Step> {
     steps.extend(revisions.map(|view| Step::Delete(Entry::Revision(view.revision))));
     steps.extend(view.pins.iter().map(|pin| Step::Unlink(Entry::Pin(*pin))));
     steps.extend(view.incoming.then_some(Step::Unlink(Entry::Incoming)));
+    steps.extend(marks(view, &steps));
     let used = view.is_used();
     steps.extend((view.deleting && !used).then_some(Step::Unlink(Entry::Deleting)));
     // A directory in which nothing was ours may be anybody's.
@@ -99,6 +102,14 @@ fn everything(view: &MachineView) -> Vec<Step> {
         steps.push(Step::RemoveDirectory);
     }
     steps
+}
+
+/// The marks of unfinished revisions, those that are not there after these steps.
+fn marks(view: &MachineView, steps: &[Step]) -> Vec<Step> {
+    let goes = |revision| steps.contains(&Step::Delete(Entry::Revision(revision)));
+    let marks = view.arriving.iter().copied();
+    let done = marks.filter(|it| view.revision(*it).is_none() || goes(*it));
+    done.map(|it| Step::Unlink(Entry::Arriving(it))).collect()
 }
 
 fn snapshots(view: &MachineView) -> Vec<Step> {
@@ -148,18 +159,23 @@ mod tests {
     fn view() -> impl Strategy<Value = MachineView> {
         let revisions = prop::collection::btree_map(0_u32..5, any::<bool>(), 0..4);
         let snapshots = prop::collection::btree_map(0_u32..5, any::<bool>(), 0..4);
-        let rest = (any::<[bool; 5]>(), 0_u32..5, prop::option::of(0_u32..5));
+        let rest = (any::<[bool; 6]>(), 0_u32..5, prop::option::of(0_u32..5));
         (revisions, snapshots, rest).prop_map(|(revisions, snapshots, (flags, current, held))| {
-            let [link, incoming, deleting, image, stranger] = flags;
+            let [link, incoming, deleting, image, stranger, marked] = flags;
             let mut view = MachineView::new("linux".parse().unwrap());
-            let leads = revisions.get(&current) == Some(&true);
+            let whole = |it: &u32| revisions.get(it) == Some(&true) && !(marked && *it == 1);
+            let leads = whole(&current);
             view.current = (link && leads).then_some(Revision(current));
             view.link_fault = (link && !leads).then(|| "broken".to_owned());
             view.incoming = incoming;
             view.deleting = deleting;
-            let held = held.filter(|held| revisions.get(held) == Some(&true));
+            let held = held.filter(whole);
             view.held = held.map(Revision).into_iter().collect();
+            view.arriving = marked.then_some(Revision(1)).into_iter().collect();
             view.revisions = revisions.into_iter().map(revision).collect();
+            for it in &mut view.revisions {
+                it.complete &= !view.arriving.contains(&it.revision);
+            }
             view.snapshots = snapshots.into_iter().map(snapshot).collect();
             view.images = vec![ImageView {
                 toolchain: "default".parse().unwrap(),
@@ -190,6 +206,20 @@ mod tests {
                 }
             }
             prop_assert!(view.deleting || plan_deletion(&view).is_empty());
+        }
+
+        #[test]
+        fn what_is_marked_as_unfinished_goes_before_its_mark(view in view()) {
+            for plan in [plan(&view), plan_deletion(&view)] {
+                let at = |step: &Step| plan.iter().position(|it| it == step);
+                for revision in &view.arriving {
+                    let mark = at(&Step::Unlink(Entry::Arriving(*revision)));
+                    if mark.is_some() && view.revision(*revision).is_some() {
+                        let gone = at(&Step::Delete(Entry::Revision(*revision)));
+                        prop_assert!(gone.is_some() && gone < mark);
+                    }
+                }
+            }
         }
 
         #[test]
