@@ -99,12 +99,12 @@ fn a_reboot_takes_every_kind_of_stray_and_no_stranger() {
     let mut expected = clean;
     expected.extend(
         [
-            "README 6 bytes",
+            "README 6 bytes (7365d029)",
             "linux/Linux-1 (writable)",
             "linux/linux-007 (writable)",
             "linux/linux-8 -> /etc",
             "linux/linux-9",
-            "linux/linux-default-7 6 bytes",
+            "linux/linux-default-7 6 bytes (7365d029)",
             "linux/notes",
             "stranger",
         ]

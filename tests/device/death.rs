@@ -1,273 +1,462 @@
 //! Death and failure at system calls, by strace, on real btrfs: whatever call
-//! `machinectl` or its receiver dies at or sees failing, the machine is the old or
-//! the new one. `BUILDHOST_LONG=1` tries every call, else a sample.
+//! `machinectl`, its children or the other host's `machinectl` dies at or sees
+//! failing, the machine is the old or the new one, and the next call goes on.
+//! `BUILDHOST_LONG=1` tries every call, else a sample.
 
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
+use ::store::command::prepare;
+use ::store::pool::BtrfsPool;
+use ::store::{Intent, Origin, Pool, Source, Volume};
+use config::MachineName;
+use config::task::Provenance;
+use tempfile::TempDir;
+use tests::disturbance::Disturbed;
 use tests::shell::{Answer, BuildHost, DevelopmentHost, run};
+use tests::survival::OldOrNew;
 
-/// The calls by which something changes on the disk.
-const CHANGING: [&str; 16] = [
-    "ioctl",
-    "rename",
-    "symlink",
-    "mkdir",
-    "rmdir",
-    "unlink",
-    "unlinkat",
-    "flock",
-    "pwrite64",
-    "write",
-    "fsync",
-    "chmod",
-    "lchown",
-    "utimensat",
-    "truncate",
-    "openat",
-];
-/// Those that are tried in the normal run too.
-const SAMPLED: usize = 6;
+/// What the disturbed call sees.
+const DISTURBANCES: [&str; 3] = ["signal=KILL", "error=ENOSPC", "error=EIO"];
+/// How many calls are disturbed in the normal run, in each of these ways.
+const SAMPLE: usize = 4;
 
-fn is_long() -> bool {
-    std::env::var("BUILDHOST_LONG").is_ok_and(|value| value == "1")
+fn linux() -> MachineName {
+    "linux".parse().unwrap()
 }
 
-/// A call of `machinectl` that is disturbed.
-struct Trial {
+/// A call that is disturbed: the command, with a stand-in for the program that dies.
+type Call = Box<dyn Fn(&BuildHost, &Path) -> Command>;
+
+/// A call, and everything that it needs to be tried again and again.
+struct Scene {
+    told: &'static str,
     host: BuildHost,
-    arguments: Vec<&'static str>,
+    kept: Kept,
+    /// The program that is disturbed.
+    victim: PathBuf,
+    call: Call,
     input: Vec<u8>,
-    before: Vec<String>,
-    after: Vec<String>,
-    /// May be there or not when it died: a whole revision without its link.
-    between: Option<&'static str>,
+    apart: &'static [&'static str],
+    /// Whether the next call takes away what a dead one has left.
+    goes_on: bool,
 }
 
-impl Trial {
-    fn call(&self) -> Answer {
-        self.host.machinectl(&self.arguments, &self.input)
-    }
-
-    /// The answer of a disturbed call; `None` when it makes fewer such system calls.
-    fn disturbed(&self, call: &str, what: &str, when: usize) -> Option<Answer> {
-        let plain = self.host.command(&self.arguments);
-        let mut strace = ::store::command::prepare("strace");
-        let log = tempfile::NamedTempFile::new().unwrap();
-        strace.args(["-f", "-o"]).arg(log.path());
-        strace.arg(format!("--trace={call}"));
-        strace.arg(format!("--inject={call}:{what}:when={when}"));
-        strace.arg(plain.get_program()).args(plain.get_args());
-        strace.envs(
-            plain
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        );
-        let answer = run(strace, &self.input);
-        let log = std::fs::read_to_string(log.path()).unwrap();
-        let disturbed = log.contains("(INJECTED)") || log.contains("killed by SIGKILL");
-        disturbed.then_some(answer)
-    }
-
-    /// Whether everything is as before; what a dead process may leave aside.
-    fn is_before(&self, listing: &[String]) -> bool {
-        let aside = |line: &&String| self.between.is_some_and(|name| line.starts_with(name));
-        listing.iter().filter(|line| !aside(line)).eq(&self.before)
-    }
-
-    /// Brings everything back to where it was before.
-    fn reset(&self, prepare: impl Fn(&BuildHost)) {
-        for machine in self.host.volume.machines().unwrap() {
-            if self
-                .host
-                .volume
-                .delete(&machine, Duration::ZERO, true)
-                .is_err()
-            {
-                // A directory in which nothing is ours any more.
-                std::fs::remove_dir(self.host.volume.directory(&machine)).unwrap();
-            }
+impl Scene {
+    /// A call of `machinectl` on a host as it is now.
+    fn new(host: BuildHost, arguments: &'static [&'static str], input: &[u8]) -> Self {
+        let call = |host: &BuildHost, program: &Path| {
+            let plain = host.command(arguments);
+            let mut command = prepare(program);
+            command.args(plain.get_args());
+            let variables = plain.get_envs();
+            command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
+            command
+        };
+        Self {
+            told: arguments[0],
+            kept: Kept::new(&host),
+            host,
+            victim: tests::program("machinectl"),
+            call: Box::new(call),
+            input: input.to_vec(),
+            apart: &[],
+            goes_on: true,
         }
-        prepare(&self.host);
-        assert_eq!(self.host.listing(), self.before);
     }
 
-    /// Disturbs the call at each of its system calls in turn.
-    fn run(&self, what: &str, prepare: impl Fn(&BuildHost)) {
-        let calls = if is_long() { CHANGING.len() } else { SAMPLED };
+    /// The same, but it is a program started by `machinectl` that is disturbed.
+    fn child(mut self, child: &str) -> Self {
+        let call = std::mem::replace(&mut self.call, Box::new(|_, _| unreachable!()));
+        self.victim = Path::new("/usr/bin").join(child);
+        self.call = Box::new(move |host, stand_in| {
+            let mut command = call(host, &tests::program("machinectl"));
+            let before = stand_in.parent().unwrap().display();
+            command.env(
+                "PATH",
+                format!("{before}:{}", std::env::var("PATH").unwrap()),
+            );
+            command
+        });
+        self
+    }
+
+    fn run(&self, program: &Path) -> Answer {
+        run((self.call)(&self.host, program), &self.input)
+    }
+
+    /// Disturbs the call at each of its system calls in turn, in each of the ways.
+    fn play(self) {
+        let disturbed = Disturbed::new(&self.victim);
+        let old = self.host.listing();
+        self.run(&disturbed.path()).good();
+        let points = disturbed.points(!tests::is_long());
+        let new = self.host.listing();
+        assert_ne!(old, new, "{}", self.told);
+        let apart = self.apart;
+        let expected = OldOrNew { old, new, apart };
+        self.kept.restore(&self.host, &expected);
+        let step = if tests::is_long() {
+            1
+        } else {
+            points.len().div_ceil(SAMPLE)
+        };
         let mut trials = 0;
-        for call in &CHANGING[..calls] {
-            for when in 1.. {
-                let answer = self.disturbed(call, what, when);
-                if let Some(answer) = &answer {
+        for (round, what) in DISTURBANCES.into_iter().enumerate() {
+            for (number, point) in points.iter().enumerate().skip(round % step).step_by(step) {
+                disturbed.disturb(*point, what);
+                let answer = self.run(&disturbed.path());
+                if disturbed.has_been() {
                     trials += 1;
-                    self.check(&format!("{what} at {call} {when}: {answer:?}"));
+                    let told = format!("{}: {what} at {point}: {answer:?}", self.told);
+                    let booted = !self.goes_on || (number + round) % 2 == 0;
+                    self.check(&expected, &answer, booted, &told);
                 }
-                self.reset(&prepare);
-                if answer.is_none() {
-                    break;
-                }
+                self.kept.restore(&self.host, &expected);
             }
         }
-        println!("{:?}: {trials} times {what}", self.arguments);
-        assert!(trials > 6, "{trials}");
+        let victim = self.victim.file_name().unwrap().display();
+        let (told, points) = (self.told, points.len());
+        println!("{told}: {victim} died or failed {trials} times at {points} system calls");
+        assert!(trials > 3, "{trials}");
     }
 
-    fn check(&self, told: &str) {
-        for machine in self.host.volume.machines().unwrap() {
-            // The receiver may outlive its parent for an instant, with the lock.
-            let view = self.host.volume.look(&machine).unwrap();
-            assert_eq!(view.link_fault, None, "{told}");
+    /// What the next start of the agent, or the next call, makes of it.
+    fn check(&self, expected: &OldOrNew, answer: &Answer, booted: bool, told: &str) {
+        let volume = &self.host.volume;
+        if answer.code == Some(0) {
+            assert!(expected.is_new(volume), "it was acknowledged: {told}");
         }
-        let report = self.host.volume.clean_after_boot();
-        assert!(report.failed.is_empty(), "{told}: {:?}", report.failed);
-        let cleaned = self.host.listing();
-        let empty = cleaned.iter().all(|line| !line.contains(['/', ' ']));
-        let before = self.is_before(&cleaned) || (empty && self.before.is_empty());
-        assert!(
-            before || cleaned == self.after || empty && self.after.is_empty(),
-            "{told}: {cleaned:#?}"
-        );
-        if cleaned != self.after && !(empty && self.after.is_empty()) {
-            let again = self.call();
-            assert_eq!(again.code, Some(0), "{told}, then again: {again:?}");
-            assert_eq!(self.host.listing(), self.after, "{told}, then again");
+        expected.survives(volume, told, booted, || self.run(&self.victim));
+    }
+}
+
+/// Everything of a volume, put by, to begin anew with.
+struct Kept {
+    machines: Vec<MachineName>,
+    directory: PathBuf,
+}
+
+impl Kept {
+    fn new(host: &BuildHost) -> Self {
+        let directory = host.mount.directory("kept");
+        let machines = host.volume.machines().unwrap();
+        for machine in &machines {
+            let to = directory.join(machine);
+            fs::create_dir(&to).unwrap();
+            copy(&host.volume.directory(machine), &to);
+        }
+        Self {
+            machines,
+            directory,
+        }
+    }
+
+    fn restore(&self, host: &BuildHost, expected: &OldOrNew) {
+        if host.listing() == expected.old {
+            return;
+        }
+        for machine in host.volume.machines().unwrap() {
+            let _ = host.volume.delete(&machine, Duration::ZERO, true);
+            let _ = fs::remove_dir_all(host.volume.directory(&machine));
+        }
+        for machine in &self.machines {
+            fs::create_dir(host.volume.directory(machine)).unwrap();
+            copy(
+                &self.directory.join(machine),
+                &host.volume.directory(machine),
+            );
+        }
+        assert_eq!(host.listing(), expected.old);
+    }
+}
+
+/// Copies a machine's directory; subvolumes keep the identity they came with.
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let from = entry.unwrap().path();
+        let to = to.join(from.file_name().unwrap());
+        if let Ok(target) = fs::read_link(&from) {
+            symlink(target, to).unwrap();
+        } else if from.is_dir() {
+            BtrfsPool.freeze(&from, &to).unwrap();
+        } else {
+            fs::copy(from, to).unwrap();
         }
     }
 }
 
 /// Two hosts and the streams of two revisions.
-fn streams() -> Option<(BuildHost, Vec<u8>, Vec<u8>)> {
-    if !tests::may_use_devices() {
-        return None;
+struct Streams {
+    one: Vec<u8>,
+    two: Vec<u8>,
+}
+
+impl Streams {
+    fn new() -> Option<Self> {
+        if !tests::may_use_devices() {
+            return None;
+        }
+        let development = DevelopmentHost::new(256);
+        let disk = vec![1; 100_000];
+        let one: [(&str, &[u8]); 2] = [("disk.img", &disk), ("manifest", b": 1\n")];
+        let two: [(&str, &[u8]); 2] = [("disk.img", b"two"), ("kernel", b"k")];
+        development.image("linux-1", None, &one);
+        development.image("linux-2", Some("linux-1"), &two);
+        Some(Self {
+            one: development.send("linux-1", None),
+            two: development.send("linux-2", Some("linux-1")),
+        })
     }
-    let (host, development) = (BuildHost::new(512), DevelopmentHost::new(256));
-    let disk = vec![1; 100_000];
-    development.image(
-        "linux-1",
-        None,
-        &[("disk.img", &disk), ("manifest", b": 1\n")],
-    );
-    development.image(
-        "linux-2",
-        Some("linux-1"),
-        &[("disk.img", b"two"), ("kernel", b"k")],
-    );
-    let one = development.send("linux-1", None);
-    Some((host, one, development.send("linux-2", Some("linux-1"))))
+
+    /// A host with as many revisions, and with something that a person put there.
+    fn host(&self, revisions: usize) -> BuildHost {
+        let host = BuildHost::new(256);
+        let verbs = [("add", &self.one), ("upgrade", &self.two)];
+        for (verb, stream) in &verbs[..revisions] {
+            host.machinectl(&[verb, "linux"], stream).good();
+        }
+        tests::put(&host.volume.path().join("notes"), "mine");
+        if revisions > 0 {
+            tests::put(&host.volume.path().join("linux/notes"), "mine");
+        }
+        host
+    }
 }
-
-fn add(host: &BuildHost, stream: &[u8]) {
-    host.machinectl(&["add", "linux"], stream).good();
-}
-
-const ONE: [&str; 5] = [
-    "linux",
-    "linux/linux -> linux-1",
-    "linux/linux-1 (read-only)",
-    "linux/linux-1/disk.img 100000 bytes",
-    "linux/linux-1/manifest 4 bytes",
-];
-
-const TWO: [&str; 9] = [
-    "linux",
-    "linux/linux -> linux-2",
-    "linux/linux-1 (read-only)",
-    "linux/linux-1/disk.img 100000 bytes",
-    "linux/linux-1/manifest 4 bytes",
-    "linux/linux-2 (read-only)",
-    "linux/linux-2/disk.img 3 bytes",
-    "linux/linux-2/kernel 1 bytes",
-    "linux/linux-2/manifest 4 bytes",
-];
-
-fn lines(lines: &[&str]) -> Vec<String> {
-    lines.iter().map(ToString::to_string).collect()
-}
-
-/// What the disturbed call sees.
-const DISTURBANCES: [&str; 3] = ["signal=KILL", "error=ENOSPC", "error=EIO"];
 
 #[test]
 fn add_dies_or_fails_at_system_calls() {
-    let Some((host, one, _)) = streams() else {
+    let Some(streams) = Streams::new() else {
         return;
     };
-    let trial = Trial {
-        host,
-        arguments: vec!["add", "linux"],
-        input: one,
-        before: Vec::new(),
-        after: lines(&ONE),
-        between: None,
-    };
-    for what in DISTURBANCES {
-        trial.run(what, |_| ());
-    }
-}
-
-#[test]
-fn delete_dies_or_fails_at_system_calls() {
-    let Some((host, one, _)) = streams() else {
-        return;
-    };
-    add(&host, &one);
-    let trial = Trial {
-        host,
-        arguments: vec!["delete", "linux"],
-        input: Vec::new(),
-        before: lines(&ONE),
-        after: Vec::new(),
-        between: None,
-    };
-    for what in DISTURBANCES {
-        trial.run(what, |host| add(host, &one));
-    }
+    let scene = || Scene::new(streams.host(0), &["add", "linux"], &streams.one);
+    scene().play();
+    scene().child("btrfs").play();
 }
 
 #[test]
 fn upgrade_dies_or_fails_at_system_calls() {
-    let Some((host, one, two)) = streams() else {
+    let Some(streams) = Streams::new() else {
         return;
     };
-    add(&host, &one);
-    let trial = Trial {
-        host,
-        arguments: vec!["upgrade", "linux"],
-        input: two,
-        before: lines(&ONE),
-        after: lines(&TWO),
-        between: Some("linux/linux-2"),
+    let scene = || Scene {
+        apart: &["linux/linux-2"],
+        ..Scene::new(streams.host(1), &["upgrade", "linux"], &streams.two)
     };
-    for what in DISTURBANCES {
-        trial.run(what, |host| add(host, &one));
+    scene().play();
+    scene().child("btrfs").play();
+}
+
+#[test]
+fn delete_dies_or_fails_at_system_calls() {
+    let Some(streams) = Streams::new() else {
+        return;
+    };
+    let host = streams.host(2);
+    fs::remove_file(host.volume.path().join("linux/notes")).unwrap();
+    host.machinectl(&["pin", "linux", "1"], b"").good();
+    Scene::new(host, &["delete", "linux"], b"").play();
+    // What is not ours stays, and its directory.
+    Scene::new(streams.host(1), &["delete", "linux"], b"").play();
+}
+
+#[test]
+fn rollback_and_pins_die_or_fail_at_system_calls() {
+    let Some(streams) = Streams::new() else {
+        return;
+    };
+    Scene::new(streams.host(2), &["rollback", "linux", "1"], b"").play();
+    Scene::new(streams.host(2), &["pin", "linux", "1"], b"").play();
+    let host = streams.host(2);
+    host.machinectl(&["pin", "linux", "1"], b"").good();
+    Scene::new(host, &["unpin", "linux", "1"], b"").play();
+}
+
+#[test]
+fn prune_dies_or_fails_at_system_calls() {
+    let Some(streams) = Streams::new() else {
+        return;
+    };
+    let host = streams.host(2);
+    for _ in 0..2 {
+        let work = host.mount.path().join("work");
+        BtrfsPool.create(&work).unwrap();
+        let source = Source::Work(work.clone());
+        host.volume
+            .bring_in(Intent::Upgrade, &linux(), source)
+            .unwrap();
+        BtrfsPool.delete(&work).unwrap();
+    }
+    host.machinectl(&["pin", "linux", "2"], b"").good();
+    Scene {
+        apart: &["linux/linux-1", "linux/linux-3"],
+        ..Scene::new(host, &["prune", "linux", "--keep", "1"], b"")
+    }
+    .play();
+}
+
+#[test]
+fn import_dies_or_fails_at_system_calls() {
+    let Some(streams) = Streams::new() else {
+        return;
+    };
+    let from = tempfile::tempdir().unwrap();
+    let tree = from.path().join("tree");
+    fs::create_dir_all(tree.join("inside")).unwrap();
+    tests::put(&tree.join("disk.img"), "disk");
+    tests::put(&tree.join("inside/more"), "more");
+    let archive = from.path().join("machine.tar");
+    let mut tar = prepare("tar");
+    tar.arg("-cf").arg(&archive).arg("-C").arg(&tree).arg(".");
+    run(tar, b"").good();
+    let first = || import(streams.host(0), &tree, &[]);
+    first().play();
+    first().child("cp").play();
+    let next = || import(streams.host(1), &archive, &["linux/linux-2"]);
+    next().play();
+    next().child("tar").play();
+}
+
+/// A half import is a half of its own: the next one takes the next number, and the
+/// clean-up takes the half.
+fn import(host: BuildHost, source: &Path, apart: &'static [&'static str]) -> Scene {
+    let mut scene = Scene::new(host, &["import", "linux"], b"");
+    let call = std::mem::replace(&mut scene.call, Box::new(|_, _| unreachable!()));
+    let source = source.to_owned();
+    scene.call = Box::new(move |host, program| {
+        let mut command = call(host, program);
+        command.arg(&source);
+        command
+    });
+    Scene {
+        apart,
+        goes_on: false,
+        ..scene
+    }
+}
+
+/// A host that pushes, and what stands for ssh: the other side is a process here.
+struct Pusher {
+    host: BuildHost,
+    _directory: TempDir,
+    ssh: PathBuf,
+}
+
+impl Pusher {
+    fn new() -> Self {
+        let host = BuildHost::new(256);
+        let work = host.mount.path().join("work");
+        BtrfsPool.create(&work).unwrap();
+        for (name, text) in [("manifest", ": 1\n"), ("kernel", "k")] {
+            tests::put(&work.join(name), text);
+            let there = !host.listing().is_empty();
+            let intent = if there { Intent::Upgrade } else { Intent::Add };
+            let source = Source::Work(work.clone());
+            host.volume.bring_in(intent, &linux(), source).unwrap();
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let ssh = directory.path().join("ssh");
+        let script = "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nexec sh -c \"$3\"\n";
+        tests::put(&ssh, script);
+        fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+        Self {
+            host,
+            _directory: directory,
+            ssh,
+        }
+    }
+
+    fn push(&self, far: &BuildHost, program: &Path) -> Command {
+        let mut command = self.host.command(&["push", "linux", "far"]);
+        command.arg("--far-volume").arg(far.volume.path());
+        command.arg("--far-program").arg(program);
+        command.env("BUILDHOST_SSH", &self.ssh);
+        command
+    }
+
+    /// The other side of a push dies; this side stays as it is.
+    fn play(self, far: BuildHost, apart: &'static [&'static str]) {
+        let host = self.host.listing();
+        let before = move |now: &Self| assert_eq!(now.host.listing(), host);
+        let scene = Scene::new(far, &["push"], b"");
+        let call: Call = Box::new(move |far, program| {
+            before(&self);
+            self.push(far, program)
+        });
+        Scene {
+            call,
+            apart,
+            ..scene
+        }
+        .play();
     }
 }
 
 #[test]
-fn an_arrival_that_fails_leaves_everything_as_it_was() {
-    let Some((host, one, two)) = streams() else {
+fn the_other_side_of_a_push_dies_or_fails_at_system_calls() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    Pusher::new().play(BuildHost::new(256), &[]);
+    let (pusher, far) = (Pusher::new(), BuildHost::new(256));
+    let sources = &pusher.host.volume;
+    sources.set_current(&linux(), config::Revision(1)).unwrap();
+    let program = tests::program("machinectl");
+    run(pusher.push(&far, &program), b"").good();
+    sources.set_current(&linux(), config::Revision(2)).unwrap();
+    pusher.play(far, &["linux/linux-2"]);
+}
+
+/// How this program is told to publish an image, in a process that may die.
+const PUBLISHING: &str = "death::publishing_is_a_process_of_its_own";
+
+#[test]
+#[ignore = "the next test calls it"]
+fn publishing_is_a_process_of_its_own() {
+    let volume = Volume::open(Path::new(&std::env::var_os("BUILDHOST_VOLUME").unwrap())).unwrap();
+    let (toolchain, tag) = ("default".parse().unwrap(), std::process::id().to_string());
+    let snapshot = volume.snapshot(
+        &linux(),
+        &Origin::Current,
+        &toolchain,
+        &tag.parse().unwrap(),
+    );
+    let provenance = Provenance {
+        revision_uuid: ::store::Uuid::nil().to_string(),
+        toolchain_id: "a".repeat(64).parse().unwrap(),
+        bootstrap_version: 1,
+    };
+    volume
+        .publish_image(snapshot.unwrap(), &provenance)
+        .unwrap();
+}
+
+#[test]
+fn publishing_an_image_dies_or_fails_at_system_calls() {
+    let Some(streams) = Streams::new() else {
         return;
     };
-    let trial = |arguments: &[&'static str], input: &[u8], before: Vec<String>| Trial {
-        host: BuildHost::new(128),
-        arguments: arguments.to_vec(),
-        input: input.to_vec(),
-        before,
-        after: Vec::new(),
-        between: None,
+    let publish = |host: &BuildHost, program: &Path| {
+        let mut command = prepare(program);
+        command.args([PUBLISHING, "--exact", "--ignored", "--test-threads=1"]);
+        command.env("BUILDHOST_VOLUME", host.volume.path());
+        // To find the names of what has failed would take longer than all the rest.
+        command.env("RUST_BACKTRACE", "0");
+        command
     };
-    drop(host);
-    let first = trial(&["add", "linux"], &one, Vec::new());
-    let next = trial(&["upgrade", "linux"], &two, lines(&ONE));
-    add(&next.host, &one);
-    for trial in [first, next] {
-        for call in ["symlink", "rename", "openat2", "pwrite64"] {
-            for error in ["error=ENOSPC", "error=EIO"] {
-                if let Some(answer) = trial.disturbed(call, error, 1) {
-                    assert!(matches!(answer.code, Some(1 | 16)), "{call}: {answer:?}");
-                    assert_eq!(trial.host.listing(), trial.before, "{error} at {call}");
-                }
-            }
-        }
-    }
+    let scene = |host| Scene {
+        told: "publish",
+        victim: std::env::current_exe().unwrap(),
+        call: Box::new(publish),
+        ..Scene::new(host, &["list"], b"")
+    };
+    scene(streams.host(1)).play();
+    // An image of another revision is replaced.
+    let host = streams.host(1);
+    run(publish(&host, &std::env::current_exe().unwrap()), b"").good();
+    host.machinectl(&["upgrade", "linux"], &streams.two).good();
+    scene(host).play();
 }

@@ -55,11 +55,7 @@ fn content_is_the_same_along_every_chain_of_streams() {
     if !tests::may_use_devices() {
         return;
     }
-    let rounds = if std::env::var("BUILDHOST_LONG").is_ok_and(|value| value == "1") {
-        100
-    } else {
-        12
-    };
+    let rounds = if tests::is_long() { 100 } else { 12 };
     let hosts = [512, 512, 512].map(BuildHost::new);
     let machine: MachineName = "linux".parse().unwrap();
     let work = hosts[0].mount.path().join("work");

@@ -13,7 +13,12 @@ pub mod powercut;
 
 pub mod shell;
 
+pub mod survival;
+
+pub mod disturbance;
+
 pub mod agent;
+
 pub mod ssh;
 
 use std::time::{Duration, Instant};
@@ -46,6 +51,11 @@ pub fn may_use_devices() -> bool {
         }
     }
     root
+}
+
+/// Whether what takes minutes is wanted, instead of a sample of it.
+pub fn is_long() -> bool {
+    std::env::var("BUILDHOST_LONG").is_ok_and(|value| value == "1")
 }
 
 /// A program of this workspace, beside the test that runs.

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use store::pool::{BtrfsPool, Pool};
-use store::{MachineView, Volume, command};
+use store::{MachineView, Volume, command, file};
 
 use crate::volume::Mount;
 
@@ -140,6 +140,7 @@ pub fn listing(volume: &Path) -> Vec<String> {
     list
 }
 
+#[expect(clippy::expect_used, reason = "a test cannot go on without it")]
 fn walk(root: &Path, directory: &Path, list: &mut Vec<String>) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -153,9 +154,10 @@ fn walk(root: &Path, directory: &Path, list: &mut Vec<String>) {
             (_, Ok(target)) => format!(" -> {}", target.display()),
             (Some(known), _) if known.read_only => " (read-only)".to_owned(),
             (Some(_), _) => " (writable)".to_owned(),
-            _ => {
-                fs::read(&path).map_or(String::new(), |content| format!(" {} bytes", content.len()))
-            }
+            _ => fs::read(&path).map_or(String::new(), |content| {
+                let hash = file::digest(&content[..]).expect("a hash").to_string();
+                format!(" {} bytes ({})", content.len(), &hash[..8])
+            }),
         };
         list.push(format!("{name}{what}"));
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
