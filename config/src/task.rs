@@ -5,9 +5,24 @@
 //! of its toolchain by their names, installs them and puts [`BOOTSTRAP`]. In a
 //! build it fetches [`TASK`] and the sources below [`SOURCES`], and puts the
 //! packages below [`ARTIFACTS`], the log as [`LOG`] and, last, [`RESULT`].
+//!
+//! # Frozen starts
+//!
+//! A guest whose worker can wait for its task is started once, frozen while it
+//! waits, and woken for every build. Such a worker opens the virtio-serial port
+//! [`CONTROL_PORT`], where there is one, before it asks for anything else. It says
+//! [`READY`] there, in a line, and again every second until the host answers with
+//! a [`Go`]: then it gives the kernel the fresh random bytes, sets the clock, and
+//! fetches its task. What it does not do before [`READY`] is done in every build;
+//! what it did is the same in all of them. A read of the port that returns nothing
+//! means that the host is not there at the moment.
+//!
+//! A worker that knows nothing of this fetches its task at once. Its builds start
+//! cold, and the host says so.
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +52,77 @@ pub const SOURCES: &str = "sources/";
 pub const ARTIFACTS: &str = "artifacts/";
 /// The name of the virtio-serial port that carries the log while a guest runs.
 pub const LOG_PORT: &str = "buildhost.log";
+/// The name of the virtio-serial port on which a guest waits for its task.
+pub const CONTROL_PORT: &str = "buildhost.control";
+/// Said on [`CONTROL_PORT`]: all is ready but the task. Answered with a [`Go`].
+pub const READY: &str = "ready";
+
+/// The line that lets a guest begin: `go SECONDS.NANOSECONDS RANDOM`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Go {
+    /// The host's time, counted from the beginning of 1970.
+    pub time: Duration,
+    /// Random bytes that no other guest is given; 128 hexadecimal digits.
+    pub random: [u8; 64],
+}
+
+impl Go {
+    /// The line, with its end.
+    pub fn print(&self) -> String {
+        let (seconds, nanoseconds) = (self.time.as_secs(), self.time.subsec_nanos());
+        let random = hexadecimal(&self.random);
+        format!("go {seconds}.{nanoseconds:09} {random}\n")
+    }
+
+    /// Reads the line.
+    ///
+    /// # Errors
+    /// The first word that cannot be used.
+    pub fn parse(line: &str) -> Result<Self, TaskError> {
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        let &["go", time, random] = words.as_slice() else {
+            return Err(TaskError::Value("go", line.chars().take(40).collect()));
+        };
+        let wrong = || TaskError::Value("time", time.chars().take(40).collect());
+        let (seconds, fraction) = time.split_once('.').ok_or_else(wrong)?;
+        let seconds = seconds.parse().map_err(|_| wrong())?;
+        let nanoseconds: u32 = fraction.parse().map_err(|_| wrong())?;
+        if fraction.len() != 9 {
+            return Err(wrong());
+        }
+        // Not repeated in the error: it is a secret.
+        let secret = || TaskError::Value("random", "…".to_owned());
+        Ok(Self {
+            time: Duration::new(seconds, nanoseconds),
+            random: bytes(random).ok_or_else(secret)?,
+        })
+    }
+}
+
+impl fmt::Debug for Go {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Go")
+            .field("time", &self.time)
+            .finish_non_exhaustive()
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
+}
+
+fn bytes(digits: &str) -> Option<[u8; 64]> {
+    let values: Option<Vec<_>> = digits.chars().map(|c| c.to_digit(16)).collect();
+    let values = values?;
+    let pairs = values.chunks(2).map(|pair| match pair {
+        [high, low] => u8::try_from(high * 16 + low).ok(),
+        _ => None,
+    });
+    pairs.collect::<Option<Vec<_>>>()?.try_into().ok()
+}
 
 /// How a build ended, in build2's words; a guest may say all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -136,12 +222,7 @@ impl Digest {
 
 impl From<[u8; 32]> for Digest {
     fn from(hash: [u8; 32]) -> Self {
-        let digits = hash.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-        Self(
-            digits
-                .filter_map(|digit| char::from_digit(digit.into(), 16))
-                .collect(),
-        )
+        Self(hexadecimal(&hash))
     }
 }
 
@@ -432,6 +513,30 @@ mod tests {
         insta::assert_snapshot!(result.print());
         assert_eq!(result.packages[0].pr_version(), "hello-1.0-r0");
         assert_eq!(TaskResult::parse(&result.print()), Ok(result));
+    }
+
+    #[test]
+    fn a_guest_is_let_go_with_the_time_and_a_secret() {
+        let go = Go {
+            time: Duration::new(1_700_000_000, 7),
+            random: std::array::from_fn(|index| u8::try_from(index * 4).unwrap()),
+        };
+        assert!(go.print().starts_with("go 1700000000.000000007 0004080c"));
+        assert_eq!(Go::parse(&go.print()), Ok(go.clone()));
+        assert!(!format!("{go:?}").contains("random"));
+        let random = "0".repeat(128);
+        for line in [
+            "go".to_owned(),
+            "go 1.5 00".to_owned(),
+            format!("stop 1.000000000 {random}"),
+            format!("go 1.0 {random}"),
+            format!("go -1.000000000 {random}"),
+            format!("go 1.000000000 {}", "0".repeat(127)),
+            format!("go 1.000000000 {}", "x".repeat(128)),
+            format!("go 1.000000000 {random} more"),
+        ] {
+            assert!(Go::parse(&line).is_err(), "{line}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::cli::{PR_HOST, Settings};
 use crate::log::Log;
 use crate::report::{self, Artifact};
-use crate::{WorkerError, entry};
+use crate::{WorkerError, entry, wait};
 
 /// The toolchain's program that builds.
 const ENTRY: &str = "build";
@@ -38,6 +38,7 @@ pub fn run(settings: &Settings) -> Result<Outcome, WorkerError> {
 }
 
 fn try_run(settings: &Settings, log: &mut Log) -> Result<(TaskResult, Vec<Artifact>), WorkerError> {
+    wait::for_the_task(log)?;
     let task = fetch_task(settings)?;
     log.say(&format!(
         "build {} on {} with the toolchain {}",

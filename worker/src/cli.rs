@@ -9,7 +9,7 @@ use lexopt::{Arg, Parser, ValueExt};
 
 use crate::WorkerError;
 use crate::log::Log;
-use crate::port::Port;
+use crate::port::{self, Port};
 use crate::pr::Question;
 use crate::tftp::{self, Client, Patience};
 
@@ -58,8 +58,7 @@ impl Settings {
     /// There is no place for it.
     pub fn fresh_log(&self) -> Result<Log, WorkerError> {
         std::fs::create_dir_all(&self.work).map_err(WorkerError::disk(&self.work))?;
-        let classes = Path::new("/sys/class/virtio-ports");
-        let port = Port::find(task::LOG_PORT, classes, Path::new("/dev"));
+        let port = Port::find(task::LOG_PORT, Path::new(port::CLASSES), Path::new("/dev"));
         Log::create(&self.work.join("log"), port)
     }
 }

@@ -17,6 +17,10 @@ pub mod log;
 
 pub mod port;
 
+pub mod wait;
+
+pub mod fresh;
+
 pub mod pr;
 
 pub mod tftp;
@@ -47,6 +51,9 @@ pub enum WorkerError {
         /// What kept it.
         source: TftpError,
     },
+    /// The host does not let us begin.
+    #[error("cannot wait for the host's word to begin")]
+    Wait(#[source] io::Error),
     /// The task makes no sense.
     #[error("cannot read the task")]
     Task(#[from] TaskError),

@@ -1,10 +1,11 @@
-//! The serial port through which the host sees the log while it grows.
+//! The serial ports between a machine and its host, and the one through which the
+//! host sees the log while it grows.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
@@ -17,6 +18,23 @@ const FINISH: Duration = Duration::from_secs(1);
 /// How long the host may take to name its ports.
 const NAMING: Duration = Duration::from_millis(100);
 
+/// Where the kernel tells the names of its ports.
+pub const CLASSES: &str = "/sys/class/virtio-ports";
+
+/// The device of the port that has this name, if the machine has one: `classes` is
+/// [`CLASSES`], `devices` is `/dev`. The kernel hears the names of ports from the
+/// host a moment after it has started: that long we wait.
+pub fn device(name: &str, classes: &Path, devices: &Path) -> Option<PathBuf> {
+    let until = Instant::now() + NAMING;
+    loop {
+        match look_for(name, classes).ok()? {
+            Some(entry) => return Some(devices.join(entry)),
+            None if Instant::now() >= until => return None,
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
 /// A port to the host. Writing to it never waits and never fails: the whole log
 /// goes to the host at the end in any case.
 #[derive(Debug)]
@@ -27,22 +45,12 @@ pub struct Port {
 }
 
 impl Port {
-    /// Opens the port that has this name, if the machine has one: `classes` is
-    /// `/sys/class/virtio-ports`, `devices` is `/dev`. The kernel hears the names of
-    /// ports from the host a moment after it has started: that long we wait.
+    /// Opens the port that has this name, as [`device`] finds it.
     pub fn find(name: &str, classes: &Path, devices: &Path) -> Option<Self> {
-        let until = Instant::now() + NAMING;
-        let entry = loop {
-            match look_for(name, classes).ok()? {
-                Some(entry) => break entry,
-                None if Instant::now() >= until => return None,
-                None => std::thread::sleep(Duration::from_millis(5)),
-            }
-        };
         let device = OpenOptions::new()
             .write(true)
             .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-            .open(devices.join(entry))
+            .open(device(name, classes, devices)?)
             .ok()?;
         Some(Self {
             device,
