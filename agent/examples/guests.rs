@@ -148,8 +148,10 @@ fn by_hand(machine: &Path, all: &mut Table) {
     while let Some(word) = words.next() {
         if skip.contains(&word.as_str()) {
             words.next();
-        } else if word.starts_with("virtserialport") {
+        } else if word.starts_with("virtserialport,chardev=log") {
             qemu.arg("virtio-balloon-pci");
+        } else if word.starts_with("virtserialport") {
+            qemu.arg("pvpanic-pci");
         } else if word.starts_with("/proc/self/fd/8") {
             qemu.arg(path(boot.kernel.as_str()));
         } else if word.starts_with("/proc/self/fd/9") {

@@ -1,7 +1,10 @@
 //! Makes bootstrapped images: boots a clone of a machine's current revision, lets
-//! it install a toolchain, and puts the clone in place of the old image.
+//! it install a toolchain, freezes a guest in it that waits for its task, and puts
+//! the clone in place of the old image.
 
-use std::path::Path;
+mod freeze;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use config::Tag;
@@ -13,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::blocking;
+use crate::guest::Memory;
 use crate::host::Host;
 use crate::reconcile::Pair;
 use crate::record;
@@ -74,20 +78,71 @@ pub async fn run(
     cancel: &CancellationToken,
 ) -> Result<(), BootstrapError> {
     let snapshot = take(volume, pair, &wanted).await?;
-    let done = install(host, Arc::clone(&snapshot), pair, &wanted, cancel).await;
-    let (volume, pair) = (volume.clone(), pair.clone());
-    blocking(move || {
+    let done = async {
+        install(host, Arc::clone(&snapshot), pair, &wanted, cancel).await?;
+        let frozen = freeze::freeze(host, Arc::clone(&snapshot), pair, cancel).await?;
+        Ok(Some(frozen.is_there()))
+    };
+    let done = done.await;
+    settle(host, volume, pair, wanted, snapshot, done).await
+}
+
+/// Freezes a guest anew in the image of `pair`, which serves on meanwhile.
+pub async fn freeze_anew(
+    host: &Host,
+    volume: &Volume,
+    pair: &Pair,
+    made: Provenance,
+    cancel: &CancellationToken,
+) -> Result<(), BootstrapError> {
+    let (from, of) = (volume.clone(), pair.clone());
+    let snapshot = blocking(move || {
+        from.drop_snapshot(&of.machine, &of.toolchain, &Tag::bootstrap())?;
+        let image = Origin::Image(of.toolchain.clone());
+        from.snapshot(&of.machine, &image, &of.toolchain, &Tag::bootstrap())
+    });
+    let snapshot = Arc::new(snapshot.await?);
+    let done = async {
+        let found = std::fs::read_to_string(snapshot.path().join(task::BOOTSTRAP))?;
+        if Provenance::parse(&found).as_ref() != Ok(&made) {
+            return Err(BootstrapError::Changed);
+        }
+        let frozen = freeze::freeze(host, Arc::clone(&snapshot), pair, cancel).await?;
+        Ok(frozen.is_settled().then(|| frozen.is_there()))
+    };
+    let done = done.await;
+    settle(host, volume, pair, made, snapshot, done).await
+}
+
+/// Puts a snapshot in place of the image when something is done in it, or drops it.
+/// What is done: whether a guest is frozen in it.
+async fn settle(
+    host: &Host,
+    volume: &Volume,
+    pair: &Pair,
+    provenance: Provenance,
+    snapshot: Arc<Snapshot>,
+    done: Result<Option<bool>, BootstrapError>,
+) -> Result<(), BootstrapError> {
+    let (volume, of) = (volume.clone(), pair.clone());
+    let frozen = blocking(move || {
         let snapshot = Arc::into_inner(snapshot);
         match (done, snapshot) {
-            (Ok(()), Some(snapshot)) => Ok(volume.publish_image(snapshot, &wanted)?),
+            (Ok(Some(frozen)), Some(snapshot)) => {
+                volume.publish_image(snapshot, &provenance)?;
+                Ok(Some(frozen))
+            }
             (done, snapshot) => {
                 drop(snapshot);
-                volume.drop_snapshot(&pair.machine, &pair.toolchain, &Tag::bootstrap())?;
+                volume.drop_snapshot(&of.machine, &of.toolchain, &Tag::bootstrap())?;
                 done
             }
         }
-    })
-    .await
+    });
+    if let Some(frozen) = frozen.await? {
+        host.frozen.renewed(pair, frozen);
+    }
+    Ok(())
 }
 
 async fn take(
@@ -133,9 +188,7 @@ async fn install(
     let machine = Machine::parse(&std::fs::read_to_string(
         snapshot.path().join(config::machine::FILE),
     )?)?;
-    let files = host
-        .bootstraps_directory()
-        .join(format!("{}-{}", pair.machine, pair.toolchain));
+    let files = files(host, pair);
     store::file::fresh_directory(&files)?;
     let plan = session::Plan {
         tag: host.next_bootstrap(),
@@ -143,6 +196,7 @@ async fn install(
         machine,
         map: map(&toolchain, &files, host.settings.builds.log_bytes_max),
         durable: true,
+        memory: Memory::Own,
         record: record::Files {
             console: files.join("console"),
             log: files.join("log.live"),
@@ -171,6 +225,12 @@ async fn install(
     }
 }
 
+/// The directory with what the guests of a bootstrap print.
+fn files(host: &Host, pair: &Pair) -> PathBuf {
+    let name = format!("{}-{}", pair.machine, pair.toolchain);
+    host.bootstraps_directory().join(name)
+}
+
 async fn wait(
     session: &mut Session,
     limits: &session::Limits<'_>,
@@ -180,6 +240,7 @@ async fn wait(
         match session.next(limits, cancel).await? {
             Happening::FirstContact => info!("the guest has asked for its toolchain"),
             Happening::Done => return Ok(()),
+            Happening::Ready => {}
         }
     }
 }

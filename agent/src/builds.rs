@@ -5,10 +5,11 @@ mod collect;
 mod conclude;
 
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::Arc;
 
 use config::Revision;
-use config::builds::{Build, State};
+use config::builds::{Build, Start, State};
 use config::machine::{Machine, MachineError};
 use config::task::{self, Task};
 use futures_util::FutureExt;
@@ -19,7 +20,9 @@ use tracing::{error, info, warn};
 
 use crate::blocking;
 use crate::bootstrap::MANIFEST_BYTES_MAX;
+use crate::guest::Memory;
 use crate::host::Host;
+use crate::reconcile::Pair;
 use crate::record;
 use crate::records::RecordsError;
 use crate::session::{self, Ended, Happening, Session, SessionError};
@@ -165,9 +168,51 @@ async fn start(
     store::file::fresh_directory(&directory.join(ARTIFACTS))?;
     build.state = State::Starting;
     build.started = Some(Timestamp::now());
+    build.contacted = None;
     host.records.save(build).await?;
-    let snapshot = take_snapshot(volume, build).await?;
-    build.revision = origin(volume, &snapshot)?;
+    let pair = Pair {
+        machine: build.machine.clone(),
+        toolchain: build.toolchain.clone(),
+    };
+    loop {
+        let snapshot = take_snapshot(volume, build).await?;
+        build.revision = origin(volume, &snapshot)?;
+        build.frozen = may_wake(host, build, &pair, snapshot.path());
+        let attempt = attempt(host, build, snapshot, cancel).await;
+        match attempt {
+            Err(error) if build.frozen && is_doubt(&error, build.state) => {
+                let why = crate::chain(&error);
+                warn!("the frozen guest is given up, the build starts cold: {why}");
+                host.frozen.evict(&pair, why);
+            }
+            ended => return ended,
+        }
+    }
+}
+
+/// Whether a build wakes the frozen guest of its image. Not when it failed before:
+/// that could be the frozen guest's fault.
+fn may_wake(host: &Host, build: &Build, pair: &Pair, snapshot: &Path) -> bool {
+    let starting = host.frozen.look(&host.settings.guests, pair, snapshot);
+    build.attempts <= 1 && starting.start == Start::Frozen
+}
+
+/// Whether a guest may have failed because it was woken and not started.
+fn is_doubt(error: &AttemptError, state: State) -> bool {
+    match error {
+        AttemptError::Session(SessionError::Guest(_)) => true,
+        AttemptError::Ended(Ended::Silent(_) | Ended::Exited(_)) => state == State::Starting,
+        _ => false,
+    }
+}
+
+/// Runs a guest in a snapshot until its result is stored.
+async fn attempt(
+    host: &Host,
+    build: &mut Build,
+    snapshot: Arc<Snapshot>,
+    cancel: &CancellationToken,
+) -> Result<Collected, AttemptError> {
     let text = std::fs::read_to_string(snapshot.path().join(config::machine::FILE))?;
     let plan = session::Plan {
         tag: build.id.to_string(),
@@ -175,6 +220,11 @@ async fn start(
         machine: Machine::parse(&text)?,
         map: map(host, build)?,
         durable: false,
+        memory: if build.frozen {
+            Memory::Frozen
+        } else {
+            Memory::Own
+        },
         record: files(host, build),
     };
     let session = Session::start(host, plan).await?;
@@ -240,16 +290,27 @@ async fn wait(
     cancel: &CancellationToken,
 ) -> Result<(), AttemptError> {
     let limits = session::Limits {
-        start: host.settings.builds.start_limit,
+        start: if build.frozen {
+            host.settings.guests.wake_limit
+        } else {
+            host.settings.builds.start_limit
+        },
         total: host.settings.builds.total_limit,
         last_put: task::RESULT,
     };
     loop {
         let happening = session.next(&limits, cancel).await?;
-        build.state = match happening {
-            Happening::FirstContact => State::Running,
-            Happening::Done => State::Storing,
-        };
+        match happening {
+            Happening::Ready => continue,
+            Happening::Done => build.state = State::Storing,
+            Happening::FirstContact => {
+                build.state = State::Running;
+                build.contacted = Some(Timestamp::now());
+                if let Some((start, seconds)) = build.start() {
+                    info!(%start, seconds, "the guest has asked for its task");
+                }
+            }
+        }
         build.message.clear();
         host.records.save(build).await?;
         if happening == Happening::Done {

@@ -31,7 +31,7 @@ mod start;
 
 pub use accelerator::{Accelerator, accelerator};
 pub use arguments::arguments;
-pub use frozen::{forget, is_frozen};
+pub use frozen::{bytes, forget, is_frozen, is_unfit, set_unfit};
 pub use monitor::MonitorError;
 pub use process::Exit;
 
@@ -74,7 +74,8 @@ pub struct Spec {
 pub enum Memory {
     /// In the memory of QEMU; gone with it.
     Own,
-    /// In a file of its directory, so that it can be frozen there.
+    /// In a file of its directory, so that it can be frozen there. Its disk is a
+    /// clone of the machine's, which stays as it is.
     Freezable,
     /// In the file that a frozen guest left in this directory, or in a snapshot
     /// of it. It goes on where that one was stopped; the file stays as it was.
@@ -262,6 +263,7 @@ impl Guest {
     /// Freezes a guest that was started as [`Memory::Freezable`] in `directory`, and
     /// ends it. Disk, memory and devices of one instant lie there then, on disk;
     /// snapshots of the directory start as [`Memory::Frozen`], any number of them.
+    /// They start as [`Memory::Own`] as before, too, with the disk as it was.
     ///
     /// # Errors
     /// When QEMU or the file system refuses. The guest has ended then, too.
@@ -334,6 +336,15 @@ impl Guest {
     /// When QEMU is gone.
     pub fn console(&self) -> io::Result<UnixStream> {
         connect(&self.run.join(start::CONSOLE))
+    }
+
+    /// The channel on which it waits for its task, [`config::task::CONTROL_PORT`]
+    /// inside; like the console.
+    ///
+    /// # Errors
+    /// When QEMU is gone.
+    pub fn control(&self) -> io::Result<UnixStream> {
+        connect(&self.run.join(start::CONTROL))
     }
 
     /// Its log channel, [`config::task::LOG_PORT`] inside; like the console.

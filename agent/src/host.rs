@@ -47,6 +47,8 @@ pub struct Host {
     pub queue: tokio::sync::Mutex<()>,
     /// What the reconciler last found.
     pub status: Mutex<Option<Status>>,
+    /// What is remembered of frozen guests.
+    pub frozen: crate::frozen::Memory,
     /// How many bootstraps were begun.
     pub bootstraps: AtomicU64,
 }
@@ -86,6 +88,7 @@ impl Host {
             leaving: CancellationToken::new(),
             queue: tokio::sync::Mutex::default(),
             status: Mutex::default(),
+            frozen: crate::frozen::Memory::default(),
             bootstraps: AtomicU64::new(0),
         }
     }

@@ -15,7 +15,11 @@ pub mod bootstrap;
 
 pub mod builds;
 
+pub mod frozen;
+
 pub mod session;
+
+pub mod control;
 
 pub mod record;
 

@@ -50,7 +50,8 @@ pub enum RecordsError {
 }
 
 /// What changes the format from each version to the next.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE builds (
         id        INTEGER PRIMARY KEY AUTOINCREMENT,
         machine   TEXT NOT NULL,
@@ -68,7 +69,12 @@ const MIGRATIONS: [&str; 1] = ["
         artifacts TEXT NOT NULL DEFAULT '[]'
     ) STRICT;
     CREATE INDEX builds_unfinished ON builds (id) WHERE state <> 'finished';
-"];
+",
+    "
+    ALTER TABLE builds ADD COLUMN contacted TEXT;
+    ALTER TABLE builds ADD COLUMN frozen INTEGER NOT NULL DEFAULT 0;
+",
+];
 
 /// The records; cheap to clone.
 #[derive(Debug, Clone)]
@@ -183,7 +189,8 @@ impl Records {
         self.with(move |connection| {
             connection.execute(
                 "UPDATE builds SET state = ?2, outcome = ?3, message = ?4, attempts = ?5, revision = ?6,
-                 started = ?7, finished = ?8, packages = ?9, artifacts = ?10 WHERE id = ?1",
+                 started = ?7, finished = ?8, packages = ?9, artifacts = ?10, contacted = ?11, frozen = ?12
+                 WHERE id = ?1",
                 params![
                     key(build.id),
                     build.state.to_string(),
@@ -195,6 +202,8 @@ impl Records {
                     build.finished.map(|time| time.to_string()),
                     json(&build.packages)?,
                     json(&build.artifacts)?,
+                    build.contacted.map(|time| time.to_string()),
+                    build.frozen,
                 ],
             )
         })
@@ -253,6 +262,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Build> {
         revision: row.get::<_, Option<u32>>("revision")?.map(config::Revision),
         submitted: parsed(row, "submitted")?,
         started: maybe(row, "started")?,
+        contacted: maybe(row, "contacted")?,
+        frozen: row.get("frozen")?,
         finished: maybe(row, "finished")?,
         packages: listed(row, "packages")?,
         artifacts: listed(row, "artifacts")?,
@@ -311,6 +322,8 @@ mod tests {
         build.outcome = Some(Outcome::Warning);
         build.message = "two\nlines".into();
         build.started = Some(Timestamp::UNIX_EPOCH);
+        build.contacted = Some(Timestamp::UNIX_EPOCH);
+        build.frozen = true;
         build.revision = Some(config::Revision(7));
         Records::open(&path).unwrap().save(&build).await.unwrap();
         assert_eq!(
@@ -342,7 +355,7 @@ mod tests {
             .unwrap();
         let error = Records::open(&path).unwrap_err().to_string();
         assert!(
-            error.contains("newer buildhost-agent (format 99, this one knows 1)"),
+            error.contains("newer buildhost-agent (format 99, this one knows 2)"),
             "{error}"
         );
     }

@@ -13,12 +13,13 @@ use std::time::Duration;
 use config::machine::Machine;
 use config::task::{GATEWAY, GATEWAY_OLD, PR_PORT};
 use store::Snapshot;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::control::{self, Manner};
 use crate::dhcp;
 use crate::guest::{self, Exit, Guest, GuestError, Memory, User};
 use crate::host::Host;
@@ -63,6 +64,8 @@ pub struct Plan {
     pub map: tftp::Map,
     /// Whether its disk is kept afterwards.
     pub durable: bool,
+    /// Whether it is a new one, one to be frozen, or a frozen one to be woken.
+    pub memory: Memory,
     /// Where what it prints is recorded.
     pub record: record::Files,
 }
@@ -98,6 +101,8 @@ pub enum Happening {
     FirstContact,
     /// It has put the file that ends it.
     Done,
+    /// It waits for its task, and can be frozen.
+    Ready,
 }
 
 /// Why a session ended before its time.
@@ -135,6 +140,8 @@ pub struct Session {
 struct Services {
     _tftp: tftp::Server,
     events: mpsc::Receiver<tftp::Event>,
+    /// Tells when a guest that is to be frozen is ready.
+    ready: Option<oneshot::Receiver<()>>,
     tasks: JoinSet<()>,
 }
 
@@ -158,8 +165,24 @@ impl Services {
         Ok(Self {
             _tftp: tftp,
             events,
+            ready: None,
             tasks,
         })
+    }
+
+    /// Attends to a guest that waits for its task.
+    fn attend(&mut self, guest: &Guest, memory: Memory) -> std::io::Result<()> {
+        let manner = match memory {
+            Memory::Own => Manner::Answer,
+            Memory::Frozen => Manner::Wake,
+            Memory::Freezable => {
+                let (sender, ready) = oneshot::channel();
+                self.ready = Some(ready);
+                Manner::Hold(sender)
+            }
+        };
+        self.tasks.spawn(control::attend(guest.control()?, manner));
+        Ok(())
     }
 
     fn record(&mut self, guest: &Guest, files: record::Files) -> std::io::Result<()> {
@@ -213,11 +236,13 @@ impl Session {
             network: network.name().to_owned(),
             acceleration: host.settings.guests.acceleration,
             durable: plan.durable,
-            memory: Memory::Own,
+            memory: plan.memory,
             keep: vec![plan.snapshot.keep()?],
         })
         .await?;
-        if let Err(error) = services.record(&guest, plan.record) {
+        // Who waits for it begins at once.
+        let attended = services.attend(&guest, plan.memory);
+        if let Err(error) = attended.and_then(|()| services.record(&guest, plan.record)) {
             complain(guest.end().await);
             return Err(error.into());
         }
@@ -245,6 +270,10 @@ impl Session {
         }
         if let Err(error) = services.record(&guest, left.record) {
             warn!(%error, "cannot record what the guest prints");
+        }
+        // One that was woken asks again, too.
+        if let Err(error) = services.attend(&guest, Memory::Own) {
+            warn!(%error, "cannot let the guest begin");
         }
         let now = Instant::now();
         let started = now.checked_sub(left.since).unwrap_or(now);
@@ -280,6 +309,7 @@ impl Session {
                         return Ok(happening);
                     }
                 }
+                () = ready(&mut self.services.ready) => return Ok(Happening::Ready),
                 exit = self.guest.exited() => return self.last_words(limits).await.ok_or(Ended::Exited(exit)),
                 () = &mut deadline => return Err(ended),
             }
@@ -331,6 +361,16 @@ impl Session {
         by_itself.is_ok_and(Exit::is_clean)
     }
 
+    /// Freezes the guest in its directory, and ends it.
+    ///
+    /// # Errors
+    /// When it cannot be frozen; it has ended then, too.
+    pub async fn freeze(self, directory: &Path) -> Result<(), SessionError> {
+        let frozen = self.guest.freeze(directory).await;
+        tear_down(self.network, &self.run);
+        Ok(frozen?)
+    }
+
     /// Ends the guest at once.
     pub async fn kill(self) {
         complain(self.guest.end().await);
@@ -344,6 +384,18 @@ impl Session {
     /// Lets go of the guest, which runs on: a later agent takes it up.
     pub fn leave(self) {
         info!("the guest runs on without us");
+    }
+}
+
+/// Waits until a guest that is to be frozen is ready: once, and else for ever.
+async fn ready(heard: &mut Option<oneshot::Receiver<()>>) {
+    let is_ready = match heard {
+        Some(heard) => heard.await.is_ok(),
+        None => false,
+    };
+    *heard = None;
+    if !is_ready {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -133,12 +133,52 @@ pub struct Build {
     pub submitted: Timestamp,
     /// When its last guest was started.
     pub started: Option<Timestamp>,
+    /// When its last guest first asked for something.
+    #[serde(default)]
+    pub contacted: Option<Timestamp>,
+    /// Whether its last guest was woken from a frozen one.
+    #[serde(default)]
+    pub frozen: bool,
     /// When its outcome was recorded.
     pub finished: Option<Timestamp>,
     /// The packages that came out.
     pub packages: Vec<Built>,
     /// All files that came out.
     pub artifacts: Vec<Artifact>,
+}
+
+impl Build {
+    /// How long its last guest took from its start to its first question, in
+    /// seconds, and which kind of start it was.
+    pub fn start(&self) -> Option<(Start, f64)> {
+        let (from, to) = self.started.zip(self.contacted)?;
+        let kind = if self.frozen {
+            Start::Frozen
+        } else {
+            Start::Cold
+        };
+        Some((kind, to.duration_since(from).as_secs_f64()))
+    }
+}
+
+/// How a guest comes to run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// It is started from nothing.
+    #[default]
+    Cold,
+    /// It is woken where another one was frozen.
+    Frozen,
+}
+
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Cold => "cold",
+            Self::Frozen => "frozen",
+        })
+    }
 }
 
 /// What an agent says of itself.
@@ -180,6 +220,15 @@ pub struct Readiness {
     pub image: Image,
     /// Why, when there is something to say.
     pub message: String,
+    /// How its next build starts.
+    #[serde(default)]
+    pub start: Start,
+    /// Why it starts so, or what that costs.
+    #[serde(default)]
+    pub start_message: String,
+    /// How many frozen guests were given up since the agent was started.
+    #[serde(default)]
+    pub evictions: u32,
 }
 
 /// How far a bootstrapped image is.

@@ -20,7 +20,7 @@ pub enum Kind {
 /// A machine's manifest, checked.
 ///
 /// The names of values are those of build2's machine manifests; `kernel`,
-/// `initrd`, `cmdline`, `disk` and `cpus` are ours.
+/// `initrd`, `cmdline`, `disk`, `cpus` and `frozen` are ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
     /// Tells this content from every other; for people and controllers.
@@ -35,6 +35,9 @@ pub struct Machine {
     pub cpus: NonZeroU32,
     /// The file with the root disk.
     pub disk: FileName,
+    /// Whether a guest is kept frozen at its start, for builds to wake: `auto` or
+    /// `off`.
+    pub frozen: bool,
     /// What boots a `kvm` machine; without it the disk's own boot loader does.
     pub boot: Option<Boot>,
 }
@@ -56,7 +59,7 @@ pub struct Boot {
 pub struct MachineError(pub Vec<String>);
 
 /// The values that we read, and those of build2's that we let stand unread.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 16] = [
     "id",
     "name",
     "summary",
@@ -66,6 +69,7 @@ const KNOWN: [&str; 15] = [
     "ram-maximum",
     "cpus",
     "disk",
+    "frozen",
     "kernel",
     "initrd",
     "cmdline",
@@ -114,6 +118,7 @@ impl Machine {
             ),
             cpus: reader.or("cpus", NonZeroU32::MIN),
             disk: reader.or("disk", FileName::disk()),
+            frozen: reader.frozen(),
             boot: kernel.map(|kernel| Boot {
                 kernel,
                 initrd,
@@ -164,6 +169,18 @@ impl Reader<'_> {
         }
     }
 
+    fn frozen(&mut self) -> bool {
+        match self.manifest.get("frozen") {
+            None | Some("auto") => true,
+            Some("off") => false,
+            Some(other) => {
+                self.faults
+                    .push(format!("`frozen` is `auto` or `off`, not `{other}`"));
+                true
+            }
+        }
+    }
+
     fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self, name: &str) -> Option<T> {
         let parsed = self.manifest.get(name)?.parse();
         parsed
@@ -196,12 +213,12 @@ mod tests {
         assert_eq!(machine.memory_kib.get(), 524_288);
         assert_eq!(machine.disk.as_str(), "disk.img");
         assert_eq!(machine.boot, None);
+        assert!(machine.frozen);
     }
 
     #[test]
     fn all_faults_are_told_at_once() {
-        let text =
-            ": 1\nsummary: y\ntype: xen\nram-minimum: 0\ndisk: ../x\ninitrd: i\ncolour: red\n";
+        let text = ": 1\nsummary: y\ntype: xen\nram-minimum: 0\ndisk: ../x\ninitrd: i\nfrozen: warm\ncolour: red\n";
         insta::assert_snapshot!(Machine::parse(text).unwrap_err().0.join("\n"));
     }
 }

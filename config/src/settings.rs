@@ -86,6 +86,10 @@ pub struct Guests {
     pub acceleration: Acceleration,
     /// How many guests run at once, at the most.
     pub parallel_max: usize,
+    /// Whether guests are kept frozen at their start, for builds to wake.
+    pub frozen: bool,
+    /// From the waking of a frozen guest to its first packet.
+    pub wake_limit: Duration,
 }
 
 /// How machines are bootstrapped.
@@ -275,6 +279,8 @@ fn guests(reader: &mut Reader<'_>) -> Guests {
         acceleration: reader.choice("guests.acceleration", &accelerators),
         parallel_max: usize::try_from(reader.number("guests.parallel_max", 2, 1..=256))
             .unwrap_or(usize::MAX),
+        frozen: reader.choice("guests.frozen", &[("auto", true), ("off", false)]),
+        wake_limit: reader.seconds("guests.wake_seconds_max", 15),
     }
 }
 

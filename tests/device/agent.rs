@@ -122,8 +122,8 @@ fn goes_on_after(host: &mut AgentHost, id: u64, signal: Signal) {
     host.start();
     let build = host.wait_for(id, State::Finished);
     assert_eq!(
-        (build.outcome, build.attempts),
-        (Some(Outcome::Success), 1),
+        (build.outcome, build.attempts, build.frozen),
+        (Some(Outcome::Success), 1, true),
         "{build:?}"
     );
     assert_eq!(revisions(&build), ["r0.0"]);

@@ -12,6 +12,7 @@ mod cleaning;
 mod death;
 mod doctor;
 mod far;
+mod frozen;
 mod full;
 mod guests;
 mod hostile;

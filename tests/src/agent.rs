@@ -2,6 +2,7 @@
 //! `machinectl` to ask it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -102,6 +103,31 @@ impl AgentHost {
         &self.name
     }
 
+    /// Adds a toolchain whose worker is this shell script, in the demo's machine.
+    ///
+    /// # Panics
+    /// When it cannot.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    pub fn add_worker(&self, name: &str, script: &str) {
+        let directory = tempfile::tempdir_in(self.work.path()).expect("a directory");
+        let worker = directory.path().join("buildhost-worker");
+        crate::put(&worker, script);
+        fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).expect("a program");
+        let archive = directory.path().join("toolchain.tar.gz");
+        let mut tar = command::prepare("tar");
+        tar.arg("-czf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(directory.path());
+        tar.arg("buildhost-worker");
+        command::run(tar, Duration::from_mins(1)).expect("an archive");
+        fs::remove_file(worker).expect("only the archive");
+        let from = directory.path().display().to_string();
+        self.host
+            .machinectl(&["toolchain", "add", name, &from], b"")
+            .good();
+    }
+
     /// Where the agent keeps what does not outlive a boot.
     pub fn run(&self) -> PathBuf {
         self.work.path().join("run")
@@ -183,11 +209,16 @@ impl AgentHost {
     }
 
     /// Submits a build of a C program, and returns its number.
+    pub fn submit_code(&self, machine: &str, code: &str) -> u64 {
+        self.submit_to(machine, "default", code)
+    }
+
+    /// Submits a build of a C program with a toolchain, and returns its number.
     ///
     /// # Panics
     /// When it is refused.
     #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
-    pub fn submit_code(&self, machine: &str, code: &str) -> u64 {
+    pub fn submit_to(&self, machine: &str, toolchain: &str, code: &str) -> u64 {
         let sources = self.work.path().join("hello-1.0");
         fs::create_dir_all(&sources).expect("a directory");
         crate::put(&sources.join("hello.c"), code);
@@ -202,7 +233,8 @@ impl AgentHost {
         tar.arg("-czf").args([&archive, Path::new("hello-1.0")]);
         command::run(tar, Duration::from_mins(1)).expect("an archive");
         let archive = archive.display().to_string();
-        let answer = self.machinectl(&["build", machine, &archive]).good();
+        let verb = ["build", machine, &archive, "--toolchain", toolchain];
+        let answer = self.machinectl(&verb).good();
         answer.stdout.trim().parse().expect("a number")
     }
 

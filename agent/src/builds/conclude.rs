@@ -94,6 +94,8 @@ mod tests {
             revision: None,
             submitted: Timestamp::UNIX_EPOCH,
             started: None,
+            contacted: None,
+            frozen: false,
             finished: None,
             packages: Vec::new(),
             artifacts: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use config::task::LOG_PORT;
+use config::task::{CONTROL_PORT, LOG_PORT};
 use serde_json::json;
 
 use super::{Accelerator, Memory, Spec};
@@ -17,8 +17,9 @@ pub(super) const DISK: i32 = 7;
 pub(super) const KERNEL: i32 = 8;
 pub(super) const INITRD: i32 = 9;
 pub(super) const MEMORY: i32 = 10;
+pub(super) const CONTROL: i32 = 11;
 /// What is only kept open follows from here on.
-pub(super) const KEEP: i32 = 11;
+pub(super) const KEEP: i32 = 12;
 
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
@@ -50,6 +51,11 @@ pub fn arguments(spec: &Spec, accelerator: Accelerator) -> Vec<OsString> {
     line.add(
         "-device",
         format!("virtserialport,chardev=log,name={LOG_PORT}"),
+    );
+    socket(&mut line, "control", CONTROL);
+    line.add(
+        "-device",
+        format!("virtserialport,chardev=control,name={CONTROL_PORT}"),
     );
     line.add("-object", "rng-builtin,id=random");
     line.add("-device", "virtio-rng-pci,rng=random");

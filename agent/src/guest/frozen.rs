@@ -1,8 +1,9 @@
 //! Guests that are frozen at one instant and woken from there, again and again.
 //!
-//! Three files lie beside the disk: the memory, as the guest left it; the state
-//! of its devices; and what both depend on, so that nothing is woken where it
-//! does not fit.
+//! Four files lie beside the machine's own: its memory, as the guest left it; the
+//! state of its devices; its disk at that instant, a clone of the machine's, which
+//! stays whole for cold starts; and what all of them depend on, so that nothing is
+//! woken where it does not fit.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -21,7 +22,12 @@ pub(super) const MEMORY: &str = "frozen.memory";
 const STATE: &str = "frozen.state";
 /// The state while it is written.
 const HALF: &str = "frozen.state.half";
+const DISK: &str = "frozen.disk";
 const KEY: &str = "frozen.key";
+/// Says why there is no frozen guest and can be none.
+const UNFIT: &str = "frozen.unfit";
+/// The form of the key and of the files; another one is never woken.
+const FORM: &str = "buildhost-frozen 1";
 /// The name of the state's descriptor in QEMU.
 const DESCRIPTOR: &str = "state";
 /// How long QEMU may take to write or read the state: half a megabyte.
@@ -42,6 +48,8 @@ pub(super) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result<(), Guest
             memory
                 .and_then(|file| file.set_len(size))
                 .map_err(failed(MEMORY))?;
+            let (disk, _) = super::open(spec.directory.join(&spec.machine.disk), false)?;
+            clone(disk, &spec.directory.join(DISK)).map_err(failed(DISK))?;
             let key = key(spec, accelerator).map_err(failed(KEY))?;
             let path = spec.directory.join(KEY);
             store::file::replace(&path, key.as_bytes()).map_err(failed(KEY))
@@ -59,11 +67,47 @@ pub(super) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result<(), Guest
     }
 }
 
+/// Copies a file; where the file system can, no byte is written for that.
+fn clone(mut from: File, to: &Path) -> io::Result<()> {
+    let mut to = File::create(to)?;
+    if rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
+        return Ok(());
+    }
+    io::copy(&mut from, &mut to).map(|_| ())
+}
+
+/// The file with the disk of a guest.
+pub(super) fn disk(spec: &Spec) -> &str {
+    match spec.memory {
+        Memory::Own => spec.machine.disk.as_str(),
+        Memory::Freezable | Memory::Frozen => DISK,
+    }
+}
+
 /// Whether a frozen guest lies in a directory. It may be stale.
 pub fn is_frozen(directory: &Path) -> bool {
-    [STATE, MEMORY, KEY]
+    [STATE, MEMORY, DISK, KEY]
         .iter()
         .all(|name| directory.join(name).is_file())
+}
+
+/// What the memory of a frozen guest takes of the file system.
+pub fn bytes(directory: &Path) -> u64 {
+    let memory = fs::metadata(directory.join(MEMORY));
+    memory.map_or(0, |memory| memory.blocks() * 512)
+}
+
+/// Why no guest of this directory can be frozen, when that was found out.
+pub fn is_unfit(directory: &Path) -> Option<String> {
+    fs::read_to_string(directory.join(UNFIT)).ok()
+}
+
+/// Notes that no guest of this directory can be frozen.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn set_unfit(directory: &Path, why: &str) -> io::Result<()> {
+    store::file::replace(&directory.join(UNFIT), why.as_bytes())
 }
 
 /// Takes a frozen guest away. It is no fault when there is none.
@@ -72,7 +116,7 @@ pub fn is_frozen(directory: &Path) -> bool {
 /// When a file of it is there and cannot be removed.
 pub fn forget(directory: &Path) -> io::Result<()> {
     // Without its state, what is left of it is none.
-    for name in [STATE, HALF, MEMORY, KEY] {
+    for name in [STATE, HALF, MEMORY, DISK, KEY, UNFIT] {
         match fs::remove_file(directory.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -96,7 +140,10 @@ fn key(spec: &Spec, accelerator: Accelerator) -> io::Result<String> {
         },
         accelerator,
     );
+    frozen.insert(0, OsString::from(FORM));
     frozen.push(OsString::from(program()?));
+    let kernel = rustix::system::uname();
+    frozen.push(kernel.release().to_string_lossy().into_owned().into());
     let processors = fs::read_to_string("/proc/cpuinfo")?;
     let about = |line: &&str| line.starts_with("model name") || line.starts_with("flags");
     let processor = processors.lines().filter(about).take(2);
@@ -132,6 +179,7 @@ pub(super) async fn save(monitor: &mut Monitor, directory: &Path) -> Result<(), 
     let sync = move || -> io::Result<()> {
         file.sync_all()?;
         File::open(directory.join(MEMORY))?.sync_all()?;
+        File::open(directory.join(DISK))?.sync_all()?;
         fs::rename(half, directory.join(STATE))?;
         File::open(directory)?.sync_all()
     };

@@ -22,6 +22,7 @@ use crate::network::Network;
 pub(super) const MONITOR: &str = "monitor";
 pub(super) const CONSOLE: &str = "console";
 pub(super) const LOG: &str = "log";
+pub(super) const CONTROL: &str = "control";
 /// What QEMU complains about.
 const COMPLAINTS: &str = "qemu.stderr";
 pub(super) const PROGRAM: &str = "qemu-system-x86_64";
@@ -85,7 +86,7 @@ fn settle(
 /// Makes the run directory, without what an earlier guest left in it.
 fn prepare_run(run: &Path) -> io::Result<File> {
     DirBuilder::new().recursive(true).mode(0o700).create(run)?;
-    for name in [MONITOR, CONSOLE, LOG] {
+    for name in [MONITOR, CONSOLE, LOG, CONTROL] {
         match fs::remove_file(run.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -121,13 +122,14 @@ fn descriptors(spec: Spec, network: &Network) -> Result<Vec<FdMapping>, GuestErr
         (MONITOR, arguments::MONITOR),
         (CONSOLE, arguments::CONSOLE),
         (LOG, arguments::LOG),
+        (CONTROL, arguments::CONTROL),
     ] {
         let path = spec.run.join(name);
         let socket = UnixListener::bind(&path);
         let socket = socket.map_err(|source| GuestError::Run { path, source })?;
         give(socket.into(), number);
     }
-    give(file(&spec, &spec.machine.disk, true)?, arguments::DISK);
+    give(file(&spec, frozen::disk(&spec), true)?, arguments::DISK);
     if let Some(boot) = &spec.machine.boot {
         give(file(&spec, &boot.kernel, false)?, arguments::KERNEL);
         if let Some(initrd) = &boot.initrd {

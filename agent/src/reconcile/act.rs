@@ -54,6 +54,7 @@ pub(super) async fn act(host: &Arc<Host>, memory: &Arc<Mutex<Memory>>, world: &W
             }
         }),
         Step::Bootstrap(pair, wanted) => start_bootstrap(host, memory, world, pair, wanted),
+        Step::Freeze(pair, made) => start_freezing(host, world, pair, made),
         Step::Build(id) => start_build(host, world, id).await,
         Step::Say(id, message) => change(host, id, |build| build.message = message).await,
         Step::Abort(id, message) => {
@@ -182,6 +183,35 @@ fn start_bootstrap(
         task_host.wake.notify_one();
     };
     host.tasks.spawn(task.instrument(span));
+}
+
+/// Freezes a guest anew in an image that serves without it.
+fn start_freezing(host: &Arc<Host>, world: &World, pair: Pair, made: Provenance) {
+    let Some(volume) = volume_of(host, world, &pair).cloned() else {
+        return;
+    };
+    let cancel = host.stopping.child_token();
+    host.with_jobs(|jobs| {
+        jobs.bootstraps
+            .insert(pair.clone(), (made.clone(), cancel.clone()))
+    });
+    let span = info_span!("freeze", machine = %pair.machine, toolchain = %pair.toolchain);
+    let (tasks, host) = (host.tasks.clone(), Arc::clone(host));
+    let task = async move {
+        info!("a guest is to be frozen in the image");
+        let done = bootstrap::freeze_anew(&host, &volume, &pair, made, &cancel);
+        let done = AssertUnwindSafe(done).catch_unwind().await;
+        if let Err(error) = done.unwrap_or(Err(BootstrapError::Panicked)) {
+            let why = crate::chain(&error);
+            warn!("no guest was frozen in the image: {why}");
+            if !cancel.is_cancelled() {
+                host.frozen.failed(&pair, why);
+            }
+        }
+        host.with_jobs(|jobs| jobs.bootstraps.remove(&pair));
+        host.wake.notify_one();
+    };
+    tasks.spawn(task.instrument(span));
 }
 
 /// Remembers how a bootstrap ended.

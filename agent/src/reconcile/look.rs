@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use config::layout::Entry;
 use config::settings::Machines;
 use config::task::Digest;
 use config::{MachineName, ToolchainName};
@@ -14,6 +15,7 @@ use tracing::warn;
 
 use super::plan::{Failure, Jobs, Pair, Seen, Waiting, World};
 use crate::blocking;
+use crate::frozen::Starting;
 use crate::host::Host;
 use crate::records::RecordsError;
 
@@ -66,13 +68,16 @@ pub(crate) async fn look(
         .first()
         .map(|build| build.id);
     let directories = Arc::clone(host);
-    let (machines, toolchains, (halt, halted), free) = blocking(move || {
+    let (machines, toolchains, (halt, halted), free, starts) = blocking(move || {
         let host = &directories;
+        let machines = machines(host)?;
+        let starts = starts(host, &machines);
         Ok::<_, StoreError>((
-            machines(host)?,
+            machines,
             toolchains(host)?,
             halts(host)?,
             free(host)?,
+            starts,
         ))
     })
     .await?;
@@ -82,6 +87,7 @@ pub(crate) async fn look(
         queue: queue.collect(),
         jobs,
         failures,
+        starts,
         newest,
         halt,
         halted,
@@ -109,6 +115,24 @@ fn machines(host: &Host) -> Result<BTreeMap<MachineName, Seen>, StoreError> {
         }
     }
     Ok(machines)
+}
+
+/// How builds with each image start.
+fn starts(host: &Host, machines: &BTreeMap<MachineName, Seen>) -> BTreeMap<Pair, Starting> {
+    let mut starts = BTreeMap::new();
+    for (machine, seen) in machines {
+        for image in seen.view.images.iter().filter(|image| image.complete) {
+            let pair = Pair {
+                machine: machine.clone(),
+                toolchain: image.toolchain.clone(),
+            };
+            let entry = Entry::Image(image.toolchain.clone());
+            let directory = host.volumes[seen.volume].entry(machine, &entry);
+            let starting = host.frozen.look(&host.settings.guests, &pair, &directory);
+            starts.insert(pair, starting);
+        }
+    }
+    starts
 }
 
 fn toolchains(host: &Host) -> Result<BTreeMap<ToolchainName, Digest>, StoreError> {

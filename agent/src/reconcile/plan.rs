@@ -8,6 +8,8 @@ use config::{BuildId, MachineName, Revision, Tag, ToolchainName};
 use store::prune::{self, Rule};
 use store::{ImageView, MachineView};
 
+use crate::frozen::Starting;
+
 /// A machine and a toolchain: what an image is made for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pair {
@@ -72,6 +74,8 @@ pub struct World {
     pub jobs: Jobs,
     /// The bootstraps that failed.
     pub failures: BTreeMap<Pair, Failure>,
+    /// How builds with each image start.
+    pub starts: BTreeMap<Pair, Starting>,
     /// The newest build that was ever recorded.
     pub newest: Option<BuildId>,
     /// Why nothing may start at all, when there is a reason.
@@ -103,6 +107,8 @@ pub enum Step {
     CancelBootstrap(Pair),
     /// Make an image.
     Bootstrap(Pair, Provenance),
+    /// Freeze a guest in an image, which was made from this.
+    Freeze(Pair, Provenance),
     /// Start the guest of a build.
     Build(BuildId),
     /// Tell what a build waits for.
@@ -196,18 +202,24 @@ impl World {
             (None, Some(_)) => Image::Failed,
             (None, None) => Image::Missing,
         };
-        let message = if self.jobs.bootstraps.contains_key(&pair) {
+        let message = if self.jobs.bootstraps.contains_key(&pair) && image == Image::Ready {
+            "a guest is being frozen in it".to_owned()
+        } else if self.jobs.bootstraps.contains_key(&pair) {
             "it is being bootstrapped".to_owned()
         } else {
             self.failure(&pair)
                 .map(|failure| failure.message.clone())
                 .unwrap_or_default()
         };
+        let starting = self.starts.get(&pair).cloned().unwrap_or_default();
         Readiness {
             machine: pair.machine,
             toolchain: pair.toolchain,
             image,
             message,
+            start: starting.start,
+            start_message: starting.message,
+            evictions: starting.evictions,
         }
     }
 
@@ -300,8 +312,22 @@ impl World {
             free -= usize::from(matches!(step, Some(Step::Build(_))));
             steps.extend(step);
         }
-        take(&mut steps, bootstraps.take(free));
+        free -= take(&mut steps, bootstraps.take(free));
+        take(&mut steps, self.freezing().take(free));
         steps
+    }
+
+    /// The images that a guest is to be frozen in; they serve without it, too.
+    fn freezing(&self) -> impl Iterator<Item = Step> {
+        let wanted = self.starts.iter().filter(|(_, starting)| starting.wanted);
+        let ready = wanted.filter(|(pair, _)| {
+            let made = self.image(pair).and_then(|image| image.provenance.as_ref());
+            made.is_some()
+                && made == self.wanted(pair).as_ref()
+                && !self.jobs.bootstraps.contains_key(pair)
+                && self.halt(&pair.machine).is_none()
+        });
+        ready.filter_map(|(pair, _)| Some(Step::Freeze(pair.clone(), self.wanted(pair)?)))
     }
 
     /// The images to make, those that builds wait for first.

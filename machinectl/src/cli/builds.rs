@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
-use config::builds::{Build, Cancel, State, Status};
+use config::builds::{Build, Cancel, Readiness, State, Status};
 use config::task::Outcome;
 use config::{BuildId, MachineName, ToolchainName};
 
@@ -219,6 +219,7 @@ fn list(builds: &[Build], voice: &Voice) -> Result<(), Failure> {
         "TOOLCHAIN",
         "STATE",
         "SUBMITTED",
+        "START",
         "SECONDS",
         "RESULT",
     ]);
@@ -240,6 +241,7 @@ fn list(builds: &[Build], voice: &Voice) -> Result<(), Failure> {
             build.toolchain.to_string(),
             word(build),
             build.submitted.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            start(build),
             seconds(build),
             if packages.is_empty() {
                 build.message.clone()
@@ -262,6 +264,14 @@ fn seconds(build: &Build) -> String {
     let times = build.started.zip(build.finished);
     times
         .map(|(from, to)| format!("{:.1}", to.duration_since(from).as_secs_f64()))
+        .unwrap_or_default()
+}
+
+/// How its guest started, and how long that took.
+fn start(build: &Build) -> String {
+    let start = build.start();
+    start
+        .map(|(start, seconds)| format!("{start} {seconds:.2}"))
         .unwrap_or_default()
 }
 
@@ -295,6 +305,7 @@ fn show(build: &Build, voice: &Voice) -> Result<(), Failure> {
         ("sources", sources.collect::<Vec<_>>().join("\n")),
         ("submitted", build.submitted.to_string()),
         ("started", time(build.started)),
+        ("start", start(build)),
         ("finished", time(build.finished)),
         ("attempts", build.attempts.to_string()),
         ("packages", packages.collect::<Vec<_>>().join("\n")),
@@ -317,17 +328,30 @@ fn host(status: &Status, voice: &Voice) -> Result<(), Failure> {
     for notice in &status.notices {
         voice.print(&format!("{notice}\n"))?;
     }
-    let mut table = Table::new(&["MACHINE", "TOOLCHAIN", "IMAGE", "WHY"]);
+    let mut table = Table::new(&["MACHINE", "TOOLCHAIN", "IMAGE", "START", "WHY"]);
     for ready in &status.machines {
         let (machine, toolchain) = (ready.machine.to_string(), ready.toolchain.to_string());
         table.add([
             machine,
             toolchain,
             ready.image.to_string(),
-            ready.message.clone(),
+            ready.start.to_string(),
+            why(ready),
         ]);
     }
     voice.print_table(&table)
+}
+
+/// Why an image is as it is, and why builds start as they do.
+fn why(ready: &Readiness) -> String {
+    let evicted = match ready.evictions {
+        0 => String::new(),
+        1 => "a frozen guest was given up".to_owned(),
+        count => format!("{count} frozen guests were given up"),
+    };
+    let all = [&ready.message, &ready.start_message, &evicted];
+    let told = all.into_iter().filter(|text| !text.is_empty());
+    told.map(String::as_str).collect::<Vec<_>>().join("; ")
 }
 
 fn artifacts(build: &Build, voice: &Voice) -> Result<(), Failure> {

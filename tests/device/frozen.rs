@@ -1,0 +1,229 @@
+//! Frozen starts: builds that wake copies of one guest, and what happens when that
+//! cannot be.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use config::builds::{Build, Image, Readiness, Start, State, Status};
+use config::task::Outcome;
+use rustix::process::Signal;
+use tests::agent::AgentHost;
+use tests::wait_until;
+
+/// Prints what must differ between two guests, and the time.
+const DRAW: &str = r#"
+#include <stdio.h>
+#include <time.h>
+#include <sys/random.h>
+static void print(const char *name, const unsigned char *bytes) {
+    printf("%s ", name);
+    for (int i = 0; i < 16; i++) printf("%02x", bytes[i]);
+    putchar('\n');
+}
+int main(void) {
+    unsigned char bytes[16];
+    struct timespec now;
+    FILE *file = fopen("/dev/urandom", "r");
+    if (!file || fread(bytes, 16, 1, file) != 1) return 1;
+    print("urandom", bytes);
+    if (getrandom(bytes, 16, 0) != 16) return 1;
+    print("getrandom", bytes);
+    clock_gettime(CLOCK_REALTIME, &now);
+    printf("milliseconds %lld\n", now.tv_sec * 1000LL + now.tv_nsec / 1000000);
+    return 0;
+}
+"#;
+
+/// A worker that is a shell script; what it does when it has its task follows.
+const WORKER: &str = r"#!/bin/sh
+host=169.254.111.222
+cd /tmp
+put() { printf ': 1\nstatus: success\n' >$1; tftp -p -l $1 -r $1 $host; }
+if [ $1 = bootstrap ]; then put bootstrap.manifest; exit; fi
+";
+
+/// One that waits for its task, and is silent when it was frozen.
+const SILENT: &str = r#"
+for port in /sys/class/virtio-ports/*; do
+    [ "$(cat $port/name)" = buildhost.control ] && exec 3<>/dev/${port##*/}
+done
+before=$(date +%s)
+echo ready >&3
+until read -r go time random <&3; do sleep 0.1; done
+while [ $((${time%.*} - before)) -gt 2 ]; do sleep 1; done
+"#;
+
+/// Fetches its task, as all do.
+const BUILD: &str = "
+tftp -g -r task.manifest $host && put result.manifest
+";
+
+fn built(host: &AgentHost, id: u64) -> Build {
+    let build = host.wait_for(id, State::Finished);
+    assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
+    assert_eq!(build.attempts, 1, "{build:?}");
+    build
+}
+
+/// What the agent says of an image, when it says anything.
+fn readiness(host: &AgentHost, machine: &str, toolchain: &str) -> Option<Readiness> {
+    let answer = host.machinectl(&["host", "--json"]);
+    // It may not have looked yet.
+    let status: Status = serde_json::from_str(&answer.stdout).ok()?;
+    let is_it = |r: &Readiness| r.machine.as_str() == machine && r.toolchain.as_str() == toolchain;
+    status.machines.into_iter().find(is_it)
+}
+
+/// Waits until an image serves and nothing is done to it any more.
+fn settled(host: &AgentHost, machine: &str, toolchain: &str, start: Start) -> Readiness {
+    let is_settled =
+        |r: &Readiness| r.image == Image::Ready && r.start == start && !r.start_message.is_empty();
+    let mut found = None;
+    wait_until(&format!("{machine} starts {start}"), || {
+        found = readiness(host, machine, toolchain).filter(is_settled);
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+/// A file of the image that serves.
+fn image(host: &AgentHost, toolchain: &str, name: &str) -> PathBuf {
+    let image = format!("demo/demo-{toolchain}");
+    host.host.volume.path().join(image).join(name)
+}
+
+/// Waits until what is frozen has been so for a while, seen from the guest's clock.
+fn let_it_age(host: &AgentHost, toolchain: &str) {
+    let state = image(host, toolchain, "frozen.state");
+    let frozen = fs::metadata(state).unwrap().modified().unwrap();
+    wait_until("it is frozen for a while", || {
+        SystemTime::now().duration_since(frozen).unwrap() > Duration::from_secs(4)
+    });
+}
+
+#[test]
+fn builds_that_wake_one_guest_differ_know_the_time_and_build_what_a_cold_one_does() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut host = AgentHost::new("");
+    host.add("demo", |_| {});
+    host.add("other", |files| {
+        let manifest = fs::read_to_string(files.join("manifest")).unwrap();
+        tests::put(&files.join("manifest"), &(manifest + "frozen: off\n"));
+    });
+    host.add_toolchain("0.1.0");
+    host.start();
+    let starting = settled(&host, "demo", "default", Start::Frozen);
+    assert!(
+        starting.start_message.ends_with("MiB of memory on disk"),
+        "{}",
+        starting.start_message
+    );
+    let starting = settled(&host, "other", "default", Start::Cold);
+    assert_eq!(
+        starting.start_message,
+        "the machine's manifest says `frozen: off`"
+    );
+    let_it_age(&host, "default");
+    let ids = ["demo", "demo", "other"].map(|machine| host.submit_code(machine, DRAW));
+    let builds = ids.map(|id| built(&host, id));
+    let starts = builds.clone().map(|build| build.start().unwrap().0);
+    assert_eq!(starts, [Start::Frozen, Start::Frozen, Start::Cold]);
+    let logs = ids.map(|id| host.log_of(id));
+    let word = |log: &str, name: &str| {
+        let mut words = log.split_whitespace().skip_while(|word| *word != name);
+        words.nth(1).unwrap().to_owned()
+    };
+    for source in ["urandom", "getrandom"] {
+        let drawn = logs.clone().map(|log| word(&log, source));
+        assert_ne!(drawn[0], drawn[1], "both drew the same from {source}");
+    }
+    for ((build, log), id) in builds.iter().zip(&logs).zip(ids) {
+        assert!(log.contains(&format!("build {id} on ")), "{log}");
+        let time: i64 = word(log, "milliseconds").parse().unwrap();
+        let span = build.contacted.unwrap().as_millisecond() - 500
+            ..build.finished.unwrap().as_millisecond() + 500;
+        assert!(span.contains(&time), "{time} is not in {span:?}");
+        assert_eq!(build.artifacts, builds[2].artifacts);
+        assert_eq!(build.packages, builds[2].packages);
+    }
+    let table = host.machinectl(&["builds"]).good().stdout;
+    assert!(
+        table.contains("frozen 0.") || table.contains("frozen 1."),
+        "{table}"
+    );
+    host.assert_nothing_is_left();
+}
+
+#[test]
+fn what_does_not_wake_is_started_cold_and_frozen_anew() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut host = AgentHost::ready("");
+    let memory = image(&host, "default-bootstrap", "frozen.memory");
+    wait_until("a guest is to be frozen", || memory.exists());
+    host.end(Signal::KILL);
+    host.start();
+    settled(&host, "demo", "default", Start::Frozen);
+
+    spoil(&host, "frozen.state", &vec![7; 100_000]);
+    let build = built(&host, host.submit("demo", "one"));
+    assert!(!build.frozen, "{build:?}");
+    let anew = settled(&host, "demo", "default", Start::Frozen);
+    assert_eq!(anew.evictions, 1);
+    assert!(built(&host, host.submit("demo", "two")).frozen);
+
+    let key = fs::read_to_string(image(&host, "default", "frozen.key")).unwrap();
+    spoil(
+        &host,
+        "frozen.key",
+        key.replace("-smp\n1", "-smp\n2").as_bytes(),
+    );
+    assert!(!built(&host, host.submit("demo", "three")).frozen);
+    let log = host.log();
+    assert!(log.contains("the frozen guest is given up"), "{log}");
+    assert!(log.contains("does not fit this host any more"), "{log}");
+}
+
+/// Writes into the image that serves, as no one should.
+fn spoil(host: &AgentHost, name: &str, content: &[u8]) {
+    let directory = image(host, "default", "");
+    let set = |read_only: &str| {
+        let mut set = store::command::prepare("btrfs");
+        set.args(["property", "set", "-ts"]).arg(&directory);
+        set.args(["ro", read_only]);
+        store::command::run(set, Duration::from_mins(1)).unwrap();
+    };
+    set("false");
+    store::file::replace(&directory.join(name), content).unwrap();
+    set("true");
+}
+
+#[test]
+fn a_worker_that_is_silent_when_woken_or_does_not_wait_is_started_cold() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut host = AgentHost::new("guests.wake_seconds_max = 2\n");
+    host.add("demo", |_| {});
+    host.add_worker("default", &format!("{WORKER}{SILENT}{BUILD}"));
+    host.add_worker("hasty", &format!("{WORKER}{BUILD}"));
+    host.start();
+    settled(&host, "demo", "default", Start::Frozen);
+    let hasty = settled(&host, "demo", "hasty", Start::Cold);
+    assert_eq!(hasty.start_message, "the worker does not wait for its task");
+    let_it_age(&host, "default");
+    let ids = ["default", "hasty"].map(|toolchain| host.submit_to("demo", toolchain, DRAW));
+    for id in ids {
+        assert!(!built(&host, id).frozen);
+    }
+    wait_until("it is told", || {
+        let told = readiness(&host, "demo", "default");
+        told.is_some_and(|told| told.evictions == 1)
+    });
+    let log = host.log();
+    assert!(log.contains("did not answer within 2 s"), "{log}");
+}
