@@ -341,14 +341,14 @@ impl Doctor<'_> {
             .iter()
             .find(|guest| guest.tag == tag && guest.pid.is_some());
         let proof = format!("it is recorded as {state}, and nobody runs it");
-        let restart = "stop the agent by SIGHUP, which leaves builds running, and start it";
+        let restart = "`systemctl restart buildhost-agent`: builds run on";
         if build.result {
             let proof = format!("{proof}; its result is there");
-            let advice = format!("{restart}: it stores the result");
+            let advice = format!("{restart}, and it stores the result");
             self.decide(Id::BuildWithoutGuest, subject, proof, advice);
         } else if guest.is_some_and(|guest| self.can_be_taken_up(guest)) {
             let proof = format!("{proof}, but its guest runs");
-            let advice = format!("{restart}: it takes the guest up");
+            let advice = format!("{restart}, and it takes the guest up");
             self.decide(Id::BuildWithoutGuest, subject, proof, advice);
         } else {
             self.repair(Id::BuildWithoutGuest, subject, proof, Repair::Requeue(id));

@@ -129,7 +129,7 @@ kinds! {
         "a part of a machine is mounted in another place, too", "nothing: deleting does not wait for it";
 
     NoAgent, "no-agent", Note,
-        "no agent runs: guests, networks and records were not examined", "a person: start buildhost-agent";
+        "no agent answers: guests, networks and records were not examined", "a person: start buildhost-agent";
     AgentFailed, "agent-failed", Warning,
         "the agent could not examine guests, networks and records", "a person: read its log";
     RecordsDamaged, "records-damaged", Fault,

@@ -155,8 +155,8 @@ fn unanswered(socket: &Path, error: &ClientError) -> Finding {
         ClientError::NoAgent { .. } => Finding::new(
             Id::NoAgent,
             subject,
-            "no agent runs, so guests, networks, control groups and records were not examined",
-            "start buildhost-agent, which ends what an earlier one left; --socket tells where it is",
+            "no agent answers, so guests, networks, control groups and records were not examined",
+            "`systemctl start buildhost-agent`, or name its socket by --socket",
         ),
         error => Finding::new(
             Id::AgentFailed,
