@@ -150,6 +150,9 @@ impl Doctor<'_> {
                 _ if self.seen.running.contains(&id) => Owner::Busy,
                 // Its build may have to be taken up.
                 _ if !self.seen.records.faults.is_empty() => Owner::Busy,
+                Some(build) if build.state == State::Finished => {
+                    Owner::Nobody(format!("build {id} is finished"))
+                }
                 Some(build) => {
                     Owner::Nobody(format!("build {id} is {} and nobody runs it", build.state))
                 }
@@ -189,6 +192,12 @@ impl Doctor<'_> {
                     let tag = Tag { run, network, pid };
                     self.repair(Id::LeftoverGuest, subject, proof, Repair::EndGuest(tag));
                 }
+                (Owner::Nobody(why), None) if guest.unreadable => self.decide(
+                    Id::LeftoverDirectory,
+                    subject,
+                    format!("{why}, and its record cannot be read: it may run"),
+                    "`systemctl restart buildhost-agent`: it ends what may run",
+                ),
                 (Owner::Nobody(why), None) => {
                     let proof =
                         format!("{} is there, no process is, and {why}", guest.run.display());

@@ -85,17 +85,14 @@ fn guests(host: &Host, prefix: &str) -> io::Result<Vec<Guest>> {
     let runs = store::file::entries(&directory)?.into_iter();
     let guest = |run: PathBuf| {
         let tag = run.file_name()?.to_str()?.to_owned();
-        let pid = || {
-            crate::guest::Guest::find(&run)
-                .ok()
-                .flatten()
-                .map(|guest| guest.pid())
-        };
+        let find = || crate::guest::Guest::find(&run);
+        let pid = || Some(find().ok()??.pid());
         let found = pid();
         // A guest that has just ended needs no network.
         let network = network::Network::open(&format!("{prefix}{tag}")).is_ok() || pid() != found;
         Some(Guest {
             pid: found,
+            unreadable: find().is_err(),
             network,
             tag,
             run,

@@ -43,6 +43,8 @@ pub struct Guest {
     pub tag: String,
     /// The guest's process, when it runs.
     pub pid: Option<u32>,
+    /// Whether the record of its process cannot be read.
+    pub unreadable: bool,
     /// Whether the guest's network is there.
     pub network: bool,
 }

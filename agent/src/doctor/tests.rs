@@ -7,6 +7,7 @@ fn guest(tag: &str, pid: Option<u32>, network: bool) -> Guest {
         run: format!("/run/guests/{tag}").into(),
         tag: tag.to_owned(),
         pid,
+        unreadable: false,
         network,
     }
 }
@@ -113,9 +114,13 @@ fn what_dead_guests_left_is_taken_away() {
 }
 
 #[test]
-fn what_is_not_ours_is_only_shown() {
+fn what_is_not_provably_ours_is_only_shown() {
+    let unreadable = Guest {
+        unreadable: true,
+        ..guest("8", None, true)
+    };
     let seen = Seen {
-        guests: vec![guest("lost+found", None, false)],
+        guests: vec![guest("lost+found", None, false), unreadable],
         networks: vec![network("host-lab", &[]), network("host-7", &[(9, "bash")])],
         directories: vec!["/builds/notes".into()],
         groups: vec![group("host-lab", false)],
