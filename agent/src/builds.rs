@@ -3,12 +3,12 @@
 
 mod collect;
 mod conclude;
+mod origin;
 
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 
-use config::Revision;
 use config::builds::{Build, Start, State};
 use config::machine::{Machine, MachineError};
 use config::task::{self, Task};
@@ -166,9 +166,7 @@ async fn start(
     let directory = host.build_directory(build.id);
     store::file::fresh_directory(&directory)?;
     store::file::fresh_directory(&directory.join(ARTIFACTS))?;
-    build.state = State::Starting;
-    build.started = Some(Timestamp::now());
-    build.contacted = None;
+    build.enter(State::Starting, Timestamp::now());
     host.records.save(build).await?;
     let pair = Pair {
         machine: build.machine.clone(),
@@ -176,7 +174,8 @@ async fn start(
     };
     loop {
         let snapshot = take_snapshot(volume, build).await?;
-        build.revision = origin(volume, &snapshot)?;
+        build.revision = origin::revision(volume, &snapshot)?;
+        build.made = origin::made(snapshot.path());
         build.frozen = may_wake(host, build, &pair, snapshot.path());
         let attempt = attempt(host, build, snapshot, cancel).await;
         match attempt {
@@ -214,10 +213,12 @@ async fn attempt(
     cancel: &CancellationToken,
 ) -> Result<Collected, AttemptError> {
     let text = std::fs::read_to_string(snapshot.path().join(config::machine::FILE))?;
+    let machine = Machine::parse(&text)?;
+    build.guest = origin::guest(host, &machine);
     let plan = session::Plan {
         tag: build.id.to_string(),
         snapshot,
-        machine: Machine::parse(&text)?,
+        machine,
         map: map(host, build)?,
         durable: false,
         memory: if build.frozen {
@@ -302,10 +303,9 @@ async fn wait(
         let happening = session.next(&limits, cancel).await?;
         match happening {
             Happening::Ready => continue,
-            Happening::Done => build.state = State::Storing,
+            Happening::Done => build.enter(State::Storing, Timestamp::now()),
             Happening::FirstContact => {
-                build.state = State::Running;
-                build.contacted = Some(Timestamp::now());
+                build.enter(State::Running, Timestamp::now());
                 if let Some((start, seconds)) = build.start() {
                     info!(%start, seconds, "the guest has asked for its task");
                 }
@@ -361,16 +361,6 @@ async fn take_snapshot(volume: &Volume, build: &Build) -> Result<Arc<Snapshot>, 
             .map(Arc::new)
     })
     .await
-}
-
-/// The revision that the image of a snapshot was made from, if it is still there.
-fn origin(volume: &Volume, snapshot: &Snapshot) -> Result<Option<Revision>, AttemptError> {
-    let text = std::fs::read_to_string(snapshot.path().join(task::BOOTSTRAP))?;
-    let uuid = task::Provenance::parse(&text).map(|provenance| provenance.revision_uuid);
-    let view = volume.look(snapshot.machine())?;
-    let made_from =
-        |r: &&store::RevisionView| uuid.as_ref().is_ok_and(|uuid| *uuid == r.uuid.to_string());
-    Ok(view.revisions.iter().find(made_from).map(|r| r.revision))
 }
 
 async fn drop_snapshot(volume: &Volume, build: &Build) -> Result<(), StoreError> {

@@ -1,23 +1,24 @@
 //! The records of builds: one SQLite file in the state directory.
 //!
 //! A change is on disk when the call that makes it returns. Each build is one row;
-//! its lists are JSON in a column, since nothing asks for a part of them.
+//! its lists are JSON in a column, but for the names by which it is found.
+
+mod format;
+mod rows;
 
 mod health;
 
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use config::BuildId;
-use config::builds::{Build, Request, State};
-use config::task::Outcome;
+use config::builds::{Build, Progress, Request, Submitter};
+use config::task::{Digest, Source};
+use config::{BuildId, MachineName, ToolchainName};
 use jiff::Timestamp;
-use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use format::MIGRATIONS;
+use rows::{json, key, read, read_key};
 
 pub use health::Health;
 
@@ -40,41 +41,14 @@ pub enum RecordsError {
         /// The file.
         path: PathBuf,
         /// Its format.
-        found: i64,
+        found: usize,
         /// The newest format that we know.
-        known: i64,
+        known: usize,
     },
     /// The thread that was to do the work died.
     #[error("the records could not be reached")]
     Gone,
 }
-
-/// What changes the format from each version to the next.
-const MIGRATIONS: [&str; 2] = [
-    "
-    CREATE TABLE builds (
-        id        INTEGER PRIMARY KEY AUTOINCREMENT,
-        machine   TEXT NOT NULL,
-        toolchain TEXT NOT NULL,
-        sources   TEXT NOT NULL,
-        state     TEXT NOT NULL,
-        outcome   TEXT,
-        message   TEXT NOT NULL DEFAULT '',
-        attempts  INTEGER NOT NULL DEFAULT 0,
-        revision  INTEGER,
-        submitted TEXT NOT NULL,
-        started   TEXT,
-        finished  TEXT,
-        packages  TEXT NOT NULL DEFAULT '[]',
-        artifacts TEXT NOT NULL DEFAULT '[]'
-    ) STRICT;
-    CREATE INDEX builds_unfinished ON builds (id) WHERE state <> 'finished';
-",
-    "
-    ALTER TABLE builds ADD COLUMN contacted TEXT;
-    ALTER TABLE builds ADD COLUMN frozen INTEGER NOT NULL DEFAULT 0;
-",
-];
 
 /// The records; cheap to clone.
 #[derive(Debug, Clone)]
@@ -97,19 +71,19 @@ impl Records {
         connection
             .pragma_update(None, "synchronous", "FULL")
             .map_err(fault)?;
-        let format = connection
-            .query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))
+        connection
+            .pragma_update(None, "foreign_keys", true)
             .map_err(fault)?;
-        let done = usize::try_from(format).unwrap_or(usize::MAX);
-        let Some(missing) = MIGRATIONS.get(done..) else {
-            let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-            return Err(RecordsError::Newer {
-                path: path.to_owned(),
-                found: format,
-                known,
-            });
-        };
-        migrate(&mut connection, format, missing).map_err(fault)?;
+        let format: u32 = connection
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(fault)?;
+        let found = usize::try_from(format).unwrap_or(usize::MAX);
+        let known = MIGRATIONS.len();
+        if found > known {
+            let path = path.to_owned();
+            return Err(RecordsError::Newer { path, found, known });
+        }
+        format::migrate(&mut connection, found).map_err(fault)?;
         Ok(Self {
             path: path.to_owned(),
             connection: Arc::new(Mutex::new(connection)),
@@ -125,22 +99,17 @@ impl Records {
     pub async fn submit(
         &self,
         request: Request,
-        toolchain: config::ToolchainName,
+        toolchain: ToolchainName,
+        submitter: Submitter,
         now: Timestamp,
     ) -> Result<Build, RecordsError> {
+        let task = task(&request.machine, &toolchain, &request.sources);
+        let mut build = Build::new(BuildId(0), request, toolchain, task, submitter, now);
         self.with(move |connection| {
-            connection.execute(
-                "INSERT INTO builds (machine, toolchain, sources, state, submitted) VALUES (?1, ?2, ?3, ?4, ?5)",
-                params![
-                    request.machine.as_str(),
-                    toolchain.as_str(),
-                    json(&request.sources)?,
-                    State::Queued.to_string(),
-                    now.to_string(),
-                ],
-            )?;
-            let id = connection.last_insert_rowid();
-            connection.query_row("SELECT * FROM builds WHERE id = ?1", [id], read)
+            let transaction = connection.transaction()?;
+            build.id = rows::insert(&transaction, &build)?;
+            transaction.commit()?;
+            Ok(build)
         })
         .await
     }
@@ -183,32 +152,39 @@ impl Records {
         .await
     }
 
-    /// Stores what may change of a build.
+    /// Stores what may change of a build, but for its progress.
     pub async fn save(&self, build: &Build) -> Result<(), RecordsError> {
         let build = build.clone();
         self.with(move |connection| {
-            connection.execute(
-                "UPDATE builds SET state = ?2, outcome = ?3, message = ?4, attempts = ?5, revision = ?6,
-                 started = ?7, finished = ?8, packages = ?9, artifacts = ?10, contacted = ?11, frozen = ?12
-                 WHERE id = ?1",
-                params![
-                    key(build.id),
-                    build.state.to_string(),
-                    build.outcome.map(|outcome| outcome.to_string()),
-                    build.message,
-                    build.attempts,
-                    build.revision.map(|revision| revision.0),
-                    build.started.map(|time| time.to_string()),
-                    build.finished.map(|time| time.to_string()),
-                    json(&build.packages)?,
-                    json(&build.artifacts)?,
-                    build.contacted.map(|time| time.to_string()),
-                    build.frozen,
-                ],
-            )
+            let transaction = connection.transaction()?;
+            rows::update(&transaction, &build)?;
+            transaction.commit()
         })
         .await
-        .map(|_| ())
+    }
+
+    /// Stores what a build says of its progress, beside whoever holds its record.
+    pub async fn note(&self, id: BuildId, progress: Progress) -> Result<(), RecordsError> {
+        self.with(move |connection| {
+            let sql = "UPDATE builds SET progress = ?2 WHERE id = ?1";
+            connection
+                .prepare_cached(sql)?
+                .execute(params![key(id), json(&progress)?])
+                .map(drop)
+        })
+        .await
+    }
+
+    /// The number of the newest build that was ever recorded, be it deleted since.
+    pub async fn newest_id(&self) -> Result<Option<BuildId>, RecordsError> {
+        self.with(|connection| {
+            let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'builds'";
+            let newest = connection
+                .prepare_cached(sql)?
+                .query_row([], |row| row.get(0));
+            Ok(newest.optional()?.map(read_key))
+        })
+        .await
     }
 
     /// Runs `work` where waiting for the disk holds nobody up.
@@ -228,78 +204,27 @@ impl Records {
     }
 }
 
-fn migrate(connection: &mut Connection, from: i64, missing: &[&str]) -> rusqlite::Result<()> {
-    let transaction = connection.transaction()?;
-    for (sql, format) in missing.iter().zip(from + 1..) {
-        transaction.execute_batch(sql)?;
-        transaction.pragma_update(None, "user_version", format)?;
+/// The hash of what is asked of a guest; the order of the sources makes no difference.
+fn task(machine: &MachineName, toolchain: &ToolchainName, sources: &[Source]) -> Digest {
+    let mut sources: Vec<_> = sources.iter().collect();
+    sources.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
+    let mut hash = store::file::Hash::default();
+    // No name holds the sign that parts them.
+    for part in [machine.as_str(), toolchain.as_str()] {
+        hash.add(part.as_bytes());
+        hash.add(b"\n");
     }
-    transaction.commit()
-}
-
-fn key(id: BuildId) -> i64 {
-    i64::try_from(id.0).unwrap_or(i64::MAX)
-}
-
-fn json(value: &impl Serialize) -> rusqlite::Result<String> {
-    serde_json::to_string(value)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
-}
-
-fn read(row: &Row<'_>) -> rusqlite::Result<Build> {
-    Ok(Build {
-        id: BuildId(u64::try_from(row.get::<_, i64>("id")?).unwrap_or_default()),
-        machine: parsed(row, "machine")?,
-        toolchain: parsed(row, "toolchain")?,
-        sources: listed(row, "sources")?,
-        state: row
-            .get::<_, String>("state")
-            .map(|word| State::from_word(&word))?
-            .ok_or_else(|| unreadable("state", &"it is no state of a build"))?,
-        outcome: maybe::<Outcome>(row, "outcome")?,
-        message: row.get("message")?,
-        attempts: row.get("attempts")?,
-        revision: row.get::<_, Option<u32>>("revision")?.map(config::Revision),
-        submitted: parsed(row, "submitted")?,
-        started: maybe(row, "started")?,
-        contacted: maybe(row, "contacted")?,
-        frozen: row.get("frozen")?,
-        finished: maybe(row, "finished")?,
-        packages: listed(row, "packages")?,
-        artifacts: listed(row, "artifacts")?,
-    })
-}
-
-fn unreadable(column: &str, fault: &dyn Display) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(
-        0,
-        Type::Text,
-        format!("column {column}: {fault}").into(),
-    )
-}
-
-fn parsed<T: FromStr<Err: Display>>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
-    let text: String = row.get(column)?;
-    text.parse()
-        .map_err(|fault: T::Err| unreadable(column, &fault))
-}
-
-fn maybe<T: FromStr<Err: Display>>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>> {
-    let text: Option<String> = row.get(column)?;
-    let parse = |text: String| {
-        text.parse()
-            .map_err(|fault: T::Err| unreadable(column, &fault))
-    };
-    text.map(parse).transpose()
-}
-
-fn listed<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
-    let text: String = row.get(column)?;
-    serde_json::from_str(&text).map_err(|fault| unreadable(column, &fault))
+    for source in sources {
+        hash.add(format!("{} {}\n", source.sha256, source.name).as_bytes());
+    }
+    hash.finish()
 }
 
 #[cfg(test)]
 mod tests {
+    use config::builds::{Count, GuestKind, Made, Phase, Priority, State};
+    use config::task::Outcome;
+
     use super::*;
 
     fn request() -> Request {
@@ -308,7 +233,12 @@ mod tests {
 
     async fn submitted(records: &Records) -> Build {
         records
-            .submit(request(), "default".parse().unwrap(), Timestamp::UNIX_EPOCH)
+            .submit(
+                request(),
+                "default".parse().unwrap(),
+                Submitter::root(),
+                Timestamp::UNIX_EPOCH,
+            )
             .await
             .unwrap()
     }
@@ -318,14 +248,26 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("records.sqlite3");
         let mut build = submitted(&Records::open(&path).unwrap()).await;
-        build.state = State::Finished;
+        let second = |second| Timestamp::from_second(second).unwrap();
+        build.enter(State::Starting, second(1));
+        build.enter(State::Finished, second(2));
         build.outcome = Some(Outcome::Warning);
         build.message = "two\nlines".into();
-        build.started = Some(Timestamp::UNIX_EPOCH);
-        build.contacted = Some(Timestamp::UNIX_EPOCH);
-        build.frozen = true;
+        build.priority = Priority(-3);
+        build.not_before = Some(second(3));
         build.revision = Some(config::Revision(7));
-        Records::open(&path).unwrap().save(&build).await.unwrap();
+        build.made = Some(Made {
+            revision_uuid: "u-u".into(),
+            contents_sha256: None,
+            toolchain_sha256: "0".repeat(64).parse().unwrap(),
+        });
+        build.guest = Some(GuestKind::Tcg);
+        build.frozen = true;
+        build.usage.cpu_milliseconds = Some(4);
+        build.progress.task = Count { done: 1, total: 2 };
+        let records = Records::open(&path).unwrap();
+        records.note(build.id, build.progress).await.unwrap();
+        records.save(&build).await.unwrap();
         assert_eq!(
             Records::open(&path).unwrap().get(build.id).await.unwrap(),
             Some(build)
@@ -345,6 +287,61 @@ mod tests {
         assert_eq!(ids(records.unfinished().await.unwrap()), [1, 2, 3]);
     }
 
+    #[tokio::test]
+    async fn a_file_of_the_first_version_is_brought_up_to_date() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("r");
+        let fixture = include_bytes!("records/fixtures/format-1.sqlite3");
+        store::file::replace(&path, fixture).unwrap();
+        let records = Records::open(&path).unwrap();
+        let build = records.get(BuildId(1)).await.unwrap().unwrap();
+        assert_eq!(build.submitter, Submitter::root());
+        assert_eq!(build.target.as_str(), "hello");
+        assert_eq!(
+            build.submitted.to_string(),
+            "2026-11-20T10:00:00.123456789Z"
+        );
+        assert_eq!(build.packages[0].revision, "r0.2");
+        let states = |phase: &Phase| phase.state;
+        let expected = [State::Queued, State::Starting, State::Finished];
+        assert_eq!(
+            build.phases.iter().map(states).collect::<Vec<_>>(),
+            expected
+        );
+        let waiting = records.unfinished().await.unwrap();
+        let ids: Vec<_> = waiting.iter().map(|build| build.id.0).collect();
+        assert_eq!(ids, [4]);
+        assert_eq!(waiting[0].task, build.task);
+        assert_eq!(records.newest_id().await.unwrap(), Some(BuildId(6)));
+        assert_eq!(submitted(&records).await.id, BuildId(7));
+    }
+
+    #[test]
+    fn a_task_is_another_one_when_any_of_it_is() {
+        let digest = |sources: &str, machine: &str| {
+            let sources: Vec<Source> = serde_json::from_str(sources).unwrap();
+            task(
+                &machine.parse().unwrap(),
+                &"default".parse().unwrap(),
+                &sources,
+            )
+        };
+        let source = |name: &str, digit: &str| {
+            format!(r#"{{"name": "{name}", "sha256": "{}"}}"#, digit.repeat(64))
+        };
+        let (a, b) = (source("a", "1"), source("b", "2"));
+        let ab = digest(&format!("[{a}, {b}]"), "linux");
+        assert_eq!(ab, digest(&format!("[{b}, {a}]"), "linux"));
+        for other in [
+            digest(&format!("[{a}]"), "linux"),
+            digest(&format!("[{a}, {b}]"), "linux2"),
+            digest(&format!("[{a}, {}]", source("b", "1")), "linux"),
+            digest(&format!("[{a}, {}]", source("c", "2")), "linux"),
+        ] {
+            assert_ne!(ab, other);
+        }
+    }
+
     #[test]
     fn a_file_of_a_later_version_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
@@ -355,7 +352,7 @@ mod tests {
             .unwrap();
         let error = Records::open(&path).unwrap_err().to_string();
         assert!(
-            error.contains("newer buildhost-agent (format 99, this one knows 2)"),
+            error.contains("newer buildhost-agent (format 99, this one knows 3)"),
             "{error}"
         );
     }

@@ -1,13 +1,19 @@
 //! What the agent and its clients tell each other about builds: the bodies of the
 //! administration API.
 
+mod record;
+
 use std::fmt;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{BuildId, FileName, MachineName, Revision, ToolchainName};
-use crate::task::{Digest, Outcome, Package, Source};
+use crate::names::{BuildId, MachineName, ToolchainName};
+use crate::task::Source;
+
+pub use record::{
+    Artifact, Build, Built, Count, GuestKind, Made, Phase, Priority, Progress, Start, Submitter,
+    Target, Usage, WordError,
+};
 
 /// The socket of the administration API, in the agent's run directory.
 pub const SOCKET: &str = "agent.sock";
@@ -23,6 +29,15 @@ pub struct Request {
     pub toolchain: Option<ToolchainName>,
     /// What to build.
     pub sources: Vec<Source>,
+    /// What people call what is built; by default what the first source is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// Its place among the builds that wait.
+    #[serde(default)]
+    pub priority: Priority,
+    /// The builds that must have ended well before this one begins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<BuildId>,
 }
 
 /// How far a build has come.
@@ -84,100 +99,6 @@ pub fn cancel(state: State) -> Cancel {
         State::Queued => Cancel::Drop,
         State::Starting | State::Running => Cancel::Interrupt,
         State::Storing | State::Finished => Cancel::TooLate,
-    }
-}
-
-/// A package of a build, with the revision that the PR service gave it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Built {
-    /// What the guest said of it.
-    #[serde(flatten)]
-    pub package: Package,
-    /// The revision in the recipe and the PR service's value: `r0.2`.
-    pub revision: String,
-}
-
-/// A file that a build gave out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Artifact {
-    /// Its name.
-    pub name: FileName,
-    /// Its size.
-    pub bytes: u64,
-    /// The hash of its content.
-    pub sha256: Digest,
-}
-
-/// The record of a build.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Build {
-    /// Its number.
-    pub id: BuildId,
-    /// The machine it is built on.
-    pub machine: MachineName,
-    /// The toolchain it is built with.
-    pub toolchain: ToolchainName,
-    /// What is built.
-    pub sources: Vec<Source>,
-    /// How far it has come.
-    pub state: State,
-    /// How it ended, when it is finished.
-    pub outcome: Option<Outcome>,
-    /// Why it waits, or why it ended as it did; empty when there is nothing to say.
-    pub message: String,
-    /// How often its guest was started.
-    pub attempts: u32,
-    /// The machine's revision that its guest was made from.
-    pub revision: Option<Revision>,
-    /// When it was asked for.
-    pub submitted: Timestamp,
-    /// When its last guest was started.
-    pub started: Option<Timestamp>,
-    /// When its last guest first asked for something.
-    #[serde(default)]
-    pub contacted: Option<Timestamp>,
-    /// Whether its last guest was woken from a frozen one.
-    #[serde(default)]
-    pub frozen: bool,
-    /// When its outcome was recorded.
-    pub finished: Option<Timestamp>,
-    /// The packages that came out.
-    pub packages: Vec<Built>,
-    /// All files that came out.
-    pub artifacts: Vec<Artifact>,
-}
-
-impl Build {
-    /// How long its last guest took from its start to its first question, in
-    /// seconds, and which kind of start it was.
-    pub fn start(&self) -> Option<(Start, f64)> {
-        let (from, to) = self.started.zip(self.contacted)?;
-        let kind = if self.frozen {
-            Start::Frozen
-        } else {
-            Start::Cold
-        };
-        Some((kind, to.duration_since(from).as_secs_f64()))
-    }
-}
-
-/// How a guest comes to run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Start {
-    /// It is started from nothing.
-    #[default]
-    Cold,
-    /// It is woken where another one was frozen.
-    Frozen,
-}
-
-impl fmt::Display for Start {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Cold => "cold",
-            Self::Frozen => "frozen",
-        })
     }
 }
 

@@ -143,7 +143,7 @@ fn builds_that_wake_one_guest_differ_know_the_time_and_build_what_a_cold_one_doe
     for ((build, log), id) in builds.iter().zip(&logs).zip(ids) {
         assert!(log.contains(&format!("build {id} on ")), "{log}");
         let time: i64 = word(log, "milliseconds").parse().unwrap();
-        let span = build.contacted.unwrap().as_millisecond() - 500
+        let span = build.contacted().unwrap().as_millisecond() - 500
             ..build.finished.unwrap().as_millisecond() + 500;
         assert!(span.contains(&time), "{time} is not in {span:?}");
         assert_eq!(build.artifacts, builds[2].artifacts);

@@ -7,7 +7,7 @@ use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Json;
-use config::builds::{Build, Cancel, Request, cancel as verdict};
+use config::builds::{Build, Cancel, Request, Submitter, cancel as verdict};
 use config::task::Outcome;
 use config::{BuildId, ToolchainName};
 use jiff::Timestamp;
@@ -72,7 +72,7 @@ pub(super) async fn submit(
     check_machine(&host, &request, &toolchain).await?;
     let build = host
         .records
-        .submit(request, toolchain, Timestamp::now())
+        .submit(request, toolchain, Submitter::root(), Timestamp::now())
         .await?;
     info!(build = %build.id, machine = %build.machine, toolchain = %build.toolchain, "build submitted");
     host.wake.notify_one();

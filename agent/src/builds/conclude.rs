@@ -50,24 +50,24 @@ pub fn conclude(mut build: Build, verdict: Verdict, rules: &Rules, now: Timestam
         }
         Verdict::Cancelled if rules.stopping => {
             build.attempts = build.attempts.saturating_sub(1);
-            return queued(build, "the host agent was stopped while it ran".to_owned());
+            let message = "the host agent was stopped while it ran".to_owned();
+            return queued(build, message, now);
         }
         Verdict::Cancelled => (Outcome::Abort, "it was cancelled".to_owned()),
         Verdict::Late(message) => (Outcome::Abort, message),
         Verdict::HostFailed(message) if build.attempts <= rules.retries_max => {
-            return queued(build, format!("it is tried again: {message}"));
+            return queued(build, format!("it is tried again: {message}"), now);
         }
         Verdict::HostFailed(message) => (Outcome::Abnormal, message),
     };
-    build.state = State::Finished;
+    build.enter(State::Finished, now);
     build.outcome = Some(outcome);
     build.message = message;
-    build.finished = Some(now);
     build
 }
 
-fn queued(mut build: Build, message: String) -> Build {
-    build.state = State::Queued;
+fn queued(mut build: Build, message: String, now: Timestamp) -> Build {
+    build.enter(State::Queued, now);
     build.message = message;
     build
 }
@@ -82,24 +82,16 @@ mod tests {
     };
 
     fn build(attempts: u32) -> Build {
-        Build {
-            id: config::BuildId(1),
-            machine: "linux".parse().unwrap(),
-            toolchain: "default".parse().unwrap(),
-            sources: Vec::new(),
-            state: State::Running,
-            outcome: None,
-            message: String::new(),
-            attempts,
-            revision: None,
-            submitted: Timestamp::UNIX_EPOCH,
-            started: None,
-            contacted: None,
-            frozen: false,
-            finished: None,
-            packages: Vec::new(),
-            artifacts: Vec::new(),
-        }
+        let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
+        let task = "0".repeat(64).parse().unwrap();
+        let toolchain = "default".parse().unwrap();
+        let submitter = config::builds::Submitter::root();
+        let now = Timestamp::UNIX_EPOCH;
+        let id = config::BuildId(1);
+        let mut build = Build::new(id, request, toolchain, task, submitter, now);
+        build.enter(State::Running, now);
+        build.attempts = attempts;
+        build
     }
 
     fn concluded(attempts: u32, verdict: Verdict, rules: &Rules) -> (State, Option<Outcome>, u32) {

@@ -65,10 +65,9 @@ pub(super) async fn act(host: &Arc<Host>, memory: &Arc<Mutex<Memory>>, world: &W
 
 /// Ends a build that has not begun.
 pub(crate) fn give_up(build: &mut Build, outcome: Outcome, message: String) {
-    build.state = State::Finished;
+    build.enter(State::Finished, Timestamp::now());
     build.outcome = Some(outcome);
     build.message = message;
-    build.finished = Some(Timestamp::now());
 }
 
 fn volume_of<'h>(host: &'h Host, world: &World, pair: &Pair) -> Option<&'h Volume> {

@@ -61,12 +61,7 @@ pub(crate) async fn look(
         },
         message: build.message,
     });
-    let newest = host
-        .records
-        .newest(None, 1)
-        .await?
-        .first()
-        .map(|build| build.id);
+    let newest = host.records.newest_id().await?;
     let directories = Arc::clone(host);
     let (machines, toolchains, (halt, halted), free, starts) = blocking(move || {
         let host = &directories;

@@ -7,7 +7,8 @@ use config::builds::State;
 use config::task::Digest;
 use rusqlite::{Connection, OpenFlags, Row};
 
-use super::{Records, RecordsError, parsed, unreadable};
+use super::rows::{parsed, unreadable};
+use super::{Records, RecordsError};
 
 /// What the records are like.
 #[derive(Debug, Clone, Default)]
@@ -74,6 +75,8 @@ fn all<T, C: FromIterator<T>>(
 
 #[cfg(test)]
 mod tests {
+    use config::builds::Submitter;
+
     use super::*;
 
     #[tokio::test]
@@ -87,7 +90,7 @@ mod tests {
         let request = serde_json::from_str(&request).unwrap();
         let now = jiff::Timestamp::UNIX_EPOCH;
         let build = records
-            .submit(request, "default".parse().unwrap(), now)
+            .submit(request, "default".parse().unwrap(), Submitter::root(), now)
             .await
             .unwrap();
         let health = records.health().unwrap();

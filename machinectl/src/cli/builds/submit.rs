@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Seek;
 use std::path::{Path, PathBuf};
 
-use config::builds::{Build, Readiness, Request, Status};
+use config::builds::{Build, Priority, Readiness, Request, Status};
 use config::task::Source;
 use config::{FileName, MachineName, ToolchainName};
 
@@ -47,6 +47,9 @@ pub(super) fn submit(
         machine: machine.clone(),
         toolchain,
         sources: sources.collect::<Result<_, _>>()?,
+        target: None,
+        priority: Priority::default(),
+        after: Vec::new(),
     };
     Ok(client.post("builds", &request)?)
 }

@@ -1,0 +1,180 @@
+//! How a build is written into a row and read from it.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use config::builds::{Build, GuestKind, Priority, State, Usage};
+use config::task::Outcome;
+use config::{BuildId, Revision};
+use jiff::Timestamp;
+use rusqlite::types::Type;
+use rusqlite::{Connection, Row, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Records a new build, whose number it returns; the one in `build` does not count.
+pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result<BuildId> {
+    let sql = "INSERT INTO builds (submitter, priority, machine, toolchain, target, sources, task,
+               after, state, phases, submitted) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    connection.prepare_cached(sql)?.execute(params![
+        build.submitter.as_str(),
+        build.priority.0,
+        build.machine.as_str(),
+        build.toolchain.as_str(),
+        build.target.as_str(),
+        json(&build.sources)?,
+        build.task.as_str(),
+        json(&build.after)?,
+        build.state.to_string(),
+        json(&build.phases)?,
+        time(build.submitted),
+    ])?;
+    let id = connection.last_insert_rowid();
+    name(connection, id, build.target.as_str())?;
+    Ok(read_key(id))
+}
+
+/// Stores what may change of a build, but for its progress.
+pub(super) fn update(connection: &Connection, build: &Build) -> rusqlite::Result<()> {
+    let sql = "UPDATE builds SET priority = ?2, state = ?3, outcome = ?4, message = ?5,
+               attempts = ?6, not_before = ?7, revision = ?8, made = ?9, guest = ?10, frozen = ?11,
+               started = ?12, finished = ?13, seconds = ?14, phases = ?15, cpu_milliseconds = ?16,
+               memory_bytes_max = ?17, packages = ?18, artifacts = ?19 WHERE id = ?1";
+    connection.prepare_cached(sql)?.execute(params![
+        key(build.id),
+        build.priority.0,
+        build.state.to_string(),
+        build.outcome.map(|outcome| outcome.to_string()),
+        build.message,
+        build.attempts,
+        build.not_before.map(time),
+        build.revision.map(|revision| revision.0),
+        json(&build.made)?,
+        build.guest.map(|kind| kind.to_string()),
+        build.frozen,
+        build.started.map(time),
+        build.finished.map(time),
+        seconds(build.started, build.finished),
+        json(&build.phases)?,
+        build.usage.cpu_milliseconds.map(integer),
+        build.usage.memory_bytes_max.map(integer),
+        json(&build.packages)?,
+        json(&build.artifacts)?,
+    ])?;
+    for built in &build.packages {
+        name(connection, key(build.id), &built.package.name)?;
+    }
+    Ok(())
+}
+
+/// Lets a build be found by a name.
+fn name(connection: &Connection, id: i64, name: &str) -> rusqlite::Result<()> {
+    let sql = "INSERT OR IGNORE INTO names (name, build) VALUES (?1, ?2)";
+    connection
+        .prepare_cached(sql)?
+        .execute(params![name, id])
+        .map(drop)
+}
+
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Build> {
+    Ok(Build {
+        id: read_key(row.get("id")?),
+        submitter: parsed(row, "submitter")?,
+        priority: Priority(row.get("priority")?),
+        machine: parsed(row, "machine")?,
+        toolchain: parsed(row, "toolchain")?,
+        target: parsed(row, "target")?,
+        sources: listed(row, "sources")?,
+        task: parsed(row, "task")?,
+        after: listed(row, "after")?,
+        state: row
+            .get::<_, String>("state")
+            .map(|word| State::from_word(&word))?
+            .ok_or_else(|| unreadable("state", &"it is no state of a build"))?,
+        outcome: maybe::<Outcome>(row, "outcome")?,
+        message: row.get("message")?,
+        attempts: row.get("attempts")?,
+        not_before: maybe(row, "not_before")?,
+        revision: row.get::<_, Option<u32>>("revision")?.map(Revision),
+        made: listed(row, "made")?,
+        guest: row
+            .get::<_, Option<String>>("guest")?
+            .and_then(|word| GuestKind::from_word(&word)),
+        frozen: row.get("frozen")?,
+        submitted: parsed(row, "submitted")?,
+        started: maybe(row, "started")?,
+        finished: maybe(row, "finished")?,
+        phases: listed(row, "phases")?,
+        usage: Usage {
+            cpu_milliseconds: count(row, "cpu_milliseconds")?,
+            memory_bytes_max: count(row, "memory_bytes_max")?,
+        },
+        progress: listed(row, "progress")?,
+        packages: listed(row, "packages")?,
+        artifacts: listed(row, "artifacts")?,
+    })
+}
+
+pub(super) fn key(id: BuildId) -> i64 {
+    integer(id.0)
+}
+
+pub(super) fn read_key(key: i64) -> BuildId {
+    BuildId(u64::try_from(key).unwrap_or_default())
+}
+
+fn integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn count(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<u64>> {
+    let number: Option<i64> = row.get(column)?;
+    Ok(number.and_then(|number| u64::try_from(number).ok()))
+}
+
+/// A time as text; of two, the later one is the greater text.
+pub(super) fn time(time: Timestamp) -> String {
+    format!("{time:.9}")
+}
+
+/// How long a build took.
+pub(super) fn seconds(started: Option<Timestamp>, finished: Option<Timestamp>) -> Option<f64> {
+    let (from, to) = started.zip(finished)?;
+    Some(to.duration_since(from).as_secs_f64())
+}
+
+pub(super) fn json(value: &impl Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
+pub(super) fn unreadable(column: &str, fault: &dyn Display) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(
+        0,
+        Type::Text,
+        format!("column {column}: {fault}").into(),
+    )
+}
+
+pub(super) fn parsed<T: FromStr<Err: Display>>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+    let text: String = row.get(column)?;
+    text.parse()
+        .map_err(|fault: T::Err| unreadable(column, &fault))
+}
+
+pub(super) fn maybe<T: FromStr<Err: Display>>(
+    row: &Row<'_>,
+    column: &str,
+) -> rusqlite::Result<Option<T>> {
+    let text: Option<String> = row.get(column)?;
+    let parse = |text: String| {
+        text.parse()
+            .map_err(|fault: T::Err| unreadable(column, &fault))
+    };
+    text.map(parse).transpose()
+}
+
+pub(super) fn listed<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+    let text: String = row.get(column)?;
+    serde_json::from_str(&text).map_err(|fault| unreadable(column, &fault))
+}

@@ -1,0 +1,491 @@
+//! The record of a build: all that is known of it, from its request on.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Request, State};
+use crate::names::{BuildId, FileName, MachineName, Revision, ToolchainName};
+use crate::task::{Digest, Outcome, Package, Source};
+
+/// What the names of archives and recipes end with.
+const ENDS: [&str; 9] = [
+    ".gz", ".bz2", ".xz", ".zst", ".lz4", ".tar", ".tgz", ".zip", ".bb",
+];
+/// How many steps of a build are kept; of more, the oldest but the first go.
+const PHASES_MAX: usize = 100;
+
+macro_rules! word {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $length_max:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The word as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = WordError;
+
+            fn from_str(text: &str) -> Result<Self, WordError> {
+                let fine = |c: char| !c.is_whitespace() && !c.is_control();
+                if (1..=$length_max).contains(&text.len()) && text.chars().all(fine) {
+                    return Ok(Self(text.to_owned()));
+                }
+                Err(WordError {
+                    what: $what,
+                    length_max: $length_max,
+                    text: text.chars().take(40).collect(),
+                })
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = WordError;
+
+            fn try_from(text: String) -> Result<Self, WordError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(word: $name) -> Self {
+                word.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
+}
+
+/// Why a text is not one word.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} is called by at most {length_max} characters without blanks, not by {text:?}")]
+pub struct WordError {
+    what: &'static str,
+    length_max: usize,
+    text: String,
+}
+
+word!(
+    /// Who asked for a build: a user of the host, `alice`, or the bearer of a token,
+    /// `token:nightly`.
+    Submitter,
+    "whoever asks for builds",
+    100
+);
+
+word!(
+    /// What people call what is built: `hello`, `core-image-minimal:do_populate_sdk`.
+    Target,
+    "what is built",
+    200
+);
+
+impl Submitter {
+    /// The host's own administrator.
+    pub fn root() -> Self {
+        Self("root".to_owned())
+    }
+}
+
+/// A build's place among those that wait: the higher goes first. 0 is the usual one.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Priority(pub i32);
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A step of a build's life. It lasts until the next one begins; the last one,
+/// `finished`, has no end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phase {
+    /// What began.
+    pub state: State,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What the guest of a build was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// The UUID of the revision's subvolume.
+    pub revision_uuid: String,
+    /// The hash of the revision's record of its content, when it has one.
+    #[serde(default)]
+    pub contents_sha256: Option<Digest>,
+    /// The hash of the toolchain that was installed.
+    pub toolchain_sha256: Digest,
+}
+
+/// What ran the guest of a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuestKind {
+    /// QEMU, on the host's own processors.
+    Kvm,
+    /// QEMU, by emulation.
+    Tcg,
+    /// A container.
+    Nspawn,
+}
+
+impl GuestKind {
+    const ALL: [(Self, &'static str); 3] = [
+        (Self::Kvm, "kvm"),
+        (Self::Tcg, "tcg"),
+        (Self::Nspawn, "nspawn"),
+    ];
+
+    /// The kind that a word means.
+    pub fn from_word(word: &str) -> Option<Self> {
+        let found = Self::ALL.iter().find(|(_, known)| *known == word);
+        found.map(|(kind, _)| *kind)
+    }
+}
+
+impl fmt::Display for GuestKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = Self::ALL.iter().find(|(kind, _)| kind == self);
+        f.pad(word.map_or("", |(_, word)| word))
+    }
+}
+
+/// How a guest comes to run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// It is started from nothing.
+    #[default]
+    Cold,
+    /// It is woken where another one was frozen.
+    Frozen,
+}
+
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Cold => "cold",
+            Self::Frozen => "frozen",
+        })
+    }
+}
+
+/// What the last guest of a build took of the host, until its result was there.
+/// Nothing is told that could not be measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Time of the host's processors.
+    #[serde(default)]
+    pub cpu_milliseconds: Option<u64>,
+    /// The most memory of the host that it had at once.
+    #[serde(default)]
+    pub memory_bytes_max: Option<u64>,
+}
+
+/// How much of something is done. Nothing is known of it while `total` is 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// How many are done.
+    pub done: u32,
+    /// How many there are.
+    pub total: u32,
+}
+
+/// What a build says of its progress.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Progress {
+    /// Sources that are fetched.
+    pub clone: Count,
+    /// Recipes that are read.
+    pub parse: Count,
+    /// Tasks that are done.
+    pub task: Count,
+    /// Errors that it spoke of.
+    pub errors: u32,
+    /// Warnings that it spoke of.
+    pub warnings: u32,
+}
+
+/// A package of a build, with the revision that the PR service gave it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Built {
+    /// What the guest said of it.
+    #[serde(flatten)]
+    pub package: Package,
+    /// The revision in the recipe and the PR service's value: `r0.2`.
+    pub revision: String,
+}
+
+/// A file that a build gave out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// Its name.
+    pub name: FileName,
+    /// Its size.
+    pub bytes: u64,
+    /// The hash of its content.
+    pub sha256: Digest,
+}
+
+/// The record of a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// Its number.
+    pub id: BuildId,
+    /// Who asked for it.
+    pub submitter: Submitter,
+    /// Its place among the builds that wait.
+    pub priority: Priority,
+    /// The machine it is built on.
+    pub machine: MachineName,
+    /// The toolchain it is built with.
+    pub toolchain: ToolchainName,
+    /// What people call what is built.
+    pub target: Target,
+    /// What is built.
+    pub sources: Vec<Source>,
+    /// The hash of what is asked of the guest: two builds with the same one build
+    /// the same sources on the same machine with the same toolchain.
+    pub task: Digest,
+    /// The builds that must have ended well before this one begins.
+    pub after: Vec<BuildId>,
+    /// How far it has come.
+    pub state: State,
+    /// How it ended, when it is finished.
+    pub outcome: Option<Outcome>,
+    /// Why it waits, or why it ended as it did; empty when there is nothing to say.
+    pub message: String,
+    /// How often its guest was started.
+    pub attempts: u32,
+    /// Before this its guest is not started again.
+    pub not_before: Option<Timestamp>,
+    /// The machine's revision that its guest was made from.
+    pub revision: Option<Revision>,
+    /// What else its guest was made from.
+    pub made: Option<Made>,
+    /// What ran its last guest.
+    pub guest: Option<GuestKind>,
+    /// Whether its last guest was woken from a frozen one.
+    pub frozen: bool,
+    /// When it was asked for.
+    pub submitted: Timestamp,
+    /// When its last guest was started.
+    pub started: Option<Timestamp>,
+    /// When its outcome was recorded.
+    pub finished: Option<Timestamp>,
+    /// All its steps, in order, with those of earlier attempts.
+    pub phases: Vec<Phase>,
+    /// What its last guest took.
+    pub usage: Usage,
+    /// What it says of its progress.
+    pub progress: Progress,
+    /// The packages that came out.
+    pub packages: Vec<Built>,
+    /// All files that came out.
+    pub artifacts: Vec<Artifact>,
+}
+
+impl Build {
+    /// The record of a build that was just asked for.
+    pub fn new(
+        id: BuildId,
+        request: Request,
+        toolchain: ToolchainName,
+        task: Digest,
+        submitter: Submitter,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            submitter,
+            priority: request.priority,
+            machine: request.machine,
+            toolchain,
+            target: request
+                .target
+                .unwrap_or_else(|| Target::of(&request.sources)),
+            sources: request.sources,
+            task,
+            after: request.after,
+            state: State::Queued,
+            outcome: None,
+            message: String::new(),
+            attempts: 0,
+            not_before: None,
+            revision: None,
+            made: None,
+            guest: None,
+            frozen: false,
+            submitted: now,
+            started: None,
+            finished: None,
+            phases: vec![Phase {
+                state: State::Queued,
+                at: now,
+            }],
+            usage: Usage::default(),
+            progress: Progress::default(),
+            packages: Vec::new(),
+            artifacts: Vec::new(),
+        }
+    }
+
+    /// Goes on to another state: the one way to change it.
+    pub fn enter(&mut self, state: State, now: Timestamp) {
+        self.state = state;
+        match state {
+            State::Starting => self.started = Some(now),
+            State::Finished => self.finished = Some(now),
+            State::Queued | State::Running | State::Storing => {}
+        }
+        if self.phases.len() >= PHASES_MAX {
+            self.phases.remove(1);
+        }
+        self.phases.push(Phase { state, at: now });
+    }
+
+    /// When its last guest first asked for something.
+    pub fn contacted(&self) -> Option<Timestamp> {
+        let last = self
+            .phases
+            .iter()
+            .rev()
+            .take_while(|phase| phase.state != State::Starting);
+        let mut last = last.filter(|phase| phase.state == State::Running);
+        last.next().map(|phase| phase.at)
+    }
+
+    /// How long its last guest took from its start to its first question, in
+    /// seconds, and which kind of start it was.
+    pub fn start(&self) -> Option<(Start, f64)> {
+        let (from, to) = self.started.zip(self.contacted())?;
+        let kind = if self.frozen {
+            Start::Frozen
+        } else {
+            Start::Cold
+        };
+        Some((kind, to.duration_since(from).as_secs_f64()))
+    }
+}
+
+impl Target {
+    /// What sources are called when nobody says it: the name of the first without its
+    /// version and the ends of archives, `hello` for `hello-1.0.tar.gz`.
+    pub fn of(sources: &[Source]) -> Self {
+        let file = sources.first().map_or("-", |source| source.name.as_str());
+        let mut name = file;
+        while let Some(shorter) = ENDS.iter().find_map(|end| name.strip_suffix(end)) {
+            name = shorter;
+        }
+        let version = name.match_indices(['-', '_']).find(|(at, _)| {
+            let rest = name[at + 1..].trim_start_matches('v');
+            rest.starts_with(|c: char| c.is_ascii_digit())
+        });
+        let name = version.map_or(name, |(at, _)| &name[..at]);
+        // A file's name is never empty, and shorter than a target may be.
+        Self(if name.is_empty() { file } else { name }.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn build() -> Build {
+        let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
+        let task = "0".repeat(64).parse().unwrap();
+        let toolchain = "default".parse().unwrap();
+        Build::new(
+            BuildId(1),
+            request,
+            toolchain,
+            task,
+            Submitter::root(),
+            at(0),
+        )
+    }
+
+    #[test]
+    fn sources_are_called_by_their_name_without_version_and_ends() {
+        for (file, expected) in [
+            ("hello-1.0.tar.gz", "hello"),
+            ("hello_1.0.orig.tar.xz", "hello"),
+            ("linux-yocto-v6.6.zip", "linux-yocto"),
+            ("x264.bb", "x264"),
+            ("7zip-24.tgz", "7zip"),
+            ("notes", "notes"),
+            ("1.tar", "1"),
+        ] {
+            let source = Source {
+                name: file.parse().unwrap(),
+                sha256: "0".repeat(64).parse().unwrap(),
+            };
+            assert_eq!(Target::of(&[source]).as_str(), expected);
+        }
+        assert_eq!(Target::of(&[]).as_str(), "-");
+    }
+
+    #[test]
+    fn the_start_of_the_last_guest_is_measured() {
+        let mut build = build();
+        for (second, state) in [
+            (1, State::Starting),
+            (5, State::Running),
+            (6, State::Queued),
+            (7, State::Starting),
+        ] {
+            build.enter(state, at(second));
+        }
+        assert_eq!(build.start(), None);
+        build.enter(State::Running, at(9));
+        assert_eq!(build.start(), Some((Start::Cold, 2.0)));
+        build.enter(State::Finished, at(20));
+        assert_eq!(build.start(), Some((Start::Cold, 2.0)));
+        assert_eq!(build.finished, Some(at(20)));
+        assert_eq!(build.phases.len(), 7);
+    }
+
+    #[test]
+    fn a_build_that_never_ends_does_not_grow() {
+        let mut build = build();
+        for second in 1..1000 {
+            build.enter(State::Starting, at(second));
+        }
+        assert_eq!(build.phases.len(), PHASES_MAX);
+        assert_eq!(build.phases[0].at, at(0));
+        assert_eq!(build.phases[PHASES_MAX - 1].at, at(999));
+    }
+
+    #[test]
+    fn whoever_asks_has_a_name_that_fits_a_table() {
+        for name in ["root", "token:ci", "uid:1000", "jürgen@example.org"] {
+            assert_eq!(name.parse::<Submitter>().unwrap().as_str(), name);
+        }
+        for name in ["", "a b", "a\nb", &"x".repeat(101)] {
+            assert!(name.parse::<Submitter>().is_err(), "{name}");
+        }
+    }
+}
