@@ -81,6 +81,9 @@ async fn live(settings: Settings) -> Result<(), StartError> {
     let guest_user = check_host(&settings)?;
     let _lock = lock(&settings)?;
     let host = Arc::new(open(settings, guest_user)?);
+    if let Some(outdated) = blocking(store::progs::outdated).await {
+        warn!("{outdated}");
+    }
     tidy(&host).await?;
     let watch = Watch::new(&host).doing(|| "watch directories".to_owned())?;
     let socket = api::bind(&host).doing(|| "open the administration socket".to_owned())?;

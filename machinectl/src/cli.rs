@@ -135,6 +135,12 @@ pub(crate) fn run() -> Ending {
 }
 
 fn act(command: &Command, common: &Common, voice: &Voice) -> Result<(), Failure> {
+    if matches!(command, Command::Arrival(_) | Command::Far(_))
+        && !voice.quiet()
+        && let Some(outdated) = store::progs::outdated()
+    {
+        voice.warn(&outdated);
+    }
     match command {
         Command::Volume(verb) => volume::run(verb, voice),
         Command::Arrival(verb) => arrival::run(verb, common, voice),

@@ -41,6 +41,8 @@ pub mod toolchains;
 
 pub mod command;
 
+pub mod progs;
+
 pub mod file;
 
 use std::path::{Path, PathBuf};
