@@ -189,7 +189,10 @@ impl Volume {
     pub(crate) fn delete_subvolume(&self, path: &Path) -> Result<Change> {
         match self.pool.delete(path) {
             // Who may administer the file system is told this only then.
-            Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
+            Err(error)
+                if error.raw_os_error() == Some(Errno::PERM.raw_os_error())
+                    && rustix::process::geteuid().is_root() =>
+            {
                 Err(Refusal::Sending(path.to_owned()).into())
             }
             result => result.doing("delete", path),

@@ -1,5 +1,6 @@
 //! Deleting a machine on a live host.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use config::MachineName;
@@ -55,12 +56,14 @@ impl Volume {
         if view.has_link() {
             let renamed = self.pool.rename(&current, &deleting);
             match renamed.doing("take out of service", &current) {
-                // With not a byte left for a new name, the old one can still go. A
-                // machine without a link goes with the next boot, at the latest.
+                // With not a byte left for a new name, the old one can still go, and
+                // often makes room for the mark.
                 Err(error) if error.is_full() => {
                     self.pool
                         .unlink(&current)
                         .doing("take out of service", &current)?;
+                    self.commit()?;
+                    self.mark(&deleting, machine)?;
                 }
                 renamed => renamed?,
             }
@@ -70,18 +73,21 @@ impl Volume {
             if is_nothing(&view) {
                 return Err(Refusal::NoMachine(machine.clone()).into());
             }
-            let target = Entry::Current.name(machine);
-            let marked = self
-                .pool
-                .link(target.as_ref(), &deleting)
-                .doing("make the link", &deleting);
-            match marked {
-                // Out of service it is; the mark is worth less than the space.
-                Err(error) if error.is_full() => {}
-                marked => marked?,
-            }
+            self.mark(&deleting, machine)?;
         }
         self.commit()
+    }
+
+    /// Marks a machine that is out of service as one that is being deleted. Where the
+    /// mark has no room, whoever deletes it is alone in knowing of it: killed now, it
+    /// is for the next call, or the next boot, to go on.
+    fn mark(&self, deleting: &Path, machine: &MachineName) -> Result<()> {
+        let target = Entry::Current.name(machine);
+        let marked = self.pool.link(target.as_ref(), deleting);
+        match marked.doing("make the link", deleting) {
+            Err(error) if error.is_full() => Ok(()),
+            marked => marked,
+        }
     }
 
     /// Deletes the machine if nobody uses it or if that does not matter.

@@ -57,7 +57,10 @@ pub enum Refusal {
     #[error("there is no machine `{0}`; `machinectl list` shows what there is")]
     NoMachine(MachineName),
     /// The machine has no link to a complete revision.
-    #[error("machine `{machine}` has no current revision{}", because(fault.as_ref()))]
+    #[error(
+        "machine `{machine}` has no current revision{}; `machinectl rollback {machine} REVISION` makes one current",
+        because(fault.as_ref())
+    )]
     NoCurrent {
         /// The machine.
         machine: MachineName,
@@ -81,6 +84,9 @@ pub enum Refusal {
     /// It is there, but it is not what the store puts there.
     #[error("`{}` is not a subvolume; whoever made it must move it away", .0.display())]
     NotSubvolume(PathBuf),
+    /// Something has the name that a machine's directory would have.
+    #[error("`{}` is in the way: it is no directory; whoever made it must move it away", .0.display())]
+    NotDirectory(PathBuf),
     /// Somebody else is changing the machine.
     #[error(
         "machine `{machine}` is locked by {}; try again when that has ended",
@@ -178,12 +184,20 @@ pub enum Refusal {
         /// What is wrong with it.
         source: RecordError,
     },
-    /// The other host refuses, or cannot be reached.
+    /// The other host cannot be reached, or the connection broke.
+    #[error("cannot reach {host}: {said}; what is there is whole, so repeat this when it answers")]
+    Unreachable {
+        /// The host.
+        host: String,
+        /// What ssh said.
+        said: String,
+    },
+    /// The other host refuses, or does not understand us.
     #[error("{host}: {said}")]
     Far {
         /// The host.
         host: String,
-        /// The exit code of its `machinectl`; `None` when we did not come so far.
+        /// The exit code of its `machinectl`; `None` when it made no sense.
         code: Option<i32>,
         /// What was said.
         said: String,
@@ -262,6 +276,17 @@ impl From<StreamError> for StoreError {
 }
 
 impl StoreError {
+    /// Whether we lack the rights for it.
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            Self::Command(CommandError::Failed { stderr, .. }) => {
+                stderr.contains("Operation not permitted") || stderr.contains("Permission denied")
+            }
+            Self::Command(_) | Self::Refused(_) => false,
+        }
+    }
+
     /// Whether somebody else uses or changes it, so that trying later may help.
     pub fn is_in_use(&self) -> bool {
         use Refusal::{InUse, Locked, Sending};

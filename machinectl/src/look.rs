@@ -27,6 +27,9 @@ pub struct MachineView {
     /// What is wrong with the current link, when there is one that leads to no
     /// complete revision.
     pub link_fault: Option<String>,
+    /// The current link leads to what is no revision of this machine: only a person
+    /// who made it knows why.
+    pub link_elsewhere: bool,
     /// The machine is on its way out: the link of a deletion is there.
     pub deleting: bool,
     /// A link was left on its way to become the current one.
@@ -94,6 +97,7 @@ impl MachineView {
             name,
             current: None,
             link_fault: None,
+            link_elsewhere: false,
             deleting: false,
             incoming: false,
             arriving: BTreeSet::new(),
@@ -170,6 +174,10 @@ impl Volume {
     /// When there is no such machine or its directory cannot be read.
     pub fn look(&self, machine: &MachineName) -> Result<MachineView> {
         let directory = self.directory(machine);
+        // A link to a directory is none: its name says another machine.
+        if !is_directory(&directory).doing("look at", &directory)? {
+            return Err(Refusal::NoMachine(machine.clone()).into());
+        }
         let entries = match directory.read_dir() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(Refusal::NoMachine(machine.clone()).into());
@@ -196,6 +204,9 @@ impl Volume {
             .sort_by(|a, b| (&a.toolchain, &a.tag).cmp(&(&b.toolchain, &b.tag)));
         view.strangers.sort();
         if let Some(target) = link {
+            let name = inside(&directory, &target);
+            let entry = name.and_then(|name| Entry::read(machine, name));
+            view.link_elsewhere = !matches!(entry, Some(Entry::Revision(_)));
             match follow(&view, &directory, &target) {
                 Ok(revision) => view.current = Some(revision),
                 Err(fault) => view.link_fault = Some(fault),
@@ -268,6 +279,14 @@ impl Volume {
                 })
                 .is_some(),
         }
+    }
+}
+
+fn is_directory(path: &Path) -> io::Result<bool> {
+    match path.symlink_metadata() {
+        Ok(data) => Ok(data.is_dir()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -92,6 +92,10 @@ impl Volume {
     ) -> Result<Plan> {
         let view = match self.look(machine) {
             Err(crate::StoreError::Refused(Refusal::NoMachine(_))) if intent == Intent::Add => {
+                let directory = self.directory(machine);
+                if directory.symlink_metadata().is_ok() {
+                    return Err(Refusal::NotDirectory(directory).into());
+                }
                 MachineView::new(machine.clone())
             }
             view => view?,

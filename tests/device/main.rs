@@ -8,6 +8,7 @@
 
 mod agent;
 mod arrival;
+mod bad_input;
 mod cleaning;
 mod death;
 mod doctor;
@@ -15,6 +16,7 @@ mod far;
 mod frozen;
 mod full;
 mod guests;
+mod habits;
 mod hostile;
 mod import;
 mod powercut;

@@ -51,6 +51,8 @@ pub(crate) enum Ending {
     Differs = 23,
     /// The other host cannot be reached.
     Unreachable = 24,
+    /// Only root may do this.
+    Denied = 25,
 }
 
 /// The numbers, for `--help`.
@@ -76,12 +78,13 @@ Exit codes:
   22  the doctor has found something that cannot be used or trusted
   23  the content is not what was recorded
   24  the other host cannot be reached
+  25  only root may do this
 What another host answers to `push` and `pull` is passed on.";
 
 impl Ending {
     /// What another host's `machinectl` has ended with.
     fn passed_on(code: i32) -> Self {
-        const ALL: [Ending; 11] = [
+        const ALL: [Ending; 12] = [
             Ending::Refused,
             Ending::NotFound,
             Ending::Exists,
@@ -93,6 +96,7 @@ impl Ending {
             Ending::Deleting,
             Ending::NoVolume,
             Ending::Differs,
+            Ending::Denied,
         ];
         ALL.into_iter()
             .find(|ending| *ending as i32 == code)
@@ -120,10 +124,17 @@ impl Failure {
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("this needs root")]
+struct NeedsRoot(#[source] StoreError);
+
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let ending = match &error {
             _ if error.is_full() => Ending::Full,
+            _ if error.is_denied() && !rustix::process::geteuid().is_root() => {
+                return Self::new(Ending::Denied, NeedsRoot(error));
+            }
             StoreError::Refused(refusal) => of(refusal),
             StoreError::Io { .. } | StoreError::Command(_) => Ending::Failed,
         };
@@ -168,10 +179,12 @@ fn of(refusal: &Refusal) -> Ending {
         Refusal::Full(_) => Ending::Full,
         Refusal::Differs(..) => Ending::Differs,
         Refusal::Far { code, .. } => code.map_or(Ending::Unreachable, Ending::passed_on),
+        Refusal::Unreachable { .. } => Ending::Unreachable,
         Refusal::InUse { .. } | Refusal::Sending(_) => Ending::InUse,
         Refusal::Locked { .. } => Ending::Locked,
         Refusal::Deleting(_) => Ending::Deleting,
         Refusal::NotSubvolume(_)
+        | Refusal::NotDirectory(_)
         | Refusal::Poisoned(_)
         | Refusal::LinkOutside(_)
         | Refusal::NotFile(_)

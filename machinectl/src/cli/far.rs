@@ -28,7 +28,7 @@ pub(crate) enum Verb {
         /// The machine
         name: MachineName,
         /// The other host
-        #[arg(value_name = "[USER@]HOST")]
+        #[arg(value_name = "[USER@]HOST", value_parser = host)]
         host: String,
         /// Make the machine's next revision of this working subvolume first
         #[arg(long, value_name = "SUBVOLUME")]
@@ -48,7 +48,7 @@ pub(crate) enum Verb {
         /// The machine
         name: MachineName,
         /// The other host
-        #[arg(value_name = "[USER@]HOST")]
+        #[arg(value_name = "[USER@]HOST", value_parser = host)]
         host: String,
         #[command(flatten)]
         retention: Retention,
@@ -104,6 +104,14 @@ pub(crate) struct Far {
         env = "BUILDHOST_SSH"
     )]
     ssh: String,
+}
+
+/// A host's name, as far as it matters to us: ssh knows the rest.
+fn host(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || text.starts_with('-') || text.contains(char::is_whitespace) {
+        return Err("write HOST or USER@HOST");
+    }
+    Ok(text.to_owned())
 }
 
 impl Far {
@@ -212,9 +220,14 @@ fn send(
         ));
     }
     let parting = volume.send(name, revision, known)?;
-    let stream = Stream::open(parting.stream)
-        .map_err(Refusal::from)
-        .map_err(StoreError::from)?;
+    let stream = match Stream::open(parting.stream) {
+        Ok(stream) => stream,
+        Err(error) => {
+            // Why the sender failed says more.
+            parting.sender.finish().map_err(StoreError::from)?;
+            return Err(StoreError::from(Refusal::from(error)).into());
+        }
+    };
     if let Err(error) = stream.pour(std::io::stdout().lock()) {
         parting.sender.finish().map_err(StoreError::from)?;
         return Err(StoreError::from(Refusal::Stream(error)).into());

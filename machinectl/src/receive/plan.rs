@@ -34,6 +34,9 @@ pub(super) fn plan(intent: Intent, view: &MachineView, parcel: &Parcel) -> Resul
         return Err(Refusal::Deleting(machine()));
     }
     match (intent, view.has_link()) {
+        (Intent::Upgrade, true) if view.link_elsewhere => {
+            view.need_current()?;
+        }
         (Intent::Add, false) | (Intent::Upgrade, true) => {}
         (Intent::Add, true) => return Err(Refusal::MachineExists(machine())),
         (Intent::Upgrade, false) => {

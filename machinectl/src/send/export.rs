@@ -87,7 +87,13 @@ impl Volume {
         compressed: bool,
     ) -> Result<()> {
         let parting = self.send(machine, Some(revision), &[])?;
-        let stream = Stream::open(parting.stream)?;
+        let stream = match Stream::open(parting.stream) {
+            Ok(stream) => stream,
+            Err(error) => {
+                parting.sender.finish()?;
+                return Err(error.into());
+            }
+        };
         if !compressed {
             stream.pour(file)?;
             return Ok(());

@@ -55,6 +55,13 @@ pub struct FarRevision {
     received_uuid: Option<String>,
 }
 
+impl FarRevision {
+    /// Whether it carries the identity of what it was received from.
+    pub fn is_received(&self) -> bool {
+        self.received_uuid.is_some()
+    }
+}
+
 impl FarView {
     /// The identities under which streams can build on what is there.
     pub fn identities(&self) -> Vec<Uuid> {
@@ -214,9 +221,12 @@ impl FarSide {
     fn refused(&self, error: CommandError) -> StoreError {
         match error {
             CommandError::Failed { status, stderr, .. } => {
-                let code = status.code().filter(|code| *code != SSH_FAILED);
+                if status.code() == Some(SSH_FAILED) {
+                    let (host, said) = (self.host.clone(), essence(&stderr));
+                    return Refusal::Unreachable { host, said }.into();
+                }
                 let said = stderr.trim_start_matches("machinectl: ").to_owned();
-                self.refusal(code, said)
+                self.refusal(status.code(), said)
             }
             error => error.into(),
         }
@@ -226,6 +236,12 @@ impl FarSide {
         let host = self.host.clone();
         Refusal::Far { host, code, said }.into()
     }
+}
+
+/// What ssh has to say, without the frame that it draws around some of it.
+fn essence(stderr: &str) -> String {
+    let said = stderr.split("; ").filter(|line| !line.contains("@@@"));
+    said.collect::<Vec<_>>().join("; ")
 }
 
 /// A pipe that tells how much has passed.

@@ -53,8 +53,7 @@ impl Trip<'_> {
         }
         let known = if full { Vec::new() } else { known };
         let parent = common_parent(&view, revision, &known);
-        let others = there.is_some_and(|there| !there.revisions.is_empty());
-        let how = how(parent, others && !full);
+        let how = how(parent, there.as_ref(), full);
         if rehearsed {
             return self.rehearse_push(from, revision, &how, &known);
         }
@@ -147,9 +146,13 @@ impl Trip<'_> {
         intent: Intent,
     ) -> Result<(), Failure> {
         let parting = self.volume.send(self.name, Some(revision), &known)?;
-        let stream = Stream::open(parting.stream)
-            .map_err(Refusal::from)
-            .map_err(StoreError::from)?;
+        let stream = match Stream::open(parting.stream) {
+            Ok(stream) => stream,
+            Err(error) => {
+                parting.sender.finish().map_err(StoreError::from)?;
+                return Err(StoreError::from(Refusal::from(error)).into());
+            }
+        };
         let (volume, name) = (self.volume.clone(), self.name.clone());
         let measure = move || volume.measure(&name, Some(revision), &known).ok();
         let progress = Progress::start(self.voice, measure);
@@ -235,12 +238,25 @@ impl Trip<'_> {
     }
 }
 
-fn how(parent: Option<Revision>, has_others: bool) -> String {
-    match parent {
-        Some(parent) => format!("as what differs from revision {parent}"),
-        None if has_others => {
-            "in full, because no revision there is the same as one here".to_owned()
+/// How a revision is sent, and why in full.
+fn how(parent: Option<Revision>, there: Option<&FarView>, full: bool) -> String {
+    let newest = there.and_then(|there| there.revisions.last());
+    match (parent, newest) {
+        (Some(parent), _) => format!("as what differs from revision {parent}"),
+        (None, None) => "in full".to_owned(),
+        (None, Some(_)) if full => "in full, as you asked".to_owned(),
+        (None, Some(newest)) => {
+            let number = newest.revision;
+            let why = if !newest.complete {
+                format!("revision {number} there is writable: half done, or changed by hand")
+            } else if newest.is_received() {
+                "no revision there is the same as one here".to_owned()
+            } else {
+                format!(
+                    "revision {number} there is not as it was received: it was changed or made by hand"
+                )
+            };
+            format!("in full, because {why}")
         }
-        None => "in full".to_owned(),
     }
 }

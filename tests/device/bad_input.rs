@@ -1,0 +1,377 @@
+//! What a person can get wrong, or find wrong: each has one clear message and its
+//! exit code, and nothing is changed.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use ::store::Pool;
+use ::store::pool::BtrfsPool;
+use tests::put;
+use tests::shell::{Answer, BuildHost, listing, run};
+use tests::ssh::SshServer;
+
+/// A host with revisions 1 and 2 of `linux`, and a working subvolume.
+struct World {
+    host: BuildHost,
+    work: String,
+}
+
+impl World {
+    fn new(mebibytes: u64) -> Option<Self> {
+        if !tests::may_use_devices() {
+            return None;
+        }
+        let host = BuildHost::new(mebibytes);
+        let work = host.mount.path().join("work");
+        BtrfsPool.create(&work).unwrap();
+        put(&work.join("manifest"), ": 1\n");
+        let work = work.display().to_string();
+        for verb in ["add", "upgrade"] {
+            host.machinectl(&[verb, "linux", "--from", &work], b"")
+                .good();
+        }
+        Some(Self { host, work })
+    }
+
+    /// A verb with its words; `WORK` stands for the working subvolume.
+    fn command(&self, line: &str) -> Command {
+        let line = line.replace("WORK", &self.work);
+        let words: Vec<_> = line.split(' ').collect();
+        self.host.command(&words)
+    }
+
+    /// Calls a verb that must be refused and must change nothing.
+    fn refused(&self, line: &str, code: i32, words: &str) {
+        self.refused_by(self.command(line), code, words);
+    }
+
+    fn refused_by(&self, mut command: Command, code: i32, words: &str) {
+        let before = listing(self.host.mount.path());
+        command.env("BUILDHOST_SOCKET", "/no/agent.sock");
+        let line = ::store::command::line(&command);
+        let answer = run(command, b"");
+        println!("{}", answer.stderr.trim_end());
+        let first = message(&answer).to_owned();
+        assert!(first.contains(words), "{line}: {answer:?}");
+        assert_eq!(answer.code, Some(code), "{line}: {answer:?}");
+        assert_eq!(listing(self.host.mount.path()), before, "{line}");
+    }
+}
+
+/// The one message: a line of ours, or the first one of a call that is misspelt.
+fn message(answer: &Answer) -> &str {
+    let mut lines = answer.stderr.lines();
+    let first = lines.next().unwrap_or_default();
+    if answer.code != Some(2) {
+        assert_eq!(lines.next(), None, "one clear message: {answer:?}");
+    }
+    first
+}
+
+#[test]
+fn names_that_are_none_are_refused_by_every_verb() {
+    let Some(world) = World::new(256) else { return };
+    let long = "x".repeat(300);
+    let names = ["..", ".", "/", "a/b", "", "-x", "\u{fc}", "a b", &long];
+    let verbs = [
+        "add", "upgrade", "status", "delete", "rollback", "verify", "send", "prune", "build",
+        "import", "push", "pull", "pin", "export", "doctor",
+    ];
+    for verb in verbs {
+        for name in names {
+            let mut command = world.host.command(&[verb, "--", name]);
+            let more = match verb {
+                "build" | "import" | "push" | "pull" => Some("x"),
+                "pin" => Some("1"),
+                _ => None,
+            };
+            command.args(more);
+            let words = format!("`{}", name.chars().take(20).collect::<String>());
+            world.refused_by(command, 2, &words);
+        }
+    }
+    for line in [
+        "toolchain add 2 WORK",
+        "toolchain delete 2",
+        "build linux x --toolchain 2",
+    ] {
+        world.refused(
+            line,
+            2,
+            "must start with a letter (a number would read as a revision)",
+        );
+    }
+    for host in ["", "-oProxyCommand=x", "a b"] {
+        let push = world.host.command(&["push", "linux", "--", host]);
+        world.refused_by(push, 2, "write HOST or USER@HOST");
+    }
+    world.refused("pin linux 0x1", 2, "invalid value '0x1'");
+    world.refused(
+        "prune --until-free many",
+        2,
+        "write a number and K, M, G or T",
+    );
+    world.refused("upgrade linux --from WORK --keep 0", 2, "invalid value '0'");
+}
+
+#[test]
+fn places_that_are_none_are_refused() {
+    let Some(world) = World::new(256) else { return };
+    let plain = tempfile::tempdir().unwrap();
+    let plain = plain.path().display().to_string();
+    let (volume, missing) = (format!("--volume {plain}"), "--volume /no/such");
+    for verb in [
+        "list",
+        "status linux",
+        "add linux --from WORK",
+        "delete linux",
+        "doctor",
+    ] {
+        world.refused(
+            &format!("{verb} {volume}"),
+            20,
+            "is not on btrfs; make a volume with",
+        );
+        world.refused(
+            &format!("{verb} {missing}"),
+            20,
+            "there is no volume `/no/such`; make one",
+        );
+    }
+    world.refused("init /etc", 3, "`/etc` is not empty and not on btrfs");
+    for verb in [
+        "status",
+        "delete",
+        "rollback",
+        "verify",
+        "upgrade --from WORK",
+        "export -o x.tar",
+    ] {
+        world.refused(&format!("{verb} other"), 10, "there is no machine `other`");
+    }
+    world.refused(
+        "verify linux 9",
+        10,
+        "machine `linux` has no complete revision 9",
+    );
+    world.refused(
+        "upgrade linux --from /no/such",
+        1,
+        "`/no/such`: No such file",
+    );
+    world.refused(
+        &format!("upgrade linux --from {plain}"),
+        3,
+        "is not a subvolume",
+    );
+    world.refused("export linux -o linux.zip", 2, "must end in .btrfs");
+    world.refused("toolchain delete none", 10, "there is no toolchain `none`");
+    world.refused(&format!("toolchain add empty {plain}"), 3, "holds no files");
+    world.refused("builds", 4, "no agent answers at /no/agent.sock");
+}
+
+#[test]
+fn without_rights_nothing_is_changed_and_root_is_named() {
+    let Some(world) = World::new(256) else { return };
+    // Everybody can reach the volume; only root may change it.
+    let everybody = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(world.host.mount.path(), everybody).unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    fs::set_permissions(copy.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = copy.path().join("machinectl");
+    fs::copy(tests::program("machinectl"), &program).unwrap();
+    let nobody = |line: &str| {
+        let call = world.command(line);
+        let mut command = ::store::command::prepare(&program);
+        command.args(call.get_args()).uid(65534).gid(65534);
+        for (name, value) in call.get_envs() {
+            command.env(name, value.unwrap());
+        }
+        command
+    };
+    let answer = run(nobody("list"), b"").good();
+    assert!(answer.stdout.contains("in service"), "{answer:?}");
+    for line in [
+        "add new --from WORK",
+        "upgrade linux --from WORK",
+        "import new WORK",
+        "delete linux",
+        "rollback linux",
+        "pin linux 1",
+        "prune --keep 1",
+        "send linux",
+        "toolchain add default WORK",
+    ] {
+        world.refused_by(nobody(line), 25, "this needs root: ");
+    }
+}
+
+#[test]
+fn what_others_made_or_hold_is_named_and_left_alone() {
+    let Some(world) = World::new(256) else { return };
+    let volume = world.host.volume.path().to_owned();
+    let (linux, link) = (volume.join("linux"), volume.join("linux/linux"));
+
+    let held = File::open(&linux).unwrap();
+    held.lock().unwrap();
+    let holder = format!("(process {})", std::process::id());
+    world.refused("rollback linux", 18, &holder);
+    drop(held);
+
+    for elsewhere in ["/etc", "../../work", "linux"] {
+        fs::remove_file(&link).unwrap();
+        symlink(elsewhere, &link).unwrap();
+        let words = format!("its link leads to `{elsewhere}`");
+        for line in [
+            "upgrade linux --from WORK",
+            "rollback linux",
+            "verify linux",
+        ] {
+            world.refused(line, 10, &words);
+        }
+        world.refused("add linux --from WORK", 11, "is there already");
+    }
+    // The message's way out.
+    world
+        .host
+        .machinectl(&["rollback", "linux", "2"], b"")
+        .good();
+
+    fs::create_dir(volume.join("stranger")).unwrap();
+    put(&volume.join("stranger/notes"), "mine");
+    world.refused("delete stranger", 10, "there is no machine `stranger`");
+    world
+        .host
+        .machinectl(&["add", "stranger", "--from", &world.work], b"")
+        .good();
+    let answer = world.host.machinectl(&["delete", "stranger"], b"").good();
+    assert!(
+        answer
+            .stderr
+            .contains("what is not ours is left there: notes")
+    );
+    assert_eq!(
+        fs::read_to_string(volume.join("stranger/notes")).unwrap(),
+        "mine"
+    );
+
+    put(&volume.join("file"), "mine");
+    symlink("linux", volume.join("alias")).unwrap();
+    for name in ["file", "alias"] {
+        world.refused(
+            &format!("add {name} --from WORK"),
+            3,
+            "is in the way: it is no directory",
+        );
+        world.refused(
+            &format!("delete {name}"),
+            10,
+            &format!("no machine `{name}`"),
+        );
+        world.refused(
+            &format!("status {name}"),
+            10,
+            &format!("no machine `{name}`"),
+        );
+    }
+    put(&linux.join("linux-3"), "mine");
+    world.refused("pin linux 3", 10, "no complete revision 3");
+}
+
+#[test]
+fn a_host_that_cannot_be_reached_or_trusted_is_refused() {
+    let Some(world) = World::new(256) else { return };
+    let server = SshServer::start();
+    let by = |ssh: &str, line: &str| {
+        let mut command = world.command(line);
+        command.env("BUILDHOST_SSH", ssh);
+        command
+    };
+    let changed = server.ssh_with_changed_host();
+    let push = "push linux root@127.0.0.1 --from WORK";
+    world.refused_by(by(&changed, push), 24, "Host key verification failed");
+    world.refused_by(by(&changed, "pull other root@127.0.0.1"), 24, "has changed");
+    world.refused_by(
+        by(&server.ssh(), "push linux nowhere.invalid"),
+        24,
+        "cannot reach nowhere.invalid: ",
+    );
+    world.refused_by(by("no-such-ssh", push), 1, "cannot run `no-such-ssh");
+    let mut stranger = by(&server.ssh(), push);
+    stranger.args(["--far-program", "no-such-program"]);
+    world.refused_by(stranger, 1, "root@127.0.0.1: ");
+}
+
+#[test]
+fn a_full_disk_at_either_end_is_told_and_nothing_is_left_of_the_try() {
+    let (Some(world), Some(far)) = (World::new(256), World::new(128)) else {
+        return;
+    };
+    let noise: Vec<u8> = (0..100_u32 << 18)
+        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+        .collect();
+    let disk = format!("{}/disk.img", world.work);
+    File::create(disk).unwrap().write_all(&noise).unwrap();
+    let server = SshServer::start();
+    let push = |more: &str| {
+        let mut push = world.command(&format!("push linux root@127.0.0.1{more} -q --far-volume"));
+        push.arg(far.host.volume.path()).arg("--far-program");
+        push.arg(tests::program("machinectl"))
+            .env("BUILDHOST_SSH", server.ssh());
+        push
+    };
+    far.host.machinectl(&["rollback", "linux", "1"], b"").good();
+    let far_before = listing(far.host.mount.path());
+    let upgrade = ["upgrade", "linux", "--from", &world.work];
+    world.host.machinectl(&upgrade, b"").good();
+    world.refused_by(push(" --full"), 16, "is full");
+    assert_eq!(listing(far.host.mount.path()), far_before);
+
+    // Here, where the revision is made.
+    fill(&world);
+    world.refused_by(push(" --from WORK"), 16, "No space left on device");
+    assert_eq!(listing(far.host.mount.path()), far_before);
+}
+
+fn fill(world: &World) {
+    let ballast = world.host.mount.directory("ballast");
+    for (round, size) in [1 << 20, 2000, 0].into_iter().enumerate() {
+        for number in 0.. {
+            let path = ballast.join(format!("{round}-{number}"));
+            let piece = vec![u8::try_from(number % 251).unwrap(); size];
+            if File::create(path)
+                .and_then(|mut file| file.write_all(&piece))
+                .is_err()
+            {
+                break;
+            }
+        }
+        let _ = libbtrfsutil::sync(&ballast);
+    }
+}
+
+#[test]
+fn btrfs_progs_that_can_lose_data_are_warned_of() {
+    let Some(world) = World::new(256) else { return };
+    let old = tempfile::tempdir().unwrap();
+    let script = "#!/bin/sh\n[ \"$*\" != --version ] || exec echo btrfs-progs v5.16\n\
+                  PATH=${PATH#*:}; exec btrfs \"$@\"\n";
+    let btrfs = old.path().join("btrfs");
+    put(&btrfs, script);
+    fs::set_permissions(&btrfs, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let path = format!("{}:{path}", old.path().display());
+    let upgrade = |line: &str| {
+        let mut call = world.command(line);
+        call.env("PATH", &path);
+        run(call, b"")
+    };
+    let answer = upgrade("upgrade linux --from WORK").good();
+    let warning = "machinectl: warning: btrfs-progs 5.16 can lose data";
+    assert_eq!(answer.stderr.matches(warning).count(), 1, "{answer:?}");
+    let answer = upgrade("upgrade linux --from WORK -q").good();
+    assert_eq!(answer.stderr, "");
+}
