@@ -15,7 +15,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use agent::guest::{Accelerator, Guest, Memory, Spec, arguments};
-use agent::network::Network;
+use agent::network::{Cable, Network};
 use agent::tftp::{Event, Map, Offer, Server};
 use config::machine::Machine;
 use config::settings::Acceleration;
@@ -44,7 +44,7 @@ struct Net(Option<Network>);
 impl Net {
     fn new(name: &str) -> Self {
         let name = format!("bhbench-{}-{name}", std::process::id());
-        Self(Some(Network::create(&name).unwrap()))
+        Self(Some(Network::create(&name, Cable::Tap).unwrap()))
     }
 
     fn get(&self) -> &Network {
@@ -165,7 +165,10 @@ fn by_hand(machine: &Path, all: &mut Table) {
         "-drive",
         &format!("id=disk,if=none,format=raw,cache=unsafe,file={disk}"),
     ]);
-    qemu.args(["-netdev", "tap,id=net,ifname=tap0,script=no,downscript=no"]);
+    qemu.args([
+        "-netdev",
+        "tap,id=net,ifname=guest0,script=no,downscript=no",
+    ]);
     qemu.args(["-serial", "null", "-monitor", "none"]);
     let began = Instant::now();
     let mut child = net

@@ -200,7 +200,7 @@ fn may_wake(host: &Host, build: &Build, pair: &Pair, snapshot: &Path) -> bool {
 fn is_doubt(error: &AttemptError, state: State) -> bool {
     match error {
         AttemptError::Session(SessionError::Guest(_)) => true,
-        AttemptError::Ended(Ended::Silent(_) | Ended::Exited(_)) => state == State::Starting,
+        AttemptError::Ended(Ended::Silent(_) | Ended::Exited { .. }) => state == State::Starting,
         _ => false,
     }
 }

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use config::task::{GATEWAY, GUEST};
 use nix::sys::socket::{setsockopt, sockopt::BindToDevice, sockopt::Broadcast};
 
-use crate::network::{Network, TAP};
+use crate::network::{Network, PORT};
 
 mod packet;
 
@@ -26,7 +26,7 @@ pub fn serve(network: &Network) -> io::Result<impl Future<Output = ()> + Send + 
     let socket = network.enter(|| {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 67))?;
         // Without a route, the kernel must be told where everyone is.
-        setsockopt(&socket, BindToDevice, &TAP.into())?;
+        setsockopt(&socket, BindToDevice, &PORT.into())?;
         setsockopt(&socket, Broadcast, &true)?;
         Ok(socket)
     })?;

@@ -1,47 +1,43 @@
-//! A guest: one QEMU process, in its own network, as an unprivileged user.
+//! A guest: a build machine that runs, in its own network. There are two kinds:
+//! virtual machines by QEMU, as an unprivileged user, and containers by
+//! systemd-nspawn, with users of their own.
 //!
-//! QEMU gets everything that it works with as open descriptors and needs no path:
-//! the tap, the files of its snapshot, and the sockets on which we reach it. It
-//! is not tied to our life: an agent that is started again finds it by the record
-//! in its run directory. The processor of a guest does not run before that record
-//! is written.
+//! It is not tied to our life: an agent that is started again finds it by the record
+//! in its run directory. Nothing of a guest runs before that record is written.
 
-use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::machine::Machine;
+use config::machine::{Kind, Machine};
 use config::settings::Acceleration;
+use tokio::io::AsyncRead;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::network::NetworkError;
 
-mod accelerator;
-mod arguments;
-
 pub(crate) mod cgroup;
-
-mod frozen;
-mod monitor;
+mod nspawn;
 mod process;
-mod start;
+mod qemu;
+mod run;
 
-pub use accelerator::{Accelerator, accelerator};
-pub use arguments::arguments;
-pub use frozen::{bytes, forget, is_frozen, is_unfit, set_unfit};
-pub use monitor::MonitorError;
 pub use process::Exit;
+pub use qemu::frozen::{bytes, forget, is_frozen, is_unfit, set_unfit};
+pub use qemu::monitor::MonitorError;
+pub use qemu::{Accelerator, accelerator, arguments};
 
-use monitor::Monitor;
 use process::Process;
+use qemu::frozen;
+use qemu::monitor::Monitor;
+use run::Complaints;
 
 /// How long QEMU may take to leave when it is told to.
 const QUIT_LIMIT: Duration = Duration::from_secs(5);
 /// How long the kernel may take to end a process that was killed.
-const KILL_LIMIT: Duration = Duration::from_secs(10);
+const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a guest is started from.
 #[derive(Debug)]
@@ -103,9 +99,9 @@ pub enum GuestError {
     /// KVM was asked for.
     #[error("this host has no KVM that works; set acceleration to \"auto\" or \"tcg\"")]
     NoKvm,
-    /// The machine is of another kind.
-    #[error("machines of the kind nspawn cannot be run yet")]
-    Kind,
+    /// The machine is a container.
+    #[error("a container cannot be frozen")]
+    Container,
     /// The frozen guest cannot be woken: QEMU, its command line or the host's
     /// processor is another one. Start it cold, and freeze it anew.
     #[error("the frozen guest does not fit this host any more; it must be frozen anew")]
@@ -132,11 +128,11 @@ pub enum GuestError {
         /// How it failed.
         source: io::Error,
     },
-    /// QEMU could not be started.
-    #[error("cannot start qemu-system-x86_64")]
+    /// QEMU or systemd-nspawn could not be started.
+    #[error("cannot start the guest's program")]
     Start(#[source] io::Error),
-    /// QEMU ended, does not answer, or does not do what it is told.
-    #[error("QEMU failed the guest{}", said(stderr))]
+    /// QEMU or nspawn ended, does not answer, or does not do what it is told.
+    #[error("the guest's program failed it{}", said(stderr))]
     Up {
         /// The end of what it complained about.
         stderr: String,
@@ -154,7 +150,15 @@ pub enum GuestError {
     Undead(u32),
 }
 
-fn said(stderr: &str) -> String {
+impl GuestError {
+    fn run(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        |source| Self::Run { path, source }
+    }
+}
+
+/// The end of a sentence, with what a program complained about.
+pub(crate) fn said(stderr: &str) -> String {
     if stderr.is_empty() {
         String::new()
     } else {
@@ -162,30 +166,45 @@ fn said(stderr: &str) -> String {
     }
 }
 
+/// What a guest says, as it says it.
+pub type Stream = Box<dyn AsyncRead + Send + Unpin>;
+
 /// A running guest. Dropping it leaves it running.
 #[derive(Debug)]
 pub struct Guest {
     process: Process,
     run: PathBuf,
+    complaints: Complaints,
 }
 
 impl Guest {
-    /// Starts a guest. Returns when QEMU runs it and the record is written; when
-    /// it fails, no process is left.
+    /// Starts a guest. Returns when it runs and the record is written; when it fails,
+    /// no process is left.
     ///
     /// # Errors
-    /// What could not be used, or what QEMU complained about.
+    /// What could not be used, or what its program complained about.
     pub async fn start(spec: Spec) -> Result<Self, GuestError> {
         let run = spec.run.clone();
+        if process::Handle::find(&run)?.is_some() {
+            return Err(GuestError::Running(run));
+        }
+        let complaints = run::prepare(&run).map_err(GuestError::run(&run))?;
         let (memory, directory) = (spec.memory, spec.directory.clone());
-        let started = tokio::task::spawn_blocking(move || start::start(spec)).await;
+        let started = tokio::task::spawn_blocking(move || match spec.machine.kind {
+            Kind::Kvm => Ok((qemu::start(spec)?, None)),
+            Kind::Nspawn => nspawn::start(spec).map(|(handle, gate)| (handle, Some(gate))),
+        });
         let panicked = |error| GuestError::Start(io::Error::other(error));
-        let process = started.map_err(panicked)??;
+        let (process, gate) = started.await.map_err(panicked)??;
         let guest = Self {
             process: process.watch().map_err(GuestError::Watch)?,
             run,
+            complaints,
         };
         let up = async {
+            if let Some(gate) = gate {
+                return Ok(gate.open()?);
+            }
             let mut monitor = guest.monitor().await?;
             if memory == Memory::Frozen {
                 frozen::load(&mut monitor, &directory).await?;
@@ -193,10 +212,9 @@ impl Guest {
             monitor.command("cont").await
         };
         if let Err(source) = up.await {
-            guest.kill();
             // It is gone or it is not: what we noticed first is what to tell.
-            let _ = timeout(KILL_LIMIT, guest.exited()).await;
-            let stderr = start::complaints(&guest.run);
+            let _ = guest.end().await;
+            let stderr = guest.complaints();
             return Err(GuestError::Up { stderr, source });
         }
         Ok(guest)
@@ -215,15 +233,25 @@ impl Guest {
         Ok(Some(Self {
             process: process.watch().map_err(GuestError::Watch)?,
             run: run.to_owned(),
+            complaints: Complaints::open(run).map_err(GuestError::run(run))?,
         }))
     }
 
-    async fn let_run(&self) -> Result<(), MonitorError> {
-        self.monitor().await?.command("cont").await
+    async fn monitor(&self) -> Result<Monitor, MonitorError> {
+        match self.kind() {
+            Kind::Kvm => Monitor::connect(&self.run.join(run::MONITOR)).await,
+            Kind::Nspawn => Err(MonitorError::None),
+        }
     }
 
-    async fn monitor(&self) -> Result<Monitor, MonitorError> {
-        Monitor::connect(&self.run.join(start::MONITOR)).await
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.process.kind()
+    }
+
+    /// The end of what its program has complained about since it was last asked.
+    pub fn complaints(&self) -> String {
+        self.complaints.take()
     }
 
     /// The number of its process.
@@ -239,7 +267,7 @@ impl Guest {
     /// Presses the power button.
     ///
     /// # Errors
-    /// When QEMU does not answer.
+    /// When QEMU does not answer; a container has no such button.
     pub async fn power_down(&self) -> Result<(), MonitorError> {
         self.monitor().await?.command("system_powerdown").await
     }
@@ -277,7 +305,7 @@ impl Guest {
         if saved.is_err() || timeout(QUIT_LIMIT, self.exited()).await.is_err() {
             self.end().await?;
         }
-        let stderr = start::complaints(&self.run);
+        let stderr = self.complaints();
         saved.map_err(|source| GuestError::Up { stderr, source })
     }
 
@@ -286,10 +314,14 @@ impl Guest {
     /// # Errors
     /// When QEMU does not answer.
     pub async fn go_on(&self) -> Result<(), MonitorError> {
-        self.let_run().await
+        match self.kind() {
+            Kind::Kvm => self.monitor().await?.command("cont").await,
+            // It ends by itself when nobody let it begin.
+            Kind::Nspawn => Ok(()),
+        }
     }
 
-    /// Kills the process; [`Guest::exited`] tells when it is gone.
+    /// Kills the processes; [`Guest::exited`] tells when they are gone.
     pub fn kill(&self) {
         self.process.kill();
     }
@@ -323,9 +355,13 @@ impl Guest {
     /// # Errors
     /// When the kernel cannot end the process.
     pub async fn end(&self) -> Result<Exit, GuestError> {
-        self.kill();
-        let gone = timeout(KILL_LIMIT, self.exited()).await;
-        gone.map_err(|_| GuestError::Undead(self.pid()))
+        for _ in 0..2 {
+            self.kill();
+            if let Ok(exit) = timeout(KILL_LIMIT, self.exited()).await {
+                return Ok(exit);
+            }
+        }
+        Err(GuestError::Undead(self.pid()))
     }
 
     /// Its serial console, from now on (from its start for the first that asks).
@@ -334,50 +370,37 @@ impl Guest {
     ///
     /// # Errors
     /// When QEMU is gone.
-    pub fn console(&self) -> io::Result<UnixStream> {
-        connect(&self.run.join(start::CONSOLE))
+    pub fn console(&self) -> io::Result<Stream> {
+        let path = self.run.join(run::CONSOLE);
+        match self.kind() {
+            Kind::Kvm => Ok(Box::new(qemu::connect(&path)?)),
+            Kind::Nspawn => Ok(Box::new(nspawn::connect(&path)?)),
+        }
     }
 
     /// The channel on which it waits for its task, [`config::task::CONTROL_PORT`]
-    /// inside; like the console.
+    /// inside; like the console. A container has none, and begins at once.
     ///
     /// # Errors
     /// When QEMU is gone.
-    pub fn control(&self) -> io::Result<UnixStream> {
-        connect(&self.run.join(start::CONTROL))
+    pub fn control(&self) -> io::Result<Option<UnixStream>> {
+        self.port(run::CONTROL)
     }
 
-    /// Its log channel, [`config::task::LOG_PORT`] inside; like the console.
+    /// Its log channel, [`config::task::LOG_PORT`] inside; like the console. A
+    /// container has none: it sends its log to [`config::task::LOG_TCP_PORT`].
     ///
     /// # Errors
     /// When QEMU is gone.
-    pub fn log(&self) -> io::Result<UnixStream> {
-        connect(&self.run.join(start::LOG))
+    pub fn log(&self) -> io::Result<Option<Stream>> {
+        let log = self.port(run::LOG)?;
+        Ok(log.map(|log| Box::new(log) as Stream))
     }
-}
 
-/// Connects at once: the other side need not have called for us yet.
-fn connect(path: &Path) -> io::Result<UnixStream> {
-    let stream = std::os::unix::net::UnixStream::connect(path)?;
-    stream.set_nonblocking(true)?;
-    UnixStream::from_std(stream)
-}
-
-/// Opens a file of a guest's snapshot.
-fn open(path: PathBuf, write: bool) -> Result<(File, fs::Metadata), GuestError> {
-    // A link in a snapshot could lead to any file of the host.
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let flags = i32::try_from(flags.bits()).unwrap_or_default();
-    let mut options = File::options();
-    options.read(true).write(write);
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
-    let opened = options.open(&path).and_then(|file| {
-        let metadata = file.metadata()?;
-        if metadata.is_file() {
-            Ok((file, metadata))
-        } else {
-            Err(io::Error::other("it is not a regular file"))
+    fn port(&self, name: &str) -> io::Result<Option<UnixStream>> {
+        match self.kind() {
+            Kind::Kvm => qemu::connect(&self.run.join(name)).map(Some),
+            Kind::Nspawn => Ok(None),
         }
-    });
-    opened.map_err(|source| GuestError::Open { path, source })
+    }
 }

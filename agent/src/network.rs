@@ -1,4 +1,5 @@
-//! A network of its own for every guest: a named namespace with one tap in it.
+//! A network of its own for every guest: a named namespace with one interface in it,
+//! the host's end of the guest's cable.
 //!
 //! All guests see the same addresses and cannot see each other: who asks is known
 //! from the namespace in which our socket was opened, not from an address that
@@ -8,12 +9,14 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use config::machine::Kind;
+use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -24,8 +27,10 @@ mod tap;
 
 /// Where named namespaces live; `ip netns` agrees.
 const DIRECTORY: &str = "/run/netns";
-/// The tap's name in every namespace.
-pub(crate) const TAP: &str = "tap0";
+/// The name of the host's end in every namespace.
+pub(crate) const PORT: &str = "guest0";
+/// The name of the other end of a pair; where a container has its own network card.
+const CARD: &str = "eth0";
 /// The host's hardware address in every namespace. It never changes: a guest that
 /// is woken from its freeze has it in its tables.
 const HOST_MAC: &str = "02:62:68:00:00:01";
@@ -66,6 +71,24 @@ pub enum NetworkError {
     },
 }
 
+/// What leads from the host's end to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cable {
+    /// A tap, for QEMU: see [`Network::tap`].
+    Tap,
+    /// A pair of interfaces, for a container: see [`Network::inside`].
+    Pair,
+}
+
+impl From<Kind> for Cable {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Kvm => Self::Tap,
+            Kind::Nspawn => Self::Pair,
+        }
+    }
+}
+
 /// One guest's network. Dropping it leaves it there.
 #[derive(Debug)]
 pub struct Network {
@@ -74,18 +97,18 @@ pub struct Network {
 }
 
 impl Network {
-    /// Makes a network: loopback, a tap with the host's addresses, no route, no
-    /// forwarding, and rules that let the guest reach nothing but TFTP, DHCP and
-    /// the PR service. When it fails, nothing is left.
+    /// Makes a network: loopback, an interface with the host's addresses, no route, no
+    /// forwarding, and rules that let the guest reach nothing but TFTP, DHCP, the PR
+    /// service and the log. When it fails, nothing is left.
     ///
     /// # Errors
     /// When there is one already, or the kernel refuses.
-    pub fn create(name: &str) -> Result<Self, NetworkError> {
+    pub fn create(name: &str, cable: Cable) -> Result<Self, NetworkError> {
         let path = path(name)?;
         if path.exists() {
             return Err(NetworkError::Exists(name.to_owned()));
         }
-        let made = Self::make(name);
+        let made = Self::make(name, cable);
         if made.is_err() {
             // The first failure is the one to tell; what is left is found again by `list`.
             let _ = delete(name);
@@ -93,7 +116,7 @@ impl Network {
         made
     }
 
-    fn make(name: &str) -> Result<Self, NetworkError> {
+    fn make(name: &str, cable: Cable) -> Result<Self, NetworkError> {
         let failed = |source| NetworkError::Command {
             name: name.to_owned(),
             source,
@@ -105,7 +128,7 @@ impl Network {
         network
             .enter(|| {
                 rules::set_kernel_switches()?;
-                Ok(rules::apply())
+                Ok(rules::apply(cable))
             })
             .map_err(|source| network.kernel("set up", source))?
             .map_err(failed)?;
@@ -145,10 +168,7 @@ impl Network {
     /// What `work` returns, or that the thread could not get there.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         let inside = || {
-            move_into_link_name_space(
-                std::os::fd::AsFd::as_fd(&self.namespace),
-                Some(LinkNameSpaceType::Network),
-            )?;
+            move_into_link_name_space(self.namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
             work()
         };
         thread::scope(|scope| {
@@ -186,6 +206,30 @@ impl Network {
     /// `EBUSY` when another process has it.
     pub fn tap(&self) -> io::Result<OwnedFd> {
         self.enter(tap::open)
+    }
+
+    /// A namespace with the guest's end of a pair, ready to be used: its address, and
+    /// a route to the host. It goes with the last process in it, and takes the pair
+    /// with it.
+    ///
+    /// # Errors
+    /// When there is no such end, or it was taken before.
+    pub fn inside(&self) -> Result<OwnedFd, NetworkError> {
+        let make = || {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            let inside: OwnedFd = File::open("/proc/thread-self/ns/net")?.into();
+            rules::open_ports()?;
+            move_into_link_name_space(self.namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            let moved = rules::hand_over(inside.as_fd());
+            move_into_link_name_space(inside.as_fd(), Some(LinkNameSpaceType::Network))?;
+            Ok(moved.and_then(|()| rules::apply_inside()).map(|()| inside))
+        };
+        self.enter(make)
+            .map_err(|source| self.kernel("set up the inside of", source))?
+            .map_err(|source| NetworkError::Command {
+                name: self.name.clone(),
+                source,
+            })
     }
 
     /// The processes that were started inside.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::machine::Machine;
-use config::task::{GATEWAY, GATEWAY_OLD, PR_PORT};
+use config::task::{GATEWAY, GATEWAY_OLD, LOG_TCP_PORT, PR_PORT};
 use store::Snapshot;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -114,9 +114,17 @@ pub enum Ended {
     /// It took too long.
     #[error("the guest took longer than {} s", .0.as_secs())]
     Late(Duration),
-    /// Its process ended.
-    #[error("the guest ended before it had put its result ({0})")]
-    Exited(Exit),
+    /// Its process ended, and complained about something, perhaps.
+    #[error(
+        "the guest ended before it had put its result ({exit}){}",
+        guest::said(said)
+    )]
+    Exited {
+        /// How.
+        exit: Exit,
+        /// The last of it.
+        said: String,
+    },
     /// Somebody wanted it ended.
     #[error("it was cancelled")]
     Cancelled,
@@ -170,8 +178,11 @@ impl Services {
         })
     }
 
-    /// Attends to a guest that waits for its task.
+    /// Attends to a guest that waits for its task; a container does not wait.
     fn attend(&mut self, guest: &Guest, memory: Memory) -> std::io::Result<()> {
+        let Some(control) = guest.control()? else {
+            return Ok(());
+        };
         let manner = match memory {
             Memory::Own => Manner::Answer,
             Memory::Frozen => Manner::Wake,
@@ -181,16 +192,25 @@ impl Services {
                 Manner::Hold(sender)
             }
         };
-        self.tasks.spawn(control::attend(guest.control()?, manner));
+        self.tasks.spawn(control::attend(control, manner));
         Ok(())
     }
 
-    fn record(&mut self, guest: &Guest, files: record::Files) -> std::io::Result<()> {
-        let (console, log) = (guest.console()?, guest.log()?);
+    fn record(
+        &mut self,
+        guest: &Guest,
+        network: &Network,
+        files: record::Files,
+    ) -> std::io::Result<()> {
+        let max = files.bytes_max;
         self.tasks
-            .spawn(record::follow(console, files.console, files.bytes_max));
-        self.tasks
-            .spawn(record::follow(log, files.log, files.bytes_max));
+            .spawn(record::follow(guest.console()?, files.console, max));
+        if let Some(log) = guest.log()? {
+            self.tasks.spawn(record::follow(log, files.log, max));
+        } else if let Some(address) = gateways(LOG_TCP_PORT).next() {
+            let listener = network.tcp_listener(address)?;
+            self.tasks.spawn(record::listen(listener, files.log, max));
+        }
         Ok(())
     }
 }
@@ -203,7 +223,7 @@ impl Session {
             run_directory(host, &plan.tag),
         );
         std::fs::create_dir_all(&run)?;
-        let network = Network::create(&name)?;
+        let network = Network::create(&name, plan.machine.kind.into())?;
         match Self::populate(host, plan, &run, &network).await {
             Ok((guest, services)) => Ok(Self {
                 guest,
@@ -242,7 +262,8 @@ impl Session {
         .await?;
         // Who waits for it begins at once.
         let attended = services.attend(&guest, plan.memory);
-        if let Err(error) = attended.and_then(|()| services.record(&guest, plan.record)) {
+        let recorded = attended.and_then(|()| services.record(&guest, network, plan.record));
+        if let Err(error) = recorded {
             complain(guest.end().await);
             return Err(error.into());
         }
@@ -268,7 +289,7 @@ impl Session {
         if let Err(error) = guest.go_on().await {
             warn!("the guest does not answer: {}", crate::chain(&error));
         }
-        if let Err(error) = services.record(&guest, left.record) {
+        if let Err(error) = services.record(&guest, &network, left.record) {
             warn!(%error, "cannot record what the guest prints");
         }
         // One that was woken asks again, too.
@@ -310,7 +331,10 @@ impl Session {
                     }
                 }
                 () = ready(&mut self.services.ready) => return Ok(Happening::Ready),
-                exit = self.guest.exited() => return self.last_words(limits).await.ok_or(Ended::Exited(exit)),
+                exit = self.guest.exited() => {
+                    let ended = Ended::Exited { exit, said: self.guest.complaints() };
+                    return self.last_words(limits).await.ok_or(ended);
+                }
                 () = &mut deadline => return Err(ended),
             }
         }

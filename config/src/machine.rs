@@ -2,6 +2,8 @@
 
 use std::num::{NonZeroU32, NonZeroU64};
 
+use serde::{Deserialize, Serialize};
+
 use crate::manifest::{self, Manifest};
 use crate::names::FileName;
 
@@ -9,9 +11,11 @@ use crate::names::FileName;
 pub const FILE: &str = "manifest";
 
 /// How a machine is run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A virtual machine, by QEMU.
+    #[default]
     Kvm,
     /// A container, by systemd-nspawn.
     Nspawn,
@@ -33,7 +37,7 @@ pub struct Machine {
     pub memory_kib: NonZeroU64,
     /// Processors of a guest.
     pub cpus: NonZeroU32,
-    /// The file with the root disk.
+    /// The file with the root disk; of a container, the directory with its root.
     pub disk: FileName,
     /// Whether a guest is kept frozen at its start, for builds to wake: `auto` or
     /// `off`.
@@ -108,17 +112,26 @@ impl Machine {
                 .faults
                 .push("`initrd` and `cmdline` need a `kernel`".to_owned());
         }
+        let (id, summary, kind) = (reader.text("id"), reader.text("summary"), reader.kind());
+        if kind == Kind::Nspawn && kernel.is_some() {
+            let fault = "a machine of the type nspawn has no `kernel` of its own";
+            reader.faults.push(fault.to_owned());
+        }
+        let disk = match kind {
+            Kind::Kvm => FileName::disk(),
+            Kind::Nspawn => FileName::root(),
+        };
         let machine = Self {
-            id: reader.text("id"),
-            summary: reader.text("summary"),
-            kind: reader.kind(),
+            id,
+            summary,
+            kind,
             memory_kib: reader.or(
                 "ram-minimum",
                 NonZeroU64::MIN.saturating_add(512 * 1024 - 1),
             ),
             cpus: reader.or("cpus", NonZeroU32::MIN),
-            disk: reader.or("disk", FileName::disk()),
-            frozen: reader.frozen(),
+            disk: reader.or("disk", disk),
+            frozen: reader.frozen() && kind == Kind::Kvm,
             boot: kernel.map(|kernel| Boot {
                 kernel,
                 initrd,
@@ -214,6 +227,9 @@ mod tests {
         assert_eq!(machine.disk.as_str(), "disk.img");
         assert_eq!(machine.boot, None);
         assert!(machine.frozen);
+        let container = Machine::parse(": 1\nid: x\nsummary: y\ntype: nspawn\n").unwrap();
+        assert_eq!(container.disk.as_str(), "root");
+        assert!(!container.frozen);
     }
 
     #[test]

@@ -185,6 +185,11 @@ impl FileName {
     pub fn disk() -> Self {
         Self("disk.img".to_owned())
     }
+
+    /// The usual name of the directory with a container's root.
+    pub fn root() -> Self {
+        Self("root".to_owned())
+    }
 }
 
 /// The number of an initial image of a machine: the `2` in `linux-gcc_6-2`.

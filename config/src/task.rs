@@ -123,6 +123,9 @@ fn bytes(digits: &str) -> Option<[u8; 64]> {
     });
     pairs.collect::<Option<Vec<_>>>()?.try_into().ok()
 }
+/// Where a guest without such a port sends its log while it runs: what comes through
+/// a connection to this TCP port at the gateway is shown as it comes.
+pub const LOG_TCP_PORT: u16 = 8586;
 
 /// How a build ended, in build2's words; a guest may say all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -23,8 +23,8 @@ const USER: (u32, u32) = (64_999, 64_999);
 
 pub(crate) struct Ground {
     pub(crate) net: Net,
-    run: TempDir,
-    machine: (TempDir, config::machine::Machine),
+    pub(crate) run: TempDir,
+    pub(crate) machine: (TempDir, config::machine::Machine),
     put: TempDir,
 }
 
@@ -33,9 +33,13 @@ impl Ground {
         Self::of(tests::guests::machine(script))
     }
 
+    pub(crate) fn container(script: &str) -> Self {
+        Self::of(tests::guests::container(script))
+    }
+
     fn of(machine: (TempDir, config::machine::Machine)) -> Self {
         Self {
-            net: Net::new(),
+            net: Net::with(machine.1.kind.into()),
             run: tempfile::tempdir().unwrap(),
             machine,
             put: tempfile::tempdir().unwrap(),
@@ -57,7 +61,7 @@ impl Ground {
         }
     }
 
-    fn serve(&self) -> (Server, mpsc::Receiver<Event>) {
+    pub(crate) fn serve(&self) -> (Server, mpsc::Receiver<Event>) {
         let mut map = Map::new(10 << 20, 10);
         map.offer("task.manifest", ": 1\nbuild: 42\n".to_owned());
         let result = self.put.path().join("result.manifest");
@@ -81,7 +85,7 @@ pub(crate) fn within<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// Reads a stream of a guest to its end.
-pub(crate) fn read(stream: std::io::Result<tokio::net::UnixStream>) -> JoinHandle<String> {
+pub(crate) fn read(stream: std::io::Result<guest::Stream>) -> JoinHandle<String> {
     let mut stream = stream.unwrap();
     tokio::spawn(async move {
         let mut all = Vec::new();
@@ -91,7 +95,7 @@ pub(crate) fn read(stream: std::io::Result<tokio::net::UnixStream>) -> JoinHandl
     })
 }
 
-async fn wait_for(stream: &mut tokio::net::UnixStream, word: &str) -> String {
+pub(crate) async fn wait_for(stream: &mut guest::Stream, word: &str) -> String {
     let mut all = Vec::new();
     loop {
         let mut buffer = [0; 1024];
@@ -123,7 +127,7 @@ fn a_shell_script_is_a_worker() {
     let (_server, mut events) = ground.serve();
     within(async {
         let guest = Guest::start(ground.spec()).await.unwrap();
-        let (console, log) = (read(guest.console()), read(guest.log()));
+        let (console, log) = (read(guest.console()), read(guest.log().map(Option::unwrap)));
         let status = fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap();
         let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap();
         assert_eq!(line("Uid:"), "Uid:\t64999\t64999\t64999\t64999");

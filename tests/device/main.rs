@@ -10,6 +10,7 @@ mod agent;
 mod arrival;
 mod bad_input;
 mod cleaning;
+mod containers;
 mod death;
 mod doctor;
 mod far;

@@ -61,17 +61,32 @@ impl AgentHost {
         host
     }
 
+    /// One whose machine `demo` is a container.
+    pub fn ready_with_container(settings: &str) -> Self {
+        let mut host = Self::new(settings);
+        let from = made("BUILDHOST_TEST_MACHINE").with_file_name("container");
+        host.add_from(&from, "demo", |_| {});
+        host.add_toolchain("0.1.0");
+        host.start();
+        host
+    }
+
     /// Adds a machine made from the demo's, after a change of its files.
+    pub fn add(&self, name: &str, change: impl FnOnce(&Path)) {
+        self.add_from(&made("BUILDHOST_TEST_MACHINE"), name, change);
+    }
+
+    /// Adds a machine made from these files, after a change of them.
     ///
     /// # Panics
     /// When it cannot.
     #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
-    pub fn add(&self, name: &str, change: impl FnOnce(&Path)) {
+    pub fn add_from(&self, files: &Path, name: &str, change: impl FnOnce(&Path)) {
         let revision = self.host.mount.path().join(format!("{name}-1"));
         BtrfsPool.create(&revision).expect("a subvolume");
         let mut copy = command::prepare("cp");
         copy.args(["--sparse=always", "--recursive", "--no-target-directory"]);
-        copy.args([made("BUILDHOST_TEST_MACHINE"), revision.clone()]);
+        copy.args([files, &revision]);
         command::run(copy, Duration::from_mins(1)).expect("a copy");
         change(&revision);
         BtrfsPool.seal(&revision).expect("a read-only image");
@@ -280,7 +295,8 @@ impl AgentHost {
         let ours = |pid: &i32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line);
-            line.contains("qemu-system") && line.contains(&name)
+            let program = line.split('\0').next().unwrap_or_default();
+            ["qemu-system-x86_64", "unshare"].contains(&program) && line.contains(&name)
         };
         pids.filter(ours).filter_map(Pid::from_raw).collect()
     }

@@ -48,6 +48,26 @@ pub fn machine(script: &str) -> (TempDir, Machine) {
     (directory, Machine::parse(manifest).expect("a manifest"))
 }
 
+/// The files of a container that runs `script` with busybox and ends then.
+///
+/// # Panics
+/// When they cannot be made.
+pub fn container(script: &str) -> (TempDir, Machine) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let root = directory.path().join("root");
+    for name in ["bin", "sbin", "usr", "dev", "proc", "sys", "run", "tmp"] {
+        fs::create_dir_all(root.join(name)).expect("a directory");
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox");
+    let prologue = "#!/bin/busybox sh\n/bin/busybox --install -s /bin\n\
+                    export PATH=/bin\nhost=169.254.111.222\ncd /tmp\n";
+    let init = root.join("sbin/init");
+    crate::put(&init, &format!("{prologue}{script}\npoweroff -f\n"));
+    fs::set_permissions(&init, Permissions::from_mode(0o755)).expect("a script");
+    let manifest = ": 1\nid: test\nsummary: a test\ntype: nspawn\nram-minimum: 131072\n";
+    (directory, Machine::parse(manifest).expect("a manifest"))
+}
+
 /// The demo's machine, made once for all tests.
 fn demo_machine() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

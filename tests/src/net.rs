@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use agent::network::Network;
+use agent::network::{Cable, Network};
 use store::command;
 
 /// A guest's network that is deleted when it is dropped.
@@ -14,15 +14,20 @@ use store::command;
 pub struct Net(Option<Network>);
 
 impl Net {
+    /// Makes one with a tap, under a name of its own.
+    pub fn new() -> Self {
+        Self::with(Cable::Tap)
+    }
+
     /// Makes one under a name of its own.
     ///
     /// # Panics
     /// When it cannot be made.
-    pub fn new() -> Self {
+    pub fn with(cable: Cable) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("bhtest-{}-{count}", std::process::id());
-        Self(Some(Network::create(&name).expect("a network")))
+        Self(Some(Network::create(&name, cable).expect("a network")))
     }
 
     /// Runs a program inside.

@@ -8,11 +8,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use config::machine::{Kind, Machine};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
+use tokio::task::spawn_blocking;
 
 use super::{GuestError, cgroup};
 
@@ -51,6 +53,9 @@ impl fmt::Display for Exit {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     version: u32,
+    /// What the process is.
+    #[serde(default)]
+    kind: Kind,
     pid: u32,
     /// In clock ticks since the host was booted.
     start_time: u64,
@@ -61,6 +66,7 @@ struct Record {
 /// A process that is not watched yet.
 #[derive(Debug)]
 pub(super) struct Handle {
+    kind: Kind,
     pid: u32,
     start_time: u64,
     cgroup: Option<PathBuf>,
@@ -69,10 +75,11 @@ pub(super) struct Handle {
 
 impl Handle {
     /// Takes hold of a process that we have just started.
-    pub(super) fn of(pid: u32) -> io::Result<Self> {
+    pub(super) fn of(pid: u32, kind: Kind) -> io::Result<Self> {
         let fd = open(pid)?;
         let (_, start_time) = look(pid)?;
         Ok(Self {
+            kind,
             pid,
             start_time,
             cgroup: None,
@@ -80,19 +87,31 @@ impl Handle {
         })
     }
 
-    pub(super) fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Tells in which control group the process is alone, so that it goes with it.
-    pub(super) fn in_cgroup(&mut self, cgroup: PathBuf) {
-        self.cgroup = Some(cgroup);
+    /// Limits the process and writes its record, before anything of the guest runs;
+    /// kills it when it cannot.
+    pub(super) fn settle(
+        mut self,
+        machine: &Machine,
+        group: &str,
+        run: &Path,
+    ) -> Result<Self, GuestError> {
+        let settled = cgroup::enter(group, machine, self.pid)
+            .map_err(GuestError::Limit)
+            .and_then(|group| {
+                self.cgroup = group;
+                self.record(run)
+            });
+        if settled.is_err() {
+            kill(self.pid, &self.fd);
+        }
+        settled.map(|()| self)
     }
 
     /// Writes the record that [`Handle::find`] reads.
-    pub(super) fn record(&self, run: &Path) -> Result<(), GuestError> {
+    fn record(&self, run: &Path) -> Result<(), GuestError> {
         let record = Record {
             version: 1,
+            kind: self.kind,
             pid: self.pid,
             start_time: self.start_time,
             cgroup: self.cgroup.clone(),
@@ -122,15 +141,12 @@ impl Handle {
             return Ok(None);
         };
         Ok(Some(Self {
+            kind: record.kind,
             pid: record.pid,
             start_time: record.start_time,
             cgroup: record.cgroup,
             fd,
         }))
-    }
-
-    pub(super) fn kill(&self) {
-        kill(&self.fd);
     }
 
     /// Watches it in the tokio runtime that the caller is in.
@@ -140,6 +156,7 @@ impl Handle {
     )]
     pub(super) fn watch(self) -> io::Result<Process> {
         Ok(Process {
+            kind: self.kind,
             pid: self.pid,
             cgroup: self.cgroup,
             fd: AsyncFd::new(self.fd)?,
@@ -151,6 +168,7 @@ impl Handle {
 /// A process that is watched.
 #[derive(Debug)]
 pub(super) struct Process {
+    kind: Kind,
     pid: u32,
     cgroup: Option<PathBuf>,
     fd: AsyncFd<OwnedFd>,
@@ -158,12 +176,16 @@ pub(super) struct Process {
 }
 
 impl Process {
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
     pub(super) fn pid(&self) -> u32 {
         self.pid
     }
 
     pub(super) fn kill(&self) {
-        kill(self.fd.get_ref());
+        kill(self.pid, self.fd.get_ref());
     }
 
     pub(super) async fn exited(&self) -> Exit {
@@ -171,12 +193,15 @@ impl Process {
         if self.fd.readable().await.is_err() {
             return Exit::Unknown;
         }
-        let mut exit = self.exit.lock().unwrap_or_else(PoisonError::into_inner);
-        *exit.get_or_insert_with(|| {
-            let exit = reap(self.fd.get_ref());
-            self.cgroup.as_deref().map(cgroup::leave);
-            exit
-        })
+        let exit = {
+            let mut exit = self.exit.lock().unwrap_or_else(PoisonError::into_inner);
+            *exit.get_or_insert_with(|| reap(self.fd.get_ref()))
+        };
+        if let Some(group) = self.cgroup.clone() {
+            // It logs what it cannot do.
+            let _ = spawn_blocking(move || cgroup::leave(&group)).await;
+        }
+        exit
     }
 }
 
@@ -186,9 +211,35 @@ fn open(pid: u32) -> io::Result<OwnedFd> {
     Ok(pidfd_open(pid, PidfdFlags::NONBLOCK)?)
 }
 
-fn kill(fd: &OwnedFd) {
-    // It fails when the process has ended, which is what we want.
-    let _ = pidfd_send_signal(fd, Signal::KILL);
+/// Kills the children of a process that we hold, and it with the last of them; the
+/// process itself when it has none. So it ends after the whole of a container, which
+/// is its child.
+fn kill(pid: u32, fd: &OwnedFd) {
+    let running = |child: &u32| look(*child).is_ok_and(|(runs, _)| runs);
+    let held: Vec<_> = children(pid)
+        .into_iter()
+        .filter(running)
+        .filter_map(|child| Some((child, open(child).ok()?)))
+        .collect();
+    // Looked at again when they are held: the numbers cannot go to others any more.
+    let still = children(pid);
+    let mut ours = held.iter().filter(|(child, _)| still.contains(child));
+    let mut any = false;
+    for (_, child) in &mut ours {
+        any |= pidfd_send_signal(child, Signal::KILL).is_ok();
+    }
+    if !any {
+        // It fails when the process has ended, which is what we want.
+        let _ = pidfd_send_signal(fd, Signal::KILL);
+    }
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let list = list.unwrap_or_default();
+    list.split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
 }
 
 /// Takes the status of a process that has ended.
@@ -242,7 +293,7 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let path = run.path();
         assert!(Handle::find(path).unwrap().is_none());
-        let mut ours = Handle::of(std::process::id()).unwrap();
+        let mut ours = Handle::of(std::process::id(), Kind::Kvm).unwrap();
         ours.record(path).unwrap();
         assert!(Handle::find(path).unwrap().is_some());
         ours.start_time += 1;
@@ -257,14 +308,14 @@ mod tests {
     async fn the_end_of_a_child_is_told_as_often_as_it_is_asked_for() {
         let mut shell = store::command::prepare("sh");
         let child = shell.args(["-c", "exit 7"]).spawn().unwrap();
-        let process = Handle::of(child.id()).unwrap().watch().unwrap();
+        let process = Handle::of(child.id(), Kind::Kvm).unwrap().watch().unwrap();
         assert_eq!(process.exited().await, Exit::Code(7));
         assert_eq!(process.exited().await, Exit::Code(7));
         let child = store::command::prepare("sleep")
             .arg("1000")
             .spawn()
             .unwrap();
-        let process = Handle::of(child.id()).unwrap().watch().unwrap();
+        let process = Handle::of(child.id(), Kind::Kvm).unwrap().watch().unwrap();
         process.kill();
         assert_eq!(process.exited().await, Exit::Signal(9));
     }

@@ -2,34 +2,52 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::process::Stdio;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::process::{self, Stdio};
 
-use config::task::{GATEWAY, GATEWAY_OLD, GUEST, PR_PORT};
+use config::task::{GATEWAY, GATEWAY_OLD, GUEST, LOG_TCP_PORT, PR_PORT};
 use store::command::{self, CommandError, Running};
 
-use super::{GUEST_MAC, HOST_MAC, LIMIT, TAP};
+use super::{CARD, Cable, GUEST_MAC, HOST_MAC, LIMIT, PORT};
 
 /// The ports from which the sessions of our TFTP server speak.
 const SESSION_PORTS: &str = "32768 60999";
 
 /// Sets what is inherited from the host and must not be: forwarding above all.
 pub(super) fn set_kernel_switches() -> io::Result<()> {
-    for (switch, value) in [
-        ("ipv4/ip_forward", "0"),
-        ("ipv4/ip_local_port_range", SESSION_PORTS),
-    ] {
-        let path = format!("/proc/sys/net/{switch}");
-        let mut file = File::options().write(true).open(path)?;
-        file.write_all(value.as_bytes())?;
-    }
-    Ok(())
+    set("ipv4/ip_forward", "0")?;
+    set("ipv4/ip_local_port_range", SESSION_PORTS)
+}
+
+/// Lets a container bind every port: it has no right of its own in its network.
+pub(super) fn open_ports() -> io::Result<()> {
+    set("ipv4/ip_unprivileged_port_start", "0")
+}
+
+fn set(switch: &str, value: &str) -> io::Result<()> {
+    let path = format!("/proc/sys/net/{switch}");
+    let mut file = File::options().write(true).open(path)?;
+    file.write_all(value.as_bytes())
+}
+
+/// Moves the guest's end of a pair to another namespace.
+pub(super) fn hand_over(namespace: BorrowedFd<'_>) -> Result<(), CommandError> {
+    let path = format!("/proc/{}/fd/{}", process::id(), namespace.as_raw_fd());
+    let mut ip = command::prepare("ip");
+    ip.args(["link", "set", "dev", CARD, "netns", &path]);
+    command::run(ip, LIMIT).map(|_| ())
+}
+
+/// Sets up the guest's end of a pair in the namespace that the caller is in.
+pub(super) fn apply_inside() -> Result<(), CommandError> {
+    feed("ip", &["-batch", "-"], &card())
 }
 
 /// Makes the interfaces and the rules in the namespace that the caller is in.
-pub(super) fn apply() -> Result<(), CommandError> {
+pub(super) fn apply(cable: Cable) -> Result<(), CommandError> {
     // The rules come first: at no time is there an interface without them.
     feed("nft", &["-f", "-"], &filter())?;
-    feed("ip", &["-batch", "-"], &interfaces())
+    feed("ip", &["-batch", "-"], &interfaces(cable))
 }
 
 fn feed(program: &str, arguments: &[&str], input: &str) -> Result<(), CommandError> {
@@ -44,14 +62,30 @@ fn feed(program: &str, arguments: &[&str], input: &str) -> Result<(), CommandErr
 }
 
 /// The input of `ip -batch`.
-fn interfaces() -> String {
+fn interfaces(cable: Cable) -> String {
+    let add = match cable {
+        Cable::Tap => format!("tuntap add dev {PORT} mode tap vnet_hdr"),
+        Cable::Pair => format!("link add dev {PORT} type veth peer name {CARD}"),
+    };
     format!(
         "link set lo up
-tuntap add dev {TAP} mode tap vnet_hdr
-link set dev {TAP} address {HOST_MAC} addrgenmode none
-address add {GATEWAY}/24 dev {TAP}
-address add {GATEWAY_OLD}/32 dev {TAP}
-link set dev {TAP} up
+{add}
+link set dev {PORT} address {HOST_MAC} addrgenmode none
+address add {GATEWAY}/24 dev {PORT}
+address add {GATEWAY_OLD}/32 dev {PORT}
+link set dev {PORT} up
+"
+    )
+}
+
+/// The input of `ip -batch` in a container.
+fn card() -> String {
+    format!(
+        "link set lo up
+link set dev {CARD} address {GUEST_MAC} addrgenmode none
+address add {GUEST}/24 dev {CARD}
+link set dev {CARD} up
+route add default via {GATEWAY}
 "
     )
 }
@@ -64,9 +98,9 @@ fn filter() -> String {
     chain input {{
         type filter hook input priority filter; policy drop;
         iif lo accept
-        iifname {TAP} udp dport {{ 67, 69, {ports} }} accept
-        iifname {TAP} tcp dport {PR_PORT} accept
-        iifname {TAP} icmp type echo-request accept
+        iifname {PORT} udp dport {{ 67, 69, {ports} }} accept
+        iifname {PORT} tcp dport {{ {PR_PORT}, {LOG_TCP_PORT} }} accept
+        iifname {PORT} icmp type echo-request accept
     }}
     chain forward {{
         type filter hook forward priority filter; policy drop;
@@ -104,6 +138,7 @@ mod tests {
 
     #[test]
     fn the_inside_of_a_network() {
-        insta::assert_snapshot!(interfaces() + "\n" + &filter());
+        let interfaces = interfaces(Cable::Tap) + "\n" + &interfaces(Cable::Pair);
+        insta::assert_snapshot!(interfaces + "\n" + &card() + "\n" + &filter());
     }
 }

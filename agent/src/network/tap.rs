@@ -32,7 +32,7 @@ pub(super) fn open() -> io::Result<OwnedFd> {
         flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR,
         rest: [0; 22],
     };
-    request.name[..super::TAP.len()].copy_from_slice(super::TAP.as_bytes());
+    request.name[..super::PORT.len()].copy_from_slice(super::PORT.as_bytes());
     // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, whose layout `Request` has.
     unsafe { ioctl(&device, Setter::<TUNSETIFF, Request>::new(request)) }?;
     Ok(device.into())

@@ -1,53 +1,49 @@
-//! Starting QEMU: opens what it needs, then spawns it inside its network.
+//! The first kind of guest, a virtual machine: opens what QEMU needs, then spawns it
+//! inside its network.
+//!
+//! QEMU gets everything that it works with as open descriptors and needs no path:
+//! the tap, the files of its snapshot, and the sockets on which we reach it. The
+//! processors of a guest do not run before its record is written.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs::{self, File};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, fchown};
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use command_fds::{CommandFdExt, FdMapping};
-use config::machine::{Kind, Machine};
+use config::settings::Acceleration;
 use store::command;
+use tokio::net::UnixStream;
 
-use super::arguments::{self, arguments};
 use super::process::Handle;
-use super::{Accelerator, GuestError, Memory, Spec, User, accelerator, cgroup, frozen};
+use super::run::{CONSOLE, CONTROL, LOG, MONITOR};
+use super::{GuestError, Memory, Spec, User, run};
 use crate::network::Network;
 
-/// The sockets in a run directory.
-pub(super) const MONITOR: &str = "monitor";
-pub(super) const CONSOLE: &str = "console";
-pub(super) const LOG: &str = "log";
-pub(super) const CONTROL: &str = "control";
-/// What QEMU complains about.
-const COMPLAINTS: &str = "qemu.stderr";
-pub(super) const PROGRAM: &str = "qemu-system-x86_64";
-/// How much of its complaints is told.
-const COMPLAINTS_MAX: u64 = 1024;
+mod accelerator;
+mod arguments;
+
+pub(super) mod frozen;
+pub(super) mod monitor;
+
+pub use accelerator::{Accelerator, accelerator};
+pub use arguments::arguments;
+
+const PROGRAM: &str = "qemu-system-x86_64";
 
 /// Starts QEMU with its processors stopped, and writes the record.
 pub(super) fn start(spec: Spec) -> Result<Handle, GuestError> {
-    if spec.machine.kind != Kind::Kvm {
-        return Err(GuestError::Kind);
-    }
-    if Handle::find(&spec.run)?.is_some() {
-        return Err(GuestError::Running(spec.run));
-    }
     let accelerator = accelerator(spec.acceleration)?;
     frozen::prepare(&spec, accelerator)?;
     let network = Network::open(&spec.network)?;
-    let complaints = prepare_run(&spec.run).map_err(|source| GuestError::Run {
-        path: spec.run.clone(),
-        source,
-    })?;
+    let complaints = run::Complaints::writer(&spec.run).map_err(GuestError::run(&spec.run))?;
     let line = arguments(&spec, accelerator);
     let user = privileges(spec.user, accelerator);
-    let run = spec.run.clone();
-    let (machine, group) = (spec.machine.clone(), spec.network.clone());
+    let (machine, group, run) = (spec.machine.clone(), spec.network.clone(), spec.run.clone());
     let descriptors = descriptors(spec, &network)?;
     let mut qemu = command::prepare(PROGRAM);
     qemu.args(line)
@@ -61,38 +57,15 @@ pub(super) fn start(spec: Spec) -> Result<Handle, GuestError> {
         .map_err(|error| GuestError::Start(io::Error::other(error)))?;
     // Not waited for as a child: whoever watches it takes its status.
     let child = network.enter(|| qemu.spawn()).map_err(GuestError::Start)?;
-    let mut handle = Handle::of(child.id()).map_err(GuestError::Watch)?;
-    let settled = settle(&mut handle, &machine, &group, &run);
-    if settled.is_err() {
-        handle.kill();
-    }
-    settled.map(|()| handle)
+    let handle = Handle::of(child.id(), machine.kind).map_err(GuestError::Watch)?;
+    handle.settle(&machine, &group, &run)
 }
 
-/// Limits the process and writes the record, before its processors run.
-fn settle(
-    handle: &mut Handle,
-    machine: &Machine,
-    group: &str,
-    run: &Path,
-) -> Result<(), GuestError> {
-    if let Some(root) = cgroup::root() {
-        let cgroup = cgroup::enter(&root, group, machine, handle.pid());
-        handle.in_cgroup(cgroup.map_err(GuestError::Limit)?);
-    }
-    handle.record(run)
-}
-
-/// Makes the run directory, without what an earlier guest left in it.
-fn prepare_run(run: &Path) -> io::Result<File> {
-    DirBuilder::new().recursive(true).mode(0o700).create(run)?;
-    for name in [MONITOR, CONSOLE, LOG, CONTROL] {
-        match fs::remove_file(run.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    File::create(run.join(COMPLAINTS))
+/// Connects to a socket of QEMU at once: it need not have called for us yet.
+pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
+    let stream = std::os::unix::net::UnixStream::connect(path)?;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
 }
 
 /// The user to run as. `/dev/kvm` is opened by QEMU itself: the group must be its.
@@ -126,7 +99,7 @@ fn descriptors(spec: Spec, network: &Network) -> Result<Vec<FdMapping>, GuestErr
     ] {
         let path = spec.run.join(name);
         let socket = UnixListener::bind(&path);
-        let socket = socket.map_err(|source| GuestError::Run { path, source })?;
+        let socket = socket.map_err(GuestError::run(&path))?;
         give(socket.into(), number);
     }
     give(file(&spec, frozen::disk(&spec), true)?, arguments::DISK);
@@ -149,7 +122,7 @@ fn descriptors(spec: Spec, network: &Network) -> Result<Vec<FdMapping>, GuestErr
 /// become its user's when others may not read them. So does what it writes.
 fn file(spec: &Spec, name: impl AsRef<Path>, write: bool) -> Result<OwnedFd, GuestError> {
     let path = spec.directory.join(name);
-    let (file, metadata) = super::open(path.clone(), write)?;
+    let (file, metadata) = open(path.clone(), write)?;
     if (write || metadata.mode() & 0o004 == 0) && metadata.uid() != spec.user.uid {
         fchown(&file, Some(spec.user.uid), Some(spec.user.gid))
             .map_err(|source| GuestError::Open { path, source })?;
@@ -157,17 +130,21 @@ fn file(spec: &Spec, name: impl AsRef<Path>, write: bool) -> Result<OwnedFd, Gue
     Ok(file.into())
 }
 
-/// The end of what QEMU complained about, on one line.
-pub(super) fn complaints(run: &Path) -> String {
-    let read = || -> io::Result<String> {
-        let mut file = File::open(run.join(COMPLAINTS))?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(COMPLAINTS_MAX)))?;
-        let mut end = Vec::new();
-        file.take(COMPLAINTS_MAX).read_to_end(&mut end)?;
-        let text = String::from_utf8_lossy(&end);
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        Ok(lines.collect::<Vec<_>>().join("; "))
-    };
-    read().unwrap_or_default()
+/// Opens a file of a guest's snapshot.
+fn open(path: PathBuf, write: bool) -> Result<(File, fs::Metadata), GuestError> {
+    // A link in a snapshot could lead to any file of the host.
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    let mut options = File::options();
+    options.read(true).write(write);
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
+    let opened = options.open(&path).and_then(|file| {
+        let metadata = file.metadata()?;
+        if metadata.is_file() {
+            Ok((file, metadata))
+        } else {
+            Err(io::Error::other("it is not a regular file"))
+        }
+    });
+    opened.map_err(|source| GuestError::Open { path, source })
 }

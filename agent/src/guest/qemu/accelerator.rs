@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::{Acceleration, GuestError};
+use super::Acceleration;
+use crate::guest::GuestError;
 
 /// What runs a guest's processors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

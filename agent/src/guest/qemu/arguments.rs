@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use config::task::{CONTROL_PORT, LOG_PORT};
 use serde_json::json;
 
-use super::{Accelerator, Memory, Spec};
+use super::Accelerator;
+use crate::guest::{Memory, Spec};
 use crate::network::GUEST_MAC;
 
 /// The descriptors under these numbers are given to QEMU.

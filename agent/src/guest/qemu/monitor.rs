@@ -38,20 +38,23 @@ pub enum MonitorError {
     /// What it was told to do goes on for too long, or came to nothing.
     #[error("QEMU could not {0} the guest's state")]
     State(&'static str),
+    /// There is none to tell.
+    #[error("a container has no monitor and cannot be stopped or frozen")]
+    None,
     /// It does not answer.
     #[error("QEMU's monitor does not answer within {} s", LIMIT.as_secs())]
     Late,
 }
 
 /// A connection to a monitor. QEMU talks to one at a time.
-pub(super) struct Monitor {
+pub(in crate::guest) struct Monitor {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
 }
 
 impl Monitor {
     /// Connects and gets ready for commands.
-    pub(super) async fn connect(path: &Path) -> Result<Self, MonitorError> {
+    pub(in crate::guest) async fn connect(path: &Path) -> Result<Self, MonitorError> {
         let connect = async {
             let (reader, writer) = UnixStream::connect(path).await?.into_split();
             let mut monitor = Self {
@@ -72,12 +75,12 @@ impl Monitor {
     }
 
     /// Gives a command without arguments and waits until it is done.
-    pub(super) async fn command(&mut self, command: &str) -> Result<(), MonitorError> {
+    pub(in crate::guest) async fn command(&mut self, command: &str) -> Result<(), MonitorError> {
         self.execute(command, json!({})).await.map(|_| ())
     }
 
     /// Gives a command and returns its answer. Events before it are passed over.
-    pub(super) async fn execute(
+    pub(in crate::guest) async fn execute(
         &mut self,
         command: &str,
         arguments: Value,
@@ -116,7 +119,11 @@ impl Monitor {
     }
 
     /// Hands a descriptor over, under a name by which commands can use it.
-    pub(super) async fn give(&mut self, name: &str, fd: impl AsFd) -> Result<(), MonitorError> {
+    pub(in crate::guest) async fn give(
+        &mut self,
+        name: &str,
+        fd: impl AsFd,
+    ) -> Result<(), MonitorError> {
         let line = json!({ "execute": "getfd", "arguments": { "fdname": name } });
         let line = line.to_string() + "\n";
         let stream: &UnixStream = self.writer.as_ref();

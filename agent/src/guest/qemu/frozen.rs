@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::monitor::{Monitor, MonitorError};
-use super::{Accelerator, GuestError, Memory, Spec, arguments};
+use super::{Accelerator, arguments};
+use crate::guest::{GuestError, Memory, Spec};
 
-pub(super) const MEMORY: &str = "frozen.memory";
+pub(in crate::guest) const MEMORY: &str = "frozen.memory";
 const STATE: &str = "frozen.state";
 /// The state while it is written.
 const HALF: &str = "frozen.state.half";
@@ -34,7 +35,7 @@ const DESCRIPTOR: &str = "state";
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Makes ready what a guest in this place needs before QEMU is started.
-pub(super) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result<(), GuestError> {
+pub(in crate::guest) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result<(), GuestError> {
     let failed = |name: &str| {
         let path = spec.directory.join(name);
         |source| GuestError::Open { path, source }
@@ -155,8 +156,7 @@ fn key(spec: &Spec, accelerator: Accelerator) -> io::Result<String> {
 /// Tells one QEMU from another without running it.
 fn program() -> io::Result<String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut all =
-        std::env::split_paths(&path).map(|directory| directory.join(super::start::PROGRAM));
+    let mut all = std::env::split_paths(&path).map(|directory| directory.join(super::PROGRAM));
     let program = all.find(|path| path.is_file());
     let program = program.ok_or(io::ErrorKind::NotFound)?;
     let file = fs::metadata(&program)?;
@@ -165,7 +165,10 @@ fn program() -> io::Result<String> {
 }
 
 /// Stops the guest and writes its state; everything is on disk then.
-pub(super) async fn save(monitor: &mut Monitor, directory: &Path) -> Result<(), MonitorError> {
+pub(in crate::guest) async fn save(
+    monitor: &mut Monitor,
+    directory: &Path,
+) -> Result<(), MonitorError> {
     monitor.command("stop").await?;
     ignore_shared(monitor).await?;
     // Not under its name before it is complete.
@@ -188,7 +191,10 @@ pub(super) async fn save(monitor: &mut Monitor, directory: &Path) -> Result<(), 
 }
 
 /// Reads the state of a frozen guest into a QEMU that waits for it.
-pub(super) async fn load(monitor: &mut Monitor, directory: &Path) -> Result<(), MonitorError> {
+pub(in crate::guest) async fn load(
+    monitor: &mut Monitor,
+    directory: &Path,
+) -> Result<(), MonitorError> {
     ignore_shared(monitor).await?;
     let file = File::open(directory.join(STATE))?;
     monitor.give(DESCRIPTOR, &file).await?;
