@@ -59,6 +59,8 @@ impl Settings {
     pub fn fresh_log(&self) -> Result<Log, WorkerError> {
         std::fs::create_dir_all(&self.work).map_err(WorkerError::disk(&self.work))?;
         let port = Port::find(task::LOG_PORT, Path::new(port::CLASSES), Path::new("/dev"));
+        let gateway = SocketAddr::new(self.pr_host.ip(), task::LOG_TCP_PORT);
+        let port = port.or_else(|| Port::connect(gateway));
         Log::create(&self.work.join("log"), port)
     }
 }

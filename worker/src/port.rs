@@ -1,9 +1,11 @@
-//! The serial ports between a machine and its host, and the one through which the
-//! host sees the log while it grows.
+//! The serial ports between a machine and its host, and the way on which the host
+//! sees the log while it grows: such a port, or a connection where there is none.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,6 +19,9 @@ const FINISH: Duration = Duration::from_secs(1);
 
 /// How long the host may take to name its ports.
 const NAMING: Duration = Duration::from_millis(100);
+
+/// How long the host may take to let us connect, in its own network.
+const CONNECT: Duration = Duration::from_millis(500);
 
 /// Where the kernel tells the names of its ports.
 pub const CLASSES: &str = "/sys/class/virtio-ports";
@@ -40,6 +45,8 @@ pub fn device(name: &str, classes: &Path, devices: &Path) -> Option<PathBuf> {
 #[derive(Debug)]
 pub struct Port {
     device: File,
+    /// Where to connect again when the host has been away.
+    address: Option<SocketAddr>,
     waiting: Vec<u8>,
     left_out: u64,
 }
@@ -54,6 +61,17 @@ impl Port {
             .ok()?;
         Some(Self {
             device,
+            address: None,
+            waiting: Vec::new(),
+            left_out: 0,
+        })
+    }
+
+    /// Connects to the host, if it listens there.
+    pub fn connect(address: SocketAddr) -> Option<Self> {
+        Some(Self {
+            device: connect(address)?,
+            address: Some(address),
             waiting: Vec::new(),
             left_out: 0,
         })
@@ -77,7 +95,13 @@ impl Port {
                 Ok(0) => return,
                 Ok(count) => drop(self.waiting.drain(..count)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    if let Some(device) = self.address.and_then(connect) {
+                        self.device = device;
+                    }
+                    return;
+                }
             }
         }
     }
@@ -103,6 +127,12 @@ impl Port {
     }
 }
 
+fn connect(address: SocketAddr) -> Option<File> {
+    let stream = TcpStream::connect_timeout(&address, CONNECT).ok()?;
+    stream.set_nonblocking(true).ok()?;
+    Some(File::from(OwnedFd::from(stream)))
+}
+
 /// The entry of `classes` whose port has this name; fails on a machine without ports.
 fn look_for(name: &str, classes: &Path) -> io::Result<Option<OsString>> {
     let is_it = |entry: &fs::DirEntry| {
@@ -114,6 +144,9 @@ fn look_for(name: &str, classes: &Path) -> io::Result<Option<OsString>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -133,6 +166,27 @@ mod tests {
         port.finish();
         let sent = fs::read_to_string(devices.join("vport1p2")).unwrap();
         assert_eq!(sent, "a line\n");
+    }
+
+    #[test]
+    fn without_a_port_it_connects_and_again_when_the_host_was_away() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut port = Port::connect(listener.local_addr().unwrap()).unwrap();
+        port.send(b"one\n");
+        let (first, _) = listener.accept().unwrap();
+        drop(first);
+        let mut heard = String::new();
+        listener.set_nonblocking(true).unwrap();
+        while heard.is_empty() {
+            port.send(b"two\n");
+            if let Ok((mut second, _)) = listener.accept() {
+                port.send(b"three\n");
+                second.set_nonblocking(false).unwrap();
+                port = Port::connect(listener.local_addr().unwrap()).unwrap();
+                second.read_to_string(&mut heard).unwrap();
+            }
+        }
+        assert!(heard.ends_with("two\nthree\n"), "{heard}");
     }
 
     #[test]
