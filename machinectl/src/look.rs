@@ -171,7 +171,8 @@ impl Volume {
     /// not know it reports as a stranger.
     ///
     /// # Errors
-    /// When there is no such machine or its directory cannot be read.
+    /// When there is no such machine, or its directory or an entry of ours in it cannot
+    /// be read.
     pub fn look(&self, machine: &MachineName) -> Result<MachineView> {
         let directory = self.directory(machine);
         // A link to a directory is none: its name says another machine.
@@ -190,8 +191,11 @@ impl Volume {
             let name = entry.doing("list", &directory)?.file_name();
             let path = directory.join(&name);
             let known = name.to_str().and_then(|name| Entry::read(machine, name));
-            let taken = known.is_some_and(|entry| self.take_in(&mut view, &mut link, entry, &path));
-            if !taken {
+            let taken = match known {
+                Some(entry) => self.take_in(&mut view, &mut link, entry, &path),
+                None => Ok(false),
+            };
+            if !taken.doing("look at", &path)? {
                 view.strangers.push(name.to_string_lossy().into_owned());
             }
         }
@@ -222,9 +226,18 @@ impl Volume {
         link: &mut Option<PathBuf>,
         entry: Entry,
         path: &Path,
-    ) -> bool {
-        let subvolume = || self.pool.info(path).ok().flatten();
-        match entry {
+    ) -> io::Result<bool> {
+        let subvolume = match &entry {
+            Entry::Revision(_) | Entry::Image(_) | Entry::Snapshot(..) => {
+                match self.pool.info(path) {
+                    // Deleted while we look.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+                    found => found?,
+                }
+            }
+            _ => None,
+        };
+        Ok(match entry {
             Entry::Current => {
                 *link = fs::read_link(path).ok();
                 link.is_some()
@@ -239,7 +252,7 @@ impl Volume {
             }
             Entry::Arriving(revision) => path.is_symlink() && view.arriving.insert(revision),
             Entry::Pin(revision) => path.is_symlink() && view.pins.insert(revision),
-            Entry::Revision(revision) => subvolume()
+            Entry::Revision(revision) => subvolume
                 .map(|subvolume| {
                     if subvolume.read_only && lock::is_held(path) {
                         view.held.insert(revision);
@@ -253,7 +266,7 @@ impl Volume {
                     });
                 })
                 .is_some(),
-            Entry::Image(toolchain) => subvolume()
+            Entry::Image(toolchain) => subvolume
                 .map(|subvolume| {
                     let provenance = provenance(path);
                     view.origins.extend(origin(provenance.as_ref()));
@@ -264,7 +277,7 @@ impl Volume {
                     });
                 })
                 .is_some(),
-            Entry::Snapshot(toolchain, tag) => subvolume()
+            Entry::Snapshot(toolchain, tag) => subvolume
                 .map(|subvolume| {
                     let in_use = lock::in_use(path);
                     if in_use {
@@ -278,7 +291,7 @@ impl Volume {
                     });
                 })
                 .is_some(),
-        }
+        })
     }
 }
 

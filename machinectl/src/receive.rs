@@ -313,7 +313,8 @@ impl Volume {
         // One that is read-only and was never finished may lack content.
         let mut unfinished = match self.look(machine) {
             Ok(view) => view.revisions.into_iter().filter(|it| !it.complete),
-            Err(_) => return Ok(()),
+            Err(crate::StoreError::Refused(Refusal::NoMachine(_))) => return Ok(()),
+            Err(error) => return Err(error),
         };
         if unfinished.any(|it| it.subvolume.has_identity(parent)) {
             return Err(Refusal::NoParent(parent).into());

@@ -41,7 +41,7 @@ struct Scene {
     call: Call,
     input: Vec<u8>,
     apart: &'static [&'static str],
-    /// Whether the next call takes away what a dead one has left.
+    /// See [`OldOrNew`].
     goes_on: bool,
 }
 
@@ -96,8 +96,13 @@ impl Scene {
         let points = disturbed.points(!tests::is_long());
         let new = self.host.listing();
         assert_ne!(old, new, "{}", self.told);
-        let apart = self.apart;
-        let expected = OldOrNew { old, new, apart };
+        let (apart, goes_on) = (self.apart, self.goes_on);
+        let expected = OldOrNew {
+            old,
+            new,
+            apart,
+            goes_on,
+        };
         self.kept.restore(&self.host, &expected);
         let step = if tests::is_long() {
             1
@@ -299,29 +304,61 @@ fn prune_dies_or_fails_at_system_calls() {
 }
 
 #[test]
-fn import_dies_or_fails_at_system_calls() {
+fn what_cannot_be_looked_at_is_not_taken_for_a_stranger() {
     let Some(streams) = Streams::new() else {
         return;
     };
-    let from = tempfile::tempdir().unwrap();
-    let tree = from.path().join("tree");
-    fs::create_dir_all(tree.join("inside")).unwrap();
-    tests::put(&tree.join("disk.img"), "disk");
-    tests::put(&tree.join("inside/more"), "more");
-    let archive = from.path().join("machine.tar");
-    let mut tar = prepare("tar");
-    tar.arg("-cf").arg(&archive).arg("-C").arg(&tree).arg(".");
-    run(tar, b"").good();
-    let first = || import(streams.host(0), &tree, &[]);
-    first().play();
-    first().child("cp").play();
-    let next = || import(streams.host(1), &archive, &["linux/linux-2"]);
-    next().play();
-    next().child("tar").play();
+    let question = &["prune", "linux", "--keep", "1", "--dry-run"];
+    let scene = Scene::new(streams.host(2), question, b"");
+    let disturbed = Disturbed::new(&scene.victim);
+    let calm = scene.run(&disturbed.path()).good();
+    for point in disturbed.points(false) {
+        if point.to_string().starts_with("ioctl") {
+            disturbed.disturb(point, "error=EIO");
+            let answer = scene.run(&disturbed.path());
+            let same = answer.stdout == calm.stdout;
+            assert!(same || answer.code == Some(1), "{point}: {answer:?}");
+        }
+    }
 }
 
-/// A half import is a half of its own: the next one takes the next number, and the
-/// clean-up takes the half.
+#[test]
+fn import_of_a_directory_dies_or_fails_at_system_calls() {
+    let Some(streams) = Streams::new() else {
+        return;
+    };
+    let from = tree();
+    let scene = || import(streams.host(0), from.path(), &[]);
+    scene().play();
+    scene().child("cp").play();
+}
+
+#[test]
+fn import_of_an_archive_dies_or_fails_at_system_calls() {
+    let Some(streams) = Streams::new() else {
+        return;
+    };
+    let (from, directory) = (tree(), tempfile::tempdir().unwrap());
+    let archive = directory.path().join("machine.tar");
+    let mut tar = prepare("tar");
+    tar.arg("-cf").arg(&archive);
+    tar.arg("-C").arg(from.path()).arg(".");
+    run(tar, b"").good();
+    let scene = || import(streams.host(1), &archive, &["linux/linux-2"]);
+    scene().play();
+    scene().child("tar").play();
+}
+
+/// A directory that can become a machine.
+fn tree() -> TempDir {
+    let tree = tempfile::tempdir().unwrap();
+    fs::create_dir(tree.path().join("inside")).unwrap();
+    tests::put(&tree.path().join("disk.img"), "disk");
+    tests::put(&tree.path().join("inside/more"), "more");
+    tree
+}
+
+/// Each import makes a revision of its own: the next one takes the next number.
 fn import(host: BuildHost, source: &Path, apart: &'static [&'static str]) -> Scene {
     let mut scene = Scene::new(host, &["import", "linux"], b"");
     let call = std::mem::replace(&mut scene.call, Box::new(|_, _| unreachable!()));

@@ -25,7 +25,13 @@ fn survives(
     let acknowledged = disk.told().len();
     let new = listing(&disk.path().join("machines"));
     assert_ne!(old, new);
-    let expected = OldOrNew { old, new, apart };
+    let goes_on = true;
+    let expected = OldOrNew {
+        old,
+        new,
+        apart,
+        goes_on,
+    };
     let mut replay = disk.replay();
     let mut cuts = 0;
     let told = replay.told().to_vec();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use config::MachineName;
-use store::{MachineView, Volume};
+use store::{MachineView, Refusal, StoreError, Volume};
 
 use super::{Common, Failure, Rehearsal, Voice};
 
@@ -58,15 +58,16 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
 
 fn list(volume: &Volume, voice: &Voice) -> Result<(), Failure> {
     let names = volume.machines()?;
-    // One may be deleted while we look: it is not there then.
-    let views: Vec<MachineView> = names
-        .iter()
-        .filter_map(|name| volume.look(name).ok())
-        .collect();
-    let views: Vec<_> = views
-        .into_iter()
-        .filter(|view| !view.is_foreign())
-        .collect();
+    let mut views: Vec<MachineView> = Vec::new();
+    for name in names {
+        match volume.look(&name) {
+            Ok(view) if view.is_foreign() => {}
+            Ok(view) => views.push(view),
+            // Deleted while we look.
+            Err(StoreError::Refused(Refusal::NoMachine(_))) => {}
+            Err(error) => voice.error(&error),
+        }
+    }
     if voice.json() {
         let list = views.iter().map(show::json).collect();
         voice.print_json(&serde_json::Value::Array(list))
