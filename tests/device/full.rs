@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use ::store::Pool;
@@ -24,6 +25,18 @@ fn host() -> Option<BuildHost> {
     BtrfsPool
         .snapshot(&linux.join("linux-1"), &linux.join("linux-default-1"))
         .unwrap();
+    for half in ["linux-5", "linux-default"] {
+        BtrfsPool.create(&linux.join(half)).unwrap();
+    }
+    for link in ["new", "arriving-5", "pin-9", "deleting"] {
+        symlink("linux-1", linux.join(format!(".buildhost.{link}"))).unwrap();
+    }
+    let gone = host.volume.path().join("gone");
+    fs::create_dir(&gone).unwrap();
+    BtrfsPool
+        .freeze(&linux.join("linux-1"), &gone.join("gone-1"))
+        .unwrap();
+    symlink("gone-1", gone.join(".buildhost.deleting")).unwrap();
     Some(host)
 }
 
@@ -46,11 +59,33 @@ fn fill(directory: &Path, sizes: &[usize]) {
     }
 }
 
-fn gives_space_back(host: &BuildHost) {
+/// Whatever gives space back has to do without any, each time anew.
+fn gives_space_back(host: &BuildHost, sizes: &[usize]) {
+    let full = |name: &str| {
+        fill(&host.mount.path().join(name), sizes);
+        assert!(host.volume.free().unwrap() < 1 << 20);
+    };
+    full("one");
     host.machinectl(&["doctor", "--repair"], b"").good();
-    assert!(host.look("linux").snapshots.is_empty());
+    let view = host.look("linux");
+    assert!(view.snapshots.is_empty() && view.images.is_empty());
+    assert!(!view.incoming && !view.deleting && view.pins.is_empty());
+    assert_eq!((view.revisions.len(), view.arriving.len()), (4, 0));
+    assert!(!host.volume.path().join("gone").exists());
+    full("two");
+    // What cannot be had without space changes nothing.
+    let before = host.listing();
+    let pin = host.machinectl(&["pin", "linux", "2"], b"");
+    assert!(pin.code == Some(0) || host.listing() == before, "{pin:?}");
+    let back = host.machinectl(&["rollback", "linux", "3"], b"");
+    assert!(back.code == Some(0) || host.listing() == before, "{back:?}");
+    println!("pin: {:?}, rollback: {:?}", pin.code, back.code);
+    for (verb, revision) in [("unpin", "2"), ("rollback", "4")] {
+        host.machinectl(&[verb, "linux", revision], b"").good();
+    }
     host.machinectl(&["prune", "--keep", "1"], b"").good();
     assert_eq!(host.look("linux").revisions.len(), 1);
+    full("three");
     host.machinectl(&["delete", "linux"], b"").good();
     assert!(!host.volume.path().join("linux").exists());
 }
@@ -58,20 +93,14 @@ fn gives_space_back(host: &BuildHost) {
 #[test]
 fn space_is_given_back_when_no_byte_is_free() {
     let Some(host) = host() else { return };
-    fill(
-        &host.mount.path().join("ballast"),
-        &[1 << 20, 64 << 10, 4096],
-    );
-    assert!(host.volume.free().unwrap() < 1 << 20);
-    gives_space_back(&host);
+    gives_space_back(&host, &[1 << 20, 64 << 10, 4096]);
 }
 
 #[test]
 fn space_is_given_back_when_the_metadata_is_full() {
     let Some(host) = host() else { return };
     // Small files live in the metadata itself.
-    fill(&host.mount.path().join("ballast"), &[1 << 20, 2000, 0]);
-    gives_space_back(&host);
+    gives_space_back(&host, &[1 << 20, 2000, 0]);
 }
 
 #[test]
