@@ -292,7 +292,7 @@ fn a_host_that_cannot_be_reached_or_trusted_is_refused() {
     };
     let changed = server.ssh_with_changed_host();
     let push = "push linux root@127.0.0.1 --from WORK";
-    world.refused_by(by(&changed, push), 24, "Host key verification failed");
+    world.refused_by(by(&changed, push), 24, "forgets the old one");
     world.refused_by(by(&changed, "pull other root@127.0.0.1"), 24, "has changed");
     world.refused_by(
         by(&server.ssh(), "push linux nowhere.invalid"),
@@ -316,8 +316,8 @@ fn a_full_disk_at_either_end_is_told_and_nothing_is_left_of_the_try() {
     let disk = format!("{}/disk.img", world.work);
     File::create(disk).unwrap().write_all(&noise).unwrap();
     let server = SshServer::start();
-    let push = |more: &str| {
-        let mut push = world.command(&format!("push linux root@127.0.0.1{more} -q --far-volume"));
+    let push = || {
+        let mut push = world.command("push linux root@127.0.0.1 --full -q --far-volume");
         push.arg(far.host.volume.path()).arg("--far-program");
         push.arg(tests::program("machinectl"))
             .env("BUILDHOST_SSH", server.ssh());
@@ -327,13 +327,18 @@ fn a_full_disk_at_either_end_is_told_and_nothing_is_left_of_the_try() {
     let far_before = listing(far.host.mount.path());
     let upgrade = ["upgrade", "linux", "--from", &world.work];
     world.host.machinectl(&upgrade, b"").good();
-    world.refused_by(push(" --full"), 16, "is full");
+    world.refused_by(push(), 16, "is full");
     assert_eq!(listing(far.host.mount.path()), far_before);
 
     // Here, where the revision is made.
-    fill(&world);
-    world.refused_by(push(" --from WORK"), 16, "No space left on device");
-    assert_eq!(listing(far.host.mount.path()), far_before);
+    fill(&far);
+    let mut push = far.command("push linux root@127.0.0.1 --from WORK -q --far-volume");
+    push.arg(world.host.volume.path()).arg("--far-program");
+    push.arg(tests::program("machinectl"));
+    push.env("BUILDHOST_SSH", server.ssh());
+    let there = listing(world.host.mount.path());
+    far.refused_by(push, 16, "No space left on device");
+    assert_eq!(listing(world.host.mount.path()), there);
 }
 
 fn fill(world: &World) {

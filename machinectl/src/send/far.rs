@@ -238,10 +238,17 @@ impl FarSide {
     }
 }
 
-/// What ssh has to say, without the frame that it draws around some of it.
+/// What ssh has to say; of a host whose key has changed, what matters of its many words.
 fn essence(stderr: &str) -> String {
-    let said = stderr.split("; ").filter(|line| !line.contains("@@@"));
-    said.collect::<Vec<_>>().join("; ")
+    let lines: Vec<_> = stderr.split("; ").map(str::trim).collect();
+    let find = |start: &str| lines.iter().find(|line| line.starts_with(start));
+    match (find("Host key for "), find("ssh-keygen ")) {
+        (Some(changed), Some(forget)) => {
+            let changed = changed.trim_end_matches('.');
+            format!("{changed}; if that is right, `{forget}` forgets the old one")
+        }
+        _ => stderr.to_owned(),
+    }
 }
 
 /// A pipe that tells how much has passed.
