@@ -20,4 +20,6 @@ pub mod doctor;
 
 pub mod settings;
 
+pub mod tokens;
+
 pub use names::{BuildId, FileName, MachineName, NameError, Revision, Tag, ToolchainName};

@@ -3,6 +3,7 @@
 //! Every key has a default, given in [`Settings::parse`] and nowhere else;
 //! [`EXAMPLE`] writes them all out with their meaning.
 
+mod http;
 mod reader;
 
 use std::collections::BTreeSet;
@@ -10,6 +11,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use http::{Http, Tls};
 use ipnet::IpNet;
 use reader::Reader;
 
@@ -35,6 +37,8 @@ pub struct Settings {
     pub builds: Builds,
     /// The PR service.
     pub pr: Pr,
+    /// What is answered over HTTP.
+    pub http: Http,
     /// What is logged.
     pub log: Log,
 }
@@ -204,6 +208,7 @@ impl Settings {
             bootstrap: bootstrap(&mut reader),
             builds: builds(&mut reader),
             pr: pr(&mut reader),
+            http: http::http(&mut reader),
             log: log(&mut reader),
         };
         let faults = reader.finish();

@@ -217,6 +217,7 @@ pub(super) fn known_keys() -> BTreeSet<&'static str> {
     super::bootstrap(&mut reader);
     super::builds(&mut reader);
     super::pr(&mut reader);
+    super::http::http(&mut reader);
     super::log(&mut reader);
     reader.asked
 }
