@@ -1,74 +1,150 @@
-//! The administration API: HTTP on a unix socket that only root can open.
+//! HTTP. Administration, below `/api/v1`, at a unix socket that root and a group can
+//! open, and over TCP for the bearers of tokens; over TCP also what is public:
+//! [`crate::toaster`] and the metrics.
 //!
-//! | route | what |
-//! |---|---|
-//! | `GET /api/v1/status` | what this host is and can do |
-//! | `PUT /api/v1/sources/{sha256}` | hand in a source |
-//! | `POST /api/v1/builds` | ask for a build |
-//! | `GET /api/v1/builds?before=&count=` | the newest builds |
-//! | `GET /api/v1/builds/{id}` | one build |
-//! | `POST /api/v1/builds/{id}/cancel` | cancel it |
-//! | `GET /api/v1/builds/{id}/log?offset=&follow=` | its log |
-//! | `GET /api/v1/builds/{id}/artifacts/{name}` | a file that it gave out |
-//! | `GET /api/v1/doctor` | what is not as it should be |
-//! | `POST /api/v1/doctor/repair` | repair what was found and is still so |
+//! `api/openapi.json` describes every route, and a test holds both together.
 
+mod access;
 mod builds;
 mod doctor;
+mod events;
 mod files;
 mod problem;
+mod rates;
+mod reread;
+mod serve;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::response::Json;
+use axum::http::header;
+use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post, put};
+use axum::{Router, middleware};
 use config::builds::{SOCKET, Status};
-use tokio::net::UnixListener;
+use nix::unistd::{Group, chown};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
 
 use crate::host::Host;
+use crate::toaster;
+use access::Gate;
 use problem::Refused;
+use serve::Door;
 
-/// The size of a request, sources aside.
-const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// The description of all routes.
+pub const OPENAPI: &str = include_str!("api/openapi.json");
 
-/// The socket, bound; requests wait in it until [`serve`] takes them.
+/// The sockets, bound; requests wait in them until [`serve`] takes them.
 #[derive(Debug)]
 pub struct Api {
-    listener: UnixListener,
+    doors: Vec<Door>,
     path: PathBuf,
+    gate: Arc<Gate>,
 }
 
-/// Binds the socket in the run directory. One that an earlier agent left is
-/// replaced: the caller holds the lock of the run directory.
-pub fn bind(host: &Host) -> io::Result<Api> {
+impl Api {
+    /// Where it is found over TCP.
+    pub fn address(&self) -> Option<std::net::SocketAddr> {
+        self.doors.iter().find_map(|door| match door {
+            Door::Unix(_) => None,
+            Door::Tcp(listener) | Door::Tls(listener, _) => listener.local_addr().ok(),
+        })
+    }
+}
+
+/// Binds the socket in the run directory, and the one on the network if the settings
+/// have one. A socket that an earlier agent left is replaced: the caller holds the
+/// lock of the run directory.
+///
+/// # Errors
+/// When a socket cannot be bound, or a file that the settings name cannot be used.
+pub async fn bind(host: &Host) -> io::Result<Api> {
+    let http = &host.settings.http;
+    let gate = Gate::new(http.token_file.clone(), http.requests_per_second_max)?;
     let path = host.settings.paths.run.join(SOCKET);
-    match std::fs::remove_file(&path) {
+    let mut doors = vec![Door::Unix(bind_socket(&path, http.group.as_deref())?)];
+    if let Some(address) = &http.listen {
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+        })?;
+        doors.push(match &http.tls {
+            Some(tls) => Door::Tls(listener, serve::secret(tls)?),
+            None => Door::Tcp(listener),
+        });
+    }
+    Ok(Api {
+        doors,
+        path,
+        gate: Arc::new(gate),
+    })
+}
+
+fn bind_socket(path: &PathBuf, group: Option<&str>) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(&path)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(Api { listener, path })
+    let listener = UnixListener::bind(path)?;
+    let mode = match group {
+        None => 0o600,
+        Some(name) => {
+            let group = Group::from_name(name)?.ok_or_else(|| {
+                io::Error::other(format!("the group {name} of the setting http.group does not exist; make it with `groupadd --system {name}`"))
+            })?;
+            chown(path, None, Some(group.gid))?;
+            0o660
+        }
+    };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    Ok(listener)
 }
 
 /// Answers requests until the agent stops.
-pub async fn serve(host: Arc<Host>, api: Api) -> io::Result<()> {
+pub async fn serve(host: Arc<Host>, api: Api) {
     let stopping = host.stopping.clone();
-    let served = axum::serve(api.listener, routes(host))
-        .with_graceful_shutdown(async move { stopping.cancelled().await })
-        .await;
+    let places = Arc::new(Semaphore::new(host.settings.http.connections_max));
+    let router = routes(host, &api.gate);
+    let doors = api.doors.into_iter().map(|door| {
+        // The socket has places of its own, so that strangers cannot lock root out.
+        let places = match door {
+            Door::Unix(_) => Arc::new(Semaphore::new(SOCKET_CONNECTIONS_MAX)),
+            Door::Tcp(_) | Door::Tls(..) => Arc::clone(&places),
+        };
+        serve::serve(door, router.clone(), places, stopping.clone())
+    });
+    futures_util::future::join_all(doors).await;
     let _ = std::fs::remove_file(api.path);
-    served
 }
 
-fn routes(host: Arc<Host>) -> Router {
+/// How many connections there are at once at the socket.
+const SOCKET_CONNECTIONS_MAX: usize = 1024;
+
+fn routes(host: Arc<Host>, gate: &Arc<Gate>) -> Router {
+    administration(&host)
+        .method_not_allowed_fallback(problem::no_method)
+        .route_layer(middleware::from_fn_with_state(
+            Arc::clone(gate),
+            access::admit,
+        ))
+        .route("/api/v1/openapi.json", get(openapi))
+        .merge(toaster::routes())
+        .fallback(problem::no_route)
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(gate),
+            access::pace,
+        ))
+        .with_state(host)
+}
+
+/// What needs to be allowed.
+fn administration(host: &Host) -> Router<Arc<Host>> {
     Router::new()
         .route("/api/v1/status", get(status))
+        .route("/api/v1/events", get(events::stream))
         .route("/api/v1/builds", get(builds::list).post(builds::submit))
         .route("/api/v1/builds/{id}", get(builds::show))
         .route("/api/v1/builds/{id}/cancel", post(builds::cancel))
@@ -76,13 +152,15 @@ fn routes(host: Arc<Host>) -> Router {
         .route("/api/v1/builds/{id}/artifacts/{name}", get(files::artifact))
         .route("/api/v1/doctor", get(doctor::examine))
         .route("/api/v1/doctor/repair", post(doctor::repair))
-        .route_layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .route_layer(DefaultBodyLimit::max(host.settings.http.request_bytes_max))
         .route(
             "/api/v1/sources/{sha256}",
             put(files::hand_in).layer(DefaultBodyLimit::disable()),
         )
-        .fallback(problem::no_route)
-        .with_state(host)
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
 }
 
 async fn status(State(host): State<Arc<Host>>) -> Result<Json<Status>, Refused> {

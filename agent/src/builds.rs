@@ -6,9 +6,10 @@ mod conclude;
 mod origin;
 
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use config::BuildId;
 use config::builds::{Build, Start, State};
 use config::machine::{Machine, MachineError};
 use config::task::{self, Task};
@@ -271,6 +272,17 @@ async fn finish(
             session.kill().await;
             Err(error)
         }
+    }
+}
+
+/// The whole log when the guest has put it, else what came live.
+pub(crate) fn log_file(host: &Host, id: BuildId) -> PathBuf {
+    let directory = host.build_directory(id);
+    let whole = directory.join(task::LOG);
+    if whole.exists() {
+        whole
+    } else {
+        directory.join(LIVE_LOG)
     }
 }
 

@@ -86,7 +86,9 @@ async fn live(settings: Settings) -> Result<(), StartError> {
     }
     tidy(&host).await?;
     let watch = Watch::new(&host).doing(|| "watch directories".to_owned())?;
-    let socket = api::bind(&host).doing(|| "open the administration socket".to_owned())?;
+    let socket = api::bind(&host)
+        .await
+        .doing(|| "open the administration socket".to_owned())?;
     let pr = serve_pr(&host).await?;
     let served = tokio::spawn(api::serve(Arc::clone(&host), socket));
     let reconciled = tokio::spawn(reconcile::run(Arc::clone(&host), watch));

@@ -49,6 +49,8 @@ pub struct Host {
     pub status: Mutex<Option<Status>>,
     /// What is remembered of frozen guests.
     pub frozen: crate::frozen::Memory,
+    /// The list of finished builds, as Toaster's readers get it.
+    pub finished: crate::toaster::Finished,
     /// How many bootstraps were begun.
     pub bootstraps: AtomicU64,
 }
@@ -89,6 +91,7 @@ impl Host {
             queue: tokio::sync::Mutex::default(),
             status: Mutex::default(),
             frozen: crate::frozen::Memory::default(),
+            finished: crate::toaster::Finished::default(),
             bootstraps: AtomicU64::new(0),
         }
     }
@@ -128,7 +131,9 @@ impl Host {
 
     /// Lets everybody see what the reconciler found.
     pub fn publish(&self, status: Status) {
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+        let mut last = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        self.records.events().status(last.as_ref(), &status);
+        *last = Some(status);
     }
 
     /// A short name for the next bootstrap's guest.

@@ -35,9 +35,13 @@ pub mod revisions;
 
 pub mod records;
 
+pub mod events;
+
 pub mod doctor;
 
 pub mod api;
+
+pub mod toaster;
 
 /// Runs `work` where waiting for a disk holds nobody up.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -17,6 +17,7 @@ use config::{BuildId, MachineName, ToolchainName};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::events::Events;
 use format::MIGRATIONS;
 use rows::{json, key, read, read_key};
 
@@ -55,6 +56,7 @@ pub enum RecordsError {
 pub struct Records {
     path: PathBuf,
     connection: Arc<Mutex<Connection>>,
+    events: Arc<Events>,
 }
 
 impl Records {
@@ -87,6 +89,7 @@ impl Records {
         Ok(Self {
             path: path.to_owned(),
             connection: Arc::new(Mutex::new(connection)),
+            events: Arc::default(),
         })
     }
 
@@ -105,13 +108,16 @@ impl Records {
     ) -> Result<Build, RecordsError> {
         let task = task(&request.machine, &toolchain, &request.sources);
         let mut build = Build::new(BuildId(0), request, toolchain, task, submitter, now);
-        self.with(move |connection| {
-            let transaction = connection.transaction()?;
-            build.id = rows::insert(&transaction, &build)?;
-            transaction.commit()?;
-            Ok(build)
-        })
-        .await
+        let build = self
+            .with(move |connection| {
+                let transaction = connection.transaction()?;
+                build.id = rows::insert(&transaction, &build)?;
+                transaction.commit()?;
+                Ok(build)
+            })
+            .await?;
+        self.events.build(&build);
+        Ok(build)
     }
 
     /// The record of a build.
@@ -154,13 +160,15 @@ impl Records {
 
     /// Stores what may change of a build, but for its progress.
     pub async fn save(&self, build: &Build) -> Result<(), RecordsError> {
-        let build = build.clone();
+        let saved = build.clone();
         self.with(move |connection| {
             let transaction = connection.transaction()?;
-            rows::update(&transaction, &build)?;
+            rows::update(&transaction, &saved)?;
             transaction.commit()
         })
-        .await
+        .await?;
+        self.events.build(build);
+        Ok(())
     }
 
     /// Stores what a build says of its progress, beside whoever holds its record.
@@ -172,7 +180,9 @@ impl Records {
                 .execute(params![key(id), json(&progress)?])
                 .map(drop)
         })
-        .await
+        .await?;
+        self.events.progress(id, progress);
+        Ok(())
     }
 
     /// The number of the newest build that was ever recorded, be it deleted since.
@@ -185,6 +195,24 @@ impl Records {
             Ok(newest.optional()?.map(read_key))
         })
         .await
+    }
+
+    /// The builds that ended last, the last first.
+    pub async fn last_finished(&self, count: u32) -> Result<Vec<Build>, RecordsError> {
+        self.with(move |connection| {
+            let sql = "SELECT * FROM builds WHERE finished IS NOT NULL
+                       ORDER BY finished DESC, id DESC LIMIT ?1";
+            connection
+                .prepare_cached(sql)?
+                .query_map([count], read)?
+                .collect()
+        })
+        .await
+    }
+
+    /// What is told of every change.
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     /// Runs `work` where waiting for the disk holds nobody up.

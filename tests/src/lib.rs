@@ -19,6 +19,8 @@ pub mod disturbance;
 
 pub mod agent;
 
+pub mod web;
+
 pub mod ssh;
 
 use std::time::{Duration, Instant};

@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Json;
-use config::builds::{Build, Cancel, Request, Submitter, cancel as verdict};
+use config::builds::{Build, Cancel, Request, cancel as verdict};
 use config::task::Outcome;
 use config::{BuildId, ToolchainName};
 use jiff::Timestamp;
 use serde::Deserialize;
 use tracing::info;
 
+use super::access::Caller;
 use super::problem::Refused;
 use crate::blocking;
 use crate::host::Host;
@@ -59,6 +60,7 @@ pub(super) async fn find(host: &Host, id: BuildId) -> Result<Build, Refused> {
 
 pub(super) async fn submit(
     State(host): State<Arc<Host>>,
+    Extension(Caller(caller)): Extension<Caller>,
     request: Result<Json<Request>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Build>), Refused> {
     let Json(request) = request?;
@@ -72,7 +74,7 @@ pub(super) async fn submit(
     check_machine(&host, &request, &toolchain).await?;
     let build = host
         .records
-        .submit(request, toolchain, Submitter::root(), Timestamp::now())
+        .submit(request, toolchain, caller, Timestamp::now())
         .await?;
     info!(build = %build.id, machine = %build.machine, toolchain = %build.toolchain, "build submitted");
     host.wake.notify_one();

@@ -1,7 +1,6 @@
 //! Requests that move files: sources in, logs and artifacts out.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use config::builds::State as BuildState;
-use config::task::{Digest, LOG};
+use config::task::Digest;
 use config::{BuildId, FileName};
 use http_body_util::BodyExt;
 use serde::Deserialize;
@@ -24,7 +23,7 @@ use tokio_util::io::ReaderStream;
 use super::builds::find;
 use super::problem::Refused;
 use crate::blocking;
-use crate::builds::{ARTIFACTS, LIVE_LOG};
+use crate::builds::{ARTIFACTS, log_file};
 use crate::host::Host;
 
 /// How often a log that is followed is looked at.
@@ -122,17 +121,6 @@ async fn send_log(host: &Host, id: BuildId, part: Part, mut to: DuplexStream) ->
             return Ok(());
         }
         tokio::time::sleep(FOLLOW_PAUSE).await;
-    }
-}
-
-/// The whole log when the guest has put it, else what came live.
-fn log_file(host: &Host, id: BuildId) -> PathBuf {
-    let directory = host.build_directory(id);
-    let whole = directory.join(LOG);
-    if whole.exists() {
-        whole
-    } else {
-        directory.join(LIVE_LOG)
     }
 }
 

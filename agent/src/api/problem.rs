@@ -1,19 +1,32 @@
 //! Refusals: what a client sees when it does not get what it asked for.
 
+use std::time::Duration;
+
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use config::BuildId;
-use config::builds::Problem;
+use serde::Serialize;
 use store::StoreError;
 use tracing::error;
 
 use crate::records::RecordsError;
+use crate::toaster;
 
 /// Why a request gets no answer but a reason.
 #[derive(Debug)]
 pub(super) struct Refused {
     status: StatusCode,
+    detail: String,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+/// The body of a refusal (RFC 9457).
+#[derive(Debug, Serialize)]
+struct Problem {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
     detail: String,
 }
 
@@ -22,6 +35,7 @@ impl Refused {
         Self {
             status,
             detail: detail.into(),
+            header: None,
         }
     }
 
@@ -47,6 +61,44 @@ impl Refused {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     }
 
+    /// For somebody who has shown no token.
+    pub(super) fn nobody() -> Self {
+        Self::unauthorized(
+            "a token is needed: `Authorization: Bearer TOKEN`; `machinectl token add` makes one",
+            "Bearer",
+        )
+    }
+
+    /// For somebody whose token is none.
+    pub(super) fn unknown_token() -> Self {
+        Self::unauthorized(
+            "this token is not known here; `machinectl token list` shows those that are",
+            "Bearer error=\"invalid_token\"",
+        )
+    }
+
+    fn unauthorized(detail: &str, challenge: &'static str) -> Self {
+        let challenge = HeaderValue::from_static(challenge);
+        Self {
+            header: Some((header::WWW_AUTHENTICATE, challenge)),
+            ..Self::new(StatusCode::UNAUTHORIZED, detail)
+        }
+    }
+
+    pub(super) fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, detail)
+    }
+
+    /// For a client that is to wait before it asks again.
+    pub(super) fn too_often(wait: Duration) -> Self {
+        let seconds = wait.as_secs() + 1;
+        let detail = format!("you ask too often; ask again in {seconds} s");
+        Self {
+            header: Some((header::RETRY_AFTER, seconds.into())),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail)
+        }
+    }
+
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
@@ -64,16 +116,16 @@ impl Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let problem = Problem {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or_default(),
             status: self.status.as_u16(),
             detail: self.detail,
         };
         let body = serde_json::to_string(&problem).unwrap_or_default();
-        (
-            self.status,
-            [(header::CONTENT_TYPE, "application/problem+json")],
-            body,
-        )
-            .into_response()
+        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+        let mut response = (self.status, kind, body).into_response();
+        response.headers_mut().extend(self.header);
+        response
     }
 }
 
@@ -111,6 +163,16 @@ macro_rules! rejected {
 rejected!(JsonRejection, PathRejection, QueryRejection);
 
 /// What every unknown path gets.
-pub(super) async fn no_route(uri: Uri) -> Refused {
-    Refused::missing(format!("there is nothing at {}", uri.path()))
+pub(super) async fn no_route(uri: Uri) -> Response {
+    if uri.path().starts_with("/api/") {
+        Refused::missing(format!("there is nothing at {}", uri.path())).into_response()
+    } else {
+        toaster::not_found()
+    }
+}
+
+/// What a path gets that does not know a method.
+pub(super) async fn no_method(method: Method, uri: Uri) -> Refused {
+    let detail = format!("{} does not know {method}", uri.path());
+    Refused::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }

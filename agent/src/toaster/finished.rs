@@ -1,0 +1,115 @@
+//! The body of `/toastergui/api/builds`, which holds every build that ever ended: it
+//! is read from the records once, and then follows the events.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::body::Bytes;
+use config::BuildId;
+use config::builds::Build;
+use tokio::sync::Mutex;
+
+use super::{python, view};
+use crate::host::Host;
+use crate::records::RecordsError;
+
+/// How many records are read at once.
+const PAGE: u32 = 1000;
+
+/// The body, and what it was made of; empty until somebody asks.
+#[derive(Debug, Default)]
+pub struct Finished {
+    made: Mutex<Option<Made>>,
+}
+
+/// The place of a build: the newest start comes first.
+type Place = (Reverse<i64>, Reverse<BuildId>);
+
+#[derive(Debug)]
+struct Made {
+    /// What the events counted when the lines were made.
+    generation: u64,
+    /// The newest event that the lines know of.
+    event: u64,
+    lines: BTreeMap<Place, Box<str>>,
+    body: Bytes,
+}
+
+impl Finished {
+    /// The body as it is now.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub(super) async fn body(&self, host: &Host) -> Result<Bytes, RecordsError> {
+        let mut kept = self.made.lock().await;
+        let events = host.records.events();
+        // Asked before we read: what ends meanwhile makes the body old again.
+        let (generation, event) = (events.finished(), events.newest());
+        let lines = match kept.take() {
+            Some(made) if made.generation == generation => {
+                return Ok(kept.insert(made).body.clone());
+            }
+            Some(made) => match events.builds_after(made.event) {
+                Some(changed) => follow(host, made.lines, &changed).await?,
+                None => read(host).await?,
+            },
+            None => read(host).await?,
+        };
+        let body = Bytes::from(join(&lines));
+        *kept = Some(Made {
+            generation,
+            event,
+            lines,
+            body: body.clone(),
+        });
+        Ok(body)
+    }
+}
+
+async fn read(host: &Host) -> Result<BTreeMap<Place, Box<str>>, RecordsError> {
+    let mut lines = BTreeMap::new();
+    let mut before = None;
+    loop {
+        let page = host.records.newest(before, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(lines);
+        };
+        before = Some(last.id);
+        lines.extend(page.iter().filter_map(line));
+    }
+}
+
+async fn follow(
+    host: &Host,
+    mut lines: BTreeMap<Place, Box<str>>,
+    changed: &BTreeSet<BuildId>,
+) -> Result<BTreeMap<Place, Box<str>>, RecordsError> {
+    lines.retain(|(_, id), _| !changed.contains(&id.0));
+    for id in changed {
+        let build = host.records.get(*id).await?;
+        lines.extend(build.and_then(|build| line(&build)));
+    }
+    Ok(lines)
+}
+
+fn line(build: &Build) -> Option<(Place, Box<str>)> {
+    let text = python::to_json(&view::finished(build)?);
+    let started = view::micros(view::started(build));
+    Some(((Reverse(started), Reverse(build.id)), text.into()))
+}
+
+fn join(lines: &BTreeMap<Place, Box<str>>) -> String {
+    let bytes: usize = lines.values().map(|line| line.len() + 2).sum();
+    let mut text = String::with_capacity(bytes + 48);
+    text.push_str(r#"{"builds": ["#);
+    let mut gap = "";
+    for line in lines.values() {
+        text.push_str(gap);
+        text.push_str(line);
+        gap = ", ";
+    }
+    text.push_str(r#"], "count": "#);
+    text.push_str(&lines.len().to_string());
+    text.push('}');
+    text
+}

@@ -1,0 +1,70 @@
+//! JSON as Python's `json` module writes it, byte for byte: a space after each comma
+//! and colon, and nothing but printable ASCII.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::Serializer;
+use serde_json::ser::Formatter;
+
+/// The text of a value.
+pub(super) fn to_json(value: &impl Serialize) -> String {
+    let mut text = Vec::new();
+    let mut serializer = Serializer::with_formatter(&mut text, Python);
+    // Our values have no keys that are not strings, and memory takes everything.
+    let _ = value.serialize(&mut serializer);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+struct Python;
+
+impl Formatter for Python {
+    fn begin_array_value<W: Write + ?Sized>(&mut self, to: &mut W, first: bool) -> io::Result<()> {
+        separate(to, first)
+    }
+
+    fn begin_object_key<W: Write + ?Sized>(&mut self, to: &mut W, first: bool) -> io::Result<()> {
+        separate(to, first)
+    }
+
+    fn begin_object_value<W: Write + ?Sized>(&mut self, to: &mut W) -> io::Result<()> {
+        to.write_all(b": ")
+    }
+
+    fn write_string_fragment<W: Write + ?Sized>(
+        &mut self,
+        to: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        for character in fragment.chars() {
+            if matches!(character, ' '..='~') {
+                write!(to, "{character}")?;
+                continue;
+            }
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                write!(to, "\\u{unit:04x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn separate<W: Write + ?Sized>(to: &mut W, first: bool) -> io::Result<()> {
+    to.write_all(if first { b"" } else { b", " })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn it_is_what_python_writes() {
+        let value = json!({"a": [1, "x", null], "b": {}, "c": "\u{e9}\u{7f}\n\"\u{1f600}"});
+        assert_eq!(
+            to_json(&value),
+            r#"{"a": [1, "x", null], "b": {}, "c": "\u00e9\u007f\n\"\ud83d\ude00"}"#
+        );
+    }
+}
