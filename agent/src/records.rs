@@ -7,11 +7,12 @@ mod format;
 mod rows;
 
 mod health;
+mod list;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use config::builds::{Build, Progress, Request, Submitter};
+use config::builds::{Build, Listing, Progress, Request, Submitter};
 use config::task::{Digest, Source};
 use config::{BuildId, MachineName, ToolchainName};
 use jiff::Timestamp;
@@ -145,6 +146,12 @@ impl Records {
                 .collect()
         })
         .await
+    }
+
+    /// The builds that a listing asks for, in its order.
+    pub async fn list(&self, listing: Listing) -> Result<Vec<Build>, RecordsError> {
+        self.with(move |connection| list::list(connection, &listing))
+            .await
     }
 
     /// All builds without an outcome, oldest first.

@@ -1,6 +1,7 @@
 //! What the agent and its clients tell each other about builds: the bodies of the
 //! administration API.
 
+mod listing;
 mod record;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::names::{BuildId, MachineName, ToolchainName};
 use crate::task::Source;
 
+pub use listing::{Cursor, Key, LISTED_MAX, Listing, Sort};
 pub use record::{
     Artifact, Build, Built, Count, GuestKind, Made, Phase, Priority, Progress, Start, Submitter,
     Target, Usage, WordError,

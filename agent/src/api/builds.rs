@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Extension, Path, Query, State};
-use axum::http::StatusCode;
-use axum::response::Json;
-use config::builds::{Build, Cancel, Request, cancel as verdict};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use config::builds::{Build, Cancel, Listing, Request, cancel as verdict};
 use config::task::Outcome;
 use config::{BuildId, ToolchainName};
 use jiff::Timestamp;
-use serde::Deserialize;
 use tracing::info;
 
 use super::access::Caller;
@@ -20,26 +19,24 @@ use crate::blocking;
 use crate::host::Host;
 use crate::reconcile::give_up;
 
-/// How many builds one answer holds.
-const COUNT_MAX: u32 = 1000;
 /// How many sources a build may have.
 const SOURCES_MAX: usize = 1000;
 
-/// Which builds to list.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Page {
-    before: Option<BuildId>,
-    count: Option<u32>,
-}
-
+/// The builds that are asked for; the header `Link` tells where the next page is.
 pub(super) async fn list(
     State(host): State<Arc<Host>>,
-    page: Result<Query<Page>, QueryRejection>,
-) -> Result<Json<Vec<Build>>, Refused> {
-    let Query(page) = page?;
-    let count = page.count.unwrap_or(COUNT_MAX).min(COUNT_MAX);
-    Ok(Json(host.records.newest(page.before, count).await?))
+    listing: Result<Query<Listing>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let Query(listing) = listing?;
+    let builds = host.records.list(listing.clone()).await?;
+    let next = listing.next(&builds).and_then(|next| {
+        let query = serde_urlencoded::to_string(next).ok()?;
+        Some([(
+            header::LINK,
+            format!("</api/v1/builds?{query}>; rel=\"next\""),
+        )])
+    });
+    Ok((next, Json(builds)).into_response())
 }
 
 pub(super) async fn show(

@@ -75,14 +75,15 @@ fn third(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         "ALTER TABLE builds DROP COLUMN contacted;
          -- By what a build is found: its target and the packages that came out.
          CREATE TABLE names (
-            name  TEXT NOT NULL,
-            build INTEGER NOT NULL REFERENCES builds (id) ON DELETE CASCADE,
-            PRIMARY KEY (name, build)
+            name      TEXT NOT NULL,
+            submitted TEXT NOT NULL,
+            build     INTEGER NOT NULL REFERENCES builds (id) ON DELETE CASCADE,
+            PRIMARY KEY (name, submitted, build)
          ) STRICT, WITHOUT ROWID;
          CREATE INDEX names_of_build ON names (build);
-         INSERT INTO names SELECT target, id FROM builds;
+         INSERT INTO names SELECT target, submitted, id FROM builds;
          INSERT OR IGNORE INTO names
-            SELECT package.value ->> 'name', builds.id
+            SELECT package.value ->> 'name', builds.submitted, builds.id
             FROM builds, json_each(builds.packages) AS package;
          CREATE INDEX builds_submitted ON builds (submitted);
          CREATE INDEX builds_finished  ON builds (finished) WHERE finished IS NOT NULL;
@@ -111,7 +112,8 @@ fn complete(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
             &sources,
         );
         let submitted: Timestamp = parsed(row, "submitted")?;
-        let (started, finished) = (maybe(row, "started")?, maybe(row, "finished")?);
+        let started: Option<Timestamp> = maybe(row, "started")?;
+        let finished: Option<Timestamp> = maybe(row, "finished")?;
         let known = [
             (State::Queued, Some(submitted)),
             (State::Starting, started),
@@ -130,7 +132,9 @@ fn complete(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
             time(submitted),
             started.map(time),
             finished.map(time),
-            super::rows::seconds(started, finished),
+            started
+                .zip(finished)
+                .map(|(from, to)| to.duration_since(from).as_secs_f64()),
         ])?;
     }
     Ok(())

@@ -30,7 +30,7 @@ pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result
         time(build.submitted),
     ])?;
     let id = connection.last_insert_rowid();
-    name(connection, id, build.target.as_str())?;
+    name(connection, id, build.submitted, build.target.as_str())?;
     Ok(read_key(id))
 }
 
@@ -54,7 +54,7 @@ pub(super) fn update(connection: &Connection, build: &Build) -> rusqlite::Result
         build.frozen,
         build.started.map(time),
         build.finished.map(time),
-        seconds(build.started, build.finished),
+        build.seconds(),
         json(&build.phases)?,
         build.usage.cpu_milliseconds.map(integer),
         build.usage.memory_bytes_max.map(integer),
@@ -62,17 +62,27 @@ pub(super) fn update(connection: &Connection, build: &Build) -> rusqlite::Result
         json(&build.artifacts)?,
     ])?;
     for built in &build.packages {
-        name(connection, key(build.id), &built.package.name)?;
+        name(
+            connection,
+            key(build.id),
+            build.submitted,
+            &built.package.name,
+        )?;
     }
     Ok(())
 }
 
 /// Lets a build be found by a name.
-fn name(connection: &Connection, id: i64, name: &str) -> rusqlite::Result<()> {
-    let sql = "INSERT OR IGNORE INTO names (name, build) VALUES (?1, ?2)";
+fn name(
+    connection: &Connection,
+    id: i64,
+    submitted: Timestamp,
+    name: &str,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT OR IGNORE INTO names (name, submitted, build) VALUES (?1, ?2, ?3)";
     connection
         .prepare_cached(sql)?
-        .execute(params![name, id])
+        .execute(params![name, time(submitted), id])
         .map(drop)
 }
 
@@ -135,12 +145,6 @@ fn count(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<u64>> {
 /// A time as text; of two, the later one is the greater text.
 pub(super) fn time(time: Timestamp) -> String {
     format!("{time:.9}")
-}
-
-/// How long a build took.
-pub(super) fn seconds(started: Option<Timestamp>, finished: Option<Timestamp>) -> Option<f64> {
-    let (from, to) = started.zip(finished)?;
-    Some(to.duration_since(from).as_secs_f64())
 }
 
 pub(super) fn json(value: &impl Serialize) -> rusqlite::Result<String> {

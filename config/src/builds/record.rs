@@ -363,6 +363,12 @@ impl Build {
         self.phases.push(Phase { state, at: now });
     }
 
+    /// How long it took, from the start of its last guest to its end.
+    pub fn seconds(&self) -> Option<f64> {
+        let (from, to) = self.started.zip(self.finished)?;
+        Some(to.duration_since(from).as_secs_f64())
+    }
+
     /// When its last guest first asked for something.
     pub fn contacted(&self) -> Option<Timestamp> {
         let last = self

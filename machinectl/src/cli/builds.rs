@@ -2,6 +2,8 @@
 
 mod fetch;
 
+mod list;
+
 mod submit;
 
 use std::io::{self, Write};
@@ -15,6 +17,7 @@ use config::{BuildId, MachineName, ToolchainName};
 
 use super::client::{Client, ClientError};
 use super::{Common, Ending, Failure, Rehearsal, Table, Voice};
+use list::Filter;
 
 /// How often a build that is followed is looked at.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
@@ -41,13 +44,12 @@ pub(crate) enum Verb {
     },
     /// Show what the agent of this host does and can do
     Host,
-    /// Show the newest builds, or one build
+    /// Show builds, by default the newest, or one build
     Builds {
         /// One build, with all that is known of it
         build: Option<BuildId>,
-        /// How many to show
-        #[arg(short = 'n', long, default_value_t = 20, value_name = "COUNT")]
-        count: u32,
+        #[command(flatten)]
+        filter: Filter,
     },
     /// Show the log of a build
     Log {
@@ -103,11 +105,11 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
         Verb::Host => host(&client.get("status")?, voice),
         Verb::Builds {
             build: Some(id), ..
-        } => show(&get(&client, *id)?, voice),
-        Verb::Builds { build: None, count } => list(
-            &client.get::<Vec<Build>>(&format!("builds?count={count}"))?,
-            voice,
-        ),
+        } => list::show(&get(&client, *id)?, voice),
+        Verb::Builds {
+            build: None,
+            filter,
+        } => list::list(&client, filter, voice),
         Verb::Log {
             build,
             follow: true,
@@ -206,115 +208,6 @@ fn conclude(build: &Build, outcome: Outcome, voice: &Voice) -> Result<(), Failur
         return Ok(());
     }
     Err(Failure::new(Ending::Failed, words))
-}
-
-fn list(builds: &[Build], voice: &Voice) -> Result<(), Failure> {
-    if voice.json() {
-        return voice.print_json(&serde_json::json!(builds));
-    }
-    let mut table = Table::new(&[
-        "BUILD",
-        "MACHINE",
-        "REV",
-        "TOOLCHAIN",
-        "STATE",
-        "SUBMITTED",
-        "START",
-        "SECONDS",
-        "RESULT",
-    ]);
-    for build in builds {
-        let packages = build.packages.iter().map(|built| {
-            format!(
-                "{}-{}-{}",
-                built.package.name, built.package.version, built.revision
-            )
-        });
-        let packages: Vec<_> = packages.collect();
-        table.add([
-            build.id.to_string(),
-            build.machine.to_string(),
-            build
-                .revision
-                .map(|revision| revision.to_string())
-                .unwrap_or_default(),
-            build.toolchain.to_string(),
-            word(build),
-            build.submitted.strftime("%Y-%m-%d %H:%M:%S").to_string(),
-            start(build),
-            seconds(build),
-            if packages.is_empty() {
-                build.message.clone()
-            } else {
-                packages.join(" ")
-            },
-        ]);
-    }
-    voice.print_table(&table)
-}
-
-/// The outcome when there is one, else the state.
-fn word(build: &Build) -> String {
-    build
-        .outcome
-        .map_or_else(|| build.state.to_string(), |outcome| outcome.to_string())
-}
-
-fn seconds(build: &Build) -> String {
-    let times = build.started.zip(build.finished);
-    times
-        .map(|(from, to)| format!("{:.1}", to.duration_since(from).as_secs_f64()))
-        .unwrap_or_default()
-}
-
-/// How its guest started, and how long that took.
-fn start(build: &Build) -> String {
-    let start = build.start();
-    start
-        .map(|(start, seconds)| format!("{start} {seconds:.2}"))
-        .unwrap_or_default()
-}
-
-fn show(build: &Build, voice: &Voice) -> Result<(), Failure> {
-    if voice.json() {
-        return voice.print_json(&serde_json::json!(build));
-    }
-    let time =
-        |time: Option<jiff::Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
-    let sources = build
-        .sources
-        .iter()
-        .map(|source| format!("{} ({})", source.name, source.sha256));
-    let packages = build.packages.iter().map(|built| {
-        let package = &built.package;
-        format!(
-            "{} {} {} {} ({})",
-            package.name, package.version, built.revision, package.architecture, package.file
-        )
-    });
-    let lines = [
-        ("build", build.id.to_string()),
-        ("state", word(build)),
-        ("message", build.message.clone()),
-        ("machine", build.machine.to_string()),
-        (
-            "revision",
-            build.revision.map(|r| r.to_string()).unwrap_or_default(),
-        ),
-        ("toolchain", build.toolchain.to_string()),
-        ("sources", sources.collect::<Vec<_>>().join("\n")),
-        ("submitted", build.submitted.to_string()),
-        ("started", time(build.started)),
-        ("start", start(build)),
-        ("finished", time(build.finished)),
-        ("attempts", build.attempts.to_string()),
-        ("packages", packages.collect::<Vec<_>>().join("\n")),
-    ];
-    let line = |(name, value): &(&str, String)| {
-        format!("{name:>10}  {}\n", value.replace('\n', "\n            "))
-    };
-    let told = lines.iter().filter(|(_, value)| !value.is_empty());
-    voice.print(&told.map(line).collect::<String>())
 }
 
 fn host(status: &Status, voice: &Voice) -> Result<(), Failure> {

@@ -1,0 +1,142 @@
+//! Finds builds. Every question is answered in the order of an index, from where the
+//! page begins, so that no answer waits for builds that are not in it.
+
+use config::builds::{Build, Key, Listing, Sort, State};
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+
+use super::rows::{key, read, time};
+
+/// A question to the database.
+#[derive(Debug)]
+struct Question {
+    sql: String,
+    values: Vec<Value>,
+}
+
+/// The conditions of a question.
+#[derive(Debug, Default)]
+struct Conditions {
+    texts: Vec<String>,
+    values: Vec<Value>,
+}
+
+impl Conditions {
+    fn add(&mut self, text: impl Into<String>, value: impl Into<Value>) {
+        self.texts.push(text.into());
+        self.values.push(value.into());
+    }
+}
+
+pub(super) fn list(connection: &Connection, listing: &Listing) -> rusqlite::Result<Vec<Build>> {
+    let question = question(listing);
+    connection
+        .prepare_cached(&question.sql)?
+        .query_map(params_from_iter(question.values), read)?
+        .collect()
+}
+
+/// Puts a listing into SQL. SQLite walks one index: that of the sort, or, sorted by
+/// submission, that of the first condition; a `+` keeps it from the others.
+fn question(listing: &Listing) -> Question {
+    let by_name = listing.package.is_some() && listing.sort == Sort::Submitted;
+    let (from, place, id) = match listing.sort {
+        _ if by_name => (
+            "names JOIN builds ON builds.id = names.build",
+            "names.submitted",
+            "names.build",
+        ),
+        Sort::Submitted => ("builds", "builds.submitted", "builds.id"),
+        Sort::Finished => ("builds", "builds.finished", "builds.id"),
+        Sort::Seconds => ("builds", "builds.seconds", "builds.id"),
+    };
+    let (sign, order) = if listing.reverse {
+        (">", "ASC")
+    } else {
+        ("<", "DESC")
+    };
+    let mut conditions = Conditions::default();
+    which(listing, by_name, &mut conditions);
+    when(listing, place, &mut conditions);
+    if let Some(cursor) = &listing.from {
+        let value = match cursor.key {
+            Key::Time(at) => time(at).into(),
+            Key::Seconds(seconds) => Value::from(seconds),
+        };
+        let text = format!("({place}, {id}) {sign} (?, {})", key(cursor.id));
+        conditions.add(text, value);
+    }
+    let mut texts = conditions.texts;
+    if listing.sort != Sort::Submitted {
+        texts.push(format!("{place} IS NOT NULL"));
+    }
+    let conditions_text = match texts.join(" AND ") {
+        none if none.is_empty() => none,
+        some => format!("WHERE {some} "),
+    };
+    let count = listing.count();
+    Question {
+        sql: format!(
+            "SELECT builds.* FROM {from} {conditions_text}ORDER BY {place} {order}, {id} {order} LIMIT {count}"
+        ),
+        values: conditions.values,
+    }
+}
+
+/// What builds must be.
+fn which(listing: &Listing, by_name: bool, conditions: &mut Conditions) {
+    if let Some(name) = &listing.package {
+        let condition = if by_name {
+            "names.name = ?"
+        } else {
+            "EXISTS (SELECT 1 FROM names WHERE names.name = ? AND names.submitted = builds.submitted
+             AND names.build = builds.id)"
+        };
+        conditions.add(condition, name.clone());
+    }
+    let mut walked = by_name || listing.sort != Sort::Submitted;
+    for (column, value) in equalities(listing) {
+        let plus = if walked { "+" } else { "" };
+        conditions.add(format!("{plus}builds.{column} = ?"), value);
+        walked = true;
+    }
+    if let Some(before) = listing.before {
+        conditions.add("+builds.id < ?", key(before));
+    }
+}
+
+/// Between which times; only what it is sorted by may bound the walk.
+fn when(listing: &Listing, place: &str, conditions: &mut Conditions) {
+    let time_of = match listing.sort {
+        Sort::Seconds => "+builds.submitted",
+        Sort::Submitted | Sort::Finished => place,
+    };
+    for (sign, bound) in [(">=", listing.since), ("<", listing.until)] {
+        if let Some(bound) = bound {
+            conditions.add(format!("{time_of} {sign} ?"), time(bound));
+        }
+    }
+}
+
+/// What must be equal, that which few builds are likely to share first.
+fn equalities(listing: &Listing) -> Vec<(&'static str, Value)> {
+    let state = listing.state.map(|state| state.to_string().into());
+    let waits = listing.state.is_some_and(|state| state != State::Finished);
+    let (rare, usual) = if waits { (state, None) } else { (None, state) };
+    let text = |text: &dyn std::fmt::Display| Value::from(text.to_string());
+    let all = [
+        ("state", rare),
+        ("submitter", listing.submitter.as_ref().map(|it| text(it))),
+        ("machine", listing.machine.as_ref().map(|it| text(it))),
+        ("toolchain", listing.toolchain.as_ref().map(|it| text(it))),
+        ("outcome", listing.outcome.as_ref().map(|it| text(it))),
+        ("state", usual),
+    ];
+    let given = all.into_iter();
+    given
+        .filter_map(|(column, value)| Some((column, value?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
