@@ -46,8 +46,17 @@ fn state(host: &BuildHost) -> Vec<String> {
 }
 
 /// The verbs that change nothing, or have no plan to show.
-const NO_PLAN: [&str; 9] = [
-    "list", "status", "verify", "doctor", "send", "host", "builds", "log", "help",
+const NO_PLAN: [&str; 10] = [
+    "list",
+    "status",
+    "verify",
+    "doctor",
+    "send",
+    "host",
+    "builds",
+    "log",
+    "completions",
+    "help",
 ];
 
 fn verbs(host: &BuildHost) -> Vec<String> {
