@@ -29,6 +29,8 @@ pub mod network;
 
 pub mod dhcp;
 
+pub mod dns;
+
 pub mod tftp;
 
 pub mod revisions;

@@ -22,6 +22,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use store::command::{self, CommandError};
 
+pub mod egress;
 mod rules;
 mod tap;
 

@@ -21,12 +21,17 @@ use tracing::{info, warn};
 
 use crate::control::{self, Manner};
 use crate::dhcp;
+use crate::dns::{self, Names};
 use crate::guest::{self, Exit, Guest, GuestError, Memory, User};
 use crate::host::Host;
 use crate::network::{self, Network, NetworkError};
 use crate::record;
 use crate::revisions;
 use crate::tftp;
+
+mod way;
+
+pub use way::WayError;
 
 /// How long we listen to a guest that has ended.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -44,6 +49,9 @@ pub enum SessionError {
     /// Its process.
     #[error(transparent)]
     Guest(#[from] GuestError),
+    /// What it may reach.
+    #[error(transparent)]
+    Way(#[from] WayError),
     /// It was to be taken up.
     #[error("the guest is gone")]
     Gone,
@@ -154,12 +162,18 @@ struct Services {
 }
 
 impl Services {
-    fn open(host: &Host, network: &Network, map: tftp::Map) -> Result<Self, SessionError> {
+    fn open(
+        host: &Host,
+        network: &Network,
+        map: tftp::Map,
+        names: Names,
+    ) -> Result<Self, SessionError> {
         let (sender, events) = mpsc::channel(64);
         let addresses = gateways(TFTP_PORT).collect::<Vec<_>>();
         let tftp = tftp::Server::start(Some(network), &addresses, map, sender)?;
         let mut tasks = JoinSet::new();
         tasks.spawn(dhcp::serve(network)?);
+        tasks.spawn(dns::serve(network, names)?);
         for address in gateways(PR_PORT) {
             let listener = network.tcp_listener(address)?;
             let pr =
@@ -246,7 +260,9 @@ impl Session {
         run: &Path,
         network: &Network,
     ) -> Result<(Guest, Services), SessionError> {
-        let mut services = Services::open(host, network, plan.map)?;
+        let guests = &host.settings.guests;
+        let names = way::open(guests, &plan.machine.egress, network, run).await?;
+        let mut services = Services::open(host, network, plan.map, names)?;
         let guest = Guest::start(guest::Spec {
             name: network.name().to_owned(),
             directory: plan.snapshot.path().to_owned(),
@@ -276,7 +292,11 @@ impl Session {
         let run = run_directory(host, &left.tag);
         let guest = Guest::find(&run)?.ok_or(SessionError::Gone)?;
         let network = Network::open(&network_name(host, &left.tag))?;
-        let mut services = match Services::open(host, &network, left.map) {
+        let names = way::reopen(&host.settings.guests, &network, &run).await;
+        let services = names
+            .map_err(SessionError::from)
+            .and_then(|names| Services::open(host, &network, left.map, names));
+        let mut services = match services {
             Ok(services) => services,
             Err(error) => {
                 complain(guest.end().await);
@@ -455,9 +475,14 @@ pub async fn clear(host: &Host, kept: &BTreeSet<String>) {
     let networks = network::list(&network_name(host, "")).unwrap_or_default();
     let wanted: BTreeSet<_> = kept.iter().map(|tag| network_name(host, tag)).collect();
     for name in networks.iter().filter(|name| !wanted.contains(*name)) {
-        if let Err(error) = network::delete(name) {
+        // With its way out: the kernel takes its time for what is left to it.
+        let closed = Network::open(name).and_then(|network| network::egress::close(&network));
+        if let Err(error) = closed.and_then(|()| network::delete(name)) {
             warn!(name, %error, "cannot delete the network of a guest");
         }
+    }
+    if let Err(error) = network::egress::tidy() {
+        warn!(%error, "cannot remove what the host had for ways out of guests");
     }
 }
 
@@ -477,6 +502,9 @@ fn complain(ended: Result<Exit, GuestError>) {
 }
 
 fn tear_down(network: Network, run: &Path) {
+    if let Err(error) = way::close(&network, run) {
+        warn!("{}", crate::chain(&error));
+    }
     if let Err(error) = network.delete() {
         warn!(%error, "cannot delete the network of a guest");
     }

@@ -12,6 +12,8 @@ pub mod manifest;
 
 pub mod machine;
 
+pub mod egress;
+
 pub mod task;
 
 pub mod builds;

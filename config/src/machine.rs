@@ -4,6 +4,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use serde::{Deserialize, Serialize};
 
+use crate::egress::Egress;
 use crate::manifest::{self, Manifest};
 use crate::names::FileName;
 
@@ -24,7 +25,7 @@ pub enum Kind {
 /// A machine's manifest, checked.
 ///
 /// The names of values are those of build2's machine manifests; `kernel`,
-/// `initrd`, `cmdline`, `disk`, `cpus` and `frozen` are ours.
+/// `initrd`, `cmdline`, `disk`, `cpus`, `frozen` and `egress` are ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
     /// Tells this content from every other; for people and controllers.
@@ -42,6 +43,8 @@ pub struct Machine {
     /// Whether a guest is kept frozen at its start, for builds to wake: `auto` or
     /// `off`.
     pub frozen: bool,
+    /// What of the world outside its guests reach, if the host lets them.
+    pub egress: Egress,
     /// What boots a `kvm` machine; without it the disk's own boot loader does.
     pub boot: Option<Boot>,
 }
@@ -63,7 +66,7 @@ pub struct Boot {
 pub struct MachineError(pub Vec<String>);
 
 /// The values that we read, and those of build2's that we let stand unread.
-const KNOWN: [&str; 16] = [
+const KNOWN: [&str; 17] = [
     "id",
     "name",
     "summary",
@@ -74,6 +77,7 @@ const KNOWN: [&str; 16] = [
     "cpus",
     "disk",
     "frozen",
+    "egress",
     "kernel",
     "initrd",
     "cmdline",
@@ -132,6 +136,7 @@ impl Machine {
             cpus: reader.or("cpus", NonZeroU32::MIN),
             disk: reader.or("disk", disk),
             frozen: reader.frozen() && kind == Kind::Kvm,
+            egress: reader.or("egress", Egress::None),
             boot: kernel.map(|kernel| Boot {
                 kernel,
                 initrd,

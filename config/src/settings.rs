@@ -15,6 +15,8 @@ pub use http::{Http, Tls};
 use ipnet::IpNet;
 use reader::Reader;
 
+use crate::egress::Reach;
+
 const MIB: u64 = 1024 * 1024;
 
 /// A settings file with every key at its default, and what each one means.
@@ -94,6 +96,10 @@ pub struct Guests {
     pub frozen: bool,
     /// From the waking of a frozen guest to its first packet.
     pub wake_limit: Duration,
+    /// How far machines may ask to reach beyond the host.
+    pub egress: Reach,
+    /// The private networks that guests may reach then.
+    pub egress_private: Vec<IpNet>,
 }
 
 /// How machines are bootstrapped.
@@ -276,6 +282,11 @@ fn machines(reader: &mut Reader<'_>) -> Machines {
 fn guests(reader: &mut Reader<'_>) -> Guests {
     use Acceleration::{Auto, Kvm, Tcg};
     let accelerators = [("auto", Auto), ("kvm", Kvm), ("tcg", Tcg)];
+    let reaches = [
+        ("none", Reach::None),
+        ("allow", Reach::Allow),
+        ("nat", Reach::Nat),
+    ];
     Guests {
         user: reader.text("guests.user", "buildhost-guest", |text| match text {
             "" | "root" => Err("an unprivileged user is expected"),
@@ -286,6 +297,12 @@ fn guests(reader: &mut Reader<'_>) -> Guests {
             .unwrap_or(usize::MAX),
         frozen: reader.choice("guests.frozen", &[("auto", true), ("off", false)]),
         wake_limit: reader.seconds("guests.wake_seconds_max", 15),
+        egress: reader.choice("guests.egress", &reaches),
+        egress_private: reader.list(
+            "guests.egress_private",
+            "networks such as `10.1.0.0/16`",
+            |text| text.parse().ok(),
+        ),
     }
 }
 

@@ -13,6 +13,7 @@ mod cleaning;
 mod containers;
 mod death;
 mod doctor;
+mod egress;
 mod far;
 mod frozen;
 mod full;

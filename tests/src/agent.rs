@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use agent::network::Network;
 use config::builds::{Build, State};
 use rustix::process::{Pid, Signal, kill_process};
 use store::command;
@@ -64,8 +65,7 @@ impl AgentHost {
     /// One whose machine `demo` is a container.
     pub fn ready_with_container(settings: &str) -> Self {
         let mut host = Self::new(settings);
-        let from = made("BUILDHOST_TEST_MACHINE").with_file_name("container");
-        host.add_from(&from, "demo", |_| {});
+        host.add_container("demo", |_| {});
         host.add_toolchain("0.1.0");
         host.start();
         host
@@ -74,6 +74,12 @@ impl AgentHost {
     /// Adds a machine made from the demo's, after a change of its files.
     pub fn add(&self, name: &str, change: impl FnOnce(&Path)) {
         self.add_from(&made("BUILDHOST_TEST_MACHINE"), name, change);
+    }
+
+    /// Adds a container made from the demo's, after a change of its files.
+    pub fn add_container(&self, name: &str, change: impl FnOnce(&Path)) {
+        let from = made("BUILDHOST_TEST_MACHINE").with_file_name("container");
+        self.add_from(&from, name, change);
     }
 
     /// Adds a machine made from these files, after a change of them.
@@ -191,7 +197,23 @@ impl AgentHost {
     /// When it does not.
     #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
     pub fn start(&mut self) {
-        self.agent = Some(self.command().spawn().expect("the agent"));
+        let agent = self.command().spawn().expect("the agent");
+        self.wait_for_agent(agent);
+    }
+
+    /// The same, in a network that stands for the host's.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    pub fn start_in(&mut self, network: &Network) {
+        let mut command = self.command();
+        let agent = network.enter(|| command.spawn()).expect("the agent");
+        self.wait_for_agent(agent);
+    }
+
+    fn wait_for_agent(&mut self, agent: Child) {
+        self.agent = Some(agent);
         wait_until("the agent answers", || {
             self.machinectl(&["builds"]).code == Some(0)
         });

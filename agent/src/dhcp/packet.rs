@@ -23,6 +23,7 @@ mod option {
     pub(super) const PAD: u8 = 0;
     pub(super) const MASK: u8 = 1;
     pub(super) const ROUTER: u8 = 3;
+    pub(super) const RESOLVER: u8 = 6;
     pub(super) const ADDRESS: u8 = 50;
     pub(super) const LEASE_TIME: u8 = 51;
     pub(super) const KIND: u8 = 53;
@@ -105,6 +106,7 @@ fn write(request: &[u8], told: u8, lease: &Lease) -> Vec<u8> {
         add(option::LEASE_TIME, &LEASE_SECONDS.to_be_bytes());
         add(option::MASK, &[255, 255, 255, 0]);
         add(option::ROUTER, &lease.host.octets());
+        add(option::RESOLVER, &lease.host.octets());
     }
     answer.push(option::END);
     answer.resize(answer.len().max(ANSWER_MIN), 0);

@@ -15,8 +15,13 @@ const SESSION_PORTS: &str = "32768 60999";
 
 /// Sets what is inherited from the host and must not be: forwarding above all.
 pub(super) fn set_kernel_switches() -> io::Result<()> {
-    set("ipv4/ip_forward", "0")?;
+    set_forwarding(false)?;
     set("ipv4/ip_local_port_range", SESSION_PORTS)
+}
+
+/// Whether the network that the caller is in forwards packets.
+pub(super) fn set_forwarding(on: bool) -> io::Result<()> {
+    set("ipv4/ip_forward", if on { "1" } else { "0" })
 }
 
 /// Lets a container bind every port: it has no right of its own in its network.
@@ -50,7 +55,7 @@ pub(super) fn apply(cable: Cable) -> Result<(), CommandError> {
     feed("ip", &["-batch", "-"], &interfaces(cable))
 }
 
-fn feed(program: &str, arguments: &[&str], input: &str) -> Result<(), CommandError> {
+pub(super) fn feed(program: &str, arguments: &[&str], input: &str) -> Result<(), CommandError> {
     let mut command = command::prepare(program);
     command.args(arguments).stdin(Stdio::piped());
     let mut running = Running::start(command)?;
@@ -98,7 +103,7 @@ fn filter() -> String {
     chain input {{
         type filter hook input priority filter; policy drop;
         iif lo accept
-        iifname {PORT} udp dport {{ 67, 69, {ports} }} accept
+        iifname {PORT} udp dport {{ 53, 67, 69, {ports} }} accept
         iifname {PORT} tcp dport {{ {PR_PORT}, {LOG_TCP_PORT} }} accept
         iifname {PORT} icmp type echo-request accept
     }}

@@ -1,0 +1,263 @@
+//! The way out of a guest: a network that stands for the host's, one that stands for
+//! the world, and real containers between them.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use agent::dns::{self, Names};
+use agent::guest::Guest;
+use agent::network::Network;
+use agent::network::egress::{self, Way};
+use config::builds::State;
+use config::task::Outcome;
+use rustix::process::Signal;
+use store::command;
+use tests::agent::AgentHost;
+
+use crate::guests::{Ground, read, within};
+
+/// Two networks: a host with the address 203.0.113.1 that does not forward, and the
+/// world behind it.
+struct World {
+    host: Network,
+    world: Network,
+}
+
+impl World {
+    fn new() -> Self {
+        let name = |what| format!("bhworld-{}-{what}", std::process::id());
+        let make = |name: &str| {
+            ip(&["netns", "add", name]);
+            Network::open(name).unwrap()
+        };
+        let all = Self {
+            host: make(&name("h")),
+            world: make(&name("w")),
+        };
+        let (host, world) = (all.host.name(), all.world.name());
+        let link = format!("link add up0 netns {host} type veth peer name w0 netns {world}");
+        ip(&link.split(' ').collect::<Vec<_>>());
+        set_up(&all.host, &["203.0.113.1/24 dev up0"]);
+        let addresses = [
+            "203.0.113.2/24",
+            "192.0.2.7/32",
+            "10.9.9.9/32",
+            "169.254.169.254/32",
+        ];
+        set_up(
+            &all.world,
+            &addresses.map(|address| format!("{address} dev w0")),
+        );
+        let route = || {
+            ip(&["route", "add", "default", "via", "203.0.113.2"]);
+            tests::put(Path::new("/proc/sys/net/ipv4/ip_forward"), "0");
+            Ok(())
+        };
+        all.host.enter(route).unwrap();
+        for (network, ports) in [(&all.host, &[80][..]), (&all.world, &[80, 81])] {
+            for port in ports {
+                listen(network, *port);
+            }
+        }
+        all
+    }
+
+    /// What is left of ways on the host: links, tables, and whether it forwards.
+    fn left(&self) -> (String, String, String) {
+        let look = || {
+            let forwards = fs::read_to_string("/proc/sys/net/ipv4/ip_forward")?;
+            let links = fs::read_to_string("/proc/thread-self/net/dev")?;
+            let links = links.lines().filter(|line| line.contains("bhost"));
+            let mut list = command::prepare("nft");
+            list.args(["list", "tables"]);
+            let tables = command::run(list, LIMIT).unwrap();
+            let tables = String::from_utf8(tables).unwrap();
+            Ok((links.collect(), tables, forwards.trim().to_owned()))
+        };
+        self.host.enter(look).unwrap()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for network in [&self.host, &self.world] {
+            let _ = agent::network::delete(network.name());
+        }
+    }
+}
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn ip(words: &[&str]) {
+    let mut ip = command::prepare("ip");
+    ip.args(words);
+    command::run(ip, LIMIT).unwrap();
+}
+
+fn set_up(network: &Network, addresses: &[impl AsRef<str> + Sync]) {
+    let work = || {
+        for address in addresses {
+            let words = address.as_ref().split(' ');
+            ip(&["address", "add"]
+                .into_iter()
+                .chain(words)
+                .collect::<Vec<_>>());
+        }
+        ip(&["link", "set", "lo", "up"]);
+        let device = addresses[0].as_ref().rsplit(' ').next().unwrap_or_default();
+        ip(&["link", "set", device, "up"]);
+        Ok(())
+    };
+    network.enter(work).unwrap();
+}
+
+/// Tells whoever connects from where it came, for as long as the test runs.
+fn listen(network: &Network, port: u16) {
+    let listener = network
+        .enter(|| TcpListener::bind(("0.0.0.0", port)))
+        .unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            if let Ok(from) = stream.peer_addr() {
+                let _ = writeln!(stream, "from {}", from.ip());
+            }
+        }
+    });
+}
+
+/// What a container says that tries every place, with this way out.
+fn tries(world: &World, way: &Way) -> Vec<String> {
+    let ground = Ground::container(
+        "try() { if said=$(nc -w 2 $2 $3 </dev/null 2>/dev/null) && [ -n \"$said\" ]; \
+                 then echo \"$1: $said\"; fi; }
+         try web 203.0.113.2 80 & try other-port 203.0.113.2 81 & try other-place 192.0.2.7 80 &
+         try private 10.9.9.9 80 & try metadata 169.254.169.254 80 &
+         try host 203.0.113.1 80 & try link 198.18.0.0 80 &
+         wait
+         nslookup web.example.org $host | grep '^Address.*203' | head -n 1
+         nslookup other.example.org $host | grep -o REFUSED | head -n 1
+         echo finished",
+    );
+    world
+        .host
+        .enter(|| Ok(egress::open(&ground.net, way)))
+        .unwrap()
+        .unwrap();
+    let console = within(async {
+        let names = [(
+            "web.example.org".to_owned(),
+            vec!["203.0.113.2".parse().unwrap()],
+        )];
+        let resolver = dns::serve(&ground.net, Names::Table(names.into())).unwrap();
+        tokio::spawn(resolver);
+        let guest = Guest::start(ground.spec()).await.unwrap();
+        let console = read(guest.console());
+        guest.exited().await;
+        console.await.unwrap()
+    });
+    world
+        .host
+        .enter(|| Ok(egress::close(&ground.net)))
+        .unwrap()
+        .unwrap();
+    let mut said: Vec<_> = console.lines().map(|line| line.trim().to_owned()).collect();
+    assert_eq!(said.pop().as_deref(), Some("finished"), "{console}");
+    said.sort();
+    said
+}
+
+#[test]
+fn a_guest_reaches_what_it_may_and_nothing_else() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let world = World::new();
+    let before = world.left();
+    assert_eq!((before.0.as_str(), before.2.as_str()), ("", "0"));
+    let resolved = ["Address: 203.0.113.2", "REFUSED"];
+    let told = |reached: &[&str]| {
+        let all = reached
+            .iter()
+            .map(|what| format!("{what}: from 203.0.113.1"));
+        let mut all: Vec<_> = all.chain(resolved.map(str::to_owned)).collect();
+        all.sort();
+        all
+    };
+    let nat = Way::default();
+    assert_eq!(
+        tries(&world, &nat),
+        told(&["web", "other-port", "other-place"])
+    );
+    let listed = Way {
+        private: vec!["10.9.0.0/16".parse().unwrap()],
+        ..Way::default()
+    };
+    let all = ["web", "other-port", "other-place", "private"];
+    assert_eq!(tries(&world, &listed), told(&all));
+    let places = Way {
+        places: Some(vec!["203.0.113.2:80".parse().unwrap()]),
+        ..Way::default()
+    };
+    assert_eq!(tries(&world, &places), told(&["web"]));
+    assert_eq!(world.left(), before, "everything is as it was");
+}
+
+#[test]
+fn a_way_goes_with_its_agent_is_found_again_and_needs_leave() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let world = World::new();
+    let before = world.left();
+    let code = |seconds| {
+        format!(
+            "#include <stdlib.h>\nint main(void) {{ return system(\"nc -w 2 203.0.113.2 80 </dev/null; sleep {seconds}; nc -w 2 203.0.113.2 81 </dev/null; true\"); }}\n"
+        )
+    };
+    let mut host = AgentHost::new("guests.egress = \"allow\"\nbootstrap.retries_max = 0\n");
+    for (name, egress) in [("some", "203.0.113.2:80 203.0.113.2:81"), ("all", "nat")] {
+        host.add_container(name, |files| {
+            let path = files.join("manifest");
+            let manifest = fs::read_to_string(&path).unwrap();
+            tests::put(&path, &format!("{manifest}egress: {egress}\n"));
+        });
+    }
+    host.add_toolchain("0.1.0");
+    host.start_in(&world.host);
+    let id = host.submit_code("some", &code(3));
+    host.wait_for(id, State::Running);
+    host.end(Signal::KILL);
+    assert!(world.left().0.contains("bhost"));
+    host.start_in(&world.host);
+    let build = host.wait_for(id, State::Finished);
+    assert_eq!(
+        (build.outcome, build.attempts),
+        (Some(Outcome::Success), 1),
+        "{build:?}"
+    );
+    let log = host.log_of(id);
+    assert_eq!(log.matches("from 203.0.113.1").count(), 2, "{log}");
+    let id = host.submit_code("all", &code(0));
+    tests::wait_until("it is told why it waits", || {
+        host.build(id)
+            .message
+            .contains("asks for egress `nat`, and this host allows `allow`")
+    });
+    host.machinectl(&["cancel", &id.to_string()]).good();
+
+    let id = host.submit_code("some", &code(60));
+    host.wait_for(id, State::Running);
+    host.end(Signal::KILL);
+    for guest in host.guests() {
+        rustix::process::kill_process(guest, Signal::KILL).unwrap();
+    }
+    host.start_in(&world.host);
+    host.machinectl(&["cancel", &id.to_string()]).good();
+    host.wait_for(id, State::Finished);
+    tests::wait_until("all is as it was", || world.left() == before);
+    host.assert_nothing_is_left();
+}
