@@ -7,6 +7,7 @@ use std::future::Future;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use agent::control::{self, Manner};
 use agent::guest::{self, Exit, Guest, GuestError, Memory, Spec};
 use agent::tftp::{Event, Map, Server};
 use config::settings::Acceleration;
@@ -249,15 +250,18 @@ SCRIPT
     assert!(console.contains("build: 42"), "{console}");
 }
 
-/// What a frozen worker does: waits for a task, sets its clock, draws fresh bytes
-/// from the host (the first ones were drawn before the freeze).
+/// A shell script that waits for its task as a worker should: what it is told when it
+/// is woken is new to each.
 const WAITING: &str = "
+for port in /sys/class/virtio-ports/*; do
+    [ \"$(cat \"$port/name\")\" = buildhost.control ] && exec 3<>/dev/${port##*/}
+done
 echo waiting
-until tftp -g -r task.manifest $host 2>/dev/null; do :; done
-hwclock -s -u
-fresh=$(dd if=/dev/hwrng bs=64 count=8 2>/dev/null | tail -c 64 | md5sum | cut -c -32)
-echo \"random $fresh time $(date +%s)\"
-cat task.manifest
+echo ready >&3
+until read -r go time random <&3; do sleep 0.1; done
+date -u -s \"@${time%.*}\" >/dev/null
+echo \"random $random time $(date +%s)\"
+tftp -g -r task.manifest $host && cat task.manifest
 ";
 
 #[test]
@@ -289,6 +293,10 @@ fn guests_of_one_frozen_image_differ_and_know_the_time() {
             let began = Instant::now();
             let guest = Guest::start(spec).await.unwrap();
             println!("woken: {:.2?} to a running guest", began.elapsed());
+            tokio::spawn(control::attend(
+                guest.control().unwrap().unwrap(),
+                Manner::Wake,
+            ));
             let console = read(guest.console());
             assert_eq!(events.recv().await, Some(Event::FirstContact));
             println!("woken: {:.2?} to the first packet", began.elapsed());
@@ -358,6 +366,33 @@ fn copy(from: &Path) -> TempDir {
         fs::copy(entry.path(), to.path().join(entry.file_name())).unwrap();
     }
     to
+}
+
+#[test]
+fn a_guest_shuts_down_when_its_power_button_is_pressed() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let ground = Ground::new(
+        "mkdir -p /etc/acpi/PWRF
+         printf '#!/bin/sh\npoweroff -f\n' >/etc/acpi/PWRF/00000080
+         chmod +x /etc/acpi/PWRF/00000080
+         acpid -l /dev/console
+         echo up; while :; do sleep 1; done",
+    );
+    within(async {
+        let guest = Guest::start(ground.spec()).await.unwrap();
+        wait_for(&mut guest.console().unwrap(), "up").await;
+        // Until it listens, nobody hears the button.
+        let exit = loop {
+            guest.power_down().await.unwrap();
+            let second = Duration::from_secs(1);
+            if let Ok(exit) = tokio::time::timeout(second, guest.exited()).await {
+                break exit;
+            }
+        };
+        assert_eq!(exit, Exit::Code(0));
+    });
 }
 
 #[test]
