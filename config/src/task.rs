@@ -20,14 +20,17 @@
 //! A worker that knows nothing of this fetches its task at once. Its builds start
 //! cold, and the host says so.
 
+mod go;
+
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::{self, Manifest, ManifestError};
 use crate::names::{BuildId, FileName, MachineName, NameError, ToolchainName};
+
+pub use go::Go;
 
 /// The host's address as every guest sees it.
 pub const GATEWAY: &str = "169.254.111.222";
@@ -57,72 +60,6 @@ pub const CONTROL_PORT: &str = "buildhost.control";
 /// Said on [`CONTROL_PORT`]: all is ready but the task. Answered with a [`Go`].
 pub const READY: &str = "ready";
 
-/// The line that lets a guest begin: `go SECONDS.NANOSECONDS RANDOM`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Go {
-    /// The host's time, counted from the beginning of 1970.
-    pub time: Duration,
-    /// Random bytes that no other guest is given; 128 hexadecimal digits.
-    pub random: [u8; 64],
-}
-
-impl Go {
-    /// The line, with its end.
-    pub fn print(&self) -> String {
-        let (seconds, nanoseconds) = (self.time.as_secs(), self.time.subsec_nanos());
-        let random = hexadecimal(&self.random);
-        format!("go {seconds}.{nanoseconds:09} {random}\n")
-    }
-
-    /// Reads the line.
-    ///
-    /// # Errors
-    /// The first word that cannot be used.
-    pub fn parse(line: &str) -> Result<Self, TaskError> {
-        let words: Vec<_> = line.split_ascii_whitespace().collect();
-        let &["go", time, random] = words.as_slice() else {
-            return Err(TaskError::Value("go", line.chars().take(40).collect()));
-        };
-        let wrong = || TaskError::Value("time", time.chars().take(40).collect());
-        let (seconds, fraction) = time.split_once('.').ok_or_else(wrong)?;
-        let seconds = seconds.parse().map_err(|_| wrong())?;
-        let nanoseconds: u32 = fraction.parse().map_err(|_| wrong())?;
-        if fraction.len() != 9 {
-            return Err(wrong());
-        }
-        // Not repeated in the error: it is a secret.
-        let secret = || TaskError::Value("random", "…".to_owned());
-        Ok(Self {
-            time: Duration::new(seconds, nanoseconds),
-            random: bytes(random).ok_or_else(secret)?,
-        })
-    }
-}
-
-impl fmt::Debug for Go {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Go")
-            .field("time", &self.time)
-            .finish_non_exhaustive()
-    }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits
-        .filter_map(|digit| char::from_digit(digit.into(), 16))
-        .collect()
-}
-
-fn bytes(digits: &str) -> Option<[u8; 64]> {
-    let values: Option<Vec<_>> = digits.chars().map(|c| c.to_digit(16)).collect();
-    let values = values?;
-    let pairs = values.chunks(2).map(|pair| match pair {
-        [high, low] => u8::try_from(high * 16 + low).ok(),
-        _ => None,
-    });
-    pairs.collect::<Option<Vec<_>>>()?.try_into().ok()
-}
 /// Where a guest without such a port sends its log while it runs: what comes through
 /// a connection to this TCP port at the gateway is shown as it comes.
 pub const LOG_TCP_PORT: u16 = 8586;
@@ -209,6 +146,13 @@ pub struct Source {
     pub name: FileName,
     /// SHA-256 of its content, in lower-case hexadecimal digits.
     pub sha256: Digest,
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
 }
 
 /// A SHA-256 hash: 64 lower-case hexadecimal digits.
@@ -516,30 +460,6 @@ mod tests {
         insta::assert_snapshot!(result.print());
         assert_eq!(result.packages[0].pr_version(), "hello-1.0-r0");
         assert_eq!(TaskResult::parse(&result.print()), Ok(result));
-    }
-
-    #[test]
-    fn a_guest_is_let_go_with_the_time_and_a_secret() {
-        let go = Go {
-            time: Duration::new(1_700_000_000, 7),
-            random: std::array::from_fn(|index| u8::try_from(index * 4).unwrap()),
-        };
-        assert!(go.print().starts_with("go 1700000000.000000007 0004080c"));
-        assert_eq!(Go::parse(&go.print()), Ok(go.clone()));
-        assert!(!format!("{go:?}").contains("random"));
-        let random = "0".repeat(128);
-        for line in [
-            "go".to_owned(),
-            "go 1.5 00".to_owned(),
-            format!("stop 1.000000000 {random}"),
-            format!("go 1.0 {random}"),
-            format!("go -1.000000000 {random}"),
-            format!("go 1.000000000 {}", "0".repeat(127)),
-            format!("go 1.000000000 {}", "x".repeat(128)),
-            format!("go 1.000000000 {random} more"),
-        ] {
-            assert!(Go::parse(&line).is_err(), "{line}");
-        }
     }
 
     #[test]

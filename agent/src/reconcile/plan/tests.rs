@@ -266,6 +266,35 @@ fn the_image_of_a_toolchain_that_went_goes_too_unless_all_toolchains_went() {
 }
 
 #[test]
+fn guests_are_frozen_in_images_that_serve_when_nothing_else_needs_the_room() {
+    let mut world = ready(&["a", "b"]);
+    let wanted = Starting {
+        wanted: true,
+        ..Starting::default()
+    };
+    world.starts.insert(pair_of("a"), wanted);
+    let made = world.wanted(&pair_of("a")).unwrap();
+    let freeze = Step::Freeze(pair_of("a"), made.clone());
+    assert_eq!(world.plan(), std::slice::from_ref(&freeze));
+    world.queue = vec![waiting(1, "a"), waiting(2, "b")];
+    assert_eq!(builds(&world.plan()), [1, 2]);
+    assert!(!world.plan().contains(&freeze));
+    world.queue.clear();
+    world.jobs.bootstraps.insert(pair_of("a"), made);
+    assert_eq!(world.plan(), []);
+    world.jobs.bootstraps.clear();
+    // It is to be bootstrapped anew, which freezes a guest as well.
+    world.toolchains.insert(toolchain("default"), digest('b'));
+    assert!(
+        !world
+            .plan()
+            .iter()
+            .any(|step| matches!(step, Step::Freeze(..)))
+    );
+    assert_eq!(bootstraps(&world.plan()), 2);
+}
+
+#[test]
 fn nothing_starts_where_the_disk_is_nearly_full_and_builds_say_so() {
     let mut world = ready(&["linux"]);
     world
