@@ -233,7 +233,7 @@ impl Guest {
         Ok(Some(Self {
             process: process.watch().map_err(GuestError::Watch)?,
             run: run.to_owned(),
-            complaints: Complaints::open(run).map_err(GuestError::run(run))?,
+            complaints: Complaints::find(run),
         }))
     }
 

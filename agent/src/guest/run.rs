@@ -30,7 +30,7 @@ pub(super) fn prepare(run: &Path) -> io::Result<Complaints> {
         }
     }
     pipe(&run.join(COMPLAINTS))?;
-    Complaints::open(run)
+    Ok(Complaints(Some(open(run)?)))
 }
 
 /// Makes a pipe with a name.
@@ -48,12 +48,12 @@ pub(super) fn pipe(path: &Path) -> io::Result<()> {
 /// it (64 KiB), and what is said after that is lost. While the program or we hold
 /// it, what was said can be read.
 #[derive(Debug)]
-pub(super) struct Complaints(File);
+pub(super) struct Complaints(Option<File>);
 
 impl Complaints {
-    /// Opens those of a guest that runs.
-    pub(super) fn open(run: &Path) -> io::Result<Self> {
-        open(run).map(Self)
+    /// Those of a guest that runs. One whose pipe is gone can be ended like any other.
+    pub(super) fn find(run: &Path) -> Self {
+        Self(open(run).ok())
     }
 
     /// What the program gets as its standard error.
@@ -64,8 +64,10 @@ impl Complaints {
     /// The end of what was said since the last call, on one line.
     pub(super) fn take(&self) -> String {
         let mut all = Vec::new();
-        // It ends where there is nothing yet.
-        let _ = (&self.0).read_to_end(&mut all);
+        if let Some(mut pipe) = self.0.as_ref() {
+            // It ends where there is nothing yet.
+            let _ = pipe.read_to_end(&mut all);
+        }
         let end = all.len().saturating_sub(COMPLAINTS_MAX);
         let text = String::from_utf8_lossy(&all[end..]);
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
