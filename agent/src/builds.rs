@@ -113,6 +113,12 @@ pub async fn run(
 /// result is there are finished, those whose guest is gone go back into the queue;
 /// the others, whose guests still run, are returned.
 pub async fn recover(host: &Host) -> Result<Vec<Build>, RecordsError> {
+    // Records that were lost, or are from a backup, must not lead to a second build
+    // of a number: it would take the first one's place.
+    let directories = store::file::entries(&host.builds_directory()).unwrap_or_default();
+    if let Some(taken) = directories.iter().filter_map(|path| number(path)).max() {
+        host.records.number_above(taken).await?;
+    }
     let mut running = Vec::new();
     for build in host.records.unfinished().await? {
         if build.state == State::Queued {
@@ -134,6 +140,13 @@ pub async fn recover(host: &Host) -> Result<Vec<Build>, RecordsError> {
         settle(host, build, attempt).await;
     }
     Ok(running)
+}
+
+/// The build that a directory belongs to by its name; numbers that we cannot have
+/// come to are somebody else's.
+fn number(directory: &Path) -> Option<BuildId> {
+    let id: BuildId = directory.file_name()?.to_str()?.parse().ok()?;
+    (id.0 < 1 << 48).then_some(id)
 }
 
 /// Records what came of an attempt.

@@ -204,6 +204,25 @@ impl Records {
         .await
     }
 
+    /// Numbers the next build above `taken`, if it would not be so anyway.
+    pub async fn number_above(&self, taken: BuildId) -> Result<(), RecordsError> {
+        let taken = rows::key(taken);
+        self.with(move |connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute(
+                "INSERT INTO sqlite_sequence (name, seq) SELECT 'builds', 0
+                 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'builds')",
+                [],
+            )?;
+            transaction.execute(
+                "UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'builds' AND seq < ?1",
+                [taken],
+            )?;
+            transaction.commit()
+        })
+        .await
+    }
+
     /// The builds that ended last, the last first.
     pub async fn last_finished(&self, count: u32) -> Result<Vec<Build>, RecordsError> {
         self.with(move |connection| {
@@ -320,6 +339,16 @@ mod tests {
         assert_eq!(ids(records.newest(None, 2).await.unwrap()), [3, 2]);
         assert_eq!(ids(records.newest(Some(BuildId(2)), 2).await.unwrap()), [1]);
         assert_eq!(ids(records.unfinished().await.unwrap()), [1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn no_number_that_is_taken_is_given_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let records = Records::open(&directory.path().join("r")).unwrap();
+        records.number_above(BuildId(6)).await.unwrap();
+        assert_eq!(submitted(&records).await.id, BuildId(7));
+        records.number_above(BuildId(3)).await.unwrap();
+        assert_eq!(submitted(&records).await.id, BuildId(8));
     }
 
     #[tokio::test]

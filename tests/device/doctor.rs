@@ -231,7 +231,8 @@ fn leave_things(host: &AgentHost) -> u64 {
     }
     fs::create_dir(host.run().join("guests/1000002")).unwrap();
     let records = Connection::open(host.state().join("records.sqlite3")).unwrap();
-    let insert = "INSERT INTO builds (machine, toolchain, sources, state, attempts, submitted, task)
+    let insert =
+        "INSERT INTO builds (machine, toolchain, sources, state, attempts, submitted, task)
                   VALUES ('gone', 'default', '[]', 'running', 1, '2026-01-01T00:00:00Z', ?1)";
     records.execute(insert, ["c".repeat(64)]).unwrap();
     let id = u64::try_from(records.last_insert_rowid()).unwrap();
