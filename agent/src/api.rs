@@ -18,18 +18,21 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post, put};
-use axum::{Router, middleware};
 use config::builds::{SOCKET, Status};
 use nix::unistd::{Group, chown};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
 use crate::host::Host;
+use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::toaster;
 use access::Gate;
 use problem::Refused;
@@ -131,11 +134,17 @@ fn routes(host: Arc<Host>, gate: &Arc<Gate>) -> Router {
             access::admit,
         ))
         .route("/api/v1/openapi.json", get(openapi))
+        .route("/metrics", get(metrics))
+        .method_not_allowed_fallback(problem::no_method)
         .merge(toaster::routes())
         .fallback(problem::no_route)
         .layer(middleware::from_fn_with_state(
             Arc::clone(gate),
             access::pace,
+        ))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(host.records.metrics()),
+            count,
         ))
         .with_state(host)
 }
@@ -159,8 +168,29 @@ fn administration(host: &Host) -> Router<Arc<Host>> {
         )
 }
 
+/// Counts requests by their routes; what has none is counted as one.
+async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let path = request.extensions().get::<MatchedPath>();
+    let route = path.map_or_else(String::new, |path| path.as_str().to_owned());
+    // A client may make methods up.
+    let method = match request.method().as_str() {
+        known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE") => known,
+        _ => "other",
+    }
+    .to_owned();
+    let response = next.run(request).await;
+    metrics.request(&method, &route, response.status().as_u16(), began.elapsed());
+    response
+}
+
 async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
+async fn metrics(State(host): State<Arc<Host>>) -> Result<Response, Refused> {
+    let text = host.records.metrics().to_text(&host).await?;
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }
 
 async fn status(State(host): State<Arc<Host>>) -> Result<Json<Status>, Refused> {

@@ -197,6 +197,7 @@ async fn start(
                 let why = crate::chain(&error);
                 warn!("the frozen guest is given up, the build starts cold: {why}");
                 host.frozen.evict(&pair, why);
+                host.records.metrics().eviction();
             }
             ended => return ended,
         }

@@ -39,6 +39,8 @@ pub mod records;
 
 pub mod events;
 
+pub mod metrics;
+
 pub mod doctor;
 
 pub mod api;

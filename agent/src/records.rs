@@ -4,6 +4,7 @@
 //! its lists are JSON in a column, but for the names by which it is found.
 
 mod format;
+mod once;
 mod rows;
 
 mod health;
@@ -19,10 +20,12 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::events::Events;
+use crate::metrics::Metrics;
 use format::MIGRATIONS;
 use rows::{json, key, read, read_key};
 
 pub use health::Health;
+pub use once::{Once, Submitted};
 
 /// Why a record could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +61,7 @@ pub struct Records {
     path: PathBuf,
     connection: Arc<Mutex<Connection>>,
     events: Arc<Events>,
+    metrics: Arc<Metrics>,
 }
 
 impl Records {
@@ -91,6 +95,7 @@ impl Records {
             path: path.to_owned(),
             connection: Arc::new(Mutex::new(connection)),
             events: Arc::default(),
+            metrics: Arc::default(),
         })
     }
 
@@ -107,8 +112,7 @@ impl Records {
         submitter: Submitter,
         now: Timestamp,
     ) -> Result<Build, RecordsError> {
-        let task = task(&request.machine, &toolchain, &request.sources);
-        let mut build = Build::new(BuildId(0), request, toolchain, task, submitter, now);
+        let mut build = build_of(request, toolchain, submitter, now);
         let build = self
             .with(move |connection| {
                 let transaction = connection.transaction()?;
@@ -175,6 +179,7 @@ impl Records {
         })
         .await?;
         self.events.build(build);
+        self.metrics.build(build);
         Ok(())
     }
 
@@ -236,6 +241,11 @@ impl Records {
         .await
     }
 
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     /// What is told of every change.
     pub fn events(&self) -> &Events {
         &self.events
@@ -256,6 +266,17 @@ impl Records {
             source,
         })
     }
+}
+
+/// The record of a build that has no number yet.
+fn build_of(
+    request: Request,
+    toolchain: ToolchainName,
+    submitter: Submitter,
+    now: Timestamp,
+) -> Build {
+    let task = task(&request.machine, &toolchain, &request.sources);
+    Build::new(BuildId(0), request, toolchain, task, submitter, now)
 }
 
 /// The hash of what is asked of a guest; the order of the sources makes no difference.
@@ -416,7 +437,7 @@ mod tests {
             .unwrap();
         let error = Records::open(&path).unwrap_err().to_string();
         assert!(
-            error.contains("newer buildhost-agent (format 99, this one knows 3)"),
+            error.contains("newer buildhost-agent (format 99, this one knows 4)"),
             "{error}"
         );
     }

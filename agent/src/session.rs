@@ -24,6 +24,7 @@ use crate::dhcp;
 use crate::dns::{self, Names};
 use crate::guest::{self, Exit, Guest, GuestError, Memory, User};
 use crate::host::Host;
+use crate::metrics::Metrics;
 use crate::network::{self, Network, NetworkError};
 use crate::record;
 use crate::revisions;
@@ -158,6 +159,7 @@ struct Services {
     events: mpsc::Receiver<tftp::Event>,
     /// Tells when a guest that is to be frozen is ready.
     ready: Option<oneshot::Receiver<()>>,
+    metrics: Arc<Metrics>,
     tasks: JoinSet<()>,
 }
 
@@ -188,6 +190,7 @@ impl Services {
             _tftp: tftp,
             events,
             ready: None,
+            metrics: Arc::clone(host.records.metrics()),
             tasks,
         })
     }
@@ -238,6 +241,8 @@ impl Session {
         );
         std::fs::create_dir_all(&run)?;
         let network = Network::create(&name, plan.machine.kind.into())?;
+        let metrics = host.records.metrics();
+        metrics.start(matches!(plan.memory, Memory::Frozen));
         match Self::populate(host, plan, &run, &network).await {
             Ok((guest, services)) => Ok(Self {
                 guest,
@@ -377,13 +382,17 @@ impl Session {
                 Some(Happening::FirstContact)
             }
             tftp::Event::FirstContact => None,
-            tftp::Event::Put { name, .. } if name == limits.last_put => Some(Happening::Done),
             tftp::Event::Put { name, bytes, .. } => {
+                self.services.metrics.tftp("put", bytes);
+                if name == limits.last_put {
+                    return Some(Happening::Done);
+                }
                 info!(name, bytes, "the guest put a file");
                 None
             }
-            tftp::Event::Fetched { name } => {
-                info!(name, "the guest fetched a file");
+            tftp::Event::Fetched { name, bytes } => {
+                self.services.metrics.tftp("fetch", bytes);
+                info!(name, bytes, "the guest fetched a file");
                 None
             }
             tftp::Event::Refused { name, reason } => {

@@ -48,6 +48,8 @@ pub enum Event {
     Fetched {
         /// Under this name.
         name: String,
+        /// How long it is.
+        bytes: u64,
     },
     /// It has put something, which is complete and on disk.
     Put {

@@ -157,6 +157,7 @@ fn a_shell_script_is_a_worker() {
         Event::FirstContact,
         Event::Fetched {
             name: "task.manifest".into(),
+            bytes: 14,
         },
         put("artifacts/big", "big", 4 << 20),
         put("result.manifest", "result.manifest", 4),

@@ -162,7 +162,10 @@ fn clients_of_others_fetch_and_put_forty_megabytes() {
         if number == 0 {
             assert_eq!(ground.next_event(), Event::FirstContact);
         }
-        let fetched = Event::Fetched { name: "big".into() };
+        let fetched = Event::Fetched {
+            name: "big".into(),
+            bytes: SIZE as u64,
+        };
         assert_eq!(ground.next_event(), fetched, "{client}");
         let put = Event::Put {
             name: format!("artifacts/{name}"),

@@ -4,6 +4,7 @@
 
 mod access;
 mod install;
+mod schema;
 mod store;
 mod toaster;
 mod toolchains;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Extension, Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use config::builds::{Build, Cancel, Listing, Request, cancel as verdict};
 use config::task::Outcome;
 use config::{BuildId, ToolchainName};
 use jiff::Timestamp;
+use store::file::Hash;
 use tracing::info;
 
 use super::access::Caller;
@@ -18,9 +19,12 @@ use super::problem::Refused;
 use crate::blocking;
 use crate::host::Host;
 use crate::reconcile::give_up;
+use crate::records::{Once, Submitted};
 
 /// How many sources a build may have.
 const SOURCES_MAX: usize = 1000;
+/// The length of the key under which a build is asked for.
+const KEY_MAX: usize = 255;
 
 /// The builds that are asked for; the header `Link` tells where the next page is.
 pub(super) async fn list(
@@ -58,9 +62,11 @@ pub(super) async fn find(host: &Host, id: BuildId) -> Result<Build, Refused> {
 pub(super) async fn submit(
     State(host): State<Arc<Host>>,
     Extension(Caller(caller)): Extension<Caller>,
+    headers: HeaderMap,
     request: Result<Json<Request>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Build>), Refused> {
     let Json(request) = request?;
+    let once = once(&headers, &request)?;
     if host.stopping.is_cancelled() {
         return Err(Refused::unavailable(
             "the agent stops; ask again when it runs",
@@ -69,13 +75,55 @@ pub(super) async fn submit(
     check_sources(&host, &request)?;
     let toolchain = toolchain(&host, &request)?;
     check_machine(&host, &request, &toolchain).await?;
-    let build = host
-        .records
-        .submit(request, toolchain, caller, Timestamp::now())
-        .await?;
+    let now = Timestamp::now();
+    let build = match once {
+        None => {
+            let records = &host.records;
+            records.submit(request, toolchain, caller, now).await?
+        }
+        Some(once) => {
+            let submitted = host
+                .records
+                .submit_once(once, request, toolchain, caller, now);
+            match submitted.await? {
+                Submitted::New(build) => *build,
+                Submitted::Before(Some(build)) => return Ok((StatusCode::OK, Json(*build))),
+                Submitted::Before(None) => {
+                    return Err(Refused::conflict(
+                        "the build that was asked for under this key was deleted; use another key",
+                    ));
+                }
+                Submitted::Other => {
+                    return Err(Refused::unusable(
+                        "something else was asked for under this key within a week; use another key",
+                    ));
+                }
+            }
+        }
+    };
     info!(build = %build.id, machine = %build.machine, toolchain = %build.toolchain, "build submitted");
     host.wake.notify_one();
     Ok((StatusCode::CREATED, Json(build)))
+}
+
+/// The key under which a build is asked for, if there is one.
+fn once(headers: &HeaderMap, request: &Request) -> Result<Option<Once>, Refused> {
+    let Some(key) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    let key = key.to_str().unwrap_or_default();
+    if key.is_empty() || key.len() > KEY_MAX {
+        return Err(Refused::bad(format!(
+            "an Idempotency-Key has 1 to {KEY_MAX} printable characters"
+        )));
+    }
+    let mut hash = Hash::default();
+    let text = serde_json::to_vec(request).map_err(|error| Refused::fault(&error))?;
+    hash.add(&text);
+    Ok(Some(Once {
+        key: key.to_owned(),
+        sha256: hash.finish(),
+    }))
 }
 
 fn check_sources(host: &Host, request: &Request) -> Result<(), Refused> {

@@ -57,6 +57,10 @@ impl Refused {
         Self::new(StatusCode::CONFLICT, detail)
     }
 
+    pub(super) fn unusable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+    }
+
     pub(super) fn too_large(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     }

@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use jiff::Timestamp;
 use store::Volume;
 use store::prune::Pruned;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
@@ -174,9 +175,12 @@ fn start_bootstrap(
     let (task_host, memory) = (Arc::clone(host), Arc::clone(memory));
     let task = async move {
         info!("bootstrap begins");
+        let began = Instant::now();
         let done = bootstrap::run(&task_host, &volume, &pair, wanted.clone(), &cancel);
         let done = AssertUnwindSafe(done).catch_unwind().await;
         let done = done.unwrap_or(Err(BootstrapError::Panicked));
+        let metrics = task_host.records.metrics();
+        metrics.bootstrap(done.is_ok(), began.elapsed());
         settle_bootstrap(&mut remembered(&memory), &pair, wanted, done, &cancel);
         task_host.with_jobs(|jobs| jobs.bootstraps.remove(&pair));
         task_host.wake.notify_one();

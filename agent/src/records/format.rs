@@ -8,8 +8,8 @@ use rusqlite::{Connection, Transaction, params};
 use super::rows::{json, listed, maybe, parsed, time};
 
 /// What changes the format from each version to the next.
-pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 3] =
-    [first, second, third];
+pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 4] =
+    [first, second, third, fourth];
 
 /// Brings a file from the format `from` up to date, wholly or not at all.
 pub(super) fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
@@ -93,6 +93,21 @@ fn third(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
          CREATE INDEX builds_outcome   ON builds (outcome, submitted);
          CREATE INDEX builds_state     ON builds (state, submitted);
          CREATE INDEX builds_submitter ON builds (submitter, submitted);",
+    )
+}
+
+/// The keys under which builds were asked for.
+fn fourth(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "CREATE TABLE keys (
+            submitter TEXT NOT NULL,
+            key       TEXT NOT NULL,
+            sha256    TEXT NOT NULL,
+            build     INTEGER NOT NULL,
+            at        TEXT NOT NULL,
+            PRIMARY KEY (submitter, key)
+         ) STRICT, WITHOUT ROWID;
+         CREATE INDEX keys_at ON keys (at);",
     )
 }
 

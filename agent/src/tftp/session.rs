@@ -32,6 +32,7 @@ fn fetch(link: &mut Link, request: &Request, shared: &Shared) -> Result<(), End>
     send::send(link, offer, size, &agreed)?;
     shared.tell(Event::Fetched {
         name: request.name.clone(),
+        bytes: size,
     });
     Ok(())
 }

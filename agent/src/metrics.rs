@@ -1,0 +1,268 @@
+//! What an agent counts, for Prometheus; the PR service's own counters follow.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use config::builds::{Build, Image, State};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::host::Host;
+use crate::records::RecordsError;
+
+/// The format in which counters are told.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The last line of the format.
+const END: &str = "# EOF\n";
+
+type Labels = Vec<(&'static str, String)>;
+type Counters = Family<Labels, Counter>;
+type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
+type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
+
+/// The counters of one agent.
+#[derive(Debug)]
+pub struct Metrics {
+    builds: Counters,
+    phases: Histograms,
+    bootstraps: Counters,
+    bootstrap_seconds: Histograms,
+    starts: Counters,
+    evictions: Counters,
+    tftp_bytes: Counters,
+    requests: Counters,
+    request_seconds: Histograms,
+    seen: Mutex<Seen>,
+}
+
+/// What is looked at whenever somebody asks.
+#[derive(Debug)]
+struct Seen {
+    registry: Registry,
+    waiting: Gauges,
+    guests: Gauges,
+    ready: Gauges,
+    notices: Gauges,
+    free: Gauges,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut all = Registry::with_prefix("buildhost");
+        let seconds = || Histogram::new(exponential_buckets(0.05, 2.0, 18));
+        let requests = || Histogram::new(exponential_buckets(0.001, 4.0, 8));
+        let version = ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+        all.register("agent", "The agent", Info::new(vec![version]));
+        let started: Gauge<f64, AtomicU64> = Gauge::default();
+        started.set(jiff::Timestamp::now().as_duration().as_secs_f64());
+        all.register_with_unit(
+            "start_time",
+            "When the agent started",
+            Unit::Seconds,
+            started,
+        );
+        Self {
+            builds: counter(&mut all, "builds", "Builds that have ended"),
+            phases: histogram(
+                &mut all,
+                "build_phase",
+                "How long builds were in a state",
+                seconds,
+            ),
+            bootstraps: counter(&mut all, "bootstraps", "Bootstraps that have ended"),
+            bootstrap_seconds: histogram(
+                &mut all,
+                "bootstrap",
+                "How long bootstraps took",
+                seconds,
+            ),
+            starts: counter(&mut all, "guest_starts", "Guests that were started"),
+            evictions: counter(
+                &mut all,
+                "frozen_evictions",
+                "Frozen guests that were given up",
+            ),
+            tftp_bytes: counter(&mut all, "tftp_bytes", "Bytes that guests put or fetched"),
+            requests: counter(&mut all, "http_requests", "Requests that were answered"),
+            request_seconds: histogram(
+                &mut all,
+                "http_request",
+                "How long it took until answers began",
+                requests,
+            ),
+            seen: Mutex::new(Seen {
+                waiting: gauge(&mut all, "builds_unfinished", "Builds without an outcome"),
+                guests: gauge(&mut all, "guests", "Guests that run"),
+                ready: gauge(&mut all, "machine_ready", "Whether a machine can build"),
+                notices: gauge(&mut all, "notices", "What keeps the host from its work"),
+                free: gauge(&mut all, "free_bytes", "Room that is left"),
+                registry: all,
+            }),
+        }
+    }
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str) -> Counters {
+    let counters = Counters::default();
+    registry.register(name, help, counters.clone());
+    counters
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauges {
+    let gauges = Gauges::default();
+    registry.register(name, help, gauges.clone());
+    gauges
+}
+
+/// Of seconds, which its name will say.
+fn histogram(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    constructor: fn() -> Histogram,
+) -> Histograms {
+    let histograms = Histograms::new_with_constructor(constructor);
+    registry.register_with_unit(name, help, Unit::Seconds, histograms.clone());
+    histograms
+}
+
+impl Metrics {
+    /// Notes a build that has got its outcome, and how long it was in each state.
+    pub(crate) fn build(&self, build: &Build) {
+        let Some(outcome) = build.outcome else { return };
+        let machine = ("machine", build.machine.to_string());
+        let labels = vec![machine, ("outcome", outcome.to_string())];
+        self.builds.get_or_create(&labels).inc();
+        for step in build.phases.windows(2) {
+            let lasted = step[1].at.duration_since(step[0].at).as_secs_f64();
+            let phase = vec![("phase", step[0].state.to_string())];
+            self.phases.get_or_create(&phase).observe(lasted);
+        }
+    }
+
+    /// Notes a bootstrap that has ended, well or not.
+    pub(crate) fn bootstrap(&self, good: bool, lasted: Duration) {
+        let result = vec![(
+            "result",
+            if good { "success" } else { "failure" }.to_owned(),
+        )];
+        self.bootstraps.get_or_create(&result).inc();
+        let histogram = self.bootstrap_seconds.get_or_create(&result);
+        histogram.observe(lasted.as_secs_f64());
+    }
+
+    /// Notes that a guest is started, or woken.
+    pub(crate) fn start(&self, frozen: bool) {
+        let start = if frozen { "frozen" } else { "cold" };
+        self.starts
+            .get_or_create(&vec![("start", start.to_owned())])
+            .inc();
+    }
+
+    /// Notes that a frozen guest was given up.
+    pub(crate) fn eviction(&self) {
+        self.evictions.get_or_create(&Vec::new()).inc();
+    }
+
+    /// Notes that a guest has put a file, or fetched one.
+    pub(crate) fn tftp(&self, direction: &'static str, bytes: u64) {
+        let labels = vec![("direction", direction.to_owned())];
+        self.tftp_bytes.get_or_create(&labels).inc_by(bytes);
+    }
+
+    /// Notes a request to a route that was answered with a status.
+    pub(crate) fn request(&self, method: &str, route: &str, status: u16, lasted: Duration) {
+        let labels = vec![
+            ("method", method.to_owned()),
+            ("route", route.to_owned()),
+            ("status", status.to_string()),
+        ];
+        self.requests.get_or_create(&labels).inc();
+        let labels = vec![("route", route.to_owned())];
+        let histogram = self.request_seconds.get_or_create(&labels);
+        histogram.observe(lasted.as_secs_f64());
+    }
+
+    /// All of them, with those of the PR service, in the text format of OpenMetrics.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub(crate) async fn to_text(&self, host: &Host) -> Result<String, RecordsError> {
+        let unfinished = host.records.unfinished().await?;
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.look(host, &unfinished);
+        let mut text = String::new();
+        // Writing into memory cannot fail.
+        let _ = encode(&mut text, &seen.registry);
+        text.truncate(text.len() - END.len());
+        text.push_str(&host.pr.metrics().to_text());
+        Ok(text)
+    }
+}
+
+impl Seen {
+    #[expect(clippy::cast_precision_loss, reason = "nothing here is that great")]
+    fn look(&self, host: &Host, unfinished: &[Build]) {
+        for (state, word) in State::ALL {
+            let count = unfinished
+                .iter()
+                .filter(|build| build.state == state)
+                .count();
+            if state != State::Finished {
+                set(
+                    &self.waiting,
+                    &vec![("state", word.to_owned())],
+                    count as f64,
+                );
+            }
+        }
+        let (builds, bootstraps) =
+            host.with_jobs(|jobs| (jobs.builds.len(), jobs.bootstraps.len()));
+        set(&self.guests, &vec![("job", "build".into())], builds as f64);
+        set(
+            &self.guests,
+            &vec![("job", "bootstrap".into())],
+            bootstraps as f64,
+        );
+        if let Some(status) = host.status() {
+            // Machines come and go.
+            self.ready.clear();
+            for it in &status.machines {
+                let machine = ("machine", it.machine.to_string());
+                let labels = vec![machine, ("toolchain", it.toolchain.to_string())];
+                let ready = matches!(it.image, Image::Ready | Image::Outdated);
+                set(&self.ready, &labels, f64::from(u8::from(ready)));
+            }
+            set(&self.notices, &Vec::new(), status.notices.len() as f64);
+        }
+        let volumes = host.volumes.iter().map(|volume| ("volume", volume.path()));
+        for (kind, path) in volumes.chain([("state", &*host.settings.paths.state)]) {
+            self.room(kind, path);
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a byte more or less")]
+    fn room(&self, kind: &str, path: &Path) {
+        let labels = vec![
+            ("kind", kind.to_owned()),
+            ("path", path.display().to_string()),
+        ];
+        match store::space::bytes_free(path) {
+            Ok(bytes) => set(&self.free, &labels, bytes as f64),
+            // What cannot be looked at is not told.
+            Err(_) => drop(self.free.remove(&labels)),
+        }
+    }
+}
+
+fn set(gauges: &Gauges, labels: &Labels, value: f64) {
+    gauges.get_or_create(labels).set(value);
+}

@@ -1,0 +1,350 @@
+//! The administration API is what its description says: every route, every body, and
+//! what a client is told that asks for nonsense.
+
+use std::collections::BTreeSet;
+
+use agent::api::OPENAPI;
+use reqwest::blocking::Response;
+use serde_json::{Value, json};
+use tests::web::WebHost;
+
+const SOURCE: &str = "41cf6794ba4200b839c53531555f0f3998df4cbb01a4d5cb0b94e3ca5e23947d";
+
+fn description() -> Value {
+    serde_json::from_str(OPENAPI).unwrap()
+}
+
+/// The operations of the description as `METHOD path`.
+fn operations() -> Vec<(String, String, Value)> {
+    let description = description();
+    let paths = description["paths"].as_object().unwrap();
+    let operations = paths.iter().flat_map(|(path, methods)| {
+        let methods = methods.as_object().unwrap().iter();
+        methods.map(|(method, it)| (method.to_uppercase(), path.clone(), it.clone()))
+    });
+    operations.collect()
+}
+
+/// Checks an answer against what the description says of it; its body.
+fn check(method: &str, route: &str, answer: Response) -> Value {
+    let status = answer.status().as_u16();
+    let place = format!("{method} {route}: {status}");
+    let description = description();
+    let mut said =
+        &description["paths"][route][method.to_lowercase()]["responses"][status.to_string()];
+    if let Some(name) = said["$ref"].as_str() {
+        let name = name.rsplit('/').next().unwrap();
+        said = &description["components"]["responses"][name];
+    }
+    assert!(said.is_object(), "{place} is not described: {answer:?}");
+    let Some(content) = said["content"].as_object() else {
+        return Value::Null;
+    };
+    let kind = answer.headers()["content-type"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let said = content
+        .get(&kind)
+        .unwrap_or_else(|| panic!("{place}: {kind}"));
+    let text = answer.text().unwrap();
+    if !kind.contains("json") {
+        return text.into();
+    }
+    let body: Value = serde_json::from_str(&text).unwrap();
+    let mut schema = said["schema"].clone();
+    schema["components"] = description["components"].clone();
+    let validator = jsonschema::draft202012::options()
+        .should_validate_formats(true)
+        .build(&schema)
+        .unwrap();
+    let faults: Vec<_> = validator
+        .iter_errors(&body)
+        .map(|it| format!("{it}"))
+        .collect();
+    assert_eq!(faults, Vec::<String>::new(), "{place}: {body:#}");
+    body
+}
+
+#[test]
+fn every_route_is_described_and_everything_described_is_a_route() {
+    let code = include_str!("../../agent/src/api.rs");
+    let (_, routes) = code.split_once("fn routes(").unwrap();
+    let mut known = BTreeSet::new();
+    for route in routes.split(".route(").skip(1) {
+        let route: String = route.split(".route").next().unwrap().to_owned();
+        let path = route.split('"').nth(1).unwrap();
+        for method in ["get", "post", "put", "delete"] {
+            if route.contains(&format!("{method}(")) {
+                known.insert(format!("{} {path}", method.to_uppercase()));
+            }
+        }
+    }
+    let described = operations()
+        .into_iter()
+        .map(|(method, path, _)| format!("{method} {path}"));
+    assert_eq!(described.collect::<BTreeSet<_>>(), known);
+}
+
+#[test]
+fn every_route_needs_the_scope_that_is_described_and_no_other_method() {
+    let host = WebHost::new("http.requests_per_second_max = 0\n");
+    let scopes = ["read", "submit", "admin"];
+    host.allow(&scopes.map(|scope| (scope, scope)));
+    for (method, route, operation) in operations() {
+        let needed = operation["security"][0]["token"][0].as_str();
+        let path = route.replace("{id}", "7").replace("{name}", "x");
+        for (place, scope) in scopes.iter().enumerate() {
+            if route == "/api/v1/events" {
+                continue;
+            }
+            let request = host.remote(&method, &path).bearer_auth(scope);
+            let status = request.send().unwrap().status().as_u16();
+            let may = needed.is_none_or(|needed| {
+                place >= scopes.iter().position(|scope| *scope == needed).unwrap()
+            });
+            assert_eq!(
+                status != 403,
+                may,
+                "{method} {route} with {scope}: {status}"
+            );
+        }
+        let anonymous = host.remote(&method, &path).send().unwrap().status();
+        assert_eq!(
+            anonymous == 401,
+            needed.is_some(),
+            "{method} {route}: {anonymous}"
+        );
+        let other = host.remote("PATCH", &path).bearer_auth("admin");
+        let other = other.send().unwrap();
+        let allow = other.headers()["allow"].to_str().unwrap().to_owned();
+        assert!(allow.contains(&method), "{route}: {allow}");
+        assert_eq!(other.status(), 405, "{route}");
+        assert_eq!(other.headers()["content-type"], "application/problem+json");
+    }
+    let nothing = host.remote("GET", "/api/v1/nothing").send().unwrap();
+    assert_eq!(nothing.status(), 404);
+    assert_eq!(
+        nothing.headers()["content-type"],
+        "application/problem+json"
+    );
+}
+
+#[test]
+fn every_answer_is_what_is_described() {
+    let host = WebHost::new("");
+    host.allow(&[("admin", "a")]);
+    let ask = |method: &str, route: &str, path: &str, body: Option<&Value>| {
+        let mut request = host.remote(method, path).bearer_auth("a");
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        check(method, route, request.send().unwrap())
+    };
+    let sources = "/api/v1/sources/{sha256}";
+    for status in [201, 200] {
+        let put = host.remote("PUT", &format!("/api/v1/sources/{SOURCE}"));
+        let put = put.bearer_auth("a").body("source").send().unwrap();
+        assert_eq!(put.status(), status, "{}", put.text().unwrap());
+    }
+    ask("PUT", sources, &format!("/api/v1/sources/{SOURCE}"), None);
+    let body = json!({"machine": "linux", "sources": [{"name": "a.tar", "sha256": SOURCE}]});
+    let build = ask("POST", "/api/v1/builds", "/api/v1/builds", Some(&body));
+    assert_eq!(
+        (&build["id"], &build["submitter"]),
+        (&json!(1), &json!("token:admin-1"))
+    );
+    let list = ask("GET", "/api/v1/builds", "/api/v1/builds", None);
+    assert_eq!(list.as_array().unwrap().len(), 1);
+    let route = "/api/v1/builds/{id}";
+    ask("GET", route, "/api/v1/builds/1", None);
+    ask("GET", route, "/api/v1/builds/2", None);
+    ask("GET", &format!("{route}/log"), "/api/v1/builds/1/log", None);
+    let artifact = format!("{route}/artifacts/{{name}}");
+    ask("GET", &artifact, "/api/v1/builds/1/artifacts/x", None);
+    let cancel = format!("{route}/cancel");
+    let done = ask("POST", &cancel, "/api/v1/builds/1/cancel", None);
+    assert_eq!(done["outcome"], "abort");
+    ask("POST", &cancel, "/api/v1/builds/1/cancel", None);
+    ask("GET", route, "/api/v1/builds/1", None);
+    for path in [
+        "/api/v1/status",
+        "/api/v1/doctor",
+        "/api/v1/openapi.json",
+        "/metrics",
+    ] {
+        ask("GET", path, path, None);
+    }
+    let repair = "/api/v1/doctor/repair";
+    ask("POST", repair, repair, Some(&json!([])));
+}
+
+const BUILDS: &str = "/api/v1/builds";
+const BUILD: &str = "/api/v1/builds/{id}";
+const LOG: &str = "/api/v1/builds/{id}/log";
+const CANCEL: &str = "/api/v1/builds/{id}/cancel";
+const ARTIFACT: &str = "/api/v1/builds/{id}/artifacts/{name}";
+const KEPT: &str = "/api/v1/sources/{sha256}";
+const REPAIR: &str = "/api/v1/doctor/repair";
+const JSON: &str = "application/json";
+
+/// Requests that make no sense: method, route, what comes after the route or replaces
+/// it, type and body, and the status of the answer. HERE and NOT are the hashes of a
+/// source that is here and of one that is not, LONG is a long word.
+const NONSENSE: &[(&str, &str, &str, &str, &str, u16)] = &[
+    ("GET", BUILDS, "?count=x", "", "", 400),
+    ("GET", BUILDS, "?count=-1", "", "", 400),
+    ("GET", BUILDS, "?before=x", "", "", 400),
+    ("GET", BUILDS, "?colour=red", "", "", 400),
+    ("GET", BUILD, "/api/v1/builds/x", "", "", 400),
+    ("GET", BUILD, "/api/v1/builds/-1", "", "", 400),
+    (
+        "GET",
+        BUILD,
+        "/api/v1/builds/99999999999999999999",
+        "",
+        "",
+        400,
+    ),
+    ("GET", BUILD, "/api/v1/builds/7", "", "", 404),
+    ("GET", BUILD, "/api/v1/builds/0", "", "", 404),
+    ("GET", LOG, "/api/v1/builds/7/log", "", "", 404),
+    ("GET", LOG, "/api/v1/builds/1/log?offset=x", "", "", 400),
+    ("GET", LOG, "/api/v1/builds/1/log?follow=maybe", "", "", 400),
+    (
+        "GET",
+        ARTIFACT,
+        "/api/v1/builds/1/artifacts/..%2Fx",
+        "",
+        "",
+        400,
+    ),
+    ("POST", BUILDS, "", "text/plain", "{}", 415),
+    ("POST", BUILDS, "", "", "{}", 415),
+    ("POST", BUILDS, "", JSON, "{", 400),
+    ("POST", BUILDS, "", JSON, "[]", 422),
+    ("POST", BUILDS, "", JSON, "{}", 422),
+    (
+        "POST",
+        BUILDS,
+        "",
+        JSON,
+        r#"{"machine": 1, "sources": []}"#,
+        422,
+    ),
+    (
+        "POST",
+        BUILDS,
+        "",
+        JSON,
+        r#"{"machine": "linux", "sources": []}"#,
+        400,
+    ),
+    (
+        "POST",
+        BUILDS,
+        "",
+        JSON,
+        r#"{"machine": "../x", "sources": []}"#,
+        422,
+    ),
+    (
+        "POST",
+        BUILDS,
+        "",
+        JSON,
+        r#"{"machine": "linux", "sources": [], "colour": 1}"#,
+        422,
+    ),
+    (
+        "POST",
+        BUILDS,
+        "",
+        JSON,
+        r#"{"machine": "linux", "sources": [{"name": "a", "sha256": "0"}]}"#,
+        422,
+    ),
+    (
+        "POST",
+        BUILDS,
+        "",
+        JSON,
+        r#"{"machine": "linux", "sources": [{"name": "a", "sha256": "NOT"}]}"#,
+        409,
+    ),
+    (
+        "POST",
+        BUILDS,
+        "",
+        JSON,
+        r#"{"machine": "other", "sources": [{"name": "a", "sha256": "HERE"}]}"#,
+        404,
+    ),
+    (
+        "POST",
+        BUILDS,
+        "",
+        JSON,
+        r#"{"machine": "linux", "sources": [{"name": "a", "sha256": "HERE"}, {"name": "a", "sha256": "HERE"}]}"#,
+        400,
+    ),
+    ("POST", BUILDS, "", JSON, r#"{"machine": "LONG"}"#, 413),
+    ("POST", CANCEL, "/api/v1/builds/7/cancel", "", "", 404),
+    ("POST", CANCEL, "/api/v1/builds/x/cancel", "", "", 400),
+    ("PUT", KEPT, "/api/v1/sources/0", "", "x", 400),
+    ("PUT", KEPT, "/api/v1/sources/NOT", "", "x", 400),
+    ("POST", REPAIR, "", JSON, "7", 422),
+    ("POST", REPAIR, "", "", "[]", 415),
+];
+
+#[test]
+fn nonsense_is_refused_with_a_reason() {
+    let host = WebHost::new("http.request_kib_max = 1\nhttp.requests_per_second_max = 0\n");
+    host.allow(&[("admin", "a")]);
+    let put = host.remote("PUT", &format!("/api/v1/sources/{SOURCE}"));
+    put.bearer_auth("a").body("source").send().unwrap();
+    let (word, not) = ("x".repeat(2000), "0".repeat(64));
+    let fill = |text: &str| {
+        text.replace("HERE", SOURCE)
+            .replace("NOT", &not)
+            .replace("LONG", &word)
+    };
+    for (method, route, path, kind, body, status) in NONSENSE {
+        let path = match path.chars().next() {
+            Some('/') => fill(path),
+            _ => format!("{route}{path}"),
+        };
+        let mut request = host.remote(method, &path).bearer_auth("a").body(fill(body));
+        if !kind.is_empty() {
+            request = request.header("content-type", *kind);
+        }
+        let problem = check(method, route, request.send().unwrap());
+        assert_eq!(
+            problem["status"], *status,
+            "{method} {path} {body}: {problem}"
+        );
+    }
+}
+
+#[test]
+fn a_request_under_a_key_makes_one_build() {
+    let host = WebHost::new("");
+    host.allow(&[("submit", "s"), ("submit", "other")]);
+    let put = host.remote("PUT", &format!("/api/v1/sources/{SOURCE}"));
+    put.bearer_auth("s").body("source").send().unwrap();
+    let ask = |token: &str, key: &str, name: &str| {
+        let body = json!({"machine": "linux", "sources": [{"name": name, "sha256": SOURCE}]});
+        let request = host.remote("POST", "/api/v1/builds").bearer_auth(token);
+        let answer = request.header("idempotency-key", key).json(&body).send();
+        let answer = answer.unwrap();
+        let status = answer.status().as_u16();
+        let body = check("POST", "/api/v1/builds", answer);
+        (status, body["id"].as_u64())
+    };
+    assert_eq!(ask("s", "k", "a"), (201, Some(1)));
+    assert_eq!(ask("s", "k", "a"), (200, Some(1)));
+    assert_eq!(ask("s", "k", "b"), (422, None));
+    assert_eq!(ask("s", "l", "b"), (201, Some(2)));
+    assert_eq!(ask("other", "k", "a"), (201, Some(3)));
+    assert_eq!(ask("s", &"k".repeat(256), "a"), (400, None));
+}
