@@ -30,9 +30,11 @@ const LIMIT: Duration = Duration::from_mins(2);
 
 fn main() {
     let machine = std::env::args().nth(1).unwrap();
+    let container = std::env::args().nth(2).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         starts(Path::new(&machine)).await;
+        containers(Path::new(&container)).await;
     });
     memory();
     throughput();
@@ -43,8 +45,12 @@ struct Net(Option<Network>);
 
 impl Net {
     fn new(name: &str) -> Self {
+        Self::with(name, Cable::Tap)
+    }
+
+    fn with(name: &str, cable: Cable) -> Self {
         let name = format!("bhbench-{}-{name}", std::process::id());
-        Self(Some(Network::create(&name, Cable::Tap).unwrap()))
+        Self(Some(Network::create(&name, cable).unwrap()))
     }
 
     fn get(&self) -> &Network {
@@ -79,7 +85,7 @@ fn copy(from: &Path) -> TempDir {
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         let mut copy = command::prepare("cp");
-        copy.args(["--sparse=always", "--reflink=auto"])
+        copy.args(["--recursive", "--sparse=always", "--reflink=auto"])
             .arg(path)
             .arg(to.path());
         command::run(copy, LIMIT).unwrap();
@@ -113,6 +119,37 @@ async fn starts(machine: &Path) {
     let frozen = all.print("frozen start, to the first packet", None);
     verdict("cold start / by hand", cold / hand, 1.05);
     verdict("frozen start / cold start", frozen / cold, 0.15);
+}
+
+/// Containers, beside nspawn without a network, users or walls of its own.
+async fn containers(machine: &Path) {
+    let mut all = Table::default();
+    for _ in 0..ROUNDS {
+        let (files, run) = (copy(machine), tempfile::tempdir().unwrap());
+        let mut bare = command::prepare("systemd-nspawn");
+        bare.args(["--quiet", "--register=no", "--keep-unit", "--console=pipe"]);
+        bare.arg("-D")
+            .arg(files.path().join("root"))
+            .arg("/bin/true");
+        let began = Instant::now();
+        command::run(bare, LIMIT).unwrap();
+        all.add("bare systemd-nspawn, from start to end", began.elapsed());
+        let began = Instant::now();
+        let net = Net::with("container", Cable::Pair);
+        all.add("network of a container made", began.elapsed());
+        let heard = ear(&net);
+        let began = Instant::now();
+        let guest = Guest::start(spec(files.path(), run.path(), &net, Memory::Own));
+        let guest = guest.await.unwrap();
+        all.add("container, to a running nspawn", began.elapsed());
+        first_packet(&heard);
+        all.add("container, to the first packet", began.elapsed());
+        guest.end().await.unwrap();
+    }
+    let names: Vec<_> = all.0.iter().take(4).map(|(name, _)| name.clone()).collect();
+    for name in names {
+        all.print(&name, None);
+    }
 }
 
 fn verdict(what: &str, ratio: f64, goal: f64) {

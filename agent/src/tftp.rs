@@ -90,6 +90,7 @@ impl Server {
         map: Map,
         events: mpsc::Sender<Event>,
     ) -> io::Result<Self> {
+        map.sweep()?;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let shared = Arc::new(Shared {
             ledger: Ledger::new(map.bytes_max, map.files_max),

@@ -65,7 +65,9 @@ pub struct Boot {
 #[error("{}", .0.join("; "))]
 pub struct MachineError(pub Vec<String>);
 
-/// The values that we read, and those of build2's that we let stand unread.
+/// The values that we read, and those of build2's that we let stand unread. `options`
+/// is among these: options of QEMU can hand any file of the host to a guest, and an
+/// image is not trusted with that.
 const KNOWN: [&str; 17] = [
     "id",
     "name",

@@ -12,6 +12,7 @@ use tftpd::ErrorCode;
 use config::FileName;
 
 use super::request::Refusal;
+use super::staging;
 
 /// Something that may be fetched.
 #[derive(Debug, Clone)]
@@ -113,6 +114,17 @@ impl Map {
         }
         left_out.sort();
         Ok(left_out)
+    }
+
+    /// Removes what a server that was killed has left half in the places of this map.
+    pub(super) fn sweep(&self) -> io::Result<()> {
+        for place in &self.places {
+            match place {
+                Place::One { to, .. } => to.path.parent().map_or(Ok(()), staging::sweep)?,
+                Place::Many { into, .. } => staging::sweep(&into.path)?,
+            }
+        }
+        Ok(())
     }
 
     /// Lets one file be put; it replaces `path` when it is complete.

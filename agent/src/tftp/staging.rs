@@ -2,9 +2,9 @@
 //! they are complete and on disk.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tempfile::NamedTempFile;
@@ -100,8 +100,26 @@ impl Drop for Reserve {
 }
 
 const BUFFER: usize = 128 * 1024;
+/// What the name of a file begins with that is not whole.
+const INCOMING: &str = ".incoming-";
 /// The ledger is asked once for so many bytes.
 const RESERVE: u64 = 256 * 1024;
+
+/// Removes what puts have left in a directory whose server was killed.
+pub(super) fn sweep(directory: &Path) -> io::Result<()> {
+    let entries = match store::file::entries(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let half = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        name.is_some_and(|name| name.starts_with(INCOMING))
+    };
+    entries
+        .into_iter()
+        .filter(half)
+        .try_for_each(fs::remove_file)
+}
 
 impl Staging {
     /// Begins a file. `told` is the size that the client says it will have.
@@ -117,7 +135,7 @@ impl Staging {
         }
         let directory = destination.path.parent().unwrap_or(Path::new("/"));
         let file = tempfile::Builder::new()
-            .prefix(".incoming-")
+            .prefix(INCOMING)
             .tempfile_in(directory)
             .map_err(|error| failed(&error))?;
         Ok(Self {
@@ -206,6 +224,22 @@ mod tests {
             .sync()
             .and_then(|()| staging.publish())
             .map_err(|r| r.reason)
+    }
+
+    #[test]
+    fn what_was_left_half_is_swept_and_nothing_else() {
+        let place = tempfile::tempdir().unwrap();
+        for name in [".incoming-abc", "incoming-abc", "log"] {
+            File::create(place.path().join(name)).unwrap();
+        }
+        sweep(place.path()).unwrap();
+        let mut left = store::file::entries(place.path()).unwrap();
+        left.sort();
+        assert_eq!(
+            left,
+            ["incoming-abc", "log"].map(|name| place.path().join(name))
+        );
+        sweep(&place.path().join("missing")).unwrap();
     }
 
     #[test]
