@@ -5,39 +5,31 @@
 //! rest of a guest's life is here.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use config::machine::Machine;
-use config::task::{GATEWAY, GATEWAY_OLD, LOG_TCP_PORT, PR_PORT};
 use store::Snapshot;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::control::{self, Manner};
-use crate::dhcp;
-use crate::dns::{self, Names};
 use crate::guest::{self, Exit, Guest, GuestError, Memory, User};
 use crate::host::Host;
-use crate::metrics::Metrics;
 use crate::network::{self, Network, NetworkError};
 use crate::record;
-use crate::revisions;
 use crate::tftp;
 
+mod services;
 mod way;
 
 pub use way::WayError;
 
+use services::Services;
+
 /// How long we listen to a guest that has ended.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-/// The port on which guests fetch and put (RFC 1350).
-const TFTP_PORT: u16 = 69;
 /// How long a guest may take to shut itself down after it has said its last word.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 
@@ -150,86 +142,6 @@ pub struct Session {
     started: Instant,
     heard: bool,
     run: PathBuf,
-}
-
-/// What we are to a guest: everything that answers at its gateway, and the
-/// recording of what it prints. Dropping it ends all of it.
-struct Services {
-    _tftp: tftp::Server,
-    events: mpsc::Receiver<tftp::Event>,
-    /// Tells when a guest that is to be frozen is ready.
-    ready: Option<oneshot::Receiver<()>>,
-    metrics: Arc<Metrics>,
-    tasks: JoinSet<()>,
-}
-
-impl Services {
-    fn open(
-        host: &Host,
-        network: &Network,
-        map: tftp::Map,
-        names: Names,
-    ) -> Result<Self, SessionError> {
-        let (sender, events) = mpsc::channel(64);
-        let addresses = gateways(TFTP_PORT).collect::<Vec<_>>();
-        let tftp = tftp::Server::start(Some(network), &addresses, map, sender)?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(dhcp::serve(network)?);
-        tasks.spawn(dns::serve(network, names)?);
-        for address in gateways(PR_PORT) {
-            let listener = network.tcp_listener(address)?;
-            let pr =
-                revisions::server_for_guest(host.pr.clone(), &host.settings.pr, network.name());
-            tasks.spawn(async move {
-                if let Err(error) = pr.serve(listener, std::future::pending()).await {
-                    warn!(%error, "the PR service of a guest ended");
-                }
-            });
-        }
-        Ok(Self {
-            _tftp: tftp,
-            events,
-            ready: None,
-            metrics: Arc::clone(host.records.metrics()),
-            tasks,
-        })
-    }
-
-    /// Attends to a guest that waits for its task; a container does not wait.
-    fn attend(&mut self, guest: &Guest, memory: Memory) -> std::io::Result<()> {
-        let Some(control) = guest.control()? else {
-            return Ok(());
-        };
-        let manner = match memory {
-            Memory::Own => Manner::Answer,
-            Memory::Frozen => Manner::Wake,
-            Memory::Freezable => {
-                let (sender, ready) = oneshot::channel();
-                self.ready = Some(ready);
-                Manner::Hold(sender)
-            }
-        };
-        self.tasks.spawn(control::attend(control, manner));
-        Ok(())
-    }
-
-    fn record(
-        &mut self,
-        guest: &Guest,
-        network: &Network,
-        files: record::Files,
-    ) -> std::io::Result<()> {
-        let max = files.bytes_max;
-        self.tasks
-            .spawn(record::follow(guest.console()?, files.console, max));
-        if let Some(log) = guest.log()? {
-            self.tasks.spawn(record::follow(log, files.log, max));
-        } else if let Some(address) = gateways(LOG_TCP_PORT).next() {
-            let listener = network.tcp_listener(address)?;
-            self.tasks.spawn(record::listen(listener, files.log, max));
-        }
-        Ok(())
-    }
 }
 
 impl Session {
@@ -355,7 +267,7 @@ impl Session {
                         return Ok(happening);
                     }
                 }
-                () = ready(&mut self.services.ready) => return Ok(Happening::Ready),
+                () = services::ready(&mut self.services.ready) => return Ok(Happening::Ready),
                 exit = self.guest.exited() => {
                     let ended = Ended::Exited { exit, said: self.guest.complaints() };
                     return self.last_words(limits).await.ok_or(ended);
@@ -440,18 +352,6 @@ impl Session {
     }
 }
 
-/// Waits until a guest that is to be frozen is ready: once, and else for ever.
-async fn ready(heard: &mut Option<oneshot::Receiver<()>>) {
-    let is_ready = match heard {
-        Some(heard) => heard.await.is_ok(),
-        None => false,
-    };
-    *heard = None;
-    if !is_ready {
-        std::future::pending::<()>().await;
-    }
-}
-
 /// Where the directories of running guests lie.
 pub fn guests_directory(run: &Path) -> PathBuf {
     run.join("guests")
@@ -524,10 +424,4 @@ fn remove_directory(run: &Path) {
     if let Err(error) = std::fs::remove_dir_all(run) {
         warn!(path = %run.display(), %error, "cannot remove the directory of a guest");
     }
-}
-
-/// The host's addresses as guests see them.
-fn gateways(port: u16) -> impl Iterator<Item = SocketAddr> {
-    let addresses = [GATEWAY, GATEWAY_OLD].into_iter();
-    addresses.filter_map(move |text| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, port)))
 }

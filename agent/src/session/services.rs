@@ -1,0 +1,119 @@
+//! What we are to a guest: everything that answers at its gateway and on its ports.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use config::task::{GATEWAY, GATEWAY_OLD, LOG_TCP_PORT, PR_PORT};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use super::SessionError;
+use crate::control::{self, Manner};
+use crate::dns::{self, Names};
+use crate::guest::{Guest, Memory};
+use crate::host::Host;
+use crate::metrics::Metrics;
+use crate::network::Network;
+use crate::{dhcp, record, revisions, tftp};
+
+/// The port on which guests fetch and put (RFC 1350).
+const TFTP_PORT: u16 = 69;
+
+/// What we are to a guest: everything that answers at its gateway, and the
+/// recording of what it prints. Dropping it ends all of it.
+pub(super) struct Services {
+    _tftp: tftp::Server,
+    pub(super) events: mpsc::Receiver<tftp::Event>,
+    /// Tells when a guest that is to be frozen is ready.
+    pub(super) ready: Option<oneshot::Receiver<()>>,
+    pub(super) metrics: Arc<Metrics>,
+    tasks: JoinSet<()>,
+}
+
+impl Services {
+    pub(super) fn open(
+        host: &Host,
+        network: &Network,
+        map: tftp::Map,
+        names: Names,
+    ) -> Result<Self, SessionError> {
+        let (sender, events) = mpsc::channel(64);
+        let addresses = gateways(TFTP_PORT).collect::<Vec<_>>();
+        let tftp = tftp::Server::start(Some(network), &addresses, map, sender)?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(dhcp::serve(network)?);
+        tasks.spawn(dns::serve(network, names)?);
+        for address in gateways(PR_PORT) {
+            let listener = network.tcp_listener(address)?;
+            let pr =
+                revisions::server_for_guest(host.pr.clone(), &host.settings.pr, network.name());
+            tasks.spawn(async move {
+                if let Err(error) = pr.serve(listener, std::future::pending()).await {
+                    warn!(%error, "the PR service of a guest ended");
+                }
+            });
+        }
+        Ok(Self {
+            _tftp: tftp,
+            events,
+            ready: None,
+            metrics: Arc::clone(host.records.metrics()),
+            tasks,
+        })
+    }
+
+    /// Attends to a guest that waits for its task; a container does not wait.
+    pub(super) fn attend(&mut self, guest: &Guest, memory: Memory) -> std::io::Result<()> {
+        let Some(control) = guest.control()? else {
+            return Ok(());
+        };
+        let manner = match memory {
+            Memory::Own => Manner::Answer,
+            Memory::Frozen => Manner::Wake,
+            Memory::Freezable => {
+                let (sender, ready) = oneshot::channel();
+                self.ready = Some(ready);
+                Manner::Hold(sender)
+            }
+        };
+        self.tasks.spawn(control::attend(control, manner));
+        Ok(())
+    }
+
+    pub(super) fn record(
+        &mut self,
+        guest: &Guest,
+        network: &Network,
+        files: record::Files,
+    ) -> std::io::Result<()> {
+        let max = files.bytes_max;
+        self.tasks
+            .spawn(record::follow(guest.console()?, files.console, max));
+        if let Some(log) = guest.log()? {
+            self.tasks.spawn(record::follow(log, files.log, max));
+        } else if let Some(address) = gateways(LOG_TCP_PORT).next() {
+            let listener = network.tcp_listener(address)?;
+            self.tasks.spawn(record::listen(listener, files.log, max));
+        }
+        Ok(())
+    }
+}
+
+/// Waits until a guest that is to be frozen is ready: once, and else for ever.
+pub(super) async fn ready(heard: &mut Option<oneshot::Receiver<()>>) {
+    let is_ready = match heard {
+        Some(heard) => heard.await.is_ok(),
+        None => false,
+    };
+    *heard = None;
+    if !is_ready {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The host's addresses as guests see them.
+fn gateways(port: u16) -> impl Iterator<Item = SocketAddr> {
+    let addresses = [GATEWAY, GATEWAY_OLD].into_iter();
+    addresses.filter_map(move |text| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, port)))
+}
