@@ -155,7 +155,10 @@ fn administration(host: &Host) -> Router<Arc<Host>> {
         .route("/api/v1/status", get(status))
         .route("/api/v1/events", get(events::stream))
         .route("/api/v1/builds", get(builds::list).post(builds::submit))
-        .route("/api/v1/builds/{id}", get(builds::show))
+        .route(
+            "/api/v1/builds/{id}",
+            get(builds::show).delete(builds::delete),
+        )
         .route("/api/v1/builds/{id}/cancel", post(builds::cancel))
         .route("/api/v1/builds/{id}/log", get(files::log))
         .route("/api/v1/builds/{id}/artifacts/{name}", get(files::artifact))

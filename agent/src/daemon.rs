@@ -21,7 +21,7 @@ use crate::host::Host;
 use crate::reconcile::{self, log_report};
 use crate::records::Records;
 use crate::watch::Watch;
-use crate::{api, blocking, builds, revisions, session};
+use crate::{api, blocking, builds, retention, revisions, session};
 
 /// How long running builds may take to end when the agent stops.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
@@ -92,6 +92,7 @@ async fn live(settings: Settings) -> Result<(), StartError> {
     let pr = serve_pr(&host).await?;
     let served = tokio::spawn(api::serve(Arc::clone(&host), socket));
     let reconciled = tokio::spawn(reconcile::run(Arc::clone(&host), watch));
+    let retained = tokio::spawn(retention::run(Arc::clone(&host)));
     info!(
         name = host.settings.name,
         version = env!("CARGO_PKG_VERSION"),
@@ -107,6 +108,7 @@ async fn live(settings: Settings) -> Result<(), StartError> {
     host.stopping.cancel();
     host.tasks.close();
     let _ = reconciled.await;
+    let _ = retained.await;
     if timeout(STOP_LIMIT, host.tasks.wait()).await.is_err() {
         warn!("some guests did not end in time; the next start cleans up after them");
     }

@@ -37,6 +37,8 @@ pub mod revisions;
 
 pub mod records;
 
+pub mod retention;
+
 pub mod events;
 
 pub mod metrics;

@@ -9,6 +9,7 @@ mod rows;
 
 mod health;
 mod list;
+mod removal;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +27,7 @@ use rows::{json, key, read, read_key};
 
 pub use health::Health;
 pub use once::{Once, Submitted};
+pub use removal::{Removal, Summary};
 
 /// Why a record could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -437,7 +439,7 @@ mod tests {
             .unwrap();
         let error = Records::open(&path).unwrap_err().to_string();
         assert!(
-            error.contains("newer buildhost-agent (format 99, this one knows 4)"),
+            error.contains("newer buildhost-agent (format 99, this one knows 5)"),
             "{error}"
         );
     }

@@ -37,6 +37,8 @@ pub struct Settings {
     pub bootstrap: Bootstrap,
     /// How builds are run.
     pub builds: Builds,
+    /// How long ended builds are kept.
+    pub records: Records,
     /// The PR service.
     pub pr: Pr,
     /// What is answered over HTTP.
@@ -132,6 +134,17 @@ pub struct Builds {
     pub log_bytes_max: u64,
 }
 
+/// How long ended builds are kept; what is `None` has no limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Records {
+    /// How many there are.
+    pub builds_max: Option<usize>,
+    /// How long ago they ended.
+    pub age_max: Option<Duration>,
+    /// What they and all sources take together.
+    pub bytes_max: Option<u64>,
+}
+
 /// The PR service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pr {
@@ -213,6 +226,7 @@ impl Settings {
             guests: guests(&mut reader),
             bootstrap: bootstrap(&mut reader),
             builds: builds(&mut reader),
+            records: records(&mut reader),
             pr: pr(&mut reader),
             http: http::http(&mut reader),
             log: log(&mut reader),
@@ -328,6 +342,18 @@ fn builds(reader: &mut Reader<'_>) -> Builds {
         sources_bytes_max: MIB * reader.number("builds.sources_mib_max", 2048, 1..=1 << 30),
         artifacts_bytes_max: MIB * reader.number("builds.artifacts_mib_max", 2048, 1..=1 << 30),
         log_bytes_max: MIB * reader.number("builds.log_mib_max", 64, 1..=1 << 20),
+    }
+}
+
+fn records(reader: &mut Reader<'_>) -> Records {
+    let builds = reader.number("records.builds_max", 10_000, 0..=100_000_000);
+    let days = reader.number("records.days_max", 0, 0..=100_000);
+    let mib = reader.number("records.mib_max", 0, 0..=1 << 30);
+    let some = |number: u64| (number > 0).then_some(number);
+    Records {
+        builds_max: some(builds).and_then(|builds| usize::try_from(builds).ok()),
+        age_max: some(days).map(|days| Duration::from_hours(24 * days)),
+        bytes_max: some(mib).map(|mib| MIB * mib),
     }
 }
 

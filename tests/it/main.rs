@@ -4,6 +4,7 @@
 
 mod access;
 mod install;
+mod records;
 mod schema;
 mod store;
 mod toaster;

@@ -19,7 +19,8 @@ use super::problem::Refused;
 use crate::blocking;
 use crate::host::Host;
 use crate::reconcile::give_up;
-use crate::records::{Once, Submitted};
+use crate::records::{Once, Removal, Submitted};
+use crate::retention;
 
 /// How many sources a build may have.
 const SOURCES_MAX: usize = 1000;
@@ -72,9 +73,11 @@ pub(super) async fn submit(
             "the agent stops; ask again when it runs",
         ));
     }
-    check_sources(&host, &request)?;
     let toolchain = toolchain(&host, &request)?;
     check_machine(&host, &request, &toolchain).await?;
+    // Between the look at the sources and the record that names them none is deleted.
+    let _queue = host.queue.lock().await;
+    check_sources(&host, &request)?;
     let now = Timestamp::now();
     let build = match once {
         None => {
@@ -189,6 +192,24 @@ async fn check_machine(
         "there is no machine {} to build with toolchain {toolchain}; `machinectl list` shows what there is",
         request.machine
     )))
+}
+
+/// Deletes a build wholly.
+pub(super) async fn delete(
+    State(host): State<Arc<Host>>,
+    id: Result<Path<BuildId>, PathRejection>,
+) -> Result<StatusCode, Refused> {
+    let Path(id) = id?;
+    match retention::remove(&host, id).await? {
+        Removal::Done => {
+            info!(build = %id, "build deleted");
+            Ok(StatusCode::NO_CONTENT)
+        }
+        Removal::Missing => Err(Refused::no_build(id)),
+        Removal::Unfinished => Err(Refused::conflict(format!(
+            "build {id} has not ended yet; cancel it first"
+        ))),
+    }
 }
 
 pub(super) async fn cancel(

@@ -11,6 +11,7 @@ use store::StoreError;
 use tracing::error;
 
 use crate::records::RecordsError;
+use crate::retention::RetentionError;
 use crate::toaster;
 
 /// Why a request gets no answer but a reason.
@@ -135,6 +136,12 @@ impl IntoResponse for Refused {
 
 impl From<RecordsError> for Refused {
     fn from(error: RecordsError) -> Self {
+        Self::fault(&error)
+    }
+}
+
+impl From<RetentionError> for Refused {
+    fn from(error: RetentionError) -> Self {
         Self::fault(&error)
     }
 }

@@ -8,8 +8,8 @@ use rusqlite::{Connection, Transaction, params};
 use super::rows::{json, listed, maybe, parsed, time};
 
 /// What changes the format from each version to the next.
-pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 4] =
-    [first, second, third, fourth];
+pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 5] =
+    [first, second, third, fourth, fifth];
 
 /// Brings a file from the format `from` up to date, wholly or not at all.
 pub(super) fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
@@ -109,6 +109,11 @@ fn fourth(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
          ) STRICT, WITHOUT ROWID;
          CREATE INDEX keys_at ON keys (at);",
     )
+}
+
+/// The builds whose records are deleted and whose directories are still to go.
+fn fifth(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch("CREATE TABLE removed (id INTEGER PRIMARY KEY) STRICT;")
 }
 
 /// Fills in what follows from the other columns.

@@ -216,6 +216,7 @@ pub(super) fn known_keys() -> BTreeSet<&'static str> {
     super::guests(&mut reader);
     super::bootstrap(&mut reader);
     super::builds(&mut reader);
+    super::records(&mut reader);
     super::pr(&mut reader);
     super::http::http(&mut reader);
     super::log(&mut reader);

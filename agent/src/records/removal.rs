@@ -1,0 +1,191 @@
+//! Deletes records, and tells what a plan for that must know of all of them.
+
+use std::collections::BTreeSet;
+
+use config::BuildId;
+use config::task::{Digest, Source};
+use jiff::Timestamp;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+
+use super::rows::{key, listed, maybe, read_key};
+use super::{Records, RecordsError};
+
+/// What became of a wish to delete a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone.
+    Done,
+    /// There is none.
+    Missing,
+    /// Its build has no outcome yet; nothing was changed.
+    Unfinished,
+}
+
+/// What is known of a build when it is decided what goes.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Its number.
+    pub id: BuildId,
+    /// When its outcome was recorded.
+    pub finished: Option<Timestamp>,
+    /// Its sources.
+    pub sources: BTreeSet<Digest>,
+    /// The builds that it waits for.
+    pub after: Vec<BuildId>,
+}
+
+impl Records {
+    /// Deletes the record of a build that has an outcome, and remembers that its
+    /// directory is to go, until [`Records::removed`].
+    ///
+    /// # Errors
+    /// When the records cannot be written.
+    pub async fn delete(&self, id: BuildId) -> Result<Removal, RecordsError> {
+        let removal = self.with(move |connection| delete(connection, id)).await?;
+        if removal == Removal::Done {
+            self.events().deleted(id);
+        }
+        Ok(removal)
+    }
+
+    /// The builds whose records are deleted and whose directories may still be there.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub async fn leftovers(&self) -> Result<BTreeSet<BuildId>, RecordsError> {
+        self.with(|connection| {
+            connection
+                .prepare_cached("SELECT id FROM removed")?
+                .query_map([], |row| row.get(0).map(read_key))?
+                .collect()
+        })
+        .await
+    }
+
+    /// Forgets a build whose directory is gone, too.
+    ///
+    /// # Errors
+    /// When the records cannot be written.
+    pub async fn removed(&self, id: BuildId) -> Result<(), RecordsError> {
+        self.with(move |connection| {
+            connection
+                .prepare_cached("DELETE FROM removed WHERE id = ?1")?
+                .execute([key(id)])
+                .map(drop)
+        })
+        .await
+    }
+
+    /// Looks at all records, beside everybody who works with them.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn summaries(&self) -> Result<Vec<Summary>, RecordsError> {
+        let read = || {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+            summaries(&Connection::open_with_flags(&self.path, flags)?)
+        };
+        read().map_err(|source| RecordsError::Database {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    /// Whether a build that was asked for after `since` names this source.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub async fn names_source(
+        &self,
+        digest: &Digest,
+        since: Option<BuildId>,
+    ) -> Result<bool, RecordsError> {
+        let digest = digest.as_str().to_owned();
+        self.with(move |connection| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM builds WHERE id > ?1 AND instr(sources, ?2))";
+            connection
+                .prepare_cached(sql)?
+                .query_row(params![since.map_or(0, key), digest], |row| row.get(0))
+        })
+        .await
+    }
+}
+
+fn delete(connection: &mut Connection, id: BuildId) -> rusqlite::Result<Removal> {
+    let transaction = connection.transaction()?;
+    let sql = "DELETE FROM builds WHERE id = ?1 AND state = 'finished'";
+    if transaction.execute(sql, [key(id)])? > 0 {
+        transaction.execute("INSERT OR IGNORE INTO removed VALUES (?1)", [key(id)])?;
+        transaction.commit()?;
+        return Ok(Removal::Done);
+    }
+    drop(transaction);
+    let sql = "SELECT 1 FROM builds WHERE id = ?1";
+    let there = connection
+        .prepare_cached(sql)?
+        .query_row([key(id)], |_| Ok(()));
+    Ok(match there.optional()? {
+        Some(()) => Removal::Unfinished,
+        None => Removal::Missing,
+    })
+}
+
+fn summaries(connection: &Connection) -> rusqlite::Result<Vec<Summary>> {
+    let sql = "SELECT id, finished, sources, after FROM builds";
+    let summary = |row: &rusqlite::Row<'_>| {
+        let sources: Vec<Source> = listed(row, "sources")?;
+        Ok(Summary {
+            id: read_key(row.get("id")?),
+            finished: maybe(row, "finished")?,
+            sources: sources.into_iter().map(|source| source.sha256).collect(),
+            after: listed(row, "after")?,
+        })
+    };
+    connection.prepare(sql)?.query_map([], summary)?.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use config::builds::{Listing, State, Submitter};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_deleted_build_is_gone_wholly_and_its_number_never_returns() {
+        let directory = tempfile::tempdir().unwrap();
+        let records = Records::open(&directory.path().join("r")).unwrap();
+        let digest = "a".repeat(64);
+        let text = format!(
+            r#"{{"machine": "linux", "sources": [{{"name": "x", "sha256": "{digest}"}}]}}"#
+        );
+        let submit = || {
+            let request = serde_json::from_str(&text).unwrap();
+            let toolchain = "default".parse().unwrap();
+            let now = Timestamp::UNIX_EPOCH;
+            records.submit(request, toolchain, Submitter::root(), now)
+        };
+        let mut build = submit().await.unwrap();
+        let digest: Digest = digest.parse().unwrap();
+        assert_eq!(records.delete(build.id).await.unwrap(), Removal::Unfinished);
+        assert!(records.names_source(&digest, None).await.unwrap());
+        build.enter(State::Finished, Timestamp::UNIX_EPOCH);
+        records.save(&build).await.unwrap();
+        let summaries = records.summaries().unwrap();
+        assert_eq!(summaries[0].sources, BTreeSet::from([digest.clone()]));
+        assert_eq!(summaries[0].finished, Some(Timestamp::UNIX_EPOCH));
+        assert_eq!(records.delete(build.id).await.unwrap(), Removal::Done);
+        assert_eq!(records.delete(build.id).await.unwrap(), Removal::Missing);
+        let leftovers = records.leftovers().await.unwrap();
+        assert_eq!(leftovers, BTreeSet::from([build.id]));
+        records.removed(build.id).await.unwrap();
+        assert_eq!(records.leftovers().await.unwrap(), BTreeSet::new());
+        assert_eq!(records.get(build.id).await.unwrap(), None);
+        assert!(!records.names_source(&digest, None).await.unwrap());
+        let named = Listing {
+            package: Some("x".into()),
+            ..Listing::default()
+        };
+        assert_eq!(records.list(named).await.unwrap(), []);
+        assert!(submit().await.unwrap().id > build.id);
+    }
+}
