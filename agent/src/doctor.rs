@@ -15,6 +15,8 @@ use config::BuildId;
 use config::builds::State;
 use config::doctor::{Finding, Id, Subject};
 
+use crate::guest_tag::GuestTag;
+
 pub use look::{cleaning, look};
 pub use repair::repair;
 pub use seen::{Group, Guest, Network, Recorded, Records, Seen};
@@ -23,7 +25,7 @@ pub use seen::{Group, Guest, Network, Recorded, Records, Seen};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Repair {
     /// Ends the guest of a run directory, and what it has.
-    EndGuest(Tag),
+    EndGuest(Leftover),
     /// Removes a run directory.
     RemoveDirectory(PathBuf),
     /// Deletes a network, with the guests in it.
@@ -38,7 +40,7 @@ pub enum Repair {
 
 /// A guest as its run directory and its network name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tag {
+pub struct Leftover {
     /// The run directory.
     pub run: PathBuf,
     /// The network.
@@ -145,8 +147,8 @@ impl Doctor<'_> {
     }
 
     fn owner(&self, tag: &str) -> Owner {
-        if let Ok(id) = tag.parse::<BuildId>() {
-            return match self.recorded(id) {
+        match tag.parse() {
+            Ok(GuestTag::Build(id)) => match self.recorded(id) {
                 _ if self.seen.running.contains(&id) => Owner::Busy,
                 // Its build may have to be taken up.
                 _ if !self.seen.records.faults.is_empty() => Owner::Busy,
@@ -157,13 +159,10 @@ impl Doctor<'_> {
                     Owner::Nobody(format!("build {id} is {} and nobody runs it", build.state))
                 }
                 None => Owner::Nobody(format!("nobody runs a build {id}")),
-            };
-        }
-        let number = tag.strip_prefix('b').map(str::parse::<u64>);
-        match number {
-            Some(Ok(_)) if self.seen.bootstraps => Owner::Busy,
-            Some(Ok(_)) => Owner::Nobody("no bootstrap runs".to_owned()),
-            _ => Owner::Stranger,
+            },
+            Ok(GuestTag::Bootstrap(_)) if self.seen.bootstraps => Owner::Busy,
+            Ok(GuestTag::Bootstrap(_)) => Owner::Nobody("no bootstrap runs".to_owned()),
+            Err(_) => Owner::Stranger,
         }
     }
 
@@ -189,8 +188,8 @@ impl Doctor<'_> {
                 (Owner::Nobody(why), Some(pid)) => {
                     let run = guest.run.clone();
                     let proof = format!("its process {pid} runs, and {why}");
-                    let tag = Tag { run, network, pid };
-                    self.repair(Id::LeftoverGuest, subject, proof, Repair::EndGuest(tag));
+                    let left = Leftover { run, network, pid };
+                    self.repair(Id::LeftoverGuest, subject, proof, Repair::EndGuest(left));
                 }
                 (Owner::Nobody(why), None) if guest.unreadable => self.decide(
                     Id::LeftoverDirectory,
@@ -208,7 +207,7 @@ impl Doctor<'_> {
                     Id::Stranger,
                     Subject::Path(guest.run.clone()),
                     "no guest has such a run directory",
-                    "move it away: the next agent that starts removes it",
+                    "none: it is never touched",
                 ),
             }
         }
@@ -259,10 +258,7 @@ impl Doctor<'_> {
                     Id::Stranger,
                     subject,
                     "no guest has such a network",
-                    format!(
-                        "give it a name that does not begin with `{}`: the next agent that starts deletes it",
-                        self.seen.prefix
-                    ),
+                    "none: it is never touched",
                 ),
             }
         }

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::guest_tag::GuestTag;
 use crate::reconcile::Pair;
 use crate::records::Records;
 use config::task::Provenance;
@@ -138,6 +139,7 @@ impl Host {
 
     /// A short name for the next bootstrap's guest.
     pub fn next_bootstrap(&self) -> String {
-        format!("b{}", self.bootstraps.fetch_add(1, Ordering::Relaxed) + 1)
+        let number = self.bootstraps.fetch_add(1, Ordering::Relaxed) + 1;
+        GuestTag::Bootstrap(number).to_string()
     }
 }

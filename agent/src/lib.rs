@@ -19,6 +19,8 @@ pub mod frozen;
 
 pub mod session;
 
+pub mod guest_tag;
+
 pub mod control;
 
 pub mod record;

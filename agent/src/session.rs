@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::guest::{self, Exit, Guest, GuestError, Memory, User};
+use crate::guest_tag::GuestTag;
 use crate::host::Host;
 use crate::network::{self, Network, NetworkError};
 use crate::record;
@@ -364,11 +365,13 @@ pub fn is_running(host: &Host, tag: &str) -> bool {
 }
 
 /// Ends what an agent before us left running on this host, but for the guests in
-/// `kept`: processes, networks, directories. Goes on after a failure and logs it.
+/// `kept`: processes, networks, directories. What has no name of a guest is somebody
+/// else's and stays. Goes on after a failure and logs it.
 pub async fn clear(host: &Host, kept: &BTreeSet<String>) {
     let directory = guests_directory(&host.settings.paths.run);
     for run in store::file::entries(&directory).unwrap_or_default() {
-        if kept.iter().any(|tag| run.ends_with(tag)) {
+        let name = run.file_name().and_then(|name| name.to_str());
+        if !name.is_some_and(|name| is_left(name, kept)) {
             continue;
         }
         match Guest::find(&run) {
@@ -381,9 +384,11 @@ pub async fn clear(host: &Host, kept: &BTreeSet<String>) {
         }
         remove_directory(&run);
     }
-    let networks = network::list(&network_name(host, "")).unwrap_or_default();
-    let wanted: BTreeSet<_> = kept.iter().map(|tag| network_name(host, tag)).collect();
-    for name in networks.iter().filter(|name| !wanted.contains(*name)) {
+    let prefix = network_name(host, "");
+    for name in &network::list(&prefix).unwrap_or_default() {
+        if !is_left(name.strip_prefix(&prefix).unwrap_or_default(), kept) {
+            continue;
+        }
         // With its way out: the kernel takes its time for what is left to it.
         let closed = Network::open(name).and_then(|network| network::egress::close(&network));
         if let Err(error) = closed.and_then(|()| network::delete(name)) {
@@ -393,6 +398,11 @@ pub async fn clear(host: &Host, kept: &BTreeSet<String>) {
     if let Err(error) = network::egress::tidy() {
         warn!(%error, "cannot remove what the host had for ways out of guests");
     }
+}
+
+/// Whether something was a guest's and is wanted no more.
+fn is_left(name: &str, kept: &BTreeSet<String>) -> bool {
+    name.parse::<GuestTag>().is_ok() && !kept.contains(name)
 }
 
 fn network_name(host: &Host, tag: &str) -> String {

@@ -14,6 +14,7 @@ use config::builds::State;
 use config::doctor::{Finding, Id, Subject};
 use nix::mount::{MsFlags, mount};
 use rusqlite::Connection;
+use rustix::process::Signal;
 use tests::agent::AgentHost;
 use tests::shell::{BuildHost, DevelopmentHost};
 
@@ -308,6 +309,16 @@ fn what_an_agent_knows_is_examined_and_repaired_by_it() {
     assert!(host.state().join("sources").join("b".repeat(64)).is_file());
     let build = host.wait_for(build, State::Finished);
     assert_eq!(build.message, "machine gone was deleted");
+
+    // The next agent takes away what guests left, and nothing that a person made.
+    let directory = |name: &str| host.run().join("guests").join(name);
+    let (left, strange) = (directory("1000005"), directory("notes"));
+    fs::create_dir(&left).unwrap();
+    fs::create_dir(&strange).unwrap();
+    host.end(Signal::HUP);
+    host.start();
+    assert_eq!((left.exists(), strange.exists()), (false, true));
+    assert_eq!(host.networks(), [format!("{}-lab", host.name())]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use config::doctor::{Name, Repaired};
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use super::{Repair, Tag, examine, look};
+use super::{Leftover, Repair, examine, look};
 use crate::builds::{AttemptError, Rules, Verdict, conclude};
 use crate::guest::Guest;
 use crate::host::Host;
@@ -73,7 +73,7 @@ fn gone(removed: io::Result<()>) -> Result<(), Fault> {
     }
 }
 
-async fn end(guest: &Tag) -> Result<(), Fault> {
+async fn end(guest: &Leftover) -> Result<(), Fault> {
     let run: &Path = &guest.run;
     if let Some(guest) = Guest::find(run)? {
         guest.end().await?;
