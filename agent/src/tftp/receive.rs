@@ -13,8 +13,13 @@ const REPEATS_MAX: u32 = 3;
 const DALLY: Duration = Duration::from_secs(6);
 
 /// Receives everything into `staging`; the last block is not acknowledged yet.
-/// Returns its number.
-pub(super) fn receive(link: &mut Link, agreed: &Agreed, staging: &mut Staging) -> Result<u64, End> {
+/// Returns its number. `told` is the size that the client says the file has.
+pub(super) fn receive(
+    link: &mut Link,
+    agreed: &Agreed,
+    told: Option<u64>,
+    staging: &mut Staging,
+) -> Result<u64, End> {
     link.expect(agreed.block);
     let mut progress = Progress::new(agreed);
     progress.answer(link)?;
@@ -39,10 +44,26 @@ pub(super) fn receive(link: &mut Link, agreed: &Agreed, staging: &mut Staging) -
             Inbound::Ack(_) => {}
             Inbound::Nothing => {
                 link.pace.missed();
-                progress.repeat(link)?;
+                if is_last_awaited(agreed, told, staging.bytes) {
+                    progress.moved = Instant::now();
+                } else {
+                    progress.repeat(link)?;
+                }
             }
         }
     }
+}
+
+/// Whether only the last block is missing, of a client that sends one at a time.
+///
+/// Such a client is left to repeat that block by itself. busybox (1.35, and all others
+/// that we have read) takes an old acknowledgement that comes while it waits for the
+/// last one to be its own kind of packet: when its wait is over it sends the last block
+/// once more, does not wait for the answer, and ends with status 0. If that packet is
+/// lost, the file never comes, and busybox has called it a success.
+fn is_last_awaited(agreed: &Agreed, told: Option<u64>, have: u64) -> bool {
+    let left = told.and_then(|size| size.checked_sub(have));
+    agreed.window == 1 && left.is_some_and(|left| left < agreed.block as u64)
 }
 
 /// How far a transfer has come, and what was said of it.

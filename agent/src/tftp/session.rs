@@ -43,7 +43,7 @@ fn put(link: &mut Link, request: &Request, shared: &Shared) -> Result<(), End> {
     let told = request.wanted.size;
     let mut staging = Staging::begin(&request.name, destination, told, &shared.ledger)?;
     let agreed = request.wanted.agree(None);
-    let last = receive::receive(link, &agreed, &mut staging)?;
+    let last = receive::receive(link, &agreed, told, &mut staging)?;
     staging.sync()?;
     let bytes = staging.bytes;
     let over = || Refusal::new(ErrorCode::NotDefined, "the server is closed");
