@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::UdpSocket;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
@@ -55,22 +55,39 @@ pub(super) enum Stage {
     Over,
 }
 
-/// A [`Stage`] that two threads share.
+/// What a transfer's thread shares with its listener: a [`Stage`], and the answer to
+/// the request of a put that was sent once and is repeated only for who asks again.
 #[derive(Debug)]
-pub(super) struct StageCell(AtomicU8);
+pub(super) struct StageCell {
+    stage: AtomicU8,
+    answer: OnceLock<Vec<u8>>,
+}
 
 impl StageCell {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(AtomicU8::new(0)))
+        Arc::new(Self {
+            stage: AtomicU8::new(0),
+            answer: OnceLock::new(),
+        })
     }
 
     /// A transfer goes forward only: what is over stays over.
     pub(super) fn set(&self, stage: Stage) {
-        self.0.fetch_max(stage as u8, Ordering::Relaxed);
+        self.stage.fetch_max(stage as u8, Ordering::Relaxed);
+    }
+
+    /// Keeps the answer to the request.
+    pub(super) fn answered(&self, packet: &[u8]) {
+        self.answer.get_or_init(|| packet.to_owned());
+    }
+
+    /// The answer to the request, if it is to be repeated.
+    pub(super) fn answer(&self) -> Option<&[u8]> {
+        self.answer.get().map(Vec::as_slice)
     }
 
     pub(super) fn get(&self) -> Stage {
-        match self.0.load(Ordering::Relaxed) {
+        match self.stage.load(Ordering::Relaxed) {
             0 => Stage::Opening,
             1 => Stage::Moving,
             2 => Stage::Waiting,

@@ -20,8 +20,11 @@ use super::{Shared, session};
 const SESSIONS_MAX: usize = 32;
 /// Requests of one guest that are looked at in a second; others are lost.
 const REQUESTS_PER_SECOND: u32 = 1000;
-/// A request that comes again within this time was doubled on its way.
-const ECHO: Duration = Duration::from_secs(1);
+/// A request that comes again within this time was doubled on its way: no client asks
+/// again so soon.
+const ECHO: Duration = Duration::from_millis(30);
+/// When data has gone one way or the other, a request that comes again was late.
+const ECHO_LATE: Duration = Duration::from_secs(1);
 /// A transfer's thread needs little.
 const STACK: usize = 256 * 1024;
 /// A window of small blocks takes far more room in the kernel than it holds.
@@ -54,8 +57,11 @@ impl Session {
 /// What to do with a request from a port that has a transfer already.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    /// The transfer answers it, or it is an echo.
+    /// It is an echo.
     Ignore,
+    /// Our answer was lost: the client gets the same one from the same port again,
+    /// unless the transfer itself repeats it.
+    Again,
     /// The client has given the transfer up and begins anew.
     Begin,
 }
@@ -63,7 +69,9 @@ enum Verdict {
 /// Decides; `same` means that it is the very request that began the transfer.
 fn judge(stage: Stage, same: bool, age: Duration) -> Verdict {
     match (stage, same) {
-        (Stage::Opening | Stage::Moving, true) if age < ECHO => Verdict::Ignore,
+        (Stage::Opening, true) if age < ECHO => Verdict::Ignore,
+        (Stage::Opening, true) => Verdict::Again,
+        (Stage::Moving, true) if age < ECHO_LATE => Verdict::Ignore,
         (Stage::Opening | Stage::Moving | Stage::Waiting | Stage::Over, _) => Verdict::Begin,
     }
 }
@@ -144,6 +152,12 @@ impl Listener {
             let same = session.packet == packet;
             match judge(session.stage.get(), same, session.began.elapsed()) {
                 Verdict::Ignore => return Ok(()),
+                Verdict::Again => {
+                    // It may be lost like the first one: then the client asks again.
+                    let answer = session.stage.answer();
+                    answer.map(|packet| session.socket.send(packet));
+                    return Ok(());
+                }
                 Verdict::Begin => session.end(),
             }
             self.sessions.remove(&peer);
@@ -241,7 +255,7 @@ mod tests {
         let old = Duration::from_secs(3);
         let table = [
             (Stage::Opening, true, young, Verdict::Ignore),
-            (Stage::Opening, true, old, Verdict::Begin),
+            (Stage::Opening, true, old, Verdict::Again),
             (Stage::Opening, false, young, Verdict::Begin),
             (Stage::Moving, true, young, Verdict::Ignore),
             (Stage::Moving, true, old, Verdict::Begin),

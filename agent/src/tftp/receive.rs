@@ -22,6 +22,9 @@ pub(super) fn receive(
 ) -> Result<u64, End> {
     link.expect(agreed.block);
     let mut progress = Progress::new(agreed);
+    if let Some(packet) = &progress.opening {
+        link.stage.answered(packet);
+    }
     progress.answer(link)?;
     loop {
         let deadline = progress.moved + link.pace.wait();
@@ -45,7 +48,7 @@ pub(super) fn receive(
             Inbound::Nothing => {
                 link.pace.missed();
                 if is_last_awaited(agreed, told, staging.bytes) {
-                    progress.moved = Instant::now();
+                    progress.leave_to_client();
                 } else {
                     progress.repeat(link)?;
                 }
@@ -114,8 +117,8 @@ impl Progress {
         if self.opening.is_some() {
             // There are clients that take a second answer to their request for an
             // acknowledgement and leave a block out. When the first one was lost,
-            // they ask again.
-            self.moved = Instant::now();
+            // they ask again, and the listener answers.
+            self.leave_to_client();
             return Ok(());
         }
         self.repeated += 1;
@@ -124,6 +127,12 @@ impl Progress {
         }
         self.gap_told = false;
         self.answer(link)
+    }
+
+    /// Nothing came in time, and it is for the client to repeat itself.
+    fn leave_to_client(&mut self) {
+        self.moved = Instant::now();
+        self.gap_told = false;
     }
 
     /// A block came in order.
