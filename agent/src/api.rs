@@ -6,6 +6,7 @@
 
 mod access;
 mod builds;
+mod console;
 mod doctor;
 mod events;
 mod files;
@@ -160,6 +161,14 @@ fn administration(host: &Host) -> Router<Arc<Host>> {
             get(builds::show).delete(builds::delete),
         )
         .route("/api/v1/builds/{id}/cancel", post(builds::cancel))
+        .route(
+            "/api/v1/builds/{id}/console",
+            get(console::of_build).post(console::of_build),
+        )
+        .route(
+            "/api/v1/machines/{name}/console",
+            get(console::of_machine).post(console::of_machine),
+        )
         .route("/api/v1/builds/{id}/log", get(files::log))
         .route("/api/v1/builds/{id}/artifacts/{name}", get(files::artifact))
         .route("/api/v1/doctor", get(doctor::examine))

@@ -205,6 +205,7 @@ async fn install(
     };
     let limits = session::Limits {
         start: host.settings.bootstrap.start_limit,
+        silence: host.settings.bootstrap.silence_limit,
         total: host.settings.bootstrap.total_limit,
         last_put: task::BOOTSTRAP,
     };

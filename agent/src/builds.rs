@@ -257,6 +257,7 @@ async fn go_on(
     let since = Timestamp::now().duration_since(began);
     let left = session::Left {
         tag: build.id.to_string(),
+        machine: build.machine.clone(),
         map: map(host, build)?,
         record: files(host, build),
         since: since.try_into().unwrap_or_default(),
@@ -322,6 +323,7 @@ async fn wait(
         } else {
             host.settings.builds.start_limit
         },
+        silence: host.settings.builds.silence_limit,
         total: host.settings.builds.total_limit,
         last_put: task::RESULT,
     };

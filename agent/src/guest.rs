@@ -14,6 +14,7 @@ use config::machine::{Kind, Machine};
 use config::settings::Acceleration;
 use tokio::io::AsyncRead;
 use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::time::timeout;
 
 use crate::network::NetworkError;
@@ -168,6 +169,9 @@ pub(crate) fn said(stderr: &str) -> String {
 
 /// What a guest says, as it says it.
 pub type Stream = Box<dyn AsyncRead + Send + Unpin>;
+
+/// What types on a guest's console. Dropping it ends the console that it came with.
+pub type Keyboard = OwnedWriteHalf;
 
 /// A running guest. Dropping it leaves it running.
 #[derive(Debug)]
@@ -375,6 +379,22 @@ impl Guest {
         match self.kind() {
             Kind::Kvm => Ok(Box::new(qemu::connect(&path)?)),
             Kind::Nspawn => Ok(Box::new(nspawn::connect(&path)?)),
+        }
+    }
+
+    /// Its serial console, like [`Guest::console`], and its keyboard; a container has
+    /// none.
+    ///
+    /// # Errors
+    /// When QEMU is gone.
+    pub fn terminal(&self) -> io::Result<(Stream, Option<Keyboard>)> {
+        match self.kind() {
+            Kind::Kvm => {
+                let console = qemu::connect(&self.run.join(run::CONSOLE))?;
+                let (reader, writer) = console.into_split();
+                Ok((Box::new(reader), Some(writer)))
+            }
+            Kind::Nspawn => Ok((self.console()?, None)),
         }
     }
 

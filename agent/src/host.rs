@@ -52,6 +52,8 @@ pub struct Host {
     pub frozen: crate::frozen::Memory,
     /// The list of finished builds, as Toaster's readers get it.
     pub finished: crate::toaster::Finished,
+    /// The consoles of guests that run.
+    pub consoles: crate::console::Board,
     /// How many bootstraps were begun.
     pub bootstraps: AtomicU64,
 }
@@ -93,6 +95,7 @@ impl Host {
             status: Mutex::default(),
             frozen: crate::frozen::Memory::default(),
             finished: crate::toaster::Finished::default(),
+            consoles: crate::console::Board::default(),
             bootstraps: AtomicU64::new(0),
         }
     }

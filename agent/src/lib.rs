@@ -25,6 +25,10 @@ pub mod control;
 
 pub mod record;
 
+pub mod console;
+
+pub mod silence;
+
 pub mod guest;
 
 pub mod network;

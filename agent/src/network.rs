@@ -233,6 +233,15 @@ impl Network {
             })
     }
 
+    /// How many packets have come from the guest.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn packets(&self) -> io::Result<u64> {
+        let text = self.enter(|| fs::read_to_string("/proc/thread-self/net/dev"))?;
+        Ok(received(&text))
+    }
+
     /// The processes that were started inside.
     ///
     /// # Errors
@@ -264,6 +273,17 @@ impl Network {
             source,
         }
     }
+}
+
+/// The packets that all interfaces but the loopback have received, of the kernel's
+/// table: `NAME: BYTES PACKETS …`.
+fn received(table: &str) -> u64 {
+    let count = |line: &str| {
+        let (name, numbers) = line.split_once(':')?;
+        let packets = numbers.split_ascii_whitespace().nth(1)?;
+        (name.trim() != "lo").then(|| packets.parse::<u64>().ok())?
+    };
+    table.lines().filter_map(count).sum()
 }
 
 /// The names of all networks that begin with `prefix`.
@@ -328,6 +348,12 @@ fn path(name: &str) -> Result<PathBuf, NetworkError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packets_are_counted_but_not_those_to_oneself() {
+        let table = "Inter-|   Receive\n face |bytes    packets errs\n    lo:  84  1 0\n  tap0: 840 10 0\n  x:1 2\n";
+        assert_eq!(received(table), 12);
+    }
 
     #[test]
     fn a_name_stays_in_its_directory() {

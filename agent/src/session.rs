@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::MachineName;
 use config::machine::Machine;
 use store::Snapshot;
 use tokio::time::{Instant, timeout};
@@ -76,6 +77,8 @@ pub struct Plan {
 pub struct Left {
     /// Its short name on this host.
     pub tag: String,
+    /// Its machine.
+    pub machine: MachineName,
     /// What it may fetch and put.
     pub map: tftp::Map,
     /// Where what it prints is recorded.
@@ -90,6 +93,8 @@ pub struct Left {
 pub struct Limits<'a> {
     /// From its start to its first packet.
     pub start: Duration,
+    /// Without any sign of it, from its first packet on.
+    pub silence: Duration,
     /// For the whole.
     pub total: Duration,
     /// The file whose arrival ends it.
@@ -113,6 +118,9 @@ pub enum Ended {
     /// Nothing came from it in time.
     #[error("the guest did not answer within {} s of its start", .0.as_secs())]
     Silent(Duration),
+    /// Nothing came from it any more.
+    #[error("nothing was heard of the guest for {} s: no packet, no log, nothing on its console", .0.as_secs())]
+    Quiet(Duration),
     /// It took too long.
     #[error("the guest took longer than {} s", .0.as_secs())]
     Late(Duration),
@@ -181,6 +189,7 @@ impl Session {
         let guests = &host.settings.guests;
         let names = way::open(guests, &plan.machine.egress, network, run).await?;
         let mut services = Services::open(host, network, plan.map, names)?;
+        let (tag, machine) = (plan.tag, plan.snapshot.machine().clone());
         let guest = Guest::start(guest::Spec {
             name: network.name().to_owned(),
             directory: plan.snapshot.path().to_owned(),
@@ -196,7 +205,10 @@ impl Session {
         .await?;
         // Who waits for it begins at once.
         let attended = services.attend(&guest, plan.memory);
-        let recorded = attended.and_then(|()| services.record(&guest, network, plan.record));
+        let recorded = attended.and_then(|()| {
+            let seat = |keyboard| host.consoles.add(&tag, &machine, keyboard);
+            services.record(&guest, network, plan.record, seat)
+        });
         if let Err(error) = recorded {
             complain(guest.end().await);
             return Err(error.into());
@@ -227,7 +239,8 @@ impl Session {
         if let Err(error) = guest.go_on().await {
             warn!("the guest does not answer: {}", crate::chain(&error));
         }
-        if let Err(error) = services.record(&guest, &network, left.record) {
+        let seat = |keyboard| host.consoles.add(&left.tag, &left.machine, keyboard);
+        if let Err(error) = services.record(&guest, &network, left.record, seat) {
             warn!(%error, "cannot record what the guest prints");
         }
         // One that was woken asks again, too.
@@ -272,6 +285,9 @@ impl Session {
                 exit = self.guest.exited() => {
                     let ended = Ended::Exited { exit, said: self.guest.complaints() };
                     return self.last_words(limits).await.ok_or(ended);
+                }
+                () = self.services.silence.lasts(limits.silence, &self.network), if self.heard => {
+                    return Err(Ended::Quiet(limits.silence));
                 }
                 () = &mut deadline => return Err(ended),
             }

@@ -20,6 +20,9 @@ pub use record::{
 /// The socket of the administration API, in the agent's run directory.
 pub const SOCKET: &str = "agent.sock";
 
+/// What the connection becomes that asks for a guest's console: bytes both ways.
+pub const CONSOLE_PROTOCOL: &str = "buildhost-console";
+
 /// Asks for a build. The sources have been handed in before, by their hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

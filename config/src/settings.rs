@@ -109,6 +109,8 @@ pub struct Guests {
 pub struct Bootstrap {
     /// From the start of the guest to its first packet.
     pub start_limit: Duration,
+    /// Without any sign of the guest, from its first packet on.
+    pub silence_limit: Duration,
     /// For the whole.
     pub total_limit: Duration,
     /// How often one that failed is tried again before it waits for a change.
@@ -122,6 +124,8 @@ pub struct Builds {
     pub toolchain: String,
     /// From the start of the guest to its first packet.
     pub start_limit: Duration,
+    /// Without any sign of the guest, from its first packet on.
+    pub silence_limit: Duration,
     /// For the whole.
     pub total_limit: Duration,
     /// How often a build is started again when the host failed it.
@@ -323,6 +327,7 @@ fn guests(reader: &mut Reader<'_>) -> Guests {
 fn bootstrap(reader: &mut Reader<'_>) -> Bootstrap {
     Bootstrap {
         start_limit: reader.seconds("bootstrap.start_seconds_max", 300),
+        silence_limit: reader.seconds("bootstrap.silence_seconds_max", 900),
         total_limit: reader.seconds("bootstrap.total_seconds_max", 3600),
         retries_max: small(reader.number("bootstrap.retries_max", 2, 0..=100)),
     }
@@ -337,6 +342,7 @@ fn builds(reader: &mut Reader<'_>) -> Builds {
                 .map_err(|_| "the name of a toolchain is expected")
         }),
         start_limit: reader.seconds("builds.start_seconds_max", 240),
+        silence_limit: reader.seconds("builds.silence_seconds_max", 1800),
         total_limit: reader.seconds("builds.total_seconds_max", 5400),
         retries_max: small(reader.number("builds.retries_max", 2, 0..=100)),
         sources_bytes_max: MIB * reader.number("builds.sources_mib_max", 2048, 1..=1 << 30),

@@ -22,6 +22,8 @@ mod toolchain;
 
 mod builds;
 
+mod life;
+
 mod client;
 
 mod volume;
@@ -102,6 +104,8 @@ enum Command {
     #[command(flatten)]
     Builds(builds::Verb),
     #[command(flatten)]
+    Life(life::Verb),
+    #[command(flatten)]
     Manual(manual::Verb),
 }
 
@@ -150,6 +154,7 @@ fn act(command: &Command, common: &Common, voice: &Voice) -> Result<(), Failure>
         Command::Doctor(verb) => doctor::run(verb, common, voice),
         Command::Toolchain(verb) => toolchain::run(verb, common, voice),
         Command::Builds(verb) => builds::run(verb, common, voice),
+        Command::Life(verb) => life::run(verb, common, voice),
         Command::Manual(verb) => manual::run(verb, voice),
     }
 }

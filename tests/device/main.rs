@@ -21,6 +21,7 @@ mod guests;
 mod habits;
 mod hostile;
 mod import;
+mod life;
 mod powercut;
 mod rehearsal;
 mod relay;

@@ -15,6 +15,7 @@ use store::pool::{BtrfsPool, Pool};
 use tempfile::TempDir;
 
 use crate::shell::{Answer, BuildHost, run};
+use crate::terminal::Terminal;
 use crate::wait_until;
 
 /// A build host with an agent.
@@ -235,6 +236,13 @@ impl AgentHost {
         let mut command = self.host.command(arguments);
         command.env("BUILDHOST_SOCKET", self.run().join("agent.sock"));
         run(command, b"")
+    }
+
+    /// Calls `machinectl` at a terminal.
+    pub fn terminal(&self, arguments: &[&str]) -> Terminal {
+        let mut command = self.host.command(arguments);
+        command.env("BUILDHOST_SOCKET", self.run().join("agent.sock"));
+        Terminal::start(command)
     }
 
     /// Submits a build of a program that says `words`, and returns its number.

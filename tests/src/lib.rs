@@ -13,6 +13,8 @@ pub mod powercut;
 
 pub mod shell;
 
+pub mod terminal;
+
 pub mod survival;
 
 pub mod disturbance;

@@ -131,6 +131,7 @@ async fn attempt(
     };
     let limits = Limits {
         start: limit,
+        silence: limit,
         total: limit,
         last_put: "",
     };

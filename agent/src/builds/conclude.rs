@@ -14,7 +14,7 @@ pub enum Verdict {
     Result(Box<Collected>),
     /// Somebody wanted it ended, or the agent stops.
     Cancelled,
-    /// It ran into its time limit.
+    /// It ran into one of its time limits.
     Late(String),
     /// The host or the guest failed: nothing is known of the package.
     HostFailed(String),
@@ -25,7 +25,9 @@ impl From<Result<Collected, AttemptError>> for Verdict {
         match attempt {
             Ok(collected) => Self::Result(Box::new(collected)),
             Err(AttemptError::Ended(Ended::Cancelled)) => Self::Cancelled,
-            Err(AttemptError::Ended(ended @ Ended::Late(_))) => Self::Late(ended.to_string()),
+            Err(AttemptError::Ended(ended @ (Ended::Late(_) | Ended::Quiet(_)))) => {
+                Self::Late(ended.to_string())
+            }
             Err(error) => Self::HostFailed(crate::chain(&error)),
         }
     }

@@ -9,12 +9,14 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::SessionError;
+use crate::console::{Overheard, Seat};
 use crate::control::{self, Manner};
 use crate::dns::{self, Names};
-use crate::guest::{Guest, Memory};
+use crate::guest::{Guest, Keyboard, Memory};
 use crate::host::Host;
 use crate::metrics::Metrics;
 use crate::network::Network;
+use crate::silence::Silence;
 use crate::{dhcp, record, revisions, tftp};
 
 /// The port on which guests fetch and put (RFC 1350).
@@ -28,7 +30,9 @@ pub(super) struct Services {
     /// Tells when a guest that is to be frozen is ready.
     pub(super) ready: Option<oneshot::Receiver<()>>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) silence: Silence,
     tasks: JoinSet<()>,
+    seat: Option<Seat>,
 }
 
 impl Services {
@@ -59,7 +63,9 @@ impl Services {
             events,
             ready: None,
             metrics: Arc::clone(host.records.metrics()),
+            silence: Silence::default(),
             tasks,
+            seat: None,
         })
     }
 
@@ -86,11 +92,22 @@ impl Services {
         guest: &Guest,
         network: &Network,
         files: record::Files,
+        seat: impl FnOnce(Option<Keyboard>) -> Seat,
     ) -> std::io::Result<()> {
         let max = files.bytes_max;
+        let (console, keyboard) = guest.terminal()?;
+        let seat = seat(keyboard);
+        let (screen, last) = (seat.console(), self.silence.last.clone());
+        self.seat = Some(seat);
+        let console = Overheard::new(console, move |piece: &[u8]| {
+            last.renew();
+            screen.show(piece);
+        });
         self.tasks
-            .spawn(record::follow(guest.console()?, files.console, max));
+            .spawn(record::follow(console, files.console, max));
         if let Some(log) = guest.log()? {
+            let last = self.silence.last.clone();
+            let log = Overheard::new(log, move |_: &[u8]| last.renew());
             self.tasks.spawn(record::follow(log, files.log, max));
         } else if let Some(address) = gateways(LOG_TCP_PORT).next() {
             let listener = network.tcp_listener(address)?;

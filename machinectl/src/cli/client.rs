@@ -1,5 +1,7 @@
 //! A client of the agent's administration API, over its unix socket.
 
+mod upgrade;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -10,6 +12,8 @@ use reqwest::StatusCode;
 use reqwest::blocking::{Body, Request, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use super::life::Line;
 
 /// How long the agent may take to begin an answer.
 const ANSWER_LIMIT: Duration = Duration::from_mins(1);
@@ -23,8 +27,11 @@ pub(super) enum ClientError {
         /// Where we asked.
         socket: PathBuf,
         /// What the system said.
-        source: reqwest::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The console broke off, or never came.
+    #[error("cannot connect with the console")]
+    Console(#[source] io::Error),
     /// It said no, and why.
     #[error("{detail}")]
     Refused {
@@ -89,6 +96,12 @@ impl Client {
             .map(drop)
     }
 
+    /// Connects with the console at a path, to watch or to type as well.
+    pub(super) fn console(&self, path: &str, types: bool) -> Result<Line, ClientError> {
+        let method = if types { "POST" } else { "GET" };
+        upgrade::ask(&self.socket, method, path)
+    }
+
     /// Copies what is at a path, as it comes, and says how much that was.
     pub(super) fn copy(&self, path: &str, to: &mut impl Write) -> Result<u64, ClientError> {
         let mut answer = self.ask(self.http.get(url(path)).build()?)?;
@@ -100,7 +113,7 @@ impl Client {
             if source.is_connect() {
                 ClientError::NoAgent {
                     socket: self.socket.clone(),
-                    source,
+                    source: source.into(),
                 }
             } else {
                 ClientError::Answer(source)

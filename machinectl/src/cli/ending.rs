@@ -150,9 +150,10 @@ impl From<ClientError> for Failure {
             ClientError::Refused {
                 status: 400..500, ..
             } => Ending::Refused,
-            ClientError::Refused { .. } | ClientError::Answer(_) | ClientError::File { .. } => {
-                Ending::Failed
-            }
+            ClientError::Refused { .. }
+            | ClientError::Answer(_)
+            | ClientError::Console(_)
+            | ClientError::File { .. } => Ending::Failed,
         };
         Self::new(ending, error)
     }

@@ -1,0 +1,87 @@
+//! Requests that become a connection with a guest's console: GET watches, POST types
+//! as well.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use config::builds::CONSOLE_PROTOCOL;
+use config::{BuildId, MachineName};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tracing::debug;
+
+use super::builds::find;
+use super::problem::Refused;
+use crate::console::Console;
+use crate::host::Host;
+
+pub(super) async fn of_build(
+    State(host): State<Arc<Host>>,
+    id: Result<Path<BuildId>, PathRejection>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let Path(id) = id?;
+    let build = find(&host, id).await?;
+    let console = host.consoles.of_build(id).ok_or_else(|| {
+        let state = match build.outcome {
+            Some(outcome) => format!("has finished: {outcome}"),
+            None => format!("is {}", build.state),
+        };
+        Refused::conflict(format!(
+            "build {id} {state}; it has no guest with a console"
+        ))
+    })?;
+    connect(&console, request)
+}
+
+pub(super) async fn of_machine(
+    State(host): State<Arc<Host>>,
+    machine: Result<Path<MachineName>, PathRejection>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let Path(machine) = machine?;
+    let mut consoles = host.consoles.of_machine(&machine);
+    match (consoles.pop(), consoles.is_empty()) {
+        (Some((_, console)), true) => connect(&console, request),
+        (Some((last, _)), false) => {
+            let builds = consoles.into_iter().map(|(tag, _)| tag);
+            let builds: Vec<_> = builds.chain([last]).collect();
+            Err(Refused::conflict(format!(
+                "several guests of machine {machine} run; name the build, one of {}",
+                builds.join(", ")
+            )))
+        }
+        (None, _) => Err(Refused::missing(format!(
+            "no guest of a machine {machine} runs; `machinectl builds` shows what does"
+        ))),
+    }
+}
+
+/// Answers that the connection is the console's from now on.
+fn connect(console: &Console, mut request: Request) -> Result<Response, Refused> {
+    let asked = request.headers().get(header::UPGRADE);
+    let asked = asked.is_some_and(|protocol| protocol == CONSOLE_PROTOCOL);
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    let Some(upgrade) = upgrade.filter(|_| asked) else {
+        return Err(Refused::bad(format!(
+            "a console needs a connection of its own: ask with `Upgrade: {CONSOLE_PROTOCOL}`"
+        )));
+    };
+    let viewer = console.join(request.method() == Method::POST);
+    let viewer = viewer.map_err(|unheard| Refused::conflict(unheard.to_string()))?;
+    tokio::spawn(async move {
+        // Whoever asked may have gone.
+        let Ok(stream) = upgrade.await else { return };
+        if let Err(error) = viewer.relay(TokioIo::new(stream)).await {
+            debug!(%error, "somebody at a console has gone");
+        }
+    });
+    let headers = [
+        (header::CONNECTION, HeaderValue::from_static("upgrade")),
+        (header::UPGRADE, HeaderValue::from_static(CONSOLE_PROTOCOL)),
+    ];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}
