@@ -11,6 +11,7 @@ mod doctor;
 mod events;
 mod files;
 mod problem;
+mod queue;
 mod rates;
 mod reread;
 mod serve;
@@ -171,6 +172,9 @@ fn administration(host: &Host) -> Router<Arc<Host>> {
         )
         .route("/api/v1/builds/{id}/log", get(files::log))
         .route("/api/v1/builds/{id}/artifacts/{name}", get(files::artifact))
+        .route("/api/v1/queue", get(queue::show))
+        .route("/api/v1/drain", post(queue::drain))
+        .route("/api/v1/undrain", post(queue::undrain))
         .route("/api/v1/doctor", get(doctor::examine))
         .route("/api/v1/doctor/repair", post(doctor::repair))
         .route_layer(DefaultBodyLimit::max(host.settings.http.request_bytes_max))

@@ -151,10 +151,7 @@ fn number(directory: &Path) -> Option<BuildId> {
 
 /// Records what came of an attempt.
 async fn settle(host: &Host, build: Build, attempt: Result<Collected, AttemptError>) {
-    let rules = Rules {
-        retries_max: host.settings.builds.retries_max,
-        stopping: host.stopping.is_cancelled(),
-    };
+    let rules = Rules::new(&host.settings.builds, host.stopping.is_cancelled());
     let build = conclude(build, Verdict::from(attempt), &rules, Timestamp::now());
     match host.records.save(&build).await {
         Ok(()) => match build.outcome {
@@ -177,6 +174,7 @@ async fn start(
 ) -> Result<Collected, AttemptError> {
     // Counted before anything can fail, so that no failure is tried for ever.
     build.attempts += 1;
+    build.not_before = None;
     let directory = host.build_directory(build.id);
     store::file::fresh_directory(&directory)?;
     store::file::fresh_directory(&directory.join(ARTIFACTS))?;

@@ -21,7 +21,7 @@ use crate::host::Host;
 use crate::reconcile::{self, log_report};
 use crate::records::Records;
 use crate::watch::Watch;
-use crate::{api, blocking, builds, retention, revisions, session};
+use crate::{api, blocking, builds, drain, retention, revisions, session};
 
 /// How long running builds may take to end when the agent stops.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
@@ -215,6 +215,7 @@ fn open(settings: Settings, guest_user: (u32, u32)) -> Result<Host, StartError> 
         make_directory(&directory)?;
     }
     make_directory(&session::guests_directory(&host.settings.paths.run))?;
+    drain::load(&host).doing(|| "read whether the host is drained".to_owned())?;
     Ok(host)
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use config::BuildId;
 use config::builds::Status;
+use config::queue::Drained;
 use config::settings::Settings;
 use store::Volume;
 use store::toolchains::Toolchains;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::guest_tag::GuestTag;
-use crate::reconcile::Pair;
+use crate::reconcile::{Outlook, Pair};
 use crate::records::Records;
 use config::task::Provenance;
 
@@ -48,6 +49,10 @@ pub struct Host {
     pub queue: tokio::sync::Mutex<()>,
     /// What the reconciler last found.
     pub status: Mutex<Option<Status>>,
+    /// What it last found of the queue.
+    outlook: Mutex<Outlook>,
+    /// Whether nothing is to start.
+    drained: Mutex<Option<Drained>>,
     /// What is remembered of frozen guests.
     pub frozen: crate::frozen::Memory,
     /// The list of finished builds, as Toaster's readers get it.
@@ -93,6 +98,8 @@ impl Host {
             leaving: CancellationToken::new(),
             queue: tokio::sync::Mutex::default(),
             status: Mutex::default(),
+            outlook: Mutex::default(),
+            drained: Mutex::default(),
             frozen: crate::frozen::Memory::default(),
             finished: crate::toaster::Finished::default(),
             consoles: crate::console::Board::default(),
@@ -138,6 +145,34 @@ impl Host {
         let mut last = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         self.records.events().status(last.as_ref(), &status);
         *last = Some(status);
+    }
+
+    /// What the reconciler last found of the queue.
+    pub fn outlook(&self) -> Outlook {
+        self.outlook
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Lets everybody see what the reconciler found of the queue.
+    pub fn show_queue(&self, outlook: Outlook) {
+        *self.outlook.lock().unwrap_or_else(PoisonError::into_inner) = outlook;
+    }
+
+    /// Whether nothing is to start, since when and why.
+    pub fn drained(&self) -> Option<Drained> {
+        self.drained
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Says whether anything is to start; [`crate::drain`] keeps it.
+    pub(crate) fn set_drained(&self, drained: Option<Drained>) {
+        // Held, so that no bootstrap begins that was decided on before.
+        let _jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.drained.lock().unwrap_or_else(PoisonError::into_inner) = drained;
     }
 
     /// A short name for the next bootstrap's guest.

@@ -9,6 +9,10 @@ pub mod host;
 
 pub mod reconcile;
 
+pub mod submission;
+
+pub mod drain;
+
 pub mod watch;
 
 pub mod bootstrap;

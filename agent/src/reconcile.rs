@@ -2,6 +2,8 @@
 //! by directories that change, by guests that end, by requests, and by a slow timer.
 
 mod act;
+mod admission;
+mod capacity;
 mod look;
 mod plan;
 
@@ -9,7 +11,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::BuildId;
 use config::builds::Status;
+use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info};
 
@@ -17,9 +21,13 @@ use crate::host::Host;
 use crate::watch::Watch;
 
 pub(crate) use act::{give_up, log_report, take_up};
+pub use admission::{
+    Candidate, Capacity, Demand, Holder, Holding, Kept, Refusal, Room, Rules, Run, Shares, admit,
+    listed,
+};
 pub use look::LookError;
 pub(crate) use look::look;
-pub use plan::{Failure, Jobs, Pair, Seen, Step, Waiting, World};
+pub use plan::{Ending, Failure, Jobs, Pair, Running, Seen, Step, Waiting, World};
 
 /// How long the loop rests when nothing wakes it.
 const REST: Duration = Duration::from_mins(1);
@@ -31,11 +39,33 @@ const SETTLE: Duration = Duration::from_millis(20);
 pub struct Memory {
     /// The bootstraps that failed.
     pub failures: BTreeMap<Pair, Failure>,
+    /// What submitters have had of the host.
+    shares: Shares,
     /// What was last said to be wrong, so that it is said once.
     complaint: String,
 }
 
+/// What the loop last found of the queue.
+#[derive(Debug, Clone, Default)]
+pub struct Outlook {
+    /// What the host can give.
+    pub capacity: Capacity,
+    /// What guests take of it.
+    pub demands: BTreeMap<Pair, Demand>,
+    /// The builds that could start, in the order of their turns.
+    pub order: Vec<BuildId>,
+}
+
 impl Memory {
+    /// Takes in what was seen, and adds to it what only we remember.
+    fn take_in(&mut self, world: &mut World) {
+        let (runs, contenders) = (world.runs(), world.contenders());
+        self.shares
+            .observe(runs, &contenders, &world.room(), world.now);
+        world.shares = self.shares.clone();
+        self.complain(world.notices().join("; "));
+    }
+
     /// Logs what is wrong, or that it is no longer, when that has changed.
     fn complain(&mut self, complaint: String) {
         if complaint == self.complaint {
@@ -55,8 +85,8 @@ pub async fn run(host: Arc<Host>, mut watch: Watch) {
     let memory = Arc::new(std::sync::Mutex::new(Memory::default()));
     while !host.stopping.is_cancelled() {
         let began = Instant::now();
-        round(&host, &memory, &mut watch).await;
-        let rest = REST.saturating_sub(began.elapsed());
+        let wake_at = round(&host, &memory, &mut watch).await;
+        let rest = REST.saturating_sub(began.elapsed()).min(until(wake_at));
         tokio::select! {
             () = host.stopping.cancelled() => return,
             _ = timeout(rest, host.wake.notified()) => tokio::time::sleep(SETTLE).await,
@@ -64,19 +94,33 @@ pub async fn run(host: Arc<Host>, mut watch: Watch) {
     }
 }
 
-/// Looks, plans and acts once.
-async fn round(host: &Arc<Host>, memory: &Arc<std::sync::Mutex<Memory>>, watch: &mut Watch) {
+/// How long it is until then; long, when that is never.
+fn until(time: Option<Timestamp>) -> Duration {
+    let left = time.map(|time| time.duration_since(Timestamp::now()));
+    left.map_or(REST, |left| left.try_into().unwrap_or_default())
+}
+
+/// Looks, plans and acts once. Returns when time alone makes another round needful.
+async fn round(
+    host: &Arc<Host>,
+    memory: &Arc<std::sync::Mutex<Memory>>,
+    watch: &mut Watch,
+) -> Option<Timestamp> {
     let failures = act::remembered(memory).failures.clone();
-    let world = match look(host, failures).await {
+    let mut world = match look(host, failures).await {
         Ok(world) => world,
         Err(error) => {
             let complaint = format!("cannot look at what there is: {}", crate::chain(&error));
-            return act::remembered(memory).complain(complaint);
+            act::remembered(memory).complain(complaint);
+            return None;
         }
     };
-    act::remembered(memory).complain(world.notices().join("; "));
+    act::remembered(memory).take_in(&mut world);
     watch.follow(host, &world);
-    let steps = world.plan();
+    let (steps, order) = world.decide();
+    for (id, run) in world.begun(&steps) {
+        act::remembered(memory).shares.begin(id, run);
+    }
     host.publish(Status {
         name: host.settings.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -85,7 +129,18 @@ async fn round(host: &Arc<Host>, memory: &Arc<std::sync::Mutex<Memory>>, watch: 
         guests: world.jobs.builds.len() + world.jobs.bootstraps.len(),
         notices: world.notices(),
     });
+    host.show_queue(Outlook {
+        capacity: world.capacity.clone(),
+        demands: world.demands.clone(),
+        order,
+    });
+    let mut words = Vec::new();
     for step in steps {
-        act::act(host, memory, &world, step).await;
+        match step {
+            Step::Say(id, message) => words.push((id, message)),
+            step => act::act(host, memory, &world, step).await,
+        }
     }
+    act::say(host, words).await;
+    world.wake_at()
 }

@@ -185,6 +185,40 @@ impl Records {
         Ok(())
     }
 
+    /// Stores what builds wait for; of those that wait no more, nothing is changed.
+    pub async fn say(&self, words: Vec<(BuildId, String)>) -> Result<(), RecordsError> {
+        if words.is_empty() {
+            return Ok(());
+        }
+        let changed = self.with(move |connection| {
+            let transaction = connection.transaction()?;
+            let sql = "UPDATE builds SET message = ?2 WHERE id = ?1 AND state = 'queued'
+                       RETURNING *";
+            let mut update = transaction.prepare_cached(sql)?;
+            let say = |(id, message)| update.query_row(params![key(id), message], read).optional();
+            let changed: Result<Vec<_>, _> = words.into_iter().map(say).collect();
+            let changed = changed?;
+            drop(update);
+            transaction.commit()?;
+            Ok(changed)
+        });
+        for build in changed.await?.iter().flatten() {
+            self.events.build(build);
+        }
+        Ok(())
+    }
+
+    /// The unfinished builds that do this, oldest first.
+    pub async fn doing(&self, task: &Digest) -> Result<Vec<Build>, RecordsError> {
+        let task = task.clone();
+        self.with(move |connection| {
+            let sql = "SELECT * FROM builds WHERE state <> 'finished' AND task = ?1 ORDER BY id";
+            let mut select = connection.prepare_cached(sql)?;
+            select.query_map([task.as_str()], read)?.collect()
+        })
+        .await
+    }
+
     /// Stores what a build says of its progress, beside whoever holds its record.
     pub async fn note(&self, id: BuildId, progress: Progress) -> Result<(), RecordsError> {
         self.with(move |connection| {
@@ -282,7 +316,7 @@ fn build_of(
 }
 
 /// The hash of what is asked of a guest; the order of the sources makes no difference.
-fn task(machine: &MachineName, toolchain: &ToolchainName, sources: &[Source]) -> Digest {
+pub(crate) fn task(machine: &MachineName, toolchain: &ToolchainName, sources: &[Source]) -> Digest {
     let mut sources: Vec<_> = sources.iter().collect();
     sources.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
     let mut hash = store::file::Hash::default();

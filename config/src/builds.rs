@@ -43,6 +43,17 @@ pub struct Request {
     /// The builds that must have ended well before this one begins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<BuildId>,
+    /// For whom it is asked; who asks when it is left out. Only administrators may
+    /// say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitter: Option<Submitter>,
+    /// Whether a build that is under way and would do the same is as good.
+    #[serde(default = "yes")]
+    pub attach: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// How far a build has come.

@@ -18,6 +18,8 @@ pub mod task;
 
 pub mod builds;
 
+pub mod queue;
+
 pub mod doctor;
 
 pub mod settings;

@@ -25,7 +25,8 @@ pub enum Kind {
 /// A machine's manifest, checked.
 ///
 /// The names of values are those of build2's machine manifests; `kernel`,
-/// `initrd`, `cmdline`, `disk`, `cpus`, `frozen` and `egress` are ours.
+/// `initrd`, `cmdline`, `disk`, `cpus`, `frozen`, `egress`, `parallel-max` and
+/// `disk-growth` are ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
     /// Tells this content from every other; for people and controllers.
@@ -38,6 +39,10 @@ pub struct Machine {
     pub memory_kib: NonZeroU64,
     /// Processors of a guest.
     pub cpus: NonZeroU32,
+    /// How many guests it may have at once; what the host's settings say if `None`.
+    pub parallel_max: Option<NonZeroU32>,
+    /// What the snapshot of a guest may grow by, in KiB; likewise.
+    pub disk_growth_kib: Option<NonZeroU64>,
     /// The file with the root disk; of a container, the directory with its root.
     pub disk: FileName,
     /// Whether a guest is kept frozen at its start, for builds to wake: `auto` or
@@ -68,7 +73,7 @@ pub struct MachineError(pub Vec<String>);
 /// The values that we read, and those of build2's that we let stand unread. `options`
 /// is among these: options of QEMU can hand any file of the host to a guest, and an
 /// image is not trusted with that.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 19] = [
     "id",
     "name",
     "summary",
@@ -77,6 +82,8 @@ const KNOWN: [&str; 17] = [
     "ram-minimum",
     "ram-maximum",
     "cpus",
+    "parallel-max",
+    "disk-growth",
     "disk",
     "frozen",
     "egress",
@@ -136,6 +143,8 @@ impl Machine {
                 NonZeroU64::MIN.saturating_add(512 * 1024 - 1),
             ),
             cpus: reader.or("cpus", NonZeroU32::MIN),
+            parallel_max: reader.optional("parallel-max"),
+            disk_growth_kib: reader.optional("disk-growth"),
             disk: reader.or("disk", disk),
             frozen: reader.frozen() && kind == Kind::Kvm,
             egress: reader.or("egress", Egress::None),

@@ -92,8 +92,18 @@ pub struct Guests {
     pub user: String,
     /// The accelerator.
     pub acceleration: Acceleration,
-    /// How many guests run at once, at the most.
-    pub parallel_max: usize,
+    /// How many guests run at once, at the most; as many as there is room for if `None`.
+    pub parallel_max: Option<usize>,
+    /// How many of them run on one machine whose manifest does not say it.
+    pub per_machine_max: Option<usize>,
+    /// How often processors may be given away: 100 is once.
+    pub cpu_percent: u64,
+    /// The memory of all guests together; that of the host less its reserve if `None`.
+    pub memory_bytes: Option<u64>,
+    /// The memory that is the host's own.
+    pub memory_reserve_bytes: u64,
+    /// What the snapshot of a machine grows by whose manifest does not say it.
+    pub disk_growth_bytes: u64,
     /// Whether guests are kept frozen at their start, for builds to wake.
     pub frozen: bool,
     /// From the waking of a frozen guest to its first packet.
@@ -130,6 +140,15 @@ pub struct Builds {
     pub total_limit: Duration,
     /// How often a build is started again when the host failed it.
     pub retries_max: u32,
+    /// How long it rests before that; twice as long each time.
+    pub retry_rest: Duration,
+    /// How long it rests at the most.
+    pub retry_rest_max: Duration,
+    /// After so long without a start, what waits counts as one priority higher; never
+    /// if `None`.
+    pub aging: Option<Duration>,
+    /// So long smaller builds may pass one for which there is no room.
+    pub patience: Duration,
     /// The size of a source.
     pub sources_bytes_max: u64,
     /// The size of all artifacts of a build together.
@@ -299,6 +318,8 @@ fn machines(reader: &mut Reader<'_>) -> Machines {
 
 fn guests(reader: &mut Reader<'_>) -> Guests {
     use Acceleration::{Auto, Kvm, Tcg};
+    // Nothing is said by 0.
+    let some = |number: u64| usize::try_from(number).ok().filter(|number| *number > 0);
     let accelerators = [("auto", Auto), ("kvm", Kvm), ("tcg", Tcg)];
     let reaches = [
         ("none", Reach::None),
@@ -311,8 +332,13 @@ fn guests(reader: &mut Reader<'_>) -> Guests {
             _ => Ok(()),
         }),
         acceleration: reader.choice("guests.acceleration", &accelerators),
-        parallel_max: usize::try_from(reader.number("guests.parallel_max", 2, 1..=256))
-            .unwrap_or(usize::MAX),
+        parallel_max: some(reader.number("guests.parallel_max", 0, 0..=4096)),
+        per_machine_max: some(reader.number("guests.per_machine_max", 0, 0..=4096)),
+        cpu_percent: reader.number("guests.cpu_percent", 200, 1..=10_000),
+        memory_bytes: some(reader.number("guests.memory_mib", 0, 0..=1 << 30))
+            .map(|mebibytes| MIB * mebibytes as u64),
+        memory_reserve_bytes: MIB * reader.number("guests.memory_reserve_mib", 512, 0..=1 << 30),
+        disk_growth_bytes: MIB * reader.number("guests.disk_growth_mib", 256, 0..=1 << 30),
         frozen: reader.choice("guests.frozen", &[("auto", true), ("off", false)]),
         wake_limit: reader.seconds("guests.wake_seconds_max", 15),
         egress: reader.choice("guests.egress", &reaches),
@@ -334,6 +360,7 @@ fn bootstrap(reader: &mut Reader<'_>) -> Bootstrap {
 }
 
 fn builds(reader: &mut Reader<'_>) -> Builds {
+    let aging = reader.number("builds.aging_minutes", 10, 0..=1_000_000);
     Builds {
         toolchain: reader.text("builds.toolchain", "default", |text| {
             let parsed = text.parse::<crate::ToolchainName>();
@@ -345,6 +372,10 @@ fn builds(reader: &mut Reader<'_>) -> Builds {
         silence_limit: reader.seconds("builds.silence_seconds_max", 1800),
         total_limit: reader.seconds("builds.total_seconds_max", 5400),
         retries_max: small(reader.number("builds.retries_max", 2, 0..=100)),
+        retry_rest: reader.seconds("builds.retry_seconds", 5),
+        retry_rest_max: reader.seconds("builds.retry_seconds_max", 600),
+        aging: (aging > 0).then(|| Duration::from_mins(aging)),
+        patience: Duration::from_mins(reader.number("builds.patience_minutes", 10, 0..=1_000_000)),
         sources_bytes_max: MIB * reader.number("builds.sources_mib_max", 2048, 1..=1 << 30),
         artifacts_bytes_max: MIB * reader.number("builds.artifacts_mib_max", 2048, 1..=1 << 30),
         log_bytes_max: MIB * reader.number("builds.log_mib_max", 64, 1..=1 << 20),
@@ -475,7 +506,7 @@ run = 7
 [guests]
 user = \"root\"
 acceleration = \"fast\"
-parallel_max = 0
+parallel_max = -1
 
 [builds]
 total_seconds_max = -1

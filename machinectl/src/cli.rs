@@ -24,6 +24,8 @@ mod builds;
 
 mod life;
 
+mod queue;
+
 mod client;
 
 mod volume;
@@ -106,6 +108,8 @@ enum Command {
     #[command(flatten)]
     Life(life::Verb),
     #[command(flatten)]
+    Queue(queue::Verb),
+    #[command(flatten)]
     Manual(manual::Verb),
 }
 
@@ -155,6 +159,7 @@ fn act(command: &Command, common: &Common, voice: &Voice) -> Result<(), Failure>
         Command::Toolchain(verb) => toolchain::run(verb, common, voice),
         Command::Builds(verb) => builds::run(verb, common, voice),
         Command::Life(verb) => life::run(verb, common, voice),
+        Command::Queue(verb) => queue::run(verb, common, voice),
         Command::Manual(verb) => manual::run(verb, voice),
     }
 }

@@ -23,6 +23,7 @@ mod hostile;
 mod import;
 mod life;
 mod powercut;
+mod queue;
 mod rehearsal;
 mod relay;
 mod retention;

@@ -177,6 +177,13 @@ fn every_answer_is_what_is_described() {
     }
     let repair = "/api/v1/doctor/repair";
     ask("POST", repair, repair, Some(&json!([])));
+    let drain = "/api/v1/drain";
+    ask("POST", drain, drain, Some(&json!({"reason": "new disks"})));
+    let waiting = ask("POST", "/api/v1/builds", "/api/v1/builds", Some(&body));
+    let queue = ask("GET", "/api/v1/queue", "/api/v1/queue", None);
+    assert_eq!(queue["drained"]["reason"], "new disks");
+    assert_eq!(queue["waiting"][0]["build"], waiting["id"]);
+    ask("POST", "/api/v1/undrain", "/api/v1/undrain", None);
 }
 
 const BUILDS: &str = "/api/v1/builds";

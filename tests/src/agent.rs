@@ -264,6 +264,20 @@ impl AgentHost {
     /// When it is refused.
     #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
     pub fn submit_to(&self, machine: &str, toolchain: &str, code: &str) -> u64 {
+        let archive = self.source(code);
+        let verb = ["build", machine, &archive, "--toolchain", toolchain];
+        let answer = self
+            .machinectl(&[&verb[..], &["--no-attach"]].concat())
+            .good();
+        answer.stdout.trim().parse().expect("a number")
+    }
+
+    /// An archive with the source of a C program.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    pub fn source(&self, code: &str) -> String {
         let sources = self.work.path().join("hello-1.0");
         fs::create_dir_all(&sources).expect("a directory");
         crate::put(&sources.join("hello.c"), code);
@@ -277,10 +291,7 @@ impl AgentHost {
             .arg(self.work.path());
         tar.arg("-czf").args([&archive, Path::new("hello-1.0")]);
         command::run(tar, Duration::from_mins(1)).expect("an archive");
-        let archive = archive.display().to_string();
-        let verb = ["build", machine, &archive, "--toolchain", toolchain];
-        let answer = self.machinectl(&verb).good();
-        answer.stdout.trim().parse().expect("a number")
+        archive.display().to_string()
     }
 
     /// The record of a build.

@@ -36,7 +36,12 @@ pub(super) enum Peer {
 
 /// Who asks for something that is not public.
 #[derive(Debug, Clone)]
-pub(super) struct Caller(pub(super) Submitter);
+pub(super) struct Caller {
+    /// By which name.
+    pub(super) submitter: Submitter,
+    /// How much they may do.
+    pub(super) scope: Scope,
+}
 
 /// What decides who may do what.
 #[derive(Debug)]
@@ -141,17 +146,17 @@ pub(super) async fn admit(
             gate.bearer(secret).ok_or_else(Refused::unknown_token)?
         }
     };
-    let caller: Submitter = name.parse().map_err(|error| Refused::fault(&error))?;
+    let submitter: Submitter = name.parse().map_err(|error| Refused::fault(&error))?;
     let needed = needed(request.method(), path.as_str());
     if scope < needed {
         return Err(Refused::forbidden(format!(
-            "{caller} may {scope} here, and this needs {needed}"
+            "{submitter} may {scope} here, and this needs {needed}"
         )));
     }
     if needed > Scope::Read {
-        info!(by = %caller, "{} {}", request.method(), request.uri().path());
+        info!(by = %submitter, "{} {}", request.method(), request.uri().path());
     }
-    request.extensions_mut().insert(Caller(caller));
+    request.extensions_mut().insert(Caller { submitter, scope });
     Ok(next.run(request).await)
 }
 

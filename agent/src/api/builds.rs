@@ -7,8 +7,9 @@ use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use config::builds::{Build, Cancel, Listing, Request, cancel as verdict};
+use config::builds::{Build, Cancel, Listing, Request, Submitter, cancel as verdict};
 use config::task::Outcome;
+use config::tokens::Scope;
 use config::{BuildId, ToolchainName};
 use jiff::Timestamp;
 use store::file::Hash;
@@ -21,7 +22,10 @@ use crate::host::Host;
 use crate::reconcile::give_up;
 use crate::records::{Once, Removal, Submitted};
 use crate::retention;
+use crate::submission::{self, Submission};
 
+/// How many builds another one may come after.
+const AFTER_MAX: usize = 100;
 /// How many sources a build may have.
 const SOURCES_MAX: usize = 1000;
 /// The length of the key under which a build is asked for.
@@ -62,7 +66,7 @@ pub(super) async fn find(host: &Host, id: BuildId) -> Result<Build, Refused> {
 
 pub(super) async fn submit(
     State(host): State<Arc<Host>>,
-    Extension(Caller(caller)): Extension<Caller>,
+    Extension(Caller { submitter, scope }): Extension<Caller>,
     headers: HeaderMap,
     request: Result<Json<Request>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Build>), Refused> {
@@ -75,38 +79,68 @@ pub(super) async fn submit(
     }
     let toolchain = toolchain(&host, &request)?;
     check_machine(&host, &request, &toolchain).await?;
-    // Between the look at the sources and the record that names them none is deleted.
+    // Between the look at the sources and the record that names them none is deleted;
+    // and of two equal requests at once the second one finds the first.
     let _queue = host.queue.lock().await;
     check_sources(&host, &request)?;
-    let now = Timestamp::now();
-    let build = match once {
-        None => {
-            let records = &host.records;
-            records.submit(request, toolchain, caller, now).await?
+    check_after(&host, &request).await?;
+    let submitter = match &request.submitter {
+        Some(other) if scope < Scope::Admin && *other != submitter => {
+            return Err(Refused::forbidden(format!(
+                "{submitter} may not ask for builds in the name of {other}"
+            )));
         }
-        Some(once) => {
-            let submitted = host
-                .records
-                .submit_once(once, request, toolchain, caller, now);
-            match submitted.await? {
-                Submitted::New(build) => *build,
-                Submitted::Before(Some(build)) => return Ok((StatusCode::OK, Json(*build))),
-                Submitted::Before(None) => {
-                    return Err(Refused::conflict(
-                        "the build that was asked for under this key was deleted; use another key",
-                    ));
-                }
-                Submitted::Other => {
-                    return Err(Refused::unusable(
-                        "something else was asked for under this key within a week; use another key",
-                    ));
-                }
-            }
-        }
+        Some(other) => other.clone(),
+        None => submitter,
     };
-    info!(build = %build.id, machine = %build.machine, toolchain = %build.toolchain, "build submitted");
-    host.wake.notify_one();
-    Ok((StatusCode::CREATED, Json(build)))
+    // What has a key is a build of its own, so that the key always means that one.
+    if let Some(once) = once {
+        return submit_once(&host, once, request, toolchain, submitter).await;
+    }
+    Ok(
+        match submission::submit(&host, request, toolchain, submitter).await? {
+            Submission::New(build) => (StatusCode::CREATED, Json(build)),
+            Submission::Attached(build) => (StatusCode::OK, Json(build)),
+        },
+    )
+}
+
+async fn submit_once(
+    host: &Host,
+    once: Once,
+    request: Request,
+    toolchain: ToolchainName,
+    submitter: Submitter,
+) -> Result<(StatusCode, Json<Build>), Refused> {
+    let records = &host.records;
+    let done = records.submit_once(once, request, toolchain, submitter, Timestamp::now());
+    match done.await? {
+        Submitted::New(build) => {
+            submission::begun(host, &build);
+            Ok((StatusCode::CREATED, Json(*build)))
+        }
+        Submitted::Before(Some(build)) => Ok((StatusCode::OK, Json(*build))),
+        Submitted::Before(None) => Err(Refused::conflict(
+            "the build that was asked for under this key was deleted; use another key",
+        )),
+        Submitted::Other => Err(Refused::unusable(
+            "something else was asked for under this key within a week; use another key",
+        )),
+    }
+}
+
+/// Only builds that are there can come before another one, so that no two of them
+/// ever wait for each other.
+async fn check_after(host: &Host, request: &Request) -> Result<(), Refused> {
+    if request.after.len() > AFTER_MAX {
+        return Err(Refused::bad(format!(
+            "a build comes after at most {AFTER_MAX} others"
+        )));
+    }
+    for id in &request.after {
+        find(host, *id).await?;
+    }
+    Ok(())
 }
 
 /// The key under which a build is asked for, if there is one.

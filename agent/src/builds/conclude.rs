@@ -1,6 +1,9 @@
 //! Thinks: what an attempt at a build means for its record.
 
+use std::time::Duration;
+
 use config::builds::{Build, State};
+use config::settings::Builds;
 use config::task::Outcome;
 use jiff::Timestamp;
 
@@ -38,8 +41,24 @@ impl From<Result<Collected, AttemptError>> for Verdict {
 pub struct Rules {
     /// How often a build is started again when the host failed it.
     pub retries_max: u32,
+    /// How long it rests before that; twice as long each time.
+    pub retry_rest: Duration,
+    /// How long it rests at the most.
+    pub retry_rest_max: Duration,
     /// Whether the agent stops, so that what it ends is to be done again.
     pub stopping: bool,
+}
+
+impl Rules {
+    /// Those of the settings.
+    pub fn new(settings: &Builds, stopping: bool) -> Self {
+        Self {
+            retries_max: settings.retries_max,
+            retry_rest: settings.retry_rest,
+            retry_rest_max: settings.retry_rest_max,
+            stopping,
+        }
+    }
 }
 
 /// The record of `build` after an attempt.
@@ -52,13 +71,19 @@ pub fn conclude(mut build: Build, verdict: Verdict, rules: &Rules, now: Timestam
         }
         Verdict::Cancelled if rules.stopping => {
             build.attempts = build.attempts.saturating_sub(1);
-            let message = "the host agent was stopped while it ran".to_owned();
+            let message = "because the host agent was stopped while it ran".to_owned();
             return queued(build, message, now);
         }
         Verdict::Cancelled => (Outcome::Abort, "it was cancelled".to_owned()),
         Verdict::Late(message) => (Outcome::Abort, message),
         Verdict::HostFailed(message) if build.attempts <= rules.retries_max => {
-            return queued(build, format!("it is tried again: {message}"), now);
+            let (next, last) = (build.attempts + 1, rules.retries_max + 1);
+            build.not_before = Some(
+                now.saturating_add(rest(build.attempts, rules))
+                    .unwrap_or(now),
+            );
+            let message = format!("for attempt {next} of {last}, because {message}");
+            return queued(build, message, now);
         }
         Verdict::HostFailed(message) => (Outcome::Abnormal, message),
     };
@@ -66,6 +91,15 @@ pub fn conclude(mut build: Build, verdict: Verdict, rules: &Rules, now: Timestam
     build.outcome = Some(outcome);
     build.message = message;
     build
+}
+
+/// How long a build rests after so many attempts that its host failed.
+fn rest(attempts: u32, rules: &Rules) -> Duration {
+    let doubled = 2_u32.saturating_pow(attempts.saturating_sub(1));
+    rules
+        .retry_rest
+        .saturating_mul(doubled)
+        .min(rules.retry_rest_max)
 }
 
 fn queued(mut build: Build, message: String, now: Timestamp) -> Build {
@@ -80,6 +114,8 @@ mod tests {
 
     const RULES: Rules = Rules {
         retries_max: 1,
+        retry_rest: Duration::from_secs(5),
+        retry_rest_max: Duration::from_mins(1),
         stopping: false,
     };
 
@@ -110,6 +146,23 @@ mod tests {
             concluded(2, failed(), &RULES),
             (State::Finished, Some(Outcome::Abnormal), 2)
         );
+    }
+
+    #[test]
+    fn each_attempt_that_the_host_failed_is_followed_by_a_longer_rest() {
+        let rules = Rules {
+            retries_max: 9,
+            ..RULES
+        };
+        let rest = |attempts| {
+            let failed = Verdict::HostFailed("no memory".into());
+            let after = conclude(build(attempts), failed, &rules, Timestamp::UNIX_EPOCH);
+            after.not_before.unwrap().as_second()
+        };
+        assert_eq!([1, 2, 3, 4, 5, 9].map(rest), [5, 10, 20, 40, 60, 60]);
+        let failed = Verdict::HostFailed("no memory".into());
+        let after = conclude(build(1), failed, &rules, Timestamp::UNIX_EPOCH);
+        assert_eq!(after.message, "for attempt 2 of 10, because no memory");
     }
 
     #[test]

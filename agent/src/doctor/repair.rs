@@ -87,10 +87,7 @@ async fn requeue(host: &Host, id: BuildId) -> Result<(), Fault> {
     let Some(build) = host.records.get(id).await? else {
         return Ok(());
     };
-    let rules = Rules {
-        retries_max: host.settings.builds.retries_max,
-        stopping: false,
-    };
+    let rules = Rules::new(&host.settings.builds, false);
     let verdict = Verdict::from(Err(AttemptError::Ended(Ended::Left)));
     let build = conclude(build, verdict, &rules, Timestamp::now());
     Ok(host.records.save(&build).await?)

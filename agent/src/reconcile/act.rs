@@ -57,10 +57,25 @@ pub(super) async fn act(host: &Arc<Host>, memory: &Arc<Mutex<Memory>>, world: &W
         Step::Bootstrap(pair, wanted) => start_bootstrap(host, memory, world, pair, wanted),
         Step::Freeze(pair, made) => start_freezing(host, world, pair, made),
         Step::Build(id) => start_build(host, world, id).await,
-        Step::Say(id, message) => change(host, id, |build| build.message = message).await,
+        Step::Say(id, message) => say(host, vec![(id, message)]).await,
         Step::Abort(id, message) => {
             change(host, id, |build| give_up(build, Outcome::Abort, message)).await;
         }
+        Step::Skip(id, message) => {
+            change(host, id, |build| give_up(build, Outcome::Skip, message)).await;
+            // Others may wait for this one.
+            host.wake.notify_one();
+        }
+    }
+}
+
+/// Tells what builds wait for, all in one go: many of them may wait for the same.
+pub(super) async fn say(host: &Host, words: Vec<(BuildId, String)>) {
+    if let Err(error) = host.records.say(words).await {
+        warn!(
+            "cannot record what builds wait for: {}",
+            crate::chain(&error)
+        );
     }
 }
 
@@ -167,10 +182,9 @@ fn start_bootstrap(
         return;
     };
     let cancel = host.stopping.child_token();
-    host.with_jobs(|jobs| {
-        jobs.bootstraps
-            .insert(pair.clone(), (wanted.clone(), cancel.clone()))
-    });
+    if !begin_image(host, &pair, &wanted, &cancel) {
+        return;
+    }
     let span = info_span!("bootstrap", machine = %pair.machine, toolchain = %pair.toolchain);
     let (task_host, memory) = (Arc::clone(host), Arc::clone(memory));
     let task = async move {
@@ -188,16 +202,27 @@ fn start_bootstrap(
     host.tasks.spawn(task.instrument(span));
 }
 
+/// Makes a job of what changes an image, unless the host was drained meanwhile.
+fn begin_image(host: &Host, pair: &Pair, made: &Provenance, cancel: &CancellationToken) -> bool {
+    host.with_jobs(|jobs| {
+        let may = host.drained().is_none();
+        if may {
+            let job = (made.clone(), cancel.clone());
+            jobs.bootstraps.insert(pair.clone(), job);
+        }
+        may
+    })
+}
+
 /// Freezes a guest anew in an image that serves without it.
 fn start_freezing(host: &Arc<Host>, world: &World, pair: Pair, made: Provenance) {
     let Some(volume) = volume_of(host, world, &pair).cloned() else {
         return;
     };
     let cancel = host.stopping.child_token();
-    host.with_jobs(|jobs| {
-        jobs.bootstraps
-            .insert(pair.clone(), (made.clone(), cancel.clone()))
-    });
+    if !begin_image(host, &pair, &made, &cancel) {
+        return;
+    }
     let span = info_span!("freeze", machine = %pair.machine, toolchain = %pair.toolchain);
     let (tasks, host) = (host.tasks.clone(), Arc::clone(host));
     let task = async move {
@@ -254,7 +279,7 @@ fn settle_bootstrap(
 async fn start_build(host: &Arc<Host>, world: &World, id: BuildId) {
     let _queue = host.queue.lock().await;
     let build = match host.records.get(id).await {
-        Ok(Some(build)) if build.state == State::Queued => build,
+        Ok(Some(build)) if build.state == State::Queued && host.drained().is_none() => build,
         Ok(_) => return,
         Err(error) => return warn!(build = %id, "cannot start a build: {}", crate::chain(&error)),
     };

@@ -1,19 +1,23 @@
 //! Looks: gathers everything that a plan depends on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use config::builds::Build;
 use config::layout::Entry;
 use config::settings::Machines;
 use config::task::Digest;
-use config::{MachineName, ToolchainName};
+use config::{BuildId, MachineName, ToolchainName};
+use jiff::Timestamp;
 use store::StoreError;
 use store::prune::Rule;
 use tracing::warn;
 
-use super::plan::{Failure, Jobs, Pair, Seen, Waiting, World};
+use super::admission::{Rules, Shares};
+use super::capacity;
+use super::plan::{Ending, Failure, Jobs, Pair, Running, Seen, Waiting, World};
 use crate::blocking;
 use crate::frozen::Starting;
 use crate::host::Host;
@@ -36,7 +40,68 @@ pub(crate) async fn look(
     host: &Arc<Host>,
     failures: BTreeMap<Pair, Failure>,
 ) -> Result<World, LookError> {
-    let jobs = host.with_jobs(|jobs| Jobs {
+    let jobs = jobs(host);
+    let now = Timestamp::now();
+    let unfinished = host.records.unfinished().await?;
+    let (running, waiting): (Vec<_>, Vec<_>) = unfinished
+        .into_iter()
+        .partition(|build| jobs.builds.contains_key(&build.id));
+    let running = running.into_iter().map(|build| {
+        let since = build.started.unwrap_or(now);
+        let submitter = build.submitter;
+        (build.id, Running { submitter, since })
+    });
+    let running = running.collect();
+    let queue: Vec<_> = waiting.into_iter().map(awaited).collect();
+    let endings = endings(host, &queue).await?;
+    let newest = host.records.newest_id().await?;
+    let directories = Arc::clone(host);
+    let (machines, toolchains, (halt, halted), free, starts, demands) = blocking(move || {
+        let host = &directories;
+        let machines = machines(host)?;
+        let toolchains = toolchains(host)?;
+        let demands = capacity::demands(host, &machines, &toolchains);
+        let starts = starts(host, &machines);
+        Ok::<_, StoreError>((
+            machines,
+            toolchains,
+            halts(host)?,
+            free(host)?,
+            starts,
+            demands,
+        ))
+    })
+    .await?;
+    Ok(World {
+        machines,
+        toolchains,
+        queue,
+        jobs,
+        now,
+        running,
+        endings,
+        drained: host.drained(),
+        capacity: capacity::capacity(&host.settings, &free),
+        demands,
+        shares: Shares::default(),
+        rules: Rules {
+            aging: host.settings.builds.aging,
+            patience: host.settings.builds.patience,
+        },
+        failures,
+        starts,
+        newest,
+        halt,
+        halted,
+        retention: retention(&host.settings.machines),
+        free,
+        retries_max: host.settings.bootstrap.retries_max,
+    })
+}
+
+/// What runs.
+fn jobs(host: &Host) -> Jobs {
+    host.with_jobs(|jobs| Jobs {
         builds: jobs
             .builds
             .iter()
@@ -48,49 +113,45 @@ pub(crate) async fn look(
             .map(|(pair, (made, _))| (pair.clone(), made.clone()))
             .collect(),
         pruning: jobs.pruning.clone(),
-    });
-    let unfinished = host.records.unfinished().await?;
-    let waiting = unfinished
-        .into_iter()
-        .filter(|build| !jobs.builds.contains_key(&build.id));
-    let queue = waiting.map(|build| Waiting {
+    })
+}
+
+/// What a plan must know of a build that waits.
+fn awaited(build: Build) -> Waiting {
+    Waiting {
         id: build.id,
         pair: Pair {
             machine: build.machine,
             toolchain: build.toolchain,
         },
+        submitter: build.submitter,
+        priority: build.priority,
+        since: build.submitted,
+        not_before: build.not_before,
+        after: build.after,
         message: build.message,
-    });
-    let newest = host.records.newest_id().await?;
-    let directories = Arc::clone(host);
-    let (machines, toolchains, (halt, halted), free, starts) = blocking(move || {
-        let host = &directories;
-        let machines = machines(host)?;
-        let starts = starts(host, &machines);
-        Ok::<_, StoreError>((
-            machines,
-            toolchains(host)?,
-            halts(host)?,
-            free(host)?,
-            starts,
-        ))
-    })
-    .await?;
-    Ok(World {
-        machines,
-        toolchains,
-        queue: queue.collect(),
-        jobs,
-        failures,
-        starts,
-        newest,
-        halt,
-        halted,
-        retention: retention(&host.settings.machines),
-        free,
-        guests_max: host.settings.guests.parallel_max,
-        retries_max: host.settings.bootstrap.retries_max,
-    })
+    }
+}
+
+/// How the builds stand that others wait for.
+async fn endings(
+    host: &Host,
+    queue: &[Waiting],
+) -> Result<BTreeMap<BuildId, Ending>, RecordsError> {
+    let awaited: BTreeSet<_> = queue
+        .iter()
+        .flat_map(|it| it.after.iter().copied())
+        .collect();
+    let mut endings = BTreeMap::new();
+    for id in awaited {
+        let ending = match host.records.get(id).await? {
+            Some(build) if build.outcome.is_none() => Ending::Open,
+            Some(build) if build.ended_well() => Ending::Good,
+            Some(_) | None => Ending::Bad,
+        };
+        endings.insert(id, ending);
+    }
+    Ok(endings)
 }
 
 /// All machines; of those with one name, the one in the first volume.

@@ -1,13 +1,18 @@
 //! Thinks: from what is there to what is to be done next. Touches nothing.
 
+mod waiting;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use config::builds::{Image, Readiness};
+use config::builds::{Image, Priority, Readiness, Submitter};
+use config::queue::Drained;
 use config::task::{BOOTSTRAP_VERSION, Digest, Provenance};
 use config::{BuildId, MachineName, Revision, Tag, ToolchainName};
+use jiff::Timestamp;
 use store::prune::{self, Rule};
 use store::{ImageView, MachineView};
 
+use super::admission::{Capacity, Demand, Rules, Shares};
 use crate::frozen::Starting;
 
 /// A machine and a toolchain: what an image is made for.
@@ -35,8 +40,38 @@ pub struct Waiting {
     pub id: BuildId,
     /// What it is built on and with.
     pub pair: Pair,
+    /// Who asked for it.
+    pub submitter: Submitter,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Since when it waits.
+    pub since: Timestamp,
+    /// Before this it is not tried again.
+    pub not_before: Option<Timestamp>,
+    /// The builds that must have ended well before it begins.
+    pub after: Vec<BuildId>,
     /// What it was last said to wait for.
     pub message: String,
+}
+
+/// How a build that others wait for stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It has not ended yet.
+    Open,
+    /// What comes after it may begin.
+    Good,
+    /// It ended otherwise, or nothing is known of it any more.
+    Bad,
+}
+
+/// What must be known of a build that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// Who asked for it.
+    pub submitter: Submitter,
+    /// Since when its guest runs.
+    pub since: Timestamp,
 }
 
 /// What runs.
@@ -86,8 +121,22 @@ pub struct World {
     pub retention: Option<Rule>,
     /// The bytes that are free in each volume.
     pub free: BTreeMap<usize, u64>,
-    /// How many guests may run at once.
-    pub guests_max: usize,
+    /// When it was looked.
+    pub now: Timestamp,
+    /// Who asked for the builds that run.
+    pub running: BTreeMap<BuildId, Running>,
+    /// How the builds stand that others wait for.
+    pub endings: BTreeMap<BuildId, Ending>,
+    /// Whether nothing is to start at all.
+    pub drained: Option<Drained>,
+    /// What the host can give.
+    pub capacity: Capacity,
+    /// What guests take of it.
+    pub demands: BTreeMap<Pair, Demand>,
+    /// What submitters have had of it.
+    pub shares: Shares,
+    /// How long is long.
+    pub rules: Rules,
     /// How often a failed bootstrap is tried again.
     pub retries_max: u32,
 }
@@ -115,26 +164,35 @@ pub enum Step {
     Say(BuildId, String),
     /// Give a build up.
     Abort(BuildId, String),
+    /// Give a build up because one that it was to come after did not end well.
+    Skip(BuildId, String),
 }
 
 impl World {
     /// What is to be done next, in order. A world in which all of it was done needs
     /// nothing more.
     pub fn plan(&self) -> Vec<Step> {
+        self.decide().0
+    }
+
+    /// The plan, and the builds that could start in the order of their turns.
+    pub fn decide(&self) -> (Vec<Step>, Vec<BuildId>) {
         let mut steps = self.cleaning();
         steps.extend(self.pruning());
         steps.extend(self.cancelling());
-        steps.extend(self.starting());
-        steps
+        let (starting, order) = self.starting();
+        steps.extend(starting);
+        (steps, order)
     }
 
     /// What keeps the host from its work.
     pub fn notices(&self) -> Vec<String> {
-        self.halt
-            .iter()
-            .chain(self.halted.values())
-            .cloned()
-            .collect()
+        let drained = self
+            .drained
+            .as_ref()
+            .map(|drained| format!("{}; `machinectl undrain` ends it", drained.words()));
+        let halts = self.halt.iter().chain(self.halted.values()).cloned();
+        drained.into_iter().chain(halts).collect()
     }
 
     /// Why nothing of this machine may start, when there is a reason.
@@ -297,41 +355,8 @@ impl World {
             .collect()
     }
 
-    /// Starts guests while there is room. One bootstrap at least is under way when
-    /// one is needed; then builds go first, in the order in which they were asked for.
-    fn starting(&self) -> Vec<Step> {
-        let running = self.jobs.builds.len() + self.jobs.bootstraps.len();
-        let mut free = self.guests_max.saturating_sub(running);
-        let mut steps = Vec::new();
-        let mut bootstraps = self.needed().into_iter();
-        if self.jobs.bootstraps.is_empty() && free > 0 {
-            free -= take(&mut steps, bootstraps.by_ref().take(1));
-        }
-        for waiting in &self.queue {
-            let step = self.dispatch(waiting, free > 0);
-            free -= usize::from(matches!(step, Some(Step::Build(_))));
-            steps.extend(step);
-        }
-        free -= take(&mut steps, bootstraps.take(free));
-        take(&mut steps, self.freezing().take(free));
-        steps
-    }
-
-    /// The images that a guest is to be frozen in; they serve without it, too.
-    fn freezing(&self) -> impl Iterator<Item = Step> {
-        let wanted = self.starts.iter().filter(|(_, starting)| starting.wanted);
-        let ready = wanted.filter(|(pair, _)| {
-            let made = self.image(pair).and_then(|image| image.provenance.as_ref());
-            made.is_some()
-                && made == self.wanted(pair).as_ref()
-                && !self.jobs.bootstraps.contains_key(pair)
-                && self.halt(&pair.machine).is_none()
-        });
-        ready.filter_map(|(pair, _)| Some(Step::Freeze(pair.clone(), self.wanted(pair)?)))
-    }
-
     /// The images to make, those that builds wait for first.
-    fn needed(&self) -> Vec<Step> {
+    fn needed(&self) -> Vec<Pair> {
         let awaited: BTreeSet<_> = self.queue.iter().map(|waiting| &waiting.pair).collect();
         let mut pairs: Vec<_> = self
             .readiness()
@@ -343,45 +368,10 @@ impl World {
             })
             .filter(|pair| !self.jobs.bootstraps.contains_key(pair))
             .filter(|pair| self.given_up(pair).is_none() && self.halt(&pair.machine).is_none())
+            .filter(|_| self.drained.is_none())
             .collect();
         pairs.sort_by_key(|pair| !awaited.contains(pair));
-        let step = |pair: Pair| Some(Step::Bootstrap(pair.clone(), self.wanted(&pair)?));
-        pairs.into_iter().filter_map(step).collect()
-    }
-
-    /// What becomes of one waiting build.
-    fn dispatch(&self, waiting: &Waiting, room: bool) -> Option<Step> {
-        let Pair { machine, toolchain } = &waiting.pair;
-        let Some(seen) = self
-            .machines
-            .get(machine)
-            .filter(|seen| !seen.view.deleting)
-        else {
-            return Some(Step::Abort(
-                waiting.id,
-                format!("machine {machine} was deleted"),
-            ));
-        };
-        let reason = if seen.view.current.is_none() {
-            format!("machine {machine} has no current revision")
-        } else if !self.toolchains.contains_key(toolchain) {
-            format!("toolchain {toolchain} is not there")
-        } else if let Some(halt) = self.halt(machine) {
-            halt.clone()
-        } else if self.image(&waiting.pair).is_some() {
-            if room {
-                return Some(Step::Build(waiting.id));
-            }
-            format!("{} of {} guests run", self.guests_max, self.guests_max)
-        } else if let Some(failure) = self.given_up(&waiting.pair) {
-            format!(
-                "machine {machine} could not be bootstrapped with toolchain {toolchain} ({}); it is tried again when one of them changes",
-                failure.message
-            )
-        } else {
-            format!("machine {machine} is to be bootstrapped with toolchain {toolchain} first")
-        };
-        (reason != waiting.message).then_some(Step::Say(waiting.id, reason))
+        pairs
     }
 }
 
@@ -390,13 +380,6 @@ fn pair(view: &MachineView, toolchain: &ToolchainName) -> Pair {
         machine: view.name.clone(),
         toolchain: toolchain.clone(),
     }
-}
-
-/// Adds steps and counts them.
-fn take(steps: &mut Vec<Step>, more: impl Iterator<Item = Step>) -> usize {
-    let before = steps.len();
-    steps.extend(more);
-    steps.len() - before
 }
 
 #[cfg(test)]

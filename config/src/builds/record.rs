@@ -369,6 +369,13 @@ impl Build {
         Some(to.duration_since(from).as_secs_f64())
     }
 
+    /// Whether it ended so that what comes after it may begin. One that was never
+    /// started, because one before it failed, did not.
+    pub fn ended_well(&self) -> bool {
+        let skipped = self.outcome == Some(Outcome::Skip) && self.started.is_none();
+        self.outcome.is_some_and(Outcome::is_good) && !skipped
+    }
+
     /// When its last guest first asked for something.
     pub fn contacted(&self) -> Option<Timestamp> {
         let last = self

@@ -4,20 +4,21 @@ mod fetch;
 
 mod list;
 
-mod submit;
+pub(super) mod submit;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
+use config::BuildId;
 use config::builds::{Build, Cancel, Readiness, State, Status};
 use config::task::Outcome;
-use config::{BuildId, MachineName, ToolchainName};
 
 use super::client::{Client, ClientError};
 use super::{Common, Ending, Failure, Rehearsal, Table, Voice};
 use list::Filter;
+pub(super) use submit::Wanted;
 
 /// How often a build that is followed is looked at.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
@@ -26,16 +27,11 @@ const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
 pub(crate) enum Verb {
     /// Build sources on a machine; prints the number of the build
     ///
-    /// The sources are handed to the agent, so they may change or go afterwards.
+    /// The sources are handed to the agent, so they may change or go afterwards. If a
+    /// build that does the same is under way already, its number is printed.
     Build {
-        /// The machine
-        machine: MachineName,
-        /// Source files; the build sees each under the last part of its path
-        #[arg(required = true, value_name = "SOURCE")]
-        sources: Vec<PathBuf>,
-        /// The toolchain; the agent's default when it is left out
-        #[arg(long, value_name = "NAME")]
-        toolchain: Option<ToolchainName>,
+        #[command(flatten)]
+        wanted: Box<Wanted>,
         /// Show the log until the build is over, and fail if it did
         #[arg(short, long)]
         follow: bool,
@@ -82,24 +78,17 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
     let client = Client::new(&common.socket)?;
     match verb {
         Verb::Build {
-            machine,
-            sources,
-            toolchain,
+            wanted,
             follow: wait,
             rehearsal,
         } => {
             if rehearsal.dry_run {
-                return submit::rehearse(&client, machine, toolchain.as_ref(), sources, voice);
+                return submit::rehearse(&client, wanted, voice);
             }
-            let build = submit::submit(&client, machine, toolchain.clone(), sources)?;
+            let build = submit::submit(&client, wanted, voice)?;
             if *wait {
-                voice.say(format!("build {} is submitted", build.id));
                 return follow(&client, build.id, voice);
             }
-            voice.say(format!(
-                "build {0} is submitted; `machinectl log -f {0}` shows it",
-                build.id
-            ));
             voice.print(&format!("{}\n", build.id))
         }
         Verb::Host => host(&client.get("status")?, voice),
@@ -170,7 +159,7 @@ fn follow(client: &Client, id: BuildId, voice: &Voice) -> Result<(), Failure> {
         // Asked first, so that what is written before the end is not missed.
         let build = get(client, id)?;
         if build.state != State::Finished && !build.message.is_empty() && build.message != said {
-            voice.say(format!("build {id} waits: {}", build.message));
+            voice.say(format!("build {id} waits {}", build.message));
             said.clone_from(&build.message);
         }
         offset += client.copy(
@@ -203,7 +192,7 @@ fn conclude(build: &Build, outcome: Outcome, voice: &Voice) -> Result<(), Failur
         "" => format!("build {} ended with {outcome}", build.id),
         message => format!("build {} ended with {outcome}: {message}", build.id),
     };
-    if outcome.is_good() {
+    if build.ended_well() {
         voice.say(words);
         return Ok(());
     }

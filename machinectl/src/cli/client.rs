@@ -90,6 +90,18 @@ impl Client {
         Ok(self.ask(request.build()?)?.json()?)
     }
 
+    /// Posts a body and gets the answer, and whether something new was made.
+    pub(super) fn create<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<(T, bool), ClientError> {
+        let request = self.http.post(url(path)).json(body).timeout(ANSWER_LIMIT);
+        let answer = self.ask(request.build()?)?;
+        let is_new = answer.status() == StatusCode::CREATED;
+        Ok((answer.json()?, is_new))
+    }
+
     /// Puts the content of a file, from its beginning.
     pub(super) fn put_file(&self, path: &str, file: File) -> Result<(), ClientError> {
         self.ask(self.http.put(url(path)).body(Body::new(file)).build()?)

@@ -53,7 +53,13 @@ fn world(machines: &[&str]) -> World {
             .map(|name| (name.parse().unwrap(), machine(name)))
             .collect(),
         toolchains: [(toolchain("default"), digest('a'))].into(),
-        guests_max: 2,
+        capacity: Capacity {
+            guests: Some(2),
+            cpus: 64,
+            memory: 4096,
+            available: 1 << 20,
+            disk: BTreeMap::new(),
+        },
         retries_max: 1,
         newest: Some(BuildId(100)),
         ..World::default()
@@ -89,6 +95,11 @@ fn waiting(id: u64, machine: &str) -> Waiting {
     Waiting {
         id: BuildId(id),
         pair: pair_of(machine),
+        submitter: Submitter::root(),
+        priority: Priority(0),
+        since: Timestamp::UNIX_EPOCH,
+        not_before: None,
+        after: Vec::new(),
         message: String::new(),
     }
 }
@@ -148,13 +159,135 @@ fn builds_start_in_order_while_there_is_room_and_the_rest_is_told_why() {
     world.queue = (1..=3).map(|id| waiting(id, "linux")).collect();
     let steps = world.plan();
     assert_eq!(builds(&steps), [1, 2]);
-    assert_eq!(steps[2], Step::Say(BuildId(3), "2 of 2 guests run".into()));
+    assert_eq!(
+        steps[2],
+        Step::Say(BuildId(3), "for a guest: 2 of 2 run".into())
+    );
+}
+
+/// What a plan says to the only build that waits.
+fn said(world: &World) -> String {
+    let said = world.plan().into_iter().find_map(|step| match step {
+        Step::Say(_, words) => Some(words),
+        _ => None,
+    });
+    said.unwrap_or_default()
+}
+
+#[test]
+fn every_build_that_waits_is_told_for_what() {
+    let drained = |world: &mut World| {
+        world.drained = Some(Drained {
+            since: Timestamp::UNIX_EPOCH,
+            reason: "new disks".into(),
+        });
+    };
+    let heavy = |world: &mut World| {
+        let demand = Demand {
+            memory: 4000,
+            ..Demand::default()
+        };
+        world.demands.insert(pair_of("linux"), demand);
+        world.jobs.builds.insert(BuildId(2), pair_of("linux"));
+    };
+    let after = |world: &mut World| {
+        world.queue[0].after = vec![BuildId(5), BuildId(7), BuildId(8)];
+        world.endings = [5, 7, 8]
+            .map(|id| {
+                (
+                    BuildId(id),
+                    if id == 5 { Ending::Good } else { Ending::Open },
+                )
+            })
+            .into();
+    };
+    let no_image = |world: &mut World| clear_images(world);
+    let heavy_bootstrap = |world: &mut World| {
+        clear_images(world);
+        heavy(world);
+    };
+    let no_toolchain = |world: &mut World| world.toolchains.clear();
+    let changes: [&dyn Fn(&mut World); 6] = [
+        &drained,
+        &heavy,
+        &after,
+        &no_image,
+        &heavy_bootstrap,
+        &no_toolchain,
+    ];
+    let told = changes.map(|change| {
+        let mut world = ready(&["linux"]);
+        world.queue = vec![waiting(9, "linux")];
+        change(&mut world);
+        format!("build 9 waits {}", said(&world))
+    });
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+fn clear_images(world: &mut World) {
+    for seen in world.machines.values_mut() {
+        seen.view.images.clear();
+    }
+}
+
+#[test]
+fn nothing_starts_on_a_drained_host_and_what_is_over_ends_all_the_same() {
+    let mut world = ready(&["linux"]);
+    world
+        .machines
+        .insert("new".parse().unwrap(), machine("new"));
+    world.drained = Some(Drained {
+        since: Timestamp::UNIX_EPOCH,
+        reason: String::new(),
+    });
+    world.queue = vec![waiting(1, "linux"), waiting(2, "gone")];
+    let steps = world.plan();
+    assert_eq!((builds(&steps), bootstraps(&steps)), (vec![], 0));
+    assert!(
+        matches!(&steps[..], [Step::Say(..), Step::Abort(..)]),
+        "{steps:?}"
+    );
+    assert!(world.notices()[0].contains("undrain"));
+}
+
+#[test]
+fn a_build_is_skipped_when_one_before_it_did_not_end_well() {
+    let mut world = ready(&["linux"]);
+    let mut second = waiting(9, "linux");
+    second.after = vec![BuildId(5), BuildId(6)];
+    world.queue = vec![second];
+    let mut with = |ending| {
+        world.endings = [(BuildId(5), Ending::Good), (BuildId(6), ending)].into();
+        world.plan()
+    };
+    assert_eq!(with(Ending::Good), [Step::Build(BuildId(9))]);
+    assert!(matches!(&with(Ending::Open)[..], [Step::Say(..)]));
+    let words = "build 6, which it was to come after, did not end well";
+    assert_eq!(with(Ending::Bad), [Step::Skip(BuildId(9), words.into())]);
+    world.endings.clear();
+    assert!(
+        matches!(&world.plan()[..], [Step::Skip(..)]),
+        "it is forgotten"
+    );
+}
+
+#[test]
+fn a_build_rests_until_its_time_and_the_loop_wakes_then() {
+    let mut world = ready(&["linux"]);
+    let second = |second| Timestamp::from_second(second).unwrap();
+    world.queue = vec![waiting(1, "linux")];
+    world.queue[0].not_before = Some(second(10));
+    world.now = second(9);
+    assert_eq!((world.plan(), world.wake_at()), (vec![], Some(second(10))));
+    world.now = second(10);
+    assert_eq!(world.plan(), [Step::Build(BuildId(1))]);
+    assert_eq!(world.wake_at(), None);
 }
 
 #[test]
 fn a_reason_that_was_said_is_not_said_again() {
     let mut world = world(&["linux"]);
-    world.guests_max = 1;
+    world.capacity.guests = Some(1);
     world.queue = vec![waiting(1, "linux")];
     let said = world.plan().into_iter().find_map(|step| match step {
         Step::Say(_, reason) => Some(reason),
@@ -304,7 +437,7 @@ fn nothing_starts_where_the_disk_is_nearly_full_and_builds_say_so() {
     world.halted.insert(0, "the volume is full".into());
     assert_eq!(
         world.plan(),
-        [Step::Say(BuildId(1), "the volume is full".into())]
+        [Step::Say(BuildId(1), "because the volume is full".into())]
     );
     assert_eq!(world.notices(), ["the volume is full"]);
     // Another volume has room.
@@ -430,7 +563,7 @@ proptest! {
                 bootstrapped(&mut world, name, wanted);
             }
         }
-        world.guests_max = guests_max;
+        world.capacity.guests = Some(guests_max);
         world.queue = queue.iter().zip(10..).map(|(m, id)| waiting(id, &format!("m{m}"))).collect();
         world.jobs.builds = (1..=running).map(|id| (BuildId(id), pair_of("m0"))).collect();
         let steps = world.plan();

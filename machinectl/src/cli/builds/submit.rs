@@ -4,22 +4,52 @@ use std::fs::File;
 use std::io::Seek;
 use std::path::{Path, PathBuf};
 
-use config::builds::{Build, Priority, Readiness, Request, Status};
+use clap::Args;
+use config::builds::{Build, Priority, Readiness, Request, Status, Submitter, Target};
 use config::task::Source;
-use config::{FileName, MachineName, ToolchainName};
+use config::{BuildId, FileName, MachineName, ToolchainName};
 
 use super::super::client::{Client, ClientError};
 use super::super::{Ending, Failure, Voice};
 
+/// What is to be built, and how.
+#[derive(Debug, Args)]
+pub(crate) struct Wanted {
+    /// The machine
+    machine: MachineName,
+    /// Source files; the build sees each under the last part of its path
+    #[arg(required = true, value_name = "SOURCE")]
+    sources: Vec<PathBuf>,
+    /// The toolchain; the agent's default when it is left out
+    #[arg(long, value_name = "NAME")]
+    toolchain: Option<ToolchainName>,
+    /// What people call what is built; by default what the first source is called
+    #[arg(long, value_name = "NAME")]
+    target: Option<Target>,
+    /// Go before builds with a lower number, and after those with a higher one
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    priority: i32,
+    /// Begin when these builds have ended well; skip it if one of them did not
+    #[arg(long, value_name = "BUILD", value_delimiter = ',')]
+    after: Vec<BuildId>,
+    /// Build it even if a build that does the same is under way
+    #[arg(long)]
+    no_attach: bool,
+    /// For whom; only administrators may say it
+    #[arg(long, value_name = "NAME")]
+    submitter: Option<Submitter>,
+}
+
 /// Checks what a build would be made of, as far as one can without submitting it.
-pub(super) fn rehearse(
-    client: &Client,
-    machine: &MachineName,
-    toolchain: Option<&ToolchainName>,
-    sources: &[PathBuf],
-    voice: &Voice,
-) -> Result<(), Failure> {
-    let names = sources
+pub(crate) fn rehearse(client: &Client, wanted: &Wanted, voice: &Voice) -> Result<(), Failure> {
+    let (machine, toolchain) = (&wanted.machine, wanted.toolchain.as_ref());
+    let names = wanted
+        .sources
         .iter()
         .map(|path| Ok(open_source(path)?.0.to_string()));
     let names = names.collect::<Result<Vec<_>, Failure>>()?.join(", ");
@@ -36,22 +66,35 @@ pub(super) fn rehearse(
 }
 
 /// Hands the sources of a build in and asks for it.
-pub(super) fn submit(
-    client: &Client,
-    machine: &MachineName,
-    toolchain: Option<ToolchainName>,
-    sources: &[PathBuf],
-) -> Result<Build, Failure> {
-    let sources = sources.iter().map(|path| hand_in(client, path));
-    let request = Request {
-        machine: machine.clone(),
-        toolchain,
+pub(super) fn submit(client: &Client, wanted: &Wanted, voice: &Voice) -> Result<Build, Failure> {
+    let (build, is_new): (Build, bool) = client.create("builds", &request(client, wanted)?)?;
+    if is_new {
+        voice.say(format!(
+            "build {0} is submitted; `machinectl log -f {0}` shows it",
+            build.id
+        ));
+    } else {
+        voice.say(format!(
+            "build {}, which is {}, does the same, so there is no new one; `--no-attach` makes one",
+            build.id, build.state
+        ));
+    }
+    Ok(build)
+}
+
+/// Hands the sources of a build in and returns what asks for it.
+pub(crate) fn request(client: &Client, wanted: &Wanted) -> Result<Request, Failure> {
+    let sources = wanted.sources.iter().map(|path| hand_in(client, path));
+    Ok(Request {
+        machine: wanted.machine.clone(),
+        toolchain: wanted.toolchain.clone(),
         sources: sources.collect::<Result<_, _>>()?,
-        target: None,
-        priority: Priority::default(),
-        after: Vec::new(),
-    };
-    Ok(client.post("builds", &request)?)
+        target: wanted.target.clone(),
+        priority: Priority(wanted.priority),
+        after: wanted.after.clone(),
+        submitter: wanted.submitter.clone(),
+        attach: !wanted.no_attach,
+    })
 }
 
 /// A source and the name under which the build sees it.

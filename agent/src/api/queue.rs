@@ -1,0 +1,145 @@
+//! Requests about the queue as a whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::response::Json;
+use config::BuildId;
+use config::builds::Build;
+use config::queue::{Drain, Drained, Guest, Load, Queue, Waits};
+use jiff::Timestamp;
+use tracing::info;
+
+use super::problem::Refused;
+use crate::host::Host;
+use crate::reconcile::{Outlook, Pair};
+use crate::{blocking, drain as store};
+
+/// The length of a reason.
+const REASON_MAX: usize = 1000;
+
+pub(super) async fn show(State(host): State<Arc<Host>>) -> Result<Json<Queue>, Refused> {
+    let unfinished = host.records.unfinished().await?;
+    let jobs = host.with_jobs(|jobs| Jobs {
+        builds: jobs
+            .builds
+            .iter()
+            .map(|(id, job)| (*id, job.0.clone()))
+            .collect(),
+        bootstraps: jobs.bootstraps.keys().cloned().collect(),
+    });
+    Ok(Json(queue(&host, &host.outlook(), &jobs, &unfinished)))
+}
+
+/// What runs now.
+struct Jobs {
+    builds: BTreeMap<BuildId, Pair>,
+    bootstraps: Vec<Pair>,
+}
+
+fn queue(host: &Host, outlook: &Outlook, jobs: &Jobs, unfinished: &[Build]) -> Queue {
+    let records: BTreeMap<_, _> = unfinished.iter().map(|build| (build.id, build)).collect();
+    let builds = jobs.builds.iter();
+    let builds = builds.map(|(id, pair)| Guest {
+        build: Some(*id),
+        ..guest(outlook, pair, records.get(id).copied())
+    });
+    let bootstraps = jobs
+        .bootstraps
+        .iter()
+        .map(|pair| guest(outlook, pair, None));
+    let running: Vec<_> = builds.chain(bootstraps).collect();
+    let waiting = unfinished
+        .iter()
+        .filter(|build| !jobs.builds.contains_key(&build.id));
+    let mut waiting: Vec<_> = waiting.map(waits).collect();
+    let turns: BTreeMap<_, _> = outlook.order.iter().zip(0usize..).collect();
+    waiting.sort_by_key(|waits| {
+        let turn = turns.get(&waits.build).copied();
+        (turn.unwrap_or(usize::MAX), waits.build)
+    });
+    let capacity = &outlook.capacity;
+    Queue {
+        name: host.settings.name.clone(),
+        at: Timestamp::now(),
+        drained: host.drained(),
+        guests: Load {
+            taken: running.len() as u64,
+            total: capacity.guests.map(|most| most as u64),
+        },
+        cpus: Load {
+            taken: running.iter().map(|guest| guest.cpus).sum(),
+            total: Some(capacity.cpus),
+        },
+        memory_mib: Load {
+            taken: running.iter().map(|guest| guest.memory_mib).sum(),
+            total: Some(capacity.memory),
+        },
+        running,
+        waiting,
+    }
+}
+
+fn guest(outlook: &Outlook, pair: &Pair, build: Option<&Build>) -> Guest {
+    let demand = outlook.demands.get(pair).copied().unwrap_or_default();
+    Guest {
+        build: None,
+        submitter: build.map(|build| build.submitter.clone()),
+        target: build.map(|build| build.target.clone()),
+        machine: pair.machine.clone(),
+        toolchain: pair.toolchain.clone(),
+        state: build.map(|build| build.state),
+        since: build.and_then(|build| build.started),
+        cpus: demand.cpus,
+        memory_mib: demand.memory,
+    }
+}
+
+fn waits(build: &Build) -> Waits {
+    Waits {
+        build: build.id,
+        submitter: build.submitter.clone(),
+        priority: build.priority,
+        target: build.target.clone(),
+        machine: build.machine.clone(),
+        toolchain: build.toolchain.clone(),
+        since: build.submitted,
+        not_before: build.not_before,
+        message: build.message.clone(),
+    }
+}
+
+pub(super) async fn drain(
+    State(host): State<Arc<Host>>,
+    request: Result<Json<Drain>, JsonRejection>,
+) -> Result<Json<Drained>, Refused> {
+    let Json(Drain { reason }) = request?;
+    if reason.len() > REASON_MAX || reason.contains(char::is_control) {
+        return Err(Refused::bad(format!(
+            "a reason is one line of at most {REASON_MAX} bytes"
+        )));
+    }
+    // Who drains a host again may give a better reason; it is drained since the first.
+    let since = host.drained().map_or_else(Timestamp::now, |it| it.since);
+    let drained = Drained { since, reason };
+    info!(
+        reason = drained.reason,
+        "the host is drained: no guest starts"
+    );
+    // Held, so that nothing that was decided before starts after our answer.
+    let _queue = host.queue.lock().await;
+    let (task_host, set) = (Arc::clone(&host), drained.clone());
+    blocking(move || store::set(&task_host, Some(set))).await?;
+    Ok(Json(drained))
+}
+
+pub(super) async fn undrain(State(host): State<Arc<Host>>) -> Result<Json<Queue>, Refused> {
+    if host.drained().is_some() {
+        info!("the host is no longer drained");
+        let task_host = Arc::clone(&host);
+        blocking(move || store::set(&task_host, None)).await?;
+    }
+    show(State(host)).await
+}

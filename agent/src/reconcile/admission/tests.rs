@@ -1,0 +1,354 @@
+//! Who goes first, what the others are told, and that nobody is forgotten.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::super::plan::Pair;
+use super::*;
+
+fn at(second: u64) -> Timestamp {
+    Timestamp::from_second(i64::try_from(second).unwrap()).unwrap()
+}
+
+fn submitter(name: &str) -> Submitter {
+    name.parse().unwrap()
+}
+
+const SMALL: Demand = Demand {
+    cpus: 1,
+    memory: 1024,
+    disk: 100,
+    machine_max: None,
+};
+
+fn capacity(guests: usize) -> Capacity {
+    Capacity {
+        guests: Some(guests),
+        cpus: 8,
+        memory: 4096,
+        available: 1 << 20,
+        disk: [(0, 1000)].into(),
+    }
+}
+
+fn candidate(id: u64, name: &str, priority: i32) -> Candidate {
+    Candidate {
+        id: BuildId(id),
+        submitter: submitter(name),
+        priority: Priority(priority),
+        since: at(0),
+        machine: "linux".parse().unwrap(),
+        volume: 0,
+        demand: SMALL,
+    }
+}
+
+fn build(id: u64, demand: Demand) -> Holding {
+    Holding {
+        holder: Holder::Build(BuildId(id)),
+        machine: "linux".parse().unwrap(),
+        volume: 0,
+        demand,
+    }
+}
+
+const RULES: Rules = Rules {
+    aging: Some(Duration::from_mins(10)),
+    patience: Duration::from_mins(5),
+};
+
+/// The builds that start, and the words for the others, in the order of their turns.
+fn decided(candidates: &[Candidate], room: Room, now: u64) -> Vec<String> {
+    let mut room = room;
+    let verdicts = admit(candidates, &mut room, &Shares::default(), &RULES, at(now));
+    let told = verdicts.iter().map(|(id, verdict)| match verdict {
+        Ok(()) => format!("{id} starts"),
+        Err(refusal) => format!("{id} waits for {refusal}"),
+    });
+    told.collect()
+}
+
+#[test]
+fn submitters_take_turns_and_the_higher_priority_goes_first() {
+    let queue = [
+        candidate(1, "ann", 0),
+        candidate(2, "ann", 0),
+        candidate(3, "bob", 0),
+        candidate(4, "ann", 5),
+        candidate(5, "cid", -1),
+    ];
+    assert_eq!(
+        decided(&queue, Room::new(capacity(4), Vec::new()), 0),
+        [
+            "4 starts",
+            "3 starts",
+            "1 starts",
+            "2 starts",
+            "5 waits for a guest: 4 of 4 run"
+        ]
+    );
+}
+
+#[test]
+fn every_refusal_is_a_sentence_with_its_figures() {
+    let large = Demand {
+        memory: 3072,
+        ..SMALL
+    };
+    let pair = Pair {
+        machine: "other".parse().unwrap(),
+        toolchain: "default".parse().unwrap(),
+    };
+    let bootstrap = Holding {
+        holder: Holder::Bootstrap(pair),
+        ..build(0, SMALL)
+    };
+    let ask = |demand: Demand, capacity: Capacity, holdings: Vec<Holding>| {
+        let asked = Candidate {
+            demand,
+            ..candidate(12, "ann", 0)
+        };
+        decided(&[asked], Room::new(capacity, holdings), 0).remove(0)
+    };
+    let two = vec![build(9, SMALL), build(10, SMALL)];
+    let many: Vec<_> = (1..=7)
+        .map(|id| build(id, Demand { memory: 1, ..SMALL }))
+        .collect();
+    let told = [
+        ask(large, capacity(9), two.clone()),
+        ask(large, capacity(9), vec![build(9, SMALL), bootstrap]),
+        ask(Demand { cpus: 2, ..SMALL }, capacity(9), many),
+        ask(Demand { cpus: 64, ..SMALL }, capacity(9), Vec::new()),
+        ask(
+            Demand {
+                memory: 5000,
+                ..SMALL
+            },
+            capacity(9),
+            Vec::new(),
+        ),
+        ask(Demand { disk: 900, ..SMALL }, capacity(9), two.clone()),
+        ask(
+            Demand {
+                machine_max: Some(2),
+                ..SMALL
+            },
+            capacity(9),
+            two.clone(),
+        ),
+        ask(
+            Demand {
+                machine_max: Some(1),
+                ..SMALL
+            },
+            capacity(9),
+            vec![build(9, SMALL)],
+        ),
+        ask(
+            SMALL,
+            Capacity {
+                available: 100,
+                ..capacity(9)
+            },
+            Vec::new(),
+        ),
+        ask(SMALL, capacity(2), two),
+    ];
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn small_builds_pass_a_large_one_for_a_while_only() {
+    let large = Demand {
+        memory: 4096,
+        ..SMALL
+    };
+    let queue = [
+        Candidate {
+            demand: large,
+            ..candidate(1, "ann", 0)
+        },
+        candidate(2, "bob", 0),
+    ];
+    let room = || Room::new(capacity(9), vec![build(9, SMALL)]);
+    assert_eq!(decided(&queue, room(), 299)[1], "2 starts");
+    assert_eq!(
+        decided(&queue, room(), 300)[1],
+        "2 waits for build 1, which has waited long for memory that is kept for it"
+    );
+}
+
+#[test]
+fn who_gets_nothing_rises_and_whoever_is_served_does_not() {
+    let queue = [candidate(1, "low", 0), candidate(2, "high", 2)];
+    let first = |now| decided(&queue, Room::new(capacity(1), Vec::new()), now).remove(0);
+    assert_eq!(first(0), "2 starts");
+    // Both have waited equally long here.
+    assert_eq!(first(100_000), "2 starts");
+    let fresh = Candidate {
+        since: at(1200),
+        ..candidate(2, "high", 2)
+    };
+    let queue = [candidate(1, "low", 0), fresh];
+    let first = |now| decided(&queue, Room::new(capacity(1), Vec::new()), now).remove(0);
+    assert_eq!(first(1200), "1 starts", "older, and no longer lower");
+    assert_eq!(first(1199), "2 starts");
+}
+
+/// A host on which builds come, run and end, second by second.
+struct Host {
+    now: u64,
+    capacity: Capacity,
+    shares: Shares,
+    queue: Vec<Candidate>,
+    running: BTreeMap<BuildId, (Candidate, u64, u64)>,
+    /// The seconds of guests that each submitter has had.
+    had: BTreeMap<String, u64>,
+    waited: BTreeMap<BuildId, u64>,
+    ids: u64,
+}
+
+impl Host {
+    fn new(capacity: Capacity) -> Self {
+        Self {
+            now: 1,
+            capacity,
+            shares: Shares::default(),
+            queue: Vec::new(),
+            running: BTreeMap::new(),
+            had: BTreeMap::new(),
+            waited: BTreeMap::new(),
+            ids: 0,
+        }
+    }
+
+    fn submit(&mut self, name: &str, priority: i32, demand: Demand) -> BuildId {
+        self.ids += 1;
+        let since = at(self.now);
+        let asked = Candidate {
+            since,
+            demand,
+            ..candidate(self.ids, name, priority)
+        };
+        self.queue.push(asked);
+        BuildId(self.ids)
+    }
+
+    /// One second: what is over ends, what may start starts.
+    fn tick(&mut self, lasts: impl Fn(&Candidate) -> u64) {
+        let now = self.now;
+        self.running.retain(|_, (_, _, end)| *end > now);
+        let holdings = self
+            .running
+            .values()
+            .map(|(candidate, _, _)| build(candidate.id.0, candidate.demand));
+        let mut room = Room::new(self.capacity.clone(), holdings.collect());
+        let run = |(candidate, since, _): &(Candidate, u64, u64)| Run {
+            submitter: candidate.submitter.clone(),
+            since: at(*since),
+            demand: candidate.demand,
+        };
+        let running = self.running.iter().map(|(id, it)| (*id, run(it)));
+        let waiting: BTreeSet<_> = self.queue.iter().map(|it| it.submitter.clone()).collect();
+        self.shares
+            .observe(running.collect(), &waiting, &room, at(now));
+        for (id, verdict) in admit(&self.queue, &mut room, &self.shares, &RULES, at(now)) {
+            if verdict.is_ok() {
+                let place = self.queue.iter().position(|it| it.id == id).unwrap();
+                let candidate = self.queue.remove(place);
+                let waited = lasted(candidate.since, at(now)).as_secs();
+                self.waited.insert(id, waited);
+                let end = now + lasts(&candidate);
+                *self.had.entry(candidate.submitter.to_string()).or_default() += end - now;
+                let begun = (candidate, now, end);
+                self.shares.begin(id, run(&begun));
+                self.running.insert(id, begun);
+            }
+        }
+        self.now += 1;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn nothing_is_given_away_twice(
+        demands in prop::collection::vec((1..6u64, 1..3000u64, 0..600u64, prop::option::of(1..3usize)), 1..30),
+        guests in 1..6usize,
+    ) {
+        let queue: Vec<_> = demands.iter().zip(1..).map(|((cpus, memory, disk, machine_max), id)| {
+            let demand = Demand { cpus: *cpus, memory: *memory, disk: *disk, machine_max: *machine_max };
+            Candidate { demand, ..candidate(id, ["ann", "bob"][usize::from(id % 2 == 0)], 0) }
+        }).collect();
+        let mut room = Room::new(capacity(guests), Vec::new());
+        let verdicts = admit(&queue, &mut room, &Shares::default(), &RULES, at(1));
+        let told: BTreeSet<_> = verdicts.iter().map(|(id, _)| *id).collect();
+        prop_assert_eq!(told.len(), queue.len(), "everybody gets an answer, once");
+        prop_assert!(room.holdings().len() <= guests);
+        for (what, most) in [(Kept::Cpus, 8), (Kept::Memory, 4096), (Kept::Disk(0), 1000)] {
+            prop_assert!(room.taken(what) <= most);
+        }
+        prop_assert!(verdicts.iter().any(|(_, verdict)| verdict.is_ok()), "an idle host has work to do");
+    }
+
+    #[test]
+    fn submitters_who_always_want_something_get_equal_shares(
+        lasts in prop::collection::vec(1..40u64, 2..6),
+        guests in 1..5usize,
+        latecomer in 0..500u64,
+    ) {
+        // Each has builds of one length, the last one comes later; all of them want
+        // more than there is.
+        let names: Vec<_> = (0..lasts.len()).map(|n| format!("s{n}")).collect();
+        let mut host = Host::new(capacity(guests));
+        let mut before = BTreeMap::new();
+        for second in 0..3000 {
+            for name in &names[..names.len() - usize::from(second < latecomer)] {
+                let own = host.queue.iter().filter(|it| it.submitter.as_str() == name).count();
+                for _ in own..guests {
+                    host.submit(name, 0, SMALL);
+                }
+            }
+            if second == latecomer {
+                before = host.had.clone();
+            }
+            host.tick(|candidate| lasts[candidate.submitter.as_str()[1..].parse::<usize>().unwrap()]);
+        }
+        let since = |name: &String| host.had.get(name).unwrap_or(&0) - before.get(name).unwrap_or(&0);
+        let had: Vec<_> = names.iter().map(since).collect();
+        let (least, most) = (*had.iter().min().unwrap(), *had.iter().max().unwrap());
+        // Nobody is ahead by more than what all guests may do at once, and a guess.
+        let bound = 3 * guests as u64 * lasts.iter().max().unwrap().max(&60);
+        prop_assert!(most - least <= bound, "{had:?}, at most {bound} apart");
+    }
+
+    #[test]
+    fn nobody_starves_beside_greedy_and_urgent_submitters(
+        large in 1..=4096u64,
+        priority in -3..=0i32,
+        lasts in 1..60u64,
+    ) {
+        let mut host = Host::new(capacity(4));
+        let mut modest = None;
+        for second in 0..20_000 {
+            for name in ["urgent", "greedy"] {
+                while host.queue.iter().filter(|it| it.submitter.as_str() == name).count() < 4 {
+                    host.submit(name, if name == "urgent" { 3 } else { 0 }, SMALL);
+                }
+            }
+            if second == 100 {
+                modest = Some(host.submit("modest", priority, Demand { memory: large, ..SMALL }));
+            }
+            host.tick(|candidate| 1 + (candidate.id.0 * 7) % lasts);
+            if modest.is_some_and(|id| host.waited.contains_key(&id)) {
+                break;
+            }
+        }
+        let waited = modest.and_then(|id| host.waited.get(&id).copied());
+        // It rises by one each ten minutes, and then waits for room.
+        let bound = u64::from((3 - priority).unsigned_abs() + 1) * 600 + 300 + 5 * 60;
+        prop_assert!(waited.is_some_and(|waited| waited <= bound), "{waited:?} of {bound}");
+    }
+}

@@ -1,0 +1,267 @@
+//! Thinks: which guests start, and what every build that waits waits for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use config::BuildId;
+use config::builds::Submitter;
+use config::task::Provenance;
+use jiff::Timestamp;
+
+use super::super::admission::{Candidate, Holder, Holding, Refusal, Room, Run, admit};
+use super::{Ending, Pair, Step, Waiting, World};
+
+/// How a waiting build stands.
+enum Stand {
+    /// It could start now.
+    Ready(Candidate),
+    /// It waits for this.
+    Waits(String),
+    /// It waits for its image.
+    Image,
+    /// What it waits for was said when it was put back into the queue.
+    Rests,
+    /// It is over.
+    Over(Step),
+}
+
+impl World {
+    /// The guests to start while there is room, what the other builds wait for, and
+    /// the builds in the order of their turns. One bootstrap at least is under way
+    /// when one is needed; then builds go first.
+    pub(super) fn starting(&self) -> (Vec<Step>, Vec<BuildId>) {
+        let mut room = self.room();
+        let mut steps = Vec::new();
+        let mut needed = self.needed();
+        if self.jobs.bootstraps.is_empty() {
+            self.make(&mut needed, Step::Bootstrap, 1, &mut room, &mut steps);
+        }
+        let stands = self
+            .queue
+            .iter()
+            .map(|waiting| (waiting, self.stand(waiting)));
+        let stands: Vec<_> = stands.collect();
+        let candidates = stands.iter().filter_map(|(_, stand)| match stand {
+            Stand::Ready(candidate) => Some(candidate.clone()),
+            _ => None,
+        });
+        let candidates: Vec<_> = candidates.collect();
+        let verdicts = admit(&candidates, &mut room, &self.shares, &self.rules, self.now);
+        let order = verdicts.iter().map(|(id, _)| *id).collect();
+        let starts = verdicts.iter().filter(|(_, verdict)| verdict.is_ok());
+        steps.extend(starts.map(|(id, _)| Step::Build(*id)));
+        let all = usize::MAX;
+        self.make(&mut needed, Step::Bootstrap, all, &mut room, &mut steps);
+        self.make(
+            &mut self.freezing(),
+            Step::Freeze,
+            all,
+            &mut room,
+            &mut steps,
+        );
+        let refused = verdicts
+            .into_iter()
+            .filter_map(|(id, verdict)| Some((id, verdict.err()?)));
+        let refused: BTreeMap<_, _> = refused.collect();
+        for (waiting, stand) in stands {
+            let words = match stand {
+                Stand::Ready(_) => match refused.get(&waiting.id) {
+                    Some(refusal) => format!("for {refusal}"),
+                    None => continue,
+                },
+                Stand::Waits(words) => words,
+                Stand::Image => self.image_words(&waiting.pair, &steps, &room),
+                Stand::Rests => continue,
+                Stand::Over(step) => {
+                    steps.push(step);
+                    continue;
+                }
+            };
+            if words != waiting.message {
+                steps.push(Step::Say(waiting.id, words));
+            }
+        }
+        (steps, order)
+    }
+
+    /// The room of the host, and who has taken how much of it.
+    pub fn room(&self) -> Room {
+        let builds = self.jobs.builds.iter();
+        let builds = builds.map(|(id, pair)| self.holding(Holder::Build(*id), pair));
+        let bootstraps = self.jobs.bootstraps.keys();
+        let bootstraps = bootstraps.map(|pair| self.holding(Holder::Bootstrap(pair.clone()), pair));
+        Room::new(self.capacity.clone(), builds.chain(bootstraps).collect())
+    }
+
+    /// The builds that run, as the shares of their submitters count them.
+    pub fn runs(&self) -> BTreeMap<BuildId, Run> {
+        let run = |(id, pair): (&BuildId, &Pair)| {
+            let running = self.running.get(id)?;
+            let run = Run {
+                submitter: running.submitter.clone(),
+                since: running.since,
+                demand: self.demands.get(pair).copied().unwrap_or_default(),
+            };
+            Some((*id, run))
+        };
+        self.jobs.builds.iter().filter_map(run).collect()
+    }
+
+    /// The builds that these steps start, likewise.
+    pub fn begun(&self, steps: &[Step]) -> BTreeMap<BuildId, Run> {
+        let starts = |id: BuildId| steps.contains(&Step::Build(id));
+        let begun = self.queue.iter().filter(|waiting| starts(waiting.id));
+        let run = |waiting: &Waiting| Run {
+            submitter: waiting.submitter.clone(),
+            since: self.now,
+            demand: self.demands.get(&waiting.pair).copied().unwrap_or_default(),
+        };
+        begun.map(|waiting| (waiting.id, run(waiting))).collect()
+    }
+
+    /// The submitters with a build that could start if there were room.
+    pub fn contenders(&self) -> BTreeSet<Submitter> {
+        let ready = |waiting: &&Waiting| matches!(self.stand(waiting), Stand::Ready(_));
+        let ready = self.queue.iter().filter(ready);
+        ready.map(|waiting| waiting.submitter.clone()).collect()
+    }
+
+    /// When something is to be looked at again that only time changes.
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        let rests = self.queue.iter().filter_map(|waiting| waiting.not_before);
+        rests.filter(|time| *time > self.now).min()
+    }
+
+    fn holding(&self, holder: Holder, pair: &Pair) -> Holding {
+        Holding {
+            holder,
+            machine: pair.machine.clone(),
+            volume: self
+                .machines
+                .get(&pair.machine)
+                .map_or(0, |seen| seen.volume),
+            demand: self.demands.get(pair).copied().unwrap_or_default(),
+        }
+    }
+
+    fn bootstrap_refusal(&self, pair: &Pair, room: &Room) -> Option<Refusal> {
+        let mut holding = self.holding(Holder::Bootstrap(pair.clone()), pair);
+        // The limit of a machine is one of its builds.
+        holding.demand.machine_max = None;
+        room.refuse(&holding.machine, holding.volume, &holding.demand)
+    }
+
+    /// Makes at most so many of these images for whose guests there is room.
+    fn make(
+        &self,
+        pairs: &mut Vec<Pair>,
+        step: fn(Pair, Provenance) -> Step,
+        most: usize,
+        room: &mut Room,
+        steps: &mut Vec<Step>,
+    ) {
+        let mut left = most;
+        pairs.retain(|pair| {
+            let Some(wanted) = self.wanted(pair) else {
+                return false;
+            };
+            if left == 0 || self.bootstrap_refusal(pair, room).is_some() {
+                return true;
+            }
+            left -= 1;
+            room.hold(self.holding(Holder::Bootstrap(pair.clone()), pair));
+            steps.push(step(pair.clone(), wanted));
+            false
+        });
+    }
+
+    /// The images that a guest is to be frozen in; they serve without it, too.
+    fn freezing(&self) -> Vec<Pair> {
+        let wanted = self.starts.iter().filter(|(_, starting)| starting.wanted);
+        let ready = wanted.filter(|(pair, _)| {
+            let made = self.image(pair).and_then(|image| image.provenance.as_ref());
+            made.is_some()
+                && made == self.wanted(pair).as_ref()
+                && !self.jobs.bootstraps.contains_key(pair)
+                && self.halt(&pair.machine).is_none()
+        });
+        let ready = ready.filter(|_| self.drained.is_none());
+        ready.map(|(pair, _)| pair.clone()).collect()
+    }
+
+    fn stand(&self, waiting: &Waiting) -> Stand {
+        let Pair { machine, toolchain } = &waiting.pair;
+        let there = self.machines.get(machine);
+        let Some(seen) = there.filter(|seen| !seen.view.deleting) else {
+            let words = format!("machine {machine} was deleted");
+            return Stand::Over(Step::Abort(waiting.id, words));
+        };
+        if let Some(stand) = self.dependencies(waiting) {
+            return stand;
+        }
+        if waiting.not_before.is_some_and(|time| time > self.now) {
+            return Stand::Rests;
+        }
+        if let Some(drained) = &self.drained {
+            return Stand::Waits(format!("because {}", drained.words()));
+        }
+        if seen.view.current.is_none() {
+            return Stand::Waits(format!("because machine {machine} has no current revision"));
+        }
+        if !self.toolchains.contains_key(toolchain) {
+            return Stand::Waits(format!("because toolchain {toolchain} is not there"));
+        }
+        if let Some(halt) = self.halt(machine) {
+            return Stand::Waits(format!("because {halt}"));
+        }
+        if self.image(&waiting.pair).is_none() {
+            return Stand::Image;
+        }
+        Stand::Ready(Candidate {
+            id: waiting.id,
+            submitter: waiting.submitter.clone(),
+            priority: waiting.priority,
+            since: waiting.since,
+            machine: machine.clone(),
+            volume: seen.volume,
+            demand: self.demands.get(&waiting.pair).copied().unwrap_or_default(),
+        })
+    }
+
+    /// Whether a build waits for others, or is given up because of one.
+    fn dependencies(&self, waiting: &Waiting) -> Option<Stand> {
+        let ending = |id: &BuildId| self.endings.get(id).copied().unwrap_or(Ending::Bad);
+        if let Some(bad) = waiting.after.iter().find(|id| ending(id) == Ending::Bad) {
+            let words = format!("build {bad}, which it was to come after, did not end well");
+            return Some(Stand::Over(Step::Skip(waiting.id, words)));
+        }
+        let open = waiting.after.iter().filter(|id| ending(id) == Ending::Open);
+        let open: Vec<_> = open.map(|id| Holder::Build(*id)).collect();
+        if open.is_empty() {
+            return None;
+        }
+        let words = super::super::admission::listed(&open);
+        Some(Stand::Waits(format!(
+            "for {words}, which it is to come after"
+        )))
+    }
+
+    /// What a build waits for whose image is not there.
+    fn image_words(&self, pair: &Pair, steps: &[Step], room: &Room) -> String {
+        let Pair { machine, toolchain } = pair;
+        let image = format!("for the image of {machine} with toolchain {toolchain}");
+        let begins = |step: &Step| matches!(step, Step::Bootstrap(begun, _) if begun == pair);
+        if self.jobs.bootstraps.contains_key(pair) || steps.iter().any(begins) {
+            return format!("{image}, which is being bootstrapped");
+        }
+        if let Some(failure) = self.given_up(pair) {
+            return format!(
+                "{image}, which could not be bootstrapped ({}); that is tried again when the machine or the toolchain changes",
+                failure.message
+            );
+        }
+        match self.bootstrap_refusal(pair, room) {
+            Some(refusal) => format!("{image}, whose bootstrap waits for {refusal}"),
+            None => format!("{image}, which is to be bootstrapped first"),
+        }
+    }
+}

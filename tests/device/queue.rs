@@ -1,0 +1,149 @@
+//! The queue of a running agent: what waits for what, who attaches to what, and a
+//! host that is drained.
+
+use config::builds::{Build, State};
+use config::task::Outcome::{self, Error, Skip, Success};
+use rustix::process::Signal;
+use tests::agent::AgentHost;
+use tests::wait_until;
+
+const FAILS: &str = "int main(void) { return nonsense; }\n";
+
+fn says(words: &str) -> String {
+    format!("#include <stdio.h>\nint main(void) {{ return puts(\"{words}\") < 0; }}\n")
+}
+
+/// Asks for a build as one would by hand.
+fn build(host: &AgentHost, code: &str, options: &[&str]) -> u64 {
+    let source = host.source(code);
+    let answer = host.machinectl(&[&["build", "demo", &source], options].concat());
+    answer.good().stdout.trim().parse().unwrap()
+}
+
+fn why(host: &AgentHost, id: u64) -> String {
+    let answer = host.machinectl(&["why", &id.to_string()]);
+    answer.good().stdout
+}
+
+#[test]
+fn a_drained_host_finishes_what_runs_and_starts_nothing_until_it_is_told_to() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut host = AgentHost::ready("");
+    let runs = host.submit("demo", "one");
+    host.wait_for(runs, State::Starting);
+    let drain = ["drain", "--wait", "--reason", "new disks"];
+    let answer = host.machinectl(&drain).good();
+    assert!(
+        answer.stderr.contains("no guest runs any more"),
+        "{answer:?}"
+    );
+    assert_eq!(host.build(runs).outcome, Some(Outcome::Success));
+    host.assert_nothing_is_left();
+
+    let waits = host.submit("demo", "two");
+    // It outlives the agent.
+    host.end(Signal::KILL);
+    host.start();
+    wait_until("it is told why", || {
+        why(&host, waits).contains("(new disks)")
+    });
+    let words = host.machinectl(&["why"]).good().stdout;
+    assert!(words.starts_with("1 build wait"), "{words}");
+    let notice = host.machinectl(&["host"]).good().stdout;
+    assert!(notice.contains("`machinectl undrain` ends it"), "{notice}");
+    assert!(host.guests().is_empty());
+    host.machinectl(&["undrain"]).good();
+    let built = host.wait_for(waits, State::Finished);
+    assert_eq!(built.outcome, Some(Outcome::Success), "{built:?}");
+}
+
+#[test]
+fn builds_come_after_others_or_are_skipped_and_urgent_ones_come_first() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let host = AgentHost::ready_with_container("guests.parallel_max = 1\n");
+    host.machinectl(&["drain"]).good();
+    let fails = build(&host, FAILS, &[]);
+    let fine = build(&host, &says("fine"), &[]);
+    let after = |id: u64| format!("--after={id}");
+    let skipped = build(&host, &says("skipped"), &[&after(fails)]);
+    let skipped_too = build(&host, &says("too"), &[&after(skipped), &after(fine)]);
+    let second = build(&host, &says("second"), &[&after(fine)]);
+    let urgent = build(&host, &says("urgent"), &["--priority=5"]);
+    host.machinectl(&["build", "demo", &host.source(FAILS), "--after=99"])
+        .refused(10, "there is no build 99");
+    wait_until("it is told for what", || {
+        why(&host, second)
+            == format!("build {second} waits for build {fine}, which it is to come after\n")
+    });
+    host.machinectl(&["undrain"]).good();
+    let ended = [fails, fine, skipped, skipped_too, second, urgent]
+        .map(|id| host.wait_for(id, State::Finished));
+    assert_eq!(
+        ended.each_ref().map(|build| build.outcome),
+        [Error, Success, Skip, Skip, Success, Success].map(Some),
+        "{ended:?}"
+    );
+    let started = |build: &Build| build.started;
+    let [fails, fine, skipped, _, second, urgent] = &ended;
+    assert!(started(urgent) < started(fails) && started(urgent) < started(fine));
+    assert!(fine.finished < second.started);
+    assert_eq!(skipped.attempts, 0);
+    let words = format!("build {}, which it was to come after", fails.id);
+    assert!(skipped.message.contains(&words), "{skipped:?}");
+    let followed = host.machinectl(&["log", "--follow", &skipped.id.to_string()]);
+    assert_eq!(followed.code, Some(1), "{followed:?}");
+}
+
+#[test]
+fn what_is_under_way_already_is_not_built_twice_unless_somebody_wants_it() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let host = AgentHost::ready_with_container("");
+    host.machinectl(&["drain"]).good();
+    let first = build(&host, &says("same"), &[]);
+    assert_eq!(build(&host, &says("same"), &["--priority=3"]), first);
+    assert_eq!(
+        host.build(first).priority.0,
+        3,
+        "the more urgent wish counts"
+    );
+    let source = host.source(&says("same"));
+    let answer = host.machinectl(&["build", "demo", &source]).good();
+    assert!(answer.stderr.contains("does the same"), "{answer:?}");
+    assert_ne!(build(&host, &says("other"), &[]), first);
+    assert_ne!(build(&host, &says("same"), &["--no-attach"]), first);
+    host.machinectl(&["undrain"]).good();
+    host.wait_for(first, State::Running);
+    let later = build(&host, &says("same"), &[]);
+    let built = host.wait_for(first, State::Finished);
+    assert_eq!(built.outcome, Some(Outcome::Success));
+    assert!(
+        later <= first + 2,
+        "it runs from what a new one would run from"
+    );
+    assert!(build(&host, &says("same"), &[]) > first + 2, "it is over");
+}
+
+#[test]
+fn a_machine_too_large_for_what_is_free_waits_with_the_figures() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    // The demo's machine takes 256 MiB.
+    let host = AgentHost::ready("guests.memory_mib = 300\n");
+    let first = host.submit("demo", "one");
+    let second = host.submit("demo", "two");
+    host.wait_for(first, State::Starting);
+    let words = format!(
+        "build {second} waits for memory: 256 MiB wanted, 44 of 300 free; build {first} holds the rest\n"
+    );
+    wait_until("it is told why", || why(&host, second) == words);
+    host.machinectl(&["cancel", &second.to_string()]).good();
+    assert_eq!(host.build(second).outcome, Some(Outcome::Abort));
+    host.wait_for(first, State::Finished);
+}
