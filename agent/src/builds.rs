@@ -4,6 +4,7 @@
 mod collect;
 mod conclude;
 mod origin;
+mod progress;
 
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -272,9 +273,15 @@ async fn finish(
     mut session: Session,
     cancel: &CancellationToken,
 ) -> Result<Collected, AttemptError> {
-    match wait(host, build, &mut session, cancel).await {
+    let id = build.id;
+    let waited = tokio::select! {
+        waited = wait(host, build, &mut session, cancel) => waited,
+        never = progress::follow(host, id) => match never {},
+    };
+    match waited {
         Ok(()) => {
             session.shut_down().await;
+            progress::note_all(host, id).await;
             Ok(collect::collect(host, build.id).await?)
         }
         Err(AttemptError::Ended(Ended::Cancelled)) if host.leaving.is_cancelled() => {

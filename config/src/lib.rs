@@ -20,6 +20,8 @@ pub mod builds;
 
 pub mod queue;
 
+pub mod progress;
+
 pub mod doctor;
 
 pub mod settings;

@@ -4,7 +4,8 @@
 //! A guest finds its agent at [`GATEWAY`]. On its first boot it fetches the files
 //! of its toolchain by their names, installs them and puts [`BOOTSTRAP`]. In a
 //! build it fetches [`TASK`] and the sources below [`SOURCES`], and puts the
-//! packages below [`ARTIFACTS`], the log as [`LOG`] and, last, [`RESULT`].
+//! packages below [`ARTIFACTS`], the log as [`LOG`] and, last, [`RESULT`]. How far it is
+//! it tells by lines of the log: [`crate::progress`].
 //!
 //! # Frozen starts
 //!

@@ -41,6 +41,8 @@ fn a_package_goes_all_the_way_and_its_revision_never_goes_down() {
 
     let build = host.build(2);
     assert_eq!(build.revision, Some(config::Revision(1)));
+    let task = build.progress.task;
+    assert_eq!((task.done, task.total), (4, 4), "{:?}", build.progress);
     let names: Vec<_> = build
         .artifacts
         .iter()
