@@ -36,7 +36,7 @@ pub struct Metrics {
     bootstraps: Counters,
     bootstrap_seconds: Histograms,
     starts: Counters,
-    evictions: Counters,
+    evictions: Counter,
     tftp_bytes: Counters,
     requests: Counters,
     request_seconds: Histograms,
@@ -69,7 +69,13 @@ impl Default for Metrics {
             Unit::Seconds,
             started,
         );
-        Self {
+        let evictions = Counter::default();
+        all.register(
+            "frozen_evictions",
+            "Frozen guests that were given up",
+            evictions.clone(),
+        );
+        let metrics = Self {
             builds: counter(&mut all, "builds", "Builds that have ended"),
             phases: histogram(
                 &mut all,
@@ -85,11 +91,7 @@ impl Default for Metrics {
                 seconds,
             ),
             starts: counter(&mut all, "guest_starts", "Guests that were started"),
-            evictions: counter(
-                &mut all,
-                "frozen_evictions",
-                "Frozen guests that were given up",
-            ),
+            evictions,
             tftp_bytes: counter(&mut all, "tftp_bytes", "Bytes that guests put or fetched"),
             requests: counter(&mut all, "http_requests", "Requests that were answered"),
             request_seconds: histogram(
@@ -106,7 +108,9 @@ impl Default for Metrics {
                 free: gauge(&mut all, "free_bytes", "Room that is left"),
                 registry: all,
             }),
-        }
+        };
+        metrics.begin();
+        metrics
     }
 }
 
@@ -135,6 +139,19 @@ fn histogram(
 }
 
 impl Metrics {
+    /// Shows what is known to come as 0, so that its first growth is seen.
+    fn begin(&self) {
+        for (family, label, values) in [
+            (&self.bootstraps, "result", ["success", "failure"]),
+            (&self.starts, "start", ["cold", "frozen"]),
+            (&self.tftp_bytes, "direction", ["put", "fetch"]),
+        ] {
+            for value in values {
+                drop(family.get_or_create(&vec![(label, value.to_owned())]));
+            }
+        }
+    }
+
     /// Notes a build that has got its outcome, and how long it was in each state.
     pub(crate) fn build(&self, build: &Build) {
         let Some(outcome) = build.outcome else { return };
@@ -169,7 +186,7 @@ impl Metrics {
 
     /// Notes that a frozen guest was given up.
     pub(crate) fn eviction(&self) {
-        self.evictions.get_or_create(&Vec::new()).inc();
+        self.evictions.inc();
     }
 
     /// Notes that a guest has put a file, or fetched one.

@@ -30,6 +30,10 @@ mod client;
 
 mod volume;
 
+mod token;
+
+mod toaster;
+
 mod manual;
 
 mod systemd;
@@ -105,6 +109,11 @@ enum Command {
     Toolchain(toolchain::Verb),
     #[command(flatten)]
     Builds(builds::Verb),
+    /// Add, list and remove tokens for those who use the agent over the network
+    #[command(subcommand)]
+    Token(token::Verb),
+    #[command(flatten)]
+    Toaster(toaster::Verb),
     #[command(flatten)]
     Life(life::Verb),
     #[command(flatten)]
@@ -160,6 +169,8 @@ fn act(command: &Command, common: &Common, voice: &Voice) -> Result<(), Failure>
         Command::Builds(verb) => builds::run(verb, common, voice),
         Command::Life(verb) => life::run(verb, common, voice),
         Command::Queue(verb) => queue::run(verb, common, voice),
+        Command::Token(verb) => token::run(verb, voice),
+        Command::Toaster(verb) => toaster::run(verb, common, voice),
         Command::Manual(verb) => manual::run(verb, voice),
     }
 }

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod access;
+mod commands;
 mod install;
+mod metrics;
 mod records;
 mod schema;
 mod store;

@@ -102,6 +102,12 @@ impl Client {
         Ok((answer.json()?, is_new))
     }
 
+    /// Deletes what is at a path.
+    pub(super) fn delete(&self, path: &str) -> Result<(), ClientError> {
+        let request = self.http.delete(url(path)).timeout(ANSWER_LIMIT);
+        self.ask(request.build()?).map(drop)
+    }
+
     /// Puts the content of a file, from its beginning.
     pub(super) fn put_file(&self, path: &str, file: File) -> Result<(), ClientError> {
         self.ask(self.http.put(url(path)).body(Body::new(file)).build()?)

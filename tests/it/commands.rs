@@ -1,0 +1,209 @@
+//! Toaster's commands and the verbs over tokens: arguments, lines and exit codes.
+
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+
+use config::builds::State;
+use config::task::Outcome;
+use jiff::Timestamp;
+use rustix::process::{Pid, Signal, kill_process};
+use tests::shell::{Answer, run};
+use tests::wait_until;
+use tests::web::WebHost;
+
+fn machinectl(host: &WebHost) -> Command {
+    let mut command = store::command::prepare(tests::program("machinectl"));
+    command.env("BUILDHOST_SOCKET", host.path("run/agent.sock"));
+    command.env("BUILDHOST_TOKENS", host.path("tokens"));
+    command
+}
+
+fn ask(host: &WebHost, arguments: &[&str]) -> Answer {
+    let mut command = machinectl(host);
+    command.args(arguments);
+    run(command, b"")
+}
+
+/// Adds builds of these targets; they have ended.
+fn build(host: &WebHost, targets: &[&str]) {
+    let records = &host.host.records;
+    for target in targets {
+        let request = format!(r#"{{"machine": "linux", "sources": [], "target": "{target}"}}"#);
+        let request = serde_json::from_str(&request).unwrap();
+        let (toolchain, root) = ("poky".parse().unwrap(), "root".parse().unwrap());
+        let done = records.submit(request, toolchain, root, Timestamp::now());
+        let mut build = host.wait(done).unwrap();
+        build.enter(State::Finished, Timestamp::now());
+        build.outcome = Some(Outcome::Success);
+        host.wait(records.save(&build)).unwrap();
+    }
+}
+
+#[test]
+fn the_list_has_toasters_lines_oldest_first() {
+    let host = WebHost::new("");
+    assert_eq!(ask(&host, &["buildslist"]).good().stdout, "");
+    build(&host, &["a-img", "b-img:do_fetch"]);
+    assert_eq!(
+        ask(&host, &["buildslist"]).good().stdout,
+        "1: linux poky a-img\n2: linux poky b-img:do_fetch\n"
+    );
+}
+
+#[test]
+fn the_pages_are_measured_and_one_that_is_not_there_is_a_failure() {
+    let host = WebHost::new("");
+    let url = format!("http://{}", host.address);
+    let answer = ask(&host, &["perf", "--url", &url]).good();
+    let lines: Vec<_> = answer.stdout.lines().collect();
+    assert_eq!(lines.len(), 6);
+    assert!(
+        lines[0].starts_with(&format!("Trying '{url}/health', 200, 0:00:0")),
+        "{lines:?}"
+    );
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let answer = ask(&host, &["perf", "--url", &format!("http://{nobody}")]);
+    assert_eq!(answer.code, Some(1), "{answer:?}");
+    assert!(answer.stderr.contains("gives no page"), "{answer:?}");
+}
+
+#[test]
+fn a_socket_is_checked_with_toasters_words() {
+    let host = WebHost::new("");
+    let taken = host.address.to_string();
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let answer = ask(&host, &["checksocket", &free.to_string()]).good();
+    assert_eq!(
+        answer.stdout,
+        format!("Check if toaster can listen on {free}\nOK\n")
+    );
+    for (address, words) in [
+        (
+            taken.as_str(),
+            format!("Port {} is already in use", host.address.port()),
+        ),
+        ("foo", "Invalid addr:port specified: foo".to_owned()),
+        ("127.0.0.1:x", "Invalid port specified: x".to_owned()),
+        (
+            "192.0.2.1:8000",
+            "IP address can't be assigned to".to_owned(),
+        ),
+    ] {
+        ask(&host, &["checksocket", address]).refused(1, &words);
+    }
+}
+
+#[test]
+fn settings_are_checked_with_what_they_name() {
+    let host = WebHost::new("");
+    let path = host.path("agent.toml");
+    let check = |text: &str| {
+        tests::put(&path, text);
+        ask(
+            &host,
+            &["checksettings", "--config", &path.display().to_string()],
+        )
+    };
+    let answer = check("[paths]\nrun = \"relative\"\ncolour = 1\n");
+    assert_eq!(
+        answer.stdout,
+        "\n -- Validation: line 2: `paths.run`: an absolute path is expected\n\n -- Validation: line 3: `paths.colour` is not a setting\n"
+    );
+    assert_eq!(answer.code, Some(1));
+    tests::put(&host.path("tokens"), "nonsense\n");
+    let answer = check(&format!(
+        "paths.volumes = [\"/nowhere\"]\npaths.toolchains = \"{0}/toolchains\"\nhttp.token_file = \"{0}/tokens\"\n",
+        host.path("").display()
+    ));
+    assert!(answer.stdout.contains("/nowhere"), "{answer:?}");
+    assert!(
+        answer.stdout.contains("line 1: `NAME SCOPE SHA256`"),
+        "{answer:?}"
+    );
+    assert_eq!(
+        answer.stdout.matches("-- Validation:").count(),
+        2,
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn the_runner_stands_where_toasters_did_and_leaves_nothing() {
+    let host = WebHost::new("");
+    let mut runner = machinectl(&host)
+        .arg("runbuilds")
+        .env("BUILDDIR", host.path(""))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let file = host.path(".runbuilds.pid");
+    wait_until("the runner runs", || file.exists());
+    let pid = Pid::from_child(&runner);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text, pid.as_raw_nonzero().to_string());
+    kill_process(pid, Signal::USR1).unwrap();
+    assert!(runner.try_wait().unwrap().is_none());
+    kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(runner.wait().unwrap().code(), Some(0));
+    assert!(!file.exists());
+}
+
+#[test]
+fn a_token_is_made_used_and_removed() {
+    let host = WebHost::new("");
+    let secret = ask(&host, &["token", "add", "nightly", "--scope", "submit"]);
+    let secret = secret.good().stdout.trim().to_owned();
+    assert!(
+        secret.starts_with("buildhost_") && secret.len() == 74,
+        "{secret}"
+    );
+    let builds = || {
+        let request = host.remote("GET", "/api/v1/builds").bearer_auth(&secret);
+        request.send().unwrap().status()
+    };
+    assert_eq!(builds(), 200);
+    ask(&host, &["token", "add", "nightly"]).refused(11, "already");
+    let list = ask(&host, &["token", "list"]).good().stdout;
+    assert_eq!(list, "TOKEN    SCOPE\nnightly  submit\n");
+    ask(&host, &["token", "remove", "nightly"]).good();
+    assert_eq!(builds(), 401);
+    ask(&host, &["token", "remove", "nightly"]).refused(10, "no token nightly");
+    let answer = ask(&host, &["token", "add", "a b"]);
+    assert_eq!(answer.code, Some(2), "{answer:?}");
+}
+
+#[test]
+fn builds_are_deleted_wholly_and_what_is_not_there_is_skipped() {
+    let host = WebHost::new("");
+    build(&host, &["a", "b", "c"]);
+    let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
+    let (toolchain, root) = ("poky".parse().unwrap(), "root".parse().unwrap());
+    let records = &host.host.records;
+    let waits = records.submit(request, toolchain, root, Timestamp::now());
+    host.wait(waits).unwrap();
+    let list = || host.get("/toastergui/api/builds").text().unwrap();
+    assert!(list().contains(r#""count": 3}"#));
+    let log = host.host.build_directory(config::BuildId(2)).join("log");
+    std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+    tests::put(&log, "hello");
+    let answer = ask(&host, &["builddelete", "2", "77", "1"]).good();
+    assert_eq!(answer.stdout, "build 77 does not exist, skipping...\n");
+    assert!(!log.exists());
+    let left = list();
+    assert!(
+        left.contains(r#""id": 3"#) && left.contains(r#""count": 1}"#),
+        "{left}"
+    );
+    let answer = ask(&host, &["builddelete", "4", "3"]);
+    assert_eq!(answer.code, Some(3), "{answer:?}");
+    assert!(answer.stderr.contains("has not ended"), "{answer:?}");
+    assert_eq!(list(), r#"{"builds": [], "count": 0}"#);
+    assert_eq!(ask(&host, &["builddelete"]).code, Some(2));
+    assert_eq!(ask(&host, &["builddelete", "x"]).code, Some(2));
+}

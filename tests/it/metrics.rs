@@ -1,0 +1,95 @@
+//! What is counted for Prometheus, and that the dashboard and the alert rules ask for
+//! nothing else.
+
+use std::collections::BTreeSet;
+
+use config::builds::State;
+use config::task::Outcome;
+use jiff::Timestamp;
+use tests::web::WebHost;
+
+/// The names that begin as ours do, in a text.
+fn names(text: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = text.split(|c| !is_part(c));
+    let ours = words.filter(|word| word.starts_with("buildhost_") || word.starts_with("prserv_"));
+    ours.map(str::to_owned).collect()
+}
+
+/// A host on which everything that is counted has happened.
+fn busy() -> WebHost {
+    let host = WebHost::new("");
+    let records = &host.host.records;
+    let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
+    let second = |second| Timestamp::from_second(second).unwrap();
+    let (toolchain, root) = ("default".parse().unwrap(), "root".parse().unwrap());
+    let done = records.submit(request, toolchain, root, second(0));
+    let mut build = host.wait(done).unwrap();
+    build.enter(State::Starting, second(7));
+    build.enter(State::Finished, second(9));
+    build.outcome = Some(Outcome::Success);
+    host.wait(records.save(&build)).unwrap();
+    host.host.publish(config::builds::Status {
+        name: "host".into(),
+        version: "1".into(),
+        machines: serde_json::from_str(
+            r#"[{"machine": "linux", "toolchain": "default", "image": "ready", "message": ""}]"#,
+        )
+        .unwrap(),
+        queued: 0,
+        guests: 0,
+        notices: Vec::new(),
+    });
+    host.get("/health");
+    host
+}
+
+fn text(host: &WebHost) -> String {
+    let answer = host.get("/metrics");
+    assert_eq!(answer.status(), 200);
+    answer.text().unwrap()
+}
+
+#[test]
+fn builds_are_counted_with_the_time_in_each_state() {
+    let text = text(&busy());
+    for line in [
+        r#"buildhost_builds_total{machine="linux",outcome="success"} 1"#,
+        r#"buildhost_build_phase_seconds_sum{phase="queued"} 7.0"#,
+        r#"buildhost_build_phase_seconds_count{phase="starting"} 1"#,
+        r#"buildhost_builds_unfinished{state="queued"} 0.0"#,
+        r#"buildhost_machine_ready{machine="linux",toolchain="default"} 1.0"#,
+        r#"buildhost_http_requests_total{method="GET",route="/health",status="200"} 1"#,
+        r#"prserv_requests_total{kind="get-pr"} 0"#,
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} in {text}");
+    }
+    assert!(
+        text.contains(r#"buildhost_free_bytes{kind="volume""#),
+        "{text}"
+    );
+    assert!(text.ends_with("# EOF\n"));
+    assert_eq!(text.matches("# EOF").count(), 1);
+}
+
+#[test]
+fn the_dashboard_and_the_alerts_ask_for_what_there_is() {
+    let host = busy();
+    let text = text(&host);
+    // What has no labels yet has no sample, but always its help.
+    let known: BTreeSet<_> = names(&text)
+        .into_iter()
+        .flat_map(|name| {
+            let ends = ["", "_total", "_bucket", "_sum", "_count"];
+            ends.map(|end| format!("{name}{end}"))
+        })
+        .collect();
+    let dashboard = include_str!("../../docs/grafana.json");
+    let alerts = include_str!("../../docs/alerts.yaml");
+    let asked: BTreeSet<_> = names(dashboard).into_iter().chain(names(alerts)).collect();
+    assert!(asked.len() > 12, "{asked:?}");
+    let strange: Vec<_> = asked.difference(&known).collect();
+    assert!(strange.is_empty(), "{strange:?} in {text}");
+    let dashboard: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() > 10);
+}
