@@ -175,6 +175,7 @@ fn administration(host: &Host) -> Router<Arc<Host>> {
         .route("/api/v1/queue", get(queue::show))
         .route("/api/v1/drain", post(queue::drain))
         .route("/api/v1/undrain", post(queue::undrain))
+        .route("/api/v1/builds/{id}/provenance", get(files::provenance))
         .route("/api/v1/doctor", get(doctor::examine))
         .route("/api/v1/doctor/repair", post(doctor::repair))
         .route_layer(DefaultBodyLimit::max(host.settings.http.request_bytes_max))

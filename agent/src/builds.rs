@@ -5,6 +5,7 @@ mod collect;
 mod conclude;
 mod origin;
 mod progress;
+mod provenance;
 
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ use crate::tftp;
 
 pub use collect::{CollectError, Collected};
 pub use conclude::{Rules, Verdict, conclude};
+pub use provenance::PROVENANCE;
 
 /// The file with a build's live log; [`task::LOG`] takes its place at the end.
 pub const LIVE_LOG: &str = "log.live";
@@ -154,6 +156,10 @@ fn number(directory: &Path) -> Option<BuildId> {
 async fn settle(host: &Host, build: Build, attempt: Result<Collected, AttemptError>) {
     let rules = Rules::new(&host.settings.builds, host.stopping.is_cancelled());
     let build = conclude(build, Verdict::from(attempt), &rules, Timestamp::now());
+    // Before the record says that it is there.
+    if let Err(error) = provenance::write(host, &build).await {
+        error!(build = %build.id, %error, "cannot write the provenance of a build");
+    }
     match host.records.save(&build).await {
         Ok(()) => match build.outcome {
             Some(outcome) => {
@@ -278,6 +284,7 @@ async fn finish(
         waited = wait(host, build, &mut session, cancel) => waited,
         never = progress::follow(host, id) => match never {},
     };
+    build.usage = session.usage();
     match waited {
         Ok(()) => {
             session.shut_down().await;

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use config::builds::Usage;
 use config::machine::{Kind, Machine};
 use config::settings::Acceleration;
 use tokio::io::AsyncRead;
@@ -24,6 +25,7 @@ mod nspawn;
 mod process;
 mod qemu;
 mod run;
+mod usage;
 
 pub use process::Exit;
 pub use qemu::frozen::{bytes, forget, is_frozen, is_unfit, set_unfit};
@@ -256,6 +258,11 @@ impl Guest {
     /// The end of what its program has complained about since it was last asked.
     pub fn complaints(&self) -> String {
         self.complaints.take()
+    }
+
+    /// What it has taken of the host until now.
+    pub fn usage(&self) -> Usage {
+        self.process.usage()
     }
 
     /// The number of its process.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::MachineName;
+use config::builds::Usage;
 use config::machine::Machine;
 use store::Snapshot;
 use tokio::time::{Instant, timeout};
@@ -329,6 +330,11 @@ impl Session {
                 None
             }
         }
+    }
+
+    /// What the guest has taken of the host until now.
+    pub fn usage(&self) -> Usage {
+        self.guest.usage()
     }
 
     /// Waits until the guest has shut itself down, and helps when it does not.

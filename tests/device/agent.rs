@@ -25,6 +25,59 @@ fn image_serves(host: &AgentHost, machine: &str) -> bool {
         .any(|image| image.complete)
 }
 
+/// What a build took, where its files came from, and that it can be done again and
+/// be deleted.
+fn is_recorded(host: &AgentHost, build: &Build) {
+    let known = build
+        .usage
+        .cpu_milliseconds
+        .zip(build.usage.memory_bytes_max);
+    assert!(
+        known.is_some_and(|(cpu, memory)| cpu > 0 && memory > 0),
+        "{build:?}"
+    );
+    let text = host.machinectl(&["provenance", "2"]).good().stdout;
+    let statement: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let subject = &statement["subject"][0];
+    let made = build.made.as_ref().unwrap();
+    assert_eq!(subject["name"], build.artifacts[0].name.as_str());
+    assert_eq!(
+        subject["digest"]["sha256"],
+        build.artifacts[0].sha256.as_str()
+    );
+    let needed = &statement["predicate"]["buildDefinition"]["resolvedDependencies"];
+    assert_eq!(
+        needed[0]["digest"]["sha256"],
+        build.sources[0].sha256.as_str()
+    );
+    assert_eq!(needed[1]["name"], "machine/demo-1");
+    assert_eq!(needed[1]["uri"], format!("urn:uuid:{}", made.revision_uuid));
+    assert_eq!(
+        needed[2]["digest"]["sha256"],
+        made.toolchain_sha256.as_str()
+    );
+
+    let again = host.machinectl(&["rebuild", "2"]).good().stdout;
+    let again = host.wait_for(again.trim().parse().unwrap(), State::Finished);
+    assert_eq!(
+        (again.outcome, &again.task),
+        (Some(Outcome::Success), &build.task)
+    );
+    let found = [
+        "builds",
+        "--package",
+        "hello",
+        "--outcome",
+        "success",
+        "-n",
+        "2",
+        "--json",
+    ];
+    let found: Vec<Build> = serde_json::from_str(&host.machinectl(&found).good().stdout).unwrap();
+    let ids: Vec<_> = found.iter().map(|build| build.id.0).collect();
+    assert_eq!(ids, [again.id.0, again.id.0 - 1]);
+}
+
 #[test]
 fn a_package_goes_all_the_way_and_its_revision_never_goes_down() {
     if !tests::may_use_devices() {
@@ -59,6 +112,7 @@ fn a_package_goes_all_the_way_and_its_revision_never_goes_down() {
         .good();
     let manifest = fs::read_to_string(output.join("packages.manifest")).unwrap();
     assert!(manifest.contains("revision: r0.1"), "{manifest}");
+    is_recorded(&host, &build);
     host.assert_nothing_is_left();
 
     assert_eq!(host.end(Signal::TERM), Some(0));

@@ -162,6 +162,8 @@ fn every_answer_is_what_is_described() {
     ask("GET", &format!("{route}/log"), "/api/v1/builds/1/log", None);
     let artifact = format!("{route}/artifacts/{{name}}");
     ask("GET", &artifact, "/api/v1/builds/1/artifacts/x", None);
+    let provenance = format!("{route}/provenance");
+    ask("GET", &provenance, "/api/v1/builds/1/provenance", None);
     let cancel = format!("{route}/cancel");
     let done = ask("POST", &cancel, "/api/v1/builds/1/cancel", None);
     assert_eq!(done["outcome"], "abort");

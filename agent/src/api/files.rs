@@ -23,7 +23,7 @@ use tokio_util::io::ReaderStream;
 use super::builds::find;
 use super::problem::Refused;
 use crate::blocking;
-use crate::builds::{ARTIFACTS, log_file};
+use crate::builds::{ARTIFACTS, PROVENANCE, log_file};
 use crate::host::Host;
 
 /// How often a log that is followed is looked at.
@@ -170,4 +170,23 @@ pub(super) async fn artifact(
         Body::from_stream(ReaderStream::with_capacity(file, PIECE)),
     )
         .into_response())
+}
+
+/// Where what a build gave out came from.
+pub(super) async fn provenance(
+    State(host): State<Arc<Host>>,
+    id: Result<Path<BuildId>, PathRejection>,
+) -> Result<Response, Refused> {
+    let Path(id) = id?;
+    find(&host, id).await?;
+    match tokio::fs::read(host.build_directory(id).join(PROVENANCE)).await {
+        Ok(text) => {
+            let kind = [(header::CONTENT_TYPE, "application/vnd.in-toto+json")];
+            Ok((kind, text).into_response())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Refused::missing(format!(
+            "build {id} has no provenance: it has not ended well, or gave nothing out"
+        ))),
+        Err(error) => Err(error.into()),
+    }
 }

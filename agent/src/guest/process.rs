@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use config::builds::Usage;
 use config::machine::{Kind, Machine};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::task::spawn_blocking;
 
+use super::usage::usage;
 use super::{GuestError, cgroup};
 
 /// The record's name in a run directory.
@@ -182,6 +184,10 @@ impl Process {
 
     pub(super) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        usage(self.kind, self.pid, self.cgroup.as_deref())
     }
 
     pub(super) fn kill(&self) {

@@ -65,6 +65,21 @@ pub(crate) enum Verb {
         #[command(flatten)]
         rehearsal: Rehearsal,
     },
+    /// Show where what a build gave out came from, as in-toto and SLSA write it
+    Provenance {
+        /// The build
+        build: BuildId,
+    },
+    /// Build the same again: the same sources, on the machine as it is now
+    Rebuild {
+        /// The build
+        build: BuildId,
+        /// Show the log until the build is over, and fail if it did
+        #[arg(short, long)]
+        follow: bool,
+        #[command(flatten)]
+        rehearsal: Rehearsal,
+    },
     /// Cancel a build
     Cancel {
         /// The build
@@ -86,10 +101,7 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
                 return submit::rehearse(&client, wanted, voice);
             }
             let build = submit::submit(&client, wanted, voice)?;
-            if *wait {
-                return follow(&client, build.id, voice);
-            }
-            voice.print(&format!("{}\n", build.id))
+            submitted(&client, &build, *wait, voice)
         }
         Verb::Host => host(&client.get("status")?, voice),
         Verb::Builds {
@@ -126,8 +138,42 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
             rehearsal.dry_run,
             voice,
         ),
+        Verb::Provenance { build } => {
+            client.copy(&format!("builds/{build}/provenance"), &mut io::stdout())?;
+            Ok(())
+        }
+        Verb::Rebuild {
+            build,
+            follow,
+            rehearsal,
+        } => rebuild(&client, *build, *follow, rehearsal.dry_run, voice),
         Verb::Cancel { build, rehearsal } => cancel(&client, *build, rehearsal.dry_run, voice),
     }
+}
+
+/// Tells the number of a new build, or follows it.
+fn submitted(client: &Client, build: &Build, wait: bool, voice: &Voice) -> Result<(), Failure> {
+    if wait {
+        return follow(client, build.id, voice);
+    }
+    voice.print(&format!("{}\n", build.id))
+}
+
+fn rebuild(
+    client: &Client,
+    id: BuildId,
+    wait: bool,
+    rehearsed: bool,
+    voice: &Voice,
+) -> Result<(), Failure> {
+    let before = get(client, id)?;
+    if rehearsed {
+        return voice.would(format!(
+            "build {} on {} again",
+            before.target, before.machine
+        ));
+    }
+    submitted(client, &submit::again(client, before, voice)?, wait, voice)
 }
 
 fn cancel(client: &Client, id: BuildId, rehearsed: bool, voice: &Voice) -> Result<(), Failure> {

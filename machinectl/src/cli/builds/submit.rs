@@ -67,7 +67,26 @@ pub(crate) fn rehearse(client: &Client, wanted: &Wanted, voice: &Voice) -> Resul
 
 /// Hands the sources of a build in and asks for it.
 pub(super) fn submit(client: &Client, wanted: &Wanted, voice: &Voice) -> Result<Build, Failure> {
-    let (build, is_new): (Build, bool) = client.create("builds", &request(client, wanted)?)?;
+    ask(client, &request(client, wanted)?, voice)
+}
+
+/// Asks for the same build again; its sources are with the agent still.
+pub(super) fn again(client: &Client, before: Build, voice: &Voice) -> Result<Build, Failure> {
+    let request = Request {
+        machine: before.machine,
+        toolchain: Some(before.toolchain),
+        sources: before.sources,
+        target: Some(before.target),
+        priority: before.priority,
+        after: Vec::new(),
+        submitter: None,
+        attach: false,
+    };
+    ask(client, &request, voice)
+}
+
+fn ask(client: &Client, request: &Request, voice: &Voice) -> Result<Build, Failure> {
+    let (build, is_new): (Build, bool) = client.create("builds", request)?;
     if is_new {
         voice.say(format!(
             "build {0} is submitted; `machinectl log -f {0}` shows it",
