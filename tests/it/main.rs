@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod access;
+mod client;
 mod commands;
+mod events;
 mod install;
 mod metrics;
 mod records;
