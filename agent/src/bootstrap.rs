@@ -207,7 +207,7 @@ async fn install(
         start: host.settings.bootstrap.start_limit,
         silence: host.settings.bootstrap.silence_limit,
         total: host.settings.bootstrap.total_limit,
-        last_put: task::BOOTSTRAP,
+        last_put: &[task::BOOTSTRAP],
     };
     let mut session = Session::start(host, plan).await?;
     if let Err(ended) = wait(&mut session, &limits, cancel).await {

@@ -6,6 +6,8 @@ mod conclude;
 mod origin;
 mod progress;
 mod provenance;
+mod snapshot;
+mod upload;
 
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -17,12 +19,10 @@ use config::machine::{Machine, MachineError};
 use config::task::{self, Task};
 use futures_util::FutureExt;
 use jiff::Timestamp;
-use store::{Origin, Snapshot, StoreError, Volume};
+use store::{Snapshot, StoreError, Volume};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::blocking;
-use crate::bootstrap::MANIFEST_BYTES_MAX;
 use crate::guest::Memory;
 use crate::host::Host;
 use crate::reconcile::Pair;
@@ -31,6 +31,7 @@ use crate::records::RecordsError;
 use crate::session::{self, Ended, Happening, Session, SessionError};
 use crate::tftp;
 
+use collect::RESULT_BYTES_MAX;
 pub use collect::{CollectError, Collected};
 pub use conclude::{Rules, Verdict, conclude};
 pub use provenance::PROVENANCE;
@@ -103,7 +104,7 @@ pub async fn run(
     if matches!(attempt, Err(AttemptError::LeftRunning)) {
         return;
     }
-    if let Err(error) = drop_snapshot(volume, &build).await {
+    if let Err(error) = snapshot::drop(volume, &build).await {
         warn!(
             "cannot delete the snapshot of a build: {}",
             crate::chain(&error)
@@ -127,7 +128,7 @@ pub async fn recover(host: &Host) -> Result<Vec<Build>, RecordsError> {
         if build.state == State::Queued {
             continue;
         }
-        let has_result = host.build_directory(build.id).join(task::RESULT).exists();
+        let has_result = collect::has_result(&host.build_directory(build.id));
         if !has_result && session::is_running(host, &build.id.to_string()) {
             running.push(build);
             continue;
@@ -192,7 +193,7 @@ async fn start(
         toolchain: build.toolchain.clone(),
     };
     loop {
-        let snapshot = take_snapshot(volume, build).await?;
+        let snapshot = snapshot::take(volume, build).await?;
         build.revision = origin::revision(volume, &snapshot)?;
         build.made = origin::made(snapshot.path());
         build.frozen = may_wake(host, build, &pair, snapshot.path());
@@ -337,7 +338,7 @@ async fn wait(
         },
         silence: host.settings.builds.silence_limit,
         total: host.settings.builds.total_limit,
-        last_put: task::RESULT,
+        last_put: &collect::RESULTS,
     };
     loop {
         let happening = session.next(&limits, cancel).await?;
@@ -369,7 +370,7 @@ fn map(host: &Host, build: &Build) -> Result<tftp::Map, std::io::Error> {
     };
     let limits = &host.settings.builds;
     let directory = host.build_directory(build.id);
-    let bytes_max = limits.artifacts_bytes_max + limits.log_bytes_max + MANIFEST_BYTES_MAX;
+    let bytes_max = limits.artifacts_bytes_max + limits.log_bytes_max + RESULT_BYTES_MAX;
     let mut map = tftp::Map::new(bytes_max, FILES_MAX);
     map.offer(task::TASK, task.print());
     for source in &build.sources {
@@ -382,33 +383,10 @@ fn map(host: &Host, build: &Build) -> Result<tftp::Map, std::io::Error> {
         limits.artifacts_bytes_max,
     );
     map.accept(task::LOG, directory.join(task::LOG), limits.log_bytes_max);
-    map.accept(
-        task::RESULT,
-        directory.join(task::RESULT),
-        MANIFEST_BYTES_MAX,
-    );
+    let upload = directory.join(task::UPLOAD);
+    map.accept(task::UPLOAD, upload, limits.artifacts_bytes_max);
+    for name in collect::RESULTS {
+        map.accept(name, directory.join(name), RESULT_BYTES_MAX);
+    }
     Ok(map)
-}
-
-async fn take_snapshot(volume: &Volume, build: &Build) -> Result<Arc<Snapshot>, StoreError> {
-    let (volume, build) = (volume.clone(), build.clone());
-    blocking(move || {
-        let tag = build.id.tag();
-        volume.drop_snapshot(&build.machine, &build.toolchain, &tag)?;
-        let image = Origin::Image(build.toolchain.clone());
-        volume
-            .snapshot(&build.machine, &image, &build.toolchain, &tag)
-            .map(Arc::new)
-    })
-    .await
-}
-
-async fn drop_snapshot(volume: &Volume, build: &Build) -> Result<(), StoreError> {
-    let (volume, build) = (volume.clone(), build.clone());
-    blocking(move || {
-        volume
-            .drop_snapshot(&build.machine, &build.toolchain, &build.id.tag())
-            .map(|_| ())
-    })
-    .await
 }

@@ -98,8 +98,8 @@ pub struct Limits<'a> {
     pub silence: Duration,
     /// For the whole.
     pub total: Duration,
-    /// The file whose arrival ends it.
-    pub last_put: &'a str,
+    /// The files of which any ends it when it arrives.
+    pub last_put: &'a [&'a str],
 }
 
 /// Something that a session waited for.
@@ -314,7 +314,7 @@ impl Session {
             tftp::Event::FirstContact => None,
             tftp::Event::Put { name, bytes, .. } => {
                 self.services.metrics.tftp("put", bytes);
-                if name == limits.last_put {
+                if limits.last_put.contains(&name.as_str()) {
                     return Some(Happening::Done);
                 }
                 info!(name, bytes, "the guest put a file");

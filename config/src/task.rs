@@ -20,8 +20,17 @@
 //!
 //! A worker that knows nothing of this fetches its task at once. Its builds start
 //! cold, and the host says so.
+//!
+//! # Workers of build2
+//!
+//! A worker may put its result packed, as [`RESULT_LZ4`], and its files before that
+//! in one archive, as [`UPLOAD`]; both are taken as if each had been put by itself.
+//! Of a result manifest of build2's we take `status`, which decides how the build
+//! ended, and `message` if there is one. Where the worker has put no [`LOG`], each
+//! `*-status` and `*-log` of an [`Operation`] become it. All else is passed over.
 
 mod go;
+mod operations;
 
 use std::fmt;
 use std::str::FromStr;
@@ -32,6 +41,7 @@ use crate::manifest::{self, Manifest, ManifestError};
 use crate::names::{BuildId, FileName, MachineName, NameError, ToolchainName};
 
 pub use go::Go;
+pub use operations::Operation;
 
 /// The host's address as every guest sees it.
 pub const GATEWAY: &str = "169.254.111.222";
@@ -46,6 +56,11 @@ pub const PR_PORT: u16 = 8585;
 pub const TASK: &str = "task.manifest";
 /// Put in a build, last: what came of it.
 pub const RESULT: &str = "result.manifest";
+/// Put instead of [`RESULT`]: the same, packed as a frame of LZ4.
+pub const RESULT_LZ4: &str = "result.manifest.lz4";
+/// Put before the result: a tar archive of regular files, each to be one of the
+/// [`ARTIFACTS`] under the last part of its path.
+pub const UPLOAD: &str = "upload.tar";
 /// Put at the end of a bootstrap: that the toolchain is installed.
 pub const BOOTSTRAP: &str = "bootstrap.manifest";
 /// Put before the result: everything that the toolchain printed.
@@ -321,6 +336,9 @@ impl Package {
     }
 }
 
+/// No message of a guest is longer; what is more is cut off.
+const MESSAGE_MAX: usize = 4000;
+
 /// What came of a build or of a bootstrap, as the guest says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskResult {
@@ -350,9 +368,10 @@ impl TaskResult {
     pub fn parse(text: &str) -> Result<Self, TaskError> {
         let list = manifest::parse(text)?;
         let (head, packages) = list.split_first().ok_or(TaskError::Empty)?;
+        let message = head.get("message").unwrap_or_default();
         Ok(Self {
             status: need(head, "status")?.parse()?,
-            message: head.get("message").unwrap_or_default().to_owned(),
+            message: message.chars().take(MESSAGE_MAX).collect(),
             packages: packages
                 .iter()
                 .map(Package::read)

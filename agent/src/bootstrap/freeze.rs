@@ -133,7 +133,7 @@ async fn attempt(
         start: limit,
         silence: limit,
         total: limit,
-        last_put: "",
+        last_put: &[],
     };
     let mut session = Session::start(host, plan).await?;
     let error = match session.next(&limits, cancel).await {

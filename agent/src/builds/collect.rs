@@ -1,20 +1,27 @@
 //! Makes a record of what a guest has put: its result, its files, and the
 //! revisions of its packages. Done twice, it gives the same.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use config::builds::{Artifact, Built};
-use config::task::{self, Outcome, TaskError, TaskResult};
+use config::task::{self, Operation, Outcome, TaskError, TaskResult};
 use config::{BuildId, FileName, manifest};
+use lz4_flex::frame::FrameDecoder;
 
-use super::ARTIFACTS;
+use super::upload::{self, UploadError};
+use super::{ARTIFACTS, FILES_MAX};
 use crate::blocking;
 use crate::host::Host;
 use crate::revisions::{self, RevisionError};
 
 /// The list of packages with their revisions, among the artifacts.
 const PACKAGES: &str = "packages.manifest";
+/// The names under which a result may be put.
+pub(super) const RESULTS: [&str; 2] = [task::RESULT, task::RESULT_LZ4];
+/// The size of a result, packed or not: those of build2's workers hold their logs.
+pub(super) const RESULT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Everything that a build gave out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +47,12 @@ pub enum CollectError {
         /// What went wrong.
         source: std::io::Error,
     },
+    /// The result is packed, and not as it should be.
+    #[error("the guest's result.manifest.lz4 cannot be unpacked: {0}")]
+    Unpack(io::Error),
+    /// The archive of its files is none, or holds what it must not.
+    #[error("the guest's upload.tar cannot be used: {0}")]
+    Upload(#[from] UploadError),
     /// The result is none.
     #[error("the guest's result.manifest cannot be used: {0}")]
     Result(#[from] TaskError),
@@ -55,7 +68,14 @@ pub enum CollectError {
 /// beside the packages.
 pub(super) async fn collect(host: &Host, id: BuildId) -> Result<Collected, CollectError> {
     let directory = host.build_directory(id);
-    let result = read(&directory)?;
+    let limits = upload::Limits {
+        bytes_max: host.settings.builds.artifacts_bytes_max,
+        files_max: FILES_MAX,
+    };
+    let result = {
+        let directory = directory.clone();
+        blocking(move || read(&directory, &limits)).await?
+    };
     let good = result.status.is_good();
     let mut packages = Vec::new();
     for package in result.packages.into_iter().filter(|_| good) {
@@ -79,19 +99,62 @@ pub(super) async fn collect(host: &Host, id: BuildId) -> Result<Collected, Colle
     })
 }
 
-fn read(directory: &Path) -> Result<TaskResult, CollectError> {
+/// Whether a guest has put its result.
+pub(super) fn has_result(directory: &Path) -> bool {
+    RESULTS.iter().any(|name| directory.join(name).exists())
+}
+
+/// Reads the result, and brings what a worker of build2 has put into our form.
+fn read(directory: &Path, limits: &upload::Limits) -> Result<TaskResult, CollectError> {
+    let text = text(directory)?;
+    let result = TaskResult::parse(&text)?;
+    let log = directory.join(task::LOG);
+    let steps = Operation::parse_list(&text)?;
+    if !log.exists() && !steps.is_empty() {
+        let text = Operation::log_of(&steps);
+        store::file::replace(&log, text.as_bytes()).map_err(fault(&log))?;
+    }
+    let archive = directory.join(task::UPLOAD);
+    match File::open(&archive) {
+        Ok(opened) => upload::unpack(opened, &directory.join(ARTIFACTS), limits)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(result),
+        Err(error) => return Err(fault(&archive)(error)),
+    }
+    fs::remove_file(&archive).map_err(fault(&archive))?;
+    Ok(result)
+}
+
+fn text(directory: &Path) -> Result<String, CollectError> {
     let path = directory.join(task::RESULT);
-    let text =
-        std::fs::read_to_string(&path).map_err(|source| CollectError::File { path, source })?;
-    Ok(TaskResult::parse(&text)?)
+    if path.exists() {
+        return fs::read_to_string(&path).map_err(fault(&path));
+    }
+    let path = directory.join(task::RESULT_LZ4);
+    unpack(File::open(&path).map_err(fault(&path))?).map_err(CollectError::Unpack)
+}
+
+/// Unpacks a result; one that does not end in time is refused.
+fn unpack(packed: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    let mut plain = FrameDecoder::new(packed).take(RESULT_BYTES_MAX + 1);
+    plain.read_to_string(&mut text)?;
+    if text.len() as u64 > RESULT_BYTES_MAX {
+        let words = format!("it holds more than {RESULT_BYTES_MAX} bytes");
+        return Err(io::Error::other(words));
+    }
+    Ok(text)
+}
+
+fn fault(path: &Path) -> impl Fn(io::Error) -> CollectError + use<> {
+    let path = path.to_owned();
+    move |source| CollectError::File {
+        path: path.clone(),
+        source,
+    }
 }
 
 /// Writes the list of packages and hashes all files.
 fn finish(files: &Path, packages: &[Built]) -> Result<Vec<Artifact>, CollectError> {
-    let fault = |path: &Path| {
-        let path = path.to_owned();
-        move |source| CollectError::File { path, source }
-    };
     if !packages.is_empty() {
         let list = packages
             .iter()
@@ -117,4 +180,63 @@ fn finish(files: &Path, packages: &[Built]) -> Result<Vec<Artifact>, CollectErro
         });
     }
     Ok(artifacts)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use lz4_flex::frame::FrameEncoder;
+
+    use super::*;
+
+    fn packed(text: &[u8]) -> Vec<u8> {
+        let mut encoder = FrameEncoder::new(Vec::new());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn a_packed_result_is_unpacked_up_to_its_limit() {
+        let text = ": 1\nstatus: success\n";
+        assert_eq!(unpack(&packed(text.as_bytes())[..]).unwrap(), text);
+        let bomb = packed(&vec![b' '; 64 << 20]);
+        assert!(bomb.len() < 1 << 20, "{}", bomb.len());
+        let error = unpack(&bomb[..]).unwrap_err().to_string();
+        assert_eq!(error, "it holds more than 16777216 bytes");
+        for garbage in [&b"status: success"[..], &packed(text.as_bytes())[..20]] {
+            unpack(garbage).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_result_of_a_worker_of_build2_is_brought_into_our_form() {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        fs::create_dir(path(ARTIFACTS)).unwrap();
+        let text = ": 1\nstatus: error\nupdate-status: error\nupdate-log:\\\nno\n\\\n";
+        store::file::replace(&path(task::RESULT_LZ4), &packed(text.as_bytes())).unwrap();
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(2);
+        let hello = archive.append_data(&mut header, "upload/bindist/hello.deb", &b"hi"[..]);
+        hello.unwrap();
+        store::file::replace(&path(task::UPLOAD), &archive.into_inner().unwrap()).unwrap();
+        let limits = upload::Limits {
+            bytes_max: 2,
+            files_max: 1,
+        };
+        assert!(has_result(place.path()));
+        for _ in 0..2 {
+            let result = read(place.path(), &limits).unwrap();
+            assert_eq!(result.status, Outcome::Error);
+            assert_eq!(
+                fs::read_to_string(path(task::LOG)).unwrap(),
+                "update: error\nno\n"
+            );
+            let file = path(ARTIFACTS).join("hello.deb");
+            assert_eq!(fs::read_to_string(file).unwrap(), "hi");
+            assert!(!path(task::UPLOAD).exists());
+        }
+    }
 }
