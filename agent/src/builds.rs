@@ -24,10 +24,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::guest::Memory;
-use crate::host::Host;
+use crate::host::{Host, Job};
 use crate::reconcile::Pair;
 use crate::record;
 use crate::records::RecordsError;
+use crate::room;
 use crate::session::{self, Ended, Happening, Session, SessionError};
 use crate::tftp;
 
@@ -70,6 +71,9 @@ pub enum AttemptError {
     /// We fell over.
     #[error("the agent itself failed; its log says where")]
     Panicked,
+    /// It may have failed for want of room, which is not its fault.
+    #[error("the build failed while the volume {} was nearly full", .0.display())]
+    NoRoom(PathBuf),
     /// The result cannot be used.
     #[error(transparent)]
     Collect(#[from] CollectError),
@@ -100,7 +104,15 @@ pub async fn run(
         }
     };
     let attempt = AssertUnwindSafe(attempt).catch_unwind().await;
-    let attempt = attempt.unwrap_or(Err(AttemptError::Panicked));
+    let mut attempt = attempt.unwrap_or(Err(AttemptError::Panicked));
+    if let Some(place) = host.was_ended_for_room(&Job::Build(build.id))
+        && matches!(attempt, Err(AttemptError::Ended(Ended::Cancelled)))
+    {
+        attempt = Err(AttemptError::Ended(Ended::Full(place)));
+    }
+    if attempt.as_ref().is_ok_and(|done| !done.outcome.is_good()) && room::is_short(host, volume) {
+        attempt = Err(AttemptError::NoRoom(volume.path().to_owned()));
+    }
     if matches!(attempt, Err(AttemptError::LeftRunning)) {
         return;
     }

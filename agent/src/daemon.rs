@@ -21,7 +21,7 @@ use crate::host::Host;
 use crate::reconcile::{self, log_report};
 use crate::records::Records;
 use crate::watch::Watch;
-use crate::{api, blocking, builds, drain, retention, revisions, session};
+use crate::{api, blocking, builds, drain, retention, revisions, room, session};
 
 /// How long running builds may take to end when the agent stops.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
@@ -93,6 +93,7 @@ async fn live(settings: Settings) -> Result<(), StartError> {
     let served = tokio::spawn(api::serve(Arc::clone(&host), socket));
     let reconciled = tokio::spawn(reconcile::run(Arc::clone(&host), watch));
     let retained = tokio::spawn(retention::run(Arc::clone(&host)));
+    let watched = tokio::spawn(room::watch(Arc::clone(&host)));
     info!(
         name = host.settings.name,
         version = env!("CARGO_PKG_VERSION"),
@@ -107,8 +108,7 @@ async fn live(settings: Settings) -> Result<(), StartError> {
     }
     host.stopping.cancel();
     host.tasks.close();
-    let _ = reconciled.await;
-    let _ = retained.await;
+    let _ = (reconciled.await, retained.await, watched.await);
     if timeout(STOP_LIMIT, host.tasks.wait()).await.is_err() {
         warn!("some guests did not end in time; the next start cleans up after them");
     }

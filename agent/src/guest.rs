@@ -270,6 +270,16 @@ impl Guest {
         self.process.pid()
     }
 
+    /// What QEMU has written to files so far; what the processes of a container have
+    /// written is not counted.
+    pub fn bytes_written(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/io", self.pid()));
+        let text = text.unwrap_or_default();
+        let mut lines = text.lines();
+        let found = lines.find_map(|line| line.strip_prefix("write_bytes: "));
+        found.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
+    }
+
     /// Waits until the process has ended, and says how. May be called again.
     pub async fn exited(&self) -> Exit {
         self.process.exited().await

@@ -1,6 +1,7 @@
 //! What all parts of a running agent share.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -72,6 +73,32 @@ pub struct Jobs {
     pub bootstraps: BTreeMap<Pair, (Provenance, CancellationToken)>,
     /// The volumes whose old revisions are being deleted.
     pub pruning: BTreeSet<usize>,
+    /// What is being ended because this place is nearly full.
+    pub full: BTreeMap<Job, PathBuf>,
+}
+
+/// Something that runs a guest.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Job {
+    /// A build.
+    Build(BuildId),
+    /// A bootstrap, or the freezing of an image's guest.
+    Bootstrap(Pair),
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Build(id) => write!(f, "build {id}"),
+            Self::Bootstrap(pair) => {
+                write!(
+                    f,
+                    "the bootstrap of {} with {}",
+                    pair.machine, pair.toolchain
+                )
+            }
+        }
+    }
 }
 
 impl Host {
@@ -110,6 +137,25 @@ impl Host {
     /// Looks at or changes what runs. Not held across a wait.
     pub fn with_jobs<T>(&self, work: impl FnOnce(&mut Jobs) -> T) -> T {
         work(&mut self.jobs.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Ends a job because `place` is nearly full.
+    pub fn end_for_room(&self, job: Job, place: PathBuf) {
+        self.with_jobs(|jobs| {
+            let cancel = match &job {
+                Job::Build(id) => jobs.builds.get(id).map(|(_, cancel)| cancel),
+                Job::Bootstrap(pair) => jobs.bootstraps.get(pair).map(|(_, cancel)| cancel),
+            };
+            if let Some(cancel) = cancel {
+                cancel.cancel();
+                jobs.full.insert(job, place);
+            }
+        });
+    }
+
+    /// The place that was nearly full, if a job was ended for that. Asked once.
+    pub fn was_ended_for_room(&self, job: &Job) -> Option<PathBuf> {
+        self.with_jobs(|jobs| jobs.full.remove(job))
     }
 
     /// The directory with a directory for each build.

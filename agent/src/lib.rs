@@ -15,6 +15,8 @@ pub mod drain;
 
 pub mod watch;
 
+pub(crate) mod room;
+
 pub mod bootstrap;
 
 pub mod builds;

@@ -139,6 +139,9 @@ pub enum Ended {
     /// Somebody wanted it ended.
     #[error("it was cancelled")]
     Cancelled,
+    /// It had written most where the host has too little room left.
+    #[error("the volume {} is nearly full, and this guest had written most there", .0.display())]
+    Full(PathBuf),
     /// The agent that ran it was ended.
     #[error("the host agent was ended while it ran")]
     Left,
@@ -384,6 +387,15 @@ pub fn guests_directory(run: &Path) -> PathBuf {
 pub fn is_running(host: &Host, tag: &str) -> bool {
     matches!(Guest::find(&run_directory(host, tag)), Ok(Some(_)))
         && Network::open(&network_name(host, tag)).is_ok()
+}
+
+/// What a virtual machine has written so far; nothing is known of others.
+pub fn bytes_written(host: &Host, tag: &str) -> u64 {
+    let guest = Guest::find(&run_directory(host, tag));
+    guest
+        .ok()
+        .flatten()
+        .map_or(0, |guest| guest.bytes_written())
 }
 
 /// Ends what an agent before us left running on this host, but for the guests in

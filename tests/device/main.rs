@@ -11,6 +11,7 @@ mod arrival;
 mod bad_input;
 mod cleaning;
 mod containers;
+mod crowding;
 mod death;
 mod doctor;
 mod egress;

@@ -37,9 +37,17 @@ impl AgentHost {
     ///
     /// # Panics
     /// When it cannot be made.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
     pub fn new(settings: &str) -> Self {
-        let host = BuildHost::new(4096);
+        Self::with_volume(4096, settings)
+    }
+
+    /// The same, with a volume of so many MiB.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    pub fn with_volume(mebibytes: u64, settings: &str) -> Self {
+        let host = BuildHost::new(mebibytes);
         let prefix = format!("buildhost-test-{}-", std::process::id());
         let work = tempfile::Builder::new()
             .prefix(&prefix)

@@ -20,7 +20,8 @@ use super::plan::{Failure, Pair, Step, World};
 use crate::blocking;
 use crate::bootstrap::{self, BootstrapError};
 use crate::builds::{self, Begin};
-use crate::host::Host;
+use crate::host::{Host, Job};
+use crate::session::Ended;
 
 pub(super) fn remembered(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
     memory.lock().unwrap_or_else(PoisonError::into_inner)
@@ -192,7 +193,11 @@ fn start_bootstrap(
         let began = Instant::now();
         let done = bootstrap::run(&task_host, &volume, &pair, wanted.clone(), &cancel);
         let done = AssertUnwindSafe(done).catch_unwind().await;
-        let done = done.unwrap_or(Err(BootstrapError::Panicked));
+        let done = told(
+            &task_host,
+            &pair,
+            done.unwrap_or(Err(BootstrapError::Panicked)),
+        );
         let metrics = task_host.records.metrics();
         metrics.bootstrap(done.is_ok(), began.elapsed());
         settle_bootstrap(&mut remembered(&memory), &pair, wanted, done, &cancel);
@@ -229,10 +234,11 @@ fn start_freezing(host: &Arc<Host>, world: &World, pair: Pair, made: Provenance)
         info!("a guest is to be frozen in the image");
         let done = bootstrap::freeze_anew(&host, &volume, &pair, made, &cancel);
         let done = AssertUnwindSafe(done).catch_unwind().await;
-        if let Err(error) = done.unwrap_or(Err(BootstrapError::Panicked)) {
+        let done = done.unwrap_or(Err(BootstrapError::Panicked));
+        if let Err(error) = told(&host, &pair, done) {
             let why = crate::chain(&error);
             warn!("no guest was frozen in the image: {why}");
-            if !cancel.is_cancelled() {
+            if !is_wanted(&error, &cancel) {
                 host.frozen.failed(&pair, why);
             }
         }
@@ -240,6 +246,19 @@ fn start_freezing(host: &Arc<Host>, world: &World, pair: Pair, made: Provenance)
         host.wake.notify_one();
     };
     tasks.spawn(task.instrument(span));
+}
+
+/// How a bootstrap ended: a cancelled one, perhaps for want of room.
+fn told(host: &Host, pair: &Pair, done: Result<(), BootstrapError>) -> Result<(), BootstrapError> {
+    match (done, host.was_ended_for_room(&Job::Bootstrap(pair.clone()))) {
+        (Err(_), Some(place)) => Err(Ended::Full(place).into()),
+        (done, _) => done,
+    }
+}
+
+/// Whether it ended because somebody wanted it to.
+fn is_wanted(error: &BootstrapError, cancel: &CancellationToken) -> bool {
+    cancel.is_cancelled() && !matches!(error, BootstrapError::Ended(Ended::Full(_)))
 }
 
 /// Remembers how a bootstrap ended.
@@ -255,7 +274,9 @@ fn settle_bootstrap(
             info!("bootstrap done: the new image serves");
             memory.failures.remove(pair);
         }
-        Err(error) if cancel.is_cancelled() => info!("bootstrap ended: {}", crate::chain(&error)),
+        Err(error) if is_wanted(&error, cancel) => {
+            info!("bootstrap ended: {}", crate::chain(&error));
+        }
         Err(error) => {
             let message = crate::chain(&error);
             warn!("bootstrap failed: {message}");
