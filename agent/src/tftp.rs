@@ -9,7 +9,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 
@@ -39,12 +39,16 @@ pub use map::{Map, Offer};
 
 use staging::Ledger;
 
+/// So much is told of what a guest fetches and is refused: who listens writes it down,
+/// and a guest could fill a disk with it.
+const TOLD_MAX: u64 = 1000;
+
 /// Something that a guest did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// Its first request came.
     FirstContact,
-    /// It has fetched something to the end.
+    /// It has fetched something to the end. After a thousand, no more is told.
     Fetched {
         /// Under this name.
         name: String,
@@ -60,7 +64,8 @@ pub enum Event {
         /// How long it is.
         bytes: u64,
     },
-    /// It was refused something. When many come at once, some are left out.
+    /// It was refused something. When many come at once, some are left out; after a
+    /// thousand, no more is told.
     Refused {
         /// The name that it asked for.
         name: String,
@@ -98,6 +103,7 @@ impl Server {
             events,
             ended: RwLock::new(false),
             contacted: AtomicBool::new(false),
+            told: AtomicU64::new(0),
         });
         let start = || {
             let sockets = addresses.iter().map(UdpSocket::bind);
@@ -145,6 +151,8 @@ struct Shared {
     /// Held for reading while something is put to its place.
     ended: RwLock<bool>,
     contacted: AtomicBool,
+    /// How much there was to tell that only matters to who reads it.
+    told: AtomicU64,
 }
 
 impl Shared {
@@ -172,8 +180,27 @@ impl Shared {
         }
     }
 
+    /// Whether one more thing may be told that only matters to who reads it.
+    fn may_tell(&self) -> bool {
+        let told = self.told.fetch_add(1, Ordering::Relaxed);
+        if told == TOLD_MAX {
+            tracing::warn!("the guest asks for so much that no more is told of it");
+        }
+        told < TOLD_MAX
+    }
+
+    fn tell_fetched(&self, name: &str, bytes: u64) {
+        if self.may_tell() {
+            let name = name.to_owned();
+            self.tell(Event::Fetched { name, bytes });
+        }
+    }
+
     /// Tells of a refusal, unless there is no room.
     fn tell_refusal(&self, name: &str, reason: &str) {
+        if !self.may_tell() {
+            return;
+        }
         let name = name.chars().take(100).collect();
         let reason = reason.to_owned();
         let event = Event::Refused { name, reason };

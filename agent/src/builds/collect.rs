@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use config::builds::{Artifact, Built};
-use config::task::{self, Operation, Outcome, TaskError, TaskResult};
+use config::task::{self, Operation, Outcome, Package, TaskError, TaskResult};
 use config::{BuildId, FileName, manifest};
 use lz4_flex::frame::FrameDecoder;
 
@@ -77,20 +77,21 @@ pub(super) async fn collect(host: &Host, id: BuildId) -> Result<Collected, Colle
         blocking(move || read(&directory, &limits)).await?
     };
     let good = result.status.is_good();
+    let files = directory.join(ARTIFACTS);
+    // Before anything is asked for: what is not there gets no revision.
+    let is_lost = |package: &&Package| !files.join(package.file.as_str()).is_file();
+    if let Some(lost) = result.packages.iter().filter(|_| good).find(is_lost) {
+        return Err(CollectError::Missing(lost.file.clone()));
+    }
     let mut packages = Vec::new();
     for package in result.packages.into_iter().filter(|_| good) {
         let revision = revisions::revision(&host.pr, &host.settings.pr, &package).await?;
         packages.push(Built { package, revision });
     }
-    let files = directory.join(ARTIFACTS);
     let artifacts = {
         let packages = packages.clone();
         blocking(move || finish(&files, &packages)).await?
     };
-    let is_there = |name: &FileName| artifacts.iter().any(|artifact| artifact.name == *name);
-    if let Some(lost) = packages.iter().find(|built| !is_there(&built.package.file)) {
-        return Err(CollectError::Missing(lost.package.file.clone()));
-    }
     Ok(Collected {
         outcome: result.status,
         message: result.message,

@@ -18,6 +18,8 @@ use super::{Shared, session};
 
 /// Transfers that one guest may have at once.
 const SESSIONS_MAX: usize = 32;
+/// So long a client that has not answered keeps its place, however many others come.
+const OPENING_MIN: Duration = Duration::from_secs(2);
 /// Requests of one guest that are looked at in a second; others are lost.
 const REQUESTS_PER_SECOND: u32 = 1000;
 /// A request that comes again within this time was doubled on its way: no client asks
@@ -172,13 +174,19 @@ impl Listener {
         Ok(())
     }
 
-    /// Ends the oldest transfer that only waits, when there are too many.
+    /// Ends the oldest transfer that only waits, when there are too many: for somebody to
+    /// ask again, or for the first answer, which others would have given by now.
     fn make_room(&mut self) -> Result<(), Refusal> {
         if self.sessions.len() < SESSIONS_MAX {
             return Ok(());
         }
+        let only_waits = |session: &Session| match session.stage.get() {
+            Stage::Waiting => true,
+            Stage::Opening => session.began.elapsed() > OPENING_MIN,
+            Stage::Moving | Stage::Over => false,
+        };
         let waiting = self.sessions.iter();
-        let waiting = waiting.filter(|(_, session)| session.stage.get() == Stage::Waiting);
+        let waiting = waiting.filter(|(_, session)| only_waits(session));
         let oldest = waiting.min_by_key(|(_, session)| session.began);
         let Some(peer) = oldest.map(|(peer, _)| *peer) else {
             let reason = "too many transfers at once";

@@ -30,10 +30,7 @@ fn fetch(link: &mut Link, request: &Request, shared: &Shared) -> Result<(), End>
     let size = offer.size()?;
     let agreed = request.wanted.agree(Some(size));
     send::send(link, offer, size, &agreed)?;
-    shared.tell(Event::Fetched {
-        name: request.name.clone(),
-        bytes: size,
-    });
+    shared.tell_fetched(&request.name, size);
     Ok(())
 }
 
