@@ -169,7 +169,7 @@ fn what_does_not_wake_is_started_cold_and_frozen_anew() {
     host.start();
     settled(&host, "demo", "default", Start::Frozen);
 
-    spoil(&host, "frozen.state", &vec![7; 100_000]);
+    spoil(&host, "default", "frozen.state", &vec![7; 100_000]);
     let build = built(&host, host.submit("demo", "one"));
     assert!(!build.frozen, "{build:?}");
     let anew = settled(&host, "demo", "default", Start::Frozen);
@@ -179,6 +179,7 @@ fn what_does_not_wake_is_started_cold_and_frozen_anew() {
     let key = fs::read_to_string(image(&host, "default", "frozen.key")).unwrap();
     spoil(
         &host,
+        "default",
         "frozen.key",
         key.replace("-smp\n1", "-smp\n2").as_bytes(),
     );
@@ -189,8 +190,8 @@ fn what_does_not_wake_is_started_cold_and_frozen_anew() {
 }
 
 /// Writes into the image that serves, as no one should.
-fn spoil(host: &AgentHost, name: &str, content: &[u8]) {
-    let directory = image(host, "default", "");
+pub(crate) fn spoil(host: &AgentHost, toolchain: &str, name: &str, content: &[u8]) {
+    let directory = image(host, toolchain, "");
     let set = |read_only: &str| {
         let mut set = store::command::prepare("btrfs");
         set.args(["property", "set", "-ts"]).arg(&directory);

@@ -128,6 +128,15 @@ impl AgentHost {
             .good();
     }
 
+    /// The agent's process.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(self.agent.as_ref().expect("a running agent"))
+    }
+
     /// The name that its settings give the host.
     pub fn name(&self) -> &str {
         &self.name
