@@ -32,3 +32,4 @@ mod retention;
 mod revisions;
 mod store;
 mod tftp;
+mod walls;
