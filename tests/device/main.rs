@@ -23,6 +23,7 @@ mod habits;
 mod hostile;
 mod import;
 mod life;
+mod load;
 mod outcomes;
 mod powercut;
 mod queue;

@@ -1,6 +1,8 @@
 //! The verbs about the queue as a whole: what it waits for, and whether anything is
 //! to start at all.
 
+mod top;
+
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,12 @@ pub(crate) enum Verb {
     Why {
         /// The build
         build: Option<BuildId>,
+    },
+    /// Watch what runs, what waits and the machines, until `q` is pressed
+    Top {
+        /// Print it once
+        #[arg(long)]
+        once: bool,
     },
     /// Let no guest start any more, for maintenance
     ///
@@ -66,6 +74,7 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
             tell(&of_build(&build, Timestamp::now()), voice)
         }
         Verb::Why { build: None } => tell(&of_queue(&client.get("queue")?), voice),
+        Verb::Top { once } => top::run(&client, *once, voice),
         Verb::Drain {
             wait,
             timeout,
