@@ -26,6 +26,11 @@ pub enum Verdict {
 impl From<Result<Collected, AttemptError>> for Verdict {
     fn from(attempt: Result<Collected, AttemptError>) -> Self {
         match attempt {
+            // By its own words the guest knows nothing of the package, as when the agent
+            // was killed while it put a file.
+            Ok(collected) if collected.outcome == Outcome::Abnormal => {
+                Self::HostFailed(collected.message)
+            }
             Ok(collected) => Self::Result(Box::new(collected)),
             Err(AttemptError::Ended(Ended::Cancelled)) => Self::Cancelled,
             Err(AttemptError::Ended(ended @ (Ended::Late(_) | Ended::Quiet(_)))) => {
@@ -178,6 +183,18 @@ mod tests {
             concluded(1, verdict, &RULES),
             (State::Finished, Some(Outcome::Error), 1)
         );
+    }
+
+    #[test]
+    fn a_guest_that_says_that_its_host_failed_is_started_again() {
+        let result = Collected {
+            outcome: Outcome::Abnormal,
+            message: "the gateway did not answer for 31 seconds".into(),
+            packages: Vec::new(),
+            artifacts: Vec::new(),
+        };
+        let verdict = Verdict::from(Ok(result));
+        assert_eq!(concluded(1, verdict, &RULES), (State::Queued, None, 1));
     }
 
     #[test]
