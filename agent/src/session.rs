@@ -48,6 +48,12 @@ pub enum SessionError {
     /// What it may reach.
     #[error(transparent)]
     Way(#[from] WayError),
+    /// The machine wants more than the host allows.
+    #[error(
+        "the machine's manifest brings `options`, which can hand any file of this host to \
+         a guest; if you trust the machine, set guests.options to \"allow\""
+    )]
+    Options,
     /// It was to be taken up.
     #[error("the guest is gone")]
     Gone,
@@ -160,6 +166,9 @@ pub struct Session {
 impl Session {
     /// Brings a guest up. What was made is taken down again when a part fails.
     pub async fn start(host: &Host, plan: Plan) -> Result<Self, SessionError> {
+        if !plan.machine.options.is_empty() && !host.settings.guests.options {
+            return Err(SessionError::Options);
+        }
         let (name, run) = (
             network_name(host, &plan.tag),
             run_directory(host, &plan.tag),

@@ -50,6 +50,9 @@ pub struct Machine {
     pub frozen: bool,
     /// What of the world outside its guests reach, if the host lets them.
     pub egress: Egress,
+    /// Options for QEMU, or for systemd-nspawn, besides ours. They can hand any file
+    /// of the host to a guest: nothing runs with them unless the host allows it.
+    pub options: Vec<String>,
     /// What boots a `kvm` machine; without it the disk's own boot loader does.
     pub boot: Option<Boot>,
 }
@@ -70,9 +73,7 @@ pub struct Boot {
 #[error("{}", .0.join("; "))]
 pub struct MachineError(pub Vec<String>);
 
-/// The values that we read, and those of build2's that we let stand unread. `options`
-/// is among these: options of QEMU can hand any file of the host to a guest, and an
-/// image is not trusted with that.
+/// The values that we read, and those of build2's that we let stand unread.
 const KNOWN: [&str; 19] = [
     "id",
     "name",
@@ -148,6 +149,7 @@ impl Machine {
             disk: reader.or("disk", disk),
             frozen: reader.frozen() && kind == Kind::Kvm,
             egress: reader.or("egress", Egress::None),
+            options: reader.options(),
             boot: kernel.map(|kernel| Boot {
                 kernel,
                 initrd,
@@ -210,6 +212,16 @@ impl Reader<'_> {
         }
     }
 
+    /// Words as a shell would read them.
+    fn options(&mut self) -> Vec<String> {
+        let words = shlex::split(self.manifest.get("options").unwrap_or_default());
+        words.unwrap_or_else(|| {
+            let fault = "`options`: a quote does not end";
+            self.faults.push(fault.to_owned());
+            Vec::new()
+        })
+    }
+
     fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self, name: &str) -> Option<T> {
         let parsed = self.manifest.get(name)?.parse();
         parsed
@@ -246,6 +258,18 @@ mod tests {
         let container = Machine::parse(": 1\nid: x\nsummary: y\ntype: nspawn\n").unwrap();
         assert_eq!(container.disk.as_str(), "root");
         assert!(!container.frozen);
+    }
+
+    #[test]
+    fn options_are_words_as_in_a_shell() {
+        let options = |value: &str| {
+            let text = format!(": 1\nid: x\nsummary: y\noptions: {value}\n");
+            Machine::parse(&text).map(|machine| machine.options)
+        };
+        let words = ["-device", "usb-ehci,id=a b"].map(str::to_owned).to_vec();
+        assert_eq!(options("-device 'usb-ehci,id=a b'"), Ok(words));
+        let error = options("-device 'usb").unwrap_err();
+        assert_eq!(error.to_string(), "`options`: a quote does not end");
     }
 
     #[test]

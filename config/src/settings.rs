@@ -106,6 +106,8 @@ pub struct Guests {
     pub disk_growth_bytes: u64,
     /// Whether guests are kept frozen at their start, for builds to wake.
     pub frozen: bool,
+    /// Whether machines may bring options for QEMU or systemd-nspawn.
+    pub options: bool,
     /// From the waking of a frozen guest to its first packet.
     pub wake_limit: Duration,
     /// How far machines may ask to reach beyond the host.
@@ -340,6 +342,7 @@ fn guests(reader: &mut Reader<'_>) -> Guests {
         memory_reserve_bytes: MIB * reader.number("guests.memory_reserve_mib", 512, 0..=1 << 30),
         disk_growth_bytes: MIB * reader.number("guests.disk_growth_mib", 256, 0..=1 << 30),
         frozen: reader.choice("guests.frozen", &[("auto", true), ("off", false)]),
+        options: reader.choice("guests.options", &[("refuse", false), ("allow", true)]),
         wake_limit: reader.seconds("guests.wake_seconds_max", 15),
         egress: reader.choice("guests.egress", &reaches),
         egress_private: reader.list(

@@ -209,6 +209,35 @@ fn a_package_is_built_in_a_container() {
 }
 
 #[test]
+fn a_machine_with_options_of_its_own_runs_only_where_that_is_allowed() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    for (settings, outcome) in [
+        ("guests.options = \"allow\"\n", Some(Outcome::Success)),
+        ("bootstrap.retries_max = 0\n", None),
+    ] {
+        let mut host = AgentHost::new(settings);
+        host.add_container("demo", |files| {
+            let path = files.join("manifest");
+            let text = fs::read_to_string(&path).unwrap() + "options: --setenv=COLOR=blue\n";
+            store::file::replace(&path, text.as_bytes()).unwrap();
+        });
+        host.add_toolchain("0.1.0");
+        host.start();
+        if outcome.is_some() {
+            let id = host.submit("demo", "hello");
+            assert_eq!(host.wait_for(id, State::Finished).outcome, outcome);
+        } else {
+            wait_until("it is refused", || {
+                host.log().contains("set guests.options to")
+            });
+        }
+        host.assert_nothing_is_left();
+    }
+}
+
+#[test]
 fn a_container_that_dies_is_tried_again_and_one_that_runs_is_taken_up() {
     if !tests::may_use_devices() {
         return;

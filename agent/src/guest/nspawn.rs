@@ -177,6 +177,7 @@ fn line(spec: &Spec, root: &Path, hidden: &[PathBuf]) -> Vec<OsString> {
     line.push(format!("--rlimit=NPROC={}", cgroup::PROCESSES_MAX).into());
     let over = |path: &PathBuf| format!("--tmpfs={}:mode=555", path.display()).into();
     line.extend(hidden.iter().map(over));
+    line.extend(spec.machine.options.iter().map(OsString::from));
     line.push("--directory".into());
     line.push(root.into());
     line.push(INIT.into());

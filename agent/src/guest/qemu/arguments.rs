@@ -61,6 +61,8 @@ pub fn arguments(spec: &Spec, accelerator: Accelerator) -> Vec<OsString> {
     line.add("-object", "rng-builtin,id=random");
     line.add("-device", "virtio-rng-pci,rng=random");
     line.add("-device", "vmgenid,guid=auto");
+    let options = spec.machine.options.iter();
+    line.arguments.extend(options.map(OsString::from));
     line.arguments
 }
 
@@ -175,6 +177,13 @@ mod tests {
             ": 1\nid: d\nsummary: d\nkernel: vmlinuz\ninitrd: initrd\ncmdline: console=ttyS0, quiet\n",
         );
         insta::assert_snapshot!(text(&spec, Accelerator::Tcg));
+    }
+
+    #[test]
+    fn the_options_of_a_machine_come_last() {
+        let spec = spec(": 1\nid: d\nsummary: d\noptions: -device usb-ehci\n");
+        let line = text(&spec, Accelerator::Tcg);
+        assert!(line.ends_with("guid=auto\n-device usb-ehci"), "{line}");
     }
 
     #[test]
