@@ -162,6 +162,8 @@ fn administration(host: &Host) -> Router<Arc<Host>> {
             get(builds::show).delete(builds::delete),
         )
         .route("/api/v1/builds/{id}/cancel", post(builds::cancel))
+        .route("/api/v1/builds/{id}/resume", post(console::resume))
+        .route("/api/v1/builds/{id}/release", post(console::release))
         .route(
             "/api/v1/builds/{id}/console",
             get(console::of_build).post(console::of_build),

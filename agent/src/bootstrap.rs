@@ -241,7 +241,7 @@ async fn wait(
         match session.next(limits, cancel).await? {
             Happening::FirstContact => info!("the guest has asked for its toolchain"),
             Happening::Done => return Ok(()),
-            Happening::Ready => {}
+            Happening::Ready | Happening::Breakpoint | Happening::Waited => {}
         }
     }
 }

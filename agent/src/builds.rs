@@ -6,7 +6,7 @@ mod conclude;
 mod origin;
 mod progress;
 mod provenance;
-mod snapshot;
+pub(crate) mod snapshot;
 mod upload;
 
 use std::panic::AssertUnwindSafe;
@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use config::BuildId;
-use config::builds::{Build, Start, State};
+use config::builds::{Build, Held, Start, State, Stay};
 use config::machine::{Machine, MachineError};
-use config::task::{self, Task};
+use config::task::{self, AtBreakpoint, Task};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use store::{Snapshot, StoreError, Volume};
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::guest::Memory;
+use crate::held;
 use crate::host::{Host, Job};
 use crate::reconcile::Pair;
 use crate::record;
@@ -116,13 +117,20 @@ pub async fn run(
     if matches!(attempt, Err(AttemptError::LeftRunning)) {
         return;
     }
-    if let Err(error) = snapshot::drop(volume, &build).await {
+    host.held.forget(build.id);
+    let session = host.held.take(build.id);
+    build.life.held = None;
+    if session.is_some() {
+        let (stay, until) = (Stay::Guest, held::until(host));
+        build.life.held = Some(Held { stay, until });
+    } else if let Err(error) = snapshot::drop(volume, &build).await {
         warn!(
             "cannot delete the snapshot of a build: {}",
             crate::chain(&error)
         );
     }
-    settle(host, build, attempt).await;
+    settle(host, build.clone(), attempt).await;
+    held::keep(host, volume, build, session, cancel.clone()).await;
 }
 
 /// Sorts the builds that an agent before us left without an outcome: those whose
@@ -292,6 +300,7 @@ async fn finish(
     mut session: Session,
     cancel: &CancellationToken,
 ) -> Result<Collected, AttemptError> {
+    let held = build.life.hold || host.settings.builds.hold;
     let id = build.id;
     let waited = tokio::select! {
         waited = wait(host, build, &mut session, cancel) => waited,
@@ -299,10 +308,23 @@ async fn finish(
     };
     build.usage = session.usage();
     match waited {
+        Ok(()) if held && !collect::is_good(&host.build_directory(id)) => {
+            host.held.suspend(build.id, session).await;
+            progress::note_all(host, id).await;
+            let collected = collect::collect(host, build.id).await;
+            if collected.is_err() {
+                host.held.end(build.id).await;
+            }
+            Ok(collected?)
+        }
         Ok(()) => {
             session.shut_down().await;
             progress::note_all(host, id).await;
             Ok(collect::collect(host, build.id).await?)
+        }
+        Err(error @ AttemptError::Ended(Ended::Late(_) | Ended::Quiet(_))) if held => {
+            host.held.suspend(build.id, session).await;
+            Err(error)
         }
         Err(AttemptError::Ended(Ended::Cancelled)) if host.leaving.is_cancelled() => {
             session.leave();
@@ -327,7 +349,7 @@ pub(crate) fn log_file(host: &Host, id: BuildId) -> PathBuf {
 }
 
 /// Where what the guest of a build prints is recorded.
-fn files(host: &Host, build: &Build) -> record::Files {
+pub(crate) fn files(host: &Host, build: &Build) -> record::Files {
     let directory = host.build_directory(build.id);
     record::Files {
         console: directory.join("console"),
@@ -352,10 +374,18 @@ async fn wait(
         total: host.settings.builds.total_limit,
         last_put: &collect::RESULTS,
     };
+    if let Some(held) = build.life.held {
+        session.pause(held::instant(held.until));
+    }
     loop {
         let happening = session.next(&limits, cancel).await?;
         match happening {
             Happening::Ready => continue,
+            Happening::Breakpoint | Happening::Waited => {
+                pause(host, build, session, &happening);
+                host.records.save(build).await?;
+                continue;
+            }
             Happening::Done => build.enter(State::Storing, Timestamp::now()),
             Happening::FirstContact => {
                 build.enter(State::Running, Timestamp::now());
@@ -372,12 +402,32 @@ async fn wait(
     }
 }
 
+/// Lets a guest wait at its breakpoint, or go on from there.
+fn pause(host: &Host, build: &mut Build, session: &mut Session, happening: &Happening) {
+    let path = host.build_directory(build.id).join(task::BREAKPOINT);
+    let said = std::fs::read_to_string(path).unwrap_or_default();
+    let waits = AtBreakpoint::parse(&said) == Ok(AtBreakpoint::Waiting);
+    if *happening == Happening::Breakpoint && waits {
+        let (stay, until) = (Stay::Breakpoint, held::until(host));
+        info!(%until, "the guest waits for a person at its breakpoint");
+        session.pause(held::instant(until));
+        build.life.held = Some(Held { stay, until });
+    } else {
+        info!("the guest goes on from its breakpoint");
+        host.held.resume(build.id);
+        session.resume();
+        build.life.held = None;
+    }
+}
+
 /// A guest that builds fetches its task and the sources, and puts what comes out.
 fn map(host: &Host, build: &Build) -> Result<tftp::Map, std::io::Error> {
     let task = Task {
         build: build.id,
         machine: build.machine.clone(),
         toolchain: build.toolchain.clone(),
+        interactive: build.life.interactive,
+        hold: build.life.hold || host.settings.builds.hold,
         sources: build.sources.clone(),
     };
     let limits = &host.settings.builds;
@@ -394,6 +444,13 @@ fn map(host: &Host, build: &Build) -> Result<tftp::Map, std::io::Error> {
         directory.join(ARTIFACTS),
         limits.artifacts_bytes_max,
     );
+    if build.life.interactive.is_some() {
+        let resume = tftp::Later::default();
+        map.offer(task::RESUME, resume.clone());
+        host.held.expect(build.id, resume);
+        let path = directory.join(task::BREAKPOINT);
+        map.accept(task::BREAKPOINT, path, RESULT_BYTES_MAX);
+    }
     map.accept(task::LOG, directory.join(task::LOG), limits.log_bytes_max);
     let upload = directory.join(task::UPLOAD);
     map.accept(task::UPLOAD, upload, limits.artifacts_bytes_max);

@@ -17,6 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::held;
 use crate::host::Host;
 use crate::reconcile::{self, log_report};
 use crate::records::Records;
@@ -225,7 +226,10 @@ fn open(settings: Settings, guest_user: (u32, u32)) -> Result<Host, StartError> 
 async fn tidy(host: &Arc<Host>) -> Result<(), StartError> {
     let running = builds::recover(host).await;
     let running = running.doing(|| "settle the builds of an earlier agent".to_owned())?;
-    let kept = running.iter().map(|build| build.id.to_string()).collect();
+    let held = held::recover(host).await;
+    let held = held.doing(|| "look for what an earlier agent held".to_owned())?;
+    let kept = running.iter().chain(&held);
+    let kept = kept.map(|build| build.id.to_string()).collect();
     session::clear(host, &kept).await;
     let mark = host.settings.paths.run.join(STARTED);
     if !mark.exists() {
@@ -238,6 +242,9 @@ async fn tidy(host: &Arc<Host>) -> Result<(), StartError> {
     for build in running {
         let volume = volume_with_snapshot(host, &build);
         reconcile::take_up(host, volume, build);
+    }
+    for build in held {
+        held::take_up(host, build);
     }
     Ok(())
 }

@@ -58,6 +58,8 @@ pub struct Host {
     pub frozen: crate::frozen::Memory,
     /// The list of finished builds, as Toaster's readers get it.
     pub finished: crate::toaster::Finished,
+    /// The guests that wait for a person.
+    pub held: crate::held::Desk,
     /// The consoles of guests that run.
     pub consoles: crate::console::Board,
     /// How many bootstraps were begun.
@@ -75,6 +77,8 @@ pub struct Jobs {
     pub pruning: BTreeSet<usize>,
     /// What is being ended because this place is nearly full.
     pub full: BTreeMap<Job, PathBuf>,
+    /// What is held of builds that have failed.
+    pub held: BTreeMap<BuildId, crate::held::Job>,
 }
 
 /// Something that runs a guest.
@@ -129,9 +133,19 @@ impl Host {
             drained: Mutex::default(),
             frozen: crate::frozen::Memory::default(),
             finished: crate::toaster::Finished::default(),
+            held: crate::held::Desk::default(),
             consoles: crate::console::Board::default(),
             bootstraps: AtomicU64::new(0),
         }
+    }
+
+    /// Lets go of all that is held of a build; whether there was anything.
+    pub fn release(&self, id: BuildId) -> bool {
+        let job = self.with_jobs(|jobs| jobs.held.get(&id).cloned());
+        if let Some(job) = &job {
+            job.release.cancel();
+        }
+        job.is_some()
     }
 
     /// Looks at or changes what runs. Not held across a wait.

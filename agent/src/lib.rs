@@ -23,6 +23,8 @@ pub mod builds;
 
 pub mod frozen;
 
+pub mod held;
+
 pub mod session;
 
 pub mod guest_tag;

@@ -171,6 +171,19 @@ impl Records {
         .await
     }
 
+    /// The builds that are over and of which something is held.
+    pub async fn held(&self) -> Result<Vec<Build>, RecordsError> {
+        self.with(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT * FROM builds WHERE life ->> 'held' IS NOT NULL AND state = 'finished'",
+                )?
+                .query_map([], read)?
+                .collect()
+        })
+        .await
+    }
+
     /// Stores what may change of a build, but for its progress.
     pub async fn save(&self, build: &Build) -> Result<(), RecordsError> {
         let saved = build.clone();
@@ -473,7 +486,7 @@ mod tests {
             .unwrap();
         let error = Records::open(&path).unwrap_err().to_string();
         assert!(
-            error.contains("newer buildhost-agent (format 99, this one knows 5)"),
+            error.contains("newer buildhost-agent (format 99, this one knows 6)"),
             "{error}"
         );
     }

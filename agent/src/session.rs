@@ -5,6 +5,7 @@
 //! rest of a guest's life is here.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +13,13 @@ use std::time::Duration;
 use config::MachineName;
 use config::builds::Usage;
 use config::machine::Machine;
+use config::task::{BREAKPOINT, RESUME};
 use store::Snapshot;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::guest::{self, Exit, Guest, GuestError, Memory, User};
+use crate::guest::{self, Exit, Guest, GuestError, Memory, MonitorError, User};
 use crate::guest_tag::GuestTag;
 use crate::host::Host;
 use crate::network::{self, Network, NetworkError};
@@ -54,6 +56,9 @@ pub enum SessionError {
          a guest; if you trust the machine, set guests.options to \"allow\""
     )]
     Options,
+    /// It does not answer.
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
     /// It was to be taken up.
     #[error("the guest is gone")]
     Gone,
@@ -117,6 +122,10 @@ pub enum Happening {
     Done,
     /// It waits for its task, and can be frozen.
     Ready,
+    /// It has told something of its breakpoint.
+    Breakpoint,
+    /// It has waited at its breakpoint as long as it may.
+    Waited,
 }
 
 /// Why a session ended before its time.
@@ -160,7 +169,23 @@ pub struct Session {
     services: Services,
     started: Instant,
     heard: bool,
+    pause: Option<Pause>,
     run: PathBuf,
+}
+
+/// A time in which a guest waits for a person.
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    since: Instant,
+    until: Instant,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("run", &self.run)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Session {
@@ -184,6 +209,7 @@ impl Session {
                 services,
                 started: Instant::now(),
                 heard: false,
+                pause: None,
                 run,
             }),
             Err(error) => {
@@ -268,6 +294,7 @@ impl Session {
             services,
             started,
             heard: left.heard,
+            pause: None,
             run,
         })
     }
@@ -278,12 +305,19 @@ impl Session {
         limits: &Limits<'_>,
         cancel: &CancellationToken,
     ) -> Result<Happening, Ended> {
-        let (limit, ended) = if self.heard {
-            (limits.total, Ended::Late(limits.total))
-        } else {
-            (limits.start, Ended::Silent(limits.start))
+        let (due, ended) = match self.pause {
+            Some(pause) => (pause.until, None),
+            None if self.heard => {
+                let limit = limits.total;
+                (self.started + limit, Some(Ended::Late(limit)))
+            }
+            None => {
+                let limit = limits.start;
+                (self.started + limit, Some(Ended::Silent(limit)))
+            }
         };
-        let deadline = tokio::time::sleep_until(self.started + limit);
+        let may_be_silent = !self.heard || self.pause.is_some();
+        let deadline = tokio::time::sleep_until(due);
         tokio::pin!(deadline);
         loop {
             tokio::select! {
@@ -299,12 +333,39 @@ impl Session {
                     let ended = Ended::Exited { exit, said: self.guest.complaints() };
                     return self.last_words(limits).await.ok_or(ended);
                 }
-                () = self.services.silence.lasts(limits.silence, &self.network), if self.heard => {
+                () = self.services.silence.lasts(limits.silence, &self.network), if !may_be_silent => {
                     return Err(Ended::Quiet(limits.silence));
                 }
-                () = &mut deadline => return Err(ended),
+                () = &mut deadline => return ended.map_or(Ok(Happening::Waited), Err),
             }
         }
+    }
+
+    /// Lets the guest wait for a person: no limit counts but this.
+    pub fn pause(&mut self, until: Instant) {
+        let since = Instant::now();
+        self.pause.get_or_insert(Pause { since, until });
+    }
+
+    /// Lets the limits count again; the pause is none of the guest's time.
+    pub fn resume(&mut self) {
+        if let Some(pause) = self.pause.take() {
+            self.started += pause.since.elapsed();
+            self.services.silence.last.renew();
+        }
+    }
+
+    /// Stops the guest's processors.
+    ///
+    /// # Errors
+    /// When QEMU does not answer; a container cannot be stopped so.
+    pub async fn suspend(&self) -> Result<(), MonitorError> {
+        self.guest.suspend().await
+    }
+
+    /// Waits until the guest has ended.
+    pub async fn exited(&self) -> Exit {
+        self.guest.exited().await
     }
 
     /// What a guest that has ended did last may still be on its way to us.
@@ -330,13 +391,15 @@ impl Session {
                     return Some(Happening::Done);
                 }
                 info!(name, bytes, "the guest put a file");
-                None
+                (name == BREAKPOINT).then_some(Happening::Breakpoint)
             }
             tftp::Event::Fetched { name, bytes } => {
                 self.services.metrics.tftp("fetch", bytes);
                 info!(name, bytes, "the guest fetched a file");
                 None
             }
+            // It asks whether it may go on.
+            tftp::Event::Refused { name, .. } if name == RESUME => None,
             tftp::Event::Refused { name, reason } => {
                 warn!(name, %reason, "the guest was refused a file");
                 None
@@ -405,6 +468,15 @@ pub fn bytes_written(host: &Host, tag: &str) -> u64 {
         .ok()
         .flatten()
         .map_or(0, |guest| guest.bytes_written())
+}
+
+/// Lets a guest run that was suspended.
+///
+/// # Errors
+/// When it is gone or does not answer.
+pub async fn wake(host: &Host, tag: &str) -> Result<(), SessionError> {
+    let guest = Guest::find(&run_directory(host, tag))?.ok_or(SessionError::Gone)?;
+    Ok(guest.go_on().await?)
 }
 
 /// Ends what an agent before us left running on this host, but for the guests in

@@ -32,7 +32,9 @@ pub async fn submit(
     toolchain: ToolchainName,
     submitter: Submitter,
 ) -> Result<Submission, RecordsError> {
+    let waits_for_nobody = request.interactive.is_none() && !request.hold;
     if request.attach
+        && waits_for_nobody
         && let Some(mut build) = as_good(host, &request, &toolchain).await?
     {
         if build.state == State::Queued && build.priority < request.priority {

@@ -35,7 +35,7 @@ mod session;
 #[cfg(test)]
 mod bad_line;
 
-pub use map::{Map, Offer};
+pub use map::{Later, Map, Offer};
 
 use staging::Ledger;
 

@@ -1,6 +1,7 @@
 //! What the agent and its clients tell each other about builds: the bodies of the
 //! administration API.
 
+mod life;
 mod listing;
 mod record;
 
@@ -9,8 +10,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{BuildId, MachineName, ToolchainName};
-use crate::task::Source;
+use crate::task::{Breakpoint, Source};
 
+pub use life::{Held, Life, Stay};
 pub use listing::{Cursor, Key, LISTED_MAX, Listing, Sort};
 pub use record::{
     Artifact, Build, Built, Count, GuestKind, Made, Phase, Priority, Progress, Start, Submitter,
@@ -34,6 +36,12 @@ pub struct Request {
     pub toolchain: Option<ToolchainName>,
     /// What to build.
     pub sources: Vec<Source>,
+    /// Where its guest stops for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interactive: Option<Breakpoint>,
+    /// Whether its guest is held when it fails.
+    #[serde(default)]
+    pub hold: bool,
     /// What people call what is built; by default what the first source is called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,

@@ -151,6 +151,10 @@ pub struct Builds {
     pub aging: Option<Duration>,
     /// So long smaller builds may pass one for which there is no room.
     pub patience: Duration,
+    /// Whether the guests of builds that fail are held, wished or not.
+    pub hold: bool,
+    /// How long a guest waits for a person.
+    pub hold_limit: Duration,
     /// The size of a source.
     pub sources_bytes_max: u64,
     /// The size of all artifacts of a build together.
@@ -379,6 +383,8 @@ fn builds(reader: &mut Reader<'_>) -> Builds {
         retry_rest_max: reader.seconds("builds.retry_seconds_max", 600),
         aging: (aging > 0).then(|| Duration::from_mins(aging)),
         patience: Duration::from_mins(reader.number("builds.patience_minutes", 10, 0..=1_000_000)),
+        hold: reader.choice("builds.hold", &[("wished", false), ("always", true)]),
+        hold_limit: reader.seconds("builds.hold_seconds_max", 14400),
         sources_bytes_max: MIB * reader.number("builds.sources_mib_max", 2048, 1..=1 << 30),
         artifacts_bytes_max: MIB * reader.number("builds.artifacts_mib_max", 2048, 1..=1 << 30),
         log_bytes_max: MIB * reader.number("builds.log_mib_max", 64, 1..=1 << 20),

@@ -7,6 +7,16 @@
 //! packages below [`ARTIFACTS`], the log as [`LOG`] and, last, [`RESULT`]. How far it is
 //! it tells by lines of the log: [`crate::progress`].
 //!
+//! # Interactive builds
+//!
+//! A task may say `interactive: start`, `warning` or `error`. The worker stops there,
+//! puts [`BREAKPOINT`] with `state: waiting`, and gives whoever sits at the machine's
+//! console a shell. It goes on when the shell ends, or when it can fetch [`RESUME`],
+//! for which it asks every second or so; then it puts [`BREAKPOINT`] with `state: over`.
+//! When a task says `hold: true`, a worker whose build has failed gives a shell after it
+//! has put [`RESULT`]: the host suspends the guest then, until somebody comes. With
+//! `interactive: attach` there is only the shell.
+//!
 //! # Frozen starts
 //!
 //! A guest whose worker can wait for its task is started once, frozen while it
@@ -29,6 +39,7 @@
 //! ended, and `message` if there is one. Where the worker has put no [`LOG`], each
 //! `*-status` and `*-log` of an [`Operation`] become it. All else is passed over.
 
+mod breakpoint;
 mod go;
 mod operations;
 
@@ -40,6 +51,7 @@ use serde::{Deserialize, Serialize};
 use crate::manifest::{self, Manifest, ManifestError};
 use crate::names::{BuildId, FileName, MachineName, NameError, ToolchainName};
 
+pub use breakpoint::{AtBreakpoint, Breakpoint};
 pub use go::Go;
 pub use operations::Operation;
 
@@ -75,6 +87,12 @@ pub const LOG_PORT: &str = "buildhost.log";
 pub const CONTROL_PORT: &str = "buildhost.control";
 /// Said on [`CONTROL_PORT`]: all is ready but the task. Answered with a [`Go`].
 pub const READY: &str = "ready";
+
+/// Put in an interactive build: that the guest waits for a person, and that it goes on.
+pub const BREAKPOINT: &str = "breakpoint.manifest";
+/// Fetched by a guest that waits for a person, again and again: it is there when the
+/// guest is to go on.
+pub const RESUME: &str = "resume.manifest";
 
 /// Where a guest without such a port sends its log while it runs: what comes through
 /// a connection to this TCP port at the gateway is shown as it comes.
@@ -231,6 +249,11 @@ pub struct Task {
     pub machine: MachineName,
     /// The toolchain that is installed in it.
     pub toolchain: ToolchainName,
+    /// Where the build stops for a person.
+    pub interactive: Option<Breakpoint>,
+    /// Whether the guest is held when the build fails: it does not end itself then,
+    /// and gives a person a shell.
+    pub hold: bool,
     /// What is to be built.
     pub sources: Vec<Source>,
 }
@@ -238,10 +261,16 @@ pub struct Task {
 impl Task {
     /// The text of [`TASK`].
     pub fn print(&self) -> String {
-        let head = Manifest::new()
+        let mut head = Manifest::new()
             .with("build", &self.build)
             .with("machine", &self.machine)
             .with("toolchain", &self.toolchain);
+        if let Some(breakpoint) = self.interactive {
+            head = head.with("interactive", &breakpoint);
+        }
+        if self.hold {
+            head = head.with("hold", &true);
+        }
         let source = |s: &Source| {
             Manifest::new()
                 .with("source", &s.name)
@@ -270,6 +299,8 @@ impl Task {
             build: need(head, "build")?.parse()?,
             machine: need(head, "machine")?.parse()?,
             toolchain: need(head, "toolchain")?.parse()?,
+            interactive: head.get("interactive").map(str::parse).transpose()?,
+            hold: head.get("hold") == Some("true"),
             sources: sources
                 .iter()
                 .map(source)
@@ -351,6 +382,15 @@ pub struct TaskResult {
 }
 
 impl TaskResult {
+    /// A result without a word and without packages.
+    pub fn new(status: Outcome) -> Self {
+        Self {
+            status,
+            message: String::new(),
+            packages: Vec::new(),
+        }
+    }
+
     /// The text of [`RESULT`] or [`BOOTSTRAP`].
     pub fn print(&self) -> String {
         let mut head = Manifest::new().with("status", &self.status);
@@ -454,6 +494,8 @@ mod tests {
             build: BuildId(42),
             machine: "linux-gcc_6".parse().unwrap(),
             toolchain: "default".parse().unwrap(),
+            interactive: Some(Breakpoint::Warning),
+            hold: true,
             sources: vec![Source {
                 name: "hello.tar.gz".parse().unwrap(),
                 sha256: digest("a"),

@@ -1,6 +1,6 @@
 //! The life of guests: their limits, and people at their consoles.
 
-use config::builds::State;
+use config::builds::{State, Stay};
 use config::task::Outcome;
 use rustix::process::Signal;
 use tests::agent::AgentHost;
@@ -102,5 +102,133 @@ sleep 1000
     assert!(build.message.starts_with(words), "{}", build.message);
     let recorded = std::fs::read_to_string(host.state().join("builds/1/console")).unwrap();
     assert!(recorded.contains("two"), "{recorded}");
+    torn_down(&host);
+}
+
+const BAD: &str = "int main(void) { return nonsense; }\n";
+const GOOD: &str = "int main(void) { return 0; }\n";
+
+#[test]
+fn a_person_logs_in_at_a_breakpoint_and_the_build_goes_on() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut host = AgentHost::ready("builds.total_seconds_max = 600\n");
+    // Whoever builds takes the sources along.
+    let source = host.source(GOOD);
+    let mut person = host.terminal(&["login", "demo", &source]);
+    person.wait_for("connected");
+    person.type_in("\recho it is $((41 + 1)); cat ../sources/*.gz | wc -c; tty\r");
+    person.wait_for("it is 42");
+    person.wait_for("/dev/ttyS0");
+    let table = host.machinectl(&["builds"]).good().stdout;
+    assert!(
+        table.contains("waits at its breakpoint until 20"),
+        "{table}"
+    );
+    person.type_in("\x1d");
+    assert_eq!(person.ended(), Some(0));
+    host.end(Signal::KILL);
+    host.start();
+    assert_eq!(held(&host, 1), Some(Stay::Breakpoint));
+    host.machinectl(&["resume", "1"]).good();
+    let build = host.wait_for(1, State::Finished);
+    assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
+    host.machinectl(&["resume", "1"])
+        .refused(3, "build 1 does not wait at a breakpoint");
+
+    let mut person = host.terminal(&["login", "demo", &host.source(BAD), "--at", "error"]);
+    person.wait_for("connected");
+    person.type_in("\rexit\r");
+    assert_eq!(person.ended(), Some(0));
+    let build = host.wait_for(2, State::Finished);
+    assert_eq!((build.outcome, build.attempts), (Some(Outcome::Error), 1));
+    assert_eq!(build.life.held, None);
+    torn_down(&host);
+}
+
+fn held(host: &AgentHost, id: u64) -> Option<Stay> {
+    host.build(id).life.held.map(|held| held.stay)
+}
+
+#[test]
+fn a_breakpoint_ends_when_its_time_is_over() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let host = host_with_worker(
+        "builds.hold_seconds_max = 2\n",
+        r"
+state() { printf ': 1\nstate: %s\n' $1 >breakpoint.manifest; tftp -p -l breakpoint.manifest $host; }
+state waiting
+until tftp -g -r resume.manifest $host; do sleep 0.3; done
+state over
+put result.manifest success
+",
+    );
+    let source = host.source(GOOD);
+    let verb = ["build", "demo", &source, "--interactive", "error"];
+    host.machinectl(&verb).good();
+    wait_until("it waits", || held(&host, 1) == Some(Stay::Breakpoint));
+    let build = host.wait_for(1, State::Finished);
+    assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
+    torn_down(&host);
+}
+
+#[test]
+fn the_guest_of_a_failed_build_is_held_until_somebody_lets_go_of_it() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut host = AgentHost::ready("");
+    let source = host.source(BAD);
+    host.machinectl(&["build", "demo", &source, "--hold"])
+        .good();
+    let build = host.wait_for(1, State::Finished);
+    assert_eq!((build.outcome, build.attempts), (Some(Outcome::Error), 1));
+    assert_eq!(held(&host, 1), Some(Stay::Guest), "{build:?}");
+    let guests = host.guests();
+    assert_eq!(guests.len(), 1);
+
+    host.end(Signal::KILL);
+    host.start();
+    assert_eq!(host.guests(), guests, "the guest is found again");
+    let findings = host.machinectl(&["doctor"]).stdout;
+    assert!(!findings.contains("guest"), "{findings}");
+    let mut person = host.terminal(&["console", "1"]);
+    person.wait_for("connected");
+    person.type_in("\recho it is $((41 + 1)); pwd\r");
+    person.wait_for("it is 42");
+    person.wait_for("/buildhost/build/work");
+    person.type_in("\x1d");
+    assert_eq!(person.ended(), Some(0));
+    host.machinectl(&["release", "1"]).good();
+    wait_until("nothing is held", || held(&host, 1).is_none());
+    torn_down(&host);
+    host.machinectl(&["release", "1"])
+        .refused(3, "nothing is held of build 1");
+}
+
+#[test]
+fn what_is_held_gives_way_to_others_and_to_a_disk_that_is_nearly_full() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let host = AgentHost::ready("paths.reserve_mib = 2500\nguests.parallel_max = 1\n");
+    let source = host.source(BAD);
+    host.machinectl(&["build", "demo", &source, "--hold"])
+        .good();
+    host.wait_for(1, State::Finished);
+    assert_eq!(held(&host, 1), Some(Stay::Guest));
+    let build = host.wait_for(host.submit("demo", "hello"), State::Finished);
+    assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
+    assert_eq!(held(&host, 1), Some(Stay::Snapshot));
+    assert_eq!(host.guests(), []);
+
+    let filler = host.host.volume.path().join("filler");
+    let file = std::fs::File::create(filler).unwrap();
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 2 << 30).unwrap();
+    file.sync_all().unwrap();
+    wait_until("nothing is held", || held(&host, 1).is_none());
     torn_down(&host);
 }

@@ -6,16 +6,18 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use config::task::{self, Outcome, Package, Source, Task, TaskResult};
+use config::task::{self, Breakpoint, Outcome, Package, Source, Task, TaskResult};
 use sha2::{Digest as _, Sha256};
 
 use crate::cli::{PR_HOST, Settings};
 use crate::log::Log;
 use crate::report::{self, Artifact};
-use crate::{WorkerError, entry, wait};
+use crate::{WorkerError, entry, shell, wait};
 
 /// The toolchain's program that builds.
 const ENTRY: &str = "build";
+/// Where it is run, below the directory of a build.
+const WORK: &str = "work";
 /// The list of packages that it leaves beside them.
 const PACKAGES: &str = "packages.manifest";
 
@@ -26,7 +28,8 @@ const PACKAGES: &str = "packages.manifest";
 /// The host does not know the result.
 pub fn run(settings: &Settings) -> Result<Outcome, WorkerError> {
     let mut log = settings.fresh_log()?;
-    let (result, artifacts) = match try_run(settings, &mut log) {
+    let mut held = false;
+    let (result, artifacts) = match try_run(settings, &mut log, &mut held) {
         Ok(outcome) => outcome,
         Err(error) => {
             let result = report::abnormal(&error);
@@ -34,12 +37,30 @@ pub fn run(settings: &Settings) -> Result<Outcome, WorkerError> {
             (result, Vec::new())
         }
     };
-    report::report(&settings.client, &artifacts, log, result, task::RESULT)
+    held &= !result.status.is_good();
+    if held {
+        // The host may look at the disk while we are suspended.
+        rustix::fs::sync();
+    }
+    let told = report::report(&settings.client, &artifacts, log, result, task::RESULT)?;
+    if held {
+        shell::hold(settings, &settings.work.join(WORK));
+    }
+    Ok(told)
 }
 
-fn try_run(settings: &Settings, log: &mut Log) -> Result<(TaskResult, Vec<Artifact>), WorkerError> {
+fn try_run(
+    settings: &Settings,
+    log: &mut Log,
+    held: &mut bool,
+) -> Result<(TaskResult, Vec<Artifact>), WorkerError> {
     wait::for_the_task(log)?;
     let task = fetch_task(settings)?;
+    *held = task.hold;
+    if task.interactive == Some(Breakpoint::Attach) {
+        shell::breakpoint(settings, &settings.work.join(WORK), log)?;
+        return Ok((TaskResult::new(Outcome::Abort), Vec::new()));
+    }
     log.say(&format!(
         "build {} on {} with the toolchain {}",
         task.build, task.machine, task.toolchain
@@ -49,15 +70,14 @@ fn try_run(settings: &Settings, log: &mut Log) -> Result<(TaskResult, Vec<Artifa
         let size = fetch_source(settings, source, &places.sources)?;
         log.say(&format!("fetched {}, {size} bytes", source.name));
     }
+    if task.interactive == Some(Breakpoint::Start) {
+        shell::breakpoint(settings, &places.work, log)?;
+    }
     let program = settings.toolchain.join(ENTRY);
     let environment = places.environment(settings, &task);
     let status = entry::run(&program, &places.work, &environment, log)?;
     let (artifacts, faults) = artifacts(&places.out)?;
-    let mut result = TaskResult {
-        status: Outcome::Success,
-        message: String::new(),
-        packages: Vec::new(),
-    };
+    let mut result = TaskResult::new(Outcome::Success);
     let packages = if status.success() && faults.is_empty() {
         packages(&places.out, &artifacts)
     } else if status.success() {
@@ -71,6 +91,10 @@ fn try_run(settings: &Settings, log: &mut Log) -> Result<(TaskResult, Vec<Artifa
             result.status = Outcome::Error;
             result.message = message;
         }
+    }
+    let stops = |point: Breakpoint| point.stops(result.status);
+    if task.interactive.is_some_and(stops) {
+        shell::breakpoint(settings, &places.work, log)?;
     }
     Ok((result, artifacts))
 }
@@ -87,7 +111,7 @@ impl Places {
         let places = Self {
             sources: below.join("sources"),
             out: below.join("out"),
-            work: below.join("work"),
+            work: below.join(WORK),
         };
         for place in [&places.sources, &places.out, &places.work] {
             fresh_directory(place)?;

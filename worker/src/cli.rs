@@ -28,6 +28,8 @@ pub enum Command {
     Bootstrap(Settings),
     /// Do a build.
     Build(Settings),
+    /// Be a shell at the console.
+    Shell,
     /// Ask for a revision.
     Pr(SocketAddr, Question),
     /// Print [`HELP`].
@@ -101,6 +103,7 @@ pub fn parse(
     match plain.as_slice() {
         ["bootstrap"] => Ok(Command::Bootstrap(words.settings(worker, pr_host)?)),
         ["build"] => Ok(Command::Build(words.settings(worker, pr_host)?)),
+        ["shell"] => Ok(Command::Shell),
         ["pr", version, architecture, checksum] => {
             let host = words.host.or(pr_host);
             let question = Question {

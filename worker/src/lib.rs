@@ -19,6 +19,8 @@ pub mod port;
 
 pub mod wait;
 
+pub mod shell;
+
 pub mod fresh;
 
 pub mod pr;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use config::task::Outcome;
 use worker::cli::{self, Command};
-use worker::{bootstrap, build, chain, pr};
+use worker::{bootstrap, build, chain, pr, shell};
 
 /// What the one who started us sees; the numbers stand in `--help`.
 #[derive(Clone, Copy)]
@@ -42,6 +42,7 @@ fn start() -> Result<Ending, Box<dyn std::error::Error>> {
     match command {
         Command::Bootstrap(settings) => Ok(ending(bootstrap::run(&settings)?)),
         Command::Build(settings) => Ok(ending(build::run(&settings)?)),
+        Command::Shell => Err(shell::failed(&shell::become_shell()).into()),
         Command::Pr(server, question) => {
             writeln!(stdout, "{}", pr::ask(server, &question)?)?;
             Ok(Ending::Good)

@@ -8,10 +8,12 @@ use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use config::builds::{Build, Cancel, Listing, Request, Submitter, cancel as verdict};
-use config::task::Outcome;
+use config::machine::{self, Kind, Machine};
+use config::task::{Breakpoint, Outcome};
 use config::tokens::Scope;
 use config::{BuildId, ToolchainName};
 use jiff::Timestamp;
+use store::Volume;
 use store::file::Hash;
 use tracing::info;
 
@@ -169,8 +171,11 @@ fn check_sources(host: &Host, request: &Request) -> Result<(), Refused> {
         .iter()
         .map(|source| source.name.as_str())
         .collect();
-    if request.sources.is_empty() {
+    if request.sources.is_empty() && request.interactive != Some(Breakpoint::Start) {
         return Err(Refused::bad("a build needs at least one source"));
+    }
+    if request.interactive == Some(Breakpoint::Attach) {
+        return Err(Refused::bad("a build stops at start, warning or error"));
     }
     if names.len() < request.sources.len() {
         return Err(Refused::bad(
@@ -214,13 +219,26 @@ async fn check_machine(
     toolchain: &ToolchainName,
 ) -> Result<(), Refused> {
     let (host, machine) = (Arc::clone(host), request.machine.clone());
-    let there = blocking(move || {
-        host.volumes
-            .iter()
-            .any(|volume| volume.look(&machine).is_ok_and(|view| view.is_live()))
+    let kind = blocking(move || {
+        let mut volumes = host.volumes.iter();
+        let is_live = |volume: &&Volume| volume.look(&machine).is_ok_and(|view| view.is_live());
+        let volume = volumes.find(is_live)?;
+        // The machine's directory holds a link of its name to the current revision.
+        let current = volume.path().join(&machine).join(&machine);
+        let text = std::fs::read_to_string(current.join(machine::FILE)).unwrap_or_default();
+        // What is wrong with a manifest is told by who starts the machine.
+        Some(Machine::parse(&text).map_or(Kind::Kvm, |machine| machine.kind))
     });
-    if there.await {
-        return Ok(());
+    let waits = request.interactive.is_some() || request.hold;
+    match kind.await {
+        Some(Kind::Nspawn) if waits => {
+            return Err(Refused::conflict(format!(
+                "machine {} is a container, in which nobody can type and which cannot be suspended: build without a breakpoint, and without holding it",
+                request.machine
+            )));
+        }
+        Some(_) => return Ok(()),
+        None => {}
     }
     Err(Refused::missing(format!(
         "there is no machine {} to build with toolchain {toolchain}; `machinectl list` shows what there is",

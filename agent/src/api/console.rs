@@ -6,8 +6,8 @@ use std::sync::Arc;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use config::builds::CONSOLE_PROTOCOL;
+use axum::response::{IntoResponse, Json, Response};
+use config::builds::{Build, CONSOLE_PROTOCOL, Stay};
 use config::{BuildId, MachineName};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -17,6 +17,7 @@ use super::builds::find;
 use super::problem::Refused;
 use crate::console::Console;
 use crate::host::Host;
+use crate::session;
 
 pub(super) async fn of_build(
     State(host): State<Arc<Host>>,
@@ -34,7 +35,47 @@ pub(super) async fn of_build(
             "build {id} {state}; it has no guest with a console"
         ))
     })?;
+    wake(&host, &build, request.method()).await?;
     connect(&console, request)
+}
+
+/// Lets a guest that is held run for whoever comes to type.
+async fn wake(host: &Host, build: &Build, method: &Method) -> Result<(), Refused> {
+    let held = build.life.held.map(|held| held.stay);
+    if held == Some(Stay::Guest) && method == Method::POST {
+        let woken = session::wake(host, &build.id.to_string()).await;
+        return woken.map_err(|error| Refused::fault(&error));
+    }
+    Ok(())
+}
+
+/// Tells a guest that waits at its breakpoint to go on.
+pub(super) async fn resume(
+    State(host): State<Arc<Host>>,
+    id: Result<Path<BuildId>, PathRejection>,
+) -> Result<(StatusCode, Json<Build>), Refused> {
+    let Path(id) = id?;
+    let build = find(&host, id).await?;
+    if build.life.held.map(|held| held.stay) != Some(Stay::Breakpoint) {
+        return Err(Refused::conflict(format!(
+            "build {id} does not wait at a breakpoint"
+        )));
+    }
+    host.held.resume(id);
+    Ok((StatusCode::ACCEPTED, Json(build)))
+}
+
+/// Lets go of what is held of a build that has failed.
+pub(super) async fn release(
+    State(host): State<Arc<Host>>,
+    id: Result<Path<BuildId>, PathRejection>,
+) -> Result<(StatusCode, Json<Build>), Refused> {
+    let Path(id) = id?;
+    let build = find(&host, id).await?;
+    if !host.release(id) {
+        return Err(Refused::conflict(format!("nothing is held of build {id}")));
+    }
+    Ok((StatusCode::ACCEPTED, Json(build)))
 }
 
 pub(super) async fn of_machine(

@@ -138,7 +138,7 @@ async fn attempt(
     let mut session = Session::start(host, plan).await?;
     let error = match session.next(&limits, cancel).await {
         Ok(Happening::Ready) => return Ok(session.freeze(&directory).await?),
-        Ok(Happening::FirstContact | Happening::Done) => FreezeError::Hasty,
+        Ok(_) => FreezeError::Hasty,
         Err(ended) => ended.into(),
     };
     session.kill().await;

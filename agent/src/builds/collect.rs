@@ -125,6 +125,13 @@ fn read(directory: &Path, limits: &upload::Limits) -> Result<TaskResult, Collect
     Ok(result)
 }
 
+/// Whether a build's guest says that it went well; not, when it says nothing.
+pub(super) fn is_good(directory: &Path) -> bool {
+    let text = text(directory).ok();
+    let result = text.and_then(|text| TaskResult::parse(&text).ok());
+    result.is_some_and(|result| result.status.is_good())
+}
+
 fn text(directory: &Path) -> Result<String, CollectError> {
     let path = directory.join(task::RESULT);
     if path.exists() {

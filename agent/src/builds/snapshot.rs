@@ -22,7 +22,7 @@ pub(super) async fn take(volume: &Volume, build: &Build) -> Result<Arc<Snapshot>
 }
 
 /// Deletes it; it is no fault when there is none.
-pub(super) async fn drop(volume: &Volume, build: &Build) -> Result<(), StoreError> {
+pub(crate) async fn drop(volume: &Volume, build: &Build) -> Result<(), StoreError> {
     let (volume, build) = (volume.clone(), build.clone());
     blocking(move || {
         volume

@@ -45,7 +45,11 @@ pub async fn look(host: &Arc<Host>) -> io::Result<Seen> {
 fn note_jobs(host: &Host) -> (Vec<BuildId>, bool) {
     host.with_jobs(|jobs| {
         (
-            jobs.builds.keys().copied().collect(),
+            jobs.builds
+                .keys()
+                .chain(jobs.held.keys())
+                .copied()
+                .collect(),
             !jobs.bootstraps.is_empty(),
         )
     })

@@ -59,6 +59,18 @@ pub(super) async fn act(host: &Arc<Host>, memory: &Arc<Mutex<Memory>>, world: &W
         Step::Freeze(pair, made) => start_freezing(host, world, pair, made),
         Step::Build(id) => start_build(host, world, id).await,
         Step::Say(id, message) => say(host, vec![(id, message)]).await,
+        Step::GiveWay(id) => {
+            info!(build = %id, "the guest that is held gives way to others");
+            host.with_jobs(|jobs| {
+                if let Some(job) = jobs.held.get(&id) {
+                    job.give_way.cancel();
+                }
+            });
+        }
+        Step::Release(id) => {
+            info!(build = %id, "what is held of the build gives way");
+            host.release(id);
+        }
         Step::Abort(id, message) => {
             change(host, id, |build| give_up(build, Outcome::Abort, message)).await;
         }

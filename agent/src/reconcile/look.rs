@@ -113,6 +113,11 @@ fn jobs(host: &Host) -> Jobs {
             .map(|(pair, (made, _))| (pair.clone(), made.clone()))
             .collect(),
         pruning: jobs.pruning.clone(),
+        held: jobs
+            .held
+            .iter()
+            .map(|(id, job)| (*id, (job.pair.clone(), job.guest)))
+            .collect(),
     })
 }
 

@@ -15,6 +15,8 @@ use store::{ImageView, MachineView};
 use super::admission::{Capacity, Demand, Rules, Shares};
 use crate::frozen::Starting;
 
+mod yielding;
+
 /// A machine and a toolchain: what an image is made for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pair {
@@ -83,6 +85,8 @@ pub struct Jobs {
     pub bootstraps: BTreeMap<Pair, Provenance>,
     /// The volumes whose old revisions are being deleted.
     pub pruning: BTreeSet<usize>,
+    /// The builds of which something is held, and whether that is a guest.
+    pub held: BTreeMap<BuildId, (Pair, bool)>,
 }
 
 /// How often the bootstrap of an image failed.
@@ -166,6 +170,10 @@ pub enum Step {
     Abort(BuildId, String),
     /// Give a build up because one that it was to come after did not end well.
     Skip(BuildId, String),
+    /// End the guest that is held of a build.
+    GiveWay(BuildId),
+    /// Let go of all that is held of a build.
+    Release(BuildId),
 }
 
 impl World {
@@ -181,6 +189,7 @@ impl World {
         steps.extend(self.pruning());
         steps.extend(self.cancelling());
         let (starting, order) = self.starting();
+        steps.extend(self.yielding(&starting, &order));
         steps.extend(starting);
         (steps, order)
     }
@@ -342,7 +351,10 @@ impl World {
     /// Whether a snapshot that nobody holds is one that we made.
     fn is_stray(&self, pair: &Pair, tag: &Tag) -> bool {
         match tag.as_str().parse::<BuildId>() {
-            Ok(id) => Some(id) <= self.newest && !self.jobs.builds.contains_key(&id),
+            Ok(id) => {
+                let used = self.jobs.builds.contains_key(&id) || self.jobs.held.contains_key(&id);
+                Some(id) <= self.newest && !used
+            }
             Err(_) => *tag == Tag::bootstrap() && !self.jobs.bootstraps.contains_key(pair),
         }
     }

@@ -8,8 +8,8 @@ use rusqlite::{Connection, Transaction, params};
 use super::rows::{json, listed, maybe, parsed, time};
 
 /// What changes the format from each version to the next.
-pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 5] =
-    [first, second, third, fourth, fifth];
+pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 6] =
+    [first, second, third, fourth, fifth, sixth];
 
 /// Brings a file from the format `from` up to date, wholly or not at all.
 pub(super) fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
@@ -114,6 +114,14 @@ fn fourth(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
 /// The builds whose records are deleted and whose directories are still to go.
 fn fifth(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch("CREATE TABLE removed (id INTEGER PRIMARY KEY) STRICT;")
+}
+
+/// What waits for a person.
+fn sixth(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "ALTER TABLE builds ADD COLUMN life TEXT NOT NULL DEFAULT '{}';
+         CREATE INDEX builds_held ON builds (id) WHERE life ->> 'held' IS NOT NULL;",
+    )
 }
 
 /// Fills in what follows from the other columns.

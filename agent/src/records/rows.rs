@@ -15,7 +15,8 @@ use serde::de::DeserializeOwned;
 /// Records a new build, whose number it returns; the one in `build` does not count.
 pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result<BuildId> {
     let sql = "INSERT INTO builds (submitter, priority, machine, toolchain, target, sources, task,
-               after, state, phases, submitted) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+               after, state, phases, submitted, life)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
     connection.prepare_cached(sql)?.execute(params![
         build.submitter.as_str(),
         build.priority.0,
@@ -28,6 +29,7 @@ pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result
         build.state.to_string(),
         json(&build.phases)?,
         time(build.submitted),
+        json(&build.life)?,
     ])?;
     let id = connection.last_insert_rowid();
     name(connection, id, build.submitted, build.target.as_str())?;
@@ -39,7 +41,7 @@ pub(super) fn update(connection: &Connection, build: &Build) -> rusqlite::Result
     let sql = "UPDATE builds SET priority = ?2, state = ?3, outcome = ?4, message = ?5,
                attempts = ?6, not_before = ?7, revision = ?8, made = ?9, guest = ?10, frozen = ?11,
                started = ?12, finished = ?13, seconds = ?14, phases = ?15, cpu_milliseconds = ?16,
-               memory_bytes_max = ?17, packages = ?18, artifacts = ?19 WHERE id = ?1";
+               memory_bytes_max = ?17, packages = ?18, artifacts = ?19, life = ?20 WHERE id = ?1";
     connection.prepare_cached(sql)?.execute(params![
         key(build.id),
         build.priority.0,
@@ -60,6 +62,7 @@ pub(super) fn update(connection: &Connection, build: &Build) -> rusqlite::Result
         build.usage.memory_bytes_max.map(integer),
         json(&build.packages)?,
         json(&build.artifacts)?,
+        json(&build.life)?,
     ])?;
     for built in &build.packages {
         name(
@@ -119,6 +122,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Build> {
             cpu_milliseconds: count(row, "cpu_milliseconds")?,
             memory_bytes_max: count(row, "memory_bytes_max")?,
         },
+        life: listed(row, "life")?,
         progress: listed(row, "progress")?,
         packages: listed(row, "packages")?,
         artifacts: listed(row, "artifacts")?,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use tftpd::ErrorCode;
@@ -21,6 +21,8 @@ pub enum Offer {
     Bytes(Arc<[u8]>),
     /// A file, open: it stays what it is when its name is given to another.
     File(Arc<File>),
+    /// Something that is not there yet, perhaps.
+    Later(Later),
 }
 
 impl Offer {
@@ -46,8 +48,30 @@ impl Offer {
     pub(super) fn size(&self) -> io::Result<u64> {
         match self {
             Self::Bytes(bytes) => Ok(bytes.len() as u64),
+            Self::Later(later) => Ok(later.text().map_or(0, |text| text.len() as u64)),
             Self::File(file) => Ok(file.metadata()?.len()),
         }
+    }
+}
+
+/// A text that may be given later; clones are of the same one.
+#[derive(Debug, Clone, Default)]
+pub struct Later(Arc<OnceLock<Arc<[u8]>>>);
+
+impl Later {
+    fn text(&self) -> Option<Arc<[u8]>> {
+        self.0.get().cloned()
+    }
+
+    /// Gives the text, once.
+    pub fn give(&self, text: &str) {
+        self.0.get_or_init(|| text.as_bytes().into());
+    }
+}
+
+impl From<Later> for Offer {
+    fn from(later: Later) -> Self {
+        Self::Later(later)
     }
 }
 
@@ -146,9 +170,13 @@ impl Map {
         });
     }
 
-    pub(super) fn find(&self, name: &str) -> Result<&Offer, Refusal> {
+    pub(super) fn find(&self, name: &str) -> Result<Offer, Refusal> {
         let missing = || Refusal::new(ErrorCode::FileNotFound, "there is no such file");
-        self.offers.get(name).ok_or_else(missing)
+        match self.offers.get(name) {
+            Some(Offer::Later(later)) => later.text().map(Offer::Bytes).ok_or_else(missing),
+            Some(offer) => Ok(offer.clone()),
+            None => Err(missing()),
+        }
     }
 
     pub(super) fn place(&self, name: &str) -> Result<Destination, Refusal> {

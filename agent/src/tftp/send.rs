@@ -137,6 +137,7 @@ fn read_into<'a>(
     slots: impl Iterator<Item = &'a mut [u8]>,
 ) -> io::Result<()> {
     match offer {
+        Offer::Later(_) => Err(shorter()),
         Offer::Bytes(bytes) => {
             let start = usize::try_from(from).map_err(io::Error::other)?;
             let mut rest = bytes.get(start..).unwrap_or_default();

@@ -29,7 +29,7 @@ fn fetch(link: &mut Link, request: &Request, shared: &Shared) -> Result<(), End>
     let offer = shared.map.find(&request.name)?;
     let size = offer.size()?;
     let agreed = request.wanted.agree(Some(size));
-    send::send(link, offer, size, &agreed)?;
+    send::send(link, &offer, size, &agreed)?;
     shared.tell_fetched(&request.name, size);
     Ok(())
 }

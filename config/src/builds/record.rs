@@ -6,6 +6,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::Life;
 use super::{Request, State};
 use crate::names::{BuildId, FileName, MachineName, Revision, ToolchainName};
 use crate::task::{Digest, Outcome, Package, Source};
@@ -296,6 +297,9 @@ pub struct Build {
     pub phases: Vec<Phase>,
     /// What its last guest took.
     pub usage: Usage,
+    /// When its guest waits for a person.
+    #[serde(default)]
+    pub life: Life,
     /// What it says of its progress.
     pub progress: Progress,
     /// The packages that came out.
@@ -343,6 +347,11 @@ impl Build {
                 at: now,
             }],
             usage: Usage::default(),
+            life: Life {
+                interactive: request.interactive,
+                hold: request.hold,
+                held: None,
+            },
             progress: Progress::default(),
             packages: Vec::new(),
             artifacts: Vec::new(),

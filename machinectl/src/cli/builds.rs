@@ -193,7 +193,7 @@ fn cancel(client: &Client, id: BuildId, rehearsed: bool, voice: &Voice) -> Resul
     Ok(())
 }
 
-fn get(client: &Client, id: BuildId) -> Result<Build, ClientError> {
+pub(super) fn get(client: &Client, id: BuildId) -> Result<Build, ClientError> {
     client.get(&format!("builds/{id}"))
 }
 

@@ -2,13 +2,23 @@
 
 mod terminal;
 
-use clap::Subcommand;
-use config::{BuildId, MachineName};
+use std::path::PathBuf;
+use std::time::Duration;
 
+use clap::Subcommand;
+use config::builds::{Build, State, Stay};
+use config::task::Breakpoint;
+use config::{BuildId, MachineName, ToolchainName};
+
+use super::builds::submit::Wanted;
+use super::builds::{get, submit};
 use super::client::{Client, ClientError};
-use super::{Common, Failure, Voice};
+use super::{Common, Ending, Failure, Rehearsal, Voice};
 
 pub(super) use terminal::Line;
+
+/// How often we look whether a build has come to its breakpoint.
+const PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -22,6 +32,38 @@ pub(crate) enum Verb {
         /// Only watch
         #[arg(short, long)]
         read_only: bool,
+    },
+    /// Build with a breakpoint, and connect the terminal with the shell that waits there
+    ///
+    /// The build goes on when that shell ends, by `machinectl resume`, or when its time
+    /// is over (builds.hold_seconds_max).
+    Login {
+        /// The machine
+        machine: MachineName,
+        /// Source files, as for `build`; none are needed to stop at the start
+        #[arg(value_name = "SOURCE")]
+        sources: Vec<PathBuf>,
+        /// Where the build stops
+        #[arg(long, value_name = "start|warning|error", value_parser = submit::breakpoint)]
+        #[arg(default_value = "start")]
+        at: Breakpoint,
+        /// The toolchain; the agent's default when it is left out
+        #[arg(long, value_name = "NAME")]
+        toolchain: Option<ToolchainName>,
+    },
+    /// Let a build go on that waits at its breakpoint
+    Resume {
+        /// The build
+        build: BuildId,
+        #[command(flatten)]
+        rehearsal: Rehearsal,
+    },
+    /// Let go of the guest and the snapshot that are held of a failed build
+    Release {
+        /// The build
+        build: BuildId,
+        #[command(flatten)]
+        rehearsal: Rehearsal,
     },
 }
 
@@ -58,6 +100,76 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
     let client = Client::new(&common.socket)?;
     match verb {
         Verb::Console { guest, read_only } => console(&client, guest, !read_only, voice),
+        Verb::Login {
+            machine,
+            sources,
+            at,
+            toolchain,
+        } => {
+            let (machine, toolchain) = (machine.clone(), toolchain.clone());
+            let wanted = Wanted::interactive(machine, toolchain, sources.clone(), *at);
+            let build = submit::submit(&client, &wanted, voice)?;
+            login(&client, build.id, voice)
+        }
+        Verb::Resume { build, rehearsal } => {
+            let words = format!("let build {build} go on");
+            let waits = |held| matches!(held, Stay::Breakpoint);
+            tell(&client, *build, "resume", rehearsal, (&words, waits), voice)
+        }
+        Verb::Release { build, rehearsal } => {
+            let words = format!("let go of what is held of build {build}");
+            let held = |held| matches!(held, Stay::Guest | Stay::Snapshot);
+            tell(&client, *build, "release", rehearsal, (&words, held), voice)
+        }
+    }
+}
+
+/// Tells the agent a word about a build, or only whether it could be told.
+fn tell(
+    client: &Client,
+    id: BuildId,
+    verb: &str,
+    rehearsal: &Rehearsal,
+    (words, fits): (&str, impl Fn(Stay) -> bool),
+    voice: &Voice,
+) -> Result<(), Failure> {
+    if rehearsal.dry_run {
+        let build = get(client, id)?;
+        if build.life.held.is_some_and(|held| fits(held.stay)) {
+            return voice.would(words);
+        }
+        let text = format!("cannot {words}: nothing waits");
+        return Err(Failure::new(Ending::Refused, text));
+    }
+    let _: Build = client.post(&format!("builds/{id}/{verb}"), &())?;
+    voice.say(format!("done: {words}"));
+    Ok(())
+}
+
+/// Waits until a build has come to its breakpoint, and connects with its console.
+fn login(client: &Client, id: BuildId, voice: &Voice) -> Result<(), Failure> {
+    let mut said = String::new();
+    loop {
+        let build = get(client, id)?;
+        if let Some(outcome) = build.outcome {
+            let text = format!(
+                "build {id} has finished before its breakpoint: {outcome} {}",
+                build.message
+            );
+            return Err(Failure::new(Ending::Refused, text.trim_end()));
+        }
+        if build.life.held.is_some() {
+            console(client, &Guest::Build(id), true, voice)?;
+            voice.say(format!(
+                "`machinectl resume {id}` lets it go on, `machinectl log -f {id}` shows it"
+            ));
+            return Ok(());
+        }
+        if build.state == State::Queued && !build.message.is_empty() && build.message != said {
+            voice.say(format!("build {id} waits: {}", build.message));
+            said.clone_from(&build.message);
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 

@@ -89,7 +89,11 @@ impl World {
         let builds = builds.map(|(id, pair)| self.holding(Holder::Build(*id), pair));
         let bootstraps = self.jobs.bootstraps.keys();
         let bootstraps = bootstraps.map(|pair| self.holding(Holder::Bootstrap(pair.clone()), pair));
-        Room::new(self.capacity.clone(), builds.chain(bootstraps).collect())
+        // A suspended guest keeps its memory.
+        let held = self.jobs.held.iter().filter(|(_, (_, guest))| *guest);
+        let held = held.map(|(id, (pair, _))| self.holding(Holder::Build(*id), pair));
+        let all = builds.chain(bootstraps).chain(held);
+        Room::new(self.capacity.clone(), all.collect())
     }
 
     /// The builds that run, as the shares of their submitters count them.

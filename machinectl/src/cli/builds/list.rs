@@ -1,7 +1,7 @@
 //! Shows builds: many in a table, or one with all that is known of it.
 
 use clap::Args;
-use config::builds::{Build, Cursor, Listing, Priority, Sort, State, Submitter};
+use config::builds::{Build, Cursor, Listing, Priority, Sort, State, Stay, Submitter};
 use config::task::Outcome;
 use config::{MachineName, ToolchainName};
 use jiff::{Timestamp, Zoned};
@@ -152,14 +152,35 @@ pub(super) fn list(client: &Client, filter: &Filter, voice: &Voice) -> Result<()
             build.submitted.strftime("%Y-%m-%d %H:%M:%S").to_string(),
             start(build),
             seconds(build),
-            if packages.is_empty() {
-                build.message.clone()
-            } else {
-                packages.join(" ")
-            },
+            result(build, &packages),
         ]);
     }
     voice.print_table(&table)
+}
+
+/// What came out, or why nothing did.
+fn result(build: &Build, packages: &[String]) -> String {
+    let told = if packages.is_empty() {
+        build.message.clone()
+    } else {
+        packages.join(" ")
+    };
+    let all = [held(build), told].into_iter();
+    let all: Vec<_> = all.filter(|text| !text.is_empty()).collect();
+    all.join("; ")
+}
+
+/// What waits for a person, and for how long.
+fn held(build: &Build) -> String {
+    let Some(held) = build.life.held else {
+        return String::new();
+    };
+    let what = match held.stay {
+        Stay::Breakpoint => "waits at its breakpoint",
+        Stay::Guest => "guest held",
+        Stay::Snapshot => "snapshot held",
+    };
+    format!("{what} until {}", held.until.strftime("%Y-%m-%d %H:%M:%S"))
 }
 
 /// The outcome when there is one, else the state.
@@ -233,6 +254,7 @@ pub(super) fn show(build: &Build, voice: &Voice) -> Result<(), Failure> {
         ("target", build.target.to_string()),
         ("state", word(build)),
         ("message", build.message.clone()),
+        ("held", held(build)),
         ("submitter", build.submitter.to_string()),
         ("priority", priority(build)),
         ("after", after.join(" ")),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use config::builds::{Build, Priority, Readiness, Request, Status, Submitter, Target};
-use config::task::Source;
+use config::task::{Breakpoint, Source};
 use config::{BuildId, FileName, MachineName, ToolchainName};
 
 use super::super::client::{Client, ClientError};
@@ -43,6 +43,55 @@ pub(crate) struct Wanted {
     /// For whom; only administrators may say it
     #[arg(long, value_name = "NAME")]
     submitter: Option<Submitter>,
+    #[command(flatten)]
+    stops: Stops,
+}
+
+impl Wanted {
+    /// A build for somebody who logs in.
+    pub(crate) fn interactive(
+        machine: MachineName,
+        toolchain: Option<ToolchainName>,
+        sources: Vec<PathBuf>,
+        at: Breakpoint,
+    ) -> Self {
+        Self {
+            machine,
+            sources,
+            toolchain,
+            target: None,
+            priority: 0,
+            after: Vec::new(),
+            no_attach: true,
+            submitter: None,
+            stops: Stops {
+                interactive: Some(at),
+                hold: false,
+            },
+        }
+    }
+}
+
+/// Where a build waits for a person.
+#[derive(Debug, Clone, Copy, Default, Args)]
+struct Stops {
+    /// Stop before the build (`start`), or after a result with warnings or errors
+    /// (`warning`, `error`), with a shell at the console: see `machinectl console`
+    #[arg(long, value_name = "start|warning|error", value_parser = breakpoint)]
+    interactive: Option<Breakpoint>,
+    /// When it fails, suspend its guest for somebody to look at, and keep its snapshot
+    #[arg(long)]
+    hold: bool,
+}
+
+/// A breakpoint that one may ask for.
+pub(crate) fn breakpoint(text: &str) -> Result<Breakpoint, String> {
+    match text.parse() {
+        Ok(Breakpoint::Attach) | Err(_) => {
+            Err("`start`, `warning` or `error` is expected".to_owned())
+        }
+        Ok(breakpoint) => Ok(breakpoint),
+    }
 }
 
 /// Checks what a build would be made of, as far as one can without submitting it.
@@ -66,7 +115,7 @@ pub(crate) fn rehearse(client: &Client, wanted: &Wanted, voice: &Voice) -> Resul
 }
 
 /// Hands the sources of a build in and asks for it.
-pub(super) fn submit(client: &Client, wanted: &Wanted, voice: &Voice) -> Result<Build, Failure> {
+pub(crate) fn submit(client: &Client, wanted: &Wanted, voice: &Voice) -> Result<Build, Failure> {
     ask(client, &request(client, wanted)?, voice)
 }
 
@@ -76,6 +125,8 @@ pub(super) fn again(client: &Client, before: Build, voice: &Voice) -> Result<Bui
         machine: before.machine,
         toolchain: Some(before.toolchain),
         sources: before.sources,
+        interactive: None,
+        hold: false,
         target: Some(before.target),
         priority: before.priority,
         after: Vec::new(),
@@ -108,6 +159,8 @@ pub(crate) fn request(client: &Client, wanted: &Wanted) -> Result<Request, Failu
         machine: wanted.machine.clone(),
         toolchain: wanted.toolchain.clone(),
         sources: sources.collect::<Result<_, _>>()?,
+        interactive: wanted.stops.interactive,
+        hold: wanted.stops.hold,
         target: wanted.target.clone(),
         priority: Priority(wanted.priority),
         after: wanted.after.clone(),

@@ -1,0 +1,42 @@
+//! When the guest of a build waits for a person: before, while and after it builds.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::task::Breakpoint;
+
+/// What is wished of a build's guest besides building, and what became of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Life {
+    /// Where the guest stops for a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interactive: Option<Breakpoint>,
+    /// Whether the guest is held when the build fails.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hold: bool,
+    /// What waits for a person now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+}
+
+/// Something that waits for a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// What.
+    pub stay: Stay,
+    /// How long, at the most.
+    pub until: Timestamp,
+}
+
+/// What waits for a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stay {
+    /// The guest, in the midst of the build: it goes on afterwards.
+    Breakpoint,
+    /// The guest of a build that failed, suspended, and its snapshot.
+    Guest,
+    /// The snapshot of a build that failed.
+    Snapshot,
+}

@@ -1,0 +1,121 @@
+//! Where an interactive build stops for a person, and what its guest says of that.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Outcome, TaskError, need};
+use crate::manifest::{self, Manifest};
+
+/// Where an interactive build stops for a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Breakpoint {
+    /// Before the toolchain's `build`; the sources are there.
+    Start,
+    /// After a result with warnings or a worse one, before it is put.
+    Warning,
+    /// After a result that is no good, before it is put.
+    Error,
+    /// At once, in a copy of a guest that failed: there is nothing to build.
+    Attach,
+}
+
+impl Breakpoint {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Start, "start"),
+        (Self::Warning, "warning"),
+        (Self::Error, "error"),
+        (Self::Attach, "attach"),
+    ];
+
+    /// Whether a build with this result stops here.
+    pub fn stops(self, result: Outcome) -> bool {
+        match self {
+            Self::Start | Self::Attach => false,
+            Self::Warning => !matches!(result, Outcome::Skip | Outcome::Success),
+            Self::Error => !result.is_good(),
+        }
+    }
+}
+
+impl fmt::Display for Breakpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = Self::ALL.iter().find(|(point, _)| point == self);
+        f.pad(word.map_or("", |(_, word)| word))
+    }
+}
+
+impl FromStr for Breakpoint {
+    type Err = TaskError;
+
+    fn from_str(text: &str) -> Result<Self, TaskError> {
+        let found = Self::ALL.iter().find(|(_, word)| *word == text);
+        found
+            .map(|(point, _)| *point)
+            .ok_or_else(|| TaskError::Value("interactive", text.chars().take(40).collect()))
+    }
+}
+
+/// What a guest says of its breakpoint: the text of [`super::BREAKPOINT`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtBreakpoint {
+    /// It waits.
+    Waiting,
+    /// It goes on.
+    Over,
+}
+
+impl AtBreakpoint {
+    /// The text.
+    pub fn print(self) -> String {
+        let state = match self {
+            Self::Waiting => "waiting",
+            Self::Over => "over",
+        };
+        manifest::print(&[Manifest::new().with("state", state)])
+    }
+
+    /// Reads the text.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn parse(text: &str) -> Result<Self, TaskError> {
+        let list = manifest::parse(text)?;
+        let head = list.first().ok_or(TaskError::Empty)?;
+        match need(head, "state")? {
+            "waiting" => Ok(Self::Waiting),
+            "over" => Ok(Self::Over),
+            other => Err(TaskError::Value("state", other.chars().take(40).collect())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_guest_says_is_read_as_it_was_written() {
+        for said in [AtBreakpoint::Waiting, AtBreakpoint::Over] {
+            assert_eq!(AtBreakpoint::parse(&said.print()), Ok(said));
+        }
+        assert!(AtBreakpoint::parse(": 1\nstate: lost\n").is_err());
+        assert!(AtBreakpoint::parse("").is_err());
+        for (breakpoint, word) in Breakpoint::ALL {
+            assert_eq!(word.parse(), Ok(breakpoint));
+        }
+    }
+
+    #[test]
+    fn a_build_stops_at_results_that_are_as_bad() {
+        let stops = |point: Breakpoint| {
+            let results = [Outcome::Success, Outcome::Warning, Outcome::Error];
+            results.map(|result| point.stops(result))
+        };
+        assert_eq!(stops(Breakpoint::Start), [false, false, false]);
+        assert_eq!(stops(Breakpoint::Warning), [false, true, true]);
+        assert_eq!(stops(Breakpoint::Error), [false, false, true]);
+    }
+}
