@@ -22,6 +22,8 @@ mod toolchain;
 
 mod builds;
 
+mod again;
+
 mod life;
 
 mod queue;
@@ -109,6 +111,8 @@ enum Command {
     Toolchain(toolchain::Verb),
     #[command(flatten)]
     Builds(builds::Verb),
+    #[command(flatten)]
+    Again(again::Verb),
     /// Add, list and remove tokens for those who use the agent over the network
     #[command(subcommand)]
     Token(token::Verb),
@@ -167,6 +171,7 @@ fn act(command: &Command, common: &Common, voice: &Voice) -> Result<(), Failure>
         Command::Doctor(verb) => doctor::run(verb, common, voice),
         Command::Toolchain(verb) => toolchain::run(verb, common, voice),
         Command::Builds(verb) => builds::run(verb, common, voice),
+        Command::Again(verb) => again::run(verb, common, voice),
         Command::Life(verb) => life::run(verb, common, voice),
         Command::Queue(verb) => queue::run(verb, common, voice),
         Command::Token(verb) => token::run(verb, voice),

@@ -6,6 +6,7 @@
     reason = "a test stops at the first surprise and tells what it counted"
 )]
 
+mod again;
 mod agent;
 mod arrival;
 mod bad_input;

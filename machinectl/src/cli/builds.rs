@@ -21,7 +21,7 @@ use list::Filter;
 pub(super) use submit::Wanted;
 
 /// How often a build that is followed is looked at.
-const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -69,16 +69,6 @@ pub(crate) enum Verb {
     Provenance {
         /// The build
         build: BuildId,
-    },
-    /// Build the same again: the same sources, on the machine as it is now
-    Rebuild {
-        /// The build
-        build: BuildId,
-        /// Show the log until the build is over, and fail if it did
-        #[arg(short, long)]
-        follow: bool,
-        #[command(flatten)]
-        rehearsal: Rehearsal,
     },
     /// Cancel a build
     Cancel {
@@ -142,38 +132,21 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
             client.copy(&format!("builds/{build}/provenance"), &mut io::stdout())?;
             Ok(())
         }
-        Verb::Rebuild {
-            build,
-            follow,
-            rehearsal,
-        } => rebuild(&client, *build, *follow, rehearsal.dry_run, voice),
         Verb::Cancel { build, rehearsal } => cancel(&client, *build, rehearsal.dry_run, voice),
     }
 }
 
 /// Tells the number of a new build, or follows it.
-fn submitted(client: &Client, build: &Build, wait: bool, voice: &Voice) -> Result<(), Failure> {
+pub(super) fn submitted(
+    client: &Client,
+    build: &Build,
+    wait: bool,
+    voice: &Voice,
+) -> Result<(), Failure> {
     if wait {
         return follow(client, build.id, voice);
     }
     voice.print(&format!("{}\n", build.id))
-}
-
-fn rebuild(
-    client: &Client,
-    id: BuildId,
-    wait: bool,
-    rehearsed: bool,
-    voice: &Voice,
-) -> Result<(), Failure> {
-    let before = get(client, id)?;
-    if rehearsed {
-        return voice.would(format!(
-            "build {} on {} again",
-            before.target, before.machine
-        ));
-    }
-    submitted(client, &submit::again(client, before, voice)?, wait, voice)
 }
 
 fn cancel(client: &Client, id: BuildId, rehearsed: bool, voice: &Voice) -> Result<(), Failure> {

@@ -119,15 +119,20 @@ pub(crate) fn submit(client: &Client, wanted: &Wanted, voice: &Voice) -> Result<
     ask(client, &request(client, wanted)?, voice)
 }
 
-/// Asks for the same build again; its sources are with the agent still.
-pub(super) fn again(client: &Client, before: Build, voice: &Voice) -> Result<Build, Failure> {
+/// Asks for the same build again, on a machine; its sources are with the agent still.
+pub(crate) fn again(
+    client: &Client,
+    before: &Build,
+    machine: MachineName,
+    voice: &Voice,
+) -> Result<Build, Failure> {
     let request = Request {
-        machine: before.machine,
-        toolchain: Some(before.toolchain),
-        sources: before.sources,
+        machine,
+        toolchain: Some(before.toolchain.clone()),
+        sources: before.sources.clone(),
         interactive: None,
         hold: false,
-        target: Some(before.target),
+        target: Some(before.target.clone()),
         priority: before.priority,
         after: Vec::new(),
         submitter: None,
