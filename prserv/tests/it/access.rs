@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::harness::{Server, tuple};
+use super::harness::{Server, tuple, wait_until};
 
 fn server(arguments: &[&str]) -> (tempfile::TempDir, Server) {
     let dir = tempfile::tempdir().unwrap();
@@ -27,11 +27,11 @@ fn a_reader_is_told_what_is_recorded_and_refused_what_is_not() {
         assert_eq!(client.ask(&import).unwrap(), json!(null));
         let unknown = client.ask(&json!({"get-pr": tuple("v", "unknown")}));
         assert!(unknown.is_err(), "{unknown:?}");
-        assert!(
+        wait_until("it is logged", || {
             server
                 .log()
                 .contains("a reader asked for an unknown tuple client=127.0.0.1")
-        );
+        });
         assert_eq!(server.client().rows().len(), 1);
     }
 }
