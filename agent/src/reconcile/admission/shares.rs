@@ -70,8 +70,10 @@ impl Shares {
         }
         self.running = running;
         let served: BTreeSet<_> = self.running.values().map(|run| &run.submitter).collect();
-        let stand = served
-            .iter()
+        // Where builds are short, it may be that none runs at the moment we look.
+        let just_now = before.values().map(|run| &run.submitter);
+        let stand = just_now
+            .chain(served.iter().copied())
             .filter_map(|submitter| self.spent.get(submitter));
         if let Some(least) = stand.copied().min_by(f64::total_cmp) {
             self.clock = self.clock.max(least);
