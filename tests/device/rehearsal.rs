@@ -46,7 +46,7 @@ fn state(host: &BuildHost) -> Vec<String> {
 }
 
 /// The verbs that change nothing, or have no plan to show.
-const NO_PLAN: [&str; 10] = [
+const NO_PLAN: [&str; 20] = [
     "list",
     "status",
     "verify",
@@ -55,8 +55,33 @@ const NO_PLAN: [&str; 10] = [
     "host",
     "builds",
     "log",
+    "provenance",
+    "why",
+    "top",
+    "console",
+    "login",
+    "buildslist",
+    "perf",
+    "checksettings",
+    "runbuilds",
+    "checksocket",
     "completions",
     "help",
+];
+
+/// The verbs that an agent answers; the test below has some, and tests/device/again.rs
+/// and queue.rs have theirs.
+const WITH_AGENT: [&str; 10] = [
+    "build",
+    "artifacts",
+    "cancel",
+    "rebuild",
+    "bisect",
+    "drain",
+    "undrain",
+    "builddelete",
+    "resume",
+    "release",
 ];
 
 fn verbs(host: &BuildHost) -> Vec<String> {
@@ -69,7 +94,7 @@ fn verbs(host: &BuildHost) -> Vec<String> {
 }
 
 /// What is asked, a path of the host as `{name}`, and a line of the plan.
-const TABLE: [(&str, &str); 18] = [
+const TABLE: [(&str, &str); 19] = [
     ("init {fresh}", "make "),
     (
         "add new --from {work}",
@@ -109,6 +134,10 @@ const TABLE: [(&str, &str); 18] = [
     ("toolchain add fresh {tools}", "make toolchain fresh"),
     ("toolchain add there {tools}", "replace toolchain there"),
     ("toolchain delete there", "delete toolchain there"),
+    (
+        "token add carol --tokens {tokens}",
+        "make token carol, which may read",
+    ),
 ];
 
 #[test]
@@ -145,7 +174,7 @@ fn every_verb_that_changes_something_says_what_it_would_do_and_does_not() {
     }
     for verb in verbs(&host) {
         let in_table = TABLE.iter().any(|(words, _)| words.starts_with(&verb));
-        let with_agent = ["build", "artifacts", "cancel"].contains(&verb.as_str());
+        let with_agent = WITH_AGENT.contains(&verb.as_str());
         assert!(
             in_table || with_agent || NO_PLAN.contains(&verb.as_str()),
             "what does `{verb} --dry-run` do?"
@@ -199,6 +228,14 @@ fn verbs_over_builds_say_what_they_would_do_and_do_not() {
     );
     host.machinectl(&["cancel", &id, "--dry-run"])
         .refused(3, "too late to cancel it");
+    assert_eq!(
+        said(&["builddelete", &id, "--dry-run"]),
+        format!("would delete build {id}\n")
+    );
+    assert_eq!(
+        said(&["rebuild", &id, "--dry-run"]),
+        "would build hello on demo again\n"
+    );
     let output = host.state().join("fetched");
     let plan = said(&[
         "artifacts",

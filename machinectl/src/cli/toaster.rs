@@ -11,8 +11,8 @@ use clap::Subcommand;
 use config::BuildId;
 use config::builds::{Build, Listing};
 
-use super::client::{Client, ClientError};
-use super::{Common, Ending, Failure, Voice};
+use super::client::Client;
+use super::{Common, Ending, Failure, Rehearsal, Voice};
 
 /// How long a page may take to begin.
 const ANSWER_LIMIT: Duration = Duration::from_mins(1);
@@ -36,6 +36,8 @@ pub(crate) enum Verb {
         /// The builds
         #[arg(required = true, value_name = "BUILD")]
         builds: Vec<BuildId>,
+        #[command(flatten)]
+        rehearsal: Rehearsal,
     },
     /// Measure how long the public pages take
     Perf {
@@ -62,7 +64,16 @@ pub(crate) enum Verb {
 pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {
     match verb {
         Verb::Buildslist => list(&Client::new(&common.socket)?, voice),
-        Verb::Builddelete { builds } => delete(&Client::new(&common.socket)?, builds, voice),
+        Verb::Builddelete { builds, rehearsal } => {
+            let client = Client::new(&common.socket)?;
+            each(builds, voice, |id| {
+                if rehearsal.dry_run {
+                    would_delete(&client, id, voice)
+                } else {
+                    Ok(client.delete(&format!("builds/{id}"))?)
+                }
+            })
+        }
         Verb::Perf { url } => measure(url.trim_end_matches('/'), voice),
         Verb::Checksettings { config } => check::settings(config, voice),
         Verb::Runbuilds => watch::run(&common.socket, voice),
@@ -88,28 +99,39 @@ fn list(client: &Client, voice: &Voice) -> Result<(), Failure> {
 }
 
 /// Goes on after a build that is not there, or cannot be deleted now.
-fn delete(client: &Client, builds: &[BuildId], voice: &Voice) -> Result<(), Failure> {
-    let mut failed = None;
+fn each(
+    builds: &[BuildId],
+    voice: &Voice,
+    delete: impl Fn(BuildId) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut refused = false;
     for id in builds {
-        match client.delete(&format!("builds/{id}")) {
+        match delete(*id) {
             Ok(()) => {}
-            Err(ClientError::Refused { status: 404, .. }) => {
+            Err(failure) if failure.ending == Ending::NotFound => {
                 voice.print(&format!("build {id} does not exist, skipping...\n"))?;
             }
-            Err(error @ ClientError::Refused { .. }) => {
-                voice.error(&error);
-                failed = Some(error);
+            Err(failure) if failure.ending == Ending::Refused => {
+                voice.error(failure.error.as_ref());
+                refused = true;
             }
-            Err(error) => return Err(error.into()),
+            Err(failure) => return Err(failure),
         }
     }
-    match failed {
-        None => Ok(()),
-        Some(_) => Err(Failure::new(
-            Ending::Refused,
-            "not every build could be deleted",
-        )),
+    if refused {
+        let words = "not every build could be deleted";
+        return Err(Failure::new(Ending::Refused, words));
     }
+    Ok(())
+}
+
+fn would_delete(client: &Client, id: BuildId, voice: &Voice) -> Result<(), Failure> {
+    let build: Build = client.get(&format!("builds/{id}"))?;
+    if build.outcome.is_some() {
+        return voice.would(format!("delete build {id}"));
+    }
+    let words = format!("build {id} is {}; cancel it first", build.state);
+    Err(Failure::new(Ending::Refused, words))
 }
 
 fn measure(url: &str, voice: &Voice) -> Result<(), Failure> {

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use config::tokens::{self, Scope, Token, TokenError, TokenName};
 use serde_json::json;
 
-use super::{Ending, Failure, Table, Voice};
+use super::{Ending, Failure, Rehearsal, Table, Voice};
 
 /// What every secret begins with, so that one that leaks is recognized.
 const PREFIX: &str = "buildhost_";
@@ -25,6 +25,8 @@ pub(crate) enum Verb {
         scope: Scope,
         #[command(flatten)]
         place: Place,
+        #[command(flatten)]
+        rehearsal: Rehearsal,
     },
     /// Show all tokens
     List {
@@ -37,6 +39,8 @@ pub(crate) enum Verb {
         name: TokenName,
         #[command(flatten)]
         place: Place,
+        #[command(flatten)]
+        rehearsal: Rehearsal,
     },
 }
 
@@ -50,7 +54,12 @@ pub(crate) struct Place {
 
 pub(crate) fn run(verb: &Verb, voice: &Voice) -> Result<(), Failure> {
     match verb {
-        Verb::Add { name, scope, place } => {
+        Verb::Add {
+            name,
+            scope,
+            place,
+            rehearsal,
+        } => {
             let secret = secret().map_err(|error| fault(Path::new("/dev/urandom"), &error))?;
             let sha256 = store::file::digest(secret.as_bytes());
             let token = Token {
@@ -58,7 +67,7 @@ pub(crate) fn run(verb: &Verb, voice: &Voice) -> Result<(), Failure> {
                 scope: *scope,
                 sha256: sha256.map_err(|error| Failure::new(Ending::Failed, error))?,
             };
-            change(&place.tokens, |tokens| {
+            change(&place.tokens, rehearsal, |tokens| {
                 if tokens.iter().any(|other| other.name == *name) {
                     let words = format!("there is a token {name} already");
                     return Err(Failure::new(Ending::Exists, words));
@@ -66,14 +75,21 @@ pub(crate) fn run(verb: &Verb, voice: &Voice) -> Result<(), Failure> {
                 tokens.push(token);
                 Ok(())
             })?;
+            if rehearsal.dry_run {
+                return voice.would(format!("make token {name}, which may {scope}"));
+            }
             voice.say(format!(
                 "token {name} may {scope}; its secret is told only now:"
             ));
             voice.print(&format!("{secret}\n"))
         }
         Verb::List { place } => list(&read(&place.tokens)?, voice),
-        Verb::Remove { name, place } => {
-            change(&place.tokens, |tokens| {
+        Verb::Remove {
+            name,
+            place,
+            rehearsal,
+        } => {
+            change(&place.tokens, rehearsal, |tokens| {
                 let before = tokens.len();
                 tokens.retain(|token| token.name != *name);
                 if tokens.len() < before {
@@ -82,6 +98,9 @@ pub(crate) fn run(verb: &Verb, voice: &Voice) -> Result<(), Failure> {
                 let words = format!("there is no token {name}; `machinectl token list` shows all");
                 Err(Failure::new(Ending::NotFound, words))
             })?;
+            if rehearsal.dry_run {
+                return voice.would(format!("remove token {name}"));
+            }
             voice.say(format!("token {name} is removed"));
             Ok(())
         }
@@ -111,11 +130,16 @@ fn read(path: &Path) -> Result<Vec<Token>, Failure> {
     tokens::parse(&text).map_err(|error: TokenError| fault(path, &error))
 }
 
-/// Changes the file as one; who else changes it waits.
+/// Changes the file as one; who else changes it waits. A rehearsal finds the same faults
+/// and writes nothing.
 fn change(
     path: &Path,
+    rehearsal: &Rehearsal,
     change: impl FnOnce(&mut Vec<Token>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    if rehearsal.dry_run {
+        return change(&mut read(path)?);
+    }
     let directory = path.parent().unwrap_or(Path::new("/"));
     let made = std::fs::create_dir_all(directory);
     made.map_err(|error| fault(directory, &error))?;
