@@ -441,3 +441,22 @@ impl Guest {
         }
     }
 }
+
+#[cfg(test)]
+impl Spec {
+    /// The guest of build 42 on a machine with this manifest.
+    fn example(manifest: &str) -> Self {
+        Self {
+            name: "demo, build 42".to_owned(),
+            directory: "/build/machines/default/demo/demo-default-42".into(),
+            machine: config::machine::Machine::parse(manifest).unwrap(),
+            user: User { uid: 900, gid: 900 },
+            run: "/run/buildhost/guests/42".into(),
+            network: "buildhost-42".to_owned(),
+            acceleration: config::settings::Acceleration::Auto,
+            durable: false,
+            memory: Memory::Own,
+            keep: Vec::new(),
+        }
+    }
+}

@@ -187,23 +187,11 @@ fn line(spec: &Spec, root: &Path, hidden: &[PathBuf]) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::User;
 
     #[test]
     fn a_container() {
         let manifest = ": 1\nid: d\nsummary: d\ntype: nspawn\n";
-        let spec = Spec {
-            name: "demo, build 42".to_owned(),
-            directory: "/build/machines/default/demo/demo-default-42".into(),
-            machine: config::machine::Machine::parse(manifest).unwrap(),
-            user: User { uid: 900, gid: 900 },
-            run: "/run/buildhost/guests/42".into(),
-            network: "buildhost-42".to_owned(),
-            acceleration: config::settings::Acceleration::Auto,
-            durable: false,
-            memory: Memory::Own,
-            keep: Vec::new(),
-        };
+        let spec = Spec::example(manifest);
         let root = spec.directory.join("root");
         let line = line(&spec, &root, &["/sys/class".into(), "/dev/net".into()]);
         let words: Vec<_> = line.iter().map(|word| word.to_str().unwrap()).collect();

@@ -145,22 +145,6 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::User;
-
-    fn spec(manifest: &str) -> Spec {
-        Spec {
-            name: "demo, build 42".to_owned(),
-            directory: "/build/machines/default/demo/demo-default-42".into(),
-            machine: config::machine::Machine::parse(manifest).unwrap(),
-            user: User { uid: 900, gid: 900 },
-            run: "/run/buildhost/guests/42".into(),
-            network: "buildhost-42".to_owned(),
-            acceleration: config::settings::Acceleration::Auto,
-            durable: false,
-            memory: Memory::Own,
-            keep: Vec::new(),
-        }
-    }
 
     /// One option and its value in a line, for people.
     fn text(spec: &Spec, accelerator: Accelerator) -> String {
@@ -173,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_machine_with_a_kernel_of_its_own() {
-        let spec = spec(
+        let spec = Spec::example(
             ": 1\nid: d\nsummary: d\nkernel: vmlinuz\ninitrd: initrd\ncmdline: console=ttyS0, quiet\n",
         );
         insta::assert_snapshot!(text(&spec, Accelerator::Tcg));
@@ -181,14 +165,14 @@ mod tests {
 
     #[test]
     fn the_options_of_a_machine_come_last() {
-        let spec = spec(": 1\nid: d\nsummary: d\noptions: -device usb-ehci\n");
+        let spec = Spec::example(": 1\nid: d\nsummary: d\noptions: -device usb-ehci\n");
         let line = text(&spec, Accelerator::Tcg);
         assert!(line.ends_with("guid=auto\n-device usb-ehci"), "{line}");
     }
 
     #[test]
     fn a_machine_that_is_woken() {
-        let mut spec = spec(": 1\nid: d\nsummary: d\n");
+        let mut spec = Spec::example(": 1\nid: d\nsummary: d\n");
         spec.memory = Memory::Frozen;
         let woken = text(&spec, Accelerator::Tcg);
         spec.memory = Memory::Freezable;
@@ -204,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_boots_from_its_disk_and_keeps_what_it_writes() {
-        let mut spec = spec(": 1\nid: d\nsummary: d\ncpus: 4\nram-minimum: 1048576\n");
+        let mut spec = Spec::example(": 1\nid: d\nsummary: d\ncpus: 4\nram-minimum: 1048576\n");
         spec.durable = true;
         insta::assert_snapshot!(text(&spec, Accelerator::Kvm));
     }
