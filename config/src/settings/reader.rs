@@ -213,11 +213,11 @@ pub(super) fn known_keys() -> BTreeSet<&'static str> {
     super::name(&mut reader);
     super::paths(&mut reader);
     super::machines(&mut reader);
-    super::guests(&mut reader);
-    super::bootstrap(&mut reader);
-    super::builds(&mut reader);
-    super::records(&mut reader);
-    super::pr(&mut reader);
+    super::guests::guests(&mut reader);
+    super::builds::bootstrap(&mut reader);
+    super::builds::builds(&mut reader);
+    super::builds::records(&mut reader);
+    super::pr::pr(&mut reader);
     super::http::http(&mut reader);
     super::log(&mut reader);
     reader.asked

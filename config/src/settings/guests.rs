@@ -1,0 +1,86 @@
+//! The settings of how guests are run.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::MIB;
+use super::reader::Reader;
+use crate::egress::Reach;
+
+/// Which accelerator QEMU uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acceleration {
+    /// KVM where it really works, else TCG.
+    Auto,
+    /// KVM or nothing.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+/// How guests are run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guests {
+    /// The user that guests run as; it owns nothing but their snapshots.
+    pub user: String,
+    /// The accelerator.
+    pub acceleration: Acceleration,
+    /// How many guests run at once, at the most; as many as there is room for if `None`.
+    pub parallel_max: Option<usize>,
+    /// How many of them run on one machine whose manifest does not say it.
+    pub per_machine_max: Option<usize>,
+    /// How often processors may be given away: 100 is once.
+    pub cpu_percent: u64,
+    /// The memory of all guests together; that of the host less its reserve if `None`.
+    pub memory_bytes: Option<u64>,
+    /// The memory that is the host's own.
+    pub memory_reserve_bytes: u64,
+    /// What the snapshot of a machine grows by whose manifest does not say it.
+    pub disk_growth_bytes: u64,
+    /// Whether guests are kept frozen at their start, for builds to wake.
+    pub frozen: bool,
+    /// Whether machines may bring options for QEMU or systemd-nspawn.
+    pub options: bool,
+    /// From the waking of a frozen guest to its first packet.
+    pub wake_limit: Duration,
+    /// How far machines may ask to reach beyond the host.
+    pub egress: Reach,
+    /// The private networks that guests may reach then.
+    pub egress_private: Vec<IpNet>,
+}
+
+pub(super) fn guests(reader: &mut Reader<'_>) -> Guests {
+    use Acceleration::{Auto, Kvm, Tcg};
+    // Nothing is said by 0.
+    let some = |number: u64| usize::try_from(number).ok().filter(|number| *number > 0);
+    let accelerators = [("auto", Auto), ("kvm", Kvm), ("tcg", Tcg)];
+    let reaches = [
+        ("none", Reach::None),
+        ("allow", Reach::Allow),
+        ("nat", Reach::Nat),
+    ];
+    Guests {
+        user: reader.text("guests.user", "buildhost-guest", |text| match text {
+            "" | "root" => Err("an unprivileged user is expected"),
+            _ => Ok(()),
+        }),
+        acceleration: reader.choice("guests.acceleration", &accelerators),
+        parallel_max: some(reader.number("guests.parallel_max", 0, 0..=4096)),
+        per_machine_max: some(reader.number("guests.per_machine_max", 0, 0..=4096)),
+        cpu_percent: reader.number("guests.cpu_percent", 200, 1..=10_000),
+        memory_bytes: some(reader.number("guests.memory_mib", 0, 0..=1 << 30))
+            .map(|mebibytes| MIB * mebibytes as u64),
+        memory_reserve_bytes: MIB * reader.number("guests.memory_reserve_mib", 512, 0..=1 << 30),
+        disk_growth_bytes: MIB * reader.number("guests.disk_growth_mib", 256, 0..=1 << 30),
+        frozen: reader.choice("guests.frozen", &[("auto", true), ("off", false)]),
+        options: reader.choice("guests.options", &[("refuse", false), ("allow", true)]),
+        wake_limit: reader.seconds("guests.wake_seconds_max", 15),
+        egress: reader.choice("guests.egress", &reaches),
+        egress_private: reader.list(
+            "guests.egress_private",
+            "networks such as `10.1.0.0/16`",
+            |text| text.parse().ok(),
+        ),
+    }
+}
