@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use config::BuildId;
 use config::builds::State;
 use config::task::Digest;
-use rusqlite::{Connection, OpenFlags, Row};
+use rusqlite::{Connection, Row};
 
 use super::rows::{parsed, unreadable};
 use super::{Records, RecordsError};
@@ -27,15 +27,8 @@ impl Records {
     /// # Errors
     /// When it cannot be read.
     pub fn health(&self) -> Result<Health, RecordsError> {
-        let read = || {
-            let connection =
-                Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-            examine(&connection)
-        };
-        read().map_err(|source| RecordsError::Database {
-            path: self.path.clone(),
-            source,
-        })
+        let read = || examine(&self.database.reader()?);
+        read().map_err(|source| self.database.fault(source))
     }
 }
 
@@ -75,8 +68,11 @@ fn all<T, C: FromIterator<T>>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use config::builds::Submitter;
 
+    use super::super::database::Database;
     use super::*;
 
     #[tokio::test]
@@ -107,21 +103,18 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("r");
         let records = Records::open(&path).unwrap();
-        let connection = records.connection.lock().unwrap();
-        connection
-            .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
-            .unwrap();
+        drop(records);
         let mut content = std::fs::read(&path).unwrap();
         // The second page is the root of a table.
         content[4096..4200].fill(0xff);
-        let damaged = directory.path().join("damaged");
-        store::file::replace(&damaged, &content).unwrap();
-        let records = Records {
-            path: damaged,
-            ..records.clone()
-        };
-        drop(connection);
-        let health = records.health();
+        store::file::replace(&path, &content).unwrap();
+        let database = Database::new(&path, Connection::open(&path).unwrap());
+        let health = Records {
+            database,
+            events: Arc::default(),
+            metrics: Arc::default(),
+        }
+        .health();
         assert!(health.is_err() || !health.unwrap().faults.is_empty());
     }
 }

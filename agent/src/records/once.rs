@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::rows::{self, key, read, time};
-use super::{Records, RecordsError, build_of};
+use super::writing::build_of;
+use super::{Records, RecordsError};
 
 /// How long a key is known.
 const KNOWN: SignedDuration = SignedDuration::from_hours(24 * 7);
@@ -43,7 +44,7 @@ impl Records {
         now: Timestamp,
     ) -> Result<Submitted, RecordsError> {
         let mut build = build_of(request, toolchain, submitter, now);
-        let done = self.with(move |connection| {
+        let done = self.database.write(move |connection| {
             let transaction = connection.transaction()?;
             let since = now.saturating_sub(KNOWN).unwrap_or(Timestamp::MIN);
             let sql = "DELETE FROM keys WHERE at < ?1";

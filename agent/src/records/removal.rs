@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use config::BuildId;
 use config::task::{Digest, Source};
 use jiff::Timestamp;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{key, listed, maybe, read_key};
 use super::{Records, RecordsError};
@@ -41,7 +41,10 @@ impl Records {
     /// # Errors
     /// When the records cannot be written.
     pub async fn delete(&self, id: BuildId) -> Result<Removal, RecordsError> {
-        let removal = self.with(move |connection| delete(connection, id)).await?;
+        let delete = self
+            .database
+            .write(move |connection| delete(connection, id));
+        let removal = delete.await?;
         if removal == Removal::Done {
             self.events().deleted(id);
         }
@@ -53,13 +56,14 @@ impl Records {
     /// # Errors
     /// When the records cannot be read.
     pub async fn leftovers(&self) -> Result<BTreeSet<BuildId>, RecordsError> {
-        self.with(|connection| {
-            connection
-                .prepare_cached("SELECT id FROM removed")?
-                .query_map([], |row| row.get(0).map(read_key))?
-                .collect()
-        })
-        .await
+        self.database
+            .read(|connection| {
+                connection
+                    .prepare_cached("SELECT id FROM removed")?
+                    .query_map([], |row| row.get(0).map(read_key))?
+                    .collect()
+            })
+            .await
     }
 
     /// Forgets a build whose directory is gone, too.
@@ -67,13 +71,14 @@ impl Records {
     /// # Errors
     /// When the records cannot be written.
     pub async fn removed(&self, id: BuildId) -> Result<(), RecordsError> {
-        self.with(move |connection| {
-            connection
-                .prepare_cached("DELETE FROM removed WHERE id = ?1")?
-                .execute([key(id)])
-                .map(drop)
-        })
-        .await
+        self.database
+            .write(move |connection| {
+                connection
+                    .prepare_cached("DELETE FROM removed WHERE id = ?1")?
+                    .execute([key(id)])
+                    .map(drop)
+            })
+            .await
     }
 
     /// Looks at all records, beside everybody who works with them.
@@ -81,14 +86,8 @@ impl Records {
     /// # Errors
     /// When they cannot be read.
     pub fn summaries(&self) -> Result<Vec<Summary>, RecordsError> {
-        let read = || {
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-            summaries(&Connection::open_with_flags(&self.path, flags)?)
-        };
-        read().map_err(|source| RecordsError::Database {
-            path: self.path.clone(),
-            source,
-        })
+        let read = || summaries(&self.database.reader()?);
+        read().map_err(|source| self.database.fault(source))
     }
 
     /// Whether a build that was asked for after `since` names this source.
@@ -101,13 +100,15 @@ impl Records {
         since: Option<BuildId>,
     ) -> Result<bool, RecordsError> {
         let digest = digest.as_str().to_owned();
-        self.with(move |connection| {
-            let sql = "SELECT EXISTS (SELECT 1 FROM builds WHERE id > ?1 AND instr(sources, ?2))";
-            connection
-                .prepare_cached(sql)?
-                .query_row(params![since.map_or(0, key), digest], |row| row.get(0))
-        })
-        .await
+        self.database
+            .read(move |connection| {
+                let sql =
+                    "SELECT EXISTS (SELECT 1 FROM builds WHERE id > ?1 AND instr(sources, ?2))";
+                connection
+                    .prepare_cached(sql)?
+                    .query_row(params![since.map_or(0, key), digest], |row| row.get(0))
+            })
+            .await
     }
 }
 

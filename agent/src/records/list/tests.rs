@@ -128,7 +128,7 @@ async fn pages_put_together_are_the_whole_even_when_a_build_goes_between() {
 #[tokio::test]
 async fn no_listing_walks_further_than_it_must() {
     let (_directory, records) = eight().await;
-    let connection = records.connection.lock().unwrap();
+    let connection = records.database.reader().unwrap();
     let filters = [
         "",
         "machine=a",

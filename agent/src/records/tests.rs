@@ -1,0 +1,159 @@
+//! What the records promise, on real files.
+
+use config::BuildId;
+use config::builds::{Build, Count, GuestKind, Made, Phase, Priority, Request, State, Submitter};
+use config::task::Outcome;
+use jiff::Timestamp;
+
+use super::*;
+
+fn request() -> Request {
+    serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap()
+}
+
+async fn submitted(records: &Records) -> Build {
+    records
+        .submit(
+            request(),
+            "default".parse().unwrap(),
+            Submitter::root(),
+            Timestamp::UNIX_EPOCH,
+        )
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_record_outlives_the_agent() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("records.sqlite3");
+    let mut build = submitted(&Records::open(&path).unwrap()).await;
+    let second = |second| Timestamp::from_second(second).unwrap();
+    build.enter(State::Starting, second(1));
+    build.enter(State::Finished, second(2));
+    build.outcome = Some(Outcome::Warning);
+    build.message = "two\nlines".into();
+    build.priority = Priority(-3);
+    build.not_before = Some(second(3));
+    build.revision = Some(config::Revision(7));
+    build.made = Some(Made {
+        revision_uuid: "u-u".into(),
+        contents_sha256: None,
+        toolchain_sha256: "0".repeat(64).parse().unwrap(),
+    });
+    build.guest = Some(GuestKind::Tcg);
+    build.frozen = true;
+    build.usage.cpu_milliseconds = Some(4);
+    build.progress.task = Count { done: 1, total: 2 };
+    let records = Records::open(&path).unwrap();
+    records.note(build.id, build.progress).await.unwrap();
+    records.save(&build).await.unwrap();
+    assert_eq!(
+        Records::open(&path).unwrap().get(build.id).await.unwrap(),
+        Some(build)
+    );
+}
+
+#[tokio::test]
+async fn builds_are_listed_newest_first_and_in_pages() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(&directory.path().join("r")).unwrap();
+    for _ in 0..3 {
+        submitted(&records).await;
+    }
+    let ids = |builds: Vec<Build>| builds.iter().map(|build| build.id.0).collect::<Vec<_>>();
+    assert_eq!(ids(records.newest(None, 2).await.unwrap()), [3, 2]);
+    assert_eq!(ids(records.newest(Some(BuildId(2)), 2).await.unwrap()), [1]);
+    assert_eq!(ids(records.unfinished().await.unwrap()), [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn no_number_that_is_taken_is_given_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(&directory.path().join("r")).unwrap();
+    records.number_above(BuildId(6)).await.unwrap();
+    assert_eq!(submitted(&records).await.id, BuildId(7));
+    records.number_above(BuildId(3)).await.unwrap();
+    assert_eq!(submitted(&records).await.id, BuildId(8));
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_version_is_brought_up_to_date() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("r");
+    let fixture = include_bytes!("fixtures/format-1.sqlite3");
+    store::file::replace(&path, fixture).unwrap();
+    let records = Records::open(&path).unwrap();
+    let build = records.get(BuildId(1)).await.unwrap().unwrap();
+    assert_eq!(build.submitter, Submitter::root());
+    assert_eq!(build.target.as_str(), "hello");
+    assert_eq!(
+        build.submitted.to_string(),
+        "2026-11-20T10:00:00.123456789Z"
+    );
+    assert_eq!(build.packages[0].revision, "r0.2");
+    let states = |phase: &Phase| phase.state;
+    let expected = [State::Queued, State::Starting, State::Finished];
+    assert_eq!(
+        build.phases.iter().map(states).collect::<Vec<_>>(),
+        expected
+    );
+    let waiting = records.unfinished().await.unwrap();
+    let ids: Vec<_> = waiting.iter().map(|build| build.id.0).collect();
+    assert_eq!(ids, [4]);
+    assert_eq!(waiting[0].task, build.task);
+    assert_eq!(records.newest_id().await.unwrap(), Some(BuildId(6)));
+    assert_eq!(submitted(&records).await.id, BuildId(7));
+}
+
+#[test]
+fn a_task_is_another_one_when_any_of_it_is() {
+    let digest = |sources: &str, machine: &str| {
+        let sources: Vec<Source> = serde_json::from_str(sources).unwrap();
+        task(
+            &machine.parse().unwrap(),
+            &"default".parse().unwrap(),
+            &sources,
+        )
+    };
+    let source = |name: &str, digit: &str| {
+        format!(r#"{{"name": "{name}", "sha256": "{}"}}"#, digit.repeat(64))
+    };
+    let (a, b) = (source("a", "1"), source("b", "2"));
+    let ab = digest(&format!("[{a}, {b}]"), "linux");
+    assert_eq!(ab, digest(&format!("[{b}, {a}]"), "linux"));
+    for other in [
+        digest(&format!("[{a}]"), "linux"),
+        digest(&format!("[{a}, {b}]"), "linux2"),
+        digest(&format!("[{a}, {}]", source("b", "1")), "linux"),
+        digest(&format!("[{a}, {}]", source("c", "2")), "linux"),
+    ] {
+        assert_ne!(ab, other);
+    }
+}
+
+#[test]
+fn a_file_of_a_later_version_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("r");
+    Connection::open(&path)
+        .unwrap()
+        .pragma_update(None, "user_version", 99)
+        .unwrap();
+    let error = Records::open(&path).unwrap_err().to_string();
+    assert!(
+        error.contains("newer buildhost-agent (format 99, this one knows 6)"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_file_that_is_no_database_stops_us() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("r");
+    store::file::replace(&path, &[b'x'; 4096]).unwrap();
+    assert!(matches!(
+        Records::open(&path),
+        Err(RecordsError::Database { .. })
+    ));
+}
