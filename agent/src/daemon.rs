@@ -244,7 +244,7 @@ async fn tidy(host: &Arc<Host>) -> Result<(), StartError> {
         reconcile::take_up(host, volume, build);
     }
     for build in held {
-        held::take_up(host, build);
+        held::take_up(host, build).await;
     }
     Ok(())
 }

@@ -125,10 +125,10 @@ pub fn volume_of<'h>(host: &'h Host, build: &Build) -> Option<&'h Volume> {
     host.volumes.iter().find(has_it)
 }
 
-/// Goes on with what an earlier agent held.
-pub fn take_up(host: &Arc<Host>, build: Build) {
+/// Goes on with what an earlier agent held, if it outlived the boot.
+pub async fn take_up(host: &Arc<Host>, build: Build) {
     let Some(volume) = volume_of(host, &build).cloned() else {
-        return;
+        return record(host, build.id, None).await;
     };
     let host = Arc::clone(host);
     let release = host.stopping.child_token();

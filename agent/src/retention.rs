@@ -145,6 +145,7 @@ fn look_at_all(host: &Host, leftovers: BTreeSet<BuildId>) -> Result<World, Reten
                 finished,
                 sources: build.sources,
                 bytes,
+                held: build.held,
             });
         } else {
             world.awaited.extend(build.after);

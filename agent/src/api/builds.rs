@@ -261,6 +261,12 @@ pub(super) async fn delete(
         Removal::Unfinished => Err(Refused::conflict(format!(
             "build {id} has not ended yet; cancel it first"
         ))),
+        Removal::Held => Err(Refused::conflict(format!(
+            "build {id} is held for a person; `machinectl release {id}` first"
+        ))),
+        Removal::Awaited => Err(Refused::conflict(format!(
+            "a build that waits is to come after build {id}; cancel that first"
+        ))),
     }
 }
 

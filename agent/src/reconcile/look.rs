@@ -96,6 +96,7 @@ pub(crate) async fn look(
         retention: retention(&host.settings.machines),
         free,
         retries_max: host.settings.bootstrap.retries_max,
+        held_max: host.settings.builds.held_max,
     })
 }
 

@@ -143,6 +143,8 @@ pub struct World {
     pub rules: Rules,
     /// How often a failed bootstrap is tried again.
     pub retries_max: u32,
+    /// Of how many builds something is held at once; of any number if `None`.
+    pub held_max: Option<usize>,
 }
 
 /// One thing to do.

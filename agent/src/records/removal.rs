@@ -19,6 +19,10 @@ pub enum Removal {
     Missing,
     /// Its build has no outcome yet; nothing was changed.
     Unfinished,
+    /// Something of it waits for a person; nothing was changed.
+    Held,
+    /// A build without an outcome is to come after it; nothing was changed.
+    Awaited,
 }
 
 /// What is known of a build when it is decided what goes.
@@ -32,11 +36,13 @@ pub struct Summary {
     pub sources: BTreeSet<Digest>,
     /// The builds that it waits for.
     pub after: Vec<BuildId>,
+    /// Whether something of it waits for a person.
+    pub held: bool,
 }
 
 impl Records {
-    /// Deletes the record of a build that has an outcome, and remembers that its
-    /// directory is to go, until [`Records::removed`].
+    /// Deletes the record of a build that has an outcome and that nobody needs, and
+    /// remembers that its directory is to go, until [`Records::removed`].
     ///
     /// # Errors
     /// When the records cannot be written.
@@ -114,25 +120,35 @@ impl Records {
 
 fn delete(connection: &mut Connection, id: BuildId) -> rusqlite::Result<Removal> {
     let transaction = connection.transaction()?;
-    let sql = "DELETE FROM builds WHERE id = ?1 AND state = 'finished'";
-    if transaction.execute(sql, [key(id)])? > 0 {
+    let removal = may_go(&transaction, id)?;
+    if removal == Removal::Done {
+        transaction.execute("DELETE FROM builds WHERE id = ?1", [key(id)])?;
         transaction.execute("INSERT OR IGNORE INTO removed VALUES (?1)", [key(id)])?;
         transaction.commit()?;
-        return Ok(Removal::Done);
     }
-    drop(transaction);
-    let sql = "SELECT 1 FROM builds WHERE id = ?1";
-    let there = connection
+    Ok(removal)
+}
+
+/// What becomes of a wish to delete this record now.
+fn may_go(connection: &Connection, id: BuildId) -> rusqlite::Result<Removal> {
+    let sql = "SELECT state = 'finished', life ->> 'held' IS NOT NULL, EXISTS (
+                   SELECT 1 FROM builds AS other, json_each(other.after)
+                   WHERE other.state != 'finished' AND json_each.value = ?1)
+               FROM builds WHERE id = ?1";
+    let found = connection
         .prepare_cached(sql)?
-        .query_row([key(id)], |_| Ok(()));
-    Ok(match there.optional()? {
-        Some(()) => Removal::Unfinished,
+        .query_row([key(id)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    Ok(match found.optional()? {
         None => Removal::Missing,
+        Some((false, _, _)) => Removal::Unfinished,
+        Some((true, true, _)) => Removal::Held,
+        Some((true, false, true)) => Removal::Awaited,
+        Some((true, false, false)) => Removal::Done,
     })
 }
 
 fn summaries(connection: &Connection) -> rusqlite::Result<Vec<Summary>> {
-    let sql = "SELECT id, finished, sources, after FROM builds";
+    let sql = "SELECT id, finished, sources, after, life ->> 'held' IS NOT NULL FROM builds";
     let summary = |row: &rusqlite::Row<'_>| {
         let sources: Vec<Source> = listed(row, "sources")?;
         Ok(Summary {
@@ -140,6 +156,7 @@ fn summaries(connection: &Connection) -> rusqlite::Result<Vec<Summary>> {
             finished: maybe(row, "finished")?,
             sources: sources.into_iter().map(|source| source.sha256).collect(),
             after: listed(row, "after")?,
+            held: row.get(4)?,
         })
     };
     connection.prepare(sql)?.query_map([], summary)?.collect()
@@ -147,7 +164,7 @@ fn summaries(connection: &Connection) -> rusqlite::Result<Vec<Summary>> {
 
 #[cfg(test)]
 mod tests {
-    use config::builds::{Listing, State, Submitter};
+    use config::builds::{Held, Listing, State, Stay, Submitter};
 
     use super::*;
 
@@ -188,5 +205,34 @@ mod tests {
         };
         assert_eq!(records.list(named).await.unwrap(), []);
         assert!(submit().await.unwrap().id > build.id);
+    }
+
+    #[tokio::test]
+    async fn a_build_that_is_held_or_awaited_is_not_deleted() {
+        let directory = tempfile::tempdir().unwrap();
+        let records = Records::open(&directory.path().join("r")).unwrap();
+        let submit = |after: &str| {
+            let text = format!(r#"{{"machine": "linux", "sources": [], "after": [{after}]}}"#);
+            let request = serde_json::from_str(&text).unwrap();
+            let toolchain = "default".parse().unwrap();
+            records.submit(request, toolchain, Submitter::root(), Timestamp::UNIX_EPOCH)
+        };
+        let mut build = submit("").await.unwrap();
+        build.enter(State::Finished, Timestamp::UNIX_EPOCH);
+        build.life.held = Some(Held {
+            stay: Stay::Snapshot,
+            until: Timestamp::UNIX_EPOCH,
+        });
+        records.save(&build).await.unwrap();
+        assert!(records.summaries().unwrap()[0].held);
+        assert_eq!(records.delete(build.id).await.unwrap(), Removal::Held);
+        build.life.held = None;
+        records.save(&build).await.unwrap();
+        let mut other = submit(&build.id.to_string()).await.unwrap();
+        assert!(!records.summaries().unwrap()[0].held);
+        assert_eq!(records.delete(build.id).await.unwrap(), Removal::Awaited);
+        other.enter(State::Finished, Timestamp::UNIX_EPOCH);
+        records.save(&other).await.unwrap();
+        assert_eq!(records.delete(build.id).await.unwrap(), Removal::Done);
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Ended {
     pub(super) sources: BTreeSet<Digest>,
     /// What its directory takes.
     pub(super) bytes: u64,
+    /// Whether its guest or its snapshot waits for a person.
+    pub(super) held: bool,
 }
 
 /// A source that is there.
@@ -95,7 +97,7 @@ pub(super) fn plan(world: &World, limits: &Limits, now: Timestamp) -> Vec<Step> 
     let mut oldest: Vec<_> = world.ended.iter().collect();
     oldest.sort_by_key(|build| (build.finished, build.id));
     for build in oldest {
-        if world.awaited.contains(&build.id) {
+        if build.held || world.awaited.contains(&build.id) {
             continue;
         }
         if let Some(why) = kept.excess(build, limits, now) {
@@ -187,6 +189,7 @@ mod tests {
             finished: Timestamp::from_second(finished).unwrap(),
             sources: sources.iter().map(|number| digest(*number)).collect(),
             bytes,
+            held: false,
         }
     }
 
@@ -277,29 +280,38 @@ mod tests {
     }
 
     #[test]
-    fn a_build_that_another_one_waits_for_stays() {
-        let mut world = world();
-        world.awaited.insert(BuildId(2));
+    fn a_build_that_another_one_or_a_person_waits_for_stays_with_its_sources() {
         let limits = Limits {
             builds_max: Some(0),
-            ..NONE
+            age_max: Some(Duration::ZERO),
+            bytes_max: Some(0),
         };
-        let steps = removed(&world, &limits);
-        assert!(!steps.contains(&Step::Remove(BuildId(2), Why::Count)));
-        assert!(!steps.contains(&Step::DropSource(digest(1))));
+        let mut awaited = world();
+        awaited.awaited.insert(BuildId(2));
+        let mut held = world();
+        held.ended[1].held = true;
+        for world in [awaited, held] {
+            let steps = removed(&world, &limits);
+            let removes = |id| {
+                let mut steps = steps.iter();
+                steps.any(|step| matches!(step, Step::Remove(it, _) if *it == BuildId(id)))
+            };
+            assert!(removes(1) && !removes(2) && removes(3), "{steps:?}");
+            assert!(!steps.contains(&Step::DropSource(digest(1))));
+        }
     }
 
     proptest! {
         #[test]
         fn a_plan_that_was_carried_out_leaves_nothing_to_do(
-            builds in prop::collection::vec((0..100i64, 0..50u64, prop::collection::vec(0..6u8, 0..3)), 0..12),
+            builds in prop::collection::vec((0..100i64, 0..50u64, prop::collection::vec(0..6u8, 0..3), any::<bool>()), 0..12),
             sources in prop::collection::btree_map(0..6u8, (0..50u64, 0..48u64), 0..6),
             awaited in prop::collection::btree_set(0..12u64, 0..3),
             limits in (prop::option::of(0..8usize), prop::option::of(0..90u64), prop::option::of(0..300u64)),
         ) {
             let builds = builds.iter().enumerate();
             let mut world = World {
-                ended: builds.map(|(id, (at, bytes, named))| ended(id as u64, *at, *bytes, named)).collect(),
+                ended: builds.map(|(id, (at, bytes, named, held))| Ended { held: *held, ..ended(id as u64, *at, *bytes, named) }).collect(),
                 sources: sources.iter().map(|(it, (bytes, hours))| (digest(*it), source(*bytes, *hours))).collect(),
                 awaited: awaited.into_iter().map(BuildId).collect(),
                 ..World::default()
@@ -314,6 +326,7 @@ mod tests {
                     Step::DropDirectory(id) => { world.leftovers.remove(&id); }
                     Step::Remove(id, _) => {
                         prop_assert!(!world.awaited.contains(&id));
+                        prop_assert!(world.ended.iter().all(|build| build.id != id || !build.held));
                         world.ended.retain(|build| build.id != id);
                     }
                     Step::DropSource(digest) => {

@@ -44,6 +44,8 @@ pub struct Builds {
     pub hold: bool,
     /// How long a guest waits for a person.
     pub hold_limit: Duration,
+    /// Of how many builds something is held at once; of any number if `None`.
+    pub held_max: Option<usize>,
     /// The size of a source.
     pub sources_bytes_max: u64,
     /// The size of all artifacts of a build together.
@@ -91,6 +93,9 @@ pub(super) fn builds(reader: &mut Reader<'_>) -> Builds {
         patience: Duration::from_mins(reader.number("builds.patience_minutes", 10, 0..=1_000_000)),
         hold: reader.choice("builds.hold", &[("wished", false), ("always", true)]),
         hold_limit: reader.seconds("builds.hold_seconds_max", 14400),
+        held_max: usize::try_from(reader.number("builds.held_max", 10, 0..=1_000_000))
+            .ok()
+            .filter(|most| *most > 0),
         sources_bytes_max: MIB * reader.number("builds.sources_mib_max", 2048, 1..=1 << 30),
         artifacts_bytes_max: MIB * reader.number("builds.artifacts_mib_max", 2048, 1..=1 << 30),
         log_bytes_max: MIB * reader.number("builds.log_mib_max", 64, 1..=1 << 20),

@@ -1,21 +1,20 @@
 //! Thinks: what is held for a person gives way to what the host needs.
 
+use std::collections::BTreeSet;
+
 use config::BuildId;
 
 use super::{Pair, Step, World};
 
 impl World {
     /// What is let go of: everything where there is too little room, or of a machine
-    /// that goes; and one guest when a candidate in `order` is not in `starting`, or an
-    /// image is to be made and is not.
+    /// that goes; the oldest where more is held than may be; and one guest when a
+    /// candidate in `order` is not in `starting`, or an image is to be made and is not.
     pub(super) fn yielding(&self, starting: &[Step], order: &[BuildId]) -> Vec<Step> {
-        let unwanted = |(_, (pair, _)): &(&BuildId, &(Pair, bool))| {
-            let seen = self.machines.get(&pair.machine);
-            self.halt(&pair.machine).is_some() || seen.is_none_or(|seen| seen.view.deleting)
-        };
-        let (gone, stay): (Vec<_>, Vec<_>) = self.jobs.held.iter().partition(unwanted);
-        let mut steps: Vec<_> = gone.into_iter().map(|(id, _)| Step::Release(*id)).collect();
-        let mut guests = stay.into_iter().filter(|(_, (_, guest))| *guest);
+        let gone = self.unwanted();
+        let stay = self.jobs.held.iter().filter(|(id, _)| !gone.contains(id));
+        let mut guests = stay.filter(|(_, (_, guest))| *guest);
+        let mut steps: Vec<_> = gone.iter().map(|id| Step::Release(**id)).collect();
         let waits = |id: &BuildId| !starting.contains(&Step::Build(*id));
         let made = |pair: &Pair| {
             let mut steps = starting.iter();
@@ -29,5 +28,88 @@ impl World {
             steps.push(Step::GiveWay(*oldest));
         }
         steps
+    }
+
+    /// The builds of which nothing is to be held any more.
+    fn unwanted(&self) -> BTreeSet<&BuildId> {
+        let goes = |pair: &Pair| {
+            let seen = self.machines.get(&pair.machine);
+            self.halt(&pair.machine).is_some() || seen.is_none_or(|seen| seen.view.deleting)
+        };
+        let held = self.jobs.held.iter();
+        let mut gone: BTreeSet<_> = held
+            .filter(|(_, (pair, _))| goes(pair))
+            .map(|(id, _)| id)
+            .collect();
+        let most = self.held_max.unwrap_or(usize::MAX);
+        let beyond = (self.jobs.held.len() - gone.len()).saturating_sub(most);
+        let stay = self.jobs.held.keys().filter(|id| !gone.contains(id));
+        let oldest: Vec<_> = stay.take(beyond).collect();
+        gone.extend(oldest);
+        gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use config::MachineName;
+    use store::MachineView;
+
+    use super::super::Seen;
+    use super::*;
+
+    /// A world in which something is held of builds 1 to 3, a guest of the last two.
+    fn world() -> World {
+        let machine: MachineName = "linux".parse().unwrap();
+        let pair = Pair {
+            machine: machine.clone(),
+            toolchain: "default".parse().unwrap(),
+        };
+        let view = MachineView::new(machine.clone());
+        let mut world = World::default();
+        world.machines.insert(machine, Seen { volume: 0, view });
+        let held = [(1, false), (2, true), (3, true)];
+        let held = held.map(|(id, guest)| (BuildId(id), (pair.clone(), guest)));
+        world.jobs.held = held.into();
+        world
+    }
+
+    fn released(world: &World) -> Vec<u64> {
+        let steps = world.yielding(&[], &[]);
+        let id = |step: &Step| match step {
+            Step::Release(id) => id.0,
+            other => panic!("{other:?}"),
+        };
+        steps.iter().map(id).collect()
+    }
+
+    #[test]
+    fn the_oldest_goes_when_more_is_held_than_may_be() {
+        let mut world = world();
+        assert_eq!(released(&world), [0; 0]);
+        for (most, expected) in [(3, &[][..]), (2, &[1]), (1, &[1, 2]), (0, &[1, 2, 3])] {
+            world.held_max = Some(most);
+            assert_eq!(released(&world), expected);
+        }
+    }
+
+    #[test]
+    fn all_goes_where_there_is_no_room_or_no_machine() {
+        let mut short = world();
+        short.halted.insert(0, "it is nearly full".into());
+        let mut gone = world();
+        gone.machines.clear();
+        for world in [short, gone] {
+            assert_eq!(released(&world), [1, 2, 3]);
+        }
+    }
+
+    #[test]
+    fn one_guest_gives_way_to_a_build_that_could_start_else() {
+        let world = world();
+        let step = Step::Build(BuildId(9));
+        assert_eq!(world.yielding(&[step], &[BuildId(9)]), []);
+        let steps = world.yielding(&[], &[BuildId(9)]);
+        assert_eq!(steps, [Step::GiveWay(BuildId(2))]);
     }
 }
