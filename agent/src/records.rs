@@ -13,6 +13,7 @@ mod writing;
 mod health;
 mod list;
 mod removal;
+mod schedules;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use format::MIGRATIONS;
 pub use health::Health;
 pub use once::{Once, Submitted};
 pub use removal::{Removal, Summary};
+pub use schedules::Added;
 
 /// Why a record could not be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use config::BuildId;
+use config::schedule::Page;
 use config::task::Digest;
 use jiff::Timestamp;
 use tracing::{info, warn};
@@ -122,18 +123,25 @@ async fn drop_directory(host: &Host, id: BuildId) -> Result<(), RetentionError> 
 /// All that a plan depends on, and the newest build that it knows of.
 async fn look(host: &Arc<Host>) -> Result<(Option<BuildId>, World), RetentionError> {
     let newest = host.records.newest_id().await?;
-    let leftovers = host.records.leftovers().await?;
-    let host = Arc::clone(host);
-    blocking(move || Ok((newest, look_at_all(&host, leftovers)?))).await
-}
-
-fn look_at_all(host: &Host, leftovers: BTreeSet<BuildId>) -> Result<World, RetentionError> {
-    let measured = host.settings.records.bytes_max.is_some();
-    let mut world = World {
-        leftovers,
-        sources: sources(&host.sources_directory())?,
+    let world = World {
+        leftovers: host.records.leftovers().await?,
+        wanted: scheduled(host).await?,
         ..World::default()
     };
+    let host = Arc::clone(host);
+    blocking(move || Ok((newest, look_at_all(&host, world)?))).await
+}
+
+/// The sources of schedules.
+async fn scheduled(host: &Host) -> Result<BTreeSet<Digest>, RecordsError> {
+    let schedules = host.records.schedules(Page::default()).await?;
+    let sources = schedules.into_iter().flat_map(|it| it.build.sources);
+    Ok(sources.map(|source| source.sha256).collect())
+}
+
+fn look_at_all(host: &Host, mut world: World) -> Result<World, RetentionError> {
+    let measured = host.settings.records.bytes_max.is_some();
+    world.sources = sources(&host.sources_directory())?;
     for build in host.records.summaries()? {
         // What is not there, or changes meanwhile, is measured as it is.
         let directory = measured.then(|| host.build_directory(build.id));

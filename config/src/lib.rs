@@ -20,6 +20,8 @@ pub mod builds;
 
 pub mod queue;
 
+pub mod schedule;
+
 pub mod progress;
 
 pub mod doctor;
@@ -28,4 +30,6 @@ pub mod settings;
 
 pub mod tokens;
 
-pub use names::{BuildId, FileName, MachineName, NameError, Revision, Tag, ToolchainName};
+pub use names::{
+    BuildId, FileName, MachineName, NameError, Revision, ScheduleName, Tag, ToolchainName,
+};

@@ -173,6 +173,18 @@ name!(
     }
 );
 
+name!(
+    /// A schedule: `nightly`.
+    ScheduleName,
+    Grammar {
+        what: "schedule",
+        first: letter_or_digit,
+        first_words: "a letter or a digit",
+        rest: "._+-",
+        length_max: 64,
+    }
+);
+
 impl Tag {
     /// The tag of the snapshot in which a machine is bootstrapped.
     pub fn bootstrap() -> Self {

@@ -64,6 +64,7 @@ fn statement(build: &Build, host: &str, log: Option<&Digest>) -> Option<Value> {
                 },
                 "internalParameters": {
                     "submitter": build.submitter,
+                    "schedule": build.schedule,
                     "task": build.task,
                     "guest": build.guest,
                     "start": if build.frozen { Start::Frozen } else { Start::Cold },

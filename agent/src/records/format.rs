@@ -8,8 +8,8 @@ use rusqlite::{Connection, Transaction, params};
 use super::rows::{json, listed, maybe, parsed, time};
 
 /// What changes the format from each version to the next.
-pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 6] =
-    [first, second, third, fourth, fifth, sixth];
+pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 7] =
+    [first, second, third, fourth, fifth, sixth, seventh];
 
 /// Brings a file from the format `from` up to date, wholly or not at all.
 pub(super) fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
@@ -121,6 +121,24 @@ fn sixth(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(
         "ALTER TABLE builds ADD COLUMN life TEXT NOT NULL DEFAULT '{}';
          CREATE INDEX builds_held ON builds (id) WHERE life ->> 'held' IS NOT NULL;",
+    )
+}
+
+/// The schedules, and the builds that they asked for.
+fn seventh(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "CREATE TABLE schedules (
+            name      TEXT PRIMARY KEY,
+            timing    TEXT NOT NULL,
+            build     TEXT NOT NULL,
+            submitter TEXT NOT NULL,
+            added     TEXT NOT NULL,
+            since     TEXT NOT NULL,
+            last      TEXT NOT NULL
+         ) STRICT, WITHOUT ROWID;
+         ALTER TABLE builds ADD COLUMN schedule TEXT;
+         CREATE INDEX builds_schedule ON builds (schedule, submitted)
+            WHERE schedule IS NOT NULL;",
     )
 }
 

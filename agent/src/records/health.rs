@@ -17,7 +17,7 @@ pub struct Health {
     pub faults: Vec<String>,
     /// How far each build has come, and how often its guest was started.
     pub builds: BTreeMap<BuildId, (State, u32)>,
-    /// The sources of all builds.
+    /// The sources of all builds and schedules.
     pub sources: BTreeSet<Digest>,
 }
 
@@ -43,7 +43,9 @@ fn examine(connection: &Connection) -> rusqlite::Result<Health> {
     }
     let builds = "SELECT id, state, attempts FROM builds";
     let sources = "SELECT DISTINCT source.value ->> 'sha256' AS sha256
-                   FROM builds, json_each(builds.sources) AS source";
+                   FROM builds, json_each(builds.sources) AS source
+                   UNION SELECT source.value ->> 'sha256'
+                   FROM schedules, json_each(schedules.build, '$.sources') AS source";
     Ok(Health {
         faults,
         builds: all(connection, builds, build)?,

@@ -126,6 +126,7 @@ fn equalities(listing: &Listing) -> Vec<(&'static str, Value)> {
     let text = |text: &dyn std::fmt::Display| Value::from(text.to_string());
     let all = [
         ("state", rare),
+        ("schedule", listing.schedule.as_ref().map(|it| text(it))),
         ("submitter", listing.submitter.as_ref().map(|it| text(it))),
         ("machine", listing.machine.as_ref().map(|it| text(it))),
         ("toolchain", listing.toolchain.as_ref().map(|it| text(it))),

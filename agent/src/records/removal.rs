@@ -96,7 +96,7 @@ impl Records {
         read().map_err(|source| self.database.fault(source))
     }
 
-    /// Whether a build that was asked for after `since` names this source.
+    /// Whether a build that was asked for after `since`, or a schedule, names this source.
     ///
     /// # Errors
     /// When the records cannot be read.
@@ -109,7 +109,8 @@ impl Records {
         self.database
             .read(move |connection| {
                 let sql =
-                    "SELECT EXISTS (SELECT 1 FROM builds WHERE id > ?1 AND instr(sources, ?2))";
+                    "SELECT EXISTS (SELECT 1 FROM builds WHERE id > ?1 AND instr(sources, ?2))
+                     OR EXISTS (SELECT 1 FROM schedules WHERE instr(build, ?2))";
                 connection
                     .prepare_cached(sql)?
                     .query_row(params![since.map_or(0, key), digest], |row| row.get(0))

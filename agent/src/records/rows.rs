@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use config::builds::{Build, GuestKind, Priority, State, Usage};
 use config::task::Outcome;
-use config::{BuildId, Revision};
+use config::{BuildId, Revision, ScheduleName};
 use jiff::Timestamp;
 use rusqlite::types::Type;
 use rusqlite::{Connection, Row, params};
@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 /// Records a new build, whose number it returns; the one in `build` does not count.
 pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result<BuildId> {
     let sql = "INSERT INTO builds (submitter, priority, machine, toolchain, target, sources, task,
-               after, state, phases, submitted, life)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+               after, state, phases, submitted, life, schedule)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
     connection.prepare_cached(sql)?.execute(params![
         build.submitter.as_str(),
         build.priority.0,
@@ -30,6 +30,7 @@ pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result
         json(&build.phases)?,
         time(build.submitted),
         json(&build.life)?,
+        build.schedule.as_ref().map(ScheduleName::as_str),
     ])?;
     let id = connection.last_insert_rowid();
     name(connection, id, build.submitted, build.target.as_str())?;
@@ -100,6 +101,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Build> {
         sources: listed(row, "sources")?,
         task: parsed(row, "task")?,
         after: listed(row, "after")?,
+        schedule: maybe(row, "schedule")?,
         state: row
             .get::<_, String>("state")
             .map(|word| State::from_word(&word))?

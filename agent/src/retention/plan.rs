@@ -43,7 +43,7 @@ pub(super) struct World {
     pub(super) ended: Vec<Ended>,
     /// Those that one without an outcome waits for.
     pub(super) awaited: BTreeSet<BuildId>,
-    /// The sources of builds without an outcome.
+    /// The sources of schedules, and of builds without an outcome.
     pub(super) wanted: BTreeSet<Digest>,
     /// What the directories of builds without an outcome take.
     pub(super) bytes_unfinished: u64,

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Build, State, Submitter};
-use crate::names::{BuildId, MachineName, ToolchainName};
+use crate::names::{BuildId, MachineName, ScheduleName, ToolchainName};
 use crate::task::Outcome;
 
 /// How many builds one answer holds, at the most.
@@ -33,6 +33,9 @@ pub struct Listing {
     /// Asked for by this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub submitter: Option<Submitter>,
+    /// Asked for by this schedule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<ScheduleName>,
     /// What is built is called so, or a package that came out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Life;
 use super::{Request, State};
-use crate::names::{BuildId, FileName, MachineName, Revision, ToolchainName};
+use crate::names::{BuildId, FileName, MachineName, Revision, ScheduleName, ToolchainName};
 use crate::task::{Digest, Outcome, Package, Source};
 
 /// What the names of archives and recipes end with.
@@ -269,6 +269,9 @@ pub struct Build {
     pub task: Digest,
     /// The builds that must have ended well before this one begins.
     pub after: Vec<BuildId>,
+    /// The schedule that asked for it.
+    #[serde(default)]
+    pub schedule: Option<ScheduleName>,
     /// How far it has come.
     pub state: State,
     /// How it ended, when it is finished.
@@ -330,6 +333,7 @@ impl Build {
             sources: request.sources,
             task,
             after: request.after,
+            schedule: None,
             state: State::Queued,
             outcome: None,
             message: String::new(),

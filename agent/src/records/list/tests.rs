@@ -137,6 +137,7 @@ async fn no_listing_walks_further_than_it_must() {
         "state=queued",
         "state=finished",
         "submitter=eve",
+        "schedule=nightly",
         "package=hello",
         "package=hello&machine=a&outcome=error",
         "machine=a&outcome=error&submitter=eve",

@@ -3,7 +3,7 @@
 use clap::Args;
 use config::builds::{Build, Cursor, Listing, Priority, Sort, State, Stay, Submitter};
 use config::task::Outcome;
-use config::{MachineName, ToolchainName};
+use config::{MachineName, ScheduleName, ToolchainName};
 use jiff::{Timestamp, Zoned};
 
 use super::super::client::Client;
@@ -30,6 +30,9 @@ pub(crate) struct Filter {
     /// Only those that this one asked for
     #[arg(long, value_name = "NAME")]
     submitter: Option<Submitter>,
+    /// Only those that this schedule asked for
+    #[arg(long, value_name = "NAME")]
+    schedule: Option<ScheduleName>,
     /// Only those of this package, built or not
     #[arg(long, value_name = "NAME")]
     package: Option<String>,
@@ -59,6 +62,7 @@ impl Filter {
             outcome: self.outcome,
             state: self.state,
             submitter: self.submitter.clone(),
+            schedule: self.schedule.clone(),
             package: self.package.clone(),
             since: self.since,
             until: self.until,
@@ -256,6 +260,14 @@ pub(super) fn show(build: &Build, voice: &Voice) -> Result<(), Failure> {
         ("message", build.message.clone()),
         ("held", held(build)),
         ("submitter", build.submitter.to_string()),
+        (
+            "schedule",
+            build
+                .schedule
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+        ),
         ("priority", priority(build)),
         ("after", after.join(" ")),
         ("machine", build.machine.to_string()),
