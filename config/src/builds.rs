@@ -4,6 +4,7 @@
 mod life;
 mod listing;
 mod record;
+mod words;
 
 use std::fmt;
 
@@ -15,9 +16,9 @@ use crate::task::{Breakpoint, Source};
 pub use life::{Held, Life, Stay};
 pub use listing::{Cursor, Key, LISTED_MAX, Listing, Sort};
 pub use record::{
-    Artifact, Build, Built, Count, GuestKind, Made, Phase, Priority, Progress, Start, Submitter,
-    Target, Usage, WordError,
+    Artifact, Build, Built, Count, GuestKind, Made, Phase, Priority, Progress, Start, Usage,
 };
+pub use words::{Submitter, Target, WordError};
 
 /// The socket of the administration API, in the agent's run directory.
 pub const SOCKET: &str = "agent.sock";

@@ -4,6 +4,8 @@
 //! Nothing here touches a file, a clock or a random number: every function takes
 //! values and returns values, so everything can be tested by comparing values.
 
+mod text;
+
 pub mod names;
 
 pub mod layout;

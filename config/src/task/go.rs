@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{TaskError, hexadecimal};
+use super::TaskError;
+use super::digest::hexadecimal;
 
 /// The line that lets a guest begin: `go SECONDS.NANOSECONDS RANDOM`.
 #[derive(Clone, PartialEq, Eq)]
