@@ -10,19 +10,35 @@ use tracing::info;
 
 use crate::blocking;
 use crate::host::Host;
-use crate::records::{self, RecordsError};
+use crate::records::{self, Once, RecordsError, Submitted};
 
 /// What became of a request for a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Submission {
     /// It is a new build.
     New(Build),
-    /// This one will do.
-    Attached(Build),
+    /// This one will do: it does the same, or was asked for under the same key.
+    There(Build),
+    /// The build that was asked for under its key was deleted.
+    Deleted,
+    /// Something else was asked for under its key.
+    Other,
 }
 
-/// Records a build, or finds one that is as good. The request has been checked, and
-/// the caller holds [`Host::queue`] since.
+impl From<Submitted> for Submission {
+    fn from(submitted: Submitted) -> Self {
+        match submitted {
+            Submitted::New(build) => Self::New(*build),
+            Submitted::Before(Some(build)) => Self::There(*build),
+            Submitted::Before(None) => Self::Deleted,
+            Submitted::Other => Self::Other,
+        }
+    }
+}
+
+/// Records a build, or finds one that is as good. What has a key is a build of its own,
+/// so that the key always means that one. The request has been checked, and the caller
+/// holds [`Host::queue`] since.
 ///
 /// # Errors
 /// When the records cannot be read or written.
@@ -31,31 +47,46 @@ pub async fn submit(
     request: Request,
     toolchain: ToolchainName,
     submitter: Submitter,
+    once: Option<Once>,
 ) -> Result<Submission, RecordsError> {
-    let waits_for_nobody = request.interactive.is_none() && !request.hold;
-    if request.attach
-        && waits_for_nobody
-        && let Some(mut build) = as_good(host, &request, &toolchain).await?
-    {
-        if build.state == State::Queued && build.priority < request.priority {
-            build.priority = request.priority;
-            host.records.save(&build).await?;
-            host.wake.notify_one();
-        }
+    let (records, now) = (&host.records, Timestamp::now());
+    let submission = if let Some(once) = once {
+        let done = records.submit_once(once, request, toolchain, submitter, now);
+        done.await?.into()
+    } else if let Some(build) = attached(host, &request, &toolchain).await? {
         info!(build = %build.id, %submitter, "build submitted; one that does the same is under way");
-        return Ok(Submission::Attached(build));
+        Submission::There(build)
+    } else {
+        let done = records.submit(request, toolchain, submitter, now);
+        Submission::New(done.await?)
+    };
+    if let Submission::New(build) = &submission {
+        info!(build = %build.id, machine = %build.machine, toolchain = %build.toolchain, submitter = %build.submitter, "build submitted");
+        host.wake.notify_one();
     }
-    let now = Timestamp::now();
-    let build = host.records.submit(request, toolchain, submitter, now);
-    let build = build.await?;
-    begun(host, &build);
-    Ok(Submission::New(build))
+    Ok(submission)
 }
 
-/// Lets the reconciler see a build that was recorded.
-pub(crate) fn begun(host: &Host, build: &Build) {
-    info!(build = %build.id, machine = %build.machine, toolchain = %build.toolchain, submitter = %build.submitter, "build submitted");
-    host.wake.notify_one();
+/// The build under way that is as good, if the request allows it; as urgent, too.
+async fn attached(
+    host: &Arc<Host>,
+    request: &Request,
+    toolchain: &ToolchainName,
+) -> Result<Option<Build>, RecordsError> {
+    let waits_for_nobody = request.interactive.is_none() && !request.hold;
+    if !request.attach || !waits_for_nobody {
+        return Ok(None);
+    }
+    let mut found = as_good(host, request, toolchain).await?;
+    if let Some(build) = &mut found
+        && build.state == State::Queued
+        && build.priority < request.priority
+    {
+        build.priority = request.priority;
+        host.records.save(build).await?;
+        host.wake.notify_one();
+    }
+    Ok(found)
 }
 
 /// An unfinished build that does what is asked for, with what a new one would do it.

@@ -2,8 +2,14 @@
 //! what a client is told that asks for nonsense.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
 
 use agent::api::OPENAPI;
+use config::BuildId;
+use config::builds::State;
+use config::task::Outcome;
+use jiff::Timestamp;
 use reqwest::blocking::Response;
 use serde_json::{Value, json};
 use tests::web::WebHost;
@@ -356,4 +362,21 @@ fn a_request_under_a_key_makes_one_build() {
     assert_eq!(ask("s", "l", "b"), (201, Some(2)));
     assert_eq!(ask("other", "k", "a"), (201, Some(3)));
     assert_eq!(ask("s", &"k".repeat(256), "a"), (400, None));
+    // What was answered once is answered again, whatever has gone since.
+    let linux = "linux".parse().unwrap();
+    let volume = &host.host.volumes[0];
+    volume.delete(&linux, Duration::ZERO, false).unwrap();
+    fs::remove_file(host.path("state/sources").join(SOURCE)).unwrap();
+    assert_eq!(ask("s", "k", "a"), (200, Some(1)));
+    assert_eq!(ask("s", "k", "b"), (422, None));
+    assert_eq!(ask("s", "new", "a"), (404, None));
+    let mut build = host
+        .wait(host.host.records.get(BuildId(1)))
+        .unwrap()
+        .unwrap();
+    build.enter(State::Finished, Timestamp::now());
+    build.outcome = Some(Outcome::Success);
+    host.wait(host.host.records.save(&build)).unwrap();
+    host.wait(host.host.records.delete(build.id)).unwrap();
+    assert_eq!(ask("s", "k", "a"), (409, None));
 }

@@ -22,7 +22,7 @@ use super::problem::Refused;
 use crate::blocking;
 use crate::host::Host;
 use crate::reconcile::give_up;
-use crate::records::{Once, Removal, Submitted};
+use crate::records::{Once, Removal};
 use crate::retention;
 use crate::submission::{self, Submission};
 
@@ -68,12 +68,22 @@ pub(super) async fn find(host: &Host, id: BuildId) -> Result<Build, Refused> {
 
 pub(super) async fn submit(
     State(host): State<Arc<Host>>,
-    Extension(Caller { submitter, scope }): Extension<Caller>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     request: Result<Json<Request>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Build>), Refused> {
     let Json(request) = request?;
     let once = once(&headers, &request)?;
+    let submitter = submitter(caller, &request)?;
+    // What was answered once is answered again, whatever has changed since.
+    if let Some(once) = &once {
+        let before = host
+            .records
+            .submitted_before(once, &submitter, Timestamp::now());
+        if let Some(before) = before.await? {
+            return answer(before.into());
+        }
+    }
     if host.stopping.is_cancelled() {
         return Err(Refused::unavailable(
             "the agent stops; ask again when it runs",
@@ -86,46 +96,29 @@ pub(super) async fn submit(
     let _queue = host.queue.lock().await;
     check_sources(&host, &request)?;
     check_after(&host, &request).await?;
-    let submitter = match &request.submitter {
-        Some(other) if scope < Scope::Admin && *other != submitter => {
-            return Err(Refused::forbidden(format!(
-                "{submitter} may not ask for builds in the name of {other}"
-            )));
-        }
-        Some(other) => other.clone(),
-        None => submitter,
-    };
-    // What has a key is a build of its own, so that the key always means that one.
-    if let Some(once) = once {
-        return submit_once(&host, once, request, toolchain, submitter).await;
-    }
-    Ok(
-        match submission::submit(&host, request, toolchain, submitter).await? {
-            Submission::New(build) => (StatusCode::CREATED, Json(build)),
-            Submission::Attached(build) => (StatusCode::OK, Json(build)),
-        },
-    )
+    answer(submission::submit(&host, request, toolchain, submitter, once).await?)
 }
 
-async fn submit_once(
-    host: &Host,
-    once: Once,
-    request: Request,
-    toolchain: ToolchainName,
-    submitter: Submitter,
-) -> Result<(StatusCode, Json<Build>), Refused> {
-    let records = &host.records;
-    let done = records.submit_once(once, request, toolchain, submitter, Timestamp::now());
-    match done.await? {
-        Submitted::New(build) => {
-            submission::begun(host, &build);
-            Ok((StatusCode::CREATED, Json(*build)))
-        }
-        Submitted::Before(Some(build)) => Ok((StatusCode::OK, Json(*build))),
-        Submitted::Before(None) => Err(Refused::conflict(
+/// In whose name a build is asked for.
+fn submitter(caller: Caller, request: &Request) -> Result<Submitter, Refused> {
+    let Caller { submitter, scope } = caller;
+    match &request.submitter {
+        Some(other) if scope < Scope::Admin && *other != submitter => Err(Refused::forbidden(
+            format!("{submitter} may not ask for builds in the name of {other}"),
+        )),
+        Some(other) => Ok(other.clone()),
+        None => Ok(submitter),
+    }
+}
+
+fn answer(submission: Submission) -> Result<(StatusCode, Json<Build>), Refused> {
+    match submission {
+        Submission::New(build) => Ok((StatusCode::CREATED, Json(build))),
+        Submission::There(build) => Ok((StatusCode::OK, Json(build))),
+        Submission::Deleted => Err(Refused::conflict(
             "the build that was asked for under this key was deleted; use another key",
         )),
-        Submitted::Other => Err(Refused::unusable(
+        Submission::Other => Err(Refused::unusable(
             "something else was asked for under this key within a week; use another key",
         )),
     }

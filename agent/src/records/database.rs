@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use tokio::sync::Semaphore;
 
 use super::RecordsError;
@@ -50,14 +50,19 @@ impl Database {
         Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)
     }
 
-    /// Changes something, one after the other, where waiting for the disk holds nobody
-    /// up.
+    /// Changes something, wholly or, when `work` fails, not at all; one after the
+    /// other, where waiting for the disk holds nobody up.
     pub(super) async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, RecordsError> {
         let mut writer = Arc::clone(&self.writer).lock_owned().await;
-        let done = tokio::task::spawn_blocking(move || work(&mut writer));
+        let done = tokio::task::spawn_blocking(move || {
+            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let done = work(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        });
         self.told(done.await)
     }
 
@@ -126,12 +131,11 @@ mod tests {
         };
         let (begun, mut writes) = tokio::sync::oneshot::channel();
         let (go_on, may_go_on) = mpsc::channel::<()>();
-        let write = database.write(move |connection| {
-            let transaction = connection.transaction()?;
+        let write = database.write(move |transaction| {
             transaction.execute("INSERT INTO t VALUES (1)", [])?;
             let _ = begun.send(());
             let _ = may_go_on.recv();
-            transaction.commit()
+            Ok(())
         });
         let reading = async {
             (&mut writes).await.unwrap();

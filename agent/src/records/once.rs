@@ -4,7 +4,7 @@ use config::ToolchainName;
 use config::builds::{Build, Request, Submitter};
 use config::task::Digest;
 use jiff::{SignedDuration, Timestamp};
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, key, read, time};
 use super::writing::build_of;
@@ -44,15 +44,15 @@ impl Records {
         now: Timestamp,
     ) -> Result<Submitted, RecordsError> {
         let mut build = build_of(request, toolchain, submitter, now);
-        let done = self.database.write(move |connection| {
-            let transaction = connection.transaction()?;
-            let since = now.saturating_sub(KNOWN).unwrap_or(Timestamp::MIN);
+        let done = self.database.write(move |transaction| {
             let sql = "DELETE FROM keys WHERE at < ?1";
-            transaction.prepare_cached(sql)?.execute([time(since)])?;
-            if let Some(known) = known(&transaction, &build.submitter, &once)? {
+            transaction
+                .prepare_cached(sql)?
+                .execute([known_since(now)])?;
+            if let Some(known) = known(transaction, &build.submitter, &once, now)? {
                 return Ok(known);
             }
-            build.id = rows::insert(&transaction, &build)?;
+            build.id = rows::insert(transaction, &build)?;
             let sql =
                 "INSERT INTO keys (submitter, key, sha256, build, at) VALUES (?1, ?2, ?3, ?4, ?5)";
             transaction.prepare_cached(sql)?.execute(params![
@@ -62,7 +62,6 @@ impl Records {
                 key(build.id),
                 time(now),
             ])?;
-            transaction.commit()?;
             Ok(Submitted::New(Box::new(build)))
         });
         let done = done.await?;
@@ -71,17 +70,38 @@ impl Records {
         }
         Ok(done)
     }
+
+    /// What became of the key when its submitter used it before, if that was within a
+    /// week.
+    pub async fn submitted_before(
+        &self,
+        once: &Once,
+        submitter: &Submitter,
+        now: Timestamp,
+    ) -> Result<Option<Submitted>, RecordsError> {
+        let (once, submitter) = (once.clone(), submitter.clone());
+        let known = self
+            .database
+            .read(move |connection| known(connection, &submitter, &once, now));
+        known.await
+    }
+}
+
+/// No key is known that was used before this.
+fn known_since(now: Timestamp) -> String {
+    time(now.saturating_sub(KNOWN).unwrap_or(Timestamp::MIN))
 }
 
 fn known(
-    transaction: &Transaction<'_>,
+    connection: &Connection,
     submitter: &Submitter,
     once: &Once,
+    now: Timestamp,
 ) -> rusqlite::Result<Option<Submitted>> {
-    let sql = "SELECT sha256, build FROM keys WHERE submitter = ?1 AND key = ?2";
-    let found: Option<(String, i64)> = transaction
+    let sql = "SELECT sha256, build FROM keys WHERE submitter = ?1 AND key = ?2 AND at >= ?3";
+    let found: Option<(String, i64)> = connection
         .prepare_cached(sql)?
-        .query_row([submitter.as_str(), &once.key], |row| {
+        .query_row([submitter.as_str(), &once.key, &known_since(now)], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })
         .optional()?;
@@ -92,10 +112,8 @@ fn known(
         return Ok(Some(Submitted::Other));
     }
     let sql = "SELECT * FROM builds WHERE id = ?1";
-    let build = transaction
-        .prepare_cached(sql)?
-        .query_row([id], read)
-        .optional()?;
+    let mut select = connection.prepare_cached(sql)?;
+    let build = select.query_row([id], read).optional()?;
     Ok(Some(Submitted::Before(build.map(Box::new))))
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use config::BuildId;
 use config::task::{Digest, Source};
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::rows::{key, listed, maybe, read_key};
 use super::{Records, RecordsError};
@@ -49,7 +49,7 @@ impl Records {
     pub async fn delete(&self, id: BuildId) -> Result<Removal, RecordsError> {
         let delete = self
             .database
-            .write(move |connection| delete(connection, id));
+            .write(move |transaction| delete(transaction, id));
         let removal = delete.await?;
         if removal == Removal::Done {
             self.events().deleted(id);
@@ -77,14 +77,11 @@ impl Records {
     /// # Errors
     /// When the records cannot be written.
     pub async fn removed(&self, id: BuildId) -> Result<(), RecordsError> {
-        self.database
-            .write(move |connection| {
-                connection
-                    .prepare_cached("DELETE FROM removed WHERE id = ?1")?
-                    .execute([key(id)])
-                    .map(drop)
-            })
-            .await
+        let forget = self.database.write(move |transaction| {
+            let sql = "DELETE FROM removed WHERE id = ?1";
+            transaction.prepare_cached(sql)?.execute([key(id)])
+        });
+        forget.await.map(drop)
     }
 
     /// Looks at all records, beside everybody who works with them.
@@ -119,13 +116,11 @@ impl Records {
     }
 }
 
-fn delete(connection: &mut Connection, id: BuildId) -> rusqlite::Result<Removal> {
-    let transaction = connection.transaction()?;
-    let removal = may_go(&transaction, id)?;
+fn delete(transaction: &Transaction<'_>, id: BuildId) -> rusqlite::Result<Removal> {
+    let removal = may_go(transaction, id)?;
     if removal == Removal::Done {
         transaction.execute("DELETE FROM builds WHERE id = ?1", [key(id)])?;
         transaction.execute("INSERT OR IGNORE INTO removed VALUES (?1)", [key(id)])?;
-        transaction.commit()?;
     }
     Ok(removal)
 }

@@ -63,16 +63,14 @@ impl Records {
         replace: bool,
     ) -> Result<Added, RecordsError> {
         self.database
-            .write(move |connection| {
-                let transaction = connection.transaction()?;
-                let added = match find(&transaction, &schedule.name)? {
+            .write(move |transaction| {
+                let added = match find(transaction, &schedule.name)? {
                     Some(_) if !replace => return Ok(Added::Exists),
                     Some(_) => Added::Replaced,
-                    None if count(&transaction)? >= SCHEDULES_MAX => return Ok(Added::Full),
+                    None if count(transaction)? >= SCHEDULES_MAX => return Ok(Added::Full),
                     None => Added::New,
                 };
-                write(&transaction, &schedule)?;
-                transaction.commit()?;
+                write(transaction, &schedule)?;
                 Ok(added)
             })
             .await
@@ -85,9 +83,9 @@ impl Records {
     pub async fn remove_schedule(&self, name: &ScheduleName) -> Result<bool, RecordsError> {
         let name = name.clone();
         self.database
-            .write(move |connection| {
+            .write(move |transaction| {
                 let sql = "DELETE FROM schedules WHERE name = ?1";
-                Ok(connection.execute(sql, [name.as_str()])? > 0)
+                Ok(transaction.execute(sql, [name.as_str()])? > 0)
             })
             .await
     }
@@ -105,9 +103,8 @@ impl Records {
         new: Option<ToolchainName>,
     ) -> Result<Option<(Schedule, Option<Build>)>, RecordsError> {
         let before = before.clone();
-        let done = self.database.write(move |connection| {
-            let transaction = connection.transaction()?;
-            let there = find(&transaction, &before.name)?;
+        let done = self.database.write(move |transaction| {
+            let there = find(transaction, &before.name)?;
             let is_it = |it: &Schedule| it.added == before.added && it.since == before.since;
             let Some(mut schedule) = there.filter(is_it) else {
                 return Ok(None);
@@ -119,15 +116,14 @@ impl Records {
             let mut build = new.map(make);
             if let Some(build) = &mut build {
                 build.schedule = Some(schedule.name.clone());
-                build.id = rows::insert(&transaction, build)?;
+                build.id = rows::insert(transaction, build)?;
                 run.build = Some(build.id);
             }
             if run.due.is_some() {
                 schedule.since = run.at;
             }
             schedule.last = Some(run);
-            write(&transaction, &schedule)?;
-            transaction.commit()?;
+            write(transaction, &schedule)?;
             Ok(Some((schedule, build)))
         });
         let done = done.await?;

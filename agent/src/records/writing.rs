@@ -19,15 +19,11 @@ impl Records {
         now: Timestamp,
     ) -> Result<Build, RecordsError> {
         let mut build = build_of(request, toolchain, submitter, now);
-        let build = self
-            .database
-            .write(move |connection| {
-                let transaction = connection.transaction()?;
-                build.id = rows::insert(&transaction, &build)?;
-                transaction.commit()?;
-                Ok(build)
-            })
-            .await?;
+        let insert = self.database.write(move |transaction| {
+            build.id = rows::insert(transaction, &build)?;
+            Ok(build)
+        });
+        let build = insert.await?;
         self.events.build(&build);
         Ok(build)
     }
@@ -35,13 +31,10 @@ impl Records {
     /// Stores what may change of a build, but for its progress.
     pub async fn save(&self, build: &Build) -> Result<(), RecordsError> {
         let saved = build.clone();
-        self.database
-            .write(move |connection| {
-                let transaction = connection.transaction()?;
-                rows::update(&transaction, &saved)?;
-                transaction.commit()
-            })
-            .await?;
+        let save = self
+            .database
+            .write(move |transaction| rows::update(transaction, &saved));
+        save.await?;
         self.events.build(build);
         self.metrics.build(build);
         Ok(())
@@ -52,17 +45,12 @@ impl Records {
         if words.is_empty() {
             return Ok(());
         }
-        let changed = self.database.write(move |connection| {
-            let transaction = connection.transaction()?;
+        let changed = self.database.write(move |transaction| {
             let sql = "UPDATE builds SET message = ?2 WHERE id = ?1 AND state = 'queued'
                        RETURNING *";
             let mut update = transaction.prepare_cached(sql)?;
             let say = |(id, message)| update.query_row(params![key(id), message], read).optional();
-            let changed: Result<Vec<_>, _> = words.into_iter().map(say).collect();
-            let changed = changed?;
-            drop(update);
-            transaction.commit()?;
-            Ok(changed)
+            words.into_iter().map(say).collect::<Result<Vec<_>, _>>()
         });
         for build in changed.await?.iter().flatten() {
             self.events.build(build);
@@ -72,15 +60,12 @@ impl Records {
 
     /// Stores what a build says of its progress, beside whoever holds its record.
     pub async fn note(&self, id: BuildId, progress: Progress) -> Result<(), RecordsError> {
-        self.database
-            .write(move |connection| {
-                let sql = "UPDATE builds SET progress = ?2 WHERE id = ?1";
-                connection
-                    .prepare_cached(sql)?
-                    .execute(params![key(id), json(&progress)?])
-                    .map(drop)
-            })
-            .await?;
+        let note = self.database.write(move |transaction| {
+            let sql = "UPDATE builds SET progress = ?2 WHERE id = ?1";
+            let mut update = transaction.prepare_cached(sql)?;
+            update.execute(params![key(id), json(&progress)?])
+        });
+        note.await?;
         self.events.progress(id, progress);
         Ok(())
     }
@@ -88,21 +73,18 @@ impl Records {
     /// Numbers the next build above `taken`, if it would not be so anyway.
     pub async fn number_above(&self, taken: BuildId) -> Result<(), RecordsError> {
         let taken = key(taken);
-        self.database
-            .write(move |connection| {
-                let transaction = connection.transaction()?;
-                transaction.execute(
-                    "INSERT INTO sqlite_sequence (name, seq) SELECT 'builds', 0
+        let number = self.database.write(move |transaction| {
+            transaction.execute(
+                "INSERT INTO sqlite_sequence (name, seq) SELECT 'builds', 0
                  WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'builds')",
-                    [],
-                )?;
-                transaction.execute(
-                    "UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'builds' AND seq < ?1",
-                    [taken],
-                )?;
-                transaction.commit()
-            })
-            .await
+                [],
+            )?;
+            transaction.execute(
+                "UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'builds' AND seq < ?1",
+                [taken],
+            )
+        });
+        number.await.map(drop)
     }
 }
 
