@@ -26,6 +26,9 @@ pub const SOCKET: &str = "agent.sock";
 /// What the connection becomes that asks for a guest's console: bytes both ways.
 pub const CONSOLE_PROTOCOL: &str = "buildhost-console";
 
+/// Where the artifacts of a build came from: a file beside them.
+pub const PROVENANCE: &str = "provenance.json";
+
 /// Asks for a build. The sources have been handed in before, by their hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -112,6 +112,9 @@ fn a_package_goes_all_the_way_and_its_revision_never_goes_down() {
         .good();
     let manifest = fs::read_to_string(output.join("packages.manifest")).unwrap();
     assert!(manifest.contains("revision: r0.1"), "{manifest}");
+    let provenance = host.machinectl(&["provenance", "2"]).good().stdout;
+    let fetched = fs::read_to_string(output.join("provenance.json"));
+    assert_eq!(fetched.unwrap(), provenance);
     is_recorded(&host, &build);
     host.assert_nothing_is_left();
 

@@ -12,8 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::blocking;
 use crate::host::Host;
 
-/// The file, in the directory of a build.
-pub const PROVENANCE: &str = "provenance.json";
+pub use config::builds::PROVENANCE;
 
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 const PREDICATE: &str = "https://slsa.dev/provenance/v1";

@@ -59,7 +59,7 @@ pub(crate) enum Verb {
     Artifacts {
         /// The build
         build: BuildId,
-        /// Fetch everything into this directory
+        /// Fetch everything into this directory, and provenance.json with it
         #[arg(short, long, value_name = "DIR")]
         output: Option<PathBuf>,
         #[command(flatten)]

@@ -1,9 +1,10 @@
-//! Fetches what a build gave out. Each file is checked before it gets its name.
+//! Fetches what a build gave out. Each file is checked before it gets its name, and
+//! beside them lies where they came from.
 
 use std::io::{self, Seek};
 use std::path::Path;
 
-use config::builds::{Artifact, Build};
+use config::builds::{Artifact, Build, PROVENANCE};
 use tempfile::NamedTempFile;
 
 use super::super::client::{Client, ClientError};
@@ -24,6 +25,11 @@ pub(super) fn all(
         );
         return Err(Failure::new(Ending::Refused, words));
     }
+    let provenance = directory.join(PROVENANCE);
+    // A build may give out a file of that name.
+    let given = |it: &Artifact| it.name.as_str() == PROVENANCE;
+    let with_provenance =
+        build.ended_well() && !build.artifacts.is_empty() && !build.artifacts.iter().any(given);
     if rehearsed {
         for artifact in &build.artifacts {
             let path = directory.join(&artifact.name);
@@ -32,6 +38,9 @@ pub(super) fn all(
                 path.display(),
                 artifact.bytes
             ))?;
+        }
+        if with_provenance {
+            voice.would(format!("write {}", provenance.display()))?;
         }
         return Ok(());
     }
@@ -43,6 +52,26 @@ pub(super) fn all(
             directory.join(&artifact.name).display(),
             artifact.bytes
         ));
+    }
+    if with_provenance {
+        came_from(client, build, &provenance, voice)?;
+    }
+    Ok(())
+}
+
+/// Fetches where the files came from, if the agent knows it.
+fn came_from(client: &Client, build: &Build, target: &Path, voice: &Voice) -> Result<(), Failure> {
+    let mut text = Vec::new();
+    match client.copy(&format!("builds/{}/provenance", build.id), &mut text) {
+        Err(ClientError::Refused {
+            status: 404,
+            detail,
+        }) => voice.say(detail),
+        copied => {
+            copied?;
+            store::file::replace(target, &text).map_err(|error| fault(target, error))?;
+            voice.say(target.display().to_string());
+        }
     }
     Ok(())
 }
