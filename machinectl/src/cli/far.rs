@@ -127,6 +127,13 @@ impl Far {
 
 pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {
     let volume = &Volume::open(&common.volume)?;
+    let trip = |name, far, retention| Trip {
+        volume,
+        name,
+        far,
+        retention,
+        voice,
+    };
     match verb {
         Verb::Push {
             name,
@@ -137,15 +144,8 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
             far,
             rehearsal,
         } => {
-            let far = &far.side(host);
-            let trip = Trip {
-                volume,
-                name,
-                far,
-                retention: *retention,
-                voice,
-            };
-            trip.push(from.as_deref(), *full, rehearsal.dry_run)
+            let far = far.side(host);
+            trip(name, &far, *retention).push(from.as_deref(), *full, rehearsal.dry_run)
         }
         Verb::Pull {
             name,
@@ -154,15 +154,8 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
             far,
             rehearsal,
         } => {
-            let far = &far.side(host);
-            let trip = Trip {
-                volume,
-                name,
-                far,
-                retention: *retention,
-                voice,
-            };
-            trip.pull(rehearsal.dry_run)
+            let far = far.side(host);
+            trip(name, &far, *retention).pull(rehearsal.dry_run)
         }
         Verb::Export {
             name,
