@@ -18,7 +18,7 @@ use agent::guest::{Accelerator, Guest, Memory, Spec, arguments};
 use agent::network::{Cable, Network};
 use agent::tftp::{Event, Map, Offer, Server};
 use config::machine::Machine;
-use config::settings::Acceleration;
+use config::settings::{Acceleration, Settings};
 use config::task::GATEWAY;
 use store::command;
 use tempfile::TempDir;
@@ -74,6 +74,7 @@ fn spec(directory: &Path, run: &Path, net: &Net, memory: Memory) -> Spec {
         run: run.to_owned(),
         network: net.get().name().to_owned(),
         acceleration: Acceleration::Auto,
+        uefi: Settings::parse("").unwrap().guests.uefi,
         durable: false,
         memory,
         keep: Vec::new(),

@@ -95,6 +95,7 @@ pub fn examine(seen: &Seen) -> Vec<Found> {
         found: Vec::new(),
     };
     doctor.space();
+    doctor.firmware();
     doctor.records();
     doctor.guests();
     doctor.networks();
@@ -383,6 +384,15 @@ impl Doctor<'_> {
             proof,
             Repair::DeleteSources(paths),
         );
+    }
+
+    fn firmware(&mut self) {
+        for (machine, proof) in &self.seen.without_firmware {
+            let subject = Subject::Machine(machine.clone());
+            let advice = "install the package ovmf, or set guests.uefi_code and \
+                          guests.uefi_variables to the files of another firmware";
+            self.decide(Id::NoFirmware, subject, proof, advice);
+        }
     }
 
     fn space(&mut self) {

@@ -12,25 +12,27 @@ use std::time::Duration;
 
 use config::builds::Usage;
 use config::machine::{Kind, Machine};
-use config::settings::Acceleration;
+use config::settings::{Acceleration, Uefi};
 use tokio::io::AsyncRead;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::time::timeout;
 
-use crate::network::NetworkError;
-
 pub(crate) mod cgroup;
+mod error;
 mod nspawn;
 mod process;
 mod qemu;
 mod run;
 mod usage;
 
+pub use error::GuestError;
 pub use process::Exit;
 pub use qemu::frozen::{bytes, forget, is_frozen, is_unfit, set_unfit};
 pub use qemu::monitor::MonitorError;
-pub use qemu::{Accelerator, accelerator, arguments};
+pub use qemu::{Accelerator, accelerator, arguments, firmware};
+
+pub(crate) use error::said;
 
 use process::Process;
 use qemu::frozen;
@@ -59,6 +61,8 @@ pub struct Spec {
     pub network: String,
     /// What should run its processors.
     pub acceleration: Acceleration,
+    /// The firmware, if it boots by UEFI.
+    pub uefi: Uefi,
     /// Whether what it writes is kept: when it flushes, it is on the host's disk.
     /// Otherwise everything is thrown away with it, and flushes do nothing.
     pub durable: bool,
@@ -93,79 +97,6 @@ pub struct User {
 impl From<(u32, u32)> for User {
     fn from((uid, gid): (u32, u32)) -> Self {
         Self { uid, gid }
-    }
-}
-
-/// Why a guest cannot be started or reached.
-#[derive(Debug, thiserror::Error)]
-pub enum GuestError {
-    /// KVM was asked for.
-    #[error("this host has no KVM that works; set acceleration to \"auto\" or \"tcg\"")]
-    NoKvm,
-    /// The machine is a container.
-    #[error("a container cannot be frozen")]
-    Container,
-    /// The frozen guest cannot be woken: QEMU, its command line or the host's
-    /// processor is another one. Start it cold, and freeze it anew.
-    #[error("the frozen guest does not fit this host any more; it must be frozen anew")]
-    Stale,
-    /// Its run directory belongs to another one.
-    #[error("a guest with the run directory {} is running", .0.display())]
-    Running(PathBuf),
-    /// Its network is not there.
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    /// A file of its snapshot cannot be used.
-    #[error("cannot open {} for the guest", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// How it failed.
-        source: io::Error,
-    },
-    /// Its run directory or its record cannot be used.
-    #[error("cannot use {}", path.display())]
-    Run {
-        /// The file or directory.
-        path: PathBuf,
-        /// How it failed.
-        source: io::Error,
-    },
-    /// QEMU or systemd-nspawn could not be started.
-    #[error("cannot start the guest's program")]
-    Start(#[source] io::Error),
-    /// QEMU or nspawn ended, does not answer, or does not do what it is told.
-    #[error("the guest's program failed it{}", said(stderr))]
-    Up {
-        /// The end of what it complained about.
-        stderr: String,
-        /// What we noticed.
-        source: MonitorError,
-    },
-    /// Its limits cannot be set.
-    #[error("cannot limit what the guest takes of the host")]
-    Limit(#[source] io::Error),
-    /// The process cannot be watched.
-    #[error("cannot watch the guest's process")]
-    Watch(#[source] io::Error),
-    /// It does not end.
-    #[error("the guest's process {0} was killed and does not end")]
-    Undead(u32),
-}
-
-impl GuestError {
-    fn run(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
-        let path = path.to_owned();
-        |source| Self::Run { path, source }
-    }
-}
-
-/// The end of a sentence, with what a program complained about.
-pub(crate) fn said(stderr: &str) -> String {
-    if stderr.is_empty() {
-        String::new()
-    } else {
-        format!(": {stderr}")
     }
 }
 
@@ -453,7 +384,8 @@ impl Spec {
             user: User { uid: 900, gid: 900 },
             run: "/run/buildhost/guests/42".into(),
             network: "buildhost-42".to_owned(),
-            acceleration: config::settings::Acceleration::Auto,
+            acceleration: Acceleration::Auto,
+            uefi: config::settings::Settings::parse("").unwrap().guests.uefi,
             durable: false,
             memory: Memory::Own,
             keep: Vec::new(),

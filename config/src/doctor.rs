@@ -136,6 +136,8 @@ kinds! {
         "the database of builds is damaged", "a person: restore it from a copy";
     LowSpace, "low-space", Fault,
         "there is less room than the reserve, and nothing starts", "a person: delete something";
+    NoFirmware, "no-firmware", Fault,
+        "a machine boots by UEFI, and the host has no firmware for it", "a person: install the package ovmf";
     GuestWithoutNetwork, "guest-without-network", Fault,
         "a guest runs whose network is gone", "a person: cancel its build";
     BuildWithoutGuest, "build-without-guest", Warning,

@@ -11,6 +11,11 @@ use crate::names::FileName;
 /// The name of the file, in the top directory of a revision.
 pub const FILE: &str = "manifest";
 
+/// The file with the variables of a machine that boots by UEFI, such as the entries
+/// that an installer made: beside the manifest. Without one the host's firmware
+/// begins with its own, and the bootstrapped image keeps what has become of them.
+pub const UEFI_VARIABLES: &str = "uefi.vars";
+
 /// How a machine is run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -22,11 +27,21 @@ pub enum Kind {
     Nspawn,
 }
 
+/// What starts the boot loader or the kernel of a `kvm` machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Firmware {
+    /// QEMU's BIOS.
+    #[default]
+    Bios,
+    /// The host's UEFI firmware, with the variables in [`UEFI_VARIABLES`].
+    Uefi,
+}
+
 /// A machine's manifest, checked.
 ///
 /// The names of values are those of build2's machine manifests; `kernel`,
-/// `initrd`, `cmdline`, `disk`, `cpus`, `frozen`, `egress`, `parallel-max` and
-/// `disk-growth` are ours.
+/// `initrd`, `cmdline`, `disk`, `cpus`, `firmware`, `frozen`, `egress`,
+/// `parallel-max` and `disk-growth` are ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
     /// Tells this content from every other; for people and controllers.
@@ -45,6 +60,8 @@ pub struct Machine {
     pub disk_growth_kib: Option<NonZeroU64>,
     /// The file with the root disk; of a container, the directory with its root.
     pub disk: FileName,
+    /// What starts a `kvm` machine: `bios` or `uefi`.
+    pub firmware: Firmware,
     /// Whether a guest is kept frozen at its start, for builds to wake: `auto` or
     /// `off`.
     pub frozen: bool,
@@ -53,7 +70,7 @@ pub struct Machine {
     /// Options for QEMU, or for systemd-nspawn, besides ours. They can hand any file
     /// of the host to a guest: nothing runs with them unless the host allows it.
     pub options: Vec<String>,
-    /// What boots a `kvm` machine; without it the disk's own boot loader does.
+    /// What its firmware boots; without it, the disk's own boot loader.
     pub boot: Option<Boot>,
 }
 
@@ -74,7 +91,7 @@ pub struct Boot {
 pub struct MachineError(pub Vec<String>);
 
 /// The values that we read, and those of build2's that we let stand unread.
-const KNOWN: [&str; 19] = [
+const KNOWN: [&str; 20] = [
     "id",
     "name",
     "summary",
@@ -86,6 +103,7 @@ const KNOWN: [&str; 19] = [
     "parallel-max",
     "disk-growth",
     "disk",
+    "firmware",
     "frozen",
     "egress",
     "kernel",
@@ -131,6 +149,11 @@ impl Machine {
             let fault = "a machine of the type nspawn has no `kernel` of its own";
             reader.faults.push(fault.to_owned());
         }
+        let firmware = reader.firmware();
+        if kind == Kind::Nspawn && manifest.get("firmware").is_some() {
+            let fault = "a machine of the type nspawn has no `firmware`";
+            reader.faults.push(fault.to_owned());
+        }
         let disk = match kind {
             Kind::Kvm => FileName::disk(),
             Kind::Nspawn => FileName::root(),
@@ -147,6 +170,7 @@ impl Machine {
             parallel_max: reader.optional("parallel-max"),
             disk_growth_kib: reader.optional("disk-growth"),
             disk: reader.or("disk", disk),
+            firmware,
             frozen: reader.frozen() && kind == Kind::Kvm,
             egress: reader.or("egress", Egress::None),
             options: reader.options(),
@@ -196,6 +220,18 @@ impl Reader<'_> {
                 self.faults
                     .push(format!("`type` is `kvm` or `nspawn`, not `{other}`"));
                 Kind::Kvm
+            }
+        }
+    }
+
+    fn firmware(&mut self) -> Firmware {
+        match self.manifest.get("firmware") {
+            None | Some("bios") => Firmware::Bios,
+            Some("uefi") => Firmware::Uefi,
+            Some(other) => {
+                self.faults
+                    .push(format!("`firmware` is `bios` or `uefi`, not `{other}`"));
+                Firmware::Bios
             }
         }
     }
@@ -261,6 +297,17 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_may_ask_for_uefi_and_a_container_has_no_firmware() {
+        let firmware = |kind: &str| {
+            let text = format!(": 1\nid: x\nsummary: y\ntype: {kind}\nfirmware: uefi\n");
+            Machine::parse(&text).map(|machine| machine.firmware)
+        };
+        assert_eq!(firmware("kvm"), Ok(Firmware::Uefi));
+        let error = firmware("nspawn").unwrap_err().to_string();
+        assert_eq!(error, "a machine of the type nspawn has no `firmware`");
+    }
+
+    #[test]
     fn options_are_words_as_in_a_shell() {
         let options = |value: &str| {
             let text = format!(": 1\nid: x\nsummary: y\noptions: {value}\n");
@@ -274,7 +321,7 @@ mod tests {
 
     #[test]
     fn all_faults_are_told_at_once() {
-        let text = ": 1\nsummary: y\ntype: xen\nram-minimum: 0\ndisk: ../x\ninitrd: i\nfrozen: warm\ncolour: red\n";
+        let text = ": 1\nsummary: y\ntype: xen\nram-minimum: 0\ndisk: ../x\ninitrd: i\nfirmware: coreboot\nfrozen: warm\ncolour: red\n";
         insta::assert_snapshot!(Machine::parse(text).unwrap_err().0.join("\n"));
     }
 }

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use builds::{Bootstrap, Builds, Records};
-pub use guests::{Acceleration, Guests};
+pub use guests::{Acceleration, Guests, Uefi};
 pub use http::{Http, Tls};
 pub use pr::{Elsewhere, Pr, PrMode};
 use reader::Reader;

@@ -76,7 +76,7 @@ fn readiness(host: &AgentHost, machine: &str, toolchain: &str) -> Option<Readine
 }
 
 /// Waits until an image serves and nothing is done to it any more.
-fn settled(host: &AgentHost, machine: &str, toolchain: &str, start: Start) -> Readiness {
+pub(crate) fn settled(host: &AgentHost, machine: &str, toolchain: &str, start: Start) -> Readiness {
     let is_settled =
         |r: &Readiness| r.image == Image::Ready && r.start == start && !r.start_message.is_empty();
     let mut found = None;
@@ -88,7 +88,7 @@ fn settled(host: &AgentHost, machine: &str, toolchain: &str, start: Start) -> Re
 }
 
 /// A file of the image that serves.
-fn image(host: &AgentHost, toolchain: &str, name: &str) -> PathBuf {
+pub(crate) fn image(host: &AgentHost, toolchain: &str, name: &str) -> PathBuf {
     let image = format!("demo/demo-{toolchain}");
     host.host.volume.path().join(image).join(name)
 }

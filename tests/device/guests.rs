@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use agent::control::{self, Manner};
 use agent::guest::{self, Exit, Guest, GuestError, Memory, Spec};
 use agent::tftp::{Event, Map, Server};
-use config::settings::Acceleration;
+use config::settings::{Acceleration, Settings};
 use config::task::GATEWAY;
 use tempfile::TempDir;
 use tests::net::Net;
@@ -38,7 +38,7 @@ impl Ground {
         Self::of(tests::guests::container(script))
     }
 
-    fn of(machine: (TempDir, config::machine::Machine)) -> Self {
+    pub(crate) fn of(machine: (TempDir, config::machine::Machine)) -> Self {
         Self {
             net: Net::with(machine.1.kind.into()),
             run: tempfile::tempdir().unwrap(),
@@ -56,6 +56,7 @@ impl Ground {
             run: self.run.path().to_owned(),
             network: self.net.name().to_owned(),
             acceleration: Acceleration::Auto,
+            uefi: Settings::parse("").unwrap().guests.uefi,
             durable: false,
             memory: Memory::Own,
             keep: Vec::new(),
@@ -253,7 +254,7 @@ SCRIPT
 
 /// A shell script that waits for its task as a worker should: what it is told when it
 /// is woken is new to each.
-const WAITING: &str = "
+pub(crate) const WAITING: &str = "
 for port in /sys/class/virtio-ports/*; do
     [ \"$(cat \"$port/name\")\" = buildhost.control ] && exec 3<>/dev/${port##*/}
 done
@@ -360,7 +361,7 @@ fn what_does_not_fit_is_not_woken() {
 }
 
 /// A copy of a directory, in the place of a snapshot.
-fn copy(from: &Path) -> TempDir {
+pub(crate) fn copy(from: &Path) -> TempDir {
     let to = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

@@ -34,4 +34,5 @@ mod relay;
 mod revisions;
 mod store;
 mod tftp;
+mod uefi;
 mod walls;

@@ -7,16 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use config::BuildId;
 use config::doctor::Cleaning;
 use config::layout::Entry;
+use config::machine::{self, Firmware, Machine};
 use config::task::{Digest, RESULT};
-use store::Holder;
+use config::{BuildId, MachineName};
+use store::{Holder, Volume};
 use tracing::warn;
 
 use super::{Group, Guest, Network, Recorded, Records, Seen};
 use crate::blocking;
-use crate::guest::cgroup;
+use crate::guest::{GuestError, cgroup, firmware};
 use crate::host::Host;
 use crate::network;
 use crate::reconcile::{self, Step};
@@ -80,6 +81,7 @@ fn look_around(host: &Host) -> io::Result<Seen> {
         unused,
         sources: host.sources_directory(),
         short: short(host),
+        without_firmware: without_firmware(host),
         ..Seen::default()
     })
 }
@@ -181,9 +183,29 @@ fn sources(directory: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     Ok(paths.into_iter().filter_map(old).collect())
 }
 
+/// What is wrong with a manifest is told by who starts the machine.
+fn without_firmware(host: &Host) -> Vec<(MachineName, String)> {
+    let Err(GuestError::NoFirmware { path, source }) = firmware(&host.settings.guests.uefi) else {
+        return Vec::new();
+    };
+    let wants = |volume: &Volume, machine: &MachineName| {
+        let current = volume.directory(machine).join(machine.as_str());
+        let text = fs::read_to_string(current.join(machine::FILE)).ok()?;
+        Some(Machine::parse(&text).ok()?.firmware == Firmware::Uefi)
+    };
+    let of_volume = |volume: &Volume| {
+        let mut machines = volume.machines().unwrap_or_default();
+        machines.retain(|machine| wants(volume, machine) == Some(true));
+        machines
+    };
+    let machines = host.volumes.iter().flat_map(of_volume);
+    let proof = format!("{}: {source}", path.display());
+    machines.map(|machine| (machine, proof.clone())).collect()
+}
+
 fn short(host: &Host) -> Vec<(PathBuf, u64)> {
     let paths = &host.settings.paths;
-    let volumes = host.volumes.iter().map(store::Volume::path);
+    let volumes = host.volumes.iter().map(Volume::path);
     let places = std::iter::once(paths.state.as_path()).chain(volumes);
     let free = |place: &Path| Some((place.to_owned(), store::space::bytes_free(place).ok()?));
     let known = places.filter_map(free);
@@ -204,7 +226,7 @@ pub async fn cleaning(host: &Arc<Host>) -> Vec<Cleaning> {
             return Vec::new();
         }
     };
-    let going = |machine: &config::MachineName, volume: usize, entry: Option<Entry>| {
+    let going = |machine: &MachineName, volume: usize, entry: Option<Entry>| {
         Some(Cleaning {
             volume: host.volumes.get(volume)?.path().to_owned(),
             machine: machine.clone(),

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use config::BuildId;
 use config::builds::State;
+use config::{BuildId, MachineName};
 use store::Holder;
 
 /// What an examination depends on.
@@ -30,6 +30,8 @@ pub struct Seen {
     pub unused: Vec<(PathBuf, u64)>,
     /// The directory of sources.
     pub sources: PathBuf,
+    /// The machines that lack firmware, and what is wrong with it.
+    pub without_firmware: Vec<(MachineName, String)>,
     /// Where there is less room than the reserve: the place and what is free.
     pub short: Vec<(PathBuf, u64)>,
 }

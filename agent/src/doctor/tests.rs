@@ -50,6 +50,19 @@ fn host(builds: impl IntoIterator<Item = (u64, Recorded)>) -> Seen {
     }
 }
 
+#[test]
+fn a_machine_without_firmware_is_a_fault() {
+    let seen = Seen {
+        without_firmware: vec![("win11".parse().unwrap(), "/OVMF.fd: not found".to_owned())],
+        ..host([])
+    };
+    let told = told(&seen);
+    assert!(
+        told.starts_with("no-firmware: machine win11: /OVMF.fd: not found"),
+        "{told}"
+    );
+}
+
 /// Every finding in a line, with what a repair does or a person is told.
 fn told(seen: &Seen) -> String {
     let line = |found: Found| {

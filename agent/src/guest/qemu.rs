@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use command_fds::{CommandFdExt, FdMapping};
+use config::machine::Firmware;
 use config::settings::Acceleration;
 use store::command;
 use tokio::net::UnixStream;
@@ -26,18 +27,21 @@ use crate::network::Network;
 
 mod accelerator;
 mod arguments;
+mod uefi;
 
 pub(super) mod frozen;
 pub(super) mod monitor;
 
 pub use accelerator::{Accelerator, accelerator};
 pub use arguments::arguments;
+pub use uefi::firmware;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
 /// Starts QEMU with its processors stopped, and writes the record.
 pub(super) fn start(spec: Spec) -> Result<Handle, GuestError> {
     let accelerator = accelerator(spec.acceleration)?;
+    uefi::prepare(&spec)?;
     frozen::prepare(&spec, accelerator)?;
     let network = Network::open(&spec.network)?;
     let complaints = run::Complaints::writer(&spec.run).map_err(GuestError::run(&spec.run))?;
@@ -103,6 +107,11 @@ fn descriptors(spec: Spec, network: &Network) -> Result<Vec<FdMapping>, GuestErr
         give(socket.into(), number);
     }
     give(file(&spec, frozen::disk(&spec), true)?, arguments::DISK);
+    if spec.machine.firmware == Firmware::Uefi {
+        give(uefi::code(&spec.uefi)?, arguments::FIRMWARE);
+        let variables = file(&spec, uefi::variables(&spec), true)?;
+        give(variables, arguments::VARIABLES);
+    }
     if let Some(boot) = &spec.machine.boot {
         give(file(&spec, &boot.kernel, false)?, arguments::KERNEL);
         if let Some(initrd) = &boot.initrd {

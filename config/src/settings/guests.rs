@@ -1,5 +1,6 @@
 //! The settings of how guests are run.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -19,6 +20,15 @@ pub enum Acceleration {
     Tcg,
 }
 
+/// The files of the firmware for machines that boot by UEFI. They belong together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uefi {
+    /// The firmware itself.
+    pub code: PathBuf,
+    /// The variables that a machine begins with which brings none.
+    pub variables: PathBuf,
+}
+
 /// How guests are run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guests {
@@ -26,6 +36,8 @@ pub struct Guests {
     pub user: String,
     /// The accelerator.
     pub acceleration: Acceleration,
+    /// The firmware of machines that boot by UEFI.
+    pub uefi: Uefi,
     /// How many guests run at once, at the most; as many as there is room for if `None`.
     pub parallel_max: Option<usize>,
     /// How many of them run on one machine whose manifest does not say it.
@@ -66,6 +78,10 @@ pub(super) fn guests(reader: &mut Reader<'_>) -> Guests {
             _ => Ok(()),
         }),
         acceleration: reader.choice("guests.acceleration", &accelerators),
+        uefi: Uefi {
+            code: reader.path("guests.uefi_code", "/usr/share/OVMF/OVMF_CODE_4M.fd"),
+            variables: reader.path("guests.uefi_variables", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
+        },
         parallel_max: some(reader.number("guests.parallel_max", 0, 0..=4096)),
         per_machine_max: some(reader.number("guests.per_machine_max", 0, 0..=4096)),
         cpu_percent: reader.number("guests.cpu_percent", 200, 1..=10_000),

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use config::machine::Firmware;
 use config::task::{CONTROL_PORT, LOG_PORT};
 use serde_json::json;
 
@@ -19,8 +20,10 @@ pub(super) const KERNEL: i32 = 8;
 pub(super) const INITRD: i32 = 9;
 pub(super) const MEMORY: i32 = 10;
 pub(super) const CONTROL: i32 = 11;
+pub(super) const FIRMWARE: i32 = 12;
+pub(super) const VARIABLES: i32 = 13;
 /// What is only kept open follows from here on.
-pub(super) const KEEP: i32 = 12;
+pub(super) const KEEP: i32 = 14;
 
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
@@ -36,8 +39,9 @@ pub fn arguments(spec: &Spec, accelerator: Accelerator) -> Vec<OsString> {
     line.add("-display", "none");
     line.add("-sandbox", SANDBOX);
     hardware(&mut line, spec, accelerator);
+    firmware(&mut line, spec);
     kernel(&mut line, spec);
-    disk(&mut line, spec.durable);
+    disk(&mut line, spec);
     line.add("-netdev", format!("tap,id=net,fd={TAP}"));
     line.add(
         "-device",
@@ -72,13 +76,17 @@ fn hardware(line: &mut Line, spec: &Spec, accelerator: Accelerator) {
         // Translated code would take up to 1 GiB otherwise.
         Accelerator::Tcg => ("tcg,tb-size=256", "max"),
     };
-    match spec.memory {
-        Memory::Own => line.add("-machine", "q35"),
-        Memory::Freezable => memory(line, spec, "on"),
-        Memory::Frozen => {
-            memory(line, spec, "off");
-            line.add("-incoming", "defer");
-        }
+    let mut machine = "q35".to_owned();
+    if spec.memory != Memory::Own {
+        memory(line, spec);
+        machine += ",memory-backend=ram";
+    }
+    if spec.machine.firmware == Firmware::Uefi {
+        machine += ",pflash0=firmware,pflash1=variables";
+    }
+    line.add("-machine", machine);
+    if spec.memory == Memory::Frozen {
+        line.add("-incoming", "defer");
     }
     line.add("-accel", accelerator);
     line.add("-cpu", cpu);
@@ -87,11 +95,40 @@ fn hardware(line: &mut Line, spec: &Spec, accelerator: Accelerator) {
 }
 
 /// Memory in a file. What a woken guest writes stays its own when it is not shared.
-fn memory(line: &mut Line, spec: &Spec, share: &str) {
+fn memory(line: &mut Line, spec: &Spec) {
     let size = spec.machine.memory_kib;
+    let share = if spec.memory == Memory::Frozen {
+        "off"
+    } else {
+        "on"
+    };
     let file = format!("id=ram,mem-path=/proc/self/fd/{MEMORY},size={size}k,share={share}");
     line.add("-object", format!("memory-backend-file,{file}"));
-    line.add("-machine", "q35,memory-backend=ram");
+}
+
+/// Flash memory with the firmware, which nobody writes, and with its variables.
+fn firmware(line: &mut Line, spec: &Spec) {
+    if spec.machine.firmware == Firmware::Bios {
+        return;
+    }
+    for (set, fd, name, fixed) in [
+        (2, FIRMWARE, "firmware", true),
+        (3, VARIABLES, "variables", false),
+    ] {
+        let node = json!({
+            "driver": "raw",
+            "node-name": name,
+            "read-only": fixed,
+            "cache": { "direct": false, "no-flush": !spec.durable },
+            "file": {
+                "driver": "file",
+                "filename": format!("/dev/fdset/{set}"),
+                "read-only": fixed,
+            },
+        });
+        line.add("-add-fd", format!("fd={fd},set={set}"));
+        line.add("-blockdev", node.to_string());
+    }
 }
 
 fn kernel(line: &mut Line, spec: &Spec) {
@@ -107,17 +144,22 @@ fn kernel(line: &mut Line, spec: &Spec) {
     }
 }
 
-fn disk(line: &mut Line, durable: bool) {
+fn disk(line: &mut Line, spec: &Spec) {
     let node = json!({
         "driver": "raw",
         "node-name": "disk",
         "discard": "unmap",
-        "cache": { "direct": false, "no-flush": !durable },
+        "cache": { "direct": false, "no-flush": !spec.durable },
         "file": { "driver": "file", "filename": "/dev/fdset/1" },
     });
     line.add("-add-fd", format!("fd={DISK},set=1"));
     line.add("-blockdev", node.to_string());
-    line.add("-device", "virtio-blk-pci,drive=disk");
+    // UEFI would try the network before; a kernel from outside comes first.
+    let first = match spec.machine.firmware {
+        Firmware::Bios => "",
+        Firmware::Uefi => ",bootindex=1",
+    };
+    line.add("-device", format!("virtio-blk-pci,drive=disk{first}"));
 }
 
 /// A socket that listens already; who connects later is let in, too.
@@ -161,6 +203,16 @@ mod tests {
             ": 1\nid: d\nsummary: d\nkernel: vmlinuz\ninitrd: initrd\ncmdline: console=ttyS0, quiet\n",
         );
         insta::assert_snapshot!(text(&spec, Accelerator::Tcg));
+    }
+
+    #[test]
+    fn a_machine_that_boots_by_uefi() {
+        let mut spec = Spec::example(": 1\nid: d\nsummary: d\nfirmware: uefi\n");
+        insta::assert_snapshot!(text(&spec, Accelerator::Tcg));
+        spec.memory = Memory::Frozen;
+        let woken = text(&spec, Accelerator::Tcg);
+        let machine = "-machine q35,memory-backend=ram,pflash0=firmware,pflash1=variables";
+        assert!(woken.contains(machine), "{woken}");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Guests that are frozen at one instant and woken from there, again and again.
 //!
-//! Four files lie beside the machine's own: its memory, as the guest left it; the
-//! state of its devices; its disk at that instant, a clone of the machine's, which
-//! stays whole for cold starts; and what all of them depend on, so that nothing is
-//! woken where it does not fit.
+//! These files lie beside the machine's own: its memory, as the guest left it; the
+//! state of its devices; its disk and its firmware's variables at that instant, clones
+//! of the machine's, which stay whole for cold starts; and what all of them depend on,
+//! so that nothing is woken where it does not fit.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -12,11 +12,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use config::machine::{Firmware, UEFI_VARIABLES};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::monitor::{Monitor, MonitorError};
-use super::{Accelerator, arguments};
+use super::{Accelerator, arguments, uefi};
 use crate::guest::{GuestError, Memory, Spec};
 
 pub(in crate::guest) const MEMORY: &str = "frozen.memory";
@@ -24,6 +25,7 @@ const STATE: &str = "frozen.state";
 /// The state while it is written.
 const HALF: &str = "frozen.state.half";
 const DISK: &str = "frozen.disk";
+pub(super) const VARIABLES: &str = "frozen.vars";
 const KEY: &str = "frozen.key";
 /// Says why there is no frozen guest and can be none.
 const UNFIT: &str = "frozen.unfit";
@@ -49,8 +51,10 @@ pub(in crate::guest) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result
             memory
                 .and_then(|file| file.set_len(size))
                 .map_err(failed(MEMORY))?;
-            let (disk, _) = super::open(spec.directory.join(&spec.machine.disk), false)?;
-            clone(disk, &spec.directory.join(DISK)).map_err(failed(DISK))?;
+            clone(spec, spec.machine.disk.as_str(), DISK)?;
+            if spec.machine.firmware == Firmware::Uefi {
+                clone(spec, UEFI_VARIABLES, VARIABLES)?;
+            }
             let key = key(spec, accelerator).map_err(failed(KEY))?;
             let path = spec.directory.join(KEY);
             store::file::replace(&path, key.as_bytes()).map_err(failed(KEY))
@@ -68,13 +72,17 @@ pub(in crate::guest) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result
     }
 }
 
-/// Copies a file; where the file system can, no byte is written for that.
-fn clone(mut from: File, to: &Path) -> io::Result<()> {
-    let mut to = File::create(to)?;
-    if rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
-        return Ok(());
-    }
-    io::copy(&mut from, &mut to).map(|_| ())
+/// Copies a file of the machine; where the file system can, no byte is written for that.
+fn clone(spec: &Spec, from: &str, to: &str) -> Result<(), GuestError> {
+    let (mut from, _) = super::open(spec.directory.join(from), false)?;
+    let path = spec.directory.join(to);
+    let copied = File::create(&path).and_then(|mut to| {
+        if rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
+            return Ok(());
+        }
+        io::copy(&mut from, &mut to).map(|_| ())
+    });
+    copied.map_err(|source| GuestError::Open { path, source })
 }
 
 /// The file with the disk of a guest.
@@ -117,7 +125,7 @@ pub fn set_unfit(directory: &Path, why: &str) -> io::Result<()> {
 /// When a file of it is there and cannot be removed.
 pub fn forget(directory: &Path) -> io::Result<()> {
     // Without its state, what is left of it is none.
-    for name in [STATE, HALF, MEMORY, DISK, KEY, UNFIT] {
+    for name in [STATE, HALF, MEMORY, DISK, VARIABLES, KEY, UNFIT] {
         match fs::remove_file(directory.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -133,6 +141,7 @@ fn key(spec: &Spec, accelerator: Accelerator) -> io::Result<String> {
             name: String::new(),
             directory: PathBuf::new(),
             machine: spec.machine.clone(),
+            uefi: spec.uefi.clone(),
             run: PathBuf::new(),
             network: String::new(),
             memory: Memory::Freezable,
@@ -143,6 +152,9 @@ fn key(spec: &Spec, accelerator: Accelerator) -> io::Result<String> {
     );
     frozen.insert(0, OsString::from(FORM));
     frozen.push(OsString::from(program()?));
+    if spec.machine.firmware == Firmware::Uefi {
+        frozen.push(OsString::from(uefi::identity(&spec.uefi)?));
+    }
     let kernel = rustix::system::uname();
     frozen.push(kernel.release().to_string_lossy().into_owned().into());
     let processors = fs::read_to_string("/proc/cpuinfo")?;
