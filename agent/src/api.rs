@@ -164,6 +164,7 @@ fn administration(host: &Host) -> Router<Arc<Host>> {
         .route("/api/v1/builds/{id}/cancel", post(builds::cancel))
         .route("/api/v1/builds/{id}/resume", post(console::resume))
         .route("/api/v1/builds/{id}/release", post(console::release))
+        .route("/api/v1/builds/{id}/attach", post(console::attach))
         .route(
             "/api/v1/builds/{id}/console",
             get(console::of_build).post(console::of_build),

@@ -3,6 +3,7 @@
 
 mod collect;
 mod conclude;
+pub(crate) mod files;
 mod origin;
 mod progress;
 mod provenance;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use config::BuildId;
 use config::builds::{Build, Held, Start, State, Stay};
 use config::machine::{Machine, MachineError};
-use config::task::{self, AtBreakpoint, Task};
+use config::task::{self, AtBreakpoint};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use store::{Snapshot, StoreError, Volume};
@@ -27,13 +28,12 @@ use crate::guest::Memory;
 use crate::held;
 use crate::host::{Host, Job};
 use crate::reconcile::Pair;
-use crate::record;
 use crate::records::RecordsError;
 use crate::room;
 use crate::session::{self, Ended, Happening, Session, SessionError};
 use crate::tftp;
 
-use collect::RESULT_BYTES_MAX;
+pub(crate) use collect::RESULTS;
 pub use collect::{CollectError, Collected};
 pub use conclude::{Rules, Verdict, conclude};
 pub use provenance::PROVENANCE;
@@ -42,8 +42,6 @@ pub use provenance::PROVENANCE;
 pub const LIVE_LOG: &str = "log.live";
 /// The directory with what a build gave out.
 pub const ARTIFACTS: &str = "artifacts";
-/// How many files a guest may put in a build.
-const FILES_MAX: usize = 10_000;
 
 /// Why an attempt at a build came to no result.
 #[derive(Debug, thiserror::Error)]
@@ -267,7 +265,7 @@ async fn attempt(
         } else {
             Memory::Own
         },
-        record: files(host, build),
+        record: files::record(host, &host.build_directory(build.id)),
     };
     let session = Session::start(host, plan).await?;
     host.records.save(build).await?;
@@ -285,7 +283,7 @@ async fn go_on(
         tag: build.id.to_string(),
         machine: build.machine.clone(),
         map: map(host, build)?,
-        record: files(host, build),
+        record: files::record(host, &host.build_directory(build.id)),
         since: since.try_into().unwrap_or_default(),
         heard: build.state > State::Starting,
     };
@@ -348,14 +346,14 @@ pub(crate) fn log_file(host: &Host, id: BuildId) -> PathBuf {
     }
 }
 
-/// Where what the guest of a build prints is recorded.
-pub(crate) fn files(host: &Host, build: &Build) -> record::Files {
+/// What the guest of a build fetches, and where what it puts goes.
+fn map(host: &Host, build: &Build) -> std::io::Result<tftp::Map> {
     let directory = host.build_directory(build.id);
-    record::Files {
-        console: directory.join("console"),
-        log: directory.join(LIVE_LOG),
-        bytes_max: host.settings.builds.log_bytes_max,
+    let (map, resume) = files::map(host, &files::task(host, build), &directory)?;
+    if let Some(resume) = resume {
+        host.held.expect(build.id, resume);
     }
+    Ok(map)
 }
 
 async fn wait(
@@ -418,44 +416,4 @@ fn pause(host: &Host, build: &mut Build, session: &mut Session, happening: &Happ
         session.resume();
         build.life.held = None;
     }
-}
-
-/// A guest that builds fetches its task and the sources, and puts what comes out.
-fn map(host: &Host, build: &Build) -> Result<tftp::Map, std::io::Error> {
-    let task = Task {
-        build: build.id,
-        machine: build.machine.clone(),
-        toolchain: build.toolchain.clone(),
-        interactive: build.life.interactive,
-        hold: build.life.hold || host.settings.builds.hold,
-        sources: build.sources.clone(),
-    };
-    let limits = &host.settings.builds;
-    let directory = host.build_directory(build.id);
-    let bytes_max = limits.artifacts_bytes_max + limits.log_bytes_max + RESULT_BYTES_MAX;
-    let mut map = tftp::Map::new(bytes_max, FILES_MAX);
-    map.offer(task::TASK, task.print());
-    for source in &build.sources {
-        let file = std::fs::File::open(host.sources_directory().join(source.sha256.as_str()))?;
-        map.offer(&format!("{}{}", task::SOURCES, source.name), Arc::new(file));
-    }
-    map.accept_below(
-        task::ARTIFACTS,
-        directory.join(ARTIFACTS),
-        limits.artifacts_bytes_max,
-    );
-    if build.life.interactive.is_some() {
-        let resume = tftp::Later::default();
-        map.offer(task::RESUME, resume.clone());
-        host.held.expect(build.id, resume);
-        let path = directory.join(task::BREAKPOINT);
-        map.accept(task::BREAKPOINT, path, RESULT_BYTES_MAX);
-    }
-    map.accept(task::LOG, directory.join(task::LOG), limits.log_bytes_max);
-    let upload = directory.join(task::UPLOAD);
-    map.accept(task::UPLOAD, upload, limits.artifacts_bytes_max);
-    for name in collect::RESULTS {
-        map.accept(name, directory.join(name), RESULT_BYTES_MAX);
-    }
-    Ok(map)
 }

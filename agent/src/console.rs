@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::guest::Keyboard;
+use crate::guest_tag::CopyTag;
 
 /// How much of what was printed before is shown to whoever comes.
 const RECENT_MAX: usize = 16 * 1024;
@@ -219,10 +220,13 @@ impl Board {
         self.all().get(tag).map(|(_, console)| console.clone())
     }
 
-    /// The consoles of a machine's guests, with the short names of these.
+    /// The consoles of a machine's guests, with the short names of these; that of a
+    /// copy is of nobody but who is attached to it.
     pub fn of_machine(&self, machine: &MachineName) -> Vec<(String, Console)> {
         let all = self.all();
+        let is_copy = |tag: &String| tag.parse::<CopyTag>().is_ok();
         let of_it = all.iter().filter(|(_, (of, _))| of == machine);
+        let of_it = of_it.filter(|(tag, _)| !is_copy(tag));
         of_it
             .map(|(tag, (_, console))| (tag.clone(), console.clone()))
             .collect()

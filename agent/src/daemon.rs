@@ -22,7 +22,7 @@ use crate::host::Host;
 use crate::reconcile::{self, log_report};
 use crate::records::Records;
 use crate::watch::Watch;
-use crate::{api, blocking, builds, drain, retention, revisions, room, session};
+use crate::{api, attached, blocking, builds, drain, retention, revisions, room, session};
 
 /// How long running builds may take to end when the agent stops.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
@@ -231,6 +231,9 @@ async fn tidy(host: &Arc<Host>) -> Result<(), StartError> {
     let kept = running.iter().chain(&held);
     let kept = kept.map(|build| build.id.to_string()).collect();
     session::clear(host, &kept).await;
+    let attached = attached::directory(host);
+    store::file::fresh_directory(&attached)
+        .doing(|| format!("make the directory {}", attached.display()))?;
     let mark = host.settings.paths.run.join(STARTED);
     if !mark.exists() {
         info!("first start since the boot: cleaning the volumes");

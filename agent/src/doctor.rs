@@ -161,6 +161,11 @@ impl Doctor<'_> {
                 }
                 None => Owner::Nobody(format!("nobody runs a build {id}")),
             },
+            Ok(GuestTag::Copy(tag)) if self.seen.copies.contains(&tag) => Owner::Busy,
+            Ok(GuestTag::Copy(tag)) => Owner::Nobody(format!(
+                "nobody is attached to a copy of build {}",
+                tag.build
+            )),
             Ok(GuestTag::Bootstrap(_)) if self.seen.bootstraps => Owner::Busy,
             Ok(GuestTag::Bootstrap(_)) => Owner::Nobody("no bootstrap runs".to_owned()),
             Err(_) => Owner::Stranger,

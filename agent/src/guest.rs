@@ -28,7 +28,7 @@ mod usage;
 
 pub use error::GuestError;
 pub use process::Exit;
-pub use qemu::frozen::{bytes, forget, is_frozen, is_unfit, set_unfit};
+pub use qemu::frozen::{bytes, forget, is_frozen, is_unfit, set_unfit, thaw};
 pub use qemu::monitor::MonitorError;
 pub use qemu::{Accelerator, accelerator, arguments, firmware};
 

@@ -6,7 +6,41 @@ use std::str::FromStr;
 
 use config::BuildId;
 
-/// The short name of a guest: a build's number, or a letter and a number.
+/// The short name of a copy of what is held of a build: `42-a1`. The copy's snapshot
+/// has it, and so has the guest in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CopyTag {
+    /// The build.
+    pub build: BuildId,
+    /// Which copy it is, of all that this agent has made.
+    pub number: u64,
+}
+
+impl FromStr for CopyTag {
+    type Err = NoGuestTag;
+
+    fn from_str(text: &str) -> Result<Self, NoGuestTag> {
+        let (build, number) = text.split_once("-a").ok_or(NoGuestTag)?;
+        let tag = Self {
+            build: build.parse().map_err(|_| NoGuestTag)?,
+            number: number.parse().map_err(|_| NoGuestTag)?,
+        };
+        if tag.to_string() == text {
+            Ok(tag)
+        } else {
+            Err(NoGuestTag)
+        }
+    }
+}
+
+impl fmt::Display for CopyTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-a{}", self.build, self.number)
+    }
+}
+
+/// The short name of a guest: a build's number, with the number of a copy perhaps, or
+/// a letter and a number.
 ///
 /// This is the only grammar: whoever deletes what guests left behind reads names
 /// with it, and leaves alone what does not read.
@@ -14,6 +48,8 @@ use config::BuildId;
 pub enum GuestTag {
     /// The guest of a build: `42`.
     Build(BuildId),
+    /// The guest in a copy of what is held of a build: `42-a1`.
+    Copy(CopyTag),
     /// The guest of a bootstrap: `b3`.
     Bootstrap(u64),
 }
@@ -32,6 +68,7 @@ impl FromStr for GuestTag {
                 .parse()
                 .map(Self::Bootstrap)
                 .map_err(|_| NoGuestTag)?,
+            None if text.contains('-') => Self::Copy(text.parse()?),
             None => text.parse().map(Self::Build).map_err(|_| NoGuestTag)?,
         };
         // A number can be written in many ways; we write it in one.
@@ -47,6 +84,7 @@ impl fmt::Display for GuestTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Build(id) => write!(f, "{id}"),
+            Self::Copy(tag) => write!(f, "{tag}"),
             Self::Bootstrap(number) => write!(f, "b{number}"),
         }
     }
@@ -73,6 +111,11 @@ mod tests {
             "B1",
             "1b",
             "b1-2",
+            "1-2",
+            "1-a",
+            "1-a01",
+            "-a1",
+            "1-a1-a1",
             "lost+found",
         ] {
             assert_eq!(name.parse::<GuestTag>(), Err(NoGuestTag), "{name}");
@@ -81,13 +124,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_reads_back(number: u64, bootstrap: bool) {
-            let tag = if bootstrap { GuestTag::Bootstrap(number) } else { GuestTag::Build(BuildId(number)) };
-            prop_assert_eq!(tag.to_string().parse(), Ok(tag));
+        fn a_name_reads_back(number: u64, build: u64) {
+            let build = BuildId(build);
+            for tag in [GuestTag::Build(build), GuestTag::Copy(CopyTag { build, number }), GuestTag::Bootstrap(number)] {
+                prop_assert_eq!(tag.to_string().parse(), Ok(tag));
+            }
         }
 
         #[test]
-        fn what_reads_is_what_we_would_write(text in "[b+0-9a-c]{0,4}") {
+        fn what_reads_is_what_we_would_write(text in "[b+0-9a-c-]{0,5}") {
             if let Ok(tag) = text.parse::<GuestTag>() {
                 prop_assert_eq!(tag.to_string(), text);
             }

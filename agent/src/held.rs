@@ -140,7 +140,7 @@ pub async fn take_up(host: &Arc<Host>, build: Build) {
             tag: build.id.to_string(),
             machine: build.machine.clone(),
             map: Map::new(0, 0),
-            record: crate::builds::files(&host, &build),
+            record: crate::builds::files::record(&host, &host.build_directory(build.id)),
             since: std::time::Duration::ZERO,
             heard: true,
         };

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::guest_tag::GuestTag;
+use crate::guest_tag::{CopyTag, GuestTag};
 use crate::reconcile::{Outlook, Pair};
 use crate::records::Records;
 use config::task::Provenance;
@@ -64,6 +64,8 @@ pub struct Host {
     pub consoles: crate::console::Board,
     /// How many bootstraps were begun.
     pub bootstraps: AtomicU64,
+    /// How many copies of builds were made.
+    pub copies: AtomicU64,
 }
 
 /// What runs, and how to end each.
@@ -79,6 +81,8 @@ pub struct Jobs {
     pub full: BTreeMap<Job, PathBuf>,
     /// What is held of builds that have failed.
     pub held: BTreeMap<BuildId, crate::held::Job>,
+    /// The copies of that which people look into.
+    pub attached: BTreeMap<CopyTag, crate::attached::Attached>,
 }
 
 /// Something that runs a guest.
@@ -88,12 +92,15 @@ pub enum Job {
     Build(BuildId),
     /// A bootstrap, or the freezing of an image's guest.
     Bootstrap(Pair),
+    /// A copy that somebody looks into.
+    Copy(CopyTag),
 }
 
 impl fmt::Display for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Build(id) => write!(f, "build {id}"),
+            Self::Copy(tag) => write!(f, "the copy {tag} that somebody is attached to"),
             Self::Bootstrap(pair) => {
                 write!(
                     f,
@@ -136,6 +143,7 @@ impl Host {
             held: crate::held::Desk::default(),
             consoles: crate::console::Board::default(),
             bootstraps: AtomicU64::new(0),
+            copies: AtomicU64::new(0),
         }
     }
 
@@ -159,6 +167,7 @@ impl Host {
             let cancel = match &job {
                 Job::Build(id) => jobs.builds.get(id).map(|(_, cancel)| cancel),
                 Job::Bootstrap(pair) => jobs.bootstraps.get(pair).map(|(_, cancel)| cancel),
+                Job::Copy(tag) => jobs.attached.get(tag).map(|attached| &attached.end),
             };
             if let Some(cancel) = cancel {
                 cancel.cancel();
@@ -233,6 +242,12 @@ impl Host {
         // Held, so that no bootstrap begins that was decided on before.
         let _jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         *self.drained.lock().unwrap_or_else(PoisonError::into_inner) = drained;
+    }
+
+    /// A short name for the next copy of what is held of a build.
+    pub fn next_copy(&self, build: BuildId) -> CopyTag {
+        let number = self.copies.fetch_add(1, Ordering::Relaxed) + 1;
+        CopyTag { build, number }
     }
 
     /// A short name for the next bootstrap's guest.

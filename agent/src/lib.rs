@@ -25,6 +25,8 @@ pub mod frozen;
 
 pub mod held;
 
+pub mod attached;
+
 pub mod session;
 
 pub mod guest_tag;

@@ -241,14 +241,18 @@ impl Seen {
                 );
             }
         }
-        let (builds, bootstraps) =
-            host.with_jobs(|jobs| (jobs.builds.len(), jobs.bootstraps.len()));
-        set(&self.guests, &vec![("job", "build".into())], builds as f64);
-        set(
-            &self.guests,
-            &vec![("job", "bootstrap".into())],
-            bootstraps as f64,
-        );
+        let guests = host.with_jobs(|jobs| {
+            let (builds, bootstraps) = (jobs.builds.len(), jobs.bootstraps.len());
+            let copies = jobs.attached.len();
+            [
+                ("build", builds),
+                ("bootstrap", bootstraps),
+                ("copy", copies),
+            ]
+        });
+        for (job, count) in guests {
+            set(&self.guests, &vec![("job", job.into())], count as f64);
+        }
         if let Some(status) = host.status() {
             // Machines come and go.
             self.ready.clear();

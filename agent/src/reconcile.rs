@@ -126,7 +126,7 @@ async fn round(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         machines: world.readiness(),
         queued: world.queue.len(),
-        guests: world.jobs.builds.len() + world.jobs.bootstraps.len(),
+        guests: world.jobs.builds.len() + world.jobs.bootstraps.len() + world.jobs.copies.len(),
         notices: world.notices(),
     });
     host.show_queue(Outlook {

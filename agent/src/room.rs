@@ -112,7 +112,9 @@ async fn relieve(host: &Arc<Host>, short: Short) -> bool {
         let builds = builds.map(|(id, (pair, _))| (Job::Build(*id), pair.clone()));
         let bootstraps = jobs.bootstraps.keys();
         let bootstraps = bootstraps.map(|pair| (Job::Bootstrap(pair.clone()), pair.clone()));
-        bootstraps.chain(builds).collect::<Vec<_>>()
+        let copies = jobs.attached.iter();
+        let copies = copies.map(|(tag, attached)| (Job::Copy(*tag), attached.pair.clone()));
+        bootstraps.chain(builds).chain(copies).collect::<Vec<_>>()
     });
     let seen = Arc::clone(host);
     let weighed = blocking(move || {
@@ -144,6 +146,11 @@ fn written(host: &Host, short: &Short, job: &Job, pair: &Pair) -> Option<u64> {
             (id.tag(), Entry::Image(toolchain()), Some(files))
         }
         Job::Bootstrap(_) => (Tag::bootstrap(), Entry::Current, None),
+        Job::Copy(copy) => {
+            let files = crate::attached::directory(host).join(copy.to_string());
+            let tag = copy.to_string().parse().ok()?;
+            (tag, Entry::Image(toolchain()), Some(files))
+        }
     };
     let snapshot = Entry::Snapshot(toolchain(), tag.clone());
     let volumes = short.volumes.iter().filter_map(|at| host.volumes.get(*at));

@@ -50,6 +50,9 @@ pub struct Load {
 pub struct Guest {
     /// The build that it does; it is a bootstrap if `None`.
     pub build: Option<BuildId>,
+    /// Whether it runs in a copy of what is held of the build, for a person.
+    #[serde(default)]
+    pub attached: bool,
     /// Who asked for it.
     pub submitter: Option<Submitter>,
     /// What is built.

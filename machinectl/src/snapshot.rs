@@ -20,6 +20,9 @@ pub enum Origin {
     Current,
     /// The image bootstrapped for a toolchain.
     Image(ToolchainName),
+    /// Another snapshot of the same toolchain, as it is at that instant: a guest may
+    /// run in it, and finds in the copy what it would find after a power cut.
+    Snapshot(Tag),
 }
 
 /// The revision that a snapshot was taken of.
@@ -106,8 +109,13 @@ impl Volume {
                 Some(image) if image.complete => (Entry::Image(wanted.clone()), None),
                 _ => return Err(Refusal::NoImage(machine.clone(), wanted.clone()).into()),
             },
+            Origin::Snapshot(tag) => (Entry::Snapshot(toolchain.clone(), tag.clone()), None),
         };
+        let is_snapshot = matches!(source, Entry::Snapshot(..));
         let source = self.entry(machine, &source);
+        if is_snapshot && self.pool.info(&source).doing("look at", &source)?.is_none() {
+            return Err(Refusal::NoSnapshot(source).into());
+        }
         let path = self.entry(machine, &Entry::Snapshot(toolchain.clone(), tag.clone()));
         if path.symlink_metadata().is_ok() {
             return Err(Refusal::Exists(path).into());

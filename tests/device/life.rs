@@ -232,3 +232,20 @@ fn what_is_held_gives_way_to_others_and_to_a_disk_that_is_nearly_full() {
     wait_until("nothing is held", || held(&host, 1).is_none());
     torn_down(&host);
 }
+
+#[test]
+fn a_guest_that_took_too_long_is_held_too_and_let_go_of_when_its_time_is_over() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let settings =
+        "builds.total_seconds_max = 5\nbuilds.hold_seconds_max = 5\nbuilds.hold = \"always\"\n";
+    let host = host_with_worker(settings, "sleep 1000\n");
+    let build = host.wait_for(host.submit("demo", "hello"), State::Finished);
+    assert_eq!((build.outcome, build.attempts), (Some(Outcome::Abort), 1));
+    assert_eq!(build.message, "the guest took longer than 5 s");
+    let stay = build.life.held.map(|held| held.stay);
+    assert_eq!(stay, Some(Stay::Guest), "{build:?}");
+    wait_until("nothing is held", || held(&host, 1).is_none());
+    torn_down(&host);
+}

@@ -9,6 +9,7 @@
 mod again;
 mod agent;
 mod arrival;
+mod attach;
 mod bad_input;
 mod cleaning;
 mod containers;

@@ -71,7 +71,7 @@ const NO_PLAN: [&str; 20] = [
 
 /// The verbs that an agent answers; the test below has some, and tests/device/again.rs
 /// and queue.rs have theirs.
-const WITH_AGENT: [&str; 10] = [
+const WITH_AGENT: [&str; 11] = [
     "build",
     "artifacts",
     "cancel",
@@ -82,6 +82,7 @@ const WITH_AGENT: [&str; 10] = [
     "builddelete",
     "resume",
     "release",
+    "attach",
 ];
 
 fn verbs(host: &BuildHost) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! Requests about builds.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -39,7 +40,8 @@ pub(super) async fn list(
     listing: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Response, Refused> {
     let Query(listing) = listing?;
-    let builds = host.records.list(listing.clone()).await?;
+    let mut builds = host.records.list(listing.clone()).await?;
+    count_copies(&host, &mut builds);
     let next = listing.next(&builds).and_then(|next| {
         let query = serde_urlencoded::to_string(next).ok()?;
         Some([(
@@ -55,7 +57,18 @@ pub(super) async fn show(
     id: Result<Path<BuildId>, PathRejection>,
 ) -> Result<Json<Build>, Refused> {
     let Path(id) = id?;
-    Ok(Json(find(&host, id).await?))
+    let mut build = find(&host, id).await?;
+    count_copies(&host, std::slice::from_mut(&mut build));
+    Ok(Json(build))
+}
+
+/// Adds to records how many copies people look into.
+fn count_copies(host: &Host, builds: &mut [Build]) {
+    let copies: Vec<_> = host.with_jobs(|jobs| jobs.attached.keys().copied().collect());
+    for build in builds {
+        let of_it = copies.iter().filter(|copy| copy.build == build.id);
+        build.life.copies = NonZeroUsize::new(of_it.count());
+    }
 }
 
 /// The record of a build, or the refusal that there is none.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Extension, Path, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use config::builds::{Build, CONSOLE_PROTOCOL, Stay};
@@ -13,8 +13,10 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tracing::debug;
 
+use super::access::Caller;
 use super::builds::find;
 use super::problem::Refused;
+use crate::attached::{self, AttachError, Desk};
 use crate::console::Console;
 use crate::host::Host;
 use crate::session;
@@ -47,6 +49,18 @@ async fn wake(host: &Host, build: &Build, method: &Method) -> Result<(), Refused
         return woken.map_err(|error| Refused::fault(&error));
     }
     Ok(())
+}
+
+impl From<AttachError> for Refused {
+    fn from(error: AttachError) -> Self {
+        match error {
+            AttachError::NotHeld(_) | AttachError::Container(_) | AttachError::Refused(..) => {
+                Self::conflict(error.to_string())
+            }
+            AttachError::Ended(_) => Self::unavailable(error.to_string()),
+            error => Self::fault(&error),
+        }
+    }
 }
 
 /// Tells a guest that waits at its breakpoint to go on.
@@ -101,19 +115,51 @@ pub(super) async fn of_machine(
     }
 }
 
+/// Boots a copy of what is held of a build; the connection becomes its console, and the
+/// copy goes with it.
+pub(super) async fn attach(
+    State(host): State<Arc<Host>>,
+    Extension(Caller { submitter, .. }): Extension<Caller>,
+    id: Result<Path<BuildId>, PathRejection>,
+    mut request: Request,
+) -> Result<Response, Refused> {
+    let Path(id) = id?;
+    let build = find(&host, id).await?;
+    let upgrade = upgrade(&mut request)?;
+    let desk = attached::attach(&host, build, submitter).await?;
+    let console = desk.console.clone();
+    relay(&console, true, upgrade, Some(desk))
+}
+
 /// Answers that the connection is the console's from now on.
 fn connect(console: &Console, mut request: Request) -> Result<Response, Refused> {
+    let types = request.method() == Method::POST;
+    relay(console, types, upgrade(&mut request)?, None)
+}
+
+/// What turns the connection into another one, if that is asked for.
+fn upgrade(request: &mut Request) -> Result<OnUpgrade, Refused> {
     let asked = request.headers().get(header::UPGRADE);
     let asked = asked.is_some_and(|protocol| protocol == CONSOLE_PROTOCOL);
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
-    let Some(upgrade) = upgrade.filter(|_| asked) else {
-        return Err(Refused::bad(format!(
+    upgrade.filter(|_| asked).ok_or_else(|| {
+        Refused::bad(format!(
             "a console needs a connection of its own: ask with `Upgrade: {CONSOLE_PROTOCOL}`"
-        )));
-    };
-    let viewer = console.join(request.method() == Method::POST);
+        ))
+    })
+}
+
+/// Lets the connection be the console's; what is kept is dropped at its end.
+fn relay(
+    console: &Console,
+    types: bool,
+    upgrade: OnUpgrade,
+    kept: Option<Desk>,
+) -> Result<Response, Refused> {
+    let viewer = console.join(types);
     let viewer = viewer.map_err(|unheard| Refused::conflict(unheard.to_string()))?;
     tokio::spawn(async move {
+        let _kept = kept;
         // Whoever asked may have gone.
         let Ok(stream) = upgrade.await else { return };
         if let Err(error) = viewer.relay(TokioIo::new(stream)).await {

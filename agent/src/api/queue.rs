@@ -7,12 +7,14 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::response::Json;
 use config::BuildId;
-use config::builds::Build;
+use config::builds::{Build, Submitter};
 use config::queue::{Drain, Drained, Guest, Load, Queue, Waits};
 use jiff::Timestamp;
 use tracing::info;
 
 use super::problem::Refused;
+use crate::attached::Attached;
+use crate::guest_tag::CopyTag;
 use crate::host::Host;
 use crate::reconcile::{Outlook, Pair};
 use crate::{blocking, drain as store};
@@ -29,6 +31,7 @@ pub(super) async fn show(State(host): State<Arc<Host>>) -> Result<Json<Queue>, R
             .map(|(id, job)| (*id, job.0.clone()))
             .collect(),
         bootstraps: jobs.bootstraps.keys().cloned().collect(),
+        copies: jobs.attached.iter().map(copy).collect(),
     });
     Ok(Json(queue(&host, &host.outlook(), &jobs, &unfinished)))
 }
@@ -37,6 +40,24 @@ pub(super) async fn show(State(host): State<Arc<Host>>) -> Result<Json<Queue>, R
 struct Jobs {
     builds: BTreeMap<BuildId, Pair>,
     bootstraps: Vec<Pair>,
+    copies: Vec<Copy>,
+}
+
+/// A copy that somebody looks into.
+struct Copy {
+    build: BuildId,
+    pair: Pair,
+    by: Submitter,
+    since: Timestamp,
+}
+
+fn copy((tag, attached): (&CopyTag, &Attached)) -> Copy {
+    Copy {
+        build: tag.build,
+        pair: attached.pair.clone(),
+        by: attached.by.clone(),
+        since: attached.since,
+    }
 }
 
 fn queue(host: &Host, outlook: &Outlook, jobs: &Jobs, unfinished: &[Build]) -> Queue {
@@ -50,7 +71,14 @@ fn queue(host: &Host, outlook: &Outlook, jobs: &Jobs, unfinished: &[Build]) -> Q
         .bootstraps
         .iter()
         .map(|pair| guest(outlook, pair, None));
-    let running: Vec<_> = builds.chain(bootstraps).collect();
+    let copies = jobs.copies.iter().map(|copy| Guest {
+        build: Some(copy.build),
+        attached: true,
+        submitter: Some(copy.by.clone()),
+        since: Some(copy.since),
+        ..guest(outlook, &copy.pair, None)
+    });
+    let running: Vec<_> = builds.chain(bootstraps).chain(copies).collect();
     let waiting = unfinished
         .iter()
         .filter(|build| !jobs.builds.contains_key(&build.id));
@@ -86,6 +114,7 @@ fn guest(outlook: &Outlook, pair: &Pair, build: Option<&Build>) -> Guest {
     let demand = outlook.demands.get(pair).copied().unwrap_or_default();
     Guest {
         build: None,
+        attached: false,
         submitter: build.map(|build| build.submitter.clone()),
         target: build.map(|build| build.target.clone()),
         machine: pair.machine.clone(),

@@ -10,8 +10,9 @@ use config::task::{self, Operation, Outcome, Package, TaskError, TaskResult};
 use config::{BuildId, FileName, manifest};
 use lz4_flex::frame::FrameDecoder;
 
+use super::ARTIFACTS;
+use super::files::FILES_MAX;
 use super::upload::{self, UploadError};
-use super::{ARTIFACTS, FILES_MAX};
 use crate::blocking;
 use crate::host::Host;
 use crate::revisions::{self, RevisionError};
@@ -19,7 +20,7 @@ use crate::revisions::{self, RevisionError};
 /// The list of packages with their revisions, among the artifacts.
 const PACKAGES: &str = "packages.manifest";
 /// The names under which a result may be put.
-pub(super) const RESULTS: [&str; 2] = [task::RESULT, task::RESULT_LZ4];
+pub(crate) const RESULTS: [&str; 2] = [task::RESULT, task::RESULT_LZ4];
 /// The size of a result, packed or not: those of build2's workers hold their logs.
 pub(super) const RESULT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 

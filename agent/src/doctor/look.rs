@@ -18,6 +18,7 @@ use tracing::warn;
 use super::{Group, Guest, Network, Recorded, Records, Seen};
 use crate::blocking;
 use crate::guest::{GuestError, cgroup, firmware};
+use crate::guest_tag::CopyTag;
 use crate::host::Host;
 use crate::network;
 use crate::reconcile::{self, Step};
@@ -36,23 +37,29 @@ pub async fn look(host: &Arc<Host>) -> io::Result<Seen> {
     let before = note_jobs(host);
     let ours = Arc::clone(host);
     let mut seen = blocking(move || look_around(&ours)).await?;
-    for (running, bootstraps) in [before, note_jobs(host)] {
-        seen.running.extend(running);
-        seen.bootstraps |= bootstraps;
+    for noted in [before, note_jobs(host)] {
+        seen.running.extend(noted.running);
+        seen.copies.extend(noted.copies);
+        seen.bootstraps |= noted.bootstraps;
     }
     Ok(seen)
 }
 
-fn note_jobs(host: &Host) -> (Vec<BuildId>, bool) {
+/// What runs at an instant.
+struct Noted {
+    running: Vec<BuildId>,
+    copies: Vec<CopyTag>,
+    bootstraps: bool,
+}
+
+fn note_jobs(host: &Host) -> Noted {
     host.with_jobs(|jobs| {
-        (
-            jobs.builds
-                .keys()
-                .chain(jobs.held.keys())
-                .copied()
-                .collect(),
-            !jobs.bootstraps.is_empty(),
-        )
+        let running = jobs.builds.keys().chain(jobs.held.keys());
+        Noted {
+            running: running.copied().collect(),
+            copies: jobs.attached.keys().copied().collect(),
+            bootstraps: !jobs.bootstraps.is_empty(),
+        }
     })
 }
 

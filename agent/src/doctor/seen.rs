@@ -7,6 +7,8 @@ use config::builds::State;
 use config::{BuildId, MachineName};
 use store::Holder;
 
+use crate::guest_tag::CopyTag;
+
 /// What an examination depends on.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
@@ -14,6 +16,8 @@ pub struct Seen {
     pub prefix: String,
     /// The builds that the agent runs.
     pub running: BTreeSet<BuildId>,
+    /// The copies of builds that people look into.
+    pub copies: BTreeSet<CopyTag>,
     /// Whether it runs bootstraps; which guest is of which one, nobody can tell.
     pub bootstraps: bool,
     /// What has a run directory.

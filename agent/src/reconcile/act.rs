@@ -20,6 +20,7 @@ use super::plan::{Failure, Pair, Step, World};
 use crate::blocking;
 use crate::bootstrap::{self, BootstrapError};
 use crate::builds::{self, Begin};
+use crate::guest_tag::CopyTag;
 use crate::host::{Host, Job};
 use crate::session::Ended;
 
@@ -71,6 +72,18 @@ pub(super) async fn act(host: &Arc<Host>, memory: &Arc<Mutex<Memory>>, world: &W
             info!(build = %id, "what is held of the build gives way");
             host.release(id);
         }
+        Step::Attach(tag) => {
+            let turn = match host.drained() {
+                Some(drained) => Err(format!("because {}", drained.words())),
+                None => Ok(()),
+            };
+            tell(host, tag, turn);
+        }
+        Step::TurnAway(tag, words) => tell(host, tag, Err(words)),
+        Step::Detach(tag) => {
+            info!(copy = %tag, "the copy that somebody is attached to goes with its machine");
+            host.with_jobs(|jobs| jobs.attached.get(&tag).map(|it| it.end.cancel()));
+        }
         Step::Abort(id, message) => {
             change(host, id, |build| give_up(build, Outcome::Abort, message)).await;
         }
@@ -80,6 +93,17 @@ pub(super) async fn act(host: &Arc<Host>, memory: &Arc<Mutex<Memory>>, world: &W
             host.wake.notify_one();
         }
     }
+}
+
+/// Tells somebody who wants to look into a copy whether there is room for it.
+fn tell(host: &Host, tag: CopyTag, turn: Result<(), String>) {
+    host.with_jobs(|jobs| {
+        let waits = jobs.attached.get_mut(&tag).and_then(|it| it.turn.take());
+        if let Some(waits) = waits {
+            // Who has gone meanwhile has taken the copy along.
+            let _ = waits.send(turn);
+        }
+    });
 }
 
 /// Tells what builds wait for, all in one go: many of them may wait for the same.

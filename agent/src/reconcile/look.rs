@@ -119,6 +119,11 @@ fn jobs(host: &Host) -> Jobs {
             .iter()
             .map(|(id, job)| (*id, (job.pair.clone(), job.guest)))
             .collect(),
+        copies: jobs
+            .attached
+            .iter()
+            .map(|(tag, attached)| (*tag, (attached.pair.clone(), attached.has_begun())))
+            .collect(),
     })
 }
 

@@ -14,7 +14,9 @@ use store::{ImageView, MachineView};
 
 use super::admission::{Capacity, Demand, Rules, Shares};
 use crate::frozen::Starting;
+use crate::guest_tag::{CopyTag, GuestTag};
 
+mod attaching;
 mod yielding;
 
 /// A machine and a toolchain: what an image is made for.
@@ -87,6 +89,16 @@ pub struct Jobs {
     pub pruning: BTreeSet<usize>,
     /// The builds of which something is held, and whether that is a guest.
     pub held: BTreeMap<BuildId, (Pair, bool)>,
+    /// The copies that people look into, and whether there was room for each.
+    pub copies: BTreeMap<CopyTag, (Pair, bool)>,
+}
+
+impl Jobs {
+    /// The copies that wait for room.
+    fn waiting_copies(&self) -> impl Iterator<Item = (CopyTag, &Pair)> {
+        let waiting = self.copies.iter().filter(|(_, (_, begun))| !begun);
+        waiting.map(|(tag, (pair, _))| (*tag, pair))
+    }
 }
 
 /// How often the bootstrap of an image failed.
@@ -176,6 +188,12 @@ pub enum Step {
     GiveWay(BuildId),
     /// Let go of all that is held of a build.
     Release(BuildId),
+    /// Boot a copy of what is held of a build.
+    Attach(CopyTag),
+    /// Tell somebody who wants to look into a copy what it would wait for.
+    TurnAway(CopyTag, String),
+    /// End a copy.
+    Detach(CopyTag),
 }
 
 impl World {
@@ -191,6 +209,7 @@ impl World {
         steps.extend(self.pruning());
         steps.extend(self.cancelling());
         let (starting, order) = self.starting();
+        steps.extend(self.detaching());
         steps.extend(self.yielding(&starting, &order));
         steps.extend(starting);
         (steps, order)
@@ -352,12 +371,17 @@ impl World {
 
     /// Whether a snapshot that nobody holds is one that we made.
     fn is_stray(&self, pair: &Pair, tag: &Tag) -> bool {
-        match tag.as_str().parse::<BuildId>() {
-            Ok(id) => {
+        match tag.as_str().parse() {
+            Ok(GuestTag::Build(id)) => {
                 let used = self.jobs.builds.contains_key(&id) || self.jobs.held.contains_key(&id);
                 Some(id) <= self.newest && !used
             }
-            Err(_) => *tag == Tag::bootstrap() && !self.jobs.bootstraps.contains_key(pair),
+            Ok(GuestTag::Copy(copy)) => {
+                Some(copy.build) <= self.newest && !self.jobs.copies.contains_key(&copy)
+            }
+            Ok(GuestTag::Bootstrap(_)) | Err(_) => {
+                *tag == Tag::bootstrap() && !self.jobs.bootstraps.contains_key(pair)
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! When the guest of a build waits for a person: before, while and after it builds.
 
+use std::num::NonZeroUsize;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +20,10 @@ pub struct Life {
     /// What waits for a person now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<Held>,
+    /// How many copies of that people look into; known only to the agent that runs
+    /// them, and never recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copies: Option<NonZeroUsize>,
 }
 
 /// Something that waits for a person.

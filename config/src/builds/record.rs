@@ -266,6 +266,7 @@ impl Build {
                 interactive: request.interactive,
                 hold: request.hold,
                 held: None,
+                copies: None,
             },
             progress: Progress::default(),
             packages: Vec::new(),

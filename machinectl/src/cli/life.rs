@@ -58,6 +58,19 @@ pub(crate) enum Verb {
         #[command(flatten)]
         rehearsal: Rehearsal,
     },
+    /// Boot a copy of what is held of a failed build, and connect the terminal with the
+    /// shell in it
+    ///
+    /// The copy has a network of its own and finds the sources again; its disk is as
+    /// the build left it. It goes when the shell ends, when `^]` leaves, or when its time
+    /// is over (builds.hold_seconds_max), and with it all that was done in it. What is
+    /// held stays as it is: attach as often as you like, to several copies at once, too.
+    Attach {
+        /// The build
+        build: BuildId,
+        #[command(flatten)]
+        rehearsal: Rehearsal,
+    },
     /// Let go of the guest and the snapshot that are held of a failed build
     Release {
         /// The build
@@ -100,6 +113,7 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
     let client = Client::new(&common.socket)?;
     match verb {
         Verb::Console { guest, read_only } => console(&client, guest, !read_only, voice),
+        Verb::Attach { build, rehearsal } => attach(&client, *build, rehearsal, voice),
         Verb::Login {
             machine,
             sources,
@@ -134,15 +148,45 @@ fn tell(
     voice: &Voice,
 ) -> Result<(), Failure> {
     if rehearsal.dry_run {
-        let build = get(client, id)?;
-        if build.life.held.is_some_and(|held| fits(held.stay)) {
-            return voice.would(words);
-        }
-        let text = format!("cannot {words}: nothing waits");
-        return Err(Failure::new(Ending::Refused, text));
+        return rehearse(client, id, (words, fits), voice);
     }
     let _: Build = client.post(&format!("builds/{id}/{verb}"), &())?;
     voice.say(format!("done: {words}"));
+    Ok(())
+}
+
+fn rehearse(
+    client: &Client,
+    id: BuildId,
+    (words, fits): (&str, impl Fn(Stay) -> bool),
+    voice: &Voice,
+) -> Result<(), Failure> {
+    let build = get(client, id)?;
+    if build.life.held.is_some_and(|held| fits(held.stay)) {
+        return voice.would(words);
+    }
+    let text = format!("cannot {words}: nothing waits");
+    Err(Failure::new(Ending::Refused, text))
+}
+
+/// Boots a copy of what is held of a build, and connects with its console.
+fn attach(
+    client: &Client,
+    id: BuildId,
+    rehearsal: &Rehearsal,
+    voice: &Voice,
+) -> Result<(), Failure> {
+    if rehearsal.dry_run {
+        let words = format!("boot a copy of what is held of build {id}");
+        let held = |held| matches!(held, Stay::Guest | Stay::Snapshot);
+        return rehearse(client, id, (&words, held), voice);
+    }
+    let line = client.console(&format!("builds/{id}/attach"), true)?;
+    voice.say(format!(
+        "a copy of what is held of build {id} boots; `^]` leaves and ends it"
+    ));
+    terminal::connect(line).map_err(ClientError::Console)?;
+    voice.say("the copy is gone");
     Ok(())
 }
 

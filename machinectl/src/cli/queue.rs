@@ -186,6 +186,9 @@ fn rehearse(queue: &Queue, wait: bool, voice: &Voice) -> Result<(), Failure> {
     voice.would("let no guest start any more")?;
     for guest in queue.running.iter().filter(|_| wait) {
         let words = match guest.build {
+            Some(id) if guest.attached => {
+                format!("wait for who is attached to a copy of build {id}")
+            }
             Some(id) => format!("wait for build {id} on {}", guest.machine),
             None => format!("wait for the bootstrap of {}", guest.machine),
         };

@@ -127,10 +127,13 @@ fn each(
 
 fn would_delete(client: &Client, id: BuildId, voice: &Voice) -> Result<(), Failure> {
     let build: Build = client.get(&format!("builds/{id}"))?;
-    if build.outcome.is_some() {
-        return voice.would(format!("delete build {id}"));
-    }
-    let words = format!("build {id} is {}; cancel it first", build.state);
+    let words = match build.outcome {
+        Some(_) if build.life.held.is_some() => {
+            format!("build {id} is held for a person; `machinectl release {id}` first")
+        }
+        Some(_) => return voice.would(format!("delete build {id}")),
+        None => format!("build {id} is {}; cancel it first", build.state),
+    };
     Err(Failure::new(Ending::Refused, words))
 }
 

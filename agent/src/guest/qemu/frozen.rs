@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::machine::{Firmware, UEFI_VARIABLES};
+use config::machine::{Firmware, Machine, UEFI_VARIABLES};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -132,6 +132,19 @@ pub fn forget(directory: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes the disk of a guest that was woken in a directory the machine's own, and takes
+/// away what it was woken from: the machine starts cold where that guest has come to.
+///
+/// # Errors
+/// When a file of it cannot be renamed or removed.
+pub fn thaw(directory: &Path, machine: &Machine) -> io::Result<()> {
+    if machine.firmware == Firmware::Uefi {
+        fs::rename(directory.join(VARIABLES), directory.join(UEFI_VARIABLES))?;
+    }
+    fs::rename(directory.join(DISK), directory.join(&machine.disk))?;
+    forget(directory)
 }
 
 /// Everything that a frozen guest depends on besides its own files.

@@ -6,6 +6,7 @@ use std::fmt;
 use config::{BuildId, MachineName};
 
 use super::super::plan::Pair;
+use crate::guest_tag::CopyTag;
 
 /// How many of those that hold something are named.
 const NAMED_MAX: usize = 4;
@@ -30,6 +31,8 @@ pub enum Holder {
     Build(BuildId),
     /// The bootstrap of an image.
     Bootstrap(Pair),
+    /// A copy of what is held of a build, for a person.
+    Copy(CopyTag),
 }
 
 /// What somebody takes.
@@ -317,6 +320,7 @@ pub fn listed(holders: &[Holder]) -> String {
         match holder {
             Holder::Build(id) => builds.push(id.to_string()),
             Holder::Bootstrap(pair) => others.push(format!("the bootstrap of {}", pair.machine)),
+            Holder::Copy(copy) => others.push(format!("a copy of build {}", copy.build)),
         }
     }
     if builds.len() > NAMED_MAX {

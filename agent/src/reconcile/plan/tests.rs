@@ -39,7 +39,7 @@ fn machine(name: &str) -> Seen {
     Seen { volume: 0, view }
 }
 
-fn pair_of(machine: &str) -> Pair {
+pub(super) fn pair_of(machine: &str) -> Pair {
     Pair {
         machine: machine.parse().unwrap(),
         toolchain: toolchain("default"),
@@ -82,7 +82,7 @@ fn bootstrapped(world: &mut World, machine: &str, provenance: Option<Provenance>
         .push(image);
 }
 
-fn ready(machines: &[&str]) -> World {
+pub(super) fn ready(machines: &[&str]) -> World {
     let mut world = world(machines);
     for name in machines {
         let wanted = world.wanted(&pair_of(name));

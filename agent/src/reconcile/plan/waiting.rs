@@ -30,7 +30,7 @@ impl World {
     /// when one is needed; then builds go first.
     pub(super) fn starting(&self) -> (Vec<Step>, Vec<BuildId>) {
         let mut room = self.room();
-        let mut steps = Vec::new();
+        let mut steps = self.attaching(&mut room);
         let mut needed = self.needed();
         if self.jobs.bootstraps.is_empty() {
             self.make(&mut needed, Step::Bootstrap, 1, &mut room, &mut steps);
@@ -92,7 +92,9 @@ impl World {
         // A suspended guest keeps its memory.
         let held = self.jobs.held.iter().filter(|(_, (_, guest))| *guest);
         let held = held.map(|(id, (pair, _))| self.holding(Holder::Build(*id), pair));
-        let all = builds.chain(bootstraps).chain(held);
+        let copies = self.jobs.copies.iter().filter(|(_, (_, begun))| *begun);
+        let copies = copies.map(|(tag, (pair, _))| self.holding(Holder::Copy(*tag), pair));
+        let all = builds.chain(bootstraps).chain(held).chain(copies);
         Room::new(self.capacity.clone(), all.collect())
     }
 
@@ -135,7 +137,7 @@ impl World {
         rests.filter(|time| *time > self.now).min()
     }
 
-    fn holding(&self, holder: Holder, pair: &Pair) -> Holding {
+    pub(super) fn holding(&self, holder: Holder, pair: &Pair) -> Holding {
         Holding {
             holder,
             machine: pair.machine.clone(),

@@ -9,7 +9,8 @@ use super::{Pair, Step, World};
 impl World {
     /// What is let go of: everything where there is too little room, or of a machine
     /// that goes; the oldest where more is held than may be; and one guest when a
-    /// candidate in `order` is not in `starting`, or an image is to be made and is not.
+    /// candidate in `order`, an image or somebody who wants to look into a copy waits
+    /// for more than is in `starting`.
     pub(super) fn yielding(&self, starting: &[Step], order: &[BuildId]) -> Vec<Step> {
         let gone = self.unwanted();
         let stay = self.jobs.held.iter().filter(|(id, _)| !gone.contains(id));
@@ -20,7 +21,9 @@ impl World {
             let mut steps = starting.iter();
             steps.any(|step| matches!(step, Step::Bootstrap(it, _) if it == pair))
         };
-        let awaited = order.iter().any(waits) || self.needed().iter().any(|pair| !made(pair));
+        let awaited = order.iter().any(waits)
+            || self.needed().iter().any(|pair| !made(pair))
+            || self.awaits_copy(starting);
         if steps.is_empty()
             && awaited
             && let Some((oldest, _)) = guests.next()
@@ -32,10 +35,7 @@ impl World {
 
     /// The builds of which nothing is to be held any more.
     fn unwanted(&self) -> BTreeSet<&BuildId> {
-        let goes = |pair: &Pair| {
-            let seen = self.machines.get(&pair.machine);
-            self.halt(&pair.machine).is_some() || seen.is_none_or(|seen| seen.view.deleting)
-        };
+        let goes = |pair: &Pair| self.halt(&pair.machine).is_some() || self.is_leaving(pair);
         let held = self.jobs.held.iter();
         let mut gone: BTreeSet<_> = held
             .filter(|(_, (pair, _))| goes(pair))

@@ -1,5 +1,7 @@
 //! Shows builds: many in a table, or one with all that is known of it.
 
+use std::num::NonZeroUsize;
+
 use clap::Args;
 use config::builds::{Build, Cursor, Listing, Priority, Sort, State, Stay, Submitter};
 use config::task::Outcome;
@@ -184,7 +186,12 @@ fn held(build: &Build) -> String {
         Stay::Guest => "guest held",
         Stay::Snapshot => "snapshot held",
     };
-    format!("{what} until {}", held.until.strftime("%Y-%m-%d %H:%M:%S"))
+    let until = held.until.strftime("%Y-%m-%d %H:%M:%S");
+    match build.life.copies.map(NonZeroUsize::get) {
+        None => format!("{what} until {until}"),
+        Some(1) => format!("{what} until {until}, somebody is attached to a copy"),
+        Some(copies) => format!("{what} until {until}, {copies} are attached to copies"),
+    }
 }
 
 /// The outcome when there is one, else the state.

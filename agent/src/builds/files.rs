@@ -1,0 +1,71 @@
+//! What the guest of a build fetches, and where what it puts and prints goes.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use config::builds::Build;
+use config::task::{self, Task};
+
+use super::collect::{self, RESULT_BYTES_MAX};
+use super::{ARTIFACTS, LIVE_LOG};
+use crate::host::Host;
+use crate::record;
+use crate::tftp::{Later, Map};
+
+/// How many files a guest may put in a build.
+pub(super) const FILES_MAX: usize = 10_000;
+
+/// What the guest of a build is asked to do.
+pub(crate) fn task(host: &Host, build: &Build) -> Task {
+    Task {
+        build: build.id,
+        machine: build.machine.clone(),
+        toolchain: build.toolchain.clone(),
+        interactive: build.life.interactive,
+        hold: build.life.hold || host.settings.builds.hold,
+        sources: build.sources.clone(),
+    }
+}
+
+/// A guest with a task fetches that and the sources, and puts what comes out into
+/// `directory`. One that waits at a breakpoint goes on when the text is given that is
+/// returned.
+pub(crate) fn map(host: &Host, task: &Task, directory: &Path) -> io::Result<(Map, Option<Later>)> {
+    let limits = &host.settings.builds;
+    let bytes_max = limits.artifacts_bytes_max + limits.log_bytes_max + RESULT_BYTES_MAX;
+    let mut map = Map::new(bytes_max, FILES_MAX);
+    map.offer(task::TASK, task.print());
+    for source in &task.sources {
+        let file = std::fs::File::open(host.sources_directory().join(source.sha256.as_str()))?;
+        map.offer(&format!("{}{}", task::SOURCES, source.name), Arc::new(file));
+    }
+    map.accept_below(
+        task::ARTIFACTS,
+        directory.join(ARTIFACTS),
+        limits.artifacts_bytes_max,
+    );
+    let resume = task.interactive.map(|_| {
+        let resume = Later::default();
+        map.offer(task::RESUME, resume.clone());
+        let path = directory.join(task::BREAKPOINT);
+        map.accept(task::BREAKPOINT, path, RESULT_BYTES_MAX);
+        resume
+    });
+    map.accept(task::LOG, directory.join(task::LOG), limits.log_bytes_max);
+    let upload = directory.join(task::UPLOAD);
+    map.accept(task::UPLOAD, upload, limits.artifacts_bytes_max);
+    for name in collect::RESULTS {
+        map.accept(name, directory.join(name), RESULT_BYTES_MAX);
+    }
+    Ok((map, resume))
+}
+
+/// Where what a guest prints is recorded.
+pub(crate) fn record(host: &Host, directory: &Path) -> record::Files {
+    record::Files {
+        console: directory.join("console"),
+        log: directory.join(LIVE_LOG),
+        bytes_max: host.settings.builds.log_bytes_max,
+    }
+}
