@@ -205,6 +205,8 @@ fn a_package_is_built_in_a_container() {
     let build = host.wait_for(id, State::Finished);
     assert_eq!((build.outcome, build.attempts), (Some(Outcome::Error), 1));
     assert!(host.log_of(id).contains("nonsense"), "{}", host.log_of(id));
+    host.machinectl(&["attach", &id.to_string()])
+        .refused(3, &format!("build {id} ran in a container"));
     host.assert_nothing_is_left();
 }
 
