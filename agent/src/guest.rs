@@ -17,6 +17,7 @@ use tokio::io::AsyncRead;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::time::timeout;
+use tracing::debug;
 
 pub(crate) mod cgroup;
 mod error;
@@ -143,8 +144,10 @@ impl Guest {
                 return Ok(gate.open()?);
             }
             let mut monitor = guest.monitor().await?;
+            debug!("QEMU answers");
             if memory == Memory::Frozen {
                 frozen::load(&mut monitor, &directory).await?;
+                debug!("QEMU has read the state of the frozen guest");
             }
             monitor.command("cont").await
         };

@@ -17,7 +17,7 @@ use config::task::{BREAKPOINT, RESUME};
 use store::Snapshot;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::guest::{self, Exit, Guest, GuestError, Memory, MonitorError, User};
 use crate::guest_tag::GuestTag;
@@ -421,6 +421,7 @@ impl Session {
             warn!("the guest does not shut itself down: it is ended");
             complain(self.guest.stop(SHUTDOWN_LIMIT).await);
         }
+        debug!("the guest's process has ended");
         self.tear_down();
         by_itself.is_ok_and(Exit::is_clean)
     }

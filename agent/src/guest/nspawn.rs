@@ -17,6 +17,7 @@ use std::process::{ChildStdin, Stdio};
 use command_fds::{CommandFdExt, FdMapping};
 use store::command;
 use tokio::net::unix::pipe;
+use tracing::debug;
 
 use super::process::Handle;
 use super::run::{self, CONSOLE};
@@ -104,6 +105,7 @@ pub(super) fn start(spec: Spec) -> Result<(Handle, Gate), GuestError> {
     let mut child = network
         .enter(|| nspawn.spawn())
         .map_err(GuestError::Start)?;
+    debug!(pid = child.id(), "the guest's process was started");
     let gate = child.stdin.take().map(Gate);
     let gate = gate.ok_or_else(|| GuestError::Start(io::Error::other("it has no input")))?;
     let handle = Handle::of(child.id(), spec.machine.kind).map_err(GuestError::Watch)?;

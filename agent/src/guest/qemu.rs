@@ -19,6 +19,7 @@ use config::machine::Firmware;
 use config::settings::Acceleration;
 use store::command;
 use tokio::net::UnixStream;
+use tracing::debug;
 
 use super::process::Handle;
 use super::run::{CONSOLE, CONTROL, LOG, MONITOR};
@@ -61,6 +62,7 @@ pub(super) fn start(spec: Spec) -> Result<Handle, GuestError> {
         .map_err(|error| GuestError::Start(io::Error::other(error)))?;
     // Not waited for as a child: whoever watches it takes its status.
     let child = network.enter(|| qemu.spawn()).map_err(GuestError::Start)?;
+    debug!(pid = child.id(), "the guest's process was started");
     let handle = Handle::of(child.id(), machine.kind).map_err(GuestError::Watch)?;
     handle.settle(&machine, &group, &run)
 }
