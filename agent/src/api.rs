@@ -14,6 +14,7 @@ mod problem;
 mod queue;
 mod rates;
 mod reread;
+mod schedules;
 mod serve;
 
 use std::io;
@@ -175,6 +176,15 @@ fn administration(host: &Host) -> Router<Arc<Host>> {
         )
         .route("/api/v1/builds/{id}/log", get(files::log))
         .route("/api/v1/builds/{id}/artifacts/{name}", get(files::artifact))
+        .route(
+            "/api/v1/schedules",
+            get(schedules::list).post(schedules::add),
+        )
+        .route(
+            "/api/v1/schedules/{name}",
+            get(schedules::show).delete(schedules::remove),
+        )
+        .route("/api/v1/schedules/{name}/run", post(schedules::run))
         .route("/api/v1/queue", get(queue::show))
         .route("/api/v1/drain", post(queue::drain))
         .route("/api/v1/undrain", post(queue::undrain))

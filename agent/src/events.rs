@@ -5,8 +5,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use config::BuildId;
 use config::builds::{Build, Progress, Status};
+use config::schedule::Schedule;
+use config::{BuildId, ScheduleName};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -36,6 +37,10 @@ pub enum Kind {
     Progress,
     /// The record of a build was deleted.
     Deleted,
+    /// A schedule was added, or has run.
+    Schedule,
+    /// A schedule was removed.
+    Unscheduled,
     /// What a machine can do has changed.
     Machine,
     /// What keeps the host from its work has changed.
@@ -49,6 +54,8 @@ impl Kind {
             Self::Build => "build",
             Self::Progress => "progress",
             Self::Deleted => "deleted",
+            Self::Schedule => "schedule",
+            Self::Unscheduled => "unscheduled",
             Self::Machine => "machine",
             Self::Notices => "notices",
         }
@@ -104,6 +111,16 @@ impl Events {
     pub fn deleted(&self, id: BuildId) {
         self.finished.fetch_add(1, Ordering::Release);
         self.tell(Kind::Deleted, Some(id), &json!({ "id": id }));
+    }
+
+    /// Tells that a schedule was added, or has run.
+    pub fn schedule(&self, schedule: &Schedule) {
+        self.tell(Kind::Schedule, None, &json!(schedule));
+    }
+
+    /// Tells that a schedule was removed.
+    pub fn unscheduled(&self, name: &ScheduleName) {
+        self.tell(Kind::Unscheduled, None, &json!({ "name": name }));
     }
 
     /// Tells what is different in `now` from what was said `before`.

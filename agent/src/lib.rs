@@ -11,6 +11,8 @@ pub mod reconcile;
 
 pub mod submission;
 
+pub mod schedule;
+
 pub mod drain;
 
 pub mod watch;

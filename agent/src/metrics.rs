@@ -6,7 +6,9 @@ use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use config::ScheduleName;
 use config::builds::{Build, Image, State};
+use config::schedule::RunResult;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -33,6 +35,7 @@ type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
 pub struct Metrics {
     builds: Counters,
     phases: Histograms,
+    schedule_runs: Counters,
     bootstraps: Counters,
     bootstrap_seconds: Histograms,
     starts: Counters,
@@ -82,6 +85,11 @@ impl Default for Metrics {
                 "build_phase",
                 "How long builds were in a state",
                 seconds,
+            ),
+            schedule_runs: counter(
+                &mut all,
+                "schedule_runs",
+                "How often schedules have run, and what became of it",
             ),
             bootstraps: counter(&mut all, "bootstraps", "Bootstraps that have ended"),
             bootstrap_seconds: histogram(
@@ -163,6 +171,13 @@ impl Metrics {
             let phase = vec![("phase", step[0].state.to_string())];
             self.phases.get_or_create(&phase).observe(lasted);
         }
+    }
+
+    /// Notes that a schedule has run.
+    pub(crate) fn schedule_run(&self, name: &ScheduleName, result: RunResult) {
+        let schedule = ("schedule", name.to_string());
+        let labels = vec![schedule, ("result", result.to_string())];
+        self.schedule_runs.get_or_create(&labels).inc();
     }
 
     /// Notes a bootstrap that has ended, well or not.

@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{error, info};
 
 use crate::host::Host;
+use crate::schedule;
 use crate::watch::Watch;
 
 pub(crate) use act::{give_up, log_report, take_up};
@@ -106,13 +107,15 @@ async fn round(
     memory: &Arc<std::sync::Mutex<Memory>>,
     watch: &mut Watch,
 ) -> Option<Timestamp> {
+    // First, so that what they ask for is seen.
+    let scheduled = schedule::round(host).await;
     let failures = act::remembered(memory).failures.clone();
     let mut world = match look(host, failures).await {
         Ok(world) => world,
         Err(error) => {
             let complaint = format!("cannot look at what there is: {}", crate::chain(&error));
             act::remembered(memory).complain(complaint);
-            return None;
+            return scheduled;
         }
     };
     act::remembered(memory).take_in(&mut world);
@@ -142,5 +145,5 @@ async fn round(
         }
     }
     act::say(host, words).await;
-    world.wake_at()
+    world.wake_at().into_iter().chain(scheduled).min()
 }

@@ -1,6 +1,8 @@
 //! How a build gets into the queue. What is under way already and would do the same
 //! is as good as a new build, unless somebody wants one of his own.
 
+pub(crate) mod check;
+
 use std::sync::Arc;
 
 use config::ToolchainName;
@@ -11,6 +13,8 @@ use tracing::info;
 use crate::blocking;
 use crate::host::Host;
 use crate::records::{self, Once, RecordsError, Submitted};
+
+pub use check::Unfit;
 
 /// What became of a request for a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,14 +65,19 @@ pub async fn submit(
         Submission::New(done.await?)
     };
     if let Submission::New(build) = &submission {
-        info!(build = %build.id, machine = %build.machine, toolchain = %build.toolchain, submitter = %build.submitter, "build submitted");
-        host.wake.notify_one();
+        begun(host, build);
     }
     Ok(submission)
 }
 
+/// Lets the reconciler see a build that was recorded.
+pub(crate) fn begun(host: &Host, build: &Build) {
+    info!(build = %build.id, machine = %build.machine, toolchain = %build.toolchain, submitter = %build.submitter, "build submitted");
+    host.wake.notify_one();
+}
+
 /// The build under way that is as good, if the request allows it; as urgent, too.
-async fn attached(
+pub(crate) async fn attached(
     host: &Arc<Host>,
     request: &Request,
     toolchain: &ToolchainName,

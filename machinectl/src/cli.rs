@@ -28,6 +28,8 @@ mod life;
 
 mod queue;
 
+mod schedule;
+
 mod client;
 
 mod volume;
@@ -113,6 +115,9 @@ enum Command {
     Builds(builds::Verb),
     #[command(flatten)]
     Again(again::Verb),
+    /// Ask for builds by the clock: add, list, show, remove and run schedules
+    #[command(subcommand)]
+    Schedule(schedule::Verb),
     /// Add, list and remove tokens for those who use the agent over the network
     #[command(subcommand)]
     Token(token::Verb),
@@ -174,6 +179,7 @@ fn act(command: &Command, common: &Common, voice: &Voice) -> Result<(), Failure>
         Command::Again(verb) => again::run(verb, common, voice),
         Command::Life(verb) => life::run(verb, common, voice),
         Command::Queue(verb) => queue::run(verb, common, voice),
+        Command::Schedule(verb) => schedule::run(verb, common, voice),
         Command::Token(verb) => token::run(verb, voice),
         Command::Toaster(verb) => toaster::run(verb, common, voice),
         Command::Manual(verb) => manual::run(verb, voice),

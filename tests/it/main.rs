@@ -9,6 +9,7 @@ mod events;
 mod install;
 mod metrics;
 mod records;
+mod schedules;
 mod schema;
 mod store;
 mod toaster;

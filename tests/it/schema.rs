@@ -14,7 +14,7 @@ use reqwest::blocking::Response;
 use serde_json::{Value, json};
 use tests::web::WebHost;
 
-const SOURCE: &str = "41cf6794ba4200b839c53531555f0f3998df4cbb01a4d5cb0b94e3ca5e23947d";
+pub(crate) const SOURCE: &str = "41cf6794ba4200b839c53531555f0f3998df4cbb01a4d5cb0b94e3ca5e23947d";
 
 fn description() -> Value {
     serde_json::from_str(OPENAPI).unwrap()
@@ -32,7 +32,7 @@ fn operations() -> Vec<(String, String, Value)> {
 }
 
 /// Checks an answer against what the description says of it; its body.
-fn check(method: &str, route: &str, answer: Response) -> Value {
+pub(crate) fn check(method: &str, route: &str, answer: Response) -> Value {
     let status = answer.status().as_u16();
     let place = format!("{method} {route}: {status}");
     let description = description();
@@ -203,10 +203,19 @@ const KEPT: &str = "/api/v1/sources/{sha256}";
 const REPAIR: &str = "/api/v1/doctor/repair";
 const JSON: &str = "application/json";
 
-/// Requests that make no sense: method, route, what comes after the route or replaces
+/// A request that makes no sense: method, route, what comes after the route or replaces
 /// it, type and body, and the status of the answer. HERE and NOT are the hashes of a
 /// source that is here and of one that is not, LONG is a long word.
-const NONSENSE: &[(&str, &str, &str, &str, &str, u16)] = &[
+pub(crate) type Nonsense = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    u16,
+);
+
+const NONSENSE: &[Nonsense] = &[
     ("GET", BUILDS, "?count=x", "", "", 400),
     ("GET", BUILDS, "?count=-1", "", "", 400),
     ("GET", BUILDS, "?before=x", "", "", 400),
@@ -314,6 +323,11 @@ const NONSENSE: &[(&str, &str, &str, &str, &str, u16)] = &[
 
 #[test]
 fn nonsense_is_refused_with_a_reason() {
+    refuse_all(NONSENSE);
+}
+
+/// Checks that all of it is refused as it says, and as it is described.
+pub(crate) fn refuse_all(nonsense: &[Nonsense]) {
     let host = WebHost::new("http.request_kib_max = 1\nhttp.requests_per_second_max = 0\n");
     host.allow(&[("admin", "a")]);
     let put = host.remote("PUT", &format!("/api/v1/sources/{SOURCE}"));
@@ -324,7 +338,7 @@ fn nonsense_is_refused_with_a_reason() {
             .replace("NOT", &not)
             .replace("LONG", &word)
     };
-    for (method, route, path, kind, body, status) in NONSENSE {
+    for (method, route, path, kind, body, status) in nonsense {
         let path = match path.chars().next() {
             Some('/') => fill(path),
             _ => format!("{route}{path}"),

@@ -11,7 +11,7 @@ use axum::extract::{Extension, MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use config::builds::Submitter;
+use config::builds::{self, Submitter};
 use config::tokens::{self, Scope, Token};
 use store::file::Hash;
 use tracing::info;
@@ -41,6 +41,22 @@ pub(super) struct Caller {
     pub(super) submitter: Submitter,
     /// How much they may do.
     pub(super) scope: Scope,
+}
+
+impl Caller {
+    /// In whose name a build is asked for.
+    pub(super) fn submits(&self, request: &builds::Request) -> Result<Submitter, Refused> {
+        let Some(other) = &request.submitter else {
+            return Ok(self.submitter.clone());
+        };
+        if self.scope < Scope::Admin && *other != self.submitter {
+            return Err(Refused::forbidden(format!(
+                "{} may not ask for builds in the name of {other}",
+                self.submitter
+            )));
+        }
+        Ok(other.clone())
+    }
 }
 
 /// What decides who may do what.
@@ -99,10 +115,13 @@ fn read_tokens(paths: &[PathBuf]) -> io::Result<Vec<Token>> {
 }
 
 /// What a submitter may do besides looking; whatever is not here changes the host.
-const SUBMITTERS: [(Method, &str); 3] = [
+const SUBMITTERS: [(Method, &str); 6] = [
     (Method::PUT, "/api/v1/sources/{sha256}"),
     (Method::POST, "/api/v1/builds"),
     (Method::POST, "/api/v1/builds/{id}/cancel"),
+    (Method::POST, "/api/v1/schedules"),
+    (Method::DELETE, "/api/v1/schedules/{name}"),
+    (Method::POST, "/api/v1/schedules/{name}/run"),
 ];
 
 /// What somebody must be allowed for a request.

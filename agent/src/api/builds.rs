@@ -1,6 +1,5 @@
 //! Requests about builds.
 
-use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -8,29 +7,21 @@ use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use config::builds::{Build, Cancel, Listing, Request, Submitter, cancel as verdict};
-use config::machine::{self, Kind, Machine};
-use config::task::{Breakpoint, Outcome};
-use config::tokens::Scope;
-use config::{BuildId, ToolchainName};
+use config::BuildId;
+use config::builds::{Build, Cancel, Listing, Request, cancel as verdict};
+use config::task::Outcome;
 use jiff::Timestamp;
-use store::Volume;
 use store::file::Hash;
 use tracing::info;
 
 use super::access::Caller;
 use super::problem::Refused;
-use crate::blocking;
 use crate::host::Host;
 use crate::reconcile::give_up;
 use crate::records::{Once, Removal};
 use crate::retention;
-use crate::submission::{self, Submission};
+use crate::submission::{self, Submission, check};
 
-/// How many builds another one may come after.
-const AFTER_MAX: usize = 100;
-/// How many sources a build may have.
-const SOURCES_MAX: usize = 1000;
 /// The length of the key under which a build is asked for.
 const KEY_MAX: usize = 255;
 
@@ -87,7 +78,7 @@ pub(super) async fn submit(
 ) -> Result<(StatusCode, Json<Build>), Refused> {
     let Json(request) = request?;
     let once = once(&headers, &request)?;
-    let submitter = submitter(caller, &request)?;
+    let submitter = caller.submits(&request)?;
     // What was answered once is answered again, whatever has changed since.
     if let Some(once) = &once {
         let before = host
@@ -98,30 +89,16 @@ pub(super) async fn submit(
         }
     }
     if host.stopping.is_cancelled() {
-        return Err(Refused::unavailable(
-            "the agent stops; ask again when it runs",
-        ));
+        return Err(Refused::stopping());
     }
-    let toolchain = toolchain(&host, &request)?;
-    check_machine(&host, &request, &toolchain).await?;
+    check::makes_sense(&request)?;
+    let toolchain = check::has_machine(&host, &request).await?;
     // Between the look at the sources and the record that names them none is deleted;
     // and of two equal requests at once the second one finds the first.
     let _queue = host.queue.lock().await;
-    check_sources(&host, &request)?;
-    check_after(&host, &request).await?;
+    check::has_sources(&host, &request)?;
+    check::comes_after(&host, &request).await?;
     answer(submission::submit(&host, request, toolchain, submitter, once).await?)
-}
-
-/// In whose name a build is asked for.
-fn submitter(caller: Caller, request: &Request) -> Result<Submitter, Refused> {
-    let Caller { submitter, scope } = caller;
-    match &request.submitter {
-        Some(other) if scope < Scope::Admin && *other != submitter => Err(Refused::forbidden(
-            format!("{submitter} may not ask for builds in the name of {other}"),
-        )),
-        Some(other) => Ok(other.clone()),
-        None => Ok(submitter),
-    }
 }
 
 fn answer(submission: Submission) -> Result<(StatusCode, Json<Build>), Refused> {
@@ -135,20 +112,6 @@ fn answer(submission: Submission) -> Result<(StatusCode, Json<Build>), Refused> 
             "something else was asked for under this key within a week; use another key",
         )),
     }
-}
-
-/// Only builds that are there can come before another one, so that no two of them
-/// ever wait for each other.
-async fn check_after(host: &Host, request: &Request) -> Result<(), Refused> {
-    if request.after.len() > AFTER_MAX {
-        return Err(Refused::bad(format!(
-            "a build comes after at most {AFTER_MAX} others"
-        )));
-    }
-    for id in &request.after {
-        find(host, *id).await?;
-    }
-    Ok(())
 }
 
 /// The key under which a build is asked for, if there is one.
@@ -169,87 +132,6 @@ fn once(headers: &HeaderMap, request: &Request) -> Result<Option<Once>, Refused>
         key: key.to_owned(),
         sha256: hash.finish(),
     }))
-}
-
-fn check_sources(host: &Host, request: &Request) -> Result<(), Refused> {
-    let names: BTreeSet<_> = request
-        .sources
-        .iter()
-        .map(|source| source.name.as_str())
-        .collect();
-    if request.sources.is_empty() && request.interactive != Some(Breakpoint::Start) {
-        return Err(Refused::bad("a build needs at least one source"));
-    }
-    if request.interactive == Some(Breakpoint::Attach) {
-        return Err(Refused::bad("a build stops at start, warning or error"));
-    }
-    if names.len() < request.sources.len() {
-        return Err(Refused::bad(
-            "two sources have the same name; a build sees them side by side",
-        ));
-    }
-    if names.len() > SOURCES_MAX {
-        return Err(Refused::bad(format!(
-            "a build has at most {SOURCES_MAX} sources"
-        )));
-    }
-    let directory = host.sources_directory();
-    match request
-        .sources
-        .iter()
-        .find(|source| !directory.join(source.sha256.as_str()).exists())
-    {
-        Some(source) => Err(Refused::conflict(format!(
-            "the content of source {} is not here; put it to /api/v1/sources/{} first",
-            source.name, source.sha256
-        ))),
-        None => Ok(()),
-    }
-}
-
-fn toolchain(host: &Host, request: &Request) -> Result<ToolchainName, Refused> {
-    let default = || host.settings.builds.toolchain.parse::<ToolchainName>();
-    let name = request.toolchain.clone().map_or_else(default, Ok);
-    let name = name.map_err(|error| Refused::fault(&error))?;
-    if host.toolchains.list()?.contains(&name) {
-        return Ok(name);
-    }
-    Err(Refused::missing(format!(
-        "there is no toolchain {name}; `machinectl toolchain list` shows what there is"
-    )))
-}
-
-async fn check_machine(
-    host: &Arc<Host>,
-    request: &Request,
-    toolchain: &ToolchainName,
-) -> Result<(), Refused> {
-    let (host, machine) = (Arc::clone(host), request.machine.clone());
-    let kind = blocking(move || {
-        let mut volumes = host.volumes.iter();
-        let is_live = |volume: &&Volume| volume.look(&machine).is_ok_and(|view| view.is_live());
-        let volume = volumes.find(is_live)?;
-        // The machine's directory holds a link of its name to the current revision.
-        let current = volume.path().join(&machine).join(&machine);
-        let text = std::fs::read_to_string(current.join(machine::FILE)).unwrap_or_default();
-        // What is wrong with a manifest is told by who starts the machine.
-        Some(Machine::parse(&text).map_or(Kind::Kvm, |machine| machine.kind))
-    });
-    let waits = request.interactive.is_some() || request.hold;
-    match kind.await {
-        Some(Kind::Nspawn) if waits => {
-            return Err(Refused::conflict(format!(
-                "machine {} is a container, in which nobody can type and which cannot be suspended: build without a breakpoint, and without holding it",
-                request.machine
-            )));
-        }
-        Some(_) => return Ok(()),
-        None => {}
-    }
-    Err(Refused::missing(format!(
-        "there is no machine {} to build with toolchain {toolchain}; `machinectl list` shows what there is",
-        request.machine
-    )))
 }
 
 /// Deletes a build wholly.

@@ -12,6 +12,7 @@ use tracing::error;
 
 use crate::records::RecordsError;
 use crate::retention::RetentionError;
+use crate::submission::Unfit;
 use crate::toaster;
 
 /// Why a request gets no answer but a reason.
@@ -104,6 +105,11 @@ impl Refused {
         }
     }
 
+    /// For somebody who asks for a build that an agent which stops cannot begin.
+    pub(super) fn stopping() -> Self {
+        Self::unavailable("the agent stops; ask again when it runs")
+    }
+
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
@@ -137,6 +143,19 @@ impl IntoResponse for Refused {
 impl From<RecordsError> for Refused {
     fn from(error: RecordsError) -> Self {
         Self::fault(&error)
+    }
+}
+
+impl From<Unfit> for Refused {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Senseless(words) => Self::bad(words),
+            Unfit::Missing(words) => Self::missing(words),
+            Unfit::Conflict(words) => Self::conflict(words),
+            Unfit::Store(error) => error.into(),
+            Unfit::Name(error) => Self::fault(&error),
+            Unfit::Records(error) => error.into(),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use config::task::Outcome;
 use super::client::{Client, ClientError};
 use super::{Common, Ending, Failure, Rehearsal, Table, Voice};
 use list::Filter;
+pub(super) use list::lines;
 pub(super) use submit::Wanted;
 
 /// How often a build that is followed is looked at.

@@ -260,7 +260,7 @@ pub(super) fn show(build: &Build, voice: &Voice) -> Result<(), Failure> {
         )
     });
     let after: Vec<_> = build.after.iter().map(ToString::to_string).collect();
-    let lines = [
+    let all = [
         ("build", build.id.to_string()),
         ("target", build.target.to_string()),
         ("state", word(build)),
@@ -298,11 +298,16 @@ pub(super) fn show(build: &Build, voice: &Voice) -> Result<(), Failure> {
         ("usage", usage(build)),
         ("packages", packages.collect::<Vec<_>>().join("\n")),
     ];
+    voice.print(&lines(&all))
+}
+
+/// What is known of something, a line for each thing that is.
+pub(crate) fn lines(all: &[(&str, String)]) -> String {
     let line = |(name, value): &(&str, String)| {
         format!("{name:>10}  {}\n", value.replace('\n', "\n            "))
     };
-    let told = lines.iter().filter(|(_, value)| !value.is_empty());
-    voice.print(&told.map(line).collect::<String>())
+    let told = all.iter().filter(|(_, value)| !value.is_empty());
+    told.map(line).collect()
 }
 
 #[cfg(test)]

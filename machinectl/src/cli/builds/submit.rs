@@ -1,7 +1,6 @@
 //! What a build is made of: checked, and handed in.
 
 use std::fs::File;
-use std::io::Seek;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -48,6 +47,23 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
+    /// What asks for it, when its sources have been handed in.
+    pub(crate) fn request(&self) -> Result<Request, Failure> {
+        let sources = self.sources.iter().map(|path| source(path));
+        Ok(Request {
+            machine: self.machine.clone(),
+            toolchain: self.toolchain.clone(),
+            sources: sources.collect::<Result<_, _>>()?,
+            interactive: self.stops.interactive,
+            hold: self.stops.hold,
+            target: self.target.clone(),
+            priority: Priority(self.priority),
+            after: self.after.clone(),
+            submitter: self.submitter.clone(),
+            attach: !self.no_attach,
+        })
+    }
+
     /// A build for somebody who logs in.
     pub(crate) fn interactive(
         machine: MachineName,
@@ -116,7 +132,9 @@ pub(crate) fn rehearse(client: &Client, wanted: &Wanted, voice: &Voice) -> Resul
 
 /// Hands the sources of a build in and asks for it.
 pub(crate) fn submit(client: &Client, wanted: &Wanted, voice: &Voice) -> Result<Build, Failure> {
-    ask(client, &request(client, wanted)?, voice)
+    let request = wanted.request()?;
+    hand_in(client, wanted, &request)?;
+    ask(client, &request, voice)
 }
 
 /// Asks for the same build again, on a machine; its sources are with the agent still.
@@ -157,21 +175,13 @@ fn ask(client: &Client, request: &Request, voice: &Voice) -> Result<Build, Failu
     Ok(build)
 }
 
-/// Hands the sources of a build in and returns what asks for it.
-pub(crate) fn request(client: &Client, wanted: &Wanted) -> Result<Request, Failure> {
-    let sources = wanted.sources.iter().map(|path| hand_in(client, path));
-    Ok(Request {
-        machine: wanted.machine.clone(),
-        toolchain: wanted.toolchain.clone(),
-        sources: sources.collect::<Result<_, _>>()?,
-        interactive: wanted.stops.interactive,
-        hold: wanted.stops.hold,
-        target: wanted.target.clone(),
-        priority: Priority(wanted.priority),
-        after: wanted.after.clone(),
-        submitter: wanted.submitter.clone(),
-        attach: !wanted.no_attach,
-    })
+/// Hands the sources of a build to the agent, which keeps them under their hashes.
+pub(crate) fn hand_in(client: &Client, wanted: &Wanted, request: &Request) -> Result<(), Failure> {
+    for (path, source) in wanted.sources.iter().zip(&request.sources) {
+        let (_, file) = open_source(path)?;
+        client.put_file(&format!("sources/{}", source.sha256), file)?;
+    }
+    Ok(())
 }
 
 /// A source and the name under which the build sees it.
@@ -201,15 +211,12 @@ fn open_source(path: &Path) -> Result<(FileName, File), Failure> {
     Ok((name, file))
 }
 
-/// Hands a source to the agent, which keeps it under its hash.
-fn hand_in(client: &Client, path: &Path) -> Result<Source, Failure> {
-    let fault = |source| ClientError::File {
+/// A source with its hash.
+fn source(path: &Path) -> Result<Source, Failure> {
+    let (name, file) = open_source(path)?;
+    let sha256 = store::file::digest(&file).map_err(|source| ClientError::File {
         path: path.to_owned(),
         source,
-    };
-    let (name, mut file) = open_source(path)?;
-    let sha256 = store::file::digest(&file).map_err(fault)?;
-    file.rewind().map_err(fault)?;
-    client.put_file(&format!("sources/{sha256}"), file)?;
+    })?;
     Ok(Source { name, sha256 })
 }

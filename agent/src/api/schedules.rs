@@ -1,0 +1,162 @@
+//! Requests about schedules.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{Extension, Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use config::ScheduleName;
+use config::builds::{Build, Request};
+use config::schedule::{NewSchedule, Page, SCHEDULES_MAX, Schedule};
+use jiff::Timestamp;
+
+use super::access::Caller;
+use super::problem::Refused;
+use crate::host::Host;
+use crate::records::Added;
+use crate::schedule::{self as schedules, settled, with_next};
+use crate::submission::check;
+
+/// Schedules in the order of their names; the header `Link` tells where the next page is.
+pub(super) async fn list(
+    State(host): State<Arc<Host>>,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let Query(mut page) = page?;
+    let count = page.count.unwrap_or(SCHEDULES_MAX).min(SCHEDULES_MAX);
+    page.count = Some(count);
+    let all = host.records.schedules(page.clone()).await?;
+    let now = Timestamp::now();
+    let all: Vec<_> = all.into_iter().map(|it| with_next(it, now)).collect();
+    let last = all.last().filter(|_| all.len() as u64 >= u64::from(count));
+    let next = last.and_then(|last| {
+        page.from = Some(last.name.clone());
+        let query = serde_urlencoded::to_string(&page).ok()?;
+        let link = format!("</api/v1/schedules?{query}>; rel=\"next\"");
+        Some([(header::LINK, link)])
+    });
+    Ok((next, Json(all)).into_response())
+}
+
+pub(super) async fn show(
+    State(host): State<Arc<Host>>,
+    name: Result<Path<ScheduleName>, PathRejection>,
+) -> Result<Json<Schedule>, Refused> {
+    let Path(name) = name?;
+    let schedule = find(&host, &name).await?;
+    Ok(Json(with_next(schedule, Timestamp::now())))
+}
+
+pub(super) async fn add(
+    State(host): State<Arc<Host>>,
+    Extension(caller): Extension<Caller>,
+    new: Result<Json<NewSchedule>, JsonRejection>,
+) -> Result<(StatusCode, Json<Schedule>), Refused> {
+    let Json(new) = new?;
+    let submitter = caller.submits(&new.build)?;
+    can_be_scheduled(&new.build)?;
+    if !new.unchecked {
+        check::has_machine(&host, &new.build).await?;
+    }
+    let now = Timestamp::now();
+    let timing = settled(new.timing, now).map_err(|error| Refused::bad(error.to_string()))?;
+    let schedule = Schedule {
+        name: new.name,
+        timing,
+        build: Request {
+            submitter: None,
+            ..new.build
+        },
+        submitter,
+        added: now,
+        since: now,
+        last: None,
+        next: None,
+    };
+    let schedule = with_next(schedule, now);
+    if schedule.next.is_none() {
+        let words = format!("the time never comes: {}", schedule.timing);
+        return Err(Refused::bad(words));
+    }
+    // Until it is recorded, its sources stay.
+    let _queue = host.queue.lock().await;
+    if new.rehearse {
+        let there = host.records.schedule(&schedule.name).await?.is_some();
+        if there && !new.replace {
+            return Err(exists(&schedule.name));
+        }
+        return Ok((StatusCode::OK, Json(schedule)));
+    }
+    check::has_sources(&host, &schedule.build)?;
+    match schedules::add(&host, &schedule, new.replace).await? {
+        Added::New => Ok((StatusCode::CREATED, Json(schedule))),
+        Added::Replaced => Ok((StatusCode::OK, Json(schedule))),
+        Added::Exists => Err(exists(&schedule.name)),
+        Added::Full => Err(Refused::conflict(format!(
+            "there are {SCHEDULES_MAX} schedules already; remove some that are over"
+        ))),
+    }
+}
+
+/// Checks what a build must be to be asked for again and again, with nobody there.
+fn can_be_scheduled(build: &Request) -> Result<(), Refused> {
+    check::makes_sense(build)?;
+    if build.interactive.is_some() {
+        return Err(Refused::bad(
+            "a scheduled build cannot stop for a person; it can be held when it fails",
+        ));
+    }
+    if !build.after.is_empty() {
+        return Err(Refused::bad(
+            "a scheduled build cannot come after others, which are over when it runs again",
+        ));
+    }
+    Ok(())
+}
+
+fn exists(name: &ScheduleName) -> Refused {
+    Refused::conflict(format!(
+        "there is a schedule {name} already; replace or remove it, or take another name"
+    ))
+}
+
+pub(super) async fn remove(
+    State(host): State<Arc<Host>>,
+    name: Result<Path<ScheduleName>, PathRejection>,
+) -> Result<StatusCode, Refused> {
+    let Path(name) = name?;
+    if schedules::remove(&host, &name).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(missing(&name))
+}
+
+pub(super) async fn run(
+    State(host): State<Arc<Host>>,
+    name: Result<Path<ScheduleName>, PathRejection>,
+) -> Result<(StatusCode, Json<Build>), Refused> {
+    let Path(name) = name?;
+    if host.stopping.is_cancelled() {
+        return Err(Refused::stopping());
+    }
+    let schedule = find(&host, &name).await?;
+    let (build, is_new) = schedules::run_now(&host, &schedule).await?;
+    let status = if is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok((status, Json(build)))
+}
+
+async fn find(host: &Host, name: &ScheduleName) -> Result<Schedule, Refused> {
+    let found = host.records.schedule(name).await?;
+    found.ok_or_else(|| missing(name))
+}
+
+fn missing(name: &ScheduleName) -> Refused {
+    Refused::missing(format!(
+        "there is no schedule {name}; `machinectl schedule list` shows what there is"
+    ))
+}

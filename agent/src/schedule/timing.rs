@@ -1,0 +1,284 @@
+//! Thinks: the times that a timing means. Every one of them comes once, also where
+//! clocks are set forward or back.
+
+use config::schedule::{Cron, Timing};
+use croner::errors::CronError;
+use croner::parser::{CronParser, Seconds, Year};
+use jiff::civil::DateTime;
+use jiff::tz::{AmbiguousOffset, TimeZone};
+use jiff::{SignedDuration, Timestamp};
+
+/// The shortest time from one run to the next.
+const EVERY_MIN: SignedDuration = SignedDuration::from_secs(1);
+/// The longest.
+const EVERY_MAX: SignedDuration = SignedDuration::from_hours(24 * 366 * 10);
+/// The length of a pattern.
+const PATTERN_MAX: usize = 200;
+
+/// Why a timing means nothing; the words say what would.
+#[derive(Debug, thiserror::Error)]
+pub enum TimingError {
+    /// The pattern cannot be read.
+    #[error(
+        "`{0}` is no pattern of cron ({1}): minute, hour, day of the month, month, day of the week are expected, such as `0 3 * * MON-FRI`"
+    )]
+    Pattern(String, CronError),
+    /// The pattern is no line of text.
+    #[error("a pattern of cron is one line of at most {PATTERN_MAX} bytes")]
+    Long,
+    /// Nobody has such a clock.
+    #[error("there is no time zone `{0}` here; `Europe/Berlin` and `UTC` are such names")]
+    Zone(String),
+    /// It would run too often, or hardly ever.
+    #[error("a schedule runs every second at the most, and every ten years at the least")]
+    Span,
+}
+
+/// The times that a timing means.
+#[derive(Debug, Clone)]
+pub(super) enum Times {
+    /// One time.
+    Once(Timestamp),
+    /// Times of one distance.
+    Every {
+        /// One of them, which does not count.
+        from: Timestamp,
+        /// The distance.
+        span: SignedDuration,
+    },
+    /// Times of a calendar.
+    Calendar(Box<Calendar>),
+}
+
+/// A pattern, and whose clock it is for.
+#[derive(Debug, Clone)]
+pub(super) struct Calendar {
+    cron: croner::Cron,
+    /// Whether it goes through all hours, whatever a clock calls them.
+    all_hours: bool,
+    zone: TimeZone,
+}
+
+impl Times {
+    /// The times of a timing that was `added` then.
+    ///
+    /// # Errors
+    /// When it means nothing.
+    pub(super) fn new(timing: &Timing, added: Timestamp) -> Result<Self, TimingError> {
+        match timing {
+            Timing::At(time) => Ok(Self::Once(*time)),
+            Timing::Every(span) if (EVERY_MIN..=EVERY_MAX).contains(span) => Ok(Self::Every {
+                from: added,
+                span: *span,
+            }),
+            Timing::Every(_) => Err(TimingError::Span),
+            Timing::Cron(cron) => Calendar::new(cron).map(|it| Self::Calendar(Box::new(it))),
+        }
+    }
+
+    /// The first of them after `since`.
+    pub(super) fn after(&self, since: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::Once(time) => (*time > since).then_some(*time),
+            Self::Every { from, span } => {
+                let (passed, span) = (since.duration_since(*from).as_nanos(), span.as_nanos());
+                let count = passed.div_euclid(span) + 1;
+                Timestamp::from_nanosecond(from.as_nanosecond() + count * span).ok()
+            }
+            Self::Calendar(calendar) => calendar.after(since),
+        }
+    }
+}
+
+impl Calendar {
+    fn new(cron: &Cron) -> Result<Self, TimingError> {
+        let pattern = cron.pattern.as_str();
+        if pattern.len() > PATTERN_MAX || pattern.contains(char::is_control) {
+            return Err(TimingError::Long);
+        }
+        let parser = CronParser::builder()
+            .seconds(Seconds::Disallowed)
+            .year(Year::Disallowed)
+            .build();
+        let parsed = parser.parse(pattern);
+        let parsed = parsed.map_err(|error| TimingError::Pattern(pattern.to_owned(), error))?;
+        let hours = pattern.split_whitespace().nth(1);
+        let all_hours = hours.map_or_else(
+            || pattern.trim().eq_ignore_ascii_case("@hourly"),
+            |hours| hours.starts_with('*'),
+        );
+        let name = cron.zone.as_deref().unwrap_or("UTC");
+        let zone = TimeZone::get(name).map_err(|_| TimingError::Zone(name.to_owned()))?;
+        Ok(Self {
+            cron: parsed,
+            all_hours,
+            zone,
+        })
+    }
+
+    /// As cron has it: where hours are named, each time that is named comes once on its
+    /// day; where none is, it goes on as time does.
+    fn after(&self, since: Timestamp) -> Option<Timestamp> {
+        let since_zoned = since.to_zoned(self.zone.clone());
+        if self.all_hours {
+            let next = self.cron.find_next_occurrence(&since_zoned, false).ok()?;
+            return Some(next.timestamp());
+        }
+        let mut shown = since_zoned.datetime();
+        loop {
+            shown = self.cron.find_next_occurrence(&shown, false).ok()?;
+            let time = self.first(shown)?;
+            // A clock that was set back shows again what has been.
+            if time > since {
+                return Some(time);
+            }
+        }
+    }
+
+    /// When a clock first shows this, or goes past it.
+    fn first(&self, shown: DateTime) -> Option<Timestamp> {
+        let ambiguous = self.zone.to_ambiguous_timestamp(shown);
+        let is_skipped = matches!(ambiguous.offset(), AmbiguousOffset::Gap { .. });
+        let earlier = ambiguous.earlier().ok()?;
+        if !is_skipped {
+            return Some(earlier);
+        }
+        let set_forward = self.zone.following(earlier).next();
+        set_forward.map(|transition| transition.timestamp())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cron(pattern: &str, zone: &str) -> Result<Times, TimingError> {
+        let timing = Timing::Cron(Cron {
+            pattern: pattern.to_owned(),
+            zone: Some(zone.to_owned()),
+        });
+        Times::new(&timing, Timestamp::UNIX_EPOCH)
+    }
+
+    fn berlin(text: &str) -> Timestamp {
+        let civil: DateTime = text.parse().unwrap();
+        civil.in_tz("Europe/Berlin").unwrap().timestamp()
+    }
+
+    /// The next times of a pattern in Berlin, as clocks there show them.
+    fn next(pattern: &str, since: &str, count: usize) -> Vec<String> {
+        let times = cron(pattern, "Europe/Berlin").unwrap();
+        let mut since = berlin(since);
+        let mut all = Vec::new();
+        for _ in 0..count {
+            since = times.after(since).unwrap();
+            let zoned = since.in_tz("Europe/Berlin").unwrap();
+            all.push(zoned.strftime("%d %H:%M %:z").to_string());
+        }
+        all
+    }
+
+    #[test]
+    fn what_a_clock_skips_comes_when_it_is_set_forward() {
+        for (pattern, expected) in [
+            ("30 2 * * *", ["29 03:00 +02:00", "30 02:30 +02:00"]),
+            ("0,30 2 * * *", ["29 03:00 +02:00", "30 02:00 +02:00"]),
+            ("0 2,3 * * *", ["29 03:00 +02:00", "30 02:00 +02:00"]),
+            ("15 3 * * *", ["29 03:15 +02:00", "30 03:15 +02:00"]),
+            ("0 * * * *", ["28 13:00 +01:00", "28 14:00 +01:00"]),
+        ] {
+            assert_eq!(next(pattern, "2026-03-28T12:00", 2), expected, "{pattern}");
+        }
+        let hourly = next("30 * * * *", "2026-03-29T00:45", 2);
+        assert_eq!(hourly, ["29 01:30 +01:00", "29 03:30 +02:00"]);
+    }
+
+    #[test]
+    fn what_a_clock_shows_twice_comes_once_and_every_hour_comes() {
+        for (pattern, expected) in [
+            ("30 2 * * *", ["25 02:30 +02:00", "26 02:30 +01:00"]),
+            ("0,30 2 * * *", ["25 02:00 +02:00", "25 02:30 +02:00"]),
+            ("15 3 * * *", ["25 03:15 +01:00", "26 03:15 +01:00"]),
+        ] {
+            assert_eq!(next(pattern, "2026-10-24T12:00", 2), expected, "{pattern}");
+        }
+        let times = next("0,30 2 * * *", "2026-10-24T12:00", 3);
+        assert_eq!(times[2], "26 02:00 +01:00");
+        let hourly = next("0 * * * *", "2026-10-25T01:30", 3);
+        assert_eq!(
+            hourly,
+            ["25 02:00 +02:00", "25 02:00 +01:00", "25 03:00 +01:00"]
+        );
+        // Whoever asks while the clock shows it for the second time.
+        let second: Timestamp = "2026-10-25T02:10:00+01:00".parse().unwrap();
+        let times = cron("30 2 * * *", "Europe/Berlin").unwrap();
+        let next = times.after(second).unwrap();
+        assert_eq!(next, berlin("2026-10-26T02:30"));
+    }
+
+    #[test]
+    fn names_and_usual_words_are_known_and_nonsense_is_not() {
+        assert_eq!(
+            next("0 3 * JAN MON-FRI", "2026-12-31T00:00", 1),
+            ["01 03:00 +01:00"]
+        );
+        assert_eq!(next("@daily", "2026-12-31T00:00", 1), ["01 00:00 +01:00"]);
+        for pattern in [
+            "",
+            "* * *",
+            "61 * * * *",
+            "0 0 * * * *",
+            "@reboot",
+            "a b c d e",
+            "x\ny",
+        ] {
+            assert!(cron(pattern, "UTC").is_err(), "{pattern}");
+        }
+        assert!(matches!(
+            cron("@daily", "Berlin"),
+            Err(TimingError::Zone(_))
+        ));
+        assert!(matches!(cron("@daily", "../x"), Err(TimingError::Zone(_))));
+        let never = cron("0 0 30 2 *", "UTC").unwrap();
+        assert_eq!(never.after(Timestamp::UNIX_EPOCH), None);
+        for seconds in [-1, 0, i64::MAX] {
+            let every = Timing::Every(SignedDuration::from_secs(seconds));
+            assert!(Times::new(&every, Timestamp::UNIX_EPOCH).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_next_time_is_later_and_none_is_between(
+            pattern in prop::sample::select(vec![
+                "* * * * *", "*/7 * * * *", "0,20,40 1-3 * * *", "30 2 * * *", "0 */2 * * *",
+                "5 0 1 * *", "59 23 * * SUN", "0 3 28-31 * *",
+            ]),
+            zone in prop::sample::select(vec![
+                "UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata",
+            ]),
+            second in 1_740_000_000i64..1_800_000_000,
+            earlier in 1i64..200_000,
+        ) {
+            let since = Timestamp::from_second(second).unwrap();
+            let times = cron(pattern, zone).unwrap();
+            let next = times.after(since).unwrap();
+            prop_assert!(next > since);
+            let before = times.after(Timestamp::from_second(second - earlier).unwrap()).unwrap();
+            prop_assert!(before <= next && (before == next || before <= since));
+        }
+
+        #[test]
+        fn times_of_one_distance_keep_it(
+            from in 0i64..4_000_000_000, since in 0i64..4_000_000_000, span in 1i64..1_000_000,
+        ) {
+            let at = |second| Timestamp::from_second(second).unwrap();
+            let every = Timing::Every(SignedDuration::from_secs(span));
+            let next = Times::new(&every, at(from)).unwrap().after(at(since)).unwrap();
+            prop_assert!(next > at(since) && next <= at(since + span));
+            prop_assert_eq!((next.as_second() - from).rem_euclid(span), 0);
+        }
+    }
+}

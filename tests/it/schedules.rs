@@ -1,0 +1,454 @@
+//! Schedules over HTTP and by `machinectl`: what is told of them, and what is refused.
+
+use serde_json::{Value, json};
+use tests::shell::{Answer, run};
+use tests::web::WebHost;
+
+use super::schema::{Nonsense, SOURCE, check, refuse_all};
+
+const SCHEDULES: &str = "/api/v1/schedules";
+const SCHEDULE: &str = "/api/v1/schedules/{name}";
+const RUN: &str = "/api/v1/schedules/{name}/run";
+const JSON: &str = "application/json";
+
+/// A host that knows a source, and a token for everything.
+fn host() -> WebHost {
+    let host = WebHost::new("http.request_kib_max = 1\nhttp.requests_per_second_max = 0\n");
+    host.allow(&[("submit", "s"), ("admin", "a")]);
+    let put = host.remote("PUT", &format!("/api/v1/sources/{SOURCE}"));
+    put.bearer_auth("s").body("source").send().unwrap();
+    host
+}
+
+/// Asks, and checks that the answer is what is described.
+fn ask(host: &WebHost, method: &str, route: &str, name: &str, body: Option<&Value>) -> Value {
+    let path = route.replace("{name}", name);
+    let mut request = host.remote(method, &path).bearer_auth("s");
+    if let Some(body) = body {
+        request = request.json(body);
+    }
+    let answer = request.send().unwrap();
+    let status = answer.status().as_u16();
+    let mut body = check(method, route, answer);
+    if let Some(object) = body.as_object_mut() {
+        object.insert("answered".into(), status.into());
+    }
+    body
+}
+
+fn nightly() -> Value {
+    let build = json!({"machine": "linux", "sources": [{"name": "a.tar", "sha256": SOURCE}]});
+    json!({"name": "nightly", "timing": {"cron": {"pattern": "0 3 * * *"}}, "build": build})
+}
+
+#[test]
+fn a_schedule_is_told_as_described_from_its_first_day_to_its_last() {
+    let host = host();
+    let mut new = nightly();
+    new["rehearse"] = true.into();
+    let rehearsed = ask(&host, "POST", SCHEDULES, "", Some(&new));
+    assert_eq!(rehearsed["answered"], 200);
+    assert_eq!(ask(&host, "GET", SCHEDULES, "", None), json!([]));
+    new["rehearse"] = false.into();
+    let added = ask(&host, "POST", SCHEDULES, "", Some(&new));
+    assert_eq!(added["answered"], 201);
+    assert_eq!(added["submitter"], "token:submit-1");
+    assert_eq!(
+        (&added["timing"], &added["next"]),
+        (&rehearsed["timing"], &rehearsed["next"])
+    );
+    assert!(added["timing"]["cron"]["zone"].is_string(), "{added}");
+    assert_eq!(
+        ask(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
+        409
+    );
+
+    let first = ask(&host, "POST", RUN, "nightly", None);
+    assert_eq!(
+        (&first["answered"], &first["schedule"]),
+        (&json!(201), &json!("nightly"))
+    );
+    let second = ask(&host, "POST", RUN, "nightly", None);
+    assert_eq!(
+        (&second["answered"], &second["id"]),
+        (&json!(200), &first["id"])
+    );
+    let shown = ask(&host, "GET", SCHEDULE, "nightly", None);
+    assert_eq!(shown["last"]["result"], "attached");
+    assert_eq!(shown["last"]["due"], Value::Null);
+    assert_eq!(shown["next"], added["next"], "its own times stay");
+    let metrics = host.get("/metrics").text().unwrap();
+    for line in [
+        "buildhost_schedule_runs_total{schedule=\"nightly\",result=\"submitted\"} 1",
+        "buildhost_schedule_runs_total{schedule=\"nightly\",result=\"attached\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
+
+    new["replace"] = true.into();
+    new["timing"] = json!({"every": "PT6H"});
+    let replaced = ask(&host, "POST", SCHEDULES, "", Some(&new));
+    assert_eq!(
+        (&replaced["answered"], &replaced["last"]),
+        (&json!(200), &Value::Null)
+    );
+    ask(&host, "DELETE", SCHEDULE, "nightly", None);
+    for (method, route) in [("DELETE", SCHEDULE), ("GET", SCHEDULE), ("POST", RUN)] {
+        assert_eq!(ask(&host, method, route, "nightly", None)["answered"], 404);
+    }
+    let builds = host
+        .remote("GET", "/api/v1/builds?schedule=nightly")
+        .bearer_auth("s");
+    let builds: Value = builds.send().unwrap().json().unwrap();
+    assert_eq!(builds.as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn schedules_come_in_pages_and_are_heard_of() {
+    let host = host();
+    let before = host.host.records.events().newest();
+    for name in ["c", "a", "b"] {
+        let mut new = nightly();
+        new["name"] = name.into();
+        assert_eq!(
+            ask(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
+            201
+        );
+    }
+    let mut next = Some(format!("{SCHEDULES}?count=2"));
+    let mut names = Vec::new();
+    while let Some(path) = next {
+        let answer = host.remote("GET", &path).bearer_auth("s").send().unwrap();
+        let link = answer
+            .headers()
+            .get("link")
+            .map(|link| link.to_str().unwrap().to_owned());
+        next = link.map(|link| link.split(['<', '>']).nth(1).unwrap().to_owned());
+        let page = check("GET", SCHEDULES, answer);
+        let page = page.as_array().unwrap().iter();
+        names.extend(page.map(|it| it["name"].as_str().unwrap().to_owned()));
+    }
+    assert_eq!(names, ["a", "b", "c"]);
+    ask(&host, "DELETE", SCHEDULE, "a", None);
+    let heard = host.host.records.events().after(before).unwrap();
+    let heard: Vec<_> = heard.iter().map(|event| event.kind.word()).collect();
+    assert_eq!(heard, ["schedule", "schedule", "schedule", "unscheduled"]);
+}
+
+#[test]
+fn only_administrators_speak_for_others_and_a_machine_may_come_later() {
+    let host = host();
+    let mut new = nightly();
+    new["build"]["submitter"] = "alice".into();
+    assert_eq!(
+        ask(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
+        403
+    );
+    new["build"]["submitter"] = Value::Null;
+    new["build"]["machine"] = "later".into();
+    assert_eq!(
+        ask(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
+        404
+    );
+    new["unchecked"] = true.into();
+    assert_eq!(
+        ask(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
+        201
+    );
+    let refused = ask(&host, "POST", RUN, "nightly", None);
+    assert!(
+        refused["detail"]
+            .as_str()
+            .unwrap()
+            .contains("no machine later"),
+        "{refused}"
+    );
+}
+
+fn machinectl(host: &WebHost, line: &str) -> Answer {
+    let mut command = store::command::prepare(tests::program("machinectl"));
+    command.env("BUILDHOST_SOCKET", host.path("run/agent.sock"));
+    let source = host.path("hello.c").display().to_string();
+    command.args(
+        shlex::split(line)
+            .unwrap()
+            .iter()
+            .map(|word| match word.as_str() {
+                "SOURCE" => source.as_str(),
+                word => word,
+            }),
+    );
+    run(command, b"")
+}
+
+#[test]
+fn the_verbs_add_show_run_and_remove_and_rehearse_it() {
+    let host = host();
+    tests::put(&host.path("hello.c"), "int main(void) { return 0; }\n");
+    let ask = |line: &str| machinectl(&host, line);
+    let add = "schedule add nightly --cron '0 3 * * MON-FRI' --zone Europe/Berlin";
+    let build = "-- linux SOURCE --priority -2 --submitter alice";
+    let would = ask(&format!("{add} --dry-run {build}")).good().stdout;
+    assert!(
+        would.starts_with(
+            "would add schedule nightly (cron 0 3 * * MON-FRI (Europe/Berlin)) runs next at "
+        ),
+        "{would}"
+    );
+    assert_eq!(ask("schedule list").good().stdout, "");
+    let added = ask(&format!("{add} {build}")).good();
+    assert!(added.stderr.contains("[Europe/Berlin], in "), "{added:?}");
+    ask(&format!("{add} {build}")).refused(11, "`--replace` replaces it");
+    ask(&format!("{add} --replace {build}")).good();
+    let list = ask("schedule list --no-legend").good().stdout;
+    assert!(
+        list.starts_with("nightly  cron 0 3 * * MON-FRI (Europe/Berlin)  linux  2"),
+        "{list}"
+    );
+    let rehearsed = ask("schedule run nightly --dry-run").good().stdout;
+    assert_eq!(
+        rehearsed,
+        "would build what schedule nightly builds on linux\n"
+    );
+    assert_eq!(ask("schedule run nightly").good().stdout, "1\n");
+    let build = ask("builds 1").good().stdout;
+    for line in ["  schedule  nightly", " submitter  alice", "  priority  -2"] {
+        assert!(build.contains(line), "{build}");
+    }
+    let shown = ask("schedule show nightly").good().stdout;
+    for words in ["result  build 1", "due  by hand", "hello.c ("] {
+        assert!(shown.contains(words), "{shown}");
+    }
+    assert_eq!(
+        ask("builds --schedule nightly --no-legend")
+            .good()
+            .stdout
+            .lines()
+            .count(),
+        1
+    );
+    assert_eq!(ask("builds --schedule other").good().stdout, "");
+    let rehearsed = ask("schedule remove nightly --dry-run").good().stdout;
+    assert_eq!(rehearsed, "would remove schedule nightly\n");
+    ask("schedule remove nightly").good();
+    for verb in ["remove", "remove --dry-run", "show", "run", "run --dry-run"] {
+        ask(&format!("schedule {verb} nightly")).refused(10, "no schedule nightly");
+    }
+}
+
+/// What comes after `schedule add`, the exit code, and words of the reason.
+const LINES: &[(&str, i32, &str)] = &[
+    ("x -- linux SOURCE", 2, "--at"),
+    (
+        "x --every 1h --at 03:00 -- linux SOURCE",
+        2,
+        "cannot be used with",
+    ),
+    (
+        "x --every 1h --zone UTC -- linux SOURCE",
+        2,
+        "cannot be used with",
+    ),
+    ("x --every often -- linux SOURCE", 2, "expected a span"),
+    (
+        "x --every 0s -- linux SOURCE",
+        3,
+        "every second at the most",
+    ),
+    ("x --at yesterday -- linux SOURCE", 2, "is no time"),
+    (
+        "x --at 2001-01-01 -- linux SOURCE",
+        3,
+        "the time never comes",
+    ),
+    (
+        "x --at 03:00 --zone Berlin -- linux SOURCE",
+        2,
+        "no time zone `Berlin`",
+    ),
+    (
+        "x --cron '0 3 * *' -- linux SOURCE",
+        3,
+        "is no pattern of cron",
+    ),
+    (
+        "x --cron @daily --zone Berlin -- linux SOURCE",
+        3,
+        "no time zone `Berlin`",
+    ),
+    (
+        "../x --every 1h -- linux SOURCE",
+        2,
+        "cannot be the name of a schedule",
+    ),
+    ("x --every 1h linux SOURCE", 2, "unexpected argument"),
+    ("x --every 1h -- linux", 2, "required arguments"),
+    (
+        "x --every 1h -- linux SOURCE --colour",
+        2,
+        "unexpected argument",
+    ),
+    ("x --every 1h -- linux /nowhere", 1, "/nowhere"),
+    ("x --every 1h -- other SOURCE", 10, "no machine other"),
+    (
+        "x --every 1h -- linux SOURCE --after 1",
+        3,
+        "cannot come after others",
+    ),
+    (
+        "x --every 1h -- linux SOURCE --interactive error",
+        3,
+        "cannot stop for a person",
+    ),
+];
+
+#[test]
+fn a_line_that_makes_no_sense_is_refused_and_hands_nothing_in() {
+    let host = host();
+    tests::put(&host.path("hello.c"), "int main(void) { return 0; }\n");
+    for (line, code, words) in LINES {
+        let answer = machinectl(&host, &format!("schedule add {line}"));
+        assert_eq!(answer.code, Some(*code), "{line}: {answer:?}");
+        assert!(answer.stderr.contains(words), "{line}: {answer:?}");
+    }
+    let sources = std::fs::read_dir(host.host.sources_directory()).unwrap();
+    assert_eq!(sources.count(), 1, "only what was there");
+}
+
+/// Requests that make no sense.
+const NONSENSE: &[Nonsense] = &[
+    ("GET", SCHEDULES, "?count=x", "", "", 400),
+    ("GET", SCHEDULES, "?colour=red", "", "", 400),
+    ("GET", SCHEDULES, "?from=..", "", "", 400),
+    ("GET", SCHEDULE, "/api/v1/schedules/..%2Fx", "", "", 400),
+    ("GET", SCHEDULE, "/api/v1/schedules/none", "", "", 404),
+    ("DELETE", SCHEDULE, "/api/v1/schedules/none", "", "", 404),
+    ("POST", RUN, "/api/v1/schedules/none/run", "", "", 404),
+    ("POST", SCHEDULES, "", "", "{}", 415),
+    ("POST", SCHEDULES, "", JSON, "{}", 422),
+    (
+        "POST",
+        SCHEDULES,
+        "",
+        JSON,
+        r#"{"name": "../x", "timing": {"cron": {"pattern": "0 3 * * *"}}, "build": {"machine": "linux", "sources": [{"name": "a", "sha256": "HERE"}]}}"#,
+        422,
+    ),
+    (
+        "POST",
+        SCHEDULES,
+        "",
+        JSON,
+        r#"{"name": "x", "timing": {"cron": {"pattern": "0 3 * *"}}, "build": {"machine": "linux", "sources": [{"name": "a", "sha256": "HERE"}]}}"#,
+        400,
+    ),
+    (
+        "POST",
+        SCHEDULES,
+        "",
+        JSON,
+        r#"{"name": "x", "timing": {"cron": {"pattern": "0 0 30 2 *"}}, "build": {"machine": "linux", "sources": [{"name": "a", "sha256": "HERE"}]}}"#,
+        400,
+    ),
+    (
+        "POST",
+        SCHEDULES,
+        "",
+        JSON,
+        r#"{"name": "x", "timing": {"cron": {"pattern": "@daily", "zone": "Berlin"}}, "build": {"machine": "linux", "sources": [{"name": "a", "sha256": "HERE"}]}}"#,
+        400,
+    ),
+    (
+        "POST",
+        SCHEDULES,
+        "",
+        JSON,
+        r#"{"name": "x", "timing": {"every": "PT0S"}, "build": {"machine": "linux", "sources": [{"name": "a", "sha256": "HERE"}]}}"#,
+        400,
+    ),
+    (
+        "POST",
+        SCHEDULES,
+        "",
+        JSON,
+        r#"{"name": "x", "timing": {"every": "-PT1H"}, "build": {"machine": "linux", "sources": [{"name": "a", "sha256": "HERE"}]}}"#,
+        400,
+    ),
+    (
+        "POST",
+        SCHEDULES,
+        "",
+        JSON,
+        r#"{"name": "x", "timing": {"every": "soon"}, "build": {"machine": "linux", "sources": [{"name": "a", "sha256": "HERE"}]}}"#,
+        422,
+    ),
+    (
+        "POST",
+        SCHEDULES,
+        "",
+        JSON,
+        r#"{"name": "x", "timing": {"at": "1970-01-01T00:00:00Z"}, "build": {"machine": "linux", "sources": [{"name": "a", "sha256": "HERE"}]}}"#,
+        400,
+    ),
+    (
+        "POST",
+        SCHEDULES,
+        "",
+        JSON,
+        r#"{"name": "x", "timing": {"at": "2100-01-01T00:00:00Z", "every": "PT1H"}, "build": {"machine": "linux", "sources": [{"name": "a", "sha256": "HERE"}]}}"#,
+        400,
+    ),
+    (
+        "POST",
+        SCHEDULES,
+        "",
+        JSON,
+        r#"{"name": "x", "timing": {"cron": {"pattern": "@daily"}}, "build": {"machine": "linux", "sources": [{"name": "a", "sha256": "HERE"}]}, "colour": 1}"#,
+        422,
+    ),
+    (
+        "POST",
+        SCHEDULES,
+        "",
+        JSON,
+        r#"{"name": "x", "timing": {"cron": {"pattern": "@daily"}}, "build": {"machine": "other", "sources": [{"name": "a", "sha256": "HERE"}]}}"#,
+        404,
+    ),
+    (
+        "POST",
+        SCHEDULES,
+        "",
+        JSON,
+        r#"{"name": "x", "timing": {"cron": {"pattern": "@daily"}}, "build": {"machine": "linux", "sources": [{"name": "a", "sha256": "NOT"}]}}"#,
+        409,
+    ),
+    (
+        "POST",
+        SCHEDULES,
+        "",
+        JSON,
+        r#"{"name": "x", "timing": {"cron": {"pattern": "@daily"}}, "build": {"machine": "linux", "sources": []}}"#,
+        400,
+    ),
+    (
+        "POST",
+        SCHEDULES,
+        "",
+        JSON,
+        r#"{"name": "x", "timing": {"cron": {"pattern": "@daily"}}, "build": {"machine": "linux", "sources": [{"name": "a", "sha256": "HERE"}], "after": [1]}}"#,
+        400,
+    ),
+    (
+        "POST",
+        SCHEDULES,
+        "",
+        JSON,
+        r#"{"name": "x", "timing": {"cron": {"pattern": "@daily"}}, "build": {"machine": "linux", "sources": [{"name": "a", "sha256": "HERE"}], "interactive": "error"}}"#,
+        400,
+    ),
+];
+
+#[test]
+fn nonsense_is_refused_with_a_reason() {
+    refuse_all(NONSENSE);
+}
