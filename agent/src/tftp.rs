@@ -26,6 +26,7 @@ mod staging;
 mod pace;
 
 mod link;
+mod manner;
 mod receive;
 mod send;
 

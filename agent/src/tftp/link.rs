@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::UdpSocket;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,8 @@ pub(super) enum Stage {
 pub(super) struct StageCell {
     stage: AtomicU8,
     answer: OnceLock<Vec<u8>>,
+    /// How often the answer was given to who asked again.
+    repeated: AtomicU32,
 }
 
 impl StageCell {
@@ -68,6 +70,7 @@ impl StageCell {
         Arc::new(Self {
             stage: AtomicU8::new(0),
             answer: OnceLock::new(),
+            repeated: AtomicU32::new(0),
         })
     }
 
@@ -81,9 +84,15 @@ impl StageCell {
         self.answer.get_or_init(|| packet.to_owned());
     }
 
-    /// The answer to the request, if it is to be repeated.
-    pub(super) fn answer(&self) -> Option<&[u8]> {
+    /// The answer to the request, if it is to be given again now.
+    pub(super) fn answer_again(&self) -> Option<&[u8]> {
+        self.repeated.fetch_add(1, Ordering::Relaxed);
         self.answer.get().map(Vec::as_slice)
+    }
+
+    /// How often the client has asked again.
+    pub(super) fn repeated(&self) -> u32 {
+        self.repeated.load(Ordering::Relaxed)
     }
 
     pub(super) fn get(&self) -> Stage {

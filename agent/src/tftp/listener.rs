@@ -156,7 +156,7 @@ impl Listener {
                 Verdict::Ignore => return Ok(()),
                 Verdict::Again => {
                     // It may be lost like the first one: then the client asks again.
-                    let answer = session.stage.answer();
+                    let answer = session.stage.answer_again();
                     answer.map(|packet| session.socket.send(packet));
                     return Ok(());
                 }

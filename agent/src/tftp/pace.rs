@@ -7,10 +7,9 @@ const FLOOR: Duration = Duration::from_millis(15);
 /// Before anything is known of the way there and back.
 const START: Duration = Duration::from_millis(250);
 
-/// There are clients that pass over what they have had already, but start their
-/// own wait anew with each such packet. A pause must be longer than their wait,
-/// which is 5 s for many, or both sides repeat themselves for ever.
-const PAUSE: Duration = Duration::from_secs(6);
+/// There are clients that pass over what they have had already, but start their own
+/// wait anew with each such packet. The longest wait must be longer than theirs, which
+/// is 5 s for many, or both sides repeat themselves for ever.
 const CEILING: Duration = Duration::from_secs(12);
 
 /// The retransmission timer of RFC 6298 with a floor that suits a cable inside one
@@ -41,8 +40,13 @@ impl Pace {
         self.smooth.unwrap_or(START)
     }
 
-    /// An answer came after `time` to something that was sent once.
+    /// An answer came, `time` after it was last asked for. When that was more than once,
+    /// it may belong to an earlier asking: then the time is too short by less than a
+    /// wait, which grows from it until there is one asking only. One that took far longer
+    /// than others was lost, and its sender repeated it by itself.
     pub(super) fn answered(&mut self, time: Duration) {
+        let usual = self.smooth.unwrap_or(CEILING);
+        let time = time.min((usual * 4).max(FLOOR));
         let smooth = match self.smooth {
             None => {
                 self.deviation = time / 2;
@@ -54,12 +58,14 @@ impl Pace {
             }
         };
         self.smooth = Some(smooth);
-        self.wait = (smooth + self.deviation * 4).clamp(FLOOR, CEILING);
+        self.went_on();
     }
 
-    /// Now it is the other side's turn to repeat.
-    pub(super) fn pause(&mut self) {
-        self.wait = self.wait.max(PAUSE);
+    /// Something new came, which tells nothing of the way there and back.
+    pub(super) fn went_on(&mut self) {
+        self.wait = self.smooth.map_or(START, |smooth| {
+            (smooth + self.deviation * 4).clamp(FLOOR, CEILING)
+        });
     }
 
     /// Nothing came in time.
@@ -86,7 +92,11 @@ mod tests {
         }
         pace.missed();
         assert_eq!(pace.wait(), CEILING);
-        pace.answered(Duration::from_millis(300));
-        assert!(pace.wait() > Duration::from_millis(100));
+        pace.answered(Duration::from_secs(5));
+        assert!(pace.wait() < FLOOR * 2, "one long time says little");
+        for _ in 0..50 {
+            pace.answered(Duration::from_millis(300));
+        }
+        assert!((300..500).contains(&pace.wait().as_millis()));
     }
 }

@@ -6,7 +6,8 @@ use tftpd::{ErrorCode, OptionType, Packet, TransferOption};
 const FLIGHT_MAX: usize = 128 * 1024;
 /// Blocks that may be under way at once: small ones cost the kernel more than they hold.
 const WINDOW_MAX: usize = 128;
-const BLOCK_USUAL: usize = 512;
+/// The length of a block where nothing was agreed.
+pub(super) const BLOCK_PLAIN: usize = 512;
 const BLOCK_MIN: u64 = 8;
 const BLOCK_MAX: u64 = 65464;
 /// The longest request that we read; names and options of ours are far shorter.
@@ -138,7 +139,7 @@ impl Wanted {
     /// What we make of it; `size` is that of the file when one is fetched.
     pub(super) fn agree(self, size: Option<u64>) -> Agreed {
         let block = self.block.map(|size| size.min(BLOCK_MAX));
-        let bytes = to_usize(block).unwrap_or(BLOCK_USUAL);
+        let bytes = to_usize(block).unwrap_or(BLOCK_PLAIN);
         let window_max = (FLIGHT_MAX / bytes).clamp(1, WINDOW_MAX);
         let window = self.window.map(|size| size.min(window_max as u64));
         let answer = [

@@ -1,7 +1,7 @@
 //! Sending a file to a guest, a window of blocks at a time.
 
 use std::io::{self, IoSliceMut};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::preadv;
 use tftpd::ErrorCode;
@@ -9,6 +9,10 @@ use tftpd::ErrorCode;
 use super::link::{End, Inbound, Link, wire};
 use super::map::Offer;
 use super::request::{Agreed, Refusal};
+
+/// An old acknowledgement that comes so soon after we have sent was under way already.
+const ECHO: Duration = Duration::from_millis(30);
+const ECHO_WINDOW: Duration = Duration::ZERO;
 
 /// Sends everything and returns when the last block was acknowledged.
 pub(super) fn send(link: &mut Link, offer: &Offer, size: u64, agreed: &Agreed) -> Result<(), End> {
@@ -48,19 +52,13 @@ fn send_until_acknowledged(
     done: u64,
     end: u64,
 ) -> Result<u64, End> {
-    let mut first_try = true;
     loop {
         let sent = Instant::now();
         link.send(packets, size)?;
-        match wait(link, sent, done, end)? {
-            Some(acknowledged) => {
-                link.advance();
-                if first_try {
-                    link.pace.answered(sent.elapsed());
-                }
-                return Ok(acknowledged);
-            }
-            None => first_try = false,
+        if let Some(acknowledged) = wait(link, sent, done, end)? {
+            link.advance();
+            link.pace.answered(sent.elapsed());
+            return Ok(acknowledged);
         }
     }
 }
@@ -75,10 +73,10 @@ fn wait(link: &mut Link, sent: Instant, done: u64, end: u64) -> Result<Option<u6
                 if ahead <= end - done && (ahead > 0 || done == end) {
                     return Ok(Some(done + ahead));
                 }
-                // The first of several was lost. In a window of one this would be
-                // an echo of our own repetition: answering it doubles every packet.
-                let asked_again = ahead == 0 && end - done > 1;
-                if asked_again && sent.elapsed() > link.pace.usual() {
+                // The first was lost, or it is an echo of our own repetition, which comes
+                // at once: answering that would double every packet that follows.
+                let echo = if end - done > 1 { ECHO_WINDOW } else { ECHO };
+                if ahead == 0 && sent.elapsed() > link.pace.usual().max(echo) {
                     return Ok(None);
                 }
             }
