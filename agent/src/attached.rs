@@ -87,9 +87,9 @@ impl Attached {
     }
 }
 
-/// The console of a copy's guest. Dropping this ends the copy.
+/// A person's visit to a copy. Dropping this ends the copy.
 #[derive(Debug)]
-pub struct Desk {
+pub struct Visit {
     /// The console; nobody else types on it.
     pub console: Console,
     _leave: DropGuard,
@@ -104,7 +104,7 @@ pub fn directory(host: &Host) -> PathBuf {
 ///
 /// # Errors
 /// When nothing is held, the host has no room, or a part of it fails.
-pub async fn attach(host: &Arc<Host>, build: Build, by: Submitter) -> Result<Desk, AttachError> {
+pub async fn attach(host: &Arc<Host>, build: Build, by: Submitter) -> Result<Visit, AttachError> {
     let id = build.id;
     if build.guest == Some(GuestKind::Nspawn) {
         return Err(AttachError::Container(id));
@@ -130,7 +130,7 @@ async fn run(
     volume: &Volume,
     build: &Build,
     by: Submitter,
-    told: oneshot::Sender<Result<Desk, AttachError>>,
+    told: oneshot::Sender<Result<Visit, AttachError>>,
 ) {
     let end = host.stopping.child_token();
     let (place, turn) = Place::take(host, build, by, end.clone());
@@ -141,12 +141,12 @@ async fn run(
     match copied.await {
         Ok(session) => {
             let console = host.consoles.of(&place.tag.to_string());
-            let desk = console.map(|console| Desk {
+            let visit = console.map(|console| Visit {
                 console,
                 _leave: end.clone().drop_guard(),
             });
             // Whoever has gone meanwhile drops what is told, which ends it.
-            let _ = told.send(desk.ok_or(SessionError::Gone.into()));
+            let _ = told.send(visit.ok_or(SessionError::Gone.into()));
             info!(copy = %place.tag, "somebody is attached to a copy of what is held");
             let ended = stay(host, session, &files_of(host, place.tag), &end).await;
             info!(copy = %place.tag, "the copy goes: {ended}");

@@ -1,8 +1,11 @@
 //! People who look into copies of what is held of builds that failed.
 
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use ::store::command;
 use config::builds::{State, Stay};
 use config::task::Outcome;
 use rustix::process::Signal;
@@ -14,9 +17,16 @@ const BAD: &str = "int main(void) { return nonsense; }\n";
 /// What the shell of a copy shows where the build worked.
 const PROMPT: &str = "/buildhost/build/work #";
 
-/// A host on which build 1 has failed, and is held.
+/// A host on which build 1 has failed, and is held. Its machine's disk has a journal.
 fn host(settings: &str) -> AgentHost {
-    let host = AgentHost::ready(settings);
+    let mut host = AgentHost::new(settings);
+    host.add("demo", |machine| {
+        let mut tune = command::prepare("tune2fs");
+        tune.arg("-j").arg(machine.join("disk.img"));
+        command::run(tune, Duration::from_mins(1)).unwrap();
+    });
+    host.add_toolchain("0.1.0");
+    host.start();
     let source = host.source(BAD);
     host.machinectl(&["build", "demo", &source, "--hold"])
         .good();
@@ -49,6 +59,17 @@ fn content(host: &AgentHost) -> Vec<(PathBuf, u64, i64, i64)> {
     seen.collect()
 }
 
+/// Whether the file system on a disk has something in its journal that it lacks itself.
+fn is_unclean(disk: &Path) -> bool {
+    // The superblock begins at 1024; this is its list of what one must understand.
+    const INCOMPATIBLE: u64 = 1024 + 0x60;
+    const RECOVER: u8 = 4;
+    let mut features = [0];
+    let disk = std::fs::File::open(disk).unwrap();
+    disk.read_exact_at(&mut features, INCOMPATIBLE).unwrap();
+    features[0] & RECOVER != 0
+}
+
 fn attach(host: &AgentHost) -> Terminal {
     let person = host.terminal(&["attach", "1"]);
     person.wait_for(PROMPT);
@@ -71,6 +92,9 @@ fn people_look_into_copies_of_a_guest_that_was_woken_and_it_stays_as_it_is() {
     }
     let host = host("");
     assert!(host.build(1).frozen, "the disk of a woken guest is another");
+    let disk = host.host.volume.path();
+    let disk = disk.join("demo/demo-default-1/frozen.disk");
+    assert!(is_unclean(&disk), "the guest was not shut down");
     let (before, suspended) = (content(&host), host.guests());
     let rehearsed = host.machinectl(&["attach", "1", "--dry-run"]).good().stdout;
     assert_eq!(rehearsed, "would boot a copy of what is held of build 1\n");

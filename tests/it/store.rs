@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::store::pool::FakePool;
-use ::store::{Intent, Origin, Pool, Result, Source, Volume};
+use ::store::{Change, Intent, Origin, Pool, Result, Source, Volume};
 use config::layout::Entry;
 use config::task::Provenance;
 use config::{MachineName, Revision};
@@ -351,4 +351,29 @@ fn a_locked_machine_says_who_holds_it() {
     );
     drop(held);
     volume.set_current(&linux(), Revision(1)).unwrap();
+}
+
+#[test]
+fn a_copy_of_a_snapshot_is_a_snapshot_of_its_own() {
+    let world = World::new();
+    let (linux, toolchain) = (linux(), "default".parse().unwrap());
+    let (held, copy) = ("42".parse().unwrap(), "42-a1".parse().unwrap());
+    let origin = Origin::Snapshot("42".parse().unwrap());
+    let take = |origin: &Origin, tag| world.volume.snapshot(&linux, origin, &toolchain, tag);
+    let missing = take(&origin, &copy).unwrap_err().to_string();
+    assert!(missing.starts_with("there is no snapshot `"), "{missing}");
+    let image = Origin::Image("default".parse().unwrap());
+    let original = take(&image, &held).unwrap();
+    let file = |path: &Path| path.join("result");
+    world.pool.write(&file(original.path()), b"bad").unwrap();
+    let copied = take(&origin, &copy).unwrap();
+    let read = |path: &Path| std::fs::read_to_string(file(path)).unwrap();
+    assert_eq!(read(copied.path()), "bad");
+    world.pool.write(&file(copied.path()), b"good").unwrap();
+    assert_eq!(read(original.path()), "bad");
+    drop((original, copied));
+    let gone = world.volume.drop_snapshot(&linux, &toolchain, &copy);
+    assert_eq!(gone.unwrap(), Change::Made);
+    let view = world.volume.look(&linux).unwrap();
+    assert_eq!(view.snapshots.len(), 1);
 }

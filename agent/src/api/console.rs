@@ -16,7 +16,7 @@ use tracing::debug;
 use super::access::Caller;
 use super::builds::find;
 use super::problem::Refused;
-use crate::attached::{self, AttachError, Desk};
+use crate::attached::{self, AttachError, Visit};
 use crate::console::Console;
 use crate::host::Host;
 use crate::session;
@@ -58,6 +58,7 @@ impl From<AttachError> for Refused {
                 Self::conflict(error.to_string())
             }
             AttachError::Ended(_) => Self::unavailable(error.to_string()),
+            AttachError::Store(error) => error.into(),
             error => Self::fault(&error),
         }
     }
@@ -126,9 +127,9 @@ pub(super) async fn attach(
     let Path(id) = id?;
     let build = find(&host, id).await?;
     let upgrade = upgrade(&mut request)?;
-    let desk = attached::attach(&host, build, submitter).await?;
-    let console = desk.console.clone();
-    relay(&console, true, upgrade, Some(desk))
+    let visit = attached::attach(&host, build, submitter).await?;
+    let console = visit.console.clone();
+    relay(&console, true, upgrade, Some(visit))
 }
 
 /// Answers that the connection is the console's from now on.
@@ -154,7 +155,7 @@ fn relay(
     console: &Console,
     types: bool,
     upgrade: OnUpgrade,
-    kept: Option<Desk>,
+    kept: Option<Visit>,
 ) -> Result<Response, Refused> {
     let viewer = console.join(types);
     let viewer = viewer.map_err(|unheard| Refused::conflict(unheard.to_string()))?;

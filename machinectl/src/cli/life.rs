@@ -58,8 +58,7 @@ pub(crate) enum Verb {
         #[command(flatten)]
         rehearsal: Rehearsal,
     },
-    /// Boot a copy of what is held of a failed build, and connect the terminal with the
-    /// shell in it
+    /// Boot a copy of what is held of a failed build, with a shell at the terminal
     ///
     /// The copy has a network of its own and finds the sources again; its disk is as
     /// the build left it. It goes when the shell ends, when `^]` leaves, or when its time
