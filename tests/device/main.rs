@@ -33,6 +33,7 @@ mod queue;
 mod rehearsal;
 mod relay;
 mod revisions;
+mod schedules;
 mod store;
 mod tftp;
 mod uefi;

@@ -69,9 +69,10 @@ const NO_PLAN: [&str; 20] = [
     "help",
 ];
 
-/// The verbs that an agent answers; the test below has some, and tests/device/again.rs
-/// and queue.rs have theirs.
-const WITH_AGENT: [&str; 11] = [
+/// The verbs that an agent answers; the test below has some, and tests/device/again.rs,
+/// queue.rs and tests/it/schedules.rs have theirs.
+const WITH_AGENT: [&str; 12] = [
+    "schedule",
     "build",
     "artifacts",
     "cancel",

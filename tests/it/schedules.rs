@@ -191,7 +191,7 @@ fn the_verbs_add_show_run_and_remove_and_rehearse_it() {
     let would = ask(&format!("{add} --dry-run {build}")).good().stdout;
     assert!(
         would.starts_with(
-            "would add schedule nightly (cron 0 3 * * MON-FRI (Europe/Berlin)) runs next at "
+            "would add schedule nightly: cron 0 3 * * MON-FRI (Europe/Berlin), next at "
         ),
         "{would}"
     );

@@ -170,18 +170,13 @@ impl Add {
 
 /// What was understood.
 fn in_words(schedule: &Schedule, now: Timestamp) -> String {
-    let name = &schedule.name;
-    match schedule.next {
-        Some(next) => {
-            let left = SignedDuration::from_secs(next.duration_since(now).as_secs());
-            let next = timing::local(&schedule.timing, next);
-            format!(
-                "{name} ({}) runs next at {next}, in {left:#}",
-                schedule.timing
-            )
-        }
-        None => format!("{name} ({}) does not run again", schedule.timing),
-    }
+    let (name, timing) = (&schedule.name, &schedule.timing);
+    let Some(next) = schedule.next else {
+        return format!("{name}: {timing}, never again");
+    };
+    let left = SignedDuration::from_secs(next.duration_since(now).as_secs());
+    let next = timing::local(timing, next);
+    format!("{name}: {timing}, next at {next}, in {left:#}")
 }
 
 fn list(all: &[Schedule], voice: &Voice) -> Result<(), Failure> {
