@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::cli::{PR_HOST, Settings};
 use crate::log::Log;
 use crate::report::{self, Artifact};
+use crate::tftp::Destination;
 use crate::{WorkerError, entry, shell, wait};
 
 /// The toolchain's program that builds.
@@ -150,7 +151,7 @@ fn fetch_task(settings: &Settings) -> Result<Task, WorkerError> {
     Ok(Task::parse(&String::from_utf8_lossy(&text))?)
 }
 
-fn fetch(settings: &Settings, name: &str, to: &mut impl Write) -> Result<u64, WorkerError> {
+fn fetch(settings: &Settings, name: &str, to: &mut impl Destination) -> Result<u64, WorkerError> {
     let fetched = settings.client.get(name, to);
     fetched.map_err(|source| WorkerError::Fetch {
         name: name.to_owned(),
@@ -193,6 +194,13 @@ impl Write for Hashing {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+impl Destination for Hashing {
+    fn begin_anew(&mut self) -> io::Result<()> {
+        self.hash = Sha256::new();
+        self.file.begin_anew()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tells the host what came of it: files, then the log, then the result.
 
 use std::fs::{self, File};
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use config::names::FileName;
@@ -50,7 +51,7 @@ pub fn report(
     }
     let text = result.print();
     let size = text.len() as u64;
-    let put = client.put(last, &mut text.as_bytes(), size);
+    let put = client.put(last, &mut Cursor::new(&text), size);
     put.map_err(|source| WorkerError::Put {
         name: last.to_owned(),
         source,

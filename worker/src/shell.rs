@@ -1,7 +1,7 @@
 //! A shell for a person at the machine's console.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Cursor};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -47,7 +47,7 @@ pub fn hold(settings: &Settings, place: &Path) {
 
 fn put(client: &Client, state: AtBreakpoint) -> Result<(), WorkerError> {
     let text = state.print();
-    let put = client.put(task::BREAKPOINT, &mut text.as_bytes(), text.len() as u64);
+    let put = client.put(task::BREAKPOINT, &mut Cursor::new(&text), text.len() as u64);
     put.map_err(|source| WorkerError::Put {
         name: task::BREAKPOINT.to_owned(),
         source,

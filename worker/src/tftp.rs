@@ -2,18 +2,23 @@
 //!
 //! It asks for windows of blocks (RFC 7440), so that a transfer does not wait for
 //! an answer to every block, and it asks again as soon as an answer is later than
-//! answers usually are, not after whole seconds. Every transfer ends in time.
+//! answers usually are, not after whole seconds. A transfer of which the server knows
+//! nothing any more, because it died and came back, is begun anew. Each ends in time.
 
 mod packet;
 
 mod flow;
 
-use std::collections::VecDeque;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+mod exchange;
 
-use flow::{Pace, Receiver, Sender, Verdict};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use exchange::Exchange;
+use flow::{Receiver, Sender, Verdict};
 use packet::{Packet, Request, Terms};
 
 /// The port of a TFTP server.
@@ -43,6 +48,9 @@ pub enum TftpError {
         /// What went wrong when we last sent something.
         fault: Option<io::Error>,
     },
+    /// The server knew nothing of the transfer any more, again and again.
+    #[error("the server gave the transfer up {0} times")]
+    Gone(u32),
     /// The transfer went on for too long.
     #[error("the transfer took longer than {} seconds", .0.as_secs())]
     Slow(Duration),
@@ -68,8 +76,8 @@ fn because(fault: Option<&io::Error>) -> String {
 
 /// The error code of a server that does not want to speak of options.
 const REFUSES_OPTIONS: u16 = 8;
-/// The error code for a packet of another transfer.
-const UNKNOWN_TRANSFER: u16 = 5;
+/// So often a transfer is begun anew.
+const BEGINNINGS_MAX: u32 = 20;
 
 /// How long a client bears with a server.
 #[derive(Debug, Clone, Copy)]
@@ -83,9 +91,38 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self {
-            silence: Duration::from_secs(30),
+            silence: Duration::from_mins(1),
             total: Duration::from_mins(30),
         }
+    }
+}
+
+/// Where a file goes that is got.
+pub trait Destination: Write {
+    /// Forgets what was written: the file comes from its beginning again.
+    ///
+    /// # Errors
+    /// It cannot.
+    fn begin_anew(&mut self) -> io::Result<()>;
+}
+
+impl Destination for File {
+    fn begin_anew(&mut self) -> io::Result<()> {
+        self.rewind()?;
+        self.set_len(0)
+    }
+}
+
+impl Destination for Vec<u8> {
+    fn begin_anew(&mut self) -> io::Result<()> {
+        self.clear();
+        Ok(())
+    }
+}
+
+impl Destination for io::Sink {
+    fn begin_anew(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -111,123 +148,157 @@ impl Client {
     ///
     /// # Errors
     /// Whatever kept the file from coming whole.
-    pub fn get(&self, name: &str, to: &mut impl Write) -> Result<u64, TftpError> {
-        match self.get_with(name, Terms::wished(0), to) {
-            Err(TftpError::Refused { code, .. }) if code == REFUSES_OPTIONS => {
-                self.get_with(name, Terms::PLAIN, to)
+    pub fn get(&self, name: &str, to: &mut impl Destination) -> Result<u64, TftpError> {
+        let (size, exchange) = self.persist(Terms::wished(0), |wish, again, exchange| {
+            if again {
+                to.begin_anew().map_err(TftpError::File)?;
             }
-            ended => ended,
-        }
-    }
-
-    fn get_with(&self, name: &str, wish: Terms, to: &mut impl Write) -> Result<u64, TftpError> {
-        let mut exchange = Exchange::begin(self, packet::request(Request::Read, name, wish))?;
-        let mut terms = Terms::PLAIN;
-        let mut receiver = Receiver::new(terms.block_size, terms.window);
-        let mut size = 0;
-        loop {
-            let answer = match exchange.hear()? {
-                None => {
-                    receiver.silence();
-                    exchange.again();
-                    continue;
-                }
-                Some(Packet::Agreed(agreed)) if receiver.taken() == 0 => {
-                    exchange.went_on();
-                    terms = agreed;
-                    receiver = Receiver::new(terms.block_size, terms.window);
-                    true
-                }
-                Some(Packet::Data { block, bytes }) => match receiver.block(block, bytes.len()) {
-                    Verdict::Take { acknowledge, last } => {
-                        to.write_all(bytes).map_err(TftpError::File)?;
-                        size += bytes.len() as u64;
-                        exchange.went_on();
-                        if last {
-                            exchange.say(packet::acknowledgement(receiver.taken()));
-                            break;
-                        }
-                        acknowledge
-                    }
-                    Verdict::Again => true,
-                    Verdict::Ignore => false,
-                },
-                Some(_) => false,
-            };
-            if answer {
-                exchange.say(packet::acknowledgement(receiver.taken()));
-            }
-        }
+            get_with(exchange, name, wish, to)
+        })?;
         exchange.linger();
-        match terms.size {
-            Some(announced) if announced != size => Err(TftpError::Size {
-                announced,
-                real: size,
-            }),
-            _ => Ok(size),
-        }
+        Ok(size)
     }
 
     /// Puts a file of `size` bytes; on return the server has all of it.
     ///
     /// # Errors
     /// Whatever kept the file from arriving whole.
-    pub fn put(&self, name: &str, from: &mut impl Read, size: u64) -> Result<(), TftpError> {
-        match self.put_with(name, Terms::wished(size), from, size) {
-            Err(TftpError::Refused { code, .. }) if code == REFUSES_OPTIONS => {
-                self.put_with(name, Terms::PLAIN, from, size)
-            }
-            ended => ended,
-        }
-    }
-
-    fn put_with(
+    pub fn put(
         &self,
         name: &str,
-        wish: Terms,
-        from: &mut impl Read,
+        from: &mut (impl Read + Seek),
         size: u64,
     ) -> Result<(), TftpError> {
-        let mut exchange = Exchange::begin(self, packet::request(Request::Write, name, wish))?;
-        let terms = loop {
-            match exchange.hear()? {
-                None => exchange.again(),
-                Some(Packet::Agreed(terms)) => break terms,
-                Some(Packet::Acknowledged(0)) => break Terms::PLAIN,
-                Some(_) => {}
+        self.persist(Terms::wished(size), |wish, again, exchange| {
+            if again {
+                from.rewind().map_err(TftpError::File)?;
             }
-        };
-        exchange.went_on();
-        let mut sender = Sender::new(size, terms.block_size, terms.window);
-        let mut blocks = Blocks::new(from, size, terms.block_size);
-        let mut furthest = 0;
-        while !sender.is_done() {
-            while let Some(block) = sender.next() {
-                let packet = packet::data(flow::on_the_wire(block), blocks.get(block)?);
-                if block > furthest {
-                    furthest = block;
-                    exchange.say(packet);
-                } else {
-                    exchange.repeat(packet);
-                }
-            }
-            let acknowledged = match exchange.hear()? {
-                None => {
-                    exchange.late();
-                    sender.silence();
-                    continue;
-                }
-                Some(Packet::Agreed(_)) => 0,
-                Some(Packet::Acknowledged(block)) => block,
-                Some(_) => continue,
-            };
-            if sender.acknowledge(acknowledged) {
-                exchange.went_on();
-                blocks.forget(sender.acknowledged());
-            }
-        }
+            put_with(exchange, name, wish, from, size)
+        })?;
         Ok(())
     }
+
+    /// Does a transfer, and does it again when the server knew nothing of it any more.
+    fn persist<T>(
+        &self,
+        mut wish: Terms,
+        mut transfer: impl FnMut(Terms, bool, &mut Exchange) -> Result<T, TftpError>,
+    ) -> Result<(T, Exchange), TftpError> {
+        let mut exchange = Exchange::new(self.server, self.patience)?;
+        for beginnings in 0..BEGINNINGS_MAX {
+            match transfer(wish, beginnings > 0, &mut exchange) {
+                Err(TftpError::Refused { code, .. })
+                    if code == REFUSES_OPTIONS && wish != Terms::PLAIN =>
+                {
+                    wish = Terms::PLAIN;
+                }
+                Err(TftpError::Gone(_)) => {}
+                ended => return ended.map(|it| (it, exchange)),
+            }
+            exchange.begin_anew()?;
+        }
+        Err(TftpError::Gone(BEGINNINGS_MAX))
+    }
+}
+
+fn get_with(
+    exchange: &mut Exchange,
+    name: &str,
+    wish: Terms,
+    to: &mut impl Write,
+) -> Result<u64, TftpError> {
+    exchange.say(packet::request(Request::Read, name, wish));
+    let mut terms = Terms::PLAIN;
+    let mut receiver = Receiver::new(terms.block_size, terms.window);
+    let mut size = 0;
+    loop {
+        let answer = match exchange.hear()? {
+            None => {
+                receiver.silence();
+                exchange.again();
+                continue;
+            }
+            Some(Packet::Agreed(agreed)) if receiver.taken() == 0 => {
+                exchange.went_on();
+                terms = agreed;
+                receiver = Receiver::new(terms.block_size, terms.window);
+                true
+            }
+            Some(Packet::Data { block, bytes }) => match receiver.block(block, bytes.len()) {
+                Verdict::Take { acknowledge, last } => {
+                    to.write_all(bytes).map_err(TftpError::File)?;
+                    size += bytes.len() as u64;
+                    exchange.went_on();
+                    if last {
+                        exchange.say(packet::acknowledgement(receiver.taken()));
+                        break;
+                    }
+                    acknowledge
+                }
+                Verdict::Again => true,
+                Verdict::Ignore => false,
+            },
+            Some(_) => false,
+        };
+        if answer {
+            exchange.say(packet::acknowledgement(receiver.taken()));
+        }
+    }
+    match terms.size {
+        Some(announced) if announced != size => Err(TftpError::Size {
+            announced,
+            real: size,
+        }),
+        _ => Ok(size),
+    }
+}
+
+fn put_with(
+    exchange: &mut Exchange,
+    name: &str,
+    wish: Terms,
+    from: &mut impl Read,
+    size: u64,
+) -> Result<(), TftpError> {
+    exchange.say(packet::request(Request::Write, name, wish));
+    let terms = loop {
+        match exchange.hear()? {
+            None => exchange.again(),
+            Some(Packet::Agreed(terms)) => break terms,
+            Some(Packet::Acknowledged(0)) => break Terms::PLAIN,
+            Some(_) => {}
+        }
+    };
+    exchange.went_on();
+    let mut sender = Sender::new(size, terms.block_size, terms.window);
+    let mut blocks = Blocks::new(from, size, terms.block_size);
+    let mut furthest = 0;
+    while !sender.is_done() {
+        while let Some(block) = sender.next() {
+            let packet = packet::data(flow::on_the_wire(block), blocks.get(block)?);
+            if block > furthest {
+                furthest = block;
+                exchange.say(packet);
+            } else {
+                exchange.repeat(packet);
+            }
+        }
+        let acknowledged = match exchange.hear()? {
+            None => {
+                exchange.late();
+                sender.silence();
+                continue;
+            }
+            Some(Packet::Agreed(_)) => 0,
+            Some(Packet::Acknowledged(block)) => block,
+            Some(_) => continue,
+        };
+        if sender.acknowledge(acknowledged) {
+            exchange.went_on();
+            blocks.forget(sender.acknowledged());
+        }
+    }
+    Ok(())
 }
 
 /// The blocks of a file that are read, but not yet acknowledged.
@@ -278,169 +349,4 @@ impl<'a, R: Read> Blocks<'a, R> {
             self.first += 1;
         }
     }
-}
-
-/// One transfer's packets: to whom, from whom, and how long to wait for them.
-struct Exchange {
-    socket: UdpSocket,
-    server: SocketAddr,
-    /// The port of the server that it answered from, and answers from since.
-    peer: Option<SocketAddr>,
-    patience: Patience,
-    pace: Pace,
-    /// What we said last, to say it again.
-    said: Vec<u8>,
-    /// When we said it, unless it was said twice: then an answer tells no time.
-    said_at: Option<Instant>,
-    /// When an answer to it is late. Only what is new puts this off: a server that
-    /// repeats itself has not heard us.
-    due: Instant,
-    begun: Instant,
-    /// When the transfer last went on.
-    went_on: Instant,
-    fault: Option<io::Error>,
-    buffer: Vec<u8>,
-}
-
-impl Exchange {
-    fn begin(client: &Client, request: Vec<u8>) -> Result<Self, TftpError> {
-        let any: SocketAddr = match client.server {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let now = Instant::now();
-        let mut exchange = Self {
-            socket: UdpSocket::bind(any).map_err(TftpError::Socket)?,
-            server: client.server,
-            peer: None,
-            patience: client.patience,
-            pace: Pace::new(),
-            said: Vec::new(),
-            said_at: None,
-            due: now,
-            begun: now,
-            went_on: now,
-            fault: None,
-            buffer: vec![0; 2048],
-        };
-        exchange.say(request);
-        Ok(exchange)
-    }
-
-    /// Sends something new.
-    fn say(&mut self, packet: Vec<u8>) {
-        self.send(packet);
-        self.said_at = Some(Instant::now());
-    }
-
-    /// Sends something that was sent before.
-    fn repeat(&mut self, packet: Vec<u8>) {
-        self.send(packet);
-        self.said_at = None;
-    }
-
-    /// That something cannot be sent is as if it were lost.
-    fn send(&mut self, packet: Vec<u8>) {
-        let to = self.peer.unwrap_or(self.server);
-        self.fault = self.socket.send_to(&packet, to).err();
-        self.said = packet;
-        self.due = Instant::now() + self.pace.wait();
-    }
-
-    /// Sends the last thing once more, when an answer to it is late.
-    fn again(&mut self) {
-        self.late();
-        self.repeat(self.said.clone());
-    }
-
-    /// An answer is late: give the next one more time.
-    fn late(&mut self) {
-        self.pace.silence();
-    }
-
-    /// What was heard is new.
-    fn went_on(&mut self) {
-        self.went_on = Instant::now();
-        let took = self.said_at.take().map(|said| self.went_on - said);
-        self.pace.answered(took);
-        self.due = self.went_on + self.pace.wait();
-    }
-
-    /// Ends the transfer when nothing has come for too long.
-    fn bear(&self) -> Result<(), TftpError> {
-        let waited = self.went_on.elapsed();
-        if waited < self.patience.silence {
-            return Ok(());
-        }
-        Err(TftpError::Silent {
-            server: self.server,
-            waited,
-            fault: self.fault.as_ref().map(|fault| fault.kind().into()),
-        })
-    }
-
-    /// The next packet of our transfer; `None` when an answer is late.
-    fn hear(&mut self) -> Result<Option<Packet<'_>>, TftpError> {
-        if self.begun.elapsed() >= self.patience.total {
-            return Err(TftpError::Slow(self.patience.total));
-        }
-        let length = loop {
-            let left = self.due.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return self.bear().map(|()| None);
-            }
-            self.socket
-                .set_read_timeout(Some(left))
-                .map_err(TftpError::Socket)?;
-            match self.socket.recv_from(&mut self.buffer) {
-                Ok((length, from)) if self.is_ours(from) => break length,
-                Ok(_) => {}
-                Err(error) if is_passing(error.kind()) => {}
-                Err(error) => return Err(TftpError::Socket(error)),
-            }
-        };
-        match packet::read(&self.buffer[..length])? {
-            Packet::Error { code, message } => Err(TftpError::Refused { code, message }),
-            packet => Ok(Some(packet)),
-        }
-    }
-
-    /// The first one who answers from the server's address is our peer; others are
-    /// told to leave us alone (they answer a request that was sent twice).
-    fn is_ours(&mut self, from: SocketAddr) -> bool {
-        if from.ip() != self.server.ip() {
-            return false;
-        }
-        let ours = *self.peer.get_or_insert(from) == from;
-        if !ours {
-            let stop = packet::error(UNKNOWN_TRANSFER, "this transfer goes on elsewhere");
-            let _ = self.socket.send_to(&stop, from);
-        }
-        ours
-    }
-
-    /// Goes on answering for a second, in the background, in case that the last
-    /// acknowledgement was lost; a program that ends earlier loses nothing.
-    fn linger(mut self) {
-        self.patience.silence = Duration::from_secs(1);
-        std::thread::spawn(move || {
-            loop {
-                match self.hear() {
-                    Ok(Some(Packet::Data { .. })) => self.repeat(self.said.clone()),
-                    Ok(Some(_)) => {}
-                    Ok(None) => self.due = Instant::now() + self.patience.silence,
-                    Err(_) => return,
-                }
-            }
-        });
-    }
-}
-
-/// Whether a receive may simply be tried again.
-fn is_passing(kind: io::ErrorKind) -> bool {
-    use io::ErrorKind::{ConnectionRefused, Interrupted, TimedOut, WouldBlock};
-    matches!(
-        kind,
-        ConnectionRefused | Interrupted | TimedOut | WouldBlock
-    )
 }

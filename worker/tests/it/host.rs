@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,12 @@ const LATE: Duration = Duration::from_millis(20);
 /// After so many repetitions it gives up.
 const REPETITIONS_MAX: u32 = 500;
 
+/// What ends a transfer.
+const DEATH: Packet = Packet::Error {
+    code: ErrorCode::NotDefined,
+    msg: String::new(),
+};
+
 /// What a host is like.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Manners {
@@ -21,6 +28,40 @@ pub(crate) struct Manners {
     pub(crate) block_size_max: Option<u16>,
     /// It takes nothing under these names.
     pub(crate) refuses: Vec<&'static str>,
+    /// It is killed when it has heard so many packets of transfers, and comes back when
+    /// it was asked in vain twice.
+    pub(crate) dies_after: Option<u32>,
+}
+
+/// How long a host lives.
+#[derive(Debug, Clone)]
+struct Life {
+    /// How many packets it hears until it dies; it has lived when there are fewer than 0.
+    left: Arc<AtomicI64>,
+    /// How many requests it does not hear.
+    away: Arc<AtomicI64>,
+}
+
+impl Life {
+    fn new(manners: &Manners) -> Self {
+        Self {
+            left: Arc::new(manners.dies_after.map_or(i64::MAX, i64::from).into()),
+            away: Arc::default(),
+        }
+    }
+
+    /// Whether it dies of this packet.
+    fn ends(&self) -> bool {
+        let ends = self.left.fetch_sub(1, Ordering::SeqCst) == 1;
+        if ends {
+            self.away.store(2, Ordering::SeqCst);
+        }
+        ends
+    }
+
+    fn is_away(&self) -> bool {
+        self.away.fetch_sub(1, Ordering::SeqCst) > 0
+    }
 }
 
 /// A host that serves until the test ends.
@@ -28,6 +69,7 @@ pub(crate) struct Host {
     pub(crate) address: SocketAddr,
     files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
     puts: Arc<Mutex<Vec<String>>>,
+    life: Life,
 }
 
 impl Host {
@@ -37,16 +79,22 @@ impl Host {
             address: socket.local_addr().unwrap(),
             files: Arc::default(),
             puts: Arc::default(),
+            life: Life::new(&manners),
         };
+        let life = host.life.clone();
         let (files, puts) = (host.files.clone(), host.puts.clone());
         std::thread::spawn(move || {
             let mut buffer = [0; 2048];
             while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+                if life.is_away() {
+                    continue;
+                }
+                let life = life.clone();
                 let Ok(request) = Packet::deserialize(&buffer[..length]) else {
                     continue;
                 };
                 let (files, puts, manners) = (files.clone(), puts.clone(), manners.clone());
-                std::thread::spawn(move || serve(peer, request, &manners, &files, &puts));
+                std::thread::spawn(move || serve(peer, request, &manners, &files, &puts, life));
             }
         });
         host
@@ -68,6 +116,10 @@ impl Host {
         String::from_utf8(content.unwrap_or_else(|| panic!("{name} was not put"))).unwrap()
     }
 
+    pub(crate) fn has_died(&self) -> bool {
+        self.life.left.load(Ordering::SeqCst) <= 0
+    }
+
     /// The names of what was put, in order.
     pub(crate) fn puts(&self) -> Vec<String> {
         self.puts.lock().unwrap().clone()
@@ -80,6 +132,7 @@ fn serve(
     manners: &Manners,
     files: &Mutex<BTreeMap<String, Vec<u8>>>,
     puts: &Mutex<Vec<String>>,
+    life: Life,
 ) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(peer).unwrap();
@@ -92,7 +145,7 @@ fn serve(
             match content {
                 Some(content) => {
                     let size = content.len() as u64;
-                    Transfer::agree(socket, &options, manners, Some(size)).send(&content);
+                    Transfer::agree(socket, &options, manners, Some(size), life).send(&content);
                 }
                 None => refuse(&socket, ErrorCode::FileNotFound, "there is no such file"),
             }
@@ -103,7 +156,7 @@ fn serve(
         Packet::Wrq {
             filename, options, ..
         } => {
-            Transfer::agree(socket, &options, manners, None).receive(|content| {
+            Transfer::agree(socket, &options, manners, None, life).receive(|content| {
                 let new = files.lock().unwrap().insert(filename.clone(), content);
                 if new.is_none() {
                     puts.lock().unwrap().push(filename);
@@ -129,6 +182,7 @@ struct Transfer {
     block_size: usize,
     window: u16,
     said: Packet,
+    life: Life,
 }
 
 impl Transfer {
@@ -137,12 +191,14 @@ impl Transfer {
         options: &[TransferOption],
         manners: &Manners,
         size: Option<u64>,
+        life: Life,
     ) -> Self {
         let mut transfer = Self {
             socket,
             block_size: 512,
             window: 1,
             said: Packet::Ack(0),
+            life,
         };
         if options.is_empty() || manners.plain {
             return transfer;
@@ -167,6 +223,9 @@ impl Transfer {
     fn hear(&self) -> Option<Packet> {
         let mut buffer = [0; 2048];
         let length = self.socket.recv(&mut buffer).ok()?;
+        if self.life.ends() {
+            return Some(DEATH);
+        }
         Packet::deserialize(&buffer[..length]).ok()
     }
 
@@ -202,10 +261,11 @@ impl Transfer {
     }
 
     fn wait_for_begin(&self) -> bool {
-        (0..REPETITIONS_MAX).any(|_| {
+        let heard = (0..REPETITIONS_MAX).find_map(|_| {
             say(&self.socket, &self.said);
-            matches!(self.hear(), Some(Packet::Ack(0)))
-        })
+            self.hear()
+        });
+        matches!(heard, Some(Packet::Ack(0)))
     }
 
     /// Keeps what comes, before the last acknowledgement: then it is there.

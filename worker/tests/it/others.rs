@@ -2,6 +2,7 @@
 //! and names the place in `BUILDHOST_TEST_SERVERS`.
 
 use std::fs;
+use std::io::Cursor;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -70,7 +71,7 @@ fn go_both_ways(server: &Server) {
         let content = content(size);
         let name = format!("file-{size}");
         client
-            .put(&name, &mut content.as_slice(), size as u64)
+            .put(&name, &mut Cursor::new(&content), size as u64)
             .unwrap();
         // The server closes the file after its last word to us.
         let there = server.directory.path().join(&name);

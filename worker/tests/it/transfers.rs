@@ -1,5 +1,6 @@
 //! Files come and go whole, or the client says why not.
 
+use std::io::Cursor;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ fn go_both_ways(host: &Host, faults: Faults, sizes: &[usize]) {
 
         let name = format!("back-{size}");
         client
-            .put(&name, &mut content.as_slice(), size as u64)
+            .put(&name, &mut Cursor::new(&content), size as u64)
             .unwrap();
         assert!(
             host.has(&name).unwrap() == content,
@@ -87,7 +88,9 @@ fn more_blocks_than_the_wire_has_numbers() {
     client.get("long", &mut got).unwrap();
     assert!(got == content);
     let size = content.len() as u64;
-    client.put("back", &mut content.as_slice(), size).unwrap();
+    client
+        .put("back", &mut Cursor::new(&content), size)
+        .unwrap();
     assert!(host.has("back").unwrap() == content);
 }
 
@@ -103,11 +106,73 @@ fn a_refusal_is_told_in_the_servers_words() {
         chain(&refused),
         "the server refused: there is no such file (code 1)"
     );
-    let refused = client.put("large", &mut [1].as_slice(), 1).unwrap_err();
+    let refused = client.put("large", &mut Cursor::new([1]), 1).unwrap_err();
     assert_eq!(
         chain(&refused),
         "the server refused: it is too large (code 3)"
     );
+}
+
+/// Gets and puts while the host is killed in the midst of it and comes back.
+fn go_on_after_death(deaths: &[u32], patience: Patience, lay: impl Fn(SocketAddr) -> SocketAddr) {
+    let content = content(300_000);
+    for &dies_after in deaths {
+        let host = Host::start(Manners {
+            dies_after: Some(dies_after),
+            ..Manners::default()
+        });
+        host.give("there", content.clone());
+        let mut got = Vec::new();
+        let client = Client::new(lay(host.address), patience);
+        client.get("there", &mut got).unwrap();
+        assert!(got == content, "after {dies_after} packets");
+        assert!(host.has_died());
+
+        let host = Host::start(Manners {
+            dies_after: Some(dies_after),
+            ..Manners::default()
+        });
+        let client = Client::new(lay(host.address), patience);
+        let size = content.len() as u64;
+        client
+            .put("back", &mut Cursor::new(&content), size)
+            .unwrap();
+        assert!(host.has("back").unwrap() == content);
+        assert!(host.has_died());
+    }
+}
+
+#[test]
+fn a_host_that_was_killed_and_is_back_is_asked_anew() {
+    // Shorter than its silence may be: its closed port tells.
+    let patience = Patience {
+        silence: Duration::from_mins(10),
+        total: Duration::from_mins(1),
+    };
+    go_on_after_death(&[1, 3, 12], patience, |host| host);
+}
+
+#[test]
+fn a_host_of_which_nothing_is_heard_is_asked_anew() {
+    let patience = Patience {
+        silence: Duration::from_secs(6),
+        ..Patience::default()
+    };
+    // The line goes on taking what nobody fetches.
+    go_on_after_death(&[12], patience, |host| line::lay(host, GOOD));
+}
+
+#[test]
+fn a_file_that_comes_anew_is_not_longer_than_it_is() {
+    let content = content(300_000);
+    let host = Host::start(Manners {
+        dies_after: Some(7),
+        ..Manners::default()
+    });
+    host.give("there", content.clone());
+    let mut file = tempfile::tempfile().unwrap();
+    client(host.address).get("there", &mut file).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), content.len() as u64);
 }
 
 #[test]
@@ -150,7 +215,7 @@ fn a_network_that_is_not_there_is_told() {
 #[test]
 fn a_file_that_shrinks_while_it_goes_is_told() {
     let host = Host::start(Manners::default());
-    let shrunk = client(host.address).put("shrunk", &mut [0; 10].as_slice(), 3000);
+    let shrunk = client(host.address).put("shrunk", &mut Cursor::new([0; 10]), 3000);
     let words = chain(&shrunk.unwrap_err());
     assert_eq!(words, "3000 bytes were announced, 10 came");
     assert_eq!(host.has("shrunk"), None);
