@@ -267,8 +267,9 @@ async fn attempt(
         },
         record: files::record(host, &host.build_directory(build.id)),
     };
-    let session = Session::start(host, plan).await?;
+    // Before it starts: whoever takes the guest up must know what it is.
     host.records.save(build).await?;
+    let session = Session::start(host, plan).await?;
     finish(host, build, session, cancel).await
 }
 
@@ -277,15 +278,17 @@ async fn go_on(
     build: &mut Build,
     cancel: &CancellationToken,
 ) -> Result<Collected, AttemptError> {
-    let began = build.started.unwrap_or_else(Timestamp::now);
-    let since = Timestamp::now().duration_since(began);
+    let heard = build.state > State::Starting;
+    // It may have called while nobody listened: its time to be heard begins anew.
+    let began = build.started.filter(|_| heard);
+    let since = began.map(|began| Timestamp::now().duration_since(began));
     let left = session::Left {
         tag: build.id.to_string(),
         machine: build.machine.clone(),
         map: map(host, build)?,
         record: files::record(host, &host.build_directory(build.id)),
-        since: since.try_into().unwrap_or_default(),
-        heard: build.state > State::Starting,
+        since: since.unwrap_or_default().try_into().unwrap_or_default(),
+        heard,
     };
     let session = Session::take_up(host, left).await?;
     finish(host, build, session, cancel).await

@@ -267,10 +267,15 @@ impl Guest {
     /// Lets its processors run again.
     ///
     /// # Errors
-    /// When QEMU does not answer.
+    /// When QEMU does not answer, or never had the state of the guest that was to be
+    /// woken in it: [`MonitorError::State`]; it would wait for that for ever.
     pub async fn go_on(&self) -> Result<(), MonitorError> {
         match self.kind() {
-            Kind::Kvm => self.monitor().await?.command("cont").await,
+            Kind::Kvm => {
+                let mut monitor = self.monitor().await?;
+                frozen::check_loaded(&mut monitor).await?;
+                monitor.command("cont").await
+            }
             // It ends by itself when nobody let it begin.
             Kind::Nspawn => Ok(()),
         }

@@ -276,8 +276,14 @@ impl Session {
         };
         // Its processors may have waited for the record that the last agent did not
         // come to write; if it does not answer, its limits will end it.
-        if let Err(error) = guest.go_on().await {
-            warn!("the guest does not answer: {}", crate::chain(&error));
+        match guest.go_on().await {
+            Ok(()) => {}
+            Err(error @ MonitorError::State(_)) => {
+                complain(guest.end().await);
+                tear_down(network, &run);
+                return Err(error.into());
+            }
+            Err(error) => warn!("the guest does not answer: {}", crate::chain(&error)),
         }
         let seat = |keyboard| host.consoles.add(&left.tag, &left.machine, keyboard);
         if let Err(error) = services.record(&guest, &network, left.record, seat) {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use agent::control::{self, Manner};
-use agent::guest::{self, Exit, Guest, GuestError, Memory, Spec};
+use agent::guest::{self, Exit, Guest, GuestError, Memory, MonitorError, Spec};
 use agent::tftp::{Event, Map, Server};
 use config::settings::{Acceleration, Settings};
 use config::task::GATEWAY;
@@ -347,6 +347,22 @@ fn what_does_not_fit_is_not_woken() {
         wait_for(&mut guest.console().unwrap(), "waiting").await;
         assert!(matches!(wake().await, GuestError::Running(_)));
         guest.freeze(directory).await.unwrap();
+        // Whoever wakes it dies before its state is read.
+        let record = ground.run.path().join("process.json");
+        let is_there = async {
+            while !record.exists() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = is_there => {}
+            _ = Guest::start(spec(Memory::Frozen)) => panic!("it was not cut off"),
+        }
+        let found = Guest::find(ground.run.path()).unwrap().unwrap();
+        let error = found.go_on().await.unwrap_err();
+        assert!(matches!(error, MonitorError::State("load")), "{error}");
+        found.end().await.unwrap();
         let key = fs::read(directory.join("frozen.key")).unwrap();
         store::file::replace(&directory.join("frozen.key"), b"another QEMU").unwrap();
         assert!(matches!(wake().await, GuestError::Stale));

@@ -228,6 +228,16 @@ pub(in crate::guest) async fn load(
     settled(monitor, "load").await
 }
 
+/// Whether QEMU has read the state that it was started for, or was started for none.
+/// Who was to let it read that may have died.
+pub(in crate::guest) async fn check_loaded(monitor: &mut Monitor) -> Result<(), MonitorError> {
+    let status = monitor.execute("query-status", json!({})).await?;
+    match status.get("status").and_then(Value::as_str) {
+        Some("inmigrate") => Err(MonitorError::State("load")),
+        _ => Ok(()),
+    }
+}
+
 /// The memory is in its file and not in the state.
 async fn ignore_shared(monitor: &mut Monitor) -> Result<(), MonitorError> {
     let capability = json!({ "capability": "x-ignore-shared", "state": true });
