@@ -4,7 +4,6 @@
 //! Bootstraps and builds differ only in what they offer and in what ends them; the
 //! rest of a guest's life is here.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,18 +18,20 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::guest::{self, Exit, Guest, GuestError, Memory, MonitorError, User};
-use crate::guest_tag::GuestTag;
-use crate::host::Host;
-use crate::network::{self, Network, NetworkError};
+use crate::guest::{self, Exit, Guest, GuestError, Memory, MonitorError};
+use crate::network::{Network, NetworkError};
 use crate::record;
 use crate::tftp;
 
+mod begin;
+mod left;
 mod services;
 mod way;
 
+pub use left::{bytes_written, clear, guests_directory, is_running, wake};
 pub use way::WayError;
 
+use left::{complain, tear_down};
 use services::Services;
 
 /// How long we listen to a guest that has ended.
@@ -189,123 +190,6 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// Brings a guest up. What was made is taken down again when a part fails.
-    pub async fn start(host: &Host, plan: Plan) -> Result<Self, SessionError> {
-        if !plan.machine.options.is_empty() && !host.settings.guests.options {
-            return Err(SessionError::Options);
-        }
-        let (name, run) = (
-            network_name(host, &plan.tag),
-            run_directory(host, &plan.tag),
-        );
-        std::fs::create_dir_all(&run)?;
-        let network = Network::create(&name, plan.machine.kind.into())?;
-        let metrics = host.records.metrics();
-        metrics.start(matches!(plan.memory, Memory::Frozen));
-        match Self::populate(host, plan, &run, &network).await {
-            Ok((guest, services)) => Ok(Self {
-                guest,
-                network,
-                services,
-                started: Instant::now(),
-                heard: false,
-                pause: None,
-                run,
-            }),
-            Err(error) => {
-                tear_down(network, &run);
-                Err(error)
-            }
-        }
-    }
-
-    async fn populate(
-        host: &Host,
-        plan: Plan,
-        run: &Path,
-        network: &Network,
-    ) -> Result<(Guest, Services), SessionError> {
-        let guests = &host.settings.guests;
-        let names = way::open(guests, &plan.machine.egress, network, run).await?;
-        let mut services = Services::open(host, network, plan.map, names)?;
-        let (tag, machine) = (plan.tag, plan.snapshot.machine().clone());
-        let guest = Guest::start(guest::Spec {
-            name: network.name().to_owned(),
-            directory: plan.snapshot.path().to_owned(),
-            machine: plan.machine,
-            user: User::from(host.guest_user),
-            run: run.to_owned(),
-            network: network.name().to_owned(),
-            acceleration: guests.acceleration,
-            uefi: guests.uefi.clone(),
-            durable: plan.durable,
-            memory: plan.memory,
-            keep: vec![plan.snapshot.keep()?],
-        })
-        .await?;
-        // Who waits for it begins at once.
-        let attended = services.attend(&guest, plan.memory);
-        let recorded = attended.and_then(|()| {
-            let seat = |keyboard| host.consoles.add(&tag, &machine, keyboard);
-            services.record(&guest, network, plan.record, seat)
-        });
-        if let Err(error) = recorded {
-            complain(guest.end().await);
-            return Err(error.into());
-        }
-        Ok((guest, services))
-    }
-
-    /// Takes up a guest that an earlier agent started. What cannot be taken up is
-    /// ended.
-    pub async fn take_up(host: &Host, left: Left) -> Result<Self, SessionError> {
-        let run = run_directory(host, &left.tag);
-        let guest = Guest::find(&run)?.ok_or(SessionError::Gone)?;
-        let network = Network::open(&network_name(host, &left.tag))?;
-        let names = way::reopen(&host.settings.guests, &network, &run).await;
-        let services = names
-            .map_err(SessionError::from)
-            .and_then(|names| Services::open(host, &network, left.map, names));
-        let mut services = match services {
-            Ok(services) => services,
-            Err(error) => {
-                complain(guest.end().await);
-                tear_down(network, &run);
-                return Err(error);
-            }
-        };
-        // Its processors may have waited for the record that the last agent did not
-        // come to write; if it does not answer, its limits will end it.
-        match guest.go_on().await {
-            Ok(()) => {}
-            Err(error @ MonitorError::State(_)) => {
-                complain(guest.end().await);
-                tear_down(network, &run);
-                return Err(error.into());
-            }
-            Err(error) => warn!("the guest does not answer: {}", crate::chain(&error)),
-        }
-        let seat = |keyboard| host.consoles.add(&left.tag, &left.machine, keyboard);
-        if let Err(error) = services.record(&guest, &network, left.record, seat) {
-            warn!(%error, "cannot record what the guest prints");
-        }
-        // One that was woken asks again, too.
-        if let Err(error) = services.attend(&guest, Memory::Own) {
-            warn!(%error, "cannot let the guest begin");
-        }
-        let now = Instant::now();
-        let started = now.checked_sub(left.since).unwrap_or(now);
-        Ok(Self {
-            guest,
-            network,
-            services,
-            started,
-            heard: left.heard,
-            pause: None,
-            run,
-        })
-    }
-
     /// Waits for the next thing that matters.
     pub async fn next(
         &mut self,
@@ -455,106 +339,5 @@ impl Session {
     /// Lets go of the guest, which runs on: a later agent takes it up.
     pub fn leave(self) {
         info!("the guest runs on without us");
-    }
-}
-
-/// Where the directories of running guests lie.
-pub fn guests_directory(run: &Path) -> PathBuf {
-    run.join("guests")
-}
-
-/// Whether a guest that an earlier agent started still runs.
-pub fn is_running(host: &Host, tag: &str) -> bool {
-    matches!(Guest::find(&run_directory(host, tag)), Ok(Some(_)))
-        && Network::open(&network_name(host, tag)).is_ok()
-}
-
-/// What a virtual machine has written so far; nothing is known of others.
-pub fn bytes_written(host: &Host, tag: &str) -> u64 {
-    let guest = Guest::find(&run_directory(host, tag));
-    guest
-        .ok()
-        .flatten()
-        .map_or(0, |guest| guest.bytes_written())
-}
-
-/// Lets a guest run that was suspended.
-///
-/// # Errors
-/// When it is gone or does not answer.
-pub async fn wake(host: &Host, tag: &str) -> Result<(), SessionError> {
-    let guest = Guest::find(&run_directory(host, tag))?.ok_or(SessionError::Gone)?;
-    Ok(guest.go_on().await?)
-}
-
-/// Ends what an agent before us left running on this host, but for the guests in
-/// `kept`: processes, networks, directories. What has no name of a guest is somebody
-/// else's and stays. Goes on after a failure and logs it.
-pub async fn clear(host: &Host, kept: &BTreeSet<String>) {
-    let directory = guests_directory(&host.settings.paths.run);
-    for run in store::file::entries(&directory).unwrap_or_default() {
-        let name = run.file_name().and_then(|name| name.to_str());
-        if !name.is_some_and(|name| is_left(name, kept)) {
-            continue;
-        }
-        match Guest::find(&run) {
-            Ok(Some(guest)) => {
-                info!(guest = %run.display(), "ending a guest that an earlier agent left");
-                complain(guest.end().await);
-            }
-            Ok(None) => {}
-            Err(error) => warn!("{}", crate::chain(&error)),
-        }
-        remove_directory(&run);
-    }
-    let prefix = network_name(host, "");
-    for name in &network::list(&prefix).unwrap_or_default() {
-        if !is_left(name.strip_prefix(&prefix).unwrap_or_default(), kept) {
-            continue;
-        }
-        // With its way out: the kernel takes its time for what is left to it.
-        let closed = Network::open(name).and_then(|network| network::egress::close(&network));
-        if let Err(error) = closed.and_then(|()| network::delete(name)) {
-            warn!(name, %error, "cannot delete the network of a guest");
-        }
-    }
-    if let Err(error) = network::egress::tidy() {
-        warn!(%error, "cannot remove what the host had for ways out of guests");
-    }
-}
-
-/// Whether something was a guest's and is wanted no more.
-fn is_left(name: &str, kept: &BTreeSet<String>) -> bool {
-    name.parse::<GuestTag>().is_ok() && !kept.contains(name)
-}
-
-fn network_name(host: &Host, tag: &str) -> String {
-    format!("{}-{tag}", host.settings.name)
-}
-
-fn run_directory(host: &Host, tag: &str) -> PathBuf {
-    guests_directory(&host.settings.paths.run).join(tag)
-}
-
-/// Logs that a guest could not be ended.
-fn complain(ended: Result<Exit, GuestError>) {
-    if let Err(error) = ended {
-        warn!("{}", crate::chain(&error));
-    }
-}
-
-fn tear_down(network: Network, run: &Path) {
-    if let Err(error) = way::close(&network, run) {
-        warn!("{}", crate::chain(&error));
-    }
-    if let Err(error) = network.delete() {
-        warn!(%error, "cannot delete the network of a guest");
-    }
-    remove_directory(run);
-}
-
-fn remove_directory(run: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(run) {
-        warn!(path = %run.display(), %error, "cannot remove the directory of a guest");
     }
 }
