@@ -1,7 +1,8 @@
 //! Which frozen guests may be woken, and what became of those that could not.
 //!
 //! What lies in an image is the truth; this only remembers, as long as the agent
-//! runs, what was tried in vain.
+//! runs, what was tried in vain. A new agent tries again: a restart is how a person
+//! asks for that, and it costs one build the limit for waking.
 
 use std::collections::BTreeMap;
 use std::path::Path;

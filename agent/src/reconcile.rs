@@ -12,19 +12,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::BuildId;
-use config::builds::Status;
+use config::builds::{Build, Status};
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::host::Host;
+use crate::records::RecordsError;
 use crate::schedule;
 use crate::watch::Watch;
 
 pub(crate) use act::{give_up, log_report, take_up};
 pub use admission::{
-    Candidate, Capacity, Demand, Holder, Holding, Kept, Refusal, Room, Rules, Run, Shares, admit,
-    listed,
+    Candidate, Capacity, Demand, Holder, Holding, Kept, Refusal, Room, Rules, Run, Shares, Stretch,
+    admit, listed,
 };
 pub use look::LookError;
 pub(crate) use look::look;
@@ -35,6 +36,11 @@ const REST: Duration = Duration::from_mins(1);
 /// How long it waits after it was woken, so that one change is not seen in parts.
 const SETTLE: Duration = Duration::from_millis(20);
 
+/// How far back the agent looks, when it starts, for what submitters have had.
+const PAST: Duration = Duration::from_hours(6);
+/// How many builds it looks at, at the most.
+const PAST_MAX: u32 = 500;
+
 /// What the loop remembers from one round to the next.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -42,6 +48,8 @@ pub struct Memory {
     pub failures: BTreeMap<Pair, Failure>,
     /// What submitters have had of the host.
     shares: Shares,
+    /// What an earlier agent did, until we have reckoned with it.
+    past: Vec<Build>,
     /// What was last said to be wrong, so that it is said once.
     complaint: String,
 }
@@ -60,6 +68,9 @@ pub struct Outlook {
 impl Memory {
     /// Takes in what was seen, and adds to it what only we remember.
     fn take_in(&mut self, world: &mut World) {
+        if !self.past.is_empty() {
+            self.shares = world.shares_of(&std::mem::take(&mut self.past));
+        }
         let (runs, contenders) = (world.runs(), world.contenders());
         self.shares
             .observe(runs, &contenders, &world.room(), world.now);
@@ -83,7 +94,11 @@ impl Memory {
 
 /// Runs until the agent stops.
 pub async fn run(host: Arc<Host>, mut watch: Watch) {
-    let memory = Arc::new(std::sync::Mutex::new(Memory::default()));
+    let memory = Memory {
+        past: past(&host).await,
+        ..Memory::default()
+    };
+    let memory = Arc::new(std::sync::Mutex::new(memory));
     while !host.stopping.is_cancelled() {
         let began = Instant::now();
         let wake_at = round(&host, &memory, &mut watch).await;
@@ -93,6 +108,25 @@ pub async fn run(host: Arc<Host>, mut watch: Watch) {
             _ = timeout(rest, host.wake.notified()) => tokio::time::sleep(SETTLE).await,
         }
     }
+}
+
+/// The builds that what submitters have had is reckoned by. Without them everybody
+/// begins anew.
+async fn past(host: &Host) -> Vec<Build> {
+    let builds = async {
+        let mut builds = host.records.last_finished(PAST_MAX).await?;
+        let recent = Timestamp::now().saturating_sub(PAST).unwrap_or_default();
+        builds.retain(|build| build.finished >= Some(recent));
+        builds.extend(host.records.unfinished().await?);
+        Ok::<_, RecordsError>(builds)
+    };
+    builds.await.unwrap_or_else(|error| {
+        warn!(
+            "cannot see what submitters have had: {}",
+            crate::chain(&error)
+        );
+        Vec::new()
+    })
 }
 
 /// How long it is until then; long, when that is never.

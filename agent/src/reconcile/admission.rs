@@ -7,6 +7,7 @@
 //! that is too large for the room that there is may be passed by smaller ones only
 //! for a while (`Rules::patience`); then room is kept for it.
 
+mod past;
 mod room;
 mod shares;
 
@@ -17,6 +18,7 @@ use config::builds::{Priority, Submitter};
 use config::{BuildId, MachineName};
 use jiff::Timestamp;
 
+pub use past::Stretch;
 pub use room::{Capacity, Demand, Holder, Holding, Kept, Refusal, Room, listed};
 pub use shares::{Run, Shares};
 

@@ -206,6 +206,8 @@ struct Host {
     /// The seconds of guests that each submitter has had.
     had: BTreeMap<String, u64>,
     waited: BTreeMap<BuildId, u64>,
+    /// What the records say.
+    past: Vec<Stretch>,
     ids: u64,
 }
 
@@ -219,6 +221,7 @@ impl Host {
             running: BTreeMap::new(),
             had: BTreeMap::new(),
             waited: BTreeMap::new(),
+            past: Vec::new(),
             ids: 0,
         }
     }
@@ -261,6 +264,14 @@ impl Host {
                 self.waited.insert(id, waited);
                 let end = now + lasts(&candidate);
                 *self.had.entry(candidate.submitter.to_string()).or_default() += end - now;
+                self.past.push(Stretch {
+                    id,
+                    submitter: candidate.submitter.clone(),
+                    demand: candidate.demand,
+                    waits: candidate.since,
+                    runs: Some(at(now)),
+                    ends: Some(at(end)),
+                });
                 let begun = (candidate, now, end);
                 self.shares.begin(id, run(&begun));
                 self.running.insert(id, begun);
@@ -268,6 +279,62 @@ impl Host {
         }
         self.now += 1;
     }
+
+    /// Another agent takes over: it knows the records alone.
+    fn restart(&mut self) {
+        let is_over = |time: &Timestamp| *time < at(self.now);
+        let known = self.past.iter().map(|stretch| Stretch {
+            ends: stretch.ends.filter(is_over),
+            ..stretch.clone()
+        });
+        let waiting = self.queue.iter().map(|it| Stretch {
+            id: it.id,
+            submitter: it.submitter.clone(),
+            demand: it.demand,
+            waits: it.since,
+            runs: None,
+            ends: None,
+        });
+        let room = Room::new(self.capacity.clone(), Vec::new());
+        self.shares = Shares::of_the_past(&known.chain(waiting).collect::<Vec<_>>(), &room);
+    }
+}
+
+#[test]
+fn whoever_has_had_more_waits_for_the_others_after_a_restart_too() {
+    // Two short builds of ann and one long one of bob.
+    let stretch = |id, name, runs, ends| Stretch {
+        id: BuildId(id),
+        submitter: submitter(name),
+        demand: SMALL,
+        waits: at(0),
+        runs: Some(at(runs)),
+        ends: Some(at(ends)),
+    };
+    let waiting = |id, name| Stretch {
+        runs: None,
+        ends: None,
+        ..stretch(id, name, 0, 0)
+    };
+    let past = [
+        stretch(1, "ann", 1, 11),
+        stretch(2, "ann", 11, 21),
+        stretch(3, "bob", 1, 101),
+        waiting(4, "bob"),
+        waiting(5, "ann"),
+    ];
+    let mut room = Room::new(capacity(1), Vec::new());
+    let shares = Shares::of_the_past(&past, &room);
+    let had = |name| shares.level(&submitter(name), &room, at(101));
+    let of_the_host = room.weight(&SMALL);
+    assert!((had("ann") - 20.0 * of_the_host).abs() < 1e-9, "{shares:?}");
+    assert!(
+        (had("bob") - 100.0 * of_the_host).abs() < 1e-9,
+        "{shares:?}"
+    );
+    let queue = [candidate(4, "bob", 0), candidate(5, "ann", 0)];
+    let verdicts = admit(&queue, &mut room, &shares, &RULES, at(101));
+    assert_eq!(verdicts[0], (BuildId(5), Ok(())));
 }
 
 proptest! {
@@ -298,9 +365,10 @@ proptest! {
         lasts in prop::collection::vec(1..40u64, 2..6),
         guests in 1..5usize,
         latecomer in 0..500u64,
+        restarts in prop::collection::btree_set(1..3000u64, 0..3),
     ) {
         // Each has builds of one length, the last one comes later; all of them want
-        // more than there is.
+        // more than there is. The agent is restarted now and then.
         let names: Vec<_> = (0..lasts.len()).map(|n| format!("s{n}")).collect();
         let mut host = Host::new(capacity(guests));
         let mut before = BTreeMap::new();
@@ -313,6 +381,9 @@ proptest! {
             }
             if second == latecomer {
                 before = host.had.clone();
+            }
+            if restarts.contains(&second) {
+                host.restart();
             }
             host.tick(|candidate| lasts[candidate.submitter.as_str()[1..].parse::<usize>().unwrap()]);
         }

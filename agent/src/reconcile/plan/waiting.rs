@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::BuildId;
-use config::builds::Submitter;
+use config::builds::{Build, Submitter};
 use config::task::Provenance;
 use jiff::Timestamp;
 
-use super::super::admission::{Candidate, Holder, Holding, Refusal, Room, Run, admit};
+use super::super::admission::{
+    Candidate, Holder, Holding, Refusal, Room, Run, Shares, Stretch, admit,
+};
 use super::{Ending, Pair, Step, Waiting, World};
 
 /// How a waiting build stands.
@@ -110,6 +112,16 @@ impl World {
             Some((*id, run))
         };
         self.jobs.builds.iter().filter_map(run).collect()
+    }
+
+    /// What submitters have had, by the records of earlier builds.
+    pub fn shares_of(&self, builds: &[Build]) -> Shares {
+        let stretches = builds.iter().flat_map(|build| {
+            let (machine, toolchain) = (build.machine.clone(), build.toolchain.clone());
+            let demand = self.demands.get(&Pair { machine, toolchain });
+            Stretch::all_of(build, demand.copied().unwrap_or_default())
+        });
+        Shares::of_the_past(&stretches.collect::<Vec<_>>(), &self.room())
     }
 
     /// The builds that these steps start, likewise.
