@@ -1,83 +1,94 @@
 //! A day of a farm in a minute: many submitters, machines of both kinds, cancels,
-//! guests that die, an agent that is killed, a disk that fills; and in the end one
-//! result for each task and nothing left. `BUILDHOST_LONG=1` makes it a long day.
+//! guests that die, an agent that dies or is replaced, a disk that fills; and in the
+//! end one result for each task and nothing left. `BUILDHOST_LONG=1` makes it a long day.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::time::Instant;
 
 use config::builds::{Build, State};
 use config::task::Outcome;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::process::{Signal, kill_process};
 use tests::agent::AgentHost;
+use tests::farm::{self, Dice, MACHINES, SUBMITTERS};
+use tests::footprint::{Difference, Footprint};
 use tests::wait_until;
 
-const MACHINES: [&str; 3] = ["demo", "second", "virtual"];
-const SUBMITTERS: usize = 8;
 const SETTINGS: &str =
     "builds.retries_max = 50\nbuilds.retry_seconds = 1\nbuilds.retry_seconds_max = 2\n";
 
-fn is_long() -> bool {
-    std::env::var("BUILDHOST_LONG").is_ok_and(|value| value == "1")
+/// What can happen to a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Mishap {
+    Cancel,
+    GuestKilled,
+    AgentKilled,
+    AgentReplaced,
+    AgentStopped,
+    DiskFull,
 }
 
-/// Numbers that look random and are the same each time.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, most: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % most as u64).unwrap()
-    }
-}
-
-fn says(number: usize) -> String {
-    format!("#include <stdio.h>\nint main(void) {{ return puts(\"{number}\") < 0; }}\n")
-}
+const MISHAPS: [Mishap; 6] = [
+    Mishap::Cancel,
+    Mishap::GuestKilled,
+    Mishap::AgentKilled,
+    Mishap::AgentReplaced,
+    Mishap::AgentStopped,
+    Mishap::DiskFull,
+];
 
 /// What happened to the host meanwhile.
 #[derive(Debug, Default)]
-struct Mishaps {
-    cancels: Vec<u64>,
-    guests: usize,
-    agents: usize,
-    full: usize,
+struct Happened {
+    times: BTreeMap<Mishap, usize>,
+    cancelled: Vec<u64>,
 }
 
-impl Mishaps {
-    /// One of each kind in turn.
-    fn one(&mut self, number: usize, host: &mut AgentHost, dice: &mut Dice, ids: &[u64]) {
-        match number % 4 {
-            0 => {
-                let id = ids[dice.below(ids.len())];
-                if host.machinectl(&["cancel", &id.to_string()]).code == Some(0) {
-                    self.cancels.push(id);
-                }
-            }
-            1 => {
+impl Happened {
+    /// Lets something happen, if there is something for it to happen to.
+    fn one(&mut self, mishap: Mishap, host: &mut AgentHost, dice: &mut Dice) {
+        let has_happened = match mishap {
+            Mishap::Cancel => self.cancel(host, dice),
+            Mishap::GuestKilled => {
                 let guests = host.guests();
-                if let Some(guest) = guests.get(dice.below(guests.len().max(1))) {
-                    let _ = kill_process(*guest, Signal::KILL);
-                    self.guests += 1;
-                }
+                let guest = guests.get(dice.below(guests.len().max(1)));
+                guest.is_some_and(|guest| kill_process(*guest, Signal::KILL).is_ok())
             }
-            2 => {
-                host.end(Signal::KILL);
-                host.start();
-                self.agents += 1;
-            }
-            _ => {
-                fill_and_empty(host);
-                self.full += 1;
-            }
-        }
+            Mishap::AgentKilled => restart(host, Signal::KILL),
+            Mishap::AgentReplaced => restart(host, Signal::HUP),
+            Mishap::AgentStopped => restart(host, Signal::TERM),
+            Mishap::DiskFull => fill_and_empty(host),
+        };
+        *self.times.entry(mishap).or_default() += usize::from(has_happened);
+    }
+
+    /// Cancels a build that runs, or one that waits.
+    fn cancel(&mut self, host: &AgentHost, dice: &mut Dice) -> bool {
+        let queue = farm::queue(host);
+        let running = queue.running.iter().filter_map(|guest| guest.build);
+        let waiting = queue.waiting.iter().map(|waits| waits.build);
+        let open: Vec<_> = match dice.below(2) {
+            0 => running.collect(),
+            _ => waiting.collect(),
+        };
+        let Some(id) = open.get(dice.below(open.len().max(1))) else {
+            return false;
+        };
+        let is_cancelled = host.machinectl(&["cancel", &id.to_string()]).code == Some(0);
+        self.cancelled.extend(is_cancelled.then_some(id.0));
+        is_cancelled
     }
 }
 
+fn restart(host: &mut AgentHost, signal: Signal) -> bool {
+    host.end(signal);
+    host.start();
+    true
+}
+
 /// Leaves the volume less room than its reserve until a build has said so.
-fn fill_and_empty(host: &AgentHost) {
+fn fill_and_empty(host: &AgentHost) -> bool {
     let filler = host.host.volume.path().join("filler");
     let file = File::create(&filler).unwrap();
     let free = host.host.volume.free().unwrap();
@@ -94,84 +105,73 @@ fn fill_and_empty(host: &AgentHost) {
     file.set_len(0).unwrap();
     host.host.volume.commit().unwrap();
     fs::remove_file(filler).unwrap();
+    true
 }
 
-fn finished(host: &AgentHost) -> usize {
-    let answer = host.machinectl(&["builds", "--state", "finished", "-n", "1000", "--json"]);
-    let builds: Vec<Build> = serde_json::from_str(&answer.good().stdout).unwrap();
-    builds.len()
+/// What one submitter has had.
+#[derive(Debug, Default)]
+struct Share {
+    builds: usize,
+    /// Of the half of all builds that started first.
+    early: usize,
+    guest_seconds: f64,
 }
 
-/// Submits tasks, in turn for each submitter and each machine.
-fn submit(host: &AgentHost, tasks: usize) -> Vec<u64> {
-    let one = |task: usize| {
-        let source = host.source(&says(task));
-        let submitter = format!("--submitter=s{}", task % SUBMITTERS);
-        // Each submitter has tasks for all machines.
-        let machine = MACHINES[(task / SUBMITTERS) % MACHINES.len()];
-        let answer = host
-            .machinectl(&["build", machine, &source, &submitter])
-            .good();
-        answer.stdout.trim().parse().unwrap()
-    };
-    (0..tasks).map(one).collect()
-}
-
-fn host_with_all_machines(settings: &str) -> AgentHost {
-    let mut host = AgentHost::new(settings);
-    host.add_container("demo", |_| {});
-    host.add_container("second", |_| {});
-    host.add("virtual", |_| {});
-    host.add_toolchain("0.1.0");
-    host.start();
-    let serves = |machine| {
-        host.host
-            .look(machine)
-            .images
-            .iter()
-            .any(|image| image.complete)
-    };
-    wait_until("all machines are bootstrapped", || {
-        MACHINES.iter().all(|it| serves(it))
-    });
-    host
-}
-
-/// How many builds of each submitter were among the first half that started.
-fn first_half(builds: &[Build]) -> BTreeMap<String, usize> {
+fn shares(builds: &[Build]) -> BTreeMap<String, Share> {
+    let mut shares: BTreeMap<String, Share> = BTreeMap::new();
     let begun = |build: &Build| {
-        let start = build
-            .phases
-            .iter()
-            .find(|phase| phase.state == State::Starting)?;
+        let is_start = |state| state == State::Starting;
+        let start = build.phases.iter().find(|phase| is_start(phase.state))?;
         Some((start.at, build.submitter.to_string()))
     };
     let mut begun: Vec<_> = builds.iter().filter_map(begun).collect();
     begun.sort();
-    let mut counts = BTreeMap::new();
     for (_, submitter) in begun.iter().take(begun.len() / 2) {
-        *counts.entry(submitter.clone()).or_default() += 1;
+        shares.entry(submitter.clone()).or_default().early += 1;
     }
-    counts
+    for build in builds {
+        let share = shares.entry(build.submitter.to_string()).or_default();
+        share.builds += 1;
+        share.guest_seconds += build.seconds().unwrap_or_default();
+    }
+    shares
 }
 
-fn assert_one_result_each(host: &AgentHost, ids: &[u64], cancelled: &[u64]) -> Vec<Build> {
-    let builds: Vec<_> = ids.iter().map(|id| host.build(*id)).collect();
-    for build in &builds {
-        let ends = build
-            .phases
-            .iter()
-            .filter(|phase| phase.state == State::Finished);
-        assert_eq!(ends.count(), 1, "one result: {build:?}");
-        let told = format!("build finished build={} ", build.id);
-        assert!(host.log().matches(&told).count() <= 1, "{build:?}");
-        match build.outcome {
-            Some(Outcome::Success) => assert_eq!(build.packages.len(), 1, "{build:?}"),
-            Some(Outcome::Abort) => assert!(cancelled.contains(&build.id.0), "{build:?}"),
-            _ => panic!("{build:?}"),
-        }
+/// Prints what everybody has had; nobody is far ahead of another.
+fn assert_fair(builds: &[Build]) {
+    let shares = shares(builds);
+    println!(
+        "{:12} {:>8} {:>8} {:>8}",
+        "submitter", "builds", "early", "seconds"
+    );
+    for (submitter, share) in &shares {
+        let (builds, early, seconds) = (share.builds, share.early, share.guest_seconds);
+        println!("{submitter:12} {builds:>8} {early:>8} {seconds:>8.1}");
     }
-    builds
+    let early = || shares.values().map(|share| share.early);
+    let apart = early().max().unwrap() - early().min().unwrap();
+    let bound = 3 + builds.len() / SUBMITTERS / 4;
+    println!("early builds: {apart} apart, at most {bound} allowed\n");
+    assert!(apart <= bound);
+}
+
+fn print_outcomes(builds: &[Build], happened: &Happened) {
+    let count = |outcome| {
+        builds
+            .iter()
+            .filter(|it| it.outcome == Some(outcome))
+            .count()
+    };
+    let again = builds.iter().map(|build| build.attempts.saturating_sub(1));
+    println!("{:24} {:>8}", "outcome", "builds");
+    println!("{:24} {:>8}", "success", count(Outcome::Success));
+    println!("{:24} {:>8}", "abort, as was asked", count(Outcome::Abort));
+    println!("{:24} {:>8}\n", "attempts repeated", again.sum::<u32>());
+    println!("{:24} {:>8}", "mishap", "times");
+    for (mishap, times) in &happened.times {
+        println!("{:24} {times:>8}", format!("{mishap:?}"));
+    }
+    println!();
 }
 
 #[test]
@@ -179,95 +179,29 @@ fn a_day_of_a_farm_ends_with_one_result_for_each_task_and_nothing_left() {
     if !tests::may_use_devices() {
         return;
     }
-    let (tasks, mishaps) = if is_long() { (200, 40) } else { (24, 6) };
-    let mut host = host_with_all_machines(SETTINGS);
+    let (tasks, mishaps) = if tests::is_long() { (200, 48) } else { (24, 6) };
+    let mut host = farm::ready(SETTINGS);
+    let before = Footprint::of(&host);
     host.machinectl(&["drain"]).good();
-    let ids = submit(&host, tasks);
+    let ids = farm::submit(&host, 0..tasks, MACHINES.len());
+    let began = Instant::now();
     host.machinectl(&["undrain"]).good();
-    let (mut dice, mut happened) = (Dice(0x5eed), Mishaps::default());
+    let (mut dice, mut happened) = (Dice(0x5eed), Happened::default());
     for number in 1..=mishaps {
         let some = tasks * number / (mishaps + 1);
-        wait_until("some more are finished", || finished(&host) >= some);
-        happened.one(number, &mut host, &mut dice, &ids);
+        wait_until("some more are finished", || farm::finished(&host) >= some);
+        happened.one(MISHAPS[number % MISHAPS.len()], &mut host, &mut dice);
     }
     for id in &ids {
         host.wait_for(*id, State::Finished);
     }
-    let builds = assert_one_result_each(&host, &ids, &happened.cancels);
-    wait_until("all is torn down", || host.networks().is_empty());
-    host.assert_nothing_is_left();
-
-    let retried: u32 = builds
-        .iter()
-        .map(|build| build.attempts.saturating_sub(1))
-        .sum();
-    let counts = first_half(&builds);
-    println!(
-        "load: {tasks} tasks of {SUBMITTERS} submitters on {} machines: {} cancelled, {} guests and {} agents killed, disk full {} times, {retried} attempts repeated",
-        MACHINES.len(),
-        happened.cancels.len(),
-        happened.guests,
-        happened.agents,
-        happened.full,
-    );
-    println!("load: of the first half to start, builds by submitter: {counts:?}");
-    let most = counts.values().max().unwrap();
-    let least = (0..SUBMITTERS)
-        .map(|n| counts.get(&format!("s{n}")).unwrap_or(&0))
-        .min()
-        .unwrap();
-    let bound = 3 + tasks / SUBMITTERS / 4;
-    println!("load: {} apart, at most {bound} allowed", most - least);
-    assert!(most - least <= bound);
-}
-
-/// After a start nothing runs but for a build that is under way, or a bootstrap.
-fn assert_everything_has_a_build(host: &AgentHost) {
-    wait_until("every network has its build", || {
-        let open = host.machinectl(&["top", "--once", "--json"]).good().stdout;
-        let queue: config::queue::Queue = serde_json::from_str(&open).unwrap();
-        let is_open = |tag: &str| {
-            tag.starts_with('b')
-                || queue
-                    .running
-                    .iter()
-                    .any(|guest| guest.build.is_some_and(|id| id.to_string() == tag))
-        };
-        let prefix = format!("{}-", host.name());
-        host.networks()
-            .iter()
-            .all(|name| is_open(name.trim_start_matches(&prefix)))
-    });
-}
-
-#[test]
-fn an_agent_killed_at_any_moment_gives_each_build_one_result() {
-    if !tests::may_use_devices() {
-        return;
-    }
-    // Each kill may cost a guest half a minute of waiting for its host.
-    if !is_long() {
-        return;
-    }
-    let tasks = 50;
-    let mut host = host_with_all_machines(SETTINGS);
-    let ids = submit(&host, tasks);
-    let (mut dice, mut kills) = (Dice(0xdead), 0);
-    while finished(&host) < tasks {
-        let so_far = host.log().len() + 100 + dice.below(1000);
-        wait_until("something has happened", || {
-            host.log().len() >= so_far || finished(&host) == tasks
-        });
-        host.end(Signal::KILL);
-        host.start();
-        kills += 1;
-        assert_everything_has_a_build(&host);
-    }
-    assert_one_result_each(&host, &ids, &[]);
-    wait_until("all is torn down", || {
-        let is_clean = |machine| host.host.look(machine).snapshots.is_empty();
-        host.networks().is_empty() && MACHINES.iter().all(|it| is_clean(it))
-    });
-    host.assert_nothing_is_left();
-    println!("kill -9: {kills} agents killed while {tasks} builds ran, each has one result");
+    let took = began.elapsed().as_secs_f64();
+    println!("load: {tasks} tasks of {SUBMITTERS} submitters on {MACHINES:?}: {took:.0} s\n");
+    let builds = farm::assert_one_result_each(&host, &ids, &happened.cancelled);
+    print_outcomes(&builds, &happened);
+    assert_fair(&builds);
+    wait_until("all is torn down", || host.belongings().is_empty());
+    let after = Footprint::of(&host);
+    println!("{}", Difference(&before, &after));
+    after.assert_no_leak(&before);
 }

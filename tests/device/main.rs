@@ -24,6 +24,7 @@ mod guests;
 mod habits;
 mod hostile;
 mod import;
+mod kills;
 mod life;
 mod load;
 mod outcomes;

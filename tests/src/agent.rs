@@ -335,46 +335,6 @@ impl AgentHost {
     pub fn log_of(&self, id: u64) -> String {
         self.machinectl(&["log", &id.to_string()]).good().stdout
     }
-
-    /// The networks of guests that are there.
-    pub fn networks(&self) -> Vec<String> {
-        let entries = fs::read_dir("/run/netns").into_iter().flatten().flatten();
-        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        names
-            .filter(|name| name.starts_with(&format!("{}-", self.name)))
-            .collect()
-    }
-
-    /// The processes of guests, known by the name that the agent gives them.
-    pub fn guests(&self) -> Vec<Pid> {
-        let name = format!("{}-", self.name);
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-        let ours = |pid: &i32| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line);
-            let program = line.split('\0').next().unwrap_or_default();
-            ["qemu-system-x86_64", "unshare"].contains(&program) && line.contains(&name)
-        };
-        pids.filter(ours).filter_map(Pid::from_raw).collect()
-    }
-
-    /// Checks that nothing is there without a build: no snapshot, no network, no
-    /// process, no directory of a guest.
-    ///
-    /// # Panics
-    /// When there is something.
-    pub fn assert_nothing_is_left(&self) {
-        for machine in self.host.volume.machines().unwrap_or_default() {
-            let view = self.host.volume.look(&machine);
-            let snapshots = view.map(|view| view.snapshots).unwrap_or_default();
-            assert_eq!(snapshots, [], "{machine}");
-        }
-        assert_eq!(self.networks(), Vec::<String>::new());
-        assert_eq!(self.guests(), []);
-        let directories = fs::read_dir(self.run().join("guests")).map(Iterator::count);
-        assert_eq!(directories.unwrap_or(0), 0);
-    }
 }
 
 impl Drop for AgentHost {

@@ -21,6 +21,10 @@ pub mod disturbance;
 
 pub mod agent;
 
+pub mod footprint;
+
+pub mod farm;
+
 pub mod web;
 
 pub mod ssh;

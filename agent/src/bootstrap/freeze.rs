@@ -115,6 +115,7 @@ async fn attempt(
     room(host, &directory, &machine)?;
     let files = files(host, pair);
     std::fs::create_dir_all(&files)?;
+    info!("a guest is being frozen in the image");
     let limit = host.settings.bootstrap.start_limit;
     let plan = Plan {
         tag: host.next_bootstrap(),
