@@ -9,6 +9,7 @@ use std::process::Command;
 
 use ::store::Pool;
 use ::store::pool::BtrfsPool;
+use rustix::fs::{FallocateFlags, fallocate};
 use tests::put;
 use tests::shell::{Answer, BuildHost, listing, run};
 use tests::ssh::SshServer;
@@ -310,7 +311,11 @@ fn a_full_disk_at_either_end_is_told_and_nothing_is_left_of_the_try() {
     let (Some(world), Some(far)) = (World::new(256), World::new(128)) else {
         return;
     };
-    let noise: Vec<u8> = (0..100_u32 << 18)
+    // There is little room from the start, so that little has to be sent.
+    let ballast = File::create(far.host.mount.path().join("ballast")).unwrap();
+    let room = far.host.volume.free().unwrap() - (8 << 20);
+    fallocate(&ballast, FallocateFlags::empty(), 0, room).unwrap();
+    let noise: Vec<u8> = (0..16_u32 << 18)
         .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
         .collect();
     let disk = format!("{}/disk.img", world.work);
@@ -342,7 +347,7 @@ fn a_full_disk_at_either_end_is_told_and_nothing_is_left_of_the_try() {
 }
 
 fn fill(world: &World) {
-    let ballast = world.host.mount.directory("ballast");
+    let ballast = world.host.mount.directory("more-ballast");
     for (round, size) in [1 << 20, 2000, 0].into_iter().enumerate() {
         for number in 0.. {
             let path = ballast.join(format!("{round}-{number}"));

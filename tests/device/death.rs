@@ -22,7 +22,7 @@ use tests::survival::OldOrNew;
 /// What the disturbed call sees.
 const DISTURBANCES: [&str; 3] = ["signal=KILL", "error=ENOSPC", "error=EIO"];
 /// How many calls are disturbed in the normal run, in each of these ways.
-const SAMPLE: usize = 4;
+const SAMPLE: usize = 3;
 
 fn linux() -> MachineName {
     "linux".parse().unwrap()

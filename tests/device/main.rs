@@ -1,4 +1,4 @@
-//! Real btrfs on loop files and real QEMU: root only, one at a time.
+//! Real btrfs on loop files and real QEMU: root only, each in a process of its own.
 
 #![allow(
     clippy::unwrap_used,

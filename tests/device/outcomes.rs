@@ -106,6 +106,18 @@ fn a_guest_that_fails_ends_its_build_in_its_way_and_leaves_nothing() {
         Outcome::Abnormal,
         "result (with status 0)",
     );
+    // The others have snapshots of their own, and time.
+    spoil(&host, "waits", "disk.img", &vec![7; 1 << 20]);
+    let build = over(submit("waits"));
+    tell(
+        "a disk of garbage",
+        &build,
+        Outcome::Abnormal,
+        "(with status 0)",
+    );
+    spoil(&host, "waits", "vmlinuz", b"");
+    let build = over(submit("waits"));
+    tell("QEMU that refuses", &build, Outcome::Abnormal, "kernel");
     tell(
         "hanging at boot",
         &over(hangs),
@@ -118,18 +130,6 @@ fn a_guest_that_fails_ends_its_build_in_its_way_and_leaves_nothing() {
         Outcome::Abort,
         "took longer than 40 s",
     );
-
-    spoil(&host, "waits", "disk.img", &vec![7; 1 << 20]);
-    let build = over(submit("waits"));
-    tell(
-        "a disk of garbage",
-        &build,
-        Outcome::Abnormal,
-        "(with status 0)",
-    );
-    spoil(&host, "waits", "vmlinuz", b"");
-    let build = over(submit("waits"));
-    tell("QEMU that refuses", &build, Outcome::Abnormal, "kernel");
     // The agent may have seen an image that is spoiled, and have made it anew.
     wait_until("all is torn down", || {
         host.networks().is_empty() && host.host.look("demo").snapshots.is_empty()
