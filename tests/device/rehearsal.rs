@@ -246,7 +246,9 @@ fn verbs_over_builds_say_what_they_would_do_and_do_not() {
         &output.display().to_string(),
         "--dry-run",
     ]);
-    assert_eq!(plan.lines().count(), build.artifacts.len(), "{plan}");
+    let provenance = 1;
+    let files = build.artifacts.len() + provenance;
+    assert_eq!(plan.lines().count(), files, "{plan}");
     assert!(!output.exists());
     assert_eq!(said(&["builds", "--no-legend"]).lines().count(), 1);
     assert_eq!(

@@ -178,3 +178,20 @@ fn damaged_records_prove_nothing_against_anything() {
     };
     insta::assert_snapshot!(told(&seen));
 }
+
+#[test]
+fn a_copy_that_nobody_is_attached_to_is_a_leftover() {
+    let mut seen = Seen {
+        copies: ["42-a1".parse().unwrap()].into(),
+        guests: vec![guest("42-a1", Some(5), true)],
+        networks: vec![network("host-42-a1", &[(5, "qemu-system-x86")])],
+        groups: vec![group("host-42-a1", true)],
+        ..host([])
+    };
+    assert_eq!(told(&seen), "");
+    seen.copies.clear();
+    assert_eq!(
+        told(&seen),
+        "leftover-guest: guest 42-a1: its process 5 runs, and nobody is attached to a copy of build 42\n    repair: end process 5 and delete network host-42-a1"
+    );
+}

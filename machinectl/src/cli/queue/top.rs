@@ -226,6 +226,9 @@ mod tests {
                 {"build": null, "submitter": null, "target": null, "machine": "other",
                  "toolchain": "default", "state": null, "since": null, "cpus": 1,
                  "memory_mib": 1024},
+                {"build": 7, "attached": true, "submitter": "ann", "target": null,
+                 "machine": "linux", "toolchain": "default", "state": null,
+                 "since": "2026-01-01T00:01:20Z", "cpus": 1, "memory_mib": 2048},
             ],
             "waiting": [
                 waits(12, "for memory: 2048 MiB wanted, 1024 of 4096 free; build 9 and the bootstrap of other hold the rest"),
