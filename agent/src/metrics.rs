@@ -174,7 +174,7 @@ impl Metrics {
     }
 
     /// Notes that a schedule has run.
-    pub(crate) fn schedule_run(&self, name: &ScheduleName, result: RunResult) {
+    pub fn schedule_run(&self, name: &ScheduleName, result: RunResult) {
         let schedule = ("schedule", name.to_string());
         let labels = vec![schedule, ("result", result.to_string())];
         self.schedule_runs.get_or_create(&labels).inc();

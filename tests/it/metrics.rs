@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use config::builds::State;
+use config::schedule::RunResult;
 use config::task::Outcome;
 use jiff::Timestamp;
 use tests::web::WebHost;
@@ -40,6 +41,8 @@ fn busy() -> WebHost {
         guests: 0,
         notices: Vec::new(),
     });
+    let nightly = "nightly".parse().unwrap();
+    records.metrics().schedule_run(&nightly, RunResult::Failed);
     host.get("/health");
     host
 }
@@ -57,6 +60,7 @@ fn builds_are_counted_with_the_time_in_each_state() {
         r#"buildhost_builds_total{machine="linux",outcome="success"} 1"#,
         r#"buildhost_build_phase_seconds_sum{phase="queued"} 7.0"#,
         r#"buildhost_build_phase_seconds_count{phase="starting"} 1"#,
+        r#"buildhost_schedule_runs_total{schedule="nightly",result="failed"} 1"#,
         r#"buildhost_builds_unfinished{state="queued"} 0.0"#,
         r#"buildhost_machine_ready{machine="linux",toolchain="default"} 1.0"#,
         r#"buildhost_http_requests_total{method="GET",route="/health",status="200"} 1"#,
