@@ -1,19 +1,21 @@
-//! What changes, for everybody who wants to know: the newest events in a ring of
-//! bounded size, each with a number, so that a listener who was away can go on.
+//! What changes, for everybody who wants to know: the newest events, each with a
+//! number, so that a listener who was away can go on. Of two that say the same of the
+//! same thing only the later one is kept, so that a long queue, in which every build
+//! waits for something else whenever one starts, drives nothing else out.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use config::builds::{Build, Progress, Status};
+use config::builds::{Build, Progress, State, Status};
 use config::schedule::Schedule;
-use config::{BuildId, ScheduleName};
+use config::{BuildId, MachineName, ScheduleName, ToolchainName};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 /// How many events are kept for those who were away.
-const KEPT_MAX: usize = 1024;
+const KEPT_MAX: usize = 4096;
 
 /// What has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,21 +64,95 @@ impl Kind {
     }
 }
 
+/// Why a listener cannot go on after an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Lost {
+    /// Too much has happened since.
+    #[error("too much has changed since that event")]
+    Forgotten,
+    /// It is of another life of the agent.
+    #[error("the agent was restarted since that event")]
+    Restarted,
+    /// It is none of ours.
+    #[error("there was no such event")]
+    Unknown,
+}
+
+/// What an event speaks of: a later one of the same takes its place. What a build
+/// waits for is the same while it waits; that it starts is something else.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum About {
+    Build(BuildId, State, u32),
+    Progress(BuildId),
+    Deleted(BuildId),
+    Schedule(ScheduleName),
+    Unscheduled(ScheduleName),
+    Machine(MachineName, ToolchainName),
+    Notices,
+}
+
+impl About {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Build(..) => Kind::Build,
+            Self::Progress(_) => Kind::Progress,
+            Self::Deleted(_) => Kind::Deleted,
+            Self::Schedule(_) => Kind::Schedule,
+            Self::Unscheduled(_) => Kind::Unscheduled,
+            Self::Machine(..) => Kind::Machine,
+            Self::Notices => Kind::Notices,
+        }
+    }
+
+    fn build(&self) -> Option<BuildId> {
+        match self {
+            Self::Build(id, ..) | Self::Progress(id) | Self::Deleted(id) => Some(*id),
+            Self::Schedule(_) | Self::Unscheduled(_) | Self::Machine(..) | Self::Notices => None,
+        }
+    }
+}
+
 /// The newest events.
 #[derive(Debug)]
 pub struct Events {
     /// What tells the numbers of this life of the agent from those of another.
     life: i64,
-    ring: Mutex<VecDeque<Event>>,
+    kept: Mutex<Kept>,
     last: watch::Sender<u64>,
     finished: AtomicU64,
+}
+
+/// The events that are known.
+#[derive(Debug, Default)]
+struct Kept {
+    events: BTreeMap<u64, (About, Event)>,
+    /// The event about each thing.
+    about: HashMap<About, u64>,
+    /// The newest event that is known no more, and in whose place no other one is.
+    forgotten: u64,
+}
+
+impl Kept {
+    fn add(&mut self, about: About, event: Event) {
+        let number = event.number;
+        if let Some(earlier) = self.about.insert(about.clone(), number) {
+            self.events.remove(&earlier);
+        }
+        self.events.insert(number, (about, event));
+        if self.events.len() > KEPT_MAX
+            && let Some((number, (about, _))) = self.events.pop_first()
+        {
+            self.about.remove(&about);
+            self.forgotten = number;
+        }
+    }
 }
 
 impl Default for Events {
     fn default() -> Self {
         Self {
             life: Timestamp::now().as_microsecond(),
-            ring: Mutex::default(),
+            kept: Mutex::default(),
             last: watch::Sender::new(0),
             finished: AtomicU64::new(0),
         }
@@ -98,39 +174,43 @@ impl Events {
             "message": build.message,
             "attempts": build.attempts,
         });
-        self.tell(Kind::Build, Some(build.id), &data);
+        let about = About::Build(build.id, build.state, build.attempts);
+        self.tell(about, &data);
     }
 
     /// Tells how far a build has come by its own words.
     pub fn progress(&self, id: BuildId, progress: Progress) {
         let data = json!({ "id": id, "progress": progress });
-        self.tell(Kind::Progress, Some(id), &data);
+        self.tell(About::Progress(id), &data);
     }
 
     /// Tells that the record of a build was deleted.
     pub fn deleted(&self, id: BuildId) {
         self.finished.fetch_add(1, Ordering::Release);
-        self.tell(Kind::Deleted, Some(id), &json!({ "id": id }));
+        self.tell(About::Deleted(id), &json!({ "id": id }));
     }
 
     /// Tells that a schedule was added, or has run.
     pub fn schedule(&self, schedule: &Schedule) {
-        self.tell(Kind::Schedule, None, &json!(schedule));
+        let about = About::Schedule(schedule.name.clone());
+        self.tell(about, &json!(schedule));
     }
 
     /// Tells that a schedule was removed.
     pub fn unscheduled(&self, name: &ScheduleName) {
-        self.tell(Kind::Unscheduled, None, &json!({ "name": name }));
+        let about = About::Unscheduled(name.clone());
+        self.tell(about, &json!({ "name": name }));
     }
 
     /// Tells what is different in `now` from what was said `before`.
     pub fn status(&self, before: Option<&Status>, now: &Status) {
         let known = |it| before.is_some_and(|before| before.machines.contains(it));
         for machine in now.machines.iter().filter(|it| !known(it)) {
-            self.tell(Kind::Machine, None, &json!(machine));
+            let about = About::Machine(machine.machine.clone(), machine.toolchain.clone());
+            self.tell(about, &json!(machine));
         }
         if before.is_none_or(|before| before.notices != now.notices) {
-            self.tell(Kind::Notices, None, &json!(now.notices));
+            self.tell(About::Notices, &json!(now.notices));
         }
     }
 
@@ -149,23 +229,34 @@ impl Events {
         *self.last.borrow()
     }
 
-    /// The number in an id, if it is of this life of the agent and what came after it
-    /// is still known.
-    pub fn resume(&self, id: &str) -> Option<u64> {
-        let (life, number) = id.split_once('-')?;
-        let number: u64 = number.parse().ok()?;
-        let ring = self.ring();
-        let oldest = ring.front().map_or(1, |event| event.number);
-        let known = number + 1 >= oldest && number <= self.newest();
-        (life.parse() == Ok(self.life) && known).then_some(number)
+    /// The number in an id, when what came after it is still known.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn resume(&self, id: &str) -> Result<u64, Lost> {
+        let (life, number) = id.split_once('-').ok_or(Lost::Unknown)?;
+        let (Ok(life), Ok(number)) = (life.parse::<i64>(), number.parse()) else {
+            return Err(Lost::Unknown);
+        };
+        if life != self.life {
+            return Err(Lost::Restarted);
+        }
+        let kept = self.kept();
+        if number > self.newest() {
+            return Err(Lost::Unknown);
+        }
+        if number < kept.forgotten {
+            return Err(Lost::Forgotten);
+        }
+        Ok(number)
     }
 
-    /// The events after the one with a number; `None` when some of them are forgotten.
+    /// What is known after the event with a number, the earliest first; `None` when
+    /// something is forgotten.
     pub fn after(&self, number: u64) -> Option<Vec<Event>> {
-        let ring = self.ring();
-        let oldest = ring.front().map_or(1, |event| event.number);
-        let new = ring.iter().filter(|event| event.number > number);
-        (number + 1 >= oldest).then(|| new.cloned().collect())
+        let kept = self.kept();
+        let new = kept.events.range(number.saturating_add(1)..);
+        (number >= kept.forgotten).then(|| new.map(|(_, (_, event))| event.clone()).collect())
     }
 
     /// The builds that have changed after the event with a number; `None` when some of
@@ -180,24 +271,22 @@ impl Events {
         self.last.subscribe()
     }
 
-    fn tell(&self, kind: Kind, build: Option<BuildId>, data: &Value) {
-        let mut ring = self.ring();
+    fn tell(&self, about: About, data: &Value) {
+        let mut kept = self.kept();
         let number = self.newest() + 1;
-        if ring.len() == KEPT_MAX {
-            ring.pop_front();
-        }
-        ring.push_back(Event {
+        let event = Event {
             number,
-            kind,
-            build,
+            kind: about.kind(),
+            build: about.build(),
             data: data.to_string(),
-        });
+        };
+        kept.add(about, event);
         // Under the lock, so that numbers are told in their order.
         self.last.send_replace(number);
     }
 
-    fn ring(&self) -> MutexGuard<'_, VecDeque<Event>> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -205,25 +294,75 @@ impl Events {
 mod tests {
     use super::*;
 
+    fn numbers(after: Option<Vec<Event>>) -> Option<Vec<u64>> {
+        after.map(|events| events.iter().map(|event| event.number).collect())
+    }
+
     #[test]
     fn who_was_away_goes_on_unless_it_was_too_long() {
         let events = Events::default();
-        assert_eq!(events.resume(&events.id(0)), Some(0));
+        assert_eq!(events.resume(&events.id(0)), Ok(0));
         for id in 1..=3 {
             events.deleted(BuildId(id));
         }
         let resumed = events.resume(&events.id(1)).unwrap();
-        let numbers =
-            |after: Vec<Event>| after.iter().map(|event| event.number).collect::<Vec<_>>();
-        assert_eq!(events.after(resumed).map(numbers), Some(vec![2, 3]));
-        assert_eq!(events.resume("7-1"), None, "another life");
-        assert_eq!(events.resume(&events.id(4)), None, "not yet");
-        for id in 0..KEPT_MAX as u64 {
-            events.deleted(BuildId(id));
+        assert_eq!(numbers(events.after(resumed)), Some(vec![2, 3]));
+        assert_eq!(events.resume("7-1"), Err(Lost::Restarted));
+        for strange in [events.id(4).as_str(), "", "7", "x-1", "7-x", "7--1"] {
+            assert_eq!(events.resume(strange), Err(Lost::Unknown), "{strange}");
         }
-        assert_eq!(events.resume(&events.id(2)), None, "forgotten");
+        for id in 0..KEPT_MAX as u64 {
+            events.deleted(BuildId(id + 10));
+        }
+        assert_eq!(events.resume(&events.id(2)), Err(Lost::Forgotten));
         assert_eq!(events.after(2), None);
-        assert_eq!(events.resume(&events.id(3)), Some(3));
+        assert_eq!(events.resume(&events.id(3)), Ok(3));
+        assert_eq!(events.after(3).unwrap().len(), KEPT_MAX);
+        assert_eq!(events.after(u64::MAX), Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_long_queue_whose_words_change_drives_nothing_out() {
+        let events = Events::default();
+        let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
+        let mut build = Build::new(
+            BuildId(0),
+            request,
+            "default".parse().unwrap(),
+            "0".repeat(64).parse().unwrap(),
+            config::builds::Submitter::root(),
+            Timestamp::UNIX_EPOCH,
+        );
+        let mut tell = |id, state, message: String| {
+            build.id = BuildId(id);
+            build.state = state;
+            build.message = message;
+            events.build(&build);
+        };
+        tell(7777, State::Starting, String::new());
+        tell(7777, State::Running, String::new());
+        let queue = 1000;
+        for round in 0..10 {
+            for id in 0..queue {
+                tell(id, State::Queued, format!("for round {round}"));
+            }
+        }
+        let told = events.after(0).unwrap();
+        assert_eq!(told.len() as u64, queue + 2, "every build once");
+        assert_eq!(numbers(Some(told[..2].to_vec())), Some(vec![1, 2]));
+        assert!(
+            told[2..]
+                .iter()
+                .all(|event| event.data.contains("for round 9"))
+        );
+        assert!(told.is_sorted_by_key(|event| event.number));
+        tell(3, State::Starting, String::new());
+        let told = events.after(0).unwrap();
+        assert_eq!(
+            told.len() as u64,
+            queue + 3,
+            "what is new is kept beside it"
+        );
     }
 
     #[test]
@@ -237,13 +376,17 @@ mod tests {
             guests: 0,
             notices: Vec::new(),
         };
+        let told = |events: &Events| {
+            let told = events.after(0).unwrap();
+            let data = told.into_iter().map(|event| (event.number, event.data));
+            data.collect::<Vec<_>>()
+        };
         events.status(None, &status);
         events.status(Some(&status), &status);
+        assert_eq!(told(&events), [(1, "[]".to_owned())]);
         let before = status.clone();
         status.notices.push("no toolchain".into());
         events.status(Some(&before), &status);
-        let told = events.after(0).unwrap();
-        let data: Vec<_> = told.iter().map(|event| event.data.as_str()).collect();
-        assert_eq!(data, ["[]", r#"["no toolchain"]"#]);
+        assert_eq!(told(&events), [(2, r#"["no toolchain"]"#.to_owned())]);
     }
 }

@@ -50,15 +50,21 @@ fn a_client_hears_what_changes_and_goes_on_where_it_was() {
     for (last, expected) in [
         (&start, vec!["hello", "1", "2", "3"]),
         (&first, vec!["hello", "2", "3"]),
-        (&"7-7".to_owned(), vec!["reset"]),
-        (&"nonsense".to_owned(), vec!["reset"]),
+        (&"7-7".to_owned(), vec!["the agent was restarted"]),
+        (&"nonsense".to_owned(), vec!["there was no such event"]),
     ] {
         let mut lines = listen(&host, Some(last));
         let heard = expected.iter().map(|_| {
             let (_, kind, data) = next(&mut lines);
             let digit = data.trim_matches(|c: char| !c.is_ascii_digit()).to_owned();
-            if digit.is_empty() { kind } else { digit }
+            match kind.as_str() {
+                "reset" => data.split('"').nth(3).unwrap().to_owned(),
+                _ if digit.is_empty() => kind,
+                _ => digit,
+            }
         });
-        assert_eq!(heard.collect::<Vec<_>>(), expected, "after {last}");
+        for (heard, expected) in heard.collect::<Vec<_>>().iter().zip(expected) {
+            assert!(heard.starts_with(expected), "after {last}: {heard}");
+        }
     }
 }

@@ -8,9 +8,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use serde_json::json;
 use tokio::time::timeout;
 
-use crate::events::{Event, Events};
+use crate::events::{Event, Events, Lost};
 use crate::host::Host;
 
 /// How long a stream is silent at the most: a client that has gone is noticed then.
@@ -24,11 +25,16 @@ pub(super) async fn stream(State(host): State<Arc<Host>>, headers: HeaderMap) ->
     let last = headers
         .get("last-event-id")
         .map(|id| id.to_str().unwrap_or_default());
-    let resumed = last.and_then(|id| events.resume(id));
-    let begin = resumed.unwrap_or_else(|| events.newest());
-    let first = match (last, resumed) {
-        (Some(_), None) => reset(events, begin),
-        _ => hello(events, begin),
+    let (begin, first) = match last.map(|id| events.resume(id)) {
+        Some(Ok(begin)) => (begin, hello(events, begin)),
+        Some(Err(why)) => {
+            let newest = events.newest();
+            (newest, reset(events, newest, why))
+        }
+        None => {
+            let newest = events.newest();
+            (newest, hello(events, newest))
+        }
     };
     let pieces = stream::unfold(
         (host, begin, Some(first)),
@@ -63,7 +69,7 @@ async fn next(host: &Host, seen: u64) -> Option<(String, u64)> {
     let Some(new) = events.after(seen) else {
         // A client that reads more slowly than things change.
         let newest = events.newest();
-        return Some((reset(events, newest), newest));
+        return Some((reset(events, newest, Lost::Forgotten), newest));
     };
     let last = new.last().map_or(seen, |event| event.number);
     Some((new.iter().map(|event| text(events, event)).collect(), last))
@@ -77,8 +83,13 @@ fn hello(events: &Events, number: u64) -> String {
     )
 }
 
-fn reset(events: &Events, number: u64) -> String {
-    format!("id: {}\nevent: reset\ndata: {{}}\n\n", events.id(number))
+/// Tells a client that cannot go on where it was what to do, and why.
+fn reset(events: &Events, number: u64, why: Lost) -> String {
+    let data = json!({ "reason": format!("{why}; read anew what you need") });
+    format!(
+        "retry: 2000\nid: {}\nevent: reset\ndata: {data}\n\n",
+        events.id(number)
+    )
 }
 
 fn text(events: &Events, event: &Event) -> String {
