@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use agent::host::Host;
 use agent::records::Records;
 use agent::{api, revisions};
-use config::builds::State;
+use config::builds::{Artifact, State};
 use config::settings::Settings;
 use config::task::Outcome;
 use jiff::Timestamp;
@@ -26,6 +26,8 @@ use store::toolchains::Toolchains;
 const TIME: Duration = Duration::from_secs(3);
 /// How many clients ask at once.
 const CLIENTS: usize = 4;
+/// How many files a build gave out: its record is long, and no list is to read it all.
+const ARTIFACTS: u32 = 50;
 
 fn main() {
     let directory = tempfile::tempdir().unwrap();
@@ -92,6 +94,7 @@ async fn fill(path: &Path, records: &Records, builds: u32) {
     build.enter(State::Running, now);
     build.enter(State::Finished, Timestamp::now());
     build.outcome = Some(Outcome::Success);
+    build.artifacts = (0..ARTIFACTS).map(artifact).collect();
     records.save(&build).await.unwrap();
     let connection = rusqlite::Connection::open(path).unwrap();
     connection
@@ -102,6 +105,14 @@ async fn fill(path: &Path, records: &Records, builds: u32) {
                (WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < {builds}) SELECT i FROM n);"
         ))
         .unwrap();
+}
+
+fn artifact(number: u32) -> Artifact {
+    Artifact {
+        name: format!("hello-{number}_1.0-r0_x86_64.ipk").parse().unwrap(),
+        bytes: 1 << 20,
+        sha256: "0".repeat(64).parse().unwrap(),
+    }
 }
 
 /// Requests per second of a page.

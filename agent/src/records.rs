@@ -10,6 +10,7 @@ mod reading;
 mod rows;
 mod writing;
 
+mod ended;
 mod health;
 mod list;
 mod removal;
@@ -27,6 +28,7 @@ use crate::metrics::Metrics;
 use database::Database;
 use format::MIGRATIONS;
 
+pub use ended::Ended;
 pub use health::Health;
 pub use once::{Once, Submitted};
 pub use removal::{Removal, Summary};

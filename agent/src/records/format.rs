@@ -8,8 +8,8 @@ use rusqlite::{Connection, Transaction, params};
 use super::rows::{json, listed, maybe, parsed, time};
 
 /// What changes the format from each version to the next.
-pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 7] =
-    [first, second, third, fourth, fifth, sixth, seventh];
+pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 8] =
+    [first, second, third, fourth, fifth, sixth, seventh, eighth];
 
 /// Brings a file from the format `from` up to date, wholly or not at all.
 pub(super) fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
@@ -139,6 +139,15 @@ fn seventh(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
          ALTER TABLE builds ADD COLUMN schedule TEXT;
          CREATE INDEX builds_schedule ON builds (schedule, submitted)
             WHERE schedule IS NOT NULL;",
+    )
+}
+
+/// All that a list of every build that has ended tells, without their rows.
+fn eighth(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "CREATE INDEX builds_ended ON builds (id, submitter, machine, toolchain, target, outcome,
+            submitted, started, finished, progress ->> 'errors', progress ->> 'warnings')
+            WHERE outcome IS NOT NULL;",
     )
 }
 

@@ -142,7 +142,7 @@ fn a_file_of_a_later_version_is_left_alone() {
         .unwrap();
     let error = Records::open(&path).unwrap_err().to_string();
     assert!(
-        error.contains("newer buildhost-agent (format 99, this one knows 7)"),
+        error.contains("newer buildhost-agent (format 99, this one knows 8)"),
         "{error}"
     );
 }

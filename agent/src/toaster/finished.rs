@@ -6,15 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::body::Bytes;
 use config::BuildId;
-use config::builds::Build;
 use tokio::sync::Mutex;
 
 use super::{python, view};
 use crate::host::Host;
-use crate::records::RecordsError;
-
-/// How many records are read at once.
-const PAGE: u32 = 1000;
+use crate::records::{Ended, RecordsError};
 
 /// The body, and what it was made of; empty until somebody asks.
 #[derive(Debug, Default)]
@@ -67,16 +63,8 @@ impl Finished {
 }
 
 async fn read(host: &Host) -> Result<BTreeMap<Place, Box<str>>, RecordsError> {
-    let mut lines = BTreeMap::new();
-    let mut before = None;
-    loop {
-        let page = host.records.newest(before, PAGE).await?;
-        let Some(last) = page.last() else {
-            return Ok(lines);
-        };
-        before = Some(last.id);
-        lines.extend(page.iter().filter_map(line));
-    }
+    let lines = host.records.of_ended(line).await?;
+    Ok(lines.into_iter().collect())
 }
 
 async fn follow(
@@ -87,15 +75,16 @@ async fn follow(
     lines.retain(|(_, id), _| !changed.contains(&id.0));
     for id in changed {
         let build = host.records.get(*id).await?;
-        lines.extend(build.and_then(|build| line(&build)));
+        let ended = build.as_ref().and_then(Ended::of);
+        lines.extend(ended.as_ref().map(line));
     }
     Ok(lines)
 }
 
-fn line(build: &Build) -> Option<(Place, Box<str>)> {
-    let text = python::to_json(&view::finished(build)?);
-    let started = view::micros(view::started(build));
-    Some(((Reverse(started), Reverse(build.id)), text.into()))
+fn line(build: &Ended) -> (Place, Box<str>) {
+    let text = python::to_json(&view::finished(build));
+    let started = view::micros(view::begun(build));
+    ((Reverse(started), Reverse(build.id)), text.into())
 }
 
 fn join(lines: &BTreeMap<Place, Box<str>>) -> String {

@@ -36,16 +36,19 @@ impl Formatter for Python {
         to: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
-        for character in fragment.chars() {
-            if matches!(character, ' '..='~') {
-                write!(to, "{character}")?;
-                continue;
-            }
-            for unit in character.encode_utf16(&mut [0; 2]) {
+        let mut rest = fragment;
+        loop {
+            let plain = rest.find(|c| !matches!(c, ' '..='~')).unwrap_or(rest.len());
+            to.write_all(&rest.as_bytes()[..plain])?;
+            let mut characters = rest[plain..].chars();
+            let Some(strange) = characters.next() else {
+                return Ok(());
+            };
+            for unit in strange.encode_utf16(&mut [0; 2]) {
                 write!(to, "\\u{unit:04x}")?;
             }
+            rest = characters.as_str();
         }
-        Ok(())
     }
 }
 

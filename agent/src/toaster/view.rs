@@ -1,13 +1,17 @@
 //! What Toaster's readers see of a build. docs/toaster.md tells what each of our
 //! words means to them.
 
+use std::fmt::Display;
 use std::path::Path;
 
+use config::BuildId;
 use config::builds::{Build, Count, Progress, State};
 use config::task::Outcome;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
+
+use crate::records::Ended;
 
 /// A build that has an outcome. The order of the keys is Toaster's.
 #[derive(Debug, Serialize)]
@@ -109,41 +113,59 @@ fn progress(build: &Build) -> Progress {
         }
     };
     let sources = u32::try_from(build.sources.len()).unwrap_or(u32::MAX);
-    let (errors, warnings) = match build.outcome {
-        Some(Outcome::Error | Outcome::Abnormal) => (1, 0),
-        Some(Outcome::Warning) => (0, 1),
-        _ => (0, 0),
-    };
+    let (errors, warnings) = faults(build.outcome, told.errors, told.warnings);
     Progress {
         clone: step(told.clone, State::Running, sources),
         parse: step(told.parse, State::Running, 1),
         task: step(told.task, State::Finished, 1),
-        errors: told.errors.max(errors),
-        warnings: told.warnings.max(warnings),
+        errors,
+        warnings,
     }
 }
 
-/// A build that has an outcome, if it has one.
-pub(super) fn finished(build: &Build) -> Option<Finished> {
-    let outcome = build.outcome?;
-    let progress = progress(build);
-    let stop = build.finished.unwrap_or_else(|| started(build));
-    Some(Finished {
-        head: head(build),
-        outcome: word(outcome),
-        seconds: seconds(started(build), stop),
+/// The errors and warnings of a build: those that it spoke of, and one at least if it
+/// ended so.
+fn faults(outcome: Option<Outcome>, errors: u32, warnings: u32) -> (u32, u32) {
+    match outcome {
+        Some(Outcome::Error | Outcome::Abnormal) => (errors.max(1), warnings),
+        Some(Outcome::Warning) => (errors, warnings.max(1)),
+        _ => (errors, warnings),
+    }
+}
+
+/// A build that has an outcome.
+pub(super) fn finished(build: &Ended) -> Finished {
+    let start = begun(build);
+    let stop = build.finished.unwrap_or(start);
+    let (errors, warnings) = faults(Some(build.outcome), build.errors, build.warnings);
+    let names: [&dyn Display; 4] = [
+        &build.machine,
+        &build.toolchain,
+        &build.target,
+        &build.submitter,
+    ];
+    Finished {
+        head: head(build.id, names, start),
+        outcome: word(build.outcome),
+        seconds: seconds(start, stop),
         stop: time(stop),
-        errors: progress.errors,
-        warnings: progress.warnings,
+        errors,
+        warnings,
         cooker_log: None,
-    })
+    }
 }
 
 /// A build that has no outcome yet.
 pub(super) fn building(build: &Build, now: Timestamp) -> Building {
     let progress = progress(build);
+    let names: [&dyn Display; 4] = [
+        &build.machine,
+        &build.toolchain,
+        &build.target,
+        &build.submitter,
+    ];
     Building {
-        head: head(build),
+        head: head(build.id, names, started(build)),
         seconds: seconds(started(build), now),
         clone: words(progress.clone),
         parse: words(progress.parse),
@@ -155,10 +177,10 @@ pub(super) fn building(build: &Build, now: Timestamp) -> Building {
 /// A build by itself, which tells where its log lies.
 pub(super) fn single(build: &Build, now: Timestamp, log: &Path) -> Either {
     let log = Some(log.display().to_string());
-    match finished(build) {
-        Some(finished) => Either::Finished(Finished {
+    match Ended::of(build) {
+        Some(ended) => Either::Finished(Finished {
             cooker_log: log,
-            ..finished
+            ..finished(&ended)
         }),
         None => Either::Building(Building {
             cooker_log: log,
@@ -219,21 +241,26 @@ pub(super) fn started(build: &Build) -> Timestamp {
     build.started.unwrap_or(build.submitted)
 }
 
+/// The same of one that has ended.
+pub(super) fn begun(build: &Ended) -> Timestamp {
+    build.started.unwrap_or(build.submitted)
+}
+
 /// A time in microseconds, which is all that Toaster keeps of it.
 pub(super) fn micros(time: Timestamp) -> i64 {
     time.as_microsecond()
 }
 
-fn head(build: &Build) -> Head {
-    let start = started(build);
+fn head(id: BuildId, names: [&dyn Display; 4], start: Timestamp) -> Head {
+    let [machine, distro, target, project] = names.map(ToString::to_string);
     Head {
-        id: build.id.0,
+        id: id.0,
         name: start.strftime("%Y%m%d%H%M%S").to_string(),
-        machine: build.machine.to_string(),
-        distro: build.toolchain.to_string(),
+        machine,
+        distro,
         start: time(start),
-        target: build.target.to_string(),
-        project: build.submitter.to_string(),
+        target,
+        project,
     }
 }
 
