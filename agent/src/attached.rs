@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::builds::{Build, GuestKind, Stay, Submitter};
+use config::limits::Limits;
 use config::machine::{Machine, MachineError};
 use config::task::{AtBreakpoint, BREAKPOINT, Breakpoint, Task};
 use config::{BuildId, NameError, Tag};
@@ -19,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::builds::files;
+use crate::builds::{files, limits};
 use crate::console::Console;
 use crate::guest::{self, Memory};
 use crate::guest_tag::CopyTag;
@@ -148,7 +149,8 @@ async fn run(
             // Whoever has gone meanwhile drops what is told, which ends it.
             let _ = told.send(visit.ok_or(SessionError::Gone.into()));
             info!(copy = %place.tag, "somebody is attached to a copy of what is held");
-            let ended = stay(host, session, &files_of(host, place.tag), &end).await;
+            let limits = limits::of(host, build);
+            let ended = stay(host, session, limits, &files_of(host, place.tag), &end).await;
             info!(copy = %place.tag, "the copy goes: {ended}");
         }
         Err(error) => {
@@ -282,14 +284,12 @@ fn name(tag: CopyTag) -> Result<Tag, NameError> {
 async fn stay(
     host: &Host,
     mut session: Session,
+    limits: Limits,
     directory: &Path,
     end: &CancellationToken,
 ) -> String {
-    let builds = &host.settings.builds;
     let limits = session::Limits {
-        start: builds.start_limit,
-        silence: builds.silence_limit,
-        total: builds.total_limit,
+        guest: limits,
         last_put: &crate::builds::RESULTS,
     };
     let ended = loop {

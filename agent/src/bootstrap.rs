@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use config::Tag;
+use config::limits::Limits;
 use config::machine::{Machine, MachineError};
 use config::task::{self, Provenance, TaskError, TaskResult};
 use store::toolchains::Toolchain;
@@ -188,6 +189,7 @@ async fn install(
     let machine = Machine::parse(&std::fs::read_to_string(
         snapshot.path().join(config::machine::FILE),
     )?)?;
+    let limits = limits(host, pair, &machine);
     let files = files(host, pair);
     store::file::fresh_directory(&files)?;
     let plan = session::Plan {
@@ -204,9 +206,7 @@ async fn install(
         },
     };
     let limits = session::Limits {
-        start: host.settings.bootstrap.start_limit,
-        silence: host.settings.bootstrap.silence_limit,
-        total: host.settings.bootstrap.total_limit,
+        guest: limits,
         last_put: &[task::BOOTSTRAP],
     };
     let mut session = Session::start(host, plan).await?;
@@ -224,6 +224,13 @@ async fn install(
         (true, false) => Err(BootstrapError::Unclean),
         (true, true) => Ok(()),
     }
+}
+
+/// How long a guest of a bootstrap may take.
+fn limits(host: &Host, pair: &Pair, machine: &Machine) -> Limits {
+    let settings = &host.settings;
+    let all = settings.bootstrap.limits;
+    all.of(&pair.machine, machine.limits, &settings.guests.limits)
 }
 
 /// The directory with what the guests of a bootstrap print.

@@ -5,6 +5,7 @@ mod attempt;
 mod collect;
 mod conclude;
 pub(crate) mod files;
+pub(crate) mod limits;
 mod origin;
 mod progress;
 mod provenance;

@@ -104,12 +104,8 @@ pub struct Left {
 
 /// How far a guest may go.
 pub struct Limits<'a> {
-    /// From its start to its first packet.
-    pub start: Duration,
-    /// Without any sign of it, from its first packet on.
-    pub silence: Duration,
-    /// For the whole.
-    pub total: Duration,
+    /// How long it may take.
+    pub guest: config::limits::Limits,
     /// The files of which any ends it when it arrives.
     pub last_put: &'a [&'a str],
 }
@@ -199,11 +195,11 @@ impl Session {
         let (due, ended) = match self.pause {
             Some(pause) => (pause.until, None),
             None if self.heard => {
-                let limit = limits.total;
+                let limit = limits.guest.total;
                 (self.started + limit, Some(Ended::Late(limit)))
             }
             None => {
-                let limit = limits.start;
+                let limit = limits.guest.start;
                 (self.started + limit, Some(Ended::Silent(limit)))
             }
         };
@@ -224,8 +220,8 @@ impl Session {
                     let ended = Ended::Exited { exit, said: self.guest.complaints() };
                     return self.last_words(limits).await.ok_or(ended);
                 }
-                () = self.services.silence.lasts(limits.silence, &self.network), if !may_be_silent => {
-                    return Err(Ended::Quiet(limits.silence));
+                () = self.services.silence.lasts(limits.guest.silence, &self.network), if !may_be_silent => {
+                    return Err(Ended::Quiet(limits.guest.silence));
                 }
                 () = &mut deadline => return ended.map_or(Ok(Happening::Waited), Err),
             }

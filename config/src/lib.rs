@@ -16,6 +16,8 @@ pub mod machine;
 
 pub mod egress;
 
+pub mod limits;
+
 pub mod task;
 
 pub mod builds;

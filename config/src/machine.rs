@@ -5,6 +5,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use serde::{Deserialize, Serialize};
 
 use crate::egress::Egress;
+use crate::limits::{Seconds, Wishes};
 use crate::manifest::{self, Manifest};
 use crate::names::FileName;
 
@@ -37,11 +38,24 @@ pub enum Firmware {
     Uefi,
 }
 
+/// How the disk of a `kvm` machine is written; a bootstrap always heeds flushes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DiskCache {
+    /// Into the host's memory, and a build's flushes do nothing: its snapshot is
+    /// thrown away.
+    #[default]
+    Unsafe,
+    /// Into the host's memory, and flushes take as long as they do.
+    Writeback,
+    /// Past the host's memory: for machines whose disks would only crowd it out.
+    None,
+}
+
 /// A machine's manifest, checked.
 ///
 /// The names of values are those of build2's machine manifests; `kernel`,
 /// `initrd`, `cmdline`, `disk`, `cpus`, `firmware`, `frozen`, `egress`,
-/// `parallel-max` and `disk-growth` are ours.
+/// `parallel-max`, `disk-growth`, `disk-cache` and `…-seconds-max` are ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
     /// Tells this content from every other; for people and controllers.
@@ -60,6 +74,11 @@ pub struct Machine {
     pub disk_growth_kib: Option<NonZeroU64>,
     /// The file with the root disk; of a container, the directory with its root.
     pub disk: FileName,
+    /// What of the host is between the disk of a `kvm` machine and its guests.
+    pub disk_cache: DiskCache,
+    /// How long its guests may take: `start-seconds-max`, `silence-seconds-max` and
+    /// `total-seconds-max`. The host's operator may say otherwise.
+    pub limits: Wishes,
     /// What starts a `kvm` machine: `bios` or `uefi`.
     pub firmware: Firmware,
     /// Whether a guest is kept frozen at its start, for builds to wake: `auto` or
@@ -91,7 +110,7 @@ pub struct Boot {
 pub struct MachineError(pub Vec<String>);
 
 /// The values that we read, and those of build2's that we let stand unread.
-const KNOWN: [&str; 20] = [
+const KNOWN: [&str; 24] = [
     "id",
     "name",
     "summary",
@@ -102,6 +121,10 @@ const KNOWN: [&str; 20] = [
     "cpus",
     "parallel-max",
     "disk-growth",
+    "disk-cache",
+    "start-seconds-max",
+    "silence-seconds-max",
+    "total-seconds-max",
     "disk",
     "firmware",
     "frozen",
@@ -144,12 +167,14 @@ impl Machine {
                 .faults
                 .push("`initrd` and `cmdline` need a `kernel`".to_owned());
         }
-        let (id, summary, kind) = (reader.text("id"), reader.text("summary"), reader.kind());
+        let (id, summary) = (reader.text("id"), reader.text("summary"));
+        let kind = reader.choice("type", &[("kvm", Kind::Kvm), ("nspawn", Kind::Nspawn)]);
         if kind == Kind::Nspawn && kernel.is_some() {
             let fault = "a machine of the type nspawn has no `kernel` of its own";
             reader.faults.push(fault.to_owned());
         }
-        let firmware = reader.firmware();
+        let firmware = [("bios", Firmware::Bios), ("uefi", Firmware::Uefi)];
+        let firmware = reader.choice("firmware", &firmware);
         if kind == Kind::Nspawn && manifest.get("firmware").is_some() {
             let fault = "a machine of the type nspawn has no `firmware`";
             reader.faults.push(fault.to_owned());
@@ -170,8 +195,17 @@ impl Machine {
             parallel_max: reader.optional("parallel-max"),
             disk_growth_kib: reader.optional("disk-growth"),
             disk: reader.or("disk", disk),
+            disk_cache: reader.choice(
+                "disk-cache",
+                &[
+                    ("unsafe", DiskCache::Unsafe),
+                    ("writeback", DiskCache::Writeback),
+                    ("none", DiskCache::None),
+                ],
+            ),
+            limits: reader.limits(),
             firmware,
-            frozen: reader.frozen() && kind == Kind::Kvm,
+            frozen: reader.choice("frozen", &[("auto", true), ("off", false)]) && kind == Kind::Kvm,
             egress: reader.or("egress", Egress::None),
             options: reader.options(),
             boot: kernel.map(|kernel| Boot {
@@ -212,39 +246,27 @@ impl Reader<'_> {
         value.to_owned()
     }
 
-    fn kind(&mut self) -> Kind {
-        match self.manifest.get("type") {
-            None | Some("kvm") => Kind::Kvm,
-            Some("nspawn") => Kind::Nspawn,
-            Some(other) => {
-                self.faults
-                    .push(format!("`type` is `kvm` or `nspawn`, not `{other}`"));
-                Kind::Kvm
-            }
+    /// One of a few words; the first one is meant when nothing is said.
+    fn choice<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> T {
+        let Some(value) = self.manifest.get(name) else {
+            return words[0].1;
+        };
+        let found = words.iter().find(|(word, _)| *word == value);
+        if found.is_none() {
+            let list: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+            let list = list.join(" or ");
+            self.faults
+                .push(format!("`{name}` is {list}, not `{value}`"));
         }
+        found.unwrap_or(&words[0]).1
     }
 
-    fn firmware(&mut self) -> Firmware {
-        match self.manifest.get("firmware") {
-            None | Some("bios") => Firmware::Bios,
-            Some("uefi") => Firmware::Uefi,
-            Some(other) => {
-                self.faults
-                    .push(format!("`firmware` is `bios` or `uefi`, not `{other}`"));
-                Firmware::Bios
-            }
-        }
-    }
-
-    fn frozen(&mut self) -> bool {
-        match self.manifest.get("frozen") {
-            None | Some("auto") => true,
-            Some("off") => false,
-            Some(other) => {
-                self.faults
-                    .push(format!("`frozen` is `auto` or `off`, not `{other}`"));
-                true
-            }
+    fn limits(&mut self) -> Wishes {
+        let mut limit = |name: &str| self.optional(name).map(|Seconds(limit)| limit);
+        Wishes {
+            start: limit("start-seconds-max"),
+            silence: limit("silence-seconds-max"),
+            total: limit("total-seconds-max"),
         }
     }
 
@@ -272,6 +294,8 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -308,6 +332,15 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_says_how_long_its_guests_take_and_how_its_disk_is_written() {
+        let text = ": 1\nid: x\nsummary: y\nstart-seconds-max: 900\ndisk-cache: none\n";
+        let machine = Machine::parse(text).unwrap();
+        assert_eq!(machine.limits.start, Some(Duration::from_mins(15)));
+        assert_eq!(machine.limits.total, None);
+        assert_eq!(machine.disk_cache, DiskCache::None);
+    }
+
+    #[test]
     fn options_are_words_as_in_a_shell() {
         let options = |value: &str| {
             let text = format!(": 1\nid: x\nsummary: y\noptions: {value}\n");
@@ -321,7 +354,7 @@ mod tests {
 
     #[test]
     fn all_faults_are_told_at_once() {
-        let text = ": 1\nsummary: y\ntype: xen\nram-minimum: 0\ndisk: ../x\ninitrd: i\nfirmware: coreboot\nfrozen: warm\ncolour: red\n";
+        let text = ": 1\nsummary: y\ntype: xen\nram-minimum: 0\ndisk: ../x\ninitrd: i\nfirmware: coreboot\nfrozen: warm\ndisk-cache: big\ntotal-seconds-max: 0\ncolour: red\n";
         insta::assert_snapshot!(Machine::parse(text).unwrap_err().0.join("\n"));
     }
 }

@@ -53,15 +53,17 @@ fn tell(what: &str, build: &Build, outcome: Outcome, words: &str) {
     assert!(build.message.contains(words), "{what}: {}", build.message);
 }
 
-/// A host with short limits and a machine whose worker is silent, ends or waits for ever.
+/// A host with short limits, of which the operator says one and the machine another,
+/// and workers that are silent, end or wait for ever.
 fn ready() -> AgentHost {
     let mut host = AgentHost::new(
-        "guests.parallel_max = 4\nbuilds.retries_max = 0\nbuilds.start_seconds_max = 30\n\
-         builds.total_seconds_max = 40\n",
+        "guests.parallel_max = 4\nbuilds.retries_max = 0\n\
+         guests.limits = [\"other = start 1\", \"d* = start 30\"]\n",
     );
     host.add("demo", |files| {
         let manifest = fs::read_to_string(files.join("manifest")).unwrap();
-        tests::put(&files.join("manifest"), &(manifest + "frozen: off\n"));
+        let words = "frozen: off\nstart-seconds-max: 2\ntotal-seconds-max: 40\n";
+        tests::put(&files.join("manifest"), &(manifest + words));
     });
     host.add_worker(
         "waits",

@@ -124,6 +124,8 @@ fn a_disk_with_a_boot_loader_is_bootstrapped_by_uefi_and_builds_with_its_variabl
     let uefi = PathBuf::from(machine).with_file_name("uefi");
     host.add_from(&uefi, "demo", |files: &Path| {
         assert!(!files.join("vmlinuz").exists());
+        let manifest = fs::read_to_string(files.join("manifest")).unwrap();
+        tests::put(&files.join("manifest"), &(manifest + "disk-cache: none\n"));
     });
     host.add_worker("default", WORKER);
     host.start();

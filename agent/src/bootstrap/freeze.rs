@@ -10,7 +10,7 @@ use store::{Snapshot, StoreError};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::files;
+use super::{files, limits};
 use crate::guest::{self, Memory};
 use crate::host::Host;
 use crate::reconcile::Pair;
@@ -116,7 +116,7 @@ async fn attempt(
     let files = files(host, pair);
     std::fs::create_dir_all(&files)?;
     info!("a guest is being frozen in the image");
-    let limit = host.settings.bootstrap.start_limit;
+    let limit = limits(host, pair, &machine).start;
     let plan = Plan {
         tag: host.next_bootstrap(),
         snapshot,
@@ -131,9 +131,11 @@ async fn attempt(
         },
     };
     let limits = Limits {
-        start: limit,
-        silence: limit,
-        total: limit,
+        guest: config::limits::Limits {
+            start: limit,
+            silence: limit,
+            total: limit,
+        },
         last_put: &[],
     };
     let mut session = Session::start(host, plan).await?;

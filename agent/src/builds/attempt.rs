@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use config::builds::{Build, Held, Start, State, Stay};
+use config::limits::Limits;
 use config::machine::Machine;
 use config::task::{self, AtBreakpoint};
 use jiff::Timestamp;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::collect::{self, Collected};
-use super::{ARTIFACTS, AttemptError, files, origin, progress, snapshot};
+use super::{ARTIFACTS, AttemptError, files, limits, origin, progress, snapshot};
 use crate::guest::Memory;
 use crate::held;
 use crate::host::Host;
@@ -186,14 +187,13 @@ async fn wait(
     session: &mut Session,
     cancel: &CancellationToken,
 ) -> Result<(), AttemptError> {
+    let own = limits::of(host, build);
+    let wake = Limits {
+        start: host.settings.guests.wake_limit,
+        ..own
+    };
     let limits = session::Limits {
-        start: if build.frozen {
-            host.settings.guests.wake_limit
-        } else {
-            host.settings.builds.start_limit
-        },
-        silence: host.settings.builds.silence_limit,
-        total: host.settings.builds.total_limit,
+        guest: if build.frozen { wake } else { own },
         last_put: &collect::RESULTS,
     };
     if let Some(held) = build.life.held {

@@ -4,16 +4,13 @@ use std::time::Duration;
 
 use super::reader::Reader;
 use super::{MIB, small};
+use crate::limits::Limits;
 
 /// How machines are bootstrapped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bootstrap {
-    /// From the start of the guest to its first packet.
-    pub start_limit: Duration,
-    /// Without any sign of the guest, from its first packet on.
-    pub silence_limit: Duration,
-    /// For the whole.
-    pub total_limit: Duration,
+    /// How long a guest may take whose machine says nothing, nor `guests.limits` of it.
+    pub limits: Limits,
     /// How often one that failed is tried again before it waits for a change.
     pub retries_max: u32,
 }
@@ -23,12 +20,8 @@ pub struct Bootstrap {
 pub struct Builds {
     /// The toolchain of a build that names none.
     pub toolchain: String,
-    /// From the start of the guest to its first packet.
-    pub start_limit: Duration,
-    /// Without any sign of the guest, from its first packet on.
-    pub silence_limit: Duration,
-    /// For the whole.
-    pub total_limit: Duration,
+    /// How long a guest may take whose machine says nothing, nor `guests.limits` of it.
+    pub limits: Limits,
     /// How often a build is started again when the host failed it.
     pub retries_max: u32,
     /// How long it rests before that; twice as long each time.
@@ -67,9 +60,11 @@ pub struct Records {
 
 pub(super) fn bootstrap(reader: &mut Reader<'_>) -> Bootstrap {
     Bootstrap {
-        start_limit: reader.seconds("bootstrap.start_seconds_max", 300),
-        silence_limit: reader.seconds("bootstrap.silence_seconds_max", 900),
-        total_limit: reader.seconds("bootstrap.total_seconds_max", 3600),
+        limits: Limits {
+            start: reader.seconds("bootstrap.start_seconds_max", 300),
+            silence: reader.seconds("bootstrap.silence_seconds_max", 900),
+            total: reader.seconds("bootstrap.total_seconds_max", 3600),
+        },
         retries_max: small(reader.number("bootstrap.retries_max", 2, 0..=100)),
     }
 }
@@ -83,9 +78,11 @@ pub(super) fn builds(reader: &mut Reader<'_>) -> Builds {
                 .map(|_| ())
                 .map_err(|_| "the name of a toolchain is expected")
         }),
-        start_limit: reader.seconds("builds.start_seconds_max", 240),
-        silence_limit: reader.seconds("builds.silence_seconds_max", 1800),
-        total_limit: reader.seconds("builds.total_seconds_max", 5400),
+        limits: Limits {
+            start: reader.seconds("builds.start_seconds_max", 240),
+            silence: reader.seconds("builds.silence_seconds_max", 1800),
+            total: reader.seconds("builds.total_seconds_max", 5400),
+        },
         retries_max: small(reader.number("builds.retries_max", 2, 0..=100)),
         retry_rest: reader.seconds("builds.retry_seconds", 5),
         retry_rest_max: reader.seconds("builds.retry_seconds_max", 600),

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::MIB;
 use super::reader::Reader;
 use crate::egress::Reach;
+use crate::limits::Rule;
 
 /// Which accelerator QEMU uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub struct Guests {
     pub frozen: bool,
     /// Whether machines may bring options for QEMU or systemd-nspawn.
     pub options: bool,
+    /// How long the guests of single machines may take.
+    pub limits: Vec<Rule>,
     /// From the waking of a frozen guest to its first packet.
     pub wake_limit: Duration,
     /// How far machines may ask to reach beyond the host.
@@ -91,6 +94,11 @@ pub(super) fn guests(reader: &mut Reader<'_>) -> Guests {
         disk_growth_bytes: MIB * reader.number("guests.disk_growth_mib", 256, 0..=1 << 30),
         frozen: reader.choice("guests.frozen", &[("auto", true), ("off", false)]),
         options: reader.choice("guests.options", &[("refuse", false), ("allow", true)]),
+        limits: reader.list(
+            "guests.limits",
+            "`PATTERN = start SECONDS silence SECONDS total SECONDS`",
+            |text| text.parse().ok(),
+        ),
         wake_limit: reader.seconds("guests.wake_seconds_max", 15),
         egress: reader.choice("guests.egress", &reaches),
         egress_private: reader.list(

@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::Fault;
+use crate::limits::SECONDS_MAX;
 
 /// A file that is being read, and its faults so far.
 pub(super) struct Reader<'a> {
@@ -123,7 +124,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn seconds(&mut self, key: &'static str, default: u64) -> Duration {
-        Duration::from_secs(self.number(key, default, 1..=10_000_000))
+        Duration::from_secs(self.number(key, default, 1..=SECONDS_MAX))
     }
 
     /// One of a few words; the first one is the default.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use config::machine::Firmware;
+use config::machine::{DiskCache, Firmware};
 use config::task::{CONTROL_PORT, LOG_PORT};
 use serde_json::json;
 
@@ -145,11 +145,15 @@ fn kernel(line: &mut Line, spec: &Spec) {
 }
 
 fn disk(line: &mut Line, spec: &Spec) {
+    let cache = spec.machine.disk_cache;
     let node = json!({
         "driver": "raw",
         "node-name": "disk",
         "discard": "unmap",
-        "cache": { "direct": false, "no-flush": !spec.durable },
+        "cache": {
+            "direct": cache == DiskCache::None,
+            "no-flush": cache == DiskCache::Unsafe && !spec.durable,
+        },
         "file": { "driver": "file", "filename": "/dev/fdset/1" },
     });
     line.add("-add-fd", format!("fd={DISK},set=1"));
@@ -213,6 +217,25 @@ mod tests {
         let woken = text(&spec, Accelerator::Tcg);
         let machine = "-machine q35,memory-backend=ram,pflash0=firmware,pflash1=variables";
         assert!(woken.contains(machine), "{woken}");
+    }
+
+    #[test]
+    fn a_machine_says_how_its_disk_is_written_and_a_bootstrap_flushes() {
+        let cache = |word: &str, durable| {
+            let manifest = format!(": 1\nid: d\nsummary: d\ndisk-cache: {word}\n");
+            let mut spec = Spec::example(&manifest);
+            spec.durable = durable;
+            let line = text(&spec, Accelerator::Tcg);
+            let (_, cache) = line.split_once(r#"{"cache":{"#).unwrap();
+            cache.split_once('}').unwrap().0.to_owned()
+        };
+        assert_eq!(cache("unsafe", false), r#""direct":false,"no-flush":true"#);
+        assert_eq!(cache("unsafe", true), r#""direct":false,"no-flush":false"#);
+        assert_eq!(
+            cache("writeback", false),
+            r#""direct":false,"no-flush":false"#
+        );
+        assert_eq!(cache("none", false), r#""direct":true,"no-flush":false"#);
     }
 
     #[test]
