@@ -171,6 +171,39 @@ fn an_agent_is_restarted_while_a_guest_builds() {
     goes_on_after(&mut host, id, Signal::HUP);
 }
 
+#[test]
+fn an_agent_is_killed_while_a_guest_puts_a_file() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let mut host = AgentHost::ready("");
+    let id = host.submit_code(
+        "demo",
+        "#include <stdio.h>\nint main(void) { for (int n = 0; n < 300000; n++) \
+         printf(\"hello, for the %dth time, and not the last\\n\", n); return 0; }\n",
+    );
+    let incoming = || {
+        let entries = fs::read_dir(host.state().join(format!("builds/{id}")));
+        let mut names = entries.into_iter().flatten().flatten();
+        names.any(|it| {
+            let is_half = it.file_name().to_string_lossy().starts_with(".incoming-");
+            is_half && it.metadata().is_ok_and(|it| it.len() > 1 << 20)
+        })
+    };
+    wait_until("its log comes", incoming);
+    host.end(Signal::KILL);
+    host.start();
+    let build = host.wait_for(id, State::Finished);
+    assert_eq!(
+        (build.outcome, build.attempts),
+        (Some(Outcome::Success), 1),
+        "{build:?}"
+    );
+    assert!(host.log_of(id).contains("hello, for the 299999th time"));
+    wait_until("all is torn down", || host.networks().is_empty());
+    host.assert_nothing_is_left();
+}
+
 /// Ends the agent by a signal and starts another one, which must finish the build
 /// with the guest that runs.
 fn goes_on_after(host: &mut AgentHost, id: u64, signal: Signal) {

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 use agent::guest::{Exit, Guest};
@@ -29,6 +30,11 @@ impl Target {
         let mut map = Map::new(1 << 20, 4);
         map.offer("task.manifest", "x".repeat(100_000));
         map.accept_below("artifacts/", put.path().to_owned(), 1 << 19);
+        Self::of(map, put)
+    }
+
+    /// With another map, whose puts go to `put`.
+    fn of(map: Map, put: TempDir) -> Self {
         let net = Net::new();
         let (sender, events) = mpsc::channel(16);
         let address = address();
@@ -141,6 +147,60 @@ fn try_names(target: &Target) -> usize {
         }
     }
     names.len() * 2
+}
+
+/// A server whose directories hold links that lead out of them: none is followed.
+#[test]
+fn links_lead_nowhere() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("secret");
+    tests::put(&secret, "secret");
+    let (sources, put) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let source = |name: &str| sources.path().join(name);
+    tests::put(&source("archive"), "mine");
+    symlink(&secret, source("link")).unwrap();
+    symlink(outside.path(), source("tree")).unwrap();
+    symlink("/proc/self/root", source("root")).unwrap();
+    symlink("../../../../../etc", source("up")).unwrap();
+    symlink(&secret, put.path().join("link")).unwrap();
+    let mut map = Map::new(1 << 20, 4);
+    let left_out = map.offer_directory("sources/", sources.path()).unwrap();
+    assert_eq!(left_out, ["link", "root", "tree", "up"]);
+    map.accept_below("artifacts/", put.path().to_owned(), 1 << 19);
+    let target = Target::of(map, put);
+    // What was a file when it was offered stays that file.
+    fs::remove_file(source("archive")).unwrap();
+    symlink(&secret, source("archive")).unwrap();
+
+    let fetches = [
+        "sources/link",
+        "sources/tree",
+        "sources/tree/secret",
+        "sources/root/etc/passwd",
+        "sources/up/passwd",
+        "sources/archive/../link",
+        "artifacts/link",
+    ];
+    for name in fetches {
+        let answer = target.ask(&request(1, name, ""));
+        assert!(is_error(answer.as_ref()), "{name}: {answer:?}");
+    }
+    let work = outside.path().display();
+    let both = "busybox tftp -g -r sources/archive -l got HOST && \
+                busybox tftp -p -l got -r artifacts/link HOST";
+    let both = both.replace("HOST", GATEWAY);
+    target.net.shell(&format!("cd {work} && {both}"));
+    assert_eq!(
+        fs::read_to_string(outside.path().join("got")).unwrap(),
+        "mine"
+    );
+    assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
+    let link = target.put.path().join("link");
+    assert!(fs::symlink_metadata(&link).unwrap().is_file(), "replaced");
+    println!("{:>6}  symbolic links", fetches.len() + 2);
 }
 
 fn try_noise(target: &Target) -> usize {
