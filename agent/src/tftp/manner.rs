@@ -57,7 +57,7 @@ impl Manner {
     pub(super) fn patience(&self, wait: Duration, repeats: u32, delicate: bool) -> Duration {
         let is_unknown = self.soon + self.late == 0;
         if self.windowed || self.is_keen() {
-            wait
+            wait.min(HESITATION)
         } else if repeats > REPEATS_MAX || (self.is_deaf() && repeats >= REPEATS_DEAF) {
             wait.max(PAUSE)
         } else if self.restless || repeats == REPEATS_MAX || (is_unknown && delicate) {

@@ -186,7 +186,8 @@ impl Progress {
         if self.repeats > 0 && self.opening.is_none() {
             self.manner.went_on(time);
         }
-        if self.unanswered == 0 && self.repeats == 0 && !self.echoed {
+        let asked_again = self.got == 0 && link.stage.repeated() > 0;
+        if self.unanswered == 0 && self.repeats == 0 && !self.echoed && !asked_again {
             link.pace.answered(time);
         } else {
             link.pace.went_on();

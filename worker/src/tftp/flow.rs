@@ -150,8 +150,8 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    const WAIT_FIRST: Duration = Duration::from_millis(500);
-    const WAIT_MIN: Duration = Duration::from_millis(50);
+    const WAIT_FIRST: Duration = Duration::from_millis(250);
+    const WAIT_MIN: Duration = Duration::from_millis(25);
     const WAIT_MAX: Duration = Duration::from_secs(2);
 
     pub(super) fn new() -> Self {
@@ -166,9 +166,12 @@ impl Pace {
         self.wait
     }
 
-    /// Something new came; it took so long, where that can be told.
+    /// Something new came; it took so long, where that can be told. What took far longer
+    /// than usual was lost, and the server repeated it by itself.
     pub(super) fn answered(&mut self, took: Option<Duration>) {
         if let Some(took) = took {
+            let usual = self.usual.unwrap_or(Self::WAIT_FIRST);
+            let took = took.min((usual * 4).max(Self::WAIT_MIN));
             self.spread = match self.usual {
                 None => took / 2,
                 Some(usual) => (self.spread * 3 + usual.abs_diff(took)) / 4,
