@@ -68,10 +68,10 @@ impl Happened {
         let queue = farm::queue(host);
         let running = queue.running.iter().filter_map(|guest| guest.build);
         let waiting = queue.waiting.iter().map(|waits| waits.build);
-        let open: Vec<_> = match dice.below(2) {
-            0 => running.collect(),
-            _ => waiting.collect(),
-        };
+        let mut open: Vec<_> = running.collect();
+        if open.is_empty() || dice.below(2) == 0 {
+            open.extend(waiting);
+        }
         let Some(id) = open.get(dice.below(open.len().max(1))) else {
             return false;
         };
@@ -190,7 +190,8 @@ fn a_day_of_a_farm_ends_with_one_result_for_each_task_and_nothing_left() {
     for number in 1..=mishaps {
         let some = tasks * number / (mishaps + 1);
         wait_until("some more are finished", || farm::finished(&host) >= some);
-        happened.one(MISHAPS[number % MISHAPS.len()], &mut host, &mut dice);
+        let mishap = MISHAPS[(number - 1) % MISHAPS.len()];
+        happened.one(mishap, &mut host, &mut dice);
     }
     for id in &ids {
         host.wait_for(*id, State::Finished);
