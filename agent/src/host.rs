@@ -38,6 +38,8 @@ pub struct Host {
     pub guest_user: (u32, u32),
     /// Wakes the reconciler: something has changed.
     pub wake: Notify,
+    /// Wakes it a little later: a directory has changed, and may not be done yet.
+    pub stirred: Notify,
     /// What runs.
     pub jobs: Mutex<Jobs>,
     /// The tasks of what runs.
@@ -130,6 +132,7 @@ impl Host {
             pr,
             guest_user,
             wake: Notify::new(),
+            stirred: Notify::new(),
             jobs: Mutex::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),

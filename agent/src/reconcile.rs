@@ -14,7 +14,7 @@ use std::time::Duration;
 use config::BuildId;
 use config::builds::{Build, Status};
 use jiff::Timestamp;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::host::Host;
@@ -33,7 +33,8 @@ pub use plan::{Ending, Failure, Jobs, Pair, Running, Seen, Step, Waiting, World}
 
 /// How long the loop rests when nothing wakes it.
 const REST: Duration = Duration::from_mins(1);
-/// How long it waits after it was woken, so that one change is not seen in parts.
+/// How long it waits after a directory has changed, so that one change is not seen in
+/// parts.
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// How far back the agent looks, when it starts, for what submitters have had.
@@ -105,7 +106,10 @@ pub async fn run(host: Arc<Host>, mut watch: Watch) {
         let rest = REST.saturating_sub(began.elapsed()).min(until(wake_at));
         tokio::select! {
             () = host.stopping.cancelled() => return,
-            _ = timeout(rest, host.wake.notified()) => tokio::time::sleep(SETTLE).await,
+            () = sleep(rest) => {}
+            () = host.wake.notified() => {}
+            // Whoever asks for something meanwhile does not wait for that.
+            () = host.stirred.notified() => drop(timeout(SETTLE, host.wake.notified()).await),
         }
     }
 }

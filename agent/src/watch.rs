@@ -28,7 +28,7 @@ impl Watch {
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // An error may mean lost events: then it is better to look than to trust.
             if !matches!(event, Ok(event) if is_our_own_looking(event.kind)) {
-                host.wake.notify_one();
+                host.stirred.notify_one();
             }
         })?;
         Ok(Self {
