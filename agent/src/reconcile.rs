@@ -106,7 +106,7 @@ pub async fn run(host: Arc<Host>, mut watch: Watch) {
         let rest = REST.saturating_sub(began.elapsed()).min(until(wake_at));
         tokio::select! {
             () = host.stopping.cancelled() => return,
-            () = sleep(rest) => {}
+            () = sleep(rest.max(SETTLE)) => {}
             () = host.wake.notified() => {}
             // Whoever asks for something meanwhile does not wait for that.
             () = host.stirred.notified() => drop(timeout(SETTLE, host.wake.notified()).await),
