@@ -60,7 +60,7 @@ impl Manner {
             wait.min(HESITATION)
         } else if repeats > REPEATS_MAX || (self.is_deaf() && repeats >= REPEATS_DEAF) {
             wait.max(PAUSE)
-        } else if self.restless || repeats == REPEATS_MAX || (is_unknown && delicate) {
+        } else if self.restless || repeats == REPEATS_MAX || delicate {
             wait.max(HESITATION)
         } else if is_unknown {
             wait.max(DOUBT)
@@ -92,5 +92,47 @@ impl Manner {
     /// It repeated what it had sent, `time` after our acknowledgement.
     pub(super) fn repeated_itself(&mut self, time: Duration) {
         self.restless |= time < HESITATION;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAIT: Duration = Duration::from_millis(15);
+
+    /// The waits before the first five repetitions of one acknowledgement.
+    fn waits(manner: &Manner) -> [Duration; 5] {
+        [0, 1, 2, 3, 4].map(|repeats| manner.patience(WAIT, repeats, false))
+    }
+
+    #[test]
+    fn who_hears_us_is_told_again_soon_and_who_does_not_is_left_alone() {
+        let mut curl = Manner::new(1);
+        assert_eq!(waits(&curl), [DOUBT, DOUBT, DOUBT, HESITATION, PAUSE]);
+        assert_eq!(curl.patience(WAIT, 0, true), HESITATION);
+        curl.went_on(WAIT);
+        assert_eq!(waits(&curl), [WAIT, WAIT, WAIT, HESITATION, PAUSE]);
+        (0..7).for_each(|_| curl.went_on(WAIT));
+        assert_eq!(waits(&curl), [WAIT; 5]);
+        assert_eq!(curl.patience(WAIT, 0, true), WAIT);
+
+        let mut hpa = Manner::new(1);
+        hpa.went_on(Duration::from_secs(5));
+        (0..3).for_each(|_| hpa.went_on(WAIT));
+        assert_eq!(waits(&hpa), [WAIT, WAIT, PAUSE, PAUSE, PAUSE]);
+    }
+
+    #[test]
+    fn who_repeats_itself_is_not_disturbed() {
+        let mut busybox = Manner::new(1);
+        busybox.repeated_itself(Duration::from_millis(100));
+        (0..20).for_each(|_| busybox.went_on(WAIT));
+        let [first, .., last] = waits(&busybox);
+        assert_eq!((first, last), (HESITATION, PAUSE));
+        let mut curl = Manner::new(1);
+        curl.repeated_itself(Duration::from_secs(5));
+        assert_eq!(waits(&curl)[0], DOUBT);
+        assert_eq!(waits(&Manner::new(16)), [WAIT; 5]);
     }
 }
