@@ -27,6 +27,7 @@ mod import;
 mod kills;
 mod life;
 mod load;
+mod members;
 mod outcomes;
 mod powercut;
 mod pruning;

@@ -8,6 +8,7 @@ mod commands;
 mod events;
 mod install;
 mod metrics;
+mod nonsense;
 mod records;
 mod schedules;
 mod schema;

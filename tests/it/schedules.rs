@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use tests::shell::{Answer, run};
 use tests::web::WebHost;
 
-use super::schema::{Nonsense, SOURCE, check, refuse_all};
+use super::nonsense::{Nonsense, refuse_all};
+use super::schema::{SOURCE, check};
 
 const SCHEDULES: &str = "/api/v1/schedules";
 const SCHEDULE: &str = "/api/v1/schedules/{name}";
@@ -316,7 +317,7 @@ fn a_line_that_makes_no_sense_is_refused_and_hands_nothing_in() {
 }
 
 /// Requests that make no sense.
-const NONSENSE: &[Nonsense] = &[
+pub(crate) const NONSENSE: &[Nonsense] = &[
     ("GET", SCHEDULES, "?count=x", "", "", 400),
     ("GET", SCHEDULES, "?colour=red", "", "", 400),
     ("GET", SCHEDULES, "?from=..", "", "", 400),

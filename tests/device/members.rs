@@ -1,0 +1,84 @@
+//! Who may open the administration socket: root, the members of the group in
+//! `http.group`, and nobody else.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use config::BuildId;
+use nix::unistd::Group;
+use tests::shell::run;
+use tests::web::WebHost;
+
+/// A group that Debian has, and that nobody is in.
+const GROUP: &str = "games";
+/// The user `nobody`.
+const NOBODY: &str = "65534";
+const SOURCE: &str = "41cf6794ba4200b839c53531555f0f3998df4cbb01a4d5cb0b94e3ca5e23947d";
+
+/// What `nobody` is answered at the socket, as a member of the group or of none; `000`
+/// when the socket does not open.
+fn asks(host: &WebHost, is_member: bool, method: &str, path: &str, body: &str) -> String {
+    let group = Group::from_name(GROUP).unwrap().unwrap().gid;
+    let groups = if is_member {
+        format!("--groups={group}")
+    } else {
+        "--clear-groups".to_owned()
+    };
+    let mut command = ::store::command::prepare("setpriv");
+    command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")]);
+    command.args([&groups, "curl", "--silent", "--output", "/dev/null"]);
+    command.args(["--write-out", "%{http_code}", "--request", method]);
+    command.args(["--header", "content-type: application/json"]);
+    command.args(["--data", body, "--unix-socket"]);
+    command.arg(host.path("run/agent.sock"));
+    command.arg(format!("http://agent{path}"));
+    run(command, b"").stdout
+}
+
+fn host(settings: &str) -> WebHost {
+    let host = WebHost::new(settings);
+    // Everybody can reach the socket; who may open it is up to itself.
+    for directory in ["", "run"] {
+        let everybody = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(host.path(directory), everybody).unwrap();
+    }
+    host
+}
+
+#[test]
+fn members_of_the_group_submit_as_themselves_and_strangers_are_kept_out() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let host = host(&format!("http.group = \"{GROUP}\"\n"));
+    let build =
+        format!(r#"{{"machine": "linux", "sources": [{{"name": "a", "sha256": "{SOURCE}"}}]}}"#);
+    let source = format!("/api/v1/sources/{SOURCE}");
+    let table = [
+        ("GET", "/api/v1/builds", "", "200"),
+        ("PUT", &source, "source", "201"),
+        ("POST", "/api/v1/builds", &build, "201"),
+        ("POST", "/api/v1/builds/1/cancel", "", "200"),
+        ("DELETE", "/api/v1/builds/1", "", "403"),
+        ("POST", "/api/v1/drain", "{}", "403"),
+    ];
+    for (method, path, body, status) in table {
+        let stranger = asks(&host, false, method, path, body);
+        assert_eq!(stranger, "000", "{method} {path}");
+        let member = asks(&host, true, method, path, body);
+        assert_eq!(member, status, "{method} {path}");
+    }
+    let build = host.wait(host.host.records.get(BuildId(1)));
+    assert_eq!(build.unwrap().unwrap().submitter.as_str(), "nobody");
+}
+
+#[test]
+fn without_a_group_the_socket_is_roots_alone() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let host = host("");
+    assert_eq!(asks(&host, true, "GET", "/api/v1/builds", ""), "000");
+    let url = "http://agent/api/v1/builds";
+    assert_eq!(host.local().get(url).send().unwrap().status(), 200);
+}
