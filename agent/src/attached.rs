@@ -40,7 +40,7 @@ pub enum AttachError {
     NotHeld(BuildId),
     /// Nobody could type.
     #[error(
-        "build {0} ran in a container, on whose console nobody can type; `machinectl log` and `machinectl artifacts` show what it left"
+        "build {0} ran in a container, which gives nobody a shell; `machinectl log` and `machinectl artifacts` show what it left"
     )]
     Container(BuildId),
     /// The host has no room, or is drained.

@@ -45,7 +45,7 @@ pub enum Unheard {
     #[error("somebody types on this console already; --read-only watches it")]
     Taken,
     /// Nobody ever can.
-    #[error("a container's console can only be watched: use --read-only")]
+    #[error("the console of this guest can only be watched: use --read-only")]
     Deaf,
 }
 
@@ -162,7 +162,7 @@ async fn type_in(
             return Ok(());
         }
         if let Some(keyboard) = keyboard.as_mut().and_then(|keyboard| keyboard.as_mut()) {
-            keyboard.write_all(&buffer[..count]).await?;
+            keyboard.press(&buffer[..count]).await?;
         }
     }
 }
@@ -270,7 +270,7 @@ mod tests {
     fn seat() -> (Board, Seat, tokio::net::UnixStream) {
         let (guest, keyboard) = tokio::net::UnixStream::pair().unwrap();
         let board = Board::default();
-        let keyboard = keyboard.into_split().1;
+        let keyboard = Keyboard::Socket(keyboard.into_split().1);
         let seat = board.add("7", &"demo".parse().unwrap(), Some(keyboard));
         (board, seat, guest)
     }

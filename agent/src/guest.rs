@@ -13,9 +13,9 @@ use std::time::Duration;
 use config::builds::Usage;
 use config::machine::{Kind, Machine};
 use config::settings::{Acceleration, Uefi};
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::unix::{OwnedWriteHalf, pipe};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -104,8 +104,28 @@ impl From<(u32, u32)> for User {
 /// What a guest says, as it says it.
 pub type Stream = Box<dyn AsyncRead + Send + Unpin>;
 
-/// What types on a guest's console. Dropping it ends the console that it came with.
-pub type Keyboard = OwnedWriteHalf;
+/// What types on a guest's console. Dropping that of a virtual machine ends the console
+/// that it came with.
+#[derive(Debug)]
+pub enum Keyboard {
+    /// Of a virtual machine.
+    Socket(OwnedWriteHalf),
+    /// Of a container.
+    Pipe(pipe::Sender),
+}
+
+impl Keyboard {
+    /// Types these bytes. Waits while the guest takes none.
+    ///
+    /// # Errors
+    /// When the guest is gone.
+    pub async fn press(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Socket(socket) => socket.write_all(bytes).await,
+            Self::Pipe(pipe) => pipe.write_all(bytes).await,
+        }
+    }
+}
 
 /// A running guest. Dropping it leaves it running.
 #[derive(Debug)]
@@ -331,15 +351,14 @@ impl Guest {
     /// # Errors
     /// When QEMU is gone.
     pub fn console(&self) -> io::Result<Stream> {
-        let path = self.run.join(run::CONSOLE);
         match self.kind() {
-            Kind::Kvm => Ok(Box::new(qemu::connect(&path)?)),
-            Kind::Nspawn => Ok(Box::new(nspawn::connect(&path)?)),
+            Kind::Kvm => Ok(Box::new(qemu::connect(&self.run.join(run::CONSOLE))?)),
+            Kind::Nspawn => Ok(Box::new(nspawn::console(&self.run)?)),
         }
     }
 
-    /// Its serial console, like [`Guest::console`], and its keyboard; a container has
-    /// none.
+    /// Its serial console, like [`Guest::console`], and its keyboard; a container that
+    /// an older agent started has none.
     ///
     /// # Errors
     /// When QEMU is gone.
@@ -348,9 +367,12 @@ impl Guest {
             Kind::Kvm => {
                 let console = qemu::connect(&self.run.join(run::CONSOLE))?;
                 let (reader, writer) = console.into_split();
-                Ok((Box::new(reader), Some(writer)))
+                Ok((Box::new(reader), Some(Keyboard::Socket(writer))))
             }
-            Kind::Nspawn => Ok((self.console()?, None)),
+            Kind::Nspawn => {
+                let keyboard = nspawn::keyboard(&self.run)?;
+                Ok((self.console()?, keyboard.map(Keyboard::Pipe)))
+            }
         }
     }
 

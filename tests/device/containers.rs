@@ -86,6 +86,30 @@ fn sleepers() -> usize {
 }
 
 #[test]
+fn a_person_types_on_the_console_of_a_container_also_after_a_restart() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let ground = Ground::container(
+        r#"echo "the word?"; read -r word; echo "heard $word"
+           echo "the other?"; read -r word; echo "heard $word""#,
+    );
+    within(async {
+        let guest = Guest::start(ground.spec()).await.unwrap();
+        let (mut console, keyboard) = guest.terminal().unwrap();
+        wait_for(&mut console, "the word?").await;
+        keyboard.unwrap().press(b"sesame\r").await.unwrap();
+        wait_for(&mut console, "heard sesame").await;
+        drop((guest, console));
+        let guest = Guest::find(ground.run.path()).unwrap().unwrap();
+        let (mut console, keyboard) = guest.terminal().unwrap();
+        keyboard.unwrap().press(b"mellon\r").await.unwrap();
+        wait_for(&mut console, "heard mellon").await;
+        assert_eq!(guest.exited().await, Exit::Code(0));
+    });
+}
+
+#[test]
 fn a_container_that_cannot_be_started_says_why() {
     if !tests::may_use_devices() {
         return;

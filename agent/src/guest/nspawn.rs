@@ -20,17 +20,19 @@ use tokio::net::unix::pipe;
 use tracing::debug;
 
 use super::process::Handle;
-use super::run::{self, CONSOLE};
+use super::run;
 use super::{GuestError, Memory, Spec, cgroup};
 use crate::network::Network;
 
 /// The descriptor of the namespace with the container's end of the network.
 const NETWORK: i32 = 3;
+/// The descriptor of what is typed on its console.
+const KEYBOARD: i32 = 4;
 /// What is only kept open follows from here on.
-const KEEP: i32 = 4;
+const KEEP: i32 = 5;
 
 /// What the process of a guest does first: nothing, before we say so.
-const WAIT: &str = "read -r go && exec \"$@\" </dev/null";
+const WAIT: &str = "read -r go && exec \"$@\" <&4 4<&-";
 
 /// What is done before nspawn, in mounts of our own: places in which nspawn leaves
 /// nothing, and from which it shows nothing of the host.
@@ -76,15 +78,13 @@ pub(super) fn start(spec: Spec) -> Result<(Handle, Gate), GuestError> {
     let root = root(&spec)?;
     let network = Network::open(&spec.network)?;
     let inside = network.inside()?;
-    let console = spec.run.join(CONSOLE);
-    let opened = run::pipe(&console)
-        // For both directions: it stays open when the agent does not read.
-        .and_then(|()| File::options().read(true).write(true).open(&console));
-    let stdout = opened.map_err(GuestError::run(&console))?;
+    let stdout = pipe(&spec.run.join(run::CONSOLE))?;
+    let keyboard = pipe(&spec.run.join(run::KEYBOARD))?;
     let stderr = run::Complaints::writer(&spec.run).map_err(GuestError::run(&spec.run))?;
     let line = line(&spec, &root, &hidden().map_err(GuestError::Start)?);
     let kept = spec.keep.into_iter().zip(KEEP..);
-    let descriptors = std::iter::once((inside, NETWORK)).chain(kept);
+    let own = [(inside, NETWORK), (keyboard.into(), KEYBOARD)];
+    let descriptors = own.into_iter().chain(kept);
     let descriptors = descriptors.map(|(parent_fd, child_fd)| FdMapping {
         parent_fd,
         child_fd,
@@ -113,9 +113,24 @@ pub(super) fn start(spec: Spec) -> Result<(Handle, Gate), GuestError> {
     Ok((handle, gate))
 }
 
+/// A pipe with a name, open for both directions: it stays so when the agent is gone.
+fn pipe(path: &Path) -> Result<File, GuestError> {
+    let made = run::pipe(path);
+    let opened = made.and_then(|()| File::options().read(true).write(true).open(path));
+    opened.map_err(GuestError::run(path))
+}
+
 /// The console of a container, from now on.
-pub(super) fn connect(path: &Path) -> io::Result<pipe::Receiver> {
-    pipe::OpenOptions::new().open_receiver(path)
+pub(super) fn console(run: &Path) -> io::Result<pipe::Receiver> {
+    pipe::OpenOptions::new().open_receiver(run.join(run::CONSOLE))
+}
+
+/// Its keyboard; one that an older agent started has none.
+pub(super) fn keyboard(run: &Path) -> io::Result<Option<pipe::Sender>> {
+    match pipe::OpenOptions::new().open_sender(run.join(run::KEYBOARD)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
+    }
 }
 
 /// The root directory of the container. What lies in it belongs to numbers that mean
@@ -168,8 +183,8 @@ fn line(spec: &Spec, root: &Path, hidden: &[PathBuf]) -> Vec<OsString> {
         "--link-journal=no",
         "--resolv-conf=off",
         "--timezone=off",
-        // What it prints goes through a terminal of its own.
-        "--console=read-only",
+        // What it prints and reads goes through a terminal of its own.
+        "--console=interactive",
         "--private-users=pick",
         "--private-users-ownership=map",
     ]);

@@ -11,6 +11,8 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 pub(super) const MONITOR: &str = "monitor";
 /// What the guest prints.
 pub(super) const CONSOLE: &str = "console";
+/// What is typed on the console of a container.
+pub(super) const KEYBOARD: &str = "keyboard";
 /// The log of its worker.
 pub(super) const LOG: &str = "log";
 /// Where it waits for its task.
@@ -23,7 +25,7 @@ const COMPLAINTS_MAX: usize = 1024;
 /// Makes the directory, without what an earlier guest left in it.
 pub(super) fn prepare(run: &Path) -> io::Result<Complaints> {
     DirBuilder::new().recursive(true).mode(0o700).create(run)?;
-    for name in [MONITOR, CONSOLE, LOG, CONTROL, COMPLAINTS] {
+    for name in [MONITOR, CONSOLE, KEYBOARD, LOG, CONTROL, COMPLAINTS] {
         match fs::remove_file(run.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

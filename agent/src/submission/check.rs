@@ -73,7 +73,7 @@ pub(crate) async fn has_machine(
     let waits = request.interactive.is_some() || request.hold;
     match kind(host, request).await {
         Some(Kind::Nspawn) if waits => Err(Unfit::Conflict(format!(
-            "machine {} is a container, in which nobody can type and which cannot be suspended: build without a breakpoint, and without holding it",
+            "machine {} is a container, which gives nobody a shell and cannot be suspended: build without a breakpoint, and without holding it",
             request.machine
         ))),
         Some(_) => Ok(toolchain),
