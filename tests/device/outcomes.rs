@@ -28,7 +28,7 @@ fi
 }
 
 /// The process of a build's guest.
-fn guest(host: &AgentHost, id: u64) -> Pid {
+pub(crate) fn guest(host: &AgentHost, id: u64) -> Pid {
     let record = host.run().join(format!("guests/{id}/process.json"));
     let record: serde_json::Value = serde_json::from_slice(&fs::read(record).unwrap()).unwrap();
     let pid = i32::try_from(record["pid"].as_i64().unwrap()).unwrap();

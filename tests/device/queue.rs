@@ -3,9 +3,11 @@
 
 use config::builds::{Build, State};
 use config::task::Outcome::{self, Error, Skip, Success};
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use tests::agent::AgentHost;
 use tests::wait_until;
+
+use crate::outcomes::guest;
 
 const FAILS: &str = "int main(void) { return nonsense; }\n";
 
@@ -150,4 +152,55 @@ fn a_machine_too_large_for_what_is_free_waits_with_the_figures() {
     host.machinectl(&["cancel", &second.to_string()]).good();
     assert_eq!(host.build(second).outcome, Some(Outcome::Abort));
     host.wait_for(first, State::Finished);
+}
+
+/// Deletes a build as one would by hand; it must be refused with these words.
+fn is_kept(host: &AgentHost, id: u64, words: &str) {
+    let answer = host.machinectl(&["builddelete", &id.to_string()]);
+    assert_ne!(answer.code, Some(0), "{answer:?}");
+    assert!(answer.stderr.contains(words), "{answer:?}");
+}
+
+#[test]
+fn what_rests_or_is_awaited_is_kept_until_it_is_cancelled() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    // A guest that is woken would be given up, and the same attempt begin anew.
+    let host = AgentHost::ready("guests.frozen = \"off\"\n");
+    let rests = host.submit("demo", "rests");
+    host.wait_for(rests, State::Starting);
+    wait_until("there is a guest", || {
+        host.run()
+            .join(format!("guests/{rests}/process.json"))
+            .exists()
+    });
+    // Its guest dies, which is no fault of the package: it rests, and while the host is
+    // drained nothing else becomes of it.
+    host.machinectl(&["drain"]).good();
+    kill_process(guest(&host, rests), Signal::KILL).unwrap();
+    wait_until("it is in the queue again", || {
+        let build = host.build(rests);
+        build.state == State::Queued && build.not_before.is_some()
+    });
+    let after = build(&host, &says("after"), &[&format!("--after={rests}")]);
+    let last = build(&host, &says("last"), &[&format!("--after={after}")]);
+    for id in [rests, after] {
+        is_kept(&host, id, "has not ended yet; cancel it first");
+    }
+    host.machinectl(&["cancel", &rests.to_string()]).good();
+    let ended = host.build(rests);
+    assert_eq!((ended.outcome, ended.attempts), (Some(Outcome::Abort), 1));
+    // What was to come after it is given up, and what was to come after that.
+    for id in [after, last] {
+        assert_eq!(host.wait_for(id, State::Finished).outcome, Some(Skip));
+    }
+    let awaits = build(&host, &says("awaits"), &[&format!("--after={rests}")]);
+    host.wait_for(awaits, State::Finished);
+    for id in [rests, after, last, awaits] {
+        host.machinectl(&["builddelete", &id.to_string()]).good();
+    }
+    let builds = host.machinectl(&["builds", "--json"]).good().stdout;
+    assert!(!builds.contains("\"id\""), "{builds}");
+    host.assert_nothing_is_left();
 }
