@@ -348,18 +348,19 @@ fn what_does_not_fit_is_not_woken() {
         assert!(matches!(wake().await, GuestError::Running(_)));
         guest.freeze(directory).await.unwrap();
         // Whoever wakes it dies before its state is read.
-        let record = ground.run.path().join("process.json");
-        let is_there = async {
-            while !record.exists() {
+        let found = async {
+            loop {
+                if let Some(found) = Guest::find(ground.run.path()).unwrap() {
+                    break found;
+                }
                 tokio::task::yield_now().await;
             }
         };
-        tokio::select! {
+        let found = tokio::select! {
             biased;
-            () = is_there => {}
+            found = found => found,
             _ = Guest::start(spec(Memory::Frozen)) => panic!("it was not cut off"),
-        }
-        let found = Guest::find(ground.run.path()).unwrap().unwrap();
+        };
         let error = found.go_on().await.unwrap_err();
         assert!(matches!(error, MonitorError::State("load")), "{error}");
         found.end().await.unwrap();

@@ -47,7 +47,7 @@ impl Footprint {
             ],
             agent: [
                 ("loop devices", loops()),
-                ("mounts", text(&process.join("mountinfo")).lines().count()),
+                ("mounts", mounts(host, &process)),
                 ("open files", list(&process.join("fd")).len()),
                 ("threads", tasks.len()),
                 ("memory in KiB", memory(&process)),
@@ -185,10 +185,22 @@ fn groups(host: &str) -> usize {
 
 /// How many loop devices hold a file of this test.
 fn loops() -> usize {
-    let ours = format!("buildhost-test-{}-", std::process::id());
     let devices = list(Path::new("/sys/block")).into_iter();
     let files = devices.map(|device| text(&device.join("loop/backing_file")));
-    files.filter(|file| file.contains(&ours)).count()
+    files.filter(|file| file.contains(&of_this_test())).count()
+}
+
+/// How many mounts of this test a process sees; those of others come and go.
+fn mounts(host: &AgentHost, process: &Path) -> usize {
+    let network = format!("/run/netns/{}-", host.name());
+    let is_ours = |line: &&str| line.contains(&of_this_test()) || line.contains(&network);
+    let table = text(&process.join("mountinfo"));
+    table.lines().filter(is_ours).count()
+}
+
+/// What the names of a test's directories begin with.
+fn of_this_test() -> String {
+    format!("buildhost-test-{}-", std::process::id())
 }
 
 /// What a process has of the memory.
