@@ -38,9 +38,9 @@ pub enum AttachError {
     /// There is nothing to copy.
     #[error("nothing is held of build {0}, so there is nothing to copy; `--hold` keeps what fails")]
     NotHeld(BuildId),
-    /// Nobody could type.
+    /// There never is anything to copy.
     #[error(
-        "build {0} ran in a container, which gives nobody a shell; `machinectl log` and `machinectl artifacts` show what it left"
+        "build {0} ran in a container, which is never held; `machinectl login` stops one at a breakpoint"
     )]
     Container(BuildId),
     /// The host has no room, or is drained.

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 use agent::guest::{Exit, Guest, GuestError, Memory};
@@ -232,6 +233,42 @@ fn a_package_is_built_in_a_container() {
     host.machinectl(&["attach", &id.to_string()])
         .refused(3, &format!("build {id} ran in a container"));
     host.assert_nothing_is_left();
+}
+
+#[test]
+fn a_person_logs_in_to_a_container_at_a_breakpoint() {
+    if !tests::may_use_devices() {
+        return;
+    }
+    let host = AgentHost::ready_with_container("");
+    let source = host.source("int main(void) { return 0; }\n");
+    let mut person = host.terminal(&["login", "demo", &source]);
+    person.wait_for("connected");
+    person.type_in("\recho it is $((41 + 1)); ls ../sources | wc -l\r");
+    person.wait_for("it is 42");
+    // What is interrupted is the shell's, and nothing else in the container.
+    let sleep = format!("sleep 10{}", std::process::id());
+    person.type_in(&format!("{sleep}\r"));
+    wait_until("it sleeps", || runs(&sleep));
+    person.type_in("\x03");
+    wait_until("it was woken", || !runs(&sleep));
+    person.type_in("echo and $((42 + 1)); exit\r");
+    person.wait_for("and 43");
+    assert_eq!(person.ended(), Some(0));
+    let build = host.wait_for(1, State::Finished);
+    assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
+    host.machinectl(&["build", "demo", &source, "--hold"])
+        .refused(3, "is a container, which cannot be suspended");
+    host.assert_nothing_is_left();
+}
+
+/// Whether a process with this command line runs.
+fn runs(line: &str) -> bool {
+    let processes = store::file::entries(Path::new("/proc")).unwrap();
+    let mut lines = processes
+        .iter()
+        .map(|it| fs::read_to_string(it.join("cmdline")));
+    lines.any(|found| found.is_ok_and(|found| found.replace('\0', " ").trim() == line))
 }
 
 #[test]

@@ -20,6 +20,8 @@ const ASK: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(50);
 /// Where the kernel names the devices of its console; the last one is `/dev/console`.
 const CONSOLES: &str = "/sys/class/tty/console/active";
+/// The terminal that controls our session, if one does.
+const TERMINAL: &str = "/dev/tty";
 
 /// Stops for a person: gives the console a shell in the directory `place`, until the
 /// shell ends or the host says to go on.
@@ -96,9 +98,7 @@ fn start(settings: &Settings, place: &Path) -> io::Result<Child> {
 )]
 pub fn become_shell() -> io::Error {
     let open = || -> io::Result<[File; 3]> {
-        rustix::process::setsid()?;
-        // The first terminal that is opened now is ours.
-        let console = OpenOptions::new().read(true).write(true).open(console())?;
+        let console = terminal()?;
         Ok([console.try_clone()?, console.try_clone()?, console])
     };
     match open() {
@@ -110,6 +110,18 @@ pub fn become_shell() -> io::Error {
             .exec(),
         Err(error) => error,
     }
+}
+
+/// The terminal that controls our session. In a container that is its console, which
+/// belongs to the session of the first process; of a virtual machine's nobody makes use,
+/// so we begin a session that it controls.
+fn terminal() -> io::Result<File> {
+    let open = |path: &Path| OpenOptions::new().read(true).write(true).open(path);
+    open(Path::new(TERMINAL)).or_else(|_| {
+        rustix::process::setsid()?;
+        // The first terminal that is opened now is ours.
+        open(&console())
+    })
 }
 
 /// The device of the console itself: `/dev/console` cannot control anything.

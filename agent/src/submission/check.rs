@@ -70,10 +70,9 @@ pub(crate) async fn has_machine(
     request: &Request,
 ) -> Result<ToolchainName, Unfit> {
     let toolchain = toolchain(host, request)?;
-    let waits = request.interactive.is_some() || request.hold;
     match kind(host, request).await {
-        Some(Kind::Nspawn) if waits => Err(Unfit::Conflict(format!(
-            "machine {} is a container, which gives nobody a shell and cannot be suspended: build without a breakpoint, and without holding it",
+        Some(Kind::Nspawn) if request.hold => Err(Unfit::Conflict(format!(
+            "machine {} is a container, which cannot be suspended: build without holding it, or with a breakpoint",
             request.machine
         ))),
         Some(_) => Ok(toolchain),
