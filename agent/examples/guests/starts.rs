@@ -1,9 +1,9 @@
 //! From a task to the worker's first packet: the agent's builds, cold and frozen,
 //! beside the same QEMU started by hand; and the parts that such a start is made of.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use agent::control::{self, Manner};
 use agent::guest::{Accelerator, Guest, Memory, accelerator, arguments};
@@ -11,7 +11,9 @@ use agent::network::Cable;
 use config::builds::Build;
 use config::settings::Acceleration;
 use store::command;
+use tokio::net::UnixStream;
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use crate::ground::{Ground, LIMIT, Net, Taken, first_packet};
 use crate::host::Agent;
@@ -23,6 +25,9 @@ const BY_HAND: &str = "the same QEMU by hand, to the worker's first packet";
 const COLD: &str = "cold start of a build, from its task to the worker's first packet";
 const FROZEN: &str = "frozen start of a build, from its task to the worker's first packet";
 const FREEZING: &str = "freezing a guest that is ready";
+
+/// The socket of the port at which the worker says that it is ready.
+const CONTROL: &str = "control";
 
 /// What the agent's log says of a frozen guest that is woken.
 const ANSWERS: &str = "QEMU answers";
@@ -96,10 +101,23 @@ async fn by_hand(ground: &Ground, all: &mut Table) {
     qemu.stdout(Stdio::null());
     let began = Instant::now();
     let mut child = net.get().enter(|| qemu.spawn()).unwrap();
+    let answering = tokio::spawn(answer(run.path().join(CONTROL)));
     first_packet(&ear).await;
     all.add(BY_HAND, began.elapsed());
     child.kill().unwrap();
     child.wait().unwrap();
+    answering.await.unwrap();
+}
+
+/// Lets the worker begin when it is ready, as the agent does.
+async fn answer(control: PathBuf) {
+    let stream = loop {
+        match UnixStream::connect(&control).await {
+            Ok(stream) => break stream,
+            Err(_) => sleep(Duration::from_millis(1)).await,
+        }
+    };
+    control::attend(stream, Manner::Answer).await;
 }
 
 fn line(taken: &Taken<'_>, run: &Path, net: &Net) -> Command {
@@ -120,7 +138,14 @@ fn line(taken: &Taken<'_>, run: &Path, net: &Net) -> Command {
             "-chardev" => {
                 let socket = words.next().unwrap().into_string().unwrap();
                 let id = socket.split(',').nth(1).unwrap();
-                qemu.args(["-chardev", &format!("null,{id}")]);
+                let device = match id {
+                    "id=control" => {
+                        let path = run.join(CONTROL);
+                        format!("socket,{id},path={},server=on,wait=off", path.display())
+                    }
+                    _ => format!("null,{id}"),
+                };
+                qemu.args(["-chardev", &device]);
             }
             "-netdev" => {
                 words.next();
@@ -131,7 +156,7 @@ fn line(taken: &Taken<'_>, run: &Path, net: &Net) -> Command {
                 let word = word.replace("/dev/fdset/1", &disk);
                 let word = word.replace("/proc/self/fd/8", &kernel);
                 let word = word.replace("/proc/self/fd/9", &initrd);
-                qemu.arg(word.replace(",name=", ",name=none."));
+                qemu.arg(word);
             }
         }
     }
