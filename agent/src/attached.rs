@@ -11,7 +11,7 @@ use std::time::Duration;
 use config::builds::{Build, GuestKind, Stay, Submitter};
 use config::limits::Limits;
 use config::machine::{Machine, MachineError};
-use config::task::{AtBreakpoint, BREAKPOINT, Breakpoint, Task};
+use config::task::{Breakpoint, Task};
 use config::{BuildId, NameError, Tag};
 use jiff::Timestamp;
 use store::{Origin, Snapshot, StoreError, Volume};
@@ -183,10 +183,7 @@ impl<'h> Place<'h> {
         let (sender, turn) = oneshot::channel();
         let tag = host.next_copy(build.id);
         let attached = Attached {
-            pair: Pair {
-                machine: build.machine.clone(),
-                toolchain: build.toolchain.clone(),
-            },
+            pair: Pair::of(build),
             by,
             since: Timestamp::now(),
             end,
@@ -294,7 +291,7 @@ async fn stay(
     };
     let ended = loop {
         match session.next(&limits, end).await {
-            Ok(Happening::Breakpoint) if waits(directory) => {
+            Ok(Happening::Breakpoint) if files::waits(directory) => {
                 session.pause(held::instant(held::until(host)));
             }
             Ok(Happening::Breakpoint) => session.resume(),
@@ -307,12 +304,6 @@ async fn stay(
     };
     session.kill().await;
     ended
-}
-
-/// Whether the guest has said that it waits for its person.
-fn waits(directory: &Path) -> bool {
-    let said = std::fs::read_to_string(directory.join(BREAKPOINT)).unwrap_or_default();
-    AtBreakpoint::parse(&said) == Ok(AtBreakpoint::Waiting)
 }
 
 /// Takes away what there was of a copy.

@@ -158,10 +158,7 @@ pub async fn take_up(host: &Arc<Host>, build: Build) {
 
 fn job(build: &Build, release: &CancellationToken) -> Job {
     Job {
-        pair: Pair {
-            machine: build.machine.clone(),
-            toolchain: build.toolchain.clone(),
-        },
+        pair: Pair::of(build),
         release: release.clone(),
         give_way: release.child_token(),
         guest: true,

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use config::builds::{Build, Held, Start, State, Stay};
 use config::limits::Limits;
 use config::machine::Machine;
-use config::task::{self, AtBreakpoint};
 use jiff::Timestamp;
 use store::{Snapshot, Volume};
 use tokio_util::sync::CancellationToken;
@@ -38,10 +37,7 @@ pub(super) async fn start(
     store::file::fresh_directory(&directory.join(ARTIFACTS))?;
     build.enter(State::Starting, Timestamp::now());
     host.records.save(build).await?;
-    let pair = Pair {
-        machine: build.machine.clone(),
-        toolchain: build.toolchain.clone(),
-    };
+    let pair = Pair::of(build);
     loop {
         let snapshot = snapshot::take(volume, build).await?;
         build.revision = origin::revision(volume, &snapshot)?;
@@ -226,9 +222,7 @@ async fn wait(
 
 /// Lets a guest wait at its breakpoint, or go on from there.
 fn pause(host: &Host, build: &mut Build, session: &mut Session, happening: &Happening) {
-    let path = host.build_directory(build.id).join(task::BREAKPOINT);
-    let said = std::fs::read_to_string(path).unwrap_or_default();
-    let waits = AtBreakpoint::parse(&said) == Ok(AtBreakpoint::Waiting);
+    let waits = files::waits(&host.build_directory(build.id));
     if *happening == Happening::Breakpoint && waits {
         let (stay, until) = (Stay::Breakpoint, held::until(host));
         info!(%until, "the guest waits for a person at its breakpoint");

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use config::builds::Build;
-use config::task::{self, Task};
+use config::task::{self, AtBreakpoint, Task};
 
 use super::collect::{self, RESULT_BYTES_MAX};
 use super::{ARTIFACTS, LIVE_LOG};
@@ -59,6 +59,13 @@ pub(crate) fn map(host: &Host, task: &Task, directory: &Path) -> io::Result<(Map
         map.accept(name, directory.join(name), RESULT_BYTES_MAX);
     }
     Ok((map, resume))
+}
+
+/// Whether a guest that puts its files into `directory` has said that it waits for a
+/// person at its breakpoint.
+pub(crate) fn waits(directory: &Path) -> bool {
+    let said = std::fs::read_to_string(directory.join(task::BREAKPOINT)).unwrap_or_default();
+    AtBreakpoint::parse(&said) == Ok(AtBreakpoint::Waiting)
 }
 
 /// Where what a guest prints is recorded.

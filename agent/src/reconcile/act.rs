@@ -340,10 +340,7 @@ async fn start_build(host: &Arc<Host>, world: &World, id: BuildId) {
         Ok(_) => return,
         Err(error) => return warn!(build = %id, "cannot start a build: {}", crate::chain(&error)),
     };
-    let pair = Pair {
-        machine: build.machine.clone(),
-        toolchain: build.toolchain.clone(),
-    };
+    let pair = Pair::of(&build);
     let Some(volume) = volume_of(host, world, &pair).cloned() else {
         return;
     };
@@ -360,10 +357,7 @@ pub(crate) fn take_up(host: &Arc<Host>, volume: Volume, build: Build) {
 /// Makes a build a job and a task.
 fn run_build(host: &Arc<Host>, volume: Volume, build: Build, begin: Begin) {
     let id = build.id;
-    let pair = Pair {
-        machine: build.machine.clone(),
-        toolchain: build.toolchain.clone(),
-    };
+    let pair = Pair::of(&build);
     let cancel = host.stopping.child_token();
     host.with_jobs(|jobs| jobs.builds.insert(id, (pair, cancel.clone())));
     let task_host = Arc::clone(host);

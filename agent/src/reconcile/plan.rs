@@ -1,10 +1,13 @@
 //! Thinks: from what is there to what is to be done next. Touches nothing.
 
+mod attaching;
+mod cleaning;
 mod waiting;
+mod yielding;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use config::builds::{Image, Priority, Readiness, Submitter};
+use config::builds::{Build, Image, Priority, Readiness, Submitter};
 use config::queue::Drained;
 use config::task::{BOOTSTRAP_VERSION, Digest, Provenance};
 use config::{BuildId, MachineName, Revision, Tag, ToolchainName};
@@ -16,10 +19,6 @@ use super::admission::{Capacity, Demand, Rules, Shares};
 use crate::frozen::Starting;
 use crate::guest_tag::CopyTag;
 
-mod attaching;
-mod cleaning;
-mod yielding;
-
 /// A machine and a toolchain: what an image is made for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pair {
@@ -27,6 +26,16 @@ pub struct Pair {
     pub machine: MachineName,
     /// The toolchain.
     pub toolchain: ToolchainName,
+}
+
+impl Pair {
+    /// What a build is built on and with.
+    pub fn of(build: &Build) -> Self {
+        Self {
+            machine: build.machine.clone(),
+            toolchain: build.toolchain.clone(),
+        }
+    }
 }
 
 /// A machine as it was seen in a volume.
