@@ -1,6 +1,6 @@
 //! HTTP. Administration, below `/api/v1`, at a unix socket that root and a group can
 //! open, and over TCP for the bearers of tokens; over TCP also what is public:
-//! [`crate::toaster`] and the metrics.
+//! [`crate::api::toaster`] and the metrics.
 //!
 //! `api/openapi.json` describes every route, and a test holds both together.
 
@@ -16,6 +16,7 @@ mod rates;
 mod reread;
 mod schedules;
 mod serve;
+pub mod toaster;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -34,9 +35,8 @@ use nix::unistd::{Group, chown};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
-use crate::host::Host;
-use crate::metrics::{CONTENT_TYPE, Metrics};
-use crate::toaster;
+use crate::state::agent_state::AgentState;
+use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
 use access::Gate;
 use problem::Refused;
 use serve::Door;
@@ -68,10 +68,10 @@ impl Api {
 ///
 /// # Errors
 /// When a socket cannot be bound, or a file that the settings name cannot be used.
-pub async fn bind(host: &Host) -> io::Result<Api> {
-    let http = &host.settings.http;
+pub async fn bind(agent: &AgentState) -> io::Result<Api> {
+    let http = &agent.settings.http;
     let gate = Gate::new(http.token_file.clone(), http.requests_per_second_max)?;
-    let path = host.settings.paths.run.join(SOCKET);
+    let path = agent.settings.paths.run.join(SOCKET);
     let mut doors = vec![Door::Unix(bind_socket(&path, http.group.as_deref())?)];
     if let Some(address) = &http.listen {
         let listener = TcpListener::bind(address).await.map_err(|error| {
@@ -110,10 +110,10 @@ fn bind_socket(path: &PathBuf, group: Option<&str>) -> io::Result<UnixListener> 
 }
 
 /// Answers requests until the agent stops.
-pub async fn serve(host: Arc<Host>, api: Api) {
-    let stopping = host.stopping.clone();
-    let places = Arc::new(Semaphore::new(host.settings.http.connections_max));
-    let router = routes(host, &api.gate);
+pub async fn serve(agent: Arc<AgentState>, api: Api) {
+    let stopping = agent.stopping.clone();
+    let places = Arc::new(Semaphore::new(agent.settings.http.connections_max));
+    let router = routes(agent, &api.gate);
     let doors = api.doors.into_iter().map(|door| {
         // The socket has places of its own, so that strangers cannot lock root out.
         let places = match door {
@@ -129,8 +129,8 @@ pub async fn serve(host: Arc<Host>, api: Api) {
 /// How many connections there are at once at the socket.
 const SOCKET_CONNECTIONS_MAX: usize = 1024;
 
-fn routes(host: Arc<Host>, gate: &Arc<Gate>) -> Router {
-    administration(&host)
+fn routes(agent: Arc<AgentState>, gate: &Arc<Gate>) -> Router {
+    administration(&agent)
         .method_not_allowed_fallback(problem::no_method)
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(gate),
@@ -146,14 +146,14 @@ fn routes(host: Arc<Host>, gate: &Arc<Gate>) -> Router {
             access::pace,
         ))
         .layer(middleware::from_fn_with_state(
-            Arc::clone(host.records.metrics()),
+            Arc::clone(agent.records.metrics()),
             count,
         ))
-        .with_state(host)
+        .with_state(agent)
 }
 
 /// What needs to be allowed.
-fn administration(host: &Host) -> Router<Arc<Host>> {
+fn administration(agent: &AgentState) -> Router<Arc<AgentState>> {
     Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/events", get(events::stream))
@@ -191,7 +191,7 @@ fn administration(host: &Host) -> Router<Arc<Host>> {
         .route("/api/v1/builds/{id}/provenance", get(files::provenance))
         .route("/api/v1/doctor", get(doctor::examine))
         .route("/api/v1/doctor/repair", post(doctor::repair))
-        .route_layer(DefaultBodyLimit::max(host.settings.http.request_bytes_max))
+        .route_layer(DefaultBodyLimit::max(agent.settings.http.request_bytes_max))
         .route(
             "/api/v1/sources/{sha256}",
             put(files::hand_in).layer(DefaultBodyLimit::disable()),
@@ -218,13 +218,13 @@ async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
 }
 
-async fn metrics(State(host): State<Arc<Host>>) -> Result<Response, Refused> {
-    let text = host.records.metrics().to_text(&host).await?;
+async fn metrics(State(agent): State<Arc<AgentState>>) -> Result<Response, Refused> {
+    let text = agent.records.metrics().to_text(&agent).await?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }
 
-async fn status(State(host): State<Arc<Host>>) -> Result<Json<Status>, Refused> {
-    host.status().map(Json).ok_or_else(|| {
+async fn status(State(agent): State<Arc<AgentState>>) -> Result<Json<Status>, Refused> {
+    agent.status().map(Json).ok_or_else(|| {
         Refused::unavailable("the agent has not looked at its volumes yet; ask again")
     })
 }

@@ -17,12 +17,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::held;
-use crate::host::Host;
-use crate::reconcile::{self, log_report};
+use crate::housekeeping::{disk_pressure, retention};
+use crate::jobs::hold;
+use crate::jobs::{build, debug_session};
 use crate::records::Records;
-use crate::watch::Watch;
-use crate::{api, attached, blocking, builds, drain, retention, revisions, room, session};
+use crate::scheduler::{self, log_report};
+use crate::state::agent_state::AgentState;
+use crate::state::maintenance;
+use crate::triggers::fs_watch::Watch;
+use crate::{api, blocking, pr_service, session};
 
 /// How long running builds may take to end when the agent stops.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
@@ -47,7 +50,7 @@ pub enum StartError {
 
 /// The error with everything that caused it.
 pub fn words(error: &StartError) -> String {
-    crate::chain(error)
+    sys::error_report::chain(error)
 }
 
 /// Says what we were doing when something failed.
@@ -81,22 +84,22 @@ async fn live(settings: Settings) -> Result<(), StartError> {
     let mut signals = Signals::new().doing(|| "listen for signals".to_owned())?;
     let guest_user = check_host(&settings)?;
     let _lock = lock(&settings)?;
-    let host = Arc::new(open(settings, guest_user)?);
+    let agent = Arc::new(open(settings, guest_user)?);
     if let Some(outdated) = blocking(store::progs::outdated).await {
         warn!("{outdated}");
     }
-    tidy(&host).await?;
-    let watch = Watch::new(&host).doing(|| "watch directories".to_owned())?;
-    let socket = api::bind(&host)
+    tidy(&agent).await?;
+    let watch = Watch::new(&agent).doing(|| "watch directories".to_owned())?;
+    let socket = api::bind(&agent)
         .await
         .doing(|| "open the administration socket".to_owned())?;
-    let pr = serve_pr(&host).await?;
-    let served = tokio::spawn(api::serve(Arc::clone(&host), socket));
-    let reconciled = tokio::spawn(reconcile::run(Arc::clone(&host), watch));
-    let retained = tokio::spawn(retention::run(Arc::clone(&host)));
-    let watched = tokio::spawn(room::watch(Arc::clone(&host)));
+    let pr = serve_pr(&agent).await?;
+    let served = tokio::spawn(api::serve(Arc::clone(&agent), socket));
+    let reconciled = tokio::spawn(scheduler::run(Arc::clone(&agent), watch));
+    let retained = tokio::spawn(retention::run(Arc::clone(&agent)));
+    let watched = tokio::spawn(disk_pressure::watch(Arc::clone(&agent)));
     info!(
-        name = host.settings.name,
+        name = agent.settings.name,
         version = env!("CARGO_PKG_VERSION"),
         "the agent is ready"
     );
@@ -104,20 +107,20 @@ async fn live(settings: Settings) -> Result<(), StartError> {
         Told::Stop => info!("the agent stops; running builds go back into the queue"),
         Told::Leave => {
             info!("the agent stops; guests of builds run on for the next one");
-            host.leaving.cancel();
+            agent.leaving.cancel();
         }
     }
-    host.stopping.cancel();
-    host.tasks.close();
+    agent.stopping.cancel();
+    agent.tasks.close();
     let _ = (reconciled.await, retained.await, watched.await);
-    if timeout(STOP_LIMIT, host.tasks.wait()).await.is_err() {
+    if timeout(STOP_LIMIT, agent.tasks.wait()).await.is_err() {
         warn!("some guests did not end in time; the next start cleans up after them");
     }
     let _ = served.await;
     if let Some(pr) = pr {
         let _ = pr.await;
     }
-    host.pr.close().await;
+    agent.pr.close().await;
     info!("the agent has stopped");
     Ok(())
 }
@@ -191,7 +194,7 @@ fn make_directory(path: &Path) -> Result<(), StartError> {
     std::fs::create_dir_all(path).doing(|| format!("make the directory {}", path.display()))
 }
 
-fn open(settings: Settings, guest_user: (u32, u32)) -> Result<Host, StartError> {
+fn open(settings: Settings, guest_user: (u32, u32)) -> Result<AgentState, StartError> {
     let paths = &settings.paths;
     let mut volumes = Vec::new();
     for path in &paths.volumes {
@@ -204,56 +207,56 @@ fn open(settings: Settings, guest_user: (u32, u32)) -> Result<Host, StartError> 
     let records = Records::open(&paths.state.join("records.sqlite3"))
         .doing(|| "open the records".to_owned())?;
     let options =
-        revisions::options(&settings.pr).doing(|| "use the setting pr.proxy".to_owned())?;
+        pr_service::options(&settings.pr).doing(|| "use the setting pr.proxy".to_owned())?;
     let pr = prserv::Service::open(&options)
         .doing(|| format!("open the PR service's database {}", settings.pr.database))?;
-    let host = Host::new(settings, volumes, toolchains, records, pr, guest_user);
+    let agent = AgentState::new(settings, volumes, toolchains, records, pr, guest_user);
     for directory in [
-        host.sources_directory(),
-        host.bootstraps_directory(),
-        host.builds_directory(),
+        agent.sources_directory(),
+        agent.bootstraps_directory(),
+        agent.builds_directory(),
     ] {
         make_directory(&directory)?;
     }
-    make_directory(&session::guests_directory(&host.settings.paths.run))?;
-    drain::load(&host).doing(|| "read whether the host is drained".to_owned())?;
-    Ok(host)
+    make_directory(&session::guests_directory(&agent.settings.paths.run))?;
+    maintenance::load(&agent).doing(|| "read whether the host is drained".to_owned())?;
+    Ok(agent)
 }
 
 /// Cleans up after whoever was here before: at the first start since the boot
 /// everything that a boot leaves behind, later only what is provably ours. Builds
 /// whose guests still run are taken up.
-async fn tidy(host: &Arc<Host>) -> Result<(), StartError> {
-    let running = builds::recover(host).await;
+async fn tidy(agent: &Arc<AgentState>) -> Result<(), StartError> {
+    let running = build::recover(agent).await;
     let running = running.doing(|| "settle the builds of an earlier agent".to_owned())?;
-    let held = held::recover(host).await;
+    let held = hold::recover(agent).await;
     let held = held.doing(|| "look for what an earlier agent held".to_owned())?;
     let kept = running.iter().chain(&held);
     let kept = kept.map(|build| build.id.to_string()).collect();
-    session::clear(host, &kept).await;
-    let attached = attached::directory(host);
-    store::file::fresh_directory(&attached)
+    session::clear(agent, &kept).await;
+    let attached = debug_session::directory(agent);
+    sys::file::fresh_directory(&attached)
         .doing(|| format!("make the directory {}", attached.display()))?;
-    let mark = host.settings.paths.run.join(STARTED);
+    let mark = agent.settings.paths.run.join(STARTED);
     if !mark.exists() {
         info!("first start since the boot: cleaning the volumes");
-        for volume in host.volumes.clone() {
+        for volume in agent.volumes.clone() {
             log_report(&blocking(move || volume.clean_after_boot()).await);
         }
         File::create(&mark).doing(|| format!("make the mark {}", mark.display()))?;
     }
     for build in running {
-        let volume = volume_with_snapshot(host, &build);
-        reconcile::take_up(host, volume, build);
+        let volume = volume_with_snapshot(agent, &build);
+        scheduler::take_up(agent, volume, build);
     }
     for build in held {
-        held::take_up(host, build).await;
+        hold::take_up(agent, build).await;
     }
     Ok(())
 }
 
 /// The volume that a build's guest runs in.
-fn volume_with_snapshot(host: &Host, build: &Build) -> Volume {
+fn volume_with_snapshot(agent: &AgentState, build: &Build) -> Volume {
     let has_it = |volume: &&Volume| {
         let view = volume.look(&build.machine);
         view.is_ok_and(|view| {
@@ -262,22 +265,22 @@ fn volume_with_snapshot(host: &Host, build: &Build) -> Volume {
                 .any(|snapshot| snapshot.tag == build.id.tag())
         })
     };
-    let found = host.volumes.iter().find(has_it);
+    let found = agent.volumes.iter().find(has_it);
     // Without its snapshot there is nothing to delete later, wherever we look.
-    found.unwrap_or(&host.volumes[0]).clone()
+    found.unwrap_or(&agent.volumes[0]).clone()
 }
 
 /// Lets others than guests ask the PR service, if the settings say so.
 async fn serve_pr(
-    host: &Arc<Host>,
+    agent: &Arc<AgentState>,
 ) -> Result<Option<tokio::task::JoinHandle<std::io::Result<()>>>, StartError> {
-    let Some(address) = &host.settings.pr.listen else {
+    let Some(address) = &agent.settings.pr.listen else {
         return Ok(None);
     };
     let listener = TcpListener::bind(address).await;
     let listener = listener.doing(|| format!("listen on {address} for the PR service"))?;
-    let stopping = host.stopping.clone();
-    let server = revisions::server(host.pr.clone(), &host.settings.pr)
+    let stopping = agent.stopping.clone();
+    let server = pr_service::server(agent.pr.clone(), &agent.settings.pr)
         .doing(|| "read the tokens of the setting pr.token_file".to_owned())?;
     let serve = async move { server.serve(listener, stopping.cancelled_owned()).await };
     Ok(Some(tokio::spawn(serve)))

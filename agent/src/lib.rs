@@ -1,71 +1,19 @@
 //! The host agent: bootstraps machines and runs builds in throw-away guests.
 //!
-//! [`daemon`] starts everything; [`reconcile`] is its one loop, which begins
-//! [`bootstrap`]s and [`builds`]; both run their guests through [`session`].
-
-pub mod daemon;
-
-pub mod host;
-
-pub mod reconcile;
-
-pub mod submission;
-
-pub mod schedule;
-
-pub mod drain;
-
-pub mod watch;
-
-pub(crate) mod room;
-
-pub mod bootstrap;
-
-pub mod builds;
-
-pub mod frozen;
-
-pub mod held;
-
-pub mod attached;
-
-pub mod session;
-
-pub mod guest_tag;
-
-pub mod control;
-
-pub mod record;
-
-pub mod console;
-
-pub mod silence;
-
-pub mod guest;
-
-pub mod network;
-
-pub mod dhcp;
-
-pub mod dns;
-
-pub mod tftp;
-
-pub mod revisions;
-
-pub mod records;
-
-pub mod retention;
-
-pub mod events;
-
-pub mod metrics;
-
-pub mod doctor;
+//! [`daemon`] starts everything; [`scheduler`] is its one loop, which starts [`jobs`];
+//! each job runs its guest through a [`session`].
 
 pub mod api;
-
-pub mod toaster;
+pub mod daemon;
+pub mod housekeeping;
+pub mod jobs;
+pub mod pr_service;
+pub mod records;
+pub mod scheduler;
+pub mod session;
+pub mod state;
+pub mod telemetry;
+pub mod triggers;
 
 /// Runs `work` where waiting for a disk holds nobody up.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -77,15 +25,4 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
             Err(_) => std::future::pending().await,
         },
     }
-}
-
-/// An error with everything that caused it, in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -23,8 +23,8 @@ use config::task::{Digest, Source};
 use config::{MachineName, ToolchainName};
 use rusqlite::Connection;
 
-use crate::events::Events;
-use crate::metrics::Metrics;
+use crate::telemetry::events::Events;
+use crate::telemetry::metrics::Metrics;
 use database::Database;
 use format::MIGRATIONS;
 
@@ -124,7 +124,7 @@ impl Records {
 pub(crate) fn task(machine: &MachineName, toolchain: &ToolchainName, sources: &[Source]) -> Digest {
     let mut sources: Vec<_> = sources.iter().collect();
     sources.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
-    let mut hash = store::file::Hash::default();
+    let mut hash = sys::file::Hash::default();
     // No name holds the sign that parts them.
     for part in [machine.as_str(), toolchain.as_str()] {
         hash.add(part.as_bytes());

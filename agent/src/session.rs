@@ -18,20 +18,23 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::guest::{self, Exit, Guest, GuestError, Memory, MonitorError};
-use crate::network::{Network, NetworkError};
-use crate::record;
-use crate::tftp;
+use guest::network::{Network, NetworkError};
+use guest::{self, Exit, Guest, GuestError, Memory, MonitorError};
+use tftp;
 
-mod begin;
-mod left;
+pub mod console;
+mod egress;
+pub mod handshake;
+pub mod idle_timeout;
+pub mod log_capture;
+mod orphans;
 mod services;
-mod way;
+mod start;
 
-pub use left::{bytes_written, clear, guests_directory, is_running, wake};
-pub use way::WayError;
+pub use egress::WayError;
+pub use orphans::{bytes_written, clear, guests_directory, is_running, wake};
 
-use left::{complain, tear_down};
+use orphans::{complain, tear_down};
 use services::Services;
 
 /// How long we listen to a guest that has ended.
@@ -83,7 +86,7 @@ pub struct Plan {
     /// Whether it is a new one, one to be frozen, or a frozen one to be woken.
     pub memory: Memory,
     /// Where what it prints is recorded.
-    pub record: record::Files,
+    pub record: log_capture::Files,
 }
 
 /// A guest that an earlier agent left running.
@@ -95,7 +98,7 @@ pub struct Left {
     /// What it may fetch and put.
     pub map: tftp::Map,
     /// Where what it prints is recorded.
-    pub record: record::Files,
+    pub record: log_capture::Files,
     /// How long ago it was started.
     pub since: Duration,
     /// Whether its first packet has come.
@@ -112,7 +115,7 @@ pub struct Limits<'a> {
 
 /// Something that a session waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Happening {
+pub enum GuestEvent {
     /// Its first packet came.
     FirstContact,
     /// It has put the file that ends it.
@@ -191,7 +194,7 @@ impl Session {
         &mut self,
         limits: &Limits<'_>,
         cancel: &CancellationToken,
-    ) -> Result<Happening, Ended> {
+    ) -> Result<GuestEvent, Ended> {
         let (due, ended) = match self.pause {
             Some(pause) => (pause.until, None),
             None if self.heard => {
@@ -215,7 +218,7 @@ impl Session {
                         return Ok(happening);
                     }
                 }
-                () = services::ready(&mut self.services.ready) => return Ok(Happening::Ready),
+                () = services::ready(&mut self.services.ready) => return Ok(GuestEvent::Ready),
                 exit = self.guest.exited() => {
                     let ended = Ended::Exited { exit, said: self.guest.complaints() };
                     return self.last_words(limits).await.ok_or(ended);
@@ -223,7 +226,7 @@ impl Session {
                 () = self.services.silence.lasts(limits.guest.silence, &self.network), if !may_be_silent => {
                     return Err(Ended::Quiet(limits.guest.silence));
                 }
-                () = &mut deadline => return ended.map_or(Ok(Happening::Waited), Err),
+                () = &mut deadline => return ended.map_or(Ok(GuestEvent::Waited), Err),
             }
         }
     }
@@ -256,7 +259,7 @@ impl Session {
     }
 
     /// What a guest that has ended did last may still be on its way to us.
-    async fn last_words(&mut self, limits: &Limits<'_>) -> Option<Happening> {
+    async fn last_words(&mut self, limits: &Limits<'_>) -> Option<GuestEvent> {
         while let Ok(Some(event)) = timeout(LAST_WORDS, self.services.events.recv()).await {
             if let Some(happening) = self.weigh(event, limits) {
                 return Some(happening);
@@ -265,20 +268,20 @@ impl Session {
         None
     }
 
-    fn weigh(&mut self, event: tftp::Event, limits: &Limits<'_>) -> Option<Happening> {
+    fn weigh(&mut self, event: tftp::Event, limits: &Limits<'_>) -> Option<GuestEvent> {
         match event {
             tftp::Event::FirstContact if !self.heard => {
                 self.heard = true;
-                Some(Happening::FirstContact)
+                Some(GuestEvent::FirstContact)
             }
             tftp::Event::FirstContact => None,
             tftp::Event::Put { name, bytes, .. } => {
                 self.services.metrics.tftp("put", bytes);
                 if limits.last_put.contains(&name.as_str()) {
-                    return Some(Happening::Done);
+                    return Some(GuestEvent::Done);
                 }
                 info!(name, bytes, "the guest put a file");
-                (name == BREAKPOINT).then_some(Happening::Breakpoint)
+                (name == BREAKPOINT).then_some(GuestEvent::Breakpoint)
             }
             tftp::Event::Fetched { name, bytes } => {
                 self.services.metrics.tftp("fetch", bytes);

@@ -24,7 +24,7 @@ pub struct Limits {
 
 /// What somebody says of the limits of a machine; nothing of those that are `None`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Wishes {
+pub struct LimitOverrides {
     /// See [`Limits::start`].
     pub start: Option<Duration>,
     /// See [`Limits::silence`].
@@ -39,7 +39,7 @@ pub struct Rule {
     /// The machine's name, with `*` for anything.
     pub pattern: String,
     /// The limits.
-    pub wishes: Wishes,
+    pub wishes: LimitOverrides,
 }
 
 /// A limit as a text.
@@ -61,10 +61,12 @@ impl Limits {
     /// The limits of a guest of `machine`, where these are those for all. Each of them
     /// is said by the first rule that matches and says it, else by the machine.
     #[must_use]
-    pub fn of(self, machine: &MachineName, own: Wishes, rules: &[Rule]) -> Self {
+    pub fn of(self, machine: &MachineName, own: LimitOverrides, rules: &[Rule]) -> Self {
         let matching = |rule: &&Rule| WildMatch::new(&rule.pattern).matches(machine.as_str());
         let rules = rules.iter().filter(matching).map(|rule| rule.wishes);
-        let wishes = rules.chain([own]).fold(Wishes::default(), Wishes::or);
+        let wishes = rules
+            .chain([own])
+            .fold(LimitOverrides::default(), LimitOverrides::or);
         Self {
             start: wishes.start.unwrap_or(self.start),
             silence: wishes.silence.unwrap_or(self.silence),
@@ -73,7 +75,7 @@ impl Limits {
     }
 }
 
-impl Wishes {
+impl LimitOverrides {
     fn or(self, other: Self) -> Self {
         Self {
             start: self.start.or(other.start),
@@ -102,7 +104,7 @@ impl FromStr for Rule {
     fn from_str(text: &str) -> Result<Self, LimitError> {
         let (pattern, limits) = text.split_once('=').ok_or(LimitError::Form)?;
         let mut words = limits.split_whitespace();
-        let mut wishes = Wishes::default();
+        let mut wishes = LimitOverrides::default();
         while let Some(name) = words.next() {
             let wish = match name {
                 "start" => &mut wishes.start,
@@ -116,7 +118,7 @@ impl FromStr for Rule {
             }
         }
         let pattern = pattern.trim().to_owned();
-        if pattern.is_empty() || wishes == Wishes::default() {
+        if pattern.is_empty() || wishes == LimitOverrides::default() {
             return Err(LimitError::Form);
         }
         Ok(Self { pattern, wishes })
@@ -139,19 +141,22 @@ mod tests {
     #[test]
     fn the_operator_comes_before_the_machine_and_that_before_the_settings_for_all() {
         let all = seconds(240, 1800, 5400);
-        let own = Wishes {
+        let own = LimitOverrides {
             start: Some(Duration::from_secs(500)),
             total: Some(Duration::from_secs(9001)),
-            ..Wishes::default()
+            ..LimitOverrides::default()
         };
         let rules = ["win11 = total 7200", "win* = start 900 total 100"];
         let rules = rules.map(|rule| rule.parse::<Rule>().unwrap());
         let of = |machine: &str, own| all.of(&machine.parse().unwrap(), own, &rules);
-        assert_eq!(of("linux", Wishes::default()), all);
+        assert_eq!(of("linux", LimitOverrides::default()), all);
         assert_eq!(of("linux", own), seconds(500, 1800, 9001));
         assert_eq!(of("win10", own), seconds(900, 1800, 100));
         assert_eq!(of("win11", own), seconds(900, 1800, 7200));
-        assert_eq!(of("win11", Wishes::default()), seconds(900, 1800, 7200));
+        assert_eq!(
+            of("win11", LimitOverrides::default()),
+            seconds(900, 1800, 7200)
+        );
     }
 
     #[test]

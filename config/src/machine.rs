@@ -5,7 +5,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use serde::{Deserialize, Serialize};
 
 use crate::egress::Egress;
-use crate::limits::{Seconds, Wishes};
+use crate::limits::{LimitOverrides, Seconds};
 use crate::manifest::{self, Manifest};
 use crate::names::FileName;
 
@@ -78,7 +78,7 @@ pub struct Machine {
     pub disk_cache: DiskCache,
     /// How long its guests may take: `start-seconds-max`, `silence-seconds-max` and
     /// `total-seconds-max`. The host's operator may say otherwise.
-    pub limits: Wishes,
+    pub limits: LimitOverrides,
     /// What starts a `kvm` machine: `bios` or `uefi`.
     pub firmware: Firmware,
     /// Whether a guest is kept frozen at its start, for builds to wake: `auto` or
@@ -261,9 +261,9 @@ impl Reader<'_> {
         found.unwrap_or(&words[0]).1
     }
 
-    fn limits(&mut self) -> Wishes {
+    fn limits(&mut self) -> LimitOverrides {
         let mut limit = |name: &str| self.optional(name).map(|Seconds(limit)| limit);
-        Wishes {
+        LimitOverrides {
             start: limit("start-seconds-max"),
             silence: limit("silence-seconds-max"),
             total: limit("total-seconds-max"),

@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use ::store::Pool;
-use ::store::pool::BtrfsPool;
+use ::store::SubvolumeBackend;
+use ::store::backend::BtrfsBackend;
 use config::builds::State;
 use config::task::Outcome;
 use tests::agent::AgentHost;
@@ -19,7 +19,7 @@ fn upgrade(host: &AgentHost, change: impl FnOnce(&Path)) {
     let mount = host.host.mount.path();
     let work = mount.join("work");
     if !work.exists() {
-        BtrfsPool.snapshot(&mount.join("demo-1"), &work).unwrap();
+        BtrfsBackend.snapshot(&mount.join("demo-1"), &work).unwrap();
     }
     change(&work);
     let work = work.display().to_string();

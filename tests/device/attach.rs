@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ::store::command;
+use ::sys::command;
 use config::builds::{State, Stay};
 use config::task::Outcome;
 use rustix::process::Signal;
@@ -50,7 +50,7 @@ fn snapshots(host: &AgentHost) -> Vec<String> {
 /// The files of the snapshot that is held, and when each was last changed.
 fn content(host: &AgentHost) -> Vec<(PathBuf, u64, i64, i64)> {
     let held = host.host.volume.path().join("demo/demo-default-1");
-    let mut files = ::store::file::entries(&held).unwrap();
+    let mut files = sys::file::entries(&held).unwrap();
     files.sort();
     let seen = files.into_iter().map(|path| {
         let data = std::fs::metadata(&path).unwrap();

@@ -7,8 +7,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use ::store::Pool;
-use ::store::pool::BtrfsPool;
+use ::store::SubvolumeBackend;
+use ::store::backend::BtrfsBackend;
 use rustix::fs::{FallocateFlags, fallocate};
 use tests::put;
 use tests::shell::{Answer, BuildHost, listing, run};
@@ -27,7 +27,7 @@ impl World {
         }
         let host = BuildHost::new(mebibytes);
         let work = host.mount.path().join("work");
-        BtrfsPool.create(&work).unwrap();
+        BtrfsBackend.create(&work).unwrap();
         put(&work.join("manifest"), ": 1\n");
         let work = work.display().to_string();
         for verb in ["add", "upgrade"] {
@@ -52,7 +52,7 @@ impl World {
     fn refused_by(&self, mut command: Command, code: i32, words: &str) {
         let before = listing(self.host.mount.path());
         command.env("BUILDHOST_SOCKET", "/no/agent.sock");
-        let line = ::store::command::line(&command);
+        let line = ::sys::command::line(&command);
         let answer = run(command, b"");
         println!("{}", answer.stderr.trim_end());
         let first = message(&answer).to_owned();
@@ -186,7 +186,7 @@ fn without_rights_nothing_is_changed_and_root_is_named() {
     fs::copy(tests::program("machinectl"), &program).unwrap();
     let nobody = |line: &str| {
         let call = world.command(line);
-        let mut command = ::store::command::prepare(&program);
+        let mut command = ::sys::command::prepare(&program);
         command.args(call.get_args()).uid(65534).gid(65534);
         for (name, value) in call.get_envs() {
             command.env(name, value.unwrap());

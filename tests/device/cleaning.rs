@@ -5,8 +5,8 @@ use std::os::unix::fs::symlink;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use ::store::pool::BtrfsPool;
-use ::store::{Origin, Pool, Snapshot};
+use ::store::backend::BtrfsBackend;
+use ::store::{Origin, Snapshot, SubvolumeBackend};
 use config::task::Provenance;
 use tests::shell::{BuildHost, DevelopmentHost};
 use tests::wait_until;
@@ -49,34 +49,40 @@ fn a_reboot_takes_every_kind_of_stray_and_no_stranger() {
     let Some(host) = host() else { return };
     let clean = host.listing();
     let linux = host.volume.path().join("linux");
-    let pool = BtrfsPool;
+    let backend = BtrfsBackend;
     // What builds, a receive and an upgrade leave behind.
     drop(snapshot(&host, &image(), "1"));
-    pool.create(&linux.join("linux-default-1/inner")).unwrap();
-    pool.create(&linux.join("linux-default-1/inner/innermost"))
+    backend
+        .create(&linux.join("linux-default-1/inner"))
         .unwrap();
-    pool.freeze(
-        &linux.join("linux-default-1"),
-        &linux.join("linux-default-2"),
-    )
-    .unwrap();
-    pool.create(&linux.join("linux-3")).unwrap();
-    pool.create(&linux.join("linux-other")).unwrap();
+    backend
+        .create(&linux.join("linux-default-1/inner/innermost"))
+        .unwrap();
+    backend
+        .freeze(
+            &linux.join("linux-default-1"),
+            &linux.join("linux-default-2"),
+        )
+        .unwrap();
+    backend.create(&linux.join("linux-3")).unwrap();
+    backend.create(&linux.join("linux-other")).unwrap();
     symlink("linux-2", linux.join(".buildhost.new")).unwrap();
     // A machine whose link was removed, one that was being deleted, and a broken one.
     for (machine, link) in [("unlinked", None), ("half", Some(".buildhost.deleting"))] {
         let directory = host.volume.path().join(machine);
         fs::create_dir(&directory).unwrap();
-        pool.freeze(
-            &linux.join("linux-1"),
-            &directory.join(format!("{machine}-1")),
-        )
-        .unwrap();
-        pool.freeze(
-            &linux.join("linux-default"),
-            &directory.join(format!("{machine}-default")),
-        )
-        .unwrap();
+        backend
+            .freeze(
+                &linux.join("linux-1"),
+                &directory.join(format!("{machine}-1")),
+            )
+            .unwrap();
+        backend
+            .freeze(
+                &linux.join("linux-default"),
+                &directory.join(format!("{machine}-default")),
+            )
+            .unwrap();
         if let Some(link) = link {
             symlink(format!("{machine}-1"), directory.join(link)).unwrap();
         }
@@ -86,8 +92,8 @@ fn a_reboot_takes_every_kind_of_stray_and_no_stranger() {
     fs::create_dir(&stranger).unwrap();
     fs::create_dir(linux.join("linux-9")).unwrap();
     fs::create_dir(linux.join("notes")).unwrap();
-    pool.create(&linux.join("Linux-1")).unwrap();
-    pool.create(&linux.join("linux-007")).unwrap();
+    backend.create(&linux.join("Linux-1")).unwrap();
+    backend.create(&linux.join("linux-007")).unwrap();
     symlink("/etc", linux.join("linux-8")).unwrap();
     tests::put(&linux.join("linux-default-7"), "a file");
     tests::put(&host.volume.path().join("README"), "a file");
@@ -138,7 +144,7 @@ fn a_thousand_strays_go_at_once() {
     let Some(host) = host() else { return };
     let linux = host.volume.path().join("linux");
     for number in 0..1000 {
-        BtrfsPool
+        BtrfsBackend
             .create(&linux.join(format!("linux-default-{number}")))
             .unwrap();
     }
@@ -149,7 +155,7 @@ fn a_thousand_strays_go_at_once() {
 
 /// A program that holds a snapshot as a guest does: by an inherited descriptor.
 fn guest(snapshot: &Snapshot) -> Child {
-    let mut sleep = ::store::command::prepare("sleep");
+    let mut sleep = ::sys::command::prepare("sleep");
     sleep
         .arg("1000")
         .stdin(Stdio::null())
@@ -228,7 +234,7 @@ fn a_deletion_that_nobody_waits_for_is_finished_later() {
 fn a_machine_that_somebody_changes_is_locked() {
     let Some(host) = host() else { return };
     let volume = host.volume.clone().with_patience(Duration::from_millis(1));
-    let mut other = ::store::command::prepare("flock");
+    let mut other = ::sys::command::prepare("flock");
     other
         .arg("--no-fork")
         .arg(volume.path().join("linux"))
@@ -249,7 +255,9 @@ fn an_image_is_replaced_while_a_build_uses_its_snapshot() {
     let build = snapshot(&host, &image(), "1");
     let bootstrap = snapshot(&host, &Origin::Current, "second");
     tests::put(&bootstrap.path().join("installed"), "new");
-    BtrfsPool.create(&bootstrap.path().join("nested")).unwrap();
+    BtrfsBackend
+        .create(&bootstrap.path().join("nested"))
+        .unwrap();
     let provenance = Provenance {
         revision_uuid: bootstrap.taken().unwrap().uuid.to_string(),
         toolchain_id: "b".repeat(64).parse().unwrap(),
@@ -272,8 +280,8 @@ fn an_image_is_replaced_while_a_build_uses_its_snapshot() {
     let drop_it = || volume.drop_snapshot(&machine, &toolchain, &"1".parse().unwrap());
     assert!(drop_it().unwrap_err().to_string().contains("is in use by"));
     drop(build);
-    assert_eq!(drop_it().unwrap(), ::store::Change::Made);
-    assert_eq!(drop_it().unwrap(), ::store::Change::Already);
+    assert_eq!(drop_it().unwrap(), ::store::Change::Changed);
+    assert_eq!(drop_it().unwrap(), ::store::Change::Unchanged);
 }
 
 #[test]

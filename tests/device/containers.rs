@@ -6,14 +6,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use agent::guest::{Exit, Guest, GuestError, Memory};
-use agent::tftp::Event;
 use config::builds::State;
 use config::machine::Kind;
 use config::task::Outcome;
+use guest::{Exit, Guest, GuestError, Memory};
 use rustix::process::{Pid, Signal, kill_process};
 use tests::agent::AgentHost;
 use tests::wait_until;
+use tftp::server::Event;
 
 use crate::guests::{Ground, read, wait_for, within};
 
@@ -264,7 +264,7 @@ fn a_person_logs_in_to_a_container_at_a_breakpoint() {
 
 /// Whether a process with this command line runs.
 fn runs(line: &str) -> bool {
-    let processes = store::file::entries(Path::new("/proc")).unwrap();
+    let processes = sys::file::entries(Path::new("/proc")).unwrap();
     let mut lines = processes
         .iter()
         .map(|it| fs::read_to_string(it.join("cmdline")));
@@ -284,7 +284,7 @@ fn a_machine_with_options_of_its_own_runs_only_where_that_is_allowed() {
         host.add_container("demo", |files| {
             let path = files.join("manifest");
             let text = fs::read_to_string(&path).unwrap() + "options: --setenv=COLOR=blue\n";
-            store::file::replace(&path, text.as_bytes()).unwrap();
+            sys::file::replace(&path, text.as_bytes()).unwrap();
         });
         host.add_toolchain("0.1.0");
         host.start();

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use ::store::command::prepare;
-use ::store::pool::BtrfsPool;
-use ::store::{Intent, Origin, Pool, Source, Volume};
+use ::store::backend::BtrfsBackend;
+use ::store::{Intent, Origin, Source, SubvolumeBackend, Volume};
+use ::sys::command::prepare;
 use config::MachineName;
 use config::task::Provenance;
 use tempfile::TempDir;
@@ -187,7 +187,7 @@ fn copy(from: &Path, to: &Path) {
         if let Ok(target) = fs::read_link(&from) {
             symlink(target, to).unwrap();
         } else if from.is_dir() {
-            BtrfsPool.freeze(&from, &to).unwrap();
+            BtrfsBackend.freeze(&from, &to).unwrap();
         } else {
             fs::copy(from, to).unwrap();
         }
@@ -288,12 +288,12 @@ fn prune_dies_or_fails_at_system_calls() {
     let host = streams.host(2);
     for _ in 0..2 {
         let work = host.mount.path().join("work");
-        BtrfsPool.create(&work).unwrap();
+        BtrfsBackend.create(&work).unwrap();
         let source = Source::Work(work.clone());
         host.volume
             .bring_in(Intent::Upgrade, &linux(), source)
             .unwrap();
-        BtrfsPool.delete(&work).unwrap();
+        BtrfsBackend.delete(&work).unwrap();
     }
     host.machinectl(&["pin", "linux", "2"], b"").good();
     Scene {
@@ -386,7 +386,7 @@ impl Pusher {
     fn new() -> Self {
         let host = BuildHost::new(256);
         let work = host.mount.path().join("work");
-        BtrfsPool.create(&work).unwrap();
+        BtrfsBackend.create(&work).unwrap();
         for (name, text) in [("manifest", ": 1\n"), ("kernel", "k")] {
             tests::put(&work.join(name), text);
             let there = !host.listing().is_empty();

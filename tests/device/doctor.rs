@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use ::store::Pool;
-use ::store::command::{prepare, run};
-use ::store::pool::BtrfsPool;
+use ::store::SubvolumeBackend;
+use ::store::backend::BtrfsBackend;
+use ::sys::command::{prepare, run};
 use config::builds::State;
 use config::doctor::{Finding, Id, Subject};
 use nix::mount::{MsFlags, mount};
@@ -70,12 +70,12 @@ fn a_volume_in_order_is_well() {
 fn what_can_be_repaired_is_and_strangers_stay() {
     let Some((host, _)) = host() else { return };
     let linux = host.volume.path().join("linux");
-    BtrfsPool.create(&linux.join("linux-2")).unwrap();
-    BtrfsPool.create(&linux.join("linux-default")).unwrap();
-    BtrfsPool.create(&linux.join("linux-default-1")).unwrap();
+    BtrfsBackend.create(&linux.join("linux-2")).unwrap();
+    BtrfsBackend.create(&linux.join("linux-default")).unwrap();
+    BtrfsBackend.create(&linux.join("linux-default-1")).unwrap();
     // A power cut leaves it read-only, but without content.
-    BtrfsPool.create(&linux.join("linux-3")).unwrap();
-    BtrfsPool.seal(&linux.join("linux-3")).unwrap();
+    BtrfsBackend.create(&linux.join("linux-3")).unwrap();
+    BtrfsBackend.seal(&linux.join("linux-3")).unwrap();
     for number in [3, 4] {
         let mark = format!(".buildhost.arriving-{number}");
         symlink(format!("linux-{number}"), linux.join(mark)).unwrap();
@@ -85,7 +85,7 @@ fn what_can_be_repaired_is_and_strangers_stay() {
     symlink("linux-1", linux.join(".buildhost.deleting")).unwrap();
     let half = host.volume.path().join("half");
     fs::create_dir(&half).unwrap();
-    BtrfsPool
+    BtrfsBackend
         .freeze(&linux.join("linux-1"), &half.join("half-1"))
         .unwrap();
     symlink("half-1", half.join(".buildhost.deleting")).unwrap();
@@ -131,7 +131,7 @@ fn what_needs_a_decision_is_left_to_a_person() {
     host.machinectl(&["upgrade", "linux"], &development.send("linux-2", None))
         .good();
     // A read-only snapshot of what was received has its identity.
-    BtrfsPool
+    BtrfsBackend
         .freeze(&linux.join("linux-1"), &linux.join("linux-3"))
         .unwrap();
     fs::remove_file(linux.join("linux")).unwrap();
@@ -160,7 +160,7 @@ fn a_receive_by_hand_is_not_taken_for_a_stray() {
     );
     let stream = development.send("linux-2", None);
     let linux = host.volume.path().join("linux");
-    let mut receive = ::store::command::prepare("btrfs");
+    let mut receive = ::sys::command::prepare("btrfs");
     receive
         .arg("receive")
         .arg(&linux)

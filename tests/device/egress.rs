@@ -6,14 +6,14 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use agent::dns::{self, Names};
-use agent::guest::Guest;
-use agent::network::Network;
-use agent::network::egress::{self, Way};
 use config::builds::State;
 use config::task::Outcome;
+use guest::Guest;
+use guest::gateway::dns::{self, Names};
+use guest::network::Network;
+use guest::network::egress::{self, Way};
 use rustix::process::Signal;
-use store::command;
+use sys::command;
 use tests::agent::AgentHost;
 
 use crate::guests::{Ground, read, within};
@@ -86,7 +86,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         for network in [&self.host, &self.world] {
-            let _ = agent::network::delete(network.name());
+            let _ = guest::network::delete(network.name());
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use ::store::Pool;
-use ::store::pool::BtrfsPool;
+use ::store::SubvolumeBackend;
+use ::store::backend::BtrfsBackend;
 use tests::put;
 use tests::shell::{Answer, BuildHost, run};
 use tests::ssh::SshServer;
@@ -22,9 +22,9 @@ impl World {
         }
         let (development, far) = (BuildHost::new(512), BuildHost::new(256));
         let work = development.mount.path().join("work");
-        BtrfsPool.create(&work).unwrap();
+        BtrfsBackend.create(&work).unwrap();
         put(&work.join("manifest"), ": 1\n");
-        BtrfsPool
+        BtrfsBackend
             .write(&work.join("disk.img"), &vec![7; 3 << 20])
             .unwrap();
         Some(Self {
@@ -189,7 +189,7 @@ fn refusals_of_the_far_side_come_back_with_their_codes() {
     let Some(world) = World::new() else { return };
     world.push().good();
     let other = world.far.mount.path().join("other");
-    BtrfsPool.create(&other).unwrap();
+    BtrfsBackend.create(&other).unwrap();
     let other = other.to_str().unwrap();
     world
         .far

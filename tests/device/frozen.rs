@@ -187,13 +187,13 @@ fn what_does_not_wake_is_started_cold_and_frozen_anew() {
 pub(crate) fn spoil(host: &AgentHost, toolchain: &str, name: &str, content: &[u8]) {
     let directory = image(host, toolchain, "");
     let set = |read_only: &str| {
-        let mut set = store::command::prepare("btrfs");
+        let mut set = sys::command::prepare("btrfs");
         set.args(["property", "set", "-ts"]).arg(&directory);
         set.args(["ro", read_only]);
-        store::command::run(set, Duration::from_mins(1)).unwrap();
+        sys::command::run(set, Duration::from_mins(1)).unwrap();
     };
     set("false");
-    store::file::replace(&directory.join(name), content).unwrap();
+    sys::file::replace(&directory.join(name), content).unwrap();
     set("true");
 }
 

@@ -5,8 +5,8 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use ::store::Pool;
-use ::store::pool::BtrfsPool;
+use ::store::SubvolumeBackend;
+use ::store::backend::BtrfsBackend;
 use tests::shell::{BuildHost, DevelopmentHost};
 
 fn host() -> Option<BuildHost> {
@@ -22,18 +22,18 @@ fn host() -> Option<BuildHost> {
             .good();
     }
     let linux = host.volume.path().join("linux");
-    BtrfsPool
+    BtrfsBackend
         .snapshot(&linux.join("linux-1"), &linux.join("linux-default-1"))
         .unwrap();
     for half in ["linux-5", "linux-default"] {
-        BtrfsPool.create(&linux.join(half)).unwrap();
+        BtrfsBackend.create(&linux.join(half)).unwrap();
     }
     for link in ["new", "arriving-5", "pin-9", "deleting"] {
         symlink("linux-1", linux.join(format!(".buildhost.{link}"))).unwrap();
     }
     let gone = host.volume.path().join("gone");
     fs::create_dir(&gone).unwrap();
-    BtrfsPool
+    BtrfsBackend
         .freeze(&linux.join("linux-1"), &gone.join("gone-1"))
         .unwrap();
     symlink("gone-1", gone.join(".buildhost.deleting")).unwrap();

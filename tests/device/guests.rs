@@ -7,13 +7,13 @@ use std::future::Future;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use agent::control::{self, Manner};
-use agent::guest::{self, Exit, Guest, GuestError, Memory, MonitorError, Spec};
-use agent::tftp::{Event, Map, Server};
+use agent::session::handshake::{self, Manner};
 use config::settings::{Acceleration, Settings};
 use config::task::GATEWAY;
+use guest::{self, Exit, Guest, GuestError, Memory, MonitorError, Spec};
 use tempfile::TempDir;
 use tests::net::Net;
+use tftp::server::{Event, Map, Server};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -71,7 +71,10 @@ impl Ground {
         map.accept_below("artifacts/", self.put.path().to_owned(), 8 << 20);
         let (sender, events) = mpsc::channel(64);
         let address = format!("{GATEWAY}:69").parse().unwrap();
-        let server = Server::start(Some(&self.net), &[address], map, sender).unwrap();
+        let server = self
+            .net
+            .enter(|| Server::start(&[address], map, sender))
+            .unwrap();
         (server, events)
     }
 }
@@ -238,12 +241,15 @@ SCRIPT
          tftp -g -r task.manifest 196.254.111.222 && cat task.manifest",
     );
     let console = within(async {
-        tokio::spawn(agent::dhcp::serve(&ground.net).unwrap());
+        tokio::spawn(guest::gateway::dhcp::serve(&ground.net).unwrap());
         let mut map = Map::new(0, 0);
         map.offer("task.manifest", ": 1\nbuild: 42\n".to_owned());
         let address = format!("{}:69", config::task::GATEWAY_OLD).parse().unwrap();
         let (sender, _events) = mpsc::channel(64);
-        let _server = Server::start(Some(&ground.net), &[address], map, sender).unwrap();
+        let _server = ground
+            .net
+            .enter(|| Server::start(&[address], map, sender))
+            .unwrap();
         let guest = Guest::start(ground.spec()).await.unwrap();
         let console = read(guest.console());
         assert_eq!(guest.exited().await, Exit::Code(0));
@@ -295,7 +301,7 @@ fn guests_of_one_frozen_image_differ_and_know_the_time() {
             let began = Instant::now();
             let guest = Guest::start(spec).await.unwrap();
             println!("woken: {:.2?} to a running guest", began.elapsed());
-            tokio::spawn(control::attend(
+            tokio::spawn(handshake::attend(
                 guest.control().unwrap().unwrap(),
                 Manner::Wake,
             ));
@@ -365,10 +371,10 @@ fn what_does_not_fit_is_not_woken() {
         assert!(matches!(error, MonitorError::State("load")), "{error}");
         found.end().await.unwrap();
         let key = fs::read(directory.join("frozen.key")).unwrap();
-        store::file::replace(&directory.join("frozen.key"), b"another QEMU").unwrap();
+        sys::file::replace(&directory.join("frozen.key"), b"another QEMU").unwrap();
         assert!(matches!(wake().await, GuestError::Stale));
-        store::file::replace(&directory.join("frozen.key"), &key).unwrap();
-        store::file::replace(&directory.join("frozen.state"), &vec![7; 100_000]).unwrap();
+        sys::file::replace(&directory.join("frozen.key"), &key).unwrap();
+        sys::file::replace(&directory.join("frozen.state"), &vec![7; 100_000]).unwrap();
         let error = wake().await;
         assert!(matches!(error, GuestError::Up { .. }), "{error}");
         guest::forget(directory).unwrap();
@@ -420,13 +426,13 @@ fn a_guest_that_hangs_or_whose_disk_is_garbage_can_be_ended() {
         return;
     }
     let ground = Ground::new("echo up; while :; do sleep 1; done");
-    store::file::replace(&ground.machine.0.path().join("disk.img"), &vec![7; 1 << 20]).unwrap();
+    sys::file::replace(&ground.machine.0.path().join("disk.img"), &vec![7; 1 << 20]).unwrap();
     within(async {
         let guest = Guest::start(ground.spec()).await.unwrap();
         wait_for(&mut guest.console().unwrap(), "up").await;
-        let mut kill = store::command::prepare("kill");
+        let mut kill = sys::command::prepare("kill");
         kill.args(["-STOP", &guest.pid().to_string()]);
-        store::command::run(kill, LIMIT).unwrap();
+        sys::command::run(kill, LIMIT).unwrap();
         let exit = guest.stop(Duration::from_millis(50)).await.unwrap();
         assert_eq!(exit, Exit::Signal(9));
     });

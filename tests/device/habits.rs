@@ -13,9 +13,9 @@ use tests::wait_until;
 
 /// Does what a person does in a shell.
 fn shell(directory: &Path, line: &str) {
-    let mut shell = ::store::command::prepare("sh");
+    let mut shell = ::sys::command::prepare("sh");
     shell.args(["-ec", line]).current_dir(directory);
-    ::store::command::run(shell, Duration::from_mins(1)).unwrap();
+    ::sys::command::run(shell, Duration::from_mins(1)).unwrap();
 }
 
 /// Waits until something is so, and tells how long that took.
@@ -49,7 +49,7 @@ fn what_is_done_by_hand_is_noticed_and_honoured() {
         // It cannot boot, so nothing but the revisions is there to be seen.
         development.image(&name, None, &[("manifest", b"no manifest\n")]);
         let stream = development.send(&name, None);
-        ::store::file::replace(&host.state().join(&name), &stream).unwrap();
+        sys::file::replace(&host.state().join(&name), &stream).unwrap();
     }
     let streams = host.state().display().to_string();
 
@@ -135,7 +135,7 @@ fn a_revision_that_was_made_writable_by_hand_makes_the_next_push_a_full_one() {
     );
     let server = SshServer::start();
     let work = development.mount.path().join("work");
-    ::store::Pool::create(&::store::pool::BtrfsPool, &work).unwrap();
+    ::store::SubvolumeBackend::create(&::store::backend::BtrfsBackend, &work).unwrap();
     tests::put(&work.join("disk.img"), "disk");
     let push = || -> Command {
         let mut push = development.command(&["push", "linux", "root@127.0.0.1", "--from"]);

@@ -7,11 +7,11 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
-use agent::guest::{Exit, Guest};
-use agent::tftp::{Event, Map, Server};
 use config::task::{GATEWAY, PR_PORT};
+use guest::{Exit, Guest};
 use tempfile::TempDir;
 use tests::net::Net;
+use tftp::server::{Event, Map, Server};
 use tokio::sync::mpsc;
 
 use crate::guests::{Ground, read, within};
@@ -38,7 +38,9 @@ impl Target {
         let net = Net::new();
         let (sender, events) = mpsc::channel(16);
         let address = address();
-        let server = Server::start(Some(&net), &[address], map, sender).unwrap();
+        let server = net
+            .enter(|| Server::start(&[address], map, sender))
+            .unwrap();
         Self {
             _server: server,
             net,

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use ::store::command;
+use ::sys::command;
 use tests::put;
 use tests::shell::{BuildHost, run};
 

@@ -24,7 +24,7 @@ fn asks(host: &WebHost, is_member: bool, method: &str, path: &str, body: &str) -
     } else {
         "--clear-groups".to_owned()
     };
-    let mut command = ::store::command::prepare("setpriv");
+    let mut command = ::sys::command::prepare("setpriv");
     command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")]);
     command.args([&groups, "curl", "--silent", "--output", "/dev/null"]);
     command.args(["--write-out", "%{http_code}", "--request", method]);

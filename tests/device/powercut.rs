@@ -60,7 +60,7 @@ fn survives(
 }
 
 fn call(volume: &Path, arguments: &[&str], input: &[u8]) -> Answer {
-    let mut machinectl = ::store::command::prepare(tests::program("machinectl"));
+    let mut machinectl = ::sys::command::prepare(tests::program("machinectl"));
     machinectl.args(arguments).arg("--volume").arg(volume);
     run(machinectl, input)
 }

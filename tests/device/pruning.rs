@@ -5,8 +5,8 @@ use std::fs;
 use std::io::Read;
 use std::process::{Child, Stdio};
 
-use ::store::Pool;
-use ::store::pool::BtrfsPool;
+use ::store::SubvolumeBackend;
+use ::store::backend::BtrfsBackend;
 use config::task::{BOOTSTRAP, Provenance};
 use tests::agent::AgentHost;
 use tests::shell::{BuildHost, DevelopmentHost};
@@ -36,17 +36,17 @@ fn image_of(host: &BuildHost, revision: u32) {
     let directory = host.volume.path().join("linux");
     let image = directory.join("linux-default");
     let origin = directory.join(format!("linux-{revision}"));
-    BtrfsPool.snapshot(&origin, &image).unwrap();
+    BtrfsBackend.snapshot(&origin, &image).unwrap();
     let provenance = Provenance {
         revision_uuid: from.to_string(),
         toolchain_id: "a".repeat(64).parse().unwrap(),
         bootstrap_version: 1,
     };
     let manifest = image.join(BOOTSTRAP);
-    BtrfsPool
+    BtrfsBackend
         .write(&manifest, provenance.print().as_bytes())
         .unwrap();
-    BtrfsPool.seal(&image).unwrap();
+    BtrfsBackend.seal(&image).unwrap();
 }
 
 /// A sender that nobody reads from any more, in the middle of its stream.
@@ -111,7 +111,7 @@ fn what_is_being_sent_or_built_with_is_spared_by_hand_too() {
     bring_in(&host, 1..=5);
     image_of(&host, 2);
     let ours = slow(host.command(&["send", "linux", "3"]));
-    let mut by_hand = ::store::command::prepare("btrfs");
+    let mut by_hand = ::sys::command::prepare("btrfs");
     by_hand
         .arg("send")
         .arg(host.volume.path().join("linux/linux-4"));

@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use ::store::Pool;
-use ::store::pool::BtrfsPool;
+use ::store::SubvolumeBackend;
+use ::store::backend::BtrfsBackend;
 use config::builds::State;
 use tests::agent::AgentHost;
 use tests::put;
@@ -16,7 +16,7 @@ use tests::ssh::SshServer;
 fn host() -> BuildHost {
     let host = BuildHost::new(512);
     let work = host.mount.path().join("work");
-    BtrfsPool.create(&work).unwrap();
+    BtrfsBackend.create(&work).unwrap();
     put(&work.join("disk.img"), "disk");
     let from = work.display().to_string();
     host.machinectl(&["add", "linux", "--from", &from], b"")
@@ -28,7 +28,7 @@ fn host() -> BuildHost {
     }
     host.machinectl(&["pin", "linux", "2"], b"").good();
     let linux = host.volume.path().join("linux");
-    BtrfsPool
+    BtrfsBackend
         .snapshot(&linux.join("linux-1"), &linux.join("linux-default-1"))
         .unwrap();
     let tools = host.mount.directory("tools");
@@ -149,7 +149,7 @@ fn every_verb_that_changes_something_says_what_it_would_do_and_does_not() {
     }
     let (host, far, server) = (host(), BuildHost::new(256), SshServer::start());
     let far_image = far.mount.path().join("image");
-    BtrfsPool.create(&far_image).unwrap();
+    BtrfsBackend.create(&far_image).unwrap();
     let far_image = far_image.display().to_string();
     far.machinectl(&["add", "there", "--from", &far_image], b"")
         .good();

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 
-use ::store::pool::{BtrfsPool, Pool};
+use ::store::backend::{BtrfsBackend, SubvolumeBackend};
 use ::store::receive::stream::Stream;
 use ::store::{Intent, Source, Volume};
 use config::MachineName;
@@ -59,7 +59,7 @@ fn content_is_the_same_along_every_chain_of_streams() {
     let hosts = [512, 512, 512].map(BuildHost::new);
     let machine: MachineName = "linux".parse().unwrap();
     let work = hosts[0].mount.path().join("work");
-    BtrfsPool.create(&work).unwrap();
+    BtrfsBackend.create(&work).unwrap();
     let mut dice = Dice(0x5eed);
     let (mut full, mut incremental) = (0, 0);
     for round in 0..rounds {

@@ -95,7 +95,7 @@ fn pruning_stops_when_enough_is_free() {
 
 /// A `btrfs send` that nobody reads from.
 fn sender(host: &BuildHost, revision: &str) -> Child {
-    let mut send = ::store::command::prepare("btrfs");
+    let mut send = ::sys::command::prepare("btrfs");
     send.arg("send")
         .arg(host.volume.path().join("linux").join(revision));
     send.stdout(Stdio::piped()).stderr(Stdio::null());

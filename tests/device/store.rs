@@ -1,6 +1,6 @@
 //! The store on real btrfs.
 
-use ::store::pool::BtrfsPool;
+use ::store::backend::BtrfsBackend;
 use tests::contract;
 use tests::volume::Mount;
 
@@ -10,5 +10,5 @@ fn btrfs_keeps_the_contract() {
         return;
     }
     let mount = Mount::btrfs(512);
-    contract::check(&BtrfsPool, &mount.directory("contract"));
+    contract::check(&BtrfsBackend, &mount.directory("contract"));
 }

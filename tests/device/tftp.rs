@@ -8,11 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use agent::tftp::{Event, Map, Offer, Server};
 use config::task::GATEWAY;
-use store::command;
+use sys::command;
 use tempfile::TempDir;
 use tests::net::Net;
+use tftp::server::{Event, Map, Offer, Server};
 use tokio::sync::mpsc;
 
 mod bad_line;
@@ -58,7 +58,9 @@ impl Ground {
         let net = Net::new();
         let (sender, events) = mpsc::channel(64);
         let address = format!("{GATEWAY}:69").parse().unwrap();
-        let server = Server::start(Some(&net), &[address], map, sender).unwrap();
+        let server = net
+            .enter(|| Server::start(&[address], map, sender))
+            .unwrap();
         Self {
             server,
             net,

@@ -6,13 +6,13 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use agent::control::{self, Manner};
-use agent::guest::{self, Exit, Guest, GuestError, Memory};
-use agent::tftp::Event;
+use agent::session::handshake::{self, Manner};
 use config::builds::{Build, Start, State};
 use config::machine::{Firmware, UEFI_VARIABLES};
 use config::task::Outcome;
+use guest::{self, Exit, Guest, GuestError, Memory};
 use tests::agent::AgentHost;
+use tftp::server::Event;
 
 use crate::frozen::{image, settled};
 use crate::guests::{Ground, WAITING, copy, read, wait_for, within};
@@ -56,7 +56,7 @@ fn a_kernel_of_its_own_is_started_by_uefi_and_frozen() {
         let began = Instant::now();
         let guest = Guest::start(spec).await.unwrap();
         let port = guest.control().unwrap().unwrap();
-        tokio::spawn(control::attend(port, Manner::Wake));
+        tokio::spawn(handshake::attend(port, Manner::Wake));
         let console = read(guest.console());
         assert_eq!(events.recv().await, Some(Event::FirstContact));
         println!("woken: {:.2?} to the first packet", began.elapsed());
@@ -78,7 +78,7 @@ fn a_firmware_that_is_missing_or_does_not_fit_is_named() {
         assert!(matches!(error, GuestError::NoFirmware { .. }), "{error}");
         assert!(error.to_string().contains("install the package ovmf"));
         let own = ground.machine.0.path().join(UEFI_VARIABLES);
-        store::file::replace(&own, &[0; 4096]).unwrap();
+        sys::file::replace(&own, &[0; 4096]).unwrap();
         let error = Guest::start(ground.spec()).await.unwrap_err();
         assert!(matches!(error, GuestError::Variables { .. }), "{error}");
         fs::remove_file(&own).unwrap();

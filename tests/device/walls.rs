@@ -5,10 +5,10 @@ use std::fs;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use ::store::command;
-use agent::network::Network;
+use ::sys::command;
 use config::builds::State;
 use config::task::{GATEWAY, Outcome};
+use guest::network::Network;
 use rustix::process::Pid;
 use tests::agent::AgentHost;
 use tests::wait_until;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use store::command::{prepare, run};
+use sys::command::{prepare, run};
 use tests::web::WebHost;
 
 /// How long an installation or a generation may take.

@@ -12,7 +12,7 @@ use tests::wait_until;
 use tests::web::WebHost;
 
 fn machinectl(host: &WebHost) -> Command {
-    let mut command = store::command::prepare(tests::program("machinectl"));
+    let mut command = sys::command::prepare(tests::program("machinectl"));
     command.env("BUILDHOST_SOCKET", host.path("run/agent.sock"));
     command.env("BUILDHOST_TOKENS", host.path("tokens"));
     command

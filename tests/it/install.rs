@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use store::command;
+use sys::command;
 
 const LIMIT: Duration = Duration::from_mins(1);
 

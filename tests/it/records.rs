@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use agent::retention;
+use agent::housekeeping::retention;
 use config::BuildId;
 use config::builds::{Build, State, Submitter};
 use config::task::Outcome;

@@ -167,7 +167,7 @@ fn only_administrators_speak_for_others_and_a_machine_may_come_later() {
 }
 
 fn machinectl(host: &WebHost, line: &str) -> Answer {
-    let mut command = store::command::prepare(tests::program("machinectl"));
+    let mut command = sys::command::prepare(tests::program("machinectl"));
     command.env("BUILDHOST_SOCKET", host.path("run/agent.sock"));
     let source = host.path("hello.c").display().to_string();
     command.args(

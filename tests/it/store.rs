@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::store::pool::FakePool;
-use ::store::{Change, Intent, Origin, Pool, Result, Source, Volume};
+use ::store::backend::FakeBackend;
+use ::store::{Change, Intent, Origin, Result, Source, SubvolumeBackend, Volume};
 use config::layout::Entry;
 use config::task::Provenance;
 use config::{MachineName, Revision};
@@ -15,13 +15,13 @@ use tests::contract;
 #[test]
 fn the_fake_pool_keeps_the_contract() {
     let directory = tempfile::tempdir().unwrap();
-    contract::check(&FakePool::default(), directory.path());
+    contract::check(&FakeBackend::default(), directory.path());
 }
 
 /// A volume on a fake pool, with a machine of two revisions and one image.
 struct World {
     directory: TempDir,
-    pool: Arc<FakePool>,
+    backend: Arc<FakeBackend>,
     volume: Volume,
 }
 
@@ -34,13 +34,13 @@ impl World {
 
     fn without_image() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let pool = Arc::new(FakePool::default());
+        let backend = Arc::new(FakeBackend::default());
         let path = directory.path().join("volume");
         std::fs::create_dir(&path).unwrap();
-        let volume = Volume::with_pool(&path.canonicalize().unwrap(), pool.clone());
+        let volume = Volume::with_backend(&path.canonicalize().unwrap(), backend.clone());
         let world = Self {
             directory,
-            pool,
+            backend,
             volume,
         };
         for _ in 0..2 {
@@ -51,7 +51,7 @@ impl World {
             };
             world.bring_in(intent, "linux").unwrap();
             // The next revision comes from another image.
-            world.pool.delete(&world.original()).unwrap();
+            world.backend.delete(&world.original()).unwrap();
         }
         world.original();
         world
@@ -61,9 +61,9 @@ impl World {
     fn original(&self) -> std::path::PathBuf {
         let path = self.directory.path().join("original");
         if !path.exists() {
-            self.pool.create(&path).unwrap();
-            self.pool.write(&path.join("disk.img"), b"disk").unwrap();
-            self.pool.seal(&path).unwrap();
+            self.backend.create(&path).unwrap();
+            self.backend.write(&path.join("disk.img"), b"disk").unwrap();
+            self.backend.seal(&path).unwrap();
         }
         path
     }
@@ -147,9 +147,9 @@ fn survives(make: fn() -> World, between: Option<&str>, act: impl Fn(&World) -> 
     assert_ne!(before, after);
     for calls in 0.. {
         let world = make();
-        world.pool.set_fuse(Some(calls));
+        world.backend.set_fuse(Some(calls));
         let crashed = act(&world).is_err();
-        world.pool.set_fuse(None);
+        world.backend.set_fuse(None);
         // It shows nothing that is broken even before anything is repaired.
         world.show();
         let report = world.volume.clean_after_boot();
@@ -222,9 +222,9 @@ fn a_deletion_that_crashes_is_finished_or_was_never_begun() {
     for calls in 0.. {
         let world = World::new();
         let before = world.show();
-        world.pool.set_fuse(Some(calls));
+        world.backend.set_fuse(Some(calls));
         let crashed = delete(&world).is_err();
-        world.pool.set_fuse(None);
+        world.backend.set_fuse(None);
         let shown = world.show();
         let report = world.volume.finish_deletions();
         assert!(
@@ -259,27 +259,27 @@ fn a_clean_up_that_crashes_is_finished_by_the_next_one() {
     let dirty = || {
         let world = World::new();
         let at = |name: &str| world.volume.directory(&linux()).join(name);
-        world.pool.create(&at("linux-9")).unwrap();
-        world.pool.create(&at("linux-default-1")).unwrap();
+        world.backend.create(&at("linux-9")).unwrap();
+        world.backend.create(&at("linux-default-1")).unwrap();
         world
-            .pool
+            .backend
             .link(Path::new("linux-1"), &at(".buildhost.new"))
             .unwrap();
         world
-            .pool
+            .backend
             .make_directory(&world.volume.path().join("gone"))
             .unwrap();
         world
-            .pool
+            .backend
             .create(&world.volume.path().join("gone/gone-1"))
             .unwrap();
         world
     };
     for calls in 0.. {
         let world = dirty();
-        world.pool.set_fuse(Some(calls));
+        world.backend.set_fuse(Some(calls));
         let first = world.volume.clean_after_boot();
-        world.pool.set_fuse(None);
+        world.backend.set_fuse(None);
         assert!(world.volume.clean_after_boot().failed.is_empty());
         assert_eq!(world.show(), World::new().show(), "crash at call {calls}");
         assert!(
@@ -298,7 +298,7 @@ fn a_bad_entry_does_not_stop_the_rest_of_a_clean_up() {
     let at = |name: &str| world.volume.directory(&linux()).join(name);
     for tag in 1..=3 {
         world
-            .pool
+            .backend
             .create(&at(&format!("linux-default-{tag}")))
             .unwrap();
     }
@@ -315,11 +315,11 @@ fn a_bad_entry_does_not_stop_the_rest_of_a_clean_up() {
 
     for tag in 1..=3 {
         world
-            .pool
+            .backend
             .create(&at(&format!("linux-default-{tag}")))
             .unwrap();
     }
-    world.pool.set_fault(Some("linux-default-2"));
+    world.backend.set_fault(Some("linux-default-2"));
     let report = world.volume.clean_after_boot();
     assert_eq!((report.done.len(), report.failed.len()), (2, 1));
     let failure = &report.failed[0];
@@ -365,15 +365,15 @@ fn a_copy_of_a_snapshot_is_a_snapshot_of_its_own() {
     let image = Origin::Image("default".parse().unwrap());
     let original = take(&image, &held).unwrap();
     let file = |path: &Path| path.join("result");
-    world.pool.write(&file(original.path()), b"bad").unwrap();
+    world.backend.write(&file(original.path()), b"bad").unwrap();
     let copied = take(&origin, &copy).unwrap();
     let read = |path: &Path| std::fs::read_to_string(file(path)).unwrap();
     assert_eq!(read(copied.path()), "bad");
-    world.pool.write(&file(copied.path()), b"good").unwrap();
+    world.backend.write(&file(copied.path()), b"good").unwrap();
     assert_eq!(read(original.path()), "bad");
     drop((original, copied));
     let gone = world.volume.drop_snapshot(&linux, &toolchain, &copy);
-    assert_eq!(gone.unwrap(), Change::Made);
+    assert_eq!(gone.unwrap(), Change::Changed);
     let view = world.volume.look(&linux).unwrap();
     assert_eq!(view.snapshots.len(), 1);
 }

@@ -27,7 +27,7 @@ fn world() -> World {
 }
 
 fn put(directory: &Path, name: &str, content: &str) {
-    ::store::file::replace(&directory.join(name), content.as_bytes()).unwrap();
+    sys::file::replace(&directory.join(name), content.as_bytes()).unwrap();
 }
 
 fn read(file: &fs::File) -> String {
@@ -44,11 +44,11 @@ fn a_toolchain_is_added_replaced_and_deleted_while_a_guest_fetches_it() {
     let toolchains = &world.toolchains;
     assert_eq!(
         toolchains.add(&name, world.from.path()).unwrap(),
-        Change::Made
+        Change::Changed
     );
     assert_eq!(
         toolchains.add(&name, world.from.path()).unwrap(),
-        Change::Already
+        Change::Unchanged
     );
     let old = toolchains.load(&name).unwrap();
     assert_eq!(old.files.len(), 2);
@@ -59,7 +59,7 @@ fn a_toolchain_is_added_replaced_and_deleted_while_a_guest_fetches_it() {
     symlink("tools-1.1.tar", world.from.path().join("tools.tar")).unwrap();
     assert_eq!(
         toolchains.add(&name, world.from.path()).unwrap(),
-        Change::Made
+        Change::Changed
     );
     let new = toolchains.load(&name).unwrap();
     assert_ne!(old.id, new.id);
@@ -68,8 +68,8 @@ fn a_toolchain_is_added_replaced_and_deleted_while_a_guest_fetches_it() {
         ("one".into(), "two".into())
     );
 
-    assert_eq!(toolchains.delete(&name).unwrap(), Change::Made);
-    assert_eq!(toolchains.delete(&name).unwrap(), Change::Already);
+    assert_eq!(toolchains.delete(&name).unwrap(), Change::Changed);
+    assert_eq!(toolchains.delete(&name).unwrap(), Change::Unchanged);
     assert_eq!(read(&new.files[&tools]), "two");
     assert_eq!(
         world.root.path().read_dir().unwrap().count(),

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use agent::network::Network;
 use config::builds::{Build, State};
+use guest::network::Network;
 use rustix::process::{Pid, Signal, kill_process};
-use store::command;
-use store::pool::{BtrfsPool, Pool};
+use store::backend::{BtrfsBackend, SubvolumeBackend};
+use sys::command;
 use tempfile::TempDir;
 
 use crate::shell::{Answer, BuildHost, run};
@@ -98,13 +98,13 @@ impl AgentHost {
     #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
     pub fn add_from(&self, files: &Path, name: &str, change: impl FnOnce(&Path)) {
         let revision = self.host.mount.path().join(format!("{name}-1"));
-        BtrfsPool.create(&revision).expect("a subvolume");
+        BtrfsBackend.create(&revision).expect("a subvolume");
         let mut copy = command::prepare("cp");
         copy.args(["--sparse=always", "--recursive", "--no-target-directory"]);
         copy.args([files, &revision]);
         command::run(copy, Duration::from_mins(1)).expect("a copy");
         change(&revision);
-        BtrfsPool.seal(&revision).expect("a read-only image");
+        BtrfsBackend.seal(&revision).expect("a read-only image");
         let from = revision.display().to_string();
         self.host
             .machinectl(&["add", name, "--from", &from], b"")

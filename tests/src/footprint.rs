@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use agent::network::Network;
+use guest::network::Network;
 use rustix::process::Pid;
 
 use crate::agent::AgentHost;

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use config::machine::Machine;
-use store::command;
+use sys::command;
 use tempfile::TempDir;
 
 /// What the machine does before the script of a test.

@@ -89,5 +89,5 @@ pub fn program(name: &str) -> std::path::PathBuf {
 /// When it cannot.
 #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
 pub fn put(path: &std::path::Path, text: &str) {
-    store::file::replace(path, text.as_bytes()).expect("a file");
+    sys::file::replace(path, text.as_bytes()).expect("a file");
 }

@@ -6,8 +6,8 @@ use std::ops::Deref;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use agent::network::{Cable, Network};
-use store::command;
+use guest::network::{Cable, Network};
+use sys::command;
 
 /// A guest's network that is deleted when it is dropped.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use std::process::Child;
 use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
-use store::command;
+use sys::command;
 use tempfile::TempDir;
 
 use crate::volume::{Image, Mount, enter_own_namespace};

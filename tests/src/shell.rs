@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use store::pool::{BtrfsPool, Pool};
-use store::{MachineView, Volume, command, file};
+use store::backend::{BtrfsBackend, SubvolumeBackend};
+use store::{MachineView, Volume};
+use sys::{command, file};
 
 use crate::volume::Mount;
 
@@ -149,7 +150,7 @@ fn walk(root: &Path, directory: &Path, list: &mut Vec<String>) {
             .unwrap_or(&path)
             .display()
             .to_string();
-        let subvolume = BtrfsPool.info(&path).ok().flatten();
+        let subvolume = BtrfsBackend.info(&path).ok().flatten();
         let what = match (subvolume, fs::read_link(&path)) {
             (_, Ok(target)) => format!(" -> {}", target.display()),
             (Some(known), _) if known.read_only => " (read-only)".to_owned(),
@@ -193,14 +194,16 @@ impl DevelopmentHost {
     pub fn image(&self, name: &str, base: Option<&str>, files: &[(&str, &[u8])]) {
         let path = self.path(name);
         match base {
-            Some(base) => BtrfsPool.snapshot(&self.path(base), &path),
-            None => BtrfsPool.create(&path),
+            Some(base) => BtrfsBackend.snapshot(&self.path(base), &path),
+            None => BtrfsBackend.create(&path),
         }
         .expect("a subvolume");
         for (file, content) in files {
-            BtrfsPool.write(&path.join(file), content).expect("a file");
+            BtrfsBackend
+                .write(&path.join(file), content)
+                .expect("a file");
         }
-        BtrfsPool.seal(&path).expect("a read-only image");
+        BtrfsBackend.seal(&path).expect("a read-only image");
     }
 
     /// What `btrfs send` makes of an image.

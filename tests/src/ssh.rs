@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
-use store::command;
+use sys::command;
 use tempfile::TempDir;
 
 use crate::{put, wait_until};

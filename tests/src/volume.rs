@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use store::command;
+use sys::command;
 use tempfile::{NamedTempFile, TempDir};
 
 /// More than any command of the harness takes.

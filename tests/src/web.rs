@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::host::Host;
 use agent::records::Records;
-use agent::{api, revisions};
+use agent::state::agent_state::AgentState;
+use agent::{api, pr_service};
 use config::settings::Settings;
 use reqwest::blocking::{Client, RequestBuilder, Response};
-use store::pool::{FakePool, Pool};
+use store::backend::{FakeBackend, SubvolumeBackend};
 use store::toolchains::Toolchains;
 use store::{Intent, Source, Volume};
 use tempfile::TempDir;
@@ -24,7 +24,7 @@ const ANSWER_LIMIT: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub struct WebHost {
     /// What all parts of the agent share.
-    pub host: Arc<Host>,
+    pub host: Arc<AgentState>,
     /// Where it is found over TCP.
     pub address: SocketAddr,
     /// What runs it.
@@ -52,8 +52,8 @@ impl WebHost {
         let volume = volume(&path.join("volume"));
         let toolchains = Toolchains::open(&path.join("toolchains")).unwrap();
         let records = Records::open(&path.join("state/records.sqlite3")).unwrap();
-        let pr = prserv::Service::open(&revisions::options(&settings.pr).unwrap()).unwrap();
-        let host = Host::new(settings, vec![volume], toolchains, records, pr, (0, 0));
+        let pr = prserv::Service::open(&pr_service::options(&settings.pr).unwrap()).unwrap();
+        let host = AgentState::new(settings, vec![volume], toolchains, records, pr, (0, 0));
         let host = Arc::new(host);
         let runtime = Runtime::new().unwrap();
         let api = runtime.block_on(api::bind(&host)).unwrap();
@@ -106,7 +106,7 @@ impl WebHost {
     /// When the file cannot be written.
     pub fn allow(&self, tokens: &[(&str, &str)]) {
         let lines = tokens.iter().map(|(scope, secret)| {
-            let mut hash = store::file::Hash::default();
+            let mut hash = sys::file::Hash::default();
             hash.add(secret.as_bytes());
             format!("{scope}-{} {scope} {}\n", secret.len(), hash.finish())
         });
@@ -136,12 +136,12 @@ pub fn request(client: &Client, method: &str, url: &str) -> RequestBuilder {
 
 #[expect(clippy::unwrap_used, reason = "a test cannot go on without it")]
 fn volume(path: &std::path::Path) -> Volume {
-    let pool = Arc::new(FakePool::default());
-    let volume = Volume::with_pool(path, pool.clone());
+    let backend = Arc::new(FakeBackend::default());
+    let volume = Volume::with_backend(path, backend.clone());
     let original = path.with_file_name("original");
-    pool.create(&original).unwrap();
-    pool.write(&original.join("disk.img"), b"disk").unwrap();
-    pool.seal(&original).unwrap();
+    backend.create(&original).unwrap();
+    backend.write(&original.join("disk.img"), b"disk").unwrap();
+    backend.seal(&original).unwrap();
     let machine = "linux".parse().unwrap();
     volume
         .bring_in(Intent::Add, &machine, Source::Subvolume(original))

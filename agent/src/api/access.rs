@@ -13,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use config::builds::{self, Submitter};
 use config::tokens::{self, Scope, Token};
-use store::file::Hash;
+use sys::file::Hash;
 use tracing::info;
 
 use super::problem::Refused;
@@ -210,13 +210,13 @@ mod tests {
         assert_eq!(gate.bearer("abc"), None);
         let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let line = format!("robot submit {hash}\n");
-        store::file::replace(&path, line.as_bytes()).unwrap();
+        sys::file::replace(&path, line.as_bytes()).unwrap();
         assert_eq!(
             gate.bearer("abc"),
             Some(("token:robot".to_owned(), Scope::Submit))
         );
         assert_eq!(gate.bearer("abd"), None);
-        store::file::replace(&path, b"nonsense").unwrap();
+        sys::file::replace(&path, b"nonsense").unwrap();
         assert!(gate.bearer("abc").is_some(), "a fault changes nothing");
         std::fs::remove_file(&path).unwrap();
         assert_eq!(gate.bearer("abc"), None);

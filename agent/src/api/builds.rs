@@ -11,28 +11,28 @@ use config::BuildId;
 use config::builds::{Build, Cancel, Listing, Request, cancel as verdict};
 use config::task::Outcome;
 use jiff::Timestamp;
-use store::file::Hash;
+use sys::file::Hash;
 use tracing::info;
 
 use super::access::Caller;
 use super::problem::Refused;
-use crate::host::Host;
-use crate::reconcile::give_up;
+use crate::housekeeping::retention;
 use crate::records::{Once, Removal};
-use crate::retention;
-use crate::submission::{self, Submission, check};
+use crate::scheduler::give_up;
+use crate::state::agent_state::AgentState;
+use crate::triggers::submission::{self, Submission, check};
 
 /// The length of the key under which a build is asked for.
 const KEY_MAX: usize = 255;
 
 /// The builds that are asked for; the header `Link` tells where the next page is.
 pub(super) async fn list(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     listing: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Response, Refused> {
     let Query(listing) = listing?;
-    let mut builds = host.records.list(listing.clone()).await?;
-    count_copies(&host, &mut builds);
+    let mut builds = agent.records.list(listing.clone()).await?;
+    count_copies(&agent, &mut builds);
     let next = listing.next(&builds).and_then(|next| {
         let query = serde_urlencoded::to_string(next).ok()?;
         Some([(
@@ -44,18 +44,18 @@ pub(super) async fn list(
 }
 
 pub(super) async fn show(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
 ) -> Result<Json<Build>, Refused> {
     let Path(id) = id?;
-    let mut build = find(&host, id).await?;
-    count_copies(&host, std::slice::from_mut(&mut build));
+    let mut build = find(&agent, id).await?;
+    count_copies(&agent, std::slice::from_mut(&mut build));
     Ok(Json(build))
 }
 
 /// Adds to records how many copies people look into.
-fn count_copies(host: &Host, builds: &mut [Build]) {
-    let copies: Vec<_> = host.with_jobs(|jobs| jobs.attached.keys().copied().collect());
+fn count_copies(agent: &AgentState, builds: &mut [Build]) {
+    let copies: Vec<_> = agent.with_jobs(|jobs| jobs.attached.keys().copied().collect());
     for build in builds {
         let of_it = copies.iter().filter(|copy| copy.build == build.id);
         build.life.copies = NonZeroUsize::new(of_it.count());
@@ -63,15 +63,16 @@ fn count_copies(host: &Host, builds: &mut [Build]) {
 }
 
 /// The record of a build, or the refusal that there is none.
-pub(super) async fn find(host: &Host, id: BuildId) -> Result<Build, Refused> {
-    host.records
+pub(super) async fn find(agent: &AgentState, id: BuildId) -> Result<Build, Refused> {
+    agent
+        .records
         .get(id)
         .await?
         .ok_or_else(|| Refused::no_build(id))
 }
 
 pub(super) async fn submit(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     request: Result<Json<Request>, JsonRejection>,
@@ -81,24 +82,24 @@ pub(super) async fn submit(
     let submitter = caller.submits(&request)?;
     // What was answered once is answered again, whatever has changed since.
     if let Some(once) = &once {
-        let before = host
+        let before = agent
             .records
             .submitted_before(once, &submitter, Timestamp::now());
         if let Some(before) = before.await? {
             return answer(before.into());
         }
     }
-    if host.stopping.is_cancelled() {
+    if agent.stopping.is_cancelled() {
         return Err(Refused::stopping());
     }
     check::makes_sense(&request)?;
-    let toolchain = check::has_machine(&host, &request).await?;
+    let toolchain = check::has_machine(&agent, &request).await?;
     // Between the look at the sources and the record that names them none is deleted;
     // and of two equal requests at once the second one finds the first.
-    let _queue = host.queue.lock().await;
-    check::has_sources(&host, &request)?;
-    check::comes_after(&host, &request).await?;
-    answer(submission::submit(&host, request, toolchain, submitter, once).await?)
+    let _queue = agent.queue.lock().await;
+    check::has_sources(&agent, &request)?;
+    check::comes_after(&agent, &request).await?;
+    answer(submission::submit(&agent, request, toolchain, submitter, once).await?)
 }
 
 fn answer(submission: Submission) -> Result<(StatusCode, Json<Build>), Refused> {
@@ -136,11 +137,11 @@ fn once(headers: &HeaderMap, request: &Request) -> Result<Option<Once>, Refused>
 
 /// Deletes a build wholly.
 pub(super) async fn delete(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
 ) -> Result<StatusCode, Refused> {
     let Path(id) = id?;
-    match retention::remove(&host, id).await? {
+    match retention::remove(&agent, id).await? {
         Removal::Done => {
             info!(build = %id, "build deleted");
             Ok(StatusCode::NO_CONTENT)
@@ -159,13 +160,13 @@ pub(super) async fn delete(
 }
 
 pub(super) async fn cancel(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
 ) -> Result<(StatusCode, Json<Build>), Refused> {
     let Path(id) = id?;
-    let _queue = host.queue.lock().await;
-    let mut build = find(&host, id).await?;
-    let running = host.with_jobs(|jobs| jobs.builds.get(&id).map(|(_, cancel)| cancel.clone()));
+    let _queue = agent.queue.lock().await;
+    let mut build = find(&agent, id).await?;
+    let running = agent.with_jobs(|jobs| jobs.builds.get(&id).map(|(_, cancel)| cancel.clone()));
     match (verdict(build.state), running) {
         (Cancel::TooLate, _) => Err(Refused::conflict(match build.outcome {
             Some(outcome) => format!("build {id} has already finished: {outcome}"),
@@ -177,8 +178,8 @@ pub(super) async fn cancel(
         }
         (Cancel::Drop | Cancel::Interrupt, None) => {
             give_up(&mut build, Outcome::Abort, "it was cancelled".to_owned());
-            host.records.save(&build).await?;
-            host.wake.notify_one();
+            agent.records.save(&build).await?;
+            agent.wake.notify_one();
             Ok((StatusCode::OK, Json(build)))
         }
     }

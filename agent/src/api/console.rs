@@ -16,19 +16,19 @@ use tracing::debug;
 use super::access::Caller;
 use super::builds::find;
 use super::problem::Refused;
-use crate::attached::{self, AttachError, Visit};
-use crate::console::Console;
-use crate::host::Host;
+use crate::jobs::debug_session::{self, AttachError, Visit};
 use crate::session;
+use crate::session::console::Console;
+use crate::state::agent_state::AgentState;
 
 pub(super) async fn of_build(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
     request: Request,
 ) -> Result<Response, Refused> {
     let Path(id) = id?;
-    let build = find(&host, id).await?;
-    let console = host.consoles.of_build(id).ok_or_else(|| {
+    let build = find(&agent, id).await?;
+    let console = agent.consoles.of_build(id).ok_or_else(|| {
         let state = match build.outcome {
             Some(outcome) => format!("has finished: {outcome}"),
             None => format!("is {}", build.state),
@@ -37,15 +37,15 @@ pub(super) async fn of_build(
             "build {id} {state}; it has no guest with a console"
         ))
     })?;
-    wake(&host, &build, request.method()).await?;
+    wake(&agent, &build, request.method()).await?;
     connect(&console, request)
 }
 
 /// Lets a guest that is held run for whoever comes to type.
-async fn wake(host: &Host, build: &Build, method: &Method) -> Result<(), Refused> {
+async fn wake(agent: &AgentState, build: &Build, method: &Method) -> Result<(), Refused> {
     let held = build.life.held.map(|held| held.stay);
     if held == Some(Stay::Guest) && method == Method::POST {
-        let woken = session::wake(host, &build.id.to_string()).await;
+        let woken = session::wake(agent, &build.id.to_string()).await;
         return woken.map_err(|error| Refused::fault(&error));
     }
     Ok(())
@@ -66,40 +66,40 @@ impl From<AttachError> for Refused {
 
 /// Tells a guest that waits at its breakpoint to go on.
 pub(super) async fn resume(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
 ) -> Result<(StatusCode, Json<Build>), Refused> {
     let Path(id) = id?;
-    let build = find(&host, id).await?;
+    let build = find(&agent, id).await?;
     if build.life.held.map(|held| held.stay) != Some(Stay::Breakpoint) {
         return Err(Refused::conflict(format!(
             "build {id} does not wait at a breakpoint"
         )));
     }
-    host.held.resume(id);
+    agent.held.resume(id);
     Ok((StatusCode::ACCEPTED, Json(build)))
 }
 
 /// Lets go of what is held of a build that has failed.
 pub(super) async fn release(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
 ) -> Result<(StatusCode, Json<Build>), Refused> {
     let Path(id) = id?;
-    let build = find(&host, id).await?;
-    if !host.release(id) {
+    let build = find(&agent, id).await?;
+    if !agent.release(id) {
         return Err(Refused::conflict(format!("nothing is held of build {id}")));
     }
     Ok((StatusCode::ACCEPTED, Json(build)))
 }
 
 pub(super) async fn of_machine(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     machine: Result<Path<MachineName>, PathRejection>,
     request: Request,
 ) -> Result<Response, Refused> {
     let Path(machine) = machine?;
-    let mut consoles = host.consoles.of_machine(&machine);
+    let mut consoles = agent.consoles.of_machine(&machine);
     match (consoles.pop(), consoles.is_empty()) {
         (Some((_, console)), true) => connect(&console, request),
         (Some((last, _)), false) => {
@@ -119,15 +119,15 @@ pub(super) async fn of_machine(
 /// Boots a copy of what is held of a build; the connection becomes its console, and the
 /// copy goes with it.
 pub(super) async fn attach(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     Extension(Caller { submitter, .. }): Extension<Caller>,
     id: Result<Path<BuildId>, PathRejection>,
     mut request: Request,
 ) -> Result<Response, Refused> {
     let Path(id) = id?;
-    let build = find(&host, id).await?;
+    let build = find(&agent, id).await?;
     let upgrade = upgrade(&mut request)?;
-    let visit = attached::attach(&host, build, submitter).await?;
+    let visit = debug_session::attach(&agent, build, submitter).await?;
     let console = visit.console.clone();
     relay(&console, true, upgrade, Some(visit))
 }

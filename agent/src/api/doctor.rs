@@ -9,12 +9,12 @@ use axum::response::Json;
 use config::doctor::{Name, Repaired, Report};
 
 use super::problem::Refused;
-use crate::doctor;
-use crate::host::Host;
+use crate::housekeeping::doctor;
+use crate::state::agent_state::AgentState;
 
-pub(super) async fn examine(State(host): State<Arc<Host>>) -> Result<Json<Report>, Refused> {
-    let cleaning = doctor::cleaning(&host).await;
-    let found = doctor::examine(&doctor::look(&host).await?).into_iter();
+pub(super) async fn examine(State(agent): State<Arc<AgentState>>) -> Result<Json<Report>, Refused> {
+    let cleaning = doctor::cleaning(&agent).await;
+    let found = doctor::examine(&doctor::look(&agent).await?).into_iter();
     Ok(Json(Report {
         findings: found.map(|found| found.finding).collect(),
         cleaning,
@@ -22,9 +22,9 @@ pub(super) async fn examine(State(host): State<Arc<Host>>) -> Result<Json<Report
 }
 
 pub(super) async fn repair(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     wanted: Result<Json<BTreeSet<Name>>, JsonRejection>,
 ) -> Result<Json<Repaired>, Refused> {
     let Json(wanted) = wanted?;
-    Ok(Json(doctor::repair(&host, &wanted).await?))
+    Ok(Json(doctor::repair(&agent, &wanted).await?))
 }

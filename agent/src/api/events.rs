@@ -11,8 +11,8 @@ use futures_util::stream;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::events::{Event, Events, Lost};
-use crate::host::Host;
+use crate::state::agent_state::AgentState;
+use crate::telemetry::events::{Event, Events, Lost};
 
 /// How long a stream is silent at the most: a client that has gone is noticed then.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
@@ -20,8 +20,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Everything that changes from now on, or after the event in `Last-Event-ID`. When
 /// that is not known any more, an event `reset` comes first: the client is to read
 /// anew what it wants to know, and goes on from here.
-pub(super) async fn stream(State(host): State<Arc<Host>>, headers: HeaderMap) -> Response {
-    let events = host.records.events();
+pub(super) async fn stream(State(agent): State<Arc<AgentState>>, headers: HeaderMap) -> Response {
+    let events = agent.records.events();
     let last = headers
         .get("last-event-id")
         .map(|id| id.to_str().unwrap_or_default());
@@ -37,13 +37,13 @@ pub(super) async fn stream(State(host): State<Arc<Host>>, headers: HeaderMap) ->
         }
     };
     let pieces = stream::unfold(
-        (host, begin, Some(first)),
-        |(host, seen, first)| async move {
+        (agent, begin, Some(first)),
+        |(agent, seen, first)| async move {
             if let Some(text) = first {
-                return Some((Ok::<_, std::convert::Infallible>(text), (host, seen, None)));
+                return Some((Ok::<_, std::convert::Infallible>(text), (agent, seen, None)));
             }
-            let (text, seen) = next(&host, seen).await?;
-            Some((Ok(text), (host, seen, None)))
+            let (text, seen) = next(&agent, seen).await?;
+            Some((Ok(text), (agent, seen, None)))
         },
     );
     let headers = [
@@ -54,12 +54,12 @@ pub(super) async fn stream(State(host): State<Arc<Host>>, headers: HeaderMap) ->
 }
 
 /// What comes after the event that was seen last; nothing more when the agent stops.
-async fn next(host: &Host, seen: u64) -> Option<(String, u64)> {
-    let events = host.records.events();
+async fn next(agent: &AgentState, seen: u64) -> Option<(String, u64)> {
+    let events = agent.records.events();
     let mut bell = events.bell();
     let rung = bell.wait_for(|newest| *newest > seen);
     tokio::select! {
-        () = host.stopping.cancelled() => return None,
+        () = agent.stopping.cancelled() => return None,
         rung = timeout(SILENCE_MAX, rung) => match rung {
             Err(_) => return Some((": nothing new\n\n".to_owned(), seen)),
             Ok(Err(_)) => return None,

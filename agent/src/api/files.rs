@@ -14,7 +14,7 @@ use config::task::Digest;
 use config::{BuildId, FileName};
 use http_body_util::BodyExt;
 use serde::Deserialize;
-use store::file::Hash;
+use sys::file::Hash;
 use tempfile::NamedTempFile;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, DuplexStream};
@@ -23,8 +23,8 @@ use tokio_util::io::ReaderStream;
 use super::builds::find;
 use super::problem::Refused;
 use crate::blocking;
-use crate::builds::{ARTIFACTS, PROVENANCE, log_file};
-use crate::host::Host;
+use crate::jobs::build::{ARTIFACTS, PROVENANCE, log_file};
+use crate::state::agent_state::AgentState;
 
 /// How often a log that is followed is looked at.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
@@ -33,16 +33,16 @@ const PIECE: usize = 64 * 1024;
 
 /// Takes the content of a source, and keeps it under its hash.
 pub(super) async fn hand_in(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     digest: Result<Path<Digest>, PathRejection>,
     body: Body,
 ) -> Result<StatusCode, Refused> {
     let Path(digest) = digest?;
-    let directory = host.sources_directory();
+    let directory = agent.sources_directory();
     let path = directory.join(digest.as_str());
     // Received even when it is here already: a client that still sends hears nothing.
     let there = path.exists();
-    let bytes_max = host.settings.builds.sources_bytes_max;
+    let bytes_max = agent.settings.builds.sources_bytes_max;
     let (file, found) = receive(NamedTempFile::new_in(&directory)?, body, bytes_max).await?;
     if found != digest {
         return Err(Refused::bad(format!(
@@ -50,7 +50,7 @@ pub(super) async fn hand_in(
         )));
     }
     // Put in place again even then: its age tells that somebody has just wanted it.
-    blocking(move || store::file::publish(file, &path)).await?;
+    blocking(move || sys::file::publish(file, &path)).await?;
     Ok(if there {
         StatusCode::OK
     } else {
@@ -95,29 +95,34 @@ pub(super) struct Part {
 
 /// The log of a build from an offset on; with `follow`, until the build is over.
 pub(super) async fn log(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
     part: Result<Query<Part>, QueryRejection>,
 ) -> Result<Response, Refused> {
     let (Path(id), Query(part)) = (id?, part?);
-    find(&host, id).await?;
+    find(&agent, id).await?;
     let (reader, writer) = tokio::io::duplex(PIECE);
     tokio::spawn(async move {
         // An error here is a client that has left, or a log that cannot be read on.
-        let _ = send_log(&host, id, part, writer).await;
+        let _ = send_log(&agent, id, part, writer).await;
     });
     let body = Body::from_stream(ReaderStream::new(reader));
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }
 
-async fn send_log(host: &Host, id: BuildId, part: Part, mut to: DuplexStream) -> io::Result<()> {
+async fn send_log(
+    agent: &AgentState,
+    id: BuildId,
+    part: Part,
+    mut to: DuplexStream,
+) -> io::Result<()> {
     let mut offset = part.offset;
     loop {
         // Asked first, so that what was written before the end is not missed.
-        let build = host.records.get(id).await.map_err(io::Error::other)?;
+        let build = agent.records.get(id).await.map_err(io::Error::other)?;
         let over = build.is_none_or(|build| build.state == BuildState::Finished);
-        offset += copy(&log_file(host, id), offset, &mut to).await?;
-        if over || !part.follow || host.stopping.is_cancelled() {
+        offset += copy(&log_file(agent, id), offset, &mut to).await?;
+        if over || !part.follow || agent.stopping.is_cancelled() {
             return Ok(());
         }
         tokio::time::sleep(FOLLOW_PAUSE).await;
@@ -146,11 +151,11 @@ async fn copy(path: &std::path::Path, offset: u64, to: &mut DuplexStream) -> io:
 
 /// A file that a build gave out.
 pub(super) async fn artifact(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     path: Result<Path<(BuildId, FileName)>, PathRejection>,
 ) -> Result<Response, Refused> {
     let Path((id, name)) = path?;
-    let build = find(&host, id).await?;
+    let build = find(&agent, id).await?;
     let Some(artifact) = build
         .artifacts
         .iter()
@@ -160,7 +165,7 @@ pub(super) async fn artifact(
             "build {id} gave out no file {name}"
         )));
     };
-    let file = File::open(host.build_directory(id).join(ARTIFACTS).join(&name)).await?;
+    let file = File::open(agent.build_directory(id).join(ARTIFACTS).join(&name)).await?;
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (header::CONTENT_LENGTH, artifact.bytes.to_string()),
@@ -174,12 +179,12 @@ pub(super) async fn artifact(
 
 /// Where what a build gave out came from.
 pub(super) async fn provenance(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
 ) -> Result<Response, Refused> {
     let Path(id) = id?;
-    find(&host, id).await?;
-    match tokio::fs::read(host.build_directory(id).join(PROVENANCE)).await {
+    find(&agent, id).await?;
+    match tokio::fs::read(agent.build_directory(id).join(PROVENANCE)).await {
         Ok(text) => {
             let kind = [(header::CONTENT_TYPE, "application/vnd.in-toto+json")];
             Ok((kind, text).into_response())

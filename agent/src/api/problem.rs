@@ -10,10 +10,10 @@ use serde::Serialize;
 use store::StoreError;
 use tracing::error;
 
+use crate::api::toaster;
+use crate::housekeeping::retention::RetentionError;
 use crate::records::RecordsError;
-use crate::retention::RetentionError;
-use crate::submission::Unfit;
-use crate::toaster;
+use crate::triggers::submission::Unfit;
 
 /// Why a request gets no answer but a reason.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl Refused {
 
     /// A fault of ours: the detail goes to the log, not to the client.
     pub(super) fn fault(fault: &(dyn std::error::Error + 'static)) -> Self {
-        error!("a request failed: {}", crate::chain(fault));
+        error!("a request failed: {}", sys::error_report::chain(fault));
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "the agent failed; its log says why",

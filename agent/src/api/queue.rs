@@ -13,18 +13,19 @@ use jiff::Timestamp;
 use tracing::info;
 
 use super::problem::Refused;
-use crate::attached::Attached;
-use crate::guest_tag::CopyTag;
-use crate::host::Host;
-use crate::reconcile::{Outlook, Pair};
-use crate::{blocking, drain as store};
+use crate::blocking;
+use crate::jobs::debug_session::Attached;
+use crate::scheduler::{ImageKey, QueueSnapshot};
+use crate::state::agent_state::AgentState;
+use crate::state::guest_tag::CopyTag;
+use crate::state::maintenance;
 
 /// The length of a reason.
 const REASON_MAX: usize = 1000;
 
-pub(super) async fn show(State(host): State<Arc<Host>>) -> Result<Json<Queue>, Refused> {
-    let unfinished = host.records.unfinished().await?;
-    let jobs = host.with_jobs(|jobs| Jobs {
+pub(super) async fn show(State(agent): State<Arc<AgentState>>) -> Result<Json<Queue>, Refused> {
+    let unfinished = agent.records.unfinished().await?;
+    let jobs = agent.with_jobs(|jobs| Jobs {
         builds: jobs
             .builds
             .iter()
@@ -33,20 +34,20 @@ pub(super) async fn show(State(host): State<Arc<Host>>) -> Result<Json<Queue>, R
         bootstraps: jobs.bootstraps.keys().cloned().collect(),
         copies: jobs.attached.iter().map(copy).collect(),
     });
-    Ok(Json(queue(&host, &host.outlook(), &jobs, &unfinished)))
+    Ok(Json(queue(&agent, &agent.outlook(), &jobs, &unfinished)))
 }
 
 /// What runs now.
 struct Jobs {
-    builds: BTreeMap<BuildId, Pair>,
-    bootstraps: Vec<Pair>,
+    builds: BTreeMap<BuildId, ImageKey>,
+    bootstraps: Vec<ImageKey>,
     copies: Vec<Copy>,
 }
 
 /// A copy that somebody looks into.
 struct Copy {
     build: BuildId,
-    pair: Pair,
+    pair: ImageKey,
     by: Submitter,
     since: Timestamp,
 }
@@ -60,7 +61,7 @@ fn copy((tag, attached): (&CopyTag, &Attached)) -> Copy {
     }
 }
 
-fn queue(host: &Host, outlook: &Outlook, jobs: &Jobs, unfinished: &[Build]) -> Queue {
+fn queue(agent: &AgentState, outlook: &QueueSnapshot, jobs: &Jobs, unfinished: &[Build]) -> Queue {
     let records: BTreeMap<_, _> = unfinished.iter().map(|build| (build.id, build)).collect();
     let builds = jobs.builds.iter();
     let builds = builds.map(|(id, pair)| Guest {
@@ -90,9 +91,9 @@ fn queue(host: &Host, outlook: &Outlook, jobs: &Jobs, unfinished: &[Build]) -> Q
     });
     let capacity = &outlook.capacity;
     Queue {
-        name: host.settings.name.clone(),
+        name: agent.settings.name.clone(),
         at: Timestamp::now(),
-        drained: host.drained(),
+        drained: agent.drained(),
         guests: Load {
             taken: running.len() as u64,
             total: capacity.guests.map(|most| most as u64),
@@ -110,7 +111,7 @@ fn queue(host: &Host, outlook: &Outlook, jobs: &Jobs, unfinished: &[Build]) -> Q
     }
 }
 
-fn guest(outlook: &Outlook, pair: &Pair, build: Option<&Build>) -> Guest {
+fn guest(outlook: &QueueSnapshot, pair: &ImageKey, build: Option<&Build>) -> Guest {
     let demand = outlook.demands.get(pair).copied().unwrap_or_default();
     Guest {
         build: None,
@@ -141,7 +142,7 @@ fn waits(build: &Build) -> Waits {
 }
 
 pub(super) async fn drain(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     request: Result<Json<Drain>, JsonRejection>,
 ) -> Result<Json<Drained>, Refused> {
     let Json(Drain { reason }) = request?;
@@ -151,24 +152,24 @@ pub(super) async fn drain(
         )));
     }
     // Who drains a host again may give a better reason; it is drained since the first.
-    let since = host.drained().map_or_else(Timestamp::now, |it| it.since);
+    let since = agent.drained().map_or_else(Timestamp::now, |it| it.since);
     let drained = Drained { since, reason };
     info!(
         reason = drained.reason,
         "the host is drained: no guest starts"
     );
     // Held, so that nothing that was decided before starts after our answer.
-    let _queue = host.queue.lock().await;
-    let (task_host, set) = (Arc::clone(&host), drained.clone());
-    blocking(move || store::set(&task_host, Some(set))).await?;
+    let _queue = agent.queue.lock().await;
+    let (task_agent, set) = (Arc::clone(&agent), drained.clone());
+    blocking(move || maintenance::set(&task_agent, Some(set))).await?;
     Ok(Json(drained))
 }
 
-pub(super) async fn undrain(State(host): State<Arc<Host>>) -> Result<Json<Queue>, Refused> {
-    if host.drained().is_some() {
+pub(super) async fn undrain(State(agent): State<Arc<AgentState>>) -> Result<Json<Queue>, Refused> {
+    if agent.drained().is_some() {
         info!("the host is no longer drained");
-        let task_host = Arc::clone(&host);
-        blocking(move || store::set(&task_host, None)).await?;
+        let task_agent = Arc::clone(&agent);
+        blocking(move || maintenance::set(&task_agent, None)).await?;
     }
-    show(State(host)).await
+    show(State(agent)).await
 }

@@ -105,13 +105,13 @@ mod tests {
     fn the_addresses_of_a_network_share_a_bucket_and_all_buckets_are_bounded() {
         let rates = Rates::new(1);
         let start = Instant::now();
-        for host in 0..10 {
-            let address = std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host);
+        for agent in 0..10 {
+            let address = std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, agent);
             assert_eq!(rates.take(address.into(), start), Ok(()));
         }
         assert!(rates.take("fd00::ffff".parse().unwrap(), start).is_err());
-        for host in 0..=CLIENTS_MAX {
-            let address = std::net::Ipv4Addr::from(u32::try_from(host).unwrap());
+        for agent in 0..=CLIENTS_MAX {
+            let address = std::net::Ipv4Addr::from(u32::try_from(agent).unwrap());
             let _ = rates.take(address.into(), start);
         }
         assert!(rates.buckets.lock().unwrap().len() <= CLIENTS_MAX);

@@ -13,20 +13,20 @@ use jiff::Timestamp;
 
 use super::access::Caller;
 use super::problem::Refused;
-use crate::host::Host;
 use crate::records::Added;
-use crate::schedule::{self as schedules, settled, with_next};
-use crate::submission::check;
+use crate::state::agent_state::AgentState;
+use crate::triggers::schedule::{self as schedules, settled, with_next};
+use crate::triggers::submission::check;
 
 /// Schedules in the order of their names; the header `Link` tells where the next page is.
 pub(super) async fn list(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Response, Refused> {
     let Query(mut page) = page?;
     let count = page.count.unwrap_or(SCHEDULES_MAX).min(SCHEDULES_MAX);
     page.count = Some(count);
-    let all = host.records.schedules(page.clone()).await?;
+    let all = agent.records.schedules(page.clone()).await?;
     let now = Timestamp::now();
     let all: Vec<_> = all.into_iter().map(|it| with_next(it, now)).collect();
     let last = all.last().filter(|_| all.len() as u64 >= u64::from(count));
@@ -40,16 +40,16 @@ pub(super) async fn list(
 }
 
 pub(super) async fn show(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     name: Result<Path<ScheduleName>, PathRejection>,
 ) -> Result<Json<Schedule>, Refused> {
     let Path(name) = name?;
-    let schedule = find(&host, &name).await?;
+    let schedule = find(&agent, &name).await?;
     Ok(Json(with_next(schedule, Timestamp::now())))
 }
 
 pub(super) async fn add(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     Extension(caller): Extension<Caller>,
     new: Result<Json<NewSchedule>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Schedule>), Refused> {
@@ -57,7 +57,7 @@ pub(super) async fn add(
     let submitter = caller.submits(&new.build)?;
     can_be_scheduled(&new.build)?;
     if !new.unchecked {
-        check::has_machine(&host, &new.build).await?;
+        check::has_machine(&agent, &new.build).await?;
     }
     let now = Timestamp::now();
     let timing = settled(new.timing, now).map_err(|error| Refused::bad(error.to_string()))?;
@@ -80,16 +80,16 @@ pub(super) async fn add(
         return Err(Refused::bad(words));
     }
     // Until it is recorded, its sources stay.
-    let _queue = host.queue.lock().await;
+    let _queue = agent.queue.lock().await;
     if new.rehearse {
-        let there = host.records.schedule(&schedule.name).await?.is_some();
+        let there = agent.records.schedule(&schedule.name).await?.is_some();
         if there && !new.replace {
             return Err(exists(&schedule.name));
         }
         return Ok((StatusCode::OK, Json(schedule)));
     }
-    check::has_sources(&host, &schedule.build)?;
-    match schedules::add(&host, &schedule, new.replace).await? {
+    check::has_sources(&agent, &schedule.build)?;
+    match schedules::add(&agent, &schedule, new.replace).await? {
         Added::New => Ok((StatusCode::CREATED, Json(schedule))),
         Added::Replaced => Ok((StatusCode::OK, Json(schedule))),
         Added::Exists => Err(exists(&schedule.name)),
@@ -122,26 +122,26 @@ fn exists(name: &ScheduleName) -> Refused {
 }
 
 pub(super) async fn remove(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     name: Result<Path<ScheduleName>, PathRejection>,
 ) -> Result<StatusCode, Refused> {
     let Path(name) = name?;
-    if schedules::remove(&host, &name).await? {
+    if schedules::remove(&agent, &name).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(missing(&name))
 }
 
 pub(super) async fn run(
-    State(host): State<Arc<Host>>,
+    State(agent): State<Arc<AgentState>>,
     name: Result<Path<ScheduleName>, PathRejection>,
 ) -> Result<(StatusCode, Json<Build>), Refused> {
     let Path(name) = name?;
-    if host.stopping.is_cancelled() {
+    if agent.stopping.is_cancelled() {
         return Err(Refused::stopping());
     }
-    let schedule = find(&host, &name).await?;
-    let (build, is_new) = schedules::run_now(&host, &schedule).await?;
+    let schedule = find(&agent, &name).await?;
+    let (build, is_new) = schedules::run_now(&agent, &schedule).await?;
     let status = if is_new {
         StatusCode::CREATED
     } else {
@@ -150,8 +150,8 @@ pub(super) async fn run(
     Ok((status, Json(build)))
 }
 
-async fn find(host: &Host, name: &ScheduleName) -> Result<Schedule, Refused> {
-    let found = host.records.schedule(name).await?;
+async fn find(agent: &AgentState, name: &ScheduleName) -> Result<Schedule, Refused> {
+    let found = agent.records.schedule(name).await?;
     found.ok_or_else(|| missing(name))
 }
 

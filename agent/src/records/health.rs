@@ -109,7 +109,7 @@ mod tests {
         let mut content = std::fs::read(&path).unwrap();
         // The second page is the root of a table.
         content[4096..4200].fill(0xff);
-        store::file::replace(&path, &content).unwrap();
+        sys::file::replace(&path, &content).unwrap();
         let database = Database::new(&path, Connection::open(&path).unwrap());
         let health = Records {
             database,

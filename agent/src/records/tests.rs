@@ -82,7 +82,7 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("r");
     let fixture = include_bytes!("fixtures/format-1.sqlite3");
-    store::file::replace(&path, fixture).unwrap();
+    sys::file::replace(&path, fixture).unwrap();
     let records = Records::open(&path).unwrap();
     let build = records.get(BuildId(1)).await.unwrap().unwrap();
     assert_eq!(build.submitter, Submitter::root());
@@ -151,7 +151,7 @@ fn a_file_of_a_later_version_is_left_alone() {
 fn a_file_that_is_no_database_stops_us() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("r");
-    store::file::replace(&path, &[b'x'; 4096]).unwrap();
+    sys::file::replace(&path, &[b'x'; 4096]).unwrap();
     assert!(matches!(
         Records::open(&path),
         Err(RecordsError::Database { .. })

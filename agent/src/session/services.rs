@@ -9,15 +9,17 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::SessionError;
-use crate::console::{Overheard, Seat};
-use crate::control::{self, Manner};
-use crate::dns::{self, Names};
-use crate::guest::{Guest, Keyboard, Memory};
-use crate::host::Host;
-use crate::metrics::Metrics;
-use crate::network::Network;
-use crate::silence::Silence;
-use crate::{dhcp, record, revisions, tftp};
+use super::log_capture;
+use crate::pr_service;
+use crate::session::console::{Overheard, Seat};
+use crate::session::handshake::{self, Manner};
+use crate::session::idle_timeout::Silence;
+use crate::state::agent_state::AgentState;
+use crate::telemetry::metrics::Metrics;
+use guest::gateway::dhcp;
+use guest::gateway::dns::{self, Names};
+use guest::network::Network;
+use guest::{Guest, Keyboard, Memory};
 
 /// The port on which guests fetch and put (RFC 1350).
 const TFTP_PORT: u16 = 69;
@@ -37,21 +39,21 @@ pub(super) struct Services {
 
 impl Services {
     pub(super) fn open(
-        host: &Host,
+        agent: &AgentState,
         network: &Network,
         map: tftp::Map,
         names: Names,
     ) -> Result<Self, SessionError> {
         let (sender, events) = mpsc::channel(64);
         let addresses = gateways(TFTP_PORT).collect::<Vec<_>>();
-        let tftp = tftp::Server::start(Some(network), &addresses, map, sender)?;
+        let tftp = network.enter(|| tftp::Server::start(&addresses, map, sender))?;
         let mut tasks = JoinSet::new();
         tasks.spawn(dhcp::serve(network)?);
         tasks.spawn(dns::serve(network, names)?);
         for address in gateways(PR_PORT) {
             let listener = network.tcp_listener(address)?;
             let pr =
-                revisions::server_for_guest(host.pr.clone(), &host.settings.pr, network.name());
+                pr_service::server_for_guest(agent.pr.clone(), &agent.settings.pr, network.name());
             tasks.spawn(async move {
                 if let Err(error) = pr.serve(listener, std::future::pending()).await {
                     warn!(%error, "the PR service of a guest ended");
@@ -62,7 +64,7 @@ impl Services {
             _tftp: tftp,
             events,
             ready: None,
-            metrics: Arc::clone(host.records.metrics()),
+            metrics: Arc::clone(agent.records.metrics()),
             silence: Silence::default(),
             tasks,
             seat: None,
@@ -83,7 +85,7 @@ impl Services {
                 Manner::Hold(sender)
             }
         };
-        self.tasks.spawn(control::attend(control, manner));
+        self.tasks.spawn(handshake::attend(control, manner));
         Ok(())
     }
 
@@ -91,7 +93,7 @@ impl Services {
         &mut self,
         guest: &Guest,
         network: &Network,
-        files: record::Files,
+        files: log_capture::Files,
         seat: impl FnOnce(Option<Keyboard>) -> Seat,
     ) -> std::io::Result<()> {
         let max = files.bytes_max;
@@ -104,14 +106,15 @@ impl Services {
             screen.show(piece);
         });
         self.tasks
-            .spawn(record::follow(console, files.console, max));
+            .spawn(log_capture::follow(console, files.console, max));
         if let Some(log) = guest.log()? {
             let last = self.silence.last.clone();
             let log = Overheard::new(log, move |_: &[u8]| last.renew());
-            self.tasks.spawn(record::follow(log, files.log, max));
+            self.tasks.spawn(log_capture::follow(log, files.log, max));
         } else if let Some(address) = gateways(LOG_TCP_PORT).next() {
             let listener = network.tcp_listener(address)?;
-            self.tasks.spawn(record::listen(listener, files.log, max));
+            self.tasks
+                .spawn(log_capture::listen(listener, files.log, max));
         }
         Ok(())
     }

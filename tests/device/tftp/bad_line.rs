@@ -6,10 +6,10 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agent::tftp::Event;
 use config::task::GATEWAY;
-use store::command;
+use sys::command;
 use tests::net::Net;
+use tftp::server::Event;
 use worker::tftp::{Client, PORT, Patience};
 
 use super::cable::{Cable, Faults};

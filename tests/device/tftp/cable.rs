@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use agent::network::{GUEST_MAC, Network};
 use config::task::{GATEWAY, GUEST};
+use guest::network::{GUEST_MAC, Network};
 use rustix::event::{PollFd, PollFlags, poll};
 use tests::net::Net;
 

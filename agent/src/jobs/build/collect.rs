@@ -1,0 +1,251 @@
+//! Makes a record of what a guest has put: its result, its files, and the
+//! revisions of its packages. Done twice, it gives the same.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use config::builds::{Artifact, Built};
+use config::task::{self, Operation, Outcome, Package, TaskError, TaskResult};
+use config::{BuildId, FileName, manifest};
+use lz4_flex::frame::FrameDecoder;
+
+use super::ARTIFACTS;
+use super::files::FILES_MAX;
+use super::upload::{self, UploadError};
+use crate::blocking;
+use crate::pr_service::{self, RevisionError};
+use crate::state::agent_state::AgentState;
+
+/// The list of packages with their revisions, among the artifacts.
+const PACKAGES: &str = "packages.manifest";
+/// The names under which a result may be put.
+pub(crate) const RESULTS: [&str; 2] = [task::RESULT, task::RESULT_LZ4];
+/// The size of a result, packed or not: those of build2's workers hold their logs.
+pub(super) const RESULT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Everything that a build gave out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collected {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, in one line.
+    pub message: String,
+    /// The packages with their revisions.
+    pub packages: Vec<Built>,
+    /// All files.
+    pub artifacts: Vec<Artifact>,
+}
+
+/// Why what a guest has put cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// A file cannot be read or written.
+    #[error("cannot use {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// The result is packed, and not as it should be.
+    #[error("the guest's result.manifest.lz4 cannot be unpacked: {0}")]
+    Unpack(io::Error),
+    /// The archive of its files is none, or holds what it must not.
+    #[error("the guest's upload.tar cannot be used: {0}")]
+    Upload(#[from] UploadError),
+    /// The result is none.
+    #[error("the guest's result.manifest cannot be used: {0}")]
+    Result(#[from] TaskError),
+    /// The result names a file that is not there.
+    #[error("the guest's result names the file {0}, which it has not put")]
+    Missing(FileName),
+    /// A package has no revision.
+    #[error(transparent)]
+    Revision(#[from] RevisionError),
+}
+
+/// Reads what the guest of a build has put, asks for revisions, and writes them
+/// beside the packages.
+pub(super) async fn collect(agent: &AgentState, id: BuildId) -> Result<Collected, CollectError> {
+    let directory = agent.build_directory(id);
+    let limits = upload::Limits {
+        bytes_max: agent.settings.builds.artifacts_bytes_max,
+        files_max: FILES_MAX,
+    };
+    let result = {
+        let directory = directory.clone();
+        blocking(move || read(&directory, &limits)).await?
+    };
+    let good = result.status.is_good();
+    let files = directory.join(ARTIFACTS);
+    // Before anything is asked for: what is not there gets no revision.
+    let is_lost = |package: &&Package| !files.join(package.file.as_str()).is_file();
+    if let Some(lost) = result.packages.iter().filter(|_| good).find(is_lost) {
+        return Err(CollectError::Missing(lost.file.clone()));
+    }
+    let mut packages = Vec::new();
+    for package in result.packages.into_iter().filter(|_| good) {
+        let revision = pr_service::revision(&agent.pr, &agent.settings.pr, &package).await?;
+        packages.push(Built { package, revision });
+    }
+    let artifacts = {
+        let packages = packages.clone();
+        blocking(move || finish(&files, &packages)).await?
+    };
+    Ok(Collected {
+        outcome: result.status,
+        message: result.message,
+        packages,
+        artifacts,
+    })
+}
+
+/// Whether a guest has put its result.
+pub(super) fn has_result(directory: &Path) -> bool {
+    RESULTS.iter().any(|name| directory.join(name).exists())
+}
+
+/// Reads the result, and brings what a worker of build2 has put into our form.
+fn read(directory: &Path, limits: &upload::Limits) -> Result<TaskResult, CollectError> {
+    let text = text(directory)?;
+    let result = TaskResult::parse(&text)?;
+    let log = directory.join(task::LOG);
+    let steps = Operation::parse_list(&text)?;
+    if !log.exists() && !steps.is_empty() {
+        let text = Operation::log_of(&steps);
+        sys::file::replace(&log, text.as_bytes()).map_err(fault(&log))?;
+    }
+    let archive = directory.join(task::UPLOAD);
+    match File::open(&archive) {
+        Ok(opened) => upload::unpack(opened, &directory.join(ARTIFACTS), limits)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(result),
+        Err(error) => return Err(fault(&archive)(error)),
+    }
+    fs::remove_file(&archive).map_err(fault(&archive))?;
+    Ok(result)
+}
+
+/// Whether a build's guest says that it went well; not, when it says nothing.
+pub(super) fn is_good(directory: &Path) -> bool {
+    let text = text(directory).ok();
+    let result = text.and_then(|text| TaskResult::parse(&text).ok());
+    result.is_some_and(|result| result.status.is_good())
+}
+
+fn text(directory: &Path) -> Result<String, CollectError> {
+    let path = directory.join(task::RESULT);
+    if path.exists() {
+        return fs::read_to_string(&path).map_err(fault(&path));
+    }
+    let path = directory.join(task::RESULT_LZ4);
+    unpack(File::open(&path).map_err(fault(&path))?).map_err(CollectError::Unpack)
+}
+
+/// Unpacks a result; one that does not end in time is refused.
+fn unpack(packed: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    let mut plain = FrameDecoder::new(packed).take(RESULT_BYTES_MAX + 1);
+    plain.read_to_string(&mut text)?;
+    if text.len() as u64 > RESULT_BYTES_MAX {
+        let words = format!("it holds more than {RESULT_BYTES_MAX} bytes");
+        return Err(io::Error::other(words));
+    }
+    Ok(text)
+}
+
+fn fault(path: &Path) -> impl Fn(io::Error) -> CollectError + use<> {
+    let path = path.to_owned();
+    move |source| CollectError::File {
+        path: path.clone(),
+        source,
+    }
+}
+
+/// Writes the list of packages and hashes all files.
+fn finish(files: &Path, packages: &[Built]) -> Result<Vec<Artifact>, CollectError> {
+    if !packages.is_empty() {
+        let list = packages
+            .iter()
+            .map(|built| built.package.manifest().with("revision", &built.revision));
+        let text = manifest::print(&list.collect::<Vec<_>>());
+        let path = files.join(PACKAGES);
+        sys::file::replace(&path, text.as_bytes()).map_err(fault(&path))?;
+    }
+    let mut artifacts = Vec::new();
+    for path in sys::file::entries(files).map_err(fault(files))? {
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.parse().ok());
+        let Some(name) = name else { continue };
+        let file = File::open(&path).map_err(fault(&path))?;
+        let bytes = file.metadata().map_err(fault(&path))?.len();
+        let sha256 = sys::file::digest(file).map_err(fault(&path))?;
+        artifacts.push(Artifact {
+            name,
+            bytes,
+            sha256,
+        });
+    }
+    Ok(artifacts)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use lz4_flex::frame::FrameEncoder;
+
+    use super::*;
+
+    fn packed(text: &[u8]) -> Vec<u8> {
+        let mut encoder = FrameEncoder::new(Vec::new());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn a_packed_result_is_unpacked_up_to_its_limit() {
+        let text = ": 1\nstatus: success\n";
+        assert_eq!(unpack(&packed(text.as_bytes())[..]).unwrap(), text);
+        let bomb = packed(&vec![b' '; 64 << 20]);
+        assert!(bomb.len() < 1 << 20, "{}", bomb.len());
+        let error = unpack(&bomb[..]).unwrap_err().to_string();
+        assert_eq!(error, "it holds more than 16777216 bytes");
+        for garbage in [&b"status: success"[..], &packed(text.as_bytes())[..20]] {
+            unpack(garbage).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_result_of_a_worker_of_build2_is_brought_into_our_form() {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        fs::create_dir(path(ARTIFACTS)).unwrap();
+        let text = ": 1\nstatus: error\nupdate-status: error\nupdate-log:\\\nno\n\\\n";
+        sys::file::replace(&path(task::RESULT_LZ4), &packed(text.as_bytes())).unwrap();
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(2);
+        let hello = archive.append_data(&mut header, "upload/bindist/hello.deb", &b"hi"[..]);
+        hello.unwrap();
+        sys::file::replace(&path(task::UPLOAD), &archive.into_inner().unwrap()).unwrap();
+        let limits = upload::Limits {
+            bytes_max: 2,
+            files_max: 1,
+        };
+        assert!(has_result(place.path()));
+        for _ in 0..2 {
+            let result = read(place.path(), &limits).unwrap();
+            assert_eq!(result.status, Outcome::Error);
+            assert_eq!(
+                fs::read_to_string(path(task::LOG)).unwrap(),
+                "update: error\nno\n"
+            );
+            let file = path(ARTIFACTS).join("hello.deb");
+            assert_eq!(fs::read_to_string(file).unwrap(), "hi");
+            assert!(!path(task::UPLOAD).exists());
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Thinks: what an attempt at a build means for its record.
+
+use std::time::Duration;
+
+use config::builds::{Build, State};
+use config::settings::Builds;
+use config::task::Outcome;
+use jiff::Timestamp;
+
+use super::{AttemptError, Collected};
+use crate::session::Ended;
+
+/// What came of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The guest told a result, and all of it is stored.
+    Result(Box<Collected>),
+    /// Somebody wanted it ended, or the agent stops.
+    Cancelled,
+    /// It ran into one of its time limits.
+    Late(String),
+    /// The host or the guest failed: nothing is known of the package.
+    HostFailed(String),
+}
+
+impl From<Result<Collected, AttemptError>> for Verdict {
+    fn from(attempt: Result<Collected, AttemptError>) -> Self {
+        match attempt {
+            // By its own words the guest knows nothing of the package, as when the agent
+            // was killed while it put a file.
+            Ok(collected) if collected.outcome == Outcome::Abnormal => {
+                Self::HostFailed(collected.message)
+            }
+            Ok(collected) => Self::Result(Box::new(collected)),
+            Err(AttemptError::Ended(Ended::Cancelled)) => Self::Cancelled,
+            Err(AttemptError::Ended(ended @ (Ended::Late(_) | Ended::Quiet(_)))) => {
+                Self::Late(ended.to_string())
+            }
+            Err(error) => Self::HostFailed(sys::error_report::chain(&error)),
+        }
+    }
+}
+
+/// What a verdict depends on besides the attempt.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// How often a build is started again when the host failed it.
+    pub retries_max: u32,
+    /// How long it rests before that; twice as long each time.
+    pub retry_rest: Duration,
+    /// How long it rests at the most.
+    pub retry_rest_max: Duration,
+    /// Whether the agent stops, so that what it ends is to be done again.
+    pub stopping: bool,
+}
+
+impl Rules {
+    /// Those of the settings.
+    pub fn new(settings: &Builds, stopping: bool) -> Self {
+        Self {
+            retries_max: settings.retries_max,
+            retry_rest: settings.retry_rest,
+            retry_rest_max: settings.retry_rest_max,
+            stopping,
+        }
+    }
+}
+
+/// The record of `build` after an attempt.
+pub fn conclude(mut build: Build, verdict: Verdict, rules: &Rules, now: Timestamp) -> Build {
+    let (outcome, message) = match verdict {
+        Verdict::Result(collected) => {
+            build.packages = collected.packages;
+            build.artifacts = collected.artifacts;
+            (collected.outcome, collected.message)
+        }
+        Verdict::Cancelled if rules.stopping => {
+            build.attempts = build.attempts.saturating_sub(1);
+            let message = "because the host agent was stopped while it ran".to_owned();
+            return queued(build, message, now);
+        }
+        Verdict::Cancelled => (Outcome::Abort, "it was cancelled".to_owned()),
+        Verdict::Late(message) => (Outcome::Abort, message),
+        Verdict::HostFailed(message) if build.attempts <= rules.retries_max => {
+            let (next, last) = (build.attempts + 1, rules.retries_max + 1);
+            build.not_before = Some(
+                now.saturating_add(rest(build.attempts, rules))
+                    .unwrap_or(now),
+            );
+            let message = format!("for attempt {next} of {last}, because {message}");
+            return queued(build, message, now);
+        }
+        Verdict::HostFailed(message) => (Outcome::Abnormal, message),
+    };
+    build.enter(State::Finished, now);
+    build.outcome = Some(outcome);
+    build.message = message;
+    build
+}
+
+/// How long a build rests after so many attempts that its host failed.
+fn rest(attempts: u32, rules: &Rules) -> Duration {
+    let doubled = 2_u32.saturating_pow(attempts.saturating_sub(1));
+    rules
+        .retry_rest
+        .saturating_mul(doubled)
+        .min(rules.retry_rest_max)
+}
+
+fn queued(mut build: Build, message: String, now: Timestamp) -> Build {
+    build.enter(State::Queued, now);
+    build.message = message;
+    build
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: Rules = Rules {
+        retries_max: 1,
+        retry_rest: Duration::from_secs(5),
+        retry_rest_max: Duration::from_mins(1),
+        stopping: false,
+    };
+
+    fn build(attempts: u32) -> Build {
+        let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
+        let task = "0".repeat(64).parse().unwrap();
+        let toolchain = "default".parse().unwrap();
+        let submitter = config::builds::Submitter::root();
+        let now = Timestamp::UNIX_EPOCH;
+        let id = config::BuildId(1);
+        let mut build = Build::new(id, request, toolchain, task, submitter, now);
+        build.enter(State::Running, now);
+        build.attempts = attempts;
+        build
+    }
+
+    fn concluded(attempts: u32, verdict: Verdict, rules: &Rules) -> (State, Option<Outcome>, u32) {
+        let after = conclude(build(attempts), verdict, rules, Timestamp::UNIX_EPOCH);
+        assert_eq!(after.finished.is_some(), after.outcome.is_some());
+        (after.state, after.outcome, after.attempts)
+    }
+
+    #[test]
+    fn a_failure_of_the_host_is_tried_again_until_the_retries_are_used_up() {
+        let failed = || Verdict::HostFailed("no memory".into());
+        assert_eq!(concluded(1, failed(), &RULES), (State::Queued, None, 1));
+        assert_eq!(
+            concluded(2, failed(), &RULES),
+            (State::Finished, Some(Outcome::Abnormal), 2)
+        );
+    }
+
+    #[test]
+    fn each_attempt_that_the_host_failed_is_followed_by_a_longer_rest() {
+        let rules = Rules {
+            retries_max: 9,
+            ..RULES
+        };
+        let rest = |attempts| {
+            let failed = Verdict::HostFailed("no memory".into());
+            let after = conclude(build(attempts), failed, &rules, Timestamp::UNIX_EPOCH);
+            after.not_before.unwrap().as_second()
+        };
+        assert_eq!([1, 2, 3, 4, 5, 9].map(rest), [5, 10, 20, 40, 60, 60]);
+        let failed = Verdict::HostFailed("no memory".into());
+        let after = conclude(build(1), failed, &rules, Timestamp::UNIX_EPOCH);
+        assert_eq!(after.message, "for attempt 2 of 10, because no memory");
+    }
+
+    #[test]
+    fn the_packages_own_failure_is_never_tried_again() {
+        let result = Collected {
+            outcome: Outcome::Error,
+            message: "hello.c:1: no".into(),
+            packages: Vec::new(),
+            artifacts: Vec::new(),
+        };
+        let verdict = Verdict::Result(Box::new(result));
+        assert_eq!(
+            concluded(1, verdict, &RULES),
+            (State::Finished, Some(Outcome::Error), 1)
+        );
+    }
+
+    #[test]
+    fn a_guest_that_says_that_its_host_failed_is_started_again() {
+        let result = Collected {
+            outcome: Outcome::Abnormal,
+            message: "the gateway did not answer for 31 seconds".into(),
+            packages: Vec::new(),
+            artifacts: Vec::new(),
+        };
+        let verdict = Verdict::from(Ok(result));
+        assert_eq!(concluded(1, verdict, &RULES), (State::Queued, None, 1));
+    }
+
+    #[test]
+    fn a_cancelled_build_is_over_but_one_that_the_agents_end_cut_off_is_not() {
+        let stopping = Rules {
+            stopping: true,
+            ..RULES
+        };
+        assert_eq!(
+            concluded(1, Verdict::Cancelled, &RULES),
+            (State::Finished, Some(Outcome::Abort), 1)
+        );
+        assert_eq!(
+            concluded(1, Verdict::Cancelled, &stopping),
+            (State::Queued, None, 0)
+        );
+    }
+
+    #[test]
+    fn a_build_that_takes_too_long_is_aborted() {
+        let verdict = Verdict::Late("too long".into());
+        assert_eq!(
+            concluded(1, verdict, &RULES),
+            (State::Finished, Some(Outcome::Abort), 1)
+        );
+    }
+}

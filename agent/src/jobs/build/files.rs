@@ -1,0 +1,82 @@
+//! What the guest of a build fetches, and where what it puts and prints goes.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use config::builds::Build;
+use config::task::{self, AtBreakpoint, Task};
+
+use super::collect::{self, RESULT_BYTES_MAX};
+use super::{ARTIFACTS, LIVE_LOG};
+use crate::session::log_capture;
+use crate::state::agent_state::AgentState;
+use tftp::{Later, Map};
+
+/// How many files a guest may put in a build.
+pub(super) const FILES_MAX: usize = 10_000;
+
+/// What the guest of a build is asked to do.
+pub(crate) fn task(agent: &AgentState, build: &Build) -> Task {
+    Task {
+        build: build.id,
+        machine: build.machine.clone(),
+        toolchain: build.toolchain.clone(),
+        interactive: build.life.interactive,
+        hold: build.life.hold || agent.settings.builds.hold,
+        sources: build.sources.clone(),
+    }
+}
+
+/// A guest with a task fetches that and the sources, and puts what comes out into
+/// `directory`. One that waits at a breakpoint goes on when the text is given that is
+/// returned.
+pub(crate) fn map(
+    agent: &AgentState,
+    task: &Task,
+    directory: &Path,
+) -> io::Result<(Map, Option<Later>)> {
+    let limits = &agent.settings.builds;
+    let bytes_max = limits.artifacts_bytes_max + limits.log_bytes_max + RESULT_BYTES_MAX;
+    let mut map = Map::new(bytes_max, FILES_MAX);
+    map.offer(task::TASK, task.print());
+    for source in &task.sources {
+        let file = std::fs::File::open(agent.sources_directory().join(source.sha256.as_str()))?;
+        map.offer(&format!("{}{}", task::SOURCES, source.name), Arc::new(file));
+    }
+    map.accept_below(
+        task::ARTIFACTS,
+        directory.join(ARTIFACTS),
+        limits.artifacts_bytes_max,
+    );
+    let resume = task.interactive.map(|_| {
+        let resume = Later::default();
+        map.offer(task::RESUME, resume.clone());
+        let path = directory.join(task::BREAKPOINT);
+        map.accept(task::BREAKPOINT, path, RESULT_BYTES_MAX);
+        resume
+    });
+    map.accept(task::LOG, directory.join(task::LOG), limits.log_bytes_max);
+    let upload = directory.join(task::UPLOAD);
+    map.accept(task::UPLOAD, upload, limits.artifacts_bytes_max);
+    for name in collect::RESULTS {
+        map.accept(name, directory.join(name), RESULT_BYTES_MAX);
+    }
+    Ok((map, resume))
+}
+
+/// Whether a guest that puts its files into `directory` has said that it waits for a
+/// person at its breakpoint.
+pub(crate) fn waits(directory: &Path) -> bool {
+    let said = std::fs::read_to_string(directory.join(task::BREAKPOINT)).unwrap_or_default();
+    AtBreakpoint::parse(&said) == Ok(AtBreakpoint::Waiting)
+}
+
+/// Where what a guest prints is recorded.
+pub(crate) fn record(agent: &AgentState, directory: &Path) -> log_capture::Files {
+    log_capture::Files {
+        console: directory.join("console"),
+        log: directory.join(LIVE_LOG),
+        bytes_max: agent.settings.builds.log_bytes_max,
+    }
+}

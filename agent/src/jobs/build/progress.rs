@@ -1,0 +1,105 @@
+//! Follows how far a build has come by what it prints.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use config::BuildId;
+use config::builds::Progress;
+use config::progress::Reader;
+use tracing::warn;
+
+use super::{LIVE_LOG, log_file};
+use crate::blocking;
+use crate::state::agent_state::AgentState;
+
+/// How often we look.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How much is read at once.
+const PIECE: usize = 256 * 1024;
+
+/// A log, and how far it has been read.
+struct Followed {
+    path: PathBuf,
+    offset: u64,
+    reader: Reader,
+}
+
+impl Followed {
+    fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            offset: 0,
+            reader: Reader::default(),
+        }
+    }
+
+    /// Reads what is new.
+    fn read_on(&mut self) -> io::Result<Progress> {
+        let mut file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(self.reader.progress());
+            }
+            file => file?,
+        };
+        file.seek(SeekFrom::Start(self.offset))?;
+        let mut piece = vec![0; PIECE];
+        loop {
+            let count = file.read(&mut piece)?;
+            if count == 0 {
+                return Ok(self.reader.progress());
+            }
+            self.offset += count as u64;
+            self.reader.feed(&piece[..count]);
+        }
+    }
+}
+
+/// Records the progress while a build runs; never ends by itself.
+pub(super) async fn follow(agent: &AgentState, id: BuildId) -> std::convert::Infallible {
+    let mut followed = Followed::new(agent.build_directory(id).join(LIVE_LOG));
+    let mut known = Progress::default();
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        let read;
+        (followed, read) = blocking(move || {
+            let read = followed.read_on();
+            (followed, read)
+        })
+        .await;
+        known = note(agent, id, read, known).await;
+    }
+}
+
+/// Records what the whole log tells.
+pub(super) async fn note_all(agent: &AgentState, id: BuildId) {
+    let mut whole = Followed::new(log_file(agent, id));
+    let read = blocking(move || whole.read_on()).await;
+    note(agent, id, read, Progress::default()).await;
+}
+
+/// Records what is new; what is known now.
+async fn note(
+    agent: &AgentState,
+    id: BuildId,
+    read: io::Result<Progress>,
+    known: Progress,
+) -> Progress {
+    match read {
+        Ok(progress) if progress != known => {
+            if let Err(error) = agent.records.note(id, progress).await {
+                warn!(
+                    "cannot record the progress: {}",
+                    sys::error_report::chain(&error)
+                );
+            }
+            progress
+        }
+        Ok(_) => known,
+        Err(error) => {
+            warn!(%error, "cannot read the log for the progress");
+            known
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Thinks: what submitters have had of the host until now, by the records of the last
+//! hours, so that a restart of the agent neither takes from nor gives to anybody.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use config::BuildId;
+use config::builds::{Build, State, Submitter};
+use jiff::Timestamp;
+
+use super::resources::{ResourceRequest, Room};
+use super::shares::{Run, Shares};
+
+/// One attempt at a build, or the wait for one, as its record tells.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UsageInterval {
+    /// The build.
+    pub id: BuildId,
+    /// Who asked for it.
+    pub submitter: Submitter,
+    /// What its guest takes.
+    pub demand: ResourceRequest,
+    /// Since when it waited.
+    pub waits: Timestamp,
+    /// Since when it ran, if it did.
+    pub runs: Option<Timestamp>,
+    /// When that was over, if it is.
+    pub ends: Option<Timestamp>,
+}
+
+impl UsageInterval {
+    /// All of a build. What it waited for is not known: it counts as if it had waited
+    /// for room alone.
+    pub fn all_of(build: &Build, demand: ResourceRequest) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for phase in &build.phases {
+            let at = phase.at;
+            match (phase.state, all.last_mut()) {
+                (State::Starting, Some(last)) => last.runs = last.runs.or(Some(at)),
+                (State::Queued | State::Finished, Some(last)) => {
+                    last.ends = last.ends.or(Some(at));
+                }
+                _ => {}
+            }
+            if phase.state == State::Queued {
+                all.push(Self {
+                    id: build.id,
+                    submitter: build.submitter.clone(),
+                    demand,
+                    waits: at,
+                    runs: None,
+                    ends: None,
+                });
+            }
+        }
+        all
+    }
+}
+
+/// What happens to a build in its stretch.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Waits,
+    Runs,
+    Ends,
+}
+
+impl Shares {
+    /// The shares of somebody who has seen all this, in a host with this room.
+    pub fn of_the_past(stretches: &[UsageInterval], room: &Room) -> Self {
+        let mut changes: Vec<_> = stretches.iter().flat_map(changes).collect();
+        // Those of one build are in their order already, and stay so.
+        changes.sort_by_key(|(at, _, _)| *at);
+        let mut shares = Self::default();
+        let mut running: BTreeMap<BuildId, Run> = BTreeMap::new();
+        let mut waiting: BTreeMap<BuildId, &Submitter> = BTreeMap::new();
+        let mut changes = changes.into_iter().peekable();
+        while let Some((since, change, stretch)) = changes.next() {
+            waiting.remove(&stretch.id);
+            match change {
+                Change::Waits => {
+                    waiting.insert(stretch.id, &stretch.submitter);
+                }
+                Change::Runs => {
+                    let submitter = stretch.submitter.clone();
+                    let demand = stretch.demand;
+                    let run = Run {
+                        submitter,
+                        since,
+                        demand,
+                    };
+                    running.insert(stretch.id, run);
+                }
+                Change::Ends => {
+                    running.remove(&stretch.id);
+                }
+            }
+            // What happens at one time is seen at once.
+            if changes.peek().is_some_and(|(next, ..)| *next == since) {
+                continue;
+            }
+            let contenders: BTreeSet<_> = waiting.values().copied().cloned().collect();
+            shares.observe(running.clone(), &contenders, room, since);
+        }
+        shares
+    }
+}
+
+fn changes(stretch: &UsageInterval) -> impl Iterator<Item = (Timestamp, Change, &UsageInterval)> {
+    let changes = [
+        (Some(stretch.waits), Change::Waits),
+        (stretch.runs, Change::Runs),
+        (stretch.ends, Change::Ends),
+    ];
+    let known = changes
+        .into_iter()
+        .filter_map(|(at, change)| Some((at?, change)));
+    known.map(move |(at, change)| (at, change, stretch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_tells_of_every_attempt() {
+        let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
+        let second = |second| Timestamp::from_second(second).unwrap();
+        let (task, now) = ("0".repeat(64).parse().unwrap(), second(1));
+        let toolchain = "default".parse().unwrap();
+        let mut build = Build::new(BuildId(7), request, toolchain, task, Submitter::root(), now);
+        let told = |build: &Build| {
+            let all = UsageInterval::all_of(build, ResourceRequest::default()).into_iter();
+            let seconds = |time: Option<Timestamp>| time.map(Timestamp::as_second);
+            all.map(|it| (it.waits.as_second(), seconds(it.runs), seconds(it.ends)))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told(&build), [(1, None, None)]);
+        for (state, at) in [
+            (State::Starting, 2),
+            (State::Running, 3),
+            (State::Queued, 5),
+            (State::Starting, 6),
+        ] {
+            build.enter(state, second(at));
+        }
+        assert_eq!(told(&build), [(1, Some(2), Some(5)), (5, Some(6), None)]);
+        build.enter(State::Storing, second(8));
+        build.enter(State::Finished, second(9));
+        assert_eq!(told(&build), [(1, Some(2), Some(5)), (5, Some(6), Some(9))]);
+    }
+}

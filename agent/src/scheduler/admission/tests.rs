@@ -1,0 +1,438 @@
+//! Who goes first, what the others are told, and that nobody is forgotten.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::super::plan::ImageKey;
+use super::*;
+
+fn at(second: u64) -> Timestamp {
+    Timestamp::from_second(i64::try_from(second).unwrap()).unwrap()
+}
+
+fn submitter(name: &str) -> Submitter {
+    name.parse().unwrap()
+}
+
+const SMALL: ResourceRequest = ResourceRequest {
+    cpus: 1,
+    memory: 1024,
+    disk: 100,
+    machine_max: None,
+};
+
+fn capacity(guests: usize) -> Capacity {
+    Capacity {
+        guests: Some(guests),
+        cpus: 8,
+        memory: 4096,
+        available: 1 << 20,
+        disk: [(0, 1000)].into(),
+    }
+}
+
+fn candidate(id: u64, name: &str, priority: i32) -> Candidate {
+    Candidate {
+        id: BuildId(id),
+        submitter: submitter(name),
+        priority: Priority(priority),
+        since: at(0),
+        machine: "linux".parse().unwrap(),
+        volume: 0,
+        demand: SMALL,
+    }
+}
+
+fn build(id: u64, demand: ResourceRequest) -> Allocation {
+    Allocation {
+        holder: JobId::Build(BuildId(id)),
+        machine: "linux".parse().unwrap(),
+        volume: 0,
+        demand,
+    }
+}
+
+const RULES: Rules = Rules {
+    aging: Some(Duration::from_mins(10)),
+    patience: Duration::from_mins(5),
+};
+
+/// The builds that start, and the words for the others, in the order of their turns.
+fn decided(candidates: &[Candidate], room: Room, now: u64) -> Vec<String> {
+    let mut room = room;
+    let verdicts = admit(candidates, &mut room, &Shares::default(), &RULES, at(now));
+    let told = verdicts.iter().map(|(id, verdict)| match verdict {
+        Ok(()) => format!("{id} starts"),
+        Err(refusal) => format!("{id} waits for {refusal}"),
+    });
+    told.collect()
+}
+
+#[test]
+fn submitters_take_turns_and_the_higher_priority_goes_first() {
+    let queue = [
+        candidate(1, "ann", 0),
+        candidate(2, "ann", 0),
+        candidate(3, "bob", 0),
+        candidate(4, "ann", 5),
+        candidate(5, "cid", -1),
+    ];
+    assert_eq!(
+        decided(&queue, Room::new(capacity(4), Vec::new()), 0),
+        [
+            "4 starts",
+            "3 starts",
+            "1 starts",
+            "2 starts",
+            "5 waits for a guest: 4 of 4 run"
+        ]
+    );
+}
+
+/// The allocation of a bootstrap of another machine than the candidates'.
+fn bootstrap_of_another_machine() -> Allocation {
+    let key = ImageKey {
+        machine: "other".parse().unwrap(),
+        toolchain: "default".parse().unwrap(),
+    };
+    Allocation {
+        holder: JobId::Bootstrap(key),
+        ..build(0, SMALL)
+    }
+}
+
+#[test]
+fn every_refusal_is_a_sentence_with_its_figures() {
+    let large = ResourceRequest {
+        memory: 3072,
+        ..SMALL
+    };
+    let bootstrap = bootstrap_of_another_machine();
+    let ask = |demand: ResourceRequest, capacity: Capacity, holdings: Vec<Allocation>| {
+        let asked = Candidate {
+            demand,
+            ..candidate(12, "ann", 0)
+        };
+        decided(&[asked], Room::new(capacity, holdings), 0).remove(0)
+    };
+    let two = vec![build(9, SMALL), build(10, SMALL)];
+    let many: Vec<_> = (1..=7)
+        .map(|id| build(id, ResourceRequest { memory: 1, ..SMALL }))
+        .collect();
+    let told = [
+        ask(large, capacity(9), two.clone()),
+        ask(large, capacity(9), vec![build(9, SMALL), bootstrap]),
+        ask(ResourceRequest { cpus: 2, ..SMALL }, capacity(9), many),
+        ask(
+            ResourceRequest { cpus: 64, ..SMALL },
+            capacity(9),
+            Vec::new(),
+        ),
+        ask(
+            ResourceRequest {
+                memory: 5000,
+                ..SMALL
+            },
+            capacity(9),
+            Vec::new(),
+        ),
+        ask(
+            ResourceRequest { disk: 900, ..SMALL },
+            capacity(9),
+            two.clone(),
+        ),
+        ask(
+            ResourceRequest {
+                machine_max: Some(2),
+                ..SMALL
+            },
+            capacity(9),
+            two.clone(),
+        ),
+        ask(
+            ResourceRequest {
+                machine_max: Some(1),
+                ..SMALL
+            },
+            capacity(9),
+            vec![build(9, SMALL)],
+        ),
+        ask(
+            SMALL,
+            Capacity {
+                available: 100,
+                ..capacity(9)
+            },
+            Vec::new(),
+        ),
+        ask(SMALL, capacity(2), two),
+    ];
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn small_builds_pass_a_large_one_for_a_while_only() {
+    let large = ResourceRequest {
+        memory: 4096,
+        ..SMALL
+    };
+    let queue = [
+        Candidate {
+            demand: large,
+            ..candidate(1, "ann", 0)
+        },
+        candidate(2, "bob", 0),
+    ];
+    let room = || Room::new(capacity(9), vec![build(9, SMALL)]);
+    assert_eq!(decided(&queue, room(), 299)[1], "2 starts");
+    assert_eq!(
+        decided(&queue, room(), 300)[1],
+        "2 waits for build 1, which has waited long for memory that is kept for it"
+    );
+}
+
+#[test]
+fn who_gets_nothing_rises_and_whoever_is_served_does_not() {
+    let queue = [candidate(1, "low", 0), candidate(2, "high", 2)];
+    let first = |now| decided(&queue, Room::new(capacity(1), Vec::new()), now).remove(0);
+    assert_eq!(first(0), "2 starts");
+    // Both have waited equally long here.
+    assert_eq!(first(100_000), "2 starts");
+    let fresh = Candidate {
+        since: at(1200),
+        ..candidate(2, "high", 2)
+    };
+    let queue = [candidate(1, "low", 0), fresh];
+    let first = |now| decided(&queue, Room::new(capacity(1), Vec::new()), now).remove(0);
+    assert_eq!(first(1200), "1 starts", "older, and no longer lower");
+    assert_eq!(first(1199), "2 starts");
+}
+
+/// A host on which builds come, run and end, second by second.
+struct AgentState {
+    now: u64,
+    capacity: Capacity,
+    shares: Shares,
+    queue: Vec<Candidate>,
+    running: BTreeMap<BuildId, (Candidate, u64, u64)>,
+    /// The seconds of guests that each submitter has had.
+    had: BTreeMap<String, u64>,
+    waited: BTreeMap<BuildId, u64>,
+    /// What the records say.
+    past: Vec<UsageInterval>,
+    ids: u64,
+}
+
+impl AgentState {
+    fn new(capacity: Capacity) -> Self {
+        Self {
+            now: 1,
+            capacity,
+            shares: Shares::default(),
+            queue: Vec::new(),
+            running: BTreeMap::new(),
+            had: BTreeMap::new(),
+            waited: BTreeMap::new(),
+            past: Vec::new(),
+            ids: 0,
+        }
+    }
+
+    fn submit(&mut self, name: &str, priority: i32, demand: ResourceRequest) -> BuildId {
+        self.ids += 1;
+        let since = at(self.now);
+        let asked = Candidate {
+            since,
+            demand,
+            ..candidate(self.ids, name, priority)
+        };
+        self.queue.push(asked);
+        BuildId(self.ids)
+    }
+
+    /// One second: what is over ends, what may start starts.
+    fn tick(&mut self, lasts: impl Fn(&Candidate) -> u64) {
+        let now = self.now;
+        self.running.retain(|_, (_, _, end)| *end > now);
+        let holdings = self
+            .running
+            .values()
+            .map(|(candidate, _, _)| build(candidate.id.0, candidate.demand));
+        let mut room = Room::new(self.capacity.clone(), holdings.collect());
+        let run = |(candidate, since, _): &(Candidate, u64, u64)| Run {
+            submitter: candidate.submitter.clone(),
+            since: at(*since),
+            demand: candidate.demand,
+        };
+        let running = self.running.iter().map(|(id, it)| (*id, run(it)));
+        let waiting: BTreeSet<_> = self.queue.iter().map(|it| it.submitter.clone()).collect();
+        self.shares
+            .observe(running.collect(), &waiting, &room, at(now));
+        for (id, verdict) in admit(&self.queue, &mut room, &self.shares, &RULES, at(now)) {
+            if verdict.is_ok() {
+                let place = self.queue.iter().position(|it| it.id == id).unwrap();
+                let candidate = self.queue.remove(place);
+                let waited = lasted(candidate.since, at(now)).as_secs();
+                self.waited.insert(id, waited);
+                let end = now + lasts(&candidate);
+                *self.had.entry(candidate.submitter.to_string()).or_default() += end - now;
+                self.past.push(UsageInterval {
+                    id,
+                    submitter: candidate.submitter.clone(),
+                    demand: candidate.demand,
+                    waits: candidate.since,
+                    runs: Some(at(now)),
+                    ends: Some(at(end)),
+                });
+                let begun = (candidate, now, end);
+                self.shares.begin(id, run(&begun));
+                self.running.insert(id, begun);
+            }
+        }
+        self.now += 1;
+    }
+
+    /// Another agent takes over: it knows the records alone.
+    fn restart(&mut self) {
+        let is_over = |time: &Timestamp| *time < at(self.now);
+        let known = self.past.iter().map(|stretch| UsageInterval {
+            ends: stretch.ends.filter(is_over),
+            ..stretch.clone()
+        });
+        let waiting = self.queue.iter().map(|it| UsageInterval {
+            id: it.id,
+            submitter: it.submitter.clone(),
+            demand: it.demand,
+            waits: it.since,
+            runs: None,
+            ends: None,
+        });
+        let room = Room::new(self.capacity.clone(), Vec::new());
+        self.shares = Shares::of_the_past(&known.chain(waiting).collect::<Vec<_>>(), &room);
+    }
+}
+
+#[test]
+fn whoever_has_had_more_waits_for_the_others_after_a_restart_too() {
+    // Two short builds of ann and one long one of bob.
+    let stretch = |id, name, runs, ends| UsageInterval {
+        id: BuildId(id),
+        submitter: submitter(name),
+        demand: SMALL,
+        waits: at(0),
+        runs: Some(at(runs)),
+        ends: Some(at(ends)),
+    };
+    let waiting = |id, name| UsageInterval {
+        runs: None,
+        ends: None,
+        ..stretch(id, name, 0, 0)
+    };
+    let past = [
+        stretch(1, "ann", 1, 11),
+        stretch(2, "ann", 11, 21),
+        stretch(3, "bob", 1, 101),
+        waiting(4, "bob"),
+        waiting(5, "ann"),
+    ];
+    let mut room = Room::new(capacity(1), Vec::new());
+    let shares = Shares::of_the_past(&past, &room);
+    let had = |name| shares.level(&submitter(name), &room, at(101));
+    let of_the_host = room.weight(&SMALL);
+    assert!((had("ann") - 20.0 * of_the_host).abs() < 1e-9, "{shares:?}");
+    assert!(
+        (had("bob") - 100.0 * of_the_host).abs() < 1e-9,
+        "{shares:?}"
+    );
+    let queue = [candidate(4, "bob", 0), candidate(5, "ann", 0)];
+    let verdicts = admit(&queue, &mut room, &shares, &RULES, at(101));
+    assert_eq!(verdicts[0], (BuildId(5), Ok(())));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn nothing_is_given_away_twice(
+        demands in prop::collection::vec((1..6u64, 1..3000u64, 0..600u64, prop::option::of(1..3usize)), 1..30),
+        guests in 1..6usize,
+    ) {
+        let queue: Vec<_> = demands.iter().zip(1..).map(|((cpus, memory, disk, machine_max), id)| {
+            let demand = ResourceRequest { cpus: *cpus, memory: *memory, disk: *disk, machine_max: *machine_max };
+            Candidate { demand, ..candidate(id, ["ann", "bob"][usize::from(id % 2 == 0)], 0) }
+        }).collect();
+        let mut room = Room::new(capacity(guests), Vec::new());
+        let verdicts = admit(&queue, &mut room, &Shares::default(), &RULES, at(1));
+        let told: BTreeSet<_> = verdicts.iter().map(|(id, _)| *id).collect();
+        prop_assert_eq!(told.len(), queue.len(), "everybody gets an answer, once");
+        prop_assert!(room.holdings().len() <= guests);
+        for (what, most) in [(Kept::Cpus, 8), (Kept::Memory, 4096), (Kept::Disk(0), 1000)] {
+            prop_assert!(room.taken(what) <= most);
+        }
+        prop_assert!(verdicts.iter().any(|(_, verdict)| verdict.is_ok()), "an idle host has work to do");
+    }
+
+    #[test]
+    fn submitters_who_always_want_something_get_equal_shares(
+        lasts in prop::collection::vec(1..40u64, 2..6),
+        guests in 1..5usize,
+        latecomer in 0..500u64,
+        restarts in prop::collection::btree_set(1..3000u64, 0..3),
+    ) {
+        // Each has builds of one length, the last one comes later; all of them want
+        // more than there is. The agent is restarted now and then.
+        let names: Vec<_> = (0..lasts.len()).map(|n| format!("s{n}")).collect();
+        let mut agent = AgentState::new(capacity(guests));
+        let mut before = BTreeMap::new();
+        for second in 0..3000 {
+            for name in &names[..names.len() - usize::from(second < latecomer)] {
+                let own = agent.queue.iter().filter(|it| it.submitter.as_str() == name).count();
+                for _ in own..guests {
+                    agent.submit(name, 0, SMALL);
+                }
+            }
+            if second == latecomer {
+                before = agent.had.clone();
+            }
+            if restarts.contains(&second) {
+                agent.restart();
+            }
+            agent.tick(|candidate| lasts[candidate.submitter.as_str()[1..].parse::<usize>().unwrap()]);
+        }
+        let since = |name: &String| agent.had.get(name).unwrap_or(&0) - before.get(name).unwrap_or(&0);
+        let had: Vec<_> = names.iter().map(since).collect();
+        let (least, most) = (*had.iter().min().unwrap(), *had.iter().max().unwrap());
+        // Nobody is ahead by more than what all guests may do at once, and a guess.
+        let bound = 3 * guests as u64 * lasts.iter().max().unwrap().max(&60);
+        prop_assert!(most - least <= bound, "{had:?}, at most {bound} apart");
+    }
+
+    #[test]
+    fn nobody_starves_beside_greedy_and_urgent_submitters(
+        large in 1..=4096u64,
+        priority in -3..=0i32,
+        lasts in 1..60u64,
+    ) {
+        let mut agent = AgentState::new(capacity(4));
+        let mut modest = None;
+        for second in 0..20_000 {
+            for name in ["urgent", "greedy"] {
+                while agent.queue.iter().filter(|it| it.submitter.as_str() == name).count() < 4 {
+                    agent.submit(name, if name == "urgent" { 3 } else { 0 }, SMALL);
+                }
+            }
+            if second == 100 {
+                modest = Some(agent.submit("modest", priority, ResourceRequest { memory: large, ..SMALL }));
+            }
+            agent.tick(|candidate| 1 + (candidate.id.0 * 7) % lasts);
+            if modest.is_some_and(|id| agent.waited.contains_key(&id)) {
+                break;
+            }
+        }
+        let waited = modest.and_then(|id| agent.waited.get(&id).copied());
+        // It rises by one each ten minutes, and then waits for room.
+        let bound = u64::from((3 - priority).unsigned_abs() + 1) * 600 + 300 + 5 * 60;
+        prop_assert!(waited.is_some_and(|waited| waited <= bound), "{waited:?} of {bound}");
+    }
+}

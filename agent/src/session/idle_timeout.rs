@@ -1,0 +1,60 @@
+//! Notices when nothing comes from a guest any more: no byte of its console or its
+//! log, and no packet.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use guest::network::Network;
+
+/// How often packets are counted while a limit lasts.
+const LOOKS: u32 = 8;
+
+/// When something last came from a guest. Clones are of the same one.
+#[derive(Debug, Clone)]
+pub struct LastSign(Arc<Mutex<Instant>>);
+
+impl Default for LastSign {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl LastSign {
+    /// Something has come.
+    pub fn renew(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn get(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Listens for a guest's silence.
+#[derive(Debug, Default)]
+pub struct Silence {
+    /// The last sign, for those who hear the guest.
+    pub last: LastSign,
+    packets: u64,
+}
+
+impl Silence {
+    /// Waits until nothing has come for so long. May be called again.
+    pub async fn lasts(&mut self, limit: Duration, network: &Network) {
+        loop {
+            let due = self.last.get() + limit;
+            sleep_until(due.min(Instant::now() + limit / LOOKS)).await;
+            // A network that cannot be looked into is no sign of life.
+            let packets = network.packets().unwrap_or(self.packets);
+            if packets != self.packets {
+                self.packets = packets;
+                self.last.renew();
+            }
+            if self.last.get() + limit <= Instant::now() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Events and counters.
+
+pub mod events;
+pub mod metrics;

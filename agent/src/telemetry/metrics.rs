@@ -1,0 +1,304 @@
+//! What an agent counts, for Prometheus; the PR service's own counters follow.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use config::ScheduleName;
+use config::builds::{Build, Image, State};
+use config::schedule::RunResult;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::records::RecordsError;
+use crate::state::agent_state::AgentState;
+
+/// The format in which counters are told.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The last line of the format.
+const END: &str = "# EOF\n";
+
+type Labels = Vec<(&'static str, String)>;
+type Counters = Family<Labels, Counter>;
+type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
+type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
+
+/// The counters of one agent.
+#[derive(Debug)]
+pub struct Metrics {
+    builds: Counters,
+    phases: Histograms,
+    schedule_runs: Counters,
+    bootstraps: Counters,
+    bootstrap_seconds: Histograms,
+    starts: Counters,
+    evictions: Counter,
+    tftp_bytes: Counters,
+    requests: Counters,
+    request_seconds: Histograms,
+    seen: Mutex<MachineState>,
+}
+
+/// What is looked at whenever somebody asks.
+#[derive(Debug)]
+struct MachineState {
+    registry: Registry,
+    waiting: Gauges,
+    guests: Gauges,
+    ready: Gauges,
+    notices: Gauges,
+    free: Gauges,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut all = Registry::with_prefix("buildhost");
+        let seconds = || Histogram::new(exponential_buckets(0.05, 2.0, 18));
+        let requests = || Histogram::new(exponential_buckets(0.001, 4.0, 8));
+        let version = ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+        all.register("agent", "The agent", Info::new(vec![version]));
+        let started: Gauge<f64, AtomicU64> = Gauge::default();
+        started.set(jiff::Timestamp::now().as_duration().as_secs_f64());
+        all.register_with_unit(
+            "start_time",
+            "When the agent started",
+            Unit::Seconds,
+            started,
+        );
+        let evictions = Counter::default();
+        all.register(
+            "frozen_evictions",
+            "Frozen guests that were given up",
+            evictions.clone(),
+        );
+        let metrics = Self {
+            builds: counter(&mut all, "builds", "Builds that have ended"),
+            phases: histogram(
+                &mut all,
+                "build_phase",
+                "How long builds were in a state",
+                seconds,
+            ),
+            schedule_runs: counter(
+                &mut all,
+                "schedule_runs",
+                "How often schedules have run, and what became of it",
+            ),
+            bootstraps: counter(&mut all, "bootstraps", "Bootstraps that have ended"),
+            bootstrap_seconds: histogram(
+                &mut all,
+                "bootstrap",
+                "How long bootstraps took",
+                seconds,
+            ),
+            starts: counter(&mut all, "guest_starts", "Guests that were started"),
+            evictions,
+            tftp_bytes: counter(&mut all, "tftp_bytes", "Bytes that guests put or fetched"),
+            requests: counter(&mut all, "http_requests", "Requests that were answered"),
+            request_seconds: histogram(
+                &mut all,
+                "http_request",
+                "How long it took until answers began",
+                requests,
+            ),
+            seen: Mutex::new(MachineState {
+                waiting: gauge(&mut all, "builds_unfinished", "Builds without an outcome"),
+                guests: gauge(&mut all, "guests", "Guests that run"),
+                ready: gauge(&mut all, "machine_ready", "Whether a machine can build"),
+                notices: gauge(&mut all, "notices", "What keeps the host from its work"),
+                free: gauge(&mut all, "free_bytes", "Room that is left"),
+                registry: all,
+            }),
+        };
+        metrics.begin();
+        metrics
+    }
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str) -> Counters {
+    let counters = Counters::default();
+    registry.register(name, help, counters.clone());
+    counters
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauges {
+    let gauges = Gauges::default();
+    registry.register(name, help, gauges.clone());
+    gauges
+}
+
+/// Of seconds, which its name will say.
+fn histogram(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    constructor: fn() -> Histogram,
+) -> Histograms {
+    let histograms = Histograms::new_with_constructor(constructor);
+    registry.register_with_unit(name, help, Unit::Seconds, histograms.clone());
+    histograms
+}
+
+impl Metrics {
+    /// Shows what is known to come as 0, so that its first growth is seen.
+    fn begin(&self) {
+        for (family, label, values) in [
+            (&self.bootstraps, "result", ["success", "failure"]),
+            (&self.starts, "start", ["cold", "frozen"]),
+            (&self.tftp_bytes, "direction", ["put", "fetch"]),
+        ] {
+            for value in values {
+                drop(family.get_or_create(&vec![(label, value.to_owned())]));
+            }
+        }
+    }
+
+    /// Notes a build that has got its outcome, and how long it was in each state.
+    pub(crate) fn build(&self, build: &Build) {
+        let Some(outcome) = build.outcome else { return };
+        let machine = ("machine", build.machine.to_string());
+        let labels = vec![machine, ("outcome", outcome.to_string())];
+        self.builds.get_or_create(&labels).inc();
+        for step in build.phases.windows(2) {
+            let lasted = step[1].at.duration_since(step[0].at).as_secs_f64();
+            let phase = vec![("phase", step[0].state.to_string())];
+            self.phases.get_or_create(&phase).observe(lasted);
+        }
+    }
+
+    /// Notes that a schedule has run.
+    pub fn schedule_run(&self, name: &ScheduleName, result: RunResult) {
+        let schedule = ("schedule", name.to_string());
+        let labels = vec![schedule, ("result", result.to_string())];
+        self.schedule_runs.get_or_create(&labels).inc();
+    }
+
+    /// Notes a bootstrap that has ended, well or not.
+    pub(crate) fn bootstrap(&self, good: bool, lasted: Duration) {
+        let result = vec![(
+            "result",
+            if good { "success" } else { "failure" }.to_owned(),
+        )];
+        self.bootstraps.get_or_create(&result).inc();
+        let histogram = self.bootstrap_seconds.get_or_create(&result);
+        histogram.observe(lasted.as_secs_f64());
+    }
+
+    /// Notes that a guest is started, or woken.
+    pub(crate) fn start(&self, frozen: bool) {
+        let start = if frozen { "frozen" } else { "cold" };
+        self.starts
+            .get_or_create(&vec![("start", start.to_owned())])
+            .inc();
+    }
+
+    /// Notes that a frozen guest was given up.
+    pub(crate) fn eviction(&self) {
+        self.evictions.inc();
+    }
+
+    /// Notes that a guest has put a file, or fetched one.
+    pub(crate) fn tftp(&self, direction: &'static str, bytes: u64) {
+        let labels = vec![("direction", direction.to_owned())];
+        self.tftp_bytes.get_or_create(&labels).inc_by(bytes);
+    }
+
+    /// Notes a request to a route that was answered with a status.
+    pub(crate) fn request(&self, method: &str, route: &str, status: u16, lasted: Duration) {
+        let labels = vec![
+            ("method", method.to_owned()),
+            ("route", route.to_owned()),
+            ("status", status.to_string()),
+        ];
+        self.requests.get_or_create(&labels).inc();
+        let labels = vec![("route", route.to_owned())];
+        let histogram = self.request_seconds.get_or_create(&labels);
+        histogram.observe(lasted.as_secs_f64());
+    }
+
+    /// All of them, with those of the PR service, in the text format of OpenMetrics.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub(crate) async fn to_text(&self, agent: &AgentState) -> Result<String, RecordsError> {
+        let unfinished = agent.records.unfinished().await?;
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.look(agent, &unfinished);
+        let mut text = String::new();
+        // Writing into memory cannot fail.
+        let _ = encode(&mut text, &seen.registry);
+        text.truncate(text.len() - END.len());
+        text.push_str(&agent.pr.metrics().to_text());
+        Ok(text)
+    }
+}
+
+impl MachineState {
+    #[expect(clippy::cast_precision_loss, reason = "nothing here is that great")]
+    fn look(&self, agent: &AgentState, unfinished: &[Build]) {
+        for (state, word) in State::ALL {
+            let count = unfinished
+                .iter()
+                .filter(|build| build.state == state)
+                .count();
+            if state != State::Finished {
+                set(
+                    &self.waiting,
+                    &vec![("state", word.to_owned())],
+                    count as f64,
+                );
+            }
+        }
+        let guests = agent.with_jobs(|jobs| {
+            let (builds, bootstraps) = (jobs.builds.len(), jobs.bootstraps.len());
+            let copies = jobs.attached.len();
+            [
+                ("build", builds),
+                ("bootstrap", bootstraps),
+                ("copy", copies),
+            ]
+        });
+        for (job, count) in guests {
+            set(&self.guests, &vec![("job", job.into())], count as f64);
+        }
+        if let Some(status) = agent.status() {
+            // Machines come and go.
+            self.ready.clear();
+            for it in &status.machines {
+                let machine = ("machine", it.machine.to_string());
+                let labels = vec![machine, ("toolchain", it.toolchain.to_string())];
+                let ready = matches!(it.image, Image::Ready | Image::Outdated);
+                set(&self.ready, &labels, f64::from(u8::from(ready)));
+            }
+            set(&self.notices, &Vec::new(), status.notices.len() as f64);
+        }
+        let volumes = agent.volumes.iter().map(|volume| ("volume", volume.path()));
+        for (kind, path) in volumes.chain([("state", &*agent.settings.paths.state)]) {
+            self.room(kind, path);
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a byte more or less")]
+    fn room(&self, kind: &str, path: &Path) {
+        let labels = vec![
+            ("kind", kind.to_owned()),
+            ("path", path.display().to_string()),
+        ];
+        match store::space::bytes_free(path) {
+            Ok(bytes) => set(&self.free, &labels, bytes as f64),
+            // What cannot be looked at is not told.
+            Err(_) => drop(self.free.remove(&labels)),
+        }
+    }
+}
+
+fn set(gauges: &Gauges, labels: &Labels, value: f64) {
+    gauges.get_or_create(labels).set(value);
+}

@@ -1,0 +1,5 @@
+//! Everything that asks for work: submissions, schedules, changed directories.
+
+pub mod fs_watch;
+pub mod schedule;
+pub mod submission;

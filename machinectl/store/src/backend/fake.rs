@@ -1,0 +1,239 @@
+//! A pool over plain directories, for tests without btrfs: it behaves like the real
+//! one and dies after as many changes as it is told.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use super::names::{exchange, gone, there};
+use super::{Change, Subvolume, SubvolumeBackend, Uuid};
+use sys::file;
+
+/// Subvolumes that are plain directories, known by their inodes.
+#[derive(Debug, Default)]
+pub struct FakeBackend {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    there: BTreeMap<u64, Subvolume>,
+    made: u128,
+    fuse: Option<usize>,
+    fault: Option<String>,
+}
+
+impl State {
+    /// Every change costs a piece of the fuse; without any left nothing happens.
+    fn burn(&mut self) -> io::Result<()> {
+        match &mut self.fuse {
+            Some(0) => Err(io::Error::other("the fuse has blown")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn find(&self, path: &Path) -> io::Result<Option<(u64, Subvolume)>> {
+        match fs::symlink_metadata(path) {
+            Ok(data) => Ok(self
+                .there
+                .get(&data.ino())
+                .map(|found| (data.ino(), *found))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn add(&mut self, path: &Path, parent: Option<Uuid>, read_only: bool) -> io::Result<()> {
+        self.made += 1;
+        let subvolume = Subvolume {
+            uuid: Uuid::from_u128(self.made),
+            parent_uuid: parent,
+            received_uuid: None,
+            transaction: 1,
+            read_only,
+            created: SystemTime::now(),
+        };
+        self.there
+            .insert(fs::symlink_metadata(path)?.ino(), subvolume);
+        Ok(())
+    }
+
+    fn copy(&mut self, source: &Path, target: &Path, read_only: bool) -> io::Result<()> {
+        self.burn()?;
+        let Some((_, parent)) = self.find(source)? else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        copy_all(source, target)?;
+        self.add(target, Some(parent.uuid), read_only)
+    }
+
+    fn forget_below(&mut self, path: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            self.there.remove(&entry.metadata()?.ino());
+            if entry.file_type()?.is_dir() {
+                self.forget_below(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn copy_all(source: &Path, target: &Path) -> io::Result<()> {
+    fs::create_dir(target)?;
+    for entry in fs::read_dir(source)? {
+        let entry = entry?;
+        let to = target.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_all(&entry.path(), &to)?;
+        } else if entry.file_type()?.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(entry.path())?, to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
+}
+
+impl FakeBackend {
+    /// Lets the pool fail before the change that comes after `calls` others;
+    /// `None` mends it.
+    pub fn set_fuse(&self, calls: Option<usize>) {
+        self.state().fuse = calls;
+    }
+
+    /// Lets the deletion of subvolumes of this name fail; `None` mends it.
+    pub fn set_fault(&self, name: Option<&str>) {
+        self.state().fault = name.map(str::to_owned);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn burn(&self) -> io::Result<()> {
+        self.state().burn()
+    }
+}
+
+impl SubvolumeBackend for FakeBackend {
+    fn info(&self, path: &Path) -> io::Result<Option<Subvolume>> {
+        Ok(self.state().find(path)?.map(|(_, subvolume)| subvolume))
+    }
+
+    fn find(&self, _path: &Path, identity: Uuid) -> io::Result<Vec<Subvolume>> {
+        let there = &self.state().there;
+        let matching = there.values().filter(|found| found.has_identity(identity));
+        Ok(matching.copied().collect())
+    }
+
+    fn create(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.burn()?;
+        fs::create_dir(path)?;
+        state.add(path, None, false)
+    }
+
+    fn snapshot(&self, source: &Path, target: &Path) -> io::Result<()> {
+        self.state().copy(source, target, false)
+    }
+
+    fn freeze(&self, source: &Path, target: &Path) -> io::Result<()> {
+        self.state().copy(source, target, true)
+    }
+
+    fn delete(&self, path: &Path) -> io::Result<Change> {
+        let mut state = self.state();
+        state.burn()?;
+        if path
+            .file_name()
+            .is_some_and(|name| state.fault.as_deref().is_some_and(|it| it == name))
+        {
+            return Err(io::Error::other("this entry is bad"));
+        }
+        let Some((inode, _)) = state.find(path)? else {
+            return match path.symlink_metadata() {
+                Ok(_) => Err(io::ErrorKind::InvalidInput.into()),
+                Err(error) => gone(Err(error)),
+            };
+        };
+        state.forget_below(path)?;
+        state.there.remove(&inode);
+        gone(fs::remove_dir_all(path))
+    }
+
+    fn seal(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.burn()?;
+        let Some((inode, subvolume)) = state.find(path)? else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let read_only = true;
+        state.there.insert(
+            inode,
+            Subvolume {
+                read_only,
+                ..subvolume
+            },
+        );
+        Ok(())
+    }
+
+    fn commit(&self, _path: &Path) -> io::Result<()> {
+        self.burn()
+    }
+
+    fn link(&self, target: &Path, path: &Path) -> io::Result<()> {
+        self.burn()?;
+        std::os::unix::fs::symlink(target, path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.burn()?;
+        fs::rename(from, to)
+    }
+
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        self.burn()?;
+        exchange(one, other)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<Change> {
+        self.burn()?;
+        gone(fs::remove_file(path))
+    }
+
+    fn make_directory(&self, path: &Path) -> io::Result<Change> {
+        self.burn()?;
+        there(fs::create_dir(path))
+    }
+
+    fn remove_directory(&self, path: &Path) -> io::Result<Change> {
+        self.burn()?;
+        gone(fs::remove_dir(path))
+    }
+
+    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let state = &mut *self.state();
+        state.burn()?;
+        match path
+            .parent()
+            .map(|parent| state.find(parent))
+            .transpose()?
+            .flatten()
+        {
+            Some((_, subvolume)) if subvolume.read_only => {
+                Err(io::ErrorKind::ReadOnlyFilesystem.into())
+            }
+            _ => file::replace(path, content),
+        }
+    }
+}

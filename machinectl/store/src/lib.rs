@@ -1,0 +1,142 @@
+//! The store of machine images: everything one can do to a volume's directories.
+//!
+//! The directory is the database. A [`Volume`] looks at machine directories and
+//! changes them, each change under the machine's lock and in an order that
+//! survives a power cut; [`toolchains::Toolchains`] keeps what guests install.
+//! Neither needs the agent to run.
+
+pub mod error;
+
+pub mod backend;
+
+mod lock;
+
+mod look;
+
+mod snapshot;
+
+mod publish;
+
+pub mod receive;
+
+pub mod clean;
+
+mod delete;
+
+pub mod contents;
+
+pub mod import;
+
+pub mod send;
+
+pub mod prune;
+
+pub mod doctor;
+
+pub mod init;
+
+pub mod space;
+
+pub mod toolchains;
+
+pub mod progs;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::MachineName;
+
+pub use backend::{Change, Subvolume, SubvolumeBackend, Uuid};
+pub use clean::{CleanReport, Step};
+pub use delete::{Deletion, delete_plan};
+pub use error::{Refusal, StoreError};
+pub use lock::Holder;
+pub use look::{ImageView, MachineView, RevisionView, SnapshotView};
+pub use receive::{Arrival, Intent, Plan, Source};
+pub use snapshot::{Origin, Snapshot, Taken};
+
+use backend::BtrfsBackend;
+use error::Doing;
+
+/// What every fallible operation of the store returns.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// How long an operation waits for a lock that another one holds.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A directory on btrfs that holds machine directories. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Volume {
+    path: Arc<Path>,
+    backend: Arc<dyn SubvolumeBackend>,
+    patience: Duration,
+}
+
+impl Volume {
+    /// Opens a volume.
+    ///
+    /// # Errors
+    /// When the directory is not there or is not on btrfs.
+    pub fn open(path: &Path) -> Result<Self> {
+        let path = match path.canonicalize() {
+            Ok(path) => path,
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Refusal::NoVolume(path.to_owned()).into());
+            }
+            Err(source) => return Err(source).doing("open", path),
+        };
+        if !backend::is_btrfs(&path).doing("look at", &path)? {
+            return Err(Refusal::NotBtrfs(path).into());
+        }
+        Ok(Self::with_backend(&path, Arc::new(BtrfsBackend)))
+    }
+
+    /// A volume over any pool; what tests use with a fake one.
+    pub fn with_backend(path: &Path, backend: Arc<dyn SubvolumeBackend>) -> Self {
+        Self {
+            path: path.into(),
+            backend,
+            patience: PATIENCE,
+        }
+    }
+
+    /// The same volume with another limit for waiting for locks.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// The volume's directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory of a machine, there or not.
+    pub fn directory(&self, machine: &MachineName) -> PathBuf {
+        self.path.join(machine)
+    }
+
+    /// The directories whose names are names of machines, sorted.
+    pub fn machines(&self) -> Result<Vec<MachineName>> {
+        let mut machines = Vec::new();
+        for entry in self.path.read_dir().doing("list", &self.path)? {
+            let entry = entry.doing("list", &self.path)?;
+            let name = entry.file_name();
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if let (true, Some(Ok(machine))) = (is_directory, name.to_str().map(str::parse)) {
+                machines.push(machine);
+            }
+        }
+        machines.sort();
+        Ok(machines)
+    }
+
+    /// Puts everything that was done so far on the disk.
+    pub fn commit(&self) -> Result<()> {
+        self.backend
+            .commit(&self.path)
+            .doing("commit the changes of", &self.path)
+    }
+}
