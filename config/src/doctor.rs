@@ -75,87 +75,87 @@ macro_rules! kinds {
 
 kinds! {
     BrokenLink, "broken-link", Fault,
-        "the current link leads to no complete revision", "a person: `machinectl rollback`";
+        "the current link does not point to a complete revision", "operator: `buildhost rollback`";
     NoLink, "no-link", Fault,
-        "a machine has no current link, and the next boot deletes it", "a person: `machinectl rollback`";
+        "a machine has no current link; the next boot deletes it", "operator: `buildhost rollback`";
     TwinIdentity, "twin-identity", Fault,
-        "two revisions claim to be the same content", "a person: a new snapshot, sent in full";
+        "two revisions have the same identity", "operator: push a new snapshot in full";
     HalfDeleted, "half-deleted", Warning,
-        "a deletion was begun and has not ended", "--repair, or the agent: it is finished";
+        "a deletion was interrupted", "--repair or the agent: finishes it";
     DeletionMark, "deletion-mark", Warning,
-        "a machine in service is marked as being deleted", "--repair: the mark is removed";
+        "a machine in service is marked as being deleted", "--repair: removes the mark";
     IncomingLink, "incoming-link", Warning,
-        "a link was never put in place", "--repair: it is removed";
+        "a new current link was never published", "--repair: removes it";
     LostPin, "lost-pin", Warning,
-        "a pinned revision is not there", "--repair: the pin is removed";
+        "the revision of a pin does not exist", "--repair: removes the pin";
     HalfRevision, "half-revision", Warning,
-        "a revision is writable or unfinished, and nobody is making it", "--repair: it is deleted";
+        "a revision is writable or incomplete, and nothing is creating it", "--repair: deletes it";
     HalfImage, "half-image", Warning,
-        "a bootstrapped image is writable", "--repair: it is deleted";
+        "a bootstrapped image is writable", "--repair: deletes it";
     StraySnapshot, "stray-snapshot", Warning,
-        "nobody uses a snapshot", "--repair, or the agent: it is deleted";
+        "a snapshot is an orphan: nothing uses it", "--repair or the agent: deletes it";
     ArrivingRevision, "arriving-revision", Note,
-        "a revision is writable or unfinished, and somebody may be making it", "nothing: it arrives";
+        "a revision is writable or incomplete, and may still be created", "none: wait for the ingest";
     NoIdentity, "no-identity", Note,
-        "a revision was not received as a stream", "nothing: the next stream may be a full one";
+        "a revision was not received as a stream", "none: the next push may have to be full";
     UnknownImage, "unknown-image", Note,
-        "an image does not say what it was made from", "the agent: it is bootstrapped anew";
+        "an image does not name its revision and toolchain", "agent: bootstraps it again";
     OldImage, "old-image", Note,
-        "an image was made from another revision", "the agent: it is bootstrapped anew";
+        "an image was made from another revision", "agent: bootstraps it again";
     Locked, "locked", Note,
-        "somebody is changing a machine", "nothing: it ends";
+        "another process is changing the machine", "none: wait for it";
     Stranger, "stranger", Note,
-        "something is not ours", "nothing: it is never touched";
+        "an entry is unmanaged", "none: it is never changed";
 
     ReadOnlyVolume, "read-only-volume", Fault,
-        "the volume cannot be written to", "a person: find the kernel's reason, mount it anew";
+        "the volume is read-only", "operator: find the reason in the kernel log, then remount";
     DeviceMissing, "device-missing", Fault,
-        "a device of the volume is missing", "a person: `btrfs replace`";
+        "a device of the volume is missing", "operator: `btrfs replace`";
     DeviceErrors, "device-errors", Fault,
-        "a device of the volume has failed or has returned bad data", "a person: `btrfs scrub`, another device";
+        "a device of the volume failed or returned bad data", "operator: `btrfs scrub`, or replace the device";
     MountedOver, "mounted-over", Fault,
-        "a mount hides a part of the volume", "a person: unmount it";
+        "a mount hides a part of the volume", "operator: unmount it";
     ImageOutgrows, "image-outgrows", Warning,
-        "the volume is in a file that cannot grow to its size", "a person: make room beside the file";
+        "the volume is in a file that cannot grow to its full size", "operator: free space beside the file";
     NoChecksums, "no-checksums", Warning,
-        "the volume is mounted so that bad data goes unnoticed", "a person: mount it without that option";
+        "the mount options disable checksums, so bad data is not detected", "operator: remount without the option";
     Autodefrag, "autodefrag", Warning,
-        "the volume is mounted so that snapshots stop sharing their space", "a person: mount it without that option";
+        "the mount options make snapshots stop sharing their space", "operator: remount without the option";
     Quotas, "quotas", Warning,
-        "quota groups make deleting and taking snapshots slow", "a person: `btrfs quota disable`";
+        "quota groups slow down snapshots and deletions", "operator: `btrfs quota disable`";
     OldProgs, "old-btrfs-progs", Warning,
-        "btrfs-progs before 6.2 may lose data when they receive", "a person: install newer ones";
+        "btrfs-progs before 6.2 can lose data when they receive", "operator: install a newer version";
     MountedElsewhere, "mounted-elsewhere", Note,
-        "a part of a machine is mounted in another place, too", "nothing: deleting does not wait for it";
+        "a part of a machine is also mounted elsewhere", "none: deletion does not wait for it";
 
     NoAgent, "no-agent", Note,
-        "no agent answers: guests, networks and records were not examined", "a person: start buildhost-agent";
+        "no agent answers; guests, networks and records were not examined", "operator: start buildhost-agent";
     AgentFailed, "agent-failed", Warning,
-        "the agent could not examine guests, networks and records", "a person: read its log";
+        "the agent failed to examine guests, networks and records", "operator: read the agent's log";
     RecordsDamaged, "records-damaged", Fault,
-        "the database of builds is damaged", "a person: restore it from a copy";
+        "the database of builds is damaged", "operator: restore it from a backup";
     LowSpace, "low-space", Fault,
-        "there is less room than the reserve, and nothing starts", "a person: delete something";
+        "the free space is below the reserve; nothing starts", "operator: free space";
     NoFirmware, "no-firmware", Fault,
-        "a machine boots by UEFI, and the host has no firmware for it", "a person: install the package ovmf";
+        "a machine boots by UEFI, and the host has no UEFI firmware", "operator: install the package ovmf";
     GuestWithoutNetwork, "guest-without-network", Fault,
-        "a guest runs whose network is gone", "a person: cancel its build";
+        "a running guest has lost its network", "operator: cancel its build";
     BuildWithoutGuest, "build-without-guest", Warning,
-        "a build is recorded as running, and nobody runs it", "--repair: it goes back into the queue";
+        "a build is recorded as running but has no job", "--repair: returns it to the queue";
     LeftoverGuest, "leftover-guest", Warning,
-        "a guest runs without a build", "--repair: it is ended";
+        "a guest is an orphan: it runs without a build", "--repair: ends it";
     LeftoverDirectory, "leftover-directory", Warning,
-        "the run directory of a guest that has ended", "--repair: it is removed";
+        "the run directory of a guest that has ended", "--repair: removes it";
     LeftoverNetwork, "leftover-network", Warning,
-        "the network of a guest that has ended", "--repair: it is deleted";
+        "the network of a guest that has ended", "--repair: deletes it";
     LeftoverGroup, "leftover-cgroup", Warning,
-        "the control group of a guest that has ended", "--repair: it is removed";
+        "the control group of a guest that has ended", "--repair: removes it";
     BuildWithoutDirectory, "build-without-directory", Warning,
-        "the log and the artifacts of a build are gone", "a person: restore them from a copy";
+        "the log and the artifacts of a build are missing", "operator: restore them from a backup";
     DirectoryWithoutRecord, "directory-without-record", Warning,
-        "files of a build that is not recorded", "a person: keep them elsewhere, or delete them";
+        "files of a build without a record", "operator: move or delete them";
     UnusedSources, "unused-sources", Warning,
-        "sources were handed in a day ago, and no build has them", "--repair: they are deleted";
+        "sources were uploaded more than a day ago, and no build uses them", "--repair: deletes them";
 }
 
 impl fmt::Display for Id {
