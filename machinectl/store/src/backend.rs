@@ -4,7 +4,7 @@
 
 mod btrfs;
 
-#[cfg(feature = "fake")]
+#[cfg(any(test, feature = "fake"))]
 mod fake;
 
 mod names;
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 pub use btrfs::{BtrfsBackend, is_btrfs};
-#[cfg(feature = "fake")]
+#[cfg(any(test, feature = "fake"))]
 pub use fake::FakeBackend;
 pub use uuid::Uuid;
 

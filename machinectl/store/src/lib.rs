@@ -41,6 +41,8 @@ pub mod toolchains;
 
 pub mod progs;
 
+pub mod volumes;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +57,7 @@ pub use lock::Holder;
 pub use look::{ImageView, MachineView, RevisionView, SnapshotView};
 pub use receive::{Arrival, Intent, Plan, Source};
 pub use snapshot::{Origin, Snapshot, Taken};
+pub use volumes::{Inventory, Located, VolumeId, Volumes};
 
 use backend::BtrfsBackend;
 use error::Doing;
