@@ -10,8 +10,8 @@ use std::process::Command;
 use ::store::SubvolumeBackend;
 use ::store::backend::BtrfsBackend;
 use rustix::fs::{FallocateFlags, fallocate};
+use tests::hosts::{Answer, BuildHost, listing, run};
 use tests::put;
-use tests::shell::{Answer, BuildHost, listing, run};
 use tests::ssh::SshServer;
 
 /// A host with revisions 1 and 2 of `linux`, and a working subvolume.

@@ -16,7 +16,7 @@ use nix::mount::{MsFlags, mount};
 use rusqlite::Connection;
 use rustix::process::Signal;
 use tests::agent::AgentHost;
-use tests::shell::{BuildHost, DevelopmentHost};
+use tests::hosts::{BuildHost, DevelopmentHost};
 
 fn host() -> Option<(BuildHost, DevelopmentHost)> {
     if !tests::may_use_devices() {

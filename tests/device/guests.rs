@@ -31,11 +31,11 @@ pub(crate) struct Ground {
 
 impl Ground {
     pub(crate) fn new(script: &str) -> Self {
-        Self::of(tests::guests::machine(script))
+        Self::of(tests::scripted_machines::machine(script))
     }
 
     pub(crate) fn container(script: &str) -> Self {
-        Self::of(tests::guests::container(script))
+        Self::of(tests::scripted_machines::container(script))
     }
 
     pub(crate) fn of(machine: (TempDir, config::machine::Machine)) -> Self {

@@ -7,7 +7,7 @@ use rustix::process::{Signal, kill_process};
 use tests::agent::AgentHost;
 use tests::wait_until;
 
-use crate::outcomes::guest;
+use crate::guest_failures::guest;
 
 const FAILS: &str = "int main(void) { return nonsense; }\n";
 

@@ -2,7 +2,7 @@
 
 use std::process::{Child, Stdio};
 
-use tests::shell::{BuildHost, DevelopmentHost};
+use tests::hosts::{BuildHost, DevelopmentHost};
 
 /// A host with `linux` in revisions 1 to 5, each with 4 MiB of its own.
 fn host() -> Option<BuildHost> {

@@ -14,7 +14,7 @@ use guest::{self, Exit, Guest, GuestError, Memory};
 use tests::agent::AgentHost;
 use tftp::server::Event;
 
-use crate::frozen::{image, settled};
+use crate::checkpoints::{image, settled};
 use crate::guests::{Ground, WAITING, copy, read, wait_for, within};
 
 fn ground(script: &str) -> Ground {

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use serde_json::Value;
-use tests::web::{WebHost, request};
+use tests::api_host::{WebHost, request};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 const HOST: &str = "http://agent";

@@ -7,9 +7,9 @@ use config::builds::State;
 use config::task::Outcome;
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
-use tests::shell::{Answer, run};
+use tests::api_host::WebHost;
+use tests::hosts::{Answer, run};
 use tests::wait_until;
-use tests::web::WebHost;
 
 fn machinectl(host: &WebHost) -> Command {
     let mut command = sys::command::prepare(tests::program("machinectl"));

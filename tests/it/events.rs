@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Lines};
 
 use config::BuildId;
 use reqwest::blocking::Response;
-use tests::web::WebHost;
+use tests::api_host::WebHost;
 
 /// The lines of a stream that begins after an event, or now.
 fn listen(host: &WebHost, last: Option<&str>) -> Lines<BufReader<Response>> {

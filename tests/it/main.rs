@@ -3,15 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod access;
-mod client;
 mod commands;
 mod events;
+mod generated_client;
 mod install;
+mod invalid_requests;
 mod metrics;
-mod nonsense;
-mod records;
+mod openapi;
+mod retention;
 mod schedules;
-mod schema;
 mod store;
 mod toaster;
 mod toolchains;

@@ -7,7 +7,7 @@ use config::builds::State;
 use config::schedule::RunResult;
 use config::task::Outcome;
 use jiff::Timestamp;
-use tests::web::WebHost;
+use tests::api_host::WebHost;
 
 /// The names that begin as ours do, in a text.
 fn names(text: &str) -> BTreeSet<String> {

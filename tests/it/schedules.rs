@@ -1,11 +1,11 @@
 //! Schedules over HTTP and by `machinectl`: what is told of them, and what is refused.
 
 use serde_json::{Value, json};
-use tests::shell::{Answer, run};
-use tests::web::WebHost;
+use tests::api_host::WebHost;
+use tests::hosts::{Answer, run};
 
-use super::nonsense::{Nonsense, refuse_all};
-use super::schema::{SOURCE, check};
+use super::invalid_requests::{Nonsense, refuse_all};
+use super::openapi::{SOURCE, check};
 
 const SCHEDULES: &str = "/api/v1/schedules";
 const SCHEDULE: &str = "/api/v1/schedules/{name}";

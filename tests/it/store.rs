@@ -10,12 +10,12 @@ use config::layout::Entry;
 use config::task::Provenance;
 use config::{MachineName, Revision};
 use tempfile::TempDir;
-use tests::contract;
+use tests::backend_contract;
 
 #[test]
 fn the_fake_pool_keeps_the_contract() {
     let directory = tempfile::tempdir().unwrap();
-    contract::check(&FakeBackend::default(), directory.path());
+    backend_contract::check(&FakeBackend::default(), directory.path());
 }
 
 /// A volume on a fake pool, with a machine of two revisions and one image.

@@ -3,7 +3,7 @@
 use config::builds::{Build, State};
 use config::task::Outcome;
 use jiff::Timestamp;
-use tests::web::WebHost;
+use tests::api_host::WebHost;
 
 /// A build of some sources on the host, as far as it has come.
 fn build(host: &WebHost, sources: &[&str], change: impl FnOnce(&mut Build)) -> u64 {

@@ -14,7 +14,7 @@ use store::backend::{BtrfsBackend, SubvolumeBackend};
 use sys::command;
 use tempfile::TempDir;
 
-use crate::shell::{Answer, BuildHost, run};
+use crate::hosts::{Answer, BuildHost, run};
 use crate::terminal::Terminal;
 use crate::wait_until;
 

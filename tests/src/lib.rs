@@ -1,33 +1,20 @@
 //! The test house's harness: real volumes that clean up after themselves, the
 //! contract of pools, and waiting without sleeping blindly.
 
-pub mod contract;
-
-pub mod guests;
-
-pub mod net;
-
-pub mod volume;
-
-pub mod powercut;
-
-pub mod shell;
-
-pub mod terminal;
-
-pub mod survival;
-
-pub mod disturbance;
-
 pub mod agent;
-
-pub mod footprint;
-
+pub mod api_host;
+pub mod backend_contract;
+pub mod crash_consistency;
 pub mod farm;
-
-pub mod web;
-
+pub mod fault_injection;
+pub mod footprint;
+pub mod hosts;
+pub mod mount;
+pub mod net;
+pub mod recorded_disk;
+pub mod scripted_machines;
 pub mod ssh;
+pub mod terminal;
 
 use std::time::{Duration, Instant};
 

@@ -17,7 +17,7 @@ use nix::mount::{MntFlags, umount2};
 use sys::command;
 use tempfile::TempDir;
 
-use crate::volume::{Image, Mount, enter_own_namespace};
+use crate::mount::{Image, Mount, enter_own_namespace};
 use crate::wait_until;
 
 const BLOCK: usize = 512;

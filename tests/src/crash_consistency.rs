@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use store::Volume;
 
-use crate::shell::{Answer, listing};
+use crate::hosts::{Answer, listing};
 
 /// The two states of a volume, as [`listing`] shows them, that a change may leave.
 #[derive(Debug, Clone)]

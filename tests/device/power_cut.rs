@@ -4,9 +4,9 @@
 use std::path::Path;
 
 use ::store::Volume;
-use tests::powercut::RecordedDisk;
-use tests::shell::{Answer, BuildHost, DevelopmentHost, listing, run};
-use tests::survival::OldOrNew;
+use tests::crash_consistency::OldOrNew;
+use tests::hosts::{Answer, BuildHost, DevelopmentHost, listing, run};
+use tests::recorded_disk::RecordedDisk;
 
 /// Does something on a recorded disk and then cuts the power at many moments of it.
 fn survives(

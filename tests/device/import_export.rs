@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use ::sys::command;
+use tests::hosts::{BuildHost, run};
 use tests::put;
-use tests::shell::{BuildHost, run};
 
 fn host() -> Option<BuildHost> {
     tests::may_use_devices().then(|| BuildHost::new(256))

@@ -47,7 +47,7 @@ impl Image {
     pub fn copy_of(path: &Path) -> Self {
         let file = tempfile::Builder::new().suffix(".img").tempfile();
         let file = file.expect("an image file");
-        crate::powercut::copy(path, file.path());
+        crate::recorded_disk::copy(path, file.path());
         Self(file)
     }
 

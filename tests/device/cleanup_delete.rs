@@ -8,7 +8,7 @@ use std::time::Duration;
 use ::store::backend::BtrfsBackend;
 use ::store::{Origin, Snapshot, SubvolumeBackend};
 use config::task::Provenance;
-use tests::shell::{BuildHost, DevelopmentHost};
+use tests::hosts::{BuildHost, DevelopmentHost};
 use tests::wait_until;
 
 /// A host with the machine `linux` in two revisions and an image for `default`.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use tests::shell::{BuildHost, DevelopmentHost};
+use tests::hosts::{BuildHost, DevelopmentHost};
 
 fn hosts() -> Option<(BuildHost, DevelopmentHost)> {
     if !tests::may_use_devices() {

@@ -9,7 +9,7 @@ use ::store::SubvolumeBackend;
 use ::store::backend::BtrfsBackend;
 use config::task::{BOOTSTRAP, Provenance};
 use tests::agent::AgentHost;
-use tests::shell::{BuildHost, DevelopmentHost};
+use tests::hosts::{BuildHost, DevelopmentHost};
 use tests::wait_until;
 
 /// Brings revisions of `linux` in, each with 4 MiB of its own.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sys::command::{prepare, run};
-use tests::web::WebHost;
+use tests::api_host::WebHost;
 
 /// How long an installation or a generation may take.
 const LIMIT: Duration = Duration::from_mins(4);

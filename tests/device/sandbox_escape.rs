@@ -13,7 +13,7 @@ use rustix::process::Pid;
 use tests::agent::AgentHost;
 use tests::wait_until;
 
-const ATTACK: &str = include_str!("walls/attack.c");
+const ATTACK: &str = include_str!("sandbox_escape/attack.c");
 /// What the kinds of attempts are; each is told in one line of the build's log.
 const KINDS: usize = 16;
 const MIB: u64 = 1024;

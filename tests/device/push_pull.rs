@@ -4,8 +4,8 @@ use std::fs;
 
 use ::store::SubvolumeBackend;
 use ::store::backend::BtrfsBackend;
+use tests::hosts::{Answer, BuildHost, run};
 use tests::put;
-use tests::shell::{Answer, BuildHost, run};
 use tests::ssh::SshServer;
 
 /// A development host with a working subvolume, and a build host behind ssh.

@@ -9,8 +9,8 @@ use ::store::backend::{BtrfsBackend, SubvolumeBackend};
 use ::store::receive::stream::Stream;
 use ::store::{Intent, Source, Volume};
 use config::MachineName;
+use tests::hosts::BuildHost;
 use tests::put;
-use tests::shell::BuildHost;
 
 /// Numbers that look random and are the same in every run.
 struct Dice(u64);

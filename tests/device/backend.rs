@@ -1,8 +1,8 @@
 //! The store on real btrfs.
 
 use ::store::backend::BtrfsBackend;
-use tests::contract;
-use tests::volume::Mount;
+use tests::backend_contract;
+use tests::mount::Mount;
 
 #[test]
 fn btrfs_keeps_the_contract() {
@@ -10,5 +10,5 @@ fn btrfs_keeps_the_contract() {
         return;
     }
     let mount = Mount::btrfs(512);
-    contract::check(&BtrfsBackend, &mount.directory("contract"));
+    backend_contract::check(&BtrfsBackend, &mount.directory("contract"));
 }

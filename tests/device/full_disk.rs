@@ -7,7 +7,7 @@ use std::path::Path;
 
 use ::store::SubvolumeBackend;
 use ::store::backend::BtrfsBackend;
-use tests::shell::{BuildHost, DevelopmentHost};
+use tests::hosts::{BuildHost, DevelopmentHost};
 
 fn host() -> Option<BuildHost> {
     if !tests::may_use_devices() {

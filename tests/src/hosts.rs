@@ -11,7 +11,7 @@ use store::backend::{BtrfsBackend, SubvolumeBackend};
 use store::{MachineView, Volume};
 use sys::{command, file};
 
-use crate::volume::Mount;
+use crate::mount::Mount;
 
 const LIMIT: Duration = Duration::from_mins(1);
 

@@ -2,10 +2,10 @@
 //! and what cannot be done as things stand. Wrong tokens: see `schema` and `access`.
 
 use serde_json::{Value, json};
-use tests::web::WebHost;
+use tests::api_host::WebHost;
 
+use super::openapi::{SOURCE, check, operations};
 use super::schedules;
-use super::schema::{SOURCE, check, operations};
 
 const BUILDS: &str = "/api/v1/builds";
 const BUILD: &str = "/api/v1/builds/{id}";

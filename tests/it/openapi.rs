@@ -11,7 +11,7 @@ use config::task::Outcome;
 use jiff::Timestamp;
 use reqwest::blocking::Response;
 use serde_json::{Value, json};
-use tests::web::WebHost;
+use tests::api_host::WebHost;
 
 pub(crate) const SOURCE: &str = "41cf6794ba4200b839c53531555f0f3998df4cbb01a4d5cb0b94e3ca5e23947d";
 

@@ -8,8 +8,8 @@ use ::store::SubvolumeBackend;
 use ::store::backend::BtrfsBackend;
 use config::builds::State;
 use tests::agent::AgentHost;
+use tests::hosts::{Answer, BuildHost, run};
 use tests::put;
-use tests::shell::{Answer, BuildHost, run};
 use tests::ssh::SshServer;
 
 /// A host with something for every verb to do.
@@ -42,7 +42,7 @@ fn host() -> BuildHost {
 
 /// What must not change.
 fn state(host: &BuildHost) -> Vec<String> {
-    tests::shell::listing(host.mount.path())
+    tests::hosts::listing(host.mount.path())
 }
 
 /// The verbs that change nothing, or have no plan to show.

@@ -10,8 +10,8 @@ use config::BuildId;
 use config::builds::{Build, State, Submitter};
 use config::task::Outcome;
 use jiff::Timestamp;
+use tests::api_host::{WebHost, request};
 use tests::put;
-use tests::web::{WebHost, request};
 
 const SOURCE: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 

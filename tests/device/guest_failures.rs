@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tests::agent::AgentHost;
 use tests::wait_until;
 
-use crate::frozen::spoil;
+use crate::checkpoints::spoil;
 
 /// A worker that does this when it is to build.
 fn worker(build: &str) -> String {

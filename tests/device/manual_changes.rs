@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tests::agent::AgentHost;
-use tests::shell::{DevelopmentHost, run};
+use tests::hosts::{DevelopmentHost, run};
 use tests::ssh::SshServer;
 use tests::wait_until;
 
@@ -130,8 +130,8 @@ fn a_revision_that_was_made_writable_by_hand_makes_the_next_push_a_full_one() {
         return;
     }
     let (development, far) = (
-        tests::shell::BuildHost::new(256),
-        tests::shell::BuildHost::new(256),
+        tests::hosts::BuildHost::new(256),
+        tests::hosts::BuildHost::new(256),
     );
     let server = SshServer::start();
     let work = development.mount.path().join("work");

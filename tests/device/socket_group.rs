@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use config::BuildId;
 use nix::unistd::Group;
-use tests::shell::run;
-use tests::web::WebHost;
+use tests::api_host::WebHost;
+use tests::hosts::run;
 
 /// A group that Debian has, and that nobody is in.
 const GROUP: &str = "games";

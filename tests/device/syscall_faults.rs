@@ -15,9 +15,9 @@ use ::sys::command::prepare;
 use config::MachineName;
 use config::task::Provenance;
 use tempfile::TempDir;
-use tests::disturbance::Disturbed;
-use tests::shell::{Answer, BuildHost, DevelopmentHost, run};
-use tests::survival::OldOrNew;
+use tests::crash_consistency::OldOrNew;
+use tests::fault_injection::Disturbed;
+use tests::hosts::{Answer, BuildHost, DevelopmentHost, run};
 
 /// What the disturbed call sees.
 const DISTURBANCES: [&str; 3] = ["signal=KILL", "error=ENOSPC", "error=EIO"];
@@ -448,7 +448,7 @@ fn the_other_side_of_a_push_dies_or_fails_at_system_calls() {
 }
 
 /// How this program is told to publish an image, in a process that may die.
-const PUBLISHING: &str = "death::publishing_is_a_process_of_its_own";
+const PUBLISHING: &str = "syscall_faults::publishing_is_a_process_of_its_own";
 
 #[test]
 #[ignore = "the next test calls it"]
