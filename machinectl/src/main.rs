@@ -4,54 +4,30 @@
 //! A new family of verbs is a module with an enum `Verb` and a function `run`; it
 //! gets one flattened variant in [`Command`] and one arm in [`act`].
 
-mod ending;
-
-mod output;
-
-mod machines;
-
-mod arrival;
-
-mod revisions;
-
-mod far;
-
-mod doctor;
-
-mod toolchain;
-
-mod builds;
-
-mod again;
-
-mod life;
-
-mod queue;
-
-mod schedule;
-
-mod volume;
-
-mod token;
-
-mod toaster;
-
+mod build;
+mod exit_code;
+mod host;
+mod machine;
 mod manual;
-
+mod output;
+mod schedule;
 mod systemd;
+mod toaster;
+mod token;
+mod toolchain;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-pub(crate) use ending::{Ending, Failure};
+pub(crate) use exit_code::{Ending, Failure};
 pub(crate) use output::{Table, Voice};
 
 /// Keeps the images of build machines and what is installed in them.
 #[derive(Debug, Parser)]
 #[command(name = "machinectl", version, max_term_width = 100)]
-#[command(after_help = ending::HELP)]
+#[command(after_help = exit_code::HELP)]
 struct Cli {
     #[command(flatten)]
     common: Common,
@@ -96,24 +72,24 @@ pub(crate) struct Rehearsal {
 #[derive(Debug, Subcommand)]
 enum Command {
     #[command(flatten)]
-    Volume(volume::Verb),
+    Volume(host::init::Verb),
     #[command(flatten)]
-    Arrival(arrival::Verb),
+    Arrival(machine::ingest::Verb),
     #[command(flatten)]
-    Machines(machines::Verb),
+    Machines(machine::Verb),
     #[command(flatten)]
-    Revisions(revisions::Verb),
+    Revisions(machine::revisions::Verb),
     #[command(flatten)]
-    Far(far::Verb),
+    Far(machine::remote::Verb),
     #[command(flatten)]
-    Doctor(doctor::Verb),
+    Doctor(host::doctor::Verb),
     /// Add, list and delete toolchains
     #[command(subcommand)]
     Toolchain(toolchain::Verb),
     #[command(flatten)]
-    Builds(builds::Verb),
+    Builds(build::Verb),
     #[command(flatten)]
-    Again(again::Verb),
+    Again(build::rebuild::Verb),
     /// Ask for builds by the clock: add, list, show, remove and run schedules
     #[command(subcommand)]
     Schedule(schedule::Verb),
@@ -123,9 +99,9 @@ enum Command {
     #[command(flatten)]
     Toaster(toaster::Verb),
     #[command(flatten)]
-    Life(life::Verb),
+    Life(build::interactive::Verb),
     #[command(flatten)]
-    Queue(queue::Verb),
+    Queue(host::queue::Verb),
     #[command(flatten)]
     Manual(manual::Verb),
 }
@@ -171,17 +147,17 @@ fn act(command: &Command, common: &Common, voice: &Voice) -> Result<(), Failure>
         voice.warn(&outdated);
     }
     match command {
-        Command::Volume(verb) => volume::run(verb, voice),
-        Command::Arrival(verb) => arrival::run(verb, common, voice),
-        Command::Machines(verb) => machines::run(verb, common, voice),
-        Command::Revisions(verb) => revisions::run(verb, common, voice),
-        Command::Far(verb) => far::run(verb, common, voice),
-        Command::Doctor(verb) => doctor::run(verb, common, voice),
+        Command::Volume(verb) => host::init::run(verb, voice),
+        Command::Arrival(verb) => machine::ingest::run(verb, common, voice),
+        Command::Machines(verb) => machine::run(verb, common, voice),
+        Command::Revisions(verb) => machine::revisions::run(verb, common, voice),
+        Command::Far(verb) => machine::remote::run(verb, common, voice),
+        Command::Doctor(verb) => host::doctor::run(verb, common, voice),
         Command::Toolchain(verb) => toolchain::run(verb, common, voice),
-        Command::Builds(verb) => builds::run(verb, common, voice),
-        Command::Again(verb) => again::run(verb, common, voice),
-        Command::Life(verb) => life::run(verb, common, voice),
-        Command::Queue(verb) => queue::run(verb, common, voice),
+        Command::Builds(verb) => build::run(verb, common, voice),
+        Command::Again(verb) => build::rebuild::run(verb, common, voice),
+        Command::Life(verb) => build::interactive::run(verb, common, voice),
+        Command::Queue(verb) => host::queue::run(verb, common, voice),
         Command::Schedule(verb) => schedule::run(verb, common, voice),
         Command::Token(verb) => token::run(verb, voice),
         Command::Toaster(verb) => toaster::run(verb, common, voice),

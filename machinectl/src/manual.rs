@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{CommandFactory, Subcommand};
 use clap_complete::Shell;
 
-use super::{Cli, Ending, Failure, Voice};
+use crate::{Cli, Ending, Failure, Voice};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {

@@ -4,8 +4,8 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use super::{Common, Failure};
 use crate::Ending;
+use crate::{Common, Failure};
 
 /// How loudly we speak, and in what form.
 #[derive(Debug)]

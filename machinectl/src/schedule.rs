@@ -10,8 +10,8 @@ use config::builds::Build;
 use config::schedule::{NewSchedule, Run, RunResult, Schedule};
 use jiff::{SignedDuration, Timestamp, Zoned};
 
-use super::builds::{Wanted, submit, submitted};
-use super::{Common, Ending, Failure, Rehearsal, Table, Voice};
+use crate::build::{Wanted, submit, submitted};
+use crate::{Common, Ending, Failure, Rehearsal, Table, Voice};
 use client::{Client, ClientError};
 use timing::When;
 
@@ -242,5 +242,5 @@ fn show(schedule: &Schedule, voice: &Voice) -> Result<(), Failure> {
         ("submitter", schedule.submitter.to_string()),
         ("added", time(schedule.added)),
     ];
-    voice.print(&super::builds::lines(&lines))
+    voice.print(&crate::build::lines(&lines))
 }

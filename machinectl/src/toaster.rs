@@ -11,7 +11,7 @@ use clap::Subcommand;
 use config::BuildId;
 use config::builds::{Build, Listing};
 
-use super::{Common, Ending, Failure, Rehearsal, Voice};
+use crate::{Common, Ending, Failure, Rehearsal, Voice};
 use client::Client;
 
 /// How long a page may take to begin.

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use config::tokens::{self, Scope, Token, TokenError, TokenName};
 use serde_json::json;
 
-use super::{Ending, Failure, Rehearsal, Table, Voice};
+use crate::{Ending, Failure, Rehearsal, Table, Voice};
 
 /// What every secret begins with, so that one that leaks is recognized.
 const PREFIX: &str = "buildhost_";

@@ -8,7 +8,7 @@ use serde_json::json;
 use store::toolchains::{self, Toolchains};
 use store::{Change, Refusal, StoreError};
 
-use super::{Common, Ending, Failure, Rehearsal, Table, Voice};
+use crate::{Common, Ending, Failure, Rehearsal, Table, Voice};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {

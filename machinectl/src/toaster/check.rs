@@ -9,7 +9,7 @@ use config::tokens;
 use store::Volume;
 use store::toolchains::Toolchains;
 
-use super::super::{Ending, Failure, Voice};
+use crate::{Ending, Failure, Voice};
 
 /// Checks the settings and what they name, as a start of the agent would.
 pub(super) fn settings(path: &Path, voice: &Voice) -> Result<(), Failure> {

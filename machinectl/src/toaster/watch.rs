@@ -11,7 +11,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::super::{Ending, Failure, Voice};
+use crate::{Ending, Failure, Voice};
 use client::Client;
 
 /// How often the agent is looked at when nobody asks.

@@ -2,7 +2,7 @@
 
 mod progress;
 
-mod trip;
+mod transfer;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use store::receive::stream::Stream;
 use store::send::{FarSide, Form};
 use store::{Refusal, StoreError, Uuid, Volume};
 
-use trip::Trip;
+use transfer::Trip;
 
 use super::revisions::Retention;
-use super::{Common, Ending, Failure, Rehearsal, Voice};
+use crate::{Common, Ending, Failure, Rehearsal, Voice};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {

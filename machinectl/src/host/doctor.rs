@@ -11,7 +11,7 @@ use serde_json::json;
 use store::Volume;
 use store::doctor::Found;
 
-use super::{Common, Ending, Failure, Rehearsal, Voice};
+use crate::{Common, Ending, Failure, Rehearsal, Voice};
 use client::{Client, ClientError};
 
 #[derive(Debug, Subcommand)]

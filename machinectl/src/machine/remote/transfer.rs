@@ -10,7 +10,7 @@ use store::send::{FarSide, FarView, common_parent};
 use store::{Intent, MachineView, Refusal, Source, StoreError, Uuid, Volume};
 
 use super::progress::{Progress, mebibytes};
-use crate::revisions::Retention;
+use crate::machine::revisions::Retention;
 use crate::{Ending, Failure, Voice};
 
 /// A revision that goes from one host to another.

@@ -8,7 +8,7 @@ use config::task::Outcome;
 use config::{MachineName, ScheduleName, ToolchainName};
 use jiff::{Timestamp, Zoned};
 
-use super::super::{Ending, Failure, Table, Voice};
+use crate::{Ending, Failure, Table, Voice};
 use client::Client;
 
 /// Which builds to show.

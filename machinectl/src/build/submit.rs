@@ -8,7 +8,7 @@ use config::builds::{Build, Priority, Readiness, Request, Status, Submitter, Tar
 use config::task::{Breakpoint, Source};
 use config::{BuildId, FileName, MachineName, ToolchainName};
 
-use super::super::{Ending, Failure, Voice};
+use crate::{Ending, Failure, Voice};
 use client::{Client, ClientError};
 
 /// What is to be built, and how.

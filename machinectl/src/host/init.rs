@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use store::init::{self, Init, Size};
 
-use super::{Failure, Rehearsal, Voice};
+use crate::{Failure, Rehearsal, Voice};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {

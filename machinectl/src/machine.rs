@@ -1,5 +1,8 @@
 //! The verbs over machines that are there: `list`, `status`, `delete`.
 
+pub(crate) mod ingest;
+pub(crate) mod remote;
+pub(crate) mod revisions;
 mod show;
 
 use std::time::Duration;
@@ -8,7 +11,7 @@ use clap::Subcommand;
 use config::MachineName;
 use store::{MachineView, Refusal, StoreError, Volume};
 
-use super::{Common, Failure, Rehearsal, Voice};
+use crate::{Common, Failure, Rehearsal, Voice};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {

@@ -9,7 +9,7 @@ use crossterm::event::{self, Event, KeyCode, KeyModifiers};
 use crossterm::{cursor, execute, queue as enqueue, style, terminal};
 use jiff::Timestamp;
 
-use super::super::{Ending, Failure, Table, Voice};
+use crate::{Ending, Failure, Table, Voice};
 use client::Client;
 
 /// How often it is looked.

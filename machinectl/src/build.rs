@@ -1,9 +1,9 @@
 //! The verbs about builds. They ask the agent; the store is not touched here.
 
 mod fetch;
-
+pub(crate) mod interactive;
 mod list;
-
+pub(crate) mod rebuild;
 pub(super) mod submit;
 
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ use config::BuildId;
 use config::builds::{Build, Cancel, Readiness, State, Status};
 use config::task::Outcome;
 
-use super::{Common, Ending, Failure, Rehearsal, Table, Voice};
+use crate::{Common, Ending, Failure, Rehearsal, Table, Voice};
 use client::{Client, ClientError};
 use list::Filter;
 pub(super) use list::lines;

@@ -10,7 +10,7 @@ use store::init::Size;
 use store::prune::{self, Pruned, Rule};
 use store::{Change, Refusal, StoreError, Volume};
 
-use super::{Common, Failure, Rehearsal, Voice};
+use crate::{Common, Failure, Rehearsal, Voice};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {

@@ -12,7 +12,7 @@ use config::builds::{Build, State};
 use config::queue::{Drain, Drained, Queue, Waits};
 use jiff::Timestamp;
 
-use super::{Common, Ending, Failure, Rehearsal, Voice};
+use crate::{Common, Ending, Failure, Rehearsal, Voice};
 use client::Client;
 
 /// How often a host that is being drained is looked at.

@@ -11,7 +11,7 @@ use store::receive::stream::Stream;
 use store::{Arrival, Intent, Plan, Refusal, Source, StoreError, Volume};
 
 use super::revisions::Retention;
-use super::{Common, Ending, Failure, Rehearsal, Voice};
+use crate::{Common, Ending, Failure, Rehearsal, Voice};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {

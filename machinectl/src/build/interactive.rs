@@ -10,9 +10,9 @@ use config::builds::{Build, State, Stay};
 use config::task::Breakpoint;
 use config::{BuildId, MachineName, ToolchainName};
 
-use super::builds::submit::Wanted;
-use super::builds::{get, submit};
-use super::{Common, Ending, Failure, Rehearsal, Voice};
+use super::submit::Wanted;
+use super::{get, submit};
+use crate::{Common, Ending, Failure, Rehearsal, Voice};
 use client::{Client, ClientError};
 
 /// How often we look whether a build has come to its breakpoint.

@@ -7,7 +7,7 @@ use std::path::Path;
 use config::builds::{Artifact, Build, PROVENANCE};
 use tempfile::NamedTempFile;
 
-use super::super::{Ending, Failure, Voice};
+use crate::{Ending, Failure, Voice};
 use client::{Client, ClientError};
 
 /// Fetches all files of a build into a directory, which is made if need be.

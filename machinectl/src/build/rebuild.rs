@@ -17,8 +17,8 @@ use config::task::Outcome;
 use config::{BuildId, MachineName, Revision};
 use store::{Intent, MachineView, Refusal, Source, StoreError, Volume};
 
-use super::builds::{FOLLOW_PAUSE, get, submit, submitted};
-use super::{Common, Ending, Failure, Rehearsal, Voice};
+use super::{FOLLOW_PAUSE, get, submit, submitted};
+use crate::{Common, Ending, Failure, Rehearsal, Voice};
 use client::Client;
 use search::Search;
 
