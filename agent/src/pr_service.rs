@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use config::settings::{Elsewhere, Pr, PrMode};
+use config::settings::{PackageRoute, Pr, PrMode};
 use config::task::Package;
 use prserv::access::{Access, Rights, Token, Unknown, Writers};
 use prserv::client::{Client, ClientError, Patience, Proxies, Target, TargetError};
@@ -93,11 +93,11 @@ pub async fn revision(
     let tuple = Tuple::new(&version, &package.architecture, &package.checksum);
     let value = match numbered_by(pr, &package.name) {
         None => ask_ours(service, pr, &tuple).await,
-        Some(Elsewhere {
+        Some(PackageRoute {
             server: Some(server),
             ..
         }) => ask_theirs(pr, server, &tuple).await,
-        Some(Elsewhere { server: None, .. }) => return Ok(package.recipe_revision.clone()),
+        Some(PackageRoute { server: None, .. }) => return Ok(package.recipe_revision.clone()),
     };
     match value {
         Ok(value) => Ok(format!("{}.{value}", package.recipe_revision)),
@@ -122,7 +122,7 @@ async fn ask_ours(service: &Service, pr: &Pr, tuple: &Tuple) -> Result<String, C
 }
 
 /// Who numbers a package, when it is not us.
-fn numbered_by<'p>(pr: &'p Pr, package: &str) -> Option<&'p Elsewhere> {
+fn numbered_by<'p>(pr: &'p Pr, package: &str) -> Option<&'p PackageRoute> {
     pr.elsewhere
         .iter()
         .find(|elsewhere| WildMatch::new(&elsewhere.pattern).matches(package))

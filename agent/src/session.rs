@@ -223,8 +223,8 @@ impl Session {
                     let ended = Ended::Exited { exit, said: self.guest.complaints() };
                     return self.last_words(limits).await.ok_or(ended);
                 }
-                () = self.services.silence.lasts(limits.guest.silence, &self.network), if !may_be_silent => {
-                    return Err(Ended::Quiet(limits.guest.silence));
+                () = self.services.silence.lasts(limits.guest.idle, &self.network), if !may_be_silent => {
+                    return Err(Ended::Quiet(limits.guest.idle));
                 }
                 () = &mut deadline => return ended.map_or(Ok(GuestEvent::Waited), Err),
             }

@@ -1,10 +1,10 @@
 //! What the agent and its clients tell each other about builds: the bodies of the
 //! administration API.
 
-mod life;
+mod interactive;
+mod labels;
 mod listing;
 mod record;
-mod words;
 
 use std::fmt;
 
@@ -13,12 +13,13 @@ use serde::{Deserialize, Serialize};
 use crate::names::{BuildId, MachineName, ToolchainName};
 use crate::task::{Breakpoint, Source};
 
-pub use life::{Held, Life, Stay};
-pub use listing::{Cursor, Key, LISTED_MAX, Listing, Sort};
+pub use interactive::{Hold, HoldKind, Interactive};
+pub use labels::{LabelError, Submitter, Target};
+pub use listing::{Cursor, LISTED_MAX, ListQuery, Sort, SortKey};
 pub use record::{
-    Artifact, Build, Built, Count, GuestKind, Made, Phase, Priority, Progress, Start, Usage,
+    Artifact, Build, BuildInputs, BuiltPackage, Count, GuestKind, Phase, Priority, Progress,
+    StartKind, Usage,
 };
-pub use words::{Submitter, Target, WordError};
 
 /// The socket of the administration API, in the agent's run directory.
 pub const SOCKET: &str = "agent.sock";
@@ -60,8 +61,8 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitter: Option<Submitter>,
     /// Whether a build that is under way and would do the same is as good.
-    #[serde(default = "yes")]
-    pub attach: bool,
+    #[serde(default = "yes", rename = "attach")]
+    pub coalesce: bool,
 }
 
 fn yes() -> bool {
@@ -95,7 +96,7 @@ impl State {
     ];
 
     /// The state that a word means.
-    pub fn from_word(word: &str) -> Option<Self> {
+    pub fn from_name(word: &str) -> Option<Self> {
         Self::ALL
             .iter()
             .find(|(_, w)| *w == word)
@@ -147,7 +148,7 @@ pub struct Status {
     pub notices: Vec<String>,
 }
 
-impl fmt::Display for Image {
+impl fmt::Display for ImageState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Ready => "ready",
@@ -166,12 +167,12 @@ pub struct Readiness {
     /// The toolchain.
     pub toolchain: ToolchainName,
     /// How far the bootstrapped image is.
-    pub image: Image,
+    pub image: ImageState,
     /// Why, when there is something to say.
     pub message: String,
     /// How its next build starts.
     #[serde(default)]
-    pub start: Start,
+    pub start: StartKind,
     /// Why it starts so, or what that costs.
     #[serde(default)]
     pub start_message: String,
@@ -183,7 +184,7 @@ pub struct Readiness {
 /// How far a bootstrapped image is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Image {
+pub enum ImageState {
     /// It is there and up to date.
     Ready,
     /// It is out of date and serves until the new one is ready.
@@ -226,11 +227,11 @@ mod tests {
     fn every_state_is_read_from_its_word() {
         for (state, word) in State::ALL {
             assert_eq!(
-                (State::from_word(word), state.to_string()),
+                (State::from_name(word), state.to_string()),
                 (Some(state), word.to_owned())
             );
         }
-        assert_eq!(State::from_word("asleep"), None);
+        assert_eq!(State::from_name("asleep"), None);
     }
 
     #[test]

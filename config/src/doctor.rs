@@ -104,7 +104,7 @@ kinds! {
         "an image was made from another revision", "agent: bootstraps it again";
     Locked, "locked", Note,
         "another process is changing the machine", "none: wait for it";
-    Stranger, "stranger", Note,
+    Unmanaged, "stranger", Note,
         "an entry is unmanaged", "none: it is never changed";
 
     ReadOnlyVolume, "read-only-volume", Fault,
@@ -218,7 +218,8 @@ pub struct Finding {
     /// What a repair does; empty when a person must decide.
     pub repair: Vec<String>,
     /// Whether the agent that runs does so by itself in its next round.
-    pub by_itself: bool,
+    #[serde(rename = "by_itself")]
+    pub automatic: bool,
 }
 
 impl Finding {
@@ -236,7 +237,7 @@ impl Finding {
             proof: proof.into(),
             advice: advice.into(),
             repair: Vec::new(),
-            by_itself: false,
+            automatic: false,
         }
     }
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// How far a guest may reach beyond its host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reach {
+pub enum EgressMode {
     /// Not at all.
     #[default]
     None,
@@ -15,7 +15,7 @@ pub enum Reach {
     Nat,
 }
 
-impl fmt::Display for Reach {
+impl fmt::Display for EgressMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::None => "none",
@@ -33,14 +33,14 @@ pub enum Egress {
     #[default]
     None,
     /// These places.
-    Allow(Vec<Place>),
+    Allow(Vec<Destination>),
     /// Everything but private networks.
     Nat,
 }
 
 /// A place outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Destination {
     /// A name or an IPv4 address.
     pub host: String,
     /// A TCP or UDP port.
@@ -49,11 +49,11 @@ pub struct Place {
 
 impl Egress {
     /// How far it reaches.
-    pub fn reach(&self) -> Reach {
+    pub fn mode(&self) -> EgressMode {
         match self {
-            Self::None => Reach::None,
-            Self::Allow(_) => Reach::Allow,
-            Self::Nat => Reach::Nat,
+            Self::None => EgressMode::None,
+            Self::Allow(_) => EgressMode::Allow,
+            Self::Nat => EgressMode::Nat,
         }
     }
 }
@@ -80,12 +80,12 @@ impl FromStr for Egress {
     }
 }
 
-fn place(text: &str) -> Option<Place> {
+fn place(text: &str) -> Option<Destination> {
     let (host, port) = text.split_once(':')?;
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let port = port.parse().ok().filter(|port| *port > 0)?;
     let named = (1..=253).contains(&host.len()) && host.chars().all(fine);
-    named.then(|| Place {
+    named.then(|| Destination {
         host: host.to_ascii_lowercase(),
         port,
     })
@@ -94,7 +94,7 @@ fn place(text: &str) -> Option<Place> {
 impl fmt::Display for Egress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::None | Self::Nat => write!(f, "{}", self.reach()),
+            Self::None | Self::Nat => write!(f, "{}", self.mode()),
             Self::Allow(places) => {
                 let words = places.iter().map(|p| format!("{}:{}", p.host, p.port));
                 f.write_str(&words.collect::<Vec<_>>().join(" "))
@@ -117,6 +117,6 @@ mod tests {
         ] {
             assert!(text.parse::<Egress>().is_err(), "{text}");
         }
-        assert!(Reach::None < Reach::Allow && Reach::Allow < Reach::Nat);
+        assert!(EgressMode::None < EgressMode::Allow && EgressMode::Allow < EgressMode::Nat);
     }
 }

@@ -17,7 +17,7 @@ pub struct Limits {
     /// From its start to its first packet.
     pub start: Duration,
     /// Without any sign of it, from its first packet on.
-    pub silence: Duration,
+    pub idle: Duration,
     /// For the whole.
     pub total: Duration,
 }
@@ -27,19 +27,19 @@ pub struct Limits {
 pub struct LimitOverrides {
     /// See [`Limits::start`].
     pub start: Option<Duration>,
-    /// See [`Limits::silence`].
-    pub silence: Option<Duration>,
+    /// See [`Limits::idle`].
+    pub idle: Option<Duration>,
     /// See [`Limits::total`].
     pub total: Option<Duration>,
 }
 
 /// What the operator says of the machines of a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
+pub struct LimitRule {
     /// The machine's name, with `*` for anything.
     pub pattern: String,
     /// The limits.
-    pub wishes: LimitOverrides,
+    pub overrides: LimitOverrides,
 }
 
 /// A limit as a text.
@@ -61,16 +61,16 @@ impl Limits {
     /// The limits of a guest of `machine`, where these are those for all. Each of them
     /// is said by the first rule that matches and says it, else by the machine.
     #[must_use]
-    pub fn of(self, machine: &MachineName, own: LimitOverrides, rules: &[Rule]) -> Self {
-        let matching = |rule: &&Rule| WildMatch::new(&rule.pattern).matches(machine.as_str());
-        let rules = rules.iter().filter(matching).map(|rule| rule.wishes);
-        let wishes = rules
+    pub fn of(self, machine: &MachineName, own: LimitOverrides, rules: &[LimitRule]) -> Self {
+        let matching = |rule: &&LimitRule| WildMatch::new(&rule.pattern).matches(machine.as_str());
+        let rules = rules.iter().filter(matching).map(|rule| rule.overrides);
+        let overrides = rules
             .chain([own])
             .fold(LimitOverrides::default(), LimitOverrides::or);
         Self {
-            start: wishes.start.unwrap_or(self.start),
-            silence: wishes.silence.unwrap_or(self.silence),
-            total: wishes.total.unwrap_or(self.total),
+            start: overrides.start.unwrap_or(self.start),
+            idle: overrides.idle.unwrap_or(self.idle),
+            total: overrides.total.unwrap_or(self.total),
         }
     }
 }
@@ -79,7 +79,7 @@ impl LimitOverrides {
     fn or(self, other: Self) -> Self {
         Self {
             start: self.start.or(other.start),
-            silence: self.silence.or(other.silence),
+            idle: self.idle.or(other.idle),
             total: self.total.or(other.total),
         }
     }
@@ -98,18 +98,18 @@ impl FromStr for Seconds {
     }
 }
 
-impl FromStr for Rule {
+impl FromStr for LimitRule {
     type Err = LimitError;
 
     fn from_str(text: &str) -> Result<Self, LimitError> {
         let (pattern, limits) = text.split_once('=').ok_or(LimitError::Form)?;
         let mut words = limits.split_whitespace();
-        let mut wishes = LimitOverrides::default();
+        let mut overrides = LimitOverrides::default();
         while let Some(name) = words.next() {
             let wish = match name {
-                "start" => &mut wishes.start,
-                "silence" => &mut wishes.silence,
-                "total" => &mut wishes.total,
+                "start" => &mut overrides.start,
+                "silence" => &mut overrides.idle,
+                "total" => &mut overrides.total,
                 _ => return Err(LimitError::Form),
             };
             let Seconds(limit) = words.next().ok_or(LimitError::Form)?.parse()?;
@@ -118,10 +118,10 @@ impl FromStr for Rule {
             }
         }
         let pattern = pattern.trim().to_owned();
-        if pattern.is_empty() || wishes == LimitOverrides::default() {
+        if pattern.is_empty() || overrides == LimitOverrides::default() {
             return Err(LimitError::Form);
         }
-        Ok(Self { pattern, wishes })
+        Ok(Self { pattern, overrides })
     }
 }
 
@@ -129,13 +129,9 @@ impl FromStr for Rule {
 mod tests {
     use super::*;
 
-    fn seconds(start: u64, silence: u64, total: u64) -> Limits {
-        let [start, silence, total] = [start, silence, total].map(Duration::from_secs);
-        Limits {
-            start,
-            silence,
-            total,
-        }
+    fn seconds(start: u64, idle: u64, total: u64) -> Limits {
+        let [start, idle, total] = [start, idle, total].map(Duration::from_secs);
+        Limits { start, idle, total }
     }
 
     #[test]
@@ -147,7 +143,7 @@ mod tests {
             ..LimitOverrides::default()
         };
         let rules = ["win11 = total 7200", "win* = start 900 total 100"];
-        let rules = rules.map(|rule| rule.parse::<Rule>().unwrap());
+        let rules = rules.map(|rule| rule.parse::<LimitRule>().unwrap());
         let of = |machine: &str, own| all.of(&machine.parse().unwrap(), own, &rules);
         assert_eq!(of("linux", LimitOverrides::default()), all);
         assert_eq!(of("linux", own), seconds(500, 1800, 9001));
@@ -161,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_is_no_rule_is_refused() {
-        let error = |text: &str| text.parse::<Rule>().unwrap_err();
+        let error = |text: &str| text.parse::<LimitRule>().unwrap_err();
         for text in [
             "",
             "win",

@@ -83,7 +83,7 @@ pub struct Machine {
     pub firmware: Firmware,
     /// Whether a guest is kept frozen at its start, for builds to wake: `auto` or
     /// `off`.
-    pub frozen: bool,
+    pub checkpoint: bool,
     /// What of the world outside its guests reach, if the host lets them.
     pub egress: Egress,
     /// Options for QEMU, or for systemd-nspawn, besides ours. They can hand any file
@@ -205,7 +205,8 @@ impl Machine {
             ),
             limits: reader.limits(),
             firmware,
-            frozen: reader.choice("frozen", &[("auto", true), ("off", false)]) && kind == Kind::Kvm,
+            checkpoint: reader.choice("frozen", &[("auto", true), ("off", false)])
+                && kind == Kind::Kvm,
             egress: reader.or("egress", Egress::None),
             options: reader.options(),
             boot: kernel.map(|kernel| Boot {
@@ -265,7 +266,7 @@ impl Reader<'_> {
         let mut limit = |name: &str| self.optional(name).map(|Seconds(limit)| limit);
         LimitOverrides {
             start: limit("start-seconds-max"),
-            silence: limit("silence-seconds-max"),
+            idle: limit("silence-seconds-max"),
             total: limit("total-seconds-max"),
         }
     }
@@ -314,10 +315,10 @@ mod tests {
         assert_eq!(machine.memory_kib.get(), 524_288);
         assert_eq!(machine.disk.as_str(), "disk.img");
         assert_eq!(machine.boot, None);
-        assert!(machine.frozen);
+        assert!(machine.checkpoint);
         let container = Machine::parse(": 1\nid: x\nsummary: y\ntype: nspawn\n").unwrap();
         assert_eq!(container.disk.as_str(), "root");
-        assert!(!container.frozen);
+        assert!(!container.checkpoint);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct Drained {
 
 impl Drained {
     /// What is said to those who wait.
-    pub fn words(&self) -> String {
+    pub fn message(&self) -> String {
         let since = self.since.strftime("%Y-%m-%d %H:%M:%SZ");
         match self.reason.as_str() {
             "" => format!("the host is drained since {since}"),
@@ -51,8 +51,8 @@ pub struct Guest {
     /// The build that it does; it is a bootstrap if `None`.
     pub build: Option<BuildId>,
     /// Whether it runs in a copy of what is held of the build, for a person.
-    #[serde(default)]
-    pub attached: bool,
+    #[serde(default, rename = "attached")]
+    pub is_debug_copy: bool,
     /// Who asked for it.
     pub submitter: Option<Submitter>,
     /// What is built.
@@ -73,7 +73,7 @@ pub struct Guest {
 
 /// A build that waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Waits {
+pub struct WaitingBuild {
     /// The build.
     pub build: BuildId,
     /// Who asked for it.
@@ -112,5 +112,5 @@ pub struct Queue {
     /// What runs.
     pub running: Vec<Guest>,
     /// What waits, in the order of its turns; what cannot start yet comes last.
-    pub waiting: Vec<Waits>,
+    pub waiting: Vec<WaitingBuild>,
 }

@@ -30,8 +30,8 @@ pub struct NewSchedule {
     pub unchecked: bool,
     /// Whether it is only to be told what would become of it; its sources need not be
     /// there then.
-    #[serde(default)]
-    pub rehearse: bool,
+    #[serde(default, rename = "rehearse")]
+    pub dry_run: bool,
 }
 
 /// When a schedule runs.
@@ -114,7 +114,8 @@ pub enum RunResult {
     /// There is a new build.
     Submitted,
     /// A build that is under way already is as good.
-    Attached,
+    #[serde(rename = "attached")]
+    Coalesced,
     /// There is no build.
     Failed,
 }
@@ -123,7 +124,7 @@ impl RunResult {
     /// All of them, with the words for them.
     pub const ALL: [(Self, &'static str); 3] = [
         (Self::Submitted, "submitted"),
-        (Self::Attached, "attached"),
+        (Self::Coalesced, "attached"),
         (Self::Failed, "failed"),
     ];
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use builds::{Bootstrap, Builds, Records};
 pub use guests::{Acceleration, Guests, Uefi};
 pub use http::{Http, Tls};
-pub use pr::{Elsewhere, Pr, PrMode};
+pub use pr::{PackageRoute, Pr, PrMode};
 use reader::Reader;
 
 const MIB: u64 = 1024 * 1024;
@@ -74,7 +74,7 @@ pub struct Machines {
     /// Younger ones stay, however many there are.
     pub keep_age: Duration,
     /// Nothing goes while a volume has so much room; `None` when that does not matter.
-    pub enough_free_bytes: Option<u64>,
+    pub free_bytes_enough: Option<u64>,
 }
 
 /// What is logged.
@@ -178,7 +178,7 @@ fn machines(reader: &mut Reader<'_>) -> Machines {
     Machines {
         keep_revisions: keep.map(|keep| usize::try_from(keep).unwrap_or(usize::MAX)),
         keep_age: Duration::from_hours(24 * days),
-        enough_free_bytes: enough.map(|mebibytes| MIB * mebibytes),
+        free_bytes_enough: enough.map(|mebibytes| MIB * mebibytes),
     }
 }
 

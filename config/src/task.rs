@@ -23,7 +23,7 @@
 //! waits, and woken for every build. Such a worker opens the virtio-serial port
 //! [`CONTROL_PORT`], where there is one, before it asks for anything else. It says
 //! [`READY`] there, in a line, and again every second until the host answers with
-//! a [`Go`]: then it gives the kernel the fresh random bytes, sets the clock, and
+//! a [`StartMessage`]: then it gives the kernel the fresh random bytes, sets the clock, and
 //! fetches its task. What it does not do before [`READY`] is done in every build;
 //! what it did is the same in all of them. A read of the port that returns nothing
 //! means that the host is not there at the moment.
@@ -41,29 +41,29 @@
 
 mod breakpoint;
 mod digest;
-mod go;
 mod operations;
 mod outcome;
 mod provenance;
 mod result;
+mod start_message;
 
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::{self, Manifest, ManifestError};
 use crate::names::{BuildId, FileName, MachineName, NameError, ToolchainName};
 
-pub use breakpoint::{AtBreakpoint, Breakpoint};
+pub use breakpoint::{Breakpoint, BreakpointState};
 pub use digest::Digest;
-pub use go::Go;
 pub use operations::Operation;
 pub use outcome::Outcome;
 pub use provenance::{BOOTSTRAP_VERSION, Provenance};
 pub use result::{Package, TaskResult};
+pub use start_message::StartMessage;
 
 /// The host's address as every guest sees it.
 pub const GATEWAY: &str = "169.254.111.222";
 /// The host's address as workers of build2 expect it.
-pub const GATEWAY_OLD: &str = "196.254.111.222";
+pub const GATEWAY_BUILD2: &str = "196.254.111.222";
 /// The address that a guest gives itself; its network has 24 bits.
 pub const GUEST: &str = "169.254.111.1";
 /// The port of the PR service at the gateway.
@@ -90,7 +90,7 @@ pub const ARTIFACTS: &str = "artifacts/";
 pub const LOG_PORT: &str = "buildhost.log";
 /// The name of the virtio-serial port on which a guest waits for its task.
 pub const CONTROL_PORT: &str = "buildhost.control";
-/// Said on [`CONTROL_PORT`]: all is ready but the task. Answered with a [`Go`].
+/// Said on [`CONTROL_PORT`]: all is ready but the task. Answered with a [`StartMessage`].
 pub const READY: &str = "ready";
 
 /// Put in an interactive build: that the guest waits for a person, and that it goes on.

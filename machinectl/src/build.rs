@@ -212,7 +212,7 @@ fn conclude(build: &Build, outcome: Outcome, voice: &Voice) -> Result<(), Failur
         "" => format!("build {} ended with {outcome}", build.id),
         message => format!("build {} ended with {outcome}: {message}", build.id),
     };
-    if build.ended_well() {
+    if build.succeeded() {
         voice.say(words);
         return Ok(());
     }

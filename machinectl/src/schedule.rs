@@ -148,7 +148,7 @@ impl Add {
             build: wanted.request()?,
             replace: self.replace,
             unchecked: self.unchecked,
-            rehearse: true,
+            dry_run: true,
         };
         let (rehearsed, _): (Schedule, _) = client.create("schedules", &new)?;
         if self.rehearsal.dry_run {
@@ -156,7 +156,7 @@ impl Add {
             return voice.would(format!("add schedule {words}"));
         }
         submit::hand_in(client, &wanted, &new.build)?;
-        new.rehearse = false;
+        new.dry_run = false;
         let (schedule, is_new): (Schedule, _) = client.create("schedules", &new)?;
         let done = if is_new { "added" } else { "replaced" };
         let words = in_words(&schedule, Timestamp::now());
@@ -207,7 +207,7 @@ fn result(run: &Run) -> String {
     let build = run.build.map(|id| id.to_string()).unwrap_or_default();
     match run.result {
         RunResult::Submitted => format!("build {build}"),
-        RunResult::Attached => format!("no new build: {}", run.message),
+        RunResult::Coalesced => format!("no new build: {}", run.message),
         RunResult::Failed => format!("failed: {}", run.message),
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::Subcommand;
 use config::BuildId;
-use config::builds::{Build, Listing};
+use config::builds::{Build, ListQuery};
 
 use crate::{Common, Ending, Failure, Rehearsal, Voice};
 use client::Client;
@@ -82,9 +82,9 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
 }
 
 fn list(client: &Client, voice: &Voice) -> Result<(), Failure> {
-    let mut wanted = Some(Listing {
+    let mut wanted = Some(ListQuery {
         reverse: true,
-        ..Listing::default()
+        ..ListQuery::default()
     });
     while let Some(listing) = wanted {
         let query = serde_urlencoded::to_string(&listing)
@@ -128,7 +128,7 @@ fn each(
 fn would_delete(client: &Client, id: BuildId, voice: &Voice) -> Result<(), Failure> {
     let build: Build = client.get(&format!("builds/{id}"))?;
     let words = match build.outcome {
-        Some(_) if build.life.held.is_some() => {
+        Some(_) if build.interactive.held.is_some() => {
             format!("build {id} is held for a person; `machinectl release {id}` first")
         }
         Some(_) => return voice.would(format!("delete build {id}")),

@@ -39,7 +39,7 @@ fn is_recorded(host: &AgentHost, build: &Build) {
     let text = host.machinectl(&["provenance", "2"]).good().stdout;
     let statement: serde_json::Value = serde_json::from_str(&text).unwrap();
     let subject = &statement["subject"][0];
-    let made = build.made.as_ref().unwrap();
+    let made = build.inputs.as_ref().unwrap();
     assert_eq!(subject["name"], build.artifacts[0].name.as_str());
     assert_eq!(
         subject["digest"]["sha256"],
@@ -214,7 +214,7 @@ fn goes_on_after(host: &mut AgentHost, id: u64, signal: Signal) {
     host.start();
     let build = host.wait_for(id, State::Finished);
     assert_eq!(
-        (build.outcome, build.attempts, build.frozen),
+        (build.outcome, build.attempts, build.restored),
         (Some(Outcome::Success), 1, true),
         "{build:?}"
     );

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::sys::command;
-use config::builds::{State, Stay};
+use config::builds::{HoldKind, State};
 use config::task::Outcome;
 use rustix::process::Signal;
 use tests::agent::AgentHost;
@@ -32,12 +32,12 @@ fn host(settings: &str) -> AgentHost {
         .good();
     let build = host.wait_for(1, State::Finished);
     assert_eq!((build.outcome, build.attempts), (Some(Outcome::Error), 1));
-    assert_eq!(held(&host), Some(Stay::Guest), "{build:?}");
+    assert_eq!(held(&host), Some(HoldKind::Guest), "{build:?}");
     host
 }
 
-fn held(host: &AgentHost) -> Option<Stay> {
-    host.build(1).life.held.map(|held| held.stay)
+fn held(host: &AgentHost) -> Option<HoldKind> {
+    host.build(1).interactive.held.map(|held| held.kind)
 }
 
 /// The snapshots that are there.
@@ -91,7 +91,10 @@ fn people_look_into_copies_of_a_guest_that_was_woken_and_it_stays_as_it_is() {
         return;
     }
     let host = host("");
-    assert!(host.build(1).frozen, "the disk of a woken guest is another");
+    assert!(
+        host.build(1).restored,
+        "the disk of a woken guest is another"
+    );
     let disk = host.host.volume.path();
     let disk = disk.join("demo/demo-default-1/frozen.disk");
     assert!(is_unclean(&disk), "the guest was not shut down");
@@ -133,7 +136,7 @@ fn people_look_into_copies_of_a_guest_that_was_woken_and_it_stays_as_it_is() {
     wait_until("the copies are gone", || snapshots(&host) == ["1"]);
     wait_until("their guests are gone", || host.guests() == suspended);
     assert_eq!(content(&host), before);
-    assert_eq!(held(&host), Some(Stay::Guest));
+    assert_eq!(held(&host), Some(HoldKind::Guest));
     torn_down(&host);
     host.machinectl(&["attach", "1"])
         .refused(3, "nothing is held of build 1");
@@ -144,9 +147,9 @@ fn a_copy_takes_the_place_of_a_guest_and_does_not_outlive_the_agent() {
     if !tests::may_use_devices() {
         return;
     }
-    let mut host = host("guests.frozen = \"off\"\nguests.parallel_max = 1\n");
+    let mut host = host("guests.restored = \"off\"\nguests.parallel_max = 1\n");
     let mut person = attach(&host);
-    assert_eq!(held(&host), Some(Stay::Snapshot), "its guest gave way");
+    assert_eq!(held(&host), Some(HoldKind::Snapshot), "its guest gave way");
     person.type_in("cat sources/*/hello.c\r");
     person.wait_for("return nonsense");
     let before = content(&host);

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use config::builds::{Build, Image, Readiness, Start, State, Status};
+use config::builds::{Build, ImageState, Readiness, StartKind, State, Status};
 use config::task::Outcome;
 use tests::agent::AgentHost;
 use tests::wait_until;
@@ -75,9 +75,15 @@ fn readiness(host: &AgentHost, machine: &str, toolchain: &str) -> Option<Readine
 }
 
 /// Waits until an image serves and nothing is done to it any more.
-pub(crate) fn settled(host: &AgentHost, machine: &str, toolchain: &str, start: Start) -> Readiness {
-    let is_settled =
-        |r: &Readiness| r.image == Image::Ready && r.start == start && !r.start_message.is_empty();
+pub(crate) fn settled(
+    host: &AgentHost,
+    machine: &str,
+    toolchain: &str,
+    start: StartKind,
+) -> Readiness {
+    let is_settled = |r: &Readiness| {
+        r.image == ImageState::Ready && r.start == start && !r.start_message.is_empty()
+    };
     let mut found = None;
     wait_until(&format!("{machine} starts {start}"), || {
         found = readiness(host, machine, toolchain).filter(is_settled);
@@ -114,13 +120,13 @@ fn builds_that_wake_one_guest_differ_know_the_time_and_build_what_a_cold_one_doe
     });
     host.add_toolchain("0.1.0");
     host.start();
-    let starting = settled(&host, "demo", "default", Start::Frozen);
+    let starting = settled(&host, "demo", "default", StartKind::Restored);
     assert!(
         starting.start_message.ends_with("MiB of memory on disk"),
         "{}",
         starting.start_message
     );
-    let starting = settled(&host, "other", "default", Start::Cold);
+    let starting = settled(&host, "other", "default", StartKind::Cold);
     assert_eq!(
         starting.start_message,
         "the machine's manifest says `frozen: off`"
@@ -128,8 +134,11 @@ fn builds_that_wake_one_guest_differ_know_the_time_and_build_what_a_cold_one_doe
     let_it_age(&host, "default");
     let ids = ["demo", "demo", "other"].map(|machine| host.submit_code(machine, DRAW));
     let builds = ids.map(|id| built(&host, id));
-    let starts = builds.clone().map(|build| build.start().unwrap().0);
-    assert_eq!(starts, [Start::Frozen, Start::Frozen, Start::Cold]);
+    let starts = builds.clone().map(|build| build.startup().unwrap().0);
+    assert_eq!(
+        starts,
+        [StartKind::Restored, StartKind::Restored, StartKind::Cold]
+    );
     let logs = ids.map(|id| host.log_of(id));
     let word = |log: &str, name: &str| {
         let mut words = log.split_whitespace().skip_while(|word| *word != name);
@@ -142,7 +151,7 @@ fn builds_that_wake_one_guest_differ_know_the_time_and_build_what_a_cold_one_doe
     for ((build, log), id) in builds.iter().zip(&logs).zip(ids) {
         assert!(log.contains(&format!("build {id} on ")), "{log}");
         let time: i64 = word(log, "milliseconds").parse().unwrap();
-        let span = build.contacted().unwrap().as_millisecond() - 500
+        let span = build.first_contact().unwrap().as_millisecond() - 500
             ..build.finished.unwrap().as_millisecond() + 500;
         assert!(span.contains(&time), "{time} is not in {span:?}");
         assert_eq!(build.artifacts, builds[2].artifacts);
@@ -159,13 +168,13 @@ fn what_does_not_wake_is_started_cold_and_frozen_anew() {
         return;
     }
     let host = AgentHost::ready("");
-    settled(&host, "demo", "default", Start::Frozen);
+    settled(&host, "demo", "default", StartKind::Restored);
     spoil(&host, "default", "frozen.state", &vec![7; 100_000]);
     let build = built(&host, host.submit("demo", "one"));
-    assert!(!build.frozen, "{build:?}");
-    let anew = settled(&host, "demo", "default", Start::Frozen);
+    assert!(!build.restored, "{build:?}");
+    let anew = settled(&host, "demo", "default", StartKind::Restored);
     assert_eq!(anew.evictions, 1);
-    assert!(built(&host, host.submit("demo", "two")).frozen);
+    assert!(built(&host, host.submit("demo", "two")).restored);
     let log = host.log();
     assert!(log.contains("the frozen guest is given up"), "{log}");
     if !tests::is_long() {
@@ -178,7 +187,7 @@ fn what_does_not_wake_is_started_cold_and_frozen_anew() {
         "frozen.key",
         key.replace("-smp\n1", "-smp\n2").as_bytes(),
     );
-    assert!(!built(&host, host.submit("demo", "three")).frozen);
+    assert!(!built(&host, host.submit("demo", "three")).restored);
     let log = host.log();
     assert!(log.contains("does not fit this host any more"), "{log}");
 }
@@ -207,13 +216,13 @@ fn a_worker_that_is_silent_when_woken_or_does_not_wait_is_started_cold() {
     host.add_worker("default", &format!("{WORKER}{SILENT}{BUILD}"));
     host.add_worker("hasty", &format!("{WORKER}{BUILD}"));
     host.start();
-    settled(&host, "demo", "default", Start::Frozen);
-    let hasty = settled(&host, "demo", "hasty", Start::Cold);
+    settled(&host, "demo", "default", StartKind::Restored);
+    let hasty = settled(&host, "demo", "hasty", StartKind::Cold);
     assert_eq!(hasty.start_message, "the worker does not wait for its task");
     let_it_age(&host, "default");
     let ids = ["default", "hasty"].map(|toolchain| host.submit_to("demo", toolchain, DRAW));
     for id in ids {
-        assert!(!built(&host, id).frozen);
+        assert!(!built(&host, id).restored);
     }
     wait_until("it is told", || {
         let told = readiness(&host, "demo", "default");

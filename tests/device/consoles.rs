@@ -1,6 +1,6 @@
 //! The life of guests: their limits, and people at their consoles.
 
-use config::builds::{State, Stay};
+use config::builds::{HoldKind, State};
 use config::task::Outcome;
 use rustix::process::Signal;
 use tests::agent::AgentHost;
@@ -130,7 +130,7 @@ fn a_person_logs_in_at_a_breakpoint_and_the_build_goes_on() {
     assert_eq!(person.ended(), Some(0));
     host.end(Signal::KILL);
     host.start();
-    assert_eq!(held(&host, 1), Some(Stay::Breakpoint));
+    assert_eq!(held(&host, 1), Some(HoldKind::Breakpoint));
     host.machinectl(&["resume", "1"]).good();
     let build = host.wait_for(1, State::Finished);
     assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
@@ -143,12 +143,12 @@ fn a_person_logs_in_at_a_breakpoint_and_the_build_goes_on() {
     assert_eq!(person.ended(), Some(0));
     let build = host.wait_for(2, State::Finished);
     assert_eq!((build.outcome, build.attempts), (Some(Outcome::Error), 1));
-    assert_eq!(build.life.held, None);
+    assert_eq!(build.interactive.held, None);
     torn_down(&host);
 }
 
-fn held(host: &AgentHost, id: u64) -> Option<Stay> {
-    host.build(id).life.held.map(|held| held.stay)
+fn held(host: &AgentHost, id: u64) -> Option<HoldKind> {
+    host.build(id).interactive.held.map(|held| held.kind)
 }
 
 #[test]
@@ -169,7 +169,7 @@ put result.manifest success
     let source = host.source(GOOD);
     let verb = ["build", "demo", &source, "--interactive", "error"];
     host.machinectl(&verb).good();
-    wait_until("it waits", || held(&host, 1) == Some(Stay::Breakpoint));
+    wait_until("it waits", || held(&host, 1) == Some(HoldKind::Breakpoint));
     let build = host.wait_for(1, State::Finished);
     assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
     torn_down(&host);
@@ -186,7 +186,7 @@ fn the_guest_of_a_failed_build_is_held_until_somebody_lets_go_of_it() {
         .good();
     let build = host.wait_for(1, State::Finished);
     assert_eq!((build.outcome, build.attempts), (Some(Outcome::Error), 1));
-    assert_eq!(held(&host, 1), Some(Stay::Guest), "{build:?}");
+    assert_eq!(held(&host, 1), Some(HoldKind::Guest), "{build:?}");
     let guests = host.guests();
     assert_eq!(guests.len(), 1);
 
@@ -219,10 +219,10 @@ fn what_is_held_gives_way_to_others_and_to_a_disk_that_is_nearly_full() {
     host.machinectl(&["build", "demo", &source, "--hold"])
         .good();
     host.wait_for(1, State::Finished);
-    assert_eq!(held(&host, 1), Some(Stay::Guest));
+    assert_eq!(held(&host, 1), Some(HoldKind::Guest));
     let build = host.wait_for(host.submit("demo", "hello"), State::Finished);
     assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
-    assert_eq!(held(&host, 1), Some(Stay::Snapshot));
+    assert_eq!(held(&host, 1), Some(HoldKind::Snapshot));
     assert_eq!(host.guests(), []);
 
     let filler = host.host.volume.path().join("filler");
@@ -244,8 +244,8 @@ fn a_guest_that_took_too_long_is_held_too_and_let_go_of_when_its_time_is_over() 
     let build = host.wait_for(host.submit("demo", "hello"), State::Finished);
     assert_eq!((build.outcome, build.attempts), (Some(Outcome::Abort), 1));
     assert_eq!(build.message, "the guest took longer than 5 s");
-    let stay = build.life.held.map(|held| held.stay);
-    assert_eq!(stay, Some(Stay::Guest), "{build:?}");
+    let stay = build.interactive.held.map(|held| held.kind);
+    assert_eq!(stay, Some(HoldKind::Guest), "{build:?}");
     wait_until("nothing is held", || held(&host, 1).is_none());
     torn_down(&host);
 }

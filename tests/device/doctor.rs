@@ -280,7 +280,7 @@ fn what_an_agent_knows_is_examined_and_repaired_by_it() {
     let build = leave_things(&host);
     let mut guest = leave_guest(&host);
     let before = of_host(&host, &[]);
-    let kept = [Id::Stranger, Id::DirectoryWithoutRecord];
+    let kept = [Id::Unmanaged, Id::DirectoryWithoutRecord];
     let mut expected = vec![
         Id::BuildWithoutGuest,
         Id::LeftoverGuest,

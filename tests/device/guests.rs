@@ -244,7 +244,9 @@ SCRIPT
         tokio::spawn(guest::gateway::dhcp::serve(&ground.net).unwrap());
         let mut map = Map::new(0, 0);
         map.offer("task.manifest", ": 1\nbuild: 42\n".to_owned());
-        let address = format!("{}:69", config::task::GATEWAY_OLD).parse().unwrap();
+        let address = format!("{}:69", config::task::GATEWAY_BUILD2)
+            .parse()
+            .unwrap();
         let (sender, _events) = mpsc::channel(64);
         let _server = ground
             .net

@@ -106,7 +106,7 @@ fn no_beat_is_played_twice_by_an_agent_that_is_killed_again_and_again() {
     let attached = |it: &Schedule| {
         it.last
             .as_ref()
-            .is_some_and(|run| run.result == RunResult::Attached)
+            .is_some_and(|run| run.result == RunResult::Coalesced)
     };
     wait_until("it finds its earlier builds", || {
         attached(&schedule(&host, "often"))

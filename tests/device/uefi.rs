@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use agent::session::handshake::{self, Manner};
-use config::builds::{Build, Start, State};
+use config::builds::{Build, StartKind, State};
 use config::machine::{Firmware, UEFI_VARIABLES};
 use config::task::Outcome;
 use guest::{self, Exit, Guest, GuestError, Memory};
@@ -129,7 +129,7 @@ fn a_disk_with_a_boot_loader_is_bootstrapped_by_uefi_and_builds_with_its_variabl
     });
     host.add_worker("default", WORKER);
     host.start();
-    settled(&host, "demo", "default", Start::Frozen);
+    settled(&host, "demo", "default", StartKind::Restored);
     println!("{:.1?} until a guest was frozen", began.elapsed());
     let variables = || fs::read(image(&host, "default", UEFI_VARIABLES)).unwrap();
     let installed = variables();
@@ -137,8 +137,8 @@ fn a_disk_with_a_boot_loader_is_bootstrapped_by_uefi_and_builds_with_its_variabl
         let id = host.submit("demo", "hello");
         let build: Build = host.wait_for(id, State::Finished);
         assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
-        println!("build {id}: {:?}", build.start());
-        assert!(build.frozen, "{build:?}");
+        println!("build {id}: {:?}", build.startup());
+        assert!(build.restored, "{build:?}");
         let log = host.log_of(id);
         assert_eq!(log.trim(), "before Installer, after Build Installer");
     }

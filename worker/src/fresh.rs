@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 
-use config::task::Go;
+use config::task::StartMessage;
 use rustix::io::Errno;
 use rustix::ioctl::{self, NoArg, Setter, opcode};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
@@ -26,7 +26,7 @@ const RESEED: ioctl::Opcode = opcode::none(b'R', 7);
 ///
 /// # Errors
 /// The kernel does not let us.
-pub fn take_over(go: &Go) -> io::Result<()> {
+pub fn take_over(go: &StartMessage) -> io::Result<()> {
     let pool = Pool {
         bits: 512,
         bytes: 64,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use config::task::{self, AtBreakpoint};
+use config::task::{self, BreakpointState};
 
 use crate::cli::Settings;
 use crate::log::Log;
@@ -29,14 +29,14 @@ const TERMINAL: &str = "/dev/tty";
 /// # Errors
 /// The host does not hear of it.
 pub fn breakpoint(settings: &Settings, place: &Path, log: &mut Log) -> Result<(), WorkerError> {
-    put(&settings.client, AtBreakpoint::Waiting)?;
+    put(&settings.client, BreakpointState::Waiting)?;
     log.say("waiting for a person at the console");
     match start(settings, place) {
         Ok(mut shell) => wait(&settings.client, &mut shell),
         Err(error) => log.say(&format!("there is no shell: {error}")),
     }
     log.say("going on");
-    put(&settings.client, AtBreakpoint::Over)
+    put(&settings.client, BreakpointState::Resumed)
 }
 
 /// Gives the console a shell until it ends.
@@ -47,7 +47,7 @@ pub fn hold(settings: &Settings, place: &Path) {
     }
 }
 
-fn put(client: &Client, state: AtBreakpoint) -> Result<(), WorkerError> {
+fn put(client: &Client, state: BreakpointState) -> Result<(), WorkerError> {
     let text = state.print();
     let put = client.put(task::BREAKPOINT, &mut Cursor::new(&text), text.len() as u64);
     put.map_err(|source| WorkerError::Put {

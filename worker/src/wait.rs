@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use config::task::{self, Go};
+use config::task::{self, StartMessage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 
@@ -56,14 +56,14 @@ fn open(device: &Path) -> io::Result<File> {
 }
 
 /// Says that we are ready until the host answers.
-fn wait(port: &mut File) -> io::Result<Go> {
+fn wait(port: &mut File) -> io::Result<StartMessage> {
     let until = Instant::now() + LIMIT;
     let mut heard = Vec::new();
     while Instant::now() < until {
         // What the host cannot take now it is told again.
         let _ = port.write_all(format!("{}\n", task::READY).as_bytes());
         if let Some(line) = line(port, &mut heard, Instant::now() + AGAIN)? {
-            return Go::parse(&line).map_err(io::Error::other);
+            return StartMessage::parse(&line).map_err(io::Error::other);
         }
     }
     Err(io::Error::new(
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn a_host_that_answers_late_is_told_again_that_we_are_ready() {
         let (mut port, hosts) = port();
-        let go = Go {
+        let go = StartMessage {
             time: Duration::new(1_700_000_000, 5),
             random: [7; 64],
         };

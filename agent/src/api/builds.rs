@@ -8,7 +8,7 @@ use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use config::BuildId;
-use config::builds::{Build, Cancel, Listing, Request, cancel as verdict};
+use config::builds::{Build, Cancel, ListQuery, Request, cancel as verdict};
 use config::task::Outcome;
 use jiff::Timestamp;
 use sys::file::Hash;
@@ -28,7 +28,7 @@ const KEY_MAX: usize = 255;
 /// The builds that are asked for; the header `Link` tells where the next page is.
 pub(super) async fn list(
     State(agent): State<Arc<AgentState>>,
-    listing: Result<Query<Listing>, QueryRejection>,
+    listing: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Refused> {
     let Query(listing) = listing?;
     let mut builds = agent.records.list(listing.clone()).await?;
@@ -58,7 +58,7 @@ fn count_copies(agent: &AgentState, builds: &mut [Build]) {
     let copies: Vec<_> = agent.with_jobs(|jobs| jobs.attached.keys().copied().collect());
     for build in builds {
         let of_it = copies.iter().filter(|copy| copy.build == build.id);
-        build.life.copies = NonZeroUsize::new(of_it.count());
+        build.interactive.copies = NonZeroUsize::new(of_it.count());
     }
 }
 

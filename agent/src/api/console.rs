@@ -7,7 +7,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use config::builds::{Build, CONSOLE_PROTOCOL, Stay};
+use config::builds::{Build, CONSOLE_PROTOCOL, HoldKind};
 use config::{BuildId, MachineName};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -43,8 +43,8 @@ pub(super) async fn of_build(
 
 /// Lets a guest that is held run for whoever comes to type.
 async fn wake(agent: &AgentState, build: &Build, method: &Method) -> Result<(), Refused> {
-    let held = build.life.held.map(|held| held.stay);
-    if held == Some(Stay::Guest) && method == Method::POST {
+    let held = build.interactive.held.map(|held| held.kind);
+    if held == Some(HoldKind::Guest) && method == Method::POST {
         let woken = session::wake(agent, &build.id.to_string()).await;
         return woken.map_err(|error| Refused::fault(&error));
     }
@@ -71,7 +71,7 @@ pub(super) async fn resume(
 ) -> Result<(StatusCode, Json<Build>), Refused> {
     let Path(id) = id?;
     let build = find(&agent, id).await?;
-    if build.life.held.map(|held| held.stay) != Some(Stay::Breakpoint) {
+    if build.interactive.held.map(|held| held.kind) != Some(HoldKind::Breakpoint) {
         return Err(Refused::conflict(format!(
             "build {id} does not wait at a breakpoint"
         )));

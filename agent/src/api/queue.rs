@@ -8,7 +8,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::response::Json;
 use config::BuildId;
 use config::builds::{Build, Submitter};
-use config::queue::{Drain, Drained, Guest, Load, Queue, Waits};
+use config::queue::{Drain, Drained, Guest, Load, Queue, WaitingBuild};
 use jiff::Timestamp;
 use tracing::info;
 
@@ -74,7 +74,7 @@ fn queue(agent: &AgentState, outlook: &QueueSnapshot, jobs: &Jobs, unfinished: &
         .map(|pair| guest(outlook, pair, None));
     let copies = jobs.copies.iter().map(|copy| Guest {
         build: Some(copy.build),
-        attached: true,
+        is_debug_copy: true,
         submitter: Some(copy.by.clone()),
         since: Some(copy.since),
         ..guest(outlook, &copy.pair, None)
@@ -115,7 +115,7 @@ fn guest(outlook: &QueueSnapshot, pair: &ImageKey, build: Option<&Build>) -> Gue
     let demand = outlook.demands.get(pair).copied().unwrap_or_default();
     Guest {
         build: None,
-        attached: false,
+        is_debug_copy: false,
         submitter: build.map(|build| build.submitter.clone()),
         target: build.map(|build| build.target.clone()),
         machine: pair.machine.clone(),
@@ -127,8 +127,8 @@ fn guest(outlook: &QueueSnapshot, pair: &ImageKey, build: Option<&Build>) -> Gue
     }
 }
 
-fn waits(build: &Build) -> Waits {
-    Waits {
+fn waits(build: &Build) -> WaitingBuild {
+    WaitingBuild {
         build: build.id,
         submitter: build.submitter.clone(),
         priority: build.priority,

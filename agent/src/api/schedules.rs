@@ -81,7 +81,7 @@ pub(super) async fn add(
     }
     // Until it is recorded, its sources stay.
     let _queue = agent.queue.lock().await;
-    if new.rehearse {
+    if new.dry_run {
         let there = agent.records.schedule(&schedule.name).await?.is_some();
         if there && !new.replace {
             return Err(exists(&schedule.name));

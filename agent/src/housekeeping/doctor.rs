@@ -210,7 +210,7 @@ impl Doctor<'_> {
                     self.repair(Id::LeftoverDirectory, subject, proof, repair);
                 }
                 (Owner::Stranger, _) => self.decide(
-                    Id::Stranger,
+                    Id::Unmanaged,
                     Subject::Path(guest.run.clone()),
                     "no guest has such a run directory",
                     "none: it is never touched",
@@ -261,7 +261,7 @@ impl Doctor<'_> {
                     self.repair(Id::LeftoverNetwork, subject, proof, repair);
                 }
                 Owner::Stranger => self.decide(
-                    Id::Stranger,
+                    Id::Unmanaged,
                     subject,
                     "no guest has such a network",
                     "none: it is never touched",
@@ -321,7 +321,7 @@ impl Doctor<'_> {
                     "move it away if you want its files: a build that gets this number replaces it",
                 ),
                 Err(_) => self.decide(
-                    Id::Stranger,
+                    Id::Unmanaged,
                     subject,
                     "no build has such a directory",
                     "none: it is never touched",

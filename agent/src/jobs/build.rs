@@ -16,7 +16,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use config::BuildId;
-use config::builds::{Build, Held, State, Stay};
+use config::builds::{Build, Hold, HoldKind, State};
 use config::machine::MachineError;
 use config::task;
 use futures_util::FutureExt;
@@ -117,10 +117,10 @@ pub async fn run(
     }
     agent.held.forget(build.id);
     let session = agent.held.take(build.id);
-    build.life.held = None;
+    build.interactive.held = None;
     if session.is_some() {
-        let (stay, until) = (Stay::Guest, hold::until(agent));
-        build.life.held = Some(Held { stay, until });
+        let (stay, until) = (HoldKind::Guest, hold::until(agent));
+        build.interactive.held = Some(Hold { kind: stay, until });
     } else if let Err(error) = snapshot::drop(volume, &build).await {
         warn!(
             "cannot delete the snapshot of a build: {}",

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::builds::{Build, GuestKind, Stay, Submitter};
+use config::builds::{Build, GuestKind, HoldKind, Submitter};
 use config::limits::Limits;
 use config::machine::{Machine, MachineError};
 use config::task::{Breakpoint, Task};
@@ -115,8 +115,8 @@ pub async fn attach(
     if build.guest == Some(GuestKind::Nspawn) {
         return Err(AttachError::Container(id));
     }
-    let stay = build.life.held.map(|held| held.stay);
-    if !matches!(stay, Some(Stay::Guest | Stay::Snapshot)) {
+    let stay = build.interactive.held.map(|held| held.kind);
+    if !matches!(stay, Some(HoldKind::Guest | HoldKind::Snapshot)) {
         return Err(AttachError::NotHeld(id));
     }
     let (seen, of) = (Arc::clone(agent), build.clone());
@@ -243,7 +243,7 @@ async fn boot(
     let snapshot = copy(volume, build, tag).await?;
     let text = std::fs::read_to_string(snapshot.path().join(config::machine::FILE))?;
     let machine = Machine::parse(&text)?;
-    if build.frozen {
+    if build.restored {
         guest::thaw(snapshot.path(), &machine)?;
     }
     let directory = files_of(agent, tag);

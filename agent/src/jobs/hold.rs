@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use config::BuildId;
-use config::builds::{Build, Held, Stay};
+use config::builds::{Build, Hold, HoldKind};
 use jiff::Timestamp;
 use store::{Snapshot, StoreError, Volume};
 use tokio::time::{Instant, sleep_until};
@@ -109,8 +109,8 @@ pub async fn recover(agent: &AgentState) -> Result<Vec<Build>, crate::records::R
     let mut held = Vec::new();
     for build in agent.records.held().await? {
         let there = volume_of(agent, &build).is_some();
-        match build.life.held {
-            Some(Held { until, .. }) if until > Timestamp::now() && there => held.push(build),
+        match build.interactive.held {
+            Some(Hold { until, .. }) if until > Timestamp::now() && there => held.push(build),
             _ => record(agent, build.id, None).await,
         }
     }
@@ -177,7 +177,7 @@ pub async fn keep(
     session: Option<Session>,
     release: CancellationToken,
 ) {
-    let (id, until) = match build.life.held {
+    let (id, until) = match build.interactive.held {
         Some(held) => (build.id, held.until),
         None => return,
     };
@@ -209,8 +209,8 @@ pub async fn keep(
         }
     });
     if !release.is_cancelled() && until > Timestamp::now() && snapshot.is_ok() {
-        let stay = Stay::Snapshot;
-        record(agent, id, Some(Held { stay, until })).await;
+        let stay = HoldKind::Snapshot;
+        record(agent, id, Some(Hold { kind: stay, until })).await;
         agent.wake.notify_one();
         tokio::select! {
             () = release.cancelled() => {}
@@ -237,10 +237,10 @@ async fn hold_snapshot(volume: &Volume, build: &Build) -> Result<Snapshot, Store
 }
 
 /// Records what is held of a build that has finished.
-async fn record(agent: &AgentState, id: BuildId, held: Option<Held>) {
+async fn record(agent: &AgentState, id: BuildId, held: Option<Hold>) {
     let saved = match agent.records.get(id).await {
         Ok(Some(mut build)) => {
-            build.life.held = held;
+            build.interactive.held = held;
             agent.records.save(&build).await
         }
         Ok(None) => Ok(()),

@@ -55,7 +55,7 @@ fn examine(connection: &Connection) -> rusqlite::Result<Health> {
 
 fn build(row: &Row<'_>) -> rusqlite::Result<(BuildId, (State, u32))> {
     let id = u64::try_from(row.get::<_, i64>("id")?).unwrap_or_default();
-    let state = State::from_word(&row.get::<_, String>("state")?);
+    let state = State::from_name(&row.get::<_, String>("state")?);
     let state = state.ok_or_else(|| unreadable("state", &"it is no state of a build"))?;
     Ok((BuildId(id), (state, row.get("attempts")?)))
 }

@@ -1,7 +1,7 @@
 //! Finds builds. Every question is answered in the order of an index, from where the
 //! page begins, so that no answer waits for builds that are not in it.
 
-use config::builds::{Build, Key, Listing, Sort, State};
+use config::builds::{Build, ListQuery, Sort, SortKey, State};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
@@ -28,7 +28,7 @@ impl Conditions {
     }
 }
 
-pub(super) fn list(connection: &Connection, listing: &Listing) -> rusqlite::Result<Vec<Build>> {
+pub(super) fn list(connection: &Connection, listing: &ListQuery) -> rusqlite::Result<Vec<Build>> {
     let question = question(listing);
     connection
         .prepare_cached(&question.sql)?
@@ -38,7 +38,7 @@ pub(super) fn list(connection: &Connection, listing: &Listing) -> rusqlite::Resu
 
 /// Puts a listing into SQL. SQLite walks one index: that of the sort, or, sorted by
 /// submission, that of the first condition; a `+` keeps it from the others.
-fn question(listing: &Listing) -> Question {
+fn question(listing: &ListQuery) -> Question {
     let by_name = listing.package.is_some() && listing.sort == Sort::Submitted;
     let (from, place, id) = match listing.sort {
         _ if by_name => (
@@ -60,8 +60,8 @@ fn question(listing: &Listing) -> Question {
     when(listing, place, &mut conditions);
     if let Some(cursor) = &listing.from {
         let value = match cursor.key {
-            Key::Time(at) => time(at).into(),
-            Key::Seconds(seconds) => Value::from(seconds),
+            SortKey::Time(at) => time(at).into(),
+            SortKey::Seconds(seconds) => Value::from(seconds),
         };
         let text = format!("({place}, {id}) {sign} (?, {})", key(cursor.id));
         conditions.add(text, value);
@@ -84,7 +84,7 @@ fn question(listing: &Listing) -> Question {
 }
 
 /// What builds must be.
-fn which(listing: &Listing, by_name: bool, conditions: &mut Conditions) {
+fn which(listing: &ListQuery, by_name: bool, conditions: &mut Conditions) {
     if let Some(name) = &listing.package {
         let condition = if by_name {
             "names.name = ?"
@@ -106,7 +106,7 @@ fn which(listing: &Listing, by_name: bool, conditions: &mut Conditions) {
 }
 
 /// Between which times; only what it is sorted by may bound the walk.
-fn when(listing: &Listing, place: &str, conditions: &mut Conditions) {
+fn when(listing: &ListQuery, place: &str, conditions: &mut Conditions) {
     let time_of = match listing.sort {
         Sort::Seconds => "+builds.submitted",
         Sort::Submitted | Sort::Finished => place,
@@ -119,7 +119,7 @@ fn when(listing: &Listing, place: &str, conditions: &mut Conditions) {
 }
 
 /// What must be equal, that which few builds are likely to share first.
-fn equalities(listing: &Listing) -> Vec<(&'static str, Value)> {
+fn equalities(listing: &ListQuery) -> Vec<(&'static str, Value)> {
     let state = listing.state.map(|state| state.to_string().into());
     let waits = listing.state.is_some_and(|state| state != State::Finished);
     let (rare, usual) = if waits { (state, None) } else { (None, state) };

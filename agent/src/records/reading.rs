@@ -1,7 +1,7 @@
 //! What can be asked of the records, beside whoever writes them.
 
 use config::BuildId;
-use config::builds::{Build, Listing};
+use config::builds::{Build, ListQuery};
 use config::task::Digest;
 use rusqlite::{OptionalExtension, params};
 
@@ -39,7 +39,7 @@ impl Records {
     }
 
     /// The builds that a listing asks for, in its order.
-    pub async fn list(&self, listing: Listing) -> Result<Vec<Build>, RecordsError> {
+    pub async fn list(&self, listing: ListQuery) -> Result<Vec<Build>, RecordsError> {
         self.database
             .read(move |connection| list::list(connection, &listing))
             .await

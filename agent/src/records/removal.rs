@@ -160,7 +160,7 @@ fn summaries(connection: &Connection) -> rusqlite::Result<Vec<Summary>> {
 
 #[cfg(test)]
 mod tests {
-    use config::builds::{Held, Listing, State, Stay, Submitter};
+    use config::builds::{Hold, HoldKind, ListQuery, State, Submitter};
 
     use super::*;
 
@@ -195,9 +195,9 @@ mod tests {
         assert_eq!(records.leftovers().await.unwrap(), BTreeSet::new());
         assert_eq!(records.get(build.id).await.unwrap(), None);
         assert!(!records.names_source(&digest, None).await.unwrap());
-        let named = Listing {
+        let named = ListQuery {
             package: Some("x".into()),
-            ..Listing::default()
+            ..ListQuery::default()
         };
         assert_eq!(records.list(named).await.unwrap(), []);
         assert!(submit().await.unwrap().id > build.id);
@@ -215,14 +215,14 @@ mod tests {
         };
         let mut build = submit("").await.unwrap();
         build.enter(State::Finished, Timestamp::UNIX_EPOCH);
-        build.life.held = Some(Held {
-            stay: Stay::Snapshot,
+        build.interactive.held = Some(Hold {
+            kind: HoldKind::Snapshot,
             until: Timestamp::UNIX_EPOCH,
         });
         records.save(&build).await.unwrap();
         assert!(records.summaries().unwrap()[0].held);
         assert_eq!(records.delete(build.id).await.unwrap(), Removal::Held);
-        build.life.held = None;
+        build.interactive.held = None;
         records.save(&build).await.unwrap();
         let mut other = submit(&build.id.to_string()).await.unwrap();
         assert!(!records.summaries().unwrap()[0].held);

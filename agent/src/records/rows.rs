@@ -29,7 +29,7 @@ pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result
         build.state.to_string(),
         json(&build.phases)?,
         time(build.submitted),
-        json(&build.life)?,
+        json(&build.interactive)?,
         build.schedule.as_ref().map(ScheduleName::as_str),
     ])?;
     let id = connection.last_insert_rowid();
@@ -52,9 +52,9 @@ pub(super) fn update(connection: &Connection, build: &Build) -> rusqlite::Result
         build.attempts,
         build.not_before.map(time),
         build.revision.map(|revision| revision.0),
-        json(&build.made)?,
+        json(&build.inputs)?,
         build.guest.map(|kind| kind.to_string()),
-        build.frozen,
+        build.restored,
         build.started.map(time),
         build.finished.map(time),
         build.seconds(),
@@ -63,7 +63,7 @@ pub(super) fn update(connection: &Connection, build: &Build) -> rusqlite::Result
         build.usage.memory_bytes_max.map(integer),
         json(&build.packages)?,
         json(&build.artifacts)?,
-        json(&build.life)?,
+        json(&build.interactive)?,
     ])?;
     for built in &build.packages {
         name(
@@ -104,18 +104,18 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Build> {
         schedule: maybe(row, "schedule")?,
         state: row
             .get::<_, String>("state")
-            .map(|word| State::from_word(&word))?
+            .map(|word| State::from_name(&word))?
             .ok_or_else(|| unreadable("state", &"it is no state of a build"))?,
         outcome: maybe::<Outcome>(row, "outcome")?,
         message: row.get("message")?,
         attempts: row.get("attempts")?,
         not_before: maybe(row, "not_before")?,
         revision: row.get::<_, Option<u32>>("revision")?.map(Revision),
-        made: listed(row, "made")?,
+        inputs: listed(row, "made")?,
         guest: row
             .get::<_, Option<String>>("guest")?
-            .and_then(|word| GuestKind::from_word(&word)),
-        frozen: row.get("frozen")?,
+            .and_then(|word| GuestKind::from_name(&word)),
+        restored: row.get("frozen")?,
         submitted: parsed(row, "submitted")?,
         started: maybe(row, "started")?,
         finished: maybe(row, "finished")?,
@@ -124,7 +124,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Build> {
             cpu_milliseconds: count(row, "cpu_milliseconds")?,
             memory_bytes_max: count(row, "memory_bytes_max")?,
         },
-        life: listed(row, "life")?,
+        interactive: listed(row, "life")?,
         progress: listed(row, "progress")?,
         packages: listed(row, "packages")?,
         artifacts: listed(row, "artifacts")?,

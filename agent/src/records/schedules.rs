@@ -178,7 +178,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Schedule> {
 #[cfg(test)]
 mod tests {
     use config::BuildId;
-    use config::builds::{Listing, Request, Submitter};
+    use config::builds::{ListQuery, Request, Submitter};
     use config::schedule::{RunResult, Timing};
     use jiff::Timestamp;
 
@@ -248,9 +248,9 @@ mod tests {
         );
         let known = records.schedule(&after.name).await.unwrap();
         assert_eq!(known, Some(after.clone()));
-        let listing = Listing {
+        let listing = ListQuery {
             schedule: Some(after.name.clone()),
-            ..Listing::default()
+            ..ListQuery::default()
         };
         assert_eq!(records.list(listing).await.unwrap().len(), 2);
     }

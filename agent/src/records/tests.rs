@@ -1,7 +1,9 @@
 //! What the records promise, on real files.
 
 use config::BuildId;
-use config::builds::{Build, Count, GuestKind, Made, Phase, Priority, Request, State, Submitter};
+use config::builds::{
+    Build, BuildInputs, Count, GuestKind, Phase, Priority, Request, State, Submitter,
+};
 use config::task::Outcome;
 use jiff::Timestamp;
 
@@ -36,13 +38,13 @@ async fn a_record_outlives_the_agent() {
     build.priority = Priority(-3);
     build.not_before = Some(second(3));
     build.revision = Some(config::Revision(7));
-    build.made = Some(Made {
+    build.inputs = Some(BuildInputs {
         revision_uuid: "u-u".into(),
         contents_sha256: None,
         toolchain_sha256: "0".repeat(64).parse().unwrap(),
     });
     build.guest = Some(GuestKind::Tcg);
-    build.frozen = true;
+    build.restored = true;
     build.usage.cpu_milliseconds = Some(4);
     build.progress.task = Count { done: 1, total: 2 };
     let records = Records::open(&path).unwrap();

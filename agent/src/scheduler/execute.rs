@@ -79,7 +79,7 @@ pub(super) async fn act(
         }
         Action::Attach(tag) => {
             let turn = match agent.drained() {
-                Some(drained) => Err(format!("because {}", drained.words())),
+                Some(drained) => Err(format!("because {}", drained.message())),
                 None => Ok(()),
             };
             tell(agent, tag, turn);

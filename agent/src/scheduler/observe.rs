@@ -85,8 +85,8 @@ pub(crate) async fn look(
         demands,
         shares: Shares::default(),
         rules: Rules {
-            aging: agent.settings.builds.aging,
-            patience: agent.settings.builds.patience,
+            aging: agent.settings.builds.priority_aging,
+            patience: agent.settings.builds.backfill_limit,
         },
         failures,
         starts,
@@ -157,7 +157,7 @@ async fn endings(
     for id in awaited {
         let ending = match agent.records.get(id).await? {
             Some(build) if build.outcome.is_none() => Ending::Open,
-            Some(build) if build.ended_well() => Ending::Good,
+            Some(build) if build.succeeded() => Ending::Good,
             Some(_) | None => Ending::Bad,
         };
         endings.insert(id, ending);
@@ -227,7 +227,7 @@ fn retention(machines: &Machines) -> Option<Rule> {
     Some(Rule {
         keep: machines.keep_revisions?,
         made_before: SystemTime::now().checked_sub(machines.keep_age),
-        until_free: machines.enough_free_bytes,
+        until_free: machines.free_bytes_enough,
     })
 }
 

@@ -7,7 +7,7 @@ mod yielding;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use config::builds::{Build, Image, Priority, Readiness, Submitter};
+use config::builds::{Build, ImageState, Priority, Readiness, Submitter};
 use config::queue::Drained;
 use config::task::{BOOTSTRAP_VERSION, Digest, Provenance};
 use config::{BuildId, MachineName, Revision, Tag, ToolchainName};
@@ -230,7 +230,7 @@ impl Observed {
         let drained = self
             .drained
             .as_ref()
-            .map(|drained| format!("{}; `machinectl undrain` ends it", drained.words()));
+            .map(|drained| format!("{}; `machinectl undrain` ends it", drained.message()));
         let halts = self.halt.iter().chain(self.halted.values()).cloned();
         drained.into_iter().chain(halts).collect()
     }
@@ -294,13 +294,13 @@ impl Observed {
         let failure = self.given_up(&pair);
         let image = match (provenance, failure) {
             (Some(made), _) if made.is_some() && made == self.wanted(&pair).as_ref() => {
-                Image::Ready
+                ImageState::Ready
             }
-            (Some(_), _) => Image::Outdated,
-            (None, Some(_)) => Image::Failed,
-            (None, None) => Image::Missing,
+            (Some(_), _) => ImageState::Outdated,
+            (None, Some(_)) => ImageState::Failed,
+            (None, None) => ImageState::Missing,
         };
-        let message = if self.jobs.bootstraps.contains_key(&pair) && image == Image::Ready {
+        let message = if self.jobs.bootstraps.contains_key(&pair) && image == ImageState::Ready {
             "a guest is being frozen in it".to_owned()
         } else if self.jobs.bootstraps.contains_key(&pair) {
             "it is being bootstrapped".to_owned()
@@ -335,7 +335,7 @@ impl Observed {
         let mut pairs: Vec<_> = self
             .readiness()
             .into_iter()
-            .filter(|readiness| readiness.image != Image::Ready)
+            .filter(|readiness| readiness.image != ImageState::Ready)
             .map(|r| ImageKey {
                 machine: r.machine,
                 toolchain: r.toolchain,

@@ -7,7 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 
-use config::egress::{Egress, Place, Reach};
+use config::egress::{Destination, Egress, EgressMode};
 use config::settings::Guests;
 
 use guest::gateway::dns::{self, Names};
@@ -28,7 +28,7 @@ pub enum WayError {
         /// What the machine asks for.
         asked: Egress,
         /// How far the host lets guests reach.
-        allowed: Reach,
+        allowed: EgressMode,
     },
     /// A name has no address.
     #[error("cannot find the address of {host}, which the machine's egress names")]
@@ -54,7 +54,7 @@ pub(super) async fn open(
     network: &Network,
     run: &Path,
 ) -> Result<Names, WayError> {
-    if asked.reach() > settings.egress {
+    if asked.mode() > settings.egress {
         return Err(WayError::Refused {
             asked: asked.clone(),
             allowed: settings.egress,
@@ -106,7 +106,7 @@ fn nothing() -> Names {
 
 type Table = BTreeMap<String, Vec<Ipv4Addr>>;
 
-async fn look_up(places: &[Place]) -> Result<(Vec<SocketAddrV4>, Table), WayError> {
+async fn look_up(places: &[Destination]) -> Result<(Vec<SocketAddrV4>, Table), WayError> {
     let (mut all, mut table) = (Vec::new(), Table::new());
     for place in places {
         let unknown = |source| WayError::Unknown {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use config::task::{Go, READY};
+use config::task::{READY, StartMessage};
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -71,7 +71,7 @@ async fn answer(stream: &mut UnixStream) {
     }
 }
 
-fn go() -> std::io::Result<Go> {
+fn go() -> std::io::Result<StartMessage> {
     let mut random = [0; 64];
     // So few bytes come whole.
     let drawn = getrandom(&mut random[..], GetRandomFlags::empty())?;
@@ -80,7 +80,7 @@ fn go() -> std::io::Result<Go> {
     }
     let time = SystemTime::now().duration_since(UNIX_EPOCH);
     let time = time.map_err(std::io::Error::other)?;
-    Ok(Go { time, random })
+    Ok(StartMessage { time, random })
 }
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ mod tests {
         for _ in 0..2 {
             let mut line = String::new();
             guest.read_line(&mut line).await.unwrap();
-            lines.push(Go::parse(&line).unwrap());
+            lines.push(StartMessage::parse(&line).unwrap());
             guest.write_all(b"hello\nready\n").await.unwrap();
         }
         assert_ne!(lines[0].random, lines[1].random);

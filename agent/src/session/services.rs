@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use config::task::{GATEWAY, GATEWAY_OLD, LOG_TCP_PORT, PR_PORT};
+use config::task::{GATEWAY, GATEWAY_BUILD2, LOG_TCP_PORT, PR_PORT};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::warn;
@@ -134,6 +134,6 @@ pub(super) async fn ready(heard: &mut Option<oneshot::Receiver<()>>) {
 
 /// The host's addresses as guests see them.
 fn gateways(port: u16) -> impl Iterator<Item = SocketAddr> {
-    let addresses = [GATEWAY, GATEWAY_OLD].into_iter();
+    let addresses = [GATEWAY, GATEWAY_BUILD2].into_iter();
     addresses.filter_map(move |text| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, port)))
 }

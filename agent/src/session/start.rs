@@ -15,7 +15,7 @@ use guest::{self, Guest, Memory, MonitorError, User};
 impl Session {
     /// Brings a guest up. What was made is taken down again when a part fails.
     pub async fn start(agent: &AgentState, plan: Plan) -> Result<Self, SessionError> {
-        if !plan.machine.options.is_empty() && !agent.settings.guests.options {
+        if !plan.machine.options.is_empty() && !agent.settings.guests.options_allowed {
             return Err(SessionError::Options);
         }
         let (name, run) = (

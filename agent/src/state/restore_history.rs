@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use config::builds::Start;
+use config::builds::StartKind;
 use config::machine::{Kind, Machine};
 use config::settings::Guests;
 
@@ -22,7 +22,7 @@ const FAILURES_MAX: u32 = 2;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Starting {
     /// How the next one starts.
-    pub start: Start,
+    pub start: StartKind,
     /// Whether a guest should be frozen in the image now.
     pub wanted: bool,
     /// Why it starts so, or what that costs.
@@ -107,7 +107,7 @@ struct Found {
 
 /// Why the guests of the machine in `directory` are not to be frozen at all.
 pub fn off(settings: &Guests, directory: &Path) -> Option<&'static str> {
-    if !settings.frozen {
+    if !settings.checkpoints {
         return Some("the setting guests.frozen is off");
     }
     let text = std::fs::read_to_string(directory.join(config::machine::FILE));
@@ -116,12 +116,12 @@ pub fn off(settings: &Guests, directory: &Path) -> Option<&'static str> {
     if machine.kind != Kind::Kvm {
         return Some("only machines of the kind kvm can be frozen");
     }
-    (!machine.frozen).then_some("the machine's manifest says `frozen: off`")
+    (!machine.checkpoint).then_some("the machine's manifest says `frozen: off`")
 }
 
 fn judge(found: Found, past: Past) -> Starting {
     let cold = |wanted, message: String| Starting {
-        start: Start::Cold,
+        start: StartKind::Cold,
         wanted,
         message,
         evictions: past.evictions,
@@ -140,7 +140,7 @@ fn judge(found: Found, past: Past) -> Starting {
         return cold(may_try, past.why);
     }
     Starting {
-        start: Start::Frozen,
+        start: StartKind::Restored,
         wanted: false,
         message: format!("{} MiB of memory on disk", found.bytes.div_ceil(1 << 20)),
         evictions: past.evictions,
@@ -151,7 +151,7 @@ fn judge(found: Found, past: Past) -> Starting {
 mod tests {
     use super::*;
 
-    fn judged(found: &Found, memory: &Memory) -> (Start, bool, String) {
+    fn judged(found: &Found, memory: &Memory) -> (StartKind, bool, String) {
         let starting = judge(found.clone(), memory.past(&pair()));
         (starting.start, starting.wanted, starting.message)
     }
@@ -171,16 +171,23 @@ mod tests {
             bytes: 5 << 20,
             ..Found::default()
         };
-        let fine = (Start::Frozen, false, "5 MiB of memory on disk".to_owned());
+        let fine = (
+            StartKind::Restored,
+            false,
+            "5 MiB of memory on disk".to_owned(),
+        );
         assert_eq!(judged(&frozen, &memory), fine);
         memory.evict(&pair(), "it is silent".into());
         memory.evict(&pair(), "it is silent".into());
         let again = "it is to be frozen anew: it is silent".to_owned();
-        assert_eq!(judged(&frozen, &memory), (Start::Cold, true, again.clone()));
+        assert_eq!(
+            judged(&frozen, &memory),
+            (StartKind::Cold, true, again.clone())
+        );
         for _ in 0..=FAILURES_MAX {
             memory.failed(&pair(), "it is silent".into());
         }
-        assert_eq!(judged(&frozen, &memory), (Start::Cold, false, again));
+        assert_eq!(judged(&frozen, &memory), (StartKind::Cold, false, again));
         memory.renewed(&pair(), true);
         assert_eq!(judged(&frozen, &memory), fine);
         assert_eq!(memory.past(&pair()).evictions, 1);
@@ -192,18 +199,24 @@ mod tests {
         let nothing = Found::default();
         assert_eq!(
             judged(&nothing, &memory),
-            (Start::Cold, true, String::new())
+            (StartKind::Cold, true, String::new())
         );
         let unfit = Found {
             unfit: Some("no".into()),
             ..Found::default()
         };
-        assert_eq!(judged(&unfit, &memory), (Start::Cold, false, "no".into()));
+        assert_eq!(
+            judged(&unfit, &memory),
+            (StartKind::Cold, false, "no".into())
+        );
         let off = Found {
             off: Some("off"),
             frozen: true,
             ..Found::default()
         };
-        assert_eq!(judged(&off, &memory), (Start::Cold, false, "off".into()));
+        assert_eq!(
+            judged(&off, &memory),
+            (StartKind::Cold, false, "off".into())
+        );
     }
 }

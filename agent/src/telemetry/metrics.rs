@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use config::ScheduleName;
-use config::builds::{Build, Image, State};
+use config::builds::{Build, ImageState, State};
 use config::schedule::RunResult;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -274,7 +274,7 @@ impl MachineState {
             for it in &status.machines {
                 let machine = ("machine", it.machine.to_string());
                 let labels = vec![machine, ("toolchain", it.toolchain.to_string())];
-                let ready = matches!(it.image, Image::Ready | Image::Outdated);
+                let ready = matches!(it.image, ImageState::Ready | ImageState::Outdated);
                 set(&self.ready, &labels, f64::from(u8::from(ready)));
             }
             set(&self.notices, &Vec::new(), status.notices.len() as f64);

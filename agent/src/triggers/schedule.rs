@@ -205,7 +205,7 @@ async fn run(
             (run, Some(toolchain), None)
         }
         Ok(Decision::Attach(build, why)) => {
-            let mut run = run(RunResult::Attached, why);
+            let mut run = run(RunResult::Coalesced, why);
             run.build = Some(build.id);
             (run, None, Some((*build, false)))
         }
@@ -235,7 +235,7 @@ async fn decide(agent: &Arc<AgentState>, schedule: &Schedule) -> Result<Decision
     let request = &schedule.build;
     let toolchain = check::has_machine(agent, request).await?;
     check::has_sources(agent, request)?;
-    if request.attach {
+    if request.coalesce {
         let unfinished = agent.records.unfinished().await?;
         let mut ours = unfinished.into_iter();
         if let Some(build) = ours.find(|it| it.schedule.as_ref() == Some(&schedule.name)) {

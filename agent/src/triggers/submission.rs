@@ -6,7 +6,7 @@ pub(crate) mod check;
 use std::sync::Arc;
 
 use config::ToolchainName;
-use config::builds::{Build, Made, Request, State, Submitter};
+use config::builds::{Build, BuildInputs, Request, State, Submitter};
 use jiff::Timestamp;
 use tracing::info;
 
@@ -83,7 +83,7 @@ pub(crate) async fn attached(
     toolchain: &ToolchainName,
 ) -> Result<Option<Build>, RecordsError> {
     let waits_for_nobody = request.interactive.is_none() && !request.hold;
-    if !request.attach || !waits_for_nobody {
+    if !request.coalesce || !waits_for_nobody {
         return Ok(None);
     }
     let mut found = as_good(agent, request, toolchain).await?;
@@ -112,14 +112,14 @@ async fn as_good(
         .collect();
     if same.iter().all(|build| build.state != State::Queued) && !same.is_empty() {
         let now = made_now(agent, request, toolchain).await;
-        same.retain(|build| is_made_from(build.made.as_ref(), now.as_ref()));
+        same.retain(|build| is_made_from(build.inputs.as_ref(), now.as_ref()));
     }
     // One that waits gets what is newest when it starts.
     let waits = same.iter().position(|build| build.state == State::Queued);
     Ok((!same.is_empty()).then(|| same.swap_remove(waits.unwrap_or(0))))
 }
 
-fn is_made_from(made: Option<&Made>, now: Option<&(String, String)>) -> bool {
+fn is_made_from(made: Option<&BuildInputs>, now: Option<&(String, String)>) -> bool {
     made.zip(now).is_some_and(|(made, (revision, toolchain))| {
         made.revision_uuid == *revision && made.toolchain_sha256.as_str() == toolchain
     })
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_build_that_runs_is_as_good_only_if_it_is_made_from_the_same() {
         let digest = "0".repeat(64);
-        let made = Made {
+        let made = BuildInputs {
             revision_uuid: "a".into(),
             contents_sha256: None,
             toolchain_sha256: digest.parse().unwrap(),

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use agent::records::Records;
-use config::builds::Listing;
+use config::builds::ListQuery;
 
 const BUILDS: u32 = 100_000;
 const ROUNDS: u32 = 20;
@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Runtime::new()?;
     println!("{BUILDS} builds, pages of 100; medians of {ROUNDS}");
     for (query, sql) in QUESTIONS {
-        let listing: Listing = serde_urlencoded::from_str(query)?;
+        let listing: ListQuery = serde_urlencoded::from_str(query)?;
         let ours = median(|| {
             runtime
                 .block_on(records.list(listing.clone()))

@@ -17,7 +17,7 @@ pub const LISTED_MAX: u32 = 1000;
 /// The query of `GET /api/v1/builds`. What is left out leaves nothing out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Listing {
+pub struct ListQuery {
     /// Built on this machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineName>,
@@ -60,7 +60,7 @@ pub struct Listing {
     pub count: Option<u32>,
 }
 
-impl Listing {
+impl ListQuery {
     /// How many builds an answer holds, at the most.
     pub fn count(&self) -> u32 {
         self.count.unwrap_or(LISTED_MAX).min(LISTED_MAX)
@@ -123,14 +123,14 @@ impl FromStr for Sort {
 #[serde(try_from = "String", into = "String")]
 pub struct Cursor {
     /// What it is sorted by.
-    pub key: Key,
+    pub key: SortKey,
     /// Its number.
     pub id: BuildId,
 }
 
 /// What a build is sorted by.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Key {
+pub enum SortKey {
     /// A time.
     Time(Timestamp),
     /// A number of seconds.
@@ -141,9 +141,9 @@ impl Cursor {
     /// The place of a build.
     pub fn of(build: &Build, sort: Sort) -> Self {
         let key = match sort {
-            Sort::Submitted => Key::Time(build.submitted),
-            Sort::Finished => Key::Time(build.finished.unwrap_or(build.submitted)),
-            Sort::Seconds => Key::Seconds(build.seconds().unwrap_or_default()),
+            Sort::Submitted => SortKey::Time(build.submitted),
+            Sort::Finished => SortKey::Time(build.finished.unwrap_or(build.submitted)),
+            Sort::Seconds => SortKey::Seconds(build.seconds().unwrap_or_default()),
         };
         Self { key, id: build.id }
     }
@@ -152,8 +152,8 @@ impl Cursor {
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.key {
-            Key::Time(time) => write!(f, "{time},{}", self.id),
-            Key::Seconds(seconds) => write!(f, "{seconds:?},{}", self.id),
+            SortKey::Time(time) => write!(f, "{time},{}", self.id),
+            SortKey::Seconds(seconds) => write!(f, "{seconds:?},{}", self.id),
         }
     }
 }
@@ -166,8 +166,8 @@ impl FromStr for Cursor {
             let (key, id) = text.split_once(',')?;
             let number = || key.parse().ok().filter(|it: &f64| it.is_finite());
             let key = match key.parse() {
-                Ok(time) => Key::Time(time),
-                Err(_) => Key::Seconds(number()?),
+                Ok(time) => SortKey::Time(time),
+                Err(_) => SortKey::Seconds(number()?),
             };
             let id = id.parse().ok()?;
             Some(Self { key, id })
@@ -206,10 +206,10 @@ mod tests {
 
     #[test]
     fn a_listing_with_a_strange_key_is_refused() {
-        let listing: Listing = serde_json::from_str(r#"{"sort": "finished"}"#).unwrap();
+        let listing: ListQuery = serde_json::from_str(r#"{"sort": "finished"}"#).unwrap();
         assert_eq!(listing.sort, Sort::Finished);
         for text in [r#"{"colour": "red"}"#, r#"{"sort": "luck"}"#] {
-            assert!(serde_json::from_str::<Listing>(text).is_err(), "{text}");
+            assert!(serde_json::from_str::<ListQuery>(text).is_err(), "{text}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Life, Request, State, Submitter, Target};
+use super::{Interactive, Request, State, Submitter, Target};
 use crate::names::{BuildId, FileName, MachineName, Revision, ScheduleName, ToolchainName};
 use crate::task::{Digest, Outcome, Package, Source};
 
@@ -37,7 +37,7 @@ pub struct Phase {
 
 /// What the guest of a build was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Made {
+pub struct BuildInputs {
     /// The UUID of the revision's subvolume.
     pub revision_uuid: String,
     /// The hash of the revision's record of its content, when it has one.
@@ -67,7 +67,7 @@ impl GuestKind {
     ];
 
     /// The kind that a word means.
-    pub fn from_word(word: &str) -> Option<Self> {
+    pub fn from_name(word: &str) -> Option<Self> {
         let found = Self::ALL.iter().find(|(_, known)| *known == word);
         found.map(|(kind, _)| *kind)
     }
@@ -83,19 +83,20 @@ impl fmt::Display for GuestKind {
 /// How a guest comes to run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Start {
+pub enum StartKind {
     /// It is started from nothing.
     #[default]
     Cold,
     /// It is woken where another one was frozen.
-    Frozen,
+    #[serde(rename = "frozen")]
+    Restored,
 }
 
-impl fmt::Display for Start {
+impl fmt::Display for StartKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Cold => "cold",
-            Self::Frozen => "frozen",
+            Self::Restored => "frozen",
         })
     }
 }
@@ -139,7 +140,7 @@ pub struct Progress {
 
 /// A package of a build, with the revision that the PR service gave it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Built {
+pub struct BuiltPackage {
     /// What the guest said of it.
     #[serde(flatten)]
     pub package: Package,
@@ -196,11 +197,13 @@ pub struct Build {
     /// The machine's revision that its guest was made from.
     pub revision: Option<Revision>,
     /// What else its guest was made from.
-    pub made: Option<Made>,
+    #[serde(rename = "made")]
+    pub inputs: Option<BuildInputs>,
     /// What ran its last guest.
     pub guest: Option<GuestKind>,
     /// Whether its last guest was woken from a frozen one.
-    pub frozen: bool,
+    #[serde(rename = "frozen")]
+    pub restored: bool,
     /// When it was asked for.
     pub submitted: Timestamp,
     /// When its last guest was started.
@@ -212,12 +215,12 @@ pub struct Build {
     /// What its last guest took.
     pub usage: Usage,
     /// When its guest waits for a person.
-    #[serde(default)]
-    pub life: Life,
+    #[serde(default, rename = "life")]
+    pub interactive: Interactive,
     /// What it says of its progress.
     pub progress: Progress,
     /// The packages that came out.
-    pub packages: Vec<Built>,
+    pub packages: Vec<BuiltPackage>,
     /// All files that came out.
     pub artifacts: Vec<Artifact>,
 }
@@ -251,9 +254,9 @@ impl Build {
             attempts: 0,
             not_before: None,
             revision: None,
-            made: None,
+            inputs: None,
             guest: None,
-            frozen: false,
+            restored: false,
             submitted: now,
             started: None,
             finished: None,
@@ -262,8 +265,8 @@ impl Build {
                 at: now,
             }],
             usage: Usage::default(),
-            life: Life {
-                interactive: request.interactive,
+            interactive: Interactive {
+                breakpoint: request.interactive,
                 hold: request.hold,
                 held: None,
                 copies: None,
@@ -296,13 +299,13 @@ impl Build {
 
     /// Whether it ended so that what comes after it may begin. One that was never
     /// started, because one before it failed, did not.
-    pub fn ended_well(&self) -> bool {
+    pub fn succeeded(&self) -> bool {
         let skipped = self.outcome == Some(Outcome::Skip) && self.started.is_none();
         self.outcome.is_some_and(Outcome::is_good) && !skipped
     }
 
     /// When its last guest first asked for something.
-    pub fn contacted(&self) -> Option<Timestamp> {
+    pub fn first_contact(&self) -> Option<Timestamp> {
         let last = self
             .phases
             .iter()
@@ -314,12 +317,12 @@ impl Build {
 
     /// How long its last guest took from its start to its first question, in
     /// seconds, and which kind of start it was.
-    pub fn start(&self) -> Option<(Start, f64)> {
-        let (from, to) = self.started.zip(self.contacted())?;
-        let kind = if self.frozen {
-            Start::Frozen
+    pub fn startup(&self) -> Option<(StartKind, f64)> {
+        let (from, to) = self.started.zip(self.first_contact())?;
+        let kind = if self.restored {
+            StartKind::Restored
         } else {
-            Start::Cold
+            StartKind::Cold
         };
         Some((kind, to.duration_since(from).as_secs_f64()))
     }
@@ -358,11 +361,11 @@ mod tests {
         ] {
             build.enter(state, at(second));
         }
-        assert_eq!(build.start(), None);
+        assert_eq!(build.startup(), None);
         build.enter(State::Running, at(9));
-        assert_eq!(build.start(), Some((Start::Cold, 2.0)));
+        assert_eq!(build.startup(), Some((StartKind::Cold, 2.0)));
         build.enter(State::Finished, at(20));
-        assert_eq!(build.start(), Some((Start::Cold, 2.0)));
+        assert_eq!(build.startup(), Some((StartKind::Cold, 2.0)));
         assert_eq!(build.finished, Some(at(20)));
         assert_eq!(build.phases.len(), 7);
     }

@@ -25,16 +25,16 @@ pub struct Builds {
     /// How often a build is started again when the host failed it.
     pub retries_max: u32,
     /// How long it rests before that; twice as long each time.
-    pub retry_rest: Duration,
+    pub retry_delay: Duration,
     /// How long it rests at the most.
-    pub retry_rest_max: Duration,
+    pub retry_delay_max: Duration,
     /// After so long without a start, what waits counts as one priority higher; never
     /// if `None`.
-    pub aging: Option<Duration>,
+    pub priority_aging: Option<Duration>,
     /// So long smaller builds may pass one for which there is no room.
-    pub patience: Duration,
+    pub backfill_limit: Duration,
     /// Whether the guests of builds that fail are held, wished or not.
-    pub hold: bool,
+    pub hold_always: bool,
     /// How long a guest waits for a person.
     pub hold_limit: Duration,
     /// Of how many builds something is held at once; of any number if `None`.
@@ -62,7 +62,7 @@ pub(super) fn bootstrap(reader: &mut Reader<'_>) -> Bootstrap {
     Bootstrap {
         limits: Limits {
             start: reader.seconds("bootstrap.start_seconds_max", 300),
-            silence: reader.seconds("bootstrap.silence_seconds_max", 900),
+            idle: reader.seconds("bootstrap.silence_seconds_max", 900),
             total: reader.seconds("bootstrap.total_seconds_max", 3600),
         },
         retries_max: small(reader.number("bootstrap.retries_max", 2, 0..=100)),
@@ -80,15 +80,19 @@ pub(super) fn builds(reader: &mut Reader<'_>) -> Builds {
         }),
         limits: Limits {
             start: reader.seconds("builds.start_seconds_max", 240),
-            silence: reader.seconds("builds.silence_seconds_max", 1800),
+            idle: reader.seconds("builds.silence_seconds_max", 1800),
             total: reader.seconds("builds.total_seconds_max", 5400),
         },
         retries_max: small(reader.number("builds.retries_max", 2, 0..=100)),
-        retry_rest: reader.seconds("builds.retry_seconds", 5),
-        retry_rest_max: reader.seconds("builds.retry_seconds_max", 600),
-        aging: (aging > 0).then(|| Duration::from_mins(aging)),
-        patience: Duration::from_mins(reader.number("builds.patience_minutes", 10, 0..=1_000_000)),
-        hold: reader.choice("builds.hold", &[("wished", false), ("always", true)]),
+        retry_delay: reader.seconds("builds.retry_seconds", 5),
+        retry_delay_max: reader.seconds("builds.retry_seconds_max", 600),
+        priority_aging: (aging > 0).then(|| Duration::from_mins(aging)),
+        backfill_limit: Duration::from_mins(reader.number(
+            "builds.patience_minutes",
+            10,
+            0..=1_000_000,
+        )),
+        hold_always: reader.choice("builds.hold", &[("wished", false), ("always", true)]),
         hold_limit: reader.seconds("builds.hold_seconds_max", 14400),
         held_max: usize::try_from(reader.number("builds.held_max", 10, 0..=1_000_000))
             .ok()

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use super::MIB;
 use super::reader::Reader;
-use crate::egress::Reach;
-use crate::limits::Rule;
+use crate::egress::EgressMode;
+use crate::limits::LimitRule;
 
 /// Which accelerator QEMU uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,15 +52,15 @@ pub struct Guests {
     /// What the snapshot of a machine grows by whose manifest does not say it.
     pub disk_growth_bytes: u64,
     /// Whether guests are kept frozen at their start, for builds to wake.
-    pub frozen: bool,
+    pub checkpoints: bool,
     /// Whether machines may bring options for QEMU or systemd-nspawn.
-    pub options: bool,
+    pub options_allowed: bool,
     /// How long the guests of single machines may take.
-    pub limits: Vec<Rule>,
+    pub limits: Vec<LimitRule>,
     /// From the waking of a frozen guest to its first packet.
-    pub wake_limit: Duration,
+    pub restore_limit: Duration,
     /// How far machines may ask to reach beyond the host.
-    pub egress: Reach,
+    pub egress: EgressMode,
     /// The private networks that guests may reach then.
     pub egress_private: Vec<IpNet>,
 }
@@ -71,9 +71,9 @@ pub(super) fn guests(reader: &mut Reader<'_>) -> Guests {
     let some = |number: u64| usize::try_from(number).ok().filter(|number| *number > 0);
     let accelerators = [("auto", Auto), ("kvm", Kvm), ("tcg", Tcg)];
     let reaches = [
-        ("none", Reach::None),
-        ("allow", Reach::Allow),
-        ("nat", Reach::Nat),
+        ("none", EgressMode::None),
+        ("allow", EgressMode::Allow),
+        ("nat", EgressMode::Nat),
     ];
     Guests {
         user: reader.text("guests.user", "buildhost-guest", |text| match text {
@@ -92,14 +92,14 @@ pub(super) fn guests(reader: &mut Reader<'_>) -> Guests {
             .map(|mebibytes| MIB * mebibytes as u64),
         memory_reserve_bytes: MIB * reader.number("guests.memory_reserve_mib", 512, 0..=1 << 30),
         disk_growth_bytes: MIB * reader.number("guests.disk_growth_mib", 256, 0..=1 << 30),
-        frozen: reader.choice("guests.frozen", &[("auto", true), ("off", false)]),
-        options: reader.choice("guests.options", &[("refuse", false), ("allow", true)]),
+        checkpoints: reader.choice("guests.frozen", &[("auto", true), ("off", false)]),
+        options_allowed: reader.choice("guests.options", &[("refuse", false), ("allow", true)]),
         limits: reader.list(
             "guests.limits",
             "`PATTERN = start SECONDS silence SECONDS total SECONDS`",
             |text| text.parse().ok(),
         ),
-        wake_limit: reader.seconds("guests.wake_seconds_max", 15),
+        restore_limit: reader.seconds("guests.wake_seconds_max", 15),
         egress: reader.choice("guests.egress", &reaches),
         egress_private: reader.list(
             "guests.egress_private",

@@ -27,7 +27,7 @@ pub struct Pr {
     /// What the others are told that ask for something unknown; closed if `None`.
     pub unknown: Option<String>,
     /// Packages that are not ours to number; the first that matches counts.
-    pub elsewhere: Vec<Elsewhere>,
+    pub elsewhere: Vec<PackageRoute>,
 }
 
 /// What a PR service gives.
@@ -43,7 +43,7 @@ pub enum PrMode {
 
 /// Packages whose revisions do not come from our own PR service.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Elsewhere {
+pub struct PackageRoute {
     /// The package's name, with `*` for anything.
     pub pattern: String,
     /// The server that is asked, `host:port`; none at all if `None`.
@@ -83,11 +83,11 @@ pub(super) fn pr(reader: &mut Reader<'_>) -> Pr {
     }
 }
 
-fn elsewhere(text: &str) -> Option<Elsewhere> {
+fn elsewhere(text: &str) -> Option<PackageRoute> {
     let (pattern, server) = text.split_once('=')?;
     let (pattern, server) = (pattern.trim(), server.trim());
     let known = server == "none" || (!server.is_empty() && address(server).is_ok());
-    (known && !pattern.is_empty()).then(|| Elsewhere {
+    (known && !pattern.is_empty()).then(|| PackageRoute {
         pattern: pattern.to_owned(),
         server: (server != "none").then(|| server.to_owned()),
     })

@@ -60,19 +60,19 @@ impl FromStr for Breakpoint {
 
 /// What a guest says of its breakpoint: the text of [`super::BREAKPOINT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AtBreakpoint {
+pub enum BreakpointState {
     /// It waits.
     Waiting,
     /// It goes on.
-    Over,
+    Resumed,
 }
 
-impl AtBreakpoint {
+impl BreakpointState {
     /// The text.
     pub fn print(self) -> String {
         let state = match self {
             Self::Waiting => "waiting",
-            Self::Over => "over",
+            Self::Resumed => "over",
         };
         manifest::print(&[Manifest::new().with("state", state)])
     }
@@ -86,7 +86,7 @@ impl AtBreakpoint {
         let head = list.first().ok_or(TaskError::Empty)?;
         match need(head, "state")? {
             "waiting" => Ok(Self::Waiting),
-            "over" => Ok(Self::Over),
+            "over" => Ok(Self::Resumed),
             other => Err(TaskError::Value("state", other.chars().take(40).collect())),
         }
     }
@@ -98,11 +98,11 @@ mod tests {
 
     #[test]
     fn what_a_guest_says_is_read_as_it_was_written() {
-        for said in [AtBreakpoint::Waiting, AtBreakpoint::Over] {
-            assert_eq!(AtBreakpoint::parse(&said.print()), Ok(said));
+        for said in [BreakpointState::Waiting, BreakpointState::Resumed] {
+            assert_eq!(BreakpointState::parse(&said.print()), Ok(said));
         }
-        assert!(AtBreakpoint::parse(": 1\nstate: lost\n").is_err());
-        assert!(AtBreakpoint::parse("").is_err());
+        assert!(BreakpointState::parse(": 1\nstate: lost\n").is_err());
+        assert!(BreakpointState::parse("").is_err());
         for (breakpoint, word) in Breakpoint::ALL {
             assert_eq!(word.parse(), Ok(breakpoint));
         }

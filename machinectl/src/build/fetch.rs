@@ -29,7 +29,7 @@ pub(super) fn all(
     // A build may give out a file of that name.
     let given = |it: &Artifact| it.name.as_str() == PROVENANCE;
     let with_provenance =
-        build.ended_well() && !build.artifacts.is_empty() && !build.artifacts.iter().any(given);
+        build.succeeded() && !build.artifacts.is_empty() && !build.artifacts.iter().any(given);
     if rehearsed {
         for artifact in &build.artifacts {
             let path = directory.join(&artifact.name);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
-use config::builds::{Build, State, Stay};
+use config::builds::{Build, HoldKind, State};
 use config::task::Breakpoint;
 use config::{BuildId, MachineName, ToolchainName};
 
@@ -124,12 +124,12 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
         }
         Verb::Resume { build, rehearsal } => {
             let words = format!("let build {build} go on");
-            let waits = |held| matches!(held, Stay::Breakpoint);
+            let waits = |held| matches!(held, HoldKind::Breakpoint);
             tell(&client, *build, "resume", rehearsal, (&words, waits), voice)
         }
         Verb::Release { build, rehearsal } => {
             let words = format!("let go of what is held of build {build}");
-            let held = |held| matches!(held, Stay::Guest | Stay::Snapshot);
+            let held = |held| matches!(held, HoldKind::Guest | HoldKind::Snapshot);
             tell(&client, *build, "release", rehearsal, (&words, held), voice)
         }
     }
@@ -141,7 +141,7 @@ fn tell(
     id: BuildId,
     verb: &str,
     rehearsal: &Rehearsal,
-    (words, fits): (&str, impl Fn(Stay) -> bool),
+    (words, fits): (&str, impl Fn(HoldKind) -> bool),
     voice: &Voice,
 ) -> Result<(), Failure> {
     if rehearsal.dry_run {
@@ -155,11 +155,11 @@ fn tell(
 fn rehearse(
     client: &Client,
     id: BuildId,
-    (words, fits): (&str, impl Fn(Stay) -> bool),
+    (words, fits): (&str, impl Fn(HoldKind) -> bool),
     voice: &Voice,
 ) -> Result<(), Failure> {
     let build = get(client, id)?;
-    if build.life.held.is_some_and(|held| fits(held.stay)) {
+    if build.interactive.held.is_some_and(|held| fits(held.kind)) {
         return voice.would(words);
     }
     let text = format!("cannot {words}: nothing waits");
@@ -175,7 +175,7 @@ fn attach(
 ) -> Result<(), Failure> {
     if rehearsal.dry_run {
         let words = format!("boot a copy of what is held of build {id}");
-        let held = |held| matches!(held, Stay::Guest | Stay::Snapshot);
+        let held = |held| matches!(held, HoldKind::Guest | HoldKind::Snapshot);
         return rehearse(client, id, (&words, held), voice);
     }
     let line = client.console(&format!("builds/{id}/attach"), true)?;
@@ -199,7 +199,7 @@ fn login(client: &Client, id: BuildId, voice: &Voice) -> Result<(), Failure> {
             );
             return Err(Failure::new(Ending::Refused, text.trim_end()));
         }
-        if build.life.held.is_some() {
+        if build.interactive.held.is_some() {
             console(client, &Guest::Build(id), true, voice)?;
             voice.say(format!(
                 "`machinectl resume {id}` lets it go on, `machinectl log -f {id}` shows it"

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use clap::Args;
-use config::builds::{Build, Cursor, Listing, Priority, Sort, State, Stay, Submitter};
+use config::builds::{Build, Cursor, HoldKind, ListQuery, Priority, Sort, State, Submitter};
 use config::task::Outcome;
 use config::{MachineName, ScheduleName, ToolchainName};
 use jiff::{Timestamp, Zoned};
@@ -57,8 +57,8 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    fn listing(&self) -> Listing {
-        Listing {
+    fn listing(&self) -> ListQuery {
+        ListQuery {
             machine: self.machine.clone(),
             toolchain: self.toolchain.clone(),
             outcome: self.outcome,
@@ -78,7 +78,7 @@ impl Filter {
 }
 
 fn state(word: &str) -> Result<State, String> {
-    State::from_word(word).ok_or_else(|| {
+    State::from_name(word).ok_or_else(|| {
         let words = State::ALL.map(|(_, word)| word);
         format!("expected one of {}", words.join(", "))
     })
@@ -112,7 +112,7 @@ pub(super) fn list(client: &Client, filter: &Filter, voice: &Voice) -> Result<()
         let left = filter
             .count
             .saturating_sub(u32::try_from(builds.len() + page.len()).unwrap_or(u32::MAX));
-        next = listing.next(&page).map(|next| Listing {
+        next = listing.next(&page).map(|next| ListQuery {
             count: Some(left),
             ..next
         });
@@ -178,16 +178,16 @@ fn result(build: &Build, packages: &[String]) -> String {
 
 /// What waits for a person, and for how long.
 fn held(build: &Build) -> String {
-    let Some(held) = build.life.held else {
+    let Some(held) = build.interactive.held else {
         return String::new();
     };
-    let what = match held.stay {
-        Stay::Breakpoint => "waits at its breakpoint",
-        Stay::Guest => "guest held",
-        Stay::Snapshot => "snapshot held",
+    let what = match held.kind {
+        HoldKind::Breakpoint => "waits at its breakpoint",
+        HoldKind::Guest => "guest held",
+        HoldKind::Snapshot => "snapshot held",
     };
     let until = held.until.strftime("%Y-%m-%d %H:%M:%S");
-    match build.life.copies.map(NonZeroUsize::get) {
+    match build.interactive.copies.map(NonZeroUsize::get) {
         None => format!("{what} until {until}"),
         Some(1) => format!("{what} until {until}, somebody is attached to a copy"),
         Some(copies) => format!("{what} until {until}, {copies} are attached to copies"),
@@ -236,7 +236,7 @@ fn usage(build: &Build) -> String {
 
 /// How its guest started, and how long that took.
 fn start(build: &Build) -> String {
-    let start = build.start();
+    let start = build.startup();
     start
         .map(|(start, seconds)| format!("{start} {seconds:.2}"))
         .unwrap_or_default()
@@ -331,18 +331,18 @@ mod tests {
 
     #[test]
     fn a_listing_survives_its_way_into_an_address() {
-        let listing = Listing {
+        let listing = ListQuery {
             submitter: Some("token:a b&c".replace(' ', "+").parse().unwrap()),
             outcome: Some(Outcome::Abort),
             since: Some(Timestamp::UNIX_EPOCH),
             from: Some("2.5,7".parse().unwrap()),
             reverse: true,
             count: Some(3),
-            ..Listing::default()
+            ..ListQuery::default()
         };
         let query = serde_urlencoded::to_string(&listing).unwrap();
         assert_eq!(
-            serde_urlencoded::from_str::<Listing>(&query).unwrap(),
+            serde_urlencoded::from_str::<ListQuery>(&query).unwrap(),
             listing
         );
     }

@@ -214,7 +214,7 @@ impl<'a> Again<'a> {
         let built = built?;
         let good = match built.outcome {
             Some(Outcome::Error) => false,
-            _ if built.ended_well() => true,
+            _ if built.succeeded() => true,
             _ => {
                 let (id, message) = (built.id, built.message);
                 let words =

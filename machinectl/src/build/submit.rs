@@ -60,7 +60,7 @@ impl Wanted {
             priority: Priority(self.priority),
             after: self.after.clone(),
             submitter: self.submitter.clone(),
-            attach: !self.no_attach,
+            coalesce: !self.no_attach,
         })
     }
 
@@ -154,7 +154,7 @@ pub(crate) fn again(
         priority: before.priority,
         after: Vec::new(),
         submitter: None,
-        attach: false,
+        coalesce: false,
     };
     ask(client, &request, voice)
 }

@@ -100,7 +100,7 @@ impl Visit {
         let mut findings: Vec<_> = machines
             .iter()
             .map(|found| Finding {
-                by_itself: found.is_covered(&cleaning),
+                automatic: found.is_covered(&cleaning),
                 ..found.finding()
             })
             .collect();
@@ -212,7 +212,7 @@ fn told(findings: &[Finding]) -> String {
 
 fn way_out(finding: &Finding) -> String {
     let steps = finding.repair.join(", ");
-    if finding.by_itself {
+    if finding.automatic {
         format!("the agent does so by itself within a minute: {steps}")
     } else if !steps.is_empty() {
         format!("--repair would: {steps}")
@@ -272,13 +272,13 @@ mod tests {
             ),
             stray.clone(),
             Finding::new(
-                Id::Stranger,
+                Id::Unmanaged,
                 machine(),
                 "`notes` is not ours",
                 "none: it is never touched",
             ),
             Finding {
-                by_itself: true,
+                automatic: true,
                 ..stray
             },
         ];

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Subcommand;
 use config::BuildId;
 use config::builds::{Build, State};
-use config::queue::{Drain, Drained, Queue, Waits};
+use config::queue::{Drain, Drained, Queue, WaitingBuild};
 use jiff::Timestamp;
 
 use crate::{Common, Ending, Failure, Rehearsal, Voice};
@@ -86,7 +86,7 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
             }
             let reason = reason.clone();
             let drained: Drained = client.post("drain", &Drain { reason })?;
-            voice.say(drained.words());
+            voice.say(drained.message());
             if *wait {
                 wait_until_empty(&client, Duration::from_secs(*timeout), voice)
             } else {
@@ -99,7 +99,7 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
                 voice.say("the host is not drained");
                 return Ok(());
             };
-            let words = drained.words();
+            let words = drained.message();
             if rehearsal.dry_run {
                 return voice.would(format!("let guests start again; {words}"));
             }
@@ -156,9 +156,9 @@ fn waits(id: BuildId, message: &str, not_before: Option<Timestamp>, now: Timesta
 fn of_queue(queue: &Queue) -> String {
     let count = counted(queue.waiting.len(), "build");
     if let Some(drained) = &queue.drained {
-        return format!("{count} wait, because {}", drained.words());
+        return format!("{count} wait, because {}", drained.message());
     }
-    let Some(Waits {
+    let Some(WaitingBuild {
         build,
         message,
         not_before,
@@ -186,7 +186,7 @@ fn rehearse(queue: &Queue, wait: bool, voice: &Voice) -> Result<(), Failure> {
     voice.would("let no guest start any more")?;
     for guest in queue.running.iter().filter(|_| wait) {
         let words = match guest.build {
-            Some(id) if guest.attached => {
+            Some(id) if guest.is_debug_copy => {
                 format!("wait for who is attached to a copy of build {id}")
             }
             Some(id) => format!("wait for build {id} on {}", guest.machine),

@@ -67,7 +67,7 @@ pub fn examine(view: &MachineView, company: &Company) -> Vec<Found> {
     };
     if view.is_foreign() {
         doctor.note(
-            Id::Stranger,
+            Id::Unmanaged,
             "its directory holds nothing of ours",
             "none: it is never touched",
         );
@@ -86,7 +86,7 @@ pub fn examine(view: &MachineView, company: &Company) -> Vec<Found> {
     }
     for stranger in &view.strangers {
         doctor.note(
-            Id::Stranger,
+            Id::Unmanaged,
             &format!("`{stranger}` is not ours"),
             "none: it is never touched",
         );

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::process::{self, Stdio};
 
-use config::task::{GATEWAY, GATEWAY_OLD, GUEST, LOG_TCP_PORT, PR_PORT};
+use config::task::{GATEWAY, GATEWAY_BUILD2, GUEST, LOG_TCP_PORT, PR_PORT};
 use sys::command::{self, CommandError, Running};
 
 use super::{CARD, Cable, GUEST_MAC, HOST_MAC, LIMIT, PORT};
@@ -77,7 +77,7 @@ fn interfaces(cable: Cable) -> String {
 {add}
 link set dev {PORT} address {HOST_MAC} addrgenmode none
 address add {GATEWAY}/24 dev {PORT}
-address add {GATEWAY_OLD}/32 dev {PORT}
+address add {GATEWAY_BUILD2}/32 dev {PORT}
 link set dev {PORT} up
 "
     )

@@ -134,7 +134,7 @@ async fn attempt(
     let limits = Limits {
         guest: config::limits::Limits {
             start: limit,
-            silence: limit,
+            idle: limit,
             total: limit,
         },
         last_put: &[],

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use config::builds::{Build, Held, Start, State, Stay};
+use config::builds::{Build, Hold, HoldKind, StartKind, State};
 use config::limits::Limits;
 use config::machine::Machine;
 use jiff::Timestamp;
@@ -41,11 +41,11 @@ pub(super) async fn start(
     loop {
         let snapshot = snapshot::take(volume, build).await?;
         build.revision = inputs::revision(volume, &snapshot)?;
-        build.made = inputs::made(snapshot.path());
-        build.frozen = may_wake(agent, build, &pair, snapshot.path());
+        build.inputs = inputs::made(snapshot.path());
+        build.restored = may_wake(agent, build, &pair, snapshot.path());
         let attempt = attempt(agent, build, snapshot, cancel).await;
         match attempt {
-            Err(error) if build.frozen && is_doubt(&error, build.state) => {
+            Err(error) if build.restored && is_doubt(&error, build.state) => {
                 let why = sys::error_report::chain(&error);
                 warn!("the frozen guest is given up, the build starts cold: {why}");
                 agent.frozen.evict(&pair, why);
@@ -60,7 +60,7 @@ pub(super) async fn start(
 /// that could be the frozen guest's fault.
 fn may_wake(agent: &AgentState, build: &Build, pair: &ImageKey, snapshot: &Path) -> bool {
     let starting = agent.frozen.look(&agent.settings.guests, pair, snapshot);
-    build.attempts <= 1 && starting.start == Start::Frozen
+    build.attempts <= 1 && starting.start == StartKind::Restored
 }
 
 /// Whether a guest may have failed because it was woken and not started.
@@ -88,7 +88,7 @@ async fn attempt(
         machine,
         map: map(agent, build)?,
         durable: false,
-        memory: if build.frozen {
+        memory: if build.restored {
             Memory::Frozen
         } else {
             Memory::Own
@@ -130,7 +130,7 @@ async fn finish(
     mut session: Session,
     cancel: &CancellationToken,
 ) -> Result<Collected, AttemptError> {
-    let held = build.life.hold || agent.settings.builds.hold;
+    let held = build.interactive.hold || agent.settings.builds.hold_always;
     let id = build.id;
     let waited = tokio::select! {
         waited = wait(agent, build, &mut session, cancel) => waited,
@@ -185,14 +185,14 @@ async fn wait(
 ) -> Result<(), AttemptError> {
     let own = limits::of(agent, build);
     let wake = Limits {
-        start: agent.settings.guests.wake_limit,
+        start: agent.settings.guests.restore_limit,
         ..own
     };
     let limits = session::Limits {
-        guest: if build.frozen { wake } else { own },
+        guest: if build.restored { wake } else { own },
         last_put: &collect::RESULTS,
     };
-    if let Some(held) = build.life.held {
+    if let Some(held) = build.interactive.held {
         session.pause(hold::instant(held.until));
     }
     loop {
@@ -207,7 +207,7 @@ async fn wait(
             GuestEvent::Done => build.enter(State::Storing, Timestamp::now()),
             GuestEvent::FirstContact => {
                 build.enter(State::Running, Timestamp::now());
-                if let Some((start, seconds)) = build.start() {
+                if let Some((start, seconds)) = build.startup() {
                     info!(%start, seconds, "the guest has asked for its task");
                 }
             }
@@ -224,14 +224,14 @@ async fn wait(
 fn pause(agent: &AgentState, build: &mut Build, session: &mut Session, happening: &GuestEvent) {
     let waits = files::waits(&agent.build_directory(build.id));
     if *happening == GuestEvent::Breakpoint && waits {
-        let (stay, until) = (Stay::Breakpoint, hold::until(agent));
+        let (stay, until) = (HoldKind::Breakpoint, hold::until(agent));
         info!(%until, "the guest waits for a person at its breakpoint");
         session.pause(hold::instant(until));
-        build.life.held = Some(Held { stay, until });
+        build.interactive.held = Some(Hold { kind: stay, until });
     } else {
         info!("the guest goes on from its breakpoint");
         agent.held.resume(build.id);
         session.resume();
-        build.life.held = None;
+        build.interactive.held = None;
     }
 }

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use config::builds::{Artifact, Built};
+use config::builds::{Artifact, BuiltPackage};
 use config::task::{self, Operation, Outcome, Package, TaskError, TaskResult};
 use config::{BuildId, FileName, manifest};
 use lz4_flex::frame::FrameDecoder;
@@ -32,7 +32,7 @@ pub struct Collected {
     /// Why, in one line.
     pub message: String,
     /// The packages with their revisions.
-    pub packages: Vec<Built>,
+    pub packages: Vec<BuiltPackage>,
     /// All files.
     pub artifacts: Vec<Artifact>,
 }
@@ -87,7 +87,7 @@ pub(super) async fn collect(agent: &AgentState, id: BuildId) -> Result<Collected
     let mut packages = Vec::new();
     for package in result.packages.into_iter().filter(|_| good) {
         let revision = pr_service::revision(&agent.pr, &agent.settings.pr, &package).await?;
-        packages.push(Built { package, revision });
+        packages.push(BuiltPackage { package, revision });
     }
     let artifacts = {
         let packages = packages.clone();
@@ -163,7 +163,7 @@ fn fault(path: &Path) -> impl Fn(io::Error) -> CollectError + use<> {
 }
 
 /// Writes the list of packages and hashes all files.
-fn finish(files: &Path, packages: &[Built]) -> Result<Vec<Artifact>, CollectError> {
+fn finish(files: &Path, packages: &[BuiltPackage]) -> Result<Vec<Artifact>, CollectError> {
     if !packages.is_empty() {
         let list = packages
             .iter()

@@ -47,9 +47,9 @@ pub struct Rules {
     /// How often a build is started again when the host failed it.
     pub retries_max: u32,
     /// How long it rests before that; twice as long each time.
-    pub retry_rest: Duration,
+    pub retry_delay: Duration,
     /// How long it rests at the most.
-    pub retry_rest_max: Duration,
+    pub retry_delay_max: Duration,
     /// Whether the agent stops, so that what it ends is to be done again.
     pub stopping: bool,
 }
@@ -59,8 +59,8 @@ impl Rules {
     pub fn new(settings: &Builds, stopping: bool) -> Self {
         Self {
             retries_max: settings.retries_max,
-            retry_rest: settings.retry_rest,
-            retry_rest_max: settings.retry_rest_max,
+            retry_delay: settings.retry_delay,
+            retry_delay_max: settings.retry_delay_max,
             stopping,
         }
     }
@@ -102,9 +102,9 @@ pub fn conclude(mut build: Build, verdict: Verdict, rules: &Rules, now: Timestam
 fn rest(attempts: u32, rules: &Rules) -> Duration {
     let doubled = 2_u32.saturating_pow(attempts.saturating_sub(1));
     rules
-        .retry_rest
+        .retry_delay
         .saturating_mul(doubled)
-        .min(rules.retry_rest_max)
+        .min(rules.retry_delay_max)
 }
 
 fn queued(mut build: Build, message: String, now: Timestamp) -> Build {
@@ -119,8 +119,8 @@ mod tests {
 
     const RULES: Rules = Rules {
         retries_max: 1,
-        retry_rest: Duration::from_secs(5),
-        retry_rest_max: Duration::from_mins(1),
+        retry_delay: Duration::from_secs(5),
+        retry_delay_max: Duration::from_mins(1),
         stopping: false,
     };
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use config::builds::Build;
-use config::task::{self, AtBreakpoint, Task};
+use config::task::{self, BreakpointState, Task};
 
 use super::collect::{self, RESULT_BYTES_MAX};
 use super::{ARTIFACTS, LIVE_LOG};
@@ -22,8 +22,8 @@ pub(crate) fn task(agent: &AgentState, build: &Build) -> Task {
         build: build.id,
         machine: build.machine.clone(),
         toolchain: build.toolchain.clone(),
-        interactive: build.life.interactive,
-        hold: build.life.hold || agent.settings.builds.hold,
+        interactive: build.interactive.breakpoint,
+        hold: build.interactive.hold || agent.settings.builds.hold_always,
         sources: build.sources.clone(),
     }
 }
@@ -69,7 +69,7 @@ pub(crate) fn map(
 /// person at its breakpoint.
 pub(crate) fn waits(directory: &Path) -> bool {
     let said = std::fs::read_to_string(directory.join(task::BREAKPOINT)).unwrap_or_default();
-    AtBreakpoint::parse(&said) == Ok(AtBreakpoint::Waiting)
+    BreakpointState::parse(&said) == Ok(BreakpointState::Waiting)
 }
 
 /// Where what a guest prints is recorded.

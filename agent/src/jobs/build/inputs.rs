@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use config::Revision;
-use config::builds::{GuestKind, Made};
+use config::builds::{BuildInputs, GuestKind};
 use config::machine::{Kind, Machine};
 use config::task::{self, Provenance};
 use store::{Snapshot, Volume, contents};
@@ -27,12 +27,12 @@ pub(super) fn revision(
 }
 
 /// What else a snapshot says of its origin; nothing when it cannot be read.
-pub(super) fn made(snapshot: &Path) -> Option<Made> {
+pub(super) fn made(snapshot: &Path) -> Option<BuildInputs> {
     let text = fs::read_to_string(snapshot.join(task::BOOTSTRAP)).ok()?;
     let provenance = Provenance::parse(&text).ok()?;
     // Only what was pushed or imported has a record of its content.
     let contents = File::open(snapshot.join(contents::FILE)).ok();
-    Some(Made {
+    Some(BuildInputs {
         revision_uuid: provenance.revision_uuid,
         contents_sha256: contents.and_then(|file| sys::file::digest(file).ok()),
         toolchain_sha256: provenance.toolchain_id,

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io;
 
-use config::builds::{Artifact, Build, Start};
+use config::builds::{Artifact, Build, StartKind};
 use config::task::{self, Digest, Outcome};
 use serde_json::{Map, Value, json};
 
@@ -66,7 +66,7 @@ fn statement(build: &Build, host: &str, log: Option<&Digest>) -> Option<Value> {
                     "schedule": build.schedule,
                     "task": build.task,
                     "guest": build.guest,
-                    "start": if build.frozen { Start::Frozen } else { Start::Cold },
+                    "start": if build.restored { StartKind::Restored } else { StartKind::Cold },
                     "attempts": build.attempts,
                     "outcome": build.outcome,
                 },
@@ -113,7 +113,7 @@ fn dependencies(build: &Build) -> Vec<Value> {
         json!({ "name": name, "digest": { "sha256": it.sha256 } })
     };
     let mut dependencies: Vec<_> = build.sources.iter().map(source).collect();
-    let Some(made) = &build.made else {
+    let Some(made) = &build.inputs else {
         return dependencies;
     };
     let number = build.revision.map(|it| format!("-{it}"));
@@ -135,7 +135,7 @@ fn dependencies(build: &Build) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
-    use config::builds::{Built, GuestKind, Made, Request, State, Submitter};
+    use config::builds::{BuildInputs, BuiltPackage, GuestKind, Request, State, Submitter};
     use config::task::Package;
     use config::{BuildId, Revision};
     use jiff::Timestamp;
@@ -168,12 +168,12 @@ mod tests {
         build.attempts = 1;
         build.guest = Some(GuestKind::Tcg);
         build.revision = Some(Revision(7));
-        build.made = Some(Made {
+        build.inputs = Some(BuildInputs {
             revision_uuid: "6ba7b810-9dad-11d1-80b4-00c04fd430c8".into(),
             contents_sha256: Some(digest("3")),
             toolchain_sha256: digest("4"),
         });
-        build.packages = vec![Built {
+        build.packages = vec![BuiltPackage {
             package: Package {
                 file: "hello_1.0-r0.2_x86_64.ipk".parse().unwrap(),
                 name: "hello".into(),
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_left_out() {
         let mut old = build();
-        old.made = None;
+        old.inputs = None;
         let statement = statement(&old, "farm1", None).unwrap();
         let definition = &statement["predicate"]["buildDefinition"];
         let known = definition["resolvedDependencies"].as_array().unwrap();

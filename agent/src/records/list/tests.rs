@@ -41,7 +41,7 @@ async fn eight() -> (tempfile::TempDir, Records) {
     (directory, records)
 }
 
-fn listing(query: &str) -> Listing {
+fn listing(query: &str) -> ListQuery {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     let mut object = serde_json::Map::new();
     for (key, value) in pairs.filter_map(|pair| pair.split_once('=')) {
@@ -55,7 +55,7 @@ fn listing(query: &str) -> Listing {
     serde_json::from_value(object.into()).unwrap()
 }
 
-async fn ids(records: &Records, listing: Listing) -> Vec<u64> {
+async fn ids(records: &Records, listing: ListQuery) -> Vec<u64> {
     let builds = records.list(listing).await.unwrap();
     builds.iter().map(|build| build.id.0).collect()
 }
@@ -102,7 +102,7 @@ async fn pages_put_together_are_the_whole_even_when_a_build_goes_between() {
     ] {
         let whole = ids(&records, listing(query)).await;
         let mut paged = Vec::new();
-        let mut page = Some(Listing {
+        let mut page = Some(ListQuery {
             count: Some(2),
             ..listing(query)
         });
@@ -114,13 +114,13 @@ async fn pages_put_together_are_the_whole_even_when_a_build_goes_between() {
         assert_eq!(paged, whole, "{query}");
     }
     let gone = Cursor {
-        key: Key::Time(at(100)),
+        key: SortKey::Time(at(100)),
         id: BuildId(100),
     };
-    let from = Listing {
+    let from = ListQuery {
         from: Some(gone),
         count: Some(1),
-        ..Listing::default()
+        ..ListQuery::default()
     };
     assert_eq!(ids(&records, from).await, [8]);
 }

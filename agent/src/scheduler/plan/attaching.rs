@@ -48,7 +48,7 @@ impl Observed {
     /// Why no copy of a machine boots whatever room there is.
     fn barred(&self, pair: &ImageKey) -> Option<String> {
         let why = if let Some(drained) = &self.drained {
-            drained.words()
+            drained.message()
         } else if self.is_leaving(pair) {
             format!("machine {} is being deleted", pair.machine)
         } else {

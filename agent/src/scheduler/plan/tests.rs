@@ -331,7 +331,7 @@ fn a_failed_bootstrap_is_tried_again_until_its_retries_are_used_up_or_something_
         matches!(&steps[..], [Action::Say(_, why)] if why.contains("no tar")),
         "{steps:?}"
     );
-    assert_eq!(world.readiness()[0].image, Image::Failed);
+    assert_eq!(world.readiness()[0].image, ImageState::Failed);
     world.toolchains.insert(toolchain("default"), digest('b'));
     assert_eq!(bootstraps(&world.plan()), 1);
 }

@@ -220,7 +220,7 @@ impl Observed {
             return BuildReadiness::Rests;
         }
         if let Some(drained) = &self.drained {
-            return BuildReadiness::Waits(format!("because {}", drained.words()));
+            return BuildReadiness::Waits(format!("because {}", drained.message()));
         }
         if seen.view.current.is_none() {
             return BuildReadiness::Waits(format!(

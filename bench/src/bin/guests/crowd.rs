@@ -32,7 +32,9 @@ pub(crate) fn guests(agent: &Agent) {
     let submit = |_| agent.submit("frozen", &["--interactive", "start"]);
     let builds: Vec<_> = (0..GUESTS).map(submit).collect();
     agent.wait("the guests do not come to their breakpoints", || {
-        builds.iter().all(|id| agent.look(id).life.held.is_some())
+        builds
+            .iter()
+            .all(|id| agent.look(id).interactive.held.is_some())
     });
     let after = agent.status("VmRSS");
     for id in &builds {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use config::builds::{Build, Image, Start, Status};
+use config::builds::{Build, ImageState, StartKind, Status};
 use config::task::Outcome;
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
@@ -84,8 +84,8 @@ impl Agent {
             let ready = |name: &&str| {
                 let mut all = status.machines.iter();
                 all.any(|it| {
-                    let frozen = *name != "frozen" || it.start == Start::Frozen;
-                    it.machine.as_str() == *name && it.image == Image::Ready && frozen
+                    let frozen = *name != "frozen" || it.start == StartKind::Restored;
+                    it.machine.as_str() == *name && it.image == ImageState::Ready && frozen
                 })
             };
             status.guests == 0 && machines.iter().all(ready)

@@ -83,8 +83,12 @@ fn key(start: &str, part: &str) -> String {
 
 /// From the submission of a build to its guest's first packet.
 pub(crate) fn start(build: &Build, frozen: bool) -> std::time::Duration {
-    assert_eq!(build.frozen, frozen, "{} started otherwise", build.machine);
-    let contacted = build.contacted().unwrap();
+    assert_eq!(
+        build.restored, frozen,
+        "{} started otherwise",
+        build.machine
+    );
+    let contacted = build.first_contact().unwrap();
     contacted
         .duration_since(build.submitted)
         .try_into()

@@ -151,7 +151,7 @@ fn running(queue: &Queue) -> Table {
 /// A build that has ended still has a guest for a moment.
 fn state(guest: &Guest) -> String {
     match (guest.state, guest.build) {
-        _ if guest.attached => "attached".to_owned(),
+        _ if guest.is_debug_copy => "attached".to_owned(),
         (Some(state), _) => state.to_string(),
         (None, Some(_)) => "ending".to_owned(),
         (None, None) => String::new(),

@@ -12,17 +12,17 @@ const ENDS: [&str; 9] = [
 
 macro_rules! word {
     ($(#[$doc:meta])* $name:ident, $what:literal, $length_max:literal) => {
-        text!($(#[$doc])* $name, WordError);
+        text!($(#[$doc])* $name, LabelError);
 
         impl FromStr for $name {
-            type Err = WordError;
+            type Err = LabelError;
 
-            fn from_str(text: &str) -> Result<Self, WordError> {
+            fn from_str(text: &str) -> Result<Self, LabelError> {
                 let fine = |c: char| !c.is_whitespace() && !c.is_control();
                 if (1..=$length_max).contains(&text.len()) && text.chars().all(fine) {
                     return Ok(Self(text.to_owned()));
                 }
-                Err(WordError {
+                Err(LabelError {
                     what: $what,
                     length_max: $length_max,
                     text: text.chars().take(40).collect(),
@@ -35,7 +35,7 @@ macro_rules! word {
 /// Why a text is not one word.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} is called by at most {length_max} characters without blanks, not by {text:?}")]
-pub struct WordError {
+pub struct LabelError {
     what: &'static str,
     length_max: usize,
     text: String,

@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::task::Breakpoint;
 
-/// What is wished of a build's guest besides building, and what became of it.
+/// The interactive options of a build, and the hold that they led to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Life {
-    /// Where the guest stops for a person.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interactive: Option<Breakpoint>,
+pub struct Interactive {
+    /// The point at which the guest stops for a person.
+    #[serde(rename = "interactive", skip_serializing_if = "Option::is_none")]
+    pub breakpoint: Option<Breakpoint>,
     /// Whether the guest is held when the build fails.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub hold: bool,
     /// What waits for a person now.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub held: Option<Held>,
+    pub held: Option<Hold>,
     /// How many copies of that people look into; known only to the agent that runs
     /// them, and never recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,17 +28,18 @@ pub struct Life {
 
 /// Something that waits for a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
-    /// What.
-    pub stay: Stay,
-    /// How long, at the most.
+pub struct Hold {
+    /// The kind of hold.
+    #[serde(rename = "stay")]
+    pub kind: HoldKind,
+    /// The end of the hold.
     pub until: Timestamp,
 }
 
 /// What waits for a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Stay {
+pub enum HoldKind {
     /// The guest, in the midst of the build: it goes on afterwards.
     Breakpoint,
     /// The guest of a build that failed, suspended, and its snapshot.

@@ -8,14 +8,14 @@ use super::digest::hexadecimal;
 
 /// The line that lets a guest begin: `go SECONDS.NANOSECONDS RANDOM`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Go {
+pub struct StartMessage {
     /// The host's time, counted from the beginning of 1970.
     pub time: Duration,
     /// Random bytes that no other guest is given; 128 hexadecimal digits.
     pub random: [u8; 64],
 }
 
-impl Go {
+impl StartMessage {
     /// The line, with its end.
     pub fn print(&self) -> String {
         let (seconds, nanoseconds) = (self.time.as_secs(), self.time.subsec_nanos());
@@ -48,9 +48,9 @@ impl Go {
     }
 }
 
-impl fmt::Debug for Go {
+impl fmt::Debug for StartMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Go")
+        f.debug_struct("StartMessage")
             .field("time", &self.time)
             .finish_non_exhaustive()
     }
@@ -72,12 +72,12 @@ mod tests {
 
     #[test]
     fn a_guest_is_let_go_with_the_time_and_a_secret() {
-        let go = Go {
+        let go = StartMessage {
             time: Duration::new(1_700_000_000, 7),
             random: std::array::from_fn(|index| u8::try_from(index * 4).unwrap()),
         };
         assert!(go.print().starts_with("go 1700000000.000000007 0004080c"));
-        assert_eq!(Go::parse(&go.print()), Ok(go.clone()));
+        assert_eq!(StartMessage::parse(&go.print()), Ok(go.clone()));
         assert!(!format!("{go:?}").contains("random"));
         let random = "0".repeat(128);
         for line in [
@@ -90,7 +90,7 @@ mod tests {
             format!("go 1.000000000 {}", "x".repeat(128)),
             format!("go 1.000000000 {random} more"),
         ] {
-            assert!(Go::parse(&line).is_err(), "{line}");
+            assert!(StartMessage::parse(&line).is_err(), "{line}");
         }
     }
 }
