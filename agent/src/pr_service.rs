@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use config::settings::{PackageRoute, Pr, PrMode};
 use config::task::Package;
-use prserv::access::{Access, Rights, Token, Unknown, Writers};
-use prserv::client::{Client, ClientError, Patience, Proxies, Target, TargetError};
-use prserv::desk::{Desk, DeskError};
+use prserv::access::{Access, Rights, Token, UnknownTuple, Writers};
+use prserv::client::{Client, ClientError, Proxies, RetryPolicy, Target, TargetError};
+use prserv::session::{AuthorizedService, RequestError};
 use prserv::{History, OpenOptions, Peer, Server, Service, Tuple};
 use wildmatch::WildMatch;
 
@@ -24,7 +24,7 @@ pub struct RevisionError {
 #[derive(Debug, thiserror::Error)]
 enum Cause {
     #[error(transparent)]
-    Ours(#[from] DeskError),
+    Ours(#[from] RequestError),
     #[error("the server {server} failed")]
     Theirs { server: String, source: ClientError },
     #[error(transparent)]
@@ -48,7 +48,7 @@ pub fn options(pr: &Pr) -> Result<OpenOptions, TargetError> {
 /// When the tokens cannot be read.
 pub fn server(service: Service, pr: &Pr) -> io::Result<Server> {
     let writers = match &pr.writers[..] {
-        [] => Writers::Everybody,
+        [] => Writers::Anyone,
         networks => Writers::Networks(networks.to_vec()),
     };
     let mut access = access(pr, writers);
@@ -62,7 +62,7 @@ pub fn server(service: Service, pr: &Pr) -> io::Result<Server> {
 
 /// Our PR service for a guest, which our log calls by a name.
 pub fn server_for_guest(service: Service, pr: &Pr, name: &str) -> Server {
-    let access = access(pr, Writers::Everybody);
+    let access = access(pr, Writers::Anyone);
     Server::new(service)
         .with_access(access)
         .with_peer_name(name)
@@ -71,10 +71,13 @@ pub fn server_for_guest(service: Service, pr: &Pr, name: &str) -> Server {
 fn access(pr: &Pr, writers: Writers) -> Access {
     Access {
         writers: match pr.mode {
-            PrMode::Lockdown => Writers::Nobody,
+            PrMode::Lockdown => Writers::None,
             PrMode::ReadWrite | PrMode::ReadOnly => writers,
         },
-        unknown: pr.unknown.clone().map_or(Unknown::Refuse, Unknown::Answer),
+        unknown: pr
+            .unknown
+            .clone()
+            .map_or(UnknownTuple::Refuse, UnknownTuple::Fallback),
         tokens: Vec::new(),
     }
 }
@@ -111,13 +114,13 @@ async fn ask_ours(service: &Service, pr: &Pr, tuple: &Tuple) -> Result<String, C
     if pr.mode == PrMode::Lockdown {
         peer.rights = Rights::Read;
     }
-    let desk = Desk {
+    let service = AuthorizedService {
         service: service.clone(),
-        access: Arc::new(access(pr, Writers::Everybody)),
+        access: Arc::new(access(pr, Writers::Anyone)),
         peer,
         quit: None,
     };
-    let answer = desk.get_pr(tuple, History::Ignore).await?;
+    let answer = service.get_pr(tuple, History::Ignore).await?;
     Ok(answer.as_str().to_owned())
 }
 
@@ -130,7 +133,7 @@ fn numbered_by<'p>(pr: &'p Pr, package: &str) -> Option<&'p PackageRoute> {
 
 async fn ask_theirs(pr: &Pr, server: &str, tuple: &Tuple) -> Result<String, Cause> {
     let target = Target::parse(server, &proxies(pr)?)?;
-    let mut client = Client::new(target, Patience::default());
+    let mut client = Client::new(target, RetryPolicy::default());
     let value = client.get_pr(tuple, History::Ignore).await;
     value.map_err(|source| Cause::Theirs {
         server: server.to_owned(),

@@ -1,73 +1,74 @@
-//! Who may be given new values, and what the others are told.
+//! Access rules: the peers that may get new values, and the answers to the others.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
-/// Who may write, and what a reader is told that asks for a tuple without a value.
+/// The access rules of a server.
 #[derive(Debug, Clone)]
 pub struct Access {
-    /// Who may write.
+    /// The peers that may write.
     pub writers: Writers,
-    /// What the others are told.
-    pub unknown: Unknown,
-    /// Tokens that allow writing over REST from anywhere.
+    /// The answer to a reader that requests a tuple without a recorded value.
+    pub unknown: UnknownTuple,
+    /// Tokens that allow writing over REST from any address.
     pub tokens: Vec<Token>,
 }
 
-/// Who may write without a token.
+/// The peers that may write without a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Writers {
-    /// All who can connect, as with BitBake's server.
-    Everybody,
-    /// Those whose address is in one of these networks.
+    /// Every peer that can connect, as with BitBake's server.
+    Anyone,
+    /// Peers whose address lies in one of these networks.
     Networks(Vec<IpNet>),
-    /// Nobody: lockdown. No values are given and none imported.
-    Nobody,
+    /// No peer: lockdown. No values are assigned or imported.
+    None,
 }
 
-/// What a reader is told that asks for a tuple without a value. The log has an error either way.
+/// The answer to a reader that requests a tuple without a recorded value. An error is logged in
+/// both cases.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unknown {
-    /// Nothing; its connection is closed.
+pub enum UnknownTuple {
+    /// No answer; the connection is closed.
     Refuse,
-    /// A fixed word, such as `custom`.
-    Answer(String),
+    /// A fixed text, such as `custom`.
+    Fallback(String),
 }
 
-/// What a peer may do.
+/// The rights of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights {
-    /// Be given new values, and import.
+    /// The peer may get new values and import.
     Write,
-    /// Look.
+    /// The peer may only read recorded values.
     Read,
 }
 
-/// A secret that allows writing, kept as its hash.
+/// A secret that allows writing, stored as its hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token([u8; 32]);
 
 impl Access {
-    /// Everybody may write.
-    pub fn everybody() -> Self {
+    /// Returns the rules that allow every peer to write.
+    pub fn open() -> Self {
         Self {
-            writers: Writers::Everybody,
-            unknown: Unknown::Refuse,
+            writers: Writers::Anyone,
+            unknown: UnknownTuple::Refuse,
             tokens: Vec::new(),
         }
     }
 
-    /// What a peer at an address may do.
+    /// Returns the rights of a peer at an address.
     pub fn rights_of(&self, address: IpAddr) -> Rights {
         let address = address.to_canonical();
         let may_write = match &self.writers {
-            Writers::Everybody => true,
+            Writers::Anyone => true,
             Writers::Networks(networks) => {
                 networks.iter().any(|network| network.contains(&address))
             }
-            Writers::Nobody => false,
+            Writers::None => false,
         };
         if may_write {
             Rights::Write
@@ -76,14 +77,14 @@ impl Access {
         }
     }
 
-    /// Whether a secret allows writing. Nothing does in lockdown.
-    pub fn knows(&self, secret: &str) -> bool {
-        self.writers != Writers::Nobody && self.tokens.contains(&Token::new(secret))
+    /// Returns true if a secret allows writing. In lockdown none does.
+    pub fn accepts_token(&self, secret: &str) -> bool {
+        self.writers != Writers::None && self.tokens.contains(&Token::new(secret))
     }
 }
 
 impl Token {
-    /// The token of a secret.
+    /// Hashes a secret.
     pub fn new(secret: &str) -> Self {
         Self(Sha256::digest(secret.as_bytes()).into())
     }
@@ -94,11 +95,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rights_follow_the_network_also_of_mapped_addresses() {
+    fn rights_follow_the_network_including_mapped_addresses() {
         let networks = ["10.1.0.0/16", "fd00::/8"].map(|text| text.parse().unwrap());
         let access = Access {
             writers: Writers::Networks(networks.into()),
-            ..Access::everybody()
+            ..Access::open()
         };
         for (address, rights) in [
             ("10.1.2.3", Rights::Write),
@@ -116,14 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_known_except_in_lockdown() {
+    fn tokens_are_accepted_except_in_lockdown() {
         let mut access = Access {
             tokens: vec![Token::new("secret")],
-            ..Access::everybody()
+            ..Access::open()
         };
-        assert!(access.knows("secret"));
-        assert!(!access.knows("Secret"));
-        access.writers = Writers::Nobody;
-        assert!(!access.knows("secret"));
+        assert!(access.accepts_token("secret"));
+        assert!(!access.accepts_token("Secret"));
+        access.writers = Writers::None;
+        assert!(!access.accepts_token("secret"));
     }
 }

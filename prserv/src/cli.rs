@@ -1,4 +1,4 @@
-//! The command line: what may be said, and what the shell is told at the end.
+//! The command line: its arguments, the log and the exit status.
 
 mod serve;
 
@@ -12,7 +12,7 @@ mod check;
 
 mod proxy;
 
-mod place;
+mod backend;
 
 mod transfer;
 
@@ -30,9 +30,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 use prserv::store::StoreError;
 use tracing_subscriber::EnvFilter;
 
-/// The PR service: gives every build of a package a revision that only goes up.
+/// PR service for BitBake: assigns package revisions that never decrease.
 #[derive(Debug, Parser)]
-#[command(name = "prserv", version, after_help = ENDINGS)]
+#[command(name = "prserv", version, after_help = EXIT_STATUS_HELP)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -40,49 +40,49 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve BitBake's PR protocol in the foreground, logging to stderr.
+    /// Run the server in the foreground and log to stderr.
     Serve(serve::Arguments),
-    /// Look for rows that no server can use, and for values given twice.
+    /// Check the database for unusable rows and for values that were assigned twice.
     Check(check::Arguments),
-    /// Write a file as `bitbake-prserv-tool export` does.
+    /// Export the rows in the format of `bitbake-prserv-tool export`.
     Export(transfer::Export),
-    /// Read a file of `bitbake-prserv-tool`, or of `prserv export`.
+    /// Import a file of `bitbake-prserv-tool export` or `prserv export`.
     Import(transfer::Import),
-    /// Import what BitBake's migrate_localcount class has dumped, the greatest of each.
+    /// Import the greatest value of each tuple from a dump of BitBake's `migrate_localcount` class.
     MigrateLocalcount(transfer::Import),
-    /// Tell a central server what this database has given, without lowering anything there.
+    /// Import the rows of a local database into a central server without lowering any value there.
     Sync(transfer::Sync),
-    /// List the packages.
+    /// List the packages with their greatest value.
     List(list::List),
     /// Show all rows of a version.
     Show(list::Show),
-    /// Copy the database, in use or not, as it is at one instant.
+    /// Copy a consistent snapshot of the database, which may be in use.
     Backup(backup::Arguments),
     /// Write the manual pages into a directory.
     #[command(hide = true)]
     Manual { directory: PathBuf },
 }
 
-const ENDINGS: &str = "\
-Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused (the database is in use, missing, or not \
-ours), 4 the check found something.";
+const EXIT_STATUS_HELP: &str = "\
+Exit status: 0 success, 1 failure, 2 wrong usage, 3 refused (the database is in use, missing or \
+not a PR database), 4 `check` found defects that it has not repaired.";
 
-/// What the shell sees. The numbers are a promise.
+/// The exit status of the process. The numbers are stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
-    Done = 0,
-    Failed = 1,
+pub(crate) enum ExitStatus {
+    Success = 0,
+    Failure = 1,
     Refused = 3,
-    Found = 4,
+    DefectsFound = 4,
 }
 
-impl From<Ending> for ExitCode {
-    fn from(ending: Ending) -> Self {
-        Self::from(ending as u8)
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(status as u8)
     }
 }
 
-/// Logs to stderr, as `RUST_LOG` says, else what an operator wants to know.
+/// Starts logging to stderr, filtered by `RUST_LOG` or at the level `info`.
 pub(crate) fn start_logging() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let is_terminal = std::io::stderr().is_terminal();
@@ -93,26 +93,23 @@ pub(crate) fn start_logging() {
         .init();
 }
 
-/// Does what the command line says, and prints why it could not.
-pub(crate) fn main() -> Ending {
-    let words: Vec<String> = env::args_os()
-        .map(|word| word.to_string_lossy().into_owned())
+/// Executes the command line and prints its error.
+pub(crate) fn main() -> ExitStatus {
+    let arguments: Vec<String> = env::args_os()
+        .map(|argument| argument.to_string_lossy().into_owned())
         .collect();
-    let result = if bitbake::is_meant(&words) {
+    let result = if bitbake::is_invoked(&arguments) {
         bitbake::run(&bitbake::Arguments::parse())
     } else {
         run(Arguments::parse())
     };
-    match result {
-        Ok(ending) => ending,
-        Err(error) => {
-            report(error.as_ref());
-            ending(&error)
-        }
-    }
+    result.unwrap_or_else(|error| {
+        report(error.as_ref());
+        exit_status(&error)
+    })
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<Ending> {
+fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
     match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
@@ -125,23 +122,23 @@ fn run(arguments: Arguments) -> anyhow::Result<Ending> {
         Command::Backup(arguments) => backup::run(&arguments),
         Command::Manual { directory } => {
             clap_mangen::generate_to(Arguments::command(), directory)?;
-            Ok(Ending::Done)
+            Ok(ExitStatus::Success)
         }
     }
 }
 
-fn ending(error: &anyhow::Error) -> Ending {
+fn exit_status(error: &anyhow::Error) -> ExitStatus {
     match error.downcast_ref::<StoreError>() {
         Some(
             StoreError::InUse { .. } | StoreError::Missing { .. } | StoreError::NoTable { .. },
-        ) => Ending::Refused,
-        _ => Ending::Failed,
+        ) => ExitStatus::Refused,
+        _ => ExitStatus::Failure,
     }
 }
 
 #[expect(
     clippy::print_stderr,
-    reason = "the one place where an error is printed"
+    reason = "the only place where an error is printed"
 )]
 fn report(error: &dyn Error) {
     eprint!("prserv: {error}");
@@ -159,7 +156,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_lines_are_sound() {
+    fn the_command_lines_are_valid() {
         Arguments::command().debug_assert();
         bitbake::Arguments::command().debug_assert();
     }

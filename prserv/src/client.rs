@@ -1,6 +1,6 @@
-//! A client of BitBake's protocol, as patient as BitBake's own: 30 seconds a reply, four tries.
+//! A client of BitBake's protocol with the timeout and the retries of BitBake's own client.
 //!
-//! A request may arrive twice, so only ask what may be asked twice; all requests may.
+//! A retried request may arrive twice. All requests are idempotent.
 
 mod connection;
 
@@ -19,88 +19,91 @@ use crate::policy::History;
 use crate::store::{Filter, Row};
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
-use crate::wire::Fault;
+use crate::wire::ProtocolError;
 
-/// As many requests are sent before their replies are read.
+/// The number of requests that are sent before their replies are read.
 const PIPELINE: usize = 64;
 
-/// How long to wait and how often to try.
+/// The timeout and the number of attempts of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
-    /// For a connection, and for each reply.
+pub struct RetryPolicy {
+    /// The timeout for connecting and for each reply.
     pub timeout: Duration,
-    /// The first try included.
-    pub tries: u32,
+    /// The maximum number of attempts, including the first.
+    pub attempts: u32,
 }
 
-impl Default for Patience {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(30),
-            tries: 4,
+            attempts: 4,
         }
     }
 }
 
-/// Why there is no reply.
+/// The error of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The connection, or making it, failed.
-    #[error("cannot talk to {target}")]
+    /// The connection could not be opened or was lost.
+    #[error("cannot communicate with {target}")]
     Io {
-        /// With whom.
+        /// The address of the server.
         target: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The proxy will not connect us.
-    #[error("the proxy refuses: {0}")]
+    /// The proxy refused to connect.
+    #[error("the proxy refused to connect: {0}")]
     Proxy(String),
-    /// The reply is no message.
-    #[error("the server's reply is malformed: {0}")]
-    Malformed(#[from] Fault),
-    /// The reply is a message, but not one that answers the request.
-    #[error("the server answered {0}")]
+    /// The reply violates the protocol.
+    #[error("the server's reply is malformed")]
+    Malformed(#[from] ProtocolError),
+    /// The reply does not answer the request.
+    #[error("unexpected reply from the server: {0}")]
     Unexpected(String),
 }
 
-/// A client. It connects when it is first asked, and again when the connection is lost.
+/// A client. It connects on the first request and reconnects when the connection is lost.
 #[derive(Debug)]
 pub struct Client {
     target: Target,
-    patience: Patience,
+    retry: RetryPolicy,
     connection: Option<Connection>,
 }
 
 impl Client {
-    /// A client of one server.
-    pub fn new(target: Target, patience: Patience) -> Self {
+    /// Creates a client of one server.
+    pub fn new(target: Target, retry: RetryPolicy) -> Self {
         Self {
             target,
-            patience,
+            retry,
             connection: None,
         }
     }
 
-    /// Sends one request and waits for its reply, trying again as patience allows.
-    pub async fn ask(&mut self, request: &impl Serialize) -> Result<Json, ClientError> {
-        let mut replies = self.ask_all(&[request]).await?;
+    /// Sends one request and returns its reply.
+    pub async fn request(&mut self, request: &impl Serialize) -> Result<Json, ClientError> {
+        let mut replies = self.request_all(&[request]).await?;
         replies.pop().ok_or_else(|| unexpected(&Json::Null))
     }
 
-    /// Sends many requests, and returns their replies in the same order.
-    pub async fn ask_all(&mut self, requests: &[impl Serialize]) -> Result<Vec<Json>, ClientError> {
+    /// Sends many requests and returns their replies in the same order.
+    pub async fn request_all(
+        &mut self,
+        requests: &[impl Serialize],
+    ) -> Result<Vec<Json>, ClientError> {
         let mut replies = Vec::with_capacity(requests.len());
-        for some in requests.chunks(PIPELINE) {
-            replies.extend(self.ask_some(some).await?);
+        for chunk in requests.chunks(PIPELINE) {
+            replies.extend(self.request_with_retries(chunk).await?);
         }
         Ok(replies)
     }
 
-    /// `get-pr`.
+    /// Sends `get-pr`: returns the value of a tuple or the server's fallback text.
     pub async fn get_pr(&mut self, tuple: &Tuple, history: History) -> Result<String, ClientError> {
         let reply = self
-            .ask(&json!({"get-pr": arguments(tuple, history)}))
+            .request(&json!({"get-pr": arguments(tuple, history)}))
             .await?;
         match value_of(&reply)? {
             Json::String(text) => Ok(text),
@@ -109,7 +112,7 @@ impl Client {
         }
     }
 
-    /// `test-pr`.
+    /// Sends `test-pr`: returns the recorded value of a tuple.
     pub async fn test_pr(
         &mut self,
         tuple: &Tuple,
@@ -117,43 +120,48 @@ impl Client {
     ) -> Result<Option<Value>, ClientError> {
         revision(
             &self
-                .ask(&json!({"test-pr": arguments(tuple, history)}))
+                .request(&json!({"test-pr": arguments(tuple, history)}))
                 .await?,
         )
     }
 
-    /// `max-package-pr`.
+    /// Sends `max-package-pr`: returns the greatest value of a package.
     pub async fn max_package_pr(
         &mut self,
         package: &Package,
     ) -> Result<Option<Value>, ClientError> {
         let arguments = json!({"version": package.version, "pkgarch": package.pkgarch});
-        revision(&self.ask(&json!({ "max-package-pr": arguments })).await?)
+        revision(
+            &self
+                .request(&json!({ "max-package-pr": arguments }))
+                .await?,
+        )
     }
 
-    /// `max-package-pr` and `test-pr` without history, in one round trip.
-    pub async fn greatest_and_own(
+    /// Sends `max-package-pr` and `test-pr` without history in one round trip: returns the greatest
+    /// value of the package and the recorded value of the tuple.
+    pub async fn package_and_tuple_pr(
         &mut self,
         tuple: &Tuple,
     ) -> Result<(Option<Value>, Option<Value>), ClientError> {
         let Package { version, pkgarch } = &tuple.package;
-        let greatest = json!({"max-package-pr": {"version": version, "pkgarch": pkgarch}});
-        let own = json!({"test-pr": arguments(tuple, History::Ignore)});
-        let replies = self.ask_all(&[greatest, own]).await?;
+        let max = json!({"max-package-pr": {"version": version, "pkgarch": pkgarch}});
+        let test = json!({"test-pr": arguments(tuple, History::Ignore)});
+        let replies = self.request_all(&[max, test]).await?;
         match replies.as_slice() {
-            [greatest, own] => Ok((revision(greatest)?, revision(own)?)),
+            [max, test] => Ok((revision(max)?, revision(test)?)),
             _ => Err(unexpected(&Json::Null)),
         }
     }
 
-    /// `import-one` for each row; tells for each whether the server has it now.
+    /// Sends `import-one` for each row. Returns for each row whether the server accepted it.
     pub async fn import(&mut self, rows: &[Row]) -> Result<Vec<bool>, ClientError> {
         let requests: Vec<Json> = rows.iter().map(import_request).collect();
-        let replies = self.ask_all(&requests).await?;
+        let replies = self.request_all(&requests).await?;
         Ok(replies.into_iter().map(|reply| !reply.is_null()).collect())
     }
 
-    /// `export`.
+    /// Sends `export`: returns the rows that match.
     pub async fn export(
         &mut self,
         filter: &Filter,
@@ -165,7 +173,7 @@ impl Client {
         Ok(replies.concat())
     }
 
-    /// `export` for each filter.
+    /// Sends `export` for each filter.
     pub async fn export_all(
         &mut self,
         filters: &[Filter],
@@ -179,29 +187,39 @@ impl Client {
             }})
         };
         let requests: Vec<Json> = filters.iter().map(request).collect();
-        self.ask_all(&requests).await?.iter().map(rows).collect()
+        self.request_all(&requests)
+            .await?
+            .iter()
+            .map(rows)
+            .collect()
     }
 
-    async fn ask_some(&mut self, requests: &[impl Serialize]) -> Result<Vec<Json>, ClientError> {
-        let mut tries = 0;
+    async fn request_with_retries(
+        &mut self,
+        requests: &[impl Serialize],
+    ) -> Result<Vec<Json>, ClientError> {
+        let mut attempt = 1;
         loop {
-            tries += 1;
             match self.try_once(requests).await {
                 Ok(replies) => return Ok(replies),
-                Err(error) if tries >= self.patience.tries => return Err(error),
-                Err(error) => tracing::debug!(target = %self.target, %error, "asking again"),
+                Err(error) if attempt >= self.retry.attempts => return Err(error),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::debug!(error, server = %self.target, attempt, "retrying a request");
+                }
             }
+            attempt += 1;
         }
     }
 
-    /// One try. A connection that failed is not used again.
+    /// Makes one attempt. A connection that failed is not reused.
     async fn try_once(&mut self, requests: &[impl Serialize]) -> Result<Vec<Json>, ClientError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => Connection::open(&self.target, self.patience.timeout).await?,
+            None => Connection::open(&self.target, self.retry.timeout).await?,
         };
         let replies = connection
-            .exchange(requests, &self.target, self.patience.timeout)
+            .exchange(requests, &self.target, self.retry.timeout)
             .await?;
         self.connection = Some(connection);
         Ok(replies)
@@ -226,12 +244,12 @@ fn import_request(row: &Row) -> Json {
     }})
 }
 
-/// The `value` member of a reply.
+/// Returns the `value` member of a reply.
 fn value_of(reply: &Json) -> Result<Json, ClientError> {
     reply.get("value").cloned().ok_or_else(|| unexpected(reply))
 }
 
-/// A revision or null; servers up to BitBake 2.8 send integers.
+/// Parses a revision or null. Servers up to BitBake 2.8 send integers.
 fn revision(reply: &Json) -> Result<Option<Value>, ClientError> {
     let text = match value_of(reply)? {
         Json::Null => return Ok(None),
@@ -245,8 +263,10 @@ fn revision(reply: &Json) -> Result<Option<Value>, ClientError> {
 }
 
 fn rows(reply: &Json) -> Result<Vec<Row>, ClientError> {
-    let rows = reply.get("datainfo").and_then(Json::as_array);
-    rows.ok_or_else(|| unexpected(reply))?
+    reply
+        .get("datainfo")
+        .and_then(Json::as_array)
+        .ok_or_else(|| unexpected(reply))?
         .iter()
         .map(row)
         .collect()
@@ -264,7 +284,7 @@ fn row(json: &Json) -> Result<Row, ClientError> {
     Ok(Row { tuple, value })
 }
 
-/// As much of a reply as a message should hold.
+/// Creates the error with the beginning of a reply.
 fn unexpected(reply: &Json) -> ClientError {
     ClientError::Unexpected(reply.to_string().chars().take(200).collect())
 }

@@ -1,17 +1,17 @@
-//! The PR service: a package's revision for (version, architecture, checksum), which only goes up.
+//! The PR service: assigns revisions to packages that never decrease.
 //!
-//! Read in this order: a [`Value`] is a revision, a [`Tuple`] is what one is asked for,
-//! [`policy`] decides which value a tuple gets, a [`store::Store`] keeps what was given, and
-//! [`Service`] joins them: it answers from memory and gives nothing away before it is on disk. A
-//! peer asks at its [`desk::Desk`], within the rights that [`access`] gives it. [`wire`] is the
-//! protocol that BitBake speaks, without any input or output; [`server`] speaks it on sockets, and
-//! [`client`] is the other side.
+//! A [`Value`] is a revision. A [`Tuple`] (version, architecture, checksum) is the key of a request
+//! for one. [`policy`] decides which value a tuple gets, a [`store::Store`] persists the assigned
+//! values, and [`Service`] joins both: it answers from its cache and never returns a value before
+//! it is on disk. [`session`] restricts a service to the rights that [`access`] grants to a peer.
+//! [`wire`] is BitBake's protocol without any I/O, [`server`] serves it on sockets, and [`client`]
+//! is the other side.
 
 pub mod value;
 
 pub mod tuple;
 
-pub mod rows;
+pub mod package_rows;
 
 pub mod policy;
 
@@ -23,7 +23,7 @@ pub mod metrics;
 
 pub mod access;
 
-pub mod desk;
+pub mod session;
 
 pub mod wire;
 
@@ -31,15 +31,15 @@ pub mod server;
 
 pub mod client;
 
-pub mod inc;
+pub mod inc_file;
 
-pub mod sync;
+pub mod sync_plan;
 
 mod upstream;
 
-pub use desk::Peer;
 pub use policy::History;
 pub use server::{Server, serve, serve_connection};
 pub use service::{OpenOptions, Service, ServiceError};
+pub use session::Peer;
 pub use tuple::{Package, Tuple};
 pub use value::Value;

@@ -1,4 +1,4 @@
-//! `prserv`: the PR service as a program.
+//! The program `prserv`: the PR service and its tools.
 
 mod cli;
 

@@ -1,4 +1,4 @@
-//! What a service counts, for Prometheus.
+//! The counters of a service, in the format of Prometheus.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-/// Sizes of batches, doubling.
-const BATCH_SIZES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+/// Histogram buckets for the number of queries in a batch.
+const BATCH_SIZE_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
-/// Seconds of a transaction.
-const SECONDS: [f64; 10] = [
+/// Histogram buckets for the duration of a transaction in seconds.
+const SECONDS_BUCKETS: [f64; 10] = [
     0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.1, 1.0, 10.0,
 ];
 
@@ -23,15 +23,15 @@ pub struct Metrics {
     registry: Registry,
     /// `get-pr` requests.
     pub get_pr: Counter,
-    /// Requests that look only.
+    /// Requests that only read.
     pub look_ups: Counter,
     /// `import-one` requests.
     pub imports: Counter,
     /// `export` requests.
     pub exports: Counter,
-    /// What readers asked for in vain.
+    /// Requests of readers for tuples without a recorded value.
     pub refusals: Counter,
-    /// Values given.
+    /// Assigned or imported values.
     pub values: Counter,
     batch_sizes: Histogram,
     batch_seconds: Histogram,
@@ -50,25 +50,17 @@ impl Default for Metrics {
             (Counter::default(), Counter::default(), Counter::default());
         registry.register(
             "refusals",
-            "What readers asked for in vain",
+            "Requests of readers for tuples without a recorded value",
             refusals.clone(),
         );
-        registry.register("values", "Values given", values.clone());
-        registry.register(
-            "batch_failures",
-            "Transactions that failed",
-            failures.clone(),
-        );
-        let batch_sizes = Histogram::new(BATCH_SIZES);
-        registry.register(
-            "batch_size",
-            "Asks that shared a transaction",
-            batch_sizes.clone(),
-        );
-        let batch_seconds = Histogram::new(SECONDS);
+        registry.register("values", "Assigned or imported values", values.clone());
+        registry.register("batch_failures", "Failed transactions", failures.clone());
+        let batch_sizes = Histogram::new(BATCH_SIZE_BUCKETS);
+        registry.register("batch_size", "Queries per transaction", batch_sizes.clone());
+        let batch_seconds = Histogram::new(SECONDS_BUCKETS);
         registry.register(
             "batch_seconds",
-            "Duration of transactions, the write to the disk included",
+            "Duration of a transaction including the write to disk",
             batch_seconds.clone(),
         );
         Self {
@@ -87,23 +79,23 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Notes a batch that is on disk.
+    /// Records a batch that is on disk.
     #[expect(clippy::cast_precision_loss, reason = "batches are small")]
-    pub(crate) fn note_batch(&self, asks: usize, values: usize, time: Duration) {
-        self.batch_sizes.observe(asks as f64);
-        self.batch_seconds.observe(time.as_secs_f64());
+    pub(crate) fn record_batch(&self, queries: usize, values: usize, duration: Duration) {
+        self.batch_sizes.observe(queries as f64);
+        self.batch_seconds.observe(duration.as_secs_f64());
         self.values.inc_by(values as u64);
     }
 
-    /// Notes a batch that failed.
-    pub(crate) fn note_failure(&self) {
+    /// Records a batch that failed.
+    pub(crate) fn record_failure(&self) {
         self.failures.inc();
     }
 
-    /// All of them, in the text format of OpenMetrics.
+    /// Returns all counters in the text format of OpenMetrics.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
-        // Writing into memory cannot fail.
+        // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
     }

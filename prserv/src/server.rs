@@ -2,12 +2,13 @@
 
 mod connection;
 
-mod dialogue;
+mod json_session;
 
 mod sniff;
 
 mod http;
 
+use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -22,77 +23,76 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::access::Access;
-use crate::desk::{Desk, Peer};
 use crate::service::Service;
+use crate::session::{AuthorizedService, Peer};
 
-/// How long connections may take to end once they are told to.
-const GRACE: Duration = Duration::from_millis(500);
+/// The time that connections have to end after a shutdown has begun.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 
-/// How long a peer may leave our replies unread.
-const READER_SECONDS_MAX: Duration = Duration::from_mins(1);
+/// The time after which a connection is closed whose peer does not read its replies.
+const UNREAD_REPLY_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How long to wait when the system has no more sockets for us.
+/// The pause after a failed accept, for example because no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A service with its rules, ready to be served on any number of listeners.
+/// A service with access rules, ready to serve on any number of listeners.
 #[derive(Debug, Clone)]
 pub struct Server {
     service: Service,
     access: Arc<Access>,
-    name: Option<String>,
+    peer_name: Option<String>,
     quit: Option<Arc<Notify>>,
 }
 
 impl Server {
-    /// A server where everybody may write.
+    /// Creates a server where every peer may write.
     pub fn new(service: Service) -> Self {
         Self {
             service,
-            access: Arc::new(Access::everybody()),
-            name: None,
+            access: Arc::new(Access::open()),
+            peer_name: None,
             quit: None,
         }
     }
 
-    /// The same with rules.
+    /// Sets the access rules.
     #[must_use]
     pub fn with_access(mut self, access: Access) -> Self {
         self.access = Arc::new(access);
         self
     }
 
-    /// The same for peers that our log is to call by this name: the guest on whose network the
-    /// listener is.
+    /// Sets the name of all peers in the log, for example the guest on whose network the listener
+    /// is.
     #[must_use]
     pub fn with_peer_name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
+        self.peer_name = Some(name.into());
         self
     }
 
-    /// The same where XML-RPC's `quit` exists: who calls it notifies `quit`, and whoever waits
-    /// for that is to end the server.
+    /// Enables XML-RPC's `quit`, which notifies `quit`. The owner of the server must end it then.
     #[must_use]
     pub fn with_quit(mut self, quit: Arc<Notify>) -> Self {
         self.quit = Some(quit);
         self
     }
 
-    /// Serves one connection until the peer leaves or does something wrong, which is logged.
+    /// Serves one connection until the peer closes it or violates the protocol, which is logged.
     ///
-    /// May be dropped at any time: what was answered is on disk, and what was not is not owed.
+    /// Cancel-safe: an answered value is on disk, and a client repeats an unanswered request.
     pub async fn serve_connection(
         &self,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         peer: Peer,
     ) {
         let (_never, stop) = watch::channel(false);
-        connection::serve(self.desk(peer), stream, stop).await;
+        connection::serve(self.authorize(peer), stream, stop).await;
     }
 
-    /// Serves all who connect until `shutdown` completes; then tells every connection to end, and
-    /// returns when they have, within a second.
+    /// Serves all connections until `shutdown` completes. Then tells every connection to end and
+    /// returns when all have ended, within a second.
     ///
-    /// Dropping the future closes the listener and all connections at once. The service stays
+    /// Dropping the future closes the listener and all connections immediately. The service stays
     /// open.
     pub async fn serve(
         self,
@@ -108,17 +108,23 @@ impl Server {
                 () = &mut shutdown => break,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, address)) => {
-                        let desk = self.desk(self.peer(address));
-                        connections.spawn(connection::serve(desk, stream, stop.clone()));
+                        let service = self.authorize(self.peer(address));
+                        connections.spawn(connection::serve(service, stream, stop.clone()));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept a connection");
+                        tracing::warn!(
+                            error = &error as &dyn Error,
+                            "cannot accept a connection"
+                        );
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
                 Some(ended) = connections.join_next() => {
                     if let Err(error) = ended {
-                        tracing::error!(%error, "a connection's task failed");
+                        tracing::error!(
+                            error = &error as &dyn Error,
+                            "the task of a connection failed"
+                        );
                     }
                 }
             }
@@ -126,14 +132,20 @@ impl Server {
         drop(listener);
         let _ = tell.send(true);
         let all_ended = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(GRACE, all_ended).await.is_err() {
-            tracing::info!(connections = connections.len(), "closing what did not end");
+        if tokio::time::timeout(SHUTDOWN_GRACE, all_ended)
+            .await
+            .is_err()
+        {
+            tracing::info!(
+                connections = connections.len(),
+                "closing connections that did not end in time"
+            );
         }
         Ok(())
     }
 
-    fn desk(&self, peer: Peer) -> Desk {
-        Desk {
+    fn authorize(&self, peer: Peer) -> AuthorizedService {
+        AuthorizedService {
             service: self.service.clone(),
             access: Arc::clone(&self.access),
             peer,
@@ -142,7 +154,10 @@ impl Server {
     }
 
     fn peer(&self, address: SocketAddr) -> Peer {
-        let name = self.name.clone().unwrap_or_else(|| address.to_string());
+        let name = self
+            .peer_name
+            .clone()
+            .unwrap_or_else(|| address.to_string());
         Peer {
             name,
             rights: self.access.rights_of(address.ip()),
@@ -150,7 +165,7 @@ impl Server {
     }
 }
 
-/// [`Server::serve_connection`] where everybody may write.
+/// Serves one connection of a peer that may write. See [`Server::serve_connection`].
 pub async fn serve_connection(
     service: Service,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -159,7 +174,7 @@ pub async fn serve_connection(
     Server::new(service).serve_connection(stream, peer).await;
 }
 
-/// [`Server::serve`] where everybody may write.
+/// Serves all connections and lets every peer write. See [`Server::serve`].
 pub async fn serve(
     service: Service,
     listener: TcpListener,
@@ -168,14 +183,15 @@ pub async fn serve(
     Server::new(service).serve(listener, shutdown).await
 }
 
-/// Sets what Linux lets accepted sockets inherit, which spares six calls for each of them.
+/// Sets socket options on the listener. Linux lets accepted sockets inherit them, which saves six
+/// system calls per connection.
 fn prepare(listener: &TcpListener) -> io::Result<()> {
     let socket = SockRef::from(listener);
     socket.set_tcp_nodelay(true)?;
-    // An answer is one small packet: there is nothing to pace, and pacing (BBR) costs a timer for
-    // each. Every kernel has Reno, but a host may forbid the choice; then it stays as it is.
+    // A reply is one small packet, so pacing (BBR) only costs a timer each. Every kernel has Reno,
+    // but a host may forbid the choice; then the host's default stays in effect.
     let _ = socket.set_tcp_congestion(b"reno");
-    socket.set_tcp_user_timeout(Some(READER_SECONDS_MAX))?;
+    socket.set_tcp_user_timeout(Some(UNREAD_REPLY_TIMEOUT))?;
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(30))
         .with_interval(Duration::from_secs(15))

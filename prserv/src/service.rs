@@ -1,66 +1,66 @@
-//! The service: answers from memory, and gives nothing away before it is on disk.
+//! The service: answers from its cache and never returns a value before it is on disk.
 //!
-//! What a package has is remembered once it was asked for. One thread, the clerk, owns the store;
-//! what memory cannot answer waits for the clerk's next batch, which is one transaction and one
-//! write to the disk for all who wait ("group commit").
+//! One thread, the writer, owns the store. A query that the cache cannot answer waits for the
+//! writer's next batch, which is one transaction and one write to disk for all waiting queries
+//! (group commit).
 
-mod ask;
+mod query;
 
-mod memory;
+mod cache;
 
 mod batch;
 
-mod clerk;
+mod writer;
 
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-pub use ask::Ask;
-use clerk::Job;
-use memory::Memory;
+use cache::Cache;
+use query::Query;
+use writer::WriterCommand;
 
 use crate::client::Target;
 use crate::metrics::Metrics;
-use crate::policy::{self, Facts, History, Parent, ParentDown};
-use crate::rows::Rows;
-use crate::store::{Database, Filter, Mode, Row, StoreError, select};
+use crate::package_rows::PackageRows;
+use crate::policy::{self, History, ParentState, ParentUnreachable, TupleRecord};
+use crate::store::{Database, Filter, OpenMode, Row, StoreError, select};
 use crate::tuple::{Package, Tuple};
 use crate::upstream::Upstream;
 use crate::value::Value;
 
-/// As many may wait for the clerk; the next ones wait to be let in.
-const WAITING_MAX: usize = 4096;
+/// The bound of the writer's queue. Senders wait while it is full.
+const QUEUE_MAX: usize = 4096;
 
-/// How many rows are remembered unless told otherwise.
-const REMEMBERED_ROWS: usize = 150_000;
+/// The default of [`OpenOptions::cached_rows_max`].
+const CACHED_ROWS_MAX: usize = 150_000;
 
-/// How a service is opened.
+/// Options for opening a service.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
-    /// The database. A SQLite file is made when it is missing.
+    /// The database. A missing SQLite file is created.
     pub db: Database,
-    /// Look only: the file must exist, and another server may be writing to it. A tuple that is
-    /// not recorded is told the value it *would* get.
+    /// Assigns no values. The database must exist; another server may write to it. A tuple without
+    /// a recorded value gets the value that a writing server *would* assign.
     pub read_only: bool,
-    /// The parent server: what it knows comes from it, and new values lie below its own.
+    /// The parent server. New values lie one level below its values.
     pub upstream: Option<Target>,
-    /// How many rows to keep in memory; the others are read again when they are asked for.
-    pub remembered_rows: usize,
+    /// The approximate number of rows to keep in memory. Evicted rows are loaded again on demand.
+    pub cached_rows_max: usize,
 }
 
 impl OpenOptions {
-    /// The options for giving values from a file.
+    /// Creates options for a service that assigns values.
     pub fn new(db: impl Into<Database>) -> Self {
         Self {
             db: db.into(),
             read_only: false,
             upstream: None,
-            remembered_rows: REMEMBERED_ROWS,
+            cached_rows_max: CACHED_ROWS_MAX,
         }
     }
 
-    /// The same, to look only.
+    /// Sets [`OpenOptions::read_only`].
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
@@ -68,21 +68,21 @@ impl OpenOptions {
     }
 }
 
-/// Why an ask has no answer.
+/// The error of a query.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ServiceError {
-    /// The store failed; nothing of the batch was recorded. Its log line has the details.
+    /// The store failed and nothing of the batch was recorded. The writer logs the details.
     #[error("the store failed: {0}")]
     Store(String),
-    /// The parent does not answer, and without it a value could be given twice.
+    /// The parent does not respond. Answering without it could assign a value twice.
     #[error(transparent)]
-    ParentDown(#[from] ParentDown),
+    ParentUnreachable(#[from] ParentUnreachable),
     /// The service has been closed.
     #[error("the PR service is closed")]
     Closed,
 }
 
-/// A PR service. Clones are the same service.
+/// A handle to a PR service. Clones share the service.
 #[derive(Debug, Clone)]
 pub struct Service {
     shared: Arc<Shared>,
@@ -91,102 +91,98 @@ pub struct Service {
 #[derive(Debug)]
 struct Shared {
     options: OpenOptions,
-    memory: Arc<Memory>,
-    clerk: mpsc::Sender<Job>,
+    cache: Arc<Cache>,
+    writer: mpsc::Sender<WriterCommand>,
     upstream: Option<Upstream>,
     metrics: Arc<Metrics>,
 }
 
 impl Service {
-    /// Opens the store, which blocks for a moment, and starts the clerk. Its thread ends with the
-    /// last clone of the service.
+    /// Opens the store, which blocks briefly, and starts the writer. The writer's thread ends when
+    /// the last clone of the service is dropped.
     pub fn open(options: &OpenOptions) -> Result<Self, StoreError> {
-        let memory = Arc::new(Memory::new(options.remembered_rows));
+        let cache = Arc::new(Cache::new(options.cached_rows_max));
         let metrics = Arc::new(Metrics::default());
-        let (clerk, jobs) = mpsc::channel(WAITING_MAX);
-        clerk::start(options, Arc::clone(&memory), Arc::clone(&metrics), jobs)?;
-        let upstream = options.upstream.clone().map(Upstream::new);
-        let options = options.clone();
+        let (writer, commands) = mpsc::channel(QUEUE_MAX);
+        writer::start(options, Arc::clone(&cache), Arc::clone(&metrics), commands)?;
         Ok(Self {
             shared: Arc::new(Shared {
-                options,
-                memory,
-                clerk,
-                upstream,
+                options: options.clone(),
+                cache,
+                writer,
+                upstream: options.upstream.clone().map(Upstream::new),
                 metrics,
             }),
         })
     }
 
-    /// What this service counts.
+    /// Returns the counters of this service.
     pub fn metrics(&self) -> &Metrics {
         &self.shared.metrics
     }
 
-    /// Whether this service looks only.
+    /// Returns true if this service assigns no values.
     pub fn is_read_only(&self) -> bool {
         self.shared.options.read_only
     }
 
-    /// The value of a tuple: the recorded one, or a new one, which is on disk when this returns.
+    /// Returns the value of a tuple: the recorded one, or a new one that is on disk.
     pub async fn get_pr(&self, tuple: &Tuple, history: History) -> Result<Value, ServiceError> {
         let parent = match &self.shared.upstream {
-            None => Parent::Unaware,
-            Some(upstream) if history == History::Ignore => upstream.parent_of(tuple).await,
+            None => ParentState::PackageUnknown,
+            Some(upstream) if history == History::Ignore => upstream.state_of(tuple).await,
             Some(upstream) => match self.test_pr(tuple, history).await? {
                 Some(value) => return Ok(value),
-                None => upstream.parent_of(tuple).await,
+                None => upstream.state_of(tuple).await,
             },
         };
-        if parent == Parent::Unaware
-            && let Some(value) = self.current(tuple, history)
+        if parent == ParentState::PackageUnknown
+            && let Some(value) = self.cached_value(tuple, history)
         {
             return Ok(value);
         }
-        let value = self.ask(Ask::Get(tuple.clone(), history, parent)).await?;
-        Ok(value.ok_or(ParentDown)?)
+        let value = self
+            .query(Query::Get(tuple.clone(), history, parent))
+            .await?;
+        Ok(value.ok_or(ParentUnreachable)?)
     }
 
-    /// The recorded value of a tuple, giving none.
+    /// Returns the recorded value of a tuple without assigning one.
     pub async fn test_pr(
         &self,
         tuple: &Tuple,
         history: History,
     ) -> Result<Option<Value>, ServiceError> {
-        match self.remembered(&tuple.package, &tuple.checksum) {
-            Some(facts) => Ok(policy::recorded(&facts, history)),
-            None => self.ask(Ask::Test(tuple.clone(), history)).await,
+        match self.cached_record(&tuple.package, &tuple.checksum) {
+            Some(record) => Ok(policy::recorded(&record, history)),
+            None => self.query(Query::Test(tuple.clone(), history)).await,
         }
     }
 
-    /// The greatest value of a package.
+    /// Returns the greatest value of a package.
     pub async fn max_package_pr(&self, package: &Package) -> Result<Option<Value>, ServiceError> {
-        match self.remembered(package, "") {
-            Some(facts) => Ok(facts.max),
-            None => self.ask(Ask::Max(package.clone())).await,
+        match self.cached_record(package, "") {
+            Some(record) => Ok(record.max),
+            None => self.query(Query::Max(package.clone())).await,
         }
     }
 
-    /// Whether anything is recorded of a package.
-    pub async fn test_package(&self, package: &Package) -> Result<bool, ServiceError> {
-        Ok(self.max_package_pr(package).await?.is_some())
-    }
-
-    /// Records a value given elsewhere. `None` when this service looks only.
+    /// Records a value that another server assigned. Returns `None` if this service is read-only.
     pub async fn import_one(
         &self,
         tuple: &Tuple,
         value: &Value,
     ) -> Result<Option<Value>, ServiceError> {
-        self.ask(Ask::Import(tuple.clone(), value.clone())).await
+        self.query(Query::Import(tuple.clone(), value.clone()))
+            .await
     }
 
-    /// The rows that match: with history all of them, without only those that hold their
-    /// package's greatest value.
+    /// Returns the rows that match: all of them with history, and only those with the greatest
+    /// value of their package without.
     pub async fn export(&self, filter: Filter, history: History) -> Result<Vec<Row>, ServiceError> {
         let options = self.shared.options.clone();
         let read = move || {
-            let rows = options.db.open(Mode::Read)?.rows(&filter)?;
+            let rows = options.db.open(OpenMode::Read)?.rows(&filter)?;
             Ok(select(rows, filter.checksum.as_deref(), history))
         };
         let rows: Result<_, StoreError> = tokio::task::spawn_blocking(read)
@@ -195,39 +191,39 @@ impl Service {
         rows.map_err(|error| ServiceError::from(&error))
     }
 
-    /// Commits what waits and closes the store. Later asks fail with [`ServiceError::Closed`].
+    /// Commits the queued queries and closes the store. Later queries fail with
+    /// [`ServiceError::Closed`].
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
-        if self.shared.clerk.send(Job::Close(done)).await.is_ok() {
+        let command = WriterCommand::Close(done);
+        if self.shared.writer.send(command).await.is_ok() {
             let _ = closed.await;
         }
     }
 
-    /// The value that memory knows to be current.
-    fn current(&self, tuple: &Tuple, history: History) -> Option<Value> {
-        let look =
-            |rows: &Rows| policy::current(rows.max(), rows.span(&tuple.checksum), history).cloned();
-        self.memory()?.look(&tuple.package, look)?
+    fn cached_value(&self, tuple: &Tuple, history: History) -> Option<Value> {
+        let current = |rows: &PackageRows| {
+            policy::current(rows.max(), rows.range(&tuple.checksum), history).cloned()
+        };
+        self.valid_cache()?.read(&tuple.package, current)?
     }
 
-    /// What memory knows.
-    fn remembered(&self, package: &Package, checksum: &str) -> Option<Facts> {
-        self.memory()?.facts(package, checksum)
+    fn cached_record(&self, package: &Package, checksum: &str) -> Option<TupleRecord> {
+        self.valid_cache()?.record(package, checksum)
     }
 
-    /// The memory, unless others may write to the store.
-    fn memory(&self) -> Option<&Memory> {
+    /// Returns the cache unless other processes may write to the store at any time.
+    fn valid_cache(&self) -> Option<&Cache> {
         let options = &self.shared.options;
-        let is_sure = !options.read_only && options.db.has_one_writer();
-        is_sure.then_some(&*self.shared.memory)
+        let is_only_writer = !options.read_only && options.db.has_one_writer();
+        is_only_writer.then_some(&*self.shared.cache)
     }
 
-    async fn ask(&self, ask: Ask) -> Result<Option<Value>, ServiceError> {
+    async fn query(&self, query: Query) -> Result<Option<Value>, ServiceError> {
         let (reply, answer) = oneshot::channel();
-        let job = Job::Ask(ask, reply);
         self.shared
-            .clerk
-            .send(job)
+            .writer
+            .send(WriterCommand::Answer(query, reply))
             .await
             .map_err(|_| ServiceError::Closed)?;
         answer.await.map_err(|_| ServiceError::Closed)?

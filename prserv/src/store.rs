@@ -1,4 +1,4 @@
-//! Where rows are kept. A store thinks nothing: it loads, it inserts, it commits durably.
+//! Persistent storage of rows. A store makes no decisions: it loads, inserts and commits.
 
 pub mod sqlite;
 
@@ -11,28 +11,28 @@ pub mod select;
 use std::io;
 use std::path::PathBuf;
 
-use crate::rows::Rows;
+use crate::package_rows::PackageRows;
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
 
-pub use database::{Database, Mode};
+pub use database::{Database, OpenMode};
 pub use postgres::Postgres;
 pub use select::select;
 pub use sqlite::Sqlite;
 
-/// One recorded row: this tuple was given this value.
+/// A recorded row: a tuple and a value that was assigned to it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Row {
-    /// Who has it.
+    /// The owner of the value.
     pub tuple: Tuple,
     /// The value.
     pub value: Value,
 }
 
-/// A row that is to be recorded.
+/// A row to record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRow<'a> {
-    /// Who gets it.
+    /// The owner of the value.
     pub tuple: &'a Tuple,
     /// The value.
     pub value: Value,
@@ -47,102 +47,103 @@ impl<'a> From<&'a Row> for NewRow<'a> {
     }
 }
 
-/// Which rows are wanted; `None` is no restriction.
+/// A filter for rows. `None` matches everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Only this version.
+    /// Matches this version.
     pub version: Option<String>,
-    /// Only this architecture.
+    /// Matches this architecture.
     pub pkgarch: Option<String>,
-    /// Only this checksum.
+    /// Matches this checksum.
     pub checksum: Option<String>,
 }
 
-/// What a transaction is for.
+/// The mode of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// Looking only.
+pub enum TransactionMode {
+    /// Reads only.
     Read,
-    /// Giving values: nobody else can give any until it ends.
+    /// Assigns values. No other process can assign values until the transaction ends.
     Write,
 }
 
-/// Whether anybody else has written since our last transaction.
+/// Writes by other processes since the store's last transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Others {
-    /// Certainly not: what we remember is still true.
-    Silent,
-    /// Perhaps: forget everything.
-    Wrote,
+pub enum ExternalWrites {
+    /// There were none, so cached rows are valid.
+    None,
+    /// There may have been some, so the cache must be cleared.
+    Possible,
 }
 
-/// A place for rows, used by one thread.
+/// A store of rows, used by one thread.
 pub trait Store: Send {
-    /// Opens a transaction that sees everything committed so far, by anybody.
-    fn begin(&mut self, purpose: Purpose) -> Result<Others, StoreError>;
+    /// Begins a transaction that sees everything that any process has committed so far.
+    fn begin(&mut self, mode: TransactionMode) -> Result<ExternalWrites, StoreError>;
 
-    /// The rows of each package, in the same order.
-    fn load(&mut self, packages: &[&Package]) -> Result<Vec<Rows>, StoreError>;
+    /// Loads the rows of each package, in the order of the packages.
+    fn load(&mut self, packages: &[&Package]) -> Result<Vec<PackageRows>, StoreError>;
 
-    /// Adds rows; one that is there already stays as it is.
+    /// Inserts rows. A row that exists already is left unchanged.
     fn insert(&mut self, rows: &[NewRow]) -> Result<(), StoreError>;
 
-    /// Ends the transaction. What was inserted survives a power cut from here on.
+    /// Commits the transaction. When this returns, the inserted rows survive a power failure.
     fn commit(&mut self) -> Result<(), StoreError>;
 
-    /// Ends the transaction as if it had not been; also after an error.
+    /// Rolls the transaction back. May be called after an error.
     fn rollback(&mut self);
 
-    /// All rows of a filter's version and architecture, package by package.
+    /// Returns all rows with the filter's version and architecture, grouped by package.
     fn rows(&mut self, filter: &Filter) -> Result<Vec<Row>, StoreError>;
 }
 
-/// Why a store cannot be used.
+/// The error of a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A read-only store makes no file.
+    /// The database of a read-only store does not exist.
     #[error("there is no database {}", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
     },
-    /// The file is a database, but not ours, and must not be written to.
+    /// The file is a database of another program and must not be written to.
     #[error("{} has no table PRMAIN", path.display())]
     NoTable {
         /// The file.
         path: PathBuf,
     },
-    /// A second writer would give values without knowing ours.
+    /// Another server holds the writer's lock. Two writers could assign a value twice.
     #[error("another PR server writes to {}", path.display())]
     InUse {
         /// The file.
         path: PathBuf,
     },
-    /// A file beside the database.
+    /// A file or directory beside the database cannot be used.
     #[error("cannot use {}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The thread that would own the store cannot be started.
-    #[error("cannot start a thread")]
+    /// The writer's thread could not be started.
+    #[error("cannot start the writer's thread")]
     Thread {
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// PostgreSQL refused, or cannot be reached.
+    /// PostgreSQL returned an error or cannot be reached.
     #[error("PostgreSQL failed")]
     Postgres(#[from] ::postgres::Error),
-    /// SQLite refused.
-    #[error("the database failed")]
+    /// SQLite returned an error.
+    #[error("SQLite failed")]
     Sqlite(#[from] rusqlite::Error),
 }
 
 impl StoreError {
-    /// Whether the next transaction would fail as well: the store itself is not there, or full.
-    pub fn is_lasting(&self) -> bool {
+    /// Returns true if the next transaction would likely fail as well, because the store itself is
+    /// unavailable or full.
+    pub fn is_persistent(&self) -> bool {
         match self {
             Self::Postgres(error) => error.as_db_error().is_none(),
             Self::Sqlite(_)

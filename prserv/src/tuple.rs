@@ -1,10 +1,10 @@
-//! What a revision is asked for: a package, and one checksum of it.
+//! The key of a revision: a package and one checksum of it.
 
 use std::fmt;
 
 use serde::Deserialize;
 
-/// A package in the sense of the PR service: a version (BitBake's `${PF}`) on an architecture.
+/// A version (BitBake's `${PF}`) for an architecture.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 pub struct Package {
     /// Name, version and recipe revision, such as `busybox-1.36.1-r0`.
@@ -13,17 +13,17 @@ pub struct Package {
     pub pkgarch: String,
 }
 
-/// One build of a package, told from the others by the checksum of its task.
+/// A package and the checksum of the task that builds it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tuple {
     /// The package.
     pub package: Package,
-    /// The checksum, any text.
+    /// The checksum. Any text is valid.
     pub checksum: String,
 }
 
 impl Package {
-    /// A package from its two names.
+    /// Creates a package from its version and architecture.
     pub fn new(version: impl Into<String>, pkgarch: impl Into<String>) -> Self {
         Self {
             version: version.into(),
@@ -33,7 +33,7 @@ impl Package {
 }
 
 impl Tuple {
-    /// A tuple from its three texts.
+    /// Creates a tuple from its version, architecture and checksum.
     pub fn new(
         version: impl Into<String>,
         pkgarch: impl Into<String>,

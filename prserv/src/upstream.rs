@@ -1,70 +1,69 @@
-//! The parent in a hierarchy of PR servers. It is read, never written to.
+//! The parent in a hierarchy of PR servers. It is only read.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::error::Error;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::client::{Client, ClientError, Patience, Target};
-use crate::policy::Parent;
+use crate::client::{Client, ClientError, RetryPolicy, Target};
+use crate::policy::ParentState;
 use crate::tuple::Tuple;
 
-/// BitBake's clients wait 30 seconds for us; the parent must be quicker.
-const PATIENCE: Patience = Patience {
+/// The total is well below the 30 seconds after which BitBake's clients give up.
+const RETRY_POLICY: RetryPolicy = RetryPolicy {
     timeout: Duration::from_secs(5),
-    tries: 2,
+    attempts: 2,
 };
 
-/// As many connections to the parent at most.
 const CONNECTIONS_MAX: usize = 32;
 
-/// A parent server and connections to it.
+/// A parent server and a pool of connections to it.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     target: Target,
     idle: Mutex<Vec<Client>>,
-    places: Semaphore,
+    permits: Semaphore,
 }
 
 impl Upstream {
-    /// Connects when it is first asked.
+    /// Creates a pool. The first connection is opened by the first request.
     pub(crate) fn new(target: Target) -> Self {
         Self {
             target,
             idle: Mutex::default(),
-            places: Semaphore::new(CONNECTIONS_MAX),
+            permits: Semaphore::new(CONNECTIONS_MAX),
         }
     }
 
-    /// What the parent has of a tuple. A parent that does not answer is [`Parent::Down`].
-    pub(crate) async fn parent_of(&self, tuple: &Tuple) -> Parent {
-        let Ok(_place) = self.places.acquire().await else {
-            return Parent::Down;
+    /// Returns the parent's state of a tuple: [`ParentState::Unreachable`] if it does not respond.
+    pub(crate) async fn state_of(&self, tuple: &Tuple) -> ParentState {
+        let Ok(_permit) = self.permits.acquire().await else {
+            return ParentState::Unreachable;
         };
         let idle = self.idle().pop();
-        let mut client = idle.unwrap_or_else(|| Client::new(self.target.clone(), PATIENCE));
-        match ask(&mut client, tuple).await {
-            Ok(parent) => {
+        let mut client = idle.unwrap_or_else(|| Client::new(self.target.clone(), RETRY_POLICY));
+        match request_state(&mut client, tuple).await {
+            Ok(state) => {
                 self.idle().push(client);
-                parent
+                state
             }
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(upstream = %self.target, error, "the upstream server fails");
-                Parent::Down
+                let error = &error as &dyn Error;
+                tracing::warn!(error, upstream = %self.target, "cannot query the upstream server");
+                ParentState::Unreachable
             }
         }
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Client>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Client>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn ask(client: &mut Client, tuple: &Tuple) -> Result<Parent, ClientError> {
-    Ok(match client.greatest_and_own(tuple).await? {
-        (None, _) => Parent::Unaware,
-        (Some(max), checksum) => Parent::Aware { max, checksum },
+async fn request_state(client: &mut Client, tuple: &Tuple) -> Result<ParentState, ClientError> {
+    Ok(match client.package_and_tuple_pr(tuple).await? {
+        (None, _) => ParentState::PackageUnknown,
+        (Some(max), checksum_max) => ParentState::PackageKnown { max, checksum_max },
     })
 }

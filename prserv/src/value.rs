@@ -1,4 +1,4 @@
-//! A revision: integers of any length, separated by dots, in their one correct order.
+//! A revision: dot-separated integers of any length, ordered numerically.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -14,25 +14,25 @@ use smol_str::{SmolStr, SmolStrBuilder, ToSmolStr, format_smolstr};
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Value(SmolStr);
 
-/// The text is not a revision.
+/// The error of a text that is not a revision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a revision is made of digits and dots")]
+#[error("not a revision (expected integers separated by dots)")]
 pub struct ValueError;
 
 impl Value {
-    /// The first value that a package gets.
+    /// Returns the first value of a package: `0`.
     pub fn first() -> Self {
         Self(SmolStr::new_static("0"))
     }
 
-    /// The text, as it is stored and sent.
+    /// Returns the text that is stored and sent.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The next value: the last field plus one.
+    /// Returns the value with its last field incremented.
     #[must_use]
-    pub fn increased(&self) -> Self {
+    pub fn incremented(&self) -> Self {
         let (head, last) = match self.0.rfind('.') {
             Some(dot) => self.0.split_at(dot + 1),
             None => ("", self.0.as_str()),
@@ -40,13 +40,13 @@ impl Value {
         Self(format_smolstr!("{head}{}", plus_one(last)))
     }
 
-    /// The first value below this one in a hierarchy: `7` → `7.0`.
+    /// Returns the first value one level below this one in a hierarchy: `7` → `7.0`.
     #[must_use]
-    pub fn first_below(&self) -> Self {
+    pub fn first_child(&self) -> Self {
         Self(format_smolstr!("{}.0", self.0))
     }
 
-    /// How many fields it has.
+    /// Returns the number of fields.
     pub fn depth(&self) -> usize {
         self.fields().count()
     }
@@ -56,7 +56,7 @@ impl Value {
     }
 }
 
-/// Adds one to an integer written in digits.
+/// Adds one to a decimal integer of any length.
 fn plus_one(digits: &str) -> String {
     let nines = digits.len() - digits.trim_end_matches('9').len();
     let (head, zeros) = (&digits[..digits.len() - nines], "0".repeat(nines));
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_is_that_of_integers_and_a_prefix_comes_first() {
+    fn fields_compare_as_integers_and_a_prefix_sorts_first() {
         let sorted = [
             "0",
             "0.0",
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_value_adds_one_to_the_last_field() {
+    fn incremented_adds_one_to_the_last_field() {
         for (before, after) in [
             ("0", "1"),
             ("9", "10"),
@@ -173,12 +173,12 @@ mod tests {
             ("007", "8"),
             ("1999", "2000"),
         ] {
-            assert_eq!(value(before).increased().as_str(), after);
+            assert_eq!(value(before).incremented().as_str(), after);
         }
     }
 
     #[test]
-    fn what_is_not_made_of_digits_and_dots_is_no_value() {
+    fn only_integers_separated_by_dots_parse() {
         for text in [
             "", ".", "1.", ".1", "1..2", "abc", "-1", "+1", "1 ", "1e3", "٣",
         ] {
@@ -192,22 +192,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_value_is_read_back_as_it_was_written(value in any_value()) {
+        fn a_displayed_value_parses_back(value in any_value()) {
             prop_assert_eq!(value.to_string().parse::<Value>(), Ok(value));
         }
 
         #[test]
-        fn increasing_makes_it_greater_and_nothing_short_lies_between(value in any_value()) {
-            prop_assert!(value < value.first_below());
-            prop_assert!(value.first_below() < value.increased());
-            prop_assert_eq!(value.first_below().depth(), value.depth() + 1);
+        fn the_first_child_lies_between_a_value_and_its_increment(value in any_value()) {
+            prop_assert!(value < value.first_child());
+            prop_assert!(value.first_child() < value.incremented());
+            prop_assert_eq!(value.first_child().depth(), value.depth() + 1);
         }
 
         #[test]
-        fn the_order_agrees_with_numbers(left: u64, right: u64) {
+        fn the_order_agrees_with_integers(left: u64, right: u64) {
             prop_assert_eq!(Value::from(left).cmp(&Value::from(right)), left.cmp(&right));
             if left < u64::MAX {
-                prop_assert_eq!(Value::from(left).increased(), Value::from(left + 1));
+                prop_assert_eq!(Value::from(left).incremented(), Value::from(left + 1));
             }
         }
 
@@ -219,7 +219,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_refused_or_printed_without_leading_zeros(text in ".{0,12}") {
+        fn any_text_is_rejected_or_normalized(text in ".{0,12}") {
             if let Ok(value) = text.parse::<Value>() {
                 prop_assert_eq!(value.as_str().parse::<Value>(), Ok(value.clone()));
             }

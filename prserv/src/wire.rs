@@ -1,7 +1,7 @@
 //! BitBake's protocol as values: bytes to messages, messages to requests, replies to bytes.
-//! Nothing here touches a socket.
+//! Pure, without any I/O.
 
-pub mod inbox;
+pub mod decoder;
 
 pub mod request;
 
@@ -11,52 +11,53 @@ pub mod xmlrpc;
 
 use crate::value::ValueError;
 
-/// The longest line, its newline included.
+/// The maximum length of a line, including its newline.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// The longest request that comes in pieces.
+/// The maximum length of a chunked request.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The longest reply that comes in pieces: an export of millions of rows.
+/// The maximum length of a chunked reply: an export of millions of rows.
 pub const REPLY_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
-/// Texts of this length and more are sent in pieces of this length.
+/// The length of a chunk. Messages of at least this length are sent in chunks.
 pub const CHUNK_CHARS: usize = 32 * 1024 - 1;
 
-/// What a peer did wrong. It is told nothing, as BitBake's server tells nothing; we log it.
+/// A violation of the protocol by the peer. It is logged, and the connection is closed without a
+/// reply, as BitBake's server does.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// No newline within [`LINE_BYTES_MAX`].
+pub enum ProtocolError {
+    /// There is no newline within [`LINE_BYTES_MAX`].
     #[error("a line is too long")]
     LineTooLong,
-    /// More pieces than [`MESSAGE_BYTES_MAX`] or [`REPLY_BYTES_MAX`].
-    #[error("a message in pieces is too long")]
+    /// The chunks exceed [`MESSAGE_BYTES_MAX`] or [`REPLY_BYTES_MAX`].
+    #[error("a chunked message is too long")]
     MessageTooLong,
-    /// Not UTF-8.
+    /// A line is not UTF-8.
     #[error("a line is not UTF-8")]
-    NotText,
+    NotUtf8,
     /// The first line is not `PRSERVICE 1.0`.
     #[error("the greeting {0:?} is not `PRSERVICE 1.0`")]
     Greeting(String),
-    /// A header without a colon.
+    /// A header has no colon.
     #[error("the header {0:?} has no colon")]
     Header(String),
-    /// Not JSON.
+    /// A message is not JSON.
     #[error("a message is not JSON: {0}")]
     NotJson(String),
-    /// JSON, but nothing we know.
-    #[error("a message holds no known request")]
-    Unknown,
+    /// A message is JSON but not a known request.
+    #[error("a message contains no known request")]
+    UnknownRequest,
     /// A member of a request is missing.
     #[error("a request lacks `{0}`")]
-    Missing(&'static str),
-    /// A member of a request has a type that cannot be used.
+    MissingMember(&'static str),
+    /// A member of a request has an unusable type.
     #[error("`{0}` of a request has a wrong type")]
-    Type(&'static str),
-    /// A value to import is no revision.
+    WrongType(&'static str),
+    /// The value to import is not a revision.
     #[error("`value` of a request is malformed")]
-    Value(#[from] ValueError),
+    MalformedValue(#[from] ValueError),
     /// The connection ended within a line or a message.
     #[error("the connection ended within a message")]
-    Cut,
+    Truncated,
 }

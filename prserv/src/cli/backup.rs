@@ -4,21 +4,21 @@ use std::path::PathBuf;
 
 use prserv::store::sqlite::backup;
 
-use super::Ending;
+use super::ExitStatus;
 
-/// `prserv backup`'s arguments.
+/// The arguments of `prserv backup`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The SQLite file; it may be in use.
+    /// The SQLite file. It may be in use.
     #[arg(long, value_name = "FILE", default_value = "prserv.sqlite3")]
     db: PathBuf,
 
-    /// Where the copy goes; it replaces what is there when it is whole.
+    /// The file to write. An existing file is replaced when the copy is complete.
     file: PathBuf,
 }
 
-/// Copies.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+/// Copies the database.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
     backup(&arguments.db, &arguments.file)?;
-    Ok(Ending::Done)
+    Ok(ExitStatus::Success)
 }

@@ -1,7 +1,7 @@
-//! The command line of `bitbake-prserv`, so that scripts written for it go on working.
+//! The command line of `bitbake-prserv`, for compatibility with existing scripts.
 //!
-//! Other than there, `--start` waits until the server listens and fails when it does not, and a
-//! pid file that a dead server left behind is no obstacle.
+//! Unlike the original, `--start` waits until the server listens and fails if it does not, and a
+//! stale pid file is ignored.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -16,28 +16,28 @@ use clap::{CommandFactory, Parser};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::Ending;
+use super::ExitStatus;
 
-/// Where BitBake's server leaves its process id.
+/// The prefix of the pid file of BitBake's server.
 const PID_PREFIX: &str = "/tmp/PRServer_";
 
-const STOP_SECONDS_MAX: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-const STOP_PAUSE: Duration = Duration::from_millis(10);
+const STOP_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// BitBake PR server, by its old name.
+/// BitBake PR server with the command line of bitbake-prserv.
 #[derive(Debug, Parser)]
 #[command(name = "bitbake-prserv", version)]
 pub(crate) struct Arguments {
-    /// Database filename.
+    /// The database file.
     #[arg(short, long, value_name = "FILE", default_value = "prserv.sqlite3")]
     file: PathBuf,
 
-    /// Log filename.
+    /// The log file.
     #[arg(short, long, value_name = "FILE", default_value = "prserv.log")]
     log: PathBuf,
 
-    /// Logging level: CRITICAL, ERROR, WARNING, INFO, DEBUG.
+    /// The log level: CRITICAL, ERROR, WARNING, INFO or DEBUG.
     #[arg(long, default_value = "INFO")]
     loglevel: String,
 
@@ -66,8 +66,9 @@ pub(crate) struct Arguments {
     upstream: Option<String>,
 }
 
-/// Whether a command line is spelled that way: by the program's name, or by what it begins with.
-pub(crate) fn is_meant(arguments: &[String]) -> bool {
+/// Returns true if a command line is one of `bitbake-prserv`: by the name of the program, or because
+/// it begins with an option and contains `--start` or `--stop`.
+pub(crate) fn is_invoked(arguments: &[String]) -> bool {
     let name = arguments.first().map(Path::new).and_then(Path::file_name);
     let is_alias = name.is_some_and(|name| name == "bitbake-prserv");
     let options = arguments.get(1..).unwrap_or_default();
@@ -80,18 +81,18 @@ pub(crate) fn is_meant(arguments: &[String]) -> bool {
 }
 
 /// Starts or stops a server, or prints the help.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
     match (arguments.start, arguments.stop) {
         (true, _) => start(arguments),
         (false, true) => stop(arguments),
         (false, false) => {
             Arguments::command().print_help()?;
-            Ok(Ending::Done)
+            Ok(ExitStatus::Success)
         }
     }
 }
 
-fn start(arguments: &Arguments) -> anyhow::Result<Ending> {
+fn start(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
     let pid_file = pid_file(arguments)?;
     if running(&pid_file).is_some() {
         bail!(
@@ -108,12 +109,12 @@ fn start(arguments: &Arguments) -> anyhow::Result<Ending> {
         daemon.wait()?;
         bail!("the server did not start; see {}", arguments.log.display());
     }
-    Ok(Ending::Done)
+    Ok(ExitStatus::Success)
 }
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "starts this very program, not another one"
+    reason = "starts this program itself, not another one"
 )]
 fn spawn(arguments: &Arguments, pid_file: &Path) -> anyhow::Result<Child> {
     let log = &arguments.log;
@@ -147,12 +148,12 @@ fn spawn(arguments: &Arguments, pid_file: &Path) -> anyhow::Result<Child> {
     command.spawn().context("cannot start the server")
 }
 
-fn stop(arguments: &Arguments) -> anyhow::Result<Ending> {
+fn stop(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
     let file = pid_file(arguments)?;
     let Ok(text) = fs::read_to_string(&file) else {
-        let others = other_ports(&file, &arguments.host);
+        let hint = other_ports(&file, &arguments.host);
         bail!(
-            "pidfile {} does not exist. Daemon not running? {others}",
+            "pidfile {} does not exist. Daemon not running? {hint}",
             file.display()
         );
     };
@@ -160,18 +161,18 @@ fn stop(arguments: &Arguments) -> anyhow::Result<Ending> {
         writeln!(std::io::stdout(), "Sending SIGTERM to pr-server.")?;
         kill(pid, Signal::SIGTERM).with_context(|| format!("cannot stop process {pid}"))?;
         let start = Instant::now();
-        while kill(pid, None).is_ok() && start.elapsed() < STOP_SECONDS_MAX {
-            thread::sleep(STOP_PAUSE);
+        while kill(pid, None).is_ok() && start.elapsed() < STOP_TIMEOUT {
+            thread::sleep(STOP_POLL_INTERVAL);
         }
     }
-    let is_same = fs::read_to_string(&file).is_ok_and(|now| now == text);
-    if is_same {
+    let is_unchanged = fs::read_to_string(&file).is_ok_and(|current| current == text);
+    if is_unchanged {
         fs::remove_file(&file)?;
     }
-    Ok(Ending::Done)
+    Ok(ExitStatus::Success)
 }
 
-/// The process that a pid file names, if it lives.
+/// Returns the process of a pid file if it is alive.
 fn running(pid_file: &Path) -> Option<Pid> {
     let pid = fs::read_to_string(pid_file)
         .ok()?
@@ -191,31 +192,27 @@ fn pid_file(arguments: &Arguments) -> anyhow::Result<PathBuf> {
 }
 
 fn ipv4(host: &str) -> anyhow::Result<Ipv4Addr> {
-    let addresses = (host, 0)
+    (host, 0)
         .to_socket_addrs()
-        .with_context(|| format!("cannot resolve {host}"))?;
-    let mut addresses = addresses.filter_map(|address| match address {
-        SocketAddr::V4(address) => Some(*address.ip()),
-        SocketAddr::V6(_) => None,
-    });
-    addresses
-        .next()
+        .with_context(|| format!("cannot resolve {host}"))?
+        .find_map(|address| match address {
+            SocketAddr::V4(address) => Some(*address.ip()),
+            SocketAddr::V6(_) => None,
+        })
         .with_context(|| format!("{host} has no IPv4 address"))
 }
 
-/// The ports of pid files of the same address, as advice.
+/// Returns a hint with the ports of other pid files of the same address.
 fn other_ports(pid_file: &Path, host: &str) -> String {
-    let name = |path: &Path| Some(path.file_stem()?.to_str()?.to_owned());
-    let Some((address, _)) = name(pid_file).and_then(|stem| {
-        stem.rsplit_once('_')
-            .map(|(address, port)| (address.to_owned(), port.to_owned()))
-    }) else {
+    let stem = |path: &Path| Some(path.file_stem()?.to_str()?.to_owned());
+    let Some(address) = stem(pid_file).and_then(|stem| Some(stem.rsplit_once('_')?.0.to_owned()))
+    else {
         return String::new();
     };
     let files = fs::read_dir("/tmp").into_iter().flatten().flatten();
     let ports: Vec<String> = files
         .filter_map(|file| {
-            let stem = name(&file.path())?;
+            let stem = stem(&file.path())?;
             Some(stem.strip_prefix(&address)?.strip_prefix('_')?.to_owned())
         })
         .collect();
@@ -242,8 +239,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_old_spelling_is_told_from_ours() {
-        for (line, meant) in [
+    fn command_lines_of_bitbake_prserv_are_recognized() {
+        for (line, expected) in [
             ("bitbake-prserv", true),
             ("/usr/bin/bitbake-prserv --stop", true),
             ("prserv --start", true),
@@ -252,8 +249,8 @@ mod tests {
             ("prserv --help", false),
             ("prserv serve --start", false),
         ] {
-            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            assert_eq!(is_meant(&words), meant, "{line}");
+            let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            assert_eq!(is_invoked(&arguments), expected, "{line}");
         }
     }
 }

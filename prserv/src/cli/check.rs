@@ -5,22 +5,22 @@ use std::path::PathBuf;
 
 use prserv::store::sqlite::check::{Repair, check};
 
-use super::Ending;
+use super::ExitStatus;
 
-/// `prserv check`'s arguments.
+/// The arguments of `prserv check`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The SQLite file.
     #[arg(long, value_name = "FILE", default_value = "prserv.sqlite3")]
     db: PathBuf,
 
-    /// Mend what can be mended. No server may be running on the file.
+    /// Repair the defects. No server may be running on the file.
     #[arg(long)]
     repair: bool,
 }
 
-/// Prints a line for everything found.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+/// Prints one line per finding.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
     let repair = if arguments.repair {
         Repair::Yes
     } else {
@@ -28,18 +28,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     };
     let findings = check(&arguments.db, repair)?;
     let mut out = std::io::stdout().lock();
-    let mut ending = Ending::Done;
+    let mut status = ExitStatus::Success;
     for finding in &findings {
-        let is_repairable = finding.fault.is_repairable();
-        let mark = match (is_repairable, arguments.repair) {
+        let is_repairable = finding.defect.is_repairable();
+        let label = match (is_repairable, arguments.repair) {
             (false, _) => "note",
             (true, false) => "fault",
             (true, true) => "repaired",
         };
         if is_repairable && !arguments.repair {
-            ending = Ending::Found;
+            status = ExitStatus::DefectsFound;
         }
-        writeln!(out, "{mark}: {finding}")?;
+        writeln!(out, "{label}: {finding}")?;
     }
-    Ok(ending)
+    Ok(status)
 }

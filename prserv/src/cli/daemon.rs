@@ -1,7 +1,8 @@
-//! The side of a server that `bitbake-prserv --start` has started: a session of its own, a pid
-//! file, and a word to who waits for it.
+//! The server's side of `bitbake-prserv --start`: a session of its own, a pid file, and a line on
+//! stdout when it is ready.
 
 use std::env;
+use std::error::Error;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,22 +10,23 @@ use std::process;
 
 use anyhow::Context;
 
-/// A pid file; it goes with its server.
+/// A pid file, deleted on drop.
 #[derive(Debug)]
 pub(crate) struct PidFile {
     path: PathBuf,
 }
 
-/// Leaves the session and the directory of who started us.
+/// Detaches the process from the caller's session and directory.
 pub(crate) fn detach() -> anyhow::Result<()> {
     nix::unistd::setsid().context("cannot start a session")?;
     Ok(env::set_current_dir("/")?)
 }
 
 impl PidFile {
-    /// Writes the file, and tells who waits that we are ready.
+    /// Writes the file, then tells the waiting caller that the server is ready.
     pub(crate) fn announce(path: &Path) -> anyhow::Result<Self> {
-        let _ = fs::remove_file(path); // a dead server's: who started us has checked
+        // A stale file: the caller has checked that its process is dead.
+        let _ = fs::remove_file(path);
         let written =
             File::create_new(path).and_then(|mut file| writeln!(file, "{}", process::id()));
         written.with_context(|| format!("cannot write {}", path.display()))?;
@@ -38,7 +40,8 @@ impl PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.path) {
-            tracing::debug!(%error, "the pid file is gone already");
+            let error = &error as &dyn Error;
+            tracing::debug!(error, path = %self.path.display(), "cannot delete the pid file");
         }
     }
 }

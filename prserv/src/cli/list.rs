@@ -1,4 +1,4 @@
-//! `prserv list` and `prserv show`: tables for people, JSON for programs.
+//! `prserv list` and `prserv show`: print tables or JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,43 +8,43 @@ use prserv::store::{Filter, Row};
 use prserv::{History, Package, Value};
 use serde_json::json;
 
-use super::Ending;
-use super::place::Place;
+use super::ExitStatus;
+use super::backend::Backend;
 
-/// `prserv list`'s arguments.
+/// The arguments of `prserv list`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
     #[command(flatten)]
-    place: Place,
+    backend: Backend,
 
-    /// Only versions that contain this text.
+    /// List only versions that contain this text.
     text: Option<String>,
 
-    /// An array of objects instead of a table.
+    /// Print an array of objects instead of a table.
     #[arg(long)]
     json: bool,
 }
 
-/// `prserv show`'s arguments.
+/// The arguments of `prserv show`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Show {
     #[command(flatten)]
-    place: Place,
+    backend: Backend,
 
     /// The version, such as `busybox-1.36.1-r0`.
     version: String,
 
-    /// Only this architecture.
+    /// Show only this architecture.
     pkgarch: Option<String>,
 
-    /// An array of objects instead of a table.
+    /// Print an array of objects instead of a table.
     #[arg(long)]
     json: bool,
 }
 
-/// Lists packages with their greatest value and the number of their checksums.
-pub(crate) fn list(arguments: &List) -> anyhow::Result<Ending> {
-    let rows = arguments.place.rows(&Filter::default(), History::Keep)?;
+/// Lists packages with their greatest value and the number of their rows.
+pub(crate) fn list(arguments: &List) -> anyhow::Result<ExitStatus> {
+    let rows = arguments.backend.rows(&Filter::default(), History::Keep)?;
     let packages = summarize(&rows, arguments.text.as_deref().unwrap_or_default());
     let mut out = std::io::stdout().lock();
     if arguments.json {
@@ -56,7 +56,7 @@ pub(crate) fn list(arguments: &List) -> anyhow::Result<Ending> {
             })
             .collect();
         writeln!(out, "{}", json!(packages))?;
-        return Ok(Ending::Done);
+        return Ok(ExitStatus::Success);
     }
     let lines = packages.into_iter().map(|(package, (value, rows))| {
         [
@@ -67,17 +67,17 @@ pub(crate) fn list(arguments: &List) -> anyhow::Result<Ending> {
         ]
     });
     out.write_all(table(["VERSION", "PKGARCH", "VALUE", "ROWS"], lines).as_bytes())?;
-    Ok(Ending::Done)
+    Ok(ExitStatus::Success)
 }
 
 /// Shows the rows of a version.
-pub(crate) fn show(arguments: &Show) -> anyhow::Result<Ending> {
+pub(crate) fn show(arguments: &Show) -> anyhow::Result<ExitStatus> {
     let filter = Filter {
         version: Some(arguments.version.clone()),
         pkgarch: arguments.pkgarch.clone(),
         checksum: None,
     };
-    let mut rows = arguments.place.rows(&filter, History::Keep)?;
+    let mut rows = arguments.backend.rows(&filter, History::Keep)?;
     rows.sort_by(|a, b| {
         a.tuple
             .package
@@ -94,16 +94,16 @@ pub(crate) fn show(arguments: &Show) -> anyhow::Result<Ending> {
             })
             .collect();
         writeln!(out, "{}", json!(rows))?;
-        return Ok(Ending::Done);
+        return Ok(ExitStatus::Success);
     }
     let lines = rows
         .into_iter()
         .map(|Row { tuple, value }| [tuple.package.pkgarch, value.to_string(), tuple.checksum]);
     out.write_all(table(["PKGARCH", "VALUE", "CHECKSUM"], lines).as_bytes())?;
-    Ok(Ending::Done)
+    Ok(ExitStatus::Success)
 }
 
-/// The greatest value and the number of rows of each package whose version contains a text.
+/// Returns the greatest value and the number of rows of each package whose version contains a text.
 fn summarize<'a>(rows: &'a [Row], text: &str) -> BTreeMap<&'a Package, (&'a Value, usize)> {
     let mut packages = BTreeMap::new();
     for Row { tuple, value } in rows
@@ -117,9 +117,9 @@ fn summarize<'a>(rows: &'a [Row], text: &str) -> BTreeMap<&'a Package, (&'a Valu
     packages
 }
 
-/// Columns as wide as their widest cell, the last one as it is.
-fn table<const N: usize>(heads: [&str; N], lines: impl Iterator<Item = [String; N]>) -> String {
-    let lines: Vec<[String; N]> = std::iter::once(heads.map(str::to_owned))
+/// Formats a table whose columns are as wide as their widest cell. The last column is not padded.
+fn table<const N: usize>(header: [&str; N], lines: impl Iterator<Item = [String; N]>) -> String {
+    let lines: Vec<[String; N]> = std::iter::once(header.map(str::to_owned))
         .chain(lines)
         .collect();
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! The listening socket: systemd's, when it starts us by its socket, else our own.
+//! The listening sockets: passed by systemd (socket activation) or opened here.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -6,10 +6,10 @@ use anyhow::{Context, bail};
 use listenfd::ListenFd;
 use tokio::net::{TcpSocket, lookup_host};
 
-/// As many connections may wait to be accepted.
+/// The maximum number of connections that wait to be accepted.
 const BACKLOG: u32 = 4096;
 
-/// Takes over the sockets that were passed to us, or listens on every address.
+/// Returns the sockets that systemd passed, or listens on every address if it passed none.
 pub(crate) async fn listen(addresses: &[String]) -> anyhow::Result<Vec<TcpListener>> {
     let mut passed = ListenFd::from_env();
     let mut listeners = Vec::new();
@@ -28,18 +28,19 @@ pub(crate) async fn listen(addresses: &[String]) -> anyhow::Result<Vec<TcpListen
 }
 
 async fn listen_on(address: &str) -> anyhow::Result<TcpListener> {
-    let candidates = lookup_host(address).await;
-    let candidates = candidates.with_context(|| format!("cannot resolve {address}"))?;
-    let mut failure = None;
+    let candidates = lookup_host(address)
+        .await
+        .with_context(|| format!("cannot resolve {address}"))?;
+    let mut last_error = None;
     for candidate in candidates {
         match bind(candidate) {
             Ok(listener) => return Ok(listener),
-            Err(error) => failure = Some(error),
+            Err(error) => last_error = Some(error),
         }
     }
-    match failure {
+    match last_error {
         Some(error) => Err(error).with_context(|| format!("cannot listen on {address}")),
-        None => bail!("{address} has no address"),
+        None => bail!("{address} resolves to no address"),
     }
 }
 

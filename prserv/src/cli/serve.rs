@@ -8,64 +8,65 @@ use std::{fs, io};
 
 use anyhow::{Context, anyhow};
 use ipnet::IpNet;
-use prserv::access::{Access, Token, Unknown, Writers};
+use prserv::access::{Access, Token, UnknownTuple, Writers};
 use prserv::{OpenOptions, Server, Service};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use super::Ending;
+use super::ExitStatus;
 use super::daemon::{PidFile, detach};
 use super::listener::listen;
 
-/// `prserv serve`'s arguments.
+/// The arguments of `prserv serve`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Where to listen. Port 0 takes a free one; the log says which. A socket passed by systemd
-    /// comes first. More than once: all protocols are on every address.
+    /// The address to listen on. May be repeated; every address serves all protocols. Port 0
+    /// selects a free port, which is logged. Ignored if systemd passes sockets.
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:8585")]
     listen: Vec<String>,
 
-    /// The SQLite file, made when it is missing; BitBake's own files are used in place. Or a
-    /// PostgreSQL database that several servers share, `postgres://USER@HOST/NAME`.
+    /// The SQLite file, created if missing (BitBake's own files are used in place), or a
+    /// PostgreSQL database, which several servers may share, `postgres://USER@HOST/NAME`.
     #[arg(long, value_name = "FILE|URL", default_value = "prserv.sqlite3")]
     db: String,
 
-    /// Give no values: tell the value that a tuple has, or would get.
+    /// Assign no values. Return the recorded value of a tuple, or the one it would get.
     #[arg(long)]
     read_only: bool,
 
-    /// The parent server in a hierarchy. It is read only; our values lie below its own.
+    /// The parent server in a hierarchy. It is only read; new values lie one level below its
+    /// values.
     #[arg(long, value_name = "HOST:PORT", env = "PRSERV_UPSTREAM")]
     upstream: Option<String>,
 
     #[command(flatten)]
     proxy: super::proxy::Arguments,
 
-    /// Give no values to anybody: whoever asks for a tuple without one is a reader.
+    /// Treat every client as a reader: assign and import no values.
     #[arg(long, conflicts_with = "writers")]
     lockdown: bool,
 
-    /// The networks whose clients may be given values, such as `10.1.0.0/16,::1/128`. The others
-    /// are readers. Without it everybody may.
+    /// The networks whose clients may get new values, such as `10.1.0.0/16,::1/128`. Other clients
+    /// are readers. By default every client may.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     writers: Vec<IpNet>,
 
-    /// What a reader is told that asks for a tuple without a value: a word such as `custom`.
-    /// Without it its connection is closed.
-    #[arg(long, value_name = "WORD")]
+    /// The answer to a reader that requests a tuple without a recorded value, such as `custom`.
+    /// By default its connection is closed.
+    #[arg(long, value_name = "TEXT")]
     unknown: Option<String>,
 
-    /// Run as `--start` of the old spelling runs us: detached, with a pid file.
+    /// Run detached and write a pid file, for `bitbake-prserv --start`.
     #[arg(long, value_name = "PIDFILE", hide = true)]
     daemon: Option<PathBuf>,
 
-    /// Let XML-RPC's `quit` end the server, as BitBake's up to 1.50 did for every client.
+    /// Allow every client to end the server by XML-RPC's `quit`, as BitBake up to 1.50 did.
     #[arg(long)]
     allow_quit: bool,
 
-    /// A file with tokens, one a line, that allow writing over REST from anywhere.
+    /// A file with one token per line. A token allows writing over REST from any address.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -73,14 +74,14 @@ pub(crate) struct Arguments {
 impl Arguments {
     fn access(&self) -> anyhow::Result<Access> {
         let writers = match (self.lockdown, self.writers.is_empty()) {
-            (true, _) => Writers::Nobody,
-            (false, true) => Writers::Everybody,
+            (true, _) => Writers::None,
+            (false, true) => Writers::Anyone,
             (false, false) => Writers::Networks(self.writers.clone()),
         };
         let unknown = self
             .unknown
             .clone()
-            .map_or(Unknown::Refuse, Unknown::Answer);
+            .map_or(UnknownTuple::Refuse, UnknownTuple::Fallback);
         Ok(Access {
             writers,
             unknown,
@@ -99,18 +100,17 @@ impl Arguments {
     }
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM, SIGINT or an allowed `quit`.
 #[tokio::main(flavor = "current_thread")]
-pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
     if arguments.daemon.is_some() {
         detach()?;
     }
     let mut options = OpenOptions::new(arguments.db.as_str()).read_only(arguments.read_only);
-    let upstream = arguments
+    options.upstream = arguments
         .upstream
         .as_deref()
-        .filter(|text| !text.is_empty());
-    options.upstream = upstream
+        .filter(|text| !text.is_empty())
         .map(|text| arguments.proxy.target(text))
         .transpose()?;
     let access = arguments.access()?;
@@ -123,7 +123,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let listeners = listen(&arguments.listen).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (tell, stop) = watch::channel(false);
+    let (sender, stop) = watch::channel(false);
     let threads = start_threads(&server, &listeners, &stop)?;
     let db = &options.db;
     for listener in &listeners {
@@ -140,16 +140,17 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         () = quit.notified() => {}
     }
     tracing::info!("stopping");
-    let _ = tell.send(true);
+    let _ = sender.send(true);
     for thread in threads {
-        thread.join().map_err(|_| anyhow!("a thread failed"))??;
+        thread.join().map_err(|_| anyhow!("a thread panicked"))??;
     }
     service.close().await;
-    Ok(Ending::Done)
+    Ok(ExitStatus::Success)
 }
 
-/// Starts a thread per processor. Each accepts connections and serves them to their end: a
-/// connection that stays on its thread costs fewer switches than one that may be stolen.
+/// Starts one thread per processor. Each thread accepts connections and serves them to their end,
+/// because a connection that stays on its thread causes fewer context switches than one that other
+/// threads may steal.
 fn start_threads(
     server: &Server,
     listeners: &[std::net::TcpListener],
@@ -159,22 +160,20 @@ fn start_threads(
     let mut threads = Vec::with_capacity(count);
     for number in 0..count {
         let (server, stop) = (server.clone(), stop.clone());
-        let listeners: io::Result<Vec<_>> = listeners
+        let listeners: Vec<_> = listeners
             .iter()
             .map(std::net::TcpListener::try_clone)
-            .collect();
-        let listeners = listeners?;
-        let serve = move || serve_all(&server, listeners, &stop);
+            .collect::<io::Result<_>>()?;
         threads.push(
             thread::Builder::new()
                 .name(format!("pr-serve-{number}"))
-                .spawn(serve)?,
+                .spawn(move || serve_all(&server, listeners, &stop))?,
         );
     }
     Ok(threads)
 }
 
-/// Serves on all listeners, on this thread.
+/// Serves on all listeners on this thread.
 #[tokio::main(flavor = "current_thread")]
 async fn serve_all(
     server: &Server,

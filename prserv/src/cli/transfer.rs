@@ -6,66 +6,66 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use prserv::History;
-use prserv::client::{Client, Patience};
-use prserv::inc::{self, Lockdown};
-use prserv::store::{Database, Filter, Mode, Row};
-use prserv::sync;
+use prserv::client::{Client, RetryPolicy};
+use prserv::inc_file::{self, Lockdown};
+use prserv::store::{Database, Filter, OpenMode, Row};
+use prserv::sync_plan;
 
-use super::place::Place;
-use super::{Ending, proxy};
+use super::backend::Backend;
+use super::{ExitStatus, proxy};
 
-/// Versions that BitBake makes for recipes with AUTOINC begin like this.
+/// The prefix of the versions that BitBake makes for recipes with AUTOINC.
 const AUTOINC: &str = "AUTOINC-";
 
-/// `prserv export`'s arguments.
+/// The arguments of `prserv export`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Export {
     #[command(flatten)]
-    place: Place,
+    backend: Backend,
 
-    /// A file that ends in `.conf` or `.inc`; `-` is the standard output.
+    /// The file to write. Its name must end with `.conf` or `.inc`; `-` is stdout.
     file: PathBuf,
 
-    /// All rows, not only those with their package's greatest value.
+    /// Export all rows, not only those with the greatest value of their package.
     #[arg(long)]
     history: bool,
 
-    /// Let BitBake ask a server for what the file lacks: leave out `PRSERV_LOCKDOWN`.
+    /// Omit `PRSERV_LOCKDOWN`, so that BitBake requests missing values from a server.
     #[arg(long)]
     no_lockdown: bool,
 }
 
-/// `prserv import`'s and `prserv migrate-localcount`'s arguments.
+/// The arguments of `prserv import` and `prserv migrate-localcount`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Import {
     #[command(flatten)]
-    place: Place,
+    backend: Backend,
 
-    /// A file that ends in `.conf` or `.inc`; `-` is the standard input.
+    /// The file to read. Its name must end with `.conf` or `.inc`; `-` is stdin.
     file: PathBuf,
 }
 
-/// `prserv sync`'s arguments.
+/// The arguments of `prserv sync`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Sync {
     /// The central server.
     #[arg(value_name = "HOST:PORT")]
     center: String,
 
-    /// The local database, a SQLite file or a URL; it may be in use.
+    /// The local database, a SQLite file or the URL of a PostgreSQL database. It may be in use.
     #[arg(long, value_name = "FILE|URL", default_value = "prserv.sqlite3")]
     db: String,
 
     #[command(flatten)]
     proxy: proxy::Arguments,
 
-    /// Only tell what would be imported.
+    /// Print the rows that would be imported without importing them.
     #[arg(long)]
     dry_run: bool,
 }
 
-/// Writes a file.
-pub(crate) fn export(arguments: &Export) -> anyhow::Result<Ending> {
+/// Exports rows to a file.
+pub(crate) fn export(arguments: &Export) -> anyhow::Result<ExitStatus> {
     check_name(&arguments.file)?;
     let history = if arguments.history {
         History::Keep
@@ -77,51 +77,52 @@ pub(crate) fn export(arguments: &Export) -> anyhow::Result<Ending> {
     } else {
         Lockdown::Yes
     };
-    let written = inc::write(arguments.place.rows(&Filter::default(), history)?, lockdown);
-    write_file(&arguments.file, &written.text)?;
-    for row in &written.left_out {
-        tracing::warn!(tuple = %row.tuple, "left out: no variable can have this name");
+    let rows = arguments.backend.rows(&Filter::default(), history)?;
+    let formatted = inc_file::format(rows, lockdown);
+    write_file(&arguments.file, &formatted.text)?;
+    for row in &formatted.skipped {
+        tracing::warn!(tuple = %row.tuple, "skipped a row: no variable can have this name");
     }
-    if written.dotted > 0 {
+    if formatted.dotted > 0 {
         tracing::warn!(
-            values = written.dotted,
-            "oe-core's importer passes over dotted values"
+            values = formatted.dotted,
+            "the file contains dotted values, which oe-core's importer ignores"
         );
     }
-    Ok(if written.left_out.is_empty() {
-        Ending::Done
+    Ok(if formatted.skipped.is_empty() {
+        ExitStatus::Success
     } else {
-        Ending::Failed
+        ExitStatus::Failure
     })
 }
 
-/// Reads a file and records its rows.
-pub(crate) fn import(arguments: &Import) -> anyhow::Result<Ending> {
-    let (rows, ending) = read_rows(&arguments.file)?;
-    record(&arguments.place, &rows, ending)
+/// Imports the rows of a file.
+pub(crate) fn import(arguments: &Import) -> anyhow::Result<ExitStatus> {
+    let (rows, status) = read_rows(&arguments.file)?;
+    record(&arguments.backend, &rows, status)
 }
 
-/// Reads a dump of LOCALCOUNTs and records the greatest of each tuple.
-pub(crate) fn migrate_localcount(arguments: &Import) -> anyhow::Result<Ending> {
-    let (mut rows, ending) = read_rows(&arguments.file)?;
+/// Imports the greatest value of each tuple from a dump of LOCALCOUNTs.
+pub(crate) fn migrate_localcount(arguments: &Import) -> anyhow::Result<ExitStatus> {
+    let (mut rows, status) = read_rows(&arguments.file)?;
     rows.retain(|row| row.tuple.package.version.starts_with(AUTOINC));
     rows.sort_by(|a, b| a.tuple.cmp(&b.tuple).then(b.value.cmp(&a.value)));
     rows.dedup_by(|later, first| later.tuple == first.tuple);
-    record(&arguments.place, &rows, ending)
+    record(&arguments.backend, &rows, status)
 }
 
-/// Imports at the center what it lacks.
-pub(crate) fn sync(arguments: &Sync) -> anyhow::Result<Ending> {
+/// Imports the rows of the local database that the central server lacks.
+pub(crate) fn sync(arguments: &Sync) -> anyhow::Result<ExitStatus> {
     let local = Database::from(arguments.db.as_str())
-        .open(Mode::Read)?
+        .open(OpenMode::Read)?
         .rows(&Filter::default())?;
     push(arguments, &local)
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn push(arguments: &Sync, local: &[Row]) -> anyhow::Result<Ending> {
+async fn push(arguments: &Sync, local: &[Row]) -> anyhow::Result<ExitStatus> {
     let target = arguments.proxy.target(&arguments.center)?;
-    let mut center = Client::new(target, Patience::default());
+    let mut center = Client::new(target, RetryPolicy::default());
     let mut versions: Vec<&str> = local
         .iter()
         .map(|row| row.tuple.package.version.as_str())
@@ -135,49 +136,52 @@ async fn push(arguments: &Sync, local: &[Row]) -> anyhow::Result<Ending> {
         })
         .collect();
     let central = center.export_all(&filters, History::Keep).await?.concat();
-    let steps = sync::plan(local, &central);
+    let imports = sync_plan::plan(local, &central);
     let mut out = std::io::stdout().lock();
-    for Row { tuple, value } in &steps {
+    for Row { tuple, value } in &imports {
         writeln!(out, "{value} for {tuple}")?;
     }
     if arguments.dry_run {
-        return Ok(Ending::Done);
+        return Ok(ExitStatus::Success);
     }
-    let taken = center
-        .import(&steps)
+    let accepted = center
+        .import(&imports)
         .await?
         .into_iter()
-        .filter(|taken| *taken)
+        .filter(|accepted| *accepted)
         .count();
-    tracing::info!(rows = steps.len(), taken, "synchronized");
-    if taken < steps.len() {
-        bail!("{} takes no imports from us", arguments.center);
+    tracing::info!(rows = imports.len(), accepted, "synchronized");
+    if accepted < imports.len() {
+        bail!(
+            "{} refused imports: it is read-only or this client may not write",
+            arguments.center
+        );
     }
-    Ok(Ending::Done)
+    Ok(ExitStatus::Success)
 }
 
-fn record(place: &Place, rows: &[Row], ending: Ending) -> anyhow::Result<Ending> {
-    let taken = place.import(rows)?;
-    tracing::info!(rows = rows.len(), taken, "imported");
-    if taken < rows.len() {
-        bail!("the server took {taken} of {} rows", rows.len());
+fn record(backend: &Backend, rows: &[Row], status: ExitStatus) -> anyhow::Result<ExitStatus> {
+    let accepted = backend.import(rows)?;
+    tracing::info!(rows = rows.len(), accepted, "imported");
+    if accepted < rows.len() {
+        bail!("the server accepted {accepted} of {} rows", rows.len());
     }
-    Ok(ending)
+    Ok(status)
 }
 
-/// The rows of a file. Lines that are malformed are named, and make the ending a failure.
-fn read_rows(file: &Path) -> anyhow::Result<(Vec<Row>, Ending)> {
+/// Returns the rows of a file. Logs malformed lines; the exit status is then a failure.
+fn read_rows(file: &Path) -> anyhow::Result<(Vec<Row>, ExitStatus)> {
     check_name(file)?;
-    let parsed = inc::parse(&read_file(file)?);
-    for line in &parsed.bad_lines {
+    let parsed = inc_file::parse(&read_file(file)?);
+    for line in &parsed.malformed_lines {
         tracing::error!("{}:{line}: not a row", file.display());
     }
-    let ending = if parsed.bad_lines.is_empty() {
-        Ending::Done
+    let status = if parsed.malformed_lines.is_empty() {
+        ExitStatus::Success
     } else {
-        Ending::Failed
+        ExitStatus::Failure
     };
-    Ok((parsed.rows, ending))
+    Ok((parsed.rows, status))
 }
 
 fn check_name(file: &Path) -> anyhow::Result<()> {
@@ -185,7 +189,7 @@ fn check_name(file: &Path) -> anyhow::Result<()> {
         .extension()
         .is_some_and(|extension| extension == "conf" || extension == "inc");
     if !is_known && file != Path::new("-") {
-        bail!("{} must end with .conf or .inc!", file.display());
+        bail!("{} must end with .conf or .inc", file.display());
     }
     Ok(())
 }
@@ -201,7 +205,7 @@ fn read_file(file: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Replaces a file as a whole.
+/// Replaces a file atomically.
 fn write_file(file: &Path, text: &str) -> anyhow::Result<()> {
     if file == Path::new("-") {
         return Ok(std::io::stdout().lock().write_all(text.as_bytes())?);
@@ -210,10 +214,10 @@ fn write_file(file: &Path, text: &str) -> anyhow::Result<()> {
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
     let replace = || -> std::io::Result<()> {
-        let mut whole = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
-        whole.write_all(text.as_bytes())?;
-        whole.as_file().sync_all()?;
-        whole.persist(file)?;
+        let mut temporary = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
+        temporary.write_all(text.as_bytes())?;
+        temporary.as_file().sync_all()?;
+        temporary.persist(file)?;
         Ok(())
     };
     replace().with_context(|| format!("cannot write {}", file.display()))

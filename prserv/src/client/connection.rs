@@ -1,4 +1,4 @@
-//! One connection of a client, through a proxy if need be.
+//! One connection of a client, optionally through a proxy.
 
 use std::io;
 use std::time::Duration;
@@ -13,121 +13,115 @@ use tokio::time::timeout;
 
 use super::ClientError;
 use super::target::{Proxy, Target};
-use crate::wire::inbox::{Event, Inbox};
+use crate::wire::decoder::{Event, MessageDecoder};
 use crate::wire::reply;
 
 const GREETING: &[u8] = b"PRSERVICE 1.0\nneeds-headers: false\n\n";
 
-/// A proxy's reply is not longer.
+/// The maximum length of a proxy's response head.
 const PROXY_HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// A greeted connection.
+/// A connection on which the greeting was sent.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
-    inbox: Inbox,
+    decoder: MessageDecoder,
 }
 
 impl Connection {
-    /// Connects, through the target's proxy if it has one. The greeting goes with the first
-    /// request.
-    pub(super) async fn open(target: &Target, patience: Duration) -> Result<Self, ClientError> {
-        let stream = in_time(patience, connect(target))
-            .await
-            .map_err(|error| match error {
-                Failure::Io(source) => failed(target, source),
-                Failure::Refused(status) => ClientError::Proxy(status),
-            })?;
-        let mut connection = Self {
+    /// Connects, through the target's proxy if it has one, and sends the greeting.
+    pub(super) async fn open(target: &Target, limit: Duration) -> Result<Self, ClientError> {
+        let opened = async {
+            let mut stream = with_timeout(limit, connect(target)).await?;
+            let greeted = async { Ok(stream.write_all(GREETING).await?) };
+            with_timeout(limit, greeted).await?;
+            Ok(stream)
+        };
+        let stream = opened.await.map_err(|error| match error {
+            ConnectError::Io(source) => io_error(target, source),
+            ConnectError::Proxy(status) => ClientError::Proxy(status),
+        })?;
+        Ok(Self {
             stream,
-            inbox: Inbox::of_client(),
-        };
-        let greeted = async {
-            connection
-                .stream
-                .write_all(GREETING)
-                .await
-                .map_err(Failure::Io)
-        };
-        match in_time(patience, greeted).await {
-            Ok(()) => Ok(connection),
-            Err(Failure::Io(source)) => Err(failed(target, source)),
-            Err(Failure::Refused(status)) => Err(ClientError::Proxy(status)),
-        }
+            decoder: MessageDecoder::for_replies(),
+        })
     }
 
-    /// Sends all, then reads as many replies, each within the time.
+    /// Sends all requests, then reads as many replies, each within the time limit.
     pub(super) async fn exchange(
         &mut self,
         requests: &[impl Serialize],
         target: &Target,
-        patience: Duration,
+        limit: Duration,
     ) -> Result<Vec<Json>, ClientError> {
         let mut bytes = Vec::new();
         for request in requests {
             reply::write(&mut bytes, request);
         }
-        let sent = timeout(patience, self.stream.write_all(&bytes)).await;
-        sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .map_err(|source| failed(target, source))?;
+        let timed_out = |_| Err(io::ErrorKind::TimedOut.into());
+        timeout(limit, self.stream.write_all(&bytes))
+            .await
+            .unwrap_or_else(timed_out)
+            .map_err(|source| io_error(target, source))?;
         let mut replies = Vec::with_capacity(requests.len());
         while replies.len() < requests.len() {
-            if let Some(event) = self.inbox.next_event()? {
+            if let Some(event) = self.decoder.next_event()? {
                 if let Event::Message(message) = event {
                     replies.push(message);
                 }
                 continue;
             }
-            let read = timeout(patience, self.stream.read_buf(self.inbox.buffer())).await;
+            let read = timeout(limit, self.stream.read_buf(self.decoder.buffer())).await;
             match read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                Ok(0) => return Err(failed(target, io::ErrorKind::UnexpectedEof.into())),
+                Ok(0) => return Err(io_error(target, io::ErrorKind::UnexpectedEof.into())),
                 Ok(_) => {}
-                Err(source) => return Err(failed(target, source)),
+                Err(source) => return Err(io_error(target, source)),
             }
         }
         Ok(replies)
     }
 }
 
-fn failed(target: &Target, source: io::Error) -> ClientError {
+fn io_error(target: &Target, source: io::Error) -> ClientError {
     ClientError::Io {
         target: target.to_string(),
         source,
     }
 }
 
-/// Why there is no connection.
-enum Failure {
+/// The error of a connection attempt.
+enum ConnectError {
     Io(io::Error),
-    Refused(String),
+    /// The proxy's status line or another reason.
+    Proxy(String),
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for ConnectError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-async fn in_time<T>(
-    patience: Duration,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    timeout(patience, work)
+async fn with_timeout<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, ConnectError>>,
+) -> Result<T, ConnectError> {
+    timeout(limit, work)
         .await
-        .unwrap_or_else(|_| Err(Failure::Io(io::ErrorKind::TimedOut.into())))
+        .unwrap_or_else(|_| Err(ConnectError::Io(io::ErrorKind::TimedOut.into())))
 }
 
-async fn connect(target: &Target) -> Result<TcpStream, Failure> {
+async fn connect(target: &Target) -> Result<TcpStream, ConnectError> {
     let stream = match &target.proxy {
         None => TcpStream::connect((target.host.as_str(), target.port)).await?,
-        Some(proxy) => through(proxy, target).await?,
+        Some(proxy) => connect_through(proxy, target).await?,
     };
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// Has a proxy connect us.
-async fn through(proxy: &Proxy, target: &Target) -> Result<TcpStream, Failure> {
+/// Opens a tunnel through an HTTP proxy.
+async fn connect_through(proxy: &Proxy, target: &Target) -> Result<TcpStream, ConnectError> {
     let mut stream = TcpStream::connect((proxy.host.as_str(), proxy.port)).await?;
     let authorization = proxy
         .credentials
@@ -143,14 +137,15 @@ async fn through(proxy: &Proxy, target: &Target) -> Result<TcpStream, Failure> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         if head.len() > PROXY_HEAD_BYTES_MAX {
-            return Err(Failure::Refused("its reply is too long".into()));
+            return Err(ConnectError::Proxy("its response is too long".into()));
         }
-        head.push(stream.read_u8().await?); // not a byte more: what follows is the server's
+        // Byte by byte, because the bytes after the head come from the server.
+        head.push(stream.read_u8().await?);
     }
     let head = String::from_utf8_lossy(&head);
     let status = head.lines().next().unwrap_or_default();
     match status.split_whitespace().nth(1) {
         Some(code) if code.starts_with('2') => Ok(stream),
-        _ => Err(Failure::Refused(status.to_owned())),
+        _ => Err(ConnectError::Proxy(status.to_owned())),
     }
 }

@@ -1,4 +1,4 @@
-//! Where a client connects to, and through which proxy: settings first, then the environment.
+//! The server that a client connects to, and the proxy on the way to it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,43 +12,44 @@ pub struct Target {
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// An HTTP proxy that connects us.
+    /// The HTTP proxy to connect through.
     pub proxy: Option<Proxy>,
 }
 
-/// An HTTP proxy that knows `CONNECT`.
+/// An HTTP proxy that supports `CONNECT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proxy {
     /// A name or an address.
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// `user:password`, when it wants one.
+    /// `user:password`, if the proxy requires it.
     pub credentials: Option<String>,
 }
 
-/// Which proxies there are, and who is reached without one.
+/// The proxy settings: a proxy and the hosts that are reached directly.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
     proxy: Option<Proxy>,
-    exempt: Vec<Exempt>,
+    direct: Vec<DirectHosts>,
 }
 
-/// The text names no server or proxy.
+/// The error of a text that is not the address of a server or proxy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not HOST:PORT")]
 pub struct TargetError(String);
 
+/// An entry of `no_proxy`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Exempt {
+enum DirectHosts {
     All,
     Network(IpNet),
-    /// A name, and all names that end in a dot and it.
+    /// A domain and its subdomains.
     Domain(String),
 }
 
 impl Target {
-    /// Reads `HOST:PORT` or `[ADDRESS]:PORT`, and finds its proxy.
+    /// Parses `HOST:PORT` or `[ADDRESS]:PORT` and selects its proxy.
     pub fn parse(text: &str, proxies: &Proxies) -> Result<Self, TargetError> {
         let (host, port) = host_and_port(text, None)?;
         let proxy = proxies.for_host(&host).cloned();
@@ -57,12 +58,13 @@ impl Target {
 }
 
 impl Proxies {
-    /// No proxies at all.
+    /// Returns settings without a proxy.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// One proxy for everybody: `http://[user:password@]HOST[:PORT]`; `none` means none.
+    /// Returns settings with one proxy for all hosts, `http://[user:password@]HOST[:PORT]`, or
+    /// without a proxy if the text is `none`.
     pub fn fixed(text: &str) -> Result<Self, TargetError> {
         let proxy = if text == "none" {
             None
@@ -71,11 +73,12 @@ impl Proxies {
         };
         Ok(Self {
             proxy,
-            exempt: Vec::new(),
+            direct: Vec::new(),
         })
     }
 
-    /// What the environment says: `https_proxy`, then `all_proxy`, and `no_proxy`, in either case.
+    /// Returns the settings of the environment: `https_proxy`, else `all_proxy`, and `no_proxy`, in
+    /// lower or upper case.
     pub fn from_environment(
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, TargetError> {
@@ -85,30 +88,31 @@ impl Proxies {
                 .filter(|text| !text.is_empty())
         };
         let proxy = read("https_proxy").or_else(|| read("all_proxy"));
-        let exempt = read("no_proxy").unwrap_or_default();
-        let exempt = exempt
-            .split(',')
-            .map(str::trim)
-            .filter(|text| !text.is_empty());
         Ok(Self {
             proxy: proxy.as_deref().map(self::proxy).transpose()?,
-            exempt: exempt.map(Exempt::parse).collect(),
+            direct: read("no_proxy")
+                .unwrap_or_default()
+                .split(',')
+                .map(str::trim)
+                .filter(|text| !text.is_empty())
+                .map(DirectHosts::parse)
+                .collect(),
         })
     }
 
-    /// The proxy on the way to a host. This machine itself is always reached without one.
+    /// Returns the proxy for a host. The local host is always reached directly.
     fn for_host(&self, host: &str) -> Option<&Proxy> {
         let address: Option<IpAddr> = host.parse().ok();
-        let is_here = host == "localhost" || address.is_some_and(|address| address.is_loopback());
-        let is_exempt = self
-            .exempt
+        let is_local = host == "localhost" || address.is_some_and(|address| address.is_loopback());
+        let is_direct = self
+            .direct
             .iter()
-            .any(|exempt| exempt.covers(host, address));
-        self.proxy.as_ref().filter(|_| !is_here && !is_exempt)
+            .any(|direct| direct.contains(host, address));
+        self.proxy.as_ref().filter(|_| !is_local && !is_direct)
     }
 }
 
-impl Exempt {
+impl DirectHosts {
     fn parse(text: &str) -> Self {
         if text == "*" {
             return Self::All;
@@ -122,7 +126,7 @@ impl Exempt {
         )
     }
 
-    fn covers(&self, host: &str, address: Option<IpAddr>) -> bool {
+    fn contains(&self, host: &str, address: Option<IpAddr>) -> bool {
         match self {
             Self::All => true,
             Self::Network(network) => address.is_some_and(|address| network.contains(&address)),
@@ -154,10 +158,10 @@ fn proxy(text: &str) -> Result<Proxy, TargetError> {
 }
 
 fn host_and_port(text: &str, default: Option<u16>) -> Result<(String, u16), TargetError> {
-    let wrong = || TargetError(text.to_owned());
+    let error = || TargetError(text.to_owned());
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, "")) => (host, None),
-        Some((host, rest)) => (host, Some(rest.strip_prefix(':').ok_or_else(wrong)?)),
+        Some((host, rest)) => (host, Some(rest.strip_prefix(':').ok_or_else(error)?)),
         None => match text.rsplit_once(':') {
             Some((host, port)) => (host, Some(port)),
             None => (text, None),
@@ -166,13 +170,14 @@ fn host_and_port(text: &str, default: Option<u16>) -> Result<(String, u16), Targ
     let port = port
         .map(str::parse)
         .transpose()
-        .map_err(|_| wrong())?
+        .map_err(|_| error())?
         .or(default);
-    let is_odd = |c: char| c.is_whitespace() || c.is_control() || "/@[]".contains(c);
-    let is_odd = host.is_empty() || host.contains(is_odd);
+    let is_forbidden = |c: char| c.is_whitespace() || c.is_control() || "/@[]".contains(c);
     match port {
-        Some(port) if !is_odd => Ok((host.to_owned(), port)),
-        _ => Err(wrong()),
+        Some(port) if !host.is_empty() && !host.contains(is_forbidden) => {
+            Ok((host.to_owned(), port))
+        }
+        _ => Err(error()),
     }
 }
 
@@ -203,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_target_is_a_host_and_a_port() {
-        for text in ["prs.example:8585", "10.0.0.1:1", "[fd00::1]:8585"] {
+        for text in ["prs.example.org:8585", "10.0.0.1:1", "[fd00::1]:8585"] {
             assert_eq!(
                 Target::parse(text, &Proxies::none()).unwrap().to_string(),
                 text
@@ -225,17 +230,17 @@ mod tests {
     }
 
     #[test]
-    fn the_environments_proxy_is_used_but_for_exempt_hosts() {
+    fn the_proxy_of_the_environment_is_used_except_for_direct_hosts() {
         let proxies = environment(&[
-            ("HTTPS_PROXY", "http://me:secret@proxy.example:3128/"),
-            ("no_proxy", "intern.example, .local,10.0.0.0/8"),
+            ("HTTPS_PROXY", "http://me:secret@proxy.example.org:3128/"),
+            ("no_proxy", "intern.example.org, .local,10.0.0.0/8"),
         ]);
         let has_proxy = |text: &str| Target::parse(text, &proxies).unwrap().proxy.is_some();
         for (text, through) in [
-            ("prs.example:1", true),
-            ("intern.example:1", false),
-            ("a.intern.example:1", false),
-            ("notintern.example:1", true),
+            ("prs.example.org:1", true),
+            ("intern.example.org:1", false),
+            ("a.intern.example.org:1", false),
+            ("notintern.example.org:1", true),
             ("x.local:1", false),
             ("10.2.3.4:1", false),
             ("11.2.3.4:1", true),
@@ -244,8 +249,11 @@ mod tests {
         ] {
             assert_eq!(has_proxy(text), through, "{text}");
         }
-        let proxy = proxies.for_host("prs.example").unwrap();
-        assert_eq!((proxy.host.as_str(), proxy.port), ("proxy.example", 3128));
+        let proxy = proxies.for_host("prs.example.org").unwrap();
+        assert_eq!(
+            (proxy.host.as_str(), proxy.port),
+            ("proxy.example.org", 3128)
+        );
         assert_eq!(proxy.credentials.as_deref(), Some("me:secret"));
         assert_eq!(environment(&[]), Proxies::none());
         assert_eq!(Proxies::fixed("none"), Ok(Proxies::none()));

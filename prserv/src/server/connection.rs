@@ -1,104 +1,110 @@
-//! One connection on a socket: which protocol it speaks, and the JSON stream itself.
+//! One connection: detects its protocol and carries the JSON stream.
 
+use std::error::Error;
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
-use super::dialogue::{self, Dialogue, Framing, Next};
 use super::http;
+use super::json_session::{Framing, JsonSession, Next, SessionError};
 use super::sniff::{Protocol, sniff};
-use crate::desk::Desk;
-use crate::wire::Fault;
-use crate::wire::inbox::Inbox;
+use crate::session::AuthorizedService;
+use crate::wire::ProtocolError;
+use crate::wire::decoder::MessageDecoder;
 
-/// Room for a usual request.
+/// The free space of the buffer for each read, enough for a typical request.
 const READ_BYTES: usize = 1024;
 
-/// Room for replies that a connection keeps while it is idle.
-const OUTBOX_BYTES: usize = 4 * 1024;
+/// The capacity for replies that an idle connection keeps.
+const IDLE_OUTPUT_BYTES: usize = 4 * 1024;
 
-/// Why a connection ended before its peer left.
+/// The error that ends a connection.
 #[derive(Debug, thiserror::Error)]
-enum End {
+enum ConnectionError {
     #[error(transparent)]
-    Dialogue(#[from] dialogue::End),
+    Session(#[from] SessionError),
     #[error(transparent)]
-    Fault(#[from] Fault),
-    #[error("HTTP: {0}")]
+    Protocol(#[from] ProtocolError),
+    #[error("HTTP failed")]
     Http(#[from] hyper::Error),
-    #[error("the connection failed: {0}")]
+    #[error("the transport failed")]
     Io(#[from] io::Error),
 }
 
-/// Serves a connection until its peer leaves, does something wrong, or `stop` becomes true.
+/// Serves a connection until its peer closes it, an error occurs or `stop` becomes true.
 pub(super) async fn serve(
-    desk: Desk,
+    service: AuthorizedService,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     stop: watch::Receiver<bool>,
 ) {
-    let peer = desk.peer.name.clone();
-    match converse(desk, stream, stop).await {
-        Ok(()) => {}
-        Err(End::Io(error)) => tracing::debug!(%peer, %error, "a connection broke"),
-        Err(error) => tracing::warn!(%peer, %error, "closing a connection"),
+    let peer = service.peer.name.clone();
+    if let Err(error) = try_serve(service, stream, stop).await {
+        let is_io = matches!(error, ConnectionError::Io(_));
+        let error = &error as &dyn Error;
+        if is_io {
+            tracing::debug!(error, %peer, "a connection was lost");
+        } else {
+            tracing::warn!(error, %peer, "closing a connection");
+        }
     }
 }
 
-async fn converse(
-    desk: Desk,
+async fn try_serve(
+    service: AuthorizedService,
     mut stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     mut stop: watch::Receiver<bool>,
-) -> Result<(), End> {
-    let mut inbox = Inbox::default();
+) -> Result<(), ConnectionError> {
+    let mut decoder = MessageDecoder::default();
     let protocol = loop {
-        if let Read::End = read(&mut stream, inbox.buffer(), &mut stop).await? {
-            return Ok(inbox.finish()?);
+        if let ReadOutcome::End = read(&mut stream, decoder.buffer(), &mut stop).await? {
+            return Ok(decoder.finish()?);
         }
-        if let Some(protocol) = sniff(inbox.buffer()) {
+        if let Some(protocol) = sniff(decoder.buffer()) {
             break protocol;
         }
     };
     match protocol {
         Protocol::Http => {
-            let first = std::mem::take(inbox.buffer());
-            Ok(http::serve(desk, first, stream, stop).await?)
+            let first_bytes = std::mem::take(decoder.buffer());
+            Ok(http::serve(service, first_bytes, stream, stop).await?)
         }
-        Protocol::Stream => {
-            let dialogue = Dialogue::new(desk, inbox, Framing::Pieces);
-            stream_on(dialogue, stream, stop).await
+        Protocol::Json => {
+            let session = JsonSession::new(service, decoder, Framing::Chunked);
+            serve_json(session, stream, stop).await
         }
     }
 }
 
-/// The JSON stream, from a greeting that has begun.
-async fn stream_on(
-    mut dialogue: Dialogue,
+/// Serves the JSON stream, whose first bytes are in the session's decoder.
+async fn serve_json(
+    mut session: JsonSession,
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     mut stop: watch::Receiver<bool>,
-) -> Result<(), End> {
+) -> Result<(), ConnectionError> {
     loop {
-        let handled = dialogue.handle().await;
-        if !dialogue.outbox.is_empty() {
-            stream.write_all(&dialogue.outbox).await?;
-            dialogue.outbox.clear();
-            dialogue.outbox.shrink_to(OUTBOX_BYTES);
+        let handled = session.handle().await;
+        if !session.output.is_empty() {
+            stream.write_all(&session.output).await?;
+            session.output.clear();
+            session.output.shrink_to(IDLE_OUTPUT_BYTES);
         }
         match handled? {
-            Next::Go => continue,
+            Next::Continue => continue,
             Next::Close => return Ok(stream.shutdown().await?),
             Next::Read => {}
         }
-        if let Read::End = read(&mut stream, dialogue.inbox.buffer(), &mut stop).await? {
-            return Ok(dialogue.inbox.finish()?);
+        if let ReadOutcome::End = read(&mut stream, session.decoder.buffer(), &mut stop).await? {
+            return Ok(session.decoder.finish()?);
         }
     }
 }
 
-/// What reading brought.
-enum Read {
+/// The outcome of a read.
+enum ReadOutcome {
+    /// Bytes were appended to the buffer.
     Bytes,
-    /// The peer's end, or ours.
+    /// The peer closed its side, or the server stops.
     End,
 }
 
@@ -106,12 +112,16 @@ async fn read(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,
     stop: &mut watch::Receiver<bool>,
-) -> io::Result<Read> {
+) -> io::Result<ReadOutcome> {
     buffer.reserve(READ_BYTES);
     let bytes = tokio::select! {
         biased;
         read = stream.read_buf(buffer) => read?,
         _ = stop.wait_for(|stop| *stop) => 0,
     };
-    Ok(if bytes == 0 { Read::End } else { Read::Bytes })
+    Ok(if bytes == 0 {
+        ReadOutcome::End
+    } else {
+        ReadOutcome::Bytes
+    })
 }

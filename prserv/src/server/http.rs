@@ -22,27 +22,27 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::watch;
 
-use crate::desk::Desk;
+use crate::session::AuthorizedService;
 
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-const HEADER_SECONDS_MAX: Duration = Duration::from_secs(30);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves a connection whose first bytes have been read, until it ends or `stop` becomes true.
+/// Serves a connection whose first bytes were already read, until it ends or `stop` becomes true.
 pub(super) async fn serve(
-    desk: Desk,
-    first: Vec<u8>,
+    service: AuthorizedService,
+    first_bytes: Vec<u8>,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error> {
     let (read, write) = tokio::io::split(stream);
-    let stream = TokioIo::new(tokio::io::join(Cursor::new(first).chain(read), write));
-    let service = TowerToHyperService::new(router(desk, stop.clone()));
+    let stream = TokioIo::new(tokio::io::join(Cursor::new(first_bytes).chain(read), write));
+    let router = TowerToHyperService::new(router(service, stop.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .half_close(true)
-        .header_read_timeout(HEADER_SECONDS_MAX)
-        .serve_connection(stream, service)
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(stream, router)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
@@ -53,7 +53,7 @@ pub(super) async fn serve(
     connection.await
 }
 
-fn router(desk: Desk, stop: watch::Receiver<bool>) -> Router {
+fn router(service: AuthorizedService, stop: watch::Receiver<bool>) -> Router {
     Router::new()
         .route("/", get(root).post(xmlrpc::call))
         .route("/RPC2", get(unsupported).post(xmlrpc::call))
@@ -68,17 +68,17 @@ fn router(desk: Desk, stop: watch::Receiver<bool>) -> Router {
         .fallback(|| async { (StatusCode::NOT_FOUND, "No such page\n") })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(Extension(stop))
-        .with_state(desk)
+        .with_state(service)
 }
 
-/// A websocket; anything else is what Python's XML-RPC server does not know.
+/// Upgrades to a websocket. Answers other requests as Python's XML-RPC server does.
 async fn root(
-    desk: State<Desk>,
+    service: State<AuthorizedService>,
     stop: Extension<watch::Receiver<bool>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     match upgrade {
-        Ok(upgrade) => websocket::upgrade(desk, stop, upgrade),
+        Ok(upgrade) => websocket::upgrade(service, stop, upgrade),
         Err(_) => unsupported().await,
     }
 }

@@ -1,11 +1,11 @@
-//! Which protocol a peer speaks, told from its first bytes: all share one port.
+//! The detection of a connection's protocol by its first bytes, because all share one port.
 
 /// The protocols on a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
-    /// BitBake's JSON stream; also everything that is wrong.
-    Stream,
-    /// HTTP: XML-RPC, REST, metrics.
+    /// BitBake's JSON stream. Also chosen for invalid input.
+    Json,
+    /// HTTP: XML-RPC, websockets, REST, metrics.
     Http,
 }
 
@@ -19,16 +19,16 @@ const METHODS: [&[u8]; 7] = [
     b"PATCH ",
 ];
 
-/// The protocol, or `None` until more bytes come.
+/// Returns the protocol, or `None` if more bytes are needed.
 pub(super) fn sniff(bytes: &[u8]) -> Option<Protocol> {
     if METHODS.iter().any(|method| bytes.starts_with(method)) {
         return Some(Protocol::Http);
     }
-    let is_open = METHODS.iter().any(|method| method.starts_with(bytes));
-    if is_open {
+    let is_undecided = METHODS.iter().any(|method| method.starts_with(bytes));
+    if is_undecided {
         None
     } else {
-        Some(Protocol::Stream)
+        Some(Protocol::Json)
     }
 }
 
@@ -37,15 +37,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_few_bytes_tell_the_protocols_apart() {
+    fn the_first_bytes_determine_the_protocol() {
         for (bytes, protocol) in [
             ("", None),
             ("P", None),
             ("POST", None),
             ("POST /", Some(Protocol::Http)),
-            ("PR", Some(Protocol::Stream)),
+            ("PR", Some(Protocol::Json)),
             ("GET /", Some(Protocol::Http)),
-            ("\n", Some(Protocol::Stream)),
+            ("\n", Some(Protocol::Json)),
         ] {
             assert_eq!(sniff(bytes.as_bytes()), protocol, "{bytes:?}");
         }

@@ -1,73 +1,73 @@
-//! One batch of asks, decided against what is committed plus what the batch itself has given.
+//! One batch of queries, decided on the committed rows plus the rows of the batch itself. Pure.
 
 use std::collections::HashMap;
 
-use super::ask::Ask;
-use super::memory::Memory;
-use crate::policy::{self, Facts, History, Parent, Verdict};
-use crate::rows::{Rows, Span};
+use super::cache::Cache;
+use super::query::Query;
+use crate::package_rows::{PackageRows, ValueRange};
+use crate::policy::{self, Decision, History, ParentState, TupleRecord};
 use crate::store::NewRow;
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
 
-/// Decides asks in order, and collects the rows that must be written before anybody is told.
-/// All packages of the batch must be remembered.
+/// Decides queries in order and collects the rows that must be committed before any answer is
+/// sent. The cache must hold all packages of the batch.
 #[derive(Debug)]
 pub(crate) struct Batch<'a> {
-    committed: &'a Memory,
+    committed: &'a Cache,
     read_only: bool,
-    given: HashMap<&'a Package, Rows>,
+    pending: HashMap<&'a Package, PackageRows>,
     rows: Vec<NewRow<'a>>,
 }
 
 impl<'a> Batch<'a> {
-    /// An empty batch.
-    pub(crate) fn new(committed: &'a Memory, read_only: bool) -> Self {
+    /// Creates an empty batch.
+    pub(crate) fn new(committed: &'a Cache, read_only: bool) -> Self {
         Self {
             committed,
             read_only,
-            given: HashMap::new(),
+            pending: HashMap::new(),
             rows: Vec::new(),
         }
     }
 
-    /// Answers one ask.
-    pub(crate) fn answer(&mut self, ask: &'a Ask) -> Option<Value> {
-        match ask {
-            Ask::Get(tuple, history, parent) => self.get(tuple, *history, parent),
-            Ask::Test(tuple, history) => {
-                policy::recorded(&self.facts(&tuple.package, &tuple.checksum), *history)
+    /// Answers one query.
+    pub(crate) fn answer(&mut self, query: &'a Query) -> Option<Value> {
+        match query {
+            Query::Get(tuple, history, parent) => self.get(tuple, *history, parent),
+            Query::Test(tuple, history) => {
+                policy::recorded(&self.record(&tuple.package, &tuple.checksum), *history)
             }
-            Ask::Max(package) => self.facts(package, "").max,
-            Ask::Import(_, _) if self.read_only => None,
-            Ask::Import(tuple, value) => {
-                self.give(tuple, value);
+            Query::Max(package) => self.record(package, "").max,
+            Query::Import(_, _) if self.read_only => None,
+            Query::Import(tuple, value) => {
+                self.add(tuple, value);
                 Some(value.clone())
             }
         }
     }
 
-    /// What must be written.
+    /// Returns the rows to commit.
     pub(crate) fn into_rows(self) -> Vec<NewRow<'a>> {
         self.rows
     }
 
-    fn get(&mut self, tuple: &'a Tuple, history: History, parent: &Parent) -> Option<Value> {
-        let facts = self.facts(&tuple.package, &tuple.checksum);
+    fn get(&mut self, tuple: &'a Tuple, history: History, parent: &ParentState) -> Option<Value> {
+        let record = self.record(&tuple.package, &tuple.checksum);
         let is_taken = |value: &Value| {
-            let given = self.given.get(&tuple.package);
-            given.is_some_and(|rows| rows.holds_for_another(&tuple.checksum, value))
-                || self.committed.holds_for_another(tuple, value)
+            let pending = self.pending.get(&tuple.package);
+            pending.is_some_and(|rows| rows.may_belong_to_another(&tuple.checksum, value))
+                || self.committed.may_belong_to_another(tuple, value)
         };
-        let verdict = policy::decide_below(&facts, parent, history, is_taken).ok()?;
-        if let (Verdict::New(value), false) = (&verdict, self.read_only) {
-            self.give(tuple, value);
+        let decision = policy::decide_with_parent(&record, parent, history, is_taken).ok()?;
+        if let (Decision::New(value), false) = (&decision, self.read_only) {
+            self.add(tuple, value);
         }
-        Some(verdict.into_value())
+        Some(decision.into_value())
     }
 
-    fn give(&mut self, tuple: &'a Tuple, value: &Value) {
-        self.given
+    fn add(&mut self, tuple: &'a Tuple, value: &Value) {
+        self.pending
             .entry(&tuple.package)
             .or_default()
             .add(&tuple.checksum, value);
@@ -77,22 +77,22 @@ impl<'a> Batch<'a> {
         });
     }
 
-    fn facts(&self, package: &Package, checksum: &str) -> Facts {
-        let committed = self.committed.facts(package, checksum).unwrap_or_default();
-        match self.given.get(package) {
+    fn record(&self, package: &Package, checksum: &str) -> TupleRecord {
+        let committed = self.committed.record(package, checksum).unwrap_or_default();
+        match self.pending.get(package) {
             None => committed,
-            Some(given) => Facts {
-                max: committed.max.max(given.max().cloned()),
-                span: join(committed.span, given.span(checksum)),
+            Some(pending) => TupleRecord {
+                max: committed.max.max(pending.max().cloned()),
+                range: join(committed.range, pending.range(checksum)),
             },
         }
     }
 }
 
-fn join(committed: Option<Span>, given: Option<&Span>) -> Option<Span> {
-    match (committed, given) {
-        (Some(committed), Some(given)) => Some(committed.joined(given)),
-        (committed, given) => committed.or_else(|| given.cloned()),
+fn join(committed: Option<ValueRange>, pending: Option<&ValueRange>) -> Option<ValueRange> {
+    match (committed, pending) {
+        (Some(committed), Some(pending)) => Some(committed.joined(pending)),
+        (committed, pending) => committed.or_else(|| pending.cloned()),
     }
 }
 
@@ -102,30 +102,30 @@ mod tests {
 
     #[test]
     fn identical_tuples_in_one_batch_get_one_value_and_one_row() {
-        let memory = Memory::new(100);
-        let ask = Ask::Get(
+        let cache = Cache::new(100);
+        let query = Query::Get(
             Tuple::new("v", "all", "c"),
             History::Ignore,
-            Parent::Unaware,
+            ParentState::PackageUnknown,
         );
-        let mut batch = Batch::new(&memory, false);
-        assert_eq!(batch.answer(&ask), batch.answer(&ask));
+        let mut batch = Batch::new(&cache, false);
+        assert_eq!(batch.answer(&query), batch.answer(&query));
         assert_eq!(batch.into_rows().len(), 1);
     }
 
     #[test]
-    fn a_read_only_batch_tells_what_would_be_given_and_gives_nothing() {
-        let memory = Memory::new(100);
+    fn a_read_only_batch_returns_the_would_be_value_and_assigns_nothing() {
+        let cache = Cache::new(100);
         let get = |checksum| {
-            Ask::Get(
+            Query::Get(
                 Tuple::new("v", "all", checksum),
                 History::Ignore,
-                Parent::Unaware,
+                ParentState::PackageUnknown,
             )
         };
-        let import = Ask::Import(Tuple::new("v", "all", "a"), Value::first());
+        let import = Query::Import(Tuple::new("v", "all", "a"), Value::first());
         let (a, b) = (get("a"), get("b"));
-        let mut batch = Batch::new(&memory, true);
+        let mut batch = Batch::new(&cache, true);
         assert_eq!(batch.answer(&a), Some(Value::first()));
         assert_eq!(batch.answer(&b), Some(Value::first()));
         assert_eq!(batch.answer(&import), None);

@@ -1,11 +1,11 @@
-//! Which database: a file, or a PostgreSQL server by its URL.
+//! The location of a database: a SQLite file or the URL of a PostgreSQL database.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::{Postgres, Sqlite, Store, StoreError};
 
-/// Where a service keeps its rows.
+/// The location of a database.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Database {
     /// A SQLite file, written by one server at a time.
@@ -14,26 +14,26 @@ pub enum Database {
     Postgres(String),
 }
 
-/// What a store is opened for.
+/// The mode in which a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Giving values: what is missing is made.
+pub enum OpenMode {
+    /// Assigns values. A missing file or schema is created.
     Write,
-    /// Looking only: what is missing is an error.
+    /// Reads only. A missing file or schema is an error.
     Read,
 }
 
 impl Database {
-    /// Connects. Blocks, and must not be called on a thread that runs async tasks.
-    pub fn open(&self, mode: Mode) -> Result<Box<dyn Store>, StoreError> {
+    /// Opens the database. Blocks, so it must not be called on a thread that runs async tasks.
+    pub fn open(&self, mode: OpenMode) -> Result<Box<dyn Store>, StoreError> {
         Ok(match (self, mode) {
-            (Self::Sqlite(path), Mode::Write) => Box::new(Sqlite::open(path)?),
-            (Self::Sqlite(path), Mode::Read) => Box::new(Sqlite::open_read_only(path)?),
+            (Self::Sqlite(path), OpenMode::Write) => Box::new(Sqlite::open(path)?),
+            (Self::Sqlite(path), OpenMode::Read) => Box::new(Sqlite::open_read_only(path)?),
             (Self::Postgres(url), mode) => Box::new(Postgres::open(url, mode)?),
         })
     }
 
-    /// Whether nobody else gives values while we do.
+    /// Returns true if no other server can assign values while this one does.
     pub(crate) fn has_one_writer(&self) -> bool {
         matches!(self, Self::Sqlite(_))
     }
@@ -88,7 +88,7 @@ impl fmt::Debug for Database {
     }
 }
 
-/// A URL as a log may hold it: nothing after the user's name, up to the host, and no options.
+/// Removes the password and the options from a URL, so that it can be logged.
 fn without_password(url: &str) -> String {
     let url = url.split('?').next().unwrap_or_default();
     match url
@@ -108,12 +108,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_postgresql_and_its_password_is_not_shown() {
+    fn urls_are_postgresql_and_passwords_are_hidden() {
         for (text, shown) in [
             ("prserv.sqlite3", "prserv.sqlite3"),
             (
-                "postgres://me:secret@db.example:5432/pr?password=x",
-                "postgres://me@db.example:5432/pr",
+                "postgres://me:secret@db.example.org:5432/pr?password=x",
+                "postgres://me@db.example.org:5432/pr",
             ),
             ("postgresql:///pr?host=/run", "postgresql:///pr"),
         ] {

@@ -1,18 +1,19 @@
 //! A PostgreSQL database that several servers share.
 //!
-//! One row, `prserv_state`, counts the transactions that gave values. Who gives locks it first, so
-//! values are given by one server at a time; who remembers compares its count, so what a server
-//! remembers is used only while it is true.
+//! The only row of `prserv_state` holds a generation counter. A transaction that assigns values
+//! first locks this row, so only one server assigns values at a time, and increments the counter
+//! when it commits. A server compares the counter with the generation of its cache, so it never
+//! answers from outdated rows.
 
 use postgres::{Client, NoTls};
 
-use super::database::Mode;
-use super::{Filter, NewRow, Others, Purpose, Row, Store, StoreError};
-use crate::rows::Rows;
+use super::database::OpenMode;
+use super::{ExternalWrites, Filter, NewRow, Row, Store, StoreError, TransactionMode};
+use crate::package_rows::PackageRows;
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
 
-/// What brings a database from one version to the next; never changed, only added to.
+/// The scripts that migrate the schema from one version to the next. Append only.
 const MIGRATIONS: [&str; 1] = [r#"
     CREATE TABLE prmain (
         version text COLLATE "C" NOT NULL,
@@ -24,36 +25,36 @@ const MIGRATIONS: [&str; 1] = [r#"
     INSERT INTO prserv_state VALUES (0);
 "#];
 
-/// Two servers that start at once migrate one after the other.
+/// The advisory lock that serializes the migrations of servers that start concurrently.
 const MIGRATION_LOCK: i64 = 0x7072_7365_7276;
 
-/// A connection, made again when it is lost.
+/// A connection that is reopened when it is lost.
 pub struct Postgres {
     url: String,
     client: Option<Client>,
-    /// The generation that our memory is of.
-    generation: Option<i64>,
-    /// The generation in the open transaction.
-    current: i64,
-    has_given: bool,
+    /// The generation of the cached rows.
+    cached_generation: Option<i64>,
+    /// The generation that the open transaction sees.
+    current_generation: i64,
+    has_inserted: bool,
 }
 
 impl Postgres {
-    /// Connects. To give values, the schema is brought up to date; else it must be there.
-    pub fn open(url: &str, mode: Mode) -> Result<Self, StoreError> {
+    /// Connects. Migrates the schema for writing; it must exist for reading.
+    pub fn open(url: &str, mode: OpenMode) -> Result<Self, StoreError> {
         let mut client = connect(url)?;
         match mode {
-            Mode::Write => migrate(&mut client)?,
-            Mode::Read => {
+            OpenMode::Write => migrate(&mut client)?,
+            OpenMode::Read => {
                 client.query_one("SELECT generation FROM prserv_state", &[])?;
             }
         }
         Ok(Self {
             url: url.to_owned(),
             client: Some(client),
-            generation: None,
-            current: 0,
-            has_given: false,
+            cached_generation: None,
+            current_generation: 0,
+            has_inserted: false,
         })
     }
 
@@ -67,26 +68,26 @@ impl Postgres {
 }
 
 impl Store for Postgres {
-    fn begin(&mut self, purpose: Purpose) -> Result<Others, StoreError> {
-        let (begin, lock) = match purpose {
-            Purpose::Read => ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ""),
-            Purpose::Write => ("BEGIN; SET LOCAL synchronous_commit = on", " FOR UPDATE"),
+    fn begin(&mut self, mode: TransactionMode) -> Result<ExternalWrites, StoreError> {
+        let (begin, lock) = match mode {
+            TransactionMode::Read => ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ""),
+            TransactionMode::Write => ("BEGIN; SET LOCAL synchronous_commit = on", " FOR UPDATE"),
         };
         let client = self.client()?;
         client.batch_execute(begin)?;
         let select = format!("SELECT generation FROM prserv_state{lock}");
-        self.current = client.query_one(&select, &[])?.get(0);
-        self.has_given = false;
-        let before = self.generation.replace(self.current);
-        Ok(if before == Some(self.current) {
-            Others::Silent
+        self.current_generation = client.query_one(&select, &[])?.get(0);
+        self.has_inserted = false;
+        let cached = self.cached_generation.replace(self.current_generation);
+        Ok(if cached == Some(self.current_generation) {
+            ExternalWrites::None
         } else {
-            Others::Wrote
+            ExternalWrites::Possible
         })
     }
 
-    fn load(&mut self, packages: &[&Package]) -> Result<Vec<Rows>, StoreError> {
-        let mut loaded = vec![Rows::default(); packages.len()];
+    fn load(&mut self, packages: &[&Package]) -> Result<Vec<PackageRows>, StoreError> {
+        let mut loaded = vec![PackageRows::default(); packages.len()];
         if packages.is_empty() {
             return Ok(loaded);
         }
@@ -99,8 +100,8 @@ impl Store for Postgres {
             .map(|package| package.pkgarch.as_str())
             .collect();
         let found = self.client()?.query(
-            "SELECT asked.number, checksum, value
-             FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (version, pkgarch, number)
+            "SELECT wanted.number, checksum, value
+             FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (version, pkgarch, number)
              JOIN prmain USING (version, pkgarch)",
             &[&versions, &pkgarchs],
         )?;
@@ -129,7 +130,7 @@ impl Store for Postgres {
             .collect();
         let checksums: Vec<&str> = tuples().map(|tuple| tuple.checksum.as_str()).collect();
         let values: Vec<&str> = rows.iter().map(|row| row.value.as_str()).collect();
-        self.has_given = true;
+        self.has_inserted = true;
         self.client()?.execute(
             "INSERT INTO prmain SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
              ON CONFLICT DO NOTHING",
@@ -139,22 +140,22 @@ impl Store for Postgres {
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
-        let has_given = self.has_given;
-        let commit = if has_given {
+        let has_inserted = self.has_inserted;
+        let commit = if has_inserted {
             "UPDATE prserv_state SET generation = generation + 1; COMMIT"
         } else {
             "COMMIT"
         };
         self.client()?.batch_execute(commit)?;
-        if has_given {
-            self.generation = Some(self.current + 1);
+        if has_inserted {
+            self.cached_generation = Some(self.current_generation + 1);
         }
         Ok(())
     }
 
     fn rollback(&mut self) {
-        self.generation = None;
-        // A connection whose transaction failed is not worth keeping; dropping it rolls back.
+        self.cached_generation = None;
+        // Dropping the connection rolls back, also when the connection itself has failed.
         self.client = None;
     }
 
@@ -181,19 +182,20 @@ fn connect(url: &str) -> Result<Client, StoreError> {
     Ok(Client::connect(url, NoTls)?)
 }
 
-/// Brings the schema up to date, in one transaction.
+/// Migrates the schema to the newest version in one transaction.
 fn migrate(client: &mut Client) -> Result<(), StoreError> {
     let mut transaction = client.transaction()?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&MIGRATION_LOCK])?;
     transaction
         .batch_execute("CREATE TABLE IF NOT EXISTS prserv_schema (version integer NOT NULL)")?;
-    let done = transaction.query_one("SELECT coalesce(max(version), 0) FROM prserv_schema", &[])?;
-    let done: i32 = done.get(0);
+    let current: i32 = transaction
+        .query_one("SELECT coalesce(max(version), 0) FROM prserv_schema", &[])?
+        .get(0);
     for (version, script) in (1..).zip(MIGRATIONS) {
-        if version > done {
+        if version > current {
             transaction.batch_execute(script)?;
             transaction.execute("INSERT INTO prserv_schema VALUES ($1)", &[&version])?;
-            tracing::info!(version, "migrated the database");
+            tracing::info!(version, "migrated the database schema");
         }
     }
     Ok(transaction.commit()?)

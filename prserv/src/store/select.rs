@@ -1,24 +1,24 @@
-//! Which of a store's rows are exported.
+//! The selection of the rows that an export contains.
 
 use super::Row;
 use crate::policy::History;
 
-/// Drops rows without a version, and, without history, those below their package's greatest.
-/// The rows come package by package. The checksum chooses among what is left.
+/// Removes rows with an empty version and, without history, rows below the greatest value of their
+/// package. Then applies the checksum filter. The rows must be grouped by package.
 pub fn select(rows: Vec<Row>, checksum: Option<&str>, history: History) -> Vec<Row> {
     let mut selected: Vec<Row> = Vec::new();
     for row in rows
         .into_iter()
         .filter(|row| !row.tuple.package.version.is_empty())
     {
-        let is_newer =
+        let last_is_smaller =
             |last: &Row| last.tuple.package == row.tuple.package && last.value < row.value;
-        while history == History::Ignore && selected.last().is_some_and(is_newer) {
+        while history == History::Ignore && selected.last().is_some_and(last_is_smaller) {
             selected.pop();
         }
-        let is_older =
+        let last_is_greater =
             |last: &Row| last.tuple.package == row.tuple.package && last.value > row.value;
-        if history == History::Keep || !selected.last().is_some_and(is_older) {
+        if history == History::Keep || !selected.last().is_some_and(last_is_greater) {
             selected.push(row);
         }
     }
@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn without_history_only_the_numerically_greatest_rows_are_left_and_ties_stay() {
+    fn without_history_the_numerically_greatest_rows_are_selected_including_ties() {
         let rows = vec![
             row("", "x", 1),
             row("a", "1", 9),
@@ -49,9 +49,9 @@ mod tests {
             row("a", "4", 3),
             row("b", "1", 0),
         ];
-        let left = select(rows.clone(), None, History::Ignore);
+        let selected = select(rows.clone(), None, History::Ignore);
         assert_eq!(
-            left,
+            selected,
             [row("a", "2", 12), row("a", "3", 12), row("b", "1", 0)]
         );
         assert_eq!(select(rows.clone(), None, History::Keep).len(), 5);

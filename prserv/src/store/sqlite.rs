@@ -1,8 +1,8 @@
-//! A SQLite file as BitBake's own server has it, `PRMAIN`, used in place and readable by it.
+//! A SQLite file with the table `PRMAIN` of BitBake's own server, which can use the same file.
 //!
-//! The file is in WAL mode without exclusive locking, so that others may read it while we write.
-//! Among our own servers one writes: it holds a lock on `FILE.lock`, because what it answers
-//! from memory must not be outdated by a second one.
+//! The file is in WAL mode without exclusive locking, so other processes may read it while it is
+//! written. Only one `prserv` may write: it holds a lock on `FILE.lock`, because a second writer
+//! would outdate its cache.
 
 pub mod check;
 
@@ -16,11 +16,12 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::{Filter, NewRow, Others, Purpose, Row, Store, StoreError};
-use crate::rows::Rows;
+use super::{ExternalWrites, Filter, NewRow, Row, Store, StoreError, TransactionMode};
+use crate::package_rows::PackageRows;
 use crate::tuple::{Package, Tuple};
 
-const BUSY_SECONDS_MAX: Duration = Duration::from_secs(5);
+/// The maximum wait for another process's transaction.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS PRMAIN (
     version TEXT NOT NULL,
@@ -33,28 +34,28 @@ const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS PRMAIN (
 #[derive(Debug)]
 pub struct Sqlite {
     connection: Connection,
-    /// `PRAGMA data_version` at our last transaction: it moves when others commit.
+    /// `PRAGMA data_version` at the last transaction. Commits of other connections change it.
     data_version: Option<i64>,
-    /// Held as long as we may write. Declared last: the database is closed before it is freed.
+    /// The writer's lock. Declared last, so that the database is closed before it is released.
     _lock: Option<File>,
 }
 
 impl Sqlite {
-    /// Opens a file to give values from, making it and its table when they are missing.
+    /// Opens a file for writing and creates the file and its table if they are missing.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let lock = lock(path)?;
         let mut connection = Connection::open(path)?;
-        connection.busy_timeout(BUSY_SECONDS_MAX)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.execute(SCHEMA, [])?;
         sync_directory(path)?;
-        let taken = legacy::take_over(&mut connection)?;
-        if taken != legacy::TakenOver::default() {
+        let migrated = legacy::migrate(&mut connection)?;
+        if migrated != legacy::Migrated::default() {
             tracing::info!(
-                rows = taken.rows,
-                junk = taken.junk,
-                "took over BitBake's old table"
+                rows = migrated.rows,
+                unusable = migrated.unusable,
+                "migrated BitBake's old table"
             );
         }
         Ok(Self {
@@ -64,7 +65,7 @@ impl Sqlite {
         })
     }
 
-    /// Opens a file that must exist, to write.
+    /// Opens an existing file for writing.
     pub fn open_existing(path: &Path) -> Result<Self, StoreError> {
         if path.exists() {
             Self::open(path)
@@ -73,16 +74,14 @@ impl Sqlite {
         }
     }
 
-    /// Opens a file that must exist, to look only; somebody else may be writing to it.
+    /// Opens an existing file for reading. Another process may be writing to it.
     pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
         if !path.exists() {
-            return Err(StoreError::Missing {
-                path: path.to_owned(),
-            });
+            return Err(missing(path));
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY_SECONDS_MAX)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         if !connection.table_exists(None, "PRMAIN")? {
             return Err(StoreError::NoTable {
                 path: path.to_owned(),
@@ -96,7 +95,8 @@ impl Sqlite {
     }
 }
 
-/// Copies a file, in use or not, as it is at one instant. The copy is whole or not there at all.
+/// Copies a consistent snapshot of a file, which may be in use. The copy replaces `to` only when it
+/// is complete.
 pub fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::File {
         path: to.to_owned(),
@@ -116,31 +116,31 @@ pub fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
 }
 
 impl Store for Sqlite {
-    fn begin(&mut self, purpose: Purpose) -> Result<Others, StoreError> {
-        let begin = match purpose {
-            Purpose::Read => "BEGIN",
-            Purpose::Write => "BEGIN IMMEDIATE",
+    fn begin(&mut self, mode: TransactionMode) -> Result<ExternalWrites, StoreError> {
+        let begin = match mode {
+            TransactionMode::Read => "BEGIN",
+            TransactionMode::Write => "BEGIN IMMEDIATE",
         };
         self.connection.prepare_cached(begin)?.execute([])?;
         let version = self
             .connection
             .prepare_cached("PRAGMA data_version")?
             .query_row([], |row| row.get(0))?;
-        let before = self.data_version.replace(version);
-        Ok(if before == Some(version) {
-            Others::Silent
+        let last_version = self.data_version.replace(version);
+        Ok(if last_version == Some(version) {
+            ExternalWrites::None
         } else {
-            Others::Wrote
+            ExternalWrites::Possible
         })
     }
 
-    fn load(&mut self, packages: &[&Package]) -> Result<Vec<Rows>, StoreError> {
+    fn load(&mut self, packages: &[&Package]) -> Result<Vec<PackageRows>, StoreError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT checksum, value FROM PRMAIN WHERE version = ? AND pkgarch = ?",
         )?;
         let mut loaded = Vec::with_capacity(packages.len());
         for package in packages {
-            let mut rows = Rows::default();
+            let mut rows = PackageRows::default();
             let mut found = statement.query(params![package.version, package.pkgarch])?;
             while let Some(row) = found.next()? {
                 let checksum = row.get_ref(0)?.as_str().unwrap_or_default();
@@ -152,7 +152,7 @@ impl Store for Sqlite {
                 {
                     Some(value) => rows.add(checksum, &value),
                     None => {
-                        tracing::warn!(%package, checksum, "passing over a row without a value");
+                        tracing::warn!(%package, checksum, "ignoring a row without a valid value");
                     }
                 }
             }
@@ -190,7 +190,8 @@ impl Store for Sqlite {
             return;
         }
         if let Err(error) = self.connection.execute_batch("ROLLBACK") {
-            tracing::error!(%error, "cannot roll back");
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "cannot roll back a transaction");
         }
     }
 
@@ -208,11 +209,10 @@ impl Store for Sqlite {
                     .map(Option::unwrap_or_default)
             };
             let tuple = Tuple::new(text(0)?, text(1)?, text(2)?);
-            let value = text(3)?.parse();
-            if let Ok(value) = value {
+            if let Ok(value) = text(3)?.parse() {
                 rows.push(Row { tuple, value });
             } else {
-                tracing::warn!(%tuple, "passing over a row without a value");
+                tracing::warn!(%tuple, "ignoring a row without a valid value");
             }
         }
         Ok(rows)
@@ -225,7 +225,7 @@ fn missing(path: &Path) -> StoreError {
     }
 }
 
-/// Takes the writer's lock, without waiting.
+/// Acquires the writer's lock without waiting.
 fn lock(database: &Path) -> Result<File, StoreError> {
     let mut path = OsString::from(database);
     path.push(".lock");
@@ -249,7 +249,7 @@ fn lock(database: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Makes sure that the file itself, just made, survives a power cut.
+/// Syncs the directory of a file, so that a new file survives a power failure.
 fn sync_directory(database: &Path) -> Result<(), StoreError> {
     let directory = directory_of(database);
     let sync = || -> io::Result<()> { File::open(directory)?.sync_all() };

@@ -1,4 +1,4 @@
-//! Replies to bytes, spelled as Python's `json.dumps` does, in pieces when they are long.
+//! The encoder from replies to bytes: formatted as Python's `json.dumps` does and chunked if long.
 
 use std::io;
 
@@ -8,10 +8,10 @@ use serde_json::ser::{CharEscape, Formatter};
 use super::CHUNK_CHARS;
 use crate::store::Row;
 
-/// What `export` calls our table, as BitBake 2.19's server does.
+/// The version of the table in the reply to `export`, as BitBake 2.19's server sends it.
 const CORE_VERSION: &str = "2.19.0";
 
-/// Appends a message with its line ends.
+/// Appends a message as one line or, if it is long, as chunks.
 pub fn write(out: &mut Vec<u8>, message: &impl Serialize) {
     let start = out.len();
     append(out, message);
@@ -21,20 +21,20 @@ pub fn write(out: &mut Vec<u8>, message: &impl Serialize) {
     }
     let text = out.split_off(start);
     out.extend_from_slice(b"{\"chunk-stream\": null}\n");
-    for piece in text.chunks(CHUNK_CHARS) {
-        out.extend_from_slice(piece);
+    for chunk in text.chunks(CHUNK_CHARS) {
+        out.extend_from_slice(chunk);
         out.push(b'\n');
     }
     out.push(b'\n');
 }
 
-/// Appends a message as one line, however long.
+/// Appends a message as one line of any length.
 pub fn write_line(out: &mut Vec<u8>, message: &impl Serialize) {
     append(out, message);
     out.push(b'\n');
 }
 
-/// The text of a message: ASCII only, with `", "` and `": "`.
+/// Returns the text of a message: ASCII only, with the separators `", "` and `": "`.
 pub fn text(message: &impl Serialize) -> String {
     let mut out = Vec::new();
     append(&mut out, message);
@@ -42,35 +42,35 @@ pub fn text(message: &impl Serialize) -> String {
 }
 
 fn append(out: &mut Vec<u8>, message: &impl Serialize) {
-    let mut serializer = serde_json::Serializer::with_formatter(out, Python);
-    // Writing a JSON value into memory cannot fail; an empty line would close the connection.
+    let mut serializer = serde_json::Serializer::with_formatter(out, PythonFormatter);
+    // Serializing to memory cannot fail. If it did, the client would reject the empty line.
     let _ = message.serialize(&mut serializer);
 }
 
 /// The reply to most requests: one value.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct One<T> {
+pub struct ValueReply<T> {
     /// The value, or null.
     pub value: T,
 }
 
 /// The reply to `ping`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Pong {
-    /// True.
+pub struct PingReply {
+    /// Always true.
     pub alive: bool,
 }
 
 /// The reply to `is-readonly`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Readonly {
-    /// Whether no values are given.
+pub struct ReadonlyReply {
+    /// True if this client cannot get new values.
     pub readonly: bool,
 }
 
 /// The reply to `export`.
 #[derive(Debug, Serialize)]
-pub struct Export<'a> {
+pub struct ExportReply<'a> {
     metainfo: Table,
     datainfo: Vec<Datum<'a>>,
 }
@@ -103,8 +103,8 @@ struct Column {
     pk: u8,
 }
 
-impl<'a> Export<'a> {
-    /// The reply with these rows, and with a description of the table if that is wanted.
+impl<'a> ExportReply<'a> {
+    /// Creates the reply with these rows and optionally a description of the table.
     pub fn new(rows: &'a [Row], with_columns: bool) -> Self {
         let datainfo = rows.iter().map(|Row { tuple, value }| Datum {
             version: &tuple.package.version,
@@ -113,7 +113,7 @@ impl<'a> Export<'a> {
             value: value.as_str(),
         });
         let metainfo = if with_columns {
-            Table::ours()
+            Table::prmain()
         } else {
             Table::default()
         };
@@ -125,7 +125,7 @@ impl<'a> Export<'a> {
 }
 
 impl Table {
-    fn ours() -> Self {
+    fn prmain() -> Self {
         let column = |name, notnull, pk| Column {
             name,
             kind: "TEXT",
@@ -146,10 +146,10 @@ impl Table {
     }
 }
 
-/// Python's spacing, and its escapes for what is not ASCII.
-struct Python;
+/// A formatter with Python's separators and its escapes for non-ASCII characters.
+struct PythonFormatter;
 
-impl Formatter for Python {
+impl Formatter for PythonFormatter {
     fn begin_array_value<W: ?Sized + io::Write>(
         &mut self,
         out: &mut W,
@@ -212,7 +212,7 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     #[test]
-    fn replies_are_spelled_as_python_spells_them() {
+    fn replies_are_formatted_as_python_does() {
         let message = json!({"value": ["é\u{1F600}\"\\\n\u{1}", null, true, 7]});
         assert_eq!(
             text(&message),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_32767_characters_and_more_go_in_pieces() {
+    fn messages_of_at_least_32767_characters_are_chunked() {
         let written = |length: usize| {
             let mut out = Vec::new();
             write(&mut out, &Json::from("x".repeat(length - 2)));

@@ -1,56 +1,56 @@
-//! Messages to requests: the first member that names a request we know decides.
+//! The parser from messages to requests. A message's first known member determines the request.
 
 use std::mem;
 
 use serde_json::Value as Json;
 
-use super::Fault;
+use super::ProtocolError;
 use crate::policy::History;
 use crate::store::Filter;
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
 
-/// What a client may ask.
+/// A request of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// Are you there?
+    /// Checks that the server responds.
     Ping,
-    /// The value of a tuple, giving one if need be.
+    /// Returns the value of a tuple and assigns a new one if necessary.
     GetPr(Tuple, History),
-    /// The recorded value of a tuple.
+    /// Returns the recorded value of a tuple.
     TestPr(Tuple, History),
-    /// Is anything recorded of the package?
+    /// Tells whether a package has recorded values.
     TestPackage(Package),
-    /// The greatest value of the package.
+    /// Returns the greatest value of a package.
     MaxPackagePr(Package),
-    /// Record a value. `None` is JSON's null, which records nothing.
+    /// Records a value. `None` is JSON's null, which records nothing.
     ImportOne(Tuple, Option<Import>),
-    /// The rows that match.
+    /// Returns the rows that match.
     Export {
-        /// Which rows.
+        /// The filter for rows.
         filter: Filter,
-        /// All rows or the greatest ones.
+        /// All rows, or only those with the greatest value of their package.
         history: History,
-        /// Whether the table is to be described.
+        /// True if the reply describes the table.
         with_columns: bool,
     },
-    /// Does the server give values?
+    /// Tells whether this client cannot get new values.
     IsReadonly,
-    /// JSON's null: the client takes its leave.
-    Bye,
+    /// Closes the connection. JSON's null.
+    Close,
 }
 
-/// A value to record, and how it was spelled: the reply repeats it.
+/// A value to record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
     /// The value.
     pub value: Value,
-    /// As it came, a string or an integer.
-    pub spelled: Json,
+    /// The string or integer as received, which the reply repeats.
+    pub raw: Json,
 }
 
-/// The requests in the order in which they are looked for in a message.
-const NAMES: [(&str, Parser); 8] = [
+/// The parsers in the order in which their names are searched in a message.
+const PARSERS: [(&str, Parser); 8] = [
     ("ping", |_| Ok(Request::Ping)),
     ("get-pr", |args| {
         Ok(Request::GetPr(tuple(args)?, history(args)))
@@ -69,46 +69,58 @@ const NAMES: [(&str, Parser); 8] = [
     ("is-readonly", |_| Ok(Request::IsReadonly)),
 ];
 
-type Parser = fn(&mut Json) -> Result<Request, Fault>;
+type Parser = fn(&mut Json) -> Result<Request, ProtocolError>;
 
 impl Request {
-    /// Reads a message.
-    pub fn parse(mut message: Json) -> Result<Self, Fault> {
+    /// Parses a message.
+    pub fn parse(mut message: Json) -> Result<Self, ProtocolError> {
         if message.is_null() {
-            return Ok(Self::Bye);
+            return Ok(Self::Close);
         }
-        let members = message.as_object_mut().ok_or(Fault::Unknown)?;
-        let known = NAMES.iter().find(|(name, _)| members.contains_key(*name));
-        let (name, parse) = known.ok_or(Fault::Unknown)?;
-        parse(members.get_mut(*name).ok_or(Fault::Unknown)?)
+        let members = message
+            .as_object_mut()
+            .ok_or(ProtocolError::UnknownRequest)?;
+        let (name, parse) = PARSERS
+            .iter()
+            .find(|(name, _)| members.contains_key(*name))
+            .ok_or(ProtocolError::UnknownRequest)?;
+        parse(
+            members
+                .get_mut(*name)
+                .ok_or(ProtocolError::UnknownRequest)?,
+        )
     }
 }
 
-fn import_one(args: &mut Json) -> Result<Request, Fault> {
+fn import_one(args: &mut Json) -> Result<Request, ProtocolError> {
     let tuple = tuple(args)?;
-    let spelled = args.get("value").ok_or(Fault::Missing("value"))?;
-    let value: Value = match spelled {
+    let raw = args
+        .get("value")
+        .ok_or(ProtocolError::MissingMember("value"))?;
+    let value: Value = match raw {
         Json::Null => return Ok(Request::ImportOne(tuple, None)),
         Json::String(text) => text.parse()?,
         Json::Number(number) if !number.is_f64() => number.to_string().parse()?,
-        _ => return Err(Fault::Type("value")),
+        _ => return Err(ProtocolError::WrongType("value")),
     };
     Ok(Request::ImportOne(
         tuple,
         Some(Import {
             value,
-            spelled: spelled.clone(),
+            raw: raw.clone(),
         }),
     ))
 }
 
-fn export(args: &mut Json) -> Result<Request, Fault> {
+fn export(args: &mut Json) -> Result<Request, ProtocolError> {
     let filter = Filter {
-        version: wanted(args, "version")?,
-        pkgarch: wanted(args, "pkgarch")?,
-        checksum: wanted(args, "checksum")?,
+        version: filter_text(args, "version")?,
+        pkgarch: filter_text(args, "pkgarch")?,
+        checksum: filter_text(args, "checksum")?,
     };
-    let with_columns = args.get("colinfo").ok_or(Fault::Missing("colinfo"))?;
+    let with_columns = args
+        .get("colinfo")
+        .ok_or(ProtocolError::MissingMember("colinfo"))?;
     Ok(Request::Export {
         filter,
         history: history(args),
@@ -116,39 +128,42 @@ fn export(args: &mut Json) -> Result<Request, Fault> {
     })
 }
 
-fn package(args: &mut Json) -> Result<Package, Fault> {
+fn package(args: &mut Json) -> Result<Package, ProtocolError> {
     Ok(Package {
         version: text(args, "version")?,
         pkgarch: text(args, "pkgarch")?,
     })
 }
 
-fn tuple(args: &mut Json) -> Result<Tuple, Fault> {
+fn tuple(args: &mut Json) -> Result<Tuple, ProtocolError> {
     Ok(Tuple {
         package: package(args)?,
         checksum: text(args, "checksum")?,
     })
 }
 
-/// Takes a member out, as SQLite's TEXT affinity would store it.
-fn text(args: &mut Json, name: &'static str) -> Result<String, Fault> {
-    match args.get_mut(name).ok_or(Fault::Missing(name))? {
+/// Takes the text of a member, converted as SQLite's TEXT affinity does.
+fn text(args: &mut Json, name: &'static str) -> Result<String, ProtocolError> {
+    match args
+        .get_mut(name)
+        .ok_or(ProtocolError::MissingMember(name))?
+    {
         Json::String(text) if !text.contains('\0') => Ok(mem::take(text)),
         Json::Number(number) if number.is_i64() => Ok(number.to_string()),
-        Json::Bool(truth) => Ok(u8::from(*truth).to_string()),
-        _ => Err(Fault::Type(name)),
+        Json::Bool(boolean) => Ok(u8::from(*boolean).to_string()),
+        _ => Err(ProtocolError::WrongType(name)),
     }
 }
 
-/// A filter's member: null and the empty text mean "any".
-fn wanted(args: &mut Json, name: &'static str) -> Result<Option<String>, Fault> {
+/// Takes a member of a filter. Null and the empty text match everything.
+fn filter_text(args: &mut Json, name: &'static str) -> Result<Option<String>, ProtocolError> {
     match args.get(name) {
         Some(Json::Null) => Ok(None),
         _ => Ok(Some(text(args, name)?).filter(|text| !text.is_empty())),
     }
 }
 
-/// Clients up to BitBake 2.8 do not send `history`: they mean false.
+/// Returns the history mode. Clients up to BitBake 2.8 do not send `history`, which means false.
 fn history(args: &Json) -> History {
     if args.get("history").is_some_and(is_true) {
         History::Keep
@@ -157,11 +172,11 @@ fn history(args: &Json) -> History {
     }
 }
 
-/// What Python takes for true.
+/// Returns the truth value that Python assigns to a JSON value.
 fn is_true(json: &Json) -> bool {
     match json {
         Json::Null => false,
-        Json::Bool(truth) => *truth,
+        Json::Bool(boolean) => *boolean,
         Json::Number(number) => number.as_f64() != Some(0.0),
         Json::String(text) => !text.is_empty(),
         Json::Array(items) => !items.is_empty(),
@@ -176,7 +191,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_first_known_name_wins_in_our_order_and_others_are_passed_over() {
+    fn the_first_known_name_in_the_parsers_order_wins_and_others_are_ignored() {
         let message = json!({"is-readonly": {}, "ping": null, "quit": {}});
         assert_eq!(Request::parse(message.clone()), Ok(Request::Ping));
         for unknown in [
@@ -189,18 +204,18 @@ mod tests {
         ] {
             assert_eq!(
                 Request::parse(unknown.clone()),
-                Err(Fault::Unknown),
+                Err(ProtocolError::UnknownRequest),
                 "{unknown}"
             );
         }
-        assert_eq!(Request::parse(Json::Null), Ok(Request::Bye));
+        assert_eq!(Request::parse(Json::Null), Ok(Request::Close));
     }
 
     #[test]
-    fn history_is_what_python_takes_for_true_and_may_be_missing() {
+    fn history_follows_pythons_truth_values_and_may_be_missing() {
         let with = |history: Json| json!({"get-pr": {"version": "v", "pkgarch": "a", "checksum": "c", "history": history}});
         let tuple = Tuple::new("v", "a", "c");
-        for no in [
+        for falsy in [
             json!(null),
             json!(false),
             json!(0),
@@ -209,19 +224,19 @@ mod tests {
             json!([]),
             json!({}),
         ] {
-            let request = Request::parse(with(no.clone()));
+            let request = Request::parse(with(falsy.clone()));
             assert_eq!(
                 request,
                 Ok(Request::GetPr(tuple.clone(), History::Ignore)),
-                "{no}"
+                "{falsy}"
             );
         }
-        for yes in [json!(true), json!(1), json!("no")] {
-            let request = Request::parse(with(yes.clone()));
+        for truthy in [json!(true), json!(1), json!("no")] {
+            let request = Request::parse(with(truthy.clone()));
             assert_eq!(
                 request,
                 Ok(Request::GetPr(tuple.clone(), History::Keep)),
-                "{yes}"
+                "{truthy}"
             );
         }
         let without = json!({"test-pr": {"version": "v", "pkgarch": "a", "checksum": "c"}});
@@ -232,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_integer_is_taken_for_its_text_and_other_types_are_not() {
+    fn integers_are_converted_to_text_and_other_types_rejected() {
         let with = |version: Json| {
             Request::parse(json!({"test-package": {"version": version, "pkgarch": "a"}}))
         };
@@ -247,29 +262,29 @@ mod tests {
             json!(u64::MAX),
             json!(1.5),
         ] {
-            assert_eq!(with(wrong), Err(Fault::Type("version")));
+            assert_eq!(with(wrong), Err(ProtocolError::WrongType("version")));
         }
         let missing = json!({"test-package": {"version": "v"}});
         assert_eq!(
             Request::parse(missing.clone()),
-            Err(Fault::Missing("pkgarch"))
+            Err(ProtocolError::MissingMember("pkgarch"))
         );
         assert_eq!(
             Request::parse(json!({"test-package": null})),
-            Err(Fault::Missing("version"))
+            Err(ProtocolError::MissingMember("version"))
         );
     }
 
     #[test]
-    fn an_imported_value_is_digits_and_dots_as_text_or_an_integer() {
+    fn an_imported_value_is_a_revision_or_an_integer() {
         let with = |value: Json| {
             let args = json!({"version": "v", "pkgarch": "a", "checksum": "c", "value": value});
             Request::parse(json!({ "import-one": args }))
         };
-        let good = |spelled: Json, text: &str| {
+        let good = |raw: Json, text: &str| {
             let import = Import {
                 value: text.parse().unwrap(),
-                spelled,
+                raw,
             };
             Ok(Request::ImportOne(Tuple::new("v", "a", "c"), Some(import)))
         };
@@ -327,7 +342,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_message_makes_the_parser_panic(message in any_json()) {
+        fn no_message_causes_a_panic(message in any_json()) {
             let _ = Request::parse(message.clone());
         }
     }

@@ -1,5 +1,5 @@
-//! XML-RPC, which BitBake spoke up to 1.50: calls to requests, results to the bytes of Python's
-//! `xmlrpc` library.
+//! XML-RPC, the protocol of BitBake up to 1.50: parses calls and writes results as Python's
+//! `xmlrpc` library does.
 
 mod call;
 
@@ -8,7 +8,7 @@ mod response;
 pub use call::{Call, Method, Param};
 pub use response::{Response, fault};
 
-/// Every method but `quit`, for `system.listMethods`.
+/// Every method except `quit`, for `system.listMethods`.
 pub const METHODS: [&str; 8] = [
     "dump_db",
     "export",
@@ -20,16 +20,16 @@ pub const METHODS: [&str; 8] = [
     "system.methodSignature",
 ];
 
-/// Why a call fails. The text is what the caller reads.
+/// The error of a call. The caller receives its text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// Not XML, or not a call.
+    /// The document is not XML or not a call.
     #[error("<class 'xml.parsers.expat.ExpatError'>:{0}")]
     Syntax(String),
-    /// No such method.
+    /// There is no such method.
     #[error("<class 'Exception'>:method \"{0}\" is not supported")]
     NoMethod(String),
-    /// Too few or too many parameters, or one of an unusable type.
+    /// The number of parameters or the type of one is wrong.
     #[error("<class 'TypeError'>:{0}")]
     Params(String),
 }

@@ -1,4 +1,4 @@
-//! Who may write, and what the others are told.
+//! Access rules: writers, readers and the answer for unknown tuples.
 
 use serde_json::json;
 
@@ -13,31 +13,31 @@ fn server(arguments: &[&str]) -> (tempfile::TempDir, Server) {
 }
 
 #[test]
-fn a_reader_is_told_what_is_recorded_and_refused_what_is_not() {
+fn a_reader_gets_recorded_values_and_no_others() {
     for arguments in [["--writers", "10.0.0.0/8"].as_slice(), &["--lockdown"]] {
         let (_dir, server) = server(arguments);
         let mut client = server.client();
         assert_eq!(
-            client.ask(&json!({"is-readonly": {}})).unwrap(),
+            client.request(&json!({"is-readonly": {}})).unwrap(),
             json!({"readonly": true})
         );
         assert_eq!(client.get("v", "known").unwrap(), "0");
         let import =
             json!({"import-one": {"version": "v", "pkgarch": "all", "checksum": "x", "value": 9}});
-        assert_eq!(client.ask(&import).unwrap(), json!(null));
-        let unknown = client.ask(&json!({"get-pr": tuple("v", "unknown")}));
+        assert_eq!(client.request(&import).unwrap(), json!(null));
+        let unknown = client.request(&json!({"get-pr": tuple("v", "unknown")}));
         assert!(unknown.is_err(), "{unknown:?}");
-        wait_until("it is logged", || {
+        wait_until("the refusal is logged", || {
             server
                 .log()
-                .contains("a reader asked for an unknown tuple client=127.0.0.1")
+                .contains("a reader requested an unknown tuple client=127.0.0.1")
         });
         assert_eq!(server.client().rows().len(), 1);
     }
 }
 
 #[test]
-fn a_reader_is_told_the_operators_word_for_what_is_not_recorded() {
+fn a_reader_gets_the_fallback_text_for_unknown_tuples() {
     let (_dir, server) = server(&["--lockdown", "--unknown", "custom"]);
     assert_eq!(server.client().get("v", "unknown").unwrap(), "custom");
     assert_eq!(server.client().get("v", "known").unwrap(), "0");

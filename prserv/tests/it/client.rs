@@ -1,4 +1,4 @@
-//! Our own client: as patient as BitBake's, and through proxies.
+//! The client: retries, timeouts and proxies.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use prserv::client::{Client, ClientError, Patience, Proxies, Target};
+use prserv::client::{Client, ClientError, Proxies, RetryPolicy, Target};
 use prserv::store::Filter;
 use prserv::{History, Tuple, Value};
 
@@ -16,27 +16,27 @@ use super::harness::Server;
 fn client(address: &str, proxies: &Proxies) -> Client {
     Client::new(
         Target::parse(address, proxies).unwrap(),
-        Patience::default(),
+        RetryPolicy::default(),
     )
 }
 
-/// A server that hangs up on its first connections, after reading a request, then relays.
-fn moody(to: std::net::SocketAddr, hang_ups: usize) -> (String, Arc<AtomicUsize>) {
+/// Starts a relay to a server that closes its first connections after reading a request.
+fn flaky_relay(to: std::net::SocketAddr, failures: usize) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let count = Arc::new(AtomicUsize::new(0));
-    let seen = Arc::clone(&count);
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&connections);
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            if seen.fetch_add(1, Ordering::SeqCst) < hang_ups {
+            if counter.fetch_add(1, Ordering::SeqCst) < failures {
                 let _ = stream.read(&mut [0; 1024]);
                 continue;
             }
             relay(stream, TcpStream::connect(to).unwrap());
         }
     });
-    (address, count)
+    (address, connections)
 }
 
 fn relay(left: TcpStream, right: TcpStream) {
@@ -52,12 +52,12 @@ fn relay(left: TcpStream, right: TcpStream) {
     }
 }
 
-/// An HTTP proxy; keeps the heads of the requests.
+/// Starts an HTTP proxy that records the heads of the requests.
 fn proxy(status: &'static str) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let heads = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&heads);
+    let recorded = Arc::clone(&heads);
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut reader = BufReader::new(stream.unwrap());
@@ -73,11 +73,11 @@ fn proxy(status: &'static str) -> (String, Arc<Mutex<Vec<String>>>) {
                 .unwrap()
                 .1
                 .to_owned();
-            kept.lock().unwrap().push(head);
+            recorded.lock().unwrap().push(head);
             let mut stream = reader.into_inner();
             write!(stream, "HTTP/1.1 {status}\r\nVia: test\r\n\r\n").unwrap();
             if status.starts_with("200") {
-                // The name that was asked for means nothing here; its port is that of the server.
+                // The requested name does not resolve; its port is that of the server.
                 relay(
                     stream,
                     TcpStream::connect(format!("127.0.0.1:{port}")).unwrap(),
@@ -89,30 +89,30 @@ fn proxy(status: &'static str) -> (String, Arc<Mutex<Vec<String>>>) {
 }
 
 #[tokio::test]
-async fn a_lost_connection_is_made_again_four_times_in_all() {
+async fn a_request_is_attempted_four_times_on_lost_connections() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path().join("prserv.sqlite3"));
     let tuple = Tuple::new("v", "all", "c");
-    let (address, count) = moody(server.address, 3);
+    let (address, connections) = flaky_relay(server.address, 3);
     let mut patient = client(&address, &Proxies::none());
     assert_eq!(patient.get_pr(&tuple, History::Ignore).await.unwrap(), "0");
-    assert_eq!(count.load(Ordering::SeqCst), 4);
-    let (address, _) = moody(server.address, 4);
+    assert_eq!(connections.load(Ordering::SeqCst), 4);
+    let (address, _) = flaky_relay(server.address, 4);
     let mut unlucky = client(&address, &Proxies::none());
     let error = unlucky.get_pr(&tuple, History::Ignore).await;
     assert!(matches!(error, Err(ClientError::Io { .. })), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_is_given_up() {
+async fn a_server_that_does_not_reply_times_out() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = listener.local_addr().unwrap().to_string();
     let target = Target::parse(&target, &Proxies::none()).unwrap();
-    let patience = Patience {
+    let retry = RetryPolicy {
         timeout: Duration::from_millis(50),
-        tries: 2,
+        attempts: 2,
     };
-    let mut client = Client::new(target, patience);
+    let mut client = Client::new(target, retry);
     let error = client
         .get_pr(&Tuple::new("v", "a", "c"), History::Ignore)
         .await
@@ -124,7 +124,7 @@ async fn a_server_that_says_nothing_is_given_up() {
 }
 
 #[tokio::test]
-async fn an_outer_server_is_reached_through_a_proxy_that_wants_a_password() {
+async fn a_server_is_reached_through_a_proxy_with_credentials() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path().join("prserv.sqlite3"));
     let (url, heads) = proxy("200 Connection established");
@@ -155,7 +155,7 @@ async fn an_outer_server_is_reached_through_a_proxy_that_wants_a_password() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_refuses_is_named_in_the_error() {
+async fn the_error_contains_the_status_of_a_refusing_proxy() {
     let (url, _) = proxy("407 Proxy Authentication Required");
     let mut client = client("prs.invalid:1", &Proxies::fixed(&url).unwrap());
     let error = client

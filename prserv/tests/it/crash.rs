@@ -1,4 +1,4 @@
-//! `kill -9` at any time: no answered value is lost, none is given to two checksums.
+//! `kill -9` at any time: no answered value is lost, and none is assigned to two checksums.
 
 use std::collections::{HashMap, HashSet};
 use std::thread;
@@ -10,8 +10,8 @@ use super::harness::{Client, Server, wait_until};
 const CLIENTS: usize = 8;
 const ROUNDS: u64 = 4;
 
-/// Asks for values of a few packages until the server is gone; returns what was answered.
-pub(crate) fn hammer(mut client: Client, mut seed: u64) -> Vec<[String; 3]> {
+/// Requests values of a few packages until the connection ends. Returns the answers.
+pub(crate) fn request_until_disconnected(mut client: Client, mut seed: u64) -> Vec<[String; 3]> {
     let mut answered = Vec::new();
     loop {
         seed = seed
@@ -27,7 +27,7 @@ pub(crate) fn hammer(mut client: Client, mut seed: u64) -> Vec<[String; 3]> {
 }
 
 #[test]
-fn kill_9_loses_no_answered_value_and_gives_none_twice() {
+fn kill_9_loses_no_answered_value_and_assigns_none_twice() {
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("prserv.sqlite3");
     let mut answered = HashSet::new();
@@ -37,12 +37,14 @@ fn kill_9_loses_no_answered_value_and_gives_none_twice() {
         let clients: Vec<_> = seeds
             .map(|seed| {
                 let client = server.client();
-                thread::spawn(move || hammer(client, seed))
+                thread::spawn(move || request_until_disconnected(client, seed))
             })
             .collect();
-        let mut watch = server.client();
+        let mut observer = server.client();
         let before = answered.len();
-        wait_until("much has been given", || watch.rows().len() > before + 300);
+        wait_until("many values are assigned", || {
+            observer.rows().len() > before + 300
+        });
         server.signal(Signal::SIGKILL);
         server.wait();
         for client in clients {

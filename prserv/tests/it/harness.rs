@@ -1,4 +1,4 @@
-//! A running server, its log, and a client that says exactly what it is told to.
+//! A running server, its log, and a client that controls every byte it sends.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,22 +12,22 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value as Json, json};
 
-/// Nothing that goes right takes longer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// The timeout of every wait. A correct run takes much less.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a client says first.
-pub(crate) const HELLO: &str = "PRSERVICE 1.0\nneeds-headers: false\n\n";
+/// The greeting of a client.
+pub(crate) const GREETING: &str = "PRSERVICE 1.0\nneeds-headers: false\n\n";
 
-/// Waits until something holds.
+/// Waits until a condition is true.
 pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        assert!(start.elapsed() < TIMEOUT, "timed out waiting until {what}");
         thread::yield_now();
     }
 }
 
-/// The program, with arguments to come.
+/// Creates a command that runs the program. The caller adds arguments.
 #[expect(clippy::disallowed_methods, reason = "tests start the program itself")]
 pub(crate) fn prserv() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_prserv"));
@@ -38,7 +38,7 @@ pub(crate) fn prserv() -> Command {
     command
 }
 
-/// A running server; killed when it is dropped.
+/// A running server, killed on drop.
 pub(crate) struct Server {
     child: Child,
     log: Arc<Mutex<String>>,
@@ -46,12 +46,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a server on a file.
+    /// Starts a server on a database.
     pub(crate) fn start(db: impl AsRef<OsStr>) -> Self {
         Self::start_with(db, &[])
     }
 
-    /// Starts a server on a file, with more arguments.
+    /// Starts a server on a database with additional arguments.
     pub(crate) fn start_with(db: impl AsRef<OsStr>, arguments: &[&str]) -> Self {
         let mut command = prserv();
         command
@@ -61,17 +61,17 @@ impl Server {
         Self::launch(command)
     }
 
-    /// Starts a server as a command says, which logs to stderr.
+    /// Starts a server by a command. It must log to stderr.
     pub(crate) fn launch(mut command: Command) -> Self {
         command.env("RUST_LOG", "debug").env("NO_COLOR", "1");
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let mut lines = BufReader::new(child.stderr.take().unwrap());
-        let kept = Arc::clone(&log);
+        let shared_log = Arc::clone(&log);
         thread::spawn(move || {
             let mut line = String::new();
             while lines.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
-                kept.lock().unwrap().push_str(&line);
+                shared_log.lock().unwrap().push_str(&line);
                 line.clear();
             }
         });
@@ -92,12 +92,12 @@ impl Server {
         }
     }
 
-    /// What it has logged so far.
+    /// Returns the log so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the server.
     pub(crate) fn signal(&self, signal: Signal) {
         kill(
             Pid::from_raw(i32::try_from(self.child.id()).unwrap()),
@@ -106,7 +106,7 @@ impl Server {
         .unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits until the server has ended.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut status = None;
         wait_until("the server ends", || {
@@ -116,19 +116,19 @@ impl Server {
         status.unwrap()
     }
 
-    /// Says all, closes that side, and returns everything the server says until it closes.
-    pub(crate) fn say(&self, bytes: &[u8]) -> Vec<u8> {
+    /// Sends bytes, shuts the sending side down and returns everything that the server sends.
+    pub(crate) fn exchange(&self, bytes: &[u8]) -> Vec<u8> {
         let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // The server may close before it has heard all.
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        // The server may close the connection before it has read everything.
         let _ = stream.write_all(bytes);
         let _ = stream.shutdown(Shutdown::Write);
-        let mut heard = Vec::new();
-        let _ = stream.read_to_end(&mut heard);
-        heard
+        let mut received = Vec::new();
+        let _ = stream.read_to_end(&mut received);
+        received
     }
 
-    /// A client that has greeted.
+    /// Connects a client and sends its greeting.
     pub(crate) fn client(&self) -> Client {
         Client::connect(self.address).unwrap()
     }
@@ -155,15 +155,15 @@ impl Client {
     pub(crate) fn connect(address: SocketAddr) -> std::io::Result<Self> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(HELLO.as_bytes())?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.write_all(GREETING.as_bytes())?;
         Ok(Self {
             stream: BufReader::new(stream),
         })
     }
 
-    /// Asks one thing. An error is a connection that ended.
-    pub(crate) fn ask(&mut self, request: &Json) -> std::io::Result<Json> {
+    /// Sends a request and returns the reply. Fails if the connection ends.
+    pub(crate) fn request(&mut self, request: &Json) -> std::io::Result<Json> {
         self.stream
             .get_mut()
             .write_all(format!("{request}\n").as_bytes())?;
@@ -178,22 +178,22 @@ impl Client {
             self.stream.read_line(&mut line)?;
             match line.trim_end() {
                 "" => return Ok(serde_json::from_str(&text)?),
-                piece => text.push_str(piece),
+                chunk => text.push_str(chunk),
             }
         }
     }
 
-    /// `get-pr` without history.
+    /// Sends `get-pr` without history.
     pub(crate) fn get(&mut self, version: &str, checksum: &str) -> std::io::Result<String> {
-        let reply = self.ask(&json!({"get-pr": tuple(version, checksum)}))?;
+        let reply = self.request(&json!({"get-pr": tuple(version, checksum)}))?;
         Ok(reply["value"].as_str().unwrap().to_owned())
     }
 
-    /// All rows: version, checksum, value.
+    /// Returns all rows as version, checksum and value.
     pub(crate) fn rows(&mut self) -> Vec<[String; 3]> {
         let filter = json!({"version": null, "pkgarch": null, "checksum": null,
             "colinfo": false, "history": true});
-        let reply = self.ask(&json!({ "export": filter })).unwrap();
+        let reply = self.request(&json!({ "export": filter })).unwrap();
         let text = |row: &Json, name: &str| row[name].as_str().unwrap().to_owned();
         let rows = reply["datainfo"].as_array().unwrap().iter();
         rows.map(|row| ["version", "checksum", "value"].map(|name| text(row, name)))
@@ -201,7 +201,7 @@ impl Client {
     }
 }
 
-/// The members of a request about a tuple.
+/// Returns the members of a request about a tuple.
 pub(crate) fn tuple(version: &str, checksum: &str) -> Json {
     json!({"version": version, "pkgarch": "all", "checksum": checksum, "history": false})
 }

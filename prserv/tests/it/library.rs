@@ -1,4 +1,4 @@
-//! The library as the agent embeds it.
+//! The library as the agent uses it.
 
 use std::time::Duration;
 
@@ -6,32 +6,32 @@ use prserv::{History, OpenOptions, Peer, Service, Tuple, Value, serve, serve_con
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::harness::HELLO;
+use super::harness::GREETING;
 
 fn service(dir: &tempfile::TempDir) -> Service {
     Service::open(&OpenOptions::new(dir.path().join("prserv.sqlite3"))).unwrap()
 }
 
 #[tokio::test]
-async fn a_connection_over_any_stream_is_served() {
+async fn any_stream_can_be_served() {
     let dir = tempfile::tempdir().unwrap();
     let service = service(&dir);
     let (mut client, server) = tokio::io::duplex(64);
     let serving = tokio::spawn(async move {
         serve_connection(service, server, Peer::new("guest 1")).await;
     });
-    let said = format!(
-        "{HELLO}{{\"get-pr\": {{\"version\": \"v\", \"pkgarch\": \"a\", \"checksum\": \"c\"}}}}\nnull\n"
+    let request = format!(
+        "{GREETING}{{\"get-pr\": {{\"version\": \"v\", \"pkgarch\": \"a\", \"checksum\": \"c\"}}}}\nnull\n"
     );
-    client.write_all(said.as_bytes()).await.unwrap();
-    let mut heard = String::new();
-    client.read_to_string(&mut heard).await.unwrap();
-    assert_eq!(heard, "{\"value\": \"0\"}\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut received = String::new();
+    client.read_to_string(&mut received).await.unwrap();
+    assert_eq!(received, "{\"value\": \"0\"}\n");
     serving.await.unwrap();
 }
 
 #[tokio::test]
-async fn a_dropped_server_frees_its_port_and_leaves_the_service_open() {
+async fn dropping_a_server_frees_its_port_and_keeps_the_service_open() {
     let dir = tempfile::tempdir().unwrap();
     let service = service(&dir);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -39,7 +39,7 @@ async fn a_dropped_server_frees_its_port_and_leaves_the_service_open() {
     let serving = tokio::spawn(serve(service.clone(), listener, std::future::pending()));
     let mut client = TcpStream::connect(address).await.unwrap();
     client
-        .write_all(format!("{HELLO}{{\"ping\": {{}}}}\n").as_bytes())
+        .write_all(format!("{GREETING}{{\"ping\": {{}}}}\n").as_bytes())
         .await
         .unwrap();
     client.read_exact(&mut [0; 16]).await.unwrap();
@@ -59,10 +59,10 @@ async fn a_dropped_server_frees_its_port_and_leaves_the_service_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_who_ask_at_once_get_one_value_for_each_tuple() {
+async fn concurrent_requests_get_one_value_per_tuple() {
     let dir = tempfile::tempdir().unwrap();
     let service = service(&dir);
-    let asks: Vec<_> = (0..400)
+    let requests: Vec<_> = (0..400)
         .map(|number| {
             let (service, tuple) = (
                 service.clone(),
@@ -73,22 +73,22 @@ async fn many_who_ask_at_once_get_one_value_for_each_tuple() {
             )
         })
         .collect();
-    let mut given = std::collections::BTreeMap::new();
-    for ask in asks {
-        let (tuple, value) = ask.await.unwrap();
+    let mut assigned = std::collections::BTreeMap::new();
+    for request in requests {
+        let (tuple, value) = request.await.unwrap();
         let value = value.unwrap();
-        assert_eq!(*given.entry(tuple).or_insert(value.clone()), value);
+        assert_eq!(*assigned.entry(tuple).or_insert(value.clone()), value);
     }
-    let mut values: Vec<_> = given.into_values().collect();
+    let mut values: Vec<_> = assigned.into_values().collect();
     values.sort();
     assert_eq!(values, (0..40).map(Value::from).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn a_small_memory_changes_no_answer() {
+async fn a_small_cache_changes_no_answer() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = OpenOptions::new(dir.path().join("prserv.sqlite3"));
-    options.remembered_rows = 0;
+    options.cached_rows_max = 0;
     let service = Service::open(&options).unwrap();
     for round in 0..3_u64 {
         for package in 0..100 {

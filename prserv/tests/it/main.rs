@@ -1,10 +1,10 @@
-//! The server as its clients see it: the real program, real sockets, real files.
+//! Tests of the program through its sockets and files.
 
 #[cfg(test)]
 mod harness;
 
 #[cfg(test)]
-mod dialogues;
+mod json_protocol;
 
 #[cfg(test)]
 mod access;
@@ -19,10 +19,10 @@ mod upstream;
 mod client;
 
 #[cfg(test)]
-mod tools;
+mod commands;
 
 #[cfg(test)]
-mod starting;
+mod startup;
 
 #[cfg(test)]
 mod rest;
@@ -34,7 +34,7 @@ mod websocket;
 mod postgres;
 
 #[cfg(test)]
-mod files;
+mod database_files;
 
 #[cfg(test)]
 mod library;
@@ -43,10 +43,10 @@ mod library;
 mod crash;
 
 #[cfg(test)]
-mod durable;
+mod durability;
 
 #[cfg(test)]
-mod linear;
+mod linearizability;
 
 #[cfg(test)]
 mod mutation;

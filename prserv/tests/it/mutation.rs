@@ -1,4 +1,4 @@
-//! Mutated and random input on every parser: thousands in the usual run, millions in the long one.
+//! Mutated input for every parser: thousands by default, millions with `BUILDHOST_LONG`.
 
 use std::env;
 use std::time::{Duration, Instant};
@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use prserv::Value;
 use prserv::access::Access;
 use prserv::client::{Proxies, Target};
-use prserv::inc;
-use prserv::wire::inbox::{Event, Inbox};
+use prserv::inc_file;
+use prserv::wire::decoder::{Event, MessageDecoder};
 use prserv::wire::request::Request;
 use prserv::wire::xmlrpc::Call;
 
-use super::harness::{HELLO, Server};
+use super::harness::{GREETING, Server};
 
-/// Inputs as they should be, of all parsers.
+/// Valid inputs of all parsers.
 const SEEDS: [&str; 10] = [
     "PRSERVICE 1.0\nneeds-headers: false\n\n{\"ping\": {}}\n{\"is-readonly\": {}}\n",
     "PRSERVICE 1.0\n\n{\"get-pr\": {\"version\": \"v\", \"pkgarch\": \"a\", \"checksum\": \"c\", \"history\": false}}\n",
@@ -27,39 +27,39 @@ const SEEDS: [&str; 10] = [
     "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n<a/>\n",
 ];
 
-/// A small generator: reproducible from its seed.
-struct Dice(u64);
+/// A random number generator, reproducible from its seed.
+struct Random(u64);
 
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % sides.max(1) as u64).unwrap()
+        usize::try_from(self.0 % bound.max(1) as u64).unwrap()
     }
 
     fn byte(&mut self) -> u8 {
-        u8::try_from(self.roll(256)).unwrap()
+        u8::try_from(self.below(256)).unwrap()
     }
 
-    /// One of the seeds, changed a few times.
+    /// Returns one of the seeds after a few mutations.
     fn input(&mut self) -> Vec<u8> {
-        let mut bytes = SEEDS[self.roll(SEEDS.len())].as_bytes().to_vec();
-        for _ in 0..=self.roll(4) {
-            let at = self.roll(bytes.len());
-            match self.roll(6) {
+        let mut bytes = SEEDS[self.below(SEEDS.len())].as_bytes().to_vec();
+        for _ in 0..=self.below(4) {
+            let at = self.below(bytes.len());
+            match self.below(6) {
                 0 => bytes.truncate(at),
                 1 => bytes.insert(at, self.byte()),
                 2 if !bytes.is_empty() => bytes[at] = self.byte(),
                 3 if !bytes.is_empty() => drop(bytes.remove(at)),
                 4 => {
                     let piece = bytes[at..].to_vec();
-                    let to = self.roll(bytes.len() + 1);
+                    let to = self.below(bytes.len() + 1);
                     bytes.splice(to..to, piece);
                 }
                 _ => {
-                    let other = SEEDS[self.roll(SEEDS.len())].as_bytes();
-                    bytes.extend_from_slice(&other[self.roll(other.len())..]);
+                    let other = SEEDS[self.below(SEEDS.len())].as_bytes();
+                    bytes.extend_from_slice(&other[self.below(other.len())..]);
                 }
             }
         }
@@ -67,11 +67,11 @@ impl Dice {
     }
 }
 
-/// Gives an input to every parser; what they make of it must hold together.
+/// Passes an input to every parser and checks invariants of the results.
 fn parse_everything(bytes: &[u8]) {
-    let mut inbox = Inbox::default();
-    inbox.buffer().extend_from_slice(bytes);
-    while let Ok(Some(event)) = inbox.next_event() {
+    let mut decoder = MessageDecoder::default();
+    decoder.buffer().extend_from_slice(bytes);
+    while let Ok(Some(event)) = decoder.next_event() {
         if let Event::Message(message) = event {
             let _ = Request::parse(message);
         }
@@ -80,9 +80,9 @@ fn parse_everything(bytes: &[u8]) {
     if let Ok(call) = Call::parse(&text) {
         let _ = call.method();
     }
-    for row in inc::parse(&text).rows {
-        let again: Value = row.value.as_str().parse().unwrap();
-        assert_eq!(again, row.value);
+    for row in inc_file::parse(&text).rows {
+        let reparsed: Value = row.value.as_str().parse().unwrap();
+        assert_eq!(reparsed, row.value);
     }
     if let Ok(target) = Target::parse(&text, &Proxies::none()) {
         assert_eq!(
@@ -91,24 +91,24 @@ fn parse_everything(bytes: &[u8]) {
         );
     }
     if let Ok(value) = text.parse::<Value>() {
-        assert!(value < value.increased());
+        assert!(value < value.incremented());
     }
     let _ = Proxies::fixed(&text);
-    let _ = Access::everybody().knows(&text);
+    let _ = Access::open().accepts_token(&text);
 }
 
 #[test]
-fn no_mutated_input_makes_any_parser_panic() {
+fn no_mutated_input_causes_a_panic() {
     let time = match env::var_os("BUILDHOST_LONG") {
         Some(_) => Duration::from_mins(1),
         None => Duration::from_millis(500),
     };
     let start = Instant::now();
-    let mut dice = Dice(0x5eed_5eed);
+    let mut random = Random(0x5eed_5eed);
     let mut inputs = 0_u64;
     while start.elapsed() < time {
         for _ in 0..1000 {
-            parse_everything(&dice.input());
+            parse_everything(&random.input());
         }
         inputs += 1000;
     }
@@ -117,19 +117,19 @@ fn no_mutated_input_makes_any_parser_panic() {
 }
 
 #[test]
-fn a_server_outlives_mutated_dialogues() {
-    let dialogues = if env::var_os("BUILDHOST_LONG").is_some() {
+fn a_server_survives_mutated_input() {
+    let connections = if env::var_os("BUILDHOST_LONG").is_some() {
         20_000
     } else {
         500
     };
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path().join("prserv.sqlite3"));
-    let mut dice = Dice(0xd1ce);
-    for _ in 0..dialogues {
-        server.say(&dice.input());
+    let mut random = Random(0xd1ce);
+    for _ in 0..connections {
+        server.exchange(&random.input());
     }
-    let heard = server.say(format!("{HELLO}{{\"ping\": {{}}}}\n").as_bytes());
-    assert_eq!(heard, b"{\"alive\": true}\n");
+    let received = server.exchange(format!("{GREETING}{{\"ping\": {{}}}}\n").as_bytes());
+    assert_eq!(received, b"{\"alive\": true}\n");
     assert!(!server.log().contains("panicked"), "{}", server.log());
 }

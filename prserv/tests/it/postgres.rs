@@ -1,4 +1,5 @@
-//! A PostgreSQL database that servers share. Needs Debian's `postgresql`; never skipped silently.
+//! A PostgreSQL database that several servers share. Needs Debian's `postgresql`; in CI the tests
+//! fail without it.
 
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -9,17 +10,17 @@ use std::{env, fs, thread};
 use nix::sys::signal::Signal;
 use nix::unistd::{User, geteuid};
 
-use super::crash::hammer;
+use super::crash::request_until_disconnected;
 use super::harness::{Server, prserv, wait_until};
 
-/// A database server of our own, on a unix socket; it ends with this.
+/// A PostgreSQL server on a Unix socket, ended on drop.
 struct Cluster {
     server: Child,
     dir: tempfile::TempDir,
 }
 
 impl Cluster {
-    /// Starts one, or says why there is none.
+    /// Starts a server. Returns `None` and prints the reason if PostgreSQL is not installed.
     fn start() -> Option<Self> {
         let Some(programs) = programs() else {
             assert!(env::var_os("CI").is_none(), "PostgreSQL is not installed");
@@ -33,13 +34,13 @@ impl Cluster {
             fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         }
         let data = dir.path().join("data");
-        let made = run_as_postgres(&programs.join("initdb"))
+        let initialized = run_as_postgres(&programs.join("initdb"))
             .args(["--auth=trust", "--username=postgres", "--no-sync", "-D"])
             .arg(&data)
             .stdout(Stdio::null())
             .status()
             .unwrap();
-        assert!(made.success());
+        assert!(initialized.success());
         let server = run_as_postgres(&programs.join("postgres"))
             .args(["-c", "listen_addresses=", "-c", "fsync=off", "-k"])
             .arg(dir.path())
@@ -51,7 +52,7 @@ impl Cluster {
         let cluster = Self { server, dir };
         let url = cluster.url();
         wait_until("PostgreSQL answers", || {
-            prserv::store::Postgres::open(&url, prserv::store::Mode::Write).is_ok()
+            prserv::store::Postgres::open(&url, prserv::store::OpenMode::Write).is_ok()
         });
         Some(cluster)
     }
@@ -72,18 +73,16 @@ impl Drop for Cluster {
     }
 }
 
-/// Where Debian keeps the newest version's programs.
+/// Returns the directory of the newest version's programs on Debian.
 fn programs() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
     let newest = versions.map(|version| version.path().join("bin")).max()?;
     newest.join("initdb").exists().then_some(newest)
 }
 
-/// PostgreSQL refuses to run as root.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tests start the server that they need"
-)]
+/// Creates a command that runs as another user if necessary, because PostgreSQL refuses to run as
+/// root.
+#[expect(clippy::disallowed_methods, reason = "the tests start PostgreSQL")]
 fn run_as_postgres(program: &Path) -> Command {
     let mut command = if geteuid().is_root() {
         let mut command = Command::new("setpriv");
@@ -99,7 +98,7 @@ fn run_as_postgres(program: &Path) -> Command {
 }
 
 #[test]
-fn two_servers_on_one_database_are_as_right_as_one_also_when_one_is_killed() {
+fn two_servers_on_one_database_stay_consistent_when_one_is_killed() {
     let Some(cluster) = Cluster::start() else {
         return;
     };
@@ -113,16 +112,16 @@ fn two_servers_on_one_database_are_as_right_as_one_also_when_one_is_killed() {
             } else {
                 other.client()
             };
-            thread::spawn(move || hammer(client, number))
+            thread::spawn(move || request_until_disconnected(client, number))
         })
         .collect();
-    let mut watch = other.client();
-    wait_until("much has been given", || watch.rows().len() > 200);
+    let mut observer = other.client();
+    wait_until("many values are assigned", || observer.rows().len() > 200);
     killed.signal(Signal::SIGKILL);
     killed.wait();
-    let before = watch.rows().len();
-    wait_until("the other one goes on", || {
-        watch.rows().len() > before + 100
+    let before = observer.rows().len();
+    wait_until("the other server continues", || {
+        observer.rows().len() > before + 100
     });
     other.signal(Signal::SIGTERM);
     assert!(other.wait().success());
@@ -141,7 +140,7 @@ fn two_servers_on_one_database_are_as_right_as_one_also_when_one_is_killed() {
 }
 
 #[test]
-fn what_one_server_gives_another_one_knows_at_once() {
+fn a_value_assigned_by_one_server_is_visible_to_others_immediately() {
     let Some(cluster) = Cluster::start() else {
         return;
     };
@@ -162,7 +161,7 @@ fn what_one_server_gives_another_one_knows_at_once() {
 }
 
 #[test]
-fn what_the_database_refuses_for_one_client_stops_no_other() {
+fn a_query_that_the_database_rejects_fails_no_other() {
     let Some(cluster) = Cluster::start() else {
         return;
     };
@@ -170,10 +169,10 @@ fn what_the_database_refuses_for_one_client_stops_no_other() {
     let others: Vec<_> = (0..4)
         .map(|number| {
             let client = server.client();
-            thread::spawn(move || hammer(client, number).len())
+            thread::spawn(move || request_until_disconnected(client, number).len())
         })
         .collect();
-    // Longer than what an index entry of PostgreSQL holds, and not to be compressed.
+    // Longer than an index entry of PostgreSQL may be, and not compressible.
     let long: Vec<_> = (0..3000_u32)
         .map(|number| format!("{:x}", number.wrapping_mul(2_654_435_761)))
         .collect();
@@ -189,7 +188,7 @@ fn what_the_database_refuses_for_one_client_stops_no_other() {
 }
 
 #[test]
-fn the_tools_work_on_it_too() {
+fn the_commands_work_on_postgresql() {
     let Some(cluster) = Cluster::start() else {
         return;
     };

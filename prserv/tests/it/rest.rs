@@ -1,10 +1,10 @@
-//! REST, its description, and metrics.
+//! The REST API, its description and the metrics.
 
 use serde_json::{Value as Json, json};
 
 use super::harness::Server;
 
-/// One request on a connection of its own; the status and the body.
+/// Sends one request on its own connection. Returns the status and the body.
 fn request(server: &Server, line: &str, token: &str, body: &str) -> (u16, String) {
     let authorization = if token.is_empty() {
         String::new()
@@ -16,7 +16,7 @@ fn request(server: &Server, line: &str, token: &str, body: &str) -> (u16, String
         "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{authorization}\
          Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
     );
-    let reply = String::from_utf8(server.say(request.as_bytes())).unwrap();
+    let reply = String::from_utf8(server.exchange(request.as_bytes())).unwrap();
     let (head, body) = reply.split_once("\r\n\r\n").unwrap();
     (
         head.split_whitespace().nth(1).unwrap().parse().unwrap(),
@@ -35,44 +35,50 @@ fn row(checksum: &str, value: &str) -> Json {
     json!({"version": "v 1+x", "pkgarch": "all", "checksum": checksum, "value": value})
 }
 
-fn asked(checksum: &str) -> String {
+fn pr_request(checksum: &str) -> String {
     json!({"version": "v 1+x", "pkgarch": "all", "checksum": checksum}).to_string()
 }
 
 #[test]
-fn values_are_asked_for_given_imported_and_listed() {
+fn values_are_read_assigned_imported_and_listed() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path().join("prserv.sqlite3"));
-    let ask = |line: &str, body: &str| json_of(&request(&server, line, "", body));
+    let send = |line: &str, body: &str| json_of(&request(&server, line, "", body));
     let query = "/api/v1/pr?version=v%201%2Bx&pkgarch=all&checksum=a";
     assert_eq!(
-        ask(&format!("GET {query}"), ""),
-        (404, json!({"error": "this is not recorded"}))
+        send(&format!("GET {query}"), ""),
+        (404, json!({"error": "no value is recorded"}))
     );
-    assert_eq!(ask("POST /api/v1/pr", &asked("a")), (200, row("a", "0")));
-    assert_eq!(ask(&format!("GET {query}"), ""), (200, row("a", "0")));
     assert_eq!(
-        ask("PUT /api/v1/pr", &row("b", "7.1").to_string()),
+        send("POST /api/v1/pr", &pr_request("a")),
+        (200, row("a", "0"))
+    );
+    assert_eq!(send(&format!("GET {query}"), ""), (200, row("a", "0")));
+    assert_eq!(
+        send("PUT /api/v1/pr", &row("b", "7.1").to_string()),
         (200, row("b", "7.1"))
     );
     let package = json!({"version": "v 1+x", "pkgarch": "all", "value": "7.1"});
     assert_eq!(
-        ask("GET /api/v1/packages?version=v+1%2Bx&pkgarch=all", ""),
+        send("GET /api/v1/packages?version=v+1%2Bx&pkgarch=all", ""),
         (200, package)
     );
-    assert_eq!(ask("GET /api/v1/rows", ""), (200, json!([row("b", "7.1")])));
     assert_eq!(
-        ask("GET /api/v1/rows?history=true", ""),
+        send("GET /api/v1/rows", ""),
+        (200, json!([row("b", "7.1")]))
+    );
+    assert_eq!(
+        send("GET /api/v1/rows?history=true", ""),
         (200, json!([row("a", "0"), row("b", "7.1")]))
     );
-    assert_eq!(ask("GET /api/v1/pr?version=v", "").0, 400);
-    assert_eq!(ask("POST /api/v1/pr", "{}").0, 422);
-    assert_eq!(ask("PUT /api/v1/pr", &row("b", "x").to_string()).0, 400);
+    assert_eq!(send("GET /api/v1/pr?version=v", "").0, 400);
+    assert_eq!(send("POST /api/v1/pr", "{}").0, 422);
+    assert_eq!(send("PUT /api/v1/pr", &row("b", "x").to_string()).0, 400);
     assert_eq!(request(&server, "DELETE /api/v1/pr", "", "").0, 405);
 }
 
 #[test]
-fn a_reader_writes_with_a_token() {
+fn a_token_allows_a_reader_to_write() {
     let dir = tempfile::tempdir().unwrap();
     let tokens = dir.path().join("tokens");
     std::io::Write::write_all(
@@ -87,10 +93,10 @@ fn a_reader_writes_with_a_token() {
         tokens.to_str().unwrap(),
     ];
     let server = Server::start_with(dir.path().join("prserv.sqlite3"), &arguments);
-    let ask = |token: &str| request(&server, "POST /api/v1/pr", token, &asked("a")).0;
-    assert_eq!(ask(""), 403);
-    assert_eq!(ask("three"), 403);
-    assert_eq!(ask("two"), 200);
+    let post_status = |token: &str| request(&server, "POST /api/v1/pr", token, &pr_request("a")).0;
+    assert_eq!(post_status(""), 403);
+    assert_eq!(post_status("three"), 403);
+    assert_eq!(post_status("two"), 200);
     assert_eq!(
         request(&server, "PUT /api/v1/pr", "", &row("b", "1").to_string()).0,
         403
@@ -102,12 +108,15 @@ fn a_reader_writes_with_a_token() {
 }
 
 #[test]
-fn the_description_holds_for_every_path_and_method() {
+fn every_response_matches_the_description() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path().join("prserv.sqlite3"));
     let (status, description) = json_of(&request(&server, "GET /api/v1/openapi.json", "", ""));
     assert_eq!(status, 200);
-    let bodies = [("post", asked("a")), ("put", row("a", "1").to_string())];
+    let bodies = [
+        ("post", pr_request("a")),
+        ("put", row("a", "1").to_string()),
+    ];
     for (path, methods) in description["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let body = bodies.iter().find(|(name, _)| name == method);

@@ -1,4 +1,4 @@
-//! A hierarchy of servers: a parent that is read only, and a child with values below its own.
+//! A hierarchy of servers: a parent that is only read and a child whose values lie below its own.
 
 use serde_json::json;
 
@@ -18,63 +18,67 @@ fn family() -> Family {
     Family { parent, child, dir }
 }
 
-fn with_history(client: &mut Client, version: &str, checksum: &str) -> String {
+fn get_with_history(client: &mut Client, version: &str, checksum: &str) -> String {
     let mut arguments = tuple(version, checksum);
     arguments["history"] = json!(true);
-    client.ask(&json!({ "get-pr": arguments })).unwrap()["value"]
+    client.request(&json!({ "get-pr": arguments })).unwrap()["value"]
         .as_str()
         .unwrap()
         .to_owned()
 }
 
 #[test]
-fn what_the_parent_knows_comes_from_it_and_the_rest_lies_below() {
+fn the_parents_values_are_used_and_others_lie_below_them() {
     let family = family();
-    let (mut above, mut here) = (family.parent.client(), family.child.client());
-    assert_eq!(above.get("v", "p").unwrap(), "0");
-    assert_eq!(here.get("v", "p").unwrap(), "0");
-    assert_eq!(here.get("v", "a").unwrap(), "0.0");
-    assert_eq!(here.get("v", "b").unwrap(), "0.1");
-    assert_eq!(with_history(&mut here, "v", "a"), "0.0");
-    assert_eq!(above.get("v", "q").unwrap(), "1");
-    assert_eq!(here.get("v", "a").unwrap(), "1.0", "the parent has gone on");
-    assert_eq!(above.rows().len(), 2, "nothing is written to the parent");
+    let (mut parent, mut child_client) = (family.parent.client(), family.child.client());
+    assert_eq!(parent.get("v", "p").unwrap(), "0");
+    assert_eq!(child_client.get("v", "p").unwrap(), "0");
+    assert_eq!(child_client.get("v", "a").unwrap(), "0.0");
+    assert_eq!(child_client.get("v", "b").unwrap(), "0.1");
+    assert_eq!(get_with_history(&mut child_client, "v", "a"), "0.0");
+    assert_eq!(parent.get("v", "q").unwrap(), "1");
+    assert_eq!(
+        child_client.get("v", "a").unwrap(),
+        "1.0",
+        "the parent has a newer value"
+    );
+    assert_eq!(parent.rows().len(), 2, "nothing is written to the parent");
 }
 
 #[test]
-fn a_package_that_only_the_child_knows_is_served_again_and_again() {
+fn a_package_unknown_to_the_parent_keeps_its_values() {
     let family = family();
-    let mut here = family.child.client();
+    let mut child_client = family.child.client();
     for _ in 0..3 {
-        assert_eq!(here.get("local", "a").unwrap(), "0");
+        assert_eq!(child_client.get("local", "a").unwrap(), "0");
     }
-    assert_eq!(here.get("local", "b").unwrap(), "1");
+    assert_eq!(child_client.get("local", "b").unwrap(), "1");
 }
 
 #[test]
-fn a_parent_that_is_down_stops_only_what_is_unknown() {
+fn only_unknown_tuples_fail_while_the_parent_is_unreachable() {
     let Family {
         parent,
         child,
         dir: _dir,
     } = family();
-    let mut here = child.client();
-    assert_eq!(here.get("v", "a").unwrap(), "0");
+    let mut child_client = child.client();
+    assert_eq!(child_client.get("v", "a").unwrap(), "0");
     drop(parent);
-    assert_eq!(here.get("v", "a").unwrap(), "0");
-    assert_eq!(with_history(&mut here, "v", "a"), "0");
-    assert!(here.get("v", "b").is_err());
-    let mut here = child.client();
+    assert_eq!(child_client.get("v", "a").unwrap(), "0");
+    assert_eq!(get_with_history(&mut child_client, "v", "a"), "0");
+    assert!(child_client.get("v", "b").is_err());
+    let mut child_client = child.client();
     assert_eq!(
-        here.ask(&json!({"ping": {}})).unwrap(),
+        child_client.request(&json!({"ping": {}})).unwrap(),
         json!({"alive": true})
     );
-    assert_eq!(here.get("v", "a").unwrap(), "0");
-    assert!(child.log().contains("the upstream server fails"));
+    assert_eq!(child_client.get("v", "a").unwrap(), "0");
+    assert!(child.log().contains("cannot query the upstream server"));
 }
 
 #[test]
-fn grandchildren_have_values_below_the_childs() {
+fn a_grandchilds_values_lie_below_the_childs() {
     let family = family();
     let address = family.child.address.to_string();
     let db = family.dir.path().join("grandchild.sqlite3");
@@ -85,7 +89,7 @@ fn grandchildren_have_values_below_the_childs() {
     assert_eq!(
         grandchild.client().get("v", "a").unwrap(),
         "0.0.1",
-        "overtaken here by b"
+        "superseded locally by b"
     );
     assert_eq!(grandchild.client().get("w", "a").unwrap(), "0");
 }

@@ -1,15 +1,15 @@
-//! XML-RPC as BitBake up to 1.50 speaks it, on the port of the JSON stream.
+//! XML-RPC as BitBake up to 1.50 uses it, on the port of the JSON stream.
 
 use super::harness::Server;
 
-/// Posts as Python's `ServerProxy` does; returns the head and the body of the reply.
+/// Posts as Python's `ServerProxy` does. Returns the head and the body of the response.
 fn post(server: &Server, path: &str, body: &str) -> (String, String) {
     let length = body.len();
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\nContent-Type: text/xml\r\n\
          User-Agent: Python-xmlrpc/3.9\r\nContent-Length: {length}\r\n\r\n{body}"
     );
-    let reply = String::from_utf8(server.say(request.as_bytes())).unwrap();
+    let reply = String::from_utf8(server.exchange(request.as_bytes())).unwrap();
     let (head, body) = reply.split_once("\r\n\r\n").unwrap();
     (head.to_owned(), body.to_owned())
 }
@@ -44,7 +44,7 @@ fn result(value: &str) -> String {
 }
 
 #[test]
-fn values_are_integers_and_count_without_history() {
+fn values_are_integers_and_assigned_without_history() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path().join("prserv.sqlite3"));
     let get = |checksum: &str| {
@@ -57,14 +57,14 @@ fn values_are_integers_and_count_without_history() {
     assert_eq!(
         server.client().get("v", "c0").unwrap(),
         "2",
-        "both protocols, one truth"
+        "both protocols return the same value"
     );
     let import = |value: u32| {
         let value = format!("<int>{value}</int>");
         call(&server, "importone", &["v", "all", "i", &value])
     };
-    for (sent, kept) in [(7, 7), (3, 7), (9, 9)] {
-        assert_eq!(import(sent), result(&format!("<int>{kept}</int>")));
+    for (sent, recorded) in [(7, 7), (3, 7), (9, 9)] {
+        assert_eq!(import(sent), result(&format!("<int>{recorded}</int>")));
     }
     assert_eq!(get("c9"), result("<int>10</int>"));
     assert_eq!(
@@ -74,7 +74,7 @@ fn values_are_integers_and_count_without_history() {
 }
 
 #[test]
-fn the_other_methods_answer_and_quit_does_not_exist() {
+fn the_other_methods_work_and_quit_is_not_supported() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path().join("prserv.sqlite3"));
     server.client().get("v", "it's").unwrap();
@@ -94,7 +94,7 @@ fn the_other_methods_answer_and_quit_does_not_exist() {
     );
     assert!(call(&server, "dump_db", &[]).contains("VALUES('v','all','it''s','0');"));
     assert!(call(&server, "system.listMethods", &[]).contains("<string>getPR</string>"));
-    for (method, why) in [
+    for (method, reason) in [
         (
             "quit",
             "&lt;class 'Exception'&gt;:method \"quit\" is not supported",
@@ -109,17 +109,17 @@ fn the_other_methods_answer_and_quit_does_not_exist() {
             fault.contains("<name>faultCode</name>\n<value><int>1</int></value>"),
             "{fault}"
         );
-        assert!(fault.contains(why), "{fault}");
+        assert!(fault.contains(reason), "{fault}");
     }
 }
 
 #[test]
-fn other_paths_and_other_methods_of_http_are_refused() {
+fn other_paths_and_http_methods_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path().join("prserv.sqlite3"));
     assert!(post(&server, "/RPC2", "x").1.contains("ExpatError"));
     assert!(post(&server, "/other", "x").0.starts_with("HTTP/1.1 404"));
-    let reply = server.say(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let reply = server.exchange(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert!(
         String::from_utf8(reply)
             .unwrap()
@@ -128,7 +128,7 @@ fn other_paths_and_other_methods_of_http_are_refused() {
 }
 
 #[test]
-fn quit_ends_a_server_whose_operator_allows_it() {
+fn quit_ends_the_server_if_it_is_allowed() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start_with(dir.path().join("prserv.sqlite3"), &["--allow-quit"]);
     assert_eq!(call(&server, "quit", &[]), result("<nil/>"));

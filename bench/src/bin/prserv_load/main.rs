@@ -1,6 +1,7 @@
-//! A load generator for PR servers: ours, or BitBake's own. Prints one line of figures.
+//! A load generator for PR servers, including BitBake's own. Prints one line of results.
 //!
-//! It does little per request, prepared bytes out and lines in, so that it is not the bottleneck.
+//! It sends prepared bytes and only counts the lines of the replies, so that it is not the
+//! bottleneck.
 
 mod latency;
 
@@ -17,38 +18,38 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use latency::Latencies;
+use latency::LatencyHistogram;
 use requests::{GREETING, Load, Requests};
 
-/// Asks a PR server as fast as it answers.
+/// Send requests to a PR server as fast as it replies.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The server.
+    /// The address of the server.
     #[arg(long)]
     address: SocketAddr,
 
-    /// What is asked.
+    /// The kind of requests.
     #[arg(long, value_enum, default_value_t = Load::Known)]
     load: Load,
 
-    /// How many connections ask at once.
+    /// The number of concurrent connections.
     #[arg(long, default_value_t = 64)]
     connections: usize,
 
-    /// As many requests are under way on each connection.
+    /// The number of pipelined requests per connection.
     #[arg(long, default_value_t = 1)]
     pipeline: usize,
 
-    /// How long; `growing` ends when the package has its checksums.
+    /// The duration in seconds. `growing` ends earlier when the package has all its checksums.
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
 
-    /// How many checksums `growing` gives its package.
+    /// The number of checksums that `growing` requests.
     #[arg(long, default_value_t = 10_000)]
     checksums: u64,
 }
 
-/// What all connections share.
+/// The state that all connections share.
 struct Shared {
     arguments: Arguments,
     requests: Requests,
@@ -61,7 +62,7 @@ async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     ensure!(
         arguments.pipeline > 0 && arguments.connections > 0,
-        "nothing to do"
+        "--pipeline and --connections must be positive"
     );
     let requests = Requests::new(arguments.load);
     prepare(&arguments, &requests).await?;
@@ -78,19 +79,19 @@ async fn main() -> Result<()> {
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
             match shared.arguments.load {
-                Load::Connect => connect_and_ask(&shared).await,
-                _ => ask(&shared).await,
+                Load::Connect => run_with_connections(&shared).await,
+                _ => run(&shared).await,
             }
         });
     }
-    let mut all = Latencies::default();
+    let mut total = LatencyHistogram::default();
     while let Some(latencies) = connections.join_next().await {
-        all.add(&latencies??);
+        total.add(&latencies??);
     }
-    report(&shared.arguments, &all, start.elapsed())
+    report(&shared.arguments, &total, start.elapsed())
 }
 
-/// Makes the tuples known that are asked for as such.
+/// Requests the known tuples once, so that they have recorded values.
 async fn prepare(arguments: &Arguments, requests: &Requests) -> Result<()> {
     let mut stream = BufReader::new(TcpStream::connect(arguments.address).await?);
     stream.get_mut().write_all(GREETING).await?;
@@ -99,19 +100,19 @@ async fn prepare(arguments: &Arguments, requests: &Requests) -> Result<()> {
         stream.get_mut().write_all(request).await?;
         line.clear();
         stream.read_line(&mut line).await?;
-        ensure!(line.contains("value"), "the server answered {line:?}");
+        ensure!(line.contains("value"), "the server replied {line:?}");
     }
     Ok(())
 }
 
-/// Asks on one connection until the end.
-async fn ask(shared: &Shared) -> Result<Latencies> {
+/// Sends requests on one connection until the end.
+async fn run(shared: &Shared) -> Result<LatencyHistogram> {
     let mut stream = TcpStream::connect(shared.arguments.address).await?;
     stream.set_nodelay(true)?;
-    // The generator should cost as little as it can: pacing single packets costs timers.
+    // Without pacing (BBR), which costs a timer per packet.
     let _ = socket2::SockRef::from(&stream).set_tcp_congestion(b"reno");
     stream.write_all(GREETING).await?;
-    let mut latencies = Latencies::default();
+    let mut latencies = LatencyHistogram::default();
     let (mut out, mut bytes) = (Vec::new(), vec![0; 4 * 1024]);
     while Instant::now() < shared.end {
         out.clear();
@@ -129,20 +130,20 @@ async fn ask(shared: &Shared) -> Result<Latencies> {
         }
         let start = Instant::now();
         stream.write_all(&out).await?;
-        let mut answered = 0;
-        while answered < sent {
+        let mut replies = 0;
+        while replies < sent {
             let read = stream.read(&mut bytes).await?;
             ensure!(read > 0, "the server closed a connection");
-            answered += memchr::memchr_iter(b'\n', &bytes[..read]).count();
+            replies += memchr::memchr_iter(b'\n', &bytes[..read]).count();
         }
-        latencies.note(start.elapsed(), sent);
+        latencies.record(start.elapsed(), sent);
     }
     Ok(latencies)
 }
 
-/// Connects anew for every request, as BitBake's tasks do.
-async fn connect_and_ask(shared: &Shared) -> Result<Latencies> {
-    let mut latencies = Latencies::default();
+/// Opens a connection for every request, as BitBake's tasks do.
+async fn run_with_connections(shared: &Shared) -> Result<LatencyHistogram> {
+    let mut latencies = LatencyHistogram::default();
     let (mut out, mut bytes) = (Vec::new(), vec![0; 1024]);
     while Instant::now() < shared.end {
         out.clear();
@@ -156,24 +157,21 @@ async fn connect_and_ask(shared: &Shared) -> Result<Latencies> {
         let read = stream.read(&mut bytes).await?;
         if !bytes[..read].ends_with(b"\n") {
             bail!(
-                "the server answered {:?}",
+                "the server replied {:?}",
                 String::from_utf8_lossy(&bytes[..read])
             );
         }
-        latencies.note(start.elapsed(), 1);
-        stream.set_zero_linger()?; // or a few seconds of this use up all ports
+        latencies.record(start.elapsed(), 1);
+        stream.set_zero_linger()?; // else TIME_WAIT uses up all ports within seconds
     }
     Ok(latencies)
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "the figures are what this program is for"
-)]
-fn report(arguments: &Arguments, latencies: &Latencies, time: Duration) -> Result<()> {
+#[expect(clippy::print_stdout, reason = "the program prints its results")]
+fn report(arguments: &Arguments, latencies: &LatencyHistogram, time: Duration) -> Result<()> {
     let count = latencies.count();
-    ensure!(count > 0, "nothing was answered");
-    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+    ensure!(count > 0, "there were no replies");
+    #[expect(clippy::cast_precision_loss, reason = "the printed rate is rounded")]
     let rate = count as f64 / time.as_secs_f64();
     println!(
         "{:<8} {:>4} connections  {rate:>9.0}/s  p50 {:>8.3} ms  p99 {:>8.3} ms",

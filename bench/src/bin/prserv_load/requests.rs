@@ -1,11 +1,11 @@
-//! What is asked, as bytes.
+//! The requests as bytes.
 
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 
-/// What a client says first.
+/// The greeting of a client.
 pub(crate) const GREETING: &[u8] = b"PRSERVICE 1.0\nneeds-headers: false\n\n";
 
 const KNOWN: u64 = 1000;
@@ -13,13 +13,13 @@ const KNOWN: u64 = 1000;
 /// The kinds of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Load {
-    /// Tuples that have a value.
+    /// Tuples with a recorded value.
     Known,
     /// New tuples, each of a new package.
     Fresh,
     /// New tuples, sixteen checksums to each new package.
     Shared,
-    /// Known tuples, on a new connection each.
+    /// Known tuples, each on a new connection.
     Connect,
     /// New tuples, all of one package.
     Growing,
@@ -29,13 +29,13 @@ pub(crate) enum Load {
 #[derive(Debug)]
 pub(crate) struct Requests {
     load: Load,
-    /// Tells this run's new packages from those of all others.
+    /// The start time, which makes the packages of this run unique.
     run: u128,
     known: Vec<Vec<u8>>,
 }
 
 impl Requests {
-    /// The requests for a load.
+    /// Prepares the requests of a load.
     pub(crate) fn new(load: Load) -> Self {
         let run = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -48,14 +48,14 @@ impl Requests {
         }
     }
 
-    /// The requests that make the known tuples known.
+    /// Returns the requests that record the known tuples.
     pub(crate) fn known(&self) -> impl Iterator<Item = &Vec<u8>> {
         self.known
             .iter()
             .filter(|_| matches!(self.load, Load::Known | Load::Connect))
     }
 
-    /// Appends the request of this number.
+    /// Appends the request with a number.
     pub(crate) fn append(&self, out: &mut Vec<u8>, number: u64) {
         let run = self.run;
         match self.load {

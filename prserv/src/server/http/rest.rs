@@ -1,4 +1,4 @@
-//! REST for everybody else. `openapi.json` describes it, and a test holds both together.
+//! The REST API. `openapi.json` describes it, and a test compares both.
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -9,19 +9,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::access::Rights;
-use crate::desk::{Desk, DeskError};
 use crate::policy::History;
+use crate::session::{AuthorizedService, RequestError};
 use crate::store::{Filter, Row};
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
 
-/// The description of all this.
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// A tuple, as a query or a body has it.
+/// The parameters of a request for a tuple's value.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct PrRequest {
     version: String,
     pkgarch: String,
     checksum: String,
@@ -29,20 +28,20 @@ pub(super) struct Asked {
     history: bool,
 }
 
-/// A tuple with the value to record.
+/// The body of an import.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Given {
+pub(super) struct ImportRequest {
     version: String,
     pkgarch: String,
     checksum: String,
     value: String,
 }
 
-/// Which rows are wanted.
+/// The parameters of a request for rows.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct RowsRequest {
     version: Option<String>,
     pkgarch: Option<String>,
     checksum: Option<String>,
@@ -50,41 +49,42 @@ pub(super) struct Wanted {
     history: bool,
 }
 
-/// A row, as it is sent.
+/// A row in a response.
 #[derive(Debug, Serialize)]
-struct Sent {
+struct RowBody {
     version: String,
     pkgarch: String,
     checksum: String,
     value: Value,
 }
 
-/// Why a request is refused, and with which status.
+/// An error response: its status and its text.
 #[derive(Debug)]
-pub(super) struct Refusal(StatusCode, String);
+pub(super) struct ApiError(StatusCode, String);
 
-type Answer = Result<Response, Refusal>;
+type ApiResult = Result<Response, ApiError>;
 
-/// `GET /api/v1/pr`: the recorded value of a tuple.
+/// `GET /api/v1/pr`: returns the recorded value of a tuple.
 pub(super) async fn test(
-    State(desk): State<Desk>,
-    query: Result<Query<Asked>, QueryRejection>,
-) -> Answer {
-    let Query(asked) = query?;
-    let (tuple, history) = asked.into_parts();
-    let value = desk.test_pr(&tuple, history).await?;
-    value_of(tuple, value)
+    State(service): State<AuthorizedService>,
+    query: Result<Query<PrRequest>, QueryRejection>,
+) -> ApiResult {
+    let Query(request) = query?;
+    let (tuple, history) = request.into_parts();
+    let value = service.test_pr(&tuple, history).await?;
+    row_response(tuple, value)
 }
 
-/// `POST /api/v1/pr`: the value of a tuple, giving one if need be.
+/// `POST /api/v1/pr`: returns the value of a tuple and assigns a new one if necessary.
 pub(super) async fn get(
-    State(desk): State<Desk>,
+    State(service): State<AuthorizedService>,
     headers: HeaderMap,
-    body: Result<Json<Asked>, JsonRejection>,
-) -> Answer {
-    let Json(asked) = body?;
-    let (tuple, history) = asked.into_parts();
-    let answer = with_token(desk, &headers).get_pr(&tuple, history).await?;
+    body: Result<Json<PrRequest>, JsonRejection>,
+) -> ApiResult {
+    let Json(request) = body?;
+    let (tuple, history) = request.into_parts();
+    let service = grant_token_rights(service, &headers);
+    let answer = service.get_pr(&tuple, history).await?;
     Ok(Json(json!({
         "version": tuple.package.version, "pkgarch": tuple.package.pkgarch,
         "checksum": tuple.checksum, "value": answer,
@@ -92,34 +92,32 @@ pub(super) async fn get(
     .into_response())
 }
 
-/// `PUT /api/v1/pr`: records a value given elsewhere.
+/// `PUT /api/v1/pr`: records a value that another server assigned.
 pub(super) async fn import(
-    State(desk): State<Desk>,
+    State(service): State<AuthorizedService>,
     headers: HeaderMap,
-    body: Result<Json<Given>, JsonRejection>,
-) -> Answer {
-    let Json(given) = body?;
-    let tuple = Tuple::new(given.version, given.pkgarch, given.checksum);
-    let value: Value = given.value.parse().map_err(|error| bad(&error))?;
-    match with_token(desk, &headers)
-        .import_one(&tuple, &value)
-        .await?
-    {
-        Some(value) => value_of(tuple, Some(value)),
-        None => Err(Refusal(
+    body: Result<Json<ImportRequest>, JsonRejection>,
+) -> ApiResult {
+    let Json(request) = body?;
+    let tuple = Tuple::new(request.version, request.pkgarch, request.checksum);
+    let value: Value = request.value.parse().map_err(|error| bad_request(&error))?;
+    let service = grant_token_rights(service, &headers);
+    match service.import_one(&tuple, &value).await? {
+        Some(value) => row_response(tuple, Some(value)),
+        None => Err(ApiError(
             StatusCode::FORBIDDEN,
-            "you may not write here".into(),
+            "this client may not write, or the server is read-only".into(),
         )),
     }
 }
 
-/// `GET /api/v1/packages`: the greatest value of a package.
+/// `GET /api/v1/packages`: returns the greatest value of a package.
 pub(super) async fn package(
-    State(desk): State<Desk>,
+    State(service): State<AuthorizedService>,
     query: Result<Query<Package>, QueryRejection>,
-) -> Answer {
+) -> ApiResult {
     let Query(package) = query?;
-    match desk.max_package_pr(&package).await? {
+    match service.max_package_pr(&package).await? {
         Some(value) => Ok(Json(json!({
             "version": package.version, "pkgarch": package.pkgarch, "value": value,
         }))
@@ -128,71 +126,67 @@ pub(super) async fn package(
     }
 }
 
-/// `GET /api/v1/rows`: what is recorded.
+/// `GET /api/v1/rows`: returns the rows that match.
 pub(super) async fn rows(
-    State(desk): State<Desk>,
-    query: Result<Query<Wanted>, QueryRejection>,
-) -> Answer {
-    let Query(wanted) = query?;
+    State(service): State<AuthorizedService>,
+    query: Result<Query<RowsRequest>, QueryRejection>,
+) -> ApiResult {
+    let Query(request) = query?;
     let filter = Filter {
-        version: wanted.version,
-        pkgarch: wanted.pkgarch,
-        checksum: wanted.checksum,
+        version: request.version,
+        pkgarch: request.pkgarch,
+        checksum: request.checksum,
     };
-    let rows = desk.export(filter, history(wanted.history)).await?;
-    let rows: Vec<Sent> = rows.into_iter().map(Sent::from).collect();
+    let rows = service.export(filter, history(request.history)).await?;
+    let rows: Vec<RowBody> = rows.into_iter().map(RowBody::from).collect();
     Ok(Json(rows).into_response())
 }
 
-/// `GET /api/v1/openapi.json`.
+/// `GET /api/v1/openapi.json`: returns the description of the API.
 pub(super) async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
 }
 
-/// `GET /metrics`.
-pub(super) async fn metrics(State(desk): State<Desk>) -> Response {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// `GET /metrics`: returns the counters.
+pub(super) async fn metrics(State(service): State<AuthorizedService>) -> Response {
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     (
-        [(header::CONTENT_TYPE, kind)],
-        desk.service.metrics().to_text(),
+        [(header::CONTENT_TYPE, content_type)],
+        service.metrics().to_text(),
     )
         .into_response()
 }
 
-/// The desk of a peer that shows a token we know.
-fn with_token(mut desk: Desk, headers: &HeaderMap) -> Desk {
-    let authorization = headers
+/// Grants the right to write if the request has a valid token.
+fn grant_token_rights(mut service: AuthorizedService, headers: &HeaderMap) -> AuthorizedService {
+    let token = headers
         .get(header::AUTHORIZATION)
-        .and_then(|text| text.to_str().ok());
-    let token = authorization.and_then(|text| text.strip_prefix("Bearer "));
-    if token.is_some_and(|token| desk.access.knows(token)) {
-        desk.peer.rights = Rights::Write;
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.strip_prefix("Bearer "));
+    if token.is_some_and(|token| service.access.accepts_token(token)) {
+        service.peer.rights = Rights::Write;
     }
-    desk
+    service
 }
 
-fn value_of(tuple: Tuple, value: Option<Value>) -> Answer {
+fn row_response(tuple: Tuple, value: Option<Value>) -> ApiResult {
     let value = value.ok_or_else(not_recorded)?;
-    Ok(Json(Sent::from(Row { tuple, value })).into_response())
+    Ok(Json(RowBody::from(Row { tuple, value })).into_response())
 }
 
-fn not_recorded() -> Refusal {
-    Refusal(StatusCode::NOT_FOUND, "this is not recorded".into())
+fn not_recorded() -> ApiError {
+    ApiError(StatusCode::NOT_FOUND, "no value is recorded".into())
 }
 
-fn bad(error: &dyn std::error::Error) -> Refusal {
-    Refusal(StatusCode::BAD_REQUEST, error.to_string())
+fn bad_request(error: &dyn std::error::Error) -> ApiError {
+    ApiError(StatusCode::BAD_REQUEST, error.to_string())
 }
 
-fn history(is_kept: bool) -> History {
-    if is_kept {
-        History::Keep
-    } else {
-        History::Ignore
-    }
+fn history(keep: bool) -> History {
+    if keep { History::Keep } else { History::Ignore }
 }
 
-impl Asked {
+impl PrRequest {
     fn into_parts(self) -> (Tuple, History) {
         (
             Tuple::new(self.version, self.pkgarch, self.checksum),
@@ -201,7 +195,7 @@ impl Asked {
     }
 }
 
-impl From<Row> for Sent {
+impl From<Row> for RowBody {
     fn from(
         Row {
             tuple: Tuple { package, checksum },
@@ -217,34 +211,35 @@ impl From<Row> for Sent {
     }
 }
 
-impl From<QueryRejection> for Refusal {
+impl From<QueryRejection> for ApiError {
     fn from(rejection: QueryRejection) -> Self {
         Self(rejection.status(), rejection.body_text())
     }
 }
 
-impl From<JsonRejection> for Refusal {
+impl From<JsonRejection> for ApiError {
     fn from(rejection: JsonRejection) -> Self {
         Self(rejection.status(), rejection.body_text())
     }
 }
 
-impl From<DeskError> for Refusal {
-    fn from(error: DeskError) -> Self {
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
         match error {
-            DeskError::Unknown { .. } => Self(StatusCode::FORBIDDEN, error.to_string()),
-            DeskError::Service(error) => {
-                tracing::error!(%error, "a request over REST failed");
+            RequestError::NotRecorded { .. } => Self(StatusCode::FORBIDDEN, error.to_string()),
+            RequestError::Service(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "a REST request failed");
                 Self(
                     StatusCode::SERVICE_UNAVAILABLE,
-                    "see the server's log".into(),
+                    "the request failed; see the server's log".into(),
                 )
             }
         }
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (self.0, Json(json!({ "error": self.1 }))).into_response()
     }

@@ -5,25 +5,25 @@ use axum::extract::{Extension, State};
 use axum::response::Response;
 use tokio::sync::watch;
 
-use crate::desk::Desk;
-use crate::server::dialogue::{Dialogue, Framing, Next};
+use crate::server::json_session::{Framing, JsonSession, Next};
+use crate::session::AuthorizedService;
 use crate::wire::MESSAGE_BYTES_MAX;
-use crate::wire::inbox::Inbox;
+use crate::wire::decoder::MessageDecoder;
 
-/// Takes the connection over.
+/// Upgrades a connection to a websocket and serves it.
 pub(super) fn upgrade(
-    State(desk): State<Desk>,
+    State(service): State<AuthorizedService>,
     Extension(stop): Extension<watch::Receiver<bool>>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
     upgrade
         .max_message_size(MESSAGE_BYTES_MAX)
-        .on_upgrade(|socket| serve(desk, socket, stop))
+        .on_upgrade(|socket| serve(service, socket, stop))
 }
 
-async fn serve(desk: Desk, mut socket: WebSocket, mut stop: watch::Receiver<bool>) {
-    let peer = desk.peer.name.clone();
-    let mut dialogue = Dialogue::new(desk, Inbox::of_frames(), Framing::Whole);
+async fn serve(service: AuthorizedService, mut socket: WebSocket, mut stop: watch::Receiver<bool>) {
+    let peer = service.peer.name.clone();
+    let mut session = JsonSession::new(service, MessageDecoder::for_frames(), Framing::SingleLine);
     loop {
         let received = tokio::select! {
             received = socket.recv() => received,
@@ -32,22 +32,23 @@ async fn serve(desk: Desk, mut socket: WebSocket, mut stop: watch::Receiver<bool
         match received {
             Some(Ok(Message::Text(text))) => {
                 let line = text.as_str().replace('\n', " "); // a frame is one line
-                dialogue.inbox.buffer().extend_from_slice(line.as_bytes());
-                dialogue.inbox.buffer().push(b'\n');
+                session.decoder.buffer().extend_from_slice(line.as_bytes());
+                session.decoder.buffer().push(b'\n');
             }
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
             Some(Ok(Message::Binary(_) | Message::Close(_)) | Err(_)) | None => return,
         }
         let next = loop {
-            let handled = dialogue.handle().await;
-            if send(&mut socket, &mut dialogue.outbox).await.is_err() {
+            let handled = session.handle().await;
+            if send(&mut socket, &mut session.output).await.is_err() {
                 return;
             }
             match handled {
-                Ok(Next::Go) => {}
+                Ok(Next::Continue) => {}
                 Ok(next) => break next,
                 Err(error) => {
-                    tracing::warn!(%peer, %error, "closing a websocket");
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, %peer, "closing a websocket");
                     return;
                 }
             }
@@ -58,9 +59,9 @@ async fn serve(desk: Desk, mut socket: WebSocket, mut stop: watch::Receiver<bool
     }
 }
 
-/// Sends each line as a frame.
-async fn send(socket: &mut WebSocket, outbox: &mut Vec<u8>) -> Result<(), axum::Error> {
-    let text = String::from_utf8(std::mem::take(outbox)).map_err(axum::Error::new)?;
+/// Sends each line of the output as a frame.
+async fn send(socket: &mut WebSocket, output: &mut Vec<u8>) -> Result<(), axum::Error> {
+    let text = String::from_utf8(std::mem::take(output)).map_err(axum::Error::new)?;
     for line in text.split_terminator('\n') {
         socket.send(Message::text(line)).await?;
     }

@@ -1,25 +1,30 @@
-//! XML-RPC: one call per connection, as clients up to BitBake 1.50 make it.
+//! XML-RPC: one call per connection, as clients up to BitBake 1.50 send it.
 
+use std::error::Error;
 use std::fmt::Write;
 
 use axum::extract::State;
 use axum::http::header::{CONNECTION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response as HttpResponse};
 
-use crate::desk::{Answer, Desk, DeskError};
 use crate::policy::History;
+use crate::session::{Answer, AuthorizedService, RequestError};
 use crate::store::{Filter, Row};
 use crate::tuple::Tuple;
 use crate::value::Value;
 use crate::wire::xmlrpc::{Call, CallError, Method, Response, fault};
 
-/// Answers a call. Faults are answers too.
-pub(super) async fn call(State(desk): State<Desk>, body: String) -> HttpResponse {
+/// Answers a call. The document of a failed call is also sent with status 200.
+pub(super) async fn call(State(service): State<AuthorizedService>, body: String) -> HttpResponse {
     let method = Call::parse(&body).and_then(|call| call.method());
-    let document = match method.and_then(|method| allow(&desk, method)) {
-        Ok(method) => answer(&desk, method).await,
+    let document = match method.and_then(|method| allow(&service, method)) {
+        Ok(method) => answer(&service, method).await,
         Err(error) => {
-            tracing::warn!(peer = %desk.peer.name, %error, "an XML-RPC call failed");
+            tracing::warn!(
+                error = &error as &dyn Error,
+                peer = %service.peer.name,
+                "an XML-RPC call failed"
+            );
             fault(&error)
         }
     };
@@ -30,43 +35,44 @@ pub(super) async fn call(State(desk): State<Desk>, body: String) -> HttpResponse
         .into_response()
 }
 
-/// `quit` exists only where the operator allows it.
-fn allow(desk: &Desk, method: Method) -> Result<Method, CallError> {
+/// Rejects `quit` unless the operator allows it.
+fn allow(service: &AuthorizedService, method: Method) -> Result<Method, CallError> {
     match method {
-        Method::Quit if desk.quit.is_none() => Err(CallError::NoMethod("quit".into())),
+        Method::Quit if service.quit.is_none() => Err(CallError::NoMethod("quit".into())),
         method => Ok(method),
     }
 }
 
-async fn answer(desk: &Desk, method: Method) -> String {
+async fn answer(service: &AuthorizedService, method: Method) -> String {
     let response = match method {
-        Method::Ping => Response::Truth(true),
+        Method::Ping => Response::Boolean(true),
         Method::ListMethods => Response::Methods,
         Method::MethodHelp => Response::Text(String::new()),
         Method::MethodSignature => Response::Text("signatures not supported".into()),
         Method::Quit => {
-            tracing::warn!(peer = %desk.peer.name, "a client ends the server");
-            if let Some(quit) = &desk.quit {
+            tracing::warn!(peer = %service.peer.name, "a client ends the server");
+            if let Some(quit) = &service.quit {
                 quit.notify_one();
             }
             Response::Answer(None)
         }
         Method::GetPr(None) => Response::Answer(None),
         Method::GetPr(Some(tuple)) => {
-            Response::Answer(or_nil(desk, desk.get_pr(&tuple, History::Ignore).await))
+            let value = service.get_pr(&tuple, History::Ignore).await;
+            Response::Answer(or_nil(service, value))
         }
         Method::ImportOne(tuple, value) => {
-            let kept = or_nil(desk, import(desk, &tuple, value).await);
-            Response::Answer(kept.flatten().map(Answer::Value))
+            let recorded = or_nil(service, import(service, &tuple, value).await);
+            Response::Answer(recorded.flatten().map(Answer::Value))
         }
         Method::DumpDb => {
-            let rows = or_nil(desk, desk.export(Filter::default(), History::Keep).await);
-            Response::Text(dump(&rows.unwrap_or_default()))
+            let rows = service.export(Filter::default(), History::Keep).await;
+            Response::Text(dump(&or_nil(service, rows).unwrap_or_default()))
         }
         Method::Export {
             filter,
             with_columns,
-        } => match or_nil(desk, desk.export(filter, History::Ignore).await) {
+        } => match or_nil(service, service.export(filter, History::Ignore).await) {
             Some(rows) => Response::Export { rows, with_columns },
             None => Response::Answer(None),
         },
@@ -74,22 +80,32 @@ async fn answer(desk: &Desk, method: Method) -> String {
     response.to_xml()
 }
 
-/// A larger value that is known already wins.
-async fn import(desk: &Desk, tuple: &Tuple, value: Value) -> Result<Option<Value>, DeskError> {
-    match desk.test_pr(tuple, History::Ignore).await? {
-        Some(known) if known >= value => Ok(Some(known)),
-        _ => desk.import_one(tuple, &value).await,
+/// Records a value unless a greater one is recorded. Returns the recorded one.
+async fn import(
+    service: &AuthorizedService,
+    tuple: &Tuple,
+    value: Value,
+) -> Result<Option<Value>, RequestError> {
+    match service.test_pr(tuple, History::Ignore).await? {
+        Some(recorded) if recorded >= value => Ok(Some(recorded)),
+        _ => service.import_one(tuple, &value).await,
     }
 }
 
-/// Failures are nil on the wire and say why in our log.
-fn or_nil<T>(desk: &Desk, result: Result<T, DeskError>) -> Option<T> {
+/// Logs an error and returns `None`, which is sent as nil.
+fn or_nil<T>(service: &AuthorizedService, result: Result<T, RequestError>) -> Option<T> {
     result
-        .inspect_err(|error| tracing::warn!(peer = %desk.peer.name, %error, "answering nil"))
+        .inspect_err(|error| {
+            tracing::warn!(
+                error = error as &dyn Error,
+                peer = %service.peer.name,
+                "an XML-RPC call returns nil because it failed"
+            );
+        })
         .ok()
 }
 
-/// The rows as SQL, as Python's `iterdump` has them.
+/// Returns the rows as SQL in the format of Python's `iterdump`.
 fn dump(rows: &[Row]) -> String {
     let mut script = String::from(
         "BEGIN TRANSACTION;\nCREATE TABLE PRMAIN (version TEXT NOT NULL, pkgarch TEXT NOT NULL, \

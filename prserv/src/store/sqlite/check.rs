@@ -1,6 +1,6 @@
-//! What is wrong in a file: rows that no server can use, and what upstream's text order left.
+//! The check of a SQLite file for unusable rows and for the effects of BitBake's textual order.
 //!
-//! The order in which rows were recorded is that of SQLite's row numbers.
+//! The order of SQLite's row ids is the order in which the rows were recorded.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,42 +13,43 @@ use super::Sqlite;
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
 
-/// One thing that is wrong with a row.
+/// A defective row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The row.
+    /// The tuple of the row.
     pub tuple: Tuple,
-    /// Its value as it is stored; `None` is SQL's NULL.
+    /// The stored value; `None` is SQL's NULL.
     pub stored: Option<String>,
-    /// What is wrong.
-    pub fault: Fault,
-    row: i64,
+    /// The defect.
+    pub defect: Defect,
+    row_id: i64,
 }
 
-/// What can be wrong with a row.
+/// A defect of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
-    /// The value is no revision; upstream's server fails on every ask for such a package.
-    /// Repaired by removing the row.
-    Junk,
-    /// The value is spelled otherwise than we spell it. Repaired by spelling it anew.
-    Spelling(Value),
-    /// An earlier row gave the same value to another checksum. Repaired by a new, greater value.
-    Shared {
-        /// Who had it first.
-        first: String,
-        /// The value to give instead.
-        instead: Value,
+pub enum Defect {
+    /// The value is not a revision, and BitBake's server fails on every request for the package.
+    /// A repair deletes the row.
+    Invalid,
+    /// The value is not written canonically. A repair rewrites it.
+    NonCanonical(Value),
+    /// An earlier row assigned the same value to another checksum. A repair replaces the value by
+    /// a greater one.
+    Duplicate {
+        /// The checksum of the earlier row.
+        owner: String,
+        /// The replacement.
+        replacement: Value,
     },
-    /// An earlier row of the package is greater: an import, or a value that went down. There is
-    /// nothing to repair: the next value will be above all.
-    WentDown(Value),
+    /// An earlier row of the package has this greater value, because of an import or because the
+    /// values decreased. No repair is needed: the next value will be greater than all.
+    Decreased(Value),
 }
 
-impl Fault {
-    /// Whether a repair changes anything.
+impl Defect {
+    /// Returns true if a repair changes the row.
     pub fn is_repairable(&self) -> bool {
-        !matches!(self, Self::WentDown(_))
+        !matches!(self, Self::Decreased(_))
     }
 }
 
@@ -56,27 +57,27 @@ impl fmt::Display for Finding {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stored = self.stored.as_deref().unwrap_or("NULL");
         write!(out, "{}: ", self.tuple)?;
-        match &self.fault {
-            Fault::Junk => write!(out, "{stored:?} is no revision"),
-            Fault::Spelling(value) => write!(out, "{stored:?} should be spelled {value}"),
-            Fault::Shared { first, instead } => {
-                write!(out, "{stored} belongs to {first}; {instead} is free")
+        match &self.defect {
+            Defect::Invalid => write!(out, "{stored:?} is not a revision"),
+            Defect::NonCanonical(value) => write!(out, "{stored:?} should be written {value}"),
+            Defect::Duplicate { owner, replacement } => {
+                write!(out, "{stored} belongs to {owner}; {replacement} is free")
             }
-            Fault::WentDown(max) => write!(out, "{stored} was recorded after {max}"),
+            Defect::Decreased(max) => write!(out, "{stored} was recorded after {max}"),
         }
     }
 }
 
-/// Whether a check mends what it finds.
+/// The action of a check on the defects that it finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repair {
-    /// Look only; another server may be running.
+    /// Reports them only. A server may be running.
     No,
-    /// Mend, in one transaction, as the only writer.
+    /// Repairs them in one transaction, as the only writer.
     Yes,
 }
 
-/// Looks at every row of a file.
+/// Checks every row of a file.
 pub fn check(path: &Path, repair: Repair) -> Result<Vec<Finding>, StoreError> {
     let mut sqlite = match repair {
         Repair::No => Sqlite::open_read_only(path)?,
@@ -90,17 +91,17 @@ pub fn check(path: &Path, repair: Repair) -> Result<Vec<Finding>, StoreError> {
     let findings = examine_all(&transaction)?;
     if repair == Repair::Yes {
         for finding in &findings {
-            mend(&transaction, finding)?;
+            repair_row(&transaction, finding)?;
         }
         transaction.commit()?;
     }
     Ok(findings)
 }
 
-/// A row as it is stored.
+/// A row with its stored value.
 #[derive(Debug, Clone)]
-struct Stored {
-    row: i64,
+struct StoredRow {
+    row_id: i64,
     tuple: Tuple,
     value: Option<String>,
 }
@@ -112,7 +113,7 @@ fn examine_all(connection: &Connection) -> Result<Vec<Finding>, StoreError> {
     )?;
     let mut found = statement.query([])?;
     let mut findings = Vec::new();
-    let mut rows: Vec<Stored> = Vec::new();
+    let mut rows: Vec<StoredRow> = Vec::new();
     while let Some(row) = found.next()? {
         let package = Package::new(row.get::<_, String>(1)?, row.get::<_, String>(2)?);
         if rows
@@ -126,8 +127,8 @@ fn examine_all(connection: &Connection) -> Result<Vec<Finding>, StoreError> {
             package,
             checksum: row.get(3)?,
         };
-        rows.push(Stored {
-            row: row.get(0)?,
+        rows.push(StoredRow {
+            row_id: row.get(0)?,
             tuple,
             value: row.get(4)?,
         });
@@ -136,8 +137,8 @@ fn examine_all(connection: &Connection) -> Result<Vec<Finding>, StoreError> {
     Ok(findings)
 }
 
-/// What is wrong with the rows of one package, which come in the order of their recording.
-fn examine(rows: &[Stored]) -> Vec<Finding> {
+/// Returns the defects of one package's rows, which must be in the order of their recording.
+fn examine(rows: &[StoredRow]) -> Vec<Finding> {
     let values: Vec<Option<Value>> = rows
         .iter()
         .map(|row| row.value.as_ref()?.parse().ok())
@@ -146,48 +147,55 @@ fn examine(rows: &[Stored]) -> Vec<Finding> {
         .iter()
         .flatten()
         .max()
-        .map_or_else(Value::first, Value::increased);
+        .map_or_else(Value::first, Value::incremented);
     let mut owners: HashMap<&Value, &str> = HashMap::new();
     let mut max: Option<&Value> = None;
     let mut findings = Vec::new();
     for (stored, value) in rows.iter().zip(&values) {
-        let mut add = |fault| {
-            let Stored { row, tuple, value } = stored.clone();
+        let mut add = |defect| {
+            let StoredRow {
+                row_id,
+                tuple,
+                value,
+            } = stored.clone();
             findings.push(Finding {
                 tuple,
                 stored: value,
-                fault,
-                row,
+                defect,
+                row_id,
             });
         };
         let Some(value) = value else {
-            add(Fault::Junk);
+            add(Defect::Invalid);
             continue;
         };
-        let first = *owners.entry(value).or_insert(&stored.tuple.checksum);
-        if first != stored.tuple.checksum {
-            add(Fault::Shared {
-                first: first.to_owned(),
-                instead: free.clone(),
+        let owner = *owners.entry(value).or_insert(&stored.tuple.checksum);
+        if owner != stored.tuple.checksum {
+            add(Defect::Duplicate {
+                owner: owner.to_owned(),
+                replacement: free.clone(),
             });
-            free = free.increased();
+            free = free.incremented();
         } else if stored.value.as_deref() != Some(value.as_str()) {
-            add(Fault::Spelling(value.clone()));
+            add(Defect::NonCanonical(value.clone()));
         } else if let Some(max) = max.filter(|max| *max > value) {
-            add(Fault::WentDown(max.clone()));
+            add(Defect::Decreased(max.clone()));
         }
         max = max.max(Some(value));
     }
     findings
 }
 
-fn mend(transaction: &Transaction, finding: &Finding) -> Result<(), StoreError> {
-    let value = match &finding.fault {
-        Fault::WentDown(_) => return Ok(()),
-        Fault::Junk => None,
-        Fault::Spelling(value) | Fault::Shared { instead: value, .. } => Some(value),
+fn repair_row(transaction: &Transaction, finding: &Finding) -> Result<(), StoreError> {
+    let value = match &finding.defect {
+        Defect::Decreased(_) => return Ok(()),
+        Defect::Invalid => None,
+        Defect::NonCanonical(value)
+        | Defect::Duplicate {
+            replacement: value, ..
+        } => Some(value),
     };
-    transaction.execute("DELETE FROM PRMAIN WHERE rowid = ?", [finding.row])?;
+    transaction.execute("DELETE FROM PRMAIN WHERE rowid = ?", [finding.row_id])?;
     if let Some(value) = value {
         let Tuple { package, checksum } = &finding.tuple;
         transaction.execute(
@@ -202,7 +210,7 @@ fn mend(transaction: &Transaction, finding: &Finding) -> Result<(), StoreError> 
 mod tests {
     use super::*;
 
-    fn damaged(path: &Path) {
+    fn create_defective_file(path: &Path) {
         drop(Sqlite::open(path).unwrap());
         let connection = Connection::open(path).unwrap();
         for (checksum, value) in [
@@ -230,25 +238,27 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_found_and_repaired_so_that_a_second_check_finds_nothing_to_repair() {
+    fn every_defect_is_found_and_a_repair_leaves_none_that_is_repairable() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("prserv.sqlite3");
-        damaged(&path);
+        create_defective_file(&path);
         let found = check(&path, Repair::No).unwrap();
         let expected = [
             "v for all with checksum d: 10 was recorded after 12",
             "v for all with checksum e: 9 belongs to b; 13 is free",
-            "v for all with checksum f: \"007\" should be spelled 7",
-            "v for all with checksum g: \"abc\" is no revision",
-            "v for all with checksum h: \"NULL\" is no revision",
+            "v for all with checksum f: \"007\" should be written 7",
+            "v for all with checksum g: \"abc\" is not a revision",
+            "v for all with checksum h: \"NULL\" is not a revision",
             "v for all with checksum i: 12 belongs to c; 14 is free",
         ];
         assert_eq!(lines(&found), expected);
         assert_eq!(check(&path, Repair::Yes).unwrap(), found);
-        let left = check(&path, Repair::No).unwrap();
+        let remaining = check(&path, Repair::No).unwrap();
         assert!(
-            left.iter().all(|finding| !finding.fault.is_repairable()),
-            "{left:?}"
+            remaining
+                .iter()
+                .all(|finding| !finding.defect.is_repairable()),
+            "{remaining:?}"
         );
     }
 }

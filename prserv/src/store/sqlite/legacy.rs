@@ -1,7 +1,7 @@
-//! Files of BitBake up to 2.8: their table `PRMAIN_nohist` is taken over when a file is opened.
+//! The migration of files of BitBake up to 2.8, whose table is `PRMAIN_nohist`.
 //!
-//! The old table stays, so that a downgrade finds it. After a downgrade and another upgrade it
-//! holds newer values than `PRMAIN`: those are taken over too, and nothing else.
+//! The old table is kept for a downgrade. After a downgrade and another upgrade it may hold values
+//! greater than those in `PRMAIN`; only these are copied.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
@@ -12,22 +12,22 @@ use crate::value::Value;
 
 const TABLE: &str = "PRMAIN_nohist";
 
-/// What was taken over.
+/// The number of rows in the old table by outcome.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct TakenOver {
-    /// Rows that are now in `PRMAIN`.
+pub(super) struct Migrated {
+    /// Rows that were copied to `PRMAIN`.
     pub(super) rows: usize,
-    /// Rows whose value is no revision; they stay where they are.
-    pub(super) junk: usize,
+    /// Rows that were not copied because their value is not a revision.
+    pub(super) unusable: usize,
 }
 
-/// Copies what `PRMAIN` lacks, in one transaction.
-pub(super) fn take_over(connection: &mut Connection) -> Result<TakenOver, StoreError> {
+/// Copies the rows that `PRMAIN` lacks in one transaction.
+pub(super) fn migrate(connection: &mut Connection) -> Result<Migrated, StoreError> {
     if !connection.table_exists(None, TABLE)? {
-        return Ok(TakenOver::default());
+        return Ok(Migrated::default());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let (rows, junk) = newer_rows(&transaction)?;
+    let (rows, unusable) = newer_rows(&transaction)?;
     for Row { tuple, value } in &rows {
         transaction
             .prepare_cached("INSERT OR IGNORE INTO PRMAIN VALUES (?, ?, ?, ?)")?
@@ -39,21 +39,22 @@ pub(super) fn take_over(connection: &mut Connection) -> Result<TakenOver, StoreE
             ])?;
     }
     transaction.commit()?;
-    Ok(TakenOver {
+    Ok(Migrated {
         rows: rows.len(),
-        junk,
+        unusable,
     })
 }
 
-/// The old rows above everything that `PRMAIN` has of their package, and the number of bad ones.
+/// Returns the old rows whose value is greater than all values of their package in `PRMAIN`, and
+/// the number of unusable rows.
 fn newer_rows(transaction: &Transaction) -> Result<(Vec<Row>, usize), StoreError> {
     let mut statement = transaction.prepare(
         "SELECT version, pkgarch, checksum, value FROM PRMAIN_nohist
              ORDER BY version, pkgarch",
     )?;
     let mut found = statement.query([])?;
-    let (mut rows, mut junk) = (Vec::new(), 0);
-    let mut ours: Option<(Package, Option<Value>)> = None;
+    let (mut rows, mut unusable) = (Vec::new(), 0);
+    let mut last_package: Option<(Package, Option<Value>)> = None;
     while let Some(row) = found.next()? {
         let tuple = Tuple::new(
             row.get::<_, String>(0)?,
@@ -61,11 +62,11 @@ fn newer_rows(transaction: &Transaction) -> Result<(Vec<Row>, usize), StoreError
             row.get::<_, String>(2)?,
         );
         let Some(value) = revision(row.get_ref(3)?) else {
-            tracing::warn!(%tuple, "an old row has no usable value");
-            junk += 1;
+            tracing::warn!(%tuple, "ignoring a row of the old table without a valid value");
+            unusable += 1;
             continue;
         };
-        let max = match ours.take_if(|(package, _)| *package == tuple.package) {
+        let max = match last_package.take_if(|(package, _)| *package == tuple.package) {
             Some((_, max)) => max,
             None => greatest(transaction, &tuple.package)?,
         };
@@ -75,9 +76,9 @@ fn newer_rows(transaction: &Transaction) -> Result<(Vec<Row>, usize), StoreError
                 value,
             });
         }
-        ours = Some((tuple.package, max));
+        last_package = Some((tuple.package, max));
     }
-    Ok((rows, junk))
+    Ok((rows, unusable))
 }
 
 fn revision(value: ValueRef) -> Option<Value> {
@@ -88,7 +89,7 @@ fn revision(value: ValueRef) -> Option<Value> {
     }
 }
 
-/// The greatest value that `PRMAIN` has of a package.
+/// Returns the greatest value of a package in `PRMAIN`.
 fn greatest(transaction: &Transaction, package: &Package) -> Result<Option<Value>, StoreError> {
     let mut statement =
         transaction.prepare_cached("SELECT value FROM PRMAIN WHERE version = ? AND pkgarch = ?")?;
@@ -129,17 +130,26 @@ mod tests {
     }
 
     #[test]
-    fn old_rows_are_taken_over_as_text_junk_is_left_and_a_second_time_changes_nothing() {
+    fn old_rows_are_copied_as_text_without_unusable_ones_and_only_once() {
         let mut connection = database(
             "INSERT INTO PRMAIN_nohist VALUES ('v', 'a', 'c0', 15), ('v', 'a', 'c1', 9),
              ('w', 'a', 'c', 'abc'), ('x', 'a', 'c', NULL), ('y', 'a', 'c', -1);",
         );
-        let taken = take_over(&mut connection).unwrap();
-        assert_eq!(taken, TakenOver { rows: 2, junk: 3 });
+        let first = migrate(&mut connection).unwrap();
+        assert_eq!(
+            first,
+            Migrated {
+                rows: 2,
+                unusable: 3
+            }
+        );
         assert_eq!(rows(&connection), ["v c0 15 text", "v c1 9 text"]);
         assert_eq!(
-            take_over(&mut connection).unwrap(),
-            TakenOver { rows: 0, junk: 3 }
+            migrate(&mut connection).unwrap(),
+            Migrated {
+                rows: 0,
+                unusable: 3
+            }
         );
         let kept: i64 = connection
             .query_row("SELECT count(*) FROM PRMAIN_nohist", [], |row| row.get(0))
@@ -148,12 +158,12 @@ mod tests {
     }
 
     #[test]
-    fn after_a_downgrade_only_values_above_ours_are_taken_over() {
+    fn after_a_downgrade_only_greater_values_are_copied() {
         let mut connection = database(
             "INSERT INTO PRMAIN VALUES ('v', 'a', 'c0', '9'), ('v', 'a', 'c1', '10');
              INSERT INTO PRMAIN_nohist VALUES ('v', 'a', 'c2', 10), ('v', 'a', 'c3', 11);",
         );
-        assert_eq!(take_over(&mut connection).unwrap().rows, 1);
+        assert_eq!(migrate(&mut connection).unwrap().rows, 1);
         assert_eq!(
             rows(&connection),
             ["v c0 9 text", "v c1 10 text", "v c3 11 text"]

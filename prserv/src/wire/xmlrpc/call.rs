@@ -1,4 +1,4 @@
-//! A call: read without recursion, so that no depth of nesting hurts.
+//! The parser of calls. It is not recursive, so deeply nested documents do no harm.
 
 use quick_xml::Reader;
 use quick_xml::events::Event;
@@ -8,10 +8,9 @@ use crate::store::Filter;
 use crate::tuple::Tuple;
 use crate::value::Value;
 
-/// As many parameters are read at most.
 const PARAMS_MAX: usize = 16;
 
-/// A call as it came.
+/// A call with unchecked parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     /// The method's name.
@@ -20,80 +19,80 @@ pub struct Call {
     pub params: Vec<Param>,
 }
 
-/// A parameter. Arrays and structs are not among those we take.
+/// A parameter. Arrays and structs are not supported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Param {
-    /// A text, also one without a type.
+    /// A text, with or without an explicit type.
     Text(String),
     /// An integer of any length.
     Integer(String),
-    /// A truth value.
+    /// A boolean.
     Boolean(bool),
     /// Nothing.
     Nil,
 }
 
-/// A call that we know.
+/// A supported method with checked parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Method {
-    /// The value of a tuple; `None` when a parameter is nil, which is answered by nil.
+    /// Returns the value of a tuple. `None`, a call with a nil parameter, returns nil.
     GetPr(Option<Tuple>),
-    /// The greatest rows that match.
+    /// Returns the matching rows with the greatest value of their package.
     Export {
-        /// Which rows.
+        /// The filter for rows.
         filter: Filter,
-        /// Whether the table is to be described.
+        /// True if the result describes the table.
         with_columns: bool,
     },
-    /// Record a value, unless a larger one is known.
+    /// Records a value unless a greater one is recorded.
     ImportOne(Tuple, Value),
-    /// The database as SQL.
+    /// Returns the database as SQL.
     DumpDb,
-    /// Are you there?
+    /// Checks that the server responds.
     Ping,
-    /// The names of all methods.
+    /// Returns the names of all methods.
     ListMethods,
-    /// What a method does: unsaid.
+    /// Returns the documentation of a method, which is empty.
     MethodHelp,
-    /// What a method takes: unsaid.
+    /// Returns the signature of a method, which is not supported.
     MethodSignature,
-    /// End the server.
+    /// Ends the server.
     Quit,
 }
 
 impl Call {
-    /// Reads a call.
+    /// Parses a call.
     pub fn parse(text: &str) -> Result<Self, CallError> {
-        let mut reading = Reading::default();
+        let mut parser = CallParser::default();
         let mut reader = Reader::from_str(text);
         loop {
             match reader
                 .read_event()
                 .map_err(|error| CallError::Syntax(error.to_string()))?
             {
-                Event::Start(tag) => reading.open(tag.name().as_ref())?,
+                Event::Start(tag) => parser.open(tag.name().as_ref())?,
                 Event::Empty(tag) => {
-                    reading.open(tag.name().as_ref())?;
-                    reading.close(tag.name().as_ref())?;
+                    parser.open(tag.name().as_ref())?;
+                    parser.close(tag.name().as_ref())?;
                 }
-                Event::End(tag) => reading.close(tag.name().as_ref())?,
-                Event::Text(text) => reading.text.push_str(&text),
-                Event::CData(text) => reading.text.push_str(&text),
-                Event::GeneralRef(name) => reading.reference(&name)?,
+                Event::End(tag) => parser.close(tag.name().as_ref())?,
+                Event::Text(text) => parser.text.push_str(&text),
+                Event::CData(text) => parser.text.push_str(&text),
+                Event::GeneralRef(name) => parser.reference(&name)?,
                 Event::Eof => break,
                 Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) => {}
             }
         }
-        let name = reading
+        let name = parser
             .name
             .ok_or_else(|| syntax(&"no element found: line 1, column 0"))?;
         Ok(Self {
             name,
-            params: reading.params,
+            params: parser.params,
         })
     }
 
-    /// Finds the method and checks its parameters.
+    /// Returns the method after checking its parameters.
     pub fn method(&self) -> Result<Method, CallError> {
         match (self.name.as_str(), self.params.as_slice()) {
             ("ping", []) => Ok(Method::Ping),
@@ -103,21 +102,21 @@ impl Call {
                 Ok(Method::GetPr(tuple(version, pkgarch, checksum)))
             }
             ("importone", [version, pkgarch, checksum, value]) => {
-                let tuple = tuple(version, pkgarch, checksum).ok_or_else(|| wrong("nil"))?;
-                let value = value.text().ok_or_else(|| wrong("nil"))?;
+                let tuple = tuple(version, pkgarch, checksum).ok_or_else(|| unusable("nil"))?;
+                let value = value.text().ok_or_else(|| unusable("nil"))?;
                 Ok(Method::ImportOne(
                     tuple,
-                    value.parse().map_err(|_| wrong("the value"))?,
+                    value.parse().map_err(|_| unusable("the value"))?,
                 ))
             }
             ("export", params @ ([] | [_] | [_, _] | [_, _, _] | [_, _, _, _])) => {
-                let wanted =
+                let filter_text =
                     |index: usize| params.get(index)?.text().filter(|text| !text.is_empty());
                 Ok(Method::Export {
                     filter: Filter {
-                        version: wanted(0),
-                        pkgarch: wanted(1),
-                        checksum: wanted(2),
+                        version: filter_text(0),
+                        pkgarch: filter_text(1),
+                        checksum: filter_text(2),
                     },
                     with_columns: params.get(3).is_none_or(Param::is_true),
                 })
@@ -138,7 +137,7 @@ impl Param {
     fn text(&self) -> Option<String> {
         match self {
             Self::Text(text) | Self::Integer(text) => Some(text.clone()),
-            Self::Boolean(truth) => Some(u8::from(*truth).to_string()),
+            Self::Boolean(boolean) => Some(u8::from(*boolean).to_string()),
             Self::Nil => None,
         }
     }
@@ -147,7 +146,7 @@ impl Param {
         match self {
             Self::Text(text) => !text.is_empty(),
             Self::Integer(digits) => digits.bytes().any(|digit| matches!(digit, b'1'..=b'9')),
-            Self::Boolean(truth) => *truth,
+            Self::Boolean(boolean) => *boolean,
             Self::Nil => false,
         }
     }
@@ -161,32 +160,32 @@ fn tuple(version: &Param, pkgarch: &Param, checksum: &Param) -> Option<Tuple> {
     ))
 }
 
-fn wrong(what: &str) -> CallError {
-    CallError::Params(format!("{what} cannot be used"))
+fn unusable(param: &str) -> CallError {
+    CallError::Params(format!("{param} cannot be used"))
 }
 
 fn syntax(error: &impl ToString) -> CallError {
     CallError::Syntax(error.to_string())
 }
 
-/// What has been read so far.
+/// The state of the parser.
 #[derive(Debug, Default)]
-struct Reading {
+struct CallParser {
     name: Option<String>,
     params: Vec<Param>,
     /// The text since the last tag.
     text: String,
-    /// Whether a `<value>` is open that has had no typed content yet.
-    bare: bool,
+    /// True within a `<value>` that had no element with a type yet.
+    is_untyped: bool,
 }
 
-impl Reading {
+impl CallParser {
     fn open(&mut self, tag: &str) -> Result<(), CallError> {
         self.text.clear();
         match tag {
-            "value" => self.bare = true,
+            "value" => self.is_untyped = true,
             "array" | "struct" | "base64" | "double" | "dateTime.iso8601" => {
-                return Err(wrong(tag));
+                return Err(unusable(tag));
             }
             _ => {}
         }
@@ -200,14 +199,14 @@ impl Reading {
                 self.name = Some(text.trim().to_owned());
                 return Ok(());
             }
-            "value" if self.bare => Param::Text(text),
+            "value" if self.is_untyped => Param::Text(text),
             "string" => Param::Text(text),
             "int" | "i4" | "i8" => Param::Integer(integer(text.trim())?),
             "boolean" => Param::Boolean(text.trim() == "1"),
             "nil" => Param::Nil,
             _ => return Ok(()),
         };
-        self.bare = false;
+        self.is_untyped = false;
         if self.params.len() == PARAMS_MAX {
             return Err(CallError::Params(format!(
                 "more than {PARAMS_MAX} parameters"
@@ -217,7 +216,7 @@ impl Reading {
         Ok(())
     }
 
-    /// `&lt;` and its like.
+    /// Resolves an entity such as `&lt;`.
     fn reference(&mut self, name: &str) -> Result<(), CallError> {
         let text = quick_xml::escape::unescape(&format!("&{name};"))
             .map_err(|error| syntax(&error))?
@@ -230,7 +229,7 @@ impl Reading {
 fn integer(text: &str) -> Result<String, CallError> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(wrong("an integer"));
+        return Err(unusable("an integer"));
     }
     Ok(text.trim_start_matches('+').to_owned())
 }
@@ -251,7 +250,7 @@ mod tests {
         <param><value>a</value></param><param><value><string></string></value></param>";
 
     #[test]
-    fn calls_as_python_writes_them_are_read() {
+    fn calls_are_parsed_as_python_writes_them() {
         let tuple = Tuple::new("v&1", "a", "");
         assert_eq!(call("getPR", VAC), Ok(Method::GetPr(Some(tuple.clone()))));
         let import = format!("{VAC}<param><value><int>7</int></value></param>");
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_say_what_python_says() {
+    fn faults_have_the_texts_of_python() {
         assert_eq!(
             call("nosuch", "").unwrap_err().to_string(),
             "<class 'Exception'>:method \"nosuch\" is not supported"
@@ -291,7 +290,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(text in "(<[a-z/?!]{0,9}>?|value|int|nil|&[a-z#0-9]{0,4};?|[0-9]|\\PC){0,20}") {
+        fn no_text_causes_a_panic(text in "(<[a-z/?!]{0,9}>?|value|int|nil|&[a-z#0-9]{0,4};?|[0-9]|\\PC){0,20}") {
             if let Ok(call) = Call::parse(&text) { let _ = call.method(); }
         }
     }

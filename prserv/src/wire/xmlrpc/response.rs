@@ -1,41 +1,43 @@
-//! A response, in the bytes that Python's `xmlrpc.client.dumps` writes.
+//! The writer of responses, byte for byte as Python's `xmlrpc.client.dumps` does.
 
 use std::fmt::Write;
 
 use quick_xml::escape::partial_escape;
 
 use super::{CallError, METHODS};
-use crate::desk::Answer;
+use crate::session::Answer;
 use crate::store::Row;
 
-/// What a call returns.
+/// The result of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Response {
-    /// `getPR` and `importone`: a value, or nil.
+    /// The result of `getPR` and `importone`: a value or nil.
     Answer(Option<Answer>),
-    /// `ping`.
-    Truth(bool),
+    /// The result of `ping`.
+    Boolean(bool),
     /// A text.
     Text(String),
-    /// `system.listMethods`.
+    /// The result of `system.listMethods`.
     Methods,
-    /// `export`.
+    /// The result of `export`.
     Export {
         /// The rows.
         rows: Vec<Row>,
-        /// Whether the table is described.
+        /// True if the result describes the table.
         with_columns: bool,
     },
 }
 
 impl Response {
-    /// The whole document.
+    /// Returns the complete document.
     pub fn to_xml(&self) -> String {
         let mut out = String::from("<?xml version='1.0'?>\n<methodResponse>\n<params>\n<param>\n");
         match self {
             Self::Answer(None) => nil(&mut out),
             Self::Answer(Some(answer)) => number(&mut out, answer.as_str()),
-            Self::Truth(truth) => element(&mut out, "boolean", &u8::from(*truth).to_string()),
+            Self::Boolean(boolean) => {
+                element(&mut out, "boolean", &u8::from(*boolean).to_string());
+            }
             Self::Text(text) => element(&mut out, "string", text),
             Self::Methods => array(&mut out, &METHODS, |out, name| element(out, "string", name)),
             Self::Export { rows, with_columns } => export(&mut out, rows, *with_columns),
@@ -45,7 +47,7 @@ impl Response {
     }
 }
 
-/// The document for a call that failed.
+/// Returns the document of a failed call.
 pub fn fault(error: &CallError) -> String {
     let mut out = String::from("<?xml version='1.0'?>\n<methodResponse>\n<fault>\n");
     structure(&mut out, |out| {
@@ -82,7 +84,7 @@ fn export(out: &mut String, rows: &[Row], with_columns: bool) {
     out.push_str("</data></array></value>\n");
 }
 
-/// The table that clients of that time know.
+/// Writes the description of the table as BitBake 1.50's server does.
 fn table(out: &mut String) {
     let columns = [
         ("version", "TEXT", "1"),
@@ -107,7 +109,8 @@ fn table(out: &mut String) {
     });
 }
 
-/// An integer where it fits XML-RPC's 32 bits, else a text; callers take its `str()` anyway.
+/// Writes an integer if it fits the 32 bits of XML-RPC, else a text. Clients convert both by
+/// `str()`.
 fn number(out: &mut String, text: &str) {
     let kind = if text.parse::<i32>().is_ok() {
         "int"
@@ -155,7 +158,7 @@ mod tests {
     use crate::value::Value;
 
     #[test]
-    fn a_number_that_does_not_fit_is_a_text() {
+    fn a_number_beyond_32_bits_is_sent_as_text() {
         let response = |text: &str| {
             let value: Value = text.parse().unwrap();
             Response::Answer(Some(Answer::Value(value))).to_xml()
@@ -171,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_escaped() {
+    fn the_text_of_a_fault_is_escaped() {
         let text = fault(&CallError::NoMethod("<&>".into()));
         assert!(
             text.contains("&lt;class 'Exception'&gt;:method \"&lt;&amp;&gt;\" is not supported")

@@ -1,4 +1,4 @@
-//! How a server is started: the old spelling, and a socket passed by systemd.
+//! The command line of `bitbake-prserv` and socket activation.
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -10,7 +10,7 @@ use super::harness::{Client, prserv, wait_until};
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "tests start the program itself, also by another name"
+    reason = "the tests start the program by another name"
 )]
 fn bitbake_prserv(dir: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_prserv"));
@@ -31,7 +31,7 @@ fn free_port() -> u16 {
 }
 
 #[test]
-fn scripts_for_bitbakes_program_go_on_working() {
+fn the_command_line_of_bitbake_prserv_is_supported() {
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();
     let at = ["--host", "localhost", "--port", &port.to_string()];
@@ -81,7 +81,7 @@ fn scripts_for_bitbakes_program_go_on_working() {
     assert_eq!(
         failed.status.code(),
         Some(1),
-        "a server that ends at once is told"
+        "the failure of the server is reported"
     );
     assert!(!Path::new(&pid_file).exists());
     assert!(bitbake_prserv(dir.path(), &[]).status.success());
@@ -97,8 +97,8 @@ fn scripts_for_bitbakes_program_go_on_working() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "a shell stands for systemd")]
-fn a_passed_socket_is_taken_over() {
+#[expect(clippy::disallowed_methods, reason = "a shell acts as systemd")]
+fn a_socket_passed_by_systemd_is_used() {
     let dir = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

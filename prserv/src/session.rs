@@ -1,11 +1,12 @@
-//! The desk where a peer asks: the service, within the peer's rights. All protocols go through it.
+//! A service within the rights of one peer. All protocols use it.
 
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 use tokio::sync::Notify;
 
-use crate::access::{Access, Rights, Unknown};
+use crate::access::{Access, Rights, UnknownTuple};
+use crate::metrics::Metrics;
 use crate::policy::History;
 use crate::service::{Service, ServiceError};
 use crate::store::{Filter, Row};
@@ -15,14 +16,14 @@ use crate::value::Value;
 /// The other end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// How our log calls it: an address, or the guest on whose network it is.
+    /// The name in the log: an address, or the guest that owns the network.
     pub name: String,
-    /// What it may do.
+    /// The granted rights.
     pub rights: Rights,
 }
 
 impl Peer {
-    /// A peer that may write.
+    /// Creates a peer that may write.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -31,21 +32,21 @@ impl Peer {
     }
 }
 
-/// What `get-pr` answers.
+/// The answer to `get-pr`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// A value.
     Value(Value),
-    /// The word for readers that ask for what is not recorded.
-    Word(String),
+    /// The configured text for readers that request a tuple without a recorded value.
+    Fallback(String),
 }
 
 impl Answer {
-    /// The text, as it is sent.
+    /// Returns the text that is sent.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Value(value) => value.as_str(),
-            Self::Word(word) => word,
+            Self::Fallback(text) => text,
         }
     }
 }
@@ -56,13 +57,13 @@ impl Serialize for Answer {
     }
 }
 
-/// Why a peer is not served.
+/// The error of a request that was denied or has failed.
 #[derive(Debug, thiserror::Error)]
-pub enum DeskError {
-    /// It may only read, and there is nothing to read.
+pub enum RequestError {
+    /// The peer may only read, and the tuple has no recorded value.
     #[error("{tuple} is not recorded, and this client may not write")]
-    Unknown {
-        /// What it asked for.
+    NotRecorded {
+        /// The requested tuple.
         tuple: Tuple,
     },
     /// The service failed.
@@ -70,78 +71,83 @@ pub enum DeskError {
     Service(#[from] ServiceError),
 }
 
-/// A service as one peer may use it.
+/// A service that grants one peer its rights.
 #[derive(Debug, Clone)]
-pub struct Desk {
+pub struct AuthorizedService {
     /// The service.
     pub service: Service,
-    /// The rules.
+    /// The access rules.
     pub access: Arc<Access>,
-    /// Who asks.
+    /// The peer.
     pub peer: Peer,
-    /// Who is notified when the peer wants the server to end; `None`: peers cannot end it.
+    /// Notified when the peer requests that the server ends; `None` if peers may not end it.
     pub quit: Option<Arc<Notify>>,
 }
 
-impl Desk {
-    /// The value of a tuple; a reader is given no new one.
-    pub async fn get_pr(&self, tuple: &Tuple, history: History) -> Result<Answer, DeskError> {
-        self.service.metrics().get_pr.inc();
+impl AuthorizedService {
+    /// Returns the value of a tuple. Assigns a new one only to a peer that may write.
+    pub async fn get_pr(&self, tuple: &Tuple, history: History) -> Result<Answer, RequestError> {
+        self.metrics().get_pr.inc();
         if self.may_write() || self.service.is_read_only() {
             return Ok(Answer::Value(self.service.get_pr(tuple, history).await?));
         }
         if let Some(value) = self.service.test_pr(tuple, history).await? {
             return Ok(Answer::Value(value));
         }
-        self.service.metrics().refusals.inc();
-        tracing::error!(client = %self.peer.name, %tuple, "a reader asked for an unknown tuple");
+        self.metrics().refusals.inc();
+        tracing::error!(client = %self.peer.name, %tuple, "a reader requested an unknown tuple");
         match &self.access.unknown {
-            Unknown::Refuse => Err(DeskError::Unknown {
+            UnknownTuple::Refuse => Err(RequestError::NotRecorded {
                 tuple: tuple.clone(),
             }),
-            Unknown::Answer(word) => Ok(Answer::Word(word.clone())),
+            UnknownTuple::Fallback(text) => Ok(Answer::Fallback(text.clone())),
         }
     }
 
-    /// Records a value. `None` is a refusal: the service, or this peer, looks only.
+    /// Records a value. Returns `None` if the service or this peer is read-only.
     pub async fn import_one(
         &self,
         tuple: &Tuple,
         value: &Value,
-    ) -> Result<Option<Value>, DeskError> {
-        self.service.metrics().imports.inc();
+    ) -> Result<Option<Value>, RequestError> {
+        self.metrics().imports.inc();
         if !self.may_write() {
-            tracing::error!(client = %self.peer.name, %tuple, "a reader tried to import");
+            tracing::error!(client = %self.peer.name, %tuple, "refused an import from a reader");
             return Ok(None);
         }
         Ok(self.service.import_one(tuple, value).await?)
     }
 
-    /// The recorded value of a tuple.
+    /// Returns the recorded value of a tuple.
     pub async fn test_pr(
         &self,
         tuple: &Tuple,
         history: History,
-    ) -> Result<Option<Value>, DeskError> {
-        self.service.metrics().look_ups.inc();
+    ) -> Result<Option<Value>, RequestError> {
+        self.metrics().look_ups.inc();
         Ok(self.service.test_pr(tuple, history).await?)
     }
 
-    /// The greatest value of a package.
-    pub async fn max_package_pr(&self, package: &Package) -> Result<Option<Value>, DeskError> {
-        self.service.metrics().look_ups.inc();
+    /// Returns the greatest value of a package.
+    pub async fn max_package_pr(&self, package: &Package) -> Result<Option<Value>, RequestError> {
+        self.metrics().look_ups.inc();
         Ok(self.service.max_package_pr(package).await?)
     }
 
-    /// The rows that match.
-    pub async fn export(&self, filter: Filter, history: History) -> Result<Vec<Row>, DeskError> {
-        self.service.metrics().exports.inc();
+    /// Returns the rows that match.
+    pub async fn export(&self, filter: Filter, history: History) -> Result<Vec<Row>, RequestError> {
+        self.metrics().exports.inc();
         Ok(self.service.export(filter, history).await?)
     }
 
-    /// Whether this peer is given no values.
+    /// Returns true if this peer cannot get new values.
     pub fn is_read_only(&self) -> bool {
         self.service.is_read_only() || !self.may_write()
+    }
+
+    /// Returns the counters of the service.
+    pub fn metrics(&self) -> &Metrics {
+        self.service.metrics()
     }
 
     fn may_write(&self) -> bool {

@@ -1,31 +1,31 @@
-//! Bytes to messages: lines, the greeting with its headers, and messages that come in pieces.
+//! The decoder from bytes to messages: lines, the greeting with its headers, and chunked messages.
 
 use std::ops::Range;
 
 use memchr::memchr;
 use serde_json::Value as Json;
 
-use super::{Fault, LINE_BYTES_MAX, MESSAGE_BYTES_MAX, REPLY_BYTES_MAX};
+use super::{LINE_BYTES_MAX, MESSAGE_BYTES_MAX, ProtocolError, REPLY_BYTES_MAX};
 
-/// What has come in.
+/// A decoded part of the stream.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The greeting is complete.
     Greeted {
-        /// Whether the peer waits for our headers.
+        /// True if the peer waits for headers in return.
         needs_headers: bool,
     },
     /// A message.
     Message(Json),
 }
 
-/// Collects bytes, and gives events out in their order.
+/// A decoder that buffers bytes and returns events in order.
 #[derive(Debug)]
-pub struct Inbox {
+pub struct MessageDecoder {
     bytes: Vec<u8>,
-    /// Where the next line starts in `bytes`.
+    /// The start of the next line in `bytes`.
     start: usize,
-    /// How far `bytes` holds no newline, counted from its start.
+    /// The length of the prefix of `bytes` that was searched for a newline.
     searched: usize,
     state: State,
     message_bytes_max: usize,
@@ -37,10 +37,10 @@ enum State {
     Greeting,
     Headers { needs_headers: bool },
     Messages,
-    Pieces(String),
+    Chunks(String),
 }
 
-impl Default for Inbox {
+impl Default for MessageDecoder {
     fn default() -> Self {
         Self {
             bytes: Vec::new(),
@@ -53,9 +53,9 @@ impl Default for Inbox {
     }
 }
 
-impl Inbox {
-    /// An inbox for messages only: the client's side, where exports may be long.
-    pub fn of_client() -> Self {
+impl MessageDecoder {
+    /// Creates a client's decoder: it expects no greeting and accepts long exports.
+    pub fn for_replies() -> Self {
         Self {
             state: State::Messages,
             message_bytes_max: REPLY_BYTES_MAX,
@@ -63,15 +63,15 @@ impl Inbox {
         }
     }
 
-    /// An inbox for lines that came in frames, which may be as long as a message.
-    pub fn of_frames() -> Self {
+    /// Creates a decoder for lines from frames, which may be as long as a message.
+    pub fn for_frames() -> Self {
         Self {
             line_bytes_max: MESSAGE_BYTES_MAX,
             ..Self::default()
         }
     }
 
-    /// Where to put the next bytes.
+    /// Returns the buffer to append received bytes to.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         if self.start > 0 {
             self.bytes.drain(..self.start);
@@ -81,13 +81,15 @@ impl Inbox {
         &mut self.bytes
     }
 
-    /// The next event, or `None` until more bytes come. After a fault the connection is closed.
-    pub fn next_event(&mut self) -> Result<Option<Event>, Fault> {
+    /// Returns the next event, or `None` if more bytes are needed. After an error the connection
+    /// must be closed.
+    pub fn next_event(&mut self) -> Result<Option<Event>, ProtocolError> {
         while let Some(line) = self.next_line()? {
-            let line = std::str::from_utf8(&self.bytes[line]).map_err(|_| Fault::NotText)?;
+            let line =
+                std::str::from_utf8(&self.bytes[line]).map_err(|_| ProtocolError::NotUtf8)?;
             if let Some(event) = self
                 .state
-                .take_line(line.trim_end(), self.message_bytes_max)?
+                .accept_line(line.trim_end(), self.message_bytes_max)?
             {
                 return Ok(Some(event));
             }
@@ -95,22 +97,22 @@ impl Inbox {
         Ok(None)
     }
 
-    /// Whether the connection may end here.
-    pub fn finish(&self) -> Result<(), Fault> {
+    /// Checks that the stream ends between two messages.
+    pub fn finish(&self) -> Result<(), ProtocolError> {
         let is_idle = matches!(self.state, State::Greeting | State::Messages);
         if is_idle && self.start == self.bytes.len() {
             Ok(())
         } else {
-            Err(Fault::Cut)
+            Err(ProtocolError::Truncated)
         }
     }
 
-    /// Where the next line is, without its newline.
-    fn next_line(&mut self) -> Result<Option<Range<usize>>, Fault> {
+    /// Returns the position of the next line without its newline.
+    fn next_line(&mut self) -> Result<Option<Range<usize>>, ProtocolError> {
         let newline = memchr(b'\n', &self.bytes[self.searched..]);
         let end = newline.map_or(self.bytes.len(), |found| self.searched + found);
         if end - self.start >= self.line_bytes_max {
-            return Err(Fault::LineTooLong);
+            return Err(ProtocolError::LineTooLong);
         }
         if newline.is_none() {
             self.searched = end;
@@ -124,7 +126,11 @@ impl Inbox {
 }
 
 impl State {
-    fn take_line(&mut self, line: &str, bytes_max: usize) -> Result<Option<Event>, Fault> {
+    fn accept_line(
+        &mut self,
+        line: &str,
+        bytes_max: usize,
+    ) -> Result<Option<Event>, ProtocolError> {
         match self {
             Self::Greeting => {
                 check_greeting(line)?;
@@ -139,7 +145,9 @@ impl State {
                 Ok(Some(Event::Greeted { needs_headers }))
             }
             Self::Headers { needs_headers } => {
-                let (tag, value) = line.split_once(':').ok_or(Fault::Header(shortened(line)))?;
+                let (tag, value) = line
+                    .split_once(':')
+                    .ok_or(ProtocolError::Header(truncated(line)))?;
                 if tag.eq_ignore_ascii_case("needs-headers") {
                     *needs_headers = value.trim() == "true";
                 }
@@ -148,19 +156,19 @@ impl State {
             Self::Messages => {
                 let message = parse(line)?;
                 if message.get("chunk-stream").is_some() {
-                    *self = Self::Pieces(String::new());
+                    *self = Self::Chunks(String::new());
                     return Ok(None);
                 }
                 Ok(Some(Event::Message(message)))
             }
-            Self::Pieces(text) if line.is_empty() => {
+            Self::Chunks(text) if line.is_empty() => {
                 let message = parse(text)?;
                 *self = Self::Messages;
                 Ok(Some(Event::Message(message)))
             }
-            Self::Pieces(text) => {
+            Self::Chunks(text) => {
                 if text.len() + line.len() > bytes_max {
-                    return Err(Fault::MessageTooLong);
+                    return Err(ProtocolError::MessageTooLong);
                 }
                 text.push_str(line);
                 Ok(None)
@@ -169,47 +177,49 @@ impl State {
     }
 }
 
-/// `PRSERVICE 1.0`, the version read as two integers.
-fn check_greeting(line: &str) -> Result<(), Fault> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let is_ours = match words[..] {
+/// Accepts `PRSERVICE 1.0`, where the version is compared as two integers.
+fn check_greeting(line: &str) -> Result<(), ProtocolError> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let is_supported = match fields[..] {
         ["PRSERVICE", version] => {
-            let fields: Vec<_> = version.split('.').map(str::parse::<u32>).collect();
-            fields == [Ok(1), Ok(0)]
+            let numbers: Vec<_> = version.split('.').map(str::parse::<u32>).collect();
+            numbers == [Ok(1), Ok(0)]
         }
         _ => false,
     };
-    if is_ours {
+    if is_supported {
         Ok(())
     } else {
-        Err(Fault::Greeting(shortened(line)))
+        Err(ProtocolError::Greeting(truncated(line)))
     }
 }
 
-/// As much of a line as a log should hold.
-fn shortened(line: &str) -> String {
+/// Returns the beginning of a line for the log.
+fn truncated(line: &str) -> String {
     line.chars().take(80).collect()
 }
 
-fn parse(text: &str) -> Result<Json, Fault> {
-    let parsed = serde_json::from_str(text).or_else(|error| {
-        let standard = without_odd_numbers(text).ok_or(error)?;
-        serde_json::from_str(&standard)
-    });
-    parsed.map_err(|error| Fault::NotJson(error.to_string()))
+fn parse(text: &str) -> Result<Json, ProtocolError> {
+    serde_json::from_str(text)
+        .or_else(|error| {
+            let standard = without_python_numbers(text).ok_or(error)?;
+            serde_json::from_str(&standard)
+        })
+        .map_err(|error| ProtocolError::NotJson(error.to_string()))
 }
 
-/// Python reads `NaN` and `Infinity` too. No request needs their value, only that they are there.
-fn without_odd_numbers(text: &str) -> Option<String> {
+/// Replaces `NaN` and `Infinity`, which Python's parser accepts, by a number. No request depends on
+/// the value of such a member, only on its presence.
+fn without_python_numbers(text: &str) -> Option<String> {
     let mut standard = String::with_capacity(text.len());
     let (mut is_string, mut is_escaped, mut rest) = (false, false, text);
     while let Some(character) = rest.chars().next() {
-        let odd = ["NaN", "-Infinity", "Infinity"]
+        let number = ["NaN", "-Infinity", "Infinity"]
             .iter()
-            .find(|odd| rest.starts_with(**odd));
-        if let (false, Some(odd)) = (is_string, odd) {
+            .find(|number| rest.starts_with(**number));
+        if let (false, Some(number)) = (is_string, number) {
             standard.push_str("0.5");
-            rest = &rest[odd.len()..];
+            rest = &rest[number.len()..];
             continue;
         }
         is_string ^= character == '"' && !is_escaped;
@@ -227,21 +237,21 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn events(pieces: &[&[u8]]) -> Result<Vec<Event>, Fault> {
-        let mut inbox = Inbox::default();
+    fn events(reads: &[&[u8]]) -> Result<Vec<Event>, ProtocolError> {
+        let mut decoder = MessageDecoder::default();
         let mut events = Vec::new();
-        for piece in pieces {
-            inbox.buffer().extend_from_slice(piece);
-            while let Some(event) = inbox.next_event()? {
+        for read in reads {
+            decoder.buffer().extend_from_slice(read);
+            while let Some(event) = decoder.next_event()? {
                 events.push(event);
             }
         }
-        inbox.finish()?;
+        decoder.finish()?;
         Ok(events)
     }
 
     #[test]
-    fn the_greeting_is_two_words_and_a_version_of_two_integers() {
+    fn the_greeting_is_a_name_and_a_version_of_two_integers() {
         for good in ["PRSERVICE 1.0", "  PRSERVICE   01.00 \r", "PRSERVICE\t1.0"] {
             assert_eq!(check_greeting(good), Ok(()), "{good:?}");
         }
@@ -261,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_read_without_regard_to_case_of_the_tag() {
+    fn header_names_are_case_insensitive() {
         let greeted = |needs_headers| Ok(vec![Event::Greeted { needs_headers }]);
         assert_eq!(
             events(&[b"PRSERVICE 1.0\r\nNeeds-Headers: true \r\n\r\n"]),
@@ -274,47 +284,50 @@ mod tests {
         assert_eq!(events(&[b"PRSERVICE 1.0\nx:\n\n"]), greeted(false));
         assert_eq!(
             events(&[b"PRSERVICE 1.0\nx\n\n"]),
-            Err(Fault::Header("x".into()))
+            Err(ProtocolError::Header("x".into()))
         );
     }
 
     #[test]
-    fn a_line_of_64_kib_is_read_and_a_longer_one_is_a_fault() {
+    fn a_line_of_64_kib_is_accepted_and_a_longer_one_rejected() {
         let line = |length: usize| {
             let text = format!("PRSERVICE 1.0\n\n\"{}\"\n", "x".repeat(length - 3));
             events(&[text.as_bytes()])
         };
         assert_eq!(line(LINE_BYTES_MAX).unwrap().len(), 2);
-        assert_eq!(line(LINE_BYTES_MAX + 1), Err(Fault::LineTooLong));
+        assert_eq!(line(LINE_BYTES_MAX + 1), Err(ProtocolError::LineTooLong));
         let endless = vec![b'x'; LINE_BYTES_MAX];
         assert_eq!(
             events(&[b"PRSERVICE 1.0\n\n", &endless]),
-            Err(Fault::LineTooLong)
+            Err(ProtocolError::LineTooLong)
         );
     }
 
     #[test]
-    fn numbers_that_only_python_knows_are_read_outside_texts() {
-        let read = |text: &str| parse(text).map(|json| json.to_string());
+    fn numbers_that_only_python_accepts_parse_outside_of_strings() {
+        let read_json = |text: &str| parse(text).map(|json| json.to_string());
         assert_eq!(
-            read(r#"{"a": [NaN, -Infinity], "Infinity": "NaN\"NaN"}"#).unwrap(),
+            read_json(r#"{"a": [NaN, -Infinity], "Infinity": "NaN\"NaN"}"#).unwrap(),
             r#"{"Infinity":"NaN\"NaN","a":[0.5,0.5]}"#
         );
-        assert!(read("nan").is_err());
+        assert!(read_json("nan").is_err());
     }
 
     #[test]
-    fn pieces_are_joined_and_must_end() {
+    fn chunks_are_joined_and_must_be_terminated() {
         let mut bytes = b"PRSERVICE 1.0\n\n".to_vec();
         bytes.extend_from_slice(b"{\"chunk-stream\": null}\n{\"pi\nng\": {}}\n\n");
         let message = Event::Message(json!({"ping": {}}));
         assert_eq!(events(&[&bytes]).unwrap()[1], message);
-        assert_eq!(events(&[&bytes[..bytes.len() - 1]]), Err(Fault::Cut));
+        assert_eq!(
+            events(&[&bytes[..bytes.len() - 1]]),
+            Err(ProtocolError::Truncated)
+        );
     }
 
     proptest! {
         #[test]
-        fn the_events_do_not_depend_on_how_the_bytes_are_cut(
+        fn events_do_not_depend_on_the_boundaries_of_reads(
             texts in proptest::collection::vec("\\PC{0,40}", 0..5),
             cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..9),
         ) {
@@ -322,12 +335,12 @@ mod tests {
             for text in &texts {
                 reply::write(&mut bytes, &json!({ "text": text }));
             }
-            let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
-            at.extend([0, bytes.len()]);
-            at.sort_unstable();
-            let pieces: Vec<&[u8]> = at.windows(2).map(|cut| &bytes[cut[0]..cut[1]]).collect();
+            let mut boundaries: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
+            boundaries.extend([0, bytes.len()]);
+            boundaries.sort_unstable();
+            let reads: Vec<&[u8]> = boundaries.windows(2).map(|cut| &bytes[cut[0]..cut[1]]).collect();
             let whole = events(&[&bytes]);
-            prop_assert_eq!(&whole, &events(&pieces));
+            prop_assert_eq!(&whole, &events(&reads));
             let messages = whole.unwrap().into_iter().skip(1);
             let sent = texts.iter().map(|text| Event::Message(json!({ "text": text })));
             let is_equal = messages.eq(sent);
@@ -335,16 +348,16 @@ mod tests {
         }
 
         #[test]
-        fn a_text_of_any_length_comes_back(length in 0..100_000usize) {
+        fn a_message_of_any_length_is_decoded_unchanged(length in 0..100_000usize) {
             let message = json!({ "text": "é".repeat(length / 6) + &"x".repeat(length % 6) });
-            let mut inbox = Inbox::of_client();
-            reply::write(inbox.buffer(), &message);
-            prop_assert_eq!(inbox.next_event(), Ok(Some(Event::Message(message))));
-            prop_assert_eq!(inbox.finish(), Ok(()));
+            let mut decoder = MessageDecoder::for_replies();
+            reply::write(decoder.buffer(), &message);
+            prop_assert_eq!(decoder.next_event(), Ok(Some(Event::Message(message))));
+            prop_assert_eq!(decoder.finish(), Ok(()));
         }
 
         #[test]
-        fn random_bytes_never_panic(bytes: Vec<u8>, greeted: bool) {
+        fn random_bytes_never_cause_a_panic(bytes: Vec<u8>, greeted: bool) {
             let greeting: &[u8] = if greeted { b"PRSERVICE 1.0\n\n" } else { b"" };
             let _ = events(&[greeting, &bytes]);
         }

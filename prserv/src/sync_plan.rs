@@ -1,20 +1,21 @@
-//! Which rows make a central server know what a local one has given, without lowering anything.
+//! The plan of `prserv sync`: the rows that a central server has to import from a local database.
 
 use std::collections::BTreeMap;
 
-use crate::rows::Rows;
+use crate::package_rows::PackageRows;
 use crate::store::Row;
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
 
-/// The rows to import at the central server, given all rows of both.
+/// Returns the rows to import at the central server, given all rows of both sides.
 ///
-/// A local row goes over as it is. Where its value belongs to another checksum at the center, the
-/// tuple gets a new value above everything that either side has of the package, once.
+/// A local row is imported unchanged unless its value belongs to another checksum at the central
+/// server. Then its tuple gets a new value, once, that is greater than all values of the package on
+/// either side. No value decreases.
 pub fn plan(local: &[Row], central: &[Row]) -> Vec<Row> {
-    let mut center: BTreeMap<&Package, Known> = BTreeMap::new();
+    let mut packages: BTreeMap<&Package, CentralPackage> = BTreeMap::new();
     for row in central {
-        center.entry(&row.tuple.package).or_default().add(row);
+        packages.entry(&row.tuple.package).or_default().add(row);
     }
     let mut local: Vec<&Row> = local.iter().collect();
     local.sort_by(|a, b| {
@@ -23,39 +24,41 @@ pub fn plan(local: &[Row], central: &[Row]) -> Vec<Row> {
             .cmp(&b.tuple.package)
             .then(a.value.cmp(&b.value))
     });
-    let greatest = greatest(&local);
-    let mut steps = Vec::new();
+    let local_max = max_by_package(&local);
+    let mut imports = Vec::new();
     for row in local {
-        let known = center.entry(&row.tuple.package).or_default();
-        if let Some(value) = known.value_for(row, greatest.get(&row.tuple.package).copied()) {
-            let step = Row {
+        let package = packages.entry(&row.tuple.package).or_default();
+        if let Some(value) =
+            package.value_to_import(row, local_max.get(&row.tuple.package).copied())
+        {
+            let import = Row {
                 tuple: row.tuple.clone(),
                 value,
             };
-            known.add(&step);
-            steps.push(step);
+            package.add(&import);
+            imports.push(import);
         }
     }
-    steps
+    imports
 }
 
-fn greatest<'a>(rows: &[&'a Row]) -> BTreeMap<&'a Package, &'a Value> {
-    let mut greatest = BTreeMap::new();
+fn max_by_package<'a>(rows: &[&'a Row]) -> BTreeMap<&'a Package, &'a Value> {
+    let mut max_values = BTreeMap::new();
     for row in rows {
-        let max = greatest.entry(&row.tuple.package).or_insert(&row.value);
+        let max = max_values.entry(&row.tuple.package).or_insert(&row.value);
         *max = (*max).max(&row.value);
     }
-    greatest
+    max_values
 }
 
-/// What the center knows of a package.
+/// The rows of a package at the central server, including the planned imports.
 #[derive(Debug, Default)]
-struct Known {
-    rows: Rows,
+struct CentralPackage {
+    rows: PackageRows,
     owners: BTreeMap<Value, String>,
 }
 
-impl Known {
+impl CentralPackage {
     fn add(&mut self, row: &Row) {
         let Tuple { checksum, .. } = &row.tuple;
         self.rows.add(checksum, &row.value);
@@ -64,15 +67,15 @@ impl Known {
             .or_insert_with(|| checksum.clone());
     }
 
-    /// The value to import for a local row; `None` when the center has it, or has a greater one
-    /// for a tuple whose value is not free.
-    fn value_for(&self, row: &Row, greatest: Option<&Value>) -> Option<Value> {
-        let span = self.rows.span(&row.tuple.checksum);
+    /// Returns the value to import for a local row. Returns `None` if the central server has the
+    /// row, or has a greater value for a tuple whose local value belongs to another checksum.
+    fn value_to_import(&self, row: &Row, local_max: Option<&Value>) -> Option<Value> {
+        let range = self.rows.range(&row.tuple.checksum);
         match self.owners.get(&row.value) {
             None => Some(row.value.clone()),
             Some(owner) if *owner == row.tuple.checksum => None,
-            Some(_) if span.is_some_and(|span| span.largest >= row.value) => None,
-            Some(_) => Some(self.rows.max().max(greatest)?.increased()),
+            Some(_) if range.is_some_and(|range| range.largest >= row.value) => None,
+            Some(_) => Some(self.rows.max().max(local_max)?.incremented()),
         }
     }
 }
@@ -96,11 +99,10 @@ mod tests {
         assert_eq!(plan(&local, &central), [row("b", 6), row("c", 5)]);
     }
 
-    /// Rows as a server gives them: no value twice.
-    fn rows() -> impl Strategy<Value = Vec<Row>> {
-        proptest::collection::btree_map(0..12u64, 0..6u8, 0..10).prop_map(|given| {
-            given
-                .into_iter()
+    /// Returns rows as a server assigns them: no value occurs twice.
+    fn any_rows() -> impl Strategy<Value = Vec<Row>> {
+        proptest::collection::btree_map(0..12u64, 0..6u8, 0..10).prop_map(|rows| {
+            rows.into_iter()
                 .map(|(number, checksum)| row(&checksum.to_string(), number))
                 .collect()
         })
@@ -108,8 +110,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_lowered_nothing_given_twice_and_a_second_sync_is_empty(
-            local in rows(), central in rows(),
+        fn sync_lowers_nothing_duplicates_nothing_and_is_idempotent(
+            local in any_rows(), central in any_rows(),
         ) {
             let mut after = central.clone();
             after.extend(plan(&local, &central));

@@ -1,22 +1,23 @@
-//! The bytes on the wire, as a table: what is said, and everything that is heard until the end.
+//! The JSON protocol, byte for byte, as tables of requests and replies.
 
-use super::harness::{HELLO, Server, wait_until};
+use super::harness::{GREETING, Server, wait_until};
 
-/// A name, what the client says after its greeting, and what it hears.
-type Dialogue = (&'static str, &'static str, &'static str);
+/// A name, the bytes that the client sends, and the bytes that the server replies.
+type Exchange = (&'static str, &'static str, &'static str);
 
 const BUSYBOX: &str = r#""version": "busybox-1.36.1-r0", "pkgarch": "core2-64""#;
 
-/// Each on a fresh connection, all on one database, in this order. `BB` is [`BUSYBOX`].
-const REQUESTS: &[Dialogue] = &[
+/// Exchanges after the greeting: each on a new connection, all on one database, in this order. `BB`
+/// stands for [`BUSYBOX`].
+const REQUESTS: &[Exchange] = &[
     ("ping", "{\"ping\": {}}\n", "{\"alive\": true}\n"),
     (
-        "ping takes what only Python knows",
+        "ping with a number that only Python accepts",
         "{\"ping\": NaN}\n",
         "{\"alive\": true}\n",
     ),
     (
-        "ping takes anything",
+        "ping with null",
         "{\"ping\": null}\n",
         "{\"alive\": true}\n",
     ),
@@ -31,7 +32,7 @@ const REQUESTS: &[Dialogue] = &[
         "{\"value\": false}\n",
     ),
     (
-        "no greatest value",
+        "no greatest value yet",
         "{\"max-package-pr\": {BB}}\n",
         "{\"value\": null}\n",
     ),
@@ -51,42 +52,42 @@ const REQUESTS: &[Dialogue] = &[
         "{\"value\": \"0\"}\n",
     ),
     (
-        "2.8's client",
+        "a client of BitBake 2.8",
         "{\"get-pr\": {BB, \"checksum\": \"01\"}}\n",
         "{\"value\": \"1\"}\n",
     ),
     (
-        "its test",
+        "its test-pr",
         "{\"test-pr\": {BB, \"checksum\": \"01\"}}\n",
         "{\"value\": \"1\"}\n",
     ),
     (
-        "null history",
+        "history is null",
         "{\"get-pr\": {BB, \"checksum\": \"01\", \"history\": null}}\n",
         "{\"value\": \"1\"}\n",
     ),
     (
-        "the first comes back",
+        "the first checksum returns",
         "{\"get-pr\": {BB, \"checksum\": \"00\", \"history\": false}}\n",
         "{\"value\": \"2\"}\n",
     ),
     (
-        "its history",
+        "with history",
         "{\"get-pr\": {BB, \"checksum\": \"00\", \"history\": true}}\n",
         "{\"value\": \"0\"}\n",
     ),
     (
-        "its largest",
+        "its largest value",
         "{\"test-pr\": {BB, \"checksum\": \"00\", \"history\": false}}\n",
         "{\"value\": \"2\"}\n",
     ),
     (
-        "its smallest",
+        "its smallest value",
         "{\"test-pr\": {BB, \"checksum\": \"00\", \"history\": \"x\"}}\n",
         "{\"value\": \"0\"}\n",
     ),
     (
-        "the greatest",
+        "the greatest value",
         "{\"max-package-pr\": {BB}}\n",
         "{\"value\": \"2\"}\n",
     ),
@@ -106,7 +107,7 @@ const REQUESTS: &[Dialogue] = &[
         "{\"value\": \"8.1\"}\n",
     ),
     (
-        "import with zeros",
+        "import with leading zeros",
         "{\"import-one\": {BB, \"checksum\": \"05\", \"value\": \"007\"}}\n",
         "{\"value\": \"007\"}\n",
     ),
@@ -116,7 +117,7 @@ const REQUESTS: &[Dialogue] = &[
         "null\n",
     ),
     (
-        "import a lower one",
+        "import a smaller value",
         "{\"import-one\": {BB, \"checksum\": \"06\", \"value\": 3}}\n",
         "{\"value\": 3}\n",
     ),
@@ -136,7 +137,7 @@ const REQUESTS: &[Dialogue] = &[
         "{\"metainfo\": {}, \"datainfo\": []}\n",
     ),
     (
-        "export one checksum's history",
+        "export the history of one checksum",
         "{\"export\": {\"version\": \"\", \"pkgarch\": \"core2-64\", \"checksum\": \"00\", \"colinfo\": false, \"history\": true}}\n",
         "{\"metainfo\": {}, \"datainfo\": [{BB, \"checksum\": \"00\", \"value\": \"0\"}, {BB, \"checksum\": \"00\", \"value\": \"2\"}]}\n",
     ),
@@ -146,12 +147,12 @@ const REQUESTS: &[Dialogue] = &[
         "{\"value\": \"0\"}\n",
     ),
     (
-        "stored as text",
+        "the number is stored as text",
         "{\"test-pr\": {\"version\": \"12\", \"pkgarch\": \"a\", \"checksum\": \"c\"}}\n",
         "{\"value\": \"0\"}\n",
     ),
     (
-        "the last of equal members",
+        "duplicate members",
         "{\"ping\": {}, \"is-readonly\": {}, \"ping\": {}}\n",
         "{\"alive\": true}\n",
     ),
@@ -161,24 +162,24 @@ const REQUESTS: &[Dialogue] = &[
         "{\"alive\": true}\n{\"readonly\": false}\n{\"alive\": true}\n",
     ),
     (
-        "blanks around",
+        "surrounding spaces",
         "  {\"ping\": {}}  \r\n",
         "{\"alive\": true}\n",
     ),
     (
-        "in pieces",
+        "chunked",
         "{\"chunk-stream\": null}\n{\"pi\nng\": {}}\n\n",
         "{\"alive\": true}\n",
     ),
     (
-        "a polite end",
+        "a closing null",
         "{\"ping\": {}}\nnull\n{\"ping\": {}}\n",
         "{\"alive\": true}\n",
     ),
 ];
 
-/// Each closes the connection without a word; the log says why.
-const FAULTS: &[(&str, &str)] = &[
+/// Invalid requests and the reasons in the log. Each closes the connection without a reply.
+const INVALID_REQUESTS: &[(&str, &str)] = &[
     ("{\"quit\": {}}\n", "no known request"),
     ("{}\n", "no known request"),
     ("[]\n", "no known request"),
@@ -211,25 +212,29 @@ const FAULTS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Greetings and what is heard in return when a ping follows.
-const GREETINGS: &[Dialogue] = &[
-    ("today's", HELLO, "{\"alive\": true}\n"),
+/// Greetings and the bytes that the server replies if a ping follows.
+const GREETINGS: &[Exchange] = &[
+    ("of current clients", GREETING, "{\"alive\": true}\n"),
     (
-        "with headers wanted",
+        "that requests headers",
         "PRSERVICE 1.0\nneeds-headers: true\n\n",
         "\n{\"alive\": true}\n",
     ),
     (
-        "headers by another case",
+        "with other cases and spaces",
         "PRSERVICE 01.00\r\nNeeds-Headers:true\r\n\r\n",
         "\n{\"alive\": true}\n",
     ),
     (
-        "wanted by shouting",
+        "with an upper-case value",
         "PRSERVICE 1.0\nneeds-headers: TRUE\n\n",
         "{\"alive\": true}\n",
     ),
-    ("no headers", "PRSERVICE 1.0\n\n", "{\"alive\": true}\n"),
+    (
+        "without headers",
+        "PRSERVICE 1.0\n\n",
+        "{\"alive\": true}\n",
+    ),
     ("another version", "PRSERVICE 1.1\n\n", ""),
     ("a short version", "PRSERVICE 1\n\n", ""),
     ("another service", "OEHASHEQUIV 1.0\n\n", ""),
@@ -246,66 +251,66 @@ const GREETINGS: &[Dialogue] = &[
 fn every_request_is_answered_to_the_byte() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path().join("prserv.sqlite3"));
-    for (name, said, heard) in REQUESTS {
-        let said = format!("{HELLO}{}", said.replace("BB", BUSYBOX));
-        let answer = server.say(said.as_bytes());
+    for (name, request, reply) in REQUESTS {
+        let request = format!("{GREETING}{}", request.replace("BB", BUSYBOX));
+        let answer = server.exchange(request.as_bytes());
         assert_eq!(
             String::from_utf8_lossy(&answer),
-            heard.replace("BB", BUSYBOX),
+            reply.replace("BB", BUSYBOX),
             "{name}"
         );
     }
 }
 
 #[test]
-fn every_fault_closes_the_connection_without_a_word_and_is_logged() {
+fn an_invalid_request_closes_the_connection_and_is_logged() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path().join("prserv.sqlite3"));
-    for (said, why) in FAULTS {
+    for (request, reason) in INVALID_REQUESTS {
         let before = server.log().len();
         assert_eq!(
-            server.say(format!("{HELLO}{said}").as_bytes()),
+            server.exchange(format!("{GREETING}{request}").as_bytes()),
             b"",
-            "{said}"
+            "{request}"
         );
-        wait_until(&format!("the log says {why:?}"), || {
-            server.log()[before..].contains(why)
+        wait_until(&format!("the log contains {reason:?}"), || {
+            server.log()[before..].contains(reason)
         });
     }
-    let heard = server.say(format!("{HELLO}{{\"ping\": {{}}}}\nnonsense\n").as_bytes());
+    let received = server.exchange(format!("{GREETING}{{\"ping\": {{}}}}\nnonsense\n").as_bytes());
     assert_eq!(
-        heard, b"{\"alive\": true}\n",
-        "what came before the fault is answered"
+        received, b"{\"alive\": true}\n",
+        "earlier requests are answered"
     );
 }
 
 #[test]
-fn greetings_are_read_as_bitbake_reads_them() {
+fn greetings_are_accepted_as_bitbake_does() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path().join("prserv.sqlite3"));
-    for (name, greeting, heard) in GREETINGS {
-        let answer = server.say(format!("{greeting}{{\"ping\": {{}}}}\n").as_bytes());
-        assert_eq!(String::from_utf8_lossy(&answer), *heard, "{name}");
+    for (name, greeting, reply) in GREETINGS {
+        let answer = server.exchange(format!("{greeting}{{\"ping\": {{}}}}\n").as_bytes());
+        assert_eq!(String::from_utf8_lossy(&answer), *reply, "{name}");
     }
 }
 
 #[test]
-fn bytes_that_are_no_text_and_lines_without_end_close_the_connection() {
+fn invalid_utf8_and_too_long_lines_close_the_connection() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path().join("prserv.sqlite3"));
-    let mut garbage = HELLO.as_bytes().to_vec();
+    let mut garbage = GREETING.as_bytes().to_vec();
     garbage.extend_from_slice(b"{\"ping\": \"\xff\"}\n");
-    assert_eq!(server.say(&garbage), b"");
+    assert_eq!(server.exchange(&garbage), b"");
     let line = |length: usize| {
         let padding = " ".repeat(length - 13);
-        server.say(format!("{HELLO}{{\"ping\": {{}}}}{padding}\n").as_bytes())
+        server.exchange(format!("{GREETING}{{\"ping\": {{}}}}{padding}\n").as_bytes())
     };
     assert_eq!(line(65536), b"{\"alive\": true}\n");
     assert_eq!(line(70000), b"");
 }
 
 #[test]
-fn a_long_export_comes_in_pieces_of_32767_characters() {
+fn a_long_export_is_sent_in_chunks_of_32767_characters() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path().join("prserv.sqlite3"));
     let mut client = server.client();
@@ -315,8 +320,9 @@ fn a_long_export_comes_in_pieces_of_32767_characters() {
             .unwrap();
     }
     let export = r#"{"export": {"version": null, "pkgarch": null, "checksum": null, "colinfo": false, "history": true}}"#;
-    let heard = String::from_utf8(server.say(format!("{HELLO}{export}\n").as_bytes())).unwrap();
-    let lines: Vec<&str> = heard.lines().collect();
+    let received =
+        String::from_utf8(server.exchange(format!("{GREETING}{export}\n").as_bytes())).unwrap();
+    let lines: Vec<&str> = received.lines().collect();
     assert_eq!(lines[0], "{\"chunk-stream\": null}");
     assert_eq!(lines[1].len(), 32767);
     assert_eq!(*lines.last().unwrap(), "");

@@ -1,5 +1,5 @@
-//! On disk before the answer, as the system sees it: every new value's bytes are written and synced
-//! before a byte of the reply is sent. Needs `strace`; never skipped silently.
+//! Durability in the order of system calls: a new value is written and synced before a byte of its
+//! reply is sent. Needs `strace`; in CI the test fails without it.
 
 use std::env;
 use std::fs;
@@ -7,19 +7,19 @@ use std::process::Command;
 
 use super::harness::{Server, prserv};
 
-/// What matters of a trace.
+/// A relevant system call of a trace.
 #[derive(Debug, PartialEq, Eq)]
 enum Call {
-    /// Bytes for the write-ahead log.
+    /// Bytes were written to the write-ahead log.
     Write,
-    /// The log is on disk.
-    Synced,
+    /// The write-ahead log was synced.
+    Sync,
     /// A value was sent.
     Answer,
 }
 
-/// Reads a line of `strace -f -y`. A call that another thread interrupts takes two lines: a sync
-/// counts when it is done, all else when it begins.
+/// Parses a line of `strace -f -y`. A call that another thread interrupts has two lines: a sync
+/// counts at its end, every other call at its start.
 fn call(line: &str) -> Option<Call> {
     let is_log = line.contains(".sqlite3-wal>");
     if line.contains("pwrite64(") && is_log {
@@ -27,31 +27,31 @@ fn call(line: &str) -> Option<Call> {
     }
     let is_sync = line.contains("sync(") && is_log || line.contains("sync resumed>");
     if is_sync && line.trim_end().ends_with("= 0") {
-        return Some(Call::Synced);
+        return Some(Call::Sync);
     }
     let is_sent = line.contains("sendto(") || line.contains("write(");
     (is_sent && line.contains(r#"{\"value\": \""#)).then_some(Call::Answer)
 }
 
-/// How many answers there are; each must follow a sync of what was written for it.
+/// Checks that each answer follows a sync of the bytes written for it. Returns the number of answers.
 fn check(trace: &str) -> Result<usize, String> {
     let (mut is_written, mut is_synced, mut answers) = (false, false, 0);
     for line in trace.lines() {
         match call(line) {
             None => {}
             Some(Call::Write) => (is_written, is_synced) = (true, false),
-            Some(Call::Synced) => is_synced = is_written,
+            Some(Call::Sync) => is_synced = is_written,
             Some(Call::Answer) if is_synced => {
                 (is_written, is_synced, answers) = (false, false, answers + 1);
             }
-            Some(Call::Answer) => return Err(format!("answered too early: {line}")),
+            Some(Call::Answer) => return Err(format!("answered before the sync: {line}")),
         }
     }
     Ok(answers)
 }
 
 #[test]
-fn the_check_tells_a_late_sync_from_one_in_time() {
+fn the_check_detects_a_late_sync() {
     let write = "7 pwrite64(9</x/p.sqlite3-wal>, \"\"..., 24, 32) = 24\n";
     let sync = "7 fdatasync(9</x/p.sqlite3-wal>) = 0\n";
     let resumed =
@@ -68,7 +68,7 @@ fn the_check_tells_a_late_sync_from_one_in_time() {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "strace starts the program")]
-fn every_new_value_is_on_disk_before_it_is_answered() {
+fn every_new_value_is_on_disk_before_its_answer() {
     if Command::new("strace").arg("--version").output().is_err() {
         assert!(env::var_os("CI").is_none(), "strace is not installed");
         eprintln!("SKIPPED: strace is not installed");
@@ -94,14 +94,16 @@ fn every_new_value_is_on_disk_before_it_is_answered() {
     for number in 0..200 {
         client.get("v", &format!("c{number}")).unwrap();
     }
+    // A signal would reach strace instead of the server.
     let quit = "<methodCall><methodName>quit</methodName></methodCall>";
     let length = quit.len();
-    server.say(format!("POST / HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{quit}").as_bytes());
+    server
+        .exchange(format!("POST / HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{quit}").as_bytes());
     assert!(server.wait().success());
     let trace = fs::read_to_string(&trace).unwrap();
     assert_eq!(check(&trace), Ok(200));
     assert!(
         trace.contains("fdatasync("),
-        "SQLite was built without it, and fsync is much slower"
+        "SQLite was built without fdatasync; fsync is much slower"
     );
 }

@@ -1,4 +1,4 @@
-//! Database files, and the program's ends.
+//! SQLite files, concurrent access to them, and the end of the server.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::harness::{Server, prserv, tuple};
 
 #[test]
-fn values_survive_a_restart_and_the_file_is_as_bitbake_has_it() {
+fn values_survive_a_restart_in_bitbakes_format() {
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("prserv.sqlite3");
     let mut server = Server::start(&db);
@@ -31,7 +31,7 @@ fn values_survive_a_restart_and_the_file_is_as_bitbake_has_it() {
 }
 
 #[test]
-fn rows_that_another_program_writes_meanwhile_are_seen_before_a_value_is_given() {
+fn rows_of_another_program_are_seen_before_a_value_is_assigned() {
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("prserv.sqlite3");
     let server = Server::start(&db);
@@ -52,7 +52,7 @@ fn a_read_only_server_on_the_file_of_a_running_one_sees_every_answered_value() {
     let reader = Server::start_with(&db, &["--read-only"]);
     let (mut write, mut read) = (writer.client(), reader.client());
     assert_eq!(
-        read.ask(&json!({"is-readonly": {}})).unwrap(),
+        read.request(&json!({"is-readonly": {}})).unwrap(),
         json!({"readonly": true})
     );
     for round in 0..50 {
@@ -61,22 +61,22 @@ fn a_read_only_server_on_the_file_of_a_running_one_sees_every_answered_value() {
         assert_eq!(
             read.get("v", &checksum).unwrap(),
             would_be,
-            "nothing is given"
+            "no value is assigned"
         );
         assert_eq!(write.get("v", &checksum).unwrap(), would_be);
         let known = read
-            .ask(&json!({"test-pr": tuple("v", &checksum)}))
+            .request(&json!({"test-pr": tuple("v", &checksum)}))
             .unwrap();
         assert_eq!(known, json!({ "value": would_be }));
     }
     let import =
         json!({"import-one": {"version": "v", "pkgarch": "all", "checksum": "x", "value": 99}});
-    assert_eq!(read.ask(&import).unwrap(), json!(null));
+    assert_eq!(read.request(&import).unwrap(), json!(null));
     assert_eq!(read.rows().len(), 50);
 }
 
 #[test]
-fn a_second_writer_and_a_missing_file_are_refused_with_a_status_of_their_own() {
+fn a_second_writer_and_a_missing_file_are_refused_with_status_3() {
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("prserv.sqlite3");
     let serve = |extra: &[&str]| {
@@ -101,7 +101,7 @@ fn a_second_writer_and_a_missing_file_are_refused_with_a_status_of_their_own() {
 }
 
 #[test]
-fn sigterm_ends_the_server_within_a_second_whatever_clients_do() {
+fn sigterm_ends_the_server_within_a_second_despite_idle_clients() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(dir.path().join("prserv.sqlite3"));
     let mut idle: Vec<_> = (0..10).map(|_| server.client()).collect();
@@ -113,8 +113,8 @@ fn sigterm_ends_the_server_within_a_second_whatever_clients_do() {
     assert!(idle[0].get("v", "a").is_err());
 }
 
-/// A file as BitBake 2.8's server leaves it.
-fn old_file(db: &std::path::Path) {
+/// Creates a file as BitBake 2.8's server does.
+fn create_old_file(db: &std::path::Path) {
     let sqlite = rusqlite::Connection::open(db).unwrap();
     sqlite
         .execute_batch(
@@ -126,10 +126,10 @@ fn old_file(db: &std::path::Path) {
 }
 
 #[test]
-fn an_old_file_goes_on_where_it_was() {
+fn an_old_file_continues_with_its_values() {
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("prserv.sqlite3");
-    old_file(&db);
+    create_old_file(&db);
     let server = Server::start(&db);
     let mut client = server.client();
     assert_eq!(client.get("v", "a").unwrap(), "15");
@@ -138,12 +138,12 @@ fn an_old_file_goes_on_where_it_was() {
     assert!(
         server
             .log()
-            .contains("took over BitBake's old table rows=1 junk=1")
+            .contains("migrated BitBake's old table rows=1 unusable=1")
     );
 }
 
 #[test]
-fn check_tells_by_its_status_whether_there_is_anything_to_repair() {
+fn the_status_of_check_tells_whether_a_repair_is_needed() {
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("prserv.sqlite3");
     let check = |extra: &[&str]| {
@@ -165,13 +165,9 @@ fn check_tells_by_its_status_whether_there_is_anything_to_repair() {
     assert_eq!(
         check(&[]),
         (Some(0), String::new()),
-        "a running server is no hindrance"
+        "a check works on a running server's file"
     );
-    assert_eq!(
-        check(&["--repair"]).0,
-        Some(3),
-        "but nobody repairs under it"
-    );
+    assert_eq!(check(&["--repair"]).0, Some(3), "a repair does not");
     drop(server);
     let sqlite = rusqlite::Connection::open(&db).unwrap();
     sqlite

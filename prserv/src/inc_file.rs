@@ -1,6 +1,6 @@
-//! The files of `bitbake-prserv-tool`: BitBake configuration with one variable for each row.
+//! The file format of `bitbake-prserv-tool`: a BitBake include file with one variable per row.
 //!
-//! Dotted values are written too; oe-core's own importer passes them over.
+//! Dotted values are written too, although oe-core's importer ignores them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
@@ -11,7 +11,7 @@ use crate::value::Value;
 
 const PREFIX: &str = "PRAUTO$";
 
-/// The table's description, as oe-core's writer formats it.
+/// The description of the table in the format of oe-core's exporter.
 const DESCRIPTION: &str = "\
 #PR_core_ver = \"2.19.0\"
 
@@ -21,38 +21,38 @@ const DESCRIPTION: &str = "\
 #----------\t --------\t --------\t --------\t ----
 ";
 
-/// Whether the file forbids BitBake to ask a server for what it lacks.
+/// The variable `PRSERV_LOCKDOWN`, which forbids BitBake to request missing values from a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lockdown {
-    /// It does, as `bitbake-prserv-tool` writes it.
+    /// The file sets the variable, as `bitbake-prserv-tool` does.
     Yes,
-    /// It does not.
+    /// The file does not set the variable.
     No,
 }
 
-/// The text of a file, and what it could not hold or others will not read.
+/// A formatted file and the rows that are lost in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub struct Formatted {
     /// The whole file.
     pub text: String,
-    /// Rows with names that a variable's name cannot hold; they are not in the file.
-    pub left_out: Vec<Row>,
-    /// How many values have dots: oe-core's importer passes them over.
+    /// Rows that the file does not contain, because no variable can have their name.
+    pub skipped: Vec<Row>,
+    /// The number of dotted values, which oe-core's importer ignores.
     pub dotted: usize,
 }
 
-/// What a file holds.
+/// A parsed file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Parsed {
-    /// The rows in the order of the file, each once.
+    /// The rows in the order of the file without duplicates.
     pub rows: Vec<Row>,
-    /// The numbers of lines that begin like a row and are none.
-    pub bad_lines: Vec<usize>,
+    /// The numbers of malformed lines: they begin like a row but are not one.
+    pub malformed_lines: Vec<usize>,
 }
 
-/// Writes rows that come sorted by package.
-pub fn write(rows: Vec<Row>, lockdown: Lockdown) -> Written {
-    let (rows, left_out): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_writable);
+/// Formats rows, which must be sorted by package.
+pub fn format(rows: Vec<Row>, lockdown: Lockdown) -> Formatted {
+    let (rows, skipped): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_representable);
     let dotted = rows.iter().filter(|row| row.value.depth() > 1).count();
     let mut versions: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
     for row in &rows {
@@ -82,16 +82,16 @@ pub fn write(rows: Vec<Row>, lockdown: Lockdown) -> Written {
     if lockdown == Lockdown::Yes {
         text.push_str("PRSERV_LOCKDOWN = \"1\"\n\n");
     }
-    Written {
+    Formatted {
         text,
-        left_out,
+        skipped,
         dotted,
     }
 }
 
-/// The rows of a version, then the greatest value of each of its architectures.
+/// Writes the rows of a version, then the greatest value of each of its architectures.
 fn write_version(text: &mut String, version: &str, rows: &[&Row]) {
-    let mut greatest: BTreeMap<&str, &Value> = BTreeMap::new();
+    let mut max_values: BTreeMap<&str, &Value> = BTreeMap::new();
     for Row {
         tuple: Tuple { package, checksum },
         value,
@@ -102,21 +102,22 @@ fn write_version(text: &mut String, version: &str, rows: &[&Row]) {
             "{PREFIX}{version}${}${checksum} = \"{value}\"",
             package.pkgarch
         );
-        let max = greatest.entry(&package.pkgarch).or_insert(value);
+        let max = max_values.entry(&package.pkgarch).or_insert(value);
         *max = (*max).max(value);
     }
-    for (pkgarch, value) in greatest {
+    for (pkgarch, value) in max_values {
         let _ = writeln!(text, "PRAUTO_{version}_{pkgarch} = \"{value}\"");
     }
 }
 
-fn is_writable(row: &Row) -> bool {
+/// Returns true if a variable can have the row's name.
+fn is_representable(row: &Row) -> bool {
     let Tuple {
         package: Package { version, pkgarch },
         checksum,
     } = &row.tuple;
-    let is_name = |text: &str, other: &[char]| {
-        !text.contains(|c: char| c.is_whitespace() || c.is_control() || other.contains(&c))
+    let is_name = |text: &str, forbidden: &[char]| {
+        !text.contains(|c: char| c.is_whitespace() || c.is_control() || forbidden.contains(&c))
     };
     is_name(version, &['"', '\'', '=', '\\', '#'])
         && [pkgarch, checksum]
@@ -124,7 +125,7 @@ fn is_writable(row: &Row) -> bool {
             .all(|text| is_name(text, &['"', '\'', '=', '\\', '#', '$']))
 }
 
-/// Reads the rows of a file; everything else in it is passed over.
+/// Parses the rows of a file and ignores everything else.
 pub fn parse(text: &str) -> Parsed {
     let mut parsed = Parsed::default();
     let mut seen = HashSet::new();
@@ -135,13 +136,14 @@ pub fn parse(text: &str) -> Parsed {
         match row(rest) {
             Some(row) if seen.insert(row.clone()) => parsed.rows.push(row),
             Some(_) => {}
-            None => parsed.bad_lines.push(number),
+            None => parsed.malformed_lines.push(number),
         }
     }
     parsed
 }
 
-/// `version$pkgarch$checksum = "value"`, split from the right.
+/// Parses `version$pkgarch$checksum = "value"`. The name is split from the right, because a version
+/// may contain `$`.
 fn row(text: &str) -> Option<Row> {
     let (names, value) = text.split_once('=')?;
     let value = value.trim();
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_as_bitbakes_tool_writes_it() {
+    fn the_format_is_that_of_bitbake_prserv_tool() {
         let rows = vec![
             row(
                 "AUTOINC-linux-yocto-6.6+git",
@@ -185,7 +187,7 @@ mod tests {
             row("busybox-1.36.1-r0", "core2-64", "00", "9"),
             row("busybox-1.36.1-r0", "core2-64", "01", "12"),
         ];
-        let written = write(rows.clone(), Lockdown::Yes);
+        let formatted = format(rows.clone(), Lockdown::Yes);
         let expected = "\
 PRAUTO$AUTOINC-linux-yocto-6.6+git$qemux86_64$AUTOINC+0123456789 = \"0\"
 PRAUTO_AUTOINC-linux-yocto-6.6+git_qemux86_64 = \"0\"
@@ -206,12 +208,12 @@ PRAUTO_busybox-1.36.1-r0_core2-64 = \"12\"
 PRSERV_LOCKDOWN = \"1\"
 
 ";
-        assert_eq!(written.text, expected);
+        assert_eq!(formatted.text, expected);
         assert_eq!(parse(expected).rows, rows);
     }
 
     #[test]
-    fn other_lines_are_passed_over_and_bad_ones_are_counted() {
+    fn other_lines_are_ignored_and_malformed_ones_reported() {
         let text = "# PRAUTO$a$b$c = \"1\"\nPRAUTO$v$w$x$y = '1.2'\nPRAUTO$v$a = \"1\"\n\
             PRAUTO_v_a = \"7\"\nPRAUTO$v$a$c = \"x\"\nFOO = \"1\"\nPRAUTO$v$a$c ?= \"3\"\n";
         let parsed = parse(text);
@@ -219,26 +221,27 @@ PRSERV_LOCKDOWN = \"1\"
             parsed.rows,
             [row("v$w", "x", "y", "1.2"), row("v", "a", "c", "3")]
         );
-        assert_eq!(parsed.bad_lines, [3, 5]);
+        assert_eq!(parsed.malformed_lines, [3, 5]);
     }
 
     #[test]
-    fn names_that_no_variable_can_have_are_left_out() {
-        let odd = row("v", "a b", "c", "1");
-        let written = write(vec![odd.clone(), row("v", "a", "c", "1.1")], Lockdown::No);
-        assert_eq!(written.left_out, [odd]);
-        assert_eq!(written.dotted, 1);
-        assert!(!written.text.contains("LOCKDOWN"));
+    fn rows_whose_name_no_variable_can_have_are_skipped() {
+        let with_space = row("v", "a b", "c", "1");
+        let rows = vec![with_space.clone(), row("v", "a", "c", "1.1")];
+        let formatted = format(rows, Lockdown::No);
+        assert_eq!(formatted.skipped, [with_space]);
+        assert_eq!(formatted.dotted, 1);
+        assert!(!formatted.text.contains("LOCKDOWN"));
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(names in proptest::collection::btree_set(("[a-z$+.-]{1,9}", "[a-z_]{1,5}", "[0-9a-f+]{0,9}", 0u64..99, 0u64..3), 0..20)) {
+        fn formatted_rows_parse_back(names in proptest::collection::btree_set(("[a-z$+.-]{1,9}", "[a-z_]{1,5}", "[0-9a-f+]{0,9}", 0u64..99, 0u64..3), 0..20)) {
             let rows: Vec<Row> = names.into_iter().map(|(version, pkgarch, checksum, number, below)| {
                 let value = if below == 0 { number.to_string() } else { format!("{number}.{below}") };
                 row(&version, &pkgarch, &checksum, &value)
             }).collect();
-            let mut back = parse(&write(rows.clone(), Lockdown::Yes).text).rows;
+            let mut back = parse(&format(rows.clone(), Lockdown::Yes).text).rows;
             back.sort();
             let mut rows = rows;
             rows.sort();
@@ -246,7 +249,7 @@ PRSERV_LOCKDOWN = \"1\"
         }
 
         #[test]
-        fn no_text_makes_the_parser_panic(text in "(PRAUTO[$_]|[a$=\"'. \n?]|\\PC){0,40}") {
+        fn no_text_causes_a_panic(text in "(PRAUTO[$_]|[a$=\"'. \n?]|\\PC){0,40}") {
             let _ = parse(&text);
         }
     }

@@ -1,22 +1,22 @@
-//! Where rows are: a file, or a server.
+//! The backend of a command: a database or a running server.
 
 use prserv::History;
-use prserv::client::{Client, Patience};
-use prserv::store::{Database, Filter, Mode, NewRow, Purpose, Row, StoreError, select};
+use prserv::client::{Client, RetryPolicy};
+use prserv::store::{Database, Filter, NewRow, OpenMode, Row, StoreError, TransactionMode, select};
 
 use super::proxy;
 
-/// Whose rows.
+/// The arguments that select the backend.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub(crate) struct Place {
-    /// The SQLite file: to look, it may be in use; to write, it must not be. Or a PostgreSQL
+pub(crate) struct Backend {
+    /// The SQLite file, which may be in use unless the command writes to it, or a PostgreSQL
     /// database, `postgres://USER@HOST/NAME`.
     #[arg(long, value_name = "FILE|URL", default_value = "prserv.sqlite3")]
     #[arg(conflicts_with = "server")]
     db: String,
 
-    /// A running server instead of a file.
+    /// A running server instead of a database.
     #[arg(long, value_name = "HOST:PORT")]
     server: Option<String>,
 
@@ -24,14 +24,14 @@ pub(crate) struct Place {
     proxy: proxy::Arguments,
 }
 
-impl Place {
-    /// The rows that match, sorted.
+impl Backend {
+    /// Returns the rows that match, sorted.
     pub(crate) fn rows(&self, filter: &Filter, history: History) -> anyhow::Result<Vec<Row>> {
         let mut rows = if let Some(mut client) = self.client()? {
             block_on(client.export(filter, history))??
         } else {
             let rows = Database::from(self.db.as_str())
-                .open(Mode::Read)?
+                .open(OpenMode::Read)?
                 .rows(filter)?;
             select(rows, filter.checksum.as_deref(), history)
         };
@@ -39,18 +39,18 @@ impl Place {
         Ok(rows)
     }
 
-    /// Records rows; tells how many the place took.
+    /// Records rows. Returns the number of rows that the backend accepted.
     pub(crate) fn import(&self, rows: &[Row]) -> anyhow::Result<usize> {
         if let Some(mut client) = self.client()? {
-            let taken = block_on(client.import(rows))??;
-            return Ok(taken.into_iter().filter(|taken| *taken).count());
+            let accepted = block_on(client.import(rows))??;
+            return Ok(accepted.into_iter().filter(|accepted| *accepted).count());
         }
         Ok(self.import_into_database(rows)?)
     }
 
     fn import_into_database(&self, rows: &[Row]) -> Result<usize, StoreError> {
-        let mut store = Database::from(self.db.as_str()).open(Mode::Write)?;
-        store.begin(Purpose::Write)?;
+        let mut store = Database::from(self.db.as_str()).open(OpenMode::Write)?;
+        store.begin(TransactionMode::Write)?;
         store.insert(&rows.iter().map(NewRow::from).collect::<Vec<_>>())?;
         store.commit()?;
         Ok(rows.len())
@@ -62,11 +62,11 @@ impl Place {
             .as_deref()
             .map(|text| self.proxy.target(text))
             .transpose()?;
-        Ok(target.map(|target| Client::new(target, Patience::default())))
+        Ok(target.map(|target| Client::new(target, RetryPolicy::default())))
     }
 }
 
-/// Waits for our own client on this thread.
+/// Runs a future on this thread.
 fn block_on<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
     Ok(tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,0 +1,140 @@
+//! A session of BitBake's JSON protocol, independent of its transport: bytes in, bytes out, in
+//! order.
+
+use serde::Serialize;
+
+use crate::session::{AuthorizedService, RequestError};
+use crate::wire::ProtocolError;
+use crate::wire::decoder::{Event, MessageDecoder};
+use crate::wire::reply::{self, ExportReply, PingReply, ReadonlyReply, ValueReply};
+use crate::wire::request::{Import, Request};
+
+/// The size from which collected replies to pipelined requests are sent.
+const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
+/// The error that ends a session.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// The action after the output is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Read more bytes.
+    Read,
+    /// Handle the bytes that were already read.
+    Continue,
+    /// Close the connection as the client requested.
+    Close,
+}
+
+/// The format of long replies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// In chunks.
+    Chunked,
+    /// As one line, for transports with frames of their own.
+    SingleLine,
+}
+
+/// A session.
+#[derive(Debug)]
+pub(super) struct JsonSession {
+    service: AuthorizedService,
+    framing: Framing,
+    /// The received bytes.
+    pub(super) decoder: MessageDecoder,
+    /// The bytes to send.
+    pub(super) output: Vec<u8>,
+}
+
+impl JsonSession {
+    pub(super) fn new(
+        service: AuthorizedService,
+        decoder: MessageDecoder,
+        framing: Framing,
+    ) -> Self {
+        Self {
+            service,
+            framing,
+            decoder,
+            output: Vec::new(),
+        }
+    }
+
+    /// Handles the received bytes. The output must be sent even after an error.
+    pub(super) async fn handle(&mut self) -> Result<Next, SessionError> {
+        while let Some(event) = self.decoder.next_event()? {
+            match event {
+                Event::Greeted {
+                    needs_headers: false,
+                } => {}
+                Event::Greeted {
+                    needs_headers: true,
+                } => self.output.push(b'\n'),
+                Event::Message(message) => match Request::parse(message)? {
+                    Request::Close => return Ok(Next::Close),
+                    request => self.answer(request).await?,
+                },
+            }
+            if self.output.len() > OUTPUT_BYTES_MAX {
+                return Ok(Next::Continue);
+            }
+        }
+        Ok(Next::Read)
+    }
+
+    async fn answer(&mut self, request: Request) -> Result<(), SessionError> {
+        match request {
+            Request::Close => {}
+            Request::Ping => self.reply(&PingReply { alive: true }),
+            Request::IsReadonly => {
+                let readonly = self.service.is_read_only();
+                self.reply(&ReadonlyReply { readonly });
+            }
+            Request::GetPr(tuple, history) => {
+                let value = self.service.get_pr(&tuple, history).await?;
+                self.reply(&ValueReply { value });
+            }
+            Request::TestPr(tuple, history) => {
+                let value = self.service.test_pr(&tuple, history).await?;
+                self.reply(&ValueReply { value });
+            }
+            Request::MaxPackagePr(package) => {
+                let value = self.service.max_package_pr(&package).await?;
+                self.reply(&ValueReply { value });
+            }
+            Request::TestPackage(package) => {
+                let value = self.service.max_package_pr(&package).await?.is_some();
+                self.reply(&ValueReply { value });
+            }
+            Request::ImportOne(_, None) => self.reply(&()),
+            Request::ImportOne(tuple, Some(Import { value, raw })) => {
+                match self.service.import_one(&tuple, &value).await? {
+                    Some(_) => self.reply(&ValueReply { value: raw }),
+                    None => self.reply(&()),
+                }
+            }
+            Request::Export {
+                filter,
+                history,
+                with_columns,
+            } => {
+                let rows = self.service.export(filter, history).await?;
+                self.reply(&ExportReply::new(&rows, with_columns));
+            }
+        }
+        Ok(())
+    }
+
+    fn reply(&mut self, message: &impl Serialize) {
+        match self.framing {
+            Framing::Chunked => reply::write(&mut self.output, message),
+            Framing::SingleLine => reply::write_line(&mut self.output, message),
+        }
+    }
+}
