@@ -7,6 +7,7 @@ pub mod request;
 
 pub mod reply;
 
+#[cfg(feature = "xmlrpc")]
 pub mod xmlrpc;
 
 use crate::value::ValueError;

@@ -63,6 +63,7 @@ pub(crate) struct Arguments {
     daemon: Option<PathBuf>,
 
     /// Allow every client to end the server by XML-RPC's `quit`, as BitBake up to 1.50 did.
+    #[cfg(feature = "xmlrpc")]
     #[arg(long)]
     allow_quit: bool,
 
@@ -98,6 +99,17 @@ impl Arguments {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         Ok(lines.map(Token::new).collect())
     }
+
+    #[cfg(feature = "xmlrpc")]
+    fn allows_quit(&self) -> bool {
+        self.allow_quit
+    }
+
+    #[cfg(not(feature = "xmlrpc"))]
+    #[expect(clippy::unused_self, reason = "the same call with and without XML-RPC")]
+    fn allows_quit(&self) -> bool {
+        false
+    }
 }
 
 /// Serves until SIGTERM, SIGINT or an allowed `quit`.
@@ -117,7 +129,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
     let service = Service::open(&options)?;
     let quit = Arc::new(Notify::new());
     let mut server = Server::new(service.clone()).with_access(access);
-    if arguments.allow_quit {
+    if arguments.allows_quit() {
         server = server.with_quit(Arc::clone(&quit));
     }
     let listeners = listen(&arguments.listen).await?;

@@ -1,5 +1,6 @@
 //! HTTP on the same port: XML-RPC for BitBake up to 1.50, websockets, REST, metrics.
 
+#[cfg(feature = "xmlrpc")]
 mod xmlrpc;
 
 mod websocket;
@@ -15,7 +16,7 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -55,8 +56,8 @@ pub(super) async fn serve(
 
 fn router(service: AuthorizedService, stop: watch::Receiver<bool>) -> Router {
     Router::new()
-        .route("/", get(root).post(xmlrpc::call))
-        .route("/RPC2", get(unsupported).post(xmlrpc::call))
+        .route("/", with_xmlrpc(get(root)))
+        .route("/RPC2", with_xmlrpc(get(unsupported)))
         .route(
             "/api/v1/pr",
             get(rest::test).post(rest::get).put(rest::import),
@@ -69,6 +70,16 @@ fn router(service: AuthorizedService, stop: watch::Receiver<bool>) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(Extension(stop))
         .with_state(service)
+}
+
+#[cfg(feature = "xmlrpc")]
+fn with_xmlrpc(route: MethodRouter<AuthorizedService>) -> MethodRouter<AuthorizedService> {
+    route.post(xmlrpc::call)
+}
+
+#[cfg(not(feature = "xmlrpc"))]
+fn with_xmlrpc(route: MethodRouter<AuthorizedService>) -> MethodRouter<AuthorizedService> {
+    route.post(unsupported)
 }
 
 /// Upgrades to a websocket. Answers other requests as Python's XML-RPC server does.

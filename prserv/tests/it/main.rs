@@ -10,6 +10,7 @@ mod json_protocol;
 mod access;
 
 #[cfg(test)]
+#[cfg(feature = "xmlrpc")]
 mod xmlrpc;
 
 #[cfg(test)]
@@ -43,6 +44,7 @@ mod library;
 mod crash;
 
 #[cfg(test)]
+#[cfg(feature = "xmlrpc")]
 mod durability;
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use prserv::client::{Proxies, Target};
 use prserv::inc_file;
 use prserv::wire::decoder::{Event, MessageDecoder};
 use prserv::wire::request::Request;
+#[cfg(feature = "xmlrpc")]
 use prserv::wire::xmlrpc::Call;
 
 use super::harness::{GREETING, Server};
@@ -77,6 +78,7 @@ fn parse_everything(bytes: &[u8]) {
         }
     }
     let text = String::from_utf8_lossy(bytes);
+    #[cfg(feature = "xmlrpc")]
     if let Ok(call) = Call::parse(&text) {
         let _ = call.method();
     }
