@@ -85,7 +85,7 @@ async fn live(settings: Settings) -> Result<(), StartError> {
     let guest_user = check_host(&settings)?;
     let _lock = lock(&settings)?;
     let agent = Arc::new(open(settings, guest_user)?);
-    if let Some(outdated) = blocking(store::progs::outdated).await {
+    if let Some(outdated) = blocking(store::btrfs_progs::outdated).await {
         warn!("{outdated}");
     }
     tidy(&agent).await?;

@@ -142,7 +142,7 @@ fn run() -> Ending {
 fn act(command: &Command, common: &Common, voice: &Voice) -> Result<(), Failure> {
     if matches!(command, Command::Arrival(_) | Command::Far(_))
         && !voice.quiet()
-        && let Some(outdated) = store::progs::outdated()
+        && let Some(outdated) = store::btrfs_progs::outdated()
     {
         voice.warn(&outdated);
     }

@@ -234,8 +234,11 @@ fn what_was_left_half_is_made_anew_and_what_is_whole_is_adopted() {
     // A receive that was killed leaves a writable revision.
     let directory = host.volume.path().join("linux");
     fs::create_dir(&directory).unwrap();
-    ::store::SubvolumeBackend::create(&::store::backend::BtrfsBackend, &directory.join("linux-1"))
-        .unwrap();
+    ::store::SubvolumeBackend::create(
+        &::store::subvolumes::BtrfsBackend,
+        &directory.join("linux-1"),
+    )
+    .unwrap();
     let answer = host.machinectl(&["add", "linux"], &one).good();
     assert!(answer.stderr.contains("in place of a half"), "{answer:?}");
 
@@ -264,7 +267,7 @@ fn a_subvolume_is_snapshotted_here_and_sent_from_elsewhere() {
     assert!(host.look("linux").revisions[0].received_uuid.is_some());
 
     let work = host.mount.path().join("work");
-    ::store::SubvolumeBackend::create(&::store::backend::BtrfsBackend, &work).unwrap();
+    ::store::SubvolumeBackend::create(&::store::subvolumes::BtrfsBackend, &work).unwrap();
     fs::create_dir(work.join("inside")).unwrap();
     let work = work.to_str().unwrap();
     let answer = host

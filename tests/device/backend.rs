@@ -1,6 +1,6 @@
 //! The store on real btrfs.
 
-use ::store::backend::BtrfsBackend;
+use ::store::subvolumes::BtrfsBackend;
 use tests::backend_contract;
 use tests::mount::Mount;
 

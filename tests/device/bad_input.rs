@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use ::store::SubvolumeBackend;
-use ::store::backend::BtrfsBackend;
+use ::store::subvolumes::BtrfsBackend;
 use rustix::fs::{FallocateFlags, fallocate};
 use tests::hosts::{Answer, BuildHost, listing, run};
 use tests::put;

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use ::store::backend::BtrfsBackend;
+use ::store::subvolumes::BtrfsBackend;
 use ::store::{Origin, Snapshot, SubvolumeBackend};
 use config::task::Provenance;
 use tests::hosts::{BuildHost, DevelopmentHost};

@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use ::store::SubvolumeBackend;
-use ::store::backend::BtrfsBackend;
+use ::store::subvolumes::BtrfsBackend;
 use ::sys::command::{prepare, run};
 use config::builds::State;
 use config::doctor::{Finding, Id, Subject};

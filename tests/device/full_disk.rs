@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use ::store::SubvolumeBackend;
-use ::store::backend::BtrfsBackend;
+use ::store::subvolumes::BtrfsBackend;
 use tests::hosts::{BuildHost, DevelopmentHost};
 
 fn host() -> Option<BuildHost> {

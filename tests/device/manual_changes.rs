@@ -135,7 +135,7 @@ fn a_revision_that_was_made_writable_by_hand_makes_the_next_push_a_full_one() {
     );
     let server = SshServer::start();
     let work = development.mount.path().join("work");
-    ::store::SubvolumeBackend::create(&::store::backend::BtrfsBackend, &work).unwrap();
+    ::store::SubvolumeBackend::create(&::store::subvolumes::BtrfsBackend, &work).unwrap();
     tests::put(&work.join("disk.img"), "disk");
     let push = || -> Command {
         let mut push = development.command(&["push", "linux", "root@127.0.0.1", "--from"]);

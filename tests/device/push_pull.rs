@@ -3,7 +3,7 @@
 use std::fs;
 
 use ::store::SubvolumeBackend;
-use ::store::backend::BtrfsBackend;
+use ::store::subvolumes::BtrfsBackend;
 use tests::hosts::{Answer, BuildHost, run};
 use tests::put;
 use tests::ssh::SshServer;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use ::store::SubvolumeBackend;
-use ::store::backend::BtrfsBackend;
+use ::store::subvolumes::BtrfsBackend;
 use config::builds::State;
 use config::task::Outcome;
 use tests::agent::AgentHost;

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::process::{Child, Stdio};
 
 use ::store::SubvolumeBackend;
-use ::store::backend::BtrfsBackend;
+use ::store::subvolumes::BtrfsBackend;
 use config::task::{BOOTSTRAP, Provenance};
 use tests::agent::AgentHost;
 use tests::hosts::{BuildHost, DevelopmentHost};

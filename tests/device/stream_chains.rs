@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 
-use ::store::backend::{BtrfsBackend, SubvolumeBackend};
-use ::store::receive::stream::Stream;
+use ::store::stream::Stream;
+use ::store::subvolumes::{BtrfsBackend, SubvolumeBackend};
 use ::store::{Intent, Source, Volume};
 use config::MachineName;
 use tests::hosts::BuildHost;

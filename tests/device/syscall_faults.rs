@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use ::store::backend::BtrfsBackend;
+use ::store::subvolumes::BtrfsBackend;
 use ::store::{Intent, Origin, Source, SubvolumeBackend, Volume};
 use ::sys::command::prepare;
 use config::MachineName;

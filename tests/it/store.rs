@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::store::backend::FakeBackend;
+use ::store::subvolumes::FakeBackend;
 use ::store::{Change, Intent, Origin, Result, Source, SubvolumeBackend, Volume};
 use config::layout::Entry;
 use config::task::Provenance;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use config::builds::{Build, State};
 use guest::network::Network;
 use rustix::process::{Pid, Signal, kill_process};
-use store::backend::{BtrfsBackend, SubvolumeBackend};
+use store::subvolumes::{BtrfsBackend, SubvolumeBackend};
 use sys::command;
 use tempfile::TempDir;
 

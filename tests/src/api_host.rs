@@ -11,7 +11,7 @@ use agent::state::agent_state::AgentState;
 use agent::{api, pr_service};
 use config::settings::Settings;
 use reqwest::blocking::{Client, RequestBuilder, Response};
-use store::backend::{FakeBackend, SubvolumeBackend};
+use store::subvolumes::{FakeBackend, SubvolumeBackend};
 use store::toolchains::Toolchains;
 use store::{Intent, Source, Volume};
 use tempfile::TempDir;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use store::backend::{BtrfsBackend, SubvolumeBackend};
+use store::subvolumes::{BtrfsBackend, SubvolumeBackend};
 use store::{MachineView, Volume};
 use sys::{command, file};
 

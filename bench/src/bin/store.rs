@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use config::{MachineName, ToolchainName};
-use store::backend::BtrfsBackend;
-use store::receive::input::Patient;
-use store::receive::stream::Stream;
+use store::stream::Stream;
+use store::stream::input::Patient;
+use store::subvolumes::BtrfsBackend;
 use store::{Intent, Origin, Source, SubvolumeBackend, Volume};
 use sys::command;
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use config::MachineName;
-use store::import::Import;
-use store::receive::input::{Patient, Sender};
-use store::receive::stream::Stream;
+use store::ingest::import::Import;
+use store::stream::Stream;
+use store::stream::input::{Patient, Sender};
 use store::{Arrival, Intent, Plan, Refusal, Source, StoreError, Volume};
 
 use super::revisions::Retention;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use config::{MachineName, Revision};
-use store::receive::stream::Stream;
 use store::send::{FarSide, Form};
+use store::stream::Stream;
 use store::{Refusal, StoreError, Uuid, Volume};
 
 use transfer::Trip;

@@ -8,10 +8,10 @@ use config::task::TaskError;
 use config::{MachineName, NameError, Revision, ToolchainName};
 
 use crate::Uuid;
-use crate::contents::{Difference, RecordError};
+use crate::content_manifest::{Difference, RecordError};
 use crate::init::Size;
 use crate::lock::Holder;
-use crate::receive::stream::StreamError;
+use crate::stream::StreamError;
 use sys::command::CommandError;
 
 /// Why an operation did not do what was asked.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::error::Doing;
-use crate::{Refusal, Result, backend};
+use crate::{Refusal, Result, subvolumes};
 use sys::command;
 
 /// More than making and mounting a file system takes.
@@ -96,7 +96,7 @@ pub fn plan(directory: &Path) -> Result<Init> {
     } else {
         there
     };
-    if backend::is_btrfs(there).doing("look at", there)? {
+    if subvolumes::is_btrfs(there).doing("look at", there)? {
         let already = directory.is_dir();
         return Ok(if already {
             Init::Already

@@ -7,25 +7,25 @@
 
 pub mod error;
 
-pub mod backend;
+pub mod subvolumes;
 
 mod lock;
 
-mod look;
+mod view;
 
 mod snapshot;
 
 mod publish;
 
-pub mod receive;
+pub mod ingest;
+
+pub mod stream;
 
 pub mod clean;
 
 mod delete;
 
-pub mod contents;
-
-pub mod import;
+pub mod content_manifest;
 
 pub mod send;
 
@@ -39,7 +39,7 @@ pub mod space;
 
 pub mod toolchains;
 
-pub mod progs;
+pub mod btrfs_progs;
 
 pub mod volumes;
 
@@ -49,18 +49,18 @@ use std::time::Duration;
 
 use config::MachineName;
 
-pub use backend::{Change, Subvolume, SubvolumeBackend, Uuid};
 pub use clean::{CleanReport, Step};
 pub use delete::{Deletion, delete_plan};
 pub use error::{Refusal, StoreError};
+pub use ingest::{Arrival, Intent, Plan, Source};
 pub use lock::Holder;
-pub use look::{ImageView, MachineView, RevisionView, SnapshotView};
-pub use receive::{Arrival, Intent, Plan, Source};
 pub use snapshot::{Origin, Snapshot, Taken};
+pub use subvolumes::{Change, Subvolume, SubvolumeBackend, Uuid};
+pub use view::{ImageView, MachineView, RevisionView, SnapshotView};
 pub use volumes::{Inventory, Located, VolumeId, Volumes};
 
-use backend::BtrfsBackend;
 use error::Doing;
+use subvolumes::BtrfsBackend;
 
 /// What every fallible operation of the store returns.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
@@ -89,7 +89,7 @@ impl Volume {
             }
             Err(source) => return Err(source).doing("open", path),
         };
-        if !backend::is_btrfs(&path).doing("look at", &path)? {
+        if !subvolumes::is_btrfs(&path).doing("look at", &path)? {
             return Err(Refusal::NotBtrfs(path).into());
         }
         Ok(Self::with_backend(&path, Arc::new(BtrfsBackend)))

@@ -2,7 +2,7 @@
 
 mod export;
 
-mod far;
+mod remote;
 
 mod measure;
 
@@ -13,9 +13,9 @@ use config::layout::Entry;
 use config::{MachineName, Revision};
 
 pub use export::Form;
-pub use far::{FarSide, FarView};
+pub use remote::{FarSide, FarView};
 
-use crate::receive::input::{Patient, Sender};
+use crate::stream::input::{Patient, Sender};
 use crate::{MachineView, Refusal, Result, Uuid, Volume};
 
 /// A revision on its way out.

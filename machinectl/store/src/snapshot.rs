@@ -9,8 +9,8 @@ use std::time::Instant;
 use config::layout::Entry;
 use config::{MachineName, Revision, Tag, ToolchainName};
 
-use crate::backend::Change;
 use crate::error::Doing;
+use crate::subvolumes::Change;
 use crate::{Refusal, Result, Uuid, Volume, lock};
 
 /// What a snapshot is taken of.

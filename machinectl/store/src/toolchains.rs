@@ -15,8 +15,8 @@ use config::ToolchainName;
 
 pub use load::Toolchain;
 
-use crate::backend::Change;
 use crate::error::Doing;
+use crate::subvolumes::Change;
 use crate::{PATIENCE, Refusal, Result, lock};
 use load::Known;
 

@@ -163,7 +163,7 @@ mod tests {
     use config::Revision;
 
     use super::*;
-    use crate::backend::{FakeBackend, SubvolumeBackend};
+    use crate::subvolumes::{FakeBackend, SubvolumeBackend};
     use crate::{Intent, Origin, Source};
 
     /// Two volumes on one fake backend.

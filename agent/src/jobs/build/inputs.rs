@@ -7,7 +7,7 @@ use config::Revision;
 use config::builds::{BuildInputs, GuestKind};
 use config::machine::{Kind, Machine};
 use config::task::{self, Provenance};
-use store::{Snapshot, Volume, contents};
+use store::{Snapshot, Volume, content_manifest};
 
 use super::AttemptError;
 use crate::state::agent_state::AgentState;
@@ -31,7 +31,7 @@ pub(super) fn made(snapshot: &Path) -> Option<BuildInputs> {
     let text = fs::read_to_string(snapshot.join(task::BOOTSTRAP)).ok()?;
     let provenance = Provenance::parse(&text).ok()?;
     // Only what was pushed or imported has a record of its content.
-    let contents = File::open(snapshot.join(contents::FILE)).ok();
+    let contents = File::open(snapshot.join(content_manifest::FILE)).ok();
     Some(BuildInputs {
         revision_uuid: provenance.revision_uuid,
         contents_sha256: contents.and_then(|file| sys::file::digest(file).ok()),
@@ -71,7 +71,7 @@ mod tests {
         let without = made(snapshot.path()).unwrap();
         assert_eq!(without.contents_sha256, None);
         assert_eq!(without.toolchain_sha256, provenance.toolchain_id);
-        put(contents::FILE, "");
+        put(content_manifest::FILE, "");
         let hash = made(snapshot.path()).unwrap().contents_sha256.unwrap();
         assert!(hash.as_str().starts_with("e3b0c442"), "{hash}");
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use config::{MachineName, Revision};
-use store::receive::stream::Stream;
 use store::send::{FarSide, FarView, common_parent};
+use store::stream::Stream;
 use store::{Intent, MachineView, Refusal, Source, StoreError, Uuid, Volume};
 
 use super::progress::{Progress, mebibytes};

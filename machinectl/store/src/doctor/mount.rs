@@ -1,7 +1,7 @@
 //! The volume as it is mounted: what may be wrong with the mount, with its devices,
-//! and with the tools that work on it. Thinks only; [`sight`] looks.
+//! and with the tools that work on it. Thinks only; [`inspect`] looks.
 
-mod sight;
+mod inspect;
 
 use std::path::{Path, PathBuf};
 

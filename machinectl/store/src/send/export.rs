@@ -9,7 +9,7 @@ use config::layout::Entry;
 use config::{MachineName, Revision};
 
 use crate::error::Doing;
-use crate::receive::stream::Stream;
+use crate::stream::Stream;
 use crate::{Result, Volume};
 use sys::command::{self, Running};
 

@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Read};
 use config::{MachineName, Revision};
 
 use super::Parting;
-use crate::receive::stream::{FRAME, START, attribute, frame};
+use crate::stream::{FRAME, START, attribute, frame};
 use crate::{Result, Uuid, Volume};
 
 /// A command that says that content would follow, and its attribute with the size.

@@ -7,11 +7,9 @@
 
 mod plan;
 
-mod run;
+mod receive;
 
-pub mod input;
-
-pub mod stream;
+pub mod import;
 
 use std::path::{Path, PathBuf};
 
@@ -21,10 +19,10 @@ use config::{MachineName, Revision};
 pub use plan::Plan;
 
 use crate::error::Doing;
-use crate::import::Import;
-use crate::{MachineView, Refusal, Result, Uuid, Volume, contents, lock};
-use input::Patient;
-use stream::Stream;
+use crate::stream::Stream;
+use crate::stream::input::Patient;
+use crate::{MachineView, Refusal, Result, Uuid, Volume, content_manifest, lock};
+use import::Import;
 
 /// What is to be done with an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +163,9 @@ impl Volume {
             let identity = self.parcel(&source)?.identity;
             let streamed = matches!(source, Source::Stream(_));
             let made = match source {
-                Source::Stream(stream) => run::receive(stream, &self.directory(machine), &locked),
+                Source::Stream(stream) => {
+                    receive::receive(stream, &self.directory(machine), &locked)
+                }
                 Source::Subvolume(from) => {
                     self.backend.freeze(&from, &path).doing("snapshot", &from)
                 }
@@ -175,7 +175,7 @@ impl Volume {
             let whole = made.and_then(|()| self.check_whole(&path, identity));
             let whole = whole.and_then(|()| {
                 if streamed {
-                    contents::check(&path)
+                    content_manifest::check(&path)
                 } else {
                     Ok(None)
                 }
@@ -228,14 +228,14 @@ impl Volume {
 
     fn record(&self, from: &Path, path: &Path) -> Result<()> {
         self.backend.snapshot(from, path).doing("snapshot", from)?;
-        contents::write(self.backend.as_ref(), path)?;
+        content_manifest::write(self.backend.as_ref(), path)?;
         self.backend.seal(path).doing("make read-only", path)
     }
 
     fn import(&self, import: &Import, path: &Path) -> Result<()> {
         self.backend.create(path).doing("make", path)?;
         import.fill(path)?;
-        contents::write(self.backend.as_ref(), path)?;
+        content_manifest::write(self.backend.as_ref(), path)?;
         self.backend.seal(path).doing("make read-only", path)
     }
 

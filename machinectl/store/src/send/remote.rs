@@ -9,8 +9,8 @@ use config::{MachineName, Revision};
 use serde::Deserialize;
 
 use super::quote;
-use crate::receive::input::Patient;
-use crate::receive::stream::Stream;
+use crate::stream::Stream;
+use crate::stream::input::Patient;
 use crate::{Intent, Refusal, Result, StoreError, Uuid};
 use sys::command::{self, CommandError, Running};
 

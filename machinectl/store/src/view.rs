@@ -10,8 +10,8 @@ use config::layout::Entry;
 use config::task::{BOOTSTRAP, Provenance};
 use config::{MachineName, Revision, Tag, ToolchainName};
 
-use crate::backend::Subvolume;
 use crate::error::Doing;
+use crate::subvolumes::Subvolume;
 use crate::{Refusal, Result, Uuid, Volume, lock};
 
 /// A manifest of ours is much shorter.

@@ -4,6 +4,8 @@
 //! We must see the end ourselves: a stream cut between two commands would
 //! otherwise be taken for a whole one.
 
+pub mod input;
+
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -15,8 +17,8 @@ use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{SpliceFlags, splice};
 
-use super::input::Patient;
 use crate::Uuid;
+use input::Patient;
 
 const MAGIC: &[u8] = b"btrfs-stream\0";
 /// Magic and version.

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use super::input::Patient;
-use super::stream::Stream;
 use crate::error::Doing;
 use crate::lock::MachineLock;
+use crate::stream::Stream;
+use crate::stream::input::Patient;
 use crate::{Refusal, Result};
 use sys::command::{self, CommandError, Running};
 

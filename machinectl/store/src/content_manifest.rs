@@ -1,7 +1,7 @@
 //! What a revision's content is: a record of all its files and their hashes, which
 //! travels inside it, because btrfs cannot see that a parent was tampered with.
 
-mod record;
+mod format;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -12,10 +12,10 @@ use std::path::Path;
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
-pub use record::{Difference, Item, Record, RecordError};
+pub use format::{Difference, Item, Record, RecordError};
 
-use crate::backend::SubvolumeBackend;
 use crate::error::Doing;
+use crate::subvolumes::SubvolumeBackend;
 use crate::{Refusal, Result, Volume};
 
 /// The file with the record, in the top directory of a revision.
