@@ -218,7 +218,7 @@ fn open(settings: Settings, guest_user: (u32, u32)) -> Result<AgentState, StartE
     ] {
         make_directory(&directory)?;
     }
-    make_directory(&session::guests_directory(&agent.settings.paths.run))?;
+    make_directory(&agent.guests.run_dir)?;
     maintenance::load(&agent).doing(|| "read whether the host is drained".to_owned())?;
     Ok(agent)
 }
@@ -233,7 +233,7 @@ async fn tidy(agent: &Arc<AgentState>) -> Result<(), StartError> {
     let held = held.doing(|| "look for what an earlier agent held".to_owned())?;
     let kept = running.iter().chain(&held);
     let kept = kept.map(|build| build.id.to_string()).collect();
-    session::clear(agent, &kept).await;
+    session::end_orphans(&agent.guests, &kept).await;
     let attached = debug_session::directory(agent);
     sys::file::fresh_directory(&attached)
         .doing(|| format!("make the directory {}", attached.display()))?;

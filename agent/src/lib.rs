@@ -15,14 +15,6 @@ pub mod state;
 pub mod telemetry;
 pub mod triggers;
 
-/// Runs `work` where waiting for a disk holds nobody up.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends: nobody will ask for the answer.
-            Err(_) => std::future::pending().await,
-        },
-    }
-}
+mod blocking;
+
+pub(crate) use blocking::blocking;

@@ -1,8 +1,8 @@
-//! A guest with everything around it: its network, what it may fetch and put, the
-//! PR service at its gateway, and the recording of what it prints.
+//! A guest with everything around it: its network, the servers at its gateway, the
+//! capture of its output, and its limits.
 //!
-//! Bootstraps and builds differ only in what they offer and in what ends them; the
-//! rest of a guest's life is here.
+//! Bootstraps, builds and debug sessions differ in the files that they offer and in the
+//! limits that they set; the rest of a guest's life is here.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,159 +18,161 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::blocking;
 use guest::network::{Network, NetworkError};
-use guest::{self, Exit, Guest, GuestError, Memory, MonitorError};
-use tftp;
+use guest::{BootMode, Exit, Guest, GuestError, QmpError};
 
 pub mod console;
 mod egress;
+mod gateway;
+mod guest_services;
 pub mod handshake;
 pub mod idle_timeout;
 pub mod log_capture;
 mod orphans;
-mod services;
 mod start;
 
-pub use egress::WayError;
-pub use orphans::{bytes_written, clear, guests_directory, is_running, wake};
+pub use egress::EgressError;
+pub use guest_services::GuestServices;
+pub use orphans::{bytes_written, end_orphans, guests_directory, is_running, resume};
 
-use orphans::{complain, tear_down};
-use services::Services;
+use gateway::Gateway;
+use orphans::{log_failure, tear_down};
 
-/// How long we listen to a guest that has ended.
-const LAST_WORDS: Duration = Duration::from_millis(200);
-/// How long a guest may take to shut itself down after it has said its last word.
+/// The time in which events of a guest that has ended may still arrive.
+const DRAIN_LIMIT: Duration = Duration::from_millis(200);
+/// The time in which a guest must shut down after it has put its result.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 
-/// Why a guest could not be brought up.
+/// A reason why a guest could not be started or adopted.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// Its network.
+    /// Its network namespace failed.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// Its process.
+    /// Its process failed.
     #[error(transparent)]
     Guest(#[from] GuestError),
-    /// What it may reach.
+    /// Its egress policy is refused or failed.
     #[error(transparent)]
-    Way(#[from] WayError),
-    /// The machine wants more than the host allows.
+    Egress(#[from] EgressError),
+    /// The machine brings options, which the host forbids.
     #[error(
         "the machine's manifest brings `options`, which can hand any file of this host to \
          a guest; if you trust the machine, set guests.options to \"allow\""
     )]
     Options,
-    /// It does not answer.
+    /// QEMU does not answer or refuses.
     #[error(transparent)]
-    Monitor(#[from] MonitorError),
-    /// It was to be taken up.
-    #[error("the guest is gone")]
+    Qmp(#[from] QmpError),
+    /// The guest to adopt or to resume has ended.
+    #[error("the guest has ended")]
     Gone,
-    /// A file or a socket of ours.
+    /// A file or a socket of the agent failed.
     #[error("cannot prepare the guest: {0}")]
     Prepare(#[from] std::io::Error),
 }
 
-/// What a guest is to be.
-pub struct Plan {
-    /// Its short name on this host: part of its network's and its directory's name.
+/// The guest to start.
+pub struct SessionSpec {
+    /// Its short name on this host: part of its network's and its run directory's name.
     pub tag: String,
-    /// Where it runs.
+    /// The snapshot that it boots from.
     pub snapshot: Arc<Snapshot>,
-    /// What it is.
+    /// Its machine's manifest.
     pub machine: Machine,
-    /// What it may fetch and put.
+    /// The files that it may fetch and put.
     pub map: tftp::Map,
-    /// Whether its disk is kept afterwards.
+    /// Flushes its disk to the host's: the disk is kept afterwards.
     pub durable: bool,
-    /// Whether it is a new one, one to be frozen, or a frozen one to be woken.
-    pub memory: Memory,
-    /// Where what it prints is recorded.
-    pub record: log_capture::Files,
+    /// The way in which it boots.
+    pub boot: BootMode,
+    /// The files that receive its output.
+    pub capture: log_capture::CaptureFiles,
 }
 
-/// A guest that an earlier agent left running.
-pub struct Left {
+/// The guest of an earlier agent to adopt.
+pub struct AdoptSpec {
     /// Its short name on this host.
     pub tag: String,
     /// Its machine.
     pub machine: MachineName,
-    /// What it may fetch and put.
+    /// The files that it may fetch and put.
     pub map: tftp::Map,
-    /// Where what it prints is recorded.
-    pub record: log_capture::Files,
-    /// How long ago it was started.
-    pub since: Duration,
-    /// Whether its first packet has come.
-    pub heard: bool,
+    /// The files that receive its output.
+    pub capture: log_capture::CaptureFiles,
+    /// The time since its start.
+    pub elapsed: Duration,
+    /// Set if its first packet has arrived.
+    pub contacted: bool,
 }
 
-/// How far a guest may go.
-pub struct Limits<'a> {
-    /// How long it may take.
-    pub guest: config::limits::Limits,
-    /// The files of which any ends it when it arrives.
-    pub last_put: &'a [&'a str],
+/// The limits of a session, and its end.
+pub struct SessionLimits<'a> {
+    /// The time limits.
+    pub times: config::limits::Limits,
+    /// The files that each complete the session when the guest has put one.
+    pub result_files: &'a [&'a str],
 }
 
-/// Something that a session waited for.
+/// A step of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuestEvent {
-    /// Its first packet came.
+    /// The guest's first packet arrived.
     FirstContact,
-    /// It has put the file that ends it.
-    Done,
-    /// It waits for its task, and can be frozen.
+    /// The guest put a result file.
+    ResultReceived,
+    /// The guest waits for its task, and a checkpoint of it can be saved.
     Ready,
-    /// It has told something of its breakpoint.
+    /// The guest reported a change at its breakpoint.
     Breakpoint,
-    /// It has waited at its breakpoint as long as it may.
-    Waited,
+    /// The pause of the guest has expired.
+    PauseExpired,
 }
 
-/// Why a session ended before its time.
+/// A reason why a session ended without a result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Ended {
-    /// Nothing came from it in time.
+pub enum GuestFailure {
+    /// No packet of the guest arrived in time.
     #[error("the guest did not answer within {} s of its start", .0.as_secs())]
-    Silent(Duration),
-    /// Nothing came from it any more.
+    StartTimeout(Duration),
+    /// The guest showed no activity for too long.
     #[error("nothing was heard of the guest for {} s: no packet, no log, nothing on its console", .0.as_secs())]
-    Quiet(Duration),
-    /// It took too long.
+    IdleTimeout(Duration),
+    /// The guest exceeded its total time.
     #[error("the guest took longer than {} s", .0.as_secs())]
-    Late(Duration),
-    /// Its process ended, and complained about something, perhaps.
+    TotalTimeout(Duration),
+    /// The guest's process ended.
     #[error(
         "the guest ended before it had put its result ({exit}){}",
-        guest::said(said)
+        guest::said(stderr)
     )]
     Exited {
-        /// How.
+        /// Its exit status.
         exit: Exit,
-        /// The last of it.
-        said: String,
+        /// The end of its standard error.
+        stderr: String,
     },
-    /// Somebody wanted it ended.
+    /// The session was cancelled.
     #[error("it was cancelled")]
     Cancelled,
-    /// It had written most where the host has too little room left.
+    /// The guest was ended because a disk of the host is nearly full.
     #[error("the volume {} is nearly full, and this guest had written most there", .0.display())]
-    Full(PathBuf),
-    /// The agent that ran it was ended.
+    DiskFull(PathBuf),
+    /// The agent that ran the guest ended.
     #[error("the host agent was ended while it ran")]
-    Left,
+    AgentGone,
 }
 
-/// A guest that runs.
+/// A running guest with its services.
 pub struct Session {
-    guest: Guest,
+    guest: Arc<Guest>,
     network: Network,
-    services: Services,
+    gateway: Gateway,
     started: Instant,
-    heard: bool,
+    contacted: bool,
     pause: Option<Pause>,
-    run: PathBuf,
+    run_dir: PathBuf,
 }
 
 /// A time in which a guest waits for a person.
@@ -183,112 +185,127 @@ struct Pause {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
-            .field("run", &self.run)
+            .field("run_dir", &self.run_dir)
             .finish_non_exhaustive()
     }
 }
 
 impl Session {
-    /// Waits for the next thing that matters.
+    /// Waits for the next event, or for the failure that ends the session. Cancel-safe.
     pub async fn next(
         &mut self,
-        limits: &Limits<'_>,
+        limits: &SessionLimits<'_>,
         cancel: &CancellationToken,
-    ) -> Result<GuestEvent, Ended> {
-        let (due, ended) = match self.pause {
-            Some(pause) => (pause.until, None),
-            None if self.heard => {
-                let limit = limits.guest.total;
-                (self.started + limit, Some(Ended::Late(limit)))
-            }
-            None => {
-                let limit = limits.guest.start;
-                (self.started + limit, Some(Ended::Silent(limit)))
-            }
-        };
-        let may_be_silent = !self.heard || self.pause.is_some();
+    ) -> Result<GuestEvent, GuestFailure> {
+        let (due, timeout) = self.deadline(limits);
+        let is_idle_limited = self.contacted && self.pause.is_none();
         let deadline = tokio::time::sleep_until(due);
         tokio::pin!(deadline);
         loop {
             tokio::select! {
                 biased;
-                () = cancel.cancelled() => return Err(Ended::Cancelled),
-                Some(event) = self.services.events.recv() => {
-                    if let Some(happening) = self.weigh(event, limits) {
-                        return Ok(happening);
+                () = cancel.cancelled() => return Err(GuestFailure::Cancelled),
+                Some(event) = self.gateway.events.recv() => {
+                    if let Some(event) = self.handle_event(event, limits) {
+                        return Ok(event);
                     }
                 }
-                () = services::ready(&mut self.services.ready) => return Ok(GuestEvent::Ready),
+                () = gateway::ready(&mut self.gateway.ready) => return Ok(GuestEvent::Ready),
                 exit = self.guest.exited() => {
-                    let ended = Ended::Exited { exit, said: self.guest.complaints() };
-                    return self.last_words(limits).await.ok_or(ended);
+                    let failure = GuestFailure::Exited { exit, stderr: self.guest.complaints() };
+                    return self.drain_events(limits).await.ok_or(failure);
                 }
-                () = self.services.silence.lasts(limits.guest.idle, &self.network), if !may_be_silent => {
-                    return Err(Ended::Quiet(limits.guest.idle));
+                () = self.gateway.idle.lasts(limits.times.idle, &self.network), if is_idle_limited => {
+                    return Err(GuestFailure::IdleTimeout(limits.times.idle));
                 }
-                () = &mut deadline => return ended.map_or(Ok(GuestEvent::Waited), Err),
+                () = &mut deadline => return timeout.map_or(Ok(GuestEvent::PauseExpired), Err),
             }
         }
     }
 
-    /// Lets the guest wait for a person: no limit counts but this.
+    /// Returns the next deadline and the failure that it means; none for a pause.
+    fn deadline(&self, limits: &SessionLimits<'_>) -> (Instant, Option<GuestFailure>) {
+        match self.pause {
+            Some(pause) => (pause.until, None),
+            None if self.contacted => {
+                let limit = limits.times.total;
+                (
+                    self.started + limit,
+                    Some(GuestFailure::TotalTimeout(limit)),
+                )
+            }
+            None => {
+                let limit = limits.times.start;
+                (
+                    self.started + limit,
+                    Some(GuestFailure::StartTimeout(limit)),
+                )
+            }
+        }
+    }
+
+    /// Suspends all limits until `until`, for a guest that waits for a person.
     pub fn pause(&mut self, until: Instant) {
         let since = Instant::now();
         self.pause.get_or_insert(Pause { since, until });
     }
 
-    /// Lets the limits count again; the pause is none of the guest's time.
+    /// Ends a pause. Its time does not count as the guest's.
     pub fn resume(&mut self) {
         if let Some(pause) = self.pause.take() {
             self.started += pause.since.elapsed();
-            self.services.silence.last.renew();
+            self.gateway.idle.last.renew();
         }
     }
 
     /// Stops the guest's processors.
     ///
     /// # Errors
-    /// When QEMU does not answer; a container cannot be stopped so.
-    pub async fn suspend(&self) -> Result<(), MonitorError> {
+    /// When QEMU does not answer, or the guest is a container.
+    pub async fn suspend(&self) -> Result<(), QmpError> {
         self.guest.suspend().await
     }
 
-    /// Waits until the guest has ended.
+    /// Waits until the guest's process has ended. Cancel-safe.
     pub async fn exited(&self) -> Exit {
         self.guest.exited().await
     }
 
-    /// What a guest that has ended did last may still be on its way to us.
-    async fn last_words(&mut self, limits: &Limits<'_>) -> Option<GuestEvent> {
-        while let Ok(Some(event)) = timeout(LAST_WORDS, self.services.events.recv()).await {
-            if let Some(happening) = self.weigh(event, limits) {
-                return Some(happening);
+    /// Returns the first event of those that the guest sent before it ended.
+    async fn drain_events(&mut self, limits: &SessionLimits<'_>) -> Option<GuestEvent> {
+        while let Ok(Some(event)) = timeout(DRAIN_LIMIT, self.gateway.events.recv()).await {
+            if let Some(event) = self.handle_event(event, limits) {
+                return Some(event);
             }
         }
         None
     }
 
-    fn weigh(&mut self, event: tftp::Event, limits: &Limits<'_>) -> Option<GuestEvent> {
+    fn handle_event(
+        &mut self,
+        event: tftp::Event,
+        limits: &SessionLimits<'_>,
+    ) -> Option<GuestEvent> {
         match event {
-            tftp::Event::FirstContact if !self.heard => {
-                self.heard = true;
+            tftp::Event::FirstContact if !self.contacted => {
+                self.contacted = true;
                 Some(GuestEvent::FirstContact)
             }
             tftp::Event::FirstContact => None,
             tftp::Event::Put { name, bytes, .. } => {
-                self.services.metrics.tftp("put", bytes);
-                if limits.last_put.contains(&name.as_str()) {
-                    return Some(GuestEvent::Done);
+                self.gateway.metrics.tftp("put", bytes);
+                if limits.result_files.contains(&name.as_str()) {
+                    return Some(GuestEvent::ResultReceived);
                 }
                 info!(name, bytes, "the guest put a file");
                 (name == BREAKPOINT).then_some(GuestEvent::Breakpoint)
             }
             tftp::Event::Fetched { name, bytes } => {
-                self.services.metrics.tftp("fetch", bytes);
+                self.gateway.metrics.tftp("fetch", bytes);
                 info!(name, bytes, "the guest fetched a file");
                 None
             }
-            // It asks whether it may go on.
+            // A guest at its breakpoint polls for this file.
             tftp::Event::Refused { name, .. } if name == RESUME => None,
             tftp::Event::Refused { name, reason } => {
                 warn!(name, %reason, "the guest was refused a file");
@@ -297,46 +314,48 @@ impl Session {
         }
     }
 
-    /// What the guest has taken of the host until now.
-    pub fn usage(&self) -> Usage {
-        self.guest.usage()
+    /// Returns the resources that the guest has used so far.
+    pub async fn usage(&self) -> Usage {
+        let guest = Arc::clone(&self.guest);
+        blocking(move || guest.usage()).await
     }
 
-    /// Waits until the guest has shut itself down, and helps when it does not.
-    /// Whether it did so by itself: only then its disk is whole.
+    /// Waits until the guest has shut down, and ends it if it does not. Returns true if it
+    /// shut down by itself: only then its disk is consistent.
     pub async fn shut_down(self) -> bool {
-        let by_itself = timeout(SHUTDOWN_LIMIT, self.guest.exited()).await;
-        if by_itself.is_err() {
-            warn!("the guest does not shut itself down: it is ended");
-            complain(self.guest.stop(SHUTDOWN_LIMIT).await);
+        let exit = timeout(SHUTDOWN_LIMIT, self.guest.exited()).await;
+        if exit.is_err() {
+            warn!("the guest does not shut down; ending it");
+            log_failure(self.guest.stop(SHUTDOWN_LIMIT).await);
         }
         debug!("the guest's process has ended");
-        self.tear_down();
-        by_itself.is_ok_and(Exit::is_clean)
+        self.tear_down().await;
+        exit.is_ok_and(Exit::is_clean)
     }
 
-    /// Freezes the guest in its directory, and ends it.
+    /// Saves a checkpoint of the guest in its directory, and ends the guest.
     ///
     /// # Errors
-    /// When it cannot be frozen; it has ended then, too.
-    pub async fn freeze(self, directory: &Path) -> Result<(), SessionError> {
-        let frozen = self.guest.freeze(directory).await;
-        tear_down(self.network, &self.run);
-        Ok(frozen?)
+    /// When the checkpoint cannot be saved; the guest has ended then, too.
+    pub async fn checkpoint(self, directory: &Path) -> Result<(), SessionError> {
+        let saved = self.guest.freeze(directory).await;
+        self.tear_down().await;
+        Ok(saved?)
     }
 
-    /// Ends the guest at once.
+    /// Kills the guest.
     pub async fn kill(self) {
-        complain(self.guest.end().await);
-        self.tear_down();
+        log_failure(self.guest.end().await);
+        self.tear_down().await;
     }
 
-    fn tear_down(self) {
-        tear_down(self.network, &self.run);
+    async fn tear_down(self) {
+        let (network, run_dir) = (self.network, self.run_dir);
+        blocking(move || tear_down(network, &run_dir)).await;
     }
 
-    /// Lets go of the guest, which runs on: a later agent takes it up.
+    /// Leaves the guest running for the next agent to adopt.
     pub fn leave(self) {
-        info!("the guest runs on without us");
+        info!("leaving the guest to the next agent");
     }
 }

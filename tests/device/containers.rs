@@ -9,7 +9,7 @@ use std::time::Duration;
 use config::builds::State;
 use config::machine::Kind;
 use config::task::Outcome;
-use guest::{Exit, Guest, GuestError, Memory};
+use guest::{BootMode, Exit, Guest, GuestError};
 use rustix::process::{Pid, Signal, kill_process};
 use tests::agent::AgentHost;
 use tests::wait_until;
@@ -133,7 +133,7 @@ fn a_container_that_cannot_be_started_says_why() {
         let error = Guest::start(ground.spec()).await.unwrap_err();
         assert!(matches!(error, GuestError::Open { .. }), "{error}");
         let mut spec = ground.spec();
-        spec.memory = Memory::Freezable;
+        spec.boot = BootMode::CheckpointSource;
         let error = Guest::start(spec).await.unwrap_err();
         assert!(matches!(error, GuestError::Container), "{error}");
     });

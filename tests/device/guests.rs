@@ -7,10 +7,10 @@ use std::future::Future;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use agent::session::handshake::{self, Manner};
+use agent::session::handshake::{self, HandshakeMode};
 use config::settings::{Acceleration, Settings};
 use config::task::GATEWAY;
-use guest::{self, Exit, Guest, GuestError, Memory, MonitorError, Spec};
+use guest::{self, BootMode, Exit, Guest, GuestError, QmpError, Spec};
 use tempfile::TempDir;
 use tests::net::Net;
 use tftp::server::{Event, Map, Server};
@@ -58,7 +58,7 @@ impl Ground {
             acceleration: Acceleration::Auto,
             uefi: Settings::parse("").unwrap().guests.uefi,
             durable: false,
-            memory: Memory::Own,
+            boot: BootMode::Cold,
             keep: Vec::new(),
         }
     }
@@ -284,7 +284,7 @@ fn guests_of_one_frozen_image_differ_and_know_the_time() {
     let words = within(async {
         let began = Instant::now();
         let mut spec = image.spec();
-        spec.memory = Memory::Freezable;
+        spec.boot = BootMode::CheckpointSource;
         let guest = Guest::start(spec).await.unwrap();
         wait_for(&mut guest.console().unwrap(), "waiting").await;
         println!("cold: {:.2?} to the waiting worker", began.elapsed());
@@ -299,13 +299,13 @@ fn guests_of_one_frozen_image_differ_and_know_the_time() {
             let ground = Ground::of((copy(directory), image.machine.1.clone()));
             let (_server, mut events) = ground.serve();
             let mut spec = ground.spec();
-            spec.memory = Memory::Frozen;
+            spec.boot = BootMode::Restore;
             let began = Instant::now();
             let guest = Guest::start(spec).await.unwrap();
             println!("woken: {:.2?} to a running guest", began.elapsed());
-            tokio::spawn(handshake::attend(
+            tokio::spawn(handshake::serve(
                 guest.control().unwrap().unwrap(),
-                Manner::Wake,
+                HandshakeMode::Restore,
             ));
             let console = read(guest.console());
             assert_eq!(events.recv().await, Some(Event::FirstContact));
@@ -345,13 +345,15 @@ fn what_does_not_fit_is_not_woken() {
     let ground = Ground::new(WAITING);
     let directory = ground.machine.0.path();
     within(async {
-        let spec = |memory| Spec {
-            memory,
+        let spec = |boot| Spec {
+            boot,
             ..ground.spec()
         };
-        let wake = async || Guest::start(spec(Memory::Frozen)).await.unwrap_err();
+        let wake = async || Guest::start(spec(BootMode::Restore)).await.unwrap_err();
         assert!(matches!(wake().await, GuestError::Open { .. }));
-        let guest = Guest::start(spec(Memory::Freezable)).await.unwrap();
+        let guest = Guest::start(spec(BootMode::CheckpointSource))
+            .await
+            .unwrap();
         wait_for(&mut guest.console().unwrap(), "waiting").await;
         assert!(matches!(wake().await, GuestError::Running(_)));
         guest.freeze(directory).await.unwrap();
@@ -367,10 +369,10 @@ fn what_does_not_fit_is_not_woken() {
         let found = tokio::select! {
             biased;
             found = found => found,
-            _ = Guest::start(spec(Memory::Frozen)) => panic!("it was not cut off"),
+            _ = Guest::start(spec(BootMode::Restore)) => panic!("it was not cut off"),
         };
         let error = found.go_on().await.unwrap_err();
-        assert!(matches!(error, MonitorError::State("load")), "{error}");
+        assert!(matches!(error, QmpError::State("load")), "{error}");
         found.end().await.unwrap();
         let key = fs::read(directory.join("frozen.key")).unwrap();
         sys::file::replace(&directory.join("frozen.key"), b"another QEMU").unwrap();

@@ -6,11 +6,11 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use agent::session::handshake::{self, Manner};
+use agent::session::handshake::{self, HandshakeMode};
 use config::builds::{Build, StartKind, State};
 use config::machine::{Firmware, UEFI_VARIABLES};
 use config::task::Outcome;
-use guest::{self, Exit, Guest, GuestError, Memory};
+use guest::{self, BootMode, Exit, Guest, GuestError};
 use tests::agent::AgentHost;
 use tftp::server::Event;
 
@@ -39,7 +39,7 @@ fn a_kernel_of_its_own_is_started_by_uefi_and_frozen() {
     within(async {
         let began = Instant::now();
         let mut spec = image.spec();
-        spec.memory = Memory::Freezable;
+        spec.boot = BootMode::CheckpointSource;
         let guest = Guest::start(spec).await.unwrap();
         let printed = wait_for(&mut guest.console().unwrap(), "waiting").await;
         println!("cold: {:.2?} to the waiting worker", began.elapsed());
@@ -52,11 +52,11 @@ fn a_kernel_of_its_own_is_started_by_uefi_and_frozen() {
         let woken = Ground::of((copy(directory), image.machine.1.clone()));
         let (_server, mut events) = woken.serve();
         let mut spec = woken.spec();
-        spec.memory = Memory::Frozen;
+        spec.boot = BootMode::Restore;
         let began = Instant::now();
         let guest = Guest::start(spec).await.unwrap();
         let port = guest.control().unwrap().unwrap();
-        tokio::spawn(handshake::attend(port, Manner::Wake));
+        tokio::spawn(handshake::serve(port, HandshakeMode::Restore));
         let console = read(guest.console());
         assert_eq!(events.recv().await, Some(Event::FirstContact));
         println!("woken: {:.2?} to the first packet", began.elapsed());

@@ -30,7 +30,7 @@ mod usage;
 pub use error::GuestError;
 pub use process::Exit;
 pub use qemu::frozen::{bytes, forget, is_frozen, is_unfit, set_unfit, thaw};
-pub use qemu::monitor::MonitorError;
+pub use qemu::monitor::QmpError;
 pub use qemu::{Accelerator, accelerator, arguments, firmware};
 
 pub use error::said;
@@ -38,7 +38,7 @@ pub use error::said;
 use process::Process;
 use qemu::frozen;
 use qemu::monitor::Monitor;
-use run::Complaints;
+use run::StderrPipe;
 
 /// How long QEMU may take to leave when it is told to.
 const QUIT_LIMIT: Duration = Duration::from_secs(5);
@@ -67,23 +67,23 @@ pub struct Spec {
     /// Whether what it writes is kept: when it flushes, it is on the host's disk.
     /// Otherwise everything is thrown away with it, and flushes do nothing.
     pub durable: bool,
-    /// Where its memory is.
-    pub memory: Memory,
+    /// The way in which it boots.
+    pub boot: BootMode,
     /// Descriptors that live as long as the guest, such as a lock.
     pub keep: Vec<OwnedFd>,
 }
 
-/// Where a guest's memory is.
+/// The way in which a guest boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Memory {
-    /// In the memory of QEMU; gone with it.
-    Own,
-    /// In a file of its directory, so that it can be frozen there. Its disk is a
-    /// clone of the machine's, which stays as it is.
-    Freezable,
-    /// In the file that a frozen guest left in this directory, or in a snapshot
-    /// of it. It goes on where that one was stopped; the file stays as it was.
-    Frozen,
+pub enum BootMode {
+    /// Boots from its disk.
+    Cold,
+    /// Boots from a clone of its disk, with its memory in a file, so that a checkpoint of
+    /// it can be saved. The machine's own disk stays unchanged.
+    CheckpointSource,
+    /// Continues from the checkpoint in its directory. The checkpoint's memory file stays
+    /// unchanged.
+    Restore,
 }
 
 /// An unprivileged user.
@@ -107,14 +107,14 @@ pub type Stream = Box<dyn AsyncRead + Send + Unpin>;
 /// What types on a guest's console. Dropping that of a virtual machine ends the console
 /// that it came with.
 #[derive(Debug)]
-pub enum Keyboard {
+pub enum ConsoleInput {
     /// Of a virtual machine.
     Socket(OwnedWriteHalf),
     /// Of a container.
     Pipe(pipe::Sender),
 }
 
-impl Keyboard {
+impl ConsoleInput {
     /// Types these bytes. Waits while the guest takes none.
     ///
     /// # Errors
@@ -132,7 +132,7 @@ impl Keyboard {
 pub struct Guest {
     process: Process,
     run: PathBuf,
-    complaints: Complaints,
+    complaints: StderrPipe,
 }
 
 impl Guest {
@@ -147,7 +147,7 @@ impl Guest {
             return Err(GuestError::Running(run));
         }
         let complaints = run::prepare(&run).map_err(GuestError::run(&run))?;
-        let (memory, directory) = (spec.memory, spec.directory.clone());
+        let (memory, directory) = (spec.boot, spec.directory.clone());
         let started = tokio::task::spawn_blocking(move || match spec.machine.kind {
             Kind::Kvm => Ok((qemu::start(spec)?, None)),
             Kind::Nspawn => nspawn::start(spec).map(|(handle, gate)| (handle, Some(gate))),
@@ -165,7 +165,7 @@ impl Guest {
             }
             let mut monitor = guest.monitor().await?;
             debug!("QEMU answers");
-            if memory == Memory::Frozen {
+            if memory == BootMode::Restore {
                 frozen::load(&mut monitor, &directory).await?;
                 debug!("QEMU has read the state of the frozen guest");
             }
@@ -193,14 +193,14 @@ impl Guest {
         Ok(Some(Self {
             process: process.watch().map_err(GuestError::Watch)?,
             run: run.to_owned(),
-            complaints: Complaints::find(run),
+            complaints: StderrPipe::find(run),
         }))
     }
 
-    async fn monitor(&self) -> Result<Monitor, MonitorError> {
+    async fn monitor(&self) -> Result<Monitor, QmpError> {
         match self.kind() {
             Kind::Kvm => Monitor::connect(&self.run.join(run::MONITOR)).await,
-            Kind::Nspawn => Err(MonitorError::None),
+            Kind::Nspawn => Err(QmpError::None),
         }
     }
 
@@ -243,7 +243,7 @@ impl Guest {
     ///
     /// # Errors
     /// When QEMU does not answer; a container has no such button.
-    pub async fn power_down(&self) -> Result<(), MonitorError> {
+    pub async fn power_down(&self) -> Result<(), QmpError> {
         self.monitor().await?.command("system_powerdown").await
     }
 
@@ -251,7 +251,7 @@ impl Guest {
     ///
     /// # Errors
     /// When QEMU does not answer.
-    pub async fn quit(&self) -> Result<(), MonitorError> {
+    pub async fn quit(&self) -> Result<(), QmpError> {
         self.monitor().await?.command("quit").await
     }
 
@@ -259,18 +259,18 @@ impl Guest {
     ///
     /// # Errors
     /// When QEMU does not answer.
-    pub async fn suspend(&self) -> Result<(), MonitorError> {
+    pub async fn suspend(&self) -> Result<(), QmpError> {
         self.monitor().await?.command("stop").await
     }
 
-    /// Freezes a guest that was started as [`Memory::Freezable`] in `directory`, and
+    /// Freezes a guest that was started as [`BootMode::CheckpointSource`] in `directory`, and
     /// ends it. Disk, memory and devices of one instant lie there then, on disk;
-    /// snapshots of the directory start as [`Memory::Frozen`], any number of them.
-    /// They start as [`Memory::Own`] as before, too, with the disk as it was.
+    /// snapshots of the directory start as [`BootMode::Restore`], any number of them.
+    /// They start as [`BootMode::Cold`] as before, too, with the disk as it was.
     ///
     /// # Errors
     /// When QEMU or the file system refuses. The guest has ended then, too.
-    pub async fn freeze(self, directory: &Path) -> Result<(), GuestError> {
+    pub async fn freeze(&self, directory: &Path) -> Result<(), GuestError> {
         let save = async {
             let mut monitor = self.monitor().await?;
             frozen::save(&mut monitor, directory).await?;
@@ -288,8 +288,8 @@ impl Guest {
     ///
     /// # Errors
     /// When QEMU does not answer, or never had the state of the guest that was to be
-    /// woken in it: [`MonitorError::State`]; it would wait for that for ever.
-    pub async fn go_on(&self) -> Result<(), MonitorError> {
+    /// woken in it: [`QmpError::State`]; it would wait for that for ever.
+    pub async fn go_on(&self) -> Result<(), QmpError> {
         match self.kind() {
             Kind::Kvm => {
                 let mut monitor = self.monitor().await?;
@@ -319,7 +319,7 @@ impl Guest {
                 }
             }
             // It does not listen: the next word would only cost as much time.
-            Err(MonitorError::Late) => return self.end().await,
+            Err(QmpError::Late) => return self.end().await,
             Err(_) => {}
         }
         if self.quit().await.is_ok()
@@ -362,16 +362,16 @@ impl Guest {
     ///
     /// # Errors
     /// When QEMU is gone.
-    pub fn terminal(&self) -> io::Result<(Stream, Option<Keyboard>)> {
+    pub fn terminal(&self) -> io::Result<(Stream, Option<ConsoleInput>)> {
         match self.kind() {
             Kind::Kvm => {
                 let console = qemu::connect(&self.run.join(run::CONSOLE))?;
                 let (reader, writer) = console.into_split();
-                Ok((Box::new(reader), Some(Keyboard::Socket(writer))))
+                Ok((Box::new(reader), Some(ConsoleInput::Socket(writer))))
             }
             Kind::Nspawn => {
                 let keyboard = nspawn::keyboard(&self.run)?;
-                Ok((self.console()?, keyboard.map(Keyboard::Pipe)))
+                Ok((self.console()?, keyboard.map(ConsoleInput::Pipe)))
             }
         }
     }
@@ -417,7 +417,7 @@ impl Spec {
             acceleration: Acceleration::Auto,
             uefi: config::settings::Settings::parse("").unwrap().guests.uefi,
             durable: false,
-            memory: Memory::Own,
+            boot: BootMode::Cold,
             keep: Vec::new(),
         }
     }

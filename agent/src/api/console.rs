@@ -28,7 +28,7 @@ pub(super) async fn of_build(
 ) -> Result<Response, Refused> {
     let Path(id) = id?;
     let build = find(&agent, id).await?;
-    let console = agent.consoles.of_build(id).ok_or_else(|| {
+    let console = agent.guests.consoles.of_build(id).ok_or_else(|| {
         let state = match build.outcome {
             Some(outcome) => format!("has finished: {outcome}"),
             None => format!("is {}", build.state),
@@ -45,7 +45,7 @@ pub(super) async fn of_build(
 async fn wake(agent: &AgentState, build: &Build, method: &Method) -> Result<(), Refused> {
     let held = build.interactive.held.map(|held| held.kind);
     if held == Some(HoldKind::Guest) && method == Method::POST {
-        let woken = session::wake(agent, &build.id.to_string()).await;
+        let woken = session::resume(&agent.guests, &build.id.to_string()).await;
         return woken.map_err(|error| Refused::fault(&error));
     }
     Ok(())
@@ -99,7 +99,7 @@ pub(super) async fn of_machine(
     request: Request,
 ) -> Result<Response, Refused> {
     let Path(machine) = machine?;
-    let mut consoles = agent.consoles.of_machine(&machine);
+    let mut consoles = agent.guests.consoles.of_machine(&machine);
     match (consoles.pop(), consoles.is_empty()) {
         (Some((_, console)), true) => connect(&console, request),
         (Some((last, _)), false) => {

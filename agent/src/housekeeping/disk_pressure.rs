@@ -164,7 +164,7 @@ fn written(agent: &AgentState, short: &Short, job: &Job, pair: &ImageKey) -> Opt
         .map(|(snapshot, origin)| {
             let grown = size(&snapshot).saturating_sub(size(&origin));
             // A disk that was full already does not grow when it is written to.
-            grown.max(session::bytes_written(agent, tag.as_str()))
+            grown.max(session::bytes_written(&agent.guests, tag.as_str()))
         });
     let in_state = files.filter(|_| short.state).map(|files| size(&files));
     match (in_volume, in_state) {

@@ -19,9 +19,9 @@ use tracing::info;
 use crate::blocking;
 use crate::scheduler::ImageKey;
 use crate::session::log_capture;
-use crate::session::{self, Ended, GuestEvent, Session, SessionError};
+use crate::session::{self, GuestEvent, GuestFailure, Session, SessionError};
 use crate::state::agent_state::AgentState;
-use guest::Memory;
+use guest::BootMode;
 use tftp;
 
 /// The size of a manifest that a guest may put.
@@ -50,7 +50,7 @@ pub enum BootstrapError {
     Session(#[from] SessionError),
     /// The guest ended too early.
     #[error(transparent)]
-    Ended(#[from] Ended),
+    Ended(#[from] GuestFailure),
     /// What the guest put is no result.
     #[error("the guest's bootstrap.manifest cannot be used: {0}")]
     Result(#[from] TaskError),
@@ -192,24 +192,24 @@ async fn install(
     let limits = limits(agent, pair, &machine);
     let files = files(agent, pair);
     sys::file::fresh_directory(&files)?;
-    let plan = session::Plan {
+    let plan = session::SessionSpec {
         tag: agent.next_bootstrap(),
         snapshot,
         machine,
         map: map(&toolchain, &files, agent.settings.builds.log_bytes_max),
         durable: true,
-        memory: Memory::Own,
-        record: log_capture::Files {
+        boot: BootMode::Cold,
+        capture: log_capture::CaptureFiles {
             console: files.join("console"),
             log: files.join("log.live"),
             bytes_max: agent.settings.builds.log_bytes_max,
         },
     };
-    let limits = session::Limits {
-        guest: limits,
-        last_put: &[task::BOOTSTRAP],
+    let limits = session::SessionLimits {
+        times: limits,
+        result_files: &[task::BOOTSTRAP],
     };
-    let mut session = Session::start(agent, plan).await?;
+    let mut session = Session::start(&agent.guests, plan).await?;
     if let Err(ended) = wait(&mut session, &limits, cancel).await {
         session.kill().await;
         return Err(ended.into());
@@ -241,14 +241,14 @@ fn files(agent: &AgentState, pair: &ImageKey) -> PathBuf {
 
 async fn wait(
     session: &mut Session,
-    limits: &session::Limits<'_>,
+    limits: &session::SessionLimits<'_>,
     cancel: &CancellationToken,
-) -> Result<(), Ended> {
+) -> Result<(), GuestFailure> {
     loop {
         match session.next(limits, cancel).await? {
             GuestEvent::FirstContact => info!("the guest has asked for its toolchain"),
-            GuestEvent::Done => return Ok(()),
-            GuestEvent::Ready | GuestEvent::Breakpoint | GuestEvent::Waited => {}
+            GuestEvent::ResultReceived => return Ok(()),
+            GuestEvent::Ready | GuestEvent::Breakpoint | GuestEvent::PauseExpired => {}
         }
     }
 }

@@ -28,7 +28,7 @@ use tracing::{error, info, warn};
 use crate::housekeeping::disk_pressure;
 use crate::jobs::hold;
 use crate::records::RecordsError;
-use crate::session::{self, Ended, SessionError};
+use crate::session::{self, GuestFailure, SessionError};
 use crate::state::agent_state::{AgentState, Job};
 
 pub(crate) use collect::RESULTS;
@@ -61,7 +61,7 @@ pub enum AttemptError {
     Session(#[from] SessionError),
     /// The guest ended too early.
     #[error(transparent)]
-    Ended(#[from] Ended),
+    Ended(#[from] GuestFailure),
     /// The agent stops and its guest goes on.
     #[error("the guest runs on without us")]
     LeftRunning,
@@ -103,9 +103,9 @@ pub async fn run(
     let attempt = AssertUnwindSafe(attempt).catch_unwind().await;
     let mut attempt = attempt.unwrap_or(Err(AttemptError::Panicked));
     if let Some(place) = agent.was_ended_for_room(&Job::Build(build.id))
-        && matches!(attempt, Err(AttemptError::Ended(Ended::Cancelled)))
+        && matches!(attempt, Err(AttemptError::Ended(GuestFailure::Cancelled)))
     {
-        attempt = Err(AttemptError::Ended(Ended::Full(place)));
+        attempt = Err(AttemptError::Ended(GuestFailure::DiskFull(place)));
     }
     if attempt.as_ref().is_ok_and(|done| !done.outcome.is_good())
         && disk_pressure::is_short(agent, volume)
@@ -147,7 +147,7 @@ pub async fn recover(agent: &AgentState) -> Result<Vec<Build>, RecordsError> {
             continue;
         }
         let has_result = collect::has_result(&agent.build_directory(build.id));
-        if !has_result && session::is_running(agent, &build.id.to_string()) {
+        if !has_result && session::is_running(&agent.guests, &build.id.to_string()) {
             running.push(build);
             continue;
         }
@@ -157,7 +157,7 @@ pub async fn recover(agent: &AgentState) -> Result<Vec<Build>, RecordsError> {
                 .await
                 .map_err(AttemptError::from)
         } else {
-            Err(AttemptError::Ended(Ended::Left))
+            Err(AttemptError::Ended(GuestFailure::AgentGone))
         };
         settle(agent, build, attempt).await;
     }

@@ -25,10 +25,10 @@ use crate::jobs::build::{files, limits};
 use crate::jobs::hold;
 use crate::scheduler::ImageKey;
 use crate::session::console::Console;
-use crate::session::{self, Ended, GuestEvent, Session, SessionError};
+use crate::session::{self, GuestEvent, GuestFailure, Session, SessionError};
 use crate::state::agent_state::{AgentState, Job};
 use crate::state::guest_tag::CopyTag;
-use guest::{self, Memory};
+use guest::{self, BootMode};
 
 /// How long somebody waits for room on the host.
 const ROOM_LIMIT: Duration = Duration::from_secs(30);
@@ -146,7 +146,7 @@ async fn run(
     };
     match copied.await {
         Ok(session) => {
-            let console = agent.consoles.of(&place.tag.to_string());
+            let console = agent.guests.consoles.of(&place.tag.to_string());
             let visit = console.map(|console| Visit {
                 console,
                 _leave: end.clone().drop_guard(),
@@ -254,16 +254,16 @@ async fn boot(
         hold: false,
         ..files::task(agent, build)
     };
-    let plan = session::Plan {
+    let plan = session::SessionSpec {
         tag: tag.to_string(),
         snapshot: Arc::new(snapshot),
         machine,
         map: files::map(agent, &task, &directory)?.0,
         durable: false,
-        memory: Memory::Own,
-        record: files::record(agent, &directory),
+        boot: BootMode::Cold,
+        capture: files::record(agent, &directory),
     };
-    Ok(Session::start(agent, plan).await?)
+    Ok(Session::start(&agent.guests, plan).await?)
 }
 
 async fn copy(volume: &Volume, build: &Build, tag: CopyTag) -> Result<Snapshot, AttachError> {
@@ -290,9 +290,9 @@ async fn stay(
     directory: &Path,
     end: &CancellationToken,
 ) -> String {
-    let limits = session::Limits {
-        guest: limits,
-        last_put: &crate::jobs::build::RESULTS,
+    let limits = session::SessionLimits {
+        times: limits,
+        result_files: &crate::jobs::build::RESULTS,
     };
     let ended = loop {
         match session.next(&limits, end).await {
@@ -301,9 +301,9 @@ async fn stay(
             }
             Ok(GuestEvent::Breakpoint) => session.resume(),
             Ok(GuestEvent::Ready | GuestEvent::FirstContact) => {}
-            Ok(GuestEvent::Done) => break "its shell has ended".to_owned(),
-            Ok(GuestEvent::Waited) => break "its time is over".to_owned(),
-            Err(Ended::Cancelled) => break "nobody is attached any more".to_owned(),
+            Ok(GuestEvent::ResultReceived) => break "its shell has ended".to_owned(),
+            Ok(GuestEvent::PauseExpired) => break "its time is over".to_owned(),
+            Err(GuestFailure::Cancelled) => break "nobody is attached any more".to_owned(),
             Err(ended) => break ended.to_string(),
         }
     };

@@ -139,15 +139,15 @@ pub async fn take_up(agent: &Arc<AgentState>, build: Build) {
     agent.with_jobs(|jobs| jobs.held.insert(build.id, job));
     let tasks = agent.tasks.clone();
     tasks.spawn(async move {
-        let left = session::Left {
+        let left = session::AdoptSpec {
             tag: build.id.to_string(),
             machine: build.machine.clone(),
             map: Map::new(0, 0),
-            record: crate::jobs::build::files::record(&agent, &agent.build_directory(build.id)),
-            since: std::time::Duration::ZERO,
-            heard: true,
+            capture: crate::jobs::build::files::record(&agent, &agent.build_directory(build.id)),
+            elapsed: std::time::Duration::ZERO,
+            contacted: true,
         };
-        let session = match Session::take_up(&agent, left).await {
+        let session = match Session::adopt(&agent.guests, left).await {
             Ok(session) => {
                 agent.held.suspend(build.id, session).await;
                 agent.held.take(build.id)

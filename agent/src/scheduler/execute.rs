@@ -20,7 +20,7 @@ use super::plan::{Action, Failure, ImageKey, Observed};
 use crate::blocking;
 use crate::jobs::bootstrap::{self, BootstrapError};
 use crate::jobs::build::{self, Begin};
-use crate::session::Ended;
+use crate::session::GuestFailure;
 use crate::state::agent_state::{AgentState, Job};
 use crate::state::guest_tag::CopyTag;
 
@@ -307,14 +307,14 @@ fn told(
         done,
         agent.was_ended_for_room(&Job::Bootstrap(pair.clone())),
     ) {
-        (Err(_), Some(place)) => Err(Ended::Full(place).into()),
+        (Err(_), Some(place)) => Err(GuestFailure::DiskFull(place).into()),
         (done, _) => done,
     }
 }
 
 /// Whether it ended because somebody wanted it to.
 fn is_wanted(error: &BootstrapError, cancel: &CancellationToken) -> bool {
-    cancel.is_cancelled() && !matches!(error, BootstrapError::Ended(Ended::Full(_)))
+    cancel.is_cancelled() && !matches!(error, BootstrapError::Ended(GuestFailure::DiskFull(_)))
 }
 
 /// Remembers how a bootstrap ended.

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::state::guest_tag::CopyTag;
-use guest::Keyboard;
+use guest::ConsoleInput;
 
 /// How much of what was printed before is shown to whoever comes.
 const RECENT_MAX: usize = 16 * 1024;
@@ -27,26 +27,26 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// A guest's console. Clones are of the same one.
 #[derive(Debug, Clone)]
 pub struct Console {
-    said: Arc<Mutex<Said>>,
-    keyboard: Arc<tokio::sync::Mutex<Option<Keyboard>>>,
+    said: Arc<Mutex<Scrollback>>,
+    keyboard: Arc<tokio::sync::Mutex<Option<ConsoleInput>>>,
     over: CancellationToken,
 }
 
 #[derive(Debug)]
-struct Said {
+struct Scrollback {
     recent: VecDeque<u8>,
     live: broadcast::Sender<Arc<[u8]>>,
 }
 
 /// Why nobody may type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unheard {
+pub enum InputError {
     /// Somebody does.
     #[error("somebody types on this console already; --read-only watches it")]
-    Taken,
+    Busy,
     /// Nobody ever can.
     #[error("the console of this guest can only be watched: use --read-only")]
-    Deaf,
+    Unsupported,
 }
 
 /// Somebody at a console.
@@ -54,14 +54,14 @@ pub enum Unheard {
 pub struct Viewer {
     recent: Vec<u8>,
     live: broadcast::Receiver<Arc<[u8]>>,
-    keyboard: Option<OwnedMutexGuard<Option<Keyboard>>>,
+    keyboard: Option<OwnedMutexGuard<Option<ConsoleInput>>>,
     over: CancellationToken,
 }
 
 impl Console {
-    fn new(keyboard: Option<Keyboard>) -> Self {
+    fn new(keyboard: Option<ConsoleInput>) -> Self {
         Self {
-            said: Arc::new(Mutex::new(Said {
+            said: Arc::new(Mutex::new(Scrollback {
                 recent: VecDeque::new(),
                 live: broadcast::Sender::new(PIECES_MAX),
             })),
@@ -70,7 +70,7 @@ impl Console {
         }
     }
 
-    fn said(&self) -> MutexGuard<'_, Said> {
+    fn said(&self) -> MutexGuard<'_, Scrollback> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -88,12 +88,12 @@ impl Console {
     ///
     /// # Errors
     /// When it cannot be typed on.
-    pub fn join(&self, types: bool) -> Result<Viewer, Unheard> {
+    pub fn join(&self, types: bool) -> Result<Viewer, InputError> {
         let keyboard = if types {
             let taken = Arc::clone(&self.keyboard).try_lock_owned();
-            let keyboard = taken.map_err(|_| Unheard::Taken)?;
+            let keyboard = taken.map_err(|_| InputError::Busy)?;
             if keyboard.is_none() {
-                return Err(Unheard::Deaf);
+                return Err(InputError::Unsupported);
             }
             Some(keyboard)
         } else {
@@ -153,7 +153,7 @@ async fn show(
 /// What is typed by one who only watches is lost.
 async fn type_in(
     mut from: impl AsyncRead + Unpin,
-    mut keyboard: Option<OwnedMutexGuard<Option<Keyboard>>>,
+    mut keyboard: Option<OwnedMutexGuard<Option<ConsoleInput>>>,
 ) -> io::Result<()> {
     let mut buffer = [0; 1024];
     loop {
@@ -169,41 +169,46 @@ async fn type_in(
 
 /// The consoles of all guests that run.
 #[derive(Debug, Clone, Default)]
-pub struct Board(Arc<Mutex<BTreeMap<String, (MachineName, Console)>>>);
+pub struct ConsoleRegistry(Arc<Mutex<BTreeMap<String, (MachineName, Console)>>>);
 
 /// A guest's place on the board; dropping it ends its console for everybody.
 #[derive(Debug)]
-pub struct Seat {
-    board: Board,
+pub struct ConsoleHandle {
+    board: ConsoleRegistry,
     tag: String,
     console: Console,
 }
 
-impl Drop for Seat {
+impl Drop for ConsoleHandle {
     fn drop(&mut self) {
         self.console.over.cancel();
         self.board.all().remove(&self.tag);
     }
 }
 
-impl Seat {
+impl ConsoleHandle {
     /// The console.
     pub fn console(&self) -> Console {
         self.console.clone()
     }
 }
 
-impl Board {
+impl ConsoleRegistry {
     fn all(&self) -> MutexGuard<'_, BTreeMap<String, (MachineName, Console)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts the console of the guest with this short name on the board.
-    pub fn add(&self, tag: &str, machine: &MachineName, keyboard: Option<Keyboard>) -> Seat {
+    pub fn add(
+        &self,
+        tag: &str,
+        machine: &MachineName,
+        keyboard: Option<ConsoleInput>,
+    ) -> ConsoleHandle {
         let console = Console::new(keyboard);
         let entry = (machine.clone(), console.clone());
         self.all().insert(tag.to_owned(), entry);
-        Seat {
+        ConsoleHandle {
             board: self.clone(),
             tag: tag.to_owned(),
             console,
@@ -235,19 +240,19 @@ impl Board {
 
 /// A stream that lets somebody else hear what is read from it.
 #[derive(Debug)]
-pub struct Overheard<R, F> {
+pub struct TeeReader<R, F> {
     stream: R,
     ear: F,
 }
 
-impl<R, F: FnMut(&[u8])> Overheard<R, F> {
+impl<R, F: FnMut(&[u8])> TeeReader<R, F> {
     /// Lets `ear` hear every piece.
     pub fn new(stream: R, ear: F) -> Self {
         Self { stream, ear }
     }
 }
 
-impl<R: AsyncRead + Unpin, F: FnMut(&[u8]) + Unpin> AsyncRead for Overheard<R, F> {
+impl<R: AsyncRead + Unpin, F: FnMut(&[u8]) + Unpin> AsyncRead for TeeReader<R, F> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -267,10 +272,10 @@ impl<R: AsyncRead + Unpin, F: FnMut(&[u8]) + Unpin> AsyncRead for Overheard<R, F
 mod tests {
     use super::*;
 
-    fn seat() -> (Board, Seat, tokio::net::UnixStream) {
+    fn seat() -> (ConsoleRegistry, ConsoleHandle, tokio::net::UnixStream) {
         let (guest, keyboard) = tokio::net::UnixStream::pair().unwrap();
-        let board = Board::default();
-        let keyboard = Keyboard::Socket(keyboard.into_split().1);
+        let board = ConsoleRegistry::default();
+        let keyboard = ConsoleInput::Socket(keyboard.into_split().1);
         let seat = board.add("7", &"demo".parse().unwrap(), Some(keyboard));
         (board, seat, guest)
     }
@@ -282,7 +287,7 @@ mod tests {
         seat.console().show(b"login: ");
         let (mut person, theirs) = tokio::io::duplex(64);
         let typing = tokio::spawn(console.join(true).unwrap().relay(theirs));
-        assert_eq!(console.join(true).unwrap_err(), Unheard::Taken);
+        assert_eq!(console.join(true).unwrap_err(), InputError::Busy);
         let (mut other, theirs) = tokio::io::duplex(64);
         let watching = tokio::spawn(console.join(false).unwrap().relay(theirs));
         let mut seen = [0; 7];
@@ -316,7 +321,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_read_is_overheard() {
         let mut heard = Vec::new();
-        let mut stream = Overheard::new(&b"one two"[..], |piece: &[u8]| heard.extend(piece));
+        let mut stream = TeeReader::new(&b"one two"[..], |piece: &[u8]| heard.extend(piece));
         let mut all = String::new();
         stream.read_to_string(&mut all).await.unwrap();
         assert_eq!(

@@ -19,7 +19,7 @@ const FILE: &str = "egress";
 
 /// Why a guest may not, or cannot, reach what its machine asks for.
 #[derive(Debug, thiserror::Error)]
-pub enum WayError {
+pub enum EgressError {
     /// The host allows less.
     #[error(
         "the machine asks for egress `{asked}`, and this host allows `{allowed}`; see the setting guests.egress"
@@ -53,9 +53,9 @@ pub(super) async fn open(
     asked: &Egress,
     network: &Network,
     run: &Path,
-) -> Result<Names, WayError> {
+) -> Result<Names, EgressError> {
     if asked.mode() > settings.egress {
-        return Err(WayError::Refused {
+        return Err(EgressError::Refused {
             asked: asked.clone(),
             allowed: settings.egress,
         });
@@ -83,7 +83,7 @@ pub(super) async fn reopen(
     settings: &Guests,
     network: &Network,
     run: &Path,
-) -> Result<Names, WayError> {
+) -> Result<Names, EgressError> {
     let text = match fs::read_to_string(run.join(FILE)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(nothing()),
         text => text?,
@@ -106,10 +106,10 @@ fn nothing() -> Names {
 
 type Table = BTreeMap<String, Vec<Ipv4Addr>>;
 
-async fn look_up(places: &[Destination]) -> Result<(Vec<SocketAddrV4>, Table), WayError> {
+async fn look_up(places: &[Destination]) -> Result<(Vec<SocketAddrV4>, Table), EgressError> {
     let (mut all, mut table) = (Vec::new(), Table::new());
     for place in places {
-        let unknown = |source| WayError::Unknown {
+        let unknown = |source| EgressError::Unknown {
             host: place.host.clone(),
             source,
         };

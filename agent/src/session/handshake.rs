@@ -1,5 +1,6 @@
-//! Lets guests begin: answers those that wait for their task, as
-//! [`config::task::CONTROL_PORT`] has it.
+//! The agent's side of the handshake on a guest's control port,
+//! [`config::task::CONTROL_PORT`]: the worker reports that it is ready and begins when it
+//! receives the start message.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,70 +11,71 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tracing::warn;
 
-/// No line of a guest that means well is longer.
+/// The longest line that a worker sends.
 const LINE_MAX: usize = 64;
-/// How long one may take to hear a line.
-const LIMIT: Duration = Duration::from_secs(5);
+/// The time in which a guest must read the start message.
+const SEND_LIMIT: Duration = Duration::from_secs(5);
 
-/// What a guest's readiness means to us.
+/// The answer to a guest that is ready.
 #[derive(Debug)]
-pub enum Manner {
-    /// It may begin whenever it is ready.
-    Answer,
-    /// It was ready when it was frozen: it may begin at once.
-    Wake,
-    /// It must not begin: it is to be frozen. We are told that it is ready.
-    Hold(oneshot::Sender<()>),
+pub enum HandshakeMode {
+    /// The guest booted: each of its ready lines is answered.
+    Cold,
+    /// The guest was restored and was ready when its checkpoint was saved: it is answered
+    /// at once, and again for each ready line.
+    Restore,
+    /// A checkpoint of the guest is to be saved: it is never answered, and its first ready
+    /// line is reported here.
+    CheckpointSource(oneshot::Sender<()>),
 }
 
-/// Attends to one guest until it is gone, or says what we do not understand.
-pub async fn attend(mut stream: UnixStream, manner: Manner) {
-    let mut tell = match manner {
-        Manner::Answer => None,
-        Manner::Wake => {
-            answer(&mut stream).await;
-            None
+/// Serves the control port of one guest until the guest has ended or breaks the protocol.
+pub async fn serve(mut stream: UnixStream, mode: HandshakeMode) {
+    let (is_answered, mut report) = match mode {
+        HandshakeMode::Cold => (true, None),
+        HandshakeMode::Restore => {
+            send_start(&mut stream).await;
+            (true, None)
         }
-        Manner::Hold(ready) => Some(ready),
+        HandshakeMode::CheckpointSource(report) => (false, Some(report)),
     };
-    let held = tell.is_some();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     let mut buffer = [0; LINE_MAX];
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-        heard.extend_from_slice(&buffer[..count]);
-        while let Some(end) = heard.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<_> = heard.drain(..=end).collect();
+        received.extend_from_slice(&buffer[..count]);
+        while let Some(end) = received.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<_> = received.drain(..=end).collect();
             if line.trim_ascii() != READY.as_bytes() {
                 continue;
             }
-            match tell.take() {
-                // Nobody waits for it any more when the receiver is gone.
-                Some(ready) => drop(ready.send(())),
-                None if held => {}
-                None => answer(&mut stream).await,
+            if is_answered {
+                send_start(&mut stream).await;
+            } else if let Some(report) = report.take() {
+                // The receiver is gone when the session has ended.
+                let _ = report.send(());
             }
         }
-        if heard.len() > LINE_MAX {
-            return warn!("the guest says what is no word of a worker on its control port");
+        if received.len() > LINE_MAX {
+            return warn!("the guest sends too long a line on its control port");
         }
     }
 }
 
-/// Tells the time and a secret. A guest that does not hear it asks again.
-async fn answer(stream: &mut UnixStream) {
-    let line = match go() {
-        Ok(go) => go.print(),
+/// Sends the start message. A guest that misses it reports again that it is ready.
+async fn send_start(stream: &mut UnixStream) {
+    let message = match start_message() {
+        Ok(message) => message.print(),
         Err(error) => return warn!(%error, "cannot draw random bytes for a guest"),
     };
-    let told = tokio::time::timeout(LIMIT, stream.write_all(line.as_bytes())).await;
-    if !matches!(told, Ok(Ok(()))) {
-        warn!("the guest does not listen on its control port");
+    let sent = tokio::time::timeout(SEND_LIMIT, stream.write_all(message.as_bytes())).await;
+    if !matches!(sent, Ok(Ok(()))) {
+        warn!("the guest does not read its control port");
     }
 }
 
-fn go() -> std::io::Result<StartMessage> {
+fn start_message() -> std::io::Result<StartMessage> {
     let mut random = [0; 64];
-    // So few bytes come whole.
+    // The kernel never interrupts a read of so few bytes.
     let drawn = getrandom(&mut random[..], GetRandomFlags::empty())?;
     if drawn < random.len() {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -90,35 +92,35 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_guest_that_is_ready_may_begin_and_each_with_other_bytes() {
-        let (ours, guests) = UnixStream::pair().unwrap();
-        let attending = tokio::spawn(attend(ours, Manner::Wake));
-        let mut guest = BufReader::new(guests);
-        let mut lines = Vec::new();
+    async fn each_start_message_has_other_random_bytes() {
+        let (agent_end, guest_end) = UnixStream::pair().unwrap();
+        let serving = tokio::spawn(serve(agent_end, HandshakeMode::Restore));
+        let mut guest = BufReader::new(guest_end);
+        let mut messages = Vec::new();
         for _ in 0..2 {
             let mut line = String::new();
             guest.read_line(&mut line).await.unwrap();
-            lines.push(StartMessage::parse(&line).unwrap());
+            messages.push(StartMessage::parse(&line).unwrap());
             guest.write_all(b"hello\nready\n").await.unwrap();
         }
-        assert_ne!(lines[0].random, lines[1].random);
+        assert_ne!(messages[0].random, messages[1].random);
         drop(guest);
-        attending.await.unwrap();
+        serving.await.unwrap();
     }
 
     #[tokio::test]
-    async fn one_that_is_to_be_frozen_is_told_of_and_not_answered() {
-        let (ours, mut guest) = UnixStream::pair().unwrap();
+    async fn a_checkpoint_source_is_reported_and_never_answered() {
+        let (agent_end, mut guest) = UnixStream::pair().unwrap();
         let (sender, ready) = oneshot::channel();
-        let attending = tokio::spawn(attend(ours, Manner::Hold(sender)));
+        let serving = tokio::spawn(serve(agent_end, HandshakeMode::CheckpointSource(sender)));
         guest.write_all(b"ready\nready\n").await.unwrap();
         ready.await.unwrap();
-        // What never ends its line is not listened to any longer.
+        // A line without an end breaks the protocol.
         guest.write_all(&[b'x'; 500]).await.unwrap();
-        attending.await.unwrap();
-        let mut heard = Vec::new();
-        // The rest that was not read makes this an error; nothing was said before.
-        let _ = guest.read_to_end(&mut heard).await;
-        assert_eq!(heard, b"");
+        serving.await.unwrap();
+        let mut answer = Vec::new();
+        // The unread rest makes this an error; an answer would have come before it.
+        let _ = guest.read_to_end(&mut answer).await;
+        assert_eq!(answer, b"");
     }
 }

@@ -13,15 +13,15 @@ const LOOKS: u32 = 8;
 
 /// When something last came from a guest. Clones are of the same one.
 #[derive(Debug, Clone)]
-pub struct LastSign(Arc<Mutex<Instant>>);
+pub struct Activity(Arc<Mutex<Instant>>);
 
-impl Default for LastSign {
+impl Default for Activity {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Instant::now())))
     }
 }
 
-impl LastSign {
+impl Activity {
     /// Something has come.
     pub fn renew(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
@@ -34,13 +34,13 @@ impl LastSign {
 
 /// Listens for a guest's silence.
 #[derive(Debug, Default)]
-pub struct Silence {
+pub struct IdleTimer {
     /// The last sign, for those who hear the guest.
-    pub last: LastSign,
+    pub last: Activity,
     packets: u64,
 }
 
-impl Silence {
+impl IdleTimer {
     /// Waits until nothing has come for so long. May be called again.
     pub async fn lasts(&mut self, limit: Duration, network: &Network) {
         loop {

@@ -13,7 +13,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Where what a guest prints is recorded.
 #[derive(Debug, Clone)]
-pub struct Files {
+pub struct CaptureFiles {
     /// Its serial console.
     pub console: PathBuf,
     /// The log of its worker.

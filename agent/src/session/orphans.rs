@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
-use super::{SessionError, egress};
-use crate::state::agent_state::AgentState;
+use super::{GuestServices, SessionError, egress};
 use crate::state::guest_tag::GuestTag;
 use guest::network::{self, Network};
 use guest::{Exit, Guest, GuestError};
@@ -18,14 +17,14 @@ pub fn guests_directory(run: &Path) -> PathBuf {
 }
 
 /// Whether a guest that an earlier agent started still runs.
-pub fn is_running(agent: &AgentState, tag: &str) -> bool {
-    matches!(Guest::find(&run_directory(agent, tag)), Ok(Some(_)))
-        && Network::open(&network_name(agent, tag)).is_ok()
+pub fn is_running(guests: &GuestServices, tag: &str) -> bool {
+    matches!(Guest::find(&guests.run_dir_of(tag)), Ok(Some(_)))
+        && Network::open(&guests.network_name(tag)).is_ok()
 }
 
 /// What a virtual machine has written so far; nothing is known of others.
-pub fn bytes_written(agent: &AgentState, tag: &str) -> u64 {
-    let guest = Guest::find(&run_directory(agent, tag));
+pub fn bytes_written(guests: &GuestServices, tag: &str) -> u64 {
+    let guest = Guest::find(&guests.run_dir_of(tag));
     guest
         .ok()
         .flatten()
@@ -36,17 +35,16 @@ pub fn bytes_written(agent: &AgentState, tag: &str) -> u64 {
 ///
 /// # Errors
 /// When it is gone or does not answer.
-pub async fn wake(agent: &AgentState, tag: &str) -> Result<(), SessionError> {
-    let guest = Guest::find(&run_directory(agent, tag))?.ok_or(SessionError::Gone)?;
+pub async fn resume(guests: &GuestServices, tag: &str) -> Result<(), SessionError> {
+    let guest = Guest::find(&guests.run_dir_of(tag))?.ok_or(SessionError::Gone)?;
     Ok(guest.go_on().await?)
 }
 
 /// Ends what an agent before us left running on this host, but for the guests in
 /// `kept`: processes, networks, directories. What has no name of a guest is somebody
 /// else's and stays. Goes on after a failure and logs it.
-pub async fn clear(agent: &AgentState, kept: &BTreeSet<String>) {
-    let directory = guests_directory(&agent.settings.paths.run);
-    for run in sys::file::entries(&directory).unwrap_or_default() {
+pub async fn end_orphans(guests: &GuestServices, kept: &BTreeSet<String>) {
+    for run in sys::file::entries(&guests.run_dir).unwrap_or_default() {
         let name = run.file_name().and_then(|name| name.to_str());
         if !name.is_some_and(|name| is_left(name, kept)) {
             continue;
@@ -54,14 +52,14 @@ pub async fn clear(agent: &AgentState, kept: &BTreeSet<String>) {
         match Guest::find(&run) {
             Ok(Some(guest)) => {
                 info!(guest = %run.display(), "ending a guest that an earlier agent left");
-                complain(guest.end().await);
+                log_failure(guest.end().await);
             }
             Ok(None) => {}
             Err(error) => warn!("{}", sys::error_report::chain(&error)),
         }
         remove_directory(&run);
     }
-    let prefix = network_name(agent, "");
+    let prefix = guests.network_name("");
     for name in &network::list(&prefix).unwrap_or_default() {
         if !is_left(name.strip_prefix(&prefix).unwrap_or_default(), kept) {
             continue;
@@ -82,16 +80,8 @@ fn is_left(name: &str, kept: &BTreeSet<String>) -> bool {
     name.parse::<GuestTag>().is_ok() && !kept.contains(name)
 }
 
-pub(super) fn network_name(agent: &AgentState, tag: &str) -> String {
-    format!("{}-{tag}", agent.settings.name)
-}
-
-pub(super) fn run_directory(agent: &AgentState, tag: &str) -> PathBuf {
-    guests_directory(&agent.settings.paths.run).join(tag)
-}
-
 /// Logs that a guest could not be ended.
-pub(super) fn complain(ended: Result<Exit, GuestError>) {
+pub(super) fn log_failure(ended: Result<Exit, GuestError>) {
     if let Err(error) = ended {
         warn!("{}", sys::error_report::chain(&error));
     }

@@ -1,40 +1,37 @@
 //! Brings guests up: new ones, and those that an earlier agent left running.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::orphans::{complain, network_name, run_directory, tear_down};
-use super::services::Services;
-use super::{Left, Plan, Session, SessionError, egress};
-use crate::state::agent_state::AgentState;
+use super::gateway::Gateway;
+use super::orphans::{log_failure, tear_down};
+use super::{AdoptSpec, GuestServices, Session, SessionError, SessionSpec, egress};
 use guest::network::Network;
-use guest::{self, Guest, Memory, MonitorError, User};
+use guest::{BootMode, Guest, QmpError};
 
 impl Session {
     /// Brings a guest up. What was made is taken down again when a part fails.
-    pub async fn start(agent: &AgentState, plan: Plan) -> Result<Self, SessionError> {
-        if !plan.machine.options.is_empty() && !agent.settings.guests.options_allowed {
+    pub async fn start(guests: &GuestServices, spec: SessionSpec) -> Result<Self, SessionError> {
+        if !spec.machine.options.is_empty() && !guests.settings.options_allowed {
             return Err(SessionError::Options);
         }
-        let (name, run) = (
-            network_name(agent, &plan.tag),
-            run_directory(agent, &plan.tag),
-        );
+        let (name, run) = (guests.network_name(&spec.tag), guests.run_dir_of(&spec.tag));
         std::fs::create_dir_all(&run)?;
-        let network = Network::create(&name, plan.machine.kind.into())?;
-        let metrics = agent.records.metrics();
-        metrics.start(matches!(plan.memory, Memory::Frozen));
-        match Self::populate(agent, plan, &run, &network).await {
-            Ok((guest, services)) => Ok(Self {
-                guest,
+        let network = Network::create(&name, spec.machine.kind.into())?;
+        let metrics = &guests.metrics;
+        metrics.start(matches!(spec.boot, BootMode::Restore));
+        match Self::populate(guests, spec, &run, &network).await {
+            Ok((guest, gateway)) => Ok(Self {
+                guest: Arc::new(guest),
                 network,
-                services,
+                gateway,
                 started: Instant::now(),
-                heard: false,
+                contacted: false,
                 pause: None,
-                run,
+                run_dir: run,
             }),
             Err(error) => {
                 tear_down(network, &run);
@@ -44,56 +41,56 @@ impl Session {
     }
 
     async fn populate(
-        agent: &AgentState,
-        plan: Plan,
+        guests: &GuestServices,
+        spec: SessionSpec,
         run: &Path,
         network: &Network,
-    ) -> Result<(Guest, Services), SessionError> {
-        let guests = &agent.settings.guests;
-        let names = egress::open(guests, &plan.machine.egress, network, run).await?;
-        let mut services = Services::open(agent, network, plan.map, names)?;
-        let (tag, machine) = (plan.tag, plan.snapshot.machine().clone());
+    ) -> Result<(Guest, Gateway), SessionError> {
+        let settings = &guests.settings;
+        let names = egress::open(settings, &spec.machine.egress, network, run).await?;
+        let mut gateway = Gateway::open(guests, network, spec.map, names)?;
+        let (tag, machine) = (spec.tag, spec.snapshot.machine().clone());
         let guest = Guest::start(guest::Spec {
             name: network.name().to_owned(),
-            directory: plan.snapshot.path().to_owned(),
-            machine: plan.machine,
-            user: User::from(agent.guest_user),
+            directory: spec.snapshot.path().to_owned(),
+            machine: spec.machine,
+            user: guests.guest_user,
             run: run.to_owned(),
             network: network.name().to_owned(),
-            acceleration: guests.acceleration,
-            uefi: guests.uefi.clone(),
-            durable: plan.durable,
-            memory: plan.memory,
-            keep: vec![plan.snapshot.keep()?],
+            acceleration: settings.acceleration,
+            uefi: settings.uefi.clone(),
+            durable: spec.durable,
+            boot: spec.boot,
+            keep: vec![spec.snapshot.keep()?],
         })
         .await?;
         // Who waits for it begins at once.
-        let attended = services.attend(&guest, plan.memory);
+        let attended = gateway.attend(&guest, spec.boot);
         let recorded = attended.and_then(|()| {
-            let seat = |keyboard| agent.consoles.add(&tag, &machine, keyboard);
-            services.record(&guest, network, plan.record, seat)
+            let seat = |keyboard| guests.consoles.add(&tag, &machine, keyboard);
+            gateway.record(&guest, network, spec.capture, seat)
         });
         if let Err(error) = recorded {
-            complain(guest.end().await);
+            log_failure(guest.end().await);
             return Err(error.into());
         }
-        Ok((guest, services))
+        Ok((guest, gateway))
     }
 
     /// Takes up a guest that an earlier agent started. What cannot be taken up is
     /// ended.
-    pub async fn take_up(agent: &AgentState, left: Left) -> Result<Self, SessionError> {
-        let run = run_directory(agent, &left.tag);
+    pub async fn adopt(guests: &GuestServices, spec: AdoptSpec) -> Result<Self, SessionError> {
+        let run = guests.run_dir_of(&spec.tag);
         let guest = Guest::find(&run)?.ok_or(SessionError::Gone)?;
-        let network = Network::open(&network_name(agent, &left.tag))?;
-        let names = egress::reopen(&agent.settings.guests, &network, &run).await;
-        let services = names
+        let network = Network::open(&guests.network_name(&spec.tag))?;
+        let names = egress::reopen(&guests.settings, &network, &run).await;
+        let gateway = names
             .map_err(SessionError::from)
-            .and_then(|names| Services::open(agent, &network, left.map, names));
-        let mut services = match services {
-            Ok(services) => services,
+            .and_then(|names| Gateway::open(guests, &network, spec.map, names));
+        let mut gateway = match gateway {
+            Ok(gateway) => gateway,
             Err(error) => {
-                complain(guest.end().await);
+                log_failure(guest.end().await);
                 tear_down(network, &run);
                 return Err(error);
             }
@@ -102,8 +99,8 @@ impl Session {
         // come to write; if it does not answer, its limits will end it.
         match guest.go_on().await {
             Ok(()) => {}
-            Err(error @ MonitorError::State(_)) => {
-                complain(guest.end().await);
+            Err(error @ QmpError::State(_)) => {
+                log_failure(guest.end().await);
                 tear_down(network, &run);
                 return Err(error.into());
             }
@@ -112,24 +109,24 @@ impl Session {
                 sys::error_report::chain(&error)
             ),
         }
-        let seat = |keyboard| agent.consoles.add(&left.tag, &left.machine, keyboard);
-        if let Err(error) = services.record(&guest, &network, left.record, seat) {
+        let seat = |keyboard| guests.consoles.add(&spec.tag, &spec.machine, keyboard);
+        if let Err(error) = gateway.record(&guest, &network, spec.capture, seat) {
             warn!(%error, "cannot record what the guest prints");
         }
         // One that was woken asks again, too.
-        if let Err(error) = services.attend(&guest, Memory::Own) {
+        if let Err(error) = gateway.attend(&guest, BootMode::Cold) {
             warn!(%error, "cannot let the guest begin");
         }
         let now = Instant::now();
-        let started = now.checked_sub(left.since).unwrap_or(now);
+        let started = now.checked_sub(spec.elapsed).unwrap_or(now);
         Ok(Self {
-            guest,
+            guest: Arc::new(guest),
             network,
-            services,
+            gateway,
             started,
-            heard: left.heard,
+            contacted: spec.contacted,
             pause: None,
-            run,
+            run_dir: run,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use config::BuildId;
 use config::builds::Status;
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::records::Records;
 use crate::scheduler::{ImageKey, QueueSnapshot};
+use crate::session::{self, GuestServices};
 use crate::state::guest_tag::{CopyTag, GuestTag};
 use config::task::Provenance;
 
@@ -34,8 +35,8 @@ pub struct AgentState {
     pub records: Records,
     /// The PR service.
     pub pr: prserv::Service,
-    /// The user and group that guests run as.
-    pub guest_user: (u32, u32),
+    /// The parts that guests share.
+    pub guests: Arc<GuestServices>,
     /// Wakes the reconciler: something has changed.
     pub wake: Notify,
     /// Wakes it a little later: a directory has changed, and may not be done yet.
@@ -62,8 +63,6 @@ pub struct AgentState {
     pub finished: crate::api::toaster::Finished,
     /// The guests that wait for a person.
     pub held: crate::jobs::hold::Desk,
-    /// The consoles of guests that run.
-    pub consoles: crate::session::console::Board,
     /// How many bootstraps were begun.
     pub bootstraps: AtomicU64,
     /// How many copies of builds were made.
@@ -124,13 +123,23 @@ impl AgentState {
         pr: prserv::Service,
         guest_user: (u32, u32),
     ) -> Self {
+        let guests = GuestServices {
+            name: settings.name.clone(),
+            run_dir: session::guests_directory(&settings.paths.run),
+            settings: settings.guests.clone(),
+            pr_settings: settings.pr.clone(),
+            prserv: pr.clone(),
+            guest_user: guest_user.into(),
+            consoles: session::console::ConsoleRegistry::default(),
+            metrics: Arc::clone(records.metrics()),
+        };
         Self {
             settings,
             volumes,
             toolchains,
             records,
             pr,
-            guest_user,
+            guests: Arc::new(guests),
             wake: Notify::new(),
             stirred: Notify::new(),
             jobs: Mutex::default(),
@@ -144,7 +153,6 @@ impl AgentState {
             frozen: crate::state::restore_history::Memory::default(),
             finished: crate::api::toaster::Finished::default(),
             held: crate::jobs::hold::Desk::default(),
-            consoles: crate::session::console::Board::default(),
             bootstraps: AtomicU64::new(0),
             copies: AtomicU64::new(0),
         }

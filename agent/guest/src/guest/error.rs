@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::MonitorError;
+use super::QmpError;
 use crate::network::NetworkError;
 
 /// Why a guest cannot be started or reached.
@@ -77,7 +77,7 @@ pub enum GuestError {
         /// The end of what it complained about.
         stderr: String,
         /// What we noticed.
-        source: MonitorError,
+        source: QmpError,
     },
     /// Its limits cannot be set.
     #[error("cannot limit what the guest takes of the host")]

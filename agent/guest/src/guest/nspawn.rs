@@ -21,7 +21,7 @@ use tracing::debug;
 
 use super::process::Handle;
 use super::run;
-use super::{GuestError, Memory, Spec, cgroup};
+use super::{BootMode, GuestError, Spec, cgroup};
 use crate::network::Network;
 
 /// The descriptor of the namespace with the container's end of the network.
@@ -72,7 +72,7 @@ impl Gate {
 
 /// Starts nspawn up to the gate, and writes the record.
 pub(super) fn start(spec: Spec) -> Result<(Handle, Gate), GuestError> {
-    if spec.memory != Memory::Own {
+    if spec.boot != BootMode::Cold {
         return Err(GuestError::Container);
     }
     let root = root(&spec)?;
@@ -80,7 +80,7 @@ pub(super) fn start(spec: Spec) -> Result<(Handle, Gate), GuestError> {
     let inside = network.inside()?;
     let stdout = pipe(&spec.run.join(run::CONSOLE))?;
     let keyboard = pipe(&spec.run.join(run::KEYBOARD))?;
-    let stderr = run::Complaints::writer(&spec.run).map_err(GuestError::run(&spec.run))?;
+    let stderr = run::StderrPipe::writer(&spec.run).map_err(GuestError::run(&spec.run))?;
     let line = line(&spec, &root, &hidden().map_err(GuestError::Start)?);
     let kept = spec.keep.into_iter().zip(KEEP..);
     let own = [(inside, NETWORK), (keyboard.into(), KEYBOARD)];

@@ -23,7 +23,7 @@ use tracing::debug;
 
 use super::process::Handle;
 use super::run::{CONSOLE, CONTROL, LOG, MONITOR};
-use super::{GuestError, Memory, Spec, User, run};
+use super::{BootMode, GuestError, Spec, User, run};
 use crate::network::Network;
 
 mod accelerator;
@@ -45,7 +45,7 @@ pub(super) fn start(spec: Spec) -> Result<Handle, GuestError> {
     uefi::prepare(&spec)?;
     frozen::prepare(&spec, accelerator)?;
     let network = Network::open(&spec.network)?;
-    let complaints = run::Complaints::writer(&spec.run).map_err(GuestError::run(&spec.run))?;
+    let complaints = run::StderrPipe::writer(&spec.run).map_err(GuestError::run(&spec.run))?;
     let line = arguments(&spec, accelerator);
     let user = privileges(spec.user, accelerator);
     let (machine, group, run) = (spec.machine.clone(), spec.network.clone(), spec.run.clone());
@@ -120,7 +120,7 @@ fn descriptors(spec: Spec, network: &Network) -> Result<Vec<FdMapping>, GuestErr
             give(file(&spec, initrd, false)?, arguments::INITRD);
         }
     }
-    if spec.memory != Memory::Own {
+    if spec.boot != BootMode::Cold {
         give(file(&spec, frozen::MEMORY, true)?, arguments::MEMORY);
     }
     for (kept, number) in spec.keep.into_iter().zip(arguments::KEEP..) {

@@ -23,7 +23,7 @@ const COMPLAINTS: &str = "complaints";
 const COMPLAINTS_MAX: usize = 1024;
 
 /// Makes the directory, without what an earlier guest left in it.
-pub(super) fn prepare(run: &Path) -> io::Result<Complaints> {
+pub(super) fn prepare(run: &Path) -> io::Result<StderrPipe> {
     DirBuilder::new().recursive(true).mode(0o700).create(run)?;
     for name in [MONITOR, CONSOLE, KEYBOARD, LOG, CONTROL, COMPLAINTS] {
         match fs::remove_file(run.join(name)) {
@@ -32,7 +32,7 @@ pub(super) fn prepare(run: &Path) -> io::Result<Complaints> {
         }
     }
     pipe(&run.join(COMPLAINTS))?;
-    Ok(Complaints(Some(open(run)?)))
+    Ok(StderrPipe(Some(open(run)?)))
 }
 
 /// Makes a pipe with a name.
@@ -50,9 +50,9 @@ pub(super) fn pipe(path: &Path) -> io::Result<()> {
 /// it (64 KiB), and what is said after that is lost. While the program or we hold
 /// it, what was said can be read.
 #[derive(Debug)]
-pub(super) struct Complaints(Option<File>);
+pub(super) struct StderrPipe(Option<File>);
 
-impl Complaints {
+impl StderrPipe {
     /// Those of a guest that runs. One whose pipe is gone can be ended like any other.
     pub(super) fn find(run: &Path) -> Self {
         Self(open(run).ok())
@@ -96,12 +96,12 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let run = place.path().join("run");
         let complaints = prepare(&run).unwrap();
-        let mut program = Complaints::writer(&run).unwrap();
+        let mut program = StderrPipe::writer(&run).unwrap();
         program.write_all(b"no kernel\n\n  no disk\n").unwrap();
         drop(program);
         assert_eq!(complaints.take(), "no kernel; no disk");
         assert_eq!(complaints.take(), "");
-        let mut program = Complaints::writer(&run).unwrap();
+        let mut program = StderrPipe::writer(&run).unwrap();
         let mut written = 0;
         while let Ok(count) = program.write(&[b'x'; 4096]) {
             written += count;

@@ -19,7 +19,6 @@ use super::{Group, Guest, MachineState, Network, Recorded, Records};
 use crate::blocking;
 use crate::records::Health;
 use crate::scheduler::{self, Action};
-use crate::session::guests_directory;
 use crate::state::agent_state::AgentState;
 use crate::state::guest_tag::CopyTag;
 use guest::network;
@@ -94,8 +93,7 @@ fn look_around(agent: &AgentState) -> io::Result<MachineState> {
 }
 
 fn guests(agent: &AgentState, prefix: &str) -> io::Result<Vec<Guest>> {
-    let directory = guests_directory(&agent.settings.paths.run);
-    let runs = sys::file::entries(&directory)?.into_iter();
+    let runs = sys::file::entries(&agent.guests.run_dir)?.into_iter();
     let guest = |run: PathBuf| {
         let tag = run.file_name()?.to_str()?.to_owned();
         let find = || guest::Guest::find(&run);

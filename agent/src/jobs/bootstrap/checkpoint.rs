@@ -13,10 +13,10 @@ use tracing::{info, warn};
 use super::{files, limits};
 use crate::scheduler::ImageKey;
 use crate::session::log_capture;
-use crate::session::{Ended, GuestEvent, Limits, Plan, Session, SessionError};
+use crate::session::{GuestEvent, GuestFailure, Session, SessionError, SessionLimits, SessionSpec};
 use crate::state::agent_state::AgentState;
 use crate::state::restore_history;
-use guest::{self, Memory};
+use guest::{self, BootMode};
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ enum FreezeError {
     #[error(transparent)]
     Session(#[from] SessionError),
     #[error(transparent)]
-    Ended(#[from] Ended),
+    Ended(#[from] GuestFailure),
 }
 
 /// Boots the snapshot, in which a toolchain is installed, and freezes the guest
@@ -71,7 +71,7 @@ pub(super) async fn freeze(
     snapshot: Arc<Snapshot>,
     pair: &ImageKey,
     cancel: &CancellationToken,
-) -> Result<Frozen, Ended> {
+) -> Result<Frozen, GuestFailure> {
     let directory = snapshot.path().to_owned();
     let left = guest::forget(&directory);
     if let Some(off) = restore_history::off(&agent.settings.guests, &directory) {
@@ -88,7 +88,7 @@ pub(super) async fn freeze(
             info!(memory_mib, "a guest is frozen in the image: builds wake it");
             return Ok(Frozen::There);
         }
-        Err(FreezeError::Ended(Ended::Cancelled)) => return Err(Ended::Cancelled),
+        Err(FreezeError::Ended(GuestFailure::Cancelled)) => return Err(GuestFailure::Cancelled),
         Err(error) => error,
     };
     let why = sys::error_report::chain(&error);
@@ -118,30 +118,30 @@ async fn attempt(
     std::fs::create_dir_all(&files)?;
     info!("a guest is being frozen in the image");
     let limit = limits(agent, pair, &machine).start;
-    let plan = Plan {
+    let plan = SessionSpec {
         tag: agent.next_bootstrap(),
         snapshot,
         machine,
         map: tftp::Map::new(0, 0),
         durable: false,
-        memory: Memory::Freezable,
-        record: log_capture::Files {
+        boot: BootMode::CheckpointSource,
+        capture: log_capture::CaptureFiles {
             console: files.join("frozen.console"),
             log: files.join("frozen.log"),
             bytes_max: agent.settings.builds.log_bytes_max,
         },
     };
-    let limits = Limits {
-        guest: config::limits::Limits {
+    let limits = SessionLimits {
+        times: config::limits::Limits {
             start: limit,
             idle: limit,
             total: limit,
         },
-        last_put: &[],
+        result_files: &[],
     };
-    let mut session = Session::start(agent, plan).await?;
+    let mut session = Session::start(&agent.guests, plan).await?;
     let error = match session.next(&limits, cancel).await {
-        Ok(GuestEvent::Ready) => return Ok(session.freeze(&directory).await?),
+        Ok(GuestEvent::Ready) => return Ok(session.checkpoint(&directory).await?),
         Ok(_) => FreezeError::Hasty,
         Err(ended) => ended.into(),
     };

@@ -16,9 +16,9 @@ use super::collect::{self, Collected};
 use super::{ARTIFACTS, AttemptError, files, inputs, limits, progress, snapshot};
 use crate::jobs::hold;
 use crate::scheduler::ImageKey;
-use crate::session::{self, Ended, GuestEvent, Session, SessionError};
+use crate::session::{self, GuestEvent, GuestFailure, Session, SessionError};
 use crate::state::agent_state::AgentState;
-use guest::Memory;
+use guest::BootMode;
 use tftp;
 
 /// Starts a guest for a build, cold when the frozen one cannot be woken, and goes on
@@ -67,7 +67,9 @@ fn may_wake(agent: &AgentState, build: &Build, pair: &ImageKey, snapshot: &Path)
 fn is_doubt(error: &AttemptError, state: State) -> bool {
     match error {
         AttemptError::Session(SessionError::Guest(_)) => true,
-        AttemptError::Ended(Ended::Silent(_) | Ended::Exited { .. }) => state == State::Starting,
+        AttemptError::Ended(GuestFailure::StartTimeout(_) | GuestFailure::Exited { .. }) => {
+            state == State::Starting
+        }
         _ => false,
     }
 }
@@ -82,22 +84,22 @@ async fn attempt(
     let text = std::fs::read_to_string(snapshot.path().join(config::machine::FILE))?;
     let machine = Machine::parse(&text)?;
     build.guest = inputs::guest(agent, &machine);
-    let plan = session::Plan {
+    let plan = session::SessionSpec {
         tag: build.id.to_string(),
         snapshot,
         machine,
         map: map(agent, build)?,
         durable: false,
-        memory: if build.restored {
-            Memory::Frozen
+        boot: if build.restored {
+            BootMode::Restore
         } else {
-            Memory::Own
+            BootMode::Cold
         },
-        record: files::record(agent, &agent.build_directory(build.id)),
+        capture: files::record(agent, &agent.build_directory(build.id)),
     };
     // Before it starts: whoever takes the guest up must know what it is.
     agent.records.save(build).await?;
-    let session = Session::start(agent, plan).await?;
+    let session = Session::start(&agent.guests, plan).await?;
     finish(agent, build, session, cancel).await
 }
 
@@ -111,15 +113,15 @@ pub(super) async fn go_on(
     // It may have called while nobody listened: its time to be heard begins anew.
     let began = build.started.filter(|_| heard);
     let since = began.map(|began| Timestamp::now().duration_since(began));
-    let left = session::Left {
+    let left = session::AdoptSpec {
         tag: build.id.to_string(),
         machine: build.machine.clone(),
         map: map(agent, build)?,
-        record: files::record(agent, &agent.build_directory(build.id)),
-        since: since.unwrap_or_default().try_into().unwrap_or_default(),
-        heard,
+        capture: files::record(agent, &agent.build_directory(build.id)),
+        elapsed: since.unwrap_or_default().try_into().unwrap_or_default(),
+        contacted: heard,
     };
-    let session = Session::take_up(agent, left).await?;
+    let session = Session::adopt(&agent.guests, left).await?;
     finish(agent, build, session, cancel).await
 }
 
@@ -136,7 +138,7 @@ async fn finish(
         waited = wait(agent, build, &mut session, cancel) => waited,
         never = progress::follow(agent, id) => match never {},
     };
-    build.usage = session.usage();
+    build.usage = session.usage().await;
     match waited {
         Ok(()) if held && !collect::is_good(&agent.build_directory(id)) => {
             agent.held.suspend(build.id, session).await;
@@ -152,11 +154,15 @@ async fn finish(
             progress::note_all(agent, id).await;
             Ok(collect::collect(agent, build.id).await?)
         }
-        Err(error @ AttemptError::Ended(Ended::Late(_) | Ended::Quiet(_))) if held => {
+        Err(
+            error @ AttemptError::Ended(
+                GuestFailure::TotalTimeout(_) | GuestFailure::IdleTimeout(_),
+            ),
+        ) if held => {
             agent.held.suspend(build.id, session).await;
             Err(error)
         }
-        Err(AttemptError::Ended(Ended::Cancelled)) if agent.leaving.is_cancelled() => {
+        Err(AttemptError::Ended(GuestFailure::Cancelled)) if agent.leaving.is_cancelled() => {
             session.leave();
             Err(AttemptError::LeftRunning)
         }
@@ -188,9 +194,9 @@ async fn wait(
         start: agent.settings.guests.restore_limit,
         ..own
     };
-    let limits = session::Limits {
-        guest: if build.restored { wake } else { own },
-        last_put: &collect::RESULTS,
+    let limits = session::SessionLimits {
+        times: if build.restored { wake } else { own },
+        result_files: &collect::RESULTS,
     };
     if let Some(held) = build.interactive.held {
         session.pause(hold::instant(held.until));
@@ -199,12 +205,12 @@ async fn wait(
         let happening = session.next(&limits, cancel).await?;
         match happening {
             GuestEvent::Ready => continue,
-            GuestEvent::Breakpoint | GuestEvent::Waited => {
+            GuestEvent::Breakpoint | GuestEvent::PauseExpired => {
                 pause(agent, build, session, &happening);
                 agent.records.save(build).await?;
                 continue;
             }
-            GuestEvent::Done => build.enter(State::Storing, Timestamp::now()),
+            GuestEvent::ResultReceived => build.enter(State::Storing, Timestamp::now()),
             GuestEvent::FirstContact => {
                 build.enter(State::Running, Timestamp::now());
                 if let Some((start, seconds)) = build.startup() {
@@ -214,7 +220,7 @@ async fn wait(
         }
         build.message.clear();
         agent.records.save(build).await?;
-        if happening == GuestEvent::Done {
+        if happening == GuestEvent::ResultReceived {
             return Ok(());
         }
     }

@@ -8,7 +8,7 @@ use config::task::Outcome;
 use jiff::Timestamp;
 
 use super::{AttemptError, Collected};
-use crate::session::Ended;
+use crate::session::GuestFailure;
 
 /// What came of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,10 +32,10 @@ impl From<Result<Collected, AttemptError>> for Verdict {
                 Self::HostFailed(collected.message)
             }
             Ok(collected) => Self::Result(Box::new(collected)),
-            Err(AttemptError::Ended(Ended::Cancelled)) => Self::Cancelled,
-            Err(AttemptError::Ended(ended @ (Ended::Late(_) | Ended::Quiet(_)))) => {
-                Self::Late(ended.to_string())
-            }
+            Err(AttemptError::Ended(GuestFailure::Cancelled)) => Self::Cancelled,
+            Err(AttemptError::Ended(
+                ended @ (GuestFailure::TotalTimeout(_) | GuestFailure::IdleTimeout(_)),
+            )) => Self::Late(ended.to_string()),
             Err(error) => Self::HostFailed(sys::error_report::chain(&error)),
         }
     }

@@ -73,8 +73,8 @@ pub(crate) fn waits(directory: &Path) -> bool {
 }
 
 /// Where what a guest prints is recorded.
-pub(crate) fn record(agent: &AgentState, directory: &Path) -> log_capture::Files {
-    log_capture::Files {
+pub(crate) fn record(agent: &AgentState, directory: &Path) -> log_capture::CaptureFiles {
+    log_capture::CaptureFiles {
         console: directory.join("console"),
         log: directory.join(LIVE_LOG),
         bytes_max: agent.settings.builds.log_bytes_max,

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use guest::network::Cable;
-use guest::{Guest, Memory};
+use guest::{BootMode, Guest};
 use sys::command;
 
 use crate::ground::{Ground, Net, first_packet};
@@ -75,7 +75,7 @@ async fn by_parts(ground: &Ground, all: &mut Table) {
     let net = Net::new("container", Cable::Pair);
     lap(PARTS[1]);
     let ear = net.ear();
-    let spec = taken.spec(run.path(), &net, Memory::Own);
+    let spec = taken.spec(run.path(), &net, BootMode::Cold);
     let guest = Guest::start(spec).await.unwrap();
     lap(PARTS[2]);
     first_packet(&ear).await;

@@ -12,7 +12,7 @@ use config::settings::{Acceleration, Settings};
 use config::task::GATEWAY;
 use config::{MachineName, Tag, ToolchainName};
 use guest::network::{Cable, Network};
-use guest::{Memory, Spec};
+use guest::{BootMode, Spec};
 use store::{Origin, Snapshot, Volume};
 use tokio::net::UdpSocket;
 
@@ -64,7 +64,7 @@ impl Taken<'_> {
     }
 
     /// A guest in it.
-    pub(crate) fn spec(&self, run: &Path, net: &Net, memory: Memory) -> Spec {
+    pub(crate) fn spec(&self, run: &Path, net: &Net, boot: BootMode) -> Spec {
         let manifest = fs::read_to_string(self.path().join(config::machine::FILE)).unwrap();
         Spec {
             name: "bench".to_owned(),
@@ -76,7 +76,7 @@ impl Taken<'_> {
             acceleration: Acceleration::Auto,
             uefi: Settings::parse("").unwrap().guests.uefi,
             durable: false,
-            memory,
+            boot,
             keep: Vec::new(),
         }
     }

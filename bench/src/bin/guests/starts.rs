@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use agent::session::handshake::{self, Manner};
+use agent::session::handshake::{self, HandshakeMode};
 use config::builds::Build;
 use config::settings::Acceleration;
 use guest::network::Cable;
-use guest::{Accelerator, Guest, Memory, accelerator, arguments};
+use guest::{Accelerator, BootMode, Guest, accelerator, arguments};
 use sys::command;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
@@ -52,8 +52,8 @@ pub(crate) async fn compare(agent: &Agent, ground: &Ground) {
         let resumed = agent.logged(seen, READ);
         let resumed = resumed.duration_since(agent.logged(seen, ANSWERS));
         all.add(RESUME, resumed.try_into().unwrap());
-        by_parts(ground, "cold", Memory::Own, &mut all).await;
-        by_parts(ground, "frozen", Memory::Frozen, &mut all).await;
+        by_parts(ground, "cold", BootMode::Cold, &mut all).await;
+        by_parts(ground, "frozen", BootMode::Restore, &mut all).await;
     }
     freezing(ground, &mut all).await;
     let accelerator = accelerator(Acceleration::Auto).unwrap();
@@ -121,11 +121,11 @@ async fn answer(control: PathBuf) {
             Err(_) => sleep(Duration::from_millis(1)).await,
         }
     };
-    handshake::attend(stream, Manner::Answer).await;
+    handshake::serve(stream, HandshakeMode::Cold).await;
 }
 
 fn line(taken: &Taken<'_>, run: &Path, net: &Net) -> Command {
-    let spec = taken.spec(run, net, Memory::Own);
+    let spec = taken.spec(run, net, BootMode::Cold);
     let path = |name: &str| taken.path().join(name).display().to_string();
     let disk = path(spec.machine.disk.as_str());
     let boot = spec.machine.boot.as_ref().unwrap();
@@ -168,7 +168,7 @@ fn line(taken: &Taken<'_>, run: &Path, net: &Net) -> Command {
 }
 
 /// Starts a guest as the agent does, one part after the other.
-async fn by_parts(ground: &Ground, start: &str, memory: Memory, all: &mut Table) {
+async fn by_parts(ground: &Ground, start: &str, boot: BootMode, all: &mut Table) {
     let run = tempfile::tempdir().unwrap();
     let mut began = Instant::now();
     let mut lap = |part: &str| {
@@ -180,15 +180,15 @@ async fn by_parts(ground: &Ground, start: &str, memory: Memory, all: &mut Table)
     let net = Net::new("parts", Cable::Tap);
     lap(PARTS[1]);
     let ear = net.ear();
-    let spec = taken.spec(run.path(), &net, memory);
+    let spec = taken.spec(run.path(), &net, boot);
     let guest = Guest::start(spec).await.unwrap();
     lap(PARTS[2]);
-    let manner = match memory {
-        Memory::Frozen => Manner::Wake,
-        Memory::Own | Memory::Freezable => Manner::Answer,
+    let manner = match boot {
+        BootMode::Restore => HandshakeMode::Restore,
+        BootMode::Cold | BootMode::CheckpointSource => HandshakeMode::Cold,
     };
     let control = guest.control().unwrap().unwrap();
-    let attending = tokio::spawn(handshake::attend(control, manner));
+    let attending = tokio::spawn(handshake::serve(control, manner));
     first_packet(&ear).await;
     lap(PARTS[3]);
     guest.end().await.unwrap();
@@ -199,11 +199,14 @@ async fn by_parts(ground: &Ground, start: &str, memory: Memory, all: &mut Table)
 async fn freezing(ground: &Ground, all: &mut Table) {
     let (taken, run) = (ground.snapshot("cold"), tempfile::tempdir().unwrap());
     let net = Net::new("freezing", Cable::Tap);
-    let spec = taken.spec(run.path(), &net, Memory::Freezable);
+    let spec = taken.spec(run.path(), &net, BootMode::CheckpointSource);
     let guest = Guest::start(spec).await.unwrap();
     let (sender, ready) = oneshot::channel();
     let control = guest.control().unwrap().unwrap();
-    tokio::spawn(handshake::attend(control, Manner::Hold(sender)));
+    tokio::spawn(handshake::serve(
+        control,
+        HandshakeMode::CheckpointSource(sender),
+    ));
     let ready = tokio::time::timeout(LIMIT, ready).await;
     ready.unwrap().unwrap();
     let began = Instant::now();

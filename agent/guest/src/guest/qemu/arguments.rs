@@ -7,7 +7,7 @@ use config::task::{CONTROL_PORT, LOG_PORT};
 use serde_json::json;
 
 use super::Accelerator;
-use crate::guest::{Memory, Spec};
+use crate::guest::{BootMode, Spec};
 use crate::network::GUEST_MAC;
 
 /// The descriptors under these numbers are given to QEMU.
@@ -77,7 +77,7 @@ fn hardware(line: &mut Line, spec: &Spec, accelerator: Accelerator) {
         Accelerator::Tcg => ("tcg,tb-size=256", "max"),
     };
     let mut machine = "q35".to_owned();
-    if spec.memory != Memory::Own {
+    if spec.boot != BootMode::Cold {
         memory(line, spec);
         machine += ",memory-backend=ram";
     }
@@ -85,7 +85,7 @@ fn hardware(line: &mut Line, spec: &Spec, accelerator: Accelerator) {
         machine += ",pflash0=firmware,pflash1=variables";
     }
     line.add("-machine", machine);
-    if spec.memory == Memory::Frozen {
+    if spec.boot == BootMode::Restore {
         line.add("-incoming", "defer");
     }
     line.add("-accel", accelerator);
@@ -94,10 +94,10 @@ fn hardware(line: &mut Line, spec: &Spec, accelerator: Accelerator) {
     line.add("-m", format!("size={}k", spec.machine.memory_kib));
 }
 
-/// Memory in a file. What a woken guest writes stays its own when it is not shared.
+/// BootMode in a file. What a woken guest writes stays its own when it is not shared.
 fn memory(line: &mut Line, spec: &Spec) {
     let size = spec.machine.memory_kib;
-    let share = if spec.memory == Memory::Frozen {
+    let share = if spec.boot == BootMode::Restore {
         "off"
     } else {
         "on"
@@ -213,7 +213,7 @@ mod tests {
     fn a_machine_that_boots_by_uefi() {
         let mut spec = Spec::example(": 1\nid: d\nsummary: d\nfirmware: uefi\n");
         insta::assert_snapshot!(text(&spec, Accelerator::Tcg));
-        spec.memory = Memory::Frozen;
+        spec.boot = BootMode::Restore;
         let woken = text(&spec, Accelerator::Tcg);
         let machine = "-machine q35,memory-backend=ram,pflash0=firmware,pflash1=variables";
         assert!(woken.contains(machine), "{woken}");
@@ -248,9 +248,9 @@ mod tests {
     #[test]
     fn a_machine_that_is_woken() {
         let mut spec = Spec::example(": 1\nid: d\nsummary: d\n");
-        spec.memory = Memory::Frozen;
+        spec.boot = BootMode::Restore;
         let woken = text(&spec, Accelerator::Tcg);
-        spec.memory = Memory::Freezable;
+        spec.boot = BootMode::CheckpointSource;
         let frozen = text(&spec, Accelerator::Tcg);
         assert_eq!(
             woken

@@ -16,9 +16,9 @@ use config::machine::{Firmware, Machine, UEFI_VARIABLES};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::monitor::{Monitor, MonitorError};
+use super::monitor::{Monitor, QmpError};
 use super::{Accelerator, arguments, uefi};
-use crate::guest::{GuestError, Memory, Spec};
+use crate::guest::{BootMode, GuestError, Spec};
 
 pub(in crate::guest) const MEMORY: &str = "frozen.memory";
 const STATE: &str = "frozen.state";
@@ -42,9 +42,9 @@ pub(in crate::guest) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result
         let path = spec.directory.join(name);
         |source| GuestError::Open { path, source }
     };
-    match spec.memory {
-        Memory::Own => Ok(()),
-        Memory::Freezable => {
+    match spec.boot {
+        BootMode::Cold => Ok(()),
+        BootMode::CheckpointSource => {
             forget(&spec.directory).map_err(failed(STATE))?;
             let memory = File::create(spec.directory.join(MEMORY));
             let size = spec.machine.memory_kib.get() * 1024;
@@ -59,7 +59,7 @@ pub(in crate::guest) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result
             let path = spec.directory.join(KEY);
             sys::file::replace(&path, key.as_bytes()).map_err(failed(KEY))
         }
-        Memory::Frozen => {
+        BootMode::Restore => {
             let wanted = key(spec, accelerator).map_err(failed(KEY))?;
             let found = fs::read_to_string(spec.directory.join(KEY)).map_err(failed(KEY))?;
             let complete = spec.directory.join(STATE).is_file();
@@ -87,9 +87,9 @@ fn clone(spec: &Spec, from: &str, to: &str) -> Result<(), GuestError> {
 
 /// The file with the disk of a guest.
 pub(super) fn disk(spec: &Spec) -> &str {
-    match spec.memory {
-        Memory::Own => spec.machine.disk.as_str(),
-        Memory::Freezable | Memory::Frozen => DISK,
+    match spec.boot {
+        BootMode::Cold => spec.machine.disk.as_str(),
+        BootMode::CheckpointSource | BootMode::Restore => DISK,
     }
 }
 
@@ -157,7 +157,7 @@ fn key(spec: &Spec, accelerator: Accelerator) -> io::Result<String> {
             uefi: spec.uefi.clone(),
             run: PathBuf::new(),
             network: String::new(),
-            memory: Memory::Freezable,
+            boot: BootMode::CheckpointSource,
             keep: Vec::new(),
             ..*spec
         },
@@ -193,7 +193,7 @@ fn program() -> io::Result<String> {
 pub(in crate::guest) async fn save(
     monitor: &mut Monitor,
     directory: &Path,
-) -> Result<(), MonitorError> {
+) -> Result<(), QmpError> {
     monitor.command("stop").await?;
     ignore_shared(monitor).await?;
     // Not under its name before it is complete.
@@ -219,7 +219,7 @@ pub(in crate::guest) async fn save(
 pub(in crate::guest) async fn load(
     monitor: &mut Monitor,
     directory: &Path,
-) -> Result<(), MonitorError> {
+) -> Result<(), QmpError> {
     ignore_shared(monitor).await?;
     let file = File::open(directory.join(STATE))?;
     monitor.give(DESCRIPTOR, &file).await?;
@@ -230,23 +230,23 @@ pub(in crate::guest) async fn load(
 
 /// Whether QEMU has read the state that it was started for, or was started for none.
 /// Who was to let it read that may have died.
-pub(in crate::guest) async fn check_loaded(monitor: &mut Monitor) -> Result<(), MonitorError> {
+pub(in crate::guest) async fn check_loaded(monitor: &mut Monitor) -> Result<(), QmpError> {
     let status = monitor.execute("query-status", json!({})).await?;
     match status.get("status").and_then(Value::as_str) {
-        Some("inmigrate") => Err(MonitorError::State("load")),
+        Some("inmigrate") => Err(QmpError::State("load")),
         _ => Ok(()),
     }
 }
 
 /// The memory is in its file and not in the state.
-async fn ignore_shared(monitor: &mut Monitor) -> Result<(), MonitorError> {
+async fn ignore_shared(monitor: &mut Monitor) -> Result<(), QmpError> {
     let capability = json!({ "capability": "x-ignore-shared", "state": true });
     let capabilities = json!({ "capabilities": [capability] });
     let set = monitor.execute("migrate-set-capabilities", capabilities);
     set.await.map(|_| ())
 }
 
-async fn settled(monitor: &mut Monitor, doing: &'static str) -> Result<(), MonitorError> {
+async fn settled(monitor: &mut Monitor, doing: &'static str) -> Result<(), QmpError> {
     let deadline = Instant::now() + LIMIT;
     while Instant::now() < deadline {
         let state = monitor.execute("query-migrate", json!({})).await?;
@@ -256,5 +256,5 @@ async fn settled(monitor: &mut Monitor, doing: &'static str) -> Result<(), Monit
             _ => sleep(Duration::from_millis(2)).await,
         }
     }
-    Err(MonitorError::State(doing))
+    Err(QmpError::State(doing))
 }

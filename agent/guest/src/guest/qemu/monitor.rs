@@ -20,7 +20,7 @@ const LINE_MAX: u64 = 256 * 1024;
 
 /// Why QEMU did not do what it was told.
 #[derive(Debug, thiserror::Error)]
-pub enum MonitorError {
+pub enum QmpError {
     /// It is gone, or the connection is.
     #[error("cannot talk to QEMU's monitor")]
     Talk(#[from] io::Error),
@@ -54,7 +54,7 @@ pub(in crate::guest) struct Monitor {
 
 impl Monitor {
     /// Connects and gets ready for commands.
-    pub(in crate::guest) async fn connect(path: &Path) -> Result<Self, MonitorError> {
+    pub(in crate::guest) async fn connect(path: &Path) -> Result<Self, QmpError> {
         let connect = async {
             let (reader, writer) = UnixStream::connect(path).await?.into_split();
             let mut monitor = Self {
@@ -69,13 +69,13 @@ impl Monitor {
         };
         let mut monitor = timeout(LIMIT, connect)
             .await
-            .map_err(|_| MonitorError::Late)??;
+            .map_err(|_| QmpError::Late)??;
         monitor.command("qmp_capabilities").await?;
         Ok(monitor)
     }
 
     /// Gives a command without arguments and waits until it is done.
-    pub(in crate::guest) async fn command(&mut self, command: &str) -> Result<(), MonitorError> {
+    pub(in crate::guest) async fn command(&mut self, command: &str) -> Result<(), QmpError> {
         self.execute(command, json!({})).await.map(|_| ())
     }
 
@@ -84,17 +84,15 @@ impl Monitor {
         &mut self,
         command: &str,
         arguments: Value,
-    ) -> Result<Value, MonitorError> {
+    ) -> Result<Value, QmpError> {
         let line = json!({ "execute": command, "arguments": arguments }).to_string() + "\n";
         let write = self.writer.write_all(line.as_bytes());
-        timeout(LIMIT, write)
-            .await
-            .map_err(|_| MonitorError::Late)??;
+        timeout(LIMIT, write).await.map_err(|_| QmpError::Late)??;
         self.answer(command).await
     }
 
     /// The answer to the last command.
-    async fn answer(&mut self, command: &str) -> Result<Value, MonitorError> {
+    async fn answer(&mut self, command: &str) -> Result<Value, QmpError> {
         let answer = async {
             loop {
                 let mut said = self.line().await?;
@@ -103,7 +101,7 @@ impl Monitor {
                 }
                 if let Some(error) = said.get("error") {
                     let reason = error.get("desc").and_then(Value::as_str);
-                    return Err(MonitorError::Refused {
+                    return Err(QmpError::Refused {
                         command: command.to_owned(),
                         reason: reason.unwrap_or_default().to_owned(),
                     });
@@ -113,9 +111,7 @@ impl Monitor {
                 }
             }
         };
-        timeout(LIMIT, answer)
-            .await
-            .map_err(|_| MonitorError::Late)?
+        timeout(LIMIT, answer).await.map_err(|_| QmpError::Late)?
     }
 
     /// Hands a descriptor over, under a name by which commands can use it.
@@ -123,7 +119,7 @@ impl Monitor {
         &mut self,
         name: &str,
         fd: impl AsFd,
-    ) -> Result<(), MonitorError> {
+    ) -> Result<(), QmpError> {
         let line = json!({ "execute": "getfd", "arguments": { "fdname": name } });
         let line = line.to_string() + "\n";
         let stream: &UnixStream = self.writer.as_ref();
@@ -136,29 +132,27 @@ impl Monitor {
             Ok(sendmsg(stream, &data, &mut rights, SendFlags::empty())?)
         };
         let sent = stream.async_io(Interest::WRITABLE, hand_over);
-        let sent = timeout(LIMIT, sent)
-            .await
-            .map_err(|_| MonitorError::Late)??;
+        let sent = timeout(LIMIT, sent).await.map_err(|_| QmpError::Late)??;
         if sent < line.len() {
             return Err(io::Error::from(io::ErrorKind::WriteZero).into());
         }
         self.answer("getfd").await.map(|_| ())
     }
 
-    async fn line(&mut self) -> Result<Value, MonitorError> {
+    async fn line(&mut self) -> Result<Value, QmpError> {
         let mut line = Vec::new();
         let mut limited = (&mut self.reader).take(LINE_MAX);
         limited.read_until(b'\n', &mut line).await?;
         if line.is_empty() {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
-        let unread = |_| MonitorError::Strange(short(&String::from_utf8_lossy(&line)));
+        let unread = |_| QmpError::Strange(short(&String::from_utf8_lossy(&line)));
         serde_json::from_slice(&line).map_err(unread)
     }
 }
 
-fn strange(value: &Value) -> MonitorError {
-    MonitorError::Strange(short(&value.to_string()))
+fn strange(value: &Value) -> QmpError {
+    QmpError::Strange(short(&value.to_string()))
 }
 
 fn short(text: &str) -> String {
@@ -172,7 +166,7 @@ mod tests {
     use super::*;
 
     /// A monitor that says these lines, one after each line that it hears.
-    async fn against(lines: &'static [&'static str]) -> Result<Value, MonitorError> {
+    async fn against(lines: &'static [&'static str]) -> Result<Value, QmpError> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("monitor");
         let listener = UnixListener::bind(&path).unwrap();
@@ -214,10 +208,10 @@ mod tests {
         let error = refused.await.unwrap_err();
         assert_eq!(error.to_string(), "QEMU refuses `query-x`: no");
         let nonsense = against(&[GREETING, "{\"return\": {}}\n", "what\n"]).await;
-        assert!(matches!(nonsense, Err(MonitorError::Strange(_))));
+        assert!(matches!(nonsense, Err(QmpError::Strange(_))));
         let other = against(&["{\"hello\": 1}\n"]).await;
-        assert!(matches!(other, Err(MonitorError::Strange(_))));
+        assert!(matches!(other, Err(QmpError::Strange(_))));
         let gone = against(&[GREETING, "{\"return\": {}}\n"]).await;
-        assert!(matches!(gone, Err(MonitorError::Talk(_))));
+        assert!(matches!(gone, Err(QmpError::Talk(_))));
     }
 }

@@ -11,7 +11,7 @@ use config::machine::{Firmware, UEFI_VARIABLES};
 use config::settings::Uefi;
 
 use super::frozen;
-use crate::guest::{GuestError, Memory, Spec};
+use crate::guest::{BootMode, GuestError, Spec};
 
 /// Whether machines that boot by UEFI can be started on this host.
 ///
@@ -69,9 +69,9 @@ pub(super) fn prepare(spec: &Spec) -> Result<(), GuestError> {
 
 /// The file with the variables of a guest.
 pub(super) fn variables(spec: &Spec) -> &'static str {
-    match spec.memory {
-        Memory::Own => UEFI_VARIABLES,
-        Memory::Freezable | Memory::Frozen => frozen::VARIABLES,
+    match spec.boot {
+        BootMode::Cold => UEFI_VARIABLES,
+        BootMode::CheckpointSource | BootMode::Restore => frozen::VARIABLES,
     }
 }
 

@@ -8,38 +8,38 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::warn;
 
+use super::GuestServices;
 use super::SessionError;
 use super::log_capture;
 use crate::pr_service;
-use crate::session::console::{Overheard, Seat};
-use crate::session::handshake::{self, Manner};
-use crate::session::idle_timeout::Silence;
-use crate::state::agent_state::AgentState;
+use crate::session::console::{ConsoleHandle, TeeReader};
+use crate::session::handshake::{self, HandshakeMode};
+use crate::session::idle_timeout::IdleTimer;
 use crate::telemetry::metrics::Metrics;
 use guest::gateway::dhcp;
 use guest::gateway::dns::{self, Names};
 use guest::network::Network;
-use guest::{Guest, Keyboard, Memory};
+use guest::{BootMode, ConsoleInput, Guest};
 
 /// The port on which guests fetch and put (RFC 1350).
 const TFTP_PORT: u16 = 69;
 
 /// What we are to a guest: everything that answers at its gateway, and the
 /// recording of what it prints. Dropping it ends all of it.
-pub(super) struct Services {
+pub(super) struct Gateway {
     _tftp: tftp::Server,
     pub(super) events: mpsc::Receiver<tftp::Event>,
     /// Tells when a guest that is to be frozen is ready.
     pub(super) ready: Option<oneshot::Receiver<()>>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) silence: Silence,
+    pub(super) idle: IdleTimer,
     tasks: JoinSet<()>,
-    seat: Option<Seat>,
+    console_handle: Option<ConsoleHandle>,
 }
 
-impl Services {
+impl Gateway {
     pub(super) fn open(
-        agent: &AgentState,
+        guests: &GuestServices,
         network: &Network,
         map: tftp::Map,
         names: Names,
@@ -52,8 +52,11 @@ impl Services {
         tasks.spawn(dns::serve(network, names)?);
         for address in gateways(PR_PORT) {
             let listener = network.tcp_listener(address)?;
-            let pr =
-                pr_service::server_for_guest(agent.pr.clone(), &agent.settings.pr, network.name());
+            let pr = pr_service::server_for_guest(
+                guests.prserv.clone(),
+                &guests.pr_settings,
+                network.name(),
+            );
             tasks.spawn(async move {
                 if let Err(error) = pr.serve(listener, std::future::pending()).await {
                     warn!(%error, "the PR service of a guest ended");
@@ -64,28 +67,28 @@ impl Services {
             _tftp: tftp,
             events,
             ready: None,
-            metrics: Arc::clone(agent.records.metrics()),
-            silence: Silence::default(),
+            metrics: Arc::clone(&guests.metrics),
+            idle: IdleTimer::default(),
             tasks,
-            seat: None,
+            console_handle: None,
         })
     }
 
     /// Attends to a guest that waits for its task; a container does not wait.
-    pub(super) fn attend(&mut self, guest: &Guest, memory: Memory) -> std::io::Result<()> {
+    pub(super) fn attend(&mut self, guest: &Guest, boot: BootMode) -> std::io::Result<()> {
         let Some(control) = guest.control()? else {
             return Ok(());
         };
-        let manner = match memory {
-            Memory::Own => Manner::Answer,
-            Memory::Frozen => Manner::Wake,
-            Memory::Freezable => {
+        let manner = match boot {
+            BootMode::Cold => HandshakeMode::Cold,
+            BootMode::Restore => HandshakeMode::Restore,
+            BootMode::CheckpointSource => {
                 let (sender, ready) = oneshot::channel();
                 self.ready = Some(ready);
-                Manner::Hold(sender)
+                HandshakeMode::CheckpointSource(sender)
             }
         };
-        self.tasks.spawn(handshake::attend(control, manner));
+        self.tasks.spawn(handshake::serve(control, manner));
         Ok(())
     }
 
@@ -93,23 +96,23 @@ impl Services {
         &mut self,
         guest: &Guest,
         network: &Network,
-        files: log_capture::Files,
-        seat: impl FnOnce(Option<Keyboard>) -> Seat,
+        files: log_capture::CaptureFiles,
+        console_handle: impl FnOnce(Option<ConsoleInput>) -> ConsoleHandle,
     ) -> std::io::Result<()> {
         let max = files.bytes_max;
         let (console, keyboard) = guest.terminal()?;
-        let seat = seat(keyboard);
-        let (screen, last) = (seat.console(), self.silence.last.clone());
-        self.seat = Some(seat);
-        let console = Overheard::new(console, move |piece: &[u8]| {
+        let console_handle = console_handle(keyboard);
+        let (screen, last) = (console_handle.console(), self.idle.last.clone());
+        self.console_handle = Some(console_handle);
+        let console = TeeReader::new(console, move |piece: &[u8]| {
             last.renew();
             screen.show(piece);
         });
         self.tasks
             .spawn(log_capture::follow(console, files.console, max));
         if let Some(log) = guest.log()? {
-            let last = self.silence.last.clone();
-            let log = Overheard::new(log, move |_: &[u8]| last.renew());
+            let last = self.idle.last.clone();
+            let log = TeeReader::new(log, move |_: &[u8]| last.renew());
             self.tasks.spawn(log_capture::follow(log, files.log, max));
         } else if let Some(address) = gateways(LOG_TCP_PORT).next() {
             let listener = network.tcp_listener(address)?;
