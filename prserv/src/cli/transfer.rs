@@ -138,18 +138,19 @@ async fn push(arguments: &Sync, local: &[Row]) -> anyhow::Result<ExitStatus> {
     let central = center.export_all(&filters, History::Keep).await?.concat();
     let imports = sync_plan::plan(local, &central);
     let mut out = std::io::stdout().lock();
-    for Row { tuple, value } in &imports {
-        writeln!(out, "{value} for {tuple}")?;
-    }
     if arguments.dry_run {
+        for Row { tuple, value } in &imports {
+            writeln!(out, "would import {value}: {tuple}")?;
+        }
         return Ok(ExitStatus::Success);
     }
-    let accepted = center
-        .import(&imports)
-        .await?
-        .into_iter()
-        .filter(|accepted| *accepted)
-        .count();
+    let mut accepted = 0;
+    for (Row { tuple, value }, is_accepted) in imports.iter().zip(center.import(&imports).await?) {
+        if is_accepted {
+            accepted += 1;
+            writeln!(out, "imported {value}: {tuple}")?;
+        }
+    }
     tracing::info!(rows = imports.len(), accepted, "synchronized");
     if accepted < imports.len() {
         bail!(
