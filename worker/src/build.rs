@@ -12,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 use crate::cli::{PR_HOST, Settings};
 use crate::log::Log;
 use crate::report::{self, Artifact};
-use crate::tftp::Destination;
 use crate::{WorkerError, entry, shell, wait};
+use tftp::client::Destination;
 
 /// The toolchain's program that builds.
 const ENTRY: &str = "build";

@@ -11,7 +11,7 @@ use crate::WorkerError;
 use crate::log::Log;
 use crate::port::{self, Port};
 use crate::pr::Question;
-use crate::tftp::{self, Client, Patience};
+use tftp::client::{self, Client, Patience};
 
 /// What `--help` prints.
 pub const HELP: &str = include_str!("help.txt");
@@ -122,7 +122,7 @@ pub fn parse(
 
 impl Words {
     fn settings(self, worker: PathBuf, pr_host: Option<String>) -> Result<Settings, lexopt::Error> {
-        let server = address(self.host, tftp::PORT)?;
+        let server = address(self.host, client::PORT)?;
         let pr_host = pr_host.or_else(|| Some(server.ip().to_string()));
         let own = || worker.parent().unwrap_or(Path::new("/")).to_owned();
         Ok(Settings {

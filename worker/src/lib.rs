@@ -25,14 +25,12 @@ pub mod fresh;
 
 pub mod pr;
 
-pub mod tftp;
-
 use std::io;
 use std::path::PathBuf;
 
 use config::names::FileName;
 use config::task::{Digest, TaskError};
-use tftp::TftpError;
+use tftp::client::TftpError;
 
 /// Why the worker could not do its part; none of it is the package's fault.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,7 @@ use config::task::{self, Outcome, TaskResult};
 
 use crate::WorkerError;
 use crate::log::Log;
-use crate::tftp::Client;
+use tftp::client::Client;
 
 /// A file to be put below [`task::ARTIFACTS`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

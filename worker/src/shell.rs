@@ -11,8 +11,8 @@ use config::task::{self, BreakpointState};
 
 use crate::cli::Settings;
 use crate::log::Log;
-use crate::tftp::Client;
 use crate::{WorkerError, chain};
+use tftp::client::Client;
 
 /// How often the host is asked whether to go on.
 const ASK: Duration = Duration::from_secs(1);

@@ -1,6 +1,9 @@
-//! TFTP (RFC 1350, 2347 to 2349, 7440): the server of one guest, and the client of its
-//! worker.
+//! TFTP (RFC 1350, 2347 to 2349, 7440): the server of one guest and the client that its
+//! worker uses.
 
+pub mod client;
+#[cfg(feature = "server")]
 pub mod server;
 
+#[cfg(feature = "server")]
 pub use server::{Event, Later, Map, Offer, Server};

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use config::task::GATEWAY;
 use sys::command;
 use tests::net::Net;
+use tftp::client::{Client, PORT, Patience};
 use tftp::server::Event;
-use worker::tftp::{Client, PORT, Patience};
 
 use super::cable::{Cable, Faults};
 use super::{CLIENTS, Ground, SAMPLE};

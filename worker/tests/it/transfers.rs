@@ -4,8 +4,8 @@ use std::io::Cursor;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use tftp::client::{Client, Patience, TftpError};
 use worker::chain;
-use worker::tftp::{Client, Patience, TftpError};
 
 use crate::host::{Host, Manners};
 use crate::line::{self, Faults};
