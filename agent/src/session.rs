@@ -82,7 +82,7 @@ pub struct SessionSpec {
     /// Its machine's manifest.
     pub machine: Machine,
     /// The files that it may fetch and put.
-    pub map: tftp::Map,
+    pub map: tftp::server::Namespace,
     /// Flushes its disk to the host's: the disk is kept afterwards.
     pub durable: bool,
     /// The way in which it boots.
@@ -98,7 +98,7 @@ pub struct AdoptSpec {
     /// Its machine.
     pub machine: MachineName,
     /// The files that it may fetch and put.
-    pub map: tftp::Map,
+    pub map: tftp::server::Namespace,
     /// The files that receive its output.
     pub capture: log_capture::CaptureFiles,
     /// The time since its start.
@@ -283,16 +283,16 @@ impl Session {
 
     fn handle_event(
         &mut self,
-        event: tftp::Event,
+        event: tftp::server::Event,
         limits: &SessionLimits<'_>,
     ) -> Option<GuestEvent> {
         match event {
-            tftp::Event::FirstContact if !self.contacted => {
+            tftp::server::Event::FirstContact if !self.contacted => {
                 self.contacted = true;
                 Some(GuestEvent::FirstContact)
             }
-            tftp::Event::FirstContact => None,
-            tftp::Event::Put { name, bytes, .. } => {
+            tftp::server::Event::FirstContact => None,
+            tftp::server::Event::Put { name, bytes, .. } => {
                 self.gateway.metrics.tftp("put", bytes);
                 if limits.result_files.contains(&name.as_str()) {
                     return Some(GuestEvent::ResultReceived);
@@ -300,14 +300,14 @@ impl Session {
                 info!(name, bytes, "the guest put a file");
                 (name == BREAKPOINT).then_some(GuestEvent::Breakpoint)
             }
-            tftp::Event::Fetched { name, bytes } => {
+            tftp::server::Event::Fetched { name, bytes } => {
                 self.gateway.metrics.tftp("fetch", bytes);
                 info!(name, bytes, "the guest fetched a file");
                 None
             }
             // A guest at its breakpoint polls for this file.
-            tftp::Event::Refused { name, .. } if name == RESUME => None,
-            tftp::Event::Refused { name, reason } => {
+            tftp::server::Event::Refused { name, .. } if name == RESUME => None,
+            tftp::server::Event::Refused { name, reason } => {
                 warn!(name, %reason, "the guest was refused a file");
                 None
             }

@@ -13,7 +13,7 @@ use config::task::GATEWAY;
 use guest::{self, BootMode, Exit, Guest, GuestError, QmpError, Spec};
 use tempfile::TempDir;
 use tests::net::Net;
-use tftp::server::{Event, Map, Server};
+use tftp::server::{Event, Namespace, Server};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -64,7 +64,7 @@ impl Ground {
     }
 
     pub(crate) fn serve(&self) -> (Server, mpsc::Receiver<Event>) {
-        let mut map = Map::new(10 << 20, 10);
+        let mut map = Namespace::new(10 << 20, 10);
         map.offer("task.manifest", ": 1\nbuild: 42\n".to_owned());
         let result = self.put.path().join("result.manifest");
         map.accept("result.manifest", result, 1 << 20);
@@ -242,7 +242,7 @@ SCRIPT
     );
     let console = within(async {
         tokio::spawn(guest::gateway::dhcp::serve(&ground.net).unwrap());
-        let mut map = Map::new(0, 0);
+        let mut map = Namespace::new(0, 0);
         map.offer("task.manifest", ": 1\nbuild: 42\n".to_owned());
         let address = format!("{}:69", config::task::GATEWAY_BUILD2)
             .parse()

@@ -11,7 +11,7 @@ use config::task::{GATEWAY, PR_PORT};
 use guest::{Exit, Guest};
 use tempfile::TempDir;
 use tests::net::Net;
-use tftp::server::{Event, Map, Server};
+use tftp::server::{Event, Namespace, Server};
 use tokio::sync::mpsc;
 
 use crate::guests::{Ground, read, within};
@@ -27,14 +27,14 @@ struct Target {
 impl Target {
     fn new() -> Self {
         let put = tempfile::tempdir().unwrap();
-        let mut map = Map::new(1 << 20, 4);
+        let mut map = Namespace::new(1 << 20, 4);
         map.offer("task.manifest", "x".repeat(100_000));
         map.accept_below("artifacts/", put.path().to_owned(), 1 << 19);
         Self::of(map, put)
     }
 
     /// With another map, whose puts go to `put`.
-    fn of(map: Map, put: TempDir) -> Self {
+    fn of(map: Namespace, put: TempDir) -> Self {
         let net = Net::new();
         let (sender, events) = mpsc::channel(16);
         let address = address();
@@ -168,7 +168,7 @@ fn links_lead_nowhere() {
     symlink("/proc/self/root", source("root")).unwrap();
     symlink("../../../../../etc", source("up")).unwrap();
     symlink(&secret, put.path().join("link")).unwrap();
-    let mut map = Map::new(1 << 20, 4);
+    let mut map = Namespace::new(1 << 20, 4);
     let left_out = map.offer_directory("sources/", sources.path()).unwrap();
     assert_eq!(left_out, ["link", "root", "tree", "up"]);
     map.accept_below("artifacts/", put.path().to_owned(), 1 << 19);

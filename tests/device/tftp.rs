@@ -12,7 +12,7 @@ use config::task::GATEWAY;
 use sys::command;
 use tempfile::TempDir;
 use tests::net::Net;
-use tftp::server::{Event, Map, Offer, Server};
+use tftp::server::{Event, Namespace, Offer, Server};
 use tokio::sync::mpsc;
 
 mod bad_line;
@@ -50,7 +50,7 @@ impl Ground {
             .unwrap()
             .write_all(&noise(size))
             .unwrap();
-        let mut map = Map::new(1 << 30, 100);
+        let mut map = Namespace::new(1 << 30, 100);
         map.offer("big", Offer::open(directory.path(), "source").unwrap());
         map.offer("sources/empty", String::new());
         map.offer("block", Offer::Bytes(Arc::from(noise(512))));

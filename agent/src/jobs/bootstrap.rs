@@ -22,7 +22,6 @@ use crate::session::log_capture;
 use crate::session::{self, GuestEvent, GuestFailure, Session, SessionError};
 use crate::state::agent_state::AgentState;
 use guest::BootMode;
-use tftp;
 
 /// The size of a manifest that a guest may put.
 pub const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;
@@ -254,8 +253,8 @@ async fn wait(
 }
 
 /// A guest that is bootstrapped fetches the toolchain's files by their names.
-fn map(toolchain: &Toolchain, files: &Path, log_bytes_max: u64) -> tftp::Map {
-    let mut map = tftp::Map::new(log_bytes_max + MANIFEST_BYTES_MAX, FILES_MAX);
+fn map(toolchain: &Toolchain, files: &Path, log_bytes_max: u64) -> tftp::server::Namespace {
+    let mut map = tftp::server::Namespace::new(log_bytes_max + MANIFEST_BYTES_MAX, FILES_MAX);
     for (name, file) in &toolchain.files {
         map.offer(name.as_str(), Arc::clone(file));
     }

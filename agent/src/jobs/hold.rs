@@ -17,7 +17,7 @@ use crate::blocking;
 use crate::scheduler::ImageKey;
 use crate::session::{self, Session};
 use crate::state::agent_state::AgentState;
-use tftp::{Later, Map};
+use tftp::server::{DeferredFile, Namespace};
 
 /// Something that is held.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub struct Job {
 /// What guests that wait are to be told, and those that are about to be held.
 #[derive(Debug, Default)]
 pub struct Desk {
-    resumes: Mutex<BTreeMap<BuildId, Later>>,
+    resumes: Mutex<BTreeMap<BuildId, DeferredFile>>,
     suspended: Mutex<BTreeMap<BuildId, Session>>,
 }
 
@@ -45,7 +45,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Desk {
     /// Remembers how a build's guest is told to go on.
-    pub fn expect(&self, id: BuildId, resume: Later) {
+    pub fn expect(&self, id: BuildId, resume: DeferredFile) {
         lock(&self.resumes).insert(id, resume);
     }
 
@@ -57,7 +57,7 @@ impl Desk {
     /// Tells a guest that waits at its breakpoint to go on.
     pub fn resume(&self, id: BuildId) {
         if let Some(resume) = lock(&self.resumes).get(&id) {
-            resume.give(": 1\n");
+            resume.provide(": 1\n");
         }
     }
 
@@ -142,7 +142,7 @@ pub async fn take_up(agent: &Arc<AgentState>, build: Build) {
         let left = session::AdoptSpec {
             tag: build.id.to_string(),
             machine: build.machine.clone(),
-            map: Map::new(0, 0),
+            map: Namespace::new(0, 0),
             capture: crate::jobs::build::files::record(&agent, &agent.build_directory(build.id)),
             elapsed: std::time::Duration::ZERO,
             contacted: true,

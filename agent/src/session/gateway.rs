@@ -27,8 +27,8 @@ const TFTP_PORT: u16 = 69;
 /// What we are to a guest: everything that answers at its gateway, and the
 /// recording of what it prints. Dropping it ends all of it.
 pub(super) struct Gateway {
-    _tftp: tftp::Server,
-    pub(super) events: mpsc::Receiver<tftp::Event>,
+    _tftp: tftp::server::Server,
+    pub(super) events: mpsc::Receiver<tftp::server::Event>,
     /// Tells when a guest that is to be frozen is ready.
     pub(super) ready: Option<oneshot::Receiver<()>>,
     pub(super) metrics: Arc<Metrics>,
@@ -41,12 +41,12 @@ impl Gateway {
     pub(super) fn open(
         guests: &GuestServices,
         network: &Network,
-        map: tftp::Map,
+        map: tftp::server::Namespace,
         names: Names,
     ) -> Result<Self, SessionError> {
         let (sender, events) = mpsc::channel(64);
         let addresses = gateways(TFTP_PORT).collect::<Vec<_>>();
-        let tftp = network.enter(|| tftp::Server::start(&addresses, map, sender))?;
+        let tftp = network.enter(|| tftp::server::Server::start(&addresses, map, sender))?;
         let mut tasks = JoinSet::new();
         tasks.spawn(dhcp::serve(network)?);
         tasks.spawn(dns::serve(network, names)?);

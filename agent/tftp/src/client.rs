@@ -7,9 +7,9 @@
 
 mod packet;
 
-mod flow;
+mod window;
 
-mod exchange;
+mod transfer;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -17,9 +17,9 @@ use std::io::{self, Read, Seek, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use exchange::Exchange;
-use flow::{Receiver, Sender, Verdict};
 use packet::{Packet, Request, Terms};
+use transfer::Transfer;
+use window::{Receiver, Sender, Verdict};
 
 /// The port of a TFTP server.
 pub const PORT: u16 = 69;
@@ -149,13 +149,13 @@ impl Client {
     /// # Errors
     /// Whatever kept the file from coming whole.
     pub fn get(&self, name: &str, to: &mut impl Destination) -> Result<u64, TftpError> {
-        let (size, exchange) = self.persist(Terms::wished(0), |wish, again, exchange| {
+        let (size, transfer) = self.persist(Terms::wished(0), |wish, again, transfer| {
             if again {
                 to.begin_anew().map_err(TftpError::File)?;
             }
-            get_with(exchange, name, wish, to)
+            get_with(transfer, name, wish, to)
         })?;
-        exchange.linger();
+        transfer.linger();
         Ok(size)
     }
 
@@ -169,11 +169,11 @@ impl Client {
         from: &mut (impl Read + Seek),
         size: u64,
     ) -> Result<(), TftpError> {
-        self.persist(Terms::wished(size), |wish, again, exchange| {
+        self.persist(Terms::wished(size), |wish, again, transfer| {
             if again {
                 from.rewind().map_err(TftpError::File)?;
             }
-            put_with(exchange, name, wish, from, size)
+            put_with(transfer, name, wish, from, size)
         })?;
         Ok(())
     }
@@ -182,44 +182,44 @@ impl Client {
     fn persist<T>(
         &self,
         mut wish: Terms,
-        mut transfer: impl FnMut(Terms, bool, &mut Exchange) -> Result<T, TftpError>,
-    ) -> Result<(T, Exchange), TftpError> {
-        let mut exchange = Exchange::new(self.server, self.patience)?;
+        mut attempt: impl FnMut(Terms, bool, &mut Transfer) -> Result<T, TftpError>,
+    ) -> Result<(T, Transfer), TftpError> {
+        let mut transfer = Transfer::new(self.server, self.patience)?;
         for beginnings in 0..BEGINNINGS_MAX {
-            match transfer(wish, beginnings > 0, &mut exchange) {
+            match attempt(wish, beginnings > 0, &mut transfer) {
                 Err(TftpError::Refused { code, .. })
                     if code == REFUSES_OPTIONS && wish != Terms::PLAIN =>
                 {
                     wish = Terms::PLAIN;
                 }
                 Err(TftpError::Gone(_)) => {}
-                ended => return ended.map(|it| (it, exchange)),
+                ended => return ended.map(|it| (it, transfer)),
             }
-            exchange.begin_anew()?;
+            transfer.begin_anew()?;
         }
         Err(TftpError::Gone(BEGINNINGS_MAX))
     }
 }
 
 fn get_with(
-    exchange: &mut Exchange,
+    transfer: &mut Transfer,
     name: &str,
     wish: Terms,
     to: &mut impl Write,
 ) -> Result<u64, TftpError> {
-    exchange.say(packet::request(Request::Read, name, wish));
+    transfer.say(packet::request(Request::Read, name, wish));
     let mut terms = Terms::PLAIN;
     let mut receiver = Receiver::new(terms.block_size, terms.window);
     let mut size = 0;
     loop {
-        let answer = match exchange.hear()? {
+        let answer = match transfer.hear()? {
             None => {
                 receiver.silence();
-                exchange.again();
+                transfer.again();
                 continue;
             }
             Some(Packet::Agreed(agreed)) if receiver.taken() == 0 => {
-                exchange.went_on();
+                transfer.went_on();
                 terms = agreed;
                 receiver = Receiver::new(terms.block_size, terms.window);
                 true
@@ -228,9 +228,9 @@ fn get_with(
                 Verdict::Take { acknowledge, last } => {
                     to.write_all(bytes).map_err(TftpError::File)?;
                     size += bytes.len() as u64;
-                    exchange.went_on();
+                    transfer.went_on();
                     if last {
-                        exchange.say(packet::acknowledgement(receiver.taken()));
+                        transfer.say(packet::acknowledgement(receiver.taken()));
                         break;
                     }
                     acknowledge
@@ -241,7 +241,7 @@ fn get_with(
             Some(_) => false,
         };
         if answer {
-            exchange.say(packet::acknowledgement(receiver.taken()));
+            transfer.say(packet::acknowledgement(receiver.taken()));
         }
     }
     match terms.size {
@@ -254,38 +254,38 @@ fn get_with(
 }
 
 fn put_with(
-    exchange: &mut Exchange,
+    transfer: &mut Transfer,
     name: &str,
     wish: Terms,
     from: &mut impl Read,
     size: u64,
 ) -> Result<(), TftpError> {
-    exchange.say(packet::request(Request::Write, name, wish));
+    transfer.say(packet::request(Request::Write, name, wish));
     let terms = loop {
-        match exchange.hear()? {
-            None => exchange.again(),
+        match transfer.hear()? {
+            None => transfer.again(),
             Some(Packet::Agreed(terms)) => break terms,
             Some(Packet::Acknowledged(0)) => break Terms::PLAIN,
             Some(_) => {}
         }
     };
-    exchange.went_on();
+    transfer.went_on();
     let mut sender = Sender::new(size, terms.block_size, terms.window);
     let mut blocks = Blocks::new(from, size, terms.block_size);
     let mut furthest = 0;
     while !sender.is_done() {
         while let Some(block) = sender.next() {
-            let packet = packet::data(flow::on_the_wire(block), blocks.get(block)?);
+            let packet = packet::data(window::on_the_wire(block), blocks.get(block)?);
             if block > furthest {
                 furthest = block;
-                exchange.say(packet);
+                transfer.say(packet);
             } else {
-                exchange.repeat(packet);
+                transfer.repeat(packet);
             }
         }
-        let acknowledged = match exchange.hear()? {
+        let acknowledged = match transfer.hear()? {
             None => {
-                exchange.late();
+                transfer.late();
                 sender.silence();
                 continue;
             }
@@ -294,7 +294,7 @@ fn put_with(
             Some(_) => continue,
         };
         if sender.acknowledge(acknowledged) {
-            exchange.went_on();
+            transfer.went_on();
             blocks.forget(sender.acknowledged());
         }
     }

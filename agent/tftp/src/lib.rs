@@ -3,7 +3,6 @@
 
 pub mod client;
 #[cfg(feature = "server")]
-pub mod server;
-
+mod rto;
 #[cfg(feature = "server")]
-pub use server::{Event, Later, Map, Offer, Server};
+pub mod server;

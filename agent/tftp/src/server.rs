@@ -1,6 +1,6 @@
 //! The TFTP server of one guest (RFC 1350, 2347 to 2349, 7440).
 //!
-//! A guest sees a [`Map`] of names and nothing else. Every transfer is a thread
+//! A guest sees a [`Namespace`] of names and nothing else. Every transfer is a thread
 //! with a socket of its own; both are born in the guest's network, so that what
 //! happens for each packet is one plain system call. A put is whole: it comes to
 //! its place, on disk, before its last block is acknowledged.
@@ -16,27 +16,25 @@ use std::thread;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::mpsc;
 
-mod map;
+mod namespace;
 mod request;
 
 mod staging;
 
-mod pace;
-
-mod link;
 mod manner;
 mod receive;
 mod send;
+mod transport;
 
 mod listener;
-mod session;
+mod transfer;
 
 #[cfg(test)]
-mod bad_line;
+mod lossy_link_tests;
 
-pub use map::{Later, Map, Offer};
+pub use namespace::{DeferredFile, Namespace, Offer};
 
-use staging::Ledger;
+use staging::Quota;
 
 /// So much is told of what a guest fetches and is refused: who listens writes it down,
 /// and a guest could fill a disk with it.
@@ -90,14 +88,14 @@ impl Server {
     /// When an address cannot be bound, or there are no more threads.
     pub fn start(
         addresses: &[SocketAddr],
-        map: Map,
+        namespace: Namespace,
         events: mpsc::Sender<Event>,
     ) -> io::Result<Self> {
-        map.sweep()?;
+        namespace.sweep()?;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let shared = Arc::new(Shared {
-            ledger: Ledger::new(map.bytes_max, map.files_max),
-            map,
+            quota: Quota::new(namespace.bytes_max, namespace.files_max),
+            namespace,
             events,
             ended: RwLock::new(false),
             contacted: AtomicBool::new(false),
@@ -135,8 +133,8 @@ impl Drop for Server {
 /// What the threads of one server share.
 #[derive(Debug)]
 struct Shared {
-    map: Map,
-    ledger: Arc<Mutex<Ledger>>,
+    namespace: Namespace,
+    quota: Arc<Mutex<Quota>>,
     events: mpsc::Sender<Event>,
     /// Held for reading while something is put to its place.
     ended: RwLock<bool>,

@@ -122,7 +122,7 @@ async fn attempt(
         tag: agent.next_bootstrap(),
         snapshot,
         machine,
-        map: tftp::Map::new(0, 0),
+        map: tftp::server::Namespace::new(0, 0),
         durable: false,
         boot: BootMode::CheckpointSource,
         capture: log_capture::CaptureFiles {

@@ -19,7 +19,6 @@ use crate::scheduler::ImageKey;
 use crate::session::{self, GuestEvent, GuestFailure, Session, SessionError};
 use crate::state::agent_state::AgentState;
 use guest::BootMode;
-use tftp;
 
 /// Starts a guest for a build, cold when the frozen one cannot be woken, and goes on
 /// until its result is stored.
@@ -174,7 +173,7 @@ async fn finish(
 }
 
 /// What the guest of a build fetches, and where what it puts goes.
-fn map(agent: &AgentState, build: &Build) -> std::io::Result<tftp::Map> {
+fn map(agent: &AgentState, build: &Build) -> std::io::Result<tftp::server::Namespace> {
     let directory = agent.build_directory(build.id);
     let (map, resume) = files::map(agent, &files::task(agent, build), &directory)?;
     if let Some(resume) = resume {

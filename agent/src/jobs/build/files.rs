@@ -11,7 +11,7 @@ use super::collect::{self, RESULT_BYTES_MAX};
 use super::{ARTIFACTS, LIVE_LOG};
 use crate::session::log_capture;
 use crate::state::agent_state::AgentState;
-use tftp::{Later, Map};
+use tftp::server::{DeferredFile, Namespace};
 
 /// How many files a guest may put in a build.
 pub(super) const FILES_MAX: usize = 10_000;
@@ -35,10 +35,10 @@ pub(crate) fn map(
     agent: &AgentState,
     task: &Task,
     directory: &Path,
-) -> io::Result<(Map, Option<Later>)> {
+) -> io::Result<(Namespace, Option<DeferredFile>)> {
     let limits = &agent.settings.builds;
     let bytes_max = limits.artifacts_bytes_max + limits.log_bytes_max + RESULT_BYTES_MAX;
-    let mut map = Map::new(bytes_max, FILES_MAX);
+    let mut map = Namespace::new(bytes_max, FILES_MAX);
     map.offer(task::TASK, task.print());
     for source in &task.sources {
         let file = std::fs::File::open(agent.sources_directory().join(source.sha256.as_str()))?;
@@ -50,7 +50,7 @@ pub(crate) fn map(
         limits.artifacts_bytes_max,
     );
     let resume = task.interactive.map(|_| {
-        let resume = Later::default();
+        let resume = DeferredFile::default();
         map.offer(task::RESUME, resume.clone());
         let path = directory.join(task::BREAKPOINT);
         map.accept(task::BREAKPOINT, path, RESULT_BYTES_MAX);

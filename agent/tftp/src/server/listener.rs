@@ -12,12 +12,12 @@ use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use rustix::event::{PollFd, PollFlags, poll};
 use tftpd::ErrorCode;
 
-use super::link::{Link, Stage, StageCell};
 use super::request::{self, REQUEST_MAX, Refusal, Request};
-use super::{Shared, session};
+use super::transport::{Phase, SharedPhase, Transport};
+use super::{Shared, transfer};
 
 /// Transfers that one guest may have at once.
-const SESSIONS_MAX: usize = 32;
+const TRANSFERS_MAX: usize = 32;
 /// So long a client that has not answered keeps its place, however many others come.
 const OPENING_MIN: Duration = Duration::from_secs(2);
 /// Requests of one guest that are looked at in a second; others are lost.
@@ -36,22 +36,22 @@ pub(super) struct Listener {
     sockets: Vec<UdpSocket>,
     shared: Arc<Shared>,
     stop: Arc<OwnedFd>,
-    sessions: HashMap<SocketAddr, Session>,
+    transfers: HashMap<SocketAddr, ActiveTransfer>,
     tokens: Tokens,
 }
 
 /// A transfer as its listener knows it.
-struct Session {
+struct ActiveTransfer {
     packet: Vec<u8>,
     began: Instant,
     socket: Arc<UdpSocket>,
-    stage: Arc<StageCell>,
+    phase: Arc<SharedPhase>,
 }
 
-impl Session {
+impl ActiveTransfer {
     fn end(&self) {
-        self.stage.set(Stage::Over);
-        // Wakes the thread that waits for a packet, which then sees the stage.
+        self.phase.set(Phase::Finished);
+        // Wakes the thread that waits for a packet, which then sees the phase.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
     }
 }
@@ -69,12 +69,14 @@ enum Verdict {
 }
 
 /// Decides; `same` means that it is the very request that began the transfer.
-fn judge(stage: Stage, same: bool, age: Duration) -> Verdict {
-    match (stage, same) {
-        (Stage::Opening, true) if age < ECHO => Verdict::Ignore,
-        (Stage::Opening, true) => Verdict::Again,
-        (Stage::Moving, true) if age < ECHO_LATE => Verdict::Ignore,
-        (Stage::Opening | Stage::Moving | Stage::Waiting | Stage::Over, _) => Verdict::Begin,
+fn judge(phase: Phase, same: bool, age: Duration) -> Verdict {
+    match (phase, same) {
+        (Phase::Negotiating, true) if age < ECHO => Verdict::Ignore,
+        (Phase::Negotiating, true) => Verdict::Again,
+        (Phase::Transferring, true) if age < ECHO_LATE => Verdict::Ignore,
+        (Phase::Negotiating | Phase::Transferring | Phase::Dallying | Phase::Finished, _) => {
+            Verdict::Begin
+        }
     }
 }
 
@@ -84,7 +86,7 @@ impl Listener {
             sockets,
             shared,
             stop,
-            sessions: HashMap::new(),
+            transfers: HashMap::new(),
             tokens: Tokens::new(Instant::now()),
         }
     }
@@ -97,7 +99,7 @@ impl Listener {
                 self.take(index);
             }
         }
-        self.sessions.values().for_each(Session::end);
+        self.transfers.values().for_each(ActiveTransfer::end);
     }
 
     /// The sockets that have something; `None` means stop.
@@ -148,52 +150,52 @@ impl Listener {
         packet: &[u8],
         request: Request,
     ) -> Result<(), Refusal> {
-        self.sessions
-            .retain(|_, session| session.stage.get() != Stage::Over);
-        if let Some(session) = self.sessions.get(&peer) {
-            let same = session.packet == packet;
-            match judge(session.stage.get(), same, session.began.elapsed()) {
+        self.transfers
+            .retain(|_, transfer| transfer.phase.get() != Phase::Finished);
+        if let Some(transfer) = self.transfers.get(&peer) {
+            let same = transfer.packet == packet;
+            match judge(transfer.phase.get(), same, transfer.began.elapsed()) {
                 Verdict::Ignore => return Ok(()),
                 Verdict::Again => {
                     // It may be lost like the first one: then the client asks again.
-                    let answer = session.stage.answer_again();
-                    answer.map(|packet| session.socket.send(packet));
+                    let answer = transfer.phase.answer_again();
+                    answer.map(|packet| transfer.socket.send(packet));
                     return Ok(());
                 }
-                Verdict::Begin => session.end(),
+                Verdict::Begin => transfer.end(),
             }
-            self.sessions.remove(&peer);
+            self.transfers.remove(&peer);
         }
         self.make_room()?;
         let failed = |error: io::Error| {
             tracing::warn!(%error, "cannot begin a transfer");
             Refusal::new(ErrorCode::NotDefined, "the server cannot begin a transfer")
         };
-        let session = self.begin(index, peer, packet, request).map_err(failed)?;
-        self.sessions.insert(peer, session);
+        let transfer = self.begin(index, peer, packet, request).map_err(failed)?;
+        self.transfers.insert(peer, transfer);
         Ok(())
     }
 
     /// Ends the oldest transfer that only waits, when there are too many: for somebody to
     /// ask again, or for the first answer, which others would have given by now.
     fn make_room(&mut self) -> Result<(), Refusal> {
-        if self.sessions.len() < SESSIONS_MAX {
+        if self.transfers.len() < TRANSFERS_MAX {
             return Ok(());
         }
-        let only_waits = |session: &Session| match session.stage.get() {
-            Stage::Waiting => true,
-            Stage::Opening => session.began.elapsed() > OPENING_MIN,
-            Stage::Moving | Stage::Over => false,
+        let only_waits = |transfer: &ActiveTransfer| match transfer.phase.get() {
+            Phase::Dallying => true,
+            Phase::Negotiating => transfer.began.elapsed() > OPENING_MIN,
+            Phase::Transferring | Phase::Finished => false,
         };
-        let waiting = self.sessions.iter();
-        let waiting = waiting.filter(|(_, session)| only_waits(session));
-        let oldest = waiting.min_by_key(|(_, session)| session.began);
+        let waiting = self.transfers.iter();
+        let waiting = waiting.filter(|(_, transfer)| only_waits(transfer));
+        let oldest = waiting.min_by_key(|(_, transfer)| transfer.began);
         let Some(peer) = oldest.map(|(peer, _)| *peer) else {
             let reason = "too many transfers at once";
             return Err(Refusal::new(ErrorCode::NotDefined, reason));
         };
-        if let Some(session) = self.sessions.remove(&peer) {
-            session.end();
+        if let Some(transfer) = self.transfers.remove(&peer) {
+            transfer.end();
         }
         Ok(())
     }
@@ -204,24 +206,24 @@ impl Listener {
         peer: SocketAddr,
         packet: &[u8],
         request: Request,
-    ) -> io::Result<Session> {
+    ) -> io::Result<ActiveTransfer> {
         let address = self.sockets[index].local_addr()?.ip();
         let socket = Arc::new(UdpSocket::bind((address, 0))?);
         socket.connect(peer)?;
         // Without the privilege the usual size has to do.
         let _ = setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER);
-        let stage = StageCell::new();
-        let link = Link::new(Arc::clone(&socket), Arc::clone(&stage));
+        let phase = SharedPhase::new();
+        let transport = Transport::new(Arc::clone(&socket), Arc::clone(&phase));
         let shared = Arc::clone(&self.shared);
         thread::Builder::new()
             .name("tftp-transfer".to_owned())
             .stack_size(STACK)
-            .spawn(move || session::run(link, &request, &shared))?;
-        Ok(Session {
+            .spawn(move || transfer::run(transport, &request, &shared))?;
+        Ok(ActiveTransfer {
             packet: packet.to_vec(),
             began: Instant::now(),
             socket,
-            stage,
+            phase,
         })
     }
 }
@@ -262,17 +264,17 @@ mod tests {
         let young = Duration::from_millis(5);
         let old = Duration::from_secs(3);
         let table = [
-            (Stage::Opening, true, young, Verdict::Ignore),
-            (Stage::Opening, true, old, Verdict::Again),
-            (Stage::Opening, false, young, Verdict::Begin),
-            (Stage::Moving, true, young, Verdict::Ignore),
-            (Stage::Moving, true, old, Verdict::Begin),
-            (Stage::Moving, false, young, Verdict::Begin),
-            (Stage::Waiting, true, young, Verdict::Begin),
-            (Stage::Waiting, false, old, Verdict::Begin),
+            (Phase::Negotiating, true, young, Verdict::Ignore),
+            (Phase::Negotiating, true, old, Verdict::Again),
+            (Phase::Negotiating, false, young, Verdict::Begin),
+            (Phase::Transferring, true, young, Verdict::Ignore),
+            (Phase::Transferring, true, old, Verdict::Begin),
+            (Phase::Transferring, false, young, Verdict::Begin),
+            (Phase::Dallying, true, young, Verdict::Begin),
+            (Phase::Dallying, false, old, Verdict::Begin),
         ];
-        for (stage, same, age, verdict) in table {
-            assert_eq!(judge(stage, same, age), verdict, "{stage:?} {same} {age:?}");
+        for (phase, same, age, verdict) in table {
+            assert_eq!(judge(phase, same, age), verdict, "{phase:?} {same} {age:?}");
         }
     }
 

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::link::{End, Inbound, Link, Stage, illegal, wire};
 use super::manner::Manner;
 use super::request::{Agreed, BLOCK_PLAIN};
-use super::staging::Staging;
+use super::staging::StagedFile;
+use super::transport::{Inbound, Phase, TransferError, Transport, illegal, wire};
 
 /// A block that comes again so soon was doubled on its way, or is the answer to an
 /// answer of ours that was: to answer it would double every packet that follows.
@@ -16,43 +16,43 @@ const FAREWELLS: u32 = 4;
 /// patient clients wait before they ask.
 const DALLY: Duration = Duration::from_secs(16);
 
-/// Receives everything into `staging`; the last block is not acknowledged yet.
+/// Receives everything into `staged`; the last block is not acknowledged yet.
 /// Returns its number. `told` is the size that the client says the file has.
 pub(super) fn receive(
-    link: &mut Link,
+    transport: &mut Transport,
     agreed: &Agreed,
     told: Option<u64>,
-    staging: &mut Staging,
-) -> Result<u64, End> {
+    staged: &mut StagedFile,
+) -> Result<u64, TransferError> {
     let mut progress = Progress::new(agreed, told);
-    link.expect(progress.block_max());
+    transport.expect(progress.block_max());
     if let Some(packet) = &progress.opening {
-        link.stage.answered(packet);
+        transport.phase.answered(packet);
     }
-    progress.answer(link)?;
+    progress.answer(transport)?;
     loop {
-        let deadline = progress.moved + progress.patience(link, staging.bytes);
-        match link.receive(deadline)? {
+        let deadline = progress.moved + progress.patience(transport, staged.bytes);
+        match transport.receive(deadline)? {
             Inbound::Data(block, payload) if block == wire(progress.got + 1) => {
                 progress.settle(payload.len());
                 if payload.len() > progress.block {
                     return Err(illegal("a block is longer than agreed"));
                 }
-                staging.write(payload)?;
+                staged.write(payload)?;
                 let last = payload.len() < progress.block;
-                progress.step(link);
+                progress.step(transport);
                 if last {
                     return Ok(progress.got);
                 }
                 if progress.unanswered == progress.window {
-                    progress.answer(link)?;
+                    progress.answer(transport)?;
                 }
             }
-            Inbound::Data(block, _) => progress.gap(link, block)?,
+            Inbound::Data(block, _) => progress.gap(transport, block)?,
             Inbound::Ack(_) => {}
             Inbound::Nothing => {
-                link.pace.missed();
-                progress.repeat(link)?;
+                transport.rto.missed();
+                progress.repeat(transport)?;
             }
         }
     }
@@ -114,19 +114,19 @@ impl Progress {
     }
 
     /// How long to wait before our last answer is repeated, when `have` bytes are there.
-    fn patience(&self, link: &Link, have: u64) -> Duration {
+    fn patience(&self, transport: &Transport, have: u64) -> Duration {
         let left = self.told.and_then(|size| size.checked_sub(have));
         let is_last = left.is_some_and(|left| left < self.block as u64);
         let is_opening = self.opening.is_some();
         self.manner
-            .patience(link.pace.wait(), self.repeats, is_opening || is_last)
+            .patience(transport.rto.wait(), self.repeats, is_opening || is_last)
     }
 
     /// Says how far we have come.
-    fn answer(&mut self, link: &mut Link) -> Result<(), End> {
+    fn answer(&mut self, transport: &mut Transport) -> Result<(), TransferError> {
         match &self.opening {
-            Some(packet) if !self.plain => link.send(packet, packet.len())?,
-            _ => link.acknowledge(self.got)?,
+            Some(packet) if !self.plain => transport.send(packet, packet.len())?,
+            _ => transport.acknowledge(self.got)?,
         }
         self.unanswered = 0;
         self.answered = Instant::now();
@@ -135,10 +135,10 @@ impl Progress {
     }
 
     /// Nothing came in time: our answer was lost, or what followed it.
-    fn repeat(&mut self, link: &mut Link) -> Result<(), End> {
+    fn repeat(&mut self, transport: &mut Transport) -> Result<(), TransferError> {
         self.gap_told = false;
         if self.opening.is_some() {
-            let asked = std::mem::replace(&mut self.asked, link.stage.repeated());
+            let asked = std::mem::replace(&mut self.asked, transport.phase.repeated());
             if asked != self.asked || !self.may_be_plain() {
                 // The client asks again, and the listener answers.
                 self.moved = Instant::now();
@@ -147,7 +147,7 @@ impl Progress {
             self.plain = true;
         }
         self.repeats += 1;
-        self.answer(link)
+        self.answer(transport)
     }
 
     /// Whether the answer to a request with options may be repeated as an
@@ -180,19 +180,19 @@ impl Progress {
     }
 
     /// A block came in order.
-    fn step(&mut self, link: &mut Link) {
+    fn step(&mut self, transport: &mut Transport) {
         self.moved = Instant::now();
         let time = self.moved - self.answered;
         if self.repeats > 0 && self.opening.is_none() {
             self.manner.went_on(time);
         }
-        let asked_again = self.got == 0 && link.stage.repeated() > 0;
+        let asked_again = self.got == 0 && transport.phase.repeated() > 0;
         if self.unanswered == 0 && self.repeats == 0 && !self.echoed && !asked_again {
-            link.pace.answered(time);
+            transport.rto.answered(time);
         } else {
-            link.pace.went_on();
+            transport.rto.went_on();
         }
-        link.advance();
+        transport.advance();
         self.opening = None;
         self.got += 1;
         self.unanswered += 1;
@@ -202,10 +202,10 @@ impl Progress {
     }
 
     /// A block came out of order: one was lost, or our answer was.
-    fn gap(&mut self, link: &mut Link, block: u16) -> Result<(), End> {
+    fn gap(&mut self, transport: &mut Transport, block: u16) -> Result<(), TransferError> {
         let time = self.answered.elapsed();
         if self.window == 1 {
-            if block != wire(self.got) || time < ECHO.max(link.pace.usual()) {
+            if block != wire(self.got) || time < ECHO.max(transport.rto.usual()) {
                 return Ok(());
             }
             if self.repeats == 0 {
@@ -216,28 +216,28 @@ impl Progress {
         }
         self.gap_told = true;
         self.echoed = true;
-        self.answer(link)
+        self.answer(transport)
     }
 }
 
 /// Acknowledges the last block, some times more in case that was lost, and again
 /// whenever it comes again.
-pub(super) fn dally(link: &mut Link, last: u64) -> Result<(), End> {
-    link.stage.set(Stage::Waiting);
+pub(super) fn dally(transport: &mut Transport, last: u64) -> Result<(), TransferError> {
+    transport.phase.set(Phase::Dallying);
     let end = Instant::now() + DALLY;
     for _ in 0..FAREWELLS {
-        link.acknowledge(last)?;
-        let deadline = Instant::now() + link.pace.wait();
-        answer_last(link, last, deadline)?;
-        link.pace.missed();
+        transport.acknowledge(last)?;
+        let deadline = Instant::now() + transport.rto.wait();
+        answer_last(transport, last, deadline)?;
+        transport.rto.missed();
     }
-    answer_last(link, last, end)
+    answer_last(transport, last, end)
 }
 
-fn answer_last(link: &mut Link, last: u64, until: Instant) -> Result<(), End> {
+fn answer_last(transport: &mut Transport, last: u64, until: Instant) -> Result<(), TransferError> {
     loop {
-        match link.receive(until)? {
-            Inbound::Data(block, _) if block == wire(last) => link.acknowledge(last)?,
+        match transport.receive(until)? {
+            Inbound::Data(block, _) if block == wire(last) => transport.acknowledge(last)?,
             Inbound::Nothing => return Ok(()),
             _ => {}
         }

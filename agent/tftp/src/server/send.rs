@@ -6,21 +6,26 @@ use std::time::{Duration, Instant};
 use rustix::io::preadv;
 use tftpd::ErrorCode;
 
-use super::link::{End, Inbound, Link, wire};
-use super::map::Offer;
+use super::namespace::Offer;
 use super::request::{Agreed, Refusal};
+use super::transport::{Inbound, TransferError, Transport, wire};
 
 /// An old acknowledgement that comes so soon after we have sent was under way already.
 const ECHO: Duration = Duration::from_millis(30);
 const ECHO_WINDOW: Duration = Duration::ZERO;
 
 /// Sends everything and returns when the last block was acknowledged.
-pub(super) fn send(link: &mut Link, offer: &Offer, size: u64, agreed: &Agreed) -> Result<(), End> {
-    link.expect(0);
+pub(super) fn send(
+    transport: &mut Transport,
+    offer: &Offer,
+    size: u64,
+    agreed: &Agreed,
+) -> Result<(), TransferError> {
+    transport.expect(0);
     if let Some(packet) = agreed.packet() {
-        send_until_acknowledged(link, &packet, packet.len(), 0, 0)?;
+        send_until_acknowledged(transport, &packet, packet.len(), 0, 0)?;
     }
-    link.cut(agreed.block + 4);
+    transport.cut(agreed.block + 4);
     let mut window = Window::new(offer, size, agreed.block);
     let mut done = 0;
     while done < window.last {
@@ -29,14 +34,14 @@ pub(super) fn send(link: &mut Link, offer: &Offer, size: u64, agreed: &Agreed) -
         let packets = window
             .fill(done + 1, end)
             .map_err(|error| changed(&error))?;
-        done = send_until_acknowledged(link, packets, stride, done, end)?;
+        done = send_until_acknowledged(transport, packets, stride, done, end)?;
     }
     Ok(())
 }
 
-fn changed(error: &io::Error) -> End {
+fn changed(error: &io::Error) -> TransferError {
     tracing::warn!(%error, "cannot read what a guest fetches");
-    End::Refused(Refusal::new(
+    TransferError::Refused(Refusal::new(
         ErrorCode::NotDefined,
         "the file cannot be read",
     ))
@@ -46,28 +51,33 @@ fn changed(error: &io::Error) -> End {
 /// them is acknowledged; returns the block up to which all are. For the answer to
 /// a request, both are 0.
 fn send_until_acknowledged(
-    link: &mut Link,
+    transport: &mut Transport,
     packets: &[u8],
     size: usize,
     done: u64,
     end: u64,
-) -> Result<u64, End> {
+) -> Result<u64, TransferError> {
     loop {
         let sent = Instant::now();
-        link.send(packets, size)?;
-        if let Some(acknowledged) = wait(link, sent, done, end)? {
-            link.advance();
-            link.pace.answered(sent.elapsed());
+        transport.send(packets, size)?;
+        if let Some(acknowledged) = wait(transport, sent, done, end)? {
+            transport.advance();
+            transport.rto.answered(sent.elapsed());
             return Ok(acknowledged);
         }
     }
 }
 
 /// Waits for an acknowledgement; `None` means that the packets must be sent again.
-fn wait(link: &mut Link, sent: Instant, done: u64, end: u64) -> Result<Option<u64>, End> {
-    let deadline = sent + link.pace.wait();
+fn wait(
+    transport: &mut Transport,
+    sent: Instant,
+    done: u64,
+    end: u64,
+) -> Result<Option<u64>, TransferError> {
+    let deadline = sent + transport.rto.wait();
     loop {
-        match link.receive(deadline)? {
+        match transport.receive(deadline)? {
             Inbound::Ack(block) => {
                 let ahead = u64::from(block.wrapping_sub(wire(done)));
                 if ahead <= end - done && (ahead > 0 || done == end) {
@@ -76,13 +86,13 @@ fn wait(link: &mut Link, sent: Instant, done: u64, end: u64) -> Result<Option<u6
                 // The first was lost, or it is an echo of our own repetition, which comes
                 // at once: answering that would double every packet that follows.
                 let echo = if end - done > 1 { ECHO_WINDOW } else { ECHO };
-                if ahead == 0 && sent.elapsed() > link.pace.usual().max(echo) {
+                if ahead == 0 && sent.elapsed() > transport.rto.usual().max(echo) {
                     return Ok(None);
                 }
             }
             Inbound::Data(..) => {}
             Inbound::Nothing => {
-                link.pace.missed();
+                transport.rto.missed();
                 return Ok(None);
             }
         }
@@ -135,7 +145,7 @@ fn read_into<'a>(
     slots: impl Iterator<Item = &'a mut [u8]>,
 ) -> io::Result<()> {
     match offer {
-        Offer::Later(_) => Err(shorter()),
+        Offer::Deferred(_) => Err(shorter()),
         Offer::Bytes(bytes) => {
             let start = usize::try_from(from).map_err(io::Error::other)?;
             let mut rest = bytes.get(start..).unwrap_or_default();

@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tempfile::NamedTempFile;
 use tftpd::ErrorCode;
 
-use super::map::Destination;
+use super::namespace::Destination;
 use super::request::Refusal;
 
 /// What has been put by one guest so far, and what is still being put.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct Quota {
     bytes_max: u64,
     files_max: usize,
     /// Bytes of finished files by name, so that a second put replaces the first.
@@ -25,7 +25,7 @@ pub(super) struct Ledger {
     open: u64,
 }
 
-impl Ledger {
+impl Quota {
     pub(super) fn new(bytes_max: u64, files_max: usize) -> Arc<Mutex<Self>> {
         Arc::new(Mutex::new(Self {
             bytes_max,
@@ -42,67 +42,67 @@ impl Ledger {
     }
 }
 
-fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
-    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(quota: &Mutex<Quota>) -> MutexGuard<'_, Quota> {
+    quota.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One file that is being put. Dropping it takes it away.
 #[derive(Debug)]
-pub(super) struct Staging {
+pub(super) struct StagedFile {
     file: BufWriter<NamedTempFile>,
     destination: Destination,
     name: String,
-    reserve: Reserve,
+    reservation: Reservation,
     pub(super) bytes: u64,
 }
 
-/// The part of a ledger that is set aside for one file.
+/// The part of a quota that is set aside for one file.
 #[derive(Debug)]
-struct Reserve {
-    ledger: Arc<Mutex<Ledger>>,
+struct Reservation {
+    quota: Arc<Mutex<Quota>>,
     bytes: u64,
 }
 
-impl Reserve {
+impl Reservation {
     /// Sets a place aside, unless all are taken. A file that is put again has one.
-    fn begin(ledger: &Arc<Mutex<Ledger>>, name: &str) -> Result<Self, Refusal> {
-        let mut held = lock(ledger);
+    fn begin(quota: &Arc<Mutex<Quota>>, name: &str) -> Result<Self, Refusal> {
+        let mut held = lock(quota);
         let again = usize::from(held.finished.contains_key(name));
         if held.finished.len() + held.open_files >= held.files_max + again {
             return Err(full("too many files"));
         }
         held.open_files += 1;
         Ok(Self {
-            ledger: Arc::clone(ledger),
+            quota: Arc::clone(quota),
             bytes: 0,
         })
     }
 
     fn grow(&mut self, need: u64) -> Result<(), Refusal> {
-        let mut ledger = lock(&self.ledger);
-        let left = ledger.left();
+        let mut quota = lock(&self.quota);
+        let left = quota.left();
         if need > left {
             return Err(full("all that may be put has been put"));
         }
         let take = need.max(RESERVE).min(left);
-        ledger.open += take;
+        quota.open += take;
         self.bytes += take;
         Ok(())
     }
 }
 
-impl Drop for Reserve {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut ledger = lock(&self.ledger);
-        ledger.open -= self.bytes;
-        ledger.open_files -= 1;
+        let mut quota = lock(&self.quota);
+        quota.open -= self.bytes;
+        quota.open_files -= 1;
     }
 }
 
 const BUFFER: usize = 128 * 1024;
 /// What the name of a file begins with that is not whole.
 const INCOMING: &str = ".incoming-";
-/// The ledger is asked once for so many bytes.
+/// The quota is asked once for so many bytes.
 const RESERVE: u64 = 256 * 1024;
 
 /// Removes what puts have left in a directory whose server was killed.
@@ -121,16 +121,16 @@ pub(super) fn sweep(directory: &Path) -> io::Result<()> {
         .try_for_each(fs::remove_file)
 }
 
-impl Staging {
+impl StagedFile {
     /// Begins a file. `told` is the size that the client says it will have.
     pub(super) fn begin(
         name: &str,
         destination: Destination,
         told: Option<u64>,
-        ledger: &Arc<Mutex<Ledger>>,
+        quota: &Arc<Mutex<Quota>>,
     ) -> Result<Self, Refusal> {
-        let reserve = Reserve::begin(ledger, name)?;
-        if told.is_some_and(|size| size > destination.size_max.min(lock(ledger).left())) {
+        let reservation = Reservation::begin(quota, name)?;
+        if told.is_some_and(|size| size > destination.size_max.min(lock(quota).left())) {
             return Err(full("the file is too large"));
         }
         let directory = destination.path.parent().unwrap_or(Path::new("/"));
@@ -142,7 +142,7 @@ impl Staging {
             file: BufWriter::with_capacity(BUFFER, file),
             destination,
             name: name.to_owned(),
-            reserve,
+            reservation,
             bytes: 0,
         })
     }
@@ -153,8 +153,8 @@ impl Staging {
         if after > self.destination.size_max {
             return Err(full("the file is too large"));
         }
-        if after > self.reserve.bytes {
-            self.reserve.grow(after - self.reserve.bytes)?;
+        if after > self.reservation.bytes {
+            self.reservation.grow(after - self.reservation.bytes)?;
         }
         self.file
             .write_all(payload)
@@ -177,8 +177,8 @@ impl Staging {
     pub(super) fn publish(self) -> Result<(), Refusal> {
         let (file, _) = self.file.into_parts();
         move_to(file, &self.destination.path).map_err(|error| failed(&error))?;
-        let mut ledger = lock(&self.reserve.ledger);
-        ledger.finished.insert(self.name, self.bytes);
+        let mut quota = lock(&self.reservation.quota);
+        quota.finished.insert(self.name, self.bytes);
         Ok(())
     }
 }
@@ -208,7 +208,7 @@ mod tests {
 
     fn put(
         directory: &Path,
-        ledger: &Arc<Mutex<Ledger>>,
+        quota: &Arc<Mutex<Quota>>,
         name: &str,
         size: usize,
     ) -> Result<(), String> {
@@ -216,13 +216,13 @@ mod tests {
             path: directory.join(name),
             size_max: 600_000,
         };
-        let mut staging = Staging::begin(name, destination, None, ledger).map_err(|r| r.reason)?;
+        let mut staged = StagedFile::begin(name, destination, None, quota).map_err(|r| r.reason)?;
         for chunk in vec![7; size].chunks(1000) {
-            staging.write(chunk).map_err(|r| r.reason)?;
+            staged.write(chunk).map_err(|r| r.reason)?;
         }
-        staging
+        staged
             .sync()
-            .and_then(|()| staging.publish())
+            .and_then(|()| staged.publish())
             .map_err(|r| r.reason)
     }
 
@@ -245,13 +245,13 @@ mod tests {
     #[test]
     fn files_that_are_under_way_count() {
         let directory = tempfile::tempdir().unwrap();
-        let ledger = Ledger::new(1000, 2);
+        let quota = Quota::new(1000, 2);
         let begin = |name: &str| {
             let destination = Destination {
                 path: directory.path().join(name),
                 size_max: 10,
             };
-            Staging::begin(name, destination, None, &ledger)
+            StagedFile::begin(name, destination, None, &quota)
         };
         let (first, second) = (begin("a").unwrap(), begin("b").unwrap());
         assert_eq!(begin("c").unwrap_err().reason, "too many files");
@@ -264,8 +264,8 @@ mod tests {
     #[test]
     fn limits_hold_for_one_file_for_all_bytes_and_for_all_files() {
         let directory = tempfile::tempdir().unwrap();
-        let ledger = Ledger::new(1_000_000, 3);
-        let put = |name: &str, size| put(directory.path(), &ledger, name, size);
+        let quota = Quota::new(1_000_000, 3);
+        let put = |name: &str, size| put(directory.path(), &quota, name, size);
         assert_eq!(put("b", 600_001).unwrap_err(), "the file is too large");
         put("a", 600_000).unwrap();
         assert_eq!(
@@ -282,6 +282,6 @@ mod tests {
             .collect();
         names.sort();
         assert_eq!(names, ["a", "b", "c"]);
-        assert_eq!(lock(&ledger).open, 0);
+        assert_eq!(lock(&quota).open, 0);
     }
 }

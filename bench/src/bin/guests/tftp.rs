@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use config::task::GATEWAY;
 use guest::network::Cable;
 use tempfile::TempDir;
-use tftp::server::{Event, Map, Offer, Server};
+use tftp::server::{Event, Namespace, Offer, Server};
 use tokio::sync::mpsc;
 
 use crate::ground::Net;
@@ -61,7 +61,7 @@ fn files() -> TempDir {
 
 /// Our server as a process of its own, until it is killed.
 pub(crate) fn serve(directory: &Path) {
-    let mut map = Map::new(0, 0);
+    let mut map = Namespace::new(0, 0);
     for entry in fs::read_dir(directory).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         map.offer(&name, Offer::open(directory, &name).unwrap());

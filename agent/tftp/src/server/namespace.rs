@@ -22,7 +22,7 @@ pub enum Offer {
     /// A file, open: it stays what it is when its name is given to another.
     File(Arc<File>),
     /// Something that is not there yet, perhaps.
-    Later(Later),
+    Deferred(DeferredFile),
 }
 
 impl Offer {
@@ -48,7 +48,7 @@ impl Offer {
     pub(super) fn size(&self) -> io::Result<u64> {
         match self {
             Self::Bytes(bytes) => Ok(bytes.len() as u64),
-            Self::Later(later) => Ok(later.text().map_or(0, |text| text.len() as u64)),
+            Self::Deferred(deferred) => Ok(deferred.text().map_or(0, |text| text.len() as u64)),
             Self::File(file) => Ok(file.metadata()?.len()),
         }
     }
@@ -56,22 +56,22 @@ impl Offer {
 
 /// A text that may be given later; clones are of the same one.
 #[derive(Debug, Clone, Default)]
-pub struct Later(Arc<OnceLock<Arc<[u8]>>>);
+pub struct DeferredFile(Arc<OnceLock<Arc<[u8]>>>);
 
-impl Later {
+impl DeferredFile {
     fn text(&self) -> Option<Arc<[u8]>> {
         self.0.get().cloned()
     }
 
     /// Gives the text, once.
-    pub fn give(&self, text: &str) {
+    pub fn provide(&self, text: &str) {
         self.0.get_or_init(|| text.as_bytes().into());
     }
 }
 
-impl From<Later> for Offer {
-    fn from(later: Later) -> Self {
-        Self::Later(later)
+impl From<DeferredFile> for Offer {
+    fn from(deferred: DeferredFile) -> Self {
+        Self::Deferred(deferred)
     }
 }
 
@@ -96,15 +96,15 @@ enum Place {
 
 /// What one guest may fetch and put.
 #[derive(Debug)]
-pub struct Map {
+pub struct Namespace {
     offers: BTreeMap<String, Offer>,
     places: Vec<Place>,
     pub(super) bytes_max: u64,
     pub(super) files_max: usize,
 }
 
-impl Map {
-    /// A map of nothing. What is put into all places together may have `bytes_max`
+impl Namespace {
+    /// An empty namespace. What is put into all places together may have `bytes_max`
     /// bytes in `files_max` files; every place has a limit of its own besides.
     pub fn new(bytes_max: u64, files_max: usize) -> Self {
         Self {
@@ -140,7 +140,7 @@ impl Map {
         Ok(left_out)
     }
 
-    /// Removes what a server that was killed has left half in the places of this map.
+    /// Removes what a server that was killed has left half in the places of this namespace.
     pub(super) fn sweep(&self) -> io::Result<()> {
         for place in &self.places {
             match place {
@@ -173,7 +173,9 @@ impl Map {
     pub(super) fn find(&self, name: &str) -> Result<Offer, Refusal> {
         let missing = || Refusal::new(ErrorCode::FileNotFound, "there is no such file");
         match self.offers.get(name) {
-            Some(Offer::Later(later)) => later.text().map(Offer::Bytes).ok_or_else(missing),
+            Some(Offer::Deferred(deferred)) => {
+                deferred.text().map(Offer::Bytes).ok_or_else(missing)
+            }
             Some(offer) => Ok(offer.clone()),
             None => Err(missing()),
         }
@@ -215,16 +217,16 @@ mod tests {
 
     use super::*;
 
-    fn map() -> Map {
-        let mut map = Map::new(1000, 10);
-        map.accept("log", "/builds/1/log".into(), 100);
-        map.accept_below("artifacts/", "/builds/1/artifacts".into(), 500);
-        map
+    fn namespace() -> Namespace {
+        let mut namespace = Namespace::new(1000, 10);
+        namespace.accept("log", "/builds/1/log".into(), 100);
+        namespace.accept_below("artifacts/", "/builds/1/artifacts".into(), 500);
+        namespace
     }
 
     #[test]
     fn a_name_leads_to_its_place_and_nowhere_else() {
-        let place = map().place("artifacts/a_1.0.ipk").unwrap();
+        let place = namespace().place("artifacts/a_1.0.ipk").unwrap();
         assert_eq!(place.path, Path::new("/builds/1/artifacts/a_1.0.ipk"));
         for name in [
             "",
@@ -243,7 +245,7 @@ mod tests {
             "../artifacts/x",
             "task.manifest",
         ] {
-            let refusal = map().place(name).unwrap_err();
+            let refusal = namespace().place(name).unwrap_err();
             assert_eq!(refusal.code, ErrorCode::AccessViolation, "{name}");
             assert!(!refusal.reason.contains('/'), "{}", refusal.reason);
         }
@@ -263,15 +265,15 @@ mod tests {
         symlink("/proc/self/exe", path("magic")).unwrap();
         symlink("loop", path("loop")).unwrap();
         rustix::fs::mkfifoat(CWD, path("pipe"), Mode::RUSR).unwrap();
-        let mut map = Map::new(0, 0);
-        let left_out = map.offer_directory("t/", directory.path()).unwrap();
+        let mut namespace = Namespace::new(0, 0);
+        let left_out = namespace.offer_directory("t/", directory.path()).unwrap();
         let expected = ["absolute", "deep", "loop", "magic", "pipe", "relative"];
         assert_eq!(left_out, expected);
         for name in ["t/tools.tar", "t/tools-1.tar", "t/x"] {
-            assert!(map.find(name).is_ok(), "{name}");
+            assert!(namespace.find(name).is_ok(), "{name}");
         }
         for name in ["t/deep/x", "t/../t/x", "tools.tar", "/t/x", "t/magic"] {
-            assert!(map.find(name).is_err(), "{name}");
+            assert!(namespace.find(name).is_err(), "{name}");
         }
     }
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 use tftpd::ErrorCode;
 
-use super::pace::Pace;
 use super::request::Refusal;
+use crate::rto::Rto;
 
 /// A transfer that comes no further for so long is over.
 const SILENCE: Duration = Duration::from_secs(40);
@@ -21,22 +21,22 @@ const CUT_MAX: usize = 64;
 
 /// How a transfer ended before its end.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum TransferError {
     /// We refuse; the other side is told.
     Refused(Refusal),
     /// The other side gave up, or cannot be reached.
     Aborted,
     /// Nothing that helps came for too long.
-    Silent,
+    TimedOut,
 }
 
-impl From<Refusal> for End {
+impl From<Refusal> for TransferError {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
 }
 
-impl From<io::Error> for End {
+impl From<io::Error> for TransferError {
     fn from(_: io::Error) -> Self {
         Self::Aborted
     }
@@ -44,39 +44,39 @@ impl From<io::Error> for End {
 
 /// Where a transfer is; its listener looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum Phase {
     /// The other side has not answered yet.
-    Opening,
+    Negotiating,
     /// Data goes one way or the other.
-    Moving,
+    Transferring,
     /// Everything is done; the last acknowledgement may have to be repeated.
-    Waiting,
+    Dallying,
     /// Over.
-    Over,
+    Finished,
 }
 
-/// What a transfer's thread shares with its listener: a [`Stage`], and the answer to
+/// What a transfer's thread shares with its listener: a [`Phase`], and the answer to
 /// the request of a put that was sent once and is repeated only for who asks again.
 #[derive(Debug)]
-pub(super) struct StageCell {
-    stage: AtomicU8,
+pub(super) struct SharedPhase {
+    phase: AtomicU8,
     answer: OnceLock<Vec<u8>>,
     /// How often the answer was given to who asked again.
     repeated: AtomicU32,
 }
 
-impl StageCell {
+impl SharedPhase {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            stage: AtomicU8::new(0),
+            phase: AtomicU8::new(0),
             answer: OnceLock::new(),
             repeated: AtomicU32::new(0),
         })
     }
 
     /// A transfer goes forward only: what is over stays over.
-    pub(super) fn set(&self, stage: Stage) {
-        self.stage.fetch_max(stage as u8, Ordering::Relaxed);
+    pub(super) fn set(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::Relaxed);
     }
 
     /// Keeps the answer to the request.
@@ -95,12 +95,12 @@ impl StageCell {
         self.repeated.load(Ordering::Relaxed)
     }
 
-    pub(super) fn get(&self) -> Stage {
-        match self.stage.load(Ordering::Relaxed) {
-            0 => Stage::Opening,
-            1 => Stage::Moving,
-            2 => Stage::Waiting,
-            _ => Stage::Over,
+    pub(super) fn get(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Negotiating,
+            1 => Phase::Transferring,
+            2 => Phase::Dallying,
+            _ => Phase::Finished,
         }
     }
 }
@@ -116,10 +116,10 @@ pub(super) enum Inbound<'a> {
 
 /// The socket of one transfer, connected to its client.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct Transport {
     socket: Arc<UdpSocket>,
-    pub(super) stage: Arc<StageCell>,
-    pub(super) pace: Pace,
+    pub(super) phase: Arc<SharedPhase>,
+    pub(super) rto: Rto,
     buffer: Vec<u8>,
     /// The receive timeout that the socket has, to save setting it.
     timeout: Option<Duration>,
@@ -128,12 +128,12 @@ pub(super) struct Link {
     cut: Option<usize>,
 }
 
-impl Link {
-    pub(super) fn new(socket: Arc<UdpSocket>, stage: Arc<StageCell>) -> Self {
+impl Transport {
+    pub(super) fn new(socket: Arc<UdpSocket>, phase: Arc<SharedPhase>) -> Self {
         Self {
             socket,
-            stage,
-            pace: Pace::new(),
+            phase,
+            rto: Rto::new(),
             buffer: Vec::new(),
             timeout: None,
             advanced: Instant::now(),
@@ -143,7 +143,7 @@ impl Link {
 
     /// Something came that brings the transfer further.
     pub(super) fn advance(&mut self) {
-        self.stage.set(Stage::Moving);
+        self.phase.set(Phase::Transferring);
         self.advanced = Instant::now();
     }
 
@@ -162,7 +162,7 @@ impl Link {
 
     /// Sends packets that stand one behind the other, each of `size` bytes but the
     /// last, which may be shorter. A full queue loses packets like any cable.
-    pub(super) fn send(&mut self, packets: &[u8], size: usize) -> Result<(), End> {
+    pub(super) fn send(&mut self, packets: &[u8], size: usize) -> Result<(), TransferError> {
         let pieces = self.cut.map_or(1, |size| CUT_MAX.min(65_000 / size));
         for part in packets.chunks(size * pieces) {
             match self.socket.send(part) {
@@ -180,25 +180,25 @@ impl Link {
         Ok(())
     }
 
-    pub(super) fn acknowledge(&mut self, block: u64) -> Result<(), End> {
+    pub(super) fn acknowledge(&mut self, block: u64) -> Result<(), TransferError> {
         let [high, low] = wire(block).to_be_bytes();
         self.send(&[0, 4, high, low], 4)
     }
 
     /// Waits for a packet of the transfer until `deadline`.
-    pub(super) fn receive(&mut self, deadline: Instant) -> Result<Inbound<'_>, End> {
+    pub(super) fn receive(&mut self, deadline: Instant) -> Result<Inbound<'_>, TransferError> {
         if self.advanced.elapsed() > SILENCE {
-            return Err(End::Silent);
+            return Err(TransferError::TimedOut);
         }
         let length = loop {
             let left = deadline.saturating_duration_since(Instant::now());
             self.set_timeout(left)?;
             match self.socket.recv(&mut self.buffer) {
                 // A socket that was shut down returns nothing, at once and for ever.
-                Ok(0) if self.stage.get() == Stage::Over => return Err(End::Aborted),
+                Ok(0) if self.phase.get() == Phase::Finished => return Err(TransferError::Aborted),
                 Ok(length) => match self.buffer[..length] {
                     [0, 3 | 4, _, _, ..] => break Some(length),
-                    [0, 5, ..] => return Err(End::Aborted),
+                    [0, 5, ..] => return Err(TransferError::Aborted),
                     _ => {}
                 },
                 Err(error) if is_late(&error) => break None,
@@ -256,6 +256,6 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 /// A refusal for packets that break the rules.
-pub(super) fn illegal(reason: &str) -> End {
-    End::Refused(Refusal::new(ErrorCode::IllegalOperation, reason))
+pub(super) fn illegal(reason: &str) -> TransferError {
+    TransferError::Refused(Refusal::new(ErrorCode::IllegalOperation, reason))
 }

@@ -15,14 +15,14 @@ const CEILING: Duration = Duration::from_secs(12);
 /// The retransmission timer of RFC 6298 with a floor that suits a cable inside one
 /// machine, so that a lost packet costs milliseconds.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Rto {
     smooth: Option<Duration>,
     deviation: Duration,
     wait: Duration,
 }
 
-impl Pace {
-    pub(super) fn new() -> Self {
+impl Rto {
+    pub(crate) fn new() -> Self {
         Self {
             smooth: None,
             deviation: Duration::ZERO,
@@ -31,12 +31,12 @@ impl Pace {
     }
 
     /// The time to wait now.
-    pub(super) fn wait(&self) -> Duration {
+    pub(crate) fn wait(&self) -> Duration {
         self.wait
     }
 
     /// The time that an answer usually takes.
-    pub(super) fn usual(&self) -> Duration {
+    pub(crate) fn usual(&self) -> Duration {
         self.smooth.unwrap_or(START)
     }
 
@@ -44,7 +44,7 @@ impl Pace {
     /// it may belong to an earlier asking: then the time is too short by less than a
     /// wait, which grows from it until there is one asking only. One that took far longer
     /// than others was lost, and its sender repeated it by itself.
-    pub(super) fn answered(&mut self, time: Duration) {
+    pub(crate) fn answered(&mut self, time: Duration) {
         let usual = self.smooth.unwrap_or(CEILING);
         let time = time.min((usual * 4).max(FLOOR));
         let smooth = match self.smooth {
@@ -62,14 +62,14 @@ impl Pace {
     }
 
     /// Something new came, which tells nothing of the way there and back.
-    pub(super) fn went_on(&mut self) {
+    pub(crate) fn went_on(&mut self) {
         self.wait = self.smooth.map_or(START, |smooth| {
             (smooth + self.deviation * 4).clamp(FLOOR, CEILING)
         });
     }
 
     /// Nothing came in time.
-    pub(super) fn missed(&mut self) {
+    pub(crate) fn missed(&mut self) {
         self.wait = (self.wait * 2).min(CEILING);
     }
 }
@@ -80,23 +80,23 @@ mod tests {
 
     #[test]
     fn it_learns_the_way_and_doubles_when_nothing_comes() {
-        let mut pace = Pace::new();
-        assert_eq!(pace.wait(), START);
+        let mut rto = Rto::new();
+        assert_eq!(rto.wait(), START);
         for _ in 0..20 {
-            pace.answered(Duration::from_micros(200));
+            rto.answered(Duration::from_micros(200));
         }
-        assert_eq!(pace.wait(), FLOOR);
+        assert_eq!(rto.wait(), FLOOR);
         for doublings in 1..=9 {
-            pace.missed();
-            assert_eq!(pace.wait(), FLOOR * 2_u32.pow(doublings));
+            rto.missed();
+            assert_eq!(rto.wait(), FLOOR * 2_u32.pow(doublings));
         }
-        pace.missed();
-        assert_eq!(pace.wait(), CEILING);
-        pace.answered(Duration::from_secs(5));
-        assert!(pace.wait() < FLOOR * 2, "one long time says little");
+        rto.missed();
+        assert_eq!(rto.wait(), CEILING);
+        rto.answered(Duration::from_secs(5));
+        assert!(rto.wait() < FLOOR * 2, "one long time says little");
         for _ in 0..50 {
-            pace.answered(Duration::from_millis(300));
+            rto.answered(Duration::from_millis(300));
         }
-        assert!((300..500).contains(&pace.wait().as_millis()));
+        assert!((300..500).contains(&rto.wait().as_millis()));
     }
 }

@@ -4,56 +4,60 @@ use std::sync::Arc;
 
 use tftpd::ErrorCode;
 
-use super::link::{End, Link, Stage};
 use super::request::{Direction, Refusal, Request};
-use super::staging::Staging;
+use super::staging::StagedFile;
+use super::transport::{Phase, TransferError, Transport};
 use super::{Event, Shared, receive, send};
 
 /// Runs a transfer on the calling thread until it is over.
-pub(super) fn run(mut link: Link, request: &Request, shared: &Arc<Shared>) {
+pub(super) fn run(mut transport: Transport, request: &Request, shared: &Arc<Shared>) {
     let ended = match request.direction {
-        Direction::Fetch => fetch(&mut link, request, shared),
-        Direction::Put => put(&mut link, request, shared),
+        Direction::Fetch => fetch(&mut transport, request, shared),
+        Direction::Put => put(&mut transport, request, shared),
     };
-    if let Err(End::Refused(refusal)) = &ended {
-        link.refuse(refusal);
+    if let Err(TransferError::Refused(refusal)) = &ended {
+        transport.refuse(refusal);
         shared.tell_refusal(&request.name, &refusal.reason);
     }
     if let Err(end) = ended {
         tracing::debug!(name = request.name, ?end, "a transfer ended early");
     }
-    link.stage.set(Stage::Over);
+    transport.phase.set(Phase::Finished);
 }
 
-fn fetch(link: &mut Link, request: &Request, shared: &Shared) -> Result<(), End> {
-    let offer = shared.map.find(&request.name)?;
+fn fetch(
+    transport: &mut Transport,
+    request: &Request,
+    shared: &Shared,
+) -> Result<(), TransferError> {
+    let offer = shared.namespace.find(&request.name)?;
     let size = offer.size()?;
     let agreed = request.wanted.agree(Some(size));
-    send::send(link, &offer, size, &agreed)?;
+    send::send(transport, &offer, size, &agreed)?;
     shared.tell_fetched(&request.name, size);
     Ok(())
 }
 
-fn put(link: &mut Link, request: &Request, shared: &Shared) -> Result<(), End> {
-    let destination = shared.map.place(&request.name)?;
+fn put(transport: &mut Transport, request: &Request, shared: &Shared) -> Result<(), TransferError> {
+    let destination = shared.namespace.place(&request.name)?;
     let path = destination.path.clone();
     let told = request.wanted.size;
-    let mut staging = Staging::begin(&request.name, destination, told, &shared.ledger)?;
+    let mut staged = StagedFile::begin(&request.name, destination, told, &shared.quota)?;
     let agreed = request.wanted.agree(None);
-    let last = receive::receive(link, &agreed, told, &mut staging)?;
-    let bytes = staging.bytes;
+    let last = receive::receive(transport, &agreed, told, &mut staged)?;
+    let bytes = staged.bytes;
     check_size(told, bytes)?;
-    staging.sync()?;
+    staged.sync()?;
     let over = || Refusal::new(ErrorCode::NotDefined, "the server is closed");
     shared
-        .unless_ended(|| staging.publish())
+        .unless_ended(|| staged.publish())
         .ok_or_else(over)??;
     shared.tell(Event::Put {
         name: request.name.clone(),
         path,
         bytes,
     });
-    receive::dally(link, last)
+    receive::dally(transport, last)
 }
 
 /// A client that was misled by a bad line may leave a block out (curl does when it hears

@@ -4,8 +4,8 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use super::flow::Pace;
 use super::packet::{self, Packet};
+use super::window::Pace;
 use super::{Patience, TftpError};
 
 /// The error code for a packet of another transfer.
@@ -15,7 +15,7 @@ const UNKNOWN_TRANSFER: u16 = 5;
 const DEATH: u32 = 3;
 
 /// What is said and heard in one transfer, however often it is begun anew.
-pub(super) struct Exchange {
+pub(super) struct Transfer {
     socket: UdpSocket,
     server: SocketAddr,
     /// The port of the server that it answered from, and answers from since.
@@ -38,7 +38,7 @@ pub(super) struct Exchange {
     buffer: Vec<u8>,
 }
 
-impl Exchange {
+impl Transfer {
     /// Nothing is sent yet.
     pub(super) fn new(server: SocketAddr, patience: Patience) -> Result<Self, TftpError> {
         let now = Instant::now();

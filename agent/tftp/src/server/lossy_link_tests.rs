@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Event, Map, Offer, Server};
+use super::{Event, Namespace, Offer, Server};
 
 const BLOCK: usize = 64;
 const PATIENCE: Duration = Duration::from_millis(60);
@@ -173,12 +173,12 @@ fn a_bad_line_costs_time_and_nothing_else() {
         .collect();
     for lost_percent in [0, 1, 5, 20] {
         for window in [1, 16] {
-            let mut map = Map::new(1 << 20, 10);
-            map.offer("file", Offer::Bytes(Arc::from(file.clone())));
-            map.accept_below("", directory.path().to_owned(), 1 << 20);
+            let mut namespace = Namespace::new(1 << 20, 10);
+            namespace.offer("file", Offer::Bytes(Arc::from(file.clone())));
+            namespace.accept_below("", directory.path().to_owned(), 1 << 20);
             let (sender, mut events) = mpsc::channel(100);
             let address = "127.0.0.1:0".parse().unwrap();
-            let server = Server::start(&[address], map, sender).unwrap();
+            let server = Server::start(&[address], namespace, sender).unwrap();
             let line = |seed| Line::new(server.addresses()[0], lost_percent, seed);
             let what = format!("{lost_percent} % lost, window {window}");
             assert!(line(1).fetch("file", window) == file, "{what}: fetched");
