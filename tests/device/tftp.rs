@@ -15,8 +15,8 @@ use tests::net::Net;
 use tftp::server::{Event, Namespace, Offer, Server};
 use tokio::sync::mpsc;
 
-mod bad_line;
-mod cable;
+mod lossy_cable;
+mod lossy_link;
 
 /// More than 65535 blocks of 512 bytes, and not a whole number of them.
 const SIZE: usize = 40 * 1024 * 1024 + 77;

@@ -21,7 +21,6 @@ mod request;
 
 mod staging;
 
-mod manner;
 mod receive;
 mod send;
 mod transport;

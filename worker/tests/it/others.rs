@@ -62,8 +62,8 @@ fn start(servers: &Path, program: &str, arguments: impl Fn(u16, &str) -> Vec<Str
 
 fn go_both_ways(server: &Server) {
     let faults = Faults {
-        lost: 2,
-        doubled: 2,
+        lost: 1,
+        doubled: 0,
     };
     let far = ([127, 0, 0, 1], server.port).into();
     let client = client(line::lay(far, faults));

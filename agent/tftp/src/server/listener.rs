@@ -158,7 +158,7 @@ impl Listener {
                 Verdict::Ignore => return Ok(()),
                 Verdict::Again => {
                     // It may be lost like the first one: then the client asks again.
-                    let answer = transfer.phase.answer_again();
+                    let answer = transfer.phase.option_ack();
                     answer.map(|packet| transfer.socket.send(packet));
                     return Ok(());
                 }

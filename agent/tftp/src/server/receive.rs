@@ -1,242 +1,187 @@
-//! Receiving a file from a guest, a window of blocks at a time.
+//! Receives a file from the guest, a window of blocks at a time.
 
 use std::time::{Duration, Instant};
 
-use super::manner::Manner;
-use super::request::{Agreed, BLOCK_PLAIN};
+use super::request::Agreed;
 use super::staging::StagedFile;
 use super::transport::{Inbound, Phase, TransferError, Transport, illegal, wire};
 
-/// A block that comes again so soon was doubled on its way, or is the answer to an
-/// answer of ours that was: to answer it would double every packet that follows.
-const ECHO: Duration = Duration::from_millis(30);
-/// How often the last acknowledgement is repeated unasked, in case it was lost.
-const FAREWELLS: u32 = 4;
-/// How long the last acknowledgement is repeated when asked for: three times as long as
-/// patient clients wait before they ask.
+/// A duplicate block that comes this soon was duplicated by the network, or answers an
+/// acknowledgement that was. To acknowledge it would double every packet that follows
+/// (RFC 1123, section 4.2.3.1).
+const DUPLICATE_AGE_MIN: Duration = Duration::from_millis(30);
+/// The shortest time before an acknowledgement is repeated (RFC 6298, section 2.4). It may
+/// be long, because the client retransmits its blocks by its own timer.
+const REPEAT_MIN: Duration = Duration::from_secs(1);
+/// The number of unasked repetitions of the last acknowledgement.
+const LAST_ACK_REPEATS: u32 = 4;
+/// The time for which the last acknowledgement is repeated on request: three times as long
+/// as many clients wait before they retransmit.
 const DALLY: Duration = Duration::from_secs(16);
 
-/// Receives everything into `staged`; the last block is not acknowledged yet.
-/// Returns its number. `told` is the size that the client says the file has.
+/// Receives everything into `staged` and returns the number of the last block, which is not
+/// acknowledged yet.
 pub(super) fn receive(
     transport: &mut Transport,
     agreed: &Agreed,
-    told: Option<u64>,
     staged: &mut StagedFile,
 ) -> Result<u64, TransferError> {
-    let mut progress = Progress::new(agreed, told);
-    transport.expect(progress.block_max());
-    if let Some(packet) = &progress.opening {
-        transport.phase.answered(packet);
+    let mut progress = Progress::new(agreed);
+    transport.expect(progress.block_size);
+    match agreed.packet() {
+        Some(packet) => {
+            transport.phase.keep_option_ack(&packet);
+            transport.send(&packet, packet.len())?;
+        }
+        None => progress.acknowledge(transport)?,
     }
-    progress.answer(transport)?;
     loop {
-        let deadline = progress.moved + progress.patience(transport, staged.bytes);
-        match transport.receive(deadline)? {
-            Inbound::Data(block, payload) if block == wire(progress.got + 1) => {
-                progress.settle(payload.len());
-                if payload.len() > progress.block {
+        match transport.receive(progress.deadline(transport))? {
+            Inbound::Data(block, payload) if block == wire(progress.received + 1) => {
+                if payload.len() > progress.block_size {
                     return Err(illegal("a block is longer than agreed"));
                 }
                 staged.write(payload)?;
-                let last = payload.len() < progress.block;
-                progress.step(transport);
+                let last = payload.len() < progress.block_size;
+                progress.advance(transport);
                 if last {
-                    return Ok(progress.got);
+                    return Ok(progress.received);
                 }
-                if progress.unanswered == progress.window {
-                    progress.answer(transport)?;
+                if progress.unacknowledged == progress.window {
+                    progress.acknowledge(transport)?;
                 }
             }
-            Inbound::Data(block, _) => progress.gap(transport, block)?,
+            Inbound::Data(block, _) => progress.out_of_order(transport, block)?,
             Inbound::Ack(_) => {}
             Inbound::Nothing => {
                 transport.rto.missed();
-                progress.repeat(transport)?;
+                progress.time_out(transport)?;
             }
         }
     }
 }
 
-/// How far a transfer has come, and what was said of it.
+/// The blocks that have arrived, and their acknowledgement.
 struct Progress {
-    block: usize,
+    block_size: usize,
     window: u64,
-    told: Option<u64>,
-    /// The answer to the request, until data comes: then it was understood.
-    opening: Option<Vec<u8>>,
-    /// Whether that answer was repeated as an acknowledgement.
-    plain: bool,
-    /// How often the client had asked again when we last looked.
-    asked: u32,
+    /// Whether an option acknowledgement is all that was sent.
+    negotiating: bool,
     /// The last block that came in order.
-    got: u64,
-    /// Blocks since the last answer.
-    unanswered: u64,
-    /// When something came in order, or was answered.
-    moved: Instant,
-    answered: Instant,
-    /// How often the last answer was repeated because nothing came.
-    repeats: u32,
-    /// It was given again because something came again.
-    echoed: bool,
-    /// A block out of order was answered: those behind it need no answer.
-    gap_told: bool,
-    manner: Manner,
+    received: u64,
+    /// The blocks since the last acknowledgement.
+    unacknowledged: u64,
+    acknowledged_at: Instant,
+    /// The time of the last block in order or acknowledgement.
+    active_at: Instant,
+    /// Whether the last acknowledgement was sent twice: then the next block does not
+    /// measure a round trip.
+    repeated: bool,
+    /// Whether a gap was acknowledged: the blocks behind it need no answer.
+    gap_reported: bool,
 }
 
 impl Progress {
-    fn new(agreed: &Agreed, told: Option<u64>) -> Self {
-        let window = agreed.window as u64;
-        // Who does not know it (curl, of its standard input) says 0, too.
-        let told = told.filter(|told| *told > 0);
+    fn new(agreed: &Agreed) -> Self {
+        let now = Instant::now();
         Self {
-            block: agreed.block,
-            window,
-            told,
-            opening: agreed.packet(),
-            plain: false,
-            asked: 0,
-            got: 0,
-            unanswered: 0,
-            moved: Instant::now(),
-            answered: Instant::now(),
-            repeats: 0,
-            echoed: false,
-            gap_told: false,
-            manner: Manner::new(window),
+            block_size: agreed.block,
+            window: agreed.window as u64,
+            negotiating: agreed.packet().is_some(),
+            received: 0,
+            unacknowledged: 0,
+            acknowledged_at: now,
+            active_at: now,
+            repeated: false,
+            gap_reported: false,
         }
     }
 
-    /// The longest block that may come.
-    fn block_max(&self) -> usize {
-        self.block.max(BLOCK_PLAIN)
+    fn deadline(&self, transport: &Transport) -> Instant {
+        self.active_at + transport.rto.wait().max(REPEAT_MIN)
     }
 
-    /// How long to wait before our last answer is repeated, when `have` bytes are there.
-    fn patience(&self, transport: &Transport, have: u64) -> Duration {
-        let left = self.told.and_then(|size| size.checked_sub(have));
-        let is_last = left.is_some_and(|left| left < self.block as u64);
-        let is_opening = self.opening.is_some();
-        self.manner
-            .patience(transport.rto.wait(), self.repeats, is_opening || is_last)
-    }
-
-    /// Says how far we have come.
-    fn answer(&mut self, transport: &mut Transport) -> Result<(), TransferError> {
-        match &self.opening {
-            Some(packet) if !self.plain => transport.send(packet, packet.len())?,
-            _ => transport.acknowledge(self.got)?,
-        }
-        self.unanswered = 0;
-        self.answered = Instant::now();
-        self.moved = self.answered;
+    fn acknowledge(&mut self, transport: &mut Transport) -> Result<(), TransferError> {
+        transport.acknowledge(self.received)?;
+        self.unacknowledged = 0;
+        self.acknowledged_at = Instant::now();
+        self.active_at = self.acknowledged_at;
         Ok(())
     }
 
-    /// Nothing came in time: our answer was lost, or what followed it.
-    fn repeat(&mut self, transport: &mut Transport) -> Result<(), TransferError> {
-        self.gap_told = false;
-        if self.opening.is_some() {
-            let asked = std::mem::replace(&mut self.asked, transport.phase.repeated());
-            if asked != self.asked || !self.may_be_plain() {
-                // The client asks again, and the listener answers.
-                self.moved = Instant::now();
-                return Ok(());
-            }
-            self.plain = true;
-        }
-        self.repeats += 1;
-        self.answer(transport)
+    /// Acknowledges again: the acknowledgement was lost, or the block that answered it.
+    fn acknowledge_again(&mut self, transport: &mut Transport) -> Result<(), TransferError> {
+        self.repeated = true;
+        self.acknowledge(transport)
     }
 
-    /// Whether the answer to a request with options may be repeated as an
-    /// acknowledgement, as if we knew no options.
-    ///
-    /// The same answer twice is poison to some that heard the first one and whose block
-    /// was lost: curl (7.88) goes on with its second block and calls it the first, atftp
-    /// (0.8) goes on with the second and leaves the first out. busybox and tftp-hpa pass
-    /// over it. An acknowledgement of block 0 does no harm to any: curl and atftp repeat
-    /// their block at once. And who heard no answer goes on without options, all four of
-    /// them: the length of the first block tells, unless both agreements begin with the
-    /// same one.
-    fn may_be_plain(&self) -> bool {
-        let ambiguous = || {
-            self.told
-                .is_none_or(|told| told == BLOCK_PLAIN.min(self.block) as u64)
-        };
-        self.window == 1 && (self.block == BLOCK_PLAIN || !ambiguous())
+    fn time_out(&mut self, transport: &mut Transport) -> Result<(), TransferError> {
+        self.gap_reported = false;
+        if self.negotiating {
+            // The listener repeats the option acknowledgement when the client repeats its
+            // request. Unasked, it would mislead curl, which takes it to acknowledge the
+            // block that it has sent.
+            self.active_at = Instant::now();
+            return Ok(());
+        }
+        self.acknowledge_again(transport)
     }
 
-    /// Finds out of the first block whether the client knows what was agreed.
-    fn settle(&mut self, length: usize) {
-        let first = |block: usize| {
-            self.told
-                .map_or(block as u64, |told| told.min(block as u64))
-        };
-        if self.got == 0 && self.plain && length as u64 == first(BLOCK_PLAIN) {
-            self.block = BLOCK_PLAIN;
-        }
-    }
-
-    /// A block came in order.
-    fn step(&mut self, transport: &mut Transport) {
-        self.moved = Instant::now();
-        let time = self.moved - self.answered;
-        if self.repeats > 0 && self.opening.is_none() {
-            self.manner.went_on(time);
-        }
-        let asked_again = self.got == 0 && transport.phase.repeated() > 0;
-        if self.unanswered == 0 && self.repeats == 0 && !self.echoed && !asked_again {
-            transport.rto.answered(time);
+    /// Notes a block that came in order.
+    fn advance(&mut self, transport: &mut Transport) {
+        self.active_at = Instant::now();
+        if self.unacknowledged == 0 && !self.repeated && !self.negotiating {
+            transport
+                .rto
+                .answered(self.active_at - self.acknowledged_at);
         } else {
             transport.rto.went_on();
         }
         transport.advance();
-        self.opening = None;
-        self.got += 1;
-        self.unanswered += 1;
-        self.repeats = 0;
-        self.echoed = false;
-        self.gap_told = false;
+        self.negotiating = false;
+        self.received += 1;
+        self.unacknowledged += 1;
+        self.repeated = false;
+        self.gap_reported = false;
     }
 
-    /// A block came out of order: one was lost, or our answer was.
-    fn gap(&mut self, transport: &mut Transport, block: u16) -> Result<(), TransferError> {
-        let time = self.answered.elapsed();
-        if self.window == 1 {
-            if block != wire(self.got) || time < ECHO.max(transport.rto.usual()) {
-                return Ok(());
-            }
-            if self.repeats == 0 {
-                self.manner.repeated_itself(time);
-            }
-        } else if self.gap_told {
+    /// Answers a block out of order: an earlier one was lost, or an acknowledgement was.
+    fn out_of_order(&mut self, transport: &mut Transport, block: u16) -> Result<(), TransferError> {
+        let answered = if self.window == 1 {
+            let age_min = DUPLICATE_AGE_MIN.max(transport.rto.usual());
+            block == wire(self.received) && self.acknowledged_at.elapsed() >= age_min
+        } else {
+            !self.gap_reported
+        };
+        if !answered {
             return Ok(());
         }
-        self.gap_told = true;
-        self.echoed = true;
-        self.answer(transport)
+        self.gap_reported = true;
+        self.acknowledge_again(transport)
     }
 }
 
-/// Acknowledges the last block, some times more in case that was lost, and again
-/// whenever it comes again.
+/// Acknowledges the last block, repeats that a few times in case it was lost, and then
+/// whenever the block comes again (RFC 1350, section 6).
 pub(super) fn dally(transport: &mut Transport, last: u64) -> Result<(), TransferError> {
     transport.phase.set(Phase::Dallying);
     let end = Instant::now() + DALLY;
-    for _ in 0..FAREWELLS {
+    for _ in 0..LAST_ACK_REPEATS {
         transport.acknowledge(last)?;
         let deadline = Instant::now() + transport.rto.wait();
-        answer_last(transport, last, deadline)?;
+        acknowledge_last_until(transport, last, deadline)?;
         transport.rto.missed();
     }
-    answer_last(transport, last, end)
+    acknowledge_last_until(transport, last, end)
 }
 
-fn answer_last(transport: &mut Transport, last: u64, until: Instant) -> Result<(), TransferError> {
+fn acknowledge_last_until(
+    transport: &mut Transport,
+    last: u64,
+    deadline: Instant,
+) -> Result<(), TransferError> {
     loop {
-        match transport.receive(until)? {
+        match transport.receive(deadline)? {
             Inbound::Data(block, _) if block == wire(last) => transport.acknowledge(last)?,
             Inbound::Nothing => return Ok(()),
             _ => {}

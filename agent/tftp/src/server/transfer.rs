@@ -44,7 +44,7 @@ fn put(transport: &mut Transport, request: &Request, shared: &Shared) -> Result<
     let told = request.wanted.size;
     let mut staged = StagedFile::begin(&request.name, destination, told, &shared.quota)?;
     let agreed = request.wanted.agree(None);
-    let last = receive::receive(transport, &agreed, told, &mut staged)?;
+    let last = receive::receive(transport, &agreed, &mut staged)?;
     let bytes = staged.bytes;
     check_size(told, bytes)?;
     staged.sync()?;

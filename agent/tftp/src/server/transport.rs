@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::UdpSocket;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -60,17 +60,14 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct SharedPhase {
     phase: AtomicU8,
-    answer: OnceLock<Vec<u8>>,
-    /// How often the answer was given to who asked again.
-    repeated: AtomicU32,
+    option_ack: OnceLock<Vec<u8>>,
 }
 
 impl SharedPhase {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             phase: AtomicU8::new(0),
-            answer: OnceLock::new(),
-            repeated: AtomicU32::new(0),
+            option_ack: OnceLock::new(),
         })
     }
 
@@ -79,20 +76,14 @@ impl SharedPhase {
         self.phase.fetch_max(phase as u8, Ordering::Relaxed);
     }
 
-    /// Keeps the answer to the request.
-    pub(super) fn answered(&self, packet: &[u8]) {
-        self.answer.get_or_init(|| packet.to_owned());
+    /// Keeps the option acknowledgement of a put.
+    pub(super) fn keep_option_ack(&self, packet: &[u8]) {
+        self.option_ack.get_or_init(|| packet.to_owned());
     }
 
-    /// The answer to the request, if it is to be given again now.
-    pub(super) fn answer_again(&self) -> Option<&[u8]> {
-        self.repeated.fetch_add(1, Ordering::Relaxed);
-        self.answer.get().map(Vec::as_slice)
-    }
-
-    /// How often the client has asked again.
-    pub(super) fn repeated(&self) -> u32 {
-        self.repeated.load(Ordering::Relaxed)
+    /// Returns the option acknowledgement of a put.
+    pub(super) fn option_ack(&self) -> Option<&[u8]> {
+        self.option_ack.get().map(Vec::as_slice)
     }
 
     pub(super) fn get(&self) -> Phase {
