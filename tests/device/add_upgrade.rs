@@ -4,10 +4,7 @@ use std::fs;
 
 use tests::hosts::{BuildHost, DevelopmentHost};
 
-fn hosts() -> Option<(BuildHost, DevelopmentHost)> {
-    if !tests::may_use_devices() {
-        return None;
-    }
+fn hosts() -> (BuildHost, DevelopmentHost) {
     let development = DevelopmentHost::new(512);
     development.image(
         "linux-1",
@@ -19,7 +16,7 @@ fn hosts() -> Option<(BuildHost, DevelopmentHost)> {
         Some("linux-1"),
         &[("disk.img", &vec![2; 300_000])],
     );
-    Some((BuildHost::new(512), development))
+    (BuildHost::new(512), development)
 }
 
 fn content(host: &BuildHost, path: &str) -> Vec<u8> {
@@ -27,10 +24,9 @@ fn content(host: &BuildHost, path: &str) -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_machine_is_added_and_upgraded_by_streams() {
-    let Some((host, development)) = hosts() else {
-        return;
-    };
+    let (host, development) = hosts();
     let answer = host
         .machinectl(&["add", "linux"], &development.send("linux-1", None))
         .good();
@@ -62,10 +58,9 @@ fn a_machine_is_added_and_upgraded_by_streams() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn every_refusal_has_its_code_and_changes_nothing() {
-    let Some((host, development)) = hosts() else {
-        return;
-    };
+    let (host, development) = hosts();
     let (one, two) = (
         development.send("linux-1", None),
         development.send("linux-2", None),
@@ -107,8 +102,8 @@ fn every_refusal_has_its_code_and_changes_nothing() {
 type Coming = (&'static str, Vec<u8>);
 
 /// A host, and a small full and a small incremental stream for it.
-fn small() -> Option<(BuildHost, [Coming; 2])> {
-    let (host, development) = hosts()?;
+fn small() -> (BuildHost, [Coming; 2]) {
+    let (host, development) = hosts();
     development.image("small-1", None, &[("a", b"a"), ("b", b"b")]);
     let two: [(&str, &[u8]); 2] = [("a", &[7; 500]), ("c", b"c")];
     development.image("small-2", Some("small-1"), &two);
@@ -116,14 +111,13 @@ fn small() -> Option<(BuildHost, [Coming; 2])> {
         development.send("small-1", None),
         development.send("small-2", Some("small-1")),
     );
-    Some((host, [("add", one), ("upgrade", two)]))
+    (host, [("add", one), ("upgrade", two)])
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_stream_cut_after_any_command_is_refused() {
-    let Some((host, streams)) = small() else {
-        return;
-    };
+    let (host, streams) = small();
     for (verb, stream) in streams {
         let before = host.listing();
         let mut at = 17;
@@ -145,10 +139,9 @@ fn a_stream_cut_after_any_command_is_refused() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_flipped_bit_is_never_taken_for_a_machine_in_order() {
-    let Some((host, streams)) = small() else {
-        return;
-    };
+    let (host, streams) = small();
     for (verb, stream) in streams {
         let before = host.listing();
         let step = if tests::is_long() { 1 } else { 41 };
@@ -173,10 +166,9 @@ fn a_flipped_bit_is_never_taken_for_a_machine_in_order() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn what_is_read_only_and_was_never_finished_is_neither_adopted_nor_built_upon() {
-    let Some((host, development)) = hosts() else {
-        return;
-    };
+    let (host, development) = hosts();
     let one = development.send("linux-1", None);
     let two = development.send("linux-2", Some("linux-1"));
     host.machinectl(&["add", "linux"], &one).good();
@@ -200,10 +192,8 @@ fn what_is_read_only_and_was_never_finished_is_neither_adopted_nor_built_upon() 
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_full_disk_leaves_the_machine_as_it_was() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let (host, development) = (BuildHost::new(128), DevelopmentHost::new(512));
     development.image("big-1", None, &[("disk.img", &[1; 1000])]);
     // What compresses well would fit: the content must not repeat.
@@ -223,10 +213,9 @@ fn a_full_disk_leaves_the_machine_as_it_was() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn what_was_left_half_is_made_anew_and_what_is_whole_is_adopted() {
-    let Some((host, development)) = hosts() else {
-        return;
-    };
+    let (host, development) = hosts();
     let (one, two) = (
         development.send("linux-1", None),
         development.send("linux-2", None),
@@ -257,10 +246,9 @@ fn what_was_left_half_is_made_anew_and_what_is_whole_is_adopted() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_subvolume_is_snapshotted_here_and_sent_from_elsewhere() {
-    let Some((host, development)) = hosts() else {
-        return;
-    };
+    let (host, development) = hosts();
     let there = development.path("linux-1");
     host.machinectl(&["add", "linux", "--from", there.to_str().unwrap()], b"")
         .good();
@@ -293,10 +281,9 @@ fn a_subvolume_is_snapshotted_here_and_sent_from_elsewhere() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_parent_that_was_made_writable_is_not_built_upon() {
-    let Some((host, development)) = hosts() else {
-        return;
-    };
+    let (host, development) = hosts();
     host.machinectl(&["add", "linux"], &development.send("linux-1", None))
         .good();
     host.machinectl(&["upgrade", "linux"], &development.send("linux-2", None))

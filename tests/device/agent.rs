@@ -79,10 +79,8 @@ fn is_recorded(host: &AgentHost, build: &Build) {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_package_goes_all_the_way_and_its_revision_never_goes_down() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = AgentHost::ready("");
     let words = ["one", "two", "one", "one"];
     let revision_of = |words| {
@@ -124,10 +122,8 @@ fn a_package_goes_all_the_way_and_its_revision_never_goes_down() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_package_that_does_not_compile_is_the_packages_fault_and_is_built_once() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let host = AgentHost::ready("");
     let build = host.wait_for(
         host.submit_code("demo", "int main(void) { return nonsense; }\n"),
@@ -141,10 +137,8 @@ fn a_package_that_does_not_compile_is_the_packages_fault_and_is_built_once() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn an_agent_killed_in_a_bootstrap_begins_it_again_and_in_a_build_goes_on_with_it() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = AgentHost::ready("");
     let id = host.submit("demo", "hello");
     wait_until("the bootstrap's guest runs", || host.guests().len() == 1);
@@ -161,10 +155,8 @@ fn an_agent_killed_in_a_bootstrap_begins_it_again_and_in_a_build_goes_on_with_it
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn an_agent_is_restarted_while_a_guest_builds() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = AgentHost::ready("");
     let id = host.submit("demo", "hello");
     host.wait_for(id, State::Running);
@@ -172,10 +164,8 @@ fn an_agent_is_restarted_while_a_guest_builds() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn an_agent_is_killed_while_a_guest_puts_a_file() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = AgentHost::ready("");
     let id = host.submit_code(
         "demo",
@@ -225,10 +215,8 @@ fn goes_on_after(host: &mut AgentHost, id: u64, signal: Signal) {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn an_agent_that_is_told_to_stop_puts_its_builds_back_into_the_queue() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = AgentHost::ready("");
     let id = host.submit("demo", "hello");
     host.wait_for(id, State::Running);
@@ -240,10 +228,8 @@ fn an_agent_that_is_told_to_stop_puts_its_builds_back_into_the_queue() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_guest_that_never_answers_is_given_up_and_told() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = AgentHost::new("bootstrap.start_seconds_max = 2\nbootstrap.retries_max = 0\n");
     // Without a kernel it waits for a boot loader that the disk does not have.
     host.add("mute", |files| {
@@ -265,10 +251,8 @@ fn a_guest_that_never_answers_is_given_up_and_told() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_build_whose_guest_hangs_or_dies_is_tried_again_and_then_abnormal() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let host = AgentHost::ready("builds.retries_max = 1\n");
     let id = host.submit("demo", "hello");
     for attempt in 1..=2 {
@@ -297,10 +281,8 @@ fn a_build_whose_guest_hangs_or_dies_is_tried_again_and_then_abnormal() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn two_machines_do_two_builds_each_at_once() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = AgentHost::new("guests.parallel_max = 4\n");
     host.add("demo", |_| {});
     host.add("other", |_| {});
@@ -322,10 +304,8 @@ fn two_machines_do_two_builds_each_at_once() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_build_is_cancelled_while_it_runs_but_not_when_it_is_over() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let host = AgentHost::ready("");
     let id = host.submit("demo", "hello");
     host.wait_for(id, State::Running);
@@ -342,10 +322,8 @@ fn a_build_is_cancelled_while_it_runs_but_not_when_it_is_over() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_machine_is_deleted_when_its_running_build_is_over_and_what_waits_is_given_up() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let host = AgentHost::ready("guests.parallel_max = 1\n");
     let (runs, waits) = (host.submit("demo", "one"), host.submit("demo", "two"));
     host.wait_for(runs, State::Running);
@@ -363,10 +341,8 @@ fn a_machine_is_deleted_when_its_running_build_is_over_and_what_waits_is_given_u
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_new_toolchain_is_installed_while_the_old_image_serves() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let host = AgentHost::ready("");
     wait_until("the machine is bootstrapped", || {
         image_serves(&host, "demo")
@@ -399,10 +375,8 @@ fn a_new_toolchain_is_installed_while_the_old_image_serves() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn the_first_start_since_the_boot_cleans_and_a_later_one_leaves_the_rest_alone() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = AgentHost::new("");
     host.add("demo", |_| {});
     snapshot(&host, "7");
@@ -438,10 +412,8 @@ fn snapshots(host: &AgentHost) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn no_guest_starts_on_a_disk_that_is_nearly_full_and_everybody_is_told() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let host = AgentHost::ready("paths.reserve_mib = 2500\n");
     wait_until("the machine is bootstrapped", || {
         image_serves(&host, "demo")
@@ -466,10 +438,8 @@ fn no_guest_starts_on_a_disk_that_is_nearly_full_and_everybody_is_told() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_second_agent_and_bad_settings_are_refused() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = AgentHost::new("");
     host.start();
     let ended = host.command().status().unwrap();

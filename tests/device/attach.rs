@@ -86,10 +86,8 @@ fn torn_down(host: &AgentHost) {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn people_look_into_copies_of_a_guest_that_was_woken_and_it_stays_as_it_is() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let host = host("");
     assert!(
         host.build(1).restored,
@@ -143,11 +141,9 @@ fn people_look_into_copies_of_a_guest_that_was_woken_and_it_stays_as_it_is() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_copy_takes_the_place_of_a_guest_and_does_not_outlive_the_agent() {
-    if !tests::may_use_devices() {
-        return;
-    }
-    let mut host = host("guests.restored = \"off\"\nguests.parallel_max = 1\n");
+    let mut host = host("guests.frozen = \"off\"\nguests.parallel_max = 1\n");
     let mut person = attach(&host);
     assert_eq!(held(&host), Some(HoldKind::Snapshot), "its guest gave way");
     person.type_in("cat sources/*/hello.c\r");

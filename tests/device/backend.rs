@@ -5,10 +5,8 @@ use tests::backend_contract;
 use tests::mount::Mount;
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn btrfs_keeps_the_contract() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mount = Mount::btrfs(512);
     backend_contract::check(&BtrfsBackend, &mount.directory("contract"));
 }

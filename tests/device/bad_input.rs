@@ -21,10 +21,7 @@ struct World {
 }
 
 impl World {
-    fn new(mebibytes: u64) -> Option<Self> {
-        if !tests::may_use_devices() {
-            return None;
-        }
+    fn new(mebibytes: u64) -> Self {
         let host = BuildHost::new(mebibytes);
         let work = host.mount.path().join("work");
         BtrfsBackend.create(&work).unwrap();
@@ -34,7 +31,7 @@ impl World {
             host.machinectl(&[verb, "linux", "--from", &work], b"")
                 .good();
         }
-        Some(Self { host, work })
+        Self { host, work }
     }
 
     /// A verb with its words; `WORK` stands for the working subvolume.
@@ -73,8 +70,9 @@ fn message(answer: &Answer) -> &str {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn names_that_are_none_are_refused_by_every_verb() {
-    let Some(world) = World::new(256) else { return };
+    let world = World::new(256);
     let long = "x".repeat(300);
     let names = ["..", ".", "/", "a/b", "", "-x", "\u{fc}", "a b", &long];
     let verbs = [
@@ -119,8 +117,9 @@ fn names_that_are_none_are_refused_by_every_verb() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn places_that_are_none_are_refused() {
-    let Some(world) = World::new(256) else { return };
+    let world = World::new(256);
     let plain = tempfile::tempdir().unwrap();
     let plain = plain.path().display().to_string();
     let (volume, missing) = (format!("--volume {plain}"), "--volume /no/such");
@@ -175,8 +174,9 @@ fn places_that_are_none_are_refused() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn without_rights_nothing_is_changed_and_root_is_named() {
-    let Some(world) = World::new(256) else { return };
+    let world = World::new(256);
     // Everybody can reach the volume; only root may change it.
     let everybody = fs::Permissions::from_mode(0o755);
     fs::set_permissions(world.host.mount.path(), everybody).unwrap();
@@ -211,8 +211,9 @@ fn without_rights_nothing_is_changed_and_root_is_named() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn what_others_made_or_hold_is_named_and_left_alone() {
-    let Some(world) = World::new(256) else { return };
+    let world = World::new(256);
     let volume = world.host.volume.path().to_owned();
     let (linux, link) = (volume.join("linux"), volume.join("linux/linux"));
 
@@ -283,8 +284,9 @@ fn what_others_made_or_hold_is_named_and_left_alone() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_host_that_cannot_be_reached_or_trusted_is_refused() {
-    let Some(world) = World::new(256) else { return };
+    let world = World::new(256);
     let server = SshServer::start();
     let by = |ssh: &str, line: &str| {
         let mut command = world.command(line);
@@ -307,10 +309,9 @@ fn a_host_that_cannot_be_reached_or_trusted_is_refused() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_full_disk_at_either_end_is_told_and_nothing_is_left_of_the_try() {
-    let (Some(world), Some(far)) = (World::new(256), World::new(128)) else {
-        return;
-    };
+    let (world, far) = (World::new(256), World::new(128));
     // There is little room from the start, so that little has to be sent.
     let ballast = File::create(far.host.mount.path().join("ballast")).unwrap();
     let room = far.host.volume.free().unwrap() - (8 << 20);
@@ -367,8 +368,9 @@ fn fill(world: &World) {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn btrfs_progs_that_can_lose_data_are_warned_of() {
-    let Some(world) = World::new(256) else { return };
+    let world = World::new(256);
     let old = tempfile::tempdir().unwrap();
     let script = "#!/bin/sh\n[ \"$*\" != --version ] || exec echo btrfs-progs v5.16\n\
                   PATH=${PATH#*:}; exec btrfs \"$@\"\n";

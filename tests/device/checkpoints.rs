@@ -108,10 +108,8 @@ fn let_it_age(host: &AgentHost, toolchain: &str) {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn builds_that_wake_one_guest_differ_know_the_time_and_build_what_a_cold_one_does() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = AgentHost::new("");
     host.add("demo", |_| {});
     host.add("other", |files| {
@@ -163,10 +161,8 @@ fn builds_that_wake_one_guest_differ_know_the_time_and_build_what_a_cold_one_doe
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn what_does_not_wake_is_started_cold_and_frozen_anew() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let host = AgentHost::ready("");
     settled(&host, "demo", "default", StartKind::Restored);
     spoil(&host, "default", "frozen.state", &vec![7; 100_000]);
@@ -206,28 +202,31 @@ pub(crate) fn spoil(host: &AgentHost, toolchain: &str, name: &str, content: &[u8
     set("true");
 }
 
-#[test]
-fn a_worker_that_is_silent_when_woken_or_does_not_wait_is_started_cold() {
-    if !tests::may_use_devices() || !tests::is_long() {
-        return;
+/// Tests that take minutes; `scripts/test --long` runs them.
+mod long {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+    fn a_worker_that_is_silent_when_woken_or_does_not_wait_is_started_cold() {
+        let mut host = AgentHost::new("guests.wake_seconds_max = 2\n");
+        host.add("demo", |_| {});
+        host.add_worker("default", &format!("{WORKER}{SILENT}{BUILD}"));
+        host.add_worker("hasty", &format!("{WORKER}{BUILD}"));
+        host.start();
+        settled(&host, "demo", "default", StartKind::Restored);
+        let hasty = settled(&host, "demo", "hasty", StartKind::Cold);
+        assert_eq!(hasty.start_message, "the worker does not wait for its task");
+        let_it_age(&host, "default");
+        let ids = ["default", "hasty"].map(|toolchain| host.submit_to("demo", toolchain, DRAW));
+        for id in ids {
+            assert!(!built(&host, id).restored);
+        }
+        wait_until("it is told", || {
+            let told = readiness(&host, "demo", "default");
+            told.is_some_and(|told| told.evictions == 1)
+        });
+        let log = host.log();
+        assert!(log.contains("did not answer within 2 s"), "{log}");
     }
-    let mut host = AgentHost::new("guests.wake_seconds_max = 2\n");
-    host.add("demo", |_| {});
-    host.add_worker("default", &format!("{WORKER}{SILENT}{BUILD}"));
-    host.add_worker("hasty", &format!("{WORKER}{BUILD}"));
-    host.start();
-    settled(&host, "demo", "default", StartKind::Restored);
-    let hasty = settled(&host, "demo", "hasty", StartKind::Cold);
-    assert_eq!(hasty.start_message, "the worker does not wait for its task");
-    let_it_age(&host, "default");
-    let ids = ["default", "hasty"].map(|toolchain| host.submit_to("demo", toolchain, DRAW));
-    for id in ids {
-        assert!(!built(&host, id).restored);
-    }
-    wait_until("it is told", || {
-        let told = readiness(&host, "demo", "default");
-        told.is_some_and(|told| told.evictions == 1)
-    });
-    let log = host.log();
-    assert!(log.contains("did not answer within 2 s"), "{log}");
 }

@@ -12,10 +12,7 @@ use tests::hosts::{BuildHost, DevelopmentHost};
 use tests::wait_until;
 
 /// A host with the machine `linux` in two revisions and an image for `default`.
-fn host() -> Option<BuildHost> {
-    if !tests::may_use_devices() {
-        return None;
-    }
+fn host() -> BuildHost {
     let (host, development) = (BuildHost::new(512), DevelopmentHost::new(256));
     development.image("linux-1", None, &[("disk.img", b"one")]);
     development.image("linux-2", Some("linux-1"), &[("disk.img", b"two")]);
@@ -30,7 +27,7 @@ fn host() -> Option<BuildHost> {
         bootstrap_version: 1,
     };
     host.volume.publish_image(snapshot, &provenance).unwrap();
-    Some(host)
+    host
 }
 
 fn snapshot(host: &BuildHost, origin: &Origin, tag: &str) -> Snapshot {
@@ -45,8 +42,9 @@ fn image() -> Origin {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_reboot_takes_every_kind_of_stray_and_no_stranger() {
-    let Some(host) = host() else { return };
+    let host = host();
     let clean = host.listing();
     let linux = host.volume.path().join("linux");
     let backend = BtrfsBackend;
@@ -122,8 +120,9 @@ fn a_reboot_takes_every_kind_of_stray_and_no_stranger() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn what_a_broken_link_could_mean_stays_after_a_reboot() {
-    let Some(host) = host() else { return };
+    let host = host();
     let linux = host.volume.path().join("linux");
     for target in ["linux-9", "/etc", "linux-default", "../linux"] {
         fs::remove_file(linux.join("linux")).unwrap();
@@ -140,8 +139,9 @@ fn what_a_broken_link_could_mean_stays_after_a_reboot() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_thousand_strays_go_at_once() {
-    let Some(host) = host() else { return };
+    let host = host();
     let linux = host.volume.path().join("linux");
     for number in 0..1000 {
         BtrfsBackend
@@ -164,8 +164,9 @@ fn guest(snapshot: &Snapshot) -> Child {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_deletion_waits_for_the_guest_and_names_it() {
-    let Some(host) = host() else { return };
+    let host = host();
     let held = snapshot(&host, &image(), "1");
     let mut guest = guest(&held);
     // The agent goes, its guest stays.
@@ -206,8 +207,9 @@ fn a_deletion_waits_for_the_guest_and_names_it() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn force_deletes_what_is_in_use() {
-    let Some(host) = host() else { return };
+    let host = host();
     let _held = snapshot(&host, &image(), "1");
     host.machinectl(&["delete", "linux", "--timeout", "0", "--force"], b"")
         .good();
@@ -217,8 +219,9 @@ fn force_deletes_what_is_in_use() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_deletion_that_nobody_waits_for_is_finished_later() {
-    let Some(host) = host() else { return };
+    let host = host();
     let held = snapshot(&host, &image(), "1");
     host.machinectl(&["delete", "linux", "--timeout", "0"], b"")
         .refused(17, "is in use by");
@@ -231,8 +234,9 @@ fn a_deletion_that_nobody_waits_for_is_finished_later() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_machine_that_somebody_changes_is_locked() {
-    let Some(host) = host() else { return };
+    let host = host();
     let volume = host.volume.clone().with_patience(Duration::from_millis(1));
     let mut other = ::sys::command::prepare("flock");
     other
@@ -250,8 +254,9 @@ fn a_machine_that_somebody_changes_is_locked() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn an_image_is_replaced_while_a_build_uses_its_snapshot() {
-    let Some(host) = host() else { return };
+    let host = host();
     let build = snapshot(&host, &image(), "1");
     let bootstrap = snapshot(&host, &Origin::Current, "second");
     tests::put(&bootstrap.path().join("installed"), "new");
@@ -285,8 +290,9 @@ fn an_image_is_replaced_while_a_build_uses_its_snapshot() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn machines_are_shown_to_people_and_to_programs() {
-    let Some(host) = host() else { return };
+    let host = host();
     let _held = snapshot(&host, &image(), "1");
     tests::put(&host.volume.path().join("linux/notes"), "mine");
     fs::create_dir(host.volume.path().join("lost+found")).unwrap();

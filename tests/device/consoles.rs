@@ -29,10 +29,8 @@ fn torn_down(host: &AgentHost) {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn one_types_on_a_console_and_others_watch_also_after_a_restart() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = host_with_worker(
         "",
         r#"
@@ -84,10 +82,8 @@ put result.manifest success
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_guest_that_falls_silent_is_given_up_but_not_one_that_says_something() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let host = host_with_worker(
         "builds.silence_seconds_max = 3\n",
         r"
@@ -109,10 +105,8 @@ const BAD: &str = "int main(void) { return nonsense; }\n";
 const GOOD: &str = "int main(void) { return 0; }\n";
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_person_logs_in_at_a_breakpoint_and_the_build_goes_on() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = AgentHost::ready("builds.total_seconds_max = 600\n");
     // Whoever builds takes the sources along.
     let source = host.source(GOOD);
@@ -152,10 +146,8 @@ fn held(host: &AgentHost, id: u64) -> Option<HoldKind> {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_breakpoint_ends_when_its_time_is_over() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let host = host_with_worker(
         "builds.hold_seconds_max = 2\n",
         r"
@@ -176,10 +168,8 @@ put result.manifest success
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn the_guest_of_a_failed_build_is_held_until_somebody_lets_go_of_it() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = AgentHost::ready("");
     let source = host.source(BAD);
     host.machinectl(&["build", "demo", &source, "--hold"])
@@ -210,10 +200,8 @@ fn the_guest_of_a_failed_build_is_held_until_somebody_lets_go_of_it() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn what_is_held_gives_way_to_others_and_to_a_disk_that_is_nearly_full() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let host = AgentHost::ready("paths.reserve_mib = 2500\nguests.parallel_max = 1\n");
     let source = host.source(BAD);
     host.machinectl(&["build", "demo", &source, "--hold"])
@@ -234,10 +222,8 @@ fn what_is_held_gives_way_to_others_and_to_a_disk_that_is_nearly_full() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_guest_that_took_too_long_is_held_too_and_let_go_of_when_its_time_is_over() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let settings =
         "builds.total_seconds_max = 5\nbuilds.hold_seconds_max = 5\nbuilds.hold = \"always\"\n";
     let host = host_with_worker(settings, "sleep 1000\n");

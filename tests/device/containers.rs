@@ -18,10 +18,8 @@ use tftp::server::Event;
 use crate::guests::{Ground, read, wait_for, within};
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_shell_script_in_a_container_is_a_worker() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let ground = Ground::container(
         "tftp -g -r task.manifest $host && cat task.manifest
          echo ': 1' >result.manifest
@@ -56,10 +54,8 @@ fn a_shell_script_in_a_container_is_a_worker() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_container_is_found_again_and_ends_with_all_that_is_in_it() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let ground = Ground::container("setsid sleep 4711 & echo up; while :; do sleep 1; done");
     within(async {
         let guest = Guest::start(ground.spec()).await.unwrap();
@@ -87,10 +83,8 @@ fn sleepers() -> usize {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_person_types_on_the_console_of_a_container_also_after_a_restart() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let ground = Ground::container(
         r#"echo "the word?"; read -r word; echo "heard $word"
            echo "the other?"; read -r word; echo "heard $word""#,
@@ -111,10 +105,8 @@ fn a_person_types_on_the_console_of_a_container_also_after_a_restart() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_container_that_cannot_be_started_says_why() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let ground = Ground::container("");
     let root = ground.machine.0.path().join("root");
     fs::remove_dir(root.join("usr")).unwrap();
@@ -140,10 +132,8 @@ fn a_container_that_cannot_be_started_says_why() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn from_inside_a_container_nothing_of_the_host_can_be_reached() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let ground = Ground::container(
         "try() { what=$1; shift; if timeout 5 \"$@\" >/dev/null 2>&1; then echo \"reached $what\"; \
                  else echo \"refused $what\"; fi; }
@@ -212,10 +202,8 @@ fn from_inside_a_container_nothing_of_the_host_can_be_reached() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_package_is_built_in_a_container() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let host = AgentHost::ready_with_container("");
     let build = host.wait_for(host.submit("demo", "hello"), State::Finished);
     assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
@@ -236,10 +224,8 @@ fn a_package_is_built_in_a_container() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_person_logs_in_to_a_container_at_a_breakpoint() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let host = AgentHost::ready_with_container("");
     let source = host.source("int main(void) { return 0; }\n");
     let mut person = host.terminal(&["login", "demo", &source]);
@@ -272,10 +258,8 @@ fn runs(line: &str) -> bool {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_machine_with_options_of_its_own_runs_only_where_that_is_allowed() {
-    if !tests::may_use_devices() {
-        return;
-    }
     for (settings, outcome) in [
         ("guests.options = \"allow\"\n", Some(Outcome::Success)),
         ("bootstrap.retries_max = 0\n", None),
@@ -301,10 +285,8 @@ fn a_machine_with_options_of_its_own_runs_only_where_that_is_allowed() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_container_that_dies_is_tried_again_and_one_that_runs_is_taken_up() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = AgentHost::ready_with_container("builds.retries_max = 1\n");
     let slow = "#include <unistd.h>\n#include <stdio.h>\nint main(void) { puts(\"slow\"); fflush(stdout); sleep(4); return 0; }\n";
     let id = host.submit_code("demo", slow);
@@ -386,10 +368,8 @@ put result.manifest.lz4
 "#;
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_shell_script_in_the_way_of_build2s_workers_builds() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = AgentHost::new("");
     host.add_container("demo", |_| {});
     host.add_worker("default", OLD_WORKER);

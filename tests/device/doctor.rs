@@ -18,15 +18,12 @@ use rustix::process::Signal;
 use tests::agent::AgentHost;
 use tests::hosts::{BuildHost, DevelopmentHost};
 
-fn host() -> Option<(BuildHost, DevelopmentHost)> {
-    if !tests::may_use_devices() {
-        return None;
-    }
+fn host() -> (BuildHost, DevelopmentHost) {
     let (host, development) = (BuildHost::new(256), DevelopmentHost::new(256));
     development.image("linux-1", None, &[("disk.img", b"one")]);
     host.machinectl(&["add", "linux"], &development.send("linux-1", None))
         .good();
-    Some((host, development))
+    (host, development)
 }
 
 /// All findings.
@@ -57,8 +54,9 @@ fn of_volume(host: &BuildHost) -> Vec<Id> {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_volume_in_order_is_well() {
-    let Some((host, _)) = host() else { return };
+    let (host, _) = host();
     let (all, code) = all_findings(&host, &[]);
     let all: Vec<_> = all.iter().map(|it| it.id).collect();
     assert_eq!((all, code), (vec![Id::NoAgent], Some(0)));
@@ -67,8 +65,9 @@ fn a_volume_in_order_is_well() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn what_can_be_repaired_is_and_strangers_stay() {
-    let Some((host, _)) = host() else { return };
+    let (host, _) = host();
     let linux = host.volume.path().join("linux");
     BtrfsBackend.create(&linux.join("linux-2")).unwrap();
     BtrfsBackend.create(&linux.join("linux-default")).unwrap();
@@ -122,10 +121,9 @@ fn what_can_be_repaired_is_and_strangers_stay() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn what_needs_a_decision_is_left_to_a_person() {
-    let Some((host, development)) = host() else {
-        return;
-    };
+    let (host, development) = host();
     let linux = host.volume.path().join("linux");
     development.image("linux-2", None, &[("disk.img", b"two")]);
     host.machinectl(&["upgrade", "linux"], &development.send("linux-2", None))
@@ -149,10 +147,9 @@ fn what_needs_a_decision_is_left_to_a_person() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_receive_by_hand_is_not_taken_for_a_stray() {
-    let Some((host, development)) = host() else {
-        return;
-    };
+    let (host, development) = host();
     development.image(
         "linux-2",
         Some("linux-1"),
@@ -185,8 +182,9 @@ fn mount_at(source: &Path, point: &Path, flags: MsFlags) {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn mounts_and_quotas_that_hurt_are_told() {
-    let Some((host, _)) = host() else { return };
+    let (host, _) = host();
     assert_eq!(of_volume(&host), []);
     let mut quota = prepare("btrfs");
     quota.args(["quota", "enable"]).arg(host.mount.path());
@@ -270,10 +268,8 @@ fn leave_guest(host: &AgentHost) -> Child {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn what_an_agent_knows_is_examined_and_repaired_by_it() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = AgentHost::new("");
     host.start();
     assert_eq!(ids(&of_host(&host, &[])), []);
@@ -322,10 +318,8 @@ fn what_an_agent_knows_is_examined_and_repaired_by_it() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn what_begins_runs_and_ends_is_never_taken_for_a_leftover() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let host = AgentHost::ready("");
     let (build, mut looks, mut seen) = (host.submit("demo", "hello"), 0, Vec::new());
     while host.build(build).state < State::Finished {

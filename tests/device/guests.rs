@@ -115,10 +115,8 @@ pub(crate) async fn wait_for(stream: &mut guest::Stream, word: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_shell_script_is_a_worker() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let ground = Ground::new(
         "tftp -g -r task.manifest $host && cat task.manifest
          for port in /sys/class/virtio-ports/*; do
@@ -170,10 +168,8 @@ fn a_shell_script_is_a_worker() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_guest_is_found_again_and_ends_in_every_way() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let ground = Ground::new("echo up; while :; do sleep 1; done");
     within(async {
         assert!(Guest::find(ground.run.path()).unwrap().is_none());
@@ -201,10 +197,8 @@ fn a_guest_is_found_again_and_ends_in_every_way() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn what_cannot_be_started_says_why_and_leaves_no_process() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let ground = Ground::new("");
     let path = |name: &str| ground.machine.0.path().join(name);
     let start = || within(async { Guest::start(ground.spec()).await.unwrap_err() });
@@ -224,10 +218,8 @@ fn rename(from: &Path, to: &Path) {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_guest_learns_its_address_and_reaches_both_of_the_hosts() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let ground = Ground::new(
         "ip address flush dev eth0
          cat >/lease <<'SCRIPT'
@@ -275,10 +267,8 @@ tftp -g -r task.manifest $host && cat task.manifest
 ";
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn guests_of_one_frozen_image_differ_and_know_the_time() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let image = Ground::new(WAITING);
     let directory = image.machine.0.path();
     let words = within(async {
@@ -338,10 +328,8 @@ fn guests_of_one_frozen_image_differ_and_know_the_time() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn what_does_not_fit_is_not_woken() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let ground = Ground::new(WAITING);
     let directory = ground.machine.0.path();
     within(async {
@@ -398,10 +386,8 @@ pub(crate) fn copy(from: &Path) -> TempDir {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_guest_shuts_down_when_its_power_button_is_pressed() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let ground = Ground::new(
         "mkdir -p /etc/acpi/PWRF
          printf '#!/bin/sh\npoweroff -f\n' >/etc/acpi/PWRF/00000080
@@ -425,10 +411,8 @@ fn a_guest_shuts_down_when_its_power_button_is_pressed() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_guest_that_hangs_or_whose_disk_is_garbage_can_be_ended() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let ground = Ground::new("echo up; while :; do sleep 1; done");
     sys::file::replace(&ground.machine.0.path().join("disk.img"), &vec![7; 1 << 20]).unwrap();
     within(async {

@@ -199,10 +199,8 @@ fn print_outcomes(builds: &[Build], happened: &Happened) {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_day_of_a_farm_ends_with_one_result_for_each_task_and_nothing_left() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let (tasks, mishaps) = if tests::is_long() { (200, 48) } else { (24, 6) };
     let mut host = farm::ready(SETTINGS);
     let before = Footprint::of(&host);

@@ -28,10 +28,8 @@ fn why(host: &AgentHost, id: u64) -> String {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_drained_host_finishes_what_runs_and_starts_nothing_until_it_is_told_to() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = AgentHost::ready("");
     let runs = host.submit("demo", "one");
     host.wait_for(runs, State::Starting);
@@ -62,10 +60,8 @@ fn a_drained_host_finishes_what_runs_and_starts_nothing_until_it_is_told_to() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn builds_come_after_others_or_are_skipped_and_urgent_ones_come_first() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let host = AgentHost::ready_with_container("guests.parallel_max = 1\n");
     host.machinectl(&["drain"]).good();
     let fails = build(&host, FAILS, &[]);
@@ -101,10 +97,8 @@ fn builds_come_after_others_or_are_skipped_and_urgent_ones_come_first() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn what_is_under_way_already_is_not_built_twice_unless_somebody_wants_it() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let host = AgentHost::ready_with_container("");
     host.machinectl(&["drain"]).good();
     let first = build(&host, &says("same"), &[]);
@@ -136,10 +130,8 @@ fn what_is_under_way_already_is_not_built_twice_unless_somebody_wants_it() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_machine_too_large_for_what_is_free_waits_with_the_figures() {
-    if !tests::may_use_devices() {
-        return;
-    }
     // The demo's machine takes 256 MiB.
     let host = AgentHost::ready("guests.memory_mib = 300\n");
     let first = host.submit("demo", "one");
@@ -162,10 +154,8 @@ fn is_kept(host: &AgentHost, id: u64, words: &str) {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn what_rests_or_is_awaited_is_kept_until_it_is_cancelled() {
-    if !tests::may_use_devices() {
-        return;
-    }
     // A guest that is woken would be given up, and the same attempt begin anew.
     let host = AgentHost::ready("guests.frozen = \"off\"\n");
     let rests = host.submit("demo", "rests");

@@ -29,10 +29,8 @@ fn pass(time: Timestamp) {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_time_that_was_missed_makes_one_build_in_a_guest() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = AgentHost::ready_with_container("");
     let source = host.source(HELLO);
     let at = Timestamp::now() + SignedDuration::from_secs(5);
@@ -67,10 +65,8 @@ fn a_time_that_was_missed_makes_one_build_in_a_guest() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn no_beat_is_played_twice_by_an_agent_that_is_killed_again_and_again() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut host = AgentHost::ready_with_container("");
     host.machinectl(&["drain"]).good();
     let source = host.source(HELLO);

@@ -145,10 +145,8 @@ const CLIENTS: [(&str, &str, &str); 9] = [
 const SAMPLE: [&str; 3] = ["curl, 1468", "busybox, 1428", "tftp-hpa"];
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn clients_of_others_fetch_and_put_forty_megabytes() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let mut ground = Ground::new(SIZE);
     let wanted = |client: &str| tests::is_long() || SAMPLE.contains(&client);
     let clients = CLIENTS.into_iter().filter(|it| wanted(it.0));
@@ -181,10 +179,8 @@ fn clients_of_others_fetch_and_put_forty_megabytes() {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn files_of_nothing_and_of_one_block_arrive() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let ground = Ground::new(0);
     let host = format!("tftp://{GATEWAY}");
     ground.shell(&format!(
@@ -208,10 +204,8 @@ fn lose(net: &Net, percent: u32) {
 }
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn when_the_server_is_dropped_its_transfers_end_and_leave_nothing() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let Ground {
         server,
         net,

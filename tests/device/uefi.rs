@@ -26,50 +26,8 @@ fn ground(script: &str) -> Ground {
 }
 
 #[test]
-fn a_kernel_of_its_own_is_started_by_uefi_and_frozen() {
-    if !tests::may_use_devices() {
-        return;
-    }
-    if !tests::is_long() {
-        println!("not without BUILDHOST_LONG=1: the other machine is frozen, too");
-        return;
-    }
-    let image = ground(&format!("ls -d /sys/firmware/efi\n{WAITING}"));
-    let directory = image.machine.0.path();
-    within(async {
-        let began = Instant::now();
-        let mut spec = image.spec();
-        spec.boot = BootMode::CheckpointSource;
-        let guest = Guest::start(spec).await.unwrap();
-        let printed = wait_for(&mut guest.console().unwrap(), "waiting").await;
-        println!("cold: {:.2?} to the waiting worker", began.elapsed());
-        assert!(printed.contains("/sys/firmware/efi"), "{printed}");
-        guest.freeze(directory).await.unwrap();
-        // What the frozen guest has made of them is not the machine's.
-        let template = fs::read(image.spec().uefi.variables).unwrap();
-        assert!(fs::read(directory.join(UEFI_VARIABLES)).unwrap() == template);
-        assert!(fs::read(directory.join("frozen.vars")).unwrap() != template);
-        let woken = Ground::of((copy(directory), image.machine.1.clone()));
-        let (_server, mut events) = woken.serve();
-        let mut spec = woken.spec();
-        spec.boot = BootMode::Restore;
-        let began = Instant::now();
-        let guest = Guest::start(spec).await.unwrap();
-        let port = guest.control().unwrap().unwrap();
-        tokio::spawn(handshake::serve(port, HandshakeMode::Restore));
-        let console = read(guest.console());
-        assert_eq!(events.recv().await, Some(Event::FirstContact));
-        println!("woken: {:.2?} to the first packet", began.elapsed());
-        assert_eq!(guest.exited().await, Exit::Code(0));
-        assert!(console.await.unwrap().contains("build: 42"));
-    });
-}
-
-#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_firmware_that_is_missing_or_does_not_fit_is_named() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let ground = ground("");
     within(async {
         let mut spec = ground.spec();
@@ -114,10 +72,8 @@ put result.manifest
 "#;
 
 #[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_disk_with_a_boot_loader_is_bootstrapped_by_uefi_and_builds_with_its_variables() {
-    if !tests::may_use_devices() {
-        return;
-    }
     let began = Instant::now();
     let mut host = AgentHost::new("");
     let machine = std::env::var_os("BUILDHOST_TEST_MACHINE").unwrap();
@@ -145,4 +101,43 @@ fn a_disk_with_a_boot_loader_is_bootstrapped_by_uefi_and_builds_with_its_variabl
     assert!(variables() == installed, "a build changed its image");
     println!("{:.1?} for all", began.elapsed());
     host.assert_nothing_is_left();
+}
+
+/// Tests that take minutes; `scripts/test --long` runs them.
+mod long {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+    fn a_kernel_of_its_own_is_started_by_uefi_and_frozen() {
+        let image = ground(&format!("ls -d /sys/firmware/efi\n{WAITING}"));
+        let directory = image.machine.0.path();
+        within(async {
+            let began = Instant::now();
+            let mut spec = image.spec();
+            spec.boot = BootMode::CheckpointSource;
+            let guest = Guest::start(spec).await.unwrap();
+            let printed = wait_for(&mut guest.console().unwrap(), "waiting").await;
+            println!("cold: {:.2?} to the waiting worker", began.elapsed());
+            assert!(printed.contains("/sys/firmware/efi"), "{printed}");
+            guest.freeze(directory).await.unwrap();
+            // What the frozen guest has made of them is not the machine's.
+            let template = fs::read(image.spec().uefi.variables).unwrap();
+            assert!(fs::read(directory.join(UEFI_VARIABLES)).unwrap() == template);
+            assert!(fs::read(directory.join("frozen.vars")).unwrap() != template);
+            let woken = Ground::of((copy(directory), image.machine.1.clone()));
+            let (_server, mut events) = woken.serve();
+            let mut spec = woken.spec();
+            spec.boot = BootMode::Restore;
+            let began = Instant::now();
+            let guest = Guest::start(spec).await.unwrap();
+            let port = guest.control().unwrap().unwrap();
+            tokio::spawn(handshake::serve(port, HandshakeMode::Restore));
+            let console = read(guest.console());
+            assert_eq!(events.recv().await, Some(Event::FirstContact));
+            println!("woken: {:.2?} to the first packet", began.elapsed());
+            assert_eq!(guest.exited().await, Exit::Code(0));
+            assert!(console.await.unwrap().contains("build: 42"));
+        });
+    }
 }

@@ -34,33 +34,36 @@ missing = build.sync(7, client=client)
 assert isinstance(missing, Problem) and missing.status == 404, missing
 "#;
 
-#[test]
-fn a_generated_client_works() {
-    if !tests::is_long() {
-        return;
+/// Tests that take minutes; `scripts/test --long` runs them.
+mod long {
+    use super::*;
+
+    #[test]
+    #[ignore = "takes minutes and downloads the generator"]
+    fn a_generated_client_works() {
+        let cache = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.cache/openapi-client");
+        let tools = cache.join("bin");
+        if !cache.join("ready").exists() {
+            let mut venv = prepare("python3");
+            venv.args(["-m", "venv", "--clear"]).arg(&cache);
+            run(venv, LIMIT).unwrap();
+            let mut install = prepare(tools.join("python"));
+            install.args(["-m", "pip", "--quiet", "install", GENERATOR]);
+            run(install, LIMIT).unwrap();
+            tests::put(&cache.join("ready"), GENERATOR);
+        }
+        let host = WebHost::new("");
+        host.allow(&[("submit", "s")]);
+        let description = host.path("openapi.json");
+        tests::put(&description, agent::api::OPENAPI);
+        let mut generate = prepare(tools.join("openapi-python-client"));
+        generate.args(["generate", "--meta", "none", "--output-path"]);
+        generate.arg(host.path("generated"));
+        generate.arg("--path").arg(&description);
+        run(generate, LIMIT).unwrap();
+        let mut program = prepare(tools.join("python"));
+        program.args(["-c", PROGRAM, &format!("http://{}", host.address), "s"]);
+        program.env("PYTHONPATH", host.path(""));
+        run(program, LIMIT).unwrap();
     }
-    let cache = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.cache/openapi-client");
-    let tools = cache.join("bin");
-    if !cache.join("ready").exists() {
-        let mut venv = prepare("python3");
-        venv.args(["-m", "venv", "--clear"]).arg(&cache);
-        run(venv, LIMIT).unwrap();
-        let mut install = prepare(tools.join("python"));
-        install.args(["-m", "pip", "--quiet", "install", GENERATOR]);
-        run(install, LIMIT).unwrap();
-        tests::put(&cache.join("ready"), GENERATOR);
-    }
-    let host = WebHost::new("");
-    host.allow(&[("submit", "s")]);
-    let description = host.path("openapi.json");
-    tests::put(&description, agent::api::OPENAPI);
-    let mut generate = prepare(tools.join("openapi-python-client"));
-    generate.args(["generate", "--meta", "none", "--output-path"]);
-    generate.arg(host.path("generated"));
-    generate.arg("--path").arg(&description);
-    run(generate, LIMIT).unwrap();
-    let mut program = prepare(tools.join("python"));
-    program.args(["-c", PROGRAM, &format!("http://{}", host.address), "s"]);
-    program.env("PYTHONPATH", host.path(""));
-    run(program, LIMIT).unwrap();
 }

@@ -31,25 +31,7 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Whether tests may use loop devices and mounts. Without the right to, a test on a
-/// developer's machine is skipped loudly; where `CI=true` that is a failure.
-///
-/// # Panics
-/// When `CI=true` and we are not root.
-pub fn may_use_devices() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    let ci = std::env::var("CI").is_ok_and(|value| value == "true");
-    assert!(root || !ci, "device tests need root");
-    if !root {
-        #[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
-        {
-            eprintln!("SKIPPED: device tests need root; run scripts/test as root");
-        }
-    }
-    root
-}
-
-/// Whether what takes minutes is wanted, instead of a sample of it.
+/// Returns true if every case is to be tried, which takes minutes, instead of a sample.
 pub fn is_long() -> bool {
     std::env::var("BUILDHOST_LONG").is_ok_and(|value| value == "1")
 }

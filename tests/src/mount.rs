@@ -125,14 +125,14 @@ impl Drop for Mount {
 /// Gives this thread, and what it starts, mounts of its own.
 ///
 /// # Panics
-/// Without the right to; see [`crate::may_use_devices`].
+/// Without root.
 #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
 pub fn enter_own_namespace() {
     thread_local!(static ENTERED: Cell<bool> = const { Cell::new(false) });
     if ENTERED.replace(true) {
         return;
     }
-    unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+    unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace, which needs root");
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).expect("private mounts");
 }
