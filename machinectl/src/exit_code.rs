@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use store::{Refusal, StoreError};
+use store::{RefusalKind, StoreError};
 
 use client::ClientError;
 
@@ -135,8 +135,7 @@ impl From<StoreError> for Failure {
             _ if error.is_denied() && !rustix::process::geteuid().is_root() => {
                 return Self::new(Ending::Denied, NeedsRoot(error));
             }
-            StoreError::Refused(refusal) => of(refusal),
-            StoreError::Io { .. } | StoreError::Command(_) => Ending::Failed,
+            error => error.kind().map_or(Ending::Failed, of),
         };
         Self::new(ending, error)
     }
@@ -159,44 +158,23 @@ impl From<ClientError> for Failure {
     }
 }
 
-/// No wildcard: a new refusal needs a decision.
-fn of(refusal: &Refusal) -> Ending {
-    match refusal {
-        Refusal::NoVolume(_) | Refusal::NotBtrfs(_) => Ending::NoVolume,
-        Refusal::NoMachine(_)
-        | Refusal::NoCurrent { .. }
-        | Refusal::NoImage(..)
-        | Refusal::NoSnapshot(_)
-        | Refusal::NoRevision(..)
-        | Refusal::NoOlder(..)
-        | Refusal::NoToolchain(_) => Ending::NotFound,
-        Refusal::Exists(_) | Refusal::MachineExists(_) | Refusal::OtherRevision(..) => {
-            Ending::Exists
-        }
-        Refusal::NotNewer { .. } => Ending::NotNewer,
-        Refusal::StreamName { .. } => Ending::WrongName,
-        Refusal::Stream(_) | Refusal::NotWhole(_) => Ending::BadStream,
-        Refusal::NoParent(_) | Refusal::ParentChanged(_) => Ending::NoParent,
-        Refusal::Full(_) => Ending::Full,
-        Refusal::Differs(..) => Ending::Differs,
-        Refusal::Far { code, .. } => code.map_or(Ending::Unreachable, Ending::passed_on),
-        Refusal::Unreachable { .. } => Ending::Unreachable,
-        Refusal::InUse { .. } | Refusal::Sending(_) => Ending::InUse,
-        Refusal::Locked { .. } => Ending::Locked,
-        Refusal::Deleting(_) => Ending::Deleting,
-        Refusal::NotSubvolume(_)
-        | Refusal::NotDirectory(_)
-        | Refusal::Poisoned(_)
-        | Refusal::LinkOutside(_)
-        | Refusal::NotFile(_)
-        | Refusal::Empty(_)
-        | Refusal::NotEmpty(_)
-        | Refusal::TooSmall(_)
-        | Refusal::Name(_)
-        | Refusal::NoRecord(_)
-        | Refusal::Lacks(..)
-        | Refusal::NoMachineManifest { .. }
-        | Refusal::Record { .. }
-        | Refusal::Manifest { .. } => Ending::Refused,
+/// Returns the exit code of a refusal. Without a wildcard, so that a new kind needs a decision.
+fn of(kind: RefusalKind) -> Ending {
+    match kind {
+        RefusalKind::NoVolume => Ending::NoVolume,
+        RefusalKind::NotFound => Ending::NotFound,
+        RefusalKind::Exists => Ending::Exists,
+        RefusalKind::NotNewer => Ending::NotNewer,
+        RefusalKind::WrongName => Ending::WrongName,
+        RefusalKind::BadStream => Ending::BadStream,
+        RefusalKind::NoParent => Ending::NoParent,
+        RefusalKind::Full => Ending::Full,
+        RefusalKind::InUse => Ending::InUse,
+        RefusalKind::Locked => Ending::Locked,
+        RefusalKind::Deleting => Ending::Deleting,
+        RefusalKind::Differs => Ending::Differs,
+        RefusalKind::Unreachable => Ending::Unreachable,
+        RefusalKind::Remote(code) => Ending::passed_on(code),
+        RefusalKind::Invalid => Ending::Refused,
     }
 }

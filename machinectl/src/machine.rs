@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use config::MachineName;
-use store::{MachineView, Refusal, StoreError, Volume};
+use store::{MachineView, RefusalKind, Volume};
 
 use crate::{Common, Failure, Rehearsal, Voice};
 
@@ -67,7 +67,7 @@ fn list(volume: &Volume, voice: &Voice) -> Result<(), Failure> {
             Ok(view) if view.is_foreign() => {}
             Ok(view) => views.push(view),
             // Deleted while we look.
-            Err(StoreError::Refused(Refusal::NoMachine(_))) => {}
+            Err(error) if error.kind() == Some(RefusalKind::NotFound) => {}
             Err(error) => voice.error(&error),
         }
     }

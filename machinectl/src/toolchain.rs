@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use config::ToolchainName;
 use serde_json::json;
+use store::toolchains::ToolchainRefusal;
 use store::toolchains::{self, Toolchains};
-use store::{Change, Refusal, StoreError};
+use store::{Change, StoreError};
 
 use crate::{Common, Ending, Failure, Rehearsal, Table, Voice};
 
@@ -73,7 +74,7 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
         }
         Verb::Delete { name, rehearsal } => {
             if !toolchains.list()?.contains(name) {
-                return Err(StoreError::from(Refusal::NoToolchain(name.clone())).into());
+                return Err(StoreError::from(ToolchainRefusal::NotFound(name.clone())).into());
             }
             if rehearsal.dry_run {
                 return voice.would(format!("delete toolchain {name}"));

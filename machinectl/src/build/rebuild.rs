@@ -15,7 +15,7 @@ use config::builds::{Build, State, Status};
 use config::layout::Entry;
 use config::task::Outcome;
 use config::{BuildId, MachineName, Revision};
-use store::{Intent, MachineView, Refusal, Source, StoreError, Volume};
+use store::{Intent, MachineRefusal, MachineView, Source, StoreError, Volume};
 
 use super::{FOLLOW_PAUSE, get, submit, submitted};
 use crate::{Common, Ending, Failure, Rehearsal, Voice};
@@ -255,7 +255,7 @@ impl<'a> Again<'a> {
             return Ok(());
         }
         let machine = self.before.machine.clone();
-        Err(StoreError::from(Refusal::NoRevision(machine, revision)).into())
+        Err(StoreError::from(MachineRefusal::NoRevision(machine, revision)).into())
     }
 
     /// Makes the stand-in for a revision, and waits until the agent knows it.

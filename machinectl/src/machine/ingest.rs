@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use config::MachineName;
+use store::ingest::IngestRefusal;
 use store::ingest::import::Import;
 use store::stream::Stream;
 use store::stream::input::{Patient, Sender};
-use store::{Arrival, Intent, Plan, Refusal, Source, StoreError, Volume};
+use store::{Arrival, Intent, Plan, RefusalKind, Source, StoreError, Volume};
 
 use super::revisions::Retention;
 use crate::{Common, Ending, Failure, Rehearsal, Voice};
@@ -148,24 +149,23 @@ fn settle(
     result: Result<Arrival, StoreError>,
 ) -> Result<Arrival, StoreError> {
     match (sender, result) {
-        (Some(sender), Err(StoreError::Refused(Refusal::Stream(error)))) => {
+        (Some(sender), Err(error)) if error.kind() == Some(RefusalKind::BadStream) => {
             sender.finish()?;
-            Err(Refusal::Stream(error).into())
+            Err(error)
         }
         (_, result) => result,
     }
 }
 
 fn open(from: Option<&Path>, volume: &Volume) -> Result<(Option<Sender>, Source), Failure> {
-    let stream =
-        |input| Ok::<_, StoreError>(Source::Stream(Stream::open(input).map_err(Refusal::from)?));
+    let stream = |input| Ok::<_, StoreError>(Source::Stream(Stream::open(input)?));
     match from {
         Some(path) if path != Path::new("-") => {
             if !path.is_dir() {
                 return Ok((None, stream(Patient::open(path)?)?));
             }
             match volume.holds(path)? {
-                None => Err(StoreError::from(Refusal::NotSubvolume(path.to_owned())).into()),
+                None => Err(StoreError::from(IngestRefusal::NotSubvolume(path.to_owned())).into()),
                 Some(true) => Ok((None, Source::Subvolume(path.to_owned()))),
                 Some(false) => {
                     let (sender, input) = Sender::start(path, None)?;
@@ -173,7 +173,7 @@ fn open(from: Option<&Path>, volume: &Volume) -> Result<(Option<Sender>, Source)
                         Ok(stream) => Ok((Some(sender), Source::Stream(stream))),
                         Err(error) => {
                             sender.finish().map_err(StoreError::from)?;
-                            Err(StoreError::from(Refusal::from(error)).into())
+                            Err(StoreError::from(error).into())
                         }
                     }
                 }

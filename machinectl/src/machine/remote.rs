@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use config::{MachineName, Revision};
 use store::send::{FarSide, Form};
 use store::stream::Stream;
-use store::{Refusal, StoreError, Uuid, Volume};
+use store::{StoreError, Uuid, Volume};
 
 use transfer::Trip;
 
@@ -218,12 +218,12 @@ fn send(
         Err(error) => {
             // Why the sender failed says more.
             parting.sender.finish().map_err(StoreError::from)?;
-            return Err(StoreError::from(Refusal::from(error)).into());
+            return Err(StoreError::from(error).into());
         }
     };
     if let Err(error) = stream.pour(std::io::stdout().lock()) {
         parting.sender.finish().map_err(StoreError::from)?;
-        return Err(StoreError::from(Refusal::Stream(error)).into());
+        return Err(StoreError::from(error).into());
     }
     Ok(())
 }

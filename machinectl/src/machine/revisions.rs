@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use config::{MachineName, Revision};
 use store::init::Size;
 use store::prune::{self, Pruned, Rule};
-use store::{Change, Refusal, StoreError, Volume};
+use store::{Change, MachineRefusal, StoreError, Volume};
 
 use crate::{Common, Failure, Rehearsal, Voice};
 
@@ -201,7 +201,7 @@ fn already(change: Change) -> &'static str {
 fn need(volume: &Volume, name: &MachineName, revision: Revision) -> Result<(), StoreError> {
     match volume.look(name)?.revision(revision) {
         Some(view) if view.complete => Ok(()),
-        _ => Err(Refusal::NoRevision(name.clone(), revision).into()),
+        _ => Err(MachineRefusal::NoRevision(name.clone(), revision).into()),
     }
 }
 

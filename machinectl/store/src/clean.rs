@@ -12,8 +12,8 @@ pub use plan::{Step, plan, plan_deletion};
 
 use rustix::io::Errno;
 
-use crate::error::Doing;
-use crate::{Change, Refusal, Result, StoreError, Volume, lock};
+use crate::error::IoContext;
+use crate::{Change, LockRefusal, Result, StoreError, Volume, lock};
 
 /// What was cleaned, and what could not be.
 #[derive(Debug, Default)]
@@ -165,21 +165,20 @@ impl Volume {
         match step {
             Step::Delete(entry) => {
                 let path = self.entry(machine, entry);
-                let Some(_unused) = lock::unused(&path).doing("open", &path)? else {
-                    let holders = lock::holders(&path);
-                    return Err(Refusal::InUse { path, holders }.into());
+                let Some(_unused) = lock::unused(&path).context("open", &path)? else {
+                    return Err(LockRefusal::in_use(&path).into());
                 };
                 self.delete_subvolume(&path)?
             }
             Step::Unlink(entry) => {
                 let path = self.entry(machine, entry);
-                self.backend.unlink(&path).doing("remove", &path)?
+                self.backend.unlink(&path).context("remove", &path)?
             }
             Step::RemoveDirectory => {
                 let path = self.directory(machine);
                 self.backend
                     .remove_directory(&path)
-                    .doing("remove", &path)?
+                    .context("remove", &path)?
             }
         };
         Ok(())
@@ -195,9 +194,9 @@ impl Volume {
                 if error.raw_os_error() == Some(Errno::PERM.raw_os_error())
                     && rustix::process::geteuid().is_root() =>
             {
-                Err(Refusal::Sending(path.to_owned()).into())
+                Err(LockRefusal::Sending(path.to_owned()).into())
             }
-            result => result.doing("delete", path),
+            result => result.context("delete", path),
         }
     }
 }

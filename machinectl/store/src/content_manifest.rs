@@ -7,22 +7,61 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
 pub use format::{Difference, Item, Record, RecordError};
 
-use crate::error::Doing;
+use crate::error::IoContext;
 use crate::subvolumes::SubvolumeBackend;
-use crate::{Refusal, Result, Volume};
+use crate::{Refusal, RefusalKind, Result, Volume};
 
 /// The file with the record, in the top directory of a revision.
 pub const FILE: &str = "contents.b3";
 
 /// Read at once; so much keeps all processors busy with one file.
 const CHUNK: usize = 8 << 20;
+
+/// A reason why a revision's content cannot be trusted.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyRefusal {
+    /// The content differs from the manifest.
+    #[error("the content of `{}` is not what was recorded: {}", .0.display(), some(.1))]
+    Differs(PathBuf, Vec<Difference>),
+    /// The revision has no content manifest.
+    #[error("`{}` has no record of its content; `buildhost push --from` makes one", .0.display())]
+    NoManifest(PathBuf),
+    /// The content manifest cannot be parsed.
+    #[error("the content manifest `{}` cannot be parsed", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// The parser's error.
+        source: RecordError,
+    },
+}
+
+impl Refusal for VerifyRefusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::Differs(..) => RefusalKind::Differs,
+            Self::NoManifest(_) | Self::Manifest { .. } => RefusalKind::Invalid,
+        }
+    }
+}
+
+/// The first few of many.
+fn some(differences: &[Difference]) -> String {
+    const SHOWN: usize = 5;
+    let shown = differences.iter().take(SHOWN).map(ToString::to_string);
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    match differences.len().checked_sub(SHOWN) {
+        None | Some(0) => shown,
+        Some(more) => format!("{shown} and {more} more"),
+    }
+}
 
 /// What a check has read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +83,7 @@ impl Volume {
         let path = self.entry(machine, &Entry::Revision(revision));
         match check(&path)? {
             Some(checked) => Ok(checked),
-            None => Err(Refusal::NoRecord(path).into()),
+            None => Err(VerifyRefusal::NoManifest(path).into()),
         }
     }
 }
@@ -54,9 +93,9 @@ pub(crate) fn check(path: &Path) -> Result<Option<Checked>> {
     let file = path.join(FILE);
     let text = match fs::read_to_string(&file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        text => text.doing("read", &file)?,
+        text => text.context("read", &file)?,
     };
-    let bad = |source| Refusal::Record {
+    let bad = |source| VerifyRefusal::Manifest {
         path: file.clone(),
         source,
     };
@@ -69,7 +108,7 @@ pub(crate) fn check(path: &Path) -> Result<Option<Checked>> {
             bytes: found.items.values().map(|item| item.size).sum(),
         }));
     }
-    Err(Refusal::Differs(path.to_owned(), differences).into())
+    Err(VerifyRefusal::Differs(path.to_owned(), differences).into())
 }
 
 /// Writes a directory's record into it.
@@ -78,7 +117,7 @@ pub(crate) fn write(backend: &dyn SubvolumeBackend, path: &Path) -> Result<()> {
     let record = read(path)?;
     backend
         .write(&file, record.print().as_bytes())
-        .doing("write", &file)
+        .context("write", &file)
 }
 
 /// Reads everything in a directory except its record.
@@ -90,12 +129,12 @@ fn read(path: &Path) -> Result<Record> {
 
 fn walk(root: &Path, name: &Path, record: &mut Record) -> Result<()> {
     let path = root.join(name);
-    let data = path.symlink_metadata().doing("look at", &path)?;
+    let data = path.symlink_metadata().context("look at", &path)?;
     let kind = data.file_type();
     let hash = if kind.is_file() {
-        Some(hash(&path).doing("read", &path)?)
+        Some(hash(&path).context("read", &path)?)
     } else if kind.is_symlink() {
-        let target = fs::read_link(&path).doing("read", &path)?;
+        let target = fs::read_link(&path).context("read", &path)?;
         Some(
             blake3::hash(target.as_os_str().as_bytes())
                 .to_hex()
@@ -115,8 +154,8 @@ fn walk(root: &Path, name: &Path, record: &mut Record) -> Result<()> {
         .items
         .insert(name.as_os_str().as_bytes().to_vec(), item);
     if kind.is_dir() {
-        for entry in fs::read_dir(&path).doing("list", &path)? {
-            let entry = entry.doing("list", &path)?.file_name();
+        for entry in fs::read_dir(&path).context("list", &path)? {
+            let entry = entry.context("list", &path)?.file_name();
             let top = name == Path::new(".");
             if !(top && entry == FILE) {
                 let inner = if top { entry.into() } else { name.join(entry) };

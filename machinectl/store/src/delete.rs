@@ -7,8 +7,8 @@ use config::MachineName;
 use config::layout::Entry;
 
 use crate::clean::{Step, plan_deletion};
-use crate::error::Doing;
-use crate::{MachineView, Refusal, Result, Volume, lock};
+use crate::error::IoContext;
+use crate::{LockRefusal, MachineRefusal, MachineView, Result, Volume, lock};
 
 /// How a deletion ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,13 +55,13 @@ impl Volume {
         let deleting = self.entry(machine, &Entry::Deleting);
         if view.has_link() {
             let renamed = self.backend.rename(&current, &deleting);
-            match renamed.doing("take out of service", &current) {
+            match renamed.context("take out of service", &current) {
                 // With not a byte left for a new name, the old one can still go, and
                 // often makes room for the mark.
                 Err(error) if error.is_full() => {
                     self.backend
                         .unlink(&current)
-                        .doing("take out of service", &current)?;
+                        .context("take out of service", &current)?;
                     self.commit()?;
                     self.mark(&deleting, machine)?;
                 }
@@ -71,7 +71,7 @@ impl Volume {
             // Without any link it may be half made or half gone; what is left of
             // it is ours to delete, an empty directory is not.
             if is_nothing(&view) {
-                return Err(Refusal::NoMachine(machine.clone()).into());
+                return Err(MachineRefusal::NotFound(machine.clone()).into());
             }
             self.mark(&deleting, machine)?;
         }
@@ -84,7 +84,7 @@ impl Volume {
     fn mark(&self, deleting: &Path, machine: &MachineName) -> Result<()> {
         let target = Entry::Current.name(machine);
         let marked = self.backend.link(target.as_ref(), deleting);
-        match marked.doing("make the link", deleting) {
+        match marked.context("make the link", deleting) {
             Err(error) if error.is_full() => Ok(()),
             marked => marked,
         }
@@ -128,8 +128,7 @@ impl Volume {
             Some(entry) => self.entry(machine, &entry),
             None => self.directory(machine),
         };
-        let holders = lock::holders(&path);
-        Refusal::InUse { path, holders }.into()
+        LockRefusal::in_use(&path).into()
     }
 }
 

@@ -9,7 +9,7 @@ use config::doctor::{Cleaning, Finding, Id, Subject};
 use config::layout::Entry;
 
 use crate::clean::{Step, plan_deletion};
-use crate::error::Doing;
+use crate::error::IoContext;
 use crate::lock::{self, Holder};
 use crate::{CleanReport, MachineView, Result, Volume};
 
@@ -300,7 +300,7 @@ impl Volume {
     /// # Errors
     /// When the mount cannot be looked at.
     pub fn examine_mount(&self) -> Result<Vec<Finding>> {
-        let seen = mount::Seen::look(&self.path).doing("look at the mount of", &self.path)?;
+        let seen = mount::Seen::look(&self.path).context("look at the mount of", &self.path)?;
         Ok(mount::examine(&seen))
     }
 

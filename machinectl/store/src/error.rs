@@ -1,282 +1,115 @@
-//! What can go wrong in the store: refusals, which are answers, and failures.
+//! The error of the store's operations: a refusal, or a failure of the system.
 
+use std::error::Error;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use config::machine::MachineError;
-use config::task::TaskError;
-use config::{MachineName, NameError, Revision, ToolchainName};
-
-use crate::Uuid;
-use crate::content_manifest::{Difference, RecordError};
-use crate::init::Size;
-use crate::lock::Holder;
-use crate::stream::StreamError;
 use sys::command::CommandError;
 
-/// Why an operation did not do what was asked.
-#[derive(Debug, thiserror::Error)]
+/// The error of an operation on volumes or toolchains.
+#[derive(Debug)]
 pub enum StoreError {
-    /// What was asked cannot be had as things are; nothing was changed.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The operating system failed us.
-    #[error("cannot {action} `{}`", path.display())]
+    /// The request conflicts with the current state. Nothing was changed.
+    Refused(Box<dyn Refusal>),
+    /// A system call failed.
     Io {
-        /// What we were doing.
+        /// The attempted action.
         action: &'static str,
-        /// To what.
+        /// The path that it was attempted on.
         path: PathBuf,
-        /// How it failed.
+        /// The system's error.
         source: io::Error,
     },
-    /// Another program failed us.
-    #[error(transparent)]
-    Command(#[from] CommandError),
+    /// Another program failed.
+    Command(CommandError),
 }
 
-/// Why what was asked cannot be had. Each says the way out.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// There is no such directory.
-    #[error("there is no volume `{}`; make one with `machinectl init`", .0.display())]
-    NoVolume(PathBuf),
-    /// A mount would hide what is there.
-    #[error("`{}` is not empty and not on btrfs; choose another directory", .0.display())]
-    NotEmpty(PathBuf),
-    /// Too small for a file system.
-    #[error("a volume needs at least {0}")]
-    TooSmall(Size),
-    /// There is nothing to go back to.
-    #[error("machine `{0}` has no complete revision before {1}")]
-    NoOlder(MachineName, Revision),
-    /// Snapshots need btrfs.
-    #[error("`{}` is not on btrfs; make a volume with `machinectl init`", .0.display())]
-    NotBtrfs(PathBuf),
-    /// The machine is not in the volume.
-    #[error("there is no machine `{0}`; `machinectl list` shows what there is")]
-    NoMachine(MachineName),
-    /// The machine has no link to a complete revision.
-    #[error(
-        "machine `{machine}` has no current revision{}; `machinectl rollback {machine} REVISION` makes one current",
-        because(fault.as_ref())
-    )]
-    NoCurrent {
-        /// The machine.
-        machine: MachineName,
-        /// What is wrong with its link, when there is one.
-        fault: Option<String>,
-    },
-    /// The machine is on its way out.
-    #[error(
-        "machine `{0}` is being deleted; wait until it is gone, or repeat `machinectl delete {0}`"
-    )]
-    Deleting(MachineName),
-    /// There is no finished image for this toolchain.
-    #[error("machine `{0}` has no bootstrapped image for toolchain `{1}` yet")]
-    NoImage(MachineName, ToolchainName),
-    /// There is no such snapshot.
-    #[error("there is no snapshot `{}`", .0.display())]
-    NoSnapshot(PathBuf),
-    /// Something of that name is there already.
-    #[error("`{}` is there already", .0.display())]
-    Exists(PathBuf),
-    /// It is there, but it is not what the store puts there.
-    #[error("`{}` is not a subvolume; whoever made it must move it away", .0.display())]
-    NotSubvolume(PathBuf),
-    /// Something has the name that a machine's directory would have.
-    #[error("`{}` is in the way: it is no directory; whoever made it must move it away", .0.display())]
-    NotDirectory(PathBuf),
-    /// Somebody else is changing the machine.
-    #[error(
-        "machine `{machine}` is locked by {}; try again when that has ended",
-        people(holders)
-    )]
-    Locked {
-        /// The machine.
-        machine: MachineName,
-        /// Who holds it.
-        holders: Vec<Holder>,
-    },
-    /// A build or somebody else uses it.
-    #[error("`{}` is in use by {}", path.display(), people(holders))]
-    InUse {
-        /// What is used.
-        path: PathBuf,
-        /// By whom.
-        holders: Vec<Holder>,
-    },
-    /// `btrfs send` reads it.
-    #[error("`{}` is being sent; try again when that has ended", .0.display())]
-    Sending(PathBuf),
-    /// The revision is not there or not complete.
-    #[error("machine `{0}` has no complete revision {1}")]
-    NoRevision(MachineName, Revision),
-    /// The machine is there already.
-    #[error("machine `{0}` is there already; `machinectl upgrade {0}` brings a new revision in")]
-    MachineExists(MachineName),
-    /// The revision that came is not newer than the current one.
-    #[error("revision {revision} is not newer than revision {current} of machine `{machine}`")]
-    NotNewer {
-        /// The machine.
-        machine: MachineName,
-        /// What came.
-        revision: Revision,
-        /// What is current.
-        current: Revision,
-    },
-    /// Another image of this number is there.
-    #[error(
-        "revision {1} of machine `{0}` is there already, with another content; send it under a higher number"
-    )]
-    OtherRevision(MachineName, Revision),
-    /// The image is named after something else.
-    #[error(
-        "the stream is named `{name}`, but a revision of machine `{machine}` is named `{machine}-NUMBER`"
-    )]
-    StreamName {
-        /// The machine.
-        machine: MachineName,
-        /// The stream's name.
-        name: String,
-    },
-    /// The stream cannot be used.
-    #[error(transparent)]
-    Stream(#[from] StreamError),
-    /// What an incremental stream builds on is not here.
-    #[error(
-        "the stream builds on a revision that is not here ({0}); send it in full, without `-p`"
-    )]
-    NoParent(Uuid),
-    /// What an incremental stream builds on can have been changed.
-    #[error(
-        "what the stream builds on ({0}) has been made writable and may have changed; send it in full, without `-p`"
-    )]
-    ParentChanged(Uuid),
-    /// A writable subvolume that still has the identity of what it was received from.
-    #[error("`{}` is writable but still carries the identity it was received with; its snapshots would pass for the original. Take a new one of it first: `btrfs subvolume snapshot`", .0.display())]
-    Poisoned(PathBuf),
-    /// What was received is not what was announced.
-    #[error("what came in as `{}` is not complete; send it again", .0.display())]
-    NotWhole(PathBuf),
-    /// The content is not what was recorded.
-    #[error("the content of `{}` is not what was recorded: {}", .0.display(), some(.1))]
-    Differs(PathBuf, Vec<Difference>),
-    /// A machine without something that it needs.
-    #[error("`{}` lacks `{}`", .0.display(), .1)]
-    Lacks(PathBuf, String),
-    /// A machine that does not say what it is.
-    #[error("`{}` is no machine's manifest", path.display())]
-    NoMachineManifest {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: MachineError,
-    },
-    /// Nobody has recorded the content.
-    #[error("`{}` has no record of its content; `machinectl push --from` makes one", .0.display())]
-    NoRecord(PathBuf),
-    /// The record of the content cannot be read.
-    #[error("the record `{}` cannot be used", path.display())]
-    Record {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: RecordError,
-    },
-    /// The other host cannot be reached, or the connection broke.
-    #[error("cannot reach {host}: {said}; what is there is whole, so repeat this when it answers")]
-    Unreachable {
-        /// The host.
-        host: String,
-        /// What ssh said.
-        said: String,
-    },
-    /// The other host refuses, or does not understand us.
-    #[error("{host}: {said}")]
-    Far {
-        /// The host.
-        host: String,
-        /// The exit code of its `machinectl`; `None` when it made no sense.
-        code: Option<i32>,
-        /// What was said.
-        said: String,
-    },
-    /// There is no space.
-    #[error("the disk of `{}` is full; delete machines or enlarge it", .0.display())]
-    Full(PathBuf),
-    /// The toolchain is not there.
-    #[error("there is no toolchain `{0}`; `machinectl toolchain list` shows what there is")]
-    NoToolchain(ToolchainName),
-    /// A toolchain's link leads out of its directory, or to nothing.
-    #[error("`{}` leads out of the toolchain's directory or to nothing; only links inside it are followed", .0.display())]
-    LinkOutside(PathBuf),
-    /// A toolchain is a flat directory of files.
-    #[error("`{}` is not a file; a toolchain is a directory of files", .0.display())]
-    NotFile(PathBuf),
-    /// A toolchain has nothing to install.
-    #[error("`{}` holds no files", .0.display())]
-    Empty(PathBuf),
-    /// A name is not one.
-    #[error(transparent)]
-    Name(#[from] NameError),
-    /// A file of ours in the volume cannot be read.
-    #[error("`{}` cannot be used", path.display())]
-    Manifest {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: TaskError,
-    },
+/// A reason not to do what was requested. Each operation defines its own beside its code.
+///
+/// A refusal is an answer, not a failure; its text names the remedy.
+pub trait Refusal: Error + Send + Sync + 'static {
+    /// Returns the kind of the refusal, which exit codes and statuses are derived from.
+    fn kind(&self) -> RefusalKind;
 }
 
-fn because(fault: Option<&String>) -> String {
-    fault.map_or_else(String::new, |fault| format!(": {fault}"))
+/// The kinds of refusals that a caller may have to tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The volume does not exist or is not on btrfs.
+    NoVolume,
+    /// The machine, revision, image, snapshot or toolchain does not exist.
+    NotFound,
+    /// The name is taken.
+    Exists,
+    /// The revision is not newer than the current one.
+    NotNewer,
+    /// The stream is named after another machine.
+    WrongName,
+    /// The stream is not a `btrfs send` stream, ends too early, or is damaged.
+    BadStream,
+    /// The parent of an incremental stream is missing or has changed.
+    NoParent,
+    /// The disk is full.
+    Full,
+    /// A process uses the subvolume.
+    InUse,
+    /// A process is changing the machine.
+    Locked,
+    /// The machine is being deleted.
+    Deleting,
+    /// The content differs from its manifest.
+    Differs,
+    /// The other host cannot be reached.
+    Unreachable,
+    /// The other host's program ended with this exit code.
+    Remote(i32),
+    /// The input or the state of the disk cannot be used.
+    Invalid,
 }
 
-/// The first few of many.
-fn some(differences: &[Difference]) -> String {
-    const SHOWN: usize = 5;
-    let shown = differences.iter().take(SHOWN).map(ToString::to_string);
-    let shown = shown.collect::<Vec<_>>().join(", ");
-    match differences.len().checked_sub(SHOWN) {
-        None | Some(0) => shown,
-        Some(more) => format!("{shown} and {more} more"),
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Io { action, path, .. } => write!(f, "cannot {action} `{}`", path.display()),
+            Self::Command(error) => error.fmt(f),
+        }
     }
 }
 
-fn people(holders: &[Holder]) -> String {
-    let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
-    if names.is_empty() {
-        "somebody that we cannot see".to_owned()
-    } else {
-        names.join(", ")
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Refused(refusal) => refusal.source(),
+            Self::Io { source, .. } => Some(source),
+            Self::Command(error) => error.source(),
+        }
     }
 }
 
-/// Says what we were doing when the operating system failed.
-pub(crate) trait Doing<T> {
-    fn doing(self, action: &'static str, path: impl AsRef<Path>) -> Result<T, StoreError>;
-}
-
-impl<T> Doing<T> for io::Result<T> {
-    fn doing(self, action: &'static str, path: impl AsRef<Path>) -> Result<T, StoreError> {
-        self.map_err(|source| StoreError::Io {
-            action,
-            path: path.as_ref().to_owned(),
-            source,
-        })
+impl<R: Refusal> From<R> for StoreError {
+    fn from(refusal: R) -> Self {
+        Self::Refused(Box::new(refusal))
     }
 }
 
-impl From<StreamError> for StoreError {
-    fn from(error: StreamError) -> Self {
-        Refusal::from(error).into()
+impl From<CommandError> for StoreError {
+    fn from(error: CommandError) -> Self {
+        Self::Command(error)
     }
 }
 
 impl StoreError {
-    /// Whether we lack the rights for it.
+    /// Returns the kind of a refusal; `None` for a failure.
+    pub fn kind(&self) -> Option<RefusalKind> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.kind()),
+            Self::Io { .. } | Self::Command(_) => None,
+        }
+    }
+
+    /// Returns true if the caller lacks the rights for the operation.
     pub fn is_denied(&self) -> bool {
         match self {
             Self::Io { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
@@ -287,23 +120,35 @@ impl StoreError {
         }
     }
 
-    /// Whether somebody else uses or changes it, so that trying later may help.
+    /// Returns true if another process uses or changes the subject, so that a later attempt
+    /// may succeed.
     pub fn is_in_use(&self) -> bool {
-        use Refusal::{InUse, Locked, Sending};
-        matches!(
-            self,
-            Self::Refused(InUse { .. } | Locked { .. } | Sending(_))
-        )
+        matches!(self.kind(), Some(RefusalKind::InUse | RefusalKind::Locked))
     }
 
-    /// Whether the disk was full.
+    /// Returns true if the disk was full.
     pub fn is_full(&self) -> bool {
-        let full = |kind| {
-            matches!(
-                kind,
+        match self {
+            Self::Io { source, .. } => matches!(
+                source.kind(),
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            )
-        };
-        matches!(self, Self::Io { source, .. } if full(source.kind()))
+            ),
+            Self::Refused(_) | Self::Command(_) => false,
+        }
+    }
+}
+
+/// Adds the attempted action and its path to an I/O error.
+pub(crate) trait IoContext<T> {
+    fn context(self, action: &'static str, path: impl AsRef<Path>) -> Result<T, StoreError>;
+}
+
+impl<T> IoContext<T> for io::Result<T> {
+    fn context(self, action: &'static str, path: impl AsRef<Path>) -> Result<T, StoreError> {
+        self.map_err(|source| StoreError::Io {
+            action,
+            path: path.as_ref().to_owned(),
+            source,
+        })
     }
 }

@@ -18,11 +18,87 @@ use config::{MachineName, Revision};
 
 pub use plan::Plan;
 
-use crate::error::Doing;
+use crate::error::IoContext;
 use crate::stream::Stream;
 use crate::stream::input::Patient;
-use crate::{MachineView, Refusal, Result, Uuid, Volume, content_manifest, lock};
+use crate::{
+    LockRefusal, MachineView, Refusal, RefusalKind, Result, Uuid, Volume, content_manifest, lock,
+};
 use import::Import;
+
+/// A reason not to accept an image.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestRefusal {
+    /// The name of the machine's directory is taken.
+    #[error("`{}` is in the way: it is no directory; move it away", .0.display())]
+    NotDirectory(PathBuf),
+    /// The machine exists.
+    #[error("machine `{0}` is there already; `buildhost upgrade {0}` adds a revision")]
+    MachineExists(MachineName),
+    /// The source is not a subvolume.
+    #[error("`{}` is not a subvolume; `buildhost import` accepts directories", .0.display())]
+    NotSubvolume(PathBuf),
+    /// The revision is not newer than the current one.
+    #[error("revision {revision} is not newer than revision {current} of machine `{machine}`")]
+    NotNewer {
+        /// The machine.
+        machine: MachineName,
+        /// The new revision.
+        revision: Revision,
+        /// The current revision.
+        current: Revision,
+    },
+    /// The number is taken by a revision with other content.
+    #[error(
+        "revision {1} of machine `{0}` is there already, with another content; send it under a higher number"
+    )]
+    OtherContent(MachineName, Revision),
+    /// The stream is named after another machine.
+    #[error(
+        "the stream is named `{name}`, but a revision of machine `{machine}` is named `{machine}-NUMBER`"
+    )]
+    StreamName {
+        /// The machine.
+        machine: MachineName,
+        /// The stream's name.
+        name: String,
+    },
+    /// The parent of an incremental stream is missing.
+    #[error(
+        "the stream builds on a revision that is not here ({0}); send it in full, without `-p`"
+    )]
+    NoParent(Uuid),
+    /// The parent of an incremental stream may have changed.
+    #[error(
+        "the parent of the stream ({0}) has been made writable and may have changed; send it in full, without `-p`"
+    )]
+    ParentChanged(Uuid),
+    /// The subvolume was received and then made writable.
+    #[error("`{}` is writable but still carries the identity it was received with; its snapshots would pass for the original. Take a new snapshot of it first: `btrfs subvolume snapshot`", .0.display())]
+    Poisoned(PathBuf),
+    /// The received subvolume is not the announced one, or is not finished.
+    #[error("the received `{}` is not complete; send it again", .0.display())]
+    Incomplete(PathBuf),
+    /// The disk is full.
+    #[error("the disk of `{}` is full; delete machines or enlarge it", .0.display())]
+    Full(PathBuf),
+}
+
+impl Refusal for IngestRefusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::MachineExists(_) | Self::OtherContent(..) => RefusalKind::Exists,
+            Self::NotNewer { .. } => RefusalKind::NotNewer,
+            Self::StreamName { .. } => RefusalKind::WrongName,
+            Self::NoParent(_) | Self::ParentChanged(_) => RefusalKind::NoParent,
+            Self::Incomplete(_) => RefusalKind::BadStream,
+            Self::Full(_) => RefusalKind::Full,
+            Self::NotDirectory(_) | Self::NotSubvolume(_) | Self::Poisoned(_) => {
+                RefusalKind::Invalid
+            }
+        }
+    }
+}
 
 /// What is to be done with an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,10 +165,10 @@ impl Volume {
         source: &Source,
     ) -> Result<Plan> {
         let view = match self.look(machine) {
-            Err(crate::StoreError::Refused(Refusal::NoMachine(_))) if intent == Intent::Add => {
+            Err(error) if error.kind() == Some(RefusalKind::NotFound) && intent == Intent::Add => {
                 let directory = self.directory(machine);
                 if directory.symlink_metadata().is_ok() {
-                    return Err(Refusal::NotDirectory(directory).into());
+                    return Err(IngestRefusal::NotDirectory(directory).into());
                 }
                 MachineView::new(machine.clone())
             }
@@ -126,7 +202,7 @@ impl Volume {
         let made = self
             .backend
             .make_directory(&directory)
-            .doing("make", &directory)?;
+            .context("make", &directory)?;
         let result = self.bring_in_there(intent, machine, source);
         if result.is_err() && made == crate::Change::Changed {
             // It is empty, unless somebody else has begun to use it.
@@ -152,11 +228,11 @@ impl Volume {
             let mut holders = lock::visitors(&self.directory(machine));
             holders.retain(|holder| holder.name == "btrfs");
             if !holders.is_empty() {
-                return Err(Refusal::InUse { path, holders }.into());
+                return Err(LockRefusal::InUse { path, holders }.into());
             }
             self.backend
                 .delete(&path)
-                .doing("delete the half of", &path)?;
+                .context("delete the half of", &path)?;
         }
         if plan != Plan::Adopt(revision) {
             self.mark_arriving(machine, revision)?;
@@ -167,7 +243,7 @@ impl Volume {
                     receive::receive(stream, &self.directory(machine), &locked)
                 }
                 Source::Subvolume(from) => {
-                    self.backend.freeze(&from, &path).doing("snapshot", &from)
+                    self.backend.freeze(&from, &path).context("snapshot", &from)
                 }
                 Source::Work(from) => self.record(&from, &path),
                 Source::Import(import) => self.import(&import, &path),
@@ -202,41 +278,43 @@ impl Volume {
     /// # Errors
     /// When it cannot be looked at.
     pub fn holds(&self, path: &Path) -> Result<Option<bool>> {
-        let Some(found) = self.backend.info(path).doing("look at", path)? else {
+        let Some(found) = self.backend.info(path).context("look at", path)? else {
             return Ok(None);
         };
         let same = self
             .backend
             .find(&self.path, found.uuid)
-            .doing("search", &self.path)?;
+            .context("search", &self.path)?;
         Ok(Some(same.iter().any(|it| it.uuid == found.uuid)))
     }
 
     /// What came in must be whole and must be what was announced.
     fn check_whole(&self, path: &Path, identity: Option<Uuid>) -> Result<()> {
-        match self.backend.info(path).doing("look at", path)? {
+        match self.backend.info(path).context("look at", path)? {
             Some(made) if made.read_only => {
                 let known = [Some(made.uuid), made.received_uuid, made.parent_uuid];
                 if identity.is_none() || known.contains(&identity) {
                     return Ok(());
                 }
-                Err(Refusal::NotWhole(path.to_owned()).into())
+                Err(IngestRefusal::Incomplete(path.to_owned()).into())
             }
-            _ => Err(Refusal::NotWhole(path.to_owned()).into()),
+            _ => Err(IngestRefusal::Incomplete(path.to_owned()).into()),
         }
     }
 
     fn record(&self, from: &Path, path: &Path) -> Result<()> {
-        self.backend.snapshot(from, path).doing("snapshot", from)?;
+        self.backend
+            .snapshot(from, path)
+            .context("snapshot", from)?;
         content_manifest::write(self.backend.as_ref(), path)?;
-        self.backend.seal(path).doing("make read-only", path)
+        self.backend.seal(path).context("make read-only", path)
     }
 
     fn import(&self, import: &Import, path: &Path) -> Result<()> {
-        self.backend.create(path).doing("make", path)?;
+        self.backend.create(path).context("make", path)?;
         import.fill(path)?;
         content_manifest::write(self.backend.as_ref(), path)?;
-        self.backend.seal(path).doing("make read-only", path)
+        self.backend.seal(path).context("make read-only", path)
     }
 
     /// Says that a revision is being made. A power cut can leave one that is read-only
@@ -246,10 +324,10 @@ impl Volume {
         let mark = self.entry(machine, &Entry::Arriving(revision));
         let target = Entry::Revision(revision).name(machine);
         // One that was left by somebody who died.
-        self.backend.unlink(&mark).doing("remove", &mark)?;
+        self.backend.unlink(&mark).context("remove", &mark)?;
         self.backend
             .link(Path::new(&target), &mark)
-            .doing("make the link", &mark)
+            .context("make the link", &mark)
     }
 
     /// Takes back what was made. If that fails too, the next clean-up does it; the
@@ -277,12 +355,12 @@ impl Volume {
                 fixed: true,
             }),
             Source::Subvolume(path) | Source::Work(path) => {
-                let found = self.backend.info(path).doing("look at", path)?;
+                let found = self.backend.info(path).context("look at", path)?;
                 let Some(found) = found else {
-                    return Err(Refusal::NotSubvolume(path.clone()).into());
+                    return Err(IngestRefusal::NotSubvolume(path.clone()).into());
                 };
                 if !found.read_only && found.received_uuid.is_some() {
-                    return Err(Refusal::Poisoned(path.clone()).into());
+                    return Err(IngestRefusal::Poisoned(path.clone()).into());
                 }
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 Ok(Parcel {
@@ -307,21 +385,21 @@ impl Volume {
         let found = self
             .backend
             .find(&self.path, parent)
-            .doing("search", &self.path)?;
+            .context("search", &self.path)?;
         if found.is_empty() {
-            return Err(Refusal::NoParent(parent).into());
+            return Err(IngestRefusal::NoParent(parent).into());
         }
         if found.iter().any(|found| !found.read_only) {
-            return Err(Refusal::ParentChanged(parent).into());
+            return Err(IngestRefusal::ParentChanged(parent).into());
         }
         // One that is read-only and was never finished may lack content.
         let mut unfinished = match self.look(machine) {
             Ok(view) => view.revisions.into_iter().filter(|it| !it.complete),
-            Err(crate::StoreError::Refused(Refusal::NoMachine(_))) => return Ok(()),
+            Err(error) if error.kind() == Some(RefusalKind::NotFound) => return Ok(()),
             Err(error) => return Err(error),
         };
         if unfinished.any(|it| it.subvolume.has_identity(parent)) {
-            return Err(Refusal::NoParent(parent).into());
+            return Err(IngestRefusal::NoParent(parent).into());
         }
         Ok(())
     }

@@ -6,14 +6,33 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::error::Doing;
-use crate::{Refusal, Result, subvolumes};
+use crate::error::IoContext;
+use crate::{Refusal, RefusalKind, Result, subvolumes};
 use sys::command;
 
 /// More than making and mounting a file system takes.
 const LIMIT: Duration = Duration::from_mins(2);
 /// What `mkfs.btrfs` makes a file system of that is good for anything.
 const SIZE_MIN: u64 = 256 << 20;
+
+/// A reason not to make a volume.
+#[derive(Debug, thiserror::Error)]
+pub enum InitRefusal {
+    /// A mount would hide the directory's content.
+    #[error("`{}` is not empty and not on btrfs; choose another directory", .0.display())]
+    NotEmpty(PathBuf),
+    /// The size is too small for a file system.
+    #[error("a volume needs at least {}", Size(SIZE_MIN))]
+    TooSmall,
+}
+
+impl Refusal for InitRefusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::NotEmpty(_) | Self::TooSmall => RefusalKind::Invalid,
+        }
+    }
+}
 
 /// An amount of space, written as `4G`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +115,7 @@ pub fn plan(directory: &Path) -> Result<Init> {
     } else {
         there
     };
-    if subvolumes::is_btrfs(there).doing("look at", there)? {
+    if subvolumes::is_btrfs(there).context("look at", there)? {
         let already = directory.is_dir();
         return Ok(if already {
             Init::Already
@@ -105,9 +124,9 @@ pub fn plan(directory: &Path) -> Result<Init> {
         });
     }
     if directory.exists() {
-        let mut entries = directory.read_dir().doing("list", directory)?;
+        let mut entries = directory.read_dir().context("list", directory)?;
         if entries.next().is_some() {
-            return Err(Refusal::NotEmpty(directory.to_owned()).into());
+            return Err(InitRefusal::NotEmpty(directory.to_owned()).into());
         }
     }
     let file = image(directory);
@@ -130,7 +149,7 @@ fn image(directory: &Path) -> PathBuf {
 /// # Errors
 /// When the file system cannot be made or mounted.
 pub fn run(plan: &Init, directory: &Path, size: Size) -> Result<()> {
-    fs::create_dir_all(directory).doing("make", directory)?;
+    fs::create_dir_all(directory).context("make", directory)?;
     match plan {
         Init::Already | Init::Directory => Ok(()),
         Init::Mount(file) => mount(file, directory),
@@ -144,16 +163,16 @@ pub fn run(plan: &Init, directory: &Path, size: Size) -> Result<()> {
 /// A file gets its name when it holds a whole file system.
 fn make(file: &Path, size: Size) -> Result<()> {
     if size.0 < SIZE_MIN {
-        return Err(Refusal::TooSmall(Size(SIZE_MIN)).into());
+        return Err(InitRefusal::TooSmall.into());
     }
     let half = file.with_extension("btrfs.new");
-    let sparse = File::create(&half).doing("make", &half)?;
-    sparse.set_len(size.0).doing("make", &half)?;
+    let sparse = File::create(&half).context("make", &half)?;
+    sparse.set_len(size.0).context("make", &half)?;
     let mut mkfs = command::prepare("mkfs.btrfs");
     mkfs.args(["--quiet", "--force"]).arg(&half);
     command::run(mkfs, LIMIT)?;
-    sparse.sync_all().doing("commit", &half)?;
-    fs::rename(&half, file).doing("put in place", file)
+    sparse.sync_all().context("commit", &half)?;
+    fs::rename(&half, file).context("put in place", file)
 }
 
 fn mount(file: &Path, directory: &Path) -> Result<()> {

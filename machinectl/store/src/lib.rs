@@ -51,15 +51,15 @@ use config::MachineName;
 
 pub use clean::{CleanReport, Step};
 pub use delete::{Deletion, delete_plan};
-pub use error::{Refusal, StoreError};
+pub use error::{Refusal, RefusalKind, StoreError};
 pub use ingest::{Arrival, Intent, Plan, Source};
-pub use lock::Holder;
-pub use snapshot::{Origin, Snapshot, Taken};
+pub use lock::{Holder, LockRefusal};
+pub use snapshot::{Origin, Snapshot, SnapshotRefusal, Taken};
 pub use subvolumes::{Change, Subvolume, SubvolumeBackend, Uuid};
-pub use view::{ImageView, MachineView, RevisionView, SnapshotView};
+pub use view::{ImageView, MachineRefusal, MachineView, RevisionView, SnapshotView};
 pub use volumes::{Inventory, Located, VolumeId, Volumes};
 
-use error::Doing;
+use error::IoContext;
 use subvolumes::BtrfsBackend;
 
 /// What every fallible operation of the store returns.
@@ -67,6 +67,25 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// How long an operation waits for a lock that another one holds.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A reason not to open a directory as a volume.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeRefusal {
+    /// The directory does not exist.
+    #[error("there is no volume `{}`; make one with `buildhost init`", .0.display())]
+    NotFound(PathBuf),
+    /// The directory is on another file system.
+    #[error("`{}` is not on btrfs; make a volume with `buildhost init`", .0.display())]
+    NotBtrfs(PathBuf),
+}
+
+impl Refusal for VolumeRefusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::NotFound(_) | Self::NotBtrfs(_) => RefusalKind::NoVolume,
+        }
+    }
+}
 
 /// A directory on btrfs that holds machine directories. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -85,12 +104,12 @@ impl Volume {
         let path = match path.canonicalize() {
             Ok(path) => path,
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Refusal::NoVolume(path.to_owned()).into());
+                return Err(VolumeRefusal::NotFound(path.to_owned()).into());
             }
-            Err(source) => return Err(source).doing("open", path),
+            Err(source) => return Err(source).context("open", path),
         };
-        if !subvolumes::is_btrfs(&path).doing("look at", &path)? {
-            return Err(Refusal::NotBtrfs(path).into());
+        if !subvolumes::is_btrfs(&path).context("look at", &path)? {
+            return Err(VolumeRefusal::NotBtrfs(path).into());
         }
         Ok(Self::with_backend(&path, Arc::new(BtrfsBackend)))
     }
@@ -124,8 +143,8 @@ impl Volume {
     /// The directories whose names are names of machines, sorted.
     pub fn machines(&self) -> Result<Vec<MachineName>> {
         let mut machines = Vec::new();
-        for entry in self.path.read_dir().doing("list", &self.path)? {
-            let entry = entry.doing("list", &self.path)?;
+        for entry in self.path.read_dir().context("list", &self.path)? {
+            let entry = entry.context("list", &self.path)?;
             let name = entry.file_name();
             let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
             if let (true, Some(Ok(machine))) = (is_directory, name.to_str().map(str::parse)) {
@@ -140,6 +159,6 @@ impl Volume {
     pub fn commit(&self) -> Result<()> {
         self.backend
             .commit(&self.path)
-            .doing("commit the changes of", &self.path)
+            .context("commit the changes of", &self.path)
     }
 }

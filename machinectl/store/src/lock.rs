@@ -8,13 +8,13 @@ use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use config::MachineName;
 
-use crate::error::Doing;
-use crate::{Refusal, Result, Volume};
+use crate::error::IoContext;
+use crate::{MachineRefusal, Refusal, RefusalKind, Result, Volume};
 
 /// How long we sleep between two tries to take a lock.
 pub(crate) const PAUSE: Duration = Duration::from_millis(10);
@@ -32,6 +32,60 @@ impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (process {})", self.name, self.pid)
     }
+}
+
+/// A reason not to change what another process uses.
+#[derive(Debug, thiserror::Error)]
+pub enum LockRefusal {
+    /// Another process is changing the machine.
+    #[error(
+        "machine `{machine}` is locked by {}; retry after that has ended",
+        list(holders)
+    )]
+    Locked {
+        /// The machine.
+        machine: MachineName,
+        /// The processes that hold the lock.
+        holders: Vec<Holder>,
+    },
+    /// Other processes, such as a build's guest, use the directory.
+    #[error("`{}` is in use by {}; retry after that has ended", path.display(), list(holders))]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The processes that use it.
+        holders: Vec<Holder>,
+    },
+    /// A `btrfs send` reads the subvolume.
+    #[error("`{}` is being sent; retry after that has ended", .0.display())]
+    Sending(PathBuf),
+}
+
+impl Refusal for LockRefusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::Locked { .. } => RefusalKind::Locked,
+            Self::InUse { .. } | Self::Sending(_) => RefusalKind::InUse,
+        }
+    }
+}
+
+impl LockRefusal {
+    /// Returns the refusal for a directory, with the processes that hold its lock.
+    pub(crate) fn in_use(path: &Path) -> Self {
+        Self::InUse {
+            path: path.to_owned(),
+            holders: holders(path),
+        }
+    }
+}
+
+fn list(holders: &[Holder]) -> String {
+    if holders.is_empty() {
+        return "a process of another namespace or user".to_owned();
+    }
+    let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
+    names.join(", ")
 }
 
 /// Whoever holds this may change the machine.
@@ -54,15 +108,15 @@ impl Volume {
             let file = match open_directory(&path) {
                 Ok(file) => file,
                 Err(error) if is_missing(&error) => {
-                    return Err(Refusal::NoMachine(machine.clone()).into());
+                    return Err(MachineRefusal::NotFound(machine.clone()).into());
                 }
-                Err(error) => return Err(error).doing("open", &path),
+                Err(error) => return Err(error).context("open", &path),
             };
-            let locked = until(deadline, || attempt(file.try_lock())).doing("lock", &path)?;
+            let locked = until(deadline, || attempt(file.try_lock())).context("lock", &path)?;
             if !locked {
                 let machine = machine.clone();
                 let holders = holders(&path);
-                return Err(Refusal::Locked { machine, holders }.into());
+                return Err(LockRefusal::Locked { machine, holders }.into());
             }
             // Whoever held it may have removed the directory, and another one may
             // have made a new one: only a lock on what is there counts.

@@ -7,8 +7,10 @@ use config::layout::Entry;
 use config::{MachineName, Revision};
 
 use crate::clean::Step;
-use crate::error::Doing;
-use crate::{Change, MachineView, Refusal, Result, RevisionView, StoreError, Volume, lock};
+use crate::error::IoContext;
+use crate::{
+    Change, LockRefusal, MachineRefusal, MachineView, Result, RevisionView, StoreError, Volume,
+};
 use sys::command;
 
 /// How long we wait for the space of what was deleted.
@@ -111,8 +113,7 @@ impl Volume {
                     continue;
                 }
                 let path = self.entry(&machine, &Entry::Revision(revision));
-                let holders = lock::holders(&path);
-                let error = Refusal::InUse { path, holders }.into();
+                let error = LockRefusal::in_use(&path).into();
                 pruned.failed.push((machine, revision, error));
             }
         }
@@ -209,11 +210,12 @@ impl Volume {
             .map(|it| it.revision);
         match to {
             Some(to) if complete.any(|it| it == to) => Ok(to),
-            Some(to) => Err(Refusal::NoRevision(machine.clone(), to).into()),
+            Some(to) => Err(MachineRefusal::NoRevision(machine.clone(), to).into()),
             None => {
                 let current = view.need_current()?.revision;
                 let older = complete.rfind(|it| *it < current);
-                older.ok_or_else(|| Refusal::NoOlder(machine.clone(), current).into())
+                older
+                    .ok_or_else(|| MachineRefusal::NoOlderRevision(machine.clone(), current).into())
             }
         }
     }
@@ -226,7 +228,7 @@ impl Volume {
         let _lock = self.lock(machine)?;
         let view = self.look(machine)?;
         if !view.revision(revision).is_some_and(|it| it.complete) {
-            return Err(Refusal::NoRevision(machine.clone(), revision).into());
+            return Err(MachineRefusal::NoRevision(machine.clone(), revision).into());
         }
         if view.pins.contains(&revision) {
             return Ok(Change::Unchanged);
@@ -235,7 +237,7 @@ impl Volume {
         let target = Entry::Revision(revision).name(machine);
         self.backend
             .link(Path::new(&target), &pin)
-            .doing("make the link", &pin)?;
+            .context("make the link", &pin)?;
         self.commit()?;
         Ok(Change::Changed)
     }
@@ -247,7 +249,7 @@ impl Volume {
     pub fn unpin(&self, machine: &MachineName, revision: Revision) -> Result<Change> {
         let _lock = self.lock(machine)?;
         let pin = self.entry(machine, &Entry::Pin(revision));
-        let change = self.backend.unlink(&pin).doing("remove", &pin)?;
+        let change = self.backend.unlink(&pin).context("remove", &pin)?;
         self.commit()?;
         Ok(change)
     }

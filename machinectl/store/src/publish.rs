@@ -6,8 +6,9 @@ use config::layout::Entry;
 use config::task::{BOOTSTRAP, Provenance};
 use config::{MachineName, Revision};
 
-use crate::error::Doing;
-use crate::{Change, Refusal, Result, Snapshot, Volume};
+use crate::error::IoContext;
+use crate::subvolumes::NotSubvolume;
+use crate::{Change, MachineRefusal, Result, Snapshot, Volume};
 
 impl Volume {
     /// Makes a snapshot, in which a bootstrap has ended well, the machine's image
@@ -37,17 +38,19 @@ impl Volume {
 
         backend
             .write(&manifest, provenance.print().as_bytes())
-            .doing("write", &manifest)?;
-        backend.seal(path).doing("make read-only", path)?;
+            .context("write", &manifest)?;
+        backend.seal(path).context("make read-only", path)?;
         self.commit()?;
         if self.is_subvolume(&image)? {
             backend
                 .exchange(path, &image)
-                .doing("put in place", &image)?;
+                .context("put in place", &image)?;
             self.commit()?;
-            backend.delete(path).doing("delete the old image", path)?;
+            backend.delete(path).context("delete the old image", path)?;
         } else {
-            backend.rename(path, &image).doing("put in place", &image)?;
+            backend
+                .rename(path, &image)
+                .context("put in place", &image)?;
             self.commit()?;
         }
         Ok(())
@@ -55,9 +58,9 @@ impl Volume {
 
     /// Whether a name is a subvolume or free; anything else is in the way.
     fn is_subvolume(&self, path: &Path) -> Result<bool> {
-        let there = self.backend.info(path).doing("look at", path)?.is_some();
+        let there = self.backend.info(path).context("look at", path)?.is_some();
         if !there && path.symlink_metadata().is_ok() {
-            return Err(Refusal::NotSubvolume(path.to_owned()).into());
+            return Err(NotSubvolume(path.to_owned()).into());
         }
         Ok(there)
     }
@@ -71,10 +74,10 @@ impl Volume {
         let _lock = self.lock(machine)?;
         let view = self.look(machine)?;
         if view.deleting {
-            return Err(Refusal::Deleting(machine.clone()).into());
+            return Err(MachineRefusal::Deleting(machine.clone()).into());
         }
         if !view.revision(revision).is_some_and(|view| view.complete) {
-            return Err(Refusal::NoRevision(machine.clone(), revision).into());
+            return Err(MachineRefusal::NoRevision(machine.clone(), revision).into());
         }
         if view.current == Some(revision) {
             return Ok(Change::Unchanged);
@@ -91,14 +94,18 @@ impl Volume {
         // First the content, then the link to it, then the answer.
         self.commit()?;
         let arriving = self.entry(machine, &Entry::Arriving(revision));
-        self.backend.unlink(&arriving).doing("remove", &arriving)?;
-        self.backend.unlink(&incoming).doing("remove", &incoming)?;
+        self.backend
+            .unlink(&arriving)
+            .context("remove", &arriving)?;
+        self.backend
+            .unlink(&incoming)
+            .context("remove", &incoming)?;
         self.backend
             .link(Path::new(&target), &incoming)
-            .doing("make the link", &incoming)?;
+            .context("make the link", &incoming)?;
         self.backend
             .rename(&incoming, &current)
-            .doing("put in place", &current)?;
+            .context("put in place", &current)?;
         self.commit()
     }
 }

@@ -13,10 +13,10 @@ use config::layout::Entry;
 use config::{MachineName, Revision};
 
 pub use export::Form;
-pub use remote::{FarSide, FarView};
+pub use remote::{FarSide, FarView, RemoteRefusal};
 
 use crate::stream::input::{Patient, Sender};
-use crate::{MachineView, Refusal, Result, Uuid, Volume};
+use crate::{MachineRefusal, MachineView, Result, Uuid, Volume};
 
 /// A revision on its way out.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Volume {
         match revision {
             None => Ok(view.need_current()?.revision),
             Some(revision) if view.revision(revision).is_some_and(|it| it.complete) => Ok(revision),
-            Some(revision) => Err(Refusal::NoRevision(machine.clone(), revision).into()),
+            Some(revision) => Err(MachineRefusal::NoRevision(machine.clone(), revision).into()),
         }
     }
 

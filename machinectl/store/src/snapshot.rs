@@ -9,9 +9,33 @@ use std::time::Instant;
 use config::layout::Entry;
 use config::{MachineName, Revision, Tag, ToolchainName};
 
-use crate::error::Doing;
+use crate::error::IoContext;
 use crate::subvolumes::Change;
-use crate::{Refusal, Result, Uuid, Volume, lock};
+use crate::subvolumes::NotSubvolume;
+use crate::{LockRefusal, MachineRefusal, Refusal, RefusalKind, Result, Uuid, Volume, lock};
+
+/// A reason not to take or use a snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotRefusal {
+    /// The bootstrap for this toolchain has not ended.
+    #[error("machine `{0}` has no bootstrapped image for toolchain `{1}` yet")]
+    NoImage(MachineName, ToolchainName),
+    /// There is no such snapshot.
+    #[error("there is no snapshot `{}`", .0.display())]
+    NotFound(PathBuf),
+    /// The name is taken.
+    #[error("`{}` already exists", .0.display())]
+    Exists(PathBuf),
+}
+
+impl Refusal for SnapshotRefusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::NoImage(..) | Self::NotFound(_) => RefusalKind::NotFound,
+            Self::Exists(_) => RefusalKind::Exists,
+        }
+    }
+}
 
 /// What a snapshot is taken of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +131,7 @@ impl Volume {
             }
             Origin::Image(wanted) => match view.image(wanted) {
                 Some(image) if image.complete => (Entry::Image(wanted.clone()), None),
-                _ => return Err(Refusal::NoImage(machine.clone(), wanted.clone()).into()),
+                _ => return Err(SnapshotRefusal::NoImage(machine.clone(), wanted.clone()).into()),
             },
             Origin::Snapshot(tag) => (Entry::Snapshot(toolchain.clone(), tag.clone()), None),
         };
@@ -117,18 +141,18 @@ impl Volume {
             && self
                 .backend
                 .info(&source)
-                .doing("look at", &source)?
+                .context("look at", &source)?
                 .is_none()
         {
-            return Err(Refusal::NoSnapshot(source).into());
+            return Err(SnapshotRefusal::NotFound(source).into());
         }
         let path = self.entry(machine, &Entry::Snapshot(toolchain.clone(), tag.clone()));
         if path.symlink_metadata().is_ok() {
-            return Err(Refusal::Exists(path).into());
+            return Err(SnapshotRefusal::Exists(path).into());
         }
         self.backend
             .snapshot(&source, &path)
-            .doing("take the snapshot", &path)?;
+            .context("take the snapshot", &path)?;
         let lock = self.hold(&path)?;
         Ok(Snapshot {
             machine: machine.clone(),
@@ -153,8 +177,13 @@ impl Volume {
     ) -> Result<Snapshot> {
         let _lock = self.lock(machine)?;
         let path = self.entry(machine, &Entry::Snapshot(toolchain.clone(), tag.clone()));
-        if self.backend.info(&path).doing("look at", &path)?.is_none() {
-            return Err(Refusal::NoSnapshot(path).into());
+        if self
+            .backend
+            .info(&path)
+            .context("look at", &path)?
+            .is_none()
+        {
+            return Err(SnapshotRefusal::NotFound(path).into());
         }
         let lock = self.hold(&path)?;
         Ok(Snapshot {
@@ -172,21 +201,20 @@ impl Volume {
         let path = self.entry(machine, &Entry::Revision(revision));
         let held = self.hold(&path)?;
         // Somebody may have deleted it before we held it.
-        match self.backend.info(&path).doing("look at", &path)? {
+        match self.backend.info(&path).context("look at", &path)? {
             Some(there) if there.read_only => Ok(held),
-            _ => Err(Refusal::NoRevision(machine.clone(), revision).into()),
+            _ => Err(MachineRefusal::NoRevision(machine.clone(), revision).into()),
         }
     }
 
     fn hold(&self, path: &Path) -> Result<File> {
-        let file = lock::open_directory(path).doing("open", path)?;
+        let file = lock::open_directory(path).context("open", path)?;
         let deadline = Instant::now() + self.patience;
         let taken = lock::until(deadline, || lock::attempt(file.try_lock_shared()));
-        if taken.doing("lock", path)? {
+        if taken.context("lock", path)? {
             return Ok(file);
         }
-        let (path, holders) = (path.to_owned(), lock::holders(path));
-        Err(Refusal::InUse { path, holders }.into())
+        Err(LockRefusal::in_use(path).into())
     }
 
     /// Deletes a snapshot. Waits for whoever still uses it; a caller who has a
@@ -225,8 +253,7 @@ impl Volume {
             }
             let over = Instant::now() >= deadline;
             if over {
-                let holders = lock::holders(&path);
-                return Err(Refusal::InUse { path, holders }.into());
+                return Err(LockRefusal::in_use(&path).into());
             }
             std::thread::sleep(lock::PAUSE);
         }
@@ -243,14 +270,14 @@ impl Volume {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Some(Change::Unchanged));
             }
-            Err(error) => return Err(error).doing("open", path),
+            Err(error) => return Err(error).context("open", path),
         };
         let Some(_unused) = unused else {
             return Ok(None);
         };
-        if self.backend.info(path).doing("look at", path)?.is_none() {
-            return Err(Refusal::NotSubvolume(path.to_owned()).into());
+        if self.backend.info(path).context("look at", path)?.is_none() {
+            return Err(NotSubvolume(path.to_owned()).into());
         }
-        self.backend.delete(path).doing("delete", path).map(Some)
+        self.backend.delete(path).context("delete", path).map(Some)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::error::Doing;
+use crate::error::IoContext;
 use crate::{Result, Volume};
 
 /// The bytes that can still be written below a path. On btrfs this is 0 as well
@@ -14,7 +14,7 @@ use crate::{Result, Volume};
 pub fn bytes_free(path: &Path) -> Result<u64> {
     let known = rustix::fs::statvfs(path)
         .map_err(std::io::Error::from)
-        .doing("look at", path)?;
+        .context("look at", path)?;
     Ok(known.f_bavail.saturating_mul(known.f_frsize))
 }
 

@@ -17,7 +17,7 @@ use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{SpliceFlags, splice};
 
-use crate::Uuid;
+use crate::{Refusal, RefusalKind, Uuid};
 use input::Patient;
 
 const MAGIC: &[u8] = b"btrfs-stream\0";
@@ -74,6 +74,12 @@ pub enum StreamError {
     /// It cannot be read.
     #[error("cannot read the stream")]
     Read(#[source] io::Error),
+}
+
+impl Refusal for StreamError {
+    fn kind(&self) -> RefusalKind {
+        RefusalKind::BadStream
+    }
 }
 
 /// What a foreign stream looks like.

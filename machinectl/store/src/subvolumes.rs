@@ -11,13 +11,27 @@ mod names;
 
 use std::fmt::Debug;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
 use std::time::SystemTime;
 
 pub use btrfs::{BtrfsBackend, is_btrfs};
 #[cfg(any(test, feature = "fake"))]
 pub use fake::FakeBackend;
 pub use uuid::Uuid;
+
+use crate::{Refusal, RefusalKind};
+
+/// The refusal to replace or delete an entry that should be a subvolume and is not.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}` exists but is not a subvolume; move it away", .0.display())]
+pub struct NotSubvolume(pub PathBuf);
+
+impl Refusal for NotSubvolume {
+    fn kind(&self) -> RefusalKind {
+        RefusalKind::Invalid
+    }
+}
 
 /// Whether an operation changed anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,14 +11,45 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use config::ToolchainName;
+use config::{NameError, ToolchainName};
 
 pub use load::Toolchain;
 
-use crate::error::Doing;
+use crate::error::IoContext;
 use crate::subvolumes::Change;
-use crate::{PATIENCE, Refusal, Result, lock};
+use crate::{LockRefusal, PATIENCE, Refusal, RefusalKind, Result, lock};
 use load::Known;
+
+/// A reason why a toolchain cannot be used, added or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolchainRefusal {
+    /// There is no toolchain of this name.
+    #[error("there is no toolchain `{0}`; `buildhost toolchain list` lists all toolchains")]
+    NotFound(ToolchainName),
+    /// A symbolic link has no target in the toolchain's directory.
+    #[error("`{}` leads out of the toolchain's directory or to nothing; only links inside it are followed", .0.display())]
+    LinkOutside(PathBuf),
+    /// An entry is not a file.
+    #[error("`{}` is not a file; a toolchain is a directory of files", .0.display())]
+    NotFile(PathBuf),
+    /// The directory contains nothing to install.
+    #[error("`{}` holds no files", .0.display())]
+    Empty(PathBuf),
+    /// The name of a file is not allowed.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+impl Refusal for ToolchainRefusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::NotFound(_) => RefusalKind::NotFound,
+            Self::LinkOutside(_) | Self::NotFile(_) | Self::Empty(_) | Self::Name(_) => {
+                RefusalKind::Invalid
+            }
+        }
+    }
+}
 
 /// A directory of toolchains. Cheap to clone; clones share what they have read.
 #[derive(Debug, Clone)]
@@ -33,7 +64,7 @@ impl Toolchains {
     /// # Errors
     /// When it is not there.
     pub fn open(path: &Path) -> Result<Self> {
-        let path = path.canonicalize().doing("open", path)?;
+        let path = path.canonicalize().context("open", path)?;
         Ok(Self {
             path: path.into(),
             known: Arc::default(),
@@ -48,8 +79,8 @@ impl Toolchains {
     /// The directories whose names are names of toolchains, sorted.
     pub fn list(&self) -> Result<Vec<ToolchainName>> {
         let mut names = Vec::new();
-        for entry in self.path.read_dir().doing("list", &self.path)? {
-            let entry = entry.doing("list", &self.path)?;
+        for entry in self.path.read_dir().context("list", &self.path)? {
+            let entry = entry.context("list", &self.path)?;
             let name = entry.file_name();
             if let (true, Some(Ok(name))) = (entry.path().is_dir(), name.to_str().map(str::parse)) {
                 names.push(name);
@@ -106,15 +137,14 @@ impl Toolchains {
 
     /// One change at a time; what we find half-done under the lock is left over.
     fn lock(&self) -> Result<File> {
-        let file = lock::open_directory(&self.path).doing("open", &self.path)?;
+        let file = lock::open_directory(&self.path).context("open", &self.path)?;
         let deadline = Instant::now() + PATIENCE;
         let taken = lock::until(deadline, || lock::attempt(file.try_lock()));
-        if taken.doing("lock", &self.path)? {
+        if taken.context("lock", &self.path)? {
             stage::clear(&self.path)?;
             return Ok(file);
         }
-        let (path, holders) = (self.path.to_path_buf(), lock::holders(&self.path));
-        Err(Refusal::InUse { path, holders }.into())
+        Err(LockRefusal::in_use(&self.path).into())
     }
 }
 

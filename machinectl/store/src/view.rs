@@ -10,12 +10,54 @@ use config::layout::Entry;
 use config::task::{BOOTSTRAP, Provenance};
 use config::{MachineName, Revision, Tag, ToolchainName};
 
-use crate::error::Doing;
+use crate::error::IoContext;
 use crate::subvolumes::Subvolume;
-use crate::{Refusal, Result, Uuid, Volume, lock};
+use crate::{Refusal, RefusalKind, Result, Uuid, Volume, lock};
 
 /// A manifest of ours is much shorter.
 const MANIFEST_BYTES_MAX: u64 = 64 * 1024;
+
+/// A reason why a machine or one of its revisions cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineRefusal {
+    /// The volume has no directory of this name.
+    #[error("there is no machine `{0}`; `buildhost list` lists all machines")]
+    NotFound(MachineName),
+    /// The machine's link does not lead to a complete revision.
+    #[error(
+        "machine `{machine}` has no current revision{}; `buildhost rollback {machine} REVISION` makes one current",
+        fault.as_ref().map_or_else(String::new, |fault| format!(": {fault}"))
+    )]
+    NoCurrent {
+        /// The machine.
+        machine: MachineName,
+        /// The fault of the link, if there is a link.
+        fault: Option<String>,
+    },
+    /// The deletion of the machine has begun.
+    #[error(
+        "machine `{0}` is being deleted; wait for the end of the deletion, or repeat `buildhost delete {0}`"
+    )]
+    Deleting(MachineName),
+    /// The revision does not exist or is not complete.
+    #[error("machine `{0}` has no complete revision {1}; `buildhost status {0}` lists them")]
+    NoRevision(MachineName, Revision),
+    /// No complete revision precedes this one.
+    #[error("machine `{0}` has no complete revision before {1}")]
+    NoOlderRevision(MachineName, Revision),
+}
+
+impl Refusal for MachineRefusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::NotFound(_)
+            | Self::NoCurrent { .. }
+            | Self::NoRevision(..)
+            | Self::NoOlderRevision(..) => RefusalKind::NotFound,
+            Self::Deleting(_) => RefusalKind::Deleting,
+        }
+    }
+}
 
 /// What a machine's directory shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,11 +191,11 @@ impl MachineView {
     }
 
     /// The error of somebody who needs the current revision.
-    pub(crate) fn need_current(&self) -> Result<&RevisionView, Refusal> {
+    pub(crate) fn need_current(&self) -> Result<&RevisionView, MachineRefusal> {
         match self.current() {
             Some(view) => Ok(view),
-            None if self.deleting => Err(Refusal::Deleting(self.name.clone())),
-            None => Err(Refusal::NoCurrent {
+            None if self.deleting => Err(MachineRefusal::Deleting(self.name.clone())),
+            None => Err(MachineRefusal::NoCurrent {
                 machine: self.name.clone(),
                 fault: self.link_fault.clone(),
             }),
@@ -176,26 +218,26 @@ impl Volume {
     pub fn look(&self, machine: &MachineName) -> Result<MachineView> {
         let directory = self.directory(machine);
         // A link to a directory is none: its name says another machine.
-        if !is_directory(&directory).doing("look at", &directory)? {
-            return Err(Refusal::NoMachine(machine.clone()).into());
+        if !is_directory(&directory).context("look at", &directory)? {
+            return Err(MachineRefusal::NotFound(machine.clone()).into());
         }
         let entries = match directory.read_dir() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Refusal::NoMachine(machine.clone()).into());
+                return Err(MachineRefusal::NotFound(machine.clone()).into());
             }
-            entries => entries.doing("list", &directory)?,
+            entries => entries.context("list", &directory)?,
         };
         let mut view = MachineView::new(machine.clone());
         let mut link = None;
         for entry in entries {
-            let name = entry.doing("list", &directory)?.file_name();
+            let name = entry.context("list", &directory)?.file_name();
             let path = directory.join(&name);
             let known = name.to_str().and_then(|name| Entry::read(machine, name));
             let taken = match known {
                 Some(entry) => self.take_in(&mut view, &mut link, entry, &path),
                 None => Ok(false),
             };
-            if !taken.doing("look at", &path)? {
+            if !taken.context("look at", &path)? {
                 view.strangers.push(name.to_string_lossy().into_owned());
             }
         }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use config::layout::Entry;
 use config::{MachineName, Tag, ToolchainName};
 
-use crate::error::Doing;
-use crate::{MachineView, Refusal, Result, StoreError, Volume};
+use crate::error::IoContext;
+use crate::{MachineView, RefusalKind, Result, StoreError, Volume};
 
 /// The position of a volume in [`Volumes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,7 +82,7 @@ impl Volumes {
         for (volume, store) in self.indexed() {
             match store.look(machine) {
                 Ok(view) => prefer(&mut found, Located { volume, view }),
-                Err(StoreError::Refused(Refusal::NoMachine(_))) => {}
+                Err(error) if error.kind() == Some(RefusalKind::NotFound) => {}
                 Err(error) => unreadable = unreadable.or(Some(error)),
             }
             if found.as_ref().is_some_and(|it| it.view.is_live()) {
@@ -109,7 +109,7 @@ impl Volumes {
         let mut unreadable = None;
         for (id, volume) in self.indexed() {
             let path = volume.entry(machine, &entry);
-            match volume.backend.info(&path).doing("look at", &path) {
+            match volume.backend.info(&path).context("look at", &path) {
                 Ok(Some(_)) => return Ok(Some(id)),
                 Ok(None) => {}
                 Err(error) => unreadable = unreadable.or(Some(error)),
@@ -130,7 +130,7 @@ impl Volumes {
                 match store.look(&machine) {
                     Ok(view) => prefer(found.entry(machine).or_default(), Located { volume, view }),
                     // Deleted after it was listed.
-                    Err(StoreError::Refused(Refusal::NoMachine(_))) => {}
+                    Err(error) if error.kind() == Some(RefusalKind::NotFound) => {}
                     Err(error) => unreadable.push((machine, error)),
                 }
             }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use config::{MachineName, Revision};
 use store::send::{FarSide, FarView, common_parent};
 use store::stream::Stream;
-use store::{Intent, MachineView, Refusal, Source, StoreError, Uuid, Volume};
+use store::{Intent, MachineView, RefusalKind, Source, StoreError, Uuid, Volume};
 
 use super::progress::{Progress, mebibytes};
 use crate::machine::revisions::Retention;
@@ -150,7 +150,7 @@ impl Trip<'_> {
             Ok(stream) => stream,
             Err(error) => {
                 parting.sender.finish().map_err(StoreError::from)?;
-                return Err(StoreError::from(Refusal::from(error)).into());
+                return Err(StoreError::from(error).into());
             }
         };
         let (volume, name) = (self.volume.clone(), self.name.clone());
@@ -163,9 +163,9 @@ impl Trip<'_> {
             .bring_in(intent, self.name, stream, keep, &mut passed);
         drop(progress);
         match sent {
-            Err(StoreError::Refused(Refusal::Stream(error))) => {
+            Err(error) if error.kind() == Some(RefusalKind::BadStream) => {
                 parting.sender.finish().map_err(StoreError::from)?;
-                Err(StoreError::from(Refusal::Stream(error)).into())
+                Err(error.into())
             }
             sent => Ok(sent.map(|_| ())?),
         }
@@ -216,7 +216,7 @@ impl Trip<'_> {
             Ok(stream) => stream,
             Err(error) => {
                 far.sent(running)?;
-                return Err(StoreError::from(Refusal::Stream(error)).into());
+                return Err(StoreError::from(error).into());
             }
         };
         let how = if stream.header().parent.is_some() {
@@ -228,10 +228,10 @@ impl Trip<'_> {
         let arrived = self.volume.bring_in(intent, name, Source::Stream(stream));
         drop(progress);
         match arrived {
-            Err(StoreError::Refused(Refusal::Stream(error))) => {
+            Err(error) if error.kind() == Some(RefusalKind::BadStream) => {
                 // Why the other side stopped says more.
                 far.sent(running)?;
-                Err(StoreError::from(Refusal::Stream(error)).into())
+                Err(error.into())
             }
             arrived => Ok(arrived.map(|_| ())?),
         }

@@ -6,17 +6,41 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::FileName;
-use config::machine::{FILE as MANIFEST, Kind, Machine};
+use config::machine::{FILE as MANIFEST, Kind, Machine, MachineError};
 use config::manifest::{self, Manifest};
 
-use crate::error::Doing;
-use crate::{Refusal, Result};
+use crate::error::IoContext;
+use crate::{Refusal, RefusalKind, Result};
 use sys::{command, file};
 
 /// More than copying any image takes.
 const LIMIT: Duration = Duration::from_hours(2);
 /// How a disk image in QEMU's own format begins.
 const QCOW: &[u8] = b"QFI\xfb";
+
+/// A reason not to make a revision of an imported directory.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportRefusal {
+    /// A file is missing that the machine needs.
+    #[error("`{}` lacks `{}`", .0.display(), .1)]
+    Lacks(PathBuf, String),
+    /// The machine's manifest cannot be parsed.
+    #[error("`{}` is not the manifest of a machine", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// The parser's error.
+        source: MachineError,
+    },
+}
+
+impl Refusal for ImportRefusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::Lacks(..) | Self::Manifest { .. } => RefusalKind::Invalid,
+        }
+    }
+}
 
 /// What a machine is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,12 +74,14 @@ impl Import {
         let base = if path.is_dir() {
             Base::Directory(path)
         } else if name.ends_with(".tar") || name.contains(".tar.") || name.ends_with(".tgz") {
-            File::open(&path).doing("open", &path)?;
+            File::open(&path).context("open", &path)?;
             Base::Archive(path)
         } else {
             let mut start = Vec::new();
-            let file = File::open(&path).doing("open", &path)?;
-            file.take(4).read_to_end(&mut start).doing("read", &path)?;
+            let file = File::open(&path).context("open", &path)?;
+            file.take(4)
+                .read_to_end(&mut start)
+                .context("read", &path)?;
             if start == QCOW {
                 Base::Qcow(path)
             } else {
@@ -124,7 +150,7 @@ impl Import {
             }
         }
         let text = manifest::print(&[manifest]);
-        file::replace(&path, text.as_bytes()).doing("write", &path)
+        file::replace(&path, text.as_bytes()).context("write", &path)
     }
 }
 
@@ -142,11 +168,11 @@ fn check(directory: &Path) -> Result<()> {
     let path = directory.join(MANIFEST);
     let text = match fs::read_to_string(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(Refusal::Lacks(directory.to_owned(), MANIFEST.to_owned()).into());
+            return Err(ImportRefusal::Lacks(directory.to_owned(), MANIFEST.to_owned()).into());
         }
-        text => text.doing("read", &path)?,
+        text => text.context("read", &path)?,
     };
-    let machine = Machine::parse(&text).map_err(|source| Refusal::NoMachineManifest {
+    let machine = Machine::parse(&text).map_err(|source| ImportRefusal::Manifest {
         path: path.clone(),
         source,
     })?;
@@ -158,7 +184,7 @@ fn check(directory: &Path) -> Result<()> {
     let disk = (machine.kind == Kind::Kvm).then_some(&machine.disk);
     for name in boot.flatten().chain(disk) {
         if !directory.join(name).is_file() {
-            return Err(Refusal::Lacks(directory.to_owned(), name.to_string()).into());
+            return Err(ImportRefusal::Lacks(directory.to_owned(), name.to_string()).into());
         }
     }
     Ok(())

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::error::Doing;
+use super::IngestRefusal;
+use crate::Result;
+use crate::error::IoContext;
 use crate::lock::MachineLock;
 use crate::stream::Stream;
 use crate::stream::input::Patient;
-use crate::{Refusal, Result};
 use sys::command::{self, CommandError, Running};
 
 /// How long the receiver may take for what it has not yet written when the stream
@@ -23,7 +24,7 @@ pub(super) fn receive(stream: Stream<Patient>, directory: &Path, lock: &MachineL
     receive.args(["--quiet", "receive", "-e"]).arg(directory);
     receive.stdin(Stdio::piped());
     // It prints nothing; the descriptor is there to hold the lock.
-    receive.stdout(lock.share().doing("share the lock of", directory)?);
+    receive.stdout(lock.share().context("share the lock of", directory)?);
     let mut running = Running::start(receive)?;
     let sink = running.child.stdin.take();
     if let Some(sink) = sink {
@@ -35,12 +36,12 @@ pub(super) fn receive(stream: Stream<Patient>, directory: &Path, lock: &MachineL
         if let Err(error) = poured {
             drop(running);
             drop(sink);
-            return Err(Refusal::Stream(error).into());
+            return Err(error.into());
         }
     }
     running.finish(FINISH_MAX).map_err(|error| match &error {
         CommandError::Failed { stderr, .. } if stderr.contains("No space left on device") => {
-            Refusal::Full(directory.to_owned()).into()
+            IngestRefusal::Full(directory.to_owned()).into()
         }
         _ => error.into(),
     })

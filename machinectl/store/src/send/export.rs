@@ -8,7 +8,7 @@ use std::time::Duration;
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
-use crate::error::Doing;
+use crate::error::IoContext;
 use crate::stream::Stream;
 use crate::{Result, Volume};
 use sys::command::{self, Running};
@@ -60,8 +60,9 @@ impl Volume {
             .parent()
             .filter(|it| !it.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
-        let half = tempfile::NamedTempFile::new_in(directory).doing("make a file in", directory)?;
-        let file = half.reopen().doing("open", half.path())?;
+        let half =
+            tempfile::NamedTempFile::new_in(directory).context("make a file in", directory)?;
+        let file = half.reopen().context("open", half.path())?;
         let _held = self.hold_revision(machine, revision)?;
         let from = self.entry(machine, &Entry::Revision(revision));
         if form.archive {
@@ -69,13 +70,13 @@ impl Volume {
         } else {
             self.stream(machine, revision, file, form.compressed)?;
         }
-        half.as_file().sync_all().doing("commit", half.path())?;
+        half.as_file().sync_all().context("commit", half.path())?;
         half.persist(to)
             .map_err(|error| error.error)
-            .doing("put in place", to)?;
+            .context("put in place", to)?;
         File::open(directory)
             .and_then(|it| it.sync_all())
-            .doing("commit", directory)?;
+            .context("commit", directory)?;
         Ok(revision)
     }
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::quote;
 use crate::stream::Stream;
 use crate::stream::input::Patient;
-use crate::{Intent, Refusal, Result, StoreError, Uuid};
+use crate::{Intent, Refusal, RefusalKind, Result, StoreError, Uuid};
 use sys::command::{self, CommandError, Running};
 
 /// How long an answer may take.
@@ -21,6 +21,43 @@ const ANSWER_MAX: Duration = Duration::from_mins(1);
 const FINISH_MAX: Duration = Duration::from_hours(1);
 /// What ssh says when it is ssh that failed.
 const SSH_FAILED: i32 = 255;
+
+/// The exit code of a `buildhost` that does not know the machine.
+const NOT_FOUND: i32 = 10;
+
+/// A reason why another host does not do what was requested.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteRefusal {
+    /// The host cannot be reached, or the connection broke.
+    #[error("cannot reach {host}: {message}; nothing there is left half done, so retry later")]
+    Unreachable {
+        /// The host.
+        host: String,
+        /// The message of ssh.
+        message: String,
+    },
+    /// The program on the host failed, or its answer is not understood.
+    #[error("{host}: {message}")]
+    Failed {
+        /// The host.
+        host: String,
+        /// The program's exit code; `None` if it succeeded with an unknown answer.
+        code: Option<i32>,
+        /// The program's message or answer.
+        message: String,
+    },
+}
+
+impl Refusal for RemoteRefusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::Unreachable { .. } | Self::Failed { code: None, .. } => RefusalKind::Unreachable,
+            Self::Failed {
+                code: Some(code), ..
+            } => RefusalKind::Remote(*code),
+        }
+    }
+}
 
 /// Another host with a volume.
 #[derive(Debug, Clone)]
@@ -86,7 +123,7 @@ impl FarSide {
                 self.refusal(None, said)
             }),
             Err(error) => match self.refused(error) {
-                StoreError::Refused(Refusal::Far { code: Some(10), .. }) => Ok(None),
+                error if error.kind() == Some(RefusalKind::Remote(NOT_FOUND)) => Ok(None),
                 error => Err(error),
             },
         }
@@ -127,7 +164,7 @@ impl FarSide {
         if let Err(error) = poured {
             // What is cut must not look like an end to the other side.
             drop(running);
-            return Err(Refusal::Stream(error).into());
+            return Err(error.into());
         }
         running
             .finish(FINISH_MAX)
@@ -223,7 +260,11 @@ impl FarSide {
             CommandError::Failed { status, stderr, .. } => {
                 if status.code() == Some(SSH_FAILED) {
                     let (host, said) = (self.host.clone(), essence(&stderr));
-                    return Refusal::Unreachable { host, said }.into();
+                    return RemoteRefusal::Unreachable {
+                        host,
+                        message: said,
+                    }
+                    .into();
                 }
                 let said = stderr.trim_start_matches("machinectl: ").to_owned();
                 self.refusal(status.code(), said)
@@ -234,7 +275,12 @@ impl FarSide {
 
     fn refusal(&self, code: Option<i32>, said: String) -> StoreError {
         let host = self.host.clone();
-        Refusal::Far { host, code, said }.into()
+        RemoteRefusal::Failed {
+            host,
+            code,
+            message: said,
+        }
+        .into()
     }
 }
 

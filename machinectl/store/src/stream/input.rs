@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::error::Doing;
-use crate::{Refusal, Result};
+use crate::Result;
+use crate::error::IoContext;
+use crate::subvolumes::NotSubvolume;
 use sys::command::{self, CommandError, Running};
 
 /// How long a sender may be silent.
@@ -33,7 +34,7 @@ impl Patient {
     /// # Errors
     /// When it cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
-        File::open(path).map(Self::new).doing("open", path)
+        File::open(path).map(Self::new).context("open", path)
     }
 
     /// A stream from a pipe.
@@ -44,7 +45,7 @@ impl Patient {
         let pipe = pipe
             .as_fd()
             .try_clone_to_owned()
-            .doing("open", "the input")?;
+            .context("open", "the input")?;
         Ok(Self::new(pipe.into()))
     }
 
@@ -113,7 +114,7 @@ impl Sender {
         let mut running = Running::start(send)?;
         match running.child.stdout.take() {
             Some(stdout) => Ok((Self(running), Patient::pipe(stdout)?)),
-            None => Err(Refusal::NotSubvolume(subvolume.to_owned()).into()),
+            None => Err(NotSubvolume(subvolume.to_owned()).into()),
         }
     }
 

@@ -13,9 +13,9 @@ use config::{FileName, NameError, ToolchainName};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::is_missing;
-use crate::error::Doing;
-use crate::{Refusal, Result};
+use super::{ToolchainRefusal, is_missing};
+use crate::Result;
+use crate::error::IoContext;
 use sys::file::{self, Hash};
 
 /// A toolchain with all its files open.
@@ -68,9 +68,9 @@ pub(super) fn load(
     // meanwhile is read whole, old or new.
     let directory = match File::open(path) {
         Err(error) if is_missing(&error) => {
-            return Err(Refusal::NoToolchain(name.clone()).into());
+            return Err(ToolchainRefusal::NotFound(name.clone()).into());
         }
-        directory => directory.doing("open", path)?,
+        directory => directory.context("open", path)?,
     };
     let mut files = BTreeMap::new();
     let mut hash = Hash::default();
@@ -81,7 +81,7 @@ pub(super) fn load(
         files.insert(file_name, Arc::new(file));
     }
     if files.is_empty() {
-        return Err(Refusal::Empty(path.to_owned()).into());
+        return Err(ToolchainRefusal::Empty(path.to_owned()).into());
     }
     Ok(Toolchain {
         name: name.clone(),
@@ -96,14 +96,14 @@ pub(super) fn names(directory: &File, path: &Path) -> Result<Vec<FileName>> {
     let mut names = Vec::new();
     for entry in rustix::fs::Dir::read_from(directory)
         .map_err(io::Error::from)
-        .doing("list", path)?
+        .context("list", path)?
     {
-        let entry = entry.map_err(io::Error::from).doing("list", path)?;
+        let entry = entry.map_err(io::Error::from).context("list", path)?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes()).to_string_lossy();
         if !name.starts_with('.') {
             names.push(
                 name.parse()
-                    .map_err(|error: NameError| Refusal::Name(error))?,
+                    .map_err(|error: NameError| ToolchainRefusal::Name(error))?,
             );
         }
     }
@@ -122,25 +122,25 @@ pub(super) fn open(directory: &File, path: &Path, name: &FileName) -> Result<Fil
     let file = match opened {
         Ok(file) => File::from(file),
         Err(Errno::XDEV | Errno::LOOP | Errno::NOENT) => {
-            return Err(Refusal::LinkOutside(whole).into());
+            return Err(ToolchainRefusal::LinkOutside(whole).into());
         }
-        Err(error) => return Err(io::Error::from(error)).doing("open", whole),
+        Err(error) => return Err(io::Error::from(error)).context("open", whole),
     };
-    if file.metadata().doing("look at", &whole)?.is_file() {
+    if file.metadata().context("look at", &whole)?.is_file() {
         Ok(file)
     } else {
-        Err(Refusal::NotFile(whole).into())
+        Err(ToolchainRefusal::NotFile(whole).into())
     }
 }
 
 /// The hash of a file's content, read only when the file has changed.
 fn digest(file: &File, path: PathBuf, known: &Mutex<HashMap<PathBuf, Known>>) -> Result<Digest> {
-    let stamp = Stamp::of(file).doing("look at", &path)?;
+    let stamp = Stamp::of(file).context("look at", &path)?;
     let lock = || known.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = lock().get(&path).filter(|known| known.stamp == stamp) {
         return Ok(known.digest.clone());
     }
-    let digest = file::digest(Whole { file, offset: 0 }).doing("read", &path)?;
+    let digest = file::digest(Whole { file, offset: 0 }).context("read", &path)?;
     let known = Known {
         stamp,
         digest: digest.clone(),

@@ -8,22 +8,22 @@ use std::path::{Path, PathBuf};
 use config::{FileName, ToolchainName};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::{is_missing, load};
-use crate::error::Doing;
-use crate::{Refusal, Result};
+use super::{ToolchainRefusal, is_missing, load};
+use crate::Result;
+use crate::error::IoContext;
 
 /// No toolchain can have a name that begins like this.
 const PREFIX: &str = ".buildhost.";
 
 /// The names of what a toolchain would be made of, if it can be one.
 pub(super) fn check(from: &Path) -> Result<Vec<FileName>> {
-    let source = File::open(from).doing("open", from)?;
+    let source = File::open(from).context("open", from)?;
     let names = load::names(&source, from)?;
     for name in &names {
         load::open(&source, from, name)?;
     }
     if names.is_empty() {
-        return Err(Refusal::Empty(from.to_owned()).into());
+        return Err(ToolchainRefusal::Empty(from.to_owned()).into());
     }
     Ok(names)
 }
@@ -33,28 +33,28 @@ pub(super) fn copy(from: &Path, root: &Path, name: &ToolchainName) -> Result<Pat
     // Everything is looked at before anything is written.
     let names = check(from)?;
     let staged = root.join(format!("{PREFIX}new-{name}"));
-    fs::create_dir(&staged).doing("make", &staged)?;
+    fs::create_dir(&staged).context("make", &staged)?;
     for name in &names {
         let (from, to) = (from.join(name), staged.join(name));
         match fs::read_link(&from) {
             // A link inside stays a link; `load` checks again where it leads.
             Ok(target) if target.is_relative() => {
-                std::os::unix::fs::symlink(target, &to).doing("make the link", &to)?;
+                std::os::unix::fs::symlink(target, &to).context("make the link", &to)?;
             }
             _ => copy_file(&from, &to)?,
         }
     }
-    let directory = File::open(&staged).doing("open", &staged)?;
+    let directory = File::open(&staged).context("open", &staged)?;
     rustix::fs::syncfs(&directory)
         .map_err(io::Error::from)
-        .doing("commit", &staged)?;
+        .context("commit", &staged)?;
     Ok(staged)
 }
 
 fn copy_file(from: &Path, to: &Path) -> Result<()> {
-    fs::copy(from, to).doing("copy", from)?;
+    fs::copy(from, to).context("copy", from)?;
     // Guests get it over the network: it is no secret.
-    fs::set_permissions(to, fs::Permissions::from_mode(0o644)).doing("open up", to)
+    fs::set_permissions(to, fs::Permissions::from_mode(0o644)).context("open up", to)
 }
 
 /// Puts a staged toolchain where its name says; the old one is then staged.
@@ -62,19 +62,19 @@ pub(super) fn put(staged: &Path, target: &Path) -> Result<()> {
     let flags = match target.symlink_metadata() {
         Ok(_) => RenameFlags::EXCHANGE,
         Err(error) if is_missing(&error) => RenameFlags::NOREPLACE,
-        Err(error) => return Err(error).doing("look at", target),
+        Err(error) => return Err(error).context("look at", target),
     };
     let renamed = renameat_with(CWD, staged, CWD, target, flags);
     renamed
         .map_err(io::Error::from)
-        .doing("put in place", target)?;
+        .context("put in place", target)?;
     sync_parent(target)
 }
 
 /// Takes a toolchain out of service in one step; [`clear`] removes it.
 pub(super) fn take_away(target: &Path, root: &Path, name: &ToolchainName) -> Result<()> {
     let staged = root.join(format!("{PREFIX}old-{name}"));
-    fs::rename(target, &staged).doing("take out of service", target)?;
+    fs::rename(target, &staged).context("take out of service", target)?;
     sync_parent(target)
 }
 
@@ -82,13 +82,13 @@ fn sync_parent(path: &Path) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("."));
     File::open(parent)
         .and_then(|parent| parent.sync_all())
-        .doing("commit", parent)
+        .context("commit", parent)
 }
 
 /// Removes what is staged; the caller holds the lock.
 pub(super) fn clear(root: &Path) -> Result<()> {
-    for entry in root.read_dir().doing("list", root)? {
-        let entry = entry.doing("list", root)?;
+    for entry in root.read_dir().context("list", root)? {
+        let entry = entry.context("list", root)?;
         if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
             continue;
         }
@@ -98,7 +98,7 @@ pub(super) fn clear(root: &Path) -> Result<()> {
         } else {
             fs::remove_dir_all(&path)
         };
-        removed.doing("remove", &path)?;
+        removed.context("remove", &path)?;
     }
     Ok(())
 }
