@@ -34,6 +34,9 @@ pub mod settings;
 
 pub mod tokens;
 
+pub mod printable;
+
 pub use names::{
     BuildId, FileName, MachineName, NameError, Revision, ScheduleName, Tag, ToolchainName,
 };
+pub use printable::printable;
