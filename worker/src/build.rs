@@ -198,9 +198,9 @@ impl Write for Hashing {
 }
 
 impl Destination for Hashing {
-    fn begin_anew(&mut self) -> io::Result<()> {
+    fn restart(&mut self) -> io::Result<()> {
         self.hash = Sha256::new();
-        self.file.begin_anew()
+        self.file.restart()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::WorkerError;
 use crate::log::Log;
 use crate::port::{self, Port};
 use crate::pr::Question;
-use tftp::client::{self, Client, Patience};
+use tftp::client::{self, Client, Timeouts};
 
 /// What `--help` prints.
 pub const HELP: &str = include_str!("help.txt");
@@ -126,7 +126,7 @@ impl Words {
         let pr_host = pr_host.or_else(|| Some(server.ip().to_string()));
         let own = || worker.parent().unwrap_or(Path::new("/")).to_owned();
         Ok(Settings {
-            client: Client::new(server, Patience::default()),
+            client: Client::new(server, Timeouts::default()),
             pr_host: address(pr_host, task::PR_PORT)?,
             toolchain: self.toolchain.unwrap_or_else(own),
             work: self.work.unwrap_or_else(|| WORK.into()),

@@ -30,7 +30,7 @@ use std::path::PathBuf;
 
 use config::names::FileName;
 use config::task::{Digest, TaskError};
-use tftp::client::TftpError;
+use tftp::client::ClientError;
 
 /// Why the worker could not do its part; none of it is the package's fault.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ pub enum WorkerError {
         /// As the host calls it.
         name: String,
         /// What kept it.
-        source: TftpError,
+        source: ClientError,
     },
     /// A file of ours did not go.
     #[error("cannot put `{name}`")]
@@ -49,7 +49,7 @@ pub enum WorkerError {
         /// As the host calls it.
         name: String,
         /// What kept it.
-        source: TftpError,
+        source: ClientError,
     },
     /// The host does not let us begin.
     #[error("cannot wait for the host's word to begin")]

@@ -1,15 +1,9 @@
-//! A client of TFTP: gets and puts whole files, quickly and through loss.
+//! The TFTP client: gets and puts whole files in spite of packet loss.
 //!
-//! It asks for windows of blocks (RFC 7440), so that a transfer does not wait for
-//! an answer to every block, and it asks again as soon as an answer is later than
-//! answers usually are, not after whole seconds. A transfer of which the server knows
-//! nothing any more, because it died and came back, is begun anew. Each ends in time.
-
-mod packet;
-
-mod window;
-
-mod transfer;
+//! It requests windows of blocks (RFC 7440), so a transfer does not wait for the answer to
+//! every block, and it retransmits by measured round-trip times, not after whole seconds. A
+//! transfer that the server has lost, because it was restarted, is restarted, too. Every
+//! transfer ends in time.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -17,111 +11,112 @@ use std::io::{self, Read, Seek, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use packet::{Packet, Request, Terms};
+use tftpd::ErrorCode;
+
+mod negotiation;
+mod transfer;
+mod window;
+
+use crate::codec::{Options, Packet, ack, data_header, wire_block};
+use negotiation::{Negotiated, read_request, requested, write_request};
 use transfer::Transfer;
-use window::{Receiver, Sender, Verdict};
+use window::{Action, ReceiveWindow, SendWindow};
 
 /// The port of a TFTP server.
 pub const PORT: u16 = 69;
 
-/// Why a file was not transferred.
+/// The number of times that a transfer is started.
+const STARTS_MAX: u32 = 20;
+
+/// The reason for which a file was not transferred.
 #[derive(Debug, thiserror::Error)]
-pub enum TftpError {
-    /// This machine has no socket for us.
+pub enum ClientError {
+    /// The system has no socket.
     #[error("cannot open a socket")]
     Socket(#[source] io::Error),
-    /// The server said no.
+    /// The server refused the file.
     #[error("the server refused: {message} (code {code})")]
     Refused {
-        /// Its number in RFC 1350.
+        /// The error code of RFC 1350.
         code: u16,
-        /// The server's words.
+        /// The server's message.
         message: String,
     },
-    /// The server said nothing, or nothing new, for too long.
-    #[error("{server} did not answer for {} seconds{}", .waited.as_secs(), because(.fault.as_ref()))]
-    Silent {
-        /// Whom we asked.
+    /// The server sent nothing, or nothing new, for too long.
+    #[error("{server} did not answer for {} seconds", .waited.as_secs())]
+    IdleTimeout {
+        /// The address of the server.
         server: SocketAddr,
-        /// For how long nothing new came.
+        /// The time without progress.
         waited: Duration,
-        /// What went wrong when we last sent something.
-        fault: Option<io::Error>,
+        /// The error of the last send.
+        source: Option<io::Error>,
     },
-    /// The server knew nothing of the transfer any more, again and again.
-    #[error("the server gave the transfer up {0} times")]
-    Gone(u32),
-    /// The transfer went on for too long.
+    /// The server lost the transfer each time that it was started.
+    #[error("the server lost the transfer {} times", STARTS_MAX)]
+    Lost,
+    /// The transfer took too long.
     #[error("the transfer took longer than {} seconds", .0.as_secs())]
-    Slow(Duration),
-    /// Fewer or more bytes came, or were there, than were announced.
-    #[error("{announced} bytes were announced, {real} came")]
+    TotalTimeout(Duration),
+    /// The size of the file is not the announced one.
+    #[error("{announced} bytes were announced, {actual} came")]
     Size {
-        /// As the sending side had said.
+        /// The size that the sending side announced.
         announced: u64,
-        /// As it was.
-        real: u64,
+        /// The size that it sent.
+        actual: u64,
     },
-    /// The file on our side cannot be read or written.
+    /// The local file cannot be read or written.
     #[error("cannot read or write the local file")]
     File(#[source] io::Error),
-    /// The server does not keep to the protocol.
+    /// The server violates the protocol.
     #[error("the server sent {0}")]
-    Odd(&'static str),
+    Protocol(&'static str),
 }
 
-fn because(fault: Option<&io::Error>) -> String {
-    fault.map_or_else(String::new, |fault| format!(" ({fault})"))
-}
-
-/// The error code of a server that does not want to speak of options.
-const REFUSES_OPTIONS: u16 = 8;
-/// So often a transfer is begun anew.
-const BEGINNINGS_MAX: u32 = 20;
-
-/// How long a client bears with a server.
+/// The limits of one transfer.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// With nothing new coming.
-    pub silence: Duration,
-    /// With one file altogether.
+pub struct Timeouts {
+    /// The limit of the time without progress.
+    pub idle: Duration,
+    /// The limit of the whole transfer.
     pub total: Duration,
 }
 
-impl Default for Patience {
+impl Default for Timeouts {
     fn default() -> Self {
         Self {
-            silence: Duration::from_mins(1),
+            idle: Duration::from_mins(1),
             total: Duration::from_mins(30),
         }
     }
 }
 
-/// Where a file goes that is got.
+/// The destination of a file that is got.
 pub trait Destination: Write {
-    /// Forgets what was written: the file comes from its beginning again.
+    /// Discards everything that was written: the file comes from its beginning again.
     ///
     /// # Errors
-    /// It cannot.
-    fn begin_anew(&mut self) -> io::Result<()>;
+    /// The content cannot be discarded.
+    fn restart(&mut self) -> io::Result<()>;
 }
 
 impl Destination for File {
-    fn begin_anew(&mut self) -> io::Result<()> {
+    fn restart(&mut self) -> io::Result<()> {
         self.rewind()?;
         self.set_len(0)
     }
 }
 
 impl Destination for Vec<u8> {
-    fn begin_anew(&mut self) -> io::Result<()> {
+    fn restart(&mut self) -> io::Result<()> {
         self.clear();
         Ok(())
     }
 }
 
 impl Destination for io::Sink {
-    fn begin_anew(&mut self) -> io::Result<()> {
+    fn restart(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -130,184 +125,185 @@ impl Destination for io::Sink {
 #[derive(Debug, Clone, Copy)]
 pub struct Client {
     server: SocketAddr,
-    patience: Patience,
+    timeouts: Timeouts,
 }
 
 impl Client {
-    /// A client of the server at this address; nothing is sent yet.
-    pub fn new(server: SocketAddr, patience: Patience) -> Self {
-        Self { server, patience }
+    /// Creates a client, and sends nothing yet.
+    pub fn new(server: SocketAddr, timeouts: Timeouts) -> Self {
+        Self { server, timeouts }
     }
 
-    /// The server's address.
+    /// Returns the address of the server.
     pub fn server(&self) -> SocketAddr {
         self.server
     }
 
-    /// Gets a file and returns its size. What came before an error is in `to`.
+    /// Gets a file and returns its size. After an error, `to` may hold a part of it.
     ///
     /// # Errors
-    /// Whatever kept the file from coming whole.
-    pub fn get(&self, name: &str, to: &mut impl Destination) -> Result<u64, TftpError> {
-        let (size, transfer) = self.persist(Terms::wished(0), |wish, again, transfer| {
-            if again {
-                to.begin_anew().map_err(TftpError::File)?;
+    /// The file did not come whole.
+    pub fn get(&self, name: &str, to: &mut impl Destination) -> Result<u64, ClientError> {
+        let (size, transfer) = self.run(requested(0), |options, restarted, transfer| {
+            if restarted {
+                to.restart().map_err(ClientError::File)?;
             }
-            get_with(transfer, name, wish, to)
+            get(transfer, name, options, to)
         })?;
-        transfer.linger();
+        transfer.dally();
         Ok(size)
     }
 
-    /// Puts a file of `size` bytes; on return the server has all of it.
+    /// Puts a file of `size` bytes. When it returns, the server has the whole file.
     ///
     /// # Errors
-    /// Whatever kept the file from arriving whole.
+    /// The file did not arrive whole.
     pub fn put(
         &self,
         name: &str,
         from: &mut (impl Read + Seek),
         size: u64,
-    ) -> Result<(), TftpError> {
-        self.persist(Terms::wished(size), |wish, again, transfer| {
-            if again {
-                from.rewind().map_err(TftpError::File)?;
+    ) -> Result<(), ClientError> {
+        self.run(requested(size), |options, restarted, transfer| {
+            if restarted {
+                from.rewind().map_err(ClientError::File)?;
             }
-            put_with(transfer, name, wish, from, size)
+            put(transfer, name, options, from, size)
         })?;
         Ok(())
     }
 
-    /// Does a transfer, and does it again when the server knew nothing of it any more.
-    fn persist<T>(
+    /// Runs a transfer. Restarts it when the server has lost it, and without options when
+    /// the server refuses them.
+    fn run<T>(
         &self,
-        mut wish: Terms,
-        mut attempt: impl FnMut(Terms, bool, &mut Transfer) -> Result<T, TftpError>,
-    ) -> Result<(T, Transfer), TftpError> {
-        let mut transfer = Transfer::new(self.server, self.patience)?;
-        for beginnings in 0..BEGINNINGS_MAX {
-            match attempt(wish, beginnings > 0, &mut transfer) {
-                Err(TftpError::Refused { code, .. })
-                    if code == REFUSES_OPTIONS && wish != Terms::PLAIN =>
+        mut options: Options,
+        mut attempt: impl FnMut(Options, bool, &mut Transfer) -> Result<T, ClientError>,
+    ) -> Result<(T, Transfer), ClientError> {
+        let mut transfer = Transfer::new(self.server, self.timeouts)?;
+        for restarts in 0..STARTS_MAX {
+            match attempt(options, restarts > 0, &mut transfer) {
+                Err(ClientError::Refused { code, .. })
+                    if code == ErrorCode::RefusedOption as u16 && options != Options::default() =>
                 {
-                    wish = Terms::PLAIN;
+                    options = Options::default();
                 }
-                Err(TftpError::Gone(_)) => {}
-                ended => return ended.map(|it| (it, transfer)),
+                Err(ClientError::Lost) => {}
+                result => return result.map(|value| (value, transfer)),
             }
-            transfer.begin_anew()?;
+            transfer.restart()?;
         }
-        Err(TftpError::Gone(BEGINNINGS_MAX))
+        Err(ClientError::Lost)
     }
 }
 
-fn get_with(
+fn get(
     transfer: &mut Transfer,
     name: &str,
-    wish: Terms,
+    options: Options,
     to: &mut impl Write,
-) -> Result<u64, TftpError> {
-    transfer.say(packet::request(Request::Read, name, wish));
-    let mut terms = Terms::PLAIN;
-    let mut receiver = Receiver::new(terms.block_size, terms.window);
+) -> Result<u64, ClientError> {
+    transfer.send(read_request(name, options));
+    let mut negotiated = Negotiated::default();
+    let mut window = ReceiveWindow::new(negotiated.block_size, negotiated.window);
     let mut size = 0;
     loop {
-        let answer = match transfer.hear()? {
+        let acknowledge = match transfer.receive()? {
             None => {
-                receiver.silence();
-                transfer.again();
+                window.time_out();
+                transfer.resend_last();
                 continue;
             }
-            Some(Packet::Agreed(agreed)) if receiver.taken() == 0 => {
-                transfer.went_on();
-                terms = agreed;
-                receiver = Receiver::new(terms.block_size, terms.window);
+            Some(Packet::OptionAck(accepted)) if window.received() == 0 => {
+                transfer.progress();
+                negotiated = Negotiated::accept(accepted)?;
+                window = ReceiveWindow::new(negotiated.block_size, negotiated.window);
                 true
             }
-            Some(Packet::Data { block, bytes }) => match receiver.block(block, bytes.len()) {
-                Verdict::Take { acknowledge, last } => {
-                    to.write_all(bytes).map_err(TftpError::File)?;
-                    size += bytes.len() as u64;
-                    transfer.went_on();
+            Some(Packet::Data { block, payload }) => match window.block(block, payload.len()) {
+                Action::Accept { acknowledge, last } => {
+                    to.write_all(payload).map_err(ClientError::File)?;
+                    size += payload.len() as u64;
+                    transfer.progress();
                     if last {
-                        transfer.say(packet::acknowledgement(receiver.taken()));
+                        transfer.send(ack(window.received()).into());
                         break;
                     }
                     acknowledge
                 }
-                Verdict::Again => true,
-                Verdict::Ignore => false,
+                Action::Acknowledge => true,
+                Action::Ignore => false,
             },
             Some(_) => false,
         };
-        if answer {
-            transfer.say(packet::acknowledgement(receiver.taken()));
+        if acknowledge {
+            transfer.send(ack(window.received()).into());
         }
     }
-    match terms.size {
-        Some(announced) if announced != size => Err(TftpError::Size {
+    match negotiated.size {
+        Some(announced) if announced != size => Err(ClientError::Size {
             announced,
-            real: size,
+            actual: size,
         }),
         _ => Ok(size),
     }
 }
 
-fn put_with(
+fn put(
     transfer: &mut Transfer,
     name: &str,
-    wish: Terms,
+    options: Options,
     from: &mut impl Read,
     size: u64,
-) -> Result<(), TftpError> {
-    transfer.say(packet::request(Request::Write, name, wish));
-    let terms = loop {
-        match transfer.hear()? {
-            None => transfer.again(),
-            Some(Packet::Agreed(terms)) => break terms,
-            Some(Packet::Acknowledged(0)) => break Terms::PLAIN,
+) -> Result<(), ClientError> {
+    transfer.send(write_request(name, options));
+    let negotiated = loop {
+        match transfer.receive()? {
+            None => transfer.resend_last(),
+            Some(Packet::OptionAck(accepted)) => break Negotiated::accept(accepted)?,
+            Some(Packet::Ack(0)) => break Negotiated::default(),
             Some(_) => {}
         }
     };
-    transfer.went_on();
-    let mut sender = Sender::new(size, terms.block_size, terms.window);
-    let mut blocks = Blocks::new(from, size, terms.block_size);
+    transfer.progress();
+    let mut window = SendWindow::new(size, negotiated.block_size, negotiated.window);
+    let mut blocks = Blocks::new(from, size, negotiated.block_size);
     let mut furthest = 0;
-    while !sender.is_done() {
-        while let Some(block) = sender.next() {
-            let packet = packet::data(window::on_the_wire(block), blocks.get(block)?);
+    while !window.is_done() {
+        while let Some(block) = window.next() {
+            let packet = [&data_header(wire_block(block)), blocks.get(block)?].concat();
             if block > furthest {
                 furthest = block;
-                transfer.say(packet);
+                transfer.send(packet);
             } else {
-                transfer.repeat(packet);
+                transfer.resend(packet);
             }
         }
-        let acknowledged = match transfer.hear()? {
+        let acknowledged = match transfer.receive()? {
             None => {
-                transfer.late();
-                sender.silence();
+                transfer.back_off();
+                window.time_out();
                 continue;
             }
-            Some(Packet::Agreed(_)) => 0,
-            Some(Packet::Acknowledged(block)) => block,
+            Some(Packet::OptionAck(_)) => 0,
+            Some(Packet::Ack(block)) => block,
             Some(_) => continue,
         };
-        if sender.acknowledge(acknowledged) {
-            transfer.went_on();
-            blocks.forget(sender.acknowledged());
+        if window.acknowledge(acknowledged) {
+            transfer.progress();
+            blocks.discard(window.acknowledged());
         }
     }
     Ok(())
 }
 
-/// The blocks of a file that are read, but not yet acknowledged.
+/// The blocks of a file that were read and are not acknowledged yet.
 struct Blocks<'a, R> {
     from: &'a mut R,
     left: u64,
     size: u64,
     block_size: u64,
-    /// The number of the first one that is kept.
+    /// The number of the first block in `kept`.
     first: u64,
     kept: VecDeque<Vec<u8>>,
 }
@@ -324,18 +320,18 @@ impl<'a, R: Read> Blocks<'a, R> {
         }
     }
 
-    /// A block that was not forgotten yet, or the next one of the file.
-    fn get(&mut self, block: u64) -> Result<&[u8], TftpError> {
+    /// Returns a block that was not discarded, and reads the file up to it.
+    fn get(&mut self, block: u64) -> Result<&[u8], ClientError> {
         let index = usize::try_from(block - self.first).unwrap_or(usize::MAX);
         while self.kept.len() <= index {
             let length = self.left.min(self.block_size);
             let mut bytes = Vec::new();
             let read = self.from.by_ref().take(length).read_to_end(&mut bytes);
-            self.left -= read.map_err(TftpError::File)? as u64;
+            self.left -= read.map_err(ClientError::File)? as u64;
             if (bytes.len() as u64) < length {
-                return Err(TftpError::Size {
+                return Err(ClientError::Size {
                     announced: self.size,
-                    real: self.size - self.left,
+                    actual: self.size - self.left,
                 });
             }
             self.kept.push_back(bytes);
@@ -343,7 +339,7 @@ impl<'a, R: Read> Blocks<'a, R> {
         Ok(&self.kept[index])
     }
 
-    fn forget(&mut self, acknowledged: u64) {
+    fn discard(&mut self, acknowledged: u64) {
         while self.first <= acknowledged {
             self.kept.pop_front();
             self.first += 1;

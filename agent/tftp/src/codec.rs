@@ -1,211 +1,188 @@
-//! The packets of TFTP (RFC 1350, 2347–2349, 7440), as a client writes and reads them.
+//! The packets of TFTP (RFC 1350, 2347 to 2349, 7440): the one codec of server and client.
 //!
-//! Written by hand, because all that a client needs of it is this page, while the
-//! `tftpd` crate brings a whole server into a binary that every guest must load;
-//! that crate's codec is what the tests hold this one against.
+//! Requests, option acknowledgements and errors are those of the crate `tftpd`. DATA and
+//! ACK are read and written in place, which saves a copy of every block.
 
-use super::TftpError;
+use tftpd::{ErrorCode, Opcode, OptionType, Packet as Tftpd, TransferOption};
 
-/// What a client asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Request {
-    Read = 1,
-    Write = 2,
+/// The bytes before the payload of a DATA packet.
+pub(crate) const HEADER: usize = 4;
+/// The block size without the option `blksize`.
+pub(crate) const BLOCK_SIZE_DEFAULT: u16 = 512;
+
+/// The options of a request or of its acknowledgement. Unknown ones are dropped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub(crate) block_size: Option<u64>,
+    pub(crate) window: Option<u64>,
+    pub(crate) timeout: Option<u64>,
+    pub(crate) transfer_size: Option<u64>,
 }
 
-/// What both sides agree on before the first block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Terms {
-    pub(super) block_size: u16,
-    pub(super) window: u16,
-    /// The size of the whole file, where it is known.
-    pub(super) size: Option<u64>,
-}
-
-impl Terms {
-    /// The terms of a server that knows no options.
-    pub(super) const PLAIN: Self = Self {
-        block_size: 512,
-        window: 1,
-        size: None,
-    };
-
-    /// What we ask for: blocks that fit an Ethernet frame, and 16 of them on the way.
-    pub(super) fn wished(size: u64) -> Self {
+impl Options {
+    /// Reads a list of options. The first of equal ones counts.
+    pub(crate) fn from_list(list: &[TransferOption]) -> Self {
+        let first = |kind: OptionType| {
+            list.iter()
+                .find(|option| option.option == kind)
+                .map(|option| option.value)
+        };
         Self {
-            block_size: 1428,
-            window: 16,
-            size: Some(size),
+            block_size: first(OptionType::BlockSize),
+            window: first(OptionType::WindowSize),
+            timeout: first(OptionType::Timeout),
+            transfer_size: first(OptionType::TransferSize),
         }
+    }
+
+    /// Returns the options as `tftpd` writes them.
+    pub(crate) fn to_list(self) -> Vec<TransferOption> {
+        [
+            (OptionType::BlockSize, self.block_size),
+            (OptionType::WindowSize, self.window),
+            (OptionType::Timeout, self.timeout),
+            (OptionType::TransferSize, self.transfer_size),
+        ]
+        .into_iter()
+        .filter_map(|(option, value)| value.map(|value| TransferOption { option, value }))
+        .collect()
     }
 }
 
-/// A packet that a server sent.
+/// A packet of a transfer that has begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Packet<'a> {
-    Data { block: u16, bytes: &'a [u8] },
-    Acknowledged(u16),
-    Agreed(Terms),
+pub(crate) enum Packet<'a> {
+    Data { block: u16, payload: &'a [u8] },
+    Ack(u16),
+    OptionAck(Options),
     Error { code: u16, message: String },
 }
 
-/// A request; the options of `terms` go with it unless they are the plain ones.
-pub(super) fn request(what: Request, name: &str, terms: Terms) -> Vec<u8> {
-    let mut packet = vec![0, what as u8];
-    let mut word = |text: &str| {
-        packet.extend_from_slice(text.as_bytes());
-        packet.push(0);
-    };
-    word(name);
-    word("octet");
-    if terms != Terms::PLAIN {
-        let options = [
-            ("blksize", u64::from(terms.block_size)),
-            ("windowsize", u64::from(terms.window)),
-            ("timeout", 1),
-            ("tsize", terms.size.unwrap_or(0)),
-        ];
-        for (name, value) in options {
-            word(name);
-            word(&value.to_string());
+/// Reads a packet of a transfer. Returns `None` for requests and malformed packets.
+pub(crate) fn parse(packet: &[u8]) -> Option<Packet<'_>> {
+    let (opcode, rest) = packet.split_first_chunk()?;
+    match Opcode::from_u16(u16::from_be_bytes(*opcode)).ok()? {
+        Opcode::Data => {
+            let (block, payload) = number(rest)?;
+            Some(Packet::Data { block, payload })
         }
-    }
-    packet
-}
-
-/// One block of a file.
-pub(super) fn data(block: u16, bytes: &[u8]) -> Vec<u8> {
-    [&[0, 3], &block.to_be_bytes()[..], bytes].concat()
-}
-
-/// That all blocks up to `block` have arrived.
-pub(super) fn acknowledgement(block: u16) -> Vec<u8> {
-    [[0, 4], block.to_be_bytes()].concat()
-}
-
-/// That we want to hear no more.
-pub(super) fn error(code: u16, message: &str) -> Vec<u8> {
-    [&[0, 5], &code.to_be_bytes()[..], message.as_bytes(), &[0]].concat()
-}
-
-/// Reads a packet of a server.
-pub(super) fn read(packet: &[u8]) -> Result<Packet<'_>, TftpError> {
-    let odd = TftpError::Odd("a packet that is none of TFTP's");
-    let Some((&[high, low], rest)) = packet.split_first_chunk::<2>() else {
-        return Err(odd);
-    };
-    match (high, low, rest.split_first_chunk::<2>()) {
-        (0, 3, Some((block, bytes))) => Ok(Packet::Data {
-            block: u16::from_be_bytes(*block),
-            bytes,
-        }),
-        (0, 4, Some((block, _))) => Ok(Packet::Acknowledged(u16::from_be_bytes(*block))),
-        (0, 5, Some((code, text))) => Ok(Packet::Error {
-            code: u16::from_be_bytes(*code),
-            message: String::from_utf8_lossy(text.split(|byte| *byte == 0).next().unwrap_or(&[]))
-                .into_owned(),
-        }),
-        (0, 6, _) => agreed(rest).map(Packet::Agreed),
-        _ => Err(odd),
-    }
-}
-
-/// Reads what a server agreed to; it may ask for less than we wished, not for more.
-fn agreed(options: &[u8]) -> Result<Terms, TftpError> {
-    let mut terms = Terms::PLAIN;
-    let wished = Terms::wished(0);
-    let mut words = options.split(|byte| *byte == 0);
-    while let (Some(name), Some(value)) = (words.next(), words.next()) {
-        let value: Option<u64> = std::str::from_utf8(value)
-            .ok()
-            .and_then(|text| text.parse().ok());
-        let within = |max: u16| {
-            value
-                .and_then(|value| u16::try_from(value).ok())
-                .filter(|value| (1..=max).contains(value))
-                .ok_or(TftpError::Odd("options that we did not ask for"))
-        };
-        match name.to_ascii_lowercase().as_slice() {
-            b"blksize" => terms.block_size = within(wished.block_size)?,
-            b"windowsize" => terms.window = within(wished.window)?,
-            b"tsize" => terms.size = value,
-            _ => {}
+        Opcode::Ack => number(rest).map(|(block, _)| Packet::Ack(block)),
+        // `tftpd` knows only the error codes of the RFCs.
+        Opcode::Error => {
+            let (code, text) = number(rest)?;
+            let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+            let message = String::from_utf8_lossy(text).into_owned();
+            Some(Packet::Error { code, message })
         }
+        Opcode::Oack => match Tftpd::deserialize(packet).ok()? {
+            Tftpd::Oack(list) => Some(Packet::OptionAck(Options::from_list(&list))),
+            _ => None,
+        },
+        Opcode::Rrq | Opcode::Wrq => None,
     }
-    Ok(terms)
+}
+
+fn number(bytes: &[u8]) -> Option<(u16, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    Some((u16::from_be_bytes(*number), rest))
+}
+
+/// Returns the bytes of a packet of `tftpd`.
+pub(crate) fn serialize(packet: &Tftpd) -> Vec<u8> {
+    // It never fails: its result is there for other kinds of packets.
+    packet.serialize().unwrap_or_default()
+}
+
+/// Returns the header of a DATA packet.
+pub(crate) fn data_header(block: u16) -> [u8; HEADER] {
+    header(Opcode::Data, block)
+}
+
+/// Returns an ACK packet.
+pub(crate) fn ack(block: u16) -> [u8; HEADER] {
+    header(Opcode::Ack, block)
+}
+
+fn header(opcode: Opcode, number: u16) -> [u8; HEADER] {
+    let ([a, b], [c, d]) = (opcode.as_bytes(), number.to_be_bytes());
+    [a, b, c, d]
+}
+
+/// Returns an ERROR packet.
+pub(crate) fn error(code: ErrorCode, message: &str) -> Vec<u8> {
+    let msg = message.to_owned();
+    serialize(&Tftpd::Error { code, msg })
+}
+
+/// Returns the number of a block on the wire, where 0 follows 65535.
+#[expect(clippy::cast_possible_truncation, reason = "the wire has 16 bits")]
+pub(crate) fn wire_block(block: u64) -> u16 {
+    block as u16
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tftpd::{OptionType, TransferOption};
 
     use super::*;
 
     #[test]
-    fn another_codec_reads_our_requests() {
-        let packet = request(Request::Write, "artifacts/a.ipk", Terms::wished(70_000));
-        let options = [
-            (OptionType::BlockSize, 1428),
-            (OptionType::WindowSize, 16),
-            (OptionType::Timeout, 1),
-            (OptionType::TransferSize, 70_000),
-        ];
-        let expected = tftpd::Packet::Wrq {
-            filename: "artifacts/a.ipk".into(),
-            mode: "octet".into(),
-            options: options
-                .map(|(option, value)| TransferOption { option, value })
-                .into(),
-        };
-        assert_eq!(tftpd::Packet::deserialize(&packet).unwrap(), expected);
-    }
-
-    #[test]
-    fn a_plain_request_has_no_options() {
-        let packet = request(Request::Read, "x", Terms::PLAIN);
-        assert_eq!(packet, b"\0\x01x\0octet\0");
-    }
-
-    #[test]
-    fn a_server_may_agree_to_less_and_not_to_more() {
-        let terms = |text: &'static [u8]| read(text).map_err(|error| error.to_string());
-        let less = terms(b"\0\x06BLKSIZE\x00512\0windowsize\x004\0tsize\x009\0utimeout\x001\0");
-        let expected = Terms {
-            block_size: 512,
-            window: 4,
-            size: Some(9),
-        };
-        assert_eq!(less, Ok(Packet::Agreed(expected)));
-        assert!(terms(b"\0\x06blksize\x0065464\0").is_err());
-        assert!(terms(b"\0\x06windowsize\x000\0").is_err());
-        assert!(terms(b"\0\x06windowsize\0x\0").is_err());
-    }
-
-    #[test]
-    fn an_error_may_lack_its_end_and_have_any_number() {
+    fn an_error_may_lack_its_end_and_have_any_code() {
         let expected = Packet::Error {
             code: 99,
             message: "no".into(),
         };
-        assert_eq!(read(b"\0\x05\0\x63no").unwrap(), expected);
+        assert_eq!(parse(b"\0\x05\0\x63no"), Some(expected));
+    }
+
+    #[test]
+    fn option_names_are_case_insensitive_and_unknown_ones_are_dropped() {
+        let packet = b"\0\x06BLKSIZE\x00512\0windowsize\x004\0tsize\x009\0utimeout\x001\0";
+        let expected = Options {
+            block_size: Some(512),
+            window: Some(4),
+            timeout: None,
+            transfer_size: Some(9),
+        };
+        assert_eq!(parse(packet), Some(Packet::OptionAck(expected)));
+        assert_eq!(parse(b"\0\x06windowsize\0x\0"), None);
+    }
+
+    #[test]
+    fn requests_are_no_packets_of_a_transfer() {
+        assert_eq!(parse(b"\0\x01x\0octet\0"), None);
+        assert_eq!(parse(b"\0\x03\0"), None);
+        assert_eq!(parse(b""), None);
     }
 
     proptest! {
         #[test]
-        fn another_codec_agrees_on_blocks(block: u16, bytes: Vec<u8>) {
-            let packet = tftpd::Packet::Data { block_num: block, data: bytes.clone() };
-            let ours = data(block, &bytes);
-            prop_assert_eq!(&packet.serialize().unwrap(), &ours);
-            prop_assert_eq!(read(&ours).unwrap(), Packet::Data { block, bytes: &bytes });
-            let ours = acknowledgement(block);
-            prop_assert_eq!(&tftpd::Packet::Ack(block).serialize().unwrap(), &ours);
-            prop_assert_eq!(read(&ours).unwrap(), Packet::Acknowledged(block));
+        fn blocks_are_those_of_tftpd(block: u16, payload: Vec<u8>) {
+            let data = [&data_header(block)[..], &payload].concat();
+            let same = Tftpd::Data { block_num: block, data: payload.clone() };
+            prop_assert_eq!(&serialize(&same), &data);
+            prop_assert_eq!(parse(&data), Some(Packet::Data { block, payload: &payload }));
+            let packet = ack(block);
+            prop_assert_eq!(&serialize(&Tftpd::Ack(block)), &packet);
+            prop_assert_eq!(parse(&packet), Some(Packet::Ack(block)));
         }
 
         #[test]
-        fn no_bytes_make_the_reader_fall_over(bytes: Vec<u8>) {
-            let _ = read(&bytes);
+        fn options_survive_a_round_trip(
+            block_size: Option<u64>,
+            window: Option<u64>,
+            timeout: Option<u64>,
+            transfer_size: Option<u64>,
+        ) {
+            let options = Options { block_size, window, timeout, transfer_size };
+            let packet = serialize(&Tftpd::Oack(options.to_list()));
+            prop_assert_eq!(parse(&packet), Some(Packet::OptionAck(options)));
+        }
+
+        #[test]
+        fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>, opcode in 0..8_u8) {
+            let _ = parse(&bytes);
+            let _ = parse(&[&[0, opcode][..], &bytes].concat());
         }
     }
 }

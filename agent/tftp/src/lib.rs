@@ -3,6 +3,7 @@
 
 pub mod client;
 #[cfg(feature = "server")]
-mod rto;
-#[cfg(feature = "server")]
 pub mod server;
+
+mod codec;
+mod rto;

@@ -1,76 +1,77 @@
-//! How long to wait for the other side before something is sent again.
+//! The retransmission timer (RFC 6298).
 
 use std::time::Duration;
 
-/// A guest that shares a processor with others may be away for this long.
-const FLOOR: Duration = Duration::from_millis(15);
-/// Before anything is known of the way there and back.
-const START: Duration = Duration::from_millis(250);
+/// The shortest timeout. RFC 6298 has a second, but here the network is inside one machine,
+/// so a lost packet may cost milliseconds. A guest that shares a processor can be away for
+/// this long.
+const MIN: Duration = Duration::from_millis(15);
+/// The timeout before the first measurement.
+const INITIAL: Duration = Duration::from_millis(250);
+/// A round-trip time that is this many times the usual one is not measured as such: the
+/// packet was lost and the peer retransmitted it by itself.
+const OUTLIER: u32 = 4;
 
-/// There are clients that pass over what they have had already, but start their own
-/// wait anew with each such packet. The longest wait must be longer than theirs, which
-/// is 5 s for many, or both sides repeat themselves for ever.
-const CEILING: Duration = Duration::from_secs(12);
-
-/// The retransmission timer of RFC 6298 with a floor that suits a cable inside one
-/// machine, so that a lost packet costs milliseconds.
+/// A retransmission timeout that follows the measured round-trip times.
 #[derive(Debug)]
 pub(crate) struct Rto {
-    smooth: Option<Duration>,
-    deviation: Duration,
-    wait: Duration,
+    max: Duration,
+    /// The smoothed round-trip time (`SRTT`).
+    smoothed: Option<Duration>,
+    /// Its variation (`RTTVAR`).
+    variation: Duration,
+    timeout: Duration,
 }
 
 impl Rto {
-    pub(crate) fn new() -> Self {
+    /// Creates a timer whose timeout never exceeds `max`.
+    pub(crate) fn new(max: Duration) -> Self {
         Self {
-            smooth: None,
-            deviation: Duration::ZERO,
-            wait: START,
+            max,
+            smoothed: None,
+            variation: Duration::ZERO,
+            timeout: INITIAL,
         }
     }
 
-    /// The time to wait now.
-    pub(crate) fn wait(&self) -> Duration {
-        self.wait
+    /// Returns the time to wait before a retransmission.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
-    /// The time that an answer usually takes.
-    pub(crate) fn usual(&self) -> Duration {
-        self.smooth.unwrap_or(START)
+    /// Returns the usual round-trip time.
+    #[cfg(feature = "server")]
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.smoothed.unwrap_or(INITIAL)
     }
 
-    /// An answer came, `time` after it was last asked for. When that was more than once,
-    /// it may belong to an earlier asking: then the time is too short by less than a
-    /// wait, which grows from it until there is one asking only. One that took far longer
-    /// than others was lost, and its sender repeated it by itself.
-    pub(crate) fn answered(&mut self, time: Duration) {
-        let usual = self.smooth.unwrap_or(CEILING);
-        let time = time.min((usual * 4).max(FLOOR));
-        let smooth = match self.smooth {
+    /// Adds a measurement and takes back the backoff.
+    pub(crate) fn measured(&mut self, time: Duration) {
+        let usual = self.smoothed.unwrap_or(self.max);
+        let time = time.min((usual * OUTLIER).max(MIN));
+        match self.smoothed {
             None => {
-                self.deviation = time / 2;
-                time
+                self.variation = time / 2;
+                self.smoothed = Some(time);
             }
-            Some(smooth) => {
-                self.deviation = (self.deviation * 3 + smooth.abs_diff(time)) / 4;
-                (smooth * 7 + time) / 8
+            Some(smoothed) => {
+                self.variation = (self.variation * 3 + smoothed.abs_diff(time)) / 4;
+                self.smoothed = Some((smoothed * 7 + time) / 8);
             }
-        };
-        self.smooth = Some(smooth);
-        self.went_on();
+        }
+        self.reset();
     }
 
-    /// Something new came, which tells nothing of the way there and back.
-    pub(crate) fn went_on(&mut self) {
-        self.wait = self.smooth.map_or(START, |smooth| {
-            (smooth + self.deviation * 4).clamp(FLOOR, CEILING)
+    /// Takes back the backoff after progress that says nothing about the round-trip time.
+    pub(crate) fn reset(&mut self) {
+        self.timeout = self.smoothed.map_or(INITIAL, |smoothed| {
+            (smoothed + self.variation * 4).clamp(MIN, self.max)
         });
     }
 
-    /// Nothing came in time.
-    pub(crate) fn missed(&mut self) {
-        self.wait = (self.wait * 2).min(CEILING);
+    /// Doubles the timeout after it has expired.
+    pub(crate) fn back_off(&mut self) {
+        self.timeout = (self.timeout * 2).min(self.max);
     }
 }
 
@@ -78,25 +79,42 @@ impl Rto {
 mod tests {
     use super::*;
 
+    const MAX: Duration = Duration::from_secs(12);
+
     #[test]
-    fn it_learns_the_way_and_doubles_when_nothing_comes() {
-        let mut rto = Rto::new();
-        assert_eq!(rto.wait(), START);
+    fn the_timeout_follows_measurements_and_doubles_on_loss() {
+        let mut rto = Rto::new(MAX);
+        assert_eq!(rto.timeout(), INITIAL);
         for _ in 0..20 {
-            rto.answered(Duration::from_micros(200));
+            rto.measured(Duration::from_micros(200));
         }
-        assert_eq!(rto.wait(), FLOOR);
+        assert_eq!(rto.timeout(), MIN);
         for doublings in 1..=9 {
-            rto.missed();
-            assert_eq!(rto.wait(), FLOOR * 2_u32.pow(doublings));
+            rto.back_off();
+            assert_eq!(rto.timeout(), MIN * 2_u32.pow(doublings));
         }
-        rto.missed();
-        assert_eq!(rto.wait(), CEILING);
-        rto.answered(Duration::from_secs(5));
-        assert!(rto.wait() < FLOOR * 2, "one long time says little");
+        rto.back_off();
+        assert_eq!(rto.timeout(), MAX);
+        rto.measured(Duration::from_secs(5));
+        assert!(rto.timeout() < MIN * 2, "one outlier changes little");
         for _ in 0..50 {
-            rto.answered(Duration::from_millis(300));
+            rto.measured(Duration::from_millis(300));
         }
-        assert!((300..500).contains(&rto.wait().as_millis()));
+        assert!((300..500).contains(&rto.timeout().as_millis()));
+    }
+
+    #[test]
+    fn progress_without_a_measurement_ends_the_backoff() {
+        let mut rto = Rto::new(Duration::from_secs(2));
+        for _ in 0..50 {
+            rto.measured(Duration::from_millis(100));
+        }
+        assert!((100..150).contains(&rto.timeout().as_millis()));
+        for _ in 0..50 {
+            rto.back_off();
+        }
+        assert_eq!(rto.timeout(), Duration::from_secs(2));
+        rto.reset();
+        assert!((100..150).contains(&rto.timeout().as_millis()));
     }
 }

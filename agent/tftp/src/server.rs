@@ -1,9 +1,9 @@
 //! The TFTP server of one guest (RFC 1350, 2347 to 2349, 7440).
 //!
-//! A guest sees a [`Namespace`] of names and nothing else. Every transfer is a thread
-//! with a socket of its own; both are born in the guest's network, so that what
-//! happens for each packet is one plain system call. A put is whole: it comes to
-//! its place, on disk, before its last block is acknowledged.
+//! The guest sees a [`Namespace`] and no directory. Each transfer is a thread with its own
+//! socket in the guest's network namespace, so a packet costs one plain system call. A file
+//! that is put is renamed to its destination, on disk, before its last block is
+//! acknowledged.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -13,20 +13,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 
+use config::printable;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::mpsc;
 
-mod namespace;
-mod request;
-
-mod staging;
-
-mod receive;
-mod send;
-mod transport;
-
 mod listener;
+mod namespace;
+mod receive;
+mod request;
+mod send;
+mod staging;
 mod transfer;
+mod transport;
 
 #[cfg(test)]
 mod lossy_link_tests;
@@ -35,43 +33,46 @@ pub use namespace::{DeferredFile, Namespace, Offer};
 
 use staging::Quota;
 
-/// So much is told of what a guest fetches and is refused: who listens writes it down,
-/// and a guest could fill a disk with it.
-const TOLD_MAX: u64 = 1000;
+/// The number of fetches and refusals that are reported. They are logged, so without a
+/// limit a guest could fill a disk with them.
+const REPORTS_MAX: u64 = 1000;
+/// The length of a name in the report of a refusal.
+const REFUSED_NAME_MAX: usize = 100;
 
-/// Something that a guest did.
+/// An action of the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Its first request came.
+    /// The guest has sent its first request.
     FirstContact,
-    /// It has fetched something to the end. After a thousand, no more is told.
+    /// The guest has fetched a file to the end. Not reported after a thousand fetches and
+    /// refusals.
     Fetched {
-        /// Under this name.
+        /// The name in the namespace.
         name: String,
-        /// How long it is.
+        /// The size of the file.
         bytes: u64,
     },
-    /// It has put something, which is complete and on disk.
+    /// The guest has put a file, which is complete and on disk.
     Put {
-        /// Under this name.
+        /// The name in the namespace.
         name: String,
-        /// Where it is.
+        /// The path of the file.
         path: PathBuf,
-        /// How long it is.
+        /// The size of the file.
         bytes: u64,
     },
-    /// It was refused something. When many come at once, some are left out; after a
-    /// thousand, no more is told.
+    /// The guest was refused a file. Some are left out when many come at once, and all
+    /// after a thousand fetches and refusals.
     Refused {
-        /// The name that it asked for.
+        /// The name that the guest requested, truncated and escaped for a log line.
         name: String,
-        /// What it was told.
+        /// The reason, as the guest was told.
         reason: String,
     },
 }
 
-/// A running server. Dropping it ends all its transfers; nothing is put to its
-/// place and no event is sent after that.
+/// A running server. Dropping it stops all transfers: no file is completed and no event is
+/// sent after that.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -80,11 +81,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server at all `addresses`, in the network namespace of the caller's
-    /// thread. A transfer waits when `events` is full.
+    /// Starts a server at all `addresses` in the network namespace of the calling thread.
+    /// While `events` is full, transfers wait.
     ///
     /// # Errors
-    /// When an address cannot be bound, or there are no more threads.
+    /// An address cannot be bound, or a thread cannot be started.
     pub fn start(
         addresses: &[SocketAddr],
         namespace: Namespace,
@@ -96,14 +97,18 @@ impl Server {
             quota: Quota::new(namespace.bytes_max, namespace.files_max),
             namespace,
             events,
-            ended: RwLock::new(false),
+            stopped: RwLock::new(false),
             contacted: AtomicBool::new(false),
-            told: AtomicU64::new(0),
+            reports: AtomicU64::new(0),
         });
-        let sockets = addresses.iter().map(UdpSocket::bind);
-        let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
-        let addresses = sockets.iter().map(UdpSocket::local_addr);
-        let addresses = addresses.collect::<io::Result<Vec<_>>>()?;
+        let sockets = addresses
+            .iter()
+            .map(UdpSocket::bind)
+            .collect::<io::Result<Vec<_>>>()?;
+        let addresses = sockets
+            .iter()
+            .map(UdpSocket::local_addr)
+            .collect::<io::Result<Vec<_>>>()?;
         let listener = listener::Listener::new(sockets, Arc::clone(&shared), Arc::clone(&stop));
         thread::Builder::new()
             .name("tftp".to_owned())
@@ -115,7 +120,7 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// Returns the addresses that the server listens at.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -123,74 +128,78 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.shared.end();
+        self.shared.stop();
         // Cannot fail: the counter is far from full.
         let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
     }
 }
 
-/// What the threads of one server share.
+/// The state that the threads of one server share.
 #[derive(Debug)]
 struct Shared {
     namespace: Namespace,
     quota: Arc<Mutex<Quota>>,
     events: mpsc::Sender<Event>,
-    /// Held for reading while something is put to its place.
-    ended: RwLock<bool>,
+    /// Locked for reading while a file is published.
+    stopped: RwLock<bool>,
     contacted: AtomicBool,
-    /// How much there was to tell that only matters to who reads it.
-    told: AtomicU64,
+    /// The number of fetches and refusals so far.
+    reports: AtomicU64,
 }
 
 impl Shared {
-    fn end(&self) {
-        *self.ended.write().unwrap_or_else(PoisonError::into_inner) = true;
+    fn stop(&self) {
+        *self.stopped.write().unwrap_or_else(PoisonError::into_inner) = true;
     }
 
-    /// Does `work` unless the server has ended, and keeps it from ending meanwhile.
-    fn unless_ended<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
-        let ended = self.ended.read().unwrap_or_else(PoisonError::into_inner);
-        (!*ended).then(work)
+    /// Does `work` unless the server is stopped. The server cannot be stopped meanwhile.
+    fn unless_stopped<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let stopped = self.stopped.read().unwrap_or_else(PoisonError::into_inner);
+        (!*stopped).then(work)
     }
 
-    /// Tells of something that must not be missed.
-    fn tell(&self, event: Event) {
-        if self.unless_ended(|| ()).is_some() {
-            // Nobody listens any more when the receiver is gone.
+    /// Reports an event. Waits while the channel is full.
+    fn report(&self, event: Event) {
+        if self.unless_stopped(|| ()).is_some() {
+            // Fails when the receiver was dropped.
             let _ = self.events.blocking_send(event);
         }
     }
 
-    fn contact(&self) {
+    fn report_contact(&self) {
         if !self.contacted.swap(true, Ordering::Relaxed) {
-            self.tell(Event::FirstContact);
+            self.report(Event::FirstContact);
         }
     }
 
-    /// Whether one more thing may be told that only matters to who reads it.
-    fn may_tell(&self) -> bool {
-        let told = self.told.fetch_add(1, Ordering::Relaxed);
-        if told == TOLD_MAX {
-            tracing::warn!("the guest asks for so much that no more is told of it");
-        }
-        told < TOLD_MAX
-    }
-
-    fn tell_fetched(&self, name: &str, bytes: u64) {
-        if self.may_tell() {
+    fn report_fetched(&self, name: &str, bytes: u64) {
+        if self.may_report() {
             let name = name.to_owned();
-            self.tell(Event::Fetched { name, bytes });
+            self.report(Event::Fetched { name, bytes });
         }
     }
 
-    /// Tells of a refusal, unless there is no room.
-    fn tell_refusal(&self, name: &str, reason: &str) {
-        if !self.may_tell() {
+    /// Reports a refusal, unless the channel is full.
+    fn report_refusal(&self, name: &str, reason: &str) {
+        if !self.may_report() {
             return;
         }
-        let name = name.chars().take(100).collect();
+        let name: String = name.chars().take(REFUSED_NAME_MAX).collect();
+        let name = printable(&name).to_string();
         let reason = reason.to_owned();
         let event = Event::Refused { name, reason };
-        self.unless_ended(|| self.events.try_send(event).ok());
+        self.unless_stopped(|| self.events.try_send(event).ok());
+    }
+
+    /// Counts a fetch or a refusal and returns whether it may be reported.
+    fn may_report(&self) -> bool {
+        let earlier = self.reports.fetch_add(1, Ordering::Relaxed);
+        if earlier == REPORTS_MAX {
+            tracing::warn!(
+                max = REPORTS_MAX,
+                "too many requests of the guest, fetches and refusals are no longer reported"
+            );
+        }
+        earlier < REPORTS_MAX
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use config::task::GATEWAY;
 use sys::command;
 use tests::net::Net;
-use tftp::client::{Client, PORT, Patience};
+use tftp::client::{Client, PORT, Timeouts};
 use tftp::server::Event;
 
 use super::lossy_cable::LossyCable;
@@ -123,7 +123,7 @@ impl LossyLink {
     /// Fetches and puts with the worker's client.
     fn worker(&mut self) -> [Attempts; 2] {
         let server = format!("{GATEWAY}:{PORT}").parse().unwrap();
-        let client = || Client::new(server, Patience::default());
+        let client = || Client::new(server, Timeouts::default());
         let fetched = self.transfer(WORKER, false, |it, name| {
             let path = it.ground.path(name);
             let fetch = || {

@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use tftp::client::{Client, Patience, TftpError};
+use tftp::client::{Client, ClientError, Timeouts};
 use worker::chain;
 
 use crate::host::{Host, Manners};
@@ -31,7 +31,7 @@ pub(crate) fn content(size: usize) -> Vec<u8> {
 }
 
 pub(crate) fn client(server: SocketAddr) -> Client {
-    Client::new(server, Patience::default())
+    Client::new(server, Timeouts::default())
 }
 
 /// Gets and puts files of these sizes.
@@ -114,7 +114,7 @@ fn a_refusal_is_told_in_the_servers_words() {
 }
 
 /// Gets and puts while the host is killed in the midst of it and comes back.
-fn go_on_after_death(deaths: &[u32], patience: Patience, lay: impl Fn(SocketAddr) -> SocketAddr) {
+fn go_on_after_death(deaths: &[u32], timeouts: Timeouts, lay: impl Fn(SocketAddr) -> SocketAddr) {
     let content = content(300_000);
     for &dies_after in deaths {
         let host = Host::start(Manners {
@@ -123,7 +123,7 @@ fn go_on_after_death(deaths: &[u32], patience: Patience, lay: impl Fn(SocketAddr
         });
         host.give("there", content.clone());
         let mut got = Vec::new();
-        let client = Client::new(lay(host.address), patience);
+        let client = Client::new(lay(host.address), timeouts);
         client.get("there", &mut got).unwrap();
         assert!(got == content, "after {dies_after} packets");
         assert!(host.has_died());
@@ -132,7 +132,7 @@ fn go_on_after_death(deaths: &[u32], patience: Patience, lay: impl Fn(SocketAddr
             dies_after: Some(dies_after),
             ..Manners::default()
         });
-        let client = Client::new(lay(host.address), patience);
+        let client = Client::new(lay(host.address), timeouts);
         let size = content.len() as u64;
         client
             .put("back", &mut Cursor::new(&content), size)
@@ -145,21 +145,21 @@ fn go_on_after_death(deaths: &[u32], patience: Patience, lay: impl Fn(SocketAddr
 #[test]
 fn a_host_that_was_killed_and_is_back_is_asked_anew() {
     // Shorter than its silence may be: its closed port tells.
-    let patience = Patience {
-        silence: Duration::from_mins(10),
+    let timeouts = Timeouts {
+        idle: Duration::from_mins(10),
         total: Duration::from_mins(1),
     };
-    go_on_after_death(&[1, 3, 12], patience, |host| host);
+    go_on_after_death(&[1, 3, 12], timeouts, |host| host);
 }
 
 #[test]
 fn a_host_of_which_nothing_is_heard_is_asked_anew() {
-    let patience = Patience {
-        silence: Duration::from_secs(6),
-        ..Patience::default()
+    let timeouts = Timeouts {
+        idle: Duration::from_secs(6),
+        ..Timeouts::default()
     };
     // The line goes on taking what nobody fetches.
-    go_on_after_death(&[12], patience, |host| line::lay(host, GOOD));
+    go_on_after_death(&[12], timeouts, |host| line::lay(host, GOOD));
 }
 
 #[test]
@@ -178,38 +178,38 @@ fn a_file_that_comes_anew_is_not_longer_than_it_is() {
 #[test]
 fn a_server_that_says_nothing_is_left() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let patience = Patience {
-        silence: Duration::from_millis(300),
-        ..Patience::default()
+    let timeouts = Timeouts {
+        idle: Duration::from_millis(300),
+        ..Timeouts::default()
     };
-    let client = Client::new(silent.local_addr().unwrap(), patience);
+    let client = Client::new(silent.local_addr().unwrap(), timeouts);
     let left = client.get("anything", &mut Vec::new()).unwrap_err();
-    assert!(matches!(left, TftpError::Silent { .. }), "{left}");
+    assert!(matches!(left, ClientError::IdleTimeout { .. }), "{left}");
 }
 
 #[test]
 fn a_transfer_that_never_ends_is_ended() {
     let host = Host::start(Manners::default());
     host.give("large", content(100_000));
-    let patience = Patience {
+    let timeouts = Timeouts {
         total: Duration::ZERO,
-        ..Patience::default()
+        ..Timeouts::default()
     };
-    let client = Client::new(host.address, patience);
+    let client = Client::new(host.address, timeouts);
     let ended = client.get("large", &mut Vec::new()).unwrap_err();
-    assert!(matches!(ended, TftpError::Slow(_)), "{ended}");
+    assert!(matches!(ended, ClientError::TotalTimeout(_)), "{ended}");
 }
 
 #[test]
 fn a_network_that_is_not_there_is_told() {
-    let patience = Patience {
-        silence: Duration::from_millis(100),
-        ..Patience::default()
+    let timeouts = Timeouts {
+        idle: Duration::from_millis(100),
+        ..Timeouts::default()
     };
     // Reserved for no use: the kernel has no route to it, or refuses it.
-    let client = Client::new("240.0.0.1:69".parse().unwrap(), patience);
+    let client = Client::new("240.0.0.1:69".parse().unwrap(), timeouts);
     let left = client.get("anything", &mut Vec::new()).unwrap_err();
-    assert!(matches!(left, TftpError::Silent { .. }), "{left}");
+    assert!(matches!(left, ClientError::IdleTimeout { .. }), "{left}");
 }
 
 #[test]

@@ -1,201 +1,207 @@
-//! The packets of one transfer: to whom, from whom, and how long to wait for them.
+//! The socket of one transfer, the peer's port, and the timeouts.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use super::packet::{self, Packet};
-use super::window::Pace;
-use super::{Patience, TftpError};
+use tftpd::ErrorCode;
 
-/// The error code for a packet of another transfer.
-const UNKNOWN_TRANSFER: u16 = 5;
-/// A server that has answered and then says nothing new for this part of our patience
-/// has died and is asked anew. It may need some time to bring a large file to its disk.
-const DEATH: u32 = 3;
+use super::{ClientError, Timeouts};
+use crate::codec::{self, Packet};
+use crate::rto::Rto;
 
-/// What is said and heard in one transfer, however often it is begun anew.
+/// The longest timeout before a retransmission.
+const RTO_MAX: Duration = Duration::from_secs(2);
+/// A server that has answered and then makes no progress for this part of the idle timeout
+/// has lost the transfer. It may need some time to write a large file to its disk.
+const LOST_PART: u32 = 3;
+/// The time for which the last acknowledgement is repeated on request.
+const DALLY: Duration = Duration::from_secs(1);
+
+/// A transfer, through all its restarts.
 pub(super) struct Transfer {
     socket: UdpSocket,
     server: SocketAddr,
-    /// The port of the server that it answered from, and answers from since.
+    /// The address that the server answers from.
     peer: Option<SocketAddr>,
-    /// Nobody is at that port any more.
-    gone: bool,
-    patience: Patience,
-    pace: Pace,
-    /// What we said last, to say it again.
-    said: Vec<u8>,
-    /// When we said it, unless it was said twice: then an answer tells no time.
-    said_at: Option<Instant>,
-    /// When an answer to it is late. Only what is new puts this off: a server that
-    /// repeats itself has not heard us.
-    due: Instant,
-    begun: Instant,
-    /// When the transfer last went on.
-    went_on: Instant,
-    fault: Option<io::Error>,
+    /// Set when the peer's port was found closed.
+    lost: bool,
+    timeouts: Timeouts,
+    rto: Rto,
+    last_sent: Vec<u8>,
+    /// The time of the last send. `None` after a retransmission: then an answer does not
+    /// measure a round trip (Karn's algorithm).
+    sent_at: Option<Instant>,
+    /// The time of the next retransmission. Only progress puts it off: a server that
+    /// repeats itself has not received the last packet.
+    deadline: Instant,
+    began: Instant,
+    progress_at: Instant,
+    send_error: Option<io::Error>,
     buffer: Vec<u8>,
 }
 
 impl Transfer {
-    /// Nothing is sent yet.
-    pub(super) fn new(server: SocketAddr, patience: Patience) -> Result<Self, TftpError> {
+    /// Creates a transfer, and sends nothing yet.
+    pub(super) fn new(server: SocketAddr, timeouts: Timeouts) -> Result<Self, ClientError> {
         let now = Instant::now();
         Ok(Self {
-            socket: socket(server)?,
+            socket: bind(server)?,
             server,
             peer: None,
-            gone: false,
-            patience,
-            pace: Pace::new(),
-            said: Vec::new(),
-            said_at: None,
-            due: now,
-            begun: now,
-            went_on: now,
-            fault: None,
+            lost: false,
+            timeouts,
+            rto: Rto::new(RTO_MAX),
+            last_sent: Vec::new(),
+            sent_at: None,
+            deadline: now,
+            began: now,
+            progress_at: now,
+            send_error: None,
             buffer: vec![0; 2048],
         })
     }
 
-    /// From here on it is another transfer for the server; for us, time goes on.
-    pub(super) fn begin_anew(&mut self) -> Result<(), TftpError> {
-        self.socket = socket(self.server)?;
+    /// Becomes another transfer for the server. The timeouts continue.
+    pub(super) fn restart(&mut self) -> Result<(), ClientError> {
+        self.socket = bind(self.server)?;
         self.peer = None;
-        self.gone = false;
-        self.pace = Pace::new();
+        self.lost = false;
+        self.rto = Rto::new(RTO_MAX);
         Ok(())
     }
 
-    /// Sends something new.
-    pub(super) fn say(&mut self, packet: Vec<u8>) {
-        self.send(packet);
-        self.said_at = Some(Instant::now());
+    /// Sends a packet for the first time.
+    pub(super) fn send(&mut self, packet: Vec<u8>) {
+        self.transmit(packet);
+        self.sent_at = Some(Instant::now());
     }
 
-    /// Sends something that was sent before.
-    pub(super) fn repeat(&mut self, packet: Vec<u8>) {
-        self.send(packet);
-        self.said_at = None;
+    /// Retransmits a packet.
+    pub(super) fn resend(&mut self, packet: Vec<u8>) {
+        self.transmit(packet);
+        self.sent_at = None;
     }
 
-    /// That something cannot be sent is as if it were lost.
-    fn send(&mut self, packet: Vec<u8>) {
+    /// Retransmits the last packet after a timeout.
+    pub(super) fn resend_last(&mut self) {
+        self.back_off();
+        self.resend(self.last_sent.clone());
+    }
+
+    /// Sends a packet. One that cannot be sent counts as lost.
+    fn transmit(&mut self, packet: Vec<u8>) {
         let to = self.peer.unwrap_or(self.server);
-        self.fault = self.socket.send_to(&packet, to).err();
-        self.gone |= self
-            .fault
-            .as_ref()
-            .is_some_and(|it| self.is_gone(it.kind()));
-        self.said = packet;
-        self.due = Instant::now() + self.pace.wait();
+        self.send_error = self.socket.send_to(&packet, to).err();
+        if let Some(error) = &self.send_error {
+            self.lost |= self.is_closed_port(error.kind());
+        }
+        self.last_sent = packet;
+        self.deadline = Instant::now() + self.rto.timeout();
     }
 
-    /// Sends the last thing once more, when an answer to it is late.
-    pub(super) fn again(&mut self) {
-        self.late();
-        self.repeat(self.said.clone());
+    /// Doubles the timeout of the next packet.
+    pub(super) fn back_off(&mut self) {
+        self.rto.back_off();
     }
 
-    /// An answer is late: give the next one more time.
-    pub(super) fn late(&mut self) {
-        self.pace.silence();
+    /// Notes that the transfer has made progress.
+    pub(super) fn progress(&mut self) {
+        self.progress_at = Instant::now();
+        match self.sent_at.take() {
+            Some(sent_at) => self.rto.measured(self.progress_at - sent_at),
+            None => self.rto.reset(),
+        }
+        self.deadline = self.progress_at + self.rto.timeout();
     }
 
-    /// What was heard is new.
-    pub(super) fn went_on(&mut self) {
-        self.went_on = Instant::now();
-        let took = self.said_at.take().map(|said| self.went_on - said);
-        self.pace.answered(took);
-        self.due = self.went_on + self.pace.wait();
-    }
-
-    /// Whether an error says that the peer's port is closed. That of the server itself may
-    /// be opened again.
-    fn is_gone(&self, kind: io::ErrorKind) -> bool {
+    /// Reports whether an error says that the peer's port is closed. The server's own port
+    /// may be opened again.
+    fn is_closed_port(&self, kind: io::ErrorKind) -> bool {
         kind == io::ErrorKind::ConnectionRefused && self.peer.is_some()
     }
 
-    /// Ends the transfer when nothing has come for too long.
-    fn bear(&self) -> Result<(), TftpError> {
-        let waited = self.went_on.elapsed();
-        if waited < self.patience.silence {
-            let is_dead = self.peer.is_some() && waited >= self.patience.silence / DEATH;
-            return if is_dead {
-                Err(TftpError::Gone(1))
-            } else {
-                Ok(())
-            };
+    /// Fails when there was no progress for too long.
+    fn check_idle(&self) -> Result<(), ClientError> {
+        let waited = self.progress_at.elapsed();
+        if waited >= self.timeouts.idle {
+            return Err(ClientError::IdleTimeout {
+                server: self.server,
+                waited,
+                source: self.send_error.as_ref().map(|error| error.kind().into()),
+            });
         }
-        Err(TftpError::Silent {
-            server: self.server,
-            waited,
-            fault: self.fault.as_ref().map(|fault| fault.kind().into()),
-        })
+        if self.peer.is_some() && waited >= self.timeouts.idle / LOST_PART {
+            return Err(ClientError::Lost);
+        }
+        Ok(())
     }
 
-    /// The next packet of our transfer; `None` when an answer is late.
-    pub(super) fn hear(&mut self) -> Result<Option<Packet<'_>>, TftpError> {
-        if self.begun.elapsed() >= self.patience.total {
-            return Err(TftpError::Slow(self.patience.total));
+    /// Waits for the next packet of the transfer. Returns `None` when something must be
+    /// retransmitted.
+    pub(super) fn receive(&mut self) -> Result<Option<Packet<'_>>, ClientError> {
+        if self.began.elapsed() >= self.timeouts.total {
+            return Err(ClientError::TotalTimeout(self.timeouts.total));
         }
         let length = loop {
-            if self.gone {
-                return Err(TftpError::Gone(1));
+            if self.lost {
+                return Err(ClientError::Lost);
             }
-            let left = self.due.saturating_duration_since(Instant::now());
+            let left = self.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return self.bear().map(|()| None);
+                return self.check_idle().map(|()| None);
             }
             self.socket
                 .set_read_timeout(Some(left))
-                .map_err(TftpError::Socket)?;
+                .map_err(ClientError::Socket)?;
             match self.socket.recv_from(&mut self.buffer) {
-                Ok((length, from)) if self.is_ours(from) => break length,
+                Ok((length, from)) if self.is_peer(from) => break length,
                 Ok(_) => {}
-                Err(error) if self.is_gone(error.kind()) => self.gone = true,
-                Err(error) if is_passing(error.kind()) => {}
-                Err(error) => return Err(TftpError::Socket(error)),
+                Err(error) if self.is_closed_port(error.kind()) => self.lost = true,
+                Err(error) if is_transient(error.kind()) => {}
+                Err(error) => return Err(ClientError::Socket(error)),
             }
         };
-        match packet::read(&self.buffer[..length])? {
-            Packet::Error { code, .. } if code == UNKNOWN_TRANSFER => Err(TftpError::Gone(1)),
-            Packet::Error { code, message } => Err(TftpError::Refused { code, message }),
-            packet => Ok(Some(packet)),
+        match codec::parse(&self.buffer[..length]) {
+            Some(Packet::Error { code, .. }) if code == ErrorCode::UnknownId as u16 => {
+                Err(ClientError::Lost)
+            }
+            Some(Packet::Error { code, message }) => Err(ClientError::Refused { code, message }),
+            Some(packet) => Ok(Some(packet)),
+            None => Err(ClientError::Protocol("a malformed packet")),
         }
     }
 
-    /// The first one who answers from the server's address is our peer; others are
-    /// told to leave us alone (they answer a request that was sent twice), from then on
-    /// by the kernel, which tells us for it when the peer is gone.
-    fn is_ours(&mut self, from: SocketAddr) -> bool {
+    /// Reports whether a packet comes from the peer, which is the first port to answer at
+    /// the server's address. Others answer a duplicated request, and are told to stop.
+    fn is_peer(&mut self, from: SocketAddr) -> bool {
         if from.ip() != self.server.ip() {
             return false;
         }
         if self.peer.is_none() {
             self.peer = Some(from);
-            // Without it only the silence tells.
+            // From now on the kernel answers others, and reports when the peer's port is
+            // closed. Without it, only the idle timeout does.
             let _ = self.socket.connect(from);
         }
-        let ours = self.peer == Some(from);
-        if !ours {
-            let stop = packet::error(UNKNOWN_TRANSFER, "this transfer goes on elsewhere");
-            let _ = self.socket.send_to(&stop, from);
+        let is_peer = self.peer == Some(from);
+        if !is_peer {
+            let error = codec::error(ErrorCode::UnknownId, "the transfer has another port");
+            let _ = self.socket.send_to(&error, from);
         }
-        ours
+        is_peer
     }
 
-    /// Goes on answering for a second, in the background, in case that the last
-    /// acknowledgement was lost; a program that ends earlier loses nothing.
-    pub(super) fn linger(mut self) {
-        self.patience.silence = Duration::from_secs(1);
+    /// Repeats the last acknowledgement on request, in the background, in case it was lost
+    /// (RFC 1350, section 6). A program may end earlier.
+    pub(super) fn dally(mut self) {
+        self.timeouts.idle = DALLY;
         std::thread::spawn(move || {
             loop {
-                match self.hear() {
-                    Ok(Some(Packet::Data { .. })) => self.repeat(self.said.clone()),
+                match self.receive() {
+                    Ok(Some(Packet::Data { .. })) => self.resend(self.last_sent.clone()),
                     Ok(Some(_)) => {}
-                    Ok(None) => self.due = Instant::now() + self.patience.silence,
+                    Ok(None) => self.deadline = Instant::now() + self.timeouts.idle,
                     Err(_) => return,
                 }
             }
@@ -203,16 +209,16 @@ impl Transfer {
     }
 }
 
-fn socket(server: SocketAddr) -> Result<UdpSocket, TftpError> {
+fn bind(server: SocketAddr) -> Result<UdpSocket, ClientError> {
     let any: SocketAddr = match server {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    UdpSocket::bind(any).map_err(TftpError::Socket)
+    UdpSocket::bind(any).map_err(ClientError::Socket)
 }
 
-/// Whether a receive may simply be tried again.
-fn is_passing(kind: io::ErrorKind) -> bool {
+/// Reports whether a receive may be retried.
+fn is_transient(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{ConnectionRefused, Interrupted, TimedOut, WouldBlock};
     matches!(
         kind,

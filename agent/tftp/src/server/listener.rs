@@ -1,6 +1,7 @@
-//! The port that requests come to, and the table of transfers behind it.
+//! The port that requests come to, and the table of active transfers.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -16,22 +17,25 @@ use super::request::{self, REQUEST_MAX, Refusal, Request};
 use super::transport::{Phase, SharedPhase, Transport};
 use super::{Shared, transfer};
 
-/// Transfers that one guest may have at once.
+/// The transfers that one guest may have at once.
 const TRANSFERS_MAX: usize = 32;
-/// So long a client that has not answered keeps its place, however many others come.
-const OPENING_MIN: Duration = Duration::from_secs(2);
-/// Requests of one guest that are looked at in a second; others are lost.
+/// The time for which a transfer that the client has not answered keeps its place, however
+/// many others are requested.
+const NEGOTIATION_MIN: Duration = Duration::from_secs(2);
+/// The requests of one guest that are read in a second. Others are dropped.
 const REQUESTS_PER_SECOND: u32 = 1000;
-/// A request that comes again within this time was doubled on its way: no client asks
-/// again so soon.
-const ECHO: Duration = Duration::from_millis(30);
-/// When data has gone one way or the other, a request that comes again was late.
-const ECHO_LATE: Duration = Duration::from_secs(1);
-/// A transfer's thread needs little.
+/// A repeated request that comes this soon was duplicated by the network: no client
+/// retransmits so soon.
+const DUPLICATE_AGE_MAX: Duration = Duration::from_millis(30);
+/// The same for a transfer that has made progress: the request was delayed.
+const DELAYED_AGE_MAX: Duration = Duration::from_secs(1);
+/// The stack of a transfer's thread.
 const STACK: usize = 256 * 1024;
-/// A window of small blocks takes far more room in the kernel than it holds.
+/// The receive buffer of a transfer. In the kernel, a window of small blocks takes far more
+/// than its payload.
 const RECEIVE_BUFFER: usize = 1024 * 1024;
 
+/// The thread that reads requests and starts transfers.
 pub(super) struct Listener {
     sockets: Vec<UdpSocket>,
     shared: Arc<Shared>,
@@ -40,42 +44,42 @@ pub(super) struct Listener {
     tokens: Tokens,
 }
 
-/// A transfer as its listener knows it.
+/// A transfer as the listener knows it.
 struct ActiveTransfer {
-    packet: Vec<u8>,
+    request: Vec<u8>,
     began: Instant,
     socket: Arc<UdpSocket>,
     phase: Arc<SharedPhase>,
 }
 
 impl ActiveTransfer {
-    fn end(&self) {
+    fn stop(&self) {
         self.phase.set(Phase::Finished);
-        // Wakes the thread that waits for a packet, which then sees the phase.
+        // Wakes the transfer's thread, which then looks at the phase.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
     }
 }
 
-/// What to do with a request from a port that has a transfer already.
+/// The answer to a request from a port that has a transfer already.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    /// It is an echo.
+enum RepeatedRequest {
+    /// The request is a duplicate.
     Ignore,
-    /// Our answer was lost: the client gets the same one from the same port again,
-    /// unless the transfer itself repeats it.
-    Again,
-    /// The client has given the transfer up and begins anew.
-    Begin,
+    /// The option acknowledgement was lost. It is sent again from the same port. A transfer
+    /// without options repeats its first packet by itself.
+    Acknowledge,
+    /// The client has given up the transfer and requests another one.
+    Restart,
 }
 
-/// Decides; `same` means that it is the very request that began the transfer.
-fn judge(phase: Phase, same: bool, age: Duration) -> Verdict {
+/// Decides about a repeated request. `same` means that it equals the first one.
+fn decide(phase: Phase, same: bool, age: Duration) -> RepeatedRequest {
     match (phase, same) {
-        (Phase::Negotiating, true) if age < ECHO => Verdict::Ignore,
-        (Phase::Negotiating, true) => Verdict::Again,
-        (Phase::Transferring, true) if age < ECHO_LATE => Verdict::Ignore,
+        (Phase::Negotiating, true) if age < DUPLICATE_AGE_MAX => RepeatedRequest::Ignore,
+        (Phase::Negotiating, true) => RepeatedRequest::Acknowledge,
+        (Phase::Transferring, true) if age < DELAYED_AGE_MAX => RepeatedRequest::Ignore,
         (Phase::Negotiating | Phase::Transferring | Phase::Dallying | Phase::Finished, _) => {
-            Verdict::Begin
+            RepeatedRequest::Restart
         }
     }
 }
@@ -91,23 +95,24 @@ impl Listener {
         }
     }
 
-    /// Serves until it is told to stop.
+    /// Serves until `stop` is written to.
     pub(super) fn run(mut self) {
-        while let Ok(ready) = self.wait() {
-            let Some(ready) = ready else { break };
+        while let Ok(Some(ready)) = self.wait() {
             for index in ready {
-                self.take(index);
+                self.read(index);
             }
         }
-        self.transfers.values().for_each(ActiveTransfer::end);
+        self.transfers.values().for_each(ActiveTransfer::stop);
     }
 
-    /// The sockets that have something; `None` means stop.
+    /// Returns the sockets that are readable, or `None` to stop.
     fn wait(&self) -> io::Result<Option<Vec<usize>>> {
-        let stop = std::iter::once(PollFd::new(&self.stop, PollFlags::IN));
-        let sockets = self.sockets.iter();
-        let sockets = sockets.map(|socket| PollFd::new(socket, PollFlags::IN));
-        let mut all: Vec<_> = stop.chain(sockets).collect();
+        let mut all = vec![PollFd::new(&self.stop, PollFlags::IN)];
+        all.extend(
+            self.sockets
+                .iter()
+                .map(|socket| PollFd::new(socket, PollFlags::IN)),
+        );
         match poll(&mut all, None) {
             Err(rustix::io::Errno::INTR) => return Ok(Some(Vec::new())),
             result => result?,
@@ -115,15 +120,18 @@ impl Listener {
         if !all[0].revents().is_empty() {
             return Ok(None);
         }
-        let ready = all[1..].iter().enumerate();
-        let ready = ready.filter(|(_, socket)| !socket.revents().is_empty());
-        Ok(Some(ready.map(|(index, _)| index).collect()))
+        let ready = all[1..]
+            .iter()
+            .enumerate()
+            .filter(|(_, socket)| !socket.revents().is_empty())
+            .map(|(index, _)| index);
+        Ok(Some(ready.collect()))
     }
 
-    /// Takes one packet from a socket.
-    fn take(&mut self, index: usize) {
+    /// Reads one packet from a socket.
+    fn read(&mut self, index: usize) {
         let mut buffer = [0; REQUEST_MAX + 1];
-        // An error is that of an earlier packet of ours, and clears itself.
+        // An error is that of an earlier send, and is cleared by this.
         let Ok((length, peer)) = self.sockets[index].recv_from(&mut buffer) else {
             return;
         };
@@ -134,16 +142,16 @@ impl Listener {
         let Some(request) = request::parse(packet) else {
             return;
         };
-        self.shared.contact();
-        let begun = request.and_then(|request| self.admit(index, peer, packet, request));
-        if let Err(refusal) = begun {
-            // It is not waited for: the client asks again.
+        self.shared.report_contact();
+        let accepted = request.and_then(|request| self.accept(index, peer, packet, request));
+        if let Err(refusal) = accepted {
+            // When it is lost, the client asks again.
             let _ = self.sockets[index].send_to(&refusal.packet(), peer);
-            self.shared.tell_refusal("", &refusal.reason);
+            self.shared.report_refusal("", &refusal.reason);
         }
     }
 
-    fn admit(
+    fn accept(
         &mut self,
         index: usize,
         peer: SocketAddr,
@@ -153,54 +161,53 @@ impl Listener {
         self.transfers
             .retain(|_, transfer| transfer.phase.get() != Phase::Finished);
         if let Some(transfer) = self.transfers.get(&peer) {
-            let same = transfer.packet == packet;
-            match judge(transfer.phase.get(), same, transfer.began.elapsed()) {
-                Verdict::Ignore => return Ok(()),
-                Verdict::Again => {
-                    // It may be lost like the first one: then the client asks again.
-                    let answer = transfer.phase.option_ack();
-                    answer.map(|packet| transfer.socket.send(packet));
+            let same = transfer.request == packet;
+            match decide(transfer.phase.get(), same, transfer.began.elapsed()) {
+                RepeatedRequest::Ignore => return Ok(()),
+                RepeatedRequest::Acknowledge => {
+                    if let Some(packet) = transfer.phase.option_ack() {
+                        // When it is lost again, the client asks again.
+                        let _ = transfer.socket.send(packet);
+                    }
                     return Ok(());
                 }
-                Verdict::Begin => transfer.end(),
+                RepeatedRequest::Restart => transfer.stop(),
             }
             self.transfers.remove(&peer);
         }
         self.make_room()?;
-        let failed = |error: io::Error| {
-            tracing::warn!(%error, "cannot begin a transfer");
-            Refusal::new(ErrorCode::NotDefined, "the server cannot begin a transfer")
-        };
-        let transfer = self.begin(index, peer, packet, request).map_err(failed)?;
+        let transfer = self.start(index, peer, packet, request).map_err(|error| {
+            tracing::warn!(error = &error as &dyn Error, "cannot start a transfer");
+            Refusal::new(ErrorCode::NotDefined, "the server cannot start a transfer")
+        })?;
         self.transfers.insert(peer, transfer);
         Ok(())
     }
 
-    /// Ends the oldest transfer that only waits, when there are too many: for somebody to
-    /// ask again, or for the first answer, which others would have given by now.
+    /// Stops the oldest transfer that only waits, if there are too many.
     fn make_room(&mut self) -> Result<(), Refusal> {
         if self.transfers.len() < TRANSFERS_MAX {
             return Ok(());
         }
         let only_waits = |transfer: &ActiveTransfer| match transfer.phase.get() {
             Phase::Dallying => true,
-            Phase::Negotiating => transfer.began.elapsed() > OPENING_MIN,
+            Phase::Negotiating => transfer.began.elapsed() > NEGOTIATION_MIN,
             Phase::Transferring | Phase::Finished => false,
         };
-        let waiting = self.transfers.iter();
-        let waiting = waiting.filter(|(_, transfer)| only_waits(transfer));
-        let oldest = waiting.min_by_key(|(_, transfer)| transfer.began);
-        let Some(peer) = oldest.map(|(peer, _)| *peer) else {
-            let reason = "too many transfers at once";
-            return Err(Refusal::new(ErrorCode::NotDefined, reason));
-        };
-        if let Some(transfer) = self.transfers.remove(&peer) {
-            transfer.end();
-        }
+        let oldest = self
+            .transfers
+            .iter()
+            .filter(|(_, transfer)| only_waits(transfer))
+            .min_by_key(|(_, transfer)| transfer.began)
+            .map(|(peer, _)| *peer);
+        let stopped = oldest.and_then(|peer| self.transfers.remove(&peer));
+        let stopped = stopped
+            .ok_or_else(|| Refusal::new(ErrorCode::NotDefined, "too many transfers at once"))?;
+        stopped.stop();
         Ok(())
     }
 
-    fn begin(
+    fn start(
         &self,
         index: usize,
         peer: SocketAddr,
@@ -210,7 +217,7 @@ impl Listener {
         let address = self.sockets[index].local_addr()?.ip();
         let socket = Arc::new(UdpSocket::bind((address, 0))?);
         socket.connect(peer)?;
-        // Without the privilege the usual size has to do.
+        // Without the privilege, the default size has to do.
         let _ = setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER);
         let phase = SharedPhase::new();
         let transport = Transport::new(Arc::clone(&socket), Arc::clone(&phase));
@@ -220,7 +227,7 @@ impl Listener {
             .stack_size(STACK)
             .spawn(move || transfer::run(transport, &request, &shared))?;
         Ok(ActiveTransfer {
-            packet: packet.to_vec(),
+            request: packet.to_vec(),
             began: Instant::now(),
             socket,
             phase,
@@ -228,7 +235,7 @@ impl Listener {
     }
 }
 
-/// A bucket that fills with time: how many requests may still come.
+/// The requests that may still be read. It fills up with time.
 struct Tokens {
     left: f64,
     filled: Instant,
@@ -260,26 +267,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_that_comes_again_is_an_echo_or_a_new_beginning() {
+    fn a_repeated_request_is_a_duplicate_or_starts_a_new_transfer() {
         let young = Duration::from_millis(5);
         let old = Duration::from_secs(3);
         let table = [
-            (Phase::Negotiating, true, young, Verdict::Ignore),
-            (Phase::Negotiating, true, old, Verdict::Again),
-            (Phase::Negotiating, false, young, Verdict::Begin),
-            (Phase::Transferring, true, young, Verdict::Ignore),
-            (Phase::Transferring, true, old, Verdict::Begin),
-            (Phase::Transferring, false, young, Verdict::Begin),
-            (Phase::Dallying, true, young, Verdict::Begin),
-            (Phase::Dallying, false, old, Verdict::Begin),
+            (Phase::Negotiating, true, young, RepeatedRequest::Ignore),
+            (Phase::Negotiating, true, old, RepeatedRequest::Acknowledge),
+            (Phase::Negotiating, false, young, RepeatedRequest::Restart),
+            (Phase::Transferring, true, young, RepeatedRequest::Ignore),
+            (Phase::Transferring, true, old, RepeatedRequest::Restart),
+            (Phase::Transferring, false, young, RepeatedRequest::Restart),
+            (Phase::Dallying, true, young, RepeatedRequest::Restart),
+            (Phase::Dallying, false, old, RepeatedRequest::Restart),
         ];
-        for (phase, same, age, verdict) in table {
-            assert_eq!(judge(phase, same, age), verdict, "{phase:?} {same} {age:?}");
+        for (phase, same, age, expected) in table {
+            assert_eq!(
+                decide(phase, same, age),
+                expected,
+                "{phase:?} {same} {age:?}"
+            );
         }
     }
 
     #[test]
-    fn requests_beyond_the_rate_are_lost() {
+    fn requests_beyond_the_rate_are_dropped() {
         let start = Instant::now();
         let mut tokens = Tokens::new(start);
         let taken = (0..5000).filter(|_| tokens.take(start)).count();

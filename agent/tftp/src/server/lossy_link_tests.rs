@@ -1,4 +1,4 @@
-//! Tests: a client behind a line that loses, doubles and reorders packets.
+//! Tests with a client behind a link that loses, duplicates and reorders packets.
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
@@ -8,165 +8,167 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::{Event, Namespace, Offer, Server};
+use crate::codec::{Packet, ack, data_header, parse};
 
-const BLOCK: usize = 64;
-const PATIENCE: Duration = Duration::from_millis(60);
-/// Without progress for so many waits, a transfer hangs.
-const WAITS_MAX: usize = 400;
+const BLOCK_SIZE: usize = 64;
+/// The client's timeout.
+const TIMEOUT: Duration = Duration::from_millis(60);
+/// The timeouts after which a transfer without progress counts as hung.
+const TIMEOUTS_MAX: usize = 400;
 
-/// A client's socket; what goes wrong is the same in every run.
-struct Line {
+/// The socket of a client. Its faults are the same in every run.
+struct LossyLink {
     socket: UdpSocket,
     server: SocketAddr,
-    state: u64,
+    random: u64,
     lost_percent: u64,
-    late: Option<Vec<u8>>,
-    came: VecDeque<Vec<u8>>,
+    /// A sent packet that is overtaken by the next one.
+    delayed: Option<Vec<u8>>,
+    received: VecDeque<Vec<u8>>,
 }
 
-impl Line {
+impl LossyLink {
     fn new(server: SocketAddr, lost_percent: u64, seed: u64) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let state = 0x9e37_79b9_7f4a_7c15 ^ seed;
-        let (late, came) = (None, VecDeque::new());
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         Self {
             socket,
             server,
-            state,
+            random: 0x9e37_79b9_7f4a_7c15 ^ seed,
             lost_percent,
-            late,
-            came,
+            delayed: None,
+            received: VecDeque::new(),
         }
     }
 
-    /// Between 0 and 99.
-    fn chance(&mut self) -> u64 {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        self.state % 100
+    /// Returns a random number below 100.
+    fn percent(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % 100
     }
 
     fn send(&mut self, packet: &[u8]) {
-        let chance = self.chance();
+        let chance = self.percent();
         if chance < self.lost_percent {
             return;
         }
-        if (90..95).contains(&chance) && self.late.is_none() {
-            self.late = Some(packet.to_vec());
+        if (90..95).contains(&chance) && self.delayed.is_none() {
+            self.delayed = Some(packet.to_vec());
             return;
         }
-        let times = if chance >= 95 { 2 } else { 1 };
-        for _ in 0..times {
+        let copies = if chance >= 95 { 2 } else { 1 };
+        for _ in 0..copies {
             self.socket.send_to(packet, self.server).unwrap();
         }
-        if let Some(late) = self.late.take() {
-            self.socket.send_to(&late, self.server).unwrap();
+        if let Some(delayed) = self.delayed.take() {
+            self.socket.send_to(&delayed, self.server).unwrap();
         }
     }
 
-    /// The next packet, unless none comes in time. The first one tells the port.
+    /// Returns the next packet, or `None` after a timeout. Later packets are sent to the
+    /// port that it came from.
     fn receive(&mut self) -> Option<Vec<u8>> {
         loop {
-            if let Some(packet) = self.came.pop_front() {
+            if let Some(packet) = self.received.pop_front() {
                 return Some(packet);
             }
             let mut buffer = [0; 600];
             let (length, from) = self.socket.recv_from(&mut buffer).ok()?;
             self.server = from;
             let packet = buffer[..length].to_vec();
-            match self.chance() {
+            match self.percent() {
                 chance if chance < self.lost_percent => {}
-                90..95 => self.came.push_back(packet),
-                95.. => self.came.extend([packet.clone(), packet]),
-                _ => self.came.push_front(packet),
+                90..95 => self.received.push_back(packet),
+                95.. => self.received.extend([packet.clone(), packet]),
+                _ => self.received.push_front(packet),
             }
         }
     }
 
-    fn ask(&mut self, kind: u8, name: &str, window: usize) -> Vec<u8> {
-        let text = format!("{name};octet;blksize;{BLOCK};windowsize;{window};");
-        let packet = [&[0, kind][..], text.replace(';', "\0").as_bytes()].concat();
+    fn request(&mut self, opcode: u8, name: &str, window: usize) {
+        let text = format!("{name};octet;blksize;{BLOCK_SIZE};windowsize;{window};");
+        let packet = [&[0, opcode][..], text.replace(';', "\0").as_bytes()].concat();
         let port = self.server;
-        for _ in 0..WAITS_MAX {
+        for _ in 0..TIMEOUTS_MAX {
             self.server = port;
             self.send(&packet);
             if let Some(answer) = self.receive() {
-                assert_eq!(answer[..2], [0, 6], "{answer:?}");
-                return answer;
+                assert!(
+                    matches!(parse(&answer), Some(Packet::OptionAck(_))),
+                    "{answer:?}"
+                );
+                return;
             }
         }
         panic!("no answer to {name}");
     }
 
-    fn acknowledge(&mut self, block: usize) {
-        let [high, low] = number(block);
-        self.send(&[0, 4, high, low]);
+    fn acknowledge(&mut self, block: u16) {
+        self.send(&ack(block));
     }
 
-    fn fetch(&mut self, name: &str, window: usize) -> Vec<u8> {
-        self.ask(1, name, window);
-        let (mut file, mut got, mut waits) = (Vec::new(), 0, 0);
+    fn fetch(&mut self, name: &str, window: u16) -> Vec<u8> {
+        self.request(1, name, window.into());
+        let (mut file, mut received, mut timeouts) = (Vec::new(), 0, 0);
         self.acknowledge(0);
         loop {
-            match self.receive() {
-                Some(packet) if packet[1] == 3 && packet[2..4] == number(got + 1) => {
-                    (got, waits) = (got + 1, 0);
-                    file.extend_from_slice(&packet[4..]);
-                    let last = packet.len() < BLOCK + 4;
-                    if last || got % window == 0 {
-                        self.acknowledge(got);
+            let packet = self.receive();
+            match packet.as_deref().map(parse) {
+                Some(Some(Packet::Data { block, payload })) if block == received + 1 => {
+                    (received, timeouts) = (block, 0);
+                    file.extend_from_slice(payload);
+                    let last = payload.len() < BLOCK_SIZE;
+                    if last || received % window == 0 {
+                        self.acknowledge(received);
                     }
                     if last {
                         break;
                     }
                 }
-                Some(_) => self.acknowledge(got),
+                Some(_) => self.acknowledge(received),
                 None => {
-                    waits += 1;
-                    assert!(waits < WAITS_MAX, "{name} hangs at block {got}");
-                    self.acknowledge(got);
+                    timeouts += 1;
+                    assert!(timeouts < TIMEOUTS_MAX, "{name} hangs at block {received}");
+                    self.acknowledge(received);
                 }
             }
         }
-        // Until the server is content: it repeats the last block otherwise.
+        // The server repeats the last block until it is acknowledged.
         while self.receive().is_some() || self.receive().is_some() {
-            self.acknowledge(got);
+            self.acknowledge(received);
         }
         file
     }
 
     fn put(&mut self, name: &str, file: &[u8], window: usize) {
-        self.ask(2, name, window);
-        let last = file.len() / BLOCK + 1;
-        let (mut done, mut waits) = (0, 0);
+        self.request(2, name, window);
+        let last = file.len() / BLOCK_SIZE + 1;
+        let (mut done, mut timeouts) = (0, 0);
         while done < last {
             for block in done + 1..=(done + window).min(last) {
-                let payload = &file[(block - 1) * BLOCK..(block * BLOCK).min(file.len())];
-                let [high, low] = number(block);
-                self.send(&[&[0, 3, high, low], payload].concat());
+                let end = (block * BLOCK_SIZE).min(file.len());
+                let payload = &file[(block - 1) * BLOCK_SIZE..end];
+                let header = data_header(u16::try_from(block).unwrap());
+                self.send(&[&header[..], payload].concat());
             }
-            match self.receive() {
-                Some(packet) if packet[1] == 4 => {
-                    let acknowledged = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
-                    if acknowledged > done {
-                        (done, waits) = (acknowledged, 0);
+            let packet = self.receive();
+            match packet.as_deref().map(parse) {
+                Some(Some(Packet::Ack(block))) => {
+                    if usize::from(block) > done {
+                        (done, timeouts) = (block.into(), 0);
                     }
                 }
-                _ => waits += 1,
+                _ => timeouts += 1,
             }
-            assert!(waits < WAITS_MAX, "{name} hangs at block {done}");
+            assert!(timeouts < TIMEOUTS_MAX, "{name} hangs at block {done}");
         }
     }
 }
 
-fn number(block: usize) -> [u8; 2] {
-    u16::try_from(block).unwrap().to_be_bytes()
-}
-
 #[test]
-fn a_bad_line_costs_time_and_nothing_else() {
+fn files_are_whole_whatever_the_link_does() {
     let directory = tempfile::tempdir().unwrap();
     let file: Vec<u8> = (0..6000_u32)
         .map(|n| ((n * n) >> 5).to_le_bytes()[0])
@@ -179,19 +181,23 @@ fn a_bad_line_costs_time_and_nothing_else() {
             let (sender, mut events) = mpsc::channel(100);
             let address = "127.0.0.1:0".parse().unwrap();
             let server = Server::start(&[address], namespace, sender).unwrap();
-            let line = |seed| Line::new(server.addresses()[0], lost_percent, seed);
+            let link = |seed| LossyLink::new(server.addresses()[0], lost_percent, seed);
             let what = format!("{lost_percent} % lost, window {window}");
-            assert!(line(1).fetch("file", window) == file, "{what}: fetched");
-            line(2).put("back", &file, window);
+            assert!(link(1).fetch("file", window) == file, "{what}: fetched");
+            link(2).put("back", &file, window.into());
             let put = std::fs::read(directory.path().join("back")).unwrap();
             assert!(put == file, "{what}: put");
             drop(server);
-            let mut seen = Vec::new();
+            let mut reported = Vec::new();
             while let Ok(event) = events.try_recv() {
-                seen.push(event);
+                reported.push(event);
             }
             let puts = |event: &&Event| matches!(event, Event::Put { .. });
-            assert_eq!(seen.iter().filter(puts).count(), 1, "{what}: {seen:?}");
+            assert_eq!(
+                reported.iter().filter(puts).count(),
+                1,
+                "{what}: {reported:?}"
+            );
         }
     }
 }

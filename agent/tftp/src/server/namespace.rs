@@ -1,4 +1,4 @@
-//! What one guest may fetch and put: a map of names, not a directory tree.
+//! The files that one guest may fetch and put: a table of names, not a directory tree.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -6,72 +6,70 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use config::FileName;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use tftpd::ErrorCode;
 
-use config::FileName;
-
 use super::request::Refusal;
-use super::staging;
+use super::staging::{self, Destination};
 
-/// Something that may be fetched.
+/// A file that the guest may fetch.
 #[derive(Debug, Clone)]
 pub enum Offer {
     /// A few bytes, such as a manifest.
     Bytes(Arc<[u8]>),
-    /// A file, open: it stays what it is when its name is given to another.
+    /// An open file. It stays the same when another file takes its name.
     File(Arc<File>),
-    /// Something that is not there yet, perhaps.
+    /// A file that may come to exist later.
     Deferred(DeferredFile),
 }
 
 impl Offer {
-    /// Opens a file of a directory for offering. A link is followed when it stays
-    /// in the directory.
+    /// Opens a file of a directory. Follows a link that stays in the directory.
     ///
     /// # Errors
-    /// When there is none, it is not a regular file, or a link leads elsewhere.
+    /// There is no such file, it is not a regular one, or a link leaves the directory.
     pub fn open(directory: &Path, name: &str) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let directory = openat(CWD, directory, flags | OFlags::DIRECTORY, Mode::empty())?;
-        // Without NONBLOCK the opening of a pipe would wait for its writer.
+        // Without NONBLOCK, opening a pipe would wait for its writer.
         let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let file = File::from(openat2(&directory, name, flags, Mode::empty(), resolve)?);
         if file.metadata()?.is_file() {
             Ok(Self::File(Arc::new(file)))
         } else {
-            Err(io::Error::other("it is not a regular file"))
+            Err(io::Error::other("not a regular file"))
         }
     }
 
     pub(super) fn size(&self) -> io::Result<u64> {
         match self {
             Self::Bytes(bytes) => Ok(bytes.len() as u64),
-            Self::Deferred(deferred) => Ok(deferred.text().map_or(0, |text| text.len() as u64)),
+            Self::Deferred(file) => Ok(file.content().map_or(0, |bytes| bytes.len() as u64)),
             Self::File(file) => Ok(file.metadata()?.len()),
         }
     }
 }
 
-/// A text that may be given later; clones are of the same one.
+/// A file whose content may be provided later. Clones are the same file.
 #[derive(Debug, Clone, Default)]
 pub struct DeferredFile(Arc<OnceLock<Arc<[u8]>>>);
 
 impl DeferredFile {
-    fn text(&self) -> Option<Arc<[u8]>> {
+    fn content(&self) -> Option<Arc<[u8]>> {
         self.0.get().cloned()
     }
 
-    /// Gives the text, once.
+    /// Provides the content. Does nothing the second time.
     pub fn provide(&self, text: &str) {
         self.0.get_or_init(|| text.as_bytes().into());
     }
 }
 
 impl From<DeferredFile> for Offer {
-    fn from(deferred: DeferredFile) -> Self {
-        Self::Deferred(deferred)
+    fn from(file: DeferredFile) -> Self {
+        Self::Deferred(file)
     }
 }
 
@@ -81,67 +79,56 @@ impl From<String> for Offer {
     }
 }
 
-/// Where something that is put goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Destination {
-    pub(super) path: PathBuf,
-    pub(super) size_max: u64,
+impl From<Arc<File>> for Offer {
+    fn from(file: Arc<File>) -> Self {
+        Self::File(file)
+    }
 }
 
+/// A name, or a prefix of names, under which the guest may put files.
 #[derive(Debug)]
-enum Place {
-    One { name: String, to: Destination },
-    Many { prefix: String, into: Destination },
+enum Acceptance {
+    File { name: String, to: Destination },
+    Directory { prefix: String, into: Destination },
 }
 
-/// What one guest may fetch and put.
+/// The files that one guest may fetch and put.
 #[derive(Debug)]
 pub struct Namespace {
     offers: BTreeMap<String, Offer>,
-    places: Vec<Place>,
+    acceptances: Vec<Acceptance>,
     pub(super) bytes_max: u64,
     pub(super) files_max: usize,
 }
 
 impl Namespace {
-    /// An empty namespace. What is put into all places together may have `bytes_max`
-    /// bytes in `files_max` files; every place has a limit of its own besides.
+    /// Creates an empty namespace. All files that are put may have `bytes_max` bytes
+    /// together, and there may be `files_max` of them. Each has its own limit, too.
     pub fn new(bytes_max: u64, files_max: usize) -> Self {
         Self {
             offers: BTreeMap::new(),
-            places: Vec::new(),
+            acceptances: Vec::new(),
             bytes_max,
             files_max,
         }
     }
 
-    /// Offers something under a name.
+    /// Offers a file under a name.
     pub fn offer(&mut self, name: &str, offer: impl Into<Offer>) {
         self.offers.insert(name.to_owned(), offer.into());
     }
 
-    /// Removes what a server that was killed has left half in the places of this namespace.
-    pub(super) fn sweep(&self) -> io::Result<()> {
-        for place in &self.places {
-            match place {
-                Place::One { to, .. } => to.path.parent().map_or(Ok(()), staging::sweep)?,
-                Place::Many { into, .. } => staging::sweep(&into.path)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets one file be put; it replaces `path` when it is complete.
+    /// Accepts one file, which replaces `path` when it is complete.
     pub fn accept(&mut self, name: &str, path: PathBuf, size_max: u64) {
-        self.places.push(Place::One {
+        self.acceptances.push(Acceptance::File {
             name: name.to_owned(),
             to: Destination { path, size_max },
         });
     }
 
-    /// Lets files be put into a directory, as `prefix` and a [`FileName`].
+    /// Accepts files into a directory. Their names are `prefix` and a [`FileName`].
     pub fn accept_below(&mut self, prefix: &str, directory: PathBuf, size_max: u64) {
-        self.places.push(Place::Many {
+        self.acceptances.push(Acceptance::Directory {
             prefix: prefix.to_owned(),
             into: Destination {
                 path: directory,
@@ -150,30 +137,41 @@ impl Namespace {
         });
     }
 
-    pub(super) fn find(&self, name: &str) -> Result<Offer, Refusal> {
+    /// Removes the incomplete files of a server that was killed.
+    pub(super) fn sweep(&self) -> io::Result<()> {
+        for acceptance in &self.acceptances {
+            match acceptance {
+                Acceptance::File { to, .. } => to.path.parent().map_or(Ok(()), staging::sweep)?,
+                Acceptance::Directory { into, .. } => staging::sweep(&into.path)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the file to fetch under a name.
+    pub(super) fn offered(&self, name: &str) -> Result<Offer, Refusal> {
         let missing = || Refusal::new(ErrorCode::FileNotFound, "there is no such file");
         match self.offers.get(name) {
-            Some(Offer::Deferred(deferred)) => {
-                deferred.text().map(Offer::Bytes).ok_or_else(missing)
-            }
+            Some(Offer::Deferred(file)) => file.content().map(Offer::Bytes).ok_or_else(missing),
             Some(offer) => Ok(offer.clone()),
             None => Err(missing()),
         }
     }
 
-    pub(super) fn place(&self, name: &str) -> Result<Destination, Refusal> {
+    /// Returns the destination of a file that is put under a name.
+    pub(super) fn destination(&self, name: &str) -> Result<Destination, Refusal> {
         let denied = |reason: &str| Refusal::new(ErrorCode::AccessViolation, reason);
-        for place in &self.places {
-            match place {
-                Place::One { name: wanted, to } if wanted == name => return Ok(to.clone()),
-                Place::One { .. } => {}
-                Place::Many { prefix, into } => {
+        for acceptance in &self.acceptances {
+            match acceptance {
+                Acceptance::File { name: own, to } if own == name => return Ok(to.clone()),
+                Acceptance::File { .. } => {}
+                Acceptance::Directory { prefix, into } => {
                     let Some(rest) = name.strip_prefix(prefix.as_str()) else {
                         continue;
                     };
                     let file: FileName = rest
                         .parse()
-                        .map_err(|_| denied("that cannot be the name of a file"))?;
+                        .map_err(|_| denied("the name is not a valid file name"))?;
                     return Ok(Destination {
                         path: into.path.join(file),
                         size_max: into.size_max,
@@ -182,12 +180,6 @@ impl Namespace {
             }
         }
         Err(denied("nothing may be put under this name"))
-    }
-}
-
-impl From<Arc<File>> for Offer {
-    fn from(file: Arc<File>) -> Self {
-        Self::File(file)
     }
 }
 
@@ -206,9 +198,9 @@ mod tests {
     }
 
     #[test]
-    fn a_name_leads_to_its_place_and_nowhere_else() {
-        let place = namespace().place("artifacts/a_1.0.ipk").unwrap();
-        assert_eq!(place.path, Path::new("/builds/1/artifacts/a_1.0.ipk"));
+    fn a_name_leads_to_its_destination_and_nowhere_else() {
+        let destination = namespace().destination("artifacts/a_1.0.ipk").unwrap();
+        assert_eq!(destination.path, Path::new("/builds/1/artifacts/a_1.0.ipk"));
         for name in [
             "",
             "logs",
@@ -226,7 +218,7 @@ mod tests {
             "../artifacts/x",
             "task.manifest",
         ] {
-            let refusal = namespace().place(name).unwrap_err();
+            let refusal = namespace().destination(name).unwrap_err();
             assert_eq!(refusal.code, ErrorCode::AccessViolation, "{name}");
             assert!(!refusal.reason.contains('/'), "{}", refusal.reason);
         }
@@ -259,10 +251,10 @@ mod tests {
         let expected = ["absolute", "deep", "loop", "magic", "pipe", "relative"];
         assert_eq!(refused, expected);
         for name in ["t/tools.tar", "t/tools-1.tar", "t/x"] {
-            assert!(namespace.find(name).is_ok(), "{name}");
+            assert!(namespace.offered(name).is_ok(), "{name}");
         }
         for name in ["t/deep/x", "t/../t/x", "tools.tar", "/t/x", "t/magic"] {
-            assert!(namespace.find(name).is_err(), "{name}");
+            assert!(namespace.offered(name).is_err(), "{name}");
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::request::Agreed;
+use super::request::Negotiated;
 use super::staging::StagedFile;
-use super::transport::{Inbound, Phase, TransferError, Transport, illegal, wire};
+use super::transport::{Phase, TransferError, Transport, illegal};
+use crate::codec::{Packet, wire_block};
 
 /// A duplicate block that comes this soon was duplicated by the network, or answers an
 /// acknowledgement that was. To acknowledge it would double every packet that follows
@@ -23,12 +24,12 @@ const DALLY: Duration = Duration::from_secs(16);
 /// acknowledged yet.
 pub(super) fn receive(
     transport: &mut Transport,
-    agreed: &Agreed,
+    negotiated: &Negotiated,
     staged: &mut StagedFile,
 ) -> Result<u64, TransferError> {
-    let mut progress = Progress::new(agreed);
-    transport.expect(progress.block_size);
-    match agreed.packet() {
+    let mut progress = Progress::new(negotiated);
+    transport.set_receive_size(progress.block_size);
+    match negotiated.packet() {
         Some(packet) => {
             transport.phase.keep_option_ack(&packet);
             transport.send(&packet, packet.len())?;
@@ -37,7 +38,7 @@ pub(super) fn receive(
     }
     loop {
         match transport.receive(progress.deadline(transport))? {
-            Inbound::Data(block, payload) if block == wire(progress.received + 1) => {
+            Some(Packet::Data { block, payload }) if block == wire_block(progress.received + 1) => {
                 if payload.len() > progress.block_size {
                     return Err(illegal("a block is longer than agreed"));
                 }
@@ -51,10 +52,10 @@ pub(super) fn receive(
                     progress.acknowledge(transport)?;
                 }
             }
-            Inbound::Data(block, _) => progress.out_of_order(transport, block)?,
-            Inbound::Ack(_) => {}
-            Inbound::Nothing => {
-                transport.rto.missed();
+            Some(Packet::Data { block, .. }) => progress.out_of_order(transport, block)?,
+            Some(_) => {}
+            None => {
+                transport.rto.back_off();
                 progress.time_out(transport)?;
             }
         }
@@ -65,7 +66,7 @@ pub(super) fn receive(
 struct Progress {
     block_size: usize,
     window: u64,
-    /// Whether an option acknowledgement is all that was sent.
+    /// Set while only the option acknowledgement was sent.
     negotiating: bool,
     /// The last block that came in order.
     received: u64,
@@ -74,20 +75,20 @@ struct Progress {
     acknowledged_at: Instant,
     /// The time of the last block in order or acknowledgement.
     active_at: Instant,
-    /// Whether the last acknowledgement was sent twice: then the next block does not
+    /// Set after the last acknowledgement was repeated: then the next block does not
     /// measure a round trip.
     repeated: bool,
-    /// Whether a gap was acknowledged: the blocks behind it need no answer.
+    /// Set after a gap was acknowledged: the blocks behind it need no answer.
     gap_reported: bool,
 }
 
 impl Progress {
-    fn new(agreed: &Agreed) -> Self {
+    fn new(negotiated: &Negotiated) -> Self {
         let now = Instant::now();
         Self {
-            block_size: agreed.block,
-            window: agreed.window as u64,
-            negotiating: agreed.packet().is_some(),
+            block_size: negotiated.block_size,
+            window: negotiated.window as u64,
+            negotiating: negotiated.packet().is_some(),
             received: 0,
             unacknowledged: 0,
             acknowledged_at: now,
@@ -98,7 +99,7 @@ impl Progress {
     }
 
     fn deadline(&self, transport: &Transport) -> Instant {
-        self.active_at + transport.rto.wait().max(REPEAT_MIN)
+        self.active_at + transport.rto.timeout().max(REPEAT_MIN)
     }
 
     fn acknowledge(&mut self, transport: &mut Transport) -> Result<(), TransferError> {
@@ -133,11 +134,11 @@ impl Progress {
         if self.unacknowledged == 0 && !self.repeated && !self.negotiating {
             transport
                 .rto
-                .answered(self.active_at - self.acknowledged_at);
+                .measured(self.active_at - self.acknowledged_at);
         } else {
-            transport.rto.went_on();
+            transport.rto.reset();
         }
-        transport.advance();
+        transport.progress();
         self.negotiating = false;
         self.received += 1;
         self.unacknowledged += 1;
@@ -148,8 +149,8 @@ impl Progress {
     /// Answers a block out of order: an earlier one was lost, or an acknowledgement was.
     fn out_of_order(&mut self, transport: &mut Transport, block: u16) -> Result<(), TransferError> {
         let answered = if self.window == 1 {
-            let age_min = DUPLICATE_AGE_MIN.max(transport.rto.usual());
-            block == wire(self.received) && self.acknowledged_at.elapsed() >= age_min
+            let age_min = DUPLICATE_AGE_MIN.max(transport.rto.round_trip());
+            block == wire_block(self.received) && self.acknowledged_at.elapsed() >= age_min
         } else {
             !self.gap_reported
         };
@@ -168,9 +169,9 @@ pub(super) fn dally(transport: &mut Transport, last: u64) -> Result<(), Transfer
     let end = Instant::now() + DALLY;
     for _ in 0..LAST_ACK_REPEATS {
         transport.acknowledge(last)?;
-        let deadline = Instant::now() + transport.rto.wait();
+        let deadline = Instant::now() + transport.rto.timeout();
         acknowledge_last_until(transport, last, deadline)?;
-        transport.rto.missed();
+        transport.rto.back_off();
     }
     acknowledge_last_until(transport, last, end)
 }
@@ -182,8 +183,10 @@ fn acknowledge_last_until(
 ) -> Result<(), TransferError> {
     loop {
         match transport.receive(deadline)? {
-            Inbound::Data(block, _) if block == wire(last) => transport.acknowledge(last)?,
-            Inbound::Nothing => return Ok(()),
+            Some(Packet::Data { block, .. }) if block == wire_block(last) => {
+                transport.acknowledge(last)?;
+            }
+            None => return Ok(()),
             _ => {}
         }
     }

@@ -1,53 +1,45 @@
-//! What a client asks for, and what we agree to. Pure: packets in, values out.
+//! Requests and option negotiation (RFC 2347). Pure: packets in, values out.
 
-use tftpd::{ErrorCode, OptionType, Packet, TransferOption};
+use tftpd::{ErrorCode, Packet};
 
-/// Payload that may be under way at once; more overruns a socket's buffer.
+use crate::codec::{self, BLOCK_SIZE_DEFAULT, Options};
+
+/// The payload that may be in flight at once. More overruns a socket's buffer.
 const FLIGHT_MAX: usize = 128 * 1024;
-/// Blocks that may be under way at once: small ones cost the kernel more than they hold.
+/// The blocks that may be in flight at once: the kernel's cost of a small block exceeds
+/// its payload.
 const WINDOW_MAX: usize = 128;
-/// The length of a block where nothing was agreed.
-pub(super) const BLOCK_PLAIN: usize = 512;
-const BLOCK_MIN: u64 = 8;
-const BLOCK_MAX: u64 = 65464;
-/// The longest request that we read; names and options of ours are far shorter.
+const BLOCK_SIZE_MIN: u64 = 8;
+const BLOCK_SIZE_MAX: u64 = 65464;
+/// The longest request that is read. Real names and options are far shorter.
 pub(super) const REQUEST_MAX: usize = 1024;
 
-/// Which way a file goes, seen from the guest.
+/// The direction of a transfer as the guest sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
     Fetch,
     Put,
 }
 
-/// A request that can be understood.
+/// A valid request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) direction: Direction,
     pub(super) name: String,
-    pub(super) wanted: Wanted,
+    /// The options that have a valid value.
+    pub(super) options: Options,
 }
 
-/// The options of a request that have a meaning; others are passed over.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Wanted {
-    block: Option<u64>,
-    window: Option<u64>,
-    /// Agreed to and not used: our own waits are shorter, then longer.
-    timeout: Option<u64>,
-    pub(super) size: Option<u64>,
-}
-
-/// How a transfer will go, and the answer that says so.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Agreed {
-    pub(super) block: usize,
+/// The result of option negotiation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Negotiated {
+    pub(super) block_size: usize,
     pub(super) window: usize,
-    /// Empty when no option was asked for: then there is no answer.
-    pub(super) answer: Vec<TransferOption>,
+    /// The accepted options. Without any, there is no option acknowledgement.
+    accepted: Options,
 }
 
-/// Why a request or a transfer is refused, as the other side is told.
+/// A refusal of a request or a transfer, as the client is told.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Refusal {
     pub(super) code: ErrorCode,
@@ -60,17 +52,14 @@ impl Refusal {
         Self { code, reason }
     }
 
-    /// The ERROR packet.
+    /// Returns the ERROR packet.
     pub(super) fn packet(&self) -> Vec<u8> {
-        let error = Packet::Error {
-            code: self.code,
-            msg: self.reason.clone(),
-        };
-        error.serialize().unwrap_or_default()
+        codec::error(self.code, &self.reason)
     }
 }
 
-/// Reads a packet that came to the server's port. `None` is no request at all.
+/// Reads a packet that came to the server's port. Returns `None` for other packets than
+/// requests.
 pub(super) fn parse(packet: &[u8]) -> Option<Result<Request, Refusal>> {
     if !matches!(packet, [0, 1 | 2, ..]) {
         return None;
@@ -79,7 +68,8 @@ pub(super) fn parse(packet: &[u8]) -> Option<Result<Request, Refusal>> {
     if packet.len() > REQUEST_MAX {
         return illegal("the request is too long");
     }
-    let (direction, name, mode, options) = match Packet::deserialize(&without_strange(packet)) {
+    let well_formed = without_malformed_options(packet);
+    let (direction, name, mode, options) = match Packet::deserialize(&well_formed) {
         Ok(Packet::Rrq {
             filename,
             mode,
@@ -98,13 +88,13 @@ pub(super) fn parse(packet: &[u8]) -> Option<Result<Request, Refusal>> {
     Some(Ok(Request {
         direction,
         name,
-        wanted: Wanted::read(&options),
+        options: valid(Options::from_list(&options)),
     }))
 }
 
-/// The request without options whose values are no numbers: the codec would
-/// refuse it whole, while RFC 2347 wants such options passed over.
-fn without_strange(packet: &[u8]) -> Vec<u8> {
+/// Returns the request without options whose values are not numbers. RFC 2347 wants them
+/// ignored, but `tftpd` would reject the whole request.
+fn without_malformed_options(packet: &[u8]) -> Vec<u8> {
     let mut fields = packet[2..].split(|byte| *byte == 0);
     let mut kept = packet[..2].to_vec();
     let mut keep = |field: &[u8]| {
@@ -122,45 +112,34 @@ fn without_strange(packet: &[u8]) -> Vec<u8> {
     kept
 }
 
-impl Wanted {
-    fn read(options: &[TransferOption]) -> Self {
-        let first = |kind: OptionType| {
-            let mut found = options.iter().filter(|option| option.option == kind);
-            found.next().map(|option| option.value)
-        };
-        Self {
-            block: first(OptionType::BlockSize).filter(|size| *size >= BLOCK_MIN),
-            window: first(OptionType::WindowSize).filter(|size| (1..=65535).contains(size)),
-            timeout: first(OptionType::Timeout).filter(|s| (1..=255).contains(s)),
-            size: first(OptionType::TransferSize),
-        }
+/// Drops options whose values are out of their range.
+fn valid(options: Options) -> Options {
+    Options {
+        block_size: options.block_size.filter(|size| *size >= BLOCK_SIZE_MIN),
+        window: options.window.filter(|size| (1..=65535).contains(size)),
+        timeout: options.timeout.filter(|secs| (1..=255).contains(secs)),
+        transfer_size: options.transfer_size,
     }
+}
 
-    /// What we make of it; `size` is that of the file when one is fetched.
-    pub(super) fn agree(self, size: Option<u64>) -> Agreed {
-        let block = self.block.map(|size| size.min(BLOCK_MAX));
-        let bytes = to_usize(block).unwrap_or(BLOCK_PLAIN);
-        let window_max = (FLIGHT_MAX / bytes).clamp(1, WINDOW_MAX);
-        let window = self.window.map(|size| size.min(window_max as u64));
-        let answer = [
-            (OptionType::BlockSize, block),
-            (OptionType::WindowSize, window),
-            (OptionType::Timeout, self.timeout),
-            (
-                OptionType::TransferSize,
-                self.size.map(|told| size.unwrap_or(told)),
-            ),
-        ];
-        let answer = answer.into_iter().filter_map(|(option, value)| {
-            Some(TransferOption {
-                option,
-                value: value?,
-            })
-        });
-        Agreed {
-            block: bytes,
+impl Request {
+    /// Negotiates the options. `size` is that of the file that is fetched.
+    pub(super) fn negotiate(&self, size: Option<u64>) -> Negotiated {
+        let wanted = self.options;
+        let accepted_size = wanted.block_size.map(|size| size.min(BLOCK_SIZE_MAX));
+        let block_size = to_usize(accepted_size).unwrap_or(BLOCK_SIZE_DEFAULT.into());
+        let window_max = (FLIGHT_MAX / block_size).clamp(1, WINDOW_MAX);
+        let window = wanted.window.map(|size| size.min(window_max as u64));
+        Negotiated {
+            block_size,
             window: to_usize(window).unwrap_or(1),
-            answer: answer.collect(),
+            accepted: Options {
+                block_size: accepted_size,
+                window,
+                // Accepted without effect: the retransmission timer adapts by itself.
+                timeout: wanted.timeout,
+                transfer_size: wanted.transfer_size.map(|told| size.unwrap_or(told)),
+            },
         }
     }
 }
@@ -169,13 +148,11 @@ fn to_usize(number: Option<u64>) -> Option<usize> {
     number.and_then(|number| usize::try_from(number).ok())
 }
 
-impl Agreed {
-    /// The OACK packet, when one is due.
+impl Negotiated {
+    /// Returns the option acknowledgement, if there is one.
     pub(super) fn packet(&self) -> Option<Vec<u8>> {
-        if self.answer.is_empty() {
-            return None;
-        }
-        Packet::Oack(self.answer.clone()).serialize().ok()
+        let any = self.accepted != Options::default();
+        any.then(|| codec::serialize(&Packet::Oack(self.accepted.to_list())))
     }
 }
 
@@ -191,37 +168,37 @@ mod tests {
     }
 
     #[test]
-    fn options_without_a_meaning_are_passed_over() {
+    fn invalid_options_are_ignored() {
         let asked = request("task\0OCTET\0blksize\x007\0tsize\0x\0colour\0red\0windowsize\x004\0");
         assert_eq!(asked.name, "task");
-        let agreed = asked.wanted.agree(Some(10));
-        assert_eq!((agreed.block, agreed.window), (512, 4));
-        assert_eq!(agreed.answer.len(), 1);
+        let negotiated = asked.negotiate(Some(10));
+        assert_eq!((negotiated.block_size, negotiated.window), (512, 4));
+        assert_eq!(negotiated.accepted.to_list().len(), 1);
     }
 
     #[test]
-    fn what_is_under_way_at_once_is_capped() {
-        for (block, window, agreed) in [
+    fn the_payload_in_flight_is_limited() {
+        for (block, window, negotiated) in [
             (1468, 65535, (1468, 89)),
             (65464, 65535, (65464, 2)),
             (99999, 1, (65464, 1)),
             (8, 65535, (8, 128)),
         ] {
             let text = format!("x\0octet\0blksize\0{block}\0windowsize\0{window}\0");
-            let got = request(&text).wanted.agree(None);
-            assert_eq!((got.block, got.window), agreed, "{text:?}");
+            let got = request(&text).negotiate(None);
+            assert_eq!((got.block_size, got.window), negotiated, "{text:?}");
         }
     }
 
     #[test]
-    fn a_request_without_options_has_no_answer() {
-        let agreed = request("x\0octet\0").wanted.agree(Some(3));
-        assert_eq!(agreed.packet(), None);
-        assert_eq!((agreed.block, agreed.window), (512, 1));
+    fn a_request_without_options_gets_no_option_acknowledgement() {
+        let negotiated = request("x\0octet\0").negotiate(Some(3));
+        assert_eq!(negotiated.packet(), None);
+        assert_eq!((negotiated.block_size, negotiated.window), (512, 1));
     }
 
     #[test]
-    fn what_cannot_be_served_is_refused_with_a_reason() {
+    fn invalid_requests_are_refused_with_a_reason() {
         for (packet, reason) in [
             (&b"\x00\x01x\0netascii\0"[..], "only mode octet is served"),
             (b"\x00\x02x", "the request cannot be read"),
@@ -239,20 +216,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_packet_makes_it_stumble(packet in proptest::collection::vec(any::<u8>(), 0..80), request in 1..=2u8) {
+        fn arbitrary_packets_do_not_panic(packet in proptest::collection::vec(any::<u8>(), 0..80), opcode in 1..=2u8) {
             let _ = parse(&packet);
-            let _ = parse(&[&[0, request][..], &packet].concat());
+            let _ = parse(&[&[0, opcode][..], &packet].concat());
         }
 
         #[test]
-        fn an_agreement_keeps_its_bounds(block: Option<u64>, window: Option<u64>) {
-            let options: Vec<_> = [(OptionType::BlockSize, block), (OptionType::WindowSize, window)]
-                .into_iter()
-                .filter_map(|(option, value)| Some(TransferOption { option, value: value? }))
-                .collect();
-            let agreed = Wanted::read(&options).agree(None);
-            prop_assert!((8..=65464).contains(&agreed.block));
-            prop_assert!(agreed.window >= 1 && agreed.window * agreed.block <= FLIGHT_MAX);
+        fn negotiation_keeps_its_bounds(block_size: Option<u64>, window: Option<u64>) {
+            let options = Options { block_size, window, ..Options::default() };
+            let request = Request {
+                direction: Direction::Put,
+                name: String::new(),
+                options: valid(options),
+            };
+            let negotiated = request.negotiate(None);
+            prop_assert!((8..=65464).contains(&negotiated.block_size));
+            let in_flight = negotiated.window * negotiated.block_size;
+            prop_assert!(negotiated.window >= 1 && in_flight <= FLIGHT_MAX);
         }
     }
 }

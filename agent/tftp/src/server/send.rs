@@ -1,5 +1,6 @@
-//! Sending a file to a guest, a window of blocks at a time.
+//! Sends a file to the guest, a window of blocks at a time.
 
+use std::error::Error;
 use std::io::{self, IoSliceMut};
 use std::time::{Duration, Instant};
 
@@ -7,168 +8,164 @@ use rustix::io::preadv;
 use tftpd::ErrorCode;
 
 use super::namespace::Offer;
-use super::request::{Agreed, Refusal};
-use super::transport::{Inbound, TransferError, Transport, wire};
+use super::request::{Negotiated, Refusal};
+use super::transport::{TransferError, Transport};
+use crate::codec::{HEADER, Packet, data_header, wire_block};
 
-/// An old acknowledgement that comes so soon after we have sent was under way already.
-const ECHO: Duration = Duration::from_millis(30);
-const ECHO_WINDOW: Duration = Duration::ZERO;
+/// An old acknowledgement that comes this soon after a send was already in flight.
+const IN_FLIGHT: Duration = Duration::from_millis(30);
 
-/// Sends everything and returns when the last block was acknowledged.
+/// Sends everything and returns when the last block is acknowledged.
 pub(super) fn send(
     transport: &mut Transport,
     offer: &Offer,
     size: u64,
-    agreed: &Agreed,
+    negotiated: &Negotiated,
 ) -> Result<(), TransferError> {
-    transport.expect(0);
-    if let Some(packet) = agreed.packet() {
+    transport.set_receive_size(0);
+    if let Some(packet) = negotiated.packet() {
         send_until_acknowledged(transport, &packet, packet.len(), 0, 0)?;
     }
-    transport.cut(agreed.block + 4);
-    let mut window = Window::new(offer, size, agreed.block);
+    let packet_size = HEADER + negotiated.block_size;
+    transport.segment(packet_size);
+    let mut window = Window::new(offer, size, negotiated.block_size);
     let mut done = 0;
     while done < window.last {
-        let end = (done + agreed.window as u64).min(window.last);
-        let stride = agreed.block + 4;
+        let end = (done + negotiated.window as u64).min(window.last);
         let packets = window
             .fill(done + 1, end)
-            .map_err(|error| changed(&error))?;
-        done = send_until_acknowledged(transport, packets, stride, done, end)?;
+            .map_err(|error| unreadable(&error))?;
+        done = send_until_acknowledged(transport, packets, packet_size, done, end)?;
     }
     Ok(())
 }
 
-fn changed(error: &io::Error) -> TransferError {
-    tracing::warn!(%error, "cannot read what a guest fetches");
-    TransferError::Refused(Refusal::new(
-        ErrorCode::NotDefined,
-        "the file cannot be read",
-    ))
+fn unreadable(error: &io::Error) -> TransferError {
+    tracing::warn!(
+        error = error as &dyn Error,
+        "cannot read a file for the guest"
+    );
+    let reason = "the file cannot be read";
+    TransferError::Refused(Refusal::new(ErrorCode::NotDefined, reason))
 }
 
-/// Sends the packets of the blocks after `done` up to `end` until at least one of
-/// them is acknowledged; returns the block up to which all are. For the answer to
-/// a request, both are 0.
+/// Sends the packets of the blocks after `done` up to `end` until at least one of them is
+/// acknowledged. Returns the last acknowledged block. An option acknowledgement has 0 for
+/// both.
 fn send_until_acknowledged(
     transport: &mut Transport,
     packets: &[u8],
-    size: usize,
+    packet_size: usize,
     done: u64,
     end: u64,
 ) -> Result<u64, TransferError> {
     loop {
-        let sent = Instant::now();
-        transport.send(packets, size)?;
-        if let Some(acknowledged) = wait(transport, sent, done, end)? {
-            transport.advance();
-            transport.rto.answered(sent.elapsed());
+        let sent_at = Instant::now();
+        transport.send(packets, packet_size)?;
+        if let Some(acknowledged) = wait(transport, sent_at, done, end)? {
+            transport.progress();
+            // It may answer an earlier send, and then the time is too short by less than a
+            // timeout. If that causes another retransmission, the timeout grows.
+            transport.rto.measured(sent_at.elapsed());
             return Ok(acknowledged);
         }
     }
 }
 
-/// Waits for an acknowledgement; `None` means that the packets must be sent again.
+/// Waits for an acknowledgement. Returns `None` when the packets must be sent again.
 fn wait(
     transport: &mut Transport,
-    sent: Instant,
+    sent_at: Instant,
     done: u64,
     end: u64,
 ) -> Result<Option<u64>, TransferError> {
-    let deadline = sent + transport.rto.wait();
-    loop {
-        match transport.receive(deadline)? {
-            Inbound::Ack(block) => {
-                let ahead = u64::from(block.wrapping_sub(wire(done)));
-                if ahead <= end - done && (ahead > 0 || done == end) {
-                    return Ok(Some(done + ahead));
-                }
-                // The first was lost, or it is an echo of our own repetition, which comes
-                // at once: answering that would double every packet that follows.
-                let echo = if end - done > 1 { ECHO_WINDOW } else { ECHO };
-                if ahead == 0 && sent.elapsed() > transport.rto.usual().max(echo) {
-                    return Ok(None);
-                }
-            }
-            Inbound::Data(..) => {}
-            Inbound::Nothing => {
-                transport.rto.missed();
-                return Ok(None);
-            }
+    let deadline = sent_at + transport.rto.timeout();
+    while let Some(packet) = transport.receive(deadline)? {
+        let Packet::Ack(block) = packet else { continue };
+        let ahead = u64::from(block.wrapping_sub(wire_block(done)));
+        if ahead <= end - done && (ahead > 0 || done == end) {
+            return Ok(Some(done + ahead));
+        }
+        // The first block was lost, or a duplicate of this acknowledgement was in flight.
+        // With a window of one, to answer a duplicate would double every packet that
+        // follows (RFC 1123, section 4.2.3.1).
+        let is_window = end - done > 1;
+        let age_min = if is_window { Duration::ZERO } else { IN_FLIGHT };
+        if ahead == 0 && sent_at.elapsed() > transport.rto.round_trip().max(age_min) {
+            return Ok(None);
         }
     }
+    transport.rto.back_off();
+    Ok(None)
 }
 
-/// The packets of some blocks of a file, one behind the other.
+/// The packets of consecutive blocks of a file.
 struct Window<'a> {
     offer: &'a Offer,
     size: u64,
-    block: usize,
-    /// The last block; it is shorter than the others, or empty.
+    block_size: usize,
+    /// The last block of the file. It is shorter than the others, or empty.
     last: u64,
     packets: Vec<u8>,
 }
 
 impl<'a> Window<'a> {
-    fn new(offer: &'a Offer, size: u64, block: usize) -> Self {
+    fn new(offer: &'a Offer, size: u64, block_size: usize) -> Self {
         Self {
             offer,
             size,
-            block,
-            last: size / block as u64 + 1,
+            block_size,
+            last: size / block_size as u64 + 1,
             packets: Vec::new(),
         }
     }
 
+    /// Reads the blocks from `first` to `end` and returns their packets.
     fn fill(&mut self, first: u64, end: u64) -> io::Result<&[u8]> {
-        let from = (first - 1) * self.block as u64;
-        let until = (end * self.block as u64).min(self.size);
-        let payload = usize::try_from(until - from).map_err(io::Error::other)?;
+        let from = (first - 1) * self.block_size as u64;
+        let until = (end * self.block_size as u64).min(self.size);
+        let length = usize::try_from(until - from).map_err(io::Error::other)?;
         let blocks = usize::try_from(end + 1 - first).map_err(io::Error::other)?;
-        self.packets.resize(payload + 4 * blocks, 0);
-        for (packet, number) in self.packets.chunks_mut(self.block + 4).zip(first..) {
-            packet[..2].copy_from_slice(&[0, 3]);
-            packet[2..4].copy_from_slice(&wire(number).to_be_bytes());
+        self.packets.resize(length + HEADER * blocks, 0);
+        let packets = self.packets.chunks_mut(HEADER + self.block_size);
+        let mut payloads = Vec::with_capacity(blocks);
+        for (packet, block) in packets.zip(first..) {
+            let (header, payload) = packet.split_at_mut(HEADER);
+            header.copy_from_slice(&data_header(wire_block(block)));
+            payloads.push(payload);
         }
-        let slots = self.packets.chunks_mut(self.block + 4);
-        let slots = slots.map(|packet| &mut packet[4..]);
-        read_into(self.offer, from, payload, slots)?;
+        read_into(self.offer, from, length, payloads)?;
         Ok(&self.packets)
     }
 }
 
-/// Reads `payload` bytes at `from` into the slots.
-fn read_into<'a>(
-    offer: &Offer,
-    from: u64,
-    payload: usize,
-    slots: impl Iterator<Item = &'a mut [u8]>,
-) -> io::Result<()> {
+/// Reads `length` bytes at `from` into the payloads.
+fn read_into(offer: &Offer, from: u64, length: usize, payloads: Vec<&mut [u8]>) -> io::Result<()> {
     match offer {
-        Offer::Deferred(_) => Err(shorter()),
+        Offer::Deferred(_) => Err(truncated()),
         Offer::Bytes(bytes) => {
             let start = usize::try_from(from).map_err(io::Error::other)?;
             let mut rest = bytes.get(start..).unwrap_or_default();
-            for slot in slots {
-                let (head, tail) = rest.split_at_checked(slot.len()).ok_or_else(shorter)?;
-                slot.copy_from_slice(head);
+            for payload in payloads {
+                let (head, tail) = rest.split_at_checked(payload.len()).ok_or_else(truncated)?;
+                payload.copy_from_slice(head);
                 rest = tail;
             }
             Ok(())
         }
         Offer::File(file) => {
-            let mut slots: Vec<_> = slots.map(IoSliceMut::new).collect();
-            if preadv(file, &mut slots, from)? == payload {
+            let mut slots: Vec<_> = payloads.into_iter().map(IoSliceMut::new).collect();
+            if preadv(file, &mut slots, from)? == length {
                 Ok(())
             } else {
-                Err(shorter())
+                Err(truncated())
             }
         }
     }
 }
 
-fn shorter() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter")
+fn truncated() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the file was truncated")
 }
 
 #[cfg(test)]
@@ -179,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_holds_numbered_blocks_the_last_one_short() {
+    fn a_window_holds_numbered_blocks_of_which_the_last_is_short() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"abcdefghij").unwrap();
         for offer in [

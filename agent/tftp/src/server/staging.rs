@@ -1,7 +1,8 @@
-//! Files that are being put: beside their place, counted, and moved there when
-//! they are complete and on disk.
+//! Files that are being put. Each is written beside its destination, counted against the
+//! guest's quota, and renamed to the destination when it is complete and on disk.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -10,19 +11,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tempfile::NamedTempFile;
 use tftpd::ErrorCode;
 
-use super::namespace::Destination;
 use super::request::Refusal;
 
-/// What has been put by one guest so far, and what is still being put.
+const WRITE_BUFFER: usize = 128 * 1024;
+/// The prefix of the names of incomplete files.
+const INCOMING: &str = ".incoming-";
+/// The bytes that a reservation grows by.
+const RESERVATION_STEP: u64 = 256 * 1024;
+
+/// The path that a file gets when it is complete, and its size limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Destination {
+    pub(super) path: PathBuf,
+    pub(super) size_max: u64,
+}
+
+/// The disk quota of one guest.
 #[derive(Debug)]
 pub(super) struct Quota {
     bytes_max: u64,
     files_max: usize,
-    /// Bytes of finished files by name, so that a second put replaces the first.
-    finished: HashMap<String, u64>,
-    /// Files that are under way, and the bytes set aside for them.
-    open_files: usize,
-    open: u64,
+    /// The sizes of complete files. A file that is put again replaces the first one.
+    complete: HashMap<String, u64>,
+    /// The files that are being put.
+    reserved_files: usize,
+    /// The bytes that are reserved for them.
+    reserved_bytes: u64,
 }
 
 impl Quota {
@@ -30,14 +44,14 @@ impl Quota {
         Arc::new(Mutex::new(Self {
             bytes_max,
             files_max,
-            finished: HashMap::new(),
-            open_files: 0,
-            open: 0,
+            complete: HashMap::new(),
+            reserved_files: 0,
+            reserved_bytes: 0,
         }))
     }
 
-    fn left(&self) -> u64 {
-        let used = self.finished.values().sum::<u64>() + self.open;
+    fn free(&self) -> u64 {
+        let used = self.complete.values().sum::<u64>() + self.reserved_bytes;
         self.bytes_max.saturating_sub(used)
     }
 }
@@ -46,7 +60,51 @@ fn lock(quota: &Mutex<Quota>) -> MutexGuard<'_, Quota> {
     quota.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One file that is being put. Dropping it takes it away.
+/// The part of a quota that is reserved for one file.
+#[derive(Debug)]
+struct Reservation {
+    quota: Arc<Mutex<Quota>>,
+    bytes: u64,
+}
+
+impl Reservation {
+    /// Reserves one of the files of a quota. A file that is put again needs none.
+    fn new(quota: &Arc<Mutex<Quota>>, name: &str) -> Result<Self, Refusal> {
+        let mut locked = lock(quota);
+        let replaced = usize::from(locked.complete.contains_key(name));
+        if locked.complete.len() + locked.reserved_files >= locked.files_max + replaced {
+            return Err(full("too many files"));
+        }
+        locked.reserved_files += 1;
+        Ok(Self {
+            quota: Arc::clone(quota),
+            bytes: 0,
+        })
+    }
+
+    /// Reserves `bytes` more, and some for what follows.
+    fn grow(&mut self, bytes: u64) -> Result<(), Refusal> {
+        let mut quota = lock(&self.quota);
+        let free = quota.free();
+        if bytes > free {
+            return Err(full("the quota is exhausted"));
+        }
+        let step = bytes.max(RESERVATION_STEP).min(free);
+        quota.reserved_bytes += step;
+        self.bytes += step;
+        Ok(())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut quota = lock(&self.quota);
+        quota.reserved_bytes -= self.bytes;
+        quota.reserved_files -= 1;
+    }
+}
+
+/// A file that is being put. Dropping it removes it.
 #[derive(Debug)]
 pub(super) struct StagedFile {
     file: BufWriter<NamedTempFile>,
@@ -56,81 +114,17 @@ pub(super) struct StagedFile {
     pub(super) bytes: u64,
 }
 
-/// The part of a quota that is set aside for one file.
-#[derive(Debug)]
-struct Reservation {
-    quota: Arc<Mutex<Quota>>,
-    bytes: u64,
-}
-
-impl Reservation {
-    /// Sets a place aside, unless all are taken. A file that is put again has one.
-    fn begin(quota: &Arc<Mutex<Quota>>, name: &str) -> Result<Self, Refusal> {
-        let mut held = lock(quota);
-        let again = usize::from(held.finished.contains_key(name));
-        if held.finished.len() + held.open_files >= held.files_max + again {
-            return Err(full("too many files"));
-        }
-        held.open_files += 1;
-        Ok(Self {
-            quota: Arc::clone(quota),
-            bytes: 0,
-        })
-    }
-
-    fn grow(&mut self, need: u64) -> Result<(), Refusal> {
-        let mut quota = lock(&self.quota);
-        let left = quota.left();
-        if need > left {
-            return Err(full("all that may be put has been put"));
-        }
-        let take = need.max(RESERVE).min(left);
-        quota.open += take;
-        self.bytes += take;
-        Ok(())
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        let mut quota = lock(&self.quota);
-        quota.open -= self.bytes;
-        quota.open_files -= 1;
-    }
-}
-
-const BUFFER: usize = 128 * 1024;
-/// What the name of a file begins with that is not whole.
-const INCOMING: &str = ".incoming-";
-/// The quota is asked once for so many bytes.
-const RESERVE: u64 = 256 * 1024;
-
-/// Removes what puts have left in a directory whose server was killed.
-pub(super) fn sweep(directory: &Path) -> io::Result<()> {
-    let entries = match sys::file::entries(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    let half = |path: &PathBuf| {
-        let name = path.file_name().map(|name| name.to_string_lossy());
-        name.is_some_and(|name| name.starts_with(INCOMING))
-    };
-    entries
-        .into_iter()
-        .filter(half)
-        .try_for_each(fs::remove_file)
-}
-
 impl StagedFile {
-    /// Begins a file. `told` is the size that the client says it will have.
-    pub(super) fn begin(
+    /// Creates an empty file. `announced` is the size that the client has announced.
+    pub(super) fn create(
         name: &str,
         destination: Destination,
-        told: Option<u64>,
+        announced: Option<u64>,
         quota: &Arc<Mutex<Quota>>,
     ) -> Result<Self, Refusal> {
-        let reservation = Reservation::begin(quota, name)?;
-        if told.is_some_and(|size| size > destination.size_max.min(lock(quota).left())) {
+        let reservation = Reservation::new(quota, name)?;
+        let size_max = destination.size_max.min(lock(quota).free());
+        if announced.is_some_and(|size| size > size_max) {
             return Err(full("the file is too large"));
         }
         let directory = destination.path.parent().unwrap_or(Path::new("/"));
@@ -139,7 +133,7 @@ impl StagedFile {
             .tempfile_in(directory)
             .map_err(|error| failed(&error))?;
         Ok(Self {
-            file: BufWriter::with_capacity(BUFFER, file),
+            file: BufWriter::with_capacity(WRITE_BUFFER, file),
             destination,
             name: name.to_owned(),
             reservation,
@@ -147,23 +141,23 @@ impl StagedFile {
         })
     }
 
-    /// Adds what came.
+    /// Appends a payload.
     pub(super) fn write(&mut self, payload: &[u8]) -> Result<(), Refusal> {
-        let after = self.bytes + payload.len() as u64;
-        if after > self.destination.size_max {
+        let size = self.bytes + payload.len() as u64;
+        if size > self.destination.size_max {
             return Err(full("the file is too large"));
         }
-        if after > self.reservation.bytes {
-            self.reservation.grow(after - self.reservation.bytes)?;
+        if size > self.reservation.bytes {
+            self.reservation.grow(size - self.reservation.bytes)?;
         }
         self.file
             .write_all(payload)
             .map_err(|error| failed(&error))?;
-        self.bytes = after;
+        self.bytes = size;
         Ok(())
     }
 
-    /// Brings the file to disk; nothing is seen of it yet.
+    /// Writes the file to disk. It is not visible yet.
     pub(super) fn sync(&mut self) -> Result<(), Refusal> {
         let synced = self.file.flush().and_then(|()| {
             let file = self.file.get_ref().as_file();
@@ -173,29 +167,49 @@ impl StagedFile {
         synced.map_err(|error| failed(&error))
     }
 
-    /// Moves the file to its place, which is on disk then too.
+    /// Renames the file to its destination, and writes that to disk, too.
     pub(super) fn publish(self) -> Result<(), Refusal> {
         let (file, _) = self.file.into_parts();
-        move_to(file, &self.destination.path).map_err(|error| failed(&error))?;
-        let mut quota = lock(&self.reservation.quota);
-        quota.finished.insert(self.name, self.bytes);
+        rename(file, &self.destination.path).map_err(|error| failed(&error))?;
+        lock(&self.reservation.quota)
+            .complete
+            .insert(self.name, self.bytes);
         Ok(())
     }
 }
 
-fn move_to(file: NamedTempFile, path: &Path) -> io::Result<()> {
+fn rename(file: NamedTempFile, path: &Path) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     file.persist(path)?;
     File::open(directory)?.sync_all()
+}
+
+/// Removes the incomplete files of a server that was killed from a directory.
+pub(super) fn sweep(directory: &Path) -> io::Result<()> {
+    let entries = match sys::file::entries(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let is_incomplete = |path: &PathBuf| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(INCOMING))
+    };
+    entries
+        .into_iter()
+        .filter(is_incomplete)
+        .try_for_each(fs::remove_file)
 }
 
 fn full(reason: &str) -> Refusal {
     Refusal::new(ErrorCode::DiskFull, reason)
 }
 
-/// What the guest is told of a failure of ours: nothing of our paths.
+/// Logs a failure of the host and returns the refusal, which shows no path of the host.
 fn failed(error: &io::Error) -> Refusal {
-    tracing::warn!(%error, "cannot store what a guest puts");
+    tracing::warn!(
+        error = error as &dyn Error,
+        "cannot store a file of the guest"
+    );
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => full("the disk is full"),
         _ => Refusal::new(ErrorCode::NotDefined, "the file cannot be stored"),
@@ -216,7 +230,8 @@ mod tests {
             path: directory.join(name),
             size_max: 600_000,
         };
-        let mut staged = StagedFile::begin(name, destination, None, quota).map_err(|r| r.reason)?;
+        let mut staged =
+            StagedFile::create(name, destination, None, quota).map_err(|r| r.reason)?;
         for chunk in vec![7; size].chunks(1000) {
             staged.write(chunk).map_err(|r| r.reason)?;
         }
@@ -227,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_half_is_swept_and_nothing_else() {
+    fn only_incomplete_files_are_swept() {
         let place = tempfile::tempdir().unwrap();
         for name in [".incoming-abc", "incoming-abc", "log"] {
             File::create(place.path().join(name)).unwrap();
@@ -243,35 +258,32 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_under_way_count() {
+    fn files_that_are_being_put_count() {
         let directory = tempfile::tempdir().unwrap();
         let quota = Quota::new(1000, 2);
-        let begin = |name: &str| {
+        let create = |name: &str| {
             let destination = Destination {
                 path: directory.path().join(name),
                 size_max: 10,
             };
-            StagedFile::begin(name, destination, None, &quota)
+            StagedFile::create(name, destination, None, &quota)
         };
-        let (first, second) = (begin("a").unwrap(), begin("b").unwrap());
-        assert_eq!(begin("c").unwrap_err().reason, "too many files");
+        let (first, second) = (create("a").unwrap(), create("b").unwrap());
+        assert_eq!(create("c").unwrap_err().reason, "too many files");
         drop(second);
         first.publish().unwrap();
-        drop(begin("a").unwrap());
-        drop(begin("c").unwrap());
+        drop(create("a").unwrap());
+        drop(create("c").unwrap());
     }
 
     #[test]
-    fn limits_hold_for_one_file_for_all_bytes_and_for_all_files() {
+    fn one_file_all_bytes_and_all_files_are_limited() {
         let directory = tempfile::tempdir().unwrap();
         let quota = Quota::new(1_000_000, 3);
         let put = |name: &str, size| put(directory.path(), &quota, name, size);
         assert_eq!(put("b", 600_001).unwrap_err(), "the file is too large");
         put("a", 600_000).unwrap();
-        assert_eq!(
-            put("b", 500_000).unwrap_err(),
-            "all that may be put has been put"
-        );
+        assert_eq!(put("b", 500_000).unwrap_err(), "the quota is exhausted");
         put("b", 399_000).unwrap();
         put("a", 10).unwrap();
         put("c", 500_000).unwrap();
@@ -282,6 +294,6 @@ mod tests {
             .collect();
         names.sort();
         assert_eq!(names, ["a", "b", "c"]);
-        assert_eq!(lock(&quota).open, 0);
+        assert_eq!(lock(&quota).reserved_bytes, 0);
     }
 }

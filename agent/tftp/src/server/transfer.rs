@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use config::printable;
 use tftpd::ErrorCode;
 
 use super::request::{Direction, Refusal, Request};
@@ -11,16 +12,16 @@ use super::{Event, Shared, receive, send};
 
 /// Runs a transfer on the calling thread until it is over.
 pub(super) fn run(mut transport: Transport, request: &Request, shared: &Arc<Shared>) {
-    let ended = match request.direction {
+    let result = match request.direction {
         Direction::Fetch => fetch(&mut transport, request, shared),
         Direction::Put => put(&mut transport, request, shared),
     };
-    if let Err(TransferError::Refused(refusal)) = &ended {
+    if let Err(TransferError::Refused(refusal)) = &result {
         transport.refuse(refusal);
-        shared.tell_refusal(&request.name, &refusal.reason);
+        shared.report_refusal(&request.name, &refusal.reason);
     }
-    if let Err(end) = ended {
-        tracing::debug!(name = request.name, ?end, "a transfer ended early");
+    if let Err(error) = result {
+        tracing::debug!(name = %printable(&request.name), ?error, "a transfer failed");
     }
     transport.phase.set(Phase::Finished);
 }
@@ -30,29 +31,26 @@ fn fetch(
     request: &Request,
     shared: &Shared,
 ) -> Result<(), TransferError> {
-    let offer = shared.namespace.find(&request.name)?;
+    let offer = shared.namespace.offered(&request.name)?;
     let size = offer.size()?;
-    let agreed = request.wanted.agree(Some(size));
-    send::send(transport, &offer, size, &agreed)?;
-    shared.tell_fetched(&request.name, size);
+    send::send(transport, &offer, size, &request.negotiate(Some(size)))?;
+    shared.report_fetched(&request.name, size);
     Ok(())
 }
 
 fn put(transport: &mut Transport, request: &Request, shared: &Shared) -> Result<(), TransferError> {
-    let destination = shared.namespace.place(&request.name)?;
+    let destination = shared.namespace.destination(&request.name)?;
     let path = destination.path.clone();
-    let told = request.wanted.size;
-    let mut staged = StagedFile::begin(&request.name, destination, told, &shared.quota)?;
-    let agreed = request.wanted.agree(None);
-    let last = receive::receive(transport, &agreed, &mut staged)?;
+    let announced = request.options.transfer_size;
+    let mut staged = StagedFile::create(&request.name, destination, announced, &shared.quota)?;
+    let last = receive::receive(transport, &request.negotiate(None), &mut staged)?;
     let bytes = staged.bytes;
-    check_size(told, bytes)?;
+    check_size(announced, bytes)?;
     staged.sync()?;
-    let over = || Refusal::new(ErrorCode::NotDefined, "the server is closed");
     shared
-        .unless_ended(|| staged.publish())
-        .ok_or_else(over)??;
-    shared.tell(Event::Put {
+        .unless_stopped(|| staged.publish())
+        .ok_or_else(|| Refusal::new(ErrorCode::NotDefined, "the server is closed"))??;
+    shared.report(Event::Put {
         name: request.name.clone(),
         path,
         bytes,
@@ -60,11 +58,11 @@ fn put(transport: &mut Transport, request: &Request, shared: &Shared) -> Result<
     receive::dally(transport, last)
 }
 
-/// A client that was misled by a bad line may leave a block out (curl does when it hears
-/// a second OACK): what it said at first tells. When it knows no size, curl says 0.
-fn check_size(told: Option<u64>, bytes: u64) -> Result<(), Refusal> {
-    match told {
-        Some(told) if told != 0 && told != bytes => Err(Refusal::new(
+/// Compares the size of a file with the announced one. A client that packet loss has
+/// misled may leave out a block. curl announces 0 when it does not know the size.
+fn check_size(announced: Option<u64>, bytes: u64) -> Result<(), Refusal> {
+    match announced {
+        Some(size) if size != 0 && size != bytes => Err(Refusal::new(
             ErrorCode::NotDefined,
             "the file has another size than was said",
         )),

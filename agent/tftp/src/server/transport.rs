@@ -1,4 +1,4 @@
-//! One transfer's socket: packets out and in, and how a transfer can end.
+//! The socket of one transfer, and the state that it shares with the listener.
 
 use std::io;
 use std::net::UdpSocket;
@@ -10,23 +10,29 @@ use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 use tftpd::ErrorCode;
 
 use super::request::Refusal;
+use crate::codec::{self, HEADER, Packet, wire_block};
 use crate::rto::Rto;
 
-/// A transfer that comes no further for so long is over.
-const SILENCE: Duration = Duration::from_secs(40);
-/// The largest packet that fits an Ethernet frame: beyond it the kernel cannot cut.
-const PACKET_MAX: usize = 1472;
-/// What the kernel cuts in one go.
-const CUT_MAX: usize = 64;
+/// A transfer without progress for this long is over.
+const IDLE_MAX: Duration = Duration::from_secs(40);
+/// The longest timeout. Some clients ignore duplicate packets, but restart their own
+/// timeout with each, which is often 5 s. A longer pause lets that expire.
+const RTO_MAX: Duration = Duration::from_secs(12);
+/// The largest packet that fits an Ethernet frame. The kernel does not segment longer ones.
+const SEGMENT_MAX: usize = 1472;
+/// The segments of one send.
+const SEGMENTS_MAX: usize = 64;
+/// The bytes of one send: a little less than a UDP packet may have.
+const SEND_MAX: usize = 65_000;
 
-/// How a transfer ended before its end.
+/// The reason for which a transfer failed.
 #[derive(Debug)]
 pub(super) enum TransferError {
-    /// We refuse; the other side is told.
+    /// The server refuses, and tells the client.
     Refused(Refusal),
-    /// The other side gave up, or cannot be reached.
+    /// The client gave up or cannot be reached.
     Aborted,
-    /// Nothing that helps came for too long.
+    /// There was no progress for too long.
     TimedOut,
 }
 
@@ -42,38 +48,47 @@ impl From<io::Error> for TransferError {
     }
 }
 
-/// Where a transfer is; its listener looks.
+/// The phase of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// The other side has not answered yet.
+    /// The client has not answered yet.
     Negotiating,
-    /// Data goes one way or the other.
+    /// Blocks are transferred.
     Transferring,
-    /// Everything is done; the last acknowledgement may have to be repeated.
+    /// All blocks have arrived. The last acknowledgement may have to be repeated.
     Dallying,
-    /// Over.
+    /// The transfer is over.
     Finished,
 }
 
-/// What a transfer's thread shares with its listener: a [`Phase`], and the answer to
-/// the request of a put that was sent once and is repeated only for who asks again.
+/// The state that a transfer's thread shares with the listener.
 #[derive(Debug)]
 pub(super) struct SharedPhase {
     phase: AtomicU8,
+    /// The option acknowledgement of a put, which is repeated when the request is.
     option_ack: OnceLock<Vec<u8>>,
 }
 
 impl SharedPhase {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            phase: AtomicU8::new(0),
+            phase: AtomicU8::new(Phase::Negotiating as u8),
             option_ack: OnceLock::new(),
         })
     }
 
-    /// A transfer goes forward only: what is over stays over.
+    /// Enters a phase. A transfer never goes back to an earlier one.
     pub(super) fn set(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Negotiating,
+            1 => Phase::Transferring,
+            2 => Phase::Dallying,
+            _ => Phase::Finished,
+        }
     }
 
     /// Keeps the option acknowledgement of a put.
@@ -85,24 +100,6 @@ impl SharedPhase {
     pub(super) fn option_ack(&self) -> Option<&[u8]> {
         self.option_ack.get().map(Vec::as_slice)
     }
-
-    pub(super) fn get(&self) -> Phase {
-        match self.phase.load(Ordering::Relaxed) {
-            0 => Phase::Negotiating,
-            1 => Phase::Transferring,
-            2 => Phase::Dallying,
-            _ => Phase::Finished,
-        }
-    }
-}
-
-/// A packet of the other side.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Inbound<'a> {
-    Ack(u16),
-    Data(u16, &'a [u8]),
-    /// Nothing came in time.
-    Nothing,
 }
 
 /// The socket of one transfer, connected to its client.
@@ -112,11 +109,11 @@ pub(super) struct Transport {
     pub(super) phase: Arc<SharedPhase>,
     pub(super) rto: Rto,
     buffer: Vec<u8>,
-    /// The receive timeout that the socket has, to save setting it.
-    timeout: Option<Duration>,
-    advanced: Instant,
-    /// The size of the pieces into which the kernel cuts what we send.
-    cut: Option<usize>,
+    /// The socket's receive timeout: setting the same one again costs a system call.
+    receive_timeout: Option<Duration>,
+    last_progress: Instant,
+    /// The size of the packets into which the kernel segments long sends.
+    segment: Option<usize>,
 }
 
 impl Transport {
@@ -124,47 +121,49 @@ impl Transport {
         Self {
             socket,
             phase,
-            rto: Rto::new(),
+            rto: Rto::new(RTO_MAX),
             buffer: Vec::new(),
-            timeout: None,
-            advanced: Instant::now(),
-            cut: None,
+            receive_timeout: None,
+            last_progress: Instant::now(),
+            segment: None,
         }
     }
 
-    /// Something came that brings the transfer further.
-    pub(super) fn advance(&mut self) {
+    /// Notes that the transfer has made progress.
+    pub(super) fn progress(&mut self) {
         self.phase.set(Phase::Transferring);
-        self.advanced = Instant::now();
+        self.last_progress = Instant::now();
     }
 
-    /// Makes room for packets that carry `block` bytes; longer ones are cut off,
-    /// which shows in their length.
-    pub(super) fn expect(&mut self, block: usize) {
-        self.buffer.resize(4 + block + 1, 0);
+    /// Makes room for packets with payloads up to `block_size`. Longer ones are truncated
+    /// to one byte more, which shows that they were too long.
+    pub(super) fn set_receive_size(&mut self, block_size: usize) {
+        self.buffer.resize(HEADER + block_size + 1, 0);
     }
 
-    /// Lets the kernel cut long sends into packets of `size`, where it can.
-    pub(super) fn cut(&mut self, size: usize) {
-        let fits = i32::try_from(size).ok().filter(|_| size <= PACKET_MAX);
+    /// Lets the kernel segment long sends into packets of `size` bytes, where it can.
+    pub(super) fn segment(&mut self, size: usize) {
+        let fits = i32::try_from(size).ok().filter(|_| size <= SEGMENT_MAX);
         let set = fits.and_then(|size| setsockopt(&self.socket, UdpGsoSegment, &size).ok());
-        self.cut = set.map(|()| size);
+        self.segment = set.map(|()| size);
     }
 
-    /// Sends packets that stand one behind the other, each of `size` bytes but the
-    /// last, which may be shorter. A full queue loses packets like any cable.
+    /// Sends consecutive packets, each of `size` bytes but the last, which may be shorter.
+    /// A full queue loses packets as any network does.
     pub(super) fn send(&mut self, packets: &[u8], size: usize) -> Result<(), TransferError> {
-        let pieces = self.cut.map_or(1, |size| CUT_MAX.min(65_000 / size));
-        for part in packets.chunks(size * pieces) {
+        let count = self
+            .segment
+            .map_or(1, |size| SEGMENTS_MAX.min(SEND_MAX / size));
+        for part in packets.chunks(size * count) {
             match self.socket.send(part) {
                 Ok(_) => {}
-                Err(_) if self.cut.is_some() => {
-                    // Some devices cannot do it: go on without.
+                Err(_) if self.segment.is_some() => {
+                    // Some devices cannot segment.
                     let _ = setsockopt(&self.socket, UdpGsoSegment, &0);
-                    self.cut = None;
+                    self.segment = None;
                     return self.send(packets, size);
                 }
-                Err(error) if is_full(&error) => {}
+                Err(error) if is_loss(&error) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -172,81 +171,73 @@ impl Transport {
     }
 
     pub(super) fn acknowledge(&mut self, block: u64) -> Result<(), TransferError> {
-        let [high, low] = wire(block).to_be_bytes();
-        self.send(&[0, 4, high, low], 4)
+        self.send(&codec::ack(wire_block(block)), HEADER)
     }
 
-    /// Waits for a packet of the transfer until `deadline`.
-    pub(super) fn receive(&mut self, deadline: Instant) -> Result<Inbound<'_>, TransferError> {
-        if self.advanced.elapsed() > SILENCE {
+    /// Waits for a packet of the transfer. Returns `None` when none came before `deadline`.
+    pub(super) fn receive(
+        &mut self,
+        deadline: Instant,
+    ) -> Result<Option<Packet<'_>>, TransferError> {
+        if self.last_progress.elapsed() > IDLE_MAX {
             return Err(TransferError::TimedOut);
         }
-        let length = loop {
+        loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            self.set_timeout(left)?;
+            self.set_receive_timeout(left)?;
             match self.socket.recv(&mut self.buffer) {
-                // A socket that was shut down returns nothing, at once and for ever.
+                // A socket that was shut down returns nothing at once, again and again.
                 Ok(0) if self.phase.get() == Phase::Finished => return Err(TransferError::Aborted),
-                Ok(length) => match self.buffer[..length] {
-                    [0, 3 | 4, _, _, ..] => break Some(length),
-                    [0, 5, ..] => return Err(TransferError::Aborted),
-                    _ => {}
+                Ok(length) => match codec::parse(&self.buffer[..length]) {
+                    Some(Packet::Data { .. } | Packet::Ack(_)) => {
+                        // Parsed twice: a loop cannot return what it has borrowed.
+                        return Ok(codec::parse(&self.buffer[..length]));
+                    }
+                    Some(Packet::Error { .. }) => return Err(TransferError::Aborted),
+                    Some(Packet::OptionAck(_)) | None => {}
                 },
-                Err(error) if is_late(&error) => break None,
+                Err(error) if is_timeout(&error) => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
-        };
-        let Some(length) = length else {
-            return Ok(Inbound::Nothing);
-        };
-        let block = u16::from_be_bytes([self.buffer[2], self.buffer[3]]);
-        Ok(match self.buffer[1] {
-            3 => Inbound::Data(block, &self.buffer[4..length]),
-            _ => Inbound::Ack(block),
-        })
+        }
     }
 
-    /// Setting a timeout costs a call: a wait that is about as long will do.
-    fn set_timeout(&mut self, left: Duration) -> io::Result<()> {
+    /// Sets the socket's timeout, unless the present one is about as long.
+    fn set_receive_timeout(&mut self, left: Duration) -> io::Result<()> {
         let left = left.max(Duration::from_millis(1));
         let near = |set: Duration| set >= left && set <= left + left / 4;
-        if !self.timeout.is_some_and(near) {
+        if !self.receive_timeout.is_some_and(near) {
             let timeout = left + left / 8;
             self.socket.set_read_timeout(Some(timeout))?;
-            self.timeout = Some(timeout);
+            self.receive_timeout = Some(timeout);
         }
         Ok(())
     }
 
-    /// Tells the other side that this is the end.
+    /// Tells the client that the transfer is refused.
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
         let packet = refusal.packet();
-        // It is not waited for: the other side finds out by itself otherwise.
+        // Without it, the client times out.
         let _ = self.send(&packet, packet.len());
     }
 }
 
-/// The number of a block as packets carry it: it starts again at 0 after 65535.
-pub(super) fn wire(block: u64) -> u16 {
-    (block & 0xffff) as u16
-}
-
-fn is_late(error: &io::Error) -> bool {
+fn is_timeout(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
     )
 }
 
-/// Whether a packet was lost on our side, which is no more than a lost packet.
-fn is_full(error: &io::Error) -> bool {
-    is_late(error)
+/// Reports whether a failed send is no worse than a lost packet.
+fn is_loss(error: &io::Error) -> bool {
+    is_timeout(error)
         || error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error())
         || error.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error())
 }
 
-/// A refusal for packets that break the rules.
+/// Returns the error for a packet that violates the protocol.
 pub(super) fn illegal(reason: &str) -> TransferError {
     TransferError::Refused(Refusal::new(ErrorCode::IllegalOperation, reason))
 }
