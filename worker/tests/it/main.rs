@@ -1,14 +1,6 @@
-//! The worker against the other side: a host of our own, a line that loses
-//! packets, and servers of others.
+//! The worker against the host's TFTP server.
 
-#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod host;
-
-mod line;
-
-mod transfers;
-
 mod runs;
-
-mod others;

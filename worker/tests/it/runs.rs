@@ -6,13 +6,23 @@ use std::os::unix::fs::PermissionsExt;
 
 use config::task::{Outcome, TaskResult};
 use tempfile::TempDir;
+use tftp::client::{Client, Timeouts};
 use worker::cli::Settings;
 use worker::{bootstrap, build};
 
-use crate::host::{Host, Manners};
-use crate::transfers::client;
+use crate::host::Host;
 
-/// A guest with a toolchain, and the host that it asks.
+const TASK: &str = ": 1
+build: 7
+machine: demo
+toolchain: default
+:
+source: hello.txt
+sha256: 5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03
+";
+const SOURCE: (&str, &str) = ("sources/hello.txt", "hello\n");
+
+/// A guest with a toolchain, and its host.
 struct Guest {
     host: Host,
     place: TempDir,
@@ -20,14 +30,14 @@ struct Guest {
 }
 
 impl Guest {
-    fn start(manners: Manners) -> Self {
-        let host = Host::start(manners);
+    fn start(files: &[(&str, &str)], refused: &[&str]) -> Self {
+        let host = Host::start(files, refused);
         let place = tempfile::tempdir().unwrap();
         let toolchain = place.path().join("toolchain");
         fs::create_dir(&toolchain).unwrap();
         let settings = Settings {
-            client: client(host.address),
-            pr_host: host.address,
+            client: Client::new(host.address(), Timeouts::default()),
+            pr_host: host.address(),
             work: place.path().join("build"),
             worker: toolchain.join("buildhost-worker"),
             toolchain,
@@ -39,19 +49,14 @@ impl Guest {
         }
     }
 
-    /// A guest whose toolchain has this `build`, and whose host has the task.
+    /// Starts a guest whose toolchain has this `build`, and whose host has the task.
     fn with_build(script: &str) -> Self {
-        Self::with_build_and(Manners::default(), script)
+        Self::with_build_and_refusals(script, &[])
     }
 
-    fn with_build_and(manners: Manners, script: &str) -> Self {
-        let guest = Self::start(manners);
+    fn with_build_and_refusals(script: &str, refused: &[&str]) -> Self {
+        let guest = Self::start(&[("task.manifest", TASK), SOURCE], refused);
         guest.install("build", script);
-        guest.host.give("sources/hello.txt", "hello\n");
-        guest.host.give(
-            "task.manifest",
-            ": 1\nbuild: 7\nmachine: demo\ntoolchain: default\n:\nsource: hello.txt\nsha256: 5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03\n",
-        );
         guest
     }
 
@@ -79,7 +84,7 @@ file: hello.ipk
 END";
 
 #[test]
-fn a_build_goes_from_its_task_to_its_result() {
+fn a_build_puts_its_artifacts_its_log_and_its_result() {
     let script = format!(
         "echo build $BUILDHOST_BUILD on $BUILDHOST_MACHINE with $BUILDHOST_TOOLCHAIN
          [ -z \"$(ls)\" ] && echo an empty place
@@ -87,7 +92,7 @@ fn a_build_goes_from_its_task_to_its_result() {
          echo notes >$BUILDHOST_OUT/notes
          {PACKAGES}"
     );
-    let guest = Guest::with_build(&script);
+    let mut guest = Guest::with_build(&script);
     assert_eq!(build::run(&guest.settings).unwrap(), Outcome::Success);
     assert_eq!(
         guest.host.puts(),
@@ -112,7 +117,7 @@ fn a_build_goes_from_its_task_to_its_result() {
 }
 
 #[test]
-fn what_an_earlier_build_left_is_gone() {
+fn a_build_finds_nothing_of_an_earlier_one() {
     let script = "ls $BUILDHOST_OUT . $BUILDHOST_SOURCES; touch $BUILDHOST_OUT/left here";
     let guest = Guest::with_build(script);
     build::run(&guest.settings).unwrap();
@@ -122,7 +127,7 @@ fn what_an_earlier_build_left_is_gone() {
 }
 
 #[test]
-fn a_package_that_does_not_build_is_its_own_fault() {
+fn a_failed_build_is_an_error_with_its_last_lines() {
     let script = "echo compiling; echo partial >$BUILDHOST_OUT/config.log; echo 'hello.c:7: no such luck' >&2; exit 4";
     let guest = Guest::with_build(script);
     assert_eq!(build::run(&guest.settings).unwrap(), Outcome::Error);
@@ -133,7 +138,7 @@ fn a_package_that_does_not_build_is_its_own_fault() {
 }
 
 #[test]
-fn a_build_that_fails_in_silence_is_told_by_its_status() {
+fn a_failed_build_without_output_is_described_by_its_exit_status() {
     let guest = Guest::with_build("kill -KILL $$");
     assert_eq!(build::run(&guest.settings).unwrap(), Outcome::Error);
     let message = guest.result("result.manifest").message;
@@ -144,7 +149,7 @@ fn a_build_that_fails_in_silence_is_told_by_its_status() {
 }
 
 #[test]
-fn a_list_of_packages_that_is_wrong_is_an_error() {
+fn an_invalid_package_list_is_an_error() {
     let guest = Guest::with_build(PACKAGES);
     assert_eq!(build::run(&guest.settings).unwrap(), Outcome::Error);
     let message = guest.result("result.manifest").message;
@@ -155,9 +160,10 @@ fn a_list_of_packages_that_is_wrong_is_an_error() {
 }
 
 #[test]
-fn what_the_host_cannot_give_is_abnormal() {
-    let guest = Guest::with_build("echo never run");
-    guest.host.give("sources/hello.txt", "another\n");
+fn a_missing_or_altered_input_is_abnormal() {
+    let other = ("sources/hello.txt", "another\n");
+    let guest = Guest::start(&[("task.manifest", TASK), other], &[]);
+    guest.install("build", "echo never run");
     assert_eq!(build::run(&guest.settings).unwrap(), Outcome::Abnormal);
     let result = guest.result("result.manifest");
     assert_eq!(result.status, Outcome::Abnormal);
@@ -170,7 +176,7 @@ fn what_the_host_cannot_give_is_abnormal() {
     );
     assert!(!guest.host.text("log").contains("never run"));
 
-    let guest = Guest::start(Manners::default());
+    let guest = Guest::start(&[], &[]);
     assert_eq!(build::run(&guest.settings).unwrap(), Outcome::Abnormal);
     assert_eq!(
         guest.result("result.manifest").message,
@@ -188,33 +194,26 @@ fn a_toolchain_without_build_is_abnormal() {
 }
 
 #[test]
-fn an_artifact_that_the_host_refuses_is_abnormal() {
-    let manners = Manners {
-        refuses: vec!["artifacts/large", "log"],
-        ..Manners::default()
-    };
-    let guest = Guest::with_build_and(manners, "touch $BUILDHOST_OUT/large");
+fn a_refused_artifact_is_abnormal() {
+    let refused = ["artifacts/large", "log"];
+    let guest = Guest::with_build_and_refusals("echo x >$BUILDHOST_OUT/large", &refused);
     assert_eq!(build::run(&guest.settings).unwrap(), Outcome::Abnormal);
     insta::assert_snapshot!(guest.result("result.manifest").message, @r"
-    cannot put `artifacts/large`: the server refused: it is too large (code 3)
-    the log is lost: cannot put `log`: the server refused: it is too large (code 3)
+    cannot put `artifacts/large`: the server refused: the file is too large (code 3)
+    the log is lost: cannot put `log`: the server refused: the file is too large (code 3)
     ");
 }
 
 #[test]
-fn a_host_that_does_not_take_the_result_is_told_of() {
-    let manners = Manners {
-        refuses: vec!["result.manifest"],
-        ..Manners::default()
-    };
-    let guest = Guest::with_build_and(manners, "");
+fn a_refused_result_is_an_error_of_the_worker() {
+    let guest = Guest::with_build_and_refusals("", &["result.manifest"]);
     let error = build::run(&guest.settings).unwrap_err();
     assert_eq!(error.to_string(), "cannot put `result.manifest`");
 }
 
 #[test]
-fn a_bootstrap_runs_in_the_toolchains_directory() {
-    let guest = Guest::start(Manners::default());
+fn a_bootstrap_runs_in_the_directory_of_the_toolchain() {
+    let mut guest = Guest::start(&[], &[]);
     guest.install("bootstrap", "touch installed; ls; echo $BUILDHOST_WORKER");
     assert_eq!(bootstrap::run(&guest.settings).unwrap(), Outcome::Success);
     assert!(guest.settings.toolchain.join("installed").exists());
@@ -231,16 +230,16 @@ fn a_bootstrap_runs_in_the_toolchains_directory() {
 }
 
 #[test]
-fn a_toolchain_need_not_have_a_bootstrap() {
-    let guest = Guest::start(Manners::default());
+fn a_toolchain_may_have_no_bootstrap() {
+    let guest = Guest::start(&[], &[]);
     assert_eq!(bootstrap::run(&guest.settings).unwrap(), Outcome::Success);
     let result = guest.result("bootstrap.manifest");
     assert_eq!(result.status, Outcome::Success);
 }
 
 #[test]
-fn a_bootstrap_that_fails_says_why() {
-    let guest = Guest::start(Manners::default());
+fn a_failed_bootstrap_is_an_error_with_its_last_lines() {
+    let guest = Guest::start(&[], &[]);
     guest.install("bootstrap", "echo the compiler does not work; false");
     assert_eq!(bootstrap::run(&guest.settings).unwrap(), Outcome::Error);
     let result = guest.result("bootstrap.manifest");

@@ -1,28 +1,28 @@
-//! A line between a client and a server that loses packets and doubles others.
+//! A link between a client and a server that loses and duplicates packets.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 
-/// What a line does to packets, in percent.
+/// The faults of a link, in percent of the packets.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Faults {
     pub(crate) lost: u64,
-    pub(crate) doubled: u64,
+    pub(crate) duplicated: u64,
 }
 
-/// Lays a line to `server` and returns its near end.
-pub(crate) fn lay(server: SocketAddr, faults: Faults) -> SocketAddr {
+/// Opens a link to `server` and returns the address of its near end.
+pub(crate) fn open(server: SocketAddr, faults: Faults) -> SocketAddr {
     let near = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
     let address = near.local_addr().unwrap();
     let dice = Arc::new(Mutex::new(Dice(0x2545_f491_4f6c_dd1d)));
     std::thread::spawn(move || {
-        let mut clients: HashMap<SocketAddr, Far> = HashMap::new();
+        let mut clients: HashMap<SocketAddr, FarEnd> = HashMap::new();
         let mut buffer = [0; 2048];
         while let Ok((length, client)) = near.recv_from(&mut buffer) {
-            let far = clients
-                .entry(client)
-                .or_insert_with(|| Far::reach(server, client, near.clone(), dice.clone(), faults));
+            let far = clients.entry(client).or_insert_with(|| {
+                FarEnd::open(server, client, near.clone(), dice.clone(), faults)
+            });
             let is_request = matches!(buffer[1], 1 | 2);
             let to = if is_request {
                 server
@@ -38,14 +38,14 @@ pub(crate) fn lay(server: SocketAddr, faults: Faults) -> SocketAddr {
 }
 
 /// The far end for one client.
-struct Far {
+struct FarEnd {
     socket: UdpSocket,
-    /// Where the server answered from.
+    /// The address that the server answers from.
     peer: Arc<Mutex<SocketAddr>>,
 }
 
-impl Far {
-    fn reach(
+impl FarEnd {
+    fn open(
         server: SocketAddr,
         client: SocketAddr,
         near: Arc<UdpSocket>,
@@ -62,7 +62,7 @@ impl Far {
             let mut buffer = [0; 2048];
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
                 {
-                    // A request that was doubled is answered twice; we know one.
+                    // A duplicated request has two answers. Only the first one passes.
                     let mut peer = peer.lock().unwrap();
                     if *peer == server {
                         *peer = from;
@@ -80,15 +80,16 @@ impl Far {
     }
 }
 
+/// Returns the number of copies of a packet that arrive.
 fn copies(dice: &Mutex<Dice>, faults: Faults) -> u32 {
     match dice.lock().unwrap().percent() {
         n if n < faults.lost => 0,
-        n if n < faults.lost + faults.doubled => 2,
+        n if n < faults.lost + faults.duplicated => 2,
         _ => 1,
     }
 }
 
-/// Xorshift: the same throws in every run.
+/// A random number generator (xorshift) with the same numbers in every run.
 struct Dice(u64);
 
 impl Dice {

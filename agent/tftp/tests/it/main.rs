@@ -1,0 +1,8 @@
+//! The client against a fake server, a lossy link, and foreign servers.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod fake_server;
+mod foreign_servers;
+mod lossy_link;
+mod transfers;
