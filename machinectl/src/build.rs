@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use config::BuildId;
-use config::builds::{Build, Cancel, Readiness, State, Status};
+use config::builds::{Build, Cancellation, Readiness, State, Status};
 use config::task::Outcome;
 
 use crate::{Common, Ending, Failure, Rehearsal, Table, Voice};
@@ -153,7 +153,7 @@ pub(super) fn submitted(
 fn cancel(client: &Client, id: BuildId, rehearsed: bool, voice: &Voice) -> Result<(), Failure> {
     if rehearsed {
         let state = get(client, id)?.state;
-        if config::builds::cancel(state) == Cancel::TooLate {
+        if state.cancellation() == Cancellation::TooLate {
             let text = format!("build {id} is {state}: too late to cancel it");
             return Err(Failure::new(Ending::Refused, text));
         }

@@ -33,7 +33,7 @@ fn build(host: &WebHost, targets: &[&str]) {
         let (toolchain, root) = ("poky".parse().unwrap(), "root".parse().unwrap());
         let done = records.submit(request, toolchain, root, Timestamp::now());
         let mut build = host.wait(done).unwrap();
-        build.enter(State::Finished, Timestamp::now());
+        build.enter(State::Finished, Timestamp::now()).unwrap();
         build.outcome = Some(Outcome::Success);
         host.wait(records.save(&build)).unwrap();
     }

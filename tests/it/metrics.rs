@@ -26,8 +26,8 @@ fn busy() -> WebHost {
     let (toolchain, root) = ("default".parse().unwrap(), "root".parse().unwrap());
     let done = records.submit(request, toolchain, root, second(0));
     let mut build = host.wait(done).unwrap();
-    build.enter(State::Starting, second(7));
-    build.enter(State::Finished, second(9));
+    build.enter(State::Starting, second(7)).unwrap();
+    build.enter(State::Finished, second(9)).unwrap();
     build.outcome = Some(Outcome::Success);
     host.wait(records.save(&build)).unwrap();
     host.host.publish(config::builds::Status {

@@ -226,7 +226,7 @@ fn a_request_under_a_key_makes_one_build() {
         .wait(host.host.records.get(BuildId(1)))
         .unwrap()
         .unwrap();
-    build.enter(State::Finished, Timestamp::now());
+    build.enter(State::Finished, Timestamp::now()).unwrap();
     build.outcome = Some(Outcome::Success);
     host.wait(host.host.records.save(&build)).unwrap();
     host.wait(host.host.records.delete(build.id)).unwrap();

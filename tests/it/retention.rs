@@ -34,7 +34,7 @@ fn submitted(host: &WebHost, source: &str) -> Build {
 
 fn ended(host: &WebHost, source: &str) -> BuildId {
     let mut build = submitted(host, source);
-    build.enter(State::Finished, Timestamp::now());
+    build.enter(State::Finished, Timestamp::now()).unwrap();
     build.outcome = Some(Outcome::Success);
     host.wait(host.host.records.save(&build)).unwrap();
     build.id

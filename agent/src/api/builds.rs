@@ -8,7 +8,7 @@ use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use config::BuildId;
-use config::builds::{Build, Cancel, ListQuery, Request, cancel as verdict};
+use config::builds::{Build, Cancellation, ListQuery, Request};
 use config::task::Outcome;
 use jiff::Timestamp;
 use sys::file::Hash;
@@ -167,17 +167,17 @@ pub(super) async fn cancel(
     let _queue = agent.queue.lock().await;
     let mut build = find(&agent, id).await?;
     let running = agent.with_jobs(|jobs| jobs.builds.get(&id).map(|(_, cancel)| cancel.clone()));
-    match (verdict(build.state), running) {
-        (Cancel::TooLate, _) => Err(Refused::conflict(match build.outcome {
+    match (build.state.cancellation(), running) {
+        (Cancellation::TooLate, _) => Err(Refused::conflict(match build.outcome {
             Some(outcome) => format!("build {id} has already finished: {outcome}"),
             None => format!("build {id} has its result already, which is being stored"),
         })),
-        (Cancel::Drop | Cancel::Interrupt, Some(running)) => {
+        (Cancellation::Dequeue | Cancellation::Interrupt, Some(running)) => {
             running.cancel();
             Ok((StatusCode::ACCEPTED, Json(build)))
         }
-        (Cancel::Drop | Cancel::Interrupt, None) => {
-            give_up(&mut build, Outcome::Abort, "it was cancelled".to_owned());
+        (Cancellation::Dequeue | Cancellation::Interrupt, None) => {
+            give_up(&mut build, Outcome::Abort, "it was cancelled".to_owned())?;
             agent.records.save(&build).await?;
             agent.wake.notify_one();
             Ok((StatusCode::OK, Json(build)))

@@ -6,6 +6,7 @@ use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use config::BuildId;
+use config::builds::TransitionError;
 use serde::Serialize;
 use store::StoreError;
 use tracing::error;
@@ -156,6 +157,12 @@ impl From<Unfit> for Refused {
             Unfit::Name(error) => Self::fault(&error),
             Unfit::Records(error) => error.into(),
         }
+    }
+}
+
+impl From<TransitionError> for Refused {
+    fn from(error: TransitionError) -> Self {
+        Self::conflict(error.to_string())
     }
 }
 

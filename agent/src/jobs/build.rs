@@ -16,7 +16,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use config::BuildId;
-use config::builds::{Build, Hold, HoldKind, State};
+use config::builds::{Build, Hold, HoldKind, State, TransitionError};
 use config::machine::MachineError;
 use config::task;
 use futures_util::FutureExt;
@@ -74,6 +74,9 @@ pub enum AttemptError {
     /// The result cannot be used.
     #[error(transparent)]
     Collect(#[from] CollectError),
+    /// The build's state does not allow this.
+    #[error(transparent)]
+    State(#[from] TransitionError),
 }
 
 /// Where an attempt at a build begins.
@@ -174,7 +177,11 @@ fn number(directory: &Path) -> Option<BuildId> {
 /// Records what came of an attempt.
 async fn settle(agent: &AgentState, build: Build, attempt: Result<Collected, AttemptError>) {
     let rules = Rules::new(&agent.settings.builds, agent.stopping.is_cancelled());
-    let build = conclude(build, Verdict::from(attempt), &rules, Timestamp::now());
+    let id = build.id;
+    let build = match conclude(build, Verdict::from(attempt), &rules, Timestamp::now()) {
+        Ok(build) => build,
+        Err(error) => return error!(build = %id, %error, "cannot conclude a build"),
+    };
     // Before the record says that it is there.
     if let Err(error) = provenance::write(agent, &build).await {
         error!(build = %build.id, %error, "cannot write the provenance of a build");

@@ -111,7 +111,7 @@ mod tests {
             let submit = records.submit(request, toolchain, Submitter::root(), now);
             let mut build = submit.await.unwrap();
             if outcome == Some(Outcome::Error) {
-                build.enter(State::Starting, now);
+                build.enter(State::Starting, now).unwrap();
                 build.progress = Progress {
                     errors: 3,
                     warnings: 4,
@@ -120,7 +120,7 @@ mod tests {
                 records.note(build.id, build.progress).await.unwrap();
             }
             if outcome.is_some() {
-                build.enter(State::Finished, now);
+                build.enter(State::Finished, now).unwrap();
                 build.outcome = outcome;
             }
             records.save(&build).await.unwrap();

@@ -182,7 +182,7 @@ mod tests {
         let digest: Digest = digest.parse().unwrap();
         assert_eq!(records.delete(build.id).await.unwrap(), Removal::Unfinished);
         assert!(records.names_source(&digest, None).await.unwrap());
-        build.enter(State::Finished, Timestamp::UNIX_EPOCH);
+        build.enter(State::Finished, Timestamp::UNIX_EPOCH).unwrap();
         records.save(&build).await.unwrap();
         let summaries = records.summaries().unwrap();
         assert_eq!(summaries[0].sources, BTreeSet::from([digest.clone()]));
@@ -214,7 +214,7 @@ mod tests {
             records.submit(request, toolchain, Submitter::root(), Timestamp::UNIX_EPOCH)
         };
         let mut build = submit("").await.unwrap();
-        build.enter(State::Finished, Timestamp::UNIX_EPOCH);
+        build.enter(State::Finished, Timestamp::UNIX_EPOCH).unwrap();
         build.interactive.held = Some(Hold {
             kind: HoldKind::Snapshot,
             until: Timestamp::UNIX_EPOCH,
@@ -227,7 +227,7 @@ mod tests {
         let mut other = submit(&build.id.to_string()).await.unwrap();
         assert!(!records.summaries().unwrap()[0].held);
         assert_eq!(records.delete(build.id).await.unwrap(), Removal::Awaited);
-        other.enter(State::Finished, Timestamp::UNIX_EPOCH);
+        other.enter(State::Finished, Timestamp::UNIX_EPOCH).unwrap();
         records.save(&other).await.unwrap();
         assert_eq!(records.delete(build.id).await.unwrap(), Removal::Done);
     }

@@ -31,8 +31,8 @@ async fn a_record_outlives_the_agent() {
     let path = directory.path().join("records.sqlite3");
     let mut build = submitted(&Records::open(&path).unwrap()).await;
     let second = |second| Timestamp::from_second(second).unwrap();
-    build.enter(State::Starting, second(1));
-    build.enter(State::Finished, second(2));
+    build.enter(State::Starting, second(1)).unwrap();
+    build.enter(State::Finished, second(2)).unwrap();
     build.outcome = Some(Outcome::Warning);
     build.message = "two\nlines".into();
     build.priority = Priority(-3);

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use config::builds::{Build, State};
+use config::builds::{Build, State, TransitionError};
 use config::task::{Outcome, Provenance};
 use config::{BuildId, MachineName, Revision};
 use futures_util::FutureExt;
@@ -121,11 +121,16 @@ pub(super) async fn say(agent: &AgentState, words: Vec<(BuildId, String)>) {
     }
 }
 
-/// Ends a build that has not begun.
-pub(crate) fn give_up(build: &mut Build, outcome: Outcome, message: String) {
-    build.enter(State::Finished, Timestamp::now());
+/// Finishes a build that has not started.
+pub(crate) fn give_up(
+    build: &mut Build,
+    outcome: Outcome,
+    message: String,
+) -> Result<(), TransitionError> {
+    build.enter(State::Finished, Timestamp::now())?;
     build.outcome = Some(outcome);
     build.message = message;
+    Ok(())
 }
 
 fn volume_of<'h>(agent: &'h AgentState, world: &Observed, pair: &ImageKey) -> Option<&'h Volume> {
@@ -392,11 +397,17 @@ fn run_build(agent: &Arc<AgentState>, volume: Volume, build: Build, begin: Begin
 }
 
 /// Changes the record of a build that waits.
-async fn change(agent: &AgentState, id: BuildId, change: impl FnOnce(&mut Build)) {
+async fn change(
+    agent: &AgentState,
+    id: BuildId,
+    change: impl FnOnce(&mut Build) -> Result<(), TransitionError>,
+) {
     let _queue = agent.queue.lock().await;
     let saved = match agent.records.get(id).await {
         Ok(Some(mut build)) if build.state == State::Queued => {
-            change(&mut build);
+            if let Err(error) = change(&mut build) {
+                return warn!(build = %id, %error, "cannot change a build");
+            }
             agent.records.save(&build).await
         }
         Ok(_) => Ok(()),

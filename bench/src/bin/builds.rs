@@ -90,9 +90,9 @@ async fn fill(path: &Path, records: &Records, builds: u32) {
     let (toolchain, root) = ("default".parse().unwrap(), "root".parse().unwrap());
     let now = Timestamp::now();
     let mut build = records.submit(request, toolchain, root, now).await.unwrap();
-    build.enter(State::Starting, now);
-    build.enter(State::Running, now);
-    build.enter(State::Finished, Timestamp::now());
+    build.enter(State::Starting, now).unwrap();
+    build.enter(State::Running, now).unwrap();
+    build.enter(State::Finished, Timestamp::now()).unwrap();
     build.outcome = Some(Outcome::Success);
     build.artifacts = (0..ARTIFACTS).map(artifact).collect();
     records.save(&build).await.unwrap();

@@ -1,4 +1,4 @@
-//! When the guest of a build waits for a person: before, while and after it builds.
+//! Interactive builds and holds: guests that wait for a person.
 
 use std::num::NonZeroUsize;
 
@@ -7,43 +7,43 @@ use serde::{Deserialize, Serialize};
 
 use crate::task::Breakpoint;
 
-/// The interactive options of a build, and the hold that they led to.
+/// The interactive options of a build, and its current hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Interactive {
     /// The point at which the guest stops for a person.
     #[serde(rename = "interactive", skip_serializing_if = "Option::is_none")]
     pub breakpoint: Option<Breakpoint>,
-    /// Whether the guest is held when the build fails.
+    /// Holds the guest when the build fails.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub hold: bool,
-    /// What waits for a person now.
+    /// The current hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<Hold>,
-    /// How many copies of that people look into; known only to the agent that runs
-    /// them, and never recorded.
+    /// The number of debug copies of the hold. Only the agent that runs them fills it
+    /// in, for its answers; it is never recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub copies: Option<NonZeroUsize>,
 }
 
-/// Something that waits for a person.
+/// A guest or a snapshot that is kept for a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     /// The kind of hold.
     #[serde(rename = "stay")]
     pub kind: HoldKind,
-    /// The end of the hold.
+    /// The time at which it ends.
     pub until: Timestamp,
 }
 
-/// What waits for a person.
+/// The kinds of hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HoldKind {
-    /// The guest, in the midst of the build: it goes on afterwards.
+    /// A running guest, stopped at a breakpoint; the build continues afterwards.
     Breakpoint,
-    /// The guest of a build that failed, suspended, and its snapshot.
+    /// The suspended guest of a failed build, with its snapshot.
     Guest,
-    /// The snapshot of a build that failed.
+    /// The snapshot of a failed build.
     Snapshot,
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Interactive, Request, State, Submitter, Target};
+use super::{Interactive, Request, State, Submitter, Target, TransitionError};
 use crate::names::{BuildId, FileName, MachineName, Revision, ScheduleName, ToolchainName};
 use crate::task::{Digest, Outcome, Package, Source};
 
@@ -277,9 +277,12 @@ impl Build {
         }
     }
 
-    /// Goes on to another state: the one way to change it.
-    pub fn enter(&mut self, state: State, now: Timestamp) {
-        self.state = state;
+    /// Moves the build to another state. Nothing else changes [`Build::state`].
+    ///
+    /// # Errors
+    /// If the table of states has no such transition; the build is unchanged then.
+    pub fn enter(&mut self, state: State, now: Timestamp) -> Result<(), TransitionError> {
+        self.state = self.state.transition(state)?;
         match state {
             State::Starting => self.started = Some(now),
             State::Finished => self.finished = Some(now),
@@ -289,6 +292,7 @@ impl Build {
             self.phases.remove(1);
         }
         self.phases.push(Phase { state, at: now });
+        Ok(())
     }
 
     /// How long it took, from the start of its last guest to its end.
@@ -359,12 +363,12 @@ mod tests {
             (6, State::Queued),
             (7, State::Starting),
         ] {
-            build.enter(state, at(second));
+            build.enter(state, at(second)).unwrap();
         }
         assert_eq!(build.startup(), None);
-        build.enter(State::Running, at(9));
+        build.enter(State::Running, at(9)).unwrap();
         assert_eq!(build.startup(), Some((StartKind::Cold, 2.0)));
-        build.enter(State::Finished, at(20));
+        build.enter(State::Finished, at(20)).unwrap();
         assert_eq!(build.startup(), Some((StartKind::Cold, 2.0)));
         assert_eq!(build.finished, Some(at(20)));
         assert_eq!(build.phases.len(), 7);
@@ -374,7 +378,8 @@ mod tests {
     fn a_build_that_never_ends_does_not_grow() {
         let mut build = build();
         for second in 1..1000 {
-            build.enter(State::Starting, at(second));
+            let state = [State::Queued, State::Starting][usize::from(second % 2 == 1)];
+            build.enter(state, at(second)).unwrap();
         }
         assert_eq!(build.phases.len(), PHASES_MAX);
         assert_eq!(build.phases[0].at, at(0));

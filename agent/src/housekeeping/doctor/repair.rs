@@ -89,6 +89,6 @@ async fn requeue(agent: &AgentState, id: BuildId) -> Result<(), Fault> {
     };
     let rules = Rules::new(&agent.settings.builds, false);
     let verdict = Verdict::from(Err(AttemptError::Ended(GuestFailure::AgentGone)));
-    let build = conclude(build, verdict, &rules, Timestamp::now());
+    let build = conclude(build, verdict, &rules, Timestamp::now())?;
     Ok(agent.records.save(&build).await?)
 }

@@ -34,7 +34,7 @@ pub(super) async fn start(
     let directory = agent.build_directory(build.id);
     sys::file::fresh_directory(&directory)?;
     sys::file::fresh_directory(&directory.join(ARTIFACTS))?;
-    build.enter(State::Starting, Timestamp::now());
+    build.enter(State::Starting, Timestamp::now())?;
     agent.records.save(build).await?;
     let pair = ImageKey::of(build);
     loop {
@@ -209,9 +209,9 @@ async fn wait(
                 agent.records.save(build).await?;
                 continue;
             }
-            GuestEvent::ResultReceived => build.enter(State::Storing, Timestamp::now()),
+            GuestEvent::ResultReceived => build.enter(State::Storing, Timestamp::now())?,
             GuestEvent::FirstContact => {
-                build.enter(State::Running, Timestamp::now());
+                build.enter(State::Running, Timestamp::now())?;
                 if let Some((start, seconds)) = build.startup() {
                     info!(%start, seconds, "the guest has asked for its task");
                 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use config::builds::{Build, State};
+use config::builds::{Build, State, TransitionError};
 use config::settings::Builds;
 use config::task::Outcome;
 use jiff::Timestamp;
@@ -66,8 +66,16 @@ impl Rules {
     }
 }
 
-/// The record of `build` after an attempt.
-pub fn conclude(mut build: Build, verdict: Verdict, rules: &Rules, now: Timestamp) -> Build {
+/// Returns the record of `build` after an attempt.
+///
+/// # Errors
+/// If the build already has an outcome.
+pub fn conclude(
+    mut build: Build,
+    verdict: Verdict,
+    rules: &Rules,
+    now: Timestamp,
+) -> Result<Build, TransitionError> {
     let (outcome, message) = match verdict {
         Verdict::Result(collected) => {
             build.packages = collected.packages;
@@ -92,10 +100,10 @@ pub fn conclude(mut build: Build, verdict: Verdict, rules: &Rules, now: Timestam
         }
         Verdict::HostFailed(message) => (Outcome::Abnormal, message),
     };
-    build.enter(State::Finished, now);
+    build.enter(State::Finished, now)?;
     build.outcome = Some(outcome);
     build.message = message;
-    build
+    Ok(build)
 }
 
 /// How long a build rests after so many attempts that its host failed.
@@ -107,10 +115,10 @@ fn rest(attempts: u32, rules: &Rules) -> Duration {
         .min(rules.retry_delay_max)
 }
 
-fn queued(mut build: Build, message: String, now: Timestamp) -> Build {
-    build.enter(State::Queued, now);
+fn queued(mut build: Build, message: String, now: Timestamp) -> Result<Build, TransitionError> {
+    build.enter(State::Queued, now)?;
     build.message = message;
-    build
+    Ok(build)
 }
 
 #[cfg(test)]
@@ -132,13 +140,14 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let id = config::BuildId(1);
         let mut build = Build::new(id, request, toolchain, task, submitter, now);
-        build.enter(State::Running, now);
+        build.enter(State::Starting, now).unwrap();
+        build.enter(State::Running, now).unwrap();
         build.attempts = attempts;
         build
     }
 
     fn concluded(attempts: u32, verdict: Verdict, rules: &Rules) -> (State, Option<Outcome>, u32) {
-        let after = conclude(build(attempts), verdict, rules, Timestamp::UNIX_EPOCH);
+        let after = conclude(build(attempts), verdict, rules, Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(after.finished.is_some(), after.outcome.is_some());
         (after.state, after.outcome, after.attempts)
     }
@@ -161,12 +170,12 @@ mod tests {
         };
         let rest = |attempts| {
             let failed = Verdict::HostFailed("no memory".into());
-            let after = conclude(build(attempts), failed, &rules, Timestamp::UNIX_EPOCH);
+            let after = conclude(build(attempts), failed, &rules, Timestamp::UNIX_EPOCH).unwrap();
             after.not_before.unwrap().as_second()
         };
         assert_eq!([1, 2, 3, 4, 5, 9].map(rest), [5, 10, 20, 40, 60, 60]);
         let failed = Verdict::HostFailed("no memory".into());
-        let after = conclude(build(1), failed, &rules, Timestamp::UNIX_EPOCH);
+        let after = conclude(build(1), failed, &rules, Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(after.message, "for attempt 2 of 10, because no memory");
     }
 

@@ -162,8 +162,8 @@ mod tests {
             root,
             second(1),
         );
-        build.enter(State::Starting, second(2));
-        build.enter(State::Finished, second(3));
+        build.enter(State::Starting, second(2)).unwrap();
+        build.enter(State::Finished, second(3)).unwrap();
         build.outcome = Some(Outcome::Success);
         build.attempts = 1;
         build.guest = Some(GuestKind::Tcg);

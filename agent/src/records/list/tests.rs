@@ -28,8 +28,8 @@ async fn eight() -> (tempfile::TempDir, Records) {
         let build = records.submit(request, toolchain, who, at(now)).await;
         let mut build = build.unwrap();
         if number < 8 {
-            build.enter(State::Starting, at(now));
-            build.enter(State::Finished, at(10));
+            build.enter(State::Starting, at(now)).unwrap();
+            build.enter(State::Finished, at(10)).unwrap();
             build.outcome = Some(if number == 3 {
                 Outcome::Error
             } else {

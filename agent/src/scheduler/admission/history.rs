@@ -141,11 +141,12 @@ mod tests {
             (State::Queued, 5),
             (State::Starting, 6),
         ] {
-            build.enter(state, second(at));
+            build.enter(state, second(at)).unwrap();
         }
         assert_eq!(told(&build), [(1, Some(2), Some(5)), (5, Some(6), None)]);
-        build.enter(State::Storing, second(8));
-        build.enter(State::Finished, second(9));
+        build.enter(State::Running, second(7)).unwrap();
+        build.enter(State::Storing, second(8)).unwrap();
+        build.enter(State::Finished, second(9)).unwrap();
         assert_eq!(told(&build), [(1, Some(2), Some(5)), (5, Some(6), Some(9))]);
     }
 }
