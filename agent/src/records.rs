@@ -124,14 +124,14 @@ impl Records {
 pub(crate) fn task(machine: &MachineName, toolchain: &ToolchainName, sources: &[Source]) -> Digest {
     let mut sources: Vec<_> = sources.iter().collect();
     sources.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
-    let mut hash = sys::file::Hash::default();
+    let mut hash = sys::file::Hasher::default();
     // No name holds the sign that parts them.
     for part in [machine.as_str(), toolchain.as_str()] {
-        hash.add(part.as_bytes());
-        hash.add(b"\n");
+        hash.update(part.as_bytes());
+        hash.update(b"\n");
     }
     for source in sources {
-        hash.add(format!("{} {}\n", source.sha256, source.name).as_bytes());
+        hash.update(format!("{} {}\n", source.sha256, source.name).as_bytes());
     }
     hash.finish()
 }

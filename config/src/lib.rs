@@ -40,3 +40,6 @@ pub use names::{
     BuildId, FileName, MachineName, NameError, Revision, ScheduleName, Tag, ToolchainName,
 };
 pub use printable::printable;
+
+/// The number of bytes in a mebibyte.
+pub const MIB: u64 = 1 << 20;

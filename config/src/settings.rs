@@ -20,7 +20,7 @@ pub use http::{Http, Tls};
 pub use pr::{PackageRoute, Pr, PrMode};
 use reader::Reader;
 
-const MIB: u64 = 1024 * 1024;
+use crate::MIB;
 
 /// A settings file with every key at its default, and what each one means.
 pub const EXAMPLE: &str = include_str!("settings/example.toml");

@@ -1,5 +1,5 @@
-//! The one door to other programs: how they are started and what is said when
-//! they fail.
+//! Child processes: started in one way, with a time limit, and with errors that name the
+//! command line and the end of its standard error.
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
@@ -7,41 +7,44 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-/// How much of what a program complains about is kept.
-const STDERR_MAX: usize = 1024;
+/// The length of the end of standard error that is kept.
+const STDERR_BYTES_MAX: usize = 1024;
+/// The time limit for reading the rest of a pipe after the program's end. A process that the
+/// program has started may hold the pipe open for ever.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why another program did not do its work.
+/// A failure to run a program to a successful end.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// It could not be started.
+    /// The program could not be started, or its end could not be awaited.
     #[error("cannot run `{command}`")]
     Start {
         /// The command line.
         command: String,
-        /// How it failed.
+        /// The system's error.
         source: io::Error,
     },
-    /// It ended badly.
-    #[error("`{command}` failed ({status}){}", said(stderr))]
+    /// The program failed.
+    #[error("`{command}` failed ({status}){}", after_colon(stderr))]
     Failed {
         /// The command line.
         command: String,
-        /// How it ended.
+        /// The exit status.
         status: ExitStatus,
-        /// The end of what it complained about.
+        /// The end of the standard error, on one line.
         stderr: String,
     },
-    /// It did not end in time and was killed.
+    /// The program exceeded its time limit and was killed.
     #[error("`{command}` did not end within {} s and was killed", limit.as_secs())]
-    Late {
+    TimedOut {
         /// The command line.
         command: String,
-        /// The time that it had.
+        /// The time limit.
         limit: Duration,
     },
 }
 
-fn said(stderr: &str) -> String {
+fn after_colon(stderr: &str) -> String {
     if stderr.is_empty() {
         String::new()
     } else {
@@ -50,79 +53,82 @@ fn said(stderr: &str) -> String {
 }
 
 impl CommandError {
-    /// Whether the program is not installed.
+    /// Returns true if the program is not installed.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Start { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 }
 
-/// A program that will speak plainly (`LC_ALL=C`) and gets nothing on its standard
-/// input unless the caller changes that; for callers who start it themselves.
+/// Returns a command with untranslated messages (`LC_ALL=C`) and an empty standard input.
 pub fn prepare(program: impl AsRef<OsStr>) -> Command {
-    #[expect(clippy::disallowed_methods, reason = "this is the one door")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "all other code prepares commands by this function"
+    )]
     let mut command = Command::new(program);
     command.env("LC_ALL", "C").stdin(Stdio::null());
     command
 }
 
-/// The command line as a person would type it.
+/// Returns the command line as a person would type it.
 pub fn line(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let words: Vec<_> = words.map(OsStr::to_string_lossy).collect();
+    let words: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(OsStr::to_string_lossy)
+        .collect();
     words.join(" ")
 }
 
-/// Runs a program to its end and returns what it printed.
+/// Runs a program to its end and returns its standard output.
 ///
 /// # Errors
-/// When it cannot be started, ends badly, or takes longer than `limit`; it is
-/// killed then.
+/// The program cannot be started, fails, or exceeds `limit`, after which it is killed.
 pub fn run(mut command: Command, limit: Duration) -> Result<Vec<u8>, CommandError> {
     command.stdout(Stdio::piped());
     let mut running = Running::start(command)?;
-    let stdout = running.child.stdout.take();
-    let reader = stdout.map(|mut stdout| {
-        beside(move || {
-            let mut printed = Vec::new();
-            stdout.read_to_end(&mut printed).map(|_| printed)
+    let stdout = running.child.stdout.take().map(|mut stdout| {
+        read_in_thread(move || {
+            let mut bytes = Vec::new();
+            stdout.read_to_end(&mut bytes).map(|_| bytes)
         })
     });
     running.finish(limit)?;
-    Ok(reader.as_ref().and_then(finished).unwrap_or_default())
+    Ok(stdout.as_ref().and_then(drain).unwrap_or_default())
 }
 
-/// How long the last words of a program that has ended may take: something that it
-/// has started may hold its output open for ever.
-const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
+/// The result of a thread that reads a pipe.
+type PipeContent<T> = Receiver<io::Result<T>>;
 
-type Words<T> = Receiver<io::Result<T>>;
-
-/// Reads beside us what a program says.
-fn beside<T: Send + 'static>(read: impl FnOnce() -> io::Result<T> + Send + 'static) -> Words<T> {
-    let (sender, words) = mpsc::sync_channel(1);
-    // Nobody may be listening any more, and that is no harm.
+fn read_in_thread<T: Send + 'static>(
+    read: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> PipeContent<T> {
+    let (sender, content) = mpsc::sync_channel(1);
+    // The receiver may have been dropped, which is harmless.
     std::thread::spawn(move || drop(sender.send(read())));
-    words
+    content
 }
 
-fn finished<T>(words: &Words<T>) -> Option<T> {
-    words.recv_timeout(LAST_WORDS_MAX).ok().and_then(Result::ok)
+fn drain<T>(content: &PipeContent<T>) -> Option<T> {
+    content
+        .recv_timeout(DRAIN_TIMEOUT)
+        .ok()
+        .and_then(Result::ok)
 }
 
-/// A program that runs beside us. Dropping it kills it.
+/// A running program. Dropping it kills the program.
 #[derive(Debug)]
 pub struct Running {
-    /// The process, for its pipes; [`Running::finish`] waits for it.
+    /// The process, for access to its pipes. [`Running::finish`] waits for it.
     pub child: Child,
     line: String,
-    stderr: Option<Words<String>>,
+    stderr: Option<PipeContent<String>>,
 }
 
 impl Running {
-    /// Starts a program; what it complains about is kept for the error.
+    /// Starts a program and captures its standard error.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// The program cannot be started.
     pub fn start(mut command: Command) -> Result<Self, CommandError> {
         let line = line(&command);
         let mut child = match command.stderr(Stdio::piped()).spawn() {
@@ -133,37 +139,30 @@ impl Running {
             }
         };
         let stderr = child.stderr.take();
-        let stderr = stderr.map(|stderr| beside(move || last(stderr)));
         Ok(Self {
             child,
             line,
-            stderr,
+            stderr: stderr.map(|stderr| read_in_thread(move || stderr_tail(stderr))),
         })
     }
 
-    /// Waits until it has ended well.
+    /// Waits for a successful end.
     ///
     /// # Errors
-    /// When it ended badly or takes longer than `limit`; it is killed then.
+    /// The program fails or exceeds `limit`, after which it is killed.
     pub fn finish(mut self, limit: Duration) -> Result<(), CommandError> {
-        let command = || self.line.clone();
-        let status = match ended(&mut self.child, limit) {
+        let command = self.line.clone();
+        let status = match wait_timeout(&mut self.child, limit) {
             Ok(Some(status)) => status,
-            Ok(None) => {
-                let command = command();
-                return Err(CommandError::Late { command, limit });
-            }
-            Err(source) => {
-                let command = command();
-                return Err(CommandError::Start { command, source });
-            }
+            Ok(None) => return Err(CommandError::TimedOut { command, limit }),
+            Err(source) => return Err(CommandError::Start { command, source }),
         };
-        let stderr = self.stderr.as_ref().and_then(finished).unwrap_or_default();
+        let stderr = self.stderr.as_ref().and_then(drain).unwrap_or_default();
         if status.success() {
             return Ok(());
         }
         Err(CommandError::Failed {
-            command: self.line.clone(),
+            command,
             status,
             stderr,
         })
@@ -172,23 +171,23 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail when it has ended already, which is what we want.
+        // Both fail for a process that has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Waits for a process without eating processor time; `None` when it takes longer.
-fn ended(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+/// Waits for a process without polling. Returns `None` at the time limit.
+fn wait_timeout(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     let process = rustix::process::Pid::from_child(child);
     let handle = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty())?;
     let deadline = Instant::now() + limit;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left).map_err(io::Error::other)?;
-        match poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&left)) {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let remaining = Timespec::try_from(remaining).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&remaining)) {
             Ok(0) => return Ok(None),
             Ok(_) => return child.wait().map(Some),
             Err(rustix::io::Errno::INTR) => {}
@@ -197,19 +196,19 @@ fn ended(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     }
 }
 
-/// The end of what a program complains about, on one line.
-fn last(mut stderr: ChildStderr) -> io::Result<String> {
-    let mut kept = Vec::new();
+/// Reads standard error to its end and returns the last part of it, on one line.
+fn stderr_tail(mut stderr: ChildStderr) -> io::Result<String> {
+    let mut tail = Vec::new();
     let mut buffer = [0; 4096];
     loop {
         match stderr.read(&mut buffer)? {
             0 => break,
-            count => kept.extend_from_slice(&buffer[..count]),
+            count => tail.extend_from_slice(&buffer[..count]),
         }
-        let excess = kept.len().saturating_sub(STDERR_MAX);
-        kept.drain(..excess);
+        let excess = tail.len().saturating_sub(STDERR_BYTES_MAX);
+        tail.drain(..excess);
     }
-    let text = String::from_utf8_lossy(&kept);
+    let text = String::from_utf8_lossy(&tail);
     let lines: Vec<_> = text
         .lines()
         .map(str::trim)
@@ -231,28 +230,28 @@ mod tests {
     const LIMIT: Duration = Duration::from_mins(1);
 
     #[test]
-    fn what_a_program_prints_is_returned() {
+    fn run_returns_standard_output() {
         assert_eq!(run(shell("echo $LC_ALL; cat"), LIMIT).unwrap(), b"C\n");
     }
 
     #[test]
-    fn a_failure_says_what_ran_and_the_end_of_what_it_complained_about() {
+    fn a_failure_names_the_command_line_and_the_end_of_standard_error() {
         let script = "yes x | head -n 5000 >&2; echo why >&2; exit 3";
         let error = run(shell(script), LIMIT).unwrap_err().to_string();
         assert!(error.starts_with("`sh -c yes"), "{error}");
         assert!(error.contains("exit status: 3"), "{error}");
         assert!(error.ends_with("x; why"), "{error}");
-        assert!(error.len() < 4 * STDERR_MAX, "{error}");
+        assert!(error.len() < 4 * STDERR_BYTES_MAX, "{error}");
     }
 
     #[test]
-    fn a_program_that_does_not_end_is_killed() {
+    fn a_program_that_exceeds_its_limit_is_killed() {
         let error = run(shell("exec sleep 1000"), Duration::from_millis(20)).unwrap_err();
-        assert!(matches!(error, CommandError::Late { .. }), "{error}");
+        assert!(matches!(error, CommandError::TimedOut { .. }), "{error}");
     }
 
     #[test]
-    fn a_grandchild_that_holds_the_output_open_does_not_hold_us() {
+    fn a_grandchild_that_holds_the_output_open_does_not_block() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pid");
         run(
@@ -263,13 +262,13 @@ mod tests {
         let pid = std::fs::read_to_string(file).unwrap();
         assert!(
             std::path::Path::new("/proc").join(pid.trim()).exists(),
-            "we waited for it"
+            "the grandchild has ended before"
         );
         run(shell(&format!("kill {pid}")), LIMIT).unwrap();
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_told_apart() {
+    fn a_missing_program_is_recognized() {
         let error = run(prepare("no-such-program"), LIMIT).unwrap_err();
         assert!(error.is_missing());
     }

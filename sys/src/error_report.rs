@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-/// Returns the error and its causes in one line, separated by colons.
+/// Returns an error and its causes in one line, separated by colons.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

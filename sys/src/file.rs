@@ -1,4 +1,4 @@
-//! Files are old or new, never half; and what a file's content is known by.
+//! Files that are old or new but never half written, and their hashes.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -8,21 +8,21 @@ use config::task::Digest;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
-/// Puts a file in place, whole and on the disk: after a crash there is the old
-/// one or the new one. It may be read by all, as if it had been written plainly.
+/// Replaces a file and commits it to the disk: after a crash the path has the old or the new
+/// content. The mode is 0644.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = NamedTempFile::new_in(directory_of(path))?;
     file.write_all(content)?;
     publish(file, path)
 }
 
-/// Gives a file that was written beside it its place, as [`replace`] does.
+/// Moves a temporary file of the same directory to a path, as [`replace`] does.
 pub fn publish(file: NamedTempFile, path: &Path) -> io::Result<()> {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     file.as_file().set_permissions(mode)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
-    // The rename itself lives in the directory.
+    // The rename is part of the directory.
     File::open(directory_of(path))?.sync_all()
 }
 
@@ -33,17 +33,17 @@ fn directory_of(path: &Path) -> &Path {
     }
 }
 
-/// The entries of a directory, in the order of their names.
+/// Returns the paths of a directory's entries, sorted by name.
 pub fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = directory
+    let mut paths = directory
         .read_dir()?
-        .map(|entry| entry.map(|entry| entry.path()));
-    let mut paths = entries.collect::<io::Result<Vec<_>>>()?;
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<io::Result<Vec<_>>>()?;
     paths.sort();
     Ok(paths)
 }
 
-/// Makes an empty directory, with its parents; what was there before is gone.
+/// Creates an empty directory and its parents. Deletes the previous content of the path.
 pub fn fresh_directory(path: &Path) -> io::Result<()> {
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -52,33 +52,45 @@ pub fn fresh_directory(path: &Path) -> io::Result<()> {
     std::fs::create_dir_all(path)
 }
 
-/// The SHA-256 hash of everything that is read.
+/// Returns the SHA-256 hash of all bytes of a reader.
 pub fn digest(mut reader: impl Read) -> io::Result<Digest> {
-    let mut hash = Hash::default();
+    let mut hasher = Hasher::default();
+    // Larger than that of `io::copy`: artifacts have gigabytes.
     let mut buffer = vec![0; 256 * 1024];
     loop {
         match reader.read(&mut buffer) {
-            Ok(0) => return Ok(hash.finish()),
-            Ok(count) => hash.add(&buffer[..count]),
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(count) => hasher.update(&buffer[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
 }
 
-/// A SHA-256 hash in the making.
+/// A SHA-256 hash of the bytes that are written to it.
 #[derive(Debug, Default, Clone)]
-pub struct Hash(Sha256);
+pub struct Hasher(Sha256);
 
-impl Hash {
-    /// Adds what comes next.
-    pub fn add(&mut self, bytes: &[u8]) {
+impl Hasher {
+    /// Appends bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The hash of everything that was added.
+    /// Returns the hash of all bytes.
     pub fn finish(self) -> Digest {
         Digest::from(<[u8; 32]>::from(self.0.finalize()))
+    }
+}
+
+impl Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -87,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_and_nothing_else_is_left() {
+    fn replacing_a_file_leaves_no_temporary_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
         replace(&path, b"one").unwrap();
@@ -97,8 +109,21 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_is_that_of_sha256sum() {
+    fn a_fresh_directory_is_empty() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a/b");
+        for _ in 0..2 {
+            fresh_directory(&path).unwrap();
+            assert_eq!(path.read_dir().unwrap().count(), 0);
+            replace(&path.join("file"), b"old").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_digest_equals_that_of_sha256sum() {
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(digest(io::empty()).unwrap().as_str(), empty);
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(digest(&b"abc"[..]).unwrap().as_str(), abc);
     }
 }

@@ -1,6 +1,7 @@
-//! The one door to the operating system's everyday parts: child processes, files that
-//! are replaced whole, error chains.
+//! The everyday parts of the operating system that several programs share: child processes,
+//! files that are replaced as a whole, rate limits, error chains.
 
 pub mod command;
 pub mod error_report;
 pub mod file;
+pub mod token_bucket;

@@ -106,8 +106,8 @@ impl WebHost {
     /// When the file cannot be written.
     pub fn allow(&self, tokens: &[(&str, &str)]) {
         let lines = tokens.iter().map(|(scope, secret)| {
-            let mut hash = sys::file::Hash::default();
-            hash.add(secret.as_bytes());
+            let mut hash = sys::file::Hasher::default();
+            hash.update(secret.as_bytes());
             format!("{scope}-{} {scope} {}\n", secret.len(), hash.finish())
         });
         crate::put(&self.path("tokens"), &lines.collect::<String>());

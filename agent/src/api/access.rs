@@ -13,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use config::builds::{self, Submitter};
 use config::tokens::{self, Scope, Token};
-use sys::file::Hash;
+use sys::file::Hasher;
 use tracing::info;
 
 use super::problem::Refused;
@@ -76,8 +76,8 @@ impl Gate {
     }
 
     fn bearer(&self, secret: &str) -> Option<(String, Scope)> {
-        let mut hash = Hash::default();
-        hash.add(secret.as_bytes());
+        let mut hash = Hasher::default();
+        hash.update(secret.as_bytes());
         let hash = hash.finish();
         let tokens = self.tokens.get();
         // All are compared, whichever it is.

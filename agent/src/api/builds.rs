@@ -11,7 +11,7 @@ use config::BuildId;
 use config::builds::{Build, Cancellation, ListQuery, Request};
 use config::task::Outcome;
 use jiff::Timestamp;
-use sys::file::Hash;
+use sys::file::Hasher;
 use tracing::info;
 
 use super::access::Caller;
@@ -126,9 +126,9 @@ fn once(headers: &HeaderMap, request: &Request) -> Result<Option<Once>, Refused>
             "an Idempotency-Key has 1 to {KEY_MAX} printable characters"
         )));
     }
-    let mut hash = Hash::default();
+    let mut hash = Hasher::default();
     let text = serde_json::to_vec(request).map_err(|error| Refused::fault(&error))?;
-    hash.add(&text);
+    hash.update(&text);
     Ok(Some(Once {
         key: key.to_owned(),
         sha256: hash.finish(),

@@ -14,7 +14,7 @@ use config::task::Digest;
 use config::{BuildId, FileName};
 use http_body_util::BodyExt;
 use serde::Deserialize;
-use sys::file::Hash;
+use sys::file::Hasher;
 use tempfile::NamedTempFile;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, DuplexStream};
@@ -63,7 +63,7 @@ async fn receive(
     mut body: Body,
     bytes_max: u64,
 ) -> Result<(NamedTempFile, Digest), Refused> {
-    let mut hash = Hash::default();
+    let mut hash = Hasher::default();
     let mut bytes = 0;
     while let Some(frame) = body.frame().await {
         let frame =
@@ -77,7 +77,7 @@ async fn receive(
                 "a source may have {bytes_max} bytes"
             )));
         }
-        hash.add(&data);
+        hash.update(&data);
         file = blocking(move || file.write_all(&data).map(|()| file)).await?;
     }
     Ok((file, hash.finish()))

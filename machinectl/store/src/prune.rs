@@ -179,7 +179,7 @@ impl Volume {
         // Whatever keeps a deleted subvolume open keeps its space; that is no error.
         let begun = Instant::now();
         match command::run(sync, RECLAIM_MAX) {
-            Ok(_) | Err(command::CommandError::Late { .. }) => {}
+            Ok(_) | Err(command::CommandError::TimedOut { .. }) => {}
             Err(error) if begun.elapsed() < RECLAIM_MAX => return Err(error.into()),
             Err(_) => {}
         }

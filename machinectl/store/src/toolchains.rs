@@ -8,10 +8,12 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use config::{NameError, ToolchainName};
+
+use parking_lot::Mutex;
 
 pub use load::Toolchain;
 

@@ -6,8 +6,9 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::names::{exchange, gone, there};
 use super::{Change, Subvolume, SubvolumeBackend, Uuid};
@@ -116,7 +117,7 @@ impl FakeBackend {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn burn(&self) -> io::Result<()> {

@@ -6,17 +6,18 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use config::task::Digest;
 use config::{FileName, NameError, ToolchainName};
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::{ToolchainRefusal, is_missing};
 use crate::Result;
 use crate::error::IoContext;
-use sys::file::{self, Hash};
+use sys::file::{self, Hasher};
 
 /// A toolchain with all its files open.
 #[derive(Debug, Clone)]
@@ -73,11 +74,11 @@ pub(super) fn load(
         directory => directory.context("open", path)?,
     };
     let mut files = BTreeMap::new();
-    let mut hash = Hash::default();
+    let mut hash = Hasher::default();
     for file_name in names(&directory, path)? {
         let file = open(&directory, path, &file_name)?;
         let digest = digest(&file, path.join(&file_name), known)?;
-        hash.add(format!("{file_name} {digest}\n").as_bytes());
+        hash.update(format!("{file_name} {digest}\n").as_bytes());
         files.insert(file_name, Arc::new(file));
     }
     if files.is_empty() {
@@ -134,10 +135,9 @@ pub(super) fn open(directory: &File, path: &Path, name: &FileName) -> Result<Fil
 }
 
 /// The hash of a file's content, read only when the file has changed.
-fn digest(file: &File, path: PathBuf, known: &Mutex<HashMap<PathBuf, Known>>) -> Result<Digest> {
+fn digest(file: &File, path: PathBuf, cache: &Mutex<HashMap<PathBuf, Known>>) -> Result<Digest> {
     let stamp = Stamp::of(file).context("look at", &path)?;
-    let lock = || known.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = lock().get(&path).filter(|known| known.stamp == stamp) {
+    if let Some(known) = cache.lock().get(&path).filter(|known| known.stamp == stamp) {
         return Ok(known.digest.clone());
     }
     let digest = file::digest(Whole { file, offset: 0 }).context("read", &path)?;
@@ -145,7 +145,7 @@ fn digest(file: &File, path: PathBuf, known: &Mutex<HashMap<PathBuf, Known>>) ->
         stamp,
         digest: digest.clone(),
     };
-    lock().insert(path, known);
+    cache.lock().insert(path, known);
     Ok(digest)
 }
 
