@@ -29,21 +29,21 @@ fn a_machine_is_added_and_upgraded_by_streams() {
     let (host, development) = hosts();
     let answer = host
         .machinectl(&["add", "linux"], &development.send("linux-1", None))
-        .good();
+        .success();
     assert_eq!(answer.stderr, "linux: revision 1 is current (new)\n");
     assert_eq!(content(&host, "linux/linux/disk.img"), vec![1; 300_000]);
 
     // Incremental, then a full one over a gap.
     let stream = development.send("linux-2", Some("linux-1"));
     host.machinectl(&["upgrade", "linux", "--from", "-"], &stream)
-        .good();
+        .success();
     assert_eq!(content(&host, "linux/linux/disk.img"), vec![2; 300_000]);
     development.image("linux-7", Some("linux-2"), &[("more", b"m")]);
     let answer = host.machinectl(
         &["upgrade", "linux", "--json"],
         &development.send("linux-7", None),
     );
-    let json: serde_json::Value = serde_json::from_str(&answer.good().stdout).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&answer.success().stdout).unwrap();
     assert_eq!((&json["current"], &json["before"]), (&7.into(), &2.into()));
 
     let view = host.look("linux");
@@ -80,7 +80,7 @@ fn every_refusal_has_its_code_and_changes_nothing() {
     upgrade("linux", &one).refused(10, "there is no machine `linux`");
     assert_eq!(host.listing(), empty);
 
-    add("linux", &two).good();
+    add("linux", &two).success();
     let two_there = host.listing();
     add("linux", &one).refused(11, "machine `linux` is there already");
     upgrade("linux", &one).refused(12, "revision 1 is not newer than revision 2");
@@ -134,7 +134,7 @@ fn a_stream_cut_after_any_command_is_refused() {
                 .refused(14, "ends too early");
             assert_eq!(host.listing(), before, "cut at {cut}");
         }
-        host.machinectl(&[verb, "small"], &stream).good();
+        host.machinectl(&[verb, "small"], &stream).success();
     }
 }
 
@@ -144,7 +144,7 @@ fn a_flipped_bit_is_never_taken_for_a_machine_in_order() {
     let (host, streams) = small();
     for (verb, stream) in streams {
         let before = host.listing();
-        let step = if tests::is_long() { 1 } else { 41 };
+        let step = if tests::is_long_run() { 1 } else { 41 };
         let mut flips = 0;
         for at in (0..stream.len()).step_by(step) {
             flips += 1;
@@ -161,7 +161,7 @@ fn a_flipped_bit_is_never_taken_for_a_machine_in_order() {
             "{verb}: {flips} bits were flipped in {} bytes",
             stream.len()
         );
-        host.machinectl(&[verb, "small"], &stream).good();
+        host.machinectl(&[verb, "small"], &stream).success();
     }
 }
 
@@ -171,8 +171,8 @@ fn what_is_read_only_and_was_never_finished_is_neither_adopted_nor_built_upon() 
     let (host, development) = hosts();
     let one = development.send("linux-1", None);
     let two = development.send("linux-2", Some("linux-1"));
-    host.machinectl(&["add", "linux"], &one).good();
-    host.machinectl(&["upgrade", "linux"], &two).good();
+    host.machinectl(&["add", "linux"], &one).success();
+    host.machinectl(&["upgrade", "linux"], &two).success();
     // A power cut came before the link: not all of the content may be there.
     let directory = host.volume.path().join("linux");
     fs::remove_file(directory.join("linux")).unwrap();
@@ -185,10 +185,10 @@ fn what_is_read_only_and_was_never_finished_is_neither_adopted_nor_built_upon() 
     let three = development.send("linux-3", Some("linux-2"));
     host.machinectl(&["upgrade", "linux"], &three)
         .refused(15, "is not here");
-    let answer = host.machinectl(&["upgrade", "linux"], &two).good();
+    let answer = host.machinectl(&["upgrade", "linux"], &two).success();
     assert!(answer.stderr.contains("in place of a half"), "{answer:?}");
     assert!(!mark.is_symlink());
-    host.machinectl(&["upgrade", "linux"], &three).good();
+    host.machinectl(&["upgrade", "linux"], &three).success();
 }
 
 #[test]
@@ -202,13 +202,13 @@ fn a_full_disk_leaves_the_machine_as_it_was() {
         .collect();
     development.image("big-2", Some("big-1"), &[("disk.img", &noise)]);
     host.machinectl(&["add", "big"], &development.send("big-1", None))
-        .good();
+        .success();
     let before = host.listing();
     let stream = development.send("big-2", Some("big-1"));
     host.machinectl(&["upgrade", "big"], &stream)
         .refused(16, "is full");
     assert_eq!(host.listing(), before);
-    host.machinectl(&["delete", "big"], b"").good();
+    host.machinectl(&["delete", "big"], b"").success();
     assert!(host.listing().is_empty());
 }
 
@@ -228,15 +228,15 @@ fn what_was_left_half_is_made_anew_and_what_is_whole_is_adopted() {
         &directory.join("linux-1"),
     )
     .unwrap();
-    let answer = host.machinectl(&["add", "linux"], &one).good();
+    let answer = host.machinectl(&["add", "linux"], &one).success();
     assert!(answer.stderr.contains("in place of a half"), "{answer:?}");
 
     // An upgrade killed before the link was renamed.
-    host.machinectl(&["upgrade", "linux"], &two).good();
+    host.machinectl(&["upgrade", "linux"], &two).success();
     fs::remove_file(directory.join("linux")).unwrap();
     std::os::unix::fs::symlink("linux-1", directory.join("linux")).unwrap();
     std::os::unix::fs::symlink("linux-2", directory.join(".buildhost.new")).unwrap();
-    let answer = host.machinectl(&["upgrade", "linux"], &two).good();
+    let answer = host.machinectl(&["upgrade", "linux"], &two).success();
     assert!(
         answer.stderr.contains("only its link was missing"),
         "{answer:?}"
@@ -251,7 +251,7 @@ fn a_subvolume_is_snapshotted_here_and_sent_from_elsewhere() {
     let (host, development) = hosts();
     let there = development.path("linux-1");
     host.machinectl(&["add", "linux", "--from", there.to_str().unwrap()], b"")
-        .good();
+        .success();
     assert!(host.look("linux").revisions[0].received_uuid.is_some());
 
     let work = host.mount.path().join("work");
@@ -260,7 +260,7 @@ fn a_subvolume_is_snapshotted_here_and_sent_from_elsewhere() {
     let work = work.to_str().unwrap();
     let answer = host
         .machinectl(&["upgrade", "linux", "--from", work, "--dry-run"], b"")
-        .good();
+        .success();
     assert!(
         answer
             .stdout
@@ -269,7 +269,7 @@ fn a_subvolume_is_snapshotted_here_and_sent_from_elsewhere() {
     );
     assert_eq!(host.look("linux").revisions.len(), 1);
     host.machinectl(&["upgrade", "linux", "--from", work], b"")
-        .good();
+        .success();
     assert!(host.volume.path().join("linux/linux-2/inside").is_dir());
 
     let plain = host.mount.directory("plain");
@@ -285,9 +285,9 @@ fn a_subvolume_is_snapshotted_here_and_sent_from_elsewhere() {
 fn a_parent_that_was_made_writable_is_not_built_upon() {
     let (host, development) = hosts();
     host.machinectl(&["add", "linux"], &development.send("linux-1", None))
-        .good();
+        .success();
     host.machinectl(&["upgrade", "linux"], &development.send("linux-2", None))
-        .good();
+        .success();
     // By the ioctl the identity stays, while the content may change.
     let revision = host.volume.path().join("linux/linux-1");
     libbtrfsutil::set_subvolume_read_only(&revision, false).unwrap();

@@ -1,12 +1,14 @@
-//! The agent on real btrfs with real QEMU guests: what it promises to who submits a
-//! build, and what it does after it was killed.
+//! The agent with real btrfs and real QEMU guests: the life of a build, and what a restarted agent
+//! does with the builds and guests of the previous one.
 
 use std::fs;
+use std::time::Duration;
 
 use config::builds::{Build, State};
 use config::task::Outcome;
+use guest::network::Network;
 use rustix::process::{Signal, kill_process};
-use tests::agent::AgentHost;
+use tests::agent::{AgentHost, ENDLESS_PROGRAM};
 use tests::wait_until;
 
 fn revisions(build: &Build) -> Vec<&str> {
@@ -17,7 +19,7 @@ fn revisions(build: &Build) -> Vec<&str> {
         .collect()
 }
 
-fn image_serves(host: &AgentHost, machine: &str) -> bool {
+fn has_image(host: &AgentHost, machine: &str) -> bool {
     host.host
         .look(machine)
         .images
@@ -25,18 +27,11 @@ fn image_serves(host: &AgentHost, machine: &str) -> bool {
         .any(|image| image.complete)
 }
 
-/// What a build took, where its files came from, and that it can be done again and
-/// be deleted.
-fn is_recorded(host: &AgentHost, build: &Build) {
-    let known = build
-        .usage
-        .cpu_milliseconds
-        .zip(build.usage.memory_bytes_max);
-    assert!(
-        known.is_some_and(|(cpu, memory)| cpu > 0 && memory > 0),
-        "{build:?}"
-    );
-    let text = host.machinectl(&["provenance", "2"]).good().stdout;
+/// Checks the usage and the provenance of build 2, and that it can be rebuilt and found.
+fn check_record(host: &AgentHost, build: &Build) {
+    assert!(build.usage.cpu_milliseconds > Some(0), "{build:?}");
+    assert!(build.usage.memory_bytes_max > Some(0), "{build:?}");
+    let text = host.machinectl(&["provenance", "2"]).success().stdout;
     let statement: serde_json::Value = serde_json::from_str(&text).unwrap();
     let subject = &statement["subject"][0];
     let made = build.inputs.as_ref().unwrap();
@@ -45,22 +40,22 @@ fn is_recorded(host: &AgentHost, build: &Build) {
         subject["digest"]["sha256"],
         build.artifacts[0].sha256.as_str()
     );
-    let needed = &statement["predicate"]["buildDefinition"]["resolvedDependencies"];
+    let inputs = &statement["predicate"]["buildDefinition"]["resolvedDependencies"];
     assert_eq!(
-        needed[0]["digest"]["sha256"],
+        inputs[0]["digest"]["sha256"],
         build.sources[0].sha256.as_str()
     );
-    assert_eq!(needed[1]["name"], "machine/demo-1");
-    assert_eq!(needed[1]["uri"], format!("urn:uuid:{}", made.revision_uuid));
+    assert_eq!(inputs[1]["name"], "machine/demo-1");
+    assert_eq!(inputs[1]["uri"], format!("urn:uuid:{}", made.revision_uuid));
     assert_eq!(
-        needed[2]["digest"]["sha256"],
+        inputs[2]["digest"]["sha256"],
         made.toolchain_sha256.as_str()
     );
 
-    let again = host.machinectl(&["rebuild", "2"]).good().stdout;
-    let again = host.wait_for(again.trim().parse().unwrap(), State::Finished);
+    let answer = host.machinectl(&["rebuild", "2"]).success();
+    let rebuilt = host.wait_for(answer.stdout.trim().parse().unwrap(), State::Finished);
     assert_eq!(
-        (again.outcome, &again.task),
+        (rebuilt.outcome, &rebuilt.task),
         (Some(Outcome::Success), &build.task)
     );
     let found = [
@@ -73,22 +68,25 @@ fn is_recorded(host: &AgentHost, build: &Build) {
         "2",
         "--json",
     ];
-    let found: Vec<Build> = serde_json::from_str(&host.machinectl(&found).good().stdout).unwrap();
+    let found: Vec<Build> =
+        serde_json::from_str(&host.machinectl(&found).success().stdout).unwrap();
     let ids: Vec<_> = found.iter().map(|build| build.id.0).collect();
-    assert_eq!(ids, [again.id.0, again.id.0 - 1]);
+    assert_eq!(ids, [rebuilt.id.0, rebuilt.id.0 - 1]);
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_package_goes_all_the_way_and_its_revision_never_goes_down() {
+fn packages_are_built_and_their_revisions_never_decrease() {
     let mut host = AgentHost::ready("");
-    let words = ["one", "two", "one", "one"];
-    let revision_of = |words| {
-        let build = host.wait_for(host.submit("demo", words), State::Finished);
+    let revision_of = |text| {
+        let build = host.wait_for(host.submit("demo", text), State::Finished);
         assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
         revisions(&build).join(" ")
     };
-    assert_eq!(words.map(revision_of), ["r0.0", "r0.1", "r0.2", "r0.2"]);
+    assert_eq!(
+        ["one", "two", "one", "one"].map(revision_of),
+        ["r0.0", "r0.1", "r0.2", "r0.2"]
+    );
 
     let build = host.build(2);
     assert_eq!(build.revision, Some(config::Revision(1)));
@@ -105,25 +103,25 @@ fn a_package_goes_all_the_way_and_its_revision_never_goes_down() {
         "{}",
         host.log_of(2)
     );
-    let output = host.state().join("fetched");
+    let output = host.state_directory().join("fetched");
     host.machinectl(&["artifacts", "2", "-o", &output.display().to_string()])
-        .good();
+        .success();
     let manifest = fs::read_to_string(output.join("packages.manifest")).unwrap();
     assert!(manifest.contains("revision: r0.1"), "{manifest}");
-    let provenance = host.machinectl(&["provenance", "2"]).good().stdout;
+    let provenance = host.machinectl(&["provenance", "2"]).success().stdout;
     let fetched = fs::read_to_string(output.join("provenance.json"));
     assert_eq!(fetched.unwrap(), provenance);
-    is_recorded(&host, &build);
-    host.assert_nothing_is_left();
+    check_record(&host, &build);
+    host.wait_until_torn_down();
 
-    assert_eq!(host.end(Signal::TERM), Some(0));
-    host.assert_nothing_is_left();
+    assert_eq!(host.stop(Signal::TERM), Some(0));
+    host.assert_torn_down();
     host.machinectl(&["builds"]).refused(4, "no agent answers");
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_package_that_does_not_compile_is_the_packages_fault_and_is_built_once() {
+fn a_compile_error_is_not_retried() {
     let host = AgentHost::ready("");
     let build = host.wait_for(
         host.submit_code("demo", "int main(void) { return nonsense; }\n"),
@@ -138,15 +136,15 @@ fn a_package_that_does_not_compile_is_the_packages_fault_and_is_built_once() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn an_agent_killed_in_a_bootstrap_begins_it_again_and_in_a_build_goes_on_with_it() {
+fn a_killed_agent_restarts_a_bootstrap_and_adopts_a_build() {
     let mut host = AgentHost::ready("");
-    let id = host.submit("demo", "hello");
-    wait_until("the bootstrap's guest runs", || host.guests().len() == 1);
-    host.end(Signal::KILL);
+    let id = host.submit_stopped("demo", "hello");
+    wait_until("a guest runs", || host.guests().len() == 1);
+    host.stop(Signal::KILL);
     host.start();
-    host.wait_for(id, State::Running);
-    assert!(image_serves(&host, "demo"));
-    goes_on_after(&mut host, id, Signal::KILL);
+    host.wait_for_breakpoint(id);
+    assert!(has_image(&host, "demo"));
+    check_adoption(&mut host, id, Signal::KILL);
     assert_eq!(
         host.log().matches("build finished").count(),
         1,
@@ -156,32 +154,54 @@ fn an_agent_killed_in_a_bootstrap_begins_it_again_and_in_a_build_goes_on_with_it
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn an_agent_is_restarted_while_a_guest_builds() {
+fn a_restarted_agent_adopts_the_guest_of_a_build() {
     let mut host = AgentHost::ready("");
-    let id = host.submit("demo", "hello");
-    host.wait_for(id, State::Running);
-    goes_on_after(&mut host, id, Signal::HUP);
+    let id = host.submit_stopped("demo", "hello");
+    host.wait_for_breakpoint(id);
+    check_adoption(&mut host, id, Signal::HUP);
+}
+
+/// Limits the rate at which the agent acknowledges what a guest puts, so that a put of some MiB
+/// takes minutes. Returns a function that removes the limit.
+fn slow_puts(host: &AgentHost, id: u64) -> impl Fn() + use<> {
+    let network = Network::open(&format!("{}-{id}", host.name())).unwrap();
+    let tc = move |line: &str| {
+        let mut tc = sys::command::prepare("tc");
+        tc.args(line.split(' '));
+        let run = || Ok(sys::command::run(tc, Duration::from_mins(1)));
+        network.enter(run).unwrap().unwrap();
+    };
+    tc("qdisc add dev guest0 root tbf rate 2kbit burst 1600 latency 1000s");
+    move || tc("qdisc del dev guest0 root")
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn an_agent_is_killed_while_a_guest_puts_a_file() {
+fn a_guest_puts_a_file_again_after_the_agent_was_killed() {
     let mut host = AgentHost::ready("");
-    let id = host.submit_code(
-        "demo",
-        "#include <stdio.h>\nint main(void) { for (int n = 0; n < 300000; n++) \
-         printf(\"hello, for the %dth time, and not the last\\n\", n); return 0; }\n",
-    );
-    let incoming = || {
-        let entries = fs::read_dir(host.state().join(format!("builds/{id}")));
-        let mut names = entries.into_iter().flatten().flatten();
-        names.any(|it| {
-            let is_half = it.file_name().to_string_lossy().starts_with(".incoming-");
-            is_half && it.metadata().is_ok_and(|it| it.len() > 1 << 20)
-        })
+    let code = "#include <stdio.h>\nint main(void) { for (int n = 0; n < 300000; n++) \
+         printf(\"hello, for the %dth time, and not the last\\n\", n); return 0; }\n";
+    let source = host.source(code);
+    let stopped = ["build", "demo", &source, "--interactive", "start"];
+    let answer = host.machinectl(&stopped).success();
+    let id = answer.stdout.trim().parse().unwrap();
+    host.wait_for_breakpoint(id);
+    let remove_limit = slow_puts(&host, id);
+    host.resume(id);
+    let is_incomplete = |entry: &fs::DirEntry| {
+        let is_staged = entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with(".incoming-");
+        is_staged && entry.metadata().is_ok_and(|data| data.len() > 1 << 20)
     };
-    wait_until("its log comes", incoming);
-    host.end(Signal::KILL);
+    wait_until("a part of the log has arrived", || {
+        let entries = fs::read_dir(host.state_directory().join(format!("builds/{id}")));
+        let mut entries = entries.into_iter().flatten().flatten();
+        entries.any(|entry| is_incomplete(&entry))
+    });
+    host.stop(Signal::KILL);
+    remove_limit();
     host.start();
     let build = host.wait_for(id, State::Finished);
     assert_eq!(
@@ -190,18 +210,18 @@ fn an_agent_is_killed_while_a_guest_puts_a_file() {
         "{build:?}"
     );
     assert!(host.log_of(id).contains("hello, for the 299999th time"));
-    wait_until("all is torn down", || host.networks().is_empty());
-    host.assert_nothing_is_left();
+    host.wait_until_torn_down();
 }
 
-/// Ends the agent by a signal and starts another one, which must finish the build
-/// with the guest that runs.
-fn goes_on_after(host: &mut AgentHost, id: u64, signal: Signal) {
+/// Ends the agent by a signal while a build is stopped at its breakpoint, and checks that the next
+/// agent finishes the build with the same guest.
+fn check_adoption(host: &mut AgentHost, id: u64, signal: Signal) {
     let guests = host.guests();
     assert_eq!(guests.len(), 1);
-    host.end(signal);
-    assert_eq!(host.guests(), guests, "the guest runs on");
+    host.stop(signal);
+    assert_eq!(host.guests(), guests, "the guest survives the agent");
     host.start();
+    host.resume(id);
     let build = host.wait_for(id, State::Finished);
     assert_eq!(
         (build.outcome, build.attempts, build.restored),
@@ -210,59 +230,59 @@ fn goes_on_after(host: &mut AgentHost, id: u64, signal: Signal) {
     );
     assert_eq!(revisions(&build), ["r0.0"]);
     assert!(host.log_of(id).contains("hello"), "{}", host.log_of(id));
-    wait_until("all is torn down", || host.networks().is_empty());
-    host.assert_nothing_is_left();
+    host.wait_until_torn_down();
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn an_agent_that_is_told_to_stop_puts_its_builds_back_into_the_queue() {
+fn a_terminated_agent_requeues_its_builds() {
     let mut host = AgentHost::ready("");
-    let id = host.submit("demo", "hello");
-    host.wait_for(id, State::Running);
-    assert_eq!(host.end(Signal::TERM), Some(0));
-    host.assert_nothing_is_left();
+    let id = host.submit_stopped("demo", "hello");
+    host.wait_for_breakpoint(id);
+    assert_eq!(host.stop(Signal::TERM), Some(0));
+    host.assert_torn_down();
     host.start();
+    host.wait_for_breakpoint(id);
+    host.resume(id);
     let build = host.wait_for(id, State::Finished);
     assert_eq!((build.outcome, build.attempts), (Some(Outcome::Success), 1));
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_guest_that_never_answers_is_given_up_and_told() {
+fn a_bootstrap_times_out_if_the_guest_never_asks_for_its_task() {
     let mut host = AgentHost::new("bootstrap.start_seconds_max = 2\nbootstrap.retries_max = 0\n");
-    // Without a kernel it waits for a boot loader that the disk does not have.
+    // Without a kernel the guest waits for a boot loader, which its disk does not have.
     host.add("mute", |files| {
-        tests::put(
+        tests::write_file(
             &files.join("manifest"),
-            ": 1\nid: mute\nsummary: Says nothing\nram-minimum: 65536\n",
+            ": 1\nid: mute\nsummary: Never answers\nram-minimum: 65536\n",
         );
     });
     host.add_toolchain("0.1.0");
     host.start();
     let id = host.submit("mute", "hello");
-    wait_until("the build knows why it waits", || {
+    wait_until("the build has the reason for its wait", || {
         host.build(id).message.contains("did not answer within 2 s")
     });
     assert_eq!(host.build(id).state, State::Queued);
-    host.assert_nothing_is_left();
-    host.machinectl(&["cancel", &id.to_string()]).good();
+    host.wait_until_torn_down();
+    host.machinectl(&["cancel", &id.to_string()]).success();
     assert_eq!(host.build(id).outcome, Some(Outcome::Abort));
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_build_whose_guest_hangs_or_dies_is_tried_again_and_then_abnormal() {
+fn a_build_whose_guest_is_killed_is_retried_and_then_abnormal() {
     let host = AgentHost::ready("builds.retries_max = 1\n");
-    let id = host.submit("demo", "hello");
+    let id = host.submit_code("demo", ENDLESS_PROGRAM);
     for attempt in 1..=2 {
-        wait_until("its guest runs", || {
+        wait_until("the guest runs", || {
             let build = host.build(id);
             build.attempts == attempt && build.state == State::Running && !host.guests().is_empty()
         });
         for guest in host.guests() {
-            // One that is gone already is as dead as we want it.
-            let _ = kill_process(guest, Signal::KILL);
+            kill_process(guest, Signal::KILL).unwrap();
         }
     }
     let build = host.wait_for(id, State::Finished);
@@ -276,40 +296,42 @@ fn a_build_whose_guest_hangs_or_dies_is_tried_again_and_then_abnormal() {
         "{}",
         build.message
     );
-    wait_until("all is torn down", || host.networks().is_empty());
-    host.assert_nothing_is_left();
+    host.wait_until_torn_down();
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn two_machines_do_two_builds_each_at_once() {
+fn two_machines_run_two_builds_each_concurrently() {
     let mut host = AgentHost::new("guests.parallel_max = 4\n");
     host.add("demo", |_| {});
     host.add("other", |_| {});
     host.add_toolchain("0.1.0");
     host.start();
-    wait_until("both are bootstrapped", || {
-        image_serves(&host, "demo") && image_serves(&host, "other")
-    });
-    let builds = ["demo", "other", "demo", "other"].map(|machine| host.submit(machine, machine));
-    wait_until("all four run at once", || host.guests().len() == 4);
+    let machines = ["demo", "other", "demo", "other"];
+    let builds = machines.map(|machine| host.submit_stopped(machine, machine));
+    for id in builds {
+        host.wait_for_breakpoint(id);
+    }
+    assert_eq!(host.guests().len(), 4);
+    for id in builds {
+        host.resume(id);
+    }
     for id in builds {
         let build = host.wait_for(id, State::Finished);
         assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
-        let says = format!("\n{}\n", build.machine);
-        assert!(host.log_of(id).contains(&says), "{}", host.log_of(id));
+        let printed = format!("\n{}\n", build.machine);
+        assert!(host.log_of(id).contains(&printed), "{}", host.log_of(id));
     }
-    wait_until("all is torn down", || host.networks().is_empty());
-    host.assert_nothing_is_left();
+    host.wait_until_torn_down();
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_build_is_cancelled_while_it_runs_but_not_when_it_is_over() {
+fn a_build_can_be_cancelled_while_it_runs_but_not_after_it_finished() {
     let host = AgentHost::ready("");
-    let id = host.submit("demo", "hello");
+    let id = host.submit_code("demo", ENDLESS_PROGRAM);
     host.wait_for(id, State::Running);
-    host.machinectl(&["cancel", &id.to_string()]).good();
+    host.machinectl(&["cancel", &id.to_string()]).success();
     let build = host.wait_for(id, State::Finished);
     assert_eq!(
         (build.outcome, build.message.as_str()),
@@ -317,90 +339,117 @@ fn a_build_is_cancelled_while_it_runs_but_not_when_it_is_over() {
     );
     host.machinectl(&["cancel", &id.to_string()])
         .refused(3, "has already finished: abort");
-    wait_until("all is torn down", || host.networks().is_empty());
-    host.assert_nothing_is_left();
+    host.wait_until_torn_down();
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_machine_is_deleted_when_its_running_build_is_over_and_what_waits_is_given_up() {
+fn deleting_a_machine_aborts_queued_builds_and_waits_for_the_running_one() {
     let host = AgentHost::ready("guests.parallel_max = 1\n");
-    let (runs, waits) = (host.submit("demo", "one"), host.submit("demo", "two"));
-    host.wait_for(runs, State::Running);
+    let running = host.submit_stopped("demo", "one");
+    let queued = host.submit("demo", "two");
+    host.wait_for_breakpoint(running);
     host.machinectl(&["delete", "demo", "--timeout", "0"])
         .refused(17, "in use");
-    let given_up = host.wait_for(waits, State::Finished);
+    let aborted = host.wait_for(queued, State::Finished);
     assert_eq!(
-        (given_up.outcome, given_up.message.as_str()),
+        (aborted.outcome, aborted.message.as_str()),
         (Some(Outcome::Abort), "machine demo was deleted")
     );
-    let built = host.wait_for(runs, State::Finished);
+    host.resume(running);
+    let built = host.wait_for(running, State::Finished);
     assert_eq!(built.outcome, Some(Outcome::Success), "{built:?}");
-    // Whoever began it is gone: the agent goes on with it.
-    wait_until("the machine is gone", || host.host.listing().is_empty());
+    // The caller of `delete` has ended, so the agent finishes the deletion.
+    wait_until("the machine is deleted", || host.host.listing().is_empty());
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_new_toolchain_is_installed_while_the_old_image_serves() {
-    let host = AgentHost::ready("");
-    wait_until("the machine is bootstrapped", || {
-        image_serves(&host, "demo")
-    });
-    let made_from = || {
+fn builds_use_the_old_image_until_a_new_toolchain_is_installed() {
+    let mut host = AgentHost::new("");
+    host.add_container("demo", |_| {});
+    host.add_worker("default", &script_worker(""));
+    host.start();
+    wait_until("the machine is bootstrapped", || has_image(&host, "demo"));
+    let toolchain_of_image = || {
         host.host.look("demo").images[0]
             .provenance
             .clone()
             .unwrap()
             .toolchain_id
     };
-    let before = made_from();
-    host.add_toolchain("0.2.0");
-    let id = host.submit("demo", "hello");
-    let build = host.wait_for(id, State::Starting);
-    assert_eq!(build.attempts, 1);
-    assert_eq!(made_from(), before, "the old image serves");
-    assert_eq!(
-        host.wait_for(id, State::Finished).outcome,
-        Some(Outcome::Success)
-    );
-    wait_until("the new image serves", || made_from() != before);
-    // Changed by hand, without machinectl, it is noticed as well.
-    let before = made_from();
-    tests::put(
+    // The agent also notices a change by hand, without machinectl.
+    let before = toolchain_of_image();
+    tests::write_file(
         &host.host.mount.path().join("toolchains/default/version"),
-        "0.3.0",
+        "0.2.0",
     );
-    wait_until("the new image serves", || made_from() != before);
+    wait_until("the new image is published", || {
+        toolchain_of_image() != before
+    });
+
+    let before = toolchain_of_image();
+    host.add_worker(
+        "default",
+        &script_worker("until [ -e /gate ]; do sleep 0.1; done"),
+    );
+    let root = "demo/demo-default-bootstrap/root";
+    let root = host.host.volume.path().join(root);
+    wait_until("the bootstrap has begun", || root.exists());
+    let build = host.wait_for(host.submit("demo", "hello"), State::Finished);
+    assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
+    assert_eq!(build.attempts, 1);
+    let used = build.inputs.unwrap().toolchain_sha256;
+    assert_eq!(used, before, "the build used the old image");
+    assert_eq!(toolchain_of_image(), before);
+    tests::write_file(&root.join("gate"), "");
+    wait_until("the new image is published", || {
+        toolchain_of_image() != before
+    });
+}
+
+/// Returns a worker that runs these commands in a bootstrap and builds nothing.
+fn script_worker(bootstrap: &str) -> String {
+    format!(
+        "#!/bin/sh
+host=169.254.111.222
+cd /tmp
+put() {{ printf ': 1\\nstatus: success\\n' >$1; tftp -p -l $1 -r $1 $host; }}
+if [ $1 = bootstrap ]; then
+    {bootstrap}
+    put bootstrap.manifest
+    exit
+fi
+tftp -g -r task.manifest $host
+put result.manifest
+"
+    )
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn the_first_start_since_the_boot_cleans_and_a_later_one_leaves_the_rest_alone() {
+fn the_first_start_after_a_boot_cleans_and_later_starts_spare_unmanaged_snapshots() {
     let mut host = AgentHost::new("");
     host.add("demo", |_| {});
     snapshot(&host, "7");
     snapshot(&host, "mine");
-    tests::put(
-        &host.host.volume.path().join("demo/notes.txt"),
-        "a stranger",
-    );
+    tests::write_file(&host.host.volume.path().join("demo/notes.txt"), "unmanaged");
     host.start();
     assert_eq!(snapshots(&host), Vec::<String>::new());
     assert!(host.host.volume.path().join("demo/notes.txt").exists());
-    host.end(Signal::TERM);
+    host.stop(Signal::TERM);
     snapshot(&host, "mine");
     host.start();
     assert_eq!(snapshots(&host), ["mine"]);
 }
 
-/// A snapshot of the machine `demo` that nobody holds.
+/// Creates a snapshot of the machine `demo` that is not in use.
 fn snapshot(host: &AgentHost, tag: &str) {
     let (machine, toolchain) = ("demo".parse().unwrap(), "default".parse().unwrap());
     let tag = tag.parse().unwrap();
     let volume = &host.host.volume;
-    let taken = volume.snapshot(&machine, &store::Origin::Current, &toolchain, &tag);
-    drop(taken.unwrap());
+    let snapshot = volume.snapshot(&machine, &store::Origin::Current, &toolchain, &tag);
+    drop(snapshot.unwrap());
 }
 
 fn snapshots(host: &AgentHost) -> Vec<String> {
@@ -413,23 +462,22 @@ fn snapshots(host: &AgentHost) -> Vec<String> {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn no_guest_starts_on_a_disk_that_is_nearly_full_and_everybody_is_told() {
+fn no_guest_starts_on_a_nearly_full_disk_and_the_reason_is_shown() {
     let host = AgentHost::ready("paths.reserve_mib = 2500\n");
-    wait_until("the machine is bootstrapped", || {
-        image_serves(&host, "demo")
-    });
+    wait_until("the machine is bootstrapped", || has_image(&host, "demo"));
     let filler = host.host.volume.path().join("filler");
     let file = fs::File::create(&filler).unwrap();
     rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 2 << 30).unwrap();
     file.sync_all().unwrap();
-    let why = "has less room left than its reserve of 2500 MiB: delete machines";
+    let reason = "has less room left than its reserve of 2500 MiB: delete machines";
     let id = host.submit("demo", "hello");
-    wait_until("the build knows why it waits", || {
-        host.build(id).message.contains(why)
+    wait_until("the build has the reason for its wait", || {
+        host.build(id).message.contains(reason)
     });
-    assert!(host.machinectl(&["host"]).good().stdout.contains(why));
-    assert!(host.log().contains(why), "{}", host.log());
-    // The room is there from the commit on; the name that goes wakes the agent.
+    let status = host.machinectl(&["host"]).success().stdout;
+    assert!(status.contains(reason), "{status}");
+    assert!(host.log().contains(reason), "{}", host.log());
+    // The commit frees the space, and the removal of the name wakes the agent.
     file.set_len(0).unwrap();
     host.host.volume.commit().unwrap();
     fs::remove_file(filler).unwrap();

@@ -29,7 +29,7 @@ fn host(settings: &str) -> AgentHost {
     host.start();
     let source = host.source(BAD);
     host.machinectl(&["build", "demo", &source, "--hold"])
-        .good();
+        .success();
     let build = host.wait_for(1, State::Finished);
     assert_eq!((build.outcome, build.attempts), (Some(Outcome::Error), 1));
     assert_eq!(held(&host), Some(HoldKind::Guest), "{build:?}");
@@ -77,11 +77,10 @@ fn attach(host: &AgentHost) -> Terminal {
 }
 
 fn torn_down(host: &AgentHost) {
-    host.machinectl(&["release", "1"]).good();
+    host.machinectl(&["release", "1"]).success();
     wait_until("nothing is held", || held(host).is_none());
-    wait_until("all is torn down", || host.networks().is_empty());
-    host.assert_nothing_is_left();
-    let left = std::fs::read_dir(host.state().join("attached")).map(Iterator::count);
+    host.wait_until_torn_down();
+    let left = std::fs::read_dir(host.state_directory().join("attached")).map(Iterator::count);
     assert_eq!(left.unwrap(), 0);
 }
 
@@ -97,7 +96,10 @@ fn people_look_into_copies_of_a_guest_that_was_woken_and_it_stays_as_it_is() {
     let disk = disk.join("demo/demo-default-1/frozen.disk");
     assert!(is_unclean(&disk), "the guest was not shut down");
     let (before, suspended) = (content(&host), host.guests());
-    let rehearsed = host.machinectl(&["attach", "1", "--dry-run"]).good().stdout;
+    let rehearsed = host
+        .machinectl(&["attach", "1", "--dry-run"])
+        .success()
+        .stdout;
     assert_eq!(rehearsed, "would boot a copy of what is held of build 1\n");
 
     let mut one = attach(&host);
@@ -111,9 +113,9 @@ fn people_look_into_copies_of_a_guest_that_was_woken_and_it_stays_as_it_is() {
     other.wait_for("return nonsense");
     assert_eq!(host.guests().len(), 3);
 
-    let table = host.machinectl(&["builds"]).good().stdout;
+    let table = host.machinectl(&["builds"]).success().stdout;
     assert!(table.contains("2 are attached to copies"), "{table}");
-    let top = host.machinectl(&["top", "--once"]).good().stdout;
+    let top = host.machinectl(&["top", "--once"]).success().stdout;
     assert_eq!(top.matches("attached").count(), 2, "{top}");
     let findings = host.machinectl(&["doctor"]).stdout;
     assert!(!findings.contains("-a1"), "{findings}");
@@ -127,10 +129,10 @@ fn people_look_into_copies_of_a_guest_that_was_woken_and_it_stays_as_it_is() {
         .refused(10, "no guest of a machine 42-a1 runs");
 
     one.type_in("\x1d");
-    assert_eq!(one.ended(), Some(0));
+    assert_eq!(one.wait(), Some(0));
     one.wait_for("the copy is gone");
     other.type_in("exit\r");
-    assert_eq!(other.ended(), Some(0));
+    assert_eq!(other.wait(), Some(0));
     wait_until("the copies are gone", || snapshots(&host) == ["1"]);
     wait_until("their guests are gone", || host.guests() == suspended);
     assert_eq!(content(&host), before);
@@ -156,8 +158,8 @@ fn a_copy_takes_the_place_of_a_guest_and_does_not_outlive_the_agent() {
         host.build(2).message == "for a guest: 1 of 1 run"
     });
 
-    host.end(Signal::KILL);
-    assert_eq!(person.ended(), Some(0));
+    host.stop(Signal::KILL);
+    assert_eq!(person.wait(), Some(0));
     host.start();
     let build = host.wait_for(2, State::Finished);
     assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
@@ -165,13 +167,13 @@ fn a_copy_takes_the_place_of_a_guest_and_does_not_outlive_the_agent() {
     assert_eq!(host.guests(), []);
     assert_eq!(content(&host), before);
 
-    host.machinectl(&["drain"]).good();
+    host.machinectl(&["drain"]).success();
     host.machinectl(&["attach", "1"])
         .refused(3, "it would wait because the host is drained since");
-    host.machinectl(&["undrain"]).good();
+    host.machinectl(&["undrain"]).success();
     let mut person = attach(&host);
-    host.end(Signal::HUP);
-    assert_eq!(person.ended(), Some(0));
+    host.stop(Signal::HUP);
+    assert_eq!(person.wait(), Some(0));
     assert_eq!(snapshots(&host), ["1"]);
     host.start();
     torn_down(&host);

@@ -10,9 +10,9 @@ use std::process::Command;
 use ::store::SubvolumeBackend;
 use ::store::subvolumes::BtrfsBackend;
 use rustix::fs::{FallocateFlags, fallocate};
-use tests::hosts::{Answer, BuildHost, listing, run};
-use tests::put;
+use tests::hosts::{BuildHost, CommandOutput, listing, run};
 use tests::ssh::SshServer;
+use tests::write_file;
 
 /// A host with revisions 1 and 2 of `linux`, and a working subvolume.
 struct World {
@@ -25,11 +25,11 @@ impl World {
         let host = BuildHost::new(mebibytes);
         let work = host.mount.path().join("work");
         BtrfsBackend.create(&work).unwrap();
-        put(&work.join("manifest"), ": 1\n");
+        write_file(&work.join("manifest"), ": 1\n");
         let work = work.display().to_string();
         for verb in ["add", "upgrade"] {
             host.machinectl(&[verb, "linux", "--from", &work], b"")
-                .good();
+                .success();
         }
         Self { host, work }
     }
@@ -60,7 +60,7 @@ impl World {
 }
 
 /// The one message: a line of ours, or the first one of a call that is misspelt.
-fn message(answer: &Answer) -> &str {
+fn message(answer: &CommandOutput) -> &str {
     let mut lines = answer.stderr.lines();
     let first = lines.next().unwrap_or_default();
     if answer.code != Some(2) {
@@ -193,7 +193,7 @@ fn without_rights_nothing_is_changed_and_root_is_named() {
         }
         command
     };
-    let answer = run(nobody("list"), b"").good();
+    let answer = run(nobody("list"), b"").success();
     assert!(answer.stdout.contains("in service"), "{answer:?}");
     for line in [
         "add new --from WORK",
@@ -240,16 +240,19 @@ fn what_others_made_or_hold_is_named_and_left_alone() {
     world
         .host
         .machinectl(&["rollback", "linux", "2"], b"")
-        .good();
+        .success();
 
     fs::create_dir(volume.join("stranger")).unwrap();
-    put(&volume.join("stranger/notes"), "mine");
+    write_file(&volume.join("stranger/notes"), "mine");
     world.refused("delete stranger", 10, "there is no machine `stranger`");
     world
         .host
         .machinectl(&["add", "stranger", "--from", &world.work], b"")
-        .good();
-    let answer = world.host.machinectl(&["delete", "stranger"], b"").good();
+        .success();
+    let answer = world
+        .host
+        .machinectl(&["delete", "stranger"], b"")
+        .success();
     assert!(
         answer
             .stderr
@@ -260,7 +263,7 @@ fn what_others_made_or_hold_is_named_and_left_alone() {
         "mine"
     );
 
-    put(&volume.join("file"), "mine");
+    write_file(&volume.join("file"), "mine");
     symlink("linux", volume.join("alias")).unwrap();
     for name in ["file", "alias"] {
         world.refused(
@@ -279,7 +282,7 @@ fn what_others_made_or_hold_is_named_and_left_alone() {
             &format!("no machine `{name}`"),
         );
     }
-    put(&linux.join("linux-3"), "mine");
+    write_file(&linux.join("linux-3"), "mine");
     world.refused("pin linux 3", 10, "no complete revision 3");
 }
 
@@ -329,15 +332,17 @@ fn a_full_disk_at_either_end_is_told_and_nothing_is_left_of_the_try() {
             .env("BUILDHOST_SSH", server.ssh());
         push
     };
-    far.host.machinectl(&["rollback", "linux", "1"], b"").good();
+    far.host
+        .machinectl(&["rollback", "linux", "1"], b"")
+        .success();
     let far_before = listing(far.host.mount.path());
     let upgrade = ["upgrade", "linux", "--from", &world.work];
-    world.host.machinectl(&upgrade, b"").good();
+    world.host.machinectl(&upgrade, b"").success();
     world.refused_by(push(), 16, "is full");
     assert_eq!(listing(far.host.mount.path()), far_before);
 
     // Here, where the revision is made. To fill the metadata takes its time.
-    if !tests::is_long() {
+    if !tests::is_long_run() {
         return;
     }
     fill(&far);
@@ -375,7 +380,7 @@ fn btrfs_progs_that_can_lose_data_are_warned_of() {
     let script = "#!/bin/sh\n[ \"$*\" != --version ] || exec echo btrfs-progs v5.16\n\
                   PATH=${PATH#*:}; exec btrfs \"$@\"\n";
     let btrfs = old.path().join("btrfs");
-    put(&btrfs, script);
+    write_file(&btrfs, script);
     fs::set_permissions(&btrfs, fs::Permissions::from_mode(0o755)).unwrap();
     let path = std::env::var("PATH").unwrap();
     let path = format!("{}:{path}", old.path().display());
@@ -384,9 +389,9 @@ fn btrfs_progs_that_can_lose_data_are_warned_of() {
         call.env("PATH", &path);
         run(call, b"")
     };
-    let answer = upgrade("upgrade linux --from WORK").good();
+    let answer = upgrade("upgrade linux --from WORK").success();
     let warning = "machinectl: warning: btrfs-progs 5.16 can lose data";
     assert_eq!(answer.stderr.matches(warning).count(), 1, "{answer:?}");
-    let answer = upgrade("upgrade linux --from WORK -q").good();
+    let answer = upgrade("upgrade linux --from WORK -q").success();
     assert_eq!(answer.stderr, "");
 }

@@ -114,7 +114,7 @@ fn builds_that_wake_one_guest_differ_know_the_time_and_build_what_a_cold_one_doe
     host.add("demo", |_| {});
     host.add("other", |files| {
         let manifest = fs::read_to_string(files.join("manifest")).unwrap();
-        tests::put(&files.join("manifest"), &(manifest + "frozen: off\n"));
+        tests::write_file(&files.join("manifest"), &(manifest + "frozen: off\n"));
     });
     host.add_toolchain("0.1.0");
     host.start();
@@ -155,9 +155,9 @@ fn builds_that_wake_one_guest_differ_know_the_time_and_build_what_a_cold_one_doe
         assert_eq!(build.artifacts, builds[2].artifacts);
         assert_eq!(build.packages, builds[2].packages);
     }
-    let table = host.machinectl(&["builds"]).good().stdout;
+    let table = host.machinectl(&["builds"]).success().stdout;
     assert_eq!(table.matches(" frozen ").count(), 2, "{table}");
-    host.assert_nothing_is_left();
+    host.wait_until_torn_down();
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn what_does_not_wake_is_started_cold_and_frozen_anew() {
     assert!(built(&host, host.submit("demo", "two")).restored);
     let log = host.log();
     assert!(log.contains("the frozen guest is given up"), "{log}");
-    if !tests::is_long() {
+    if !tests::is_long_run() {
         return;
     }
     let key = fs::read_to_string(image(&host, "default", "frozen.key")).unwrap();

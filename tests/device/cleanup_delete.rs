@@ -17,9 +17,9 @@ fn host() -> BuildHost {
     development.image("linux-1", None, &[("disk.img", b"one")]);
     development.image("linux-2", Some("linux-1"), &[("disk.img", b"two")]);
     host.machinectl(&["add", "linux"], &development.send("linux-1", None))
-        .good();
+        .success();
     let stream = development.send("linux-2", Some("linux-1"));
-    host.machinectl(&["upgrade", "linux"], &stream).good();
+    host.machinectl(&["upgrade", "linux"], &stream).success();
     let snapshot = snapshot(&host, &Origin::Current, "first");
     let provenance = Provenance {
         revision_uuid: snapshot.taken().unwrap().uuid.to_string(),
@@ -93,8 +93,8 @@ fn a_reboot_takes_every_kind_of_stray_and_no_stranger() {
     backend.create(&linux.join("Linux-1")).unwrap();
     backend.create(&linux.join("linux-007")).unwrap();
     symlink("/etc", linux.join("linux-8")).unwrap();
-    tests::put(&linux.join("linux-default-7"), "a file");
-    tests::put(&host.volume.path().join("README"), "a file");
+    tests::write_file(&linux.join("linux-default-7"), "a file");
+    tests::write_file(&host.volume.path().join("README"), "a file");
 
     let plan = host.volume.clean_plan().unwrap();
     let report = host.volume.clean_after_boot();
@@ -130,7 +130,7 @@ fn what_a_broken_link_could_mean_stays_after_a_reboot() {
         let before = host.listing();
         drop(host.volume.clean_after_boot());
         assert_eq!(host.listing(), before, "{target}");
-        let answer = host.machinectl(&["status", "linux"], b"").good();
+        let answer = host.machinectl(&["status", "linux"], b"").success();
         assert!(
             answer.stdout.contains("broken: its link leads to"),
             "{answer:?}"
@@ -175,7 +175,7 @@ fn a_deletion_waits_for_the_guest_and_names_it() {
 
     let plan = host
         .machinectl(&["delete", "linux", "--dry-run"], b"")
-        .good()
+        .success()
         .stdout;
     assert!(
         plan.contains("would delete revision 2 of linux\n") && !plan.contains("snapshot 1"),
@@ -212,7 +212,7 @@ fn force_deletes_what_is_in_use() {
     let host = host();
     let _held = snapshot(&host, &image(), "1");
     host.machinectl(&["delete", "linux", "--timeout", "0", "--force"], b"")
-        .good();
+        .success();
     assert!(host.listing().is_empty());
     host.machinectl(&["delete", "linux"], b"")
         .refused(10, "there is no machine `linux`");
@@ -259,7 +259,7 @@ fn an_image_is_replaced_while_a_build_uses_its_snapshot() {
     let host = host();
     let build = snapshot(&host, &image(), "1");
     let bootstrap = snapshot(&host, &Origin::Current, "second");
-    tests::put(&bootstrap.path().join("installed"), "new");
+    tests::write_file(&bootstrap.path().join("installed"), "new");
     BtrfsBackend
         .create(&bootstrap.path().join("nested"))
         .unwrap();
@@ -294,21 +294,21 @@ fn an_image_is_replaced_while_a_build_uses_its_snapshot() {
 fn machines_are_shown_to_people_and_to_programs() {
     let host = host();
     let _held = snapshot(&host, &image(), "1");
-    tests::put(&host.volume.path().join("linux/notes"), "mine");
+    tests::write_file(&host.volume.path().join("linux/notes"), "mine");
     fs::create_dir(host.volume.path().join("lost+found")).unwrap();
-    let table = host.machinectl(&["list"], b"").good().stdout;
+    let table = host.machinectl(&["list"], b"").success().stdout;
     assert_eq!(
         table,
         "MACHINE  CURRENT  REVISIONS  TOOLCHAINS  BUILDS  STATE\n\
          linux    2        2          default     1       in service\n"
     );
-    let json = host.machinectl(&["list", "--json"], b"").good().stdout;
+    let json = host.machinectl(&["list", "--json"], b"").success().stdout;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json[0]["machine"], "linux");
     assert_eq!(json[0]["images"][0]["up_to_date"], true);
     assert_eq!(json[0]["revisions"][1]["current"], true);
     assert_eq!(json[0]["snapshots"][0]["in_use"], true);
-    let status = host.machinectl(&["status", "linux"], b"").good().stdout;
+    let status = host.machinectl(&["status", "linux"], b"").success().stdout;
     for words in [
         "linux: in service",
         "default    ready  revision 2",

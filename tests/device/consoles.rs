@@ -24,8 +24,7 @@ fn host_with_worker(settings: &str, build: &str) -> AgentHost {
 }
 
 fn torn_down(host: &AgentHost) {
-    wait_until("all is torn down", || host.networks().is_empty());
-    host.assert_nothing_is_left();
+    host.wait_until_torn_down();
 }
 
 #[test]
@@ -54,21 +53,22 @@ put result.manifest success
         terminal.wait_for("heard sesame");
     }
     person.type_in("\x1d");
-    assert_eq!(person.ended(), Some(0));
+    assert_eq!(person.wait(), Some(0));
     person.wait_for("left; the guest runs on");
 
-    host.end(Signal::KILL);
-    assert_eq!(other.ended(), Some(0));
+    host.stop(Signal::KILL);
+    assert_eq!(other.wait(), Some(0));
     host.start();
     let mut person = host.terminal(&["console", "demo"]);
     person.wait_for("connected");
     person.type_in("mellon\r");
     person.wait_for("heard mellon");
-    assert_eq!(person.ended(), Some(0));
+    assert_eq!(person.wait(), Some(0));
     person.wait_for("the guest has ended");
     let build = host.wait_for(1, State::Finished);
     assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
-    let recorded = std::fs::read_to_string(host.state().join("builds/1/console")).unwrap();
+    let recorded =
+        std::fs::read_to_string(host.state_directory().join("builds/1/console")).unwrap();
     assert!(recorded.contains("heard sesame") && recorded.contains("heard mellon"));
 
     host.machinectl(&["console", &id])
@@ -96,7 +96,8 @@ sleep 1000
     assert_eq!((build.outcome, build.attempts), (Some(Outcome::Abort), 1));
     let words = "nothing was heard of the guest for 3 s";
     assert!(build.message.starts_with(words), "{}", build.message);
-    let recorded = std::fs::read_to_string(host.state().join("builds/1/console")).unwrap();
+    let recorded =
+        std::fs::read_to_string(host.state_directory().join("builds/1/console")).unwrap();
     assert!(recorded.contains("two"), "{recorded}");
     torn_down(&host);
 }
@@ -115,17 +116,17 @@ fn a_person_logs_in_at_a_breakpoint_and_the_build_goes_on() {
     person.type_in("\recho it is $((41 + 1)); cat ../sources/*.gz | wc -c; tty\r");
     person.wait_for("it is 42");
     person.wait_for("/dev/ttyS0");
-    let table = host.machinectl(&["builds"]).good().stdout;
+    let table = host.machinectl(&["builds"]).success().stdout;
     assert!(
         table.contains("waits at its breakpoint until 20"),
         "{table}"
     );
     person.type_in("\x1d");
-    assert_eq!(person.ended(), Some(0));
-    host.end(Signal::KILL);
+    assert_eq!(person.wait(), Some(0));
+    host.stop(Signal::KILL);
     host.start();
     assert_eq!(held(&host, 1), Some(HoldKind::Breakpoint));
-    host.machinectl(&["resume", "1"]).good();
+    host.machinectl(&["resume", "1"]).success();
     let build = host.wait_for(1, State::Finished);
     assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
     host.machinectl(&["resume", "1"])
@@ -134,7 +135,7 @@ fn a_person_logs_in_at_a_breakpoint_and_the_build_goes_on() {
     let mut person = host.terminal(&["login", "demo", &host.source(BAD), "--at", "error"]);
     person.wait_for("connected");
     person.type_in("\rexit\r");
-    assert_eq!(person.ended(), Some(0));
+    assert_eq!(person.wait(), Some(0));
     let build = host.wait_for(2, State::Finished);
     assert_eq!((build.outcome, build.attempts), (Some(Outcome::Error), 1));
     assert_eq!(build.interactive.held, None);
@@ -160,7 +161,7 @@ put result.manifest success
     );
     let source = host.source(GOOD);
     let verb = ["build", "demo", &source, "--interactive", "error"];
-    host.machinectl(&verb).good();
+    host.machinectl(&verb).success();
     wait_until("it waits", || held(&host, 1) == Some(HoldKind::Breakpoint));
     let build = host.wait_for(1, State::Finished);
     assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
@@ -173,14 +174,14 @@ fn the_guest_of_a_failed_build_is_held_until_somebody_lets_go_of_it() {
     let mut host = AgentHost::ready("");
     let source = host.source(BAD);
     host.machinectl(&["build", "demo", &source, "--hold"])
-        .good();
+        .success();
     let build = host.wait_for(1, State::Finished);
     assert_eq!((build.outcome, build.attempts), (Some(Outcome::Error), 1));
     assert_eq!(held(&host, 1), Some(HoldKind::Guest), "{build:?}");
     let guests = host.guests();
     assert_eq!(guests.len(), 1);
 
-    host.end(Signal::KILL);
+    host.stop(Signal::KILL);
     host.start();
     assert_eq!(host.guests(), guests, "the guest is found again");
     let findings = host.machinectl(&["doctor"]).stdout;
@@ -191,8 +192,8 @@ fn the_guest_of_a_failed_build_is_held_until_somebody_lets_go_of_it() {
     person.wait_for("it is 42");
     person.wait_for("/buildhost/build/work");
     person.type_in("\x1d");
-    assert_eq!(person.ended(), Some(0));
-    host.machinectl(&["release", "1"]).good();
+    assert_eq!(person.wait(), Some(0));
+    host.machinectl(&["release", "1"]).success();
     wait_until("nothing is held", || held(&host, 1).is_none());
     torn_down(&host);
     host.machinectl(&["release", "1"])
@@ -205,7 +206,7 @@ fn what_is_held_gives_way_to_others_and_to_a_disk_that_is_nearly_full() {
     let host = AgentHost::ready("paths.reserve_mib = 2500\nguests.parallel_max = 1\n");
     let source = host.source(BAD);
     host.machinectl(&["build", "demo", &source, "--hold"])
-        .good();
+        .success();
     host.wait_for(1, State::Finished);
     assert_eq!(held(&host, 1), Some(HoldKind::Guest));
     let build = host.wait_for(host.submit("demo", "hello"), State::Finished);

@@ -209,9 +209,9 @@ fn a_package_is_built_in_a_container() {
     assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
     assert_eq!(build.packages[0].revision, "r0.0");
     assert!(host.log_of(1).contains("hello"), "{}", host.log_of(1));
-    let live = fs::read_to_string(host.state().join("builds/1/log.live")).unwrap();
+    let live = fs::read_to_string(host.state_directory().join("builds/1/log.live")).unwrap();
     assert!(live.contains("build: made hello"), "{live}");
-    let console = fs::read_to_string(host.state().join("builds/1/console")).unwrap();
+    let console = fs::read_to_string(host.state_directory().join("builds/1/console")).unwrap();
     assert!(console.contains("machine: powering off"), "{console}");
 
     let id = host.submit_code("demo", "int main(void) { return nonsense; }\n");
@@ -220,7 +220,7 @@ fn a_package_is_built_in_a_container() {
     assert!(host.log_of(id).contains("nonsense"), "{}", host.log_of(id));
     host.machinectl(&["attach", &id.to_string()])
         .refused(3, &format!("build {id} ran in a container"));
-    host.assert_nothing_is_left();
+    host.wait_until_torn_down();
 }
 
 #[test]
@@ -240,12 +240,12 @@ fn a_person_logs_in_to_a_container_at_a_breakpoint() {
     wait_until("it was woken", || !runs(&sleep));
     person.type_in("echo and $((42 + 1)); exit\r");
     person.wait_for("and 43");
-    assert_eq!(person.ended(), Some(0));
+    assert_eq!(person.wait(), Some(0));
     let build = host.wait_for(1, State::Finished);
     assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
     host.machinectl(&["build", "demo", &source, "--hold"])
         .refused(3, "is a container, which cannot be suspended");
-    host.assert_nothing_is_left();
+    host.wait_until_torn_down();
 }
 
 /// Whether a process with this command line runs.
@@ -280,7 +280,7 @@ fn a_machine_with_options_of_its_own_runs_only_where_that_is_allowed() {
                 host.log().contains("set guests.options to")
             });
         }
-        host.assert_nothing_is_left();
+        host.wait_until_torn_down();
     }
 }
 
@@ -304,13 +304,13 @@ fn a_container_that_dies_is_tried_again_and_one_that_runs_is_taken_up() {
 
     let id = host.submit_code("demo", slow);
     host.wait_for(id, State::Running);
-    let live = host.state().join(format!("builds/{id}/log.live"));
+    let live = host.state_directory().join(format!("builds/{id}/log.live"));
     wait_until("it says something", || {
         fs::read_to_string(&live).is_ok_and(|text| text.contains("slow"))
     });
     let guests: Vec<Pid> = host.guests();
     assert_eq!(guests.len(), 1);
-    host.end(Signal::KILL);
+    host.stop(Signal::KILL);
     assert_eq!(host.guests(), guests, "the guest runs on");
     host.start();
     let build = host.wait_for(id, State::Finished);
@@ -321,8 +321,7 @@ fn a_container_that_dies_is_tried_again_and_one_that_runs_is_taken_up() {
     );
     let live = fs::read_to_string(&live).unwrap();
     assert!(live.contains("build: made hello"), "{live}");
-    wait_until("all is torn down", || host.networks().is_empty());
-    host.assert_nothing_is_left();
+    host.wait_until_torn_down();
 }
 
 /// A worker in the way of build2's: its result is packed and holds the log, its files
@@ -388,8 +387,8 @@ fn a_shell_script_in_the_way_of_build2s_workers_builds() {
         .collect();
     assert_eq!(names, ["hello.txt"]);
     let file = host
-        .state()
+        .state_directory()
         .join(format!("builds/{id}/artifacts/hello.txt"));
     assert_eq!(fs::read_to_string(file).unwrap(), format!("build: {id}\n"));
-    host.assert_nothing_is_left();
+    host.wait_until_torn_down();
 }

@@ -52,5 +52,5 @@ fn a_build_that_fills_the_volume_is_ended_and_the_others_go_on() {
     let last = host.submit("demo", "after");
     let build = host.wait_for(last, State::Finished);
     assert_eq!((build.outcome, build.attempts), (Some(Outcome::Success), 1));
-    host.assert_nothing_is_left();
+    host.wait_until_torn_down();
 }

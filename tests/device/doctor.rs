@@ -22,7 +22,7 @@ fn host() -> (BuildHost, DevelopmentHost) {
     let (host, development) = (BuildHost::new(256), DevelopmentHost::new(256));
     development.image("linux-1", None, &[("disk.img", b"one")]);
     host.machinectl(&["add", "linux"], &development.send("linux-1", None))
-        .good();
+        .success();
     (host, development)
 }
 
@@ -88,7 +88,7 @@ fn what_can_be_repaired_is_and_strangers_stay() {
         .freeze(&linux.join("linux-1"), &half.join("half-1"))
         .unwrap();
     symlink("half-1", half.join(".buildhost.deleting")).unwrap();
-    tests::put(&linux.join("notes"), "mine");
+    tests::write_file(&linux.join("notes"), "mine");
     let all = [
         "half half-deleted",
         "linux deletion-mark",
@@ -108,7 +108,7 @@ fn what_can_be_repaired_is_and_strangers_stay() {
     let before = host.listing();
     let plan = host
         .machinectl(&["doctor", "--repair", "--dry-run"], b"")
-        .good()
+        .success()
         .stdout;
     assert_eq!(
         (host.listing(), plan.lines().count()),
@@ -127,7 +127,7 @@ fn what_needs_a_decision_is_left_to_a_person() {
     let linux = host.volume.path().join("linux");
     development.image("linux-2", None, &[("disk.img", b"two")]);
     host.machinectl(&["upgrade", "linux"], &development.send("linux-2", None))
-        .good();
+        .success();
     // A read-only snapshot of what was received has its identity.
     BtrfsBackend
         .freeze(&linux.join("linux-1"), &linux.join("linux-3"))
@@ -142,7 +142,7 @@ fn what_needs_a_decision_is_left_to_a_person() {
         .map(str::to_owned)
         .to_vec();
     assert_eq!(findings(&host, &["--repair"]), (broken, Some(22)));
-    host.machinectl(&["rollback", "linux", "2"], b"").good();
+    host.machinectl(&["rollback", "linux", "2"], b"").success();
     assert_eq!(findings(&host, &[]).0, ["linux twin-identity"]);
 }
 
@@ -228,19 +228,19 @@ fn leave_things(host: &AgentHost) -> u64 {
         add.args(["netns", "add", &format!("{}-{tag}", host.name())]);
         run(add, Duration::from_mins(1)).unwrap();
     }
-    fs::create_dir(host.run().join("guests/1000002")).unwrap();
-    let records = Connection::open(host.state().join("records.sqlite3")).unwrap();
+    fs::create_dir(host.run_directory().join("guests/1000002")).unwrap();
+    let records = Connection::open(host.state_directory().join("records.sqlite3")).unwrap();
     let insert =
         "INSERT INTO builds (machine, toolchain, sources, state, attempts, submitted, task)
                   VALUES ('gone', 'default', '[]', 'running', 1, '2026-01-01T00:00:00Z', ?1)";
     records.execute(insert, ["c".repeat(64)]).unwrap();
     let id = u64::try_from(records.last_insert_rowid()).unwrap();
     for build in [id.to_string(), "1000003".to_owned()] {
-        fs::create_dir(host.state().join("builds").join(build)).unwrap();
+        fs::create_dir(host.state_directory().join("builds").join(build)).unwrap();
     }
     for (name, days) in [("a".repeat(64), 2), ("b".repeat(64), 0)] {
-        let path = host.state().join("sources").join(name);
-        tests::put(&path, "a source");
+        let path = host.state_directory().join("sources").join(name);
+        tests::write_file(&path, "a source");
         let time = std::time::SystemTime::now() - Duration::from_hours(24 * days);
         fs::File::options()
             .write(true)
@@ -257,13 +257,13 @@ fn leave_guest(host: &AgentHost) -> Child {
     let guest = prepare("sleep").arg("1000").spawn().unwrap();
     let stat = fs::read_to_string(format!("/proc/{}/stat", guest.id())).unwrap();
     let start_time = stat.split(' ').nth(21).unwrap();
-    let run = host.run().join("guests/1000004");
+    let run = host.run_directory().join("guests/1000004");
     fs::create_dir(&run).unwrap();
     let record = format!(
         r#"{{"version": 1, "pid": {}, "start_time": {start_time}, "cgroup": null}}"#,
         guest.id()
     );
-    tests::put(&run.join("process.json"), &record);
+    tests::write_file(&run.join("process.json"), &record);
     guest
 }
 
@@ -290,7 +290,7 @@ fn what_an_agent_knows_is_examined_and_repaired_by_it() {
     assert_eq!(ids(&before), expected);
     let plan = host
         .machinectl(&["doctor", "--repair", "--dry-run"])
-        .good()
+        .success()
         .stdout;
     assert_eq!(
         (plan.lines().count(), of_host(&host, &[])),
@@ -301,17 +301,22 @@ fn what_an_agent_knows_is_examined_and_repaired_by_it() {
     assert_eq!(ids(&of_host(&host, &["--repair"])), kept);
     assert_eq!(guest.wait().unwrap().signal(), Some(9));
     assert_eq!(host.networks(), [format!("{}-lab", host.name())]);
-    assert!(host.state().join("builds/1000003").is_dir());
-    assert!(host.state().join("sources").join("b".repeat(64)).is_file());
+    assert!(host.state_directory().join("builds/1000003").is_dir());
+    assert!(
+        host.state_directory()
+            .join("sources")
+            .join("b".repeat(64))
+            .is_file()
+    );
     let build = host.wait_for(build, State::Finished);
     assert_eq!(build.message, "machine gone was deleted");
 
     // The next agent takes away what guests left, and nothing that a person made.
-    let directory = |name: &str| host.run().join("guests").join(name);
+    let directory = |name: &str| host.run_directory().join("guests").join(name);
     let (left, strange) = (directory("1000005"), directory("notes"));
     fs::create_dir(&left).unwrap();
     fs::create_dir(&strange).unwrap();
-    host.end(Signal::HUP);
+    host.stop(Signal::HUP);
     host.start();
     assert_eq!((left.exists(), strange.exists()), (false, true));
     assert_eq!(host.networks(), [format!("{}-lab", host.name())]);

@@ -8,35 +8,35 @@ use ::store::SubvolumeBackend;
 use ::store::subvolumes::BtrfsBackend;
 use config::builds::State;
 use tests::agent::AgentHost;
-use tests::hosts::{Answer, BuildHost, run};
-use tests::put;
+use tests::hosts::{BuildHost, CommandOutput, run};
 use tests::ssh::SshServer;
+use tests::write_file;
 
 /// A host with something for every verb to do.
 fn host() -> BuildHost {
     let host = BuildHost::new(512);
     let work = host.mount.path().join("work");
     BtrfsBackend.create(&work).unwrap();
-    put(&work.join("disk.img"), "disk");
+    write_file(&work.join("disk.img"), "disk");
     let from = work.display().to_string();
     host.machinectl(&["add", "linux", "--from", &from], b"")
-        .good();
-    put(&work.join("disk.img"), "another disk");
+        .success();
+    write_file(&work.join("disk.img"), "another disk");
     for _ in 0..2 {
         host.machinectl(&["upgrade", "linux", "--from", &from], b"")
-            .good();
+            .success();
     }
-    host.machinectl(&["pin", "linux", "2"], b"").good();
+    host.machinectl(&["pin", "linux", "2"], b"").success();
     let linux = host.volume.path().join("linux");
     BtrfsBackend
         .snapshot(&linux.join("linux-1"), &linux.join("linux-default-1"))
         .unwrap();
     let tools = host.mount.directory("tools");
-    put(&tools.join("toolchain.tar"), "tools");
+    write_file(&tools.join("toolchain.tar"), "tools");
     let tools = tools.display().to_string();
     host.machinectl(&["toolchain", "add", "there", &tools], b"")
-        .good();
-    put(&host.mount.path().join("disk.raw"), "a disk");
+        .success();
+    write_file(&host.mount.path().join("disk.raw"), "a disk");
     host
 }
 
@@ -87,7 +87,7 @@ const WITH_AGENT: [&str; 12] = [
 ];
 
 fn verbs(host: &BuildHost) -> Vec<String> {
-    let help = host.machinectl(&["--help"], b"").good().stdout;
+    let help = host.machinectl(&["--help"], b"").success().stdout;
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     commands
         .take_while(|line| !line.is_empty())
@@ -150,7 +150,7 @@ fn every_verb_that_changes_something_says_what_it_would_do_and_does_not() {
     BtrfsBackend.create(&far_image).unwrap();
     let far_image = far_image.display().to_string();
     far.machinectl(&["add", "there", "--from", &far_image], b"")
-        .good();
+        .success();
     let (before, far_before) = (state(&host), state(&far));
     for (words, step) in TABLE {
         let words = words.replace("HOST", "root@127.0.0.1");
@@ -188,7 +188,7 @@ fn rehearse(
     server: &SshServer,
     arguments: &[&str],
     options: &[&str],
-) -> Answer {
+) -> CommandOutput {
     let mut command = host.command(arguments);
     command.args(options).env("BUILDHOST_SSH", server.ssh());
     if ["push", "pull"].contains(&arguments[0]) {
@@ -196,7 +196,7 @@ fn rehearse(
         let program = tests::program("machinectl");
         command.arg("--far-program").arg(program);
     }
-    run(command, b"").good()
+    run(command, b"").success()
 }
 
 #[test]
@@ -204,10 +204,10 @@ fn rehearse(
 fn verbs_over_builds_say_what_they_would_do_and_do_not() {
     let host = AgentHost::ready("");
     let id = host.submit("demo", "hello").to_string();
-    let source = host.state().join("hello.c");
-    put(&source, "int main(void) { return 0; }\n");
+    let source = host.state_directory().join("hello.c");
+    write_file(&source, "int main(void) { return 0; }\n");
     let source = source.display().to_string();
-    let said = |arguments: &[&str]| host.machinectl(arguments).good().stdout;
+    let said = |arguments: &[&str]| host.machinectl(arguments).success().stdout;
     let cancel = said(&["cancel", &id, "--dry-run"]);
     assert!(
         cancel.starts_with(&format!("would cancel build {id}, which is ")),
@@ -234,7 +234,7 @@ fn verbs_over_builds_say_what_they_would_do_and_do_not() {
         said(&["rebuild", &id, "--dry-run"]),
         "would build hello on demo again\n"
     );
-    let output = host.state().join("fetched");
+    let output = host.state_directory().join("fetched");
     let plan = said(&[
         "artifacts",
         &id,
@@ -248,7 +248,7 @@ fn verbs_over_builds_say_what_they_would_do_and_do_not() {
     assert!(!output.exists());
     assert_eq!(said(&["builds", "--no-legend"]).lines().count(), 1);
     assert_eq!(
-        sources(&host.state().join("sources")),
+        sources(&host.state_directory().join("sources")),
         1,
         "nothing more was handed in"
     );

@@ -221,14 +221,14 @@ fn a_way_goes_with_its_agent_is_found_again_and_needs_leave() {
         host.add_container(name, |files| {
             let path = files.join("manifest");
             let manifest = fs::read_to_string(&path).unwrap();
-            tests::put(&path, &format!("{manifest}egress: {egress}\n"));
+            tests::write_file(&path, &format!("{manifest}egress: {egress}\n"));
         });
     }
     host.add_toolchain("0.1.0");
     host.start_in(&world.host);
     let id = host.submit_code("some", &code(3));
     host.wait_for(id, State::Running);
-    host.end(Signal::KILL);
+    host.stop(Signal::KILL);
     assert!(world.left().0.contains("bhost"));
     host.start_in(&world.host);
     let build = host.wait_for(id, State::Finished);
@@ -245,16 +245,16 @@ fn a_way_goes_with_its_agent_is_found_again_and_needs_leave() {
             .message
             .contains("asks for egress `nat`, and this host allows `allow`")
     });
-    host.machinectl(&["cancel", &id.to_string()]).good();
+    host.machinectl(&["cancel", &id.to_string()]).success();
 
     let id = host.submit_code("some", &code(60));
     host.wait_for(id, State::Running);
-    host.end(Signal::KILL);
+    host.stop(Signal::KILL);
     for guest in host.guests() {
         rustix::process::kill_process(guest, Signal::KILL).unwrap();
     }
     host.start_in(&world.host);
-    host.machinectl(&["cancel", &id.to_string()]).good();
+    host.machinectl(&["cancel", &id.to_string()]).success();
     host.wait_for(id, State::Finished);
     tests::wait_until("all is as it was", || {
         world.left() == before && host.networks().is_empty()

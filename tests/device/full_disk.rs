@@ -16,7 +16,7 @@ fn host() -> BuildHost {
         development.image(&name, None, &[("disk.img", &vec![number; 2 << 20])]);
         let verb = if number == 1 { "add" } else { "upgrade" };
         host.machinectl(&[verb, "linux"], &development.send(&name, None))
-            .good();
+            .success();
     }
     let linux = host.volume.path().join("linux");
     BtrfsBackend
@@ -63,7 +63,7 @@ fn gives_space_back(host: &BuildHost, sizes: &[usize]) {
         assert!(host.volume.free().unwrap() < 1 << 20);
     };
     full("one");
-    host.machinectl(&["doctor", "--repair"], b"").good();
+    host.machinectl(&["doctor", "--repair"], b"").success();
     let view = host.look("linux");
     assert!(view.snapshots.is_empty() && view.images.is_empty());
     assert!(!view.incoming && !view.deleting && view.pins.is_empty());
@@ -78,12 +78,12 @@ fn gives_space_back(host: &BuildHost, sizes: &[usize]) {
     assert!(back.code == Some(0) || host.listing() == before, "{back:?}");
     println!("pin: {:?}, rollback: {:?}", pin.code, back.code);
     for (verb, revision) in [("unpin", "2"), ("rollback", "4")] {
-        host.machinectl(&[verb, "linux", revision], b"").good();
+        host.machinectl(&[verb, "linux", revision], b"").success();
     }
-    host.machinectl(&["prune", "--keep", "1"], b"").good();
+    host.machinectl(&["prune", "--keep", "1"], b"").success();
     assert_eq!(host.look("linux").revisions.len(), 1);
     full("three");
-    host.machinectl(&["delete", "linux"], b"").good();
+    host.machinectl(&["delete", "linux"], b"").success();
     assert!(!host.volume.path().join("linux").exists());
 }
 
@@ -108,6 +108,6 @@ fn a_machine_without_a_link_is_deleted_from_a_full_disk() {
     let host = host();
     fs::remove_file(host.volume.path().join("linux/linux")).unwrap();
     fill(&host.mount.path().join("ballast"), &[1 << 20, 2000, 0]);
-    host.machinectl(&["delete", "linux"], b"").good();
+    host.machinectl(&["delete", "linux"], b"").success();
     assert!(!host.volume.path().join("linux").exists());
 }

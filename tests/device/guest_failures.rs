@@ -29,7 +29,9 @@ fi
 
 /// The process of a build's guest.
 pub(crate) fn guest(host: &AgentHost, id: u64) -> Pid {
-    let record = host.run().join(format!("guests/{id}/process.json"));
+    let record = host
+        .run_directory()
+        .join(format!("guests/{id}/process.json"));
     let record: serde_json::Value = serde_json::from_slice(&fs::read(record).unwrap()).unwrap();
     let pid = i32::try_from(record["pid"].as_i64().unwrap()).unwrap();
     Pid::from_raw(pid).unwrap()
@@ -63,7 +65,7 @@ fn ready() -> AgentHost {
     host.add("demo", |files| {
         let manifest = fs::read_to_string(files.join("manifest")).unwrap();
         let words = "frozen: off\nstart-seconds-max: 2\ntotal-seconds-max: 40\n";
-        tests::put(&files.join("manifest"), &(manifest + words));
+        tests::write_file(&files.join("manifest"), &(manifest + words));
     });
     host.add_worker(
         "waits",
@@ -134,5 +136,5 @@ fn a_guest_that_fails_ends_its_build_in_its_way_and_leaves_nothing() {
     wait_until("all is torn down", || {
         host.networks().is_empty() && host.host.look("demo").snapshots.is_empty()
     });
-    host.assert_nothing_is_left();
+    host.wait_until_torn_down();
 }

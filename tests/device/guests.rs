@@ -1,7 +1,5 @@
 //! Guests: real QEMU in a real network, with a script for a worker.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
-
 use std::fs;
 use std::future::Future;
 use std::path::Path;

@@ -155,10 +155,10 @@ fn try_names(target: &Target) -> usize {
 fn links_lead_nowhere() {
     let outside = tempfile::tempdir().unwrap();
     let secret = outside.path().join("secret");
-    tests::put(&secret, "secret");
+    tests::write_file(&secret, "secret");
     let (sources, put) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let source = |name: &str| sources.path().join(name);
-    tests::put(&source("archive"), "mine");
+    tests::write_file(&source("archive"), "mine");
     symlink(&secret, source("link")).unwrap();
     symlink(outside.path(), source("tree")).unwrap();
     symlink("/proc/self/root", source("root")).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ::sys::command;
 use tests::hosts::{BuildHost, run};
-use tests::put;
+use tests::write_file;
 
 fn host() -> BuildHost {
     BuildHost::new(256)
@@ -20,8 +20,8 @@ fn a_raw_disk_with_its_kernel_becomes_a_machine_and_keeps_its_holes() {
     let at = |name: &str| from.path().join(name).to_str().unwrap().to_owned();
     let disk = File::create(at("root.raw")).unwrap();
     disk.set_len(64 << 20).unwrap();
-    put(&from.path().join("k"), "kernel");
-    put(&from.path().join("i"), "initrd");
+    write_file(&from.path().join("k"), "kernel");
+    write_file(&from.path().join("i"), "initrd");
     let import = [
         "import",
         "linux",
@@ -33,10 +33,10 @@ fn a_raw_disk_with_its_kernel_becomes_a_machine_and_keeps_its_holes() {
     ];
     let plan = host
         .machinectl(&[&import[..], &["--dry-run"]].concat(), b"")
-        .good();
+        .success();
     assert!(plan.stdout.contains("would make revision 1 of"), "{plan:?}");
     assert!(host.listing().is_empty());
-    host.machinectl(&import, b"").good();
+    host.machinectl(&import, b"").success();
     let current = host.volume.path().join("linux/linux");
     let data = fs::metadata(current.join("disk.img")).unwrap();
     assert!(data.len() == 64 << 20 && data.blocks() < 100, "{data:?}");
@@ -45,8 +45,8 @@ fn a_raw_disk_with_its_kernel_becomes_a_machine_and_keeps_its_holes() {
         manifest.contains("kernel: vmlinuz\ninitrd: initrd\n"),
         "{manifest}"
     );
-    host.machinectl(&["verify", "linux"], b"").good();
-    host.machinectl(&import, b"").good();
+    host.machinectl(&["verify", "linux"], b"").success();
+    host.machinectl(&import, b"").success();
     assert_eq!(host.look("linux").current.map(|it| it.0), Some(2));
 }
 
@@ -57,10 +57,10 @@ fn what_is_exported_can_be_brought_in_again() {
     let from = tempfile::tempdir().unwrap();
     let tree = from.path().join("tree");
     fs::create_dir(&tree).unwrap();
-    put(&tree.join("disk.img"), "disk");
-    put(&tree.join("manifest"), ": 1\nid: x\nsummary: y\n");
+    write_file(&tree.join("disk.img"), "disk");
+    write_file(&tree.join("manifest"), ": 1\nid: x\nsummary: y\n");
     host.machinectl(&["import", "linux", tree.to_str().unwrap()], b"")
-        .good();
+        .success();
     for (name, verb) in [
         ("x.tar.zst", "import"),
         ("x.tar", "import"),
@@ -69,23 +69,23 @@ fn what_is_exported_can_be_brought_in_again() {
         let file = from.path().join(name);
         let file = file.to_str().unwrap();
         host.machinectl(&["export", "linux", "-o", file], b"")
-            .good();
+            .success();
         let other = BuildHost::new(256);
         let arguments = match verb {
             "import" => vec!["import", "linux", file],
             _ => vec!["add", "linux", "--from", file],
         };
-        other.machinectl(&arguments, b"").good();
-        other.machinectl(&["verify", "linux"], b"").good();
+        other.machinectl(&arguments, b"").success();
+        other.machinectl(&["verify", "linux"], b"").success();
     }
     let file = from.path().join("y.btrfs.zst");
     host.machinectl(&["export", "linux", "1", "-o", file.to_str().unwrap()], b"")
-        .good();
+        .success();
     host.machinectl(&["add", "linux2", "--from", file.to_str().unwrap()], b"")
         .refused(14, "put `zstd -dc` before it");
     let mut zstd = command::prepare("zstd");
     zstd.arg("--test").arg(&file);
-    run(zstd, b"").good();
+    run(zstd, b"").success();
     host.machinectl(&["export", "linux", "-o", "/tmp/x.zip"], b"")
         .refused(2, "must end in");
     assert_eq!(
@@ -101,14 +101,14 @@ fn a_qcow2_image_is_converted() {
     let host = host();
     let from = tempfile::tempdir().unwrap();
     let (raw, qcow) = (from.path().join("d.raw"), from.path().join("d.qcow2"));
-    put(&raw, &"content ".repeat(512));
+    write_file(&raw, &"content ".repeat(512));
     let mut convert = command::prepare("qemu-img");
     convert
         .args(["convert", "-f", "raw", "-O", "qcow2"])
         .args([&raw, &qcow]);
     command::run(convert, Duration::from_mins(1)).unwrap();
     host.machinectl(&["import", "linux", qcow.to_str().unwrap()], b"")
-        .good();
+        .success();
     let disk = fs::read(host.volume.path().join("linux/linux/disk.img")).unwrap();
     assert_eq!(disk, fs::read(raw).unwrap());
 }
@@ -121,7 +121,7 @@ fn what_is_no_machine_is_refused_and_leaves_nothing() {
     let path = from.path().to_str().unwrap();
     host.machinectl(&["import", "linux", path], b"")
         .refused(3, "lacks `disk.img`");
-    put(&from.path().join("manifest"), ": 1\nid: x\ncolour: red\n");
+    write_file(&from.path().join("manifest"), ": 1\nid: x\ncolour: red\n");
     host.machinectl(&["import", "linux", path], b"").refused(
         3,
         "`colour` is not a value of a machine; `summary` is missing",
@@ -129,7 +129,7 @@ fn what_is_no_machine_is_refused_and_leaves_nothing() {
     host.machinectl(&["import", "linux", "/no/such"], b"")
         .refused(1, "No such file");
     let tar = from.path().join("x.tar");
-    put(&tar, "this is no archive");
+    write_file(&tar, "this is no archive");
     host.machinectl(&["import", "linux", tar.to_str().unwrap()], b"")
         .refused(1, "tar");
     assert!(host.listing().is_empty());

@@ -1,9 +1,10 @@
-//! Real btrfs on loop files and real QEMU: root only, each in a process of its own.
+//! Tests with real btrfs on loop devices, real QEMU and real containers. They need root, and each
+//! runs in a process of its own.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a test stops at the first surprise and tells what it counted"
+    reason = "a test fails at the first error, and prints its measurements"
 )]
 
 mod add_upgrade;

@@ -27,7 +27,7 @@ fn soon(what: &str, is_so: impl FnMut() -> bool) {
 
 /// The machines that the agent knows, with what it says of each.
 fn known(host: &AgentHost) -> String {
-    host.machinectl(&["host", "--no-legend"]).good().stdout
+    host.machinectl(&["host", "--no-legend"]).success().stdout
 }
 
 fn message(host: &AgentHost, id: u64) -> String {
@@ -47,9 +47,9 @@ fn what_is_done_by_hand_is_noticed_and_honoured() {
         // It cannot boot, so nothing but the revisions is there to be seen.
         development.image(&name, None, &[("manifest", b"no manifest\n")]);
         let stream = development.send(&name, None);
-        sys::file::replace(&host.state().join(&name), &stream).unwrap();
+        sys::file::replace(&host.state_directory().join(&name), &stream).unwrap();
     }
-    let streams = host.state().display().to_string();
+    let streams = host.state_directory().display().to_string();
 
     shell(
         &volume,
@@ -79,7 +79,7 @@ fn what_is_done_by_hand_is_noticed_and_honoured() {
     soon("revision 2 is deleted", || !hand.join("hand-2").exists());
 
     // A stranger is left alone by all this.
-    tests::put(&hand.join("notes"), "mine");
+    tests::write_file(&hand.join("notes"), "mine");
 
     // Out of service, and away.
     shell(&volume, "rm hand/hand");
@@ -98,7 +98,7 @@ fn what_is_done_by_hand_is_noticed_and_honoured() {
     let answer = host.machinectl(&["build", "hand", "/etc/hostname"]);
     assert_eq!(answer.code, Some(10), "{answer:?}");
     assert_eq!(fs::read_to_string(hand.join("notes")).unwrap(), "mine");
-    host.assert_nothing_is_left();
+    host.wait_until_torn_down();
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_revision_that_was_made_writable_by_hand_makes_the_next_push_a_full_one() {
     let server = SshServer::start();
     let work = development.mount.path().join("work");
     ::store::SubvolumeBackend::create(&::store::subvolumes::BtrfsBackend, &work).unwrap();
-    tests::put(&work.join("disk.img"), "disk");
+    tests::write_file(&work.join("disk.img"), "disk");
     let push = || -> Command {
         let mut push = development.command(&["push", "linux", "root@127.0.0.1", "--from"]);
         push.arg(&work).arg("--far-volume").arg(far.volume.path());
@@ -138,7 +138,7 @@ fn a_revision_that_was_made_writable_by_hand_makes_the_next_push_a_full_one() {
         push.env("BUILDHOST_SSH", server.ssh());
         push
     };
-    run(push(), b"").good();
+    run(push(), b"").success();
     // The old manual's way to give a received image to the user `build`.
     shell(
         far.volume.path(),
@@ -146,9 +146,9 @@ fn a_revision_that_was_made_writable_by_hand_makes_the_next_push_a_full_one() {
          btrfs property set linux/linux-1 ro true",
     );
     assert_eq!(far.look("linux").current.map(|it| it.0), Some(1));
-    let answer = run(push(), b"").good();
+    let answer = run(push(), b"").success();
     let words = "sending revision 2 in full, because revision 1 there is not as it was received";
     assert!(answer.stderr.contains(words), "{answer:?}");
     assert_eq!(far.look("linux").current.map(|it| it.0), Some(2));
-    far.machinectl(&["verify", "linux"], b"").good();
+    far.machinectl(&["verify", "linux"], b"").success();
 }

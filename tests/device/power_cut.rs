@@ -1,70 +1,71 @@
-//! The power is cut after every flush, and in between, while machines are added,
-//! upgraded and deleted: what was acknowledged is there, and nothing is ever broken.
+//! Power cuts after every flush, and between flushes, while a machine is added, upgraded or
+//! deleted: what was acknowledged is durable, and nothing is broken.
 
 use std::path::Path;
 
 use ::store::Volume;
 use tests::crash_consistency::OldOrNew;
-use tests::hosts::{Answer, BuildHost, DevelopmentHost, listing, run};
+use tests::hosts::{BuildHost, CommandOutput, DevelopmentHost, listing, run};
 use tests::recorded_disk::RecordedDisk;
 
-/// Does something on a recorded disk and then cuts the power at many moments of it.
-fn survives(
-    what: &[&str],
+/// Calls `machinectl` on a recorded disk, replays the writes up to each flush and between flushes,
+/// and checks the volume that a power cut at that point leaves.
+fn check_power_cuts(
+    arguments: &[&str],
     input: &[u8],
     prepare: impl Fn(&BuildHost),
-    apart: &'static [&'static str],
+    separate_parts: &'static [&'static str],
 ) {
     let host = BuildHost::new(128);
     prepare(&host);
     let old = host.listing();
     let image = host.mount.unmount();
     let disk = RecordedDisk::start(image.path());
-    let begun = disk.told().len();
-    call(&disk.path().join("machines"), what, input).good();
-    let acknowledged = disk.told().len();
+    let start = disk.log().len();
+    call(&disk.path().join("machines"), arguments, input).success();
+    let acknowledged = disk.log().len();
     let new = listing(&disk.path().join("machines"));
     assert_ne!(old, new);
-    let goes_on = true;
     let expected = OldOrNew {
         old,
         new,
-        apart,
-        goes_on,
+        separate_parts,
+        is_repeatable: true,
     };
     let mut replay = disk.replay();
     let mut cuts = 0;
-    let told = replay.told().to_vec();
-    for entries in begun..=acknowledged {
-        let flushed = entries > 0 && told[entries - 1].is_flush();
-        let sampled = tests::is_long() || entries % 5 == 0;
-        if !(flushed || entries == acknowledged || sampled) {
+    let log = replay.log().to_vec();
+    for entries in start..=acknowledged {
+        let is_flushed = entries > 0 && log[entries - 1].is_flush();
+        let is_sampled = tests::is_long_run() || entries % 5 == 0;
+        if !(is_flushed || entries == acknowledged || is_sampled) {
             continue;
         }
         cuts += 1;
         let mount = replay.cut(entries);
         let volume = Volume::open(&mount.path().join("machines")).unwrap();
         if entries == acknowledged {
-            assert_eq!(listing(volume.path()), expected.new, "it was acknowledged");
+            assert_eq!(listing(volume.path()), expected.new, "acknowledged");
         }
-        let told = format!("cut after {entries}");
-        expected.survives(&volume, &told, cuts % 2 == 0, || {
-            call(volume.path(), what, input)
+        let context = format!("power cut after {entries} writes");
+        expected.check_recovery(&volume, &context, cuts % 2 == 0, || {
+            call(volume.path(), arguments, input)
         });
     }
     println!(
-        "{what:?}: the power was cut {cuts} times in {} writes",
-        acknowledged - begun
+        "{arguments:?}: {cuts} power cuts within {} writes",
+        acknowledged - start
     );
     assert!(cuts > 3, "{cuts}");
 }
 
-fn call(volume: &Path, arguments: &[&str], input: &[u8]) -> Answer {
+fn call(volume: &Path, arguments: &[&str], input: &[u8]) -> CommandOutput {
     let mut machinectl = ::sys::command::prepare(tests::program("machinectl"));
     machinectl.args(arguments).arg("--volume").arg(volume);
     run(machinectl, input)
 }
 
+/// Returns a full stream of revision 1 and an incremental stream of revision 2.
 fn streams() -> (Vec<u8>, Vec<u8>) {
     let development = DevelopmentHost::new(256);
     let disk = vec![1; 300_000];
@@ -84,23 +85,23 @@ fn streams() -> (Vec<u8>, Vec<u8>) {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn add_survives_a_power_cut_at_any_time() {
+fn add_survives_power_cuts() {
     let (one, _) = streams();
-    survives(&["add", "linux"], &one, |_| (), &[]);
+    check_power_cuts(&["add", "linux"], &one, |_| (), &[]);
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn upgrade_survives_a_power_cut_at_any_time() {
+fn upgrade_survives_power_cuts() {
     let (one, two) = streams();
-    let prepare = |host: &BuildHost| drop(host.machinectl(&["add", "linux"], &one).good());
-    survives(&["upgrade", "linux"], &two, prepare, &["linux/linux-2"]);
+    let prepare = |host: &BuildHost| drop(host.machinectl(&["add", "linux"], &one).success());
+    check_power_cuts(&["upgrade", "linux"], &two, prepare, &["linux/linux-2"]);
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn delete_survives_a_power_cut_at_any_time() {
+fn delete_survives_power_cuts() {
     let (one, _) = streams();
-    let prepare = |host: &BuildHost| drop(host.machinectl(&["add", "linux"], &one).good());
-    survives(&["delete", "linux"], b"", prepare, &[]);
+    let prepare = |host: &BuildHost| drop(host.machinectl(&["add", "linux"], &one).success());
+    check_power_cuts(&["delete", "linux"], b"", prepare, &[]);
 }

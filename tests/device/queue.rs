@@ -19,12 +19,12 @@ fn says(words: &str) -> String {
 fn build(host: &AgentHost, code: &str, options: &[&str]) -> u64 {
     let source = host.source(code);
     let answer = host.machinectl(&[&["build", "demo", &source], options].concat());
-    answer.good().stdout.trim().parse().unwrap()
+    answer.success().stdout.trim().parse().unwrap()
 }
 
 fn why(host: &AgentHost, id: u64) -> String {
     let answer = host.machinectl(&["why", &id.to_string()]);
-    answer.good().stdout
+    answer.success().stdout
 }
 
 #[test]
@@ -34,27 +34,27 @@ fn a_drained_host_finishes_what_runs_and_starts_nothing_until_it_is_told_to() {
     let runs = host.submit("demo", "one");
     host.wait_for(runs, State::Starting);
     let drain = ["drain", "--wait", "--reason", "new disks"];
-    let answer = host.machinectl(&drain).good();
+    let answer = host.machinectl(&drain).success();
     assert!(
         answer.stderr.contains("no guest runs any more"),
         "{answer:?}"
     );
     assert_eq!(host.build(runs).outcome, Some(Outcome::Success));
-    host.assert_nothing_is_left();
+    host.wait_until_torn_down();
 
     let waits = host.submit("demo", "two");
     // It outlives the agent.
-    host.end(Signal::KILL);
+    host.stop(Signal::KILL);
     host.start();
     wait_until("it is told why", || {
         why(&host, waits).contains("(new disks)")
     });
-    let words = host.machinectl(&["why"]).good().stdout;
+    let words = host.machinectl(&["why"]).success().stdout;
     assert!(words.starts_with("1 build wait"), "{words}");
-    let notice = host.machinectl(&["host"]).good().stdout;
+    let notice = host.machinectl(&["host"]).success().stdout;
     assert!(notice.contains("`machinectl undrain` ends it"), "{notice}");
     assert!(host.guests().is_empty());
-    host.machinectl(&["undrain"]).good();
+    host.machinectl(&["undrain"]).success();
     let built = host.wait_for(waits, State::Finished);
     assert_eq!(built.outcome, Some(Outcome::Success), "{built:?}");
 }
@@ -63,7 +63,7 @@ fn a_drained_host_finishes_what_runs_and_starts_nothing_until_it_is_told_to() {
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn builds_come_after_others_or_are_skipped_and_urgent_ones_come_first() {
     let host = AgentHost::ready_with_container("guests.parallel_max = 1\n");
-    host.machinectl(&["drain"]).good();
+    host.machinectl(&["drain"]).success();
     let fails = build(&host, FAILS, &[]);
     let fine = build(&host, &says("fine"), &[]);
     let after = |id: u64| format!("--after={id}");
@@ -77,7 +77,7 @@ fn builds_come_after_others_or_are_skipped_and_urgent_ones_come_first() {
         why(&host, second)
             == format!("build {second} waits for build {fine}, which it is to come after\n")
     });
-    host.machinectl(&["undrain"]).good();
+    host.machinectl(&["undrain"]).success();
     let ended = [fails, fine, skipped, skipped_too, second, urgent]
         .map(|id| host.wait_for(id, State::Finished));
     assert_eq!(
@@ -100,7 +100,7 @@ fn builds_come_after_others_or_are_skipped_and_urgent_ones_come_first() {
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn what_is_under_way_already_is_not_built_twice_unless_somebody_wants_it() {
     let host = AgentHost::ready_with_container("");
-    host.machinectl(&["drain"]).good();
+    host.machinectl(&["drain"]).success();
     let first = build(&host, &says("same"), &[]);
     assert_eq!(build(&host, &says("same"), &["--priority=3"]), first);
     assert_eq!(
@@ -109,11 +109,11 @@ fn what_is_under_way_already_is_not_built_twice_unless_somebody_wants_it() {
         "the more urgent wish counts"
     );
     let source = host.source(&says("same"));
-    let answer = host.machinectl(&["build", "demo", &source]).good();
+    let answer = host.machinectl(&["build", "demo", &source]).success();
     assert!(answer.stderr.contains("does the same"), "{answer:?}");
     assert_ne!(build(&host, &says("other"), &[]), first);
     assert_ne!(build(&host, &says("same"), &["--no-attach"]), first);
-    host.machinectl(&["undrain"]).good();
+    host.machinectl(&["undrain"]).success();
     host.wait_for(first, State::Running);
     let later = build(&host, &says("same"), &[]);
     let built = host.wait_for(first, State::Finished);
@@ -141,7 +141,7 @@ fn a_machine_too_large_for_what_is_free_waits_with_the_figures() {
         "build {second} waits for memory: 256 MiB wanted, 44 of 300 free; build {first} holds the rest\n"
     );
     wait_until("it is told why", || why(&host, second) == words);
-    host.machinectl(&["cancel", &second.to_string()]).good();
+    host.machinectl(&["cancel", &second.to_string()]).success();
     assert_eq!(host.build(second).outcome, Some(Outcome::Abort));
     host.wait_for(first, State::Finished);
 }
@@ -161,13 +161,13 @@ fn what_rests_or_is_awaited_is_kept_until_it_is_cancelled() {
     let rests = host.submit("demo", "rests");
     host.wait_for(rests, State::Starting);
     wait_until("there is a guest", || {
-        host.run()
+        host.run_directory()
             .join(format!("guests/{rests}/process.json"))
             .exists()
     });
     // Its guest dies, which is no fault of the package: it rests, and while the host is
     // drained nothing else becomes of it.
-    host.machinectl(&["drain"]).good();
+    host.machinectl(&["drain"]).success();
     kill_process(guest(&host, rests), Signal::KILL).unwrap();
     wait_until("it is in the queue again", || {
         let build = host.build(rests);
@@ -178,7 +178,7 @@ fn what_rests_or_is_awaited_is_kept_until_it_is_cancelled() {
     for id in [rests, after] {
         is_kept(&host, id, "has not ended yet; cancel it first");
     }
-    host.machinectl(&["cancel", &rests.to_string()]).good();
+    host.machinectl(&["cancel", &rests.to_string()]).success();
     let ended = host.build(rests);
     assert_eq!((ended.outcome, ended.attempts), (Some(Outcome::Abort), 1));
     // What was to come after it is given up, and what was to come after that.
@@ -188,9 +188,9 @@ fn what_rests_or_is_awaited_is_kept_until_it_is_cancelled() {
     let awaits = build(&host, &says("awaits"), &[&format!("--after={rests}")]);
     host.wait_for(awaits, State::Finished);
     for id in [rests, after, last, awaits] {
-        host.machinectl(&["builddelete", &id.to_string()]).good();
+        host.machinectl(&["builddelete", &id.to_string()]).success();
     }
-    let builds = host.machinectl(&["builds", "--json"]).good().stdout;
+    let builds = host.machinectl(&["builds", "--json"]).success().stdout;
     assert!(!builds.contains("\"id\""), "{builds}");
-    host.assert_nothing_is_left();
+    host.wait_until_torn_down();
 }

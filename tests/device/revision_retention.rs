@@ -20,7 +20,7 @@ fn bring_in(host: &BuildHost, numbers: std::ops::RangeInclusive<u8>) {
         development.image(&name, None, &[("disk.img", &vec![number; 4 << 20])]);
         let verb = if number == 1 { "add" } else { "upgrade" };
         host.machinectl(&[verb, "linux"], &development.send(&name, None))
-            .good();
+            .success();
     }
 }
 
@@ -73,7 +73,7 @@ fn end(mut child: Child) {
 fn the_agent_deletes_old_revisions_but_none_that_is_needed() {
     let mut host = AgentHost::new("machines.keep_revisions = 1\n");
     bring_in(&host.host, 1..=5);
-    host.host.machinectl(&["pin", "linux", "1"], b"").good();
+    host.host.machinectl(&["pin", "linux", "1"], b"").success();
     // Without a toolchain at all, images are left as they are.
     image_of(&host.host, 2);
     let sender = slow(host.host.command(&["send", "linux", "3"]));
@@ -87,7 +87,9 @@ fn the_agent_deletes_old_revisions_but_none_that_is_needed() {
     wait_until("revisions 3 and 5 are gone", || {
         numbers(&host.host) == [1, 2, 6]
     });
-    host.host.machinectl(&["unpin", "linux", "1"], b"").good();
+    host.host
+        .machinectl(&["unpin", "linux", "1"], b"")
+        .success();
     wait_until("revision 1 is gone", || numbers(&host.host) == [2, 6]);
     assert!(host.log().contains("deleted an old revision"));
 }
@@ -97,7 +99,7 @@ fn bring_in_next(host: &BuildHost, number: u8) {
     let name = format!("linux-{number}");
     development.image(&name, None, &[("disk.img", &[number; 1000])]);
     host.machinectl(&["upgrade", "linux"], &development.send(&name, None))
-        .good();
+        .success();
 }
 
 #[test]
@@ -131,7 +133,7 @@ fn what_is_being_sent_or_built_with_is_spared_by_hand_too() {
     assert_eq!(numbers(&host), [2, 3, 4, 5]);
     end(ours);
     end(by_hand);
-    host.machinectl(&["delete", "linux"], b"").good();
+    host.machinectl(&["delete", "linux"], b"").success();
     assert!(host.listing().is_empty());
 }
 
@@ -146,13 +148,13 @@ fn an_upgrade_prunes_when_it_is_told_to() {
     let upgrade = ["upgrade", "linux", "--keep", "2"];
     let plan = host
         .machinectl(&[&upgrade[..], &["--dry-run"]].concat(), &stream)
-        .good();
+        .success();
     assert_eq!(
         plan.stdout,
         "would make revision 4 of linux current, it was 3 (new)\n\
          would delete revision 1 of linux\nwould delete revision 2 of linux\n"
     );
-    host.machinectl(&upgrade, &stream).good();
+    host.machinectl(&upgrade, &stream).success();
     assert_eq!(numbers(&host), [3, 4]);
     fs::read(host.volume.path().join("linux/linux/disk.img")).unwrap();
 }

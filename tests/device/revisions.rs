@@ -12,7 +12,7 @@ fn host() -> BuildHost {
         development.image(&name, None, &[("disk.img", &vec![number; 4 << 20])]);
         let verb = if number == 1 { "add" } else { "upgrade" };
         host.machinectl(&[verb, "linux"], &development.send(&name, None))
-            .good();
+            .success();
     }
     host
 }
@@ -35,19 +35,19 @@ fn a_machine_goes_back_to_an_older_revision() {
     let host = host();
     let plan = host
         .machinectl(&["rollback", "linux", "--dry-run"], b"")
-        .good();
+        .success();
     assert_eq!(
         (plan.stdout.as_str(), current(&host)),
         ("would make revision 4 of linux current\n", Some(5))
     );
-    host.machinectl(&["rollback", "linux"], b"").good();
+    host.machinectl(&["rollback", "linux"], b"").success();
     assert_eq!(current(&host), Some(4));
-    host.machinectl(&["rollback", "linux", "1"], b"").good();
+    host.machinectl(&["rollback", "linux", "1"], b"").success();
     host.machinectl(&["rollback", "linux"], b"")
         .refused(10, "no complete revision before 1");
     host.machinectl(&["rollback", "linux", "9"], b"")
         .refused(10, "no complete revision 9");
-    host.machinectl(&["rollback", "linux", "5"], b"").good();
+    host.machinectl(&["rollback", "linux", "5"], b"").success();
     assert_eq!(current(&host), Some(5));
 }
 
@@ -55,28 +55,29 @@ fn a_machine_goes_back_to_an_older_revision() {
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn pruning_spares_the_current_and_the_pinned() {
     let host = host();
-    host.machinectl(&["pin", "linux", "2"], b"").good();
+    host.machinectl(&["pin", "linux", "2"], b"").success();
     host.machinectl(&["pin", "linux", "9"], b"")
         .refused(10, "no complete revision 9");
-    let status = host.machinectl(&["status", "linux"], b"").good().stdout;
+    let status = host.machinectl(&["status", "linux"], b"").success().stdout;
     assert!(status.contains("complete, pinned"), "{status}");
     let plan = host
         .machinectl(&["prune", "--keep", "1", "--dry-run"], b"")
-        .good()
+        .success()
         .stdout;
     assert_eq!(plan.lines().count(), 3, "{plan}");
     assert_eq!(numbers(&host).len(), 5);
-    host.machinectl(&["prune", "--older-than", "1"], b"").good();
+    host.machinectl(&["prune", "--older-than", "1"], b"")
+        .success();
     assert_eq!(numbers(&host).len(), 5, "they are from today");
-    host.machinectl(&["prune", "--keep", "1"], b"").good();
+    host.machinectl(&["prune", "--keep", "1"], b"").success();
     assert_eq!(numbers(&host), [2, 5]);
-    host.machinectl(&["unpin", "linux", "2"], b"").good();
+    host.machinectl(&["unpin", "linux", "2"], b"").success();
     // A pin does not survive its machine, and is no stranger.
-    host.machinectl(&["pin", "linux", "5"], b"").good();
+    host.machinectl(&["pin", "linux", "5"], b"").success();
     host.machinectl(&["prune", "linux", "--keep", "1"], b"")
-        .good();
+        .success();
     assert_eq!(numbers(&host), [5]);
-    host.machinectl(&["delete", "linux"], b"").good();
+    host.machinectl(&["delete", "linux"], b"").success();
     assert!(host.listing().is_empty());
 }
 
@@ -87,7 +88,7 @@ fn pruning_stops_when_enough_is_free() {
     let before = host.volume.free().unwrap();
     let wanted = (before + (6 << 20)).to_string();
     host.machinectl(&["prune", "--keep", "1", "--until-free", &wanted], b"")
-        .good();
+        .success();
     assert!(host.volume.free().unwrap() >= before + (6 << 20));
     let left = numbers(&host);
     assert!((3..=4).contains(&left.len()), "{left:?}");
@@ -118,6 +119,6 @@ fn what_is_being_sent_stays_and_the_rest_goes() {
     assert_eq!(numbers(&host), [2, 5]);
     sender.kill().unwrap();
     sender.wait().unwrap();
-    host.machinectl(&["prune", "--keep", "1"], b"").good();
+    host.machinectl(&["prune", "--keep", "1"], b"").success();
     assert_eq!(numbers(&host), [5]);
 }

@@ -115,8 +115,7 @@ fn a_hostile_build_reaches_nothing_and_holds_nobody_up() {
 
     assert!(meanwhile, "the other build did not end meanwhile");
     check_outcomes(&host, id, other);
-    wait_until("all is torn down", || host.networks().is_empty());
-    host.assert_nothing_is_left();
+    host.wait_until_torn_down();
 }
 
 /// The other build is a success, and of the hostile one there is nothing.
@@ -127,6 +126,8 @@ fn check_outcomes(host: &AgentHost, id: u64, other: u64) {
     assert_eq!(build.outcome, Some(Outcome::Abnormal), "{build:?}");
     assert!(build.message.contains("which it has not put"), "{build:?}");
     assert_eq!(build.packages, []);
-    let artifacts = host.state().join(format!("builds/{id}/artifacts"));
+    let artifacts = host
+        .state_directory()
+        .join(format!("builds/{id}/artifacts"));
     assert_eq!(fs::read_dir(artifacts).unwrap().count(), 0);
 }

@@ -15,13 +15,13 @@ const HELLO: &str = "#include <stdio.h>\nint main(void) { return puts(\"hello\")
 
 fn schedule(host: &AgentHost, name: &str) -> Schedule {
     let answer = host.machinectl(&["schedule", "show", name, "--json"]);
-    serde_json::from_str(&answer.good().stdout).unwrap()
+    serde_json::from_str(&answer.success().stdout).unwrap()
 }
 
 /// The builds that a schedule has asked for.
 fn builds(host: &AgentHost, name: &str) -> Vec<Build> {
     let answer = host.machinectl(&["builds", "--schedule", name, "--count", "1000", "--json"]);
-    serde_json::from_str(&answer.good().stdout).unwrap()
+    serde_json::from_str(&answer.success().stdout).unwrap()
 }
 
 fn pass(time: Timestamp) {
@@ -38,13 +38,13 @@ fn a_time_that_was_missed_makes_one_build_in_a_guest() {
     let add = [
         "schedule", "add", "once", "--at", &when, "--", "demo", &source,
     ];
-    host.machinectl(&add).good();
+    host.machinectl(&add).success();
     std::fs::remove_file(&source).unwrap();
-    host.end(Signal::KILL);
+    host.stop(Signal::KILL);
     pass(at);
     host.start();
     wait_until("it has run", || schedule(&host, "once").last.is_some());
-    host.end(Signal::KILL);
+    host.stop(Signal::KILL);
     host.start();
     let after = schedule(&host, "once");
     let last = after.last.unwrap();
@@ -56,7 +56,7 @@ fn a_time_that_was_missed_makes_one_build_in_a_guest() {
     assert_eq!(builds(&host, "once"), [built]);
     let provenance = host
         .machinectl(&["provenance", &id.to_string()])
-        .good()
+        .success()
         .stdout;
     assert!(
         provenance.contains("\"schedule\": \"once\""),
@@ -68,17 +68,17 @@ fn a_time_that_was_missed_makes_one_build_in_a_guest() {
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn no_beat_is_played_twice_by_an_agent_that_is_killed_again_and_again() {
     let mut host = AgentHost::ready_with_container("");
-    host.machinectl(&["drain"]).good();
+    host.machinectl(&["drain"]).success();
     let source = host.source(HELLO);
     let often = [
         "schedule", "add", "often", "--every", "1s", "--", "demo", &source,
     ];
     host.machinectl(&[&often[..], &["--no-attach"]].concat())
-        .good();
+        .success();
     let added = schedule(&host, "often").added;
     for round in 1..=4 {
         wait_until("it has run", || builds(&host, "often").len() >= round * 2);
-        host.end(Signal::KILL);
+        host.stop(Signal::KILL);
         let known = Timestamp::now() + SignedDuration::from_secs(2);
         pass(known);
         host.start();
@@ -94,11 +94,11 @@ fn no_beat_is_played_twice_by_an_agent_that_is_killed_again_and_again() {
     );
 
     // Without a machine it goes on, and says what is missing.
-    host.machinectl(&["schedule", "remove", "often"]).good();
+    host.machinectl(&["schedule", "remove", "often"]).success();
     let once = [
         "schedule", "add", "often", "--every", "1s", "--", "demo", &source,
     ];
-    host.machinectl(&once).good();
+    host.machinectl(&once).success();
     let attached = |it: &Schedule| {
         it.last
             .as_ref()
@@ -107,8 +107,8 @@ fn no_beat_is_played_twice_by_an_agent_that_is_killed_again_and_again() {
     wait_until("it finds its earlier builds", || {
         attached(&schedule(&host, "often"))
     });
-    host.machinectl(&["delete", "demo"]).good();
-    let says = || host.machinectl(&["schedule", "list"]).good().stdout;
+    host.machinectl(&["delete", "demo"]).success();
+    let says = || host.machinectl(&["schedule", "list"]).success().stdout;
     wait_until("it says why", || {
         says().contains("failed: there is no machine demo to build")
     });

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use config::BuildId;
 use nix::unistd::Group;
-use tests::api_host::WebHost;
+use tests::api_host::ApiHost;
 use tests::hosts::run;
 
 /// A group that Debian has, and that nobody is in.
@@ -17,7 +17,7 @@ const SOURCE: &str = "41cf6794ba4200b839c53531555f0f3998df4cbb01a4d5cb0b94e3ca5e
 
 /// What `nobody` is answered at the socket, as a member of the group or of none; `000`
 /// when the socket does not open.
-fn asks(host: &WebHost, is_member: bool, method: &str, path: &str, body: &str) -> String {
+fn asks(host: &ApiHost, is_member: bool, method: &str, path: &str, body: &str) -> String {
     let group = Group::from_name(GROUP).unwrap().unwrap().gid;
     let groups = if is_member {
         format!("--groups={group}")
@@ -35,8 +35,8 @@ fn asks(host: &WebHost, is_member: bool, method: &str, path: &str, body: &str) -
     run(command, b"").stdout
 }
 
-fn host(settings: &str) -> WebHost {
-    let host = WebHost::new(settings);
+fn host(settings: &str) -> ApiHost {
+    let host = ApiHost::new(settings);
     // Everybody can reach the socket; who may open it is up to itself.
     for directory in ["", "run"] {
         let everybody = fs::Permissions::from_mode(0o755);
@@ -66,7 +66,7 @@ fn members_of_the_group_submit_as_themselves_and_strangers_are_kept_out() {
         let member = asks(&host, true, method, path, body);
         assert_eq!(member, status, "{method} {path}");
     }
-    let build = host.wait(host.host.records.get(BuildId(1)));
+    let build = host.block_on(host.host.records.get(BuildId(1)));
     assert_eq!(build.unwrap().unwrap().submitter.as_str(), "nobody");
 }
 

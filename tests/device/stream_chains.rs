@@ -1,5 +1,5 @@
-//! Random changes, sent in full and by their differences, straight and over other
-//! hosts: wherever a revision arrives, its content is what was recorded.
+//! Random changes of a machine, sent between three hosts by full and incremental streams, directly
+//! and over another host: the content of a received revision is always as recorded.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -10,35 +10,24 @@ use ::store::subvolumes::{BtrfsBackend, SubvolumeBackend};
 use ::store::{Intent, Source, Volume};
 use config::MachineName;
 use tests::hosts::BuildHost;
-use tests::put;
+use tests::random::Xorshift;
+use tests::write_file;
 
-/// Numbers that look random and are the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
-
-/// Changes something in a directory; what cannot be changed stays.
-fn change(work: &Path, dice: &mut Dice) {
-    let (one, other) = (
-        work.join(format!("{}", dice.roll(12))),
-        work.join(format!("{}", dice.roll(12))),
-    );
-    match dice.roll(9) {
-        0..=2 if !one.is_dir() => put(&one, &format!("{} ", dice.roll(1 << 40)).repeat(3000)),
+/// Makes a random change in a directory. A change that is impossible has no effect.
+fn change(work: &Path, random: &mut Xorshift) {
+    let one = work.join(random.below(12).to_string());
+    let other = work.join(random.below(12).to_string());
+    match random.below(9) {
+        0..=2 if !one.is_dir() => {
+            write_file(&one, &format!("{} ", random.below(1 << 40)).repeat(3000));
+        }
         3 => drop(fs::remove_file(&one)),
         4 => drop(fs::rename(&one, &other)),
         5 => drop(fs::create_dir(&one)),
         6 => drop(symlink("some/where else", &one)),
         7 => drop(chown(
             &one,
-            Some(u32::try_from(dice.roll(5)).unwrap()),
+            Some(u32::try_from(random.below(5)).unwrap()),
             None,
         )),
         8 => drop(fs::set_permissions(&one, fs::Permissions::from_mode(0o600))),
@@ -52,17 +41,17 @@ fn current(volume: &Volume, machine: &MachineName) -> Option<u32> {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn content_is_the_same_along_every_chain_of_streams() {
-    let rounds = if tests::is_long() { 100 } else { 12 };
+fn content_is_preserved_along_every_chain_of_streams() {
+    let rounds = if tests::is_long_run() { 100 } else { 12 };
     let hosts = [512, 512, 512].map(BuildHost::new);
     let machine: MachineName = "linux".parse().unwrap();
     let work = hosts[0].mount.path().join("work");
     BtrfsBackend.create(&work).unwrap();
-    let mut dice = Dice(0x5eed);
+    let mut random = Xorshift::new(0x5eed);
     let (mut full, mut incremental) = (0, 0);
     for round in 0..rounds {
-        for _ in 0..=dice.roll(8) {
-            change(&work, &mut dice);
+        for _ in 0..=random.below(8) {
+            change(&work, &mut random);
         }
         let intent = if round == 0 {
             Intent::Add
@@ -72,15 +61,15 @@ fn content_is_the_same_along_every_chain_of_streams() {
         let source = Source::Work(work.clone());
         hosts[0].volume.bring_in(intent, &machine, source).unwrap();
         for _ in 0..2 {
-            // The first host makes revisions, the others pass them on.
+            // The first host makes revisions, the others forward them.
             let routes = [(0, 1), (0, 2), (1, 2), (2, 1)];
-            let (from, to) = routes[usize::try_from(dice.roll(4)).unwrap()];
+            let (from, to) = routes[random.index(routes.len())];
             let (from, to) = (&hosts[from].volume, &hosts[to].volume);
-            let (there, here) = (current(from, &machine), current(to, &machine));
-            if there <= here {
+            let (sent, existing) = (current(from, &machine), current(to, &machine));
+            if sent <= existing {
                 continue;
             }
-            let known = if dice.roll(3) == 0 {
+            let known = if random.below(3) == 0 {
                 Vec::new()
             } else {
                 to.identities(&machine)
@@ -92,7 +81,7 @@ fn content_is_the_same_along_every_chain_of_streams() {
                 &mut full
             } += 1;
             let stream = Stream::open(parting.stream).unwrap();
-            let intent = if here.is_some() {
+            let intent = if existing.is_some() {
                 Intent::Upgrade
             } else {
                 Intent::Add
@@ -100,7 +89,7 @@ fn content_is_the_same_along_every_chain_of_streams() {
             to.bring_in(intent, &machine, Source::Stream(stream))
                 .unwrap();
             to.verify(&machine, None).unwrap();
-            assert_eq!(current(to, &machine), there, "round {round}");
+            assert_eq!(current(to, &machine), sent, "round {round}");
         }
     }
     for host in &hosts {

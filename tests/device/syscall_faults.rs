@@ -1,7 +1,7 @@
-//! Death and failure at system calls, by strace, on real btrfs: whatever call
-//! `machinectl`, its children or the other host's `machinectl` dies at or sees
-//! failing, the machine is the old or the new one, and the next call goes on.
-//! `BUILDHOST_LONG=1` tries every call, else a sample.
+//! Faults at system calls on real btrfs: `machinectl`, a child of it or the remote `machinectl` is
+//! killed or sees an error at a call, injected by strace. The machine is then in its old or its new
+//! state, and a repeated command completes the change. `BUILDHOST_LONG=1` tries every call instead
+//! of a sample.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -15,37 +15,39 @@ use ::sys::command::prepare;
 use config::MachineName;
 use tempfile::TempDir;
 use tests::crash_consistency::OldOrNew;
-use tests::fault_injection::Disturbed;
-use tests::hosts::{Answer, BuildHost, DevelopmentHost, run};
+use tests::fault_injection::TracedProgram;
+use tests::hosts::{BuildHost, CommandOutput, DevelopmentHost, run};
 
-/// What the disturbed call sees.
-const DISTURBANCES: [&str; 3] = ["signal=KILL", "error=ENOSPC", "error=EIO"];
-/// How many calls are disturbed in the normal run, in each of these ways.
+/// The injected faults, in strace's notation.
+const FAULTS: [&str; 3] = ["signal=KILL", "error=ENOSPC", "error=EIO"];
+/// The number of calls into which the short run injects each fault.
 const SAMPLE: usize = 3;
 
 fn linux() -> MachineName {
     "linux".parse().unwrap()
 }
 
-/// A call that is disturbed: the command, with a stand-in for the program that dies.
+/// A function that returns the command under test, which starts the given program in place of the
+/// victim.
 type Call = Box<dyn Fn(&BuildHost, &Path) -> Command>;
 
-/// A call, and everything that it needs to be tried again and again.
-struct Scene {
-    told: &'static str,
+/// A command that is repeated with a fault at each of its system calls in turn.
+struct FaultTest {
+    name: &'static str,
     host: BuildHost,
-    kept: Kept,
-    /// The program that is disturbed.
+    backup: VolumeBackup,
+    /// The program that is killed or sees an error.
     victim: PathBuf,
     call: Call,
     input: Vec<u8>,
-    apart: &'static [&'static str],
     /// See [`OldOrNew`].
-    goes_on: bool,
+    separate_parts: &'static [&'static str],
+    /// See [`OldOrNew`].
+    is_repeatable: bool,
 }
 
-impl Scene {
-    /// A call of `machinectl` on a host as it is now.
+impl FaultTest {
+    /// Creates a test of a `machinectl` command on a host in its current state.
     fn new(host: BuildHost, arguments: &'static [&'static str], input: &[u8]) -> Self {
         let call = |host: &BuildHost, program: &Path| {
             let plain = host.command(arguments);
@@ -56,97 +58,105 @@ impl Scene {
             command
         };
         Self {
-            told: arguments[0],
-            kept: Kept::new(&host),
+            name: arguments[0],
+            backup: VolumeBackup::new(&host),
             host,
             victim: tests::program("machinectl"),
             call: Box::new(call),
             input: input.to_vec(),
-            apart: &[],
-            goes_on: true,
+            separate_parts: &[],
+            is_repeatable: true,
         }
     }
 
-    /// The same, but it is a program started by `machinectl` that is disturbed.
-    fn child(mut self, child: &str) -> Self {
+    /// Injects the faults into a program that `machinectl` starts instead of `machinectl` itself.
+    fn in_child(mut self, child: &str) -> Self {
         let call = std::mem::replace(&mut self.call, Box::new(|_, _| unreachable!()));
         self.victim = Path::new("/usr/bin").join(child);
-        self.call = Box::new(move |host, stand_in| {
+        self.call = Box::new(move |host, wrapper| {
             let mut command = call(host, &tests::program("machinectl"));
-            let before = stand_in.parent().unwrap().display();
+            let directory = wrapper.parent().unwrap().display();
             command.env(
                 "PATH",
-                format!("{before}:{}", std::env::var("PATH").unwrap()),
+                format!("{directory}:{}", std::env::var("PATH").unwrap()),
             );
             command
         });
         self
     }
 
-    fn run(&self, program: &Path) -> Answer {
+    /// Sets the parts of the volume that change separately.
+    fn with_separate_parts(self, separate_parts: &'static [&'static str]) -> Self {
+        Self {
+            separate_parts,
+            ..self
+        }
+    }
+
+    fn run(&self, program: &Path) -> CommandOutput {
         run((self.call)(&self.host, program), &self.input)
     }
 
-    /// Disturbs the call at each of its system calls in turn, in each of the ways.
-    fn play(self) {
-        let disturbed = Disturbed::new(&self.victim);
+    /// Runs the command with each fault at each of its system calls in turn, and checks the volume
+    /// after each run.
+    fn run_all(self) {
+        let traced = TracedProgram::new(&self.victim);
         let old = self.host.listing();
-        self.run(&disturbed.path()).good();
-        let points = disturbed.points(!tests::is_long());
+        self.run(&traced.path()).success();
+        let points = traced.fault_points(!tests::is_long_run());
         let new = self.host.listing();
-        assert_ne!(old, new, "{}", self.told);
-        let (apart, goes_on) = (self.apart, self.goes_on);
+        assert_ne!(old, new, "{}", self.name);
         let expected = OldOrNew {
             old,
             new,
-            apart,
-            goes_on,
+            separate_parts: self.separate_parts,
+            is_repeatable: self.is_repeatable,
         };
-        self.kept.restore(&self.host, &expected);
-        let step = if tests::is_long() {
+        self.backup.restore(&self.host, &expected);
+        let step = if tests::is_long_run() {
             1
         } else {
             points.len().div_ceil(SAMPLE)
         };
         let mut trials = 0;
-        for (round, what) in DISTURBANCES.into_iter().enumerate() {
+        for (round, fault) in FAULTS.into_iter().enumerate() {
             for (number, point) in points.iter().enumerate().skip(round % step).step_by(step) {
-                disturbed.disturb(*point, what);
-                let answer = self.run(&disturbed.path());
-                if disturbed.has_been() {
+                traced.inject(*point, fault);
+                let output = self.run(&traced.path());
+                if traced.was_hit() {
                     trials += 1;
-                    let told = format!("{}: {what} at {point}: {answer:?}", self.told);
-                    let booted = !self.goes_on || (number + round) % 2 == 0;
-                    self.check(&expected, &answer, booted, &told);
+                    let context = format!("{}: {fault} at {point}: {output:?}", self.name);
+                    let is_rebooted = !self.is_repeatable || (number + round) % 2 == 0;
+                    self.check(&expected, &output, is_rebooted, &context);
                 }
-                self.kept.restore(&self.host, &expected);
+                self.backup.restore(&self.host, &expected);
             }
         }
         let victim = self.victim.file_name().unwrap().display();
-        let (told, points) = (self.told, points.len());
-        println!("{told}: {victim} died or failed {trials} times at {points} system calls");
+        let (name, points) = (self.name, points.len());
+        println!("{name}: {trials} faults in {victim} at {points} system calls");
         assert!(trials > 3, "{trials}");
     }
 
-    /// What the next start of the agent, or the next call, makes of it.
-    fn check(&self, expected: &OldOrNew, answer: &Answer, booted: bool, told: &str) {
+    /// Checks the volume after a run with a fault. `context` describes the fault in messages.
+    fn check(&self, expected: &OldOrNew, output: &CommandOutput, is_rebooted: bool, context: &str) {
         let volume = &self.host.volume;
-        if answer.code == Some(0) {
-            assert!(expected.is_new(volume), "it was acknowledged: {told}");
+        if output.code == Some(0) {
+            assert!(expected.is_new(volume), "acknowledged: {context}");
         }
-        expected.survives(volume, told, booted, || self.run(&self.victim));
+        expected.check_recovery(volume, context, is_rebooted, || self.run(&self.victim));
     }
 }
 
-/// Everything of a volume, put by, to begin anew with.
-struct Kept {
+/// A backup of all machines of a volume.
+struct VolumeBackup {
     machines: Vec<MachineName>,
     directory: PathBuf,
 }
 
-impl Kept {
+impl VolumeBackup {
     fn new(host: &BuildHost) -> Self {
-        let directory = host.mount.directory("kept");
+        let directory = host.mount.directory("backup");
         let machines = host.volume.machines().unwrap();
         for machine in &machines {
             let to = directory.join(machine);
@@ -178,7 +188,7 @@ impl Kept {
     }
 }
 
-/// Copies a machine's directory; subvolumes keep the identity they came with.
+/// Copies a machine's directory. Subvolumes keep their received identity.
 fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let from = entry.unwrap().path();
@@ -193,7 +203,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Two hosts and the streams of two revisions.
+/// A full stream of revision 1 and an incremental stream of revision 2 of `linux`.
 struct Streams {
     one: Vec<u8>,
     two: Vec<u8>,
@@ -213,16 +223,16 @@ impl Streams {
         }
     }
 
-    /// A host with as many revisions, and with something that a person put there.
+    /// Creates a host with this number of revisions and with unmanaged files.
     fn host(&self, revisions: usize) -> BuildHost {
         let host = BuildHost::new(256);
         let verbs = [("add", &self.one), ("upgrade", &self.two)];
         for (verb, stream) in &verbs[..revisions] {
-            host.machinectl(&[verb, "linux"], stream).good();
+            host.machinectl(&[verb, "linux"], stream).success();
         }
-        tests::put(&host.volume.path().join("notes"), "mine");
+        tests::write_file(&host.volume.path().join("notes"), "mine");
         if revisions > 0 {
-            tests::put(&host.volume.path().join("linux/notes"), "mine");
+            tests::write_file(&host.volume.path().join("linux/notes"), "mine");
         }
         host
     }
@@ -230,51 +240,51 @@ impl Streams {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn add_dies_or_fails_at_system_calls() {
+fn add_recovers_from_faults_at_system_calls() {
     let streams = Streams::new();
-    let scene = || Scene::new(streams.host(0), &["add", "linux"], &streams.one);
-    scene().play();
-    scene().child("btrfs").play();
+    let test = || FaultTest::new(streams.host(0), &["add", "linux"], &streams.one);
+    test().run_all();
+    test().in_child("btrfs").run_all();
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn upgrade_dies_or_fails_at_system_calls() {
+fn upgrade_recovers_from_faults_at_system_calls() {
     let streams = Streams::new();
-    let scene = || Scene {
-        apart: &["linux/linux-2"],
-        ..Scene::new(streams.host(1), &["upgrade", "linux"], &streams.two)
+    let test = || {
+        let test = FaultTest::new(streams.host(1), &["upgrade", "linux"], &streams.two);
+        test.with_separate_parts(&["linux/linux-2"])
     };
-    scene().play();
-    scene().child("btrfs").play();
+    test().run_all();
+    test().in_child("btrfs").run_all();
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn delete_dies_or_fails_at_system_calls() {
+fn delete_recovers_from_faults_at_system_calls() {
     let streams = Streams::new();
     let host = streams.host(2);
     fs::remove_file(host.volume.path().join("linux/notes")).unwrap();
-    host.machinectl(&["pin", "linux", "1"], b"").good();
-    Scene::new(host, &["delete", "linux"], b"").play();
-    // What is not ours stays, and its directory.
-    Scene::new(streams.host(1), &["delete", "linux"], b"").play();
+    host.machinectl(&["pin", "linux", "1"], b"").success();
+    FaultTest::new(host, &["delete", "linux"], b"").run_all();
+    // Unmanaged files stay, and their directory.
+    FaultTest::new(streams.host(1), &["delete", "linux"], b"").run_all();
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn rollback_and_pins_die_or_fail_at_system_calls() {
+fn rollback_and_pins_recover_from_faults_at_system_calls() {
     let streams = Streams::new();
-    Scene::new(streams.host(2), &["rollback", "linux", "1"], b"").play();
-    Scene::new(streams.host(2), &["pin", "linux", "1"], b"").play();
+    FaultTest::new(streams.host(2), &["rollback", "linux", "1"], b"").run_all();
+    FaultTest::new(streams.host(2), &["pin", "linux", "1"], b"").run_all();
     let host = streams.host(2);
-    host.machinectl(&["pin", "linux", "1"], b"").good();
-    Scene::new(host, &["unpin", "linux", "1"], b"").play();
+    host.machinectl(&["pin", "linux", "1"], b"").success();
+    FaultTest::new(host, &["unpin", "linux", "1"], b"").run_all();
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn prune_dies_or_fails_at_system_calls() {
+fn prune_recovers_from_faults_at_system_calls() {
     let streams = Streams::new();
     let host = streams.host(2);
     for _ in 0..2 {
@@ -286,84 +296,79 @@ fn prune_dies_or_fails_at_system_calls() {
             .unwrap();
         BtrfsBackend.delete(&work).unwrap();
     }
-    host.machinectl(&["pin", "linux", "2"], b"").good();
-    Scene {
-        apart: &["linux/linux-1", "linux/linux-3"],
-        ..Scene::new(host, &["prune", "linux", "--keep", "1"], b"")
-    }
-    .play();
+    host.machinectl(&["pin", "linux", "2"], b"").success();
+    FaultTest::new(host, &["prune", "linux", "--keep", "1"], b"")
+        .with_separate_parts(&["linux/linux-1", "linux/linux-3"])
+        .run_all();
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn what_cannot_be_looked_at_is_not_taken_for_a_stranger() {
+fn subvolumes_that_cannot_be_inspected_are_not_reported_as_unmanaged() {
     let streams = Streams::new();
-    let question = &["prune", "linux", "--keep", "1", "--dry-run"];
-    let scene = Scene::new(streams.host(2), question, b"");
-    let disturbed = Disturbed::new(&scene.victim);
-    let calm = scene.run(&disturbed.path()).good();
-    for point in disturbed.points(false) {
+    let query = &["prune", "linux", "--keep", "1", "--dry-run"];
+    let test = FaultTest::new(streams.host(2), query, b"");
+    let traced = TracedProgram::new(&test.victim);
+    let undisturbed = test.run(&traced.path()).success();
+    for point in traced.fault_points(false) {
         if point.to_string().starts_with("ioctl") {
-            disturbed.disturb(point, "error=EIO");
-            let answer = scene.run(&disturbed.path());
-            let same = answer.stdout == calm.stdout;
-            assert!(same || answer.code == Some(1), "{point}: {answer:?}");
+            traced.inject(point, "error=EIO");
+            let output = test.run(&traced.path());
+            let is_same = output.stdout == undisturbed.stdout;
+            assert!(is_same || output.code == Some(1), "{point}: {output:?}");
         }
     }
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn import_of_a_directory_dies_or_fails_at_system_calls() {
+fn import_of_a_directory_recovers_from_faults_at_system_calls() {
     let streams = Streams::new();
     let from = tree();
-    let scene = || import(streams.host(0), from.path(), &[]);
-    scene().play();
-    scene().child("cp").play();
+    let test = || import(streams.host(0), from.path(), &[]);
+    test().run_all();
+    test().in_child("cp").run_all();
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn import_of_an_archive_dies_or_fails_at_system_calls() {
+fn import_of_an_archive_recovers_from_faults_at_system_calls() {
     let streams = Streams::new();
     let (from, directory) = (tree(), tempfile::tempdir().unwrap());
     let archive = directory.path().join("machine.tar");
     let mut tar = prepare("tar");
     tar.arg("-cf").arg(&archive);
     tar.arg("-C").arg(from.path()).arg(".");
-    run(tar, b"").good();
-    let scene = || import(streams.host(1), &archive, &["linux/linux-2"]);
-    scene().play();
-    scene().child("tar").play();
+    run(tar, b"").success();
+    let test = || import(streams.host(1), &archive, &["linux/linux-2"]);
+    test().run_all();
+    test().in_child("tar").run_all();
 }
 
-/// A directory that can become a machine.
+/// Creates a directory that can be imported as a machine.
 fn tree() -> TempDir {
     let tree = tempfile::tempdir().unwrap();
     fs::create_dir(tree.path().join("inside")).unwrap();
-    tests::put(&tree.path().join("disk.img"), "disk");
-    tests::put(&tree.path().join("inside/more"), "more");
+    tests::write_file(&tree.path().join("disk.img"), "disk");
+    tests::write_file(&tree.path().join("inside/more"), "more");
     tree
 }
 
-/// Each import makes a revision of its own: the next one takes the next number.
-fn import(host: BuildHost, source: &Path, apart: &'static [&'static str]) -> Scene {
-    let mut scene = Scene::new(host, &["import", "linux"], b"");
-    let call = std::mem::replace(&mut scene.call, Box::new(|_, _| unreachable!()));
+/// Returns a test of `import`, which is not repeatable: each import creates a new revision.
+fn import(host: BuildHost, source: &Path, separate_parts: &'static [&'static str]) -> FaultTest {
+    let mut test = FaultTest::new(host, &["import", "linux"], b"");
+    let call = std::mem::replace(&mut test.call, Box::new(|_, _| unreachable!()));
     let source = source.to_owned();
-    scene.call = Box::new(move |host, program| {
+    test.call = Box::new(move |host, program| {
         let mut command = call(host, program);
         command.arg(&source);
         command
     });
-    Scene {
-        apart,
-        goes_on: false,
-        ..scene
-    }
+    test.is_repeatable = false;
+    test.with_separate_parts(separate_parts)
 }
 
-/// A host that pushes, and what stands for ssh: the other side is a process here.
+/// A host that pushes, and a fake ssh that runs the remote command on this host.
 struct Pusher {
     host: BuildHost,
     _directory: TempDir,
@@ -376,16 +381,16 @@ impl Pusher {
         let work = host.mount.path().join("work");
         BtrfsBackend.create(&work).unwrap();
         for (name, text) in [("manifest", ": 1\n"), ("kernel", "k")] {
-            tests::put(&work.join(name), text);
-            let there = !host.listing().is_empty();
-            let intent = if there { Intent::Upgrade } else { Intent::Add };
+            tests::write_file(&work.join(name), text);
+            let is_new = host.listing().is_empty();
+            let intent = if is_new { Intent::Add } else { Intent::Upgrade };
             let source = Source::Work(work.clone());
             host.volume.bring_in(intent, &linux(), source).unwrap();
         }
         let directory = tempfile::tempdir().unwrap();
         let ssh = directory.path().join("ssh");
         let script = "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nexec sh -c \"$3\"\n";
-        tests::put(&ssh, script);
+        tests::write_file(&ssh, script);
         fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
         Self {
             host,
@@ -394,43 +399,37 @@ impl Pusher {
         }
     }
 
-    fn push(&self, far: &BuildHost, program: &Path) -> Command {
-        let mut command = self.host.command(&["push", "linux", "far"]);
-        command.arg("--far-volume").arg(far.volume.path());
+    fn push(&self, remote: &BuildHost, program: &Path) -> Command {
+        let mut command = self.host.command(&["push", "linux", "remote"]);
+        command.arg("--far-volume").arg(remote.volume.path());
         command.arg("--far-program").arg(program);
         command.env("BUILDHOST_SSH", &self.ssh);
         command
     }
 
-    /// The other side of a push dies; this side stays as it is.
-    fn play(self, far: BuildHost, apart: &'static [&'static str]) {
-        let host = self.host.listing();
-        let before = move |now: &Self| assert_eq!(now.host.listing(), host);
-        let scene = Scene::new(far, &["push"], b"");
-        let call: Call = Box::new(move |far, program| {
-            before(&self);
-            self.push(far, program)
+    /// Injects faults into the remote side of a push. This side must not change.
+    fn run_all(self, remote: BuildHost, separate_parts: &'static [&'static str]) {
+        let before = self.host.listing();
+        let mut test = FaultTest::new(remote, &["push"], b"");
+        test.call = Box::new(move |remote, program| {
+            assert_eq!(self.host.listing(), before);
+            self.push(remote, program)
         });
-        Scene {
-            call,
-            apart,
-            ..scene
-        }
-        .play();
+        test.with_separate_parts(separate_parts).run_all();
     }
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn the_other_side_of_a_push_dies_or_fails_at_system_calls() {
-    Pusher::new().play(BuildHost::new(256), &[]);
-    let (pusher, far) = (Pusher::new(), BuildHost::new(256));
+fn push_recovers_from_faults_at_system_calls_of_the_remote_host() {
+    Pusher::new().run_all(BuildHost::new(256), &[]);
+    let (pusher, remote) = (Pusher::new(), BuildHost::new(256));
     let sources = &pusher.host.volume;
     sources.set_current(&linux(), config::Revision(1)).unwrap();
     let program = tests::program("machinectl");
-    run(pusher.push(&far, &program), b"").good();
+    run(pusher.push(&remote, &program), b"").success();
     sources.set_current(&linux(), config::Revision(2)).unwrap();
-    pusher.play(far, &["linux/linux-2"]);
+    pusher.run_all(remote, &["linux/linux-2"]);
 }
 
 /// The program that publishes an image, in a process that can be killed.
@@ -438,7 +437,7 @@ const PUBLISH_IMAGE: &str = env!("CARGO_BIN_EXE_publish-image");
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn publishing_an_image_dies_or_fails_at_system_calls() {
+fn publishing_an_image_recovers_from_faults_at_system_calls() {
     let streams = Streams::new();
     let publish = |host: &BuildHost, program: &Path| {
         let mut command = prepare(program);
@@ -447,16 +446,17 @@ fn publishing_an_image_dies_or_fails_at_system_calls() {
         command.env("RUST_BACKTRACE", "0");
         command
     };
-    let scene = |host| Scene {
-        told: "publish",
+    let test = |host| FaultTest {
+        name: "publish",
         victim: PUBLISH_IMAGE.into(),
         call: Box::new(publish),
-        ..Scene::new(host, &["list"], b"")
+        ..FaultTest::new(host, &["list"], b"")
     };
-    scene(streams.host(1)).play();
+    test(streams.host(1)).run_all();
     // An image of another revision is replaced.
     let host = streams.host(1);
-    run(publish(&host, Path::new(PUBLISH_IMAGE)), b"").good();
-    host.machinectl(&["upgrade", "linux"], &streams.two).good();
-    scene(host).play();
+    run(publish(&host, Path::new(PUBLISH_IMAGE)), b"").success();
+    host.machinectl(&["upgrade", "linux"], &streams.two)
+        .success();
+    test(host).run_all();
 }

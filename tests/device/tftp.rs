@@ -1,7 +1,5 @@
 //! The TFTP server of a guest against clients that others wrote.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
-
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
@@ -148,7 +146,7 @@ const SAMPLE: [&str; 3] = ["curl, 1468", "busybox, 1428", "tftp-hpa"];
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn clients_of_others_fetch_and_put_forty_megabytes() {
     let mut ground = Ground::new(SIZE);
-    let wanted = |client: &str| tests::is_long() || SAMPLE.contains(&client);
+    let wanted = |client: &str| tests::is_long_run() || SAMPLE.contains(&client);
     let clients = CLIENTS.into_iter().filter(|it| wanted(it.0));
     for (number, (client, fetch, put)) in clients.enumerate() {
         let name = format!("put{number}");

@@ -81,7 +81,7 @@ fn a_disk_with_a_boot_loader_is_bootstrapped_by_uefi_and_builds_with_its_variabl
     host.add_from(&uefi, "demo", |files: &Path| {
         assert!(!files.join("vmlinuz").exists());
         let manifest = fs::read_to_string(files.join("manifest")).unwrap();
-        tests::put(&files.join("manifest"), &(manifest + "disk-cache: none\n"));
+        tests::write_file(&files.join("manifest"), &(manifest + "disk-cache: none\n"));
     });
     host.add_worker("default", WORKER);
     host.start();
@@ -100,7 +100,7 @@ fn a_disk_with_a_boot_loader_is_bootstrapped_by_uefi_and_builds_with_its_variabl
     }
     assert!(variables() == installed, "a build changed its image");
     println!("{:.1?} for all", began.elapsed());
-    host.assert_nothing_is_left();
+    host.wait_until_torn_down();
 }
 
 /// Tests that take minutes; `scripts/test --long` runs them.

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use serde_json::Value;
-use tests::api_host::{WebHost, request};
+use tests::api_host::{ApiHost, request};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 const HOST: &str = "http://agent";
@@ -27,7 +27,7 @@ fn status(answer: reqwest::blocking::Response) -> u16 {
 
 #[test]
 fn a_token_opens_what_its_scope_says() {
-    let host = WebHost::new("");
+    let host = ApiHost::new("");
     host.allow(&[("read", "r"), ("submit", "s"), ("admin", "a")]);
     let build = r#"{"machine": "linux", "sources": []}"#;
     for (method, path, body, answers) in [
@@ -66,7 +66,7 @@ fn a_token_opens_what_its_scope_says() {
 
 #[test]
 fn the_socket_needs_no_token_and_a_token_goes_with_its_line() {
-    let host = WebHost::new("");
+    let host = ApiHost::new("");
     let url = format!("{HOST}/api/v1/builds");
     let local = request(&host.local(), "GET", &url).send().unwrap();
     assert_eq!(local.status(), 200);
@@ -87,7 +87,7 @@ fn the_socket_needs_no_token_and_a_token_goes_with_its_line() {
 
 #[test]
 fn who_asks_too_often_waits_and_the_socket_does_not() {
-    let host = WebHost::new("http.requests_per_second_max = 1\n");
+    let host = ApiHost::new("http.requests_per_second_max = 1\n");
     let answers: Vec<_> = (0..12).map(|_| host.get("/health")).collect();
     let refused = answers.into_iter().find(|answer| answer.status() == 429);
     let refused = refused.expect("a limit");
@@ -107,12 +107,12 @@ fn with_a_certificate_it_is_spoken_in_secret_and_a_new_one_is_taken_up() {
     let (certificate, key) = (directory.path().join("c"), directory.path().join("k"));
     let renew = || {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        tests::put(&certificate, &made.cert.pem());
-        tests::put(&key, &made.signing_key.serialize_pem());
+        tests::write_file(&certificate, &made.cert.pem());
+        tests::write_file(&key, &made.signing_key.serialize_pem());
         made.cert.der().clone()
     };
     let first = renew();
-    let host = WebHost::new(&format!(
+    let host = ApiHost::new(&format!(
         "http.tls_certificate = \"{}\"\nhttp.tls_key = \"{}\"\n",
         certificate.display(),
         key.display()

@@ -7,54 +7,54 @@ use config::builds::State;
 use config::task::Outcome;
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
-use tests::api_host::WebHost;
-use tests::hosts::{Answer, run};
+use tests::api_host::ApiHost;
+use tests::hosts::{CommandOutput, run};
 use tests::wait_until;
 
-fn machinectl(host: &WebHost) -> Command {
+fn machinectl(host: &ApiHost) -> Command {
     let mut command = sys::command::prepare(tests::program("machinectl"));
     command.env("BUILDHOST_SOCKET", host.path("run/agent.sock"));
     command.env("BUILDHOST_TOKENS", host.path("tokens"));
     command
 }
 
-fn ask(host: &WebHost, arguments: &[&str]) -> Answer {
+fn ask(host: &ApiHost, arguments: &[&str]) -> CommandOutput {
     let mut command = machinectl(host);
     command.args(arguments);
     run(command, b"")
 }
 
 /// Adds builds of these targets; they have ended.
-fn build(host: &WebHost, targets: &[&str]) {
+fn build(host: &ApiHost, targets: &[&str]) {
     let records = &host.host.records;
     for target in targets {
         let request = format!(r#"{{"machine": "linux", "sources": [], "target": "{target}"}}"#);
         let request = serde_json::from_str(&request).unwrap();
         let (toolchain, root) = ("poky".parse().unwrap(), "root".parse().unwrap());
         let done = records.submit(request, toolchain, root, Timestamp::now());
-        let mut build = host.wait(done).unwrap();
+        let mut build = host.block_on(done).unwrap();
         build.enter(State::Finished, Timestamp::now()).unwrap();
         build.outcome = Some(Outcome::Success);
-        host.wait(records.save(&build)).unwrap();
+        host.block_on(records.save(&build)).unwrap();
     }
 }
 
 #[test]
 fn the_list_has_toasters_lines_oldest_first() {
-    let host = WebHost::new("");
-    assert_eq!(ask(&host, &["buildslist"]).good().stdout, "");
+    let host = ApiHost::new("");
+    assert_eq!(ask(&host, &["buildslist"]).success().stdout, "");
     build(&host, &["a-img", "b-img:do_fetch"]);
     assert_eq!(
-        ask(&host, &["buildslist"]).good().stdout,
+        ask(&host, &["buildslist"]).success().stdout,
         "1: linux poky a-img\n2: linux poky b-img:do_fetch\n"
     );
 }
 
 #[test]
 fn the_pages_are_measured_and_one_that_is_not_there_is_a_failure() {
-    let host = WebHost::new("");
+    let host = ApiHost::new("");
     let url = format!("http://{}", host.address);
-    let answer = ask(&host, &["perf", "--url", &url]).good();
+    let answer = ask(&host, &["perf", "--url", &url]).success();
     let lines: Vec<_> = answer.stdout.lines().collect();
     assert_eq!(lines.len(), 6);
     assert!(
@@ -72,13 +72,13 @@ fn the_pages_are_measured_and_one_that_is_not_there_is_a_failure() {
 
 #[test]
 fn a_socket_is_checked_with_toasters_words() {
-    let host = WebHost::new("");
+    let host = ApiHost::new("");
     let taken = host.address.to_string();
     let free = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
-    let answer = ask(&host, &["checksocket", &free.to_string()]).good();
+    let answer = ask(&host, &["checksocket", &free.to_string()]).success();
     assert_eq!(
         answer.stdout,
         format!("Check if toaster can listen on {free}\nOK\n")
@@ -101,10 +101,10 @@ fn a_socket_is_checked_with_toasters_words() {
 
 #[test]
 fn settings_are_checked_with_what_they_name() {
-    let host = WebHost::new("");
+    let host = ApiHost::new("");
     let path = host.path("agent.toml");
     let check = |text: &str| {
-        tests::put(&path, text);
+        tests::write_file(&path, text);
         ask(
             &host,
             &["checksettings", "--config", &path.display().to_string()],
@@ -116,7 +116,7 @@ fn settings_are_checked_with_what_they_name() {
         "\n -- Validation: line 2: `paths.run`: an absolute path is expected\n\n -- Validation: line 3: `paths.colour` is not a setting\n"
     );
     assert_eq!(answer.code, Some(1));
-    tests::put(&host.path("tokens"), "nonsense\n");
+    tests::write_file(&host.path("tokens"), "nonsense\n");
     let answer = check(&format!(
         "paths.volumes = [\"/nowhere\"]\npaths.toolchains = \"{0}/toolchains\"\nhttp.token_file = \"{0}/tokens\"\n",
         host.path("").display()
@@ -135,7 +135,7 @@ fn settings_are_checked_with_what_they_name() {
 
 #[test]
 fn the_runner_stands_where_toasters_did_and_leaves_nothing() {
-    let host = WebHost::new("");
+    let host = ApiHost::new("");
     let mut runner = machinectl(&host)
         .arg("runbuilds")
         .env("BUILDDIR", host.path(""))
@@ -156,9 +156,9 @@ fn the_runner_stands_where_toasters_did_and_leaves_nothing() {
 
 #[test]
 fn a_token_is_made_used_and_removed() {
-    let host = WebHost::new("");
+    let host = ApiHost::new("");
     let secret = ask(&host, &["token", "add", "nightly", "--scope", "submit"]);
-    let secret = secret.good().stdout.trim().to_owned();
+    let secret = secret.success().stdout.trim().to_owned();
     assert!(
         secret.starts_with("buildhost_") && secret.len() == 74,
         "{secret}"
@@ -169,9 +169,9 @@ fn a_token_is_made_used_and_removed() {
     };
     assert_eq!(builds(), 200);
     ask(&host, &["token", "add", "nightly"]).refused(11, "already");
-    let list = ask(&host, &["token", "list"]).good().stdout;
+    let list = ask(&host, &["token", "list"]).success().stdout;
     assert_eq!(list, "TOKEN    SCOPE\nnightly  submit\n");
-    ask(&host, &["token", "remove", "nightly"]).good();
+    ask(&host, &["token", "remove", "nightly"]).success();
     assert_eq!(builds(), 401);
     ask(&host, &["token", "remove", "nightly"]).refused(10, "no token nightly");
     let answer = ask(&host, &["token", "add", "a b"]);
@@ -180,19 +180,19 @@ fn a_token_is_made_used_and_removed() {
 
 #[test]
 fn builds_are_deleted_wholly_and_what_is_not_there_is_skipped() {
-    let host = WebHost::new("");
+    let host = ApiHost::new("");
     build(&host, &["a", "b", "c"]);
     let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
     let (toolchain, root) = ("poky".parse().unwrap(), "root".parse().unwrap());
     let records = &host.host.records;
     let waits = records.submit(request, toolchain, root, Timestamp::now());
-    host.wait(waits).unwrap();
+    host.block_on(waits).unwrap();
     let list = || host.get("/toastergui/api/builds").text().unwrap();
     assert!(list().contains(r#""count": 3}"#));
     let log = host.host.build_directory(config::BuildId(2)).join("log");
     std::fs::create_dir_all(log.parent().unwrap()).unwrap();
-    tests::put(&log, "hello");
-    let answer = ask(&host, &["builddelete", "2", "77", "1"]).good();
+    tests::write_file(&log, "hello");
+    let answer = ask(&host, &["builddelete", "2", "77", "1"]).success();
     assert_eq!(answer.stdout, "build 77 does not exist, skipping...\n");
     assert!(!log.exists());
     let left = list();

@@ -4,10 +4,10 @@ use std::io::{BufRead, BufReader, Lines};
 
 use config::BuildId;
 use reqwest::blocking::Response;
-use tests::api_host::WebHost;
+use tests::api_host::ApiHost;
 
 /// The lines of a stream that begins after an event, or now.
-fn listen(host: &WebHost, last: Option<&str>) -> Lines<BufReader<Response>> {
+fn listen(host: &ApiHost, last: Option<&str>) -> Lines<BufReader<Response>> {
     let url = "http://agent/api/v1/events";
     let mut request = host.local().get(url);
     if let Some(last) = last {
@@ -36,7 +36,7 @@ fn next(lines: &mut Lines<BufReader<Response>>) -> (String, String, String) {
 
 #[test]
 fn a_client_hears_what_changes_and_goes_on_where_it_was() {
-    let host = WebHost::new("");
+    let host = ApiHost::new("");
     let events = host.host.records.events();
     let mut lines = listen(&host, None);
     let (start, hello, _) = next(&mut lines);

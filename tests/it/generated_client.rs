@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sys::command::{prepare, run};
-use tests::api_host::WebHost;
+use tests::api_host::ApiHost;
 
 /// How long an installation or a generation may take.
 const LIMIT: Duration = Duration::from_mins(4);
@@ -50,12 +50,12 @@ mod long {
             let mut install = prepare(tools.join("python"));
             install.args(["-m", "pip", "--quiet", "install", GENERATOR]);
             run(install, LIMIT).unwrap();
-            tests::put(&cache.join("ready"), GENERATOR);
+            tests::write_file(&cache.join("ready"), GENERATOR);
         }
-        let host = WebHost::new("");
+        let host = ApiHost::new("");
         host.allow(&[("submit", "s")]);
         let description = host.path("openapi.json");
-        tests::put(&description, agent::api::OPENAPI);
+        tests::write_file(&description, agent::api::OPENAPI);
         let mut generate = prepare(tools.join("openapi-python-client"));
         generate.args(["generate", "--meta", "none", "--output-path"]);
         generate.arg(host.path("generated"));

@@ -2,7 +2,7 @@
 //! and what cannot be done as things stand. Wrong tokens: see `schema` and `access`.
 
 use serde_json::{Value, json};
-use tests::api_host::WebHost;
+use tests::api_host::ApiHost;
 
 use super::openapi::{SOURCE, check, operations};
 use super::schedules;
@@ -275,7 +275,7 @@ fn every_route_that_takes_something_is_asked_for_nonsense() {
 
 /// Checks that all of it is refused as it says, and as it is described.
 pub(crate) fn refuse_all(nonsense: &[Nonsense]) {
-    let host = WebHost::new("http.request_kib_max = 1\nhttp.requests_per_second_max = 0\n");
+    let host = ApiHost::new("http.request_kib_max = 1\nhttp.requests_per_second_max = 0\n");
     host.allow(&[("admin", "a")]);
     let put = host.remote("PUT", &format!("/api/v1/sources/{SOURCE}"));
     put.bearer_auth("a").body("source").send().unwrap();

@@ -1,6 +1,6 @@
-//! Rooms together, on fakes and localhost: no root, no sleeps.
+//! Tests that combine several crates, with fakes and on localhost. They need no root.
 
-#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test fails at the first error")]
 
 mod access;
 mod commands;

@@ -7,7 +7,7 @@ use config::builds::State;
 use config::schedule::RunResult;
 use config::task::Outcome;
 use jiff::Timestamp;
-use tests::api_host::WebHost;
+use tests::api_host::ApiHost;
 
 /// The names that begin as ours do, in a text.
 fn names(text: &str) -> BTreeSet<String> {
@@ -18,18 +18,18 @@ fn names(text: &str) -> BTreeSet<String> {
 }
 
 /// A host on which everything that is counted has happened.
-fn busy() -> WebHost {
-    let host = WebHost::new("");
+fn busy() -> ApiHost {
+    let host = ApiHost::new("");
     let records = &host.host.records;
     let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
     let second = |second| Timestamp::from_second(second).unwrap();
     let (toolchain, root) = ("default".parse().unwrap(), "root".parse().unwrap());
     let done = records.submit(request, toolchain, root, second(0));
-    let mut build = host.wait(done).unwrap();
+    let mut build = host.block_on(done).unwrap();
     build.enter(State::Starting, second(7)).unwrap();
     build.enter(State::Finished, second(9)).unwrap();
     build.outcome = Some(Outcome::Success);
-    host.wait(records.save(&build)).unwrap();
+    host.block_on(records.save(&build)).unwrap();
     host.host.publish(config::builds::Status {
         name: "host".into(),
         version: "1".into(),
@@ -47,7 +47,7 @@ fn busy() -> WebHost {
     host
 }
 
-fn text(host: &WebHost) -> String {
+fn text(host: &ApiHost) -> String {
     let answer = host.get("/metrics");
     assert_eq!(answer.status(), 200);
     answer.text().unwrap()

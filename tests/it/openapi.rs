@@ -11,7 +11,7 @@ use config::task::Outcome;
 use jiff::Timestamp;
 use reqwest::blocking::Response;
 use serde_json::{Value, json};
-use tests::api_host::WebHost;
+use tests::api_host::ApiHost;
 
 pub(crate) const SOURCE: &str = "41cf6794ba4200b839c53531555f0f3998df4cbb01a4d5cb0b94e3ca5e23947d";
 
@@ -93,7 +93,7 @@ fn every_route_is_described_and_everything_described_is_a_route() {
 
 #[test]
 fn every_route_needs_the_scope_that_is_described_and_no_other_method() {
-    let host = WebHost::new("http.requests_per_second_max = 0\n");
+    let host = ApiHost::new("http.requests_per_second_max = 0\n");
     let scopes = ["read", "submit", "admin"];
     host.allow(&scopes.map(|scope| (scope, scope)));
     for (method, route, operation) in operations() {
@@ -137,7 +137,7 @@ fn every_route_needs_the_scope_that_is_described_and_no_other_method() {
 
 #[test]
 fn every_answer_is_what_is_described() {
-    let host = WebHost::new("");
+    let host = ApiHost::new("");
     host.allow(&[("admin", "a")]);
     let ask = |method: &str, route: &str, path: &str, body: Option<&Value>| {
         let mut request = host.remote(method, path).bearer_auth("a");
@@ -195,7 +195,7 @@ fn every_answer_is_what_is_described() {
 
 #[test]
 fn a_request_under_a_key_makes_one_build() {
-    let host = WebHost::new("");
+    let host = ApiHost::new("");
     host.allow(&[("submit", "s"), ("submit", "other")]);
     let put = host.remote("PUT", &format!("/api/v1/sources/{SOURCE}"));
     put.bearer_auth("s").body("source").send().unwrap();
@@ -223,12 +223,12 @@ fn a_request_under_a_key_makes_one_build() {
     assert_eq!(ask("s", "k", "b"), (422, None));
     assert_eq!(ask("s", "new", "a"), (404, None));
     let mut build = host
-        .wait(host.host.records.get(BuildId(1)))
+        .block_on(host.host.records.get(BuildId(1)))
         .unwrap()
         .unwrap();
     build.enter(State::Finished, Timestamp::now()).unwrap();
     build.outcome = Some(Outcome::Success);
-    host.wait(host.host.records.save(&build)).unwrap();
-    host.wait(host.host.records.delete(build.id)).unwrap();
+    host.block_on(host.host.records.save(&build)).unwrap();
+    host.block_on(host.host.records.delete(build.id)).unwrap();
     assert_eq!(ask("s", "k", "a"), (409, None));
 }

@@ -1,8 +1,8 @@
 //! Schedules over HTTP and by `machinectl`: what is told of them, and what is refused.
 
 use serde_json::{Value, json};
-use tests::api_host::WebHost;
-use tests::hosts::{Answer, run};
+use tests::api_host::ApiHost;
+use tests::hosts::{CommandOutput, run};
 
 use super::invalid_requests::{Nonsense, refuse_all};
 use super::openapi::{SOURCE, check};
@@ -13,8 +13,8 @@ const RUN: &str = "/api/v1/schedules/{name}/run";
 const JSON: &str = "application/json";
 
 /// A host that knows a source, and a token for everything.
-fn host() -> WebHost {
-    let host = WebHost::new("http.request_kib_max = 1\nhttp.requests_per_second_max = 0\n");
+fn host() -> ApiHost {
+    let host = ApiHost::new("http.request_kib_max = 1\nhttp.requests_per_second_max = 0\n");
     host.allow(&[("submit", "s"), ("admin", "a")]);
     let put = host.remote("PUT", &format!("/api/v1/sources/{SOURCE}"));
     put.bearer_auth("s").body("source").send().unwrap();
@@ -22,7 +22,7 @@ fn host() -> WebHost {
 }
 
 /// Asks, and checks that the answer is what is described.
-fn ask(host: &WebHost, method: &str, route: &str, name: &str, body: Option<&Value>) -> Value {
+fn ask(host: &ApiHost, method: &str, route: &str, name: &str, body: Option<&Value>) -> Value {
     let path = route.replace("{name}", name);
     let mut request = host.remote(method, &path).bearer_auth("s");
     if let Some(body) = body {
@@ -166,7 +166,7 @@ fn only_administrators_speak_for_others_and_a_machine_may_come_later() {
     );
 }
 
-fn machinectl(host: &WebHost, line: &str) -> Answer {
+fn machinectl(host: &ApiHost, line: &str) -> CommandOutput {
     let mut command = sys::command::prepare(tests::program("machinectl"));
     command.env("BUILDHOST_SOCKET", host.path("run/agent.sock"));
     let source = host.path("hello.c").display().to_string();
@@ -185,53 +185,53 @@ fn machinectl(host: &WebHost, line: &str) -> Answer {
 #[test]
 fn the_verbs_add_show_run_and_remove_and_rehearse_it() {
     let host = host();
-    tests::put(&host.path("hello.c"), "int main(void) { return 0; }\n");
+    tests::write_file(&host.path("hello.c"), "int main(void) { return 0; }\n");
     let ask = |line: &str| machinectl(&host, line);
     let add = "schedule add nightly --cron '0 3 * * MON-FRI' --zone Europe/Berlin";
     let build = "-- linux SOURCE --priority -2 --submitter alice";
-    let would = ask(&format!("{add} --dry-run {build}")).good().stdout;
+    let would = ask(&format!("{add} --dry-run {build}")).success().stdout;
     assert!(
         would.starts_with(
             "would add schedule nightly: cron 0 3 * * MON-FRI (Europe/Berlin), next at "
         ),
         "{would}"
     );
-    assert_eq!(ask("schedule list").good().stdout, "");
-    let added = ask(&format!("{add} {build}")).good();
+    assert_eq!(ask("schedule list").success().stdout, "");
+    let added = ask(&format!("{add} {build}")).success();
     assert!(added.stderr.contains("[Europe/Berlin], in "), "{added:?}");
     ask(&format!("{add} {build}")).refused(11, "`--replace` replaces it");
-    ask(&format!("{add} --replace {build}")).good();
-    let list = ask("schedule list --no-legend").good().stdout;
+    ask(&format!("{add} --replace {build}")).success();
+    let list = ask("schedule list --no-legend").success().stdout;
     assert!(
         list.starts_with("nightly  cron 0 3 * * MON-FRI (Europe/Berlin)  linux  2"),
         "{list}"
     );
-    let rehearsed = ask("schedule run nightly --dry-run").good().stdout;
+    let rehearsed = ask("schedule run nightly --dry-run").success().stdout;
     assert_eq!(
         rehearsed,
         "would build what schedule nightly builds on linux\n"
     );
-    assert_eq!(ask("schedule run nightly").good().stdout, "1\n");
-    let build = ask("builds 1").good().stdout;
+    assert_eq!(ask("schedule run nightly").success().stdout, "1\n");
+    let build = ask("builds 1").success().stdout;
     for line in ["  schedule  nightly", " submitter  alice", "  priority  -2"] {
         assert!(build.contains(line), "{build}");
     }
-    let shown = ask("schedule show nightly").good().stdout;
+    let shown = ask("schedule show nightly").success().stdout;
     for words in ["result  build 1", "due  by hand", "hello.c ("] {
         assert!(shown.contains(words), "{shown}");
     }
     assert_eq!(
         ask("builds --schedule nightly --no-legend")
-            .good()
+            .success()
             .stdout
             .lines()
             .count(),
         1
     );
-    assert_eq!(ask("builds --schedule other").good().stdout, "");
-    let rehearsed = ask("schedule remove nightly --dry-run").good().stdout;
+    assert_eq!(ask("builds --schedule other").success().stdout, "");
+    let rehearsed = ask("schedule remove nightly --dry-run").success().stdout;
     assert_eq!(rehearsed, "would remove schedule nightly\n");
-    ask("schedule remove nightly").good();
+    ask("schedule remove nightly").success();
     for verb in ["remove", "remove --dry-run", "show", "run", "run --dry-run"] {
         ask(&format!("schedule {verb} nightly")).refused(10, "no schedule nightly");
     }
@@ -306,7 +306,7 @@ const LINES: &[(&str, i32, &str)] = &[
 #[test]
 fn a_line_that_makes_no_sense_is_refused_and_hands_nothing_in() {
     let host = host();
-    tests::put(&host.path("hello.c"), "int main(void) { return 0; }\n");
+    tests::write_file(&host.path("hello.c"), "int main(void) { return 0; }\n");
     for (line, code, words) in LINES {
         let answer = machinectl(&host, &format!("schedule add {line}"));
         assert_eq!(answer.code, Some(*code), "{line}: {answer:?}");

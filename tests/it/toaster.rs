@@ -3,10 +3,10 @@
 use config::builds::{Build, State};
 use config::task::Outcome;
 use jiff::Timestamp;
-use tests::api_host::WebHost;
+use tests::api_host::ApiHost;
 
 /// A build of some sources on the host, as far as it has come.
-fn build(host: &WebHost, sources: &[&str], change: impl FnOnce(&mut Build)) -> u64 {
+fn build(host: &ApiHost, sources: &[&str], change: impl FnOnce(&mut Build)) -> u64 {
     let source = |name| format!(r#"{{"name": "{name}", "sha256": "{}"}}"#, "0".repeat(64));
     let sources: Vec<_> = sources.iter().map(source).collect();
     let request = format!(
@@ -20,9 +20,9 @@ fn build(host: &WebHost, sources: &[&str], change: impl FnOnce(&mut Build)) -> u
         "alpha".parse().unwrap(),
         time("2026-01-02T03:04:00Z"),
     );
-    let mut build = host.wait(submitted).unwrap();
+    let mut build = host.block_on(submitted).unwrap();
     change(&mut build);
-    host.wait(host.host.records.save(&build)).unwrap();
+    host.block_on(host.host.records.save(&build)).unwrap();
     build.id.0
 }
 
@@ -37,7 +37,7 @@ fn succeeded(build: &mut Build) {
     build.finished = Some(time("2026-01-02T03:05:06.913999Z"));
 }
 
-fn text(host: &WebHost, path: &str) -> String {
+fn text(host: &ApiHost, path: &str) -> String {
     let answer = host.get(path);
     assert_eq!(
         (answer.status().as_u16(), &answer.headers()["content-type"]),
@@ -49,7 +49,7 @@ fn text(host: &WebHost, path: &str) -> String {
 
 #[test]
 fn the_captured_answers_come_out_byte_for_byte() {
-    let host = WebHost::new("");
+    let host = ApiHost::new("");
     assert_eq!(
         text(&host, "/toastergui/api/builds"),
         r#"{"builds": [], "count": 0}"#
@@ -76,7 +76,7 @@ fn the_captured_answers_come_out_byte_for_byte() {
 
 #[test]
 fn what_is_in_progress_is_told_apart_and_every_object_is_whole() {
-    let host = WebHost::new("");
+    let host = ApiHost::new("");
     build(&host, &[], |build| {
         build.state = State::Running;
         build.started = Some(time("2026-01-02T03:04:05Z"));
@@ -120,7 +120,7 @@ fn what_is_in_progress_is_told_apart_and_every_object_is_whole() {
 
 #[test]
 fn the_list_follows_what_ends_newest_start_first() {
-    let host = WebHost::new("");
+    let host = ApiHost::new("");
     let ids = || {
         let found: serde_json::Value =
             serde_json::from_str(&text(&host, "/toastergui/api/builds")).unwrap();
@@ -160,7 +160,7 @@ fn the_list_follows_what_ends_newest_start_first() {
 
 #[test]
 fn the_most_recent_builds_are_those_in_progress_and_the_last_three() {
-    let host = WebHost::new("");
+    let host = ApiHost::new("");
     for minute in 0..5 {
         build(&host, &["a", "b"], |build| {
             succeeded(build);
@@ -186,7 +186,7 @@ fn the_most_recent_builds_are_those_in_progress_and_the_last_three() {
 
 #[test]
 fn the_quirks_are_kept() {
-    let host = WebHost::new("");
+    let host = ApiHost::new("");
     let health = host.get("/health");
     assert_eq!(health.headers()["content-type"], "text/html; charset=utf-8");
     assert_eq!(health.headers()["content-length"], "105");

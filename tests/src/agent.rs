@@ -1,5 +1,5 @@
-//! A build host with a running agent: the real machine, the real toolchain, and
-//! `machinectl` to ask it.
+//! A build host with a running agent, the real machine and toolchain of the demo, and
+//! `machinectl` as its client.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,45 +7,54 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use config::builds::{Build, State};
+use config::builds::{Build, HoldKind, State};
 use guest::network::Network;
 use rustix::process::{Pid, Signal, kill_process};
 use store::subvolumes::{BtrfsBackend, SubvolumeBackend};
 use sys::command;
 use tempfile::TempDir;
 
-use crate::hosts::{Answer, BuildHost, run};
+use crate::hosts::{BuildHost, CommandOutput, run};
 use crate::terminal::Terminal;
 use crate::wait_until;
 
+/// The source of a program that waits in a container until the test opens its gate. See
+/// [`AgentHost::open_gate`].
+pub const GATED_PROGRAM: &str = r#"
+#include <stdio.h>
+#include <unistd.h>
+int main(void) {
+    puts("waiting at the gate");
+    fflush(stdout);
+    while (access("/gate", F_OK)) usleep(10000);
+    return 0;
+}
+"#;
+
+/// The source of a program that does not end by itself.
+pub const ENDLESS_PROGRAM: &str = "#include <unistd.h>\nint main(void) { for (;;) sleep(1000); }\n";
+
 /// A build host with an agent.
 ///
-/// Dropping it ends the agent and everything that it started.
+/// Dropping it ends the agent and everything that the agent started.
 #[derive(Debug)]
 pub struct AgentHost {
     agent: Option<Child>,
     name: String,
     settings: String,
     work: TempDir,
-    /// The host's volume.
+    /// The host with the volume.
     pub host: BuildHost,
 }
 
 impl AgentHost {
-    /// A host whose agent has these settings besides its name and its paths. It
-    /// holds no machine and no toolchain; the agent does not run yet.
-    ///
-    /// # Panics
-    /// When it cannot be made.
+    /// Creates a host without machines and toolchains, whose agent does not run yet. The settings
+    /// are added to those for its name and its paths.
     pub fn new(settings: &str) -> Self {
         Self::with_volume(4096, settings)
     }
 
-    /// The same, with a volume of so many MiB.
-    ///
-    /// # Panics
-    /// When it cannot be made.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Creates a host like [`AgentHost::new`], with a volume of this many MiB.
     pub fn with_volume(mebibytes: u64, settings: &str) -> Self {
         let host = BuildHost::new(mebibytes);
         let prefix = format!("buildhost-test-{}-", std::process::id());
@@ -62,7 +71,7 @@ impl AgentHost {
         }
     }
 
-    /// One with the demo's machine, its toolchain, and a running agent.
+    /// Creates a host with the demo's machine and toolchain, and starts its agent.
     pub fn ready(settings: &str) -> Self {
         let mut host = Self::new(settings);
         host.add("demo", |_| {});
@@ -71,7 +80,7 @@ impl AgentHost {
         host
     }
 
-    /// One whose machine `demo` is a container.
+    /// Creates a host like [`AgentHost::ready`], whose machine `demo` is a container.
     pub fn ready_with_container(settings: &str) -> Self {
         let mut host = Self::new(settings);
         host.add_container("demo", |_| {});
@@ -80,22 +89,18 @@ impl AgentHost {
         host
     }
 
-    /// Adds a machine made from the demo's, after a change of its files.
+    /// Adds the demo's machine under a name, after a change of its files.
     pub fn add(&self, name: &str, change: impl FnOnce(&Path)) {
-        self.add_from(&made("BUILDHOST_TEST_MACHINE"), name, change);
+        self.add_from(&demo_file("BUILDHOST_TEST_MACHINE"), name, change);
     }
 
-    /// Adds a container made from the demo's, after a change of its files.
+    /// Adds the demo's container under a name, after a change of its files.
     pub fn add_container(&self, name: &str, change: impl FnOnce(&Path)) {
-        let from = made("BUILDHOST_TEST_MACHINE").with_file_name("container");
+        let from = demo_file("BUILDHOST_TEST_MACHINE").with_file_name("container");
         self.add_from(&from, name, change);
     }
 
-    /// Adds a machine made from these files, after a change of them.
-    ///
-    /// # Panics
-    /// When it cannot.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Adds a machine with a copy of these files, after a change of the copy.
     pub fn add_from(&self, files: &Path, name: &str, change: impl FnOnce(&Path)) {
         let revision = self.host.mount.path().join(format!("{name}-1"));
         BtrfsBackend.create(&revision).expect("a subvolume");
@@ -108,49 +113,37 @@ impl AgentHost {
         let from = revision.display().to_string();
         self.host
             .machinectl(&["add", name, "--from", &from], b"")
-            .good();
+            .success();
     }
 
-    /// Makes the demo's toolchain the toolchain `default`, saying that it has this version.
-    ///
-    /// # Panics
-    /// When it cannot.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Makes the demo's toolchain the toolchain `default`, marked with a version.
     pub fn add_toolchain(&self, version: &str) {
         let directory = tempfile::tempdir_in(self.work.path()).expect("a directory");
-        let from = made("BUILDHOST_TEST_TOOLCHAIN").join("toolchain.tar.gz");
+        let from = demo_file("BUILDHOST_TEST_TOOLCHAIN").join("toolchain.tar.gz");
         fs::copy(from, directory.path().join("toolchain.tar.gz")).expect("a copy");
-        // Not fetched by the machine, but part of what the toolchain is.
-        crate::put(&directory.path().join("version"), version);
+        // No guest fetches this file, but it is part of the toolchain's identity.
+        crate::write_file(&directory.path().join("version"), version);
         let from = directory.path().display().to_string();
         self.host
             .machinectl(&["toolchain", "add", "default", &from], b"")
-            .good();
+            .success();
     }
 
-    /// The agent's process.
-    ///
-    /// # Panics
-    /// When it does not run.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Returns the agent's process.
     pub fn pid(&self) -> Pid {
         Pid::from_child(self.agent.as_ref().expect("a running agent"))
     }
 
-    /// The name that its settings give the host.
+    /// Returns the host's name in its settings.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Adds a toolchain whose worker is this shell script, in the demo's machine.
-    ///
-    /// # Panics
-    /// When it cannot.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Adds a toolchain for the demo's machine whose worker is a shell script.
     pub fn add_worker(&self, name: &str, script: &str) {
         let directory = tempfile::tempdir_in(self.work.path()).expect("a directory");
         let worker = directory.path().join("buildhost-worker");
-        crate::put(&worker, script);
+        crate::write_file(&worker, script);
         fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).expect("a program");
         let archive = directory.path().join("toolchain.tar.gz");
         let mut tar = command::prepare("tar");
@@ -164,29 +157,25 @@ impl AgentHost {
         let from = directory.path().display().to_string();
         self.host
             .machinectl(&["toolchain", "add", name, &from], b"")
-            .good();
+            .success();
     }
 
-    /// Where the agent keeps what does not outlive a boot.
-    pub fn run(&self) -> PathBuf {
+    /// Returns the agent's directory for what does not survive a boot.
+    pub fn run_directory(&self) -> PathBuf {
         self.work.path().join("run")
     }
 
-    /// Where the agent keeps what does.
-    pub fn state(&self) -> PathBuf {
+    /// Returns the agent's directory for what survives a boot.
+    pub fn state_directory(&self) -> PathBuf {
         self.work.path().join("state")
     }
 
-    /// What the agent has said so far, over all its lives.
+    /// Returns everything that the agent has logged, including earlier processes of it.
     pub fn log(&self) -> String {
         fs::read_to_string(self.work.path().join("agent.log")).unwrap_or_default()
     }
 
-    /// The agent, not yet started.
-    ///
-    /// # Panics
-    /// When its settings cannot be written.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Returns the command that starts the agent, and writes its settings.
     pub fn command(&self) -> Command {
         let path = self.work.path().join("agent.toml");
         let text = format!(
@@ -194,11 +183,11 @@ impl AgentHost {
             self.name,
             self.host.volume.path().display(),
             self.host.mount.path().join("toolchains").display(),
-            self.state().display(),
-            self.run().display(),
+            self.state_directory().display(),
+            self.run_directory().display(),
             self.settings,
         );
-        crate::put(&path, &text);
+        crate::write_file(&path, &text);
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -210,20 +199,12 @@ impl AgentHost {
     }
 
     /// Starts the agent and waits until it answers.
-    ///
-    /// # Panics
-    /// When it does not.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
     pub fn start(&mut self) {
         let agent = self.command().spawn().expect("the agent");
         self.wait_for_agent(agent);
     }
 
-    /// The same, in a network that stands for the host's.
-    ///
-    /// # Panics
-    /// When it does not answer.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Starts the agent in a network that stands in for the host's, and waits until it answers.
     pub fn start_in(&mut self, network: &Network) {
         let mut command = self.command();
         let agent = network.enter(|| command.spawn()).expect("the agent");
@@ -237,37 +218,30 @@ impl AgentHost {
         });
     }
 
-    /// Sends the agent a signal and waits for its end; its exit code.
-    ///
-    /// # Panics
-    /// When it does not run.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
-    pub fn end(&mut self, signal: Signal) -> Option<i32> {
+    /// Sends the agent a signal, waits for its end, and returns its exit code.
+    pub fn stop(&mut self, signal: Signal) -> Option<i32> {
         let mut agent = self.agent.take().expect("a running agent");
         kill_process(Pid::from_child(&agent), signal).expect("a signal");
         agent.wait().expect("its end").code()
     }
 
-    /// Calls `machinectl`, which knows where the agent is.
-    pub fn machinectl(&self, arguments: &[&str]) -> Answer {
+    /// Calls `machinectl` with the address of the agent.
+    pub fn machinectl(&self, arguments: &[&str]) -> CommandOutput {
         let mut command = self.host.command(arguments);
-        command.env("BUILDHOST_SOCKET", self.run().join("agent.sock"));
+        command.env("BUILDHOST_SOCKET", self.run_directory().join("agent.sock"));
         run(command, b"")
     }
 
     /// Calls `machinectl` at a terminal.
     pub fn terminal(&self, arguments: &[&str]) -> Terminal {
         let mut command = self.host.command(arguments);
-        command.env("BUILDHOST_SOCKET", self.run().join("agent.sock"));
+        command.env("BUILDHOST_SOCKET", self.run_directory().join("agent.sock"));
         Terminal::start(command)
     }
 
-    /// Submits a build of a program that says `words`, and returns its number.
-    pub fn submit(&self, machine: &str, words: &str) -> u64 {
-        self.submit_code(
-            machine,
-            &format!("#include <stdio.h>\nint main(void) {{ return puts(\"{words}\") < 0; }}\n"),
-        )
+    /// Submits a build of a program that prints a text, and returns its number.
+    pub fn submit(&self, machine: &str, text: &str) -> u64 {
+        self.submit_code(machine, &printing_program(text))
     }
 
     /// Submits a build of a C program, and returns its number.
@@ -276,29 +250,58 @@ impl AgentHost {
     }
 
     /// Submits a build of a C program with a toolchain, and returns its number.
-    ///
-    /// # Panics
-    /// When it is refused.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
     pub fn submit_to(&self, machine: &str, toolchain: &str, code: &str) -> u64 {
+        self.submit_with(machine, code, &["--toolchain", toolchain])
+    }
+
+    /// Submits a build of a program that prints a text, which stops at a breakpoint before it
+    /// starts: it neither ends nor goes on until [`AgentHost::resume`].
+    pub fn submit_stopped(&self, machine: &str, text: &str) -> u64 {
+        let code = printing_program(text);
+        self.submit_with(machine, &code, &["--interactive", "start"])
+    }
+
+    fn submit_with(&self, machine: &str, code: &str, options: &[&str]) -> u64 {
         let archive = self.source(code);
-        let verb = ["build", machine, &archive, "--toolchain", toolchain];
-        let answer = self
-            .machinectl(&[&verb[..], &["--no-attach"]].concat())
-            .good();
+        let build = ["build", machine, &archive, "--no-attach"];
+        let answer = self.machinectl(&[&build, options].concat()).success();
         answer.stdout.trim().parse().expect("a number")
     }
 
-    /// An archive with the source of a C program.
-    ///
-    /// # Panics
-    /// When it cannot be made.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Waits until a build stops at its breakpoint.
+    pub fn wait_for_breakpoint(&self, id: u64) {
+        wait_until(&format!("build {id} stops at its breakpoint"), || {
+            let held = self.build(id).interactive.held;
+            held.is_some_and(|hold| hold.kind == HoldKind::Breakpoint)
+        });
+    }
+
+    /// Lets a build go on that has stopped at its breakpoint.
+    pub fn resume(&self, id: u64) {
+        self.machinectl(&["resume", &id.to_string()]).success();
+    }
+
+    /// Waits until a build runs its [`GATED_PROGRAM`].
+    pub fn wait_for_gate(&self, id: u64) {
+        let log = self.state_directory().join(format!("builds/{id}/log.live"));
+        wait_until(&format!("build {id} waits at its gate"), || {
+            fs::read_to_string(&log).is_ok_and(|text| text.contains("waiting at the gate"))
+        });
+    }
+
+    /// Ends the [`GATED_PROGRAM`] of a build in a container.
+    pub fn open_gate(&self, machine: &str, id: u64) {
+        let root = format!("{machine}/{machine}-default-{id}/root");
+        let root = self.host.volume.path().join(root);
+        crate::write_file(&root.join("gate"), "");
+    }
+
+    /// Creates an archive with the source of a C program, and returns its path.
     pub fn source(&self, code: &str) -> String {
         let sources = self.work.path().join("hello-1.0");
         fs::create_dir_all(&sources).expect("a directory");
-        crate::put(&sources.join("hello.c"), code);
-        crate::put(
+        crate::write_file(&sources.join("hello.c"), code);
+        crate::write_file(
             &sources.join("recipe"),
             "name: hello\nversion: 1.0\nrevision: r0\nsummary: Says hello\n",
         );
@@ -311,36 +314,34 @@ impl AgentHost {
         archive.display().to_string()
     }
 
-    /// The record of a build.
-    ///
-    /// # Panics
-    /// When there is none.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Returns the record of a build.
     pub fn build(&self, id: u64) -> Build {
         let answer = self
             .machinectl(&["builds", &id.to_string(), "--json"])
-            .good();
+            .success();
         serde_json::from_str(&answer.stdout).expect("a record")
     }
 
-    /// Waits until a build has come to a state, or past it.
+    /// Waits until a build has reached a state or a later one, and returns its record.
     pub fn wait_for(&self, id: u64, state: State) -> Build {
+        let mut build = self.build(id);
         wait_until(&format!("build {id} is {state}"), || {
-            self.build(id).state >= state
+            build = self.build(id);
+            build.state >= state
         });
-        self.build(id)
+        build
     }
 
-    /// What its worker and its toolchain printed.
+    /// Returns the log of a build's worker and toolchain.
     pub fn log_of(&self, id: u64) -> String {
-        self.machinectl(&["log", &id.to_string()]).good().stdout
+        self.machinectl(&["log", &id.to_string()]).success().stdout
     }
 }
 
 impl Drop for AgentHost {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            #[expect(clippy::print_stderr, reason = "this is what one wants to read then")]
+            #[expect(clippy::print_stderr, reason = "a failed test shows the agent's log")]
             {
                 eprintln!("The agent's log:\n{}", self.log());
             }
@@ -360,12 +361,13 @@ impl Drop for AgentHost {
     }
 }
 
-/// What scripts/test has made for the tests.
-///
-/// # Panics
-/// When it has not.
-#[expect(clippy::panic, reason = "a test cannot go on without it")]
-fn made(variable: &str) -> PathBuf {
+/// Returns the source of a program that prints a text.
+pub fn printing_program(text: &str) -> String {
+    format!("#include <stdio.h>\nint main(void) {{ return puts(\"{text}\") < 0; }}\n")
+}
+
+/// Returns the path of something that scripts/test has built.
+fn demo_file(variable: &str) -> PathBuf {
     match std::env::var_os(variable) {
         Some(path) => path.into(),
         None => panic!("{variable} is not set; run the tests by scripts/test"),

@@ -1,5 +1,5 @@
-//! A host that answers over HTTP as an agent does, but builds nothing: its machine is
-//! on a fake pool, and nobody takes builds out of the queue.
+//! A host that serves the agent's HTTP API but starts no builds: its machine is on a fake backend,
+//! and no scheduler runs.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,27 +17,24 @@ use store::{Intent, Source, Volume};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// How long an answer may take.
-const ANSWER_LIMIT: Duration = Duration::from_mins(1);
+/// The time limit for a response.
+const RESPONSE_LIMIT: Duration = Duration::from_mins(1);
 
-/// A host that answers. Its machine is `linux`, its toolchain `default`.
+/// A host that serves the API. Its machine is `linux`, its toolchain `default`.
 #[derive(Debug)]
-pub struct WebHost {
-    /// What all parts of the agent share.
+pub struct ApiHost {
+    /// The state of the agent.
     pub host: Arc<AgentState>,
-    /// Where it is found over TCP.
+    /// The TCP address of the API.
     pub address: SocketAddr,
-    /// What runs it.
+    /// The runtime of the server.
     pub runtime: Runtime,
     directory: TempDir,
 }
 
-impl WebHost {
-    /// A host with these settings besides its paths; it listens on the loopback.
-    ///
-    /// # Panics
-    /// When it cannot be made.
-    #[expect(clippy::unwrap_used, reason = "a test cannot go on without it")]
+impl ApiHost {
+    /// Starts a server on a free port of the loopback interface. The settings are added to those
+    /// for its paths.
     pub fn new(settings: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().canonicalize().unwrap();
@@ -67,74 +64,56 @@ impl WebHost {
         }
     }
 
-    /// A file of the host.
+    /// Returns the path of a file of the host.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// A client of the socket, as its own user.
-    ///
-    /// # Panics
-    /// When it cannot be made.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Returns a client of the administration socket.
     pub fn local(&self) -> Client {
         let client = Client::builder().unix_socket(self.path("run/agent.sock"));
-        client.timeout(ANSWER_LIMIT).build().expect("a client")
+        client.timeout(RESPONSE_LIMIT).build().expect("a client")
     }
 
-    /// A request over TCP.
-    ///
-    /// # Panics
-    /// When it cannot be made.
+    /// Returns a request over TCP.
     pub fn remote(&self, method: &str, path: &str) -> RequestBuilder {
         let url = format!("http://{}{path}", self.address);
-        request(&Client::new(), method, &url).timeout(ANSWER_LIMIT)
+        request(&Client::new(), method, &url).timeout(RESPONSE_LIMIT)
     }
 
-    /// What a path over TCP gives to everybody.
-    ///
-    /// # Panics
-    /// When there is no answer.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Sends a GET request over TCP without a token.
     pub fn get(&self, path: &str) -> Response {
-        self.remote("GET", path).send().expect("an answer")
+        self.remote("GET", path).send().expect("a response")
     }
 
-    /// Lets the bearers of these tokens in: names of scopes, and secrets.
-    ///
-    /// # Panics
-    /// When the file cannot be written.
+    /// Replaces the tokens by these pairs of a scope and a secret.
     pub fn allow(&self, tokens: &[(&str, &str)]) {
         let lines = tokens.iter().map(|(scope, secret)| {
             let mut hash = sys::file::Hasher::default();
             hash.update(secret.as_bytes());
             format!("{scope}-{} {scope} {}\n", secret.len(), hash.finish())
         });
-        crate::put(&self.path("tokens"), &lines.collect::<String>());
+        crate::write_file(&self.path("tokens"), &lines.collect::<String>());
     }
 
-    /// Waits for something of the agent's.
-    pub fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+    /// Runs a future of the agent to its end.
+    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
     }
 }
 
-impl Drop for WebHost {
+impl Drop for ApiHost {
     fn drop(&mut self) {
         self.host.stopping.cancel();
     }
 }
 
-/// A request by the name of its method.
-///
-/// # Panics
-/// When that is none.
-#[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+/// Returns a request with the method of this name.
 pub fn request(client: &Client, method: &str, url: &str) -> RequestBuilder {
     client.request(method.parse().expect("a method"), url)
 }
 
-#[expect(clippy::unwrap_used, reason = "a test cannot go on without it")]
+/// Creates a volume on a fake backend with the machine `linux`.
 fn volume(path: &std::path::Path) -> Volume {
     let backend = Arc::new(FakeBackend::default());
     let volume = Volume::with_backend(path, backend.clone());

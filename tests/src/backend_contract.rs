@@ -1,4 +1,4 @@
-//! What every pool promises, the real one and the fake one alike.
+//! The contract of every subvolume backend, real or fake.
 
 use std::fs;
 use std::io;
@@ -6,10 +6,7 @@ use std::path::Path;
 
 use store::{Change, SubvolumeBackend};
 
-/// Checks the whole contract in an empty directory.
-///
-/// # Panics
-/// Where the pool breaks it.
+/// Checks the contract in an empty directory.
 pub fn check(backend: &dyn SubvolumeBackend, directory: &Path) {
     let result = subvolumes(backend, directory)
         .and_then(|()| deletion(backend, directory))
@@ -25,7 +22,7 @@ fn subvolumes(backend: &dyn SubvolumeBackend, directory: &Path) -> io::Result<()
     );
     assert_eq!(backend.info(&one)?, None);
     backend.create(&one)?;
-    assert!(backend.create(&one).is_err(), "a name is taken once");
+    assert!(backend.create(&one).is_err(), "the name is taken");
     backend.write(&one.join("file"), b"content")?;
     backend.snapshot(&one, &two)?;
     backend.freeze(&two, &three)?;
@@ -44,7 +41,7 @@ fn subvolumes(backend: &dyn SubvolumeBackend, directory: &Path) -> io::Result<()
     assert_eq!(third.received_uuid, None);
     assert!(
         backend.write(&three.join("file"), b"changed").is_err(),
-        "it is read-only"
+        "the snapshot is read-only"
     );
 
     backend.seal(&one)?;
@@ -53,7 +50,7 @@ fn subvolumes(backend: &dyn SubvolumeBackend, directory: &Path) -> io::Result<()
     backend.snapshot(&one, &directory.join("4"))?;
     assert!(
         !info(&directory.join("4"))?.read_only,
-        "a snapshot can be written to"
+        "the snapshot is writable"
     );
     backend.commit(directory)
 }
@@ -67,7 +64,7 @@ fn deletion(backend: &dyn SubvolumeBackend, directory: &Path) -> io::Result<()> 
     assert_eq!(
         backend.delete(&directory.join("3"))?,
         Change::Changed,
-        "read-only ones too"
+        "read-only subvolumes can be deleted, too"
     );
 
     let plain = directory.join("plain");
@@ -75,9 +72,9 @@ fn deletion(backend: &dyn SubvolumeBackend, directory: &Path) -> io::Result<()> 
     assert_eq!(backend.make_directory(&plain)?, Change::Unchanged);
     backend.write(&plain.join("file"), b"")?;
     assert_eq!(backend.info(&plain)?, None);
-    assert!(backend.delete(&plain).is_err(), "it is no subvolume");
-    assert!(plain.join("file").is_file(), "and is left as it was");
-    assert!(backend.remove_directory(&plain).is_err(), "it is not empty");
+    assert!(backend.delete(&plain).is_err(), "not a subvolume");
+    assert!(plain.join("file").is_file(), "left as it was");
+    assert!(backend.remove_directory(&plain).is_err(), "not empty");
     assert_eq!(backend.unlink(&plain.join("file"))?, Change::Changed);
     assert_eq!(backend.unlink(&plain.join("file"))?, Change::Unchanged);
     assert_eq!(backend.remove_directory(&plain)?, Change::Changed);
@@ -94,14 +91,14 @@ fn names(backend: &dyn SubvolumeBackend, directory: &Path) -> io::Result<()> {
     assert_eq!(
         (uuid(&other)?, uuid(&one)?),
         before,
-        "read-only ones change places"
+        "read-only subvolumes can be exchanged"
     );
     backend.rename(&other, &directory.join("renamed"))?;
     assert_eq!(uuid(&directory.join("renamed"))?, before.0);
 
     let (link, incoming) = (directory.join("link"), directory.join("incoming"));
     backend.link(Path::new("1"), &link)?;
-    assert_eq!(backend.info(&link)?, None, "a link is not followed");
+    assert_eq!(backend.info(&link)?, None, "links are not followed");
     backend.link(Path::new("renamed"), &incoming)?;
     backend.rename(&incoming, &link)?;
     assert_eq!(fs::read_link(&link)?, Path::new("renamed"));

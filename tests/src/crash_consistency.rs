@@ -1,87 +1,89 @@
-//! What must hold after a death, a failure or a power cut: everything is as it was
-//! before or as it would be after, and nothing is ever broken.
+//! The check after a kill, a failure or a power cut: the volume is in the state before the change
+//! or in the state after it, and nothing is broken.
 
 use std::collections::BTreeMap;
 
 use store::Volume;
 
-use crate::hosts::{Answer, listing};
+use crate::hosts::{CommandOutput, listing};
 
-/// The two states of a volume, as [`listing`] shows them, that a change may leave.
+/// The states of a volume before and after a change, as [`listing`] shows them.
 #[derive(Debug, Clone)]
 pub struct OldOrNew {
-    /// Before the change.
+    /// The state before the change.
     pub old: Vec<String>,
-    /// After it.
+    /// The state after the change.
     pub new: Vec<String>,
-    /// Parts that change one after the other, by how their names begin; all the rest
-    /// changes together. A whole revision is such a part when its link comes later.
-    pub apart: &'static [&'static str],
-    /// Whether the same call leads from any state between to the new one; one that
-    /// makes something of its own each time does not.
-    pub goes_on: bool,
+    /// Prefixes of the names of parts that change separately; everything else changes together. A
+    /// complete revision is such a part, because its link is replaced later.
+    pub separate_parts: &'static [&'static str],
+    /// Whether a repeated call leads to the new state from any intermediate one. A call that
+    /// creates something different each time does not.
+    pub is_repeatable: bool,
 }
 
 impl OldOrNew {
-    /// Whether the volume is in the new state.
+    /// Returns true if the volume is in the new state.
     pub fn is_new(&self, volume: &Volume) -> bool {
-        meant(&listing(volume.path())) == meant(&self.new)
+        without_empty_directories(&listing(volume.path())) == without_empty_directories(&self.new)
     }
 
-    /// Checks what is left, also after a clean-up if there was a boot, and that the
-    /// same call then leads to the new state.
-    ///
-    /// # Panics
-    /// When it is not so.
-    pub fn survives(
+    fn is_old(&self, volume: &Volume) -> bool {
+        without_empty_directories(&listing(volume.path())) == without_empty_directories(&self.old)
+    }
+
+    /// Checks the volume after a disturbance, also after a clean-up if the host was rebooted, and
+    /// checks that repeating the call leads to the new state. `context` describes the disturbance
+    /// in messages.
+    pub fn check_recovery(
         &self,
         volume: &Volume,
-        told: &str,
-        booted: bool,
-        again: impl FnOnce() -> Answer,
+        context: &str,
+        is_rebooted: bool,
+        repeat: impl FnOnce() -> CommandOutput,
     ) {
-        links_are_whole(volume, told);
-        if booted {
-            self.check(volume, told);
+        assert_links_are_valid(volume, context);
+        if is_rebooted {
+            self.check_after_cleanup(volume, context);
         }
-        let is_old = meant(&listing(volume.path())) == meant(&self.old);
-        if !self.goes_on && !is_old {
-            return self.check(volume, told);
+        if !self.is_repeatable && !self.is_old(volume) {
+            return self.check_after_cleanup(volume, context);
         }
         if !self.is_new(volume) {
-            let again = again();
-            assert_eq!(again.code, Some(0), "{told}, then again: {again:?}");
+            let repeated = repeat();
+            assert_eq!(repeated.code, Some(0), "{context}, repeated: {repeated:?}");
         }
-        self.check(volume, told);
+        self.check_after_cleanup(volume, context);
         let found = listing(volume.path());
-        assert!(self.is_new(volume), "{told}, then again: {found:#?}");
+        assert!(self.is_new(volume), "{context}, repeated: {found:#?}");
     }
 
-    /// Looks at what is left, cleans it as the agent does after a boot, and looks
-    /// again: everything can be cleaned and is old or new then, and what a person put
-    /// there is both.
-    fn check(&self, volume: &Volume, told: &str) {
+    /// Cleans the volume as the agent does after a boot, and checks that the clean-up succeeds and
+    /// leaves each part in its old or its new state. Unmanaged files belong to both states.
+    fn check_after_cleanup(&self, volume: &Volume, context: &str) {
         let found = listing(volume.path());
         let report = volume.clean_after_boot();
-        assert!(report.failed.is_empty(), "{told}: {:?}", report.failed);
-        links_are_whole(volume, told);
+        assert!(report.failed.is_empty(), "{context}: {:?}", report.failed);
+        assert_links_are_valid(volume, context);
         let cleaned = self.parts(&listing(volume.path()));
         let (old, new) = (self.parts(&self.old), self.parts(&self.new));
-        for name in self.apart.iter().chain([&""]) {
+        for name in self.separate_parts.iter().chain([&""]) {
             let part = &cleaned[name];
             assert!(
                 *part == old[name] || *part == new[name],
-                "{told}: {found:#?}, cleaned {part:#?}"
+                "{context}: {found:#?}, cleaned {part:#?}"
             );
         }
     }
 
-    /// The parts by their names; the rest has none.
+    /// Splits a listing into the separate parts, by their prefixes. The key of the remainder is
+    /// empty.
     fn parts(&self, lines: &[String]) -> BTreeMap<&'static str, Vec<String>> {
-        let names = self.apart.iter().chain([&""]);
+        let names = self.separate_parts.iter().chain([&""]);
         let mut parts: BTreeMap<_, _> = names.map(|name| (*name, Vec::new())).collect();
-        for line in meant(lines) {
-            let name = self.apart.iter().find(|name| line.starts_with(**name));
+        for line in without_empty_directories(lines) {
+            let mut names = self.separate_parts.iter();
+            let name = names.find(|name| line.starts_with(**name));
             parts
                 .entry(name.copied().unwrap_or(""))
                 .or_default()
@@ -91,17 +93,16 @@ impl OldOrNew {
     }
 }
 
-/// Every current link leads to a complete revision.
-#[expect(clippy::expect_used, reason = "a test cannot go on without it")]
-fn links_are_whole(volume: &Volume, told: &str) {
+/// Checks that every current link leads to a complete revision.
+fn assert_links_are_valid(volume: &Volume, context: &str) {
     for machine in volume.machines().expect("the machines") {
         let view = volume.look(&machine).expect("a machine");
-        assert_eq!(view.link_fault, None, "{told}");
+        assert_eq!(view.link_fault, None, "{context}");
     }
 }
 
-/// A listing without empty directories, of which nobody knows whose they are.
-fn meant(lines: &[String]) -> Vec<String> {
+/// Returns a listing without empty directories, which may or may not be managed.
+fn without_empty_directories(lines: &[String]) -> Vec<String> {
     let is_empty = |line: &String| {
         let inside = format!("{line}/");
         !line.contains(['/', ' ']) && !lines.iter().any(|other| other.starts_with(&inside))

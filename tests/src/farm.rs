@@ -1,6 +1,4 @@
-//! A build host with machines of both kinds, and tasks of many submitters for it.
-
-#![expect(clippy::expect_used, reason = "a test ends where it cannot go on")]
+//! A build host with machines of both kinds, and tasks of many submitters.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -9,33 +7,16 @@ use config::builds::{Build, State};
 use config::queue::Queue;
 use config::task::Outcome;
 
-use crate::agent::AgentHost;
+use crate::agent::{AgentHost, printing_program};
 use crate::wait_until;
 
-/// The machines: two containers and a virtual machine, most of them first.
+/// The machines: a container, a virtual machine and another container.
 pub const MACHINES: [&str; 3] = ["demo", "virtual", "second"];
-/// How many people submit tasks.
+/// The number of submitters.
 pub const SUBMITTERS: usize = 8;
 
-/// Numbers that look random and are the same each time.
-#[derive(Debug)]
-pub struct Dice(pub u64);
-
-impl Dice {
-    /// A number below this one.
-    ///
-    /// # Panics
-    /// When there is none.
-    pub fn below(&mut self, most: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % most as u64).expect("a number below a usize")
-    }
-}
-
-/// A host whose agent runs, with so many of [`MACHINES`], which are being bootstrapped.
-pub fn started(settings: &str, machines: usize) -> AgentHost {
+/// Starts a host with this number of [`MACHINES`], whose images are still missing.
+pub fn start(settings: &str, machines: usize) -> AgentHost {
     let mut host = AgentHost::new(settings);
     for machine in &MACHINES[..machines] {
         match *machine {
@@ -48,58 +29,44 @@ pub fn started(settings: &str, machines: usize) -> AgentHost {
     host
 }
 
-/// The same, but with all of [`MACHINES`], and they are bootstrapped.
-pub fn ready(settings: &str) -> AgentHost {
-    let host = started(settings, MACHINES.len());
-    let serves = |machine: &&str| host.host.look(machine).images.iter().any(|it| it.complete);
+/// Starts a host with all [`MACHINES`] and waits until they have images.
+pub fn start_and_bootstrap(settings: &str) -> AgentHost {
+    let host = start(settings, MACHINES.len());
+    let has_image = |machine: &&str| host.host.look(machine).images.iter().any(|it| it.complete);
     wait_until("all machines are bootstrapped", || {
-        MACHINES.iter().all(serves)
+        MACHINES.iter().all(has_image)
     });
     host
 }
 
-/// Submits these tasks, in turn for each submitter; each has some for all of so many
-/// machines.
-///
-/// # Panics
-/// When one is refused.
+/// Submits these tasks, distributed over the submitters and this number of machines, and returns
+/// the numbers of the builds.
 pub fn submit(host: &AgentHost, tasks: Range<usize>, machines: usize) -> Vec<u64> {
-    let one = |task: usize| {
-        let says = format!("int main(void) {{ return puts(\"{task}\") < 0; }}\n");
-        let source = host.source(&format!("#include <stdio.h>\n{says}"));
+    let submit_task = |task: usize| {
+        let source = host.source(&printing_program(&task.to_string()));
         let submitter = format!("--submitter=s{}", task % SUBMITTERS);
         let machine = MACHINES[(task % SUBMITTERS + task / SUBMITTERS) % machines];
         let answer = host.machinectl(&["build", machine, &source, &submitter]);
-        answer.good().stdout.trim().parse().expect("a number")
+        answer.success().stdout.trim().parse().expect("a number")
     };
-    tasks.map(one).collect()
+    tasks.map(submit_task).collect()
 }
 
-/// How many builds have ended.
-///
-/// # Panics
-/// When the agent does not answer.
-pub fn finished(host: &AgentHost) -> usize {
+/// Returns the number of finished builds.
+pub fn count_finished(host: &AgentHost) -> usize {
     let answer = host.machinectl(&["builds", "--state", "finished", "-n", "1000", "--json"]);
-    let builds: Vec<Build> = serde_json::from_str(&answer.good().stdout).expect("builds");
+    let builds: Vec<Build> = serde_json::from_str(&answer.success().stdout).expect("builds");
     builds.len()
 }
 
-/// The queue and what runs.
-///
-/// # Panics
-/// When the agent does not answer.
+/// Returns the queue with the running builds.
 pub fn queue(host: &AgentHost) -> Queue {
-    let answer = host.machinectl(&["top", "--once", "--json"]).good();
+    let answer = host.machinectl(&["top", "--once", "--json"]).success();
     serde_json::from_str(&answer.stdout).expect("a queue")
 }
 
-/// Checks that each build ended once, well or because it was cancelled, and that no
-/// two have a package of the same revision. Returns the builds.
-///
-/// # Panics
-/// When it is not so.
-#[expect(clippy::panic, reason = "a test cannot go on without it")]
+/// Checks that each build finished once, as a success or because it was cancelled, and that no two
+/// packages have the same revision. Returns the builds.
 pub fn assert_one_result_each(host: &AgentHost, ids: &[u64], cancelled: &[u64]) -> Vec<Build> {
     let builds: Vec<_> = ids.iter().map(|id| host.build(*id)).collect();
     let (log, mut revisions) = (host.log(), BTreeSet::new());
@@ -107,8 +74,8 @@ pub fn assert_one_result_each(host: &AgentHost, ids: &[u64], cancelled: &[u64]) 
         let is_end = |state| state == State::Finished;
         let ends = build.phases.iter().filter(|phase| is_end(phase.state));
         assert_eq!(ends.count(), 1, "one result: {build:?}");
-        let told = format!("build finished build={} ", build.id);
-        assert!(log.matches(&told).count() <= 1, "{build:?}");
+        let message = format!("build finished build={} ", build.id);
+        assert!(log.matches(&message).count() <= 1, "{build:?}");
         match (build.outcome, &build.packages[..]) {
             (Some(Outcome::Success), [package]) => {
                 assert!(revisions.insert(package.revision.clone()), "{build:?}");

@@ -1,8 +1,8 @@
-//! Death and failure at chosen system calls of a program, by strace.
+//! Kills and errors at chosen system calls of a program, injected by strace.
 //!
-//! The program is called through a script of its name, so it may also be one that
-//! another program, or another host, starts. strace counts the calls of each process
-//! by itself: a process and its child are both disturbed at their third `rename`.
+//! A wrapper script of the program's name starts the program under strace, so that another program
+//! or another host can start it, too. strace counts the calls of each process separately: a fault
+//! at the third `rename` hits a process and its child at their third `rename`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::put;
+use crate::write_file;
 
-/// The calls by which something changes on the disk.
+/// The system calls that can change something on the disk.
 const CALLS: [&str; 32] = [
     "ioctl",
     "rename",
@@ -48,7 +48,7 @@ const CALLS: [&str; 32] = [
     "lsetxattr",
     "flock",
 ];
-/// How such a call looks when it changes nothing, or nothing that lasts.
+/// Substrings of such calls, as strace prints them, that change nothing lasting.
 const HARMLESS: [&str; 8] = [
     "TCGETS",
     "BTRFS_IOC_FS_INFO",
@@ -59,105 +59,106 @@ const HARMLESS: [&str; 8] = [
     "flock(",
     "write(2,",
 ];
-/// What only asks; it is never disturbed, so that it comes to what changes.
-const QUESTION: &str = "status";
+/// The verb that a caller uses for queries. No fault is injected into it, so that the caller
+/// proceeds to the call that changes something.
+const QUERY_VERB: &str = "status";
 
-/// A moment at which a process can be disturbed.
+/// A system call of a process at which a fault can be injected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Point {
+pub struct FaultPoint {
+    /// The index of the system call in [`CALLS`].
     call: usize,
-    when: usize,
+    /// The number of the call among those with the same name, from 1.
+    occurrence: usize,
 }
 
-impl std::fmt::Display for Point {
+impl std::fmt::Display for FaultPoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", CALLS[self.call], self.when)
+        write!(f, "{} {}", CALLS[self.call], self.occurrence)
     }
 }
 
-/// A stand-in for a program, which disturbs it.
+/// A program that runs under strace.
 #[derive(Debug)]
-pub struct Disturbed {
+pub struct TracedProgram {
     directory: TempDir,
     program: PathBuf,
 }
 
-impl Disturbed {
-    /// A stand-in that only listens so far.
-    ///
-    /// # Panics
-    /// When it cannot be made.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+impl TracedProgram {
+    /// Creates a wrapper of a program that injects no faults yet.
     pub fn new(program: &Path) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let program = program.to_owned();
-        let disturbed = Self { directory, program };
-        disturbed.prepare("");
-        disturbed
+        let traced = Self { directory, program };
+        traced.write_wrapper("");
+        traced
     }
 
-    /// What to call instead of the program; it has its name.
+    /// Returns the path of the wrapper, which has the name of the program.
     pub fn path(&self) -> PathBuf {
         let name = self.program.file_name().unwrap_or_default();
         self.directory.path().join(name)
     }
 
-    /// From now on a process of the program sees `what`, a word of strace, there.
-    pub fn disturb(&self, point: Point, what: &str) {
-        let (call, when) = (CALLS[point.call], point.when);
-        self.prepare(&format!("--inject={call}:{what}:when={when}"));
+    /// Injects a fault, in strace's notation, at a point of each process from now on.
+    pub fn inject(&self, point: FaultPoint, fault: &str) {
+        let (call, occurrence) = (CALLS[point.call], point.occurrence);
+        self.write_wrapper(&format!("--inject={call}:{fault}:when={occurrence}"));
     }
 
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
-    fn prepare(&self, injection: &str) {
+    fn write_wrapper(&self, injection: &str) {
         let (program, log) = (self.program.display(), self.log());
         let calls = CALLS.map(|call| format!("?{call}")).join(",");
         let script = format!(
-            "#!/bin/sh\ncase \" $* \" in *' {QUESTION} '*) exec {program} \"$@\";; esac\n\
+            "#!/bin/sh\ncase \" $* \" in *' {QUERY_VERB} '*) exec {program} \"$@\";; esac\n\
              exec strace -f -qq -A -o {} --trace={calls} {injection} {program} \"$@\"\n",
             log.display()
         );
-        put(&self.path(), &script);
+        write_file(&self.path(), &script);
         let mode = fs::Permissions::from_mode(0o755);
         fs::set_permissions(self.path(), mode).expect("a script");
-        put(&log, "");
+        write_file(&log, "");
     }
 
     fn log(&self) -> PathBuf {
         self.directory.path().join("log")
     }
 
-    /// Whether a process was disturbed since [`Disturbed::disturb`].
-    pub fn has_been(&self) -> bool {
+    /// Returns true if the fault has hit a process since [`TracedProgram::inject`].
+    pub fn was_hit(&self) -> bool {
         let log = fs::read_to_string(self.log()).unwrap_or_default();
         log.contains("(INJECTED)") || log.contains("killed by SIGKILL")
     }
 
-    /// The moments at which the processes of the last call can be disturbed, in the
-    /// order of our list; those where something changes only, if so wished.
-    pub fn points(&self, changing: bool) -> Vec<Point> {
+    /// Returns the system calls of the last run, in the order of [`CALLS`]; with `only_changes`,
+    /// those that change something.
+    pub fn fault_points(&self, only_changes: bool) -> Vec<FaultPoint> {
         let log = fs::read_to_string(self.log()).unwrap_or_default();
         let mut counts: BTreeMap<(&str, usize), usize> = BTreeMap::new();
-        let mut points: BTreeMap<Point, bool> = BTreeMap::new();
+        let mut points: BTreeMap<FaultPoint, bool> = BTreeMap::new();
         for line in log.lines() {
-            let Some((process, said)) = line.split_once(' ') else {
+            let Some((process, trace)) = line.split_once(' ') else {
                 continue;
             };
-            let name = said.trim_start().split('(').next().unwrap_or_default();
+            let name = trace.trim_start().split('(').next().unwrap_or_default();
             if let Some(call) = CALLS.iter().position(|call| *call == name) {
-                let when = counts.entry((process, call)).or_default();
-                *when += 1;
-                let point = Point { call, when: *when };
-                *points.entry(point).or_default() |= changes(said);
+                let count = counts.entry((process, call)).or_default();
+                *count += 1;
+                let occurrence = *count;
+                let point = FaultPoint { call, occurrence };
+                *points.entry(point).or_default() |= is_change(trace);
             }
         }
-        let wanted = points.into_iter().filter(|(_, it)| *it || !changing);
-        wanted.map(|(point, _)| point).collect()
+        let mut points: Vec<_> = points.into_iter().collect();
+        points.retain(|(_, is_change)| *is_change || !only_changes);
+        points.into_iter().map(|(point, _)| point).collect()
     }
 }
 
-/// Whether a call, as strace shows it, changes anything.
-fn changes(said: &str) -> bool {
-    let opens = said.contains("openat(") && !said.contains("O_CREAT") && !said.contains("O_TRUNC");
-    !opens && !HARMLESS.iter().any(|it| said.contains(it))
+/// Returns true if a call, as strace prints it, changes something.
+fn is_change(trace: &str) -> bool {
+    let only_opens =
+        trace.contains("openat(") && !trace.contains("O_CREAT") && !trace.contains("O_TRUNC");
+    !only_opens && !HARMLESS.iter().any(|it| trace.contains(it))
 }

@@ -1,4 +1,5 @@
-//! What an agent and its guests take of the host: all of it must be gone when they are.
+//! The resources of the host that an agent and its guests use. The guests' resources must be
+//! released when they end.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,23 +10,25 @@ use guest::network::Network;
 use rustix::process::Pid;
 
 use crate::agent::AgentHost;
+use crate::wait_until;
 
-/// How much an idle agent may grow, in KiB, and how many more files it may have open:
-/// connections that its clients have just closed.
-const GROWTH_MAX: usize = 32 << 10;
+/// The growth of an idle agent's memory that is tolerated.
+const GROWTH_KIB_MAX: usize = 32 << 10;
+/// The additional open files of an idle agent that are tolerated: connections that its clients have
+/// just closed.
 const MORE_FILES_MAX: usize = 4;
 
-/// What there is of an agent, besides what it stores, and of its guests.
+/// The number of resources in use by an agent and its guests, by name.
 #[derive(Debug, Clone)]
 pub struct Footprint {
-    /// What goes with the last guest.
+    /// The resources of guests, none of which may outlive them.
     guests: [(&'static str, usize); 7],
-    /// What an agent has for itself.
+    /// The resources of the agent itself.
     agent: [(&'static str, usize); 5],
 }
 
 impl Footprint {
-    /// What there is now.
+    /// Counts the resources that are in use now.
     pub fn of(host: &AgentHost) -> Self {
         let process = PathBuf::from(format!("/proc/{}", host.pid().as_raw_nonzero()));
         let tasks = list(&process.join("task"));
@@ -42,61 +45,60 @@ impl Footprint {
                 ("namespaces", networks.len()),
                 ("processes", host.guests().len()),
                 ("children, dead or alive", children),
-                ("cgroups", groups(host.name())),
-                ("run directories", list(&host.run().join("guests")).len()),
+                ("cgroups", cgroups(host.name())),
+                (
+                    "run directories",
+                    list(&host.run_directory().join("guests")).len(),
+                ),
             ],
             agent: [
-                ("loop devices", loops()),
+                ("loop devices", loop_devices()),
                 ("mounts", mounts(host, &process)),
                 ("open files", list(&process.join("fd")).len()),
                 ("threads", tasks.len()),
-                ("memory in KiB", memory(&process)),
+                ("memory in KiB", memory_kib(&process)),
             ],
         }
     }
 
-    /// Checks that guests have left nothing, and that the agent takes what it took
-    /// `before`.
-    ///
-    /// # Panics
-    /// When it is not so.
+    /// Checks that no resource of a guest is left, and that the agent uses as much as before.
     pub fn assert_no_leak(&self, before: &Self) {
-        let told = Difference(before, self);
-        assert!(self.guests.iter().all(|(_, count)| *count == 0), "{told}");
+        let table = Difference(before, self);
+        assert!(self.guests.iter().all(|(_, count)| *count == 0), "{table}");
         let [loops, mounts, files, _, memory] = self.agent.map(|(_, count)| count);
         let [loops_before, mounts_before, files_before, _, memory_before] =
             before.agent.map(|(_, count)| count);
-        assert_eq!((loops, mounts), (loops_before, mounts_before), "{told}");
-        assert!(files <= files_before + MORE_FILES_MAX, "{told}");
-        assert!(memory <= memory_before + GROWTH_MAX, "{told}");
+        assert_eq!((loops, mounts), (loops_before, mounts_before), "{table}");
+        assert!(files <= files_before + MORE_FILES_MAX, "{table}");
+        assert!(memory <= memory_before + GROWTH_KIB_MAX, "{table}");
     }
 }
 
-/// Two footprints side by side, as a table.
+/// Two footprints side by side, shown as a table.
 #[derive(Debug)]
 pub struct Difference<'f>(pub &'f Footprint, pub &'f Footprint);
 
 impl fmt::Display for Difference<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:24} {:>8} {:>8}", "left", "before", "after")?;
+        writeln!(f, "{:24} {:>8} {:>8}", "resource", "before", "after")?;
         let before = self.0.guests.iter().chain(&self.0.agent);
         let after = self.1.guests.iter().chain(&self.1.agent);
-        for ((what, before), (_, after)) in before.zip(after) {
-            writeln!(f, "{what:24} {before:>8} {after:>8}")?;
+        for ((resource, before), (_, after)) in before.zip(after) {
+            writeln!(f, "{resource:24} {before:>8} {after:>8}")?;
         }
         Ok(())
     }
 }
 
 impl AgentHost {
-    /// The networks of guests that are there.
+    /// Returns the names of the guests' networks.
     pub fn networks(&self) -> Vec<String> {
         let names = names(Path::new("/run/netns"));
         let prefix = format!("{}-", self.name());
         names.filter(|name| name.starts_with(&prefix)).collect()
     }
 
-    /// The tags of the snapshots that are there.
+    /// Returns the tags of all snapshots.
     pub fn snapshots(&self) -> Vec<String> {
         let volume = &self.host.volume;
         let machines = volume.machines().unwrap_or_default().into_iter();
@@ -105,16 +107,17 @@ impl AgentHost {
         snapshots.map(|it| it.tag.to_string()).collect()
     }
 
-    /// The processes of guests, known by the name that the agent gives them.
+    /// Returns the processes of guests.
     pub fn guests(&self) -> Vec<Pid> {
         let pids = self.guest_processes().into_iter();
         pids.filter_map(|(pid, _)| Pid::from_raw(pid)).collect()
     }
 
-    /// The processes of guests and the tag that is in the name of each.
+    /// Returns the processes of guests and their tags, both found by the guests' names in the
+    /// command lines.
     fn guest_processes(&self) -> Vec<(i32, String)> {
         let prefix = format!("{}-", self.name());
-        let ours = |pid: String| {
+        let guest_of = |pid: String| {
             let pid = pid.parse::<i32>().ok()?;
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line);
@@ -124,27 +127,29 @@ impl AgentHost {
             let tag = name.chars().take_while(char::is_ascii_alphanumeric);
             Some((pid, tag.collect()))
         };
-        names(Path::new("/proc")).filter_map(ours).collect()
+        names(Path::new("/proc")).filter_map(guest_of).collect()
     }
 
-    /// The tags of everything that guests have here.
-    pub fn belongings(&self) -> BTreeSet<String> {
+    /// Returns the tags of guests that use any resource: a snapshot, a network, a process or a run
+    /// directory.
+    pub fn guest_tags(&self) -> BTreeSet<String> {
         let prefix = format!("{}-", self.name());
         let networks = self.networks().into_iter();
         let networks = networks.filter_map(|name| Some(name.strip_prefix(&prefix)?.to_owned()));
         let processes = self.guest_processes().into_iter().map(|(_, tag)| tag);
-        let directories = names(&self.run().join("guests"));
-        let all = networks.chain(processes).chain(directories);
-        all.chain(self.snapshots()).collect()
+        let directories = names(&self.run_directory().join("guests"));
+        let tags = networks.chain(processes).chain(directories);
+        tags.chain(self.snapshots()).collect()
     }
 
-    /// Checks that nothing is there without a build: no snapshot, no network, no
-    /// process, no directory of a guest.
-    ///
-    /// # Panics
-    /// When there is something.
-    pub fn assert_nothing_is_left(&self) {
-        assert_eq!(self.belongings(), BTreeSet::new());
+    /// Checks that no guest uses any resource.
+    pub fn assert_torn_down(&self) {
+        assert_eq!(self.guest_tags(), BTreeSet::new());
+    }
+
+    /// Waits until no guest uses any resource.
+    pub fn wait_until_torn_down(&self) {
+        wait_until("all guests are torn down", || self.guest_tags().is_empty());
     }
 }
 
@@ -152,7 +157,7 @@ fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// The entries of a directory; none when it is not there.
+/// Returns the entries of a directory, or none if it does not exist.
 fn list(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).collect()
@@ -163,7 +168,7 @@ fn names(directory: &Path) -> impl Iterator<Item = String> + use<> {
     paths.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
 }
 
-/// How many interfaces there are in a network, without its loopback.
+/// Counts the interfaces of a network, without the loopback interface.
 fn interfaces(network: &str) -> usize {
     let Ok(network) = Network::open(network) else {
         return 0;
@@ -173,38 +178,39 @@ fn interfaces(network: &str) -> usize {
     table.lines().skip(2).count().saturating_sub(1)
 }
 
-/// How many control groups of guests there are, in either place for them.
-fn groups(host: &str) -> usize {
+/// Counts the control groups of guests, in the unified hierarchy or in the hybrid one.
+fn cgroups(host: &str) -> usize {
     let prefix = format!("{host}-");
-    let places = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
-    let groups = places
+    let hierarchies = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+    let groups = hierarchies
         .into_iter()
-        .flat_map(|place| names(&place.join("buildhost-guests")));
+        .flat_map(|hierarchy| names(&hierarchy.join("buildhost-guests")));
     groups.filter(|name| name.starts_with(&prefix)).count()
 }
 
-/// How many loop devices hold a file of this test.
-fn loops() -> usize {
+/// Counts the loop devices whose backing file belongs to this test.
+fn loop_devices() -> usize {
     let devices = list(Path::new("/sys/block")).into_iter();
     let files = devices.map(|device| text(&device.join("loop/backing_file")));
-    files.filter(|file| file.contains(&of_this_test())).count()
+    files.filter(|file| file.contains(&test_prefix())).count()
 }
 
-/// How many mounts of this test a process sees; those of others come and go.
+/// Counts the mounts of this test that a process sees. Other tests mount and unmount meanwhile.
 fn mounts(host: &AgentHost, process: &Path) -> usize {
     let network = format!("/run/netns/{}-", host.name());
-    let is_ours = |line: &&str| line.contains(&of_this_test()) || line.contains(&network);
+    let prefix = test_prefix();
+    let is_own = |line: &&str| line.contains(&prefix) || line.contains(&network);
     let table = text(&process.join("mountinfo"));
-    table.lines().filter(is_ours).count()
+    table.lines().filter(is_own).count()
 }
 
-/// What the names of a test's directories begin with.
-fn of_this_test() -> String {
+/// Returns the prefix of the names of this test's directories.
+fn test_prefix() -> String {
     format!("buildhost-test-{}-", std::process::id())
 }
 
-/// What a process has of the memory.
-fn memory(process: &Path) -> usize {
+/// Returns the resident memory of a process.
+fn memory_kib(process: &Path) -> usize {
     let status = text(&process.join("status"));
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let word = line.and_then(|line| line.split_whitespace().next());

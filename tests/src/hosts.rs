@@ -1,5 +1,4 @@
-//! A build host and a development host, each on a btrfs of its own, and
-//! `machinectl` as a person calls it.
+//! A build host and a development host, each on its own btrfs, and the command line on them.
 
 use std::fs;
 use std::io::Write;
@@ -15,38 +14,32 @@ use crate::mount::Mount;
 
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// What a call of a program came to.
+/// The end of a program: its exit code and its output.
 #[derive(Debug)]
-pub struct Answer {
+pub struct CommandOutput {
     /// The exit code; `None` after a signal.
     pub code: Option<i32>,
-    /// What it printed.
+    /// The standard output.
     pub stdout: String,
-    /// What it said.
+    /// The standard error.
     pub stderr: String,
 }
 
-impl Answer {
-    /// The answer, if it is good.
-    ///
-    /// # Panics
-    /// When it is not.
+impl CommandOutput {
+    /// Checks that the program succeeded.
     #[expect(
         clippy::return_self_not_must_use,
-        reason = "often that is all one asks"
+        reason = "most callers only check for success"
     )]
-    pub fn good(self) -> Self {
+    pub fn success(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:?}");
         self
     }
 
-    /// The answer, if it is a refusal of this code with these words.
-    ///
-    /// # Panics
-    /// When it is not.
-    pub fn refused(self, code: i32, words: &str) {
+    /// Checks that the program failed with an exit code and a single message that contains a text.
+    pub fn refused(self, code: i32, text: &str) {
         assert_eq!(self.code, Some(code), "{self:?}");
-        assert!(self.stderr.contains(words), "{self:?}");
+        assert!(self.stderr.contains(text), "{self:?}");
         assert_eq!(
             self.stderr.lines().count(),
             1,
@@ -55,12 +48,8 @@ impl Answer {
     }
 }
 
-/// Runs a program with some input.
-///
-/// # Panics
-/// When it cannot be run.
-#[expect(clippy::expect_used, reason = "a test cannot go on without it")]
-pub fn run(mut command: Command, input: &[u8]) -> Answer {
+/// Runs a program with this input to its end.
+pub fn run(mut command: Command, input: &[u8]) -> CommandOutput {
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -68,19 +57,19 @@ pub fn run(mut command: Command, input: &[u8]) -> Answer {
     let mut child = command.spawn().expect("the program");
     let mut stdin = child.stdin.take().expect("its input");
     let output = std::thread::scope(|scope| {
-        // It may end without reading everything.
+        // The program may end without reading all of its input.
         scope.spawn(move || stdin.write_all(input));
         child.wait_with_output()
     });
     let output = output.expect("its output");
-    Answer {
+    CommandOutput {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 
-/// A host with a volume.
+/// A host with a volume and a directory of toolchains.
 #[derive(Debug)]
 pub struct BuildHost {
     /// The file system.
@@ -90,11 +79,7 @@ pub struct BuildHost {
 }
 
 impl BuildHost {
-    /// A host whose volume has so many MiB.
-    ///
-    /// # Panics
-    /// When it cannot be made.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Creates a host whose file system has this many MiB.
     pub fn new(mebibytes: u64) -> Self {
         let mount = Mount::btrfs(mebibytes);
         let volume = Volume::open(&mount.directory("machines")).expect("a volume");
@@ -102,7 +87,7 @@ impl BuildHost {
         Self { mount, volume }
     }
 
-    /// `machinectl` on this host, not yet started.
+    /// Returns a call of `machinectl` on this host.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = command::prepare(crate::program("machinectl"));
         command.args(arguments);
@@ -111,29 +96,25 @@ impl BuildHost {
         command
     }
 
-    /// Calls `machinectl` with some input.
-    pub fn machinectl(&self, arguments: &[&str], input: &[u8]) -> Answer {
+    /// Runs `machinectl` with this input.
+    pub fn machinectl(&self, arguments: &[&str], input: &[u8]) -> CommandOutput {
         run(self.command(arguments), input)
     }
 
-    /// Looks at a machine.
-    ///
-    /// # Panics
-    /// When it is not there.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Returns the view of a machine.
     pub fn look(&self, machine: &str) -> MachineView {
         self.volume
             .look(&machine.parse().expect("a name"))
             .expect("a machine")
     }
 
-    /// Everything below the volume's directory and what it is, to compare.
+    /// Returns [`listing`] of the volume.
     pub fn listing(&self) -> Vec<String> {
         listing(self.volume.path())
     }
 }
 
-/// Everything below a volume's directory and what it is, to compare.
+/// Returns the sorted entries below a directory, each with its kind or a hash of its content.
 pub fn listing(volume: &Path) -> Vec<String> {
     let mut list = Vec::new();
     walk(volume, volume, &mut list);
@@ -141,7 +122,6 @@ pub fn listing(volume: &Path) -> Vec<String> {
     list
 }
 
-#[expect(clippy::expect_used, reason = "a test cannot go on without it")]
 fn walk(root: &Path, directory: &Path, list: &mut Vec<String>) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -167,30 +147,25 @@ fn walk(root: &Path, directory: &Path, list: &mut Vec<String>) {
     }
 }
 
-/// A host on which machine images are made.
+/// A host on which a developer makes machine images.
 #[derive(Debug)]
 pub struct DevelopmentHost {
     mount: Mount,
 }
 
 impl DevelopmentHost {
-    /// A host with so many MiB.
+    /// Creates a host with this many MiB.
     pub fn new(mebibytes: u64) -> Self {
         let mount = Mount::btrfs(mebibytes);
         Self { mount }
     }
 
-    /// Where a subvolume is.
+    /// Returns the path of a subvolume.
     pub fn path(&self, name: &str) -> PathBuf {
         self.mount.path().join(name)
     }
 
-    /// Makes a read-only image with some files, as a change of another one if there
-    /// is one.
-    ///
-    /// # Panics
-    /// When it cannot.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Creates a read-only image with these files, from a base image if one is given.
     pub fn image(&self, name: &str, base: Option<&str>, files: &[(&str, &[u8])]) {
         let path = self.path(name);
         match base {
@@ -206,11 +181,7 @@ impl DevelopmentHost {
         BtrfsBackend.seal(&path).expect("a read-only image");
     }
 
-    /// What `btrfs send` makes of an image.
-    ///
-    /// # Panics
-    /// When it fails.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Returns the send stream of an image, relative to a parent if one is given.
     pub fn send(&self, name: &str, parent: Option<&str>) -> Vec<u8> {
         let mut send = command::prepare("btrfs");
         send.args(["--quiet", "send"]);

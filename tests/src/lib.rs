@@ -1,5 +1,12 @@
-//! The test house's harness: real volumes that clean up after themselves, the
-//! contract of pools, and waiting without sleeping blindly.
+//! The harness of the tests: hosts with real volumes that clean up after themselves, fakes, and
+//! waits for states.
+
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a test fails at once when its harness cannot do what it asks for"
+)]
 
 pub mod agent;
 pub mod api_host;
@@ -11,36 +18,42 @@ pub mod footprint;
 pub mod hosts;
 pub mod mount;
 pub mod net;
+pub mod random;
 pub mod recorded_disk;
 pub mod scripted_machines;
 pub mod ssh;
 pub mod terminal;
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Waits until something is so; panics with `what` after two minutes: a machine that is
-/// busy with other things may need as long for what takes seconds.
+/// The longest time that [`wait_until`] waits. A busy machine needs minutes for what takes seconds
+/// on a quiet one.
+const WAIT_MAX: Duration = Duration::from_mins(4);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Waits until a condition holds, and panics with its description if it does not in time.
 ///
-/// # Panics
-/// When it does not become so.
-pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_mins(2);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited two minutes until {what}");
-        std::thread::sleep(Duration::from_millis(5));
+/// The condition must be a state that lasts until the test itself changes it: a state that can
+/// pass between two polls makes the test depend on the speed of the machine.
+pub fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + WAIT_MAX;
+    while !condition() {
+        assert!(
+            Instant::now() < deadline,
+            "timed out after {WAIT_MAX:?}: {description}"
+        );
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// Returns true if every case is to be tried, which takes minutes, instead of a sample.
-pub fn is_long() -> bool {
+/// Returns true if tests try every case, which takes minutes, instead of a sample.
+pub fn is_long_run() -> bool {
     std::env::var("BUILDHOST_LONG").is_ok_and(|value| value == "1")
 }
 
-/// A program of this workspace, beside the test that runs.
-///
-/// # Panics
-/// When it has not been built.
-pub fn program(name: &str) -> std::path::PathBuf {
+/// Returns the path of a program of this workspace, which lies beside the running test.
+pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap_or_default();
     let directory = test.ancestors().nth(2).unwrap_or(&test);
     let program = directory.join(name);
@@ -52,11 +65,7 @@ pub fn program(name: &str) -> std::path::PathBuf {
     program
 }
 
-/// Makes a file with some text.
-///
-/// # Panics
-/// When it cannot.
-#[expect(clippy::expect_used, reason = "a test cannot go on without it")]
-pub fn put(path: &std::path::Path, text: &str) {
+/// Creates or replaces a file.
+pub fn write_file(path: &Path, text: &str) {
     sys::file::replace(path, text.as_bytes()).expect("a file");
 }

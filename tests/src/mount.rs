@@ -1,5 +1,5 @@
-//! Real btrfs on a loop file, in a mount namespace of the test's own: whatever ends
-//! the test, the kernel takes the mount and the loop device away with it.
+//! Real btrfs on a loop device, in a mount namespace of the test. However the test ends, the
+//! kernel removes the mount and the loop device.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,15 @@ use nix::sched::{CloneFlags, unshare};
 use sys::command;
 use tempfile::{NamedTempFile, TempDir};
 
-/// More than any command of the harness takes.
+/// The time limit for commands of the harness.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// A file that holds a file system.
+/// A temporary file with a file system.
 #[derive(Debug)]
 pub struct Image(NamedTempFile);
 
 impl Image {
-    /// Makes a btrfs of so many MiB; the file is sparse.
-    ///
-    /// # Panics
-    /// When the disk is full or btrfs-progs are not installed.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Creates a btrfs of this many MiB in a sparse file.
     pub fn btrfs(mebibytes: u64) -> Self {
         let prefix = format!("buildhost-test-{}-", std::process::id());
         let file = tempfile::Builder::new()
@@ -39,43 +35,35 @@ impl Image {
         Self(file)
     }
 
-    /// A copy of a file with a file system.
-    ///
-    /// # Panics
-    /// When the disk is full.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Copies a file with a file system.
     pub fn copy_of(path: &Path) -> Self {
         let file = tempfile::Builder::new().suffix(".img").tempfile();
         let file = file.expect("an image file");
-        crate::recorded_disk::copy(path, file.path());
+        crate::recorded_disk::copy_sparse(path, file.path());
         Self(file)
     }
 
-    /// Where the file is.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         self.0.path()
     }
 }
 
-/// A mounted image. Its loop device goes with the mount.
+/// A mounted image. The kernel removes the loop device with the mount.
 #[derive(Debug)]
 pub struct Mount {
-    // Dropped in this order, after the unmounting; the image may be taken out.
+    // The fields are dropped in this order, after `drop` has unmounted the image.
     directory: TempDir,
     image: Option<Image>,
 }
 
 impl Mount {
-    /// Mounts a fresh btrfs of so many MiB where only this test sees it.
+    /// Creates a btrfs of this many MiB and mounts it in the namespace of this test.
     pub fn btrfs(mebibytes: u64) -> Self {
         Self::image(Image::btrfs(mebibytes), "")
     }
 
-    /// Mounts an image, with more options if need be.
-    ///
-    /// # Panics
-    /// When it cannot be mounted.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Mounts an image with additional mount options.
     pub fn image(image: Image, options: &str) -> Self {
         enter_own_namespace();
         let prefix = format!("buildhost-test-{}-", std::process::id());
@@ -89,26 +77,18 @@ impl Mount {
         Self { directory, image }
     }
 
-    /// The mount point.
+    /// Returns the mount point.
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Unmounts it and gives the image back.
-    ///
-    /// # Panics
-    /// When somebody uses it.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Unmounts the image and returns it. Nothing may use the mount any more.
     pub fn unmount(mut self) -> Image {
-        umount2(self.directory.path(), MntFlags::empty()).expect("nobody uses it");
-        self.image.take().expect("it was mounted")
+        umount2(self.directory.path(), MntFlags::empty()).expect("an unused mount");
+        self.image.take().expect("an image until it is unmounted")
     }
 
-    /// Makes a directory in it.
-    ///
-    /// # Panics
-    /// When the file system is full.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Creates a directory below the mount point, if it is missing, and returns its path.
     pub fn directory(&self, name: &str) -> PathBuf {
         let path = self.path().join(name);
         std::fs::create_dir_all(&path).expect("a directory");
@@ -122,11 +102,7 @@ impl Drop for Mount {
     }
 }
 
-/// Gives this thread, and what it starts, mounts of its own.
-///
-/// # Panics
-/// Without root.
-#[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+/// Moves this thread, and all processes that it starts from now on, into a new mount namespace.
 pub fn enter_own_namespace() {
     thread_local!(static ENTERED: Cell<bool> = const { Cell::new(false) });
     if ENTERED.replace(true) {

@@ -1,6 +1,4 @@
-//! Networks of guests for tests, gone when they are dropped.
-
-#![expect(clippy::expect_used, reason = "a test ends where it cannot go on")]
+//! Networks of guests for tests, which are deleted when they are dropped.
 
 use std::ops::Deref;
 use std::process::{Command, Output};
@@ -9,20 +7,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use guest::network::{Cable, Network};
 use sys::command;
 
-/// A guest's network that is deleted when it is dropped.
+/// The time limit for a shell command, in seconds.
+const SHELL_SECONDS_MAX: &str = "240";
+
+/// The network of a guest. Dropping it deletes the network.
 #[derive(Debug)]
 pub struct Net(Option<Network>);
 
 impl Net {
-    /// Makes one with a tap, under a name of its own.
+    /// Creates a network with a tap device under a unique name.
     pub fn new() -> Self {
         Self::with(Cable::Tap)
     }
 
-    /// Makes one under a name of its own.
-    ///
-    /// # Panics
-    /// When it cannot be made.
+    /// Creates a network with this kind of cable under a unique name.
     pub fn with(cable: Cable) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -30,24 +28,18 @@ impl Net {
         Self(Some(Network::create(&name, cable).expect("a network")))
     }
 
-    /// Runs a program inside.
-    ///
-    /// # Panics
-    /// When it cannot be started.
+    /// Runs a program in the network to its end.
     pub fn run(&self, mut program: Command) -> Output {
         self.enter(|| program.output()).expect("a program")
     }
 
-    /// Runs a line of shell inside, for up to 100 s, and returns what it printed.
-    ///
-    /// # Panics
-    /// When it fails.
+    /// Runs a shell command in the network, checks that it succeeds, and returns its output.
     pub fn shell(&self, line: &str) -> String {
         let mut shell = command::prepare("timeout");
-        shell.args(["100", "sh", "-c", line]);
+        shell.args([SHELL_SECONDS_MAX, "sh", "-c", line]);
         let output = self.run(shell);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "`{line}` failed: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "`{line}` failed: {stderr}");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
@@ -69,7 +61,7 @@ impl Deref for Net {
 impl Drop for Net {
     fn drop(&mut self) {
         if let Some(network) = self.0.take() {
-            network.delete().expect("a network goes");
+            network.delete().expect("the deletion of a network");
         }
     }
 }

@@ -1,10 +1,9 @@
-//! A disk whose every write is recorded, so that the power can be cut after any of
-//! them: qemu-storage-daemon's `blklogwrites`, exported by FUSE, under a loop device.
+//! A disk that records every write, so that a test can cut the power after any of them: the driver
+//! `blklogwrites` of qemu-storage-daemon, exported by FUSE, under a loop device.
 //!
-//! The log has the form of the kernel's dm-log-writes: a block that says how many
-//! entries there are, then for each entry a block that describes it and its data.
-//! Writes are replayed in their order; that a real disk may reorder what has not
-//! been flushed is not shown.
+//! The log has the format of the kernel's dm-log-writes: a block with the number of entries, then
+//! for each entry a block that describes it, followed by its data. Writes are replayed in their
+//! order, although a real disk may reorder writes between two flushes.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -25,42 +24,38 @@ const FLUSH: u64 = 1;
 const DISCARD: u64 = 4;
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// A btrfs on a disk that is recorded.
+/// A btrfs on a disk that records its writes.
 #[derive(Debug)]
 pub struct RecordedDisk {
     directory: TempDir,
     daemon: Child,
 }
 
-/// One thing that the disk was told.
+/// An entry of the log: a write, a flush or a discard.
 #[derive(Debug, Clone, Copy)]
-pub struct Told {
+pub struct LogEntry {
     sector: u64,
     sectors: u64,
     flags: u64,
-    /// Where its data are in the log.
+    /// The offset of the entry's data in the log.
     data: u64,
 }
 
-impl Told {
-    /// Whether everything before it is safe.
+impl LogEntry {
+    /// Returns true if all earlier writes are durable after this entry.
     pub fn is_flush(&self) -> bool {
         self.flags & FLUSH != 0
     }
 }
 
 impl RecordedDisk {
-    /// Records a disk that begins as a copy of an image, and mounts it.
-    ///
-    /// # Panics
-    /// When it cannot.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Mounts a copy of an image and records its writes from now on.
     pub fn start(image: &Path) -> Self {
         enter_own_namespace();
         let directory = tempfile::tempdir().expect("a directory");
         let at = |name: &str| directory.path().join(name);
-        copy(image, &at("before"));
-        copy(image, &at("disk"));
+        copy_sparse(image, &at("before"));
+        copy_sparse(image, &at("disk"));
         for name in ["log", "export"] {
             File::create(at(name)).expect("a file");
         }
@@ -85,27 +80,23 @@ impl RecordedDisk {
         Self { directory, daemon }
     }
 
-    /// The mount point.
+    /// Returns the mount point.
     pub fn path(&self) -> PathBuf {
         self.directory.path().join("mount")
     }
 
-    /// Everything that the disk was told until now.
-    ///
-    /// # Panics
-    /// When the log cannot be read.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
-    pub fn told(&self) -> Vec<Told> {
-        read(&self.directory.path().join("log")).expect("the log")
+    /// Returns the log until now.
+    pub fn log(&self) -> Vec<LogEntry> {
+        read_log(&self.directory.path().join("log")).expect("the log")
     }
 
-    /// A replay from the beginning.
+    /// Starts a replay of the log on a fresh copy of the image.
     pub fn replay(&self) -> Replay<'_> {
         let disk = self.directory.path().join("replayed");
-        copy(&self.directory.path().join("before"), &disk);
+        copy_sparse(&self.directory.path().join("before"), &disk);
         Replay {
             recorded: self,
-            told: self.told(),
+            log: self.log(),
             disk,
             done: 0,
         }
@@ -121,40 +112,36 @@ impl Drop for RecordedDisk {
     }
 }
 
-/// The disk at any moment of the past, going forward only.
+/// A replay of the log, which can only advance.
 #[derive(Debug)]
 pub struct Replay<'a> {
     recorded: &'a RecordedDisk,
-    told: Vec<Told>,
+    log: Vec<LogEntry>,
     disk: PathBuf,
     done: usize,
 }
 
 impl Replay<'_> {
-    /// Everything that the disk was told.
-    pub fn told(&self) -> &[Told] {
-        &self.told
+    /// Returns the log.
+    pub fn log(&self) -> &[LogEntry] {
+        &self.log
     }
 
-    /// The file system as it is when the power is cut after so many entries.
-    ///
-    /// # Panics
-    /// When it cannot be mounted: a power cut must not do that.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Mounts the file system as a power cut after this number of entries leaves it.
     pub fn cut(&mut self, entries: usize) -> Mount {
         let log = File::open(self.recorded.directory.path().join("log")).expect("the log");
         let disk = File::options()
             .write(true)
             .open(&self.disk)
             .expect("the disk");
-        for told in &self.told[self.done..entries] {
-            let length = usize::try_from(told.sectors).expect("a length") * BLOCK;
+        for entry in &self.log[self.done..entries] {
+            let length = usize::try_from(entry.sectors).expect("a length") * BLOCK;
             let mut data = vec![0; length];
-            if told.flags & DISCARD == 0 {
-                log.read_exact_at(&mut data, told.data)
+            if entry.flags & DISCARD == 0 {
+                log.read_exact_at(&mut data, entry.data)
                     .expect("the log's data");
             }
-            disk.write_all_at(&data, told.sector * BLOCK as u64)
+            disk.write_all_at(&data, entry.sector * BLOCK as u64)
                 .expect("the disk");
         }
         self.done = self.done.max(entries);
@@ -162,29 +149,31 @@ impl Replay<'_> {
     }
 }
 
-#[expect(clippy::expect_used, reason = "a test cannot go on without it")]
-pub(crate) fn copy(from: &Path, to: &Path) {
+/// Copies a file and keeps its holes.
+pub(crate) fn copy_sparse(from: &Path, to: &Path) {
     let mut cp = command::prepare("cp");
     cp.arg("--sparse=always").args([from, to]);
     command::run(cp, LIMIT).expect("cp");
 }
 
-fn read(path: &Path) -> io::Result<Vec<Told>> {
+/// Reads a log up to its last entry: the number of entries in the first block may be outdated.
+fn read_log(path: &Path) -> io::Result<Vec<LogEntry>> {
     let mut log = Vec::new();
     File::open(path)?.read_to_end(&mut log)?;
-    let word = |at: usize| {
+    let number = |at: usize| {
         let bytes = log.get(at..at + 8)?;
         Some(u64::from_le_bytes(bytes.try_into().ok()?))
     };
-    // The count in the first block may be older than the entries.
-    let mut told = Vec::new();
+    let mut entries = Vec::new();
     let mut at = BLOCK;
-    while let (Some(sector), Some(sectors), Some(flags)) = (word(at), word(at + 8), word(at + 16)) {
+    while let (Some(sector), Some(sectors), Some(flags)) =
+        (number(at), number(at + 8), number(at + 16))
+    {
         if sectors == 0 && flags == 0 {
             break;
         }
         let data = at + BLOCK;
-        told.push(Told {
+        entries.push(LogEntry {
             sector,
             sectors,
             flags,
@@ -197,5 +186,5 @@ fn read(path: &Path) -> io::Result<Vec<Told>> {
         };
         at = data + length * BLOCK;
     }
-    Ok(told)
+    Ok(entries)
 }

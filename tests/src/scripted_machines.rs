@@ -1,6 +1,5 @@
-//! Machines for tests of guests: the demo's kernel and a shell script.
-
-#![expect(clippy::expect_used, reason = "a test ends where it cannot go on")]
+//! Machines whose init is a shell script of the test: the demo's kernel, or a container, with
+//! busybox.
 
 use std::fs::{self, File, Permissions};
 use std::io::Write;
@@ -13,7 +12,7 @@ use config::machine::Machine;
 use sys::command;
 use tempfile::TempDir;
 
-/// What the machine does before the script of a test.
+/// The part of a machine's init before the script of the test.
 const PROLOGUE: &str = "#!/bin/busybox sh
 /bin/busybox mkdir -p /bin /tmp
 /bin/busybox --install -s /bin
@@ -29,10 +28,7 @@ host=169.254.111.222
 cd /tmp
 ";
 
-/// The files of a machine that runs `script` and is powered off then.
-///
-/// # Panics
-/// When they cannot be made.
+/// Creates the files of a virtual machine that runs a script and powers off.
 pub fn machine(script: &str) -> (TempDir, Machine) {
     let directory = tempfile::tempdir().expect("a directory");
     let made = demo_machine();
@@ -48,10 +44,7 @@ pub fn machine(script: &str) -> (TempDir, Machine) {
     (directory, Machine::parse(manifest).expect("a manifest"))
 }
 
-/// The files of a container that runs `script` with busybox and ends then.
-///
-/// # Panics
-/// When they cannot be made.
+/// Creates the files of a container that runs a script and powers off.
 pub fn container(script: &str) -> (TempDir, Machine) {
     let directory = tempfile::tempdir().expect("a directory");
     let root = directory.path().join("root");
@@ -62,13 +55,13 @@ pub fn container(script: &str) -> (TempDir, Machine) {
     let prologue = "#!/bin/busybox sh\n/bin/busybox --install -s /bin\n\
                     export PATH=/bin\nhost=169.254.111.222\ncd /tmp\n";
     let init = root.join("sbin/init");
-    crate::put(&init, &format!("{prologue}{script}\npoweroff -f\n"));
+    crate::write_file(&init, &format!("{prologue}{script}\npoweroff -f\n"));
     fs::set_permissions(&init, Permissions::from_mode(0o755)).expect("a script");
     let manifest = ": 1\nid: test\nsummary: a test\ntype: nspawn\nram-minimum: 131072\n";
     (directory, Machine::parse(manifest).expect("a manifest"))
 }
 
-/// The demo's machine, made once for all tests.
+/// Builds the demo's machine, if it is missing, and returns its directory.
 fn demo_machine() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let out = root.join("target/test-machine");
@@ -78,7 +71,7 @@ fn demo_machine() -> PathBuf {
     out
 }
 
-/// Adds a second archive to a RAM disk: its `/init` replaces the first one's.
+/// Appends an archive to a RAM disk. Its `/init` replaces that of the first archive.
 fn append_init(initrd: &Path, script: &str) {
     let directory = tempfile::tempdir().expect("a directory");
     let init = directory.path().join("init");

@@ -1,4 +1,4 @@
-//! A real sshd on loopback, with keys of its own.
+//! A real sshd on the loopback interface with temporary keys.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -8,9 +8,9 @@ use std::time::Duration;
 use sys::command;
 use tempfile::TempDir;
 
-use crate::{put, wait_until};
+use crate::{wait_until, write_file};
 
-/// An sshd that ends with the test.
+/// An sshd. Dropping it kills the process.
 #[derive(Debug)]
 pub struct SshServer {
     directory: TempDir,
@@ -19,11 +19,7 @@ pub struct SshServer {
 }
 
 impl SshServer {
-    /// Starts one and waits until it answers.
-    ///
-    /// # Panics
-    /// When it cannot be started.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Starts an sshd on a free port and waits until it accepts connections.
     pub fn start() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let at = |name: &str| directory.path().join(name);
@@ -40,7 +36,7 @@ impl SshServer {
             at("host").display(),
             at("authorized").display()
         );
-        put(&at("config"), &text);
+        write_file(&at("config"), &text);
         trust(&at("known"), &at("host.pub"), port);
         trust(&at("changed"), &at("other.pub"), port);
         std::fs::create_dir_all("/run/sshd").expect("sshd's directory");
@@ -57,12 +53,12 @@ impl SshServer {
         server
     }
 
-    /// The ssh that reaches it, with its options.
+    /// Returns the command line of an ssh that reaches the server.
     pub fn ssh(&self) -> String {
         self.with("user", "known")
     }
 
-    /// An ssh that knows another key of the host.
+    /// Returns the command line of an ssh that knows a different host key.
     pub fn ssh_with_changed_host(&self) -> String {
         self.with("user", "changed")
     }
@@ -85,7 +81,6 @@ impl Drop for SshServer {
     }
 }
 
-#[expect(clippy::expect_used, reason = "a test cannot go on without it")]
 fn keygen(path: &Path) {
     let mut keygen = command::prepare("ssh-keygen");
     keygen
@@ -94,8 +89,7 @@ fn keygen(path: &Path) {
     command::run(keygen, Duration::from_mins(1)).expect("ssh-keygen");
 }
 
-#[expect(clippy::expect_used, reason = "a test cannot go on without it")]
 fn trust(known: &Path, key: &Path, port: u16) {
     let key = std::fs::read_to_string(key).expect("a key");
-    put(known, &format!("[127.0.0.1]:{port} {key}"));
+    write_file(known, &format!("[127.0.0.1]:{port} {key}"));
 }

@@ -1,4 +1,4 @@
-//! A person at a terminal: a program on a pseudo-terminal, what it shows, and keys.
+//! A program on a pseudo-terminal: its screen, and keys that are typed into it.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use nix::pty::openpty;
 
 use crate::wait_until;
 
-/// A program at a terminal. Dropping it ends the program.
+/// A program on a terminal. Dropping it kills the program.
 #[derive(Debug)]
 pub struct Terminal {
     program: Child,
@@ -19,11 +19,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Starts a program at a new terminal.
-    ///
-    /// # Panics
-    /// When it cannot.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Starts a program on a new terminal.
     pub fn start(mut command: Command) -> Self {
         let pty = openpty(None, None).expect("a terminal");
         let side = |fd: &OwnedFd| fd.try_clone().expect("a descriptor");
@@ -32,7 +28,7 @@ impl Terminal {
             .stdout(side(&pty.slave))
             .stderr(pty.slave);
         let program = command.spawn().expect("the program");
-        // It holds the other side; only the program shall.
+        // The command holds the program's side of the terminal open.
         drop(command);
         let mut output = File::from(side(&pty.master));
         let screen = Arc::new(Mutex::new(Vec::new()));
@@ -51,50 +47,38 @@ impl Terminal {
         }
     }
 
-    /// Everything that was shown.
+    /// Returns everything that the program has printed.
     pub fn screen(&self) -> String {
         let screen = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&screen).into_owned()
     }
 
-    /// Waits until something is shown.
-    ///
-    /// # Panics
-    /// When it is not.
+    /// Waits until the program has printed a text.
     pub fn wait_for(&self, text: &str) {
-        let what = format!("the terminal shows {text:?}");
-        if !self.screen().contains(text) {
-            wait_until(&what, || self.screen().contains(text));
-        }
+        let description = format!("the terminal shows {text:?}");
+        wait_until(&description, || self.screen().contains(text));
     }
 
-    /// Types.
-    ///
-    /// # Panics
-    /// When the terminal is gone.
-    #[expect(clippy::expect_used, reason = "a test cannot go on without it")]
+    /// Types keys.
     pub fn type_in(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).expect("a terminal");
     }
 
-    /// Waits until the program has ended; its exit code.
-    ///
-    /// # Panics
-    /// When it does not.
-    pub fn ended(&mut self) -> Option<i32> {
-        let mut ended = None;
-        wait_until("the program at the terminal has ended", || {
-            ended = self.program.try_wait().ok().flatten();
-            ended.is_some()
+    /// Waits until the program ends, and returns its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let mut status = None;
+        wait_until("the program on the terminal ends", || {
+            status = self.program.try_wait().ok().flatten();
+            status.is_some()
         });
-        ended.and_then(|status| status.code())
+        status.and_then(|status| status.code())
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            #[expect(clippy::print_stderr, reason = "this is what one wants to read then")]
+            #[expect(clippy::print_stderr, reason = "a failed test shows the terminal")]
             {
                 eprintln!("The terminal:\n{}", self.screen());
             }

@@ -11,6 +11,7 @@ use config::task::{GATEWAY, GUEST};
 use guest::network::{GUEST_MAC, Network};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tests::net::Net;
+use tests::random::Xorshift;
 
 /// The interval at which a cable checks whether it was cut.
 const POLL: Duration = Duration::from_millis(100);
@@ -42,7 +43,7 @@ impl LossyCable {
                 from: from.try_clone().unwrap(),
                 to: to.try_clone().unwrap(),
                 lost_percent,
-                dice: Dice(seed),
+                random: Xorshift::new(seed),
             };
             let cut = Arc::clone(&cut);
             std::thread::spawn(move || direction.carry(&cut))
@@ -73,7 +74,7 @@ struct Direction {
     from: File,
     to: File,
     lost_percent: u32,
-    dice: Dice,
+    random: Xorshift,
 }
 
 impl Direction {
@@ -88,7 +89,7 @@ impl Direction {
                     return;
                 };
                 let frame = &frame[..length];
-                if !is_udp(frame) || !self.dice.hits(self.lost_percent) {
+                if !is_udp(frame) || self.random.below(100) >= u64::from(self.lost_percent) {
                     // A full queue loses frames like any other.
                     let _ = self.to.write(frame);
                 }
@@ -104,21 +105,4 @@ fn is_udp(frame: &[u8]) -> bool {
             .is_some_and(|it| it.starts_with(bytes))
     };
     is(12, &[0x08, 0x00]) && is(14 + 9, &[17])
-}
-
-/// A random number generator (xorshift) with the same numbers in every run.
-struct Dice(u64);
-
-impl Dice {
-    /// Returns a number that is at least 0 and less than 1.
-    fn fraction(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        f64::from(u32::try_from(self.0 >> 32).unwrap()) / f64::from(u32::MAX)
-    }
-
-    fn hits(&mut self, percent: u32) -> bool {
-        self.fraction() * 100.0 < f64::from(percent)
-    }
 }

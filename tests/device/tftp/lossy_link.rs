@@ -178,7 +178,7 @@ fn row(client: &str) -> String {
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn files_over_a_lossy_link_are_right_or_reported_as_incomplete() {
     let wanted =
-        |client: &&str| *client != FRAGMENTED && (tests::is_long() || SAMPLE.contains(client));
+        |client: &&str| *client != FRAGMENTED && (tests::is_long_run() || SAMPLE.contains(client));
     let foreign = CLIENTS.iter().map(|it| it.0).filter(wanted);
     println!(
         "{:<22} {:>8} {:>9} attempts false {:>9} attempts false",
