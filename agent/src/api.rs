@@ -35,7 +35,7 @@ use nix::unistd::{Group, chown};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
 use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
 use access::Gate;
 use problem::Refused;

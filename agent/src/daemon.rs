@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::builds::Build;
 use config::settings::Settings;
 use nix::unistd::{User, geteuid};
 use store::Volume;
@@ -18,11 +17,10 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::housekeeping::{disk_pressure, retention};
-use crate::jobs::hold;
-use crate::jobs::{build, debug_session};
+use crate::jobs::{self, build, hold};
 use crate::records::Records;
-use crate::scheduler::{self, log_report};
-use crate::state::agent_state::AgentState;
+use crate::scheduler::{self, log_cleaning};
+use crate::state::AgentState;
 use crate::state::maintenance;
 use crate::triggers::fs_watch::Watch;
 use crate::{api, blocking, pr_service, session};
@@ -88,7 +86,7 @@ async fn live(settings: Settings) -> Result<(), StartError> {
     if let Some(outdated) = blocking(store::btrfs_progs::outdated).await {
         warn!("{outdated}");
     }
-    tidy(&agent).await?;
+    recover(&agent).await?;
     let watch = Watch::new(&agent).doing(|| "watch directories".to_owned())?;
     let socket = api::bind(&agent)
         .await
@@ -196,10 +194,11 @@ fn make_directory(path: &Path) -> Result<(), StartError> {
 
 fn open(settings: Settings, guest_user: (u32, u32)) -> Result<AgentState, StartError> {
     let paths = &settings.paths;
-    let mut volumes = Vec::new();
-    for path in &paths.volumes {
-        volumes.push(Volume::open(path).doing(|| format!("use the volume {}", path.display()))?);
-    }
+    let volumes = paths
+        .volumes
+        .iter()
+        .map(|path| Volume::open(path).doing(|| format!("use the volume {}", path.display())))
+        .collect::<Result<_, _>>()?;
     make_directory(&paths.toolchains)?;
     let toolchains =
         Toolchains::open(&paths.toolchains).doing(|| "use the toolchains".to_owned())?;
@@ -212,62 +211,51 @@ fn open(settings: Settings, guest_user: (u32, u32)) -> Result<AgentState, StartE
         .doing(|| format!("open the PR service's database {}", settings.pr.database))?;
     let agent = AgentState::new(settings, volumes, toolchains, records, pr, guest_user);
     for directory in [
-        agent.sources_directory(),
-        agent.bootstraps_directory(),
-        agent.builds_directory(),
+        agent.paths.sources(),
+        agent.paths.bootstraps(),
+        agent.paths.builds(),
     ] {
         make_directory(&directory)?;
     }
-    make_directory(&agent.guests.run_dir)?;
+    make_directory(&session::guests_directory(&agent.settings.paths.run))?;
     maintenance::load(&agent).doing(|| "read whether the host is drained".to_owned())?;
     Ok(agent)
 }
 
-/// Cleans up after whoever was here before: at the first start since the boot
-/// everything that a boot leaves behind, later only what is provably ours. Builds
-/// whose guests still run are taken up.
-async fn tidy(agent: &Arc<AgentState>) -> Result<(), StartError> {
-    let running = build::recover(agent).await;
-    let running = running.doing(|| "settle the builds of an earlier agent".to_owned())?;
-    let held = hold::recover(agent).await;
-    let held = held.doing(|| "look for what an earlier agent held".to_owned())?;
-    let kept = running.iter().chain(&held);
-    let kept = kept.map(|build| build.id.to_string()).collect();
+/// Recovers from earlier agents: settles their builds, adopts guests that still run, ends
+/// everything else that they left, and cleans the volumes at the first start since boot.
+async fn recover(agent: &Arc<AgentState>) -> Result<(), StartError> {
+    let running = build::recover(agent)
+        .await
+        .doing(|| "settle the builds of an earlier agent".to_owned())?;
+    let holds = hold::recover(agent)
+        .await
+        .doing(|| "read the holds of an earlier agent".to_owned())?;
+    let kept = running
+        .iter()
+        .chain(holds.iter().map(|(build, _)| build))
+        .map(|build| build.id.to_string())
+        .collect();
     session::end_orphans(&agent.guests, &kept).await;
-    let attached = debug_session::directory(agent);
-    sys::file::fresh_directory(&attached)
-        .doing(|| format!("make the directory {}", attached.display()))?;
+    let debug_sessions = agent.paths.debug_sessions();
+    sys::file::fresh_directory(&debug_sessions)
+        .doing(|| format!("make the directory {}", debug_sessions.display()))?;
     let mark = agent.settings.paths.run.join(STARTED);
     if !mark.exists() {
-        info!("first start since the boot: cleaning the volumes");
-        for volume in agent.volumes.clone() {
-            log_report(&blocking(move || volume.clean_after_boot()).await);
+        info!("first start since boot: cleaning the volumes");
+        for volume in &agent.volumes {
+            let volume = volume.clone();
+            log_cleaning(&blocking(move || volume.clean_after_boot()).await);
         }
         File::create(&mark).doing(|| format!("make the mark {}", mark.display()))?;
     }
     for build in running {
-        let volume = volume_with_snapshot(agent, &build);
-        scheduler::take_up(agent, volume, build);
+        jobs::adopt_build(agent, build).await;
     }
-    for build in held {
-        hold::take_up(agent, build).await;
+    for (build, volume) in holds {
+        hold::adopt(agent, build, volume).await;
     }
     Ok(())
-}
-
-/// The volume that a build's guest runs in.
-fn volume_with_snapshot(agent: &AgentState, build: &Build) -> Volume {
-    let has_it = |volume: &&Volume| {
-        let view = volume.look(&build.machine);
-        view.is_ok_and(|view| {
-            view.snapshots
-                .iter()
-                .any(|snapshot| snapshot.tag == build.id.tag())
-        })
-    };
-    let found = agent.volumes.iter().find(has_it);
-    // Without its snapshot there is nothing to delete later, wherever we look.
-    found.unwrap_or(&agent.volumes[0]).clone()
 }
 
 /// Lets others than guests ask the PR service, if the settings say so.

@@ -1,190 +1,184 @@
-//! The one loop of the agent: look, plan, act; the same at start and later. Woken
-//! by directories that change, by guests that end, by requests, and by a slow timer.
+//! The one loop of the agent: observe, plan, execute; the same at start-up and later. A
+//! changed directory, the end of a guest, a request and a slow timer start a round.
 
-mod admission;
+pub mod admission;
 mod capacity;
 mod execute;
 mod observe;
-mod plan;
+pub mod plan;
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::BuildId;
 use config::builds::{Build, Status};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::records::RecordsError;
-use crate::state::agent_state::AgentState;
+use crate::state::{AgentState, ImageKey, QueueSnapshot};
 use crate::triggers::fs_watch::Watch;
 use crate::triggers::schedule;
 
-pub use admission::{
-    Allocation, Candidate, Capacity, JobId, Kept, Refusal, ResourceRequest, Room, Rules, Run,
-    Shares, UsageInterval, admit, listed,
-};
-pub(crate) use execute::{give_up, log_report, take_up};
-pub use observe::LookError;
-pub(crate) use observe::look;
-pub use plan::{Action, Ending, Failure, ImageKey, Jobs, MachineState, Observed, Running, Waiting};
+pub(crate) use execute::log_cleaning;
+pub use observe::ObserveError;
+pub(crate) use observe::observe;
+pub use plan::{Action, BootstrapFailure, BuildStart, ImageStart, Observed};
 
-/// How long the loop rests when nothing wakes it.
-const REST: Duration = Duration::from_mins(1);
-/// How long it waits after a directory has changed, so that one change is not seen in
-/// parts.
-const SETTLE: Duration = Duration::from_millis(20);
+use admission::{RunningUsage, Shares};
 
-/// How far back the agent looks, when it starts, for what submitters have had.
-const PAST: Duration = Duration::from_hours(6);
-/// How many builds it looks at, at the most.
-const PAST_MAX: u32 = 500;
+/// The time between two rounds when nothing else starts one.
+const PERIOD: Duration = Duration::from_mins(1);
+/// The delay after a directory has changed, so that one change is observed as a whole.
+const DEBOUNCE: Duration = Duration::from_millis(20);
 
-/// What the loop remembers from one round to the next.
+/// The age of the oldest build from which shares are rebuilt at start-up.
+const HISTORY: Duration = Duration::from_hours(6);
+/// The number of builds from which shares are rebuilt at start-up.
+const HISTORY_BUILDS_MAX: u32 = 500;
+
+/// The state of the loop between two rounds.
 #[derive(Debug, Default)]
-pub struct Memory {
-    /// The bootstraps that failed.
-    pub failures: BTreeMap<ImageKey, Failure>,
-    /// What submitters have had of the host.
+struct LoopState {
+    /// The failed bootstraps.
+    bootstrap_failures: BTreeMap<ImageKey, BootstrapFailure>,
+    /// The fair-share usage of submitters.
     shares: Shares,
-    /// What an earlier agent did, until we have reckoned with it.
-    past: Vec<Build>,
-    /// What was last said to be wrong, so that it is said once.
-    complaint: String,
+    /// The builds of earlier agents, until the shares are rebuilt from them.
+    history: Vec<Build>,
+    /// The notices that were logged last, so that each is logged once.
+    notices: String,
 }
 
-/// What the loop last found of the queue.
-#[derive(Debug, Clone, Default)]
-pub struct QueueSnapshot {
-    /// What the host can give.
-    pub capacity: Capacity,
-    /// What guests take of it.
-    pub demands: BTreeMap<ImageKey, ResourceRequest>,
-    /// The builds that could start, in the order of their turns.
-    pub order: Vec<BuildId>,
-}
-
-impl Memory {
-    /// Takes in what was seen, and adds to it what only we remember.
-    fn take_in(&mut self, world: &mut Observed) {
-        if !self.past.is_empty() {
-            self.shares = world.shares_of(&std::mem::take(&mut self.past));
+impl LoopState {
+    /// Updates the shares from an observation, and adds them to it.
+    fn account(&mut self, observed: &mut Observed) {
+        if !self.history.is_empty() {
+            self.shares = observed.shares_of(&std::mem::take(&mut self.history));
         }
-        let (runs, contenders) = (world.runs(), world.contenders());
+        let (usage, contenders) = (observed.usage(), observed.contenders());
         self.shares
-            .observe(runs, &contenders, &world.room(), world.now);
-        world.shares = self.shares.clone();
-        self.complain(world.notices().join("; "));
+            .observe(usage, &contenders, &observed.pool(), observed.now);
+        observed.shares = self.shares.clone();
+        self.log_notices(observed.notices().join("; "));
     }
 
-    /// Logs what is wrong, or that it is no longer, when that has changed.
-    fn complain(&mut self, complaint: String) {
-        if complaint == self.complaint {
+    /// Counts the builds that a plan starts, however soon they end.
+    fn account_starts(&mut self, actions: &[Action], now: Timestamp) {
+        for action in actions {
+            if let Action::StartBuild(start) = action {
+                let usage = RunningUsage {
+                    submitter: start.submitter.clone(),
+                    since: now,
+                    request: start.request,
+                };
+                self.shares.begin(start.id, usage);
+            }
+        }
+    }
+
+    /// Logs the notices, or their end, when they have changed.
+    fn log_notices(&mut self, notices: String) {
+        if notices == self.notices {
             return;
         }
-        if complaint.is_empty() {
-            info!("this is over: {}", self.complaint);
+        if notices.is_empty() {
+            info!(notices = self.notices, "the host starts guests again");
         } else {
-            error!("{complaint}");
+            error!(notices, "the host does not start guests");
         }
-        self.complaint = complaint;
+        self.notices = notices;
     }
 }
 
-/// Runs until the agent stops.
+/// Runs rounds until the agent stops.
 pub async fn run(agent: Arc<AgentState>, mut watch: Watch) {
-    let memory = Memory {
-        past: past(&agent).await,
-        ..Memory::default()
-    };
-    let memory = Arc::new(std::sync::Mutex::new(memory));
+    let state = Arc::new(Mutex::new(LoopState {
+        history: history(&agent).await,
+        ..LoopState::default()
+    }));
     while !agent.stopping.is_cancelled() {
         let began = Instant::now();
-        let wake_at = round(&agent, &memory, &mut watch).await;
-        let rest = REST.saturating_sub(began.elapsed()).min(until(wake_at));
+        let wake_at = round(&agent, &state, &mut watch).await;
+        let rest = PERIOD.saturating_sub(began.elapsed()).min(until(wake_at));
         tokio::select! {
             () = agent.stopping.cancelled() => return,
-            () = sleep(rest.max(SETTLE)) => {}
+            () = sleep(rest.max(DEBOUNCE)) => {}
             () = agent.wake.notified() => {}
-            // Whoever asks for something meanwhile does not wait for that.
-            () = agent.stirred.notified() => drop(timeout(SETTLE, agent.wake.notified()).await),
+            // A request meanwhile does not wait for the delay.
+            () = agent.stirred.notified() => drop(timeout(DEBOUNCE, agent.wake.notified()).await),
         }
     }
 }
 
-/// The builds that what submitters have had is reckoned by. Without them everybody
-/// begins anew.
-async fn past(agent: &AgentState) -> Vec<Build> {
+/// Returns the builds from which shares are rebuilt. Without them all submitters start
+/// with equal shares.
+async fn history(agent: &AgentState) -> Vec<Build> {
     let builds = async {
-        let mut builds = agent.records.last_finished(PAST_MAX).await?;
-        let recent = Timestamp::now().saturating_sub(PAST).unwrap_or_default();
-        builds.retain(|build| build.finished >= Some(recent));
+        let mut builds = agent.records.last_finished(HISTORY_BUILDS_MAX).await?;
+        let oldest = Timestamp::now().saturating_sub(HISTORY).unwrap_or_default();
+        builds.retain(|build| build.finished >= Some(oldest));
         builds.extend(agent.records.unfinished().await?);
         Ok::<_, RecordsError>(builds)
     };
     builds.await.unwrap_or_else(|error| {
-        warn!(
-            "cannot see what submitters have had: {}",
-            sys::error_report::chain(&error)
-        );
+        let error = &error as &dyn Error;
+        warn!(error, "cannot rebuild the shares of submitters");
         Vec::new()
     })
 }
 
-/// How long it is until then; long, when that is never.
+/// Returns the time until `time`; a whole period for `None`.
 fn until(time: Option<Timestamp>) -> Duration {
     let left = time.map(|time| time.duration_since(Timestamp::now()));
-    left.map_or(REST, |left| left.try_into().unwrap_or_default())
+    left.map_or(PERIOD, |left| left.try_into().unwrap_or_default())
 }
 
-/// Looks, plans and acts once. Returns when time alone makes another round needful.
+/// Observes, plans and executes once. Returns the time at which the next round is due
+/// even if nothing changes.
 async fn round(
     agent: &Arc<AgentState>,
-    memory: &Arc<std::sync::Mutex<Memory>>,
+    state: &Arc<Mutex<LoopState>>,
     watch: &mut Watch,
 ) -> Option<Timestamp> {
-    // First, so that what they ask for is seen.
+    // First, so that this round observes the builds that schedules submit.
     let scheduled = schedule::round(agent).await;
-    let failures = execute::remembered(memory).failures.clone();
-    let mut world = match look(agent, failures).await {
-        Ok(world) => world,
+    let failures = state.lock().bootstrap_failures.clone();
+    let mut observed = match observe(agent, failures).await {
+        Ok(observed) => observed,
         Err(error) => {
-            let complaint = format!(
-                "cannot look at what there is: {}",
-                sys::error_report::chain(&error)
-            );
-            execute::remembered(memory).complain(complaint);
+            let error = sys::error_report::chain(&error);
+            state
+                .lock()
+                .log_notices(format!("cannot observe the host: {error}"));
             return scheduled;
         }
     };
-    execute::remembered(memory).take_in(&mut world);
-    watch.follow(agent, &world);
-    let (steps, order) = world.decide();
-    for (id, run) in world.begun(&steps) {
-        execute::remembered(memory).shares.begin(id, run);
-    }
-    agent.publish(Status {
-        name: agent.settings.name.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        machines: world.readiness(),
-        queued: world.queue.len(),
-        guests: world.jobs.builds.len() + world.jobs.bootstraps.len() + world.jobs.copies.len(),
-        notices: world.notices(),
-    });
-    agent.show_queue(QueueSnapshot {
-        capacity: world.capacity.clone(),
-        demands: world.demands.clone(),
+    state.lock().account(&mut observed);
+    watch.follow(agent, &observed);
+    let (actions, order) = observed.decide();
+    state.lock().account_starts(&actions, observed.now);
+    agent.publish_status(status(agent, &observed));
+    agent.publish_queue(QueueSnapshot {
+        capacity: observed.capacity.clone(),
+        requests: observed.requests.clone(),
         order,
     });
-    let mut words = Vec::new();
-    for step in steps {
-        match step {
-            Action::Say(id, message) => words.push((id, message)),
-            step => execute::act(agent, memory, &world, step).await,
-        }
+    execute::execute(agent, state, observed.retention, actions).await;
+    observed.wake_at().into_iter().chain(scheduled).min()
+}
+
+fn status(agent: &AgentState, observed: &Observed) -> Status {
+    let jobs = &observed.jobs;
+    Status {
+        name: agent.settings.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        machines: observed.readiness(),
+        queued: observed.queue.len(),
+        guests: jobs.builds.len() + jobs.images.len() + jobs.debug_sessions.len(),
+        notices: observed.notices(),
     }
-    execute::say(agent, words).await;
-    world.wake_at().into_iter().chain(scheduled).min()
 }

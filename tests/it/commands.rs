@@ -189,7 +189,7 @@ fn builds_are_deleted_wholly_and_what_is_not_there_is_skipped() {
     host.block_on(waits).unwrap();
     let list = || host.get("/toastergui/api/builds").text().unwrap();
     assert!(list().contains(r#""count": 3}"#));
-    let log = host.host.build_directory(config::BuildId(2)).join("log");
+    let log = host.host.paths.build(config::BuildId(2)).join("log");
     std::fs::create_dir_all(log.parent().unwrap()).unwrap();
     tests::write_file(&log, "hello");
     let answer = ask(&host, &["builddelete", "2", "77", "1"]).success();

@@ -30,7 +30,7 @@ fn busy() -> ApiHost {
     build.enter(State::Finished, second(9)).unwrap();
     build.outcome = Some(Outcome::Success);
     host.block_on(records.save(&build)).unwrap();
-    host.host.publish(config::builds::Status {
+    host.host.publish_status(config::builds::Status {
         name: "host".into(),
         version: "1".into(),
         machines: serde_json::from_str(

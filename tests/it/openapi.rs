@@ -216,7 +216,7 @@ fn a_request_under_a_key_makes_one_build() {
     assert_eq!(ask("s", &"k".repeat(256), "a"), (400, None));
     // What was answered once is answered again, whatever has gone since.
     let linux = "linux".parse().unwrap();
-    let volume = &host.host.volumes[0];
+    let volume = host.host.volumes.iter().next().unwrap();
     volume.delete(&linux, Duration::ZERO, false).unwrap();
     fs::remove_file(host.path("state/sources").join(SOURCE)).unwrap();
     assert_eq!(ask("s", "k", "a"), (200, Some(1)));

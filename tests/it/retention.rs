@@ -41,7 +41,7 @@ fn ended(host: &ApiHost, source: &str) -> BuildId {
 }
 
 fn directory(host: &ApiHost, id: BuildId) -> PathBuf {
-    host.host.build_directory(id)
+    host.host.paths.build(id)
 }
 
 /// Puts a source in its place that was handed in two days ago.

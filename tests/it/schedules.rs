@@ -312,7 +312,7 @@ fn a_line_that_makes_no_sense_is_refused_and_hands_nothing_in() {
         assert_eq!(answer.code, Some(*code), "{line}: {answer:?}");
         assert!(answer.stderr.contains(words), "{line}: {answer:?}");
     }
-    let sources = std::fs::read_dir(host.host.sources_directory()).unwrap();
+    let sources = std::fs::read_dir(host.host.paths.sources()).unwrap();
     assert_eq!(sources.count(), 1, "only what was there");
 }
 

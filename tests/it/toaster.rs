@@ -60,11 +60,7 @@ fn the_captured_answers_come_out_byte_for_byte() {
         r#"{"builds": [{"id": 1, "name": "20260102030405", "machine": "qemux86-64", "distro": "poky", "start": "2026-01-02T03:04:05.678Z", "target": "core-image-minimal", "project": "alpha", "outcome": "Succeeded", "seconds": "61.235", "stop": "2026-01-02T03:05:06.913Z", "errors": 0, "warnings": 0}], "count": 1}"#
     );
     let log = host.path("state/builds/1/log.live").canonicalize();
-    let log = log.unwrap_or_else(|_| {
-        host.host
-            .build_directory(config::BuildId(1))
-            .join("log.live")
-    });
+    let log = log.unwrap_or_else(|_| host.host.paths.build(config::BuildId(1)).join("log.live"));
     assert_eq!(
         text(&host, "/toastergui/api/build/1"),
         format!(

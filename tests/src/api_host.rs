@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::records::Records;
-use agent::state::agent_state::AgentState;
+use agent::state::AgentState;
 use agent::{api, pr_service};
 use config::settings::Settings;
 use reqwest::blocking::{Client, RequestBuilder, Response};
@@ -50,7 +50,14 @@ impl ApiHost {
         let toolchains = Toolchains::open(&path.join("toolchains")).unwrap();
         let records = Records::open(&path.join("state/records.sqlite3")).unwrap();
         let pr = prserv::Service::open(&pr_service::options(&settings.pr).unwrap()).unwrap();
-        let host = AgentState::new(settings, vec![volume], toolchains, records, pr, (0, 0));
+        let host = AgentState::new(
+            settings,
+            std::iter::once(volume).collect(),
+            toolchains,
+            records,
+            pr,
+            (0, 0),
+        );
         let host = Arc::new(host);
         let runtime = Runtime::new().unwrap();
         let api = runtime.block_on(api::bind(&host)).unwrap();

@@ -17,9 +17,9 @@ use tracing::info;
 use super::access::Caller;
 use super::problem::Refused;
 use crate::housekeeping::retention;
+use crate::jobs::end_without_start;
 use crate::records::{Once, Removal};
-use crate::scheduler::give_up;
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
 use crate::triggers::submission::{self, Submission, check};
 
 /// The length of the key under which a build is asked for.
@@ -55,9 +55,9 @@ pub(super) async fn show(
 
 /// Adds to records how many copies people look into.
 fn count_copies(agent: &AgentState, builds: &mut [Build]) {
-    let copies: Vec<_> = agent.with_jobs(|jobs| jobs.attached.keys().copied().collect());
+    let sessions = agent.jobs.running().debug_sessions;
     for build in builds {
-        let of_it = copies.iter().filter(|copy| copy.build == build.id);
+        let of_it = sessions.keys().filter(|tag| tag.build == build.id);
         build.interactive.copies = NonZeroUsize::new(of_it.count());
     }
 }
@@ -166,7 +166,9 @@ pub(super) async fn cancel(
     let Path(id) = id?;
     let _queue = agent.queue.lock().await;
     let mut build = find(&agent, id).await?;
-    let running = agent.with_jobs(|jobs| jobs.builds.get(&id).map(|(_, cancel)| cancel.clone()));
+    let running = agent
+        .jobs
+        .with(|jobs| jobs.builds.get(&id).map(|job| job.cancel.clone()));
     match (build.state.cancellation(), running) {
         (Cancellation::TooLate, _) => Err(Refused::conflict(match build.outcome {
             Some(outcome) => format!("build {id} has already finished: {outcome}"),
@@ -177,7 +179,7 @@ pub(super) async fn cancel(
             Ok((StatusCode::ACCEPTED, Json(build)))
         }
         (Cancellation::Dequeue | Cancellation::Interrupt, None) => {
-            give_up(&mut build, Outcome::Abort, "it was cancelled".to_owned())?;
+            end_without_start(&mut build, Outcome::Abort, "it was cancelled".to_owned())?;
             agent.records.save(&build).await?;
             agent.wake.notify_one();
             Ok((StatusCode::OK, Json(build)))

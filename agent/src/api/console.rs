@@ -16,10 +16,11 @@ use tracing::debug;
 use super::access::Caller;
 use super::builds::find;
 use super::problem::Refused;
-use crate::jobs::debug_session::{self, AttachError, Visit};
+use crate::jobs::JobError;
+use crate::jobs::debug_session::{self, AttachError, DebugConsole};
 use crate::session;
 use crate::session::console::Console;
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
 
 pub(super) async fn of_build(
     State(agent): State<Arc<AgentState>>,
@@ -54,12 +55,12 @@ async fn wake(agent: &AgentState, build: &Build, method: &Method) -> Result<(), 
 impl From<AttachError> for Refused {
     fn from(error: AttachError) -> Self {
         match error {
-            AttachError::NotHeld(_) | AttachError::Container(_) | AttachError::Refused(..) => {
+            AttachError::NotHeld(_) | AttachError::Container(_) | AttachError::Rejected(..) => {
                 Self::conflict(error.to_string())
             }
             AttachError::Ended(_) => Self::unavailable(error.to_string()),
-            AttachError::Store(error) => error.into(),
-            error => Self::fault(&error),
+            AttachError::Store(error) | AttachError::Job(JobError::Store(error)) => error.into(),
+            error @ AttachError::Job(_) => Self::fault(&error),
         }
     }
 }
@@ -76,7 +77,7 @@ pub(super) async fn resume(
             "build {id} does not wait at a breakpoint"
         )));
     }
-    agent.held.resume(id);
+    agent.jobs.resume_build(id);
     Ok((StatusCode::ACCEPTED, Json(build)))
 }
 
@@ -87,7 +88,7 @@ pub(super) async fn release(
 ) -> Result<(StatusCode, Json<Build>), Refused> {
     let Path(id) = id?;
     let build = find(&agent, id).await?;
-    if !agent.release(id) {
+    if !agent.jobs.release_hold(id) {
         return Err(Refused::conflict(format!("nothing is held of build {id}")));
     }
     Ok((StatusCode::ACCEPTED, Json(build)))
@@ -155,7 +156,7 @@ fn relay(
     console: &Console,
     types: bool,
     upgrade: OnUpgrade,
-    kept: Option<Visit>,
+    kept: Option<DebugConsole>,
 ) -> Result<Response, Refused> {
     let viewer = console.join(types);
     let viewer = viewer.map_err(|unheard| Refused::conflict(unheard.to_string()))?;

@@ -10,7 +10,7 @@ use config::doctor::{Name, Repaired, Report};
 
 use super::problem::Refused;
 use crate::housekeeping::doctor;
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
 
 pub(super) async fn examine(State(agent): State<Arc<AgentState>>) -> Result<Json<Report>, Refused> {
     let cleaning = doctor::cleaning(&agent).await;

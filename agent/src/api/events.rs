@@ -11,7 +11,7 @@ use futures_util::stream;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
 use crate::telemetry::events::{Event, Events, Lost};
 
 /// How long a stream is silent at the most: a client that has gone is noticed then.

@@ -23,8 +23,9 @@ use tokio_util::io::ReaderStream;
 use super::builds::find;
 use super::problem::Refused;
 use crate::blocking;
-use crate::jobs::build::{ARTIFACTS, PROVENANCE, log_file};
-use crate::state::agent_state::AgentState;
+use crate::jobs::build::PROVENANCE;
+use crate::state::AgentState;
+use crate::state::paths::ARTIFACTS;
 
 /// How often a log that is followed is looked at.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
@@ -38,7 +39,7 @@ pub(super) async fn hand_in(
     body: Body,
 ) -> Result<StatusCode, Refused> {
     let Path(digest) = digest?;
-    let directory = agent.sources_directory();
+    let directory = agent.paths.sources();
     let path = directory.join(digest.as_str());
     // Received even when it is here already: a client that still sends hears nothing.
     let there = path.exists();
@@ -121,7 +122,7 @@ async fn send_log(
         // Asked first, so that what was written before the end is not missed.
         let build = agent.records.get(id).await.map_err(io::Error::other)?;
         let over = build.is_none_or(|build| build.state == BuildState::Finished);
-        offset += copy(&log_file(agent, id), offset, &mut to).await?;
+        offset += copy(&agent.paths.build_log(id), offset, &mut to).await?;
         if over || !part.follow || agent.stopping.is_cancelled() {
             return Ok(());
         }
@@ -165,7 +166,7 @@ pub(super) async fn artifact(
             "build {id} gave out no file {name}"
         )));
     };
-    let file = File::open(agent.build_directory(id).join(ARTIFACTS).join(&name)).await?;
+    let file = File::open(agent.paths.build(id).join(ARTIFACTS).join(&name)).await?;
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (header::CONTENT_LENGTH, artifact.bytes.to_string()),
@@ -184,7 +185,7 @@ pub(super) async fn provenance(
 ) -> Result<Response, Refused> {
     let Path(id) = id?;
     find(&agent, id).await?;
-    match tokio::fs::read(agent.build_directory(id).join(PROVENANCE)).await {
+    match tokio::fs::read(agent.paths.build(id).join(PROVENANCE)).await {
         Ok(text) => {
             let kind = [(header::CONTENT_TYPE, "application/vnd.in-toto+json")];
             Ok((kind, text).into_response())

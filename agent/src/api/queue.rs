@@ -6,90 +6,60 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::response::Json;
-use config::BuildId;
-use config::builds::{Build, Submitter};
+use config::builds::Build;
 use config::queue::{Drain, Drained, Guest, Load, Queue, WaitingBuild};
 use jiff::Timestamp;
 use tracing::info;
 
 use super::problem::Refused;
 use crate::blocking;
-use crate::jobs::debug_session::Attached;
-use crate::scheduler::{ImageKey, QueueSnapshot};
-use crate::state::agent_state::AgentState;
-use crate::state::guest_tag::CopyTag;
 use crate::state::maintenance;
+use crate::state::{AgentState, ImageKey, QueueSnapshot, RunningJobs};
 
 /// The length of a reason.
 const REASON_MAX: usize = 1000;
 
 pub(super) async fn show(State(agent): State<Arc<AgentState>>) -> Result<Json<Queue>, Refused> {
     let unfinished = agent.records.unfinished().await?;
-    let jobs = agent.with_jobs(|jobs| Jobs {
-        builds: jobs
-            .builds
-            .iter()
-            .map(|(id, job)| (*id, job.0.clone()))
-            .collect(),
-        bootstraps: jobs.bootstraps.keys().cloned().collect(),
-        copies: jobs.attached.iter().map(copy).collect(),
-    });
-    Ok(Json(queue(&agent, &agent.outlook(), &jobs, &unfinished)))
+    let jobs = agent.jobs.running();
+    Ok(Json(queue(
+        &agent,
+        &agent.queue_snapshot(),
+        &jobs,
+        &unfinished,
+    )))
 }
 
-/// What runs now.
-struct Jobs {
-    builds: BTreeMap<BuildId, ImageKey>,
-    bootstraps: Vec<ImageKey>,
-    copies: Vec<Copy>,
-}
-
-/// A copy that somebody looks into.
-struct Copy {
-    build: BuildId,
-    pair: ImageKey,
-    by: Submitter,
-    since: Timestamp,
-}
-
-fn copy((tag, attached): (&CopyTag, &Attached)) -> Copy {
-    Copy {
-        build: tag.build,
-        pair: attached.pair.clone(),
-        by: attached.by.clone(),
-        since: attached.since,
-    }
-}
-
-fn queue(agent: &AgentState, outlook: &QueueSnapshot, jobs: &Jobs, unfinished: &[Build]) -> Queue {
+fn queue(
+    agent: &AgentState,
+    snapshot: &QueueSnapshot,
+    jobs: &RunningJobs,
+    unfinished: &[Build],
+) -> Queue {
     let records: BTreeMap<_, _> = unfinished.iter().map(|build| (build.id, build)).collect();
-    let builds = jobs.builds.iter();
-    let builds = builds.map(|(id, pair)| Guest {
+    let builds = jobs.builds.iter().map(|(id, key)| Guest {
         build: Some(*id),
-        ..guest(outlook, pair, records.get(id).copied())
+        ..guest(snapshot, key, records.get(id).copied())
     });
-    let bootstraps = jobs
-        .bootstraps
-        .iter()
-        .map(|pair| guest(outlook, pair, None));
-    let copies = jobs.copies.iter().map(|copy| Guest {
-        build: Some(copy.build),
+    let images = jobs.images.keys().map(|key| guest(snapshot, key, None));
+    let debug_sessions = jobs.debug_sessions.iter().map(|(tag, session)| Guest {
+        build: Some(tag.build),
         is_debug_copy: true,
-        submitter: Some(copy.by.clone()),
-        since: Some(copy.since),
-        ..guest(outlook, &copy.pair, None)
+        submitter: Some(session.submitter.clone()),
+        since: Some(session.since),
+        ..guest(snapshot, &session.key, None)
     });
-    let running: Vec<_> = builds.chain(bootstraps).chain(copies).collect();
+    let running: Vec<_> = builds.chain(images).chain(debug_sessions).collect();
     let waiting = unfinished
         .iter()
         .filter(|build| !jobs.builds.contains_key(&build.id));
     let mut waiting: Vec<_> = waiting.map(waits).collect();
-    let turns: BTreeMap<_, _> = outlook.order.iter().zip(0usize..).collect();
+    let turns: BTreeMap<_, _> = snapshot.order.iter().zip(0usize..).collect();
     waiting.sort_by_key(|waits| {
         let turn = turns.get(&waits.build).copied();
         (turn.unwrap_or(usize::MAX), waits.build)
     });
-    let capacity = &outlook.capacity;
+    let capacity = &snapshot.capacity;
     Queue {
         name: agent.settings.name.clone(),
         at: Timestamp::now(),
@@ -111,19 +81,19 @@ fn queue(agent: &AgentState, outlook: &QueueSnapshot, jobs: &Jobs, unfinished: &
     }
 }
 
-fn guest(outlook: &QueueSnapshot, pair: &ImageKey, build: Option<&Build>) -> Guest {
-    let demand = outlook.demands.get(pair).copied().unwrap_or_default();
+fn guest(snapshot: &QueueSnapshot, key: &ImageKey, build: Option<&Build>) -> Guest {
+    let request = snapshot.requests.get(key).copied().unwrap_or_default();
     Guest {
         build: None,
         is_debug_copy: false,
         submitter: build.map(|build| build.submitter.clone()),
         target: build.map(|build| build.target.clone()),
-        machine: pair.machine.clone(),
-        toolchain: pair.toolchain.clone(),
+        machine: key.machine.clone(),
+        toolchain: key.toolchain.clone(),
         state: build.map(|build| build.state),
         since: build.and_then(|build| build.started),
-        cpus: demand.cpus,
-        memory_mib: demand.memory,
+        cpus: request.cpus,
+        memory_mib: request.memory,
     }
 }
 

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use super::access::Caller;
 use super::problem::Refused;
 use crate::records::Added;
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
 use crate::triggers::schedule::{self as schedules, settled, with_next};
 use crate::triggers::submission::check;
 

@@ -21,7 +21,7 @@ use serde::Serialize;
 use tracing::error;
 
 use crate::records::RecordsError;
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
 pub use finished::Finished;
 
 /// How many builds with an outcome are among the most recent ones.
@@ -140,7 +140,7 @@ async fn single(agent: &AgentState, id: Option<BuildId>) -> Answer {
     };
     let now = Timestamp::now();
     let build = build.map(|build| {
-        let log = crate::jobs::build::log_file(agent, build.id);
+        let log = agent.paths.build_log(build.id);
         view::single(&build, now, &log)
     });
     Ok(json(&OneBuild { build }))
@@ -151,9 +151,9 @@ async fn recent(State(agent): State<Arc<AgentState>>) -> Answer {
     let unfinished = newest_first(agent.records.unfinished().await?);
     let finished = agent.records.last_finished(RECENT).await?;
     let recent = unfinished.iter().chain(&finished).map(|build| {
-        let cancelling = agent.with_jobs(|jobs| {
+        let cancelling = agent.jobs.with(|jobs| {
             let job = jobs.builds.get(&build.id);
-            job.is_some_and(|(_, cancel)| cancel.is_cancelled())
+            job.is_some_and(|job| job.cancel.is_cancelled())
         });
         view::recent(build, cancelling, now, &zone)
     });

@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use config::Tag;
 use config::layout::Entry;
-use store::{Result, Volume, space};
+use store::{Result, VolumeId, space};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::warn;
 
 use crate::blocking;
-use crate::scheduler::ImageKey;
 use crate::session;
-use crate::state::agent_state::{AgentState, Job};
+use crate::state::{AgentState, ImageKey, JobId};
 
 /// How often we look.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -30,7 +29,7 @@ const ENTRIES_MAX: usize = 200_000;
 #[derive(Debug, Default)]
 struct Short {
     /// By its place among the volumes of the host.
-    volumes: Vec<usize>,
+    volumes: Vec<VolumeId>,
     state: bool,
 }
 
@@ -85,7 +84,7 @@ fn look(agent: &AgentState, committing: bool) -> Result<Short> {
         volumes: Vec::new(),
         state: space::bytes_free(&paths.state)? < paths.reserve_bytes,
     };
-    for (at, volume) in agent.volumes.iter().enumerate() {
+    for (at, volume) in agent.volumes.indexed() {
         if volume.free()? >= paths.reserve_bytes {
             continue;
         }
@@ -97,25 +96,19 @@ fn look(agent: &AgentState, committing: bool) -> Result<Short> {
     Ok(short)
 }
 
-/// Whether a guest in this volume may have failed for want of room.
-pub(crate) fn is_short(agent: &AgentState, volume: &Volume) -> bool {
-    let reserve = agent.settings.paths.reserve_bytes;
-    volume.free().is_ok_and(|free| free < reserve)
-}
-
 /// Ends the guest that has written most where there is too little room. Whether
 /// there was one.
 async fn relieve(agent: &Arc<AgentState>, short: Short) -> bool {
     let place = short.place(agent).to_owned();
-    let jobs = agent.with_jobs(|jobs| {
-        let builds = jobs.builds.iter();
-        let builds = builds.map(|(id, (pair, _))| (Job::Build(*id), pair.clone()));
-        let bootstraps = jobs.bootstraps.keys();
-        let bootstraps = bootstraps.map(|pair| (Job::Bootstrap(pair.clone()), pair.clone()));
-        let copies = jobs.attached.iter();
-        let copies = copies.map(|(tag, attached)| (Job::Copy(*tag), attached.pair.clone()));
-        bootstraps.chain(builds).chain(copies).collect::<Vec<_>>()
-    });
+    // Held guests are suspended and write nothing.
+    let running = agent.jobs.running();
+    let mut jobs: Vec<_> = running
+        .guests()
+        .filter(|(job, _)| !matches!(job, JobId::Build(id) if running.holds.contains_key(id)))
+        .map(|(job, key)| (job, key.clone()))
+        .collect();
+    // Of jobs that have written the same, the last one is evicted: no bootstrap.
+    jobs.sort_by_key(|(job, _)| !matches!(job, JobId::Bootstrap(_)));
     let seen = Arc::clone(agent);
     let weighed = blocking(move || {
         let weigh = |(job, pair)| (written(&seen, &short, &job, &pair), job);
@@ -125,12 +118,12 @@ async fn relieve(agent: &Arc<AgentState>, short: Short) -> bool {
         return false;
     };
     warn!("{} is nearly full: {job} is ended", place.display());
-    agent.end_for_room(job, place);
+    agent.jobs.evict(job, place);
     true
 }
 
 /// The job that has written most; of those that are alike, the last one.
-fn heaviest(weighed: Vec<(Option<u64>, Job)>) -> Option<Job> {
+fn heaviest(weighed: Vec<(Option<u64>, JobId)>) -> Option<JobId> {
     let there = weighed
         .into_iter()
         .filter_map(|(bytes, job)| Some((bytes?, job)));
@@ -138,16 +131,16 @@ fn heaviest(weighed: Vec<(Option<u64>, Job)>) -> Option<Job> {
 }
 
 /// What a job has written where there is too little room; nothing when it is not there.
-fn written(agent: &AgentState, short: &Short, job: &Job, pair: &ImageKey) -> Option<u64> {
+fn written(agent: &AgentState, short: &Short, job: &JobId, pair: &ImageKey) -> Option<u64> {
     let toolchain = || pair.toolchain.clone();
     let (tag, origin, files) = match job {
-        Job::Build(id) => {
-            let files = agent.build_directory(*id);
+        JobId::Build(id) => {
+            let files = agent.paths.build(*id);
             (id.tag(), Entry::Image(toolchain()), Some(files))
         }
-        Job::Bootstrap(_) => (Tag::bootstrap(), Entry::Current, None),
-        Job::Copy(copy) => {
-            let files = crate::jobs::debug_session::directory(agent).join(copy.to_string());
+        JobId::Bootstrap(_) => (Tag::bootstrap(), Entry::Current, None),
+        JobId::Copy(copy) => {
+            let files = agent.paths.debug_sessions().join(copy.to_string());
             let tag = copy.to_string().parse().ok()?;
             (tag, Entry::Image(toolchain()), Some(files))
         }
@@ -202,7 +195,7 @@ mod tests {
 
     #[test]
     fn who_has_written_most_is_ended_and_of_equals_the_youngest() {
-        let build = |id| Job::Build(BuildId(id));
+        let build = |id| JobId::Build(BuildId(id));
         let table = [
             (vec![], None),
             (vec![(None, build(1))], None),

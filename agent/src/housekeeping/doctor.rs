@@ -15,11 +15,11 @@ use config::BuildId;
 use config::builds::State;
 use config::doctor::{Finding, Id, Subject};
 
-use crate::state::guest_tag::GuestTag;
+use crate::state::GuestTag;
 
 pub use look::{cleaning, look};
 pub use repair::repair;
-pub use seen::{Group, Guest, MachineState, Network, Recorded, Records};
+pub use seen::{Group, Guest, Inventory, Network, Recorded, Records};
 
 /// Something that a repair does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub struct Found {
 }
 
 /// Examines the host.
-pub fn examine(seen: &MachineState) -> Vec<Found> {
+pub fn examine(seen: &Inventory) -> Vec<Found> {
     let mut doctor = Doctor {
         seen,
         found: Vec::new(),
@@ -115,7 +115,7 @@ enum Owner {
 }
 
 struct Doctor<'a> {
-    seen: &'a MachineState,
+    seen: &'a Inventory,
     found: Vec<Found>,
 }
 

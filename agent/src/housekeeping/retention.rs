@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::blocking;
 use crate::records::{RecordsError, Removal};
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
 
 use plan::{Action, Ended, Observed, SOURCE_GRACE, Source, plan};
 
@@ -103,7 +103,7 @@ async fn act(
         Action::DropSource(digest) => {
             // Nobody asks for a build meanwhile, and those before `newest` were looked at.
             let _queue = agent.queue.lock().await;
-            let path = agent.sources_directory().join(digest.as_str());
+            let path = agent.paths.sources().join(digest.as_str());
             let old = age(&path)? >= SOURCE_GRACE;
             if old && !agent.records.names_source(digest, newest).await? {
                 fs::remove_file(path)?;
@@ -115,7 +115,7 @@ async fn act(
 }
 
 async fn drop_directory(agent: &AgentState, id: BuildId) -> Result<(), RetentionError> {
-    let directory = agent.build_directory(id);
+    let directory = agent.paths.build(id);
     blocking(move || match fs::remove_dir_all(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
@@ -145,10 +145,10 @@ async fn scheduled(agent: &AgentState) -> Result<BTreeSet<Digest>, RecordsError>
 
 fn look_at_all(agent: &AgentState, mut world: Observed) -> Result<Observed, RetentionError> {
     let measured = agent.settings.records.bytes_max.is_some();
-    world.sources = sources(&agent.sources_directory())?;
+    world.sources = sources(&agent.paths.sources())?;
     for build in agent.records.summaries()? {
         // What is not there, or changes meanwhile, is measured as it is.
-        let directory = measured.then(|| agent.build_directory(build.id));
+        let directory = measured.then(|| agent.paths.build(build.id));
         let bytes = directory.map(|directory| size(&directory).unwrap_or_default());
         let bytes = bytes.unwrap_or_default();
         if let Some(finished) = build.finished {

@@ -1,259 +1,206 @@
-//! Makes bootstrapped images: boots a clone of a machine's current revision, lets
-//! it install a toolchain, freezes a guest in it that waits for its task, and puts
-//! the clone in place of the old image.
+//! The bootstrap of an image: a guest installs a toolchain in a clone of the machine's
+//! current revision, a checkpoint is made in it, and the clone replaces the old image.
 
-mod checkpoint;
-
-use std::path::{Path, PathBuf};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use config::Tag;
 use config::limits::Limits;
-use config::machine::{Machine, MachineError};
-use config::task::{self, Provenance, TaskError, TaskResult};
+use config::machine::Machine;
+use config::task::{self, Provenance, TaskResult};
 use store::toolchains::Toolchain;
-use store::{Origin, Snapshot, StoreError, Volume};
+use store::{Origin, Snapshot, Volume};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::checkpoint::{self, Checkpoint};
+use super::runner::{self, Bounds, GuestJob, GuestSource, JobError};
 use crate::blocking;
-use crate::scheduler::ImageKey;
-use crate::session::log_capture;
-use crate::session::{self, GuestEvent, GuestFailure, Session, SessionError};
-use crate::state::agent_state::AgentState;
+use crate::scheduler::ImageStart;
+use crate::session::{self, GuestEvent, Session, log_capture};
+use crate::state::paths::LIVE_LOG;
+use crate::state::{AgentState, ImageFacts, ImageKey};
 use guest::BootMode;
 
-/// The size of a manifest that a guest may put.
+/// The size limit of a manifest that a guest puts, in bytes.
 pub const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;
-/// How many files a guest may put in a bootstrap: more than it needs, so that it
-/// may try again.
+/// The number of files that a guest may put in a bootstrap: more than it needs, so that
+/// it may retry.
 const FILES_MAX: usize = 16;
 
-/// Why an image could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum BootstrapError {
-    /// The machine's directory, or the toolchain.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The machine or the toolchain is another one than was wanted.
-    #[error("it has changed since the bootstrap was planned")]
-    Changed,
-    /// A file of ours.
-    #[error("cannot read or write a file of the bootstrap: {0}")]
-    File(#[from] std::io::Error),
-    /// The machine's manifest.
-    #[error("its manifest cannot be used: {0}")]
-    Machine(#[from] MachineError),
-    /// The guest could not be brought up.
-    #[error(transparent)]
-    Session(#[from] SessionError),
-    /// The guest ended too early.
-    #[error(transparent)]
-    Ended(#[from] GuestFailure),
-    /// What the guest put is no result.
-    #[error("the guest's bootstrap.manifest cannot be used: {0}")]
-    Result(#[from] TaskError),
-    /// The toolchain's own `bootstrap` failed.
-    #[error("the toolchain's bootstrap ended with {status}: {message}")]
-    Toolset {
-        /// What it ended with.
-        status: task::Outcome,
-        /// Why.
-        message: String,
-    },
-    /// We fell over.
-    #[error("the agent itself failed; its log says where")]
-    Panicked,
-    /// The guest did not write its disk out.
-    #[error("the guest did not shut itself down, so its disk cannot be trusted")]
-    Unclean,
-}
-
-/// Makes the image of `pair` from `wanted`.
-pub async fn run(
+/// Makes an image.
+pub(super) async fn run(
     agent: &AgentState,
     volume: &Volume,
-    pair: &ImageKey,
-    wanted: Provenance,
+    start: &ImageStart,
     cancel: &CancellationToken,
-) -> Result<(), BootstrapError> {
-    let snapshot = take(volume, pair, &wanted).await?;
-    let done = async {
-        install(agent, Arc::clone(&snapshot), pair, &wanted, cancel).await?;
-        let frozen = checkpoint::freeze(agent, Arc::clone(&snapshot), pair, cancel).await?;
-        Ok(Some(frozen.is_there()))
+) -> Result<(), JobError> {
+    let snapshot = take_snapshot_of_revision(volume, start).await?;
+    let changes = async {
+        install(agent, Arc::clone(&snapshot), start, cancel).await?;
+        let checkpoint = checkpoint::make(agent, Arc::clone(&snapshot), &start.key, cancel).await?;
+        Ok(Some(checkpoint == Checkpoint::Made))
     };
-    let done = done.await;
-    settle(agent, volume, pair, wanted, snapshot, done).await
+    let changes = changes.await;
+    publish(agent, volume, start, snapshot, changes).await
 }
 
-/// Freezes a guest anew in the image of `pair`, which serves on meanwhile.
-pub async fn freeze_anew(
+/// Makes a checkpoint in a copy of an image, and replaces the image by the copy.
+pub(super) async fn renew_checkpoint(
     agent: &AgentState,
     volume: &Volume,
-    pair: &ImageKey,
-    made: Provenance,
+    start: &ImageStart,
     cancel: &CancellationToken,
-) -> Result<(), BootstrapError> {
-    let (from, of) = (volume.clone(), pair.clone());
-    let snapshot = blocking(move || {
-        from.drop_snapshot(&of.machine, &of.toolchain, &Tag::bootstrap())?;
-        let image = Origin::Image(of.toolchain.clone());
-        from.snapshot(&of.machine, &image, &of.toolchain, &Tag::bootstrap())
-    });
-    let snapshot = Arc::new(snapshot.await?);
-    let done = async {
-        let found = std::fs::read_to_string(snapshot.path().join(task::BOOTSTRAP))?;
-        if Provenance::parse(&found).as_ref() != Ok(&made) {
-            return Err(BootstrapError::Changed);
-        }
-        let frozen = checkpoint::freeze(agent, Arc::clone(&snapshot), pair, cancel).await?;
-        Ok(frozen.is_settled().then(|| frozen.is_there()))
+) -> Result<(), JobError> {
+    let snapshot = take_snapshot_of_image(volume, start).await?;
+    let changes = async {
+        let checkpoint = checkpoint::make(agent, Arc::clone(&snapshot), &start.key, cancel).await?;
+        Ok(match checkpoint {
+            Checkpoint::Made => Some(true),
+            Checkpoint::Unsupported => Some(false),
+            Checkpoint::HostFailed => None,
+        })
     };
-    let done = done.await;
-    settle(agent, volume, pair, made, snapshot, done).await
+    let changes = changes.await;
+    publish(agent, volume, start, snapshot, changes).await
 }
 
-/// Puts a snapshot in place of the image when something is done in it, or drops it.
-/// What is done: whether a guest is frozen in it.
-async fn settle(
+/// Replaces the image by a changed snapshot, or deletes the snapshot if nothing has
+/// changed in it. The change is whether the snapshot has a checkpoint.
+async fn publish(
     agent: &AgentState,
     volume: &Volume,
-    pair: &ImageKey,
-    provenance: Provenance,
+    start: &ImageStart,
     snapshot: Arc<Snapshot>,
-    done: Result<Option<bool>, BootstrapError>,
-) -> Result<(), BootstrapError> {
-    let (volume, of) = (volume.clone(), pair.clone());
-    let frozen = blocking(move || {
+    changes: Result<Option<bool>, JobError>,
+) -> Result<(), JobError> {
+    let (volume, of, inputs) = (volume.clone(), start.key.clone(), start.inputs.clone());
+    let has_checkpoint = blocking(move || {
         let snapshot = Arc::into_inner(snapshot);
-        match (done, snapshot) {
-            (Ok(Some(frozen)), Some(snapshot)) => {
-                volume.publish_image(snapshot, &provenance)?;
-                Ok(Some(frozen))
+        match (changes, snapshot) {
+            (Ok(Some(has_checkpoint)), Some(snapshot)) => {
+                volume.publish_image(snapshot, &inputs)?;
+                Ok(Some(has_checkpoint))
             }
-            (done, snapshot) => {
+            (changes, snapshot) => {
                 drop(snapshot);
                 volume.drop_snapshot(&of.machine, &of.toolchain, &Tag::bootstrap())?;
-                done
+                changes
             }
         }
     });
-    if let Some(frozen) = frozen.await? {
-        agent.frozen.renewed(pair, frozen);
+    if let Some(has_checkpoint) = has_checkpoint.await? {
+        agent.restores.image_replaced(&start.key, has_checkpoint);
     }
     Ok(())
 }
 
-async fn take(
+/// Takes a snapshot of the machine's current revision.
+async fn take_snapshot_of_revision(
     volume: &Volume,
-    pair: &ImageKey,
-    wanted: &Provenance,
-) -> Result<Arc<Snapshot>, BootstrapError> {
-    let (volume, pair, uuid) = (volume.clone(), pair.clone(), wanted.revision_uuid.clone());
+    start: &ImageStart,
+) -> Result<Arc<Snapshot>, JobError> {
+    let (volume, ImageStart { key, inputs, .. }) = (volume.clone(), start.clone());
     blocking(move || {
-        volume.drop_snapshot(&pair.machine, &pair.toolchain, &Tag::bootstrap())?;
-        let snapshot = volume.snapshot(
-            &pair.machine,
-            &Origin::Current,
-            &pair.toolchain,
-            &Tag::bootstrap(),
-        )?;
-        if snapshot
-            .taken()
-            .is_some_and(|taken| taken.uuid.to_string() == uuid)
-        {
+        let snapshot = take_snapshot(&volume, &key, &Origin::Current)?;
+        let revision = snapshot.taken().map(|taken| taken.uuid.to_string());
+        if revision.as_ref() == Some(&inputs.revision_uuid) {
             return Ok(Arc::new(snapshot));
         }
         drop(snapshot);
-        volume.drop_snapshot(&pair.machine, &pair.toolchain, &Tag::bootstrap())?;
-        Err(BootstrapError::Changed)
+        volume.drop_snapshot(&key.machine, &key.toolchain, &Tag::bootstrap())?;
+        Err(JobError::Changed)
     })
     .await
 }
 
-/// Boots the snapshot and waits until the toolchain is installed in it and it has
-/// shut itself down.
+/// Takes a snapshot of the image.
+async fn take_snapshot_of_image(
+    volume: &Volume,
+    start: &ImageStart,
+) -> Result<Arc<Snapshot>, JobError> {
+    let (volume, ImageStart { key, inputs, .. }) = (volume.clone(), start.clone());
+    blocking(move || {
+        let image = Origin::Image(key.toolchain.clone());
+        let snapshot = take_snapshot(&volume, &key, &image)?;
+        let made = std::fs::read_to_string(snapshot.path().join(task::BOOTSTRAP))?;
+        if Provenance::parse(&made).as_ref() == Ok(&inputs) {
+            return Ok(Arc::new(snapshot));
+        }
+        drop(snapshot);
+        volume.drop_snapshot(&key.machine, &key.toolchain, &Tag::bootstrap())?;
+        Err(JobError::Changed)
+    })
+    .await
+}
+
+fn take_snapshot(volume: &Volume, key: &ImageKey, origin: &Origin) -> Result<Snapshot, JobError> {
+    let (machine, toolchain) = (&key.machine, &key.toolchain);
+    volume.drop_snapshot(machine, toolchain, &Tag::bootstrap())?;
+    Ok(volume.snapshot(machine, origin, toolchain, &Tag::bootstrap())?)
+}
+
+/// Installs the toolchain in the snapshot: boots it, and waits until its guest has put
+/// its result and has shut itself down.
 async fn install(
     agent: &AgentState,
     snapshot: Arc<Snapshot>,
-    pair: &ImageKey,
-    wanted: &Provenance,
+    start: &ImageStart,
     cancel: &CancellationToken,
-) -> Result<(), BootstrapError> {
-    let toolchain = agent.toolchains.load(&pair.toolchain)?;
-    if toolchain.id != wanted.toolchain_id {
-        return Err(BootstrapError::Changed);
-    }
-    let machine = Machine::parse(&std::fs::read_to_string(
-        snapshot.path().join(config::machine::FILE),
-    )?)?;
-    let limits = limits(agent, pair, &machine);
-    let files = files(agent, pair);
-    sys::file::fresh_directory(&files)?;
-    let plan = session::SessionSpec {
+) -> Result<(), JobError> {
+    let files = agent.paths.bootstrap(&start.key);
+    let (toolchains, wanted) = (agent.toolchains.clone(), start.clone());
+    let (directory, fresh) = (snapshot.path().to_owned(), files.clone());
+    let (toolchain, machine) = blocking(move || {
+        let toolchain = toolchains.load(&wanted.key.toolchain)?;
+        if toolchain.id != wanted.inputs.toolchain_id {
+            return Err(JobError::Changed);
+        }
+        sys::file::fresh_directory(&fresh)?;
+        let machine = ImageFacts::read(&directory).machine;
+        Ok((toolchain, machine.map_err(JobError::Manifest)?))
+    })
+    .await?;
+    let bounds = Bounds {
+        limits: limits(agent, &start.key, &machine),
+        result_files: &[task::BOOTSTRAP],
+        cancel,
+    };
+    let log_bytes_max = agent.settings.builds.log_bytes_max;
+    let spec = session::SessionSpec {
         tag: agent.next_bootstrap(),
         snapshot,
         machine,
-        map: map(&toolchain, &files, agent.settings.builds.log_bytes_max),
+        map: namespace(&toolchain, &files, log_bytes_max),
         durable: true,
         boot: BootMode::Cold,
         capture: log_capture::CaptureFiles {
             console: files.join("console"),
-            log: files.join("log.live"),
-            bytes_max: agent.settings.builds.log_bytes_max,
+            log: files.join(LIVE_LOG),
+            bytes_max: log_bytes_max,
         },
     };
-    let limits = session::SessionLimits {
-        times: limits,
-        result_files: &[task::BOOTSTRAP],
-    };
-    let mut session = Session::start(&agent.guests, plan).await?;
-    if let Err(ended) = wait(&mut session, &limits, cancel).await {
-        session.kill().await;
-        return Err(ended.into());
-    }
-    let clean = session.shut_down().await;
-    let result = TaskResult::parse(&std::fs::read_to_string(files.join(task::BOOTSTRAP))?)?;
-    match (result.status.is_good(), clean) {
-        (false, _) => Err(BootstrapError::Toolset {
-            status: result.status,
-            message: result.message,
-        }),
-        (true, false) => Err(BootstrapError::Unclean),
-        (true, true) => Ok(()),
-    }
+    let job = Installation { files };
+    runner::run(agent, GuestSource::Start(Box::new(spec)), bounds, job).await
 }
 
-/// How long a guest of a bootstrap may take.
-fn limits(agent: &AgentState, pair: &ImageKey, machine: &Machine) -> Limits {
+/// Returns the time limits of the guests of a bootstrap.
+pub(super) fn limits(agent: &AgentState, key: &ImageKey, machine: &Machine) -> Limits {
     let settings = &agent.settings;
-    let all = settings.bootstrap.limits;
-    all.of(&pair.machine, machine.limits, &settings.guests.limits)
+    settings
+        .bootstrap
+        .limits
+        .of(&key.machine, machine.limits, &settings.guests.limits)
 }
 
-/// The directory with what the guests of a bootstrap print.
-fn files(agent: &AgentState, pair: &ImageKey) -> PathBuf {
-    let name = format!("{}-{}", pair.machine, pair.toolchain);
-    agent.bootstraps_directory().join(name)
-}
-
-async fn wait(
-    session: &mut Session,
-    limits: &session::SessionLimits<'_>,
-    cancel: &CancellationToken,
-) -> Result<(), GuestFailure> {
-    loop {
-        match session.next(limits, cancel).await? {
-            GuestEvent::FirstContact => info!("the guest has asked for its toolchain"),
-            GuestEvent::ResultReceived => return Ok(()),
-            GuestEvent::Ready | GuestEvent::Breakpoint | GuestEvent::PauseExpired => {}
-        }
-    }
-}
-
-/// A guest that is bootstrapped fetches the toolchain's files by their names.
-fn map(toolchain: &Toolchain, files: &Path, log_bytes_max: u64) -> tftp::server::Namespace {
+/// Returns the files of a guest that is bootstrapped: it fetches those of the toolchain
+/// by their names, and puts its log and its result.
+fn namespace(
+    toolchain: &Toolchain,
+    files: &std::path::Path,
+    log_bytes_max: u64,
+) -> tftp::server::Namespace {
     let mut map = tftp::server::Namespace::new(log_bytes_max + MANIFEST_BYTES_MAX, FILES_MAX);
     for (name, file) in &toolchain.files {
         map.offer(name.as_str(), Arc::clone(file));
@@ -265,4 +212,49 @@ fn map(toolchain: &Toolchain, files: &Path, log_bytes_max: u64) -> tftp::server:
         MANIFEST_BYTES_MAX,
     );
     map
+}
+
+/// The installation of a toolchain by a guest.
+struct Installation {
+    files: PathBuf,
+}
+
+impl GuestJob for Installation {
+    type Output = ();
+
+    async fn on_event(
+        &mut self,
+        _session: &mut Session,
+        event: GuestEvent,
+    ) -> Result<ControlFlow<()>, JobError> {
+        Ok(match event {
+            GuestEvent::FirstContact => {
+                info!("the guest has requested its toolchain");
+                ControlFlow::Continue(())
+            }
+            GuestEvent::ResultReceived => ControlFlow::Break(()),
+            GuestEvent::Ready | GuestEvent::Breakpoint | GuestEvent::PauseExpired => {
+                ControlFlow::Continue(())
+            }
+        })
+    }
+
+    async fn on_end(self, session: Session, ended: Result<(), JobError>) -> Result<(), JobError> {
+        if let Err(error) = ended {
+            session.kill().await;
+            return Err(error);
+        }
+        let clean = session.shut_down().await;
+        let path = self.files.join(task::BOOTSTRAP);
+        let text = blocking(move || std::fs::read_to_string(path)).await?;
+        let result = TaskResult::parse(&text)?;
+        match (result.status.is_good(), clean) {
+            (false, _) => Err(JobError::Toolchain {
+                status: result.status,
+                message: result.message,
+            }),
+            (true, false) => Err(JobError::UncleanShutdown),
+            (true, true) => Ok(()),
+        }
+    }
 }

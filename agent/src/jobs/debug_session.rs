@@ -1,16 +1,15 @@
-//! Copies of builds that failed, for people: what is held of a build is copied, a
-//! guest of its own boots in the copy, and both go when the person leaves.
-//!
-//! What is held stays as it is. A copy does not outlive the agent: whoever types in it
-//! is connected with it by us alone.
+//! Debug sessions: a guest boots in a copy of a held build's snapshot, and a person types
+//! on its console. The hold stays as it is. The copy is deleted when the connection ends,
+//! and does not outlive the agent.
 
-use std::path::{Path, PathBuf};
+use std::error::Error;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use config::builds::{Build, GuestKind, HoldKind, Submitter};
-use config::limits::Limits;
-use config::machine::{Machine, MachineError};
+use config::machine::Machine;
 use config::task::{Breakpoint, Task};
 use config::{BuildId, NameError, Tag};
 use jiff::Timestamp;
@@ -20,313 +19,333 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, info, info_span, warn};
 
+use super::build::{RESULTS, files, limits};
+use super::runner::{self, Bounds, GuestJob, GuestSource, JobError};
+use super::{hold, snapshot};
 use crate::blocking;
-use crate::jobs::build::{files, limits};
-use crate::jobs::hold;
-use crate::scheduler::ImageKey;
 use crate::session::console::Console;
-use crate::session::{self, GuestEvent, GuestFailure, Session, SessionError};
-use crate::state::agent_state::{AgentState, Job};
-use crate::state::guest_tag::CopyTag;
-use guest::{self, BootMode};
+use crate::session::{self, GuestEvent, Session, SessionError};
+use crate::state::paths::ARTIFACTS;
+use crate::state::{AgentState, CopyTag, DebugJob, ImageFacts, ImageKey, JobId};
+use guest::BootMode;
 
-/// How long somebody waits for room on the host.
-const ROOM_LIMIT: Duration = Duration::from_secs(30);
+/// The time for which a debug session waits for admission.
+const ADMISSION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why nobody can look into a copy.
+/// The reason for which a debug session does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
-    /// There is nothing to copy.
+    /// The build is not held.
     #[error("nothing is held of build {0}, so there is nothing to copy; `--hold` keeps what fails")]
     NotHeld(BuildId),
-    /// There never is anything to copy.
+    /// The build can never be held.
     #[error(
-        "build {0} ran in a container, which is never held; `machinectl login` stops one at a breakpoint"
+        "build {0} ran in a container, which is never held; `buildhost login` stops one at a breakpoint"
     )]
     Container(BuildId),
-    /// The host has no room, or is drained.
+    /// The host has no resources for it, or is drained.
     #[error("no copy of build {0} boots now: it would wait {1}")]
-    Refused(BuildId, String),
-    /// The agent stops, or the host needs what the copy takes.
+    Rejected(BuildId, String),
+    /// The agent stops, or the session was evicted.
     #[error("the copy of build {0} was ended before it had booted")]
     Ended(BuildId),
-    /// The copy.
+    /// The machine's directory.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Its name.
-    #[error(transparent)]
-    Name(#[from] NameError),
-    /// A file of the copy or of ours.
-    #[error("cannot prepare a copy of what is held")]
-    File(#[from] std::io::Error),
-    /// The machine's manifest.
-    #[error("the manifest of the copy cannot be used")]
-    Machine(#[from] MachineError),
-    /// Its guest.
-    #[error("the guest in the copy cannot be brought up")]
-    Session(#[from] SessionError),
+    /// The guest or its files.
+    #[error("the guest in the copy of a build cannot be brought up")]
+    Job(#[from] JobError),
 }
 
-/// A copy that somebody looks into, or is about to.
+/// A connection with the console of a debug session. Dropping it ends the session.
 #[derive(Debug)]
-pub struct Attached {
-    /// What the build was built on and with.
-    pub pair: ImageKey,
-    /// Who looks into it.
-    pub by: Submitter,
-    /// Since when.
-    pub since: Timestamp,
-    /// Ends it.
-    pub end: CancellationToken,
-    /// Tells whoever waits for room that there is some, or what there is none of.
-    pub turn: Option<oneshot::Sender<Result<(), String>>>,
-}
-
-impl Attached {
-    /// Whether there is room for it, so that its guest boots or runs.
-    pub fn has_begun(&self) -> bool {
-        self.turn.is_none()
-    }
-}
-
-/// A person's visit to a copy. Dropping this ends the copy.
-#[derive(Debug)]
-pub struct Visit {
+pub struct DebugConsole {
     /// The console; nobody else types on it.
     pub console: Console,
-    _leave: DropGuard,
+    _end: DropGuard,
 }
 
-/// The directory with what the guests of copies put, and what is recorded of them.
-pub fn directory(agent: &AgentState) -> PathBuf {
-    agent.settings.paths.state.join("attached")
-}
-
-/// Boots a copy of what is held of a build, and returns when its console is there.
+/// Starts a debug session in a copy of a held build, and returns its console once its
+/// guest boots.
 ///
 /// # Errors
-/// When nothing is held, the host has no room, or a part of it fails.
+/// When the build is not held, the host has no resources, or the guest cannot be started.
 pub async fn attach(
     agent: &Arc<AgentState>,
     build: Build,
-    by: Submitter,
-) -> Result<Visit, AttachError> {
+    submitter: Submitter,
+) -> Result<DebugConsole, AttachError> {
     let id = build.id;
     if build.guest == Some(GuestKind::Nspawn) {
         return Err(AttachError::Container(id));
     }
-    let stay = build.interactive.held.map(|held| held.kind);
-    if !matches!(stay, Some(HoldKind::Guest | HoldKind::Snapshot)) {
+    let kind = build.interactive.held.map(|held| held.kind);
+    if !matches!(kind, Some(HoldKind::Guest | HoldKind::Snapshot)) {
         return Err(AttachError::NotHeld(id));
     }
-    let (seen, of) = (Arc::clone(agent), build.clone());
-    let volume = blocking(move || hold::volume_of(&seen, &of).cloned()).await;
+    let volume = snapshot::volume(agent, &build).await?;
     let volume = volume.ok_or(AttachError::NotHeld(id))?;
-    let (told, answer) = oneshot::channel();
+    let (sender, console) = oneshot::channel();
     let (tasks, agent) = (agent.tasks.clone(), Arc::clone(agent));
-    let task = async move { run(&agent, &volume, &build, by, told).await };
+    let task = async move { run(&agent, &volume, build, submitter, sender).await };
     tasks.spawn(task.instrument(info_span!("attach", build = %id)));
-    // Nothing is told by a task that has ended badly.
-    answer.await.unwrap_or(Err(AttachError::Ended(id)))
+    // A task that panicked sends nothing.
+    console.await.unwrap_or(Err(AttachError::Ended(id)))
 }
 
-/// Boots the copy, tells whoever waits for it, and takes it away at the end.
+/// Runs a debug session from its admission to the deletion of the copy.
 async fn run(
-    agent: &AgentState,
+    agent: &Arc<AgentState>,
     volume: &Volume,
-    build: &Build,
-    by: Submitter,
-    told: oneshot::Sender<Result<Visit, AttachError>>,
+    build: Build,
+    submitter: Submitter,
+    console: oneshot::Sender<Result<DebugConsole, AttachError>>,
 ) {
     let end = agent.stopping.child_token();
-    let (place, turn) = Place::take(agent, build, by, end.clone());
-    let copied = async {
-        wait(build.id, turn, &end).await?;
-        boot(agent, volume, build, place.tag).await
-    };
-    match copied.await {
-        Ok(session) => {
-            let console = agent.guests.consoles.of(&place.tag.to_string());
-            let visit = console.map(|console| Visit {
-                console,
-                _leave: end.clone().drop_guard(),
-            });
-            // Whoever has gone meanwhile drops what is told, which ends it.
-            let _ = told.send(visit.ok_or(SessionError::Gone.into()));
-            info!(copy = %place.tag, "somebody is attached to a copy of what is held");
-            let limits = limits::of(agent, build);
-            let ended = stay(agent, session, limits, &files_of(agent, place.tag), &end).await;
-            info!(copy = %place.tag, "the copy goes: {ended}");
-        }
+    let (slot, admission) = SlotGuard::request(agent, &build, submitter, end.clone());
+    let tag = slot.tag;
+    let session = match admitted(build.id, admission, &end).await {
+        Ok(()) => boot(agent, volume, &build, tag, &end, console).await,
         Err(error) => {
-            warn!(copy = %place.tag, "cannot attach: {}", sys::error_report::chain(&error));
-            let _ = told.send(Err(error));
+            let _ = console.send(Err(error));
+            Ok(())
         }
+    };
+    if let Err(error) = session {
+        let error = &error as &dyn Error;
+        warn!(session = %tag, error, "a debug session failed");
     }
-    if let Some(full) = agent.was_ended_for_room(&Job::Copy(place.tag)) {
-        warn!(copy = %place.tag, "it was ended because {} is nearly full", full.display());
+    if let Some(directory) = agent.jobs.take_eviction(&JobId::Copy(tag)) {
+        warn!(session = %tag, directory = %directory.display(), "evicted a debug session: the directory is nearly full");
     }
-    if let Err(error) = clean(agent, volume, build, place.tag).await {
-        warn!(copy = %place.tag, "cannot delete the copy: {}", sys::error_report::chain(&error));
+    if let Err(error) = clean(agent, volume, &build, tag).await {
+        let error = &error as &dyn Error;
+        warn!(session = %tag, error, "cannot delete the copy of a debug session");
     }
 }
 
-/// A copy's place among what runs; given up when dropped.
-struct Place<'h> {
-    agent: &'h AgentState,
+/// The entry of a debug session in the job table; removed when this is dropped.
+struct SlotGuard<'a> {
+    agent: &'a AgentState,
     tag: CopyTag,
 }
 
-impl<'h> Place<'h> {
-    /// Takes a place, and says where it is heard whether there is room for it.
-    fn take(
-        agent: &'h AgentState,
+impl<'a> SlotGuard<'a> {
+    /// Adds an entry that waits for admission. The scheduler sends its answer.
+    fn request(
+        agent: &'a AgentState,
         build: &Build,
-        by: Submitter,
-        end: CancellationToken,
+        submitter: Submitter,
+        cancel: CancellationToken,
     ) -> (Self, oneshot::Receiver<Result<(), String>>) {
-        let (sender, turn) = oneshot::channel();
+        let (sender, admission) = oneshot::channel();
         let tag = agent.next_copy(build.id);
-        let attached = Attached {
-            pair: ImageKey::of(build),
-            by,
+        let job = DebugJob {
+            key: ImageKey::of(build),
+            submitter,
             since: Timestamp::now(),
-            end,
-            turn: Some(sender),
+            cancel,
+            admission: Some(sender),
         };
-        agent.with_jobs(|jobs| jobs.attached.insert(tag, attached));
+        agent.jobs.with(|jobs| jobs.debug_sessions.insert(tag, job));
         agent.wake.notify_one();
-        (Self { agent, tag }, turn)
+        (Self { agent, tag }, admission)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for SlotGuard<'_> {
     fn drop(&mut self) {
-        self.agent.with_jobs(|jobs| jobs.attached.remove(&self.tag));
+        let tag = self.tag;
+        self.agent
+            .jobs
+            .with(|jobs| jobs.debug_sessions.remove(&tag));
         self.agent.wake.notify_one();
     }
 }
 
-/// Waits until the reconciler has found room, or none.
-async fn wait(
+/// Waits for the scheduler's answer.
+async fn admitted(
     id: BuildId,
-    turn: oneshot::Receiver<Result<(), String>>,
+    admission: oneshot::Receiver<Result<(), String>>,
     end: &CancellationToken,
 ) -> Result<(), AttachError> {
-    let told = tokio::select! {
-        told = timeout(ROOM_LIMIT, turn) => told,
+    let answer = tokio::select! {
+        answer = timeout(ADMISSION_TIMEOUT, admission) => answer,
         () = end.cancelled() => return Err(AttachError::Ended(id)),
     };
-    match told {
+    match answer {
         Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(words))) => Err(AttachError::Refused(id, words)),
+        Ok(Ok(Err(reason))) => Err(AttachError::Rejected(id, reason)),
         Ok(Err(_)) => Err(AttachError::Ended(id)),
         Err(_) => {
-            let words = "for a held guest that does not give way".to_owned();
-            Err(AttachError::Refused(id, words))
+            let reason = "for a held guest that does not give way".to_owned();
+            Err(AttachError::Rejected(id, reason))
         }
     }
 }
 
-/// What the guest of a copy puts, and what is recorded of it.
-fn files_of(agent: &AgentState, tag: CopyTag) -> PathBuf {
-    directory(agent).join(tag.to_string())
-}
-
-/// Copies what is held and boots a guest in the copy.
+/// Copies the snapshot of the build, and runs a guest in the copy until the session ends.
+/// `console` receives the console, or the error that keeps the guest from booting.
 async fn boot(
-    agent: &AgentState,
+    agent: &Arc<AgentState>,
     volume: &Volume,
     build: &Build,
     tag: CopyTag,
-) -> Result<Session, AttachError> {
-    let snapshot = copy(volume, build, tag).await?;
-    let text = std::fs::read_to_string(snapshot.path().join(config::machine::FILE))?;
-    let machine = Machine::parse(&text)?;
-    if build.restored {
-        guest::thaw(snapshot.path(), &machine)?;
+    end: &CancellationToken,
+    console: oneshot::Sender<Result<DebugConsole, AttachError>>,
+) -> Result<(), JobError> {
+    let directory = agent.paths.debug_session(tag);
+    let mut job = DebugGuest {
+        agent,
+        tag,
+        directory,
+        end,
+        console: Some(console),
+    };
+    let started = match prepare(agent, volume, build, tag).await {
+        Ok((spec, machine)) => {
+            let bounds = Bounds {
+                limits: limits(agent, build, &machine),
+                result_files: &RESULTS,
+                cancel: end,
+            };
+            runner::run(agent, GuestSource::Start(Box::new(spec)), bounds, &mut job).await
+        }
+        Err(error) => Err(error),
+    };
+    match (started, job.console.take()) {
+        (Err(error), Some(console)) => {
+            let _ = console.send(Err(AttachError::Job(error)));
+            Ok(())
+        }
+        (ended, _) => ended,
     }
-    let directory = files_of(agent, tag);
-    sys::file::fresh_directory(&directory)?;
-    sys::file::fresh_directory(&directory.join(crate::jobs::build::ARTIFACTS))?;
-    let task = Task {
-        interactive: Some(Breakpoint::Attach),
-        hold: false,
-        ..files::task(agent, build)
-    };
-    let plan = session::SessionSpec {
-        tag: tag.to_string(),
-        snapshot: Arc::new(snapshot),
-        machine,
-        map: files::map(agent, &task, &directory)?.0,
-        durable: false,
-        boot: BootMode::Cold,
-        capture: files::record(agent, &directory),
-    };
-    Ok(Session::start(&agent.guests, plan).await?)
 }
 
-async fn copy(volume: &Volume, build: &Build, tag: CopyTag) -> Result<Snapshot, AttachError> {
-    let (volume, build, tag) = (volume.clone(), build.clone(), name(tag)?);
+/// Copies the snapshot and the task of the build.
+async fn prepare(
+    agent: &Arc<AgentState>,
+    volume: &Volume,
+    build: &Build,
+    tag: CopyTag,
+) -> Result<(session::SessionSpec, Machine), JobError> {
+    let directory = agent.paths.debug_session(tag);
+    let (agent, volume, build) = (Arc::clone(agent), volume.clone(), build.clone());
     blocking(move || {
-        // An agent before us may have left one of this name.
-        volume.drop_snapshot(&build.machine, &build.toolchain, &tag)?;
-        let held = Origin::Snapshot(build.id.tag());
-        Ok(volume.snapshot(&build.machine, &held, &build.toolchain, &tag)?)
+        let snapshot = copy_snapshot(&volume, &build, tag)?;
+        let machine = ImageFacts::read(snapshot.path()).machine;
+        let machine = machine.map_err(JobError::Manifest)?;
+        if build.restored {
+            guest::thaw(snapshot.path(), &machine)?;
+        }
+        sys::file::fresh_directory(&directory)?;
+        sys::file::fresh_directory(&directory.join(ARTIFACTS))?;
+        let task = Task {
+            interactive: Some(Breakpoint::Attach),
+            hold: false,
+            ..files::task(&agent, &build)
+        };
+        let spec = session::SessionSpec {
+            tag: tag.to_string(),
+            snapshot: Arc::new(snapshot),
+            machine: machine.clone(),
+            map: files::map(&agent, &task, &directory)?.0,
+            durable: false,
+            boot: BootMode::Cold,
+            capture: files::record(&agent, &directory),
+        };
+        Ok((spec, machine))
     })
     .await
 }
 
-/// The name of a copy among the snapshots.
-fn name(tag: CopyTag) -> Result<Tag, NameError> {
+fn copy_snapshot(volume: &Volume, build: &Build, tag: CopyTag) -> Result<Snapshot, JobError> {
+    let tag = snapshot_tag(tag)?;
+    // An earlier agent may have left a copy with this name.
+    volume.drop_snapshot(&build.machine, &build.toolchain, &tag)?;
+    let held = Origin::Snapshot(build.id.tag());
+    Ok(volume.snapshot(&build.machine, &held, &build.toolchain, &tag)?)
+}
+
+fn snapshot_tag(tag: CopyTag) -> Result<Tag, NameError> {
     tag.to_string().parse()
 }
 
-/// Waits until the person has left, the guest has ended or its time is over; ends it.
-async fn stay(
-    agent: &AgentState,
-    mut session: Session,
-    limits: Limits,
-    directory: &Path,
-    end: &CancellationToken,
-) -> String {
-    let limits = session::SessionLimits {
-        times: limits,
-        result_files: &crate::jobs::build::RESULTS,
-    };
-    let ended = loop {
-        match session.next(&limits, end).await {
-            Ok(GuestEvent::Breakpoint) if files::waits(directory) => {
-                session.pause(hold::instant(hold::until(agent)));
-            }
-            Ok(GuestEvent::Breakpoint) => session.resume(),
-            Ok(GuestEvent::Ready | GuestEvent::FirstContact) => {}
-            Ok(GuestEvent::ResultReceived) => break "its shell has ended".to_owned(),
-            Ok(GuestEvent::PauseExpired) => break "its time is over".to_owned(),
-            Err(GuestFailure::Cancelled) => break "nobody is attached any more".to_owned(),
-            Err(ended) => break ended.to_string(),
-        }
-    };
-    session.kill().await;
-    ended
+/// The guest of a debug session.
+struct DebugGuest<'a> {
+    agent: &'a Arc<AgentState>,
+    tag: CopyTag,
+    directory: PathBuf,
+    end: &'a CancellationToken,
+    /// Receives the console once the guest boots.
+    console: Option<oneshot::Sender<Result<DebugConsole, AttachError>>>,
 }
 
-/// Takes away what there was of a copy.
+impl GuestJob for &mut DebugGuest<'_> {
+    type Output = ();
+
+    async fn on_start(&mut self, _session: &mut Session) {
+        let console = self.agent.guests.consoles.of(&self.tag.to_string());
+        let console = console.map(|console| DebugConsole {
+            console,
+            _end: self.end.clone().drop_guard(),
+        });
+        let console = console.ok_or(AttachError::Job(SessionError::Gone.into()));
+        if let Some(sender) = self.console.take() {
+            // A requester that has left drops the console, which ends the session.
+            let _ = sender.send(console);
+        }
+        info!(session = %self.tag, "a debug session starts");
+    }
+
+    async fn on_event(
+        &mut self,
+        session: &mut Session,
+        event: GuestEvent,
+    ) -> Result<ControlFlow<()>, JobError> {
+        match event {
+            GuestEvent::Ready | GuestEvent::FirstContact => {}
+            GuestEvent::Breakpoint => {
+                let directory = self.directory.clone();
+                if blocking(move || files::waits(&directory)).await {
+                    session.pause(hold::instant(hold::until(self.agent)));
+                } else {
+                    session.resume();
+                }
+            }
+            GuestEvent::ResultReceived | GuestEvent::PauseExpired => {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    async fn on_end(self, session: Session, ended: Result<(), JobError>) -> Result<(), JobError> {
+        session.kill().await;
+        match ended {
+            Err(error) if !error.is_cancelled() => return Err(error),
+            _ => info!(session = %self.tag, "a debug session ended"),
+        }
+        Ok(())
+    }
+}
+
+/// Deletes the copy and the files of a debug session.
 async fn clean(
     agent: &AgentState,
     volume: &Volume,
     build: &Build,
     tag: CopyTag,
-) -> Result<(), AttachError> {
-    let directory = files_of(agent, tag);
-    let (volume, build, tag) = (volume.clone(), build.clone(), name(tag)?);
+) -> Result<(), JobError> {
+    let directory = agent.paths.debug_session(tag);
+    let (volume, build, tag) = (volume.clone(), build.clone(), snapshot_tag(tag)?);
     blocking(move || {
-        let dropped = volume.drop_snapshot(&build.machine, &build.toolchain, &tag);
+        let deleted = volume.drop_snapshot(&build.machine, &build.toolchain, &tag);
         match std::fs::remove_dir_all(directory) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }
-        dropped.map(|_| ()).map_err(AttachError::from)
+        deleted.map(drop).map_err(JobError::from)
     })
     .await
 }

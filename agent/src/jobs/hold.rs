@@ -1,9 +1,9 @@
-//! Guests that wait for a person: at a breakpoint of their build, or suspended after
-//! it has failed, until somebody lets go of them, their time is over, or the host
-//! needs what they take.
+//! Holds: the guest and the snapshot of a failed build are kept for debugging until they
+//! are released, their time ends, or the host needs what they take.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
 
 use config::BuildId;
 use config::builds::{Build, Hold, HoldKind};
@@ -13,186 +13,125 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::build::files;
+use super::snapshot;
 use crate::blocking;
-use crate::scheduler::ImageKey;
+use crate::records::RecordsError;
 use crate::session::{self, Session};
-use crate::state::agent_state::AgentState;
-use tftp::server::{DeferredFile, Namespace};
+use crate::state::{AgentState, HoldJob, ImageKey};
 
-/// Something that is held.
-#[derive(Debug, Clone)]
-pub struct Job {
-    /// What it was built on and with.
-    pub pair: ImageKey,
-    /// Ends all of it.
-    pub release: CancellationToken,
-    /// Ends the guest; its snapshot stays.
-    pub give_way: CancellationToken,
-    /// Whether there is a guest.
-    pub guest: bool,
-}
-
-/// What guests that wait are to be told, and those that are about to be held.
-#[derive(Debug, Default)]
-pub struct Desk {
-    resumes: Mutex<BTreeMap<BuildId, DeferredFile>>,
-    suspended: Mutex<BTreeMap<BuildId, Session>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Desk {
-    /// Remembers how a build's guest is told to go on.
-    pub fn expect(&self, id: BuildId, resume: DeferredFile) {
-        lock(&self.resumes).insert(id, resume);
-    }
-
-    /// Forgets it again.
-    pub fn forget(&self, id: BuildId) {
-        lock(&self.resumes).remove(&id);
-    }
-
-    /// Tells a guest that waits at its breakpoint to go on.
-    pub fn resume(&self, id: BuildId) {
-        if let Some(resume) = lock(&self.resumes).get(&id) {
-            resume.provide(": 1\n");
-        }
-    }
-
-    /// Suspends the guest of a build that has failed, for [`Desk::take`]. One that
-    /// cannot be suspended is ended.
-    pub async fn suspend(&self, id: BuildId, session: Session) {
-        match session.suspend().await {
-            Ok(()) => {
-                lock(&self.suspended).insert(id, session);
-            }
-            Err(error) => {
-                warn!(
-                    "the guest cannot be held: {}",
-                    sys::error_report::chain(&error)
-                );
-                session.kill().await;
-            }
-        }
-    }
-
-    /// Ends one that was suspended.
-    pub async fn end(&self, id: BuildId) {
-        if let Some(session) = self.take(id) {
+/// Suspends a guest that is to be held. One that cannot be suspended is killed.
+pub(super) async fn suspend(session: Session) -> Option<Session> {
+    match session.suspend().await {
+        Ok(()) => Some(session),
+        Err(error) => {
+            warn!(error = &error as &dyn Error, "cannot hold the guest");
             session.kill().await;
+            None
         }
-    }
-
-    /// The guest that was suspended.
-    pub fn take(&self, id: BuildId) -> Option<Session> {
-        lock(&self.suspended).remove(&id)
     }
 }
 
-/// How long something may be held from now on.
-pub fn until(agent: &AgentState) -> Timestamp {
+/// Returns the end of a hold that starts now.
+pub(super) fn until(agent: &AgentState) -> Timestamp {
     let limit = agent.settings.builds.hold_limit;
     Timestamp::now() + jiff::SignedDuration::try_from(limit).unwrap_or_default()
 }
 
-/// The same time on the other clock.
-pub fn instant(until: Timestamp) -> Instant {
+/// Converts a time to the monotonic clock.
+pub(super) fn instant(until: Timestamp) -> Instant {
     let left = until.duration_since(Timestamp::now());
     Instant::now() + left.try_into().unwrap_or_default()
 }
 
-/// The builds whose guests or snapshots an earlier agent held. Those that are over
-/// are let go of.
-pub async fn recover(agent: &AgentState) -> Result<Vec<Build>, crate::records::RecordsError> {
-    let mut held = Vec::new();
+/// Returns the builds that an earlier agent held, each with the volume of its snapshot.
+/// Holds that have ended are removed from the records.
+///
+/// # Errors
+/// When the records cannot be read.
+pub async fn recover(agent: &AgentState) -> Result<Vec<(Build, Volume)>, RecordsError> {
+    let mut holds = Vec::new();
     for build in agent.records.held().await? {
-        let there = volume_of(agent, &build).is_some();
-        match build.interactive.held {
-            Some(Hold { until, .. }) if until > Timestamp::now() && there => held.push(build),
+        let volume = snapshot::volume(agent, &build)
+            .await
+            .unwrap_or_else(|error| {
+                let error = &error as &dyn Error;
+                warn!(build = %build.id, error, "cannot find the snapshot of a held build");
+                None
+            });
+        match (build.interactive.held, volume) {
+            (Some(held), Some(volume)) if held.until > Timestamp::now() => {
+                holds.push((build, volume));
+            }
             _ => record(agent, build.id, None).await,
         }
     }
-    Ok(held)
+    Ok(holds)
 }
 
-/// The volume with the snapshot of a build, if there is one.
-pub fn volume_of<'h>(agent: &'h AgentState, build: &Build) -> Option<&'h Volume> {
-    let has_it = |volume: &&Volume| {
-        let view = volume.look(&build.machine);
-        let is_it =
-            |it: &store::SnapshotView| it.tag == build.id.tag() && it.toolchain == build.toolchain;
-        view.is_ok_and(|view| view.snapshots.iter().any(is_it))
-    };
-    agent.volumes.iter().find(has_it)
-}
-
-/// Goes on with what an earlier agent held, if it outlived the boot.
-pub async fn take_up(agent: &Arc<AgentState>, build: Build) {
-    let Some(volume) = volume_of(agent, &build).cloned() else {
+/// Adopts a hold of an earlier agent, if its snapshot still exists.
+pub async fn adopt(agent: &Arc<AgentState>, build: Build, volume: Volume) {
+    if !matches!(snapshot::volume(agent, &build).await, Ok(Some(_))) {
         return record(agent, build.id, None).await;
-    };
-    let agent = Arc::clone(agent);
+    }
     let release = agent.stopping.child_token();
-    let job = job(&build, &release);
-    agent.with_jobs(|jobs| jobs.held.insert(build.id, job));
+    register(agent, &build, &release);
+    let agent = Arc::clone(agent);
     let tasks = agent.tasks.clone();
     tasks.spawn(async move {
-        let left = session::AdoptSpec {
+        let spec = session::AdoptSpec {
             tag: build.id.to_string(),
             machine: build.machine.clone(),
-            map: Namespace::new(0, 0),
-            capture: crate::jobs::build::files::record(&agent, &agent.build_directory(build.id)),
-            elapsed: std::time::Duration::ZERO,
+            map: tftp::server::Namespace::new(0, 0),
+            capture: files::record(&agent, &agent.paths.build(build.id)),
+            elapsed: Duration::ZERO,
             contacted: true,
         };
-        let session = match Session::adopt(&agent.guests, left).await {
-            Ok(session) => {
-                agent.held.suspend(build.id, session).await;
-                agent.held.take(build.id)
-            }
-            // Only its snapshot is left.
+        let session = match Session::adopt(&agent.guests, spec).await {
+            Ok(session) => suspend(session).await,
+            // Only the snapshot is left.
             Err(_) => None,
         };
-        keep(&agent, &volume, build, session, release).await;
+        run(&agent, &volume, build, session, release).await;
     });
 }
 
-fn job(build: &Build, release: &CancellationToken) -> Job {
-    Job {
-        pair: ImageKey::of(build),
+/// Moves a build from the running jobs to the holds.
+fn register(agent: &AgentState, build: &Build, release: &CancellationToken) -> CancellationToken {
+    let evict = release.child_token();
+    let hold = HoldJob {
+        key: ImageKey::of(build),
         release: release.clone(),
-        give_way: release.child_token(),
-        guest: true,
-    }
+        evict: evict.clone(),
+        has_guest: true,
+    };
+    agent.jobs.with(|jobs| {
+        jobs.builds.remove(&build.id);
+        jobs.holds.insert(build.id, hold);
+    });
+    agent.wake.notify_one();
+    evict
 }
 
-/// Holds the guest of a build that has failed, and its snapshot, until somebody lets
-/// go of them or their time is over.
-pub async fn keep(
+/// Holds the guest and the snapshot of a failed build until both are released. Does
+/// nothing for a build that is not held.
+pub(super) async fn run(
     agent: &AgentState,
     volume: &Volume,
     build: Build,
-    session: Option<Session>,
+    guest: Option<Session>,
     release: CancellationToken,
 ) {
-    let (id, until) = match build.interactive.held {
-        Some(held) => (build.id, held.until),
-        None => return,
+    let Some(Hold { until, .. }) = build.interactive.held else {
+        return;
     };
-    let job = job(&build, &release);
-    let give_way = job.give_way.clone();
-    agent.with_jobs(|jobs| {
-        jobs.builds.remove(&id);
-        jobs.held.insert(id, job);
-    });
-    agent.wake.notify_one();
-    let snapshot = hold_snapshot(volume, &build).await;
-    if let Some(session) = session {
-        info!(build = %id, %until, "the guest is held");
+    let id = build.id;
+    let evict = register(agent, &build, &release);
+    let snapshot = lock_snapshot(volume, &build).await;
+    if let Some(session) = guest {
+        info!(build = %id, %until, "holding the guest of a failed build");
         tokio::select! {
-            () = give_way.cancelled() => {}
+            () = evict.cancelled() => {}
             () = sleep_until(instant(until)) => {}
             _ = session.exited() => {}
         }
@@ -203,14 +142,14 @@ pub async fn keep(
     } else if agent.leaving.is_cancelled() {
         return;
     }
-    agent.with_jobs(|jobs| {
-        if let Some(job) = jobs.held.get_mut(&id) {
-            job.guest = false;
+    agent.jobs.with(|jobs| {
+        if let Some(hold) = jobs.holds.get_mut(&id) {
+            hold.has_guest = false;
         }
     });
     if !release.is_cancelled() && until > Timestamp::now() && snapshot.is_ok() {
-        let stay = HoldKind::Snapshot;
-        record(agent, id, Some(Hold { kind: stay, until })).await;
+        let kind = HoldKind::Snapshot;
+        record(agent, id, Some(Hold { kind, until })).await;
         agent.wake.notify_one();
         tokio::select! {
             () = release.cancelled() => {}
@@ -221,22 +160,23 @@ pub async fn keep(
         }
     }
     drop(snapshot);
-    if let Err(error) = crate::jobs::build::snapshot::drop(volume, &build).await {
-        warn!(build = %id, "cannot delete what was held: {}", sys::error_report::chain(&error));
+    if let Err(error) = snapshot::delete(volume, &build).await {
+        let error = &error as &dyn Error;
+        warn!(build = %id, error, "cannot delete the snapshot of a held build");
     }
     record(agent, id, None).await;
-    info!(build = %id, "nothing of the build is held any more");
-    agent.with_jobs(|jobs| jobs.held.remove(&id));
+    info!(build = %id, "released a held build");
+    agent.jobs.with(|jobs| jobs.holds.remove(&id));
     agent.wake.notify_one();
 }
 
-/// A lock on the snapshot of our own: the guest's goes with it.
-async fn hold_snapshot(volume: &Volume, build: &Build) -> Result<Snapshot, StoreError> {
+/// Takes a lock of the hold's own on the snapshot: the guest's ends with the guest.
+async fn lock_snapshot(volume: &Volume, build: &Build) -> Result<Snapshot, StoreError> {
     let (volume, build) = (volume.clone(), build.clone());
     blocking(move || volume.take_up(&build.machine, &build.toolchain, &build.id.tag())).await
 }
 
-/// Records what is held of a build that has finished.
+/// Records the hold of a build that has finished.
 async fn record(agent: &AgentState, id: BuildId, held: Option<Hold>) {
     let saved = match agent.records.get(id).await {
         Ok(Some(mut build)) => {
@@ -247,6 +187,7 @@ async fn record(agent: &AgentState, id: BuildId, held: Option<Hold>) {
         Err(error) => Err(error),
     };
     if let Err(error) = saved {
-        warn!(build = %id, "cannot record what is held: {}", sys::error_report::chain(&error));
+        let error = &error as &dyn Error;
+        warn!(build = %id, error, "cannot record the hold of a build");
     }
 }

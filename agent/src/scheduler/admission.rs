@@ -1,11 +1,11 @@
-//! Thinks: which of the builds that could start do start now, in which order, and
-//! what the others wait for. Touches nothing.
+//! Admission: the pure decision which ready builds start now, in which order, and for
+//! which resource the others wait.
 //!
-//! Every choice is between the submitters' next builds. The higher priority goes
-//! first; of equal ones that of whoever has had less of the host. Two rules keep
-//! everybody going: who gets nothing rises with time (`Rules::aging`), and a build
-//! that is too large for the room that there is may be passed by smaller ones only
-//! for a while (`Rules::patience`); then room is kept for it.
+//! Every choice is between the submitters' next builds. A higher priority goes first;
+//! among equal ones the submitter with less fair-share usage. Two rules prevent
+//! starvation: a submitter without a start rises in priority with time
+//! ([`Rules::aging`]), and smaller builds may backfill before one that does not fit only
+//! for a while ([`Rules::backfill`]); then resources are reserved for it.
 
 mod history;
 mod resources;
@@ -14,155 +14,161 @@ mod shares;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use config::BuildId;
 use config::builds::{Priority, Submitter};
-use config::{BuildId, MachineName};
 use jiff::Timestamp;
+use store::VolumeId;
 
-pub use history::UsageInterval;
-pub use resources::{Allocation, Capacity, JobId, Kept, Refusal, ResourceRequest, Room, listed};
-pub use shares::{Run, Shares};
+pub(super) use history::UsageInterval;
+pub(super) use resources::{Allocation, ResourcePool, Unschedulable, listed};
+pub(super) use shares::{RunningUsage, Shares};
 
-/// A build that could start now if there were room.
+#[cfg(test)]
+use resources::Resource;
+
+use crate::state::{ImageKey, JobId, ResourceRequest};
+
+/// A build that starts now if the host has resources for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// The build.
     pub id: BuildId,
-    /// Who asked for it.
+    /// The image that it runs on.
+    pub key: ImageKey,
+    /// Its submitter.
     pub submitter: Submitter,
-    /// How urgent it is.
+    /// Its priority.
     pub priority: Priority,
-    /// Since when it waits.
+    /// The time of its submission.
     pub since: Timestamp,
-    /// What it is built on.
-    pub machine: MachineName,
-    /// The volume that the machine is in.
-    pub volume: usize,
-    /// What its guest takes.
-    pub demand: ResourceRequest,
+    /// The volume of its machine.
+    pub volume: VolumeId,
+    /// The resources that its guest takes.
+    pub request: ResourceRequest,
 }
 
-/// How long is long.
+/// The rules of admission.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// After so long without a start, what waits counts as one priority higher; never
-    /// if `None`.
+    /// The time without a start after which a submitter rises by one priority; `None`
+    /// for never.
     pub aging: Option<Duration>,
-    /// So long smaller builds may pass one for which there is no room.
-    pub patience: Duration,
+    /// The time for which smaller builds may start before one that does not fit.
+    pub backfill: Duration,
 }
 
-/// Goes through all candidates and takes room for those that start; the others get
-/// the reason why they do not.
+/// Decides on all candidates in scheduling order, and allocates resources for those that
+/// start; the others get the reason for which they do not.
 pub fn admit(
     candidates: &[Candidate],
-    room: &mut Room,
+    pool: &mut ResourcePool,
     shares: &Shares,
     rules: &Rules,
     now: Timestamp,
-) -> Vec<(BuildId, Result<(), Refusal>)> {
-    let mut lines = lines(candidates, room, shares, rules, now);
+) -> Vec<(BuildId, Result<(), Unschedulable>)> {
+    let mut queues = queues(candidates, pool, shares, rules, now);
     let mut verdicts = Vec::with_capacity(candidates.len());
-    while let Some(line) = next(&mut lines, rules, now) {
-        let Some(candidate) = line.waiting.pop_front() else {
+    while let Some(queue) = next(&mut queues, rules, now) {
+        let Some(candidate) = queue.waiting.pop_front() else {
             continue;
         };
-        let (machine, volume) = (&candidate.machine, candidate.volume);
-        match room.refuse(machine, volume, &candidate.demand) {
+        let (machine, request) = (&candidate.key.machine, &candidate.request);
+        match pool.check(machine, candidate.volume, request) {
             None => {
-                room.hold(Allocation {
-                    holder: JobId::Build(candidate.id),
+                pool.allocate(Allocation {
+                    job: JobId::Build(candidate.id),
                     machine: machine.clone(),
-                    volume,
-                    demand: candidate.demand,
+                    volume: candidate.volume,
+                    request: *request,
                 });
-                line.level += shares.expected(room.weight(&candidate.demand));
-                line.started = Some(now);
+                queue.usage += shares.expected(pool.weight(request));
+                queue.last_start = Some(now);
                 verdicts.push((candidate.id, Ok(())));
             }
-            Some(refusal) => {
-                let waited = lasted(candidate.since, now);
-                if waited >= rules.patience {
-                    room.keep(candidate.id, &refusal);
+            Some(unschedulable) => {
+                if elapsed(candidate.since, now) >= rules.backfill {
+                    pool.reserve_for(candidate.id, &unschedulable);
                 }
-                verdicts.push((candidate.id, Err(refusal)));
+                verdicts.push((candidate.id, Err(unschedulable)));
             }
         }
     }
     verdicts
 }
 
-/// What one submitter waits for, the next one first.
-struct Line<'c> {
+/// The candidates of one submitter, the next one first.
+struct SubmitterQueue<'c> {
     waiting: VecDeque<&'c Candidate>,
-    level: f64,
-    started: Option<Timestamp>,
+    usage: f64,
+    last_start: Option<Timestamp>,
 }
 
-impl Line<'_> {
-    /// The priority of its next build, and how much it has gained by waiting.
+impl SubmitterQueue<'_> {
+    /// Returns the priority of the next build with aging, the submitter's usage, and the
+    /// build.
     fn rank(&self, rules: &Rules, now: Timestamp) -> Option<(i64, f64, BuildId)> {
         let head = self.waiting.front()?;
         let since = self
-            .started
+            .last_start
             .map_or(head.since, |start| start.max(head.since));
-        Some((aged(head.priority, since, rules, now), self.level, head.id))
+        Some((aged(head.priority, since, rules, now), self.usage, head.id))
     }
 }
 
-fn lines<'c>(
+fn queues<'c>(
     candidates: &'c [Candidate],
-    room: &Room,
+    pool: &ResourcePool,
     shares: &Shares,
     rules: &Rules,
     now: Timestamp,
-) -> Vec<Line<'c>> {
-    let mut lines: BTreeMap<&Submitter, Vec<&Candidate>> = BTreeMap::new();
+) -> Vec<SubmitterQueue<'c>> {
+    let mut queues: BTreeMap<&Submitter, Vec<&Candidate>> = BTreeMap::new();
     for candidate in candidates {
-        lines
+        queues
             .entry(&candidate.submitter)
             .or_default()
             .push(candidate);
     }
-    let line = |(submitter, mut waiting): (&Submitter, Vec<&'c Candidate>)| {
+    let queue = |(submitter, mut waiting): (&Submitter, Vec<&'c Candidate>)| {
         waiting.sort_by_key(|candidate| {
             let rank = aged(candidate.priority, candidate.since, rules, now);
             (std::cmp::Reverse(rank), candidate.id)
         });
-        Line {
+        SubmitterQueue {
             waiting: waiting.into(),
-            level: shares.level(submitter, room, now),
-            started: shares.started(submitter),
+            usage: shares.usage(submitter, pool, now),
+            last_start: shares.last_start(submitter),
         }
     };
-    lines.into_iter().map(line).collect()
+    queues.into_iter().map(queue).collect()
 }
 
-/// The submitter whose next build has its turn.
-fn next<'l, 'c>(
-    lines: &'l mut [Line<'c>],
+/// Returns the queue of the submitter whose turn it is.
+fn next<'q, 'c>(
+    queues: &'q mut [SubmitterQueue<'c>],
     rules: &Rules,
     now: Timestamp,
-) -> Option<&'l mut Line<'c>> {
-    let ranked = lines
+) -> Option<&'q mut SubmitterQueue<'c>> {
+    let ranked = queues
         .iter_mut()
-        .filter_map(|line| Some((line.rank(rules, now)?, line)));
-    let first = ranked.min_by(|((priority, level, id), _), ((other, less, before), _)| {
+        .filter_map(|queue| Some((queue.rank(rules, now)?, queue)));
+    let first = ranked.min_by(|((priority, usage, id), _), ((other, less, before), _)| {
         let by_priority = other.cmp(priority);
-        by_priority.then(level.total_cmp(less)).then(id.cmp(before))
+        by_priority.then(usage.total_cmp(less)).then(id.cmp(before))
     });
-    first.map(|(_, line)| line)
+    first.map(|(_, queue)| queue)
 }
 
 fn aged(priority: Priority, since: Timestamp, rules: &Rules, now: Timestamp) -> i64 {
     let Some(aging) = rules.aging.filter(|aging| !aging.is_zero()) else {
         return priority.0.into();
     };
-    let gained = lasted(since, now).as_secs() / aging.as_secs().max(1);
+    let gained = elapsed(since, now).as_secs() / aging.as_secs().max(1);
     i64::from(priority.0).saturating_add_unsigned(gained)
 }
 
-/// How long it was from one time to another; nothing if the clock was set back.
-fn lasted(from: Timestamp, to: Timestamp) -> Duration {
+/// Returns the time between two times; zero if the clock was set back.
+fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
     to.duration_since(from).try_into().unwrap_or_default()
 }
 

@@ -1,208 +1,167 @@
-//! Acts: takes the steps of a plan, one by one. What takes long becomes a task.
+//! Execution of a plan's actions. Everything that takes long becomes a task.
 
-use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
-use config::builds::{Build, State, TransitionError};
-use config::task::{Outcome, Provenance};
+use config::builds::State;
+use config::task::Outcome;
 use config::{BuildId, MachineName, Revision};
-use futures_util::FutureExt;
-use jiff::Timestamp;
-use store::Volume;
-use store::prune::Pruned;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, info, info_span, warn};
+use parking_lot::Mutex;
+use store::prune::{Pruned, Rule};
+use store::{Volume, VolumeId};
+use tracing::{debug, info, warn};
 
-use super::Memory;
-use super::plan::{Action, Failure, ImageKey, Observed};
+use super::LoopState;
+use super::plan::{Action, BootstrapFailure, ImageStart};
 use crate::blocking;
-use crate::jobs::bootstrap::{self, BootstrapError};
-use crate::jobs::build::{self, Begin};
-use crate::session::GuestFailure;
-use crate::state::agent_state::{AgentState, Job};
-use crate::state::guest_tag::CopyTag;
+use crate::jobs::{self, ImageJobKind, JobEnd};
+use crate::state::{AgentState, ImageKey};
 
-pub(super) fn remembered(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
-    memory.lock().unwrap_or_else(PoisonError::into_inner)
+/// Executes the actions in order. A failed action is logged; the next round plans it
+/// again.
+pub(super) async fn execute(
+    agent: &Arc<AgentState>,
+    state: &Arc<Mutex<LoopState>>,
+    retention: Option<Rule>,
+    actions: Vec<Action>,
+) {
+    let mut wait_reasons = Vec::new();
+    for action in actions {
+        match action {
+            Action::SetWaitReason(id, reason) => wait_reasons.push((id, reason)),
+            Action::Prune(volume, chosen) => start_prune(agent, retention, volume, chosen),
+            action => execute_one(agent, state, action).await,
+        }
+    }
+    // In one transaction: many builds may wait for the same reason.
+    if let Err(error) = agent.records.say(wait_reasons).await {
+        let error = &error as &dyn Error;
+        warn!(error, "cannot record the reasons for which builds wait");
+    }
 }
 
-/// Takes one step. A step that fails is logged; the next round plans it again.
-pub(super) async fn act(
-    agent: &Arc<AgentState>,
-    memory: &Arc<Mutex<Memory>>,
-    world: &Observed,
-    step: Action,
-) {
-    match step {
+async fn execute_one(agent: &Arc<AgentState>, state: &Arc<Mutex<LoopState>>, action: Action) {
+    match action {
+        Action::SetWaitReason(..) | Action::Prune(..) => {}
         Action::FinishDeletions(volume) => finish_deletions(agent, volume).await,
-        Action::DropSnapshot(pair, tag) => {
-            let dropped = pair.clone();
-            drop_from(
-                agent,
-                world,
-                &pair,
-                format!("snapshot {tag}"),
-                move |volume| volume.drop_snapshot(&dropped.machine, &dropped.toolchain, &tag),
-            )
-            .await;
+        Action::DeleteSnapshot(volume, key, tag) => {
+            let deleted = key.clone();
+            let delete = move |volume: &Volume| {
+                volume.drop_snapshot(&deleted.machine, &deleted.toolchain, &tag)
+            };
+            delete_unused(agent, volume, &key, "snapshot", delete).await;
         }
-        Action::DropImage(pair) => {
-            let dropped = pair.clone();
-            drop_from(agent, world, &pair, "image".to_owned(), move |volume| {
-                volume.drop_image(&dropped.machine, &dropped.toolchain)
-            })
-            .await;
+        Action::DeleteImage(volume, key) => {
+            let deleted = key.clone();
+            let delete =
+                move |volume: &Volume| volume.drop_image(&deleted.machine, &deleted.toolchain);
+            delete_unused(agent, volume, &key, "image", delete).await;
         }
-        Action::Prune(volume, chosen) => start_prune(agent, world, volume, chosen),
-        Action::CancelBootstrap(pair) => agent.with_jobs(|jobs| {
-            if let Some((_, cancel)) = jobs.bootstraps.get(&pair) {
-                cancel.cancel();
-            }
-        }),
-        Action::Bootstrap(pair, wanted) => start_bootstrap(agent, memory, world, pair, wanted),
-        Action::Freeze(pair, made) => start_freezing(agent, world, pair, made),
-        Action::Build(id) => start_build(agent, world, id).await,
-        Action::Say(id, message) => say(agent, vec![(id, message)]).await,
-        Action::GiveWay(id) => {
-            info!(build = %id, "the guest that is held gives way to others");
-            agent.with_jobs(|jobs| {
-                if let Some(job) = jobs.held.get(&id) {
-                    job.give_way.cancel();
-                }
-            });
+        Action::CancelBootstrap(key) => agent.jobs.cancel_image(&key),
+        Action::StartBootstrap(start) => start_bootstrap(agent, state, start),
+        Action::StartCheckpoint(start) => {
+            jobs::start_image(agent, ImageJobKind::Checkpoint, start, |_| {});
         }
-        Action::Release(id) => {
-            info!(build = %id, "what is held of the build gives way");
-            agent.release(id);
+        Action::StartBuild(start) => jobs::start_build(agent, start).await,
+        Action::EvictHold(id) => {
+            info!(build = %id, "evicting the guest of a held build");
+            agent.jobs.evict_hold(id);
         }
-        Action::Attach(tag) => {
-            let turn = match agent.drained() {
+        Action::ReleaseHold(id) => {
+            info!(build = %id, "releasing a held build");
+            agent.jobs.release_hold(id);
+        }
+        Action::AdmitDebugSession(tag) => {
+            let answer = match agent.drained() {
                 Some(drained) => Err(format!("because {}", drained.message())),
                 None => Ok(()),
             };
-            tell(agent, tag, turn);
+            agent.jobs.answer_debug_session(tag, answer);
         }
-        Action::TurnAway(tag, words) => tell(agent, tag, Err(words)),
-        Action::Detach(tag) => {
-            info!(copy = %tag, "the copy that somebody is attached to goes with its machine");
-            agent.with_jobs(|jobs| jobs.attached.get(&tag).map(|it| it.end.cancel()));
+        Action::RejectDebugSession(tag, reason) => {
+            agent.jobs.answer_debug_session(tag, Err(reason));
         }
-        Action::Abort(id, message) => {
-            change(agent, id, |build| give_up(build, Outcome::Abort, message)).await;
+        Action::EndDebugSession(tag) => {
+            info!(session = %tag, "ending a debug session: its machine is being deleted");
+            agent.jobs.cancel_debug_session(tag);
         }
+        Action::Abort(id, message) => end_queued(agent, id, Outcome::Abort, message).await,
         Action::Skip(id, message) => {
-            change(agent, id, |build| give_up(build, Outcome::Skip, message)).await;
-            // Others may wait for this one.
+            end_queued(agent, id, Outcome::Skip, message).await;
+            // Other builds may depend on this one.
             agent.wake.notify_one();
         }
     }
 }
 
-/// Tells somebody who wants to look into a copy whether there is room for it.
-fn tell(agent: &AgentState, tag: CopyTag, turn: Result<(), String>) {
-    agent.with_jobs(|jobs| {
-        let waits = jobs.attached.get_mut(&tag).and_then(|it| it.turn.take());
-        if let Some(waits) = waits {
-            // Who has gone meanwhile has taken the copy along.
-            let _ = waits.send(turn);
-        }
-    });
-}
-
-/// Tells what builds wait for, all in one go: many of them may wait for the same.
-pub(super) async fn say(agent: &AgentState, words: Vec<(BuildId, String)>) {
-    if let Err(error) = agent.records.say(words).await {
-        warn!(
-            "cannot record what builds wait for: {}",
-            sys::error_report::chain(&error)
-        );
-    }
-}
-
-/// Finishes a build that has not started.
-pub(crate) fn give_up(
-    build: &mut Build,
-    outcome: Outcome,
-    message: String,
-) -> Result<(), TransitionError> {
-    build.enter(State::Finished, Timestamp::now())?;
-    build.outcome = Some(outcome);
-    build.message = message;
-    Ok(())
-}
-
-fn volume_of<'h>(agent: &'h AgentState, world: &Observed, pair: &ImageKey) -> Option<&'h Volume> {
-    agent.volumes.get(world.machines.get(&pair.machine)?.volume)
-}
-
-async fn finish_deletions(agent: &Arc<AgentState>, volume: usize) {
+async fn finish_deletions(agent: &AgentState, volume: VolumeId) {
     let Some(volume) = agent.volumes.get(volume).cloned() else {
         return;
     };
-    log_report(&blocking(move || volume.finish_deletions()).await);
+    log_cleaning(&blocking(move || volume.finish_deletions()).await);
 }
 
-/// Tells what was cleaned, and what could not be.
-pub(crate) fn log_report(report: &store::CleanReport) {
+/// Logs the deletions that were made and those that failed.
+pub(crate) fn log_cleaning(report: &store::CleanReport) {
     for (machine, step) in &report.done {
-        info!(%machine, "cleaned: {step}");
+        info!(%machine, %step, "cleaned a machine directory");
     }
     for failure in &report.failed {
-        warn!("{failure}: {}", sys::error_report::chain(&failure.error));
+        let error = &failure.error as &dyn Error;
+        warn!(%failure, error, "cannot clean a machine directory");
     }
 }
 
-async fn drop_from(
+async fn delete_unused(
     agent: &AgentState,
-    world: &Observed,
-    pair: &ImageKey,
-    what: String,
-    drop: impl FnOnce(&Volume) -> store::Result<store::Change> + Send + 'static,
+    volume: VolumeId,
+    key: &ImageKey,
+    kind: &'static str,
+    delete: impl FnOnce(&Volume) -> store::Result<store::Change> + Send + 'static,
 ) {
-    let Some(volume) = volume_of(agent, world, pair).cloned() else {
+    let Some(volume) = agent.volumes.get(volume).cloned() else {
         return;
     };
-    match blocking(move || drop(&volume)).await {
-        Ok(_) => {
-            info!(machine = %pair.machine, toolchain = %pair.toolchain, "deleted the {what}, which nothing needs");
-        }
+    let ImageKey { machine, toolchain } = key;
+    match blocking(move || delete(&volume)).await {
+        Ok(_) => info!(%machine, %toolchain, kind, "deleted an unused subvolume"),
         Err(error) => {
-            warn!(machine = %pair.machine, toolchain = %pair.toolchain, "cannot delete the {what}: {}", sys::error_report::chain(&error));
+            let error = &error as &dyn Error;
+            warn!(%machine, %toolchain, kind, error, "cannot delete an unused subvolume");
         }
     }
 }
 
-/// Deletes old revisions beside the loop: freeing their space may take a minute.
+/// Starts to delete old revisions. The space that they take may need a minute to free.
 fn start_prune(
     agent: &Arc<AgentState>,
-    world: &Observed,
-    volume: usize,
+    retention: Option<Rule>,
+    volume: VolumeId,
     chosen: Vec<(MachineName, Revision)>,
 ) {
-    let (Some(store), Some(rule)) = (agent.volumes.get(volume), world.retention) else {
+    let (Some(store), Some(rule)) = (agent.volumes.get(volume), retention) else {
         return;
     };
-    // A machine that somebody changes now has its turn later.
+    // A machine that is locked now is pruned in a later round.
     let store = store.clone().with_patience(Duration::ZERO);
-    agent.with_jobs(|jobs| jobs.pruning.insert(volume));
+    agent.jobs.with(|jobs| jobs.pruning.insert(volume));
     let task_agent = Arc::clone(agent);
     agent.tasks.spawn(async move {
         let pruned = blocking(move || store.prune_these(&chosen, &rule)).await;
-        task_agent.with_jobs(|jobs| jobs.pruning.remove(&volume));
+        task_agent.jobs.with(|jobs| jobs.pruning.remove(&volume));
         match pruned {
             Ok(pruned) => {
                 log_pruned(&pruned);
-                // There may be more to do; what failed is tried again later.
+                // There may be more to prune. Failures are retried in a later round.
                 if !pruned.done.is_empty() {
                     task_agent.wake.notify_one();
                 }
             }
-            Err(error) => warn!(
-                "cannot delete old revisions: {}",
-                sys::error_report::chain(&error)
-            ),
+            Err(error) => {
+                let error = &error as &dyn Error;
+                warn!(error, "cannot delete old revisions");
+            }
         }
     });
 }
@@ -212,201 +171,44 @@ fn log_pruned(pruned: &Pruned) {
         info!(%machine, %revision, "deleted an old revision, as machines.keep_revisions says");
     }
     for (machine, revision, error) in &pruned.failed {
-        let why = sys::error_report::chain(error);
-        if error.is_in_use() {
-            debug!(%machine, %revision, "an old revision stays for now: {why}");
+        let in_use = error.is_in_use();
+        let error = error as &dyn Error;
+        if in_use {
+            debug!(%machine, %revision, error, "keeping an old revision that is in use");
         } else {
-            warn!(%machine, %revision, "cannot delete an old revision: {why}");
+            warn!(%machine, %revision, error, "cannot delete an old revision");
         }
     }
 }
 
-fn start_bootstrap(
-    agent: &Arc<AgentState>,
-    memory: &Arc<Mutex<Memory>>,
-    world: &Observed,
-    pair: ImageKey,
-    wanted: Provenance,
-) {
-    let Some(volume) = volume_of(agent, world, &pair).cloned() else {
-        return;
-    };
-    let cancel = agent.stopping.child_token();
-    if !begin_image(agent, &pair, &wanted, &cancel) {
-        return;
-    }
-    let span = info_span!("bootstrap", machine = %pair.machine, toolchain = %pair.toolchain);
-    let (task_agent, memory) = (Arc::clone(agent), Arc::clone(memory));
-    let task = async move {
-        info!("bootstrap begins");
-        let began = Instant::now();
-        let done = bootstrap::run(&task_agent, &volume, &pair, wanted.clone(), &cancel);
-        let done = AssertUnwindSafe(done).catch_unwind().await;
-        let done = told(
-            &task_agent,
-            &pair,
-            done.unwrap_or(Err(BootstrapError::Panicked)),
-        );
-        let metrics = task_agent.records.metrics();
-        metrics.bootstrap(done.is_ok(), began.elapsed());
-        settle_bootstrap(&mut remembered(&memory), &pair, wanted, done, &cancel);
-        task_agent.with_jobs(|jobs| jobs.bootstraps.remove(&pair));
-        task_agent.wake.notify_one();
-    };
-    agent.tasks.spawn(task.instrument(span));
-}
-
-/// Makes a job of what changes an image, unless the host was drained meanwhile.
-fn begin_image(
-    agent: &AgentState,
-    pair: &ImageKey,
-    made: &Provenance,
-    cancel: &CancellationToken,
-) -> bool {
-    agent.with_jobs(|jobs| {
-        let may = agent.drained().is_none();
-        if may {
-            let job = (made.clone(), cancel.clone());
-            jobs.bootstraps.insert(pair.clone(), job);
-        }
-        may
-    })
-}
-
-/// Freezes a guest anew in an image that serves without it.
-fn start_freezing(agent: &Arc<AgentState>, world: &Observed, pair: ImageKey, made: Provenance) {
-    let Some(volume) = volume_of(agent, world, &pair).cloned() else {
-        return;
-    };
-    let cancel = agent.stopping.child_token();
-    if !begin_image(agent, &pair, &made, &cancel) {
-        return;
-    }
-    let span = info_span!("freeze", machine = %pair.machine, toolchain = %pair.toolchain);
-    let (tasks, agent) = (agent.tasks.clone(), Arc::clone(agent));
-    let task = async move {
-        info!("a guest is to be frozen in the image");
-        let done = bootstrap::freeze_anew(&agent, &volume, &pair, made, &cancel);
-        let done = AssertUnwindSafe(done).catch_unwind().await;
-        let done = done.unwrap_or(Err(BootstrapError::Panicked));
-        if let Err(error) = told(&agent, &pair, done) {
-            let why = sys::error_report::chain(&error);
-            warn!("no guest was frozen in the image: {why}");
-            if !is_wanted(&error, &cancel) {
-                agent.frozen.failed(&pair, why);
-            }
-        }
-        agent.with_jobs(|jobs| jobs.bootstraps.remove(&pair));
-        agent.wake.notify_one();
-    };
-    tasks.spawn(task.instrument(span));
-}
-
-/// How a bootstrap ended: a cancelled one, perhaps for want of room.
-fn told(
-    agent: &AgentState,
-    pair: &ImageKey,
-    done: Result<(), BootstrapError>,
-) -> Result<(), BootstrapError> {
-    match (
-        done,
-        agent.was_ended_for_room(&Job::Bootstrap(pair.clone())),
-    ) {
-        (Err(_), Some(place)) => Err(GuestFailure::DiskFull(place).into()),
-        (done, _) => done,
-    }
-}
-
-/// Whether it ended because somebody wanted it to.
-fn is_wanted(error: &BootstrapError, cancel: &CancellationToken) -> bool {
-    cancel.is_cancelled() && !matches!(error, BootstrapError::Ended(GuestFailure::DiskFull(_)))
-}
-
-/// Remembers how a bootstrap ended.
-fn settle_bootstrap(
-    memory: &mut Memory,
-    pair: &ImageKey,
-    wanted: Provenance,
-    done: Result<(), BootstrapError>,
-    cancel: &CancellationToken,
-) {
-    match done {
-        Ok(()) => {
-            info!("bootstrap done: the new image serves");
-            memory.failures.remove(pair);
-        }
-        Err(error) if is_wanted(&error, cancel) => {
-            info!("bootstrap ended: {}", sys::error_report::chain(&error));
-        }
-        Err(error) => {
-            let message = sys::error_report::chain(&error);
-            warn!("bootstrap failed: {message}");
-            let before = memory
-                .failures
-                .get(pair)
-                .filter(|failure| failure.wanted == wanted);
-            let attempts = before.map_or(0, |failure| failure.attempts) + 1;
-            memory.failures.insert(
-                pair.clone(),
-                Failure {
-                    wanted,
+fn start_bootstrap(agent: &Arc<AgentState>, state: &Arc<Mutex<LoopState>>, start: ImageStart) {
+    let (state, key, inputs) = (Arc::clone(state), start.key.clone(), start.inputs.clone());
+    jobs::start_image(agent, ImageJobKind::Bootstrap, start, move |result| {
+        let failures = &mut state.lock().bootstrap_failures;
+        match result {
+            JobEnd::Done => drop(failures.remove(&key)),
+            JobEnd::Cancelled => {}
+            JobEnd::Failed(message) => {
+                let before = failures.get(&key).filter(|it| it.inputs == inputs);
+                let attempts = before.map_or(0, |it| it.attempts) + 1;
+                let failure = BootstrapFailure {
+                    inputs,
                     attempts,
                     message,
-                },
-            );
+                };
+                failures.insert(key, failure);
+            }
         }
-    }
+    });
 }
 
-async fn start_build(agent: &Arc<AgentState>, world: &Observed, id: BuildId) {
-    let _queue = agent.queue.lock().await;
-    let build = match agent.records.get(id).await {
-        Ok(Some(build)) if build.state == State::Queued && agent.drained().is_none() => build,
-        Ok(_) => return,
-        Err(error) => {
-            return warn!(build = %id, "cannot start a build: {}", sys::error_report::chain(&error));
-        }
-    };
-    let pair = ImageKey::of(&build);
-    let Some(volume) = volume_of(agent, world, &pair).cloned() else {
-        return;
-    };
-    info!(build = %id, machine = %build.machine, "build begins");
-    run_build(agent, volume, build, Begin::New);
-}
-
-/// Goes on with a build whose guest an earlier agent started.
-pub(crate) fn take_up(agent: &Arc<AgentState>, volume: Volume, build: Build) {
-    info!(build = %build.id, machine = %build.machine, "taking up a build whose guest still runs");
-    run_build(agent, volume, build, Begin::Running);
-}
-
-/// Makes a build a job and a task.
-fn run_build(agent: &Arc<AgentState>, volume: Volume, build: Build, begin: Begin) {
-    let id = build.id;
-    let pair = ImageKey::of(&build);
-    let cancel = agent.stopping.child_token();
-    agent.with_jobs(|jobs| jobs.builds.insert(id, (pair, cancel.clone())));
-    let task_agent = Arc::clone(agent);
-    let task = async move {
-        build::run(&task_agent, &volume, build, begin, &cancel).await;
-        task_agent.with_jobs(|jobs| jobs.builds.remove(&id));
-        task_agent.wake.notify_one();
-    };
-    agent.tasks.spawn(task.instrument(info_span!("build", %id)));
-}
-
-/// Changes the record of a build that waits.
-async fn change(
-    agent: &AgentState,
-    id: BuildId,
-    change: impl FnOnce(&mut Build) -> Result<(), TransitionError>,
-) {
+/// Ends a build that is in the queue.
+async fn end_queued(agent: &AgentState, id: BuildId, outcome: Outcome, message: String) {
     let _queue = agent.queue.lock().await;
     let saved = match agent.records.get(id).await {
         Ok(Some(mut build)) if build.state == State::Queued => {
-            if let Err(error) = change(&mut build) {
-                return warn!(build = %id, %error, "cannot change a build");
+            if let Err(error) = jobs::end_without_start(&mut build, outcome, message) {
+                return warn!(build = %id, %error, "cannot end a queued build");
             }
             agent.records.save(&build).await
         }
@@ -414,6 +216,7 @@ async fn change(
         Err(error) => Err(error),
     };
     if let Err(error) = saved {
-        warn!(build = %id, "cannot change the record of a build: {}", sys::error_report::chain(&error));
+        let error = &error as &dyn Error;
+        warn!(build = %id, error, "cannot change the record of a build");
     }
 }

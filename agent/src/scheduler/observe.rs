@@ -1,6 +1,7 @@
-//! Looks: gathers everything that a plan depends on.
+//! Observation: everything that a plan depends on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,200 +12,238 @@ use config::settings::Machines;
 use config::task::Digest;
 use config::{BuildId, MachineName, ToolchainName};
 use jiff::Timestamp;
-use store::StoreError;
 use store::prune::Rule;
+use store::{Located, StoreError, VolumeId};
 use tracing::warn;
 
 use super::admission::{Rules, Shares};
 use super::capacity;
-use super::plan::{Ending, Failure, ImageKey, Jobs, MachineState, Observed, Running, Waiting};
+use super::plan::{BootstrapFailure, DependencyState, Observed, QueuedBuild, RunningBuild};
 use crate::blocking;
 use crate::records::RecordsError;
-use crate::state::agent_state::AgentState;
-use crate::state::restore_history::Starting;
+use crate::state::restore_history::StartMode;
+use crate::state::{AgentState, ImageFacts, ImageKey, ResourceRequest};
 
-/// Why we could not look.
+/// The reason for which an observation failed.
 #[derive(Debug, thiserror::Error)]
-pub enum LookError {
-    /// At the machines or the toolchains.
+pub enum ObserveError {
+    /// The machines or the toolchains.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// At the queue.
+    /// The queue.
     #[error(transparent)]
     Records(#[from] RecordsError),
 }
 
-/// Looks at all there is. What runs is noted first: a job that ends meanwhile is
-/// then still accounted for, and one that begins is begun by us alone.
-pub(crate) async fn look(
+/// Observes everything that a plan depends on. The jobs are noted first: one that ends
+/// meanwhile is still accounted for, and only the scheduler starts new ones.
+pub(crate) async fn observe(
     agent: &Arc<AgentState>,
-    failures: BTreeMap<ImageKey, Failure>,
-) -> Result<Observed, LookError> {
-    let jobs = jobs(agent);
+    bootstrap_failures: BTreeMap<ImageKey, BootstrapFailure>,
+) -> Result<Observed, ObserveError> {
+    let jobs = agent.jobs.running();
     let now = Timestamp::now();
-    let unfinished = agent.records.unfinished().await?;
-    let (running, waiting): (Vec<_>, Vec<_>) = unfinished
+    let (running, waiting): (Vec<_>, Vec<_>) = agent
+        .records
+        .unfinished()
+        .await?
         .into_iter()
         .partition(|build| jobs.builds.contains_key(&build.id));
-    let running = running.into_iter().map(|build| {
-        let since = build.started.unwrap_or(now);
-        let submitter = build.submitter;
-        (build.id, Running { submitter, since })
-    });
-    let running = running.collect();
-    let queue: Vec<_> = waiting.into_iter().map(awaited).collect();
-    let endings = endings(agent, &queue).await?;
-    let newest = agent.records.newest_id().await?;
-    let directories = Arc::clone(agent);
-    let (machines, toolchains, (halt, halted), free, starts, demands) = blocking(move || {
-        let agent = &directories;
-        let machines = machines(agent)?;
-        let toolchains = toolchains(agent)?;
-        let demands = capacity::demands(agent, &machines, &toolchains);
-        let starts = starts(agent, &machines);
-        Ok::<_, StoreError>((
-            machines,
-            toolchains,
-            halts(agent)?,
-            free(agent)?,
-            starts,
-            demands,
-        ))
-    })
-    .await?;
+    let queue: Vec<_> = waiting.into_iter().map(QueuedBuild::from).collect();
+    let dependencies = dependencies(agent, &queue).await?;
+    let newest_build = agent.records.newest_id().await?;
+    let task_agent = Arc::clone(agent);
+    let disks = blocking(move || Disks::observe(&task_agent)).await?;
+    let settings = &agent.settings;
     Ok(Observed {
-        machines,
-        toolchains,
+        machines: disks.machines,
+        toolchains: disks.toolchains,
         queue,
         jobs,
         now,
-        running,
-        endings,
+        running: running
+            .into_iter()
+            .map(|build| (build.id, RunningBuild::new(build, now)))
+            .collect(),
+        dependencies,
         drained: agent.drained(),
-        capacity: capacity::capacity(&agent.settings, &free),
-        demands,
+        capacity: capacity::capacity(settings, &disks.free),
+        requests: disks.requests,
         shares: Shares::default(),
         rules: Rules {
-            aging: agent.settings.builds.priority_aging,
-            patience: agent.settings.builds.backfill_limit,
+            aging: settings.builds.priority_aging,
+            backfill: settings.builds.backfill_limit,
         },
-        failures,
-        starts,
-        newest,
-        halt,
-        halted,
-        retention: retention(&agent.settings.machines),
-        free,
-        retries_max: agent.settings.bootstrap.retries_max,
-        held_max: agent.settings.builds.held_max,
+        bootstrap_failures,
+        start_modes: disks.start_modes,
+        newest_build,
+        halt: disks.halt,
+        halted_volumes: disks.halted_volumes,
+        retention: retention(&settings.machines),
+        free: disks.free,
+        retries_max: settings.bootstrap.retries_max,
+        held_max: settings.builds.held_max,
     })
 }
 
-/// What runs.
-fn jobs(agent: &AgentState) -> Jobs {
-    agent.with_jobs(|jobs| Jobs {
-        builds: jobs
-            .builds
-            .iter()
-            .map(|(id, (pair, _))| (*id, pair.clone()))
-            .collect(),
-        bootstraps: jobs
-            .bootstraps
-            .iter()
-            .map(|(pair, (made, _))| (pair.clone(), made.clone()))
-            .collect(),
-        pruning: jobs.pruning.clone(),
-        held: jobs
-            .held
-            .iter()
-            .map(|(id, job)| (*id, (job.pair.clone(), job.guest)))
-            .collect(),
-        copies: jobs
-            .attached
-            .iter()
-            .map(|(tag, attached)| (*tag, (attached.pair.clone(), attached.has_begun())))
-            .collect(),
-    })
-}
-
-/// What a plan must know of a build that waits.
-fn awaited(build: Build) -> Waiting {
-    Waiting {
-        id: build.id,
-        pair: ImageKey {
-            machine: build.machine,
-            toolchain: build.toolchain,
-        },
-        submitter: build.submitter,
-        priority: build.priority,
-        since: build.submitted,
-        not_before: build.not_before,
-        after: build.after,
-        message: build.message,
+impl From<Build> for QueuedBuild {
+    fn from(build: Build) -> Self {
+        Self {
+            id: build.id,
+            key: ImageKey::of(&build),
+            submitter: build.submitter,
+            priority: build.priority,
+            since: build.submitted,
+            not_before: build.not_before,
+            after: build.after,
+            message: build.message,
+        }
     }
 }
 
-/// How the builds stand that others wait for.
-async fn endings(
+impl RunningBuild {
+    fn new(build: Build, now: Timestamp) -> Self {
+        Self {
+            since: build.started.unwrap_or(now),
+            submitter: build.submitter,
+        }
+    }
+}
+
+/// Returns the states of the builds that queued ones depend on.
+async fn dependencies(
     agent: &AgentState,
-    queue: &[Waiting],
-) -> Result<BTreeMap<BuildId, Ending>, RecordsError> {
-    let awaited: BTreeSet<_> = queue
+    queue: &[QueuedBuild],
+) -> Result<BTreeMap<BuildId, DependencyState>, RecordsError> {
+    let ids: BTreeSet<_> = queue
         .iter()
         .flat_map(|it| it.after.iter().copied())
         .collect();
-    let mut endings = BTreeMap::new();
-    for id in awaited {
-        let ending = match agent.records.get(id).await? {
-            Some(build) if build.outcome.is_none() => Ending::Open,
-            Some(build) if build.succeeded() => Ending::Good,
-            Some(_) | None => Ending::Bad,
+    let mut states = BTreeMap::new();
+    for id in ids {
+        let state = match agent.records.get(id).await? {
+            Some(build) if build.outcome.is_none() => DependencyState::Pending,
+            Some(build) if build.succeeded() => DependencyState::Succeeded,
+            Some(_) | None => DependencyState::Failed,
         };
-        endings.insert(id, ending);
+        states.insert(id, state);
     }
-    Ok(endings)
+    Ok(states)
 }
 
-/// All machines; of those with one name, the one in the first volume.
-fn machines(agent: &AgentState) -> Result<BTreeMap<MachineName, MachineState>, StoreError> {
-    let mut machines = BTreeMap::new();
-    for (volume, store) in agent.volumes.iter().enumerate() {
-        for name in store.machines()? {
-            match store.look(&name) {
-                Ok(view) => {
-                    machines
-                        .entry(name)
-                        .or_insert(MachineState { volume, view });
-                }
-                // Gone since it was listed, or not readable: the others go on.
-                Err(error) => {
-                    warn!(machine = %name, "cannot look at a machine: {}", sys::error_report::chain(&error));
-                }
+/// The part of an observation that the disks tell.
+struct Disks {
+    machines: BTreeMap<MachineName, Located>,
+    toolchains: BTreeMap<ToolchainName, Digest>,
+    requests: BTreeMap<ImageKey, ResourceRequest>,
+    start_modes: BTreeMap<ImageKey, StartMode>,
+    free: BTreeMap<VolumeId, u64>,
+    halt: Option<String>,
+    halted_volumes: BTreeMap<VolumeId, String>,
+}
+
+impl Disks {
+    fn observe(agent: &AgentState) -> Result<Self, StoreError> {
+        let machines = machines(agent)?;
+        let toolchains = toolchains(agent)?;
+        drop_stale_facts(agent, &machines);
+        let mut disks = Self {
+            requests: requests(agent, &machines, &toolchains),
+            start_modes: start_modes(agent, &machines),
+            machines,
+            toolchains,
+            free: BTreeMap::new(),
+            halt: None,
+            halted_volumes: BTreeMap::new(),
+        };
+        let paths = &agent.settings.paths;
+        disks.halt = short_of(&paths.state, paths.reserve_bytes, "delete builds")?;
+        for (volume, store) in agent.volumes.indexed() {
+            disks.free.insert(volume, store.free()?);
+            let remedy = "delete machines, or prune their revisions";
+            if let Some(reason) = short_of(store.path(), paths.reserve_bytes, remedy)? {
+                disks.halted_volumes.insert(volume, reason);
+            }
+        }
+        Ok(disks)
+    }
+}
+
+fn machines(agent: &AgentState) -> Result<BTreeMap<MachineName, Located>, StoreError> {
+    let inventory = agent.volumes.inventory()?;
+    for (machine, error) in &inventory.unreadable {
+        let error = error as &dyn Error;
+        warn!(%machine, error, "cannot read the directory of a machine");
+    }
+    Ok(inventory.machines)
+}
+
+fn drop_stale_facts(agent: &AgentState, machines: &BTreeMap<MachineName, Located>) {
+    let existing = machines.values().flat_map(|state| {
+        let images = state.view.images.iter().map(|image| image.uuid);
+        images.chain(state.view.revisions.iter().map(|revision| revision.uuid))
+    });
+    agent.image_facts.retain(&existing.collect());
+}
+
+/// Returns the facts of the complete image for a key, else of the current revision.
+fn facts(agent: &AgentState, state: &Located, key: &ImageKey) -> Option<Arc<ImageFacts>> {
+    let view = &state.view;
+    let (uuid, entry) = match view.image(&key.toolchain) {
+        Some(image) if image.complete => (image.uuid, Entry::Image(image.toolchain.clone())),
+        _ => {
+            let revision = view.current()?;
+            (revision.uuid, Entry::Revision(revision.revision))
+        }
+    };
+    let directory = agent.volumes.get(state.volume)?.entry(&key.machine, &entry);
+    Some(agent.image_facts.get(uuid, &directory))
+}
+
+/// Returns the resource requests of the guests of each machine with each toolchain. The
+/// start of a guest reports a manifest that cannot be used.
+fn requests(
+    agent: &AgentState,
+    machines: &BTreeMap<MachineName, Located>,
+    toolchains: &BTreeMap<ToolchainName, Digest>,
+) -> BTreeMap<ImageKey, ResourceRequest> {
+    let mut requests = BTreeMap::new();
+    for (machine, state) in machines {
+        for toolchain in toolchains.keys() {
+            let key = ImageKey {
+                machine: machine.clone(),
+                toolchain: toolchain.clone(),
+            };
+            let facts = facts(agent, state, &key);
+            if let Some(Ok(machine)) = facts.as_ref().map(|facts| &facts.machine) {
+                requests.insert(key, capacity::request(&agent.settings, machine));
             }
         }
     }
-    Ok(machines)
+    requests
 }
 
-/// How builds with each image start.
-fn starts(
+/// Returns the start modes of builds on each complete image.
+fn start_modes(
     agent: &AgentState,
-    machines: &BTreeMap<MachineName, MachineState>,
-) -> BTreeMap<ImageKey, Starting> {
-    let mut starts = BTreeMap::new();
-    for (machine, seen) in machines {
-        for image in seen.view.images.iter().filter(|image| image.complete) {
-            let pair = ImageKey {
+    machines: &BTreeMap<MachineName, Located>,
+) -> BTreeMap<ImageKey, StartMode> {
+    let mut modes = BTreeMap::new();
+    for (machine, state) in machines {
+        for image in state.view.images.iter().filter(|image| image.complete) {
+            let key = ImageKey {
                 machine: machine.clone(),
                 toolchain: image.toolchain.clone(),
             };
-            let entry = Entry::Image(image.toolchain.clone());
-            let directory = agent.volumes[seen.volume].entry(machine, &entry);
-            let starting = agent.frozen.look(&agent.settings.guests, &pair, &directory);
-            starts.insert(pair, starting);
+            if let Some(facts) = facts(agent, state, &key) {
+                let mode = agent
+                    .restores
+                    .start_mode(&agent.settings.guests, &key, &facts);
+                modes.insert(key, mode);
+            }
         }
     }
-    starts
+    modes
 }
 
 fn toolchains(agent: &AgentState) -> Result<BTreeMap<ToolchainName, Digest>, StoreError> {
@@ -215,14 +254,15 @@ fn toolchains(agent: &AgentState) -> Result<BTreeMap<ToolchainName, Digest>, Sto
                 toolchains.insert(name, toolchain.id);
             }
             Err(error) => {
-                warn!(toolchain = %name, "cannot use a toolchain: {}", sys::error_report::chain(&error));
+                let error = &error as &dyn Error;
+                warn!(toolchain = %name, error, "cannot use a toolchain");
             }
         }
     }
     Ok(toolchains)
 }
 
-/// The rule for old revisions, as of now.
+/// Returns the retention rule for old revisions, as of now.
 fn retention(machines: &Machines) -> Option<Rule> {
     Some(Rule {
         keep: machines.keep_revisions?,
@@ -231,32 +271,12 @@ fn retention(machines: &Machines) -> Option<Rule> {
     })
 }
 
-fn free(agent: &AgentState) -> Result<BTreeMap<usize, u64>, StoreError> {
-    let volumes = agent.volumes.iter().enumerate();
-    volumes
-        .map(|(number, volume)| Ok((number, volume.free()?)))
-        .collect()
-}
-
-/// Why nothing may start: in the state directory, and in each volume.
-fn halts(agent: &AgentState) -> Result<(Option<String>, BTreeMap<usize, String>), StoreError> {
-    let paths = &agent.settings.paths;
-    let halt = short_of(&paths.state, paths.reserve_bytes, "delete builds")?;
-    let mut halted = BTreeMap::new();
-    for (volume, store) in agent.volumes.iter().enumerate() {
-        let way_out = "delete machines, or prune their revisions";
-        if let Some(why) = short_of(store.path(), paths.reserve_bytes, way_out)? {
-            halted.insert(volume, why);
-        }
-    }
-    Ok((halt, halted))
-}
-
-fn short_of(path: &Path, reserve: u64, way_out: &str) -> Result<Option<String>, StoreError> {
-    // The words must not change with every byte: they are said when they change.
+/// Returns the reason for which no guest may start, if `path` is below its reserve.
+fn short_of(path: &Path, reserve: u64, remedy: &str) -> Result<Option<String>, StoreError> {
+    // Without the free bytes: the text is logged whenever it changes.
     Ok((store::space::bytes_free(path)? < reserve).then(|| {
         format!(
-            "{} has less room left than its reserve of {} MiB: {way_out}",
+            "{} has less room left than its reserve of {} MiB: {remedy}",
             path.display(),
             reserve / (1024 * 1024)
         )

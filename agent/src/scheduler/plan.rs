@@ -1,355 +1,346 @@
-//! Thinks: from what is there to what is to be done next. Touches nothing.
+//! The planner: a pure function from what was observed to the actions to take.
 
-mod attaching;
-mod cleaning;
-mod waiting;
-mod yielding;
+mod clean;
+mod debug_sessions;
+mod evict;
+mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use config::builds::{Build, ImageState, Priority, Readiness, Submitter};
+use config::builds::{ImageState, Priority, Readiness, StartKind, Submitter};
 use config::queue::Drained;
 use config::task::{BOOTSTRAP_VERSION, Digest, Provenance};
 use config::{BuildId, MachineName, Revision, Tag, ToolchainName};
 use jiff::Timestamp;
 use store::prune::Rule;
-use store::{ImageView, MachineView};
+use store::{ImageView, Located, MachineView, Uuid, VolumeId};
 
-use super::admission::{Capacity, ResourceRequest, Rules, Shares};
-use crate::state::guest_tag::CopyTag;
-use crate::state::restore_history::Starting;
+use super::admission::{Rules, Shares};
+use crate::state::restore_history::StartMode;
+use crate::state::{Capacity, CopyTag, ImageKey, ResourceRequest, RunningJobs};
 
-/// A machine and a toolchain: what an image is made for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ImageKey {
-    /// The machine.
-    pub machine: MachineName,
-    /// The toolchain.
-    pub toolchain: ToolchainName,
-}
-
-impl ImageKey {
-    /// What a build is built on and with.
-    pub fn of(build: &Build) -> Self {
-        Self {
-            machine: build.machine.clone(),
-            toolchain: build.toolchain.clone(),
-        }
-    }
-}
-
-/// A machine as it was seen in a volume.
+/// A build in the queue.
 #[derive(Debug, Clone)]
-pub struct MachineState {
-    /// The volume, by its place in the settings.
-    pub volume: usize,
-    /// What its directory shows.
-    pub view: MachineView,
-}
-
-/// A build that waits.
-#[derive(Debug, Clone)]
-pub struct Waiting {
+pub struct QueuedBuild {
     /// The build.
     pub id: BuildId,
-    /// What it is built on and with.
-    pub pair: ImageKey,
-    /// Who asked for it.
+    /// The image that it needs.
+    pub key: ImageKey,
+    /// Its submitter.
     pub submitter: Submitter,
-    /// How urgent it is.
+    /// Its priority.
     pub priority: Priority,
-    /// Since when it waits.
+    /// The time of its submission.
     pub since: Timestamp,
-    /// Before this it is not tried again.
+    /// The end of its backoff after a failure of the host.
     pub not_before: Option<Timestamp>,
-    /// The builds that must have ended well before it begins.
+    /// The builds that must succeed before it starts.
     pub after: Vec<BuildId>,
-    /// What it was last said to wait for.
+    /// The recorded reason for which it waits.
     pub message: String,
 }
 
-/// How a build that others wait for stands.
+/// The state of a build that others depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// It has not ended yet.
-    Open,
-    /// What comes after it may begin.
-    Good,
-    /// It ended otherwise, or nothing is known of it any more.
-    Bad,
+pub enum DependencyState {
+    /// It has not ended.
+    Pending,
+    /// It succeeded: builds that depend on it may start.
+    Succeeded,
+    /// It failed, was skipped, or is not recorded any more.
+    Failed,
 }
 
-/// What must be known of a build that runs.
+/// A build that runs, as fair-share accounting needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Running {
-    /// Who asked for it.
+pub struct RunningBuild {
+    /// Its submitter.
     pub submitter: Submitter,
-    /// Since when its guest runs.
+    /// The start of its guest.
     pub since: Timestamp,
 }
 
-/// What runs.
-#[derive(Debug, Clone, Default)]
-pub struct Jobs {
-    /// Builds.
-    pub builds: BTreeMap<BuildId, ImageKey>,
-    /// Bootstraps, and what each is to make.
-    pub bootstraps: BTreeMap<ImageKey, Provenance>,
-    /// The volumes whose old revisions are being deleted.
-    pub pruning: BTreeSet<usize>,
-    /// The builds of which something is held, and whether that is a guest.
-    pub held: BTreeMap<BuildId, (ImageKey, bool)>,
-    /// The copies that people look into, and whether there was room for each.
-    pub copies: BTreeMap<CopyTag, (ImageKey, bool)>,
-}
-
-impl Jobs {
-    /// The copies that wait for room.
-    fn waiting_copies(&self) -> impl Iterator<Item = (CopyTag, &ImageKey)> {
-        let waiting = self.copies.iter().filter(|(_, (_, begun))| !begun);
-        waiting.map(|(tag, (pair, _))| (*tag, pair))
-    }
-}
-
-/// How often the bootstrap of an image failed.
+/// The failed bootstraps of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// What was to be made; the failure counts only for this.
-    pub wanted: Provenance,
-    /// How often it was tried.
+pub struct BootstrapFailure {
+    /// The inputs of the image. The failure counts only for these.
+    pub inputs: Provenance,
+    /// The number of attempts.
     pub attempts: u32,
-    /// Why the last one failed.
+    /// The error of the last attempt.
     pub message: String,
 }
 
 /// Everything that a plan depends on.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
-    /// The machines, each name once.
-    pub machines: BTreeMap<MachineName, MachineState>,
-    /// The toolchains and the identity of their content.
+    /// The machines, each in the volume that it belongs to.
+    pub machines: BTreeMap<MachineName, Located>,
+    /// The toolchains and the hashes of their content.
     pub toolchains: BTreeMap<ToolchainName, Digest>,
-    /// The builds that wait, oldest first.
-    pub queue: Vec<Waiting>,
-    /// What ran before the machines were looked at.
-    pub jobs: Jobs,
-    /// The bootstraps that failed.
-    pub failures: BTreeMap<ImageKey, Failure>,
-    /// How builds with each image start.
-    pub starts: BTreeMap<ImageKey, Starting>,
+    /// The builds in the queue, oldest first.
+    pub queue: Vec<QueuedBuild>,
+    /// The jobs that ran before the machines were observed.
+    pub jobs: RunningJobs,
+    /// The failed bootstraps.
+    pub bootstrap_failures: BTreeMap<ImageKey, BootstrapFailure>,
+    /// The start modes of builds on each image.
+    pub start_modes: BTreeMap<ImageKey, StartMode>,
     /// The newest build that was ever recorded.
-    pub newest: Option<BuildId>,
-    /// Why nothing may start at all, when there is a reason.
+    pub newest_build: Option<BuildId>,
+    /// The reason for which no guest may start at all.
     pub halt: Option<String>,
-    /// Why nothing may start in a volume, for those that have a reason.
-    pub halted: BTreeMap<usize, String>,
-    /// Which old revisions may go; none when all stay.
+    /// The reasons for which no guest may start in a volume.
+    pub halted_volumes: BTreeMap<VolumeId, String>,
+    /// The retention rule for old revisions; `None` to keep all.
     pub retention: Option<Rule>,
-    /// The bytes that are free in each volume.
-    pub free: BTreeMap<usize, u64>,
-    /// When it was looked.
+    /// The free bytes of each volume.
+    pub free: BTreeMap<VolumeId, u64>,
+    /// The time of the observation.
     pub now: Timestamp,
-    /// Who asked for the builds that run.
-    pub running: BTreeMap<BuildId, Running>,
-    /// How the builds stand that others wait for.
-    pub endings: BTreeMap<BuildId, Ending>,
-    /// Whether nothing is to start at all.
+    /// The builds that run.
+    pub running: BTreeMap<BuildId, RunningBuild>,
+    /// The states of the builds that queued ones depend on.
+    pub dependencies: BTreeMap<BuildId, DependencyState>,
+    /// The drain of the host, if it is drained.
     pub drained: Option<Drained>,
-    /// What the host can give.
+    /// The resources of the host.
     pub capacity: Capacity,
-    /// What guests take of it.
-    pub demands: BTreeMap<ImageKey, ResourceRequest>,
-    /// What submitters have had of it.
+    /// The resource requests of guests.
+    pub requests: BTreeMap<ImageKey, ResourceRequest>,
+    /// The fair-share usage of submitters.
     pub shares: Shares,
-    /// How long is long.
+    /// The rules of admission.
     pub rules: Rules,
-    /// How often a failed bootstrap is tried again.
+    /// The number of retries of a failed bootstrap.
     pub retries_max: u32,
-    /// Of how many builds something is held at once; of any number if `None`.
+    /// The number of builds that may be held at once; `None` for no limit.
     pub held_max: Option<usize>,
 }
 
-/// One thing to do.
+/// The start of a build, with everything that the plan knows about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildStart {
+    /// The build.
+    pub id: BuildId,
+    /// The image that it runs on.
+    pub key: ImageKey,
+    /// The submitter, for fair-share accounting.
+    pub submitter: Submitter,
+    /// The volume of the machine.
+    pub volume: VolumeId,
+    /// The image that the plan saw.
+    pub image: Option<Uuid>,
+    /// The start mode of that image. A retry starts cold whatever this says.
+    pub start: StartKind,
+    /// The resources that its guest was admitted with.
+    pub request: ResourceRequest,
+}
+
+/// The making of an image, or of a checkpoint in one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageStart {
+    /// The image.
+    pub key: ImageKey,
+    /// The volume of the machine.
+    pub volume: VolumeId,
+    /// The inputs of the image.
+    pub inputs: Provenance,
+}
+
+/// An action of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Go on with the deletions that were begun in a volume.
-    FinishDeletions(usize),
-    /// Delete a snapshot that nothing accounts for.
-    DropSnapshot(ImageKey, Tag),
-    /// Delete an image whose toolchain is gone.
-    DropImage(ImageKey),
-    /// Delete these old revisions in a volume.
-    Prune(usize, Vec<(MachineName, Revision)>),
-    /// End a bootstrap that is no longer wanted.
+    /// Finish the deletions that were begun in a volume.
+    FinishDeletions(VolumeId),
+    /// Delete a snapshot that belongs to no job.
+    DeleteSnapshot(VolumeId, ImageKey, Tag),
+    /// Delete an image whose toolchain does not exist any more.
+    DeleteImage(VolumeId, ImageKey),
+    /// Delete old revisions in a volume.
+    Prune(VolumeId, Vec<(MachineName, Revision)>),
+    /// Cancel a bootstrap or checkpoint whose inputs have changed.
     CancelBootstrap(ImageKey),
     /// Make an image.
-    Bootstrap(ImageKey, Provenance),
-    /// Freeze a guest in an image, which was made from this.
-    Freeze(ImageKey, Provenance),
+    StartBootstrap(ImageStart),
+    /// Make a checkpoint in an image.
+    StartCheckpoint(ImageStart),
     /// Start the guest of a build.
-    Build(BuildId),
-    /// Tell what a build waits for.
-    Say(BuildId, String),
-    /// Give a build up.
+    StartBuild(BuildStart),
+    /// Record the reason for which a build waits.
+    SetWaitReason(BuildId, String),
+    /// End a queued build as `abort`.
     Abort(BuildId, String),
-    /// Give a build up because one that it was to come after did not end well.
+    /// End a queued build as `skip`: one that it depends on failed.
     Skip(BuildId, String),
-    /// End the guest that is held of a build.
-    GiveWay(BuildId),
-    /// Let go of all that is held of a build.
-    Release(BuildId),
-    /// Boot a copy of what is held of a build.
-    Attach(CopyTag),
-    /// Tell somebody who wants to look into a copy what it would wait for.
-    TurnAway(CopyTag, String),
-    /// End a copy.
-    Detach(CopyTag),
+    /// End the guest of a held build; its snapshot stays.
+    EvictHold(BuildId),
+    /// Release the guest and the snapshot of a held build.
+    ReleaseHold(BuildId),
+    /// Let a debug session start.
+    AdmitDebugSession(CopyTag),
+    /// Reject a debug session, with the reason.
+    RejectDebugSession(CopyTag, String),
+    /// End a debug session.
+    EndDebugSession(CopyTag),
 }
 
 impl Observed {
-    /// What is to be done next, in order. A world in which all of it was done needs
-    /// nothing more.
+    /// Returns the actions to take, in order. Once all of them were taken, the next
+    /// plan is empty.
     pub fn plan(&self) -> Vec<Action> {
         self.decide().0
     }
 
-    /// The plan, and the builds that could start in the order of their turns.
+    /// Returns the actions to take, and the builds that are ready to start in
+    /// scheduling order.
     pub fn decide(&self) -> (Vec<Action>, Vec<BuildId>) {
-        let mut steps = self.cleaning();
-        steps.extend(self.pruning());
-        steps.extend(self.cancelling());
-        let (starting, order) = self.starting();
-        steps.extend(self.detaching());
-        steps.extend(self.yielding(&starting, &order));
-        steps.extend(starting);
-        (steps, order)
+        let mut actions = self.clean();
+        actions.extend(self.prune());
+        actions.extend(self.cancel_bootstraps());
+        let (starts, order) = self.start_jobs();
+        actions.extend(self.end_debug_sessions());
+        actions.extend(self.evict_holds(&starts, &order));
+        actions.extend(starts);
+        (actions, order)
     }
 
-    /// What keeps the host from its work.
+    /// Returns the reasons for which the host does not start guests.
     pub fn notices(&self) -> Vec<String> {
         let drained = self
             .drained
             .as_ref()
-            .map(|drained| format!("{}; `machinectl undrain` ends it", drained.message()));
-        let halts = self.halt.iter().chain(self.halted.values()).cloned();
+            .map(|drained| format!("{}; `buildhost undrain` ends it", drained.message()));
+        let halts = self
+            .halt
+            .iter()
+            .chain(self.halted_volumes.values())
+            .cloned();
         drained.into_iter().chain(halts).collect()
     }
 
-    /// Why nothing of this machine may start, when there is a reason.
+    /// Returns the reason for which no guest of a machine may start, if there is one.
     fn halt(&self, machine: &MachineName) -> Option<&String> {
-        let volume = self.machines.get(machine).map(|seen| seen.volume);
-        self.halt.as_ref().or_else(|| self.halted.get(&volume?))
+        let volume = self.machines.get(machine).map(|state| state.volume);
+        self.halt
+            .as_ref()
+            .or_else(|| self.halted_volumes.get(&volume?))
     }
 
-    /// How far each image is.
+    /// Returns the readiness of every image.
     pub fn readiness(&self) -> Vec<Readiness> {
-        let live = self
-            .machines
+        self.machines
             .values()
-            .filter(|seen| seen.view.current.is_some());
-        let pairs = live.flat_map(|seen| {
-            self.toolchains
-                .keys()
-                .map(|toolchain| pair(&seen.view, toolchain))
-        });
-        pairs.map(|pair| self.ready(pair)).collect()
+            .filter(|state| state.view.current.is_some())
+            .flat_map(|state| {
+                self.toolchains
+                    .keys()
+                    .map(|toolchain| key(&state.view, toolchain))
+            })
+            .map(|key| self.readiness_of_image(key))
+            .collect()
     }
 
-    /// What an image of `pair` must be made from now; `None` when there is nothing
-    /// to make it from.
-    pub fn wanted(&self, pair: &ImageKey) -> Option<Provenance> {
-        let view = &self.machines.get(&pair.machine)?.view;
+    /// Returns the inputs that an image must be made from now; `None` if the machine or
+    /// the toolchain is missing.
+    pub fn inputs(&self, key: &ImageKey) -> Option<Provenance> {
+        let view = &self.machines.get(&key.machine)?.view;
         let current = view.current?;
         let revision = view
             .revisions
             .iter()
-            .find(|r| r.revision == current && r.complete)?;
+            .find(|it| it.revision == current && it.complete)?;
         Some(Provenance {
             revision_uuid: revision.uuid.to_string(),
-            toolchain_id: self.toolchains.get(&pair.toolchain)?.clone(),
+            toolchain_id: self.toolchains.get(&key.toolchain)?.clone(),
             bootstrap_version: BOOTSTRAP_VERSION,
         })
     }
 
-    /// The image that serves `pair`, up to date or not.
-    fn image(&self, pair: &ImageKey) -> Option<&ImageView> {
-        let view = &self.machines.get(&pair.machine)?.view;
+    /// Returns the complete image for a key, up to date or not.
+    fn image(&self, key: &ImageKey) -> Option<&ImageView> {
+        let view = &self.machines.get(&key.machine)?.view;
         view.images
             .iter()
-            .find(|image| image.toolchain == pair.toolchain && image.complete)
+            .find(|image| image.toolchain == key.toolchain && image.complete)
     }
 
-    fn failure(&self, pair: &ImageKey) -> Option<&Failure> {
-        let failure = self.failures.get(pair)?;
-        (self.wanted(pair).as_ref() == Some(&failure.wanted)).then_some(failure)
+    /// Returns the failure of an image's bootstrap with its present inputs.
+    fn bootstrap_failure(&self, key: &ImageKey) -> Option<&BootstrapFailure> {
+        let failure = self.bootstrap_failures.get(key)?;
+        (self.inputs(key).as_ref() == Some(&failure.inputs)).then_some(failure)
     }
 
-    fn given_up(&self, pair: &ImageKey) -> Option<&Failure> {
-        self.failure(pair)
+    /// Returns the failure of a bootstrap that is not retried any more.
+    fn final_failure(&self, key: &ImageKey) -> Option<&BootstrapFailure> {
+        self.bootstrap_failure(key)
             .filter(|failure| failure.attempts > self.retries_max)
     }
 
-    fn ready(&self, pair: ImageKey) -> Readiness {
-        let provenance = self.image(&pair).map(|image| image.provenance.as_ref());
-        let failure = self.given_up(&pair);
-        let image = match (provenance, failure) {
-            (Some(made), _) if made.is_some() && made == self.wanted(&pair).as_ref() => {
+    fn readiness_of_image(&self, key: ImageKey) -> Readiness {
+        let provenance = self.image(&key).map(|image| image.provenance.as_ref());
+        let image = match (provenance, self.final_failure(&key)) {
+            (Some(made), _) if made.is_some() && made == self.inputs(&key).as_ref() => {
                 ImageState::Ready
             }
             (Some(_), _) => ImageState::Outdated,
             (None, Some(_)) => ImageState::Failed,
             (None, None) => ImageState::Missing,
         };
-        let message = if self.jobs.bootstraps.contains_key(&pair) && image == ImageState::Ready {
-            "a guest is being frozen in it".to_owned()
-        } else if self.jobs.bootstraps.contains_key(&pair) {
+        let under_way = self.jobs.images.contains_key(&key);
+        let message = if under_way && image == ImageState::Ready {
+            "a checkpoint is being made".to_owned()
+        } else if under_way {
             "it is being bootstrapped".to_owned()
         } else {
-            self.failure(&pair)
+            self.bootstrap_failure(&key)
                 .map(|failure| failure.message.clone())
                 .unwrap_or_default()
         };
-        let starting = self.starts.get(&pair).cloned().unwrap_or_default();
+        let mode = self.start_modes.get(&key).cloned().unwrap_or_default();
         Readiness {
-            machine: pair.machine,
-            toolchain: pair.toolchain,
+            machine: key.machine,
+            toolchain: key.toolchain,
             image,
             message,
-            start: starting.start,
-            start_message: starting.message,
-            evictions: starting.evictions,
+            start: mode.start,
+            start_message: mode.message,
+            evictions: mode.restore_failures,
         }
     }
 
-    fn cancelling(&self) -> Vec<Action> {
-        let running = self.jobs.bootstraps.iter();
-        let unwanted = running.filter(|(pair, made)| self.wanted(pair).as_ref() != Some(made));
-        unwanted
-            .map(|(pair, _)| Action::CancelBootstrap(pair.clone()))
+    fn cancel_bootstraps(&self) -> Vec<Action> {
+        self.jobs
+            .images
+            .iter()
+            .filter(|(key, inputs)| self.inputs(key).as_ref() != Some(inputs))
+            .map(|(key, _)| Action::CancelBootstrap(key.clone()))
             .collect()
     }
 
-    /// The images to make, those that builds wait for first.
-    fn needed(&self) -> Vec<ImageKey> {
-        let awaited: BTreeSet<_> = self.queue.iter().map(|waiting| &waiting.pair).collect();
-        let mut pairs: Vec<_> = self
+    /// Returns the images to make, those that queued builds need first.
+    fn missing_images(&self) -> Vec<ImageKey> {
+        if self.drained.is_some() {
+            return Vec::new();
+        }
+        let needed: BTreeSet<_> = self.queue.iter().map(|queued| &queued.key).collect();
+        let mut keys: Vec<_> = self
             .readiness()
             .into_iter()
             .filter(|readiness| readiness.image != ImageState::Ready)
-            .map(|r| ImageKey {
-                machine: r.machine,
-                toolchain: r.toolchain,
+            .map(|readiness| ImageKey {
+                machine: readiness.machine,
+                toolchain: readiness.toolchain,
             })
-            .filter(|pair| !self.jobs.bootstraps.contains_key(pair))
-            .filter(|pair| self.given_up(pair).is_none() && self.halt(&pair.machine).is_none())
-            .filter(|_| self.drained.is_none())
+            .filter(|key| !self.jobs.images.contains_key(key))
+            .filter(|key| self.final_failure(key).is_none() && self.halt(&key.machine).is_none())
             .collect();
-        pairs.sort_by_key(|pair| !awaited.contains(pair));
-        pairs
+        keys.sort_by_key(|key| !needed.contains(key));
+        keys
     }
 }
 
-fn pair(view: &MachineView, toolchain: &ToolchainName) -> ImageKey {
+fn key(view: &MachineView, toolchain: &ToolchainName) -> ImageKey {
     ImageKey {
         machine: view.name.clone(),
         toolchain: toolchain.clone(),

@@ -1,28 +1,21 @@
-//! Draining the host: no guest starts until somebody says so, restarts of the agent
-//! and boots included. What runs ends by itself, bootstraps too.
+//! Draining the host: no guest starts until the drain ends, across restarts of the agent
+//! and reboots. Running jobs end by themselves, bootstraps included.
 //!
-//! It is a file in the state directory, so an administrator can see it, and take it
-//! away, without an agent.
+//! The drain is a file in the state directory, so that an administrator can see it, and
+//! remove it, without an agent.
 
 use std::io;
-use std::path::PathBuf;
 
 use config::queue::Drained;
 
-use crate::state::agent_state::AgentState;
+use super::agent_state::AgentState;
 
-const FILE: &str = "drained.json";
-
-fn path(agent: &AgentState) -> PathBuf {
-    agent.settings.paths.state.join(FILE)
-}
-
-/// Takes in what was said to an earlier agent.
+/// Restores the drain of an earlier agent.
 ///
 /// # Errors
-/// When the file cannot be read: a host that was drained must not begin to build.
+/// When the file cannot be read: a drained host must not start builds.
 pub fn load(agent: &AgentState) -> io::Result<()> {
-    let text = match std::fs::read_to_string(path(agent)) {
+    let text = match std::fs::read_to_string(agent.paths.drained()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         text => text?,
     };
@@ -31,17 +24,17 @@ pub fn load(agent: &AgentState) -> io::Result<()> {
     Ok(())
 }
 
-/// Drains the host, or ends that; it is on disk when this returns.
+/// Starts or ends a drain. The change is on disk when this returns.
 ///
 /// # Errors
-/// When the file cannot be written or removed; nothing has changed then.
+/// When the file cannot be written or removed; then nothing has changed.
 pub fn set(agent: &AgentState, drained: Option<Drained>) -> io::Result<()> {
-    let path = path(agent);
+    let path = agent.paths.drained();
     match &drained {
         Some(drained) => sys::file::replace(&path, &serde_json::to_vec(drained)?)?,
         None => match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => std::fs::File::open(&agent.settings.paths.state)?.sync_all()?,
+            _ => std::fs::File::open(agent.paths.state())?.sync_all()?,
         },
     }
     agent.set_drained(drained);

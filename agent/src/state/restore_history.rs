@@ -1,149 +1,148 @@
-//! Which frozen guests may be woken, and what became of those that could not.
+//! The start modes of builds: which checkpoints may be restored, and which attempts at
+//! making or restoring one have failed.
 //!
-//! What lies in an image is the truth; this only remembers, as long as the agent
-//! runs, what was tried in vain. A new agent tries again: a restart is how a person
-//! asks for that, and it costs one build the limit for waking.
+//! The image tells whether it has a checkpoint. Failures are kept in memory only: after a
+//! restart the agent tries each once more, which costs one build the time limit of a
+//! restore, and is how an administrator asks for a new attempt.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use config::builds::StartKind;
-use config::machine::{Kind, Machine};
+use config::machine::Kind;
 use config::settings::Guests;
+use parking_lot::Mutex;
 
-use crate::scheduler::ImageKey;
-use guest;
+use super::image_facts::{CheckpointFacts, ImageFacts};
+use super::image_key::ImageKey;
 
-/// How often freezing is tried anew after a failure of the host.
-const FAILURES_MAX: u32 = 2;
+/// The number of retries of a checkpoint that the host could not make.
+const CHECKPOINT_RETRIES_MAX: u32 = 2;
 
-/// How builds with an image start, and why.
+/// The start mode of builds on an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Starting {
-    /// How the next one starts.
+pub struct StartMode {
+    /// The start of the next build.
     pub start: StartKind,
-    /// Whether a guest should be frozen in the image now.
-    pub wanted: bool,
-    /// Why it starts so, or what that costs.
+    /// `true` if a checkpoint is to be made in the image now.
+    pub checkpoint_due: bool,
+    /// The reason for this start mode, or its cost.
     pub message: String,
-    /// How many frozen guests were given up.
-    pub evictions: u32,
+    /// The number of failed restores.
+    pub restore_failures: u32,
 }
 
-/// What was tried in vain.
+/// The failures of one image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Past {
-    evictions: u32,
-    /// What is frozen in the image now is not to be woken.
-    barred: bool,
-    failures: u32,
-    why: String,
+struct History {
+    restore_failures: u32,
+    /// `true` if the present checkpoint must not be restored again.
+    rejected: bool,
+    checkpoint_failures: u32,
+    error: String,
 }
 
-/// What the agent remembers of frozen guests.
+/// The failed attempts at making and restoring checkpoints.
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<BTreeMap<ImageKey, Past>>);
+pub struct RestoreHistory(Mutex<BTreeMap<ImageKey, History>>);
 
-impl Memory {
-    fn with<T>(&self, pair: &ImageKey, work: impl FnOnce(&mut Past) -> T) -> T {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        work(all.entry(pair.clone()).or_default())
+impl RestoreHistory {
+    fn update(&self, key: &ImageKey, change: impl FnOnce(&mut History)) {
+        change(self.0.lock().entry(key.clone()).or_default());
     }
 
-    fn past(&self, pair: &ImageKey) -> Past {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(pair).cloned().unwrap_or_default()
+    fn of(&self, key: &ImageKey) -> History {
+        self.0.lock().get(key).cloned().unwrap_or_default()
     }
 
-    /// Gives up what is frozen in an image: it is not woken any more.
-    pub fn evict(&self, pair: &ImageKey, why: String) {
-        self.with(pair, |past| {
-            // Several builds may find out at once.
-            past.evictions += u32::from(!past.barred);
-            past.barred = true;
-            past.why = why;
+    /// Records that the checkpoint of an image could not be restored. It is not restored
+    /// again.
+    pub fn restore_failed(&self, key: &ImageKey, error: String) {
+        self.update(key, |history| {
+            // Several builds may find this out at once.
+            history.restore_failures += u32::from(!history.rejected);
+            history.rejected = true;
+            history.error = error;
         });
     }
 
-    /// Another image serves; whether a guest was frozen in it.
-    pub fn renewed(&self, pair: &ImageKey, frozen: bool) {
-        self.with(pair, |past| {
-            past.barred = false;
-            if frozen {
-                past.failures = 0;
+    /// Records that an image was replaced.
+    pub fn image_replaced(&self, key: &ImageKey, has_checkpoint: bool) {
+        self.update(key, |history| {
+            history.rejected = false;
+            if has_checkpoint {
+                history.checkpoint_failures = 0;
             }
         });
     }
 
-    /// No guest could be frozen.
-    pub fn failed(&self, pair: &ImageKey, why: String) {
-        self.with(pair, |past| {
-            past.failures += 1;
-            past.why = why;
+    /// Records that the host could not make a checkpoint.
+    pub fn checkpoint_failed(&self, key: &ImageKey, error: String) {
+        self.update(key, |history| {
+            history.checkpoint_failures += 1;
+            history.error = error;
         });
     }
 
-    /// How builds of `pair` start with the image, or a snapshot of it, in `directory`.
-    pub fn look(&self, settings: &Guests, pair: &ImageKey, directory: &Path) -> Starting {
-        let found = Found {
-            off: off(settings, directory),
-            frozen: guest::is_frozen(directory),
-            unfit: guest::is_unfit(directory),
-            bytes: guest::bytes(directory),
-        };
-        judge(found, self.past(pair))
+    /// Returns `true` if the present checkpoint of an image must not be restored.
+    pub fn is_rejected(&self, key: &ImageKey) -> bool {
+        self.of(key).rejected
+    }
+
+    /// Returns the start mode of builds on an image.
+    pub fn start_mode(&self, settings: &Guests, key: &ImageKey, image: &ImageFacts) -> StartMode {
+        let disabled = checkpoints_disabled(settings, image);
+        decide(disabled, &image.checkpoint, self.of(key))
     }
 }
 
-/// What there is in an image.
-#[derive(Debug, Clone, Default)]
-struct Found {
-    off: Option<&'static str>,
-    frozen: bool,
-    unfit: Option<String>,
-    bytes: u64,
-}
-
-/// Why the guests of the machine in `directory` are not to be frozen at all.
-pub fn off(settings: &Guests, directory: &Path) -> Option<&'static str> {
+/// Returns the reason for which no checkpoints are made of a machine, if there is one.
+pub fn checkpoints_disabled(settings: &Guests, image: &ImageFacts) -> Option<&'static str> {
     if !settings.checkpoints {
         return Some("the setting guests.frozen is off");
     }
-    let text = std::fs::read_to_string(directory.join(config::machine::FILE));
-    // What is wrong with a manifest is told by who starts the machine.
-    let machine = Machine::parse(&text.unwrap_or_default()).ok()?;
+    // The start of a guest reports a manifest that cannot be read.
+    let machine = image.machine.as_ref().ok()?;
     if machine.kind != Kind::Kvm {
         return Some("only machines of the kind kvm can be frozen");
     }
     (!machine.checkpoint).then_some("the machine's manifest says `frozen: off`")
 }
 
-fn judge(found: Found, past: Past) -> Starting {
-    let cold = |wanted, message: String| Starting {
+fn decide(
+    disabled: Option<&'static str>,
+    checkpoint: &CheckpointFacts,
+    history: History,
+) -> StartMode {
+    let cold = |checkpoint_due, message: String| StartMode {
         start: StartKind::Cold,
-        wanted,
+        checkpoint_due,
         message,
-        evictions: past.evictions,
+        restore_failures: history.restore_failures,
     };
-    if let Some(off) = found.off {
-        return cold(false, off.to_owned());
+    if let Some(reason) = disabled {
+        return cold(false, reason.to_owned());
     }
-    if let Some(unfit) = found.unfit {
-        return cold(false, unfit);
+    if let Some(reason) = &checkpoint.unsupported {
+        return cold(false, reason.clone());
     }
-    let may_try = past.failures <= FAILURES_MAX;
-    if past.barred {
-        return cold(may_try, format!("it is to be frozen anew: {}", past.why));
+    let may_retry = history.checkpoint_failures <= CHECKPOINT_RETRIES_MAX;
+    if history.rejected {
+        return cold(
+            may_retry,
+            format!("it is to be frozen again: {}", history.error),
+        );
     }
-    if !found.frozen {
-        return cold(may_try, past.why);
+    if !checkpoint.exists {
+        return cold(may_retry, history.error);
     }
-    Starting {
+    StartMode {
         start: StartKind::Restored,
-        wanted: false,
-        message: format!("{} MiB of memory on disk", found.bytes.div_ceil(1 << 20)),
-        evictions: past.evictions,
+        checkpoint_due: false,
+        message: format!(
+            "{} MiB of memory on disk",
+            checkpoint.bytes.div_ceil(1 << 20)
+        ),
+        restore_failures: history.restore_failures,
     }
 }
 
@@ -151,12 +150,16 @@ fn judge(found: Found, past: Past) -> Starting {
 mod tests {
     use super::*;
 
-    fn judged(found: &Found, memory: &Memory) -> (StartKind, bool, String) {
-        let starting = judge(found.clone(), memory.past(&pair()));
-        (starting.start, starting.wanted, starting.message)
+    fn decided(
+        disabled: Option<&'static str>,
+        checkpoint: &CheckpointFacts,
+        history: &RestoreHistory,
+    ) -> (StartKind, bool, String) {
+        let mode = decide(disabled, checkpoint, history.of(&key()));
+        (mode.start, mode.checkpoint_due, mode.message)
     }
 
-    fn pair() -> ImageKey {
+    fn key() -> ImageKey {
         ImageKey {
             machine: "demo".parse().unwrap(),
             toolchain: "default".parse().unwrap(),
@@ -164,59 +167,51 @@ mod tests {
     }
 
     #[test]
-    fn what_is_frozen_is_woken_until_it_fails_and_then_frozen_anew() {
-        let memory = Memory::default();
-        let frozen = Found {
-            frozen: true,
+    fn a_checkpoint_is_restored_until_that_fails_and_then_made_again() {
+        let history = RestoreHistory::default();
+        let checkpoint = CheckpointFacts {
+            exists: true,
             bytes: 5 << 20,
-            ..Found::default()
+            ..CheckpointFacts::default()
         };
         let fine = (
             StartKind::Restored,
             false,
             "5 MiB of memory on disk".to_owned(),
         );
-        assert_eq!(judged(&frozen, &memory), fine);
-        memory.evict(&pair(), "it is silent".into());
-        memory.evict(&pair(), "it is silent".into());
-        let again = "it is to be frozen anew: it is silent".to_owned();
-        assert_eq!(
-            judged(&frozen, &memory),
-            (StartKind::Cold, true, again.clone())
-        );
-        for _ in 0..=FAILURES_MAX {
-            memory.failed(&pair(), "it is silent".into());
+        assert_eq!(decided(None, &checkpoint, &history), fine);
+        history.restore_failed(&key(), "it is silent".into());
+        history.restore_failed(&key(), "it is silent".into());
+        let again = "it is to be frozen again: it is silent".to_owned();
+        let due = (StartKind::Cold, true, again.clone());
+        assert_eq!(decided(None, &checkpoint, &history), due);
+        for _ in 0..=CHECKPOINT_RETRIES_MAX {
+            history.checkpoint_failed(&key(), "it is silent".into());
         }
-        assert_eq!(judged(&frozen, &memory), (StartKind::Cold, false, again));
-        memory.renewed(&pair(), true);
-        assert_eq!(judged(&frozen, &memory), fine);
-        assert_eq!(memory.past(&pair()).evictions, 1);
+        let given_up = (StartKind::Cold, false, again);
+        assert_eq!(decided(None, &checkpoint, &history), given_up);
+        history.image_replaced(&key(), true);
+        assert_eq!(decided(None, &checkpoint, &history), fine);
+        assert_eq!(history.of(&key()).restore_failures, 1);
     }
 
     #[test]
-    fn nothing_is_frozen_where_it_is_off_or_cannot_be() {
-        let memory = Memory::default();
-        let nothing = Found::default();
-        assert_eq!(
-            judged(&nothing, &memory),
-            (StartKind::Cold, true, String::new())
-        );
-        let unfit = Found {
-            unfit: Some("no".into()),
-            ..Found::default()
+    fn no_checkpoint_is_made_where_it_is_disabled_or_unsupported() {
+        let history = RestoreHistory::default();
+        let nothing = CheckpointFacts::default();
+        let due = (StartKind::Cold, true, String::new());
+        assert_eq!(decided(None, &nothing, &history), due);
+        let unsupported = CheckpointFacts {
+            unsupported: Some("no".into()),
+            ..CheckpointFacts::default()
         };
-        assert_eq!(
-            judged(&unfit, &memory),
-            (StartKind::Cold, false, "no".into())
-        );
-        let off = Found {
-            off: Some("off"),
-            frozen: true,
-            ..Found::default()
+        let cold = (StartKind::Cold, false, "no".into());
+        assert_eq!(decided(None, &unsupported, &history), cold);
+        let exists = CheckpointFacts {
+            exists: true,
+            ..CheckpointFacts::default()
         };
-        assert_eq!(
-            judged(&off, &memory),
-            (StartKind::Cold, false, "off".into())
-        );
+        let disabled = (StartKind::Cold, false, "off".into());
+        assert_eq!(decided(Some("off"), &exists, &history), disabled);
     }
 }

@@ -18,7 +18,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::records::RecordsError;
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
 
 /// The format in which counters are told.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -43,12 +43,12 @@ pub struct Metrics {
     tftp_bytes: Counters,
     requests: Counters,
     request_seconds: Histograms,
-    seen: Mutex<MachineState>,
+    seen: Mutex<AgentGauges>,
 }
 
 /// What is looked at whenever somebody asks.
 #[derive(Debug)]
-struct MachineState {
+struct AgentGauges {
     registry: Registry,
     waiting: Gauges,
     guests: Gauges,
@@ -108,7 +108,7 @@ impl Default for Metrics {
                 "How long it took until answers began",
                 requests,
             ),
-            seen: Mutex::new(MachineState {
+            seen: Mutex::new(AgentGauges {
                 waiting: gauge(&mut all, "builds_unfinished", "Builds without an outcome"),
                 guests: gauge(&mut all, "guests", "Guests that run"),
                 ready: gauge(&mut all, "machine_ready", "Whether a machine can build"),
@@ -240,7 +240,7 @@ impl Metrics {
     }
 }
 
-impl MachineState {
+impl AgentGauges {
     #[expect(clippy::cast_precision_loss, reason = "nothing here is that great")]
     fn look(&self, agent: &AgentState, unfinished: &[Build]) {
         for (state, word) in State::ALL {
@@ -256,15 +256,12 @@ impl MachineState {
                 );
             }
         }
-        let guests = agent.with_jobs(|jobs| {
-            let (builds, bootstraps) = (jobs.builds.len(), jobs.bootstraps.len());
-            let copies = jobs.attached.len();
-            [
-                ("build", builds),
-                ("bootstrap", bootstraps),
-                ("copy", copies),
-            ]
-        });
+        let jobs = agent.jobs.running();
+        let guests = [
+            ("build", jobs.builds.len()),
+            ("bootstrap", jobs.images.len()),
+            ("copy", jobs.debug_sessions.len()),
+        ];
         for (job, count) in guests {
             set(&self.guests, &vec![("job", job.into())], count as f64);
         }

@@ -12,7 +12,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::warn;
 
 use crate::scheduler::Observed;
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
 
 /// The directories that are watched.
 pub struct Watch {

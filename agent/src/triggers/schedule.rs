@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 use tracing::{info, warn};
 
 use crate::records::{Added, RecordsError};
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
 use crate::triggers::submission::{self, Unfit, check};
 use plan::{MachineState, plan};
 use timing::Times;

@@ -12,7 +12,7 @@ use tracing::info;
 
 use crate::blocking;
 use crate::records::{self, Once, RecordsError, Submitted};
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
 
 pub use check::Unfit;
 

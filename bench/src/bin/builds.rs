@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent::records::Records;
-use agent::state::agent_state::AgentState;
+use agent::state::AgentState;
 use agent::{api, pr_service};
 use config::builds::{Artifact, State};
 use config::settings::Settings;
@@ -76,7 +76,14 @@ async fn host(path: &Path, builds: u32) -> Arc<AgentState> {
     let records = Records::open(&path.join("state/records.sqlite3")).unwrap();
     fill(&path.join("state/records.sqlite3"), &records, builds).await;
     let pr = prserv::Service::open(&pr_service::options(&settings.pr).unwrap()).unwrap();
-    let host = AgentState::new(settings, Vec::new(), toolchains, records, pr, (0, 0));
+    let host = AgentState::new(
+        settings,
+        std::iter::empty().collect(),
+        toolchains,
+        records,
+        pr,
+        (0, 0),
+    );
     Arc::new(host)
 }
 

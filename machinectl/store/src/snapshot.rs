@@ -68,6 +68,7 @@ pub struct Snapshot {
     pub(crate) tag: Tag,
     path: PathBuf,
     lock: File,
+    source: Option<Uuid>,
     taken: Option<Taken>,
 }
 
@@ -90,6 +91,12 @@ impl Snapshot {
     /// The rest of its name.
     pub fn tag(&self) -> &Tag {
         &self.tag
+    }
+
+    /// The subvolume that it was taken of, if this process took it of a revision or of an
+    /// image.
+    pub fn source(&self) -> Option<Uuid> {
+        self.source
     }
 
     /// The revision that it was taken of, when it was taken of one just now.
@@ -124,16 +131,22 @@ impl Volume {
         let _lock = self.lock(machine)?;
         let view = self.look(machine)?;
         let current = view.need_current()?;
-        let (source, taken) = match origin {
+        let (source, uuid, taken) = match origin {
             Origin::Current => {
                 let (revision, uuid) = (current.revision, current.uuid);
-                (Entry::Revision(revision), Some(Taken { revision, uuid }))
+                (
+                    Entry::Revision(revision),
+                    Some(uuid),
+                    Some(Taken { revision, uuid }),
+                )
             }
             Origin::Image(wanted) => match view.image(wanted) {
-                Some(image) if image.complete => (Entry::Image(wanted.clone()), None),
+                Some(image) if image.complete => {
+                    (Entry::Image(wanted.clone()), Some(image.uuid), None)
+                }
                 _ => return Err(SnapshotRefusal::NoImage(machine.clone(), wanted.clone()).into()),
             },
-            Origin::Snapshot(tag) => (Entry::Snapshot(toolchain.clone(), tag.clone()), None),
+            Origin::Snapshot(tag) => (Entry::Snapshot(toolchain.clone(), tag.clone()), None, None),
         };
         let is_snapshot = matches!(source, Entry::Snapshot(..));
         let source = self.entry(machine, &source);
@@ -160,6 +173,7 @@ impl Volume {
             tag: tag.clone(),
             path,
             lock,
+            source: uuid,
             taken,
         })
     }
@@ -192,6 +206,7 @@ impl Volume {
             tag: tag.clone(),
             path,
             lock,
+            source: None,
             taken: None,
         })
     }

@@ -115,6 +115,8 @@ pub struct RevisionView {
 pub struct ImageView {
     /// The toolchain that is installed.
     pub toolchain: ToolchainName,
+    /// The UUID of its subvolume.
+    pub uuid: Uuid,
     /// Whether it may be used: it is read-only.
     pub complete: bool,
     /// What it was made from; `None` when its manifest cannot be read.
@@ -314,6 +316,7 @@ impl Volume {
                     view.origins.extend(origin(provenance.as_ref()));
                     view.images.push(ImageView {
                         toolchain,
+                        uuid: subvolume.uuid,
                         complete: subvolume.read_only,
                         provenance,
                     });

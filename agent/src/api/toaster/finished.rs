@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 
 use super::{python, view};
 use crate::records::{Ended, RecordsError};
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
 
 /// The body, and what it was made of; empty until somebody asks.
 #[derive(Debug, Default)]

@@ -1,6 +1,7 @@
 //! Looks at everything that an examination depends on.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,15 +13,15 @@ use config::layout::Entry;
 use config::machine::{self, Firmware, Machine};
 use config::task::{Digest, RESULT};
 use config::{BuildId, MachineName};
-use store::{Holder, Volume};
+use store::{Holder, Volume, VolumeId};
 use tracing::warn;
 
-use super::{Group, Guest, MachineState, Network, Recorded, Records};
+use super::{Group, Guest, Inventory, Network, Recorded, Records};
 use crate::blocking;
 use crate::records::Health;
 use crate::scheduler::{self, Action};
-use crate::state::agent_state::AgentState;
-use crate::state::guest_tag::CopyTag;
+use crate::session::guests_directory;
+use crate::state::AgentState;
 use guest::network;
 use guest::{GuestError, cgroup, firmware};
 
@@ -32,41 +33,24 @@ const SOURCE_AGE_MAX: Duration = Duration::from_hours(24);
 ///
 /// # Errors
 /// When a directory of ours cannot be read.
-pub async fn look(agent: &Arc<AgentState>) -> io::Result<MachineState> {
-    let before = note_jobs(agent);
+pub async fn look(agent: &Arc<AgentState>) -> io::Result<Inventory> {
+    let before = agent.jobs.running();
     let ours = Arc::clone(agent);
     let mut seen = blocking(move || look_around(&ours)).await?;
-    for noted in [before, note_jobs(agent)] {
-        seen.running.extend(noted.running);
-        seen.copies.extend(noted.copies);
-        seen.bootstraps |= noted.bootstraps;
+    for jobs in [before, agent.jobs.running()] {
+        seen.running
+            .extend(jobs.builds.keys().chain(jobs.holds.keys()));
+        seen.copies.extend(jobs.debug_sessions.keys());
+        seen.bootstraps |= !jobs.images.is_empty();
     }
     Ok(seen)
 }
 
-/// What runs at an instant.
-struct Noted {
-    running: Vec<BuildId>,
-    copies: Vec<CopyTag>,
-    bootstraps: bool,
-}
-
-fn note_jobs(agent: &AgentState) -> Noted {
-    agent.with_jobs(|jobs| {
-        let running = jobs.builds.keys().chain(jobs.held.keys());
-        Noted {
-            running: running.copied().collect(),
-            copies: jobs.attached.keys().copied().collect(),
-            bootstraps: !jobs.bootstraps.is_empty(),
-        }
-    })
-}
-
-fn look_around(agent: &AgentState) -> io::Result<MachineState> {
+fn look_around(agent: &AgentState) -> io::Result<Inventory> {
     let prefix = format!("{}-", agent.settings.name);
     let guests = guests(agent, &prefix)?;
-    let directories = sys::file::entries(&agent.builds_directory())?;
-    let sources = sources(&agent.sources_directory())?;
+    let directories = sys::file::entries(&agent.paths.builds())?;
+    let sources = sources(&agent.paths.sources())?;
     // What is recorded later than it was listed would seem to have no record.
     let health = agent.records.health().unwrap_or_else(|error| Health {
         faults: vec![sys::error_report::chain(&error)],
@@ -77,7 +61,7 @@ fn look_around(agent: &AgentState) -> io::Result<MachineState> {
         .into_iter()
         .filter(|(path, _)| health.faults.is_empty() && !used(path));
     let unused = unused.collect();
-    Ok(MachineState {
+    Ok(Inventory {
         networks: networks(&prefix)?,
         groups: groups(&prefix),
         prefix,
@@ -85,15 +69,16 @@ fn look_around(agent: &AgentState) -> io::Result<MachineState> {
         records: records(agent, health),
         directories,
         unused,
-        sources: agent.sources_directory(),
+        sources: agent.paths.sources(),
         short: short(agent),
         without_firmware: without_firmware(agent),
-        ..MachineState::default()
+        ..Inventory::default()
     })
 }
 
 fn guests(agent: &AgentState, prefix: &str) -> io::Result<Vec<Guest>> {
-    let runs = sys::file::entries(&agent.guests.run_dir)?.into_iter();
+    let directory = guests_directory(&agent.settings.paths.run);
+    let runs = sys::file::entries(&directory)?.into_iter();
     let guest = |run: PathBuf| {
         let tag = run.file_name()?.to_str()?.to_owned();
         let find = || guest::Guest::find(&run);
@@ -150,7 +135,7 @@ fn groups(prefix: &str) -> Vec<Group> {
 
 fn records(agent: &AgentState, health: Health) -> Records {
     let recorded = |(id, (state, attempts)): (BuildId, _)| {
-        let directory = agent.build_directory(id);
+        let directory = agent.paths.build(id);
         let result = directory.join(RESULT).exists();
         let lost = (!directory.exists()).then_some(directory);
         (
@@ -219,47 +204,44 @@ fn short(agent: &AgentState) -> Vec<(PathBuf, u64)> {
         .collect()
 }
 
-/// What the reconciler deletes in its next round.
+/// Returns the deletions of the scheduler's next round.
 pub async fn cleaning(agent: &Arc<AgentState>) -> Vec<Cleaning> {
-    let world = match scheduler::look(agent, BTreeMap::new()).await {
-        Ok(world) => world,
+    let observed = match scheduler::observe(agent, BTreeMap::new()).await {
+        Ok(observed) => observed,
         Err(error) => {
-            warn!(
-                "cannot tell what is to be cleaned: {}",
-                sys::error_report::chain(&error)
-            );
+            let error = &error as &dyn Error;
+            warn!(error, "cannot observe what the scheduler deletes");
             return Vec::new();
         }
     };
-    let going = |machine: &MachineName, volume: usize, entry: Option<Entry>| {
+    let cleaning = |machine: &MachineName, volume: VolumeId, entry: Option<Entry>| {
         Some(Cleaning {
             volume: agent.volumes.get(volume)?.path().to_owned(),
             machine: machine.clone(),
             entry: entry.map(|entry| entry.name(machine)),
         })
     };
-    let of = |pair: &scheduler::ImageKey, entry| {
-        let volume = world.machines.get(&pair.machine)?.volume;
-        going(&pair.machine, volume, Some(entry))
-    };
-    let mut cleaning = Vec::new();
-    for step in world.plan() {
-        match step {
-            Action::DropSnapshot(pair, tag) => {
-                cleaning.extend(of(&pair, Entry::Snapshot(pair.toolchain.clone(), tag)));
+    let mut deletions = Vec::new();
+    for action in observed.plan() {
+        match action {
+            Action::DeleteSnapshot(volume, key, tag) => {
+                let entry = Entry::Snapshot(key.toolchain.clone(), tag);
+                deletions.extend(cleaning(&key.machine, volume, Some(entry)));
             }
-            Action::DropImage(pair) => {
-                cleaning.extend(of(&pair, Entry::Image(pair.toolchain.clone())));
+            Action::DeleteImage(volume, key) => {
+                let entry = Entry::Image(key.toolchain.clone());
+                deletions.extend(cleaning(&key.machine, volume, Some(entry)));
             }
             Action::FinishDeletions(volume) => {
-                let leaving = world.machines.iter().filter(|(_, seen)| {
-                    let unused = seen.view.snapshots.iter().all(|snapshot| !snapshot.in_use);
-                    seen.volume == volume && seen.view.deleting && unused
-                });
-                cleaning.extend(leaving.filter_map(|(machine, _)| going(machine, volume, None)));
+                for (machine, state) in &observed.machines {
+                    let in_use = state.view.snapshots.iter().any(|snapshot| snapshot.in_use);
+                    if state.volume == volume && state.view.deleting && !in_use {
+                        deletions.extend(cleaning(machine, volume, None));
+                    }
+                }
             }
             _ => {}
         }
     }
-    cleaning
+    deletions
 }

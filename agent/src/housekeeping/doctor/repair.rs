@@ -12,9 +12,10 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::{Leftover, Repair, examine, look};
-use crate::jobs::build::{AttemptError, Rules, Verdict, conclude};
+use crate::jobs::JobError;
+use crate::jobs::build::{Rules, Verdict, conclude};
 use crate::session::GuestFailure;
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
 use guest::Guest;
 use guest::network;
 
@@ -88,7 +89,7 @@ async fn requeue(agent: &AgentState, id: BuildId) -> Result<(), Fault> {
         return Ok(());
     };
     let rules = Rules::new(&agent.settings.builds, false);
-    let verdict = Verdict::from(Err(AttemptError::Ended(GuestFailure::AgentGone)));
+    let verdict = Verdict::from(Err(JobError::Guest(GuestFailure::AgentGone)));
     let build = conclude(build, verdict, &rules, Timestamp::now())?;
     Ok(agent.records.save(&build).await?)
 }

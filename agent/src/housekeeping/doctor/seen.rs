@@ -7,11 +7,11 @@ use config::builds::State;
 use config::{BuildId, MachineName};
 use store::Holder;
 
-use crate::state::guest_tag::CopyTag;
+use crate::state::CopyTag;
 
 /// What an examination depends on.
 #[derive(Debug, Clone, Default)]
-pub struct MachineState {
+pub struct Inventory {
     /// What the names of our networks and control groups begin with.
     pub prefix: String,
     /// The builds that the agent runs.

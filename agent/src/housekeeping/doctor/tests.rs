@@ -38,21 +38,21 @@ fn build(state: State, result: bool, lost: Option<&str>) -> Recorded {
     }
 }
 
-fn agent(builds: impl IntoIterator<Item = (u64, Recorded)>) -> MachineState {
+fn agent(builds: impl IntoIterator<Item = (u64, Recorded)>) -> Inventory {
     let builds = builds.into_iter().map(|(id, build)| (BuildId(id), build));
-    MachineState {
+    Inventory {
         prefix: "host-".to_owned(),
         records: Records {
             builds: builds.collect(),
             ..Records::default()
         },
-        ..MachineState::default()
+        ..Inventory::default()
     }
 }
 
 #[test]
 fn a_machine_without_firmware_is_a_fault() {
-    let seen = MachineState {
+    let seen = Inventory {
         without_firmware: vec![("win11".parse().unwrap(), "/OVMF.fd: not found".to_owned())],
         ..agent([])
     };
@@ -64,7 +64,7 @@ fn a_machine_without_firmware_is_a_fault() {
 }
 
 /// Every finding in a line, with what a repair does or a person is told.
-fn told(seen: &MachineState) -> String {
+fn told(seen: &Inventory) -> String {
     let line = |found: Found| {
         let Finding {
             id,
@@ -87,7 +87,7 @@ fn told(seen: &MachineState) -> String {
 
 #[test]
 fn a_host_that_works_is_well() {
-    let seen = MachineState {
+    let seen = Inventory {
         running: [BuildId(1)].into(),
         bootstraps: true,
         guests: vec![guest("1", Some(5), true), guest("b3", None, false)],
@@ -108,7 +108,7 @@ fn a_host_that_works_is_well() {
 
 #[test]
 fn what_dead_guests_left_is_taken_away() {
-    let seen = MachineState {
+    let seen = Inventory {
         guests: vec![
             guest("1", Some(5), true),
             guest("2", None, false),
@@ -132,7 +132,7 @@ fn what_is_not_provably_ours_is_only_shown() {
         unreadable: true,
         ..guest("8", None, true)
     };
-    let seen = MachineState {
+    let seen = Inventory {
         guests: vec![guest("lost+found", None, false), unreadable],
         networks: vec![network("host-lab", &[]), network("host-7", &[(9, "bash")])],
         directories: vec!["/builds/notes".into()],
@@ -145,7 +145,7 @@ fn what_is_not_provably_ours_is_only_shown() {
 
 #[test]
 fn builds_that_nobody_runs_are_told_apart_by_what_is_left_of_them() {
-    let seen = MachineState {
+    let seen = Inventory {
         guests: vec![guest("2", Some(5), true), guest("4", Some(6), false)],
         networks: vec![network("host-2", &[(5, "qemu-system-x86")])],
         running: [BuildId(4)].into(),
@@ -163,7 +163,7 @@ fn builds_that_nobody_runs_are_told_apart_by_what_is_left_of_them() {
 
 #[test]
 fn damaged_records_prove_nothing_against_anything() {
-    let seen = MachineState {
+    let seen = Inventory {
         records: Records {
             path: "/state/records.sqlite3".into(),
             faults: vec!["row 7 missing from index".to_owned()],
@@ -181,7 +181,7 @@ fn damaged_records_prove_nothing_against_anything() {
 
 #[test]
 fn a_copy_that_nobody_is_attached_to_is_a_leftover() {
-    let mut seen = MachineState {
+    let mut seen = Inventory {
         copies: ["42-a1".parse().unwrap()].into(),
         guests: vec![guest("42-a1", Some(5), true)],
         networks: vec![network("host-42-a1", &[(5, "qemu-system-x86")])],

@@ -1,7 +1,8 @@
-//! One attempt at a build: its guest, from the start or from where an earlier agent
-//! left it, until the result is stored.
+//! One attempt at a build: its guest, from its start or its adoption until the result is
+//! stored.
 
-use std::path::Path;
+use std::error::Error;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use config::builds::{Build, Hold, HoldKind, StartKind, State};
@@ -9,234 +10,381 @@ use config::limits::Limits;
 use config::machine::Machine;
 use jiff::Timestamp;
 use store::{Snapshot, Volume};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::collect::{self, Collected};
-use super::{ARTIFACTS, AttemptError, files, inputs, limits, progress, snapshot};
-use crate::jobs::hold;
-use crate::scheduler::ImageKey;
+use super::{RESULTS, files, inputs, progress};
+use crate::blocking;
+use crate::jobs::runner::{self, Bounds, GuestJob, GuestSource, JobError};
+use crate::jobs::{hold, snapshot};
+use crate::scheduler::BuildStart;
 use crate::session::{self, GuestEvent, GuestFailure, Session, SessionError};
-use crate::state::agent_state::AgentState;
+use crate::state::paths::ARTIFACTS;
+use crate::state::{AgentState, ImageFacts};
 use guest::BootMode;
 
-/// Starts a guest for a build, cold when the frozen one cannot be woken, and goes on
-/// until its result is stored.
-pub(super) async fn start(
-    agent: &AgentState,
-    volume: &Volume,
-    build: &mut Build,
-    cancel: &CancellationToken,
-) -> Result<Collected, AttemptError> {
-    // Counted before anything can fail, so that no failure is tried for ever.
-    build.attempts += 1;
-    build.not_before = None;
-    let directory = agent.build_directory(build.id);
-    sys::file::fresh_directory(&directory)?;
-    sys::file::fresh_directory(&directory.join(ARTIFACTS))?;
-    build.enter(State::Starting, Timestamp::now())?;
-    agent.records.save(build).await?;
-    let pair = ImageKey::of(build);
-    loop {
-        let snapshot = snapshot::take(volume, build).await?;
-        build.revision = inputs::revision(volume, &snapshot)?;
-        build.inputs = inputs::made(snapshot.path());
-        build.restored = may_wake(agent, build, &pair, snapshot.path());
-        let attempt = attempt(agent, build, snapshot, cancel).await;
-        match attempt {
-            Err(error) if build.restored && is_doubt(&error, build.state) => {
-                let why = sys::error_report::chain(&error);
-                warn!("the frozen guest is given up, the build starts cold: {why}");
-                agent.frozen.evict(&pair, why);
-                agent.records.metrics().eviction();
-            }
-            ended => return ended,
+/// The end of an attempt.
+pub(super) struct Attempt {
+    /// The result that is stored, or the error.
+    pub result: Result<Collected, JobError>,
+    /// The suspended guest, if it is to be held.
+    pub held_guest: Option<Session>,
+}
+
+impl Attempt {
+    pub(super) fn failed(error: JobError) -> Self {
+        Self {
+            result: Err(error),
+            held_guest: None,
         }
     }
 }
 
-/// Whether a build wakes the frozen guest of its image. Not when it failed before:
-/// that could be the frozen guest's fault.
-fn may_wake(agent: &AgentState, build: &Build, pair: &ImageKey, snapshot: &Path) -> bool {
-    let starting = agent.frozen.look(&agent.settings.guests, pair, snapshot);
-    build.attempts <= 1 && starting.start == StartKind::Restored
+impl From<Result<Self, JobError>> for Attempt {
+    fn from(attempt: Result<Self, JobError>) -> Self {
+        attempt.unwrap_or_else(Self::failed)
+    }
 }
 
-/// Whether a guest may have failed because it was woken and not started.
-fn is_doubt(error: &AttemptError, state: State) -> bool {
+/// Starts a guest for a build: from the image's checkpoint if that may be restored, and
+/// cold after a failed restore.
+pub(super) async fn start(
+    agent: &Arc<AgentState>,
+    volume: &Volume,
+    build: &mut Build,
+    start: &BuildStart,
+    cancel: &CancellationToken,
+) -> Attempt {
+    if let Err(error) = prepare(agent, build).await {
+        return Attempt::failed(error);
+    }
+    loop {
+        let attempt = Attempt::from(start_guest(agent, volume, build, start, cancel).await);
+        match &attempt.result {
+            Err(error) if build.restored && may_be_restores_fault(error, build.state) => {
+                let error = error as &dyn Error;
+                warn!(
+                    error,
+                    "cannot restore the checkpoint: the build starts cold"
+                );
+                let message = sys::error_report::chain(error);
+                agent.restores.restore_failed(&start.key, message);
+                agent.records.metrics().eviction();
+            }
+            _ => return attempt,
+        }
+    }
+}
+
+/// Records that an attempt starts, and makes its directory.
+async fn prepare(agent: &AgentState, build: &mut Build) -> Result<(), JobError> {
+    // Counted before anything can fail, so that the retries end.
+    build.attempts += 1;
+    build.not_before = None;
+    let directory = agent.paths.build(build.id);
+    blocking(move || {
+        sys::file::fresh_directory(&directory)?;
+        sys::file::fresh_directory(&directory.join(ARTIFACTS))
+    })
+    .await?;
+    build.enter(State::Starting, Timestamp::now())?;
+    Ok(agent.records.save(build).await?)
+}
+
+/// Returns `true` if a guest may have failed because it was restored.
+fn may_be_restores_fault(error: &JobError, state: State) -> bool {
     match error {
-        AttemptError::Session(SessionError::Guest(_)) => true,
-        AttemptError::Ended(GuestFailure::StartTimeout(_) | GuestFailure::Exited { .. }) => {
+        JobError::Session(SessionError::Guest(_)) => true,
+        JobError::Guest(GuestFailure::StartTimeout(_) | GuestFailure::Exited { .. }) => {
             state == State::Starting
         }
         _ => false,
     }
 }
 
-/// Runs a guest in a snapshot until its result is stored.
-async fn attempt(
-    agent: &AgentState,
+/// Runs a new guest in a new snapshot until its result is stored.
+async fn start_guest(
+    agent: &Arc<AgentState>,
+    volume: &Volume,
     build: &mut Build,
-    snapshot: Arc<Snapshot>,
+    start: &BuildStart,
     cancel: &CancellationToken,
-) -> Result<Collected, AttemptError> {
-    let text = std::fs::read_to_string(snapshot.path().join(config::machine::FILE))?;
-    let machine = Machine::parse(&text)?;
-    build.guest = inputs::guest(agent, &machine);
-    let plan = session::SessionSpec {
+) -> Result<Attempt, JobError> {
+    let snapshot = snapshot::take(volume, build).await?;
+    let facts = facts(agent, &snapshot).await;
+    // The image may have been replaced since the plan.
+    let mode = match snapshot.source() {
+        Some(image) if Some(image) == start.image => start.start,
+        _ => {
+            let guests = &agent.settings.guests;
+            agent.restores.start_mode(guests, &start.key, &facts).start
+        }
+    };
+    inputs::record(volume, build, &snapshot).await?;
+    let machine = facts.machine.clone().map_err(JobError::Manifest)?;
+    build.guest = inputs::guest_kind(agent, &machine);
+    // The first failure may have been the checkpoint's fault.
+    let rejected = agent.restores.is_rejected(&start.key);
+    build.restored = mode == StartKind::Restored && build.attempts <= 1 && !rejected;
+    let own = limits(agent, build, &machine);
+    let restore = Limits {
+        start: agent.settings.guests.restore_limit,
+        ..own
+    };
+    let spec = session::SessionSpec {
         tag: build.id.to_string(),
         snapshot,
         machine,
-        map: map(agent, build)?,
+        map: namespace(agent, build).await?,
         durable: false,
         boot: if build.restored {
             BootMode::Restore
         } else {
             BootMode::Cold
         },
-        capture: files::record(agent, &agent.build_directory(build.id)),
+        capture: files::record(agent, &agent.paths.build(build.id)),
     };
-    // Before it starts: whoever takes the guest up must know what it is.
+    // Before the start: the agent that adopts the guest must know its kind.
     agent.records.save(build).await?;
-    let session = Session::start(&agent.guests, plan).await?;
-    finish(agent, build, session, cancel).await
+    let limits = if build.restored { restore } else { own };
+    run(
+        agent,
+        build,
+        GuestSource::Start(Box::new(spec)),
+        limits,
+        cancel,
+    )
+    .await
 }
 
-/// Goes on with the guest that an earlier agent started.
-pub(super) async fn go_on(
-    agent: &AgentState,
+/// Returns the facts of the image that a snapshot was taken of.
+async fn facts(agent: &Arc<AgentState>, snapshot: &Arc<Snapshot>) -> Arc<ImageFacts> {
+    let (agent, snapshot) = (Arc::clone(agent), Arc::clone(snapshot));
+    blocking(move || match snapshot.source() {
+        Some(image) => agent.image_facts.get(image, snapshot.path()),
+        None => Arc::new(ImageFacts::read(snapshot.path())),
+    })
+    .await
+}
+
+/// Returns the time limits of a guest of a build that starts cold.
+pub(crate) fn limits(agent: &AgentState, build: &Build, machine: &Machine) -> Limits {
+    let settings = &agent.settings;
+    settings
+        .builds
+        .limits
+        .of(&build.machine, machine.limits, &settings.guests.limits)
+}
+
+/// Adopts the guest that an earlier agent started, and runs it until its result is stored.
+pub(super) async fn adopt(
+    agent: &Arc<AgentState>,
+    volume: &Volume,
     build: &mut Build,
     cancel: &CancellationToken,
-) -> Result<Collected, AttemptError> {
-    let heard = build.state > State::Starting;
-    // It may have called while nobody listened: its time to be heard begins anew.
-    let began = build.started.filter(|_| heard);
-    let since = began.map(|began| Timestamp::now().duration_since(began));
-    let left = session::AdoptSpec {
+) -> Attempt {
+    Attempt::from(adopt_guest(agent, volume, build, cancel).await)
+}
+
+async fn adopt_guest(
+    agent: &Arc<AgentState>,
+    volume: &Volume,
+    build: &mut Build,
+    cancel: &CancellationToken,
+) -> Result<Attempt, JobError> {
+    let directory = snapshot::directory(volume, build);
+    let facts = blocking(move || ImageFacts::read(&directory)).await;
+    let own = match &facts.machine {
+        Ok(machine) => limits(agent, build, machine),
+        Err(_) => agent.settings.builds.limits,
+    };
+    let contacted = build.state > State::Starting;
+    // Its first contact may have been missed: the time limit for it starts again.
+    let elapsed = build
+        .started
+        .filter(|_| contacted)
+        .map(|started| Timestamp::now().duration_since(started));
+    let limits = if build.restored {
+        Limits {
+            start: agent.settings.guests.restore_limit,
+            ..own
+        }
+    } else {
+        own
+    };
+    let spec = session::AdoptSpec {
         tag: build.id.to_string(),
         machine: build.machine.clone(),
-        map: map(agent, build)?,
-        capture: files::record(agent, &agent.build_directory(build.id)),
-        elapsed: since.unwrap_or_default().try_into().unwrap_or_default(),
-        contacted: heard,
+        map: namespace(agent, build).await?,
+        capture: files::record(agent, &agent.paths.build(build.id)),
+        elapsed: elapsed.unwrap_or_default().try_into().unwrap_or_default(),
+        contacted,
     };
-    let session = Session::adopt(&agent.guests, left).await?;
-    finish(agent, build, session, cancel).await
+    run(agent, build, GuestSource::Adopt(spec), limits, cancel).await
 }
 
-/// Waits for the result of a guest that runs, and stores it.
-async fn finish(
-    agent: &AgentState,
+async fn run(
+    agent: &Arc<AgentState>,
     build: &mut Build,
-    mut session: Session,
+    guest: GuestSource,
+    limits: Limits,
     cancel: &CancellationToken,
-) -> Result<Collected, AttemptError> {
-    let held = build.interactive.hold || agent.settings.builds.hold_always;
-    let id = build.id;
-    let waited = tokio::select! {
-        waited = wait(agent, build, &mut session, cancel) => waited,
-        never = progress::follow(agent, id) => match never {},
+) -> Result<Attempt, JobError> {
+    let bounds = Bounds {
+        limits,
+        result_files: &RESULTS,
+        cancel,
     };
-    build.usage = session.usage().await;
-    match waited {
-        Ok(()) if held && !collect::is_good(&agent.build_directory(id)) => {
-            agent.held.suspend(build.id, session).await;
-            progress::note_all(agent, id).await;
-            let collected = collect::collect(agent, build.id).await;
-            if collected.is_err() {
-                agent.held.end(build.id).await;
-            }
-            Ok(collected?)
-        }
-        Ok(()) => {
-            session.shut_down().await;
-            progress::note_all(agent, id).await;
-            Ok(collect::collect(agent, build.id).await?)
-        }
-        Err(
-            error @ AttemptError::Ended(
-                GuestFailure::TotalTimeout(_) | GuestFailure::IdleTimeout(_),
-            ),
-        ) if held => {
-            agent.held.suspend(build.id, session).await;
-            Err(error)
-        }
-        Err(AttemptError::Ended(GuestFailure::Cancelled)) if agent.leaving.is_cancelled() => {
-            session.leave();
-            Err(AttemptError::LeftRunning)
-        }
-        Err(error) => {
-            session.kill().await;
-            Err(error)
-        }
-    }
+    let hold = build.interactive.hold || agent.settings.builds.hold_always;
+    let mut progress = JoinSet::new();
+    progress.spawn(progress::follow(Arc::clone(agent), build.id));
+    let job = BuildGuest {
+        agent,
+        hold,
+        progress,
+        paused: build.interactive.held,
+        build,
+    };
+    runner::run(agent, guest, bounds, job).await
 }
 
-/// What the guest of a build fetches, and where what it puts goes.
-fn map(agent: &AgentState, build: &Build) -> std::io::Result<tftp::server::Namespace> {
-    let directory = agent.build_directory(build.id);
-    let (map, resume) = files::map(agent, &files::task(agent, build), &directory)?;
-    if let Some(resume) = resume {
-        agent.held.expect(build.id, resume);
-    }
+/// Returns the files of a build's guest, and registers how it is resumed at a breakpoint.
+async fn namespace(
+    agent: &Arc<AgentState>,
+    build: &Build,
+) -> Result<tftp::server::Namespace, JobError> {
+    let (task_agent, build) = (Arc::clone(agent), build.clone());
+    let id = build.id;
+    let (map, resume) = blocking(move || {
+        let directory = task_agent.paths.build(build.id);
+        files::map(&task_agent, &files::task(&task_agent, &build), &directory)
+    })
+    .await?;
+    agent.jobs.with(|jobs| {
+        if let Some(job) = jobs.builds.get_mut(&id) {
+            job.resume = resume;
+        }
+    });
     Ok(map)
 }
 
-async fn wait(
-    agent: &AgentState,
-    build: &mut Build,
-    session: &mut Session,
-    cancel: &CancellationToken,
-) -> Result<(), AttemptError> {
-    let own = limits::of(agent, build);
-    let wake = Limits {
-        start: agent.settings.guests.restore_limit,
-        ..own
-    };
-    let limits = session::SessionLimits {
-        times: if build.restored { wake } else { own },
-        result_files: &collect::RESULTS,
-    };
-    if let Some(held) = build.interactive.held {
-        session.pause(hold::instant(held.until));
+/// The guest of a build.
+struct BuildGuest<'b> {
+    agent: &'b Arc<AgentState>,
+    build: &'b mut Build,
+    /// `true` if the guest is held when the build fails.
+    hold: bool,
+    progress: JoinSet<std::convert::Infallible>,
+    /// The breakpoint at which an adopted guest waits.
+    paused: Option<Hold>,
+}
+
+impl GuestJob for BuildGuest<'_> {
+    type Output = Attempt;
+
+    async fn on_start(&mut self, session: &mut Session) {
+        if let Some(held) = self.paused {
+            session.pause(hold::instant(held.until));
+        }
     }
-    loop {
-        let happening = session.next(&limits, cancel).await?;
-        match happening {
-            GuestEvent::Ready => continue,
+
+    async fn on_event(
+        &mut self,
+        session: &mut Session,
+        event: GuestEvent,
+    ) -> Result<ControlFlow<()>, JobError> {
+        match event {
+            GuestEvent::Ready => return Ok(ControlFlow::Continue(())),
             GuestEvent::Breakpoint | GuestEvent::PauseExpired => {
-                pause(agent, build, session, &happening);
-                agent.records.save(build).await?;
-                continue;
+                self.pause_or_resume(session, &event).await;
+                self.agent.records.save(self.build).await?;
+                return Ok(ControlFlow::Continue(()));
             }
-            GuestEvent::ResultReceived => build.enter(State::Storing, Timestamp::now())?,
+            GuestEvent::ResultReceived => self.build.enter(State::Storing, Timestamp::now())?,
             GuestEvent::FirstContact => {
-                build.enter(State::Running, Timestamp::now())?;
-                if let Some((start, seconds)) = build.startup() {
-                    info!(%start, seconds, "the guest has asked for its task");
+                self.build.enter(State::Running, Timestamp::now())?;
+                if let Some((start, seconds)) = self.build.startup() {
+                    info!(%start, seconds, "the guest has requested its task");
                 }
             }
         }
-        build.message.clear();
-        agent.records.save(build).await?;
-        if happening == GuestEvent::ResultReceived {
-            return Ok(());
+        self.build.message.clear();
+        self.agent.records.save(self.build).await?;
+        Ok(if event == GuestEvent::ResultReceived {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
+    }
+
+    async fn on_end(
+        mut self,
+        session: Session,
+        ended: Result<(), JobError>,
+    ) -> Result<Attempt, JobError> {
+        self.build.usage = session.usage().await;
+        self.progress.shutdown().await;
+        match ended {
+            Ok(()) => Ok(self.store(session).await),
+            Err(
+                error @ JobError::Guest(
+                    GuestFailure::TotalTimeout(_) | GuestFailure::IdleTimeout(_),
+                ),
+            ) if self.hold => Ok(Attempt {
+                result: Err(error),
+                held_guest: hold::suspend(session).await,
+            }),
+            Err(error) if error.is_cancelled() && self.agent.leaving.is_cancelled() => {
+                session.leave();
+                Err(JobError::LeftRunning)
+            }
+            Err(error) => {
+                session.kill().await;
+                Err(error)
+            }
         }
     }
 }
 
-/// Lets a guest wait at its breakpoint, or go on from there.
-fn pause(agent: &AgentState, build: &mut Build, session: &mut Session, happening: &GuestEvent) {
-    let waits = files::waits(&agent.build_directory(build.id));
-    if *happening == GuestEvent::Breakpoint && waits {
-        let (stay, until) = (HoldKind::Breakpoint, hold::until(agent));
-        info!(%until, "the guest waits for a person at its breakpoint");
-        session.pause(hold::instant(until));
-        build.interactive.held = Some(Hold { kind: stay, until });
-    } else {
-        info!("the guest goes on from its breakpoint");
-        agent.held.resume(build.id);
-        session.resume();
-        build.interactive.held = None;
+impl BuildGuest<'_> {
+    /// Stores the result. The guest is suspended if the build has failed and is to be
+    /// held, else it shuts down.
+    async fn store(self, session: Session) -> Attempt {
+        let (agent, id) = (self.agent, self.build.id);
+        let directory = agent.paths.build(id);
+        let failed = self.hold && !blocking(move || collect::is_good(&directory)).await;
+        let mut held_guest = None;
+        if failed {
+            held_guest = hold::suspend(session).await;
+        } else {
+            session.shut_down().await;
+        }
+        progress::note_all(agent, id).await;
+        let result = collect::collect(agent, id).await.map_err(JobError::from);
+        if result.is_err()
+            && let Some(session) = held_guest.take()
+        {
+            session.kill().await;
+        }
+        Attempt { result, held_guest }
+    }
+
+    /// Lets the guest wait at its breakpoint, or resumes it.
+    async fn pause_or_resume(&mut self, session: &mut Session, event: &GuestEvent) {
+        let directory = self.agent.paths.build(self.build.id);
+        let waits = blocking(move || files::waits(&directory)).await;
+        if *event == GuestEvent::Breakpoint && waits {
+            let (kind, until) = (HoldKind::Breakpoint, hold::until(self.agent));
+            info!(%until, "the guest waits at its breakpoint");
+            session.pause(hold::instant(until));
+            self.build.interactive.held = Some(Hold { kind, until });
+        } else {
+            info!("the guest continues from its breakpoint");
+            self.agent.jobs.resume_build(self.build.id);
+            session.resume();
+            self.build.interactive.held = None;
+        }
     }
 }

@@ -10,12 +10,12 @@ use config::task::{self, Operation, Outcome, Package, TaskError, TaskResult};
 use config::{BuildId, FileName, manifest};
 use lz4_flex::frame::FrameDecoder;
 
-use super::ARTIFACTS;
 use super::files::FILES_MAX;
 use super::upload::{self, UploadError};
 use crate::blocking;
 use crate::pr_service::{self, RevisionError};
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
+use crate::state::paths::ARTIFACTS;
 
 /// The list of packages with their revisions, among the artifacts.
 const PACKAGES: &str = "packages.manifest";
@@ -68,7 +68,7 @@ pub enum CollectError {
 /// Reads what the guest of a build has put, asks for revisions, and writes them
 /// beside the packages.
 pub(super) async fn collect(agent: &AgentState, id: BuildId) -> Result<Collected, CollectError> {
-    let directory = agent.build_directory(id);
+    let directory = agent.paths.build(id);
     let limits = upload::Limits {
         bytes_max: agent.settings.builds.artifacts_bytes_max,
         files_max: FILES_MAX,

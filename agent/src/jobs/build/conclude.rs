@@ -7,7 +7,8 @@ use config::settings::Builds;
 use config::task::Outcome;
 use jiff::Timestamp;
 
-use super::{AttemptError, Collected};
+use super::Collected;
+use crate::jobs::JobError;
 use crate::session::GuestFailure;
 
 /// What came of an attempt.
@@ -23,8 +24,8 @@ pub enum Verdict {
     HostFailed(String),
 }
 
-impl From<Result<Collected, AttemptError>> for Verdict {
-    fn from(attempt: Result<Collected, AttemptError>) -> Self {
+impl From<Result<Collected, JobError>> for Verdict {
+    fn from(attempt: Result<Collected, JobError>) -> Self {
         match attempt {
             // By its own words the guest knows nothing of the package, as when the agent
             // was killed while it put a file.
@@ -32,8 +33,8 @@ impl From<Result<Collected, AttemptError>> for Verdict {
                 Self::HostFailed(collected.message)
             }
             Ok(collected) => Self::Result(Box::new(collected)),
-            Err(AttemptError::Ended(GuestFailure::Cancelled)) => Self::Cancelled,
-            Err(AttemptError::Ended(
+            Err(JobError::Guest(GuestFailure::Cancelled)) => Self::Cancelled,
+            Err(JobError::Guest(
                 ended @ (GuestFailure::TotalTimeout(_) | GuestFailure::IdleTimeout(_)),
             )) => Self::Late(ended.to_string()),
             Err(error) => Self::HostFailed(sys::error_report::chain(&error)),

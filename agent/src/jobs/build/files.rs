@@ -8,9 +8,9 @@ use config::builds::Build;
 use config::task::{self, BreakpointState, Task};
 
 use super::collect::{self, RESULT_BYTES_MAX};
-use super::{ARTIFACTS, LIVE_LOG};
 use crate::session::log_capture;
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
+use crate::state::paths::{ARTIFACTS, LIVE_LOG};
 use tftp::server::{DeferredFile, Namespace};
 
 /// How many files a guest may put in a build.
@@ -41,7 +41,7 @@ pub(crate) fn map(
     let mut map = Namespace::new(bytes_max, FILES_MAX);
     map.offer(task::TASK, task.print());
     for source in &task.sources {
-        let file = std::fs::File::open(agent.sources_directory().join(source.sha256.as_str()))?;
+        let file = std::fs::File::open(agent.paths.sources().join(source.sha256.as_str()))?;
         map.offer(&format!("{}{}", task::SOURCES, source.name), Arc::new(file));
     }
     map.accept_below(

@@ -1,46 +1,70 @@
-//! What the guest of a build is made from and run by, for its record.
+//! The inputs of a build, for its record: the revision, the toolchain and the kind of
+//! guest.
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::Arc;
 
 use config::Revision;
-use config::builds::{BuildInputs, GuestKind};
+use config::builds::{Build, BuildInputs, GuestKind};
 use config::machine::{Kind, Machine};
 use config::task::{self, Provenance};
 use store::{Snapshot, Volume, content_manifest};
 
-use super::AttemptError;
-use crate::state::agent_state::AgentState;
+use crate::blocking;
+use crate::jobs::JobError;
+use crate::state::AgentState;
 use guest::{Accelerator, accelerator};
 
-/// The revision that the image of a snapshot was made from, if it is still there.
-pub(super) fn revision(
+/// Sets the inputs that the snapshot of a build states.
+pub(super) async fn record(
     volume: &Volume,
-    snapshot: &Snapshot,
-) -> Result<Option<Revision>, AttemptError> {
-    let text = fs::read_to_string(snapshot.path().join(task::BOOTSTRAP))?;
-    let uuid = Provenance::parse(&text).map(|provenance| provenance.revision_uuid);
-    let view = volume.look(snapshot.machine())?;
-    let made_from =
-        |r: &&store::RevisionView| uuid.as_ref().is_ok_and(|uuid| *uuid == r.uuid.to_string());
-    Ok(view.revisions.iter().find(made_from).map(|r| r.revision))
+    build: &mut Build,
+    snapshot: &Arc<Snapshot>,
+) -> Result<(), JobError> {
+    let (volume, snapshot) = (volume.clone(), Arc::clone(snapshot));
+    let (revision, inputs) = blocking(move || {
+        let inputs = read(snapshot.path())?;
+        let revision = match &inputs {
+            Some(inputs) => revision(&volume, &snapshot, &inputs.revision_uuid)?,
+            None => None,
+        };
+        Ok::<_, JobError>((revision, inputs))
+    })
+    .await?;
+    build.revision = revision;
+    build.inputs = inputs;
+    Ok(())
 }
 
-/// What else a snapshot says of its origin; nothing when it cannot be read.
-pub(super) fn made(snapshot: &Path) -> Option<BuildInputs> {
-    let text = fs::read_to_string(snapshot.join(task::BOOTSTRAP)).ok()?;
-    let provenance = Provenance::parse(&text).ok()?;
-    // Only what was pushed or imported has a record of its content.
+/// Returns the revision with a UUID, if it still exists.
+fn revision(
+    volume: &Volume,
+    snapshot: &Snapshot,
+    uuid: &str,
+) -> Result<Option<Revision>, JobError> {
+    let view = volume.look(snapshot.machine())?;
+    let revision = view.revisions.iter().find(|it| it.uuid.to_string() == uuid);
+    Ok(revision.map(|it| it.revision))
+}
+
+/// Reads the inputs from a snapshot; `None` if it does not state them correctly.
+fn read(snapshot: &Path) -> Result<Option<BuildInputs>, JobError> {
+    let text = fs::read_to_string(snapshot.join(task::BOOTSTRAP))?;
+    let Ok(provenance) = Provenance::parse(&text) else {
+        return Ok(None);
+    };
+    // Only a revision that was pushed or imported has a manifest of its content.
     let contents = File::open(snapshot.join(content_manifest::FILE)).ok();
-    Some(BuildInputs {
+    Ok(Some(BuildInputs {
         revision_uuid: provenance.revision_uuid,
         contents_sha256: contents.and_then(|file| sys::file::digest(file).ok()),
         toolchain_sha256: provenance.toolchain_id,
-    })
+    }))
 }
 
-/// What will run the guest of a machine on this host.
-pub(super) fn guest(agent: &AgentState, machine: &Machine) -> Option<GuestKind> {
+/// Returns the kind of guest that this host runs for a machine.
+pub(super) fn guest_kind(agent: &AgentState, machine: &Machine) -> Option<GuestKind> {
     match machine.kind {
         Kind::Nspawn => Some(GuestKind::Nspawn),
         Kind::Kvm => match accelerator(agent.settings.guests.acceleration) {
@@ -56,9 +80,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_snapshot_tells_what_it_was_made_from() {
+    fn a_snapshot_states_the_inputs_of_its_image() {
         let snapshot = tempfile::tempdir().unwrap();
-        assert_eq!(made(snapshot.path()), None);
+        read(snapshot.path()).unwrap_err();
         let provenance = Provenance {
             revision_uuid: "u-u".into(),
             toolchain_id: "1".repeat(64).parse().unwrap(),
@@ -68,11 +92,15 @@ mod tests {
             sys::file::replace(&snapshot.path().join(name), text.as_bytes()).unwrap();
         };
         put(task::BOOTSTRAP, &provenance.print());
-        let without = made(snapshot.path()).unwrap();
+        let without = read(snapshot.path()).unwrap().unwrap();
         assert_eq!(without.contents_sha256, None);
         assert_eq!(without.toolchain_sha256, provenance.toolchain_id);
         put(content_manifest::FILE, "");
-        let hash = made(snapshot.path()).unwrap().contents_sha256.unwrap();
+        let hash = read(snapshot.path())
+            .unwrap()
+            .unwrap()
+            .contents_sha256
+            .unwrap();
         assert!(hash.as_str().starts_with("e3b0c442"), "{hash}");
     }
 }

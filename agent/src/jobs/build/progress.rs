@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::BuildId;
@@ -10,9 +11,9 @@ use config::builds::Progress;
 use config::progress::Reader;
 use tracing::warn;
 
-use super::{LIVE_LOG, log_file};
 use crate::blocking;
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
+use crate::state::paths::LIVE_LOG;
 
 /// How often we look.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -57,8 +58,8 @@ impl Followed {
 }
 
 /// Records the progress while a build runs; never ends by itself.
-pub(super) async fn follow(agent: &AgentState, id: BuildId) -> std::convert::Infallible {
-    let mut followed = Followed::new(agent.build_directory(id).join(LIVE_LOG));
+pub(super) async fn follow(agent: Arc<AgentState>, id: BuildId) -> std::convert::Infallible {
+    let mut followed = Followed::new(agent.paths.build(id).join(LIVE_LOG));
     let mut known = Progress::default();
     loop {
         tokio::time::sleep(PAUSE).await;
@@ -68,13 +69,13 @@ pub(super) async fn follow(agent: &AgentState, id: BuildId) -> std::convert::Inf
             (followed, read)
         })
         .await;
-        known = note(agent, id, read, known).await;
+        known = note(&agent, id, read, known).await;
     }
 }
 
 /// Records what the whole log tells.
 pub(super) async fn note_all(agent: &AgentState, id: BuildId) {
-    let mut whole = Followed::new(log_file(agent, id));
+    let mut whole = Followed::new(agent.paths.build_log(id));
     let read = blocking(move || whole.read_on()).await;
     note(agent, id, read, Progress::default()).await;
 }

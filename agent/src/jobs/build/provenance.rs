@@ -10,7 +10,7 @@ use config::task::{self, Digest, Outcome};
 use serde_json::{Map, Value, json};
 
 use crate::blocking;
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
 
 pub use config::builds::PROVENANCE;
 
@@ -20,7 +20,7 @@ const BUILD_TYPE: &str = "buildhost:build/v1";
 
 /// Writes where a build's artifacts came from beside them, if there are any.
 pub(super) async fn write(agent: &AgentState, build: &Build) -> io::Result<()> {
-    let directory = agent.build_directory(build.id);
+    let directory = agent.paths.build(build.id);
     let (name, build) = (agent.settings.name.clone(), build.clone());
     blocking(move || {
         let log = File::open(directory.join(task::LOG)).ok();

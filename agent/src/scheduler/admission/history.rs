@@ -7,8 +7,9 @@ use config::BuildId;
 use config::builds::{Build, State, Submitter};
 use jiff::Timestamp;
 
-use super::resources::{ResourceRequest, Room};
-use super::shares::{Run, Shares};
+use super::resources::ResourcePool;
+use super::shares::{RunningUsage, Shares};
+use crate::state::ResourceRequest;
 
 /// One attempt at a build, or the wait for one, as its record tells.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,7 +19,7 @@ pub struct UsageInterval {
     /// Who asked for it.
     pub submitter: Submitter,
     /// What its guest takes.
-    pub demand: ResourceRequest,
+    pub request: ResourceRequest,
     /// Since when it waited.
     pub waits: Timestamp,
     /// Since when it ran, if it did.
@@ -30,7 +31,7 @@ pub struct UsageInterval {
 impl UsageInterval {
     /// All of a build. What it waited for is not known: it counts as if it had waited
     /// for room alone.
-    pub fn all_of(build: &Build, demand: ResourceRequest) -> Vec<Self> {
+    pub fn all_of(build: &Build, request: ResourceRequest) -> Vec<Self> {
         let mut all: Vec<Self> = Vec::new();
         for phase in &build.phases {
             let at = phase.at;
@@ -45,7 +46,7 @@ impl UsageInterval {
                 all.push(Self {
                     id: build.id,
                     submitter: build.submitter.clone(),
-                    demand,
+                    request,
                     waits: at,
                     runs: None,
                     ends: None,
@@ -66,55 +67,55 @@ enum Change {
 
 impl Shares {
     /// The shares of somebody who has seen all this, in a host with this room.
-    pub fn of_the_past(stretches: &[UsageInterval], room: &Room) -> Self {
-        let mut changes: Vec<_> = stretches.iter().flat_map(changes).collect();
+    pub fn of_history(intervals: &[UsageInterval], pool: &ResourcePool) -> Self {
+        let mut changes: Vec<_> = intervals.iter().flat_map(changes).collect();
         // Those of one build are in their order already, and stay so.
         changes.sort_by_key(|(at, _, _)| *at);
         let mut shares = Self::default();
-        let mut running: BTreeMap<BuildId, Run> = BTreeMap::new();
-        let mut waiting: BTreeMap<BuildId, &Submitter> = BTreeMap::new();
+        let mut running: BTreeMap<BuildId, RunningUsage> = BTreeMap::new();
+        let mut queued: BTreeMap<BuildId, &Submitter> = BTreeMap::new();
         let mut changes = changes.into_iter().peekable();
-        while let Some((since, change, stretch)) = changes.next() {
-            waiting.remove(&stretch.id);
+        while let Some((since, change, interval)) = changes.next() {
+            queued.remove(&interval.id);
             match change {
                 Change::Waits => {
-                    waiting.insert(stretch.id, &stretch.submitter);
+                    queued.insert(interval.id, &interval.submitter);
                 }
                 Change::Runs => {
-                    let submitter = stretch.submitter.clone();
-                    let demand = stretch.demand;
-                    let run = Run {
+                    let submitter = interval.submitter.clone();
+                    let request = interval.request;
+                    let run = RunningUsage {
                         submitter,
                         since,
-                        demand,
+                        request,
                     };
-                    running.insert(stretch.id, run);
+                    running.insert(interval.id, run);
                 }
                 Change::Ends => {
-                    running.remove(&stretch.id);
+                    running.remove(&interval.id);
                 }
             }
             // What happens at one time is seen at once.
             if changes.peek().is_some_and(|(next, ..)| *next == since) {
                 continue;
             }
-            let contenders: BTreeSet<_> = waiting.values().copied().cloned().collect();
-            shares.observe(running.clone(), &contenders, room, since);
+            let contenders: BTreeSet<_> = queued.values().copied().cloned().collect();
+            shares.observe(running.clone(), &contenders, pool, since);
         }
         shares
     }
 }
 
-fn changes(stretch: &UsageInterval) -> impl Iterator<Item = (Timestamp, Change, &UsageInterval)> {
+fn changes(interval: &UsageInterval) -> impl Iterator<Item = (Timestamp, Change, &UsageInterval)> {
     let changes = [
-        (Some(stretch.waits), Change::Waits),
-        (stretch.runs, Change::Runs),
-        (stretch.ends, Change::Ends),
+        (Some(interval.waits), Change::Waits),
+        (interval.runs, Change::Runs),
+        (interval.ends, Change::Ends),
     ];
     let known = changes
         .into_iter()
         .filter_map(|(at, change)| Some((at?, change)));
-    known.map(move |(at, change)| (at, change, stretch))
+    known.map(move |(at, change)| (at, change, interval))
 }
 
 #[cfg(test)]

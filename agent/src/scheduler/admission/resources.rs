@@ -1,270 +1,244 @@
-//! The room that guests take of their host, and the words for what there is none of.
+//! The resources of the host, their allocations, and the reasons for which a guest does
+//! not get any.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use config::{BuildId, MachineName};
+use store::VolumeId;
 
-use super::super::plan::ImageKey;
-use crate::state::guest_tag::CopyTag;
+use crate::state::{Capacity, JobId, ResourceRequest};
 
-/// How many of those that hold something are named.
+/// The number of jobs that a reason names.
 const NAMED_MAX: usize = 4;
 
-/// What a guest takes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ResourceRequest {
-    /// Processors.
-    pub cpus: u64,
-    /// Memory, in MiB.
-    pub memory: u64,
-    /// What its snapshot may grow by, in MiB.
-    pub disk: u64,
-    /// How many guests its machine may have at once, when that is limited.
-    pub machine_max: Option<usize>,
-}
-
-/// Who takes it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum JobId {
-    /// A build.
-    Build(BuildId),
-    /// The bootstrap of an image.
-    Bootstrap(ImageKey),
-    /// A copy of what is held of a build, for a person.
-    Copy(CopyTag),
-}
-
-/// What somebody takes.
+/// The resources that a job has been given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allocation {
-    /// Who.
-    pub holder: JobId,
-    /// The machine.
+    /// The job.
+    pub job: JobId,
+    /// Its machine.
     pub machine: MachineName,
-    /// Where its snapshot is.
-    pub volume: usize,
-    /// How much.
-    pub demand: ResourceRequest,
+    /// The volume of its snapshot.
+    pub volume: VolumeId,
+    /// The resources.
+    pub request: ResourceRequest,
 }
 
-/// What a host can give.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Capacity {
-    /// How many guests may run at once; as many as there is room for if `None`.
-    pub guests: Option<usize>,
-    /// Processors, as often as they may be given away.
-    pub cpus: u64,
-    /// Memory for all guests together, in MiB.
-    pub memory: u64,
-    /// Memory that is available now beyond the host's reserve, in MiB.
-    pub available: u64,
-    /// What is free in each volume beyond its reserve, in MiB.
-    pub disk: BTreeMap<usize, u64>,
-}
-
-/// What there is too little of.
+/// A kind of resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
-    /// Guests.
+pub enum Resource {
+    /// Guest slots.
     Guests,
     /// Processors.
     Cpus,
     /// Memory.
     Memory,
     /// Space in a volume.
-    Disk(usize),
+    Disk(VolumeId),
 }
 
-/// Why a guest does not start now. It shows as what is waited for: `memory: …`.
+/// The reason for which a guest does not start now. It reads as what the guest waits
+/// for: `memory: …`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// As many run as may.
+pub enum Unschedulable {
+    /// All guest slots are in use.
     Guests(usize),
-    /// As many of its machine run as may.
+    /// All guest slots of its machine are in use.
     Machine(MachineName, usize, Vec<JobId>),
-    /// There is too little of something.
+    /// Too little of a resource is free.
     Short {
-        /// Of what.
-        what: Kept,
-        /// How much it wants.
+        /// The resource.
+        what: Resource,
+        /// The amount requested.
         wanted: u64,
-        /// How much of it is free.
+        /// The amount that is free.
         free: u64,
-        /// How much there is.
+        /// The amount that the host has.
         total: u64,
-        /// Who holds the rest.
+        /// The jobs that hold the rest.
         holders: Vec<JobId>,
     },
-    /// It wants more than the host has.
+    /// It requests more memory than the host ever has for guests.
     Never {
-        /// How much memory it wants, in MiB.
+        /// The memory requested, in MiB.
         wanted: u64,
-        /// How much there is for guests.
+        /// The memory for guests, in MiB.
         total: u64,
     },
-    /// Others than guests have taken the memory.
+    /// Other programs use the memory.
     Taken {
-        /// How much it wants, in MiB.
+        /// The memory requested, in MiB.
         wanted: u64,
-        /// How much is available.
+        /// The memory available, in MiB.
         available: u64,
     },
-    /// Room is kept for a build that has waited for it too long.
-    After(BuildId, Kept),
+    /// The resource is reserved for a build that has waited too long.
+    Reserved(BuildId, Resource),
 }
 
-/// A host's room, and who has taken how much of it.
+/// The resources of the host, with allocations and reservations.
 #[derive(Debug, Clone, Default)]
-pub struct Room {
+pub struct ResourcePool {
     capacity: Capacity,
-    holdings: Vec<Allocation>,
-    kept: Vec<(BuildId, Kept)>,
-    /// Memory of those that start now: it does not show yet in what is available.
-    fresh: u64,
+    allocations: Vec<Allocation>,
+    reservations: Vec<(BuildId, Resource)>,
+    /// The memory of new allocations, which the available memory does not show yet.
+    new_memory: u64,
 }
 
-impl Room {
-    /// The room of a host on which these run.
-    pub fn new(capacity: Capacity, holdings: Vec<Allocation>) -> Self {
+impl ResourcePool {
+    /// Returns the pool of a host on which these jobs run.
+    pub fn new(capacity: Capacity, allocations: Vec<Allocation>) -> Self {
         Self {
             capacity,
-            holdings,
+            allocations,
             ..Self::default()
         }
     }
 
-    /// What there is in all.
+    /// The resources of the host.
     pub fn capacity(&self) -> &Capacity {
         &self.capacity
     }
 
-    /// Who has taken how much.
-    pub fn holdings(&self) -> &[Allocation] {
-        &self.holdings
+    /// The allocations.
+    pub fn allocations(&self) -> &[Allocation] {
+        &self.allocations
     }
 
-    /// Takes room for one more.
-    pub fn hold(&mut self, holding: Allocation) {
-        self.fresh += holding.demand.memory;
-        self.holdings.push(holding);
+    /// Adds an allocation.
+    pub fn allocate(&mut self, allocation: Allocation) {
+        self.new_memory += allocation.request.memory;
+        self.allocations.push(allocation);
     }
 
-    /// Keeps what a build waits for from those that come after it.
-    pub fn keep(&mut self, id: BuildId, refusal: &Refusal) {
-        let what = match refusal {
-            Refusal::Guests(_) => Kept::Guests,
-            Refusal::Short { what, .. } => *what,
-            Refusal::Taken { .. } => Kept::Memory,
-            // Another one of its machine, or of its size, has nothing to gain either.
-            Refusal::Machine(..) | Refusal::Never { .. } | Refusal::After(..) => return,
+    /// Reserves the resource that a build lacks, so that later ones do not take it.
+    pub fn reserve_for(&mut self, id: BuildId, unschedulable: &Unschedulable) {
+        let resource = match unschedulable {
+            Unschedulable::Guests(_) => Resource::Guests,
+            Unschedulable::Short { what, .. } => *what,
+            Unschedulable::Taken { .. } => Resource::Memory,
+            // A reservation would not let the build start earlier.
+            Unschedulable::Machine(..)
+            | Unschedulable::Never { .. }
+            | Unschedulable::Reserved(..) => return,
         };
-        self.kept.push((id, what));
+        self.reservations.push((id, resource));
     }
 
-    /// The part of the host that a guest takes, by what it takes most of.
-    pub fn weight(&self, demand: &ResourceRequest) -> f64 {
+    /// Returns the fraction of the host that a guest takes: its dominant share.
+    pub fn weight(&self, request: &ResourceRequest) -> f64 {
         let part = |wanted: u64, total: u64| number(wanted) / number(total.max(1));
-        let cpus = part(demand.cpus, self.capacity.cpus);
-        cpus.max(part(demand.memory, self.capacity.memory))
+        let cpus = part(request.cpus, self.capacity.cpus);
+        cpus.max(part(request.memory, self.capacity.memory))
             .clamp(0.001, 1.0)
     }
 
-    /// Why a guest cannot start now, if it cannot.
-    pub fn refuse(
+    /// Returns the reason for which a guest cannot start now, if there is one.
+    pub fn check(
         &self,
         machine: &MachineName,
-        volume: usize,
-        demand: &ResourceRequest,
-    ) -> Option<Refusal> {
-        if demand.memory > self.capacity.memory {
-            return Some(Refusal::Never {
-                wanted: demand.memory,
+        volume: VolumeId,
+        request: &ResourceRequest,
+    ) -> Option<Unschedulable> {
+        if request.memory > self.capacity.memory {
+            return Some(Unschedulable::Never {
+                wanted: request.memory,
                 total: self.capacity.memory,
             });
         }
-        self.refuse_count(machine, demand)
-            .or_else(|| self.refuse_kept(volume))
-            .or_else(|| self.refuse_short(volume, demand))
+        self.check_slots(machine, request)
+            .or_else(|| self.check_reservations(volume))
+            .or_else(|| self.check_amounts(volume, request))
     }
 
-    fn refuse_count(&self, machine: &MachineName, demand: &ResourceRequest) -> Option<Refusal> {
-        let run = self.holdings.len();
-        if self.capacity.guests.is_some_and(|most| run >= most) {
-            return Some(Refusal::Guests(run));
+    fn check_slots(
+        &self,
+        machine: &MachineName,
+        request: &ResourceRequest,
+    ) -> Option<Unschedulable> {
+        let running = self.allocations.len();
+        if self.capacity.guests.is_some_and(|most| running >= most) {
+            return Some(Unschedulable::Guests(running));
         }
-        let most = demand.machine_max?;
-        let same = self.holdings.iter().filter(|it| it.machine == *machine);
-        let holders: Vec<_> = same.map(|it| it.holder.clone()).collect();
-        (holders.len() >= most).then(|| Refusal::Machine(machine.clone(), most, holders))
+        let most = request.machine_max?;
+        let holders: Vec<_> = self
+            .allocations
+            .iter()
+            .filter(|it| it.machine == *machine)
+            .map(|it| it.job.clone())
+            .collect();
+        (holders.len() >= most).then(|| Unschedulable::Machine(machine.clone(), most, holders))
     }
 
-    fn refuse_kept(&self, volume: usize) -> Option<Refusal> {
-        let touches = |kept: &&(BuildId, Kept)| match kept.1 {
-            Kept::Disk(other) => other == volume,
-            Kept::Guests | Kept::Cpus | Kept::Memory => true,
+    fn check_reservations(&self, volume: VolumeId) -> Option<Unschedulable> {
+        let applies = |resource: Resource| match resource {
+            Resource::Disk(other) => other == volume,
+            Resource::Guests | Resource::Cpus | Resource::Memory => true,
         };
-        let (id, what) = self.kept.iter().find(touches)?;
-        Some(Refusal::After(*id, *what))
+        let (id, resource) = self.reservations.iter().find(|it| applies(it.1))?;
+        Some(Unschedulable::Reserved(*id, *resource))
     }
 
-    fn refuse_short(&self, volume: usize, demand: &ResourceRequest) -> Option<Refusal> {
+    fn check_amounts(&self, volume: VolumeId, request: &ResourceRequest) -> Option<Unschedulable> {
         let wanted = [
-            (Kept::Cpus, demand.cpus, self.capacity.cpus),
-            (Kept::Memory, demand.memory, self.capacity.memory),
+            (Resource::Cpus, request.cpus, self.capacity.cpus),
+            (Resource::Memory, request.memory, self.capacity.memory),
         ];
         for (what, wanted, total) in wanted {
-            let free = total.saturating_sub(self.taken(what));
+            let free = total.saturating_sub(self.allocated(what));
             // A machine with more processors than its host runs alone.
-            let alone = what == Kept::Cpus && self.holdings.is_empty();
+            let alone = what == Resource::Cpus && self.allocations.is_empty();
             if wanted > free && !alone {
                 return Some(self.short(what, wanted, free, total));
             }
         }
-        let available = self.capacity.available.saturating_sub(self.fresh);
-        if demand.memory > available {
-            let wanted = demand.memory;
-            return Some(Refusal::Taken { wanted, available });
+        let available = self.capacity.available.saturating_sub(self.new_memory);
+        if request.memory > available {
+            let wanted = request.memory;
+            return Some(Unschedulable::Taken { wanted, available });
         }
-        let what = Kept::Disk(volume);
+        let what = Resource::Disk(volume);
         let total = *self.capacity.disk.get(&volume)?;
-        let free = total.saturating_sub(self.taken(what));
-        (demand.disk > free).then(|| self.short(what, demand.disk, free, total))
+        let free = total.saturating_sub(self.allocated(what));
+        (request.disk > free).then(|| self.short(what, request.disk, free, total))
     }
 
-    fn short(&self, what: Kept, wanted: u64, free: u64, total: u64) -> Refusal {
-        let holders = self.holdings.iter().filter(|it| amount(it, what) > 0);
-        Refusal::Short {
+    fn short(&self, what: Resource, wanted: u64, free: u64, total: u64) -> Unschedulable {
+        let holders = self.allocations.iter().filter(|it| it.amount(what) > 0);
+        Unschedulable::Short {
             what,
             wanted,
             free,
             total,
-            holders: holders.map(|it| it.holder.clone()).collect(),
+            holders: holders.map(|it| it.job.clone()).collect(),
         }
     }
 
-    /// How much of something is taken.
-    pub fn taken(&self, what: Kept) -> u64 {
-        self.holdings.iter().map(|it| amount(it, what)).sum()
+    /// Returns the allocated amount of a resource.
+    pub fn allocated(&self, what: Resource) -> u64 {
+        self.allocations.iter().map(|it| it.amount(what)).sum()
     }
 }
 
-fn amount(holding: &Allocation, what: Kept) -> u64 {
-    match what {
-        Kept::Guests => 1,
-        Kept::Cpus => holding.demand.cpus,
-        Kept::Memory => holding.demand.memory,
-        Kept::Disk(volume) if volume == holding.volume => holding.demand.disk,
-        Kept::Disk(_) => 0,
+impl Allocation {
+    fn amount(&self, what: Resource) -> u64 {
+        match what {
+            Resource::Guests => 1,
+            Resource::Cpus => self.request.cpus,
+            Resource::Memory => self.request.memory,
+            Resource::Disk(volume) if volume == self.volume => self.request.disk,
+            Resource::Disk(_) => 0,
+        }
     }
 }
 
-/// A number of processors or MiB; far below what a fraction can hold.
+/// Converts a number of processors or MiB, which an `f64` holds exactly.
 fn number(number: u64) -> f64 {
     f64::from(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
-impl fmt::Display for Kept {
+impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Guests => "a guest",
@@ -275,7 +249,7 @@ impl fmt::Display for Kept {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for Unschedulable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Guests(run) => write!(f, "a guest: {run} of {run} run"),
@@ -293,7 +267,7 @@ impl fmt::Display for Refusal {
                 total,
                 holders,
             } => {
-                let unit = if *what == Kept::Cpus { "" } else { " MiB" };
+                let unit = if *what == Resource::Cpus { "" } else { " MiB" };
                 write!(f, "{what}: {wanted}{unit} wanted, {free} of {total} free")?;
                 match holders.as_slice() {
                     [] => Ok(()),
@@ -309,7 +283,7 @@ impl fmt::Display for Refusal {
                 f,
                 "memory: {wanted} MiB wanted, {available} available beyond the host's reserve; other programs hold the rest"
             ),
-            Self::After(id, what) => write!(
+            Self::Reserved(id, what) => write!(
                 f,
                 "build {id}, which has waited long for {what} that is kept for it"
             ),
@@ -317,14 +291,14 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Holders, as one speaks of them: `builds 9 and 10`, `build 9 and the bootstrap of x`.
-pub fn listed(holders: &[JobId]) -> String {
+/// Returns the names of jobs as a list: `builds 9 and 10`, `build 9 and the bootstrap of x`.
+pub(crate) fn listed(holders: &[JobId]) -> String {
     let mut builds = Vec::new();
     let mut others = Vec::new();
     for holder in holders {
         match holder {
             JobId::Build(id) => builds.push(id.to_string()),
-            JobId::Bootstrap(pair) => others.push(format!("the bootstrap of {}", pair.machine)),
+            JobId::Bootstrap(key) => others.push(format!("the bootstrap of {}", key.machine)),
             JobId::Copy(copy) => others.push(format!("a copy of build {}", copy.build)),
         }
     }

@@ -11,7 +11,8 @@ use config::BuildId;
 use config::builds::Submitter;
 use jiff::Timestamp;
 
-use super::resources::{ResourceRequest, Room};
+use super::resources::ResourcePool;
+use crate::state::ResourceRequest;
 
 /// How long a build is thought to last before one has been seen, in seconds.
 const FIRST_GUESS: f64 = 60.0;
@@ -20,13 +21,13 @@ const NEWEST: f64 = 0.2;
 
 /// A build that runs.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Run {
+pub struct RunningUsage {
     /// Who asked for it.
     pub submitter: Submitter,
     /// Since when it runs.
     pub since: Timestamp,
     /// What its guest takes.
-    pub demand: ResourceRequest,
+    pub request: ResourceRequest,
 }
 
 /// How much of the host each submitter has had.
@@ -36,7 +37,7 @@ pub struct Shares {
     seconds_expected: f64,
     spent: BTreeMap<Submitter, f64>,
     started: BTreeMap<Submitter, Timestamp>,
-    running: BTreeMap<BuildId, Run>,
+    running: BTreeMap<BuildId, RunningUsage>,
 }
 
 impl Default for Shares {
@@ -56,30 +57,30 @@ impl Shares {
     /// no more is charged, who came is placed, who went is forgotten.
     pub fn observe(
         &mut self,
-        running: BTreeMap<BuildId, Run>,
-        waiting: &BTreeSet<Submitter>,
-        room: &Room,
+        running: BTreeMap<BuildId, RunningUsage>,
+        queued: &BTreeSet<Submitter>,
+        pool: &ResourcePool,
         now: Timestamp,
     ) {
         let before = std::mem::take(&mut self.running);
         for (_, run) in before.iter().filter(|(id, _)| !running.contains_key(id)) {
             let seconds = seconds(run.since, now);
             *self.spent.entry(run.submitter.clone()).or_default() +=
-                seconds * room.weight(&run.demand);
+                seconds * pool.weight(&run.request);
             self.seconds_expected += NEWEST * (seconds - self.seconds_expected);
         }
         self.running = running;
         let served: BTreeSet<_> = self.running.values().map(|run| &run.submitter).collect();
         // Where builds are short, it may be that none runs at the moment we look.
         let just_now = before.values().map(|run| &run.submitter);
-        let stand = just_now
+        let readiness_of = just_now
             .chain(served.iter().copied())
             .filter_map(|submitter| self.spent.get(submitter));
-        if let Some(least) = stand.copied().min_by(f64::total_cmp) {
+        if let Some(least) = readiness_of.copied().min_by(f64::total_cmp) {
             self.clock = self.clock.max(least);
         }
         let clock = self.clock;
-        for submitter in served.into_iter().chain(waiting) {
+        for submitter in served.into_iter().chain(queued) {
             self.spent.entry(submitter.clone()).or_insert(clock);
         }
         for run in self.running.values() {
@@ -91,7 +92,7 @@ impl Shares {
         }
         let running = &self.running;
         let wants = |submitter: &Submitter| {
-            waiting.contains(submitter) || running.values().any(|run| run.submitter == *submitter)
+            queued.contains(submitter) || running.values().any(|run| run.submitter == *submitter)
         };
         // Whoever has had more than the others must not lose that by a pause.
         self.spent
@@ -100,24 +101,24 @@ impl Shares {
     }
 
     /// Takes in a build that is started, so that it counts however soon it is over.
-    pub fn begin(&mut self, id: BuildId, run: Run) {
+    pub fn begin(&mut self, id: BuildId, run: RunningUsage) {
         self.running.insert(id, run);
     }
 
     /// What a submitter has had, with what its running builds will have had.
-    pub fn level(&self, submitter: &Submitter, room: &Room, now: Timestamp) -> f64 {
+    pub fn usage(&self, submitter: &Submitter, pool: &ResourcePool, now: Timestamp) -> f64 {
         let own = self
             .running
             .values()
             .filter(|run| run.submitter == *submitter);
         let pending = own.map(|run| {
-            seconds(run.since, now).max(self.seconds_expected) * room.weight(&run.demand)
+            seconds(run.since, now).max(self.seconds_expected) * pool.weight(&run.request)
         });
         self.spent.get(submitter).copied().unwrap_or(self.clock) + pending.sum::<f64>()
     }
 
     /// When the newest running build of a submitter was started.
-    pub fn started(&self, submitter: &Submitter) -> Option<Timestamp> {
+    pub fn last_start(&self, submitter: &Submitter) -> Option<Timestamp> {
         self.started.get(submitter).copied()
     }
 

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::super::plan::ImageKey;
+use store::VolumeId;
+
 use super::*;
+use crate::state::Capacity;
 
 fn at(second: u64) -> Timestamp {
     Timestamp::from_second(i64::try_from(second).unwrap()).unwrap()
@@ -28,7 +30,7 @@ fn capacity(guests: usize) -> Capacity {
         cpus: 8,
         memory: 4096,
         available: 1 << 20,
-        disk: [(0, 1000)].into(),
+        disk: [(VolumeId(0), 1000)].into(),
     }
 }
 
@@ -38,33 +40,36 @@ fn candidate(id: u64, name: &str, priority: i32) -> Candidate {
         submitter: submitter(name),
         priority: Priority(priority),
         since: at(0),
-        machine: "linux".parse().unwrap(),
-        volume: 0,
-        demand: SMALL,
+        key: ImageKey {
+            machine: "linux".parse().unwrap(),
+            toolchain: "default".parse().unwrap(),
+        },
+        volume: VolumeId(0),
+        request: SMALL,
     }
 }
 
-fn build(id: u64, demand: ResourceRequest) -> Allocation {
+fn build(id: u64, request: ResourceRequest) -> Allocation {
     Allocation {
-        holder: JobId::Build(BuildId(id)),
+        job: JobId::Build(BuildId(id)),
         machine: "linux".parse().unwrap(),
-        volume: 0,
-        demand,
+        volume: VolumeId(0),
+        request,
     }
 }
 
 const RULES: Rules = Rules {
     aging: Some(Duration::from_mins(10)),
-    patience: Duration::from_mins(5),
+    backfill: Duration::from_mins(5),
 };
 
 /// The builds that start, and the words for the others, in the order of their turns.
-fn decided(candidates: &[Candidate], room: Room, now: u64) -> Vec<String> {
-    let mut room = room;
-    let verdicts = admit(candidates, &mut room, &Shares::default(), &RULES, at(now));
+fn decided(candidates: &[Candidate], pool: ResourcePool, now: u64) -> Vec<String> {
+    let mut pool = pool;
+    let verdicts = admit(candidates, &mut pool, &Shares::default(), &RULES, at(now));
     let told = verdicts.iter().map(|(id, verdict)| match verdict {
         Ok(()) => format!("{id} starts"),
-        Err(refusal) => format!("{id} waits for {refusal}"),
+        Err(unschedulable) => format!("{id} waits for {unschedulable}"),
     });
     told.collect()
 }
@@ -79,7 +84,7 @@ fn submitters_take_turns_and_the_higher_priority_goes_first() {
         candidate(5, "cid", -1),
     ];
     assert_eq!(
-        decided(&queue, Room::new(capacity(4), Vec::new()), 0),
+        decided(&queue, ResourcePool::new(capacity(4), Vec::new()), 0),
         [
             "4 starts",
             "3 starts",
@@ -97,7 +102,7 @@ fn bootstrap_of_another_machine() -> Allocation {
         toolchain: "default".parse().unwrap(),
     };
     Allocation {
-        holder: JobId::Bootstrap(key),
+        job: JobId::Bootstrap(key),
         ..build(0, SMALL)
     }
 }
@@ -109,12 +114,12 @@ fn every_refusal_is_a_sentence_with_its_figures() {
         ..SMALL
     };
     let bootstrap = bootstrap_of_another_machine();
-    let ask = |demand: ResourceRequest, capacity: Capacity, holdings: Vec<Allocation>| {
+    let ask = |request: ResourceRequest, capacity: Capacity, allocations: Vec<Allocation>| {
         let asked = Candidate {
-            demand,
+            request,
             ..candidate(12, "ann", 0)
         };
-        decided(&[asked], Room::new(capacity, holdings), 0).remove(0)
+        decided(&[asked], ResourcePool::new(capacity, allocations), 0).remove(0)
     };
     let two = vec![build(9, SMALL), build(10, SMALL)];
     let many: Vec<_> = (1..=7)
@@ -179,15 +184,15 @@ fn small_builds_pass_a_large_one_for_a_while_only() {
     };
     let queue = [
         Candidate {
-            demand: large,
+            request: large,
             ..candidate(1, "ann", 0)
         },
         candidate(2, "bob", 0),
     ];
-    let room = || Room::new(capacity(9), vec![build(9, SMALL)]);
-    assert_eq!(decided(&queue, room(), 299)[1], "2 starts");
+    let pool = || ResourcePool::new(capacity(9), vec![build(9, SMALL)]);
+    assert_eq!(decided(&queue, pool(), 299)[1], "2 starts");
     assert_eq!(
-        decided(&queue, room(), 300)[1],
+        decided(&queue, pool(), 300)[1],
         "2 waits for build 1, which has waited long for memory that is kept for it"
     );
 }
@@ -195,7 +200,7 @@ fn small_builds_pass_a_large_one_for_a_while_only() {
 #[test]
 fn who_gets_nothing_rises_and_whoever_is_served_does_not() {
     let queue = [candidate(1, "low", 0), candidate(2, "high", 2)];
-    let first = |now| decided(&queue, Room::new(capacity(1), Vec::new()), now).remove(0);
+    let first = |now| decided(&queue, ResourcePool::new(capacity(1), Vec::new()), now).remove(0);
     assert_eq!(first(0), "2 starts");
     // Both have waited equally long here.
     assert_eq!(first(100_000), "2 starts");
@@ -204,7 +209,7 @@ fn who_gets_nothing_rises_and_whoever_is_served_does_not() {
         ..candidate(2, "high", 2)
     };
     let queue = [candidate(1, "low", 0), fresh];
-    let first = |now| decided(&queue, Room::new(capacity(1), Vec::new()), now).remove(0);
+    let first = |now| decided(&queue, ResourcePool::new(capacity(1), Vec::new()), now).remove(0);
     assert_eq!(first(1200), "1 starts", "older, and no longer lower");
     assert_eq!(first(1199), "2 starts");
 }
@@ -220,7 +225,7 @@ struct AgentState {
     had: BTreeMap<String, u64>,
     waited: BTreeMap<BuildId, u64>,
     /// What the records say.
-    past: Vec<UsageInterval>,
+    history: Vec<UsageInterval>,
     ids: u64,
 }
 
@@ -234,17 +239,17 @@ impl AgentState {
             running: BTreeMap::new(),
             had: BTreeMap::new(),
             waited: BTreeMap::new(),
-            past: Vec::new(),
+            history: Vec::new(),
             ids: 0,
         }
     }
 
-    fn submit(&mut self, name: &str, priority: i32, demand: ResourceRequest) -> BuildId {
+    fn submit(&mut self, name: &str, priority: i32, request: ResourceRequest) -> BuildId {
         self.ids += 1;
         let since = at(self.now);
         let asked = Candidate {
             since,
-            demand,
+            request,
             ..candidate(self.ids, name, priority)
         };
         self.queue.push(asked);
@@ -255,32 +260,32 @@ impl AgentState {
     fn tick(&mut self, lasts: impl Fn(&Candidate) -> u64) {
         let now = self.now;
         self.running.retain(|_, (_, _, end)| *end > now);
-        let holdings = self
+        let allocations = self
             .running
             .values()
-            .map(|(candidate, _, _)| build(candidate.id.0, candidate.demand));
-        let mut room = Room::new(self.capacity.clone(), holdings.collect());
-        let run = |(candidate, since, _): &(Candidate, u64, u64)| Run {
+            .map(|(candidate, _, _)| build(candidate.id.0, candidate.request));
+        let mut pool = ResourcePool::new(self.capacity.clone(), allocations.collect());
+        let run = |(candidate, since, _): &(Candidate, u64, u64)| RunningUsage {
             submitter: candidate.submitter.clone(),
             since: at(*since),
-            demand: candidate.demand,
+            request: candidate.request,
         };
         let running = self.running.iter().map(|(id, it)| (*id, run(it)));
-        let waiting: BTreeSet<_> = self.queue.iter().map(|it| it.submitter.clone()).collect();
+        let queued: BTreeSet<_> = self.queue.iter().map(|it| it.submitter.clone()).collect();
         self.shares
-            .observe(running.collect(), &waiting, &room, at(now));
-        for (id, verdict) in admit(&self.queue, &mut room, &self.shares, &RULES, at(now)) {
+            .observe(running.collect(), &queued, &pool, at(now));
+        for (id, verdict) in admit(&self.queue, &mut pool, &self.shares, &RULES, at(now)) {
             if verdict.is_ok() {
                 let place = self.queue.iter().position(|it| it.id == id).unwrap();
                 let candidate = self.queue.remove(place);
-                let waited = lasted(candidate.since, at(now)).as_secs();
+                let waited = elapsed(candidate.since, at(now)).as_secs();
                 self.waited.insert(id, waited);
                 let end = now + lasts(&candidate);
                 *self.had.entry(candidate.submitter.to_string()).or_default() += end - now;
-                self.past.push(UsageInterval {
+                self.history.push(UsageInterval {
                     id,
                     submitter: candidate.submitter.clone(),
-                    demand: candidate.demand,
+                    request: candidate.request,
                     waits: candidate.since,
                     runs: Some(at(now)),
                     ends: Some(at(end)),
@@ -296,57 +301,57 @@ impl AgentState {
     /// Another agent takes over: it knows the records alone.
     fn restart(&mut self) {
         let is_over = |time: &Timestamp| *time < at(self.now);
-        let known = self.past.iter().map(|stretch| UsageInterval {
-            ends: stretch.ends.filter(is_over),
-            ..stretch.clone()
+        let known = self.history.iter().map(|interval| UsageInterval {
+            ends: interval.ends.filter(is_over),
+            ..interval.clone()
         });
-        let waiting = self.queue.iter().map(|it| UsageInterval {
+        let queued = self.queue.iter().map(|it| UsageInterval {
             id: it.id,
             submitter: it.submitter.clone(),
-            demand: it.demand,
+            request: it.request,
             waits: it.since,
             runs: None,
             ends: None,
         });
-        let room = Room::new(self.capacity.clone(), Vec::new());
-        self.shares = Shares::of_the_past(&known.chain(waiting).collect::<Vec<_>>(), &room);
+        let pool = ResourcePool::new(self.capacity.clone(), Vec::new());
+        self.shares = Shares::of_history(&known.chain(queued).collect::<Vec<_>>(), &pool);
     }
 }
 
 #[test]
 fn whoever_has_had_more_waits_for_the_others_after_a_restart_too() {
     // Two short builds of ann and one long one of bob.
-    let stretch = |id, name, runs, ends| UsageInterval {
+    let interval = |id, name, runs, ends| UsageInterval {
         id: BuildId(id),
         submitter: submitter(name),
-        demand: SMALL,
+        request: SMALL,
         waits: at(0),
         runs: Some(at(runs)),
         ends: Some(at(ends)),
     };
-    let waiting = |id, name| UsageInterval {
+    let queued = |id, name| UsageInterval {
         runs: None,
         ends: None,
-        ..stretch(id, name, 0, 0)
+        ..interval(id, name, 0, 0)
     };
-    let past = [
-        stretch(1, "ann", 1, 11),
-        stretch(2, "ann", 11, 21),
-        stretch(3, "bob", 1, 101),
-        waiting(4, "bob"),
-        waiting(5, "ann"),
+    let history = [
+        interval(1, "ann", 1, 11),
+        interval(2, "ann", 11, 21),
+        interval(3, "bob", 1, 101),
+        queued(4, "bob"),
+        queued(5, "ann"),
     ];
-    let mut room = Room::new(capacity(1), Vec::new());
-    let shares = Shares::of_the_past(&past, &room);
-    let had = |name| shares.level(&submitter(name), &room, at(101));
-    let of_the_host = room.weight(&SMALL);
+    let mut pool = ResourcePool::new(capacity(1), Vec::new());
+    let shares = Shares::of_history(&history, &pool);
+    let had = |name| shares.usage(&submitter(name), &pool, at(101));
+    let of_the_host = pool.weight(&SMALL);
     assert!((had("ann") - 20.0 * of_the_host).abs() < 1e-9, "{shares:?}");
     assert!(
         (had("bob") - 100.0 * of_the_host).abs() < 1e-9,
         "{shares:?}"
     );
     let queue = [candidate(4, "bob", 0), candidate(5, "ann", 0)];
-    let verdicts = admit(&queue, &mut room, &shares, &RULES, at(101));
+    let verdicts = admit(&queue, &mut pool, &shares, &RULES, at(101));
     assert_eq!(verdicts[0], (BuildId(5), Ok(())));
 }
 
@@ -355,20 +360,20 @@ proptest! {
 
     #[test]
     fn nothing_is_given_away_twice(
-        demands in prop::collection::vec((1..6u64, 1..3000u64, 0..600u64, prop::option::of(1..3usize)), 1..30),
+        requests in prop::collection::vec((1..6u64, 1..3000u64, 0..600u64, prop::option::of(1..3usize)), 1..30),
         guests in 1..6usize,
     ) {
-        let queue: Vec<_> = demands.iter().zip(1..).map(|((cpus, memory, disk, machine_max), id)| {
-            let demand = ResourceRequest { cpus: *cpus, memory: *memory, disk: *disk, machine_max: *machine_max };
-            Candidate { demand, ..candidate(id, ["ann", "bob"][usize::from(id % 2 == 0)], 0) }
+        let queue: Vec<_> = requests.iter().zip(1..).map(|((cpus, memory, disk, machine_max), id)| {
+            let request = ResourceRequest { cpus: *cpus, memory: *memory, disk: *disk, machine_max: *machine_max };
+            Candidate { request, ..candidate(id, ["ann", "bob"][usize::from(id % 2 == 0)], 0) }
         }).collect();
-        let mut room = Room::new(capacity(guests), Vec::new());
-        let verdicts = admit(&queue, &mut room, &Shares::default(), &RULES, at(1));
+        let mut pool = ResourcePool::new(capacity(guests), Vec::new());
+        let verdicts = admit(&queue, &mut pool, &Shares::default(), &RULES, at(1));
         let told: BTreeSet<_> = verdicts.iter().map(|(id, _)| *id).collect();
         prop_assert_eq!(told.len(), queue.len(), "everybody gets an answer, once");
-        prop_assert!(room.holdings().len() <= guests);
-        for (what, most) in [(Kept::Cpus, 8), (Kept::Memory, 4096), (Kept::Disk(0), 1000)] {
-            prop_assert!(room.taken(what) <= most);
+        prop_assert!(pool.allocations().len() <= guests);
+        for (what, most) in [(Resource::Cpus, 8), (Resource::Memory, 4096), (Resource::Disk(VolumeId(0)), 1000)] {
+            prop_assert!(pool.allocated(what) <= most);
         }
         prop_assert!(verdicts.iter().any(|(_, verdict)| verdict.is_ok()), "an idle host has work to do");
     }

@@ -11,7 +11,7 @@ use store::{StoreError, Volume};
 
 use crate::blocking;
 use crate::records::RecordsError;
-use crate::state::agent_state::AgentState;
+use crate::state::AgentState;
 
 /// How many builds another one may come after.
 const AFTER_MAX: usize = 100;
@@ -113,7 +113,7 @@ async fn kind(agent: &Arc<AgentState>, request: &Request) -> Option<Kind> {
 /// Checks that its sources are here. They stay as long as the caller holds
 /// [`AgentState::queue`], and longer when something that was recorded meanwhile names them.
 pub(crate) fn has_sources(agent: &AgentState, request: &Request) -> Result<(), Unfit> {
-    let directory = agent.sources_directory();
+    let directory = agent.paths.sources();
     let mut sources = request.sources.iter();
     match sources.find(|source| !directory.join(source.sha256.as_str()).exists()) {
         Some(source) => Err(Unfit::Conflict(format!(

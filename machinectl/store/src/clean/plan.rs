@@ -179,6 +179,7 @@ mod tests {
             view.snapshots = snapshots.into_iter().map(snapshot).collect();
             view.images = vec![ImageView {
                 toolchain: "default".parse().unwrap(),
+                uuid: Uuid::nil(),
                 complete: image,
                 provenance: None,
             }];

@@ -1,0 +1,185 @@
+//! The runner: brings a guest up, hands its events to a job until that ends or a limit
+//! passes, and lets the job end the guest.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use config::NameError;
+use config::builds::TransitionError;
+use config::limits::Limits;
+use config::task::{self, TaskError};
+use store::StoreError;
+use tokio_util::sync::CancellationToken;
+
+use super::build::CollectError;
+use crate::records::RecordsError;
+use crate::session::{self, GuestEvent, GuestFailure, Session, SessionError};
+use crate::state::{AgentState, JobId};
+
+/// The reason for which a job failed.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The machine's directory, or the toolchain.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The machine's or the toolchain's content has changed since the job was planned.
+    #[error("it has changed since the bootstrap was planned")]
+    Changed,
+    /// A file of the job.
+    #[error("cannot read or write a file of the job: {0}")]
+    File(#[from] std::io::Error),
+    /// The machine's manifest.
+    #[error("the machine's manifest cannot be used: {0}")]
+    Manifest(String),
+    /// The name of the snapshot.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The record.
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+    /// The state of the build does not allow this.
+    #[error(transparent)]
+    Transition(#[from] TransitionError),
+    /// The guest could not be brought up.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The guest ended too early.
+    #[error(transparent)]
+    Guest(#[from] GuestFailure),
+    /// The agent stops and the guest is left to the next one.
+    #[error("the guest is left to the next agent")]
+    LeftRunning,
+    /// The job panicked.
+    #[error("the agent itself failed; its log says where")]
+    Panicked,
+    /// A build failed while its volume was nearly full: that may be the reason.
+    #[error("the build failed while the volume {} was nearly full", .0.display())]
+    DiskPressure(PathBuf),
+    /// The result of a build cannot be used.
+    #[error(transparent)]
+    Collect(#[from] CollectError),
+    /// The result of a bootstrap cannot be used.
+    #[error("the guest's bootstrap.manifest cannot be used: {0}")]
+    BootstrapResult(#[from] TaskError),
+    /// The toolchain's `bootstrap` failed.
+    #[error("the toolchain's bootstrap ended with {status}: {message}")]
+    Toolchain {
+        /// Its outcome.
+        status: task::Outcome,
+        /// Its message.
+        message: String,
+    },
+    /// The guest of a bootstrap did not shut itself down.
+    #[error("the guest did not shut itself down, so its disk cannot be trusted")]
+    UncleanShutdown,
+    /// The worker does not wait for its task, so that no checkpoint can be made.
+    #[error("the worker does not wait for its task")]
+    CheckpointUnsupported,
+    /// The volume has too little space for a checkpoint.
+    #[error(
+        "{free} MiB of the volume are free, too few for {memory} MiB of memory beside its reserve"
+    )]
+    CheckpointSpace {
+        /// The free space, in MiB.
+        free: u64,
+        /// The memory of the guest, in MiB.
+        memory: u64,
+    },
+}
+
+impl JobError {
+    /// Returns `true` if the job was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Guest(GuestFailure::Cancelled))
+    }
+
+    /// Replaces a cancellation by the eviction that caused it, if one did.
+    #[must_use]
+    pub fn or_eviction(self, agent: &AgentState, job: &JobId) -> Self {
+        match agent.jobs.take_eviction(job) {
+            Some(directory) if self.is_cancelled() => {
+                Self::Guest(GuestFailure::DiskFull(directory))
+            }
+            _ => self,
+        }
+    }
+}
+
+/// A job that runs one guest.
+pub trait GuestJob: Send + Sized {
+    /// The result of the job.
+    type Output: Send;
+
+    /// Prepares a guest that has been brought up.
+    fn on_start(&mut self, _session: &mut Session) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
+    /// Handles an event of the guest. [`ControlFlow::Break`] ends the job.
+    fn on_event(
+        &mut self,
+        session: &mut Session,
+        event: GuestEvent,
+    ) -> impl Future<Output = Result<ControlFlow<()>, JobError>> + Send;
+
+    /// Ends the guest, after the job has ended or failed.
+    fn on_end(
+        self,
+        session: Session,
+        ended: Result<(), JobError>,
+    ) -> impl Future<Output = Result<Self::Output, JobError>> + Send;
+}
+
+/// The guest of a job.
+pub enum GuestSource {
+    /// A new guest.
+    Start(Box<session::SessionSpec>),
+    /// The guest that an earlier agent started.
+    Adopt(session::AdoptSpec),
+}
+
+/// The ends that a job sets to its guest.
+pub struct Bounds<'b> {
+    /// The time limits.
+    pub limits: Limits,
+    /// The files of which any ends the job when the guest has put it.
+    pub result_files: &'b [&'b str],
+    /// Cancels the job.
+    pub cancel: &'b CancellationToken,
+}
+
+/// Runs a guest until its job ends.
+///
+/// # Errors
+/// When the guest cannot be brought up, ends too early, or the job fails.
+pub async fn run<J: GuestJob>(
+    agent: &AgentState,
+    guest: GuestSource,
+    bounds: Bounds<'_>,
+    mut job: J,
+) -> Result<J::Output, JobError> {
+    let mut session = match guest {
+        GuestSource::Start(spec) => Session::start(&agent.guests, *spec).await?,
+        GuestSource::Adopt(spec) => Session::adopt(&agent.guests, spec).await?,
+    };
+    job.on_start(&mut session).await;
+    let ended = follow(&mut session, &bounds, &mut job).await;
+    job.on_end(session, ended).await
+}
+
+async fn follow<J: GuestJob>(
+    session: &mut Session,
+    bounds: &Bounds<'_>,
+    job: &mut J,
+) -> Result<(), JobError> {
+    let limits = session::SessionLimits {
+        times: bounds.limits,
+        result_files: bounds.result_files,
+    };
+    loop {
+        let event = session.next(&limits, bounds.cancel).await?;
+        if job.on_event(session, event).await?.is_break() {
+            return Ok(());
+        }
+    }
+}

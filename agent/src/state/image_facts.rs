@@ -1,0 +1,89 @@
+//! The facts that an image or a revision states about itself, read once: both are
+//! immutable.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use config::machine::{self, Machine};
+use parking_lot::Mutex;
+use store::Uuid;
+
+/// The facts that an image or a revision states about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// The machine's manifest, or the reason for which it cannot be used.
+    pub machine: Result<Machine, String>,
+    /// The checkpoint of a guest in it.
+    pub checkpoint: CheckpointFacts,
+}
+
+/// The facts about the checkpoint in an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckpointFacts {
+    /// `true` if there is one.
+    pub exists: bool,
+    /// The reason for which none can be made of this image.
+    pub unsupported: Option<String>,
+    /// Its size on disk, in bytes.
+    pub bytes: u64,
+}
+
+impl ImageFacts {
+    /// Reads the facts from the directory of an image, a revision or a snapshot.
+    pub fn read(directory: &Path) -> Self {
+        let path = directory.join(machine::FILE);
+        let machine = std::fs::read_to_string(&path)
+            .map_err(|error| format!("{}: {error}", path.display()))
+            .and_then(|text| Machine::parse(&text).map_err(|error| error.to_string()));
+        Self {
+            machine,
+            checkpoint: CheckpointFacts {
+                exists: guest::is_frozen(directory),
+                unsupported: guest::is_unfit(directory),
+                bytes: guest::bytes(directory),
+            },
+        }
+    }
+}
+
+/// The facts of the images and revisions that exist, each read once.
+#[derive(Debug, Default)]
+pub struct ImageFactsCache(Mutex<BTreeMap<Uuid, Arc<ImageFacts>>>);
+
+impl ImageFactsCache {
+    /// Returns the facts of a complete image or revision.
+    pub fn get(&self, uuid: Uuid, directory: &Path) -> Arc<ImageFacts> {
+        if let Some(facts) = self.0.lock().get(&uuid) {
+            return Arc::clone(facts);
+        }
+        let facts = Arc::new(ImageFacts::read(directory));
+        self.0.lock().insert(uuid, Arc::clone(&facts));
+        facts
+    }
+
+    /// Drops the facts of everything that is not in `existing`.
+    pub fn retain(&self, existing: &BTreeSet<Uuid>) {
+        self.0.lock().retain(|uuid, _| existing.contains(uuid));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_read_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = ImageFactsCache::default();
+        let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        assert!(cache.get(one, directory.path()).machine.is_err());
+        let manifest = directory.path().join(machine::FILE);
+        let text = ": 1\nid: x\nsummary: y\nram-minimum: 262144\n";
+        sys::file::replace(&manifest, text.as_bytes()).unwrap();
+        assert!(cache.get(one, directory.path()).machine.is_err());
+        assert!(cache.get(other, directory.path()).machine.is_ok());
+        cache.retain(&BTreeSet::new());
+        assert!(cache.get(one, directory.path()).machine.is_ok());
+    }
+}

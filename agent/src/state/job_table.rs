@@ -1,0 +1,311 @@
+//! The table of everything that runs a guest, and how to end each entry.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+
+use config::BuildId;
+use config::builds::Submitter;
+use config::manifest::Manifest;
+use config::task::Provenance;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use store::VolumeId;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::guest_tag::CopyTag;
+use super::image_key::ImageKey;
+
+/// The identity of a job: something that runs a guest.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum JobId {
+    /// A build.
+    Build(BuildId),
+    /// The bootstrap of an image, or the making of its checkpoint.
+    Bootstrap(ImageKey),
+    /// A debug session in a copy of a held build.
+    Copy(CopyTag),
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Build(id) => write!(f, "build {id}"),
+            Self::Bootstrap(key) => write!(f, "the bootstrap of {key}"),
+            Self::Copy(tag) => write!(f, "debug session {tag}"),
+        }
+    }
+}
+
+/// A build that runs.
+#[derive(Debug)]
+pub struct BuildJob {
+    /// The image that it runs on.
+    pub key: ImageKey,
+    /// Cancels it.
+    pub cancel: CancellationToken,
+    /// Resumes its guest at a breakpoint, once it runs.
+    pub resume: Option<tftp::server::DeferredFile>,
+}
+
+/// A bootstrap, or the making of a checkpoint.
+#[derive(Debug)]
+pub struct ImageJob {
+    /// The inputs of the image.
+    pub inputs: Provenance,
+    /// Cancels it.
+    pub cancel: CancellationToken,
+}
+
+/// A hold: the guest or the snapshot of a failed build, kept for debugging.
+#[derive(Debug, Clone)]
+pub struct HoldJob {
+    /// The image that the build ran on.
+    pub key: ImageKey,
+    /// Releases the guest and the snapshot.
+    pub release: CancellationToken,
+    /// Evicts the guest; the snapshot stays.
+    pub evict: CancellationToken,
+    /// `true` while there is a guest.
+    pub has_guest: bool,
+}
+
+/// A debug session in a copy of a held build.
+#[derive(Debug)]
+pub struct DebugJob {
+    /// The image that the build ran on.
+    pub key: ImageKey,
+    /// The person who debugs.
+    pub submitter: Submitter,
+    /// The time of the request.
+    pub since: Timestamp,
+    /// Ends it.
+    pub cancel: CancellationToken,
+    /// Receives the scheduler's answer; `None` once it was admitted or rejected.
+    pub admission: Option<oneshot::Sender<Result<(), String>>>,
+}
+
+/// The entries of a [`JobTable`].
+#[derive(Debug, Default)]
+pub struct Entries {
+    /// The builds that run.
+    pub builds: BTreeMap<BuildId, BuildJob>,
+    /// The bootstraps and checkpoints under way.
+    pub images: BTreeMap<ImageKey, ImageJob>,
+    /// The holds.
+    pub holds: BTreeMap<BuildId, HoldJob>,
+    /// The debug sessions, waiting ones included.
+    pub debug_sessions: BTreeMap<CopyTag, DebugJob>,
+    /// The volumes in which revisions are being pruned.
+    pub pruning: BTreeSet<VolumeId>,
+    /// The jobs that were evicted, each with the directory that was nearly full.
+    evicted: BTreeMap<JobId, PathBuf>,
+}
+
+/// A hold, as a plan sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningHold {
+    /// The image that the build ran on.
+    pub key: ImageKey,
+    /// `true` while there is a guest.
+    pub has_guest: bool,
+}
+
+/// A debug session, as a plan sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningDebugSession {
+    /// The image that the build ran on.
+    pub key: ImageKey,
+    /// The person who debugs.
+    pub submitter: Submitter,
+    /// The time of the request.
+    pub since: Timestamp,
+    /// `true` once it was admitted.
+    pub admitted: bool,
+}
+
+/// The jobs at one instant, without the means to end them.
+#[derive(Debug, Clone, Default)]
+pub struct RunningJobs {
+    /// The builds.
+    pub builds: BTreeMap<BuildId, ImageKey>,
+    /// The bootstraps and checkpoints, each with the inputs of its image.
+    pub images: BTreeMap<ImageKey, Provenance>,
+    /// The holds.
+    pub holds: BTreeMap<BuildId, RunningHold>,
+    /// The debug sessions, waiting ones included.
+    pub debug_sessions: BTreeMap<CopyTag, RunningDebugSession>,
+    /// The volumes in which revisions are being pruned.
+    pub pruning: BTreeSet<VolumeId>,
+}
+
+impl RunningJobs {
+    /// Returns the debug sessions that wait for admission.
+    pub fn waiting_debug_sessions(&self) -> impl Iterator<Item = (CopyTag, &ImageKey)> {
+        self.debug_sessions
+            .iter()
+            .filter(|(_, session)| !session.admitted)
+            .map(|(tag, session)| (*tag, &session.key))
+    }
+
+    /// Returns the jobs that have a guest or are about to, each with its image.
+    pub fn guests(&self) -> impl Iterator<Item = (JobId, &ImageKey)> {
+        let builds = self.builds.iter().map(|(id, key)| (JobId::Build(*id), key));
+        let images = self
+            .images
+            .keys()
+            .map(|key| (JobId::Bootstrap(key.clone()), key));
+        let holds = self
+            .holds
+            .iter()
+            .filter(|(_, hold)| hold.has_guest)
+            .map(|(id, hold)| (JobId::Build(*id), &hold.key));
+        let debug_sessions = self
+            .debug_sessions
+            .iter()
+            .filter(|(_, session)| session.admitted)
+            .map(|(tag, session)| (JobId::Copy(*tag), &session.key));
+        builds.chain(images).chain(holds).chain(debug_sessions)
+    }
+}
+
+/// The table of everything that runs a guest.
+#[derive(Debug, Default)]
+pub struct JobTable(Mutex<Entries>);
+
+impl JobTable {
+    /// Reads or changes the entries. `work` must not block.
+    pub fn with<T>(&self, work: impl FnOnce(&mut Entries) -> T) -> T {
+        work(&mut self.0.lock())
+    }
+
+    /// Returns the jobs of this instant.
+    pub fn running(&self) -> RunningJobs {
+        self.with(|entries| RunningJobs {
+            builds: entries
+                .builds
+                .iter()
+                .map(|(id, job)| (*id, job.key.clone()))
+                .collect(),
+            images: entries
+                .images
+                .iter()
+                .map(|(key, job)| (key.clone(), job.inputs.clone()))
+                .collect(),
+            holds: entries
+                .holds
+                .iter()
+                .map(|(id, hold)| (*id, hold.as_running()))
+                .collect(),
+            debug_sessions: entries
+                .debug_sessions
+                .iter()
+                .map(|(tag, job)| (*tag, job.as_running()))
+                .collect(),
+            pruning: entries.pruning.clone(),
+        })
+    }
+
+    /// Cancels a build. Returns `false` if it does not run.
+    pub fn cancel_build(&self, id: BuildId) -> bool {
+        self.with(|entries| {
+            let job = entries.builds.get(&id);
+            job.map(|job| job.cancel.cancel()).is_some()
+        })
+    }
+
+    /// Resumes the guest of a build that waits at its breakpoint.
+    pub fn resume_build(&self, id: BuildId) {
+        let resume = self.with(|entries| entries.builds.get(&id)?.resume.clone());
+        if let Some(resume) = resume {
+            resume.provide(&config::manifest::print(&[Manifest::new()]));
+        }
+    }
+
+    /// Cancels a bootstrap or the making of a checkpoint.
+    pub fn cancel_image(&self, key: &ImageKey) {
+        self.with(|entries| {
+            if let Some(job) = entries.images.get(key) {
+                job.cancel.cancel();
+            }
+        });
+    }
+
+    /// Evicts the guest of a hold; its snapshot stays.
+    pub fn evict_hold(&self, id: BuildId) {
+        self.with(|entries| {
+            if let Some(hold) = entries.holds.get(&id) {
+                hold.evict.cancel();
+            }
+        });
+    }
+
+    /// Releases a hold. Returns `false` if there is no such hold.
+    pub fn release_hold(&self, id: BuildId) -> bool {
+        self.with(|entries| {
+            let hold = entries.holds.get(&id);
+            hold.map(|hold| hold.release.cancel()).is_some()
+        })
+    }
+
+    /// Answers a debug session that waits for admission.
+    pub fn answer_debug_session(&self, tag: CopyTag, answer: Result<(), String>) {
+        self.with(|entries| {
+            let job = entries.debug_sessions.get_mut(&tag);
+            if let Some(admission) = job.and_then(|job| job.admission.take()) {
+                // The requester may have left; then the session ends by itself.
+                let _ = admission.send(answer);
+            }
+        });
+    }
+
+    /// Ends a debug session.
+    pub fn cancel_debug_session(&self, tag: CopyTag) {
+        self.with(|entries| {
+            if let Some(job) = entries.debug_sessions.get(&tag) {
+                job.cancel.cancel();
+            }
+        });
+    }
+
+    /// Ends a job because `directory` is nearly full.
+    pub fn evict(&self, job: JobId, directory: PathBuf) {
+        self.with(|entries| {
+            let cancel = match &job {
+                JobId::Build(id) => entries.builds.get(id).map(|job| &job.cancel),
+                JobId::Bootstrap(key) => entries.images.get(key).map(|job| &job.cancel),
+                JobId::Copy(tag) => entries.debug_sessions.get(tag).map(|job| &job.cancel),
+            };
+            if let Some(cancel) = cancel {
+                cancel.cancel();
+                entries.evicted.insert(job, directory);
+            }
+        });
+    }
+
+    /// Returns the directory for which a job was evicted, once.
+    pub fn take_eviction(&self, job: &JobId) -> Option<PathBuf> {
+        self.with(|entries| entries.evicted.remove(job))
+    }
+}
+
+impl HoldJob {
+    fn as_running(&self) -> RunningHold {
+        RunningHold {
+            key: self.key.clone(),
+            has_guest: self.has_guest,
+        }
+    }
+}
+
+impl DebugJob {
+    fn as_running(&self) -> RunningDebugSession {
+        RunningDebugSession {
+            key: self.key.clone(),
+            submitter: self.submitter.clone(),
+            since: self.since,
+            admitted: self.admission.is_none(),
+        }
+    }
+}

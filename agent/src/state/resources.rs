@@ -1,0 +1,32 @@
+//! The resources of the host and of its guests, as plain numbers.
+
+use std::collections::BTreeMap;
+
+use store::VolumeId;
+/// The resources that a guest takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ResourceRequest {
+    /// The number of processors.
+    pub cpus: u64,
+    /// Memory, in MiB.
+    pub memory: u64,
+    /// The growth of its snapshot, in MiB.
+    pub disk: u64,
+    /// The number of guests that its machine may have at once; `None` for no limit.
+    pub machine_max: Option<usize>,
+}
+
+/// The resources that the host has for guests.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Capacity {
+    /// The number of guests that may run at once; `None` for no limit of its own.
+    pub guests: Option<usize>,
+    /// The number of processors, overcommitment included.
+    pub cpus: u64,
+    /// Memory for all guests together, in MiB.
+    pub memory: u64,
+    /// Memory that is available now beyond the host's reserve, in MiB.
+    pub available: u64,
+    /// Free space of each volume beyond its reserve, in MiB.
+    pub disk: BTreeMap<VolumeId, u64>,
+}

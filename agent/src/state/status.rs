@@ -1,0 +1,19 @@
+//! The status that the scheduler publishes.
+
+use std::collections::BTreeMap;
+
+use config::BuildId;
+
+use super::image_key::ImageKey;
+use super::resources::{Capacity, ResourceRequest};
+
+/// The queue as the last round of the scheduler saw it.
+#[derive(Debug, Clone, Default)]
+pub struct QueueSnapshot {
+    /// The resources of the host.
+    pub capacity: Capacity,
+    /// The resource requests of guests.
+    pub requests: BTreeMap<ImageKey, ResourceRequest>,
+    /// The builds that are ready to start, in scheduling order.
+    pub order: Vec<BuildId>,
+}
