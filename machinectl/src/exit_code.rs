@@ -1,126 +1,125 @@
-//! What the shell sees. The numbers are a promise.
+//! Exit statuses. Their numbers are stable, because scripts rely on them.
 
 use std::error::Error;
 use std::process::ExitCode;
 
+use client::ClientError;
 use store::{RefusalKind, StoreError};
 
-use client::ClientError;
-
-/// How a call ended.
+/// The exit status of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Ending {
-    /// What was asked for is so.
-    Done = 0,
-    /// Something failed that should not have.
-    Failed = 1,
-    /// The command line cannot be understood.
+pub(crate) enum ExitStatus {
+    /// The command has succeeded.
+    Success = 0,
+    /// An unexpected failure.
+    Failure = 1,
+    /// The command line is invalid.
     Usage = 2,
-    /// What was asked for cannot be had as things are; the message says why.
+    /// The request is impossible in the current state; the message has the reason.
     Refused = 3,
     /// The agent does not answer.
-    NoAgent = 4,
-    /// There is no such machine, revision, image, snapshot or toolchain.
+    AgentUnavailable = 4,
+    /// The machine, revision, image, snapshot, toolchain, build, schedule or token is missing.
     NotFound = 10,
-    /// There is one of that name already.
+    /// The name is taken.
     Exists = 11,
     /// The revision is not newer than the current one.
     NotNewer = 12,
     /// The stream is for another machine.
     WrongName = 13,
-    /// The input is no stream, or is cut or damaged.
+    /// The input is not a stream, or is truncated or damaged.
     BadStream = 14,
-    /// The stream builds on a revision that is not here, or not unchanged.
-    NoParent = 15,
+    /// The parent of an incremental stream is missing or was modified.
+    MissingParent = 15,
     /// The disk is full.
-    Full = 16,
-    /// A build or somebody else uses it.
+    DiskFull = 16,
+    /// A build or another process uses the object.
     InUse = 17,
-    /// Somebody else is changing the machine.
+    /// Another process is changing the machine.
     Locked = 18,
     /// The machine is being deleted.
-    Deleting = 19,
-    /// The volume is not there or not on btrfs.
+    BeingDeleted = 19,
+    /// The volume is missing or is not on btrfs.
     NoVolume = 20,
-    /// The doctor has warnings.
+    /// The doctor has found warnings.
     Warnings = 21,
-    /// The doctor has found a fault.
+    /// The doctor has found faults.
     Faults = 22,
-    /// The content is not what was recorded.
-    Differs = 23,
-    /// The other host cannot be reached.
+    /// The content differs from its manifest.
+    ContentDiffers = 23,
+    /// The remote host is unreachable.
     Unreachable = 24,
-    /// Only root may do this.
-    Denied = 25,
+    /// The command needs root.
+    NeedsRoot = 25,
 }
 
-/// The numbers, for `--help`.
+/// The exit statuses for `--help`.
 pub(crate) const HELP: &str = "\
 Exit codes:
-   0  done
-   1  failed
-   2  the command line cannot be understood
+   0  success
+   1  failure
+   2  invalid command line
    3  refused, for the reason given
    4  the agent does not answer
-  10  no such machine, revision or toolchain
-  11  there already
+  10  no such machine, revision, toolchain, build, schedule or token
+  11  the name is taken
   12  the revision is not newer than the current one
   13  the stream is for another machine
-  14  no stream, or a cut or damaged one
-  15  the stream builds on a revision that is not here
+  14  not a stream, or a truncated or damaged one
+  15  the parent of an incremental stream is missing or was modified
   16  the disk is full
   17  in use
-  18  locked by somebody else
+  18  locked by another process
   19  being deleted
   20  no volume, or not on btrfs
-  21  the doctor has warnings
-  22  the doctor has found something that cannot be used or trusted
-  23  the content is not what was recorded
-  24  the other host cannot be reached
-  25  only root may do this
-What another host answers to `push` and `pull` is passed on.";
+  21  the doctor has found warnings
+  22  the doctor has found faults
+  23  the content differs from its manifest
+  24  the remote host is unreachable
+  25  root is needed
+`push` and `pull` pass the exit code of the remote host on.";
 
-impl Ending {
-    /// What another host's `machinectl` has ended with.
-    fn passed_on(code: i32) -> Self {
-        const ALL: [Ending; 12] = [
-            Ending::Refused,
-            Ending::NotFound,
-            Ending::Exists,
-            Ending::NotNewer,
-            Ending::BadStream,
-            Ending::NoParent,
-            Ending::Full,
-            Ending::Locked,
-            Ending::Deleting,
-            Ending::NoVolume,
-            Ending::Differs,
-            Ending::Denied,
+impl ExitStatus {
+    /// Returns the exit status for one of the program on a remote host.
+    fn from_remote(code: i32) -> Self {
+        const ALL: [ExitStatus; 12] = [
+            ExitStatus::Refused,
+            ExitStatus::NotFound,
+            ExitStatus::Exists,
+            ExitStatus::NotNewer,
+            ExitStatus::BadStream,
+            ExitStatus::MissingParent,
+            ExitStatus::DiskFull,
+            ExitStatus::Locked,
+            ExitStatus::BeingDeleted,
+            ExitStatus::NoVolume,
+            ExitStatus::ContentDiffers,
+            ExitStatus::NeedsRoot,
         ];
         ALL.into_iter()
-            .find(|ending| *ending as i32 == code)
-            .unwrap_or(Self::Failed)
+            .find(|status| *status as i32 == code)
+            .unwrap_or(Self::Failure)
     }
 }
 
-impl From<Ending> for ExitCode {
-    fn from(ending: Ending) -> Self {
-        Self::from(ending as u8)
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(status as u8)
     }
 }
 
-/// An error and what it means for the shell.
+/// An error with its exit status.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    pub(crate) ending: Ending,
+    pub(crate) status: ExitStatus,
     pub(crate) error: Box<dyn Error>,
 }
 
 impl Failure {
-    pub(crate) fn new(ending: Ending, error: impl Into<Box<dyn Error>>) -> Self {
+    pub(crate) fn new(status: ExitStatus, error: impl Into<Box<dyn Error>>) -> Self {
         let error = error.into();
-        Self { ending, error }
+        Self { status, error }
     }
 }
 
@@ -130,51 +129,51 @@ struct NeedsRoot(#[source] StoreError);
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let ending = match &error {
-            _ if error.is_full() => Ending::Full,
+        let status = match &error {
+            _ if error.is_full() => ExitStatus::DiskFull,
             _ if error.is_denied() && !rustix::process::geteuid().is_root() => {
-                return Self::new(Ending::Denied, NeedsRoot(error));
+                return Self::new(ExitStatus::NeedsRoot, NeedsRoot(error));
             }
-            error => error.kind().map_or(Ending::Failed, of),
+            error => error.kind().map_or(ExitStatus::Failure, status_of),
         };
-        Self::new(ending, error)
+        Self::new(status, error)
     }
 }
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
-        let ending = match &error {
-            ClientError::NoAgent { .. } => Ending::NoAgent,
-            ClientError::Refused { status: 404, .. } => Ending::NotFound,
+        let status = match &error {
+            ClientError::NoAgent { .. } => ExitStatus::AgentUnavailable,
+            ClientError::Refused { status: 404, .. } => ExitStatus::NotFound,
             ClientError::Refused {
                 status: 400..500, ..
-            } => Ending::Refused,
+            } => ExitStatus::Refused,
             ClientError::Refused { .. }
             | ClientError::Answer(_)
             | ClientError::Console(_)
-            | ClientError::File { .. } => Ending::Failed,
+            | ClientError::Query(_) => ExitStatus::Failure,
         };
-        Self::new(ending, error)
+        Self::new(status, error)
     }
 }
 
-/// Returns the exit code of a refusal. Without a wildcard, so that a new kind needs a decision.
-fn of(kind: RefusalKind) -> Ending {
+/// Returns the exit status of a refusal. Without a wildcard arm, a new kind needs a decision.
+fn status_of(kind: RefusalKind) -> ExitStatus {
     match kind {
-        RefusalKind::NoVolume => Ending::NoVolume,
-        RefusalKind::NotFound => Ending::NotFound,
-        RefusalKind::Exists => Ending::Exists,
-        RefusalKind::NotNewer => Ending::NotNewer,
-        RefusalKind::WrongName => Ending::WrongName,
-        RefusalKind::BadStream => Ending::BadStream,
-        RefusalKind::NoParent => Ending::NoParent,
-        RefusalKind::Full => Ending::Full,
-        RefusalKind::InUse => Ending::InUse,
-        RefusalKind::Locked => Ending::Locked,
-        RefusalKind::Deleting => Ending::Deleting,
-        RefusalKind::Differs => Ending::Differs,
-        RefusalKind::Unreachable => Ending::Unreachable,
-        RefusalKind::Remote(code) => Ending::passed_on(code),
-        RefusalKind::Invalid => Ending::Refused,
+        RefusalKind::NoVolume => ExitStatus::NoVolume,
+        RefusalKind::NotFound => ExitStatus::NotFound,
+        RefusalKind::Exists => ExitStatus::Exists,
+        RefusalKind::NotNewer => ExitStatus::NotNewer,
+        RefusalKind::WrongName => ExitStatus::WrongName,
+        RefusalKind::BadStream => ExitStatus::BadStream,
+        RefusalKind::NoParent => ExitStatus::MissingParent,
+        RefusalKind::Full => ExitStatus::DiskFull,
+        RefusalKind::InUse => ExitStatus::InUse,
+        RefusalKind::Locked => ExitStatus::Locked,
+        RefusalKind::Deleting => ExitStatus::BeingDeleted,
+        RefusalKind::Differs => ExitStatus::ContentDiffers,
+        RefusalKind::Unreachable => ExitStatus::Unreachable,
+        RefusalKind::Remote(code) => ExitStatus::from_remote(code),
+        RefusalKind::Invalid => ExitStatus::Refused,
     }
 }

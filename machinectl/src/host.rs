@@ -1,5 +1,59 @@
-//! The commands about a host: its volume, its queue, its health.
+//! The commands about the build host: its status, its queue, its health, its volume.
 
-pub(crate) mod doctor;
-pub(crate) mod init;
-pub(crate) mod queue;
+mod doctor;
+mod drain;
+mod init;
+mod status;
+mod top;
+
+use clap::Subcommand;
+use client::Client;
+
+use crate::exit_code::Failure;
+use crate::options::GlobalOptions;
+use crate::output::Output;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the activity, capacity and problems of the host
+    Host {
+        // Without a command, `host` is the old spelling of `host status`.
+        #[command(subcommand)]
+        command: Option<HostCommand>,
+    },
+    /// Watch guests, queue and machines until `q` is pressed
+    Top {
+        /// Print the view once
+        #[arg(long)]
+        once: bool,
+    },
+    #[command(flatten)]
+    Drain(drain::Command),
+    #[command(flatten)]
+    Doctor(doctor::Command),
+    #[command(flatten)]
+    Init(init::Command),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HostCommand {
+    /// Show the activity, capacity and problems of the host
+    Status,
+}
+
+pub(crate) fn run(
+    command: &Command,
+    options: &GlobalOptions,
+    output: &Output,
+) -> Result<(), Failure> {
+    let client = || Client::new(&options.socket);
+    match command {
+        Command::Host {
+            command: Some(HostCommand::Status) | None,
+        } => status::run(&client()?.status()?, output),
+        Command::Top { once } => top::run(&client()?, *once, output),
+        Command::Drain(command) => drain::run(command, &client()?, output),
+        Command::Doctor(command) => doctor::run(command, options, output),
+        Command::Init(command) => init::run(command, output),
+    }
+}

@@ -1,8 +1,11 @@
-//! The verbs over machines that are there: `list`, `status`, `delete`.
+//! The commands about machines and their revisions.
 
-pub(crate) mod ingest;
-pub(crate) mod remote;
-pub(crate) mod revisions;
+mod export;
+mod ingest;
+mod remote;
+mod retention;
+mod revisions;
+mod sent_stream;
 mod show;
 
 use std::time::Duration;
@@ -11,75 +14,113 @@ use clap::Subcommand;
 use config::MachineName;
 use store::{MachineView, RefusalKind, Volume};
 
-use crate::{Common, Failure, Rehearsal, Voice};
+use crate::exit_code::Failure;
+use crate::options::{DryRun, GlobalOptions};
+use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
-    /// Show all machines of the volume
+pub(crate) enum Command {
+    /// List the machines of the volume
     List,
-    /// Show everything about a machine
+    /// Show the revisions, images and snapshots of a machine
     Status {
         /// The machine
+        #[arg(value_name = "MACHINE")]
         name: MachineName,
     },
-    /// Delete a machine with all its images
+    #[command(flatten)]
+    Ingest(ingest::Command),
+    #[command(flatten)]
+    Revisions(revisions::Command),
+    #[command(flatten)]
+    Remote(remote::Command),
+    /// Delete a machine with all its revisions and images
     ///
-    /// It is out of service at once. What runs is waited for.
+    /// The machine goes out of service at once. Its deletion waits for the builds that use it.
     Delete {
         /// The machine
+        #[arg(value_name = "MACHINE")]
         name: MachineName,
-        /// How long to wait for builds that use it, in seconds
+        /// How long to wait for builds that use the machine
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         timeout: u64,
-        /// Delete it even while it is used
+        /// Delete the machine even while it is in use
         #[arg(long)]
         force: bool,
         #[command(flatten)]
-        rehearsal: Rehearsal,
+        dry_run: DryRun,
     },
+    #[command(flatten)]
+    Export(export::Command),
 }
 
-pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {
-    let volume = Volume::open(&common.volume)?;
-    match verb {
-        Verb::List => list(&volume, voice),
-        Verb::Status { name } => show::status(&volume.look(name)?, voice),
-        Verb::Delete {
+pub(crate) fn run(
+    command: &Command,
+    options: &GlobalOptions,
+    output: &Output,
+) -> Result<(), Failure> {
+    match command {
+        Command::List => list(&Volume::open(&options.volume)?, output),
+        Command::Status { name } => {
+            let volume = Volume::open(&options.volume)?;
+            show::status(&volume.look(name)?, output)
+        }
+        Command::Ingest(command) => {
+            warn_of_old_btrfs_progs(output);
+            ingest::run(command, options, output)
+        }
+        Command::Revisions(command) => revisions::run(command, options, output),
+        Command::Remote(command) => {
+            warn_of_old_btrfs_progs(output);
+            remote::run(command, options, output)
+        }
+        Command::Delete {
             name,
             timeout,
             force,
-            rehearsal,
+            dry_run,
         } => {
-            if rehearsal.dry_run {
-                rehearse(&volume.look(name)?, *force, voice)
-            } else {
-                delete(&volume, name, Duration::from_secs(*timeout), *force, voice)
+            let volume = Volume::open(&options.volume)?;
+            if dry_run.enabled {
+                return plan_deletion(&volume.look(name)?, *force, output);
             }
+            delete(&volume, name, Duration::from_secs(*timeout), *force, output)
+        }
+        Command::Export(command) => {
+            warn_of_old_btrfs_progs(output);
+            export::run(command, options, output)
         }
     }
 }
 
-fn list(volume: &Volume, voice: &Voice) -> Result<(), Failure> {
-    let names = volume.machines()?;
+/// Warns if the installed btrfs-progs can lose data in streams.
+fn warn_of_old_btrfs_progs(output: &Output) {
+    if !output.is_quiet()
+        && let Some(outdated) = store::btrfs_progs::outdated()
+    {
+        output.warn(&outdated);
+    }
+}
+
+fn list(volume: &Volume, output: &Output) -> Result<(), Failure> {
     let mut views: Vec<MachineView> = Vec::new();
-    for name in names {
+    for name in volume.machines()? {
         match volume.look(&name) {
             Ok(view) if view.is_foreign() => {}
             Ok(view) => views.push(view),
-            // Deleted while we look.
+            // The machine was deleted since the directory was read.
             Err(error) if error.kind() == Some(RefusalKind::NotFound) => {}
-            Err(error) => voice.error(&error),
+            Err(error) => output.error(&error),
         }
     }
-    if voice.json() {
-        let list = views.iter().map(show::json).collect();
-        voice.print_json(&serde_json::Value::Array(list))
-    } else {
-        if views.is_empty() {
-            voice.say(format!("no machines in {}", volume.path().display()));
-        }
-        voice.print_table(&show::table(&views))
+    if output.is_json() {
+        let machines: Vec<_> = views.iter().map(show::json).collect();
+        return output.print_json(&machines);
     }
+    if views.is_empty() {
+        output.status(format_args!("no machines in {}", volume.path().display()));
+    }
+    output.print_table(&show::table(&views))
 }
 
 fn delete(
@@ -87,26 +128,26 @@ fn delete(
     name: &MachineName,
     timeout: Duration,
     force: bool,
-    voice: &Voice,
+    output: &Output,
 ) -> Result<(), Failure> {
     let deletion = volume.delete(name, timeout, force)?;
     for step in &deletion.steps {
-        voice.say(format!("{name}: {step}"));
+        output.status(format_args!("{name}: {}", step.done()));
     }
     if deletion.strangers.is_empty() {
-        voice.say(format!("{name} is deleted"));
+        output.status(format_args!("deleted machine {name}"));
     } else {
-        let strangers = deletion.strangers.join(", ");
-        voice.say(format!(
-            "{name} is deleted; what is not ours is left there: {strangers}"
+        let unmanaged = deletion.strangers.join(", ");
+        output.status(format_args!(
+            "deleted machine {name} except unmanaged entries: {unmanaged}"
         ));
     }
     Ok(())
 }
 
-fn rehearse(view: &MachineView, force: bool, voice: &Voice) -> Result<(), Failure> {
+fn plan_deletion(view: &MachineView, force: bool, output: &Output) -> Result<(), Failure> {
     for step in store::delete_plan(view, force) {
-        voice.would(format!("{step} of {}", view.name))?;
+        output.plan(format_args!("{step} of {}", view.name))?;
     }
     Ok(())
 }

@@ -1,16 +1,17 @@
-//! What an installation takes from the command line itself: completions and manual
-//! pages. They carry the name that we were called by.
+//! Completions and manual pages. They come from the command tree and carry the name by which
+//! the program was called.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use clap::{CommandFactory, Subcommand};
+use clap::Subcommand;
 use clap_complete::Shell;
 
-use crate::{Cli, Ending, Failure, Voice};
+use crate::exit_code::{ExitStatus, Failure};
+use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
-    /// Print what completes this command line in a shell
+pub(crate) enum Command {
+    /// Print the completions for a shell
     Completions {
         /// The shell
         shell: Shell,
@@ -23,29 +24,19 @@ pub(crate) enum Verb {
     },
 }
 
-pub(crate) fn run(verb: &Verb, voice: &Voice) -> Result<(), Failure> {
-    let name = called();
-    match verb {
-        Verb::Completions { shell } => {
+pub(crate) fn run(
+    command: &Command,
+    mut tree: clap::Command,
+    output: &Output,
+) -> Result<(), Failure> {
+    match command {
+        Command::Completions { shell } => {
+            let name = tree.get_name().to_owned();
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), name, &mut script);
-            voice.print(&String::from_utf8_lossy(&script))
+            clap_complete::generate(*shell, &mut tree, name, &mut script);
+            output.print(&String::from_utf8_lossy(&script))
         }
-        Verb::Manual { directory } => {
-            // A page needs a name that lives as long as we do.
-            let command = Cli::command().name(name.leak() as &str);
-            clap_mangen::generate_to(command, directory)
-                .map_err(|error| Failure::new(Ending::Failed, error))
-        }
+        Command::Manual { directory } => clap_mangen::generate_to(tree, directory)
+            .map_err(|error| Failure::new(ExitStatus::Failure, error)),
     }
-}
-
-/// The name that we were called by.
-fn called() -> String {
-    let called = std::env::args_os().next().unwrap_or_default();
-    let name = Path::new(&called).file_name();
-    name.map_or_else(
-        || "machinectl".to_owned(),
-        |name| name.to_string_lossy().into_owned(),
-    )
 }

@@ -1,182 +1,107 @@
-//! How we speak: data on stdout, talk and errors on stderr.
+//! Output: data on stdout, messages and errors on stderr.
+
+mod table;
+mod text;
 
 use std::error::Error;
-use std::fmt::Write as _;
+use std::fmt::Display;
 use std::io::{self, Write as _};
 
-use crate::Ending;
-use crate::{Common, Failure};
+use config::printable;
+use serde::Serialize;
+use sys::error_report::chain;
 
-/// How loudly we speak, and in what form.
+use crate::exit_code::{ExitStatus, Failure};
+use crate::options::GlobalOptions;
+use crate::program::Program;
+
+pub(crate) use table::Table;
+use text::printable_lines;
+pub(crate) use text::{count, fields, joined, mebibytes, or_empty, time};
+
+/// The two output streams and their formats.
 #[derive(Debug)]
-pub(crate) struct Voice {
+pub(crate) struct Output {
+    program: Program,
     quiet: bool,
     json: bool,
     legend: bool,
 }
 
-impl Voice {
-    pub(crate) fn new(common: &Common) -> Self {
+impl Output {
+    /// Returns the output that the options ask for; messages carry the program's name.
+    pub(crate) fn new(program: Program, options: &GlobalOptions) -> Self {
         Self {
-            quiet: common.quiet,
-            json: common.json,
-            legend: !common.no_legend,
+            program,
+            quiet: options.quiet,
+            json: options.json,
+            legend: !options.no_legend,
         }
     }
 
-    /// Talk: for people who watch.
-    pub(crate) fn say(&self, text: impl std::fmt::Display) {
+    /// Prints a message about progress or a result, unless `--quiet` is set.
+    pub(crate) fn status(&self, text: impl Display) {
         if !self.quiet {
-            // Nobody can be told that nobody can be told.
-            let _ = writeln!(io::stderr(), "{text}");
+            // There is no other place to report that stderr is closed.
+            let _ = writeln!(io::stderr(), "{}", printable(&text.to_string()));
         }
     }
 
-    /// An error with everything that led to it.
-    #[expect(clippy::unused_self, reason = "errors are never silent")]
+    /// Prints an error with its causes.
     pub(crate) fn error(&self, error: &dyn Error) {
-        let _ = writeln!(io::stderr(), "machinectl: {}", chain(error));
+        let (name, text) = (self.program.name(), printable_lines(&chain(error)));
+        let _ = writeln!(io::stderr(), "{name}: {text}");
     }
 
-    /// Something that the caller should know, though what was asked for is done.
+    /// Prints a problem that does not make the command fail, unless `--quiet` is set.
     pub(crate) fn warn(&self, warning: &dyn Error) {
-        self.say(format!("machinectl: warning: {}", chain(warning)));
+        let name = self.program.name();
+        self.status(format_args!("{name}: warning: {}", chain(warning)));
     }
 
-    /// A step of a plan that is only rehearsed: data, an object on each line for
-    /// programs.
-    pub(crate) fn would(&self, step: impl std::fmt::Display) -> Result<(), Failure> {
+    /// Prints a step of a dry run on stdout: a line, or a JSON object.
+    pub(crate) fn plan(&self, step: impl Display) -> Result<(), Failure> {
         if self.json {
             let step = serde_json::json!({ "would": step.to_string() });
             return print(&format!("{step}\n"));
         }
-        print(&format!("would {step}\n"))
+        print(&format!("would {}\n", printable(&step.to_string())))
     }
 
-    /// Whether nobody wants to hear us.
-    pub(crate) fn quiet(&self) -> bool {
+    /// Returns true if messages are suppressed.
+    pub(crate) fn is_quiet(&self) -> bool {
         self.quiet
     }
 
-    /// Whether data is wanted as JSON.
-    pub(crate) fn json(&self) -> bool {
+    /// Returns true if data is wanted as JSON.
+    pub(crate) fn is_json(&self) -> bool {
         self.json
     }
 
-    /// Data as JSON.
-    #[expect(clippy::unused_self, reason = "the one way to stdout")]
-    pub(crate) fn print_json(&self, value: &serde_json::Value) -> Result<(), Failure> {
-        print(&format!("{value:#}\n"))
+    /// Prints data as JSON.
+    #[expect(clippy::unused_self, reason = "all data passes through an `Output`")]
+    pub(crate) fn print_json(&self, value: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(value)
+            .map_err(|error| Failure::new(ExitStatus::Failure, error))?;
+        print(&format!("{text}\n"))
     }
 
-    /// Data as a table; nothing at all when it has no rows.
+    /// Prints data as a table; prints nothing for a table without rows.
     pub(crate) fn print_table(&self, table: &Table) -> Result<(), Failure> {
-        print(&table.show(self.legend))
+        print(&table.to_text(self.legend))
     }
 
-    /// Data as it is.
-    #[expect(clippy::unused_self, reason = "the one way to stdout")]
+    /// Prints data as text.
+    #[expect(clippy::unused_self, reason = "all data passes through an `Output`")]
     pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
         print(text)
     }
 }
 
-/// An error with everything that led to it.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
-}
-
 fn print(text: &str) -> Result<(), Failure> {
     match io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads has seen enough: `| head`.
+        // The reader has read enough, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(|error| Failure::new(Ending::Failed, error)),
-    }
-}
-
-/// Rows under headings.
-#[derive(Debug)]
-pub(crate) struct Table {
-    headings: Vec<&'static str>,
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    pub(crate) fn new(headings: &[&'static str]) -> Self {
-        let headings = headings.to_vec();
-        let rows = Vec::new();
-        Self { headings, rows }
-    }
-
-    /// Adds a row; every empty cell shows as `-`.
-    pub(crate) fn add<const N: usize>(&mut self, cells: [String; N]) {
-        let dash = |cell: String| {
-            if cell.is_empty() {
-                "-".to_owned()
-            } else {
-                cell
-            }
-        };
-        self.rows.push(cells.into_iter().map(dash).collect());
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
-    pub(crate) fn show(&self, legend: bool) -> String {
-        let headings = self.headings.iter().map(ToString::to_string).collect();
-        let lines: Vec<&Vec<String>> = match &headings {
-            _ if self.rows.is_empty() => Vec::new(),
-            headings if legend => std::iter::once(headings).chain(&self.rows).collect(),
-            _ => self.rows.iter().collect(),
-        };
-        let width = |column| {
-            lines
-                .iter()
-                .map(|line| cell(line, column).chars().count())
-                .max()
-        };
-        let widths: Vec<_> = (0..self.headings.len())
-            .map(|column| width(column).unwrap_or(0))
-            .collect();
-        let mut text = String::new();
-        for line in &lines {
-            let padded = widths
-                .iter()
-                .enumerate()
-                .map(|(column, width)| format!("{:width$}", cell(line, column)));
-            let line = padded.collect::<Vec<_>>().join("  ");
-            let _ = writeln!(text, "{}", line.trim_end());
-        }
-        text
-    }
-}
-
-fn cell(line: &[String], column: usize) -> &str {
-    line.get(column).map_or("", String::as_str)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_line_up() {
-        let mut table = Table::new(&["MACHINE", "CURRENT"]);
-        assert_eq!(table.show(true), "");
-        table.add(["a-long-name".into(), "2".into()]);
-        table.add(["b".into(), String::new()]);
-        assert_eq!(
-            table.show(true),
-            "MACHINE      CURRENT\na-long-name  2\nb            -\n"
-        );
-        assert_eq!(table.show(false), "a-long-name  2\nb            -\n");
+        result => result.map_err(|error| Failure::new(ExitStatus::Failure, error)),
     }
 }

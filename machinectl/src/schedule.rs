@@ -1,246 +1,251 @@
-//! The verbs about schedules: builds that the agent asks for by the clock.
+//! The commands about schedules, which submit builds by the clock.
 
 mod timing;
 
 use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand};
+use client::Client;
 use config::ScheduleName;
-use config::builds::Build;
 use config::schedule::{NewSchedule, Run, RunResult, Schedule};
 use jiff::{SignedDuration, Timestamp, Zoned};
 
-use crate::build::{Wanted, submit, submitted};
-use crate::{Common, Ending, Failure, Rehearsal, Table, Voice};
-use client::{Client, ClientError};
+use crate::build::{BuildArguments, finish_submission, upload_sources};
+use crate::exit_code::{ExitStatus, Failure};
+use crate::options::{DryRun, Follow, GlobalOptions};
+use crate::output::{Output, Table, fields, or_empty, time};
 use timing::When;
 
 const EXAMPLES: &str = "\
 Examples:
-  machinectl schedule add nightly --cron \"0 3 * * MON-FRI\" --zone Europe/Berlin -- linux-gcc_6 hello-1.0.tar.gz
-  machinectl schedule add often --every 6h -- linux-gcc_6 hello-1.0.tar.gz --priority -5
-  machinectl schedule add once --at 22:00 -- linux-gcc_6 hello-1.0.tar.gz --hold";
+  buildhost schedule add nightly --cron \"0 3 * * MON-FRI\" --zone Europe/Berlin -- linux-gcc_6 hello-1.0.tar.gz
+  buildhost schedule add often --every 6h -- linux-gcc_6 hello-1.0.tar.gz --priority -5
+  buildhost schedule add once --at 22:00 -- linux-gcc_6 hello-1.0.tar.gz --hold";
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
-    /// Ask for a build once at a time, or again and again
+pub(crate) enum Command {
+    /// Add a schedule
     ///
-    /// What is built is said after `--` as one says it to `build`. The sources are handed
-    /// to the agent now, and kept as long as the schedule is there. Times that pass while
-    /// the agent does not run are made up for by one run. While a build of an earlier
-    /// run waits or runs, there is no other one, unless `--no-attach` says so.
+    /// The arguments after `--` are those of `build`. The sources are uploaded now and kept as
+    /// long as the schedule exists. One run makes up for all times that pass while the agent is
+    /// not running. While the build of an earlier run is unfinished, no new build is created,
+    /// unless `--no-coalesce` is among the arguments.
     #[command(after_help = EXAMPLES)]
     Add(Box<Add>),
-    /// Show all schedules, when each runs next, and what became of it last
+    /// List the schedules with their next run and the result of the last one
     List,
-    /// Show one schedule, with all that is known of it
+    /// Show everything about a schedule
     Show {
         /// The schedule
         name: ScheduleName,
     },
-    /// Remove a schedule; builds that it has asked for go on
+    /// Run a schedule now, in addition to its times; prints the number of the build
+    Run {
+        /// The schedule
+        name: ScheduleName,
+        #[command(flatten)]
+        follow: Follow,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// Remove a schedule; its builds stay
     Remove {
         /// The schedule
         name: ScheduleName,
         #[command(flatten)]
-        rehearsal: Rehearsal,
-    },
-    /// Run a schedule now, besides its own times; prints the number of the build
-    Run {
-        /// The schedule
-        name: ScheduleName,
-        /// Show the log until the build is over, and fail if it did
-        #[arg(short, long)]
-        follow: bool,
-        #[command(flatten)]
-        rehearsal: Rehearsal,
+        dry_run: DryRun,
     },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Add {
-    /// What it is called
+    /// The name of the schedule
     name: ScheduleName,
     #[command(flatten)]
     when: When,
-    /// Put it in the place of the one of its name
+    /// Replace the schedule of the same name
     #[arg(long)]
     replace: bool,
-    /// Add it even if its machine or toolchain is not there yet
+    /// Add the schedule even if its machine or toolchain does not exist yet
     #[arg(long)]
     unchecked: bool,
     #[command(flatten)]
-    rehearsal: Rehearsal,
-    /// What to build and how, as `build` understands it
+    dry_run: DryRun,
+    /// The arguments of `build`
     #[arg(last = true, required = true, value_name = "BUILD ARGS")]
     build: Vec<OsString>,
 }
 
-/// What stands after `--`.
+/// The arguments after `--`.
 #[derive(Debug, Parser)]
-#[command(name = "machinectl build", no_binary_name = true)]
-struct Line {
+#[command(name = "buildhost build", no_binary_name = true)]
+struct BuildLine {
     #[command(flatten)]
-    wanted: Wanted,
+    arguments: BuildArguments,
 }
 
-pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {
-    let client = Client::new(&common.socket)?;
-    match verb {
-        Verb::Add(add) => add.run(&client, voice),
-        Verb::List => list(&client.get::<Vec<Schedule>>("schedules")?, voice),
-        Verb::Show { name } => show(&get(&client, name)?, voice),
-        Verb::Remove { name, rehearsal } => {
-            if rehearsal.dry_run {
-                get(&client, name)?;
-                return voice.would(format!("remove schedule {name}"));
-            }
-            client.delete(&format!("schedules/{name}"))?;
-            voice.say(format!("schedule {name} is removed"));
-            Ok(())
-        }
-        Verb::Run {
+pub(crate) fn run(
+    command: &Command,
+    options: &GlobalOptions,
+    output: &Output,
+) -> Result<(), Failure> {
+    let client = Client::new(&options.socket)?;
+    match command {
+        Command::Add(add) => add.run(&client, output),
+        Command::List => list(&client.schedules()?, output),
+        Command::Show { name } => show(&client.schedule(name)?, output),
+        Command::Run {
             name,
             follow,
-            rehearsal,
-        } => {
-            if rehearsal.dry_run {
-                let build = get(&client, name)?.build;
-                return voice.would(format!(
-                    "build what schedule {name} builds on {}",
-                    build.machine
-                ));
-            }
-            let path = format!("schedules/{name}/run");
-            let (build, is_new): (Build, bool) = client.create(&path, &())?;
-            if !is_new {
-                let (id, state) = (build.id, build.state);
-                voice.say(format!(
-                    "build {id}, which is {state}, is as good as a new one"
-                ));
-            }
-            submitted(&client, &build, *follow, voice)
-        }
+            dry_run,
+        } => run_now(&client, name, (*follow, *dry_run), output),
+        Command::Remove { name, dry_run } => remove(&client, name, *dry_run, output),
     }
 }
 
-fn get(client: &Client, name: &ScheduleName) -> Result<Schedule, ClientError> {
-    client.get(&format!("schedules/{name}"))
+fn run_now(
+    client: &Client,
+    name: &ScheduleName,
+    (follow, dry_run): (Follow, DryRun),
+    output: &Output,
+) -> Result<(), Failure> {
+    if dry_run.enabled {
+        let machine = client.schedule(name)?.build.machine;
+        return output.plan(format_args!("run schedule {name} on {machine}"));
+    }
+    let created = client.run_schedule(name)?;
+    let build = created.value;
+    if !created.is_new {
+        output.status(format_args!(
+            "build {}, which is {}, is equivalent, so no new build was created",
+            build.id, build.state
+        ));
+    }
+    finish_submission(client, &build, follow, output)
+}
+
+fn remove(
+    client: &Client,
+    name: &ScheduleName,
+    dry_run: DryRun,
+    output: &Output,
+) -> Result<(), Failure> {
+    if dry_run.enabled {
+        client.schedule(name)?;
+        return output.plan(format_args!("remove schedule {name}"));
+    }
+    client.remove_schedule(name)?;
+    output.status(format_args!("removed schedule {name}"));
+    Ok(())
 }
 
 impl Add {
-    /// Lets the agent look at everything before any source is handed in.
-    fn run(&self, client: &Client, voice: &Voice) -> Result<(), Failure> {
+    /// Adds the schedule. The agent checks it first, so that no sources are uploaded in vain.
+    fn run(&self, client: &Client, output: &Output) -> Result<(), Failure> {
         let name = &self.name;
-        let line = Line::try_parse_from(&self.build);
-        let wanted = line
-            .map_err(|error| Failure::new(Ending::Usage, error))?
-            .wanted;
-        let timing = self.when.timing(&Zoned::now());
-        let timing = timing.map_err(|words| Failure::new(Ending::Usage, words))?;
-        if !self.replace && get(client, name).is_ok() {
-            let words = format!("there is a schedule {name} already; `--replace` replaces it");
-            return Err(Failure::new(Ending::Exists, words));
+        let arguments = BuildLine::try_parse_from(&self.build)
+            .map_err(|error| Failure::new(ExitStatus::Usage, error))?
+            .arguments;
+        let timing = self
+            .when
+            .timing(&Zoned::now())
+            .map_err(|text| Failure::new(ExitStatus::Usage, text))?;
+        if !self.replace && client.schedule(name).is_ok() {
+            let text = format!("schedule {name} exists already; `--replace` replaces it");
+            return Err(Failure::new(ExitStatus::Exists, text));
         }
         let mut new = NewSchedule {
             name: name.clone(),
             timing,
-            build: wanted.request()?,
+            build: arguments.request()?,
             replace: self.replace,
             unchecked: self.unchecked,
             dry_run: true,
         };
-        let (rehearsed, _): (Schedule, _) = client.create("schedules", &new)?;
-        if self.rehearsal.dry_run {
-            let words = in_words(&rehearsed, Timestamp::now());
-            return voice.would(format!("add schedule {words}"));
+        let checked = client.add_schedule(&new)?.value;
+        if self.dry_run.enabled {
+            let text = summary(&checked, Timestamp::now());
+            return output.plan(format_args!("add schedule {text}"));
         }
-        submit::hand_in(client, &wanted, &new.build)?;
+        upload_sources(client, &arguments, &new.build)?;
         new.dry_run = false;
-        let (schedule, is_new): (Schedule, _) = client.create("schedules", &new)?;
-        let done = if is_new { "added" } else { "replaced" };
-        let words = in_words(&schedule, Timestamp::now());
-        voice.say(format!("schedule {words}; it is {done}"));
-        if voice.json() {
-            return voice.print_json(&serde_json::json!(schedule));
+        let created = client.add_schedule(&new)?;
+        let done = if created.is_new { "added" } else { "replaced" };
+        let text = summary(&created.value, Timestamp::now());
+        output.status(format_args!("{done} schedule {text}"));
+        if output.is_json() {
+            return output.print_json(&created.value);
         }
         Ok(())
     }
 }
 
-/// What was understood.
-fn in_words(schedule: &Schedule, now: Timestamp) -> String {
+/// Returns a schedule's name, timing and next run.
+fn summary(schedule: &Schedule, now: Timestamp) -> String {
     let (name, timing) = (&schedule.name, &schedule.timing);
     let Some(next) = schedule.next else {
-        return format!("{name}: {timing}, never again");
+        return format!("{name}: {timing}, no further run");
     };
     let left = SignedDuration::from_secs(next.duration_since(now).as_secs());
     let next = timing::local(timing, next);
     format!("{name}: {timing}, next at {next}, in {left:#}")
 }
 
-fn list(all: &[Schedule], voice: &Voice) -> Result<(), Failure> {
-    if voice.json() {
-        return voice.print_json(&serde_json::json!(all));
+fn list(schedules: &[Schedule], output: &Output) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.print_json(&schedules);
     }
-    let time = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M:%S").to_string();
     let mut table = Table::new(&["SCHEDULE", "WHEN", "MACHINE", "NEXT", "LAST", "RESULT"]);
-    for schedule in all {
+    for schedule in schedules {
+        let last = schedule.last.as_ref();
         table.add([
             schedule.name.to_string(),
             schedule.timing.to_string(),
             schedule.build.machine.to_string(),
-            schedule.next.map(time).unwrap_or_default(),
-            schedule
-                .last
-                .as_ref()
-                .map(|run| time(run.at))
-                .unwrap_or_default(),
-            schedule.last.as_ref().map(result).unwrap_or_default(),
+            or_empty(schedule.next.map(time)),
+            or_empty(last.map(|run| time(run.at))),
+            or_empty(last.map(result)),
         ]);
     }
-    voice.print_table(&table)
+    output.print_table(&table)
 }
 
-/// What became of a run.
+/// Returns the result of a run.
 fn result(run: &Run) -> String {
-    let build = run.build.map(|id| id.to_string()).unwrap_or_default();
     match run.result {
-        RunResult::Submitted => format!("build {build}"),
+        RunResult::Submitted => format!("build {}", or_empty(run.build)),
         RunResult::Coalesced => format!("no new build: {}", run.message),
         RunResult::Failed => format!("failed: {}", run.message),
     }
 }
 
-fn show(schedule: &Schedule, voice: &Voice) -> Result<(), Failure> {
-    if voice.json() {
-        return voice.print_json(&serde_json::json!(schedule));
+fn show(schedule: &Schedule, output: &Output) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.print_json(schedule);
     }
     let build = &schedule.build;
-    let time = |time: Timestamp| timing::local(&schedule.timing, time).to_string();
-    let sources = build.sources.iter();
-    let sources = sources.map(|source| format!("{} ({})", source.name, source.sha256));
+    let local = |time: Timestamp| timing::local(&schedule.timing, time).to_string();
+    let sources: Vec<_> = build
+        .sources
+        .iter()
+        .map(|source| format!("{} ({})", source.name, source.sha256))
+        .collect();
     let last = schedule.last.as_ref();
-    let due = last.map(|run| run.due.map_or_else(|| "by hand".to_owned(), time));
-    let lines = [
+    let due = last.map(|run| match run.due {
+        Some(due) => local(due),
+        None => "by hand".to_owned(),
+    });
+    output.print(&fields(&[
         ("schedule", schedule.name.to_string()),
         ("when", schedule.timing.to_string()),
-        ("next", schedule.next.map(time).unwrap_or_default()),
-        ("last", last.map(|run| time(run.at)).unwrap_or_default()),
-        ("due", due.unwrap_or_default()),
-        ("result", last.map(result).unwrap_or_default()),
+        ("next", or_empty(schedule.next.map(local))),
+        ("last", or_empty(last.map(|run| local(run.at)))),
+        ("due", or_empty(due)),
+        ("result", or_empty(last.map(result))),
         ("machine", build.machine.to_string()),
-        (
-            "toolchain",
-            build
-                .toolchain
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-        ),
-        ("sources", sources.collect::<Vec<_>>().join("\n")),
+        ("toolchain", or_empty(build.toolchain.as_ref())),
+        ("sources", sources.join("\n")),
         ("submitter", schedule.submitter.to_string()),
-        ("added", time(schedule.added)),
-    ];
-    voice.print(&crate::build::lines(&lines))
+        ("added", local(schedule.added)),
+    ]))
 }

@@ -1,105 +1,105 @@
-//! systemd has a `machinectl`, too. What only that one knows is handed to it, so that
-//! ours may stand first in a PATH.
+//! The `machinectl` of systemd, which stands behind this program in a `PATH`.
+//!
+//! Under the name `machinectl`, a command that only systemd's program knows is handed over to it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::time::Duration;
 
-/// Its verbs, but for those that we have.
-const VERBS: [&str; 30] = [
-    "bind",
-    "cancel-transfer",
-    "cat",
-    "clean",
-    "clone",
-    "copy-from",
-    "copy-to",
-    "disable",
-    "edit",
-    "enable",
-    "export-raw",
-    "export-tar",
-    "image-status",
-    "import-fs",
-    "import-raw",
-    "import-tar",
-    "kill",
-    "list-images",
-    "list-transfers",
-    "poweroff",
-    "pull-raw",
-    "pull-tar",
-    "read-only",
-    "reboot",
-    "remove",
-    "set-limit",
-    "shell",
-    "show",
-    "show-image",
-    "start",
-];
+use sys::command;
 
-/// Becomes systemd's `machinectl` when the command line asks for one of its verbs and
-/// it is there. Otherwise it returns, and the command line is ours.
-pub(super) fn hand_over() {
-    let mut words = std::env::args_os().skip(1);
-    if !words.next().is_some_and(|verb| is_theirs(&verb)) {
+use crate::program::Program;
+
+/// The time limit for systemd's `machinectl --help`.
+const HELP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Replaces this process by systemd's `machinectl` if that program is installed and knows the
+/// command. Returns otherwise.
+pub(crate) fn hand_over(arguments: &[OsString]) {
+    let Some(verb) = arguments.first().and_then(|word| word.to_str()) else {
         return;
-    }
-    if let Some(program) = other(&std::env::var_os("PATH").unwrap_or_default()) {
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let Some(program) = find(&path) else {
+        return;
+    };
+    let mut help = command::prepare(&program);
+    help.arg("--help");
+    let Ok(help) = command::run(help, HELP_LIMIT) else {
+        return;
+    };
+    if lists(&String::from_utf8_lossy(&help), verb) {
         #[expect(
             clippy::disallowed_methods,
-            reason = "it takes our place, with all that we were given"
+            reason = "the program inherits everything from this process"
         )]
-        let failed = Command::new(program)
-            .args(std::env::args_os().skip(1))
-            .exec();
-        drop(failed);
+        let error = std::process::Command::new(program).args(arguments).exec();
+        drop(error);
     }
 }
 
-fn is_theirs(verb: &OsString) -> bool {
-    VERBS.iter().any(|theirs| verb == theirs)
+/// Returns true if a help text has a line for the command. Such lines are indented by two spaces.
+fn lists(help: &str, verb: &str) -> bool {
+    let mut commands = help
+        .lines()
+        .filter_map(|line| line.strip_prefix("  "))
+        .filter_map(|line| line.split(' ').next());
+    !verb.is_empty() && commands.any(|command| command == verb)
 }
 
-/// The first `machinectl` in a PATH that is not this program.
-fn other(path: &std::ffi::OsStr) -> Option<PathBuf> {
-    let ours = std::env::current_exe().ok()?.canonicalize().ok()?;
-    let is_other = |program: &PathBuf| matches!(program.canonicalize(), Ok(it) if it != ours);
+/// Returns the first `machinectl` in a `PATH` that is not this program.
+fn find(path: &OsStr) -> Option<PathBuf> {
+    let this = std::env::current_exe().ok()?.canonicalize().ok()?;
     std::env::split_paths(path)
-        .map(|directory| directory.join(Path::new("machinectl")))
-        .find(is_other)
+        .map(|directory| directory.join(Path::new(Program::Machinectl.name())))
+        .find(|program| program.canonicalize().is_ok_and(|program| program != this))
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
-    use crate::Cli;
+
+    /// The beginning of the help text of systemd 252.
+    const HELP: &str = "\
+machinectl [OPTIONS...] COMMAND ...
+
+Send control commands to or query the virtual machine and container
+registration manager.
+
+Machine Commands:
+  list                        List running VMs and containers
+  shell [[USER@]NAME [COMMAND...]]
+                              Invoke a shell (or other command) in a container
+  kill NAME...                Send signal to processes of a VM/container
+
+Options:
+  -h --help                   Show this help
+     --version                Show package version
+";
 
     #[test]
-    fn no_verb_of_ours_is_handed_over() {
-        let command = Cli::command();
-        let mut ours = command.get_subcommands().map(clap::Command::get_name);
-        let both = ours.find(|verb| VERBS.contains(verb));
-        assert_eq!(both, None);
-        assert!(VERBS.is_sorted(), "{VERBS:?}");
+    fn commands_are_read_from_the_help_text() {
+        for verb in ["list", "shell", "kill"] {
+            assert!(lists(HELP, verb), "{verb}");
+        }
+        for verb in ["", "Invoke", "control", "lst", "Machine"] {
+            assert!(!lists(HELP, verb), "{verb}");
+        }
     }
 
     #[test]
-    fn the_other_program_is_found_behind_ours() {
+    fn this_program_is_skipped_in_the_path() {
         let directory = tempfile::tempdir().unwrap();
         let (first, second) = (directory.path().join("1"), directory.path().join("2"));
         for directory in [&first, &second] {
             std::fs::create_dir(directory).unwrap();
         }
-        let ours = std::env::current_exe().unwrap();
-        std::os::unix::fs::symlink(ours, first.join("machinectl")).unwrap();
+        let this = std::env::current_exe().unwrap();
+        std::os::unix::fs::symlink(this, first.join("machinectl")).unwrap();
         let path = std::env::join_paths([&first, &second]).unwrap();
-        assert_eq!(other(&path), None);
+        assert_eq!(find(&path), None);
         std::fs::File::create(second.join("machinectl")).unwrap();
-        assert_eq!(other(&path), Some(second.join("machinectl")));
+        assert_eq!(find(&path), Some(second.join("machinectl")));
     }
 }

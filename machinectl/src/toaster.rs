@@ -1,174 +1,120 @@
-//! Toaster's commands, under their names and with their words, for the scripts that
-//! know them. docs/toaster.md tells where they differ, and why.
+//! Toaster's management commands under their own names, for scripts that use them.
+//! docs/toaster.md lists the differences.
 
 mod check;
-mod watch;
+mod perf;
+mod runbuilds;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use clap::Subcommand;
-use config::BuildId;
-use config::builds::{Build, ListQuery};
-
-use crate::{Common, Ending, Failure, Rehearsal, Voice};
 use client::Client;
+use config::BuildId;
+use config::builds::ListQuery;
 
-/// How long a page may take to begin.
-const ANSWER_LIMIT: Duration = Duration::from_mins(1);
-/// The pages that `perf` tries.
-const PAGES: [&str; 6] = [
-    "/health",
-    "/toastergui/api/builds",
-    "/toastergui/api/building",
-    "/toastergui/api/build/1",
-    "/toastergui/mostrecentbuilds",
-    "/metrics",
-];
+use crate::build::plan_deletion;
+use crate::exit_code::{ExitStatus, Failure};
+use crate::options::{DryRun, GlobalOptions};
+use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
-#[command(next_help_heading = "Toaster's commands")]
-pub(crate) enum Verb {
-    /// Toaster's list of builds: number, machine, toolchain and what is built
+pub(crate) enum Command {
+    /// List builds, the oldest first: number, machine, toolchain and target
     Buildslist,
-    /// Delete builds, wholly: records, logs and artifacts
+    /// Delete builds with their records, logs and artifacts
     Builddelete {
         /// The builds
         #[arg(required = true, value_name = "BUILD")]
         builds: Vec<BuildId>,
         #[command(flatten)]
-        rehearsal: Rehearsal,
+        dry_run: DryRun,
     },
-    /// Measure how long the public pages take
+    /// Measure the response times of the public pages
     Perf {
-        /// Where the agent listens: its setting http.listen
+        /// The agent's address, as in its setting http.listen
         #[arg(long, default_value = "http://localhost:8000")]
         url: String,
     },
-    /// Check the agent's settings, and what they name
+    /// Check the agent's settings and the paths in them
     Checksettings {
-        /// The settings
+        /// The file of the settings
         #[arg(long, value_name = "FILE", default_value = "/etc/buildhost/agent.toml")]
         config: PathBuf,
     },
-    /// Stand for Toaster's runner of builds: the agent runs them
+    /// Compatibility stub for Toaster's build runner; the agent runs builds itself
     Runbuilds,
-    /// Check that a server could listen somewhere
+    /// Check that a server could listen on an address
     Checksocket {
-        /// Where
+        /// The address
         #[arg(value_name = "ADDRESS:PORT", default_value = "0.0.0.0:8000")]
         address: String,
     },
 }
 
-pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {
-    match verb {
-        Verb::Buildslist => list(&Client::new(&common.socket)?, voice),
-        Verb::Builddelete { builds, rehearsal } => {
-            let client = Client::new(&common.socket)?;
-            each(builds, voice, |id| {
-                if rehearsal.dry_run {
-                    would_delete(&client, id, voice)
-                } else {
-                    Ok(client.delete(&format!("builds/{id}"))?)
-                }
-            })
+pub(crate) fn run(
+    command: &Command,
+    options: &GlobalOptions,
+    output: &Output,
+) -> Result<(), Failure> {
+    match command {
+        Command::Buildslist => list(&Client::new(&options.socket)?, output),
+        Command::Builddelete { builds, dry_run } => {
+            delete(&Client::new(&options.socket)?, builds, *dry_run, output)
         }
-        Verb::Perf { url } => measure(url.trim_end_matches('/'), voice),
-        Verb::Checksettings { config } => check::settings(config, voice),
-        Verb::Runbuilds => watch::run(&common.socket, voice),
-        Verb::Checksocket { address } => check::socket(address, voice),
+        Command::Perf { url } => perf::run(url.trim_end_matches('/'), output),
+        Command::Checksettings { config } => check::settings(config, output),
+        Command::Runbuilds => runbuilds::run(&options.socket, output),
+        Command::Checksocket { address } => check::socket(address, output),
     }
 }
 
-fn list(client: &Client, voice: &Voice) -> Result<(), Failure> {
-    let mut wanted = Some(ListQuery {
+fn list(client: &Client, output: &Output) -> Result<(), Failure> {
+    let mut next = Some(ListQuery {
         reverse: true,
         ..ListQuery::default()
     });
-    while let Some(listing) = wanted {
-        let query = serde_urlencoded::to_string(&listing)
-            .map_err(|error| Failure::new(Ending::Failed, error))?;
-        let builds: Vec<Build> = client.get(&format!("builds?{query}"))?;
-        let line =
-            |it: &Build| format!("{}: {} {} {}\n", it.id, it.machine, it.toolchain, it.target);
-        voice.print(&builds.iter().map(line).collect::<String>())?;
-        wanted = listing.next(&builds);
+    while let Some(query) = next {
+        let builds = client.builds(&query)?;
+        for build in &builds {
+            output.print(&format!(
+                "{}: {} {} {}\n",
+                build.id, build.machine, build.toolchain, build.target
+            ))?;
+        }
+        next = query.next(&builds);
     }
     Ok(())
 }
 
-/// Goes on after a build that is not there, or cannot be deleted now.
-fn each(
+/// Deletes builds. Missing builds and builds that cannot be deleted now are skipped.
+fn delete(
+    client: &Client,
     builds: &[BuildId],
-    voice: &Voice,
-    delete: impl Fn(BuildId) -> Result<(), Failure>,
+    dry_run: DryRun,
+    output: &Output,
 ) -> Result<(), Failure> {
     let mut refused = false;
     for id in builds {
-        match delete(*id) {
+        let deleted = if dry_run.enabled {
+            plan_deletion(client, *id, output)
+        } else {
+            client.delete_build(*id).map_err(Failure::from)
+        };
+        match deleted {
             Ok(()) => {}
-            Err(failure) if failure.ending == Ending::NotFound => {
-                voice.print(&format!("build {id} does not exist, skipping...\n"))?;
+            Err(failure) if failure.status == ExitStatus::NotFound => {
+                output.print(&format!("build {id} does not exist, skipping...\n"))?;
             }
-            Err(failure) if failure.ending == Ending::Refused => {
-                voice.error(failure.error.as_ref());
+            Err(failure) if failure.status == ExitStatus::Refused => {
+                output.error(failure.error.as_ref());
                 refused = true;
             }
             Err(failure) => return Err(failure),
         }
     }
     if refused {
-        let words = "not every build could be deleted";
-        return Err(Failure::new(Ending::Refused, words));
+        let text = "some builds could not be deleted";
+        return Err(Failure::new(ExitStatus::Refused, text));
     }
     Ok(())
-}
-
-fn would_delete(client: &Client, id: BuildId, voice: &Voice) -> Result<(), Failure> {
-    let build: Build = client.get(&format!("builds/{id}"))?;
-    let words = match build.outcome {
-        Some(_) if build.interactive.held.is_some() => {
-            format!("build {id} is held for a person; `machinectl release {id}` first")
-        }
-        Some(_) => return voice.would(format!("delete build {id}")),
-        None => format!("build {id} is {}; cancel it first", build.state),
-    };
-    Err(Failure::new(Ending::Refused, words))
-}
-
-fn measure(url: &str, voice: &Voice) -> Result<(), Failure> {
-    let client = reqwest::blocking::Client::builder()
-        .timeout(ANSWER_LIMIT)
-        .build()
-        .map_err(|error| Failure::new(Ending::Failed, error))?;
-    let mut worst = None;
-    for page in PAGES {
-        let began = Instant::now();
-        let answer = client.get(format!("{url}{page}")).send();
-        let answer = answer.and_then(|answer| {
-            let status = answer.status();
-            answer.bytes().map(|_| status)
-        });
-        let lasted = began.elapsed();
-        let status = match answer {
-            Ok(status) => status.as_u16(),
-            Err(error) => {
-                voice.error(&error);
-                0
-            }
-        };
-        if status == 0 || status >= 400 {
-            worst = Some(format!("{url}{page} gives no page"));
-        }
-        let (minutes, seconds) = (lasted.as_secs() / 60, lasted.as_secs() % 60);
-        voice.print(&format!(
-            "Trying '{url}{page}', {status}, 0:{minutes:02}:{seconds:02}.{:06}\n",
-            lasted.subsec_micros()
-        ))?;
-    }
-    match worst {
-        None => Ok(()),
-        Some(words) => Err(Failure::new(Ending::Failed, words)),
-    }
 }

@@ -1,92 +1,111 @@
-//! The verbs over toolchains.
+//! The commands about toolchains.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use config::ToolchainName;
 use serde_json::json;
-use store::toolchains::ToolchainRefusal;
-use store::toolchains::{self, Toolchains};
+use store::toolchains::{self, ToolchainRefusal, Toolchains};
 use store::{Change, StoreError};
 
-use crate::{Common, Ending, Failure, Rehearsal, Table, Voice};
+use crate::exit_code::{ExitStatus, Failure};
+use crate::options::{DryRun, GlobalOptions};
+use crate::output::{Output, Table};
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
-    /// Make a directory's files a toolchain, or the new state of one
+pub(crate) enum Command {
+    /// Add a toolchain from a directory of files, or replace it
     ///
-    /// Guests that are fetching the old state go on with it.
+    /// Guests that are fetching the old toolchain continue with it.
     Add {
         /// The toolchain
+        #[arg(value_name = "TOOLCHAIN")]
         name: ToolchainName,
-        /// The directory; links inside it are kept
+        /// The directory; links within it are preserved
         directory: PathBuf,
         #[command(flatten)]
-        rehearsal: Rehearsal,
+        dry_run: DryRun,
     },
-    /// Show all toolchains
+    /// List the toolchains
     List,
     /// Delete a toolchain
     Delete {
         /// The toolchain
+        #[arg(value_name = "TOOLCHAIN")]
         name: ToolchainName,
         #[command(flatten)]
-        rehearsal: Rehearsal,
+        dry_run: DryRun,
     },
 }
 
-pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {
-    if let Verb::Add { rehearsal, .. } = verb
-        && !rehearsal.dry_run
-    {
-        let made = std::fs::create_dir_all(&common.toolchains);
-        made.map_err(|error| {
-            Failure::new(
-                Ending::Failed,
-                format!("cannot make {}: {error}", common.toolchains.display()),
-            )
-        })?;
-    }
-    if let Verb::Add {
-        name,
-        directory,
-        rehearsal: Rehearsal { dry_run: true },
-    } = verb
-    {
-        toolchains::check(directory)?;
-        let there = common.toolchains.join(name).is_dir();
-        let would = if there { "replace" } else { "make" };
-        return voice.would(format!("{would} toolchain {name}"));
-    }
-    let toolchains = Toolchains::open(&common.toolchains)?;
-    match verb {
-        Verb::List => list(&toolchains, voice),
-        Verb::Add {
-            name, directory, ..
-        } => {
-            let there = toolchains.list()?.contains(name);
-            match (toolchains.add(name, directory)?, there) {
-                (Change::Unchanged, _) => voice.say(format!("toolchain {name} is so already")),
-                (Change::Changed, true) => voice.say(format!("toolchain {name} is replaced")),
-                (Change::Changed, false) => voice.say(format!("toolchain {name} is added")),
-            }
-            Ok(())
+pub(crate) fn run(
+    command: &Command,
+    options: &GlobalOptions,
+    output: &Output,
+) -> Result<(), Failure> {
+    let root = &options.toolchains;
+    match command {
+        Command::Add {
+            name,
+            directory,
+            dry_run,
+        } if dry_run.enabled => {
+            toolchains::check(directory)?;
+            let verb = if root.join(name).is_dir() {
+                "replace"
+            } else {
+                "add"
+            };
+            output.plan(format_args!("{verb} toolchain {name}"))
         }
-        Verb::Delete { name, rehearsal } => {
-            if !toolchains.list()?.contains(name) {
-                return Err(StoreError::from(ToolchainRefusal::NotFound(name.clone())).into());
-            }
-            if rehearsal.dry_run {
-                return voice.would(format!("delete toolchain {name}"));
-            }
-            toolchains.delete(name)?;
-            voice.say(format!("toolchain {name} is deleted"));
-            Ok(())
+        Command::Add {
+            name, directory, ..
+        } => add(root, name, directory, output),
+        Command::List => list(&Toolchains::open(root)?, output),
+        Command::Delete { name, dry_run } => {
+            delete(&Toolchains::open(root)?, name, *dry_run, output)
         }
     }
 }
 
-fn list(toolchains: &Toolchains, voice: &Voice) -> Result<(), Failure> {
+fn add(
+    root: &Path,
+    name: &ToolchainName,
+    directory: &Path,
+    output: &Output,
+) -> Result<(), Failure> {
+    std::fs::create_dir_all(root).map_err(|error| {
+        let text = format!("cannot create {}: {error}", root.display());
+        Failure::new(ExitStatus::Failure, text)
+    })?;
+    let toolchains = Toolchains::open(root)?;
+    let existed = toolchains.list()?.contains(name);
+    output.status(match (toolchains.add(name, directory)?, existed) {
+        (Change::Unchanged, _) => format!("toolchain {name} is unchanged"),
+        (Change::Changed, true) => format!("replaced toolchain {name}"),
+        (Change::Changed, false) => format!("added toolchain {name}"),
+    });
+    Ok(())
+}
+
+fn delete(
+    toolchains: &Toolchains,
+    name: &ToolchainName,
+    dry_run: DryRun,
+    output: &Output,
+) -> Result<(), Failure> {
+    if !toolchains.list()?.contains(name) {
+        return Err(StoreError::from(ToolchainRefusal::NotFound(name.clone())).into());
+    }
+    if dry_run.enabled {
+        return output.plan(format_args!("delete toolchain {name}"));
+    }
+    toolchains.delete(name)?;
+    output.status(format_args!("deleted toolchain {name}"));
+    Ok(())
+}
+
+fn list(toolchains: &Toolchains, output: &Output) -> Result<(), Failure> {
     let mut table = Table::new(&["TOOLCHAIN", "FILES", "IDENTITY"]);
     let mut list = Vec::new();
     for name in toolchains.list()? {
@@ -103,11 +122,14 @@ fn list(toolchains: &Toolchains, voice: &Voice) -> Result<(), Failure> {
             }
         }
     }
-    if voice.json() {
-        return voice.print_json(&list.into());
+    if output.is_json() {
+        return output.print_json(&list);
     }
     if table.is_empty() {
-        voice.say(format!("no toolchains in {}", toolchains.path().display()));
+        output.status(format_args!(
+            "no toolchains in {}",
+            toolchains.path().display()
+        ));
     }
-    voice.print_table(&table)
+    output.print_table(&table)
 }

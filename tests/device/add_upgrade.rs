@@ -30,7 +30,7 @@ fn a_machine_is_added_and_upgraded_by_streams() {
     let answer = host
         .machinectl(&["add", "linux"], &development.send("linux-1", None))
         .success();
-    assert_eq!(answer.stderr, "linux: revision 1 is current (new)\n");
+    assert_eq!(answer.stderr, "linux: revision 1 is now current\n");
     assert_eq!(content(&host, "linux/linux/disk.img"), vec![1; 300_000]);
 
     // Incremental, then a full one over a gap.
@@ -186,7 +186,10 @@ fn what_is_read_only_and_was_never_finished_is_neither_adopted_nor_built_upon() 
     host.machinectl(&["upgrade", "linux"], &three)
         .refused(15, "is not here");
     let answer = host.machinectl(&["upgrade", "linux"], &two).success();
-    assert!(answer.stderr.contains("in place of a half"), "{answer:?}");
+    assert!(
+        answer.stderr.contains("replaces an incomplete revision"),
+        "{answer:?}"
+    );
     assert!(!mark.is_symlink());
     host.machinectl(&["upgrade", "linux"], &three).success();
 }
@@ -229,7 +232,10 @@ fn what_was_left_half_is_made_anew_and_what_is_whole_is_adopted() {
     )
     .unwrap();
     let answer = host.machinectl(&["add", "linux"], &one).success();
-    assert!(answer.stderr.contains("in place of a half"), "{answer:?}");
+    assert!(
+        answer.stderr.contains("replaces an incomplete revision"),
+        "{answer:?}"
+    );
 
     // An upgrade killed before the link was renamed.
     host.machinectl(&["upgrade", "linux"], &two).success();
@@ -238,7 +244,7 @@ fn what_was_left_half_is_made_anew_and_what_is_whole_is_adopted() {
     std::os::unix::fs::symlink("linux-2", directory.join(".buildhost.new")).unwrap();
     let answer = host.machinectl(&["upgrade", "linux"], &two).success();
     assert!(
-        answer.stderr.contains("only its link was missing"),
+        answer.stderr.contains("only its link is missing"),
         "{answer:?}"
     );
     assert_eq!(host.look("linux").current.map(|it| it.0), Some(2));
@@ -264,7 +270,7 @@ fn a_subvolume_is_snapshotted_here_and_sent_from_elsewhere() {
     assert!(
         answer
             .stdout
-            .contains("would make revision 2 of linux current, it was 1"),
+            .contains("would make revision 2 of linux current instead of 1"),
         "{answer:?}"
     );
     assert_eq!(host.look("linux").revisions.len(), 1);

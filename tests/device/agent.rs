@@ -474,7 +474,7 @@ fn no_guest_starts_on_a_nearly_full_disk_and_the_reason_is_shown() {
     wait_until("the build has the reason for its wait", || {
         host.build(id).message.contains(reason)
     });
-    let status = host.machinectl(&["host"]).success().stdout;
+    let status = host.machinectl(&["host", "status"]).success().stdout;
     assert!(status.contains(reason), "{status}");
     assert!(host.log().contains(reason), "{}", host.log());
     // The commit frees the space, and the removal of the name wakes the agent.

@@ -100,7 +100,10 @@ fn people_look_into_copies_of_a_guest_that_was_woken_and_it_stays_as_it_is() {
         .machinectl(&["attach", "1", "--dry-run"])
         .success()
         .stdout;
-    assert_eq!(rehearsed, "would boot a copy of what is held of build 1\n");
+    assert_eq!(
+        rehearsed,
+        "would boot a copy of the held guest of build 1\n"
+    );
 
     let mut one = attach(&host);
     one.type_in("cat sources/*/hello.c; ls ../sources\r");
@@ -114,12 +117,12 @@ fn people_look_into_copies_of_a_guest_that_was_woken_and_it_stays_as_it_is() {
     assert_eq!(host.guests().len(), 3);
 
     let table = host.machinectl(&["builds"]).success().stdout;
-    assert!(table.contains("2 are attached to copies"), "{table}");
+    assert!(table.contains("2 debug sessions"), "{table}");
     let top = host.machinectl(&["top", "--once"]).success().stdout;
     assert_eq!(top.matches("attached").count(), 2, "{top}");
     let findings = host.machinectl(&["doctor"]).stdout;
     assert!(!findings.contains("-a1"), "{findings}");
-    let kept = host.machinectl(&["builddelete", "1"]);
+    let kept = host.machinectl(&["builds", "delete", "1"]);
     assert!(
         kept.stderr.contains("build 1 is held for a person"),
         "{kept:?}"
@@ -130,7 +133,7 @@ fn people_look_into_copies_of_a_guest_that_was_woken_and_it_stays_as_it_is() {
 
     one.type_in("\x1d");
     assert_eq!(one.wait(), Some(0));
-    one.wait_for("the copy is gone");
+    one.wait_for("the copy is deleted");
     other.type_in("exit\r");
     assert_eq!(other.wait(), Some(0));
     wait_until("the copies are gone", || snapshots(&host) == ["1"]);

@@ -105,7 +105,7 @@ fn names_that_are_none_are_refused_by_every_verb() {
     }
     for host in ["", "-oProxyCommand=x", "a b"] {
         let push = world.host.command(&["push", "linux", "--", host]);
-        world.refused_by(push, 2, "write HOST or USER@HOST");
+        world.refused_by(push, 2, "expected HOST or USER@HOST");
     }
     world.refused("pin linux 0x1", 2, "invalid value '0x1'");
     world.refused(
@@ -253,11 +253,7 @@ fn what_others_made_or_hold_is_named_and_left_alone() {
         .host
         .machinectl(&["delete", "stranger"], b"")
         .success();
-    assert!(
-        answer
-            .stderr
-            .contains("what is not ours is left there: notes")
-    );
+    assert!(answer.stderr.contains("except unmanaged entries: notes"));
     assert_eq!(
         fs::read_to_string(volume.join("stranger/notes")).unwrap(),
         "mine"
@@ -307,7 +303,7 @@ fn a_host_that_cannot_be_reached_or_trusted_is_refused() {
     );
     world.refused_by(by("no-such-ssh", push), 1, "cannot run `no-such-ssh");
     let mut stranger = by(&server.ssh(), push);
-    stranger.args(["--far-program", "no-such-program"]);
+    stranger.args(["--remote-program", "no-such-program"]);
     world.refused_by(stranger, 1, "root@127.0.0.1: ");
 }
 
@@ -326,8 +322,8 @@ fn a_full_disk_at_either_end_is_told_and_nothing_is_left_of_the_try() {
     File::create(disk).unwrap().write_all(&noise).unwrap();
     let server = SshServer::start();
     let push = || {
-        let mut push = world.command("push linux root@127.0.0.1 --full -q --far-volume");
-        push.arg(far.host.volume.path()).arg("--far-program");
+        let mut push = world.command("push linux root@127.0.0.1 --full -q --remote-volume");
+        push.arg(far.host.volume.path()).arg("--remote-program");
         push.arg(tests::program("machinectl"))
             .env("BUILDHOST_SSH", server.ssh());
         push
@@ -346,8 +342,8 @@ fn a_full_disk_at_either_end_is_told_and_nothing_is_left_of_the_try() {
         return;
     }
     fill(&far);
-    let mut push = far.command("push linux root@127.0.0.1 --from WORK -q --far-volume");
-    push.arg(world.host.volume.path()).arg("--far-program");
+    let mut push = far.command("push linux root@127.0.0.1 --from WORK -q --remote-volume");
+    push.arg(world.host.volume.path()).arg("--remote-program");
     push.arg(tests::program("machinectl"));
     push.env("BUILDHOST_SSH", server.ssh());
     let there = listing(world.host.mount.path());

@@ -67,7 +67,7 @@ fn built(host: &AgentHost, id: u64) -> Build {
 
 /// What the agent says of an image, when it says anything.
 fn readiness(host: &AgentHost, machine: &str, toolchain: &str) -> Option<Readiness> {
-    let answer = host.machinectl(&["host", "--json"]);
+    let answer = host.machinectl(&["host", "status", "--json"]);
     // It may not have looked yet.
     let status: Status = serde_json::from_str(&answer.stdout).ok()?;
     let is_it = |r: &Readiness| r.machine.as_str() == machine && r.toolchain.as_str() == toolchain;

@@ -54,7 +54,7 @@ put result.manifest success
     }
     person.type_in("\x1d");
     assert_eq!(person.wait(), Some(0));
-    person.wait_for("left; the guest runs on");
+    person.wait_for("disconnected; the guest keeps running");
 
     host.stop(Signal::KILL);
     assert_eq!(other.wait(), Some(0));

@@ -101,7 +101,9 @@ fn fill_and_empty(host: &AgentHost) -> bool {
     wait_until("the agent reports the full volume", || {
         host.machinectl(&["drain"]).success();
         host.machinectl(&["undrain"]).success();
-        host.machinectl(&["host"]).stdout.contains("less room left")
+        host.machinectl(&["host", "status"])
+            .stdout
+            .contains("less room left")
     });
     file.set_len(0).unwrap();
     host.host.volume.commit().unwrap();

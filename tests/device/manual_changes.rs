@@ -27,7 +27,9 @@ fn soon(what: &str, is_so: impl FnMut() -> bool) {
 
 /// The machines that the agent knows, with what it says of each.
 fn known(host: &AgentHost) -> String {
-    host.machinectl(&["host", "--no-legend"]).success().stdout
+    host.machinectl(&["host", "status", "--no-legend"])
+        .success()
+        .stdout
 }
 
 fn message(host: &AgentHost, id: u64) -> String {
@@ -133,8 +135,11 @@ fn a_revision_that_was_made_writable_by_hand_makes_the_next_push_a_full_one() {
     tests::write_file(&work.join("disk.img"), "disk");
     let push = || -> Command {
         let mut push = development.command(&["push", "linux", "root@127.0.0.1", "--from"]);
-        push.arg(&work).arg("--far-volume").arg(far.volume.path());
-        push.arg("--far-program").arg(tests::program("machinectl"));
+        push.arg(&work)
+            .arg("--remote-volume")
+            .arg(far.volume.path());
+        push.arg("--remote-program")
+            .arg(tests::program("machinectl"));
         push.env("BUILDHOST_SSH", server.ssh());
         push
     };
@@ -147,7 +152,7 @@ fn a_revision_that_was_made_writable_by_hand_makes_the_next_push_a_full_one() {
     );
     assert_eq!(far.look("linux").current.map(|it| it.0), Some(1));
     let answer = run(push(), b"").success();
-    let words = "sending revision 2 in full, because revision 1 there is not as it was received";
+    let words = "sending revision 2 in full, because revision 1 there is not as received";
     assert!(answer.stderr.contains(words), "{answer:?}");
     assert_eq!(far.look("linux").current.map(|it| it.0), Some(2));
     far.machinectl(&["verify", "linux"], b"").success();

@@ -42,9 +42,9 @@ impl World {
 
     fn call_by(&self, ssh: &str, arguments: &[&str]) -> CommandOutput {
         let mut command = self.development.command(arguments);
-        command.arg("--far-volume").arg(self.far.volume.path());
+        command.arg("--remote-volume").arg(self.far.volume.path());
         command
-            .arg("--far-program")
+            .arg("--remote-program")
             .arg(tests::program("machinectl"));
         command.env("BUILDHOST_SSH", ssh);
         run(command, b"")
@@ -86,7 +86,7 @@ fn a_working_subvolume_is_pushed_in_full_and_then_by_its_differences() {
     assert!(
         second
             .stderr
-            .contains("revision 2 as what differs from revision 1"),
+            .contains("revision 2 as the difference from revision 1"),
         "{second:?}"
     );
     let view = world.far.look("linux");
@@ -95,14 +95,12 @@ fn a_working_subvolume_is_pushed_in_full_and_then_by_its_differences() {
     assert_eq!(fs::read_to_string(more).unwrap(), "more");
     let again = world.call(&["push", "linux", "root@127.0.0.1"]).success();
     assert!(
-        again.stderr.contains("current on root@127.0.0.1 already"),
+        again.stderr.contains("already current on root@127.0.0.1"),
         "{again:?}"
     );
     let verified = world.far.machinectl(&["verify", "linux"], b"").success();
     assert!(
-        verified
-            .stderr
-            .contains("4 files and 3 MiB are as recorded"),
+        verified.stderr.contains("verified 4 files, 3 MiB"),
         "{verified:?}"
     );
 }
@@ -116,9 +114,9 @@ fn a_revision_is_pulled_by_its_differences_and_relayed() {
     let pull = |dry: &[&str]| {
         let arguments = [&["pull", "linux", "root@127.0.0.1"], dry].concat();
         let mut command = third.command(&arguments);
-        command.arg("--far-volume").arg(world.far.volume.path());
+        command.arg("--remote-volume").arg(world.far.volume.path());
         command
-            .arg("--far-program")
+            .arg("--remote-program")
             .arg(tests::program("machinectl"));
         command.env("BUILDHOST_SSH", world.server.ssh());
         run(command, b"")
@@ -139,13 +137,13 @@ fn a_revision_is_pulled_by_its_differences_and_relayed() {
         pull(&[])
             .success()
             .stderr
-            .contains("fetching revision 2 as what differs")
+            .contains("fetching revision 2 incrementally")
     );
     assert!(
         pull(&[])
             .success()
             .stderr
-            .contains("revision 2 is current here, 2 there")
+            .contains("revision 2 is current here, 2 on root@127.0.0.1")
     );
     third.machinectl(&["verify", "linux", "2"], b"").success();
     third

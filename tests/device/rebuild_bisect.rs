@@ -55,7 +55,9 @@ fn the_revision_since_which_a_build_fails_is_found() {
     let found = host.machinectl(&["bisect", &id]).success();
     assert_eq!(found.stdout, "3\n", "{found:?}");
     assert!(
-        found.stderr.contains("revision 2 is good, and 3 is not"),
+        found
+            .stderr
+            .contains("revision 2 is good, revision 3 is bad"),
         "{found:?}"
     );
 

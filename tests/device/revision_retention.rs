@@ -118,8 +118,8 @@ fn what_is_being_sent_or_built_with_is_spared_by_hand_too() {
     let answer = host.machinectl(&["prune", "--keep", "1"], b"");
     assert_eq!(answer.code, Some(17), "{answer:?}");
     for words in [
-        "revision 1 is deleted",
-        "revision 2 stays, because an image or a build uses it",
+        "deleted revision 1",
+        "kept revision 2, which an image or a build uses",
         "linux-3` is in use by machinectl (process",
         "linux-4` is being sent",
     ] {
@@ -151,7 +151,7 @@ fn an_upgrade_prunes_when_it_is_told_to() {
         .success();
     assert_eq!(
         plan.stdout,
-        "would make revision 4 of linux current, it was 3 (new)\n\
+        "would make revision 4 of linux current instead of 3\n\
          would delete revision 1 of linux\nwould delete revision 2 of linux\n"
     );
     host.machinectl(&upgrade, &stream).success();

@@ -73,7 +73,7 @@ fn no_beat_is_played_twice_by_an_agent_that_is_killed_again_and_again() {
     let often = [
         "schedule", "add", "often", "--every", "1s", "--", "demo", &source,
     ];
-    host.machinectl(&[&often[..], &["--no-attach"]].concat())
+    host.machinectl(&[&often[..], &["--no-coalesce"]].concat())
         .success();
     let added = schedule(&host, "often").added;
     for round in 1..=4 {

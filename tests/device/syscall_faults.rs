@@ -401,8 +401,8 @@ impl Pusher {
 
     fn push(&self, remote: &BuildHost, program: &Path) -> Command {
         let mut command = self.host.command(&["push", "linux", "remote"]);
-        command.arg("--far-volume").arg(remote.volume.path());
-        command.arg("--far-program").arg(program);
+        command.arg("--remote-volume").arg(remote.volume.path());
+        command.arg("--remote-program").arg(program);
         command.env("BUILDHOST_SSH", &self.ssh);
         command
     }

@@ -67,7 +67,7 @@ fn the_pages_are_measured_and_one_that_is_not_there_is_a_failure() {
         .unwrap();
     let answer = ask(&host, &["perf", "--url", &format!("http://{nobody}")]);
     assert_eq!(answer.code, Some(1), "{answer:?}");
-    assert!(answer.stderr.contains("gives no page"), "{answer:?}");
+    assert!(answer.stderr.contains("cannot fetch"), "{answer:?}");
 }
 
 #[test]

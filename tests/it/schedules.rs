@@ -207,10 +207,7 @@ fn the_verbs_add_show_run_and_remove_and_rehearse_it() {
         "{list}"
     );
     let rehearsed = ask("schedule run nightly --dry-run").success().stdout;
-    assert_eq!(
-        rehearsed,
-        "would build what schedule nightly builds on linux\n"
-    );
+    assert_eq!(rehearsed, "would run schedule nightly on linux\n");
     assert_eq!(ask("schedule run nightly").success().stdout, "1\n");
     let build = ask("builds 1").success().stdout;
     for line in ["  schedule  nightly", " submitter  alice", "  priority  -2"] {
@@ -256,7 +253,7 @@ const LINES: &[(&str, i32, &str)] = &[
         3,
         "every second at the most",
     ),
-    ("x --at yesterday -- linux SOURCE", 2, "is no time"),
+    ("x --at yesterday -- linux SOURCE", 2, "is not a time"),
     (
         "x --at 2001-01-01 -- linux SOURCE",
         3,

@@ -263,7 +263,7 @@ impl AgentHost {
 
     fn submit_with(&self, machine: &str, code: &str, options: &[&str]) -> u64 {
         let archive = self.source(code);
-        let build = ["build", machine, &archive, "--no-attach"];
+        let build = ["build", machine, &archive, "--no-coalesce"];
         let answer = self.machinectl(&[&build, options].concat()).success();
         answer.stdout.trim().parse().expect("a number")
     }

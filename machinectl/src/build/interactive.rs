@@ -1,231 +1,210 @@
-//! The verbs about guests that run: a person at a console.
+//! The commands for debugging: `console`, `login`, `resume`, `attach`, `release`.
 
 mod terminal;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::thread::sleep;
 
 use clap::Subcommand;
-use config::builds::{Build, HoldKind, State};
+use client::{Access, Client, Console, ConsoleTarget};
+use config::builds::{HoldKind, State};
 use config::task::Breakpoint;
 use config::{BuildId, MachineName, ToolchainName};
 
-use super::submit::Wanted;
-use super::{get, submit};
-use crate::{Common, Ending, Failure, Rehearsal, Voice};
-use client::{Client, ClientError};
-
-/// How often we look whether a build has come to its breakpoint.
-const PAUSE: Duration = Duration::from_millis(200);
+use super::follow::POLL_INTERVAL;
+use super::submit::{self, BuildArguments};
+use crate::exit_code::{ExitStatus, Failure};
+use crate::options::DryRun;
+use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
-    /// Connect the terminal with the serial console of a running guest
+pub(crate) enum Command {
+    /// Connect the terminal to the serial console of a running guest
     ///
-    /// One person types, any number watches. `^]` leaves; the guest runs on.
+    /// One user can type, any number can watch. `^]` disconnects; the guest keeps running.
     Console {
-        /// A build, or a machine that builds or is bootstrapped
+        /// A build, or a machine with one running guest
         #[arg(value_name = "BUILD|MACHINE")]
-        guest: Guest,
+        guest: ConsoleTarget,
         /// Only watch
         #[arg(short, long)]
         read_only: bool,
     },
-    /// Build with a breakpoint, and connect the terminal with the shell that waits there
+    /// Submit a build with a breakpoint and connect the terminal to the shell there
     ///
-    /// The build goes on when that shell ends, by `machinectl resume`, or when its time
-    /// is over (builds.hold_seconds_max).
+    /// The build continues when the shell exits, after `buildhost resume`, or after
+    /// builds.hold_seconds_max.
     Login {
         /// The machine
         machine: MachineName,
-        /// Source files, as for `build`; none are needed to stop at the start
+        /// Source files, as for `build`; optional for a breakpoint at the start
         #[arg(value_name = "SOURCE")]
         sources: Vec<PathBuf>,
-        /// Where the build stops
+        /// The breakpoint
         #[arg(long, value_name = "start|warning|error", value_parser = submit::breakpoint)]
         #[arg(default_value = "start")]
         at: Breakpoint,
-        /// The toolchain; the agent's default when it is left out
+        /// The toolchain; by default the agent's default toolchain
         #[arg(long, value_name = "NAME")]
         toolchain: Option<ToolchainName>,
     },
-    /// Let a build go on that waits at its breakpoint
+    /// Continue a build that waits at its breakpoint
     Resume {
         /// The build
         build: BuildId,
         #[command(flatten)]
-        rehearsal: Rehearsal,
+        dry_run: DryRun,
     },
-    /// Boot a copy of what is held of a failed build, with a shell at the terminal
+    /// Boot a copy of the held guest of a failed build, with a shell on the terminal
     ///
-    /// The copy has a network of its own and finds the sources again; its disk is as
-    /// the build left it. It goes when the shell ends, when `^]` leaves, or when its time
-    /// is over (builds.hold_seconds_max), and with it all that was done in it. What is
-    /// held stays as it is: attach as often as you like, to several copies at once, too.
+    /// The copy has its own network and can fetch the sources again; its disk is as the build left
+    /// it. It is deleted with all its changes when the shell exits, when `^]` disconnects, or
+    /// after builds.hold_seconds_max. The held guest does not change, so several copies can exist
+    /// at the same time.
     Attach {
         /// The build
         build: BuildId,
         #[command(flatten)]
-        rehearsal: Rehearsal,
+        dry_run: DryRun,
     },
-    /// Let go of the guest and the snapshot that are held of a failed build
+    /// Release the guest and the snapshot that are held for a failed build
     Release {
         /// The build
         build: BuildId,
         #[command(flatten)]
-        rehearsal: Rehearsal,
+        dry_run: DryRun,
     },
 }
 
-/// Whose console.
-#[derive(Debug, Clone)]
-pub(crate) enum Guest {
-    /// The guest of a build.
-    Build(BuildId),
-    /// The only guest of a machine.
-    Machine(MachineName),
-}
-
-impl std::str::FromStr for Guest {
-    type Err = config::NameError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.parse() {
-            Ok(id) => Ok(Self::Build(id)),
-            Err(_) => text.parse().map(Self::Machine),
+pub(super) fn run(command: &Command, client: &Client, output: &Output) -> Result<(), Failure> {
+    match command {
+        Command::Console { guest, read_only } => {
+            let access = if *read_only {
+                Access::Read
+            } else {
+                Access::ReadWrite
+            };
+            console(client, guest, access, output)
         }
-    }
-}
-
-impl Guest {
-    fn path(&self) -> String {
-        match self {
-            Self::Build(id) => format!("builds/{id}/console"),
-            Self::Machine(name) => format!("machines/{name}/console"),
-        }
-    }
-}
-
-pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {
-    let client = Client::new(&common.socket)?;
-    match verb {
-        Verb::Console { guest, read_only } => console(&client, guest, !read_only, voice),
-        Verb::Attach { build, rehearsal } => attach(&client, *build, rehearsal, voice),
-        Verb::Login {
+        Command::Login {
             machine,
             sources,
             at,
             toolchain,
         } => {
             let (machine, toolchain) = (machine.clone(), toolchain.clone());
-            let wanted = Wanted::interactive(machine, toolchain, sources.clone(), *at);
-            let build = submit::submit(&client, &wanted, voice)?;
-            login(&client, build.id, voice)
+            let arguments = BuildArguments::interactive(machine, toolchain, sources.clone(), *at);
+            let build = submit::submit(client, &arguments, output)?;
+            login(client, build.id, output)
         }
-        Verb::Resume { build, rehearsal } => {
-            let words = format!("let build {build} go on");
-            let waits = |held| matches!(held, HoldKind::Breakpoint);
-            tell(&client, *build, "resume", rehearsal, (&words, waits), voice)
-        }
-        Verb::Release { build, rehearsal } => {
-            let words = format!("let go of what is held of build {build}");
-            let held = |held| matches!(held, HoldKind::Guest | HoldKind::Snapshot);
-            tell(&client, *build, "release", rehearsal, (&words, held), voice)
-        }
+        Command::Resume { build, dry_run } => resume(client, *build, *dry_run, output),
+        Command::Attach { build, dry_run } => attach(client, *build, *dry_run, output),
+        Command::Release { build, dry_run } => release(client, *build, *dry_run, output),
     }
 }
 
-/// Tells the agent a word about a build, or only whether it could be told.
-fn tell(
-    client: &Client,
-    id: BuildId,
-    verb: &str,
-    rehearsal: &Rehearsal,
-    (words, fits): (&str, impl Fn(HoldKind) -> bool),
-    voice: &Voice,
-) -> Result<(), Failure> {
-    if rehearsal.dry_run {
-        return rehearse(client, id, (words, fits), voice);
+fn resume(client: &Client, id: BuildId, dry_run: DryRun, output: &Output) -> Result<(), Failure> {
+    if dry_run.enabled {
+        if hold(client, id)? != Some(HoldKind::Breakpoint) {
+            let text = format!("build {id} does not wait at a breakpoint");
+            return Err(Failure::new(ExitStatus::Refused, text));
+        }
+        return output.plan(format_args!("resume build {id}"));
     }
-    let _: Build = client.post(&format!("builds/{id}/{verb}"), &())?;
-    voice.say(format!("done: {words}"));
+    client.resume(id)?;
+    output.status(format_args!("resumed build {id}"));
     Ok(())
 }
 
-fn rehearse(
-    client: &Client,
-    id: BuildId,
-    (words, fits): (&str, impl Fn(HoldKind) -> bool),
-    voice: &Voice,
-) -> Result<(), Failure> {
-    let build = get(client, id)?;
-    if build.interactive.held.is_some_and(|held| fits(held.kind)) {
-        return voice.would(words);
+fn release(client: &Client, id: BuildId, dry_run: DryRun, output: &Output) -> Result<(), Failure> {
+    if dry_run.enabled {
+        require_hold(client, id)?;
+        return output.plan(format_args!("release what is held of build {id}"));
     }
-    let text = format!("cannot {words}: nothing waits");
-    Err(Failure::new(Ending::Refused, text))
+    client.release(id)?;
+    output.status(format_args!("released what was held of build {id}"));
+    Ok(())
 }
 
-/// Boots a copy of what is held of a build, and connects with its console.
-fn attach(
-    client: &Client,
-    id: BuildId,
-    rehearsal: &Rehearsal,
-    voice: &Voice,
-) -> Result<(), Failure> {
-    if rehearsal.dry_run {
-        let words = format!("boot a copy of what is held of build {id}");
-        let held = |held| matches!(held, HoldKind::Guest | HoldKind::Snapshot);
-        return rehearse(client, id, (&words, held), voice);
+/// Boots a copy of a held guest and connects to its console.
+fn attach(client: &Client, id: BuildId, dry_run: DryRun, output: &Output) -> Result<(), Failure> {
+    if dry_run.enabled {
+        require_hold(client, id)?;
+        return output.plan(format_args!("boot a copy of the held guest of build {id}"));
     }
-    let line = client.console(&format!("builds/{id}/attach"), true)?;
-    voice.say(format!(
-        "a copy of what is held of build {id} boots; `^]` leaves and ends it"
+    let console = client.attach(id)?;
+    output.status(format_args!(
+        "booting a copy of the held guest of build {id}; `^]` disconnects and deletes it"
     ));
-    terminal::connect(line).map_err(ClientError::Console)?;
-    voice.say("the copy is gone");
+    connect(console)?;
+    output.status("the copy is deleted");
     Ok(())
 }
 
-/// Waits until a build has come to its breakpoint, and connects with its console.
-fn login(client: &Client, id: BuildId, voice: &Voice) -> Result<(), Failure> {
-    let mut said = String::new();
+fn hold(client: &Client, id: BuildId) -> Result<Option<HoldKind>, Failure> {
+    let build = client.build(id)?;
+    Ok(build.interactive.held.map(|held| held.kind))
+}
+
+/// Fails unless a guest or a snapshot is held for a build.
+fn require_hold(client: &Client, id: BuildId) -> Result<(), Failure> {
+    match hold(client, id)? {
+        Some(HoldKind::Guest | HoldKind::Snapshot) => Ok(()),
+        Some(HoldKind::Breakpoint) | None => {
+            let text = format!("nothing is held of build {id}");
+            Err(Failure::new(ExitStatus::Refused, text))
+        }
+    }
+}
+
+/// Waits until a build has reached its breakpoint and connects to its console.
+fn login(client: &Client, id: BuildId, output: &Output) -> Result<(), Failure> {
+    let mut last_reason = String::new();
     loop {
-        let build = get(client, id)?;
+        let build = client.build(id)?;
+        let reason = &build.message;
         if let Some(outcome) = build.outcome {
-            let text = format!(
-                "build {id} has finished before its breakpoint: {outcome} {}",
-                build.message
-            );
-            return Err(Failure::new(Ending::Refused, text.trim_end()));
+            let text = format!("build {id} finished before its breakpoint: {outcome} {reason}");
+            return Err(Failure::new(ExitStatus::Refused, text.trim_end()));
         }
         if build.interactive.held.is_some() {
-            console(client, &Guest::Build(id), true, voice)?;
-            voice.say(format!(
-                "`machinectl resume {id}` lets it go on, `machinectl log -f {id}` shows it"
+            console(client, &ConsoleTarget::Build(id), Access::ReadWrite, output)?;
+            output.status(format_args!(
+                "`buildhost resume {id}` continues the build, `buildhost log -f {id}` follows it"
             ));
             return Ok(());
         }
-        if build.state == State::Queued && !build.message.is_empty() && build.message != said {
-            voice.say(format!("build {id} waits: {}", build.message));
-            said.clone_from(&build.message);
+        if build.state == State::Queued && !reason.is_empty() && *reason != last_reason {
+            output.status(format_args!("build {id} waits {reason}"));
+            last_reason.clone_from(reason);
         }
-        std::thread::sleep(PAUSE);
+        sleep(POLL_INTERVAL);
     }
 }
 
-fn console(client: &Client, guest: &Guest, types: bool, voice: &Voice) -> Result<(), Failure> {
-    let line = client.console(&guest.path(), types)?;
-    let hint = if types {
-        ""
-    } else {
-        ", and nothing that is typed arrives"
-    };
-    voice.say(format!("connected; `^]` leaves{hint}"));
-    let left = terminal::connect(line).map_err(ClientError::Console)?;
-    voice.say(match left {
-        terminal::Left::Guest => "the guest has ended",
-        terminal::Left::Person => "left; the guest runs on",
+fn console(
+    client: &Client,
+    guest: &ConsoleTarget,
+    access: Access,
+    output: &Output,
+) -> Result<(), Failure> {
+    let console = client.console(guest, access)?;
+    output.status(match access {
+        Access::ReadWrite => "connected; `^]` disconnects",
+        Access::Read => "connected read-only; `^]` disconnects",
+    });
+    output.status(match connect(console)? {
+        terminal::End::Guest => "the guest has ended",
+        terminal::End::User => "disconnected; the guest keeps running",
     });
     Ok(())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the connection to the console failed")]
+struct ConnectionError(#[source] std::io::Error);
+
+fn connect(console: Console) -> Result<terminal::End, Failure> {
+    terminal::connect(console)
+        .map_err(|error| Failure::new(ExitStatus::Failure, ConnectionError(error)))
 }

@@ -1,101 +1,109 @@
-//! The verb that examines a host: `doctor`.
+//! `doctor`: the problems of the host, and their repair.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use clap::Subcommand;
-use config::MachineName;
-use config::doctor::{Finding, Id, KINDS, Repaired, Report, Severity, Subject};
-use serde_json::json;
+use client::{Client, ClientError};
+use config::doctor::{Finding, Id, KINDS, Severity, Subject};
+use config::{MachineName, printable};
 use store::Volume;
 use store::doctor::Found;
 
-use crate::{Common, Ending, Failure, Rehearsal, Voice};
-use client::{Client, ClientError};
+use crate::exit_code::{ExitStatus, Failure};
+use crate::options::{DryRun, GlobalOptions};
+use crate::output::{Output, count, joined};
+
+/// The number of findings of one kind that are shown to people.
+const SHOWN_MAX: usize = 10;
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
-    /// Say what is not as it should be, and repair it if asked to
+pub(crate) enum Command {
+    /// Check the host for problems; --repair fixes them
     ///
-    /// Machines and the volume are examined here; guests, their networks and the
-    /// records of builds by the agent, when one runs. What is not ours is shown and
-    /// never touched. With names, only these machines are examined.
+    /// The command examines the volume and its machines. The agent, if it is running, examines
+    /// guests, networks and records. Unmanaged entries are reported but never changed. With names,
+    /// only these machines are examined.
     #[command(after_long_help = kinds())]
     Doctor {
-        /// The machines; without any, all of the host
+        /// The machines; by default the whole host
+        #[arg(value_name = "MACHINE")]
         names: Vec<MachineName>,
-        /// Repair what needs no decision
+        /// Repair problems that need no decision
         #[arg(long)]
         repair: bool,
         #[command(flatten)]
-        rehearsal: Rehearsal,
+        dry_run: DryRun,
     },
 }
 
-/// All findings, for `--help`.
+/// Returns the list of all kinds of findings for `--help`.
 fn kinds() -> String {
-    let mut text = String::from("Findings, how bad they are, and what repairs them:\n");
+    let mut text = String::from("Findings, their severities and their remedies:\n");
     for kind in KINDS {
         let (word, severity) = (kind.word, kind.severity);
         let _ = writeln!(text, "  {word} ({severity}): {}", kind.meaning);
         let _ = writeln!(text, "      {}", kind.remedy);
     }
-    text.push_str("Exit codes: 0 with notes at most, 21 with warnings, 22 with faults.");
+    text.push_str("\nExit codes: 0 without warnings and faults, 21 with warnings, 22 with faults.");
     text
 }
 
-pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {
-    let Verb::Doctor {
+pub(super) fn run(
+    command: &Command,
+    options: &GlobalOptions,
+    output: &Output,
+) -> Result<(), Failure> {
+    let Command::Doctor {
         names,
         repair,
-        rehearsal,
-    } = verb;
-    let volume = Volume::open(&common.volume)?;
-    let mut visit = Visit::pay(&volume, names, &common.socket)?;
-    if *repair && rehearsal.dry_run {
-        return rehearse(&visit.findings, voice);
+        dry_run,
+    } = command;
+    let volume = Volume::open(&options.volume)?;
+    let mut report = Report::collect(&volume, names, &options.socket)?;
+    if *repair && dry_run.enabled {
+        return plan(&report.findings, output);
     }
     if *repair {
-        visit.repair(&volume, &common.socket, voice)?;
-        let machines = volume.machines()?;
-        let is_there = |name: &&MachineName| machines.contains(name);
-        let there: Vec<_> = names.iter().filter(is_there).cloned().collect();
-        // All that were named may be gone now.
-        visit = if there.is_empty() && !names.is_empty() {
-            Visit::default()
+        report.repair(&volume, &options.socket, output)?;
+        let existing = volume.machines()?;
+        let remaining: Vec<_> = names
+            .iter()
+            .filter(|name| existing.contains(name))
+            .cloned()
+            .collect();
+        // No names would mean the whole host, but the repair may have deleted all named machines.
+        report = if remaining.is_empty() && !names.is_empty() {
+            Report::default()
         } else {
-            Visit::pay(&volume, &there, &common.socket)?
+            Report::collect(&volume, &remaining, &options.socket)?
         };
     }
-    show(&visit.findings, voice)?;
-    judge(&visit.findings, voice)
+    show(&report.findings, output)?;
+    verdict(&report.findings, output)
 }
 
-/// How many findings of one kind a person is shown.
-const SHOWN_MAX: usize = 10;
-
-/// What one look at the host came to.
+/// The findings of one examination.
 #[derive(Debug, Default)]
-struct Visit {
-    /// What can be repaired in the volume.
+struct Report {
+    /// Findings in the volume, which can be repaired here.
     machines: Vec<Found>,
-    /// What the agent found.
+    /// Findings of the agent.
     host: Vec<Finding>,
-    /// Everything, the worst first.
+    /// All findings, the worst first.
     findings: Vec<Finding>,
 }
 
-impl Visit {
-    fn pay(volume: &Volume, names: &[MachineName], socket: &Path) -> Result<Self, Failure> {
-        // First the agent: what it is about to clean may be gone when we look.
-        let answer = Client::new(socket).and_then(|client| client.get::<Report>("doctor"));
-        let cleaning = answer.as_ref().map_or(&[][..], |report| &report.cleaning);
-        let cleaning: Vec<_> = cleaning
-            .iter()
-            .filter(|it| it.volume == volume.path())
-            .cloned()
-            .collect();
+impl Report {
+    fn collect(volume: &Volume, names: &[MachineName], socket: &Path) -> Result<Self, Failure> {
+        // The agent is asked first: what it is about to clean up may be gone a moment later.
+        let answer = Client::new(socket).and_then(|client| client.examine());
+        let mut cleaning = Vec::new();
+        if let Ok(report) = &answer {
+            cleaning.extend(report.cleaning.iter().cloned());
+            cleaning.retain(|cleaning| cleaning.volume == volume.path());
+        }
         let machines = volume.examine(names)?;
         let mut findings: Vec<_> = machines
             .iter()
@@ -107,10 +115,10 @@ impl Visit {
         let mut host = Vec::new();
         if names.is_empty() {
             findings.extend(volume.examine_mount()?);
-            host = answer.map_or_else(
-                |error| vec![unanswered(socket, &error)],
-                |report| report.findings,
-            );
+            host = match answer {
+                Ok(report) => report.findings,
+                Err(error) => vec![no_answer(socket, &error)],
+            };
             findings.extend(host.iter().cloned());
         }
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -121,76 +129,77 @@ impl Visit {
         })
     }
 
-    fn repair(&self, volume: &Volume, socket: &Path, voice: &Voice) -> Result<(), Failure> {
+    fn repair(&self, volume: &Volume, socket: &Path, output: &Output) -> Result<(), Failure> {
         let report = volume.repair(&self.machines);
         for (machine, step) in &report.done {
-            voice.say(format!("machine {machine}: {step}"));
+            output.status(format_args!("machine {machine}: {}", step.done()));
         }
         for failure in &report.failed {
-            voice.error(&failure.error);
+            output.error(&failure.error);
         }
-        let wanted = self
+        let repairable: Vec<_> = self
             .host
             .iter()
-            .filter(|finding| !finding.repair.is_empty());
-        let wanted: Vec<_> = wanted.map(Finding::name).collect();
-        if wanted.is_empty() {
+            .filter(|finding| !finding.repair.is_empty())
+            .map(Finding::name)
+            .collect();
+        if repairable.is_empty() {
             return Ok(());
         }
-        let repaired: Repaired = Client::new(socket)?.post("doctor/repair", &wanted)?;
+        let repaired = Client::new(socket)?.repair(&repairable)?;
         for done in &repaired.done {
-            voice.say(done);
+            output.status(done);
         }
         for failed in repaired.failed {
-            voice.error(Failure::new(Ending::Failed, failed).error.as_ref());
+            output.error(Failure::new(ExitStatus::Failure, failed).error.as_ref());
         }
         Ok(())
     }
 }
 
-/// The finding that the agent did not tell us anything.
-fn unanswered(socket: &Path, error: &ClientError) -> Finding {
+/// Returns the finding that the agent has not examined the host.
+fn no_answer(socket: &Path, error: &ClientError) -> Finding {
     let subject = Subject::Agent(socket.to_owned());
     match error {
         ClientError::NoAgent { .. } => Finding::new(
             Id::NoAgent,
             subject,
             "no agent answers, so guests, networks, control groups and records were not examined",
-            "`systemctl start buildhost-agent`, or name its socket by --socket",
+            "run `systemctl start buildhost-agent`, or name its socket with --socket",
         ),
         error => Finding::new(
             Id::AgentFailed,
             subject,
             format!("it did not examine guests, networks, control groups and records: {error}"),
-            "its log says why",
+            "see its log",
         ),
     }
 }
 
-fn rehearse(findings: &[Finding], voice: &Voice) -> Result<(), Failure> {
+fn plan(findings: &[Finding], output: &Output) -> Result<(), Failure> {
     for finding in findings {
         for step in &finding.repair {
-            voice.would(format!("{step} ({})", finding.subject))?;
+            output.plan(format_args!("{step} ({})", finding.subject))?;
         }
     }
     Ok(())
 }
 
-fn show(findings: &[Finding], voice: &Voice) -> Result<(), Failure> {
-    if voice.json() {
-        return voice.print_json(&json!(findings));
+fn show(findings: &[Finding], output: &Output) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.print_json(&findings);
     }
-    voice.print(&told(findings))
+    output.print(&text(findings))
 }
 
-/// The findings as a person reads them.
-fn told(findings: &[Finding]) -> String {
+/// Returns the findings as text, with at most [`SHOWN_MAX`] of each kind.
+fn text(findings: &[Finding]) -> String {
     let mut text = String::new();
-    let mut counts = BTreeMap::new();
+    let mut numbers = BTreeMap::new();
     for finding in findings {
-        let count = counts.entry(finding.id).or_insert(0);
-        *count += 1;
-        if *count > SHOWN_MAX {
+        let number = numbers.entry(finding.id).or_insert(0);
+        *number += 1;
+        if *number > SHOWN_MAX {
             continue;
         }
         let Finding {
@@ -200,51 +209,54 @@ fn told(findings: &[Finding]) -> String {
             proof,
             ..
         } = finding;
+        let proof = printable(proof);
         let _ = writeln!(text, "{severity}: {subject}: {proof} [{id}]");
-        let _ = writeln!(text, "    {}", way_out(finding));
+        let _ = writeln!(text, "    {}", printable(&remedy(finding)));
     }
-    for (id, count) in counts.into_iter().filter(|(_, count)| *count > SHOWN_MAX) {
-        let more = count - SHOWN_MAX;
-        let _ = writeln!(text, "and {more} more [{id}]; --json shows all");
+    for (id, number) in numbers {
+        if number > SHOWN_MAX {
+            let more = number - SHOWN_MAX;
+            let _ = writeln!(text, "and {more} more [{id}]; --json shows all");
+        }
     }
     text
 }
 
-fn way_out(finding: &Finding) -> String {
+fn remedy(finding: &Finding) -> String {
     let steps = finding.repair.join(", ");
     if finding.automatic {
-        format!("the agent does so by itself within a minute: {steps}")
+        format!("the agent will do this within a minute: {steps}")
     } else if !steps.is_empty() {
         format!("--repair would: {steps}")
     } else if let Some(reason) = finding.advice.strip_prefix("none: ") {
         format!("nothing to do: {reason}")
     } else {
-        format!("way out: {}", finding.advice)
+        format!("remedy: {}", finding.advice)
     }
 }
 
-fn judge(findings: &[Finding], voice: &Voice) -> Result<(), Failure> {
-    let count = |severity, one: &str, more: &str| match findings
-        .iter()
-        .filter(|it| it.severity == severity)
-        .count()
-    {
-        0 => None,
-        1 => Some(format!("1 {one}")),
-        count => Some(format!("{count} {more}")),
+/// Fails with the exit status for the worst finding.
+fn verdict(findings: &[Finding], output: &Output) -> Result<(), Failure> {
+    let number = |severity| {
+        let is_such = |finding: &&Finding| finding.severity == severity;
+        findings.iter().filter(is_such).count()
     };
-    let faults = count(Severity::Fault, "fault", "faults");
-    let warnings = count(Severity::Warning, "warning", "warnings");
-    let ending = match (&faults, &warnings) {
-        (None, None) => {
-            voice.say("all that was examined is well");
+    let text = |number, noun| match number {
+        0 => String::new(),
+        _ => count(number, noun),
+    };
+    let (faults, warnings) = (number(Severity::Fault), number(Severity::Warning));
+    let status = match (faults, warnings) {
+        (0, 0) => {
+            output.status("no problems found");
             return Ok(());
         }
-        (Some(_), _) => Ending::Faults,
-        (None, Some(_)) => Ending::Warnings,
+        (0, _) => ExitStatus::Warnings,
+        (_, _) => ExitStatus::Faults,
     };
-    let counted: Vec<_> = faults.into_iter().chain(warnings).collect();
-    Err(Failure::new(ending, counted.join(", ")))
+    let texts = [text(faults, "fault"), text(warnings, "warning")];
+    let summary = joined(texts.iter().map(String::as_str), ", ");
+    Err(Failure::new(status, summary))
 }
 
 #[cfg(test)]
@@ -252,14 +264,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn findings_read_well() {
+    fn findings_as_text() {
         let machine = || Subject::Machine("linux".parse().unwrap());
-        let stray = Finding {
+        let orphan = Finding {
             repair: vec!["delete snapshot 7 of toolchain default".to_owned()],
             ..Finding::new(
                 Id::StraySnapshot,
                 machine(),
-                "nobody uses snapshot 7 of toolchain default",
+                "snapshot 7 of toolchain default is unused",
                 "",
             )
         };
@@ -268,27 +280,28 @@ mod tests {
                 Id::NoLink,
                 machine(),
                 "it has no current link",
-                "machinectl rollback linux REVISION",
+                "buildhost rollback linux REVISION",
             ),
-            stray.clone(),
+            orphan.clone(),
             Finding::new(
                 Id::Unmanaged,
                 machine(),
-                "`notes` is not ours",
-                "none: it is never touched",
+                "`notes` is unmanaged",
+                "none: it is never changed",
             ),
             Finding {
                 automatic: true,
-                ..stray
+                ..orphan
             },
         ];
-        insta::assert_snapshot!(told(&findings));
+        insta::assert_snapshot!(text(&findings));
     }
+
     #[test]
-    fn a_thousand_findings_of_a_kind_are_not_all_shown() {
+    fn findings_of_one_kind_are_limited() {
         let subject = Subject::Machine("linux".parse().unwrap());
-        let pin = Finding::new(Id::LostPin, subject, "revision 9 is not there", "");
-        let text = told(&vec![pin; 1000]);
+        let pin = Finding::new(Id::LostPin, subject, "revision 9 does not exist", "");
+        let text = text(&vec![pin; 1000]);
         let last = text.lines().last().unwrap();
         assert_eq!(last, "and 990 more [lost-pin]; --json shows all");
         assert_eq!(text.lines().count(), 2 * SHOWN_MAX + 1);

@@ -1,44 +1,49 @@
-//! The verb that makes a volume: `init`.
+//! `init`: a new volume.
 
 use std::path::PathBuf;
 
 use clap::Subcommand;
 use store::init::{self, Init, Size};
 
-use crate::{Failure, Rehearsal, Voice};
+use crate::exit_code::Failure;
+use crate::options::DryRun;
+use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
-    /// Make a directory a volume
+pub(crate) enum Command {
+    /// Create a volume
     ///
-    /// On btrfs there is little to do. Elsewhere a file beside the directory becomes
-    /// a btrfs of its own and is mounted there, which is good for trying things out;
-    /// after a reboot, the same call mounts it again.
+    /// On btrfs, this creates the directory. On another file system, it creates a btrfs in a file
+    /// beside the directory and mounts it, which is good enough for a first try. After a reboot,
+    /// the same command mounts it again.
     Init {
-        /// The directory
+        /// The directory of the volume
         directory: PathBuf,
-        /// How large the file may grow
+        /// The maximum size of the file
         #[arg(long, default_value = "4G")]
         size: Size,
         #[command(flatten)]
-        rehearsal: Rehearsal,
+        dry_run: DryRun,
     },
 }
 
-pub(crate) fn run(verb: &Verb, voice: &Voice) -> Result<(), Failure> {
-    let Verb::Init {
+pub(super) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
+    let Command::Init {
         directory,
         size,
-        rehearsal,
-    } = verb;
+        dry_run,
+    } = command;
     let plan = init::plan(directory)?;
-    if rehearsal.dry_run {
-        return voice.would(plan.describe(directory, *size));
+    if dry_run.enabled {
+        return output.plan(plan.describe(directory, *size));
     }
     init::run(&plan, directory, *size)?;
-    match plan {
-        Init::Already => voice.say(format!("{} is a volume", directory.display())),
-        plan => voice.say(format!("done: {}", plan.describe(directory, *size))),
-    }
+    let directory = directory.display();
+    output.status(match plan {
+        Init::Already => format!("{directory} is a volume already"),
+        Init::Directory => format!("created volume {directory}"),
+        Init::Mount(file) => format!("mounted volume {directory} from {}", file.display()),
+        Init::Make(file) => format!("created volume {directory} in {}", file.display()),
+    });
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The verbs that bring images in: `add` and `upgrade`.
+//! The commands that bring revisions in: `add`, `upgrade`, `import`.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -7,216 +7,220 @@ use clap::{Args, Subcommand};
 use config::MachineName;
 use store::ingest::IngestRefusal;
 use store::ingest::import::Import;
-use store::stream::Stream;
 use store::stream::input::{Patient, Sender};
-use store::{Arrival, Intent, Plan, RefusalKind, Source, StoreError, Volume};
+use store::{Arrival, Intent, Plan, Source, StoreError, Volume};
 
-use super::revisions::Retention;
-use crate::{Common, Ending, Failure, Rehearsal, Voice};
+use super::retention::Retention;
+use super::sent_stream::{SentStream, StreamSender};
+use crate::exit_code::{ExitStatus, Failure};
+use crate::options::{DryRun, GlobalOptions};
+use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
-    /// Make a new machine from an image
+pub(crate) enum Command {
+    /// Create a machine from a `btrfs send` stream or a subvolume
     ///
-    /// A stream must be named NAME-NUMBER by its sender, as in
-    /// `btrfs send NAME-1 | machinectl add NAME`.
+    /// The sender must have named the subvolume NAME-NUMBER, as in
+    /// `btrfs send NAME-1 | buildhost add NAME`.
     Add(Request),
-    /// Bring a new revision of a machine in
+    /// Create a machine or its next revision from a disk image, directory or archive
     ///
-    /// Builds that run go on with the old one. A revision must have a higher number
-    /// than the current one; incremental streams build on any revision that is here.
+    /// The new revision gets a content manifest, so that it can be verified wherever it is pushed.
+    Import(ImportRequest),
+    /// Add a new revision to a machine, from a `btrfs send` stream or a subvolume
+    ///
+    /// Running builds keep their revision. The number of the new revision must be higher than
+    /// that of the current one. An incremental stream can build on any revision of the machine.
     Upgrade(Request),
-    /// Make a machine, or its next revision, of what is no subvolume
-    ///
-    /// A record of the content goes with it, so that it can be checked wherever it
-    /// is pushed to.
-    Import {
-        /// The machine
-        name: MachineName,
-        /// A disk image, raw or qcow2; a directory; or an archive, as `NAME.tar.zst`
-        source: PathBuf,
-        /// A kernel to boot the disk with
-        #[arg(long, value_name = "FILE")]
-        kernel: Option<PathBuf>,
-        /// The initial RAM disk for that
-        #[arg(long, value_name = "FILE", requires = "kernel")]
-        initrd: Option<PathBuf>,
-        /// What the machine says of itself, instead of a plain one
-        #[arg(long, value_name = "FILE")]
-        manifest: Option<PathBuf>,
-        #[command(flatten)]
-        retention: Retention,
-        #[command(flatten)]
-        rehearsal: Rehearsal,
-    },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Request {
     /// The machine
+    #[arg(value_name = "MACHINE")]
     name: MachineName,
-    /// A file with a `btrfs send` stream, `-` for standard input, or a subvolume
+    /// A file with a stream, `-` for standard input, or a subvolume
     #[arg(long, value_name = "FILE|-|SUBVOLUME")]
     from: Option<PathBuf>,
     #[command(flatten)]
     retention: Retention,
     #[command(flatten)]
-    rehearsal: Rehearsal,
+    dry_run: DryRun,
 }
 
-pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {
-    let volume = Volume::open(&common.volume)?;
-    let (intent, request) = match verb {
-        Verb::Add(request) => (Intent::Add, request),
-        Verb::Upgrade(request) => (Intent::Upgrade, request),
-        Verb::Import {
-            name,
-            source,
-            kernel,
-            initrd,
-            manifest,
-            retention,
-            rehearsal,
-        } => {
-            let mut import = Import::of(source)?;
-            import.kernel.clone_from(kernel);
-            import.initrd.clone_from(initrd);
-            import.manifest.clone_from(manifest);
-            let arrival = import_machine(&volume, name, import, rehearsal.dry_run)?;
-            return end(
-                &volume,
-                name,
-                &arrival,
-                *retention,
-                rehearsal.dry_run,
-                voice,
-            );
-        }
-    };
-    let (sender, source) = open(request.from.as_deref(), &volume)?;
-    let arrival = if request.rehearsal.dry_run {
-        let plan = volume.plan_arrival(intent, &request.name, &source)?;
-        let before = volume
-            .look(&request.name)
-            .ok()
-            .and_then(|view| view.current);
-        Arrival { plan, before }
-    } else {
-        let result = volume.bring_in(intent, &request.name, source);
-        settle(sender, result)?
-    };
-    let (name, rehearsed) = (&request.name, request.rehearsal.dry_run);
-    end(&volume, name, &arrival, request.retention, rehearsed, voice)
-}
-
-/// Tells what came in, and prunes.
-fn end(
-    volume: &Volume,
-    name: &MachineName,
-    arrival: &Arrival,
+#[derive(Debug, Args)]
+pub(crate) struct ImportRequest {
+    /// The machine
+    #[arg(value_name = "MACHINE")]
+    name: MachineName,
+    /// A disk image, raw or qcow2; a directory; or an archive such as `NAME.tar.zst`
+    source: PathBuf,
+    /// The kernel that boots the disk
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// The initial RAM disk of the kernel
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    initrd: Option<PathBuf>,
+    /// The machine's manifest; by default a minimal one
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    #[command(flatten)]
     retention: Retention,
-    rehearsed: bool,
-    voice: &Voice,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+/// The input of one command.
+enum Input {
+    Stream(SentStream<'static>),
+    Other(Source),
+}
+
+/// The options of one command, and its output.
+struct Ingest<'a> {
+    volume: &'a Volume,
+    name: &'a MachineName,
+    retention: Retention,
+    dry_run: DryRun,
+    output: &'a Output,
+}
+
+pub(crate) fn run(
+    command: &Command,
+    options: &GlobalOptions,
+    output: &Output,
 ) -> Result<(), Failure> {
-    tell(name, arrival, rehearsed, voice)?;
-    if rehearsed {
-        return retention.rehearse(volume, name, arrival.plan.revision(), voice);
-    }
-    retention.apply(volume, name, voice);
-    Ok(())
+    let volume = Volume::open(&options.volume)?;
+    let request = match command {
+        Command::Add(request) | Command::Upgrade(request) => request,
+        Command::Import(request) => return import(request, &volume, output),
+    };
+    let intent = match command {
+        Command::Add(_) => Intent::Add,
+        Command::Upgrade(_) | Command::Import(_) => Intent::Upgrade,
+    };
+    let input = open(request.from.as_deref(), &volume)?;
+    let ingest = Ingest {
+        volume: &volume,
+        name: &request.name,
+        retention: request.retention,
+        dry_run: request.dry_run,
+        output,
+    };
+    ingest.run(intent, input)
 }
 
-fn import_machine(
-    volume: &Volume,
-    name: &MachineName,
-    import: Import,
-    rehearsed: bool,
-) -> Result<Arrival, Failure> {
-    let there = volume.look(name).is_ok_and(|view| view.has_link());
-    let intent = if there { Intent::Upgrade } else { Intent::Add };
-    let source = Source::Import(import);
-    if rehearsed {
-        let plan = volume.plan_arrival(intent, name, &source)?;
-        let before = volume.look(name).ok().and_then(|view| view.current);
-        return Ok(Arrival { plan, before });
-    }
-    Ok(volume.bring_in(intent, name, source)?)
+fn import(request: &ImportRequest, volume: &Volume, output: &Output) -> Result<(), Failure> {
+    let mut import = Import::of(&request.source)?;
+    import.kernel.clone_from(&request.kernel);
+    import.initrd.clone_from(&request.initrd);
+    import.manifest.clone_from(&request.manifest);
+    let ingest = Ingest {
+        volume,
+        name: &request.name,
+        retention: request.retention,
+        dry_run: request.dry_run,
+        output,
+    };
+    let intent = intent(volume, &request.name);
+    ingest.run(intent, Input::Other(Source::Import(import)))
 }
 
-/// When the sender has failed, that is why the stream is cut.
-fn settle(
-    sender: Option<Sender>,
-    result: Result<Arrival, StoreError>,
-) -> Result<Arrival, StoreError> {
-    match (sender, result) {
-        (Some(sender), Err(error)) if error.kind() == Some(RefusalKind::BadStream) => {
-            sender.finish()?;
-            Err(error)
+/// Returns [`Intent::Upgrade`] for a machine in service, [`Intent::Add`] for a new one.
+pub(super) fn intent(volume: &Volume, name: &MachineName) -> Intent {
+    if volume.look(name).is_ok_and(|view| view.has_link()) {
+        Intent::Upgrade
+    } else {
+        Intent::Add
+    }
+}
+
+impl Ingest<'_> {
+    fn run(&self, intent: Intent, input: Input) -> Result<(), Failure> {
+        let receive = |source| self.receive(intent, source);
+        let arrival = match input {
+            Input::Stream(stream) => stream.consume(|stream| receive(Source::Stream(stream)))?,
+            Input::Other(source) => receive(source)?,
+        };
+        self.report(&arrival)?;
+        if self.dry_run.enabled {
+            let next = arrival.plan.revision();
+            return self
+                .retention
+                .plan(self.volume, self.name, next, self.output);
         }
-        (_, result) => result,
+        self.retention.apply(self.volume, self.name, self.output);
+        Ok(())
+    }
+
+    /// Ingests a source, or only plans that.
+    fn receive(&self, intent: Intent, source: Source) -> Result<Arrival, StoreError> {
+        if !self.dry_run.enabled {
+            return self.volume.bring_in(intent, self.name, source);
+        }
+        let plan = self.volume.plan_arrival(intent, self.name, &source)?;
+        let view = self.volume.look(self.name).ok();
+        let before = view.and_then(|view| view.current);
+        Ok(Arrival { plan, before })
+    }
+
+    fn report(&self, arrival: &Arrival) -> Result<(), Failure> {
+        let (name, revision) = (self.name, arrival.plan.revision());
+        let instead = match arrival.before {
+            Some(before) => format!(" instead of {before}"),
+            None => String::new(),
+        };
+        let note = match arrival.plan {
+            Plan::Make(_) => "",
+            Plan::MakeAnew(_) => "; replaces an incomplete revision of the same number",
+            Plan::Adopt(_) => "; it is complete already, only its link is missing",
+        };
+        let dry_run = self.dry_run.enabled;
+        if !dry_run {
+            self.output.status(format_args!(
+                "{name}: revision {revision} is now current{instead}{note}"
+            ));
+        }
+        if self.output.is_json() {
+            let before = arrival.before.map(|before| before.0);
+            return self.output.print_json(&serde_json::json!({
+                "machine": name, "current": revision.0, "before": before, "dry_run": dry_run,
+            }));
+        }
+        if dry_run {
+            return self.output.plan(format_args!(
+                "make revision {revision} of {name} current{instead}{note}"
+            ));
+        }
+        Ok(())
     }
 }
 
-fn open(from: Option<&Path>, volume: &Volume) -> Result<(Option<Sender>, Source), Failure> {
-    let stream = |input| Ok::<_, StoreError>(Source::Stream(Stream::open(input)?));
+/// Opens the source of a revision. A subvolume on another file system is sent as a stream.
+fn open(from: Option<&Path>, volume: &Volume) -> Result<Input, Failure> {
+    let unsent = |input| {
+        let stream = SentStream::open(input, StreamSender::Unknown)?;
+        Ok(Input::Stream(stream))
+    };
     match from {
         Some(path) if path != Path::new("-") => {
             if !path.is_dir() {
-                return Ok((None, stream(Patient::open(path)?)?));
+                return unsent(Patient::open(path)?);
             }
             match volume.holds(path)? {
                 None => Err(StoreError::from(IngestRefusal::NotSubvolume(path.to_owned())).into()),
-                Some(true) => Ok((None, Source::Subvolume(path.to_owned()))),
+                Some(true) => Ok(Input::Other(Source::Subvolume(path.to_owned()))),
                 Some(false) => {
                     let (sender, input) = Sender::start(path, None)?;
-                    match Stream::open(input) {
-                        Ok(stream) => Ok((Some(sender), Source::Stream(stream))),
-                        Err(error) => {
-                            sender.finish().map_err(StoreError::from)?;
-                            Err(StoreError::from(error).into())
-                        }
-                    }
+                    let stream = SentStream::open(input, StreamSender::Local(sender))?;
+                    Ok(Input::Stream(stream))
                 }
             }
         }
         None if std::io::stdin().is_terminal() => Err(Failure::new(
-            Ending::Usage,
-            "no image; give one by `--from`, or put `btrfs send NAME-NUMBER |` before this",
+            ExitStatus::Usage,
+            "no image; name one with `--from`, or put `btrfs send NAME-NUMBER |` before the command",
         )),
-        _ => Ok((None, stream(Patient::pipe(std::io::stdin())?)?)),
+        _ => unsent(Patient::pipe(std::io::stdin())?),
     }
-}
-
-fn tell(
-    name: &MachineName,
-    arrival: &Arrival,
-    rehearsed: bool,
-    voice: &Voice,
-) -> Result<(), Failure> {
-    let revision = arrival.plan.revision();
-    let how = match arrival.plan {
-        Plan::Make(_) => "new",
-        Plan::MakeAnew(_) => "new, in place of a half that was left there",
-        Plan::Adopt(_) => "there already, only its link was missing",
-    };
-    let before = arrival
-        .before
-        .map_or_else(String::new, |before| format!(", it was {before}"));
-    if rehearsed && !voice.json() {
-        voice.would(format!(
-            "make revision {revision} of {name} current{before} ({how})"
-        ))?;
-    } else if !rehearsed {
-        voice.say(format!(
-            "{name}: revision {revision} is current{before} ({how})"
-        ));
-    }
-    if voice.json() {
-        let before = arrival.before.map(|before| before.0);
-        let json = serde_json::json!({
-            "machine": name, "current": revision.0, "before": before, "dry_run": rehearsed,
-        });
-        voice.print_json(&json)?;
-    }
-    Ok(())
 }

@@ -1,121 +1,91 @@
-//! The verbs that take revisions to other places: `push`, `pull`, `export`, `send`.
+//! The commands that transfer revisions between hosts: `push`, `pull`.
 
 mod progress;
-
 mod transfer;
 
-use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use config::{MachineName, Revision};
-use store::send::{FarSide, Form};
-use store::stream::Stream;
-use store::{StoreError, Uuid, Volume};
+use config::MachineName;
+use store::Volume;
+use store::send::FarSide;
 
-use transfer::Trip;
-
-use super::revisions::Retention;
-use crate::{Common, Ending, Failure, Rehearsal, Voice};
+use super::retention::Retention;
+use crate::exit_code::Failure;
+use crate::options::{DryRun, GlobalOptions};
+use crate::output::Output;
+use transfer::Transfer;
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
-    /// Send a machine's current revision to another host, where it becomes current
+pub(crate) enum Command {
+    /// Send the current revision of a machine to a remote host and make it current there
     ///
-    /// Only what differs from the newest revision that both have is sent. The other
-    /// side checks the content and is as it was if anything goes wrong.
+    /// Only the difference from the newest revision that both hosts have is sent. The remote host
+    /// verifies the content; if anything fails, nothing changes there.
     Push {
-        /// The machine
-        name: MachineName,
-        /// The other host
-        #[arg(value_name = "[USER@]HOST", value_parser = host)]
-        host: String,
-        /// Make the machine's next revision of this working subvolume first
+        #[command(flatten)]
+        place: Place,
+        /// First create the machine's next revision from this working subvolume
         #[arg(long, value_name = "SUBVOLUME")]
         from: Option<PathBuf>,
-        /// Send everything, also what the other side seems to have
+        /// Send everything, even if the remote host seems to have a part of it
         #[arg(long)]
         full: bool,
         #[command(flatten)]
         retention: Retention,
         #[command(flatten)]
-        far: Far,
+        remote: RemoteOptions,
         #[command(flatten)]
-        rehearsal: Rehearsal,
+        dry_run: DryRun,
     },
-    /// Fetch a machine's current revision from another host and make it current here
+    /// Fetch the current revision of a machine from a remote host and make it current here
     Pull {
-        /// The machine
-        name: MachineName,
-        /// The other host
-        #[arg(value_name = "[USER@]HOST", value_parser = host)]
-        host: String,
+        #[command(flatten)]
+        place: Place,
         #[command(flatten)]
         retention: Retention,
         #[command(flatten)]
-        far: Far,
+        remote: RemoteOptions,
         #[command(flatten)]
-        rehearsal: Rehearsal,
-    },
-    /// Write a revision to a file
-    Export {
-        /// The machine
-        name: MachineName,
-        /// The revision; without it the current one
-        revision: Option<Revision>,
-        /// The file: `.btrfs` for a stream or `.tar` for an archive, each also `.zst`
-        #[arg(short, long, value_name = "FILE")]
-        output: PathBuf,
-        #[command(flatten)]
-        rehearsal: Rehearsal,
-    },
-    /// Write a revision to standard output as a `btrfs send` stream
-    Send {
-        /// The machine
-        name: MachineName,
-        /// The revision; without it the current one
-        revision: Option<Revision>,
-        /// An identity that the receiver has; the stream may build on it
-        #[arg(long, value_name = "UUID")]
-        known: Vec<Uuid>,
-        /// Only print about how many bytes the stream will have
-        #[arg(long)]
-        measure: bool,
+        dry_run: DryRun,
     },
 }
 
+/// A machine and the remote host.
 #[derive(Debug, Args)]
-pub(crate) struct Far {
-    /// The volume on the other host; without it the default there
-    #[arg(id = "far_volume", long = "far-volume", value_name = "DIR")]
+pub(crate) struct Place {
+    /// The machine
+    #[arg(value_name = "MACHINE")]
+    name: MachineName,
+    /// The remote host
+    #[arg(value_name = "[USER@]HOST", value_parser = host)]
+    host: String,
+}
+
+/// The way to the program on the remote host.
+#[derive(Debug, Args)]
+pub(crate) struct RemoteOptions {
+    /// The volume on the remote host; by default the default volume there
+    #[arg(id = "remote_volume", long = "remote-volume", alias = "far-volume")]
+    #[arg(value_name = "DIR")]
     volume: Option<PathBuf>,
-    /// The program to call on the other host
-    #[arg(
-        long = "far-program",
-        value_name = "PROGRAM",
-        default_value = "buildhost"
-    )]
+    /// The program to run on the remote host
+    #[arg(id = "remote_program", long = "remote-program", alias = "far-program")]
+    #[arg(value_name = "PROGRAM", default_value = "buildhost")]
     program: String,
-    /// The ssh to use, with its options
+    /// The ssh command, with its options
     #[arg(
         long,
         value_name = "COMMAND",
         default_value = "ssh",
-        env = "BUILDHOST_SSH"
+        env = "BUILDHOST_SSH",
+        hide_env_values = true
     )]
     ssh: String,
 }
 
-/// A host's name, as far as it matters to us: ssh knows the rest.
-fn host(text: &str) -> Result<String, &'static str> {
-    if text.is_empty() || text.starts_with('-') || text.contains(char::is_whitespace) {
-        return Err("write HOST or USER@HOST");
-    }
-    Ok(text.to_owned())
-}
-
-impl Far {
-    fn side(&self, host: &str) -> FarSide {
+impl RemoteOptions {
+    fn host(&self, host: &str) -> FarSide {
         FarSide {
             ssh: self.ssh.clone(),
             host: host.to_owned(),
@@ -125,105 +95,52 @@ impl Far {
     }
 }
 
-pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {
-    let volume = &Volume::open(&common.volume)?;
-    let trip = |name, far, retention| Trip {
-        volume,
-        name,
-        far,
-        retention,
-        voice,
-    };
-    match verb {
-        Verb::Push {
-            name,
-            host,
+/// Parses a host. ssh checks the rest; the text must not look like an option or two words.
+fn host(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || text.starts_with('-') || text.contains(char::is_whitespace) {
+        return Err("expected HOST or USER@HOST");
+    }
+    Ok(text.to_owned())
+}
+
+pub(crate) fn run(
+    command: &Command,
+    options: &GlobalOptions,
+    output: &Output,
+) -> Result<(), Failure> {
+    let volume = &Volume::open(&options.volume)?;
+    match command {
+        Command::Push {
+            place,
             from,
             full,
             retention,
-            far,
-            rehearsal,
+            remote,
+            dry_run,
         } => {
-            let far = far.side(host);
-            trip(name, &far, *retention).push(from.as_deref(), *full, rehearsal.dry_run)
+            let transfer = Transfer {
+                volume,
+                name: &place.name,
+                remote: &remote.host(&place.host),
+                retention: *retention,
+                output,
+            };
+            transfer.push(from.as_deref(), *full, *dry_run)
         }
-        Verb::Pull {
-            name,
-            host,
+        Command::Pull {
+            place,
             retention,
-            far,
-            rehearsal,
+            remote,
+            dry_run,
         } => {
-            let far = far.side(host);
-            trip(name, &far, *retention).pull(rehearsal.dry_run)
-        }
-        Verb::Export {
-            name,
-            revision,
-            output,
-            rehearsal,
-        } => export(volume, name, *revision, output, rehearsal.dry_run, voice),
-        Verb::Send {
-            name,
-            revision,
-            known,
-            measure,
-        } => {
-            if *measure {
-                let bytes = volume.measure(name, *revision, known)?;
-                return voice.print(&format!("{bytes}\n"));
-            }
-            send(volume, name, *revision, known)
+            let transfer = Transfer {
+                volume,
+                name: &place.name,
+                remote: &remote.host(&place.host),
+                retention: *retention,
+                output,
+            };
+            transfer.pull(*dry_run)
         }
     }
-}
-
-fn export(
-    volume: &Volume,
-    name: &MachineName,
-    revision: Option<Revision>,
-    output: &Path,
-    rehearsed: bool,
-    voice: &Voice,
-) -> Result<(), Failure> {
-    let Some(form) = Form::of(output) else {
-        let text = "the file's name must end in .btrfs, .btrfs.zst, .tar or .tar.zst";
-        return Err(Failure::new(Ending::Usage, text));
-    };
-    let to = output.display();
-    if rehearsed {
-        let revision = volume.plan_send(name, revision)?;
-        return voice.would(format!("write revision {revision} of {name} to {to}"));
-    }
-    let revision = volume.export(name, revision, output, form)?;
-    voice.say(format!("{name}: revision {revision} is in {to}"));
-    Ok(())
-}
-
-fn send(
-    volume: &Volume,
-    name: &MachineName,
-    revision: Option<Revision>,
-    known: &[Uuid],
-) -> Result<(), Failure> {
-    if std::io::stdout().is_terminal() {
-        return Err(Failure::new(
-            Ending::Usage,
-            "a stream is nothing for a terminal; put `| ...` or `> FILE` after this",
-        ));
-    }
-    let parting = volume.send(name, revision, known)?;
-    let stream = match Stream::open(parting.stream) {
-        Ok(stream) => stream,
-        Err(error) => {
-            // Why the sender failed says more.
-            parting.sender.finish().map_err(StoreError::from)?;
-            return Err(StoreError::from(error).into());
-        }
-    };
-    if let Err(error) = stream.pour(std::io::stdout().lock()) {
-        parting.sender.finish().map_err(StoreError::from)?;
-        return Err(StoreError::from(error).into());
-    }
-    Ok(())
 }

@@ -1,184 +1,106 @@
-//! The verbs over revisions: `rollback`, `pin`, `unpin`, `prune`.
+//! The commands about revisions: `rollback`, `verify`, `pin`, `unpin`, `prune`.
 
 use std::time::{Duration, SystemTime};
 
-use std::num::NonZeroU32;
-
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use config::{MachineName, Revision};
 use store::init::Size;
-use store::prune::{self, Pruned, Rule};
+use store::prune::{self, Rule};
 use store::{Change, MachineRefusal, StoreError, Volume};
 
-use crate::{Common, Failure, Rehearsal, Voice};
+use super::retention::report;
+use crate::exit_code::Failure;
+use crate::options::{DryRun, GlobalOptions};
+use crate::output::{Output, count};
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum Command {
     /// Make an older revision of a machine current again
     Rollback {
         /// The machine
+        #[arg(value_name = "MACHINE")]
         name: MachineName,
-        /// The revision; without it the one before the current one
+        /// The revision; by default the one before the current one
         revision: Option<Revision>,
         #[command(flatten)]
-        rehearsal: Rehearsal,
+        dry_run: DryRun,
     },
-    /// Keep a revision when others are pruned
-    Pin {
-        /// The machine
-        name: MachineName,
-        /// The revision
-        revision: Revision,
-        #[command(flatten)]
-        rehearsal: Rehearsal,
-    },
-    /// Let a revision be pruned again
-    Unpin {
-        /// The machine
-        name: MachineName,
-        /// The revision
-        revision: Revision,
-        #[command(flatten)]
-        rehearsal: Rehearsal,
-    },
-    /// Compare a revision with the record of its content
+    /// Compare a revision with its content manifest
     Verify {
         /// The machine
+        #[arg(value_name = "MACHINE")]
         name: MachineName,
-        /// The revision; without it the current one
+        /// The revision; by default the current one
         revision: Option<Revision>,
     },
-    /// Delete old revisions, but never a current or a pinned one
+    /// Protect a revision from pruning
+    Pin {
+        /// The machine
+        #[arg(value_name = "MACHINE")]
+        name: MachineName,
+        /// The revision
+        revision: Revision,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// End the protection of a revision from pruning
+    Unpin {
+        /// The machine
+        #[arg(value_name = "MACHINE")]
+        name: MachineName,
+        /// The revision
+        revision: Revision,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// Delete old revisions that are neither current nor pinned
     Prune {
-        /// The machines; without any, all of the volume
+        /// The machines; by default all machines of the volume
+        #[arg(value_name = "MACHINE")]
         names: Vec<MachineName>,
-        /// How many revisions of each machine stay
+        /// The number of revisions to keep of each machine
         #[arg(long, value_name = "NUMBER", default_value_t = 2)]
         keep: usize,
-        /// Only those that were made so many days ago
+        /// Delete only revisions that are at least this old
         #[arg(long, value_name = "DAYS")]
         older_than: Option<u32>,
-        /// Stop as soon as so much space is free
+        /// Stop when this much space is free, such as 20G
         #[arg(long, value_name = "SIZE")]
         until_free: Option<Size>,
         #[command(flatten)]
-        rehearsal: Rehearsal,
+        dry_run: DryRun,
     },
 }
 
-/// For verbs that bring a revision in.
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct Retention {
-    /// Then keep only so many of the newest revisions where this one is now current
-    ///
-    /// As `prune --keep` does; the agent may do so by itself, see its settings.
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) keep: Option<NonZeroU32>,
-}
-
-impl Retention {
-    fn rule(self) -> Option<Rule> {
-        Some(Rule {
-            keep: usize::try_from(self.keep?.get()).unwrap_or(usize::MAX),
-            made_before: None,
-            until_free: None,
-        })
-    }
-
-    /// Prunes a machine after a new revision has become current. That is done:
-    /// what stays for now is told, and is no failure.
-    pub(crate) fn apply(self, volume: &Volume, name: &MachineName, voice: &Voice) {
-        let Some(rule) = self.rule() else {
-            return;
-        };
-        match volume.prune(std::slice::from_ref(name), &rule) {
-            Ok(pruned) => {
-                tell(&pruned, voice);
-                for (_, _, error) in &pruned.failed {
-                    voice.warn(error);
-                }
-            }
-            Err(error) => voice.warn(&error),
-        }
-    }
-
-    /// What [`Retention::apply`] would do when `next` is current.
-    pub(crate) fn rehearse(
-        self,
-        volume: &Volume,
-        name: &MachineName,
-        next: Revision,
-        voice: &Voice,
-    ) -> Result<(), Failure> {
-        let (Some(mut rule), Ok(mut view)) = (self.rule(), volume.look(name)) else {
-            return Ok(());
-        };
-        if view.revision(next).is_none() {
-            rule.keep = rule.keep.saturating_sub(1);
-        }
-        view.current = Some(next);
-        for (machine, revision) in prune::plan([&view], &rule) {
-            voice.would(format!("delete revision {revision} of {machine}"))?;
-        }
-        Ok(())
-    }
-}
-
-pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Failure> {
-    let volume = Volume::open(&common.volume)?;
-    match verb {
-        Verb::Rollback {
+pub(crate) fn run(
+    command: &Command,
+    options: &GlobalOptions,
+    output: &Output,
+) -> Result<(), Failure> {
+    let volume = Volume::open(&options.volume)?;
+    match command {
+        Command::Rollback {
             name,
             revision,
-            rehearsal,
-        } => roll_back(&volume, name, *revision, rehearsal.dry_run, voice),
-        Verb::Pin {
+            dry_run,
+        } => roll_back(&volume, name, *revision, *dry_run, output),
+        Command::Verify { name, revision } => verify(&volume, name, *revision, output),
+        Command::Pin {
             name,
             revision,
-            rehearsal,
-        } => {
-            if rehearsal.dry_run {
-                need(&volume, name, *revision)?;
-                return voice.would(format!("pin revision {revision} of {name}"));
-            }
-            let change = volume.pin(name, *revision)?;
-            voice.say(format!(
-                "{name}: revision {revision} is pinned{}",
-                already(change)
-            ));
-            Ok(())
-        }
-        Verb::Unpin {
+            dry_run,
+        } => pin(&volume, name, *revision, *dry_run, output),
+        Command::Unpin {
             name,
             revision,
-            rehearsal,
-        } => {
-            if rehearsal.dry_run {
-                volume.look(name)?;
-                return voice.would(format!("unpin revision {revision} of {name}"));
-            }
-            let change = volume.unpin(name, *revision)?;
-            voice.say(format!(
-                "{name}: revision {revision} is not pinned{}",
-                already(change)
-            ));
-            Ok(())
-        }
-        Verb::Verify { name, revision } => {
-            let checked = volume.verify(name, *revision)?;
-            let mebibytes = checked.bytes >> 20;
-            voice.say(format!(
-                "{name}: {} files and {mebibytes} MiB are as recorded",
-                checked.items
-            ));
-            Ok(())
-        }
-        Verb::Prune {
+            dry_run,
+        } => unpin(&volume, name, *revision, *dry_run, output),
+        Command::Prune {
             names,
             keep,
             older_than,
             until_free,
-            rehearsal,
+            dry_run,
         } => {
             let age = older_than.map(|days| Duration::from_hours(24 * u64::from(days)));
             let rule = Rule {
@@ -186,22 +108,8 @@ pub(crate) fn run(verb: &Verb, common: &Common, voice: &Voice) -> Result<(), Fai
                 made_before: age.and_then(|age| SystemTime::now().checked_sub(age)),
                 until_free: until_free.map(Size::bytes),
             };
-            prune(&volume, names, &rule, rehearsal.dry_run, voice)
+            prune(&volume, names, &rule, *dry_run, output)
         }
-    }
-}
-
-fn already(change: Change) -> &'static str {
-    match change {
-        Change::Unchanged => " (as before)",
-        Change::Changed => "",
-    }
-}
-
-fn need(volume: &Volume, name: &MachineName, revision: Revision) -> Result<(), StoreError> {
-    match volume.look(name)?.revision(revision) {
-        Some(view) if view.complete => Ok(()),
-        _ => Err(MachineRefusal::NoRevision(name.clone(), revision).into()),
     }
 }
 
@@ -209,15 +117,79 @@ fn roll_back(
     volume: &Volume,
     name: &MachineName,
     to: Option<Revision>,
-    rehearsed: bool,
-    voice: &Voice,
+    dry_run: DryRun,
+    output: &Output,
 ) -> Result<(), Failure> {
-    if rehearsed {
+    if dry_run.enabled {
         let to = volume.plan_roll_back(name, to)?;
-        return voice.would(format!("make revision {to} of {name} current"));
+        return output.plan(format_args!("make revision {to} of {name} current"));
     }
     let revision = volume.roll_back(name, to)?;
-    voice.say(format!("{name}: revision {revision} is current"));
+    output.status(format_args!("{name}: revision {revision} is now current"));
+    Ok(())
+}
+
+fn verify(
+    volume: &Volume,
+    name: &MachineName,
+    revision: Option<Revision>,
+    output: &Output,
+) -> Result<(), Failure> {
+    let verified = volume.verify(name, revision)?;
+    let files = count(verified.items, "file");
+    let mebibytes = verified.bytes >> 20;
+    output.status(format_args!(
+        "{name}: verified {files}, {mebibytes} MiB; all match the content manifest"
+    ));
+    Ok(())
+}
+
+fn pin(
+    volume: &Volume,
+    name: &MachineName,
+    revision: Revision,
+    dry_run: DryRun,
+    output: &Output,
+) -> Result<(), Failure> {
+    if dry_run.enabled {
+        match volume.look(name)?.revision(revision) {
+            Some(view) if view.complete => {}
+            _ => {
+                return Err(
+                    StoreError::from(MachineRefusal::NoRevision(name.clone(), revision)).into(),
+                );
+            }
+        }
+        return output.plan(format_args!("pin revision {revision} of {name}"));
+    }
+    match volume.pin(name, revision)? {
+        Change::Changed => output.status(format_args!("{name}: pinned revision {revision}")),
+        Change::Unchanged => {
+            output.status(format_args!(
+                "{name}: revision {revision} is pinned already"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn unpin(
+    volume: &Volume,
+    name: &MachineName,
+    revision: Revision,
+    dry_run: DryRun,
+    output: &Output,
+) -> Result<(), Failure> {
+    if dry_run.enabled {
+        volume.look(name)?;
+        return output.plan(format_args!("unpin revision {revision} of {name}"));
+    }
+    match volume.unpin(name, revision)? {
+        Change::Changed => output.status(format_args!("{name}: unpinned revision {revision}")),
+        Change::Unchanged => {
+            output.status(format_args!("{name}: revision {revision} is not pinned"));
+        }
+    }
     Ok(())
 }
 
@@ -225,43 +197,32 @@ fn prune(
     volume: &Volume,
     names: &[MachineName],
     rule: &Rule,
-    rehearsed: bool,
-    voice: &Voice,
+    dry_run: DryRun,
+    output: &Output,
 ) -> Result<(), Failure> {
     let names = if names.is_empty() {
         volume.machines()?
     } else {
         names.to_vec()
     };
-    if rehearsed {
+    if dry_run.enabled {
         let views: Result<Vec<_>, _> = names.iter().map(|name| volume.look(name)).collect();
         for (machine, revision) in prune::plan(&views?, rule) {
-            voice.would(format!("delete revision {revision} of {machine}"))?;
+            output.plan(format_args!("delete revision {revision} of {machine}"))?;
         }
         return Ok(());
     }
     let pruned = volume.prune(&names, rule)?;
-    tell(&pruned, voice);
+    report(&pruned, output);
     if pruned.done.is_empty() && pruned.failed.is_empty() && pruned.origins.is_empty() {
-        voice.say("nothing to prune");
+        output.status("nothing to prune");
     }
-    let mut failed = pruned.failed.into_iter();
-    let Some((_, _, first)) = failed.next() else {
+    let mut errors = pruned.failed.into_iter().map(|(_, _, error)| error);
+    let Some(first) = errors.next() else {
         return Ok(());
     };
-    for (_, _, error) in failed {
-        voice.error(&error);
+    for error in errors {
+        output.error(&error);
     }
     Err(first.into())
-}
-
-fn tell(pruned: &Pruned, voice: &Voice) {
-    for (machine, revision) in &pruned.done {
-        voice.say(format!("{machine}: revision {revision} is deleted"));
-    }
-    for (machine, revision) in &pruned.origins {
-        voice.say(format!(
-            "{machine}: revision {revision} stays, because an image or a build uses it"
-        ));
-    }
 }

@@ -1,13 +1,15 @@
-//! How machines are shown to people and to programs.
+//! Machines as text and as JSON.
 
 use std::time::SystemTime;
 
+use config::printable;
 use serde_json::{Value, json};
 use store::{ImageView, MachineView, RevisionView};
 
-use crate::{Failure, Table, Voice};
+use crate::exit_code::Failure;
+use crate::output::{Output, Table, or_empty};
 
-/// All machines, a row each.
+/// Returns a table of machines.
 pub(super) fn table(views: &[MachineView]) -> Table {
     let mut table = Table::new(&[
         "MACHINE",
@@ -18,55 +20,40 @@ pub(super) fn table(views: &[MachineView]) -> Table {
         "STATE",
     ]);
     for view in views {
-        let ready = view.images.iter().filter(|image| image.complete);
-        let used = view
-            .snapshots
+        let toolchains: Vec<_> = view
+            .images
             .iter()
-            .filter(|snapshot| snapshot.in_use)
-            .count();
+            .filter(|image| image.complete)
+            .map(|image| image.toolchain.to_string())
+            .collect();
+        let used = view.snapshots.iter().filter(|snapshot| snapshot.in_use);
         table.add([
             view.name.to_string(),
-            view.current
-                .map_or_else(String::new, |current| current.to_string()),
+            or_empty(view.current),
             view.revisions.len().to_string(),
-            ready
-                .map(|image| image.toolchain.to_string())
-                .collect::<Vec<_>>()
-                .join(","),
-            used.to_string(),
+            toolchains.join(","),
+            used.count().to_string(),
             state(view),
         ]);
     }
     table
 }
 
-/// One machine, with everything that its directory holds.
-pub(super) fn status(view: &MachineView, voice: &Voice) -> Result<(), Failure> {
-    if voice.json() {
-        return voice.print_json(&json(view));
+/// Prints a machine with everything in its directory.
+pub(super) fn status(view: &MachineView, output: &Output) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.print_json(&json(view));
     }
-    voice.print(&format!("{}: {}\n", view.name, state(view)))?;
-    let mut snapshots = Table::new(&["SNAPSHOT", "TOOLCHAIN", "STATE"]);
-    for snapshot in &view.snapshots {
-        let state = if snapshot.in_use {
-            "in use"
-        } else {
-            "left over"
-        };
-        snapshots.add([
-            snapshot.tag.to_string(),
-            snapshot.toolchain.to_string(),
-            state.to_owned(),
-        ]);
-    }
-    let mut strangers = Table::new(&["NOT OURS"]);
-    for stranger in &view.strangers {
-        strangers.add([stranger.clone()]);
-    }
-    for table in [revisions(view), images(view), snapshots, strangers] {
+    output.print(&format!("{}: {}\n", view.name, printable(&state(view))))?;
+    for table in [
+        revisions(view),
+        images(view),
+        snapshots(view),
+        unmanaged(view),
+    ] {
         if !table.is_empty() {
-            voice.print("\n")?;
-            voice.print_table(&table)?;
+            output.print("\n")?;
+            output.print_table(&table)?;
         }
     }
     Ok(())
@@ -75,23 +62,22 @@ pub(super) fn status(view: &MachineView, voice: &Voice) -> Result<(), Failure> {
 fn revisions(view: &MachineView) -> Table {
     let mut table = Table::new(&["REVISION", "STATE", "CREATED", "UUID", "RECEIVED AS"]);
     for revision in &view.revisions {
-        let mut state = match revision {
+        let state = match revision {
             _ if Some(revision.revision) == view.current => "current",
             RevisionView { complete: true, .. } => "complete",
-            _ => "half",
-        }
-        .to_owned();
-        if view.pins.contains(&revision.revision) {
-            state.push_str(", pinned");
-        }
+            _ => "incomplete",
+        };
+        let pinned = if view.pins.contains(&revision.revision) {
+            ", pinned"
+        } else {
+            ""
+        };
         table.add([
             revision.revision.to_string(),
-            state,
+            format!("{state}{pinned}"),
             time(revision.subvolume.created),
             revision.uuid.to_string(),
-            revision
-                .received_uuid
-                .map_or_else(String::new, |uuid| uuid.to_string()),
+            or_empty(revision.received_uuid),
         ]);
     }
     table
@@ -100,37 +86,61 @@ fn revisions(view: &MachineView) -> Table {
 fn images(view: &MachineView) -> Table {
     let mut table = Table::new(&["TOOLCHAIN", "IMAGE", "MADE FROM"]);
     for image in &view.images {
-        let made_from =
-            made_from(view, image).map_or_else(String::new, |it| format!("revision {it}"));
         let state = match image {
             ImageView {
                 complete: false, ..
-            } => "half",
+            } => "incomplete",
             _ if is_current(view, image) => "ready",
-            _ => "of an older revision",
+            _ => "outdated",
         };
-        table.add([image.toolchain.to_string(), state.to_owned(), made_from]);
+        let made_from = made_from(view, image).map(|number| format!("revision {number}"));
+        table.add([
+            image.toolchain.to_string(),
+            state.to_owned(),
+            or_empty(made_from),
+        ]);
     }
     table
 }
 
-/// What a machine's state is, in a few words.
+fn snapshots(view: &MachineView) -> Table {
+    let mut table = Table::new(&["SNAPSHOT", "TOOLCHAIN", "STATE"]);
+    for snapshot in &view.snapshots {
+        let state = if snapshot.in_use { "in use" } else { "orphan" };
+        table.add([
+            snapshot.tag.to_string(),
+            snapshot.toolchain.to_string(),
+            state.to_owned(),
+        ]);
+    }
+    table
+}
+
+fn unmanaged(view: &MachineView) -> Table {
+    let mut table = Table::new(&["UNMANAGED"]);
+    for name in &view.strangers {
+        table.add([name.clone()]);
+    }
+    table
+}
+
+/// Returns the state of a machine in a few words.
 fn state(view: &MachineView) -> String {
     match (view.current, &view.link_fault) {
         (Some(_), _) => "in service".to_owned(),
         (None, Some(fault)) => format!("broken: {fault}"),
         (None, None) if view.deleting => "being deleted".to_owned(),
-        (None, None) => "not a machine yet: no current link".to_owned(),
+        (None, None) => "not in service: no current link".to_owned(),
     }
 }
 
+/// Returns the number of the revision from which an image was made, if that revision exists.
 fn made_from(view: &MachineView, image: &ImageView) -> Option<u32> {
     let uuid = &image.provenance.as_ref()?.revision_uuid;
-    let found = view
-        .revisions
+    view.revisions
         .iter()
-        .find(|revision| revision.uuid.to_string() == *uuid);
-    found.map(|revision| revision.revision.0)
+        .find(|revision| revision.uuid.to_string() == *uuid)
+        .map(|revision| revision.revision.0)
 }
 
 fn is_current(view: &MachineView, image: &ImageView) -> bool {
@@ -138,50 +148,60 @@ fn is_current(view: &MachineView, image: &ImageView) -> bool {
         .is_some_and(|current| made_from(view, image) == Some(current.0))
 }
 
-/// A machine for programs. The keys are a promise.
+/// Returns a machine as JSON. The keys are stable.
 pub(super) fn json(view: &MachineView) -> Value {
-    let revisions = view.revisions.iter().map(|revision| {
-        json!({
-            "revision": revision.revision,
-            "complete": revision.complete,
-            "current": Some(revision.revision) == view.current,
-            "pinned": view.pins.contains(&revision.revision),
-            "uuid": revision.uuid.to_string(),
-            "received_uuid": revision.received_uuid.map(|uuid| uuid.to_string()),
-            "created": time(revision.subvolume.created),
+    let revisions: Vec<_> = view
+        .revisions
+        .iter()
+        .map(|revision| {
+            json!({
+                "revision": revision.revision,
+                "complete": revision.complete,
+                "current": Some(revision.revision) == view.current,
+                "pinned": view.pins.contains(&revision.revision),
+                "uuid": revision.uuid.to_string(),
+                "received_uuid": revision.received_uuid.map(|uuid| uuid.to_string()),
+                "created": time(revision.subvolume.created),
+            })
         })
-    });
-    let images = view.images.iter().map(|image| {
-        json!({
-            "toolchain": image.toolchain,
-            "complete": image.complete,
-            "revision": made_from(view, image),
-            "up_to_date": is_current(view, image),
+        .collect();
+    let images: Vec<_> = view
+        .images
+        .iter()
+        .map(|image| {
+            json!({
+                "toolchain": image.toolchain,
+                "complete": image.complete,
+                "revision": made_from(view, image),
+                "up_to_date": is_current(view, image),
+            })
         })
-    });
-    let snapshots = view.snapshots.iter().map(|snapshot| {
-        json!({
-            "toolchain": snapshot.toolchain,
-            "tag": snapshot.tag,
-            "in_use": snapshot.in_use,
+        .collect();
+    let snapshots: Vec<_> = view
+        .snapshots
+        .iter()
+        .map(|snapshot| {
+            json!({
+                "toolchain": snapshot.toolchain,
+                "tag": snapshot.tag,
+                "in_use": snapshot.in_use,
+            })
         })
-    });
+        .collect();
     json!({
         "machine": view.name,
         "current": view.current,
         "fault": view.link_fault,
         "deleting": view.deleting,
-        "revisions": revisions.collect::<Vec<_>>(),
-        "images": images.collect::<Vec<_>>(),
-        "snapshots": snapshots.collect::<Vec<_>>(),
+        "revisions": revisions,
+        "images": images,
+        "snapshots": snapshots,
         "strangers": view.strangers,
     })
 }
 
-/// Seconds are enough for people and programs alike.
+/// Returns a time in UTC, to the second. JSON and tables use the same form.
 fn time(time: SystemTime) -> String {
     let time = jiff::Timestamp::try_from(time).ok();
-    time.map_or_else(String::new, |time| {
-        time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-    })
+    or_empty(time.map(|time| time.strftime("%Y-%m-%dT%H:%M:%SZ")))
 }

@@ -1,4 +1,4 @@
-//! When a schedule runs, as people write it.
+//! The timing of a schedule on the command line.
 
 use clap::Args;
 use config::schedule::{Cron, Timing};
@@ -6,39 +6,38 @@ use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp, Zoned};
 
-/// When a schedule runs: one of these.
+/// The options that say when a schedule runs.
 #[derive(Debug, Args)]
 pub(super) struct When {
     #[command(flatten)]
-    which: Which,
-    /// The time zone that --at and --cron mean; the host's when it is left out
+    pattern: Pattern,
+    /// The time zone of --at and --cron; by default that of the host
     #[arg(long, value_name = "NAME", conflicts_with = "every")]
     zone: Option<String>,
 }
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct Which {
-    /// Once: 2026-11-22T03:00, with a zone or without, or the next 03:00
+struct Pattern {
+    /// Run once: at 2026-11-22T03:00, with or without a zone, or at the next 03:00
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
-    /// Again and again, so long after each other: 90m, 6h, 1week
+    /// Run repeatedly with this interval: 90m, 6h, 1week
     #[arg(long, value_name = "SPAN", value_parser = span)]
     every: Option<SignedDuration>,
-    /// Whenever a clock shows this: minute, hour, day of the month, month, day of the
-    /// week, with `*`, `,`, `-`, `/` and names; also @hourly, @daily, @weekly, @monthly
+    /// Run by a cron pattern: minute, hour, day of the month, month and day of the week, with
+    /// `*`, `,`, `-`, `/` and names; or @hourly, @daily, @weekly, @monthly
     ///
-    /// A time that is skipped when clocks are set forward comes at that moment; one that
-    /// clocks show twice comes once, the first time. With `*` for the hour it goes on as
-    /// time does.
+    /// When clocks are set forward, a skipped time runs at that moment; when they are set back, a
+    /// repeated time runs once, the first time. A pattern with `*` for the hour ignores both.
     #[arg(long, value_name = "PATTERN")]
     cron: Option<String>,
 }
 
 impl When {
-    /// What was meant.
+    /// Returns the timing that the options describe.
     pub(super) fn timing(&self, now: &Zoned) -> Result<Timing, String> {
-        let Which { at, every, cron } = &self.which;
+        let Pattern { at, every, cron } = &self.pattern;
         if let Some(pattern) = cron {
             return Ok(Timing::Cron(Cron {
                 pattern: pattern.clone(),
@@ -52,37 +51,36 @@ impl When {
             Some(name) => now.with_time_zone(zone(name)?),
             None => now.clone(),
         };
-        moment(at.as_deref().unwrap_or_default(), &now).map(Timing::At)
+        time(at.as_deref().unwrap_or_default(), &now).map(Timing::At)
     }
 }
 
-/// A time as clocks show it where the schedule is meant for, or else here.
+/// Returns a time in the zone of the schedule, or in that of the host.
 pub(super) fn local(timing: &Timing, time: Timestamp) -> Zoned {
-    let named = match timing {
+    let zone = match timing {
         Timing::Cron(cron) => cron.zone.as_deref(),
         Timing::At(_) | Timing::Every(_) => None,
     };
-    let known = named.and_then(|name| TimeZone::get(name).ok());
+    let known = zone.and_then(|name| TimeZone::get(name).ok());
     time.to_zoned(known.unwrap_or_else(TimeZone::system))
 }
 
 fn zone(name: &str) -> Result<TimeZone, String> {
     TimeZone::get(name)
-        .map_err(|_| format!("there is no time zone `{name}` here; `Europe/Berlin` is such a name"))
+        .map_err(|_| format!("no time zone `{name}` on this host; an example is `Europe/Berlin`"))
 }
 
-/// A span as people write it; days and weeks are those of 24 hours.
+/// Parses a span. Days have 24 hours, weeks seven days.
 fn span(text: &str) -> Result<SignedDuration, String> {
-    let span: Result<Span, _> = text.parse();
-    let span = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
-    span.map_err(|_| {
-        "expected a span such as 90m, 6h or 2days; for months and years there is --cron".to_owned()
-    })
+    text.parse::<Span>()
+        .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
+        .map_err(|_| {
+            "expected a span such as 90m, 6h or 2days; use --cron for months and years".to_owned()
+        })
 }
 
-/// The moment that a text means.
-fn moment(text: &str, now: &Zoned) -> Result<Timestamp, String> {
-    let there = |civil: DateTime| civil.to_zoned(now.time_zone().clone());
+/// Parses a time, with a zone or in the zone of `now`; a time of day is the next such time.
+fn time(text: &str, now: &Zoned) -> Result<Timestamp, String> {
     if let Ok(zoned) = text.parse::<Zoned>() {
         return Ok(zoned.timestamp());
     }
@@ -90,21 +88,31 @@ fn moment(text: &str, now: &Zoned) -> Result<Timestamp, String> {
         return Ok(time);
     }
     if let Ok(civil) = text.parse::<DateTime>() {
-        return there(civil)
-            .map(|it| it.timestamp())
+        return civil
+            .to_zoned(now.time_zone().clone())
+            .map(|zoned| zoned.timestamp())
             .map_err(|error| error.to_string());
     }
-    let next = || {
-        let time: Time = text.parse().ok()?;
-        let today = there(now.date().to_datetime(time)).ok()?;
-        if today > *now {
-            return Some(today);
-        }
-        there(now.date().tomorrow().ok()?.to_datetime(time)).ok()
-    };
-    next().map(|it| it.timestamp()).ok_or_else(|| {
-        format!("`{text}` is no time; 2026-11-22T03:00, 2026-11-22T03:00+01:00 and 03:00 are")
-    })
+    text.parse()
+        .ok()
+        .and_then(|time| next(time, now))
+        .map(|zoned| zoned.timestamp())
+        .ok_or_else(|| {
+            format!(
+                "`{text}` is not a time; expected 2026-11-22T03:00, 2026-11-22T03:00+01:00 or 03:00"
+            )
+        })
+}
+
+/// Returns the next moment after `now` at which clocks show a time of day.
+fn next(time: Time, now: &Zoned) -> Option<Zoned> {
+    let zone = now.time_zone();
+    let today = now.date().to_datetime(time).to_zoned(zone.clone()).ok()?;
+    if today > *now {
+        return Some(today);
+    }
+    let tomorrow = now.date().tomorrow().ok()?.to_datetime(time);
+    tomorrow.to_zoned(zone.clone()).ok()
 }
 
 #[cfg(test)]
@@ -112,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_read_as_people_write_them() {
+    fn times_are_parsed_in_the_local_zone() {
         let now: Zoned = "2026-11-21T12:00[Europe/Berlin]".parse().unwrap();
         for (text, expected) in [
             ("2026-11-22T03:00:00Z", "2026-11-22T03:00:00Z"),
@@ -126,17 +134,17 @@ mod tests {
             ("03:00:30", "2026-11-22T02:00:30Z"),
         ] {
             assert_eq!(
-                moment(text, &now).map(|it| it.to_string()),
+                time(text, &now).map(|it| it.to_string()),
                 Ok(expected.to_owned())
             );
         }
         for text in ["", "tomorrow", "25:00", "2026-13-01", "6h"] {
-            assert!(moment(text, &now).is_err(), "{text}");
+            assert!(time(text, &now).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn spans_are_read_as_people_write_them() {
+    fn spans_are_parsed() {
         for (text, hours) in [("6h", 6), ("1 day", 24), ("1week 1h", 169), ("PT90M", 1)] {
             assert_eq!(span(text).unwrap().as_hours(), hours, "{text}");
         }

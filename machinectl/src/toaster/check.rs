@@ -1,5 +1,7 @@
-//! Checks a host before a server is started on it.
+//! `checksettings` and `checksocket`: checks before a server is started.
 
+use std::error::Error;
+use std::fs::File;
 use std::io;
 use std::net::TcpListener;
 use std::path::Path;
@@ -9,73 +11,70 @@ use config::tokens;
 use store::Volume;
 use store::toolchains::Toolchains;
 
-use crate::{Ending, Failure, Voice};
+use crate::exit_code::{ExitStatus, Failure};
+use crate::output::Output;
 
-/// Checks the settings and what they name, as a start of the agent would.
-pub(super) fn settings(path: &Path, voice: &Voice) -> Result<(), Failure> {
+/// Checks the agent's settings and the paths in them, as the start of the agent would.
+pub(super) fn settings(path: &Path, output: &Output) -> Result<(), Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
-        let words = format!("cannot read the settings {}: {error}", path.display());
-        Failure::new(Ending::Failed, words)
+        let text = format!("cannot read the settings {}: {error}", path.display());
+        Failure::new(ExitStatus::Failure, text)
     })?;
     let faults = match Settings::parse(&text) {
-        Ok(settings) => named(&settings),
+        Ok(settings) => path_faults(&settings),
         Err(faults) => faults.iter().map(Fault::to_string).collect(),
     };
     for fault in &faults {
-        voice.print(&format!("\n -- Validation: {fault}\n"))?;
+        output.print(&format!("\n -- Validation: {fault}\n"))?;
     }
     if faults.is_empty() {
         return Ok(());
     }
-    let words = format!("{} cannot be used as it is", path.display());
-    Err(Failure::new(Ending::Failed, words))
+    let text = format!("{} is not valid", path.display());
+    Err(Failure::new(ExitStatus::Failure, text))
 }
 
-/// What is wrong with the things that settings name.
-fn named(settings: &Settings) -> Vec<String> {
+/// Returns the faults of the volumes and files that the settings name.
+fn path_faults(settings: &Settings) -> Vec<String> {
     let paths = &settings.paths;
-    let volumes = paths
-        .volumes
-        .iter()
-        .filter_map(|path| Volume::open(path).err());
-    let toolchains = Toolchains::open(&paths.toolchains).err();
-    let mut faults: Vec<_> = volumes
-        .chain(toolchains)
-        .map(|error| error.to_string())
-        .collect();
-    faults.extend(bad_tokens(&settings.http.token_file));
+    let mut faults = Vec::new();
+    for volume in &paths.volumes {
+        faults.extend(Volume::open(volume).err().map(|error| error.to_string()));
+    }
+    let toolchains = Toolchains::open(&paths.toolchains);
+    faults.extend(toolchains.err().map(|error| error.to_string()));
+    faults.extend(token_fault(&settings.http.token_file));
     if let Some(tls) = &settings.http.tls {
-        let files = [&tls.certificate, &tls.key].into_iter();
-        faults.extend(files.filter_map(|path| {
-            let error = std::fs::File::open(path).err()?;
-            Some(format!("cannot read {}: {error}", path.display()))
-        }));
+        for path in [&tls.certificate, &tls.key] {
+            let error = File::open(path).err();
+            faults.extend(error.map(|error| format!("cannot read {}: {error}", path.display())));
+        }
     }
     faults
 }
 
-/// No file means no tokens.
-fn bad_tokens(path: &Path) -> Option<String> {
-    let words = |error: &dyn std::error::Error| format!("cannot use {}: {error}", path.display());
+/// Returns the fault of the file of tokens. A missing file has no tokens.
+fn token_fault(path: &Path) -> Option<String> {
+    let fault = |error: &dyn Error| Some(format!("cannot use {}: {error}", path.display()));
     match std::fs::read_to_string(path) {
-        Ok(text) => tokens::parse(&text).err().map(|error| words(&error)),
+        Ok(text) => tokens::parse(&text).err().and_then(|error| fault(&error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => Some(words(&error)),
+        Err(error) => fault(&error),
     }
 }
 
-/// Checks that a server could listen at `ADDRESS:PORT`.
-pub(super) fn socket(address: &str, voice: &Voice) -> Result<(), Failure> {
-    let refused = |words: String| Err(Failure::new(Ending::Failed, words));
+/// Checks that a server could listen on `ADDRESS:PORT`. The messages are Toaster's.
+pub(super) fn socket(address: &str, output: &Output) -> Result<(), Failure> {
+    let refused = |text: String| Err(Failure::new(ExitStatus::Failure, text));
     let Some((_, port)) = address.rsplit_once(':') else {
         return refused(format!("Invalid addr:port specified: {address}"));
     };
     if port.parse::<u16>().is_err() {
         return refused(format!("Invalid port specified: {port}"));
     }
-    voice.print(&format!("Check if toaster can listen on {address}\n"))?;
+    output.print(&format!("Check if toaster can listen on {address}\n"))?;
     match TcpListener::bind(address) {
-        Ok(_) => voice.print("OK\n"),
+        Ok(_) => output.print("OK\n"),
         Err(error) => refused(match error.kind() {
             io::ErrorKind::AddrInUse => format!("Port {port} is already in use"),
             io::ErrorKind::PermissionDenied => {

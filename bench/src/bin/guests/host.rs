@@ -74,7 +74,7 @@ impl Agent {
     pub(crate) fn wait_until_ready(&self, machines: &[&str]) {
         let status = || -> Option<Status> {
             let mut host = self.prepare();
-            host.args(["host", "--json"]);
+            host.args(["host", "status", "--json"]);
             serde_json::from_slice(&command::run(host, LIMIT).ok()?).ok()
         };
         self.wait("the machines are not ready", || {
@@ -130,7 +130,7 @@ impl Agent {
     /// Asks for a build of the demo's package, and returns its number.
     pub(crate) fn submit(&self, machine: &str, wishes: &[&str]) -> String {
         let source = self.work.join("hello-1.0.tar.gz");
-        let line = ["--quiet", "build", "--no-attach", machine];
+        let line = ["--quiet", "build", "--no-coalesce", machine];
         let source = [source.to_str().unwrap()];
         let line = [&line[..], &source, wishes].concat();
         self.machinectl(&line).trim().to_owned()

@@ -1,35 +1,35 @@
-//! Connects the terminal with a guest's console.
+//! The connection between the terminal and a guest's console.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
-use client::Line;
+use client::Console;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 
-/// What leaves the console: `^]`.
+/// The key that disconnects: `^]`.
 const ESCAPE: u8 = 0x1d;
 
-/// Who has left first.
+/// The side that ended a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Left {
-    /// The guest.
+pub(super) enum End {
+    /// The guest has ended.
     Guest,
-    /// Whoever sits at the terminal.
-    Person,
+    /// The user has disconnected.
+    User,
 }
 
-/// A terminal that hands on every key at once; as it was before when this is dropped.
-struct Raw {
+/// The terminal in raw mode. Its former mode is restored on drop.
+struct RawMode {
     terminal: File,
     before: Termios,
 }
 
-impl Raw {
-    /// Nothing when our input is no terminal.
-    fn new() -> io::Result<Option<Self>> {
+impl RawMode {
+    /// Enters raw mode. Returns `None` if stdin is not a terminal.
+    fn enter() -> io::Result<Option<Self>> {
         let input = io::stdin();
         if !isatty(input.as_fd()) {
             return Ok(None);
@@ -43,39 +43,43 @@ impl Raw {
     }
 }
 
-impl Drop for Raw {
+impl Drop for RawMode {
     fn drop(&mut self) {
-        // Nothing can be done about a terminal that is gone.
+        // It fails only for a terminal that no longer exists.
         let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
     }
 }
 
-/// Connects until one of both leaves. An input that ends, such as a file, is not
-/// taken for somebody who leaves.
-pub(super) fn connect(mut line: Line) -> io::Result<Left> {
-    let _raw = Raw::new()?;
+/// Copies between the terminal and a console until one side ends. The end of an input that is not
+/// a terminal, such as a file, does not disconnect.
+pub(super) fn connect(mut console: Console) -> io::Result<End> {
+    let _raw = RawMode::enter()?;
     let mut output = io::stdout();
-    output.write_all(&line.heard)?;
+    output.write_all(&console.received)?;
     output.flush()?;
     let mut input = Some(File::from(io::stdin().as_fd().try_clone_to_owned()?));
     let mut buffer = [0; 16 * 1024];
     loop {
-        let (from_guest, from_person) = wait(&line.stream, input.as_ref())?;
-        if from_guest {
-            let count = read(&mut line.stream, &mut buffer)?;
+        let ready = wait(&console.stream, input.as_ref())?;
+        if ready.console {
+            let count = read(&mut console.stream, &mut buffer)?;
             if count == 0 {
-                return Ok(Left::Guest);
+                return Ok(End::Guest);
             }
             output.write_all(&buffer[..count])?;
             output.flush()?;
         }
-        if from_person && let Some(file) = &mut input {
+        if ready.input
+            && let Some(file) = &mut input
+        {
             let count = read(file, &mut buffer)?;
             let typed = &buffer[..count];
-            let leaves = typed.iter().position(|byte| *byte == ESCAPE);
-            line.stream.write_all(&typed[..leaves.unwrap_or(count)])?;
-            if leaves.is_some() {
-                return Ok(Left::Person);
+            let escape = typed.iter().position(|byte| *byte == ESCAPE);
+            console
+                .stream
+                .write_all(&typed[..escape.unwrap_or(count)])?;
+            if escape.is_some() {
+                return Ok(End::User);
             }
             if count == 0 {
                 input = None;
@@ -84,7 +88,7 @@ pub(super) fn connect(mut line: Line) -> io::Result<Left> {
     }
 }
 
-/// A connection that was cut is one that has ended.
+/// Reads from a connection or the terminal. A reset connection has ended.
 fn read(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     match from.read(buffer) {
         Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(0),
@@ -92,14 +96,24 @@ fn read(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Waits until there is something to read; for ever, if need be.
-fn wait(stream: &UnixStream, input: Option<&File>) -> io::Result<(bool, bool)> {
-    let mut all = vec![PollFd::new(stream, PollFlags::IN)];
-    all.extend(input.map(|input| PollFd::new(input, PollFlags::IN)));
-    match poll(&mut all, None) {
-        Err(rustix::io::Errno::INTR) => return Ok((false, false)),
-        polled => polled?,
-    };
-    let ready = |place: usize| all.get(place).is_some_and(|fd| !fd.revents().is_empty());
-    Ok((ready(0), ready(1)))
+/// The sides that can be read without blocking.
+struct Ready {
+    console: bool,
+    input: bool,
+}
+
+/// Waits, without a time limit, until a side can be read or has ended.
+fn wait(console: &UnixStream, input: Option<&File>) -> io::Result<Ready> {
+    let mut fds = vec![PollFd::new(console, PollFlags::IN)];
+    fds.extend(input.map(|input| PollFd::new(input, PollFlags::IN)));
+    match poll(&mut fds, None) {
+        // No descriptor has events then.
+        Err(rustix::io::Errno::INTR) => {}
+        polled => drop(polled?),
+    }
+    let is_ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+    Ok(Ready {
+        console: is_ready(0),
+        input: is_ready(1),
+    })
 }

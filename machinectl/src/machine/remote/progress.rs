@@ -1,4 +1,4 @@
-//! How far a stream has come: size, rate and time left, on a terminal only.
+//! A progress line on a terminal: size, rate and remaining time of a stream.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -7,90 +7,79 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::Voice;
+use crate::output::{Output, mebibytes};
 
-/// How often the line is drawn.
-const PAUSE: Duration = Duration::from_millis(200);
+/// The time between two updates of the line.
+const UPDATE_INTERVAL: Duration = Duration::from_millis(200);
+/// Moves to the first column and clears the line.
+const CLEAR_LINE: &str = "\r\x1b[K";
 
-/// A line that tells how much has passed; dropping it removes the line.
+/// A progress line; removed when dropped.
 pub(super) struct Progress {
-    /// How many bytes have passed.
+    /// The number of bytes that have passed.
     pub(super) passed: Arc<AtomicU64>,
-    /// Draws the line until nobody holds the other end; nobody does without a terminal.
-    artist: Option<(Sender<()>, JoinHandle<()>)>,
+    /// The thread that draws the line until the channel closes; `None` without a terminal.
+    drawing: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Progress {
-    /// Begins now. How much there will be is measured beside, if anybody watches.
+    /// Starts the line. On a terminal, `measure` determines the expected size in the background.
     pub(super) fn start(
-        voice: &Voice,
+        output: &Output,
         measure: impl FnOnce() -> Option<u64> + Send + 'static,
     ) -> Self {
         let passed = Arc::new(AtomicU64::new(0));
-        let shown = !voice.quiet() && io::stderr().is_terminal();
-        let artist = shown.then(|| {
-            let total = Arc::new(AtomicU64::new(0));
-            let measured = Arc::clone(&total);
-            std::thread::spawn(move || measured.store(measure().unwrap_or(0), Ordering::Relaxed));
-            let (end, ended) = mpsc::channel();
-            let passed = Arc::clone(&passed);
-            (
-                end,
-                std::thread::spawn(move || draw(&passed, &total, &ended)),
-            )
-        });
-        Self { passed, artist }
+        if output.is_quiet() || !io::stderr().is_terminal() {
+            let drawing = None;
+            return Self { passed, drawing };
+        }
+        let total = Arc::new(AtomicU64::new(0));
+        let measured = Arc::clone(&total);
+        std::thread::spawn(move || measured.store(measure().unwrap_or(0), Ordering::Relaxed));
+        let (stop, stopped) = mpsc::channel();
+        let drawn = Arc::clone(&passed);
+        let thread = std::thread::spawn(move || draw(&drawn, &total, &stopped));
+        let drawing = Some((stop, thread));
+        Self { passed, drawing }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some((end, artist)) = self.artist.take() {
-            drop(end);
-            let _ = artist.join();
+        if let Some((stop, thread)) = self.drawing.take() {
+            drop(stop);
+            let _ = thread.join();
         }
     }
 }
 
-fn draw(passed: &AtomicU64, total: &AtomicU64, ended: &Receiver<()>) {
-    let begun = Instant::now();
-    while ended.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
-        let (passed, total) = (
-            passed.load(Ordering::Relaxed),
-            total.load(Ordering::Relaxed),
-        );
-        let line = line(passed, total, begun.elapsed());
-        let _ = write!(io::stderr(), "\r\x1b[K  {line}");
+fn draw(passed: &AtomicU64, total: &AtomicU64, stopped: &Receiver<()>) {
+    let started = Instant::now();
+    while stopped.recv_timeout(UPDATE_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+        let passed = passed.load(Ordering::Relaxed);
+        let total = total.load(Ordering::Relaxed);
+        let line = line(passed, total, started.elapsed());
+        let _ = write!(io::stderr(), "{CLEAR_LINE}  {line}");
     }
-    let _ = write!(io::stderr(), "\r\x1b[K");
+    let _ = write!(io::stderr(), "{CLEAR_LINE}");
 }
 
-/// What is shown. The total is an estimate: more may pass.
+/// Returns the text of the line. `total` is an estimate, which `bytes` may exceed; 0 is unknown.
 fn line(bytes: u64, total: u64, elapsed: Duration) -> String {
     let milliseconds = u64::try_from(elapsed.as_millis())
         .unwrap_or(u64::MAX)
         .max(1);
     let rate = bytes.saturating_mul(1000) / milliseconds;
-    let passed = mebibytes(bytes);
-    let rate_shown = mebibytes(rate);
+    let (passed, per_second) = (mebibytes(bytes), mebibytes(rate));
     if total <= bytes {
-        return format!("{passed}, {rate_shown}/s");
+        return format!("{passed}, {per_second}/s");
     }
     let (all, percent) = (mebibytes(total), bytes.saturating_mul(100) / total);
     let left = match (total - bytes).checked_div(rate) {
         Some(seconds) => format!(", {}:{:02} left", seconds / 60, seconds % 60),
         None => String::new(),
     };
-    format!("{percent:>3} %: {passed} of about {all}, {rate_shown}/s{left}")
-}
-
-/// A size as people read it.
-pub(super) fn mebibytes(bytes: u64) -> String {
-    if bytes < 1 << 20 {
-        format!("{} KiB", bytes.div_ceil(1024))
-    } else {
-        format!("{} MiB", bytes >> 20)
-    }
+    format!("{percent:>3} %: {passed} of about {all}, {per_second}/s{left}")
 }
 
 #[cfg(test)]
@@ -98,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn size_rate_and_time_left_are_told_as_far_as_they_are_known() {
+    fn size_rate_and_remaining_time_are_shown_if_known() {
         let seconds = Duration::from_secs;
         let mib = |count: u64| count << 20;
         assert_eq!(

@@ -26,6 +26,17 @@ impl Step {
     }
 }
 
+impl Step {
+    /// Returns the step in the past tense, as a report of what was done.
+    pub fn done(&self) -> String {
+        match self {
+            Self::Delete(entry) => format!("deleted {entry}"),
+            Self::Unlink(entry) => format!("removed {entry}"),
+            Self::RemoveDirectory => "removed the machine's directory".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -266,8 +266,7 @@ impl FarSide {
                     }
                     .into();
                 }
-                let said = stderr.trim_start_matches("machinectl: ").to_owned();
-                self.refusal(status.code(), said)
+                self.refusal(status.code(), without_name(&stderr).to_owned())
             }
             error => error.into(),
         }
@@ -295,6 +294,14 @@ fn essence(stderr: &str) -> String {
         }
         _ => stderr.to_owned(),
     }
+}
+
+/// Returns a message of the remote program without the name of the program before it.
+fn without_name(message: &str) -> &str {
+    ["buildhost: ", "machinectl: "]
+        .iter()
+        .find_map(|name| message.strip_prefix(name))
+        .unwrap_or(message)
 }
 
 /// A pipe that tells how much has passed.

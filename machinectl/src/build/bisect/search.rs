@@ -1,30 +1,29 @@
-//! Thinks: which revision to try next, and which one is the first bad one.
+//! The binary search for the first bad revision: pure.
 
 use std::collections::BTreeMap;
 
 use config::Revision;
 
-/// How far a search is.
+/// The next step of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Search {
     /// This revision must be tried next.
     Try(Revision),
-    /// Between these two it went wrong.
+    /// The search has ended between two neighbors.
     Found {
-        /// The newest one that is good.
+        /// The newest good revision.
         good: Revision,
-        /// The oldest one that is bad.
+        /// The oldest bad revision.
         bad: Revision,
     },
-    /// It went wrong in the oldest one that is there, or before.
+    /// The oldest revision is bad, so the first bad one may be older.
     AllBad(Revision),
 }
 
-/// What is to be done next, when all of `tried` were good or not. The `revisions` are
-/// in order, and the last one is known to be bad.
+/// Returns the next step, given the verdicts on the revisions that were tried: true is good. The
+/// `revisions` are in order, and the last one is known to be bad.
 pub(super) fn next(revisions: &[Revision], tried: &BTreeMap<Revision, bool>) -> Option<Search> {
     let (oldest, last) = (revisions.first()?, revisions.len() - 1);
-    // What is older than a bad one is only worth knowing if nothing good is newer.
     let is_good = |index: &usize| tried.get(&revisions[*index]) == Some(&true);
     let is_bad = |index: &usize| tried.get(&revisions[*index]) == Some(&false);
     let bad = (0..=last).find(is_bad).unwrap_or(last);
@@ -53,7 +52,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_first_bad_revision_is_found_in_few_tries(
+        fn the_first_bad_revision_is_found_in_logarithmic_time(
             numbers in prop::collection::btree_set(1_u32..1000, 1..60),
             first_bad in 0_usize..60,
         ) {
@@ -79,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn without_any_revision_there_is_nothing_to_search() {
+    fn an_empty_list_has_no_next_step() {
         assert_eq!(next(&[], &BTreeMap::new()), None);
     }
 }

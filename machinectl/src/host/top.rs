@@ -1,46 +1,47 @@
-//! `machinectl top`: a live view of what runs, what waits, and the machines.
+//! `top`: a live view of guests, queue and machines.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use client::Client;
 use config::builds::Status;
+use config::printable;
 use config::queue::{Guest, Load, Queue};
 use crossterm::event::{self, Event, KeyCode, KeyModifiers};
 use crossterm::{cursor, execute, queue as enqueue, style, terminal};
 use jiff::Timestamp;
 
-use crate::{Ending, Failure, Table, Voice};
-use client::Client;
+use crate::exit_code::{ExitStatus, Failure};
+use crate::output::{Output, Table, or_empty, time};
 
-/// How often it is looked.
-const PAUSE: Duration = Duration::from_secs(1);
-/// The size of what is no terminal.
-const PLAIN: (u16, u16) = (200, u16::MAX);
+/// The time between two updates of the view.
+const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
+/// The size of the view without a terminal.
+const UNBOUNDED: (u16, u16) = (200, u16::MAX);
 
-/// Shows the queue until `q` is pressed; one frame only if `once`, or if nobody looks.
-pub(super) fn run(client: &Client, once: bool, voice: &Voice) -> Result<(), Failure> {
-    if voice.json() {
-        let queue: Queue = client.get("queue")?;
-        return voice.print_json(&serde_json::json!(queue));
+/// Shows the view until `q` is pressed, or once if requested or without a terminal.
+pub(super) fn run(client: &Client, once: bool, output: &Output) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.print_json(&client.queue()?);
     }
     if once || !io::stdout().is_terminal() {
-        let (status, queue) = (client.get("status")?, client.get("queue")?);
-        let lines = frame(&status, &queue, PLAIN);
-        return voice.print(&format!("{}\n", lines.join("\n")));
+        let lines = frame(&client.status()?, &client.queue()?, UNBOUNDED);
+        return output.print(&format!("{}\n", lines.join("\n")));
     }
     let _screen = Screen::open().map_err(failed)?;
     loop {
-        let (status, queue) = (client.get("status")?, client.get("queue")?);
+        let (status, queue) = (client.status()?, client.queue()?);
         let size = terminal::size().map_err(failed)?;
         draw(&frame(&status, &queue, size)).map_err(failed)?;
-        if event::poll(PAUSE).map_err(failed)? && is_end(&event::read().map_err(failed)?) {
+        if event::poll(UPDATE_INTERVAL).map_err(failed)? && is_end(&event::read().map_err(failed)?)
+        {
             return Ok(());
         }
     }
 }
 
 fn failed(error: io::Error) -> Failure {
-    Failure::new(Ending::Failed, error)
+    Failure::new(ExitStatus::Failure, error)
 }
 
 fn is_end(event: &Event) -> bool {
@@ -51,7 +52,7 @@ fn is_end(event: &Event) -> bool {
     interrupt || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc)
 }
 
-/// The terminal while it is ours; given back when dropped.
+/// The terminal in raw mode on its alternate screen. Its former state is restored on drop.
 struct Screen;
 
 impl Screen {
@@ -65,7 +66,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // Whoever cannot be told cannot be helped.
+        // It fails only for a terminal that no longer exists.
         let _ = execute!(io::stdout(), cursor::Show, terminal::LeaveAlternateScreen);
         let _ = terminal::disable_raw_mode();
     }
@@ -81,20 +82,20 @@ fn draw(lines: &[String]) -> io::Result<()> {
     out.flush()
 }
 
-/// What is shown, at most so many columns and rows.
+/// Returns the lines of the view, cut to a number of columns and rows.
 fn frame(status: &Status, queue: &Queue, (columns, rows): (u16, u16)) -> Vec<String> {
     let mut lines = vec![format!(
         "{}  {}   guests {}   processors {}   memory {} MiB",
         queue.name,
-        queue.at.strftime("%Y-%m-%d %H:%M:%SZ"),
+        time(queue.at),
         load(&queue.guests),
         load(&queue.cpus),
         load(&queue.memory_mib),
     )];
-    lines.extend(status.notices.iter().cloned());
-    section(&mut lines, "running", &running(queue));
-    section(&mut lines, "waiting", &waiting(queue));
-    section(&mut lines, "to build on", &machines(status));
+    lines.extend(status.notices.iter().map(|it| printable(it).to_string()));
+    section(&mut lines, &running(queue), "no running guests");
+    section(&mut lines, &waiting(queue), "no waiting builds");
+    section(&mut lines, &machines(status), "no machines");
     let most = usize::from(rows.max(1));
     if lines.len() > most {
         let hidden = lines.len() - most + 1;
@@ -105,12 +106,13 @@ fn frame(status: &Status, queue: &Queue, (columns, rows): (u16, u16)) -> Vec<Str
     lines.into_iter().map(cut).collect()
 }
 
-fn section(lines: &mut Vec<String>, name: &str, table: &Table) {
+/// Adds a table, or a text in place of an empty one.
+fn section(lines: &mut Vec<String>, table: &Table, empty: &str) {
     lines.push(String::new());
     if table.is_empty() {
-        lines.push(format!("nothing {name}"));
+        lines.push(empty.to_owned());
     }
-    lines.extend(table.show(true).lines().map(str::to_owned));
+    lines.extend(table.to_text(true).lines().map(str::to_owned));
 }
 
 fn load(load: &Load) -> String {
@@ -131,24 +133,24 @@ fn running(queue: &Queue) -> Table {
         "MIB",
     ]);
     for guest in &queue.running {
-        let what = guest
-            .build
-            .map_or_else(|| "bootstrap".to_owned(), |id| id.to_string());
-        let word = |word: Option<String>| word.unwrap_or_default();
+        let job = match guest.build {
+            Some(id) => id.to_string(),
+            None => "bootstrap".to_owned(),
+        };
         table.add([
-            what,
-            word(guest.submitter.as_ref().map(ToString::to_string)),
+            job,
+            or_empty(guest.submitter.as_ref()),
             guest.machine.to_string(),
-            word(guest.target.as_ref().map(ToString::to_string)),
+            or_empty(guest.target.as_ref()),
             state(guest),
-            word(guest.since.map(|since| seconds(since, queue.at))),
+            or_empty(guest.since.map(|since| seconds(since, queue.at))),
             guest.memory_mib.to_string(),
         ]);
     }
     table
 }
 
-/// A build that has ended still has a guest for a moment.
+/// Returns the state of a guest. The guest of a finished build still runs for a moment.
 fn state(guest: &Guest) -> String {
     match (guest.state, guest.build) {
         _ if guest.is_debug_copy => "attached".to_owned(),
@@ -168,22 +170,22 @@ fn waiting(queue: &Queue) -> Table {
         "SECONDS",
         "WAITS",
     ]);
-    for waits in &queue.waiting {
+    for waiting in &queue.waiting {
         table.add([
-            waits.build.to_string(),
-            waits.priority.to_string(),
-            waits.submitter.to_string(),
-            waits.machine.to_string(),
-            waits.target.to_string(),
-            seconds(waits.since, queue.at),
-            waits.message.clone(),
+            waiting.build.to_string(),
+            waiting.priority.to_string(),
+            waiting.submitter.to_string(),
+            waiting.machine.to_string(),
+            waiting.target.to_string(),
+            seconds(waiting.since, queue.at),
+            waiting.message.clone(),
         ]);
     }
     table
 }
 
 fn machines(status: &Status) -> Table {
-    let mut table = Table::new(&["MACHINE", "TOOLCHAIN", "IMAGE", "WHY"]);
+    let mut table = Table::new(&["MACHINE", "TOOLCHAIN", "IMAGE", "REASON"]);
     for ready in &status.machines {
         table.add([
             ready.machine.to_string(),
@@ -208,7 +210,7 @@ mod tests {
             "name": "host", "version": "1", "machines": [], "queued": 2, "guests": 2,
             "notices": ["the volume is nearly full"],
         });
-        let waits = |id: u64, message: &str| {
+        let waiting = |id: u64, message: &str| {
             serde_json::json!({
                 "build": id, "submitter": "ann", "priority": 0, "target": "hello", "machine": "linux",
                 "toolchain": "default", "since": "2026-01-01T00:00:00Z", "not_before": null,
@@ -231,8 +233,8 @@ mod tests {
                  "since": "2026-01-01T00:01:20Z", "cpus": 1, "memory_mib": 2048},
             ],
             "waiting": [
-                waits(12, "for memory: 2048 MiB wanted, 1024 of 4096 free; build 9 and the bootstrap of other hold the rest"),
-                waits(13, "for build 12, which it is to come after"),
+                waiting(12, "for memory: 2048 MiB wanted, 1024 of 4096 free; build 9 and the bootstrap of other hold the rest"),
+                waiting(13, "for build 12, which it is to come after"),
             ],
         });
         (
@@ -242,13 +244,13 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_shows_what_runs_what_waits_and_the_machines() {
+    fn a_frame_shows_guests_queue_and_machines() {
         let (status, queue) = example();
-        insta::assert_snapshot!(frame(&status, &queue, PLAIN).join("\n"));
+        insta::assert_snapshot!(frame(&status, &queue, UNBOUNDED).join("\n"));
     }
 
     #[test]
-    fn a_frame_is_no_larger_than_the_terminal() {
+    fn a_frame_fits_the_terminal() {
         let (status, queue) = example();
         for size in [(80, 24), (20, 5), (1, 1), (300, 2)] {
             let lines = frame(&status, &queue, size);

@@ -1,0 +1,99 @@
+//! Builds, their sources and the files that they produce.
+
+use std::fs::File;
+use std::io::Write;
+
+use config::builds::{Build, ListQuery, Request};
+use config::task::Digest;
+use config::{BuildId, FileName};
+
+use crate::{Client, Created, Result};
+
+impl Client {
+    /// Returns one build.
+    pub fn build(&self, id: BuildId) -> Result<Build> {
+        self.get(&format!("builds/{id}"))
+    }
+
+    /// Returns a page of builds; [`ListQuery::next`] leads to the next page.
+    pub fn builds(&self, listing: &ListQuery) -> Result<Vec<Build>> {
+        let query = serde_urlencoded::to_string(listing)?;
+        self.get(&format!("builds?{query}"))
+    }
+
+    /// Uploads a source, which the agent keeps under its hash.
+    pub fn upload_source(&self, sha256: &Digest, content: File) -> Result<()> {
+        self.put_file(&format!("sources/{sha256}"), content)
+    }
+
+    /// Submits a build whose sources are uploaded. If the request allows it and an equivalent
+    /// build is unfinished, the agent returns that one.
+    pub fn submit(&self, request: &Request) -> Result<Created<Build>> {
+        self.create("builds", request)
+    }
+
+    /// Cancels a build.
+    pub fn cancel(&self, id: BuildId) -> Result<Build> {
+        self.post(&format!("builds/{id}/cancel"), &())
+    }
+
+    /// Lets a build continue that waits at its breakpoint.
+    pub fn resume(&self, id: BuildId) -> Result<Build> {
+        self.post(&format!("builds/{id}/resume"), &())
+    }
+
+    /// Gives up the guest and the snapshot that are held for a failed build.
+    pub fn release(&self, id: BuildId) -> Result<Build> {
+        self.post(&format!("builds/{id}/release"), &())
+    }
+
+    /// Deletes a finished build with its record, log and artifacts.
+    pub fn delete_build(&self, id: BuildId) -> Result<()> {
+        self.delete(&format!("builds/{id}"))
+    }
+
+    /// Copies a build's log from a position on. Returns the number of bytes.
+    pub fn copy_log(&self, id: BuildId, offset: u64, sink: &mut impl Write) -> Result<u64> {
+        self.copy(&format!("builds/{id}/log?offset={offset}"), sink)
+    }
+
+    /// Copies a file that a build produced. Returns the number of bytes.
+    pub fn copy_artifact(
+        &self,
+        id: BuildId,
+        name: &FileName,
+        sink: &mut impl Write,
+    ) -> Result<u64> {
+        self.copy(&format!("builds/{id}/artifacts/{name}"), sink)
+    }
+
+    /// Copies the provenance statement of a build. Returns the number of bytes.
+    pub fn copy_provenance(&self, id: BuildId, sink: &mut impl Write) -> Result<u64> {
+        self.copy(&format!("builds/{id}/provenance"), sink)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use config::task::Outcome;
+
+    use super::*;
+
+    #[test]
+    fn a_listing_is_unchanged_by_encoding_and_decoding() {
+        let listing = ListQuery {
+            submitter: Some("token:a+b&c".parse().unwrap()),
+            outcome: Some(Outcome::Abort),
+            since: Some("1970-01-01T00:00:00Z".parse().unwrap()),
+            from: Some("2.5,7".parse().unwrap()),
+            reverse: true,
+            count: Some(3),
+            ..ListQuery::default()
+        };
+        let query = serde_urlencoded::to_string(&listing).unwrap();
+        assert_eq!(
+            serde_urlencoded::from_str::<ListQuery>(&query).unwrap(),
+            listing
+        );
+    }
+}

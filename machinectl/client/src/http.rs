@@ -1,0 +1,75 @@
+//! Requests and their answers.
+
+use std::fs::File;
+use std::io::Write;
+
+use reqwest::StatusCode;
+use reqwest::blocking::{Body, RequestBuilder, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{ANSWER_LIMIT, Client, ClientError, Created, Result};
+
+impl Client {
+    /// Gets a JSON document.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let answer = self.send(self.http.get(url(path)).timeout(ANSWER_LIMIT))?;
+        Ok(answer.json()?)
+    }
+
+    /// Posts a JSON document and returns the answer.
+    pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        Ok(self.create(path, body)?.value)
+    }
+
+    /// Posts a JSON document and returns the answer with the information if it is new.
+    pub(crate) fn create<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Created<T>> {
+        let answer = self.send(self.http.post(url(path)).json(body).timeout(ANSWER_LIMIT))?;
+        let is_new = answer.status() == StatusCode::CREATED;
+        let value = answer.json()?;
+        Ok(Created { value, is_new })
+    }
+
+    /// Deletes the object at a path.
+    pub(crate) fn delete(&self, path: &str) -> Result<()> {
+        self.send(self.http.delete(url(path)).timeout(ANSWER_LIMIT))
+            .map(drop)
+    }
+
+    /// Uploads the content of a file from its current position.
+    pub(crate) fn put_file(&self, path: &str, file: File) -> Result<()> {
+        self.send(self.http.put(url(path)).body(Body::new(file)))
+            .map(drop)
+    }
+
+    /// Copies the document at a path to `sink` as it arrives. Returns the number of bytes.
+    pub(crate) fn copy(&self, path: &str, sink: &mut impl Write) -> Result<u64> {
+        Ok(self.send(self.http.get(url(path)))?.copy_to(sink)?)
+    }
+
+    fn send(&self, request: RequestBuilder) -> Result<Response> {
+        let answer = request.send().map_err(|source| {
+            if source.is_connect() {
+                let socket = self.socket.clone();
+                let source = source.into();
+                ClientError::NoAgent { socket, source }
+            } else {
+                ClientError::Answer(source)
+            }
+        })?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        Err(ClientError::refused(status, &answer.text()?))
+    }
+}
+
+/// Returns the address of a path of the API. The host's name is arbitrary: the socket decides.
+fn url(path: &str) -> String {
+    format!("http://agent/api/v1/{path}")
+}

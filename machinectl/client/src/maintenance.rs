@@ -1,0 +1,39 @@
+//! The host itself: its status, its queue, draining, and its doctor.
+
+use config::builds::Status;
+use config::doctor::{Name, Repaired, Report};
+use config::queue::{Drain, Drained, Queue};
+
+use crate::{Client, Result};
+
+impl Client {
+    /// Returns the activity, capacity and problems of the agent.
+    pub fn status(&self) -> Result<Status> {
+        self.get("status")
+    }
+
+    /// Returns the running guests and the waiting builds.
+    pub fn queue(&self) -> Result<Queue> {
+        self.get("queue")
+    }
+
+    /// Stops the start of guests until [`Client::undrain`].
+    pub fn drain(&self, request: &Drain) -> Result<Drained> {
+        self.post("drain", request)
+    }
+
+    /// Allows the start of guests again. Returns the queue as it is then.
+    pub fn undrain(&self) -> Result<Queue> {
+        self.post("undrain", &())
+    }
+
+    /// Returns the problems of the host that only the agent can see.
+    pub fn examine(&self) -> Result<Report> {
+        self.get("doctor")
+    }
+
+    /// Repairs the findings of these names.
+    pub fn repair(&self, findings: &[Name]) -> Result<Repaired> {
+        self.post("doctor/repair", &findings)
+    }
+}

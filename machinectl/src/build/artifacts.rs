@@ -1,0 +1,145 @@
+//! The files that a build produced: listed, or fetched and verified.
+
+use std::io::{self, Seek};
+use std::path::{Path, PathBuf};
+
+use client::{Client, ClientError};
+use config::builds::{Artifact, Build, PROVENANCE};
+use tempfile::NamedTempFile;
+
+use crate::exit_code::{ExitStatus, Failure};
+use crate::options::DryRun;
+use crate::output::{Output, Table};
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}", path.display())]
+struct WriteError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Lists the files.
+pub(super) fn list(build: &Build, output: &Output) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.print_json(&build.artifacts);
+    }
+    let mut table = Table::new(&["FILE", "BYTES", "SHA256"]);
+    for artifact in &build.artifacts {
+        table.add([
+            artifact.name.to_string(),
+            artifact.bytes.to_string(),
+            artifact.sha256.to_string(),
+        ]);
+    }
+    output.print_table(&table)
+}
+
+/// Fetches the files and their provenance into a directory, which is created if necessary.
+pub(super) fn fetch(
+    client: &Client,
+    build: &Build,
+    directory: &Path,
+    dry_run: DryRun,
+    output: &Output,
+) -> Result<(), Failure> {
+    if build.outcome.is_none() {
+        let text = format!(
+            "build {} has not finished; `buildhost log -f {0}` waits for it",
+            build.id
+        );
+        return Err(Failure::new(ExitStatus::Refused, text));
+    }
+    if dry_run.enabled {
+        return plan(build, directory, output);
+    }
+    std::fs::create_dir_all(directory).map_err(|error| failed(directory, error))?;
+    for artifact in &build.artifacts {
+        fetch_one(client, build, artifact, directory)?;
+        let path = directory.join(&artifact.name);
+        output.status(format_args!(
+            "wrote {} ({} bytes)",
+            path.display(),
+            artifact.bytes
+        ));
+    }
+    if has_provenance(build) {
+        fetch_provenance(client, build, &directory.join(PROVENANCE), output)?;
+    }
+    Ok(())
+}
+
+fn plan(build: &Build, directory: &Path, output: &Output) -> Result<(), Failure> {
+    for artifact in &build.artifacts {
+        let path = directory.join(&artifact.name);
+        output.plan(format_args!(
+            "write {} ({} bytes)",
+            path.display(),
+            artifact.bytes
+        ))?;
+    }
+    if has_provenance(build) {
+        let path = directory.join(PROVENANCE);
+        output.plan(format_args!("write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Returns true if the build's provenance belongs beside its files. A file that the build
+/// produced under the same name takes precedence.
+fn has_provenance(build: &Build) -> bool {
+    let is_taken = build
+        .artifacts
+        .iter()
+        .any(|artifact| artifact.name.as_str() == PROVENANCE);
+    build.succeeded() && !build.artifacts.is_empty() && !is_taken
+}
+
+/// Fetches the provenance, if the agent has it.
+fn fetch_provenance(
+    client: &Client,
+    build: &Build,
+    path: &Path,
+    output: &Output,
+) -> Result<(), Failure> {
+    let mut text = Vec::new();
+    match client.copy_provenance(build.id, &mut text) {
+        Err(ClientError::Refused {
+            status: 404,
+            detail,
+        }) => output.status(detail),
+        copied => {
+            copied?;
+            sys::file::replace(path, &text).map_err(|error| failed(path, error))?;
+            output.status(format_args!("wrote {}", path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Fetches a file; it gets its name only if its hash is right.
+fn fetch_one(
+    client: &Client,
+    build: &Build,
+    artifact: &Artifact,
+    directory: &Path,
+) -> Result<(), Failure> {
+    let path = directory.join(&artifact.name);
+    let failed = |error| failed(&path, error);
+    let mut file = NamedTempFile::new_in(directory).map_err(failed)?;
+    client.copy_artifact(build.id, &artifact.name, file.as_file_mut())?;
+    file.rewind().map_err(failed)?;
+    let sha256 = sys::file::digest(file.as_file()).map_err(failed)?;
+    if sha256 != artifact.sha256 {
+        let text = format!(
+            "{} arrived with the hash {sha256} instead of {}, so it was discarded",
+            artifact.name, artifact.sha256
+        );
+        return Err(Failure::new(ExitStatus::Failure, text));
+    }
+    sys::file::publish(file, &path).map_err(failed)
+}
+
+fn failed(path: &Path, source: io::Error) -> Failure {
+    let path = path.to_owned();
+    Failure::new(ExitStatus::Failure, WriteError { path, source })
+}

@@ -1,0 +1,96 @@
+//! `explain`: the reason why a build, or the queue, waits.
+
+use client::Client;
+use config::builds::{Build, State};
+use config::queue::Queue;
+use config::{BuildId, printable};
+use jiff::Timestamp;
+
+use crate::exit_code::Failure;
+use crate::output::{Output, count};
+
+/// Prints the reason for a build, or for the queue.
+pub(super) fn run(client: &Client, id: Option<BuildId>, output: &Output) -> Result<(), Failure> {
+    let reason = match id {
+        Some(id) => of_build(&client.build(id)?, Timestamp::now()),
+        None => of_queue(&client.queue()?),
+    };
+    if output.is_json() {
+        return output.print_json(&serde_json::json!({ "why": reason }));
+    }
+    output.print(&format!("{}\n", printable(&reason)))
+}
+
+fn of_build(build: &Build, now: Timestamp) -> String {
+    let id = build.id;
+    if let Some(outcome) = build.outcome {
+        return match build.message.as_str() {
+            "" => format!("build {id} does not wait: it finished with {outcome}"),
+            message => format!("build {id} does not wait: it finished with {outcome}: {message}"),
+        };
+    }
+    match build.state {
+        State::Queued => queued(id, &build.message, build.not_before, now),
+        State::Starting => format!("build {id} waits until its guest requests the task"),
+        State::Running | State::Finished => {
+            format!("build {id} does not wait: its guest is running")
+        }
+        State::Storing => format!("build {id} does not wait: its result is being stored"),
+    }
+}
+
+/// Returns the wait reason of a queued build, with the rest of its backoff.
+fn queued(id: BuildId, reason: &str, not_before: Option<Timestamp>, now: Timestamp) -> String {
+    if reason.is_empty() {
+        return format!("build {id} waits for the scheduler's next round");
+    }
+    let seconds = not_before.map_or(0, |time| time.duration_since(now).as_secs());
+    if seconds > 0 {
+        format!("build {id} waits {seconds} s more {reason}")
+    } else {
+        format!("build {id} waits {reason}")
+    }
+}
+
+/// Returns the wait reason of the queue: that of its next build.
+fn of_queue(queue: &Queue) -> String {
+    let builds = count(queue.waiting.len(), "waiting build");
+    if let Some(drained) = &queue.drained {
+        return format!("{builds}; {}", drained.message());
+    }
+    let Some(next) = queue.waiting.first() else {
+        return builds;
+    };
+    let reason = queued(next.build, &next.message, next.not_before, queue.at);
+    match queue.waiting.len() {
+        1 => reason,
+        _ => format!("{builds}; the next one: {reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_of_a_backoff_is_part_of_the_reason() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let now = at("2026-01-01T00:00:00Z");
+        for (reason, not_before, expected) in [
+            ("", None, "build 7 waits for the scheduler's next round"),
+            ("for a guest", None, "build 7 waits for a guest"),
+            (
+                "after a failure",
+                Some(at("2026-01-01T00:00:09Z")),
+                "build 7 waits 9 s more after a failure",
+            ),
+            (
+                "for a guest",
+                Some(at("2025-12-31T00:00:00Z")),
+                "build 7 waits for a guest",
+            ),
+        ] {
+            assert_eq!(queued(BuildId(7), reason, not_before, now), expected);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Following a build until it has finished.
+
+use std::io::{self, Write};
+use std::thread::sleep;
+use std::time::Duration;
+
+use client::{Client, ClientError};
+use config::BuildId;
+use config::builds::{Build, State};
+use config::task::Outcome;
+
+use crate::exit_code::{ExitStatus, Failure};
+use crate::options::Follow;
+use crate::output::Output;
+
+/// The time between two requests for a build's state.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Prints the number of a submitted build, or follows it.
+pub(crate) fn finish_submission(
+    client: &Client,
+    build: &Build,
+    follow: Follow,
+    output: &Output,
+) -> Result<(), Failure> {
+    if follow.enabled {
+        return run(client, build.id, output);
+    }
+    output.print(&format!("{}\n", build.id))
+}
+
+/// Waits until a build has finished.
+pub(super) fn wait(client: &Client, id: BuildId) -> Result<Build, ClientError> {
+    loop {
+        let build = client.build(id)?;
+        if build.state == State::Finished {
+            return Ok(build);
+        }
+        sleep(POLL_INTERVAL);
+    }
+}
+
+/// Copies the log as it grows and prints why the build waits, until the build has finished.
+pub(super) fn run(client: &Client, id: BuildId, output: &Output) -> Result<(), Failure> {
+    let mut last_reason = String::new();
+    let mut offset = 0;
+    loop {
+        // The state is read before the log, so that nothing is missed before the end.
+        let build = client.build(id)?;
+        let reason = &build.message;
+        if build.state != State::Finished && !reason.is_empty() && *reason != last_reason {
+            output.status(format_args!("build {id} waits {reason}"));
+            last_reason.clone_from(reason);
+        }
+        offset += client.copy_log(id, offset, &mut io::stdout())?;
+        let _ = io::stdout().flush();
+        if let Some(outcome) = build.outcome {
+            return conclude(&build, outcome, output);
+        }
+        sleep(POLL_INTERVAL);
+    }
+}
+
+/// Prints the packages and the outcome of a build. Fails if the build has failed.
+fn conclude(build: &Build, outcome: Outcome, output: &Output) -> Result<(), Failure> {
+    for built in &build.packages {
+        let package = &built.package;
+        output.status(format_args!(
+            "build {}: produced {} {} {} for {} in {}",
+            build.id,
+            package.name,
+            package.version,
+            built.revision,
+            package.architecture,
+            package.file
+        ));
+    }
+    let text = match build.message.as_str() {
+        "" => format!("build {} finished with {outcome}", build.id),
+        message => format!("build {} finished with {outcome}: {message}", build.id),
+    };
+    if build.succeeded() {
+        output.status(text);
+        return Ok(());
+    }
+    Err(Failure::new(ExitStatus::Failure, text))
+}

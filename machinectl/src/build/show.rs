@@ -1,0 +1,131 @@
+//! `builds BUILD`: everything about one build.
+
+use std::num::NonZeroUsize;
+
+use config::builds::{Build, HoldKind, Priority};
+
+use crate::exit_code::Failure;
+use crate::output::{Output, count, fields, or_empty, time};
+
+/// Prints everything about a build.
+pub(super) fn run(build: &Build, output: &Output) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.print_json(build);
+    }
+    output.print(&fields(&[
+        ("build", build.id.to_string()),
+        ("target", build.target.to_string()),
+        ("state", state(build)),
+        ("message", build.message.clone()),
+        ("held", hold(build)),
+        ("submitter", build.submitter.to_string()),
+        ("schedule", or_empty(build.schedule.as_ref())),
+        ("priority", priority(build)),
+        ("after", list(&build.after, " ")),
+        ("machine", build.machine.to_string()),
+        ("revision", or_empty(build.revision)),
+        ("toolchain", build.toolchain.to_string()),
+        ("guest", or_empty(build.guest)),
+        ("sources", sources(build)),
+        ("submitted", time(build.submitted)),
+        ("started", or_empty(build.started.map(time))),
+        ("start", startup(build)),
+        ("finished", or_empty(build.finished.map(time))),
+        ("attempts", build.attempts.to_string()),
+        ("not before", or_empty(build.not_before.map(time))),
+        ("phases", phases(build)),
+        ("usage", usage(build)),
+        ("packages", packages(build)),
+    ]))
+}
+
+/// Returns the outcome, or the state of an unfinished build.
+pub(super) fn state(build: &Build) -> String {
+    match build.outcome {
+        Some(outcome) => outcome.to_string(),
+        None => build.state.to_string(),
+    }
+}
+
+/// Returns what is held of a build and until when, with the number of its debug sessions.
+pub(super) fn hold(build: &Build) -> String {
+    let Some(held) = build.interactive.held else {
+        return String::new();
+    };
+    let kind = match held.kind {
+        HoldKind::Breakpoint => "waits at its breakpoint",
+        HoldKind::Guest => "guest held",
+        HoldKind::Snapshot => "snapshot held",
+    };
+    let until = time(held.until);
+    match build.interactive.copies.map(NonZeroUsize::get) {
+        None => format!("{kind} until {until}"),
+        Some(copies) => {
+            let sessions = count(copies, "debug session");
+            format!("{kind} until {until}, {sessions}")
+        }
+    }
+}
+
+/// Returns the kind of the guest's start and its duration.
+pub(super) fn startup(build: &Build) -> String {
+    or_empty(
+        build
+            .startup()
+            .map(|(kind, seconds)| format!("{kind} {seconds:.2}")),
+    )
+}
+
+/// Returns the priority unless it is the default.
+fn priority(build: &Build) -> String {
+    if build.priority == Priority::default() {
+        String::new()
+    } else {
+        build.priority.to_string()
+    }
+}
+
+fn sources(build: &Build) -> String {
+    let sources = build
+        .sources
+        .iter()
+        .map(|source| format!("{} ({})", source.name, source.sha256));
+    list(&sources.collect::<Vec<_>>(), "\n")
+}
+
+/// Returns each state with the seconds that the build spent in it.
+fn phases(build: &Build) -> String {
+    let phases = build.phases.windows(2).map(|pair| {
+        let seconds = pair[1].at.duration_since(pair[0].at).as_secs_f64();
+        format!("{} {seconds:.2}", pair[0].state)
+    });
+    list(&phases.collect::<Vec<_>>(), ", ")
+}
+
+fn usage(build: &Build) -> String {
+    let mut usage = Vec::new();
+    if let Some(milliseconds) = build.usage.cpu_milliseconds {
+        let (seconds, fraction) = (milliseconds / 1000, milliseconds % 1000);
+        usage.push(format!("{seconds}.{fraction:03} s of CPU"));
+    }
+    if let Some(bytes) = build.usage.memory_bytes_max {
+        usage.push(format!("{} MiB of memory", bytes / (1024 * 1024)));
+    }
+    usage.join(", ")
+}
+
+fn packages(build: &Build) -> String {
+    let packages = build.packages.iter().map(|built| {
+        let package = &built.package;
+        format!(
+            "{} {} {} {} ({})",
+            package.name, package.version, built.revision, package.architecture, package.file
+        )
+    });
+    list(&packages.collect::<Vec<_>>(), "\n")
+}
+
+fn list(items: &[impl ToString], separator: &str) -> String {
+    let items: Vec<_> = items.iter().map(ToString::to_string).collect();
+    items.join(separator)
+}

@@ -1,0 +1,222 @@
+//! The command tree, and the way from a command line to an exit status.
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::exit_code::{self, ExitStatus, Failure};
+use crate::options::GlobalOptions;
+use crate::output::Output;
+use crate::program::Program;
+use crate::{build, help, host, machine, manual, schedule, systemd, toaster, token, toolchain};
+
+/// Manages machines, their images and toolchains, and the builds on a build host
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = exit_code::HELP)]
+struct Cli {
+    #[command(flatten)]
+    options: GlobalOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Machine(machine::Command),
+    /// Add, list and delete toolchains
+    #[command(subcommand)]
+    Toolchain(toolchain::Command),
+    #[command(flatten)]
+    Build(build::Command),
+    /// Add, list, show, run and remove schedules, which submit builds by the clock
+    #[command(subcommand)]
+    Schedule(schedule::Command),
+    #[command(flatten)]
+    Host(host::Command),
+    /// Add, list and remove tokens, which give access to the agent over the network
+    #[command(subcommand)]
+    Token(token::Command),
+    /// The management commands of Toaster
+    #[command(subcommand)]
+    Toaster(toaster::Command),
+    /// The old spelling of `toaster …`; [`help`] hides it.
+    #[command(flatten)]
+    TopLevelToaster(toaster::Command),
+    #[command(flatten)]
+    Manual(manual::Command),
+}
+
+/// Runs the command line of the process.
+pub(crate) fn run() -> ExitStatus {
+    let program = Program::called();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    match parse(program, &arguments) {
+        Ok(cli) => {
+            let output = Output::new(program, &cli.options);
+            match dispatch(&cli.command, program, &cli.options, &output) {
+                Ok(()) => ExitStatus::Success,
+                Err(failure) => {
+                    output.error(failure.error.as_ref());
+                    failure.status
+                }
+            }
+        }
+        Err(error) => {
+            let is_unknown = error.kind() == ErrorKind::InvalidSubcommand;
+            if is_unknown && program == Program::Machinectl {
+                systemd::hand_over(&arguments[1..]);
+            }
+            print(&error)
+        }
+    }
+}
+
+/// Returns the command tree under a name of the program.
+pub(crate) fn tree(program: Program) -> clap::Command {
+    help::arrange(Cli::command().name(program.name()))
+}
+
+fn parse(program: Program, arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut tree = tree(program);
+    let matches = tree.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut tree))
+}
+
+/// Prints an error of the command line, or the help or version that was requested.
+fn print(error: &clap::Error) -> ExitStatus {
+    if error.print().is_err() {
+        ExitStatus::Failure
+    } else if error.use_stderr() {
+        ExitStatus::Usage
+    } else {
+        ExitStatus::Success
+    }
+}
+
+fn dispatch(
+    command: &Command,
+    program: Program,
+    options: &GlobalOptions,
+    output: &Output,
+) -> Result<(), Failure> {
+    match command {
+        Command::Machine(command) => machine::run(command, options, output),
+        Command::Toolchain(command) => toolchain::run(command, options, output),
+        Command::Build(command) => build::run(command, options, output),
+        Command::Schedule(command) => schedule::run(command, options, output),
+        Command::Host(command) => host::run(command, options, output),
+        Command::Token(command) => token::run(command, output),
+        Command::Toaster(command) | Command::TopLevelToaster(command) => {
+            toaster::run(command, options, output)
+        }
+        Command::Manual(command) => manual::run(command, tree(program), output),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Old spellings with their present form. Scripts use them.
+    const OLD_SPELLINGS: &[(&str, &str)] = &[
+        ("why", "explain"),
+        ("why 7", "explain 7"),
+        ("build m s --no-attach", "build m s --no-coalesce"),
+        (
+            "push m h --far-volume /v --far-program p",
+            "push m h --remote-volume /v --remote-program p",
+        ),
+        (
+            "pull m h --far-volume /v --far-program p",
+            "pull m h --remote-volume /v --remote-program p",
+        ),
+    ];
+
+    /// Old spellings whose present form is parsed into another variant.
+    const MOVED: &[(&str, &str)] = &[
+        ("host", "host status"),
+        ("host --json", "host status --json"),
+        ("buildslist", "toaster buildslist"),
+        ("builddelete 1 2", "toaster builddelete 1 2"),
+        ("builddelete 1 --dry-run", "toaster builddelete 1 --dry-run"),
+        ("perf --url u", "toaster perf --url u"),
+        (
+            "checksettings --config f",
+            "toaster checksettings --config f",
+        ),
+        ("runbuilds", "toaster runbuilds"),
+        ("checksocket", "toaster checksocket"),
+    ];
+
+    fn parsed(line: &str) -> Cli {
+        let words = format!("buildhost {line}");
+        let arguments: Vec<_> = words.split(' ').map(OsString::from).collect();
+        parse(Program::Buildhost, &arguments).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        tree(Program::Buildhost).debug_assert();
+    }
+
+    #[test]
+    fn old_spellings_are_parsed_like_their_present_form() {
+        for (old, new) in OLD_SPELLINGS {
+            assert_eq!(format!("{:?}", parsed(old)), format!("{:?}", parsed(new)));
+        }
+        for (old, new) in MOVED {
+            let (old, new) = (parsed(old), parsed(new));
+            assert_eq!(format!("{:?}", old.options), format!("{:?}", new.options));
+            match (&old.command, &new.command) {
+                (Command::TopLevelToaster(old), Command::Toaster(new)) => {
+                    assert_eq!(format!("{old:?}"), format!("{new:?}"));
+                }
+                (Command::Host(host::Command::Host { command: None }), Command::Host(new)) => {
+                    assert!(matches!(new, host::Command::Host { command: Some(_) }));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn global_options_are_accepted_everywhere() {
+        for line in [
+            "--volume /v list",
+            "list --volume /v",
+            "--volume /v toolchain list",
+            "toolchain --volume /v list",
+            "toolchain list --volume /v",
+            "schedule list --volume /v",
+            "host --volume /v",
+            "host status --volume /v",
+            "--volume /v builds delete 7",
+            "perf --volume /v",
+            "completions bash --volume /v",
+        ] {
+            assert_eq!(parsed(line).options.volume.to_str(), Some("/v"), "{line}");
+            let all = format!("{line} --toolchains /t --socket /s --json -q --no-legend");
+            assert!(parsed(&all).options.json, "{all}");
+        }
+    }
+
+    #[test]
+    fn builds_are_listed_shown_or_deleted() {
+        for (line, expected) in [
+            ("builds", (false, false)),
+            ("builds --machine m", (false, false)),
+            ("builds 7", (true, false)),
+            ("builds delete 7 8", (false, true)),
+        ] {
+            let cli = parsed(line);
+            let Command::Build(build::Command::Builds { command, build, .. }) = cli.command else {
+                panic!("{line}");
+            };
+            assert_eq!((build.is_some(), command.is_some()), expected, "{line}");
+        }
+        let line = ["buildhost", "builds", "7", "delete", "8"].map(OsString::from);
+        assert!(parse(Program::Buildhost, &line).is_err());
+    }
+}

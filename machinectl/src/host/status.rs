@@ -1,0 +1,45 @@
+//! `host status`: the activity, capacity and problems of the host.
+
+use config::builds::{Readiness, Status};
+use config::printable;
+
+use crate::exit_code::Failure;
+use crate::output::{Output, Table, count, joined};
+
+/// Prints the status that the agent reports.
+pub(super) fn run(status: &Status, output: &Output) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.print_json(status);
+    }
+    output.print(&format!(
+        "{}: agent {}, {}, {}\n",
+        status.name,
+        status.version,
+        count(status.guests, "running guest"),
+        count(status.queued, "waiting build")
+    ))?;
+    for notice in &status.notices {
+        output.print(&format!("{}\n", printable(notice)))?;
+    }
+    let mut table = Table::new(&["MACHINE", "TOOLCHAIN", "IMAGE", "START", "REASON"]);
+    for ready in &status.machines {
+        table.add([
+            ready.machine.to_string(),
+            ready.toolchain.to_string(),
+            ready.image.to_string(),
+            ready.start.to_string(),
+            reason(ready),
+        ]);
+    }
+    output.print_table(&table)
+}
+
+/// Returns the reasons for the state of an image and for the kind of its starts.
+fn reason(ready: &Readiness) -> String {
+    let discarded = match ready.evictions {
+        0 => String::new(),
+        number => count(number as usize, "discarded checkpoint"),
+    };
+    let reasons = [&ready.message, &ready.start_message, &discarded];
+    joined(reasons.map(String::as_str), "; ")
+}

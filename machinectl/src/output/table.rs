@@ -1,0 +1,88 @@
+//! Tables for people.
+
+use std::fmt::Write as _;
+
+use config::printable;
+
+/// Rows under headings.
+#[derive(Debug)]
+pub(crate) struct Table {
+    headings: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// Returns a table without rows.
+    pub(crate) fn new(headings: &[&'static str]) -> Self {
+        Self {
+            headings: headings.to_vec(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row. An empty cell is shown as `-`.
+    pub(crate) fn add<const N: usize>(&mut self, cells: [String; N]) {
+        let show = |cell: String| match cell.as_str() {
+            "" => "-".to_owned(),
+            text => printable(text).to_string(),
+        };
+        self.rows.push(cells.into_iter().map(show).collect());
+    }
+
+    /// Returns true if the table has no rows.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Returns the table as text; an empty text if it has no rows.
+    pub(crate) fn to_text(&self, legend: bool) -> String {
+        if self.rows.is_empty() {
+            return String::new();
+        }
+        let headings: Vec<String> = self.headings.iter().map(ToString::to_string).collect();
+        let lines: Vec<&Vec<String>> = legend
+            .then_some(&headings)
+            .into_iter()
+            .chain(&self.rows)
+            .collect();
+        let widths: Vec<usize> = (0..self.headings.len())
+            .map(|column| width(&lines, column))
+            .collect();
+        let mut text = String::new();
+        for line in lines {
+            let mut padded = String::new();
+            for (cell, width) in line.iter().zip(&widths) {
+                let _ = write!(padded, "{cell:width$}  ");
+            }
+            let _ = writeln!(text, "{}", padded.trim_end());
+        }
+        text
+    }
+}
+
+fn width(lines: &[&Vec<String>], column: usize) -> usize {
+    lines
+        .iter()
+        .filter_map(|line| line.get(column))
+        .map(|cell| cell.chars().count())
+        .max()
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let mut table = Table::new(&["MACHINE", "CURRENT"]);
+        assert_eq!(table.to_text(true), "");
+        table.add(["a-long-name".into(), "2".into()]);
+        table.add(["b".into(), String::new()]);
+        assert_eq!(
+            table.to_text(true),
+            "MACHINE      CURRENT\na-long-name  2\nb            -\n"
+        );
+        assert_eq!(table.to_text(false), "a-long-name  2\nb            -\n");
+    }
+}
