@@ -49,7 +49,7 @@ fn a_drained_host_finishes_what_runs_and_starts_nothing_until_it_is_told_to() {
     let words = host.machinectl(&["explain"]).success().stdout;
     assert!(words.starts_with("1 waiting build"), "{words}");
     let notice = host.machinectl(&["host", "status"]).success().stdout;
-    assert!(notice.contains("`machinectl undrain` ends it"), "{notice}");
+    assert!(notice.contains("`buildhost undrain` ends it"), "{notice}");
     assert!(host.guests().is_empty());
     host.machinectl(&["undrain"]).success();
     let built = host.wait_for(waits, State::Finished);

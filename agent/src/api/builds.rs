@@ -151,7 +151,7 @@ pub(super) async fn delete(
             "build {id} has not ended yet; cancel it first"
         ))),
         Removal::Held => Err(Refused::conflict(format!(
-            "build {id} is held for a person; `machinectl release {id}` first"
+            "build {id} is held for a person; `buildhost release {id}` first"
         ))),
         Removal::Awaited => Err(Refused::conflict(format!(
             "a build that waits is to come after build {id}; cancel that first"

@@ -112,7 +112,7 @@ pub(super) async fn of_machine(
             )))
         }
         (None, _) => Err(Refused::missing(format!(
-            "no guest of a machine {machine} runs; `machinectl builds` shows what does"
+            "no guest of a machine {machine} runs; `buildhost builds` shows what does"
         ))),
     }
 }

@@ -52,7 +52,7 @@ impl Refused {
 
     pub(super) fn no_build(id: BuildId) -> Self {
         Self::missing(format!(
-            "there is no build {id}; `machinectl builds` shows what there is"
+            "there is no build {id}; `buildhost builds` shows what there is"
         ))
     }
 
@@ -71,7 +71,7 @@ impl Refused {
     /// For somebody who has shown no token.
     pub(super) fn nobody() -> Self {
         Self::unauthorized(
-            "a token is needed: `Authorization: Bearer TOKEN`; `machinectl token add` makes one",
+            "a token is needed: `Authorization: Bearer TOKEN`; `buildhost token add` makes one",
             "Bearer",
         )
     }
@@ -79,7 +79,7 @@ impl Refused {
     /// For somebody whose token is none.
     pub(super) fn unknown_token() -> Self {
         Self::unauthorized(
-            "this token is not known here; `machinectl token list` shows those that are",
+            "this token is not known here; `buildhost token list` shows those that are",
             "Bearer error=\"invalid_token\"",
         )
     }

@@ -157,6 +157,6 @@ async fn find(agent: &AgentState, name: &ScheduleName) -> Result<Schedule, Refus
 
 fn missing(name: &ScheduleName) -> Refused {
     Refused::missing(format!(
-        "there is no schedule {name}; `machinectl schedule list` shows what there is"
+        "there is no schedule {name}; `buildhost schedule list` shows what there is"
     ))
 }

@@ -135,7 +135,7 @@ impl Doctor<'_> {
     }
 
     fn repair(&mut self, id: Id, subject: Subject, proof: impl Into<String>, repair: Repair) {
-        let mut finding = Finding::new(id, subject, proof, "machinectl doctor --repair");
+        let mut finding = Finding::new(id, subject, proof, "buildhost doctor --repair");
         finding.repair = vec![repair.to_string()];
         self.found.push(Found {
             finding,

@@ -116,13 +116,13 @@ impl Doctor<'_> {
 
     /// Something that can simply go.
     fn stray(&mut self, id: Id, proof: &str, step: Step) {
-        self.add(id, proof, "machinectl doctor --repair", vec![step]);
+        self.add(id, proof, "buildhost doctor --repair", vec![step]);
     }
 
     fn link(&mut self) {
         let view = self.view;
         let name = &view.name;
-        let roll_back = format!("machinectl rollback {name} REVISION");
+        let roll_back = format!("buildhost rollback {name} REVISION");
         if let Some(fault) = &view.link_fault {
             self.add(Id::BrokenLink, fault, &roll_back, Vec::new());
         } else if view.deleting && view.current.is_none() {
@@ -136,7 +136,7 @@ impl Doctor<'_> {
             self.add(
                 Id::HalfDeleted,
                 proof,
-                &format!("machinectl delete {name}"),
+                &format!("buildhost delete {name}"),
                 repair,
             );
         } else if view.current.is_none() {
@@ -199,7 +199,7 @@ impl Doctor<'_> {
                 self.add(
                     Id::HalfRevision,
                     &proof,
-                    "machinectl doctor --repair",
+                    "buildhost doctor --repair",
                     repair,
                 );
             }

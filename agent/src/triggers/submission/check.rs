@@ -77,7 +77,7 @@ pub(crate) async fn has_machine(
         ))),
         Some(_) => Ok(toolchain),
         None => Err(Unfit::Missing(format!(
-            "there is no machine {} to build with toolchain {toolchain}; `machinectl list` shows what there is",
+            "there is no machine {} to build with toolchain {toolchain}; `buildhost list` shows what there is",
             request.machine
         ))),
     }
@@ -90,7 +90,7 @@ fn toolchain(agent: &AgentState, request: &Request) -> Result<ToolchainName, Unf
         return Ok(name);
     }
     Err(Unfit::Missing(format!(
-        "there is no toolchain {name}; `machinectl toolchain list` shows what there is"
+        "there is no toolchain {name}; `buildhost toolchain list` shows what there is"
     )))
 }
 
@@ -130,7 +130,7 @@ pub(crate) async fn comes_after(agent: &AgentState, request: &Request) -> Result
     for id in &request.after {
         if agent.records.get(*id).await?.is_none() {
             return Err(Unfit::Missing(format!(
-                "there is no build {id}; `machinectl builds` shows what there is"
+                "there is no build {id}; `buildhost builds` shows what there is"
             )));
         }
     }

@@ -1,4 +1,4 @@
-//! `machinectl` on another host, by ssh.
+//! The program on a remote host, called by ssh.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
