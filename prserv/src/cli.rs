@@ -141,13 +141,7 @@ fn exit_status(error: &anyhow::Error) -> ExitStatus {
     reason = "the only place where an error is printed"
 )]
 fn report(error: &dyn Error) {
-    eprint!("prserv: {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        eprint!(": {cause}");
-        source = cause.source();
-    }
-    eprintln!();
+    eprintln!("prserv: {}", sys::error_report::chain(error));
 }
 
 #[cfg(test)]
