@@ -2,7 +2,7 @@
 
 mod serve;
 
-mod listener;
+mod sockets;
 
 mod daemon;
 

@@ -3,7 +3,7 @@
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Extension, State};
 use axum::response::Response;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::server::json_session::{Framing, JsonSession, Next};
 use crate::session::AuthorizedService;
@@ -13,7 +13,7 @@ use crate::wire::decoder::MessageDecoder;
 /// Upgrades a connection to a websocket and serves it.
 pub(super) fn upgrade(
     State(service): State<AuthorizedService>,
-    Extension(stop): Extension<watch::Receiver<bool>>,
+    Extension(stop): Extension<CancellationToken>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
     upgrade
@@ -21,13 +21,13 @@ pub(super) fn upgrade(
         .on_upgrade(|socket| serve(service, socket, stop))
 }
 
-async fn serve(service: AuthorizedService, mut socket: WebSocket, mut stop: watch::Receiver<bool>) {
+async fn serve(service: AuthorizedService, mut socket: WebSocket, stop: CancellationToken) {
     let peer = service.peer.name.clone();
     let mut session = JsonSession::new(service, MessageDecoder::for_frames(), Framing::SingleLine);
     loop {
         let received = tokio::select! {
             received = socket.recv() => received,
-            _ = stop.wait_for(|stop| *stop) => None,
+            () = stop.cancelled() => None,
         };
         match received {
             Some(Ok(Message::Text(text))) => {
