@@ -6,7 +6,7 @@ use config::task::{self, Outcome, TaskResult};
 
 use crate::cli::Settings;
 use crate::log::Log;
-use crate::{WorkerError, entry, report};
+use crate::{WorkerError, exec, report};
 
 /// The toolchain's program that installs it; it may be missing.
 const ENTRY: &str = "bootstrap";
@@ -17,7 +17,7 @@ const ENTRY: &str = "bootstrap";
 /// # Errors
 /// The host knows nothing of how it went.
 pub fn run(settings: &Settings) -> Result<Outcome, WorkerError> {
-    let mut log = settings.fresh_log()?;
+    let mut log = settings.create_log()?;
     let result = match install(settings, &mut log) {
         Ok(result) => result,
         Err(error) => {
@@ -41,10 +41,10 @@ fn install(settings: &Settings, log: &mut Log) -> Result<TaskResult, WorkerError
         return Ok(result);
     }
     log.say("running the toolchain's `bootstrap`");
-    let status = entry::run(&program, &settings.toolchain, &environment(settings), log)?;
+    let status = exec::run(&program, &settings.toolchain, &environment(settings), log)?;
     if !status.success() {
         result.status = Outcome::Error;
-        result.message = entry::failed(ENTRY, status, log);
+        result.message = exec::failed(ENTRY, status, log);
     }
     Ok(result)
 }

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::cli::{PR_HOST, Settings};
 use crate::log::Log;
 use crate::report::{self, Artifact};
-use crate::{WorkerError, entry, shell, wait};
+use crate::{WorkerError, exec, handshake, shell};
 use tftp::client::Destination;
 
 /// The toolchain's program that builds.
@@ -28,7 +28,7 @@ const PACKAGES: &str = "packages.manifest";
 /// # Errors
 /// The host does not know the result.
 pub fn run(settings: &Settings) -> Result<Outcome, WorkerError> {
-    let mut log = settings.fresh_log()?;
+    let mut log = settings.create_log()?;
     let mut held = false;
     let (result, artifacts) = match try_run(settings, &mut log, &mut held) {
         Ok(outcome) => outcome,
@@ -55,7 +55,7 @@ fn try_run(
     log: &mut Log,
     held: &mut bool,
 ) -> Result<(TaskResult, Vec<Artifact>), WorkerError> {
-    wait::for_the_task(log)?;
+    handshake::for_the_task(log)?;
     let task = fetch_task(settings)?;
     *held = task.hold;
     if task.interactive == Some(Breakpoint::Attach) {
@@ -66,25 +66,25 @@ fn try_run(
         "build {} on {} with the toolchain {}",
         task.build, task.machine, task.toolchain
     ));
-    let places = Places::fresh(&settings.work)?;
+    let dirs = BuildDirs::create(&settings.work)?;
     for source in &task.sources {
-        let size = fetch_source(settings, source, &places.sources)?;
+        let size = fetch_source(settings, source, &dirs.sources)?;
         log.say(&format!("fetched {}, {size} bytes", source.name));
     }
     if task.interactive == Some(Breakpoint::Start) {
-        shell::breakpoint(settings, &places.work, log)?;
+        shell::breakpoint(settings, &dirs.work, log)?;
     }
     let program = settings.toolchain.join(ENTRY);
-    let environment = places.environment(settings, &task);
-    let status = entry::run(&program, &places.work, &environment, log)?;
-    let (artifacts, faults) = artifacts(&places.out)?;
+    let environment = dirs.environment(settings, &task);
+    let status = exec::run(&program, &dirs.work, &environment, log)?;
+    let (artifacts, faults) = artifacts(&dirs.out)?;
     let mut result = TaskResult::new(Outcome::Success);
     let packages = if status.success() && faults.is_empty() {
-        packages(&places.out, &artifacts)
+        packages(&dirs.out, &artifacts)
     } else if status.success() {
         Err(faults.join("\n"))
     } else {
-        Err(entry::failed(ENTRY, status, log))
+        Err(exec::failed(ENTRY, status, log))
     };
     match packages {
         Ok(packages) => result.packages = packages,
@@ -95,29 +95,29 @@ fn try_run(
     }
     let stops = |point: Breakpoint| point.stops(result.status);
     if task.interactive.is_some_and(stops) {
-        shell::breakpoint(settings, &places.work, log)?;
+        shell::breakpoint(settings, &dirs.work, log)?;
     }
     Ok((result, artifacts))
 }
 
 /// The directories of one build.
-struct Places {
+struct BuildDirs {
     sources: PathBuf,
     out: PathBuf,
     work: PathBuf,
 }
 
-impl Places {
-    fn fresh(below: &Path) -> Result<Self, WorkerError> {
-        let places = Self {
+impl BuildDirs {
+    fn create(below: &Path) -> Result<Self, WorkerError> {
+        let dirs = Self {
             sources: below.join("sources"),
             out: below.join("out"),
             work: below.join(WORK),
         };
-        for place in [&places.sources, &places.out, &places.work] {
-            fresh_directory(place)?;
+        for place in [&dirs.sources, &dirs.out, &dirs.work] {
+            empty_directory(place)?;
         }
-        Ok(places)
+        Ok(dirs)
     }
 
     /// What the toolchain's `build` is told.
@@ -135,7 +135,7 @@ impl Places {
 }
 
 /// Makes a directory that holds nothing.
-fn fresh_directory(path: &Path) -> Result<(), WorkerError> {
+fn empty_directory(path: &Path) -> Result<(), WorkerError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(WorkerError::disk(path)(error));

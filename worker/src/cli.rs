@@ -9,8 +9,8 @@ use lexopt::{Arg, Parser, ValueExt};
 
 use crate::WorkerError;
 use crate::log::Log;
-use crate::port::{self, Port};
 use crate::pr::Question;
+use crate::virtio_port::{self, Port};
 use tftp::client::{self, Client, Timeouts};
 
 /// What `--help` prints.
@@ -58,9 +58,13 @@ impl Settings {
     ///
     /// # Errors
     /// There is no place for it.
-    pub fn fresh_log(&self) -> Result<Log, WorkerError> {
+    pub fn create_log(&self) -> Result<Log, WorkerError> {
         std::fs::create_dir_all(&self.work).map_err(WorkerError::disk(&self.work))?;
-        let port = Port::find(task::LOG_PORT, Path::new(port::CLASSES), Path::new("/dev"));
+        let port = Port::find(
+            task::LOG_PORT,
+            Path::new(virtio_port::CLASSES),
+            Path::new("/dev"),
+        );
         let gateway = SocketAddr::new(self.pr_host.ip(), task::LOG_TCP_PORT);
         let port = port.or_else(|| Port::connect(gateway));
         Log::create(&self.work.join("log"), port)

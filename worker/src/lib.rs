@@ -11,17 +11,17 @@ pub mod bootstrap;
 
 pub mod report;
 
-pub mod entry;
+pub mod exec;
 
 pub mod log;
 
-pub mod port;
+pub mod virtio_port;
 
-pub mod wait;
+pub mod handshake;
 
 pub mod shell;
 
-pub mod fresh;
+pub mod reseed;
 
 pub mod pr;
 

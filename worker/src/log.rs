@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::WorkerError;
-use crate::port::Port;
+use crate::virtio_port::Port;
 
 /// What of a log is kept from its beginning.
 const HEAD_MAX: u64 = 8 * 1024 * 1024;

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 
 use crate::log::Log;
-use crate::{WorkerError, fresh, port};
+use crate::{WorkerError, reseed, virtio_port};
 
 /// How long we wait for a host that says nothing. A frozen machine's clock stands
 /// still, so this does not limit how long it may be frozen.
@@ -31,13 +31,13 @@ const LINE_MAX: usize = 1024;
 /// # Errors
 /// The host does not let us begin, or not in a way that we understand.
 pub fn for_the_task(log: &mut Log) -> Result<(), WorkerError> {
-    let classes = Path::new(port::CLASSES);
-    let Some(device) = port::device(task::CONTROL_PORT, classes, Path::new("/dev")) else {
+    let classes = Path::new(virtio_port::CLASSES);
+    let Some(device) = virtio_port::device(task::CONTROL_PORT, classes, Path::new("/dev")) else {
         return Ok(());
     };
-    match fresh::rehearse().and_then(|()| open(&device)) {
+    match reseed::rehearse().and_then(|()| open(&device)) {
         Ok(mut port) => {
-            let go = wait(&mut port).and_then(|go| fresh::take_over(&go));
+            let go = wait(&mut port).and_then(|go| reseed::take_over(&go));
             go.map_err(WorkerError::Wait)
         }
         Err(error) => {
