@@ -1,4 +1,4 @@
-//! Installs the toolchain: runs its `bootstrap` and tells the host how it went.
+//! Installs the toolchain: runs its `bootstrap` and reports the result.
 
 use std::ffi::OsString;
 
@@ -8,43 +8,36 @@ use crate::cli::Settings;
 use crate::log::Log;
 use crate::{WorkerError, exec, report};
 
-/// The toolchain's program that installs it; it may be missing.
-const ENTRY: &str = "bootstrap";
+/// The toolchain's program that installs it. A toolchain may have none.
+const PROGRAM: &str = "bootstrap";
 
-/// Runs the toolchain's `bootstrap`, if it has one, in its own directory, and puts
-/// the log and [`task::BOOTSTRAP`]. Returns the outcome that the host was told.
+/// Runs the toolchain's `bootstrap`, if there is one, in the toolchain's directory. Puts the
+/// log and [`task::BOOTSTRAP`], and returns the reported outcome.
 ///
 /// # Errors
-/// The host knows nothing of how it went.
+/// The result could not be reported.
 pub fn run(settings: &Settings) -> Result<Outcome, WorkerError> {
     let mut log = settings.create_log()?;
-    let result = match install(settings, &mut log) {
-        Ok(result) => result,
-        Err(error) => {
-            let result = report::abnormal(&error);
-            log.say(&result.message);
-            result
-        }
-    };
+    let result = install(settings, &mut log).unwrap_or_else(|error| {
+        let result = report::abnormal(&error);
+        log.line(&result.message);
+        result
+    });
     report::report(&settings.client, &[], log, result, task::BOOTSTRAP)
 }
 
 fn install(settings: &Settings, log: &mut Log) -> Result<TaskResult, WorkerError> {
-    let mut result = TaskResult {
-        status: Outcome::Success,
-        message: String::new(),
-        packages: Vec::new(),
-    };
-    let program = settings.toolchain.join(ENTRY);
+    let mut result = TaskResult::new(Outcome::Success);
+    let program = settings.toolchain.join(PROGRAM);
     if !program.exists() {
-        log.say("the toolchain has no `bootstrap`: nothing is to be done");
+        log.line("the toolchain has no `bootstrap`: there is nothing to do");
         return Ok(result);
     }
-    log.say("running the toolchain's `bootstrap`");
+    log.line("running the toolchain's `bootstrap`");
     let status = exec::run(&program, &settings.toolchain, &environment(settings), log)?;
     if !status.success() {
         result.status = Outcome::Error;
-        result.message = exec::failed(ENTRY, status, log);
+        result.message = exec::failure_message(PROGRAM, status, log);
     }
     Ok(result)
 }

@@ -1,101 +1,112 @@
-//! Does a build: fetches the task and its sources, runs the toolchain's `build`,
-//! and tells the host what came out.
+//! Runs a build: fetches the task and its sources, runs the toolchain's `build`, and reports
+//! the result.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use config::printable;
 use config::task::{self, Breakpoint, Outcome, Package, Source, Task, TaskResult};
-use sha2::{Digest as _, Sha256};
+use sys::file::{Hasher, fresh_directory};
+use tftp::client::Destination;
 
 use crate::cli::{PR_HOST, Settings};
 use crate::log::Log;
 use crate::report::{self, Artifact};
 use crate::{WorkerError, exec, handshake, shell};
-use tftp::client::Destination;
 
 /// The toolchain's program that builds.
-const ENTRY: &str = "build";
-/// Where it is run, below the directory of a build.
+const PROGRAM: &str = "build";
+/// The program's working directory, below the directory of the build.
 const WORK: &str = "work";
-/// The list of packages that it leaves beside them.
+/// The list of packages that the program leaves beside them.
 const PACKAGES: &str = "packages.manifest";
 
-/// Does one build and puts [`task::RESULT`]. Returns the outcome that the host was
-/// told.
+/// Runs one build, puts [`task::RESULT`], and returns the reported outcome.
 ///
 /// # Errors
-/// The host does not know the result.
+/// The result could not be reported.
 pub fn run(settings: &Settings) -> Result<Outcome, WorkerError> {
     let mut log = settings.create_log()?;
-    let mut held = false;
-    let (result, artifacts) = match try_run(settings, &mut log, &mut held) {
-        Ok(outcome) => outcome,
-        Err(error) => {
-            let result = report::abnormal(&error);
-            log.say(&result.message);
-            (result, Vec::new())
-        }
-    };
-    held &= !result.status.is_good();
-    if held {
-        // The host may look at the disk while we are suspended.
+    let mut hold = false;
+    let (result, artifacts) = build(settings, &mut log, &mut hold).unwrap_or_else(|error| {
+        let result = report::abnormal(&error);
+        log.line(&result.message);
+        (result, Vec::new())
+    });
+    hold &= !result.status.is_good();
+    if hold {
+        // The host may read the disk while the guest is suspended.
         rustix::fs::sync();
     }
-    let told = report::report(&settings.client, &artifacts, log, result, task::RESULT)?;
-    if held {
+    let reported = report::report(&settings.client, &artifacts, log, result, task::RESULT)?;
+    if hold {
         shell::hold(settings, &settings.work.join(WORK));
     }
-    Ok(told)
+    Ok(reported)
 }
 
-fn try_run(
+/// Runs one build to its result, and sets `hold` if the task wants a failed guest held.
+fn build(
     settings: &Settings,
     log: &mut Log,
-    held: &mut bool,
+    hold: &mut bool,
 ) -> Result<(TaskResult, Vec<Artifact>), WorkerError> {
-    handshake::for_the_task(log)?;
+    handshake::wait_for_start(log)?;
     let task = fetch_task(settings)?;
-    *held = task.hold;
+    *hold = task.hold;
     if task.interactive == Some(Breakpoint::Attach) {
         shell::breakpoint(settings, &settings.work.join(WORK), log)?;
         return Ok((TaskResult::new(Outcome::Abort), Vec::new()));
     }
-    log.say(&format!(
+    log.line(&format!(
         "build {} on {} with the toolchain {}",
         task.build, task.machine, task.toolchain
     ));
     let dirs = BuildDirs::create(&settings.work)?;
     for source in &task.sources {
         let size = fetch_source(settings, source, &dirs.sources)?;
-        log.say(&format!("fetched {}, {size} bytes", source.name));
+        log.line(&format!("fetched {}, {size} bytes", source.name));
     }
     if task.interactive == Some(Breakpoint::Start) {
         shell::breakpoint(settings, &dirs.work, log)?;
     }
-    let program = settings.toolchain.join(ENTRY);
-    let environment = dirs.environment(settings, &task);
+    let (result, artifacts) = run_program(settings, &task, &dirs, log)?;
+    if task
+        .interactive
+        .is_some_and(|breakpoint| breakpoint.stops(result.status))
+    {
+        shell::breakpoint(settings, &dirs.work, log)?;
+    }
+    Ok((result, artifacts))
+}
+
+/// Runs the toolchain's `build` and returns its result and artifacts.
+fn run_program(
+    settings: &Settings,
+    task: &Task,
+    dirs: &BuildDirs,
+    log: &mut Log,
+) -> Result<(TaskResult, Vec<Artifact>), WorkerError> {
+    let program = settings.toolchain.join(PROGRAM);
+    let environment = dirs.environment(settings, task);
     let status = exec::run(&program, &dirs.work, &environment, log)?;
     let (artifacts, faults) = artifacts(&dirs.out)?;
-    let mut result = TaskResult::new(Outcome::Success);
-    let packages = if status.success() && faults.is_empty() {
+    let packages = if !status.success() {
+        Err(exec::failure_message(PROGRAM, status, log))
+    } else if faults.is_empty() {
         packages(&dirs.out, &artifacts)
-    } else if status.success() {
-        Err(faults.join("\n"))
     } else {
-        Err(exec::failed(ENTRY, status, log))
+        Err(faults.join("\n"))
     };
+    let mut result = TaskResult::new(Outcome::Success);
     match packages {
         Ok(packages) => result.packages = packages,
         Err(message) => {
             result.status = Outcome::Error;
             result.message = message;
         }
-    }
-    let stops = |point: Breakpoint| point.stops(result.status);
-    if task.interactive.is_some_and(stops) {
-        shell::breakpoint(settings, &dirs.work, log)?;
     }
     Ok((result, artifacts))
 }
@@ -108,19 +119,20 @@ struct BuildDirs {
 }
 
 impl BuildDirs {
+    /// Creates the directories empty.
     fn create(below: &Path) -> Result<Self, WorkerError> {
         let dirs = Self {
             sources: below.join("sources"),
             out: below.join("out"),
             work: below.join(WORK),
         };
-        for place in [&dirs.sources, &dirs.out, &dirs.work] {
-            empty_directory(place)?;
+        for dir in [&dirs.sources, &dirs.out, &dirs.work] {
+            fresh_directory(dir).map_err(WorkerError::disk(dir))?;
         }
         Ok(dirs)
     }
 
-    /// What the toolchain's `build` is told.
+    /// Returns the environment of the toolchain's `build`.
     fn environment(&self, settings: &Settings, task: &Task) -> Vec<(&'static str, OsString)> {
         vec![
             ("BUILDHOST_SOURCES", self.sources.clone().into()),
@@ -134,17 +146,6 @@ impl BuildDirs {
     }
 }
 
-/// Makes a directory that holds nothing.
-fn empty_directory(path: &Path) -> Result<(), WorkerError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(WorkerError::disk(path)(error));
-        }
-        _ => {}
-    }
-    fs::create_dir_all(path).map_err(WorkerError::disk(path))
-}
-
 fn fetch_task(settings: &Settings) -> Result<Task, WorkerError> {
     let mut text = Vec::new();
     fetch(settings, task::TASK, &mut text)?;
@@ -152,43 +153,46 @@ fn fetch_task(settings: &Settings) -> Result<Task, WorkerError> {
 }
 
 fn fetch(settings: &Settings, name: &str, to: &mut impl Destination) -> Result<u64, WorkerError> {
-    let fetched = settings.client.get(name, to);
-    fetched.map_err(|source| WorkerError::Fetch {
-        name: name.to_owned(),
-        source,
-    })
+    settings
+        .client
+        .get(name, to)
+        .map_err(|source| WorkerError::Fetch {
+            name: name.to_owned(),
+            source,
+        })
 }
 
+/// Fetches a source, checks its hash, and returns its size.
 fn fetch_source(settings: &Settings, source: &Source, into: &Path) -> Result<u64, WorkerError> {
     let path = into.join(&source.name);
-    let mut file = Hashing {
+    let mut file = HashedFile {
         file: File::create(&path).map_err(WorkerError::disk(path))?,
-        hash: Sha256::new(),
+        hasher: Hasher::default(),
     };
     let name = format!("{}{}", task::SOURCES, source.name);
     let size = fetch(settings, &name, &mut file)?;
-    let found = hexadecimal(&file.hash.finalize());
-    if found == source.sha256.as_str() {
+    let actual = file.hasher.finish();
+    if actual == source.sha256 {
         Ok(size)
     } else {
         Err(WorkerError::Hash {
             name: source.name.clone(),
             expected: source.sha256.clone(),
-            found,
+            actual,
         })
     }
 }
 
-/// A file whose hash is known when it is written.
-struct Hashing {
+/// A file that is hashed while it is written.
+struct HashedFile {
     file: File,
-    hash: Sha256,
+    hasher: Hasher,
 }
 
-impl Write for Hashing {
+impl Write for HashedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.file.write(bytes)?;
-        self.hash.update(&bytes[..count]);
+        self.hasher.update(&bytes[..count]);
         Ok(count)
     }
 
@@ -197,20 +201,14 @@ impl Write for Hashing {
     }
 }
 
-impl Destination for Hashing {
+impl Destination for HashedFile {
     fn restart(&mut self) -> io::Result<()> {
-        self.hash = Sha256::new();
+        self.hasher = Hasher::default();
         self.file.restart()
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from_digit(value.into(), 16).unwrap_or('0');
-    let digits = |byte: &u8| [digit(byte >> 4), digit(byte & 15)];
-    bytes.iter().flat_map(digits).collect()
-}
-
-/// The files that a build left, and what is wrong with the others.
+/// Returns the artifacts of a build, and the faults of other entries beside them.
 fn artifacts(out: &Path) -> Result<(Vec<Artifact>, Vec<String>), WorkerError> {
     let (mut artifacts, mut faults) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(out).map_err(WorkerError::disk(out))? {
@@ -221,6 +219,7 @@ fn artifacts(out: &Path) -> Result<(Vec<Artifact>, Vec<String>), WorkerError> {
         }
         let name = name.to_string_lossy();
         if !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let name = printable(&name);
             faults.push(format!("`{name}` among the artifacts is not a file"));
             continue;
         }
@@ -234,17 +233,17 @@ fn artifacts(out: &Path) -> Result<(Vec<Artifact>, Vec<String>), WorkerError> {
     Ok((artifacts, faults))
 }
 
-/// The packages that a build says it made; each must be among the artifacts.
+/// Returns the packages that a build has listed. Each must be among the artifacts.
 fn packages(out: &Path, artifacts: &[Artifact]) -> Result<Vec<Package>, String> {
     let text = match fs::read_to_string(out.join(PACKAGES)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(format!("{PACKAGES} cannot be read: {error}")),
+        Err(error) => return Err(format!("cannot read {PACKAGES}: {error}")),
     };
     let packages =
-        Package::parse_list(&text).map_err(|error| format!("{PACKAGES} is wrong: {error}"))?;
-    let missing = |package: &&Package| !artifacts.iter().any(|a| a.name == package.file);
-    match packages.iter().find(missing) {
+        Package::parse_list(&text).map_err(|error| format!("{PACKAGES} is invalid: {error}"))?;
+    let is_artifact = |package: &Package| artifacts.iter().any(|a| a.name == package.file);
+    match packages.iter().find(|package| !is_artifact(package)) {
         Some(package) => Err(format!(
             "{PACKAGES} names {}, which is not among the artifacts",
             package.file
@@ -257,11 +256,6 @@ fn packages(out: &Path, artifacts: &[Artifact]) -> Result<Vec<Package>, String> 
 mod tests {
     use super::*;
 
-    #[test]
-    fn bytes_become_digits() {
-        assert_eq!(hexadecimal(&[0, 0x1f, 0xff]), "001fff");
-    }
-
     fn out(files: &[(&str, &str)]) -> tempfile::TempDir {
         let out = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -272,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_build_leaves_is_looked_at_closely() {
+    fn only_files_with_valid_names_are_artifacts() {
         let out = out(&[("b.ipk", ""), ("a.ipk", ""), ("with blank", "")]);
         fs::create_dir(out.path().join("directory")).unwrap();
         let (artifacts, faults) = artifacts(out.path()).unwrap();
@@ -282,19 +276,19 @@ mod tests {
     }
 
     #[test]
-    fn a_package_must_be_there() {
+    fn every_listed_package_must_be_an_artifact() {
         let text = ": 1\npackage: p\nversion: 1\nrecipe-revision: r0\narchitecture: all\nchecksum: c\nfile: p.ipk\n";
-        let there = out(&[(PACKAGES, text), ("p.ipk", "")]);
-        let (files, _) = artifacts(there.path()).unwrap();
-        assert_eq!(packages(there.path(), &files).unwrap().len(), 1);
+        let complete = out(&[(PACKAGES, text), ("p.ipk", "")]);
+        let (files, _) = artifacts(complete.path()).unwrap();
+        assert_eq!(packages(complete.path(), &files).unwrap().len(), 1);
         assert_eq!(
-            packages(there.path(), &[]).unwrap_err(),
+            packages(complete.path(), &[]).unwrap_err(),
             "packages.manifest names p.ipk, which is not among the artifacts"
         );
-        let wrong = out(&[(PACKAGES, ": 1\npackage: p\n")]);
+        let invalid = out(&[(PACKAGES, ": 1\npackage: p\n")]);
         assert_eq!(
-            packages(wrong.path(), &[]).unwrap_err(),
-            "packages.manifest is wrong: the value `file` is missing"
+            packages(invalid.path(), &[]).unwrap_err(),
+            "packages.manifest is invalid: the value `file` is missing"
         );
         assert_eq!(packages(out(&[]).path(), &[]), Ok(Vec::new()));
     }

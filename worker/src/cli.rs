@@ -1,4 +1,4 @@
-//! The command line: what is asked for, and where things are.
+//! The command line.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
@@ -6,160 +6,161 @@ use std::path::{Path, PathBuf};
 
 use config::task;
 use lexopt::{Arg, Parser, ValueExt};
+use tftp::client::{self, Client, Timeouts};
 
 use crate::WorkerError;
 use crate::log::Log;
-use crate::pr::Question;
-use crate::virtio_port::{self, Port};
-use tftp::client::{self, Client, Timeouts};
+use crate::log_stream::LogStream;
+use crate::pr::Query;
+use crate::virtio_port;
 
-/// What `--help` prints.
+/// The output of `--help`.
 pub const HELP: &str = include_str!("help.txt");
 
-/// Where a build's directories are made.
+/// The default directory of builds.
 const WORK: &str = "/buildhost/build";
-/// The variable that names the PR service for `pr`; a toolchain's `build` has it.
+/// The variable with the address of the PR service, which a toolchain's `build` gets.
 pub const PR_HOST: &str = "BUILDHOST_PR_HOST";
 
-/// What is asked for.
+/// A command.
 #[derive(Debug)]
 pub enum Command {
     /// Install the toolchain.
     Bootstrap(Settings),
-    /// Do a build.
+    /// Run a build.
     Build(Settings),
-    /// Be a shell at the console.
+    /// Become a shell on the console.
     Shell,
-    /// Ask for a revision.
-    Pr(SocketAddr, Question),
+    /// Get a revision from the PR service.
+    Pr(SocketAddr, Query),
     /// Print [`HELP`].
     Help,
-    /// Print our version.
+    /// Print the version.
     Version,
 }
 
-/// Where things are.
+/// The addresses and directories of a run.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The host's TFTP server.
+    /// The client of the host's TFTP server.
     pub client: Client,
-    /// The PR service, for a toolchain's `build` to ask.
+    /// The address of the PR service, for a toolchain's `build`.
     pub pr_host: SocketAddr,
     /// The directory of the toolchain.
     pub toolchain: PathBuf,
-    /// The directory below which a build makes its own.
+    /// The directory in which a build creates its own.
     pub work: PathBuf,
-    /// Our own program.
+    /// The path of this program.
     pub worker: PathBuf,
 }
 
 impl Settings {
-    /// Begins the log of this run.
+    /// Creates the log of a run.
     ///
     /// # Errors
-    /// There is no place for it.
+    /// The directory or the file cannot be created.
     pub fn create_log(&self) -> Result<Log, WorkerError> {
         std::fs::create_dir_all(&self.work).map_err(WorkerError::disk(&self.work))?;
-        let port = Port::find(
-            task::LOG_PORT,
-            Path::new(virtio_port::CLASSES),
-            Path::new("/dev"),
-        );
+        let classes = Path::new(virtio_port::CLASSES);
         let gateway = SocketAddr::new(self.pr_host.ip(), task::LOG_TCP_PORT);
-        let port = port.or_else(|| Port::connect(gateway));
-        Log::create(&self.work.join("log"), port)
+        let stream = LogStream::open(task::LOG_PORT, classes, Path::new("/dev"))
+            .or_else(|| LogStream::connect(gateway));
+        Log::create(&self.work.join("log"), stream)
     }
 }
 
-/// The words of a command line, sorted.
+/// The arguments, sorted by kind.
 #[derive(Debug, Default)]
-struct Words {
+struct Arguments {
     host: Option<String>,
     toolchain: Option<PathBuf>,
     work: Option<PathBuf>,
-    plain: Vec<String>,
+    positional: Vec<String>,
 }
 
-/// Reads a command line; `worker` is the path of our own program, `pr_host` the
-/// value of `BUILDHOST_PR_HOST`.
+/// Parses a command line. `worker` is the path of this program, `pr_host` the value of
+/// `BUILDHOST_PR_HOST`.
 ///
 /// # Errors
-/// What is wrong with it, in words for the one who typed it.
+/// The command line is invalid.
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     worker: PathBuf,
     pr_host: Option<String>,
 ) -> Result<Command, lexopt::Error> {
     let mut parser = Parser::from_args(arguments);
-    let mut words = Words::default();
+    let mut arguments = Arguments::default();
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
             Arg::Short('V') | Arg::Long("version") => return Ok(Command::Version),
-            Arg::Long("host") => words.host = Some(parser.value()?.string()?),
-            Arg::Long("toolchain") => words.toolchain = Some(parser.value()?.into()),
-            Arg::Long("work") => words.work = Some(parser.value()?.into()),
-            Arg::Value(word) => words.plain.push(word.string()?),
+            Arg::Long("host") => arguments.host = Some(parser.value()?.string()?),
+            Arg::Long("toolchain") => arguments.toolchain = Some(parser.value()?.into()),
+            Arg::Long("work") => arguments.work = Some(parser.value()?.into()),
+            Arg::Value(value) => arguments.positional.push(value.string()?),
             other => return Err(other.unexpected()),
         }
     }
-    let plain: Vec<&str> = words.plain.iter().map(String::as_str).collect();
-    match plain.as_slice() {
-        ["bootstrap"] => Ok(Command::Bootstrap(words.settings(worker, pr_host)?)),
-        ["build"] => Ok(Command::Build(words.settings(worker, pr_host)?)),
+    let positional: Vec<&str> = arguments.positional.iter().map(String::as_str).collect();
+    match positional.as_slice() {
+        ["bootstrap"] => Ok(Command::Bootstrap(arguments.settings(worker, pr_host)?)),
+        ["build"] => Ok(Command::Build(arguments.settings(worker, pr_host)?)),
         ["shell"] => Ok(Command::Shell),
         ["pr", version, architecture, checksum] => {
-            let host = words.host.or(pr_host);
-            let question = Question {
+            let host = arguments.host.or(pr_host);
+            let query = Query {
                 version: (*version).to_owned(),
                 architecture: (*architecture).to_owned(),
                 checksum: (*checksum).to_owned(),
             };
-            Ok(Command::Pr(address(host, task::PR_PORT)?, question))
+            Ok(Command::Pr(address(host, task::PR_PORT)?, query))
         }
         ["pr", ..] => Err("usage: buildhost-worker pr VERSION ARCH CHECKSUM".into()),
-        ["bootstrap" | "build", extra, ..] => Err(format!("`{extra}` is too much").into()),
-        [other, ..] => Err(format!("`{other}` is not a command; see --help").into()),
-        [] => Err("what is to be done? bootstrap, build or pr; see --help".into()),
+        ["bootstrap" | "build", extra, ..] => {
+            Err(format!("unexpected argument `{extra}`; see --help").into())
+        }
+        [other, ..] => Err(format!("unknown command `{other}`; see --help").into()),
+        [] => Err("no command; give bootstrap, build or pr; see --help".into()),
     }
 }
 
-impl Words {
+impl Arguments {
     fn settings(self, worker: PathBuf, pr_host: Option<String>) -> Result<Settings, lexopt::Error> {
         let server = address(self.host, client::PORT)?;
         let pr_host = pr_host.or_else(|| Some(server.ip().to_string()));
-        let own = || worker.parent().unwrap_or(Path::new("/")).to_owned();
+        let beside_worker = || worker.parent().unwrap_or(Path::new("/")).to_owned();
         Ok(Settings {
             client: Client::new(server, Timeouts::default()),
             pr_host: address(pr_host, task::PR_PORT)?,
-            toolchain: self.toolchain.unwrap_or_else(own),
+            toolchain: self.toolchain.unwrap_or_else(beside_worker),
             work: self.work.unwrap_or_else(|| WORK.into()),
             worker,
         })
     }
 }
 
-/// Reads `ADDRESS` or `ADDRESS:PORT`.
+/// Parses `ADDRESS` or `ADDRESS:PORT`. The default is the gateway's address and `port`.
 fn address(text: Option<String>, port: u16) -> Result<SocketAddr, lexopt::Error> {
     let text = text.unwrap_or_else(|| task::GATEWAY.to_owned());
-    let bare = text.parse::<IpAddr>().map(|ip| (ip, port).into());
-    bare.or_else(|_| text.parse())
-        .map_err(|_| format!("`{text}` is not an address; 192.0.2.1 or 192.0.2.1:69 is").into())
+    text.parse::<IpAddr>()
+        .map(|ip| (ip, port).into())
+        .or_else(|_| text.parse())
+        .map_err(|_| format!("`{text}` is not an address such as 192.0.2.1 or 192.0.2.1:69").into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(line: &str) -> Result<Command, String> {
-        let words = line.split_whitespace().map(OsString::from);
-        parse(words, "/tool/buildhost-worker".into(), None).map_err(|error| error.to_string())
+    fn parse_line(line: &str) -> Result<Command, String> {
+        let arguments = line.split_whitespace().map(OsString::from);
+        parse(arguments, "/tool/buildhost-worker".into(), None).map_err(|error| error.to_string())
     }
 
     #[test]
-    fn a_build_knows_where_things_are() {
-        let Ok(Command::Build(settings)) = read("build") else {
-            panic!("it is a build");
+    fn a_build_has_default_settings() {
+        let Ok(Command::Build(settings)) = parse_line("build") else {
+            panic!("not a build");
         };
         assert_eq!(settings.client.server().to_string(), "169.254.111.222:69");
         assert_eq!(settings.pr_host.to_string(), "169.254.111.222:8585");
@@ -168,13 +169,13 @@ mod tests {
     }
 
     #[test]
-    fn another_host_may_be_named_in_any_place() {
+    fn options_may_precede_or_follow_the_command() {
         for line in [
             "--host 127.0.0.1:6969 bootstrap --toolchain /t --work /w",
             "bootstrap --host=127.0.0.1:6969 --toolchain=/t --work=/w",
         ] {
-            let Ok(Command::Bootstrap(settings)) = read(line) else {
-                panic!("{line} is a bootstrap");
+            let Ok(Command::Bootstrap(settings)) = parse_line(line) else {
+                panic!("{line} is not a bootstrap");
             };
             assert_eq!(settings.client.server().to_string(), "127.0.0.1:6969");
             assert_eq!(settings.pr_host.to_string(), "127.0.0.1:8585");
@@ -183,16 +184,17 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_is_asked_of_the_pr_service() {
-        let Ok(Command::Pr(server, question)) = read("pr hello-1.0-r0 x86_64 c0 --host ::1") else {
-            panic!("it is a question");
+    fn pr_queries_the_pr_service() {
+        let Ok(Command::Pr(server, query)) = parse_line("pr hello-1.0-r0 x86_64 c0 --host ::1")
+        else {
+            panic!("not a query");
         };
         assert_eq!(server.to_string(), "[::1]:8585");
-        assert_eq!(question.version, "hello-1.0-r0");
+        assert_eq!(query.version, "hello-1.0-r0");
     }
 
     #[test]
-    fn faults_tell_the_way_out() {
+    fn errors_name_the_argument_and_the_remedy() {
         let table = [
             "",
             "biuld",
@@ -201,7 +203,7 @@ mod tests {
             "build --host here",
             "build --fast",
         ];
-        let told: Vec<_> = table.map(|line| read(line).unwrap_err()).into();
-        insta::assert_snapshot!(told.join("\n"));
+        let errors: Vec<_> = table.map(|line| parse_line(line).unwrap_err()).into();
+        insta::assert_snapshot!(errors.join("\n"));
     }
 }

@@ -1,4 +1,4 @@
-//! Runs a program of the toolchain and hears everything that it prints.
+//! Runs a program of the toolchain and reads its output.
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read};
@@ -10,89 +10,95 @@ use std::time::Duration;
 use crate::WorkerError;
 use crate::log::Log;
 
-/// How long a program's children may go on printing after it has ended.
-const AFTERMATH: Duration = Duration::from_secs(2);
-/// How long bytes may wait for the host, when it has not taken them at once.
-const TICK: Duration = Duration::from_millis(100);
-/// How many pieces may wait for the log; then the program waits.
-const PIECES_MAX: usize = 16;
+/// The time for which the output of a program's children is read after it has ended.
+const ORPHAN_OUTPUT_MAX: Duration = Duration::from_secs(2);
+/// The interval at which bytes that the host has not taken are sent again.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
+/// The number of chunks that may wait for the log. With more, the program waits.
+const CHUNKS_MAX: usize = 16;
+const CHUNK_SIZE: usize = 16 * 1024;
 
-/// What happens to a running program.
+/// An event of a running program.
 enum Event {
-    Printed(Vec<u8>),
-    Ended(io::Result<ExitStatus>),
+    Output(Vec<u8>),
+    Exited(io::Result<ExitStatus>),
 }
 
-/// Runs `program` in the directory `place` to its end. How long it may take is
-/// not decided here: the host ends a guest that takes too long.
+/// Runs `program` in `directory` to its end. There is no time limit: the host ends a guest
+/// that takes too long.
 ///
 /// # Errors
-/// It cannot be run at all.
+/// The program cannot be started.
 pub fn run(
     program: &Path,
-    place: &Path,
+    directory: &Path,
     environment: &[(&str, OsString)],
     log: &mut Log,
 ) -> Result<ExitStatus, WorkerError> {
-    let fault = |source| WorkerError::Start {
+    let failed = |source| WorkerError::Exec {
         path: program.to_owned(),
         source,
     };
-    let events = start(program, place, environment).map_err(fault)?;
-    let mut ended = None;
+    let events = spawn(program, directory, environment).map_err(failed)?;
+    let mut exited = None;
     loop {
-        let wait = if ended.is_some() { AFTERMATH } else { TICK };
-        match events.recv_timeout(wait) {
-            Ok(Event::Printed(bytes)) => log.append(&bytes),
-            Ok(Event::Ended(status)) => ended = Some(status.map_err(fault)?),
-            Err(RecvTimeoutError::Timeout) if ended.is_none() => log.flush(),
+        let timeout = if exited.is_some() {
+            ORPHAN_OUTPUT_MAX
+        } else {
+            FLUSH_INTERVAL
+        };
+        match events.recv_timeout(timeout) {
+            Ok(Event::Output(bytes)) => log.append(&bytes),
+            Ok(Event::Exited(status)) => exited = Some(status.map_err(failed)?),
+            Err(RecvTimeoutError::Timeout) if exited.is_none() => log.flush(),
             Err(_) => break,
         }
     }
-    ended.ok_or_else(|| fault(ErrorKind::Other.into()))
+    exited.ok_or_else(|| failed(ErrorKind::Other.into()))
 }
 
-/// What to say of a program that failed: its own last words, or that it had none.
-pub(crate) fn failed(entry: &str, status: ExitStatus, log: &mut Log) -> String {
-    let words = log.last_lines();
-    let own = format!("the toolchain's `{entry}` ended with {status}");
-    log.say(&own);
-    if words.is_empty() { own } else { words }
+/// Logs the failure of a program and returns the message of the result: the last lines of
+/// its output, or its exit status if it has printed nothing.
+pub(crate) fn failure_message(program: &str, status: ExitStatus, log: &mut Log) -> String {
+    let output = log.last_lines();
+    let message = format!("the toolchain's `{program}` ended with {status}");
+    log.line(&message);
+    if output.is_empty() { message } else { output }
 }
 
-/// Starts the program and two threads: one hears it, one waits for its end.
+/// Starts the program and two threads: one reads its output, one waits for its end.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the worker has this one door to programs of its own"
+    reason = "`sys::command` collects output, but this program's is logged as it comes"
 )]
-fn start(
+fn spawn(
     program: &Path,
-    place: &Path,
+    directory: &Path,
     environment: &[(&str, OsString)],
 ) -> io::Result<mpsc::Receiver<Event>> {
     let (mut reader, writer) = io::pipe()?;
     let mut child = Command::new(program)
-        .current_dir(place)
+        .current_dir(directory)
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer)
         .spawn()?;
-    let (sender, events) = mpsc::sync_channel(PIECES_MAX);
-    let heard = sender.clone();
-    std::thread::spawn(move || hear(&mut reader, &heard));
-    std::thread::spawn(move || sender.send(Event::Ended(child.wait())));
+    let (sender, events) = mpsc::sync_channel(CHUNKS_MAX);
+    let output = sender.clone();
+    std::thread::spawn(move || read_output(&mut reader, &output));
+    std::thread::spawn(move || sender.send(Event::Exited(child.wait())));
     Ok(events)
 }
 
-fn hear(reader: &mut impl Read, events: &SyncSender<Event>) {
-    let mut piece = vec![0; 16 * 1024];
+fn read_output(reader: &mut impl Read, events: &SyncSender<Event>) {
+    let mut chunk = vec![0; CHUNK_SIZE];
     loop {
-        match reader.read(&mut piece) {
+        match reader.read(&mut chunk) {
             Ok(0) => return,
             Ok(length) => {
-                let printed = Event::Printed(piece[..length].to_vec());
-                if events.send(printed).is_err() {
+                let output = Event::Output(chunk[..length].to_vec());
+                if events.send(output).is_err() {
                     return;
                 }
             }
@@ -109,23 +115,23 @@ mod tests {
     use super::*;
 
     fn run_script(script: &str) -> (Result<ExitStatus, WorkerError>, String) {
-        let place = tempfile::tempdir().unwrap();
-        let program = place.path().join("program");
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("program");
         std::io::Write::write_all(
             &mut std::fs::File::create(&program).unwrap(),
             script.as_bytes(),
         )
         .unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let mut log = Log::create(&place.path().join("log"), None).unwrap();
+        let mut log = Log::create(&directory.path().join("log"), None).unwrap();
         let environment = [("WORD", OsString::from("word"))];
-        let status = run(&program, place.path(), &environment, &mut log);
-        let ended = log.end().unwrap();
-        (status, std::fs::read_to_string(ended.path).unwrap())
+        let status = run(&program, directory.path(), &environment, &mut log);
+        let log = log.finish().unwrap();
+        (status, std::fs::read_to_string(log.path).unwrap())
     }
 
     #[test]
-    fn both_outputs_and_the_environment_arrive() {
+    fn both_outputs_are_logged_and_the_environment_is_set() {
         let (status, log) =
             run_script("#!/bin/sh\necho $WORD\necho problem >&2\npwd >/dev/null\nexit 3\n");
         assert_eq!(status.unwrap().code(), Some(3));
@@ -133,15 +139,15 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_stays_behind_does_not_hold_us_up() {
+    fn an_orphaned_child_does_not_block_the_end() {
         let (status, log) = run_script("#!/bin/sh\nsleep 1000 & echo $! && exit 0\n");
         assert!(status.unwrap().success());
         let child: u32 = log.trim().parse().unwrap();
-        end(child);
+        kill(child);
     }
 
     #[expect(clippy::disallowed_methods, reason = "a test cleans up behind itself")]
-    fn end(child: u32) {
+    fn kill(child: u32) {
         Command::new("kill")
             .arg(child.to_string())
             .status()
@@ -149,9 +155,9 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_none_says_so() {
+    fn a_missing_interpreter_is_reported() {
         let (status, _) = run_script("#!/nonexistent\n");
-        let error = crate::chain(&status.unwrap_err());
+        let error = sys::error_report::chain(&status.unwrap_err());
         assert!(error.starts_with("cannot run /"), "{error}");
         assert!(error.contains("No such file"), "{error}");
     }

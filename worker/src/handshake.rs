@@ -1,5 +1,7 @@
-//! Waits until the host lets a build begin. While we wait, the host may freeze the
-//! machine, and wake it any number of times: whatever comes after is new each time.
+//! The handshake on the control port: the worker waits for the host to start the task.
+//!
+//! While it waits, the host may save a checkpoint of the machine and restore it any number
+//! of times. All that follows the handshake differs between these copies.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -14,34 +16,33 @@ use rustix::fs::OFlags;
 use crate::log::Log;
 use crate::{WorkerError, reseed, virtio_port};
 
-/// How long we wait for a host that says nothing. A frozen machine's clock stands
-/// still, so this does not limit how long it may be frozen.
-const LIMIT: Duration = Duration::from_mins(1);
-/// How often the host is told again that we are ready: it may be another one.
-const AGAIN: Duration = Duration::from_secs(1);
-/// How long to rest when the host is not connected.
-const AWAY: Duration = Duration::from_millis(2);
-/// No line of the host is longer.
+/// The time that the host has to answer. The clock of a checkpoint stands still, so its age
+/// does not count.
+const TIMEOUT: Duration = Duration::from_mins(1);
+/// The interval at which [`task::READY`] is repeated: another agent may listen by then.
+const READY_INTERVAL: Duration = Duration::from_secs(1);
+/// The pause while the host is not connected.
+const DISCONNECTED_PAUSE: Duration = Duration::from_millis(2);
+/// The longest line that the host may send.
 const LINE_MAX: usize = 1024;
 
-/// Waits until the host lets us begin, and takes over what is new. Returns at once
-/// on a machine without [`task::CONTROL_PORT`], and on one whose clock and random
-/// numbers we may not set: then it is not to be frozen.
+/// Waits for the host to start the task, and applies its start message. Returns at once
+/// on a machine without [`task::CONTROL_PORT`], and on one that may not set its clock and
+/// reseed its random numbers: such a machine gets no checkpoint.
 ///
 /// # Errors
-/// The host does not let us begin, or not in a way that we understand.
-pub fn for_the_task(log: &mut Log) -> Result<(), WorkerError> {
+/// The host does not answer, or its answer is invalid.
+pub fn wait_for_start(log: &mut Log) -> Result<(), WorkerError> {
     let classes = Path::new(virtio_port::CLASSES);
     let Some(device) = virtio_port::device(task::CONTROL_PORT, classes, Path::new("/dev")) else {
         return Ok(());
     };
-    match reseed::rehearse().and_then(|()| open(&device)) {
-        Ok(mut port) => {
-            let go = wait(&mut port).and_then(|go| reseed::take_over(&go));
-            go.map_err(WorkerError::Wait)
-        }
+    match reseed::check().and_then(|()| open(&device)) {
+        Ok(mut port) => receive_start(&mut port)
+            .and_then(|message| reseed::apply(&message))
+            .map_err(WorkerError::Handshake),
         Err(error) => {
-            log.say(&format!("this machine cannot be frozen: {error}"));
+            log.line(&format!("this machine cannot be checkpointed: {error}"));
             Ok(())
         }
     }
@@ -55,51 +56,59 @@ fn open(device: &Path) -> io::Result<File> {
         .open(device)
 }
 
-/// Says that we are ready until the host answers.
-fn wait(port: &mut File) -> io::Result<StartMessage> {
-    let until = Instant::now() + LIMIT;
-    let mut heard = Vec::new();
-    while Instant::now() < until {
-        // What the host cannot take now it is told again.
+/// Sends [`task::READY`] until the host answers.
+fn receive_start(port: &mut File) -> io::Result<StartMessage> {
+    let deadline = Instant::now() + TIMEOUT;
+    let mut received = Vec::new();
+    while Instant::now() < deadline {
+        // A line that the host cannot take now is repeated anyway.
         let _ = port.write_all(format!("{}\n", task::READY).as_bytes());
-        if let Some(line) = line(port, &mut heard, Instant::now() + AGAIN)? {
+        if let Some(line) = read_line(port, &mut received, Instant::now() + READY_INTERVAL)? {
             return StartMessage::parse(&line).map_err(io::Error::other);
         }
     }
     Err(io::Error::new(
         ErrorKind::TimedOut,
-        "it does not say when to begin",
+        format!(
+            "no start message within {} seconds on the port {}",
+            TIMEOUT.as_secs(),
+            task::CONTROL_PORT
+        ),
     ))
 }
 
-/// Reads a line; `None` when none has come in time.
-fn line(port: &mut File, heard: &mut Vec<u8>, until: Instant) -> io::Result<Option<String>> {
+/// Reads a line. Returns `None` when none came before `deadline`.
+fn read_line(
+    port: &mut File,
+    received: &mut Vec<u8>,
+    deadline: Instant,
+) -> io::Result<Option<String>> {
     loop {
-        if let Some(end) = heard.iter().position(|byte| *byte == b'\n') {
-            let line = heard.drain(..=end).collect::<Vec<_>>();
+        if let Some(end) = received.iter().position(|byte| *byte == b'\n') {
+            let line = received.drain(..=end).collect::<Vec<_>>();
             return Ok(Some(String::from_utf8_lossy(&line).into_owned()));
         }
-        let left = until.saturating_duration_since(Instant::now());
+        let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(None);
         }
         let mut buffer = [0; LINE_MAX];
         match port.read(&mut buffer) {
-            Ok(0) => std::thread::sleep(AWAY.min(left)),
-            Ok(count) if heard.len() + count <= LINE_MAX => {
-                heard.extend_from_slice(&buffer[..count]);
+            Ok(0) => std::thread::sleep(DISCONNECTED_PAUSE.min(left)),
+            Ok(count) if received.len() + count <= LINE_MAX => {
+                received.extend_from_slice(&buffer[..count]);
             }
-            Ok(_) => return Err(io::Error::other("it says too much")),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => pause(port, left)?,
+            Ok(_) => return Err(io::Error::other("the host sent too long a line")),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => wait_readable(port, left)?,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
 }
 
-/// Waits until there is something to read, or `left` is over.
-fn pause(port: &File, left: Duration) -> io::Result<()> {
-    let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+/// Waits until there is something to read, for at most `timeout`.
+fn wait_readable(port: &File, timeout: Duration) -> io::Result<()> {
+    let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
     match poll(&mut [PollFd::new(port, PollFlags::IN)], Some(&timeout)) {
         Err(rustix::io::Errno::INTR) => Ok(()),
         polled => Ok(polled.map(|_| ())?),
@@ -114,41 +123,41 @@ mod tests {
 
     use super::*;
 
-    /// A port, and the host's side of it.
+    /// Returns the guest's and the host's end of a port.
     fn port() -> (File, UnixStream) {
-        let (ours, hosts) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        (File::from(OwnedFd::from(ours)), hosts)
+        let (guest, host) = UnixStream::pair().unwrap();
+        guest.set_nonblocking(true).unwrap();
+        (File::from(OwnedFd::from(guest)), host)
     }
 
     #[test]
-    fn a_host_that_answers_late_is_told_again_that_we_are_ready() {
-        let (mut port, hosts) = port();
-        let go = StartMessage {
+    fn ready_is_repeated_until_the_host_answers() {
+        let (mut port, host) = port();
+        let message = StartMessage {
             time: Duration::new(1_700_000_000, 5),
             random: [7; 64],
         };
-        let answer = go.print();
-        let host = std::thread::spawn(move || {
-            let mut lines = BufReader::new(hosts.try_clone().unwrap()).lines();
+        let line = message.print();
+        let answer = std::thread::spawn(move || {
+            let mut lines = BufReader::new(host.try_clone().unwrap()).lines();
             for _ in 0..2 {
                 assert_eq!(lines.next().unwrap().unwrap(), task::READY);
             }
-            let (head, rest) = answer.as_bytes().split_at(10);
-            (&hosts).write_all(head).unwrap();
-            (&hosts).write_all(rest).unwrap();
-            hosts
+            let (head, rest) = line.as_bytes().split_at(10);
+            (&host).write_all(head).unwrap();
+            (&host).write_all(rest).unwrap();
+            host
         });
-        assert_eq!(wait(&mut port).unwrap(), go);
-        host.join().unwrap();
+        assert_eq!(receive_start(&mut port).unwrap(), message);
+        answer.join().unwrap();
     }
 
     #[test]
-    fn what_is_no_permission_lets_nothing_begin() {
-        let (mut port, mut hosts) = port();
-        hosts.write_all(b"go away\n").unwrap();
-        assert!(wait(&mut port).is_err());
-        hosts.write_all(&[b'x'; 5000]).unwrap();
-        assert!(wait(&mut port).is_err());
+    fn an_invalid_start_message_is_an_error() {
+        let (mut port, mut host) = port();
+        host.write_all(b"go away\n").unwrap();
+        assert!(receive_start(&mut port).is_err());
+        host.write_all(&[b'x'; 5000]).unwrap();
+        assert!(receive_start(&mut port).is_err());
     }
 }

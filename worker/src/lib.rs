@@ -1,29 +1,20 @@
-//! The program inside a build machine: fetches a task, runs it, reports.
+//! The program inside a build machine: fetches a task, runs it, and reports the result.
 //!
-//! It knows nothing of machines and hosts but what [`config::task`] says. As a
-//! library it lets tests, and other rooms' tests, be its other side.
-
-pub mod cli;
-
-pub mod build;
+//! It knows about hosts and machines only what [`config::task`] defines. It is a library so
+//! that tests can call it.
 
 pub mod bootstrap;
-
-pub mod report;
-
+pub mod build;
+pub mod cli;
 pub mod exec;
-
-pub mod log;
-
-pub mod virtio_port;
-
 pub mod handshake;
-
-pub mod shell;
-
-pub mod reseed;
-
+pub mod log;
+pub mod log_stream;
 pub mod pr;
+pub mod report;
+pub mod reseed;
+pub mod shell;
+pub mod virtio_port;
 
 use std::io;
 use std::path::PathBuf;
@@ -32,75 +23,63 @@ use config::names::FileName;
 use config::task::{Digest, TaskError};
 use tftp::client::ClientError;
 
-/// Why the worker could not do its part; none of it is the package's fault.
+/// A failure of the worker or of the host. The package is not at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// A file of the host's did not come.
+    /// A file could not be fetched from the host.
     #[error("cannot fetch `{name}`")]
     Fetch {
-        /// As the host calls it.
+        /// The name at the host.
         name: String,
-        /// What kept it.
+        /// The cause.
         source: ClientError,
     },
-    /// A file of ours did not go.
+    /// A file could not be put to the host.
     #[error("cannot put `{name}`")]
     Put {
-        /// As the host calls it.
+        /// The name at the host.
         name: String,
-        /// What kept it.
+        /// The cause.
         source: ClientError,
     },
-    /// The host does not let us begin.
-    #[error("cannot wait for the host's word to begin")]
-    Wait(#[source] io::Error),
-    /// The task makes no sense.
+    /// The host did not start the task.
+    #[error("cannot wait for the host to start the task")]
+    Handshake(#[source] io::Error),
+    /// The task is invalid.
     #[error("cannot read the task")]
     Task(#[from] TaskError),
-    /// A source is not the one that was meant.
-    #[error("the source {name} has the SHA-256 {found}, not {expected}")]
+    /// A source does not have the hash that the task names.
+    #[error("the source {name} has the SHA-256 {actual}, not {expected}")]
     Hash {
         /// The source.
         name: FileName,
-        /// As the task has it.
+        /// The hash in the task.
         expected: Digest,
-        /// As it came.
-        found: String,
+        /// The hash of the fetched file.
+        actual: Digest,
     },
-    /// This machine's disk does not do what we ask.
+    /// The local disk failed.
     #[error("cannot use {path}")]
     Disk {
         /// The file or directory.
         path: PathBuf,
-        /// What its file system says.
+        /// The error of the file system.
         source: io::Error,
     },
-    /// A program of the toolchain could not be run.
+    /// A program of the toolchain could not be started.
     #[error("cannot run {path}")]
-    Start {
+    Exec {
         /// The program.
         path: PathBuf,
-        /// What the kernel says.
+        /// The error of the kernel.
         source: io::Error,
     },
 }
 
 impl WorkerError {
-    /// For `map_err`: something on disk failed.
+    /// Returns a function for `map_err` that adds the path of a failed file operation.
     pub(crate) fn disk(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         |source| Self::Disk { path, source }
     }
-}
-
-/// An error with all its causes, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -1,20 +1,25 @@
-//! Everything that a toolchain prints: into a file that is put at the end, and at
-//! once to the host, where there is a port for it.
+//! The log of everything that a toolchain prints: a file that is put at the end, and the
+//! stream by which the host sees it at once.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::WorkerError;
-use crate::virtio_port::Port;
+use crate::log_stream::LogStream;
 
-/// What of a log is kept from its beginning.
+/// The bytes at the beginning of a log that its file keeps.
 const HEAD_MAX: u64 = 8 * 1024 * 1024;
-/// What of a longer log is kept from its end.
+/// The bytes at the end of a longer log that its file keeps.
 const TAIL_MAX: usize = 64 * 1024;
 
-/// What a line of our own begins with.
-const OWN: &str = "buildhost-worker: ";
+/// The prefix of the worker's own lines.
+const PREFIX: &str = "buildhost-worker: ";
+
+/// The number of lines in the message of a failed program.
+const LAST_LINES: usize = 3;
+/// The number of characters of such a line.
+const LAST_LINE_MAX: usize = 200;
 
 /// A log that is being written.
 #[derive(Debug)]
@@ -22,117 +27,118 @@ pub struct Log {
     path: PathBuf,
     file: File,
     written: u64,
-    /// The end of the log; while nothing is left out, it is in the file, too.
+    /// The end of the log. It is in the file, too, unless something was omitted.
     tail: Vec<u8>,
-    left_out: u64,
-    port: Option<Port>,
-    fault: Option<io::Error>,
+    /// The bytes that are not in the file.
+    omitted: u64,
+    stream: Option<LogStream>,
+    /// The first error of the file.
+    error: Option<io::Error>,
 }
 
-/// A log that is whole.
+/// A complete log.
 #[derive(Debug)]
-pub struct Ended {
-    /// The file that holds it.
+pub struct CompleteLog {
+    /// The path of the file.
     pub path: PathBuf,
-    /// Its size.
+    /// The size of the file.
     pub size: u64,
 }
 
 impl Log {
-    /// Begins a log in a new file.
+    /// Creates a log in a new file.
     ///
     /// # Errors
-    /// The file cannot be made.
-    pub fn create(path: &Path, port: Option<Port>) -> Result<Self, WorkerError> {
+    /// The file cannot be created.
+    pub fn create(path: &Path, stream: Option<LogStream>) -> Result<Self, WorkerError> {
         Ok(Self {
             path: path.to_owned(),
             file: File::create(path).map_err(WorkerError::disk(path))?,
             written: 0,
             tail: Vec::new(),
-            left_out: 0,
-            port,
-            fault: None,
+            omitted: 0,
+            stream,
+            error: None,
         })
     }
 
-    /// Adds what a program printed. A disk that fails is told of by [`Log::end`].
+    /// Appends the output of a program. [`Log::finish`] reports the errors of the disk.
     pub fn append(&mut self, bytes: &[u8]) {
-        if let Some(port) = &mut self.port {
-            port.send(bytes);
+        if let Some(stream) = &mut self.stream {
+            stream.send(bytes);
         }
         let room = usize::try_from(HEAD_MAX - self.written).unwrap_or(usize::MAX);
         let (head, rest) = bytes.split_at(bytes.len().min(room));
         self.write(head);
-        self.left_out += rest.len() as u64;
+        self.omitted += rest.len() as u64;
         self.tail.extend_from_slice(bytes);
         if self.tail.len() > 2 * TAIL_MAX {
             self.tail.drain(..self.tail.len() - TAIL_MAX);
         }
     }
 
-    /// Adds a line of our own, and shows it on the console.
-    pub fn say(&mut self, line: &str) {
-        let line = format!("{OWN}{line}\n");
+    /// Appends a line of the worker, and prints it on the console.
+    pub fn line(&mut self, line: &str) {
+        let line = format!("{PREFIX}{line}\n");
         let _ = io::stderr().write_all(line.as_bytes());
         self.append(line.as_bytes());
     }
 
-    /// Lets the host have what it has not taken yet.
+    /// Sends the host the bytes that it has not taken yet.
     pub fn flush(&mut self) {
-        if let Some(port) = &mut self.port {
-            port.flush();
+        if let Some(stream) = &mut self.stream {
+            stream.flush();
         }
     }
 
-    /// The last lines that a program printed, at most three, for people.
+    /// Returns the last lines that a program printed, without control characters.
     pub fn last_lines(&self) -> String {
+        let is_shown = |c: &char| !c.is_control() || *c == '\t';
         let text = String::from_utf8_lossy(&self.tail);
-        let shown = |c: char| !c.is_control() || c == '\t';
-        let lines = text
+        let mut lines: Vec<String> = text
             .lines()
-            .map(|line| line.chars().filter(|c| shown(*c)).take(200).collect());
-        let mut lines: Vec<String> = lines
-            .filter(|line: &String| !line.trim().is_empty() && !line.starts_with(OWN))
+            .map(|line| line.chars().filter(is_shown).take(LAST_LINE_MAX).collect())
+            .filter(|line: &String| !line.trim().is_empty() && !line.starts_with(PREFIX))
             .collect();
-        lines.drain(..lines.len().saturating_sub(3));
+        lines.drain(..lines.len().saturating_sub(LAST_LINES));
         lines.join("\n")
     }
 
     /// Completes the file.
     ///
     /// # Errors
-    /// Not all of it could be written.
-    pub fn end(mut self) -> Result<Ended, WorkerError> {
+    /// A part of the log could not be written.
+    pub fn finish(mut self) -> Result<CompleteLog, WorkerError> {
         self.write_tail();
-        if let Some(port) = self.port.take() {
-            port.finish();
+        if let Some(stream) = self.stream.take() {
+            stream.finish();
         }
-        match self.fault {
-            Some(fault) => Err(WorkerError::disk(&self.path)(fault)),
-            None => Ok(Ended {
+        match self.error {
+            Some(error) => Err(WorkerError::disk(&self.path)(error)),
+            None => Ok(CompleteLog {
                 path: self.path,
                 size: self.written,
             }),
         }
     }
 
-    /// Adds the end of a log that was longer than its file may be.
+    /// Appends the tail of a log that is longer than its file may be.
     fn write_tail(&mut self) {
-        let wanted = usize::try_from(self.left_out).unwrap_or(usize::MAX);
+        let wanted = usize::try_from(self.omitted).unwrap_or(usize::MAX);
         let start = self.tail.len().saturating_sub(wanted.min(TAIL_MAX));
         let tail = self.tail.split_off(start);
-        let missing = self.left_out - tail.len() as u64;
+        let missing = self.omitted - tail.len() as u64;
         if missing > 0 {
-            let words = format!("\n[{missing} bytes are left out here: the log is too long]\n");
-            self.write(words.as_bytes());
+            let mark = format!("\n[{missing} bytes are left out here: the log is too long]\n");
+            self.write(mark.as_bytes());
         }
         self.write(&tail);
     }
 
     fn write(&mut self, bytes: &[u8]) {
         self.written += bytes.len() as u64;
-        if self.fault.is_none() {
-            self.fault = self.file.write_all(bytes).err();
+        if self.error.is_none() {
+            self.error = self.file.write_all(bytes).err();
         }
     }
 }
@@ -146,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_lines_are_for_people() {
+    fn the_last_lines_have_no_control_characters_and_no_lines_of_the_worker() {
         let place = tempfile::tempdir().unwrap();
         let mut log = log(&place);
         log.append(b"one\nbuildhost-worker: own\ntwo\n\nthree \x1b[31mred\xff\n  \nfour");
@@ -154,32 +160,32 @@ mod tests {
     }
 
     #[test]
-    fn a_log_without_end_keeps_its_head_and_its_tail() {
+    fn an_endless_log_keeps_its_head_and_its_tail() {
         let place = tempfile::tempdir().unwrap();
         let mut log = log(&place);
         log.append(b"the first line\n");
-        let piece = vec![b'.'; 65_536];
+        let chunk = vec![b'.'; 65_536];
         for _ in 0..200 {
-            log.append(&piece);
+            log.append(&chunk);
         }
         log.append(b"the last line\n");
-        let ended = log.end().unwrap();
-        let text = std::fs::read_to_string(&ended.path).unwrap();
-        assert_eq!(ended.size, text.len() as u64);
-        assert!(ended.size < HEAD_MAX + 2 * TAIL_MAX as u64);
+        let complete = log.finish().unwrap();
+        let text = std::fs::read_to_string(&complete.path).unwrap();
+        assert_eq!(complete.size, text.len() as u64);
+        assert!(complete.size < HEAD_MAX + 2 * TAIL_MAX as u64);
         assert!(text.starts_with("the first line\n"));
         assert!(text.contains("bytes are left out here"));
         assert!(text.ends_with("the last line\n"));
     }
 
     #[test]
-    fn a_log_that_just_passes_the_limit_loses_nothing() {
+    fn a_log_just_above_the_limit_loses_nothing() {
         let place = tempfile::tempdir().unwrap();
         let mut log = log(&place);
         let head = vec![b'.'; usize::try_from(HEAD_MAX).unwrap()];
         log.append(&head);
         log.append(b"end");
-        let text = std::fs::read_to_string(log.end().unwrap().path).unwrap();
+        let text = std::fs::read_to_string(log.finish().unwrap().path).unwrap();
         assert!(text.ends_with("...end"));
     }
 }

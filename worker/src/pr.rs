@@ -1,77 +1,80 @@
-//! Asks the PR service for a package's revision, in BitBake's protocol: lines of
-//! JSON over TCP, and no history.
+//! The client of the PR service. It speaks BitBake's protocol, lines of JSON over TCP,
+//! without history.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use config::printable;
 use serde_json::{Value, json};
 
-/// How long to wait for a connection, and for an answer.
-const WAIT: Duration = Duration::from_secs(30);
-/// How often to ask: a service that restarts is back by then.
+/// The time limit of a connection, and of an answer.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The number of attempts: enough for a service that restarts.
 const ATTEMPTS: u32 = 5;
-/// An answer is a line; a longer one is none.
+/// The pause before the second attempt. It doubles with each.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The length of an answer.
 const ANSWER_MAX: u64 = 64 * 1024;
 
-/// Why no revision is known.
+/// The reason for which no revision is known.
 #[derive(Debug, thiserror::Error)]
 pub enum PrError {
-    /// The service cannot be reached, or hangs up: it refuses without a word.
+    /// The service cannot be reached, or closes the connection, by which it refuses.
     #[error("cannot ask the PR service at {server}")]
     Connection {
-        /// Whom we asked.
+        /// The address of the service.
         server: SocketAddr,
-        /// What went wrong the last time.
+        /// The error of the last attempt.
         source: io::Error,
     },
-    /// The answer is none.
-    #[error("the PR service answered `{0}`, which is no revision")]
+    /// The answer has no revision.
+    #[error("the PR service answered `{}`, which is no revision", printable(.0))]
     Answer(String),
 }
 
-/// What a revision belongs to.
+/// The key of a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
-    /// As in `hello-1.0-r0`.
+pub struct Query {
+    /// The package's name, version and recipe revision, such as `hello-1.0-r0`.
     pub version: String,
     /// The architecture of the package.
     pub architecture: String,
-    /// What the package is made from: the same checksum, the same package.
+    /// The checksum of the package's inputs.
     pub checksum: String,
 }
 
-/// Asks for a revision, several times if need be: asking again gives the same one.
+/// Returns the revision for a query. Tries several times: equal queries get equal answers.
 ///
 /// # Errors
-/// The service cannot be reached, or its answer makes no sense.
-pub fn ask(server: SocketAddr, question: &Question) -> Result<String, PrError> {
+/// The service cannot be reached, or its answer has no revision.
+pub fn get(server: SocketAddr, query: &Query) -> Result<String, PrError> {
     let mut attempt = 1;
     let answer = loop {
-        match ask_once(server, question) {
+        match request(server, query) {
             Ok(answer) => break answer,
             Err(source) if attempt == ATTEMPTS => {
                 return Err(PrError::Connection { server, source });
             }
-            Err(_) => std::thread::sleep(Duration::from_millis(100) * 2_u32.pow(attempt)),
+            Err(_) => std::thread::sleep(PAUSE * 2_u32.pow(attempt - 1)),
         }
         attempt += 1;
     };
-    value(&answer).ok_or_else(|| PrError::Answer(answer.trim_end().to_owned()))
+    revision(&answer).ok_or_else(|| PrError::Answer(answer.trim_end().to_owned()))
 }
 
-fn ask_once(server: SocketAddr, question: &Question) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&server, WAIT)?;
-    stream.set_read_timeout(Some(WAIT))?;
-    stream.set_write_timeout(Some(WAIT))?;
+fn request(server: SocketAddr, query: &Query) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&server, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     let request = json!({"get-pr": {
-        "version": question.version,
-        "pkgarch": question.architecture,
-        "checksum": question.checksum,
+        "version": query.version,
+        "pkgarch": query.architecture,
+        "checksum": query.checksum,
         "history": false,
     }});
-    let words = format!("PRSERVICE 1.0\nneeds-headers: false\n\n{request}\n");
-    stream.write_all(words.as_bytes())?;
+    let message = format!("PRSERVICE 1.0\nneeds-headers: false\n\n{request}\n");
+    stream.write_all(message.as_bytes())?;
     let mut answer = String::new();
     BufReader::new(stream.take(ANSWER_MAX)).read_line(&mut answer)?;
     if answer.ends_with('\n') {
@@ -81,16 +84,16 @@ fn ask_once(server: SocketAddr, question: &Question) -> io::Result<String> {
     }
 }
 
-/// The revision in an answer; services up to BitBake 2.8 send a number, later ones
-/// a text.
-fn value(answer: &str) -> Option<String> {
+/// Returns the revision in an answer: a number in services up to BitBake 2.8, a string in
+/// later ones.
+fn revision(answer: &str) -> Option<String> {
     let text = match serde_json::from_str::<Value>(answer).ok()?.get("value")? {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
         _ => return None,
     };
-    let fine = !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic());
-    fine.then_some(text)
+    let is_valid = !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic());
+    is_valid.then_some(text)
 }
 
 #[cfg(test)]
@@ -100,15 +103,16 @@ mod tests {
 
     use super::*;
 
-    fn question() -> Question {
-        Question {
+    fn query() -> Query {
+        Query {
             version: "hello-1.0-r0".into(),
             architecture: "x86_64".into(),
             checksum: "c0".into(),
         }
     }
 
-    /// A service that gives these answers, one a connection, and tells what it read.
+    /// Starts a service that gives one of these answers per connection, and returns the
+    /// last request.
     fn service(answers: &'static [&'static str]) -> (SocketAddr, JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -129,9 +133,9 @@ mod tests {
     }
 
     #[test]
-    fn the_words_are_bitbakes() {
+    fn the_request_is_that_of_bitbake() {
         let (server, thread) = service(&["{\"value\": \"0\"}\n"]);
-        assert_eq!(ask(server, &question()).unwrap(), "0");
+        assert_eq!(get(server, &query()).unwrap(), "0");
         insta::assert_snapshot!(thread.join().unwrap(), @r#"
         PRSERVICE 1.0
         needs-headers: false
@@ -141,21 +145,21 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_an_answer_too() {
+    fn a_revision_may_be_a_number() {
         let (server, _) = service(&["{\"value\": 15}\n"]);
-        assert_eq!(ask(server, &question()).unwrap(), "15");
+        assert_eq!(get(server, &query()).unwrap(), "15");
     }
 
     #[test]
-    fn a_connection_that_breaks_is_made_again() {
+    fn a_broken_connection_is_retried() {
         let (server, _) = service(&["", "{\"val", "{\"value\": \"1.9\"}\n"]);
-        assert_eq!(ask(server, &question()).unwrap(), "1.9");
+        assert_eq!(get(server, &query()).unwrap(), "1.9");
     }
 
     #[test]
-    fn an_answer_without_a_revision_is_shown() {
+    fn an_answer_without_a_revision_is_quoted() {
         let (server, _) = service(&["{\"value\": null}\n"]);
-        let error = ask(server, &question()).unwrap_err().to_string();
+        let error = get(server, &query()).unwrap_err().to_string();
         assert_eq!(
             error,
             "the PR service answered `{\"value\": null}`, which is no revision"

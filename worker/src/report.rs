@@ -1,4 +1,4 @@
-//! Tells the host what came of it: files, then the log, then the result.
+//! Reports to the host: puts the artifacts, then the log, and last the result.
 
 use std::fs::{self, File};
 use std::io::Cursor;
@@ -6,79 +6,84 @@ use std::path::{Path, PathBuf};
 
 use config::names::FileName;
 use config::task::{self, Outcome, TaskResult};
+use sys::error_report::chain;
+use tftp::client::{Client, ClientError};
 
 use crate::WorkerError;
 use crate::log::Log;
-use tftp::client::Client;
 
 /// A file to be put below [`task::ARTIFACTS`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Artifact {
-    /// Its name there.
+    /// The name at the host.
     pub name: FileName,
-    /// Where it lies here.
+    /// The local path.
     pub path: PathBuf,
 }
 
-/// Puts the artifacts, the log and, last, the result under the name `last`. An
-/// artifact that does not arrive makes the result abnormal; a log that does not
-/// arrive is only spoken of. Returns the outcome that the host was told.
+/// Puts the artifacts, the log, and the result under the name `result_name`. Returns the
+/// reported outcome. An artifact that does not arrive makes the result abnormal. A log that
+/// does not arrive is mentioned in the result.
 ///
 /// # Errors
-/// The host does not know the result.
+/// The result could not be put.
 pub fn report(
     client: &Client,
     artifacts: &[Artifact],
     mut log: Log,
     mut result: TaskResult,
-    last: &str,
+    result_name: &str,
 ) -> Result<Outcome, WorkerError> {
     for artifact in artifacts {
         let name = format!("{}{}", task::ARTIFACTS, artifact.name);
         if let Err(error) = put_file(client, &name, &artifact.path) {
             result = abnormal(&error);
-            log.say(&result.message);
+            log.line(&result.message);
             break;
         }
     }
-    log.say(&format!("the result is: {}", result.status));
+    log.line(&format!("the result is: {}", result.status));
     if let Err(error) = put_log(client, log) {
-        let words = format!("the log is lost: {}", crate::chain(&error));
-        result.message = match result.message.as_str() {
-            "" => words,
-            message => format!("{message}\n{words}"),
-        };
+        let lost = format!("the log is lost: {}", chain(&error));
+        if !result.message.is_empty() {
+            result.message.push('\n');
+        }
+        result.message.push_str(&lost);
     }
-    let text = result.print();
-    let size = text.len() as u64;
-    let put = client.put(last, &mut Cursor::new(&text), size);
-    put.map_err(|source| WorkerError::Put {
-        name: last.to_owned(),
-        source,
-    })?;
+    put_text(client, result_name, &result.print())?;
     Ok(result.status)
 }
 
-/// The result when the worker could not do its part.
+/// Returns the result for a failure of the worker or of the host.
 pub fn abnormal(error: &WorkerError) -> TaskResult {
     TaskResult {
         status: Outcome::Abnormal,
-        message: crate::chain(error),
+        message: chain(error),
         packages: Vec::new(),
     }
 }
 
 fn put_log(client: &Client, log: Log) -> Result<(), WorkerError> {
-    let ended = log.end()?;
-    put_file(client, task::LOG, &ended.path)
+    let log = log.finish()?;
+    put_file(client, task::LOG, &log.path)
+}
+
+/// Puts a manifest.
+pub(crate) fn put_text(client: &Client, name: &str, text: &str) -> Result<(), WorkerError> {
+    client
+        .put(name, &mut Cursor::new(text), text.len() as u64)
+        .map_err(put_error(name))
 }
 
 fn put_file(client: &Client, name: &str, path: &Path) -> Result<(), WorkerError> {
     let size = fs::metadata(path).map_err(WorkerError::disk(path))?.len();
     let mut file = File::open(path).map_err(WorkerError::disk(path))?;
-    let put = client.put(name, &mut file, size);
-    put.map_err(|source| WorkerError::Put {
+    client.put(name, &mut file, size).map_err(put_error(name))
+}
+
+fn put_error(name: &str) -> impl FnOnce(ClientError) -> WorkerError {
+    move |source| WorkerError::Put {
         name: name.to_owned(),
         source,
-    })
+    }
 }

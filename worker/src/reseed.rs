@@ -1,5 +1,5 @@
-//! What a machine must not share with others that were woken where it was: random
-//! bytes and the time.
+//! The state that restored copies of one checkpoint must not share: random numbers and the
+//! time.
 
 use std::fs::File;
 use std::io;
@@ -9,43 +9,42 @@ use rustix::io::Errno;
 use rustix::ioctl::{self, NoArg, Setter, opcode};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
-/// What `RNDADDENTROPY` takes: `struct rand_pool_info` with room for our bytes.
+/// The argument of `RNDADDENTROPY`: a `struct rand_pool_info` with 64 bytes.
 #[repr(C)]
-struct Pool {
+struct Entropy {
     bits: i32,
     bytes: i32,
     content: [u8; 64],
 }
 
-// The kernel's header has the size of what stands before the bytes in it.
-const ADD: ioctl::Opcode = opcode::write::<[i32; 2]>(b'R', 3);
+// The kernel's header computes the number from the size without the bytes.
+const ADD_ENTROPY: ioctl::Opcode = opcode::write::<[i32; 2]>(b'R', 3);
 const RESEED: ioctl::Opcode = opcode::none(b'R', 7);
 
-/// Gives the kernel fresh random bytes, which all that it hands out from now on
-/// depends on, and sets the clock.
+/// Adds the host's random bytes to the kernel's entropy pool, reseeds its random number
+/// generator, and sets the clock.
 ///
 /// # Errors
-/// The kernel does not let us.
-pub fn take_over(go: &StartMessage) -> io::Result<()> {
-    let pool = Pool {
+/// The kernel does not allow it.
+pub fn apply(message: &StartMessage) -> io::Result<()> {
+    reseed(Some(Entropy {
         bits: 512,
         bytes: 64,
-        content: go.random,
-    };
-    reseed(Some(pool))?;
-    let seconds = i64::try_from(go.time.as_secs()).map_err(io::Error::other)?;
+        content: message.random,
+    }))?;
+    let seconds = i64::try_from(message.time.as_secs()).map_err(io::Error::other)?;
     let time = Timespec {
         tv_sec: seconds,
-        tv_nsec: go.time.subsec_nanos().into(),
+        tv_nsec: message.time.subsec_nanos().into(),
     };
     Ok(clock_settime(ClockId::Realtime, time)?)
 }
 
-/// Tries what [`take_over`] will do, with nothing new.
+/// Checks that [`apply`] is allowed, without changing anything.
 ///
 /// # Errors
-/// The kernel does not let us.
-pub fn rehearse() -> io::Result<()> {
+/// The kernel does not allow it.
+pub fn check() -> io::Result<()> {
     reseed(None)?;
     Ok(clock_settime(
         ClockId::Realtime,
@@ -53,18 +52,17 @@ pub fn rehearse() -> io::Result<()> {
     )?)
 }
 
-/// Adds bytes to what the kernel makes random numbers from, and lets it begin anew
-/// with that on all processors.
-#[expect(unsafe_code, reason = "these requests have no safe door in rustix")]
-fn reseed(pool: Option<Pool>) -> io::Result<()> {
+/// Adds entropy and reseeds the random number generators of all processors.
+#[expect(unsafe_code, reason = "rustix has no safe function for these requests")]
+fn reseed(entropy: Option<Entropy>) -> io::Result<()> {
     let device = File::options().write(true).open("/dev/urandom")?;
-    if let Some(pool) = pool {
+    if let Some(entropy) = entropy {
         // SAFETY: the request takes a pointer to such a struct, and only reads it.
-        unsafe { ioctl::ioctl(&device, Setter::<ADD, Pool>::new(pool)) }?;
+        unsafe { ioctl::ioctl(&device, Setter::<ADD_ENTROPY, Entropy>::new(entropy)) }?;
     }
     // SAFETY: the request takes no argument.
     match unsafe { ioctl::ioctl(&device, NoArg::<RESEED>::new()) } {
-        // It has not begun yet, so it cannot begin anew.
+        // The generator is not seeded yet, so there is nothing to reseed.
         Err(Errno::NODATA) => Ok(()),
         reseeded => Ok(reseeded?),
     }

@@ -1,68 +1,66 @@
-//! A shell for a person at the machine's console.
+//! A shell at the machine's console, for debugging.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Cursor};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use config::task::{self, BreakpointState};
+use sys::error_report::chain;
+use tftp::client::Client;
 
 use crate::cli::Settings;
 use crate::log::Log;
-use crate::{WorkerError, chain};
-use tftp::client::Client;
+use crate::{WorkerError, report};
 
-/// How often the host is asked whether to go on.
-const ASK: Duration = Duration::from_secs(1);
-/// How often we look whether the shell has ended.
-const LOOK: Duration = Duration::from_millis(50);
-/// Where the kernel names the devices of its console; the last one is `/dev/console`.
+/// The interval at which the host is polled for [`task::RESUME`].
+const RESUME_INTERVAL: Duration = Duration::from_secs(1);
+/// The interval at which the end of the shell is polled for.
+const EXIT_INTERVAL: Duration = Duration::from_millis(50);
+/// The file in which the kernel names the devices of its console. The last one is
+/// `/dev/console`.
 const CONSOLES: &str = "/sys/class/tty/console/active";
-/// The terminal that controls our session, if one does.
+/// The controlling terminal of the session, if it has one.
 const TERMINAL: &str = "/dev/tty";
 
-/// Stops for a person: gives the console a shell in the directory `place`, until the
-/// shell ends or the host says to go on.
+/// Stops at a breakpoint: runs a shell in `directory` until it ends or the host resumes the
+/// build.
 ///
 /// # Errors
-/// The host does not hear of it.
-pub fn breakpoint(settings: &Settings, place: &Path, log: &mut Log) -> Result<(), WorkerError> {
-    put(&settings.client, BreakpointState::Waiting)?;
-    log.say("waiting for a person at the console");
-    match start(settings, place) {
+/// The state could not be put to the host.
+pub fn breakpoint(settings: &Settings, directory: &Path, log: &mut Log) -> Result<(), WorkerError> {
+    put_state(&settings.client, BreakpointState::Waiting)?;
+    log.line("stopped at a breakpoint, with a shell on the console");
+    match spawn(settings, directory) {
         Ok(mut shell) => wait(&settings.client, &mut shell),
-        Err(error) => log.say(&format!("there is no shell: {error}")),
+        Err(error) => log.line(&format!("cannot start the shell: {error}")),
     }
-    log.say("going on");
-    put(&settings.client, BreakpointState::Resumed)
+    log.line("resumed");
+    put_state(&settings.client, BreakpointState::Resumed)
 }
 
-/// Gives the console a shell until it ends.
-pub fn hold(settings: &Settings, place: &Path) {
-    if let Ok(mut shell) = start(settings, place) {
-        // It is over however it ends.
+/// Runs a shell on the console to its end.
+pub fn hold(settings: &Settings, directory: &Path) {
+    if let Ok(mut shell) = spawn(settings, directory) {
+        // Its exit status does not matter.
         let _ = shell.wait();
     }
 }
 
-fn put(client: &Client, state: BreakpointState) -> Result<(), WorkerError> {
-    let text = state.print();
-    let put = client.put(task::BREAKPOINT, &mut Cursor::new(&text), text.len() as u64);
-    put.map_err(|source| WorkerError::Put {
-        name: task::BREAKPOINT.to_owned(),
-        source,
-    })
+fn put_state(client: &Client, state: BreakpointState) -> Result<(), WorkerError> {
+    report::put_text(client, task::BREAKPOINT, &state.print())
 }
 
+/// Waits until the shell has ended, or kills it when the host resumes the build.
 fn wait(client: &Client, shell: &mut Child) {
     loop {
-        for _ in 0..ASK.as_millis() / LOOK.as_millis() {
+        for _ in 0..RESUME_INTERVAL.as_millis() / EXIT_INTERVAL.as_millis() {
             if !matches!(shell.try_wait(), Ok(None)) {
                 return;
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(EXIT_INTERVAL);
         }
         if client.get(task::RESUME, &mut io::sink()).is_ok() {
             let _ = shell.kill();
@@ -72,16 +70,17 @@ fn wait(client: &Client, shell: &mut Child) {
     }
 }
 
-/// Starts ourselves as [`become_shell`]: a program cannot leave its session otherwise.
+/// Starts the worker as `shell`, which calls [`exec_shell`]: only a new process can leave
+/// its session.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the shell is no program of the toolchain, and is not heard by the log"
+    reason = "`sys::command` collects output, but the shell has the console"
 )]
-fn start(settings: &Settings, place: &Path) -> io::Result<Child> {
+fn spawn(settings: &Settings, directory: &Path) -> io::Result<Child> {
     Command::new(&settings.worker)
         .arg("shell")
-        .current_dir(if place.is_dir() {
-            place
+        .current_dir(if directory.is_dir() {
+            directory
         } else {
             Path::new("/")
         })
@@ -90,51 +89,52 @@ fn start(settings: &Settings, place: &Path) -> io::Result<Child> {
         .spawn()
 }
 
-/// Becomes a shell at the machine's console, which it controls. Returns only when it
-/// cannot.
+/// Replaces this process by a shell that controls the machine's console. Returns only on
+/// failure.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the shell takes our place, with all that we were given"
+    reason = "`sys::command` starts children, but this replaces the process"
 )]
-pub fn become_shell() -> io::Error {
+pub fn exec_shell() -> io::Error {
     let open = || -> io::Result<[File; 3]> {
-        let console = terminal()?;
-        Ok([console.try_clone()?, console.try_clone()?, console])
+        let terminal = open_terminal()?;
+        Ok([terminal.try_clone()?, terminal.try_clone()?, terminal])
     };
     match open() {
-        Ok([input, output, errors]) => Command::new("/bin/sh")
+        Ok([stdin, stdout, stderr]) => Command::new("/bin/sh")
             .arg("-i")
-            .stdin(input)
-            .stdout(output)
-            .stderr(errors)
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(stderr)
             .exec(),
         Err(error) => error,
     }
 }
 
-/// The terminal that controls our session. In a container that is its console, which
-/// belongs to the session of the first process; of a virtual machine's nobody makes use,
-/// so we begin a session that it controls.
-fn terminal() -> io::Result<File> {
+/// Opens the controlling terminal. In a container, that is the console, which belongs to the
+/// session of the first process. In a virtual machine, no session has the console, so this
+/// process starts one that does.
+fn open_terminal() -> io::Result<File> {
     let open = |path: &Path| OpenOptions::new().read(true).write(true).open(path);
     open(Path::new(TERMINAL)).or_else(|_| {
         rustix::process::setsid()?;
-        // The first terminal that is opened now is ours.
+        // The first terminal that a new session opens becomes its controlling terminal.
         open(&console())
     })
 }
 
-/// The device of the console itself: `/dev/console` cannot control anything.
+/// Returns the device behind `/dev/console`, which cannot be a controlling terminal itself.
 fn console() -> PathBuf {
     let active = fs::read_to_string(CONSOLES).unwrap_or_default();
-    let device = active.split_ascii_whitespace().last();
-    let device = device.map(|name| Path::new("/dev").join(name));
-    device
+    active
+        .split_ascii_whitespace()
+        .last()
+        .map(|name| Path::new("/dev").join(name))
         .filter(|device| device.exists())
         .unwrap_or_else(|| "/dev/console".into())
 }
 
-/// The words for a shell that could not be.
-pub fn failed(error: &io::Error) -> String {
-    format!("there is no shell at the console: {}", chain(error))
+/// Returns the message for a failure of [`exec_shell`].
+pub fn exec_error(error: &io::Error) -> String {
+    format!("cannot start a shell on the console: {}", chain(error))
 }

@@ -66,7 +66,7 @@ pub enum Event {
     Refused {
         /// The name that the guest requested, truncated and escaped for a log line.
         name: String,
-        /// The reason, as the guest was told.
+        /// The reason, as the guest sees it.
         reason: String,
     },
 }

@@ -173,7 +173,7 @@ impl Transfer {
     }
 
     /// Reports whether a packet comes from the peer, which is the first port to answer at
-    /// the server's address. Others answer a duplicated request, and are told to stop.
+    /// the server's address. Others answer a duplicated request, and get an error.
     fn is_peer(&mut self, from: SocketAddr) -> bool {
         if from.ip() != self.server.ip() {
             return false;

@@ -6,7 +6,7 @@ use crate::codec::wire_block;
 /// The receiver's reaction to a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
-    /// The block is the next one. Keep it, and acknowledge it or end as told.
+    /// The block is the next one. It is kept.
     Accept { acknowledge: bool, last: bool },
     /// A block or an acknowledgement was lost. Acknowledge again.
     Acknowledge,

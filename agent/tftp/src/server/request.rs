@@ -39,7 +39,7 @@ pub(super) struct Negotiated {
     accepted: Options,
 }
 
-/// A refusal of a request or a transfer, as the client is told.
+/// A refusal of a request or a transfer, as the client sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Refusal {
     pub(super) code: ErrorCode,
@@ -138,7 +138,9 @@ impl Request {
                 window,
                 // Accepted without effect: the retransmission timer adapts by itself.
                 timeout: wanted.timeout,
-                transfer_size: wanted.transfer_size.map(|told| size.unwrap_or(told)),
+                transfer_size: wanted
+                    .transfer_size
+                    .map(|announced| size.unwrap_or(announced)),
             },
         }
     }

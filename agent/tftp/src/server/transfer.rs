@@ -64,7 +64,7 @@ fn check_size(announced: Option<u64>, bytes: u64) -> Result<(), Refusal> {
     match announced {
         Some(size) if size != 0 && size != bytes => Err(Refusal::new(
             ErrorCode::NotDefined,
-            "the file has another size than was said",
+            "the size of the file is not the announced one",
         )),
         _ => Ok(()),
     }
