@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use rustix::event::{PollFd, PollFlags, poll};
+use sys::token_bucket::TokenBucket;
 use tftpd::ErrorCode;
 
 use super::request::{self, REQUEST_MAX, Refusal, Request};
@@ -41,7 +42,8 @@ pub(super) struct Listener {
     shared: Arc<Shared>,
     stop: Arc<OwnedFd>,
     transfers: HashMap<SocketAddr, ActiveTransfer>,
-    tokens: Tokens,
+    /// The requests that may be read now.
+    rate: TokenBucket,
 }
 
 /// A transfer as the listener knows it.
@@ -84,6 +86,10 @@ fn decide(phase: Phase, same: bool, age: Duration) -> RepeatedRequest {
     }
 }
 
+fn rate_limit(now: Instant) -> TokenBucket {
+    TokenBucket::new(REQUESTS_PER_SECOND, Duration::from_secs(1), now)
+}
+
 impl Listener {
     pub(super) fn new(sockets: Vec<UdpSocket>, shared: Arc<Shared>, stop: Arc<OwnedFd>) -> Self {
         Self {
@@ -91,7 +97,7 @@ impl Listener {
             shared,
             stop,
             transfers: HashMap::new(),
-            tokens: Tokens::new(Instant::now()),
+            rate: rate_limit(Instant::now()),
         }
     }
 
@@ -135,7 +141,7 @@ impl Listener {
         let Ok((length, peer)) = self.sockets[index].recv_from(&mut buffer) else {
             return;
         };
-        if !self.tokens.take(Instant::now()) {
+        if self.rate.take(Instant::now()).is_err() {
             return;
         }
         let packet = &buffer[..length];
@@ -235,33 +241,6 @@ impl Listener {
     }
 }
 
-/// The requests that may still be read. It fills up with time.
-struct Tokens {
-    left: f64,
-    filled: Instant,
-}
-
-impl Tokens {
-    fn new(now: Instant) -> Self {
-        Self {
-            left: f64::from(REQUESTS_PER_SECOND),
-            filled: now,
-        }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let rate = f64::from(REQUESTS_PER_SECOND);
-        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.left = (self.left + passed * rate).min(rate);
-        self.filled = now;
-        let any = self.left >= 1.0;
-        if any {
-            self.left -= 1.0;
-        }
-        any
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,11 +271,11 @@ mod tests {
     #[test]
     fn requests_beyond_the_rate_are_dropped() {
         let start = Instant::now();
-        let mut tokens = Tokens::new(start);
-        let taken = (0..5000).filter(|_| tokens.take(start)).count();
+        let mut rate = rate_limit(start);
+        let taken = (0..5000).filter(|_| rate.take(start).is_ok()).count();
         assert_eq!(taken, 1000);
         let later = start + Duration::from_millis(100);
-        let taken = (0..5000).filter(|_| tokens.take(later)).count();
+        let taken = (0..5000).filter(|_| rate.take(later).is_ok()).count();
         assert_eq!(taken, 100);
     }
 }
