@@ -1,13 +1,12 @@
-//! Measures the lists that dashboards ask for all the time: requests per second of
-//! `/toastergui/api/builds` with 1,000 and 10,000 builds, and the agent's memory.
+//! The lists of builds that dashboards poll: requests per second of `/toastergui/api/builds` with
+//! 1,000 and 10,000 builds, and the agent's memory.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a measurement stops at the first surprise"
+    reason = "a measurement ends at the first error, and its tables are its output"
 )]
 
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -16,17 +15,19 @@ use std::time::{Duration, Instant};
 use agent::records::Records;
 use agent::state::AgentState;
 use agent::{api, pr_service};
+use bench::http_client::HttpClient;
+use bench::table::milliseconds;
 use config::builds::{Artifact, State};
 use config::settings::Settings;
 use config::task::Outcome;
 use jiff::Timestamp;
 use store::toolchains::Toolchains;
 
-/// How long each point is measured.
-const TIME: Duration = Duration::from_secs(3);
-/// How many clients ask at once.
+/// The duration of each measurement.
+const DURATION: Duration = Duration::from_secs(3);
+/// The number of concurrent clients.
 const CLIENTS: usize = 4;
-/// How many files a build gave out: its record is long, and no list is to read it all.
+/// The number of artifacts of each build. They make the records long, which lists must not read.
 const ARTIFACTS: u32 = 50;
 
 fn main() {
@@ -41,28 +42,29 @@ fn main() {
         let host = runtime.block_on(host(&path, builds));
         let api = runtime.block_on(api::bind(&host)).unwrap();
         let address = api.address().unwrap();
-        let served = runtime.spawn(api::serve(Arc::clone(&host), api));
+        let server = runtime.spawn(api::serve(Arc::clone(&host), api));
         let began = Instant::now();
-        let bytes = Client::new(address).ask("/toastergui/api/builds");
-        let first = began.elapsed();
-        let per_second = load(address, "/toastergui/api/builds");
+        let bytes = connect(address).get("/toastergui/api/builds");
+        let first = milliseconds(began.elapsed());
+        let per_second = requests_per_second(address, "/toastergui/api/builds");
         println!(
-            "{builds:>7}  {bytes:>10}  {:>9.1} ms  {per_second:>12.0}  {:>6.1} MiB",
-            first.as_secs_f64() * 1000.0,
-            memory()
+            "{builds:>7}  {bytes:>10}  {first:>12}  {per_second:>12.0}  {:>6.1} MiB",
+            memory_mib()
         );
         for page in [
             "/toastergui/api/building",
             "/toastergui/mostrecentbuilds",
             "/toastergui/api/build/7",
         ] {
-            println!("{:>7}  {page}: {:.0} requests/s", "", load(address, page));
+            let per_second = requests_per_second(address, page);
+            println!("{:>7}  {page}: {per_second:.0} requests/s", "");
         }
         host.stopping.cancel();
-        runtime.block_on(served).unwrap();
+        runtime.block_on(server).unwrap();
     }
 }
 
+/// Returns the state of an agent with this number of finished builds.
 async fn host(path: &Path, builds: u32) -> Arc<AgentState> {
     for name in ["toolchains", "state", "run"] {
         std::fs::create_dir_all(path.join(name)).unwrap();
@@ -87,7 +89,7 @@ async fn host(path: &Path, builds: u32) -> Arc<AgentState> {
     Arc::new(host)
 }
 
-/// One build through the door; the others are copies of its row.
+/// Records a build through the library, and copies its row.
 async fn fill(path: &Path, records: &Records, builds: u32) {
     let digest = "0".repeat(64);
     let request = format!(
@@ -122,17 +124,21 @@ fn artifact(number: u32) -> Artifact {
     }
 }
 
-/// Requests per second of a page.
-fn load(address: SocketAddr, page: &str) -> f64 {
+fn connect(address: SocketAddr) -> HttpClient<TcpStream> {
+    HttpClient::new(TcpStream::connect(address).unwrap())
+}
+
+/// Returns the number of requests per second of all clients.
+fn requests_per_second(address: SocketAddr, page: &str) -> f64 {
     let began = Instant::now();
     let counts = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|_| {
                 scope.spawn(|| {
-                    let mut client = Client::new(address);
+                    let mut client = connect(address);
                     let mut count = 0u32;
-                    while began.elapsed() < TIME {
-                        client.ask(page);
+                    while began.elapsed() < DURATION {
+                        client.get(page);
                         count += 1;
                     }
                     count
@@ -145,42 +151,8 @@ fn load(address: SocketAddr, page: &str) -> f64 {
     f64::from(counts) / began.elapsed().as_secs_f64()
 }
 
-/// A client that costs next to nothing, and keeps its connection.
-struct Client {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
-
-impl Client {
-    fn new(address: SocketAddr) -> Self {
-        Self {
-            stream: TcpStream::connect(address).unwrap(),
-            buffer: vec![0; 1 << 20],
-        }
-    }
-
-    /// The length of a page's body.
-    fn ask(&mut self, page: &str) -> usize {
-        let request = format!("GET {page} HTTP/1.1\r\nhost: bench\r\n\r\n");
-        self.stream.write_all(request.as_bytes()).unwrap();
-        let mut got = self.stream.read(&mut self.buffer).unwrap();
-        let head = self.buffer[..got]
-            .windows(4)
-            .position(|it| it == b"\r\n\r\n");
-        let head = head.unwrap() + 4;
-        let text = String::from_utf8_lossy(&self.buffer[..head]).to_lowercase();
-        assert!(text.starts_with("http/1.1 200"), "{text}");
-        let length = text.split("content-length: ").nth(1).unwrap();
-        let length: usize = length.split('\r').next().unwrap().parse().unwrap();
-        while got < head + length {
-            got += self.stream.read(&mut self.buffer).unwrap();
-        }
-        length
-    }
-}
-
-/// Of this process, in MiB: the agent's, and a little for the clients.
-fn memory() -> f64 {
+/// Returns the memory of this process, which includes the clients.
+fn memory_mib() -> f64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = text.lines().find(|line| line.starts_with("VmRSS")).unwrap();
     let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();

@@ -1,24 +1,22 @@
-//! Measures listings of 100,000 recorded builds, each beside the same query put to
-//! the `sqlite3` shell by hand.
+//! The duration of listings of 100,000 recorded builds, compared with the same queries in the
+//! `sqlite3` shell.
 
-#![allow(
-    clippy::print_stdout,
-    clippy::cast_precision_loss,
-    reason = "this is a measurement"
-)]
+#![expect(clippy::print_stdout, reason = "a measurement prints its results")]
 
-use std::error::Error;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use agent::records::Records;
+use anyhow::Result;
+use bench::statistics::{alternate, median, time};
+use bench::table::milliseconds;
 use config::builds::ListQuery;
 
 const BUILDS: u32 = 100_000;
-const ROUNDS: u32 = 20;
+const ROUNDS: usize = 20;
 
-/// What is asked for, and the same in SQL.
-const QUESTIONS: [(&str, &str); 6] = [
+/// The queries of the API, each with the equivalent SQL.
+const QUERIES: [(&str, &str); 6] = [
     ("count=100", "1 ORDER BY submitted DESC, id DESC"),
     (
         "machine=m3&count=100",
@@ -42,44 +40,39 @@ const QUESTIONS: [(&str, &str); 6] = [
     ),
 ];
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("records.sqlite3");
     let records = Records::open(&path)?;
     fill(&path)?;
     let runtime = tokio::runtime::Runtime::new()?;
-    println!("{BUILDS} builds, pages of 100; medians of {ROUNDS}");
-    for (query, sql) in QUESTIONS {
-        let listing: ListQuery = serde_urlencoded::from_str(query)?;
-        let ours = median(|| {
-            runtime
-                .block_on(records.list(listing.clone()))
-                .map(|it| it.len())
-        });
+    println!("{BUILDS} builds, pages of 100; medians of {ROUNDS} rounds");
+    println!("{:>11}  {:>11}  query", "buildhost", "sqlite3");
+    for (query, sql) in QUERIES {
+        let query_list: ListQuery = serde_urlencoded::from_str(query)?;
+        let list = || {
+            time(|| {
+                runtime.block_on(records.list(query_list.clone()))?;
+                Ok(())
+            })
+        };
         let sql = format!("SELECT * FROM builds WHERE {sql} LIMIT 100");
-        let shell = median(|| {
-            let mut command = sys::command::prepare("sqlite3");
-            command.arg(&path).arg(&sql);
-            sys::command::run(command, Duration::from_mins(1)).map(|it| it.len())
-        });
-        println!("{:8.2} ms  sqlite3 shell {:8.2} ms  {query}", ours?, shell?);
+        let shell = || {
+            time(|| {
+                let mut shell = sys::command::prepare("sqlite3");
+                shell.arg(&path).arg(&sql);
+                sys::command::run(shell, Duration::from_mins(1))?;
+                Ok(())
+            })
+        };
+        let (list, shell) = alternate(ROUNDS, list, shell)?;
+        let [list, shell] = [list, shell].map(|durations| milliseconds(median(durations)));
+        println!("{list:>11}  {shell:>11}  {query}");
     }
     Ok(())
 }
 
-/// Milliseconds.
-fn median<T, E>(mut work: impl FnMut() -> Result<T, E>) -> Result<f64, E> {
-    let mut times = Vec::new();
-    for _ in 0..ROUNDS {
-        let began = Instant::now();
-        work()?;
-        times.push(began.elapsed());
-    }
-    times.sort();
-    Ok(times[times.len() / 2].as_secs_f64() * 1000.0)
-}
-
-/// Records builds in one go: 10 machines, 200 packages, one failure in 20.
+/// Records all builds in one statement: 10 machines, 200 packages, one failure in 20.
 fn fill(path: &Path) -> rusqlite::Result<()> {
     let connection = rusqlite::Connection::open(path)?;
     let sources = format!(

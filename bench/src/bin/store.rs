@@ -1,12 +1,16 @@
-//! What the store costs, side by side with the bare means; run by `scripts/bench`.
+//! The operations of the store, compared with the bare system calls and with btrfs-progs. Called by
+//! `scripts/bench`.
 //!
-//! usage: bench DIRECTORY (empty, on btrfs, with 6 GiB free)
+//! usage: bench-store DIRECTORY (empty, on btrfs, with 6 GiB free)
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use anyhow::{Context, Result, ensure};
+use bench::statistics::{alternate, median, shortest, time};
+use bench::table::{Comparison, milliseconds, print_comparisons};
 use config::{MachineName, ToolchainName};
 use store::stream::Stream;
 use store::stream::input::Patient;
@@ -14,138 +18,74 @@ use store::subvolumes::BtrfsBackend;
 use store::{Intent, Origin, Source, SubvolumeBackend, Volume};
 use sys::command;
 
-type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
-
 const LIMIT: Duration = Duration::from_mins(10);
-/// The image that comes in.
-const IMAGE: u64 = 1 << 30;
+/// The size of the image that is received.
+const IMAGE_BYTES: u64 = 1 << 30;
+/// The number of rounds of a long operation.
 const ROUNDS: usize = 5;
 
-/// Two ways to do the same, and how much more ours may cost.
-struct Row {
-    what: &'static str,
-    ours: Duration,
-    theirs: Duration,
-    means: &'static str,
-    goal: f64,
-}
-
-fn main() -> Fallible<()> {
-    let directory = std::env::args_os().nth(1).ok_or("usage: bench DIRECTORY")?;
-    let bench = Bench::new(Path::new(&directory))?;
-    let mut rows = bench.snapshots()?;
-    rows.push(bench.strays()?);
-    rows.extend(bench.arrivals()?);
-    rows.push(bench.verify()?);
-    let mut out = io::stdout().lock();
-    writeln!(
-        out,
-        "{:<34} {:>10} {:>10}  {:<28} {:>6} {:>6}",
-        "WHAT", "OURS", "THEIRS", "BY", "RATIO", "GOAL"
-    )?;
-    for row in rows {
-        let ratio = row.ours.as_secs_f64() / row.theirs.as_secs_f64();
-        let verdict = if ratio <= row.goal { "pass" } else { "FAIL" };
-        let (ours, theirs) = (milliseconds(row.ours), milliseconds(row.theirs));
-        writeln!(
-            out,
-            "{:<34} {ours:>10} {theirs:>10}  {:<28} {ratio:>6.2} {:>6.2} {verdict}",
-            row.what, row.means, row.goal
-        )?;
-    }
-    let (machines, time) = bench.listing()?;
-    writeln!(
-        out,
-        "looking at {machines} machines with 10 revisions each: {}",
-        milliseconds(time)
-    )?;
+#[expect(clippy::print_stdout, reason = "a measurement prints its results")]
+fn main() -> Result<()> {
+    let directory = std::env::args_os().nth(1);
+    let directory = directory.context("usage: bench-store DIRECTORY")?;
+    let fixture = Fixture::new(Path::new(&directory))?;
+    let mut comparisons = fixture.snapshots()?;
+    comparisons.push(fixture.cleanup()?);
+    comparisons.extend(fixture.receives()?);
+    comparisons.push(fixture.verify()?);
+    print_comparisons(&comparisons);
+    let (machines, duration) = fixture.views()?;
+    println!(
+        "views of {machines} machines with 10 revisions each: {}",
+        milliseconds(duration)
+    );
     Ok(())
 }
 
-fn milliseconds(time: Duration) -> String {
-    format!("{:.2} ms", time.as_secs_f64() * 1000.0)
-}
-
-/// How long something takes.
-fn time(work: impl FnOnce() -> Fallible<()>) -> Fallible<Duration> {
-    let begun = Instant::now();
-    work()?;
-    Ok(begun.elapsed())
-}
-
-/// The best of a few long runs: what else goes on can only make them longer.
-fn best(times: &[Duration]) -> Duration {
-    times.iter().min().copied().unwrap_or_default()
-}
-
-/// The usual one of many short runs.
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times.get(times.len() / 2).copied().unwrap_or_default()
-}
-
-/// Both ways in turn, so that neither has the quieter machine.
-fn compare(
-    rounds: usize,
-    mut ours: impl FnMut() -> Fallible<Duration>,
-    mut theirs: impl FnMut() -> Fallible<Duration>,
-) -> Fallible<(Duration, Duration)> {
-    let (mut one, mut other) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        one.push(ours()?);
-        other.push(theirs()?);
-    }
-    let typical = |times: Vec<_>| {
-        if rounds > ROUNDS {
-            median(times)
-        } else {
-            best(&times)
-        }
-    };
-    Ok((typical(one), typical(other)))
-}
-
-struct Bench {
+/// A volume with a machine.
+struct Fixture {
     root: PathBuf,
     volume: Volume,
     machine: MachineName,
     toolchain: ToolchainName,
 }
 
-impl Bench {
-    fn new(root: &Path) -> Fallible<Self> {
+impl Fixture {
+    fn new(root: &Path) -> Result<Self> {
         let root = root.canonicalize()?;
         fs::create_dir(root.join("machines"))?;
-        let bench = Self {
+        let fixture = Self {
             volume: Volume::open(&root.join("machines"))?,
             root,
             machine: "linux".parse()?,
             toolchain: "default".parse()?,
         };
-        let image = bench.root.join("image");
+        let image = fixture.root.join("image");
         BtrfsBackend.create(&image)?;
         for number in 0..200 {
             fs::create_dir(image.join(number.to_string()))?;
         }
         BtrfsBackend.seal(&image)?;
         let source = Source::Subvolume(image);
-        bench.volume.bring_in(Intent::Add, &bench.machine, source)?;
-        Ok(bench)
+        fixture
+            .volume
+            .bring_in(Intent::Add, &fixture.machine, source)?;
+        Ok(fixture)
     }
 
-    fn btrfs(arguments: &[&str], paths: &[PathBuf]) -> Fallible<()> {
+    fn btrfs(arguments: &[&str], paths: &[PathBuf]) -> Result<()> {
         let mut btrfs = command::prepare("btrfs");
         btrfs.args(arguments).args(paths);
         command::run(btrfs, LIMIT)?;
         Ok(())
     }
 
-    /// A snapshot of the current revision, and its end.
-    fn snapshots(&self) -> Fallible<Vec<Row>> {
+    /// Compares the creation and deletion of a snapshot with the system calls and with btrfs-progs.
+    fn snapshots(&self) -> Result<Vec<Comparison>> {
         let source = self.volume.path().join("linux/linux-1");
-        let target = self.volume.path().join("linux/linux-default-bare");
+        let target = self.volume.path().join("linux/linux-default-reference");
         let mut number = 0;
-        let mut ours = || {
+        let mut snapshot = || {
             number += 1;
             let tag = format!("b{number}").parse()?;
             time(|| {
@@ -160,7 +100,7 @@ impl Bench {
                 Ok(())
             })
         };
-        let bare = || {
+        let ioctls = || {
             time(|| {
                 libbtrfsutil::CreateSnapshotOptions::new().create(&source, &target)?;
                 Ok(libbtrfsutil::delete_subvolume(&target)?)
@@ -173,25 +113,23 @@ impl Bench {
                 Self::btrfs(&["--quiet", "subvolume", "delete"], &pair[1..])
             })
         };
-        let (one, two) = compare(300, &mut ours, bare)?;
-        let (three, four) = compare(30, &mut ours, tool)?;
-        let row = |ours, theirs, means| Row {
-            what: "snapshot and delete",
-            ours,
-            theirs,
-            means,
-            goal: 1.1,
+        let comparison = |(durations, reference), reference_name| Comparison {
+            operation: "snapshot and delete",
+            duration: median(durations),
+            reference: median(reference),
+            reference_name,
+            ratio_max: 1.1,
         };
         Ok(vec![
-            row(one, two, "the bare ioctls"),
-            row(three, four, "btrfs subvolume ..."),
+            comparison(alternate(300, &mut snapshot, ioctls)?, "the bare ioctls"),
+            comparison(alternate(30, &mut snapshot, tool)?, "btrfs subvolume ..."),
         ])
     }
 
-    /// A thousand strays, until they are out of sight.
-    fn strays(&self) -> Fallible<Row> {
+    /// Compares the clean-up of a thousand snapshots with their deletion by btrfs-progs.
+    fn cleanup(&self) -> Result<Comparison> {
         let directory = self.volume.path().join("linux");
-        let make = || -> Fallible<Vec<PathBuf>> {
+        let make = || -> Result<Vec<PathBuf>> {
             let paths: Vec<_> = (0..1000)
                 .map(|it| directory.join(format!("linux-default-{it}")))
                 .collect();
@@ -201,24 +139,25 @@ impl Bench {
             self.volume.commit()?;
             Ok(paths)
         };
-        let ours = || {
+        let cleanup = || {
             make()?;
-            time(|| match self.volume.clean_after_boot() {
-                report if report.done.len() == 1000 => Ok(()),
-                report => Err(format!("{report:?}").into()),
+            time(|| {
+                let report = self.volume.clean_after_boot();
+                ensure!(report.done.len() == 1000, "{report:?}");
+                Ok(())
             })
         };
-        let theirs = || {
+        let tool = || {
             let paths = make()?;
             time(|| Self::btrfs(&["--quiet", "subvolume", "delete", "-c"], &paths))
         };
-        let (ours, theirs) = compare(ROUNDS, ours, theirs)?;
-        Ok(Row {
-            what: "1000 strays",
-            ours,
-            theirs,
-            means: "one btrfs subvolume delete -c",
-            goal: 1.1,
+        let (durations, reference) = alternate(ROUNDS, cleanup, tool)?;
+        Ok(Comparison {
+            operation: "clean-up of 1000 snapshots",
+            duration: shortest(&durations),
+            reference: shortest(&reference),
+            reference_name: "one btrfs subvolume delete -c",
+            ratio_max: 1.1,
         })
     }
 
@@ -226,8 +165,8 @@ impl Bench {
         self.root.join("work")
     }
 
-    /// Writes noise, which no disk can make small.
-    fn noise(path: &Path, bytes: u64) -> Fallible<()> {
+    /// Writes random bytes, which do not compress.
+    fn noise(path: &Path, bytes: u64) -> Result<()> {
         let mut noise = File::open("/dev/urandom")?.take(bytes);
         let mut file = File::options()
             .create(true)
@@ -238,7 +177,7 @@ impl Bench {
         Ok(file.sync_all()?)
     }
 
-    fn send(&self, name: &str, parent: Option<&str>) -> Fallible<PathBuf> {
+    fn send(&self, name: &str, parent: Option<&str>) -> Result<PathBuf> {
         let path = self.root.join(format!("{name}.stream"));
         let mut send = command::prepare("btrfs");
         send.args(["--quiet", "send"]);
@@ -250,23 +189,23 @@ impl Bench {
         Ok(path)
     }
 
-    /// `add` of a stream and `upgrade` by what differs.
-    fn arrivals(&self) -> Fallible<Vec<Row>> {
+    /// Compares `add` of a full stream and `upgrade` by an incremental one with `btrfs receive`.
+    fn receives(&self) -> Result<Vec<Comparison>> {
         BtrfsBackend.create(&self.work())?;
         let disk = self.work().join("disk.img");
-        Self::noise(&disk, IMAGE)?;
+        Self::noise(&disk, IMAGE_BYTES)?;
         BtrfsBackend.freeze(&self.work(), &self.root.join("big-1"))?;
-        Self::noise(&disk, IMAGE / 8)?;
+        Self::noise(&disk, IMAGE_BYTES / 8)?;
         BtrfsBackend.freeze(&self.work(), &self.root.join("big-2"))?;
         let (one, two) = (
             self.send("big-1", None)?,
             self.send("big-2", Some("big-1"))?,
         );
-        let bare = self.root.join("bare");
-        fs::create_dir(&bare)?;
+        let received = self.root.join("received");
+        fs::create_dir(&received)?;
 
         let machine: MachineName = "big".parse()?;
-        let arrive = |intent, path: &Path| {
+        let ingest = |intent, path: &Path| {
             time(|| {
                 let stream = Stream::open(Patient::open(path)?)?;
                 self.volume
@@ -278,47 +217,47 @@ impl Bench {
             time(|| {
                 Self::btrfs(
                     &["--quiet", "receive", "-e", "-f"],
-                    &[path.clone(), bare.clone()],
+                    &[path.clone(), received.clone()],
                 )?;
-                // What we acknowledge is on the disk.
-                Self::btrfs(&["filesystem", "sync"], std::slice::from_ref(&bare))
+                // An acknowledged revision is durable.
+                Self::btrfs(&["filesystem", "sync"], std::slice::from_ref(&received))
             })
         };
         let (mut add, mut upgrade) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
         for _ in 0..ROUNDS {
-            add.0.push(arrive(Intent::Add, &one)?);
-            upgrade.0.push(arrive(Intent::Upgrade, &two)?);
+            add.0.push(ingest(Intent::Add, &one)?);
+            upgrade.0.push(ingest(Intent::Upgrade, &two)?);
             self.volume.delete(&machine, LIMIT, false)?;
             self.volume.reclaim()?;
             add.1.push(receive(&one)?);
             upgrade.1.push(receive(&two)?);
             Self::btrfs(
                 &["--quiet", "subvolume", "delete"],
-                &[bare.join("big-2"), bare.join("big-1")],
+                &[received.join("big-2"), received.join("big-1")],
             )?;
             self.volume.reclaim()?;
         }
-        let row = |what, (ours, theirs): (Vec<_>, Vec<_>)| Row {
-            what,
-            ours: best(&ours),
-            theirs: best(&theirs),
-            means: "btrfs receive, then sync",
-            goal: 1.05,
+        let comparison = |operation, (durations, reference): (Vec<_>, Vec<_>)| Comparison {
+            operation,
+            duration: shortest(&durations),
+            reference: shortest(&reference),
+            reference_name: "btrfs receive, then sync",
+            ratio_max: 1.05,
         };
         Ok(vec![
-            row("add, 1 GiB", add),
-            row("upgrade, 128 MiB of 1 GiB", upgrade),
+            comparison("add, 1 GiB", add),
+            comparison("upgrade, 128 MiB of 1 GiB", upgrade),
         ])
     }
 
-    /// The check of 1 GiB against its record.
-    fn verify(&self) -> Fallible<Row> {
+    /// Compares `verify` of 1 GiB with `sha256sum`.
+    fn verify(&self) -> Result<Comparison> {
         let machine: MachineName = "checked".parse()?;
         let source = Source::Work(self.work());
         self.volume.bring_in(Intent::Add, &machine, source)?;
         let disk = self.volume.path().join("checked/checked/disk.img");
-        let ours = || time(|| Ok(self.volume.verify(&machine, None).map(|_| ())?));
-        let theirs = || {
+        let verify = || time(|| Ok(self.volume.verify(&machine, None).map(|_| ())?));
+        let tool = || {
             time(|| {
                 let mut sum = command::prepare("sha256sum");
                 sum.arg(&disk);
@@ -326,17 +265,18 @@ impl Bench {
                 Ok(())
             })
         };
-        let (ours, theirs) = compare(ROUNDS, ours, theirs)?;
-        Ok(Row {
-            what: "verify, 1 GiB",
-            ours,
-            theirs,
-            means: "sha256sum",
-            goal: 1.0,
+        let (durations, reference) = alternate(ROUNDS, verify, tool)?;
+        Ok(Comparison {
+            operation: "verify, 1 GiB",
+            duration: shortest(&durations),
+            reference: shortest(&reference),
+            reference_name: "sha256sum",
+            ratio_max: 1.0,
         })
     }
 
-    fn listing(&self) -> Fallible<(usize, Duration)> {
+    /// Measures the views of a hundred machines with ten revisions each.
+    fn views(&self) -> Result<(usize, Duration)> {
         let image = self.root.join("image");
         for machine in 0..100 {
             let directory = self.volume.path().join(format!("m{machine}"));
@@ -349,13 +289,13 @@ impl Bench {
                 directory.join(format!("m{machine}")),
             )?;
         }
-        let mut seen = 0;
-        let time = time(|| {
+        let mut machines = 0;
+        let duration = time(|| {
             for machine in self.volume.machines()? {
-                seen += usize::from(self.volume.look(&machine)?.revisions.len() == 10);
+                machines += usize::from(self.volume.look(&machine)?.revisions.len() == 10);
             }
             Ok(())
         })?;
-        Ok((seen, time))
+        Ok((machines, duration))
     }
 }

@@ -1,84 +1,88 @@
-//! From a task to the worker's first packet in a container: the agent's builds beside
-//! nspawn with a plain network, and without users or walls of its own.
+//! The startup of containers, from the submission of a build to the worker's first packet, compared
+//! with systemd-nspawn in a plain network without user namespaces.
 
 use std::process::Stdio;
 use std::time::Instant;
 
+use bench::agent_process::AgentProcess;
+use bench::guest_fixture::{GuestNetwork, Machines, first_packet};
+use bench::statistics::Timings;
+use bench::table::print_title;
+use config::builds::StartKind;
 use guest::network::Cable;
 use guest::{BootMode, Guest};
 use sys::command;
 
-use crate::ground::{Ground, Net, first_packet};
-use crate::host::Agent;
-use crate::starts::start;
-use crate::table::{Table, title};
+use crate::startup::startup_duration;
 
 const ROUNDS: usize = 7;
 const MACHINE: &str = "container";
 
-const BY_HAND: &str = "bare systemd-nspawn, to the worker's first packet";
-const BUILD: &str = "start of a build, from its task to the worker's first packet";
+const REFERENCE: &str = "plain systemd-nspawn, to the worker's first packet";
+const BUILD: &str = "a build, from its submission to the worker's first packet";
 const PARTS: [&str; 4] = [
     "part: snapshot",
     "part: network",
-    "part: nspawn, to its record",
-    "part: nspawn and the guest, to the worker's first packet",
+    "part: systemd-nspawn, to its record",
+    "part: systemd-nspawn and the guest, to the worker's first packet",
 ];
 
-pub(crate) async fn compare(agent: &Agent, ground: &Ground) {
-    let mut all = Table::default();
+/// Measures the startup of builds, of the reference, and of the parts of a build.
+pub(crate) async fn compare(agent: &AgentProcess, machines: &Machines) {
+    let mut timings = Timings::default();
     for _ in 0..ROUNDS {
-        by_hand(ground, &mut all).await;
-        all.add(BUILD, start(&agent.build(MACHINE), false));
-        by_parts(ground, &mut all).await;
+        start_reference(machines, &mut timings).await;
+        let build = agent.build(MACHINE);
+        timings.add(BUILD, startup_duration(&build, StartKind::Cold));
+        start_by_parts(machines, &mut timings).await;
     }
-    title("containers");
-    let hand = all.print(BY_HAND);
-    let build = all.print(BUILD);
+    print_title("containers");
+    let reference = timings.print_median(REFERENCE);
+    let build = timings.print_median(BUILD);
     for part in PARTS {
-        all.print(part);
+        timings.print_median(part);
     }
-    println!("      build / bare: {:.2}", build / hand);
+    println!("      build / reference: {:.2}", build / reference);
 }
 
-async fn by_hand(ground: &Ground, all: &mut Table) {
-    let taken = ground.snapshot(MACHINE);
-    let net = Net::new("bare", Cable::Tap);
-    let ear = net.ear();
+async fn start_reference(machines: &Machines, timings: &mut Timings) {
+    let snapshot = machines.snapshot(MACHINE);
+    let network = GuestNetwork::new("reference", Cable::Tap);
+    let socket = network.bind_tftp();
     let mut nspawn = command::prepare("systemd-nspawn");
     nspawn.args(["--quiet", "--register=no", "--keep-unit", "--console=pipe"]);
-    // Where the host itself is a guest, the worker would wait for the host's ports.
+    // If the host is a guest itself, the worker would wait for the host's virtio ports.
     nspawn.arg("--tmpfs=/sys/class");
     nspawn.arg(format!(
         "--network-namespace-path=/run/netns/{}",
-        net.get().name()
+        network.get().name()
     ));
-    nspawn.arg("-D").arg(taken.path().join("root"));
+    nspawn.arg("-D").arg(snapshot.path().join("root"));
     nspawn.arg("/sbin/init").stdout(Stdio::null());
     let began = Instant::now();
     let mut child = nspawn.spawn().unwrap();
-    first_packet(&ear).await;
-    all.add(BY_HAND, began.elapsed());
+    first_packet(&socket).await;
+    timings.add(REFERENCE, began.elapsed());
     child.kill().unwrap();
     child.wait().unwrap();
 }
 
-async fn by_parts(ground: &Ground, all: &mut Table) {
+async fn start_by_parts(machines: &Machines, timings: &mut Timings) {
     let run = tempfile::tempdir().unwrap();
     let mut began = Instant::now();
-    let mut lap = |part: &str| {
-        all.add(part, began.elapsed());
+    let mut end_part = |part: &str| {
+        timings.add(part, began.elapsed());
         began = Instant::now();
     };
-    let taken = ground.snapshot(MACHINE);
-    lap(PARTS[0]);
-    let net = Net::new("container", Cable::Pair);
-    lap(PARTS[1]);
-    let ear = net.ear();
-    let spec = taken.spec(run.path(), &net, BootMode::Cold);
+    let snapshot = machines.snapshot(MACHINE);
+    end_part(PARTS[0]);
+    let network = GuestNetwork::new("container", Cable::Pair);
+    end_part(PARTS[1]);
+    let socket = network.bind_tftp();
+    let spec = snapshot.spec(run.path(), &network, BootMode::Cold);
     let guest = Guest::start(spec).await.unwrap();
-    lap(PARTS[2]);
-    first_packet(&ear).await;
-    lap(PARTS[3]);
+    end_part(PARTS[2]);
+    first_packet(&socket).await;
+    end_part(PARTS[3]);
     guest.end().await.unwrap();
 }

@@ -1,58 +1,57 @@
-//! What guests cost, beside the bare means of the same run: called by
-//! `scripts/bench guests`, on one processor, in namespaces of its own.
+//! The costs of guests, compared with the same operation without an agent in the same run. Called by
+//! `scripts/bench`, in namespaces of its own.
 
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a measurement that fails ends, and its table is its output"
+    reason = "a measurement ends at the first error, and its tables are its output"
 )]
 
-mod table;
-
-mod ground;
-mod host;
-
+mod burst;
 mod containers;
-mod crowd;
+mod memory;
 mod overhead;
-mod starts;
+mod startup;
 mod tftp;
 
 use std::path::Path;
 
-use ground::Ground;
-use host::Agent;
+use bench::agent_process::{AgentProcess, Installation};
+use bench::guest_fixture::Machines;
+
+const USAGE: &str = "usage: bench-guests startup WORK | burst WORK [PROGRAMS] | overhead WORK | \
+                     idle WORK | tftp SERVERS | serve DIRECTORY";
 
 fn main() {
-    let words: Vec<_> = std::env::args().skip(1).collect();
-    let words: Vec<_> = words.iter().map(String::as_str).collect();
-    match words[..] {
-        ["starts", work] => starts(Path::new(work)),
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["startup", work] => startup(Path::new(work)),
+        ["burst", work] => burst::measure(Path::new(work), None),
+        ["burst", work, programs] => burst::measure(Path::new(work), Some(Path::new(programs))),
         ["overhead", work] => overhead(Path::new(work)),
-        ["rest", work] => crowd::at_rest(Path::new(work)),
+        ["idle", work] => memory::idle_agent(Path::new(work)),
         ["tftp", servers] => tftp::compare(Path::new(servers)),
         ["serve", directory] => tftp::serve(Path::new(directory)),
-        _ => panic!(
-            "usage: guests starts WORK | overhead WORK | rest WORK | tftp SERVERS | serve DIRECTORY"
-        ),
+        _ => panic!("{USAGE}"),
     }
 }
 
-/// Everything that an agent with three machines is needed for: `frozen` and `cold`,
-/// virtual machines that differ in one word, and `container`.
-fn starts(work: &Path) {
-    let agent = Agent::start(work, "machines");
+/// Runs the measurements that need an agent with three machines: the virtual machines `frozen` and
+/// `cold`, which differ in one line of their manifests, and `container`.
+fn startup(work: &Path) {
+    let agent = AgentProcess::start(Installation::new(work, "machines"));
     agent.wait_until_ready(&["frozen", "cold", "container"]);
-    let ground = Ground::open(&work.join("host/machines"));
+    let machines = Machines::open(&work.join("host/machines"));
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(starts::compare(&agent, &ground));
-    runtime.block_on(containers::compare(&agent, &ground));
-    crowd::guests(&agent);
+    runtime.block_on(startup::compare(&agent, &machines));
+    runtime.block_on(containers::compare(&agent, &machines));
+    memory::agent_with_guests(&agent);
 }
 
-/// What builds cost over the guests' own time.
+/// Measures the overhead of builds over the time of their guests.
 fn overhead(work: &Path) {
-    let agent = Agent::start(work, "machines");
+    let agent = AgentProcess::start(Installation::new(work, "machines"));
     agent.wait_until_ready(&["frozen", "container"]);
     overhead::measure(&agent, &["container", "frozen"]);
 }

@@ -1,70 +1,71 @@
-//! What a build costs over the guest's own time: from its submission to its outcome,
-//! less what lies between the start of the guest's process and its end.
+//! The overhead of a build over the time of its guest: the time from the submission to the outcome,
+//! without the time from the start to the end of the guest's process.
 
 use std::time::Duration;
 
+use bench::agent_process::AgentProcess;
+use bench::statistics::Timings;
+use bench::table::{print_at_most, print_title};
 use config::builds::State;
-
-use crate::host::Agent;
-use crate::table::{Table, at_most, title};
 
 const ROUNDS: usize = 7;
 const GOAL_MS: f64 = 50.0;
 
-/// What the agent's log says of a guest's process.
+/// The messages in the agent's log about a guest's process.
 const STARTED: &str = "the guest's process was started";
 const ENDED: &str = "the guest's process has ended";
 
-/// From its submission to its outcome, in order; the guest's own time is the third.
+/// The parts of a build in their order.
 const PARTS: [&str; 4] = [
-    "waits for its turn",
+    "in the queue",
     "before the guest's process",
-    "the guest's own time",
+    GUEST,
     "after the guest's process",
 ];
+const GUEST: &str = "the guest's process";
 const OVERHEAD: &str = "overhead";
 
-/// Measures builds one after the other on machines whose agent logs in JSON.
-pub(crate) fn measure(agent: &Agent, machines: &[&str]) {
-    let mut all = Table::default();
+/// Measures builds, one after the other, on these machines.
+pub(crate) fn measure(agent: &AgentProcess, machines: &[&str]) {
+    let mut timings = Timings::default();
     for _ in 0..ROUNDS {
         for machine in machines {
-            one(agent, machine, &mut all);
+            build(agent, machine, &mut timings);
         }
     }
     for machine in machines {
-        title(&format!("a build on the machine `{machine}`"));
+        print_title(&format!("a build on the machine `{machine}`"));
         for part in PARTS {
-            all.print(&row(machine, part));
+            timings.print_median(&row(machine, part));
         }
-        let overhead = all.median(&row(machine, OVERHEAD)).unwrap() * 1e3;
-        let what = format!("{machine}: overhead over the guest's own time");
-        at_most(&what, overhead, GOAL_MS, " ms");
+        let overhead = timings.median(&row(machine, OVERHEAD)).unwrap() * 1e3;
+        let name = format!("{machine}: overhead over the guest's process");
+        print_at_most(&name, overhead, GOAL_MS, " ms");
     }
 }
 
-fn one(agent: &Agent, machine: &str, all: &mut Table) {
-    let seen = agent.log().len();
+fn build(agent: &AgentProcess, machine: &str, timings: &mut Timings) {
+    let log_length = agent.log().len();
     let build = agent.build(machine);
-    let of = |message| agent.logged(seen, message);
+    let logged_at = |message| agent.logged_at(log_length, message);
     let starting = build.phases.iter().find(|it| it.state == State::Starting);
     let times = [
         build.submitted,
         starting.unwrap().at,
-        of(STARTED),
-        of(ENDED),
+        logged_at(STARTED),
+        logged_at(ENDED),
         build.finished.unwrap(),
     ];
     let mut overhead = Duration::ZERO;
-    for (number, part) in PARTS.into_iter().enumerate() {
-        let time = times[number + 1].duration_since(times[number]);
-        let time: Duration = time.try_into().unwrap();
-        all.add(&row(machine, part), time);
-        if number != 2 {
-            overhead += time;
+    for (part, interval) in PARTS.into_iter().zip(times.windows(2)) {
+        let duration = interval[1].duration_since(interval[0]);
+        let duration: Duration = duration.try_into().unwrap();
+        timings.add(&row(machine, part), duration);
+        if part != GUEST {
+            overhead += duration;
         }
     }
-    all.add(&row(machine, OVERHEAD), overhead);
+    timings.add(&row(machine, OVERHEAD), overhead);
 }
 
 fn row(machine: &str, part: &str) -> String {

@@ -1,5 +1,5 @@
-//! TFTP beside the servers of others: how much in a second, and how soon a file is
-//! there over a line that loses packets. Every server is a process of its own.
+//! The TFTP server, compared with foreign servers: throughput, and transfers over a link that loses
+//! packets. Each server is a process.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -13,29 +13,31 @@ use tempfile::TempDir;
 use tftp::server::{Event, Namespace, Offer, Server};
 use tokio::sync::mpsc;
 
-use crate::ground::Net;
-use crate::table::{Table, at_least, at_most, title};
+use bench::guest_fixture::GuestNetwork;
+use bench::statistics::Timings;
+use bench::table::{print_at_least, print_at_most, print_title};
 
 mod client;
 mod peers;
 
-use client::{Line, fetch};
-use peers::{OURS, Peer, Running};
+use client::{Link, fetch};
+use peers::{BUILDHOST, Peer, RunningServer};
 
 const BIG: &str = "big";
 const BIG_SIZE: u64 = 200 << 20;
 const ROUNDS: usize = 3;
 const WINDOWS: [u64; 3] = [1, 16, 64];
-/// Who needs longer for the big file has given up.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The time limit for a file.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
 
-/// How much is lost in each direction, in percent, and how much is fetched then: about
-/// as many packets are lost each time.
+/// The losses in each direction in percent, and the size of the file, so that about as many packets
+/// are lost each time.
 const LOSSES: [(u64, usize); 3] = [(1, 512 << 10), (5, 128 << 10), (20, 32 << 10)];
 const LOSSY_WINDOWS: [u64; 2] = [1, 16];
-/// How often, each time with other losses; the same ones for every server.
+/// The number of transfers, each with different losses. They are the same for all servers.
 const FETCHES: u64 = 5;
 
+/// Compares the server with the foreign servers in a directory.
 pub(crate) fn compare(servers: &Path) {
     let directory = files();
     let peers = peers::all(servers, directory.path());
@@ -43,7 +45,7 @@ pub(crate) fn compare(servers: &Path) {
     loss(&peers, directory.path());
 }
 
-/// What is served: for everybody, as some servers give up their privileges.
+/// Creates the served files. All users can read them, because some servers drop their privileges.
 fn files() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
@@ -59,7 +61,7 @@ fn files() -> TempDir {
     directory
 }
 
-/// Our server as a process of its own, until it is killed.
+/// Serves a directory until the process is killed.
 pub(crate) fn serve(directory: &Path) {
     let mut map = Namespace::new(0, 0);
     for entry in fs::read_dir(directory).unwrap() {
@@ -73,38 +75,40 @@ pub(crate) fn serve(directory: &Path) {
 }
 
 fn throughput(peers: &[Peer]) {
-    let mut all = Table::default();
+    let mut timings = Timings::default();
     for _ in 0..ROUNDS {
         for peer in peers {
-            let server = Running::start(peer, "speed");
-            for window in server.windows(&WINDOWS) {
-                all.add(&row(window, peer.name), speed(&server, window));
+            let server = RunningServer::start(peer, "throughput");
+            for window in server.supported(&WINDOWS) {
+                timings.add(&row(window, peer.name), fetch_duration(&server, window));
             }
         }
     }
-    title("TFTP, 200 MiB in blocks of 1468 bytes, one client");
-    let others = &peers[1..];
-    if others.is_empty() {
-        println!("      there is no other server to hold ours against");
+    print_title("TFTP, 200 MiB in blocks of 1468 bytes, one client");
+    let foreign = &peers[1..];
+    if foreign.is_empty() {
+        println!("      no foreign server is installed");
     }
-    let best = |window| {
-        let times = others
+    let best_foreign = |window| {
+        let times = foreign
             .iter()
-            .filter_map(|it| all.median(&row(window, it.name)));
+            .filter_map(|it| timings.median(&row(window, it.name)));
         times.reduce(f64::min).unwrap_or(f64::INFINITY)
     };
     for window in WINDOWS {
         for peer in peers {
-            print(&all, window, peer);
+            print_throughput(&timings, window, peer);
         }
     }
     for window in WINDOWS {
-        let ours = all.median(&row(window, OURS)).unwrap_or(f64::INFINITY);
-        let what = format!("window {window}: ours / the best of the others");
-        at_least(&what, best(1).min(best(window)) / ours, 1.0, "");
+        let own = timings.median(&row(window, BUILDHOST));
+        let own = own.unwrap_or(f64::INFINITY);
+        let name = format!("window {window}: buildhost / the fastest foreign server");
+        let best = best_foreign(1).min(best_foreign(window));
+        print_at_least(&name, best / own, 1.0, "");
         if window > 1 {
-            let what = format!("window {window}: ours / the best of the others without one");
-            at_least(&what, best(1) / ours, 5.0, "");
+            let name = format!("window {window}: buildhost / the fastest one without windows");
+            print_at_least(&name, best_foreign(1) / own, 5.0, "");
         }
     }
 }
@@ -113,111 +117,110 @@ fn row(window: u64, name: &str) -> String {
     format!("window {window}: {name}")
 }
 
-/// How long a server takes for the big file.
-fn speed(server: &Running, window: u64) -> Duration {
+/// Returns the time that a server needs for the big file, at most the time limit.
+fn fetch_duration(server: &RunningServer, window: u64) -> Duration {
     let began = Instant::now();
-    let mut line = Line::whole();
+    let mut link = Link::lossless();
     let mut ignore = |_: &[u8]| {};
-    let fetch = || fetch(BIG, window, &mut line, PATIENCE, &mut ignore);
-    match server.net().get().enter(fetch) {
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => PATIENCE,
-        got => {
-            let time = began.elapsed();
-            assert_eq!(got.unwrap().size, BIG_SIZE);
-            time
+    let fetch = || fetch(BIG, window, &mut link, TIME_LIMIT, &mut ignore);
+    match server.network().get().enter(fetch) {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => TIME_LIMIT,
+        fetched => {
+            let duration = began.elapsed();
+            assert_eq!(fetched.unwrap().size, BIG_SIZE);
+            duration
         }
     }
 }
 
-/// Prints how fast a server is, if it knows such a window.
-#[expect(clippy::cast_precision_loss, reason = "for people")]
-fn print(all: &Table, window: u64, peer: &Peer) {
-    let (name, patience) = (peer.name, PATIENCE.as_secs_f64());
-    match all.median(&row(window, name)) {
-        None => println!("        –       window {window}: {name} knows no windows"),
-        Some(time) if time >= patience => {
-            println!("gave up after {patience} s  window {window}: {name}");
+/// Prints the throughput of a server with a window.
+#[expect(clippy::cast_precision_loss, reason = "a rounded figure is printed")]
+fn print_throughput(timings: &Timings, window: u64, peer: &Peer) {
+    let (name, limit) = (peer.name, TIME_LIMIT.as_secs_f64());
+    match timings.median(&row(window, name)) {
+        None => println!("        –       window {window}: {name} does not support windows"),
+        Some(seconds) if seconds >= limit => {
+            println!("timed out after {limit} s  window {window}: {name}");
         }
-        Some(time) => {
-            let speed = BIG_SIZE as f64 / time / 1e6;
-            println!("{speed:>9.0} MB/s  window {window}: {name}");
+        Some(seconds) => {
+            let throughput = BIG_SIZE as f64 / seconds / 1e6;
+            println!("{throughput:>9.0} MB/s  window {window}: {name}");
         }
     }
 }
 
-/// The servers of others that are held against ours over a line that loses.
-const LOSSY: [&str; 3] = [OURS, "tftpd-hpa", "atftpd"];
+/// The servers that are compared over a lossy link.
+const LOSSY_PEERS: [&str; 3] = [BUILDHOST, "tftpd-hpa", "atftpd"];
 
 fn loss(peers: &[Peer], directory: &Path) {
-    let peers: Vec<_> = peers.iter().filter(|it| LOSSY.contains(&it.name)).collect();
-    // Ours alone, as it waits least; the others, which mostly wait, side by side.
-    let ours = lossy(peers[0], directory);
+    let mut peers: Vec<_> = peers.iter().collect();
+    peers.retain(|peer| LOSSY_PEERS.contains(&peer.name));
+    // This server waits least, so it is measured alone. The others mostly wait, so they run in
+    // parallel.
+    let own = lossy_fetches(peers[0], directory);
     let all: Vec<_> = std::thread::scope(|scope| {
-        let lossy = |peer| scope.spawn(move || lossy(peer, directory));
-        let threads: Vec<_> = peers[1..].iter().map(|peer| lossy(*peer)).collect();
-        let others = threads.into_iter().map(|thread| thread.join().unwrap());
-        std::iter::once(ours).chain(others).collect()
+        let start = |peer| scope.spawn(move || lossy_fetches(peer, directory));
+        let threads: Vec<_> = peers[1..].iter().map(|peer| start(*peer)).collect();
+        let foreign = threads.into_iter().map(|thread| thread.join().unwrap());
+        std::iter::once(own).chain(foreign).collect()
     });
-    title("TFTP over a line that loses packets in both directions, one client");
+    print_title("TFTP over a link that loses packets in both directions, one client");
     for (percent, size) in LOSSES {
         for window in LOSSY_WINDOWS {
-            let what = format!("{percent} % lost, {} KiB, window {window}", size >> 10);
+            let case = format!("{percent} % lost, {} KiB, window {window}", size >> 10);
             let mut medians = Vec::new();
-            for (peer, waited) in peers.iter().zip(&all) {
-                let is_meant = |it: &&Waited| (it.percent, it.window) == (percent, window);
-                let times: Vec<_> = waited
-                    .iter()
-                    .filter(is_meant)
-                    .map(|it| it.seconds)
-                    .collect();
-                if !times.is_empty() {
-                    medians.push(print_waited(&what, peer.name, times));
+            for (peer, fetches) in peers.iter().zip(&all) {
+                let mut fetches: Vec<_> = fetches.iter().collect();
+                fetches.retain(|it| (it.percent, it.window) == (percent, window));
+                if !fetches.is_empty() {
+                    let seconds = fetches.iter().map(|it| it.seconds).collect();
+                    medians.push(print_lossy_fetches(&case, peer.name, seconds));
                 }
             }
             if let Some(best) = medians[1..].iter().copied().reduce(f64::min) {
-                let what = format!("{what}: time / the best of the others'");
-                at_most(&what, medians[0] / best, 1.0, "");
+                let name = format!("{case}: time / that of the fastest foreign server");
+                print_at_most(&name, medians[0] / best, 1.0, "");
             }
         }
     }
 }
 
-/// Prints the median of some fetches and returns it, in seconds.
-fn print_waited(what: &str, name: &str, mut times: Vec<f64>) -> f64 {
-    let patience = PATIENCE.as_secs_f64();
-    times.sort_by(f64::total_cmp);
-    let late = times.iter().filter(|time| time.is_infinite()).count();
-    let median = times[times.len() / 2];
+/// Prints the median of some fetches and returns it in seconds.
+fn print_lossy_fetches(case: &str, name: &str, mut seconds: Vec<f64>) -> f64 {
+    let limit = TIME_LIMIT.as_secs_f64();
+    seconds.sort_by(f64::total_cmp);
+    let failed = seconds.iter().filter(|it| it.is_infinite()).count();
+    let median = seconds[seconds.len() / 2];
     if median.is_infinite() {
-        println!("gave up after {patience} s  {what}: {name}, {late} of {FETCHES}");
-        return patience;
+        println!("timed out after {limit} s  {case}: {name}, {failed} of {FETCHES}");
+        return limit;
     }
-    let late = match late {
+    let failures = match failed {
         0 => String::new(),
-        _ => format!(", but {late} of {FETCHES} gave up after {patience} s"),
+        _ => format!(", but {failed} of {FETCHES} timed out after {limit} s"),
     };
-    println!("{:>9.1} ms  {what}: {name}{late}", median * 1e3);
+    println!("{:>9.1} ms  {case}: {name}{failures}", median * 1e3);
     median
 }
 
-/// How long a file took over a line that loses.
-struct Waited {
+/// A fetch over a lossy link.
+struct LossyFetch {
     percent: u64,
     window: u64,
-    /// Infinite when it was given up.
+    /// The duration, which is infinite if the fetch timed out.
     seconds: f64,
 }
 
-/// All fetches from one server, those that are compared side by side.
-fn lossy(peer: &Peer, directory: &Path) -> Vec<Waited> {
-    let server = Running::start(peer, "loss");
+/// Fetches the files of all losses from a server.
+fn lossy_fetches(peer: &Peer, directory: &Path) -> Vec<LossyFetch> {
+    let server = RunningServer::start(peer, "loss");
     let mut all = Vec::new();
     for (percent, _) in LOSSES {
-        for window in server.windows(&LOSSY_WINDOWS) {
+        for window in server.supported(&LOSSY_WINDOWS) {
             std::thread::scope(|scope| {
-                let one = |seed| one(&server, directory, percent, window, seed);
-                let fetch = |seed| scope.spawn(move || one(seed));
-                let threads: Vec<_> = (1..=FETCHES).map(fetch).collect();
+                let fetch = |seed| lossy_fetch(&server, directory, percent, window, seed);
+                let start = |seed| scope.spawn(move || fetch(seed));
+                let threads: Vec<_> = (1..=FETCHES).map(start).collect();
                 all.extend(threads.into_iter().map(|thread| thread.join().unwrap()));
             });
         }
@@ -225,29 +228,36 @@ fn lossy(peer: &Peer, directory: &Path) -> Vec<Waited> {
     all
 }
 
-/// Fetches a file over a line that loses. What comes must be right.
-fn one(server: &Running, directory: &Path, percent: u64, window: u64, seed: u64) -> Waited {
+/// Fetches a file over a lossy link and checks its content.
+fn lossy_fetch(
+    server: &RunningServer,
+    directory: &Path,
+    percent: u64,
+    window: u64,
+    seed: u64,
+) -> LossyFetch {
     let name = percent.to_string();
-    let mut line = Line::lossy(percent, seed);
-    let mut got = Vec::new();
-    let mut keep = |data: &[u8]| got.extend_from_slice(data);
+    let mut link = Link::lossy(percent, seed);
+    let mut content = Vec::new();
+    let mut keep = |data: &[u8]| content.extend_from_slice(data);
     let began = Instant::now();
-    let fetch = || fetch(&name, window, &mut line, PATIENCE, &mut keep);
-    let fetched = server.net().get().enter(fetch);
+    let fetch = || fetch(&name, window, &mut link, TIME_LIMIT, &mut keep);
+    let fetched = server.network().get().enter(fetch);
     let mut seconds = began.elapsed().as_secs_f64();
     if fetched.is_ok() {
-        assert!(got == fs::read(directory.join(&name)).unwrap(), "{name}");
+        let expected = fs::read(directory.join(&name)).unwrap();
+        assert!(content == expected, "{name}");
     } else {
         seconds = f64::INFINITY;
     }
-    Waited {
+    LossyFetch {
         percent,
         window,
         seconds,
     }
 }
 
-/// A network for a server and its client, who meet on its loopback.
-fn network(name: &str) -> Net {
-    Net::new(name, Cable::Tap)
+/// Creates a network for a server and its client, who use the loopback interface.
+fn network(name: &str) -> GuestNetwork {
+    GuestNetwork::new(name, Cable::Tap)
 }

@@ -1,5 +1,5 @@
-//! One client for all servers: it costs next to nothing, and sends again what was not
-//! answered after a second, as most do. Its line can lose packets.
+//! A client for all servers. It costs next to nothing, retransmits after a second, as most clients
+//! do, and can lose packets.
 
 use std::io::{self, ErrorKind};
 use std::net::UdpSocket;
@@ -8,49 +8,49 @@ use std::time::{Duration, Instant};
 use config::task::GATEWAY;
 
 const BLOCK: usize = 1468;
-/// How long it waits before it sends again.
-const WAIT: Duration = Duration::from_secs(1);
+/// The time after which the client retransmits.
+const RETRANSMISSION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the line does to packets: the same in every run.
-pub(super) struct Line {
+/// A link that loses the same packets in every run.
+pub(super) struct Link {
     lost_percent: u64,
-    sent: Dice,
-    received: Dice,
+    sent: Xorshift,
+    received: Xorshift,
 }
 
-impl Line {
-    /// A line that loses nothing.
-    pub(super) fn whole() -> Self {
+impl Link {
+    /// Returns a link that loses no packets.
+    pub(super) fn lossless() -> Self {
         Self::lossy(0, 0)
     }
 
-    /// A line that loses so many packets of a hundred in each direction.
+    /// Returns a link that loses a percentage of the packets in each direction.
     pub(super) fn lossy(lost_percent: u64, seed: u64) -> Self {
         Self {
             lost_percent,
-            sent: Dice::new(seed),
-            received: Dice::new(!seed),
+            sent: Xorshift::new(seed),
+            received: Xorshift::new(!seed),
         }
     }
 
     fn loses_sent(&mut self) -> bool {
-        self.lost_percent > 0 && self.sent.roll() % 100 < self.lost_percent
+        self.lost_percent > 0 && self.sent.draw() % 100 < self.lost_percent
     }
 
     fn loses_received(&mut self) -> bool {
-        self.lost_percent > 0 && self.received.roll() % 100 < self.lost_percent
+        self.lost_percent > 0 && self.received.draw() % 100 < self.lost_percent
     }
 }
 
-/// Numbers that look random.
-struct Dice(u64);
+/// A generator of pseudo-random numbers.
+struct Xorshift(u64);
 
-impl Dice {
+impl Xorshift {
     fn new(seed: u64) -> Self {
         Self(0x9e37_79b9_7f4a_7c15 ^ seed.wrapping_mul(0xff51_afd7_ed55_8ccd))
     }
 
-    fn roll(&mut self) -> u64 {
+    fn draw(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -58,69 +58,70 @@ impl Dice {
     }
 }
 
-/// A file in which no two blocks are alike.
+/// Returns content in which no two blocks are equal.
 pub(super) fn noise(size: usize) -> Vec<u8> {
-    let mut dice = Dice::new(1);
-    std::iter::repeat_with(|| dice.roll().to_le_bytes()[0])
+    let mut random = Xorshift::new(1);
+    std::iter::repeat_with(|| random.draw().to_le_bytes()[0])
         .take(size)
         .collect()
 }
 
-/// What came.
+/// A file that was fetched.
 #[derive(Debug)]
 pub(super) struct Fetched {
     pub(super) size: u64,
-    /// What the server agreed to; 1 when it knows no windows.
+    /// The window to which the server agreed; 1 if it does not support windows.
     pub(super) window: u64,
 }
 
-/// Fetches a file and hands on what comes, in its order. With [`ErrorKind::TimedOut`],
-/// it has taken longer than `patience`.
+/// Fetches a file and passes its blocks to `keep` in order. The error is [`ErrorKind::TimedOut`] if
+/// the transfer exceeds the time limit.
 pub(super) fn fetch(
     name: &str,
     window: u64,
-    line: &mut Line,
-    patience: Duration,
+    link: &mut Link,
+    time_limit: Duration,
     keep: &mut impl FnMut(&[u8]),
 ) -> io::Result<Fetched> {
     let socket = UdpSocket::bind((GATEWAY, 0))?;
-    let deadline = Instant::now() + patience;
-    socket.set_read_timeout(Some(WAIT.min(patience)))?;
-    let window = ask(&socket, name, window, line, deadline)?;
+    let deadline = Instant::now() + time_limit;
+    socket.set_read_timeout(Some(RETRANSMISSION_TIMEOUT.min(time_limit)))?;
+    let window = request(&socket, name, window, link, deadline)?;
     let mut buffer = [0; BLOCK + 5];
-    let (mut got, mut size, mut in_window) = (0_u64, 0_u64, 0);
-    let mut odd: Option<u16> = None;
-    acknowledge(&socket, 0, line)?;
+    let (mut received, mut size, mut in_window) = (0_u64, 0_u64, 0);
+    let mut unexpected: Option<u16> = None;
+    acknowledge(&socket, 0, link)?;
     loop {
-        let Some(length) = receive(&socket, &mut buffer, line)? else {
-            in_time(deadline)?;
-            acknowledge(&socket, got, line)?;
-            (in_window, odd) = (0, None);
+        let Some(length) = receive(&socket, &mut buffer, link)? else {
+            check_deadline(deadline)?;
+            acknowledge(&socket, received, link)?;
+            (in_window, unexpected) = (0, None);
             continue;
         };
         let (number, data) = data(&buffer[..length])?;
-        if u64::from(number) != (got + 1) & 0xffff {
-            // Something is missing, or our last word was: said once for each time
-            // that the server sends from somewhere on.
-            let again = odd.is_none_or(|odd| number.wrapping_sub(odd).cast_signed() <= 0);
-            odd = Some(number);
-            if again {
-                in_time(deadline)?;
-                acknowledge(&socket, got, line)?;
+        if u64::from(number) != (received + 1) & 0xffff {
+            // A block or the last acknowledgement was lost. The acknowledgement is repeated once for
+            // each retransmission by the server.
+            let is_retransmission = unexpected
+                .is_none_or(|unexpected| number.wrapping_sub(unexpected).cast_signed() <= 0);
+            unexpected = Some(number);
+            if is_retransmission {
+                check_deadline(deadline)?;
+                acknowledge(&socket, received, link)?;
                 in_window = 0;
             }
             continue;
         }
         keep(data);
-        got += 1;
+        received += 1;
         in_window += 1;
-        odd = None;
+        unexpected = None;
         size += data.len() as u64;
         let is_last = data.len() < BLOCK;
         if is_last || in_window == window {
             in_window = 0;
-            in_time(deadline)?;
-            acknowledge(&socket, got, line)?;
+            check_deadline(deadline)?;
+            acknowledge(&socket, received, link)?;
         }
         if is_last {
             return Ok(Fetched { size, window });
@@ -128,53 +129,50 @@ pub(super) fn fetch(
     }
 }
 
-/// Asks for a file until a server answers; the socket is its from then on. Returns the
-/// window: servers that know none leave the option out.
-fn ask(
+/// Requests a file until a server replies, connects the socket to the server, and returns the window.
+/// A server that does not support windows omits the option.
+fn request(
     socket: &UdpSocket,
     name: &str,
     window: u64,
-    line: &mut Line,
+    link: &mut Link,
     deadline: Instant,
 ) -> io::Result<u64> {
     let options = format!("{name};octet;blksize;{BLOCK};windowsize;{window};").replace(';', "\0");
     let request = [&[0, 1][..], options.as_bytes()].concat();
     let mut buffer = [0; BLOCK + 5];
     loop {
-        in_time(deadline)?;
-        if !line.loses_sent() {
+        check_deadline(deadline)?;
+        if !link.loses_sent() {
             socket.send_to(&request, (GATEWAY, 69))?;
         }
         let (length, from) = match socket.recv_from(&mut buffer) {
-            Err(error) if is_late(&error) => continue,
+            Err(error) if is_timeout(&error) => continue,
             received => received?,
         };
-        if line.loses_received() {
+        if link.loses_received() {
             continue;
         }
         if buffer[1] != 6 {
-            return Err(refused(&buffer[..length]));
+            return Err(server_error(&buffer[..length]));
         }
         socket.connect(from)?;
-        let answer = String::from_utf8_lossy(&buffer[2..length]);
-        let mut words = answer.split('\0');
-        let known = words.any(|word| word.eq_ignore_ascii_case("windowsize"));
-        return if known {
-            Ok(words.next().and_then(|word| word.parse().ok()).unwrap_or(1))
-        } else {
-            Ok(1)
-        };
+        let options = String::from_utf8_lossy(&buffer[2..length]);
+        let mut fields = options.split('\0');
+        let has_window = fields.any(|field| field.eq_ignore_ascii_case("windowsize"));
+        let window = fields.next().and_then(|field| field.parse().ok());
+        return Ok(window.filter(|_| has_window).unwrap_or(1));
     }
 }
 
-/// The next packet that the line lets through, unless none comes for a while.
-fn receive(socket: &UdpSocket, buffer: &mut [u8], line: &mut Line) -> io::Result<Option<usize>> {
+/// Returns the length of the next packet that is not lost, or `None` after a timeout.
+fn receive(socket: &UdpSocket, buffer: &mut [u8], link: &mut Link) -> io::Result<Option<usize>> {
     loop {
         match socket.recv(buffer) {
-            Err(error) if is_late(&error) => return Ok(None),
+            Err(error) if is_timeout(&error) => return Ok(None),
             received => {
                 let length = received?;
-                if !line.loses_received() {
+                if !link.loses_received() {
                     return Ok(Some(length));
                 }
             }
@@ -182,25 +180,25 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8], line: &mut Line) -> io::Result
     }
 }
 
-/// The number of a block, and what it carries.
+/// Returns the number and the data of a block.
 fn data(packet: &[u8]) -> io::Result<(u16, &[u8])> {
     match packet {
         [0, 3, high, low, data @ ..] => Ok((u16::from_be_bytes([*high, *low]), data)),
-        // The answer to our request, once more.
+        // A repeated option acknowledgement.
         [0, 6, ..] => Ok((0, &[])),
-        _ => Err(refused(packet)),
+        _ => Err(server_error(packet)),
     }
 }
 
-fn acknowledge(socket: &UdpSocket, block: u64, line: &mut Line) -> io::Result<()> {
+fn acknowledge(socket: &UdpSocket, block: u64, link: &mut Link) -> io::Result<()> {
     let [.., high, low] = block.to_be_bytes();
-    if !line.loses_sent() {
+    if !link.loses_sent() {
         socket.send(&[0, 4, high, low])?;
     }
     Ok(())
 }
 
-fn in_time(deadline: Instant) -> io::Result<()> {
+fn check_deadline(deadline: Instant) -> io::Result<()> {
     if Instant::now() < deadline {
         Ok(())
     } else {
@@ -208,11 +206,11 @@ fn in_time(deadline: Instant) -> io::Result<()> {
     }
 }
 
-fn is_late(error: &io::Error) -> bool {
+fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-fn refused(packet: &[u8]) -> io::Error {
+fn server_error(packet: &[u8]) -> io::Error {
     let text = String::from_utf8_lossy(packet.get(4..).unwrap_or_default());
-    io::Error::other(format!("the server says: {text}"))
+    io::Error::other(format!("the server replied: {text}"))
 }

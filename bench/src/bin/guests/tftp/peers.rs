@@ -1,4 +1,4 @@
-//! The servers: ours, and those of others as `scripts/make-servers` unpacks them.
+//! The servers: the one of this project, and those that `scripts/make-servers` unpacks.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,21 +9,22 @@ use std::time::{Duration, Instant};
 use config::task::GATEWAY;
 use sys::command;
 
-use super::client::{Line, fetch};
-use super::{LOSSES, Net, network};
+use super::client::{Link, fetch};
+use super::{GuestNetwork, LOSSES, network};
 
-pub(super) const OURS: &str = "ours";
+/// The name of the server of this project.
+pub(super) const BUILDHOST: &str = "buildhost";
 
 /// A server that can be started.
 pub(super) struct Peer {
     pub(super) name: &'static str,
     program: PathBuf,
     arguments: Vec<String>,
-    /// Where some of its libraries are.
+    /// The search path for libraries that are not installed.
     libraries: OsString,
 }
 
-/// Our server, and whatever others are there.
+/// Returns the server of this project and the foreign servers that can be started.
 pub(super) fn all(servers: &Path, directory: &Path) -> Vec<Peer> {
     let directory = directory.to_str().unwrap();
     let libraries = fs::read_dir(servers).unwrap().map(|entry| {
@@ -39,7 +40,7 @@ pub(super) fn all(servers: &Path, directory: &Path) -> Vec<Peer> {
     };
     let own = std::env::current_exe().unwrap();
     let mut all = vec![
-        peer(OURS, own, &format!("serve {directory}")),
+        peer(BUILDHOST, own, &format!("serve {directory}")),
         peer(
             "tftpd-hpa",
             servers.join("tftpd-hpa/usr/sbin/in.tftpd"),
@@ -56,14 +57,14 @@ pub(super) fn all(servers: &Path, directory: &Path) -> Vec<Peer> {
             &format!("--daemon --no-fork --user root --bind-address {GATEWAY} {directory}"),
         ),
     ];
-    all.retain(Peer::is_there);
+    all.retain(Peer::is_available);
     all
 }
 
 impl Peer {
-    /// Whether it is there and what it says that it is.
-    fn is_there(&self) -> bool {
-        let mark = match self.name {
+    /// Returns true if the program prints the expected version.
+    fn is_available(&self) -> bool {
+        let expected = match self.name {
             "tftpd-hpa" => "tftp-hpa",
             "dnsmasq" => "Dnsmasq",
             "atftpd" => "atftp",
@@ -72,51 +73,53 @@ impl Peer {
         let mut version = command::prepare(&self.program);
         version.arg("--version");
         version.env("LD_LIBRARY_PATH", &self.libraries);
-        let told = command::run(version, Duration::from_secs(5));
-        let is = told.is_ok_and(|told| String::from_utf8_lossy(&told).contains(mark));
-        if !is {
-            println!("      {} is left out: it is not there", self.name);
+        let output = command::run(version, Duration::from_secs(5));
+        let is_available =
+            output.is_ok_and(|output| String::from_utf8_lossy(&output).contains(expected));
+        if !is_available {
+            println!("      {} is left out: it is not available", self.name);
         }
-        is
+        is_available
     }
 }
 
-/// A server that serves, in a network of its own.
-pub(super) struct Running {
+/// A running server in a network of its own. Dropping it kills the server.
+pub(super) struct RunningServer {
     process: Child,
-    net: Net,
-    knows_windows: bool,
+    network: GuestNetwork,
+    supports_windows: bool,
 }
 
-impl Running {
+impl RunningServer {
+    /// Starts a server and waits until it serves files.
     pub(super) fn start(peer: &Peer, purpose: &str) -> Self {
-        let net = network(&format!("{purpose}-{}", peer.name));
+        let network = network(&format!("{purpose}-{}", peer.name));
         let mut server = command::prepare(&peer.program);
         server
             .args(&peer.arguments)
             .env("LD_LIBRARY_PATH", &peer.libraries)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let process = net.get().enter(|| server.spawn()).unwrap();
+        let process = network.get().enter(|| server.spawn()).unwrap();
         let mut running = Self {
             process,
-            net,
-            knows_windows: false,
+            network,
+            supports_windows: false,
         };
-        // A server that was just started may not listen yet.
+        // The server may not listen yet.
         let deadline = Instant::now() + Duration::from_secs(10);
         let (percent, size) = LOSSES[2];
         let small = percent.to_string();
-        let patience = Duration::from_millis(200);
+        let time_limit = Duration::from_millis(200);
         loop {
-            let mut line = Line::whole();
-            let got = running
-                .net
+            let mut link = Link::lossless();
+            let fetched = running
+                .network
                 .get()
-                .enter(|| fetch(&small, 2, &mut line, patience, &mut |_: &[u8]| {}));
-            match got {
-                Ok(got) if got.size == size as u64 => {
-                    running.knows_windows = got.window == 2;
+                .enter(|| fetch(&small, 2, &mut link, time_limit, &mut |_: &[u8]| {}));
+            match fetched {
+                Ok(fetched) if fetched.size == size as u64 => {
+                    running.supports_windows = fetched.window == 2;
                     return running;
                 }
                 other => assert!(Instant::now() < deadline, "{}: {other:?}", peer.name),
@@ -124,19 +127,20 @@ impl Running {
         }
     }
 
-    /// Those of some windows that it knows.
-    pub(super) fn windows(&self, all: &[u64]) -> Vec<u64> {
-        let mut all = all.to_vec();
-        all.retain(|window| *window == 1 || self.knows_windows);
-        all
+    /// Returns the windows that the server supports.
+    pub(super) fn supported(&self, windows: &[u64]) -> Vec<u64> {
+        let mut windows = windows.to_vec();
+        windows.retain(|window| *window == 1 || self.supports_windows);
+        windows
     }
 
-    pub(super) fn net(&self) -> &Net {
-        &self.net
+    /// Returns the network of the server.
+    pub(super) fn network(&self) -> &GuestNetwork {
+        &self.network
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningServer {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();

@@ -1,5 +1,5 @@
-//! What every guest here stands on: a snapshot of an image, a network, and an ear at
-//! the port that the worker's first packet comes to. Each goes when it is dropped.
+//! The surroundings of a single guest: a snapshot of an image, a network, and a socket on the port at
+//! which the worker's first packet arrives. Each is deleted when it is dropped.
 
 use std::cell::Cell;
 use std::fs;
@@ -16,55 +16,60 @@ use guest::{BootMode, Spec};
 use store::{Origin, Snapshot, Volume};
 use tokio::net::UdpSocket;
 
-/// How long anything here may take.
-pub(crate) const LIMIT: Duration = Duration::from_mins(2);
+/// The time limit for any single step.
+pub const LIMIT: Duration = Duration::from_mins(2);
 
-/// A volume with bootstrapped machines.
-pub(crate) struct Ground {
-    pub(crate) volume: Volume,
-    count: Cell<u32>,
-}
-
-pub(crate) fn toolchain() -> ToolchainName {
+/// Returns the name of the toolchain.
+pub fn toolchain() -> ToolchainName {
     "default".parse().unwrap()
 }
 
-impl Ground {
-    pub(crate) fn open(volume: &Path) -> Self {
+/// A volume with bootstrapped machines.
+#[derive(Debug)]
+pub struct Machines {
+    volume: Volume,
+    snapshots: Cell<u32>,
+}
+
+impl Machines {
+    /// Opens a volume.
+    pub fn open(volume: &Path) -> Self {
         Self {
             volume: Volume::open(volume).unwrap(),
-            count: Cell::new(0),
+            snapshots: Cell::new(0),
         }
     }
 
-    /// A snapshot of a machine's image, as a build takes one.
-    pub(crate) fn snapshot(&self, machine: &str) -> Taken<'_> {
-        self.count.set(self.count.get() + 1);
+    /// Takes a snapshot of a machine's image, as a build does.
+    pub fn snapshot(&self, machine: &str) -> GuestSnapshot<'_> {
+        self.snapshots.set(self.snapshots.get() + 1);
         let machine: MachineName = machine.parse().unwrap();
-        let tag: Tag = format!("bench{}", self.count.get()).parse().unwrap();
+        let tag: Tag = format!("bench{}", self.snapshots.get()).parse().unwrap();
         let image = Origin::Image(toolchain());
         let snapshot = self.volume.snapshot(&machine, &image, &toolchain(), &tag);
-        Taken {
+        GuestSnapshot {
             volume: &self.volume,
             snapshot: Some(snapshot.unwrap()),
         }
     }
 }
 
-/// A snapshot.
-pub(crate) struct Taken<'a> {
+/// A snapshot for a guest. Dropping it deletes the snapshot.
+#[derive(Debug)]
+pub struct GuestSnapshot<'a> {
     volume: &'a Volume,
-    /// Until it is dropped.
+    /// The snapshot until it is dropped.
     snapshot: Option<Snapshot>,
 }
 
-impl Taken<'_> {
-    pub(crate) fn path(&self) -> &Path {
+impl GuestSnapshot<'_> {
+    /// Returns the path of the snapshot.
+    pub fn path(&self) -> &Path {
         self.snapshot.as_ref().unwrap().path()
     }
 
-    /// A guest in it.
-    pub(crate) fn spec(&self, run: &Path, net: &Net, boot: BootMode) -> Spec {
+    /// Returns the description of a guest in the snapshot.
+    pub fn spec(&self, run: &Path, network: &GuestNetwork, boot: BootMode) -> Spec {
         let manifest = fs::read_to_string(self.path().join(config::machine::FILE)).unwrap();
         Spec {
             name: "bench".to_owned(),
@@ -72,7 +77,7 @@ impl Taken<'_> {
             machine: Machine::parse(&manifest).unwrap(),
             user: (65_534, 65_534).into(),
             run: run.to_owned(),
-            network: net.get().name().to_owned(),
+            network: network.get().name().to_owned(),
             acceleration: Acceleration::Auto,
             uefi: Settings::parse("").unwrap().guests.uefi,
             durable: false,
@@ -82,11 +87,11 @@ impl Taken<'_> {
     }
 }
 
-impl Drop for Taken<'_> {
+impl Drop for GuestSnapshot<'_> {
     fn drop(&mut self) {
         let snapshot = self.snapshot.take().unwrap();
         let (machine, tag) = (snapshot.machine().clone(), snapshot.tag().clone());
-        // Nobody may use it any more.
+        // The snapshot cannot be deleted while it is in use.
         drop(snapshot);
         self.volume
             .drop_snapshot(&machine, &toolchain(), &tag)
@@ -94,34 +99,37 @@ impl Drop for Taken<'_> {
     }
 }
 
-/// A network.
-pub(crate) struct Net(Option<Network>);
+/// The network of a guest. Dropping it deletes the network.
+#[derive(Debug)]
+pub struct GuestNetwork(Option<Network>);
 
-impl Net {
-    pub(crate) fn new(name: &str, cable: Cable) -> Self {
+impl GuestNetwork {
+    /// Creates a network whose name contains this one.
+    pub fn new(name: &str, cable: Cable) -> Self {
         let name = format!("bhbench-{}-{name}", std::process::id());
         Self(Some(Network::create(&name, cable).unwrap()))
     }
 
-    pub(crate) fn get(&self) -> &Network {
+    /// Returns the network.
+    pub fn get(&self) -> &Network {
         self.0.as_ref().unwrap()
     }
 
-    /// Listens where guests ask for their task.
-    pub(crate) fn ear(&self) -> UdpSocket {
+    /// Binds the port at which guests ask for their task.
+    pub fn bind_tftp(&self) -> UdpSocket {
         let address: SocketAddr = format!("{GATEWAY}:69").parse().unwrap();
         self.get().udp(address).unwrap()
     }
 }
 
-impl Drop for Net {
+impl Drop for GuestNetwork {
     fn drop(&mut self) {
         self.0.take().unwrap().delete().unwrap();
     }
 }
 
 /// Waits for the worker's first packet.
-pub(crate) async fn first_packet(ear: &UdpSocket) {
-    let heard = tokio::time::timeout(LIMIT, ear.recv(&mut [0; 600])).await;
-    heard.unwrap().unwrap();
+pub async fn first_packet(socket: &UdpSocket) {
+    let packet = tokio::time::timeout(LIMIT, socket.recv(&mut [0; 600])).await;
+    packet.unwrap().unwrap();
 }
