@@ -39,7 +39,7 @@ use crate::state::AgentState;
 use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
 use access::Gate;
 use problem::Refused;
-use serve::ApiListener;
+use serve::Door;
 
 /// The description of all routes.
 pub const OPENAPI: &str = include_str!("api/openapi.json");
@@ -47,7 +47,7 @@ pub const OPENAPI: &str = include_str!("api/openapi.json");
 /// The sockets, bound; requests wait in them until [`serve`] takes them.
 #[derive(Debug)]
 pub struct Api {
-    listeners: Vec<ApiListener>,
+    doors: Vec<Door>,
     path: PathBuf,
     gate: Arc<Gate>,
 }
@@ -55,11 +55,9 @@ pub struct Api {
 impl Api {
     /// Where it is found over TCP.
     pub fn address(&self) -> Option<std::net::SocketAddr> {
-        self.listeners.iter().find_map(|listener| match listener {
-            ApiListener::Unix(_) => None,
-            ApiListener::Tcp(listener) | ApiListener::Tls(listener, _) => {
-                listener.local_addr().ok()
-            }
+        self.doors.iter().find_map(|door| match door {
+            Door::Unix(_) => None,
+            Door::Tcp(listener) | Door::Tls(listener, _) => listener.local_addr().ok(),
         })
     }
 }
@@ -74,21 +72,18 @@ pub async fn bind(agent: &AgentState) -> io::Result<Api> {
     let http = &agent.settings.http;
     let gate = Gate::new(http.token_file.clone(), http.requests_per_second_max)?;
     let path = agent.settings.paths.run.join(SOCKET);
-    let mut listeners = vec![ApiListener::Unix(bind_socket(
-        &path,
-        http.group.as_deref(),
-    )?)];
+    let mut doors = vec![Door::Unix(bind_socket(&path, http.group.as_deref())?)];
     if let Some(address) = &http.listen {
         let listener = TcpListener::bind(address).await.map_err(|error| {
             io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
         })?;
-        listeners.push(match &http.tls {
-            Some(tls) => ApiListener::Tls(listener, serve::tls_config(tls)?),
-            None => ApiListener::Tcp(listener),
+        doors.push(match &http.tls {
+            Some(tls) => Door::Tls(listener, serve::secret(tls)?),
+            None => Door::Tcp(listener),
         });
     }
     Ok(Api {
-        listeners,
+        doors,
         path,
         gate: Arc::new(gate),
     })
@@ -117,17 +112,17 @@ fn bind_socket(path: &PathBuf, group: Option<&str>) -> io::Result<UnixListener> 
 /// Answers requests until the agent stops.
 pub async fn serve(agent: Arc<AgentState>, api: Api) {
     let stopping = agent.stopping.clone();
-    let permits = Arc::new(Semaphore::new(agent.settings.http.connections_max));
+    let places = Arc::new(Semaphore::new(agent.settings.http.connections_max));
     let router = routes(agent, &api.gate);
-    let servers = api.listeners.into_iter().map(|listener| {
-        // The socket has its own permits, so that remote clients cannot lock root out.
-        let permits = match listener {
-            ApiListener::Unix(_) => Arc::new(Semaphore::new(SOCKET_CONNECTIONS_MAX)),
-            ApiListener::Tcp(_) | ApiListener::Tls(..) => Arc::clone(&permits),
+    let doors = api.doors.into_iter().map(|door| {
+        // The socket has places of its own, so that strangers cannot lock root out.
+        let places = match door {
+            Door::Unix(_) => Arc::new(Semaphore::new(SOCKET_CONNECTIONS_MAX)),
+            Door::Tcp(_) | Door::Tls(..) => Arc::clone(&places),
         };
-        serve::serve(listener, router.clone(), permits, stopping.clone())
+        serve::serve(door, router.clone(), places, stopping.clone())
     });
-    futures_util::future::join_all(servers).await;
+    futures_util::future::join_all(doors).await;
     let _ = std::fs::remove_file(api.path);
 }
 

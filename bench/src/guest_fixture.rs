@@ -13,7 +13,7 @@ use config::task::GATEWAY;
 use config::{MachineName, Tag, ToolchainName};
 use guest::network::{Cable, Network};
 use guest::{BootMode, Spec};
-use store::{Origin, Snapshot, Volume};
+use store::{Snapshot, SnapshotSource, Volume};
 use tokio::net::UdpSocket;
 
 /// The time limit for any single step.
@@ -45,7 +45,7 @@ impl Machines {
         self.snapshots.set(self.snapshots.get() + 1);
         let machine: MachineName = machine.parse().unwrap();
         let tag: Tag = format!("bench{}", self.snapshots.get()).parse().unwrap();
-        let image = Origin::Image(toolchain());
+        let image = SnapshotSource::Image(toolchain());
         let snapshot = self.volume.snapshot(&machine, &image, &toolchain(), &tag);
         GuestSnapshot {
             volume: &self.volume,
@@ -94,7 +94,7 @@ impl Drop for GuestSnapshot<'_> {
         // The snapshot cannot be deleted while it is in use.
         drop(snapshot);
         self.volume
-            .drop_snapshot(&machine, &toolchain(), &tag)
+            .delete_snapshot(&machine, &toolchain(), &tag)
             .unwrap();
     }
 }

@@ -5,7 +5,6 @@ mod ingest;
 mod remote;
 mod retention;
 mod revisions;
-mod sent_stream;
 mod show;
 
 use std::time::Duration;
@@ -63,7 +62,7 @@ pub(crate) fn run(
         Command::List => list(&Volume::open(&options.volume)?, output),
         Command::Status { name } => {
             let volume = Volume::open(&options.volume)?;
-            show::status(&volume.look(name)?, output)
+            show::status(&volume.view(name)?, output)
         }
         Command::Ingest(command) => {
             warn_of_old_btrfs_progs(output);
@@ -82,7 +81,7 @@ pub(crate) fn run(
         } => {
             let volume = Volume::open(&options.volume)?;
             if dry_run.enabled {
-                return plan_deletion(&volume.look(name)?, *force, output);
+                return plan_deletion(&volume.view(name)?, *force, output);
             }
             delete(&volume, name, Duration::from_secs(*timeout), *force, output)
         }
@@ -105,8 +104,8 @@ fn warn_of_old_btrfs_progs(output: &Output) {
 fn list(volume: &Volume, output: &Output) -> Result<(), Failure> {
     let mut views: Vec<MachineView> = Vec::new();
     for name in volume.machines()? {
-        match volume.look(&name) {
-            Ok(view) if view.is_foreign() => {}
+        match volume.view(&name) {
+            Ok(view) if view.is_unmanaged() => {}
             Ok(view) => views.push(view),
             // The machine was deleted since the directory was read.
             Err(error) if error.kind() == Some(RefusalKind::NotFound) => {}
@@ -130,14 +129,14 @@ fn delete(
     force: bool,
     output: &Output,
 ) -> Result<(), Failure> {
-    let deletion = volume.delete(name, timeout, force)?;
-    for step in &deletion.steps {
+    let report = volume.delete(name, timeout, force)?;
+    for step in &report.steps {
         output.status(format_args!("{name}: {}", step.done()));
     }
-    if deletion.strangers.is_empty() {
+    if report.unmanaged.is_empty() {
         output.status(format_args!("deleted machine {name}"));
     } else {
-        let unmanaged = deletion.strangers.join(", ");
+        let unmanaged = report.unmanaged.join(", ");
         output.status(format_args!(
             "deleted machine {name} except unmanaged entries: {unmanaged}"
         ));
@@ -146,7 +145,7 @@ fn delete(
 }
 
 fn plan_deletion(view: &MachineView, force: bool, output: &Output) -> Result<(), Failure> {
-    for step in store::delete_plan(view, force) {
+    for step in store::plan_delete(view, force) {
         output.plan(format_args!("{step} of {}", view.name))?;
     }
     Ok(())

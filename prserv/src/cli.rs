@@ -2,7 +2,7 @@
 
 mod serve;
 
-mod sockets;
+mod listener;
 
 mod daemon;
 
@@ -141,7 +141,13 @@ fn exit_status(error: &anyhow::Error) -> ExitStatus {
     reason = "the only place where an error is printed"
 )]
 fn report(error: &dyn Error) {
-    eprintln!("prserv: {}", sys::error_report::chain(error));
+    eprint!("prserv: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        eprint!(": {cause}");
+        source = cause.source();
+    }
+    eprintln!();
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! for one. [`policy`] decides which value a tuple gets, a [`store::Store`] persists the assigned
 //! values, and [`Service`] joins both: it answers from its cache and never returns a value before
 //! it is on disk. [`session`] restricts a service to the rights that [`access`] grants to a peer.
-//! [`wire`] is BitBake's protocol without any I/O, [`server`] serves it on sockets, which a
-//! [`listener`] accepts, and [`client`] is the other side.
+//! [`wire`] is BitBake's protocol without any I/O, [`server`] serves it on sockets, and [`client`]
+//! is the other side.
 
 pub mod value;
 
@@ -28,8 +28,6 @@ pub mod session;
 pub mod wire;
 
 pub mod server;
-
-pub mod listener;
 
 pub mod client;
 

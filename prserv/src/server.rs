@@ -8,20 +8,21 @@ mod sniff;
 
 mod http;
 
+use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 
 use crate::access::Access;
-use crate::listener::{self, Limits};
 use crate::service::Service;
 use crate::session::{AuthorizedService, Peer};
 
@@ -30,6 +31,9 @@ const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 
 /// The time after which a connection is closed whose peer does not read its replies.
 const UNREAD_REPLY_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// The pause after a failed accept, for example because no file descriptors are left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A service with access rules, ready to serve on any number of listeners.
 #[derive(Debug, Clone)]
@@ -81,7 +85,8 @@ impl Server {
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         peer: Peer,
     ) {
-        connection::serve(self.authorize(peer), stream, CancellationToken::new()).await;
+        let (_never, stop) = watch::channel(false);
+        connection::serve(self.authorize(peer), stream, stop).await;
     }
 
     /// Serves all connections until `shutdown` completes. Then tells every connection to end and
@@ -95,14 +100,47 @@ impl Server {
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
         prepare(&listener)?;
-        let limits = Limits {
-            permits: None,
-            grace: SHUTDOWN_GRACE,
-        };
-        listener::serve(listener, limits, shutdown, |(stream, address), stop| {
-            connection::serve(self.authorize(self.peer(address)), stream, stop)
-        })
-        .await;
+        let (tell, stop) = watch::channel(false);
+        let mut connections = JoinSet::new();
+        let mut shutdown = pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, address)) => {
+                        let service = self.authorize(self.peer(address));
+                        connections.spawn(connection::serve(service, stream, stop.clone()));
+                    }
+                    Err(error) => {
+                        tracing::warn!(
+                            error = &error as &dyn Error,
+                            "cannot accept a connection"
+                        );
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(ended) = connections.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(
+                            error = &error as &dyn Error,
+                            "the task of a connection failed"
+                        );
+                    }
+                }
+            }
+        }
+        drop(listener);
+        let _ = tell.send(true);
+        let all_ended = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(SHUTDOWN_GRACE, all_ended)
+            .await
+            .is_err()
+        {
+            tracing::info!(
+                connections = connections.len(),
+                "closing connections that did not end in time"
+            );
+        }
         Ok(())
     }
 

@@ -71,9 +71,9 @@ impl OpenOptions {
 /// The error of a query.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ServiceError {
-    /// The store failed and nothing of the batch was recorded.
-    #[error("the store failed")]
-    Store(#[source] Arc<StoreError>),
+    /// The store failed and nothing of the batch was recorded. The writer logs the details.
+    #[error("the store failed: {0}")]
+    Store(String),
     /// The parent does not respond. Answering without it could assign a value twice.
     #[error(transparent)]
     ParentUnreachable(#[from] ParentUnreachable),
@@ -183,11 +183,12 @@ impl Service {
         let options = self.shared.options.clone();
         let read = move || {
             let rows = options.db.open(OpenMode::Read)?.rows(&filter)?;
-            Ok::<_, ServiceError>(select(rows, filter.checksum.as_deref(), history))
+            Ok(select(rows, filter.checksum.as_deref(), history))
         };
-        tokio::task::spawn_blocking(read)
+        let rows: Result<_, StoreError> = tokio::task::spawn_blocking(read)
             .await
-            .map_err(|_| ServiceError::Closed)?
+            .map_err(|_| ServiceError::Closed)?;
+        rows.map_err(|error| ServiceError::from(&error))
     }
 
     /// Commits the queued queries and closes the store. Later queries fail with
@@ -229,8 +230,9 @@ impl Service {
     }
 }
 
-impl From<StoreError> for ServiceError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(Arc::new(error))
+impl From<&StoreError> for ServiceError {
+    fn from(error: &StoreError) -> Self {
+        let source = std::error::Error::source(error);
+        Self::Store(source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}")))
     }
 }

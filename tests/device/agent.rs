@@ -34,7 +34,7 @@ fn check_record(host: &AgentHost, build: &Build) {
     let text = host.machinectl(&["provenance", "2"]).success().stdout;
     let statement: serde_json::Value = serde_json::from_str(&text).unwrap();
     let subject = &statement["subject"][0];
-    let recorded = build.inputs.as_ref().unwrap();
+    let made = build.inputs.as_ref().unwrap();
     assert_eq!(subject["name"], build.artifacts[0].name.as_str());
     assert_eq!(
         subject["digest"]["sha256"],
@@ -46,11 +46,10 @@ fn check_record(host: &AgentHost, build: &Build) {
         build.sources[0].sha256.as_str()
     );
     assert_eq!(inputs[1]["name"], "machine/demo-1");
-    let uri = format!("urn:uuid:{}", recorded.revision_uuid);
-    assert_eq!(inputs[1]["uri"], uri);
+    assert_eq!(inputs[1]["uri"], format!("urn:uuid:{}", made.revision_uuid));
     assert_eq!(
         inputs[2]["digest"]["sha256"],
-        recorded.toolchain_sha256.as_str()
+        made.toolchain_sha256.as_str()
     );
 
     let answer = host.machinectl(&["rebuild", "2"]).success();
@@ -449,7 +448,7 @@ fn snapshot(host: &AgentHost, tag: &str) {
     let (machine, toolchain) = ("demo".parse().unwrap(), "default".parse().unwrap());
     let tag = tag.parse().unwrap();
     let volume = &host.host.volume;
-    let snapshot = volume.snapshot(&machine, &store::Origin::Current, &toolchain, &tag);
+    let snapshot = volume.snapshot(&machine, &store::SnapshotSource::Current, &toolchain, &tag);
     drop(snapshot.unwrap());
 }
 

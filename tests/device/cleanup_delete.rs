@@ -1,17 +1,19 @@
-//! The clean-up after a boot, and deletions, on real btrfs.
+//! Reboot clean-up and deletion on real btrfs.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use ::store::clean;
 use ::store::subvolumes::BtrfsBackend;
-use ::store::{Origin, Snapshot, SubvolumeBackend};
+use ::store::{Snapshot, SnapshotSource, Step, SubvolumeBackend};
+use config::MachineName;
 use config::task::Provenance;
 use tests::hosts::{BuildHost, DevelopmentHost};
 use tests::wait_until;
 
-/// Returns a host with two revisions of the machine `linux` and an image for `default`.
+/// A host with the machine `linux` in two revisions and an image for `default`.
 fn host() -> BuildHost {
     let (host, development) = (BuildHost::new(512), DevelopmentHost::new(256));
     development.image("linux-1", None, &[("disk.img", b"one")]);
@@ -20,9 +22,9 @@ fn host() -> BuildHost {
         .success();
     let stream = development.send("linux-2", Some("linux-1"));
     host.machinectl(&["upgrade", "linux"], &stream).success();
-    let snapshot = snapshot(&host, &Origin::Current, "first");
+    let snapshot = snapshot(&host, &SnapshotSource::Current, "first");
     let provenance = Provenance {
-        revision_uuid: snapshot.taken().unwrap().uuid.to_string(),
+        revision_uuid: snapshot.source_revision().unwrap().uuid.to_string(),
         toolchain_id: "a".repeat(64).parse().unwrap(),
         bootstrap_version: 1,
     };
@@ -30,26 +32,38 @@ fn host() -> BuildHost {
     host
 }
 
-fn snapshot(host: &BuildHost, origin: &Origin, tag: &str) -> Snapshot {
+fn snapshot(host: &BuildHost, origin: &SnapshotSource, tag: &str) -> Snapshot {
     let (machine, toolchain) = ("linux".parse().unwrap(), "default".parse().unwrap());
     host.volume
         .snapshot(&machine, origin, &toolchain, &tag.parse().unwrap())
         .unwrap()
 }
 
-fn image_origin() -> Origin {
-    Origin::Image("default".parse().unwrap())
+/// Returns the steps of a clean-up after a boot.
+fn clean_plan(host: &BuildHost) -> Vec<(MachineName, Step)> {
+    let machines = host.volume.machines().unwrap();
+    machines
+        .into_iter()
+        .flat_map(|machine| {
+            let steps = clean::plan(&host.volume.view(&machine).unwrap());
+            steps.into_iter().map(move |step| (machine.clone(), step))
+        })
+        .collect()
+}
+
+fn image() -> SnapshotSource {
+    SnapshotSource::Image("default".parse().unwrap())
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn the_cleanup_after_a_boot_deletes_all_leftovers_and_no_unmanaged_files() {
+fn a_reboot_takes_every_kind_of_stray_and_no_stranger() {
     let host = host();
     let clean = host.listing();
     let linux = host.volume.path().join("linux");
     let backend = BtrfsBackend;
-    // The leftovers of builds, a receive and an upgrade.
-    drop(snapshot(&host, &image_origin(), "1"));
+    // What builds, a receive and an upgrade leave behind.
+    drop(snapshot(&host, &image(), "1"));
     backend
         .create(&linux.join("linux-default-1/inner"))
         .unwrap();
@@ -57,7 +71,7 @@ fn the_cleanup_after_a_boot_deletes_all_leftovers_and_no_unmanaged_files() {
         .create(&linux.join("linux-default-1/inner/innermost"))
         .unwrap();
     backend
-        .freeze(
+        .snapshot_read_only(
             &linux.join("linux-default-1"),
             &linux.join("linux-default-2"),
         )
@@ -70,13 +84,13 @@ fn the_cleanup_after_a_boot_deletes_all_leftovers_and_no_unmanaged_files() {
         let directory = host.volume.path().join(machine);
         fs::create_dir(&directory).unwrap();
         backend
-            .freeze(
+            .snapshot_read_only(
                 &linux.join("linux-1"),
                 &directory.join(format!("{machine}-1")),
             )
             .unwrap();
         backend
-            .freeze(
+            .snapshot_read_only(
                 &linux.join("linux-default"),
                 &directory.join(format!("{machine}-default")),
             )
@@ -85,8 +99,9 @@ fn the_cleanup_after_a_boot_deletes_all_leftovers_and_no_unmanaged_files() {
             symlink(format!("{machine}-1"), directory.join(link)).unwrap();
         }
     }
-    // Unmanaged entries of all kinds, some of which resemble managed ones.
-    fs::create_dir(host.volume.path().join("unmanaged")).unwrap();
+    // Strangers of every kind, also under names of ours.
+    let stranger = host.volume.path().join("stranger");
+    fs::create_dir(&stranger).unwrap();
     fs::create_dir(linux.join("linux-9")).unwrap();
     fs::create_dir(linux.join("notes")).unwrap();
     backend.create(&linux.join("Linux-1")).unwrap();
@@ -95,10 +110,10 @@ fn the_cleanup_after_a_boot_deletes_all_leftovers_and_no_unmanaged_files() {
     tests::write_file(&linux.join("linux-default-7"), "a file");
     tests::write_file(&host.volume.path().join("README"), "a file");
 
-    let plan = host.volume.clean_plan().unwrap();
+    let plan = clean_plan(&host);
     let report = host.volume.clean_after_boot();
     assert!(report.failed.is_empty(), "{:?}", report.failed);
-    assert_eq!(report.done, plan);
+    assert_eq!(report.done, plan, "what was said is what was done");
     let mut expected = clean;
     expected.extend(
         [
@@ -109,18 +124,18 @@ fn the_cleanup_after_a_boot_deletes_all_leftovers_and_no_unmanaged_files() {
             "linux/linux-9",
             "linux/linux-default-7 6 bytes (7365d029)",
             "linux/notes",
-            "unmanaged",
+            "stranger",
         ]
         .map(str::to_owned),
     );
     expected.sort();
     assert_eq!(host.listing(), expected);
-    assert!(host.volume.clean_plan().unwrap().is_empty());
+    assert!(clean_plan(&host).is_empty());
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn the_cleanup_after_a_boot_deletes_nothing_of_a_machine_with_a_broken_link() {
+fn what_a_broken_link_could_mean_stays_after_a_reboot() {
     let host = host();
     let linux = host.volume.path().join("linux");
     for target in ["linux-9", "/etc", "linux-default", "../linux"] {
@@ -139,7 +154,7 @@ fn the_cleanup_after_a_boot_deletes_nothing_of_a_machine_with_a_broken_link() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn one_cleanup_deletes_a_thousand_leftovers() {
+fn a_thousand_strays_go_at_once() {
     let host = host();
     let linux = host.volume.path().join("linux");
     for number in 0..1000 {
@@ -152,23 +167,23 @@ fn one_cleanup_deletes_a_thousand_leftovers() {
     assert!(host.look("linux").snapshots.is_empty());
 }
 
-/// Starts a process that uses a snapshot as a guest does, by an inherited file descriptor.
+/// A program that holds a snapshot as a guest does: by an inherited descriptor.
 fn guest(snapshot: &Snapshot) -> Child {
     let mut sleep = ::sys::command::prepare("sleep");
     sleep
         .arg("1000")
         .stdin(Stdio::null())
-        .stdout(File::from(snapshot.keep().unwrap()));
+        .stdout(File::from(snapshot.share_lock().unwrap()));
     sleep.spawn().unwrap()
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_deletion_waits_for_a_guest_and_names_its_process() {
+fn a_deletion_waits_for_the_guest_and_names_it() {
     let host = host();
-    let held = snapshot(&host, &image_origin(), "1");
+    let held = snapshot(&host, &image(), "1");
     let mut guest = guest(&held);
-    // The guest outlives the agent.
+    // The agent goes, its guest stays.
     drop(held);
     assert!(host.look("linux").snapshots[0].in_use);
 
@@ -180,20 +195,20 @@ fn a_deletion_waits_for_a_guest_and_names_its_process() {
         plan.contains("would delete revision 2 of linux\n") && !plan.contains("snapshot 1"),
         "{plan}"
     );
-    let reason = format!("is in use by sleep (process {})", guest.id());
+    let words = format!("is in use by sleep (process {})", guest.id());
     host.machinectl(&["delete", "linux", "--timeout", "0"], b"")
-        .refused(17, &reason);
+        .refused(17, &words);
     let view = host.look("linux");
     assert!(
         view.deleting && view.current.is_none(),
-        "the machine is out of service"
+        "it is out of service"
     );
     host.machinectl(&["upgrade", "linux", "--from", "/dev/null"], b"")
         .refused(14, "empty");
     let report = host.volume.finish_deletions();
     assert!(
         report.done.is_empty() && report.failed.is_empty(),
-        "the deletion waits"
+        "it waits"
     );
 
     // A second call waits until the guest has ended.
@@ -207,9 +222,9 @@ fn a_deletion_waits_for_a_guest_and_names_its_process() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_forced_deletion_deletes_snapshots_that_are_in_use() {
+fn force_deletes_what_is_in_use() {
     let host = host();
-    let _held = snapshot(&host, &image_origin(), "1");
+    let _held = snapshot(&host, &image(), "1");
     host.machinectl(&["delete", "linux", "--timeout", "0", "--force"], b"")
         .success();
     assert!(host.listing().is_empty());
@@ -219,9 +234,9 @@ fn a_forced_deletion_deletes_snapshots_that_are_in_use() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_deletion_whose_caller_has_left_is_finished_later() {
+fn a_deletion_that_nobody_waits_for_is_finished_later() {
     let host = host();
-    let held = snapshot(&host, &image_origin(), "1");
+    let held = snapshot(&host, &image(), "1");
     host.machinectl(&["delete", "linux", "--timeout", "0"], b"")
         .refused(17, "is in use by");
     let add = host.machinectl(&["add", "linux", "--from", "/dev/null"], b"");
@@ -234,9 +249,12 @@ fn a_deletion_whose_caller_has_left_is_finished_later() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_machine_is_locked_while_another_process_changes_it() {
+fn a_machine_that_somebody_changes_is_locked() {
     let host = host();
-    let volume = host.volume.clone().with_patience(Duration::from_millis(1));
+    let volume = host
+        .volume
+        .clone()
+        .with_lock_timeout(Duration::from_millis(1));
     let mut other = ::sys::command::prepare("flock");
     other
         .arg("--no-fork")
@@ -244,7 +262,7 @@ fn a_machine_is_locked_while_another_process_changes_it() {
         .args(["sleep", "1000"]);
     let mut other = other.spawn().unwrap();
     let machine = "linux".parse().unwrap();
-    wait_until("the other process has the lock", || {
+    wait_until("the other one has the lock", || {
         let result = volume.set_current(&machine, config::Revision(1));
         result.is_err_and(|error| error.to_string().contains("is locked by sleep (process"))
     });
@@ -254,16 +272,16 @@ fn a_machine_is_locked_while_another_process_changes_it() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn an_image_can_be_replaced_while_a_build_uses_its_snapshot() {
+fn an_image_is_replaced_while_a_build_uses_its_snapshot() {
     let host = host();
-    let build = snapshot(&host, &image_origin(), "1");
-    let bootstrap = snapshot(&host, &Origin::Current, "second");
+    let build = snapshot(&host, &image(), "1");
+    let bootstrap = snapshot(&host, &SnapshotSource::Current, "second");
     tests::write_file(&bootstrap.path().join("installed"), "new");
     BtrfsBackend
         .create(&bootstrap.path().join("nested"))
         .unwrap();
     let provenance = Provenance {
-        revision_uuid: bootstrap.taken().unwrap().uuid.to_string(),
+        revision_uuid: bootstrap.source_revision().unwrap().uuid.to_string(),
         toolchain_id: "b".repeat(64).parse().unwrap(),
         bootstrap_version: 1,
     };
@@ -277,25 +295,22 @@ fn an_image_can_be_replaced_while_a_build_uses_its_snapshot() {
             .join("linux/linux-default/installed")
             .is_file()
     );
-    assert!(
-        build.path().join("disk.img").is_file(),
-        "the snapshot of the build is untouched"
-    );
+    assert!(build.path().join("disk.img").is_file(), "the build goes on");
 
     let (machine, toolchain) = ("linux".parse().unwrap(), "default".parse().unwrap());
-    let volume = host.volume.clone().with_patience(Duration::ZERO);
-    let delete = || volume.drop_snapshot(&machine, &toolchain, &"1".parse().unwrap());
-    assert!(delete().unwrap_err().to_string().contains("is in use by"));
+    let volume = host.volume.clone().with_lock_timeout(Duration::ZERO);
+    let drop_it = || volume.delete_snapshot(&machine, &toolchain, &"1".parse().unwrap());
+    assert!(drop_it().unwrap_err().to_string().contains("is in use by"));
     drop(build);
-    assert_eq!(delete().unwrap(), ::store::Change::Changed);
-    assert_eq!(delete().unwrap(), ::store::Change::Unchanged);
+    assert_eq!(drop_it().unwrap(), ::store::Change::Changed);
+    assert_eq!(drop_it().unwrap(), ::store::Change::Unchanged);
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn machines_are_shown_as_a_table_and_as_json() {
+fn machines_are_shown_to_people_and_to_programs() {
     let host = host();
-    let _held = snapshot(&host, &image_origin(), "1");
+    let _held = snapshot(&host, &image(), "1");
     tests::write_file(&host.volume.path().join("linux/notes"), "mine");
     fs::create_dir(host.volume.path().join("lost+found")).unwrap();
     let table = host.machinectl(&["list"], b"").success().stdout;
@@ -311,12 +326,12 @@ fn machines_are_shown_as_a_table_and_as_json() {
     assert_eq!(json[0]["revisions"][1]["current"], true);
     assert_eq!(json[0]["snapshots"][0]["in_use"], true);
     let status = host.machinectl(&["status", "linux"], b"").success().stdout;
-    for expected in [
+    for words in [
         "linux: in service",
         "default    ready  revision 2",
         "in use",
         "NOT OURS\nnotes",
     ] {
-        assert!(status.contains(expected), "{status}");
+        assert!(status.contains(words), "{status}");
     }
 }

@@ -1,4 +1,4 @@
-//! `machinectl doctor` on real btrfs: all findings and their repair.
+//! `machinectl doctor` on real btrfs: each finding, and what is repaired.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -26,14 +26,14 @@ fn host() -> (BuildHost, DevelopmentHost) {
     (host, development)
 }
 
-/// Returns all findings and the exit code.
+/// All findings.
 fn all_findings(host: &BuildHost, arguments: &[&str]) -> (Vec<Finding>, Option<i32>) {
     let answer = host.machinectl(&[&["doctor", "--json"], arguments].concat(), b"");
     (serde_json::from_str(&answer.stdout).unwrap(), answer.code)
 }
 
-/// Returns the findings about machines as `machine id`, sorted, and the exit code.
-fn machine_findings(host: &BuildHost, arguments: &[&str]) -> (Vec<String>, Option<i32>) {
+/// The findings about machines as `machine id`, sorted, and the exit code.
+fn findings(host: &BuildHost, arguments: &[&str]) -> (Vec<String>, Option<i32>) {
     let (findings, code) = all_findings(host, arguments);
     let about = |it: &Finding| match &it.subject {
         Subject::Machine(name) => Some(format!("{name} {}", it.id)),
@@ -44,8 +44,8 @@ fn machine_findings(host: &BuildHost, arguments: &[&str]) -> (Vec<String>, Optio
     (list, code)
 }
 
-/// Returns the ids of the findings about the volume.
-fn volume_findings(host: &BuildHost) -> Vec<Id> {
+/// The ids of the findings about the volume.
+fn of_volume(host: &BuildHost) -> Vec<Id> {
     let (findings, _) = all_findings(host, &[]);
     let volume = findings
         .iter()
@@ -55,7 +55,7 @@ fn volume_findings(host: &BuildHost) -> Vec<Id> {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_healthy_volume_has_no_findings() {
+fn a_volume_in_order_is_well() {
     let (host, _) = host();
     let (all, code) = all_findings(&host, &[]);
     let all: Vec<_> = all.iter().map(|it| it.id).collect();
@@ -66,15 +66,15 @@ fn a_healthy_volume_has_no_findings() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn leftovers_are_repaired_and_unmanaged_files_stay() {
+fn what_can_be_repaired_is_and_strangers_stay() {
     let (host, _) = host();
     let linux = host.volume.path().join("linux");
     BtrfsBackend.create(&linux.join("linux-2")).unwrap();
     BtrfsBackend.create(&linux.join("linux-default")).unwrap();
     BtrfsBackend.create(&linux.join("linux-default-1")).unwrap();
-    // A power cut can leave a read-only revision without content.
+    // A power cut leaves it read-only, but without content.
     BtrfsBackend.create(&linux.join("linux-3")).unwrap();
-    BtrfsBackend.seal(&linux.join("linux-3")).unwrap();
+    BtrfsBackend.make_read_only(&linux.join("linux-3")).unwrap();
     for number in [3, 4] {
         let mark = format!(".buildhost.arriving-{number}");
         symlink(format!("linux-{number}"), linux.join(mark)).unwrap();
@@ -85,7 +85,7 @@ fn leftovers_are_repaired_and_unmanaged_files_stay() {
     let half = host.volume.path().join("half");
     fs::create_dir(&half).unwrap();
     BtrfsBackend
-        .freeze(&linux.join("linux-1"), &half.join("half-1"))
+        .snapshot_read_only(&linux.join("linux-1"), &half.join("half-1"))
         .unwrap();
     symlink("half-1", half.join(".buildhost.deleting")).unwrap();
     tests::write_file(&linux.join("notes"), "mine");
@@ -102,7 +102,7 @@ fn leftovers_are_repaired_and_unmanaged_files_stay() {
         "linux stray-snapshot",
     ];
     assert_eq!(
-        machine_findings(&host, &[]),
+        findings(&host, &[]),
         (all.map(str::to_owned).to_vec(), Some(21))
     );
     let before = host.listing();
@@ -115,40 +115,40 @@ fn leftovers_are_repaired_and_unmanaged_files_stay() {
         (before, 12),
         "{plan}"
     );
-    let (left, code) = machine_findings(&host, &["--repair"]);
+    let (left, code) = findings(&host, &["--repair"]);
     assert_eq!((left, code), (vec!["linux stranger".to_owned()], Some(0)));
     assert!(linux.join("notes").is_file() && !half.exists());
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn findings_that_need_a_decision_are_not_repaired() {
+fn what_needs_a_decision_is_left_to_a_person() {
     let (host, development) = host();
     let linux = host.volume.path().join("linux");
     development.image("linux-2", None, &[("disk.img", b"two")]);
     host.machinectl(&["upgrade", "linux"], &development.send("linux-2", None))
         .success();
-    // A read-only snapshot of a received subvolume has the same received identity.
+    // A read-only snapshot of what was received has its identity.
     BtrfsBackend
-        .freeze(&linux.join("linux-1"), &linux.join("linux-3"))
+        .snapshot_read_only(&linux.join("linux-1"), &linux.join("linux-3"))
         .unwrap();
     fs::remove_file(linux.join("linux")).unwrap();
     let no_link = ["linux no-link", "linux twin-identity"]
         .map(str::to_owned)
         .to_vec();
-    assert_eq!(machine_findings(&host, &["--repair"]), (no_link, Some(22)));
+    assert_eq!(findings(&host, &["--repair"]), (no_link, Some(22)));
     symlink("linux-7", linux.join("linux")).unwrap();
     let broken = ["linux broken-link", "linux twin-identity"]
         .map(str::to_owned)
         .to_vec();
-    assert_eq!(machine_findings(&host, &["--repair"]), (broken, Some(22)));
+    assert_eq!(findings(&host, &["--repair"]), (broken, Some(22)));
     host.machinectl(&["rollback", "linux", "2"], b"").success();
-    assert_eq!(machine_findings(&host, &[]).0, ["linux twin-identity"]);
+    assert_eq!(findings(&host, &[]).0, ["linux twin-identity"]);
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_manual_receive_is_not_reported_as_a_leftover() {
+fn a_receive_by_hand_is_not_taken_for_a_stray() {
     let (host, development) = host();
     development.image(
         "linux-2",
@@ -168,13 +168,13 @@ fn a_manual_receive_is_not_reported_as_a_leftover() {
     std::io::Write::write_all(&mut stdin, &stream[..stream.len() / 2]).unwrap();
     tests::wait_until("the receiver has begun", || linux.join("linux-2").exists());
     let expected = vec!["linux arriving-revision".to_owned()];
-    assert_eq!(machine_findings(&host, &["--repair"]), (expected, Some(0)));
+    assert_eq!(findings(&host, &["--repair"]), (expected, Some(0)));
     host.machinectl(&["upgrade", "linux"], &stream)
         .refused(17, "is in use by btrfs (process");
     std::io::Write::write_all(&mut stdin, &stream[stream.len() / 2..]).unwrap();
     drop(stdin);
     assert!(receive.wait().unwrap().success());
-    assert_eq!(machine_findings(&host, &[]), (Vec::new(), Some(0)));
+    assert_eq!(findings(&host, &[]), (Vec::new(), Some(0)));
 }
 
 fn mount_at(source: &Path, point: &Path, flags: MsFlags) {
@@ -183,29 +183,29 @@ fn mount_at(source: &Path, point: &Path, flags: MsFlags) {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn harmful_mounts_and_quotas_are_reported() {
+fn mounts_and_quotas_that_hurt_are_told() {
     let (host, _) = host();
-    assert_eq!(volume_findings(&host), []);
+    assert_eq!(of_volume(&host), []);
     let mut quota = prepare("btrfs");
     quota.args(["quota", "enable"]).arg(host.mount.path());
     run(quota, Duration::from_mins(1)).unwrap();
-    assert_eq!(volume_findings(&host), [Id::Quotas]);
+    assert_eq!(of_volume(&host), [Id::Quotas]);
 
     let linux = host.volume.path().join("linux");
-    let (elsewhere, hidden) = (host.mount.directory("elsewhere"), linux.join("hidden"));
-    mount_at(&linux.join("linux-1"), &elsewhere, MsFlags::MS_BIND);
+    let (look, hidden) = (host.mount.directory("look"), linux.join("hidden"));
+    mount_at(&linux.join("linux-1"), &look, MsFlags::MS_BIND);
     fs::create_dir(&hidden).unwrap();
-    mount_at(&elsewhere, &hidden, MsFlags::MS_BIND);
+    mount_at(&look, &hidden, MsFlags::MS_BIND);
     let remount = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
     mount_at(Path::new("none"), host.mount.path(), remount);
     let expected = [Id::ReadOnlyVolume, Id::MountedOver, Id::Quotas];
-    assert_eq!(volume_findings(&host), expected);
+    assert_eq!(of_volume(&host), expected);
     let machine = ["linux mounted-elsewhere", "linux stranger"].map(str::to_owned);
-    assert_eq!(machine_findings(&host, &[]), (machine.to_vec(), Some(22)));
+    assert_eq!(findings(&host, &[]), (machine.to_vec(), Some(22)));
 }
 
-/// Returns the findings of the agent and of `machinectl`, without those about the volume.
-fn host_findings(host: &AgentHost, arguments: &[&str]) -> Vec<Finding> {
+/// What the agent and `machinectl` find of the host, without the volume.
+fn of_host(host: &AgentHost, arguments: &[&str]) -> Vec<Finding> {
     let answer = host.machinectl(&[&["doctor", "--json"], arguments].concat());
     let findings: Vec<Finding> = serde_json::from_str(&answer.stdout).unwrap();
     let others = findings.into_iter();
@@ -220,9 +220,9 @@ fn ids(findings: &[Finding]) -> Vec<Id> {
     ids
 }
 
-/// Creates the leftovers of a faulty agent, and returns a build that is recorded as running but
-/// has no guest.
-fn create_leftovers(host: &AgentHost) -> u64 {
+/// Makes the leftovers of an agent that went wrong, and returns the build that nobody
+/// runs.
+fn leave_things(host: &AgentHost) -> u64 {
     for tag in ["1000001", "b1000001", "lab"] {
         let mut add = prepare("ip");
         add.args(["netns", "add", &format!("{}-{tag}", host.name())]);
@@ -252,8 +252,8 @@ fn create_leftovers(host: &AgentHost) -> u64 {
     id
 }
 
-/// Starts a process that looks like an orphaned guest.
-fn start_orphan(host: &AgentHost) -> Child {
+/// Makes a process look like the guest of an agent that forgot it.
+fn leave_guest(host: &AgentHost) -> Child {
     let guest = prepare("sleep").arg("1000").spawn().unwrap();
     let stat = fs::read_to_string(format!("/proc/{}/stat", guest.id())).unwrap();
     let start_time = stat.split(' ').nth(21).unwrap();
@@ -269,13 +269,13 @@ fn start_orphan(host: &AgentHost) -> Child {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn the_agent_finds_and_repairs_its_own_leftovers() {
+fn what_an_agent_knows_is_examined_and_repaired_by_it() {
     let mut host = AgentHost::new("");
     host.start();
-    assert_eq!(ids(&host_findings(&host, &[])), []);
-    let build = create_leftovers(&host);
-    let mut guest = start_orphan(&host);
-    let before = host_findings(&host, &[]);
+    assert_eq!(ids(&of_host(&host, &[])), []);
+    let build = leave_things(&host);
+    let mut guest = leave_guest(&host);
+    let before = of_host(&host, &[]);
     let kept = [Id::Unmanaged, Id::DirectoryWithoutRecord];
     let mut expected = vec![
         Id::BuildWithoutGuest,
@@ -293,12 +293,12 @@ fn the_agent_finds_and_repairs_its_own_leftovers() {
         .success()
         .stdout;
     assert_eq!(
-        (plan.lines().count(), host_findings(&host, &[])),
+        (plan.lines().count(), of_host(&host, &[])),
         (6, before),
         "{plan}"
     );
 
-    assert_eq!(ids(&host_findings(&host, &["--repair"])), kept);
+    assert_eq!(ids(&of_host(&host, &["--repair"])), kept);
     assert_eq!(guest.wait().unwrap().signal(), Some(9));
     assert_eq!(host.networks(), [format!("{}-lab", host.name())]);
     assert!(host.state_directory().join("builds/1000003").is_dir());
@@ -311,28 +311,28 @@ fn the_agent_finds_and_repairs_its_own_leftovers() {
     let build = host.wait_for(build, State::Finished);
     assert_eq!(build.message, "machine gone was deleted");
 
-    // The next agent deletes the leftovers of guests, and nothing that is unmanaged.
+    // The next agent takes away what guests left, and nothing that a person made.
     let directory = |name: &str| host.run_directory().join("guests").join(name);
-    let (leftover, unmanaged) = (directory("1000005"), directory("notes"));
-    fs::create_dir(&leftover).unwrap();
-    fs::create_dir(&unmanaged).unwrap();
+    let (left, strange) = (directory("1000005"), directory("notes"));
+    fs::create_dir(&left).unwrap();
+    fs::create_dir(&strange).unwrap();
     host.stop(Signal::HUP);
     host.start();
-    assert_eq!((leftover.exists(), unmanaged.exists()), (false, true));
+    assert_eq!((left.exists(), strange.exists()), (false, true));
     assert_eq!(host.networks(), [format!("{}-lab", host.name())]);
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn running_bootstraps_and_builds_are_not_reported_as_leftovers() {
+fn what_begins_runs_and_ends_is_never_taken_for_a_leftover() {
     let host = AgentHost::ready("");
-    let (build, mut checks, mut findings) = (host.submit("demo", "hello"), 0, Vec::new());
+    let (build, mut looks, mut seen) = (host.submit("demo", "hello"), 0, Vec::new());
     while host.build(build).state < State::Finished {
-        findings.extend(host_findings(&host, &[]));
-        checks += 1;
+        seen.extend(of_host(&host, &[]));
+        looks += 1;
     }
-    // A snapshot belongs to no guest for a moment before it is deleted.
-    findings.retain(|it| !matches!(it.subject, Subject::Machine(_)));
-    assert_eq!(findings, [], "in {checks} checks");
-    println!("{checks} checks of a host that bootstraps and builds");
+    // A snapshot is nobody's for an instant before it is deleted.
+    seen.retain(|it| !matches!(it.subject, Subject::Machine(_)));
+    assert_eq!(seen, [], "in {looks} looks");
+    println!("looked {looks} times at a host that bootstraps and builds");
 }

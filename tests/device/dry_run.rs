@@ -1,6 +1,8 @@
-//! `--dry-run` of every verb that changes something: it prints the changes and makes none.
+//! `--dry-run` of every verb that changes something: it says what would be done, and
+//! nothing is changed.
 
 use std::fs;
+use std::path::Path;
 
 use ::store::SubvolumeBackend;
 use ::store::subvolumes::BtrfsBackend;
@@ -10,7 +12,7 @@ use tests::hosts::{BuildHost, CommandOutput, run};
 use tests::ssh::SshServer;
 use tests::write_file;
 
-/// Returns a host on which every verb has something to change.
+/// A host with something for every verb to do.
 fn host() -> BuildHost {
     let host = BuildHost::new(512);
     let work = host.mount.path().join("work");
@@ -38,7 +40,12 @@ fn host() -> BuildHost {
     host
 }
 
-/// The verbs that change nothing or have no plan.
+/// What must not change.
+fn state(host: &BuildHost) -> Vec<String> {
+    tests::hosts::listing(host.mount.path())
+}
+
+/// The commands that change nothing, or have no plan to show.
 const NO_PLAN: [&str; 13] = [
     "list",
     "status",
@@ -55,7 +62,8 @@ const NO_PLAN: [&str; 13] = [
     "completions",
 ];
 
-/// The verbs that need an agent. Their plans are tested below and beside the verbs.
+/// The verbs that an agent answers; the test below has some, and tests/device/again.rs,
+/// queue.rs and tests/it/schedules.rs have theirs.
 const WITH_AGENT: [&str; 13] = [
     "schedule",
     "build",
@@ -82,8 +90,8 @@ fn verbs(host: &BuildHost) -> Vec<String> {
         .collect()
 }
 
-/// Arguments, in which `{name}` is a path of the host, and a line of their plan.
-const PLANS: [(&str, &str); 19] = [
+/// What is asked, a path of the host as `{name}`, and a line of the plan.
+const TABLE: [(&str, &str); 19] = [
     ("init {fresh}", "make "),
     ("add new --from {work}", "make revision 1 of new current"),
     (
@@ -128,59 +136,47 @@ const PLANS: [(&str, &str); 19] = [
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn dry_runs_print_the_changes_and_make_none() {
-    let (host, remote, server) = (host(), BuildHost::new(256), SshServer::start());
-    let remote_image = remote.mount.path().join("image");
-    BtrfsBackend.create(&remote_image).unwrap();
-    let remote_image = remote_image.display().to_string();
-    remote
-        .machinectl(&["add", "there", "--from", &remote_image], b"")
+fn every_verb_that_changes_something_says_what_it_would_do_and_does_not() {
+    let (host, far, server) = (host(), BuildHost::new(256), SshServer::start());
+    let far_image = far.mount.path().join("image");
+    BtrfsBackend.create(&far_image).unwrap();
+    let far_image = far_image.display().to_string();
+    far.machinectl(&["add", "there", "--from", &far_image], b"")
         .success();
-    let state = |host: &BuildHost| tests::hosts::listing(host.mount.path());
-    let (before, remote_before) = (state(&host), state(&remote));
-    for (line, change) in PLANS {
-        let line = line
-            .replace("HOST", "root@127.0.0.1")
-            .replace('{', &format!("{}/", host.mount.path().display()))
-            .replace('}', "");
-        let arguments: Vec<_> = line.split(' ').collect();
-        let answer = dry_run(&host, &remote, &server, &arguments, &["--dry-run"]);
-        let change = format!("would {change}");
+    let (before, far_before) = (state(&host), state(&far));
+    for (words, step) in TABLE {
+        let words = words.replace("HOST", "root@127.0.0.1");
+        let words = words.replace('{', &format!("{}/", host.mount.path().display()));
+        let words = words.replace('}', "");
+        let arguments: Vec<_> = words.split(' ').collect();
+        let answer = rehearse(&host, &far, &server, &arguments, &["--dry-run"]);
+        let step = format!("would {step}");
         let mut lines = answer.stdout.lines();
         assert!(
-            lines.any(|found| found.starts_with(&change)),
-            "{line}: {answer:?}"
+            lines.any(|line| line.starts_with(&step)),
+            "{words}: {answer:?}"
         );
-        let mut lines = answer.stdout.lines();
-        assert!(
-            lines.all(|found| found.starts_with("would ")),
-            "{line}: {answer:?}"
-        );
-        assert_eq!(state(&host), before, "{line}");
-        assert_eq!(state(&remote), remote_before, "{line}");
-        let json = dry_run(
-            &host,
-            &remote,
-            &server,
-            &arguments,
-            &["--dry-run", "--json"],
-        );
-        assert!(json.stdout.starts_with('{'), "{line}: {json:?}");
-        print!("{line}\n{}", answer.stdout);
+        let all = answer.stdout.lines().all(|line| line.starts_with("would "));
+        assert!(all, "{words}: {answer:?}");
+        assert_eq!(state(&host), before, "{words}");
+        assert_eq!(state(&far), far_before, "{words}");
+        let json = rehearse(&host, &far, &server, &arguments, &["--dry-run", "--json"]);
+        assert!(json.stdout.starts_with('{'), "{words}: {json:?}");
+        print!("{words}\n{}", answer.stdout);
     }
     for verb in verbs(&host) {
-        let has_plan = PLANS.iter().any(|(line, _)| line.starts_with(&verb));
+        let in_table = TABLE.iter().any(|(words, _)| words.starts_with(&verb));
         let with_agent = WITH_AGENT.contains(&verb.as_str());
         assert!(
-            has_plan || with_agent || NO_PLAN.contains(&verb.as_str()),
-            "`{verb} --dry-run` is not tested"
+            in_table || with_agent || NO_PLAN.contains(&verb.as_str()),
+            "what does `{verb} --dry-run` do?"
         );
     }
 }
 
-fn dry_run(
+fn rehearse(
     host: &BuildHost,
-    remote: &BuildHost,
+    far: &BuildHost,
     server: &SshServer,
     arguments: &[&str],
     options: &[&str],
@@ -188,7 +184,7 @@ fn dry_run(
     let mut command = host.command(arguments);
     command.args(options).env("BUILDHOST_SSH", server.ssh());
     if ["push", "pull"].contains(&arguments[0]) {
-        command.arg("--remote-volume").arg(remote.volume.path());
+        command.arg("--remote-volume").arg(far.volume.path());
         let program = tests::program("machinectl");
         command.arg("--remote-program").arg(program);
     }
@@ -197,20 +193,20 @@ fn dry_run(
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn dry_runs_of_build_verbs_print_the_changes_and_make_none() {
+fn verbs_over_builds_say_what_they_would_do_and_do_not() {
     let host = AgentHost::ready("");
     let id = host.submit("demo", "hello").to_string();
     let source = host.state_directory().join("hello.c");
     write_file(&source, "int main(void) { return 0; }\n");
     let source = source.display().to_string();
-    let stdout = |arguments: &[&str]| host.machinectl(arguments).success().stdout;
-    let cancel = stdout(&["cancel", &id, "--dry-run"]);
+    let said = |arguments: &[&str]| host.machinectl(arguments).success().stdout;
+    let cancel = said(&["cancel", &id, "--dry-run"]);
     assert!(
         cancel.starts_with(&format!("would cancel build {id}, which is ")),
         "{cancel}"
     );
     assert_eq!(
-        stdout(&["build", "demo", &source, "--dry-run"]),
+        said(&["build", "demo", &source, "--dry-run"]),
         "would build hello.c on demo\n"
     );
     host.machinectl(&["build", "none", &source, "--dry-run"])
@@ -223,15 +219,15 @@ fn dry_runs_of_build_verbs_print_the_changes_and_make_none() {
     host.machinectl(&["cancel", &id, "--dry-run"])
         .refused(3, "too late to cancel it");
     assert_eq!(
-        stdout(&["builds", "delete", &id, "--dry-run"]),
+        said(&["builds", "delete", &id, "--dry-run"]),
         format!("would delete build {id}\n")
     );
     assert_eq!(
-        stdout(&["rebuild", &id, "--dry-run"]),
+        said(&["rebuild", &id, "--dry-run"]),
         "would build hello on demo again\n"
     );
     let output = host.state_directory().join("fetched");
-    let plan = stdout(&[
+    let plan = said(&[
         "artifacts",
         &id,
         "-o",
@@ -242,7 +238,14 @@ fn dry_runs_of_build_verbs_print_the_changes_and_make_none() {
     let files = build.artifacts.len() + provenance;
     assert_eq!(plan.lines().count(), files, "{plan}");
     assert!(!output.exists());
-    assert_eq!(stdout(&["builds", "--no-legend"]).lines().count(), 1);
-    let sources = fs::read_dir(host.state_directory().join("sources"));
-    assert_eq!(sources.unwrap().count(), 1, "no more were uploaded");
+    assert_eq!(said(&["builds", "--no-legend"]).lines().count(), 1);
+    assert_eq!(
+        sources(&host.state_directory().join("sources")),
+        1,
+        "nothing more was handed in"
+    );
+}
+
+fn sources(directory: &Path) -> usize {
+    fs::read_dir(directory).unwrap().count()
 }

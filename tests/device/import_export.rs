@@ -8,10 +8,14 @@ use ::sys::command;
 use tests::hosts::{BuildHost, run};
 use tests::write_file;
 
+fn host() -> BuildHost {
+    BuildHost::new(256)
+}
+
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_raw_disk_with_a_kernel_is_imported_and_stays_sparse() {
-    let host = BuildHost::new(256);
+fn a_raw_disk_with_its_kernel_becomes_a_machine_and_keeps_its_holes() {
+    let host = host();
     let from = tempfile::tempdir().unwrap();
     let at = |name: &str| from.path().join(name).to_str().unwrap().to_owned();
     let disk = File::create(at("root.raw")).unwrap();
@@ -48,8 +52,8 @@ fn a_raw_disk_with_a_kernel_is_imported_and_stays_sparse() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn exported_machines_can_be_added_or_imported() {
-    let host = BuildHost::new(256);
+fn what_is_exported_can_be_brought_in_again() {
+    let host = host();
     let from = tempfile::tempdir().unwrap();
     let tree = from.path().join("tree");
     fs::create_dir(&tree).unwrap();
@@ -87,14 +91,14 @@ fn exported_machines_can_be_added_or_imported() {
     assert_eq!(
         from.path().read_dir().unwrap().count(),
         5,
-        "no incomplete files are left"
+        "no half files are left"
     );
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_qcow2_image_is_converted_on_import() {
-    let host = BuildHost::new(256);
+fn a_qcow2_image_is_converted() {
+    let host = host();
     let from = tempfile::tempdir().unwrap();
     let (raw, qcow) = (from.path().join("d.raw"), from.path().join("d.qcow2"));
     write_file(&raw, &"content ".repeat(512));
@@ -111,8 +115,8 @@ fn a_qcow2_image_is_converted_on_import() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn invalid_machines_are_refused_and_leave_nothing() {
-    let host = BuildHost::new(256);
+fn what_is_no_machine_is_refused_and_leaves_nothing() {
+    let host = host();
     let from = tempfile::tempdir().unwrap();
     let path = from.path().to_str().unwrap();
     host.machinectl(&["import", "linux", path], b"")
@@ -125,7 +129,7 @@ fn invalid_machines_are_refused_and_leave_nothing() {
     host.machinectl(&["import", "linux", "/no/such"], b"")
         .refused(1, "No such file");
     let tar = from.path().join("x.tar");
-    write_file(&tar, "this is not an archive");
+    write_file(&tar, "this is no archive");
     host.machinectl(&["import", "linux", tar.to_str().unwrap()], b"")
         .refused(1, "tar");
     assert!(host.listing().is_empty());

@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 
-use ::store::stream::Stream;
 use ::store::subvolumes::{BtrfsBackend, SubvolumeBackend};
 use ::store::{Intent, Source, Volume};
 use config::MachineName;
@@ -36,7 +35,7 @@ fn change(work: &Path, random: &mut Xorshift) {
 }
 
 fn current(volume: &Volume, machine: &MachineName) -> Option<u32> {
-    volume.look(machine).ok()?.current.map(|it| it.0)
+    volume.view(machine).ok()?.current.map(|it| it.0)
 }
 
 #[test]
@@ -58,8 +57,8 @@ fn content_is_preserved_along_every_chain_of_streams() {
         } else {
             Intent::Upgrade
         };
-        let source = Source::Work(work.clone());
-        hosts[0].volume.bring_in(intent, &machine, source).unwrap();
+        let source = Source::WorkingSubvolume(work.clone());
+        hosts[0].volume.ingest(intent, &machine, source).unwrap();
         for _ in 0..2 {
             // The first host makes revisions, the others forward them.
             let routes = [(0, 1), (0, 2), (1, 2), (2, 1)];
@@ -74,19 +73,18 @@ fn content_is_preserved_along_every_chain_of_streams() {
             } else {
                 to.identities(&machine)
             };
-            let parting = from.send(&machine, None, &known).unwrap();
-            *if parting.parent.is_some() {
+            let outgoing = from.send(&machine, None, &known).unwrap();
+            *if outgoing.parent.is_some() {
                 &mut incremental
             } else {
                 &mut full
             } += 1;
-            let stream = Stream::open(parting.stream).unwrap();
             let intent = if existing.is_some() {
                 Intent::Upgrade
             } else {
                 Intent::Add
             };
-            to.bring_in(intent, &machine, Source::Stream(stream))
+            to.ingest(intent, &machine, Source::Stream(outgoing.stream))
                 .unwrap();
             to.verify(&machine, None).unwrap();
             assert_eq!(current(to, &machine), sent, "round {round}");

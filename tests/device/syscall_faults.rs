@@ -196,7 +196,7 @@ fn copy(from: &Path, to: &Path) {
         if let Ok(target) = fs::read_link(&from) {
             symlink(target, to).unwrap();
         } else if from.is_dir() {
-            BtrfsBackend.freeze(&from, &to).unwrap();
+            BtrfsBackend.snapshot_read_only(&from, &to).unwrap();
         } else {
             fs::copy(from, to).unwrap();
         }
@@ -290,9 +290,9 @@ fn prune_recovers_from_faults_at_system_calls() {
     for _ in 0..2 {
         let work = host.mount.path().join("work");
         BtrfsBackend.create(&work).unwrap();
-        let source = Source::Work(work.clone());
+        let source = Source::WorkingSubvolume(work.clone());
         host.volume
-            .bring_in(Intent::Upgrade, &linux(), source)
+            .ingest(Intent::Upgrade, &linux(), source)
             .unwrap();
         BtrfsBackend.delete(&work).unwrap();
     }
@@ -384,8 +384,8 @@ impl Pusher {
             tests::write_file(&work.join(name), text);
             let is_new = host.listing().is_empty();
             let intent = if is_new { Intent::Add } else { Intent::Upgrade };
-            let source = Source::Work(work.clone());
-            host.volume.bring_in(intent, &linux(), source).unwrap();
+            let source = Source::WorkingSubvolume(work.clone());
+            host.volume.ingest(intent, &linux(), source).unwrap();
         }
         let directory = tempfile::tempdir().unwrap();
         let ssh = directory.path().join("ssh");

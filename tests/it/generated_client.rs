@@ -1,4 +1,4 @@
-//! A client that a foreign generator makes from the description of the API.
+//! A client that a stranger's generator makes from the description works.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use sys::command::{prepare, run};
 use tests::api_host::ApiHost;
 
-/// The time limit for an installation or a generation.
+/// How long an installation or a generation may take.
 const LIMIT: Duration = Duration::from_mins(4);
-/// The generator, as a requirement for pip.
+/// What generates clients.
 const GENERATOR: &str = "openapi-python-client==0.29.1";
 
-/// A program that uses the client. Its arguments are the address of the host and a token.
+/// What uses the client; its arguments are the host's address and a token.
 const PROGRAM: &str = r#"
 import hashlib, io, sys
 from generated import AuthenticatedClient

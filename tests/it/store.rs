@@ -1,12 +1,12 @@
-//! The store on a fake backend that fails before each of its calls in turn: afterwards the volume is
-//! in the state before or after the change.
+//! The store on a fake pool: it crashes before every call, and is whole after.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::store::clean;
 use ::store::subvolumes::FakeBackend;
-use ::store::{Change, Intent, Origin, Result, Source, SubvolumeBackend, Volume};
+use ::store::{Change, Intent, Result, SnapshotSource, Source, SubvolumeBackend, Volume};
 use config::layout::Entry;
 use config::task::Provenance;
 use config::{MachineName, Revision};
@@ -14,23 +14,23 @@ use tempfile::TempDir;
 use tests::backend_contract;
 
 #[test]
-fn the_fake_backend_fulfills_the_contract() {
+fn the_fake_pool_keeps_the_contract() {
     let directory = tempfile::tempdir().unwrap();
     backend_contract::check(&FakeBackend::default(), directory.path());
 }
 
-/// A volume on a fake backend. Its machine `linux` has two revisions and, unless omitted, an image.
-struct Fixture {
+/// A volume on a fake pool, with a machine of two revisions and one image.
+struct World {
     directory: TempDir,
     backend: Arc<FakeBackend>,
     volume: Volume,
 }
 
-impl Fixture {
+impl World {
     fn new() -> Self {
-        let fixture = Self::without_image();
-        fixture.bootstrap("a").unwrap();
-        fixture
+        let world = Self::without_image();
+        world.bootstrap("a").unwrap();
+        world
     }
 
     fn without_image() -> Self {
@@ -39,66 +39,70 @@ impl Fixture {
         let path = directory.path().join("volume");
         std::fs::create_dir(&path).unwrap();
         let volume = Volume::with_backend(&path.canonicalize().unwrap(), backend.clone());
-        let fixture = Self {
+        let world = Self {
             directory,
             backend,
             volume,
         };
         for _ in 0..2 {
-            let intent = if fixture.volume.machines().unwrap().is_empty() {
+            let intent = if world.volume.machines().unwrap().is_empty() {
                 Intent::Add
             } else {
                 Intent::Upgrade
             };
-            fixture.bring_in(intent, "linux").unwrap();
-            // The next revision must come from another image.
-            fixture.backend.delete(&fixture.original()).unwrap();
+            world.ingest(intent, "linux").unwrap();
+            // The next revision comes from another image.
+            world.backend.delete(&world.original()).unwrap();
         }
-        fixture.original();
-        fixture
+        world.original();
+        world
     }
 
-    /// Returns the image for new revisions, and creates it if it is missing.
+    /// The image that machines are made of.
     fn original(&self) -> std::path::PathBuf {
         let path = self.directory.path().join("original");
         if !path.exists() {
             self.backend.create(&path).unwrap();
             self.backend.write(&path.join("disk.img"), b"disk").unwrap();
-            self.backend.seal(&path).unwrap();
+            self.backend.make_read_only(&path).unwrap();
         }
         path
     }
 
-    fn bring_in(&self, intent: Intent, machine: &str) -> Result<()> {
+    fn ingest(&self, intent: Intent, machine: &str) -> Result<()> {
         let source = Source::Subvolume(self.original());
         let machine = machine.parse().unwrap();
-        self.volume.bring_in(intent, &machine, source).map(|_| ())
+        self.volume.ingest(intent, &machine, source).map(|_| ())
     }
 
-    /// Publishes an image for a toolchain whose identity is a repeated digit.
+    /// Bootstraps a toolchain whose identity is a repeated digit.
     fn bootstrap(&self, digit: &str) -> Result<()> {
         let (machine, toolchain) = (linux(), "default".parse().unwrap());
         let tag = "bootstrap".parse().unwrap();
-        let snapshot = self
-            .volume
-            .snapshot(&machine, &Origin::Current, &toolchain, &tag)?;
+        let snapshot =
+            self.volume
+                .snapshot(&machine, &SnapshotSource::Current, &toolchain, &tag)?;
         let provenance = Provenance {
-            revision_uuid: snapshot.taken().unwrap().uuid.to_string(),
+            revision_uuid: snapshot.source_revision().unwrap().uuid.to_string(),
             toolchain_id: digit.repeat(64).parse().unwrap(),
             bootstrap_version: 1,
         };
         self.volume.publish_image(snapshot, &provenance)
     }
 
-    /// Describes the volume, without identities that differ between runs.
-    fn describe(&self) -> Vec<String> {
+    /// What there is, without identities that differ from run to run.
+    fn show(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for machine in self.volume.machines().unwrap() {
-            let view = self.volume.look(&machine).unwrap();
-            if view.is_foreign() {
+            let view = self.volume.view(&machine).unwrap();
+            if view.is_unmanaged() {
                 continue;
             }
-            assert_eq!(view.link_fault, None);
+            let fault = view.link_fault.clone();
+            assert_eq!(
+                fault, None,
+                "a current link always leads to a complete revision"
+            );
             lines.push(format!(
                 "{machine}: {:?} deleting: {}",
                 view.current, view.deleting
@@ -120,9 +124,9 @@ impl Fixture {
                 lines.push(format!("{machine}: snapshot {} {}", it.tag, it.in_use));
             }
             lines.extend(
-                view.strangers
+                view.unmanaged
                     .iter()
-                    .map(|name| format!("{machine}: unmanaged {name}")),
+                    .map(|name| format!("{machine}: stranger {name}")),
             );
         }
         lines
@@ -133,36 +137,32 @@ fn linux() -> MachineName {
     "linux".parse().unwrap()
 }
 
-/// Fails each call of the backend in turn while `change` runs. The clean-up after a boot must lead
-/// to the state before or after the change, and a repeated change to the state after it.
-/// `intermediate` describes a complete revision without its link, which the clean-up may leave.
-fn check_crashes(
-    make: fn() -> Fixture,
-    intermediate: Option<&str>,
-    change: impl Fn(&Fixture) -> Result<()>,
-) {
-    let undisturbed = make();
-    let before = undisturbed.describe();
-    change(&undisturbed).unwrap();
-    let after = undisturbed.describe();
+/// Crashes before every change that `act` makes; afterwards a reboot's clean-up
+/// must lead to the state before or after, and doing it again to the one after.
+/// A complete revision whose link was not made yet may stay: it is `between`.
+fn survives(make: fn() -> World, between: Option<&str>, act: impl Fn(&World) -> Result<()>) {
+    let calm = make();
+    let before = calm.show();
+    act(&calm).unwrap();
+    let after = calm.show();
     assert_ne!(before, after);
     for calls in 0.. {
-        let fixture = make();
-        fixture.backend.set_fuse(Some(calls));
-        let crashed = change(&fixture).is_err();
-        fixture.backend.set_fuse(None);
-        // The links are valid even before the clean-up.
-        fixture.describe();
-        let report = fixture.volume.clean_after_boot();
+        let world = make();
+        world.backend.set_fuse(Some(calls));
+        let crashed = act(&world).is_err();
+        world.backend.set_fuse(None);
+        // It shows nothing that is broken even before anything is repaired.
+        world.show();
+        let report = world.volume.clean_after_boot();
         assert!(
             report.failed.is_empty(),
             "crash at call {calls}: {:?}",
             report.failed
         );
-        let cleaned = fixture.describe();
+        let cleaned = world.show();
         let is_before = cleaned
             .iter()
-            .filter(|line| Some(line.as_str()) != intermediate)
+            .filter(|line| Some(line.as_str()) != between)
             .eq(&before);
         assert!(
             is_before || cleaned == after,
@@ -170,90 +170,82 @@ fn check_crashes(
         );
         if !crashed {
             assert_eq!(cleaned, after);
-            assert!(calls > 2, "only {calls} calls");
+            assert!(calls > 2, "{calls} calls cannot be all");
             break;
         }
         if cleaned != after {
-            change(&fixture).unwrap();
-            let context = format!("crash at call {calls}, repeated");
-            assert_eq!(fixture.describe(), after, "{context}");
+            act(&world).unwrap();
+            assert_eq!(world.show(), after, "crash at call {calls}, then again");
         }
     }
 }
 
 #[test]
-fn a_crashed_add_is_complete_or_undone() {
-    check_crashes(Fixture::new, None, |fixture| {
-        fixture.bring_in(Intent::Add, "other")
+fn add_is_whole_or_gone_wherever_it_crashes() {
+    survives(World::new, None, |world| world.ingest(Intent::Add, "other"));
+}
+
+#[test]
+fn upgrade_is_whole_or_gone_wherever_it_crashes() {
+    let between = Some("linux: revision 3 true");
+    survives(World::new, between, |world| {
+        world.ingest(Intent::Upgrade, "linux")
     });
 }
 
 #[test]
-fn a_crashed_upgrade_is_complete_or_undone() {
-    let intermediate = Some("linux: revision 3 true");
-    check_crashes(Fixture::new, intermediate, |fixture| {
-        fixture.bring_in(Intent::Upgrade, "linux")
+fn a_bootstrapped_image_is_the_old_or_the_new_one_wherever_it_crashes() {
+    survives(World::new, None, |world| world.bootstrap("b"));
+}
+
+#[test]
+fn a_first_bootstrapped_image_is_whole_or_gone_wherever_it_crashes() {
+    survives(World::without_image, None, |world| world.bootstrap("b"));
+}
+
+#[test]
+fn rollback_is_done_or_not_wherever_it_crashes() {
+    survives(World::new, None, |world| {
+        world.volume.set_current(&linux(), Revision(1)).map(|_| ())
     });
 }
 
 #[test]
-fn a_crashed_bootstrap_leaves_the_old_or_the_new_image() {
-    check_crashes(Fixture::new, None, |fixture| fixture.bootstrap("b"));
-}
-
-#[test]
-fn a_crashed_first_bootstrap_is_complete_or_undone() {
-    check_crashes(Fixture::without_image, None, |fixture| {
-        fixture.bootstrap("b")
-    });
-}
-
-#[test]
-fn a_crashed_rollback_is_complete_or_undone() {
-    check_crashes(Fixture::new, None, |fixture| {
-        fixture
-            .volume
-            .set_current(&linux(), Revision(1))
-            .map(|_| ())
-    });
-}
-
-#[test]
-fn a_crashed_deletion_is_finished_later_or_was_not_started() {
-    let delete = |fixture: &Fixture| {
-        fixture
+fn a_deletion_that_crashes_is_finished_or_was_never_begun() {
+    let delete = |world: &World| {
+        world
             .volume
             .delete(&linux(), Duration::ZERO, false)
             .map(|_| ())
     };
     for calls in 0.. {
-        let fixture = Fixture::new();
-        let before = fixture.describe();
-        fixture.backend.set_fuse(Some(calls));
-        let crashed = delete(&fixture).is_err();
-        fixture.backend.set_fuse(None);
-        let described = fixture.describe();
-        let report = fixture.volume.finish_deletions();
+        let world = World::new();
+        let before = world.show();
+        world.backend.set_fuse(Some(calls));
+        let crashed = delete(&world).is_err();
+        world.backend.set_fuse(None);
+        let shown = world.show();
+        let report = world.volume.finish_deletions();
         assert!(
             report.failed.is_empty(),
             "crash at call {calls}: {:?}",
             report.failed
         );
-        if described == before {
-            assert_eq!(fixture.describe(), before, "the deletion is not marked");
-            delete(&fixture).unwrap();
-        } else if fixture.volume.directory(&linux()).exists() {
-            // The crash came before the removal of the directory, which is empty.
+        if shown == before {
+            assert_eq!(world.show(), before, "nobody deletes what is not marked");
+            delete(&world).unwrap();
+        } else if world.volume.directory(&linux()).exists() {
+            // Killed between the last mark and the directory: nothing is in it.
             assert!(
-                fixture.volume.look(&linux()).unwrap().is_foreign(),
-                "{described:?}"
+                world.volume.view(&linux()).unwrap().is_unmanaged(),
+                "{shown:?}"
             );
             continue;
         }
         assert!(
-            fixture.describe().is_empty(),
+            world.show().is_empty(),
             "crash at call {calls}: {:?}",
-            fixture.describe()
+            world.show()
         );
         if !crashed {
             break;
@@ -262,41 +254,37 @@ fn a_crashed_deletion_is_finished_later_or_was_not_started() {
 }
 
 #[test]
-fn a_crashed_cleanup_is_finished_by_the_next_one() {
+fn a_clean_up_that_crashes_is_finished_by_the_next_one() {
     let dirty = || {
-        let fixture = Fixture::new();
-        let at = |name: &str| fixture.volume.directory(&linux()).join(name);
-        fixture.backend.create(&at("linux-9")).unwrap();
-        fixture.backend.create(&at("linux-default-1")).unwrap();
-        fixture
+        let world = World::new();
+        let at = |name: &str| world.volume.directory(&linux()).join(name);
+        world.backend.create(&at("linux-9")).unwrap();
+        world.backend.create(&at("linux-default-1")).unwrap();
+        world
             .backend
-            .link(Path::new("linux-1"), &at(".buildhost.new"))
+            .symlink(Path::new("linux-1"), &at(".buildhost.new"))
             .unwrap();
-        fixture
+        world
             .backend
-            .make_directory(&fixture.volume.path().join("gone"))
+            .create_directory(&world.volume.path().join("gone"))
             .unwrap();
-        fixture
+        world
             .backend
-            .create(&fixture.volume.path().join("gone/gone-1"))
+            .create(&world.volume.path().join("gone/gone-1"))
             .unwrap();
-        fixture
+        world
     };
     for calls in 0.. {
-        let fixture = dirty();
-        fixture.backend.set_fuse(Some(calls));
-        let first = fixture.volume.clean_after_boot();
-        fixture.backend.set_fuse(None);
-        assert!(fixture.volume.clean_after_boot().failed.is_empty());
-        assert_eq!(
-            fixture.describe(),
-            Fixture::new().describe(),
-            "crash at call {calls}"
-        );
-        assert!(
-            fixture.volume.clean_plan().unwrap().is_empty(),
-            "nothing is left to clean"
-        );
+        let world = dirty();
+        world.backend.set_fuse(Some(calls));
+        let first = world.volume.clean_after_boot();
+        world.backend.set_fuse(None);
+        assert!(world.volume.clean_after_boot().failed.is_empty());
+        assert_eq!(world.show(), World::new().show(), "crash at call {calls}");
+        for machine in world.volume.machines().unwrap() {
+            let view = world.volume.view(&machine).unwrap();
+            assert!(clean::plan(&view).is_empty(), "it is settled");
+        }
         if first.failed.is_empty() {
             break;
         }
@@ -304,34 +292,35 @@ fn a_crashed_cleanup_is_finished_by_the_next_one() {
 }
 
 #[test]
-fn a_failure_does_not_stop_the_rest_of_a_cleanup() {
-    let fixture = Fixture::new();
-    let at = |name: &str| fixture.volume.directory(&linux()).join(name);
+fn a_bad_entry_does_not_stop_the_rest_of_a_clean_up() {
+    let world = World::new();
+    let at = |name: &str| world.volume.directory(&linux()).join(name);
     for tag in 1..=3 {
-        fixture
+        world
             .backend
             .create(&at(&format!("linux-default-{tag}")))
             .unwrap();
     }
-    let held = fixture
-        .volume
-        .take_up(&linux(), &"default".parse().unwrap(), &"2".parse().unwrap());
-    let report = fixture.volume.clean_after_boot();
-    assert!(report.failed.is_empty(), "a snapshot in use is no failure");
-    let snapshots: Vec<_> = fixture.volume.look(&linux()).unwrap().snapshots;
-    assert_eq!(snapshots.len(), 1);
-    assert!(snapshots[0].in_use);
+    let held =
+        world
+            .volume
+            .adopt_snapshot(&linux(), &"default".parse().unwrap(), &"2".parse().unwrap());
+    let report = world.volume.clean_after_boot();
+    assert!(report.failed.is_empty(), "what is in use is no failure");
+    let left: Vec<_> = world.volume.view(&linux()).unwrap().snapshots;
+    assert_eq!(left.len(), 1);
+    assert!(left[0].in_use);
     drop(held);
-    assert_eq!(fixture.volume.clean_after_boot().done.len(), 1);
+    assert_eq!(world.volume.clean_after_boot().done.len(), 1);
 
     for tag in 1..=3 {
-        fixture
+        world
             .backend
             .create(&at(&format!("linux-default-{tag}")))
             .unwrap();
     }
-    fixture.backend.set_fault(Some("linux-default-2"));
-    let report = fixture.volume.clean_after_boot();
+    world.backend.set_fault(Some("linux-default-2"));
+    let report = world.volume.clean_after_boot();
     assert_eq!((report.done.len(), report.failed.len()), (2, 1));
     let failure = &report.failed[0];
     assert_eq!(
@@ -346,9 +335,9 @@ fn a_failure_does_not_stop_the_rest_of_a_cleanup() {
 }
 
 #[test]
-fn the_error_of_a_locked_machine_names_the_process() {
-    let fixture = Fixture::new();
-    let volume = fixture.volume.clone().with_patience(Duration::ZERO);
+fn a_locked_machine_says_who_holds_it() {
+    let world = World::new();
+    let volume = world.volume.clone().with_lock_timeout(Duration::ZERO);
     let held = std::fs::File::open(volume.directory(&linux())).unwrap();
     held.lock().unwrap();
     let error = volume
@@ -365,32 +354,27 @@ fn the_error_of_a_locked_machine_names_the_process() {
 }
 
 #[test]
-fn a_copy_of_a_snapshot_is_independent_of_it() {
-    let fixture = Fixture::new();
+fn a_copy_of_a_snapshot_is_a_snapshot_of_its_own() {
+    let world = World::new();
     let (linux, toolchain) = (linux(), "default".parse().unwrap());
     let (held, copy) = ("42".parse().unwrap(), "42-a1".parse().unwrap());
-    let origin = Origin::Snapshot("42".parse().unwrap());
-    let take = |origin: &Origin, tag| fixture.volume.snapshot(&linux, origin, &toolchain, tag);
+    let origin = SnapshotSource::Snapshot("42".parse().unwrap());
+    let take =
+        |origin: &SnapshotSource, tag| world.volume.snapshot(&linux, origin, &toolchain, tag);
     let missing = take(&origin, &copy).unwrap_err().to_string();
     assert!(missing.starts_with("there is no snapshot `"), "{missing}");
-    let image = Origin::Image("default".parse().unwrap());
+    let image = SnapshotSource::Image("default".parse().unwrap());
     let original = take(&image, &held).unwrap();
     let file = |path: &Path| path.join("result");
-    fixture
-        .backend
-        .write(&file(original.path()), b"bad")
-        .unwrap();
+    world.backend.write(&file(original.path()), b"bad").unwrap();
     let copied = take(&origin, &copy).unwrap();
     let read = |path: &Path| std::fs::read_to_string(file(path)).unwrap();
     assert_eq!(read(copied.path()), "bad");
-    fixture
-        .backend
-        .write(&file(copied.path()), b"good")
-        .unwrap();
+    world.backend.write(&file(copied.path()), b"good").unwrap();
     assert_eq!(read(original.path()), "bad");
     drop((original, copied));
-    let deleted = fixture.volume.drop_snapshot(&linux, &toolchain, &copy);
-    assert_eq!(deleted.unwrap(), Change::Changed);
-    let view = fixture.volume.look(&linux).unwrap();
+    let gone = world.volume.delete_snapshot(&linux, &toolchain, &copy);
+    assert_eq!(gone.unwrap(), Change::Changed);
+    let view = world.volume.view(&linux).unwrap();
     assert_eq!(view.snapshots.len(), 1);
 }

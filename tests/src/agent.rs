@@ -109,7 +109,9 @@ impl AgentHost {
         copy.args([files, &revision]);
         command::run(copy, Duration::from_mins(1)).expect("a copy");
         change(&revision);
-        BtrfsBackend.seal(&revision).expect("a read-only image");
+        BtrfsBackend
+            .make_read_only(&revision)
+            .expect("a read-only image");
         let from = revision.display().to_string();
         self.host
             .machinectl(&["add", name, "--from", &from], b"")
@@ -255,7 +257,7 @@ impl AgentHost {
     }
 
     /// Submits a build of a program that prints a text, which stops at a breakpoint before it
-    /// starts, until [`AgentHost::resume`].
+    /// starts: it neither ends nor goes on until [`AgentHost::resume`].
     pub fn submit_stopped(&self, machine: &str, text: &str) -> u64 {
         let code = printing_program(text);
         self.submit_with(machine, &code, &["--interactive", "start"])
@@ -276,7 +278,7 @@ impl AgentHost {
         });
     }
 
-    /// Resumes a build that has stopped at its breakpoint.
+    /// Lets a build go on that has stopped at its breakpoint.
     pub fn resume(&self, id: u64) {
         self.machinectl(&["resume", &id.to_string()]).success();
     }

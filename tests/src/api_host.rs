@@ -127,10 +127,10 @@ fn volume(path: &std::path::Path) -> Volume {
     let original = path.with_file_name("original");
     backend.create(&original).unwrap();
     backend.write(&original.join("disk.img"), b"disk").unwrap();
-    backend.seal(&original).unwrap();
+    backend.make_read_only(&original).unwrap();
     let machine = "linux".parse().unwrap();
     volume
-        .bring_in(Intent::Add, &machine, Source::Subvolume(original))
+        .ingest(Intent::Add, &machine, Source::Subvolume(original))
         .unwrap();
     volume
 }

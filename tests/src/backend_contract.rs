@@ -25,7 +25,7 @@ fn subvolumes(backend: &dyn SubvolumeBackend, directory: &Path) -> io::Result<()
     assert!(backend.create(&one).is_err(), "the name is taken");
     backend.write(&one.join("file"), b"content")?;
     backend.snapshot(&one, &two)?;
-    backend.freeze(&two, &three)?;
+    backend.snapshot_read_only(&two, &three)?;
     backend.write(&two.join("file"), b"changed")?;
     assert_eq!(fs::read(one.join("file"))?, b"content");
     assert_eq!(fs::read(three.join("file"))?, b"content");
@@ -44,8 +44,8 @@ fn subvolumes(backend: &dyn SubvolumeBackend, directory: &Path) -> io::Result<()
         "the snapshot is read-only"
     );
 
-    backend.seal(&one)?;
-    backend.seal(&one)?;
+    backend.make_read_only(&one)?;
+    backend.make_read_only(&one)?;
     assert!(info(&one)?.read_only);
     backend.snapshot(&one, &directory.join("4"))?;
     assert!(
@@ -68,8 +68,8 @@ fn deletion(backend: &dyn SubvolumeBackend, directory: &Path) -> io::Result<()> 
     );
 
     let plain = directory.join("plain");
-    assert_eq!(backend.make_directory(&plain)?, Change::Changed);
-    assert_eq!(backend.make_directory(&plain)?, Change::Unchanged);
+    assert_eq!(backend.create_directory(&plain)?, Change::Changed);
+    assert_eq!(backend.create_directory(&plain)?, Change::Unchanged);
     backend.write(&plain.join("file"), b"")?;
     assert_eq!(backend.info(&plain)?, None);
     assert!(backend.delete(&plain).is_err(), "not a subvolume");
@@ -84,7 +84,7 @@ fn deletion(backend: &dyn SubvolumeBackend, directory: &Path) -> io::Result<()> 
 
 fn names(backend: &dyn SubvolumeBackend, directory: &Path) -> io::Result<()> {
     let (one, other) = (directory.join("1"), directory.join("other"));
-    backend.freeze(&one, &other)?;
+    backend.snapshot_read_only(&one, &other)?;
     let uuid = |path: &Path| Ok::<_, io::Error>(backend.info(path)?.map(|it| it.uuid));
     let before = (uuid(&one)?, uuid(&other)?);
     backend.exchange(&one, &other)?;
@@ -97,9 +97,9 @@ fn names(backend: &dyn SubvolumeBackend, directory: &Path) -> io::Result<()> {
     assert_eq!(uuid(&directory.join("renamed"))?, before.0);
 
     let (link, incoming) = (directory.join("link"), directory.join("incoming"));
-    backend.link(Path::new("1"), &link)?;
+    backend.symlink(Path::new("1"), &link)?;
     assert_eq!(backend.info(&link)?, None, "links are not followed");
-    backend.link(Path::new("renamed"), &incoming)?;
+    backend.symlink(Path::new("renamed"), &incoming)?;
     backend.rename(&incoming, &link)?;
     assert_eq!(fs::read_link(&link)?, Path::new("renamed"));
     assert!(!incoming.is_symlink());

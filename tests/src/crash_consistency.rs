@@ -17,7 +17,7 @@ pub struct OldOrNew {
     /// Prefixes of the names of parts that change separately; everything else changes together. A
     /// complete revision is such a part, because its link is replaced later.
     pub separate_parts: &'static [&'static str],
-    /// True if a repeated call leads to the new state from any intermediate one. A call that
+    /// Whether a repeated call leads to the new state from any intermediate one. A call that
     /// creates something different each time does not.
     pub is_repeatable: bool,
 }
@@ -96,7 +96,7 @@ impl OldOrNew {
 /// Checks that every current link leads to a complete revision.
 fn assert_links_are_valid(volume: &Volume, context: &str) {
     for machine in volume.machines().expect("the machines") {
-        let view = volume.look(&machine).expect("a machine");
+        let view = volume.view(&machine).expect("a machine");
         assert_eq!(view.link_fault, None, "{context}");
     }
 }
@@ -107,9 +107,6 @@ fn without_empty_directories(lines: &[String]) -> Vec<String> {
         let inside = format!("{line}/");
         !line.contains(['/', ' ']) && !lines.iter().any(|other| other.starts_with(&inside))
     };
-    lines
-        .iter()
-        .filter(|line| !is_empty(line))
-        .cloned()
-        .collect()
+    let kept = lines.iter().filter(|line| !is_empty(line));
+    kept.cloned().collect()
 }

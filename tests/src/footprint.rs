@@ -102,7 +102,7 @@ impl AgentHost {
     pub fn snapshots(&self) -> Vec<String> {
         let volume = &self.host.volume;
         let machines = volume.machines().unwrap_or_default().into_iter();
-        let views = machines.filter_map(|machine| volume.look(&machine).ok());
+        let views = machines.filter_map(|machine| volume.view(&machine).ok());
         let snapshots = views.flat_map(|view| view.snapshots);
         snapshots.map(|it| it.tag.to_string()).collect()
     }

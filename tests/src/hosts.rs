@@ -104,7 +104,7 @@ impl BuildHost {
     /// Returns the view of a machine.
     pub fn look(&self, machine: &str) -> MachineView {
         self.volume
-            .look(&machine.parse().expect("a name"))
+            .view(&machine.parse().expect("a name"))
             .expect("a machine")
     }
 
@@ -131,7 +131,7 @@ fn walk(root: &Path, directory: &Path, list: &mut Vec<String>) {
             .display()
             .to_string();
         let subvolume = BtrfsBackend.info(&path).ok().flatten();
-        let description = match (subvolume, fs::read_link(&path)) {
+        let what = match (subvolume, fs::read_link(&path)) {
             (_, Ok(target)) => format!(" -> {}", target.display()),
             (Some(known), _) if known.read_only => " (read-only)".to_owned(),
             (Some(_), _) => " (writable)".to_owned(),
@@ -140,7 +140,7 @@ fn walk(root: &Path, directory: &Path, list: &mut Vec<String>) {
                 format!(" {} bytes ({})", content.len(), &hash[..8])
             }),
         };
-        list.push(format!("{name}{description}"));
+        list.push(format!("{name}{what}"));
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             walk(root, &path, list);
         }
@@ -178,7 +178,9 @@ impl DevelopmentHost {
                 .write(&path.join(file), content)
                 .expect("a file");
         }
-        BtrfsBackend.seal(&path).expect("a read-only image");
+        BtrfsBackend
+            .make_read_only(&path)
+            .expect("a read-only image");
     }
 
     /// Returns the send stream of an image, relative to a parent if one is given.

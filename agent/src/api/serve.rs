@@ -1,6 +1,6 @@
-//! The sockets of the API and the connections that they accept, plain or with TLS.
+//! Takes connections at a socket, plain or secret, and serves each until it ends: so
+//! many at once, and none that only waits.
 
-use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use axum::{Extension, Router};
 use config::settings::Tls;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::unistd::{Uid, User};
-use prserv::listener::{self, HalfClose, Limits, Listener, serve_http};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -26,151 +28,172 @@ use tracing::{debug, warn};
 use super::access::Peer;
 use super::reread::Reread;
 
-const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take for the head of its request, or rest between two.
+const HEAD_LIMIT: Duration = Duration::from_secs(30);
+/// How long a client may take to agree on a secret.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// How long connections may take to end when the agent stops.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long to wait when the system has no more sockets for us.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The time that connections have to end when the agent stops.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
-
-/// A listening socket of the API.
+/// A socket that clients find us at.
 #[derive(Debug)]
-pub(super) enum ApiListener {
+pub(super) enum Door {
     /// The administration socket.
     Unix(UnixListener),
-    /// A TCP socket.
+    /// On the network.
     Tcp(TcpListener),
-    /// A TCP socket with TLS.
-    Tls(TcpListener, Arc<Reread<TlsConfig>>),
+    /// On the network, in secret.
+    Tls(TcpListener, Arc<Reread<Secret>>),
 }
 
-/// An accepted connection.
-pub(super) enum Accepted {
+/// Someone who has come in.
+enum Visitor {
     Unix(UnixStream),
     Tcp(TcpStream, Peer),
-    Tls(TcpStream, Peer, Arc<TlsConfig>),
+    Tls(TcpStream, Peer, Arc<Secret>),
 }
 
-/// The certificate and the key of a TLS server.
-pub(super) struct TlsConfig(TlsAcceptor);
+/// What is needed to speak in secret.
+pub(super) struct Secret(TlsAcceptor);
 
-impl std::fmt::Debug for TlsConfig {
+impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TlsConfig")
+        f.write_str("Secret")
     }
 }
 
-/// Reads the certificate and the key. They are read again when the files change.
-pub(super) fn tls_config(tls: &Tls) -> io::Result<Arc<Reread<TlsConfig>>> {
+/// Reads the files of a certificate.
+pub(super) fn secret(tls: &Tls) -> io::Result<Arc<Reread<Secret>>> {
     let paths = vec![tls.certificate.clone(), tls.key.clone()];
-    Reread::new(paths, read_tls_config).map(Arc::new)
+    Reread::new(paths, read_secret).map(Arc::new)
 }
 
-fn read_tls_config(paths: &[PathBuf]) -> io::Result<TlsConfig> {
+fn read_secret(paths: &[PathBuf]) -> io::Result<Secret> {
     let [certificate, key] = paths else {
         return Err(io::Error::other("a certificate and a key are expected"));
     };
-    let unusable = |path: &Path, error: &dyn std::fmt::Display| {
+    let fault = |path: &Path, error: &dyn std::fmt::Display| {
         io::Error::other(format!("cannot use {}: {error}", path.display()))
     };
-    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
-        .map_err(|error| unusable(certificate, &error))?
-        .collect::<Result<_, _>>()
-        .map_err(|error| unusable(certificate, &error))?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
-    let mut config = ServerConfig::builder()
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(certificate)
+        .map_err(|error| fault(certificate, &error))?
+        .collect();
+    let chain = chain.map_err(|error| fault(certificate, &error))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| fault(key, &error))?;
+    let mut settings = ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(chain, private)
-        .map_err(|error| unusable(certificate, &error))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsConfig(TlsAcceptor::from(Arc::new(config))))
+        .map_err(|error| fault(certificate, &error))?;
+    settings.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Secret(TlsAcceptor::from(Arc::new(settings))))
 }
 
-/// Serves all connections of a socket, one permit each, until `stop` is cancelled. Returns when all
-/// have ended or the grace period is over.
+/// Serves all who connect, as many at once as `places` has, until `stop`; then tells
+/// every connection to end, and returns when they have, or soon after.
 pub(super) async fn serve(
-    listener: ApiListener,
+    door: Door,
     router: Router,
-    permits: Arc<Semaphore>,
+    places: Arc<Semaphore>,
     stop: CancellationToken,
 ) {
-    let limits = Limits {
-        permits: Some(permits),
-        grace: SHUTDOWN_GRACE,
-    };
-    listener::serve(listener, limits, stop.cancelled(), |accepted, stop| {
-        accepted.serve(router.clone(), stop)
-    })
-    .await;
+    let mut connections = JoinSet::new();
+    loop {
+        let place = tokio::select! {
+            () = stop.cancelled() => break,
+            place = Arc::clone(&places).acquire_owned() => place,
+        };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = door.accept() => accepted,
+        };
+        match accepted {
+            Ok(visitor) => {
+                let served = visitor.serve(router.clone(), stop.clone());
+                connections.spawn(async move {
+                    served.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+    drop(door);
+    let _ = timeout(GRACE, connections.join_all()).await;
 }
 
-impl Listener for ApiListener {
-    type Connection = Accepted;
-
-    async fn accept(&self) -> io::Result<Accepted> {
+impl Door {
+    async fn accept(&self) -> io::Result<Visitor> {
         match self {
-            Self::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0)),
+            Self::Unix(listener) => Ok(Visitor::Unix(listener.accept().await?.0)),
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Accepted::Tcp(stream, Peer::Remote(address.ip())))
+                Ok(Visitor::Tcp(stream, Peer::Remote(address.ip())))
             }
-            Self::Tls(listener, tls) => {
+            Self::Tls(listener, secret) => {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 let peer = Peer::Remote(address.ip());
-                Ok(Accepted::Tls(stream, peer, tls.get()))
+                Ok(Visitor::Tls(stream, peer, secret.get()))
             }
         }
     }
 }
 
-impl Accepted {
+impl Visitor {
     async fn serve(self, router: Router, stop: CancellationToken) {
         match self {
-            Self::Unix(stream) => match local_peer(&stream) {
-                Ok(peer) => serve_connection(stream, peer, router, stop).await,
-                Err(error) => {
-                    warn!(
-                        error = &error as &dyn Error,
-                        "cannot read the credentials of a peer"
-                    );
-                }
+            Self::Unix(stream) => match local(&stream) {
+                Ok(peer) => talk(stream, peer, router, stop).await,
+                Err(error) => warn!(%error, "cannot tell who has connected"),
             },
-            Self::Tcp(stream, peer) => serve_connection(stream, peer, router, stop).await,
-            Self::Tls(stream, peer, tls) => {
-                match timeout(TLS_HANDSHAKE_TIMEOUT, tls.0.accept(stream)).await {
-                    Ok(Ok(stream)) => serve_connection(stream, peer, router, stop).await,
-                    Ok(Err(error)) => {
-                        debug!(
-                            error = &error as &dyn Error,
-                            ?peer,
-                            "the TLS handshake failed"
-                        );
-                    }
-                    Err(_) => debug!(?peer, "the TLS handshake timed out"),
+            Self::Tcp(stream, peer) => talk(stream, peer, router, stop).await,
+            Self::Tls(stream, peer, secret) => {
+                match timeout(HANDSHAKE_LIMIT, secret.0.accept(stream)).await {
+                    Ok(Ok(stream)) => talk(stream, peer, router, stop).await,
+                    Ok(Err(error)) => debug!(?peer, %error, "no agreement on a secret"),
+                    Err(_) => debug!(?peer, "no agreement on a secret in time"),
                 }
             }
         }
     }
 }
 
-/// Returns the user at the other end of the administration socket.
-fn local_peer(stream: &UnixStream) -> io::Result<Peer> {
+/// Who is at the other end of the socket.
+fn local(stream: &UnixStream) -> io::Result<Peer> {
     let user = stream.peer_cred()?.uid();
-    let name = User::from_uid(Uid::from_raw(user))
-        .ok()
-        .flatten()
-        .map_or_else(|| user.to_string(), |user| user.name);
+    let known = User::from_uid(Uid::from_raw(user)).ok().flatten();
+    let name = known.map_or_else(|| user.to_string(), |user| user.name);
     Ok(Peer::Local { user, name })
 }
 
-async fn serve_connection(
+async fn talk(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     peer: Peer,
     router: Router,
     stop: CancellationToken,
 ) {
     let service = TowerToHyperService::new(Extension(peer).layer(router));
-    if let Err(error) = serve_http(stream, service, HalfClose::Disconnect, stop).await {
-        debug!(error = &error as &dyn Error, "a connection failed");
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "a connection has ended badly");
     }
 }

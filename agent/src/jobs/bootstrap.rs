@@ -10,7 +10,7 @@ use config::limits::Limits;
 use config::machine::Machine;
 use config::task::{self, Provenance, TaskResult};
 use store::toolchains::Toolchain;
-use store::{Origin, Snapshot, Volume};
+use store::{Snapshot, SnapshotSource, Volume};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -85,7 +85,7 @@ async fn publish(
             }
             (changes, snapshot) => {
                 drop(snapshot);
-                volume.drop_snapshot(&of.machine, &of.toolchain, &Tag::bootstrap())?;
+                volume.delete_snapshot(&of.machine, &of.toolchain, &Tag::bootstrap())?;
                 changes
             }
         }
@@ -103,13 +103,15 @@ async fn take_snapshot_of_revision(
 ) -> Result<Arc<Snapshot>, JobError> {
     let (volume, ImageStart { key, inputs, .. }) = (volume.clone(), start.clone());
     blocking(move || {
-        let snapshot = take_snapshot(&volume, &key, &Origin::Current)?;
-        let revision = snapshot.taken().map(|taken| taken.uuid.to_string());
+        let snapshot = take_snapshot(&volume, &key, &SnapshotSource::Current)?;
+        let revision = snapshot
+            .source_revision()
+            .map(|taken| taken.uuid.to_string());
         if revision.as_ref() == Some(&inputs.revision_uuid) {
             return Ok(Arc::new(snapshot));
         }
         drop(snapshot);
-        volume.drop_snapshot(&key.machine, &key.toolchain, &Tag::bootstrap())?;
+        volume.delete_snapshot(&key.machine, &key.toolchain, &Tag::bootstrap())?;
         Err(JobError::Changed)
     })
     .await
@@ -122,22 +124,26 @@ async fn take_snapshot_of_image(
 ) -> Result<Arc<Snapshot>, JobError> {
     let (volume, ImageStart { key, inputs, .. }) = (volume.clone(), start.clone());
     blocking(move || {
-        let image = Origin::Image(key.toolchain.clone());
+        let image = SnapshotSource::Image(key.toolchain.clone());
         let snapshot = take_snapshot(&volume, &key, &image)?;
         let made = std::fs::read_to_string(snapshot.path().join(task::BOOTSTRAP))?;
         if Provenance::parse(&made).as_ref() == Ok(&inputs) {
             return Ok(Arc::new(snapshot));
         }
         drop(snapshot);
-        volume.drop_snapshot(&key.machine, &key.toolchain, &Tag::bootstrap())?;
+        volume.delete_snapshot(&key.machine, &key.toolchain, &Tag::bootstrap())?;
         Err(JobError::Changed)
     })
     .await
 }
 
-fn take_snapshot(volume: &Volume, key: &ImageKey, origin: &Origin) -> Result<Snapshot, JobError> {
+fn take_snapshot(
+    volume: &Volume,
+    key: &ImageKey,
+    origin: &SnapshotSource,
+) -> Result<Snapshot, JobError> {
     let (machine, toolchain) = (&key.machine, &key.toolchain);
-    volume.drop_snapshot(machine, toolchain, &Tag::bootstrap())?;
+    volume.delete_snapshot(machine, toolchain, &Tag::bootstrap())?;
     Ok(volume.snapshot(machine, origin, toolchain, &Tag::bootstrap())?)
 }
 

@@ -13,7 +13,7 @@ use config::machine::Machine;
 use config::task::{Breakpoint, Task};
 use config::{BuildId, NameError, Tag};
 use jiff::Timestamp;
-use store::{Origin, Snapshot, StoreError, Volume};
+use store::{Snapshot, SnapshotSource, StoreError, Volume};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -262,8 +262,8 @@ async fn prepare(
 fn copy_snapshot(volume: &Volume, build: &Build, tag: CopyTag) -> Result<Snapshot, JobError> {
     let tag = snapshot_tag(tag)?;
     // An earlier agent may have left a copy with this name.
-    volume.drop_snapshot(&build.machine, &build.toolchain, &tag)?;
-    let held = Origin::Snapshot(build.id.tag());
+    volume.delete_snapshot(&build.machine, &build.toolchain, &tag)?;
+    let held = SnapshotSource::Snapshot(build.id.tag());
     Ok(volume.snapshot(&build.machine, &held, &build.toolchain, &tag)?)
 }
 
@@ -340,7 +340,7 @@ async fn clean(
     let directory = agent.paths.debug_session(tag);
     let (volume, build, tag) = (volume.clone(), build.clone(), snapshot_tag(tag)?);
     blocking(move || {
-        let deleted = volume.drop_snapshot(&build.machine, &build.toolchain, &tag);
+        let deleted = volume.delete_snapshot(&build.machine, &build.toolchain, &tag);
         match std::fs::remove_dir_all(directory) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}

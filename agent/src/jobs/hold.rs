@@ -173,7 +173,7 @@ pub(super) async fn run(
 /// Takes a lock of the hold's own on the snapshot: the guest's ends with the guest.
 async fn lock_snapshot(volume: &Volume, build: &Build) -> Result<Snapshot, StoreError> {
     let (volume, build) = (volume.clone(), build.clone());
-    blocking(move || volume.take_up(&build.machine, &build.toolchain, &build.id.tag())).await
+    blocking(move || volume.adopt_snapshot(&build.machine, &build.toolchain, &build.id.tag())).await
 }
 
 /// Records the hold of a build that has finished.

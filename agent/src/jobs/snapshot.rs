@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use config::builds::Build;
 use config::layout::Entry;
-use store::{Origin, Snapshot, StoreError, Volume};
+use store::{Snapshot, SnapshotSource, StoreError, Volume};
 
 use crate::blocking;
 use crate::state::AgentState;
@@ -15,8 +15,8 @@ pub(super) async fn take(volume: &Volume, build: &Build) -> Result<Arc<Snapshot>
     let (volume, build) = (volume.clone(), build.clone());
     blocking(move || {
         let tag = build.id.tag();
-        volume.drop_snapshot(&build.machine, &build.toolchain, &tag)?;
-        let image = Origin::Image(build.toolchain.clone());
+        volume.delete_snapshot(&build.machine, &build.toolchain, &tag)?;
+        let image = SnapshotSource::Image(build.toolchain.clone());
         volume
             .snapshot(&build.machine, &image, &build.toolchain, &tag)
             .map(Arc::new)
@@ -29,7 +29,7 @@ pub(super) async fn delete(volume: &Volume, build: &Build) -> Result<(), StoreEr
     let (volume, build) = (volume.clone(), build.clone());
     blocking(move || {
         volume
-            .drop_snapshot(&build.machine, &build.toolchain, &build.id.tag())
+            .delete_snapshot(&build.machine, &build.toolchain, &build.id.tag())
             .map(drop)
     })
     .await

@@ -8,7 +8,7 @@ use config::builds::State;
 use config::task::Outcome;
 use config::{BuildId, MachineName, Revision};
 use parking_lot::Mutex;
-use store::prune::{Pruned, Rule};
+use store::prune::{PrunePolicy, PruneReport};
 use store::{Volume, VolumeId};
 use tracing::{debug, info, warn};
 
@@ -23,7 +23,7 @@ use crate::state::{AgentState, ImageKey};
 pub(super) async fn execute(
     agent: &Arc<AgentState>,
     state: &Arc<Mutex<LoopState>>,
-    retention: Option<Rule>,
+    retention: Option<PrunePolicy>,
     actions: Vec<Action>,
 ) {
     let mut wait_reasons = Vec::new();
@@ -48,14 +48,14 @@ async fn execute_one(agent: &Arc<AgentState>, state: &Arc<Mutex<LoopState>>, act
         Action::DeleteSnapshot(volume, key, tag) => {
             let deleted = key.clone();
             let delete = move |volume: &Volume| {
-                volume.drop_snapshot(&deleted.machine, &deleted.toolchain, &tag)
+                volume.delete_snapshot(&deleted.machine, &deleted.toolchain, &tag)
             };
             delete_unused(agent, volume, &key, "snapshot", delete).await;
         }
         Action::DeleteImage(volume, key) => {
             let deleted = key.clone();
             let delete =
-                move |volume: &Volume| volume.drop_image(&deleted.machine, &deleted.toolchain);
+                move |volume: &Volume| volume.delete_image(&deleted.machine, &deleted.toolchain);
             delete_unused(agent, volume, &key, "image", delete).await;
         }
         Action::CancelBootstrap(key) => agent.jobs.cancel_image(&key),
@@ -136,7 +136,7 @@ async fn delete_unused(
 /// Starts to delete old revisions. The space that they take may need a minute to free.
 fn start_prune(
     agent: &Arc<AgentState>,
-    retention: Option<Rule>,
+    retention: Option<PrunePolicy>,
     volume: VolumeId,
     chosen: Vec<(MachineName, Revision)>,
 ) {
@@ -144,17 +144,17 @@ fn start_prune(
         return;
     };
     // A machine that is locked now is pruned in a later round.
-    let store = store.clone().with_patience(Duration::ZERO);
+    let store = store.clone().with_lock_timeout(Duration::ZERO);
     agent.jobs.with(|jobs| jobs.pruning.insert(volume));
     let task_agent = Arc::clone(agent);
     agent.tasks.spawn(async move {
-        let pruned = blocking(move || store.prune_these(&chosen, &rule)).await;
+        let pruned = blocking(move || store.prune_selected(&chosen, &rule)).await;
         task_agent.jobs.with(|jobs| jobs.pruning.remove(&volume));
         match pruned {
             Ok(pruned) => {
                 log_pruned(&pruned);
                 // There may be more to prune. Failures are retried in a later round.
-                if !pruned.done.is_empty() {
+                if !pruned.deleted.is_empty() {
                     task_agent.wake.notify_one();
                 }
             }
@@ -166,8 +166,8 @@ fn start_prune(
     });
 }
 
-fn log_pruned(pruned: &Pruned) {
-    for (machine, revision) in &pruned.done {
+fn log_pruned(pruned: &PruneReport) {
+    for (machine, revision) in &pruned.deleted {
         info!(%machine, %revision, "deleted an old revision, as machines.keep_revisions says");
     }
     for (machine, revision, error) in &pruned.failed {

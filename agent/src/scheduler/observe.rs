@@ -12,7 +12,7 @@ use config::settings::Machines;
 use config::task::Digest;
 use config::{BuildId, MachineName, ToolchainName};
 use jiff::Timestamp;
-use store::prune::Rule;
+use store::prune::PrunePolicy;
 use store::{Located, StoreError, VolumeId};
 use tracing::warn;
 
@@ -263,11 +263,11 @@ fn toolchains(agent: &AgentState) -> Result<BTreeMap<ToolchainName, Digest>, Sto
 }
 
 /// Returns the retention rule for old revisions, as of now.
-fn retention(machines: &Machines) -> Option<Rule> {
-    Some(Rule {
+fn retention(machines: &Machines) -> Option<PrunePolicy> {
+    Some(PrunePolicy {
         keep: machines.keep_revisions?,
-        made_before: SystemTime::now().checked_sub(machines.keep_age),
-        until_free: machines.free_bytes_enough,
+        created_before: SystemTime::now().checked_sub(machines.keep_age),
+        free_target: machines.free_bytes_enough,
     })
 }
 

@@ -12,7 +12,7 @@ use config::queue::Drained;
 use config::task::{BOOTSTRAP_VERSION, Digest, Provenance};
 use config::{BuildId, MachineName, Revision, Tag, ToolchainName};
 use jiff::Timestamp;
-use store::prune::Rule;
+use store::prune::PrunePolicy;
 use store::{ImageView, Located, MachineView, Uuid, VolumeId};
 
 use super::admission::{Rules, Shares};
@@ -93,7 +93,7 @@ pub struct Observed {
     /// The reasons for which no guest may start in a volume.
     pub halted_volumes: BTreeMap<VolumeId, String>,
     /// The retention rule for old revisions; `None` to keep all.
-    pub retention: Option<Rule>,
+    pub retention: Option<PrunePolicy>,
     /// The free bytes of each volume.
     pub free: BTreeMap<VolumeId, u64>,
     /// The time of the observation.

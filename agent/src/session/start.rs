@@ -61,7 +61,7 @@ impl Session {
             uefi: settings.uefi.clone(),
             durable: spec.durable,
             boot: spec.boot,
-            keep: vec![spec.snapshot.keep()?],
+            keep: vec![spec.snapshot.share_lock()?],
         })
         .await?;
         // Who waits for it begins at once.

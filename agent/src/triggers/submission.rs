@@ -137,7 +137,7 @@ async fn made_now(
         toolchain.clone(),
     );
     blocking(move || {
-        let views = agent.volumes.iter().map(|volume| volume.look(&machine));
+        let views = agent.volumes.iter().map(|volume| volume.view(&machine));
         let view = views.flatten().find(store::MachineView::is_live)?;
         let made = view.image(&toolchain)?.provenance.clone()?;
         Some((made.revision_uuid, made.toolchain_id.to_string()))

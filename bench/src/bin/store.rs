@@ -12,10 +12,9 @@ use anyhow::{Context, Result, ensure};
 use bench::statistics::{alternate, median, shortest, time};
 use bench::table::{Comparison, milliseconds, print_comparisons};
 use config::{MachineName, ToolchainName};
-use store::stream::Stream;
-use store::stream::input::Patient;
+use store::stream::{SendStream, TimeoutReader};
 use store::subvolumes::BtrfsBackend;
-use store::{Intent, Origin, Source, SubvolumeBackend, Volume};
+use store::{Intent, SnapshotSource, Source, SubvolumeBackend, Volume};
 use sys::command;
 
 const LIMIT: Duration = Duration::from_mins(10);
@@ -65,11 +64,11 @@ impl Fixture {
         for number in 0..200 {
             fs::create_dir(image.join(number.to_string()))?;
         }
-        BtrfsBackend.seal(&image)?;
+        BtrfsBackend.make_read_only(&image)?;
         let source = Source::Subvolume(image);
         fixture
             .volume
-            .bring_in(Intent::Add, &fixture.machine, source)?;
+            .ingest(Intent::Add, &fixture.machine, source)?;
         Ok(fixture)
     }
 
@@ -91,12 +90,12 @@ impl Fixture {
             time(|| {
                 drop(self.volume.snapshot(
                     &self.machine,
-                    &Origin::Current,
+                    &SnapshotSource::Current,
                     &self.toolchain,
                     &tag,
                 )?);
                 self.volume
-                    .drop_snapshot(&self.machine, &self.toolchain, &tag)?;
+                    .delete_snapshot(&self.machine, &self.toolchain, &tag)?;
                 Ok(())
             })
         };
@@ -194,9 +193,9 @@ impl Fixture {
         BtrfsBackend.create(&self.work())?;
         let disk = self.work().join("disk.img");
         Self::noise(&disk, IMAGE_BYTES)?;
-        BtrfsBackend.freeze(&self.work(), &self.root.join("big-1"))?;
+        BtrfsBackend.snapshot_read_only(&self.work(), &self.root.join("big-1"))?;
         Self::noise(&disk, IMAGE_BYTES / 8)?;
-        BtrfsBackend.freeze(&self.work(), &self.root.join("big-2"))?;
+        BtrfsBackend.snapshot_read_only(&self.work(), &self.root.join("big-2"))?;
         let (one, two) = (
             self.send("big-1", None)?,
             self.send("big-2", Some("big-1"))?,
@@ -207,9 +206,9 @@ impl Fixture {
         let machine: MachineName = "big".parse()?;
         let ingest = |intent, path: &Path| {
             time(|| {
-                let stream = Stream::open(Patient::open(path)?)?;
+                let stream = SendStream::open(TimeoutReader::open(path)?)?;
                 self.volume
-                    .bring_in(intent, &machine, Source::Stream(stream))?;
+                    .ingest(intent, &machine, Source::Stream(stream))?;
                 Ok(())
             })
         };
@@ -253,8 +252,8 @@ impl Fixture {
     /// Compares `verify` of 1 GiB with `sha256sum`.
     fn verify(&self) -> Result<Comparison> {
         let machine: MachineName = "checked".parse()?;
-        let source = Source::Work(self.work());
-        self.volume.bring_in(Intent::Add, &machine, source)?;
+        let source = Source::WorkingSubvolume(self.work());
+        self.volume.ingest(Intent::Add, &machine, source)?;
         let disk = self.volume.path().join("checked/checked/disk.img");
         let verify = || time(|| Ok(self.volume.verify(&machine, None).map(|_| ())?));
         let tool = || {
@@ -282,7 +281,10 @@ impl Fixture {
             let directory = self.volume.path().join(format!("m{machine}"));
             fs::create_dir(&directory)?;
             for revision in 1..=10 {
-                BtrfsBackend.freeze(&image, &directory.join(format!("m{machine}-{revision}")))?;
+                BtrfsBackend.snapshot_read_only(
+                    &image,
+                    &directory.join(format!("m{machine}-{revision}")),
+                )?;
             }
             std::os::unix::fs::symlink(
                 format!("m{machine}-10"),
@@ -292,7 +294,7 @@ impl Fixture {
         let mut machines = 0;
         let duration = time(|| {
             for machine in self.volume.machines()? {
-                machines += usize::from(self.volume.look(&machine)?.revisions.len() == 10);
+                machines += usize::from(self.volume.view(&machine)?.revisions.len() == 10);
             }
             Ok(())
         })?;

@@ -31,7 +31,7 @@ impl Origin {
     /// Looks at the machine of a build.
     pub(super) fn of(build: &Build, options: &GlobalOptions) -> Result<Self, Failure> {
         let volume = Volume::open(&options.volume)?;
-        let view = volume.look(&build.machine)?;
+        let view = volume.view(&build.machine)?;
         Ok(Self { volume, view })
     }
 
@@ -72,7 +72,7 @@ impl Origin {
             .volume
             .entry(&self.view.name, &Entry::Revision(revision));
         self.volume
-            .bring_in(Intent::Add, &name, Source::Subvolume(path))?;
+            .ingest(Intent::Add, &name, Source::Subvolume(path))?;
         let deadline = Instant::now() + NOTICE_LIMIT;
         loop {
             let status = client.status()?;

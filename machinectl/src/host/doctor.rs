@@ -9,7 +9,7 @@ use client::{Client, ClientError};
 use config::doctor::{Finding, Id, KINDS, Severity, Subject};
 use config::{MachineName, printable};
 use store::Volume;
-use store::doctor::Found;
+use store::doctor::MachineFinding;
 
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::{DryRun, GlobalOptions};
@@ -88,7 +88,7 @@ pub(super) fn run(
 #[derive(Debug, Default)]
 struct Report {
     /// Findings in the volume, which can be repaired here.
-    machines: Vec<Found>,
+    machines: Vec<MachineFinding>,
     /// Findings of the agent.
     host: Vec<Finding>,
     /// All findings, the worst first.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use store::init::{self, Init, Size};
+use store::init::{self, InitPlan, Size};
 
 use crate::exit_code::Failure;
 use crate::options::DryRun;
@@ -40,10 +40,10 @@ pub(super) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
     init::run(&plan, directory, *size)?;
     let directory = directory.display();
     output.status(match plan {
-        Init::Already => format!("{directory} is a volume already"),
-        Init::Directory => format!("created volume {directory}"),
-        Init::Mount(file) => format!("mounted volume {directory} from {}", file.display()),
-        Init::Make(file) => format!("created volume {directory} in {}", file.display()),
+        InitPlan::Nothing => format!("{directory} is a volume already"),
+        InitPlan::CreateDirectory => format!("created volume {directory}"),
+        InitPlan::Mount(file) => format!("mounted volume {directory} from {}", file.display()),
+        InitPlan::CreateFile(file) => format!("created volume {directory} in {}", file.display()),
     });
     Ok(())
 }

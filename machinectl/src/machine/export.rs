@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use config::{MachineName, Revision};
-use store::send::Form;
+use store::send::ExportFormat;
 use store::{Uuid, Volume};
 
-use super::sent_stream::{SentStream, StreamSender};
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::{DryRun, GlobalOptions};
 use crate::output::Output;
@@ -63,7 +62,7 @@ pub(crate) fn run(
             known,
             measure: true,
         } => {
-            let bytes = volume.measure(name, *revision, known)?;
+            let bytes = volume.estimate_size(name, *revision, known)?;
             output.print(&format!("{bytes}\n"))
         }
         Command::Send {
@@ -83,18 +82,18 @@ fn export(
     dry_run: DryRun,
     output: &Output,
 ) -> Result<(), Failure> {
-    let Some(form) = Form::of(file) else {
+    let Some(format) = ExportFormat::of(file) else {
         let text = "the file's name must end in .btrfs, .btrfs.zst, .tar or .tar.zst";
         return Err(Failure::new(ExitStatus::Usage, text));
     };
     if dry_run.enabled {
-        let revision = volume.plan_send(name, revision)?;
+        let revision = volume.resolve_revision(name, revision)?;
         let file = file.display();
         return output.plan(format_args!(
             "write revision {revision} of {name} to {file}"
         ));
     }
-    let revision = volume.export(name, revision, file, form)?;
+    let revision = volume.export(name, revision, file, format)?;
     let file = file.display();
     output.status(format_args!("{name}: wrote revision {revision} to {file}"));
     Ok(())
@@ -113,7 +112,6 @@ fn send(
         ));
     }
     let outgoing = volume.send(name, revision, known)?;
-    let stream = SentStream::open(outgoing.stream, StreamSender::Local(outgoing.sender))?;
-    stream.consume(|stream| Ok(stream.pour(std::io::stdout().lock())?))?;
+    outgoing.copy_to(std::io::stdout().lock())?;
     Ok(())
 }

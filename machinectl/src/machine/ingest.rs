@@ -7,11 +7,10 @@ use clap::{Args, Subcommand};
 use config::MachineName;
 use store::ingest::IngestRefusal;
 use store::ingest::import::Import;
-use store::stream::input::{Patient, Sender};
-use store::{Arrival, Intent, Plan, Source, StoreError, Volume};
+use store::stream::{SendStream, TimeoutReader};
+use store::{IngestPlan, Intent, Method, Source, StoreError, Volume};
 
 use super::retention::Retention;
-use super::sent_stream::{SentStream, StreamSender};
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::{DryRun, GlobalOptions};
 use crate::output::Output;
@@ -70,12 +69,6 @@ pub(crate) struct ImportRequest {
     dry_run: DryRun,
 }
 
-/// The input of one command.
-enum Input {
-    Stream(SentStream<'static>),
-    Other(Source),
-}
-
 /// The options of one command, and its output.
 struct Ingest<'a> {
     volume: &'a Volume,
@@ -99,7 +92,7 @@ pub(crate) fn run(
         Command::Add(_) => Intent::Add,
         Command::Upgrade(_) | Command::Import(_) => Intent::Upgrade,
     };
-    let input = open(request.from.as_deref(), &volume)?;
+    let source = open(request.from.as_deref(), &volume)?;
     let ingest = Ingest {
         volume: &volume,
         name: &request.name,
@@ -107,7 +100,7 @@ pub(crate) fn run(
         dry_run: request.dry_run,
         output,
     };
-    ingest.run(intent, input)
+    ingest.run(intent, source)
 }
 
 fn import(request: &ImportRequest, volume: &Volume, output: &Output) -> Result<(), Failure> {
@@ -123,12 +116,12 @@ fn import(request: &ImportRequest, volume: &Volume, output: &Output) -> Result<(
         output,
     };
     let intent = intent(volume, &request.name);
-    ingest.run(intent, Input::Other(Source::Import(import)))
+    ingest.run(intent, Source::Import(import))
 }
 
 /// Returns [`Intent::Upgrade`] for a machine in service, [`Intent::Add`] for a new one.
 pub(super) fn intent(volume: &Volume, name: &MachineName) -> Intent {
-    if volume.look(name).is_ok_and(|view| view.has_link()) {
+    if volume.view(name).is_ok_and(|view| view.has_link()) {
         Intent::Upgrade
     } else {
         Intent::Add
@@ -136,44 +129,32 @@ pub(super) fn intent(volume: &Volume, name: &MachineName) -> Intent {
 }
 
 impl Ingest<'_> {
-    fn run(&self, intent: Intent, input: Input) -> Result<(), Failure> {
-        let receive = |source| self.receive(intent, source);
-        let arrival = match input {
-            Input::Stream(stream) => stream.consume(|stream| receive(Source::Stream(stream)))?,
-            Input::Other(source) => receive(source)?,
+    fn run(&self, intent: Intent, source: Source) -> Result<(), Failure> {
+        let plan = if self.dry_run.enabled {
+            self.volume.plan_ingest(intent, self.name, &source)?
+        } else {
+            self.volume.ingest(intent, self.name, source)?
         };
-        self.report(&arrival)?;
+        self.report(&plan)?;
         if self.dry_run.enabled {
-            let next = arrival.plan.revision();
             return self
                 .retention
-                .plan(self.volume, self.name, next, self.output);
+                .plan(self.volume, self.name, plan.revision, self.output);
         }
         self.retention.apply(self.volume, self.name, self.output);
         Ok(())
     }
 
-    /// Ingests a source, or only plans that.
-    fn receive(&self, intent: Intent, source: Source) -> Result<Arrival, StoreError> {
-        if !self.dry_run.enabled {
-            return self.volume.bring_in(intent, self.name, source);
-        }
-        let plan = self.volume.plan_arrival(intent, self.name, &source)?;
-        let view = self.volume.look(self.name).ok();
-        let before = view.and_then(|view| view.current);
-        Ok(Arrival { plan, before })
-    }
-
-    fn report(&self, arrival: &Arrival) -> Result<(), Failure> {
-        let (name, revision) = (self.name, arrival.plan.revision());
-        let instead = match arrival.before {
+    fn report(&self, plan: &IngestPlan) -> Result<(), Failure> {
+        let (name, revision) = (self.name, plan.revision);
+        let instead = match plan.before {
             Some(before) => format!(" instead of {before}"),
             None => String::new(),
         };
-        let note = match arrival.plan {
-            Plan::Make(_) => "",
-            Plan::MakeAnew(_) => "; replaces an incomplete revision of the same number",
-            Plan::Adopt(_) => "; it is complete already, only its link is missing",
+        let note = match plan.method {
+            Method::Create => "",
+            Method::Recreate => "; replaces an incomplete revision of the same number",
+            Method::Adopt => "; it is complete already, only its link is missing",
         };
         let dry_run = self.dry_run.enabled;
         if !dry_run {
@@ -182,7 +163,7 @@ impl Ingest<'_> {
             ));
         }
         if self.output.is_json() {
-            let before = arrival.before.map(|before| before.0);
+            let before = plan.before.map(|before| before.0);
             return self.output.print_json(&serde_json::json!({
                 "machine": name, "current": revision.0, "before": before, "dry_run": dry_run,
             }));
@@ -197,30 +178,23 @@ impl Ingest<'_> {
 }
 
 /// Opens the source of a revision. A subvolume on another file system is sent as a stream.
-fn open(from: Option<&Path>, volume: &Volume) -> Result<Input, Failure> {
-    let unsent = |input| {
-        let stream = SentStream::open(input, StreamSender::Unknown)?;
-        Ok(Input::Stream(stream))
-    };
+fn open(from: Option<&Path>, volume: &Volume) -> Result<Source, Failure> {
+    let stream = |input| Ok(Source::Stream(SendStream::open(input)?));
     match from {
         Some(path) if path != Path::new("-") => {
             if !path.is_dir() {
-                return unsent(Patient::open(path)?);
+                return stream(TimeoutReader::open(path)?);
             }
-            match volume.holds(path)? {
+            match volume.shares_file_system(path)? {
                 None => Err(StoreError::from(IngestRefusal::NotSubvolume(path.to_owned())).into()),
-                Some(true) => Ok(Input::Other(Source::Subvolume(path.to_owned()))),
-                Some(false) => {
-                    let (sender, input) = Sender::start(path, None)?;
-                    let stream = SentStream::open(input, StreamSender::Local(sender))?;
-                    Ok(Input::Stream(stream))
-                }
+                Some(true) => Ok(Source::Subvolume(path.to_owned())),
+                Some(false) => Ok(Source::Stream(SendStream::of_subvolume(path)?)),
             }
         }
         None if std::io::stdin().is_terminal() => Err(Failure::new(
             ExitStatus::Usage,
             "no image; name one with `--from`, or put `btrfs send NAME-NUMBER |` before the command",
         )),
-        _ => unsent(Patient::pipe(std::io::stdin())?),
+        _ => stream(TimeoutReader::pipe(std::io::stdin())?),
     }
 }

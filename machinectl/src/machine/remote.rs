@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use config::MachineName;
 use store::Volume;
-use store::send::FarSide;
+use store::send::RemoteHost;
 
 use super::retention::Retention;
 use crate::exit_code::Failure;
@@ -85,8 +85,8 @@ pub(crate) struct RemoteOptions {
 }
 
 impl RemoteOptions {
-    fn host(&self, host: &str) -> FarSide {
-        FarSide {
+    fn host(&self, host: &str) -> RemoteHost {
+        RemoteHost {
             ssh: self.ssh.clone(),
             host: host.to_owned(),
             program: self.program.clone(),

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use clap::Args;
 use config::{MachineName, Revision};
 use store::Volume;
-use store::prune::{self, Pruned, Rule};
+use store::prune::{self, PrunePolicy, PruneReport};
 
 use crate::exit_code::Failure;
 use crate::output::Output;
@@ -22,11 +22,11 @@ pub(crate) struct Retention {
 }
 
 impl Retention {
-    fn rule(self) -> Option<Rule> {
-        Some(Rule {
+    fn rule(self) -> Option<PrunePolicy> {
+        Some(PrunePolicy {
             keep: usize::try_from(self.keep?.get()).unwrap_or(usize::MAX),
-            made_before: None,
-            until_free: None,
+            created_before: None,
+            free_target: None,
         })
     }
 
@@ -55,7 +55,7 @@ impl Retention {
         next: Revision,
         output: &Output,
     ) -> Result<(), Failure> {
-        let (Some(mut rule), Ok(mut view)) = (self.rule(), volume.look(name)) else {
+        let (Some(mut rule), Ok(mut view)) = (self.rule(), volume.view(name)) else {
             return Ok(());
         };
         if view.revision(next).is_none() {
@@ -70,8 +70,8 @@ impl Retention {
 }
 
 /// Prints which revisions were deleted, and which were kept because they are in use.
-pub(super) fn report(pruned: &Pruned, output: &Output) {
-    for (machine, revision) in &pruned.done {
+pub(super) fn report(pruned: &PruneReport, output: &Output) {
+    for (machine, revision) in &pruned.deleted {
         output.status(format_args!("{machine}: deleted revision {revision}"));
     }
     for (machine, revision) in &pruned.origins {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use clap::Subcommand;
 use config::{MachineName, Revision};
 use store::init::Size;
-use store::prune::{self, Rule};
+use store::prune::{self, PrunePolicy};
 use store::{Change, MachineRefusal, StoreError, Volume};
 
 use super::retention::report;
@@ -103,10 +103,10 @@ pub(crate) fn run(
             dry_run,
         } => {
             let age = older_than.map(|days| Duration::from_hours(24 * u64::from(days)));
-            let rule = Rule {
+            let rule = PrunePolicy {
                 keep: *keep,
-                made_before: age.and_then(|age| SystemTime::now().checked_sub(age)),
-                until_free: until_free.map(Size::bytes),
+                created_before: age.and_then(|age| SystemTime::now().checked_sub(age)),
+                free_target: until_free.map(Size::bytes),
             };
             prune(&volume, names, &rule, *dry_run, output)
         }
@@ -121,7 +121,7 @@ fn roll_back(
     output: &Output,
 ) -> Result<(), Failure> {
     if dry_run.enabled {
-        let to = volume.plan_roll_back(name, to)?;
+        let to = volume.plan_rollback(name, to)?;
         return output.plan(format_args!("make revision {to} of {name} current"));
     }
     let revision = volume.roll_back(name, to)?;
@@ -136,7 +136,7 @@ fn verify(
     output: &Output,
 ) -> Result<(), Failure> {
     let verified = volume.verify(name, revision)?;
-    let files = count(verified.items, "file");
+    let files = count(verified.entries, "file");
     let mebibytes = verified.bytes >> 20;
     output.status(format_args!(
         "{name}: verified {files}, {mebibytes} MiB; all match the content manifest"
@@ -152,7 +152,7 @@ fn pin(
     output: &Output,
 ) -> Result<(), Failure> {
     if dry_run.enabled {
-        match volume.look(name)?.revision(revision) {
+        match volume.view(name)?.revision(revision) {
             Some(view) if view.complete => {}
             _ => {
                 return Err(
@@ -181,7 +181,7 @@ fn unpin(
     output: &Output,
 ) -> Result<(), Failure> {
     if dry_run.enabled {
-        volume.look(name)?;
+        volume.view(name)?;
         return output.plan(format_args!("unpin revision {revision} of {name}"));
     }
     match volume.unpin(name, revision)? {
@@ -196,7 +196,7 @@ fn unpin(
 fn prune(
     volume: &Volume,
     names: &[MachineName],
-    rule: &Rule,
+    rule: &PrunePolicy,
     dry_run: DryRun,
     output: &Output,
 ) -> Result<(), Failure> {
@@ -206,7 +206,7 @@ fn prune(
         names.to_vec()
     };
     if dry_run.enabled {
-        let views: Result<Vec<_>, _> = names.iter().map(|name| volume.look(name)).collect();
+        let views: Result<Vec<_>, _> = names.iter().map(|name| volume.view(name)).collect();
         for (machine, revision) in prune::plan(&views?, rule) {
             output.plan(format_args!("delete revision {revision} of {machine}"))?;
         }
@@ -214,7 +214,7 @@ fn prune(
     }
     let pruned = volume.prune(&names, rule)?;
     report(&pruned, output);
-    if pruned.done.is_empty() && pruned.failed.is_empty() && pruned.origins.is_empty() {
+    if pruned.deleted.is_empty() && pruned.failed.is_empty() && pruned.origins.is_empty() {
         output.status("nothing to prune");
     }
     let mut errors = pruned.failed.into_iter().map(|(_, _, error)| error);

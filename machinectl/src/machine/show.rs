@@ -118,7 +118,7 @@ fn snapshots(view: &MachineView) -> Table {
 
 fn unmanaged(view: &MachineView) -> Table {
     let mut table = Table::new(&["UNMANAGED"]);
-    for name in &view.strangers {
+    for name in &view.unmanaged {
         table.add([name.clone()]);
     }
     table
@@ -196,7 +196,7 @@ pub(super) fn json(view: &MachineView) -> Value {
         "revisions": revisions,
         "images": images,
         "snapshots": snapshots,
-        "strangers": view.strangers,
+        "strangers": view.unmanaged,
     })
 }
 

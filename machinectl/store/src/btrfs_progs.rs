@@ -1,18 +1,24 @@
-//! Which btrfs-progs are installed: older ones can lose data.
+//! The version of the installed btrfs-progs. Old versions can lose data.
 
 use std::fmt;
 use std::time::Duration;
 
 use sys::command;
 
-/// The first ones that are known to lose nothing.
-const FIRST_GOOD: Version = Version(6, 2);
-/// More than printing a version takes.
+/// The first version without known losses of data.
+const VERSION_MIN: Version = Version(6, 2);
+/// The time limit for `btrfs --version`.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A version of btrfs-progs.
+/// A version of btrfs-progs: major and minor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Version(u32, u32);
+pub(crate) struct Version(pub(crate) u32, pub(crate) u32);
+
+impl Version {
+    pub(crate) fn is_outdated(self) -> bool {
+        self < VERSION_MIN
+    }
+}
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -20,28 +26,33 @@ impl fmt::Display for Version {
     }
 }
 
-/// The installed btrfs-progs can lose data when they receive a stream.
+/// The warning that the installed btrfs-progs can lose data of a received stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "btrfs-progs {0} can lose data when they receive a compressed stream; install {FIRST_GOOD} or later"
+    "btrfs-progs {0} can lose data when they receive a compressed stream; install {VERSION_MIN} or later"
 )]
 pub struct Outdated(Version);
 
-/// Whether the installed btrfs-progs are too old; no when they cannot be asked.
+/// Returns a warning if the installed btrfs-progs are too old.
 pub fn outdated() -> Option<Outdated> {
-    let mut call = command::prepare("btrfs");
-    call.arg("--version");
-    let text = command::run(call, LIMIT).ok()?;
-    judge(&String::from_utf8_lossy(&text))
+    installed().filter(|it| it.is_outdated()).map(Outdated)
 }
 
-fn judge(text: &str) -> Option<Outdated> {
-    let version = text.split_whitespace().find_map(version)?;
-    (version < FIRST_GOOD).then_some(Outdated(version))
+/// Returns the installed version; `None` if it cannot be determined.
+pub(crate) fn installed() -> Option<Version> {
+    let mut btrfs = command::prepare("btrfs");
+    btrfs.arg("--version");
+    let output = command::run(btrfs, LIMIT).ok()?;
+    parse(&String::from_utf8_lossy(&output))
 }
 
-/// Reads `v6.2`, `v6.10.1` or `v6.2-rc1`.
-fn version(word: &str) -> Option<Version> {
+/// Parses the output of `btrfs --version`.
+fn parse(output: &str) -> Option<Version> {
+    output.split_whitespace().find_map(parse_word)
+}
+
+/// Parses `v6.2`, `v6.10.1` or `v6.2-rc1`.
+fn parse_word(word: &str) -> Option<Version> {
     let mut numbers = word.strip_prefix('v')?.split(|c: char| !c.is_ascii_digit());
     let major = numbers.next()?.parse().ok()?;
     Some(Version(major, numbers.next()?.parse().ok()?))
@@ -52,18 +63,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_older_than_the_first_good_one_is_told() {
+    fn versions_before_the_minimum_are_outdated() {
         let cases = [
-            ("btrfs-progs v6.2\n", None),
-            ("btrfs-progs v6.1.3 \n", Some(Version(6, 1))),
-            ("btrfs-progs v5.16.2\n", Some(Version(5, 16))),
-            ("btrfs-progs v6.10.1\n-EXPERIMENTAL +ZSTD\n", None),
-            ("btrfs-progs v6.0-rc1\n", Some(Version(6, 0))),
-            ("something else entirely", None),
-            ("", None),
+            ("btrfs-progs v6.2\n", Some((6, 2)), false),
+            ("btrfs-progs v6.1.3 \n", Some((6, 1)), true),
+            ("btrfs-progs v5.16.2\n", Some((5, 16)), true),
+            (
+                "btrfs-progs v6.10.1\n-EXPERIMENTAL +ZSTD\n",
+                Some((6, 10)),
+                false,
+            ),
+            ("btrfs-progs v6.0-rc1\n", Some((6, 0)), true),
+            ("something else entirely", None, false),
+            ("", None, false),
         ];
-        for (text, expected) in cases {
-            assert_eq!(judge(text), expected.map(Outdated), "{text}");
+        for (output, expected, outdated) in cases {
+            let version = parse(output);
+            assert_eq!(version.map(|it| (it.0, it.1)), expected, "{output}");
+            assert_eq!(
+                version.is_some_and(Version::is_outdated),
+                outdated,
+                "{output}"
+            );
         }
     }
 }

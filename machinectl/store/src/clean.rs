@@ -1,4 +1,4 @@
-//! Cleaning: what a reboot or a killed process left behind goes, strangers stay.
+//! Clean-up: the deletion of the remains of interrupted operations. Unmanaged entries stay.
 
 mod plan;
 
@@ -6,36 +6,34 @@ use std::fmt;
 use std::path::Path;
 
 use config::MachineName;
-use config::layout::Entry;
+use rustix::io::Errno;
 
 pub use plan::{Step, plan, plan_deletion};
 
-use rustix::io::Errno;
-
 use crate::error::IoContext;
-use crate::{Change, LockRefusal, Result, StoreError, Volume, lock};
+use crate::{Change, LockRefusal, MachineView, Result, StoreError, Volume, lock};
 
-/// What was cleaned, and what could not be.
+/// The result of a clean-up or a repair.
 #[derive(Debug, Default)]
 pub struct CleanReport {
-    /// What went, in order.
+    /// The executed steps, in order.
     pub done: Vec<(MachineName, Step)>,
-    /// What could not go; everything else was done nevertheless.
-    pub failed: Vec<Failure>,
+    /// The failures. Each of them affects one step or one machine only.
+    pub failed: Vec<CleanFailure>,
 }
 
-/// Something that could not be cleaned.
+/// A failure of a clean-up.
 #[derive(Debug)]
-pub struct Failure {
-    /// The machine; `None` when it was the volume itself.
+pub struct CleanFailure {
+    /// The machine; `None` if it affects the volume.
     pub machine: Option<MachineName>,
-    /// What was to go; `None` when we did not come that far.
+    /// The step; `None` if the steps could not be determined.
     pub step: Option<Step>,
-    /// Why it did not.
+    /// The error.
     pub error: StoreError,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CleanFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.machine, &self.step) {
             (Some(machine), Some(step)) => write!(f, "machine `{machine}`: cannot {step}"),
@@ -52,9 +50,8 @@ impl CleanReport {
         step: Option<Step>,
         error: StoreError,
     ) {
-        let machine = machine.cloned();
-        self.failed.push(Failure {
-            machine,
+        self.failed.push(CleanFailure {
+            machine: machine.cloned(),
             step,
             error,
         });
@@ -62,38 +59,21 @@ impl CleanReport {
 }
 
 impl Volume {
-    /// What [`Volume::clean_after_boot`] would do now, machine by machine.
-    ///
-    /// # Errors
-    /// When the volume cannot be listed.
-    pub fn clean_plan(&self) -> Result<Vec<(MachineName, Step)>> {
-        let mut steps = Vec::new();
-        for machine in self.machines()? {
-            // One that cannot be looked at now is reported when we act.
-            if let Ok(view) = self.look(&machine) {
-                steps.extend(plan(&view).into_iter().map(|step| (machine.clone(), step)));
-            }
-        }
-        Ok(steps)
-    }
-
-    /// Cleans the volume after a boot, when nothing that was there before can be
-    /// running: see [`plan`] for what goes. What somebody uses stays. A machine or
-    /// an entry that cannot be cleaned is reported and does not stop the rest.
+    /// Cleans the volume after a boot, when no earlier operation can be running; [`plan`]
+    /// determines the steps. Entries in use stay. A failure does not stop the rest.
     pub fn clean_after_boot(&self) -> CleanReport {
         self.clean(plan, |_| true)
     }
 
-    /// Finishes the deletion of machines that are on their way out and that nobody
-    /// uses any more. Those that are in use are left for the next time.
+    /// Finishes interrupted deletions of machines that are not in use.
     pub fn finish_deletions(&self) -> CleanReport {
-        self.clean(plan_deletion, |view| view.deleting && !view.is_used())
+        self.clean(plan_deletion, |view| view.deleting && !view.is_in_use())
     }
 
     fn clean(
         &self,
-        plan: fn(&crate::MachineView) -> Vec<Step>,
-        wanted: impl Fn(&crate::MachineView) -> bool,
+        plan: fn(&MachineView) -> Vec<Step>,
+        selects: impl Fn(&MachineView) -> bool,
     ) -> CleanReport {
         let mut report = CleanReport::default();
         let machines = match self.machines() {
@@ -104,7 +84,7 @@ impl Volume {
             }
         };
         for machine in machines {
-            if let Err(error) = self.clean_machine(&machine, plan, &wanted, &mut report) {
+            if let Err(error) = self.clean_machine(&machine, plan, &selects, &mut report) {
                 report.fail(Some(&machine), None, error);
             }
         }
@@ -119,53 +99,52 @@ impl Volume {
     fn clean_machine(
         &self,
         machine: &MachineName,
-        plan: fn(&crate::MachineView) -> Vec<Step>,
-        wanted: impl Fn(&crate::MachineView) -> bool,
+        plan: fn(&MachineView) -> Vec<Step>,
+        selects: impl Fn(&MachineView) -> bool,
         report: &mut CleanReport,
     ) -> Result<()> {
-        // Most machines are clean: look before locking.
-        let view = self.look(machine)?;
-        if !wanted(&view) || plan(&view).is_empty() {
+        // Most machines are clean, so most are not locked.
+        let view = self.view(machine)?;
+        if !selects(&view) || plan(&view).is_empty() {
             return Ok(());
         }
         let _lock = self.lock(machine)?;
-        let view = self.look(machine)?;
-        if !wanted(&view) {
-            return Ok(());
+        let view = self.view(machine)?;
+        if selects(&view) {
+            self.execute_all(machine, plan(&view), report);
         }
-        self.act_all(machine, plan(&view), report);
         Ok(())
     }
 
-    /// Does steps in order and reports each. A step that fails does not stop the
-    /// rest, but then the machine does not come to its end. The caller holds the lock.
-    pub(crate) fn act_all(
+    /// Executes steps in order and reports each. After a failure the final steps are skipped.
+    /// The caller holds the lock.
+    pub(crate) fn execute_all(
         &self,
         machine: &MachineName,
         steps: impl IntoIterator<Item = Step>,
         report: &mut CleanReport,
     ) {
-        let mut whole = true;
+        let mut has_failed = false;
         for step in steps {
-            if step.is_end() && !whole {
+            if step.is_final() && has_failed {
                 continue;
             }
-            match self.act(machine, &step) {
+            match self.execute(machine, &step) {
                 Ok(()) => report.done.push((machine.clone(), step)),
                 Err(error) => {
-                    whole = false;
+                    has_failed = true;
                     report.fail(Some(machine), Some(step), error);
                 }
             }
         }
     }
 
-    /// Does one step. The caller holds the lock.
-    pub(crate) fn act(&self, machine: &MachineName, step: &Step) -> Result<()> {
+    /// Executes a step. The caller holds the lock.
+    pub(crate) fn execute(&self, machine: &MachineName, step: &Step) -> Result<()> {
         match step {
             Step::Delete(entry) => {
                 let path = self.entry(machine, entry);
-                let Some(_unused) = lock::unused(&path).context("open", &path)? else {
+                let Some(_unused) = lock::lock_unused(&path).context("open", &path)? else {
                     return Err(LockRefusal::in_use(&path).into());
                 };
                 self.delete_subvolume(&path)?
@@ -183,13 +162,11 @@ impl Volume {
         };
         Ok(())
     }
-}
 
-impl Volume {
-    /// Deletes a subvolume, whoever has it open; but not one that is being sent.
+    /// Deletes a subvolume, even if a process has it open, but not while it is being sent.
     pub(crate) fn delete_subvolume(&self, path: &Path) -> Result<Change> {
         match self.backend.delete(path) {
-            // Who may administer the file system is told this only then.
+            // For root, this error means that the subvolume is being sent.
             Err(error)
                 if error.raw_os_error() == Some(Errno::PERM.raw_os_error())
                     && rustix::process::geteuid().is_root() =>
@@ -197,16 +174,6 @@ impl Volume {
                 Err(LockRefusal::Sending(path.to_owned()).into())
             }
             result => result.context("delete", path),
-        }
-    }
-}
-
-impl Step {
-    /// What the step is about; `None` for the directory itself.
-    pub fn entry(&self) -> Option<&Entry> {
-        match self {
-            Self::Delete(entry) | Self::Unlink(entry) => Some(entry),
-            Self::RemoveDirectory => None,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What a revision's content is: a record of all its files and their hashes, which
-//! travels inside it, because btrfs cannot see that a parent was tampered with.
+//! Content manifests: the hashes of all files of a revision, stored inside it. They protect
+//! against a changed parent of an incremental stream, which btrfs does not detect.
 
 mod format;
 
@@ -12,26 +12,27 @@ use std::path::{Path, PathBuf};
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
-pub use format::{Difference, Item, Record, RecordError};
+pub use format::{ContentManifest, Difference, FileRecord, FormatError};
 
 use crate::error::IoContext;
-use crate::subvolumes::SubvolumeBackend;
-use crate::{Refusal, RefusalKind, Result, Volume};
+use crate::{Refusal, RefusalKind, Result, SubvolumeBackend, Volume};
 
-/// The file with the record, in the top directory of a revision.
+/// The name of the content manifest in the top directory of a revision.
 pub const FILE: &str = "contents.b3";
 
-/// Read at once; so much keeps all processors busy with one file.
-const CHUNK: usize = 8 << 20;
+/// The number of bytes that are hashed at once, enough to occupy all processors.
+const CHUNK: u64 = 8 << 20;
+/// The number of differences that an error names.
+const DIFFERENCES_SHOWN: usize = 5;
 
 /// A reason why a revision's content cannot be trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyRefusal {
     /// The content differs from the manifest.
-    #[error("the content of `{}` is not what was recorded: {}", .0.display(), some(.1))]
+    #[error("the content of `{}` differs from its manifest: {}", .0.display(), first_of(.1))]
     Differs(PathBuf, Vec<Difference>),
     /// The revision has no content manifest.
-    #[error("`{}` has no record of its content; `buildhost push --from` makes one", .0.display())]
+    #[error("`{}` has no content manifest; `buildhost push --from` makes one", .0.display())]
     NoManifest(PathBuf),
     /// The content manifest cannot be parsed.
     #[error("the content manifest `{}` cannot be parsed", path.display())]
@@ -39,7 +40,7 @@ pub enum VerifyRefusal {
         /// The file.
         path: PathBuf,
         /// The parser's error.
-        source: RecordError,
+        source: FormatError,
     },
 }
 
@@ -52,129 +53,128 @@ impl Refusal for VerifyRefusal {
     }
 }
 
-/// The first few of many.
-fn some(differences: &[Difference]) -> String {
-    const SHOWN: usize = 5;
-    let shown = differences.iter().take(SHOWN).map(ToString::to_string);
-    let shown = shown.collect::<Vec<_>>().join(", ");
-    match differences.len().checked_sub(SHOWN) {
-        None | Some(0) => shown,
-        Some(more) => format!("{shown} and {more} more"),
+fn first_of(differences: &[Difference]) -> String {
+    let shown: Vec<_> = differences
+        .iter()
+        .take(DIFFERENCES_SHOWN)
+        .map(ToString::to_string)
+        .collect();
+    let shown = shown.join(", ");
+    match differences.len().saturating_sub(DIFFERENCES_SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 
-/// What a check has read.
+/// The amount of verified content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Checked {
-    /// Files, directories and links.
-    pub items: usize,
-    /// The content of all files.
+pub struct Verified {
+    /// The number of files, directories and links.
+    pub entries: usize,
+    /// The number of bytes of all files.
     pub bytes: u64,
 }
 
 impl Volume {
-    /// Compares a revision with its record.
+    /// Compares a revision, by default the current one, with its content manifest.
     ///
     /// # Errors
-    /// When it has no record, or differs from it; the differences are named.
-    pub fn verify(&self, machine: &MachineName, revision: Option<Revision>) -> Result<Checked> {
-        let revision = self.plan_send(machine, revision)?;
-        let _held = self.hold_revision(machine, revision)?;
+    /// The revision has no content manifest or differs from it. The error names the
+    /// differences.
+    pub fn verify(&self, machine: &MachineName, revision: Option<Revision>) -> Result<Verified> {
+        let revision = self.resolve_revision(machine, revision)?;
+        let _lock = self.lock_revision(machine, revision)?;
         let path = self.entry(machine, &Entry::Revision(revision));
-        match check(&path)? {
-            Some(checked) => Ok(checked),
+        match verify(&path)? {
+            Some(verified) => Ok(verified),
             None => Err(VerifyRefusal::NoManifest(path).into()),
         }
     }
 }
 
-/// Compares a directory with the record in it; `None` when it has none.
-pub(crate) fn check(path: &Path) -> Result<Option<Checked>> {
-    let file = path.join(FILE);
-    let text = match fs::read_to_string(&file) {
+/// Compares a directory with the content manifest in it. Returns `None` if there is none.
+pub(crate) fn verify(directory: &Path) -> Result<Option<Verified>> {
+    let path = directory.join(FILE);
+    let text = match fs::read_to_string(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        text => text.context("read", &file)?,
+        text => text.context("read", &path)?,
     };
-    let bad = |source| VerifyRefusal::Manifest {
-        path: file.clone(),
-        source,
-    };
-    let recorded = Record::parse(&text).map_err(bad)?;
-    let found = read(path)?;
-    let differences = recorded.compare(&found);
-    if differences.is_empty() {
-        return Ok(Some(Checked {
-            items: found.items.len(),
-            bytes: found.items.values().map(|item| item.size).sum(),
-        }));
+    let recorded =
+        ContentManifest::parse(&text).map_err(|source| VerifyRefusal::Manifest { path, source })?;
+    let actual = scan(directory)?;
+    let differences = recorded.compare(&actual);
+    if !differences.is_empty() {
+        return Err(VerifyRefusal::Differs(directory.to_owned(), differences).into());
     }
-    Err(VerifyRefusal::Differs(path.to_owned(), differences).into())
+    Ok(Some(Verified {
+        entries: actual.records.len(),
+        bytes: actual.records.values().map(|record| record.size).sum(),
+    }))
 }
 
-/// Writes a directory's record into it.
-pub(crate) fn write(backend: &dyn SubvolumeBackend, path: &Path) -> Result<()> {
-    let file = path.join(FILE);
-    let record = read(path)?;
+/// Writes a directory's content manifest into it.
+pub(crate) fn write(backend: &dyn SubvolumeBackend, directory: &Path) -> Result<()> {
+    let path = directory.join(FILE);
+    let manifest = scan(directory)?;
     backend
-        .write(&file, record.print().as_bytes())
-        .context("write", &file)
+        .write(&path, manifest.print().as_bytes())
+        .context("write", &path)
 }
 
-/// Reads everything in a directory except its record.
-fn read(path: &Path) -> Result<Record> {
-    let mut record = Record::default();
-    walk(path, Path::new("."), &mut record)?;
-    Ok(record)
+/// Hashes all entries of a directory except its content manifest.
+fn scan(directory: &Path) -> Result<ContentManifest> {
+    let mut manifest = ContentManifest::default();
+    add_entry(directory, Path::new("."), &mut manifest)?;
+    Ok(manifest)
 }
 
-fn walk(root: &Path, name: &Path, record: &mut Record) -> Result<()> {
+/// Adds an entry and, for a directory, everything below it.
+fn add_entry(root: &Path, name: &Path, manifest: &mut ContentManifest) -> Result<()> {
     let path = root.join(name);
-    let data = path.symlink_metadata().context("look at", &path)?;
+    let data = path.symlink_metadata().context("inspect", &path)?;
     let kind = data.file_type();
     let hash = if kind.is_file() {
-        Some(hash(&path).context("read", &path)?)
+        Some(hash_file(&path).context("read", &path)?)
     } else if kind.is_symlink() {
         let target = fs::read_link(&path).context("read", &path)?;
-        Some(
-            blake3::hash(target.as_os_str().as_bytes())
-                .to_hex()
-                .to_string(),
-        )
+        let hash = blake3::hash(target.as_os_str().as_bytes());
+        Some(hash.to_hex().to_string())
     } else {
         None
     };
-    let item = Item {
+    let record = FileRecord {
         mode: data.mode(),
         owner: data.uid(),
         group: data.gid(),
         size: if kind.is_file() { data.len() } else { 0 },
         hash,
     };
-    record
-        .items
-        .insert(name.as_os_str().as_bytes().to_vec(), item);
-    if kind.is_dir() {
-        for entry in fs::read_dir(&path).context("list", &path)? {
-            let entry = entry.context("list", &path)?.file_name();
-            let top = name == Path::new(".");
-            if !(top && entry == FILE) {
-                let inner = if top { entry.into() } else { name.join(entry) };
-                walk(root, &inner, record)?;
-            }
+    manifest
+        .records
+        .insert(name.as_os_str().as_bytes().to_vec(), record);
+    if !kind.is_dir() {
+        return Ok(());
+    }
+    let is_root = name == Path::new(".");
+    for entry in fs::read_dir(&path).context("list", &path)? {
+        let entry = entry.context("list", &path)?.file_name();
+        if !is_root {
+            add_entry(root, &name.join(entry), manifest)?;
+        } else if entry != FILE {
+            add_entry(root, Path::new(&entry), manifest)?;
         }
     }
     Ok(())
 }
 
-/// The hash of a file's content, by all processors.
-fn hash(path: &Path) -> io::Result<String> {
+/// Returns the hash of a file's content, computed on all processors.
+fn hash_file(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut hasher = blake3::Hasher::new();
     let mut chunk = Vec::new();
     loop {
         chunk.clear();
-        let limit = u64::try_from(CHUNK).unwrap_or(u64::MAX);
-        if file.by_ref().take(limit).read_to_end(&mut chunk)? == 0 {
+        if file.by_ref().take(CHUNK).read_to_end(&mut chunk)? == 0 {
             return Ok(hasher.finalize().to_hex().to_string());
         }
         hasher.update_rayon(&chunk);

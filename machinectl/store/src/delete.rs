@@ -1,4 +1,4 @@
-//! Deleting a machine on a live host.
+//! The deletion of a machine on a running host.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,123 +8,127 @@ use config::layout::Entry;
 
 use crate::clean::{Step, plan_deletion};
 use crate::error::IoContext;
-use crate::{LockRefusal, MachineRefusal, MachineView, Result, Volume, lock};
+use crate::{LockRefusal, MachineRefusal, MachineView, Result, StoreError, Volume, lock};
 
-/// How a deletion ended.
+/// The result of a deletion.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deletion {
-    /// What went, in order.
+pub struct DeleteReport {
+    /// The steps, in order.
     pub steps: Vec<Step>,
-    /// What is left in the directory because it is not ours.
-    pub strangers: Vec<String>,
+    /// The names of unmanaged entries, which stay in the directory.
+    pub unmanaged: Vec<String>,
 }
 
 impl Volume {
-    /// Takes a machine out of service, waits until nobody uses it, and deletes it.
+    /// Takes a machine out of service, waits until no process uses it, and deletes it.
     ///
-    /// One rename takes it out of service and records the intent: killed at any
-    /// point after that, [`Volume::finish_deletions`] or the next call goes on.
-    /// With `force`, snapshots go even while they are used.
+    /// One rename takes it out of service and records the intent. After a crash,
+    /// [`Volume::finish_deletions`] or the next call continues. With `force`, snapshots are
+    /// deleted while they are in use.
     ///
     /// # Errors
-    /// When there is no such machine, or when it is still in use after `timeout`;
-    /// it stays out of service then and is deleted later.
+    /// The machine does not exist, or it is still in use at the timeout. It then stays out of
+    /// service and is deleted later.
     pub fn delete(
         &self,
         machine: &MachineName,
         timeout: Duration,
         force: bool,
-    ) -> Result<Deletion> {
+    ) -> Result<DeleteReport> {
         let deadline = Instant::now() + timeout;
         self.take_out_of_service(machine)?;
         loop {
-            if let Some(deletion) = self.try_delete(machine, force)? {
-                return Ok(deletion);
+            if let Some(report) = self.try_delete(machine, force)? {
+                return Ok(report);
             }
             if Instant::now() >= deadline {
-                return Err(self.still_used(machine));
+                return Err(self.still_in_use(machine));
             }
-            std::thread::sleep(lock::PAUSE);
+            std::thread::sleep(lock::RETRY_INTERVAL);
         }
     }
 
     fn take_out_of_service(&self, machine: &MachineName) -> Result<()> {
         let _lock = self.lock(machine)?;
-        let view = self.look(machine)?;
+        let view = self.view(machine)?;
         let current = self.entry(machine, &Entry::Current);
         let deleting = self.entry(machine, &Entry::Deleting);
         if view.has_link() {
             let renamed = self.backend.rename(&current, &deleting);
             match renamed.context("take out of service", &current) {
-                // With not a byte left for a new name, the old one can still go, and
-                // often makes room for the mark.
+                // On a full disk a new name may fail where a removal succeeds, which often
+                // makes room for the mark.
                 Err(error) if error.is_full() => {
                     self.backend
                         .unlink(&current)
                         .context("take out of service", &current)?;
                     self.commit()?;
-                    self.mark(&deleting, machine)?;
+                    self.mark_deleting(&deleting, machine)?;
                 }
                 renamed => renamed?,
             }
         } else if !view.deleting {
-            // Without any link it may be half made or half gone; what is left of
-            // it is ours to delete, an empty directory is not.
-            if is_nothing(&view) {
+            // Without a link, an ingest or a deletion was interrupted. Its managed entries may
+            // be deleted, but not a directory without any.
+            if has_nothing_to_delete(&view) {
                 return Err(MachineRefusal::NotFound(machine.clone()).into());
             }
-            self.mark(&deleting, machine)?;
+            self.mark_deleting(&deleting, machine)?;
         }
         self.commit()
     }
 
-    /// Marks a machine that is out of service as one that is being deleted. Where the
-    /// mark has no room, whoever deletes it is alone in knowing of it: killed now, it
-    /// is for the next call, or the next boot, to go on.
-    fn mark(&self, deleting: &Path, machine: &MachineName) -> Result<()> {
+    /// Marks a machine that is out of service as being deleted. Without room for the mark the
+    /// deletion goes on; after a crash the next call or the next boot has to continue.
+    fn mark_deleting(&self, deleting: &Path, machine: &MachineName) -> Result<()> {
         let target = Entry::Current.name(machine);
-        let marked = self.backend.link(target.as_ref(), deleting);
-        match marked.context("make the link", deleting) {
+        let marked = self.backend.symlink(target.as_ref(), deleting);
+        match marked.context("create the link", deleting) {
             Err(error) if error.is_full() => Ok(()),
             marked => marked,
         }
     }
 
-    /// Deletes the machine if nobody uses it or if that does not matter.
-    fn try_delete(&self, machine: &MachineName, force: bool) -> Result<Option<Deletion>> {
+    /// Deletes the machine. Returns `None` if a process uses it, unless `force` is set.
+    fn try_delete(&self, machine: &MachineName, force: bool) -> Result<Option<DeleteReport>> {
         let _lock = self.lock(machine)?;
-        let mut view = self.look(machine)?;
+        let mut view = self.view(machine)?;
         view.deleting |= !view.has_link();
         if force {
-            forget_uses(&mut view);
+            ignore_uses(&mut view);
         }
-        if view.is_used() {
+        if view.is_in_use() {
             return Ok(None);
         }
         let steps = plan_deletion(&view);
         for step in &steps {
             match step {
                 Step::Delete(entry) if force => {
-                    let path = self.entry(machine, entry);
-                    self.delete_subvolume(&path)?;
+                    self.delete_subvolume(&self.entry(machine, entry))?;
                 }
-                step => self.act(machine, step)?,
+                step => self.execute(machine, step)?,
             }
         }
         self.commit()?;
-        let strangers = view.strangers;
-        Ok(Some(Deletion { steps, strangers }))
+        Ok(Some(DeleteReport {
+            steps,
+            unmanaged: view.unmanaged,
+        }))
     }
 
-    fn still_used(&self, machine: &MachineName) -> crate::StoreError {
-        let view = match self.look(machine) {
+    /// Returns the error that names a used entry and its users.
+    fn still_in_use(&self, machine: &MachineName) -> StoreError {
+        let view = match self.view(machine) {
             Ok(view) => view,
             Err(error) => return error,
         };
-        let used = view.snapshots.into_iter().find(|snapshot| snapshot.in_use);
-        let used = used.map(|used| Entry::Snapshot(used.toolchain, used.tag));
-        let read = view.held.first().map(|held| Entry::Revision(*held));
-        let path = match used.or(read) {
+        let snapshot = view
+            .snapshots
+            .into_iter()
+            .find(|snapshot| snapshot.in_use)
+            .map(|snapshot| Entry::Snapshot(snapshot.toolchain, snapshot.tag));
+        let revision = view.revisions_in_use.first().copied().map(Entry::Revision);
+        let path = match snapshot.or(revision) {
             Some(entry) => self.entry(machine, &entry),
             None => self.directory(machine),
         };
@@ -132,8 +136,8 @@ impl Volume {
     }
 }
 
-/// What [`Volume::delete`] would do with a machine as it is now.
-pub fn delete_plan(view: &MachineView, force: bool) -> Vec<Step> {
+/// Returns the steps that [`Volume::delete`] would execute.
+pub fn plan_delete(view: &MachineView, force: bool) -> Vec<Step> {
     let mut view = MachineView {
         deleting: true,
         current: None,
@@ -141,19 +145,19 @@ pub fn delete_plan(view: &MachineView, force: bool) -> Vec<Step> {
         ..view.clone()
     };
     if force {
-        forget_uses(&mut view);
+        ignore_uses(&mut view);
     }
     plan_deletion(&view)
 }
 
-fn forget_uses(view: &mut MachineView) {
-    view.held.clear();
+fn ignore_uses(view: &mut MachineView) {
+    view.revisions_in_use.clear();
     for snapshot in &mut view.snapshots {
         snapshot.in_use = false;
     }
 }
 
-/// Whether nothing in a directory without a link is ours.
-fn is_nothing(view: &MachineView) -> bool {
-    delete_plan(view, true).iter().all(Step::is_end)
+/// Returns true if a directory without a link has no managed entries.
+fn has_nothing_to_delete(view: &MachineView) -> bool {
+    plan_delete(view, true).iter().all(Step::is_final)
 }

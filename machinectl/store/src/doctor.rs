@@ -1,35 +1,40 @@
-//! What is not as it should be in a volume, what proves it, and what repairs it.
+//! The examination of a volume: findings, their evidence, and their repair.
 
 mod mount;
 
 use std::collections::BTreeMap;
 
-use config::MachineName;
 use config::doctor::{Cleaning, Finding, Id, Subject};
 use config::layout::Entry;
+use config::{MachineName, Revision};
 
 use crate::clean::{Step, plan_deletion};
 use crate::error::IoContext;
 use crate::lock::{self, Holder};
 use crate::{CleanReport, MachineView, Result, Volume};
 
-/// Something about a machine that is not as it should be.
+/// The advice of findings that [`Volume::repair`] repairs.
+const REPAIR: &str = "buildhost doctor --repair";
+const BOOTSTRAP_AGAIN: &str = "none: the agent bootstraps it again";
+const NEVER_TOUCHED: &str = "none: it is never touched";
+
+/// A finding about a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct MachineFinding {
     /// The machine.
     pub machine: MachineName,
-    /// What kind of finding it is.
+    /// The kind.
     pub id: Id,
-    /// What proves it.
+    /// The evidence.
     pub proof: String,
-    /// What a person can do.
+    /// The advice for a person.
     pub advice: String,
-    /// What [`Volume::repair`] does; empty when a person must decide.
+    /// The steps of [`Volume::repair`]; empty if a person must decide.
     pub repair: Vec<Step>,
 }
 
-impl Found {
-    /// How others are told of it.
+impl MachineFinding {
+    /// Returns the finding as it is printed and sent.
     pub fn finding(&self) -> Finding {
         let subject = Subject::Machine(self.machine.clone());
         Finding {
@@ -38,70 +43,75 @@ impl Found {
         }
     }
 
-    /// Whether what an agent is about to clean leaves nothing to repair.
+    /// Returns true if the planned clean-up of an agent repairs the finding.
     pub fn is_covered(&self, cleaning: &[Cleaning]) -> bool {
         let entry = match self.repair.as_slice() {
             _ if self.id == Id::HalfDeleted => None,
             [Step::Delete(entry)] => Some(entry.name(&self.machine)),
             _ => return false,
         };
-        let same = |it: &Cleaning| it.machine == self.machine && it.entry == entry;
-        !self.repair.is_empty() && cleaning.iter().any(same)
+        !self.repair.is_empty()
+            && cleaning
+                .iter()
+                .any(|it| it.machine == self.machine && it.entry == entry)
     }
 }
 
-/// Who has to do with a machine at this moment.
+/// The processes that access a machine's directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Company {
-    /// Who holds its lock.
+pub struct Activity {
+    /// The processes that hold the machine's lock.
     pub holders: Vec<Holder>,
-    /// Who has its directory open, as a `btrfs receive` by hand does.
-    pub visitors: Vec<Holder>,
+    /// The processes that have the directory open, such as a `btrfs receive` that was started
+    /// by hand.
+    pub opened_by: Vec<Holder>,
 }
 
-/// Examines a machine. Thinks only.
-pub fn examine(view: &MachineView, company: &Company) -> Vec<Found> {
-    let mut doctor = Doctor {
+/// Returns the findings about a machine.
+pub fn examine(view: &MachineView, activity: &Activity) -> Vec<MachineFinding> {
+    let mut examination = Examination {
         view,
         findings: Vec::new(),
     };
-    if view.is_foreign() {
-        doctor.note(
+    if view.is_unmanaged() {
+        examination.note(
             Id::Unmanaged,
-            "its directory holds nothing of ours",
-            "none: it is never touched",
+            "its directory has no managed entries",
+            NEVER_TOUCHED,
         );
-        return doctor.findings;
+        return examination.findings;
     }
-    doctor.link();
-    doctor.leftovers(company);
-    doctor.identities();
-    doctor.images();
-    for holder in &company.holders {
-        doctor.note(
+    examination.examine_link();
+    examination.examine_pins();
+    examination.examine_incomplete_revisions(activity);
+    examination.examine_leftovers();
+    examination.examine_identities();
+    examination.examine_images();
+    for holder in &activity.holders {
+        examination.note(
             Id::Locked,
             &format!("{holder} is changing it"),
-            "wait until that has ended",
+            "wait for the end of that",
         );
     }
-    for stranger in &view.strangers {
-        doctor.note(
+    for name in &view.unmanaged {
+        examination.note(
             Id::Unmanaged,
-            &format!("`{stranger}` is not ours"),
-            "none: it is never touched",
+            &format!("`{name}` is unmanaged"),
+            NEVER_TOUCHED,
         );
     }
-    doctor.findings
+    examination.findings
 }
 
-struct Doctor<'a> {
+struct Examination<'a> {
     view: &'a MachineView,
-    findings: Vec<Found>,
+    findings: Vec<MachineFinding>,
 }
 
-impl Doctor<'_> {
+impl Examination<'_> {
     fn add(&mut self, id: Id, proof: &str, advice: &str, repair: Vec<Step>) {
-        self.findings.push(Found {
+        self.findings.push(MachineFinding {
             machine: self.view.name.clone(),
             id,
             proof: proof.to_owned(),
@@ -110,108 +120,123 @@ impl Doctor<'_> {
         });
     }
 
+    /// Adds a finding without a repair.
     fn note(&mut self, id: Id, proof: &str, advice: &str) {
         self.add(id, proof, advice, Vec::new());
     }
 
-    /// Something that can simply go.
-    fn stray(&mut self, id: Id, proof: &str, step: Step) {
-        self.add(id, proof, "buildhost doctor --repair", vec![step]);
+    /// Adds a finding that one step repairs.
+    fn repairable(&mut self, id: Id, proof: &str, step: Step) {
+        self.add(id, proof, REPAIR, vec![step]);
     }
 
-    fn link(&mut self) {
+    fn examine_link(&mut self) {
         let view = self.view;
         let name = &view.name;
         let roll_back = format!("buildhost rollback {name} REVISION");
         if let Some(fault) = &view.link_fault {
-            self.add(Id::BrokenLink, fault, &roll_back, Vec::new());
+            self.note(Id::BrokenLink, fault, &roll_back);
         } else if view.deleting && view.current.is_none() {
-            let used = view.snapshots.iter().any(|it| it.in_use);
-            let repair = if used {
+            let in_use = view.snapshots.iter().any(|it| it.in_use);
+            let repair = if in_use {
                 Vec::new()
             } else {
                 plan_deletion(view)
             };
-            let proof = "its deletion was begun and has not ended";
             self.add(
                 Id::HalfDeleted,
-                proof,
+                "its deletion has begun and not ended",
                 &format!("buildhost delete {name}"),
                 repair,
             );
         } else if view.current.is_none() {
-            let proof = "it has no current link; the next boot's clean-up deletes it";
-            self.add(Id::NoLink, proof, &roll_back, Vec::new());
+            self.note(
+                Id::NoLink,
+                "it has no current link; the clean-up after the next boot deletes it",
+                &roll_back,
+            );
         } else if view.deleting {
-            let step = Step::Unlink(Entry::Deleting);
-            self.stray(
+            self.repairable(
                 Id::DeletionMark,
                 "it is in service and marked as being deleted",
-                step,
+                Step::Unlink(Entry::Deleting),
             );
         }
         if view.incoming {
-            let step = Step::Unlink(Entry::Incoming);
-            self.stray(Id::IncomingLink, "a link was never put in place", step);
+            self.repairable(
+                Id::IncomingLink,
+                "a new current link was not published",
+                Step::Unlink(Entry::Incoming),
+            );
         }
+    }
+
+    fn examine_pins(&mut self) {
+        let view = self.view;
         for pin in view
             .pins
             .iter()
             .filter(|pin| view.revision(**pin).is_none())
         {
-            let proof = format!("revision {pin} is pinned and not there");
-            self.stray(Id::LostPin, &proof, Step::Unlink(Entry::Pin(*pin)));
+            let proof = format!("revision {pin} is pinned and does not exist");
+            self.repairable(Id::LostPin, &proof, Step::Unlink(Entry::Pin(*pin)));
         }
     }
 
-    /// Revisions that are not whole, and the marks of some that are not even there.
-    fn halves(&mut self, maker: Option<&Holder>) {
+    /// Examines incomplete revisions, and marks of unfinished revisions that do not exist.
+    fn examine_incomplete_revisions(&mut self, activity: &Activity) {
         let view = self.view;
-        let halves = view.revisions.iter().filter(|it| !it.complete);
-        let begun = view
+        let writer = activity.opened_by.first().or(activity.holders.first());
+        let incomplete = view
+            .revisions
+            .iter()
+            .filter(|it| !it.complete)
+            .map(|it| it.revision);
+        let missing = view
             .arriving
             .iter()
-            .filter(|it| view.revision(**it).is_none());
-        for revision in halves.map(|it| it.revision).chain(begun.copied()) {
-            let (there, marked) = (
-                view.revision(revision).is_some(),
-                view.arriving.contains(&revision),
-            );
-            let is = if marked { "unfinished" } else { "writable" };
-            let proof = format!("revision {revision} is {is}");
-            if let Some(maker) = maker {
-                let proof = format!("{proof}; {maker} may be making it");
-                self.note(Id::ArrivingRevision, &proof, "wait until that has ended");
-            } else if there && view.link_fault.is_some() {
-                let proof = format!("{proof}, and the link may mean it");
-                self.add(
-                    Id::HalfRevision,
-                    &proof,
-                    "settle the link first",
-                    Vec::new(),
-                );
-            } else {
-                let proof =
-                    format!("{proof}: its making was cut short, or somebody has opened it up");
-                let half = there.then_some(Step::Delete(Entry::Revision(revision)));
-                let mark = marked.then_some(Step::Unlink(Entry::Arriving(revision)));
-                let repair = half.into_iter().chain(mark).collect();
-                self.add(
-                    Id::HalfRevision,
-                    &proof,
-                    "buildhost doctor --repair",
-                    repair,
-                );
-            }
+            .copied()
+            .filter(|it| view.revision(*it).is_none());
+        for revision in incomplete.chain(missing) {
+            self.examine_incomplete_revision(revision, writer);
         }
     }
 
-    fn leftovers(&mut self, company: &Company) {
+    fn examine_incomplete_revision(&mut self, revision: Revision, writer: Option<&Holder>) {
         let view = self.view;
-        self.halves(company.visitors.first().or(company.holders.first()));
+        let exists = view.revision(revision).is_some();
+        let is_marked = view.arriving.contains(&revision);
+        let state = if is_marked { "unfinished" } else { "writable" };
+        let proof = format!("revision {revision} is {state}");
+        if let Some(writer) = writer {
+            self.note(
+                Id::ArrivingRevision,
+                &format!("{proof}; {writer} may be creating it"),
+                "wait for the end of that",
+            );
+        } else if exists && view.link_fault.is_some() {
+            self.note(
+                Id::HalfRevision,
+                &format!("{proof}, and the current link may mean it"),
+                "repair the link first",
+            );
+        } else {
+            let delete = exists.then_some(Step::Delete(Entry::Revision(revision)));
+            let unmark = is_marked.then_some(Step::Unlink(Entry::Arriving(revision)));
+            self.add(
+                Id::HalfRevision,
+                &format!("{proof}: its creation was interrupted, or a person made it writable"),
+                REPAIR,
+                delete.into_iter().chain(unmark).collect(),
+            );
+        }
+    }
+
+    fn examine_leftovers(&mut self) {
+        let view = self.view;
         for image in view.images.iter().filter(|it| !it.complete) {
             let proof = format!("the image for toolchain {} is writable", image.toolchain);
-            self.stray(
+            self.repairable(
                 Id::HalfImage,
                 &proof,
                 Step::Delete(Entry::Image(image.toolchain.clone())),
@@ -219,16 +244,16 @@ impl Doctor<'_> {
         }
         for it in view.snapshots.iter().filter(|it| !it.in_use) {
             let proof = format!(
-                "nobody uses snapshot {} of toolchain {}",
+                "snapshot {} of toolchain {} is not in use",
                 it.tag, it.toolchain
             );
             let entry = Entry::Snapshot(it.toolchain.clone(), it.tag.clone());
-            self.stray(Id::StraySnapshot, &proof, Step::Delete(entry));
+            self.repairable(Id::StraySnapshot, &proof, Step::Delete(entry));
         }
     }
 
-    /// Two contents of one identity, or a content without one.
-    fn identities(&mut self) {
+    /// Finds two revisions with one identity, and revisions without any.
+    fn examine_identities(&mut self) {
         let mut known = BTreeMap::new();
         for it in self.view.revisions.iter().filter(|it| it.complete) {
             let revision = it.revision;
@@ -237,39 +262,36 @@ impl Doctor<'_> {
                 self.note(
                     Id::NoIdentity,
                     &proof,
-                    "the next incremental stream may need to be a full one",
+                    "the next incremental stream may have to be a full one",
                 );
                 continue;
             };
             if let Some(other) = known.insert(identity, revision) {
                 let proof =
-                    format!("revisions {other} and {revision} claim to be the same ({identity})");
-                let advice = "on the development host, make a new snapshot of the working image and send it in full";
-                self.add(Id::TwinIdentity, &proof, advice, Vec::new());
+                    format!("revisions {other} and {revision} have the same identity ({identity})");
+                self.note(
+                    Id::TwinIdentity,
+                    &proof,
+                    "on the development host, take a new snapshot of the working subvolume and send it in full",
+                );
             }
         }
     }
 
-    fn images(&mut self) {
+    fn examine_images(&mut self) {
         let view = self.view;
         let current = view.current().map(|it| it.uuid.to_string());
         for image in view.images.iter().filter(|it| it.complete) {
             let toolchain = &image.toolchain;
             match &image.provenance {
                 None => {
-                    let proof = format!(
-                        "the image for toolchain {toolchain} does not say what it was made from"
-                    );
-                    self.note(
-                        Id::UnknownImage,
-                        &proof,
-                        "none: the agent bootstraps it anew",
-                    );
+                    let proof = format!("the image for toolchain {toolchain} has no provenance");
+                    self.note(Id::UnknownImage, &proof, BOOTSTRAP_AGAIN);
                 }
-                Some(made) if Some(&made.revision_uuid) != current.as_ref() => {
+                Some(provenance) if Some(&provenance.revision_uuid) != current.as_ref() => {
                     let proof =
                         format!("the image for toolchain {toolchain} is of another revision");
-                    self.note(Id::OldImage, &proof, "none: the agent bootstraps it anew");
+                    self.note(Id::OldImage, &proof, BOOTSTRAP_AGAIN);
                 }
                 Some(_) => {}
             }
@@ -278,62 +300,61 @@ impl Doctor<'_> {
 }
 
 impl Volume {
-    /// Examines machines; all of the volume when none are named. Changes nothing.
+    /// Returns the findings about machines, by default about all of the volume.
     ///
     /// # Errors
-    /// When a machine cannot be looked at.
-    pub fn examine(&self, machines: &[MachineName]) -> Result<Vec<Found>> {
-        let all = if machines.is_empty() {
+    /// A machine cannot be read.
+    pub fn examine(&self, machines: &[MachineName]) -> Result<Vec<MachineFinding>> {
+        let machines = if machines.is_empty() {
             self.machines()?
         } else {
             machines.to_vec()
         };
         let mut findings = Vec::new();
-        for machine in all {
-            findings.extend(examine(&self.look(&machine)?, &self.company(&machine, &[])));
+        for machine in machines {
+            let activity = self.activity(&machine, &[]);
+            findings.extend(examine(&self.view(&machine)?, &activity));
         }
         Ok(findings)
     }
 
-    /// Examines how the volume is mounted, its devices, and the tools. Changes nothing.
+    /// Returns the findings about the volume's mount, its devices, and btrfs-progs.
     ///
     /// # Errors
-    /// When the mount cannot be looked at.
+    /// The mount cannot be inspected.
     pub fn examine_mount(&self) -> Result<Vec<Finding>> {
-        let seen = mount::Seen::look(&self.path).context("look at the mount of", &self.path)?;
-        Ok(mount::examine(&seen))
+        let state =
+            mount::MountState::inspect(self.path()).context("inspect the mount of", self.path())?;
+        Ok(mount::examine(&state))
     }
 
-    fn company(&self, machine: &MachineName, but: &[u32]) -> Company {
+    fn activity(&self, machine: &MachineName, ignored_pids: &[u32]) -> Activity {
         let directory = self.directory(machine);
         let others = |holders: Vec<Holder>| {
             holders
                 .into_iter()
-                .filter(|holder| !but.contains(&holder.pid))
+                .filter(|holder| !ignored_pids.contains(&holder.pid))
                 .collect()
         };
-        Company {
+        Activity {
             holders: others(lock::holders(&directory)),
-            visitors: others(lock::visitors(&directory)),
+            opened_by: others(lock::opened_by(&directory)),
         }
     }
 
-    /// Repairs what of these findings is still so and needs no person to decide.
-    /// What cannot be repaired is reported and does not stop the rest.
-    pub fn repair(&self, findings: &[Found]) -> CleanReport {
+    /// Repairs those findings that still exist and need no decision of a person. A failure
+    /// does not stop the rest.
+    pub fn repair(&self, findings: &[MachineFinding]) -> CleanReport {
+        let mut steps: BTreeMap<&MachineName, Vec<&Step>> = BTreeMap::new();
+        for finding in findings {
+            steps
+                .entry(&finding.machine)
+                .or_default()
+                .extend(&finding.repair);
+        }
         let mut report = CleanReport::default();
-        let mut machines: Vec<_> = findings.iter().map(|finding| &finding.machine).collect();
-        machines.sort();
-        machines.dedup();
-        for machine in machines {
-            let wanted = findings
-                .iter()
-                .filter(|finding| finding.machine == *machine);
-            let wanted: Vec<_> = wanted.flat_map(|finding| &finding.repair).collect();
-            if wanted.is_empty() {
-                continue;
-            }
-            if let Err(error) = self.repair_machine(machine, &wanted, &mut report) {
+        for (machine, steps) in steps.into_iter().filter(|(_, steps)| !steps.is_empty()) {
+            if let Err(error) = self.repair_machine(machine, &steps, &mut report) {
                 report.fail(Some(machine), None, error);
             }
         }
@@ -350,11 +371,12 @@ impl Volume {
         report: &mut CleanReport,
     ) -> Result<()> {
         let _lock = self.lock(machine)?;
-        let company = self.company(machine, &[std::process::id()]);
-        let still = examine(&self.look(machine)?, &company);
-        let steps = still.into_iter().flat_map(|finding| finding.repair);
-        let steps = steps.filter(|step| wanted.contains(&step));
-        self.act_all(machine, steps, report);
+        let activity = self.activity(machine, &[std::process::id()]);
+        let steps = examine(&self.view(machine)?, &activity)
+            .into_iter()
+            .flat_map(|finding| finding.repair)
+            .filter(|step| wanted.contains(&step));
+        self.execute_all(machine, steps, report);
         Ok(())
     }
 }
@@ -364,9 +386,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_agent_covers_what_it_is_about_to_clean_and_nothing_else() {
+    fn the_planned_clean_up_covers_exactly_what_it_deletes() {
         let entry = |tag: &str| Entry::Snapshot("default".parse().unwrap(), tag.parse().unwrap());
-        let found = |id, repair| Found {
+        let finding = |id, repair| MachineFinding {
             machine: "linux".parse().unwrap(),
             id,
             proof: String::new(),
@@ -378,13 +400,13 @@ mod tests {
             machine: "linux".parse().unwrap(),
             entry: entry.map(str::to_owned),
         };
-        let stray = found(Id::StraySnapshot, vec![Step::Delete(entry("7"))]);
+        let stray = finding(Id::StraySnapshot, vec![Step::Delete(entry("7"))]);
         assert!(stray.is_covered(&[cleaning(Some("linux-default-7"))]));
         assert!(!stray.is_covered(&[cleaning(Some("linux-default-8")), cleaning(None)]));
         let steps = vec![Step::Unlink(Entry::Deleting), Step::RemoveDirectory];
-        let half = found(Id::HalfDeleted, steps);
+        let half = finding(Id::HalfDeleted, steps);
         assert!(half.is_covered(&[cleaning(None)]));
         assert!(!half.is_covered(&[cleaning(Some("linux-default-7"))]));
-        assert!(!found(Id::NoLink, Vec::new()).is_covered(&[cleaning(None)]));
+        assert!(!finding(Id::NoLink, Vec::new()).is_covered(&[cleaning(None)]));
     }
 }

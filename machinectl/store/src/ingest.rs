@@ -1,39 +1,62 @@
-//! Bringing an image in: as a `btrfs send` stream, or from a subvolume of this host.
+//! Ingest: new machines and revisions from streams, subvolumes and imports.
 //!
-//! A subvolume on the volume's own file system is not sent but snapshotted
-//! read-only: that takes milliseconds and no space, and the copy cannot differ. An
-//! incremental stream that builds on it finds the original; when that is gone, a
-//! full stream is needed, and the refusal says so.
-
-mod plan;
-
-mod receive;
+//! A subvolume of the volume's own file system is not sent but snapshotted read-only. That
+//! takes milliseconds and no space, and the copy cannot differ. An incremental stream with
+//! the subvolume as its parent finds the original; after the original was deleted, only a
+//! full stream is accepted.
 
 pub mod import;
+mod plan;
+mod receive;
 
 use std::path::{Path, PathBuf};
 
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
-pub use plan::Plan;
+pub use plan::{IngestPlan, Method};
 
 use crate::error::IoContext;
-use crate::stream::Stream;
-use crate::stream::input::Patient;
+use crate::lock::MachineLock;
+use crate::stream::SendStream;
 use crate::{
-    LockRefusal, MachineView, Refusal, RefusalKind, Result, Uuid, Volume, content_manifest, lock,
+    Change, LockRefusal, MachineView, Refusal, RefusalKind, Result, StoreError, Uuid, Volume,
+    content_manifest, lock,
 };
 use import::Import;
+use plan::IncomingImage;
+
+/// The purpose of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intent {
+    /// The first revision of a new machine.
+    Add,
+    /// The next revision of an existing machine.
+    Upgrade,
+}
+
+/// The source of an image.
+#[derive(Debug)]
+pub enum Source {
+    /// A `btrfs send` stream.
+    Stream(SendStream),
+    /// A subvolume on the volume's own file system; see [`Volume::shares_file_system`].
+    Subvolume(PathBuf),
+    /// As [`Source::Subvolume`], with a content manifest that is added to the revision, so
+    /// that every receiver can verify it.
+    WorkingSubvolume(PathBuf),
+    /// A disk image, directory or archive. The revision has a content manifest.
+    Import(Import),
+}
 
 /// A reason not to accept an image.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestRefusal {
     /// The name of the machine's directory is taken.
-    #[error("`{}` is in the way: it is no directory; move it away", .0.display())]
+    #[error("`{}` exists but is not a directory; move it away", .0.display())]
     NotDirectory(PathBuf),
     /// The machine exists.
-    #[error("machine `{0}` is there already; `buildhost upgrade {0}` adds a revision")]
+    #[error("machine `{0}` already exists; `buildhost upgrade {0}` adds a revision")]
     MachineExists(MachineName),
     /// The source is not a subvolume.
     #[error("`{}` is not a subvolume; `buildhost import` accepts directories", .0.display())]
@@ -50,7 +73,7 @@ pub enum IngestRefusal {
     },
     /// The number is taken by a revision with other content.
     #[error(
-        "revision {1} of machine `{0}` is there already, with another content; send it under a higher number"
+        "revision {1} of machine `{0}` exists with other content; send it under a higher number"
     )]
     OtherContent(MachineName, Revision),
     /// The stream is named after another machine.
@@ -64,9 +87,7 @@ pub enum IngestRefusal {
         name: String,
     },
     /// The parent of an incremental stream is missing.
-    #[error(
-        "the stream builds on a revision that is not here ({0}); send it in full, without `-p`"
-    )]
+    #[error("the parent of the stream ({0}) does not exist here; send it in full, without `-p`")]
     NoParent(Uuid),
     /// The parent of an incremental stream may have changed.
     #[error(
@@ -74,8 +95,11 @@ pub enum IngestRefusal {
     )]
     ParentChanged(Uuid),
     /// The subvolume was received and then made writable.
-    #[error("`{}` is writable but still carries the identity it was received with; its snapshots would pass for the original. Take a new snapshot of it first: `btrfs subvolume snapshot`", .0.display())]
-    Poisoned(PathBuf),
+    #[error(
+        "`{}` is writable but still has the UUID it was received with, so its snapshots would be taken for the original; take a new snapshot of it first: `btrfs subvolume snapshot`",
+        .0.display()
+    )]
+    WritableReceived(PathBuf),
     /// The received subvolume is not the announced one, or is not finished.
     #[error("the received `{}` is not complete; send it again", .0.display())]
     Incomplete(PathBuf),
@@ -93,78 +117,25 @@ impl Refusal for IngestRefusal {
             Self::NoParent(_) | Self::ParentChanged(_) => RefusalKind::NoParent,
             Self::Incomplete(_) => RefusalKind::BadStream,
             Self::Full(_) => RefusalKind::Full,
-            Self::NotDirectory(_) | Self::NotSubvolume(_) | Self::Poisoned(_) => {
+            Self::NotDirectory(_) | Self::NotSubvolume(_) | Self::WritableReceived(_) => {
                 RefusalKind::Invalid
             }
         }
     }
 }
 
-/// What is to be done with an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Intent {
-    /// It makes a new machine.
-    Add,
-    /// It becomes the current revision of a machine that is there.
-    Upgrade,
-}
-
-/// Where an image comes from.
-#[derive(Debug)]
-pub enum Source {
-    /// A stream that somebody sends.
-    Stream(Stream<Patient>),
-    /// A subvolume on the volume's own file system; see [`Volume::holds`].
-    Subvolume(PathBuf),
-    /// The same, but the content is read and recorded in the revision, so that it
-    /// can be checked wherever it is sent.
-    Work(PathBuf),
-    /// What is no subvolume; its content is recorded too.
-    Import(Import),
-}
-
-/// What must be known of an image to decide about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Parcel {
-    /// The name that it comes with.
-    pub(crate) name: String,
-    /// Whether that name must be `<machine>-<revision>`.
-    pub(crate) must_be_named: bool,
-    /// Two images of one identity have one content; `None` when it is made here.
-    pub(crate) identity: Option<Uuid>,
-    /// The content cannot change any more.
-    pub(crate) fixed: bool,
-}
-
-impl Parcel {
-    /// Whether a revision holds what would come in.
-    fn is_copy(&self, there: &crate::Subvolume) -> bool {
-        let known = [Some(there.stream_uuid()), there.parent_uuid];
-        self.fixed && self.identity.is_some() && known.contains(&self.identity)
-    }
-}
-
-/// An image that came in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Arrival {
-    /// How it came in; its revision is the current one now.
-    pub plan: Plan,
-    /// The revision that was current before.
-    pub before: Option<Revision>,
-}
-
 impl Volume {
-    /// What [`Volume::bring_in`] would do now. Changes nothing.
+    /// Determines how [`Volume::ingest`] would accept an image. Changes nothing.
     ///
     /// # Errors
-    /// Those of [`Volume::bring_in`] that can be known before.
-    pub fn plan_arrival(
+    /// The image would be refused.
+    pub fn plan_ingest(
         &self,
         intent: Intent,
         machine: &MachineName,
         source: &Source,
-    ) -> Result<Plan> {
-        let view = match self.look(machine) {
+    ) -> Result<IngestPlan> {
+        let view = match self.view(machine) {
             Err(error) if error.kind() == Some(RefusalKind::NotFound) && intent == Intent::Add => {
                 let directory = self.directory(machine);
                 if directory.symlink_metadata().is_ok() {
@@ -174,231 +145,245 @@ impl Volume {
             }
             view => view?,
         };
-        let parcel = self.parcel(source)?;
-        let plan = plan::plan(intent, &view, &parcel)?;
-        if let (Source::Stream(stream), Plan::Make(_) | Plan::MakeAnew(_)) = (source, plan)
+        let plan = plan::plan(intent, &view, &self.incoming_image(source)?)?;
+        if let Source::Stream(stream) = source
+            && plan.method != Method::Adopt
             && let Some(parent) = stream.header().parent
         {
-            self.check_parent(machine, parent)?;
+            self.check_parent(&view, parent)?;
         }
         Ok(plan)
     }
 
-    /// Brings an image in and makes it the current revision, on the disk before
-    /// this returns. A revision that was there before is not touched.
+    /// Accepts an image and makes it the current revision. Other revisions do not change. The
+    /// revision is on the disk when this returns.
     ///
     /// # Errors
-    /// Then everything is as it was before. Killed, it leaves at most a half
-    /// revision, which the next clean-up removes, and the same stream before that.
-    pub fn bring_in(
+    /// The machine is as it was before. After a crash at most an unfinished revision remains,
+    /// which is replaced by the same image or deleted by the next clean-up.
+    pub fn ingest(
         &self,
         intent: Intent,
         machine: &MachineName,
         source: Source,
-    ) -> Result<Arrival> {
-        // Refused without a trace, if it can be known now.
-        self.plan_arrival(intent, machine, &source)?;
+    ) -> Result<IngestPlan> {
+        // An image that can be refused now leaves no trace, not even a directory.
+        self.plan_ingest(intent, machine, &source)?;
         let directory = self.directory(machine);
-        let made = self
+        let created = self
             .backend
-            .make_directory(&directory)
-            .context("make", &directory)?;
-        let result = self.bring_in_there(intent, machine, source);
-        if result.is_err() && made == crate::Change::Changed {
-            // It is empty, unless somebody else has begun to use it.
+            .create_directory(&directory)
+            .context("create", &directory)?;
+        let result = self.ingest_locked(intent, machine, source);
+        if result.is_err() && created == Change::Changed {
+            // This fails if another process has started to use the directory.
             let _ = self.backend.remove_directory(&directory);
             let _ = self.commit();
         }
         result
     }
 
-    fn bring_in_there(
+    fn ingest_locked(
         &self,
         intent: Intent,
         machine: &MachineName,
         source: Source,
-    ) -> Result<Arrival> {
-        let locked = self.lock(machine)?;
-        let plan = self.plan_arrival(intent, machine, &source)?;
-        let before = self.look(machine)?.current;
-        let revision = plan.revision();
-        let path = self.entry(machine, &Entry::Revision(revision));
-        if plan == Plan::MakeAnew(revision) {
-            // A receive by hand knows nothing of our locks.
-            let mut holders = lock::visitors(&self.directory(machine));
-            holders.retain(|holder| holder.name == "btrfs");
-            if !holders.is_empty() {
-                return Err(LockRefusal::InUse { path, holders }.into());
-            }
-            self.backend
-                .delete(&path)
-                .context("delete the half of", &path)?;
+    ) -> Result<IngestPlan> {
+        let lock = self.lock(machine)?;
+        // The machine may have changed before it was locked.
+        let plan = self.plan_ingest(intent, machine, &source)?;
+        if plan.method == Method::Recreate {
+            self.delete_unfinished(machine, plan.revision)?;
         }
-        if plan != Plan::Adopt(revision) {
-            self.mark_arriving(machine, revision)?;
-            let identity = self.parcel(&source)?.identity;
-            let streamed = matches!(source, Source::Stream(_));
-            let made = match source {
-                Source::Stream(stream) => {
-                    receive::receive(stream, &self.directory(machine), &locked)
-                }
-                Source::Subvolume(from) => {
-                    self.backend.freeze(&from, &path).context("snapshot", &from)
-                }
-                Source::Work(from) => self.record(&from, &path),
-                Source::Import(import) => self.import(&import, &path),
-            };
-            let whole = made.and_then(|()| self.check_whole(&path, identity));
-            let whole = whole.and_then(|()| {
-                if streamed {
-                    content_manifest::check(&path)
-                } else {
-                    Ok(None)
-                }
-            });
-            if let Err(error) = whole {
-                self.undo(machine, revision, &error);
+        if plan.method != Method::Adopt {
+            self.mark_arriving(machine, plan.revision)?;
+            let written = self.write_revision(machine, &plan, source, &lock);
+            if let Err(error) = written {
+                self.undo(machine, plan.revision, &error);
                 return Err(error);
             }
         }
-        let published = self.publish_revision(machine, revision);
-        if let Err(error) = published {
-            let current = self.look(machine).ok().and_then(|view| view.current);
-            if current != Some(revision) && plan != Plan::Adopt(revision) {
-                self.undo(machine, revision, &error);
+        if let Err(error) = self.publish_revision(machine, plan.revision) {
+            let current = self.view(machine).ok().and_then(|view| view.current);
+            if current != Some(plan.revision) && plan.method != Method::Adopt {
+                self.undo(machine, plan.revision, &error);
             }
             return Err(error);
         }
-        Ok(Arrival { plan, before })
+        Ok(plan)
     }
 
-    /// Whether a subvolume is on the volume's own file system; `None` when the path
-    /// is no subvolume at all.
+    /// Deletes an unfinished revision, unless a `btrfs receive` that was started by hand may
+    /// be writing it: it holds no lock.
+    fn delete_unfinished(&self, machine: &MachineName, revision: Revision) -> Result<()> {
+        let path = self.entry(machine, &Entry::Revision(revision));
+        let mut holders = lock::opened_by(&self.directory(machine));
+        holders.retain(|holder| holder.name == "btrfs");
+        if !holders.is_empty() {
+            return Err(LockRefusal::InUse { path, holders }.into());
+        }
+        self.backend
+            .delete(&path)
+            .context("delete the unfinished", &path)?;
+        Ok(())
+    }
+
+    /// Creates the read-only subvolume of a revision and checks it.
+    fn write_revision(
+        &self,
+        machine: &MachineName,
+        plan: &IngestPlan,
+        source: Source,
+        lock: &MachineLock,
+    ) -> Result<()> {
+        let path = self.entry(machine, &Entry::Revision(plan.revision));
+        match source {
+            Source::Stream(stream) => {
+                receive::receive(stream, &self.directory(machine), lock)?;
+                self.check_complete(&path, plan.identity)?;
+                content_manifest::verify(&path)?;
+                return Ok(());
+            }
+            Source::Subvolume(from) => self
+                .backend
+                .snapshot_read_only(&from, &path)
+                .context("snapshot", &from)?,
+            Source::WorkingSubvolume(from) => {
+                self.backend
+                    .snapshot(&from, &path)
+                    .context("snapshot", &from)?;
+                self.finish_content(&path)?;
+            }
+            Source::Import(import) => {
+                self.backend.create(&path).context("create", &path)?;
+                import.fill(&path)?;
+                self.finish_content(&path)?;
+            }
+        }
+        self.check_complete(&path, plan.identity)
+    }
+
+    /// Adds the content manifest to a revision and makes it read-only.
+    fn finish_content(&self, path: &Path) -> Result<()> {
+        content_manifest::write(self.backend.as_ref(), path)?;
+        self.backend
+            .make_read_only(path)
+            .context("make read-only", path)
+    }
+
+    /// Returns true if a subvolume is on the volume's own file system, and `None` if the path
+    /// is not a subvolume.
     ///
     /// # Errors
-    /// When it cannot be looked at.
-    pub fn holds(&self, path: &Path) -> Result<Option<bool>> {
-        let Some(found) = self.backend.info(path).context("look at", path)? else {
+    /// The subvolume cannot be inspected.
+    pub fn shares_file_system(&self, path: &Path) -> Result<Option<bool>> {
+        let Some(subvolume) = self.backend.info(path).context("inspect", path)? else {
             return Ok(None);
         };
         let same = self
             .backend
-            .find(&self.path, found.uuid)
-            .context("search", &self.path)?;
-        Ok(Some(same.iter().any(|it| it.uuid == found.uuid)))
+            .find(self.path(), subvolume.uuid)
+            .context("search", self.path())?;
+        Ok(Some(same.iter().any(|it| it.uuid == subvolume.uuid)))
     }
 
-    /// What came in must be whole and must be what was announced.
-    fn check_whole(&self, path: &Path, identity: Option<Uuid>) -> Result<()> {
-        match self.backend.info(path).context("look at", path)? {
-            Some(made) if made.read_only => {
-                let known = [Some(made.uuid), made.received_uuid, made.parent_uuid];
-                if identity.is_none() || known.contains(&identity) {
-                    return Ok(());
-                }
-                Err(IngestRefusal::Incomplete(path.to_owned()).into())
-            }
-            _ => Err(IngestRefusal::Incomplete(path.to_owned()).into()),
+    /// Checks that a new revision is read-only and is the announced one.
+    fn check_complete(&self, path: &Path, identity: Option<Uuid>) -> Result<()> {
+        let subvolume = self.backend.info(path).context("inspect", path)?;
+        let is_announced = subvolume.is_some_and(|it| {
+            let known = [Some(it.uuid), it.received_uuid, it.parent_uuid];
+            it.read_only && (identity.is_none() || known.contains(&identity))
+        });
+        if is_announced {
+            Ok(())
+        } else {
+            Err(IngestRefusal::Incomplete(path.to_owned()).into())
         }
     }
 
-    fn record(&self, from: &Path, path: &Path) -> Result<()> {
-        self.backend
-            .snapshot(from, path)
-            .context("snapshot", from)?;
-        content_manifest::write(self.backend.as_ref(), path)?;
-        self.backend.seal(path).context("make read-only", path)
-    }
-
-    fn import(&self, import: &Import, path: &Path) -> Result<()> {
-        self.backend.create(path).context("make", path)?;
-        import.fill(path)?;
-        content_manifest::write(self.backend.as_ref(), path)?;
-        self.backend.seal(path).context("make read-only", path)
-    }
-
-    /// Says that a revision is being made. A power cut can leave one that is read-only
-    /// and yet lacks content, because btrfs writes content later than names and
-    /// flags; it never leaves a later change without an earlier one of these.
+    /// Marks a revision as unfinished.
+    ///
+    /// btrfs writes content later than names and flags, so after a power failure a revision
+    /// can be read-only and yet lack content. It commits these marks in order: the mark is
+    /// never lost while a later change of the revision is kept.
     fn mark_arriving(&self, machine: &MachineName, revision: Revision) -> Result<()> {
         let mark = self.entry(machine, &Entry::Arriving(revision));
         let target = Entry::Revision(revision).name(machine);
-        // One that was left by somebody who died.
+        // An interrupted ingest may have left its mark.
         self.backend.unlink(&mark).context("remove", &mark)?;
         self.backend
-            .link(Path::new(&target), &mark)
-            .context("make the link", &mark)
+            .symlink(Path::new(&target), &mark)
+            .context("create the link", &mark)
     }
 
-    /// Takes back what was made. If that fails too, the next clean-up does it; the
-    /// first error is the one to tell.
-    fn undo(&self, machine: &MachineName, revision: Revision, error: &crate::StoreError) {
+    /// Deletes what a failed ingest has created. If that fails too, the next clean-up does it;
+    /// the caller reports the first error.
+    fn undo(&self, machine: &MachineName, revision: Revision, error: &StoreError) {
         let _ = self.backend.unlink(&self.entry(machine, &Entry::Incoming));
-        let made = self.entry(machine, &Entry::Revision(revision));
-        if self.backend.delete(&made).is_ok() {
-            let arriving = self.entry(machine, &Entry::Arriving(revision));
-            let _ = self.backend.unlink(&arriving);
+        let path = self.entry(machine, &Entry::Revision(revision));
+        if self.backend.delete(&path).is_ok() {
+            let mark = self.entry(machine, &Entry::Arriving(revision));
+            let _ = self.backend.unlink(&mark);
         }
         let _ = self.commit();
         if error.is_full() {
-            // Space that deleting gave back is seen only after another commit.
+            // The space of the deleted subvolume is free after another commit.
             let _ = self.commit();
         }
     }
 
-    fn parcel(&self, source: &Source) -> Result<Parcel> {
+    /// Returns the properties of an image that the plan depends on.
+    fn incoming_image(&self, source: &Source) -> Result<IncomingImage> {
         match source {
-            Source::Stream(stream) => Ok(Parcel {
+            Source::Stream(stream) => Ok(IncomingImage {
                 name: stream.header().name.clone(),
                 must_be_named: true,
                 identity: Some(stream.header().uuid),
-                fixed: true,
+                immutable: true,
             }),
-            Source::Subvolume(path) | Source::Work(path) => {
-                let found = self.backend.info(path).context("look at", path)?;
-                let Some(found) = found else {
+            Source::Subvolume(path) | Source::WorkingSubvolume(path) => {
+                let Some(subvolume) = self.backend.info(path).context("inspect", path)? else {
                     return Err(IngestRefusal::NotSubvolume(path.clone()).into());
                 };
-                if !found.read_only && found.received_uuid.is_some() {
-                    return Err(IngestRefusal::Poisoned(path.clone()).into());
+                if !subvolume.read_only && subvolume.received_uuid.is_some() {
+                    return Err(IngestRefusal::WritableReceived(path.clone()).into());
                 }
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
-                Ok(Parcel {
+                Ok(IncomingImage {
                     name: name.into_owned(),
                     must_be_named: false,
-                    identity: Some(found.stream_uuid()),
-                    fixed: found.read_only,
+                    identity: Some(subvolume.stream_uuid()),
+                    immutable: subvolume.read_only,
                 })
             }
-            Source::Import(_) => Ok(Parcel {
+            Source::Import(_) => Ok(IncomingImage {
                 name: String::new(),
                 must_be_named: false,
                 identity: None,
-                fixed: false,
+                immutable: false,
             }),
         }
     }
 
-    /// An incremental stream needs its parent, and needs it unchanged: btrfs itself
-    /// would build on a changed one without a word.
-    fn check_parent(&self, machine: &MachineName, parent: Uuid) -> Result<()> {
-        let found = self
+    /// Checks that the parent of an incremental stream exists and is unchanged. btrfs itself
+    /// would accept a changed one.
+    fn check_parent(&self, view: &MachineView, parent: Uuid) -> Result<()> {
+        let candidates = self
             .backend
-            .find(&self.path, parent)
-            .context("search", &self.path)?;
-        if found.is_empty() {
+            .find(self.path(), parent)
+            .context("search", self.path())?;
+        if candidates.is_empty() {
             return Err(IngestRefusal::NoParent(parent).into());
         }
-        if found.iter().any(|found| !found.read_only) {
+        if candidates.iter().any(|candidate| !candidate.read_only) {
             return Err(IngestRefusal::ParentChanged(parent).into());
         }
-        // One that is read-only and was never finished may lack content.
-        let mut unfinished = match self.look(machine) {
-            Ok(view) => view.revisions.into_iter().filter(|it| !it.complete),
-            Err(error) if error.kind() == Some(RefusalKind::NotFound) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        if unfinished.any(|it| it.subvolume.has_identity(parent)) {
+        // A read-only revision may be unfinished and lack content.
+        let is_unfinished = view
+            .revisions
+            .iter()
+            .any(|it| !it.complete && it.subvolume.has_identity(parent));
+        if is_unfinished {
             return Err(IngestRefusal::NoParent(parent).into());
         }
         Ok(())

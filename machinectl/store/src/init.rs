@@ -1,4 +1,4 @@
-//! Making a volume: a directory on btrfs, or a file with a btrfs of its own.
+//! The creation of a volume: a directory on btrfs, or a file with a btrfs of its own.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -6,23 +6,24 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::error::IoContext;
-use crate::{Refusal, RefusalKind, Result, subvolumes};
 use sys::command;
 
-/// More than making and mounting a file system takes.
-const LIMIT: Duration = Duration::from_mins(2);
-/// What `mkfs.btrfs` makes a file system of that is good for anything.
-const SIZE_MIN: u64 = 256 << 20;
+use crate::error::IoContext;
+use crate::{Refusal, RefusalKind, Result, subvolumes};
 
-/// A reason not to make a volume.
+/// The time limit for each of `mkfs.btrfs` and `mount`.
+const LIMIT: Duration = Duration::from_mins(2);
+/// The minimum size of a useful btrfs.
+const SIZE_MIN: Size = Size(256 << 20);
+
+/// A reason not to create a volume.
 #[derive(Debug, thiserror::Error)]
 pub enum InitRefusal {
     /// A mount would hide the directory's content.
     #[error("`{}` is not empty and not on btrfs; choose another directory", .0.display())]
     NotEmpty(PathBuf),
     /// The size is too small for a file system.
-    #[error("a volume needs at least {}", Size(SIZE_MIN))]
+    #[error("a volume needs at least {SIZE_MIN}")]
     TooSmall,
 }
 
@@ -35,11 +36,11 @@ impl Refusal for InitRefusal {
 }
 
 /// An amount of space, written as `4G`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(u64);
 
 impl Size {
-    /// The number of bytes.
+    /// Returns the number of bytes.
     pub fn bytes(self) -> u64 {
         self.0
     }
@@ -49,16 +50,17 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let shifts = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
-        let unit = shifts.into_iter().find(|(unit, _)| text.ends_with(*unit));
-        let digits = unit.map_or(text, |_| &text[..text.len() - 1]);
-        let shift = unit.map_or(0, |(_, shift)| shift);
-        let plain: u64 = digits
+        let units = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
+        let (digits, shift) = units
+            .into_iter()
+            .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)))
+            .unwrap_or((text, 0));
+        let number: u64 = digits
             .parse()
             .map_err(|_| "write a number and K, M, G or T: `4G`")?;
-        match plain.checked_mul(1 << shift) {
+        match number.checked_mul(1 << shift) {
             Some(bytes) => Ok(Self(bytes)),
-            None => Err("no disk is so large".to_owned()),
+            None => Err("the size is too large".to_owned()),
         }
     }
 }
@@ -69,28 +71,28 @@ impl fmt::Display for Size {
     }
 }
 
-/// What it takes to make a directory a volume.
+/// The steps that make a directory a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Init {
-    /// Nothing.
-    Already,
-    /// The directory is made on the btrfs that is there.
-    Directory,
-    /// The file is there from an earlier time and is mounted.
+pub enum InitPlan {
+    /// None: the directory is a volume.
+    Nothing,
+    /// The directory is created on the existing btrfs.
+    CreateDirectory,
+    /// The file of an earlier call is mounted.
     Mount(PathBuf),
-    /// A file is made and mounted.
-    Make(PathBuf),
+    /// A file with a btrfs is created and mounted.
+    CreateFile(PathBuf),
 }
 
-impl Init {
-    /// What is done, for people.
+impl InitPlan {
+    /// Returns the steps as the predicate of a sentence.
     pub fn describe(&self, directory: &Path, size: Size) -> String {
         let directory = directory.display();
         match self {
-            Self::Already => format!("leave {directory} as it is"),
-            Self::Directory => format!("make {directory}"),
+            Self::Nothing => format!("leave {directory} as it is"),
+            Self::CreateDirectory => format!("make {directory}"),
             Self::Mount(file) => format!("mount {} at {directory}", file.display()),
-            Self::Make(file) => {
+            Self::CreateFile(file) => {
                 format!(
                     "make a btrfs of {size} in {} and mount it at {directory}",
                     file.display()
@@ -100,27 +102,21 @@ impl Init {
     }
 }
 
-/// Decides what it takes.
+/// Determines the steps.
 ///
 /// # Errors
-/// When the directory holds something that a mount would hide.
-pub fn plan(directory: &Path) -> Result<Init> {
-    // The nearest thing that exists tells the file system.
-    let there = directory
+/// The directory has content that a mount would hide.
+pub fn plan(directory: &Path) -> Result<InitPlan> {
+    // The nearest existing ancestor is on the same file system.
+    let ancestor = directory
         .ancestors()
         .find(|path| path.exists())
         .unwrap_or(Path::new("."));
-    let there = if there.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        there
-    };
-    if subvolumes::is_btrfs(there).context("look at", there)? {
-        let already = directory.is_dir();
-        return Ok(if already {
-            Init::Already
+    if subvolumes::is_btrfs(ancestor).context("inspect", ancestor)? {
+        return Ok(if directory.is_dir() {
+            InitPlan::Nothing
         } else {
-            Init::Directory
+            InitPlan::CreateDirectory
         });
     }
     if directory.exists() {
@@ -129,50 +125,50 @@ pub fn plan(directory: &Path) -> Result<Init> {
             return Err(InitRefusal::NotEmpty(directory.to_owned()).into());
         }
     }
-    let file = image(directory);
+    let file = image_file(directory);
     Ok(if file.exists() {
-        Init::Mount(file)
+        InitPlan::Mount(file)
     } else {
-        Init::Make(file)
+        InitPlan::CreateFile(file)
     })
 }
 
-/// The file beside a directory: `default.btrfs` for `default`.
-fn image(directory: &Path) -> PathBuf {
+/// Returns the path of the file beside a directory: `default.btrfs` for `default`.
+fn image_file(directory: &Path) -> PathBuf {
     let mut name = directory.file_name().unwrap_or_default().to_owned();
     name.push(".btrfs");
     directory.with_file_name(name)
 }
 
-/// Does it. Killed at any point, it can be repeated.
+/// Executes the steps. After a crash they can be planned and executed again.
 ///
 /// # Errors
-/// When the file system cannot be made or mounted.
-pub fn run(plan: &Init, directory: &Path, size: Size) -> Result<()> {
-    fs::create_dir_all(directory).context("make", directory)?;
+/// The file system cannot be created or mounted.
+pub fn run(plan: &InitPlan, directory: &Path, size: Size) -> Result<()> {
+    fs::create_dir_all(directory).context("create", directory)?;
     match plan {
-        Init::Already | Init::Directory => Ok(()),
-        Init::Mount(file) => mount(file, directory),
-        Init::Make(file) => {
-            make(file, size)?;
+        InitPlan::Nothing | InitPlan::CreateDirectory => Ok(()),
+        InitPlan::Mount(file) => mount(file, directory),
+        InitPlan::CreateFile(file) => {
+            create_file(file, size)?;
             mount(file, directory)
         }
     }
 }
 
-/// A file gets its name when it holds a whole file system.
-fn make(file: &Path, size: Size) -> Result<()> {
-    if size.0 < SIZE_MIN {
+/// Creates a file with a btrfs. The file gets its name after the file system is complete.
+fn create_file(file: &Path, size: Size) -> Result<()> {
+    if size < SIZE_MIN {
         return Err(InitRefusal::TooSmall.into());
     }
-    let half = file.with_extension("btrfs.new");
-    let sparse = File::create(&half).context("make", &half)?;
-    sparse.set_len(size.0).context("make", &half)?;
+    let temporary = file.with_extension("btrfs.new");
+    let sparse = File::create(&temporary).context("create", &temporary)?;
+    sparse.set_len(size.0).context("extend", &temporary)?;
     let mut mkfs = command::prepare("mkfs.btrfs");
-    mkfs.args(["--quiet", "--force"]).arg(&half);
+    mkfs.args(["--quiet", "--force"]).arg(&temporary);
     command::run(mkfs, LIMIT)?;
-    sparse.sync_all().context("commit", &half)?;
-    fs::rename(&half, file).context("put in place", file)
+    sparse.sync_all().context("commit", &temporary)?;
+    fs::rename(&temporary, file).context("rename the new file to", file)
 }
 
 fn mount(file: &Path, directory: &Path) -> Result<()> {
@@ -188,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_with_their_units() {
+    fn sizes_are_parsed_with_their_units() {
         assert_eq!("4G".parse(), Ok(Size(4 << 30)));
         assert_eq!("512M".parse(), Ok(Size(512 << 20)));
         assert_eq!("268435456".parse(), Ok(Size(256 << 20)));

@@ -1,8 +1,8 @@
-//! Locks that die with their process, and who holds them.
+//! Locks that end with their process, and the processes that hold them.
 //!
-//! A change of a machine holds an exclusive `flock` on the machine's directory. A
-//! snapshot in use has a shared one on its own directory, held by the agent and by
-//! the guest that inherits the descriptor.
+//! A change of a machine holds an exclusive `flock` on the machine's directory. A snapshot in
+//! use has a shared one on its own directory, held by the agent and by the guest that
+//! inherits the descriptor.
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -16,15 +16,15 @@ use config::MachineName;
 use crate::error::IoContext;
 use crate::{MachineRefusal, Refusal, RefusalKind, Result, Volume};
 
-/// How long we sleep between two tries to take a lock.
-pub(crate) const PAUSE: Duration = Duration::from_millis(10);
+/// The pause between two attempts to acquire a lock.
+pub(crate) const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A process that holds a lock.
+/// A process that holds a lock or has a directory open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// Its number.
+    /// The process ID.
     pub pid: u32,
-    /// Its name.
+    /// The name of the program.
     pub name: String,
 }
 
@@ -82,28 +82,28 @@ impl LockRefusal {
 
 fn list(holders: &[Holder]) -> String {
     if holders.is_empty() {
-        return "a process of another namespace or user".to_owned();
+        return "a process that is not visible here".to_owned();
     }
     let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
     names.join(", ")
 }
 
-/// Whoever holds this may change the machine.
+/// The exclusive lock of a machine. Only its holder may change the machine's directory.
 #[derive(Debug)]
 pub(crate) struct MachineLock(File);
 
 impl MachineLock {
-    /// Another descriptor of the same lock, for a child that must keep it.
-    pub(crate) fn share(&self) -> io::Result<File> {
+    /// Returns another descriptor of the lock, for a child process that must keep it.
+    pub(crate) fn try_clone(&self) -> io::Result<File> {
         self.0.try_clone()
     }
 }
 
 impl Volume {
-    /// Takes the lock of a machine whose directory is there.
+    /// Acquires the lock of an existing machine.
     pub(crate) fn lock(&self, machine: &MachineName) -> Result<MachineLock> {
         let path = self.directory(machine);
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.lock_timeout;
         loop {
             let file = match open_directory(&path) {
                 Ok(file) => file,
@@ -112,22 +112,23 @@ impl Volume {
                 }
                 Err(error) => return Err(error).context("open", &path),
             };
-            let locked = until(deadline, || attempt(file.try_lock())).context("lock", &path)?;
+            let locked =
+                retry_until(deadline, || acquired(file.try_lock())).context("lock", &path)?;
             if !locked {
                 let machine = machine.clone();
                 let holders = holders(&path);
                 return Err(LockRefusal::Locked { machine, holders }.into());
             }
-            // Whoever held it may have removed the directory, and another one may
-            // have made a new one: only a lock on what is there counts.
-            if same_file(&file, &path) {
+            // The previous holder may have removed the directory, and another process may
+            // have created it again. Only the lock on the present directory protects it.
+            if is_same_file(&file, &path) {
                 return Ok(MachineLock(file));
             }
         }
     }
 }
 
-/// Opens a directory, never through a link.
+/// Opens a directory without following a symbolic link.
 pub(crate) fn open_directory(path: &Path) -> io::Result<File> {
     let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::NOFOLLOW;
     let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
@@ -142,15 +143,15 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), NotFound | NotADirectory)
 }
 
-fn same_file(file: &File, path: &Path) -> bool {
+fn is_same_file(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::symlink_metadata(path)) {
         (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
         _ => false,
     }
 }
 
-/// Whether a lock was taken, when it is not an error.
-pub(crate) fn attempt(result: Result<(), TryLockError>) -> io::Result<bool> {
+/// Returns true if a lock was acquired, and false if another process holds it.
+pub(crate) fn acquired(result: Result<(), TryLockError>) -> io::Result<bool> {
     match result {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
@@ -158,8 +159,8 @@ pub(crate) fn attempt(result: Result<(), TryLockError>) -> io::Result<bool> {
     }
 }
 
-/// Tries until it works or the time is over; at least once.
-pub(crate) fn until(
+/// Repeats an attempt, at least once, until it succeeds or the deadline has passed.
+pub(crate) fn retry_until(
     deadline: Instant,
     mut attempt: impl FnMut() -> io::Result<bool>,
 ) -> io::Result<bool> {
@@ -170,69 +171,74 @@ pub(crate) fn until(
         if Instant::now() >= deadline {
             return Ok(false);
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(RETRY_INTERVAL);
     }
 }
 
-/// Takes a subvolume for deletion: while the result lives, nobody can begin to use
-/// it. `None` when somebody uses it.
-pub(crate) fn unused(path: &Path) -> io::Result<Option<File>> {
+/// Acquires the exclusive lock of a subvolume, so that no process can start to use it while
+/// the result lives. Returns `None` if a process uses the subvolume.
+pub(crate) fn lock_unused(path: &Path) -> io::Result<Option<File>> {
     let file = open_directory(path)?;
-    // Others probe as we do, for an instant: one failure proves nothing.
-    let deadline = Instant::now() + 3 * PAUSE;
-    Ok(until(deadline, || attempt(file.try_lock()))?.then_some(file))
+    // Probes of other processes hold the lock for an instant, so one failure proves nothing.
+    let deadline = Instant::now() + 3 * RETRY_INTERVAL;
+    Ok(retry_until(deadline, || acquired(file.try_lock()))?.then_some(file))
 }
 
-/// Whether somebody uses a subvolume. A path that is gone is not in use.
-pub(crate) fn in_use(path: &Path) -> bool {
+/// Returns true if a process uses a subvolume or probes it at this instant. A missing
+/// subvolume is not in use.
+pub(crate) fn seems_in_use(path: &Path) -> bool {
     open_directory(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
-/// The same, but sure of it: a probe of somebody else, which takes an instant, is not
-/// taken for a use.
-pub(crate) fn is_held(path: &Path) -> bool {
-    matches!(unused(path), Ok(None))
+/// Returns true if a process uses a subvolume. Takes up to three times [`RETRY_INTERVAL`] to
+/// tell a use from a probe.
+pub(crate) fn is_in_use(path: &Path) -> bool {
+    matches!(lock_unused(path), Ok(None))
 }
 
-/// The processes that hold a lock on a directory, as far as we may see them.
+/// Returns the visible processes that hold a lock on a directory.
 pub(crate) fn holders(path: &Path) -> Vec<Holder> {
-    processes(path, true)
+    processes(path, |info| {
+        fs::read_to_string(info).is_ok_and(|text| text.contains("FLOCK"))
+    })
 }
 
-/// The processes that have a directory open.
-pub(crate) fn visitors(path: &Path) -> Vec<Holder> {
-    processes(path, false)
+/// Returns the visible processes that have a directory open.
+pub(crate) fn opened_by(path: &Path) -> Vec<Holder> {
+    processes(path, |_| true)
 }
 
-fn processes(path: &Path, locked: bool) -> Vec<Holder> {
-    let Ok(wanted) = fs::symlink_metadata(path) else {
+/// Returns the processes with a descriptor of a file, of which `matches` is true for the
+/// descriptor's file in `/proc/*/fdinfo`.
+fn processes(path: &Path, matches: impl Fn(&Path) -> bool) -> Vec<Holder> {
+    let Ok(file) = fs::symlink_metadata(path) else {
         return Vec::new();
     };
     let Ok(processes) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    let pids = processes
+    let mut holders: Vec<_> = processes
         .flatten()
-        .filter_map(|process| process.file_name().to_str()?.parse().ok());
-    let mut holders: Vec<_> = pids
-        .filter_map(|pid| holder(pid, &wanted, locked))
+        .filter_map(|process| process.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| process_with(pid, &file, &matches))
         .collect();
     holders.sort_by_key(|holder| holder.pid);
     holders
 }
 
-fn holder(pid: u32, wanted: &fs::Metadata, locked: bool) -> Option<Holder> {
+fn process_with(pid: u32, file: &fs::Metadata, matches: impl Fn(&Path) -> bool) -> Option<Holder> {
     let process = Path::new("/proc").join(pid.to_string());
-    let holds = fs::read_dir(process.join("fd"))
+    let has_it = fs::read_dir(process.join("fd"))
         .ok()?
         .flatten()
         .any(|descriptor| {
-            let same = fs::metadata(descriptor.path())
-                .is_ok_and(|data| (data.dev(), data.ino()) == (wanted.dev(), wanted.ino()));
-            let info = process.join("fdinfo").join(descriptor.file_name());
-            same && (!locked || fs::read_to_string(info).is_ok_and(|text| text.contains("FLOCK")))
+            let is_same = fs::metadata(descriptor.path())
+                .is_ok_and(|data| (data.dev(), data.ino()) == (file.dev(), file.ino()));
+            is_same && matches(&process.join("fdinfo").join(descriptor.file_name()))
         });
     let name = fs::read_to_string(process.join("comm")).ok()?;
-    let name = name.trim_end().to_owned();
-    holds.then_some(Holder { pid, name })
+    has_it.then(|| Holder {
+        pid,
+        name: name.trim_end().to_owned(),
+    })
 }

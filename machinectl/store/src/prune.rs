@@ -1,264 +1,186 @@
-//! Old revisions: which are kept, which go, and going back to one.
+//! Pruning: the deletion of old revisions.
 
-use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
 use crate::clean::Step;
-use crate::error::IoContext;
-use crate::{
-    Change, LockRefusal, MachineRefusal, MachineView, Result, RevisionView, StoreError, Volume,
-};
-use sys::command;
+use crate::{Change, LockRefusal, MachineView, Result, RevisionView, StoreError, Volume};
 
-/// How long we wait for the space of what was deleted.
-const RECLAIM_MAX: Duration = Duration::from_mins(1);
-
-/// Which revisions may go. The current one and pinned ones never do, nor what an
-/// image or a snapshot in use was made from, nor what somebody reads.
+/// The policy for old revisions.
+///
+/// It never selects the current revision, pinned ones, the sources of images and of snapshots
+/// in use, or ones that a process reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rule {
-    /// How many of the newest complete revisions of a machine stay.
+pub struct PrunePolicy {
+    /// The number of complete revisions of each machine to keep, the newest ones.
     pub keep: usize,
-    /// Those that were made after this stay.
-    pub made_before: Option<SystemTime>,
-    /// Enough free space, in bytes: nothing goes when there is so much.
-    pub until_free: Option<u64>,
+    /// The time from which on created revisions are kept.
+    pub created_before: Option<SystemTime>,
+    /// The free space in bytes at which pruning stops.
+    pub free_target: Option<u64>,
 }
 
-/// Which revisions go, the oldest first. Thinks only.
+/// Returns the revisions to delete, the oldest first.
 pub fn plan<'v>(
     views: impl IntoIterator<Item = &'v MachineView>,
-    rule: &Rule,
+    policy: &PrunePolicy,
 ) -> Vec<(MachineName, Revision)> {
-    let mut chosen = Vec::new();
+    let mut selected = Vec::new();
     for view in views {
-        for old in old(view, rule).filter(|it| use_of(view, it).is_none()) {
-            chosen.push((old.subvolume.created, view.name.clone(), old.revision));
+        for old in old(view, policy).filter(|it| use_of(view, it).is_none()) {
+            selected.push((old.subvolume.created, view.name.clone(), old.revision));
         }
     }
-    chosen.sort();
-    chosen
+    selected.sort();
+    selected
         .into_iter()
         .map(|(_, machine, revision)| (machine, revision))
         .collect()
 }
 
-/// What keeps an old revision from going now.
+/// A use that prevents the deletion of an old revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// An image that serves, or a snapshot in use, was made from it.
+    /// An image or a snapshot in use was made from it.
     Origin,
-    /// Somebody reads it.
+    /// A process reads it.
     Read,
 }
 
-/// Old revisions that stay only because they are used. Thinks only.
-pub fn spared(view: &MachineView, rule: &Rule) -> Vec<(Revision, Use)> {
-    let used = old(view, rule).filter_map(|it| Some((it.revision, use_of(view, it)?)));
-    used.collect()
+/// Returns the old revisions that are kept only because they are used.
+pub fn retained(view: &MachineView, policy: &PrunePolicy) -> Vec<(Revision, Use)> {
+    old(view, policy)
+        .filter_map(|it| Some((it.revision, use_of(view, it)?)))
+        .collect()
 }
 
-/// The revisions that a rule lets go, if nobody uses them.
-fn old<'v>(view: &'v MachineView, rule: &Rule) -> impl Iterator<Item = &'v RevisionView> {
-    let live = view.is_live();
+/// Returns the revisions that a policy selects, used or not.
+fn old<'v>(view: &'v MachineView, policy: &PrunePolicy) -> impl Iterator<Item = &'v RevisionView> {
+    let is_live = view.is_live();
     let complete: Vec<_> = view.revisions.iter().filter(|it| it.complete).collect();
-    let count = complete.len().saturating_sub(rule.keep);
-    let rule = *rule;
+    let count = complete.len().saturating_sub(policy.keep);
+    let policy = *policy;
     complete.into_iter().take(count).filter(move |it| {
-        let young = |limit| it.subvolume.created >= limit;
-        let kept = view.current == Some(it.revision) || view.pins.contains(&it.revision);
-        live && !kept && !rule.made_before.is_some_and(young)
+        let is_kept = view.current == Some(it.revision) || view.pins.contains(&it.revision);
+        let is_young = policy
+            .created_before
+            .is_some_and(|limit| it.subvolume.created >= limit);
+        is_live && !is_kept && !is_young
     })
 }
 
 fn use_of(view: &MachineView, revision: &RevisionView) -> Option<Use> {
-    if view.held.contains(&revision.revision) {
+    if view.revisions_in_use.contains(&revision.revision) {
         Some(Use::Read)
     } else {
         view.origins.contains(&revision.uuid).then_some(Use::Origin)
     }
 }
 
-/// What pruning came to.
+/// The result of pruning.
 #[derive(Debug, Default)]
-pub struct Pruned {
-    /// What went.
-    pub done: Vec<(MachineName, Revision)>,
-    /// What stays, because an image that serves or a build was made from it.
+pub struct PruneReport {
+    /// The deleted revisions.
+    pub deleted: Vec<(MachineName, Revision)>,
+    /// The old revisions that are kept as sources of images or builds.
     pub origins: Vec<(MachineName, Revision)>,
-    /// What did not go, and why; a revision that is being sent, for example.
+    /// The old revisions that could not be deleted, such as one that is being sent.
     pub failed: Vec<(MachineName, Revision, StoreError)>,
 }
 
 impl Volume {
-    /// Deletes the revisions of all `machines` that a rule lets go. One that cannot
-    /// be deleted does not stop the rest.
+    /// Deletes the old revisions of machines. A revision that cannot be deleted does not stop
+    /// the rest.
     ///
     /// # Errors
-    /// When the machines cannot be looked at, or free space cannot be measured.
-    pub fn prune(&self, machines: &[MachineName], rule: &Rule) -> Result<Pruned> {
+    /// A machine cannot be read, or the free space cannot be measured.
+    pub fn prune(&self, machines: &[MachineName], policy: &PrunePolicy) -> Result<PruneReport> {
         let views: Vec<_> = machines
             .iter()
-            .map(|name| self.look(name))
+            .map(|name| self.view(name))
             .collect::<Result<_>>()?;
-        let mut pruned = self.prune_these(&plan(&views, rule), rule)?;
+        let mut report = self.prune_selected(&plan(&views, policy), policy)?;
         for view in &views {
-            for (revision, used) in spared(view, rule) {
+            for (revision, used) in retained(view, policy) {
                 let machine = view.name.clone();
-                if used == Use::Origin {
-                    pruned.origins.push((machine, revision));
-                    continue;
+                match used {
+                    Use::Origin => report.origins.push((machine, revision)),
+                    Use::Read => {
+                        let path = self.entry(&machine, &Entry::Revision(revision));
+                        let error = LockRefusal::in_use(&path).into();
+                        report.failed.push((machine, revision, error));
+                    }
                 }
-                let path = self.entry(&machine, &Entry::Revision(revision));
-                let error = LockRefusal::in_use(&path).into();
-                pruned.failed.push((machine, revision, error));
             }
         }
-        Ok(pruned)
+        Ok(report)
     }
 
-    /// Deletes those of the chosen revisions that a rule still lets go, in order. One
-    /// that cannot be deleted does not stop the rest.
+    /// Deletes the selected revisions that a policy still selects, in order. A revision that
+    /// cannot be deleted does not stop the rest.
     ///
     /// # Errors
-    /// When free space cannot be measured, or the file system cannot commit.
-    pub fn prune_these(&self, chosen: &[(MachineName, Revision)], rule: &Rule) -> Result<Pruned> {
-        let mut pruned = Pruned::default();
-        if rule.until_free.is_some() {
-            // Space that somebody has just given back is seen from now on.
+    /// The free space cannot be measured, or the file system cannot commit.
+    pub fn prune_selected(
+        &self,
+        selected: &[(MachineName, Revision)],
+        policy: &PrunePolicy,
+    ) -> Result<PruneReport> {
+        let mut report = PruneReport::default();
+        if policy.free_target.is_some() {
+            // Free space includes the space of deleted files after a commit.
             self.commit()?;
         }
-        for (machine, revision) in chosen {
-            if let Some(wanted) = rule.until_free
-                && self.free()? >= wanted
+        for (machine, revision) in selected {
+            if let Some(target) = policy.free_target
+                && self.free()? >= target
             {
                 break;
             }
             let (machine, revision) = (machine.clone(), *revision);
-            match self.prune_one(&machine, revision, rule) {
-                Ok(Change::Changed) => pruned.done.push((machine, revision)),
+            match self.prune_one(&machine, revision, policy) {
+                Ok(Change::Changed) => report.deleted.push((machine, revision)),
                 Ok(Change::Unchanged) => continue,
                 Err(error) => {
-                    pruned.failed.push((machine, revision, error));
+                    report.failed.push((machine, revision, error));
                     continue;
                 }
             }
-            if rule.until_free.is_some() {
+            if policy.free_target.is_some() {
                 self.reclaim()?;
             }
         }
-        if !pruned.done.is_empty() {
+        if !report.deleted.is_empty() {
             self.commit()?;
         }
-        Ok(pruned)
+        Ok(report)
     }
 
-    /// Deletes one revision, if the rule still lets it go under the lock.
-    fn prune_one(&self, machine: &MachineName, revision: Revision, rule: &Rule) -> Result<Change> {
+    /// Deletes a revision if the policy still selects it under the lock.
+    fn prune_one(
+        &self,
+        machine: &MachineName,
+        revision: Revision,
+        policy: &PrunePolicy,
+    ) -> Result<Change> {
         let _lock = self.lock(machine)?;
-        let view = self.look(machine)?;
-        if !plan([&view], rule).contains(&(machine.clone(), revision)) {
+        let view = self.view(machine)?;
+        if !plan([&view], policy).contains(&(machine.clone(), revision)) {
             return Ok(Change::Unchanged);
         }
-        self.act(machine, &Step::Delete(Entry::Revision(revision)))?;
+        self.execute(machine, &Step::Delete(Entry::Revision(revision)))?;
         Ok(Change::Changed)
-    }
-
-    /// Waits, within limits, until the space of what was deleted can be used again.
-    /// It shows only after one more commit.
-    ///
-    /// # Errors
-    /// When the file system cannot commit.
-    pub fn reclaim(&self) -> Result<()> {
-        self.commit()?;
-        let mut sync = command::prepare("btrfs");
-        sync.args(["subvolume", "sync"]).arg(&*self.path);
-        // Whatever keeps a deleted subvolume open keeps its space; that is no error.
-        let begun = Instant::now();
-        match command::run(sync, RECLAIM_MAX) {
-            Ok(_) | Err(command::CommandError::TimedOut { .. }) => {}
-            Err(error) if begun.elapsed() < RECLAIM_MAX => return Err(error.into()),
-            Err(_) => {}
-        }
-        self.commit()
-    }
-
-    /// Makes an older revision current again: the given one, or the newest complete
-    /// one before the current one.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn roll_back(&self, machine: &MachineName, to: Option<Revision>) -> Result<Revision> {
-        let target = self.plan_roll_back(machine, to)?;
-        self.set_current(machine, target)?;
-        Ok(target)
-    }
-
-    /// Where [`Volume::roll_back`] would lead.
-    ///
-    /// # Errors
-    /// When there is no such revision.
-    pub fn plan_roll_back(&self, machine: &MachineName, to: Option<Revision>) -> Result<Revision> {
-        let view = self.look(machine)?;
-        let mut complete = view
-            .revisions
-            .iter()
-            .filter(|it| it.complete)
-            .map(|it| it.revision);
-        match to {
-            Some(to) if complete.any(|it| it == to) => Ok(to),
-            Some(to) => Err(MachineRefusal::NoRevision(machine.clone(), to).into()),
-            None => {
-                let current = view.need_current()?.revision;
-                let older = complete.rfind(|it| *it < current);
-                older
-                    .ok_or_else(|| MachineRefusal::NoOlderRevision(machine.clone(), current).into())
-            }
-        }
-    }
-
-    /// Keeps a revision from being pruned.
-    ///
-    /// # Errors
-    /// When it is not there or not complete.
-    pub fn pin(&self, machine: &MachineName, revision: Revision) -> Result<Change> {
-        let _lock = self.lock(machine)?;
-        let view = self.look(machine)?;
-        if !view.revision(revision).is_some_and(|it| it.complete) {
-            return Err(MachineRefusal::NoRevision(machine.clone(), revision).into());
-        }
-        if view.pins.contains(&revision) {
-            return Ok(Change::Unchanged);
-        }
-        let pin = self.entry(machine, &Entry::Pin(revision));
-        let target = Entry::Revision(revision).name(machine);
-        self.backend
-            .link(Path::new(&target), &pin)
-            .context("make the link", &pin)?;
-        self.commit()?;
-        Ok(Change::Changed)
-    }
-
-    /// Lets a revision be pruned again.
-    ///
-    /// # Errors
-    /// When the machine is not there or locked for too long.
-    pub fn unpin(&self, machine: &MachineName, revision: Revision) -> Result<Change> {
-        let _lock = self.lock(machine)?;
-        let pin = self.entry(machine, &Entry::Pin(revision));
-        let change = self.backend.unlink(&pin).context("remove", &pin)?;
-        self.commit()?;
-        Ok(change)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::{RevisionView, Subvolume, Uuid};
+    use crate::{Subvolume, Uuid};
 
     fn view(name: &str, complete: &[bool], current: u32, pins: &[u32]) -> MachineView {
         let mut view = MachineView::new(name.parse().unwrap());
@@ -284,21 +206,21 @@ mod tests {
         view
     }
 
-    fn numbers(views: &[MachineView], keep: usize, before: Option<u64>) -> Vec<(String, u32)> {
-        let made_before = before.map(|s| SystemTime::UNIX_EPOCH + Duration::from_secs(s));
-        let rule = Rule {
+    fn planned(views: &[MachineView], keep: usize, before: Option<u64>) -> Vec<(String, u32)> {
+        let policy = PrunePolicy {
             keep,
-            made_before,
-            until_free: None,
+            created_before: before.map(|s| SystemTime::UNIX_EPOCH + Duration::from_secs(s)),
+            free_target: None,
         };
-        let plan = plan(views, &rule).into_iter();
-        plan.map(|(machine, revision)| (machine.to_string(), revision.0))
+        plan(views, &policy)
+            .into_iter()
+            .map(|(machine, revision)| (machine.to_string(), revision.0))
             .collect()
     }
 
     #[test]
-    fn the_oldest_go_and_the_current_and_the_pinned_stay() {
-        let whole = [true; 5];
+    fn the_oldest_revisions_are_selected_but_not_the_current_and_pinned_ones() {
+        let complete = [true; 5];
         let a = |numbers: &[u32]| {
             numbers
                 .iter()
@@ -306,39 +228,39 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(
-            numbers(&[view("a", &whole, 5, &[])], 2, None),
+            planned(&[view("a", &complete, 5, &[])], 2, None),
             a(&[1, 2, 3])
         );
-        assert_eq!(numbers(&[view("a", &whole, 1, &[3])], 2, None), a(&[2]));
+        assert_eq!(planned(&[view("a", &complete, 1, &[3])], 2, None), a(&[2]));
         assert_eq!(
-            numbers(&[view("a", &whole, 5, &[])], 0, None),
+            planned(&[view("a", &complete, 5, &[])], 0, None),
             a(&[1, 2, 3, 4])
         );
-        assert_eq!(numbers(&[view("a", &whole, 5, &[])], 9, None), a(&[]));
+        assert_eq!(planned(&[view("a", &complete, 5, &[])], 9, None), a(&[]));
         assert_eq!(
-            numbers(&[view("a", &whole, 5, &[])], 1, Some(3)),
+            planned(&[view("a", &complete, 5, &[])], 1, Some(3)),
             a(&[1, 2])
         );
-        // Half ones are nobody's keepsake: the clean-up takes them.
-        let half = [true, true, false, true, true];
-        assert_eq!(numbers(&[view("a", &half, 5, &[])], 2, None), a(&[1, 2]));
+        // The clean-up deletes incomplete ones; they do not count here.
+        let partly = [true, true, false, true, true];
+        assert_eq!(planned(&[view("a", &partly, 5, &[])], 2, None), a(&[1, 2]));
     }
 
     #[test]
-    fn the_oldest_of_all_machines_goes_first() {
+    fn revisions_of_all_machines_are_ordered_by_age() {
         let views = [view("b", &[true; 3], 3, &[]), view("a", &[true; 3], 3, &[])];
         let order = [("a", 1), ("b", 1), ("a", 2), ("b", 2)];
         let order: Vec<_> = order
             .iter()
             .map(|(name, it)| ((*name).to_owned(), *it))
             .collect();
-        assert_eq!(numbers(&views, 1, None), order);
+        assert_eq!(planned(&views, 1, None), order);
     }
 
     #[test]
-    fn a_machine_out_of_service_is_left_alone() {
+    fn a_machine_out_of_service_is_not_pruned() {
         let mut broken = view("a", &[true; 3], 3, &[]);
         broken.current = None;
-        assert!(numbers(&[broken], 0, None).is_empty());
+        assert!(planned(&[broken], 0, None).is_empty());
     }
 }

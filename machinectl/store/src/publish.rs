@@ -1,4 +1,4 @@
-//! Putting what is finished in place, in an order that a power cut cannot break.
+//! Publication of finished images and revisions, in an order that survives a power failure.
 
 use std::path::Path;
 
@@ -8,29 +8,28 @@ use config::{MachineName, Revision};
 
 use crate::error::IoContext;
 use crate::subvolumes::NotSubvolume;
-use crate::{Change, MachineRefusal, Result, Snapshot, Volume};
+use crate::{Result, Snapshot, Volume};
 
 impl Volume {
-    /// Makes a snapshot, in which a bootstrap has ended well, the machine's image
-    /// for its toolchain. The old image serves until the instant when the new one
-    /// takes its place; builds that run have snapshots of their own.
+    /// Turns the snapshot of a successful bootstrap into the machine's image for its
+    /// toolchain. The old image serves until the new one replaces it in one step; running
+    /// builds keep their snapshots.
     ///
-    /// Killed at any point, this leaves the old or the new image in place and at
-    /// most a snapshot that nobody uses.
+    /// A crash leaves the old or the new image in place, and at most one unused snapshot.
     ///
     /// # Errors
-    /// When the machine is gone or locked for too long. The snapshot is then no
-    /// longer used by us; drop it.
+    /// The machine was deleted or stays locked. The snapshot is then unlocked and should be
+    /// deleted.
     #[expect(
         clippy::needless_pass_by_value,
-        reason = "a published snapshot is none"
+        reason = "the snapshot does not exist afterward"
     )]
     pub fn publish_image(&self, snapshot: Snapshot, provenance: &Provenance) -> Result<()> {
         let Snapshot {
             machine, toolchain, ..
         } = &snapshot;
         let _lock = self.lock(machine)?;
-        self.look(machine)?.need_current()?;
+        self.view(machine)?.require_current()?;
         let image = self.entry(machine, &Entry::Image(toolchain.clone()));
         let path = snapshot.path();
         let manifest = path.join(BOOTSTRAP);
@@ -39,51 +38,31 @@ impl Volume {
         backend
             .write(&manifest, provenance.print().as_bytes())
             .context("write", &manifest)?;
-        backend.seal(path).context("make read-only", path)?;
+        backend
+            .make_read_only(path)
+            .context("make read-only", path)?;
         self.commit()?;
-        if self.is_subvolume(&image)? {
-            backend
-                .exchange(path, &image)
-                .context("put in place", &image)?;
+        if self.is_replaceable_subvolume(&image)? {
+            backend.exchange(path, &image).context("publish", &image)?;
             self.commit()?;
             backend.delete(path).context("delete the old image", path)?;
         } else {
-            backend
-                .rename(path, &image)
-                .context("put in place", &image)?;
+            backend.rename(path, &image).context("publish", &image)?;
             self.commit()?;
         }
         Ok(())
     }
 
-    /// Whether a name is a subvolume or free; anything else is in the way.
-    fn is_subvolume(&self, path: &Path) -> Result<bool> {
-        let there = self.backend.info(path).context("look at", path)?.is_some();
-        if !there && path.symlink_metadata().is_ok() {
-            return Err(NotSubvolume(path.to_owned()).into());
-        }
-        Ok(there)
-    }
-
-    /// Makes a complete revision the current one, also an older one.
+    /// Returns true if a path is a subvolume and false if it does not exist.
     ///
     /// # Errors
-    /// When the machine is not there or on its way out, or the revision is not
-    /// there or not complete.
-    pub fn set_current(&self, machine: &MachineName, revision: Revision) -> Result<Change> {
-        let _lock = self.lock(machine)?;
-        let view = self.look(machine)?;
-        if view.deleting {
-            return Err(MachineRefusal::Deleting(machine.clone()).into());
+    /// The path is anything else, which must not be replaced.
+    fn is_replaceable_subvolume(&self, path: &Path) -> Result<bool> {
+        let exists = self.backend.info(path).context("inspect", path)?.is_some();
+        if !exists && path.symlink_metadata().is_ok() {
+            return Err(NotSubvolume(path.to_owned()).into());
         }
-        if !view.revision(revision).is_some_and(|view| view.complete) {
-            return Err(MachineRefusal::NoRevision(machine.clone(), revision).into());
-        }
-        if view.current == Some(revision) {
-            return Ok(Change::Unchanged);
-        }
-        self.publish_revision(machine, revision)?;
-        Ok(Change::Changed)
+        Ok(exists)
     }
 
     /// Makes a complete revision the current one. The caller holds the lock.
@@ -91,7 +70,8 @@ impl Volume {
         let incoming = self.entry(machine, &Entry::Incoming);
         let current = self.entry(machine, &Entry::Current);
         let target = Entry::Revision(revision).name(machine);
-        // First the content, then the link to it, then the answer.
+        // The content must be on the disk before the link to it, and the link before the
+        // answer.
         self.commit()?;
         let arriving = self.entry(machine, &Entry::Arriving(revision));
         self.backend
@@ -101,11 +81,11 @@ impl Volume {
             .unlink(&incoming)
             .context("remove", &incoming)?;
         self.backend
-            .link(Path::new(&target), &incoming)
-            .context("make the link", &incoming)?;
+            .symlink(Path::new(&target), &incoming)
+            .context("create the link", &incoming)?;
         self.backend
             .rename(&incoming, &current)
-            .context("put in place", &current)?;
+            .context("publish", &current)?;
         self.commit()
     }
 }

@@ -1,117 +1,143 @@
-//! Sending a revision: to a pipe, or to another build host by ssh.
+//! Sending: revisions as streams, to files, and to other build hosts by ssh.
 
 mod export;
-
 mod remote;
-
-mod measure;
+mod size;
 
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
-pub use export::Form;
-pub use remote::{FarSide, FarView, RemoteRefusal};
+pub use export::ExportFormat;
+pub use remote::{RemoteHost, RemoteRefusal, RemoteRevision, RemoteView};
 
-use crate::stream::input::{Patient, Sender};
-use crate::{MachineRefusal, MachineView, Result, Uuid, Volume};
+use crate::stream::{BtrfsSend, SendStream, TimeoutReader};
+use crate::{MachineView, Result, Uuid, Volume};
 
-/// A revision on its way out.
+/// A revision that is being sent.
 #[derive(Debug)]
-pub struct Parting {
-    /// Which revision.
+pub struct OutgoingStream {
+    /// The revision.
     pub revision: Revision,
-    /// What the stream builds on; `None` for a full one.
+    /// The parent of an incremental stream; `None` for a full one.
     pub parent: Option<Revision>,
-    /// The `btrfs send` that makes the stream.
-    pub sender: Sender,
     /// The stream.
-    pub stream: Patient,
-    /// Keep what is sent, and what the stream builds on, from being deleted.
-    #[expect(dead_code, reason = "it is held, not read")]
-    holds: Vec<File>,
+    pub stream: SendStream,
+    /// The locks that prevent the deletion of the revision and its parent.
+    locks: Vec<File>,
 }
 
-/// The newest complete revision, other than the one to be sent, that the receiver
-/// has too: `known` are the identities of what is there. Thinks only.
+impl OutgoingStream {
+    /// Copies the stream up to its end; returns the number of bytes.
+    ///
+    /// # Errors
+    /// The sender fails, or the sink cannot be written to.
+    pub fn copy_to(self, sink: impl Write) -> Result<u64> {
+        let Self { stream, locks, .. } = self;
+        let copied = stream.copy_to(sink);
+        drop(locks);
+        copied
+    }
+}
+
+/// Returns the newest complete revision, other than the one to send, that the receiver has
+/// too. `known` are the UUIDs that the receiver has.
 pub fn common_parent(view: &MachineView, revision: Revision, known: &[Uuid]) -> Option<Revision> {
-    let complete = view
-        .revisions
+    view.revisions
         .iter()
-        .filter(|it| it.complete && it.revision != revision);
-    let mut common = complete.filter(|it| known.contains(&it.subvolume.stream_uuid()));
-    common.next_back().map(|it| it.revision)
+        .filter(|it| it.complete && it.revision != revision)
+        .rfind(|it| known.contains(&it.subvolume.stream_uuid()))
+        .map(|it| it.revision)
 }
 
 impl Volume {
-    /// Starts to send a complete revision; the current one when none is named.
+    /// Starts to send a complete revision, by default the current one.
     ///
     /// # Errors
-    /// When there is no such revision.
+    /// There is no such revision, or it cannot be sent.
     pub fn send(
         &self,
         machine: &MachineName,
         revision: Option<Revision>,
         known: &[Uuid],
-    ) -> Result<Parting> {
-        self.start(machine, revision, known, &[])
+    ) -> Result<OutgoingStream> {
+        let sending = self.start_send(machine, revision, known, &[])?;
+        let stream = SendStream::open_from(Some(Box::new(sending.sender)), sending.output)?;
+        Ok(OutgoingStream {
+            revision: sending.revision,
+            parent: sending.parent,
+            stream,
+            locks: sending.locks,
+        })
     }
 
-    /// Which revision [`Volume::send`] would send.
+    /// Returns the given revision if it is complete, by default the current one.
     ///
     /// # Errors
-    /// When there is no such revision.
-    pub fn plan_send(&self, machine: &MachineName, revision: Option<Revision>) -> Result<Revision> {
-        let view = self.look(machine)?;
-        match revision {
-            None => Ok(view.need_current()?.revision),
-            Some(revision) if view.revision(revision).is_some_and(|it| it.complete) => Ok(revision),
-            Some(revision) => Err(MachineRefusal::NoRevision(machine.clone(), revision).into()),
-        }
+    /// There is no such revision.
+    pub fn resolve_revision(
+        &self,
+        machine: &MachineName,
+        revision: Option<Revision>,
+    ) -> Result<Revision> {
+        Ok(self.view(machine)?.resolve(revision)?)
     }
 
-    fn start(
+    fn start_send(
         &self,
         machine: &MachineName,
         revision: Option<Revision>,
         known: &[Uuid],
         options: &[&str],
-    ) -> Result<Parting> {
-        let revision = self.plan_send(machine, revision)?;
-        let view = self.look(machine)?;
-        let path = |revision| self.entry(machine, &Entry::Revision(revision));
+    ) -> Result<Sending> {
+        let view = self.view(machine)?;
+        let revision = view.resolve(revision)?;
         let parent = common_parent(&view, revision, known);
+        let locks = [Some(revision), parent]
+            .into_iter()
+            .flatten()
+            .map(|revision| self.lock_revision(machine, revision))
+            .collect::<Result<Vec<_>>>()?;
+        let path = |revision| self.entry(machine, &Entry::Revision(revision));
         let parent_path = parent.map(path);
-        let holds = [Some(revision), parent].into_iter().flatten();
-        let holds = holds.map(|revision| self.hold_revision(machine, revision));
-        let holds = holds.collect::<Result<Vec<_>>>()?;
-        let (sender, stream) =
-            Sender::start_with(&path(revision), parent_path.as_deref(), options)?;
-        Ok(Parting {
+        let (sender, output) = BtrfsSend::start(&path(revision), parent_path.as_deref(), options)?;
+        Ok(Sending {
             revision,
             parent,
             sender,
-            stream,
-            holds,
+            output,
+            locks,
         })
     }
 
-    /// The identities under which streams can build on what this machine has here.
+    /// Returns the UUIDs of all revisions that an incremental stream can have as its parent
+    /// here.
     pub fn identities(&self, machine: &MachineName) -> Vec<Uuid> {
-        let Ok(view) = self.look(machine) else {
+        let Ok(view) = self.view(machine) else {
             return Vec::new();
         };
-        let complete = view.revisions.iter().filter(|it| it.complete);
-        complete
+        view.revisions
+            .iter()
+            .filter(|it| it.complete)
             .flat_map(|it| [Some(it.uuid), it.received_uuid])
             .flatten()
             .collect()
     }
 }
 
-/// A path as one word of a shell.
+/// A running `btrfs send`, with the locks of what it reads.
+struct Sending {
+    revision: Revision,
+    parent: Option<Revision>,
+    sender: BtrfsSend,
+    output: TimeoutReader,
+    locks: Vec<File>,
+}
+
+/// Quotes a path for a shell.
 fn quote(path: &Path) -> String {
     format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
 }

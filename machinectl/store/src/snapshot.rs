@@ -1,4 +1,4 @@
-//! Snapshots: writable clones for one build or one bootstrap, and who uses them.
+//! Snapshots: writable clones for one build or one bootstrap, and their locks.
 
 use std::fs::File;
 use std::io;
@@ -10,9 +10,11 @@ use config::layout::Entry;
 use config::{MachineName, Revision, Tag, ToolchainName};
 
 use crate::error::IoContext;
-use crate::subvolumes::Change;
 use crate::subvolumes::NotSubvolume;
-use crate::{LockRefusal, MachineRefusal, Refusal, RefusalKind, Result, Uuid, Volume, lock};
+use crate::{
+    Change, LockRefusal, MachineRefusal, MachineView, Refusal, RefusalKind, Result, Uuid, Volume,
+    lock,
+};
 
 /// A reason not to take or use a snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -37,30 +39,31 @@ impl Refusal for SnapshotRefusal {
     }
 }
 
-/// What a snapshot is taken of.
+/// The source of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum SnapshotSource {
     /// The current revision.
     Current,
     /// The image bootstrapped for a toolchain.
     Image(ToolchainName),
-    /// Another snapshot of the same toolchain, as it is at that instant: a guest may
-    /// run in it, and finds in the copy what it would find after a power cut.
+    /// Another snapshot of the same toolchain. A guest may run in it; the copy then has the
+    /// state that a power failure at this instant would leave.
     Snapshot(Tag),
 }
 
 /// The revision that a snapshot was taken of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Taken {
-    /// Its number.
+pub struct SourceRevision {
+    /// The number.
     pub revision: Revision,
-    /// Its identity, for the manifest of the image that is made from it.
+    /// The subvolume's UUID, for the provenance of the image that is made from the snapshot.
     pub uuid: Uuid,
 }
 
-/// A snapshot that we use: a lock on its directory says so to everybody. Dropping
-/// this gives the lock up, unless somebody else holds it too; the snapshot stays
-/// until [`Volume::drop_snapshot`].
+/// A snapshot with a shared lock on its directory, which marks it as in use.
+///
+/// Dropping the value releases the lock, unless another process shares it. The snapshot
+/// itself stays until [`Volume::delete_snapshot`].
 #[derive(Debug)]
 pub struct Snapshot {
     pub(crate) machine: MachineName,
@@ -68,219 +71,234 @@ pub struct Snapshot {
     pub(crate) tag: Tag,
     path: PathBuf,
     lock: File,
-    source: Option<Uuid>,
-    taken: Option<Taken>,
+    source_uuid: Option<Uuid>,
+    source_revision: Option<SourceRevision>,
 }
 
 impl Snapshot {
-    /// Its directory.
+    /// Returns the snapshot's directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its machine.
+    /// Returns the machine.
     pub fn machine(&self) -> &MachineName {
         &self.machine
     }
 
-    /// The toolchain in its name.
+    /// Returns the toolchain.
     pub fn toolchain(&self) -> &ToolchainName {
         &self.toolchain
     }
 
-    /// The rest of its name.
+    /// Returns the tag, which is the last part of the name.
     pub fn tag(&self) -> &Tag {
         &self.tag
     }
 
-    /// The subvolume that it was taken of, if this process took it of a revision or of an
-    /// image.
-    pub fn source(&self) -> Option<Uuid> {
-        self.source
+    /// Returns the UUID of the source of a snapshot that [`Volume::snapshot`] took of a
+    /// revision or an image.
+    pub fn source_uuid(&self) -> Option<Uuid> {
+        self.source_uuid
     }
 
-    /// The revision that it was taken of, when it was taken of one just now.
-    pub fn taken(&self) -> Option<Taken> {
-        self.taken
+    /// Returns the source of a snapshot that [`Volume::snapshot`] took of a revision.
+    pub fn source_revision(&self) -> Option<SourceRevision> {
+        self.source_revision
     }
 
-    /// Another descriptor of the same lock. As long as a process has it, the
-    /// snapshot is in use; a guest inherits it and so outlives an agent. It is
-    /// closed on `exec` unless the caller changes that.
+    /// Returns another descriptor of the lock, which is closed on `exec` by default.
+    ///
+    /// The snapshot is in use as long as a process has the descriptor. A guest inherits it,
+    /// so that its snapshot stays locked when the agent restarts.
     ///
     /// # Errors
-    /// When there are too many open files.
-    pub fn keep(&self) -> io::Result<OwnedFd> {
+    /// The process has too many open files.
+    pub fn share_lock(&self) -> io::Result<OwnedFd> {
         Ok(self.lock.try_clone()?.into())
     }
 }
 
+/// The subvolume to take a snapshot of.
+struct ResolvedSource {
+    path: PathBuf,
+    uuid: Option<Uuid>,
+    revision: Option<SourceRevision>,
+}
+
 impl Volume {
-    /// Takes a writable snapshot and marks it as used by us.
+    /// Takes a writable snapshot and locks it.
     ///
     /// # Errors
-    /// When the machine or the image is not there, not complete, or locked for too
-    /// long; when the name is taken.
+    /// The source does not exist or is not complete, the name is taken, or the machine stays
+    /// locked.
     pub fn snapshot(
         &self,
         machine: &MachineName,
-        origin: &Origin,
+        source: &SnapshotSource,
         toolchain: &ToolchainName,
         tag: &Tag,
     ) -> Result<Snapshot> {
         let _lock = self.lock(machine)?;
-        let view = self.look(machine)?;
-        let current = view.need_current()?;
-        let (source, uuid, taken) = match origin {
-            Origin::Current => {
-                let (revision, uuid) = (current.revision, current.uuid);
-                (
-                    Entry::Revision(revision),
-                    Some(uuid),
-                    Some(Taken { revision, uuid }),
-                )
-            }
-            Origin::Image(wanted) => match view.image(wanted) {
-                Some(image) if image.complete => {
-                    (Entry::Image(wanted.clone()), Some(image.uuid), None)
-                }
-                _ => return Err(SnapshotRefusal::NoImage(machine.clone(), wanted.clone()).into()),
-            },
-            Origin::Snapshot(tag) => (Entry::Snapshot(toolchain.clone(), tag.clone()), None, None),
-        };
-        let is_snapshot = matches!(source, Entry::Snapshot(..));
-        let source = self.entry(machine, &source);
-        if is_snapshot
-            && self
-                .backend
-                .info(&source)
-                .context("look at", &source)?
-                .is_none()
-        {
-            return Err(SnapshotRefusal::NotFound(source).into());
-        }
+        let source = self.resolve_source(&self.view(machine)?, source, toolchain)?;
         let path = self.entry(machine, &Entry::Snapshot(toolchain.clone(), tag.clone()));
         if path.symlink_metadata().is_ok() {
             return Err(SnapshotRefusal::Exists(path).into());
         }
         self.backend
-            .snapshot(&source, &path)
+            .snapshot(&source.path, &path)
             .context("take the snapshot", &path)?;
-        let lock = self.hold(&path)?;
         Ok(Snapshot {
             machine: machine.clone(),
             toolchain: toolchain.clone(),
             tag: tag.clone(),
+            lock: self.lock_shared(&path)?,
             path,
-            lock,
-            source: uuid,
-            taken,
+            source_uuid: source.uuid,
+            source_revision: source.revision,
         })
     }
 
-    /// Marks a snapshot that is there as used by us: what an agent does with the
-    /// guests that outlived its predecessor.
+    fn resolve_source(
+        &self,
+        view: &MachineView,
+        source: &SnapshotSource,
+        toolchain: &ToolchainName,
+    ) -> Result<ResolvedSource> {
+        let current = view.require_current()?;
+        let machine = &view.name;
+        match source {
+            SnapshotSource::Current => {
+                let (revision, uuid) = (current.revision, current.uuid);
+                Ok(ResolvedSource {
+                    path: self.entry(machine, &Entry::Revision(revision)),
+                    uuid: Some(uuid),
+                    revision: Some(SourceRevision { revision, uuid }),
+                })
+            }
+            SnapshotSource::Image(wanted) => match view.image(wanted) {
+                Some(image) if image.complete => Ok(ResolvedSource {
+                    path: self.entry(machine, &Entry::Image(wanted.clone())),
+                    uuid: Some(image.uuid),
+                    revision: None,
+                }),
+                _ => Err(SnapshotRefusal::NoImage(machine.clone(), wanted.clone()).into()),
+            },
+            SnapshotSource::Snapshot(tag) => {
+                let entry = Entry::Snapshot(toolchain.clone(), tag.clone());
+                Ok(ResolvedSource {
+                    path: self.existing_snapshot(machine, &entry)?,
+                    uuid: None,
+                    revision: None,
+                })
+            }
+        }
+    }
+
+    /// Returns the path of a snapshot.
+    fn existing_snapshot(&self, machine: &MachineName, entry: &Entry) -> Result<PathBuf> {
+        let path = self.entry(machine, entry);
+        match self.backend.info(&path).context("inspect", &path)? {
+            Some(_) => Ok(path),
+            None => Err(SnapshotRefusal::NotFound(path).into()),
+        }
+    }
+
+    /// Locks an existing snapshot. An agent adopts the snapshots of guests that survived its
+    /// predecessor in this way.
     ///
     /// # Errors
-    /// When it is not there.
-    pub fn take_up(
+    /// The snapshot does not exist.
+    pub fn adopt_snapshot(
         &self,
         machine: &MachineName,
         toolchain: &ToolchainName,
         tag: &Tag,
     ) -> Result<Snapshot> {
         let _lock = self.lock(machine)?;
-        let path = self.entry(machine, &Entry::Snapshot(toolchain.clone(), tag.clone()));
-        if self
-            .backend
-            .info(&path)
-            .context("look at", &path)?
-            .is_none()
-        {
-            return Err(SnapshotRefusal::NotFound(path).into());
-        }
-        let lock = self.hold(&path)?;
+        let entry = Entry::Snapshot(toolchain.clone(), tag.clone());
+        let path = self.existing_snapshot(machine, &entry)?;
         Ok(Snapshot {
             machine: machine.clone(),
             toolchain: toolchain.clone(),
             tag: tag.clone(),
+            lock: self.lock_shared(&path)?,
             path,
-            lock,
-            source: None,
-            taken: None,
+            source_uuid: None,
+            source_revision: None,
         })
     }
 
-    /// Keeps a complete revision from being deleted as long as the result lives.
-    pub(crate) fn hold_revision(&self, machine: &MachineName, revision: Revision) -> Result<File> {
+    /// Prevents the deletion of a complete revision as long as the result lives.
+    pub(crate) fn lock_revision(&self, machine: &MachineName, revision: Revision) -> Result<File> {
         let path = self.entry(machine, &Entry::Revision(revision));
-        let held = self.hold(&path)?;
-        // Somebody may have deleted it before we held it.
-        match self.backend.info(&path).context("look at", &path)? {
-            Some(there) if there.read_only => Ok(held),
+        let lock = self.lock_shared(&path)?;
+        // Another process may have deleted it before the lock was acquired.
+        match self.backend.info(&path).context("inspect", &path)? {
+            Some(subvolume) if subvolume.read_only => Ok(lock),
             _ => Err(MachineRefusal::NoRevision(machine.clone(), revision).into()),
         }
     }
 
-    fn hold(&self, path: &Path) -> Result<File> {
+    fn lock_shared(&self, path: &Path) -> Result<File> {
         let file = lock::open_directory(path).context("open", path)?;
-        let deadline = Instant::now() + self.patience;
-        let taken = lock::until(deadline, || lock::attempt(file.try_lock_shared()));
-        if taken.context("lock", path)? {
+        let deadline = Instant::now() + self.lock_timeout;
+        let locked = lock::retry_until(deadline, || lock::acquired(file.try_lock_shared()));
+        if locked.context("lock", path)? {
             return Ok(file);
         }
         Err(LockRefusal::in_use(path).into())
     }
 
-    /// Deletes a snapshot. Waits for whoever still uses it; a caller who has a
-    /// [`Snapshot`] of it drops that first. A power cut may bring it back until
-    /// the next commit; the clean-up after it knows what to do.
+    /// Deletes a snapshot after waiting for the processes that use it. A caller with a
+    /// [`Snapshot`] of it drops that before.
+    ///
+    /// A power failure before the next commit may restore the snapshot, which the clean-up
+    /// after a boot deletes.
     ///
     /// # Errors
-    /// When it is still in use after our patience is over.
-    pub fn drop_snapshot(
+    /// The snapshot is still in use at the lock timeout.
+    pub fn delete_snapshot(
         &self,
         machine: &MachineName,
         toolchain: &ToolchainName,
         tag: &Tag,
     ) -> Result<Change> {
-        self.drop_entry(machine, &Entry::Snapshot(toolchain.clone(), tag.clone()))
+        self.delete_entry(machine, &Entry::Snapshot(toolchain.clone(), tag.clone()))
     }
 
-    /// Deletes a bootstrapped image. Snapshots of it are not touched by that.
+    /// Deletes a bootstrapped image. Snapshots of it stay.
     ///
     /// # Errors
-    /// When the machine is locked for too long.
-    pub fn drop_image(&self, machine: &MachineName, toolchain: &ToolchainName) -> Result<Change> {
-        let change = self.drop_entry(machine, &Entry::Image(toolchain.clone()))?;
+    /// The machine stays locked.
+    pub fn delete_image(&self, machine: &MachineName, toolchain: &ToolchainName) -> Result<Change> {
+        let change = self.delete_entry(machine, &Entry::Image(toolchain.clone()))?;
         self.commit()?;
         Ok(change)
     }
 
-    /// Deletes a subvolume that nobody uses. The machine's lock is free while we
-    /// wait for that.
-    fn drop_entry(&self, machine: &MachineName, entry: &Entry) -> Result<Change> {
+    /// Deletes a subvolume as soon as it is unused. The machine is not locked during the wait.
+    fn delete_entry(&self, machine: &MachineName, entry: &Entry) -> Result<Change> {
         let path = self.entry(machine, entry);
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.lock_timeout;
         loop {
-            if let Some(change) = self.drop_unused(machine, &path)? {
+            if let Some(change) = self.delete_if_unused(machine, &path)? {
                 return Ok(change);
             }
-            let over = Instant::now() >= deadline;
-            if over {
+            if Instant::now() >= deadline {
                 return Err(LockRefusal::in_use(&path).into());
             }
-            std::thread::sleep(lock::PAUSE);
+            std::thread::sleep(lock::RETRY_INTERVAL);
         }
     }
 
-    /// Deletes a subvolume if nobody uses it now; `None` when somebody does.
-    fn drop_unused(&self, machine: &MachineName, path: &Path) -> Result<Option<Change>> {
+    /// Deletes a subvolume. Returns `None` if a process uses it.
+    fn delete_if_unused(&self, machine: &MachineName, path: &Path) -> Result<Option<Change>> {
         if path.symlink_metadata().is_err() {
             return Ok(Some(Change::Unchanged));
         }
         let _lock = self.lock(machine)?;
-        let unused = match lock::unused(path) {
+        let unused = match lock::lock_unused(path) {
             Ok(unused) => unused,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Some(Change::Unchanged));
@@ -290,7 +308,7 @@ impl Volume {
         let Some(_unused) = unused else {
             return Ok(None);
         };
-        if self.backend.info(path).context("look at", path)?.is_none() {
+        if self.backend.info(path).context("inspect", path)?.is_none() {
             return Err(NotSubvolume(path.to_owned()).into());
         }
         self.backend.delete(path).context("delete", path).map(Some)

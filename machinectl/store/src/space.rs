@@ -1,29 +1,56 @@
-//! How much room a file system has left.
+//! The free space of a file system.
 
+use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sys::command::{self, CommandError};
 
 use crate::error::IoContext;
 use crate::{Result, Volume};
 
-/// The bytes that can still be written below a path. On btrfs this is 0 as well
-/// when only the metadata is full. After a deletion it is true from the next
-/// commit on.
+/// The time limit for waiting until the space of deleted subvolumes is free.
+const RECLAIM_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Returns the number of bytes that can still be written below a path.
+///
+/// On btrfs the number is also 0 if only the metadata is full. It includes the space of
+/// deleted files after the next commit.
 ///
 /// # Errors
-/// When the path is not there.
+/// The path does not exist.
 pub fn bytes_free(path: &Path) -> Result<u64> {
-    let known = rustix::fs::statvfs(path)
-        .map_err(std::io::Error::from)
-        .context("look at", path)?;
-    Ok(known.f_bavail.saturating_mul(known.f_frsize))
+    let statistics = rustix::fs::statvfs(path)
+        .map_err(io::Error::from)
+        .context("inspect", path)?;
+    Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
 }
 
 impl Volume {
-    /// See [`bytes_free`].
+    /// Returns the volume's free space; see [`bytes_free`].
     ///
     /// # Errors
-    /// When the volume is not there any more.
+    /// The volume does not exist any more.
     pub fn free(&self) -> Result<u64> {
         bytes_free(self.path())
+    }
+
+    /// Waits up to a minute until the space of deleted subvolumes is free.
+    ///
+    /// # Errors
+    /// The file system cannot commit.
+    pub fn reclaim(&self) -> Result<()> {
+        self.commit()?;
+        let mut sync = command::prepare("btrfs");
+        sync.args(["subvolume", "sync"]).arg(self.path());
+        // A deleted subvolume keeps its space while a process has it open, which is no error.
+        let start = Instant::now();
+        match command::run(sync, RECLAIM_TIMEOUT) {
+            Ok(_) | Err(CommandError::TimedOut { .. }) => {}
+            Err(error) if start.elapsed() < RECLAIM_TIMEOUT => return Err(error.into()),
+            Err(_) => {}
+        }
+        // `statvfs` counts the space after one more commit.
+        self.commit()
     }
 }

@@ -1,20 +1,17 @@
-//! The few operations on subvolumes and names that the store is made of: on btrfs
-//! ([`BtrfsBackend`]), and on plain directories for tests (`FakeBackend`, by the feature
-//! `fake`). One contract suite holds both.
+//! Subvolumes, and the backends that change them: btrfs ([`BtrfsBackend`]), and plain
+//! directories for tests (`FakeBackend`, with the feature `fake`). One contract suite tests
+//! both.
 
+mod backend;
 mod btrfs;
-
 #[cfg(any(test, feature = "fake"))]
 mod fake;
-
 mod names;
 
-use std::fmt::Debug;
-use std::io;
-use std::path::{Path, PathBuf};
-
+use std::path::PathBuf;
 use std::time::SystemTime;
 
+pub use backend::SubvolumeBackend;
 pub use btrfs::{BtrfsBackend, is_btrfs};
 #[cfg(any(test, feature = "fake"))]
 pub use fake::FakeBackend;
@@ -33,91 +30,41 @@ impl Refusal for NotSubvolume {
     }
 }
 
-/// Whether an operation changed anything.
+/// The effect of an idempotent operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// It was so already.
+    /// The requested state existed before.
     Unchanged,
-    /// It was done.
+    /// The operation changed something.
     Changed,
 }
 
-/// What btrfs knows of a subvolume.
+/// The properties of a subvolume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subvolume {
-    /// Its own identity.
+    /// Its own UUID.
     pub uuid: Uuid,
-    /// What it is a snapshot of.
+    /// The UUID of the subvolume that it is a snapshot of.
     pub parent_uuid: Option<Uuid>,
-    /// What it was received from; only a complete receive sets it.
+    /// The UUID of the subvolume that it was received from. Only a complete receive sets it.
     pub received_uuid: Option<Uuid>,
-    /// The sender's transaction of what was received, else its own last one:
-    /// together with the identity it names one content.
+    /// The sender's transaction of a received subvolume, or else its own last one. Together
+    /// with the UUID it identifies the content.
     pub transaction: u64,
-    /// Whether it can no longer be written to.
+    /// True if it cannot be written to.
     pub read_only: bool,
-    /// When it was made.
+    /// The time of its creation.
     pub created: SystemTime,
 }
 
 impl Subvolume {
-    /// The identity under which an incremental stream asks for it.
+    /// Returns the UUID by which an incremental stream refers to the subvolume.
     pub fn stream_uuid(&self) -> Uuid {
         self.received_uuid.unwrap_or(self.uuid)
     }
 
+    /// Returns true if an incremental stream with this parent may refer to the subvolume.
     pub(crate) fn has_identity(&self, identity: Uuid) -> bool {
         self.uuid == identity || self.received_uuid == Some(identity)
     }
-}
-
-/// What the store does to a disk. Every call is one step: a crash may come between
-/// any two, never inside one, except that nothing lasts before [`SubvolumeBackend::commit`].
-pub trait SubvolumeBackend: Debug + Send + Sync {
-    /// What is known of a subvolume; `None` when the path is not one. A symbolic
-    /// link is not followed.
-    fn info(&self, path: &Path) -> io::Result<Option<Subvolume>>;
-
-    /// Every subvolume of the file system with this identity, its own or received.
-    fn find(&self, path: &Path, identity: Uuid) -> io::Result<Vec<Subvolume>>;
-
-    /// Makes an empty writable subvolume.
-    fn create(&self, path: &Path) -> io::Result<()>;
-
-    /// Makes a writable snapshot.
-    fn snapshot(&self, source: &Path, target: &Path) -> io::Result<()>;
-
-    /// Makes a read-only snapshot.
-    fn freeze(&self, source: &Path, target: &Path) -> io::Result<()>;
-
-    /// Deletes a subvolume with all subvolumes in it, read-only or not. What is
-    /// not a subvolume is refused and left as it is.
-    fn delete(&self, path: &Path) -> io::Result<Change>;
-
-    /// Makes a subvolume read-only. There is no way back: see the trait's file.
-    fn seal(&self, path: &Path) -> io::Result<()>;
-
-    /// Puts everything that was done on the disk.
-    fn commit(&self, path: &Path) -> io::Result<()>;
-
-    /// Makes a symbolic link.
-    fn link(&self, target: &Path, path: &Path) -> io::Result<()>;
-
-    /// Renames, replacing what is there when that is a file or a link.
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-
-    /// Lets two names change places in one step.
-    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()>;
-
-    /// Removes a file or a link.
-    fn unlink(&self, path: &Path) -> io::Result<Change>;
-
-    /// Makes a directory.
-    fn make_directory(&self, path: &Path) -> io::Result<Change>;
-
-    /// Removes a directory that is empty.
-    fn remove_directory(&self, path: &Path) -> io::Result<Change>;
-
-    /// Puts a small file in place, whole.
-    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()>;
 }

@@ -1,7 +1,6 @@
 //! Toolchains: flat directories of files that guests fetch and install.
 
 mod load;
-
 mod stage;
 
 use std::collections::HashMap;
@@ -12,15 +11,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use config::{NameError, ToolchainName};
-
 use parking_lot::Mutex;
 
 pub use load::Toolchain;
 
 use crate::error::IoContext;
-use crate::subvolumes::Change;
-use crate::{LockRefusal, PATIENCE, Refusal, RefusalKind, Result, lock};
-use load::Known;
+use crate::{Change, LOCK_TIMEOUT, LockRefusal, Refusal, RefusalKind, Result, lock};
+use load::CachedDigest;
 
 /// A reason why a toolchain cannot be used, added or deleted.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +26,10 @@ pub enum ToolchainRefusal {
     #[error("there is no toolchain `{0}`; `buildhost toolchain list` lists all toolchains")]
     NotFound(ToolchainName),
     /// A symbolic link has no target in the toolchain's directory.
-    #[error("`{}` leads out of the toolchain's directory or to nothing; only links inside it are followed", .0.display())]
+    #[error(
+        "`{}` leads out of the toolchain's directory or to nothing; only links inside it are followed",
+        .0.display()
+    )]
     LinkOutside(PathBuf),
     /// An entry is not a file.
     #[error("`{}` is not a file; a toolchain is a directory of files", .0.display())]
@@ -53,32 +53,32 @@ impl Refusal for ToolchainRefusal {
     }
 }
 
-/// A directory of toolchains. Cheap to clone; clones share what they have read.
+/// A directory of toolchains. Cheap to clone; clones share a cache of file hashes.
 #[derive(Debug, Clone)]
 pub struct Toolchains {
     path: Arc<Path>,
-    known: Arc<Mutex<HashMap<PathBuf, Known>>>,
+    digests: Arc<Mutex<HashMap<PathBuf, CachedDigest>>>,
 }
 
 impl Toolchains {
-    /// Opens a directory of toolchains, which need not be on btrfs.
+    /// Opens a directory of toolchains. It need not be on btrfs.
     ///
     /// # Errors
-    /// When it is not there.
+    /// The directory does not exist.
     pub fn open(path: &Path) -> Result<Self> {
         let path = path.canonicalize().context("open", path)?;
         Ok(Self {
             path: path.into(),
-            known: Arc::default(),
+            digests: Arc::default(),
         })
     }
 
-    /// The directory.
+    /// Returns the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The directories whose names are names of toolchains, sorted.
+    /// Returns the names of all toolchains, sorted.
     pub fn list(&self) -> Result<Vec<ToolchainName>> {
         let mut names = Vec::new();
         for entry in self.path.read_dir().context("list", &self.path)? {
@@ -92,57 +92,59 @@ impl Toolchains {
         Ok(names)
     }
 
-    /// Copies a directory's files and links in as a toolchain, in place of the one
-    /// of that name. A reader sees the old one or the new one, whole; one that has
-    /// loaded the old one goes on with it.
+    /// Adds a copy of a directory's files and links as a toolchain, or replaces the toolchain
+    /// of that name. Readers get the old or the new one as a whole; a loaded one does not
+    /// change.
     ///
     /// # Errors
-    /// When the directory holds nothing, or what a toolchain cannot hold, or links
-    /// that lead out of it; then nothing is changed.
+    /// The directory is empty, or has entries that a toolchain cannot have or links that lead
+    /// out of it. Then nothing is changed.
     pub fn add(&self, name: &ToolchainName, directory: &Path) -> Result<Change> {
         let _lock = self.lock()?;
         let staged = stage::copy(directory, &self.path, name)?;
-        let new = load::load(&staged, name, &self.known)?;
+        let new = load::load(&staged, name, &self.digests)?;
         let target = self.path.join(name);
-        if target.is_dir()
-            && load::load(&target, name, &self.known).is_ok_and(|old| old.id == new.id)
-        {
-            stage::clear(&self.path)?;
-            return Ok(Change::Unchanged);
+        let is_same = target.is_dir()
+            && load::load(&target, name, &self.digests).is_ok_and(|old| old.id == new.id);
+        if !is_same {
+            stage::publish(&staged, &target)?;
         }
-        stage::put(&staged, &target)?;
         stage::clear(&self.path)?;
-        Ok(Change::Changed)
+        Ok(if is_same {
+            Change::Unchanged
+        } else {
+            Change::Changed
+        })
     }
 
-    /// Deletes a toolchain. Who has loaded it goes on with it.
+    /// Deletes a toolchain. A loaded one stays usable.
     pub fn delete(&self, name: &ToolchainName) -> Result<Change> {
         let _lock = self.lock()?;
         let target = self.path.join(name);
         if target.symlink_metadata().is_err() {
             return Ok(Change::Unchanged);
         }
-        stage::take_away(&target, &self.path, name)?;
+        stage::unpublish(&target, &self.path, name)?;
         stage::clear(&self.path)?;
         Ok(Change::Changed)
     }
 
-    /// Opens every file of a toolchain and tells its identity. What is returned
-    /// keeps its content when the toolchain is replaced or deleted.
+    /// Opens all files of a toolchain and computes its ID. The result keeps its content when
+    /// the toolchain is replaced or deleted.
     ///
     /// # Errors
-    /// When it is not there, holds what a toolchain cannot hold, or has a link that
-    /// leads out of it.
+    /// The toolchain does not exist, or has entries that a toolchain cannot have or links that
+    /// lead out of it.
     pub fn load(&self, name: &ToolchainName) -> Result<Toolchain> {
-        load::load(&self.path.join(name), name, &self.known)
+        load::load(&self.path.join(name), name, &self.digests)
     }
 
-    /// One change at a time; what we find half-done under the lock is left over.
+    /// Acquires the lock of the directory and removes the remains of interrupted changes.
     fn lock(&self) -> Result<File> {
         let file = lock::open_directory(&self.path).context("open", &self.path)?;
-        let deadline = Instant::now() + PATIENCE;
-        let taken = lock::until(deadline, || lock::attempt(file.try_lock()));
-        if taken.context("lock", &self.path)? {
+        let deadline = Instant::now() + LOCK_TIMEOUT;
+        let locked = lock::retry_until(deadline, || lock::acquired(file.try_lock()));
+        if locked.context("lock", &self.path)? {
             stage::clear(&self.path)?;
             return Ok(file);
         }
@@ -150,15 +152,14 @@ impl Toolchains {
     }
 }
 
-/// Whether a directory can become a toolchain. Changes nothing.
+/// Checks that a directory can become a toolchain. Changes nothing.
 ///
 /// # Errors
-/// Those of [`Toolchains::add`] that can be known before.
+/// [`Toolchains::add`] would refuse it.
 pub fn check(directory: &Path) -> Result<()> {
     stage::check(directory).map(|_| ())
 }
 
-/// Whether an error says that something is not there.
 fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }

@@ -1,4 +1,4 @@
-//! What a machine's directory shows, read without a lock.
+//! The content of a machine's directory, read without a lock.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -11,10 +11,9 @@ use config::task::{BOOTSTRAP, Provenance};
 use config::{MachineName, Revision, Tag, ToolchainName};
 
 use crate::error::IoContext;
-use crate::subvolumes::Subvolume;
-use crate::{Refusal, RefusalKind, Result, Uuid, Volume, lock};
+use crate::{Refusal, RefusalKind, Result, Subvolume, Uuid, Volume, lock};
 
-/// A manifest of ours is much shorter.
+/// The size limit for reading `bootstrap.manifest`, which is much shorter.
 const MANIFEST_BYTES_MAX: u64 = 64 * 1024;
 
 /// A reason why a machine or one of its revisions cannot be used.
@@ -59,31 +58,29 @@ impl Refusal for MachineRefusal {
     }
 }
 
-/// What a machine's directory shows.
+/// The content of a machine's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineView {
     /// The machine.
     pub name: MachineName,
-    /// The revision in effect: where the current link leads, if that is complete.
+    /// The current revision: the target of the current link, if that is complete.
     pub current: Option<Revision>,
-    /// What is wrong with the current link, when there is one that leads to no
-    /// complete revision.
+    /// The fault of a current link that does not lead to a complete revision.
     pub link_fault: Option<String>,
-    /// The current link leads to what is no revision of this machine: only a person
-    /// who made it knows why.
-    pub link_elsewhere: bool,
-    /// The machine is on its way out: the link of a deletion is there.
+    /// True if the current link leads to something other than a revision of this machine.
+    /// Only the person who made the link knows its purpose.
+    pub link_unmanaged: bool,
+    /// True if the deletion of the machine has begun.
     pub deleting: bool,
-    /// A link was left on its way to become the current one.
+    /// True if a link was not renamed to the current link.
     pub incoming: bool,
-    /// The revisions that are being made, or were when somebody died; also of ones
-    /// that are not there.
+    /// The revisions that are marked as unfinished; they need not exist.
     pub arriving: BTreeSet<Revision>,
-    /// The revisions that are kept from being pruned; also of ones that are gone.
+    /// The revisions that must not be pruned; they need not exist.
     pub pins: BTreeSet<Revision>,
-    /// Complete revisions that somebody reads, as a sender does; they stay meanwhile.
-    pub held: BTreeSet<Revision>,
-    /// The identities of what images, and snapshots in use, were made from.
+    /// The complete revisions that a process reads, such as a sender.
+    pub revisions_in_use: BTreeSet<Revision>,
+    /// The UUIDs of the sources of images and of snapshots in use.
     pub origins: BTreeSet<Uuid>,
     /// The initial images, oldest first.
     pub revisions: Vec<RevisionView>,
@@ -91,35 +88,35 @@ pub struct MachineView {
     pub images: Vec<ImageView>,
     /// The snapshots.
     pub snapshots: Vec<SnapshotView>,
-    /// Everything that is not ours; never touched.
-    pub strangers: Vec<String>,
+    /// The names of entries that Buildhost does not manage and never touches.
+    pub unmanaged: Vec<String>,
 }
 
 /// An initial image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevisionView {
-    /// Its number.
+    /// The number.
     pub revision: Revision,
-    /// Its own identity.
+    /// The subvolume's UUID.
     pub uuid: Uuid,
-    /// The identity that it was received with.
+    /// The UUID of the subvolume that it was received from.
     pub received_uuid: Option<Uuid>,
-    /// Whether it may be used: it is read-only, and its content is on the disk.
+    /// True if the revision may be used: it is read-only, and its content is on the disk.
     pub complete: bool,
-    /// All that btrfs knows.
+    /// The properties of the subvolume.
     pub subvolume: Subvolume,
 }
 
 /// A bootstrapped image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageView {
-    /// The toolchain that is installed.
+    /// The installed toolchain.
     pub toolchain: ToolchainName,
-    /// The UUID of its subvolume.
+    /// The subvolume's UUID.
     pub uuid: Uuid,
-    /// Whether it may be used: it is read-only.
+    /// True if the image may be used: it is read-only.
     pub complete: bool,
-    /// What it was made from; `None` when its manifest cannot be read.
+    /// The sources of the image; `None` if its manifest cannot be read.
     pub provenance: Option<Provenance>,
 }
 
@@ -128,72 +125,72 @@ pub struct ImageView {
 pub struct SnapshotView {
     /// The toolchain.
     pub toolchain: ToolchainName,
-    /// The rest of its name.
+    /// The last part of the name.
     pub tag: Tag,
-    /// Whether somebody holds it.
+    /// True if a process holds the snapshot's lock.
     pub in_use: bool,
 }
 
 impl MachineView {
-    /// A machine of which nothing is there.
+    /// Returns the view of an empty directory.
     pub fn new(name: MachineName) -> Self {
         Self {
             name,
             current: None,
             link_fault: None,
-            link_elsewhere: false,
+            link_unmanaged: false,
             deleting: false,
             incoming: false,
             arriving: BTreeSet::new(),
             pins: BTreeSet::new(),
-            held: BTreeSet::new(),
+            revisions_in_use: BTreeSet::new(),
             origins: BTreeSet::new(),
             revisions: Vec::new(),
             images: Vec::new(),
             snapshots: Vec::new(),
-            strangers: Vec::new(),
+            unmanaged: Vec::new(),
         }
     }
 
-    /// Whether the machine is in service.
+    /// Returns true if the machine is in service.
     pub fn is_live(&self) -> bool {
         self.current.is_some()
     }
 
-    /// Whether somebody uses one of its snapshots or reads one of its revisions.
-    pub fn is_used(&self) -> bool {
-        !self.held.is_empty() || self.snapshots.iter().any(|snapshot| snapshot.in_use)
+    /// Returns true if a process uses a snapshot or reads a revision.
+    pub fn is_in_use(&self) -> bool {
+        !self.revisions_in_use.is_empty() || self.snapshots.iter().any(|snapshot| snapshot.in_use)
     }
 
-    /// Whether nothing in the directory says that it has to do with us.
-    pub fn is_foreign(&self) -> bool {
+    /// Returns true if no entry of the directory is managed by Buildhost.
+    pub fn is_unmanaged(&self) -> bool {
         let empty =
             self.revisions.is_empty() && self.images.is_empty() && self.snapshots.is_empty();
         empty && !self.has_link() && !self.deleting && self.arriving.is_empty()
     }
 
-    /// Whether a link says that this is a machine, even when it leads nowhere.
+    /// Returns true if there is a current link, even if its target does not exist.
     pub fn has_link(&self) -> bool {
         self.current.is_some() || self.link_fault.is_some()
     }
 
-    /// A revision that is there, complete or not.
+    /// Returns a revision, complete or not.
     pub fn revision(&self, revision: Revision) -> Option<&RevisionView> {
         self.revisions.iter().find(|view| view.revision == revision)
     }
 
-    /// The revision in effect.
+    /// Returns the current revision.
     pub fn current(&self) -> Option<&RevisionView> {
         self.revision(self.current?)
     }
 
-    /// The image for a toolchain.
+    /// Returns the image for a toolchain.
     pub fn image(&self, toolchain: &ToolchainName) -> Option<&ImageView> {
         self.images.iter().find(|view| view.toolchain == *toolchain)
     }
 
-    /// The error of somebody who needs the current revision.
-    pub(crate) fn need_current(&self) -> Result<&RevisionView, MachineRefusal> {
+    /// Returns the current revision, or the reason why there is none.
+    pub(crate) fn require_current(&self) -> Result<&RevisionView, MachineRefusal> {
         match self.current() {
             Some(view) => Ok(view),
             None if self.deleting => Err(MachineRefusal::Deleting(self.name.clone())),
@@ -203,29 +200,42 @@ impl MachineView {
             }),
         }
     }
+
+    /// Returns the given revision if it is complete, by default the current one.
+    pub(crate) fn resolve(&self, revision: Option<Revision>) -> Result<Revision, MachineRefusal> {
+        match revision {
+            Some(revision) => self.require_complete(revision),
+            None => self.require_current(),
+        }
+        .map(|view| view.revision)
+    }
+
+    /// Returns a revision, or a refusal if it does not exist or is not complete.
+    pub(crate) fn require_complete(
+        &self,
+        revision: Revision,
+    ) -> Result<&RevisionView, MachineRefusal> {
+        self.revision(revision)
+            .filter(|view| view.complete)
+            .ok_or_else(|| MachineRefusal::NoRevision(self.name.clone(), revision))
+    }
 }
 
 impl Volume {
-    /// Where an entry of a machine is or would be.
-    pub fn entry(&self, machine: &MachineName, entry: &Entry) -> PathBuf {
-        self.directory(machine).join(entry.name(machine))
-    }
-
-    /// Looks at a machine. Takes no lock, so what it shows may be old; what it does
-    /// not know it reports as a stranger.
+    /// Reads a machine's directory. No lock is taken, so the view may be outdated.
     ///
     /// # Errors
-    /// When there is no such machine, or its directory or an entry of ours in it cannot
-    /// be read.
-    pub fn look(&self, machine: &MachineName) -> Result<MachineView> {
+    /// The machine does not exist, or its directory or a managed entry cannot be read.
+    pub fn view(&self, machine: &MachineName) -> Result<MachineView> {
         let directory = self.directory(machine);
-        // A link to a directory is none: its name says another machine.
-        if !is_directory(&directory).context("look at", &directory)? {
-            return Err(MachineRefusal::NotFound(machine.clone()).into());
+        let not_found = || MachineRefusal::NotFound(machine.clone());
+        // A symbolic link does not count: the directory has the name of another machine.
+        if !is_directory(&directory).context("inspect", &directory)? {
+            return Err(not_found().into());
         }
         let entries = match directory.read_dir() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(MachineRefusal::NotFound(machine.clone()).into());
+                return Err(not_found().into());
             }
             entries => entries.context("list", &directory)?,
         };
@@ -234,109 +244,123 @@ impl Volume {
         for entry in entries {
             let name = entry.context("list", &directory)?.file_name();
             let path = directory.join(&name);
-            let known = name.to_str().and_then(|name| Entry::read(machine, name));
-            let taken = match known {
-                Some(entry) => self.take_in(&mut view, &mut link, entry, &path),
+            let entry = name.to_str().and_then(|name| Entry::read(machine, name));
+            let managed = match entry {
+                Some(entry) => self.add_entry(&mut view, &mut link, entry, &path),
                 None => Ok(false),
             };
-            if !taken.context("look at", &path)? {
-                view.strangers.push(name.to_string_lossy().into_owned());
+            if !managed.context("inspect", &path)? {
+                view.unmanaged.push(name.to_string_lossy().into_owned());
             }
         }
-        for it in &mut view.revisions {
-            it.complete &= !view.arriving.contains(&it.revision);
-        }
-        view.revisions.sort_by_key(|revision| revision.revision);
-        view.images.sort_by(|a, b| a.toolchain.cmp(&b.toolchain));
-        view.snapshots
-            .sort_by(|a, b| (&a.toolchain, &a.tag).cmp(&(&b.toolchain, &b.tag)));
-        view.strangers.sort();
-        if let Some(target) = link {
-            let name = inside(&directory, &target);
-            let entry = name.and_then(|name| Entry::read(machine, name));
-            view.link_elsewhere = !matches!(entry, Some(Entry::Revision(_)));
-            match follow(&view, &directory, &target) {
-                Ok(revision) => view.current = Some(revision),
-                Err(fault) => view.link_fault = Some(fault),
-            }
-        }
+        view.finish(&directory, link.as_deref());
         Ok(view)
     }
 
-    /// Adds an entry to a view. False when it only has a name of ours.
-    fn take_in(
+    /// Adds an entry to a view. Returns false if the entry is not of the kind that its name
+    /// announces.
+    fn add_entry(
         &self,
         view: &mut MachineView,
         link: &mut Option<PathBuf>,
         entry: Entry,
         path: &Path,
     ) -> io::Result<bool> {
-        let subvolume = match &entry {
+        match entry {
             Entry::Revision(_) | Entry::Image(_) | Entry::Snapshot(..) => {
                 match self.backend.info(path) {
-                    // Deleted while we look.
+                    // The entry was deleted after it was listed.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-                    found => found?,
+                    Ok(None) => return Ok(false),
+                    subvolume => {
+                        if let Some(subvolume) = subvolume? {
+                            view.add_subvolume(entry, path, subvolume);
+                        }
+                    }
                 }
+                Ok(true)
             }
-            _ => None,
-        };
-        Ok(match entry {
             Entry::Current => {
                 *link = fs::read_link(path).ok();
-                link.is_some()
+                Ok(link.is_some())
             }
             Entry::Incoming => {
                 view.incoming = path.is_symlink();
-                view.incoming
+                Ok(view.incoming)
             }
             Entry::Deleting => {
                 view.deleting = path.is_symlink();
-                view.deleting
+                Ok(view.deleting)
             }
-            Entry::Arriving(revision) => path.is_symlink() && view.arriving.insert(revision),
-            Entry::Pin(revision) => path.is_symlink() && view.pins.insert(revision),
-            Entry::Revision(revision) => subvolume
-                .map(|subvolume| {
-                    if subvolume.read_only && lock::is_held(path) {
-                        view.held.insert(revision);
-                    }
-                    view.revisions.push(RevisionView {
-                        revision,
-                        uuid: subvolume.uuid,
-                        received_uuid: subvolume.received_uuid,
-                        complete: subvolume.read_only,
-                        subvolume,
-                    });
-                })
-                .is_some(),
-            Entry::Image(toolchain) => subvolume
-                .map(|subvolume| {
-                    let provenance = provenance(path);
-                    view.origins.extend(origin(provenance.as_ref()));
-                    view.images.push(ImageView {
-                        toolchain,
-                        uuid: subvolume.uuid,
-                        complete: subvolume.read_only,
-                        provenance,
-                    });
-                })
-                .is_some(),
-            Entry::Snapshot(toolchain, tag) => subvolume
-                .map(|subvolume| {
-                    let in_use = lock::in_use(path);
-                    if in_use {
-                        view.origins.extend(subvolume.parent_uuid);
-                        view.origins.extend(origin(provenance(path).as_ref()));
-                    }
-                    view.snapshots.push(SnapshotView {
-                        toolchain,
-                        tag,
-                        in_use,
-                    });
-                })
-                .is_some(),
-        })
+            Entry::Arriving(revision) => Ok(path.is_symlink() && view.arriving.insert(revision)),
+            Entry::Pin(revision) => Ok(path.is_symlink() && view.pins.insert(revision)),
+        }
+    }
+}
+
+impl MachineView {
+    fn add_subvolume(&mut self, entry: Entry, path: &Path, subvolume: Subvolume) {
+        match entry {
+            Entry::Revision(revision) => {
+                if subvolume.read_only && lock::is_in_use(path) {
+                    self.revisions_in_use.insert(revision);
+                }
+                self.revisions.push(RevisionView {
+                    revision,
+                    uuid: subvolume.uuid,
+                    received_uuid: subvolume.received_uuid,
+                    complete: subvolume.read_only,
+                    subvolume,
+                });
+            }
+            Entry::Image(toolchain) => {
+                let provenance = provenance(path);
+                self.origins.extend(origin(provenance.as_ref()));
+                self.images.push(ImageView {
+                    toolchain,
+                    uuid: subvolume.uuid,
+                    complete: subvolume.read_only,
+                    provenance,
+                });
+            }
+            Entry::Snapshot(toolchain, tag) => {
+                let in_use = lock::seems_in_use(path);
+                if in_use {
+                    self.origins.extend(subvolume.parent_uuid);
+                    self.origins.extend(origin(provenance(path).as_ref()));
+                }
+                self.snapshots.push(SnapshotView {
+                    toolchain,
+                    tag,
+                    in_use,
+                });
+            }
+            Entry::Current
+            | Entry::Incoming
+            | Entry::Deleting
+            | Entry::Arriving(_)
+            | Entry::Pin(_) => {}
+        }
+    }
+
+    /// Sorts the entries and evaluates the marks and the current link.
+    fn finish(&mut self, directory: &Path, link: Option<&Path>) {
+        for revision in &mut self.revisions {
+            revision.complete &= !self.arriving.contains(&revision.revision);
+        }
+        self.revisions.sort_by_key(|revision| revision.revision);
+        self.images.sort_by(|a, b| a.toolchain.cmp(&b.toolchain));
+        self.snapshots
+            .sort_by(|a, b| (&a.toolchain, &a.tag).cmp(&(&b.toolchain, &b.tag)));
+        self.unmanaged.sort();
+        if let Some(target) = link {
+            let entry = entry_name(directory, target).and_then(|it| Entry::read(&self.name, it));
+            self.link_unmanaged = !matches!(entry, Some(Entry::Revision(_)));
+            match resolve_link(self, directory, target) {
+                Ok(revision) => self.current = Some(revision),
+                Err(fault) => self.link_fault = Some(fault),
+            }
+        }
     }
 }
 
@@ -348,46 +372,49 @@ fn is_directory(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Where a current link leads, or what is wrong with it.
-fn follow(view: &MachineView, directory: &Path, target: &Path) -> Result<Revision, String> {
+/// Returns the complete revision that a current link leads to, or the link's fault.
+fn resolve_link(view: &MachineView, directory: &Path, target: &Path) -> Result<Revision, String> {
     let shown = target.display();
-    let name = inside(directory, target)
+    let name = entry_name(directory, target)
         .ok_or_else(|| format!("its link leads to `{shown}`, out of its directory"))?;
-    match Entry::read(&view.name, name) {
-        Some(Entry::Revision(revision)) => match view.revision(revision) {
-            Some(view) if view.complete => Ok(revision),
-            Some(_) => Err(format!(
-                "its link leads to revision {revision}, which is not complete"
-            )),
-            None => Err(format!(
-                "its link leads to revision {revision}, which is not there"
-            )),
-        },
-        _ => Err(format!("its link leads to `{shown}`, which is no revision")),
+    let Some(Entry::Revision(revision)) = Entry::read(&view.name, name) else {
+        return Err(format!(
+            "its link leads to `{shown}`, which is not a revision"
+        ));
+    };
+    match view.revision(revision) {
+        Some(view) if view.complete => Ok(revision),
+        Some(_) => Err(format!(
+            "its link leads to revision {revision}, which is not complete"
+        )),
+        None => Err(format!(
+            "its link leads to revision {revision}, which does not exist"
+        )),
     }
 }
 
-/// The one name in `directory` that a link's target means. People also write
-/// `./name`, `name/` and whole paths.
-fn inside<'a>(directory: &Path, target: &'a Path) -> Option<&'a str> {
+/// Returns the name of the entry of `directory` that a link's target denotes. People also
+/// write `./name`, `name/` and absolute paths.
+fn entry_name<'a>(directory: &Path, target: &'a Path) -> Option<&'a str> {
     let (parent, name) = (target.parent()?, target.file_name()?);
-    let here = parent.components().all(|part| part == Component::CurDir)
+    let is_inside = parent.components().all(|part| part == Component::CurDir)
         || directory.join(parent).canonicalize().ok()? == directory;
-    here.then(|| name.to_str()).flatten()
+    is_inside.then(|| name.to_str()).flatten()
 }
 
-/// The revision that an image was made from.
+/// Returns the UUID of the revision that an image was made from.
 fn origin(provenance: Option<&Provenance>) -> Option<Uuid> {
     Uuid::parse_str(&provenance?.revision_uuid).ok()
 }
 
-/// What an image says of itself.
+/// Reads the provenance of an image.
 fn provenance(image: &Path) -> Option<Provenance> {
-    Provenance::parse(&small_file(&image.join(BOOTSTRAP)).ok()?).ok()
+    Provenance::parse(&read_untrusted(&image.join(BOOTSTRAP)).ok()?).ok()
 }
 
-/// The text of a small file, never through a link: a guest may have made it.
-pub(crate) fn small_file(path: &Path) -> io::Result<String> {
+/// Reads the start of a file that a guest may have made: without following a symbolic link,
+/// and without waiting for the other end of a FIFO.
+fn read_untrusted(path: &Path) -> io::Result<String> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
     let file = File::options().read(true).custom_flags(flags).open(path)?;
@@ -401,19 +428,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_are_read_as_people_write_them() {
+    fn link_targets_are_accepted_in_all_spellings_of_an_entry() {
         let directory = tempfile::tempdir().unwrap();
-        let here = directory.path().canonicalize().unwrap();
-        let whole = here.join("linux-1");
-        for target in ["linux-1", "./linux-1", "linux-1/", whole.to_str().unwrap()] {
+        let path = directory.path().canonicalize().unwrap();
+        let absolute = path.join("linux-1");
+        for target in [
+            "linux-1",
+            "./linux-1",
+            "linux-1/",
+            absolute.to_str().unwrap(),
+        ] {
             assert_eq!(
-                inside(&here, Path::new(target)),
+                entry_name(&path, Path::new(target)),
                 Some("linux-1"),
                 "{target}"
             );
         }
         for target in ["/", "..", "../linux-1", "/tmp/linux-1", "x/linux-1"] {
-            assert_eq!(inside(&here, Path::new(target)), None, "{target}");
+            assert_eq!(entry_name(&path, Path::new(target)), None, "{target}");
         }
     }
 }

@@ -80,7 +80,7 @@ impl Volumes {
         let mut found = None;
         let mut unreadable = None;
         for (volume, store) in self.indexed() {
-            match store.look(machine) {
+            match store.view(machine) {
                 Ok(view) => prefer(&mut found, Located { volume, view }),
                 Err(error) if error.kind() == Some(RefusalKind::NotFound) => {}
                 Err(error) => unreadable = unreadable.or(Some(error)),
@@ -109,7 +109,7 @@ impl Volumes {
         let mut unreadable = None;
         for (id, volume) in self.indexed() {
             let path = volume.entry(machine, &entry);
-            match volume.backend.info(&path).context("look at", &path) {
+            match volume.backend.info(&path).context("inspect", &path) {
                 Ok(Some(_)) => return Ok(Some(id)),
                 Ok(None) => {}
                 Err(error) => unreadable = unreadable.or(Some(error)),
@@ -127,7 +127,7 @@ impl Volumes {
         let mut unreadable = Vec::new();
         for (volume, store) in self.indexed() {
             for machine in store.machines()? {
-                match store.look(&machine) {
+                match store.view(&machine) {
                     Ok(view) => prefer(found.entry(machine).or_default(), Located { volume, view }),
                     // Deleted after it was listed.
                     Err(error) if error.kind() == Some(RefusalKind::NotFound) => {}
@@ -164,7 +164,7 @@ mod tests {
 
     use super::*;
     use crate::subvolumes::{FakeBackend, SubvolumeBackend};
-    use crate::{Intent, Origin, Source};
+    use crate::{Intent, SnapshotSource, Source};
 
     /// Two volumes on one fake backend.
     struct Fixture {
@@ -198,13 +198,13 @@ mod tests {
         fn add(&self, id: usize, machine: &MachineName) {
             let original: PathBuf = self.directory.path().join(format!("{machine}-{id}"));
             self.backend.create(&original).unwrap();
-            self.backend.seal(&original).unwrap();
+            self.backend.make_read_only(&original).unwrap();
             self.volume(id)
-                .bring_in(Intent::Add, machine, Source::Subvolume(original))
+                .ingest(Intent::Add, machine, Source::Subvolume(original))
                 .unwrap();
         }
 
-        /// Adds a machine whose deletion has not ended.
+        /// Adds a machine whose deletion was interrupted.
         fn add_dead(&self, id: usize, machine: &MachineName) {
             self.add(id, machine);
             let volume = self.volume(id);
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(find(&toolchain, &tag), None);
         fixture
             .volume(1)
-            .snapshot(&machine, &Origin::Current, &toolchain, &tag)
+            .snapshot(&machine, &SnapshotSource::Current, &toolchain, &tag)
             .unwrap();
         assert_eq!(find(&toolchain, &tag), Some(VolumeId(1)));
         assert_eq!(find(&"other".parse().unwrap(), &tag), None);
@@ -277,7 +277,7 @@ mod tests {
     fn an_unreadable_volume_is_an_error_only_if_no_other_has_the_machine() {
         let fixture = Fixture::new();
         let machine = name("linux");
-        // A loop of links cannot be looked into.
+        // A link to itself cannot be opened.
         let looping = fixture.directory.path().join("loop");
         std::os::unix::fs::symlink(&looping, &looping).unwrap();
         let broken = Volume::with_backend(&looping, fixture.backend.clone());

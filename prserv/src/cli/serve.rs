@@ -12,13 +12,12 @@ use prserv::access::{Access, Token, UnknownTuple, Writers};
 use prserv::{OpenOptions, Server, Service};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use super::ExitStatus;
 use super::daemon::{PidFile, detach};
-use super::sockets::listen;
+use super::listener::listen;
 
 /// The arguments of `prserv serve`.
 #[derive(Debug, clap::Args)]
@@ -136,7 +135,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
     let listeners = listen(&arguments.listen).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let stop = CancellationToken::new();
+    let (sender, stop) = watch::channel(false);
     let threads = start_threads(&server, &listeners, &stop)?;
     let db = &options.db;
     for listener in &listeners {
@@ -153,7 +152,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
         () = quit.notified() => {}
     }
     tracing::info!("stopping");
-    stop.cancel();
+    let _ = sender.send(true);
     for thread in threads {
         thread.join().map_err(|_| anyhow!("a thread panicked"))??;
     }
@@ -167,7 +166,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
 fn start_threads(
     server: &Server,
     listeners: &[std::net::TcpListener],
-    stop: &CancellationToken,
+    stop: &watch::Receiver<bool>,
 ) -> anyhow::Result<Vec<JoinHandle<io::Result<()>>>> {
     let count = thread::available_parallelism().map_or(1, NonZero::get);
     let mut threads = Vec::with_capacity(count);
@@ -191,13 +190,19 @@ fn start_threads(
 async fn serve_all(
     server: &Server,
     listeners: Vec<std::net::TcpListener>,
-    stop: &CancellationToken,
+    stop: &watch::Receiver<bool>,
 ) -> io::Result<()> {
     let mut serving = JoinSet::new();
     for listener in listeners {
-        let listener = TcpListener::from_std(listener)?;
-        let stopped = stop.clone().cancelled_owned();
-        serving.spawn(server.clone().serve(listener, stopped));
+        let mut stop = stop.clone();
+        let stopped = async move {
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        serving.spawn(
+            server
+                .clone()
+                .serve(TcpListener::from_std(listener)?, stopped),
+        );
     }
     serving.join_all().await.into_iter().collect()
 }

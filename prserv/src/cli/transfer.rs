@@ -211,6 +211,15 @@ fn write_file(file: &Path, text: &str) -> anyhow::Result<()> {
     if file == Path::new("-") {
         return Ok(std::io::stdout().lock().write_all(text.as_bytes())?);
     }
-    sys::file::replace(file, text.as_bytes())
-        .with_context(|| format!("cannot write {}", file.display()))
+    let directory = file
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let replace = || -> std::io::Result<()> {
+        let mut temporary = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))?;
+        temporary.write_all(text.as_bytes())?;
+        temporary.as_file().sync_all()?;
+        temporary.persist(file)?;
+        Ok(())
+    };
+    replace().with_context(|| format!("cannot write {}", file.display()))
 }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 use super::http;
 use super::json_session::{Framing, JsonSession, Next, SessionError};
@@ -32,11 +32,11 @@ enum ConnectionError {
     Io(#[from] io::Error),
 }
 
-/// Serves a connection until its peer closes it, an error occurs or `stop` is cancelled.
+/// Serves a connection until its peer closes it, an error occurs or `stop` becomes true.
 pub(super) async fn serve(
     service: AuthorizedService,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    stop: CancellationToken,
+    stop: watch::Receiver<bool>,
 ) {
     let peer = service.peer.name.clone();
     if let Err(error) = try_serve(service, stream, stop).await {
@@ -53,11 +53,11 @@ pub(super) async fn serve(
 async fn try_serve(
     service: AuthorizedService,
     mut stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    stop: CancellationToken,
+    mut stop: watch::Receiver<bool>,
 ) -> Result<(), ConnectionError> {
     let mut decoder = MessageDecoder::default();
     let protocol = loop {
-        if let ReadOutcome::End = read(&mut stream, decoder.buffer(), &stop).await? {
+        if let ReadOutcome::End = read(&mut stream, decoder.buffer(), &mut stop).await? {
             return Ok(decoder.finish()?);
         }
         if let Some(protocol) = sniff(decoder.buffer()) {
@@ -80,7 +80,7 @@ async fn try_serve(
 async fn serve_json(
     mut session: JsonSession,
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    stop: CancellationToken,
+    mut stop: watch::Receiver<bool>,
 ) -> Result<(), ConnectionError> {
     loop {
         let handled = session.handle().await;
@@ -94,7 +94,7 @@ async fn serve_json(
             Next::Close => return Ok(stream.shutdown().await?),
             Next::Read => {}
         }
-        if let ReadOutcome::End = read(&mut stream, session.decoder.buffer(), &stop).await? {
+        if let ReadOutcome::End = read(&mut stream, session.decoder.buffer(), &mut stop).await? {
             return Ok(session.decoder.finish()?);
         }
     }
@@ -111,13 +111,13 @@ enum ReadOutcome {
 async fn read(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,
-    stop: &CancellationToken,
+    stop: &mut watch::Receiver<bool>,
 ) -> io::Result<ReadOutcome> {
     buffer.reserve(READ_BYTES);
     let bytes = tokio::select! {
         biased;
         read = stream.read_buf(buffer) => read?,
-        () = stop.cancelled() => 0,
+        _ = stop.wait_for(|stop| *stop) => 0,
     };
     Ok(if bytes == 0 {
         ReadOutcome::End

@@ -8,6 +8,7 @@ mod websocket;
 mod rest;
 
 use std::io::Cursor;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
@@ -16,29 +17,44 @@ use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
-use crate::listener::{HalfClose, serve_http};
 use crate::session::AuthorizedService;
 
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// Serves a connection whose first bytes were already read, until it ends or `stop` is cancelled.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Serves a connection whose first bytes were already read, until it ends or `stop` becomes true.
 pub(super) async fn serve(
     service: AuthorizedService,
     first_bytes: Vec<u8>,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    stop: CancellationToken,
+    mut stop: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error> {
     let (read, write) = tokio::io::split(stream);
-    let stream = tokio::io::join(Cursor::new(first_bytes).chain(read), write);
+    let stream = TokioIo::new(tokio::io::join(Cursor::new(first_bytes).chain(read), write));
     let router = TowerToHyperService::new(router(service, stop.clone()));
-    serve_http(stream, router, HalfClose::Answer, stop).await
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .half_close(true)
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(stream, router)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
 }
 
-fn router(service: AuthorizedService, stop: CancellationToken) -> Router {
+fn router(service: AuthorizedService, stop: watch::Receiver<bool>) -> Router {
     Router::new()
         .route("/", with_xmlrpc(get(root)))
         .route("/RPC2", with_xmlrpc(get(unsupported)))
@@ -69,7 +85,7 @@ fn with_xmlrpc(route: MethodRouter<AuthorizedService>) -> MethodRouter<Authorize
 /// Upgrades to a websocket. Answers other requests as Python's XML-RPC server does.
 async fn root(
     service: State<AuthorizedService>,
-    stop: Extension<CancellationToken>,
+    stop: Extension<watch::Receiver<bool>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     match upgrade {

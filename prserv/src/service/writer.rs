@@ -118,19 +118,19 @@ impl StoreWriter {
                 self.metrics.record_failure();
                 self.store.rollback();
                 self.cache.clear();
-                self.retry_or_fail(error, queries);
+                self.retry_or_fail(&error, queries);
             }
         }
     }
 
-    fn retry_or_fail(&mut self, error: StoreError, queries: Vec<(Query, Reply)>) {
+    fn retry_or_fail(&mut self, error: &StoreError, queries: Vec<(Query, Reply)>) {
         tracing::error!(
-            error = &error as &dyn Error,
+            error = error as &dyn Error,
             queries = queries.len(),
             "a transaction failed"
         );
-        let can_retry = queries.len() > 1 && !error.is_persistent();
         let failure = ServiceError::from(error);
+        let can_retry = queries.len() > 1 && !error.is_persistent();
         for (query, reply) in queries {
             if can_retry {
                 self.answer(vec![(query, reply)]);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use config::task::Provenance;
-use store::{Origin, Uuid, Volume};
+use store::{SnapshotSource, Uuid, Volume};
 
 fn main() -> Result<()> {
     let path = std::env::args_os()
@@ -15,7 +15,7 @@ fn main() -> Result<()> {
     let volume = Volume::open(Path::new(&path))?;
     let (machine, toolchain) = ("linux".parse()?, "default".parse()?);
     let tag = std::process::id().to_string().parse()?;
-    let snapshot = volume.snapshot(&machine, &Origin::Current, &toolchain, &tag)?;
+    let snapshot = volume.snapshot(&machine, &SnapshotSource::Current, &toolchain, &tag)?;
     let provenance = Provenance {
         revision_uuid: Uuid::nil().to_string(),
         toolchain_id: "a".repeat(64).parse()?,

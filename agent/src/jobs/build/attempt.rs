@@ -115,7 +115,7 @@ async fn start_guest(
     let snapshot = snapshot::take(volume, build).await?;
     let facts = facts(agent, &snapshot).await;
     // The image may have been replaced since the plan.
-    let mode = match snapshot.source() {
+    let mode = match snapshot.source_uuid() {
         Some(image) if Some(image) == start.image => start.start,
         _ => {
             let guests = &agent.settings.guests;
@@ -162,7 +162,7 @@ async fn start_guest(
 /// Returns the facts of the image that a snapshot was taken of.
 async fn facts(agent: &Arc<AgentState>, snapshot: &Arc<Snapshot>) -> Arc<ImageFacts> {
     let (agent, snapshot) = (Arc::clone(agent), Arc::clone(snapshot));
-    blocking(move || match snapshot.source() {
+    blocking(move || match snapshot.source_uuid() {
         Some(image) => agent.image_facts.get(image, snapshot.path()),
         None => Arc::new(ImageFacts::read(snapshot.path())),
     })

@@ -43,7 +43,7 @@ fn revision(
     snapshot: &Snapshot,
     uuid: &str,
 ) -> Result<Option<Revision>, JobError> {
-    let view = volume.look(snapshot.machine())?;
+    let view = volume.view(snapshot.machine())?;
     let revision = view.revisions.iter().find(|it| it.uuid.to_string() == uuid);
     Ok(revision.map(|it| it.revision))
 }

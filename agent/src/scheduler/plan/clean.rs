@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use config::{MachineName, Revision, Tag};
 use store::VolumeId;
-use store::prune::{self, Rule};
+use store::prune::{self, PrunePolicy};
 
 use super::{Action, ImageKey, Observed, key};
 use crate::state::GuestTag;
@@ -59,9 +59,9 @@ impl Observed {
             .collect()
     }
 
-    fn prune_volume(&self, volume: VolumeId, rule: &Rule) -> Option<Action> {
+    fn prune_volume(&self, volume: VolumeId, rule: &PrunePolicy) -> Option<Action> {
         let free = self.free.get(&volume).copied().unwrap_or(u64::MAX);
-        if rule.until_free.is_some_and(|enough| free >= enough) {
+        if rule.free_target.is_some_and(|enough| free >= enough) {
             return None;
         }
         let views = self
@@ -72,7 +72,7 @@ impl Observed {
         let mut chosen = prune::plan(views, rule);
         chosen.retain(|(machine, revision)| !self.is_being_bootstrapped(machine, *revision));
         // The space that a revision frees is known only after its deletion.
-        chosen.truncate(rule.until_free.map_or(usize::MAX, |_| 1));
+        chosen.truncate(rule.free_target.map_or(usize::MAX, |_| 1));
         (!chosen.is_empty()).then_some(Action::Prune(volume, chosen))
     }
 

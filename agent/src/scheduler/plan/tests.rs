@@ -506,11 +506,11 @@ fn nothing_starts_on_a_volume_below_its_reserve_and_builds_say_so() {
     assert_eq!(builds(&observed.plan()), Vec::<u64>::new());
 }
 
-fn keeping(keep: usize, until_free: Option<u64>) -> Rule {
-    Rule {
+fn keeping(keep: usize, free_target: Option<u64>) -> PrunePolicy {
+    PrunePolicy {
         keep,
-        made_before: None,
-        until_free,
+        created_before: None,
+        free_target,
     }
 }
 
@@ -582,7 +582,7 @@ proptest! {
         view.current = (whole(current) && !deleting).then_some(Revision(current));
         view.deleting = deleting;
         view.pins = [Revision(pin)].into();
-        view.held = [Revision(held)].into();
+        view.revisions_in_use = [Revision(held)].into();
         view.origins = [revision(origin, true).uuid].into();
         let mut making = observed.inputs(&key_of("linux"));
         if let Some(making) = &mut making {
@@ -590,7 +590,7 @@ proptest! {
             observed.jobs.images.insert(key_of("linux"), making.clone());
         }
         let youngest = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(days);
-        observed.retention = Some(Rule { keep, made_before: Some(youngest), until_free: None });
+        observed.retention = Some(PrunePolicy { keep, created_before: Some(youngest), free_target: None });
         let gone = pruned(&observed);
         for needed in [current, pin, held, origin] {
             prop_assert!(!gone.contains(&needed), "{needed} of {gone:?}");

@@ -99,7 +99,7 @@ async fn kind(agent: &Arc<AgentState>, request: &Request) -> Option<Kind> {
     let (agent, machine) = (Arc::clone(agent), request.machine.clone());
     blocking(move || {
         let mut volumes = agent.volumes.iter();
-        let is_live = |volume: &&Volume| volume.look(&machine).is_ok_and(|view| view.is_live());
+        let is_live = |volume: &&Volume| volume.view(&machine).is_ok_and(|view| view.is_live());
         let volume = volumes.find(is_live)?;
         // The machine's directory holds a link of its name to the current revision.
         let current = volume.path().join(&machine).join(&machine);

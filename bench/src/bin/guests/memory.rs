@@ -11,7 +11,7 @@ use bench::table::{print_at_most, print_title};
 use config::Tag;
 use config::task::{BOOTSTRAP_VERSION, Provenance};
 use store::toolchains::Toolchains;
-use store::{Origin, Volume};
+use store::{SnapshotSource, Volume};
 
 const GUESTS: u32 = 8;
 const MACHINES: u32 = 100;
@@ -72,11 +72,11 @@ fn publish_images(volume: &Path, toolchains: &Path) {
     let toolchains = Toolchains::open(toolchains).unwrap();
     let toolchain_id = toolchains.load(&toolchain()).unwrap().id;
     for machine in volume.machines().unwrap() {
-        let (origin, tag) = (Origin::Current, Tag::bootstrap());
+        let (origin, tag) = (SnapshotSource::Current, Tag::bootstrap());
         let snapshot = volume.snapshot(&machine, &origin, &toolchain(), &tag);
         let snapshot = snapshot.unwrap();
         let provenance = Provenance {
-            revision_uuid: snapshot.taken().unwrap().uuid.to_string(),
+            revision_uuid: snapshot.source_revision().unwrap().uuid.to_string(),
             toolchain_id: toolchain_id.clone(),
             bootstrap_version: BOOTSTRAP_VERSION,
         };

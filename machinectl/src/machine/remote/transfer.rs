@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use config::{MachineName, Revision};
-use store::send::{FarSide, FarView, common_parent};
+use store::send::{RemoteHost, RemoteView, common_parent};
 use store::{Intent, MachineView, Source, Uuid, Volume};
 
 use super::progress::Progress;
 use crate::exit_code::{ExitStatus, Failure};
 use crate::machine::ingest::intent;
 use crate::machine::retention::Retention;
-use crate::machine::sent_stream::{SentStream, StreamSender};
 use crate::options::DryRun;
 use crate::output::{Output, mebibytes};
 
@@ -21,7 +20,7 @@ use crate::output::{Output, mebibytes};
 pub(super) struct Transfer<'a> {
     pub(super) volume: &'a Volume,
     pub(super) name: &'a MachineName,
-    pub(super) remote: &'a FarSide,
+    pub(super) remote: &'a RemoteHost,
     pub(super) retention: Retention,
     pub(super) output: &'a Output,
 }
@@ -37,14 +36,17 @@ impl Transfer<'_> {
         let (name, output) = (self.name, self.output);
         let host = &self.remote.host;
         // The remote host is asked first: if it is unreachable, nothing changes here either.
-        let remote = self.remote.look(name)?;
+        let remote = self.remote.view(name)?;
         if let Some(from) = from
             && !dry_run.enabled
         {
             self.create_next(from)?;
         }
         let (view, revision) = self.revision_to_send(from.filter(|_| dry_run.enabled))?;
-        let known = remote.as_ref().map(FarView::identities).unwrap_or_default();
+        let known = remote
+            .as_ref()
+            .map(RemoteView::identities)
+            .unwrap_or_default();
         let current = remote.as_ref().and_then(|remote| remote.current);
         let is_known = view
             .revision(revision)
@@ -77,15 +79,15 @@ impl Transfer<'_> {
     fn revision_to_send(self, from: Option<&Path>) -> Result<(MachineView, Revision), Failure> {
         let name = self.name;
         if let Some(from) = from {
-            let source = Source::Work(from.to_owned());
+            let source = Source::WorkingSubvolume(from.to_owned());
             let plan = self
                 .volume
-                .plan_arrival(intent(self.volume, name), name, &source)?;
-            let view = self.volume.look(name);
+                .plan_ingest(intent(self.volume, name), name, &source)?;
+            let view = self.volume.view(name);
             let view = view.unwrap_or_else(|_| MachineView::new(name.clone()));
-            return Ok((view, plan.revision()));
+            return Ok((view, plan.revision));
         }
-        let view = self.volume.look(name)?;
+        let view = self.volume.view(name)?;
         if let Some(revision) = view.current {
             return Ok((view, revision));
         }
@@ -99,16 +101,16 @@ impl Transfer<'_> {
     fn create_next(self, from: &Path) -> Result<(), Failure> {
         let (name, output) = (self.name, self.output);
         let intent = intent(self.volume, name);
-        let source = Source::Work(from.to_owned());
-        self.volume.plan_arrival(intent, name, &source)?;
+        let source = Source::WorkingSubvolume(from.to_owned());
+        self.volume.plan_ingest(intent, name, &source)?;
         output.status(format_args!(
             "{name}: writing the content manifest of {}",
             from.display()
         ));
-        let arrival = self.volume.bring_in(intent, name, source)?;
+        let plan = self.volume.ingest(intent, name, source)?;
         output.status(format_args!(
             "{name}: revision {} is now current here",
-            arrival.plan.revision()
+            plan.revision
         ));
         Ok(())
     }
@@ -127,7 +129,7 @@ impl Transfer<'_> {
             output.plan(format_args!(
                 "create revision {revision} of {name} from {from}"
             ))?;
-        } else if let Ok(bytes) = self.volume.measure(name, Some(revision), known) {
+        } else if let Ok(bytes) = self.volume.estimate_size(name, Some(revision), known) {
             size = format!(", about {}", mebibytes(bytes));
         }
         output.plan(format_args!(
@@ -143,18 +145,14 @@ impl Transfer<'_> {
 
     fn send(self, revision: Revision, known: Vec<Uuid>, intent: Intent) -> Result<(), Failure> {
         let outgoing = self.volume.send(self.name, Some(revision), &known)?;
-        let sender = StreamSender::Local(outgoing.sender);
-        let stream = SentStream::open(outgoing.stream, sender)?;
         let (volume, name) = (self.volume.clone(), self.name.clone());
         let progress = Progress::start(self.output, move || {
-            volume.measure(&name, Some(revision), &known).ok()
+            volume.estimate_size(&name, Some(revision), &known).ok()
         });
         let mut passed = |bytes| progress.passed.store(bytes, Ordering::Relaxed);
-        stream.consume(|stream| {
-            let keep = self.retention.keep;
-            self.remote
-                .bring_in(intent, self.name, stream, keep, &mut passed)
-        })?;
+        let keep = self.retention.keep;
+        self.remote
+            .ingest(intent, self.name, outgoing.stream, keep, &mut passed)?;
         Ok(())
     }
 
@@ -162,12 +160,12 @@ impl Transfer<'_> {
     pub(super) fn pull(self, dry_run: DryRun) -> Result<(), Failure> {
         let (name, output) = (self.name, self.output);
         let host = &self.remote.host;
-        let remote = self.remote.look(name)?;
+        let remote = self.remote.view(name)?;
         let Some(revision) = remote.and_then(|remote| remote.current) else {
             let text = format!("machine `{name}` is not in service on {host}");
             return Err(Failure::new(ExitStatus::NotFound, text));
         };
-        let here = self.volume.look(name).ok().and_then(|view| view.current);
+        let here = self.volume.view(name).ok().and_then(|view| view.current);
         if let Some(current) = here
             && revision <= current
         {
@@ -178,7 +176,7 @@ impl Transfer<'_> {
         }
         let known = self.volume.identities(name);
         if dry_run.enabled {
-            let size = match self.remote.measure(name, revision, &known) {
+            let size = match self.remote.estimate_size(name, revision, &known) {
                 Ok(bytes) => format!(", about {}", mebibytes(bytes)),
                 Err(_) => String::new(),
             };
@@ -187,22 +185,21 @@ impl Transfer<'_> {
             ))?;
             return self.retention.plan(self.volume, name, revision, output);
         }
-        self.fetch(revision, known)?;
+        self.fetch(revision, &known)?;
         output.status(format_args!("{name}: revision {revision} is now current"));
         self.retention.apply(self.volume, name, output);
         Ok(())
     }
 
-    fn fetch(self, revision: Revision, known: Vec<Uuid>) -> Result<(), Failure> {
+    fn fetch(self, revision: Revision, known: &[Uuid]) -> Result<(), Failure> {
         let (name, remote, output) = (self.name, self.remote, self.output);
-        let (running, input) = remote.send(name, Some(revision), &known)?;
-        let (host, machine) = (remote.clone(), name.clone());
+        let (host, machine, parents) = (remote.clone(), name.clone(), known.to_vec());
         let progress = Progress::start(output, move || {
-            host.measure(&machine, revision, &known).ok()
+            host.estimate_size(&machine, revision, &parents).ok()
         });
-        let input = input.counted(Arc::clone(&progress.passed));
-        let stream = SentStream::open(input, StreamSender::Remote(remote, running))?;
-        let extent = if stream.is_incremental() {
+        let counter = Arc::clone(&progress.passed);
+        let stream = remote.fetch(name, Some(revision), known, counter)?;
+        let extent = if stream.header().parent.is_some() {
             "incrementally"
         } else {
             "in full"
@@ -210,18 +207,16 @@ impl Transfer<'_> {
         output.status(format_args!(
             "{name}: fetching revision {revision} {extent}"
         ));
-        stream.consume(|stream| {
-            let intent = intent(self.volume, name);
-            let received = self.volume.bring_in(intent, name, Source::Stream(stream));
-            drop(progress);
-            received
-        })?;
+        let intent = intent(self.volume, name);
+        let received = self.volume.ingest(intent, name, Source::Stream(stream));
+        drop(progress);
+        received?;
         Ok(())
     }
 }
 
 /// Describes how much of a revision is sent, with the reason if it is everything.
-fn extent(parent: Option<Revision>, remote: Option<&FarView>, full: bool) -> String {
+fn extent(parent: Option<Revision>, remote: Option<&RemoteView>, full: bool) -> String {
     let newest = remote.and_then(|remote| remote.revisions.last());
     let newest = match (parent, newest) {
         (Some(parent), _) => return format!("as the difference from revision {parent}"),

@@ -1,32 +1,31 @@
-//! What has to go from a machine's directory. Thinks only.
+//! The steps of a clean-up, determined from a machine's view alone.
 
 use std::fmt;
 
 use config::layout::Entry;
 
-use crate::MachineView;
+use crate::{MachineView, SnapshotView};
 
-/// One thing that goes.
+/// A step of a clean-up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// A subvolume is deleted.
+    /// Deletes a subvolume.
     Delete(Entry),
-    /// A link is removed.
+    /// Removes a symbolic link.
     Unlink(Entry),
-    /// The machine's directory is removed.
+    /// Removes the machine's directory.
     RemoveDirectory,
 }
 
 impl Step {
-    /// Whether this ends something: it must not be done when something before it
-    /// failed, or the rest would be forgotten or taken for whole.
-    pub(crate) fn is_end(&self) -> bool {
-        let mark = matches!(self, Self::Unlink(Entry::Deleting | Entry::Arriving(_)));
-        mark || *self == Self::RemoveDirectory
+    /// Returns the entry that the step removes; `None` for the directory itself.
+    pub fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Delete(entry) | Self::Unlink(entry) => Some(entry),
+            Self::RemoveDirectory => None,
+        }
     }
-}
 
-impl Step {
     /// Returns the step in the past tense, as a report of what was done.
     pub fn done(&self) -> String {
         match self {
@@ -34,6 +33,13 @@ impl Step {
             Self::Unlink(entry) => format!("removed {entry}"),
             Self::RemoveDirectory => "removed the machine's directory".to_owned(),
         }
+    }
+
+    /// Returns true if the step must not follow a failed one: it removes the record of what
+    /// remains to be done.
+    pub(crate) fn is_final(&self) -> bool {
+        let is_mark = matches!(self, Self::Unlink(Entry::Deleting | Entry::Arriving(_)));
+        is_mark || *self == Self::RemoveDirectory
     }
 }
 
@@ -47,26 +53,26 @@ impl fmt::Display for Step {
     }
 }
 
-/// What goes after a boot.
+/// Returns the steps of the clean-up after a boot.
 ///
-/// - A machine with a current link keeps its complete revisions and images; its
-///   snapshots, its half-received revisions and what else is unfinished go.
-/// - A machine whose link leads to no complete revision keeps in addition whatever
-///   the link could mean: a person has to decide.
-/// - Without a link everything of ours goes, and the directory, if that leaves it
-///   empty: so removing the link and rebooting deletes a machine.
+/// - A machine with a current link keeps its complete revisions and images. Its snapshots,
+///   partly received revisions and other unfinished entries are deleted.
+/// - A machine whose link does not lead to a complete revision also keeps every revision that
+///   the link could mean. A person has to decide.
+/// - Without a link, all managed entries are deleted, and the directory if it is then empty.
+///   So a machine can be deleted by removing its link and rebooting.
 ///
-/// What somebody uses, and strangers, always stay.
+/// Entries in use and unmanaged entries always stay.
 pub fn plan(view: &MachineView) -> Vec<Step> {
     if view.has_link() {
-        leftovers(view)
+        unfinished(view)
     } else {
         everything(view)
     }
 }
 
-/// What goes when a machine is deleted. A machine that has a current link again is
-/// in service: then only the mark of the deletion goes.
+/// Returns the steps that finish the deletion of a machine. A machine with a current link is
+/// in service again and only loses the mark of the deletion.
 pub fn plan_deletion(view: &MachineView) -> Vec<Step> {
     match (view.deleting, view.has_link()) {
         (false, _) => Vec::new(),
@@ -75,59 +81,69 @@ pub fn plan_deletion(view: &MachineView) -> Vec<Step> {
     }
 }
 
-fn leftovers(view: &MachineView) -> Vec<Step> {
-    let mut steps = snapshots(view);
-    let half = view.revisions.iter().filter(|view| !view.complete);
+fn unfinished(view: &MachineView) -> Vec<Step> {
+    let mut steps = unused_snapshots(view);
     if view.is_live() {
-        steps.extend(half.map(|view| Step::Delete(Entry::Revision(view.revision))));
+        let incomplete = view.revisions.iter().filter(|view| !view.complete);
+        steps.extend(incomplete.map(|view| Step::Delete(Entry::Revision(view.revision))));
     }
-    let half = view.images.iter().filter(|view| !view.complete);
-    steps.extend(half.map(|view| Step::Delete(Entry::Image(view.toolchain.clone()))));
-    let lost = view
+    let incomplete = view.images.iter().filter(|view| !view.complete);
+    steps.extend(incomplete.map(|view| Step::Delete(Entry::Image(view.toolchain.clone()))));
+    let dangling = view
         .pins
         .iter()
         .filter(|pin| view.revision(**pin).is_none());
-    steps.extend(lost.map(|pin| Step::Unlink(Entry::Pin(*pin))));
+    steps.extend(dangling.map(|pin| Step::Unlink(Entry::Pin(*pin))));
     steps.extend(view.incoming.then_some(Step::Unlink(Entry::Incoming)));
-    steps.extend(marks(view, &steps));
+    steps.extend(obsolete_marks(view, &steps));
     steps.extend(view.deleting.then_some(Step::Unlink(Entry::Deleting)));
     steps
 }
 
-/// The link of a deletion goes last, so that a deletion that is interrupted is
-/// known as one.
+/// Returns the steps that delete all managed entries. The mark of the deletion is removed
+/// last, so that an interrupted deletion is recognized.
 fn everything(view: &MachineView) -> Vec<Step> {
-    let mut steps = snapshots(view);
+    let mut steps = unused_snapshots(view);
     let images = view.images.iter();
     steps.extend(images.map(|view| Step::Delete(Entry::Image(view.toolchain.clone()))));
-    let held = |number| view.held.contains(&number);
-    let revisions = view.revisions.iter().filter(|view| !held(view.revision));
-    steps.extend(revisions.map(|view| Step::Delete(Entry::Revision(view.revision))));
+    let unused = view
+        .revisions
+        .iter()
+        .filter(|it| !view.revisions_in_use.contains(&it.revision));
+    steps.extend(unused.map(|view| Step::Delete(Entry::Revision(view.revision))));
     steps.extend(view.pins.iter().map(|pin| Step::Unlink(Entry::Pin(*pin))));
     steps.extend(view.incoming.then_some(Step::Unlink(Entry::Incoming)));
-    steps.extend(marks(view, &steps));
-    let used = view.is_used();
-    steps.extend((view.deleting && !used).then_some(Step::Unlink(Entry::Deleting)));
-    // A directory in which nothing was ours may be anybody's.
-    if !steps.is_empty() && view.strangers.is_empty() && !used {
+    steps.extend(obsolete_marks(view, &steps));
+    let in_use = view.is_in_use();
+    steps.extend((view.deleting && !in_use).then_some(Step::Unlink(Entry::Deleting)));
+    // A directory without managed entries is unmanaged itself.
+    if !steps.is_empty() && view.unmanaged.is_empty() && !in_use {
         steps.push(Step::RemoveDirectory);
     }
     steps
 }
 
-/// The marks of unfinished revisions, those that are not there after these steps.
-fn marks(view: &MachineView, steps: &[Step]) -> Vec<Step> {
-    let goes = |revision| steps.contains(&Step::Delete(Entry::Revision(revision)));
-    let marks = view.arriving.iter().copied();
-    let done = marks.filter(|it| view.revision(*it).is_none() || goes(*it));
-    done.map(|it| Step::Unlink(Entry::Arriving(it))).collect()
+/// Returns the steps that remove the marks of unfinished revisions that do not exist after
+/// `steps`.
+fn obsolete_marks(view: &MachineView, steps: &[Step]) -> Vec<Step> {
+    view.arriving
+        .iter()
+        .copied()
+        .filter(|revision| {
+            view.revision(*revision).is_none()
+                || steps.contains(&Step::Delete(Entry::Revision(*revision)))
+        })
+        .map(|revision| Step::Unlink(Entry::Arriving(revision)))
+        .collect()
 }
 
-fn snapshots(view: &MachineView) -> Vec<Step> {
-    let unused = view.snapshots.iter().filter(|view| !view.in_use);
-    let name =
-        |view: &crate::SnapshotView| Entry::Snapshot(view.toolchain.clone(), view.tag.clone());
-    unused.map(|view| Step::Delete(name(view))).collect()
+fn unused_snapshots(view: &MachineView) -> Vec<Step> {
+    let entry = |it: &SnapshotView| Entry::Snapshot(it.toolchain.clone(), it.tag.clone());
+    view.snapshots
+        .iter()
+        .filter(|it| !it.in_use)
+        .map(|it| Step::Delete(entry(it)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -171,17 +187,16 @@ mod tests {
         let revisions = prop::collection::btree_map(0_u32..5, any::<bool>(), 0..4);
         let snapshots = prop::collection::btree_map(0_u32..5, any::<bool>(), 0..4);
         let rest = (any::<[bool; 6]>(), 0_u32..5, prop::option::of(0_u32..5));
-        (revisions, snapshots, rest).prop_map(|(revisions, snapshots, (flags, current, held))| {
-            let [link, incoming, deleting, image, stranger, marked] = flags;
+        (revisions, snapshots, rest).prop_map(|(revisions, snapshots, (flags, current, read))| {
+            let [link, incoming, deleting, image, unmanaged, marked] = flags;
             let mut view = MachineView::new("linux".parse().unwrap());
-            let whole = |it: &u32| revisions.get(it) == Some(&true) && !(marked && *it == 1);
-            let leads = whole(&current);
-            view.current = (link && leads).then_some(Revision(current));
-            view.link_fault = (link && !leads).then(|| "broken".to_owned());
+            let is_complete = |it: &u32| revisions.get(it) == Some(&true) && !(marked && *it == 1);
+            let resolves = is_complete(&current);
+            view.current = (link && resolves).then_some(Revision(current));
+            view.link_fault = (link && !resolves).then(|| "broken".to_owned());
             view.incoming = incoming;
             view.deleting = deleting;
-            let held = held.filter(whole);
-            view.held = held.map(Revision).into_iter().collect();
+            view.revisions_in_use = read.filter(is_complete).map(Revision).into_iter().collect();
             view.arriving = marked.then_some(Revision(1)).into_iter().collect();
             view.revisions = revisions.into_iter().map(revision).collect();
             for it in &mut view.revisions {
@@ -194,48 +209,48 @@ mod tests {
                 complete: image,
                 provenance: None,
             }];
-            view.strangers = stranger.then(|| "notes".to_owned()).into_iter().collect();
+            view.unmanaged = unmanaged.then(|| "notes".to_owned()).into_iter().collect();
             view
         })
     }
 
     proptest! {
         #[test]
-        fn nothing_goes_that_must_stay(view in view()) {
+        fn entries_in_use_and_complete_revisions_of_live_machines_stay(view in view()) {
             for plan in [plan(&view), plan_deletion(&view)] {
                 for it in &view.snapshots {
                     let name = Entry::Snapshot(it.toolchain.clone(), it.tag.clone());
                     prop_assert!(!it.in_use || !plan.contains(&Step::Delete(name)));
                 }
-                let used = view.is_used();
-                let foreign = !view.strangers.is_empty();
-                prop_assert!(!(used || foreign) || !plan.contains(&Step::RemoveDirectory));
+                let in_use = view.is_in_use();
+                let has_unmanaged = !view.unmanaged.is_empty();
+                prop_assert!(!(in_use || has_unmanaged) || !plan.contains(&Step::RemoveDirectory));
                 for it in &view.revisions {
-                    let goes = plan.contains(&Step::Delete(Entry::Revision(it.revision)));
-                    prop_assert!(!(goes && it.complete && view.has_link()));
-                    prop_assert!(!(goes && view.held.contains(&it.revision)));
-                    prop_assert!(!(goes && view.link_fault.is_some()));
+                    let deleted = plan.contains(&Step::Delete(Entry::Revision(it.revision)));
+                    prop_assert!(!(deleted && it.complete && view.has_link()));
+                    prop_assert!(!(deleted && view.revisions_in_use.contains(&it.revision)));
+                    prop_assert!(!(deleted && view.link_fault.is_some()));
                 }
             }
             prop_assert!(view.deleting || plan_deletion(&view).is_empty());
         }
 
         #[test]
-        fn what_is_marked_as_unfinished_goes_before_its_mark(view in view()) {
+        fn an_unfinished_revision_is_deleted_before_its_mark(view in view()) {
             for plan in [plan(&view), plan_deletion(&view)] {
                 let at = |step: &Step| plan.iter().position(|it| it == step);
                 for revision in &view.arriving {
                     let mark = at(&Step::Unlink(Entry::Arriving(*revision)));
                     if mark.is_some() && view.revision(*revision).is_some() {
-                        let gone = at(&Step::Delete(Entry::Revision(*revision)));
-                        prop_assert!(gone.is_some() && gone < mark);
+                        let deleted = at(&Step::Delete(Entry::Revision(*revision)));
+                        prop_assert!(deleted.is_some() && deleted < mark);
                     }
                 }
             }
         }
 
         #[test]
-        fn nothing_unfinished_stays_with_a_machine_in_service(view in view()) {
+        fn a_live_machine_keeps_nothing_unfinished(view in view()) {
             if !view.is_live() {
                 return Ok(());
             }

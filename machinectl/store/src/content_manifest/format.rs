@@ -1,136 +1,135 @@
-//! The record's form, and how two of them differ. Thinks only.
+//! The text format of content manifests, and their comparison.
 //!
 //! One line for each file, directory and link, sorted by name:
-//! `<mode> <owner> <group> <size> <hash> <name>`. In a name, `%`, blanks and what
-//! is not plain ASCII are written as `%xx`; a hash that is not there is `-`.
+//! `<mode> <owner> <group> <size> <hash> <name>`. In a name, `%`, blanks and bytes that are
+//! not printable ASCII are written as `%xx`. A missing hash is `-`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 
-/// The first line; a new form gets a new one.
+/// The first line, which names the version of the format.
 const HEAD: &str = "buildhost contents 1";
 
-/// Everything in a directory.
+/// The records of all entries of a directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Record {
-    /// By name, relative to the directory, as bytes.
-    pub items: BTreeMap<Vec<u8>, Item>,
+pub struct ContentManifest {
+    /// The records by path, relative to the directory.
+    pub records: BTreeMap<Vec<u8>, FileRecord>,
 }
 
-/// A file, directory or link.
+/// The record of a file, directory or link.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    /// Its kind and its permissions.
+pub struct FileRecord {
+    /// The file type and the permissions.
     pub mode: u32,
-    /// The number of its owner.
+    /// The user ID of the owner.
     pub owner: u32,
-    /// The number of its group.
+    /// The group ID.
     pub group: u32,
-    /// The size of a file; 0 for all others.
+    /// The size of a file in bytes; 0 for other entries.
     pub size: u64,
-    /// BLAKE3 of a file's content or a link's target, in hexadecimal digits.
+    /// The BLAKE3 hash of a file's content or a link's target, in hexadecimal digits.
     pub hash: Option<String>,
 }
 
-/// A name for which two records disagree.
+/// A difference between two manifests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// The name, escaped as in the record.
+    /// The path, escaped as in the format.
     pub name: String,
-    /// What differs.
-    pub what: &'static str,
+    /// The difference, as the predicate of a sentence.
+    pub predicate: &'static str,
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` {}", self.name, self.what)
+        write!(f, "`{}` {}", self.name, self.predicate)
     }
 }
 
-/// Why a text is no record.
+/// The parser's error; the number of the first invalid line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {0} is not of a record of contents")]
-pub struct RecordError(pub usize);
+#[error("line {0} is not a line of a content manifest")]
+pub struct FormatError(pub usize);
 
-impl Record {
-    /// The text of the file.
+impl ContentManifest {
+    /// Returns the text of the manifest.
     pub fn print(&self) -> String {
         let mut text = format!("{HEAD}\n");
-        for (name, item) in &self.items {
-            let hash = item.hash.as_deref().unwrap_or("-");
+        for (name, record) in &self.records {
+            let hash = record.hash.as_deref().unwrap_or("-");
             let _ = writeln!(
                 text,
                 "{:o} {} {} {} {hash} {}",
-                item.mode,
-                item.owner,
-                item.group,
-                item.size,
+                record.mode,
+                record.owner,
+                record.group,
+                record.size,
                 escape(name)
             );
         }
         text
     }
 
-    /// Reads the file.
+    /// Parses the text of a manifest.
     ///
     /// # Errors
-    /// The first line that cannot be read.
-    pub fn parse(text: &str) -> Result<Self, RecordError> {
+    /// A line is invalid.
+    pub fn parse(text: &str) -> Result<Self, FormatError> {
         let mut lines = text.lines();
         if lines.next() != Some(HEAD) {
-            return Err(RecordError(1));
+            return Err(FormatError(1));
         }
-        let mut items = BTreeMap::new();
+        let mut records = BTreeMap::new();
         for (index, line) in lines.enumerate() {
-            let (name, item) = parse_line(line).ok_or(RecordError(index + 2))?;
-            items.insert(name, item);
+            let (name, record) = parse_line(line).ok_or(FormatError(index + 2))?;
+            records.insert(name, record);
         }
-        Ok(Self { items })
+        Ok(Self { records })
     }
 
-    /// Everything in which `found` is not what was recorded.
-    pub fn compare(&self, found: &Self) -> Vec<Difference> {
-        let names = self.items.keys().chain(found.items.keys());
-        let mut names: Vec<_> = names.collect();
-        names.sort();
-        names.dedup();
-        let differences = names.into_iter().filter_map(|name| {
-            let what = match (self.items.get(name), found.items.get(name)) {
-                (Some(_), None) => "is missing",
-                (None, Some(_)) => "was added",
-                (Some(one), Some(other)) => difference(one, other)?,
-                (None, None) => return None,
-            };
-            let name = escape(name);
-            Some(Difference { name, what })
-        });
-        differences.collect()
+    /// Returns all differences of an actual content from the recorded one.
+    pub fn compare(&self, actual: &Self) -> Vec<Difference> {
+        let names: BTreeSet<_> = self.records.keys().chain(actual.records.keys()).collect();
+        names
+            .into_iter()
+            .filter_map(|name| {
+                let predicate = match (self.records.get(name), actual.records.get(name)) {
+                    (Some(_), None) => "is missing",
+                    (None, Some(_)) => "was added",
+                    (Some(recorded), Some(actual)) => difference(recorded, actual)?,
+                    (None, None) => return None,
+                };
+                let name = escape(name);
+                Some(Difference { name, predicate })
+            })
+            .collect()
     }
 }
 
-fn difference(recorded: &Item, found: &Item) -> Option<&'static str> {
-    if recorded.hash != found.hash || recorded.size != found.size {
+fn difference(recorded: &FileRecord, actual: &FileRecord) -> Option<&'static str> {
+    if recorded.hash != actual.hash || recorded.size != actual.size {
         Some("has another content")
-    } else if (recorded.owner, recorded.group) != (found.owner, found.group) {
+    } else if (recorded.owner, recorded.group) != (actual.owner, actual.group) {
         Some("has another owner")
-    } else if recorded.mode != found.mode {
+    } else if recorded.mode != actual.mode {
         Some("has another mode")
     } else {
         None
     }
 }
 
-fn parse_line(line: &str) -> Option<(Vec<u8>, Item)> {
-    let mut words = line.split(' ');
-    let item = Item {
-        mode: u32::from_str_radix(words.next()?, 8).ok()?,
-        owner: words.next()?.parse().ok()?,
-        group: words.next()?.parse().ok()?,
-        size: words.next()?.parse().ok()?,
-        hash: Some(words.next()?.to_owned()).filter(|hash| hash != "-"),
+fn parse_line(line: &str) -> Option<(Vec<u8>, FileRecord)> {
+    let mut fields = line.split(' ');
+    let record = FileRecord {
+        mode: u32::from_str_radix(fields.next()?, 8).ok()?,
+        owner: fields.next()?.parse().ok()?,
+        group: fields.next()?.parse().ok()?,
+        size: fields.next()?.parse().ok()?,
+        hash: Some(fields.next()?.to_owned()).filter(|hash| hash != "-"),
     };
-    let name = unescape(words.next()?)?;
-    words.next().is_none().then_some((name, item))
+    let name = unescape(fields.next()?)?;
+    fields.next().is_none().then_some((name, record))
 }
 
 fn escape(name: &[u8]) -> String {
@@ -166,67 +165,68 @@ mod tests {
 
     use super::*;
 
-    fn record() -> impl Strategy<Value = Record> {
+    fn manifest() -> impl Strategy<Value = ContentManifest> {
         let name = prop::collection::vec(any::<u8>(), 1..12);
-        let item = (
+        let fields = (
             any::<[u32; 3]>(),
             any::<u64>(),
             prop::option::of("[0-9a-f]{8}"),
         );
-        let item = item.prop_map(|([mode, owner, group], size, hash)| Item {
+        let record = fields.prop_map(|([mode, owner, group], size, hash)| FileRecord {
             mode,
             owner,
             group,
             size,
             hash,
         });
-        prop::collection::btree_map(name, item, 0..6).prop_map(|items| Record { items })
+        prop::collection::btree_map(name, record, 0..6)
+            .prop_map(|records| ContentManifest { records })
     }
 
     proptest! {
         #[test]
-        fn what_we_write_we_read_back(record in record()) {
-            prop_assert_eq!(Record::parse(&record.print()), Ok(record));
+        fn a_printed_manifest_is_parsed_to_itself(manifest in manifest()) {
+            prop_assert_eq!(ContentManifest::parse(&manifest.print()), Ok(manifest));
         }
 
         #[test]
-        fn no_text_makes_the_reader_fall_over(text in "(buildhost contents 1\n)?[0-9a-f% \n-]{0,80}") {
-            let _ = Record::parse(&text);
+        fn no_text_makes_the_parser_panic(text in "(buildhost contents 1\n)?[0-9a-f% \n-]{0,80}") {
+            let _ = ContentManifest::parse(&text);
         }
     }
 
     #[test]
-    fn differences_are_named() {
-        let item = |hash: &str, owner| Item {
+    fn a_comparison_names_all_differences() {
+        let record = |hash: &str, owner| FileRecord {
             mode: 0o100_644,
             owner,
             group: 0,
             size: 1,
             hash: Some(hash.to_owned()),
         };
-        let record = |items: &[(&str, Item)]| Record {
-            items: items
+        let manifest = |records: &[(&str, FileRecord)]| ContentManifest {
+            records: records
                 .iter()
-                .map(|(name, item)| (name.as_bytes().to_vec(), item.clone()))
+                .map(|(name, record)| (name.as_bytes().to_vec(), record.clone()))
                 .collect(),
         };
-        let one = record(&[
-            ("a", item("1", 0)),
-            ("b", item("1", 0)),
-            ("c d", item("1", 0)),
+        let recorded = manifest(&[
+            ("a", record("1", 0)),
+            ("b", record("1", 0)),
+            ("c d", record("1", 0)),
         ]);
-        let other = record(&[
-            ("a", item("2", 0)),
-            ("b", item("1", 7)),
-            ("e", item("1", 0)),
+        let actual = manifest(&[
+            ("a", record("2", 0)),
+            ("b", record("1", 7)),
+            ("e", record("1", 0)),
         ]);
-        let told: Vec<_> = one
-            .compare(&other)
+        let differences: Vec<_> = recorded
+            .compare(&actual)
             .iter()
             .map(ToString::to_string)
             .collect();
         assert_eq!(
-            told,
+            differences,
             [
                 "`a` has another content",
                 "`b` has another owner",
@@ -234,6 +234,6 @@ mod tests {
                 "`e` was added"
             ]
         );
-        assert!(one.compare(&one).is_empty());
+        assert!(recorded.compare(&recorded).is_empty());
     }
 }

@@ -1,5 +1,5 @@
-//! The volume as it is mounted: what may be wrong with the mount, with its devices,
-//! and with the tools that work on it. Thinks only; [`inspect`] looks.
+//! The examination of a volume's mount, its devices, and btrfs-progs, from a state that
+//! [`inspect`] reads.
 
 mod inspect;
 
@@ -8,26 +8,25 @@ use std::path::{Path, PathBuf};
 use config::MachineName;
 use config::doctor::{Finding, Id, Subject};
 
-/// The first btrfs-progs without known losses of data in what they receive.
-const PROGS_MIN: (u32, u32) = (6, 2);
+use crate::btrfs_progs::Version;
 
-/// What the kernel shows of a volume's mount.
+/// The state of a volume's mount.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Seen {
+pub(super) struct MountState {
     volume: PathBuf,
-    /// Whether it can only be read: the mount, or all of the file system.
+    /// True if the mount or the whole file system is read-only.
     read_only: bool,
-    /// The options of the file system.
+    /// The mount options of the file system.
     options: Vec<String>,
-    /// Whether quota groups account for every extent; simple quotas do not.
+    /// True if quota groups account for every extent. Simple quotas do not.
     quotas: bool,
     devices: Vec<Device>,
-    /// Where something else is mounted over a part of the volume.
-    over: Vec<PathBuf>,
-    /// Where parts of machines are mounted, too.
-    elsewhere: Vec<(MachineName, PathBuf)>,
-    file: Option<Backing>,
-    progs: Option<(u32, u32)>,
+    /// The mount points of other mounts inside the volume.
+    mounted_over: Vec<PathBuf>,
+    /// The other mount points of parts of machines.
+    mounted_elsewhere: Vec<(MachineName, PathBuf)>,
+    backing_file: Option<BackingFile>,
+    btrfs_progs: Option<Version>,
 }
 
 /// A device of the file system.
@@ -35,231 +34,250 @@ pub(super) struct Seen {
 struct Device {
     number: String,
     missing: bool,
-    /// The counters that are not 0, as the kernel writes them.
+    /// The error counters that are not 0, as the kernel prints them.
     errors: Vec<String>,
 }
 
-/// The file in which a file system lies.
+/// The file that contains the file system.
 #[derive(Debug, Clone)]
-struct Backing {
+struct BackingFile {
     path: PathBuf,
-    /// How much it may still grow.
-    missing: u64,
-    /// The room that there is for it.
+    /// The number of bytes by which it may grow.
+    unallocated: u64,
+    /// The free space of its own file system in bytes.
     free: u64,
 }
 
-/// Examines a volume's mount.
-pub(super) fn examine(seen: &Seen) -> Vec<Finding> {
-    let mut findings = mount(seen);
-    findings.extend(seen.devices.iter().flat_map(|device| faults(seen, device)));
-    findings.extend(seen.file.as_ref().and_then(|file| outgrows(seen, file)));
-    if let Some((major, minor)) = seen.progs.filter(|version| *version < PROGS_MIN) {
-        let proof = format!("btrfs-progs are of version {major}.{minor}");
-        findings.push(about(
-            seen,
+/// Returns the findings about a volume's mount.
+pub(super) fn examine(state: &MountState) -> Vec<Finding> {
+    let mut findings = examine_options(state);
+    let devices = state.devices.iter();
+    findings.extend(devices.flat_map(|device| examine_device(state, device)));
+    findings.extend(
+        state
+            .backing_file
+            .as_ref()
+            .and_then(|file| examine_backing_file(state, file)),
+    );
+    if let Some(version) = state.btrfs_progs.filter(|version| version.is_outdated()) {
+        findings.push(about_volume(
+            state,
             Id::OldProgs,
-            proof,
+            format!("the version of btrfs-progs is {version}"),
             "install btrfs-progs 6.2 or later",
         ));
     }
-    for point in &seen.over {
-        let proof = format!(
-            "something is mounted at {}, and hides what is there",
-            point.display()
-        );
-        let advice = format!("umount {}", point.display());
-        findings.push(about(seen, Id::MountedOver, proof, advice));
+    for point in &state.mounted_over {
+        let point = point.display();
+        findings.push(about_volume(
+            state,
+            Id::MountedOver,
+            format!("a mount at {point} hides the directory's content"),
+            format!("umount {point}"),
+        ));
     }
-    for (machine, point) in &seen.elsewhere {
-        let subject = Subject::Machine(machine.clone());
-        let proof = format!("a part of it is mounted at {}, too", point.display());
-        let advice = "none: deleting does not wait for it, and the mount is empty then";
-        findings.push(Finding::new(Id::MountedElsewhere, subject, proof, advice));
+    for (machine, point) in &state.mounted_elsewhere {
+        findings.push(Finding::new(
+            Id::MountedElsewhere,
+            Subject::Machine(machine.clone()),
+            format!("a part of it is also mounted at {}", point.display()),
+            "none: deletion does not wait for it and leaves an empty mount",
+        ));
     }
     findings
 }
 
-fn about(seen: &Seen, id: Id, proof: impl Into<String>, advice: impl Into<String>) -> Finding {
-    Finding::new(id, Subject::Volume(seen.volume.clone()), proof, advice)
+fn about_volume(
+    state: &MountState,
+    id: Id,
+    proof: impl Into<String>,
+    advice: impl Into<String>,
+) -> Finding {
+    Finding::new(id, Subject::Volume(state.volume.clone()), proof, advice)
 }
 
-fn mount(seen: &Seen) -> Vec<Finding> {
+fn examine_options(state: &MountState) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let has = |option: &str| seen.options.iter().any(|it| it == option);
-    if seen.read_only {
-        let advice = "`dmesg` says why, if nobody asked for it; then mount it with rw";
-        findings.push(about(
-            seen,
+    let has = |option: &str| state.options.iter().any(|it| it == option);
+    if state.read_only {
+        findings.push(about_volume(
+            state,
             Id::ReadOnlyVolume,
             "it is mounted read-only",
-            advice,
+            "find the reason with `dmesg`, then mount it with rw",
         ));
     }
-    let unchecked = ["nodatasum", "nodatacow"]
+    let without_checksums = ["nodatasum", "nodatacow"]
         .into_iter()
         .find(|option| has(option));
-    if let Some(option) = unchecked {
-        let proof = format!("it is mounted with {option}: what is written has no checksums");
-        findings.push(about(
-            seen,
+    if let Some(option) = without_checksums {
+        findings.push(about_volume(
+            state,
             Id::NoChecksums,
-            proof,
+            format!("it is mounted with {option}: new data has no checksums"),
             format!("mount it without {option}"),
         ));
     }
     if has("autodefrag") {
-        let proof = "it is mounted with autodefrag, which copies what snapshots share";
-        findings.push(about(
-            seen,
+        findings.push(about_volume(
+            state,
             Id::Autodefrag,
-            proof,
+            "it is mounted with autodefrag, which copies extents that snapshots share",
             "mount it without autodefrag",
         ));
     }
-    if seen.quotas {
-        let proof = "quota groups are on: every snapshot and every deletion counts all its extents";
-        let advice = format!("btrfs quota disable {}", seen.volume.display());
-        findings.push(about(seen, Id::Quotas, proof, advice));
+    if state.quotas {
+        findings.push(about_volume(
+            state,
+            Id::Quotas,
+            "quota groups are on: each snapshot and each deletion counts all its extents",
+            format!("btrfs quota disable {}", state.volume.display()),
+        ));
     }
     findings
 }
 
-fn faults(seen: &Seen, device: &Device) -> Vec<Finding> {
+fn examine_device(state: &MountState, device: &Device) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let (number, volume) = (&device.number, seen.volume.display());
+    let (number, volume) = (&device.number, state.volume.display());
     if device.missing {
-        let proof = format!("its device {number} is missing");
-        let advice = format!("btrfs replace start {number} NEW-DEVICE {volume}");
-        findings.push(about(seen, Id::DeviceMissing, proof, advice));
+        findings.push(about_volume(
+            state,
+            Id::DeviceMissing,
+            format!("its device {number} is missing"),
+            format!("btrfs replace start {number} NEW-DEVICE {volume}"),
+        ));
     }
     if !device.errors.is_empty() {
-        let proof = format!("device {number} counts {}", device.errors.join(", "));
-        let advice = format!(
-            "`btrfs scrub start {volume}` says what is damaged; `btrfs device stats --reset {volume}` forgets it"
-        );
-        findings.push(about(seen, Id::DeviceErrors, proof, advice));
+        findings.push(about_volume(
+            state,
+            Id::DeviceErrors,
+            format!("device {number} counts {}", device.errors.join(", ")),
+            format!(
+                "`btrfs scrub start {volume}` finds damaged files; `btrfs device stats --reset {volume}` resets the counters"
+            ),
+        ));
     }
     findings
 }
 
-fn outgrows(seen: &Seen, file: &Backing) -> Option<Finding> {
-    let mib = |bytes: u64| bytes >> 20;
-    (file.missing > file.free).then(|| {
-        let proof = format!(
-            "its file {} may grow by {} MiB, and there is room for {} MiB: it fails in the middle of a write then",
-            file.path.display(),
-            mib(file.missing),
-            mib(file.free)
-        );
-        let beside = file.path.parent().unwrap_or(Path::new("/"));
-        about(seen, Id::ImageOutgrows, proof, format!("make room in {}", beside.display()))
-    })
+fn examine_backing_file(state: &MountState, file: &BackingFile) -> Option<Finding> {
+    if file.unallocated <= file.free {
+        return None;
+    }
+    let proof = format!(
+        "its file {} may grow by {} MiB, but only {} MiB are free: then a write fails halfway",
+        file.path.display(),
+        file.unallocated / config::MIB,
+        file.free / config::MIB
+    );
+    let directory = file.path.parent().unwrap_or(Path::new("/"));
+    let advice = format!("free space in {}", directory.display());
+    Some(about_volume(state, Id::ImageOutgrows, proof, advice))
 }
 
 /// A line of `/proc/self/mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Line {
-    number: u64,
-    /// The file system, by its device number.
+struct Mount {
+    id: u64,
+    /// The device number of the file system.
     device: String,
-    /// The directory of the file system that is mounted.
+    /// The mounted directory of the file system.
     root: PathBuf,
-    /// Where it is mounted.
+    /// The mount point.
     point: PathBuf,
     options: Vec<String>,
     source: PathBuf,
-    /// The options of the file system, wherever it is mounted.
-    system_options: Vec<String>,
+    /// The options of the file system, which all its mounts share.
+    super_options: Vec<String>,
 }
 
-impl Line {
-    fn read(line: &str) -> Option<Self> {
-        let (mount, system) = line.split_once(" - ")?;
+impl Mount {
+    fn parse(line: &str) -> Option<Self> {
+        let (mount, file_system) = line.split_once(" - ")?;
         let mount: Vec<_> = mount.split(' ').collect();
-        let system: Vec<_> = system.split(' ').collect();
+        let file_system: Vec<_> = file_system.split(' ').collect();
         let list = |text: &str| text.split(',').map(str::to_owned).collect();
         Some(Self {
-            number: mount.first()?.parse().ok()?,
+            id: mount.first()?.parse().ok()?,
             device: (*mount.get(2)?).to_owned(),
-            root: path(mount.get(3)?),
-            point: path(mount.get(4)?),
+            root: unescape(mount.get(3)?),
+            point: unescape(mount.get(4)?),
             options: list(mount.get(5)?),
-            source: path(system.get(1)?),
-            system_options: list(system.get(2)?),
+            source: unescape(file_system.get(1)?),
+            super_options: list(file_system.get(2)?),
         })
     }
 }
 
-/// The kernel writes what would break its lines as `\ooo`.
-fn path(text: &str) -> PathBuf {
-    let octal = [
+/// Replaces the octal escapes that the kernel uses for separators.
+fn unescape(text: &str) -> PathBuf {
+    let escapes = [
         ("\\040", " "),
         ("\\011", "\t"),
         ("\\012", "\n"),
         ("\\134", "\\"),
     ];
-    let plain = octal
+    escapes
         .iter()
-        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
-    plain.into()
+        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+        .into()
 }
 
-/// What other mounts have to do with a volume that is mounted by `line`.
-fn neighbours(
-    lines: &[Line],
-    line: &Line,
+/// Returns the mount points inside a volume, and the other mount points of parts of its
+/// machines. `mount` is the mount of the volume.
+fn overlapping_mounts(
+    mounts: &[Mount],
+    mount: &Mount,
     volume: &Path,
 ) -> (Vec<PathBuf>, Vec<(MachineName, PathBuf)>) {
-    let below = |it: &&Line| it.point.starts_with(volume) && it.point != volume;
-    let over: Vec<_> = lines
+    let inside: Vec<_> = mounts
         .iter()
-        .filter(below)
         .map(|it| it.point.clone())
+        .filter(|point| point.starts_with(volume) && point != volume)
         .collect();
-    let inside = volume.strip_prefix(&line.point).unwrap_or(Path::new(""));
-    let home = line.root.join(inside);
-    let machine = |it: &Line| -> Option<(MachineName, PathBuf)> {
-        let mut rest = it.root.strip_prefix(&home).ok()?.components();
+    let relative = volume.strip_prefix(&mount.point).unwrap_or(Path::new(""));
+    let root = mount.root.join(relative);
+    let machine_at = |it: &Mount| -> Option<(MachineName, PathBuf)> {
+        let mut rest = it.root.strip_prefix(&root).ok()?.components();
         let name = rest.next()?.as_os_str().to_str()?.parse().ok()?;
-        let others = it.device == line.device && !over.contains(&it.point);
-        others.then(|| (name, it.point.clone()))
+        let is_elsewhere = it.device == mount.device && !inside.contains(&it.point);
+        is_elsewhere.then(|| (name, it.point.clone()))
     };
-    let elsewhere = lines.iter().filter_map(machine).collect();
-    (over, elsewhere)
+    let elsewhere = mounts.iter().filter_map(machine_at).collect();
+    (inside, elsewhere)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn lines(text: &str) -> Vec<Line> {
-        text.lines().filter_map(Line::read).collect()
-    }
-
     #[test]
-    fn mounts_over_a_volume_and_of_its_machines_are_told_apart() {
-        let lines = lines(
+    fn mounts_over_a_volume_and_of_its_machines_are_found() {
+        let mounts: Vec<_> =
             "95 70 0:47 / /mnt/a\\040b rw,relatime shared:3 - btrfs /dev/loop2 rw,subvol=/\n\
              96 70 0:47 /machines/linux/linux-1 /tmp/look rw - btrfs /dev/loop2 rw\n\
              97 70 0:47 /other /tmp/other rw - btrfs /dev/loop2 rw\n\
-             98 70 0:48 /machines/linux /tmp/stranger rw - btrfs /dev/loop3 rw\n\
+             98 70 0:48 /machines/linux /tmp/unrelated rw - btrfs /dev/loop3 rw\n\
              99 95 0:50 / /mnt/a\\040b/machines/linux rw - tmpfs tmpfs rw\n\
-             100 95 0:47 /machines/x /mnt/a\\040b/machines/y rw - btrfs /dev/loop2 rw\n",
-        );
-        assert_eq!(lines.len(), 6);
-        assert_eq!(lines[0].point, Path::new("/mnt/a b"));
-        let (over, elsewhere) = neighbours(&lines, &lines[0], Path::new("/mnt/a b/machines"));
+             100 95 0:47 /machines/x /mnt/a\\040b/machines/y rw - btrfs /dev/loop2 rw\n"
+                .lines()
+                .filter_map(Mount::parse)
+                .collect();
+        assert_eq!(mounts.len(), 6);
+        assert_eq!(mounts[0].point, Path::new("/mnt/a b"));
+        let volume = Path::new("/mnt/a b/machines");
+        let (inside, elsewhere) = overlapping_mounts(&mounts, &mounts[0], volume);
         assert_eq!(
-            over,
+            inside,
             ["/mnt/a b/machines/linux", "/mnt/a b/machines/y"].map(PathBuf::from)
         );
         assert_eq!(elsewhere, [("linux".parse().unwrap(), "/tmp/look".into())]);
     }
 
     #[test]
-    fn everything_that_can_be_wrong_is_told_with_its_way_out() {
-        let seen = Seen {
+    fn every_fault_has_evidence_and_advice() {
+        let state = MountState {
             volume: "/build/machines/default".into(),
             read_only: true,
             options: ["rw", "nodatasum", "autodefrag"]
@@ -271,24 +289,24 @@ mod tests {
                 missing: true,
                 errors: vec!["corruption_errs 3".into()],
             }],
-            over: vec!["/build/machines/default/linux".into()],
-            elsewhere: vec![("linux".parse().unwrap(), "/mnt".into())],
-            file: Some(Backing {
+            mounted_over: vec!["/build/machines/default/linux".into()],
+            mounted_elsewhere: vec![("linux".parse().unwrap(), "/mnt".into())],
+            backing_file: Some(BackingFile {
                 path: "/build/default.btrfs".into(),
-                missing: 4 << 30,
+                unallocated: 4 << 30,
                 free: 1 << 30,
             }),
-            progs: Some((5, 10)),
+            btrfs_progs: Some(Version(5, 10)),
         };
-        let told: Vec<_> = examine(&seen)
+        let findings: Vec<_> = examine(&state)
             .into_iter()
             .map(|it| format!("{} {}: {}\n    {}", it.severity, it.id, it.proof, it.advice))
             .collect();
-        insta::assert_snapshot!(told.join("\n"));
-        let well = Seen {
-            progs: Some((6, 2)),
-            ..Seen::default()
+        insta::assert_snapshot!(findings.join("\n"));
+        let healthy = MountState {
+            btrfs_progs: Some(Version(6, 2)),
+            ..MountState::default()
         };
-        assert_eq!(examine(&well), []);
+        assert_eq!(examine(&healthy), []);
     }
 }

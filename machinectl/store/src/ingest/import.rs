@@ -1,56 +1,47 @@
-//! Making a revision of what is no subvolume: a disk image, a directory, an archive.
+//! Imports: revisions of disk images, directories and archives.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::FileName;
-use config::machine::{FILE as MANIFEST, Kind, Machine, MachineError};
+use config::machine::{FILE as MANIFEST, Kind};
 use config::manifest::{self, Manifest};
 
-use crate::error::IoContext;
-use crate::{Refusal, RefusalKind, Result};
 use sys::{command, file};
 
-/// More than copying any image takes.
-const LIMIT: Duration = Duration::from_hours(2);
-/// How a disk image in QEMU's own format begins.
-const QCOW: &[u8] = b"QFI\xfb";
+use crate::error::IoContext;
+use crate::{Refusal, RefusalKind, Result, machine_manifest};
 
-/// A reason not to make a revision of an imported directory.
+/// The time limit for each copy.
+const LIMIT: Duration = Duration::from_hours(2);
+/// The magic of disk images in QEMU's own format.
+const QCOW_MAGIC: &[u8] = b"QFI\xfb";
+
+/// The refusal of an import without a file that its manifest names.
 #[derive(Debug, thiserror::Error)]
-pub enum ImportRefusal {
-    /// A file is missing that the machine needs.
-    #[error("`{}` lacks `{}`", .0.display(), .1)]
-    Lacks(PathBuf, String),
-    /// The machine's manifest cannot be parsed.
-    #[error("`{}` is not the manifest of a machine", path.display())]
-    Manifest {
-        /// The file.
-        path: PathBuf,
-        /// The parser's error.
-        source: MachineError,
-    },
+#[error("`{}` lacks `{file}`, which its manifest names", directory.display())]
+pub struct ImportRefusal {
+    directory: PathBuf,
+    file: FileName,
 }
 
 impl Refusal for ImportRefusal {
     fn kind(&self) -> RefusalKind {
-        match self {
-            Self::Lacks(..) | Self::Manifest { .. } => RefusalKind::Invalid,
-        }
+        RefusalKind::Invalid
     }
 }
 
-/// What a machine is made of.
+/// The files that an imported machine is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
     base: Base,
-    /// A kernel to boot it with.
+    /// The kernel to boot it with.
     pub kernel: Option<PathBuf>,
-    /// The initial RAM disk for that.
+    /// The initial RAM disk.
     pub initrd: Option<PathBuf>,
-    /// A manifest, instead of one that is made up.
+    /// The manifest, instead of a generated one.
     pub manifest: Option<PathBuf>,
 }
 
@@ -63,11 +54,11 @@ enum Base {
 }
 
 impl Import {
-    /// Sees what a path is: a directory, an archive by its name (`.tar`, also
-    /// compressed), or a disk image by its content.
+    /// Returns the import of a path: a directory, an archive by its name (`.tar`, also
+    /// compressed), or else a disk image.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// The path cannot be read.
     pub fn of(path: &Path) -> Result<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let path = path.to_owned();
@@ -82,7 +73,7 @@ impl Import {
             file.take(4)
                 .read_to_end(&mut start)
                 .context("read", &path)?;
-            if start == QCOW {
+            if start == QCOW_MAGIC {
                 Base::Qcow(path)
             } else {
                 Base::Raw(path)
@@ -96,7 +87,7 @@ impl Import {
         })
     }
 
-    /// Fills an empty directory and checks that a machine came out.
+    /// Writes the machine into an empty directory and checks it.
     pub(crate) fn fill(&self, directory: &Path) -> Result<()> {
         let disk = directory.join(FileName::disk());
         match &self.base {
@@ -127,12 +118,12 @@ impl Import {
                 copy(from, &directory.join(name))?;
             }
         }
-        self.describe(directory)?;
+        self.write_manifest(directory)?;
         check(directory)
     }
 
-    /// Puts the manifest there, unless the base has brought one.
-    fn describe(&self, directory: &Path) -> Result<()> {
+    /// Writes the manifest, unless the imported files include one.
+    fn write_manifest(&self, directory: &Path) -> Result<()> {
         let path = directory.join(MANIFEST);
         if let Some(manifest) = &self.manifest {
             return copy(manifest, &path);
@@ -154,7 +145,7 @@ impl Import {
     }
 }
 
-/// Copies with owners, modes and holes; without copying at all where it can.
+/// Copies with owners, modes and holes. Shares the content where the file system can.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let mut cp = command::prepare("cp");
     cp.args(["--archive", "--reflink=auto", "--sparse=auto"]);
@@ -163,29 +154,25 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What was imported must say what it is, and hold what it says.
+/// Checks that the manifest is valid and that the files that it names exist.
 fn check(directory: &Path) -> Result<()> {
-    let path = directory.join(MANIFEST);
-    let text = match fs::read_to_string(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(ImportRefusal::Lacks(directory.to_owned(), MANIFEST.to_owned()).into());
-        }
-        text => text.context("read", &path)?,
-    };
-    let machine = Machine::parse(&text).map_err(|source| ImportRefusal::Manifest {
-        path: path.clone(),
-        source,
-    })?;
+    let machine = machine_manifest(directory)?;
     let boot = machine
         .boot
         .iter()
         .flat_map(|boot| [Some(&boot.kernel), boot.initrd.as_ref()]);
     // A container may be a directory tree instead of a disk.
     let disk = (machine.kind == Kind::Kvm).then_some(&machine.disk);
-    for name in boot.flatten().chain(disk) {
-        if !directory.join(name).is_file() {
-            return Err(ImportRefusal::Lacks(directory.to_owned(), name.to_string()).into());
+    match boot
+        .flatten()
+        .chain(disk)
+        .find(|name| !directory.join(name).is_file())
+    {
+        Some(file) => Err(ImportRefusal {
+            directory: directory.to_owned(),
+            file: file.clone(),
         }
+        .into()),
+        None => Ok(()),
     }
-    Ok(())
 }

@@ -1,83 +1,122 @@
-//! Whether an image may come in, and how. Thinks only.
+//! The decision about an image, from its properties and the machine's view alone.
 
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
-use super::{IngestRefusal, Intent, Parcel};
-use crate::{MachineRefusal, MachineView, Result};
+use super::{IngestRefusal, Intent};
+use crate::{MachineRefusal, MachineView, Result, Subvolume, Uuid};
 
-/// How an image comes in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Plan {
-    /// It is made under this number.
-    Make(Revision),
-    /// A half of it lies there, from a time that was cut short; it goes, and the
-    /// image is made.
-    MakeAnew(Revision),
-    /// It is there, whole; only the link is missing.
-    Adopt(Revision),
+/// The way in which an image becomes the current revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IngestPlan {
+    /// The new current revision.
+    pub revision: Revision,
+    /// The treatment of the revision's subvolume.
+    pub method: Method,
+    /// The current revision before.
+    pub before: Option<Revision>,
+    /// The UUID that the revision must have, be received from or be a snapshot of; `None` for
+    /// an import.
+    pub(crate) identity: Option<Uuid>,
 }
 
-impl Plan {
-    /// The revision that will be current.
-    pub fn revision(self) -> Revision {
-        match self {
-            Self::Make(revision) | Self::MakeAnew(revision) | Self::Adopt(revision) => revision,
-        }
+/// The treatment of a revision's subvolume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// It is created.
+    Create,
+    /// An unfinished one of an interrupted ingest is deleted, then it is created.
+    Recreate,
+    /// It exists and is complete; only the current link is missing.
+    Adopt,
+}
+
+/// The properties of an image that a plan depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct IncomingImage {
+    /// The stream's or subvolume's name.
+    pub(super) name: String,
+    /// True if the name must be `<machine>-<revision>`.
+    pub(super) must_be_named: bool,
+    /// The UUID that identifies the content; `None` for an import.
+    pub(super) identity: Option<Uuid>,
+    /// True if the content cannot change any more.
+    pub(super) immutable: bool,
+}
+
+impl IncomingImage {
+    /// Returns true if a revision has the content of this image.
+    fn is_copied_by(&self, revision: &Subvolume) -> bool {
+        let known = [Some(revision.stream_uuid()), revision.parent_uuid];
+        self.immutable && self.identity.is_some() && known.contains(&self.identity)
     }
 }
 
-/// Decides. A machine that is not there has an empty view.
-pub(super) fn plan(intent: Intent, view: &MachineView, parcel: &Parcel) -> Result<Plan> {
-    let machine = || view.name.clone();
+/// Decides about an image. The view of a machine that does not exist is empty.
+pub(super) fn plan(
+    intent: Intent,
+    view: &MachineView,
+    image: &IncomingImage,
+) -> Result<IngestPlan> {
+    check_machine(intent, view)?;
+    let revision = revision(view, image)?;
+    if let Some(current) = view.current.filter(|current| revision <= *current) {
+        return Err(IngestRefusal::NotNewer {
+            machine: view.name.clone(),
+            revision,
+            current,
+        }
+        .into());
+    }
+    Ok(IngestPlan {
+        revision,
+        method: method(view, revision, image)?,
+        before: view.current,
+        identity: image.identity,
+    })
+}
+
+fn check_machine(intent: Intent, view: &MachineView) -> Result<()> {
     if view.deleting && !view.has_link() {
-        return Err(MachineRefusal::Deleting(machine()).into());
+        return Err(MachineRefusal::Deleting(view.name.clone()).into());
     }
     match (intent, view.has_link()) {
-        (Intent::Upgrade, true) if view.link_elsewhere => {
-            view.need_current()?;
-        }
-        (Intent::Add, false) | (Intent::Upgrade, true) => {}
-        (Intent::Add, true) => return Err(IngestRefusal::MachineExists(machine()).into()),
-        (Intent::Upgrade, false) => {
-            view.need_current()?;
+        (Intent::Add, false) => Ok(()),
+        (Intent::Add, true) => Err(IngestRefusal::MachineExists(view.name.clone()).into()),
+        // A link to a missing or incomplete revision is replaced, but not one to anything else.
+        (Intent::Upgrade, true) if !view.link_unmanaged => Ok(()),
+        (Intent::Upgrade, _) => {
+            view.require_current()?;
+            Ok(())
         }
     }
-    let revision = revision(view, parcel)?;
-    match view.current {
-        Some(current) if revision <= current => {
-            return Err(IngestRefusal::NotNewer {
-                machine: machine(),
-                revision,
-                current,
-            }
-            .into());
-        }
-        _ => {}
-    }
+}
+
+fn method(view: &MachineView, revision: Revision, image: &IncomingImage) -> Result<Method> {
+    let machine = || view.name.clone();
     match view.revision(revision) {
-        None => Ok(Plan::Make(revision)),
-        // Somebody has made it writable and left the link on it: theirs to settle.
-        Some(there) if !there.complete && view.link_fault.is_some() => {
+        None => Ok(Method::Create),
+        // A person has made it writable while the link leads to it, and must decide about it.
+        Some(existing) if !existing.complete && view.link_fault.is_some() => {
             Err(MachineRefusal::NoCurrent {
                 machine: machine(),
                 fault: view.link_fault.clone(),
             }
             .into())
         }
-        Some(there) if !there.complete => Ok(Plan::MakeAnew(revision)),
-        Some(there) if parcel.is_copy(&there.subvolume) => Ok(Plan::Adopt(revision)),
+        Some(existing) if !existing.complete => Ok(Method::Recreate),
+        Some(existing) if image.is_copied_by(&existing.subvolume) => Ok(Method::Adopt),
         Some(_) => Err(IngestRefusal::OtherContent(machine(), revision).into()),
     }
 }
 
-/// The number that the image gets: what its name says, else the next one.
-fn revision(view: &MachineView, parcel: &Parcel) -> Result<Revision> {
-    match Entry::read(&view.name, &parcel.name) {
+/// Returns the number of the revision: the one in the image's name, or else the next one.
+fn revision(view: &MachineView, image: &IncomingImage) -> Result<Revision> {
+    match Entry::read(&view.name, &image.name) {
         Some(Entry::Revision(revision)) => Ok(revision),
-        _ if parcel.must_be_named => Err(wrong_name(&view.name, &parcel.name).into()),
-        // From a time that was cut short, before its link was made.
-        _ if let Some(copy) = newest_copy(view, parcel) => Ok(copy),
+        _ if image.must_be_named => Err(wrong_name(&view.name, &image.name).into()),
+        // An ingest was interrupted before it made the link.
+        _ if let Some(copy) = newest_copy(view, image) => Ok(copy),
         _ => {
             let last = view.revisions.iter().map(|view| view.revision.0).max();
             Ok(Revision(last.unwrap_or(0).saturating_add(1)))
@@ -85,12 +124,13 @@ fn revision(view: &MachineView, parcel: &Parcel) -> Result<Revision> {
     }
 }
 
-fn newest_copy(view: &MachineView, parcel: &Parcel) -> Option<Revision> {
-    let newest = view
-        .revisions
+/// Returns the newest revision with the image's content, if it is newer than the current one.
+fn newest_copy(view: &MachineView, image: &IncomingImage) -> Option<Revision> {
+    view.revisions
         .iter()
-        .rfind(|it| it.complete && parcel.is_copy(&it.subvolume))?;
-    (Some(newest.revision) > view.current).then_some(newest.revision)
+        .rfind(|it| it.complete && image.is_copied_by(&it.subvolume))
+        .map(|it| it.revision)
+        .filter(|revision| Some(*revision) > view.current)
 }
 
 fn wrong_name(machine: &MachineName, name: &str) -> IngestRefusal {

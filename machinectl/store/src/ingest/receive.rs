@@ -1,48 +1,50 @@
-//! Lets `btrfs receive` write a stream to the disk.
+//! Runs `btrfs receive`, which writes a stream to the disk.
 
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use sys::command::{self, CommandError, Running};
+
 use super::IngestRefusal;
 use crate::Result;
 use crate::error::IoContext;
 use crate::lock::MachineLock;
-use crate::stream::Stream;
-use crate::stream::input::Patient;
-use sys::command::{self, CommandError, Running};
+use crate::stream::SendStream;
 
-/// How long the receiver may take for what it has not yet written when the stream
-/// has ended.
-const FINISH_MAX: Duration = Duration::from_mins(10);
+/// The time limit for the receiver to write the rest after the end of the stream.
+const FINISH_TIMEOUT: Duration = Duration::from_mins(10);
+/// The capacity of the pipe to the receiver. It is twice as fast as the default of 64 KiB.
+const PIPE_BYTES: usize = 1 << 20;
 
-/// Receives a stream into a directory. Whatever ends us, the receiver ends too: its
-/// input does; and the machine stays locked until it has, because it inherits the
-/// lock.
-pub(super) fn receive(stream: Stream<Patient>, directory: &Path, lock: &MachineLock) -> Result<()> {
+/// Receives a stream into a directory.
+///
+/// The receiver ends with this process, because its input does. It inherits the machine's
+/// lock, so that the machine stays locked until then.
+pub(super) fn receive(stream: SendStream, directory: &Path, lock: &MachineLock) -> Result<()> {
     let mut receive = command::prepare("btrfs");
     receive.args(["--quiet", "receive", "-e"]).arg(directory);
     receive.stdin(Stdio::piped());
-    // It prints nothing; the descriptor is there to hold the lock.
-    receive.stdout(lock.share().context("share the lock of", directory)?);
+    // It prints nothing to this descriptor, which only holds the lock.
+    receive.stdout(lock.try_clone().context("share the lock of", directory)?);
     let mut running = Running::start(receive)?;
-    let sink = running.child.stdin.take();
-    if let Some(sink) = sink {
-        // Twice as fast as the usual 64 KiB; a kernel that refuses is merely slower.
-        let _ = rustix::pipe::fcntl_setpipe_size(&sink, 1 << 20);
-        // On an error the receiver is killed before its input ends, so it cannot
-        // take a part for the whole.
-        let poured = stream.pipe(&sink);
-        if let Err(error) = poured {
+    if let Some(mut sink) = running.child.stdin.take() {
+        // A kernel that refuses is only slower.
+        let _ = rustix::pipe::fcntl_setpipe_size(&sink, PIPE_BYTES);
+        if let Err(error) = stream.splice_to(&mut sink) {
+            // The receiver is killed before its input ends, so that it cannot take a cut
+            // stream for a complete one.
             drop(running);
             drop(sink);
-            return Err(error.into());
+            return Err(error);
         }
     }
-    running.finish(FINISH_MAX).map_err(|error| match &error {
-        CommandError::Failed { stderr, .. } if stderr.contains("No space left on device") => {
-            IngestRefusal::Full(directory.to_owned()).into()
-        }
-        _ => error.into(),
-    })
+    running
+        .finish(FINISH_TIMEOUT)
+        .map_err(|error| match &error {
+            CommandError::Failed { stderr, .. } if stderr.contains("No space left on device") => {
+                IngestRefusal::Full(directory.to_owned()).into()
+            }
+            _ => error.into(),
+        })
 }

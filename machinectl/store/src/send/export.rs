@@ -1,4 +1,4 @@
-//! Writing a revision to a file: as a stream or as an archive.
+//! Export: a revision as a file, a stream or an archive.
 
 use std::fs::File;
 use std::path::Path;
@@ -7,96 +7,94 @@ use std::time::Duration;
 
 use config::layout::Entry;
 use config::{MachineName, Revision};
-
-use crate::error::IoContext;
-use crate::stream::Stream;
-use crate::{Result, Volume};
 use sys::command::{self, Running};
 
-/// More than writing any image takes.
+use crate::error::IoContext;
+use crate::{Result, Volume};
+
+/// The time limit for writing the file.
 const LIMIT: Duration = Duration::from_hours(2);
 
-/// How a revision is written, as its file's name says.
+/// The format of an exported file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Form {
+pub struct ExportFormat {
     archive: bool,
     compressed: bool,
 }
 
-impl Form {
-    /// `.tar` is an archive, `.btrfs` a stream, each also with `.zst`.
+impl ExportFormat {
+    /// Returns the format that a file's name demands: `.tar` an archive, `.btrfs` a stream,
+    /// each also with `.zst`.
     pub fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?;
-        let (plain, compressed) = match name.strip_suffix(".zst") {
-            Some(plain) => (plain, true),
+        let (name, compressed) = match name.strip_suffix(".zst") {
+            Some(name) => (name, true),
             None => (name, false),
         };
-        let archive = Path::new(plain).extension()?.to_str()?;
-        match archive {
-            "tar" | "btrfs" => Some(Self {
-                archive: archive == "tar",
-                compressed,
-            }),
-            _ => None,
-        }
+        let archive = match Path::new(name).extension()?.to_str()? {
+            "tar" => true,
+            "btrfs" => false,
+            _ => return None,
+        };
+        Some(Self {
+            archive,
+            compressed,
+        })
     }
 }
 
 impl Volume {
-    /// Writes a complete revision, the current one when none is named, to a file
-    /// that gets its name only when it is whole and on the disk.
+    /// Writes a complete revision, by default the current one, to a file. The file gets its
+    /// name when it is complete and on the disk.
     ///
     /// # Errors
-    /// When there is no such revision, or the file cannot be written.
+    /// There is no such revision, or the file cannot be written.
     pub fn export(
         &self,
         machine: &MachineName,
         revision: Option<Revision>,
         to: &Path,
-        form: Form,
+        format: ExportFormat,
     ) -> Result<Revision> {
-        let revision = self.plan_send(machine, revision)?;
+        let revision = self.resolve_revision(machine, revision)?;
         let directory = to
             .parent()
             .filter(|it| !it.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
-        let half =
-            tempfile::NamedTempFile::new_in(directory).context("make a file in", directory)?;
-        let file = half.reopen().context("open", half.path())?;
-        let _held = self.hold_revision(machine, revision)?;
-        let from = self.entry(machine, &Entry::Revision(revision));
-        if form.archive {
-            archive(&from, file, form.compressed)?;
+        let temporary =
+            tempfile::NamedTempFile::new_in(directory).context("create a file in", directory)?;
+        let file = temporary.reopen().context("open", temporary.path())?;
+        let _lock = self.lock_revision(machine, revision)?;
+        if format.archive {
+            let from = self.entry(machine, &Entry::Revision(revision));
+            write_archive(&from, file, format.compressed)?;
         } else {
-            self.stream(machine, revision, file, form.compressed)?;
+            self.write_stream(machine, revision, file, format.compressed)?;
         }
-        half.as_file().sync_all().context("commit", half.path())?;
-        half.persist(to)
+        temporary
+            .as_file()
+            .sync_all()
+            .context("commit", temporary.path())?;
+        temporary
+            .persist(to)
             .map_err(|error| error.error)
-            .context("put in place", to)?;
+            .context("rename the new file to", to)?;
         File::open(directory)
             .and_then(|it| it.sync_all())
             .context("commit", directory)?;
         Ok(revision)
     }
 
-    fn stream(
+    fn write_stream(
         &self,
         machine: &MachineName,
         revision: Revision,
         file: File,
         compressed: bool,
     ) -> Result<()> {
-        let parting = self.send(machine, Some(revision), &[])?;
-        let stream = match Stream::open(parting.stream) {
-            Ok(stream) => stream,
-            Err(error) => {
-                parting.sender.finish()?;
-                return Err(error.into());
-            }
-        };
+        let outgoing = self.send(machine, Some(revision), &[])?;
         if !compressed {
-            stream.pour(file)?;
+            outgoing.copy_to(file)?;
             return Ok(());
         }
         let mut zstd = command::prepare("zstd");
@@ -105,14 +103,14 @@ impl Volume {
             .stdout(file);
         let mut running = Running::start(zstd)?;
         if let Some(sink) = running.child.stdin.take() {
-            stream.pour(sink)?;
+            outgoing.copy_to(sink)?;
         }
         Ok(running.finish(LIMIT)?)
     }
 }
 
-/// An archive with owners by number, and holes kept.
-fn archive(from: &Path, file: File, compressed: bool) -> Result<()> {
+/// Writes an archive with numeric owners and with holes.
+fn write_archive(from: &Path, file: File, compressed: bool) -> Result<()> {
     let mut tar = command::prepare("tar");
     tar.args(["--create", "--numeric-owner", "--sparse", "--file", "-"]);
     if compressed {

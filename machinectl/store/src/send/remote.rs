@@ -1,27 +1,29 @@
-//! The program on a remote host, called by ssh.
+//! Another build host: its `buildhost`, called by ssh.
 
+use std::io::{self, Write};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use config::{MachineName, Revision};
 use serde::Deserialize;
-
-use super::quote;
-use crate::stream::Stream;
-use crate::stream::input::Patient;
-use crate::{Intent, Refusal, RefusalKind, Result, StoreError, Uuid};
 use sys::command::{self, CommandError, Running};
 
-/// How long an answer may take.
-const ANSWER_MAX: Duration = Duration::from_mins(1);
-/// How long the other side may take when the stream has ended: it checks the
-/// content and waits for its disk.
-const FINISH_MAX: Duration = Duration::from_hours(1);
-/// What ssh says when it is ssh that failed.
-const SSH_FAILED: i32 = 255;
+use super::quote;
+use crate::error::IoContext;
+use crate::stream::{SendStream, Sender, TimeoutReader};
+use crate::{Intent, Refusal, RefusalKind, Result, StoreError, Uuid};
 
+/// The time limit for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
+/// The time limit after the end of a stream: the receiver verifies the content and commits it
+/// to the disk.
+const INGEST_TIMEOUT: Duration = Duration::from_hours(1);
+/// The exit code of an ssh that has failed itself.
+const SSH_FAILED: i32 = 255;
 /// The exit code of a `buildhost` that does not know the machine.
 const NOT_FOUND: i32 = 10;
 
@@ -61,86 +63,89 @@ impl Refusal for RemoteRefusal {
 
 /// Another host with a volume.
 #[derive(Debug, Clone)]
-pub struct FarSide {
-    /// The ssh to use, with its options: `ssh -p 2222`.
+pub struct RemoteHost {
+    /// The ssh command with its options, such as `ssh -p 2222`.
     pub ssh: String,
-    /// `[user@]host`.
+    /// The host, as `[user@]host`.
     pub host: String,
-    /// The program that is called there.
+    /// The program to call on the host.
     pub program: String,
-    /// The volume there; `None` for its default.
+    /// The volume on the host; `None` for its default.
     pub volume: Option<PathBuf>,
 }
 
-/// What a machine is on the other host.
+/// A machine on another host.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct FarView {
-    /// The revision in effect.
+pub struct RemoteView {
+    /// The current revision.
     pub current: Option<Revision>,
     /// All revisions.
-    pub revisions: Vec<FarRevision>,
+    pub revisions: Vec<RemoteRevision>,
 }
 
-/// A revision on the other host.
+/// A revision on another host.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct FarRevision {
-    /// Its number.
+pub struct RemoteRevision {
+    /// The number.
     pub revision: Revision,
-    /// Whether it may be built upon.
+    /// True if it can be the parent of a stream.
     pub complete: bool,
     uuid: String,
     received_uuid: Option<String>,
 }
 
-impl FarRevision {
-    /// Whether it carries the identity of what it was received from.
+impl RemoteRevision {
+    /// Returns true if it was received and not changed afterward.
     pub fn is_received(&self) -> bool {
         self.received_uuid.is_some()
     }
 }
 
-impl FarView {
-    /// The identities under which streams can build on what is there.
+impl RemoteView {
+    /// Returns the UUIDs of all revisions that an incremental stream can have as its parent
+    /// there.
     pub fn identities(&self) -> Vec<Uuid> {
-        let complete = self.revisions.iter().filter(|it| it.complete);
-        let all = complete.flat_map(|it| [Some(&it.uuid), it.received_uuid.as_ref()]);
-        all.flatten()
+        self.revisions
+            .iter()
+            .filter(|it| it.complete)
+            .flat_map(|it| [Some(&it.uuid), it.received_uuid.as_ref()])
+            .flatten()
             .filter_map(|text| Uuid::parse_str(text).ok())
             .collect()
     }
 }
 
-impl FarSide {
-    /// What a machine is there; `None` when it is not.
+impl RemoteHost {
+    /// Returns a machine of the host; `None` if it does not exist there.
     ///
     /// # Errors
-    /// When the host cannot be reached or does not understand us.
-    pub fn look(&self, machine: &MachineName) -> Result<Option<FarView>> {
-        let call = self.call(&["status", machine.as_str(), "--json"]);
-        match command::run(call, ANSWER_MAX) {
-            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|_| {
-                let said = String::from_utf8_lossy(&text).chars().take(100).collect();
-                self.refusal(None, said)
+    /// The host cannot be reached, or its answer is not understood.
+    pub fn view(&self, machine: &MachineName) -> Result<Option<RemoteView>> {
+        let status = self.call(&["status", machine.as_str(), "--json"]);
+        match command::run(status, ANSWER_TIMEOUT) {
+            Ok(answer) => serde_json::from_slice(&answer).map(Some).map_err(|_| {
+                let answer = String::from_utf8_lossy(&answer);
+                self.failed(None, answer.chars().take(100).collect())
             }),
-            Err(error) => match self.refused(error) {
+            Err(error) => match self.explain(error) {
                 error if error.kind() == Some(RefusalKind::Remote(NOT_FOUND)) => Ok(None),
                 error => Err(error),
             },
         }
     }
 
-    /// Passes a stream on to the other side, which checks it, makes it current, and
-    /// then keeps only so many revisions.
+    /// Sends a stream to the host, which verifies it, makes it the current revision, and then
+    /// prunes old revisions. Calls `progress` with the number of bytes sent so far.
     ///
     /// # Errors
-    /// What the other side says; it is as it was then.
-    pub fn bring_in(
+    /// The host refuses the stream or fails; its machine is as it was before.
+    pub fn ingest(
         &self,
         intent: Intent,
         machine: &MachineName,
-        stream: Stream<Patient>,
+        stream: SendStream,
         keep: Option<NonZeroU32>,
-        passed: &mut dyn FnMut(u64),
+        progress: &mut dyn FnMut(u64),
     ) -> Result<u64> {
         let verb = match intent {
             Intent::Add => "add",
@@ -151,60 +156,67 @@ impl FarSide {
         words.extend(keep.iter().flat_map(|keep| ["--keep", keep]));
         let mut call = self.call(&words);
         call.stdin(Stdio::piped()).stdout(Stdio::null());
-        let mut running = Running::start(call).map_err(|error| self.refused(error))?;
-        let sink = running.child.stdin.take();
-        let poured = match sink {
-            Some(sink) => stream.pour(Counted {
+        let mut running = Running::start(call).map_err(|error| self.explain(error))?;
+        let mut sent = 0;
+        if let Some(sink) = running.child.stdin.take() {
+            let mut sink = ProgressWriter {
                 sink,
                 count: 0,
-                passed,
-            }),
-            None => Ok(0),
-        };
-        if let Err(error) = poured {
-            // What is cut must not look like an end to the other side.
-            drop(running);
-            return Err(error.into());
+                progress,
+            };
+            match stream.copy_to(&mut sink) {
+                Ok(count) => sent = count,
+                Err(error) => {
+                    // ssh is killed before its input ends, so that the host cannot take a cut
+                    // stream for a complete one.
+                    drop(running);
+                    return Err(error);
+                }
+            }
         }
         running
-            .finish(FINISH_MAX)
-            .map_err(|error| self.refused(error))?;
-        Ok(poured.unwrap_or_default())
+            .finish(INGEST_TIMEOUT)
+            .map_err(|error| self.explain(error))?;
+        Ok(sent)
     }
 
-    /// Starts to fetch a revision from there.
+    /// Starts to fetch a revision from the host. `counter` counts the received bytes.
     ///
     /// # Errors
-    /// When ssh cannot be started.
-    pub fn send(
+    /// The host cannot be reached or does not send the revision.
+    pub fn fetch(
         &self,
         machine: &MachineName,
         revision: Option<Revision>,
         known: &[Uuid],
-    ) -> Result<(Running, Patient)> {
+        counter: Arc<AtomicU64>,
+    ) -> Result<SendStream> {
+        let (reader, writer) = io::pipe().context("create a pipe for", &self.host)?;
         let mut call = self.call_send(machine, revision, known, &[]);
-        call.stdout(Stdio::piped());
-        let mut running = Running::start(call).map_err(|error| self.refused(error))?;
-        match running.child.stdout.take() {
-            Some(stdout) => Ok((running, Patient::pipe(stdout)?)),
-            None => Err(self.refusal(None, String::new())),
-        }
+        call.stdout(writer);
+        let running = Running::start(call).map_err(|error| self.explain(error))?;
+        let sender = RemoteSend {
+            running,
+            host: self.clone(),
+        };
+        let input = TimeoutReader::pipe(reader)?.counted(counter);
+        SendStream::open_from(Some(Box::new(sender)), input)
     }
 
-    /// About how many bytes a fetch will bring.
+    /// Returns the approximate number of bytes of a stream of [`RemoteHost::fetch`].
     ///
     /// # Errors
-    /// When the other side cannot tell.
-    pub fn measure(
+    /// The host cannot be reached, or its answer is not understood.
+    pub fn estimate_size(
         &self,
         machine: &MachineName,
         revision: Revision,
         known: &[Uuid],
     ) -> Result<u64> {
         let call = self.call_send(machine, Some(revision), known, &["--measure"]);
-        let text = command::run(call, ANSWER_MAX).map_err(|error| self.refused(error))?;
-        let text = String::from_utf8_lossy(&text).trim().to_owned();
-        text.parse().map_err(|_| self.refusal(None, text))
+        let answer = command::run(call, ANSWER_TIMEOUT).map_err(|error| self.explain(error))?;
+        let answer = String::from_utf8_lossy(&answer).trim().to_owned();
+        answer.parse().map_err(|_| self.failed(None, answer))
     }
 
     fn call_send(
@@ -214,30 +226,20 @@ impl FarSide {
         known: &[Uuid],
         options: &[&str],
     ) -> Command {
-        let mut arguments = vec!["send".to_owned(), machine.to_string()];
-        arguments.extend(revision.map(|revision| revision.to_string()));
+        let mut words = vec!["send".to_owned(), machine.to_string()];
+        words.extend(revision.map(|revision| revision.to_string()));
         for uuid in known {
-            arguments.extend(["--known".to_owned(), uuid.to_string()]);
+            words.extend(["--known".to_owned(), uuid.to_string()]);
         }
-        let mut words: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let mut words: Vec<_> = words.iter().map(String::as_str).collect();
         words.extend(options);
         self.call(&words)
     }
 
-    /// Ends a fetch; the other side's reason if it failed.
-    ///
-    /// # Errors
-    /// What the other side says.
-    pub fn sent(&self, running: Running) -> Result<()> {
-        running
-            .finish(ANSWER_MAX)
-            .map_err(|error| self.refused(error))
-    }
-
     fn call(&self, arguments: &[&str]) -> Command {
         let mut words = self.ssh.split_whitespace();
-        let mut call = command::prepare(words.next().unwrap_or("ssh"));
-        call.args(words).args([
+        let mut ssh = command::prepare(words.next().unwrap_or("ssh"));
+        ssh.args(words).args([
             "-o",
             "BatchMode=yes",
             "-o",
@@ -245,81 +247,97 @@ impl FarSide {
             "-o",
             "ConnectTimeout=20",
         ]);
-        // A shell there reads this; all our words but the paths are plain names.
+        // A shell on the host parses the line. Only the path needs quotes.
         let mut line = vec![self.program.clone()];
         if let Some(volume) = &self.volume {
             line.extend(["--volume".to_owned(), quote(volume)]);
         }
         line.extend(arguments.iter().map(|word| (*word).to_owned()));
-        call.arg("--").arg(&self.host).arg(line.join(" "));
-        call
+        ssh.arg("--").arg(&self.host).arg(line.join(" "));
+        ssh
     }
 
-    fn refused(&self, error: CommandError) -> StoreError {
+    /// Turns the failure of ssh into the host's refusal.
+    fn explain(&self, error: CommandError) -> StoreError {
         match error {
-            CommandError::Failed { status, stderr, .. } => {
-                if status.code() == Some(SSH_FAILED) {
-                    let (host, said) = (self.host.clone(), essence(&stderr));
-                    return RemoteRefusal::Unreachable {
-                        host,
-                        message: said,
-                    }
-                    .into();
+            CommandError::Failed { status, stderr, .. } if status.code() == Some(SSH_FAILED) => {
+                RemoteRefusal::Unreachable {
+                    host: self.host.clone(),
+                    message: summary(&stderr),
                 }
-                self.refusal(status.code(), without_name(&stderr).to_owned())
+                .into()
+            }
+            CommandError::Failed { status, stderr, .. } => {
+                self.failed(status.code(), without_program(&stderr).to_owned())
             }
             error => error.into(),
         }
     }
 
-    fn refusal(&self, code: Option<i32>, said: String) -> StoreError {
-        let host = self.host.clone();
+    fn failed(&self, code: Option<i32>, message: String) -> StoreError {
         RemoteRefusal::Failed {
-            host,
+            host: self.host.clone(),
             code,
-            message: said,
+            message,
         }
         .into()
     }
 }
 
-/// What ssh has to say; of a host whose key has changed, what matters of its many words.
-fn essence(stderr: &str) -> String {
+/// A `send` on another host.
+#[derive(Debug)]
+struct RemoteSend {
+    running: Running,
+    host: RemoteHost,
+}
+
+impl Sender for RemoteSend {
+    fn finish(self: Box<Self>) -> Result<()> {
+        let Self { running, host } = *self;
+        running
+            .finish(ANSWER_TIMEOUT)
+            .map_err(|error| host.explain(error))
+    }
+}
+
+/// Returns the message of ssh. Of the long one about a changed host key, returns the fact and
+/// the remedy.
+fn summary(stderr: &str) -> String {
     let lines: Vec<_> = stderr.split("; ").map(str::trim).collect();
     let find = |start: &str| lines.iter().find(|line| line.starts_with(start));
     match (find("Host key for "), find("ssh-keygen ")) {
-        (Some(changed), Some(forget)) => {
+        (Some(changed), Some(remedy)) => {
             let changed = changed.trim_end_matches('.');
-            format!("{changed}; if that is right, `{forget}` forgets the old one")
+            format!("{changed}; if that is right, `{remedy}` removes the old one")
         }
         _ => stderr.to_owned(),
     }
 }
 
-/// Returns a message of the remote program without the name of the program before it.
-fn without_name(message: &str) -> &str {
+/// Returns a message without the name of the program before it.
+fn without_program(message: &str) -> &str {
     ["buildhost: ", "machinectl: "]
         .iter()
-        .find_map(|name| message.strip_prefix(name))
+        .find_map(|prefix| message.strip_prefix(prefix))
         .unwrap_or(message)
 }
 
-/// A pipe that tells how much has passed.
-struct Counted<'a, W> {
+/// A writer that reports the number of bytes written so far.
+struct ProgressWriter<'a, W> {
     sink: W,
     count: u64,
-    passed: &'a mut dyn FnMut(u64),
+    progress: &'a mut dyn FnMut(u64),
 }
 
-impl<W: std::io::Write> std::io::Write for Counted<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+impl<W: Write> Write for ProgressWriter<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.sink.write(bytes)?;
         self.count += written as u64;
-        (self.passed)(self.count);
+        (self.progress)(self.count);
         Ok(written)
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         self.sink.flush()
     }
 }

@@ -1,4 +1,4 @@
-//! The real pool: btrfs, through libbtrfsutil.
+//! The backend on btrfs, through libbtrfsutil.
 
 use std::fs;
 use std::io;
@@ -8,34 +8,34 @@ use std::path::Path;
 use libbtrfsutil::{
     CreateSnapshotOptions, DeleteSubvolumeOptions, ErrorKind, IterateSubvolume, SubvolumeInfo,
 };
-
-use super::names::{exchange, gone, there};
-use super::{Change, Subvolume, SubvolumeBackend, Uuid};
 use sys::file;
 
-/// The inode of every subvolume's top directory.
-const TOP: u64 = 256;
-/// The bit of a subvolume's flags that says read-only.
+use super::names::{exchange, unchanged_if_exists, unchanged_if_missing};
+use super::{Change, Subvolume, SubvolumeBackend, Uuid};
+
+/// The inode number of every subvolume's top directory.
+const TOP_INODE: u64 = 256;
+/// The flag of read-only subvolumes.
 const READ_ONLY: u64 = 1;
-/// What `statfs` says of btrfs.
+/// The type that `statfs` returns for btrfs.
 const MAGIC: u64 = 0x9123_683e;
 
-/// Whether a path is on btrfs.
+/// Returns true if a path is on btrfs.
 pub fn is_btrfs(path: &Path) -> io::Result<bool> {
     let kind = rustix::fs::statfs(path)?.f_type;
     Ok(u64::try_from(kind).is_ok_and(|kind| kind == MAGIC))
 }
 
-/// Subvolumes on btrfs. Needs the right to administer the file system.
+/// The backend on btrfs. Requires `CAP_SYS_ADMIN`.
 #[derive(Debug, Clone, Copy)]
 pub struct BtrfsBackend;
 
-/// The library's errors carry what the kernel said; that is what callers need.
-fn kernel<T>(result: Result<T, libbtrfsutil::Error>) -> io::Result<T> {
+/// Returns the kernel's error, which the library's error contains.
+fn os<T>(result: Result<T, libbtrfsutil::Error>) -> io::Result<T> {
     result.map_err(|error| error.os_error())
 }
 
-fn known(info: &SubvolumeInfo) -> Subvolume {
+fn properties(info: &SubvolumeInfo) -> Subvolume {
     Subvolume {
         uuid: info.uuid(),
         parent_uuid: info.parent_uuid(),
@@ -46,10 +46,10 @@ fn known(info: &SubvolumeInfo) -> Subvolume {
     }
 }
 
-/// Whether a path can be a subvolume at all; on btrfs, it is one then.
+/// Returns true if a path looks like a subvolume's top directory. On btrfs it then is one.
 fn is_top(path: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
-        Ok(data) => Ok(data.is_dir() && data.ino() == TOP),
+        Ok(data) => Ok(data.is_dir() && data.ino() == TOP_INODE),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
@@ -61,8 +61,8 @@ impl SubvolumeBackend for BtrfsBackend {
             return Ok(None);
         }
         match libbtrfsutil::subvolume_info(path) {
-            Ok(info) => Ok(Some(known(&info))),
-            // A directory of another file system, which the library looks for itself.
+            Ok(info) => Ok(Some(properties(&info))),
+            // A directory with this inode number on another file system.
             Err(error)
                 if [ErrorKind::NOT_BTRFS, ErrorKind::NOT_SUBVOLUME].contains(&error.kind()) =>
             {
@@ -73,12 +73,12 @@ impl SubvolumeBackend for BtrfsBackend {
     }
 
     fn find(&self, path: &Path, identity: Uuid) -> io::Result<Vec<Subvolume>> {
-        let all = kernel(IterateSubvolume::new(path).all().iter_with_info())?;
-        let matching = all.filter_map(|item| match kernel(item) {
-            Ok((_, info)) => Some(known(&info))
+        let all = os(IterateSubvolume::new(path).all().iter_with_info())?;
+        let matching = all.filter_map(|item| match os(item) {
+            Ok((_, info)) => Some(properties(&info))
                 .filter(|it| it.has_identity(identity))
                 .map(Ok),
-            // One that is deleted while we walk.
+            // It was deleted after it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => Some(Err(error)),
         });
@@ -86,42 +86,40 @@ impl SubvolumeBackend for BtrfsBackend {
     }
 
     fn create(&self, path: &Path) -> io::Result<()> {
-        kernel(libbtrfsutil::create_subvolume(path))
+        os(libbtrfsutil::create_subvolume(path))
     }
 
     fn snapshot(&self, source: &Path, target: &Path) -> io::Result<()> {
-        kernel(CreateSnapshotOptions::new().create(source, target))
+        os(CreateSnapshotOptions::new().create(source, target))
     }
 
-    fn freeze(&self, source: &Path, target: &Path) -> io::Result<()> {
-        kernel(
-            CreateSnapshotOptions::new()
-                .readonly(true)
-                .create(source, target),
-        )
+    fn snapshot_read_only(&self, source: &Path, target: &Path) -> io::Result<()> {
+        os(CreateSnapshotOptions::new()
+            .readonly(true)
+            .create(source, target))
     }
 
     fn delete(&self, path: &Path) -> io::Result<Change> {
         let mut options = DeleteSubvolumeOptions::new();
-        match kernel(options.delete(path)) {
-            // Subvolumes inside, which a guest may have made: inner ones first.
+        match os(options.delete(path)) {
+            // A guest may have created subvolumes inside, which must be deleted first.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                gone(kernel(options.recursive(true).delete(path)))
+                unchanged_if_missing(os(options.recursive(true).delete(path)))
             }
-            result => gone(result),
+            result => unchanged_if_missing(result),
         }
     }
 
-    fn seal(&self, path: &Path) -> io::Result<()> {
-        kernel(libbtrfsutil::set_subvolume_read_only(path, true))
+    fn make_read_only(&self, path: &Path) -> io::Result<()> {
+        os(libbtrfsutil::set_subvolume_read_only(path, true))
     }
 
     fn commit(&self, path: &Path) -> io::Result<()> {
-        // This also wakes the cleaner, which would sleep for up to 30 seconds.
-        kernel(libbtrfsutil::sync(path))
+        // A sync also wakes btrfs's cleaner thread, which sleeps for up to 30 seconds.
+        os(libbtrfsutil::sync(path))
     }
 
-    fn link(&self, target: &Path, path: &Path) -> io::Result<()> {
+    fn symlink(&self, target: &Path, path: &Path) -> io::Result<()> {
         std::os::unix::fs::symlink(target, path)
     }
 
@@ -134,15 +132,15 @@ impl SubvolumeBackend for BtrfsBackend {
     }
 
     fn unlink(&self, path: &Path) -> io::Result<Change> {
-        gone(fs::remove_file(path))
+        unchanged_if_missing(fs::remove_file(path))
     }
 
-    fn make_directory(&self, path: &Path) -> io::Result<Change> {
-        there(fs::create_dir(path))
+    fn create_directory(&self, path: &Path) -> io::Result<Change> {
+        unchanged_if_exists(fs::create_dir(path))
     }
 
     fn remove_directory(&self, path: &Path) -> io::Result<Change> {
-        gone(fs::remove_dir(path))
+        unchanged_if_missing(fs::remove_dir(path))
     }
 
     fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {

@@ -1,5 +1,5 @@
-//! A pool over plain directories, for tests without btrfs: it behaves like the real
-//! one and dies after as many changes as it is told.
+//! A backend over plain directories for tests without btrfs. It behaves like the real one and
+//! can fail after a given number of changes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,12 +9,12 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use parking_lot::{Mutex, MutexGuard};
-
-use super::names::{exchange, gone, there};
-use super::{Change, Subvolume, SubvolumeBackend, Uuid};
 use sys::file;
 
-/// Subvolumes that are plain directories, known by their inodes.
+use super::names::{exchange, unchanged_if_exists, unchanged_if_missing};
+use super::{Change, Subvolume, SubvolumeBackend, Uuid};
+
+/// A backend whose subvolumes are plain directories, identified by their inodes.
 #[derive(Debug, Default)]
 pub struct FakeBackend {
     state: Mutex<State>,
@@ -22,19 +22,19 @@ pub struct FakeBackend {
 
 #[derive(Debug, Default)]
 struct State {
-    there: BTreeMap<u64, Subvolume>,
-    made: u128,
+    subvolumes: BTreeMap<u64, Subvolume>,
+    created: u128,
     fuse: Option<usize>,
     fault: Option<String>,
 }
 
 impl State {
-    /// Every change costs a piece of the fuse; without any left nothing happens.
+    /// Counts a change; fails once the fuse is used up.
     fn burn(&mut self) -> io::Result<()> {
         match &mut self.fuse {
-            Some(0) => Err(io::Error::other("the fuse has blown")),
-            Some(left) => {
-                *left -= 1;
+            Some(0) => Err(io::Error::other("the fuse is used up")),
+            Some(remaining) => {
+                *remaining -= 1;
                 Ok(())
             }
             None => Ok(()),
@@ -43,26 +43,26 @@ impl State {
 
     fn find(&self, path: &Path) -> io::Result<Option<(u64, Subvolume)>> {
         match fs::symlink_metadata(path) {
-            Ok(data) => Ok(self
-                .there
-                .get(&data.ino())
-                .map(|found| (data.ino(), *found))),
+            Ok(data) => {
+                let inode = data.ino();
+                Ok(self.subvolumes.get(&inode).map(|it| (inode, *it)))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     fn add(&mut self, path: &Path, parent: Option<Uuid>, read_only: bool) -> io::Result<()> {
-        self.made += 1;
+        self.created += 1;
         let subvolume = Subvolume {
-            uuid: Uuid::from_u128(self.made),
+            uuid: Uuid::from_u128(self.created),
             parent_uuid: parent,
             received_uuid: None,
             transaction: 1,
             read_only,
             created: SystemTime::now(),
         };
-        self.there
+        self.subvolumes
             .insert(fs::symlink_metadata(path)?.ino(), subvolume);
         Ok(())
     }
@@ -72,14 +72,14 @@ impl State {
         let Some((_, parent)) = self.find(source)? else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        copy_all(source, target)?;
+        copy_tree(source, target)?;
         self.add(target, Some(parent.uuid), read_only)
     }
 
     fn forget_below(&mut self, path: &Path) -> io::Result<()> {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
-            self.there.remove(&entry.metadata()?.ino());
+            self.subvolumes.remove(&entry.metadata()?.ino());
             if entry.file_type()?.is_dir() {
                 self.forget_below(&entry.path())?;
             }
@@ -88,13 +88,13 @@ impl State {
     }
 }
 
-fn copy_all(source: &Path, target: &Path) -> io::Result<()> {
+fn copy_tree(source: &Path, target: &Path) -> io::Result<()> {
     fs::create_dir(target)?;
     for entry in fs::read_dir(source)? {
         let entry = entry?;
         let to = target.join(entry.file_name());
         if entry.file_type()?.is_dir() {
-            copy_all(&entry.path(), &to)?;
+            copy_tree(&entry.path(), &to)?;
         } else if entry.file_type()?.is_symlink() {
             std::os::unix::fs::symlink(fs::read_link(entry.path())?, to)?;
         } else {
@@ -105,13 +105,12 @@ fn copy_all(source: &Path, target: &Path) -> io::Result<()> {
 }
 
 impl FakeBackend {
-    /// Lets the pool fail before the change that comes after `calls` others;
-    /// `None` mends it.
+    /// Makes all changes after the next `calls` ones fail; `None` repairs the backend.
     pub fn set_fuse(&self, calls: Option<usize>) {
         self.state().fuse = calls;
     }
 
-    /// Lets the deletion of subvolumes of this name fail; `None` mends it.
+    /// Makes the deletion of subvolumes of this name fail; `None` repairs the backend.
     pub fn set_fault(&self, name: Option<&str>) {
         self.state().fault = name.map(str::to_owned);
     }
@@ -131,9 +130,9 @@ impl SubvolumeBackend for FakeBackend {
     }
 
     fn find(&self, _path: &Path, identity: Uuid) -> io::Result<Vec<Subvolume>> {
-        let there = &self.state().there;
-        let matching = there.values().filter(|found| found.has_identity(identity));
-        Ok(matching.copied().collect())
+        let state = self.state();
+        let subvolumes = state.subvolumes.values().copied();
+        Ok(subvolumes.filter(|it| it.has_identity(identity)).collect())
     }
 
     fn create(&self, path: &Path) -> io::Result<()> {
@@ -147,7 +146,7 @@ impl SubvolumeBackend for FakeBackend {
         self.state().copy(source, target, false)
     }
 
-    fn freeze(&self, source: &Path, target: &Path) -> io::Result<()> {
+    fn snapshot_read_only(&self, source: &Path, target: &Path) -> io::Result<()> {
         self.state().copy(source, target, true)
     }
 
@@ -158,33 +157,30 @@ impl SubvolumeBackend for FakeBackend {
             .file_name()
             .is_some_and(|name| state.fault.as_deref().is_some_and(|it| it == name))
         {
-            return Err(io::Error::other("this entry is bad"));
+            return Err(io::Error::other("injected fault"));
         }
         let Some((inode, _)) = state.find(path)? else {
             return match path.symlink_metadata() {
                 Ok(_) => Err(io::ErrorKind::InvalidInput.into()),
-                Err(error) => gone(Err(error)),
+                Err(error) => unchanged_if_missing(Err(error)),
             };
         };
         state.forget_below(path)?;
-        state.there.remove(&inode);
-        gone(fs::remove_dir_all(path))
+        state.subvolumes.remove(&inode);
+        unchanged_if_missing(fs::remove_dir_all(path))
     }
 
-    fn seal(&self, path: &Path) -> io::Result<()> {
+    fn make_read_only(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.burn()?;
         let Some((inode, subvolume)) = state.find(path)? else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        let read_only = true;
-        state.there.insert(
-            inode,
-            Subvolume {
-                read_only,
-                ..subvolume
-            },
-        );
+        let sealed = Subvolume {
+            read_only: true,
+            ..subvolume
+        };
+        state.subvolumes.insert(inode, sealed);
         Ok(())
     }
 
@@ -192,7 +188,7 @@ impl SubvolumeBackend for FakeBackend {
         self.burn()
     }
 
-    fn link(&self, target: &Path, path: &Path) -> io::Result<()> {
+    fn symlink(&self, target: &Path, path: &Path) -> io::Result<()> {
         self.burn()?;
         std::os::unix::fs::symlink(target, path)
     }
@@ -209,17 +205,17 @@ impl SubvolumeBackend for FakeBackend {
 
     fn unlink(&self, path: &Path) -> io::Result<Change> {
         self.burn()?;
-        gone(fs::remove_file(path))
+        unchanged_if_missing(fs::remove_file(path))
     }
 
-    fn make_directory(&self, path: &Path) -> io::Result<Change> {
+    fn create_directory(&self, path: &Path) -> io::Result<Change> {
         self.burn()?;
-        there(fs::create_dir(path))
+        unchanged_if_exists(fs::create_dir(path))
     }
 
     fn remove_directory(&self, path: &Path) -> io::Result<Change> {
         self.burn()?;
-        gone(fs::remove_dir(path))
+        unchanged_if_missing(fs::remove_dir(path))
     }
 
     fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! What both pools do to names, on any file system.
+//! Operations on names that both backends share, on any file system.
 
 use std::io;
 use std::path::Path;
@@ -7,24 +7,25 @@ use rustix::fs::{CWD, RenameFlags};
 
 use super::Change;
 
-/// Takes "it was not there" as an answer.
-pub(super) fn gone(result: io::Result<()>) -> io::Result<Change> {
+/// Reports a missing entry as no change.
+pub(super) fn unchanged_if_missing(result: io::Result<()>) -> io::Result<Change> {
+    unchanged_on(io::ErrorKind::NotFound, result)
+}
+
+/// Reports an existing entry as no change.
+pub(super) fn unchanged_if_exists(result: io::Result<()>) -> io::Result<Change> {
+    unchanged_on(io::ErrorKind::AlreadyExists, result)
+}
+
+fn unchanged_on(kind: io::ErrorKind, result: io::Result<()>) -> io::Result<Change> {
     match result {
         Ok(()) => Ok(Change::Changed),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Change::Unchanged),
+        Err(error) if error.kind() == kind => Ok(Change::Unchanged),
         Err(error) => Err(error),
     }
 }
 
-/// Takes "it is there already" as an answer.
-pub(super) fn there(result: io::Result<()>) -> io::Result<Change> {
-    match result {
-        Ok(()) => Ok(Change::Changed),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Change::Unchanged),
-        Err(error) => Err(error),
-    }
-}
-
+/// Exchanges two entries in one step.
 pub(super) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?;
     Ok(())

@@ -1,43 +1,44 @@
-//! Opening a toolchain and telling its identity.
+//! Opens a toolchain and computes its ID.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use config::task::Digest;
-use config::{FileName, NameError, ToolchainName};
+use config::{FileName, ToolchainName};
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use sys::file::{self, Hasher};
 
 use super::{ToolchainRefusal, is_missing};
 use crate::Result;
 use crate::error::IoContext;
-use sys::file::{self, Hasher};
 
-/// A toolchain with all its files open.
+/// A toolchain whose files are open.
 #[derive(Debug, Clone)]
 pub struct Toolchain {
-    /// Its name.
+    /// The name.
     pub name: ToolchainName,
-    /// Its identity: a hash over the names and the contents of its files.
+    /// The ID: a hash of the names and contents of all files.
     pub id: Digest,
-    /// Its files by their names. Read them with `read_at`: the offset is shared.
+    /// The files. Read them with `read_at`, because clones share the offset.
     pub files: BTreeMap<FileName, Arc<File>>,
 }
 
-/// A file that was read before, and what came of it.
+/// The digest of a file, valid while the file's stamp is the same.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
+pub(super) struct CachedDigest {
     stamp: Stamp,
     digest: Digest,
 }
 
-/// What changes when a file does.
+/// The metadata that changes with a file's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -63,10 +64,10 @@ impl Stamp {
 pub(super) fn load(
     path: &Path,
     name: &ToolchainName,
-    known: &Mutex<HashMap<PathBuf, Known>>,
+    digests: &Mutex<HashMap<PathBuf, CachedDigest>>,
 ) -> Result<Toolchain> {
-    // Everything is opened below this one descriptor: a toolchain that is replaced
-    // meanwhile is read whole, old or new.
+    // All files are opened below this descriptor, so a toolchain that is replaced meanwhile
+    // is the old or the new one as a whole.
     let directory = match File::open(path) {
         Err(error) if is_missing(&error) => {
             return Err(ToolchainRefusal::NotFound(name.clone()).into());
@@ -74,11 +75,11 @@ pub(super) fn load(
         directory => directory.context("open", path)?,
     };
     let mut files = BTreeMap::new();
-    let mut hash = Hasher::default();
+    let mut hasher = Hasher::default();
     for file_name in names(&directory, path)? {
         let file = open(&directory, path, &file_name)?;
-        let digest = digest(&file, path.join(&file_name), known)?;
-        hash.update(format!("{file_name} {digest}\n").as_bytes());
+        let digest = digest(&file, path.join(&file_name), digests)?;
+        hasher.update(format!("{file_name} {digest}\n").as_bytes());
         files.insert(file_name, Arc::new(file));
     }
     if files.is_empty() {
@@ -86,78 +87,77 @@ pub(super) fn load(
     }
     Ok(Toolchain {
         name: name.clone(),
-        id: hash.finish(),
+        id: hasher.finish(),
         files,
     })
 }
 
-/// The names of a directory's files, sorted. Hidden ones belong to editors and
-/// file systems, and are passed over.
+/// Returns the names of a directory's files, sorted. Ignores hidden files, which belong to
+/// editors and file systems.
 pub(super) fn names(directory: &File, path: &Path) -> Result<Vec<FileName>> {
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(directory)
+    let entries = rustix::fs::Dir::read_from(directory)
         .map_err(io::Error::from)
-        .context("list", path)?
-    {
+        .context("list", path)?;
+    let mut names = Vec::new();
+    for entry in entries {
         let entry = entry.map_err(io::Error::from).context("list", path)?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes()).to_string_lossy();
         if !name.starts_with('.') {
-            names.push(
-                name.parse()
-                    .map_err(|error: NameError| ToolchainRefusal::Name(error))?,
-            );
+            names.push(name.parse().map_err(ToolchainRefusal::Name)?);
         }
     }
     names.sort();
     Ok(names)
 }
 
-use std::os::unix::ffi::OsStrExt;
-
-/// Opens one file. A link is followed when it stays inside the directory.
+/// Opens a file. Follows a symbolic link that stays inside the directory.
 pub(super) fn open(directory: &File, path: &Path, name: &FileName) -> Result<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let whole = path.join(name);
+    let path = path.join(name);
     let opened = rustix::fs::openat2(directory, name.as_str(), flags, Mode::empty(), resolve);
     let file = match opened {
         Ok(file) => File::from(file),
         Err(Errno::XDEV | Errno::LOOP | Errno::NOENT) => {
-            return Err(ToolchainRefusal::LinkOutside(whole).into());
+            return Err(ToolchainRefusal::LinkOutside(path).into());
         }
-        Err(error) => return Err(io::Error::from(error)).context("open", whole),
+        Err(error) => return Err(io::Error::from(error)).context("open", path),
     };
-    if file.metadata().context("look at", &whole)?.is_file() {
+    if file.metadata().context("inspect", &path)?.is_file() {
         Ok(file)
     } else {
-        Err(ToolchainRefusal::NotFile(whole).into())
+        Err(ToolchainRefusal::NotFile(path).into())
     }
 }
 
-/// The hash of a file's content, read only when the file has changed.
-fn digest(file: &File, path: PathBuf, cache: &Mutex<HashMap<PathBuf, Known>>) -> Result<Digest> {
-    let stamp = Stamp::of(file).context("look at", &path)?;
-    if let Some(known) = cache.lock().get(&path).filter(|known| known.stamp == stamp) {
-        return Ok(known.digest.clone());
+/// Returns the digest of a file's content. Reads the file only if it has changed.
+fn digest(
+    file: &File,
+    path: PathBuf,
+    cache: &Mutex<HashMap<PathBuf, CachedDigest>>,
+) -> Result<Digest> {
+    let stamp = Stamp::of(file).context("inspect", &path)?;
+    if let Some(cached) = cache.lock().get(&path).filter(|it| it.stamp == stamp) {
+        return Ok(cached.digest.clone());
     }
-    let digest = file::digest(Whole { file, offset: 0 }).context("read", &path)?;
-    let known = Known {
+    let digest = file::digest(FromStart { file, offset: 0 }).context("read", &path)?;
+    let cached = CachedDigest {
         stamp,
         digest: digest.clone(),
     };
-    cache.lock().insert(path, known);
+    cache.lock().insert(path, cached);
     Ok(digest)
 }
 
-/// Reads a file from its beginning without moving its offset.
-struct Whole<'a> {
+/// A reader of a file from its start that does not move the file's offset.
+struct FromStart<'a> {
     file: &'a File,
     offset: u64,
 }
 
-impl io::Read for Whole<'_> {
+impl io::Read for FromStart<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = std::os::unix::fs::FileExt::read_at(self.file, buffer, self.offset)?;
+        let count = self.file.read_at(buffer, self.offset)?;
         self.offset += count as u64;
         Ok(count)
     }

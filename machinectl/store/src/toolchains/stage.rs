@@ -1,4 +1,4 @@
-//! Preparing a toolchain beside the others and putting it in place in one step.
+//! Staging: a toolchain is prepared beside the others and published in one step.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,10 +12,10 @@ use super::{ToolchainRefusal, is_missing, load};
 use crate::Result;
 use crate::error::IoContext;
 
-/// No toolchain can have a name that begins like this.
+/// The prefix of staged directories. No name of a toolchain can begin with it.
 const PREFIX: &str = ".buildhost.";
 
-/// The names of what a toolchain would be made of, if it can be one.
+/// Checks that a directory can become a toolchain; returns the names of its files.
 pub(super) fn check(from: &Path) -> Result<Vec<FileName>> {
     let source = File::open(from).context("open", from)?;
     let names = load::names(&source, from)?;
@@ -28,18 +28,18 @@ pub(super) fn check(from: &Path) -> Result<Vec<FileName>> {
     Ok(names)
 }
 
-/// Copies the files and links of a directory to a place of our own, onto the disk.
+/// Copies the files and links of a directory into a staged one and commits it to the disk.
 pub(super) fn copy(from: &Path, root: &Path, name: &ToolchainName) -> Result<PathBuf> {
-    // Everything is looked at before anything is written.
+    // All files are checked before the first is written.
     let names = check(from)?;
     let staged = root.join(format!("{PREFIX}new-{name}"));
-    fs::create_dir(&staged).context("make", &staged)?;
+    fs::create_dir(&staged).context("create", &staged)?;
     for name in &names {
         let (from, to) = (from.join(name), staged.join(name));
         match fs::read_link(&from) {
-            // A link inside stays a link; `load` checks again where it leads.
+            // A link stays a link; `load` checks its target again.
             Ok(target) if target.is_relative() => {
-                std::os::unix::fs::symlink(target, &to).context("make the link", &to)?;
+                std::os::unix::fs::symlink(target, &to).context("create the link", &to)?;
             }
             _ => copy_file(&from, &to)?,
         }
@@ -53,28 +53,28 @@ pub(super) fn copy(from: &Path, root: &Path, name: &ToolchainName) -> Result<Pat
 
 fn copy_file(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).context("copy", from)?;
-    // Guests get it over the network: it is no secret.
-    fs::set_permissions(to, fs::Permissions::from_mode(0o644)).context("open up", to)
+    // Guests fetch it over the network, so it is not secret.
+    fs::set_permissions(to, fs::Permissions::from_mode(0o644)).context("set the mode of", to)
 }
 
-/// Puts a staged toolchain where its name says; the old one is then staged.
-pub(super) fn put(staged: &Path, target: &Path) -> Result<()> {
+/// Gives a staged toolchain its name. The old one of that name is then staged.
+pub(super) fn publish(staged: &Path, target: &Path) -> Result<()> {
     let flags = match target.symlink_metadata() {
         Ok(_) => RenameFlags::EXCHANGE,
         Err(error) if is_missing(&error) => RenameFlags::NOREPLACE,
-        Err(error) => return Err(error).context("look at", target),
+        Err(error) => return Err(error).context("inspect", target),
     };
     let renamed = renameat_with(CWD, staged, CWD, target, flags);
     renamed
         .map_err(io::Error::from)
-        .context("put in place", target)?;
+        .context("publish", target)?;
     sync_parent(target)
 }
 
-/// Takes a toolchain out of service in one step; [`clear`] removes it.
-pub(super) fn take_away(target: &Path, root: &Path, name: &ToolchainName) -> Result<()> {
+/// Stages a published toolchain in one step, so that [`clear`] removes it.
+pub(super) fn unpublish(target: &Path, root: &Path, name: &ToolchainName) -> Result<()> {
     let staged = root.join(format!("{PREFIX}old-{name}"));
-    fs::rename(target, &staged).context("take out of service", target)?;
+    fs::rename(target, &staged).context("stage", target)?;
     sync_parent(target)
 }
 
@@ -85,7 +85,7 @@ fn sync_parent(path: &Path) -> Result<()> {
         .context("commit", parent)
 }
 
-/// Removes what is staged; the caller holds the lock.
+/// Removes everything that is staged. The caller holds the lock.
 pub(super) fn clear(root: &Path) -> Result<()> {
     for entry in root.read_dir().context("list", root)? {
         let entry = entry.context("list", root)?;

@@ -3,7 +3,7 @@
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Extension, State};
 use axum::response::Response;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 use crate::server::json_session::{Framing, JsonSession, Next};
 use crate::session::AuthorizedService;
@@ -13,7 +13,7 @@ use crate::wire::decoder::MessageDecoder;
 /// Upgrades a connection to a websocket and serves it.
 pub(super) fn upgrade(
     State(service): State<AuthorizedService>,
-    Extension(stop): Extension<CancellationToken>,
+    Extension(stop): Extension<watch::Receiver<bool>>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
     upgrade
@@ -21,13 +21,13 @@ pub(super) fn upgrade(
         .on_upgrade(|socket| serve(service, socket, stop))
 }
 
-async fn serve(service: AuthorizedService, mut socket: WebSocket, stop: CancellationToken) {
+async fn serve(service: AuthorizedService, mut socket: WebSocket, mut stop: watch::Receiver<bool>) {
     let peer = service.peer.name.clone();
     let mut session = JsonSession::new(service, MessageDecoder::for_frames(), Framing::SingleLine);
     loop {
         let received = tokio::select! {
             received = socket.recv() => received,
-            () = stop.cancelled() => None,
+            _ = stop.wait_for(|stop| *stop) => None,
         };
         match received {
             Some(Ok(Message::Text(text))) => {

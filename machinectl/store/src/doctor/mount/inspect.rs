@@ -1,108 +1,100 @@
-//! Looks at a volume's mount, through `/proc` and `/sys`.
+//! Reads the state of a volume's mount from `/proc` and `/sys`.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use sys::file;
 
-use super::{Backing, Device, Line, Seen, neighbours};
-use crate::space;
-use sys::{command, file};
+use super::{BackingFile, Device, Mount, MountState, overlapping_mounts};
+use crate::{btrfs_progs, space};
 
-/// More than `btrfs --version` takes.
-const LIMIT: Duration = Duration::from_secs(10);
-
-impl Seen {
-    /// Looks at the mount of a volume. What this kernel does not tell is taken to be
-    /// well.
-    pub(in crate::doctor) fn look(volume: &Path) -> io::Result<Self> {
-        let known = statx(CWD, volume, AtFlags::empty(), StatxFlags::MNT_ID)?;
+impl MountState {
+    /// Reads the state of a volume's mount. Properties that the kernel does not show count as
+    /// healthy.
+    pub(in crate::doctor) fn inspect(volume: &Path) -> io::Result<Self> {
+        let status = statx(CWD, volume, AtFlags::empty(), StatxFlags::MNT_ID)?;
         let text = fs::read_to_string("/proc/self/mountinfo")?;
-        let lines: Vec<_> = text.lines().filter_map(Line::read).collect();
-        let Some(line) = lines.iter().find(|line| line.number == known.stx_mnt_id) else {
+        let mounts: Vec<_> = text.lines().filter_map(Mount::parse).collect();
+        let Some(mount) = mounts.iter().find(|mount| mount.id == status.stx_mnt_id) else {
             return Err(io::Error::other("its mount is not listed"));
         };
-        let (over, elsewhere) = neighbours(&lines, line, volume);
-        let read_only = |options: &[String]| options.iter().any(|option| option == "ro");
-        let system = system(&line.source);
+        let (mounted_over, mounted_elsewhere) = overlapping_mounts(&mounts, mount, volume);
+        let is_read_only = |options: &[String]| options.iter().any(|option| option == "ro");
+        let file_system = file_system_directory(&mount.source);
         Ok(Self {
             volume: volume.to_owned(),
-            read_only: read_only(&line.options) || read_only(&line.system_options),
-            options: line.system_options.clone(),
-            quotas: system.as_deref().is_some_and(quotas),
-            devices: system.as_deref().map(devices).unwrap_or_default(),
-            over,
-            elsewhere,
-            file: backing(&line.source),
-            progs: progs(),
+            read_only: is_read_only(&mount.options) || is_read_only(&mount.super_options),
+            options: mount.super_options.clone(),
+            quotas: file_system.as_deref().is_some_and(has_quotas),
+            devices: file_system.as_deref().map(devices).unwrap_or_default(),
+            mounted_over,
+            mounted_elsewhere,
+            backing_file: backing_file(&mount.source),
+            btrfs_progs: btrfs_progs::installed(),
         })
     }
 }
 
-/// The name of a device as the kernel knows it: `dm-0` for `/dev/mapper/data`.
+/// Returns the kernel's name of a device: `dm-0` for `/dev/mapper/data`.
 fn device_name(source: &Path) -> Option<String> {
     let path = source.canonicalize().ok()?;
     Some(path.file_name()?.to_str()?.to_owned())
 }
 
-/// Where the kernel shows the file system on a device.
-fn system(source: &Path) -> Option<PathBuf> {
+/// Returns the directory in `/sys` of the file system on a device.
+fn file_system_directory(source: &Path) -> Option<PathBuf> {
     let name = device_name(source)?;
-    let systems = file::entries(Path::new("/sys/fs/btrfs")).ok()?;
-    systems
+    file::entries(Path::new("/sys/fs/btrfs"))
+        .ok()?
         .into_iter()
-        .find(|system| system.join("devices").join(&name).exists())
+        .find(|directory| directory.join("devices").join(&name).exists())
 }
 
-fn says(path: &Path) -> String {
+/// Returns the text of an attribute; empty if it does not exist.
+fn attribute(path: &Path) -> String {
     fs::read_to_string(path)
         .map(|text| text.trim().to_owned())
         .unwrap_or_default()
 }
 
-fn quotas(system: &Path) -> bool {
-    let groups = system.join("qgroups");
-    // Before Linux 6.7, which has simple quotas, there is no mode.
-    says(&groups.join("enabled")) == "1" && says(&groups.join("mode")) != "squota"
+fn has_quotas(file_system: &Path) -> bool {
+    let groups = file_system.join("qgroups");
+    // `mode` exists since Linux 6.7, which introduced simple quotas.
+    attribute(&groups.join("enabled")) == "1" && attribute(&groups.join("mode")) != "squota"
 }
 
-fn devices(system: &Path) -> Vec<Device> {
+fn devices(file_system: &Path) -> Vec<Device> {
     let device = |path: PathBuf| {
-        let errors = says(&path.join("error_stats"));
-        let counted = |line: &&str| !line.ends_with(" 0") && line.contains(' ');
+        let is_counter = |line: &&str| !line.ends_with(" 0") && line.contains(' ');
         Some(Device {
             number: path.file_name()?.to_str()?.to_owned(),
-            missing: says(&path.join("missing")) == "1",
-            errors: errors.lines().filter(counted).map(str::to_owned).collect(),
+            missing: attribute(&path.join("missing")) == "1",
+            errors: attribute(&path.join("error_stats"))
+                .lines()
+                .filter(is_counter)
+                .map(str::to_owned)
+                .collect(),
         })
     };
-    let devices = file::entries(&system.join("devinfo")).unwrap_or_default();
-    devices.into_iter().filter_map(device).collect()
+    file::entries(&file_system.join("devinfo"))
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(device)
+        .collect()
 }
 
-/// The file of a loop device.
-fn backing(source: &Path) -> Option<Backing> {
+/// Returns the file of a loop device.
+fn backing_file(source: &Path) -> Option<BackingFile> {
     let block = Path::new("/sys/block").join(device_name(source)?);
-    let path = PathBuf::from(says(&block.join("loop/backing_file")));
+    let path = PathBuf::from(attribute(&block.join("loop/backing_file")));
     let data = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
     let free = space::bytes_free(path.parent()?).ok()?;
-    let missing = data.len().saturating_sub(data.blocks() * 512);
-    Some(Backing {
+    Some(BackingFile {
+        unallocated: data.len().saturating_sub(data.blocks() * 512),
         path,
-        missing,
         free,
     })
-}
-
-/// The version of btrfs-progs; they tell it in no other way.
-fn progs() -> Option<(u32, u32)> {
-    let mut version = command::prepare("btrfs");
-    version.arg("--version");
-    let text = String::from_utf8(command::run(version, LIMIT).ok()?).ok()?;
-    let (_, version) = text.lines().next()?.split_once(" v")?;
-    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }

@@ -1,0 +1,210 @@
+//! The format of `btrfs send` streams, as far as their frames.
+
+use std::fmt;
+use std::io;
+
+use crate::{Refusal, RefusalKind, Uuid};
+
+pub(super) const MAGIC: &[u8] = b"btrfs-stream\0";
+/// The length of the magic and the version.
+pub(crate) const START_LENGTH: usize = 17;
+/// The length of a command's frame: its length, its kind and its checksum.
+pub(crate) const FRAME_LENGTH: usize = 10;
+/// The maximum length of the first command, which has a name and two UUIDs.
+pub(super) const FIRST_COMMAND_MAX: usize = 8 * 1024;
+/// The maximum length of a command; senders make shorter ones.
+const COMMAND_MAX: u32 = 16 << 20;
+
+pub(super) const SUBVOLUME: u16 = 1;
+pub(super) const SNAPSHOT: u16 = 2;
+pub(super) const END: u16 = 21;
+
+pub(super) const ATTRIBUTE_UUID: u16 = 1;
+pub(super) const ATTRIBUTE_TRANSACTION: u16 = 2;
+pub(super) const ATTRIBUTE_PATH: u16 = 15;
+pub(super) const ATTRIBUTE_PARENT: u16 = 20;
+
+/// The first command of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The name of the subvolume that a receiver creates.
+    pub name: String,
+    /// The UUID that the receiver stores as the received UUID.
+    pub uuid: Uuid,
+    /// The sender's transaction.
+    pub transaction: u64,
+    /// The parent of an incremental stream; `None` for a full one.
+    pub parent: Option<Uuid>,
+}
+
+/// A reason why a stream cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// There is no content.
+    #[error("the stream is empty; check the sender")]
+    Empty,
+    /// The content is not a stream.
+    #[error("the input is no `btrfs send` stream{}", hint(*.0))]
+    Foreign(Option<Compression>),
+    /// The stream is cut.
+    #[error("the stream ends too early, after {0} bytes; send it again")]
+    Truncated(u64),
+    /// The stream has an impossible command.
+    #[error("the stream is damaged: {0}; send it again")]
+    Damaged(&'static str),
+    /// The stream cannot be read.
+    #[error("cannot read the stream")]
+    Read(#[source] io::Error),
+}
+
+impl Refusal for StreamError {
+    fn kind(&self) -> RefusalKind {
+        RefusalKind::BadStream
+    }
+}
+
+/// A compression format that is recognized by its magic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Zstandard.
+    Zstd,
+    /// Gzip.
+    Gzip,
+    /// XZ.
+    Xz,
+}
+
+impl Compression {
+    pub(super) fn detect(start: &[u8]) -> Option<Self> {
+        let known: [(&[u8], _); 3] = [
+            (b"\x28\xb5\x2f\xfd", Self::Zstd),
+            (b"\x1f\x8b", Self::Gzip),
+            (b"\xfd7zXZ", Self::Xz),
+        ];
+        known
+            .into_iter()
+            .find_map(|(magic, compression)| start.starts_with(magic).then_some(compression))
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+            Self::Xz => "xz",
+        })
+    }
+}
+
+fn hint(compression: Option<Compression>) -> String {
+    compression.map_or_else(String::new, |program| {
+        format!("; it is compressed: put `{program} -dc` before it")
+    })
+}
+
+/// Returns the length and the kind of a command.
+pub(crate) fn parse_frame(bytes: &[u8; FRAME_LENGTH]) -> (u32, u16) {
+    let [a, b, c, d, low, high, ..] = *bytes;
+    (
+        u32::from_le_bytes([a, b, c, d]),
+        u16::from_le_bytes([low, high]),
+    )
+}
+
+/// Parses the first command.
+pub(super) fn parse_header(kind: u16, mut bytes: &[u8]) -> Result<Header, StreamError> {
+    if kind != SUBVOLUME && kind != SNAPSHOT {
+        return Err(StreamError::Damaged("it does not begin with a subvolume"));
+    }
+    let (mut name, mut uuid, mut transaction, mut parent) = (None, None, None, None);
+    while let Some((attribute, value, rest)) = attribute(bytes) {
+        match attribute {
+            ATTRIBUTE_PATH => name = String::from_utf8(value.to_owned()).ok(),
+            ATTRIBUTE_UUID => uuid = Uuid::from_slice(value).ok(),
+            ATTRIBUTE_TRANSACTION => transaction = value.try_into().ok().map(u64::from_le_bytes),
+            ATTRIBUTE_PARENT => parent = Uuid::from_slice(value).ok(),
+            _ => {}
+        }
+        bytes = rest;
+    }
+    let is_whole = bytes.is_empty() && (kind == SNAPSHOT) == parent.is_some();
+    match (name, uuid, transaction) {
+        (Some(name), Some(uuid), Some(transaction)) if is_whole => Ok(Header {
+            name,
+            uuid,
+            transaction,
+            parent,
+        }),
+        _ => Err(StreamError::Damaged("its first command cannot be parsed")),
+    }
+}
+
+/// Returns the first attribute of a command, its value, and the rest of the command.
+pub(crate) fn attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let (kind, rest) = bytes.split_first_chunk()?;
+    let (length, rest) = rest.split_first_chunk()?;
+    let (value, rest) = rest.split_at_checked(u16::from_le_bytes(*length).into())?;
+    Some((u16::from_le_bytes(*kind), value, rest))
+}
+
+/// Follows the frames of a stream's commands to find its end.
+#[derive(Debug, Default)]
+pub(super) struct FrameScanner {
+    frame: [u8; FRAME_LENGTH],
+    /// The number of bytes of `frame` that were read.
+    filled: usize,
+    /// The number of bytes up to the next frame.
+    skip: usize,
+    commands: u64,
+    ended: bool,
+}
+
+impl FrameScanner {
+    /// Returns true if the end of the stream was found.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Takes the next bytes; returns the number of those that belong to the stream.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<usize, StreamError> {
+        let mut used = 0;
+        while !self.ended && used < bytes.len() {
+            let rest = &bytes[used..];
+            if self.skip > 0 {
+                let skipped = self.skip.min(rest.len());
+                self.skip -= skipped;
+                used += skipped;
+            } else {
+                let count = (FRAME_LENGTH - self.filled).min(rest.len());
+                self.frame[self.filled..self.filled + count].copy_from_slice(&rest[..count]);
+                self.filled += count;
+                used += count;
+                if self.filled == FRAME_LENGTH {
+                    self.start_command()?;
+                }
+            }
+        }
+        Ok(used)
+    }
+
+    /// Skips the rest of the current command without feeding it; returns its length.
+    pub(super) fn skip_command(&mut self) -> usize {
+        std::mem::take(&mut self.skip)
+    }
+
+    fn start_command(&mut self) -> Result<(), StreamError> {
+        let (length, kind) = parse_frame(&self.frame);
+        self.filled = 0;
+        if length > COMMAND_MAX {
+            return Err(StreamError::Damaged("a command is too long"));
+        }
+        if self.commands > 0 && (kind == SUBVOLUME || kind == SNAPSHOT) {
+            return Err(StreamError::Damaged("it names a second subvolume"));
+        }
+        self.commands += 1;
+        self.skip = usize::try_from(length).unwrap_or(usize::MAX);
+        self.ended = kind == END;
+        Ok(())
+    }
+}
