@@ -207,3 +207,38 @@ fn builds_are_deleted_wholly_and_what_is_not_there_is_skipped() {
     assert_eq!(ask(&host, &["builddelete"]).code, Some(2));
     assert_eq!(ask(&host, &["builddelete", "x"]).code, Some(2));
 }
+
+#[test]
+fn builds_delete_deletes_the_others_if_a_build_is_missing() {
+    let host = ApiHost::new("");
+    build(&host, &["a", "b"]);
+    let plan = ask(&host, &["builds", "delete", "1", "2", "--dry-run"]).success();
+    assert_eq!(plan.stdout, "would delete build 1\nwould delete build 2\n");
+    let answer = ask(&host, &["builds", "delete", "77", "1"]);
+    assert_eq!(answer.code, Some(10), "{answer:?}");
+    for message in ["deleted build 1\n", "there is no build 77"] {
+        assert!(answer.stderr.contains(message), "{answer:?}");
+    }
+    let quiet = ask(&host, &["builds", "delete", "2", "--quiet"]).success();
+    assert_eq!(quiet.stderr, "");
+    assert_eq!(ask(&host, &["builds"]).success().stdout, "");
+}
+
+#[test]
+fn messages_begin_with_the_name_of_the_call() {
+    let host = ApiHost::new("");
+    for name in ["buildhost", "machinectl"] {
+        let program = host.path(name);
+        std::os::unix::fs::symlink(tests::program("machinectl"), &program).unwrap();
+        let mut command = sys::command::prepare(&program);
+        command.env("BUILDHOST_SOCKET", host.path("run/agent.sock"));
+        command.args(["builds", "77"]);
+        let answer = run(command, b"");
+        assert!(
+            answer
+                .stderr
+                .starts_with(&format!("{name}: there is no build 77")),
+            "{answer:?}"
+        );
+    }
+}

@@ -119,10 +119,10 @@ fn resume(client: &Client, id: BuildId, dry_run: DryRun, output: &Output) -> Res
 fn release(client: &Client, id: BuildId, dry_run: DryRun, output: &Output) -> Result<(), Failure> {
     if dry_run.enabled {
         require_hold(client, id)?;
-        return output.plan(format_args!("release what is held of build {id}"));
+        return output.plan(format_args!("release the hold of build {id}"));
     }
     client.release(id)?;
-    output.status(format_args!("released what was held of build {id}"));
+    output.status(format_args!("released the hold of build {id}"));
     Ok(())
 }
 

@@ -47,7 +47,7 @@ pub(super) fn state(build: &Build) -> String {
     }
 }
 
-/// Returns what is held of a build and until when, with the number of its debug sessions.
+/// Returns the hold of a build with its end and the number of debug sessions.
 pub(super) fn hold(build: &Build) -> String {
     let Some(held) = build.interactive.held else {
         return String::new();
