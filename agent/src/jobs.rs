@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod debug_session;
 pub mod hold;
 pub mod image;
+mod limits;
 pub mod runner;
 mod snapshot;
 

@@ -6,8 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use config::Tag;
-use config::limits::Limits;
-use config::machine::Machine;
 use config::task::{self, Provenance, TaskResult};
 use store::toolchains::Toolchain;
 use store::{Snapshot, SnapshotSource, Volume};
@@ -15,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::checkpoint::{self, Checkpoint};
+use super::limits;
 use super::runner::{self, Bounds, GuestJob, GuestSource, JobError};
 use crate::blocking;
 use crate::scheduler::ImageStart;
@@ -169,7 +168,7 @@ async fn install(
     })
     .await?;
     let bounds = Bounds {
-        limits: limits(agent, &start.key, &machine),
+        limits: limits::of_bootstrap(&agent.settings, &start.key, &machine),
         result_files: &[task::BOOTSTRAP],
         cancel,
     };
@@ -189,15 +188,6 @@ async fn install(
     };
     let job = Installation { files };
     runner::run(agent, GuestSource::Start(Box::new(spec)), bounds, job).await
-}
-
-/// Returns the time limits of the guests of a bootstrap.
-pub(super) fn limits(agent: &AgentState, key: &ImageKey, machine: &Machine) -> Limits {
-    let settings = &agent.settings;
-    settings
-        .bootstrap
-        .limits
-        .of(&key.machine, machine.limits, &settings.guests.limits)
 }
 
 /// Returns the files of a guest that is bootstrapped: it fetches those of the toolchain

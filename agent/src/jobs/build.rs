@@ -2,7 +2,7 @@
 //! result, the revisions of the packages, and the record.
 
 mod attempt;
-mod collect;
+pub(super) mod collect;
 mod conclude;
 pub(crate) mod files;
 mod inputs;
@@ -33,10 +33,9 @@ use crate::session::{self, GuestFailure};
 use crate::state::{AgentState, JobId};
 use attempt::Attempt;
 
-pub(crate) use attempt::limits;
-pub(crate) use collect::RESULTS;
 pub use collect::{CollectError, Collected};
 pub use conclude::{Rules, Verdict, conclude};
+pub(crate) use files::RESULTS;
 pub use provenance::PROVENANCE;
 
 /// The kind of an attempt at a build.

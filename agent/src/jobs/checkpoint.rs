@@ -14,7 +14,7 @@ use store::Snapshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::bootstrap::limits;
+use super::limits;
 use super::runner::{self, Bounds, GuestJob, GuestSource, JobError};
 use crate::blocking;
 use crate::session::{GuestEvent, Session, SessionSpec, log_capture};
@@ -108,7 +108,7 @@ async fn boot(
         Ok::<_, JobError>(std::fs::create_dir_all(made)?)
     })
     .await?;
-    let limit = limits(agent, key, &machine).start;
+    let limit = limits::of_bootstrap(&agent.settings, key, &machine).start;
     let spec = SessionSpec {
         tag: agent.next_bootstrap(),
         snapshot,

@@ -19,9 +19,9 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, info, info_span, warn};
 
-use super::build::{RESULTS, files, limits};
+use super::build::{RESULTS, files};
 use super::runner::{self, Bounds, GuestJob, GuestSource, JobError};
-use super::{hold, snapshot};
+use super::{hold, limits, snapshot};
 use crate::blocking;
 use crate::session::console::Console;
 use crate::session::{self, GuestEvent, Session, SessionError};
@@ -205,7 +205,7 @@ async fn boot(
     let started = match prepare(agent, volume, build, tag).await {
         Ok((spec, machine)) => {
             let bounds = Bounds {
-                limits: limits(agent, build, &machine),
+                limits: limits::of_build(&agent.settings, build, &machine),
                 result_files: &RESULTS,
                 cancel: end,
             };

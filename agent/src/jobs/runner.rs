@@ -11,7 +11,7 @@ use config::task::{self, TaskError};
 use store::StoreError;
 use tokio_util::sync::CancellationToken;
 
-use super::build::CollectError;
+use super::build::collect::CollectError;
 use crate::records::RecordsError;
 use crate::session::{self, GuestEvent, GuestFailure, Session, SessionError};
 use crate::state::{AgentState, JobId};

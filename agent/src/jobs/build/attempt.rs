@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use config::builds::{Build, Hold, HoldKind, StartKind, State};
 use config::limits::Limits;
-use config::machine::Machine;
 use jiff::Timestamp;
 use store::{Snapshot, Volume};
 use tokio::task::JoinSet;
@@ -18,7 +17,7 @@ use super::collect::{self, Collected};
 use super::{RESULTS, files, inputs, progress};
 use crate::blocking;
 use crate::jobs::runner::{self, Bounds, GuestJob, GuestSource, JobError};
-use crate::jobs::{hold, snapshot};
+use crate::jobs::{hold, limits, snapshot};
 use crate::scheduler::BuildStart;
 use crate::session::{self, GuestEvent, GuestFailure, Session, SessionError};
 use crate::state::paths::ARTIFACTS;
@@ -128,7 +127,7 @@ async fn start_guest(
     // The first failure may have been the checkpoint's fault.
     let rejected = agent.restores.is_rejected(&start.key);
     build.restored = mode == StartKind::Restored && build.attempts <= 1 && !rejected;
-    let own = limits(agent, build, &machine);
+    let own = limits::of_build(&agent.settings, build, &machine);
     let restore = Limits {
         start: agent.settings.guests.restore_limit,
         ..own
@@ -169,15 +168,6 @@ async fn facts(agent: &Arc<AgentState>, snapshot: &Arc<Snapshot>) -> Arc<ImageFa
     .await
 }
 
-/// Returns the time limits of a guest of a build that starts cold.
-pub(crate) fn limits(agent: &AgentState, build: &Build, machine: &Machine) -> Limits {
-    let settings = &agent.settings;
-    settings
-        .builds
-        .limits
-        .of(&build.machine, machine.limits, &settings.guests.limits)
-}
-
 /// Adopts the guest that an earlier agent started, and runs it until its result is stored.
 pub(super) async fn adopt(
     agent: &Arc<AgentState>,
@@ -197,7 +187,7 @@ async fn adopt_guest(
     let directory = snapshot::directory(volume, build);
     let facts = blocking(move || ImageFacts::read(&directory)).await;
     let own = match &facts.machine {
-        Ok(machine) => limits(agent, build, machine),
+        Ok(machine) => limits::of_build(&agent.settings, build, machine),
         Err(_) => agent.settings.builds.limits,
     };
     let contacted = build.state > State::Starting;

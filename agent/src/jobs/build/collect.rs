@@ -10,7 +10,7 @@ use config::task::{self, Operation, Outcome, Package, TaskError, TaskResult};
 use config::{BuildId, FileName, manifest};
 use lz4_flex::frame::FrameDecoder;
 
-use super::files::FILES_MAX;
+use super::files::{FILES_MAX, RESULT_BYTES_MAX, RESULTS};
 use super::upload::{self, UploadError};
 use crate::blocking;
 use crate::pr_service::{self, RevisionError};
@@ -19,10 +19,6 @@ use crate::state::paths::ARTIFACTS;
 
 /// The list of packages with their revisions, among the artifacts.
 const PACKAGES: &str = "packages.manifest";
-/// The names under which a result may be put.
-pub(crate) const RESULTS: [&str; 2] = [task::RESULT, task::RESULT_LZ4];
-/// The size of a result, packed or not: those of build2's workers hold their logs.
-pub(super) const RESULT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Everything that a build gave out.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,12 +7,16 @@ use std::sync::Arc;
 use config::builds::Build;
 use config::task::{self, BreakpointState, Task};
 
-use super::collect::{self, RESULT_BYTES_MAX};
 use crate::session::log_capture;
 use crate::state::AgentState;
 use crate::state::paths::{ARTIFACTS, LIVE_LOG};
 use tftp::server::{DeferredFile, Namespace};
 
+/// The names under which a guest may put its result.
+pub(crate) const RESULTS: [&str; 2] = [task::RESULT, task::RESULT_LZ4];
+/// The size limit of a result, packed or not, in bytes: those of build2's workers hold
+/// their logs.
+pub(super) const RESULT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// How many files a guest may put in a build.
 pub(super) const FILES_MAX: usize = 10_000;
 
@@ -59,7 +63,7 @@ pub(crate) fn map(
     map.accept(task::LOG, directory.join(task::LOG), limits.log_bytes_max);
     let upload = directory.join(task::UPLOAD);
     map.accept(task::UPLOAD, upload, limits.artifacts_bytes_max);
-    for name in collect::RESULTS {
+    for name in RESULTS {
         map.accept(name, directory.join(name), RESULT_BYTES_MAX);
     }
     Ok((map, resume))
