@@ -1,7 +1,7 @@
-//! The settings of the host agent: a TOML file, checked as a whole.
+//! The settings of the host agent: a TOML file that is checked as a whole.
 //!
-//! Every key has a default, given in [`Settings::parse`] and nowhere else;
-//! [`EXAMPLE`] writes them all out with their meaning.
+//! Defaults are set by the functions that read the keys, and nowhere else; [`EXAMPLE`]
+//! shows every key with its default and meaning.
 
 mod builds;
 mod guests;
@@ -10,7 +10,6 @@ mod pr;
 mod reader;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,108 +17,82 @@ pub use builds::{Bootstrap, Builds, Records};
 pub use guests::{Acceleration, Guests, Uefi};
 pub use http::{Http, Tls};
 pub use pr::{PackageRoute, Pr, PrMode};
+pub use reader::Fault;
 use reader::Reader;
 
-use crate::MIB;
-
-/// A settings file with every key at its default, and what each one means.
+/// A settings file with every key at its default, and its description.
 pub const EXAMPLE: &str = include_str!("settings/example.toml");
 
-/// The settings of an agent. Whoever holds one need not check it again.
+/// The settings of an agent, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The name of this host; the network namespaces of its guests begin with it.
     pub name: String,
-    /// Where things lie.
+    /// The directories.
     pub paths: Paths,
-    /// Which old revisions of machines go.
+    /// The retention of machine revisions.
     pub machines: Machines,
-    /// How guests are run.
+    /// Guests.
     pub guests: Guests,
-    /// How machines are bootstrapped.
+    /// Bootstraps.
     pub bootstrap: Bootstrap,
-    /// How builds are run.
+    /// Builds.
     pub builds: Builds,
-    /// How long ended builds are kept.
+    /// The retention of finished builds.
     pub records: Records,
     /// The PR service.
     pub pr: Pr,
-    /// What is answered over HTTP.
+    /// The HTTP server.
     pub http: Http,
-    /// What is logged.
+    /// The log.
     pub log: Log,
 }
 
-/// Where things lie. All paths are absolute.
+/// The directories. All paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
     /// The volumes with machine directories, in order of preference.
     pub volumes: Vec<PathBuf>,
-    /// The directory with a directory for each toolchain.
+    /// The directory that contains one directory for each toolchain.
     pub toolchains: PathBuf,
-    /// What outlives a reboot: records, logs, artifacts.
+    /// The directory that outlives a reboot: records, logs, artifacts.
     pub state: PathBuf,
-    /// What does not: sockets, process numbers, the mark of the first start.
+    /// The directory that does not: sockets, process IDs, the mark of the first start.
     pub run: PathBuf,
-    /// The room that volumes and the state directory must have for a guest to start.
+    /// The free space that volumes and the state directory need for a guest to start.
     pub reserve_bytes: u64,
 }
 
-/// Which old revisions of machines the agent deletes. Never the current one, a
-/// pinned one, or one that is in use.
+/// The retention of machine revisions. The current revision, pinned ones and those in
+/// use are always kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machines {
-    /// How many of the newest revisions of each machine stay; `None` when all do.
+    /// The number of newest revisions of each machine that are kept; all if `None`.
     pub keep_revisions: Option<usize>,
-    /// Younger ones stay, however many there are.
+    /// The age up to which revisions are kept.
     pub keep_age: Duration,
-    /// Nothing goes while a volume has so much room; `None` when that does not matter.
+    /// The free space of a volume above which nothing is deleted; if `None`, free space
+    /// does not matter.
     pub free_bytes_enough: Option<u64>,
 }
 
-/// What is logged.
+/// The log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
-    /// A level such as `info`, or directives as `tracing` knows them.
+    /// A level such as `info`, or directives of `tracing`.
     pub filter: String,
-    /// Whether lines are JSON objects.
+    /// Writes lines as JSON objects.
     pub json: bool,
 }
 
-/// One thing that is wrong with a file.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fault {
-    /// The line, counted from 1.
-    pub line: usize,
-    /// What is wrong, with the key, and what would be right.
-    pub text: String,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.text)
-    }
-}
-
 impl Settings {
-    /// Reads the text of a settings file.
+    /// Parses the text of a settings file.
     ///
     /// # Errors
     /// Every fault of the file, in the order of its lines.
     pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
         let mut reader = Reader::new(text);
-        let settings = Self {
-            name: name(&mut reader),
-            paths: paths(&mut reader),
-            machines: machines(&mut reader),
-            guests: guests::guests(&mut reader),
-            bootstrap: builds::bootstrap(&mut reader),
-            builds: builds::builds(&mut reader),
-            records: builds::records(&mut reader),
-            pr: pr::pr(&mut reader),
-            http: http::http(&mut reader),
-            log: log(&mut reader),
-        };
+        let settings = Self::read(&mut reader);
         let faults = reader.finish();
         if faults.is_empty() {
             Ok(settings.complete())
@@ -128,7 +101,22 @@ impl Settings {
         }
     }
 
-    /// Fills in what follows from other settings.
+    fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            name: name(reader),
+            paths: paths(reader),
+            machines: machines(reader),
+            guests: guests::guests(reader),
+            bootstrap: builds::bootstrap(reader),
+            builds: builds::builds(reader),
+            records: builds::records(reader),
+            pr: pr::pr(reader),
+            http: http::http(reader),
+            log: log(reader),
+        }
+    }
+
+    /// Sets the defaults that depend on other settings.
     fn complete(mut self) -> Self {
         if self.pr.database.is_empty() {
             let path = self.paths.state.join("prserv.sqlite3");
@@ -140,8 +128,8 @@ impl Settings {
 
 fn name(reader: &mut Reader<'_>) -> String {
     reader.text("host.name", "buildhost", |text| {
-        let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        if !text.is_empty() && text.len() <= 20 && text.chars().all(fine) {
+        let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        if (1..=20).contains(&text.len()) && text.chars().all(is_allowed) {
             Ok(())
         } else {
             Err("1 to 20 lower-case letters and digits are expected")
@@ -155,7 +143,7 @@ fn paths(reader: &mut Reader<'_>) -> Paths {
         toolchains: reader.path("paths.toolchains", "/build/tftp/toolchains"),
         state: reader.path("paths.state", "/var/lib/buildhost"),
         run: reader.path("paths.run", "/run/buildhost"),
-        reserve_bytes: MIB * reader.number("paths.reserve_mib", 512, 0..=1 << 30),
+        reserve_bytes: reader.mebibytes("paths.reserve_mib", 512, 0..=1 << 30),
     }
 }
 
@@ -171,33 +159,11 @@ fn volumes(reader: &mut Reader<'_>) -> Vec<PathBuf> {
 }
 
 fn machines(reader: &mut Reader<'_>) -> Machines {
-    let some = |number: u64| (number > 0).then_some(number);
-    let keep = some(reader.number("machines.keep_revisions", 0, 0..=1_000_000));
     let days = reader.number("machines.keep_days", 0, 0..=36_500);
-    let enough = some(reader.number("machines.enough_free_mib", 0, 0..=1 << 30));
     Machines {
-        keep_revisions: keep.map(|keep| usize::try_from(keep).unwrap_or(usize::MAX)),
+        keep_revisions: reader.optional_count("machines.keep_revisions", 0, 1_000_000),
         keep_age: Duration::from_hours(24 * days),
-        free_bytes_enough: enough.map(|mebibytes| MIB * mebibytes),
-    }
-}
-
-/// Checks a path; nothing at all is fine.
-fn absolute(text: &str) -> Result<(), &'static str> {
-    if text.is_empty() || text.starts_with('/') {
-        Ok(())
-    } else {
-        Err("an absolute path is expected")
-    }
-}
-
-/// Checks `host:port`; nothing at all is fine.
-fn address(text: &str) -> Result<(), &'static str> {
-    let port = text.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-    if text.is_empty() || matches!(port, Some(Ok(_))) {
-        Ok(())
-    } else {
-        Err("`host:port` is expected")
+        free_bytes_enough: reader.optional_mebibytes("machines.enough_free_mib"),
     }
 }
 
@@ -208,24 +174,21 @@ fn log(reader: &mut Reader<'_>) -> Log {
     }
 }
 
-/// A number that its range keeps small.
-fn small(number: u64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_file_and_the_example_mean_the_same() {
+    fn the_example_shows_the_defaults() {
         assert_eq!(Settings::parse(EXAMPLE), Settings::parse(""));
         insta::assert_debug_snapshot!(Settings::parse("").unwrap());
     }
 
     #[test]
     fn the_example_shows_every_key() {
-        for key in reader::known_keys() {
+        let mut reader = Reader::new("");
+        Settings::read(&mut reader);
+        for key in reader.known() {
             let leaf = key.rsplit('.').next().unwrap();
             assert!(
                 EXAMPLE
@@ -237,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_told_at_once_with_its_line() {
+    fn all_faults_are_reported_with_their_lines() {
         let text = "\
 [host]
 name = \"Build Host\"
@@ -274,14 +237,14 @@ x = 1
     }
 
     #[test]
-    fn faults_of_form_are_told_with_their_lines_too() {
+    fn syntax_errors_are_reported_with_their_lines() {
         let faults = Settings::parse("[host]\nname = \n[paths\n").unwrap_err();
         let lines: Vec<_> = faults.iter().map(|fault| fault.line).collect();
         assert_eq!(lines, [2, 3], "{faults:?}");
     }
 
     #[test]
-    fn the_database_follows_the_state_directory() {
+    fn the_default_database_is_in_the_state_directory() {
         let settings = Settings::parse("paths.state = \"/srv\"\n").unwrap();
         assert_eq!(settings.pr.database, "/srv/prserv.sqlite3");
     }

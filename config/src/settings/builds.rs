@@ -1,60 +1,62 @@
-//! The settings of bootstraps and builds, and of what is kept of them.
+//! The settings of bootstraps and builds, and of the retention of their records.
 
 use std::time::Duration;
 
 use super::reader::Reader;
-use super::{MIB, small};
 use crate::limits::Limits;
 
-/// How machines are bootstrapped.
+/// The settings of bootstraps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bootstrap {
-    /// How long a guest may take whose machine says nothing, nor `guests.limits` of it.
+    /// The time limits of a guest for which neither `guests.limits` nor the machine's
+    /// manifest sets others.
     pub limits: Limits,
-    /// How often one that failed is tried again before it waits for a change.
+    /// The number of retries of a failed bootstrap, until the machine or the toolchain
+    /// changes.
     pub retries_max: u32,
 }
 
-/// How builds are run.
+/// The settings of builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Builds {
     /// The toolchain of a build that names none.
     pub toolchain: String,
-    /// How long a guest may take whose machine says nothing, nor `guests.limits` of it.
+    /// The time limits of a guest for which neither `guests.limits` nor the machine's
+    /// manifest sets others.
     pub limits: Limits,
-    /// How often a build is started again when the host failed it.
+    /// The number of retries after host failures.
     pub retries_max: u32,
-    /// How long it rests before that; twice as long each time.
+    /// The delay of the first retry; doubled for each one after it.
     pub retry_delay: Duration,
-    /// How long it rests at the most.
+    /// The longest delay of a retry.
     pub retry_delay_max: Duration,
-    /// After so long without a start, what waits counts as one priority higher; never
-    /// if `None`.
+    /// The time without a start after which a submitter's builds gain one level of
+    /// priority; never if `None`.
     pub priority_aging: Option<Duration>,
-    /// So long smaller builds may pass one for which there is no room.
+    /// The time during which smaller builds may overtake one that does not fit.
     pub backfill_limit: Duration,
-    /// Whether the guests of builds that fail are held, wished or not.
+    /// Holds the guest of every failed build, requested or not.
     pub hold_always: bool,
-    /// How long a guest waits for a person.
+    /// The longest time that a guest is held or waits at a breakpoint.
     pub hold_limit: Duration,
-    /// Of how many builds something is held at once; of any number if `None`.
+    /// The largest number of builds with a hold; unlimited if `None`.
     pub held_max: Option<usize>,
-    /// The size of a source.
+    /// The largest size of one source.
     pub sources_bytes_max: u64,
-    /// The size of all artifacts of a build together.
+    /// The largest total size of a build's artifacts.
     pub artifacts_bytes_max: u64,
-    /// The size of a log.
+    /// The largest size of a log.
     pub log_bytes_max: u64,
 }
 
-/// How long ended builds are kept; what is `None` has no limit.
+/// The retention of finished builds. A limit that is `None` does not apply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Records {
-    /// How many there are.
+    /// The largest number of finished builds.
     pub builds_max: Option<usize>,
-    /// How long ago they ended.
+    /// The longest time since the end of a build.
     pub age_max: Option<Duration>,
-    /// What they and all sources take together.
+    /// The largest total size of finished builds and all sources.
     pub bytes_max: Option<u64>,
 }
 
@@ -65,16 +67,14 @@ pub(super) fn bootstrap(reader: &mut Reader<'_>) -> Bootstrap {
             idle: reader.seconds("bootstrap.silence_seconds_max", 900),
             total: reader.seconds("bootstrap.total_seconds_max", 3600),
         },
-        retries_max: small(reader.number("bootstrap.retries_max", 2, 0..=100)),
+        retries_max: reader.small_number("bootstrap.retries_max", 2, 0..=100),
     }
 }
 
 pub(super) fn builds(reader: &mut Reader<'_>) -> Builds {
-    let aging = reader.number("builds.aging_minutes", 10, 0..=1_000_000);
     Builds {
         toolchain: reader.text("builds.toolchain", "default", |text| {
-            let parsed = text.parse::<crate::ToolchainName>();
-            parsed
+            text.parse::<crate::ToolchainName>()
                 .map(|_| ())
                 .map_err(|_| "the name of a toolchain is expected")
         }),
@@ -83,34 +83,26 @@ pub(super) fn builds(reader: &mut Reader<'_>) -> Builds {
             idle: reader.seconds("builds.silence_seconds_max", 1800),
             total: reader.seconds("builds.total_seconds_max", 5400),
         },
-        retries_max: small(reader.number("builds.retries_max", 2, 0..=100)),
+        retries_max: reader.small_number("builds.retries_max", 2, 0..=100),
         retry_delay: reader.seconds("builds.retry_seconds", 5),
         retry_delay_max: reader.seconds("builds.retry_seconds_max", 600),
-        priority_aging: (aging > 0).then(|| Duration::from_mins(aging)),
-        backfill_limit: Duration::from_mins(reader.number(
-            "builds.patience_minutes",
-            10,
-            0..=1_000_000,
-        )),
+        priority_aging: Some(reader.minutes("builds.aging_minutes", 10))
+            .filter(|aging| !aging.is_zero()),
+        backfill_limit: reader.minutes("builds.patience_minutes", 10),
         hold_always: reader.choice("builds.hold", &[("wished", false), ("always", true)]),
         hold_limit: reader.seconds("builds.hold_seconds_max", 14400),
-        held_max: usize::try_from(reader.number("builds.held_max", 10, 0..=1_000_000))
-            .ok()
-            .filter(|most| *most > 0),
-        sources_bytes_max: MIB * reader.number("builds.sources_mib_max", 2048, 1..=1 << 30),
-        artifacts_bytes_max: MIB * reader.number("builds.artifacts_mib_max", 2048, 1..=1 << 30),
-        log_bytes_max: MIB * reader.number("builds.log_mib_max", 64, 1..=1 << 20),
+        held_max: reader.optional_count("builds.held_max", 10, 1_000_000),
+        sources_bytes_max: reader.mebibytes("builds.sources_mib_max", 2048, 1..=1 << 30),
+        artifacts_bytes_max: reader.mebibytes("builds.artifacts_mib_max", 2048, 1..=1 << 30),
+        log_bytes_max: reader.mebibytes("builds.log_mib_max", 64, 1..=1 << 20),
     }
 }
 
 pub(super) fn records(reader: &mut Reader<'_>) -> Records {
-    let builds = reader.number("records.builds_max", 10_000, 0..=100_000_000);
     let days = reader.number("records.days_max", 0, 0..=100_000);
-    let mib = reader.number("records.mib_max", 0, 0..=1 << 30);
-    let some = |number: u64| (number > 0).then_some(number);
     Records {
-        builds_max: some(builds).and_then(|builds| usize::try_from(builds).ok()),
-        age_max: some(days).map(|days| Duration::from_hours(24 * days)),
-        bytes_max: some(mib).map(|mib| MIB * mib),
+        builds_max: reader.optional_count("records.builds_max", 10_000, 100_000_000),
+        age_max: (days > 0).then(|| Duration::from_hours(24 * days)),
+        bytes_max: reader.optional_mebibytes("records.mib_max"),
     }
 }

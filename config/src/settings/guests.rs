@@ -1,76 +1,76 @@
-//! The settings of how guests are run.
+//! The settings of guests.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::MIB;
 use super::reader::Reader;
 use crate::egress::EgressMode;
 use crate::limits::LimitRule;
 
-/// Which accelerator QEMU uses.
+/// QEMU's accelerator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acceleration {
-    /// KVM where it really works, else TCG.
+    /// KVM if it works on this host, else TCG.
     Auto,
-    /// KVM or nothing.
+    /// KVM only.
     Kvm,
     /// Emulation.
     Tcg,
 }
 
-/// The files of the firmware for machines that boot by UEFI. They belong together.
+/// The host's UEFI firmware. The two files belong together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uefi {
-    /// The firmware itself.
+    /// The firmware's code.
     pub code: PathBuf,
-    /// The variables that a machine begins with which brings none.
+    /// The initial variables of a machine that has none of its own.
     pub variables: PathBuf,
 }
 
-/// How guests are run.
+/// The settings of guests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guests {
-    /// The user that guests run as; it owns nothing but their snapshots.
+    /// The unprivileged user that guests run as; it owns nothing but their snapshots.
     pub user: String,
-    /// The accelerator.
+    /// QEMU's accelerator.
     pub acceleration: Acceleration,
     /// The firmware of machines that boot by UEFI.
     pub uefi: Uefi,
-    /// How many guests run at once, at the most; as many as there is room for if `None`.
+    /// The largest number of guests; if `None`, only processors and memory limit it.
     pub parallel_max: Option<usize>,
-    /// How many of them run on one machine whose manifest does not say it.
+    /// The largest number of guests of a machine whose manifest does not set it.
     pub per_machine_max: Option<usize>,
-    /// How often processors may be given away: 100 is once.
+    /// The overcommitment of processors: 100 is none.
     pub cpu_percent: u64,
-    /// The memory of all guests together; that of the host less its reserve if `None`.
+    /// The memory for all guests; if `None`, the host's memory less its reserve.
     pub memory_bytes: Option<u64>,
-    /// The memory that is the host's own.
+    /// The memory that is kept for the host itself.
     pub memory_reserve_bytes: u64,
-    /// What the snapshot of a machine grows by whose manifest does not say it.
+    /// The expected growth of a snapshot of a machine whose manifest does not set it.
     pub disk_growth_bytes: u64,
-    /// Whether guests are kept frozen at their start, for builds to wake.
+    /// Keeps a checkpoint in each image, from which builds start warm.
     pub checkpoints: bool,
-    /// Whether machines may bring options for QEMU or systemd-nspawn.
+    /// Lets machines bring options for QEMU or systemd-nspawn.
     pub options_allowed: bool,
-    /// How long the guests of single machines may take.
+    /// The time limits of the guests of single machines.
     pub limits: Vec<LimitRule>,
-    /// From the waking of a frozen guest to its first packet.
+    /// The longest time from the restore of a checkpoint to the guest's first packet.
     pub restore_limit: Duration,
-    /// How far machines may ask to reach beyond the host.
+    /// The widest egress that a machine may request.
     pub egress: EgressMode,
-    /// The private networks that guests may reach then.
+    /// The private networks that guests with egress may reach.
     pub egress_private: Vec<IpNet>,
 }
 
 pub(super) fn guests(reader: &mut Reader<'_>) -> Guests {
-    use Acceleration::{Auto, Kvm, Tcg};
-    // Nothing is said by 0.
-    let some = |number: u64| usize::try_from(number).ok().filter(|number| *number > 0);
-    let accelerators = [("auto", Auto), ("kvm", Kvm), ("tcg", Tcg)];
-    let reaches = [
+    let accelerators = [
+        ("auto", Acceleration::Auto),
+        ("kvm", Acceleration::Kvm),
+        ("tcg", Acceleration::Tcg),
+    ];
+    let egress_modes = [
         ("none", EgressMode::None),
         ("allow", EgressMode::Allow),
         ("nat", EgressMode::Nat),
@@ -85,13 +85,12 @@ pub(super) fn guests(reader: &mut Reader<'_>) -> Guests {
             code: reader.path("guests.uefi_code", "/usr/share/OVMF/OVMF_CODE_4M.fd"),
             variables: reader.path("guests.uefi_variables", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
         },
-        parallel_max: some(reader.number("guests.parallel_max", 0, 0..=4096)),
-        per_machine_max: some(reader.number("guests.per_machine_max", 0, 0..=4096)),
+        parallel_max: reader.optional_count("guests.parallel_max", 0, 4096),
+        per_machine_max: reader.optional_count("guests.per_machine_max", 0, 4096),
         cpu_percent: reader.number("guests.cpu_percent", 200, 1..=10_000),
-        memory_bytes: some(reader.number("guests.memory_mib", 0, 0..=1 << 30))
-            .map(|mebibytes| MIB * mebibytes as u64),
-        memory_reserve_bytes: MIB * reader.number("guests.memory_reserve_mib", 512, 0..=1 << 30),
-        disk_growth_bytes: MIB * reader.number("guests.disk_growth_mib", 256, 0..=1 << 30),
+        memory_bytes: reader.optional_mebibytes("guests.memory_mib"),
+        memory_reserve_bytes: reader.mebibytes("guests.memory_reserve_mib", 512, 0..=1 << 30),
+        disk_growth_bytes: reader.mebibytes("guests.disk_growth_mib", 256, 0..=1 << 30),
         checkpoints: reader.choice("guests.frozen", &[("auto", true), ("off", false)]),
         options_allowed: reader.choice("guests.options", &[("refuse", false), ("allow", true)]),
         limits: reader.list(
@@ -100,7 +99,7 @@ pub(super) fn guests(reader: &mut Reader<'_>) -> Guests {
             |text| text.parse().ok(),
         ),
         restore_limit: reader.seconds("guests.wake_seconds_max", 15),
-        egress: reader.choice("guests.egress", &reaches),
+        egress: reader.choice("guests.egress", &egress_modes),
         egress_private: reader.list(
             "guests.egress_private",
             "networks such as `10.1.0.0/16`",

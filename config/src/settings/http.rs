@@ -1,65 +1,58 @@
-//! The settings of what the agent answers over HTTP.
+//! The settings of the HTTP server.
 
 use std::path::PathBuf;
 
 use super::reader::Reader;
-use super::{absolute, address, small};
 
-/// What the agent answers over HTTP, and to whom.
+/// The settings of the HTTP server and of access to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
-    /// The group whose members may use the administration socket beside root.
+    /// The group whose members may use the administration socket besides root.
     pub group: Option<String>,
-    /// `host:port` on which others are answered.
+    /// The network address to listen on, `host:port`.
     pub listen: Option<String>,
-    /// How they are spoken to in secret.
+    /// The server's certificate; plain HTTP if `None`.
     pub tls: Option<Tls>,
-    /// The file with the tokens of those who may do more than look at what is public.
+    /// The file with the tokens for clients on the network.
     pub token_file: PathBuf,
-    /// The size of a request, sources aside.
+    /// The largest request body, uploads of sources excepted.
     pub request_bytes_max: usize,
-    /// How many requests a client may make in a second over a while; no limit if 0.
+    /// The average rate of requests of one client; unlimited if 0.
     pub requests_per_second_max: u32,
-    /// How many connections there are at once.
+    /// The largest number of simultaneous connections.
     pub connections_max: usize,
 }
 
 /// The files of a server's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
-    /// The certificate, with those that vouch for it; PEM.
+    /// The certificate chain; PEM.
     pub certificate: PathBuf,
-    /// Its private key; PEM.
+    /// The private key; PEM.
     pub key: PathBuf,
 }
 
 pub(super) fn http(reader: &mut Reader<'_>) -> Http {
-    let some = |text: String| (!text.is_empty()).then_some(text);
-    let certificate = some(reader.text("http.tls_certificate", "", absolute));
-    let key = some(reader.text("http.tls_key", "", absolute));
+    let certificate = reader.optional_path("http.tls_certificate");
+    let key = reader.optional_path("http.tls_key");
     if certificate.is_some() != key.is_some() {
         let fault = "a certificate and its key are expected, or neither";
         reader.fault("http.tls_certificate", fault);
         reader.fault("http.tls_key", fault);
     }
     Http {
-        group: some(reader.text("http.group", "", |_| Ok(()))),
-        listen: some(reader.text("http.listen", "", address)),
-        tls: certificate.zip(key).map(|(certificate, key)| Tls {
-            certificate: certificate.into(),
-            key: key.into(),
-        }),
+        group: reader.optional_text("http.group", |_| Ok(())),
+        listen: reader.optional_address("http.listen"),
+        tls: certificate
+            .zip(key)
+            .map(|(certificate, key)| Tls { certificate, key }),
         token_file: reader.path("http.token_file", "/etc/buildhost/tokens"),
-        request_bytes_max: 1024 * number(reader.number("http.request_kib_max", 1024, 1..=1 << 20)),
-        requests_per_second_max: small(reader.number(
+        request_bytes_max: 1024 * reader.count("http.request_kib_max", 1024, 1..=1 << 20),
+        requests_per_second_max: reader.small_number(
             "http.requests_per_second_max",
             50,
             0..=1_000_000,
-        )),
-        connections_max: number(reader.number("http.connections_max", 256, 1..=65536)),
+        ),
+        connections_max: reader.count("http.connections_max", 256, 1..=65536),
     }
-}
-
-fn number(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }

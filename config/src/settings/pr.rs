@@ -4,90 +4,91 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::reader::Reader;
-use super::{absolute, address};
+use super::reader::{Reader, is_address};
 
-/// The PR service.
+/// The settings of the PR service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pr {
     /// The database: a file, by default in the state directory, or `postgres://…`.
     pub database: String,
-    /// `host:port` on which others may ask; guests always may, at their gateway.
+    /// The network address to listen on, `host:port`. Guests always reach the service
+    /// at their gateway.
     pub listen: Option<String>,
     /// The parent server in a hierarchy, `host:port`.
     pub upstream: Option<String>,
-    /// The HTTP proxy on the way to other servers; without it the environment's.
+    /// The HTTP proxy for connections to other servers; by default the environment's.
     pub proxy: Option<String>,
-    /// What it gives.
+    /// The service's mode.
     pub mode: PrMode,
-    /// The networks whose clients may be given values; everybody when empty.
+    /// The networks whose clients may allocate values; all networks if empty.
     pub writers: Vec<IpNet>,
-    /// A file with tokens, one a line, that allow writing over REST from anywhere.
+    /// The file with tokens, one a line, that allow writes over REST from anywhere.
     pub token_file: Option<PathBuf>,
-    /// What the others are told that ask for something unknown; closed if `None`.
+    /// The answer to a reader that requests an unknown value; the connection is closed
+    /// if `None`.
     pub unknown: Option<String>,
-    /// Packages that are not ours to number; the first that matches counts.
+    /// The packages whose revisions come from elsewhere; the first match counts.
     pub elsewhere: Vec<PackageRoute>,
 }
 
-/// What a PR service gives.
+/// The modes of a PR service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrMode {
-    /// New values to those who may write.
+    /// Allocates new values for writers.
     ReadWrite,
-    /// No values: it tells those that there are, or would be.
+    /// Returns existing values, or the values that would be allocated.
     ReadOnly,
-    /// No new values to anybody: whoever asks is a reader.
+    /// Treats every client as a reader.
     Lockdown,
 }
 
-/// Packages whose revisions do not come from our own PR service.
+/// The server that numbers the packages of a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackageRoute {
-    /// The package's name, with `*` for anything.
+    /// The pattern of package names, with `*` for any text.
     pub pattern: String,
-    /// The server that is asked, `host:port`; none at all if `None`.
+    /// The server, `host:port`; if `None`, the packages are not numbered.
     pub server: Option<String>,
 }
 
 pub(super) fn pr(reader: &mut Reader<'_>) -> Pr {
-    let some = |text: String| (!text.is_empty()).then_some(text);
     let modes = [
         ("read-write", PrMode::ReadWrite),
         ("read-only", PrMode::ReadOnly),
         ("lockdown", PrMode::Lockdown),
     ];
     Pr {
-        database: reader.text("pr.database", "", |text| {
-            let fine = text.is_empty() || text.starts_with('/') || text.starts_with("postgres");
-            if fine {
-                Ok(())
-            } else {
-                Err("an absolute path or `postgres://…` is expected")
-            }
-        }),
-        listen: some(reader.text("pr.listen", "", address)),
-        upstream: some(reader.text("pr.upstream", "", address)),
-        proxy: some(reader.text("pr.proxy", "", |_| Ok(()))),
+        database: reader.text("pr.database", "", database),
+        listen: reader.optional_address("pr.listen"),
+        upstream: reader.optional_address("pr.upstream"),
+        proxy: reader.optional_text("pr.proxy", |_| Ok(())),
         mode: reader.choice("pr.mode", &modes),
-        token_file: some(reader.text("pr.token_file", "", absolute)).map(PathBuf::from),
+        token_file: reader.optional_path("pr.token_file"),
         writers: reader.list("pr.writers", "networks such as `10.1.0.0/16`", |text| {
             text.parse().ok()
         }),
-        unknown: some(reader.text("pr.unknown", "", |_| Ok(()))),
+        unknown: reader.optional_text("pr.unknown", |_| Ok(())),
         elsewhere: reader.list(
             "pr.elsewhere",
             "`PATTERN = HOST:PORT` or `PATTERN = none`",
-            elsewhere,
+            route,
         ),
     }
 }
 
-fn elsewhere(text: &str) -> Option<PackageRoute> {
+fn database(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() || text.starts_with('/') || text.starts_with("postgres") {
+        Ok(())
+    } else {
+        Err("an absolute path or `postgres://…` is expected")
+    }
+}
+
+fn route(text: &str) -> Option<PackageRoute> {
     let (pattern, server) = text.split_once('=')?;
     let (pattern, server) = (pattern.trim(), server.trim());
-    let known = server == "none" || (!server.is_empty() && address(server).is_ok());
-    (known && !pattern.is_empty()).then(|| PackageRoute {
+    let is_valid = server == "none" || is_address(server);
+    (is_valid && !pattern.is_empty()).then(|| PackageRoute {
         pattern: pattern.to_owned(),
         server: (server != "none").then(|| server.to_owned()),
     })

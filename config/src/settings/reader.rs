@@ -1,6 +1,8 @@
-//! Reads keys of a TOML file one by one and collects what is wrong with them.
+//! The reader of settings: takes the keys of a TOML file one by one and collects all
+//! faults.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,14 +10,30 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::Fault;
+use crate::MIB;
 use crate::limits::SECONDS_MAX;
 
-/// A file that is being read, and its faults so far.
+/// A fault of a settings file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// The key, and the value that is expected.
+    pub text: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.text)
+    }
+}
+
+/// The reader of one file, with the faults found so far.
 pub(super) struct Reader<'a> {
     text: &'a str,
     table: DeTable<'a>,
-    asked: BTreeSet<&'static str>,
+    known: BTreeSet<&'static str>,
+    /// Lines with a syntax error. Their values are not checked.
     broken: BTreeSet<usize>,
     faults: Vec<Fault>,
 }
@@ -31,25 +49,31 @@ impl<'a> Reader<'a> {
         Self {
             text,
             table: table.into_inner(),
-            asked: BTreeSet::new(),
+            known: BTreeSet::new(),
             broken: faults.iter().map(|fault| fault.line).collect(),
             faults,
         }
     }
 
-    /// All faults in the order of their lines, with those of unknown keys.
+    /// Returns all faults in the order of their lines, unknown keys included.
     pub(super) fn finish(mut self) -> Vec<Fault> {
-        for (at, key) in unknown(&self.table, &self.asked) {
-            self.fault_at(at, format!("`{key}` is not a setting"));
+        for (position, key) in unknown(&self.table, &self.known) {
+            self.push(position, format!("`{key}` is not a setting"));
         }
         self.faults.sort();
         self.faults
     }
 
-    /// Notes that the value of `key` cannot be used.
+    /// Returns the keys that have been read.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> &BTreeSet<&'static str> {
+        &self.known
+    }
+
+    /// Records a fault of the value of `key`.
     pub(super) fn fault(&mut self, key: &'static str, text: &str) {
-        let at = find(&self.table, key).map_or(0, |value| value.span().start);
-        self.fault_at(at, format!("`{key}`: {text}"));
+        let position = find(&self.table, key).map_or(0, |value| value.span().start);
+        self.push(position, format!("`{key}`: {text}"));
     }
 
     pub(super) fn text(
@@ -68,43 +92,63 @@ impl<'a> Reader<'a> {
         text
     }
 
+    /// Reads a text; an empty one means `None`.
+    pub(super) fn optional_text(
+        &mut self,
+        key: &'static str,
+        check: impl Fn(&str) -> Result<(), &'static str>,
+    ) -> Option<String> {
+        let text = self.text(key, "", |text| match text {
+            "" => Ok(()),
+            text => check(text),
+        });
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// Reads `host:port`; an empty text means `None`.
+    pub(super) fn optional_address(&mut self, key: &'static str) -> Option<String> {
+        self.optional_text(key, |text| {
+            is_address(text)
+                .then_some(())
+                .ok_or("`host:port` is expected")
+        })
+    }
+
+    /// Reads an absolute path; an empty text means `None`.
+    pub(super) fn optional_path(&mut self, key: &'static str) -> Option<PathBuf> {
+        self.optional_text(key, absolute).map(PathBuf::from)
+    }
+
     pub(super) fn path(&mut self, key: &'static str, default: &str) -> PathBuf {
-        let check = |text: &str| {
-            let fine = text.starts_with('/') || (text.is_empty() && default.is_empty());
-            if fine {
-                Ok(())
-            } else {
-                Err("an absolute path is expected")
-            }
-        };
-        self.text(key, default, check).into()
+        self.text(key, default, absolute).into()
     }
 
     pub(super) fn paths(&mut self, key: &'static str, default: &[&str]) -> Vec<PathBuf> {
-        let absolute = |text: &str| text.starts_with('/').then(|| PathBuf::from(text));
-        let found = self.maybe_list(key, "absolute paths", absolute);
-        found.unwrap_or_else(|| default.iter().map(PathBuf::from).collect())
+        self.optional_list(key, "absolute paths", |text| {
+            text.starts_with('/').then(|| PathBuf::from(text))
+        })
+        .unwrap_or_else(|| default.iter().map(PathBuf::from).collect())
     }
 
-    /// A list of texts, each of which means something; empty when left out.
+    /// Reads a list of texts and parses each; the default is an empty list.
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,
         expected: &str,
-        read: impl Fn(&str) -> Option<T>,
+        parse: impl Fn(&str) -> Option<T>,
     ) -> Vec<T> {
-        self.maybe_list(key, expected, read).unwrap_or_default()
+        self.optional_list(key, expected, parse).unwrap_or_default()
     }
 
-    fn maybe_list<T>(
+    fn optional_list<T>(
         &mut self,
         key: &'static str,
         expected: &str,
-        read: impl Fn(&str) -> Option<T>,
+        parse: impl Fn(&str) -> Option<T>,
     ) -> Option<Vec<T>> {
         self.value(key, &format!("a list of {expected}"), |value| {
             let texts = value.as_array()?.iter().map(|item| item.get_ref().as_str());
-            texts.map(|text| read(text?)).collect()
+            texts.map(|text| parse(text?)).collect()
         })
     }
 
@@ -114,33 +158,83 @@ impl<'a> Reader<'a> {
         default: u64,
         range: RangeInclusive<u64>,
     ) -> u64 {
-        let words = format!("a number from {} to {}", range.start(), range.end());
-        let found = self.value(key, &words, |value| {
+        let expected = format!("a number from {} to {}", range.start(), range.end());
+        self.value(key, &expected, |value| {
             let integer = value.as_integer()?;
             let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok()?;
             range.contains(&number).then_some(number)
-        });
-        found.unwrap_or(default)
+        })
+        .unwrap_or(default)
+    }
+
+    /// Reads a number that its range keeps within 32 bits.
+    pub(super) fn small_number(
+        &mut self,
+        key: &'static str,
+        default: u32,
+        range: RangeInclusive<u32>,
+    ) -> u32 {
+        let range = (*range.start()).into()..=(*range.end()).into();
+        u32::try_from(self.number(key, default.into(), range)).unwrap_or(u32::MAX)
+    }
+
+    /// Reads a count that its range keeps within 32 bits.
+    pub(super) fn count(
+        &mut self,
+        key: &'static str,
+        default: u32,
+        range: RangeInclusive<u32>,
+    ) -> usize {
+        usize::try_from(self.small_number(key, default, range)).unwrap_or(usize::MAX)
+    }
+
+    /// Reads a limit on a count; 0 means `None`.
+    pub(super) fn optional_count(
+        &mut self,
+        key: &'static str,
+        default: u32,
+        max: u32,
+    ) -> Option<usize> {
+        Some(self.count(key, default, 0..=max)).filter(|count| *count > 0)
+    }
+
+    /// Reads a number of mebibytes and returns bytes.
+    pub(super) fn mebibytes(
+        &mut self,
+        key: &'static str,
+        default: u64,
+        range: RangeInclusive<u64>,
+    ) -> u64 {
+        MIB * self.number(key, default, range)
+    }
+
+    /// Reads a number of mebibytes and returns bytes; 0 means `None`.
+    pub(super) fn optional_mebibytes(&mut self, key: &'static str) -> Option<u64> {
+        Some(self.mebibytes(key, 0, 0..=1 << 30)).filter(|bytes| *bytes > 0)
     }
 
     pub(super) fn seconds(&mut self, key: &'static str, default: u64) -> Duration {
         Duration::from_secs(self.number(key, default, 1..=SECONDS_MAX))
     }
 
-    /// One of a few words; the first one is the default.
-    pub(super) fn choice<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> T {
-        let list: Vec<_> = words
+    pub(super) fn minutes(&mut self, key: &'static str, default: u64) -> Duration {
+        Duration::from_mins(self.number(key, default, 0..=1_000_000))
+    }
+
+    /// Reads one of a few words; the first one is the default.
+    pub(super) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> T {
+        let expected: Vec<_> = choices
             .iter()
             .map(|(word, _)| format!("\"{word}\""))
             .collect();
-        let found = self.value(key, &list.join(" or "), |value| {
+        self.value(key, &expected.join(" or "), |value| {
             let text = value.as_str()?;
-            words
+            choices
                 .iter()
                 .find(|(word, _)| *word == text)
                 .map(|(_, choice)| *choice)
-        });
-        found.unwrap_or(words[0].1)
+        })
+        .unwrap_or(choices[0].1)
     }
 
     fn value<T>(
@@ -149,7 +243,7 @@ impl<'a> Reader<'a> {
         expected: &str,
         read: impl FnOnce(&DeValue<'a>) -> Option<T>,
     ) -> Option<T> {
-        self.asked.insert(key);
+        self.known.insert(key);
         let value = find(&self.table, key)?;
         let read = read(value.get_ref());
         if read.is_none() {
@@ -158,21 +252,39 @@ impl<'a> Reader<'a> {
         read
     }
 
-    /// Notes a fault, unless the line is broken: its value means nothing then.
-    fn fault_at(&mut self, at: usize, text: String) {
-        let line = line(self.text, at);
+    /// Records a fault, unless its line has a syntax error.
+    fn push(&mut self, position: usize, text: String) {
+        let line = line(self.text, position);
         if !self.broken.contains(&line) {
             self.faults.push(Fault { line, text });
         }
     }
 }
 
-/// The line, counted from 1, of a place in a text.
-fn line(text: &str, at: usize) -> usize {
-    1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
+/// Returns whether a text has the form `host:port`.
+pub(super) fn is_address(text: &str) -> bool {
+    text.rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
 }
 
-/// The value of `section.key`.
+fn absolute(text: &str) -> Result<(), &'static str> {
+    if text.starts_with('/') {
+        Ok(())
+    } else {
+        Err("an absolute path is expected")
+    }
+}
+
+/// Returns the line, counted from 1, of a position in a text.
+fn line(text: &str, position: usize) -> usize {
+    1 + text
+        .bytes()
+        .take(position)
+        .filter(|byte| *byte == b'\n')
+        .count()
+}
+
+/// Returns the value of `section.key`.
 fn find<'t, 'a>(table: &'t DeTable<'a>, key: &str) -> Option<&'t Spanned<DeValue<'a>>> {
     let (section, leaf) = key.split_once('.')?;
     let section = entry(table, section)?.1.get_ref().as_table()?;
@@ -186,40 +298,23 @@ fn entry<'t, 'a>(
     table.iter().find(|(name, _)| name.get_ref() == key)
 }
 
-/// The keys that nobody asked for, and where they stand.
-fn unknown(table: &DeTable<'_>, asked: &BTreeSet<&'static str>) -> Vec<(usize, String)> {
+/// Returns the unknown keys with their positions.
+fn unknown(table: &DeTable<'_>, known: &BTreeSet<&'static str>) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (section, value) in table {
         let name = section.get_ref();
-        let known = asked
+        let is_known = known
             .iter()
             .any(|key| key.split_once('.').is_some_and(|(s, _)| s == name));
         match value.get_ref().as_table() {
-            Some(keys) if known => {
-                let strange = keys
+            Some(table) if is_known => found.extend(
+                table
                     .keys()
-                    .map(|key| (key.span().start, format!("{name}.{}", key.get_ref())));
-                found.extend(strange.filter(|(_, key)| !asked.contains(key.as_str())));
-            }
+                    .map(|key| (key.span().start, format!("{name}.{}", key.get_ref())))
+                    .filter(|(_, key)| !known.contains(key.as_str())),
+            ),
             _ => found.push((section.span().start, name.to_string())),
         }
     }
     found
-}
-
-/// Every key that a settings file may hold.
-#[cfg(test)]
-pub(super) fn known_keys() -> BTreeSet<&'static str> {
-    let mut reader = Reader::new("");
-    super::name(&mut reader);
-    super::paths(&mut reader);
-    super::machines(&mut reader);
-    super::guests::guests(&mut reader);
-    super::builds::bootstrap(&mut reader);
-    super::builds::builds(&mut reader);
-    super::builds::records(&mut reader);
-    super::pr::pr(&mut reader);
-    super::http::http(&mut reader);
-    super::log(&mut reader);
-    reader.asked
 }
