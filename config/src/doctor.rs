@@ -1,5 +1,5 @@
-//! What a doctor of hosts finds: the one list of findings, and the messages in which
-//! the agent tells what it knows.
+//! The findings of `host doctor`: the list of their kinds, and the messages in which the
+//! agent reports its own.
 
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{BuildId, MachineName};
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Good to know.
+    /// For information.
     Note,
-    /// It wastes space or will surprise somebody.
+    /// Something wastes space or will cause surprises.
     Warning,
-    /// Something cannot be used, or its content cannot be trusted.
+    /// Something is unusable, or its content is not trustworthy.
     Fault,
 }
 
@@ -30,43 +30,42 @@ impl fmt::Display for Severity {
     }
 }
 
-/// One kind of finding.
+/// A kind of finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind {
-    /// How programs know it.
+pub struct FindingKind {
+    /// The identifier.
     pub id: Id,
-    /// The id as it is written.
-    pub word: &'static str,
-    /// How bad it is.
+    /// The identifier as text.
+    pub name: &'static str,
+    /// The severity.
     pub severity: Severity,
-    /// What it means.
+    /// The meaning.
     pub meaning: &'static str,
-    /// What repairs it.
+    /// The remedy.
     pub remedy: &'static str,
 }
 
-/// Makes the list of kinds and the enum of their ids from one table.
+/// Defines the list of kinds and the enum of their identifiers from one table.
 macro_rules! kinds {
-    ($($id:ident, $word:literal, $severity:ident, $meaning:literal, $remedy:literal;)*) => {
-        /// The id of a kind of finding; a promise to programs.
+    ($($id:ident, $name:literal, $severity:ident, $meaning:literal, $remedy:literal;)*) => {
+        /// The identifier of a kind of finding. Identifiers are stable.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum Id {
-            $(#[doc = $meaning] #[serde(rename = $word)] $id,)*
+            $(#[doc = $meaning] #[serde(rename = $name)] $id,)*
         }
 
-        /// Every kind of finding: first those of machines, then those of volumes,
-        /// then those of the host.
-        pub const KINDS: &[Kind] = &[$(Kind {
+        /// All kinds of findings: those of machines, of volumes and of the host.
+        pub const KINDS: &[FindingKind] = &[$(FindingKind {
             id: Id::$id,
-            word: $word,
+            name: $name,
             severity: Severity::$severity,
             meaning: $meaning,
             remedy: $remedy,
         },)*];
 
         impl Id {
-            /// What is known of this kind.
-            pub fn kind(self) -> &'static Kind {
+            /// Returns the kind.
+            pub fn kind(self) -> &'static FindingKind {
                 &KINDS[self as usize]
             }
         }
@@ -160,11 +159,11 @@ kinds! {
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.kind().word)
+        f.pad(self.kind().name)
     }
 }
 
-/// What a finding is about.
+/// The subject of a finding.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Subject {
@@ -174,7 +173,7 @@ pub enum Subject {
     Volume(PathBuf),
     /// The agent, by its socket.
     Agent(PathBuf),
-    /// A guest, by its short name.
+    /// A guest, by its tag.
     Guest(String),
     /// A network namespace.
     Network(String),
@@ -201,29 +200,29 @@ impl fmt::Display for Subject {
     }
 }
 
-/// Something that is not as it should be.
+/// A finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What kind of finding it is.
+    /// The kind of finding.
     pub id: Id,
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// What it is about; in JSON one key, such as `"machine": "linux"`.
+    /// The subject; in JSON one key, such as `"machine": "linux"`.
     #[serde(flatten)]
     pub subject: Subject,
-    /// What proves it.
+    /// The evidence.
     pub proof: String,
-    /// What a person can do.
+    /// The advice to the operator.
     pub advice: String,
-    /// What a repair does; empty when a person must decide.
+    /// The steps of a repair; empty if the operator must decide.
     pub repair: Vec<String>,
-    /// Whether the agent that runs does so by itself in its next round.
+    /// Set if the running agent repairs it in its next round.
     #[serde(rename = "by_itself")]
     pub automatic: bool,
 }
 
 impl Finding {
-    /// A finding that a person must decide on.
+    /// Creates a finding on which the operator must decide.
     pub fn new(
         id: Id,
         subject: Subject,
@@ -241,67 +240,67 @@ impl Finding {
         }
     }
 
-    /// Names it, so that a repair can be asked for.
-    pub fn name(&self) -> Name {
-        Name {
+    /// Returns the key with which a repair is requested.
+    pub fn key(&self) -> FindingKey {
+        FindingKey {
             id: self.id,
             subject: self.subject.clone(),
         }
     }
 }
 
-/// What tells a finding from all others of one moment.
+/// The key of a finding, unique among the findings of one examination.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Name {
-    /// What kind of finding it is.
+pub struct FindingKey {
+    /// The kind of finding.
     pub id: Id,
-    /// What it is about.
+    /// The subject.
     #[serde(flatten)]
     pub subject: Subject,
 }
 
-/// What the agent found, and what it is about to clean by itself.
+/// The agent's findings, and its pending deletions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// What is not as it should be.
+    /// The findings.
     pub findings: Vec<Finding>,
-    /// What goes in its next round.
+    /// The deletions of its next round.
     pub cleaning: Vec<Cleaning>,
 }
 
-/// Something that the agent deletes by itself.
+/// A pending deletion of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cleaning {
     /// The volume.
     pub volume: PathBuf,
     /// The machine.
     pub machine: MachineName,
-    /// The name of a subvolume; all of the machine when there is none.
+    /// The name of the subvolume; the whole machine if `None`.
     pub entry: Option<String>,
 }
 
-/// What came of a repair.
+/// The result of a repair.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repaired {
-    /// What was done.
+    /// The completed steps.
     pub done: Vec<String>,
-    /// What could not be, and why.
+    /// The failed steps, with their errors.
     pub failed: Vec<String>,
 }
 
-/// The list of all findings, as a table for people.
+/// Returns the table of all kinds of findings for the documentation.
 pub fn table() -> String {
     let mut text =
         String::from("| id | severity | what it means | what repairs it |\n|---|---|---|---|\n");
     for kind in KINDS {
-        let Kind {
-            word,
+        let FindingKind {
+            name,
             severity,
             meaning,
             remedy,
             ..
         } = kind;
-        let _ = writeln!(text, "| `{word}` | {severity} | {meaning} | {remedy} |");
+        let _ = writeln!(text, "| `{name}` | {severity} | {meaning} | {remedy} |");
     }
     text
 }
@@ -311,7 +310,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_for_people_lists_every_finding() {
+    fn the_documentation_lists_every_finding() {
         let page = include_str!("../../docs/doctor.md");
         let from = page.find("| id |").unwrap();
         let listed: Vec<_> = page[from..]
@@ -323,24 +322,27 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_written_as_it_is_known_and_known_once() {
-        let mut words = std::collections::BTreeSet::new();
+    fn identifiers_are_unique_and_serialized_by_name() {
+        let mut names = std::collections::BTreeSet::new();
         for kind in KINDS {
             assert_eq!(kind.id.kind(), kind);
             let json = serde_json::to_string(&kind.id).unwrap();
             assert_eq!(json, format!("\"{}\"", kind.id));
-            assert!(words.insert(kind.word), "{}", kind.word);
+            assert!(names.insert(kind.name), "{}", kind.name);
         }
     }
 
     #[test]
-    fn a_finding_names_its_subject_with_one_key() {
+    fn a_finding_serializes_its_subject_as_one_key() {
         let subject = Subject::Machine("linux".parse().unwrap());
         let finding = Finding::new(Id::NoLink, subject, "it has none", "rollback");
         let json = serde_json::to_string(&finding).unwrap();
         insta::assert_snapshot!(json, @r#"{"id":"no-link","severity":"fault","machine":"linux","proof":"it has none","advice":"rollback","repair":[],"by_itself":false}"#);
         assert_eq!(serde_json::from_str::<Finding>(&json).unwrap(), finding);
-        let name = serde_json::to_string(&finding.name()).unwrap();
-        assert_eq!(serde_json::from_str::<Name>(&name).unwrap(), finding.name());
+        let key = serde_json::to_string(&finding.key()).unwrap();
+        assert_eq!(
+            serde_json::from_str::<FindingKey>(&key).unwrap(),
+            finding.key()
+        );
     }
 }

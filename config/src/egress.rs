@@ -1,17 +1,17 @@
-//! What of the world outside a machine's guests may reach.
+//! Egress: the network access of guests beyond their host.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// How far a guest may reach beyond its host.
+/// The kinds of egress, from the narrowest to the widest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EgressMode {
-    /// Not at all.
+    /// No egress.
     #[default]
     None,
-    /// To places that are named.
+    /// Listed destinations only.
     Allow,
-    /// Anywhere but into private networks.
+    /// All destinations except private networks.
     Nat,
 }
 
@@ -25,30 +25,30 @@ impl fmt::Display for EgressMode {
     }
 }
 
-/// What a machine asks for: the value `egress` of its manifest, `none`, `nat`, or
-/// places as `HOST:PORT` with blanks between them.
+/// The egress that a machine requests: the value `egress` of its manifest, which is
+/// `none`, `nat` or a list of destinations, as in `deb.example.org:80 192.0.2.1:443`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Egress {
-    /// Nothing.
+    /// No egress.
     #[default]
     None,
-    /// These places.
+    /// These destinations.
     Allow(Vec<Destination>),
-    /// Everything but private networks.
+    /// All destinations except private networks.
     Nat,
 }
 
-/// A place outside.
+/// A destination outside the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
-    /// A name or an IPv4 address.
+    /// A host name or an IPv4 address.
     pub host: String,
     /// A TCP or UDP port.
     pub port: u16,
 }
 
 impl Egress {
-    /// How far it reaches.
+    /// Returns the kind of egress.
     pub fn mode(&self) -> EgressMode {
         match self {
             Self::None => EgressMode::None,
@@ -58,9 +58,9 @@ impl Egress {
     }
 }
 
-/// The text is no egress.
+/// The error of parsing an egress value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`none`, `nat` or places such as `deb.debian.org:80` are expected, not `{0}`")]
+#[error("`none`, `nat` or destinations such as `deb.example.org:80` are expected, not `{0}`")]
 pub struct EgressError(String);
 
 impl FromStr for Egress {
@@ -71,21 +71,23 @@ impl FromStr for Egress {
             "none" => Ok(Self::None),
             "nat" => Ok(Self::Nat),
             _ => {
-                let places: Option<Vec<_>> = text.split_whitespace().map(place).collect();
-                let places = places.filter(|places| !places.is_empty());
-                let wrong = || EgressError(text.chars().take(80).collect());
-                places.map(Self::Allow).ok_or_else(wrong)
+                let destinations: Option<Vec<_>> =
+                    text.split_whitespace().map(destination).collect();
+                destinations
+                    .filter(|destinations| !destinations.is_empty())
+                    .map(Self::Allow)
+                    .ok_or_else(|| EgressError(text.chars().take(80).collect()))
             }
         }
     }
 }
 
-fn place(text: &str) -> Option<Destination> {
+fn destination(text: &str) -> Option<Destination> {
     let (host, port) = text.split_once(':')?;
-    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let port = port.parse().ok().filter(|port| *port > 0)?;
-    let named = (1..=253).contains(&host.len()) && host.chars().all(fine);
-    named.then(|| Destination {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let is_host = (1..=253).contains(&host.len()) && host.chars().all(is_allowed);
+    is_host.then(|| Destination {
         host: host.to_ascii_lowercase(),
         port,
     })
@@ -95,9 +97,11 @@ impl fmt::Display for Egress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None | Self::Nat => write!(f, "{}", self.mode()),
-            Self::Allow(places) => {
-                let words = places.iter().map(|p| format!("{}:{}", p.host, p.port));
-                f.write_str(&words.collect::<Vec<_>>().join(" "))
+            Self::Allow(destinations) => {
+                let texts = destinations
+                    .iter()
+                    .map(|it| format!("{}:{}", it.host, it.port));
+                f.write_str(&texts.collect::<Vec<_>>().join(" "))
             }
         }
     }
@@ -108,8 +112,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
-        for text in ["none", "nat", "deb.debian.org:80 192.0.2.1:443"] {
+    fn displayed_values_parse_to_the_same_egress() {
+        for text in ["none", "nat", "deb.example.org:80 192.0.2.1:443"] {
             assert_eq!(text.parse::<Egress>().unwrap().to_string(), text);
         }
         for text in [

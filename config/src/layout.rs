@@ -1,4 +1,4 @@
-//! What the names in a machine's directory mean.
+//! The layout of a machine's directory.
 //!
 //! ```text
 //! linux-gcc_6/
@@ -7,15 +7,15 @@
 //! ├── linux-gcc_6-2                  revision
 //! ├── linux-gcc_6-default            bootstrapped image
 //! ├── linux-gcc_6-default-42         snapshot
-//! ├── .buildhost.new                 a link on its way to become the current one
-//! ├── .buildhost.arriving-3 -> linux-gcc_6-3   a revision that may lack content
-//! ├── .buildhost.pin-1 -> linux-gcc_6-1   a revision that is kept
+//! ├── .buildhost.new                 the next current link, before its rename
+//! ├── .buildhost.arriving-3 -> linux-gcc_6-3   the mark of an incomplete revision
+//! ├── .buildhost.pin-1 -> linux-gcc_6-1   the pin of a revision
 //! └── .buildhost.deleting            the current link of a machine that is being deleted
 //! ```
 //!
-//! A name is read only together with the machine whose directory holds it:
-//! `linux-2` alone could be a machine or a revision of one. What does not read is
-//! a stranger, and strangers are never touched.
+//! A name is parsed together with the name of its machine: `linux-2` alone could be a
+//! machine or a revision. An entry whose name does not parse is unmanaged and never
+//! touched.
 
 use std::fmt;
 
@@ -26,31 +26,31 @@ const DELETING: &str = ".buildhost.deleting";
 const PIN: &str = ".buildhost.pin-";
 const ARRIVING: &str = ".buildhost.arriving-";
 
-/// One entry of a machine's directory that is ours.
+/// A managed entry of a machine's directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Entry {
-    /// The symbolic link to the revision in effect.
+    /// The symbolic link to the current revision.
     Current,
-    /// A link that will be renamed to [`Entry::Current`].
+    /// The link that will be renamed to [`Entry::Current`].
     Incoming,
-    /// The former current link of a machine whose deletion has begun.
+    /// The former current link of a machine that is being deleted.
     Deleting,
-    /// The link that says of a revision that it is being made: its content may not be
-    /// on the disk yet, even when it is read-only.
+    /// The link that marks a revision as incomplete: its content may not have reached the
+    /// disk, even if it is read-only.
     Arriving(Revision),
-    /// The link that keeps a revision from being pruned.
+    /// The link that protects a revision from being pruned.
     Pin(Revision),
-    /// An initial image.
+    /// A revision of the machine.
     Revision(Revision),
     /// A clone of a revision with a toolchain installed.
     Image(ToolchainName),
-    /// A writable clone for one build or one bootstrap.
+    /// A writable clone for one build or bootstrap.
     Snapshot(ToolchainName, Tag),
 }
 
 impl Entry {
-    /// Reads a name of `machine`'s directory. `None` is somebody else's.
-    pub fn read(machine: &MachineName, name: &str) -> Option<Self> {
+    /// Parses a name in `machine`'s directory. Returns `None` for an unmanaged entry.
+    pub fn parse(machine: &MachineName, name: &str) -> Option<Self> {
         match name {
             INCOMING => return Some(Self::Incoming),
             DELETING => return Some(Self::Deleting),
@@ -78,7 +78,7 @@ impl Entry {
         }
     }
 
-    /// The entry's name in `machine`'s directory; what [`Entry::read`] reads back.
+    /// Returns the name of the entry in `machine`'s directory, which [`Entry::parse`] parses.
     pub fn name(&self, machine: &MachineName) -> String {
         match self {
             Self::Current => machine.to_string(),
@@ -131,43 +131,43 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_we_write_we_read_back(
+        fn written_names_parse_to_the_same_entry(
             machine in "[a-z0-9][a-z0-9._+-]{0,12}",
             entry in entry(),
         ) {
             let machine = machine.parse().unwrap();
-            prop_assert_eq!(Entry::read(&machine, &entry.name(&machine)), Some(entry));
+            prop_assert_eq!(Entry::parse(&machine, &entry.name(&machine)), Some(entry));
         }
 
         #[test]
-        fn what_we_read_we_would_have_written(
+        fn parsed_names_are_written_unchanged(
             machine in "(linux|linux-2|linux-gcc|2)",
             name in "(linux|linux-2|linux-gcc|2)?(-?[0-9a-z._+-]{0,6}){0,3}",
         ) {
             let machine = machine.parse().unwrap();
-            if let Some(entry) = Entry::read(&machine, &name) {
+            if let Some(entry) = Entry::parse(&machine, &name) {
                 prop_assert_eq!(entry.name(&machine), name);
             }
         }
     }
 
     #[test]
-    fn ambiguous_names_are_settled_by_the_directory() {
+    fn the_machine_resolves_ambiguous_names() {
         let linux = "linux".parse().unwrap();
         let linux_2 = "linux-2".parse().unwrap();
         assert_eq!(
-            Entry::read(&linux, "linux-2"),
+            Entry::parse(&linux, "linux-2"),
             Some(Entry::Revision(Revision(2)))
         );
-        assert_eq!(Entry::read(&linux_2, "linux-2"), Some(Entry::Current));
+        assert_eq!(Entry::parse(&linux_2, "linux-2"), Some(Entry::Current));
         assert_eq!(
-            Entry::read(&linux_2, "linux-2-2"),
+            Entry::parse(&linux_2, "linux-2-2"),
             Some(Entry::Revision(Revision(2)))
         );
     }
 
     #[test]
-    fn strangers_are_not_ours() {
+    fn other_names_are_unmanaged() {
         let linux = "linux".parse().unwrap();
         for name in [
             "",
@@ -183,7 +183,7 @@ mod tests {
             ".buildhost.pin-01",
             ".buildhost.arriving-",
         ] {
-            assert_eq!(Entry::read(&linux, name), None, "{name}");
+            assert_eq!(Entry::parse(&linux, name), None, "{name}");
         }
     }
 }

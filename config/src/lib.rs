@@ -1,45 +1,31 @@
-//! What all programs of Buildhost must agree on: names, the layout of a volume,
+//! The formats that all programs of Buildhost share: names, the layout of a volume,
 //! manifests, settings, and the messages between programs.
 //!
-//! Nothing here touches a file, a clock or a random number: every function takes
-//! values and returns values, so everything can be tested by comparing values.
+//! This crate has no access to files, clocks or random numbers. Every function takes
+//! values and returns values, so tests compare values.
 
-mod text;
-
-pub mod names;
-
-pub mod layout;
-
-pub mod manifest;
-
-pub mod machine;
-
-pub mod egress;
-
-pub mod limits;
-
-pub mod task;
+mod newtype;
 
 pub mod builds;
-
-pub mod queue;
-
-pub mod schedule;
-
-pub mod progress;
-
 pub mod doctor;
-
+pub mod egress;
+pub mod layout;
+pub mod limits;
+pub mod machine;
+pub mod manifest;
+pub mod names;
+pub mod progress;
+pub mod queue;
+pub mod schedule;
 pub mod settings;
-
+pub mod task;
+pub mod text;
 pub mod tokens;
-
-pub mod printable;
 
 pub use names::{
     BuildId, FileName, MachineName, NameError, Revision, ScheduleName, Tag, ToolchainName,
 };
-pub use printable::printable;
+pub use text::{join_and, printable};
 
 /// The number of bytes in a mebibyte.
 pub const MIB: u64 = 1 << 20;

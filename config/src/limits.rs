@@ -1,5 +1,5 @@
-//! How long a guest may take, and who says so: the host's operator for the machines
-//! of a pattern, else the machine's own manifest, else the settings for all.
+//! The time limits of guests. Each limit is set by the settings for machines that match a
+//! pattern, else by the machine's manifest, else by the settings for all machines.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use wildmatch::WildMatch;
 
 use crate::names::MachineName;
 
-/// No limit is longer: a hundred days and more.
+/// The longest limit: about 115 days.
 pub const SECONDS_MAX: u64 = 10_000_000;
 
-/// How long a guest may take.
+/// The time limits of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// From its start to its first packet.
+    /// From the start of the guest to its first packet.
     pub start: Duration,
-    /// Without any sign of it, from its first packet on.
+    /// Without any activity after the first packet: the idle timeout.
     pub idle: Duration,
-    /// For the whole.
+    /// In total.
     pub total: Duration,
 }
 
-/// What somebody says of the limits of a machine; nothing of those that are `None`.
+/// The limits that a manifest or a rule sets; `None` leaves a limit unchanged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LimitOverrides {
     /// See [`Limits::start`].
@@ -33,39 +33,41 @@ pub struct LimitOverrides {
     pub total: Option<Duration>,
 }
 
-/// What the operator says of the machines of a pattern.
+/// The limits of the machines that match a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitRule {
-    /// The machine's name, with `*` for anything.
+    /// The pattern of machine names, with `*` for any text.
     pub pattern: String,
     /// The limits.
     pub overrides: LimitOverrides,
 }
 
-/// A limit as a text.
+/// A limit in seconds, for parsing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seconds(pub Duration);
 
-/// Why a text is no limit.
+/// The error of parsing a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
-    /// It is no number, or too large or small a one.
+    /// The text is not a number in the range.
     #[error("a number of seconds from 1 to {SECONDS_MAX} is expected")]
     Seconds,
-    /// It is not of the form.
+    /// The rule is malformed.
     #[error("`PATTERN = start SECONDS silence SECONDS total SECONDS` is expected, or a part of it")]
     Form,
 }
 
 impl Limits {
-    /// The limits of a guest of `machine`, where these are those for all. Each of them
-    /// is said by the first rule that matches and says it, else by the machine.
+    /// Returns the limits for a guest of `machine`. Each limit is set by the first rule
+    /// that matches the machine and names the limit, else by the machine's `manifest`,
+    /// else by `self`.
     #[must_use]
-    pub fn of(self, machine: &MachineName, own: LimitOverrides, rules: &[LimitRule]) -> Self {
-        let matching = |rule: &&LimitRule| WildMatch::new(&rule.pattern).matches(machine.as_str());
-        let rules = rules.iter().filter(matching).map(|rule| rule.overrides);
+    pub fn of(self, machine: &MachineName, manifest: LimitOverrides, rules: &[LimitRule]) -> Self {
         let overrides = rules
-            .chain([own])
+            .iter()
+            .filter(|rule| WildMatch::new(&rule.pattern).matches(machine.as_str()))
+            .map(|rule| rule.overrides)
+            .chain([manifest])
             .fold(LimitOverrides::default(), LimitOverrides::or);
         Self {
             start: overrides.start.unwrap_or(self.start),
@@ -106,14 +108,14 @@ impl FromStr for LimitRule {
         let mut words = limits.split_whitespace();
         let mut overrides = LimitOverrides::default();
         while let Some(name) = words.next() {
-            let wish = match name {
+            let limit = match name {
                 "start" => &mut overrides.start,
                 "silence" => &mut overrides.idle,
                 "total" => &mut overrides.total,
                 _ => return Err(LimitError::Form),
             };
-            let Seconds(limit) = words.next().ok_or(LimitError::Form)?.parse()?;
-            if wish.replace(limit).is_some() {
+            let Seconds(value) = words.next().ok_or(LimitError::Form)?.parse()?;
+            if limit.replace(value).is_some() {
                 return Err(LimitError::Form);
             }
         }
@@ -135,20 +137,20 @@ mod tests {
     }
 
     #[test]
-    fn the_operator_comes_before_the_machine_and_that_before_the_settings_for_all() {
+    fn rules_override_the_manifest_which_overrides_the_defaults() {
         let all = seconds(240, 1800, 5400);
-        let own = LimitOverrides {
+        let manifest = LimitOverrides {
             start: Some(Duration::from_secs(500)),
             total: Some(Duration::from_secs(9001)),
             ..LimitOverrides::default()
         };
         let rules = ["win11 = total 7200", "win* = start 900 total 100"];
         let rules = rules.map(|rule| rule.parse::<LimitRule>().unwrap());
-        let of = |machine: &str, own| all.of(&machine.parse().unwrap(), own, &rules);
+        let of = |machine: &str, manifest| all.of(&machine.parse().unwrap(), manifest, &rules);
         assert_eq!(of("linux", LimitOverrides::default()), all);
-        assert_eq!(of("linux", own), seconds(500, 1800, 9001));
-        assert_eq!(of("win10", own), seconds(900, 1800, 100));
-        assert_eq!(of("win11", own), seconds(900, 1800, 7200));
+        assert_eq!(of("linux", manifest), seconds(500, 1800, 9001));
+        assert_eq!(of("win10", manifest), seconds(900, 1800, 100));
+        assert_eq!(of("win11", manifest), seconds(900, 1800, 7200));
         assert_eq!(
             of("win11", LimitOverrides::default()),
             seconds(900, 1800, 7200)
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_is_refused() {
+    fn malformed_rules_are_rejected() {
         let error = |text: &str| text.parse::<LimitRule>().unwrap_err();
         for text in [
             "",

@@ -1,4 +1,4 @@
-//! What a machine says of itself: the file `manifest` in each of its revisions.
+//! A machine's manifest: the file `manifest` in each of its revisions.
 
 use std::num::{NonZeroU32, NonZeroU64};
 
@@ -9,26 +9,26 @@ use crate::limits::{LimitOverrides, Seconds};
 use crate::manifest::{self, Manifest};
 use crate::names::FileName;
 
-/// The name of the file, in the top directory of a revision.
+/// The name of the file in the top directory of a revision.
 pub const FILE: &str = "manifest";
 
-/// The file with the variables of a machine that boots by UEFI, such as the entries
-/// that an installer made: beside the manifest. Without one the host's firmware
-/// begins with its own, and the bootstrapped image keeps what has become of them.
+/// The file beside the manifest with the variables of a machine that boots by UEFI, such
+/// as the boot entries of an installer. Without it, the host's firmware starts with its
+/// default variables, and the bootstrapped image keeps the changed ones.
 pub const UEFI_VARIABLES: &str = "uefi.vars";
 
-/// How a machine is run.
+/// The kinds of machines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// A virtual machine, by QEMU.
+    /// A virtual machine, run by QEMU.
     #[default]
     Kvm,
-    /// A container, by systemd-nspawn.
+    /// A container, run by systemd-nspawn.
     Nspawn,
 }
 
-/// What starts the boot loader or the kernel of a `kvm` machine.
+/// The firmware of a `kvm` machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Firmware {
     /// QEMU's BIOS.
@@ -38,62 +38,62 @@ pub enum Firmware {
     Uefi,
 }
 
-/// How the disk of a `kvm` machine is written; a bootstrap always heeds flushes.
+/// The disk cache mode of a `kvm` machine. A bootstrap never ignores flushes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DiskCache {
-    /// Into the host's memory, and a build's flushes do nothing: its snapshot is
-    /// thrown away.
+    /// Uses the host's page cache and ignores flushes of builds, whose snapshots are
+    /// discarded.
     #[default]
     Unsafe,
-    /// Into the host's memory, and flushes take as long as they do.
+    /// Uses the host's page cache and honors flushes.
     Writeback,
-    /// Past the host's memory: for machines whose disks would only crowd it out.
+    /// Bypasses the host's page cache, for machines whose disks would fill it.
     None,
 }
 
 /// A machine's manifest, checked.
 ///
-/// The names of values are those of build2's machine manifests; `kernel`,
-/// `initrd`, `cmdline`, `disk`, `cpus`, `firmware`, `frozen`, `egress`,
-/// `parallel-max`, `disk-growth`, `disk-cache` and `…-seconds-max` are ours.
+/// The values have the names of build2's machine manifests. `kernel`, `initrd`,
+/// `cmdline`, `disk`, `cpus`, `firmware`, `frozen`, `egress`, `parallel-max`,
+/// `disk-growth`, `disk-cache` and `…-seconds-max` are extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
-    /// Tells this content from every other; for people and controllers.
+    /// The identifier of this content, for people and controllers.
     pub id: String,
-    /// One line for people.
+    /// A description of one line.
     pub summary: String,
-    /// How it is run.
+    /// The kind of machine.
     pub kind: Kind,
-    /// Memory of a guest, in KiB.
+    /// The memory of a guest, in KiB.
     pub memory_kib: NonZeroU64,
-    /// Processors of a guest.
+    /// The number of processors of a guest.
     pub cpus: NonZeroU32,
-    /// How many guests it may have at once; what the host's settings say if `None`.
+    /// The largest number of simultaneous guests; set by the host's settings if `None`.
     pub parallel_max: Option<NonZeroU32>,
-    /// What the snapshot of a guest may grow by, in KiB; likewise.
+    /// The expected growth of a guest's snapshot, in KiB; set by the host's settings if
+    /// `None`.
     pub disk_growth_kib: Option<NonZeroU64>,
-    /// The file with the root disk; of a container, the directory with its root.
+    /// The file with the root disk; for a container, the directory with the root.
     pub disk: FileName,
-    /// What of the host is between the disk of a `kvm` machine and its guests.
+    /// The disk cache mode of a `kvm` machine.
     pub disk_cache: DiskCache,
-    /// How long its guests may take: `start-seconds-max`, `silence-seconds-max` and
-    /// `total-seconds-max`. The host's operator may say otherwise.
+    /// The time limits of guests: `start-seconds-max`, `silence-seconds-max` and
+    /// `total-seconds-max`. The host's settings may override them.
     pub limits: LimitOverrides,
-    /// What starts a `kvm` machine: `bios` or `uefi`.
+    /// The firmware of a `kvm` machine: `bios` or `uefi`.
     pub firmware: Firmware,
-    /// Whether a guest is kept frozen at its start, for builds to wake: `auto` or
-    /// `off`.
+    /// Lets the host keep a checkpoint for warm starts: `frozen: auto` or `off`.
     pub checkpoint: bool,
-    /// What of the world outside its guests reach, if the host lets them.
+    /// The egress of its guests, if the host allows it.
     pub egress: Egress,
-    /// Options for QEMU, or for systemd-nspawn, besides ours. They can hand any file
-    /// of the host to a guest: nothing runs with them unless the host allows it.
+    /// Additional options for QEMU or systemd-nspawn. They can give any file of the host
+    /// to a guest, so the machine runs only if the host allows options.
     pub options: Vec<String>,
-    /// What its firmware boots; without it, the disk's own boot loader.
+    /// The kernel to boot; if `None`, the firmware starts the disk's boot loader.
     pub boot: Option<Boot>,
 }
 
-/// A kernel that is handed to the guest from outside its disk.
+/// A kernel that is loaded from outside the guest's disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Boot {
     /// The file with the kernel.
@@ -104,12 +104,12 @@ pub struct Boot {
     pub cmdline: String,
 }
 
-/// Everything that is wrong with a machine's manifest.
+/// All faults of a machine's manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("; "))]
 pub struct MachineError(pub Vec<String>);
 
-/// The values that we read, and those of build2's that we let stand unread.
+/// All known values, including those of build2 that are ignored.
 const KNOWN: [&str; 24] = [
     "id",
     "name",
@@ -138,16 +138,16 @@ const KNOWN: [&str; 24] = [
 ];
 
 impl Machine {
-    /// Reads the text of a manifest file.
+    /// Parses the text of a manifest file.
     ///
     /// # Errors
-    /// Every fault of the text at once.
+    /// All faults of the text.
     pub fn parse(text: &str) -> Result<Self, MachineError> {
         let list = manifest::parse(text).map_err(|error| MachineError(vec![error.to_string()]))?;
         match <[Manifest; 1]>::try_from(list) {
             Ok([manifest]) => Self::check(&manifest),
             Err(list) => Err(MachineError(vec![format!(
-                "one manifest is expected, there are {}",
+                "one manifest is expected, not {}",
                 list.len()
             )])),
         }
@@ -158,7 +158,7 @@ impl Machine {
             manifest,
             faults: Vec::new(),
         };
-        reader.refuse_unknown();
+        reader.reject_unknown();
         let kernel: Option<FileName> = reader.optional("kernel");
         let initrd = reader.optional("initrd");
         let cmdline = manifest.get("cmdline");
@@ -223,14 +223,14 @@ impl Machine {
     }
 }
 
-/// Reads values and collects what is wrong with them.
+/// A reader of values that collects all faults.
 struct Reader<'a> {
     manifest: &'a Manifest,
     faults: Vec<String>,
 }
 
 impl Reader<'_> {
-    fn refuse_unknown(&mut self) {
+    fn reject_unknown(&mut self) {
         for (name, _) in self.manifest.pairs() {
             if !KNOWN.contains(&name.as_str()) {
                 self.faults
@@ -247,19 +247,22 @@ impl Reader<'_> {
         value.to_owned()
     }
 
-    /// One of a few words; the first one is meant when nothing is said.
-    fn choice<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> T {
+    /// Reads one of a few words; the first one is the default.
+    fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> T {
         let Some(value) = self.manifest.get(name) else {
-            return words[0].1;
+            return choices[0].1;
         };
-        let found = words.iter().find(|(word, _)| *word == value);
+        let found = choices.iter().find(|(word, _)| *word == value);
         if found.is_none() {
-            let list: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-            let list = list.join(" or ");
+            let expected: Vec<_> = choices
+                .iter()
+                .map(|(word, _)| format!("`{word}`"))
+                .collect();
+            let expected = expected.join(" or ");
             self.faults
-                .push(format!("`{name}` is {list}, not `{value}`"));
+                .push(format!("`{name}` is {expected}, not `{value}`"));
         }
-        found.unwrap_or(&words[0]).1
+        found.unwrap_or(&choices[0]).1
     }
 
     fn limits(&mut self) -> LimitOverrides {
@@ -271,7 +274,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Words as a shell would read them.
+    /// Reads words with a shell's quoting.
     fn options(&mut self) -> Vec<String> {
         let words = shlex::split(self.manifest.get("options").unwrap_or_default());
         words.unwrap_or_else(|| {
@@ -300,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_manifest_is_read() {
+    fn a_full_manifest_is_parsed() {
         let text = ": 1\nid: demo-1\nname: demo\nsummary: A demo\ntype: kvm\nram-minimum: 262144\ncpus: 2\ndisk: root.img\nkernel: vmlinuz\ninitrd: initrd\ncmdline: console=ttyS0 quiet\n";
         let machine = Machine::parse(text).unwrap();
         assert_eq!(machine.memory_kib.get(), 262_144);
@@ -309,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_has_a_default() {
+    fn missing_values_have_defaults() {
         let machine = Machine::parse(": 1\nid: x\nsummary: y\n").unwrap();
         assert_eq!(machine.kind, Kind::Kvm);
         assert_eq!(machine.memory_kib.get(), 524_288);
@@ -322,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_may_ask_for_uefi_and_a_container_has_no_firmware() {
+    fn only_virtual_machines_have_firmware() {
         let firmware = |kind: &str| {
             let text = format!(": 1\nid: x\nsummary: y\ntype: {kind}\nfirmware: uefi\n");
             Machine::parse(&text).map(|machine| machine.firmware)
@@ -333,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_says_how_long_its_guests_take_and_how_its_disk_is_written() {
+    fn time_limits_and_the_disk_cache_mode_are_parsed() {
         let text = ": 1\nid: x\nsummary: y\nstart-seconds-max: 900\ndisk-cache: none\n";
         let machine = Machine::parse(text).unwrap();
         assert_eq!(machine.limits.start, Some(Duration::from_mins(15)));
@@ -342,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_words_as_in_a_shell() {
+    fn options_are_split_like_shell_words() {
         let options = |value: &str| {
             let text = format!(": 1\nid: x\nsummary: y\noptions: {value}\n");
             Machine::parse(&text).map(|machine| machine.options)
@@ -354,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn all_faults_are_told_at_once() {
+    fn all_faults_are_reported_at_once() {
         let text = ": 1\nsummary: y\ntype: xen\nram-minimum: 0\ndisk: ../x\ninitrd: i\nfirmware: coreboot\nfrozen: warm\ndisk-cache: big\ntotal-seconds-max: 0\ncolour: red\n";
         insta::assert_snapshot!(Machine::parse(text).unwrap_err().0.join("\n"));
     }

@@ -1,38 +1,37 @@
-//! The manifest format of build2: `name: value` lines, one or more manifests in a
-//! list. Guests, toolchains, machines and controllers all speak it.
+//! The manifest format of build2: a list of manifests made of `name: value` lines.
+//! Guests, toolchains, machines and controllers use it.
 //!
-//! Source: the manifest format of the build2 toolchain's `libbutl`. The first
-//! line that is no comment is `: 1`; in a list every later manifest starts with a
-//! lone `:`. A value may go on over several lines, either with a backslash at the
-//! end of a line or, kept as it is, between `name:\` and a lone backslash.
+//! Source: the manifest format of the build2 toolchain's `libbutl`. The first line
+//! that is not a comment is `: 1`; every later manifest of a list starts with a lone
+//! `:`. A value may span lines: with a backslash at the end of each line, or verbatim
+//! between `name:\` and a lone backslash.
 
 use std::fmt::Write as _;
 
-/// Why a text is not a manifest.
+/// The error of parsing a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {fault}")]
 pub struct ManifestError {
     /// The line, counted from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// The fault.
     pub fault: String,
 }
 
-/// One manifest: names and values in the order in which they stand.
+/// A manifest: names and values in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Manifest {
     pairs: Vec<(String, String)>,
 }
 
 impl Manifest {
-    /// A manifest without values.
+    /// Creates a manifest without values.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The same with one more value. What the format cannot carry is softened: a
-    /// carriage return before a line end goes, a line that is a lone backslash
-    /// gets a blank.
+    /// Adds a value. Text that the format cannot represent is changed: a carriage return
+    /// before a line end is dropped, and a lone backslash on a line gets a blank.
     #[must_use]
     pub fn with(mut self, name: &str, value: &(impl ToString + ?Sized)) -> Self {
         let mut value = value.to_string();
@@ -45,7 +44,7 @@ impl Manifest {
         self
     }
 
-    /// The first value called `name`.
+    /// Returns the first value of `name`.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.pairs
             .iter()
@@ -53,7 +52,7 @@ impl Manifest {
             .map(|(_, v)| v.as_str())
     }
 
-    /// All values called `name`, in order.
+    /// Returns all values of `name`, in order.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.pairs
             .iter()
@@ -61,19 +60,19 @@ impl Manifest {
             .map(|(_, v)| v.as_str())
     }
 
-    /// All names and values, in order.
+    /// Returns all names and values, in order.
     pub fn pairs(&self) -> &[(String, String)] {
         &self.pairs
     }
 }
 
-/// Writes a list of manifests; [`parse`] reads it back.
+/// Returns the text of a list of manifests, which [`parse`] parses.
 pub fn print(manifests: &[Manifest]) -> String {
     let mut text = String::new();
     for (index, manifest) in manifests.iter().enumerate() {
         text.push_str(if index == 0 { ": 1\n" } else { ":\n" });
         for (name, value) in &manifest.pairs {
-            if plain(value) {
+            if fits_one_line(value) {
                 let _ = writeln!(text, "{name}: {value}");
             } else {
                 let _ = write!(text, "{name}:\\\n{value}\n\\\n");
@@ -83,20 +82,20 @@ pub fn print(manifests: &[Manifest]) -> String {
     text
 }
 
-/// Whether a value survives on one line.
-fn plain(value: &str) -> bool {
+/// Returns whether a value is unchanged if it is written on one line.
+fn fits_one_line(value: &str) -> bool {
     !value.contains('\n') && !value.ends_with('\\') && value == trim(value)
 }
 
-/// Takes the blanks off both ends.
+/// Removes blanks at both ends.
 fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t', '\r'])
 }
 
-/// Reads a list of manifests.
+/// Parses a list of manifests.
 ///
 /// # Errors
-/// The first line that is not of the format.
+/// The first line that violates the format.
 pub fn parse(text: &str) -> Result<Vec<Manifest>, ManifestError> {
     let mut list: Vec<Manifest> = Vec::new();
     let mut lines = text
@@ -121,7 +120,7 @@ pub fn parse(text: &str) -> Result<Vec<Manifest>, ManifestError> {
             continue;
         }
         if name.contains([' ', '\t']) {
-            return Err(fault("a name must not hold a blank"));
+            return Err(fault("a name must not contain a blank"));
         }
         let Some(manifest) = list.last_mut() else {
             return Err(fault("the first line must be `: 1`"));
@@ -132,7 +131,7 @@ pub fn parse(text: &str) -> Result<Vec<Manifest>, ManifestError> {
     Ok(list)
 }
 
-/// Begins the next manifest of a list; only the first one names the version.
+/// Starts the next manifest of a list; only the first one needs the version.
 fn start(list: &mut Vec<Manifest>, version: &str) -> Result<(), String> {
     match (list.is_empty(), version) {
         (true, "1") | (false, "" | "1") => {
@@ -140,12 +139,12 @@ fn start(list: &mut Vec<Manifest>, version: &str) -> Result<(), String> {
             Ok(())
         }
         _ => Err(format!(
-            "`: {version}` is not a version that we know; `: 1` is expected"
+            "`: {version}` is not a known version; `: 1` is expected"
         )),
     }
 }
 
-/// The whole of a value that begins with `first`. `None` when the text ends in it.
+/// Reads the value that starts with `first`. Returns `None` if the text ends within it.
 fn value<'a>(first: &str, lines: &mut impl Iterator<Item = (usize, &'a str)>) -> Option<String> {
     if first == "\\" {
         return verbatim(lines);
@@ -171,13 +170,13 @@ fn trim_end(line: &str) -> &str {
     line.trim_end_matches([' ', '\t', '\r'])
 }
 
-/// The lines up to a lone backslash, as they are.
+/// Reads the lines up to a lone backslash verbatim.
 fn verbatim<'a>(lines: &mut impl Iterator<Item = (usize, &'a str)>) -> Option<String> {
-    let mut kept = Vec::new();
+    let mut value = Vec::new();
     loop {
         match lines.next()?.1 {
-            "\\" => return Some(kept.join("\n")),
-            line => kept.push(line),
+            "\\" => return Some(value.join("\n")),
+            line => value.push(line),
         }
     }
 }
@@ -189,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_is_read() {
+    fn a_list_is_parsed() {
         let text = "# a comment\n: 1\r\nname: libfoo\nsummary:  two words \nlong: one \\\ntwo\npath: C:\\\\\n\nlog:\\\n  line 1\n# kept\n\\\n:\nname: second\n";
         let list = parse(text).unwrap();
         assert_eq!(list.len(), 2);
@@ -203,15 +202,15 @@ mod tests {
     }
 
     #[test]
-    fn faults_name_the_line() {
+    fn errors_name_the_line() {
         let table = [
             ("name: x\n", "line 1: the first line must be `: 1`"),
             (
                 ": 2\n",
-                "line 1: `: 2` is not a version that we know; `: 1` is expected",
+                "line 1: `: 2` is not a known version; `: 1` is expected",
             ),
             (": 1\nx\n", "line 2: a `name: value` is expected here"),
-            (": 1\na b: c\n", "line 2: a name must not hold a blank"),
+            (": 1\na b: c\n", "line 2: a name must not contain a blank"),
             (": 1\nlog:\\\nx\n", "line 2: the value does not end"),
             (": 1\nlog: x\\\n", "line 2: the value does not end"),
         ];
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_an_empty_list() {
+    fn an_empty_text_is_an_empty_list() {
         assert_eq!(parse("").unwrap(), []);
     }
 
@@ -235,12 +234,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_we_write_we_read_back(list in prop::collection::vec(manifest(), 0..4)) {
+        fn written_manifests_parse_to_the_same_values(list in prop::collection::vec(manifest(), 0..4)) {
             prop_assert_eq!(parse(&print(&list)).unwrap(), list);
         }
 
         #[test]
-        fn no_text_makes_the_reader_fall_over(text in "(: 1\n)?[a-z:\\\\\n \r#]{0,60}") {
+        fn no_text_makes_the_parser_panic(text in "(: 1\n)?[a-z:\\\\\n \r#]{0,60}") {
             let _ = parse(&text);
         }
     }

@@ -1,27 +1,27 @@
-//! The names of things. Each is a type whose parser is the only door: whoever
-//! holds a [`MachineName`] need not check it again, and `../x` cannot reach a path.
+//! Names. Each is a type whose parser is the only constructor: a [`MachineName`] is
+//! always valid, and `../x` cannot reach a path.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::text::text;
+use crate::newtype::text_newtype;
 
-/// Why a text is not a name.
+/// The error of parsing a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` cannot be the name of a {what}: {fault}")]
+#[error("`{text}` cannot be the name of a {kind}: {fault}")]
 pub struct NameError {
-    /// The text as it came, shortened when it is long.
+    /// The rejected text, truncated.
     pub text: String,
-    /// What it should have named.
-    pub what: &'static str,
-    /// What is wrong, and what would be right.
+    /// The kind of name that was expected.
+    pub kind: &'static str,
+    /// The fault, and what is allowed.
     pub fault: String,
 }
 
 impl NameError {
-    fn new(text: &str, what: &'static str, fault: impl Into<String>) -> Self {
+    fn new(text: &str, kind: &'static str, fault: impl Into<String>) -> Self {
         let mut short: String = text.chars().take(40).collect();
         if short.len() < text.len() {
             short.push('…');
@@ -29,24 +29,26 @@ impl NameError {
         let fault = fault.into();
         Self {
             text: short,
-            what,
+            kind,
             fault,
         }
     }
 }
 
-/// What a kind of name may look like; the one place that knows the grammar.
+/// The grammar of a kind of name.
 struct Grammar {
-    what: &'static str,
+    kind: &'static str,
     first: fn(char) -> bool,
-    first_words: &'static str,
-    rest: &'static str,
+    /// The description of `first` for messages.
+    first_allowed: &'static str,
+    /// The characters that are allowed besides letters and digits.
+    punctuation: &'static str,
     length_max: usize,
 }
 
 impl Grammar {
     fn check(&self, text: &str) -> Result<(), NameError> {
-        let fault = |fault: String| Err(NameError::new(text, self.what, fault));
+        let fault = |fault: String| Err(NameError::new(text, self.kind, fault));
         let Some(first) = text.chars().next() else {
             return fault("it is empty".into());
         };
@@ -54,13 +56,13 @@ impl Grammar {
             return fault(format!("it is longer than {} characters", self.length_max));
         }
         if !(self.first)(first) {
-            return fault(format!("it must start with {}", self.first_words));
+            return fault(format!("it must start with {}", self.first_allowed));
         }
-        let strange = |c: &char| !c.is_ascii_alphanumeric() && !self.rest.contains(*c);
-        match text.chars().find(strange) {
+        let is_forbidden = |c: &char| !c.is_ascii_alphanumeric() && !self.punctuation.contains(*c);
+        match text.chars().find(is_forbidden) {
             Some(c) => fault(format!(
                 "{c:?} is not allowed; use letters, digits and `{}`",
-                self.rest
+                self.punctuation
             )),
             None => Ok(()),
         }
@@ -77,7 +79,7 @@ fn letter_or_digit(c: char) -> bool {
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $grammar:expr) => {
-        text!($(#[$doc])* $name, NameError);
+        text_newtype!($(#[$doc])* $name, NameError);
 
         impl FromStr for $name {
             type Err = NameError;
@@ -97,86 +99,86 @@ macro_rules! name {
 }
 
 name!(
-    /// A build machine, known by its directory in a volume: `linux-gcc_6`.
+    /// The name of a machine, and of its directory in a volume: `linux-gcc_6`.
     MachineName,
     Grammar {
-        what: "machine",
+        kind: "machine",
         first: letter_or_digit,
-        first_words: "a letter or a digit",
-        rest: "._+-",
+        first_allowed: "a letter or a digit",
+        punctuation: "._+-",
         length_max: 100,
     }
 );
 
 name!(
-    /// A toolchain: `default`. It starts with a letter and holds no `-`, so that
-    /// the names in a machine's directory can be read in one way only.
+    /// The name of a toolchain: `default`. It starts with a letter and has no `-`, so that
+    /// the names in a machine's directory are unambiguous.
     ToolchainName,
     Grammar {
-        what: "toolchain",
+        kind: "toolchain",
         first: letter,
-        first_words: "a letter (a number would read as a revision)",
-        rest: "._+",
+        first_allowed: "a letter (a number would read as a revision)",
+        punctuation: "._+",
         length_max: 64,
     }
 );
 
 name!(
-    /// The last part of a snapshot's name: the build's number, or a word.
+    /// The last part of a snapshot's name: a build's number, or a word.
     Tag,
     Grammar {
-        what: "snapshot",
+        kind: "snapshot",
         first: letter_or_digit,
-        first_words: "a letter or a digit",
-        rest: "._+-",
+        first_allowed: "a letter or a digit",
+        punctuation: "._+-",
         length_max: 64,
     }
 );
 
 name!(
-    /// A file that a build takes in or gives out: one component, never a path.
+    /// The name of a source or an artifact of a build: one component, never a path.
     FileName,
     Grammar {
-        what: "file of a build",
+        kind: "file of a build",
         first: letter_or_digit,
-        first_words: "a letter or a digit",
-        rest: "._+-~@",
+        first_allowed: "a letter or a digit",
+        punctuation: "._+-~@",
         length_max: 200,
     }
 );
 
 name!(
-    /// A schedule: `nightly`.
+    /// The name of a schedule: `nightly`.
     ScheduleName,
     Grammar {
-        what: "schedule",
+        kind: "schedule",
         first: letter_or_digit,
-        first_words: "a letter or a digit",
-        rest: "._+-",
+        first_allowed: "a letter or a digit",
+        punctuation: "._+-",
         length_max: 64,
     }
 );
 
 impl Tag {
-    /// The tag of the snapshot in which a machine is bootstrapped.
+    /// Returns the tag of the snapshot in which a machine is bootstrapped.
     pub fn bootstrap() -> Self {
         Self("bootstrap".to_owned())
     }
 }
 
 impl FileName {
-    /// The usual name of a root disk.
+    /// Returns the default name of a root disk.
     pub fn disk() -> Self {
         Self("disk.img".to_owned())
     }
 
-    /// The usual name of the directory with a container's root.
+    /// Returns the default name of the directory with a container's root.
     pub fn root() -> Self {
         Self("root".to_owned())
     }
 }
 
-/// The number of an initial image of a machine: the `2` in `linux-gcc_6-2`.
+/// The number of a machine's revision: the `2` in `linux-gcc_6-2`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Revision(pub u32);
@@ -184,7 +186,7 @@ pub struct Revision(pub u32);
 impl FromStr for Revision {
     type Err = NameError;
 
-    /// Reads a number as we write it: no sign, no leading zero.
+    /// Parses a number without a sign or leading zeros.
     fn from_str(text: &str) -> Result<Self, NameError> {
         number(text, "revision").map(Self)
     }
@@ -196,13 +198,13 @@ impl fmt::Display for Revision {
     }
 }
 
-/// The number of a build. It counts up for the life of a host and never returns.
+/// The number of a build. Numbers increase for the life of a host and are never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BuildId(pub u64);
 
 impl BuildId {
-    /// The tag of the build's snapshot.
+    /// Returns the tag of the build's snapshot.
     pub fn tag(self) -> Tag {
         Tag(self.0.to_string())
     }
@@ -222,10 +224,10 @@ impl fmt::Display for BuildId {
     }
 }
 
-fn number<N: FromStr + ToString>(text: &str, what: &'static str) -> Result<N, NameError> {
+fn number<N: FromStr + ToString>(text: &str, kind: &'static str) -> Result<N, NameError> {
     match text.parse::<N>() {
         Ok(number) if number.to_string() == text => Ok(number),
-        _ => Err(NameError::new(text, what, "it must be a plain number")),
+        _ => Err(NameError::new(text, kind, "it must be a plain number")),
     }
 }
 
@@ -234,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn good_names_are_taken_as_they_are() {
+    fn valid_names_are_unchanged() {
         for text in ["linux-gcc_6", "x86_64-linux_debian_12", "a", "2", "linux-2"] {
             assert_eq!(text.parse::<MachineName>().unwrap().as_str(), text);
         }
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_names_are_refused_with_a_reason() {
+    fn invalid_names_are_rejected_with_a_reason() {
         let long = "x".repeat(300);
         let table = [
             ("", "it is empty"),
@@ -273,14 +275,14 @@ mod tests {
     }
 
     #[test]
-    fn a_toolchain_cannot_be_taken_for_a_revision_or_a_snapshot() {
+    fn toolchain_names_cannot_look_like_revisions_or_snapshots() {
         for text in ["2", "7z", "gcc-1", "default-x"] {
             assert!(text.parse::<ToolchainName>().is_err(), "{text}");
         }
     }
 
     #[test]
-    fn numbers_are_read_only_as_we_write_them() {
+    fn numbers_with_signs_or_leading_zeros_are_rejected() {
         assert_eq!("42".parse(), Ok(Revision(42)));
         for text in ["", "007", "+1", "-1", "1x", " 1", "99999999999"] {
             assert!(text.parse::<Revision>().is_err(), "{text}");
@@ -288,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_checked_when_they_come_from_json() {
+    fn names_in_json_are_checked() {
         assert!(serde_json::from_str::<MachineName>("\"../etc\"").is_err());
         let name: MachineName = serde_json::from_str("\"linux\"").unwrap();
         assert_eq!(serde_json::to_string(&name).unwrap(), "\"linux\"");

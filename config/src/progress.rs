@@ -1,29 +1,29 @@
-//! How far a build has come, read from what it prints: lines of our own, which a shell
-//! script can print, and those of BitBake.
+//! The progress of a build, parsed from its log: from lines of Buildhost's own format,
+//! which a shell script can print, and from BitBake's.
 //!
-//! A line that begins with [`MARK`] tells some of `clone DONE:TOTAL`, `parse
-//! DONE:TOTAL`, `task DONE:TOTAL`, `errors COUNT` and `warnings COUNT`; what it leaves
-//! out stays what it was. So `echo buildhost-progress: task 3:10` is enough.
+//! A line that starts with [`MARK`] has some of `clone DONE:TOTAL`, `parse DONE:TOTAL`,
+//! `task DONE:TOTAL`, `errors COUNT` and `warnings COUNT`; the others keep their values.
+//! For example: `echo buildhost-progress: task 3:10`.
 
 use crate::builds::{Count, Progress};
 
-/// What a line that tells the progress begins with.
+/// The prefix of a progress line.
 pub const MARK: &str = "buildhost-progress:";
-/// What is looked at of a line.
+/// The number of bytes of a line that are parsed.
 const LINE_MAX: usize = 4096;
 
-/// Reads a log piece by piece.
+/// A parser that reads a log in pieces.
 #[derive(Debug, Default)]
-pub struct Reader {
+pub struct Parser {
     line: Vec<u8>,
     progress: Progress,
 }
 
-impl Reader {
-    /// Goes on with what was printed next.
+impl Parser {
+    /// Parses the next piece of the log.
     pub fn feed(&mut self, bytes: &[u8]) {
         for &byte in bytes {
-            // BitBake overwrites its bars with carriage returns.
+            // BitBake redraws its progress bars with carriage returns.
             if byte == b'\n' || byte == b'\r' {
                 let line = String::from_utf8_lossy(&self.line);
                 read(&mut self.progress, &line);
@@ -34,21 +34,21 @@ impl Reader {
         }
     }
 
-    /// What was told so far.
+    /// Returns the progress so far.
     pub fn progress(&self) -> Progress {
         self.progress
     }
 }
 
 fn read(progress: &mut Progress, line: &str) {
-    if let Some(words) = line.strip_prefix(MARK) {
-        return told(progress, words);
+    if let Some(values) = line.strip_prefix(MARK) {
+        return read_values(progress, values);
     }
     if line.starts_with("ERROR: ") || line.starts_with("CRITICAL: ") {
         progress.errors = progress.errors.saturating_add(1);
     } else if line.starts_with("WARNING: ") {
         progress.warnings = progress.warnings.saturating_add(1);
-    } else if let Some(count) = running(line) {
+    } else if let Some(count) = running_task(line) {
         progress.task = count;
     } else if let Some(total) = number_after(line, "Parsing of ") {
         progress.parse = Count { done: total, total };
@@ -57,11 +57,11 @@ fn read(progress: &mut Progress, line: &str) {
     }
 }
 
-fn told(progress: &mut Progress, words: &str) {
-    let mut words = words.split_whitespace();
-    while let (Some(what), Some(value)) = (words.next(), words.next()) {
+fn read_values(progress: &mut Progress, values: &str) {
+    let mut words = values.split_whitespace();
+    while let (Some(name), Some(value)) = (words.next(), words.next()) {
         let number = value.parse();
-        match (what, count(value), number) {
+        match (name, count(value), number) {
             ("clone", Some(count), _) => progress.clone = count,
             ("parse", Some(count), _) => progress.parse = count,
             ("task", Some(count), _) => progress.task = count,
@@ -79,9 +79,9 @@ fn count(text: &str) -> Option<Count> {
     Some(Count { done, total })
 }
 
-/// `NOTE: Running task 3 of 345 (…)`, and `Running noexec task`. A task counts from its
-/// start, as Toaster counts it.
-fn running(line: &str) -> Option<Count> {
+/// Parses `NOTE: Running task 3 of 345 (…)` and `NOTE: Running noexec task …`. A task
+/// counts when it starts, as in Toaster.
+fn running_task(line: &str) -> Option<Count> {
     let rest = line.strip_prefix("NOTE: Running ")?;
     let rest = rest.strip_prefix("noexec ").unwrap_or(rest);
     let mut words = rest.strip_prefix("task ")?.split_whitespace();
@@ -89,8 +89,8 @@ fn running(line: &str) -> Option<Count> {
     (of == "of").then(|| count(&format!("{done}:{total}")))?
 }
 
-fn number_after(line: &str, words: &str) -> Option<u32> {
-    line.strip_prefix(words)?
+fn number_after(line: &str, prefix: &str) -> Option<u32> {
+    line.strip_prefix(prefix)?
         .split_whitespace()
         .next()?
         .parse()
@@ -104,22 +104,22 @@ mod tests {
     use super::*;
 
     fn read_all(text: &str) -> String {
-        let mut reader = Reader::default();
-        reader.feed(text.as_bytes());
-        let it = reader.progress();
-        let words = |count: Count| format!("{}:{}", count.done, count.total);
+        let mut parser = Parser::default();
+        parser.feed(text.as_bytes());
+        let it = parser.progress();
+        let count = |count: Count| format!("{}:{}", count.done, count.total);
         format!(
             "{} {} {} {} {}",
-            words(it.clone),
-            words(it.parse),
-            words(it.task),
+            count(it.clone),
+            count(it.parse),
+            count(it.task),
             it.errors,
             it.warnings
         )
     }
 
     #[test]
-    fn what_bitbake_prints_is_understood() {
+    fn bitbakes_log_is_parsed() {
         let log = "\
 Loading cache...done.
 Parsing recipes:   4% |##      | ETA:  0:00:10\rParsing recipes: 100% |####| Time: 0:00:12
@@ -139,7 +139,7 @@ ERROR: hello-1.0-r0 do_compile: oe_runmake failed
     }
 
     #[test]
-    fn a_shell_script_tells_as_much_as_it_knows() {
+    fn progress_lines_may_be_partial_or_malformed() {
         let log = "\
 buildhost-progress: clone 1:2 parse 10:20
 buildhost-progress: task 1:3
@@ -151,10 +151,10 @@ buildhost-progress: task 2:3";
 
     proptest! {
         #[test]
-        fn pieces_make_no_difference(text in "(?s).{0,200}", at in 0usize..200) {
+        fn the_result_does_not_depend_on_the_pieces(text in "(?s).{0,200}", at in 0usize..200) {
             let bytes = text.as_bytes();
             let at = at.min(bytes.len());
-            let (mut whole, mut parts) = (Reader::default(), Reader::default());
+            let (mut whole, mut parts) = (Parser::default(), Parser::default());
             whole.feed(bytes);
             parts.feed(&bytes[..at]);
             parts.feed(&bytes[at..]);

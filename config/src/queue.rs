@@ -1,5 +1,5 @@
-//! What an agent tells of its queue: what runs, what waits for what, how much room
-//! there is, and whether the host is drained.
+//! The messages about an agent's queue: running guests, waiting builds, capacity and
+//! draining.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -7,26 +7,26 @@ use serde::{Deserialize, Serialize};
 use crate::builds::{Priority, State, Submitter, Target};
 use crate::names::{BuildId, MachineName, ToolchainName};
 
-/// Asks that no guest starts any more; what runs ends by itself.
+/// A request to drain the host: no guest starts, and running ones finish.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drain {
-    /// Why, for those who wait; may be empty.
+    /// The reason, for submitters who wait; may be empty.
     #[serde(default)]
     pub reason: String,
 }
 
-/// That no guest starts any more, until somebody ends it.
+/// The state of a drained host, on which no guest starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drained {
-    /// Since when.
+    /// The start of the drain.
     pub since: Timestamp,
-    /// Why; may be empty.
+    /// The reason; may be empty.
     pub reason: String,
 }
 
 impl Drained {
-    /// What is said to those who wait.
+    /// Returns the message for submitters who wait.
     pub fn message(&self) -> String {
         let since = self.since.strftime("%Y-%m-%d %H:%M:%SZ");
         match self.reason.as_str() {
@@ -36,61 +36,61 @@ impl Drained {
     }
 }
 
-/// Of something that guests take, how much there is and how much of it is taken.
+/// The capacity of a resource, and its use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
-    /// How much is taken.
+    /// The amount in use.
     pub taken: u64,
-    /// How much there is; no limit of its own if `None`.
+    /// The capacity; unlimited if `None`.
     pub total: Option<u64>,
 }
 
-/// A guest that runs.
+/// A running guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guest {
-    /// The build that it does; it is a bootstrap if `None`.
+    /// The build; the guest is a bootstrap if `None`.
     pub build: Option<BuildId>,
-    /// Whether it runs in a copy of what is held of the build, for a person.
+    /// Marks a debug copy of the build's hold.
     #[serde(default, rename = "attached")]
     pub is_debug_copy: bool,
-    /// Who asked for it.
+    /// The submitter.
     pub submitter: Option<Submitter>,
-    /// What is built.
+    /// The target.
     pub target: Option<Target>,
     /// The machine.
     pub machine: MachineName,
     /// The toolchain.
     pub toolchain: ToolchainName,
-    /// How far the build has come.
+    /// The state of the build.
     pub state: Option<State>,
-    /// Since when it runs.
+    /// The start of the guest.
     pub since: Option<Timestamp>,
-    /// Its processors.
+    /// The number of processors.
     pub cpus: u64,
-    /// Its memory.
+    /// The memory in MiB.
     pub memory_mib: u64,
 }
 
-/// A build that waits.
+/// A waiting build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingBuild {
     /// The build.
     pub build: BuildId,
-    /// Who asked for it.
+    /// The submitter.
     pub submitter: Submitter,
-    /// Its place among those that wait.
+    /// The priority.
     pub priority: Priority,
-    /// What is built.
+    /// The target.
     pub target: Target,
     /// The machine.
     pub machine: MachineName,
     /// The toolchain.
     pub toolchain: ToolchainName,
-    /// Since when.
+    /// The time of submission.
     pub since: Timestamp,
-    /// Before this it is not tried again.
+    /// The time before which the build is not retried.
     pub not_before: Option<Timestamp>,
-    /// What it waits for: goes on after `build 12 waits`.
+    /// The wait reason; it continues the sentence `build 12 waits`.
     pub message: String,
 }
 
@@ -99,18 +99,19 @@ pub struct WaitingBuild {
 pub struct Queue {
     /// The host's name.
     pub name: String,
-    /// When this was so.
+    /// The time of this snapshot.
     pub at: Timestamp,
-    /// Whether it is drained.
+    /// The drain, if the host is drained.
     pub drained: Option<Drained>,
-    /// Guests.
+    /// The number of guests.
     pub guests: Load,
-    /// Processors, as often as they may be given away.
+    /// Processors, overcommitment included.
     pub cpus: Load,
     /// Memory, in MiB.
     pub memory_mib: Load,
-    /// What runs.
+    /// The running guests.
     pub running: Vec<Guest>,
-    /// What waits, in the order of its turns; what cannot start yet comes last.
+    /// The waiting builds in the order of their starts; those that cannot start yet are
+    /// last.
     pub waiting: Vec<WaitingBuild>,
 }

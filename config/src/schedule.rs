@@ -1,5 +1,4 @@
-//! What the agent and its clients tell each other about schedules: builds that are
-//! asked for by the clock.
+//! The administration API's messages about schedules, which submit builds at set times.
 
 use std::fmt;
 
@@ -9,40 +8,40 @@ use serde::{Deserialize, Serialize};
 use crate::builds::{Request, Submitter};
 use crate::names::{BuildId, ScheduleName};
 
-/// How many schedules there are, at the most.
+/// The largest number of schedules.
 pub const SCHEDULES_MAX: u32 = 1000;
 
-/// Asks for a schedule. The sources of the build have been handed in before.
+/// A request to add a schedule. The sources of its build have been uploaded before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewSchedule {
-    /// What it is called.
+    /// The name.
     pub name: ScheduleName,
-    /// When it runs.
+    /// The timing.
     pub timing: Timing,
-    /// What it asks for whenever it runs.
+    /// The build that each run submits.
     pub build: Request,
-    /// Whether it takes the place of the one of its name.
+    /// Replaces a schedule of the same name.
     #[serde(default)]
     pub replace: bool,
-    /// Whether its machine and its toolchain may still be missing.
+    /// Allows a machine and a toolchain that do not exist yet.
     #[serde(default)]
     pub unchecked: bool,
-    /// Whether it is only to be told what would become of it; its sources need not be
-    /// there then.
+    /// Returns the schedule as it would be, and adds nothing. The sources need not be
+    /// uploaded.
     #[serde(default, rename = "rehearse")]
     pub dry_run: bool,
 }
 
-/// When a schedule runs.
+/// The timing of a schedule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Timing {
-    /// Once.
+    /// One run.
     At(Timestamp),
-    /// Whenever so much time has passed, counted from when it was added.
+    /// A run after every interval, counted from the addition of the schedule.
     Every(SignedDuration),
-    /// Whenever a clock shows what the pattern says.
+    /// A run at every time that matches a cron pattern.
     Cron(Cron),
 }
 
@@ -59,13 +58,13 @@ impl fmt::Display for Timing {
     }
 }
 
-/// A pattern of cron, and whose clock it is for.
+/// A cron pattern and its time zone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cron {
     /// Minute, hour, day of the month, month, day of the week: `0 3 * * MON-FRI`.
     pub pattern: String,
-    /// The time zone: `Europe/Berlin`; the host's when it is left out.
+    /// The time zone, such as `Europe/Berlin`; by default the host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
 }
@@ -73,55 +72,55 @@ pub struct Cron {
 /// A schedule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schedule {
-    /// What it is called.
+    /// The name.
     pub name: ScheduleName,
-    /// When it runs.
+    /// The timing.
     pub timing: Timing,
-    /// What it asks for whenever it runs.
+    /// The build that each run submits.
     pub build: Request,
-    /// In whose name it asks.
+    /// The submitter of its builds.
     pub submitter: Submitter,
-    /// When it was added.
+    /// The time of its addition.
     pub added: Timestamp,
-    /// All of its times until then are over: it has run for them, or was not there.
+    /// The high-water mark: no run is due for any time up to this one.
     pub since: Timestamp,
-    /// How it ran last, if it ever did.
+    /// The last run.
     pub last: Option<Run>,
-    /// When it runs next; never when there is none.
+    /// The time of the next run.
     #[serde(default)]
     pub next: Option<Timestamp>,
 }
 
-/// What became of a schedule when it ran.
+/// A run of a schedule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    /// For which of its times; none when somebody ran it by hand.
+    /// The scheduled time; `None` for a manual run.
     pub due: Option<Timestamp>,
-    /// When.
+    /// The time of the run.
     pub at: Timestamp,
-    /// What became of it.
+    /// The result.
     pub result: RunResult,
-    /// The build that it made or found.
+    /// The build that was created or found.
     pub build: Option<BuildId>,
-    /// Why there is no new build; empty when there is one.
+    /// The reason why no build was created; may be empty.
     pub message: String,
 }
 
-/// What becomes of a schedule when it runs.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunResult {
-    /// There is a new build.
+    /// A build was created.
     Submitted,
-    /// A build that is under way already is as good.
+    /// An equivalent unfinished build exists.
     #[serde(rename = "attached")]
     Coalesced,
-    /// There is no build.
+    /// No build could be created.
     Failed,
 }
 
 impl RunResult {
-    /// All of them, with the words for them.
+    /// All results, with their names.
     pub const ALL: [(Self, &'static str); 3] = [
         (Self::Submitted, "submitted"),
         (Self::Coalesced, "attached"),
@@ -136,14 +135,15 @@ impl fmt::Display for RunResult {
     }
 }
 
-/// The query of `GET /api/v1/schedules`, which are told in the order of their names.
+/// The query of `GET /api/v1/schedules`. Schedules are listed in the order of their
+/// names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Page {
-    /// Go on after this name of an earlier answer.
+    /// The name after which the page starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<ScheduleName>,
-    /// How many; all when it is left out.
+    /// The length of the page; by default all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
 }
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timings_are_written_so() {
+    fn timings_are_serialized_and_displayed() {
         for (text, words) in [
             (
                 r#"{"at":"2026-11-22T02:00:00Z"}"#,

@@ -1,43 +1,43 @@
-//! What an agent and a guest tell each other: the manifests that they exchange by
-//! TFTP, and the names under which they do.
+//! The protocol between the agent and a guest: the manifests that they transfer by TFTP,
+//! and the names of the files.
 //!
-//! A guest finds its agent at [`GATEWAY`]. On its first boot it fetches the files
-//! of its toolchain by their names, installs them and puts [`BOOTSTRAP`]. In a
-//! build it fetches [`TASK`] and the sources below [`SOURCES`], and puts the
-//! packages below [`ARTIFACTS`], the log as [`LOG`] and, last, [`RESULT`]. How far it is
-//! it tells by lines of the log: [`crate::progress`].
+//! A guest reaches its agent at [`GATEWAY`]. In a bootstrap, it fetches the files of its
+//! toolchain by their names, installs them and puts [`BOOTSTRAP`]. In a build, it fetches
+//! [`TASK`] and the sources below [`SOURCES`], and puts the packages below [`ARTIFACTS`],
+//! the log as [`LOG`] and, last, [`RESULT`]. It reports its progress in lines of the log:
+//! see [`crate::progress`].
 //!
 //! # Interactive builds
 //!
-//! A task may say `interactive: start`, `warning` or `error`. The worker stops there,
-//! puts [`BREAKPOINT`] with `state: waiting`, and gives whoever sits at the machine's
-//! console a shell. It goes on when the shell ends, or when it can fetch [`RESUME`],
-//! for which it asks every second or so; then it puts [`BREAKPOINT`] with `state: over`.
-//! When a task says `hold: true`, a worker whose build has failed gives a shell after it
-//! has put [`RESULT`]: the host suspends the guest then, until somebody comes. With
-//! `interactive: attach` there is only the shell.
+//! A task may have `interactive: start`, `warning` or `error`. The worker stops at that
+//! point, puts [`BREAKPOINT`] with `state: waiting`, and runs a shell on the machine's
+//! console. It continues when the shell exits, or when it can fetch [`RESUME`], which it
+//! tries about every second; then it puts [`BREAKPOINT`] with `state: over`.
 //!
-//! # Frozen starts
+//! If a task has `hold: true`, a worker whose build fails runs a shell after it has put
+//! [`RESULT`]. The host suspends the guest until a person attaches. With
+//! `interactive: attach`, the worker runs the shell and nothing else.
 //!
-//! A guest whose worker can wait for its task is started once, frozen while it
-//! waits, and woken for every build. Such a worker opens the virtio-serial port
-//! [`CONTROL_PORT`], where there is one, before it asks for anything else. It says
-//! [`READY`] there, in a line, and again every second until the host answers with
-//! a [`StartMessage`]: then it gives the kernel the fresh random bytes, sets the clock, and
-//! fetches its task. What it does not do before [`READY`] is done in every build;
-//! what it did is the same in all of them. A read of the port that returns nothing
-//! means that the host is not there at the moment.
+//! # Warm starts
 //!
-//! A worker that knows nothing of this fetches its task at once. Its builds start
-//! cold, and the host says so.
+//! A guest whose worker can wait for its task is started once, checkpointed while it
+//! waits, and restored for every build. Before anything else, such a worker opens the
+//! virtio-serial port [`CONTROL_PORT`], if it exists. It writes [`READY`] there as a line,
+//! and again every second until the host answers with a [`StartMessage`]. Then it feeds
+//! the random bytes to the kernel, sets the clock, and fetches its task. Work after
+//! [`READY`] is done in every build; work before it is done once, in the checkpoint. A
+//! read of the port that returns no bytes means that the host is not connected.
+//!
+//! A worker without this protocol fetches its task at once. Its builds start cold, and
+//! the host's status says so.
 //!
 //! # Workers of build2
 //!
-//! A worker may put its result packed, as [`RESULT_LZ4`], and its files before that
-//! in one archive, as [`UPLOAD`]; both are taken as if each had been put by itself.
-//! Of a result manifest of build2's we take `status`, which decides how the build
-//! ended, and `message` if there is one. Where the worker has put no [`LOG`], each
-//! `*-status` and `*-log` of an [`Operation`] become it. All else is passed over.
+//! A worker may put a compressed result, as [`RESULT_LZ4`], and before it an archive of
+//! its files, as [`UPLOAD`]. Both are unpacked as if each file had been put by itself. Of
+//! a result manifest of build2's, `status` decides the outcome, and `message` is used if
+//! present. If the worker has put no [`LOG`], the `*-status` and `*-log` of all
+//! [`Operation`]s become the log. All other values are ignored.
 
 mod breakpoint;
 mod digest;
@@ -60,98 +60,99 @@ pub use provenance::{BOOTSTRAP_VERSION, Provenance};
 pub use result::{Package, TaskResult};
 pub use start_message::StartMessage;
 
-/// The host's address as every guest sees it.
+/// The host's address in the network of each guest.
 pub const GATEWAY: &str = "169.254.111.222";
-/// The host's address as workers of build2 expect it.
+/// The host's address that workers of build2 use.
 pub const GATEWAY_BUILD2: &str = "196.254.111.222";
-/// The address that a guest gives itself; its network has 24 bits.
+/// The address that a guest assigns to itself, with a prefix of 24 bits.
 pub const GUEST: &str = "169.254.111.1";
 /// The port of the PR service at the gateway.
 pub const PR_PORT: u16 = 8585;
 
-/// Fetched in a build: what is to be done.
+/// Fetched in a build: the [`Task`].
 pub const TASK: &str = "task.manifest";
-/// Put in a build, last: what came of it.
+/// Put last in a build: the [`TaskResult`].
 pub const RESULT: &str = "result.manifest";
-/// Put instead of [`RESULT`]: the same, packed as a frame of LZ4.
+/// Put instead of [`RESULT`]: the same as an LZ4 frame.
 pub const RESULT_LZ4: &str = "result.manifest.lz4";
-/// Put before the result: a tar archive of regular files, each to be one of the
-/// [`ARTIFACTS`] under the last part of its path.
+/// Put before the result: a tar archive of regular files. Each becomes one of the
+/// [`ARTIFACTS`] under the last component of its path.
 pub const UPLOAD: &str = "upload.tar";
-/// Put at the end of a bootstrap: that the toolchain is installed.
+/// Put at the end of a bootstrap: the [`TaskResult`] of the installation.
 pub const BOOTSTRAP: &str = "bootstrap.manifest";
-/// Put before the result: everything that the toolchain printed.
+/// Put before the result: the output of the toolchain.
 pub const LOG: &str = "log";
-/// Fetched in a build: the sources lie below it.
+/// Fetched in a build: the prefix of the sources.
 pub const SOURCES: &str = "sources/";
-/// Put in a build: packages and other files for the submitter.
+/// Put in a build: the prefix of packages and other files for the submitter.
 pub const ARTIFACTS: &str = "artifacts/";
-/// The name of the virtio-serial port that carries the log while a guest runs.
+/// The virtio-serial port that carries the log while a guest runs.
 pub const LOG_PORT: &str = "buildhost.log";
-/// The name of the virtio-serial port on which a guest waits for its task.
+/// The virtio-serial port on which a guest waits for its task.
 pub const CONTROL_PORT: &str = "buildhost.control";
-/// Said on [`CONTROL_PORT`]: all is ready but the task. Answered with a [`StartMessage`].
+/// Written to [`CONTROL_PORT`]: the guest is ready for its task. The host answers with a
+/// [`StartMessage`].
 pub const READY: &str = "ready";
 
-/// Put in an interactive build: that the guest waits for a person, and that it goes on.
+/// Put in an interactive build when the guest stops for a person and when it continues:
+/// the [`BreakpointState`].
 pub const BREAKPOINT: &str = "breakpoint.manifest";
-/// Fetched by a guest that waits for a person, again and again: it is there when the
-/// guest is to go on.
+/// Fetched repeatedly by a guest that waits for a person: the file exists once the guest
+/// is to continue.
 pub const RESUME: &str = "resume.manifest";
 
-/// Where a guest without such a port sends its log while it runs: what comes through
-/// a connection to this TCP port at the gateway is shown as it comes.
+/// The TCP port at the gateway to which a guest without [`LOG_PORT`] sends its log while
+/// it runs.
 pub const LOG_TCP_PORT: u16 = 8586;
 
-/// Why a manifest of the other side cannot be used.
+/// The error of parsing a manifest of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TaskError {
-    /// It is no manifest.
+    /// The text is not a manifest.
     #[error(transparent)]
     Format(#[from] ManifestError),
-    /// It is empty.
+    /// The text has no manifest.
     #[error("the manifest is empty")]
     Empty,
-    /// A value is not there.
+    /// A value is missing.
     #[error("the value `{0}` is missing")]
     Missing(&'static str),
-    /// A value is not what it should be.
+    /// A value is invalid.
     #[error("the value `{0}` cannot be `{1}`")]
     Value(&'static str, String),
-    /// A name is not one.
+    /// A name is invalid.
     #[error(transparent)]
     Name(#[from] NameError),
 }
 
-/// One source file of a task.
+/// A source file of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// Its name below [`SOURCES`].
+    /// The name below [`SOURCES`].
     pub name: FileName,
-    /// SHA-256 of its content, in lower-case hexadecimal digits.
+    /// The SHA-256 hash of the content.
     pub sha256: Digest,
 }
 
-/// What a guest is asked to do.
+/// A guest's task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
     /// The build.
     pub build: BuildId,
-    /// The machine that the guest is.
+    /// The machine of the guest.
     pub machine: MachineName,
-    /// The toolchain that is installed in it.
+    /// The installed toolchain.
     pub toolchain: ToolchainName,
-    /// Where the build stops for a person.
+    /// The point at which the build stops for a person.
     pub interactive: Option<Breakpoint>,
-    /// Whether the guest is held when the build fails: it does not end itself then,
-    /// and gives a person a shell.
+    /// Holds the guest when the build fails: it runs a shell instead of shutting down.
     pub hold: bool,
-    /// What is to be built.
+    /// The sources.
     pub sources: Vec<Source>,
 }
 
 impl Task {
-    /// The text of [`TASK`].
+    /// Returns the text of [`TASK`].
     pub fn print(&self) -> String {
         let mut head = Manifest::new()
             .with("build", &self.build)
@@ -174,23 +175,23 @@ impl Task {
         manifest::print(&list)
     }
 
-    /// Reads [`TASK`]. Values that we do not know are passed over.
+    /// Parses [`TASK`]. Unknown values are ignored.
     ///
     /// # Errors
-    /// The first thing that cannot be used.
+    /// The first missing or invalid value.
     pub fn parse(text: &str) -> Result<Self, TaskError> {
         let list = manifest::parse(text)?;
         let (head, sources) = list.split_first().ok_or(TaskError::Empty)?;
         let source = |manifest: &Manifest| {
             Ok(Source {
-                name: need(manifest, "source")?.parse()?,
-                sha256: need(manifest, "sha256")?.parse()?,
+                name: required(manifest, "source")?.parse()?,
+                sha256: required(manifest, "sha256")?.parse()?,
             })
         };
         Ok(Self {
-            build: need(head, "build")?.parse()?,
-            machine: need(head, "machine")?.parse()?,
-            toolchain: need(head, "toolchain")?.parse()?,
+            build: required(head, "build")?.parse()?,
+            machine: required(head, "machine")?.parse()?,
+            toolchain: required(head, "toolchain")?.parse()?,
             interactive: head.get("interactive").map(str::parse).transpose()?,
             hold: head.get("hold") == Some("true"),
             sources: sources
@@ -201,7 +202,7 @@ impl Task {
     }
 }
 
-fn need<'a>(manifest: &'a Manifest, name: &'static str) -> Result<&'a str, TaskError> {
+fn required<'a>(manifest: &'a Manifest, name: &'static str) -> Result<&'a str, TaskError> {
     manifest
         .get(name)
         .filter(|value| !value.is_empty())
@@ -213,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_task_is_read_as_it_was_written() {
+    fn a_written_task_parses_to_the_same_task() {
         let task = Task {
             build: BuildId(42),
             machine: "linux-gcc_6".parse().unwrap(),

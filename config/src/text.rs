@@ -1,44 +1,75 @@
-//! Texts with a type of their own, whose parser is the only door: whoever holds one
-//! need not check it again.
+//! Text for people: foreign text on one line, and lists in a sentence.
+//!
+//! [`printable`] is the one function through which text of guests and files enters a
+//! log line, a table or a message.
 
-/// Makes a type of text: its value as `&str`, from JSON through its parser, into JSON
-/// and print as it is. What it may look like its `FromStr` says.
-macro_rules! text {
-    ($(#[$doc:meta])* $name:ident, $error:ty) => {
-        $(#[$doc])*
-        #[derive(
-            Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-        )]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+use std::fmt::{self, Display, Formatter, Write};
 
-        impl $name {
-            /// It as text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
+/// A text that is displayed on one line, without characters that a terminal acts on.
+#[derive(Debug, Clone, Copy)]
+pub struct Printable<'a>(&'a str);
 
-        impl TryFrom<String> for $name {
-            type Error = $error;
-
-            fn try_from(text: String) -> Result<Self, $error> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(text: $name) -> Self {
-                text.0
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.pad(&self.0)
-            }
-        }
-    };
+/// Escapes control characters, line ends and invisible characters of a text as Rust does:
+/// `\n`, `\u{1b}`. A backslash is escaped, too, so the result is unambiguous.
+pub fn printable(text: &str) -> Printable<'_> {
+    Printable(text)
 }
 
-pub(crate) use text;
+impl Display for Printable<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            '\'' | '"' => f.write_char(c),
+            _ => Display::fmt(&c.escape_debug(), f),
+        })
+    }
+}
+
+/// Joins the items of a list for a sentence: `a, b and c`.
+pub fn join_and<T: Display>(items: &[T]) -> String {
+    let mut text = String::new();
+    for (index, item) in items.iter().enumerate() {
+        let separator = match index {
+            0 => "",
+            _ if index + 1 == items.len() => " and ",
+            _ => ", ",
+        };
+        let _ = write!(text, "{separator}{item}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn control_characters_and_line_ends_are_escaped() {
+        let text = "a\u{1b}[31m \"é\"\n\r\t\0\u{202e}b\\n";
+        assert_eq!(
+            printable(text).to_string(),
+            "a\\u{1b}[31m \"é\"\\n\\r\\t\\0\\u{202e}b\\\\n"
+        );
+    }
+
+    #[test]
+    fn lists_are_joined_for_a_sentence() {
+        assert_eq!(join_and::<&str>(&[]), "");
+        assert_eq!(join_and(&["a"]), "a");
+        assert_eq!(join_and(&["a", "b"]), "a and b");
+        assert_eq!(join_and(&["a", "b", "c"]), "a, b and c");
+    }
+
+    proptest! {
+        #[test]
+        fn output_has_no_control_characters(text: String) {
+            prop_assert!(!printable(&text).to_string().contains(char::is_control));
+        }
+
+        #[test]
+        fn plain_text_is_unchanged(text in "[ -\\[\\]-~]*") {
+            prop_assert_eq!(printable(&text).to_string(), text);
+        }
+    }
+}

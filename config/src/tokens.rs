@@ -1,29 +1,29 @@
-//! The tokens that allow their bearers something over the network: a text file that
-//! holds their hashes, one line for each: `NAME SCOPE SHA256`.
+//! Tokens, which authorize clients on the network, and the file with their hashes: one
+//! line for each, `NAME SCOPE SHA256`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::task::Digest;
 
-/// The first line of a file that we write.
+/// The first line of the file.
 const HEADING: &str = "# NAME SCOPE SHA256; `machinectl token` changes it\n";
-/// The length of a name.
+/// The longest name.
 const NAME_MAX: usize = 64;
 
-/// What somebody may do; each includes those before it.
+/// The permissions of a token. Each scope includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// Look at everything.
+    /// Reading.
     Read,
-    /// Submit and cancel builds.
+    /// Submitting and canceling builds.
     Submit,
-    /// Everything.
+    /// Administration.
     Admin,
 }
 
 impl Scope {
-    /// All scopes in order, with the words for them.
+    /// All scopes in order, with their names.
     pub const ALL: [(Self, &'static str); 3] = [
         (Self::Read, "read"),
         (Self::Submit, "submit"),
@@ -49,12 +49,12 @@ impl FromStr for Scope {
     }
 }
 
-/// The name of a token: what its bearer is called in logs and records.
+/// The name of a token, which identifies its bearer in logs and records.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TokenName(String);
 
 impl TokenName {
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -64,8 +64,8 @@ impl FromStr for TokenName {
     type Err = TokenError;
 
     fn from_str(text: &str) -> Result<Self, TokenError> {
-        let fine = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
-        if !text.is_empty() && text.len() <= NAME_MAX && text.chars().all(fine) {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
+        if !text.is_empty() && text.len() <= NAME_MAX && text.chars().all(is_allowed) {
             Ok(Self(text.to_owned()))
         } else {
             Err(TokenError::Name(text.to_owned()))
@@ -79,40 +79,40 @@ impl fmt::Display for TokenName {
     }
 }
 
-/// A token: who bears it, what it allows, and the hash of the secret.
+/// A token as the file records it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// Who bears it.
+    /// The name.
     pub name: TokenName,
-    /// What it allows.
+    /// The permissions.
     pub scope: Scope,
-    /// SHA-256 of the secret.
+    /// The SHA-256 hash of the secret.
     pub sha256: Digest,
 }
 
-/// Why a file of tokens cannot be used.
+/// The error of parsing a token file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// It is no name.
+    /// A name is invalid.
     #[error(
         "`{0}` cannot be the name of a token: 1 to {NAME_MAX} letters, digits and -_.@ are expected"
     )]
     Name(String),
-    /// It is no scope.
-    #[error("`{0}` is no scope: read, submit or admin is expected")]
+    /// A scope is unknown.
+    #[error("`{0}` is not a scope: read, submit or admin is expected")]
     Scope(String),
-    /// A line is none of ours.
+    /// A line is malformed.
     #[error("line {0}: `NAME SCOPE SHA256` is expected")]
     Line(usize),
-    /// A name stands there twice.
-    #[error("line {0}: there is a token of that name already")]
-    Twice(usize),
+    /// A name is used twice.
+    #[error("line {0}: another token has the same name")]
+    Duplicate(usize),
 }
 
-/// Reads a file of tokens. Empty lines and those that begin with `#` mean nothing.
+/// Parses a token file. Empty lines and lines that start with `#` are ignored.
 ///
 /// # Errors
-/// At the first line that is wrong.
+/// The first faulty line.
 pub fn parse(text: &str) -> Result<Vec<Token>, TokenError> {
     let mut tokens: Vec<Token> = Vec::new();
     for (line, number) in text.lines().zip(1..) {
@@ -121,7 +121,7 @@ pub fn parse(text: &str) -> Result<Vec<Token>, TokenError> {
         }
         let token = token(line).ok_or(TokenError::Line(number))?;
         if tokens.iter().any(|other| other.name == token.name) {
-            return Err(TokenError::Twice(number));
+            return Err(TokenError::Duplicate(number));
         }
         tokens.push(token);
     }
@@ -140,7 +140,7 @@ fn token(line: &str) -> Option<Token> {
     })
 }
 
-/// The text of a file of tokens.
+/// Returns the text of a token file.
 pub fn print(tokens: &[Token]) -> String {
     let line = |it: &Token| format!("{} {} {}\n", it.name, it.scope, it.sha256);
     std::iter::once(HEADING.to_owned())
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_read_as_it_was_written() {
+    fn a_written_file_parses_to_the_same_tokens() {
         let tokens: Vec<_> = Scope::ALL
             .iter()
             .map(|(scope, word)| Token {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line() {
+    fn errors_name_the_line() {
         let hash = Digest::from([0; 32]);
         for (text, fault) in [
             ("a submit\n", TokenError::Line(1)),
@@ -175,7 +175,7 @@ mod tests {
             ("a admin 00\n", TokenError::Line(1)),
             (
                 &*format!("a read {hash}\na admin {hash}\n"),
-                TokenError::Twice(2),
+                TokenError::Duplicate(2),
             ),
         ] {
             assert_eq!(parse(text), Err(fault), "{text}");

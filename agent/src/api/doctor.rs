@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::response::Json;
-use config::doctor::{Name, Repaired, Report};
+use config::doctor::{FindingKey, Repaired, Report};
 
 use super::problem::Refused;
 use crate::housekeeping::doctor;
@@ -23,7 +23,7 @@ pub(super) async fn examine(State(agent): State<Arc<AgentState>>) -> Result<Json
 
 pub(super) async fn repair(
     State(agent): State<Arc<AgentState>>,
-    wanted: Result<Json<BTreeSet<Name>>, JsonRejection>,
+    wanted: Result<Json<BTreeSet<FindingKey>>, JsonRejection>,
 ) -> Result<Json<Repaired>, Refused> {
     let Json(wanted) = wanted?;
     Ok(Json(doctor::repair(&agent, &wanted).await?))

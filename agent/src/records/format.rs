@@ -181,7 +181,7 @@ fn complete(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         });
         update.execute(params![
             row.get::<_, i64>("id")?,
-            Target::of(&sources).as_str(),
+            Target::from_sources(&sources).as_str(),
             task.as_str(),
             json(&phases.collect::<Vec<_>>())?,
             time(submitted),

@@ -1,29 +1,29 @@
-//! Words that people choose: who asks for builds, and what is built.
+//! Labels of builds: the submitter and the target.
 
 use std::str::FromStr;
 
+use crate::newtype::text_newtype;
 use crate::task::Source;
-use crate::text::text;
 
-/// What the names of archives and recipes end with.
-const ENDS: [&str; 9] = [
+/// The suffixes of archives and recipes.
+const SUFFIXES: [&str; 9] = [
     ".gz", ".bz2", ".xz", ".zst", ".lz4", ".tar", ".tgz", ".zip", ".bb",
 ];
 
-macro_rules! word {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $length_max:literal) => {
-        text!($(#[$doc])* $name, LabelError);
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $length_max:literal) => {
+        text_newtype!($(#[$doc])* $name, LabelError);
 
         impl FromStr for $name {
             type Err = LabelError;
 
             fn from_str(text: &str) -> Result<Self, LabelError> {
-                let fine = |c: char| !c.is_whitespace() && !c.is_control();
-                if (1..=$length_max).contains(&text.len()) && text.chars().all(fine) {
+                let is_allowed = |c: char| !c.is_whitespace() && !c.is_control();
+                if (1..=$length_max).contains(&text.len()) && text.chars().all(is_allowed) {
                     return Ok(Self(text.to_owned()));
                 }
                 Err(LabelError {
-                    what: $what,
+                    kind: $kind,
                     length_max: $length_max,
                     text: text.chars().take(40).collect(),
                 })
@@ -32,44 +32,44 @@ macro_rules! word {
     };
 }
 
-/// Why a text is not one word.
+/// The error of parsing a label.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what} is called by at most {length_max} characters without blanks, not by {text:?}")]
+#[error("{text:?} cannot be {kind}: 1 to {length_max} characters without blanks are expected")]
 pub struct LabelError {
-    what: &'static str,
+    kind: &'static str,
     length_max: usize,
     text: String,
 }
 
-word!(
-    /// Who asked for a build: a user of the host, `alice`, or the bearer of a token,
+label!(
+    /// The submitter of a build: a user of the host, `alice`, or the bearer of a token,
     /// `token:nightly`.
     Submitter,
-    "whoever asks for builds",
+    "a submitter",
     100
 );
 
-word!(
-    /// What people call what is built: `hello`, `core-image-minimal:do_populate_sdk`.
+label!(
+    /// The name of a build's subject: `hello`, `core-image-minimal:do_populate_sdk`.
     Target,
-    "what is built",
+    "a target",
     200
 );
 
 impl Submitter {
-    /// The host's own administrator.
+    /// Returns the host's administrator.
     pub fn root() -> Self {
         Self("root".to_owned())
     }
 }
 
 impl Target {
-    /// What sources are called when nobody says it: the name of the first without its
-    /// version and the ends of archives, `hello` for `hello-1.0.tar.gz`.
-    pub fn of(sources: &[Source]) -> Self {
+    /// Returns the default target of sources: the name of the first one without version
+    /// and suffixes, `hello` for `hello-1.0.tar.gz`.
+    pub fn from_sources(sources: &[Source]) -> Self {
         let file = sources.first().map_or("-", |source| source.name.as_str());
         let mut name = file;
-        while let Some(shorter) = ENDS.iter().find_map(|end| name.strip_suffix(end)) {
+        while let Some(shorter) = SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix)) {
             name = shorter;
         }
         let version = name.match_indices(['-', '_']).find(|(at, _)| {
@@ -77,7 +77,7 @@ impl Target {
             rest.starts_with(|c: char| c.is_ascii_digit())
         });
         let name = version.map_or(name, |(at, _)| &name[..at]);
-        // A file's name is never empty, and shorter than a target may be.
+        // The name of a file is a valid target: it is never empty, nor too long.
         Self(if name.is_empty() { file } else { name }.to_owned())
     }
 }
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_are_called_by_their_name_without_version_and_ends() {
+    fn the_default_target_has_no_version_or_suffixes() {
         for (file, expected) in [
             ("hello-1.0.tar.gz", "hello"),
             ("hello_1.0.orig.tar.xz", "hello"),
@@ -101,8 +101,8 @@ mod tests {
                 name: file.parse().unwrap(),
                 sha256: "0".repeat(64).parse().unwrap(),
             };
-            assert_eq!(Target::of(&[source]).as_str(), expected);
+            assert_eq!(Target::from_sources(&[source]).as_str(), expected);
         }
-        assert_eq!(Target::of(&[]).as_str(), "-");
+        assert_eq!(Target::from_sources(&[]).as_str(), "-");
     }
 }

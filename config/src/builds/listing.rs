@@ -1,5 +1,4 @@
-//! Which builds are asked for, in what order, and where one page ends and the next
-//! begins.
+//! Lists of builds: filters, order and pages.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,65 +10,65 @@ use super::{Build, State, Submitter};
 use crate::names::{BuildId, MachineName, ScheduleName, ToolchainName};
 use crate::task::Outcome;
 
-/// How many builds one answer holds, at the most.
+/// The largest number of builds on a page.
 pub const LISTED_MAX: u32 = 1000;
 
-/// The query of `GET /api/v1/builds`. What is left out leaves nothing out.
+/// The query of `GET /api/v1/builds`. A filter that is `None` matches all builds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListQuery {
-    /// Built on this machine.
+    /// The machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineName>,
-    /// Built with this toolchain.
+    /// The toolchain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub toolchain: Option<ToolchainName>,
-    /// Ended so.
+    /// The outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
-    /// As far as this.
+    /// The state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
-    /// Asked for by this one.
+    /// The submitter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub submitter: Option<Submitter>,
-    /// Asked for by this schedule.
+    /// The schedule that submitted the build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleName>,
-    /// What is built is called so, or a package that came out.
+    /// The target, or a package that the build produced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
-    /// Asked for then or later; sorted by [`Sort::Finished`], ended then or later.
+    /// The earliest time of submission; with [`Sort::Finished`], of the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// Before then, likewise.
+    /// The time before which the build was submitted or ended, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
-    /// With a smaller number than this one.
+    /// The build whose number is greater.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<BuildId>,
-    /// What counts for the order.
+    /// The order.
     pub sort: Sort,
-    /// The smallest first; else the greatest.
+    /// Lists the smallest values first instead of the greatest.
     pub reverse: bool,
-    /// Go on after this one of an earlier answer.
+    /// The position after which the page starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Cursor>,
-    /// How many; [`LISTED_MAX`] when left out.
+    /// The length of the page; by default [`LISTED_MAX`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
 }
 
 impl ListQuery {
-    /// How many builds an answer holds, at the most.
+    /// Returns the largest number of builds on the page.
     pub fn count(&self) -> u32 {
         self.count.unwrap_or(LISTED_MAX).min(LISTED_MAX)
     }
 
-    /// The same listing from where an answer ended; `None` when there is no more.
-    pub fn next(&self, answer: &[Build]) -> Option<Self> {
-        let full = u32::try_from(answer.len()).is_ok_and(|count| count >= self.count());
-        let last = answer.last().filter(|_| full)?;
+    /// Returns the query for the page after `page`, or `None` if that is the last one.
+    pub fn next(&self, page: &[Build]) -> Option<Self> {
+        let is_full = u32::try_from(page.len()).is_ok_and(|count| count >= self.count());
+        let last = page.last().filter(|_| is_full)?;
         Some(Self {
             from: Some(Cursor::of(last, self.sort)),
             ..self.clone()
@@ -77,16 +76,16 @@ impl ListQuery {
     }
 }
 
-/// What counts for the order of builds; of two that are equal, their numbers.
+/// The orders of builds. Builds with equal values are ordered by their numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sort {
-    /// When they were asked for.
+    /// By the time of submission.
     #[default]
     Submitted,
-    /// When they ended; those that have not are left out.
+    /// By the time of the end, without unfinished builds.
     Finished,
-    /// How long they took; those that have not ended are left out.
+    /// By duration, without unfinished builds.
     Seconds,
 }
 
@@ -100,8 +99,8 @@ impl Sort {
 
 impl fmt::Display for Sort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = Self::ALL.iter().find(|(sort, _)| sort == self);
-        f.pad(word.map_or("", |(_, word)| word))
+        let name = Self::ALL.iter().find(|(sort, _)| sort == self);
+        f.pad(name.map_or("", |(_, name)| name))
     }
 }
 
@@ -109,26 +108,26 @@ impl FromStr for Sort {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.iter().find(|(_, word)| *word == text);
+        let found = Self::ALL.iter().find(|(_, name)| *name == text);
         found.map(|(sort, _)| *sort).ok_or_else(|| {
-            let words = Self::ALL.map(|(_, word)| word).join("`, `");
-            format!("builds are sorted by `{words}`, not by `{text}`")
+            let names = Self::ALL.map(|(_, name)| name).join("`, `");
+            format!("builds are sorted by `{names}`, not by `{text}`")
         })
     }
 }
 
-/// A place in a listing: what the build there is sorted by, and its number. It holds
-/// when that build is deleted.
+/// A position in a list of builds: the sort key and the number of a build. It stays valid
+/// when the build is deleted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Cursor {
-    /// What it is sorted by.
+    /// The sort key.
     pub key: SortKey,
-    /// Its number.
+    /// The number.
     pub id: BuildId,
 }
 
-/// What a build is sorted by.
+/// A value that builds are sorted by.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum SortKey {
     /// A time.
@@ -138,7 +137,7 @@ pub enum SortKey {
 }
 
 impl Cursor {
-    /// The place of a build.
+    /// Returns the position of a build.
     pub fn of(build: &Build, sort: Sort) -> Self {
         let key = match sort {
             Sort::Submitted => SortKey::Time(build.submitted),
@@ -162,17 +161,17 @@ impl FromStr for Cursor {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let read = || {
+        let parse = || {
             let (key, id) = text.split_once(',')?;
-            let number = || key.parse().ok().filter(|it: &f64| it.is_finite());
+            let seconds = || key.parse().ok().filter(|it: &f64| it.is_finite());
             let key = match key.parse() {
                 Ok(time) => SortKey::Time(time),
-                Err(_) => SortKey::Seconds(number()?),
+                Err(_) => SortKey::Seconds(seconds()?),
             };
             let id = id.parse().ok()?;
             Some(Self { key, id })
         };
-        read().ok_or_else(|| format!("`{text}` is no place where a listing goes on"))
+        parse().ok_or_else(|| format!("`{text}` is not the `from` of a next page"))
     }
 }
 
@@ -195,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_is_read_as_it_was_written() {
+    fn a_displayed_cursor_parses_to_the_same_position() {
         for text in ["2026-11-21T00:00:00.000000001Z,42", "0.1,7", "2.0,1"] {
             assert_eq!(text.parse::<Cursor>().unwrap().to_string(), text);
         }
@@ -205,9 +204,9 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_with_a_strange_key_is_refused() {
-        let listing: ListQuery = serde_json::from_str(r#"{"sort": "finished"}"#).unwrap();
-        assert_eq!(listing.sort, Sort::Finished);
+    fn queries_with_unknown_keys_or_orders_are_rejected() {
+        let query: ListQuery = serde_json::from_str(r#"{"sort": "finished"}"#).unwrap();
+        assert_eq!(query.sort, Sort::Finished);
         for text in [r#"{"colour": "red"}"#, r#"{"sort": "luck"}"#] {
             assert!(serde_json::from_str::<ListQuery>(text).is_err(), "{text}");
         }

@@ -1,4 +1,4 @@
-//! The record of a build: all that is known of it, from its request on.
+//! The record of a build.
 
 use std::fmt;
 
@@ -9,10 +9,11 @@ use super::{Interactive, Request, State, Submitter, Target, TransitionError};
 use crate::names::{BuildId, FileName, MachineName, Revision, ScheduleName, ToolchainName};
 use crate::task::{Digest, Outcome, Package, Source};
 
-/// How many steps of a build are kept; of more, the oldest but the first go.
+/// The largest number of recorded phases. Beyond it, the oldest except the first one is
+/// dropped.
 const PHASES_MAX: usize = 100;
 
-/// A build's place among those that wait: the higher goes first. 0 is the usual one.
+/// The priority of a build in the queue: higher ones start first. The default is 0.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -25,37 +26,37 @@ impl fmt::Display for Priority {
     }
 }
 
-/// A step of a build's life. It lasts until the next one begins; the last one,
-/// `finished`, has no end.
+/// A phase of a build: a state and the time at which the build entered it. It lasts until
+/// the next phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Phase {
-    /// What began.
+    /// The state.
     pub state: State,
-    /// When.
+    /// The time.
     pub at: Timestamp,
 }
 
-/// What the guest of a build was made from.
+/// The inputs of a build's guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildInputs {
     /// The UUID of the revision's subvolume.
     pub revision_uuid: String,
-    /// The hash of the revision's record of its content, when it has one.
+    /// The hash of the revision's content manifest, if it has one.
     #[serde(default)]
     pub contents_sha256: Option<Digest>,
-    /// The hash of the toolchain that was installed.
+    /// The hash of the installed toolchain.
     pub toolchain_sha256: Digest,
 }
 
-/// What ran the guest of a build.
+/// The virtualization of a build's guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GuestKind {
-    /// QEMU, on the host's own processors.
+    /// QEMU with KVM.
     Kvm,
-    /// QEMU, by emulation.
+    /// QEMU with emulation.
     Tcg,
-    /// A container.
+    /// A container of systemd-nspawn.
     Nspawn,
 }
 
@@ -66,28 +67,28 @@ impl GuestKind {
         (Self::Nspawn, "nspawn"),
     ];
 
-    /// The kind that a word means.
-    pub fn from_name(word: &str) -> Option<Self> {
-        let found = Self::ALL.iter().find(|(_, known)| *known == word);
+    /// Returns the kind with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let found = Self::ALL.iter().find(|(_, known)| *known == name);
         found.map(|(kind, _)| *kind)
     }
 }
 
 impl fmt::Display for GuestKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = Self::ALL.iter().find(|(kind, _)| kind == self);
-        f.pad(word.map_or("", |(_, word)| word))
+        let name = Self::ALL.iter().find(|(kind, _)| kind == self);
+        f.pad(name.map_or("", |(_, name)| name))
     }
 }
 
-/// How a guest comes to run.
+/// The ways in which a guest starts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StartKind {
-    /// It is started from nothing.
+    /// A cold start: the guest boots.
     #[default]
     Cold,
-    /// It is woken where another one was frozen.
+    /// A warm start: the guest is restored from a checkpoint.
     #[serde(rename = "frozen")]
     Restored,
 }
@@ -101,132 +102,132 @@ impl fmt::Display for StartKind {
     }
 }
 
-/// What the last guest of a build took of the host, until its result was there.
-/// Nothing is told that could not be measured.
+/// The resources that the last guest of a build used up to its result. A value that could
+/// not be measured is `None`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Time of the host's processors.
+    /// Processor time.
     #[serde(default)]
     pub cpu_milliseconds: Option<u64>,
-    /// The most memory of the host that it had at once.
+    /// The peak of its memory.
     #[serde(default)]
     pub memory_bytes_max: Option<u64>,
 }
 
-/// How much of something is done. Nothing is known of it while `total` is 0.
+/// A number of finished items. The progress is unknown while `total` is 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
-    /// How many are done.
+    /// The number of finished items.
     pub done: u32,
-    /// How many there are.
+    /// The number of all items.
     pub total: u32,
 }
 
-/// What a build says of its progress.
+/// The progress of a build, as its log reports it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Progress {
-    /// Sources that are fetched.
+    /// Fetched sources.
     pub clone: Count,
-    /// Recipes that are read.
+    /// Parsed recipes.
     pub parse: Count,
-    /// Tasks that are done.
+    /// Finished tasks.
     pub task: Count,
-    /// Errors that it spoke of.
+    /// Reported errors.
     pub errors: u32,
-    /// Warnings that it spoke of.
+    /// Reported warnings.
     pub warnings: u32,
 }
 
-/// A package of a build, with the revision that the PR service gave it.
+/// A package of a build, with the revision that the PR service allocated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuiltPackage {
-    /// What the guest said of it.
+    /// The package as the guest reported it.
     #[serde(flatten)]
     pub package: Package,
-    /// The revision in the recipe and the PR service's value: `r0.2`.
+    /// The recipe's revision and the PR service's value: `r0.2`.
     pub revision: String,
 }
 
-/// A file that a build gave out.
+/// A file that a build produced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Artifact {
-    /// Its name.
+    /// The name.
     pub name: FileName,
-    /// Its size.
+    /// The size.
     pub bytes: u64,
-    /// The hash of its content.
+    /// The hash of the content.
     pub sha256: Digest,
 }
 
 /// The record of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Build {
-    /// Its number.
+    /// The number.
     pub id: BuildId,
-    /// Who asked for it.
+    /// The submitter.
     pub submitter: Submitter,
-    /// Its place among the builds that wait.
+    /// The priority in the queue.
     pub priority: Priority,
-    /// The machine it is built on.
+    /// The machine.
     pub machine: MachineName,
-    /// The toolchain it is built with.
+    /// The toolchain.
     pub toolchain: ToolchainName,
-    /// What people call what is built.
+    /// The name of the build's subject.
     pub target: Target,
-    /// What is built.
+    /// The sources.
     pub sources: Vec<Source>,
-    /// The hash of what is asked of the guest: two builds with the same one build
-    /// the same sources on the same machine with the same toolchain.
+    /// The hash of the guest's task. Builds with equal hashes build the same sources on
+    /// the same machine with the same toolchain.
     pub task: Digest,
-    /// The builds that must have ended well before this one begins.
+    /// The builds that must succeed before this one starts.
     pub after: Vec<BuildId>,
-    /// The schedule that asked for it.
+    /// The schedule that submitted it.
     #[serde(default)]
     pub schedule: Option<ScheduleName>,
-    /// How far it has come.
+    /// The state.
     pub state: State,
-    /// How it ended, when it is finished.
+    /// The outcome, once the build is finished.
     pub outcome: Option<Outcome>,
-    /// Why it waits, or why it ended as it did; empty when there is nothing to say.
+    /// The wait reason, or the reason for the outcome; may be empty.
     pub message: String,
-    /// How often its guest was started.
+    /// The number of attempts.
     pub attempts: u32,
-    /// Before this its guest is not started again.
+    /// The time before which the build is not retried.
     pub not_before: Option<Timestamp>,
-    /// The machine's revision that its guest was made from.
+    /// The machine's revision that its guest is based on.
     pub revision: Option<Revision>,
-    /// What else its guest was made from.
+    /// The inputs of its guest.
     #[serde(rename = "made")]
     pub inputs: Option<BuildInputs>,
-    /// What ran its last guest.
+    /// The virtualization of its last guest.
     pub guest: Option<GuestKind>,
-    /// Whether its last guest was woken from a frozen one.
+    /// Set if its last guest was restored from a checkpoint.
     #[serde(rename = "frozen")]
     pub restored: bool,
-    /// When it was asked for.
+    /// The time of submission.
     pub submitted: Timestamp,
-    /// When its last guest was started.
+    /// The start of its last guest.
     pub started: Option<Timestamp>,
-    /// When its outcome was recorded.
+    /// The time at which its outcome was recorded.
     pub finished: Option<Timestamp>,
-    /// All its steps, in order, with those of earlier attempts.
+    /// All phases in order, earlier attempts included.
     pub phases: Vec<Phase>,
-    /// What its last guest took.
+    /// The resources that its last guest used.
     pub usage: Usage,
-    /// When its guest waits for a person.
+    /// The interactive options, and the current hold.
     #[serde(default, rename = "life")]
     pub interactive: Interactive,
-    /// What it says of its progress.
+    /// The reported progress.
     pub progress: Progress,
-    /// The packages that came out.
+    /// The packages.
     pub packages: Vec<BuiltPackage>,
-    /// All files that came out.
+    /// All artifacts.
     pub artifacts: Vec<Artifact>,
 }
 
 impl Build {
-    /// The record of a build that was just asked for.
+    /// Creates the record of a new build.
     pub fn new(
         id: BuildId,
         request: Request,
@@ -243,7 +244,7 @@ impl Build {
             toolchain,
             target: request
                 .target
-                .unwrap_or_else(|| Target::of(&request.sources)),
+                .unwrap_or_else(|| Target::from_sources(&request.sources)),
             sources: request.sources,
             task,
             after: request.after,
@@ -295,32 +296,31 @@ impl Build {
         Ok(())
     }
 
-    /// How long it took, from the start of its last guest to its end.
+    /// Returns its duration in seconds, from the start of its last guest.
     pub fn seconds(&self) -> Option<f64> {
         let (from, to) = self.started.zip(self.finished)?;
         Some(to.duration_since(from).as_secs_f64())
     }
 
-    /// Whether it ended so that what comes after it may begin. One that was never
-    /// started, because one before it failed, did not.
+    /// Returns whether the build succeeded, so that builds after it may start. A build that
+    /// was skipped because of a failed dependency did not.
     pub fn succeeded(&self) -> bool {
-        let skipped = self.outcome == Some(Outcome::Skip) && self.started.is_none();
-        self.outcome.is_some_and(Outcome::is_good) && !skipped
+        let was_skipped = self.outcome == Some(Outcome::Skip) && self.started.is_none();
+        self.outcome.is_some_and(Outcome::is_good) && !was_skipped
     }
 
-    /// When its last guest first asked for something.
+    /// Returns the time of the first request of its last guest.
     pub fn first_contact(&self) -> Option<Timestamp> {
-        let last = self
-            .phases
+        self.phases
             .iter()
             .rev()
-            .take_while(|phase| phase.state != State::Starting);
-        let mut last = last.filter(|phase| phase.state == State::Running);
-        last.next().map(|phase| phase.at)
+            .take_while(|phase| phase.state != State::Starting)
+            .find(|phase| phase.state == State::Running)
+            .map(|phase| phase.at)
     }
 
-    /// How long its last guest took from its start to its first question, in
-    /// seconds, and which kind of start it was.
+    /// Returns the kind of the last guest's start, and its duration in seconds up to the
+    /// guest's first request.
     pub fn startup(&self) -> Option<(StartKind, f64)> {
         let (from, to) = self.started.zip(self.first_contact())?;
         let kind = if self.restored {
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn the_start_of_the_last_guest_is_measured() {
+    fn startup_measures_the_last_guest() {
         let mut build = build();
         for (second, state) in [
             (1, State::Starting),
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_that_never_ends_does_not_grow() {
+    fn the_number_of_phases_is_bounded() {
         let mut build = build();
         for second in 1..1000 {
             let state = [State::Queued, State::Starting][usize::from(second % 2 == 1)];
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_has_a_name_that_fits_a_table() {
+    fn submitters_have_no_blanks_or_control_characters() {
         for name in ["root", "token:ci", "uid:1000", "jürgen@example.org"] {
             assert_eq!(name.parse::<Submitter>().unwrap().as_str(), name);
         }

@@ -1,24 +1,24 @@
-//! Where an interactive build stops for a person, and what its guest says of that.
+//! Breakpoints of interactive builds.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Outcome, TaskError, need};
+use super::{Outcome, TaskError, required};
 use crate::manifest::{self, Manifest};
 
-/// Where an interactive build stops for a person.
+/// The point at which an interactive build stops for a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Breakpoint {
-    /// Before the toolchain's `build`; the sources are there.
+    /// Before the toolchain's `build`, with the sources in place.
     Start,
-    /// After a result with warnings or a worse one, before it is put.
+    /// After a result with warnings or a worse one, before the guest puts it.
     Warning,
-    /// After a result that is no good, before it is put.
+    /// After a failed result, before the guest puts it.
     Error,
-    /// At once, in a copy of a guest that failed: there is nothing to build.
+    /// At once, in a debug copy of a failed guest, which builds nothing.
     Attach,
 }
 
@@ -30,7 +30,7 @@ impl Breakpoint {
         (Self::Attach, "attach"),
     ];
 
-    /// Whether a build with this result stops here.
+    /// Returns whether a build with this result stops here.
     pub fn stops(self, result: Outcome) -> bool {
         match self {
             Self::Start | Self::Attach => false,
@@ -58,17 +58,17 @@ impl FromStr for Breakpoint {
     }
 }
 
-/// What a guest says of its breakpoint: the text of [`super::BREAKPOINT`].
+/// The state of a guest at its breakpoint: the content of [`super::BREAKPOINT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakpointState {
-    /// It waits.
+    /// The guest waits for a person.
     Waiting,
-    /// It goes on.
+    /// The guest has continued.
     Resumed,
 }
 
 impl BreakpointState {
-    /// The text.
+    /// Returns the text of the file.
     pub fn print(self) -> String {
         let state = match self {
             Self::Waiting => "waiting",
@@ -77,14 +77,14 @@ impl BreakpointState {
         manifest::print(&[Manifest::new().with("state", state)])
     }
 
-    /// Reads the text.
+    /// Parses the text of the file.
     ///
     /// # Errors
-    /// When it is none.
+    /// If the state is missing or unknown.
     pub fn parse(text: &str) -> Result<Self, TaskError> {
         let list = manifest::parse(text)?;
         let head = list.first().ok_or(TaskError::Empty)?;
-        match need(head, "state")? {
+        match required(head, "state")? {
             "waiting" => Ok(Self::Waiting),
             "over" => Ok(Self::Resumed),
             other => Err(TaskError::Value("state", other.chars().take(40).collect())),
@@ -97,9 +97,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_guest_says_is_read_as_it_was_written() {
-        for said in [BreakpointState::Waiting, BreakpointState::Resumed] {
-            assert_eq!(BreakpointState::parse(&said.print()), Ok(said));
+    fn written_states_parse_to_the_same_state() {
+        for state in [BreakpointState::Waiting, BreakpointState::Resumed] {
+            assert_eq!(BreakpointState::parse(&state.print()), Ok(state));
         }
         assert!(BreakpointState::parse(": 1\nstate: lost\n").is_err());
         assert!(BreakpointState::parse("").is_err());
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_stops_at_results_that_are_as_bad() {
+    fn a_build_stops_at_results_of_the_breakpoints_severity_or_worse() {
         let stops = |point: Breakpoint| {
             let results = [Outcome::Success, Outcome::Warning, Outcome::Error];
             results.map(|result| point.stops(result))

@@ -1,49 +1,52 @@
-//! What a worker of build2 says of the steps of a build.
+//! The operations of a build in a result of build2's worker.
+
+use std::fmt::Write as _;
 
 use super::{Outcome, TaskError};
 use crate::manifest;
 
-/// One step of a build, such as `configure`, `update` or `test`.
+/// An operation of a build, such as `configure`, `update` or `test`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// How it ended.
+    /// The outcome.
     pub status: Outcome,
-    /// Everything that it printed.
+    /// The output.
     pub log: String,
 }
 
 impl Operation {
-    /// Reads the steps from [`super::RESULT`], in their order. There are none when
-    /// the worker does not tell of them.
+    /// Parses the operations in [`super::RESULT`], in order. The list is empty if the
+    /// result has none.
     ///
     /// # Errors
-    /// The first thing that cannot be used.
+    /// The first missing or invalid value.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, TaskError> {
         let list = manifest::parse(text)?;
         let head = list.first().ok_or(TaskError::Empty)?;
-        let mut steps = Vec::new();
+        let mut operations = Vec::new();
         for (key, status) in head.pairs() {
             if let Some(name) = key.strip_suffix("-status") {
                 let log = head.get(&format!("{name}-log"));
-                steps.push(Self {
+                operations.push(Self {
                     name: name.to_owned(),
                     status: status.parse()?,
                     log: log.unwrap_or_default().to_owned(),
                 });
             }
         }
-        Ok(steps)
+        Ok(operations)
     }
 
-    /// What all steps printed, each below its name and how it ended.
-    pub fn log_of(steps: &[Self]) -> String {
-        let texts = steps.iter().map(|step| {
-            let log = step.log.trim_end_matches('\n');
-            format!("{}: {}\n{log}\n", step.name, step.status)
-        });
-        texts.collect()
+    /// Returns a log of the output of all operations, each headed by its name and outcome.
+    pub fn log_of(operations: &[Self]) -> String {
+        let mut text = String::new();
+        for operation in operations {
+            let Self { name, status, log } = operation;
+            let _ = writeln!(text, "{name}: {status}\n{}", log.trim_end_matches('\n'));
+        }
+        text
     }
 }
 
@@ -53,7 +56,7 @@ mod tests {
     use crate::task::TaskResult;
 
     #[test]
-    fn a_result_of_a_worker_of_build2_is_read() {
+    fn a_result_of_build2s_worker_is_parsed() {
         let text = ": 1\nname: libhello\nversion: 1.0.0+1\nstatus: warning\n\
                     configure-status: success\nupdate-status: warning\n\
                     configure-log:\\\nconfig.cxx g++\n\\\n\
@@ -61,12 +64,12 @@ mod tests {
                     worker-checksum: 1\ndependency-checksum: c0ffee\n";
         let result = TaskResult::parse(text).unwrap();
         assert_eq!((result.status, result.packages), (Outcome::Warning, vec![]));
-        let steps = Operation::parse_list(text).unwrap();
-        insta::assert_snapshot!(Operation::log_of(&steps));
+        let operations = Operation::parse_list(text).unwrap();
+        insta::assert_snapshot!(Operation::log_of(&operations));
     }
 
     #[test]
-    fn a_result_without_steps_has_none() {
+    fn a_result_may_have_no_operations() {
         assert_eq!(Operation::parse_list(": 1\nstatus: success\n"), Ok(vec![]));
         let error = Operation::parse_list(": 1\ntest-status: fine\n").unwrap_err();
         assert_eq!(error.to_string(), "the value `status` cannot be `fine`");

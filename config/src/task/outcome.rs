@@ -1,4 +1,4 @@
-//! How builds end.
+//! The outcomes of builds.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,23 +7,23 @@ use serde::{Deserialize, Serialize};
 
 use super::TaskError;
 
-/// How a build ended, in build2's words; a guest may say all of them.
+/// The outcome of a build, in build2's terms. A guest may report any of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// Nothing has changed since the last time.
+    /// Nothing has changed since the last build.
     Skip,
     /// The package was built.
     Success,
     /// The package was built, with warnings.
     Warning,
-    /// The package could not be built: the fault is the package's.
+    /// The package could not be built.
     Error,
-    /// The build was ended by someone or by a time limit.
+    /// The build was canceled or exceeded a time limit.
     Abort,
-    /// The host or the guest failed: nothing is known of the package.
+    /// The host or the guest failed. The package may be good or bad.
     Abnormal,
-    /// The build gave way to another one and will be done again.
+    /// The build was preempted and will run again.
     Interrupt,
 }
 
@@ -38,7 +38,7 @@ impl Outcome {
         (Self::Interrupt, "interrupt"),
     ];
 
-    /// Whether packages came out that may be used.
+    /// Returns whether the build succeeded, so that its packages may be used.
     pub fn is_good(self) -> bool {
         matches!(self, Self::Skip | Self::Success | Self::Warning)
     }

@@ -1,25 +1,25 @@
-//! What an image was made from, as it says itself.
+//! The provenance of a bootstrapped image.
 
-use super::{Digest, TaskError, need};
+use super::{Digest, TaskError, required};
 use crate::manifest::{self, Manifest};
 
-/// What a bootstrapped image was made from: the file [`BOOTSTRAP`](super::BOOTSTRAP) in it, written
-/// by the agent. The image is out of date when any of it differs.
+/// The provenance of a bootstrapped image, which the agent writes into the image as
+/// [`BOOTSTRAP`](super::BOOTSTRAP). The image is outdated if any value differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provenance {
     /// The UUID of the revision's subvolume.
     pub revision_uuid: String,
-    /// The identity of the toolchain's content.
+    /// The hash of the toolchain's content.
     pub toolchain_id: Digest,
-    /// The version of our way to bootstrap.
+    /// The version of the bootstrap procedure.
     pub bootstrap_version: u32,
 }
 
-/// The version of our way to bootstrap; raise it when old images must be made anew.
+/// The version of the bootstrap procedure. Raise it to rebuild all existing images.
 pub const BOOTSTRAP_VERSION: u32 = 1;
 
 impl Provenance {
-    /// The text of the file.
+    /// Returns the text of the file.
     pub fn print(&self) -> String {
         manifest::print(&[Manifest::new()
             .with("revision-uuid", &self.revision_uuid)
@@ -27,19 +27,19 @@ impl Provenance {
             .with("bootstrap-version", &self.bootstrap_version)])
     }
 
-    /// Reads the file.
+    /// Parses the text of the file.
     ///
     /// # Errors
-    /// The first thing that cannot be used.
+    /// The first missing or invalid value.
     pub fn parse(text: &str) -> Result<Self, TaskError> {
         let list = manifest::parse(text)?;
         let head = list.first().ok_or(TaskError::Empty)?;
-        let version = need(head, "bootstrap-version")?;
-        let wrong = |_| TaskError::Value("bootstrap-version", version.to_owned());
+        let version = required(head, "bootstrap-version")?;
+        let invalid = |_| TaskError::Value("bootstrap-version", version.to_owned());
         Ok(Self {
-            revision_uuid: need(head, "revision-uuid")?.to_owned(),
-            toolchain_id: need(head, "toolchain-id")?.parse()?,
-            bootstrap_version: version.parse().map_err(wrong)?,
+            revision_uuid: required(head, "revision-uuid")?.to_owned(),
+            toolchain_id: required(head, "toolchain-id")?.parse()?,
+            bootstrap_version: version.parse().map_err(invalid)?,
         })
     }
 }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_tells_what_it_was_made_from() {
+    fn written_provenance_parses_to_the_same_values() {
         let provenance = Provenance {
             revision_uuid: "u-u".into(),
             toolchain_id: "0".repeat(64).parse().unwrap(),

@@ -1,35 +1,35 @@
-//! What a guest puts at the end: how it went, and the packages that came out.
+//! The result that a guest puts last: the outcome and the packages.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Outcome, TaskError, need};
+use super::{Outcome, TaskError, required};
 use crate::manifest::{self, Manifest};
 use crate::names::FileName;
 
-/// A package that a build made.
+/// A package that a build produced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Package {
     /// The file below [`ARTIFACTS`](super::ARTIFACTS).
     pub file: FileName,
     /// The package's name: `hello`.
     pub name: String,
-    /// Its version: `1.0`.
+    /// The version: `1.0`.
     pub version: String,
     /// The revision in its recipe: `r0`.
     pub recipe_revision: String,
-    /// The architecture that it is for.
+    /// The architecture.
     pub architecture: String,
-    /// What its content was made from: the same checksum, the same package.
+    /// The checksum of the package's inputs: equal checksums mean equal packages.
     pub checksum: String,
 }
 
 impl Package {
-    /// The version as a PR service is asked for it: `hello-1.0-r0`.
+    /// Returns the version for a request to the PR service: `hello-1.0-r0`.
     pub fn pr_version(&self) -> String {
         format!("{}-{}-{}", self.name, self.version, self.recipe_revision)
     }
 
-    /// This package as one manifest of a list.
+    /// Returns the package as a manifest of a list.
     pub fn manifest(&self) -> Manifest {
         Manifest::new()
             .with("package", &self.name)
@@ -40,13 +40,13 @@ impl Package {
             .with("file", &self.file)
     }
 
-    /// Reads one manifest of a list.
+    /// Reads a package from a manifest of a list.
     ///
     /// # Errors
-    /// The first value that is missing or cannot be used.
+    /// The first missing or invalid value.
     pub fn read(manifest: &Manifest) -> Result<Self, TaskError> {
         Ok(Self {
-            file: need(manifest, "file")?.parse()?,
+            file: required(manifest, "file")?.parse()?,
             name: word(manifest, "package")?,
             version: word(manifest, "version")?,
             recipe_revision: word(manifest, "recipe-revision")?,
@@ -55,31 +55,31 @@ impl Package {
         })
     }
 
-    /// Reads a list of packages, as a toolchain's `build` writes it.
+    /// Parses the list of packages that a toolchain's `build` writes.
     ///
     /// # Errors
-    /// The first thing that cannot be used.
+    /// The first missing or invalid value.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, TaskError> {
         manifest::parse(text)?.iter().map(Self::read).collect()
     }
 }
 
-/// No message of a guest is longer; what is more is cut off.
+/// The length at which a guest's message is truncated.
 const MESSAGE_MAX: usize = 4000;
 
-/// What came of a build or of a bootstrap, as the guest says.
+/// The result of a build or a bootstrap, as the guest reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskResult {
-    /// How it ended.
+    /// The outcome.
     pub status: Outcome,
-    /// One line for people; empty when all is said.
+    /// A line for people; may be empty.
     pub message: String,
-    /// The packages that came out.
+    /// The packages.
     pub packages: Vec<Package>,
 }
 
 impl TaskResult {
-    /// A result without a word and without packages.
+    /// Creates a result without a message or packages.
     pub fn new(status: Outcome) -> Self {
         Self {
             status,
@@ -88,7 +88,7 @@ impl TaskResult {
         }
     }
 
-    /// The text of [`RESULT`](super::RESULT) or [`BOOTSTRAP`](super::BOOTSTRAP).
+    /// Returns the text of [`RESULT`](super::RESULT) or [`BOOTSTRAP`](super::BOOTSTRAP).
     pub fn print(&self) -> String {
         let mut head = Manifest::new().with("status", &self.status);
         if !self.message.is_empty() {
@@ -98,16 +98,17 @@ impl TaskResult {
         manifest::print(&std::iter::once(head).chain(packages).collect::<Vec<_>>())
     }
 
-    /// Reads [`RESULT`](super::RESULT) or [`BOOTSTRAP`](super::BOOTSTRAP). Values that we do not know are passed over.
+    /// Parses [`RESULT`](super::RESULT) or [`BOOTSTRAP`](super::BOOTSTRAP). Unknown values
+    /// are ignored.
     ///
     /// # Errors
-    /// The first thing that cannot be used.
+    /// The first missing or invalid value.
     pub fn parse(text: &str) -> Result<Self, TaskError> {
         let list = manifest::parse(text)?;
         let (head, packages) = list.split_first().ok_or(TaskError::Empty)?;
         let message = head.get("message").unwrap_or_default();
         Ok(Self {
-            status: need(head, "status")?.parse()?,
+            status: required(head, "status")?.parse()?,
             message: message.chars().take(MESSAGE_MAX).collect(),
             packages: packages
                 .iter()
@@ -117,12 +118,11 @@ impl TaskResult {
     }
 }
 
-/// A value without blanks or control characters: it goes into file names, other
-/// protocols and tables.
+/// Returns a value without blanks or control characters, which is safe in file names,
+/// other protocols and tables.
 fn word(manifest: &Manifest, name: &'static str) -> Result<String, TaskError> {
-    let value = need(manifest, name)?;
-    let fine = value.len() <= 200 && value.chars().all(|c| c.is_ascii_graphic());
-    if fine {
+    let value = required(manifest, name)?;
+    if value.len() <= 200 && value.chars().all(|c| c.is_ascii_graphic()) {
         Ok(value.to_owned())
     } else {
         Err(TaskError::Value(name, value.chars().take(40).collect()))
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_result_is_read_as_it_was_written() {
+    fn a_written_result_parses_to_the_same_result() {
         let result = TaskResult {
             status: Outcome::Warning,
             message: "two lines\nof words".into(),
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_hostile_guest_puts_is_refused_with_a_reason() {
+    fn invalid_results_are_rejected_with_a_reason() {
         let package =
             "package: p\nversion: 1\nrecipe-revision: r0\narchitecture: all\nchecksum: c\n";
         let table = [

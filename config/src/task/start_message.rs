@@ -1,4 +1,4 @@
-//! The word with which a host lets a waiting guest begin.
+//! The message that tells a waiting guest to fetch its task.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,44 +6,45 @@ use std::time::Duration;
 use super::TaskError;
 use super::digest::hexadecimal;
 
-/// The line that lets a guest begin: `go SECONDS.NANOSECONDS RANDOM`.
+/// The message that tells a waiting guest to fetch its task: the line
+/// `go SECONDS.NANOSECONDS RANDOM`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StartMessage {
-    /// The host's time, counted from the beginning of 1970.
+    /// The host's time since the Unix epoch.
     pub time: Duration,
-    /// Random bytes that no other guest is given; 128 hexadecimal digits.
+    /// Random bytes that no other guest gets; 128 hexadecimal digits.
     pub random: [u8; 64],
 }
 
 impl StartMessage {
-    /// The line, with its end.
+    /// Returns the line, line end included.
     pub fn print(&self) -> String {
         let (seconds, nanoseconds) = (self.time.as_secs(), self.time.subsec_nanos());
         let random = hexadecimal(&self.random);
         format!("go {seconds}.{nanoseconds:09} {random}\n")
     }
 
-    /// Reads the line.
+    /// Parses the line.
     ///
     /// # Errors
-    /// The first word that cannot be used.
+    /// The first invalid word.
     pub fn parse(line: &str) -> Result<Self, TaskError> {
         let words: Vec<_> = line.split_ascii_whitespace().collect();
         let &["go", time, random] = words.as_slice() else {
             return Err(TaskError::Value("go", line.chars().take(40).collect()));
         };
-        let wrong = || TaskError::Value("time", time.chars().take(40).collect());
-        let (seconds, fraction) = time.split_once('.').ok_or_else(wrong)?;
-        let seconds = seconds.parse().map_err(|_| wrong())?;
-        let nanoseconds: u32 = fraction.parse().map_err(|_| wrong())?;
+        let invalid = || TaskError::Value("time", time.chars().take(40).collect());
+        let (seconds, fraction) = time.split_once('.').ok_or_else(invalid)?;
+        let seconds = seconds.parse().map_err(|_| invalid())?;
+        let nanoseconds: u32 = fraction.parse().map_err(|_| invalid())?;
         if fraction.len() != 9 {
-            return Err(wrong());
+            return Err(invalid());
         }
-        // Not repeated in the error: it is a secret.
-        let secret = || TaskError::Value("random", "…".to_owned());
+        // The error does not show the value: it is secret.
+        let invalid_random = || TaskError::Value("random", "…".to_owned());
         Ok(Self {
             time: Duration::new(seconds, nanoseconds),
-            random: bytes(random).ok_or_else(secret)?,
+            random: bytes(random).ok_or_else(invalid_random)?,
         })
     }
 }
@@ -71,14 +72,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guest_is_let_go_with_the_time_and_a_secret() {
-        let go = StartMessage {
+    fn a_start_message_carries_the_time_and_secret_bytes() {
+        let message = StartMessage {
             time: Duration::new(1_700_000_000, 7),
             random: std::array::from_fn(|index| u8::try_from(index * 4).unwrap()),
         };
-        assert!(go.print().starts_with("go 1700000000.000000007 0004080c"));
-        assert_eq!(StartMessage::parse(&go.print()), Ok(go.clone()));
-        assert!(!format!("{go:?}").contains("random"));
+        assert!(
+            message
+                .print()
+                .starts_with("go 1700000000.000000007 0004080c")
+        );
+        assert_eq!(StartMessage::parse(&message.print()), Ok(message.clone()));
+        assert!(!format!("{message:?}").contains("random"));
         let random = "0".repeat(128);
         for line in [
             "go".to_owned(),

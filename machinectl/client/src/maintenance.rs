@@ -1,7 +1,7 @@
 //! The host itself: its status, its queue, draining, and its doctor.
 
 use config::builds::Status;
-use config::doctor::{Name, Repaired, Report};
+use config::doctor::{FindingKey, Repaired, Report};
 use config::queue::{Drain, Drained, Queue};
 
 use crate::{Client, Result};
@@ -33,7 +33,7 @@ impl Client {
     }
 
     /// Repairs the findings of these names.
-    pub fn repair(&self, findings: &[Name]) -> Result<Repaired> {
+    pub fn repair(&self, findings: &[FindingKey]) -> Result<Repaired> {
         self.post("doctor/repair", &findings)
     }
 }

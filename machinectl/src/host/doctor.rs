@@ -42,7 +42,7 @@ pub(crate) enum Command {
 fn kinds() -> String {
     let mut text = String::from("Findings, their severities and their remedies:\n");
     for kind in KINDS {
-        let (word, severity) = (kind.word, kind.severity);
+        let (word, severity) = (kind.name, kind.severity);
         let _ = writeln!(text, "  {word} ({severity}): {}", kind.meaning);
         let _ = writeln!(text, "      {}", kind.remedy);
     }
@@ -141,7 +141,7 @@ impl Report {
             .host
             .iter()
             .filter(|finding| !finding.repair.is_empty())
-            .map(Finding::name)
+            .map(Finding::key)
             .collect();
         if repairable.is_empty() {
             return Ok(());

@@ -244,7 +244,7 @@ impl Volume {
         for entry in entries {
             let name = entry.context("list", &directory)?.file_name();
             let path = directory.join(&name);
-            let entry = name.to_str().and_then(|name| Entry::read(machine, name));
+            let entry = name.to_str().and_then(|name| Entry::parse(machine, name));
             let managed = match entry {
                 Some(entry) => self.add_entry(&mut view, &mut link, entry, &path),
                 None => Ok(false),
@@ -354,7 +354,7 @@ impl MachineView {
             .sort_by(|a, b| (&a.toolchain, &a.tag).cmp(&(&b.toolchain, &b.tag)));
         self.unmanaged.sort();
         if let Some(target) = link {
-            let entry = entry_name(directory, target).and_then(|it| Entry::read(&self.name, it));
+            let entry = entry_name(directory, target).and_then(|it| Entry::parse(&self.name, it));
             self.link_unmanaged = !matches!(entry, Some(Entry::Revision(_)));
             match resolve_link(self, directory, target) {
                 Ok(revision) => self.current = Some(revision),
@@ -377,7 +377,7 @@ fn resolve_link(view: &MachineView, directory: &Path, target: &Path) -> Result<R
     let shown = target.display();
     let name = entry_name(directory, target)
         .ok_or_else(|| format!("its link leads to `{shown}`, out of its directory"))?;
-    let Some(Entry::Revision(revision)) = Entry::read(&view.name, name) else {
+    let Some(Entry::Revision(revision)) = Entry::parse(&view.name, name) else {
         return Err(format!(
             "its link leads to `{shown}`, which is not a revision"
         ));

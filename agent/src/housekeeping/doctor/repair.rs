@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use config::BuildId;
-use config::doctor::{Name, Repaired};
+use config::doctor::{FindingKey, Repaired};
 use jiff::Timestamp;
 use tracing::{info, warn};
 
@@ -27,13 +27,16 @@ type Fault = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// # Errors
 /// When the host cannot be looked at.
-pub async fn repair(agent: &Arc<AgentState>, wanted: &BTreeSet<Name>) -> io::Result<Repaired> {
+pub async fn repair(
+    agent: &Arc<AgentState>,
+    wanted: &BTreeSet<FindingKey>,
+) -> io::Result<Repaired> {
     let _queue = agent.queue.lock().await;
     let mut repaired = Repaired::default();
     for found in examine(&look(agent).await?) {
         let Some(step) = found
             .repair
-            .filter(|_| wanted.contains(&found.finding.name()))
+            .filter(|_| wanted.contains(&found.finding.key()))
         else {
             continue;
         };

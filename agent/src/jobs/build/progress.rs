@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use config::BuildId;
 use config::builds::Progress;
-use config::progress::Reader;
+use config::progress::Parser;
 use tracing::warn;
 
 use crate::blocking;
@@ -24,7 +24,7 @@ const PIECE: usize = 256 * 1024;
 struct Followed {
     path: PathBuf,
     offset: u64,
-    reader: Reader,
+    parser: Parser,
 }
 
 impl Followed {
@@ -32,7 +32,7 @@ impl Followed {
         Self {
             path,
             offset: 0,
-            reader: Reader::default(),
+            parser: Parser::default(),
         }
     }
 
@@ -40,7 +40,7 @@ impl Followed {
     fn read_on(&mut self) -> io::Result<Progress> {
         let mut file = match File::open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(self.reader.progress());
+                return Ok(self.parser.progress());
             }
             file => file?,
         };
@@ -49,10 +49,10 @@ impl Followed {
         loop {
             let count = file.read(&mut piece)?;
             if count == 0 {
-                return Ok(self.reader.progress());
+                return Ok(self.parser.progress());
             }
             self.offset += count as u64;
-            self.reader.feed(&piece[..count]);
+            self.parser.feed(&piece[..count]);
         }
     }
 }

@@ -309,15 +309,7 @@ pub(crate) fn listed(holders: &[JobId]) -> String {
     }
     if !builds.is_empty() {
         let word = if builds.len() == 1 { "build" } else { "builds" };
-        others.insert(0, format!("{word} {}", joined(&builds)));
+        others.insert(0, format!("{word} {}", config::join_and(&builds)));
     }
-    joined(&others)
-}
-
-fn joined(words: &[String]) -> String {
-    match words {
-        [] => String::new(),
-        [one] => one.clone(),
-        [most @ .., last] => format!("{} and {last}", most.join(", ")),
-    }
+    config::join_and(&others)
 }

@@ -112,7 +112,7 @@ fn method(view: &MachineView, revision: Revision, image: &IncomingImage) -> Resu
 
 /// Returns the number of the revision: the one in the image's name, or else the next one.
 fn revision(view: &MachineView, image: &IncomingImage) -> Result<Revision> {
-    match Entry::read(&view.name, &image.name) {
+    match Entry::parse(&view.name, &image.name) {
         Some(Entry::Revision(revision)) => Ok(revision),
         _ if image.must_be_named => Err(wrong_name(&view.name, &image.name).into()),
         // An ingest was interrupted before it made the link.
