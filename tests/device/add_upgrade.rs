@@ -1,9 +1,10 @@
-//! `machinectl add` and `upgrade` on real btrfs: what they do and what they refuse.
+//! `machinectl add` and `upgrade` on real btrfs.
 
 use std::fs;
 
 use tests::hosts::{BuildHost, DevelopmentHost};
 
+/// Returns a build host without machines and a development host with two images of `linux`.
 fn hosts() -> (BuildHost, DevelopmentHost) {
     let development = DevelopmentHost::new(512);
     development.image(
@@ -25,7 +26,7 @@ fn content(host: &BuildHost, path: &str) -> Vec<u8> {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_machine_is_added_and_upgraded_by_streams() {
+fn streams_add_and_upgrade_a_machine() {
     let (host, development) = hosts();
     let answer = host
         .machinectl(&["add", "linux"], &development.send("linux-1", None))
@@ -33,7 +34,7 @@ fn a_machine_is_added_and_upgraded_by_streams() {
     assert_eq!(answer.stderr, "linux: revision 1 is now current\n");
     assert_eq!(content(&host, "linux/linux/disk.img"), vec![1; 300_000]);
 
-    // Incremental, then a full one over a gap.
+    // An incremental stream, then a full one with a gap in the revisions.
     let stream = development.send("linux-2", Some("linux-1"));
     host.machinectl(&["upgrade", "linux", "--from", "-"], &stream)
         .success();
@@ -59,7 +60,7 @@ fn a_machine_is_added_and_upgraded_by_streams() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn every_refusal_has_its_code_and_changes_nothing() {
+fn refused_streams_have_an_exit_code_and_change_nothing() {
     let (host, development) = hosts();
     let (one, two) = (
         development.send("linux-1", None),
@@ -81,7 +82,7 @@ fn every_refusal_has_its_code_and_changes_nothing() {
     assert_eq!(host.listing(), empty);
 
     add("linux", &two).success();
-    let two_there = host.listing();
+    let with_two = host.listing();
     add("linux", &one).refused(11, "machine `linux` already exists");
     upgrade("linux", &one).refused(12, "revision 1 is not newer than revision 2");
     upgrade("linux", &two).refused(12, "revision 2 is not newer than revision 2");
@@ -95,14 +96,14 @@ fn every_refusal_has_its_code_and_changes_nothing() {
         b"",
     )
     .refused(1, "No such file");
-    assert_eq!(host.listing(), two_there);
+    assert_eq!(host.listing(), with_two);
 }
 
-/// A verb and the stream that it gets.
-type Coming = (&'static str, Vec<u8>);
+/// A verb and its input.
+type Ingest = (&'static str, Vec<u8>);
 
-/// A host, and a small full and a small incremental stream for it.
-fn small() -> (BuildHost, [Coming; 2]) {
+/// Returns a host, and a small full and a small incremental stream for it.
+fn host_and_small_streams() -> (BuildHost, [Ingest; 2]) {
     let (host, development) = hosts();
     development.image("small-1", None, &[("a", b"a"), ("b", b"b")]);
     let two: [(&str, &[u8]); 2] = [("a", &[7; 500]), ("c", b"c")];
@@ -116,8 +117,8 @@ fn small() -> (BuildHost, [Coming; 2]) {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_stream_cut_after_any_command_is_refused() {
-    let (host, streams) = small();
+fn a_stream_that_is_truncated_after_any_command_is_refused() {
+    let (host, streams) = host_and_small_streams();
     for (verb, stream) in streams {
         let before = host.listing();
         let mut at = 17;
@@ -127,12 +128,12 @@ fn a_stream_cut_after_any_command_is_refused() {
             let length = u32::from_le_bytes(stream[at..at + 4].try_into().unwrap());
             at += 10 + length as usize;
         }
-        println!("{verb}: cut after each of {} commands", cuts.len());
+        println!("{verb}: truncated after each of {} commands", cuts.len());
         assert!(cuts.len() > 10, "{}", cuts.len());
         for cut in cuts {
             host.machinectl(&[verb, "small"], &stream[..cut])
                 .refused(14, "ends too early");
-            assert_eq!(host.listing(), before, "cut at {cut}");
+            assert_eq!(host.listing(), before, "truncated at {cut}");
         }
         host.machinectl(&[verb, "small"], &stream).success();
     }
@@ -140,8 +141,8 @@ fn a_stream_cut_after_any_command_is_refused() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_flipped_bit_is_never_taken_for_a_machine_in_order() {
-    let (host, streams) = small();
+fn a_stream_with_a_flipped_bit_is_refused() {
+    let (host, streams) = host_and_small_streams();
     for (verb, stream) in streams {
         let before = host.listing();
         let step = if tests::is_long_run() { 1 } else { 41 };
@@ -157,23 +158,20 @@ fn a_flipped_bit_is_never_taken_for_a_machine_in_order() {
             );
             assert_eq!(host.listing(), before, "at {at}: {answer:?}");
         }
-        println!(
-            "{verb}: {flips} bits were flipped in {} bytes",
-            stream.len()
-        );
+        println!("{verb}: {flips} bits flipped in {} bytes", stream.len());
         host.machinectl(&[verb, "small"], &stream).success();
     }
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn what_is_read_only_and_was_never_finished_is_neither_adopted_nor_built_upon() {
+fn an_unfinished_read_only_revision_is_neither_adopted_nor_used_as_a_parent() {
     let (host, development) = hosts();
     let one = development.send("linux-1", None);
     let two = development.send("linux-2", Some("linux-1"));
     host.machinectl(&["add", "linux"], &one).success();
     host.machinectl(&["upgrade", "linux"], &two).success();
-    // A power cut came before the link: not all of the content may be there.
+    // The state after a power cut before the link was replaced: content may be missing.
     let directory = host.volume.path().join("linux");
     fs::remove_file(directory.join("linux")).unwrap();
     std::os::unix::fs::symlink("linux-1", directory.join("linux")).unwrap();
@@ -199,7 +197,7 @@ fn what_is_read_only_and_was_never_finished_is_neither_adopted_nor_built_upon() 
 fn a_full_disk_leaves_the_machine_as_it_was() {
     let (host, development) = (BuildHost::new(128), DevelopmentHost::new(512));
     development.image("big-1", None, &[("disk.img", &[1; 1000])]);
-    // What compresses well would fit: the content must not repeat.
+    // The content must not compress.
     let noise: Vec<u8> = (0..120_u32 << 18)
         .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
         .collect();
@@ -217,13 +215,13 @@ fn a_full_disk_leaves_the_machine_as_it_was() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn what_was_left_half_is_made_anew_and_what_is_whole_is_adopted() {
+fn an_incomplete_revision_is_recreated_and_a_complete_one_is_adopted() {
     let (host, development) = hosts();
     let (one, two) = (
         development.send("linux-1", None),
         development.send("linux-2", None),
     );
-    // A receive that was killed leaves a writable revision.
+    // The state after a killed receive: a writable revision.
     let directory = host.volume.path().join("linux");
     fs::create_dir(&directory).unwrap();
     ::store::SubvolumeBackend::create(
@@ -237,7 +235,7 @@ fn what_was_left_half_is_made_anew_and_what_is_whole_is_adopted() {
         "{answer:?}"
     );
 
-    // An upgrade killed before the link was renamed.
+    // The state after an upgrade that was killed before it renamed the link.
     host.machinectl(&["upgrade", "linux"], &two).success();
     fs::remove_file(directory.join("linux")).unwrap();
     std::os::unix::fs::symlink("linux-1", directory.join("linux")).unwrap();
@@ -253,10 +251,10 @@ fn what_was_left_half_is_made_anew_and_what_is_whole_is_adopted() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_subvolume_is_snapshotted_here_and_sent_from_elsewhere() {
+fn a_subvolume_is_snapshotted_on_the_volume_and_sent_from_another_file_system() {
     let (host, development) = hosts();
-    let there = development.path("linux-1");
-    host.machinectl(&["add", "linux", "--from", there.to_str().unwrap()], b"")
+    let image = development.path("linux-1");
+    host.machinectl(&["add", "linux", "--from", image.to_str().unwrap()], b"")
         .success();
     assert!(host.look("linux").revisions[0].received_uuid.is_some());
 
@@ -288,13 +286,13 @@ fn a_subvolume_is_snapshotted_here_and_sent_from_elsewhere() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_parent_that_was_made_writable_is_not_built_upon() {
+fn a_revision_that_was_made_writable_is_not_used_as_a_parent() {
     let (host, development) = hosts();
     host.machinectl(&["add", "linux"], &development.send("linux-1", None))
         .success();
     host.machinectl(&["upgrade", "linux"], &development.send("linux-2", None))
         .success();
-    // By the ioctl the identity stays, while the content may change.
+    // The ioctl keeps the received identity, although the content may change.
     let revision = host.volume.path().join("linux/linux-1");
     libbtrfsutil::set_subvolume_read_only(&revision, false).unwrap();
     development.image("linux-3", Some("linux-1"), &[("x", b"x")]);
@@ -302,7 +300,7 @@ fn a_parent_that_was_made_writable_is_not_built_upon() {
     host.machinectl(&["upgrade", "linux"], &stream)
         .refused(15, "has been made writable");
 
-    // Where the link leads to it, nobody replaces it either.
+    // It is not replaced either, even if the link leads to it.
     let link = host.volume.path().join("linux/linux");
     fs::remove_file(&link).unwrap();
     std::os::unix::fs::symlink("linux-1", &link).unwrap();

@@ -34,7 +34,7 @@ fn check_record(host: &AgentHost, build: &Build) {
     let text = host.machinectl(&["provenance", "2"]).success().stdout;
     let statement: serde_json::Value = serde_json::from_str(&text).unwrap();
     let subject = &statement["subject"][0];
-    let made = build.inputs.as_ref().unwrap();
+    let recorded = build.inputs.as_ref().unwrap();
     assert_eq!(subject["name"], build.artifacts[0].name.as_str());
     assert_eq!(
         subject["digest"]["sha256"],
@@ -46,10 +46,11 @@ fn check_record(host: &AgentHost, build: &Build) {
         build.sources[0].sha256.as_str()
     );
     assert_eq!(inputs[1]["name"], "machine/demo-1");
-    assert_eq!(inputs[1]["uri"], format!("urn:uuid:{}", made.revision_uuid));
+    let uri = format!("urn:uuid:{}", recorded.revision_uuid);
+    assert_eq!(inputs[1]["uri"], uri);
     assert_eq!(
         inputs[2]["digest"]["sha256"],
-        made.toolchain_sha256.as_str()
+        recorded.toolchain_sha256.as_str()
     );
 
     let answer = host.machinectl(&["rebuild", "2"]).success();

@@ -1,4 +1,4 @@
-//! People who look into copies of what is held of builds that failed.
+//! Debug sessions in copies of the held snapshots of failed builds.
 
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
@@ -13,12 +13,12 @@ use tests::agent::AgentHost;
 use tests::terminal::Terminal;
 use tests::wait_until;
 
-const BAD: &str = "int main(void) { return nonsense; }\n";
-/// What the shell of a copy shows where the build worked.
+const BROKEN_PROGRAM: &str = "int main(void) { return nonsense; }\n";
+/// The prompt of the shell in a copy, in the directory of the build.
 const PROMPT: &str = "/buildhost/build/work #";
 
-/// A host on which build 1 has failed, and is held. Its machine's disk has a journal.
-fn host(settings: &str) -> AgentHost {
+/// Starts a host on which build 1 has failed and is held. The disk of its machine has a journal.
+fn host_with_hold(settings: &str) -> AgentHost {
     let mut host = AgentHost::new(settings);
     host.add("demo", |machine| {
         let mut tune = command::prepare("tune2fs");
@@ -27,7 +27,7 @@ fn host(settings: &str) -> AgentHost {
     });
     host.add_toolchain("0.1.0");
     host.start();
-    let source = host.source(BAD);
+    let source = host.source(BROKEN_PROGRAM);
     host.machinectl(&["build", "demo", &source, "--hold"])
         .success();
     let build = host.wait_for(1, State::Finished);
@@ -40,28 +40,28 @@ fn held(host: &AgentHost) -> Option<HoldKind> {
     host.build(1).interactive.held.map(|held| held.kind)
 }
 
-/// The snapshots that are there.
+/// Returns the tags of all snapshots.
 fn snapshots(host: &AgentHost) -> Vec<String> {
     let view = host.host.volume.view(&"demo".parse().unwrap()).unwrap();
     let tags = view.snapshots.iter().map(|it| it.tag.to_string());
     tags.collect()
 }
 
-/// The files of the snapshot that is held, and when each was last changed.
-fn content(host: &AgentHost) -> Vec<(PathBuf, u64, i64, i64)> {
+/// Returns the files of the held snapshot with their sizes and the times of their last changes.
+fn held_files(host: &AgentHost) -> Vec<(PathBuf, u64, i64, i64)> {
     let held = host.host.volume.path().join("demo/demo-default-1");
     let mut files = sys::file::entries(&held).unwrap();
     files.sort();
-    let seen = files.into_iter().map(|path| {
+    let files = files.into_iter().map(|path| {
         let data = std::fs::metadata(&path).unwrap();
         (path, data.size(), data.ctime(), data.ctime_nsec())
     });
-    seen.collect()
+    files.collect()
 }
 
-/// Whether the file system on a disk has something in its journal that it lacks itself.
-fn is_unclean(disk: &Path) -> bool {
-    // The superblock begins at 1024; this is its list of what one must understand.
+/// Returns true if the journal of an ext file system has to be replayed.
+fn needs_journal_recovery(disk: &Path) -> bool {
+    // The offset of the incompatible features in the superblock, which starts at 1024.
     const INCOMPATIBLE: u64 = 1024 + 0x60;
     const RECOVER: u8 = 4;
     let mut features = [0];
@@ -71,39 +71,38 @@ fn is_unclean(disk: &Path) -> bool {
 }
 
 fn attach(host: &AgentHost) -> Terminal {
-    let person = host.terminal(&["attach", "1"]);
-    person.wait_for(PROMPT);
-    person
+    let terminal = host.terminal(&["attach", "1"]);
+    terminal.wait_for(PROMPT);
+    terminal
 }
 
-fn torn_down(host: &AgentHost) {
+fn release_and_wait_until_torn_down(host: &AgentHost) {
     host.machinectl(&["release", "1"]).success();
     wait_until("nothing is held", || held(host).is_none());
     host.wait_until_torn_down();
-    let left = std::fs::read_dir(host.state_directory().join("attached")).map(Iterator::count);
-    assert_eq!(left.unwrap(), 0);
+    let directory = host.state_directory().join("attached");
+    wait_until("the files of the copies are deleted", || {
+        std::fs::read_dir(&directory).unwrap().count() == 0
+    });
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn people_look_into_copies_of_a_guest_that_was_woken_and_it_stays_as_it_is() {
-    let host = host("");
+fn copies_can_be_changed_while_the_held_snapshot_stays_unchanged() {
+    let host = host_with_hold("");
     assert!(
         host.build(1).restored,
-        "the disk of a woken guest is another"
+        "a restored guest has a separate disk"
     );
     let disk = host.host.volume.path();
     let disk = disk.join("demo/demo-default-1/frozen.disk");
-    assert!(is_unclean(&disk), "the guest was not shut down");
-    let (before, suspended) = (content(&host), host.guests());
-    let rehearsed = host
+    assert!(needs_journal_recovery(&disk), "the guest was not shut down");
+    let (before, suspended) = (held_files(&host), host.guests());
+    let plan = host
         .machinectl(&["attach", "1", "--dry-run"])
         .success()
         .stdout;
-    assert_eq!(
-        rehearsed,
-        "would boot a copy of the held guest of build 1\n"
-    );
+    assert_eq!(plan, "would boot a copy of the held guest of build 1\n");
 
     let mut one = attach(&host);
     one.type_in("cat sources/*/hello.c; ls ../sources\r");
@@ -122,12 +121,12 @@ fn people_look_into_copies_of_a_guest_that_was_woken_and_it_stays_as_it_is() {
     assert_eq!(top.matches("attached").count(), 2, "{top}");
     let findings = host.machinectl(&["doctor"]).stdout;
     assert!(!findings.contains("-a1"), "{findings}");
-    let kept = host.machinectl(&["builds", "delete", "1"]);
+    let answer = host.machinectl(&["builds", "delete", "1"]);
     assert!(
-        kept.stderr.contains("build 1 is held for a person"),
-        "{kept:?}"
+        answer.stderr.contains("build 1 is held for a person"),
+        "{answer:?}"
     );
-    // The console of a machine is never that of a copy.
+    // A copy is not reachable by the name of a machine.
     host.machinectl(&["console", "42-a1"])
         .refused(10, "no guest of a machine 42-a1 runs");
 
@@ -136,24 +135,30 @@ fn people_look_into_copies_of_a_guest_that_was_woken_and_it_stays_as_it_is() {
     one.wait_for("the copy is deleted");
     other.type_in("exit\r");
     assert_eq!(other.wait(), Some(0));
-    wait_until("the copies are gone", || snapshots(&host) == ["1"]);
-    wait_until("their guests are gone", || host.guests() == suspended);
-    assert_eq!(content(&host), before);
+    wait_until("the copies are deleted", || snapshots(&host) == ["1"]);
+    wait_until("the copies' guests have ended", || {
+        host.guests() == suspended
+    });
+    assert_eq!(held_files(&host), before);
     assert_eq!(held(&host), Some(HoldKind::Guest));
-    torn_down(&host);
+    release_and_wait_until_torn_down(&host);
     host.machinectl(&["attach", "1"])
         .refused(3, "nothing is held of build 1");
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_copy_takes_the_place_of_a_guest_and_does_not_outlive_the_agent() {
-    let mut host = host("guests.frozen = \"off\"\nguests.parallel_max = 1\n");
-    let mut person = attach(&host);
-    assert_eq!(held(&host), Some(HoldKind::Snapshot), "its guest gave way");
-    person.type_in("cat sources/*/hello.c\r");
-    person.wait_for("return nonsense");
-    let before = content(&host);
+fn a_copy_uses_a_guest_slot_and_does_not_outlive_the_agent() {
+    let mut host = host_with_hold("guests.frozen = \"off\"\nguests.parallel_max = 1\n");
+    let mut terminal = attach(&host);
+    assert_eq!(
+        held(&host),
+        Some(HoldKind::Snapshot),
+        "the held guest was evicted"
+    );
+    terminal.type_in("cat sources/*/hello.c\r");
+    terminal.wait_for("return nonsense");
+    let before = held_files(&host);
     host.machinectl(&["attach", "1"])
         .refused(3, "it would wait for a guest: 1 of 1 run");
     host.submit("demo", "hello");
@@ -162,22 +167,22 @@ fn a_copy_takes_the_place_of_a_guest_and_does_not_outlive_the_agent() {
     });
 
     host.stop(Signal::KILL);
-    assert_eq!(person.wait(), Some(0));
+    assert_eq!(terminal.wait(), Some(0));
     host.start();
     let build = host.wait_for(2, State::Finished);
     assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
-    wait_until("the copy is gone", || snapshots(&host) == ["1"]);
-    assert_eq!(host.guests(), []);
-    assert_eq!(content(&host), before);
+    wait_until("the copy is deleted", || snapshots(&host) == ["1"]);
+    wait_until("no guest runs", || host.guests().is_empty());
+    assert_eq!(held_files(&host), before);
 
     host.machinectl(&["drain"]).success();
     host.machinectl(&["attach", "1"])
         .refused(3, "it would wait because the host is drained since");
     host.machinectl(&["undrain"]).success();
-    let mut person = attach(&host);
+    let mut terminal = attach(&host);
     host.stop(Signal::HUP);
-    assert_eq!(person.wait(), Some(0));
+    assert_eq!(terminal.wait(), Some(0));
     assert_eq!(snapshots(&host), ["1"]);
     host.start();
-    torn_down(&host);
+    release_and_wait_until_torn_down(&host);
 }

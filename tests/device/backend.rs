@@ -1,4 +1,4 @@
-//! The store on real btrfs.
+//! The contract of the btrfs backend.
 
 use ::store::subvolumes::BtrfsBackend;
 use tests::backend_contract;
@@ -6,7 +6,7 @@ use tests::mount::Mount;
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn btrfs_keeps_the_contract() {
+fn the_btrfs_backend_fulfills_the_contract() {
     let mount = Mount::btrfs(512);
     backend_contract::check(&BtrfsBackend, &mount.directory("contract"));
 }

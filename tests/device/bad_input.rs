@@ -1,5 +1,5 @@
-//! What a person can get wrong, or find wrong: each has one clear message and its
-//! exit code, and nothing is changed.
+//! Invalid input and unexpected states of the host: each leads to one message and an exit code, and
+//! changes nothing.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -15,12 +15,12 @@ use tests::ssh::SshServer;
 use tests::write_file;
 
 /// A host with revisions 1 and 2 of `linux`, and a working subvolume.
-struct World {
+struct Fixture {
     host: BuildHost,
     work: String,
 }
 
-impl World {
+impl Fixture {
     fn new(mebibytes: u64) -> Self {
         let host = BuildHost::new(mebibytes);
         let work = host.mount.path().join("work");
@@ -34,45 +34,45 @@ impl World {
         Self { host, work }
     }
 
-    /// A verb with its words; `WORK` stands for the working subvolume.
+    /// Returns a call with these arguments. `WORK` stands for the working subvolume.
     fn command(&self, line: &str) -> Command {
         let line = line.replace("WORK", &self.work);
-        let words: Vec<_> = line.split(' ').collect();
-        self.host.command(&words)
+        let arguments: Vec<_> = line.split(' ').collect();
+        self.host.command(&arguments)
     }
 
-    /// Calls a verb that must be refused and must change nothing.
-    fn refused(&self, line: &str, code: i32, words: &str) {
-        self.refused_by(self.command(line), code, words);
+    /// Runs `machinectl` and checks that it is refused and changes nothing.
+    fn refused(&self, line: &str, code: i32, message: &str) {
+        self.command_refused(self.command(line), code, message);
     }
 
-    fn refused_by(&self, mut command: Command, code: i32, words: &str) {
+    fn command_refused(&self, mut command: Command, code: i32, message: &str) {
         let before = listing(self.host.mount.path());
         command.env("BUILDHOST_SOCKET", "/no/agent.sock");
         let line = ::sys::command::line(&command);
         let answer = run(command, b"");
         println!("{}", answer.stderr.trim_end());
-        let first = message(&answer).to_owned();
-        assert!(first.contains(words), "{line}: {answer:?}");
+        let found = single_message(&answer).to_owned();
+        assert!(found.contains(message), "{line}: {answer:?}");
         assert_eq!(answer.code, Some(code), "{line}: {answer:?}");
         assert_eq!(listing(self.host.mount.path()), before, "{line}");
     }
 }
 
-/// The one message: a line of ours, or the first one of a call that is misspelt.
-fn message(answer: &CommandOutput) -> &str {
+/// Returns the only line of the standard error, or the first one of a usage error.
+fn single_message(answer: &CommandOutput) -> &str {
     let mut lines = answer.stderr.lines();
     let first = lines.next().unwrap_or_default();
     if answer.code != Some(2) {
-        assert_eq!(lines.next(), None, "one clear message: {answer:?}");
+        assert_eq!(lines.next(), None, "a single message: {answer:?}");
     }
     first
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn names_that_are_none_are_refused_by_every_verb() {
-    let world = World::new(256);
+fn invalid_names_are_refused_by_every_verb() {
+    let fixture = Fixture::new(256);
     let long = "x".repeat(300);
     let names = ["..", ".", "/", "a/b", "", "-x", "\u{fc}", "a b", &long];
     let verbs = [
@@ -81,15 +81,15 @@ fn names_that_are_none_are_refused_by_every_verb() {
     ];
     for verb in verbs {
         for name in names {
-            let mut command = world.host.command(&[verb, "--", name]);
+            let mut command = fixture.host.command(&[verb, "--", name]);
             let more = match verb {
                 "build" | "import" | "push" | "pull" => Some("x"),
                 "pin" => Some("1"),
                 _ => None,
             };
             command.args(more);
-            let words = format!("`{}", name.chars().take(20).collect::<String>());
-            world.refused_by(command, 2, &words);
+            let quoted = format!("`{}", name.chars().take(20).collect::<String>());
+            fixture.command_refused(command, 2, &quoted);
         }
     }
     for line in [
@@ -97,29 +97,29 @@ fn names_that_are_none_are_refused_by_every_verb() {
         "toolchain delete 2",
         "build linux x --toolchain 2",
     ] {
-        world.refused(
+        fixture.refused(
             line,
             2,
             "must start with a letter (a number would read as a revision)",
         );
     }
     for host in ["", "-oProxyCommand=x", "a b"] {
-        let push = world.host.command(&["push", "linux", "--", host]);
-        world.refused_by(push, 2, "expected HOST or USER@HOST");
+        let push = fixture.host.command(&["push", "linux", "--", host]);
+        fixture.command_refused(push, 2, "expected HOST or USER@HOST");
     }
-    world.refused("pin linux 0x1", 2, "invalid value '0x1'");
-    world.refused(
+    fixture.refused("pin linux 0x1", 2, "invalid value '0x1'");
+    fixture.refused(
         "prune --until-free many",
         2,
         "write a number and K, M, G or T",
     );
-    world.refused("upgrade linux --from WORK --keep 0", 2, "invalid value '0'");
+    fixture.refused("upgrade linux --from WORK --keep 0", 2, "invalid value '0'");
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn places_that_are_none_are_refused() {
-    let world = World::new(256);
+fn missing_and_unsuitable_paths_are_refused() {
+    let fixture = Fixture::new(256);
     let plain = tempfile::tempdir().unwrap();
     let plain = plain.path().display().to_string();
     let (volume, missing) = (format!("--volume {plain}"), "--volume /no/such");
@@ -130,18 +130,18 @@ fn places_that_are_none_are_refused() {
         "delete linux",
         "doctor",
     ] {
-        world.refused(
+        fixture.refused(
             &format!("{verb} {volume}"),
             20,
             "is not on btrfs; make a volume with",
         );
-        world.refused(
+        fixture.refused(
             &format!("{verb} {missing}"),
             20,
             "there is no volume `/no/such`; make one",
         );
     }
-    world.refused("init /etc", 3, "`/etc` is not empty and not on btrfs");
+    fixture.refused("init /etc", 3, "`/etc` is not empty and not on btrfs");
     for verb in [
         "status",
         "delete",
@@ -150,42 +150,42 @@ fn places_that_are_none_are_refused() {
         "upgrade --from WORK",
         "export -o x.tar",
     ] {
-        world.refused(&format!("{verb} other"), 10, "there is no machine `other`");
+        fixture.refused(&format!("{verb} other"), 10, "there is no machine `other`");
     }
-    world.refused(
+    fixture.refused(
         "verify linux 9",
         10,
         "machine `linux` has no complete revision 9",
     );
-    world.refused(
+    fixture.refused(
         "upgrade linux --from /no/such",
         1,
         "`/no/such`: No such file",
     );
-    world.refused(
+    fixture.refused(
         &format!("upgrade linux --from {plain}"),
         3,
         "is not a subvolume",
     );
-    world.refused("export linux -o linux.zip", 2, "must end in .btrfs");
-    world.refused("toolchain delete none", 10, "there is no toolchain `none`");
-    world.refused(&format!("toolchain add empty {plain}"), 3, "holds no files");
-    world.refused("builds", 4, "no agent answers at /no/agent.sock");
+    fixture.refused("export linux -o linux.zip", 2, "must end in .btrfs");
+    fixture.refused("toolchain delete none", 10, "there is no toolchain `none`");
+    fixture.refused(&format!("toolchain add empty {plain}"), 3, "holds no files");
+    fixture.refused("builds", 4, "no agent answers at /no/agent.sock");
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn without_rights_nothing_is_changed_and_root_is_named() {
-    let world = World::new(256);
-    // Everybody can reach the volume; only root may change it.
-    let everybody = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(world.host.mount.path(), everybody).unwrap();
+fn without_root_changes_are_refused_and_the_message_names_root() {
+    let fixture = Fixture::new(256);
+    // All users can read the volume, but only root may change it.
+    let readable = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(fixture.host.mount.path(), readable).unwrap();
     let copy = tempfile::tempdir().unwrap();
     fs::set_permissions(copy.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = copy.path().join("machinectl");
     fs::copy(tests::program("machinectl"), &program).unwrap();
     let nobody = |line: &str| {
-        let call = world.command(line);
+        let call = fixture.command(line);
         let mut command = ::sys::command::prepare(&program);
         command.args(call.get_args()).uid(65534).gid(65534);
         for (name, value) in call.get_envs() {
@@ -206,50 +206,50 @@ fn without_rights_nothing_is_changed_and_root_is_named() {
         "send linux",
         "toolchain add default WORK",
     ] {
-        world.refused_by(nobody(line), 25, "this needs root: ");
+        fixture.command_refused(nobody(line), 25, "this needs root: ");
     }
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn what_others_made_or_hold_is_named_and_left_alone() {
-    let world = World::new(256);
-    let volume = world.host.volume.path().to_owned();
+fn locks_broken_links_and_unmanaged_files_are_named_and_left_alone() {
+    let fixture = Fixture::new(256);
+    let volume = fixture.host.volume.path().to_owned();
     let (linux, link) = (volume.join("linux"), volume.join("linux/linux"));
 
     let held = File::open(&linux).unwrap();
     held.lock().unwrap();
     let holder = format!("(process {})", std::process::id());
-    world.refused("rollback linux", 18, &holder);
+    fixture.refused("rollback linux", 18, &holder);
     drop(held);
 
     for elsewhere in ["/etc", "../../work", "linux"] {
         fs::remove_file(&link).unwrap();
         symlink(elsewhere, &link).unwrap();
-        let words = format!("its link leads to `{elsewhere}`");
+        let reason = format!("its link leads to `{elsewhere}`");
         for line in [
             "upgrade linux --from WORK",
             "rollback linux",
             "verify linux",
         ] {
-            world.refused(line, 10, &words);
+            fixture.refused(line, 10, &reason);
         }
-        world.refused("add linux --from WORK", 11, "already exists");
+        fixture.refused("add linux --from WORK", 11, "already exists");
     }
-    // The message's way out.
-    world
+    // The message names this remedy.
+    fixture
         .host
         .machinectl(&["rollback", "linux", "2"], b"")
         .success();
 
     fs::create_dir(volume.join("stranger")).unwrap();
     write_file(&volume.join("stranger/notes"), "mine");
-    world.refused("delete stranger", 10, "there is no machine `stranger`");
-    world
+    fixture.refused("delete stranger", 10, "there is no machine `stranger`");
+    fixture
         .host
-        .machinectl(&["add", "stranger", "--from", &world.work], b"")
+        .machinectl(&["add", "stranger", "--from", &fixture.work], b"")
         .success();
-    let answer = world
+    let answer = fixture
         .host
         .machinectl(&["delete", "stranger"], b"")
         .success();
@@ -262,97 +262,99 @@ fn what_others_made_or_hold_is_named_and_left_alone() {
     write_file(&volume.join("file"), "mine");
     symlink("linux", volume.join("alias")).unwrap();
     for name in ["file", "alias"] {
-        world.refused(
+        fixture.refused(
             &format!("add {name} --from WORK"),
             3,
             "exists but is not a directory",
         );
-        world.refused(
+        fixture.refused(
             &format!("delete {name}"),
             10,
             &format!("no machine `{name}`"),
         );
-        world.refused(
+        fixture.refused(
             &format!("status {name}"),
             10,
             &format!("no machine `{name}`"),
         );
     }
     write_file(&linux.join("linux-3"), "mine");
-    world.refused("pin linux 3", 10, "no complete revision 3");
+    fixture.refused("pin linux 3", 10, "no complete revision 3");
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_host_that_cannot_be_reached_or_trusted_is_refused() {
-    let world = World::new(256);
+fn remote_hosts_that_are_unreachable_or_untrusted_are_refused() {
+    let fixture = Fixture::new(256);
     let server = SshServer::start();
     let by = |ssh: &str, line: &str| {
-        let mut command = world.command(line);
+        let mut command = fixture.command(line);
         command.env("BUILDHOST_SSH", ssh);
         command
     };
     let changed = server.ssh_with_changed_host();
     let push = "push linux root@127.0.0.1 --from WORK";
-    world.refused_by(by(&changed, push), 24, "removes the old one");
-    world.refused_by(by(&changed, "pull other root@127.0.0.1"), 24, "has changed");
-    world.refused_by(
+    fixture.command_refused(by(&changed, push), 24, "removes the old one");
+    fixture.command_refused(by(&changed, "pull other root@127.0.0.1"), 24, "has changed");
+    fixture.command_refused(
         by(&server.ssh(), "push linux nowhere.invalid"),
         24,
         "cannot reach nowhere.invalid: ",
     );
-    world.refused_by(by("no-such-ssh", push), 1, "cannot run `no-such-ssh");
+    fixture.command_refused(by("no-such-ssh", push), 1, "cannot run `no-such-ssh");
     let mut stranger = by(&server.ssh(), push);
     stranger.args(["--remote-program", "no-such-program"]);
-    world.refused_by(stranger, 1, "root@127.0.0.1: ");
+    fixture.command_refused(stranger, 1, "root@127.0.0.1: ");
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_full_disk_at_either_end_is_told_and_nothing_is_left_of_the_try() {
-    let (world, far) = (World::new(256), World::new(128));
-    // There is little room from the start, so that little has to be sent.
-    let ballast = File::create(far.host.mount.path().join("ballast")).unwrap();
-    let room = far.host.volume.free().unwrap() - (8 << 20);
+fn a_push_fails_if_a_disk_at_either_end_is_full_and_leaves_nothing() {
+    let (fixture, remote) = (Fixture::new(256), Fixture::new(128));
+    // Little space is left, so that a short stream fills the disk.
+    let ballast = File::create(remote.host.mount.path().join("ballast")).unwrap();
+    let room = remote.host.volume.free().unwrap() - (8 << 20);
     fallocate(&ballast, FallocateFlags::empty(), 0, room).unwrap();
     let noise: Vec<u8> = (0..16_u32 << 18)
         .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
         .collect();
-    let disk = format!("{}/disk.img", world.work);
+    let disk = format!("{}/disk.img", fixture.work);
     File::create(disk).unwrap().write_all(&noise).unwrap();
     let server = SshServer::start();
     let push = || {
-        let mut push = world.command("push linux root@127.0.0.1 --full -q --remote-volume");
-        push.arg(far.host.volume.path()).arg("--remote-program");
+        let mut push = fixture.command("push linux root@127.0.0.1 --full -q --remote-volume");
+        push.arg(remote.host.volume.path()).arg("--remote-program");
         push.arg(tests::program("machinectl"))
             .env("BUILDHOST_SSH", server.ssh());
         push
     };
-    far.host
+    remote
+        .host
         .machinectl(&["rollback", "linux", "1"], b"")
         .success();
-    let far_before = listing(far.host.mount.path());
-    let upgrade = ["upgrade", "linux", "--from", &world.work];
-    world.host.machinectl(&upgrade, b"").success();
-    world.refused_by(push(), 16, "is full");
-    assert_eq!(listing(far.host.mount.path()), far_before);
+    let remote_before = listing(remote.host.mount.path());
+    let upgrade = ["upgrade", "linux", "--from", &fixture.work];
+    fixture.host.machinectl(&upgrade, b"").success();
+    fixture.command_refused(push(), 16, "is full");
+    assert_eq!(listing(remote.host.mount.path()), remote_before);
 
-    // Here, where the revision is made. To fill the metadata takes its time.
+    // The sender's disk is full, where it creates the revision. Filling the metadata takes long.
     if !tests::is_long_run() {
         return;
     }
-    fill(&far);
-    let mut push = far.command("push linux root@127.0.0.1 --from WORK -q --remote-volume");
-    push.arg(world.host.volume.path()).arg("--remote-program");
+    fill(&remote);
+    let mut push = remote.command("push linux root@127.0.0.1 --from WORK -q --remote-volume");
+    push.arg(fixture.host.volume.path()).arg("--remote-program");
     push.arg(tests::program("machinectl"));
     push.env("BUILDHOST_SSH", server.ssh());
-    let there = listing(world.host.mount.path());
-    far.refused_by(push, 16, "No space left on device");
-    assert_eq!(listing(world.host.mount.path()), there);
+    let before = listing(fixture.host.mount.path());
+    remote.command_refused(push, 16, "No space left on device");
+    assert_eq!(listing(fixture.host.mount.path()), before);
 }
 
-fn fill(world: &World) {
-    let ballast = world.host.mount.directory("more-ballast");
+/// Fills the data and the metadata of a file system.
+fn fill(fixture: &Fixture) {
+    let ballast = fixture.host.mount.directory("more-ballast");
     for (round, size) in [1 << 20, 2000, 0].into_iter().enumerate() {
         for number in 0.. {
             let path = ballast.join(format!("{round}-{number}"));
@@ -370,8 +372,8 @@ fn fill(world: &World) {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn btrfs_progs_that_can_lose_data_are_warned_of() {
-    let world = World::new(256);
+fn old_btrfs_progs_that_can_lose_data_cause_a_warning() {
+    let fixture = Fixture::new(256);
     let old = tempfile::tempdir().unwrap();
     let script = "#!/bin/sh\n[ \"$*\" != --version ] || exec echo btrfs-progs v5.16\n\
                   PATH=${PATH#*:}; exec btrfs \"$@\"\n";
@@ -381,7 +383,7 @@ fn btrfs_progs_that_can_lose_data_are_warned_of() {
     let path = std::env::var("PATH").unwrap();
     let path = format!("{}:{path}", old.path().display());
     let upgrade = |line: &str| {
-        let mut call = world.command(line);
+        let mut call = fixture.command(line);
         call.env("PATH", &path);
         run(call, b"")
     };

@@ -1,5 +1,5 @@
-//! Frozen starts: builds that wake copies of one guest, and what happens when that
-//! cannot be. `BUILDHOST_LONG=1` tries more of the ways in which it cannot.
+//! Warm starts: builds that restore copies of the checkpoint in an image, and the fallback to a
+//! cold start. `BUILDHOST_LONG=1` tries more of the reasons for a fallback.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,8 +10,8 @@ use config::task::Outcome;
 use tests::agent::AgentHost;
 use tests::wait_until;
 
-/// Prints what must differ between two guests, and the time.
-const DRAW: &str = r#"
+/// A program that prints random bytes, which must differ between two guests, and the time.
+const PRINT_RANDOM: &str = r#"
 #include <stdio.h>
 #include <time.h>
 #include <sys/random.h>
@@ -34,7 +34,7 @@ int main(void) {
 }
 "#;
 
-/// A worker that is a shell script; what it does when it has its task follows.
+/// The start of a worker that is a shell script. The commands of a build follow.
 const WORKER: &str = r"#!/bin/sh
 host=169.254.111.222
 cd /tmp
@@ -42,40 +42,40 @@ put() { printf ': 1\nstatus: success\n' >$1; tftp -p -l $1 -r $1 $host; }
 if [ $1 = bootstrap ]; then put bootstrap.manifest; exit; fi
 ";
 
-/// One that waits for its task, and is silent when it was frozen.
-const SILENT: &str = r#"
+/// Commands of a worker that waits for its start message, and hangs if it was restored
+/// from a checkpoint: its clock then lags behind the host's.
+const SILENT_AFTER_RESTORE: &str = r#"
 for port in /sys/class/virtio-ports/*; do
     [ "$(cat $port/name)" = buildhost.control ] && exec 3<>/dev/${port##*/}
 done
 before=$(date +%s)
 echo ready >&3
 until read -r go time random <&3; do sleep 0.1; done
-while [ $((${time%.*} - before)) -gt 2 ]; do sleep 1; done
+while [ $((${time%.*} - before)) -gt 10 ]; do sleep 1; done
 "#;
 
-/// Fetches its task, as all do.
+/// Commands of a worker that fetches its task and puts a result.
 const BUILD: &str = "
 tftp -g -r task.manifest $host && put result.manifest
 ";
 
-fn built(host: &AgentHost, id: u64) -> Build {
+fn wait_for_success(host: &AgentHost, id: u64) -> Build {
     let build = host.wait_for(id, State::Finished);
     assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
     assert_eq!(build.attempts, 1, "{build:?}");
     build
 }
 
-/// What the agent says of an image, when it says anything.
+/// Returns the agent's status of an image, or `None` if the agent has not observed it yet.
 fn readiness(host: &AgentHost, machine: &str, toolchain: &str) -> Option<Readiness> {
     let answer = host.machinectl(&["host", "status", "--json"]);
-    // It may not have looked yet.
     let status: Status = serde_json::from_str(&answer.stdout).ok()?;
     let is_it = |r: &Readiness| r.machine.as_str() == machine && r.toolchain.as_str() == toolchain;
     status.machines.into_iter().find(is_it)
 }
 
-/// Waits until an image serves and nothing is done to it any more.
-pub(crate) fn settled(
+/// Waits until an image is ready with this kind of start, and nothing changes it any more.
+pub(crate) fn wait_until_ready(
     host: &AgentHost,
     machine: &str,
     toolchain: &str,
@@ -92,24 +92,24 @@ pub(crate) fn settled(
     found.unwrap()
 }
 
-/// A file of the image that serves.
-pub(crate) fn image(host: &AgentHost, toolchain: &str, name: &str) -> PathBuf {
+/// Returns the path of a file of the image of the machine `demo`.
+pub(crate) fn image_file(host: &AgentHost, toolchain: &str, name: &str) -> PathBuf {
     let image = format!("demo/demo-{toolchain}");
     host.host.volume.path().join(image).join(name)
 }
 
-/// Waits until what is frozen has been so for a while, seen from the guest's clock.
-fn let_it_age(host: &AgentHost, toolchain: &str) {
-    let state = image(host, toolchain, "frozen.state");
-    let frozen = fs::metadata(state).unwrap().modified().unwrap();
-    wait_until("it is frozen for a while", || {
-        SystemTime::now().duration_since(frozen).unwrap() > Duration::from_secs(4)
+/// Waits until the checkpoint of an image has an age.
+fn wait_for_checkpoint_age(host: &AgentHost, toolchain: &str, age: Duration) {
+    let state = image_file(host, toolchain, "frozen.state");
+    let taken = fs::metadata(state).unwrap().modified().unwrap();
+    wait_until(&format!("the checkpoint is {age:?} old"), || {
+        SystemTime::now().duration_since(taken).unwrap() > age
     });
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn builds_that_wake_one_guest_differ_know_the_time_and_build_what_a_cold_one_does() {
+fn restored_guests_draw_different_random_bytes_know_the_time_and_build_as_cold_ones() {
     let mut host = AgentHost::new("");
     host.add("demo", |_| {});
     host.add("other", |files| {
@@ -118,20 +118,20 @@ fn builds_that_wake_one_guest_differ_know_the_time_and_build_what_a_cold_one_doe
     });
     host.add_toolchain("0.1.0");
     host.start();
-    let starting = settled(&host, "demo", "default", StartKind::Restored);
+    let starting = wait_until_ready(&host, "demo", "default", StartKind::Restored);
     assert!(
         starting.start_message.ends_with("MiB of memory on disk"),
         "{}",
         starting.start_message
     );
-    let starting = settled(&host, "other", "default", StartKind::Cold);
+    let starting = wait_until_ready(&host, "other", "default", StartKind::Cold);
     assert_eq!(
         starting.start_message,
         "the machine's manifest says `frozen: off`"
     );
-    let_it_age(&host, "default");
-    let ids = ["demo", "demo", "other"].map(|machine| host.submit_code(machine, DRAW));
-    let builds = ids.map(|id| built(&host, id));
+    wait_for_checkpoint_age(&host, "default", Duration::from_secs(4));
+    let ids = ["demo", "demo", "other"].map(|machine| host.submit_code(machine, PRINT_RANDOM));
+    let builds = ids.map(|id| wait_for_success(&host, id));
     let starts = builds.clone().map(|build| build.startup().unwrap().0);
     assert_eq!(
         starts,
@@ -162,35 +162,35 @@ fn builds_that_wake_one_guest_differ_know_the_time_and_build_what_a_cold_one_doe
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn what_does_not_wake_is_started_cold_and_frozen_anew() {
+fn a_build_starts_cold_if_the_restore_fails_and_a_new_checkpoint_is_taken() {
     let host = AgentHost::ready("");
-    settled(&host, "demo", "default", StartKind::Restored);
+    wait_until_ready(&host, "demo", "default", StartKind::Restored);
     spoil(&host, "default", "frozen.state", &vec![7; 100_000]);
-    let build = built(&host, host.submit("demo", "one"));
+    let build = wait_for_success(&host, host.submit("demo", "one"));
     assert!(!build.restored, "{build:?}");
-    let anew = settled(&host, "demo", "default", StartKind::Restored);
-    assert_eq!(anew.evictions, 1);
-    assert!(built(&host, host.submit("demo", "two")).restored);
+    let renewed = wait_until_ready(&host, "demo", "default", StartKind::Restored);
+    assert_eq!(renewed.evictions, 1);
+    assert!(wait_for_success(&host, host.submit("demo", "two")).restored);
     let log = host.log();
     assert!(log.contains("the frozen guest is given up"), "{log}");
     if !tests::is_long_run() {
         return;
     }
-    let key = fs::read_to_string(image(&host, "default", "frozen.key")).unwrap();
+    let key = fs::read_to_string(image_file(&host, "default", "frozen.key")).unwrap();
     spoil(
         &host,
         "default",
         "frozen.key",
         key.replace("-smp\n1", "-smp\n2").as_bytes(),
     );
-    assert!(!built(&host, host.submit("demo", "three")).restored);
+    assert!(!wait_for_success(&host, host.submit("demo", "three")).restored);
     let log = host.log();
     assert!(log.contains("does not fit this host any more"), "{log}");
 }
 
-/// Writes into the image that serves, as no one should.
+/// Replaces a file of the read-only image of the machine `demo`.
 pub(crate) fn spoil(host: &AgentHost, toolchain: &str, name: &str, content: &[u8]) {
-    let directory = image(host, toolchain, "");
+    let directory = image_file(host, toolchain, "");
     let set = |read_only: &str| {
         let mut set = sys::command::prepare("btrfs");
         set.args(["property", "set", "-ts"]).arg(&directory);
@@ -208,23 +208,25 @@ mod long {
 
     #[test]
     #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-    fn a_worker_that_is_silent_when_woken_or_does_not_wait_is_started_cold() {
+    fn a_worker_that_does_not_support_restores_is_started_cold() {
         let mut host = AgentHost::new("guests.wake_seconds_max = 2\n");
         host.add("demo", |_| {});
-        host.add_worker("default", &format!("{WORKER}{SILENT}{BUILD}"));
+        let silent = format!("{WORKER}{SILENT_AFTER_RESTORE}{BUILD}");
+        host.add_worker("default", &silent);
         host.add_worker("hasty", &format!("{WORKER}{BUILD}"));
         host.start();
-        settled(&host, "demo", "default", StartKind::Restored);
-        let hasty = settled(&host, "demo", "hasty", StartKind::Cold);
+        wait_until_ready(&host, "demo", "default", StartKind::Restored);
+        let hasty = wait_until_ready(&host, "demo", "hasty", StartKind::Cold);
         assert_eq!(hasty.start_message, "the worker does not wait for its task");
-        let_it_age(&host, "default");
-        let ids = ["default", "hasty"].map(|toolchain| host.submit_to("demo", toolchain, DRAW));
+        wait_for_checkpoint_age(&host, "default", Duration::from_secs(15));
+        let ids =
+            ["default", "hasty"].map(|toolchain| host.submit_to("demo", toolchain, PRINT_RANDOM));
         for id in ids {
-            assert!(!built(&host, id).restored);
+            assert!(!wait_for_success(&host, id).restored);
         }
-        wait_until("it is told", || {
-            let told = readiness(&host, "demo", "default");
-            told.is_some_and(|told| told.evictions == 1)
+        wait_until("the status counts the failed restore", || {
+            let status = readiness(&host, "demo", "default");
+            status.is_some_and(|status| status.evictions == 1)
         });
         let log = host.log();
         assert!(log.contains("did not answer within 2 s"), "{log}");

@@ -1,4 +1,4 @@
-//! Reboot clean-up and deletion on real btrfs.
+//! The clean-up after a boot, and deletions, on real btrfs.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -13,7 +13,7 @@ use config::task::Provenance;
 use tests::hosts::{BuildHost, DevelopmentHost};
 use tests::wait_until;
 
-/// A host with the machine `linux` in two revisions and an image for `default`.
+/// Returns a host with two revisions of the machine `linux` and an image for `default`.
 fn host() -> BuildHost {
     let (host, development) = (BuildHost::new(512), DevelopmentHost::new(256));
     development.image("linux-1", None, &[("disk.img", b"one")]);
@@ -51,19 +51,19 @@ fn clean_plan(host: &BuildHost) -> Vec<(MachineName, Step)> {
         .collect()
 }
 
-fn image() -> SnapshotSource {
+fn image_origin() -> SnapshotSource {
     SnapshotSource::Image("default".parse().unwrap())
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_reboot_takes_every_kind_of_stray_and_no_stranger() {
+fn the_cleanup_after_a_boot_deletes_all_leftovers_and_no_unmanaged_files() {
     let host = host();
     let clean = host.listing();
     let linux = host.volume.path().join("linux");
     let backend = BtrfsBackend;
-    // What builds, a receive and an upgrade leave behind.
-    drop(snapshot(&host, &image(), "1"));
+    // The leftovers of builds, a receive and an upgrade.
+    drop(snapshot(&host, &image_origin(), "1"));
     backend
         .create(&linux.join("linux-default-1/inner"))
         .unwrap();
@@ -99,9 +99,8 @@ fn a_reboot_takes_every_kind_of_stray_and_no_stranger() {
             symlink(format!("{machine}-1"), directory.join(link)).unwrap();
         }
     }
-    // Strangers of every kind, also under names of ours.
-    let stranger = host.volume.path().join("stranger");
-    fs::create_dir(&stranger).unwrap();
+    // Unmanaged entries of all kinds, some of which resemble managed ones.
+    fs::create_dir(host.volume.path().join("unmanaged")).unwrap();
     fs::create_dir(linux.join("linux-9")).unwrap();
     fs::create_dir(linux.join("notes")).unwrap();
     backend.create(&linux.join("Linux-1")).unwrap();
@@ -113,7 +112,7 @@ fn a_reboot_takes_every_kind_of_stray_and_no_stranger() {
     let plan = clean_plan(&host);
     let report = host.volume.clean_after_boot();
     assert!(report.failed.is_empty(), "{:?}", report.failed);
-    assert_eq!(report.done, plan, "what was said is what was done");
+    assert_eq!(report.done, plan);
     let mut expected = clean;
     expected.extend(
         [
@@ -124,7 +123,7 @@ fn a_reboot_takes_every_kind_of_stray_and_no_stranger() {
             "linux/linux-9",
             "linux/linux-default-7 6 bytes (7365d029)",
             "linux/notes",
-            "stranger",
+            "unmanaged",
         ]
         .map(str::to_owned),
     );
@@ -135,7 +134,7 @@ fn a_reboot_takes_every_kind_of_stray_and_no_stranger() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn what_a_broken_link_could_mean_stays_after_a_reboot() {
+fn the_cleanup_after_a_boot_deletes_nothing_of_a_machine_with_a_broken_link() {
     let host = host();
     let linux = host.volume.path().join("linux");
     for target in ["linux-9", "/etc", "linux-default", "../linux"] {
@@ -154,7 +153,7 @@ fn what_a_broken_link_could_mean_stays_after_a_reboot() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_thousand_strays_go_at_once() {
+fn one_cleanup_deletes_a_thousand_leftovers() {
     let host = host();
     let linux = host.volume.path().join("linux");
     for number in 0..1000 {
@@ -167,7 +166,7 @@ fn a_thousand_strays_go_at_once() {
     assert!(host.look("linux").snapshots.is_empty());
 }
 
-/// A program that holds a snapshot as a guest does: by an inherited descriptor.
+/// Starts a process that uses a snapshot as a guest does, by an inherited file descriptor.
 fn guest(snapshot: &Snapshot) -> Child {
     let mut sleep = ::sys::command::prepare("sleep");
     sleep
@@ -179,11 +178,11 @@ fn guest(snapshot: &Snapshot) -> Child {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_deletion_waits_for_the_guest_and_names_it() {
+fn a_deletion_waits_for_a_guest_and_names_its_process() {
     let host = host();
-    let held = snapshot(&host, &image(), "1");
+    let held = snapshot(&host, &image_origin(), "1");
     let mut guest = guest(&held);
-    // The agent goes, its guest stays.
+    // The guest outlives the agent.
     drop(held);
     assert!(host.look("linux").snapshots[0].in_use);
 
@@ -195,20 +194,20 @@ fn a_deletion_waits_for_the_guest_and_names_it() {
         plan.contains("would delete revision 2 of linux\n") && !plan.contains("snapshot 1"),
         "{plan}"
     );
-    let words = format!("is in use by sleep (process {})", guest.id());
+    let reason = format!("is in use by sleep (process {})", guest.id());
     host.machinectl(&["delete", "linux", "--timeout", "0"], b"")
-        .refused(17, &words);
+        .refused(17, &reason);
     let view = host.look("linux");
     assert!(
         view.deleting && view.current.is_none(),
-        "it is out of service"
+        "the machine is out of service"
     );
     host.machinectl(&["upgrade", "linux", "--from", "/dev/null"], b"")
         .refused(14, "empty");
     let report = host.volume.finish_deletions();
     assert!(
         report.done.is_empty() && report.failed.is_empty(),
-        "it waits"
+        "the deletion waits"
     );
 
     // A second call waits until the guest has ended.
@@ -222,9 +221,9 @@ fn a_deletion_waits_for_the_guest_and_names_it() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn force_deletes_what_is_in_use() {
+fn a_forced_deletion_deletes_snapshots_that_are_in_use() {
     let host = host();
-    let _held = snapshot(&host, &image(), "1");
+    let _held = snapshot(&host, &image_origin(), "1");
     host.machinectl(&["delete", "linux", "--timeout", "0", "--force"], b"")
         .success();
     assert!(host.listing().is_empty());
@@ -234,9 +233,9 @@ fn force_deletes_what_is_in_use() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_deletion_that_nobody_waits_for_is_finished_later() {
+fn a_deletion_whose_caller_has_left_is_finished_later() {
     let host = host();
-    let held = snapshot(&host, &image(), "1");
+    let held = snapshot(&host, &image_origin(), "1");
     host.machinectl(&["delete", "linux", "--timeout", "0"], b"")
         .refused(17, "is in use by");
     let add = host.machinectl(&["add", "linux", "--from", "/dev/null"], b"");
@@ -249,7 +248,7 @@ fn a_deletion_that_nobody_waits_for_is_finished_later() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_machine_that_somebody_changes_is_locked() {
+fn a_machine_is_locked_while_another_process_changes_it() {
     let host = host();
     let volume = host
         .volume
@@ -262,7 +261,7 @@ fn a_machine_that_somebody_changes_is_locked() {
         .args(["sleep", "1000"]);
     let mut other = other.spawn().unwrap();
     let machine = "linux".parse().unwrap();
-    wait_until("the other one has the lock", || {
+    wait_until("the other process has the lock", || {
         let result = volume.set_current(&machine, config::Revision(1));
         result.is_err_and(|error| error.to_string().contains("is locked by sleep (process"))
     });
@@ -272,9 +271,9 @@ fn a_machine_that_somebody_changes_is_locked() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn an_image_is_replaced_while_a_build_uses_its_snapshot() {
+fn an_image_can_be_replaced_while_a_build_uses_its_snapshot() {
     let host = host();
-    let build = snapshot(&host, &image(), "1");
+    let build = snapshot(&host, &image_origin(), "1");
     let bootstrap = snapshot(&host, &SnapshotSource::Current, "second");
     tests::write_file(&bootstrap.path().join("installed"), "new");
     BtrfsBackend
@@ -295,22 +294,25 @@ fn an_image_is_replaced_while_a_build_uses_its_snapshot() {
             .join("linux/linux-default/installed")
             .is_file()
     );
-    assert!(build.path().join("disk.img").is_file(), "the build goes on");
+    assert!(
+        build.path().join("disk.img").is_file(),
+        "the snapshot of the build is untouched"
+    );
 
     let (machine, toolchain) = ("linux".parse().unwrap(), "default".parse().unwrap());
     let volume = host.volume.clone().with_lock_timeout(Duration::ZERO);
-    let drop_it = || volume.delete_snapshot(&machine, &toolchain, &"1".parse().unwrap());
-    assert!(drop_it().unwrap_err().to_string().contains("is in use by"));
+    let delete = || volume.delete_snapshot(&machine, &toolchain, &"1".parse().unwrap());
+    assert!(delete().unwrap_err().to_string().contains("is in use by"));
     drop(build);
-    assert_eq!(drop_it().unwrap(), ::store::Change::Changed);
-    assert_eq!(drop_it().unwrap(), ::store::Change::Unchanged);
+    assert_eq!(delete().unwrap(), ::store::Change::Changed);
+    assert_eq!(delete().unwrap(), ::store::Change::Unchanged);
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn machines_are_shown_to_people_and_to_programs() {
+fn machines_are_shown_as_a_table_and_as_json() {
     let host = host();
-    let _held = snapshot(&host, &image(), "1");
+    let _held = snapshot(&host, &image_origin(), "1");
     tests::write_file(&host.volume.path().join("linux/notes"), "mine");
     fs::create_dir(host.volume.path().join("lost+found")).unwrap();
     let table = host.machinectl(&["list"], b"").success().stdout;
@@ -326,12 +328,12 @@ fn machines_are_shown_to_people_and_to_programs() {
     assert_eq!(json[0]["revisions"][1]["current"], true);
     assert_eq!(json[0]["snapshots"][0]["in_use"], true);
     let status = host.machinectl(&["status", "linux"], b"").success().stdout;
-    for words in [
+    for expected in [
         "linux: in service",
         "default    ready  revision 2",
         "in use",
         "NOT OURS\nnotes",
     ] {
-        assert!(status.contains(words), "{status}");
+        assert!(status.contains(expected), "{status}");
     }
 }

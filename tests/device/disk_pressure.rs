@@ -1,11 +1,11 @@
-//! Guests that fill the host's disk: real containers on a small volume.
+//! Guests that fill the host's disk, in containers on a small volume.
 
 use config::builds::State;
 use config::task::Outcome;
-use tests::agent::AgentHost;
+use tests::agent::{AgentHost, GATED_PROGRAM};
 use tests::wait_until;
 
-/// A program that writes without end, and goes on when there is no room.
+/// A program that writes forever, also after the disk has filled.
 const GREEDY: &str = "#include <stdio.h>
 #include <unistd.h>
 int main(void) {
@@ -21,7 +21,7 @@ int main(void) {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_build_that_fills_the_volume_is_ended_and_the_others_go_on() {
+fn the_build_that_fills_the_volume_is_evicted_and_the_others_continue() {
     let mut host = AgentHost::with_volume(1024, "builds.retries_max = 1\n");
     host.add_container("demo", |_| {});
     host.add_toolchain("0.1.0");
@@ -33,22 +33,21 @@ fn a_build_that_fills_the_volume_is_ended_and_the_others_go_on() {
     );
     let greedy = host.submit_code("demo", GREEDY);
     host.wait_for(greedy, State::Running);
-    let patient = host.submit_code(
-        "demo",
-        "#include <unistd.h>\nint main(void) { sleep(6); return 0; }\n",
-    );
-    wait_until("it goes back into the queue", || {
+    let other = host.submit_code("demo", GATED_PROGRAM);
+    host.wait_for_gate(other);
+    wait_until("the build is evicted", || {
         host.build(greedy).message.contains("is nearly full")
     });
-    let build = host.wait_for(patient, State::Finished);
+    host.open_gate("demo", other);
+    let build = host.wait_for(other, State::Finished);
     assert_eq!((build.outcome, build.attempts), (Some(Outcome::Success), 1));
     let build = host.wait_for(greedy, State::Finished);
     assert_eq!(
         (build.outcome, build.attempts),
         (Some(Outcome::Abnormal), 2)
     );
-    let words = "is nearly full, and this guest had written most there";
-    assert!(build.message.ends_with(words), "{}", build.message);
+    let reason = "is nearly full, and this guest had written most there";
+    assert!(build.message.ends_with(reason), "{}", build.message);
     let last = host.submit("demo", "after");
     let build = host.wait_for(last, State::Finished);
     assert_eq!((build.outcome, build.attempts), (Some(Outcome::Success), 1));

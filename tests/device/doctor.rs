@@ -1,4 +1,4 @@
-//! `machinectl doctor` on real btrfs: each finding, and what is repaired.
+//! `machinectl doctor` on real btrfs: all findings and their repair.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -26,14 +26,14 @@ fn host() -> (BuildHost, DevelopmentHost) {
     (host, development)
 }
 
-/// All findings.
+/// Returns all findings and the exit code.
 fn all_findings(host: &BuildHost, arguments: &[&str]) -> (Vec<Finding>, Option<i32>) {
     let answer = host.machinectl(&[&["doctor", "--json"], arguments].concat(), b"");
     (serde_json::from_str(&answer.stdout).unwrap(), answer.code)
 }
 
-/// The findings about machines as `machine id`, sorted, and the exit code.
-fn findings(host: &BuildHost, arguments: &[&str]) -> (Vec<String>, Option<i32>) {
+/// Returns the findings about machines as `machine id`, sorted, and the exit code.
+fn machine_findings(host: &BuildHost, arguments: &[&str]) -> (Vec<String>, Option<i32>) {
     let (findings, code) = all_findings(host, arguments);
     let about = |it: &Finding| match &it.subject {
         Subject::Machine(name) => Some(format!("{name} {}", it.id)),
@@ -44,8 +44,8 @@ fn findings(host: &BuildHost, arguments: &[&str]) -> (Vec<String>, Option<i32>) 
     (list, code)
 }
 
-/// The ids of the findings about the volume.
-fn of_volume(host: &BuildHost) -> Vec<Id> {
+/// Returns the ids of the findings about the volume.
+fn volume_findings(host: &BuildHost) -> Vec<Id> {
     let (findings, _) = all_findings(host, &[]);
     let volume = findings
         .iter()
@@ -55,7 +55,7 @@ fn of_volume(host: &BuildHost) -> Vec<Id> {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_volume_in_order_is_well() {
+fn a_healthy_volume_has_no_findings() {
     let (host, _) = host();
     let (all, code) = all_findings(&host, &[]);
     let all: Vec<_> = all.iter().map(|it| it.id).collect();
@@ -66,13 +66,13 @@ fn a_volume_in_order_is_well() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn what_can_be_repaired_is_and_strangers_stay() {
+fn leftovers_are_repaired_and_unmanaged_files_stay() {
     let (host, _) = host();
     let linux = host.volume.path().join("linux");
     BtrfsBackend.create(&linux.join("linux-2")).unwrap();
     BtrfsBackend.create(&linux.join("linux-default")).unwrap();
     BtrfsBackend.create(&linux.join("linux-default-1")).unwrap();
-    // A power cut leaves it read-only, but without content.
+    // A power cut can leave a read-only revision without content.
     BtrfsBackend.create(&linux.join("linux-3")).unwrap();
     BtrfsBackend.make_read_only(&linux.join("linux-3")).unwrap();
     for number in [3, 4] {
@@ -102,7 +102,7 @@ fn what_can_be_repaired_is_and_strangers_stay() {
         "linux stray-snapshot",
     ];
     assert_eq!(
-        findings(&host, &[]),
+        machine_findings(&host, &[]),
         (all.map(str::to_owned).to_vec(), Some(21))
     );
     let before = host.listing();
@@ -115,20 +115,20 @@ fn what_can_be_repaired_is_and_strangers_stay() {
         (before, 12),
         "{plan}"
     );
-    let (left, code) = findings(&host, &["--repair"]);
+    let (left, code) = machine_findings(&host, &["--repair"]);
     assert_eq!((left, code), (vec!["linux stranger".to_owned()], Some(0)));
     assert!(linux.join("notes").is_file() && !half.exists());
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn what_needs_a_decision_is_left_to_a_person() {
+fn findings_that_need_a_decision_are_not_repaired() {
     let (host, development) = host();
     let linux = host.volume.path().join("linux");
     development.image("linux-2", None, &[("disk.img", b"two")]);
     host.machinectl(&["upgrade", "linux"], &development.send("linux-2", None))
         .success();
-    // A read-only snapshot of what was received has its identity.
+    // A read-only snapshot of a received subvolume has the same received identity.
     BtrfsBackend
         .snapshot_read_only(&linux.join("linux-1"), &linux.join("linux-3"))
         .unwrap();
@@ -136,19 +136,19 @@ fn what_needs_a_decision_is_left_to_a_person() {
     let no_link = ["linux no-link", "linux twin-identity"]
         .map(str::to_owned)
         .to_vec();
-    assert_eq!(findings(&host, &["--repair"]), (no_link, Some(22)));
+    assert_eq!(machine_findings(&host, &["--repair"]), (no_link, Some(22)));
     symlink("linux-7", linux.join("linux")).unwrap();
     let broken = ["linux broken-link", "linux twin-identity"]
         .map(str::to_owned)
         .to_vec();
-    assert_eq!(findings(&host, &["--repair"]), (broken, Some(22)));
+    assert_eq!(machine_findings(&host, &["--repair"]), (broken, Some(22)));
     host.machinectl(&["rollback", "linux", "2"], b"").success();
-    assert_eq!(findings(&host, &[]).0, ["linux twin-identity"]);
+    assert_eq!(machine_findings(&host, &[]).0, ["linux twin-identity"]);
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_receive_by_hand_is_not_taken_for_a_stray() {
+fn a_manual_receive_is_not_reported_as_a_leftover() {
     let (host, development) = host();
     development.image(
         "linux-2",
@@ -168,13 +168,13 @@ fn a_receive_by_hand_is_not_taken_for_a_stray() {
     std::io::Write::write_all(&mut stdin, &stream[..stream.len() / 2]).unwrap();
     tests::wait_until("the receiver has begun", || linux.join("linux-2").exists());
     let expected = vec!["linux arriving-revision".to_owned()];
-    assert_eq!(findings(&host, &["--repair"]), (expected, Some(0)));
+    assert_eq!(machine_findings(&host, &["--repair"]), (expected, Some(0)));
     host.machinectl(&["upgrade", "linux"], &stream)
         .refused(17, "is in use by btrfs (process");
     std::io::Write::write_all(&mut stdin, &stream[stream.len() / 2..]).unwrap();
     drop(stdin);
     assert!(receive.wait().unwrap().success());
-    assert_eq!(findings(&host, &[]), (Vec::new(), Some(0)));
+    assert_eq!(machine_findings(&host, &[]), (Vec::new(), Some(0)));
 }
 
 fn mount_at(source: &Path, point: &Path, flags: MsFlags) {
@@ -183,29 +183,29 @@ fn mount_at(source: &Path, point: &Path, flags: MsFlags) {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn mounts_and_quotas_that_hurt_are_told() {
+fn harmful_mounts_and_quotas_are_reported() {
     let (host, _) = host();
-    assert_eq!(of_volume(&host), []);
+    assert_eq!(volume_findings(&host), []);
     let mut quota = prepare("btrfs");
     quota.args(["quota", "enable"]).arg(host.mount.path());
     run(quota, Duration::from_mins(1)).unwrap();
-    assert_eq!(of_volume(&host), [Id::Quotas]);
+    assert_eq!(volume_findings(&host), [Id::Quotas]);
 
     let linux = host.volume.path().join("linux");
-    let (look, hidden) = (host.mount.directory("look"), linux.join("hidden"));
-    mount_at(&linux.join("linux-1"), &look, MsFlags::MS_BIND);
+    let (elsewhere, hidden) = (host.mount.directory("elsewhere"), linux.join("hidden"));
+    mount_at(&linux.join("linux-1"), &elsewhere, MsFlags::MS_BIND);
     fs::create_dir(&hidden).unwrap();
-    mount_at(&look, &hidden, MsFlags::MS_BIND);
+    mount_at(&elsewhere, &hidden, MsFlags::MS_BIND);
     let remount = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
     mount_at(Path::new("none"), host.mount.path(), remount);
     let expected = [Id::ReadOnlyVolume, Id::MountedOver, Id::Quotas];
-    assert_eq!(of_volume(&host), expected);
+    assert_eq!(volume_findings(&host), expected);
     let machine = ["linux mounted-elsewhere", "linux stranger"].map(str::to_owned);
-    assert_eq!(findings(&host, &[]), (machine.to_vec(), Some(22)));
+    assert_eq!(machine_findings(&host, &[]), (machine.to_vec(), Some(22)));
 }
 
-/// What the agent and `machinectl` find of the host, without the volume.
-fn of_host(host: &AgentHost, arguments: &[&str]) -> Vec<Finding> {
+/// Returns the findings of the agent and of `machinectl`, without those about the volume.
+fn host_findings(host: &AgentHost, arguments: &[&str]) -> Vec<Finding> {
     let answer = host.machinectl(&[&["doctor", "--json"], arguments].concat());
     let findings: Vec<Finding> = serde_json::from_str(&answer.stdout).unwrap();
     let others = findings.into_iter();
@@ -220,9 +220,9 @@ fn ids(findings: &[Finding]) -> Vec<Id> {
     ids
 }
 
-/// Makes the leftovers of an agent that went wrong, and returns the build that nobody
-/// runs.
-fn leave_things(host: &AgentHost) -> u64 {
+/// Creates the leftovers of a faulty agent, and returns a build that is recorded as running but
+/// has no guest.
+fn create_leftovers(host: &AgentHost) -> u64 {
     for tag in ["1000001", "b1000001", "lab"] {
         let mut add = prepare("ip");
         add.args(["netns", "add", &format!("{}-{tag}", host.name())]);
@@ -252,8 +252,8 @@ fn leave_things(host: &AgentHost) -> u64 {
     id
 }
 
-/// Makes a process look like the guest of an agent that forgot it.
-fn leave_guest(host: &AgentHost) -> Child {
+/// Starts a process that looks like an orphaned guest.
+fn start_orphan(host: &AgentHost) -> Child {
     let guest = prepare("sleep").arg("1000").spawn().unwrap();
     let stat = fs::read_to_string(format!("/proc/{}/stat", guest.id())).unwrap();
     let start_time = stat.split(' ').nth(21).unwrap();
@@ -269,13 +269,13 @@ fn leave_guest(host: &AgentHost) -> Child {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn what_an_agent_knows_is_examined_and_repaired_by_it() {
+fn the_agent_finds_and_repairs_its_own_leftovers() {
     let mut host = AgentHost::new("");
     host.start();
-    assert_eq!(ids(&of_host(&host, &[])), []);
-    let build = leave_things(&host);
-    let mut guest = leave_guest(&host);
-    let before = of_host(&host, &[]);
+    assert_eq!(ids(&host_findings(&host, &[])), []);
+    let build = create_leftovers(&host);
+    let mut guest = start_orphan(&host);
+    let before = host_findings(&host, &[]);
     let kept = [Id::Unmanaged, Id::DirectoryWithoutRecord];
     let mut expected = vec![
         Id::BuildWithoutGuest,
@@ -293,12 +293,12 @@ fn what_an_agent_knows_is_examined_and_repaired_by_it() {
         .success()
         .stdout;
     assert_eq!(
-        (plan.lines().count(), of_host(&host, &[])),
+        (plan.lines().count(), host_findings(&host, &[])),
         (6, before),
         "{plan}"
     );
 
-    assert_eq!(ids(&of_host(&host, &["--repair"])), kept);
+    assert_eq!(ids(&host_findings(&host, &["--repair"])), kept);
     assert_eq!(guest.wait().unwrap().signal(), Some(9));
     assert_eq!(host.networks(), [format!("{}-lab", host.name())]);
     assert!(host.state_directory().join("builds/1000003").is_dir());
@@ -311,28 +311,28 @@ fn what_an_agent_knows_is_examined_and_repaired_by_it() {
     let build = host.wait_for(build, State::Finished);
     assert_eq!(build.message, "machine gone was deleted");
 
-    // The next agent takes away what guests left, and nothing that a person made.
+    // The next agent deletes the leftovers of guests, and nothing that is unmanaged.
     let directory = |name: &str| host.run_directory().join("guests").join(name);
-    let (left, strange) = (directory("1000005"), directory("notes"));
-    fs::create_dir(&left).unwrap();
-    fs::create_dir(&strange).unwrap();
+    let (leftover, unmanaged) = (directory("1000005"), directory("notes"));
+    fs::create_dir(&leftover).unwrap();
+    fs::create_dir(&unmanaged).unwrap();
     host.stop(Signal::HUP);
     host.start();
-    assert_eq!((left.exists(), strange.exists()), (false, true));
+    assert_eq!((leftover.exists(), unmanaged.exists()), (false, true));
     assert_eq!(host.networks(), [format!("{}-lab", host.name())]);
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn what_begins_runs_and_ends_is_never_taken_for_a_leftover() {
+fn running_bootstraps_and_builds_are_not_reported_as_leftovers() {
     let host = AgentHost::ready("");
-    let (build, mut looks, mut seen) = (host.submit("demo", "hello"), 0, Vec::new());
+    let (build, mut checks, mut findings) = (host.submit("demo", "hello"), 0, Vec::new());
     while host.build(build).state < State::Finished {
-        seen.extend(of_host(&host, &[]));
-        looks += 1;
+        findings.extend(host_findings(&host, &[]));
+        checks += 1;
     }
-    // A snapshot is nobody's for an instant before it is deleted.
-    seen.retain(|it| !matches!(it.subject, Subject::Machine(_)));
-    assert_eq!(seen, [], "in {looks} looks");
-    println!("looked {looks} times at a host that bootstraps and builds");
+    // A snapshot belongs to no guest for a moment before it is deleted.
+    findings.retain(|it| !matches!(it.subject, Subject::Machine(_)));
+    assert_eq!(findings, [], "in {checks} checks");
+    println!("{checks} checks of a host that bootstraps and builds");
 }

@@ -1,8 +1,6 @@
-//! `--dry-run` of every verb that changes something: it says what would be done, and
-//! nothing is changed.
+//! `--dry-run` of every verb that changes something: it prints the changes and makes none.
 
 use std::fs;
-use std::path::Path;
 
 use ::store::SubvolumeBackend;
 use ::store::subvolumes::BtrfsBackend;
@@ -12,7 +10,7 @@ use tests::hosts::{BuildHost, CommandOutput, run};
 use tests::ssh::SshServer;
 use tests::write_file;
 
-/// A host with something for every verb to do.
+/// Returns a host on which every verb has something to change.
 fn host() -> BuildHost {
     let host = BuildHost::new(512);
     let work = host.mount.path().join("work");
@@ -40,12 +38,7 @@ fn host() -> BuildHost {
     host
 }
 
-/// What must not change.
-fn state(host: &BuildHost) -> Vec<String> {
-    tests::hosts::listing(host.mount.path())
-}
-
-/// The commands that change nothing, or have no plan to show.
+/// The verbs that change nothing or have no plan.
 const NO_PLAN: [&str; 13] = [
     "list",
     "status",
@@ -62,8 +55,7 @@ const NO_PLAN: [&str; 13] = [
     "completions",
 ];
 
-/// The verbs that an agent answers; the test below has some, and tests/device/again.rs,
-/// queue.rs and tests/it/schedules.rs have theirs.
+/// The verbs that need an agent. Their plans are tested below and beside the verbs.
 const WITH_AGENT: [&str; 13] = [
     "schedule",
     "build",
@@ -90,8 +82,8 @@ fn verbs(host: &BuildHost) -> Vec<String> {
         .collect()
 }
 
-/// What is asked, a path of the host as `{name}`, and a line of the plan.
-const TABLE: [(&str, &str); 19] = [
+/// Arguments, in which `{name}` is a path of the host, and a line of their plan.
+const PLANS: [(&str, &str); 19] = [
     ("init {fresh}", "make "),
     ("add new --from {work}", "make revision 1 of new current"),
     (
@@ -136,47 +128,59 @@ const TABLE: [(&str, &str); 19] = [
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn every_verb_that_changes_something_says_what_it_would_do_and_does_not() {
-    let (host, far, server) = (host(), BuildHost::new(256), SshServer::start());
-    let far_image = far.mount.path().join("image");
-    BtrfsBackend.create(&far_image).unwrap();
-    let far_image = far_image.display().to_string();
-    far.machinectl(&["add", "there", "--from", &far_image], b"")
+fn dry_runs_print_the_changes_and_make_none() {
+    let (host, remote, server) = (host(), BuildHost::new(256), SshServer::start());
+    let remote_image = remote.mount.path().join("image");
+    BtrfsBackend.create(&remote_image).unwrap();
+    let remote_image = remote_image.display().to_string();
+    remote
+        .machinectl(&["add", "there", "--from", &remote_image], b"")
         .success();
-    let (before, far_before) = (state(&host), state(&far));
-    for (words, step) in TABLE {
-        let words = words.replace("HOST", "root@127.0.0.1");
-        let words = words.replace('{', &format!("{}/", host.mount.path().display()));
-        let words = words.replace('}', "");
-        let arguments: Vec<_> = words.split(' ').collect();
-        let answer = rehearse(&host, &far, &server, &arguments, &["--dry-run"]);
-        let step = format!("would {step}");
+    let state = |host: &BuildHost| tests::hosts::listing(host.mount.path());
+    let (before, remote_before) = (state(&host), state(&remote));
+    for (line, change) in PLANS {
+        let line = line
+            .replace("HOST", "root@127.0.0.1")
+            .replace('{', &format!("{}/", host.mount.path().display()))
+            .replace('}', "");
+        let arguments: Vec<_> = line.split(' ').collect();
+        let answer = dry_run(&host, &remote, &server, &arguments, &["--dry-run"]);
+        let change = format!("would {change}");
         let mut lines = answer.stdout.lines();
         assert!(
-            lines.any(|line| line.starts_with(&step)),
-            "{words}: {answer:?}"
+            lines.any(|found| found.starts_with(&change)),
+            "{line}: {answer:?}"
         );
-        let all = answer.stdout.lines().all(|line| line.starts_with("would "));
-        assert!(all, "{words}: {answer:?}");
-        assert_eq!(state(&host), before, "{words}");
-        assert_eq!(state(&far), far_before, "{words}");
-        let json = rehearse(&host, &far, &server, &arguments, &["--dry-run", "--json"]);
-        assert!(json.stdout.starts_with('{'), "{words}: {json:?}");
-        print!("{words}\n{}", answer.stdout);
+        let mut lines = answer.stdout.lines();
+        assert!(
+            lines.all(|found| found.starts_with("would ")),
+            "{line}: {answer:?}"
+        );
+        assert_eq!(state(&host), before, "{line}");
+        assert_eq!(state(&remote), remote_before, "{line}");
+        let json = dry_run(
+            &host,
+            &remote,
+            &server,
+            &arguments,
+            &["--dry-run", "--json"],
+        );
+        assert!(json.stdout.starts_with('{'), "{line}: {json:?}");
+        print!("{line}\n{}", answer.stdout);
     }
     for verb in verbs(&host) {
-        let in_table = TABLE.iter().any(|(words, _)| words.starts_with(&verb));
+        let has_plan = PLANS.iter().any(|(line, _)| line.starts_with(&verb));
         let with_agent = WITH_AGENT.contains(&verb.as_str());
         assert!(
-            in_table || with_agent || NO_PLAN.contains(&verb.as_str()),
-            "what does `{verb} --dry-run` do?"
+            has_plan || with_agent || NO_PLAN.contains(&verb.as_str()),
+            "`{verb} --dry-run` is not tested"
         );
     }
 }
 
-fn rehearse(
+fn dry_run(
     host: &BuildHost,
-    far: &BuildHost,
+    remote: &BuildHost,
     server: &SshServer,
     arguments: &[&str],
     options: &[&str],
@@ -184,7 +188,7 @@ fn rehearse(
     let mut command = host.command(arguments);
     command.args(options).env("BUILDHOST_SSH", server.ssh());
     if ["push", "pull"].contains(&arguments[0]) {
-        command.arg("--remote-volume").arg(far.volume.path());
+        command.arg("--remote-volume").arg(remote.volume.path());
         let program = tests::program("machinectl");
         command.arg("--remote-program").arg(program);
     }
@@ -193,20 +197,20 @@ fn rehearse(
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn verbs_over_builds_say_what_they_would_do_and_do_not() {
+fn dry_runs_of_build_verbs_print_the_changes_and_make_none() {
     let host = AgentHost::ready("");
     let id = host.submit("demo", "hello").to_string();
     let source = host.state_directory().join("hello.c");
     write_file(&source, "int main(void) { return 0; }\n");
     let source = source.display().to_string();
-    let said = |arguments: &[&str]| host.machinectl(arguments).success().stdout;
-    let cancel = said(&["cancel", &id, "--dry-run"]);
+    let stdout = |arguments: &[&str]| host.machinectl(arguments).success().stdout;
+    let cancel = stdout(&["cancel", &id, "--dry-run"]);
     assert!(
         cancel.starts_with(&format!("would cancel build {id}, which is ")),
         "{cancel}"
     );
     assert_eq!(
-        said(&["build", "demo", &source, "--dry-run"]),
+        stdout(&["build", "demo", &source, "--dry-run"]),
         "would build hello.c on demo\n"
     );
     host.machinectl(&["build", "none", &source, "--dry-run"])
@@ -219,15 +223,15 @@ fn verbs_over_builds_say_what_they_would_do_and_do_not() {
     host.machinectl(&["cancel", &id, "--dry-run"])
         .refused(3, "too late to cancel it");
     assert_eq!(
-        said(&["builds", "delete", &id, "--dry-run"]),
+        stdout(&["builds", "delete", &id, "--dry-run"]),
         format!("would delete build {id}\n")
     );
     assert_eq!(
-        said(&["rebuild", &id, "--dry-run"]),
+        stdout(&["rebuild", &id, "--dry-run"]),
         "would build hello on demo again\n"
     );
     let output = host.state_directory().join("fetched");
-    let plan = said(&[
+    let plan = stdout(&[
         "artifacts",
         &id,
         "-o",
@@ -238,14 +242,7 @@ fn verbs_over_builds_say_what_they_would_do_and_do_not() {
     let files = build.artifacts.len() + provenance;
     assert_eq!(plan.lines().count(), files, "{plan}");
     assert!(!output.exists());
-    assert_eq!(said(&["builds", "--no-legend"]).lines().count(), 1);
-    assert_eq!(
-        sources(&host.state_directory().join("sources")),
-        1,
-        "nothing more was handed in"
-    );
-}
-
-fn sources(directory: &Path) -> usize {
-    fs::read_dir(directory).unwrap().count()
+    assert_eq!(stdout(&["builds", "--no-legend"]).lines().count(), 1);
+    let sources = fs::read_dir(host.state_directory().join("sources"));
+    assert_eq!(sources.unwrap().count(), 1, "no more were uploaded");
 }

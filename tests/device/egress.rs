@@ -1,5 +1,5 @@
-//! The way out of a guest: a network that stands for the host's, one that stands for
-//! the world, and real containers between them.
+//! The egress policy of guests: a network stands in for the host's, another one for the Internet
+//! behind it, and real containers connect from inside.
 
 use std::fs;
 use std::io::Write;
@@ -16,13 +16,13 @@ use rustix::process::Signal;
 use sys::command;
 use tests::agent::AgentHost;
 
-use crate::guests::{Ground, read, within};
+use crate::guests::{GuestFixture, read, within};
 
-/// Two networks: a host with the address 203.0.113.1 that does not forward, and the
-/// world behind it.
+/// Two networks: a host with the address 203.0.113.1, which does not forward packets, and the
+/// Internet behind it.
 struct World {
     host: Network,
-    world: Network,
+    internet: Network,
 }
 
 impl World {
@@ -34,10 +34,10 @@ impl World {
         };
         let all = Self {
             host: make(&name("h")),
-            world: make(&name("w")),
+            internet: make(&name("w")),
         };
-        let (host, world) = (all.host.name(), all.world.name());
-        let link = format!("link add up0 netns {host} type veth peer name w0 netns {world}");
+        let (host, internet) = (all.host.name(), all.internet.name());
+        let link = format!("link add up0 netns {host} type veth peer name w0 netns {internet}");
         ip(&link.split(' ').collect::<Vec<_>>());
         set_up(&all.host, &["203.0.113.1/24 dev up0"]);
         let addresses = [
@@ -47,7 +47,7 @@ impl World {
             "169.254.169.254/32",
         ];
         set_up(
-            &all.world,
+            &all.internet,
             &addresses.map(|address| format!("{address} dev w0")),
         );
         let route = || {
@@ -59,7 +59,7 @@ impl World {
                 .write_all(b"0")
         };
         all.host.enter(route).unwrap();
-        for (network, ports) in [(&all.host, &[80][..]), (&all.world, &[80, 81])] {
+        for (network, ports) in [(&all.host, &[80][..]), (&all.internet, &[80, 81])] {
             for port in ports {
                 listen(network, *port);
             }
@@ -67,9 +67,9 @@ impl World {
         all
     }
 
-    /// What is left of ways on the host: links, tables, and whether it forwards.
-    fn left(&self) -> (String, String, String) {
-        let look = || {
+    /// Returns the links and tables for egress on the host, and whether it forwards packets.
+    fn egress_state(&self) -> (String, String, String) {
+        let read = || {
             let forwards = fs::read_to_string("/proc/sys/net/ipv4/ip_forward")?;
             let links = fs::read_to_string("/proc/thread-self/net/dev")?;
             let links = links.lines().filter(|line| line.contains("bhost"));
@@ -79,13 +79,13 @@ impl World {
             let tables = String::from_utf8(tables).unwrap();
             Ok((links.collect(), tables, forwards.trim().to_owned()))
         };
-        self.host.enter(look).unwrap()
+        self.host.enter(read).unwrap()
     }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
-        for network in [&self.host, &self.world] {
+        for network in [&self.host, &self.internet] {
             let _ = guest::network::delete(network.name());
         }
     }
@@ -116,7 +116,7 @@ fn set_up(network: &Network, addresses: &[impl AsRef<str> + Sync]) {
     network.enter(work).unwrap();
 }
 
-/// Tells whoever connects from where it came, for as long as the test runs.
+/// Accepts connections until the test ends, and sends each client its address.
 fn listen(network: &Network, port: u16) {
     let listener = network
         .enter(|| TcpListener::bind(("0.0.0.0", port)))
@@ -131,11 +131,26 @@ fn listen(network: &Network, port: u16) {
     });
 }
 
-/// What a container says that tries every place, with this way out.
-fn tries(world: &World, way: &Way) -> Vec<String> {
-    let ground = Ground::container(
-        "try() { if said=$(nc -w 2 $2 $3 </dev/null 2>/dev/null) && [ -n \"$said\" ]; \
-                 then echo \"$1: $said\"; fi; }
+/// A program that connects to a server, waits in a container until the test opens its gate, and
+/// connects to another server.
+const CONNECT_TWICE: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+int main(void) {
+    system("nc -w 8 203.0.113.2 80 </dev/null");
+    puts("waiting at the gate");
+    fflush(stdout);
+    while (access("/gate", F_OK)) usleep(10000);
+    return system("nc -w 8 203.0.113.2 81 </dev/null; true");
+}
+"#;
+
+/// Connects to every server from a container with this policy, and returns the replies.
+fn connect_everywhere(world: &World, policy: &Way) -> Vec<String> {
+    let fixture = GuestFixture::container(
+        "try() { if reply=$(nc -w 8 $2 $3 </dev/null 2>/dev/null) && [ -n \"$reply\" ]; \
+                 then echo \"$1: $reply\"; fi; }
          try web 203.0.113.2 80 & try other-port 203.0.113.2 81 & try other-place 192.0.2.7 80 &
          try private 10.9.9.9 80 & try metadata 169.254.169.254 80 &
          try host 203.0.113.1 80 & try link 198.18.0.0 80 &
@@ -146,7 +161,7 @@ fn tries(world: &World, way: &Way) -> Vec<String> {
     );
     world
         .host
-        .enter(|| Ok(egress::open(&ground.net, way)))
+        .enter(|| Ok(egress::open(&fixture.net, policy)))
         .unwrap()
         .unwrap();
     let console = within(async {
@@ -154,68 +169,63 @@ fn tries(world: &World, way: &Way) -> Vec<String> {
             "web.example.org".to_owned(),
             vec!["203.0.113.2".parse().unwrap()],
         )];
-        let resolver = dns::serve(&ground.net, Names::Table(names.into())).unwrap();
+        let resolver = dns::serve(&fixture.net, Names::Table(names.into())).unwrap();
         tokio::spawn(resolver);
-        let guest = Guest::start(ground.spec()).await.unwrap();
+        let guest = Guest::start(fixture.spec()).await.unwrap();
         let console = read(guest.console());
         guest.exited().await;
         console.await.unwrap()
     });
     world
         .host
-        .enter(|| Ok(egress::close(&ground.net)))
+        .enter(|| Ok(egress::close(&fixture.net)))
         .unwrap()
         .unwrap();
-    let mut said: Vec<_> = console.lines().map(|line| line.trim().to_owned()).collect();
-    assert_eq!(said.pop().as_deref(), Some("finished"), "{console}");
-    said.sort();
-    said
+    let mut lines: Vec<_> = console.lines().map(|line| line.trim().to_owned()).collect();
+    assert_eq!(lines.pop().as_deref(), Some("finished"), "{console}");
+    lines.sort();
+    lines
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_guest_reaches_what_it_may_and_nothing_else() {
+fn a_guest_reaches_what_its_policy_allows_and_nothing_else() {
     let world = World::new();
-    let before = world.left();
+    let before = world.egress_state();
     assert_eq!((before.0.as_str(), before.2.as_str()), ("", "0"));
     let resolved = ["Address: 203.0.113.2", "REFUSED"];
-    let told = |reached: &[&str]| {
-        let all = reached
+    let expected = |reached: &[&str]| {
+        let replies = reached
             .iter()
-            .map(|what| format!("{what}: from 203.0.113.1"));
-        let mut all: Vec<_> = all.chain(resolved.map(str::to_owned)).collect();
-        all.sort();
-        all
+            .map(|target| format!("{target}: from 203.0.113.1"));
+        let mut lines: Vec<_> = replies.chain(resolved.map(str::to_owned)).collect();
+        lines.sort();
+        lines
     };
     let nat = Way::default();
     assert_eq!(
-        tries(&world, &nat),
-        told(&["web", "other-port", "other-place"])
+        connect_everywhere(&world, &nat),
+        expected(&["web", "other-port", "other-place"])
     );
     let listed = Way {
         private: vec!["10.9.0.0/16".parse().unwrap()],
         ..Way::default()
     };
     let all = ["web", "other-port", "other-place", "private"];
-    assert_eq!(tries(&world, &listed), told(&all));
+    assert_eq!(connect_everywhere(&world, &listed), expected(&all));
     let places = Way {
         places: Some(vec!["203.0.113.2:80".parse().unwrap()]),
         ..Way::default()
     };
-    assert_eq!(tries(&world, &places), told(&["web"]));
-    assert_eq!(world.left(), before, "everything is as it was");
+    assert_eq!(connect_everywhere(&world, &places), expected(&["web"]));
+    assert_eq!(world.egress_state(), before, "all changes were undone");
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_way_goes_with_its_agent_is_found_again_and_needs_leave() {
+fn the_policy_of_a_guest_survives_an_agent_and_must_be_allowed_by_the_settings() {
     let world = World::new();
-    let before = world.left();
-    let code = |seconds| {
-        format!(
-            "#include <stdlib.h>\nint main(void) {{ return system(\"nc -w 2 203.0.113.2 80 </dev/null; sleep {seconds}; nc -w 2 203.0.113.2 81 </dev/null; true\"); }}\n"
-        )
-    };
+    let before = world.egress_state();
     let mut host = AgentHost::new("guests.egress = \"allow\"\nbootstrap.retries_max = 0\n");
     for (name, egress) in [("some", "203.0.113.2:80 203.0.113.2:81"), ("all", "nat")] {
         host.add_container(name, |files| {
@@ -226,11 +236,12 @@ fn a_way_goes_with_its_agent_is_found_again_and_needs_leave() {
     }
     host.add_toolchain("0.1.0");
     host.start_in(&world.host);
-    let id = host.submit_code("some", &code(3));
-    host.wait_for(id, State::Running);
+    let id = host.submit_code("some", CONNECT_TWICE);
+    host.wait_for_gate(id);
     host.stop(Signal::KILL);
-    assert!(world.left().0.contains("bhost"));
+    assert!(world.egress_state().0.contains("bhost"));
     host.start_in(&world.host);
+    host.open_gate("some", id);
     let build = host.wait_for(id, State::Finished);
     assert_eq!(
         (build.outcome, build.attempts),
@@ -239,16 +250,16 @@ fn a_way_goes_with_its_agent_is_found_again_and_needs_leave() {
     );
     let log = host.log_of(id);
     assert_eq!(log.matches("from 203.0.113.1").count(), 2, "{log}");
-    let id = host.submit_code("all", &code(0));
-    tests::wait_until("it is told why it waits", || {
+    let id = host.submit_code("all", CONNECT_TWICE);
+    tests::wait_until("the build has the reason for its wait", || {
         host.build(id)
             .message
             .contains("asks for egress `nat`, and this host allows `allow`")
     });
     host.machinectl(&["cancel", &id.to_string()]).success();
 
-    let id = host.submit_code("some", &code(60));
-    host.wait_for(id, State::Running);
+    let id = host.submit_code("some", CONNECT_TWICE);
+    host.wait_for_gate(id);
     host.stop(Signal::KILL);
     for guest in host.guests() {
         rustix::process::kill_process(guest, Signal::KILL).unwrap();
@@ -256,7 +267,7 @@ fn a_way_goes_with_its_agent_is_found_again_and_needs_leave() {
     host.start_in(&world.host);
     host.machinectl(&["cancel", &id.to_string()]).success();
     host.wait_for(id, State::Finished);
-    tests::wait_until("all is as it was", || {
-        world.left() == before && host.networks().is_empty()
+    tests::wait_until("all changes are undone", || {
+        world.egress_state() == before && host.networks().is_empty()
     });
 }

@@ -1,4 +1,4 @@
-//! Full disks: what gives space back works without any.
+//! Full disks: the commands that free space work although no space is left.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -9,6 +9,7 @@ use ::store::SubvolumeBackend;
 use ::store::subvolumes::BtrfsBackend;
 use tests::hosts::{BuildHost, DevelopmentHost};
 
+/// Returns a host with four revisions of `linux`, leftovers, and a machine that is half deleted.
 fn host() -> BuildHost {
     let (host, development) = (BuildHost::new(128), DevelopmentHost::new(256));
     for number in 1..=4_u8 {
@@ -37,7 +38,7 @@ fn host() -> BuildHost {
     host
 }
 
-/// Writes until nothing more goes in, in pieces of these sizes.
+/// Writes files of these sizes, one size after the other, until the disk is full.
 fn fill(directory: &Path, sizes: &[usize]) {
     fs::create_dir(directory).unwrap();
     for (round, size) in sizes.iter().enumerate() {
@@ -51,60 +52,61 @@ fn fill(directory: &Path, sizes: &[usize]) {
                 Err(error) => panic!("{error}"),
             }
         }
-        // What was only promised has to find its place now.
+        // Delayed allocations happen now.
         let _ = libbtrfsutil::sync(directory);
     }
 }
 
-/// Whatever gives space back has to do without any, each time anew.
-fn gives_space_back(host: &BuildHost, sizes: &[usize]) {
-    let full = |name: &str| {
+/// Checks the commands that free space. The disk is filled again before each group of them.
+fn check_commands_on_full_disk(host: &BuildHost, sizes: &[usize]) {
+    let fill_disk = |name: &str| {
         fill(&host.mount.path().join(name), sizes);
         assert!(host.volume.free().unwrap() < 1 << 20);
     };
-    full("one");
+    fill_disk("one");
     host.machinectl(&["doctor", "--repair"], b"").success();
     let view = host.look("linux");
     assert!(view.snapshots.is_empty() && view.images.is_empty());
     assert!(!view.incoming && !view.deleting && view.pins.is_empty());
     assert_eq!((view.revisions.len(), view.arriving.len()), (4, 0));
     assert!(!host.volume.path().join("gone").exists());
-    full("two");
-    // What cannot be had without space changes nothing.
+    fill_disk("two");
+    // Commands that need space may fail, but then they change nothing.
     let before = host.listing();
-    let pin = host.machinectl(&["pin", "linux", "2"], b"");
-    assert!(pin.code == Some(0) || host.listing() == before, "{pin:?}");
-    let back = host.machinectl(&["rollback", "linux", "3"], b"");
-    assert!(back.code == Some(0) || host.listing() == before, "{back:?}");
-    println!("pin: {:?}, rollback: {:?}", pin.code, back.code);
+    for command in [["pin", "linux", "2"], ["rollback", "linux", "3"]] {
+        let output = host.machinectl(&command, b"");
+        let is_unchanged = host.listing() == before;
+        assert!(output.code == Some(0) || is_unchanged, "{output:?}");
+        println!("{}: {:?}", command[0], output.code);
+    }
     for (verb, revision) in [("unpin", "2"), ("rollback", "4")] {
         host.machinectl(&[verb, "linux", revision], b"").success();
     }
     host.machinectl(&["prune", "--keep", "1"], b"").success();
     assert_eq!(host.look("linux").revisions.len(), 1);
-    full("three");
+    fill_disk("three");
     host.machinectl(&["delete", "linux"], b"").success();
     assert!(!host.volume.path().join("linux").exists());
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn space_is_given_back_when_no_byte_is_free() {
+fn space_can_be_freed_when_the_data_is_full() {
     let host = host();
-    gives_space_back(&host, &[1 << 20, 64 << 10, 4096]);
+    check_commands_on_full_disk(&host, &[1 << 20, 64 << 10, 4096]);
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn space_is_given_back_when_the_metadata_is_full() {
+fn space_can_be_freed_when_the_metadata_is_full() {
     let host = host();
-    // Small files live in the metadata itself.
-    gives_space_back(&host, &[1 << 20, 2000, 0]);
+    // Btrfs stores small files in the metadata.
+    check_commands_on_full_disk(&host, &[1 << 20, 2000, 0]);
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_machine_without_a_link_is_deleted_from_a_full_disk() {
+fn a_machine_without_a_link_can_be_deleted_on_a_full_disk() {
     let host = host();
     fs::remove_file(host.volume.path().join("linux/linux")).unwrap();
     fill(&host.mount.path().join("ballast"), &[1 << 20, 2000, 0]);

@@ -1,4 +1,4 @@
-//! Guests: real QEMU in a real network, with a script for a worker.
+//! Guests: real QEMU in a real network with a shell script as the worker.
 
 use std::fs;
 use std::future::Future;
@@ -16,18 +16,19 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// No guest of a test may take longer.
-const LIMIT: Duration = Duration::from_mins(1);
+/// The time limit for a test.
+const LIMIT: Duration = Duration::from_mins(4);
 const USER: (u32, u32) = (64_999, 64_999);
 
-pub(crate) struct Ground {
+/// The files, the network and the run directory of a guest, and what it puts.
+pub(crate) struct GuestFixture {
     pub(crate) net: Net,
     pub(crate) run: TempDir,
     pub(crate) machine: (TempDir, config::machine::Machine),
     put: TempDir,
 }
 
-impl Ground {
+impl GuestFixture {
     pub(crate) fn new(script: &str) -> Self {
         Self::of(tests::scripted_machines::machine(script))
     }
@@ -77,7 +78,7 @@ impl Ground {
     }
 }
 
-/// Runs a test in a runtime of its own, within the limit.
+/// Runs a future to its end within the time limit.
 pub(crate) fn within<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -92,30 +93,44 @@ pub(crate) fn read(stream: std::io::Result<guest::Stream>) -> JoinHandle<String>
     let mut stream = stream.unwrap();
     tokio::spawn(async move {
         let mut all = Vec::new();
-        // When QEMU is gone, what was read counts.
+        // The read fails when QEMU ends. What it has printed before counts.
         let _ = stream.read_to_end(&mut all).await;
         String::from_utf8_lossy(&all).into_owned()
     })
 }
 
-pub(crate) async fn wait_for(stream: &mut guest::Stream, word: &str) -> String {
+/// Reads a stream of a guest until it contains a text, and returns everything read.
+pub(crate) async fn wait_for(stream: &mut guest::Stream, expected: &str) -> String {
     let mut all = Vec::new();
     loop {
         let mut buffer = [0; 1024];
         let count = stream.read(&mut buffer).await.unwrap();
-        assert!(count > 0, "the stream ended without {word}");
+        assert!(count > 0, "the stream ended without {expected}");
         all.extend_from_slice(&buffer[..count]);
         let text = String::from_utf8_lossy(&all);
-        if text.contains(word) {
+        if text.contains(expected) {
             return text.into_owned();
+        }
+    }
+}
+
+/// Returns the events up to the put of `result.manifest`, which every script does last.
+pub(crate) fn events_until_result(events: &mut mpsc::Receiver<Event>) -> Vec<Event> {
+    let mut received = Vec::new();
+    loop {
+        let event = events.blocking_recv().unwrap();
+        let is_result = matches!(&event, Event::Put { name, .. } if name == "result.manifest");
+        received.push(event);
+        if is_result {
+            return received;
         }
     }
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_shell_script_is_a_worker() {
-    let ground = Ground::new(
+fn a_shell_script_can_be_the_worker() {
+    let fixture = GuestFixture::new(
         "tftp -g -r task.manifest $host && cat task.manifest
          for port in /sys/class/virtio-ports/*; do
              [ \"$(cat \"$port/name\")\" = buildhost.log ] && echo working >/dev/${port##*/}
@@ -125,9 +140,9 @@ fn a_shell_script_is_a_worker() {
          tftp -b 1428 -p -l big -r artifacts/big $host
          tftp -p -l result.manifest $host",
     );
-    let (_server, mut events) = ground.serve();
+    let (_server, mut events) = fixture.serve();
     within(async {
-        let guest = Guest::start(ground.spec()).await.unwrap();
+        let guest = Guest::start(fixture.spec()).await.unwrap();
         let (console, log) = (read(guest.console()), read(guest.log().map(Option::unwrap)));
         let status = fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap();
         let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap();
@@ -138,19 +153,16 @@ fn a_shell_script_is_a_worker() {
         }
         assert_eq!(line("NoNewPrivs:"), "NoNewPrivs:\t1");
         assert!(line("Seccomp:").ends_with('2'));
-        assert_eq!(ground.net.processes().unwrap(), [guest.pid()]);
+        assert_eq!(fixture.net.processes().unwrap(), [guest.pid()]);
         assert_eq!(guest.exited().await, Exit::Code(0));
         let console = console.await.unwrap();
         assert!(console.contains("build: 42"), "{console}");
         assert_eq!(log.await.unwrap().trim_end(), "working");
     });
-    let mut seen = Vec::new();
-    while let Ok(event) = events.try_recv() {
-        seen.push(event);
-    }
+    let received = events_until_result(&mut events);
     let put = |name: &str, file: &str, bytes| Event::Put {
         name: name.to_owned(),
-        path: ground.put.path().join(file),
+        path: fixture.put.path().join(file),
         bytes,
     };
     let expected = [
@@ -162,20 +174,20 @@ fn a_shell_script_is_a_worker() {
         put("artifacts/big", "big", 4 << 20),
         put("result.manifest", "result.manifest", 4),
     ];
-    assert_eq!(seen, expected);
+    assert_eq!(received, expected);
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_guest_is_found_again_and_ends_in_every_way() {
-    let ground = Ground::new("echo up; while :; do sleep 1; done");
+fn a_guest_can_be_adopted_and_stopped_or_killed() {
+    let fixture = GuestFixture::new("echo up; while :; do sleep 1; done");
     within(async {
-        assert!(Guest::find(ground.run.path()).unwrap().is_none());
+        assert!(Guest::find(fixture.run.path()).unwrap().is_none());
         for kill in [false, true] {
-            let guest = Guest::start(ground.spec()).await.unwrap();
+            let guest = Guest::start(fixture.spec()).await.unwrap();
             let mut console = guest.console().unwrap();
             wait_for(&mut console, "up").await;
-            let found = Guest::find(ground.run.path()).unwrap().unwrap();
+            let found = Guest::find(fixture.run.path()).unwrap().unwrap();
             assert_eq!(found.pid(), guest.pid());
             drop(guest);
             found.suspend().await.unwrap();
@@ -184,23 +196,23 @@ fn a_guest_is_found_again_and_ends_in_every_way() {
                 found.kill();
                 assert_eq!(found.exited().await, Exit::Signal(9));
             } else {
-                // It has no power button: QEMU itself is told to end.
+                // The guest ignores its power button, so QEMU is told to quit.
                 let exit = found.stop(Duration::from_millis(50)).await.unwrap();
                 assert_eq!(exit, Exit::Code(0));
             }
-            assert!(Guest::find(ground.run.path()).unwrap().is_none());
-            assert!(ground.net.processes().unwrap().is_empty());
+            assert!(Guest::find(fixture.run.path()).unwrap().is_none());
+            assert!(fixture.net.processes().unwrap().is_empty());
         }
     });
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn what_cannot_be_started_says_why_and_leaves_no_process() {
-    let ground = Ground::new("");
-    let path = |name: &str| ground.machine.0.path().join(name);
-    let start = || within(async { Guest::start(ground.spec()).await.unwrap_err() });
-    rename(&path("vmlinuz"), &path("kept"));
+fn a_guest_that_cannot_start_gives_the_reason_and_leaves_no_process() {
+    let fixture = GuestFixture::new("");
+    let path = |name: &str| fixture.machine.0.path().join(name);
+    let start = || within(async { Guest::start(fixture.spec()).await.unwrap_err() });
+    fs::rename(path("vmlinuz"), path("backup")).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", path("vmlinuz")).unwrap();
     assert!(matches!(start(), GuestError::Open { path, .. } if path.ends_with("vmlinuz")));
     fs::remove_file(path("vmlinuz")).unwrap();
@@ -208,17 +220,13 @@ fn what_cannot_be_started_says_why_and_leaves_no_process() {
     let error = start();
     assert!(matches!(error, GuestError::Up { .. }), "{error}");
     assert!(error.to_string().contains("kernel"), "{error}");
-    assert!(ground.net.processes().unwrap().is_empty());
-}
-
-fn rename(from: &Path, to: &Path) {
-    fs::rename(from, to).unwrap();
+    assert!(fixture.net.processes().unwrap().is_empty());
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_guest_learns_its_address_and_reaches_both_of_the_hosts() {
-    let ground = Ground::new(
+fn a_guest_gets_its_address_by_dhcp_and_reaches_both_addresses_of_the_host() {
+    let fixture = GuestFixture::new(
         "ip address flush dev eth0
          cat >/lease <<'SCRIPT'
 #!/bin/sh
@@ -231,18 +239,18 @@ SCRIPT
          tftp -g -r task.manifest 196.254.111.222 && cat task.manifest",
     );
     let console = within(async {
-        tokio::spawn(guest::gateway::dhcp::serve(&ground.net).unwrap());
+        tokio::spawn(guest::gateway::dhcp::serve(&fixture.net).unwrap());
         let mut map = Namespace::new(0, 0);
         map.offer("task.manifest", ": 1\nbuild: 42\n".to_owned());
         let address = format!("{}:69", config::task::GATEWAY_BUILD2)
             .parse()
             .unwrap();
         let (sender, _events) = mpsc::channel(64);
-        let _server = ground
+        let _server = fixture
             .net
             .enter(|| Server::start(&[address], map, sender))
             .unwrap();
-        let guest = Guest::start(ground.spec()).await.unwrap();
+        let guest = Guest::start(fixture.spec()).await.unwrap();
         let console = read(guest.console());
         assert_eq!(guest.exited().await, Exit::Code(0));
         console.await.unwrap()
@@ -250,9 +258,9 @@ SCRIPT
     assert!(console.contains("build: 42"), "{console}");
 }
 
-/// A shell script that waits for its task as a worker should: what it is told when it
-/// is woken is new to each.
-pub(crate) const WAITING: &str = "
+/// A script that waits for the start message, as a worker must for a checkpoint. Each restored
+/// guest receives a message of its own.
+pub(crate) const WAIT_FOR_START: &str = "
 for port in /sys/class/virtio-ports/*; do
     [ \"$(cat \"$port/name\")\" = buildhost.control ] && exec 3<>/dev/${port##*/}
 done
@@ -266,10 +274,10 @@ tftp -g -r task.manifest $host && cat task.manifest
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn guests_of_one_frozen_image_differ_and_know_the_time() {
-    let image = Ground::new(WAITING);
+fn guests_restored_from_one_checkpoint_have_different_random_bytes_and_know_the_time() {
+    let image = GuestFixture::new(WAIT_FOR_START);
     let directory = image.machine.0.path();
-    let words = within(async {
+    let consoles = within(async {
         let began = Instant::now();
         let mut spec = image.spec();
         spec.boot = BootMode::CheckpointSource;
@@ -279,37 +287,37 @@ fn guests_of_one_frozen_image_differ_and_know_the_time() {
         assert!(!guest::is_frozen(directory));
         let began = Instant::now();
         guest.freeze(directory).await.unwrap();
-        println!("freezing: {:.2?}", began.elapsed());
+        println!("checkpoint: {:.2?}", began.elapsed());
         assert!(guest::is_frozen(directory));
         let memory = fs::read(directory.join("frozen.memory")).unwrap();
-        let mut words = Vec::new();
+        let mut consoles = Vec::new();
         for _ in 0..2 {
-            let ground = Ground::of((copy(directory), image.machine.1.clone()));
-            let (_server, mut events) = ground.serve();
-            let mut spec = ground.spec();
+            let fixture = GuestFixture::of((copy(directory), image.machine.1.clone()));
+            let (_server, mut events) = fixture.serve();
+            let mut spec = fixture.spec();
             spec.boot = BootMode::Restore;
             let began = Instant::now();
             let guest = Guest::start(spec).await.unwrap();
-            println!("woken: {:.2?} to a running guest", began.elapsed());
+            println!("restore: {:.2?} to a running guest", began.elapsed());
             tokio::spawn(handshake::serve(
                 guest.control().unwrap().unwrap(),
                 HandshakeMode::Restore,
             ));
             let console = read(guest.console());
             assert_eq!(events.recv().await, Some(Event::FirstContact));
-            println!("woken: {:.2?} to the first packet", began.elapsed());
+            println!("restore: {:.2?} to the first packet", began.elapsed());
             assert_eq!(guest.exited().await, Exit::Code(0));
-            words.push(console.await.unwrap());
-            let after = fs::read(ground.machine.0.path().join("frozen.memory")).unwrap();
-            assert!(after == memory, "the frozen memory has changed");
+            consoles.push(console.await.unwrap());
+            let after = fs::read(fixture.machine.0.path().join("frozen.memory")).unwrap();
+            assert!(after == memory, "the memory file of the checkpoint changed");
         }
-        words
+        consoles
     });
     let field = |text: &str, name: &str| -> String {
         let mut words = text.split_whitespace().skip_while(|word| *word != name);
         words.nth(1).unwrap().to_owned()
     };
-    let random: Vec<_> = words.iter().map(|text| field(text, "random")).collect();
+    let random: Vec<_> = consoles.iter().map(|text| field(text, "random")).collect();
     assert_ne!(
         random[0], random[1],
         "both guests drew the same random bytes"
@@ -318,7 +326,7 @@ fn guests_of_one_frozen_image_differ_and_know_the_time() {
         .duration_since(UNIX_EPOCH)
         .unwrap()
         .as_secs();
-    for text in &words {
+    for text in &consoles {
         assert!(text.contains("build: 42"), "{text}");
         let time: u64 = field(text, "time").parse().unwrap();
         assert!(now.abs_diff(time) < 30, "{text}");
@@ -327,26 +335,26 @@ fn guests_of_one_frozen_image_differ_and_know_the_time() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn what_does_not_fit_is_not_woken() {
-    let ground = Ground::new(WAITING);
-    let directory = ground.machine.0.path();
+fn a_checkpoint_that_is_missing_or_does_not_fit_is_not_restored() {
+    let fixture = GuestFixture::new(WAIT_FOR_START);
+    let directory = fixture.machine.0.path();
     within(async {
         let spec = |boot| Spec {
             boot,
-            ..ground.spec()
+            ..fixture.spec()
         };
-        let wake = async || Guest::start(spec(BootMode::Restore)).await.unwrap_err();
-        assert!(matches!(wake().await, GuestError::Open { .. }));
+        let restore = async || Guest::start(spec(BootMode::Restore)).await.unwrap_err();
+        assert!(matches!(restore().await, GuestError::Open { .. }));
         let guest = Guest::start(spec(BootMode::CheckpointSource))
             .await
             .unwrap();
         wait_for(&mut guest.console().unwrap(), "waiting").await;
-        assert!(matches!(wake().await, GuestError::Running(_)));
+        assert!(matches!(restore().await, GuestError::Running(_)));
         guest.freeze(directory).await.unwrap();
-        // Whoever wakes it dies before its state is read.
+        // The process that restores the guest dies before QEMU has loaded the state.
         let found = async {
             loop {
-                if let Some(found) = Guest::find(ground.run.path()).unwrap() {
+                if let Some(found) = Guest::find(fixture.run.path()).unwrap() {
                     break found;
                 }
                 tokio::task::yield_now().await;
@@ -355,25 +363,25 @@ fn what_does_not_fit_is_not_woken() {
         let found = tokio::select! {
             biased;
             found = found => found,
-            _ = Guest::start(spec(BootMode::Restore)) => panic!("it was not cut off"),
+            _ = Guest::start(spec(BootMode::Restore)) => panic!("the start was not interrupted"),
         };
         let error = found.go_on().await.unwrap_err();
         assert!(matches!(error, QmpError::State("load")), "{error}");
         found.end().await.unwrap();
         let key = fs::read(directory.join("frozen.key")).unwrap();
         sys::file::replace(&directory.join("frozen.key"), b"another QEMU").unwrap();
-        assert!(matches!(wake().await, GuestError::Stale));
+        assert!(matches!(restore().await, GuestError::Stale));
         sys::file::replace(&directory.join("frozen.key"), &key).unwrap();
         sys::file::replace(&directory.join("frozen.state"), &vec![7; 100_000]).unwrap();
-        let error = wake().await;
+        let error = restore().await;
         assert!(matches!(error, GuestError::Up { .. }), "{error}");
         guest::forget(directory).unwrap();
         assert!(!guest::is_frozen(directory));
     });
-    assert!(ground.net.processes().unwrap().is_empty());
+    assert!(fixture.net.processes().unwrap().is_empty());
 }
 
-/// A copy of a directory, in the place of a snapshot.
+/// Copies a directory, as a snapshot does.
 pub(crate) fn copy(from: &Path) -> TempDir {
     let to = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -385,8 +393,8 @@ pub(crate) fn copy(from: &Path) -> TempDir {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_guest_shuts_down_when_its_power_button_is_pressed() {
-    let ground = Ground::new(
+fn a_guest_powers_off_when_its_power_button_is_pressed() {
+    let fixture = GuestFixture::new(
         "mkdir -p /etc/acpi/PWRF
          printf '#!/bin/sh\npoweroff -f\n' >/etc/acpi/PWRF/00000080
          chmod +x /etc/acpi/PWRF/00000080
@@ -394,9 +402,9 @@ fn a_guest_shuts_down_when_its_power_button_is_pressed() {
          echo up; while :; do sleep 1; done",
     );
     within(async {
-        let guest = Guest::start(ground.spec()).await.unwrap();
+        let guest = Guest::start(fixture.spec()).await.unwrap();
         wait_for(&mut guest.console().unwrap(), "up").await;
-        // Until it listens, nobody hears the button.
+        // The button has no effect until acpid listens.
         let exit = loop {
             guest.power_down().await.unwrap();
             let second = Duration::from_secs(1);
@@ -410,11 +418,15 @@ fn a_guest_shuts_down_when_its_power_button_is_pressed() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_guest_that_hangs_or_whose_disk_is_garbage_can_be_ended() {
-    let ground = Ground::new("echo up; while :; do sleep 1; done");
-    sys::file::replace(&ground.machine.0.path().join("disk.img"), &vec![7; 1 << 20]).unwrap();
+fn a_guest_that_hangs_can_be_stopped() {
+    let fixture = GuestFixture::new("echo up; while :; do sleep 1; done");
+    sys::file::replace(
+        &fixture.machine.0.path().join("disk.img"),
+        &vec![7; 1 << 20],
+    )
+    .unwrap();
     within(async {
-        let guest = Guest::start(ground.spec()).await.unwrap();
+        let guest = Guest::start(fixture.spec()).await.unwrap();
         wait_for(&mut guest.console().unwrap(), "up").await;
         let mut kill = sys::command::prepare("kill");
         kill.args(["-STOP", &guest.pid().to_string()]);
@@ -422,5 +434,5 @@ fn a_guest_that_hangs_or_whose_disk_is_garbage_can_be_ended() {
         let exit = guest.stop(Duration::from_millis(50)).await.unwrap();
         assert_eq!(exit, Exit::Signal(9));
     });
-    assert!(ground.net.processes().unwrap().is_empty());
+    assert!(fixture.net.processes().unwrap().is_empty());
 }

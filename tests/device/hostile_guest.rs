@@ -1,5 +1,5 @@
-//! What a hostile guest can try, and what comes of it: nothing is reached, the
-//! agent stays small, and other guests go on.
+//! Attacks by a hostile guest on the services of the host: they reach nothing, the agent stays
+//! small, and other guests are served.
 
 use std::fs;
 use std::io;
@@ -14,9 +14,12 @@ use tests::net::Net;
 use tftp::server::{Event, Namespace, Offer, Server};
 use tokio::sync::mpsc;
 
-use crate::guests::{Ground, read, within};
+use crate::guests::{GuestFixture, read, within};
 
-/// A server in a network of its own, attacked from inside it.
+/// The time limit for a reply of the server.
+const REPLY_LIMIT: Duration = Duration::from_secs(10);
+
+/// A server in a network of its own, which is attacked from inside the network.
 struct Target {
     _server: Server,
     net: Net,
@@ -49,26 +52,24 @@ impl Target {
         }
     }
 
-    /// A socket of an attacker.
+    /// Returns a socket of an attacker.
     fn socket(&self) -> UdpSocket {
         let socket = self.net.enter(|| UdpSocket::bind((GATEWAY, 0))).unwrap();
-        let patience = Some(Duration::from_secs(3));
-        socket.set_read_timeout(patience).unwrap();
+        socket.set_read_timeout(Some(REPLY_LIMIT)).unwrap();
         socket
     }
 
-    /// Sends a packet to the server's port and returns the first answer.
-    fn ask(&self, packet: &[u8]) -> Option<Vec<u8>> {
+    /// Sends a packet to the server's port and returns the first reply, if one arrives in time.
+    fn send(&self, packet: &[u8]) -> Option<Vec<u8>> {
         let socket = self.socket();
         socket.send_to(packet, address()).unwrap();
-        hear(&socket).ok().map(|(answer, _)| answer)
+        receive(&socket).ok().map(|(reply, _)| reply)
     }
 
-    /// Whether a client that means well is served.
-    fn serves(&self) -> bool {
+    /// Checks that a well-behaved client is served.
+    fn assert_serves(&self) {
         let line = format!("busybox tftp -b 1428 -g -r task.manifest -l /dev/null {GATEWAY}");
         self.net.shell(&line);
-        true
     }
 }
 
@@ -76,25 +77,25 @@ fn address() -> SocketAddr {
     format!("{GATEWAY}:69").parse().unwrap()
 }
 
-fn hear(socket: &UdpSocket) -> io::Result<(Vec<u8>, SocketAddr)> {
+fn receive(socket: &UdpSocket) -> io::Result<(Vec<u8>, SocketAddr)> {
     let mut buffer = vec![0; 70_000];
     let (length, from) = socket.recv_from(&mut buffer)?;
     buffer.truncate(length);
     Ok((buffer, from))
 }
 
-/// A request; its fields end with a semicolon.
+/// Returns a request. A semicolon ends each field of the options.
 fn request(kind: u8, name: &str, options: &str) -> Vec<u8> {
     let text = format!("{name};octet;{options}").replace(';', "\0");
     [&[0, kind][..], text.as_bytes()].concat()
 }
 
-fn is_error(answer: Option<&Vec<u8>>) -> bool {
-    answer.is_some_and(|answer| answer.starts_with(&[0, 5]))
+fn is_error(reply: Option<&Vec<u8>>) -> bool {
+    reply.is_some_and(|reply| reply.starts_with(&[0, 5]))
 }
 
-/// Memory and threads of this process, which is the agent here.
-fn size() -> (u64, usize) {
+/// Returns the memory in KiB and the number of threads of this process, which runs the server.
+fn memory_and_threads() -> (u64, usize) {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status
         .lines()
@@ -106,20 +107,20 @@ fn size() -> (u64, usize) {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn packets_of_every_kind_reach_nothing() {
+fn malicious_packets_reach_nothing() {
     let mut target = Target::new();
     let table = [
-        ("names that lead elsewhere", try_names(&target)),
+        ("names outside the namespace", try_names(&target)),
         ("malformed packets", try_noise(&target)),
         ("extreme options", try_options(&target)),
         ("puts without end", try_puts(&target)),
     ];
-    assert!(target.serves());
+    target.assert_serves();
     while let Ok(event) = target.events.try_recv() {
         assert!(!matches!(event, Event::Put { .. }), "{event:?}");
     }
-    for (what, number) in table {
-        println!("{number:>6}  {what}");
+    for (kind, count) in table {
+        println!("{count:>6}  {kind}");
     }
 }
 
@@ -140,19 +141,18 @@ fn try_names(target: &Target) -> usize {
     ];
     for name in names {
         for kind in [1, 2] {
-            let answer = target.ask(&request(kind, name, ""));
-            assert!(is_error(answer.as_ref()), "{name} {kind}: {answer:?}");
-            let text = String::from_utf8_lossy(&answer.unwrap()).into_owned();
+            let reply = target.send(&request(kind, name, ""));
+            assert!(is_error(reply.as_ref()), "{name} {kind}: {reply:?}");
+            let text = String::from_utf8_lossy(&reply.unwrap()).into_owned();
             assert!(!text.contains("/tmp"), "a path of the host in {text}");
         }
     }
     names.len() * 2
 }
 
-/// A server whose directories hold links that lead out of them: none is followed.
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn links_lead_nowhere() {
+fn symbolic_links_out_of_a_directory_are_not_followed() {
     let outside = tempfile::tempdir().unwrap();
     let secret = outside.path().join("secret");
     tests::write_file(&secret, "secret");
@@ -175,7 +175,7 @@ fn links_lead_nowhere() {
     assert_eq!(refused, ["link", "root", "tree", "up"]);
     namespace.accept_below("artifacts/", put.path().to_owned(), 1 << 19);
     let target = Target::of(namespace, put);
-    // What was a file when it was offered stays that file.
+    // The offer holds the open file, which a link cannot replace.
     fs::remove_file(source("archive")).unwrap();
     symlink(&secret, source("archive")).unwrap();
 
@@ -189,14 +189,14 @@ fn links_lead_nowhere() {
         "artifacts/link",
     ];
     for name in fetches {
-        let answer = target.ask(&request(1, name, ""));
-        assert!(is_error(answer.as_ref()), "{name}: {answer:?}");
+        let reply = target.send(&request(1, name, ""));
+        assert!(is_error(reply.as_ref()), "{name}: {reply:?}");
     }
     let work = outside.path().display();
-    let both = "busybox tftp -g -r sources/archive -l got HOST && \
-                busybox tftp -p -l got -r artifacts/link HOST";
-    let both = both.replace("HOST", GATEWAY);
-    target.net.shell(&format!("cd {work} && {both}"));
+    let transfers = "busybox tftp -g -r sources/archive -l got HOST && \
+                     busybox tftp -p -l got -r artifacts/link HOST";
+    let transfers = transfers.replace("HOST", GATEWAY);
+    target.net.shell(&format!("cd {work} && {transfers}"));
     assert_eq!(
         fs::read_to_string(outside.path().join("got")).unwrap(),
         "mine"
@@ -238,32 +238,32 @@ fn try_options(target: &Target) -> usize {
         "blksize",
     ];
     for options in all {
-        tests::wait_until("it answers again", || {
-            target.ask(&request(1, "task.manifest", options)).is_some()
+        tests::wait_until("the server replies", || {
+            target.send(&request(1, "task.manifest", options)).is_some()
         });
     }
     all.len()
 }
 
 fn try_puts(target: &Target) -> usize {
-    let huge = target.ask(&request(2, "artifacts/x", "tsize;1073741824;"));
+    let huge = target.send(&request(2, "artifacts/x", "tsize;1073741824;"));
     assert!(is_error(huge.as_ref()), "a put of 1 GiB: {huge:?}");
-    assert!(!put_without_end(target), "a put without end");
-    tests::wait_until("nothing is left of them", || {
+    assert!(!put_until_refused(target), "a put without end");
+    tests::wait_until("no files are left", || {
         fs::read_dir(target.put.path()).unwrap().count() == 0
     });
     2
 }
 
-/// Puts block after block until it is refused; whether it was not.
-fn put_without_end(target: &Target) -> bool {
+/// Puts block after block until the server refuses. Returns true if it never does.
+fn put_until_refused(target: &Target) -> bool {
     let socket = target.socket();
     socket
         .send_to(&request(2, "artifacts/x", ""), address())
         .unwrap();
     for block in 1..=5000_u16 {
-        let (answer, from) = hear(&socket).unwrap();
-        if answer.starts_with(&[0, 5]) {
+        let (reply, from) = receive(&socket).unwrap();
+        if reply.starts_with(&[0, 5]) {
             return false;
         }
         let head = block.to_be_bytes();
@@ -275,10 +275,11 @@ fn put_without_end(target: &Target) -> bool {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn ten_thousand_transfers_do_not_hold_up_another_guest() {
+fn ten_thousand_half_open_transfers_do_not_delay_another_guest() {
     let (target, other) = (Target::new(), Target::new());
-    assert!(target.serves() && other.serves());
-    let before = size();
+    target.assert_serves();
+    other.assert_serves();
+    let before = memory_and_threads();
     let mut most = before;
     let began = Instant::now();
     let mut sockets = Vec::new();
@@ -287,36 +288,37 @@ fn ten_thousand_transfers_do_not_hold_up_another_guest() {
         let kind = if number % 2 == 0 { 1 } else { 2 };
         let name = ["task.manifest", "artifacts/x"][usize::from(kind) - 1];
         socket.send_to(&request(kind, name, ""), address()).unwrap();
-        // Half-open: nobody answers what comes back.
+        // The transfer stays half-open: the client does not react to the reply.
         sockets.push(socket);
         if sockets.len() == 200 {
-            let now = size();
+            let now = memory_and_threads();
             most = (most.0.max(now.0), most.1.max(now.1));
             sockets.clear();
         }
         if number % 1000 == 0 {
-            assert!(other.serves());
+            other.assert_serves();
         }
     }
     println!(
-        "{:>6}  half-open transfers in {:.1?}: {} KiB and {} threads more",
+        "{:>6}  half-open transfers in {:.1?}: {} additional KiB and {} threads",
         10_000,
         began.elapsed(),
         most.0.saturating_sub(before.0),
         most.1 - before.1
     );
-    assert!(most.0.saturating_sub(before.0) < 32 * 1024, "it has grown");
+    let growth = most.0.saturating_sub(before.0);
+    assert!(growth < 32 * 1024, "the server has grown by {growth} KiB");
     assert!(most.1 - before.1 <= 40, "too many threads");
-    assert!(other.serves());
+    other.assert_serves();
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn from_inside_a_guest_nothing_else_can_be_reached() {
-    let ground = Ground::new(
-        "try() { what=$1; shift; if timeout 5 \"$@\" >/dev/null 2>&1; then echo \"reached $what\"; \
-                 else echo \"refused $what\"; fi; }
-         try gateway ping -c 1 -W 2 $host
+fn a_guest_can_reach_nothing_but_its_gateway_and_the_pr_service() {
+    let fixture = GuestFixture::new(
+        "try() { target=$1; shift; if timeout 10 \"$@\" >/dev/null 2>&1; \
+                 then echo \"reached $target\"; else echo \"refused $target\"; fi; }
+         try gateway ping -c 1 -W 8 $host
          try pr nc $host 8585 -e true
          try secret nc $host 9000 -e true
          try ssh nc $host 22 -e true
@@ -332,27 +334,24 @@ fn from_inside_a_guest_nothing_else_can_be_reached() {
     let console = within(async {
         let secret: SocketAddr = format!("{GATEWAY}:9000").parse().unwrap();
         let pr: SocketAddr = format!("{GATEWAY}:{PR_PORT}").parse().unwrap();
-        let _secret = ground.net.tcp_listener(secret).unwrap();
-        let _pr = ground.net.tcp_listener(pr).unwrap();
-        let guest = Guest::start(ground.spec()).await.unwrap();
+        let _secret = fixture.net.tcp_listener(secret).unwrap();
+        let _pr = fixture.net.tcp_listener(pr).unwrap();
+        let guest = Guest::start(fixture.spec()).await.unwrap();
         let console = read(guest.console());
         assert_eq!(guest.exited().await, Exit::Code(0));
         console.await.unwrap()
     });
-    let said: Vec<_> = console.lines().map(str::trim).collect();
-    let mut all = vec!["reached gateway", "reached pr"];
-    all.extend(
-        ["secret", "ssh", "outside", "source", "hardware"].map(|what| {
-            let expected = format!("refused {what}");
-            said.iter()
-                .copied()
-                .find(|line| **line == expected)
-                .unwrap_or("nothing")
-        }),
-    );
-    for line in &all {
-        println!("        {line}");
-        assert!(said.contains(line), "{console}");
+    let printed: Vec<_> = console.lines().map(str::trim).collect();
+    for line in [
+        "reached gateway",
+        "reached pr",
+        "refused secret",
+        "refused ssh",
+        "refused outside",
+        "refused source",
+        "refused hardware",
+        "finished",
+    ] {
+        assert!(printed.contains(&line), "{line}: {console}");
     }
-    assert!(said.contains(&"finished"), "{console}");
 }

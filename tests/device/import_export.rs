@@ -8,14 +8,10 @@ use ::sys::command;
 use tests::hosts::{BuildHost, run};
 use tests::write_file;
 
-fn host() -> BuildHost {
-    BuildHost::new(256)
-}
-
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_raw_disk_with_its_kernel_becomes_a_machine_and_keeps_its_holes() {
-    let host = host();
+fn a_raw_disk_with_a_kernel_is_imported_and_stays_sparse() {
+    let host = BuildHost::new(256);
     let from = tempfile::tempdir().unwrap();
     let at = |name: &str| from.path().join(name).to_str().unwrap().to_owned();
     let disk = File::create(at("root.raw")).unwrap();
@@ -52,8 +48,8 @@ fn a_raw_disk_with_its_kernel_becomes_a_machine_and_keeps_its_holes() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn what_is_exported_can_be_brought_in_again() {
-    let host = host();
+fn exported_machines_can_be_added_or_imported() {
+    let host = BuildHost::new(256);
     let from = tempfile::tempdir().unwrap();
     let tree = from.path().join("tree");
     fs::create_dir(&tree).unwrap();
@@ -91,14 +87,14 @@ fn what_is_exported_can_be_brought_in_again() {
     assert_eq!(
         from.path().read_dir().unwrap().count(),
         5,
-        "no half files are left"
+        "no incomplete files are left"
     );
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_qcow2_image_is_converted() {
-    let host = host();
+fn a_qcow2_image_is_converted_on_import() {
+    let host = BuildHost::new(256);
     let from = tempfile::tempdir().unwrap();
     let (raw, qcow) = (from.path().join("d.raw"), from.path().join("d.qcow2"));
     write_file(&raw, &"content ".repeat(512));
@@ -115,8 +111,8 @@ fn a_qcow2_image_is_converted() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn what_is_no_machine_is_refused_and_leaves_nothing() {
-    let host = host();
+fn invalid_machines_are_refused_and_leave_nothing() {
+    let host = BuildHost::new(256);
     let from = tempfile::tempdir().unwrap();
     let path = from.path().to_str().unwrap();
     host.machinectl(&["import", "linux", path], b"")
@@ -129,7 +125,7 @@ fn what_is_no_machine_is_refused_and_leaves_nothing() {
     host.machinectl(&["import", "linux", "/no/such"], b"")
         .refused(1, "No such file");
     let tar = from.path().join("x.tar");
-    write_file(&tar, "this is no archive");
+    write_file(&tar, "this is not an archive");
     host.machinectl(&["import", "linux", tar.to_str().unwrap()], b"")
         .refused(1, "tar");
     assert!(host.listing().is_empty());

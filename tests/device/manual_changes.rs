@@ -1,5 +1,5 @@
-//! The old habits: what a person does with `btrfs` and `ln` on a live host is noticed
-//! by the agent and honoured.
+//! Changes that an administrator makes with `btrfs` and `ln` on a live host: the agent notices them
+//! and acts on them.
 
 use std::fs;
 use std::path::Path;
@@ -11,34 +11,30 @@ use tests::hosts::{DevelopmentHost, run};
 use tests::ssh::SshServer;
 use tests::wait_until;
 
-/// Does what a person does in a shell.
+/// Runs a shell command in a directory.
 fn shell(directory: &Path, line: &str) {
     let mut shell = ::sys::command::prepare("sh");
     shell.args(["-ec", line]).current_dir(directory);
     ::sys::command::run(shell, Duration::from_mins(1)).unwrap();
 }
 
-/// Waits until something is so, and tells how long that took.
-fn soon(what: &str, is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    wait_until(what, is_so);
-    println!("{:>6.0?}  {what}", begun.elapsed());
+/// Waits for a state and prints how long that took.
+fn wait_and_measure(description: &str, condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    wait_until(description, condition);
+    println!("{:>6.0?}  {description}", began.elapsed());
 }
 
-/// The machines that the agent knows, with what it says of each.
-fn known(host: &AgentHost) -> String {
+/// Returns the agent's table of machines.
+fn machines(host: &AgentHost) -> String {
     host.machinectl(&["host", "status", "--no-legend"])
         .success()
         .stdout
 }
 
-fn message(host: &AgentHost, id: u64) -> String {
-    host.build(id).message
-}
-
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn what_is_done_by_hand_is_noticed_and_honoured() {
+fn the_agent_follows_manual_changes_of_machines() {
     let mut host = AgentHost::new("machines.keep_revisions = 1\nguests.parallel_max = 1\n");
     host.add_toolchain("0.1.0");
     host.start();
@@ -46,7 +42,7 @@ fn what_is_done_by_hand_is_noticed_and_honoured() {
     let development = DevelopmentHost::new(256);
     for number in 1..=3_u8 {
         let name = format!("hand-{number}");
-        // It cannot boot, so nothing but the revisions is there to be seen.
+        // The machine cannot boot, so that the agent makes no images of it.
         development.image(&name, None, &[("manifest", b"no manifest\n")]);
         let stream = development.send(&name, None);
         sys::file::replace(&host.state_directory().join(&name), &stream).unwrap();
@@ -57,9 +53,11 @@ fn what_is_done_by_hand_is_noticed_and_honoured() {
         &volume,
         &format!("mkdir hand; btrfs -q receive -f {streams}/hand-1 hand; ln -s hand-1 hand/hand"),
     );
-    soon("a new machine is known", || known(&host).contains("hand"));
+    wait_and_measure("a new machine is known", || {
+        machines(&host).contains("hand")
+    });
 
-    // An upgrade, in the way that the old manual tells.
+    // An upgrade as the manual of build2 describes it.
     shell(
         &volume,
         &format!(
@@ -67,35 +65,35 @@ fn what_is_done_by_hand_is_noticed_and_honoured() {
         ),
     );
     let hand = volume.join("hand");
-    soon("the old revision is deleted", || {
+    wait_and_measure("the old revision is deleted", || {
         !hand.join("hand-1").exists()
     });
     assert!(hand.join("hand-2/manifest").exists());
 
-    // Back to an older one: it is current, so the newer one stays as the newest.
+    // The received revision becomes current with the link only.
     shell(
         &volume,
         &format!("btrfs -q receive -f {streams}/hand-3 hand"),
     );
     shell(&volume, "ln -sfn hand-3 hand/hand");
-    soon("revision 2 is deleted", || !hand.join("hand-2").exists());
+    wait_and_measure("revision 2 is deleted", || !hand.join("hand-2").exists());
 
-    // A stranger is left alone by all this.
+    // Unmanaged files stay through all of this.
     tests::write_file(&hand.join("notes"), "mine");
 
-    // Out of service, and away.
+    // The machine is taken out of service, and then deleted.
     shell(&volume, "rm hand/hand");
-    soon("a machine out of service is not ready", || {
-        !known(&host).contains("hand")
+    wait_and_measure("a machine out of service is not ready", || {
+        !machines(&host).contains("hand")
     });
     shell(&volume, "ln -s hand-3 hand/hand");
-    soon("and back again", || known(&host).contains("hand"));
+    wait_and_measure("and back again", || machines(&host).contains("hand"));
     shell(
         &volume,
         "rm hand/hand; btrfs -q subvolume delete hand/hand-3 >/dev/null",
     );
-    soon("a machine deleted by hand is not ready", || {
-        !known(&host).contains("hand")
+    wait_and_measure("a machine deleted by hand is not ready", || {
+        !machines(&host).contains("hand")
     });
     let answer = host.machinectl(&["build", "hand", "/etc/hostname"]);
     assert_eq!(answer.code, Some(10), "{answer:?}");
@@ -105,15 +103,16 @@ fn what_is_done_by_hand_is_noticed_and_honoured() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_build_follows_a_link_that_was_put_right_by_hand() {
+fn a_queued_build_waits_while_the_link_of_its_machine_is_missing() {
     let host = AgentHost::ready("");
+    host.machinectl(&["drain"]).success();
     let id = host.submit("demo", "hello");
     let link = host.host.volume.path().join("demo");
     shell(&link, "mv -T demo aside");
-    soon(
-        "a waiting build says that the machine is out of service",
-        || message(&host, id).contains("has no current revision"),
-    );
+    host.machinectl(&["undrain"]).success();
+    wait_and_measure("the build has the reason for its wait", || {
+        host.build(id).message.contains("has no current revision")
+    });
     shell(&link, "mv -T aside demo");
     let build = host.wait_for(id, config::builds::State::Finished);
     assert!(
@@ -124,8 +123,8 @@ fn a_build_follows_a_link_that_was_put_right_by_hand() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_revision_that_was_made_writable_by_hand_makes_the_next_push_a_full_one() {
-    let (development, far) = (
+fn the_next_push_is_full_after_a_revision_was_made_writable() {
+    let (development, remote) = (
         tests::hosts::BuildHost::new(256),
         tests::hosts::BuildHost::new(256),
     );
@@ -135,25 +134,24 @@ fn a_revision_that_was_made_writable_by_hand_makes_the_next_push_a_full_one() {
     tests::write_file(&work.join("disk.img"), "disk");
     let push = || -> Command {
         let mut push = development.command(&["push", "linux", "root@127.0.0.1", "--from"]);
-        push.arg(&work)
-            .arg("--remote-volume")
-            .arg(far.volume.path());
+        push.arg(&work);
+        push.arg("--remote-volume").arg(remote.volume.path());
         push.arg("--remote-program")
             .arg(tests::program("machinectl"));
         push.env("BUILDHOST_SSH", server.ssh());
         push
     };
     run(push(), b"").success();
-    // The old manual's way to give a received image to the user `build`.
+    // The manual of build2 gives a received image to the user `build` in this way.
     shell(
-        far.volume.path(),
+        remote.volume.path(),
         "btrfs property set -f linux/linux-1 ro false; chown nobody linux/linux-1/disk.img; \
          btrfs property set linux/linux-1 ro true",
     );
-    assert_eq!(far.look("linux").current.map(|it| it.0), Some(1));
+    assert_eq!(remote.look("linux").current.map(|it| it.0), Some(1));
     let answer = run(push(), b"").success();
-    let words = "sending revision 2 in full, because revision 1 there is not as received";
-    assert!(answer.stderr.contains(words), "{answer:?}");
-    assert_eq!(far.look("linux").current.map(|it| it.0), Some(2));
-    far.machinectl(&["verify", "linux"], b"").success();
+    let reason = "sending revision 2 in full, because revision 1 there is not as received";
+    assert!(answer.stderr.contains(reason), "{answer:?}");
+    assert_eq!(remote.look("linux").current.map(|it| it.0), Some(2));
+    remote.machinectl(&["verify", "linux"], b"").success();
 }

@@ -1,6 +1,7 @@
-//! `machinectl push`, `pull` and `verify`, over a real sshd, between real volumes.
+//! `machinectl push`, `pull` and `verify` between real volumes over a real sshd.
 
 use std::fs;
+use std::process::Command;
 
 use ::store::SubvolumeBackend;
 use ::store::subvolumes::BtrfsBackend;
@@ -9,15 +10,15 @@ use tests::ssh::SshServer;
 use tests::write_file;
 
 /// A development host with a working subvolume, and a build host behind ssh.
-struct World {
+struct Fixture {
     development: BuildHost,
-    far: BuildHost,
+    remote: BuildHost,
     server: SshServer,
 }
 
-impl World {
+impl Fixture {
     fn new() -> Self {
-        let (development, far) = (BuildHost::new(512), BuildHost::new(256));
+        let (development, remote) = (BuildHost::new(512), BuildHost::new(256));
         let work = development.mount.path().join("work");
         BtrfsBackend.create(&work).unwrap();
         write_file(&work.join("manifest"), ": 1\n");
@@ -26,79 +27,71 @@ impl World {
             .unwrap();
         Self {
             development,
-            far,
+            remote,
             server: SshServer::start(),
         }
     }
 
+    /// Returns the path of a file of the working subvolume.
     fn work(&self, name: &str) -> std::path::PathBuf {
         self.development.mount.path().join("work").join(name)
     }
 
-    /// Calls a verb on the development host with the other one as its far side.
-    fn call(&self, arguments: &[&str]) -> CommandOutput {
-        self.call_by(&self.server.ssh(), arguments)
+    /// Runs `machinectl` on the development host, with the build host as its remote host.
+    fn machinectl(&self, arguments: &[&str]) -> CommandOutput {
+        self.run(self.development.command(arguments))
     }
 
-    fn call_by(&self, ssh: &str, arguments: &[&str]) -> CommandOutput {
-        let mut command = self.development.command(arguments);
-        command.arg("--remote-volume").arg(self.far.volume.path());
+    fn run(&self, mut command: Command) -> CommandOutput {
+        command
+            .arg("--remote-volume")
+            .arg(self.remote.volume.path());
         command
             .arg("--remote-program")
             .arg(tests::program("machinectl"));
-        command.env("BUILDHOST_SSH", ssh);
+        command.env("BUILDHOST_SSH", self.server.ssh());
         run(command, b"")
     }
 
-    fn quiet_push(&self, more: &[&str]) -> CommandOutput {
+    /// Pushes the working subvolume.
+    fn push(&self, options: &[&str]) -> CommandOutput {
         let work = self.work("");
-        let push = [
-            "push",
-            "linux",
-            "root@127.0.0.1",
-            "-q",
-            "--from",
-            work.to_str().unwrap(),
-        ];
-        self.call(&[&push, more].concat())
-    }
-
-    fn push(&self) -> CommandOutput {
-        let work = self.work("");
-        self.call(&[
-            "push",
-            "linux",
-            "root@127.0.0.1",
-            "--from",
-            work.to_str().unwrap(),
-        ])
+        let work = work.to_str().unwrap();
+        let push = ["push", "linux", "root@127.0.0.1", "--from", work];
+        self.machinectl(&[&push, options].concat())
     }
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_working_subvolume_is_pushed_in_full_and_then_by_its_differences() {
-    let world = World::new();
-    let first = world.push().success();
+fn a_working_subvolume_is_pushed_in_full_and_then_incrementally() {
+    let fixture = Fixture::new();
+    let first = fixture.push(&[]).success();
     assert!(first.stderr.contains("revision 1 in full"), "{first:?}");
-    write_file(&world.work("more"), "more");
-    let second = world.push().success();
+    write_file(&fixture.work("more"), "more");
+    let second = fixture.push(&[]).success();
     assert!(
         second
             .stderr
             .contains("revision 2 as the difference from revision 1"),
         "{second:?}"
     );
-    let view = world.far.look("linux");
+    let view = fixture.remote.look("linux");
     assert_eq!(view.current.map(|it| it.0), Some(2));
-    let more = world.far.volume.path().join("linux/linux/more");
+    let more = fixture.remote.volume.path().join("linux/linux/more");
     assert_eq!(fs::read_to_string(more).unwrap(), "more");
-    let again = world.call(&["push", "linux", "root@127.0.0.1"]).success();
+    let push = ["push", "linux", "root@127.0.0.1"];
+    let repeated = fixture.machinectl(&push).success();
     assert!(
-        again.stderr.contains("already current on root@127.0.0.1"),
-        "{again:?}"
+        repeated
+            .stderr
+            .contains("already current on root@127.0.0.1"),
+        "{repeated:?}"
     );
-    let verified = world.far.machinectl(&["verify", "linux"], b"").success();
+    let verified = fixture
+        .remote
+        .machinectl(&["verify", "linux"], b"")
+        .success();
     assert!(
         verified.stderr.contains("verified 4 files, 3 MiB"),
         "{verified:?}"
@@ -107,19 +100,13 @@ fn a_working_subvolume_is_pushed_in_full_and_then_by_its_differences() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_revision_is_pulled_by_its_differences_and_relayed() {
-    let world = World::new();
-    world.push().success();
+fn a_revision_is_pulled_in_full_and_then_incrementally() {
+    let fixture = Fixture::new();
+    fixture.push(&[]).success();
     let third = BuildHost::new(256);
-    let pull = |dry: &[&str]| {
-        let arguments = [&["pull", "linux", "root@127.0.0.1"], dry].concat();
-        let mut command = third.command(&arguments);
-        command.arg("--remote-volume").arg(world.far.volume.path());
-        command
-            .arg("--remote-program")
-            .arg(tests::program("machinectl"));
-        command.env("BUILDHOST_SSH", world.server.ssh());
-        run(command, b"")
+    let pull = |options: &[&str]| {
+        let pull = ["pull", "linux", "root@127.0.0.1"];
+        fixture.run(third.command(&[&pull, options].concat()))
     };
     assert_eq!(
         pull(&["--dry-run"]).success().stdout,
@@ -131,8 +118,8 @@ fn a_revision_is_pulled_by_its_differences_and_relayed() {
             .stderr
             .contains("fetching revision 1 in full")
     );
-    write_file(&world.work("more"), "more");
-    world.push().success();
+    write_file(&fixture.work("more"), "more");
+    fixture.push(&[]).success();
     assert!(
         pull(&[])
             .success()
@@ -153,58 +140,60 @@ fn a_revision_is_pulled_by_its_differences_and_relayed() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn what_was_tampered_with_is_found_and_the_old_revision_stays() {
-    let world = World::new();
-    world.push().success();
-    // Somebody opens up what was received, by the ioctl: btrfs cannot see it.
-    let received = world.far.volume.path().join("linux/linux-1");
+fn changes_of_a_received_revision_are_detected_and_it_is_not_used_as_a_parent() {
+    let fixture = Fixture::new();
+    fixture.push(&[]).success();
+    // The ioctl makes a received revision writable, which btrfs does not record.
+    let received = fixture.remote.volume.path().join("linux/linux-1");
     libbtrfsutil::set_subvolume_read_only(&received, false).unwrap();
     write_file(&received.join("manifest"), ": 1\nid: evil\n");
     write_file(&received.join("stray"), "stray");
     libbtrfsutil::set_subvolume_read_only(&received, true).unwrap();
-    world
-        .far
+    fixture
+        .remote
         .machinectl(&["verify", "linux"], b"")
         .refused(23, "`manifest` has another content, `stray` was added");
 
-    write_file(&world.work("more"), "more");
-    world.quiet_push(&[]).refused(23, "`stray` was added");
-    let view = world.far.look("linux");
+    write_file(&fixture.work("more"), "more");
+    fixture.push(&["-q"]).refused(23, "`stray` was added");
+    let view = fixture.remote.look("linux");
     assert_eq!(
         (view.current.map(|it| it.0), view.revisions.len()),
         (Some(1), 1)
     );
-    // The way out: build on nothing that is there.
-    let full = world
-        .call(&["push", "linux", "root@127.0.0.1", "--full"])
-        .success();
+    // The remedy is a full stream, which needs no parent.
+    let push = ["push", "linux", "root@127.0.0.1", "--full"];
+    let full = fixture.machinectl(&push).success();
     assert!(full.stderr.contains("revision 2 in full"), "{full:?}");
-    world.far.machinectl(&["verify", "linux"], b"").success();
+    fixture
+        .remote
+        .machinectl(&["verify", "linux"], b"")
+        .success();
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn refusals_of_the_far_side_come_back_with_their_codes() {
-    let world = World::new();
-    world.push().success();
-    let other = world.far.mount.path().join("other");
+fn the_exit_code_of_the_remote_host_is_returned() {
+    let fixture = Fixture::new();
+    fixture.push(&[]).success();
+    let other = fixture.remote.mount.path().join("other");
     BtrfsBackend.create(&other).unwrap();
     let other = other.to_str().unwrap();
-    world
-        .far
+    fixture
+        .remote
         .machinectl(&["upgrade", "linux", "--from", other], b"")
         .success();
-    write_file(&world.work("more"), "more");
-    world
-        .quiet_push(&[])
+    write_file(&fixture.work("more"), "more");
+    fixture
+        .push(&["-q"])
         .refused(12, "revision 2 is not newer than revision 2");
-    let status = world
+    let status = fixture
         .development
         .machinectl(&["status", "linux"], b"")
         .success()
         .stdout;
     assert!(status.contains("linux: in service"));
-    world
+    fixture
         .development
         .machinectl(&["verify", "linux", "9"], b"")
         .refused(10, "no complete revision 9");

@@ -1,5 +1,4 @@
-//! Building the same again: on an older revision of the machine, and on one after
-//! another until the first bad one is found.
+//! Rebuilds on older revisions of a machine, and the bisection of its revisions.
 
 use std::fs;
 use std::path::Path;
@@ -29,7 +28,7 @@ fn upgrade(host: &AgentHost, change: impl FnOnce(&Path)) {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn the_revision_since_which_a_build_fails_is_found() {
+fn bisect_finds_the_revision_since_which_a_build_fails() {
     let mut host = AgentHost::new("");
     host.add_container("demo", |files| write_file(&files.join(MARKER), ""));
     host.add_toolchain("0.1.0");
@@ -67,7 +66,7 @@ fn the_revision_since_which_a_build_fails_is_found() {
         .refused(10, "9");
     host.machinectl(&["bisect", "2"])
         .refused(3, "can be bisected");
-    let left = host.machinectl(&["list", "--no-legend"]).success().stdout;
-    assert_eq!(left, machines, "no stand-in is left");
+    let after = host.machinectl(&["list", "--no-legend"]).success().stdout;
+    assert_eq!(after, machines, "no temporary machine is left");
     host.wait_until_torn_down();
 }

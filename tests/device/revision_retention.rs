@@ -1,5 +1,5 @@
-//! What keeps an old revision from going: a pin, an image, a build, somebody who
-//! reads it; and that it goes when nothing does.
+//! The deletion of old revisions by the agent, `prune` and `upgrade`, and what prevents it: a pin,
+//! an image, a build or a process that reads the revision.
 
 use std::fs;
 use std::io::Read;
@@ -12,8 +12,8 @@ use tests::agent::AgentHost;
 use tests::hosts::{BuildHost, DevelopmentHost};
 use tests::wait_until;
 
-/// Brings revisions of `linux` in, each with 4 MiB of its own.
-fn ingest(host: &BuildHost, numbers: std::ops::RangeInclusive<u8>) {
+/// Adds revisions of `linux`, each with 4 MiB of its own.
+fn add_revisions(host: &BuildHost, numbers: std::ops::RangeInclusive<u8>) {
     let development = DevelopmentHost::new(512);
     for number in numbers {
         let name = format!("linux-{number}");
@@ -29,8 +29,8 @@ fn numbers(host: &BuildHost) -> Vec<u32> {
     view.revisions.iter().map(|it| it.revision.0).collect()
 }
 
-/// What a bootstrap leaves in an image of `linux`.
-fn image_of(host: &BuildHost, revision: u32) {
+/// Creates an image of a revision of `linux`, as a bootstrap does.
+fn create_image(host: &BuildHost, revision: u32) {
     let view = host.look("linux");
     let from = view.revision(config::Revision(revision)).unwrap().uuid;
     let directory = host.volume.path().join("linux");
@@ -49,52 +49,54 @@ fn image_of(host: &BuildHost, revision: u32) {
     BtrfsBackend.make_read_only(&image).unwrap();
 }
 
-/// A sender that nobody reads from any more, in the middle of its stream.
-fn slow(mut sender: std::process::Command) -> Child {
+/// Starts a sender that blocks in the middle of its stream because nothing reads it.
+fn start_blocked(mut sender: std::process::Command) -> Child {
     sender.stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = sender.spawn().unwrap();
-    let mut begun = [0; 100];
+    let mut header = [0; 100];
     child
         .stdout
         .as_mut()
         .unwrap()
-        .read_exact(&mut begun)
+        .read_exact(&mut header)
         .unwrap();
     child
 }
 
-fn end(mut child: Child) {
+fn kill(mut child: Child) {
     child.kill().unwrap();
     child.wait().unwrap();
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn the_agent_deletes_old_revisions_but_none_that_is_needed() {
+fn the_agent_deletes_old_revisions_that_are_not_in_use() {
     let mut host = AgentHost::new("machines.keep_revisions = 1\n");
-    ingest(&host.host, 1..=5);
+    add_revisions(&host.host, 1..=5);
     host.host.machinectl(&["pin", "linux", "1"], b"").success();
-    // Without a toolchain at all, images are left as they are.
-    image_of(&host.host, 2);
-    let sender = slow(host.host.command(&["send", "linux", "3"]));
+    // Without any toolchain the agent does not delete images.
+    create_image(&host.host, 2);
+    let sender = start_blocked(host.host.command(&["send", "linux", "3"]));
     host.start();
-    wait_until("revision 4 is gone", || !numbers(&host.host).contains(&4));
+    wait_until("revision 4 is deleted", || {
+        !numbers(&host.host).contains(&4)
+    });
     assert_eq!(numbers(&host.host), [1, 2, 3, 5]);
 
-    // An upgrade wakes the agent; the sender has ended meanwhile.
-    end(sender);
-    bring_in_next(&host.host, 6);
-    wait_until("revisions 3 and 5 are gone", || {
+    // An upgrade wakes the agent after the sender has ended.
+    kill(sender);
+    add_revision(&host.host, 6);
+    wait_until("revisions 3 and 5 are deleted", || {
         numbers(&host.host) == [1, 2, 6]
     });
     host.host
         .machinectl(&["unpin", "linux", "1"], b"")
         .success();
-    wait_until("revision 1 is gone", || numbers(&host.host) == [2, 6]);
+    wait_until("revision 1 is deleted", || numbers(&host.host) == [2, 6]);
     assert!(host.log().contains("deleted an old revision"));
 }
 
-fn bring_in_next(host: &BuildHost, number: u8) {
+fn add_revision(host: &BuildHost, number: u8) {
     let development = DevelopmentHost::new(128);
     let name = format!("linux-{number}");
     development.image(&name, None, &[("disk.img", &[number; 1000])]);
@@ -104,44 +106,44 @@ fn bring_in_next(host: &BuildHost, number: u8) {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn what_is_being_sent_or_built_with_is_spared_by_hand_too() {
+fn prune_and_delete_spare_revisions_that_are_sent_or_used_by_an_image() {
     let host = BuildHost::new(512);
-    ingest(&host, 1..=5);
-    image_of(&host, 2);
-    let ours = slow(host.command(&["send", "linux", "3"]));
-    let mut by_hand = ::sys::command::prepare("btrfs");
-    by_hand
+    add_revisions(&host, 1..=5);
+    create_image(&host, 2);
+    let machinectl = start_blocked(host.command(&["send", "linux", "3"]));
+    let mut btrfs = ::sys::command::prepare("btrfs");
+    btrfs
         .arg("send")
         .arg(host.volume.path().join("linux/linux-4"));
-    let by_hand = slow(by_hand);
+    let btrfs = start_blocked(btrfs);
 
     let answer = host.machinectl(&["prune", "--keep", "1"], b"");
     assert_eq!(answer.code, Some(17), "{answer:?}");
-    for words in [
+    for message in [
         "deleted revision 1",
         "kept revision 2, which an image or a build uses",
         "linux-3` is in use by machinectl (process",
         "linux-4` is being sent",
     ] {
-        assert!(answer.stderr.contains(words), "{words}: {answer:?}");
+        assert!(answer.stderr.contains(message), "{message}: {answer:?}");
     }
     assert_eq!(numbers(&host), [2, 3, 4, 5]);
 
-    // A machine is not deleted while it is sent either, and goes on with it later.
+    // The deletion of the machine waits for the senders as well, and is finished later.
     host.machinectl(&["delete", "linux", "--timeout", "0"], b"")
         .refused(17, "linux-3` is in use by machinectl");
     assert_eq!(numbers(&host), [2, 3, 4, 5]);
-    end(ours);
-    end(by_hand);
+    kill(machinectl);
+    kill(btrfs);
     host.machinectl(&["delete", "linux"], b"").success();
     assert!(host.listing().is_empty());
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn an_upgrade_prunes_when_it_is_told_to() {
+fn an_upgrade_with_keep_prunes_old_revisions() {
     let host = BuildHost::new(512);
-    ingest(&host, 1..=3);
+    add_revisions(&host, 1..=3);
     let development = DevelopmentHost::new(128);
     development.image("linux-4", None, &[("disk.img", b"x")]);
     let stream = development.send("linux-4", None);

@@ -4,7 +4,7 @@ use std::process::{Child, Stdio};
 
 use tests::hosts::{BuildHost, DevelopmentHost};
 
-/// A host with `linux` in revisions 1 to 5, each with 4 MiB of its own.
+/// Returns a host with revisions 1 to 5 of `linux`, each with 4 MiB of its own.
 fn host() -> BuildHost {
     let (host, development) = (BuildHost::new(512), DevelopmentHost::new(512));
     for number in 1..=5_u8 {
@@ -31,7 +31,7 @@ fn current(host: &BuildHost) -> Option<u32> {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_machine_goes_back_to_an_older_revision() {
+fn rollback_makes_an_older_revision_current() {
     let host = host();
     let plan = host
         .machinectl(&["rollback", "linux", "--dry-run"], b"")
@@ -53,7 +53,7 @@ fn a_machine_goes_back_to_an_older_revision() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn pruning_spares_the_current_and_the_pinned() {
+fn pruning_spares_current_and_pinned_revisions() {
     let host = host();
     host.machinectl(&["pin", "linux", "2"], b"").success();
     host.machinectl(&["pin", "linux", "9"], b"")
@@ -68,11 +68,11 @@ fn pruning_spares_the_current_and_the_pinned() {
     assert_eq!(numbers(&host).len(), 5);
     host.machinectl(&["prune", "--older-than", "1"], b"")
         .success();
-    assert_eq!(numbers(&host).len(), 5, "they are from today");
+    assert_eq!(numbers(&host).len(), 5, "all are from today");
     host.machinectl(&["prune", "--keep", "1"], b"").success();
     assert_eq!(numbers(&host), [2, 5]);
     host.machinectl(&["unpin", "linux", "2"], b"").success();
-    // A pin does not survive its machine, and is no stranger.
+    // The deletion of a machine deletes its pins.
     host.machinectl(&["pin", "linux", "5"], b"").success();
     host.machinectl(&["prune", "linux", "--keep", "1"], b"")
         .success();
@@ -83,7 +83,7 @@ fn pruning_spares_the_current_and_the_pinned() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn pruning_stops_when_enough_is_free() {
+fn pruning_stops_when_enough_space_is_free() {
     let host = host();
     let before = host.volume.free().unwrap();
     let wanted = (before + (6 << 20)).to_string();
@@ -94,7 +94,7 @@ fn pruning_stops_when_enough_is_free() {
     assert!((3..=4).contains(&left.len()), "{left:?}");
 }
 
-/// A `btrfs send` that nobody reads from.
+/// Starts a `btrfs send` that blocks because nothing reads its stream.
 fn sender(host: &BuildHost, revision: &str) -> Child {
     let mut send = ::sys::command::prepare("btrfs");
     send.arg("send")
@@ -105,7 +105,7 @@ fn sender(host: &BuildHost, revision: &str) -> Child {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn what_is_being_sent_stays_and_the_rest_goes() {
+fn pruning_spares_a_revision_that_is_sent() {
     let host = host();
     let mut sender = sender(&host, "linux-2");
     let mut started = [0; 17];

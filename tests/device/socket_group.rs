@@ -1,5 +1,5 @@
-//! Who may open the administration socket: root, the members of the group in
-//! `http.group`, and nobody else.
+//! Access to the administration socket: only root and the members of the group in `http.group` may
+//! open it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,15 +9,21 @@ use nix::unistd::Group;
 use tests::api_host::ApiHost;
 use tests::hosts::run;
 
-/// A group that Debian has, and that nobody is in.
+/// A group of Debian without members.
 const GROUP: &str = "games";
-/// The user `nobody`.
+/// The user id of `nobody`.
 const NOBODY: &str = "65534";
 const SOURCE: &str = "41cf6794ba4200b839c53531555f0f3998df4cbb01a4d5cb0b94e3ca5e23947d";
 
-/// What `nobody` is answered at the socket, as a member of the group or of none; `000`
-/// when the socket does not open.
-fn asks(host: &ApiHost, is_member: bool, method: &str, path: &str, body: &str) -> String {
+/// Sends a request as `nobody`, with or without the group, and returns the status. It is `000` if
+/// the socket cannot be opened.
+fn status_for_nobody(
+    host: &ApiHost,
+    is_member: bool,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> String {
     let group = Group::from_name(GROUP).unwrap().unwrap().gid;
     let groups = if is_member {
         format!("--groups={group}")
@@ -37,17 +43,17 @@ fn asks(host: &ApiHost, is_member: bool, method: &str, path: &str, body: &str) -
 
 fn host(settings: &str) -> ApiHost {
     let host = ApiHost::new(settings);
-    // Everybody can reach the socket; who may open it is up to itself.
+    // All users can reach the socket, so that only its own permissions decide.
     for directory in ["", "run"] {
-        let everybody = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(host.path(directory), everybody).unwrap();
+        let readable = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(host.path(directory), readable).unwrap();
     }
     host
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn members_of_the_group_submit_as_themselves_and_strangers_are_kept_out() {
+fn members_of_the_group_submit_under_their_names_and_others_are_refused() {
     let host = host(&format!("http.group = \"{GROUP}\"\n"));
     let build =
         format!(r#"{{"machine": "linux", "sources": [{{"name": "a", "sha256": "{SOURCE}"}}]}}"#);
@@ -61,9 +67,9 @@ fn members_of_the_group_submit_as_themselves_and_strangers_are_kept_out() {
         ("POST", "/api/v1/drain", "{}", "403"),
     ];
     for (method, path, body, status) in table {
-        let stranger = asks(&host, false, method, path, body);
-        assert_eq!(stranger, "000", "{method} {path}");
-        let member = asks(&host, true, method, path, body);
+        let outsider = status_for_nobody(&host, false, method, path, body);
+        assert_eq!(outsider, "000", "{method} {path}");
+        let member = status_for_nobody(&host, true, method, path, body);
         assert_eq!(member, status, "{method} {path}");
     }
     let build = host.block_on(host.host.records.get(BuildId(1)));
@@ -72,9 +78,12 @@ fn members_of_the_group_submit_as_themselves_and_strangers_are_kept_out() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn without_a_group_the_socket_is_roots_alone() {
+fn without_a_group_only_root_can_open_the_socket() {
     let host = host("");
-    assert_eq!(asks(&host, true, "GET", "/api/v1/builds", ""), "000");
+    assert_eq!(
+        status_for_nobody(&host, true, "GET", "/api/v1/builds", ""),
+        "000"
+    );
     let url = "http://agent/api/v1/builds";
     assert_eq!(host.local().get(url).send().unwrap().status(), 200);
 }

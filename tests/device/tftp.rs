@@ -1,8 +1,8 @@
-//! The TFTP server of a guest against clients that others wrote.
+//! The TFTP server of a guest with foreign clients.
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,37 +10,30 @@ use config::task::GATEWAY;
 use sys::command;
 use tempfile::TempDir;
 use tests::net::Net;
+use tests::random::Xorshift;
 use tftp::server::{Event, Namespace, Offer, Server};
 use tokio::sync::mpsc;
 
 mod lossy_cable;
 mod lossy_link;
 
-/// More than 65535 blocks of 512 bytes, and not a whole number of them.
+/// The size of the large file: more than 65535 blocks of 512 bytes, and the last one incomplete.
 const SIZE: usize = 40 * 1024 * 1024 + 77;
 
-struct Ground {
+/// A server in a network of its own, with a directory of files.
+struct TransferFixture {
     server: Server,
     net: Net,
     directory: TempDir,
     events: mpsc::Receiver<Event>,
 }
 
+/// Returns content in which no two blocks are equal.
 fn noise(size: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(&mut next)
-        .flatten()
-        .take(size)
-        .collect()
+    Xorshift::new(0x9e37_79b9_7f4a_7c15).bytes(size)
 }
 
-impl Ground {
+impl TransferFixture {
     fn new(size: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let source = directory.path().join("source");
@@ -71,13 +64,14 @@ impl Ground {
         self.directory.path().join(name)
     }
 
-    /// Runs a line of shell in the guest's network, in our directory.
+    /// Runs a shell command in the guest's network, in the directory of the files.
     fn shell(&self, line: &str) {
         let directory = self.directory.path().display();
         self.net.shell(&format!("cd {directory} && {line}"));
     }
 
-    fn same(&self, name: &str) {
+    /// Checks that a file equals `source`, and deletes it.
+    fn check_and_delete(&self, name: &str) {
         let source = fs::read(self.path("source")).unwrap();
         let other = fs::read(self.path(name)).unwrap();
         assert_eq!(source.len(), other.len(), "{name}");
@@ -90,7 +84,7 @@ impl Ground {
     }
 }
 
-/// Clients and the lines by which they fetch `big` as `got` and put `source`.
+/// Clients, and their command lines to fetch `big` as `got` and to put `source`.
 const CLIENTS: [(&str, &str, &str); 9] = [
     (
         "curl",
@@ -139,62 +133,62 @@ const CLIENTS: [(&str, &str, &str); 9] = [
     ),
 ];
 
-/// The clients of the usual run, one of each kind.
+/// The clients of the short run, one of each kind.
 const SAMPLE: [&str; 3] = ["curl, 1468", "busybox, 1428", "tftp-hpa"];
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn clients_of_others_fetch_and_put_forty_megabytes() {
-    let mut ground = Ground::new(SIZE);
+fn foreign_clients_fetch_and_put_forty_megabytes() {
+    let mut fixture = TransferFixture::new(SIZE);
     let wanted = |client: &str| tests::is_long_run() || SAMPLE.contains(&client);
     let clients = CLIENTS.into_iter().filter(|it| wanted(it.0));
     for (number, (client, fetch, put)) in clients.enumerate() {
         let name = format!("put{number}");
         let line = |text: &str| text.replace("HOST", GATEWAY).replace("NAME", &name);
         let began = Instant::now();
-        ground.shell(&line(fetch));
+        fixture.shell(&line(fetch));
         let fetched = began.elapsed();
-        ground.same("got");
+        fixture.check_and_delete("got");
         let began = Instant::now();
-        ground.shell(&line(put));
+        fixture.shell(&line(put));
         println!("{client}: fetch {fetched:.2?}, put {:.2?}", began.elapsed());
         if number == 0 {
-            assert_eq!(ground.next_event(), Event::FirstContact);
+            assert_eq!(fixture.next_event(), Event::FirstContact);
         }
         let fetched = Event::Fetched {
             name: "big".into(),
             bytes: SIZE as u64,
         };
-        assert_eq!(ground.next_event(), fetched, "{client}");
+        assert_eq!(fixture.next_event(), fetched, "{client}");
         let put = Event::Put {
             name: format!("artifacts/{name}"),
-            path: ground.path(&name),
+            path: fixture.path(&name),
             bytes: SIZE as u64,
         };
-        assert_eq!(ground.next_event(), put, "{client}");
-        ground.same(&name);
+        assert_eq!(fixture.next_event(), put, "{client}");
+        fixture.check_and_delete(&name);
     }
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn files_of_nothing_and_of_one_block_arrive() {
-    let ground = Ground::new(0);
+fn empty_files_and_files_of_one_block_are_transferred() {
+    let fixture = TransferFixture::new(0);
     let host = format!("tftp://{GATEWAY}");
-    ground.shell(&format!(
+    fixture.shell(&format!(
         "busybox tftp -g -r sources/empty -l none {GATEWAY}"
     ));
-    assert_eq!(fs::read(ground.path("none")).unwrap(), b"");
-    ground.shell(&format!("curl -sS -T source {host}/artifacts/empty"));
-    assert_eq!(fs::read(ground.path("empty")).unwrap(), b"");
-    ground.shell(&format!("curl -sS -o one {host}/block"));
-    assert_eq!(fs::read(ground.path("one")).unwrap(), noise(512));
-    ground.shell(&format!("curl -sS -T one {host}/artifacts/one"));
-    assert_eq!(fs::read(ground.path("one")).unwrap(), noise(512));
+    assert_eq!(fs::read(fixture.path("none")).unwrap(), b"");
+    fixture.shell(&format!("curl -sS -T source {host}/artifacts/empty"));
+    assert_eq!(fs::read(fixture.path("empty")).unwrap(), b"");
+    fixture.shell(&format!("curl -sS -o one {host}/block"));
+    assert_eq!(fs::read(fixture.path("one")).unwrap(), noise(512));
+    fixture.shell(&format!("curl -sS -T one {host}/artifacts/one"));
+    assert_eq!(fs::read(fixture.path("one")).unwrap(), noise(512));
 }
 
-/// Loses packets in both directions inside a network.
-fn lose(net: &Net, percent: u32) {
+/// Drops UDP packets in both directions inside a network.
+fn drop_packets(net: &Net, percent: u32) {
     let rules = "table inet loss { chain input { type filter hook input priority 0; \
                  meta l4proto udp numgen random mod 100 < PERCENT drop; }; }";
     let rules = rules.replace("PERCENT", &percent.to_string());
@@ -203,29 +197,25 @@ fn lose(net: &Net, percent: u32) {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn when_the_server_is_dropped_its_transfers_end_and_leave_nothing() {
-    let Ground {
+fn dropping_the_server_ends_its_transfers_and_leaves_no_files() {
+    let TransferFixture {
         server,
         net,
         directory,
         mut events,
-    } = Ground::new(SIZE);
-    lose(&net, 30);
+    } = TransferFixture::new(SIZE);
+    drop_packets(&net, 30);
     let source = directory.path().join("source");
     let mut curl = command::prepare("curl");
     curl.args(["-sS", "-T"]).arg(&source);
     curl.arg(format!("tftp://{GATEWAY}/artifacts/half"));
     let mut child = net.enter(|| curl.spawn()).unwrap();
     assert_eq!(events.blocking_recv(), Some(Event::FirstContact));
-    let staged = || count(directory.path()) == 2;
-    tests::wait_until("a file is being put", staged);
+    let files = || fs::read_dir(directory.path()).unwrap().count();
+    tests::wait_until("a file is being put", || files() == 2);
     drop(server);
-    tests::wait_until("the staged file is gone", || count(directory.path()) == 1);
+    tests::wait_until("the incomplete file is deleted", || files() == 1);
     assert_eq!(events.blocking_recv(), None);
     child.kill().unwrap();
     child.wait().unwrap();
-}
-
-fn count(directory: &Path) -> usize {
-    fs::read_dir(directory).unwrap().count()
 }

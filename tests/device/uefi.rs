@@ -1,5 +1,5 @@
-//! Machines that boot by UEFI: with a kernel of their own, and from the EFI system
-//! partition of their disk.
+//! Machines that boot by UEFI: with the kernel of their manifest, or from the EFI system partition
+//! of their disk.
 
 use std::fs;
 use std::num::NonZeroU64;
@@ -14,41 +14,42 @@ use guest::{self, BootMode, Exit, Guest, GuestError};
 use tests::agent::AgentHost;
 use tftp::server::Event;
 
-use crate::checkpoints::{image, settled};
-use crate::guests::{Ground, WAITING, copy, read, wait_for, within};
+use crate::checkpoints::{image_file, wait_until_ready};
+use crate::guests::{GuestFixture, WAIT_FOR_START, copy, read, wait_for, within};
 
-fn ground(script: &str) -> Ground {
-    let mut ground = Ground::new(script);
-    ground.machine.1.firmware = Firmware::Uefi;
-    // With less it fails to start a kernel.
-    ground.machine.1.memory_kib = NonZeroU64::new(256 * 1024).unwrap();
-    ground
+fn uefi_fixture(script: &str) -> GuestFixture {
+    let mut fixture = GuestFixture::new(script);
+    fixture.machine.1.firmware = Firmware::Uefi;
+    // The firmware fails to start a kernel with less memory.
+    fixture.machine.1.memory_kib = NonZeroU64::new(256 * 1024).unwrap();
+    fixture
 }
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_firmware_that_is_missing_or_does_not_fit_is_named() {
-    let ground = ground("");
+fn firmware_that_is_missing_or_does_not_fit_is_named() {
+    let fixture = uefi_fixture("");
     within(async {
-        let mut spec = ground.spec();
+        let mut spec = fixture.spec();
         spec.uefi.code = "/nowhere/OVMF_CODE.fd".into();
         let error = Guest::start(spec).await.unwrap_err();
         assert!(matches!(error, GuestError::NoFirmware { .. }), "{error}");
         assert!(error.to_string().contains("install the package ovmf"));
-        let own = ground.machine.0.path().join(UEFI_VARIABLES);
+        let own = fixture.machine.0.path().join(UEFI_VARIABLES);
         sys::file::replace(&own, &[0; 4096]).unwrap();
-        let error = Guest::start(ground.spec()).await.unwrap_err();
+        let error = Guest::start(fixture.spec()).await.unwrap_err();
         assert!(matches!(error, GuestError::Variables { .. }), "{error}");
         fs::remove_file(&own).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", &own).unwrap();
-        let error = Guest::start(ground.spec()).await.unwrap_err();
+        let error = Guest::start(fixture.spec()).await.unwrap_err();
         assert!(matches!(error, GuestError::Open { .. }), "{error}");
     });
-    assert!(ground.net.processes().unwrap().is_empty());
-    assert!(!guest::is_frozen(ground.machine.0.path()));
+    assert!(fixture.net.processes().unwrap().is_empty());
+    assert!(!guest::is_frozen(fixture.machine.0.path()));
 }
 
-/// Installs like an installer, by leaving a variable; builds tell it, and leave another.
+/// A worker whose bootstrap sets an EFI variable, as an installer does. A build logs the variables
+/// before and after it has set another one.
 const WORKER: &str = r#"#!/bin/sh
 host=169.254.111.222
 variables=/sys/firmware/efi/efivars
@@ -73,7 +74,7 @@ put result.manifest
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_disk_with_a_boot_loader_is_bootstrapped_by_uefi_and_builds_with_its_variables() {
+fn a_disk_with_a_boot_loader_boots_by_uefi_and_each_build_has_its_own_variables() {
     let began = Instant::now();
     let mut host = AgentHost::new("");
     let machine = std::env::var_os("BUILDHOST_TEST_MACHINE").unwrap();
@@ -85,9 +86,9 @@ fn a_disk_with_a_boot_loader_is_bootstrapped_by_uefi_and_builds_with_its_variabl
     });
     host.add_worker("default", WORKER);
     host.start();
-    settled(&host, "demo", "default", StartKind::Restored);
-    println!("{:.1?} until a guest was frozen", began.elapsed());
-    let variables = || fs::read(image(&host, "default", UEFI_VARIABLES)).unwrap();
+    wait_until_ready(&host, "demo", "default", StartKind::Restored);
+    println!("{:.1?} to the checkpoint", began.elapsed());
+    let variables = || fs::read(image_file(&host, "default", UEFI_VARIABLES)).unwrap();
     let installed = variables();
     for _ in 0..2 {
         let id = host.submit("demo", "hello");
@@ -99,7 +100,7 @@ fn a_disk_with_a_boot_loader_is_bootstrapped_by_uefi_and_builds_with_its_variabl
         assert_eq!(log.trim(), "before Installer, after Build Installer");
     }
     assert!(variables() == installed, "a build changed its image");
-    println!("{:.1?} for all", began.elapsed());
+    println!("{:.1?} in total", began.elapsed());
     host.wait_until_torn_down();
 }
 
@@ -109,8 +110,8 @@ mod long {
 
     #[test]
     #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-    fn a_kernel_of_its_own_is_started_by_uefi_and_frozen() {
-        let image = ground(&format!("ls -d /sys/firmware/efi\n{WAITING}"));
+    fn the_kernel_of_the_manifest_is_started_by_uefi_and_restored_from_a_checkpoint() {
+        let image = uefi_fixture(&format!("ls -d /sys/firmware/efi\n{WAIT_FOR_START}"));
         let directory = image.machine.0.path();
         within(async {
             let began = Instant::now();
@@ -121,13 +122,13 @@ mod long {
             println!("cold: {:.2?} to the waiting worker", began.elapsed());
             assert!(printed.contains("/sys/firmware/efi"), "{printed}");
             guest.freeze(directory).await.unwrap();
-            // What the frozen guest has made of them is not the machine's.
+            // The changed variables belong to the checkpoint, not to the machine.
             let template = fs::read(image.spec().uefi.variables).unwrap();
             assert!(fs::read(directory.join(UEFI_VARIABLES)).unwrap() == template);
             assert!(fs::read(directory.join("frozen.vars")).unwrap() != template);
-            let woken = Ground::of((copy(directory), image.machine.1.clone()));
-            let (_server, mut events) = woken.serve();
-            let mut spec = woken.spec();
+            let restored = GuestFixture::of((copy(directory), image.machine.1.clone()));
+            let (_server, mut events) = restored.serve();
+            let mut spec = restored.spec();
             spec.boot = BootMode::Restore;
             let began = Instant::now();
             let guest = Guest::start(spec).await.unwrap();
@@ -135,7 +136,7 @@ mod long {
             tokio::spawn(handshake::serve(port, HandshakeMode::Restore));
             let console = read(guest.console());
             assert_eq!(events.recv().await, Some(Event::FirstContact));
-            println!("woken: {:.2?} to the first packet", began.elapsed());
+            println!("restore: {:.2?} to the first packet", began.elapsed());
             assert_eq!(guest.exited().await, Exit::Code(0));
             assert!(console.await.unwrap().contains("build: 42"));
         });

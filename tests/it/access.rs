@@ -1,5 +1,5 @@
-//! Who may do what over HTTP: tokens and their scopes, limits, secrecy, and what a
-//! client is told that may not.
+//! Access to the HTTP API: tokens and their scopes, the rate limit, TLS, and the responses to
+//! requests that are refused.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, Stream
 
 const HOST: &str = "http://agent";
 
-/// The status of an answer; every refusal must say in JSON what it is.
-fn status(answer: reqwest::blocking::Response) -> u16 {
-    let status = answer.status().as_u16();
+/// Returns the status of a response, and checks that a refusal is described in JSON.
+fn status(response: reqwest::blocking::Response) -> u16 {
+    let status = response.status().as_u16();
     if status >= 400 {
-        let kind = answer.headers()["content-type"].clone();
-        assert_eq!(kind, "application/problem+json");
-        let problem: Value = answer.json().unwrap();
+        let content_type = response.headers()["content-type"].clone();
+        assert_eq!(content_type, "application/problem+json");
+        let problem: Value = response.json().unwrap();
         assert_eq!(problem["status"], status, "{problem}");
         assert_eq!(problem["type"], "about:blank");
         assert!(!problem["title"].as_str().unwrap().is_empty(), "{problem}");
@@ -26,12 +26,12 @@ fn status(answer: reqwest::blocking::Response) -> u16 {
 }
 
 #[test]
-fn a_token_opens_what_its_scope_says() {
+fn a_token_allows_what_its_scope_includes() {
     let host = ApiHost::new("");
     host.allow(&[("read", "r"), ("submit", "s"), ("admin", "a")]);
     let build = r#"{"machine": "linux", "sources": []}"#;
-    for (method, path, body, answers) in [
-        // Without a token, with a wrong one, with read, submit, admin.
+    for (method, path, body, expected) in [
+        // The statuses without a token, with a wrong one, and with the scopes read, submit, admin.
         ("GET", "/api/v1/builds", "", [401, 401, 200, 200, 200]),
         ("GET", "/api/v1/builds/1", "", [401, 401, 404, 404, 404]),
         ("POST", "/api/v1/builds", build, [401, 401, 403, 400, 400]),
@@ -60,24 +60,24 @@ fn a_token_opens_what_its_scope_says() {
             let request = request.header("content-type", "application/json");
             status(request.send().unwrap())
         });
-        assert_eq!(found, answers, "{method} {path}");
+        assert_eq!(found, expected, "{method} {path}");
     }
 }
 
 #[test]
-fn the_socket_needs_no_token_and_a_token_goes_with_its_line() {
+fn the_socket_needs_no_token_and_a_removed_token_is_refused() {
     let host = ApiHost::new("");
     let url = format!("{HOST}/api/v1/builds");
     let local = request(&host.local(), "GET", &url).send().unwrap();
     assert_eq!(local.status(), 200);
     host.allow(&[("read", "r")]);
-    let asked = || {
+    let send = || {
         let request = host.remote("GET", "/api/v1/builds").bearer_auth("r");
         request.send().unwrap()
     };
-    assert_eq!(asked().status(), 200);
+    assert_eq!(send().status(), 200);
     host.allow(&[]);
-    let refused = asked();
+    let refused = send();
     assert_eq!(
         refused.headers()["www-authenticate"],
         "Bearer error=\"invalid_token\""
@@ -86,10 +86,11 @@ fn the_socket_needs_no_token_and_a_token_goes_with_its_line() {
 }
 
 #[test]
-fn who_asks_too_often_waits_and_the_socket_does_not() {
+fn tcp_clients_are_rate_limited_and_clients_of_the_socket_are_not() {
     let host = ApiHost::new("http.requests_per_second_max = 1\n");
-    let answers: Vec<_> = (0..12).map(|_| host.get("/health")).collect();
-    let refused = answers.into_iter().find(|answer| answer.status() == 429);
+    // A slow machine needs more requests to exceed the limit.
+    let mut responses = (0..1000).map(|_| host.get("/health"));
+    let refused = responses.find(|response| response.status() == 429);
     let refused = refused.expect("a limit");
     let wait = refused.headers()["retry-after"].to_str().unwrap();
     assert!((1..=2).contains(&wait.parse::<u32>().unwrap()), "{wait}");
@@ -102,14 +103,14 @@ fn who_asks_too_often_waits_and_the_socket_does_not() {
 }
 
 #[test]
-fn with_a_certificate_it_is_spoken_in_secret_and_a_new_one_is_taken_up() {
+fn tls_is_used_with_a_certificate_and_a_renewed_certificate_is_loaded() {
     let directory = tempfile::tempdir().unwrap();
     let (certificate, key) = (directory.path().join("c"), directory.path().join("k"));
     let renew = || {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        tests::write_file(&certificate, &made.cert.pem());
-        tests::write_file(&key, &made.signing_key.serialize_pem());
-        made.cert.der().clone()
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        tests::write_file(&certificate, &pair.cert.pem());
+        tests::write_file(&key, &pair.signing_key.serialize_pem());
+        pair.cert.der().clone()
     };
     let first = renew();
     let host = ApiHost::new(&format!(
@@ -117,7 +118,7 @@ fn with_a_certificate_it_is_spoken_in_secret_and_a_new_one_is_taken_up() {
         certificate.display(),
         key.display()
     ));
-    let ask = |trusted: &tokio_rustls::rustls::pki_types::CertificateDer<'static>| {
+    let get = |trusted: &tokio_rustls::rustls::pki_types::CertificateDer<'static>| {
         let mut roots = RootCertStore::empty();
         roots.add(trusted.clone()).unwrap();
         let settings = ClientConfig::builder()
@@ -133,12 +134,12 @@ fn with_a_certificate_it_is_spoken_in_secret_and_a_new_one_is_taken_up() {
         stream.read_to_string(&mut text)?;
         std::io::Result::Ok(text)
     };
-    assert!(ask(&first).unwrap().contains("<body>Ok</body>"));
+    assert!(get(&first).unwrap().contains("<body>Ok</body>"));
     assert!(
         host.remote("GET", "/health").send().is_err(),
-        "in the clear"
+        "requests without TLS fail"
     );
     let second = renew();
-    assert!(ask(&second).unwrap().contains("<body>Ok</body>"));
-    assert!(ask(&first).is_err());
+    assert!(get(&second).unwrap().contains("<body>Ok</body>"));
+    assert!(get(&first).is_err());
 }

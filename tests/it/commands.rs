@@ -1,4 +1,4 @@
-//! Toaster's commands and the verbs over tokens: arguments, lines and exit codes.
+//! Toaster's commands and the verbs for tokens: arguments, output and exit codes.
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -18,14 +18,14 @@ fn machinectl(host: &ApiHost) -> Command {
     command
 }
 
-fn ask(host: &ApiHost, arguments: &[&str]) -> CommandOutput {
+fn call(host: &ApiHost, arguments: &[&str]) -> CommandOutput {
     let mut command = machinectl(host);
     command.args(arguments);
     run(command, b"")
 }
 
-/// Adds builds of these targets; they have ended.
-fn build(host: &ApiHost, targets: &[&str]) {
+/// Records finished builds of these targets.
+fn record_builds(host: &ApiHost, targets: &[&str]) {
     let records = &host.host.records;
     for target in targets {
         let request = format!(r#"{{"machine": "linux", "sources": [], "target": "{target}"}}"#);
@@ -40,50 +40,50 @@ fn build(host: &ApiHost, targets: &[&str]) {
 }
 
 #[test]
-fn the_list_has_toasters_lines_oldest_first() {
+fn buildslist_prints_toasters_lines_oldest_first() {
     let host = ApiHost::new("");
-    assert_eq!(ask(&host, &["buildslist"]).success().stdout, "");
-    build(&host, &["a-img", "b-img:do_fetch"]);
+    assert_eq!(call(&host, &["buildslist"]).success().stdout, "");
+    record_builds(&host, &["a-img", "b-img:do_fetch"]);
     assert_eq!(
-        ask(&host, &["buildslist"]).success().stdout,
+        call(&host, &["buildslist"]).success().stdout,
         "1: linux poky a-img\n2: linux poky b-img:do_fetch\n"
     );
 }
 
 #[test]
-fn the_pages_are_measured_and_one_that_is_not_there_is_a_failure() {
+fn perf_measures_the_pages_and_fails_if_the_server_does_not_answer() {
     let host = ApiHost::new("");
     let url = format!("http://{}", host.address);
-    let answer = ask(&host, &["perf", "--url", &url]).success();
+    let answer = call(&host, &["perf", "--url", &url]).success();
     let lines: Vec<_> = answer.stdout.lines().collect();
     assert_eq!(lines.len(), 6);
     assert!(
         lines[0].starts_with(&format!("Trying '{url}/health', 200, 0:00:0")),
         "{lines:?}"
     );
-    let nobody = TcpListener::bind("127.0.0.1:0")
+    let unused = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
-    let answer = ask(&host, &["perf", "--url", &format!("http://{nobody}")]);
+    let answer = call(&host, &["perf", "--url", &format!("http://{unused}")]);
     assert_eq!(answer.code, Some(1), "{answer:?}");
     assert!(answer.stderr.contains("cannot fetch"), "{answer:?}");
 }
 
 #[test]
-fn a_socket_is_checked_with_toasters_words() {
+fn checksocket_prints_toasters_messages() {
     let host = ApiHost::new("");
     let taken = host.address.to_string();
     let free = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
-    let answer = ask(&host, &["checksocket", &free.to_string()]).success();
+    let answer = call(&host, &["checksocket", &free.to_string()]).success();
     assert_eq!(
         answer.stdout,
         format!("Check if toaster can listen on {free}\nOK\n")
     );
-    for (address, words) in [
+    for (address, message) in [
         (
             taken.as_str(),
             format!("Port {} is already in use", host.address.port()),
@@ -95,17 +95,17 @@ fn a_socket_is_checked_with_toasters_words() {
             "IP address can't be assigned to".to_owned(),
         ),
     ] {
-        ask(&host, &["checksocket", address]).refused(1, &words);
+        call(&host, &["checksocket", address]).refused(1, &message);
     }
 }
 
 #[test]
-fn settings_are_checked_with_what_they_name() {
+fn checksettings_checks_the_settings_and_the_paths_in_them() {
     let host = ApiHost::new("");
     let path = host.path("agent.toml");
     let check = |text: &str| {
         tests::write_file(&path, text);
-        ask(
+        call(
             &host,
             &["checksettings", "--config", &path.display().to_string()],
         )
@@ -134,7 +134,7 @@ fn settings_are_checked_with_what_they_name() {
 }
 
 #[test]
-fn the_runner_stands_where_toasters_did_and_leaves_nothing() {
+fn runbuilds_writes_its_pid_file_and_removes_it_at_the_end() {
     let host = ApiHost::new("");
     let mut runner = machinectl(&host)
         .arg("runbuilds")
@@ -143,10 +143,11 @@ fn the_runner_stands_where_toasters_did_and_leaves_nothing() {
         .spawn()
         .unwrap();
     let file = host.path(".runbuilds.pid");
-    wait_until("the runner runs", || file.exists());
     let pid = Pid::from_child(&runner);
-    let text = std::fs::read_to_string(&file).unwrap();
-    assert_eq!(text, pid.as_raw_nonzero().to_string());
+    wait_until("the runner has written its process id", || {
+        let text = std::fs::read_to_string(&file);
+        text.is_ok_and(|text| text == pid.as_raw_nonzero().to_string())
+    });
     kill_process(pid, Signal::USR1).unwrap();
     assert!(runner.try_wait().unwrap().is_none());
     kill_process(pid, Signal::TERM).unwrap();
@@ -155,9 +156,9 @@ fn the_runner_stands_where_toasters_did_and_leaves_nothing() {
 }
 
 #[test]
-fn a_token_is_made_used_and_removed() {
+fn a_token_can_be_added_used_and_removed() {
     let host = ApiHost::new("");
-    let secret = ask(&host, &["token", "add", "nightly", "--scope", "submit"]);
+    let secret = call(&host, &["token", "add", "nightly", "--scope", "submit"]);
     let secret = secret.success().stdout.trim().to_owned();
     assert!(
         secret.starts_with("buildhost_") && secret.len() == 74,
@@ -168,31 +169,31 @@ fn a_token_is_made_used_and_removed() {
         request.send().unwrap().status()
     };
     assert_eq!(builds(), 200);
-    ask(&host, &["token", "add", "nightly"]).refused(11, "already");
-    let list = ask(&host, &["token", "list"]).success().stdout;
+    call(&host, &["token", "add", "nightly"]).refused(11, "already");
+    let list = call(&host, &["token", "list"]).success().stdout;
     assert_eq!(list, "TOKEN    SCOPE\nnightly  submit\n");
-    ask(&host, &["token", "remove", "nightly"]).success();
+    call(&host, &["token", "remove", "nightly"]).success();
     assert_eq!(builds(), 401);
-    ask(&host, &["token", "remove", "nightly"]).refused(10, "no token nightly");
-    let answer = ask(&host, &["token", "add", "a b"]);
+    call(&host, &["token", "remove", "nightly"]).refused(10, "no token nightly");
+    let answer = call(&host, &["token", "add", "a b"]);
     assert_eq!(answer.code, Some(2), "{answer:?}");
 }
 
 #[test]
-fn builds_are_deleted_wholly_and_what_is_not_there_is_skipped() {
+fn builddelete_deletes_records_and_files_and_skips_unknown_builds() {
     let host = ApiHost::new("");
-    build(&host, &["a", "b", "c"]);
+    record_builds(&host, &["a", "b", "c"]);
     let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
     let (toolchain, root) = ("poky".parse().unwrap(), "root".parse().unwrap());
     let records = &host.host.records;
-    let waits = records.submit(request, toolchain, root, Timestamp::now());
-    host.block_on(waits).unwrap();
+    let queued = records.submit(request, toolchain, root, Timestamp::now());
+    host.block_on(queued).unwrap();
     let list = || host.get("/toastergui/api/builds").text().unwrap();
     assert!(list().contains(r#""count": 3}"#));
     let log = host.host.paths.build(config::BuildId(2)).join("log");
     std::fs::create_dir_all(log.parent().unwrap()).unwrap();
     tests::write_file(&log, "hello");
-    let answer = ask(&host, &["builddelete", "2", "77", "1"]).success();
+    let answer = call(&host, &["builddelete", "2", "77", "1"]).success();
     assert_eq!(answer.stdout, "build 77 does not exist, skipping...\n");
     assert!(!log.exists());
     let left = list();
@@ -200,12 +201,12 @@ fn builds_are_deleted_wholly_and_what_is_not_there_is_skipped() {
         left.contains(r#""id": 3"#) && left.contains(r#""count": 1}"#),
         "{left}"
     );
-    let answer = ask(&host, &["builddelete", "4", "3"]);
+    let answer = call(&host, &["builddelete", "4", "3"]);
     assert_eq!(answer.code, Some(3), "{answer:?}");
     assert!(answer.stderr.contains("has not ended"), "{answer:?}");
     assert_eq!(list(), r#"{"builds": [], "count": 0}"#);
-    assert_eq!(ask(&host, &["builddelete"]).code, Some(2));
-    assert_eq!(ask(&host, &["builddelete", "x"]).code, Some(2));
+    assert_eq!(call(&host, &["builddelete"]).code, Some(2));
+    assert_eq!(call(&host, &["builddelete", "x"]).code, Some(2));
 }
 
 #[test]

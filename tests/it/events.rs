@@ -1,4 +1,4 @@
-//! The stream of events: what a client hears, and how one that was away goes on.
+//! The stream of events, and how a client resumes it.
 
 use std::io::{BufRead, BufReader, Lines};
 
@@ -6,20 +6,20 @@ use config::BuildId;
 use reqwest::blocking::Response;
 use tests::api_host::ApiHost;
 
-/// The lines of a stream that begins after an event, or now.
-fn listen(host: &ApiHost, last: Option<&str>) -> Lines<BufReader<Response>> {
+/// Opens a stream that starts after an event, or now, and returns its lines.
+fn subscribe(host: &ApiHost, last: Option<&str>) -> Lines<BufReader<Response>> {
     let url = "http://agent/api/v1/events";
     let mut request = host.local().get(url);
     if let Some(last) = last {
         request = request.header("last-event-id", last);
     }
-    let answer = request.send().unwrap();
-    assert_eq!(answer.headers()["content-type"], "text/event-stream");
-    BufReader::new(answer).lines()
+    let response = request.send().unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    BufReader::new(response).lines()
 }
 
-/// The next event: its id, what it is, and its data.
-fn next(lines: &mut Lines<BufReader<Response>>) -> (String, String, String) {
+/// Returns the id, the kind and the data of the next event.
+fn next_event(lines: &mut Lines<BufReader<Response>>) -> (String, String, String) {
     let mut event = (String::new(), String::new(), String::new());
     for line in lines {
         let line = line.unwrap();
@@ -35,14 +35,14 @@ fn next(lines: &mut Lines<BufReader<Response>>) -> (String, String, String) {
 }
 
 #[test]
-fn a_client_hears_what_changes_and_goes_on_where_it_was() {
+fn a_client_receives_events_and_resumes_after_the_last_one() {
     let host = ApiHost::new("");
     let events = host.host.records.events();
-    let mut lines = listen(&host, None);
-    let (start, hello, _) = next(&mut lines);
+    let mut lines = subscribe(&host, None);
+    let (start, hello, _) = next_event(&mut lines);
     assert_eq!(hello, "hello");
     events.deleted(BuildId(1));
-    let (first, kind, data) = next(&mut lines);
+    let (first, kind, data) = next_event(&mut lines);
     assert_eq!((kind.as_str(), data.as_str()), ("deleted", r#"{"id":1}"#));
     drop(lines);
     events.deleted(BuildId(2));
@@ -53,9 +53,9 @@ fn a_client_hears_what_changes_and_goes_on_where_it_was() {
         (&"7-7".to_owned(), vec!["the agent was restarted"]),
         (&"nonsense".to_owned(), vec!["there was no such event"]),
     ] {
-        let mut lines = listen(&host, Some(last));
-        let heard = expected.iter().map(|_| {
-            let (_, kind, data) = next(&mut lines);
+        let mut lines = subscribe(&host, Some(last));
+        let received = expected.iter().map(|_| {
+            let (_, kind, data) = next_event(&mut lines);
             let digit = data.trim_matches(|c: char| !c.is_ascii_digit()).to_owned();
             match kind.as_str() {
                 "reset" => data.split('"').nth(3).unwrap().to_owned(),
@@ -63,8 +63,8 @@ fn a_client_hears_what_changes_and_goes_on_where_it_was() {
                 _ => digit,
             }
         });
-        for (heard, expected) in heard.collect::<Vec<_>>().iter().zip(expected) {
-            assert!(heard.starts_with(expected), "after {last}: {heard}");
+        for (received, expected) in received.collect::<Vec<_>>().iter().zip(expected) {
+            assert!(received.starts_with(expected), "after {last}: {received}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A client that a stranger's generator makes from the description works.
+//! A client that a foreign generator makes from the description of the API.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use sys::command::{prepare, run};
 use tests::api_host::ApiHost;
 
-/// How long an installation or a generation may take.
+/// The time limit for an installation or a generation.
 const LIMIT: Duration = Duration::from_mins(4);
-/// What generates clients.
+/// The generator, as a requirement for pip.
 const GENERATOR: &str = "openapi-python-client==0.29.1";
 
-/// What uses the client; its arguments are the host's address and a token.
+/// A program that uses the client. Its arguments are the address of the host and a token.
 const PROGRAM: &str = r#"
 import hashlib, io, sys
 from generated import AuthenticatedClient

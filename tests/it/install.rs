@@ -1,4 +1,4 @@
-//! An installation: what it brings, that it works there, and that it goes again.
+//! The installation by scripts/install: its files, that they work, and its removal.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,22 +28,22 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn an_installation_works_where_it_lies_and_goes_again() {
+fn an_installation_works_under_its_prefix_and_can_be_removed() {
     let scratch = tempfile::tempdir().unwrap();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/install");
     let (root, prefix) = (scratch.path().join("root"), scratch.path().join("usr"));
     let programs = tests::program("machinectl").parent().unwrap().to_owned();
-    let install = |more: &[&str]| {
-        let words = ["--root", root.to_str().unwrap(), "--prefix"];
-        let words = [&words[..], &[prefix.to_str().unwrap()], more].concat();
-        run(script, &words)
+    let install = |options: &[&str]| {
+        let paths = ["--root", root.to_str().unwrap(), "--prefix"];
+        let paths = [&paths[..], &[prefix.to_str().unwrap()]].concat();
+        run(script, &[&paths[..], options].concat())
     };
     install(&["--programs", programs.to_str().unwrap()]);
-    // Twice is as good as once.
+    // An installation can be repeated.
     install(&["--programs", programs.to_str().unwrap()]);
-    // The units name their programs by the prefix.
-    let there = root.join(prefix.strip_prefix("/").unwrap());
-    std::os::unix::fs::symlink(&there, &prefix).unwrap();
+    // The units start their programs by the prefix, which the root directory contains.
+    let installed = root.join(prefix.strip_prefix("/").unwrap());
+    std::os::unix::fs::symlink(&installed, &prefix).unwrap();
 
     let version = env!("CARGO_PKG_VERSION");
     for program in ["buildhost", "buildhost-agent", "prserv"] {

@@ -1,5 +1,5 @@
-//! What a client is told that asks for nonsense: types, sizes, numbers that nothing has,
-//! and what cannot be done as things stand. Wrong tokens: see `schema` and `access`.
+//! The responses to invalid requests: wrong types and sizes, unknown numbers and names, and requests
+//! that conflict with the current state. The modules `openapi` and `access` test wrong tokens.
 
 use serde_json::{Value, json};
 use tests::api_host::ApiHost;
@@ -12,7 +12,7 @@ const BUILD: &str = "/api/v1/builds/{id}";
 const LOG: &str = "/api/v1/builds/{id}/log";
 const CANCEL: &str = "/api/v1/builds/{id}/cancel";
 const ARTIFACT: &str = "/api/v1/builds/{id}/artifacts/{name}";
-const KEPT: &str = "/api/v1/sources/{sha256}";
+const SOURCES: &str = "/api/v1/sources/{sha256}";
 const REPAIR: &str = "/api/v1/doctor/repair";
 const PROVENANCE: &str = "/api/v1/builds/{id}/provenance";
 const RESUME: &str = "/api/v1/builds/{id}/resume";
@@ -25,11 +25,10 @@ const SCHEDULE: &str = "/api/v1/schedules/{name}";
 const RUN: &str = "/api/v1/schedules/{name}/run";
 const JSON: &str = "application/json";
 
-/// A request that makes no sense: method, route, what comes after the route or replaces
-/// it, type and body, and the status of the answer. HERE and NOT are the hashes of a
-/// source that is here and of one that is not, LONG is a long word. Build 1 waits; no
-/// guest runs.
-pub(crate) type Nonsense = (
+/// An invalid request: its method, its route, a query or a path that replaces the route, the content
+/// type, the body, and the status of the response. HERE and NOT stand for the hashes of a known and
+/// an unknown source, LONG stands for a long word. Build 1 is queued, and no guest runs.
+pub(crate) type InvalidRequest = (
     &'static str,
     &'static str,
     &'static str,
@@ -38,8 +37,8 @@ pub(crate) type Nonsense = (
     u16,
 );
 
-/// What is wrong with requests about everything but schedules.
-const NONSENSE: &[Nonsense] = &[
+/// The invalid requests of all routes but those of schedules.
+const REQUESTS: &[InvalidRequest] = &[
     ("GET", BUILDS, "?count=x", "", "", 400),
     ("GET", BUILDS, "?count=-1", "", "", 400),
     ("GET", BUILDS, "?before=x", "", "", 400),
@@ -139,8 +138,8 @@ const NONSENSE: &[Nonsense] = &[
     ("POST", BUILDS, "", JSON, r#"{"machine": "LONG"}"#, 413),
     ("POST", CANCEL, "/api/v1/builds/7/cancel", "", "", 404),
     ("POST", CANCEL, "/api/v1/builds/x/cancel", "", "", 400),
-    ("PUT", KEPT, "/api/v1/sources/0", "", "x", 400),
-    ("PUT", KEPT, "/api/v1/sources/NOT", "", "x", 400),
+    ("PUT", SOURCES, "/api/v1/sources/0", "", "x", 400),
+    ("PUT", SOURCES, "/api/v1/sources/NOT", "", "x", 400),
     ("POST", REPAIR, "", JSON, "7", 422),
     ("POST", REPAIR, "", "", "[]", 415),
     ("GET", BUILDS, "?from=x", "", "", 400),
@@ -244,37 +243,37 @@ const NONSENSE: &[Nonsense] = &[
 ];
 
 #[test]
-fn nonsense_is_refused_with_a_reason() {
-    refuse_all(NONSENSE);
+fn invalid_requests_are_refused_with_a_reason() {
+    assert_all_refused(REQUESTS);
 }
 
 #[test]
-fn every_route_that_takes_something_is_asked_for_nonsense() {
-    let asked = |method: &str, route: &str, status: u16| {
-        let rows = NONSENSE.iter().chain(schedules::NONSENSE);
-        let mut rows = rows.filter(|row| (row.0, row.1) == (method, route));
-        rows.any(|row| row.5 == status)
+fn every_route_with_parameters_has_an_invalid_request_for_each_status() {
+    let is_tested = |method: &str, route: &str, status: u16| {
+        let requests = REQUESTS.iter().chain(schedules::REQUESTS);
+        let mut requests = requests.filter(|row| (row.0, row.1) == (method, route));
+        requests.any(|row| row.5 == status)
     };
     for (method, route, operation) in operations() {
-        let takes = |it: &Value| it["in"] != "header";
+        let is_path_or_query = |it: &Value| it["in"] != "header";
         let parameters = operation["parameters"].as_array();
-        let takes_something = operation["requestBody"].is_object()
-            || parameters.is_some_and(|all| all.iter().any(takes));
-        if !takes_something {
+        let has_parameters = operation["requestBody"].is_object()
+            || parameters.is_some_and(|all| all.iter().any(is_path_or_query));
+        if !has_parameters {
             continue;
         }
         for status in [400, 404, 415, 422] {
-            let described = operation["responses"][status.to_string()].is_object();
+            let is_described = operation["responses"][status.to_string()].is_object();
             assert!(
-                !described || asked(&method, &route, status),
-                "no nonsense is asked of {method} {route} that is answered with {status}"
+                !is_described || is_tested(&method, &route, status),
+                "no invalid request of {method} {route} leads to {status}"
             );
         }
     }
 }
 
-/// Checks that all of it is refused as it says, and as it is described.
-pub(crate) fn refuse_all(nonsense: &[Nonsense]) {
+/// Checks that the requests are refused with the expected status, as the API is described.
+pub(crate) fn assert_all_refused(requests: &[InvalidRequest]) {
     let host = ApiHost::new("http.request_kib_max = 1\nhttp.requests_per_second_max = 0\n");
     host.allow(&[("admin", "a")]);
     let put = host.remote("PUT", &format!("/api/v1/sources/{SOURCE}"));
@@ -282,20 +281,20 @@ pub(crate) fn refuse_all(nonsense: &[Nonsense]) {
     let build = json!({"machine": "linux", "sources": [{"name": "a", "sha256": SOURCE}]});
     let submit = host.remote("POST", BUILDS).bearer_auth("a").json(&build);
     assert_eq!(submit.send().unwrap().status(), 201);
-    let (word, not) = ("x".repeat(2000), "0".repeat(64));
+    let (long, unknown) = ("x".repeat(2000), "0".repeat(64));
     let fill = |text: &str| {
         text.replace("HERE", SOURCE)
-            .replace("NOT", &not)
-            .replace("LONG", &word)
+            .replace("NOT", &unknown)
+            .replace("LONG", &long)
     };
-    for (method, route, path, kind, body, status) in nonsense {
+    for (method, route, path, content_type, body, status) in requests {
         let path = match path.chars().next() {
             Some('/') => fill(path),
             _ => format!("{route}{path}"),
         };
         let mut request = host.remote(method, &path).bearer_auth("a").body(fill(body));
-        if !kind.is_empty() {
-            request = request.header("content-type", *kind);
+        if !content_type.is_empty() {
+            request = request.header("content-type", *content_type);
         }
         let problem = check(method, route, request.send().unwrap());
         assert_eq!(

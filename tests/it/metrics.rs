@@ -1,5 +1,4 @@
-//! What is counted for Prometheus, and that the dashboard and the alert rules ask for
-//! nothing else.
+//! The metrics for Prometheus, and that the dashboard and the alert rules use no others.
 
 use std::collections::BTreeSet;
 
@@ -9,16 +8,16 @@ use config::task::Outcome;
 use jiff::Timestamp;
 use tests::api_host::ApiHost;
 
-/// The names that begin as ours do, in a text.
-fn names(text: &str) -> BTreeSet<String> {
+/// Returns the names of the project's metrics in a text.
+fn metric_names(text: &str) -> BTreeSet<String> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let words = text.split(|c| !is_part(c));
-    let ours = words.filter(|word| word.starts_with("buildhost_") || word.starts_with("prserv_"));
-    ours.map(str::to_owned).collect()
+    let names = words.filter(|word| word.starts_with("buildhost_") || word.starts_with("prserv_"));
+    names.map(str::to_owned).collect()
 }
 
-/// A host on which everything that is counted has happened.
-fn busy() -> ApiHost {
+/// Returns a host whose metrics all have samples.
+fn host_with_history() -> ApiHost {
     let host = ApiHost::new("");
     let records = &host.host.records;
     let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
@@ -54,8 +53,8 @@ fn text(host: &ApiHost) -> String {
 }
 
 #[test]
-fn builds_are_counted_with_the_time_in_each_state() {
-    let text = text(&busy());
+fn builds_are_counted_with_the_duration_of_each_phase() {
+    let text = text(&host_with_history());
     for line in [
         r#"buildhost_builds_total{machine="linux",outcome="success"} 1"#,
         r#"buildhost_build_phase_seconds_sum{phase="queued"} 7.0"#,
@@ -77,11 +76,11 @@ fn builds_are_counted_with_the_time_in_each_state() {
 }
 
 #[test]
-fn the_dashboard_and_the_alerts_ask_for_what_there_is() {
-    let host = busy();
+fn the_dashboard_and_the_alerts_use_existing_metrics() {
+    let host = host_with_history();
     let text = text(&host);
-    // What has no labels yet has no sample, but always its help.
-    let known: BTreeSet<_> = names(&text)
+    // A metric without labels so far has no sample, but always a help text.
+    let known: BTreeSet<_> = metric_names(&text)
         .into_iter()
         .flat_map(|name| {
             let ends = ["", "_total", "_bucket", "_sum", "_count"];
@@ -90,10 +89,11 @@ fn the_dashboard_and_the_alerts_ask_for_what_there_is() {
         .collect();
     let dashboard = include_str!("../../docs/grafana.json");
     let alerts = include_str!("../../docs/alerts.yaml");
-    let asked: BTreeSet<_> = names(dashboard).into_iter().chain(names(alerts)).collect();
-    assert!(asked.len() > 12, "{asked:?}");
-    let strange: Vec<_> = asked.difference(&known).collect();
-    assert!(strange.is_empty(), "{strange:?} in {text}");
+    let mut used = metric_names(dashboard);
+    used.extend(metric_names(alerts));
+    assert!(used.len() > 12, "{used:?}");
+    let unknown: Vec<_> = used.difference(&known).collect();
+    assert!(unknown.is_empty(), "{unknown:?} in {text}");
     let dashboard: serde_json::Value = serde_json::from_str(dashboard).unwrap();
     assert!(dashboard["panels"].as_array().unwrap().len() > 10);
 }

@@ -1,4 +1,4 @@
-//! The administration API is what its description says: every route and every body.
+//! The conformance of the API to its description: routes, scopes and bodies.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +19,7 @@ fn description() -> Value {
     serde_json::from_str(OPENAPI).unwrap()
 }
 
-/// The operations of the description as `METHOD path`.
+/// Returns the operations of the description: method, path and definition.
 pub(crate) fn operations() -> Vec<(String, String, Value)> {
     let description = description();
     let paths = description["paths"].as_object().unwrap();
@@ -30,49 +30,52 @@ pub(crate) fn operations() -> Vec<(String, String, Value)> {
     operations.collect()
 }
 
-/// Checks an answer against what the description says of it; its body.
-pub(crate) fn check(method: &str, route: &str, answer: Response) -> Value {
-    let status = answer.status().as_u16();
-    let place = format!("{method} {route}: {status}");
+/// Checks a response against the description, and returns its body.
+pub(crate) fn check(method: &str, route: &str, response: Response) -> Value {
+    let status = response.status().as_u16();
+    let context = format!("{method} {route}: {status}");
     let description = description();
-    let mut said =
+    let mut described =
         &description["paths"][route][method.to_lowercase()]["responses"][status.to_string()];
-    if let Some(name) = said["$ref"].as_str() {
+    if let Some(name) = described["$ref"].as_str() {
         let name = name.rsplit('/').next().unwrap();
-        said = &description["components"]["responses"][name];
+        described = &description["components"]["responses"][name];
     }
-    assert!(said.is_object(), "{place} is not described: {answer:?}");
-    let Some(content) = said["content"].as_object() else {
+    assert!(
+        described.is_object(),
+        "{context} is not described: {response:?}"
+    );
+    let Some(media_types) = described["content"].as_object() else {
         return Value::Null;
     };
-    let kind = answer.headers()["content-type"]
+    let content_type = response.headers()["content-type"]
         .to_str()
         .unwrap()
         .to_owned();
-    let said = content
-        .get(&kind)
-        .unwrap_or_else(|| panic!("{place}: {kind}"));
-    let text = answer.text().unwrap();
-    if !kind.contains("json") {
+    let described = media_types
+        .get(&content_type)
+        .unwrap_or_else(|| panic!("{context}: {content_type}"));
+    let text = response.text().unwrap();
+    if !content_type.contains("json") {
         return text.into();
     }
     let body: Value = serde_json::from_str(&text).unwrap();
-    let mut schema = said["schema"].clone();
+    let mut schema = described["schema"].clone();
     schema["components"] = description["components"].clone();
     let validator = jsonschema::draft202012::options()
         .should_validate_formats(true)
         .build(&schema)
         .unwrap();
-    let faults: Vec<_> = validator
+    let errors: Vec<_> = validator
         .iter_errors(&body)
-        .map(|it| format!("{it}"))
+        .map(|error| error.to_string())
         .collect();
-    assert_eq!(faults, Vec::<String>::new(), "{place}: {body:#}");
+    assert_eq!(errors, Vec::<String>::new(), "{context}: {body:#}");
     body
 }
 
 #[test]
-fn every_route_is_described_and_everything_described_is_a_route() {
+fn the_description_has_exactly_the_routes_of_the_api() {
     let code = include_str!("../../agent/src/api.rs");
     let (_, routes) = code.split_once("fn routes(").unwrap();
     let mut known = BTreeSet::new();
@@ -92,25 +95,25 @@ fn every_route_is_described_and_everything_described_is_a_route() {
 }
 
 #[test]
-fn every_route_needs_the_scope_that_is_described_and_no_other_method() {
+fn every_route_requires_the_described_scope_and_refuses_other_methods() {
     let host = ApiHost::new("http.requests_per_second_max = 0\n");
     let scopes = ["read", "submit", "admin"];
     host.allow(&scopes.map(|scope| (scope, scope)));
     for (method, route, operation) in operations() {
         let needed = operation["security"][0]["token"][0].as_str();
         let path = route.replace("{id}", "7").replace("{name}", "x");
-        for (place, scope) in scopes.iter().enumerate() {
+        for (rank, scope) in scopes.iter().enumerate() {
             if route == "/api/v1/events" {
                 continue;
             }
             let request = host.remote(&method, &path).bearer_auth(scope);
             let status = request.send().unwrap().status().as_u16();
-            let may = needed.is_none_or(|needed| {
-                place >= scopes.iter().position(|scope| *scope == needed).unwrap()
+            let is_allowed = needed.is_none_or(|needed| {
+                rank >= scopes.iter().position(|scope| *scope == needed).unwrap()
             });
             assert_eq!(
                 status != 403,
-                may,
+                is_allowed,
                 "{method} {route} with {scope}: {status}"
             );
         }
@@ -127,16 +130,16 @@ fn every_route_needs_the_scope_that_is_described_and_no_other_method() {
         assert_eq!(other.status(), 405, "{route}");
         assert_eq!(other.headers()["content-type"], "application/problem+json");
     }
-    let nothing = host.remote("GET", "/api/v1/nothing").send().unwrap();
-    assert_eq!(nothing.status(), 404);
+    let unknown = host.remote("GET", "/api/v1/unknown").send().unwrap();
+    assert_eq!(unknown.status(), 404);
     assert_eq!(
-        nothing.headers()["content-type"],
+        unknown.headers()["content-type"],
         "application/problem+json"
     );
 }
 
 #[test]
-fn every_answer_is_what_is_described() {
+fn responses_conform_to_their_schemas() {
     let host = ApiHost::new("");
     host.allow(&[("admin", "a")]);
     let ask = |method: &str, route: &str, path: &str, body: Option<&Value>| {
@@ -194,7 +197,7 @@ fn every_answer_is_what_is_described() {
 }
 
 #[test]
-fn a_request_under_a_key_makes_one_build() {
+fn requests_with_the_same_idempotency_key_submit_one_build() {
     let host = ApiHost::new("");
     host.allow(&[("submit", "s"), ("submit", "other")]);
     let put = host.remote("PUT", &format!("/api/v1/sources/{SOURCE}"));
@@ -202,10 +205,10 @@ fn a_request_under_a_key_makes_one_build() {
     let ask = |token: &str, key: &str, name: &str| {
         let body = json!({"machine": "linux", "sources": [{"name": name, "sha256": SOURCE}]});
         let request = host.remote("POST", "/api/v1/builds").bearer_auth(token);
-        let answer = request.header("idempotency-key", key).json(&body).send();
-        let answer = answer.unwrap();
-        let status = answer.status().as_u16();
-        let body = check("POST", "/api/v1/builds", answer);
+        let request = request.header("idempotency-key", key).json(&body);
+        let response = request.send().unwrap();
+        let status = response.status().as_u16();
+        let body = check("POST", "/api/v1/builds", response);
         (status, body["id"].as_u64())
     };
     assert_eq!(ask("s", "k", "a"), (201, Some(1)));
@@ -214,7 +217,7 @@ fn a_request_under_a_key_makes_one_build() {
     assert_eq!(ask("s", "l", "b"), (201, Some(2)));
     assert_eq!(ask("other", "k", "a"), (201, Some(3)));
     assert_eq!(ask("s", &"k".repeat(256), "a"), (400, None));
-    // What was answered once is answered again, whatever has gone since.
+    // The response is replayed although the machine and the source have been deleted.
     let linux = "linux".parse().unwrap();
     let volume = host.host.volumes.iter().next().unwrap();
     volume.delete(&linux, Duration::ZERO, false).unwrap();

@@ -1,5 +1,4 @@
-//! What becomes of builds that have ended: deleted by hand, or by the limits of the
-//! settings.
+//! The deletion of finished builds, by requests or by the limits of the settings.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -15,8 +14,8 @@ use tests::write_file;
 
 const SOURCE: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
-/// A build with a source and a directory.
-fn submitted(host: &ApiHost, source: &str) -> Build {
+/// Records a queued build with a source and a directory.
+fn queued_build(host: &ApiHost, source: &str) -> Build {
     let text =
         format!(r#"{{"machine": "linux", "sources": [{{"name": "x", "sha256": "{source}"}}]}}"#);
     let request = serde_json::from_str(&text).unwrap();
@@ -28,12 +27,12 @@ fn submitted(host: &ApiHost, source: &str) -> Build {
     let directory = directory(host, build.id);
     fs::create_dir_all(directory.join("artifacts")).unwrap();
     write_file(&directory.join("artifacts/x.ipk"), "package");
-    write_file(&directory.join("log"), "words");
+    write_file(&directory.join("log"), "a log");
     build
 }
 
-fn ended(host: &ApiHost, source: &str) -> BuildId {
-    let mut build = submitted(host, source);
+fn finished_build(host: &ApiHost, source: &str) -> BuildId {
+    let mut build = queued_build(host, source);
     build.enter(State::Finished, Timestamp::now()).unwrap();
     build.outcome = Some(Outcome::Success);
     host.block_on(host.host.records.save(&build)).unwrap();
@@ -44,7 +43,7 @@ fn directory(host: &ApiHost, id: BuildId) -> PathBuf {
     host.host.paths.build(id)
 }
 
-/// Puts a source in its place that was handed in two days ago.
+/// Creates a source that was uploaded two days ago.
 fn old_source(host: &ApiHost, digest: &str) -> PathBuf {
     let path = host.path("state/sources").join(digest);
     write_file(&path, "source");
@@ -58,15 +57,19 @@ fn old_source(host: &ApiHost, digest: &str) -> PathBuf {
     path
 }
 
-fn there(host: &ApiHost) -> Vec<u64> {
+/// Returns the numbers of all recorded builds.
+fn recorded_builds(host: &ApiHost) -> Vec<u64> {
     let builds = host.block_on(host.host.records.newest(None, 100)).unwrap();
     builds.iter().map(|build| build.id.0).collect()
 }
 
 #[test]
-fn a_build_is_deleted_wholly_but_not_before_its_end() {
+fn finished_builds_are_deleted_with_their_files_and_queued_ones_are_not() {
     let host = ApiHost::new("");
-    let (first, waits) = (ended(&host, SOURCE), submitted(&host, SOURCE).id);
+    let (first, waits) = (
+        finished_build(&host, SOURCE),
+        queued_build(&host, SOURCE).id,
+    );
     let delete = |id: &dyn std::fmt::Display| {
         let url = format!("http://agent/api/v1/builds/{id}");
         let answer = request(&host.local(), "DELETE", &url).send().unwrap();
@@ -84,42 +87,42 @@ fn a_build_is_deleted_wholly_but_not_before_its_end() {
     }
     assert!(!directory(&host, first).exists());
     assert!(directory(&host, waits).join("log").exists());
-    assert_eq!(there(&host), [waits.0]);
+    assert_eq!(recorded_builds(&host), [waits.0]);
 }
 
 #[test]
-fn what_a_killed_agent_left_goes_and_what_is_not_ours_stays() {
+fn the_leftovers_of_a_killed_agent_are_deleted_and_unmanaged_files_stay() {
     let host = ApiHost::new("");
-    let (gone, kept) = (ended(&host, SOURCE), ended(&host, SOURCE));
-    // As if the agent had died between the two steps.
-    host.block_on(host.host.records.delete(gone)).unwrap();
+    let (deleted, recorded) = (finished_build(&host, SOURCE), finished_build(&host, SOURCE));
+    // The state after an agent that was killed before it deleted the files.
+    host.block_on(host.host.records.delete(deleted)).unwrap();
     let unknown = directory(&host, BuildId(3));
     host.block_on(host.host.records.number_above(BuildId(3)))
         .unwrap();
     let notes = host.path("state/builds/notes");
-    for stranger in [&unknown, &notes] {
-        fs::create_dir_all(stranger).unwrap();
+    for unmanaged in [&unknown, &notes] {
+        fs::create_dir_all(unmanaged).unwrap();
     }
     let (named, unnamed) = (
         old_source(&host, SOURCE),
         old_source(&host, &"b".repeat(64)),
     );
     host.block_on(retention::round(&host.host));
-    assert!(!directory(&host, gone).exists());
-    assert!(directory(&host, kept).exists() && unknown.exists() && notes.exists());
+    assert!(!directory(&host, deleted).exists());
+    assert!(directory(&host, recorded).exists() && unknown.exists() && notes.exists());
     assert!(named.exists() && !unnamed.exists());
 }
 
 #[test]
-fn limits_take_the_oldest_that_have_ended_with_their_sources() {
+fn limits_delete_the_oldest_finished_builds_and_their_sources() {
     let host = ApiHost::new("records.builds_max = 1\n");
     let other = "c".repeat(64);
-    let old = [ended(&host, &other), ended(&host, SOURCE)];
-    let waits = submitted(&host, SOURCE);
-    let newest = ended(&host, SOURCE);
+    let old = [finished_build(&host, &other), finished_build(&host, SOURCE)];
+    let waits = queued_build(&host, SOURCE);
+    let newest = finished_build(&host, SOURCE);
     let (named, unnamed) = (old_source(&host, SOURCE), old_source(&host, &other));
     host.block_on(retention::round(&host.host));
-    assert_eq!(there(&host), [newest.0, waits.id.0]);
+    assert_eq!(recorded_builds(&host), [newest.0, waits.id.0]);
     assert!(old.iter().all(|id| !directory(&host, *id).exists()));
     assert!(directory(&host, waits.id).exists());
     assert!(named.exists() && !unnamed.exists());

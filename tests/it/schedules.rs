@@ -1,10 +1,10 @@
-//! Schedules over HTTP and by `machinectl`: what is told of them, and what is refused.
+//! Schedules over HTTP and by `machinectl`.
 
 use serde_json::{Value, json};
 use tests::api_host::ApiHost;
 use tests::hosts::{CommandOutput, run};
 
-use super::invalid_requests::{Nonsense, refuse_all};
+use super::invalid_requests::{InvalidRequest, assert_all_refused};
 use super::openapi::{SOURCE, check};
 
 const SCHEDULES: &str = "/api/v1/schedules";
@@ -12,7 +12,7 @@ const SCHEDULE: &str = "/api/v1/schedules/{name}";
 const RUN: &str = "/api/v1/schedules/{name}/run";
 const JSON: &str = "application/json";
 
-/// A host that knows a source, and a token for everything.
+/// Returns a host with a source and with tokens for submitters and administrators.
 fn host() -> ApiHost {
     let host = ApiHost::new("http.request_kib_max = 1\nhttp.requests_per_second_max = 0\n");
     host.allow(&[("submit", "s"), ("admin", "a")]);
@@ -21,16 +21,17 @@ fn host() -> ApiHost {
     host
 }
 
-/// Asks, and checks that the answer is what is described.
-fn ask(host: &ApiHost, method: &str, route: &str, name: &str, body: Option<&Value>) -> Value {
+/// Sends a request and checks the response against the description. Returns its body, with the
+/// status as `answered`.
+fn send(host: &ApiHost, method: &str, route: &str, name: &str, body: Option<&Value>) -> Value {
     let path = route.replace("{name}", name);
     let mut request = host.remote(method, &path).bearer_auth("s");
     if let Some(body) = body {
         request = request.json(body);
     }
-    let answer = request.send().unwrap();
-    let status = answer.status().as_u16();
-    let mut body = check(method, route, answer);
+    let response = request.send().unwrap();
+    let status = response.status().as_u16();
+    let mut body = check(method, route, response);
     if let Some(object) = body.as_object_mut() {
         object.insert("answered".into(), status.into());
     }
@@ -43,41 +44,41 @@ fn nightly() -> Value {
 }
 
 #[test]
-fn a_schedule_is_told_as_described_from_its_first_day_to_its_last() {
+fn a_schedule_can_be_added_run_replaced_and_removed() {
     let host = host();
     let mut new = nightly();
     new["rehearse"] = true.into();
-    let rehearsed = ask(&host, "POST", SCHEDULES, "", Some(&new));
-    assert_eq!(rehearsed["answered"], 200);
-    assert_eq!(ask(&host, "GET", SCHEDULES, "", None), json!([]));
+    let plan = send(&host, "POST", SCHEDULES, "", Some(&new));
+    assert_eq!(plan["answered"], 200);
+    assert_eq!(send(&host, "GET", SCHEDULES, "", None), json!([]));
     new["rehearse"] = false.into();
-    let added = ask(&host, "POST", SCHEDULES, "", Some(&new));
+    let added = send(&host, "POST", SCHEDULES, "", Some(&new));
     assert_eq!(added["answered"], 201);
     assert_eq!(added["submitter"], "token:submit-1");
     assert_eq!(
         (&added["timing"], &added["next"]),
-        (&rehearsed["timing"], &rehearsed["next"])
+        (&plan["timing"], &plan["next"])
     );
     assert!(added["timing"]["cron"]["zone"].is_string(), "{added}");
     assert_eq!(
-        ask(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
+        send(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
         409
     );
 
-    let first = ask(&host, "POST", RUN, "nightly", None);
+    let first = send(&host, "POST", RUN, "nightly", None);
     assert_eq!(
         (&first["answered"], &first["schedule"]),
         (&json!(201), &json!("nightly"))
     );
-    let second = ask(&host, "POST", RUN, "nightly", None);
+    let second = send(&host, "POST", RUN, "nightly", None);
     assert_eq!(
         (&second["answered"], &second["id"]),
         (&json!(200), &first["id"])
     );
-    let shown = ask(&host, "GET", SCHEDULE, "nightly", None);
+    let shown = send(&host, "GET", SCHEDULE, "nightly", None);
     assert_eq!(shown["last"]["result"], "attached");
     assert_eq!(shown["last"]["due"], Value::Null);
-    assert_eq!(shown["next"], added["next"], "its own times stay");
+    assert_eq!(shown["next"], added["next"], "the next run is unchanged");
     let metrics = host.get("/metrics").text().unwrap();
     for line in [
         "buildhost_schedule_runs_total{schedule=\"nightly\",result=\"submitted\"} 1",
@@ -88,14 +89,14 @@ fn a_schedule_is_told_as_described_from_its_first_day_to_its_last() {
 
     new["replace"] = true.into();
     new["timing"] = json!({"every": "PT6H"});
-    let replaced = ask(&host, "POST", SCHEDULES, "", Some(&new));
+    let replaced = send(&host, "POST", SCHEDULES, "", Some(&new));
     assert_eq!(
         (&replaced["answered"], &replaced["last"]),
         (&json!(200), &Value::Null)
     );
-    ask(&host, "DELETE", SCHEDULE, "nightly", None);
+    send(&host, "DELETE", SCHEDULE, "nightly", None);
     for (method, route) in [("DELETE", SCHEDULE), ("GET", SCHEDULE), ("POST", RUN)] {
-        assert_eq!(ask(&host, method, route, "nightly", None)["answered"], 404);
+        assert_eq!(send(&host, method, route, "nightly", None)["answered"], 404);
     }
     let builds = host
         .remote("GET", "/api/v1/builds?schedule=nightly")
@@ -105,58 +106,58 @@ fn a_schedule_is_told_as_described_from_its_first_day_to_its_last() {
 }
 
 #[test]
-fn schedules_come_in_pages_and_are_heard_of() {
+fn schedules_are_listed_in_pages_and_publish_events() {
     let host = host();
     let before = host.host.records.events().newest();
     for name in ["c", "a", "b"] {
         let mut new = nightly();
         new["name"] = name.into();
         assert_eq!(
-            ask(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
+            send(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
             201
         );
     }
     let mut next = Some(format!("{SCHEDULES}?count=2"));
     let mut names = Vec::new();
     while let Some(path) = next {
-        let answer = host.remote("GET", &path).bearer_auth("s").send().unwrap();
-        let link = answer
-            .headers()
-            .get("link")
-            .map(|link| link.to_str().unwrap().to_owned());
-        next = link.map(|link| link.split(['<', '>']).nth(1).unwrap().to_owned());
-        let page = check("GET", SCHEDULES, answer);
+        let response = host.remote("GET", &path).bearer_auth("s").send().unwrap();
+        let link = response.headers().get("link");
+        next = link.map(|link| {
+            let link = link.to_str().unwrap();
+            link.split(['<', '>']).nth(1).unwrap().to_owned()
+        });
+        let page = check("GET", SCHEDULES, response);
         let page = page.as_array().unwrap().iter();
         names.extend(page.map(|it| it["name"].as_str().unwrap().to_owned()));
     }
     assert_eq!(names, ["a", "b", "c"]);
-    ask(&host, "DELETE", SCHEDULE, "a", None);
+    send(&host, "DELETE", SCHEDULE, "a", None);
     let heard = host.host.records.events().after(before).unwrap();
     let heard: Vec<_> = heard.iter().map(|event| event.kind.word()).collect();
     assert_eq!(heard, ["schedule", "schedule", "schedule", "unscheduled"]);
 }
 
 #[test]
-fn only_administrators_speak_for_others_and_a_machine_may_come_later() {
+fn only_administrators_name_other_submitters_and_machines_may_be_unchecked() {
     let host = host();
     let mut new = nightly();
     new["build"]["submitter"] = "alice".into();
     assert_eq!(
-        ask(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
+        send(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
         403
     );
     new["build"]["submitter"] = Value::Null;
     new["build"]["machine"] = "later".into();
     assert_eq!(
-        ask(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
+        send(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
         404
     );
     new["unchecked"] = true.into();
     assert_eq!(
-        ask(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
+        send(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
         201
     );
-    let refused = ask(&host, "POST", RUN, "nightly", None);
+    let refused = send(&host, "POST", RUN, "nightly", None);
     assert!(
         refused["detail"]
             .as_str()
@@ -183,59 +184,59 @@ fn machinectl(host: &ApiHost, line: &str) -> CommandOutput {
 }
 
 #[test]
-fn the_verbs_add_show_run_and_remove_and_rehearse_it() {
+fn the_verbs_add_show_run_and_remove_a_schedule_and_support_dry_runs() {
     let host = host();
     tests::write_file(&host.path("hello.c"), "int main(void) { return 0; }\n");
-    let ask = |line: &str| machinectl(&host, line);
+    let call = |line: &str| machinectl(&host, line);
     let add = "schedule add nightly --cron '0 3 * * MON-FRI' --zone Europe/Berlin";
     let build = "-- linux SOURCE --priority -2 --submitter alice";
-    let would = ask(&format!("{add} --dry-run {build}")).success().stdout;
+    let plan = call(&format!("{add} --dry-run {build}")).success().stdout;
     assert!(
-        would.starts_with(
+        plan.starts_with(
             "would add schedule nightly: cron 0 3 * * MON-FRI (Europe/Berlin), next at "
         ),
-        "{would}"
+        "{plan}"
     );
-    assert_eq!(ask("schedule list").success().stdout, "");
-    let added = ask(&format!("{add} {build}")).success();
+    assert_eq!(call("schedule list").success().stdout, "");
+    let added = call(&format!("{add} {build}")).success();
     assert!(added.stderr.contains("[Europe/Berlin], in "), "{added:?}");
-    ask(&format!("{add} {build}")).refused(11, "`--replace` replaces it");
-    ask(&format!("{add} --replace {build}")).success();
-    let list = ask("schedule list --no-legend").success().stdout;
+    call(&format!("{add} {build}")).refused(11, "`--replace` replaces it");
+    call(&format!("{add} --replace {build}")).success();
+    let list = call("schedule list --no-legend").success().stdout;
     assert!(
         list.starts_with("nightly  cron 0 3 * * MON-FRI (Europe/Berlin)  linux  2"),
         "{list}"
     );
-    let rehearsed = ask("schedule run nightly --dry-run").success().stdout;
-    assert_eq!(rehearsed, "would run schedule nightly on linux\n");
-    assert_eq!(ask("schedule run nightly").success().stdout, "1\n");
-    let build = ask("builds 1").success().stdout;
+    let plan = call("schedule run nightly --dry-run").success().stdout;
+    assert_eq!(plan, "would run schedule nightly on linux\n");
+    assert_eq!(call("schedule run nightly").success().stdout, "1\n");
+    let build = call("builds 1").success().stdout;
     for line in ["  schedule  nightly", " submitter  alice", "  priority  -2"] {
         assert!(build.contains(line), "{build}");
     }
-    let shown = ask("schedule show nightly").success().stdout;
-    for words in ["result  build 1", "due  by hand", "hello.c ("] {
-        assert!(shown.contains(words), "{shown}");
+    let shown = call("schedule show nightly").success().stdout;
+    for expected in ["result  build 1", "due  by hand", "hello.c ("] {
+        assert!(shown.contains(expected), "{shown}");
     }
     assert_eq!(
-        ask("builds --schedule nightly --no-legend")
+        call("builds --schedule nightly --no-legend")
             .success()
             .stdout
             .lines()
             .count(),
         1
     );
-    assert_eq!(ask("builds --schedule other").success().stdout, "");
-    let rehearsed = ask("schedule remove nightly --dry-run").success().stdout;
-    assert_eq!(rehearsed, "would remove schedule nightly\n");
-    ask("schedule remove nightly").success();
+    assert_eq!(call("builds --schedule other").success().stdout, "");
+    let plan = call("schedule remove nightly --dry-run").success().stdout;
+    assert_eq!(plan, "would remove schedule nightly\n");
+    call("schedule remove nightly").success();
     for verb in ["remove", "remove --dry-run", "show", "run", "run --dry-run"] {
-        ask(&format!("schedule {verb} nightly")).refused(10, "no schedule nightly");
+        call(&format!("schedule {verb} nightly")).refused(10, "no schedule nightly");
     }
 }
 
-/// What comes after `schedule add`, the exit code, and words of the reason.
-const LINES: &[(&str, i32, &str)] = &[
+/// Invalid arguments of `schedule add`, the exit code, and a part of the message.
+const INVALID_ARGUMENTS: &[(&str, i32, &str)] = &[
     ("x -- linux SOURCE", 2, "--at"),
     (
         "x --every 1h --at 03:00 -- linux SOURCE",
@@ -301,20 +302,20 @@ const LINES: &[(&str, i32, &str)] = &[
 ];
 
 #[test]
-fn a_line_that_makes_no_sense_is_refused_and_hands_nothing_in() {
+fn invalid_arguments_are_refused_and_no_source_is_uploaded() {
     let host = host();
     tests::write_file(&host.path("hello.c"), "int main(void) { return 0; }\n");
-    for (line, code, words) in LINES {
+    for (line, code, message) in INVALID_ARGUMENTS {
         let answer = machinectl(&host, &format!("schedule add {line}"));
         assert_eq!(answer.code, Some(*code), "{line}: {answer:?}");
-        assert!(answer.stderr.contains(words), "{line}: {answer:?}");
+        assert!(answer.stderr.contains(message), "{line}: {answer:?}");
     }
     let sources = std::fs::read_dir(host.host.paths.sources()).unwrap();
-    assert_eq!(sources.count(), 1, "only what was there");
+    assert_eq!(sources.count(), 1, "no new source");
 }
 
-/// Requests that make no sense.
-pub(crate) const NONSENSE: &[Nonsense] = &[
+/// The invalid requests of the routes of schedules.
+pub(crate) const REQUESTS: &[InvalidRequest] = &[
     ("GET", SCHEDULES, "?count=x", "", "", 400),
     ("GET", SCHEDULES, "?colour=red", "", "", 400),
     ("GET", SCHEDULES, "?from=..", "", "", 400),
@@ -447,6 +448,6 @@ pub(crate) const NONSENSE: &[Nonsense] = &[
 ];
 
 #[test]
-fn nonsense_is_refused_with_a_reason() {
-    refuse_all(NONSENSE);
+fn invalid_requests_are_refused_with_a_reason() {
+    assert_all_refused(REQUESTS);
 }

@@ -1,4 +1,5 @@
-//! The store on a fake pool: it crashes before every call, and is whole after.
+//! The store on a fake backend that fails before each of its calls in turn: afterwards the volume is
+//! in the state before or after the change.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,23 +15,23 @@ use tempfile::TempDir;
 use tests::backend_contract;
 
 #[test]
-fn the_fake_pool_keeps_the_contract() {
+fn the_fake_backend_fulfills_the_contract() {
     let directory = tempfile::tempdir().unwrap();
     backend_contract::check(&FakeBackend::default(), directory.path());
 }
 
-/// A volume on a fake pool, with a machine of two revisions and one image.
-struct World {
+/// A volume on a fake backend. Its machine `linux` has two revisions and, unless omitted, an image.
+struct Fixture {
     directory: TempDir,
     backend: Arc<FakeBackend>,
     volume: Volume,
 }
 
-impl World {
+impl Fixture {
     fn new() -> Self {
-        let world = Self::without_image();
-        world.bootstrap("a").unwrap();
-        world
+        let fixture = Self::without_image();
+        fixture.bootstrap("a").unwrap();
+        fixture
     }
 
     fn without_image() -> Self {
@@ -39,26 +40,26 @@ impl World {
         let path = directory.path().join("volume");
         std::fs::create_dir(&path).unwrap();
         let volume = Volume::with_backend(&path.canonicalize().unwrap(), backend.clone());
-        let world = Self {
+        let fixture = Self {
             directory,
             backend,
             volume,
         };
         for _ in 0..2 {
-            let intent = if world.volume.machines().unwrap().is_empty() {
+            let intent = if fixture.volume.machines().unwrap().is_empty() {
                 Intent::Add
             } else {
                 Intent::Upgrade
             };
-            world.ingest(intent, "linux").unwrap();
-            // The next revision comes from another image.
-            world.backend.delete(&world.original()).unwrap();
+            fixture.ingest(intent, "linux").unwrap();
+            // The next revision must come from another image.
+            fixture.backend.delete(&fixture.original()).unwrap();
         }
-        world.original();
-        world
+        fixture.original();
+        fixture
     }
 
-    /// The image that machines are made of.
+    /// Returns the image for new revisions, and creates it if it is missing.
     fn original(&self) -> std::path::PathBuf {
         let path = self.directory.path().join("original");
         if !path.exists() {
@@ -75,7 +76,7 @@ impl World {
         self.volume.ingest(intent, &machine, source).map(|_| ())
     }
 
-    /// Bootstraps a toolchain whose identity is a repeated digit.
+    /// Publishes an image for a toolchain whose identity is a repeated digit.
     fn bootstrap(&self, digit: &str) -> Result<()> {
         let (machine, toolchain) = (linux(), "default".parse().unwrap());
         let tag = "bootstrap".parse().unwrap();
@@ -90,19 +91,15 @@ impl World {
         self.volume.publish_image(snapshot, &provenance)
     }
 
-    /// What there is, without identities that differ from run to run.
-    fn show(&self) -> Vec<String> {
+    /// Describes the volume, without identities that differ between runs.
+    fn describe(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for machine in self.volume.machines().unwrap() {
             let view = self.volume.view(&machine).unwrap();
             if view.is_unmanaged() {
                 continue;
             }
-            let fault = view.link_fault.clone();
-            assert_eq!(
-                fault, None,
-                "a current link always leads to a complete revision"
-            );
+            assert_eq!(view.link_fault, None);
             lines.push(format!(
                 "{machine}: {:?} deleting: {}",
                 view.current, view.deleting
@@ -126,7 +123,7 @@ impl World {
             lines.extend(
                 view.unmanaged
                     .iter()
-                    .map(|name| format!("{machine}: stranger {name}")),
+                    .map(|name| format!("{machine}: unmanaged {name}")),
             );
         }
         lines
@@ -137,32 +134,36 @@ fn linux() -> MachineName {
     "linux".parse().unwrap()
 }
 
-/// Crashes before every change that `act` makes; afterwards a reboot's clean-up
-/// must lead to the state before or after, and doing it again to the one after.
-/// A complete revision whose link was not made yet may stay: it is `between`.
-fn survives(make: fn() -> World, between: Option<&str>, act: impl Fn(&World) -> Result<()>) {
-    let calm = make();
-    let before = calm.show();
-    act(&calm).unwrap();
-    let after = calm.show();
+/// Fails each call of the backend in turn while `change` runs. The clean-up after a boot must lead
+/// to the state before or after the change, and a repeated change to the state after it.
+/// `intermediate` describes a complete revision without its link, which the clean-up may leave.
+fn check_crashes(
+    make: fn() -> Fixture,
+    intermediate: Option<&str>,
+    change: impl Fn(&Fixture) -> Result<()>,
+) {
+    let undisturbed = make();
+    let before = undisturbed.describe();
+    change(&undisturbed).unwrap();
+    let after = undisturbed.describe();
     assert_ne!(before, after);
     for calls in 0.. {
-        let world = make();
-        world.backend.set_fuse(Some(calls));
-        let crashed = act(&world).is_err();
-        world.backend.set_fuse(None);
-        // It shows nothing that is broken even before anything is repaired.
-        world.show();
-        let report = world.volume.clean_after_boot();
+        let fixture = make();
+        fixture.backend.set_fuse(Some(calls));
+        let crashed = change(&fixture).is_err();
+        fixture.backend.set_fuse(None);
+        // The links are valid even before the clean-up.
+        fixture.describe();
+        let report = fixture.volume.clean_after_boot();
         assert!(
             report.failed.is_empty(),
             "crash at call {calls}: {:?}",
             report.failed
         );
-        let cleaned = world.show();
+        let cleaned = fixture.describe();
         let is_before = cleaned
             .iter()
-            .filter(|line| Some(line.as_str()) != between)
+            .filter(|line| Some(line.as_str()) != intermediate)
             .eq(&before);
         assert!(
             is_before || cleaned == after,
@@ -170,82 +171,90 @@ fn survives(make: fn() -> World, between: Option<&str>, act: impl Fn(&World) -> 
         );
         if !crashed {
             assert_eq!(cleaned, after);
-            assert!(calls > 2, "{calls} calls cannot be all");
+            assert!(calls > 2, "only {calls} calls");
             break;
         }
         if cleaned != after {
-            act(&world).unwrap();
-            assert_eq!(world.show(), after, "crash at call {calls}, then again");
+            change(&fixture).unwrap();
+            let context = format!("crash at call {calls}, repeated");
+            assert_eq!(fixture.describe(), after, "{context}");
         }
     }
 }
 
 #[test]
-fn add_is_whole_or_gone_wherever_it_crashes() {
-    survives(World::new, None, |world| world.ingest(Intent::Add, "other"));
-}
-
-#[test]
-fn upgrade_is_whole_or_gone_wherever_it_crashes() {
-    let between = Some("linux: revision 3 true");
-    survives(World::new, between, |world| {
-        world.ingest(Intent::Upgrade, "linux")
+fn a_crashed_add_is_complete_or_undone() {
+    check_crashes(Fixture::new, None, |fixture| {
+        fixture.ingest(Intent::Add, "other")
     });
 }
 
 #[test]
-fn a_bootstrapped_image_is_the_old_or_the_new_one_wherever_it_crashes() {
-    survives(World::new, None, |world| world.bootstrap("b"));
-}
-
-#[test]
-fn a_first_bootstrapped_image_is_whole_or_gone_wherever_it_crashes() {
-    survives(World::without_image, None, |world| world.bootstrap("b"));
-}
-
-#[test]
-fn rollback_is_done_or_not_wherever_it_crashes() {
-    survives(World::new, None, |world| {
-        world.volume.set_current(&linux(), Revision(1)).map(|_| ())
+fn a_crashed_upgrade_is_complete_or_undone() {
+    let intermediate = Some("linux: revision 3 true");
+    check_crashes(Fixture::new, intermediate, |fixture| {
+        fixture.ingest(Intent::Upgrade, "linux")
     });
 }
 
 #[test]
-fn a_deletion_that_crashes_is_finished_or_was_never_begun() {
-    let delete = |world: &World| {
-        world
+fn a_crashed_bootstrap_leaves_the_old_or_the_new_image() {
+    check_crashes(Fixture::new, None, |fixture| fixture.bootstrap("b"));
+}
+
+#[test]
+fn a_crashed_first_bootstrap_is_complete_or_undone() {
+    check_crashes(Fixture::without_image, None, |fixture| {
+        fixture.bootstrap("b")
+    });
+}
+
+#[test]
+fn a_crashed_rollback_is_complete_or_undone() {
+    check_crashes(Fixture::new, None, |fixture| {
+        fixture
+            .volume
+            .set_current(&linux(), Revision(1))
+            .map(|_| ())
+    });
+}
+
+#[test]
+fn a_crashed_deletion_is_finished_later_or_was_not_started() {
+    let delete = |fixture: &Fixture| {
+        fixture
             .volume
             .delete(&linux(), Duration::ZERO, false)
             .map(|_| ())
     };
     for calls in 0.. {
-        let world = World::new();
-        let before = world.show();
-        world.backend.set_fuse(Some(calls));
-        let crashed = delete(&world).is_err();
-        world.backend.set_fuse(None);
-        let shown = world.show();
-        let report = world.volume.finish_deletions();
+        let fixture = Fixture::new();
+        let before = fixture.describe();
+        fixture.backend.set_fuse(Some(calls));
+        let crashed = delete(&fixture).is_err();
+        fixture.backend.set_fuse(None);
+        let described = fixture.describe();
+        let report = fixture.volume.finish_deletions();
         assert!(
             report.failed.is_empty(),
             "crash at call {calls}: {:?}",
             report.failed
         );
-        if shown == before {
-            assert_eq!(world.show(), before, "nobody deletes what is not marked");
-            delete(&world).unwrap();
-        } else if world.volume.directory(&linux()).exists() {
-            // Killed between the last mark and the directory: nothing is in it.
+        if described == before {
+            assert_eq!(fixture.describe(), before, "the deletion is not marked");
+            delete(&fixture).unwrap();
+        } else if fixture.volume.directory(&linux()).exists() {
+            // The crash came before the removal of the directory, which is empty.
             assert!(
-                world.volume.view(&linux()).unwrap().is_unmanaged(),
-                "{shown:?}"
+                fixture.volume.view(&linux()).unwrap().is_unmanaged(),
+                "{described:?}"
             );
             continue;
         }
         assert!(
-            world.show().is_empty(),
+            fixture.describe().is_empty(),
             "crash at call {calls}: {:?}",
-            world.show()
+            fixture.describe()
         );
         if !crashed {
             break;
@@ -254,36 +263,40 @@ fn a_deletion_that_crashes_is_finished_or_was_never_begun() {
 }
 
 #[test]
-fn a_clean_up_that_crashes_is_finished_by_the_next_one() {
+fn a_crashed_cleanup_is_finished_by_the_next_one() {
     let dirty = || {
-        let world = World::new();
-        let at = |name: &str| world.volume.directory(&linux()).join(name);
-        world.backend.create(&at("linux-9")).unwrap();
-        world.backend.create(&at("linux-default-1")).unwrap();
-        world
+        let fixture = Fixture::new();
+        let at = |name: &str| fixture.volume.directory(&linux()).join(name);
+        fixture.backend.create(&at("linux-9")).unwrap();
+        fixture.backend.create(&at("linux-default-1")).unwrap();
+        fixture
             .backend
             .symlink(Path::new("linux-1"), &at(".buildhost.new"))
             .unwrap();
-        world
+        fixture
             .backend
-            .create_directory(&world.volume.path().join("gone"))
+            .create_directory(&fixture.volume.path().join("gone"))
             .unwrap();
-        world
+        fixture
             .backend
-            .create(&world.volume.path().join("gone/gone-1"))
+            .create(&fixture.volume.path().join("gone/gone-1"))
             .unwrap();
-        world
+        fixture
     };
     for calls in 0.. {
-        let world = dirty();
-        world.backend.set_fuse(Some(calls));
-        let first = world.volume.clean_after_boot();
-        world.backend.set_fuse(None);
-        assert!(world.volume.clean_after_boot().failed.is_empty());
-        assert_eq!(world.show(), World::new().show(), "crash at call {calls}");
-        for machine in world.volume.machines().unwrap() {
-            let view = world.volume.view(&machine).unwrap();
-            assert!(clean::plan(&view).is_empty(), "it is settled");
+        let fixture = dirty();
+        fixture.backend.set_fuse(Some(calls));
+        let first = fixture.volume.clean_after_boot();
+        fixture.backend.set_fuse(None);
+        assert!(fixture.volume.clean_after_boot().failed.is_empty());
+        assert_eq!(
+            fixture.describe(),
+            Fixture::new().describe(),
+            "crash at call {calls}"
+        );
+        for machine in fixture.volume.machines().unwrap() {
+            let view = fixture.volume.view(&machine).unwrap();
+            assert!(clean::plan(&view).is_empty(), "nothing is left to clean");
         }
         if first.failed.is_empty() {
             break;
@@ -292,35 +305,35 @@ fn a_clean_up_that_crashes_is_finished_by_the_next_one() {
 }
 
 #[test]
-fn a_bad_entry_does_not_stop_the_rest_of_a_clean_up() {
-    let world = World::new();
-    let at = |name: &str| world.volume.directory(&linux()).join(name);
+fn a_failure_does_not_stop_the_rest_of_a_cleanup() {
+    let fixture = Fixture::new();
+    let at = |name: &str| fixture.volume.directory(&linux()).join(name);
     for tag in 1..=3 {
-        world
+        fixture
             .backend
             .create(&at(&format!("linux-default-{tag}")))
             .unwrap();
     }
     let held =
-        world
+        fixture
             .volume
             .adopt_snapshot(&linux(), &"default".parse().unwrap(), &"2".parse().unwrap());
-    let report = world.volume.clean_after_boot();
-    assert!(report.failed.is_empty(), "what is in use is no failure");
-    let left: Vec<_> = world.volume.view(&linux()).unwrap().snapshots;
-    assert_eq!(left.len(), 1);
-    assert!(left[0].in_use);
+    let report = fixture.volume.clean_after_boot();
+    assert!(report.failed.is_empty(), "a snapshot in use is no failure");
+    let snapshots: Vec<_> = fixture.volume.view(&linux()).unwrap().snapshots;
+    assert_eq!(snapshots.len(), 1);
+    assert!(snapshots[0].in_use);
     drop(held);
-    assert_eq!(world.volume.clean_after_boot().done.len(), 1);
+    assert_eq!(fixture.volume.clean_after_boot().done.len(), 1);
 
     for tag in 1..=3 {
-        world
+        fixture
             .backend
             .create(&at(&format!("linux-default-{tag}")))
             .unwrap();
     }
-    world.backend.set_fault(Some("linux-default-2"));
-    let report = world.volume.clean_after_boot();
+    fixture.backend.set_fault(Some("linux-default-2"));
+    let report = fixture.volume.clean_after_boot();
     assert_eq!((report.done.len(), report.failed.len()), (2, 1));
     let failure = &report.failed[0];
     assert_eq!(
@@ -335,9 +348,9 @@ fn a_bad_entry_does_not_stop_the_rest_of_a_clean_up() {
 }
 
 #[test]
-fn a_locked_machine_says_who_holds_it() {
-    let world = World::new();
-    let volume = world.volume.clone().with_lock_timeout(Duration::ZERO);
+fn the_error_of_a_locked_machine_names_the_process() {
+    let fixture = Fixture::new();
+    let volume = fixture.volume.clone().with_lock_timeout(Duration::ZERO);
     let held = std::fs::File::open(volume.directory(&linux())).unwrap();
     held.lock().unwrap();
     let error = volume
@@ -354,27 +367,33 @@ fn a_locked_machine_says_who_holds_it() {
 }
 
 #[test]
-fn a_copy_of_a_snapshot_is_a_snapshot_of_its_own() {
-    let world = World::new();
+fn a_copy_of_a_snapshot_is_independent_of_it() {
+    let fixture = Fixture::new();
     let (linux, toolchain) = (linux(), "default".parse().unwrap());
     let (held, copy) = ("42".parse().unwrap(), "42-a1".parse().unwrap());
     let origin = SnapshotSource::Snapshot("42".parse().unwrap());
     let take =
-        |origin: &SnapshotSource, tag| world.volume.snapshot(&linux, origin, &toolchain, tag);
+        |origin: &SnapshotSource, tag| fixture.volume.snapshot(&linux, origin, &toolchain, tag);
     let missing = take(&origin, &copy).unwrap_err().to_string();
     assert!(missing.starts_with("there is no snapshot `"), "{missing}");
     let image = SnapshotSource::Image("default".parse().unwrap());
     let original = take(&image, &held).unwrap();
     let file = |path: &Path| path.join("result");
-    world.backend.write(&file(original.path()), b"bad").unwrap();
+    fixture
+        .backend
+        .write(&file(original.path()), b"bad")
+        .unwrap();
     let copied = take(&origin, &copy).unwrap();
     let read = |path: &Path| std::fs::read_to_string(file(path)).unwrap();
     assert_eq!(read(copied.path()), "bad");
-    world.backend.write(&file(copied.path()), b"good").unwrap();
+    fixture
+        .backend
+        .write(&file(copied.path()), b"good")
+        .unwrap();
     assert_eq!(read(original.path()), "bad");
     drop((original, copied));
-    let gone = world.volume.delete_snapshot(&linux, &toolchain, &copy);
-    assert_eq!(gone.unwrap(), Change::Changed);
-    let view = world.volume.view(&linux).unwrap();
+    let deleted = fixture.volume.delete_snapshot(&linux, &toolchain, &copy);
+    assert_eq!(deleted.unwrap(), Change::Changed);
+    let view = fixture.volume.view(&linux).unwrap();
     assert_eq!(view.snapshots.len(), 1);
 }

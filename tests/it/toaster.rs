@@ -1,12 +1,12 @@
-//! Toaster's monitoring API: what its readers get, byte for byte.
+//! Toaster's monitoring API, byte for byte.
 
 use config::builds::{Build, State};
 use config::task::Outcome;
 use jiff::Timestamp;
 use tests::api_host::ApiHost;
 
-/// A build of some sources on the host, as far as it has come.
-fn build(host: &ApiHost, sources: &[&str], change: impl FnOnce(&mut Build)) -> u64 {
+/// Records a build of these sources after a change, and returns its number.
+fn record_build(host: &ApiHost, sources: &[&str], change: impl FnOnce(&mut Build)) -> u64 {
     let source = |name| format!(r#"{{"name": "{name}", "sha256": "{}"}}"#, "0".repeat(64));
     let sources: Vec<_> = sources.iter().map(source).collect();
     let request = format!(
@@ -38,23 +38,24 @@ fn succeeded(build: &mut Build) {
 }
 
 fn text(host: &ApiHost, path: &str) -> String {
-    let answer = host.get(path);
+    let response = host.get(path);
+    assert_eq!(response.status(), 200, "{path}");
     assert_eq!(
-        (answer.status().as_u16(), &answer.headers()["content-type"]),
-        (200, &"application/json".parse().unwrap()),
+        response.headers()["content-type"],
+        "application/json",
         "{path}"
     );
-    answer.text().unwrap()
+    response.text().unwrap()
 }
 
 #[test]
-fn the_captured_answers_come_out_byte_for_byte() {
+fn responses_equal_those_captured_from_toaster() {
     let host = ApiHost::new("");
     assert_eq!(
         text(&host, "/toastergui/api/builds"),
         r#"{"builds": [], "count": 0}"#
     );
-    build(&host, &["core-image-minimal"], succeeded);
+    record_build(&host, &["core-image-minimal"], succeeded);
     assert_eq!(
         text(&host, "/toastergui/api/builds"),
         r#"{"builds": [{"id": 1, "name": "20260102030405", "machine": "qemux86-64", "distro": "poky", "start": "2026-01-02T03:04:05.678Z", "target": "core-image-minimal", "project": "alpha", "outcome": "Succeeded", "seconds": "61.235", "stop": "2026-01-02T03:05:06.913Z", "errors": 0, "warnings": 0}], "count": 1}"#
@@ -71,13 +72,13 @@ fn the_captured_answers_come_out_byte_for_byte() {
 }
 
 #[test]
-fn what_is_in_progress_is_told_apart_and_every_object_is_whole() {
+fn builds_in_progress_are_listed_separately_with_all_keys() {
     let host = ApiHost::new("");
-    build(&host, &[], |build| {
+    record_build(&host, &[], |build| {
         build.state = State::Running;
         build.started = Some(time("2026-01-02T03:04:05Z"));
     });
-    build(&host, &["a.tar.gz", "b.zip"], |build| {
+    record_build(&host, &["a.tar.gz", "b.zip"], |build| {
         build.state = State::Starting;
         build.started = Some(time("2026-01-02T03:04:06.000999Z"));
     });
@@ -115,17 +116,17 @@ fn what_is_in_progress_is_told_apart_and_every_object_is_whole() {
 }
 
 #[test]
-fn the_list_follows_what_ends_newest_start_first() {
+fn finished_builds_are_listed_by_their_start_newest_first() {
     let host = ApiHost::new("");
     let ids = || {
         let found: serde_json::Value =
             serde_json::from_str(&text(&host, "/toastergui/api/builds")).unwrap();
         let builds = found["builds"].as_array().unwrap();
         assert_eq!(found["count"], builds.len());
-        let told = |build: &serde_json::Value| {
+        let line = |build: &serde_json::Value| {
             format!("{} {}", build["id"], build["outcome"].as_str().unwrap())
         };
-        builds.iter().map(told).collect::<Vec<_>>()
+        builds.iter().map(line).collect::<Vec<_>>()
     };
     for (outcome, second) in [
         (Outcome::Skip, 10),
@@ -134,14 +135,14 @@ fn the_list_follows_what_ends_newest_start_first() {
         (Outcome::Abnormal, 40),
         (Outcome::Interrupt, 5),
     ] {
-        build(&host, &["a"], |build| {
+        record_build(&host, &["a"], |build| {
             succeeded(build);
             build.outcome = Some(outcome);
             build.started = Some(time(&format!("2026-01-02T03:00:{second:02}Z")));
         });
         ids();
     }
-    build(&host, &["a"], |_| {});
+    record_build(&host, &["a"], |_| {});
     assert_eq!(
         ids(),
         [
@@ -158,13 +159,13 @@ fn the_list_follows_what_ends_newest_start_first() {
 fn the_most_recent_builds_are_those_in_progress_and_the_last_three() {
     let host = ApiHost::new("");
     for minute in 0..5 {
-        build(&host, &["a", "b"], |build| {
+        record_build(&host, &["a", "b"], |build| {
             succeeded(build);
             build.outcome = Some(Outcome::Warning);
             build.finished = Some(time(&format!("2026-01-02T04:0{minute}:00Z")));
         });
     }
-    build(&host, &["a"], |_| {});
+    record_build(&host, &["a"], |_| {});
     let text = text(&host, "/toastergui/mostrecentbuilds?project_id=nonsense");
     let found: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
     let ids: Vec<_> = found
@@ -173,7 +174,7 @@ fn the_most_recent_builds_are_those_in_progress_and_the_last_three() {
         .collect();
     assert_eq!(ids, [6, 5, 4, 3]);
     assert_eq!(found[0]["state"], "Queued");
-    // Its text is that of the local time zone.
+    // The text has the local time.
     let completed = found[1]["completed_on"].as_str().unwrap();
     assert!(completed.starts_with("02/01/2026 "), "{completed}");
     let last = &text[text.find(r#"{"id": 5,"#).unwrap()..text.find(r#", {"id": 4,"#).unwrap()];
@@ -181,7 +182,7 @@ fn the_most_recent_builds_are_those_in_progress_and_the_last_three() {
 }
 
 #[test]
-fn the_quirks_are_kept() {
+fn toasters_quirks_are_preserved() {
     let host = ApiHost::new("");
     let health = host.get("/health");
     assert_eq!(health.headers()["content-type"], "text/html; charset=utf-8");
@@ -204,17 +205,14 @@ fn the_quirks_are_kept() {
         ("DELETE", "/toastergui/api/build/1", 403),
         ("PUT", "/toastergui/mostrecentbuilds", 403),
     ] {
-        let answer = host.remote(method, path).send().unwrap();
-        assert_eq!(answer.status().as_u16(), status, "{method} {path}");
-        let kind = answer.headers()["content-type"]
-            .to_str()
-            .unwrap()
-            .to_owned();
-        let html = status != 200 || path == "/health";
+        let response = host.remote(method, path).send().unwrap();
+        assert_eq!(response.status().as_u16(), status, "{method} {path}");
+        let content_type = response.headers()["content-type"].to_str().unwrap();
+        let is_html = status != 200 || path == "/health";
         assert_eq!(
-            kind.starts_with("text/html"),
-            html,
-            "{method} {path}: {kind}"
+            content_type.starts_with("text/html"),
+            is_html,
+            "{method} {path}: {content_type}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Toolchains on a plain directory.
+//! Toolchains in a plain directory.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, symlink};
@@ -8,25 +8,26 @@ use ::store::Change;
 use ::store::toolchains::Toolchains;
 use tempfile::TempDir;
 
-struct World {
+/// A directory of toolchains, and the files of a toolchain to add.
+struct Fixture {
     root: TempDir,
     from: TempDir,
     toolchains: Toolchains,
 }
 
-fn world() -> World {
+fn fixture() -> Fixture {
     let (root, from) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    put(from.path(), "tools-1.0.tar", "one");
+    write(from.path(), "tools-1.0.tar", "one");
     symlink("tools-1.0.tar", from.path().join("tools.tar")).unwrap();
     let toolchains = Toolchains::open(root.path()).unwrap();
-    World {
+    Fixture {
         root,
         from,
         toolchains,
     }
 }
 
-fn put(directory: &Path, name: &str, content: &str) {
+fn write(directory: &Path, name: &str, content: &str) {
     sys::file::replace(&directory.join(name), content.as_bytes()).unwrap();
 }
 
@@ -37,28 +38,28 @@ fn read(file: &fs::File) -> String {
 }
 
 #[test]
-fn a_toolchain_is_added_replaced_and_deleted_while_a_guest_fetches_it() {
-    let world = world();
+fn open_files_of_a_toolchain_survive_its_replacement_and_deletion() {
+    let fixture = fixture();
     let name = "default".parse().unwrap();
     let tools = "tools.tar".parse().unwrap();
-    let toolchains = &world.toolchains;
+    let toolchains = &fixture.toolchains;
     assert_eq!(
-        toolchains.add(&name, world.from.path()).unwrap(),
+        toolchains.add(&name, fixture.from.path()).unwrap(),
         Change::Changed
     );
     assert_eq!(
-        toolchains.add(&name, world.from.path()).unwrap(),
+        toolchains.add(&name, fixture.from.path()).unwrap(),
         Change::Unchanged
     );
     let old = toolchains.load(&name).unwrap();
     assert_eq!(old.files.len(), 2);
     assert_eq!(read(&old.files[&tools]), "one");
 
-    put(world.from.path(), "tools-1.1.tar", "two");
-    fs::remove_file(world.from.path().join("tools.tar")).unwrap();
-    symlink("tools-1.1.tar", world.from.path().join("tools.tar")).unwrap();
+    write(fixture.from.path(), "tools-1.1.tar", "two");
+    fs::remove_file(fixture.from.path().join("tools.tar")).unwrap();
+    symlink("tools-1.1.tar", fixture.from.path().join("tools.tar")).unwrap();
     assert_eq!(
-        toolchains.add(&name, world.from.path()).unwrap(),
+        toolchains.add(&name, fixture.from.path()).unwrap(),
         Change::Changed
     );
     let new = toolchains.load(&name).unwrap();
@@ -72,81 +73,82 @@ fn a_toolchain_is_added_replaced_and_deleted_while_a_guest_fetches_it() {
     assert_eq!(toolchains.delete(&name).unwrap(), Change::Unchanged);
     assert_eq!(read(&new.files[&tools]), "two");
     assert_eq!(
-        world.root.path().read_dir().unwrap().count(),
+        fixture.root.path().read_dir().unwrap().count(),
         0,
-        "nothing is left"
+        "no files are left"
     );
 }
 
 #[test]
-fn the_identity_follows_the_content_and_nothing_else() {
-    let world = world();
+fn the_identity_depends_on_the_content_only() {
+    let fixture = fixture();
     let name = "default".parse().unwrap();
-    world.toolchains.add(&name, world.from.path()).unwrap();
-    let id = || world.toolchains.load(&name).unwrap().id;
+    fixture.toolchains.add(&name, fixture.from.path()).unwrap();
+    let id = || fixture.toolchains.load(&name).unwrap().id;
     let first = id();
-    let file = world.root.path().join("default/tools-1.0.tar");
-    put(&world.root.path().join("default"), "tools-1.0.tar", "one");
-    assert_eq!(id(), first, "the same content again");
-    put(
-        &world.root.path().join("default"),
+    let file = fixture.root.path().join("default/tools-1.0.tar");
+    write(&fixture.root.path().join("default"), "tools-1.0.tar", "one");
+    assert_eq!(id(), first, "the same content");
+    write(
+        &fixture.root.path().join("default"),
         ".tools.swp",
-        "an editor's",
+        "a hidden file",
     );
     assert_eq!(id(), first, "hidden files are not served");
-    put(&world.root.path().join("default"), "tools-1.0.tar", "two");
+    write(&fixture.root.path().join("default"), "tools-1.0.tar", "two");
     assert_ne!(id(), first);
     fs::remove_file(file).unwrap();
-    let error = world.toolchains.load(&name).unwrap_err().to_string();
+    let error = fixture.toolchains.load(&name).unwrap_err().to_string();
     assert!(error.contains("tools.tar` leads out"), "{error}");
 }
 
 #[test]
-fn what_a_toolchain_cannot_hold_is_refused_by_name_and_changes_nothing() {
+fn files_that_a_toolchain_cannot_contain_are_refused_by_name() {
     let name = "default".parse().unwrap();
-    let refuses = |words: &str, spoil: fn(&Path)| {
-        let world = world();
-        spoil(world.from.path());
-        let error = world
+    let assert_refused = |message: &str, spoil: fn(&Path)| {
+        let fixture = fixture();
+        spoil(fixture.from.path());
+        let error = fixture
             .toolchains
-            .add(&name, world.from.path())
+            .add(&name, fixture.from.path())
             .unwrap_err()
             .to_string();
-        assert!(error.contains(words), "{error}");
-        assert_eq!(world.root.path().read_dir().unwrap().count(), 0, "{words}");
-        assert!(world.toolchains.load(&name).is_err());
+        assert!(error.contains(message), "{error}");
+        let entries = fixture.root.path().read_dir().unwrap().count();
+        assert_eq!(entries, 0, "{message}");
+        assert!(fixture.toolchains.load(&name).is_err());
     };
-    refuses("secret` leads out", |path| {
+    assert_refused("secret` leads out", |path| {
         symlink("/etc/passwd", path.join("secret")).unwrap();
     });
-    refuses("up` leads out", |path| {
+    assert_refused("up` leads out", |path| {
         symlink("../x", path.join("up")).unwrap();
     });
-    refuses("loop` leads out", |path| {
+    assert_refused("loop` leads out", |path| {
         symlink("loop", path.join("loop")).unwrap();
     });
-    refuses("inner` is not a file", |path| {
+    assert_refused("inner` is not a file", |path| {
         fs::create_dir(path.join("inner")).unwrap();
     });
-    refuses("' ' is not allowed", |path| put(path, "a b", ""));
-    let world = world();
+    assert_refused("' ' is not allowed", |path| write(path, "a b", ""));
+    let fixture = fixture();
     let empty = tempfile::tempdir().unwrap();
-    assert!(world.toolchains.add(&name, empty.path()).is_err());
+    assert!(fixture.toolchains.add(&name, empty.path()).is_err());
 }
 
 #[test]
-fn what_a_killed_call_has_staged_goes_with_the_next_one() {
-    let world = world();
-    fs::create_dir(world.root.path().join(".buildhost.new-default")).unwrap();
-    put(
-        &world.root.path().join(".buildhost.new-default"),
+fn the_staged_files_of_a_killed_call_are_deleted_by_the_next_one() {
+    let fixture = fixture();
+    fs::create_dir(fixture.root.path().join(".buildhost.new-default")).unwrap();
+    write(
+        &fixture.root.path().join(".buildhost.new-default"),
         "half",
         "h",
     );
-    assert!(world.toolchains.list().unwrap().is_empty());
-    world
+    assert!(fixture.toolchains.list().unwrap().is_empty());
+    fixture
         .toolchains
-        .add(&"default".parse().unwrap(), world.from.path())
+        .add(&"default".parse().unwrap(), fixture.from.path())
         .unwrap();
-    assert_eq!(world.root.path().read_dir().unwrap().count(), 1);
+    assert_eq!(fixture.root.path().read_dir().unwrap().count(), 1);
 }

@@ -257,7 +257,7 @@ impl AgentHost {
     }
 
     /// Submits a build of a program that prints a text, which stops at a breakpoint before it
-    /// starts: it neither ends nor goes on until [`AgentHost::resume`].
+    /// starts, until [`AgentHost::resume`].
     pub fn submit_stopped(&self, machine: &str, text: &str) -> u64 {
         let code = printing_program(text);
         self.submit_with(machine, &code, &["--interactive", "start"])
@@ -278,7 +278,7 @@ impl AgentHost {
         });
     }
 
-    /// Lets a build go on that has stopped at its breakpoint.
+    /// Resumes a build that has stopped at its breakpoint.
     pub fn resume(&self, id: u64) {
         self.machinectl(&["resume", &id.to_string()]).success();
     }

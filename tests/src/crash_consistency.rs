@@ -17,7 +17,7 @@ pub struct OldOrNew {
     /// Prefixes of the names of parts that change separately; everything else changes together. A
     /// complete revision is such a part, because its link is replaced later.
     pub separate_parts: &'static [&'static str],
-    /// Whether a repeated call leads to the new state from any intermediate one. A call that
+    /// True if a repeated call leads to the new state from any intermediate one. A call that
     /// creates something different each time does not.
     pub is_repeatable: bool,
 }
@@ -107,6 +107,9 @@ fn without_empty_directories(lines: &[String]) -> Vec<String> {
         let inside = format!("{line}/");
         !line.contains(['/', ' ']) && !lines.iter().any(|other| other.starts_with(&inside))
     };
-    let kept = lines.iter().filter(|line| !is_empty(line));
-    kept.cloned().collect()
+    lines
+        .iter()
+        .filter(|line| !is_empty(line))
+        .cloned()
+        .collect()
 }

@@ -131,7 +131,7 @@ fn walk(root: &Path, directory: &Path, list: &mut Vec<String>) {
             .display()
             .to_string();
         let subvolume = BtrfsBackend.info(&path).ok().flatten();
-        let what = match (subvolume, fs::read_link(&path)) {
+        let description = match (subvolume, fs::read_link(&path)) {
             (_, Ok(target)) => format!(" -> {}", target.display()),
             (Some(known), _) if known.read_only => " (read-only)".to_owned(),
             (Some(_), _) => " (writable)".to_owned(),
@@ -140,7 +140,7 @@ fn walk(root: &Path, directory: &Path, list: &mut Vec<String>) {
                 format!(" {} bytes ({})", content.len(), &hash[..8])
             }),
         };
-        list.push(format!("{name}{what}"));
+        list.push(format!("{name}{description}"));
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             walk(root, &path, list);
         }

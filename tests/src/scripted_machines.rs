@@ -31,10 +31,10 @@ cd /tmp
 /// Creates the files of a virtual machine that runs a script and powers off.
 pub fn machine(script: &str) -> (TempDir, Machine) {
     let directory = tempfile::tempdir().expect("a directory");
-    let made = demo_machine();
+    let demo = demo_machine();
     let path = |name: &str| directory.path().join(name);
-    fs::copy(made.join("vmlinuz"), path("vmlinuz")).expect("the kernel");
-    fs::copy(made.join("initrd"), path("initrd")).expect("the RAM disk");
+    fs::copy(demo.join("vmlinuz"), path("vmlinuz")).expect("the kernel");
+    fs::copy(demo.join("initrd"), path("initrd")).expect("the RAM disk");
     let text = format!("{PROLOGUE}{script}\npoweroff -f\n");
     append_init(&path("initrd"), &text);
     let disk = File::create(path("disk.img")).expect("a disk");

@@ -1,5 +1,5 @@
-/* A hostile build: runs as root inside a guest and tries everything that it must not
- * be able to do. One line for each kind of attempt: `attempt TRIED REACHED WHAT`. */
+/* A hostile build. It runs as root in a guest and tries everything that it must not be able to do.
+ * It prints a line for each kind of attack: `attempt TRIED REACHED KIND`. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -21,8 +21,8 @@
 static unsigned char packet[70000];
 static time_t began;
 
-static void told(int tried, int reached, const char *what) {
-    printf("attempt %d %d %s, after %ld s\n", tried, reached, what, (long)(time(NULL) - began));
+static void report(int tried, int reached, const char *kind) {
+    printf("attempt %d %d %s, after %ld s\n", tried, reached, kind, (long)(time(NULL) - began));
     fflush(stdout);
 }
 
@@ -39,7 +39,7 @@ static int udp(int milliseconds) {
     return fd;
 }
 
-/* A request; in the options, a semicolon ends each field. */
+/* Writes a request and returns its length. A semicolon ends each field of the options. */
 static int request(int kind, const char *name, const char *options) {
     int length = 2, n;
     packet[0] = 0;
@@ -50,12 +50,12 @@ static int request(int kind, const char *name, const char *options) {
     return length;
 }
 
-static void throw_at(int fd, int port, int length) {
+static void send_to(int fd, int port, int length) {
     struct sockaddr_in to = at(GATEWAY, port);
     sendto(fd, packet, length, 0, (void *)&to, sizeof to);
 }
 
-/* What the first answer to a request is: an opcode, or -1. Ends the transfer. */
+/* Sends a request, ends the transfer, and returns the opcode of the first reply, or -1. */
 static int ask(int kind, const char *name, const char *options) {
     unsigned char answer[1600];
     static const unsigned char end[] = {0, 5, 0, 0, 0};
@@ -63,7 +63,7 @@ static int ask(int kind, const char *name, const char *options) {
     socklen_t size = sizeof from;
     int fd = udp(1000), code = -1, tries;
     for (tries = 0; tries < 5 && code < 0; tries++) {
-        throw_at(fd, 69, request(kind, name, options));
+        send_to(fd, 69, request(kind, name, options));
         if (recvfrom(fd, answer, sizeof answer, 0, (void *)&from, &size) >= 4) code = answer[1];
     }
     if (code > 0 && code != 5) sendto(fd, end, sizeof end, 0, (void *)&from, size);
@@ -88,7 +88,7 @@ static void names(void) {
         if (ask(1, all[n], "") != 5) reached++;
         if (ask(2, all[n], "") != 5) reached++;
     }
-    told(2 * count, reached, "names that lead elsewhere, fetched and put");
+    report(2 * count, reached, "names outside the namespace, fetched and put");
 }
 
 static void options(void) {
@@ -100,7 +100,7 @@ static void options(void) {
     };
     int n, count = sizeof all / sizeof *all;
     for (n = 0; n < count; n++) ask(1, "task.manifest", all[n]), ask(2, "artifacts/x", all[n]);
-    told(2 * count, !serves(), "block and window sizes, and other options, at their extremes");
+    report(2 * count, !serves(), "block and window sizes, and other options, at their extremes");
 }
 
 static void noise(void) {
@@ -109,32 +109,32 @@ static void noise(void) {
         length = n % 200;
         for (byte = 0; byte < length; byte++) packet[byte] = rand();
         if (length > 2) packet[0] = 0, packet[1] %= 7;
-        throw_at(fd, n % 3 ? 69 : 32768 + rand() % 28000, length);
+        send_to(fd, n % 3 ? 69 : 32768 + rand() % 28000, length);
     }
     close(fd);
-    told(n, !serves(), "malformed packets");
+    report(n, !serves(), "malformed packets");
 }
 
 static void half_open(void) {
     int n, fd;
     for (n = 0; n < 10000; n++) {
         fd = udp(1);
-        throw_at(fd, 69, n % 2 ? request(1, "task.manifest", "blksize;65464;windowsize;64;")
+        send_to(fd, 69, n % 2 ? request(1, "task.manifest", "blksize;65464;windowsize;64;")
                                : request(2, "artifacts/x", "tsize;1000000;"));
         close(fd);
     }
     sleep(2);
-    told(n, !serves(), "half-open transfers");
+    report(n, !serves(), "half-open transfers");
 }
 
-/* Puts without end; how many bytes were taken. */
+/* Puts a file without end and returns the number of accepted bytes. */
 static long endless(const char *name) {
     unsigned char answer[600];
     struct sockaddr_in from;
     socklen_t size = sizeof from;
     long taken = 0;
     int fd = udp(3000), block;
-    throw_at(fd, 69, request(2, name, "blksize;8192;"));
+    send_to(fd, 69, request(2, name, "blksize;8192;"));
     for (block = 0; block < 65000; block++) {
         if (recvfrom(fd, answer, sizeof answer, 0, (void *)&from, &size) < 4 || answer[1] == 5) break;
         packet[0] = 0, packet[1] = 3, packet[2] = (block + 1) >> 8, packet[3] = block + 1;
@@ -146,13 +146,13 @@ static long endless(const char *name) {
 }
 
 static void puts_without_end(long max) {
-    told(1, endless("artifacts/x") > max, "a put without end");
-    told(1, endless("result.manifest") > max, "a result without end");
-    told(1, ask(2, "artifacts/x", "tsize;1073741824;") != 5, "a put that says it has 1 GiB");
-    told(1, ask(2, "result.manifest", "tsize;1073741824;") != 5, "a result that says it has 1 GiB");
+    report(1, endless("artifacts/x") > max, "a put without end");
+    report(1, endless("result.manifest") > max, "a result without end");
+    report(1, ask(2, "artifacts/x", "tsize;1073741824;") != 5, "a put with a size of 1 GiB");
+    report(1, ask(2, "result.manifest", "tsize;1073741824;") != 5, "a result with a size of 1 GiB");
 }
 
-/* How many ports of an address let us in, but for those that are meant for us. */
+/* Returns how many ports of an address react, without the ports that are meant for guests. */
 static int open_ports(const char *address, int first, int last) {
     int port = first, reached = 0;
     while (port <= last) {
@@ -172,7 +172,7 @@ static int open_ports(const char *address, int first, int last) {
             int error = 0;
             socklen_t size = sizeof error;
             getsockopt(all[n].fd, SOL_SOCKET, SO_ERROR, &error, &size);
-            /* That nobody listens is an answer, too. */
+            /* A refused connection is a reaction, too. */
             if ((all[n].revents && error == 0) || error == ECONNREFUSED)
                 reached++, printf("reached %s:%d\n", address, ports[n]);
             close(all[n].fd);
@@ -184,7 +184,7 @@ static int open_ports(const char *address, int first, int last) {
 static void ports(int count, char **addresses) {
     int n, reached = 0, tried = 0;
     system("route add default gw " GATEWAY " 2>/dev/null");
-    told(3000, open_ports(GATEWAY, 1, 1000) + open_ports(GATEWAY, 8000, 9999), "ports of the gateway");
+    report(3000, open_ports(GATEWAY, 1, 1000) + open_ports(GATEWAY, 8000, 9999), "ports of the gateway");
     for (n = 0; n < count; n++) {
         char *port = strchr(addresses[n], ':');
         *port++ = 0;
@@ -192,7 +192,7 @@ static void ports(int count, char **addresses) {
         reached += open_ports(addresses[n], 22, 22);
         tried += 2;
     }
-    told(tried, reached, "addresses of the host, and what is behind it");
+    report(tried, reached, "addresses of the host, and beyond it");
 }
 
 static int card;
@@ -217,7 +217,7 @@ static void arp(const unsigned char *mac, unsigned sender, unsigned target, int 
     sendto(card, packet, 60, 0, (void *)&link_of, sizeof link_of);
 }
 
-/* A request to the server's port with a source that is not ours. */
+/* Sends a request to the server's port with a forged source. */
 static void forged(const unsigned char *mac, const char *source) {
     unsigned char head[28] = {0x45, 0, 0, 0, 0, 7, 0, 0, 64, 17};
     unsigned from = inet_addr(source), to = inet_addr(GATEWAY), sum = 0;
@@ -237,7 +237,7 @@ static void forged(const unsigned char *mac, const char *source) {
     sendto(card, packet, 42 + length, 0, (void *)&link_of, sizeof link_of);
 }
 
-/* Frames that come within some time and are not what the gateway may say to us. */
+/* Returns how many frames arrive within some time that a guest must not receive. */
 static int heard(int milliseconds, unsigned allowed) {
     unsigned char answer[2000];
     unsigned host = inet_addr(GATEWAY), sender;
@@ -260,7 +260,7 @@ static int heard(int milliseconds, unsigned allowed) {
     return reached;
 }
 
-static void neighbours(void) {
+static void neighbors(void) {
     unsigned char other[6] = {2, 0x62, 0x68, 0, 0, 0x77};
     const char *sources[] = {"169.254.111.77", "127.0.0.1", GATEWAY, "10.0.0.1", "8.8.8.8", "0.0.0.0"};
     unsigned me = inet_addr("169.254.111.1"), host = inet_addr(GATEWAY);
@@ -277,25 +277,25 @@ static void neighbours(void) {
     }
     fclose(file);
     for (n = 1; n < 255; n++) arp(own, me, htonl(0xa9fe6f00 | n), 1);
-    told(254, heard(700, me), "neighbours asked for");
+    report(254, heard(700, me), "ARP requests for neighbors");
     for (n = 0; n < 500; n++) arp(n % 2 ? other : own, n % 3 ? host : me + htonl(n % 200), n % 3 ? host : me, 1 + n % 2);
-    told(500, heard(300, me) + !serves(), "lies about addresses (ARP)");
+    report(500, heard(300, me) + !serves(), "forged ARP replies");
     for (round = 0; round < 50; round++)
         for (n = 0; n < 6; n++) forged(round % 2 ? own : other, sources[n]);
     for (n = 0; n < 50; n++) forged(other, "169.254.111.1");
-    told(350, heard(700, me) + !serves(), "packets with a forged source");
+    report(350, heard(700, me) + !serves(), "packets with a forged source");
 }
 
-static void may_be_killed(const char *how_much) {
+static void set_oom_score(const char *score) {
     FILE *file = fopen("/proc/self/oom_score_adj", "w");
-    if (file) fputs(how_much, file), fclose(file);
+    if (file) fputs(score, file), fclose(file);
 }
 
-static void eat(void) {
+static void exhaust(void) {
     int n, forks = 0;
     pid_t first = 0, child;
     system("dmesg -n 1");
-    may_be_killed("-1000");
+    set_oom_score("-1000");
     for (n = 0; n < 1000 && (child = fork()) >= 0; n++) {
         if (child == 0) pause(), _exit(0);
         if (!first) first = child;
@@ -303,11 +303,11 @@ static void eat(void) {
         forks++;
     }
     kill(-first, SIGKILL);
-    told(forks, 0, "processes without end");
+    report(forks, 0, "processes without end");
     for (n = 0; n < 3; n++) {
         child = fork();
         if (child == 0) {
-            may_be_killed("1000");
+            set_oom_score("1000");
             for (;;) {
                 char *memory = malloc(1 << 20);
                 if (!memory) _exit(0);
@@ -316,10 +316,10 @@ static void eat(void) {
         }
         waitpid(child, NULL, 0);
     }
-    told(n, 0, "all memory eaten");
+    report(n, 0, "all memory eaten");
 }
 
-/* A result that names a thousand packages, of which none is there. */
+/* Puts a result that names a thousand packages, none of which was put. */
 static void a_thousand_packages(void) {
     FILE *file = fopen("result.manifest", "w");
     int n;
@@ -328,7 +328,7 @@ static void a_thousand_packages(void) {
         fprintf(file, ":\npackage: victim%d\nversion: 1\nrecipe-revision: r0\narchitecture: x86_64\n"
                       "checksum: %064d\nfile: victim%d.ipk\n", n, n, n);
     fclose(file);
-    told(1, 0, "a result with a thousand packages");
+    report(1, 0, "a result with a thousand packages");
     sleep(1);
     system("tftp -p -b 1428 -l result.manifest -r result.manifest " GATEWAY);
 }
@@ -344,8 +344,8 @@ int main(void) {
     half_open();
     puts_without_end(LIMIT);
     ports(count, addresses);
-    neighbours();
-    eat();
+    neighbors();
+    exhaust();
     a_thousand_packages();
     system("poweroff -f");
     return 0;

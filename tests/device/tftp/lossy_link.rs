@@ -13,7 +13,7 @@ use tftp::client::{Client, PORT, Timeouts};
 use tftp::server::Event;
 
 use super::lossy_cable::LossyCable;
-use super::{CLIENTS, Ground, SAMPLE};
+use super::{CLIENTS, SAMPLE, TransferFixture};
 
 const LOST_PERCENT: u32 = 1;
 /// The number of attempts that a client has for one file.
@@ -35,17 +35,17 @@ struct Attempts {
 
 /// A server, the network of a client, and the lossy cable between them.
 struct LossyLink {
-    ground: Ground,
+    fixture: TransferFixture,
     far: Net,
     _cable: LossyCable,
 }
 
 impl LossyLink {
     fn new(size: usize) -> Self {
-        let ground = Ground::new(size);
-        let (cable, far) = LossyCable::lay(&ground.net, LOST_PERCENT);
+        let fixture = TransferFixture::new(size);
+        let (cable, far) = LossyCable::lay(&fixture.net, LOST_PERCENT);
         Self {
-            ground,
+            fixture,
             far,
             _cable: cable,
         }
@@ -55,18 +55,18 @@ impl LossyLink {
     fn succeeds(&self, line: &str) -> bool {
         let mut timeout = command::prepare("timeout");
         timeout.args([&ATTEMPT_SECONDS_MAX.to_string(), "sh", "-c", line]);
-        timeout.current_dir(self.ground.directory.path());
+        timeout.current_dir(self.fixture.directory.path());
         self.far.run(timeout).status.success()
     }
 
     fn is_right(&self, name: &str) -> bool {
-        let source = fs::read(self.ground.path("source")).unwrap();
-        fs::read(self.ground.path(name)).is_ok_and(|it| it == source)
+        let source = fs::read(self.fixture.path("source")).unwrap();
+        fs::read(self.fixture.path(name)).is_ok_and(|it| it == source)
     }
 
     /// Returns whether the server has reported a complete transfer since the last call.
     fn was_complete(&mut self, is_put: bool) -> bool {
-        let events = std::iter::from_fn(|| self.ground.events.try_recv().ok());
+        let events = std::iter::from_fn(|| self.fixture.events.try_recv().ok());
         let complete = events.filter(|event| match event {
             Event::Put { .. } => is_put,
             Event::Fetched { .. } => !is_put,
@@ -125,7 +125,7 @@ impl LossyLink {
         let server = format!("{GATEWAY}:{PORT}").parse().unwrap();
         let client = || Client::new(server, Timeouts::default());
         let fetched = self.transfer(WORKER, false, |it, name| {
-            let path = it.ground.path(name);
+            let path = it.fixture.path(name);
             let fetch = || {
                 let mut file = fs::File::create(&path)?;
                 client().get("big", &mut file).map_err(io::Error::other)
@@ -133,7 +133,7 @@ impl LossyLink {
             it.far.enter(fetch).is_ok()
         });
         let put = self.transfer(WORKER, true, |it, name| {
-            let source = it.ground.path("source");
+            let source = it.fixture.path("source");
             let put = || {
                 let mut file = fs::File::open(&source)?;
                 let size = file.metadata()?.len();
