@@ -212,17 +212,17 @@ fn builddelete_deletes_records_and_files_and_skips_unknown_builds() {
 #[test]
 fn builds_delete_deletes_the_others_if_a_build_is_missing() {
     let host = ApiHost::new("");
-    build(&host, &["a", "b"]);
-    let plan = ask(&host, &["builds", "delete", "1", "2", "--dry-run"]).success();
+    record_builds(&host, &["a", "b"]);
+    let plan = call(&host, &["builds", "delete", "1", "2", "--dry-run"]).success();
     assert_eq!(plan.stdout, "would delete build 1\nwould delete build 2\n");
-    let answer = ask(&host, &["builds", "delete", "77", "1"]);
+    let answer = call(&host, &["builds", "delete", "77", "1"]);
     assert_eq!(answer.code, Some(10), "{answer:?}");
     for message in ["deleted build 1\n", "there is no build 77"] {
         assert!(answer.stderr.contains(message), "{answer:?}");
     }
-    let quiet = ask(&host, &["builds", "delete", "2", "--quiet"]).success();
+    let quiet = call(&host, &["builds", "delete", "2", "--quiet"]).success();
     assert_eq!(quiet.stderr, "");
-    assert_eq!(ask(&host, &["builds"]).success().stdout, "");
+    assert_eq!(call(&host, &["builds"]).success().stdout, "");
 }
 
 #[test]
