@@ -47,14 +47,19 @@ const fn moment(cause: Cause, message: &'static str, delay_min: u64, delay_range
 }
 
 const MOMENTS: [Moment; 8] = [
-    moment(Cause::Toolchain, "bootstrap begins", 0, 2000),
-    moment(Cause::Build, "build begins", 0, 100),
+    moment(Cause::Toolchain, "starting the bootstrap", 0, 2000),
+    moment(Cause::Build, "starting a build", 0, 100),
     moment(Cause::Build, "a file name=\"sources/", 0, 150),
     moment(Cause::Build, "a file name=\"log\"", 30, 200),
-    moment(Cause::Toolchain, "a guest is being frozen", 0, 3000),
-    moment(Cause::Toolchain, "a guest is frozen in the image", 0, 20),
-    moment(Cause::Build, "the guest has asked for its task", 0, 400),
-    moment(Cause::Build, "build begins", 0, 1500),
+    moment(
+        Cause::Toolchain,
+        "booting a guest for a checkpoint",
+        0,
+        3000,
+    ),
+    moment(Cause::Toolchain, "made a checkpoint in the image", 0, 20),
+    moment(Cause::Build, "the guest has requested its task", 0, 400),
+    moment(Cause::Build, "starting a build", 0, 1500),
 ];
 /// The number of moments that the short run tries. A kill at a later one may interrupt a transfer,
 /// after which the guest waits half a minute for the host.

@@ -163,10 +163,10 @@ put result.manifest success
     assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
     // The breakpoint lasts for 2 s only, but its messages stay in the log.
     let log = host.log();
-    let message = "the guest waits for a person at its breakpoint";
+    let message = "the guest waits at its breakpoint";
     assert!(log.contains(message), "{log}");
     assert!(
-        log.contains("the guest goes on from its breakpoint"),
+        log.contains("the guest continues from its breakpoint"),
         "{log}"
     );
     host.wait_until_torn_down();

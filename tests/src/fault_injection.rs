@@ -131,7 +131,7 @@ impl TracedProgram {
         log.contains("(INJECTED)") || log.contains("killed by SIGKILL")
     }
 
-    /// Returns the system calls of the last run, in the order of [`CALLS`]; with `only_changes`,
+    /// Returns the system calls of the last run, in the order of `CALLS`; with `only_changes`,
     /// those that change something.
     pub fn fault_points(&self, only_changes: bool) -> Vec<FaultPoint> {
         let log = fs::read_to_string(self.log()).unwrap_or_default();

@@ -108,6 +108,7 @@ async fn boot(
         Ok::<_, JobError>(std::fs::create_dir_all(made)?)
     })
     .await?;
+    info!("booting a guest for a checkpoint");
     let limit = limits::of_bootstrap(&agent.settings, key, &machine).start;
     let spec = SessionSpec {
         tag: agent.next_bootstrap(),
