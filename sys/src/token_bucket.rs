@@ -31,7 +31,7 @@ impl TokenBucket {
     /// The bucket is empty; the error is the time until the next token.
     pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
         self.tokens = self.tokens_at(now);
-        self.updated = now;
+        self.updated = self.updated.max(now);
         if self.tokens >= 1.0 {
             self.tokens -= 1.0;
             return Ok(());
