@@ -89,7 +89,8 @@ fn refused_streams_have_an_exit_code_and_change_nothing() {
     development.image("linux-3", Some("linux-2"), &[("x", b"x")]);
     let three = development.send("linux-3", None);
     upgrade("linux", &three[..three.len() - 20]).refused(14, "ends too early");
-    upgrade("linux", &development.send("linux-3", Some("linux-1"))).refused(15, "builds on");
+    upgrade("linux", &development.send("linux-3", Some("linux-1")))
+        .refused(15, "does not exist here");
     let missing = host.volume.path().join("missing");
     host.machinectl(
         &["upgrade", "linux", "--from", missing.to_str().unwrap()],
@@ -182,7 +183,7 @@ fn an_unfinished_read_only_revision_is_neither_adopted_nor_used_as_a_parent() {
     development.image("linux-3", Some("linux-2"), &[("x", b"x")]);
     let three = development.send("linux-3", Some("linux-2"));
     host.machinectl(&["upgrade", "linux"], &three)
-        .refused(15, "is not here");
+        .refused(15, "does not exist here");
     let answer = host.machinectl(&["upgrade", "linux"], &two).success();
     assert!(
         answer.stderr.contains("replaces an incomplete revision"),
