@@ -332,7 +332,7 @@ fn machines_are_shown_as_a_table_and_as_json() {
         "linux: in service",
         "default    ready  revision 2",
         "in use",
-        "NOT OURS\nnotes",
+        "UNMANAGED\nnotes",
     ] {
         assert!(status.contains(expected), "{status}");
     }
