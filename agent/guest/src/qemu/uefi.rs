@@ -10,8 +10,9 @@ use std::path::Path;
 use config::machine::{Firmware, UEFI_VARIABLES};
 use config::settings::Uefi;
 
-use super::frozen;
-use crate::guest::{BootMode, GuestError, Spec};
+use super::checkpoint as frozen;
+use crate::error::GuestError;
+use crate::guest::{BootMode, Spec};
 
 /// Whether machines that boot by UEFI can be started on this host.
 ///

@@ -16,11 +16,12 @@ use config::machine::{Firmware, Machine, UEFI_VARIABLES};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::monitor::{Monitor, QmpError};
+use super::qmp::{Monitor, QmpError};
 use super::{Accelerator, arguments, uefi};
-use crate::guest::{BootMode, GuestError, Spec};
+use crate::error::GuestError;
+use crate::guest::{BootMode, Spec};
 
-pub(in crate::guest) const MEMORY: &str = "frozen.memory";
+pub(crate) const MEMORY: &str = "frozen.memory";
 const STATE: &str = "frozen.state";
 /// The state while it is written.
 const HALF: &str = "frozen.state.half";
@@ -37,7 +38,7 @@ const DESCRIPTOR: &str = "state";
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Makes ready what a guest in this place needs before QEMU is started.
-pub(in crate::guest) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result<(), GuestError> {
+pub(crate) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result<(), GuestError> {
     let failed = |name: &str| {
         let path = spec.directory.join(name);
         |source| GuestError::Open { path, source }
@@ -190,10 +191,7 @@ fn program() -> io::Result<String> {
 }
 
 /// Stops the guest and writes its state; everything is on disk then.
-pub(in crate::guest) async fn save(
-    monitor: &mut Monitor,
-    directory: &Path,
-) -> Result<(), QmpError> {
+pub(crate) async fn save(monitor: &mut Monitor, directory: &Path) -> Result<(), QmpError> {
     monitor.command("stop").await?;
     ignore_shared(monitor).await?;
     // Not under its name before it is complete.
@@ -216,10 +214,7 @@ pub(in crate::guest) async fn save(
 }
 
 /// Reads the state of a frozen guest into a QEMU that waits for it.
-pub(in crate::guest) async fn load(
-    monitor: &mut Monitor,
-    directory: &Path,
-) -> Result<(), QmpError> {
+pub(crate) async fn load(monitor: &mut Monitor, directory: &Path) -> Result<(), QmpError> {
     ignore_shared(monitor).await?;
     let file = File::open(directory.join(STATE))?;
     monitor.give(DESCRIPTOR, &file).await?;
@@ -230,7 +225,7 @@ pub(in crate::guest) async fn load(
 
 /// Whether QEMU has read the state that it was started for, or was started for none.
 /// Who was to let it read that may have died.
-pub(in crate::guest) async fn check_loaded(monitor: &mut Monitor) -> Result<(), QmpError> {
+pub(crate) async fn check_loaded(monitor: &mut Monitor) -> Result<(), QmpError> {
     let status = monitor.execute("query-status", json!({})).await?;
     match status.get("status").and_then(Value::as_str) {
         Some("inmigrate") => Err(QmpError::State("load")),
