@@ -64,11 +64,7 @@ pub(crate) async fn adopt_build(agent: &Arc<AgentState>, build: Build) {
 fn spawn_build(agent: &Arc<AgentState>, volume: Volume, build: Build, kind: build::AttemptKind) {
     let id = build.id;
     let cancel = agent.stopping.child_token();
-    let job = BuildJob {
-        key: ImageKey::of(&build),
-        cancel: cancel.clone(),
-        resume: None,
-    };
+    let job = BuildJob::new(ImageKey::of(&build), cancel.clone());
     agent.jobs.with(|jobs| jobs.builds.insert(id, job));
     let task_agent = Arc::clone(agent);
     let task = async move {

@@ -118,7 +118,7 @@ async fn relieve(agent: &Arc<AgentState>, short: Short) -> bool {
         return false;
     };
     warn!("{} is nearly full: {job} is ended", place.display());
-    agent.jobs.evict(job, place);
+    agent.jobs.evict(&job, place);
     true
 }
 

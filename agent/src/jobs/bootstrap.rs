@@ -90,6 +90,7 @@ async fn publish(
         }
     });
     if let Some(has_checkpoint) = has_checkpoint.await? {
+        info!("the changed image serves");
         agent.restores.image_replaced(&start.key, has_checkpoint);
     }
     Ok(())

@@ -67,7 +67,8 @@ pub(super) async fn run(
     let attempt = AssertUnwindSafe(attempt).catch_unwind().await;
     let Attempt { result, held_guest } =
         attempt.unwrap_or_else(|_| Attempt::failed(JobError::Panicked));
-    let result = match result.map_err(|error| error.or_eviction(agent, &JobId::Build(build.id))) {
+    let evicted = agent.jobs.eviction(&JobId::Build(build.id));
+    let result = match result.map_err(|error| error.or_eviction(evicted)) {
         Err(JobError::LeftRunning) => return,
         Ok(collected) if !collected.outcome.is_good() && is_short(agent, volume).await => {
             Err(JobError::DiskPressure(volume.path().to_owned()))

@@ -115,7 +115,7 @@ async fn run(
         let error = &error as &dyn Error;
         warn!(session = %tag, error, "a debug session failed");
     }
-    if let Some(directory) = agent.jobs.take_eviction(&JobId::Copy(tag)) {
+    if let Some(directory) = agent.jobs.eviction(&JobId::Copy(tag)) {
         warn!(session = %tag, directory = %directory.display(), "evicted a debug session: the directory is nearly full");
     }
     if let Err(error) = clean(agent, volume, &build, tag).await {
@@ -146,6 +146,7 @@ impl<'a> SlotGuard<'a> {
             since: Timestamp::now(),
             cancel,
             admission: Some(sender),
+            evicted: None,
         };
         agent.jobs.with(|jobs| jobs.debug_sessions.insert(tag, job));
         agent.wake.notify_one();

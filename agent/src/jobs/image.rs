@@ -73,6 +73,7 @@ fn register(agent: &AgentState, start: &ImageStart, cancel: &CancellationToken) 
         let job = ImageJob {
             inputs: start.inputs.clone(),
             cancel: cancel.clone(),
+            evicted: None,
         };
         jobs.images.insert(start.key.clone(), job);
         true
@@ -101,22 +102,22 @@ async fn run(
     };
     let result = AssertUnwindSafe(job).catch_unwind().await;
     let result = result.unwrap_or(Err(JobError::Panicked));
-    let result =
-        result.map_err(|error| error.or_eviction(agent, &JobId::Bootstrap(start.key.clone())));
+    let evicted = agent.jobs.eviction(&JobId::Bootstrap(start.key.clone()));
+    let is_evicted = evicted.is_some();
+    let result = match evicted {
+        Some(directory) => result.map_err(|_| GuestFailure::DiskFull(directory).into()),
+        None => result,
+    };
     if kind == ImageJobKind::Bootstrap {
         let metrics = agent.records.metrics();
         metrics.bootstrap(result.is_ok(), began.elapsed());
     }
     let error = match result {
-        Ok(()) => {
-            info!("the changed image serves");
-            return JobEnd::Done;
-        }
+        Ok(()) => return JobEnd::Done,
         Err(error) => error,
     };
     let message = sys::error_report::chain(&error);
-    let evicted = matches!(error, JobError::Guest(GuestFailure::DiskFull(_)));
-    if cancel.is_cancelled() && !evicted {
+    if cancel.is_cancelled() && !is_evicted {
         info!(error = message, "the image job was cancelled");
         return JobEnd::Cancelled;
     }

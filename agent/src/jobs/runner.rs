@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::build::collect::CollectError;
 use crate::records::RecordsError;
 use crate::session::{self, GuestEvent, GuestFailure, Session, SessionError};
-use crate::state::{AgentState, JobId};
+use crate::state::AgentState;
 
 /// The reason for which a job failed.
 #[derive(Debug, thiserror::Error)]
@@ -95,8 +95,8 @@ impl JobError {
 
     /// Replaces a cancellation by the eviction that caused it, if one did.
     #[must_use]
-    pub fn or_eviction(self, agent: &AgentState, job: &JobId) -> Self {
-        match agent.jobs.take_eviction(job) {
+    pub fn or_eviction(self, evicted: Option<PathBuf>) -> Self {
+        match evicted {
             Some(directory) if self.is_cancelled() => {
                 Self::Guest(GuestFailure::DiskFull(directory))
             }

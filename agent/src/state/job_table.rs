@@ -47,6 +47,20 @@ pub struct BuildJob {
     pub cancel: CancellationToken,
     /// Resumes its guest at a breakpoint, once it runs.
     pub resume: Option<tftp::server::DeferredFile>,
+    /// The directory that was nearly full, if the build was evicted for it.
+    pub evicted: Option<PathBuf>,
+}
+
+impl BuildJob {
+    /// Returns the entry of a build that starts.
+    pub fn new(key: ImageKey, cancel: CancellationToken) -> Self {
+        Self {
+            key,
+            cancel,
+            resume: None,
+            evicted: None,
+        }
+    }
 }
 
 /// A bootstrap, or the making of a checkpoint.
@@ -56,6 +70,8 @@ pub struct ImageJob {
     pub inputs: Provenance,
     /// Cancels it.
     pub cancel: CancellationToken,
+    /// The directory that was nearly full, if the job was evicted for it.
+    pub evicted: Option<PathBuf>,
 }
 
 /// A hold: the guest or the snapshot of a failed build, kept for debugging.
@@ -84,6 +100,8 @@ pub struct DebugJob {
     pub cancel: CancellationToken,
     /// Receives the scheduler's answer; `None` once it was admitted or rejected.
     pub admission: Option<oneshot::Sender<Result<(), String>>>,
+    /// The directory that was nearly full, if the session was evicted for it.
+    pub evicted: Option<PathBuf>,
 }
 
 /// The entries of a [`JobTable`].
@@ -99,8 +117,6 @@ pub struct Entries {
     pub debug_sessions: BTreeMap<CopyTag, DebugJob>,
     /// The volumes in which revisions are being pruned.
     pub pruning: BTreeSet<VolumeId>,
-    /// The jobs that were evicted, each with the directory that was nearly full.
-    evicted: BTreeMap<JobId, PathBuf>,
 }
 
 /// A hold, as a plan sees it.
@@ -270,23 +286,38 @@ impl JobTable {
     }
 
     /// Ends a job because `directory` is nearly full.
-    pub fn evict(&self, job: JobId, directory: PathBuf) {
+    pub fn evict(&self, job: &JobId, directory: PathBuf) {
         self.with(|entries| {
-            let cancel = match &job {
-                JobId::Build(id) => entries.builds.get(id).map(|job| &job.cancel),
-                JobId::Bootstrap(key) => entries.images.get(key).map(|job| &job.cancel),
-                JobId::Copy(tag) => entries.debug_sessions.get(tag).map(|job| &job.cancel),
-            };
-            if let Some(cancel) = cancel {
+            if let Some((cancel, evicted)) = entries.eviction_of(job) {
+                *evicted = Some(directory);
                 cancel.cancel();
-                entries.evicted.insert(job, directory);
             }
         });
     }
 
-    /// Returns the directory for which a job was evicted, once.
-    pub fn take_eviction(&self, job: &JobId) -> Option<PathBuf> {
-        self.with(|entries| entries.evicted.remove(job))
+    /// Returns the directory for which a job was evicted, if it was. It is forgotten with
+    /// the entry of the job, so that a retry does not inherit it.
+    pub fn eviction(&self, job: &JobId) -> Option<PathBuf> {
+        self.with(|entries| entries.eviction_of(job)?.1.clone())
+    }
+}
+
+impl Entries {
+    fn eviction_of(&mut self, job: &JobId) -> Option<(&CancellationToken, &mut Option<PathBuf>)> {
+        match job {
+            JobId::Build(id) => {
+                let job = self.builds.get_mut(id)?;
+                Some((&job.cancel, &mut job.evicted))
+            }
+            JobId::Bootstrap(key) => {
+                let job = self.images.get_mut(key)?;
+                Some((&job.cancel, &mut job.evicted))
+            }
+            JobId::Copy(tag) => {
+                let job = self.debug_sessions.get_mut(tag)?;
+                Some((&job.cancel, &mut job.evicted))
+            }
+        }
     }
 }
 
@@ -307,5 +338,35 @@ impl DebugJob {
             since: self.since,
             admitted: self.admission.is_none(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(jobs: &JobTable) -> CancellationToken {
+        let key = ImageKey {
+            machine: "demo".parse().unwrap(),
+            toolchain: "default".parse().unwrap(),
+        };
+        let cancel = CancellationToken::new();
+        let job = BuildJob::new(key, cancel.clone());
+        jobs.with(|entries| entries.builds.insert(BuildId(1), job));
+        cancel
+    }
+
+    #[test]
+    fn a_retry_does_not_inherit_the_eviction_of_an_earlier_attempt() {
+        let (jobs, build) = (JobTable::default(), JobId::Build(BuildId(1)));
+        jobs.evict(&build, "/full".into());
+        assert_eq!(jobs.eviction(&build), None, "it does not run");
+        let first = start(&jobs);
+        jobs.evict(&build, "/full".into());
+        assert!(first.is_cancelled());
+        assert_eq!(jobs.eviction(&build), Some("/full".into()));
+        let second = start(&jobs);
+        assert_eq!(jobs.eviction(&build), None);
+        assert!(!second.is_cancelled());
     }
 }
