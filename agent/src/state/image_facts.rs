@@ -52,13 +52,16 @@ impl ImageFacts {
 pub struct ImageFactsCache(Mutex<BTreeMap<Uuid, Arc<ImageFacts>>>);
 
 impl ImageFactsCache {
-    /// Returns the facts of a complete image or revision.
+    /// Returns the facts of a complete image or revision. A manifest that cannot be read
+    /// now is read again the next time.
     pub fn get(&self, uuid: Uuid, directory: &Path) -> Arc<ImageFacts> {
         if let Some(facts) = self.0.lock().get(&uuid) {
             return Arc::clone(facts);
         }
         let facts = Arc::new(ImageFacts::read(directory));
-        self.0.lock().insert(uuid, Arc::clone(&facts));
+        if facts.machine.is_ok() {
+            self.0.lock().insert(uuid, Arc::clone(&facts));
+        }
         facts
     }
 
@@ -73,17 +76,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_is_read_once() {
+    fn an_image_is_read_once_it_can_be_read_and_never_again() {
         let directory = tempfile::tempdir().unwrap();
         let cache = ImageFactsCache::default();
-        let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        assert!(cache.get(one, directory.path()).machine.is_err());
+        let uuid = Uuid::from_u128(1);
+        assert!(cache.get(uuid, directory.path()).machine.is_err());
         let manifest = directory.path().join(machine::FILE);
         let text = ": 1\nid: x\nsummary: y\nram-minimum: 262144\n";
         sys::file::replace(&manifest, text.as_bytes()).unwrap();
-        assert!(cache.get(one, directory.path()).machine.is_err());
-        assert!(cache.get(other, directory.path()).machine.is_ok());
+        assert!(cache.get(uuid, directory.path()).machine.is_ok());
+        std::fs::remove_file(&manifest).unwrap();
+        assert!(cache.get(uuid, directory.path()).machine.is_ok());
         cache.retain(&BTreeSet::new());
-        assert!(cache.get(one, directory.path()).machine.is_ok());
+        assert!(cache.get(uuid, directory.path()).machine.is_err());
     }
 }
