@@ -233,7 +233,7 @@ async fn recover(agent: &Arc<AgentState>) -> Result<(), StartError> {
         .doing(|| "read the holds of an earlier agent".to_owned())?;
     let kept = running
         .iter()
-        .chain(holds.iter().map(|(build, _)| build))
+        .chain(&holds)
         .map(|build| build.id.to_string())
         .collect();
     session::end_orphans(&agent.guests, &kept).await;
@@ -252,8 +252,8 @@ async fn recover(agent: &Arc<AgentState>) -> Result<(), StartError> {
     for build in running {
         jobs::adopt_build(agent, build).await;
     }
-    for (build, volume) in holds {
-        hold::adopt(agent, build, volume).await;
+    for build in holds {
+        hold::adopt(agent, build).await;
     }
     Ok(())
 }

@@ -47,13 +47,7 @@ pub(crate) async fn start_build(agent: &Arc<AgentState>, start: BuildStart) {
 /// Adopts a build whose guest an earlier agent started.
 pub(crate) async fn adopt_build(agent: &Arc<AgentState>, build: Build) {
     info!(build = %build.id, machine = %build.machine, "adopting a build whose guest still runs");
-    let found = snapshot::volume(agent, &build)
-        .await
-        .unwrap_or_else(|error| {
-            let error = &error as &dyn std::error::Error;
-            warn!(build = %build.id, error, "cannot find the snapshot of a build");
-            None
-        });
+    let found = snapshot::volume_or_log(agent, &build).await;
     // Without its snapshot there is nothing to delete later, in whichever volume.
     let Some(volume) = found.or_else(|| agent.volumes.iter().next().cloned()) else {
         return;

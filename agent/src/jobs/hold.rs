@@ -44,36 +44,30 @@ pub(super) fn instant(until: Timestamp) -> Instant {
     Instant::now() + left.try_into().unwrap_or_default()
 }
 
-/// Returns the builds that an earlier agent held, each with the volume of its snapshot.
-/// Holds that have ended are removed from the records.
+/// Returns the builds that an earlier agent held and whose snapshots exist. Holds that
+/// have ended are removed from the records.
 ///
 /// # Errors
 /// When the records cannot be read.
-pub async fn recover(agent: &AgentState) -> Result<Vec<(Build, Volume)>, RecordsError> {
+pub async fn recover(agent: &AgentState) -> Result<Vec<Build>, RecordsError> {
     let mut holds = Vec::new();
     for build in agent.records.held().await? {
-        let volume = snapshot::volume(agent, &build)
-            .await
-            .unwrap_or_else(|error| {
-                let error = &error as &dyn Error;
-                warn!(build = %build.id, error, "cannot find the snapshot of a held build");
-                None
-            });
-        match (build.interactive.held, volume) {
-            (Some(held), Some(volume)) if held.until > Timestamp::now() => {
-                holds.push((build, volume));
-            }
-            _ => record(agent, build.id, None).await,
+        let until = build.interactive.held.map(|held| held.until);
+        let is_valid = until.is_some_and(|until| until > Timestamp::now());
+        if is_valid && snapshot::volume_or_log(agent, &build).await.is_some() {
+            holds.push(build);
+        } else {
+            record(agent, build.id, None).await;
         }
     }
     Ok(holds)
 }
 
-/// Adopts a hold of an earlier agent, if its snapshot still exists.
-pub async fn adopt(agent: &Arc<AgentState>, build: Build, volume: Volume) {
-    if !matches!(snapshot::volume(agent, &build).await, Ok(Some(_))) {
+/// Adopts a hold of an earlier agent, if its snapshot was not cleaned away meanwhile.
+pub async fn adopt(agent: &Arc<AgentState>, build: Build) {
+    let Some(volume) = snapshot::volume_or_log(agent, &build).await else {
         return record(agent, build.id, None).await;
-    }
+    };
     let release = agent.stopping.child_token();
     register(agent, &build, &release);
     let agent = Arc::clone(agent);

@@ -1,11 +1,13 @@
 //! The snapshots that guests of builds run in.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use config::builds::Build;
 use config::layout::Entry;
 use store::{Snapshot, SnapshotSource, StoreError, Volume};
+use tracing::warn;
 
 use crate::blocking;
 use crate::state::AgentState;
@@ -39,6 +41,16 @@ pub(super) async fn delete(volume: &Volume, build: &Build) -> Result<(), StoreEr
 pub(super) fn directory(volume: &Volume, build: &Build) -> PathBuf {
     let entry = Entry::Snapshot(build.toolchain.clone(), build.id.tag());
     volume.entry(&build.machine, &entry)
+}
+
+/// Returns the volume that has the snapshot of a build, if there is one. An error is
+/// logged and counts as none.
+pub(super) async fn volume_or_log(agent: &AgentState, build: &Build) -> Option<Volume> {
+    volume(agent, build).await.unwrap_or_else(|error| {
+        let error = &error as &dyn Error;
+        warn!(build = %build.id, error, "cannot find the snapshot of a build");
+        None
+    })
 }
 
 /// Returns the volume that has the snapshot of a build, if there is one.
