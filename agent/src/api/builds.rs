@@ -166,19 +166,15 @@ pub(super) async fn cancel(
     let Path(id) = id?;
     let _queue = agent.queue.lock().await;
     let mut build = find(&agent, id).await?;
-    let running = agent
-        .jobs
-        .with(|jobs| jobs.builds.get(&id).map(|job| job.cancel.clone()));
-    match (build.state.cancellation(), running) {
-        (Cancellation::TooLate, _) => Err(Refused::conflict(match build.outcome {
+    match build.state.cancellation() {
+        Cancellation::TooLate => Err(Refused::conflict(match build.outcome {
             Some(outcome) => format!("build {id} has already finished: {outcome}"),
             None => format!("build {id} has its result already, which is being stored"),
         })),
-        (Cancellation::Dequeue | Cancellation::Interrupt, Some(running)) => {
-            running.cancel();
+        Cancellation::Dequeue | Cancellation::Interrupt if agent.jobs.cancel_build(id) => {
             Ok((StatusCode::ACCEPTED, Json(build)))
         }
-        (Cancellation::Dequeue | Cancellation::Interrupt, None) => {
+        Cancellation::Dequeue | Cancellation::Interrupt => {
             end_without_start(&mut build, Outcome::Abort, "it was cancelled".to_owned())?;
             agent.records.save(&build).await?;
             agent.wake.notify_one();

@@ -1,4 +1,4 @@
-//! The time limits of guests that start cold.
+//! The time limits of guests.
 
 use config::builds::Build;
 use config::limits::Limits;
@@ -7,7 +7,24 @@ use config::settings::Settings;
 
 use crate::state::ImageKey;
 
-/// Returns the time limits of the guest of a build.
+/// Returns the time limits of the guest that runs an attempt at a build: a restored one has
+/// less time for its first contact.
+pub(super) fn of_attempt(settings: &Settings, build: &Build, machine: &Machine) -> Limits {
+    with_restore(settings, build, of_build(settings, build, machine))
+}
+
+/// Shortens the time limits of a build's guest if it was restored.
+pub(super) fn with_restore(settings: &Settings, build: &Build, cold: Limits) -> Limits {
+    if !build.restored {
+        return cold;
+    }
+    Limits {
+        start: settings.guests.restore_limit,
+        ..cold
+    }
+}
+
+/// Returns the time limits of a guest of a build that starts cold.
 pub(super) fn of_build(settings: &Settings, build: &Build, machine: &Machine) -> Limits {
     let guests = &settings.guests;
     settings

@@ -29,21 +29,30 @@ pub(super) async fn execute(
     let mut wait_reasons = Vec::new();
     for action in actions {
         match action {
+            // In one transaction: many builds may wait for the same reason.
             Action::SetWaitReason(id, reason) => wait_reasons.push((id, reason)),
-            Action::Prune(volume, chosen) => start_prune(agent, retention, volume, chosen),
-            action => execute_one(agent, state, action).await,
+            action => execute_one(agent, state, retention, action).await,
         }
     }
-    // In one transaction: many builds may wait for the same reason.
+    set_wait_reasons(agent, wait_reasons).await;
+}
+
+async fn set_wait_reasons(agent: &AgentState, wait_reasons: Vec<(BuildId, String)>) {
     if let Err(error) = agent.records.say(wait_reasons).await {
         let error = &error as &dyn Error;
         warn!(error, "cannot record the reasons for which builds wait");
     }
 }
 
-async fn execute_one(agent: &Arc<AgentState>, state: &Arc<Mutex<LoopState>>, action: Action) {
+async fn execute_one(
+    agent: &Arc<AgentState>,
+    state: &Arc<Mutex<LoopState>>,
+    retention: Option<PrunePolicy>,
+    action: Action,
+) {
     match action {
-        Action::SetWaitReason(..) | Action::Prune(..) => {}
+        Action::SetWaitReason(id, reason) => set_wait_reasons(agent, vec![(id, reason)]).await,
+        Action::Prune(volume, chosen) => start_prune(agent, retention, volume, chosen),
         Action::FinishDeletions(volume) => finish_deletions(agent, volume).await,
         Action::DeleteSnapshot(volume, key, tag) => {
             let deleted = key.clone();

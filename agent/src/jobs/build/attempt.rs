@@ -127,11 +127,7 @@ async fn start_guest(
     // The first failure may have been the checkpoint's fault.
     let rejected = agent.restores.is_rejected(&start.key);
     build.restored = mode == StartKind::Restored && build.attempts <= 1 && !rejected;
-    let own = limits::of_build(&agent.settings, build, &machine);
-    let restore = Limits {
-        start: agent.settings.guests.restore_limit,
-        ..own
-    };
+    let limits = limits::of_attempt(&agent.settings, build, &machine);
     let spec = session::SessionSpec {
         tag: build.id.to_string(),
         snapshot,
@@ -147,7 +143,6 @@ async fn start_guest(
     };
     // Before the start: the agent that adopts the guest must know its kind.
     agent.records.save(build).await?;
-    let limits = if build.restored { restore } else { own };
     run(
         agent,
         build,
@@ -186,9 +181,10 @@ async fn adopt_guest(
 ) -> Result<Attempt, JobError> {
     let directory = snapshot::directory(volume, build);
     let facts = blocking(move || ImageFacts::read(&directory)).await;
-    let own = match &facts.machine {
-        Ok(machine) => limits::of_build(&agent.settings, build, machine),
-        Err(_) => agent.settings.builds.limits,
+    let settings = &agent.settings;
+    let limits = match &facts.machine {
+        Ok(machine) => limits::of_attempt(settings, build, machine),
+        Err(_) => limits::with_restore(settings, build, settings.builds.limits),
     };
     let contacted = build.state > State::Starting;
     // Its first contact may have been missed: the time limit for it starts again.
@@ -196,14 +192,6 @@ async fn adopt_guest(
         .started
         .filter(|_| contacted)
         .map(|started| Timestamp::now().duration_since(started));
-    let limits = if build.restored {
-        Limits {
-            start: agent.settings.guests.restore_limit,
-            ..own
-        }
-    } else {
-        own
-    };
     let spec = session::AdoptSpec {
         tag: build.id.to_string(),
         machine: build.machine.clone(),
