@@ -69,7 +69,7 @@ pub enum SessionError {
     #[error("the guest has ended")]
     Gone,
     /// A file or a socket of the agent failed.
-    #[error("cannot prepare the guest: {0}")]
+    #[error("cannot prepare the guest")]
     Prepare(#[from] std::io::Error),
 }
 

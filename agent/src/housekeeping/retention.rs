@@ -35,7 +35,7 @@ pub enum RetentionError {
     #[error(transparent)]
     Records(#[from] RecordsError),
     /// A file or directory of a build, or a source.
-    #[error("cannot look at or delete what a build left behind: {0}")]
+    #[error("cannot look at or delete what a build left behind")]
     File(#[from] io::Error),
 }
 

@@ -26,7 +26,7 @@ pub enum JobError {
     #[error("it has changed since the bootstrap was planned")]
     Changed,
     /// A file of the job.
-    #[error("cannot read or write a file of the job: {0}")]
+    #[error("cannot read or write a file of the job")]
     File(#[from] std::io::Error),
     /// The machine's manifest.
     #[error("the machine's manifest cannot be used: {0}")]
@@ -59,7 +59,7 @@ pub enum JobError {
     #[error(transparent)]
     Collect(#[from] CollectError),
     /// The result of a bootstrap cannot be used.
-    #[error("the guest's bootstrap.manifest cannot be used: {0}")]
+    #[error("the guest's bootstrap.manifest cannot be used")]
     BootstrapResult(#[from] TaskError),
     /// The toolchain's `bootstrap` failed.
     #[error("the toolchain's bootstrap ended with {status}: {message}")]

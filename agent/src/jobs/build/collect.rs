@@ -37,7 +37,7 @@ pub struct Collected {
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
     /// A file cannot be read or written.
-    #[error("cannot use {path}: {source}")]
+    #[error("cannot use {path}")]
     File {
         /// The file.
         path: PathBuf,
@@ -48,10 +48,10 @@ pub enum CollectError {
     #[error("the guest's result.manifest.lz4 cannot be unpacked: {0}")]
     Unpack(io::Error),
     /// The archive of its files is none, or holds what it must not.
-    #[error("the guest's upload.tar cannot be used: {0}")]
+    #[error("the guest's upload.tar cannot be used")]
     Upload(#[from] UploadError),
     /// The result is none.
-    #[error("the guest's result.manifest cannot be used: {0}")]
+    #[error("the guest's result.manifest cannot be used")]
     Result(#[from] TaskError),
     /// The result names a file that is not there.
     #[error("the guest's result names the file {0}, which it has not put")]
