@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::monitor::{Monitor, QmpError};
-use super::{Accelerator, arguments, uefi};
+use super::uefi::{self, CHECKPOINT_VARIABLES};
+use super::{Accelerator, arguments};
 use crate::guest::{BootMode, GuestError, Spec};
 
 pub(in crate::guest) const MEMORY: &str = "frozen.memory";
@@ -25,7 +26,6 @@ const STATE: &str = "frozen.state";
 /// The state while it is written.
 const HALF: &str = "frozen.state.half";
 const DISK: &str = "frozen.disk";
-pub(super) const VARIABLES: &str = "frozen.vars";
 const KEY: &str = "frozen.key";
 /// Says why there is no frozen guest and can be none.
 const UNFIT: &str = "frozen.unfit";
@@ -53,7 +53,7 @@ pub(in crate::guest) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result
                 .map_err(failed(MEMORY))?;
             clone(spec, spec.machine.disk.as_str(), DISK)?;
             if spec.machine.firmware == Firmware::Uefi {
-                clone(spec, UEFI_VARIABLES, VARIABLES)?;
+                clone(spec, UEFI_VARIABLES, CHECKPOINT_VARIABLES)?;
             }
             let key = key(spec, accelerator).map_err(failed(KEY))?;
             let path = spec.directory.join(KEY);
@@ -125,7 +125,7 @@ pub fn set_unfit(directory: &Path, why: &str) -> io::Result<()> {
 /// When a file of it is there and cannot be removed.
 pub fn forget(directory: &Path) -> io::Result<()> {
     // Without its state, what is left of it is none.
-    for name in [STATE, HALF, MEMORY, DISK, VARIABLES, KEY, UNFIT] {
+    for name in [STATE, HALF, MEMORY, DISK, CHECKPOINT_VARIABLES, KEY, UNFIT] {
         match fs::remove_file(directory.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -141,7 +141,10 @@ pub fn forget(directory: &Path) -> io::Result<()> {
 /// When a file of it cannot be renamed or removed.
 pub fn thaw(directory: &Path, machine: &Machine) -> io::Result<()> {
     if machine.firmware == Firmware::Uefi {
-        fs::rename(directory.join(VARIABLES), directory.join(UEFI_VARIABLES))?;
+        fs::rename(
+            directory.join(CHECKPOINT_VARIABLES),
+            directory.join(UEFI_VARIABLES),
+        )?;
     }
     fs::rename(directory.join(DISK), directory.join(&machine.disk))?;
     forget(directory)

@@ -10,8 +10,10 @@ use std::path::Path;
 use config::machine::{Firmware, UEFI_VARIABLES};
 use config::settings::Uefi;
 
-use super::frozen;
 use crate::guest::{BootMode, GuestError, Spec};
+
+/// The file with the firmware's variables at the time of a checkpoint.
+pub(super) const CHECKPOINT_VARIABLES: &str = "frozen.vars";
 
 /// Whether machines that boot by UEFI can be started on this host.
 ///
@@ -71,7 +73,7 @@ pub(super) fn prepare(spec: &Spec) -> Result<(), GuestError> {
 pub(super) fn variables(spec: &Spec) -> &'static str {
     match spec.boot {
         BootMode::Cold => UEFI_VARIABLES,
-        BootMode::CheckpointSource | BootMode::Restore => frozen::VARIABLES,
+        BootMode::CheckpointSource | BootMode::Restore => CHECKPOINT_VARIABLES,
     }
 }
 
