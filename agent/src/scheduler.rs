@@ -9,6 +9,7 @@ pub mod plan;
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -158,7 +159,7 @@ async fn round(
         }
     };
     state.lock().account(&mut observed);
-    watch.follow(agent, &observed);
+    watch.follow(directories(agent, &observed));
     let (actions, order) = observed.decide();
     state.lock().account_starts(&actions, observed.now);
     agent.publish_status(status(agent, &observed));
@@ -169,6 +170,21 @@ async fn round(
     });
     execute::execute(agent, state, observed.retention, actions).await;
     observed.wake_at().into_iter().chain(scheduled).min()
+}
+
+/// Returns the directories whose changes concern the scheduler.
+fn directories(agent: &AgentState, observed: &Observed) -> Vec<PathBuf> {
+    let toolchains = agent.toolchains.path();
+    let volumes = agent.volumes.iter().map(|volume| volume.path().to_owned());
+    let machines = observed
+        .machines
+        .values()
+        .filter_map(|it| Some(agent.volumes.get(it.volume)?.directory(&it.view.name)));
+    volumes
+        .chain(machines)
+        .chain([toolchains.to_owned()])
+        .chain(observed.toolchains.keys().map(|name| toolchains.join(name)))
+        .collect()
 }
 
 fn status(agent: &AgentState, observed: &Observed) -> Status {

@@ -1,6 +1,5 @@
-//! Wakes the reconciler when a volume, a machine's directory or a toolchain
-//! changes. The watches follow what is there; a slow timer makes up for what the
-//! kernel does not tell.
+//! Starts a round of the scheduler when a watched directory changes: a volume, the
+//! directory of a machine, a toolchain. A slow timer covers events that the kernel loses.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -11,23 +10,23 @@ use notify::event::EventKind;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::warn;
 
-use crate::scheduler::Observed;
 use crate::state::AgentState;
 
-/// The directories that are watched.
+/// The watches of directories.
 pub struct Watch {
     watcher: RecommendedWatcher,
-    /// Each with its inode: a directory that was replaced must be watched anew.
+    /// The watched directories and their inodes: a directory that was replaced needs a new
+    /// watch.
     watched: BTreeMap<PathBuf, u64>,
 }
 
 impl Watch {
-    /// Watches nothing yet; wakes `host`.
+    /// Returns watches of no directory that wake the scheduler of `agent`.
     pub fn new(agent: &Arc<AgentState>) -> notify::Result<Self> {
         let agent = Arc::clone(agent);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // An error may mean lost events: then it is better to look than to trust.
-            if !matches!(event, Ok(event) if is_our_own_looking(event.kind)) {
+            // After an error, events may be missing.
+            if !matches!(event, Ok(event) if is_read(event.kind)) {
                 agent.stirred.notify_one();
             }
         })?;
@@ -37,13 +36,22 @@ impl Watch {
         })
     }
 
-    /// Watches exactly the directories of `world`.
-    pub fn follow(&mut self, agent: &AgentState, world: &Observed) {
-        let wanted = directories(agent, world);
-        let gone = |path: &PathBuf, inode: &u64| wanted.get(path) != Some(inode);
-        for path in self.watched.extract_if(.., |path, inode| gone(path, inode)) {
-            // The kernel drops the watch of a directory that is deleted by itself.
-            let _ = self.watcher.unwatch(&path.0);
+    /// Watches exactly these directories. Those that do not exist are left out.
+    pub fn follow(&mut self, directories: impl IntoIterator<Item = PathBuf>) {
+        let wanted: BTreeMap<_, _> = directories
+            .into_iter()
+            .filter_map(|path| {
+                let inode = std::fs::metadata(&path).ok()?.ino();
+                Some((path, inode))
+            })
+            .collect();
+        let is_stale = |path: &PathBuf, inode: &u64| wanted.get(path) != Some(inode);
+        for (path, _) in self
+            .watched
+            .extract_if(.., |path, inode| is_stale(path, inode))
+        {
+            // The kernel removes the watch of a deleted directory by itself.
+            let _ = self.watcher.unwatch(&path);
         }
         for (path, inode) in wanted {
             if self.watched.contains_key(&path) {
@@ -59,24 +67,7 @@ impl Watch {
     }
 }
 
-/// Whether an event only tells that somebody reads.
-fn is_our_own_looking(kind: EventKind) -> bool {
+/// Returns `true` if an event only tells that a file was read.
+fn is_read(kind: EventKind) -> bool {
     matches!(kind, EventKind::Access(_))
-}
-
-/// The directories that matter, with their inodes.
-fn directories(agent: &AgentState, world: &Observed) -> BTreeMap<PathBuf, u64> {
-    let volumes = agent.volumes.iter().map(|volume| volume.path().to_owned());
-    let machines = world
-        .machines
-        .values()
-        .filter_map(|seen| Some(agent.volumes.get(seen.volume)?.directory(&seen.view.name)));
-    let toolchains = agent.toolchains.path();
-    let each = world.toolchains.keys().map(|name| toolchains.join(name));
-    let all = volumes
-        .chain(machines)
-        .chain([toolchains.to_owned()])
-        .chain(each);
-    all.filter_map(|path| std::fs::metadata(&path).ok().map(|data| (path, data.ino())))
-        .collect()
 }
