@@ -35,8 +35,9 @@ use nix::unistd::{Group, chown};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
+use crate::blocking;
 use crate::state::AgentState;
-use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
+use crate::telemetry::metrics::{CONTENT_TYPE, HostGauges, Metrics};
 use access::Gate;
 use problem::Refused;
 use serve::Door;
@@ -219,8 +220,26 @@ async fn openapi() -> Response {
 }
 
 async fn metrics(State(agent): State<Arc<AgentState>>) -> Result<Response, Refused> {
-    let text = agent.records.metrics().to_text(&agent).await?;
+    let unfinished = agent.records.unfinished().await?;
+    let (task_agent, status) = (Arc::clone(&agent), agent.status());
+    let free = blocking(move || free_space(&task_agent)).await;
+    let mut text = agent.records.metrics().to_text(&HostGauges {
+        unfinished: &unfinished,
+        jobs: &agent.jobs.running(),
+        status: status.as_ref(),
+        free: &free,
+    });
+    text.push_str(&agent.pr.metrics().to_text());
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+/// Returns the free bytes of the volumes and of the state directory.
+fn free_space(agent: &AgentState) -> Vec<(&'static str, PathBuf, Option<u64>)> {
+    let volumes = agent.volumes.iter().map(|volume| ("volume", volume.path()));
+    volumes
+        .chain([("state", agent.paths.state())])
+        .map(|(kind, path)| (kind, path.to_owned(), store::space::bytes_free(path).ok()))
+        .collect()
 }
 
 async fn status(State(agent): State<Arc<AgentState>>) -> Result<Json<Status>, Refused> {

@@ -1,13 +1,13 @@
 //! What an agent counts, for Prometheus; the PR service's own counters follow.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use config::ScheduleName;
-use config::builds::{Build, ImageState, State};
+use config::builds::{Build, ImageState, State, Status};
 use config::schedule::RunResult;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -17,8 +17,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::records::RecordsError;
-use crate::state::AgentState;
+use crate::state::RunningJobs;
 
 /// The format in which counters are told.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -223,28 +222,37 @@ impl Metrics {
         histogram.observe(lasted.as_secs_f64());
     }
 
-    /// All of them, with those of the PR service, in the text format of OpenMetrics.
-    ///
-    /// # Errors
-    /// When the queue cannot be read.
-    pub(crate) async fn to_text(&self, agent: &AgentState) -> Result<String, RecordsError> {
-        let unfinished = agent.records.unfinished().await?;
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.look(agent, &unfinished);
+    /// Returns the counters, and gauges of the host, in the text format of OpenMetrics,
+    /// without its last line.
+    pub(crate) fn to_text(&self, host: &HostGauges<'_>) -> String {
+        let gauges = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        gauges.set(host);
         let mut text = String::new();
         // Writing into memory cannot fail.
-        let _ = encode(&mut text, &seen.registry);
+        let _ = encode(&mut text, &gauges.registry);
         text.truncate(text.len() - END.len());
-        text.push_str(&agent.pr.metrics().to_text());
-        Ok(text)
+        text
     }
+}
+
+/// The state of the host at the time of a request, for gauges.
+pub(crate) struct HostGauges<'h> {
+    /// The builds without an outcome.
+    pub(crate) unfinished: &'h [Build],
+    /// The jobs that run.
+    pub(crate) jobs: &'h RunningJobs,
+    /// The status after the scheduler's last round, if there was one.
+    pub(crate) status: Option<&'h Status>,
+    /// The volumes and the state directory, each with its kind and its free bytes.
+    pub(crate) free: &'h [(&'static str, PathBuf, Option<u64>)],
 }
 
 impl AgentGauges {
     #[expect(clippy::cast_precision_loss, reason = "nothing here is that great")]
-    fn look(&self, agent: &AgentState, unfinished: &[Build]) {
+    fn set(&self, host: &HostGauges<'_>) {
         for (state, word) in State::ALL {
-            let count = unfinished
+            let count = host
+                .unfinished
                 .iter()
                 .filter(|build| build.state == state)
                 .count();
@@ -256,7 +264,7 @@ impl AgentGauges {
                 );
             }
         }
-        let jobs = agent.jobs.running();
+        let jobs = host.jobs;
         let guests = [
             ("build", jobs.builds.len()),
             ("bootstrap", jobs.images.len()),
@@ -265,7 +273,7 @@ impl AgentGauges {
         for (job, count) in guests {
             set(&self.guests, &vec![("job", job.into())], count as f64);
         }
-        if let Some(status) = agent.status() {
+        if let Some(status) = host.status {
             // Machines come and go.
             self.ready.clear();
             for it in &status.machines {
@@ -276,22 +284,20 @@ impl AgentGauges {
             }
             set(&self.notices, &Vec::new(), status.notices.len() as f64);
         }
-        let volumes = agent.volumes.iter().map(|volume| ("volume", volume.path()));
-        for (kind, path) in volumes.chain([("state", &*agent.settings.paths.state)]) {
-            self.room(kind, path);
+        for (kind, path, bytes) in host.free {
+            self.set_free(kind, path, *bytes);
         }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a byte more or less")]
-    fn room(&self, kind: &str, path: &Path) {
+    fn set_free(&self, kind: &str, path: &Path, bytes: Option<u64>) {
         let labels = vec![
             ("kind", kind.to_owned()),
             ("path", path.display().to_string()),
         ];
-        match store::space::bytes_free(path) {
-            Ok(bytes) => set(&self.free, &labels, bytes as f64),
-            // What cannot be looked at is not told.
-            Err(_) => drop(self.free.remove(&labels)),
+        match bytes {
+            Some(bytes) => set(&self.free, &labels, bytes as f64),
+            None => drop(self.free.remove(&labels)),
         }
     }
 }
