@@ -25,12 +25,12 @@ use crate::state::maintenance;
 use crate::triggers::fs_watch::Watch;
 use crate::{api, blocking, pr_service, session};
 
-/// How long running builds may take to end when the agent stops.
+/// The time in which running builds must end when the agent stops.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
 /// The mark in the run directory that says: an agent has started since the boot.
 const STARTED: &str = "started";
 
-/// Why the agent does not run.
+/// The reason for which the agent does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The host is not as it must be; the words say the way out.
@@ -39,9 +39,9 @@ pub enum StartError {
     /// Something failed us.
     #[error("cannot {action}")]
     Failed {
-        /// What we were doing.
+        /// The action that failed.
         action: String,
-        /// How it failed.
+        /// The failure.
         source: Box<dyn Error + Send + Sync>,
     },
 }
@@ -123,7 +123,7 @@ async fn live(settings: Settings) -> Result<(), StartError> {
     Ok(())
 }
 
-/// What we were told to do.
+/// The meaning of a signal.
 enum Told {
     /// Stop, with everything that we started.
     Stop,

@@ -40,7 +40,7 @@ pub(crate) enum Command {
         /// The machine
         #[arg(value_name = "MACHINE")]
         name: MachineName,
-        /// How long to wait for builds that use the machine
+        /// Time to wait for builds that use the machine
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         timeout: u64,
         /// Delete the machine even while it is in use

@@ -12,7 +12,7 @@ use config::BuildId;
 pub struct CopyTag {
     /// The build.
     pub build: BuildId,
-    /// Which copy it is, of all that this agent has made.
+    /// The number of the copy among all that this agent has made.
     pub number: u64,
 }
 

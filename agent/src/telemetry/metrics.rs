@@ -45,7 +45,7 @@ pub struct Metrics {
     seen: Mutex<AgentGauges>,
 }
 
-/// What is looked at whenever somebody asks.
+/// The gauges that are set at each request.
 #[derive(Debug)]
 struct AgentGauges {
     registry: Registry,

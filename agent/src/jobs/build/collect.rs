@@ -20,12 +20,12 @@ use crate::state::paths::ARTIFACTS;
 /// The list of packages with their revisions, among the artifacts.
 const PACKAGES: &str = "packages.manifest";
 
-/// Everything that a build gave out.
+/// The result of a build, with its packages and files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Collected {
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// Why, in one line.
+    /// The reason for it, in one line.
     pub message: String,
     /// The packages with their revisions.
     pub packages: Vec<BuiltPackage>,
@@ -33,7 +33,7 @@ pub struct Collected {
     pub artifacts: Vec<Artifact>,
 }
 
-/// Why what a guest has put cannot be used.
+/// The reason for which the files of a guest cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
     /// A file cannot be read or written.
@@ -41,7 +41,7 @@ pub enum CollectError {
     File {
         /// The file.
         path: PathBuf,
-        /// What went wrong.
+        /// The failure.
         source: std::io::Error,
     },
     /// The result is packed, and not as it should be.
@@ -97,7 +97,7 @@ pub(super) async fn collect(agent: &AgentState, id: BuildId) -> Result<Collected
     })
 }
 
-/// Whether a guest has put its result.
+/// Returns `true` if a guest has put its result.
 pub(super) fn has_result(directory: &Path) -> bool {
     RESULTS.iter().any(|name| directory.join(name).exists())
 }
@@ -122,7 +122,7 @@ fn read(directory: &Path, limits: &upload::Limits) -> Result<TaskResult, Collect
     Ok(result)
 }
 
-/// Whether a build's guest says that it went well; not, when it says nothing.
+/// Returns `true` if the result of a build's guest is a success; `false` without a result.
 pub(super) fn is_good(directory: &Path) -> bool {
     let text = text(directory).ok();
     let result = text.and_then(|text| TaskResult::parse(&text).ok());

@@ -1,4 +1,4 @@
-//! Thinks: what an attempt at a build means for its record.
+//! The record of a build after an attempt; pure.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use super::Collected;
 use crate::jobs::JobError;
 use crate::session::GuestFailure;
 
-/// What came of an attempt.
+/// The verdict on an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The guest told a result, and all of it is stored.
+    /// The guest put a result, and all of it is stored.
     Result(Box<Collected>),
-    /// Somebody wanted it ended, or the agent stops.
+    /// It was cancelled, or the agent stops.
     Cancelled,
     /// It ran into one of its time limits.
     Late(String),
@@ -42,21 +42,21 @@ impl From<Result<Collected, JobError>> for Verdict {
     }
 }
 
-/// What a verdict depends on besides the attempt.
+/// The rules for retries.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// How often a build is started again when the host failed it.
+    /// The number of retries after failures of the host.
     pub retries_max: u32,
-    /// How long it rests before that; twice as long each time.
+    /// The delay before the first retry; doubled after each failure.
     pub retry_delay: Duration,
-    /// How long it rests at the most.
+    /// The longest delay.
     pub retry_delay_max: Duration,
-    /// Whether the agent stops, so that what it ends is to be done again.
+    /// `true` if the agent stops: a build that it ends is queued again.
     pub stopping: bool,
 }
 
 impl Rules {
-    /// Those of the settings.
+    /// Returns the rules of the settings.
     pub fn new(settings: &Builds, stopping: bool) -> Self {
         Self {
             retries_max: settings.retries_max,
@@ -107,7 +107,7 @@ pub fn conclude(
     Ok(build)
 }
 
-/// How long a build rests after so many attempts that its host failed.
+/// Returns the delay before the retry after so many failed attempts.
 fn rest(attempts: u32, rules: &Rules) -> Duration {
     let doubled = 2_u32.saturating_pow(attempts.saturating_sub(1));
     rules

@@ -17,10 +17,10 @@ pub(crate) const RESULTS: [&str; 2] = [task::RESULT, task::RESULT_LZ4];
 /// The size limit of a result, packed or not, in bytes: those of build2's workers hold
 /// their logs.
 pub(super) const RESULT_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// How many files a guest may put in a build.
+/// The number of files that a guest may put in a build.
 pub(super) const FILES_MAX: usize = 10_000;
 
-/// What the guest of a build is asked to do.
+/// Returns the task of the guest of a build.
 pub(crate) fn task(agent: &AgentState, build: &Build) -> Task {
     Task {
         build: build.id,
@@ -69,14 +69,14 @@ pub(crate) fn map(
     Ok((map, resume))
 }
 
-/// Whether a guest that puts its files into `directory` has said that it waits for a
-/// person at its breakpoint.
+/// Returns `true` if the guest that puts its files into `directory` has reported that it
+/// waits at its breakpoint.
 pub(crate) fn waits(directory: &Path) -> bool {
     let said = std::fs::read_to_string(directory.join(task::BREAKPOINT)).unwrap_or_default();
     BreakpointState::parse(&said) == Ok(BreakpointState::Waiting)
 }
 
-/// Where what a guest prints is recorded.
+/// Returns the files that receive the output of a guest.
 pub(crate) fn record(agent: &AgentState, directory: &Path) -> log_capture::CaptureFiles {
     log_capture::CaptureFiles {
         console: directory.join("console"),

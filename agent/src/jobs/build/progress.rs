@@ -15,9 +15,9 @@ use crate::blocking;
 use crate::state::AgentState;
 use crate::state::paths::LIVE_LOG;
 
-/// How often we look.
+/// The time between two reads of the log.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How much is read at once.
+/// The size of one read, in bytes.
 const PIECE: usize = 256 * 1024;
 
 /// A log, and how far it has been read.

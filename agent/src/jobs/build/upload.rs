@@ -15,16 +15,16 @@ use tempfile::NamedTempFile;
 /// The longest of the entries that only tell the name of the next one.
 const NAME_BYTES_MAX: u64 = 16 * 1024;
 
-/// How much an archive may hold.
+/// The limits of an archive.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// All files together.
+    /// The size of all files together, in bytes.
     pub(super) bytes_max: u64,
-    /// How many they are.
+    /// The number of files.
     pub(super) files_max: usize,
 }
 
-/// Why an archive cannot be used.
+/// The reason for which an archive is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
     /// It is none, or it is cut off.
@@ -123,8 +123,8 @@ fn text(bytes: &[u8]) -> Result<String, UploadError> {
     String::from_utf8(bytes.to_vec()).map_err(|_| UploadError::Text)
 }
 
-/// What a file of the archive is called here; nothing for a directory. All parts of
-/// its path must be names.
+/// Returns the name of a file of the archive among the artifacts; `None` for a directory.
+/// All parts of its path must be names.
 fn file_name(path: &str, kind: EntryType) -> Result<Option<FileName>, UploadError> {
     let parts = path.trim_end_matches('/').split('/');
     let mut names = Vec::new();

@@ -1,5 +1,5 @@
-//! Thinks: what submitters have had of the host until now, by the records of the last
-//! hours, so that a restart of the agent neither takes from nor gives to anybody.
+//! The fair-share usage of submitters, rebuilt from the records of the last hours, so that
+//! a restart of the agent changes no submitter's share.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,26 +11,26 @@ use super::resources::ResourcePool;
 use super::shares::{RunningUsage, Shares};
 use crate::state::ResourceRequest;
 
-/// One attempt at a build, or the wait for one, as its record tells.
+/// One attempt at a build, or the wait for one, as the record states it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UsageInterval {
     /// The build.
     pub id: BuildId,
-    /// Who asked for it.
+    /// Its submitter.
     pub submitter: Submitter,
-    /// What its guest takes.
+    /// The resources of its guest.
     pub request: ResourceRequest,
-    /// Since when it waited.
+    /// The start of its wait.
     pub waits: Timestamp,
-    /// Since when it ran, if it did.
+    /// The start of its guest, if it started.
     pub runs: Option<Timestamp>,
-    /// When that was over, if it is.
+    /// The end of its guest, if it has ended.
     pub ends: Option<Timestamp>,
 }
 
 impl UsageInterval {
-    /// All of a build. What it waited for is not known: it counts as if it had waited
-    /// for room alone.
+    /// Returns all intervals of a build. The record does not state the reason of a wait: all
+    /// count as waits for resources.
     pub fn all_of(build: &Build, request: ResourceRequest) -> Vec<Self> {
         let mut all: Vec<Self> = Vec::new();
         for phase in &build.phases {
@@ -57,7 +57,7 @@ impl UsageInterval {
     }
 }
 
-/// What happens to a build in its stretch.
+/// A change of a build in its interval.
 #[derive(Debug, Clone, Copy)]
 enum Change {
     Waits,
@@ -66,7 +66,7 @@ enum Change {
 }
 
 impl Shares {
-    /// The shares of somebody who has seen all this, in a host with this room.
+    /// Returns the shares after these intervals on a host with these resources.
     pub fn of_history(intervals: &[UsageInterval], pool: &ResourcePool) -> Self {
         let mut changes: Vec<_> = intervals.iter().flat_map(changes).collect();
         // Those of one build are in their order already, and stay so.

@@ -1,9 +1,9 @@
-//! How much of the host each submitter has had: start-time fair queueing, measured
-//! in seconds of the whole host.
+//! The fair-share usage of submitters: start-time fair queueing, measured in seconds of
+//! the whole host.
 //!
-//! Only who wants something is remembered: whoever comes, or comes back, begins
-//! where those stand that are being served, so that nobody saves up by waiting and
-//! nobody pays for an hour in which the host had nothing else to do.
+//! Usage is kept only for submitters with builds. One that comes, or comes back, starts
+//! with the least usage of those that are served, so that idle time earns no credit, and
+//! use of an otherwise idle host costs none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,23 +14,23 @@ use jiff::Timestamp;
 use super::resources::ResourcePool;
 use crate::state::ResourceRequest;
 
-/// How long a build is thought to last before one has been seen, in seconds.
+/// The expected duration of a build before one has ended, in seconds.
 const FIRST_GUESS: f64 = 60.0;
-/// How much the newest build counts in what the next one is thought to last.
+/// The weight of the newest build in the expected duration.
 const NEWEST: f64 = 0.2;
 
-/// A build that runs.
+/// A build that runs, as fair-share accounting counts it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunningUsage {
-    /// Who asked for it.
+    /// Its submitter.
     pub submitter: Submitter,
-    /// Since when it runs.
+    /// The start of its guest.
     pub since: Timestamp,
-    /// What its guest takes.
+    /// The resources of its guest.
     pub request: ResourceRequest,
 }
 
-/// How much of the host each submitter has had.
+/// The fair-share usage of submitters.
 #[derive(Debug, Clone)]
 pub struct Shares {
     clock: f64,
@@ -53,8 +53,8 @@ impl Default for Shares {
 }
 
 impl Shares {
-    /// Takes in what runs now and whose builds could start: what ran before and does
-    /// no more is charged, who came is placed, who went is forgotten.
+    /// Updates the usage from the running builds and the submitters that wait for resources:
+    /// charges builds that have ended, adds new submitters, and drops those without builds.
     pub fn observe(
         &mut self,
         running: BTreeMap<BuildId, RunningUsage>,
@@ -100,12 +100,12 @@ impl Shares {
         self.started.retain(|submitter, _| wants(submitter));
     }
 
-    /// Takes in a build that is started, so that it counts however soon it is over.
+    /// Adds a build that starts, so that it is charged even if it ends before the next update.
     pub fn begin(&mut self, id: BuildId, run: RunningUsage) {
         self.running.insert(id, run);
     }
 
-    /// What a submitter has had, with what its running builds will have had.
+    /// Returns the usage of a submitter, the expected usage of its running builds included.
     pub fn usage(&self, submitter: &Submitter, pool: &ResourcePool, now: Timestamp) -> f64 {
         let own = self
             .running
@@ -117,12 +117,12 @@ impl Shares {
         self.spent.get(submitter).copied().unwrap_or(self.clock) + pending.sum::<f64>()
     }
 
-    /// When the newest running build of a submitter was started.
+    /// Returns the start of the newest running build of a submitter.
     pub fn last_start(&self, submitter: &Submitter) -> Option<Timestamp> {
         self.started.get(submitter).copied()
     }
 
-    /// What a build that takes this part of the host is thought to take in all.
+    /// Returns the expected usage of a build that takes this fraction of the host.
     pub fn expected(&self, weight: f64) -> f64 {
         self.seconds_expected * weight
     }
