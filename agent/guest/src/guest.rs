@@ -19,26 +19,12 @@ use tokio::net::unix::{OwnedWriteHalf, pipe};
 use tokio::time::timeout;
 use tracing::debug;
 
-pub mod cgroup;
-mod error;
-mod nspawn;
-mod process;
-mod qemu;
-mod run;
-mod usage;
-
-pub use error::GuestError;
-pub use process::Exit;
-pub use qemu::frozen::{bytes, forget, is_frozen, is_unfit, set_unfit, thaw};
-pub use qemu::monitor::QmpError;
-pub use qemu::{Accelerator, accelerator, arguments, firmware};
-
-pub use error::said;
-
-use process::Process;
-use qemu::frozen;
-use qemu::monitor::Monitor;
-use run::StderrPipe;
+use crate::error::GuestError;
+use crate::process::{self, Exit, Process};
+use crate::qemu::checkpoint as frozen;
+use crate::qemu::qmp::{Monitor, QmpError};
+use crate::run_dir::{self as run, StderrPipe};
+use crate::{nspawn, qemu};
 
 /// How long QEMU may take to leave when it is told to.
 const QUIT_LIMIT: Duration = Duration::from_secs(5);
@@ -406,7 +392,7 @@ impl Guest {
 #[cfg(test)]
 impl Spec {
     /// The guest of build 42 on a machine with this manifest.
-    fn example(manifest: &str) -> Self {
+    pub(crate) fn example(manifest: &str) -> Self {
         Self {
             name: "demo, build 42".to_owned(),
             directory: "/build/machines/default/demo/demo-default-42".into(),

@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::task::spawn_blocking;
 
-use super::usage::usage;
-use super::{GuestError, cgroup};
+use crate::cgroup;
+use crate::error::GuestError;
+use crate::usage::usage;
 
 /// The record's name in a run directory.
 const RECORD: &str = "process.json";
@@ -67,7 +68,7 @@ struct Record {
 
 /// A process that is not watched yet.
 #[derive(Debug)]
-pub(super) struct Handle {
+pub(crate) struct Handle {
     kind: Kind,
     pid: u32,
     start_time: u64,
@@ -77,7 +78,7 @@ pub(super) struct Handle {
 
 impl Handle {
     /// Takes hold of a process that we have just started.
-    pub(super) fn of(pid: u32, kind: Kind) -> io::Result<Self> {
+    pub(crate) fn of(pid: u32, kind: Kind) -> io::Result<Self> {
         let fd = open(pid)?;
         let (_, start_time) = look(pid)?;
         Ok(Self {
@@ -91,7 +92,7 @@ impl Handle {
 
     /// Limits the process and writes its record, before anything of the guest runs;
     /// kills it when it cannot.
-    pub(super) fn settle(
+    pub(crate) fn settle(
         mut self,
         machine: &Machine,
         group: &str,
@@ -126,7 +127,7 @@ impl Handle {
 
     /// Finds the process of a record; `None` when there is no record or the
     /// process has ended.
-    pub(super) fn find(run: &Path) -> Result<Option<Self>, GuestError> {
+    pub(crate) fn find(run: &Path) -> Result<Option<Self>, GuestError> {
         let path = run.join(RECORD);
         let read = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -156,7 +157,7 @@ impl Handle {
         deprecated,
         reason = "its successor is unsafe; an OwnedFd keeps the promise"
     )]
-    pub(super) fn watch(self) -> io::Result<Process> {
+    pub(crate) fn watch(self) -> io::Result<Process> {
         Ok(Process {
             kind: self.kind,
             pid: self.pid,
@@ -169,7 +170,7 @@ impl Handle {
 
 /// A process that is watched.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     kind: Kind,
     pid: u32,
     cgroup: Option<PathBuf>,
@@ -178,23 +179,23 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
-    pub(super) fn usage(&self) -> Usage {
+    pub(crate) fn usage(&self) -> Usage {
         usage(self.kind, self.pid, self.cgroup.as_deref())
     }
 
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         kill(self.pid, self.fd.get_ref());
     }
 
-    pub(super) async fn exited(&self) -> Exit {
+    pub(crate) async fn exited(&self) -> Exit {
         // It is readable from its end on, for ever. The runtime fails when it shuts down.
         if self.fd.readable().await.is_err() {
             return Exit::Unknown;

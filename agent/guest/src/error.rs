@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::QmpError;
 use crate::network::NetworkError;
+use crate::qemu::qmp::QmpError;
 
 /// Why a guest cannot be started or reached.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +91,7 @@ pub enum GuestError {
 }
 
 impl GuestError {
-    pub(super) fn run(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+    pub(crate) fn run(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         |source| Self::Run { path, source }
     }

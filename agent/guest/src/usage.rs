@@ -8,7 +8,7 @@ use config::builds::Usage;
 use config::machine::Kind;
 
 /// What the guest has taken so far; nothing is told that is not known for sure.
-pub(super) fn usage(kind: Kind, pid: u32, group: Option<&Path>) -> Usage {
+pub(crate) fn usage(kind: Kind, pid: u32, group: Option<&Path>) -> Usage {
     match (group, kind) {
         (Some(group), _) => of_group(group),
         (None, Kind::Kvm) => of_process(Path::new("/proc").join(pid.to_string()).as_path()),

@@ -10,10 +10,9 @@ use std::path::Path;
 use config::machine::{Firmware, UEFI_VARIABLES};
 use config::settings::Uefi;
 
-use crate::guest::{BootMode, GuestError, Spec};
-
-/// The file with the firmware's variables at the time of a checkpoint.
-pub(super) const CHECKPOINT_VARIABLES: &str = "frozen.vars";
+use super::checkpoint as frozen;
+use crate::error::GuestError;
+use crate::guest::{BootMode, Spec};
 
 /// Whether machines that boot by UEFI can be started on this host.
 ///
@@ -73,7 +72,7 @@ pub(super) fn prepare(spec: &Spec) -> Result<(), GuestError> {
 pub(super) fn variables(spec: &Spec) -> &'static str {
     match spec.boot {
         BootMode::Cold => UEFI_VARIABLES,
-        BootMode::CheckpointSource | BootMode::Restore => CHECKPOINT_VARIABLES,
+        BootMode::CheckpointSource | BootMode::Restore => frozen::VARIABLES,
     }
 }
 

@@ -8,22 +8,22 @@ use std::path::Path;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 
 /// QEMU's monitor.
-pub(super) const MONITOR: &str = "monitor";
+pub(crate) const MONITOR: &str = "monitor";
 /// What the guest prints.
-pub(super) const CONSOLE: &str = "console";
+pub(crate) const CONSOLE: &str = "console";
 /// What is typed on the console of a container.
-pub(super) const KEYBOARD: &str = "keyboard";
+pub(crate) const KEYBOARD: &str = "keyboard";
 /// The log of its worker.
-pub(super) const LOG: &str = "log";
+pub(crate) const LOG: &str = "log";
 /// Where it waits for its task.
-pub(super) const CONTROL: &str = "control";
+pub(crate) const CONTROL: &str = "control";
 /// What QEMU or nspawn complains about.
 const COMPLAINTS: &str = "complaints";
 /// How much of it is told.
 const COMPLAINTS_MAX: usize = 1024;
 
 /// Makes the directory, without what an earlier guest left in it.
-pub(super) fn prepare(run: &Path) -> io::Result<StderrPipe> {
+pub(crate) fn prepare(run: &Path) -> io::Result<StderrPipe> {
     DirBuilder::new().recursive(true).mode(0o700).create(run)?;
     for name in [MONITOR, CONSOLE, KEYBOARD, LOG, CONTROL, COMPLAINTS] {
         match fs::remove_file(run.join(name)) {
@@ -36,7 +36,7 @@ pub(super) fn prepare(run: &Path) -> io::Result<StderrPipe> {
 }
 
 /// Makes a pipe with a name.
-pub(super) fn pipe(path: &Path) -> io::Result<()> {
+pub(crate) fn pipe(path: &Path) -> io::Result<()> {
     Ok(mknodat(
         CWD,
         path,
@@ -50,21 +50,21 @@ pub(super) fn pipe(path: &Path) -> io::Result<()> {
 /// it (64 KiB), and what is said after that is lost. While the program or we hold
 /// it, what was said can be read.
 #[derive(Debug)]
-pub(super) struct StderrPipe(Option<File>);
+pub(crate) struct StderrPipe(Option<File>);
 
 impl StderrPipe {
     /// Those of a guest that runs. One whose pipe is gone can be ended like any other.
-    pub(super) fn find(run: &Path) -> Self {
+    pub(crate) fn find(run: &Path) -> Self {
         Self(open(run).ok())
     }
 
     /// What the program gets as its standard error.
-    pub(super) fn writer(run: &Path) -> io::Result<File> {
+    pub(crate) fn writer(run: &Path) -> io::Result<File> {
         open(run)
     }
 
     /// The end of what was said since the last call, on one line.
-    pub(super) fn take(&self) -> String {
+    pub(crate) fn take(&self) -> String {
         let mut all = Vec::new();
         if let Some(mut pipe) = self.0.as_ref() {
             // It ends where there is nothing yet.

@@ -47,14 +47,14 @@ pub enum QmpError {
 }
 
 /// A connection to a monitor. QEMU talks to one at a time.
-pub(in crate::guest) struct Monitor {
+pub(crate) struct Monitor {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
 }
 
 impl Monitor {
     /// Connects and gets ready for commands.
-    pub(in crate::guest) async fn connect(path: &Path) -> Result<Self, QmpError> {
+    pub(crate) async fn connect(path: &Path) -> Result<Self, QmpError> {
         let connect = async {
             let (reader, writer) = UnixStream::connect(path).await?.into_split();
             let mut monitor = Self {
@@ -75,12 +75,12 @@ impl Monitor {
     }
 
     /// Gives a command without arguments and waits until it is done.
-    pub(in crate::guest) async fn command(&mut self, command: &str) -> Result<(), QmpError> {
+    pub(crate) async fn command(&mut self, command: &str) -> Result<(), QmpError> {
         self.execute(command, json!({})).await.map(|_| ())
     }
 
     /// Gives a command and returns its answer. Events before it are passed over.
-    pub(in crate::guest) async fn execute(
+    pub(crate) async fn execute(
         &mut self,
         command: &str,
         arguments: Value,
@@ -115,11 +115,7 @@ impl Monitor {
     }
 
     /// Hands a descriptor over, under a name by which commands can use it.
-    pub(in crate::guest) async fn give(
-        &mut self,
-        name: &str,
-        fd: impl AsFd,
-    ) -> Result<(), QmpError> {
+    pub(crate) async fn give(&mut self, name: &str, fd: impl AsFd) -> Result<(), QmpError> {
         let line = json!({ "execute": "getfd", "arguments": { "fdname": name } });
         let line = line.to_string() + "\n";
         let stream: &UnixStream = self.writer.as_ref();

@@ -22,7 +22,7 @@ const TRIES: u32 = 1000;
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// How many processes a container may have.
-pub(super) const PROCESSES_MAX: u64 = 4096;
+pub(crate) const PROCESSES_MAX: u64 = 4096;
 
 /// The tree of groups.
 struct Tree {
@@ -53,7 +53,7 @@ fn tree() -> Option<Tree> {
 
 /// Moves the process of a guest into a group of its own with the limits of its
 /// machine. Returns the group; none where there is nothing to be had from it.
-pub(super) fn enter(name: &str, machine: &Machine, pid: u32) -> io::Result<Option<PathBuf>> {
+pub(crate) fn enter(name: &str, machine: &Machine, pid: u32) -> io::Result<Option<PathBuf>> {
     match tree() {
         Some(Tree { root, limits: true }) => {
             let group = limited(&root, name, machine)?;
@@ -136,7 +136,7 @@ pub fn groups() -> Vec<PathBuf> {
 }
 
 /// Takes a group away whose process has ended, with what it has left in it.
-pub(super) fn leave(group: &Path) {
+pub(crate) fn leave(group: &Path) {
     let _ = write(&group.join("cgroup.kill"), "1");
     let mut removed = remove(group);
     // What was killed is gone in a moment.

@@ -19,10 +19,12 @@ use sys::command;
 use tokio::net::unix::pipe;
 use tracing::debug;
 
-use super::process::Handle;
-use super::run;
-use super::{BootMode, GuestError, Spec, cgroup};
+use crate::cgroup;
+use crate::error::GuestError;
+use crate::guest::{BootMode, Spec};
 use crate::network::Network;
+use crate::process::Handle;
+use crate::run_dir as run;
 
 /// The descriptor of the namespace with the container's end of the network.
 const NETWORK: i32 = 3;
@@ -61,17 +63,17 @@ const INIT: &str = "/sbin/init";
 
 /// Holds a container that is ready until its record is written. Dropped, it ends it.
 #[derive(Debug)]
-pub(super) struct Gate(ChildStdin);
+pub(crate) struct Gate(ChildStdin);
 
 impl Gate {
     /// Lets the container begin.
-    pub(super) fn open(mut self) -> io::Result<()> {
+    pub(crate) fn open(mut self) -> io::Result<()> {
         self.0.write_all(b"go\n")
     }
 }
 
 /// Starts nspawn up to the gate, and writes the record.
-pub(super) fn start(spec: Spec) -> Result<(Handle, Gate), GuestError> {
+pub(crate) fn start(spec: Spec) -> Result<(Handle, Gate), GuestError> {
     if spec.boot != BootMode::Cold {
         return Err(GuestError::Container);
     }
@@ -121,12 +123,12 @@ fn pipe(path: &Path) -> Result<File, GuestError> {
 }
 
 /// The console of a container, from now on.
-pub(super) fn console(run: &Path) -> io::Result<pipe::Receiver> {
+pub(crate) fn console(run: &Path) -> io::Result<pipe::Receiver> {
     pipe::OpenOptions::new().open_receiver(run.join(run::CONSOLE))
 }
 
 /// Its keyboard; one that an older agent started has none.
-pub(super) fn keyboard(run: &Path) -> io::Result<Option<pipe::Sender>> {
+pub(crate) fn keyboard(run: &Path) -> io::Result<Option<pipe::Sender>> {
     match pipe::OpenOptions::new().open_sender(run.join(run::KEYBOARD)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         opened => opened.map(Some),

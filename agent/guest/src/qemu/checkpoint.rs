@@ -16,16 +16,17 @@ use config::machine::{Firmware, Machine, UEFI_VARIABLES};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::monitor::{Monitor, QmpError};
-use super::uefi::{self, CHECKPOINT_VARIABLES};
-use super::{Accelerator, arguments};
-use crate::guest::{BootMode, GuestError, Spec};
+use super::qmp::{Monitor, QmpError};
+use super::{Accelerator, arguments, uefi};
+use crate::error::GuestError;
+use crate::guest::{BootMode, Spec};
 
-pub(in crate::guest) const MEMORY: &str = "frozen.memory";
+pub(crate) const MEMORY: &str = "frozen.memory";
 const STATE: &str = "frozen.state";
 /// The state while it is written.
 const HALF: &str = "frozen.state.half";
 const DISK: &str = "frozen.disk";
+pub(super) const VARIABLES: &str = "frozen.vars";
 const KEY: &str = "frozen.key";
 /// Says why there is no frozen guest and can be none.
 const UNFIT: &str = "frozen.unfit";
@@ -37,7 +38,7 @@ const DESCRIPTOR: &str = "state";
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Makes ready what a guest in this place needs before QEMU is started.
-pub(in crate::guest) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result<(), GuestError> {
+pub(crate) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result<(), GuestError> {
     let failed = |name: &str| {
         let path = spec.directory.join(name);
         |source| GuestError::Open { path, source }
@@ -53,7 +54,7 @@ pub(in crate::guest) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result
                 .map_err(failed(MEMORY))?;
             clone(spec, spec.machine.disk.as_str(), DISK)?;
             if spec.machine.firmware == Firmware::Uefi {
-                clone(spec, UEFI_VARIABLES, CHECKPOINT_VARIABLES)?;
+                clone(spec, UEFI_VARIABLES, VARIABLES)?;
             }
             let key = key(spec, accelerator).map_err(failed(KEY))?;
             let path = spec.directory.join(KEY);
@@ -125,7 +126,7 @@ pub fn set_unfit(directory: &Path, why: &str) -> io::Result<()> {
 /// When a file of it is there and cannot be removed.
 pub fn forget(directory: &Path) -> io::Result<()> {
     // Without its state, what is left of it is none.
-    for name in [STATE, HALF, MEMORY, DISK, CHECKPOINT_VARIABLES, KEY, UNFIT] {
+    for name in [STATE, HALF, MEMORY, DISK, VARIABLES, KEY, UNFIT] {
         match fs::remove_file(directory.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -141,10 +142,7 @@ pub fn forget(directory: &Path) -> io::Result<()> {
 /// When a file of it cannot be renamed or removed.
 pub fn thaw(directory: &Path, machine: &Machine) -> io::Result<()> {
     if machine.firmware == Firmware::Uefi {
-        fs::rename(
-            directory.join(CHECKPOINT_VARIABLES),
-            directory.join(UEFI_VARIABLES),
-        )?;
+        fs::rename(directory.join(VARIABLES), directory.join(UEFI_VARIABLES))?;
     }
     fs::rename(directory.join(DISK), directory.join(&machine.disk))?;
     forget(directory)
@@ -193,10 +191,7 @@ fn program() -> io::Result<String> {
 }
 
 /// Stops the guest and writes its state; everything is on disk then.
-pub(in crate::guest) async fn save(
-    monitor: &mut Monitor,
-    directory: &Path,
-) -> Result<(), QmpError> {
+pub(crate) async fn save(monitor: &mut Monitor, directory: &Path) -> Result<(), QmpError> {
     monitor.command("stop").await?;
     ignore_shared(monitor).await?;
     // Not under its name before it is complete.
@@ -219,10 +214,7 @@ pub(in crate::guest) async fn save(
 }
 
 /// Reads the state of a frozen guest into a QEMU that waits for it.
-pub(in crate::guest) async fn load(
-    monitor: &mut Monitor,
-    directory: &Path,
-) -> Result<(), QmpError> {
+pub(crate) async fn load(monitor: &mut Monitor, directory: &Path) -> Result<(), QmpError> {
     ignore_shared(monitor).await?;
     let file = File::open(directory.join(STATE))?;
     monitor.give(DESCRIPTOR, &file).await?;
@@ -233,7 +225,7 @@ pub(in crate::guest) async fn load(
 
 /// Whether QEMU has read the state that it was started for, or was started for none.
 /// Who was to let it read that may have died.
-pub(in crate::guest) async fn check_loaded(monitor: &mut Monitor) -> Result<(), QmpError> {
+pub(crate) async fn check_loaded(monitor: &mut Monitor) -> Result<(), QmpError> {
     let status = monitor.execute("query-status", json!({})).await?;
     match status.get("status").and_then(Value::as_str) {
         Some("inmigrate") => Err(QmpError::State("load")),

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use super::Acceleration;
-use crate::guest::GuestError;
+use crate::error::GuestError;
 
 /// What runs a guest's processors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

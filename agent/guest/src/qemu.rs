@@ -21,29 +21,31 @@ use sys::command;
 use tokio::net::UnixStream;
 use tracing::debug;
 
-use super::process::Handle;
-use super::run::{CONSOLE, CONTROL, LOG, MONITOR};
-use super::{BootMode, GuestError, Spec, User, run};
+use crate::error::GuestError;
+use crate::guest::{BootMode, Spec, User};
 use crate::network::Network;
+use crate::process::Handle;
+use crate::run_dir as run;
+use crate::run_dir::{CONSOLE, CONTROL, LOG, MONITOR};
 
 mod accelerator;
-mod arguments;
+mod cmdline;
 mod uefi;
 
-pub(super) mod frozen;
-pub(super) mod monitor;
+pub(crate) mod checkpoint;
+pub(crate) mod qmp;
 
 pub use accelerator::{Accelerator, accelerator};
-pub use arguments::arguments;
+pub use cmdline::arguments;
 pub use uefi::firmware;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
 /// Starts QEMU with its processors stopped, and writes the record.
-pub(super) fn start(spec: Spec) -> Result<Handle, GuestError> {
+pub(crate) fn start(spec: Spec) -> Result<Handle, GuestError> {
     let accelerator = accelerator(spec.acceleration)?;
     uefi::prepare(&spec)?;
-    frozen::prepare(&spec, accelerator)?;
+    checkpoint::prepare(&spec, accelerator)?;
     let network = Network::open(&spec.network)?;
     let complaints = run::StderrPipe::writer(&spec.run).map_err(GuestError::run(&spec.run))?;
     let line = arguments(&spec, accelerator);
@@ -68,7 +70,7 @@ pub(super) fn start(spec: Spec) -> Result<Handle, GuestError> {
 }
 
 /// Connects to a socket of QEMU at once: it need not have called for us yet.
-pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
+pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
     let stream = std::os::unix::net::UnixStream::connect(path)?;
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
@@ -96,34 +98,34 @@ fn descriptors(spec: Spec, network: &Network) -> Result<Vec<FdMapping>, GuestErr
             child_fd,
         });
     };
-    give(network.tap().map_err(GuestError::Start)?, arguments::TAP);
+    give(network.tap().map_err(GuestError::Start)?, cmdline::TAP);
     for (name, number) in [
-        (MONITOR, arguments::MONITOR),
-        (CONSOLE, arguments::CONSOLE),
-        (LOG, arguments::LOG),
-        (CONTROL, arguments::CONTROL),
+        (MONITOR, cmdline::MONITOR),
+        (CONSOLE, cmdline::CONSOLE),
+        (LOG, cmdline::LOG),
+        (CONTROL, cmdline::CONTROL),
     ] {
         let path = spec.run.join(name);
         let socket = UnixListener::bind(&path);
         let socket = socket.map_err(GuestError::run(&path))?;
         give(socket.into(), number);
     }
-    give(file(&spec, frozen::disk(&spec), true)?, arguments::DISK);
+    give(file(&spec, checkpoint::disk(&spec), true)?, cmdline::DISK);
     if spec.machine.firmware == Firmware::Uefi {
-        give(uefi::code(&spec.uefi)?, arguments::FIRMWARE);
+        give(uefi::code(&spec.uefi)?, cmdline::FIRMWARE);
         let variables = file(&spec, uefi::variables(&spec), true)?;
-        give(variables, arguments::VARIABLES);
+        give(variables, cmdline::VARIABLES);
     }
     if let Some(boot) = &spec.machine.boot {
-        give(file(&spec, &boot.kernel, false)?, arguments::KERNEL);
+        give(file(&spec, &boot.kernel, false)?, cmdline::KERNEL);
         if let Some(initrd) = &boot.initrd {
-            give(file(&spec, initrd, false)?, arguments::INITRD);
+            give(file(&spec, initrd, false)?, cmdline::INITRD);
         }
     }
     if spec.boot != BootMode::Cold {
-        give(file(&spec, frozen::MEMORY, true)?, arguments::MEMORY);
+        give(file(&spec, checkpoint::MEMORY, true)?, cmdline::MEMORY);
     }
-    for (kept, number) in spec.keep.into_iter().zip(arguments::KEEP..) {
+    for (kept, number) in spec.keep.into_iter().zip(cmdline::KEEP..) {
         give(kept, number);
     }
     Ok(all)
