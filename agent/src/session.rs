@@ -12,35 +12,41 @@ use std::time::Duration;
 use config::MachineName;
 use config::builds::Usage;
 use config::machine::Machine;
-use config::task::{BREAKPOINT, RESUME};
 use store::Snapshot;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::blocking;
 use guest::network::{Network, NetworkError};
-use guest::{BootMode, Exit, Guest, GuestError, QmpError};
+use guest::{BootMode, Exit, GuestError, QmpError};
 
+mod adopt;
 pub mod console;
 mod egress;
-mod gateway;
+mod events;
+pub mod gateway;
+mod guest_handle;
 mod guest_services;
 pub mod handshake;
-pub mod idle_timeout;
+mod idle_timeout;
 pub mod log_capture;
 mod orphans;
+mod parts;
 mod start;
+mod streams;
+mod teardown;
 
 pub use egress::EgressError;
+pub use events::{GuestEvent, GuestFailure, SessionLimits};
 pub use guest_services::GuestServices;
 pub use orphans::{bytes_written, end_orphans, guests_directory, is_running, resume};
 
 use gateway::Gateway;
-use orphans::{log_failure, tear_down};
+use guest_handle::GuestHandle;
+use log_capture::CaptureFiles;
+use parts::Parts;
+use teardown::{kill, log_failure, tear_down};
 
-/// The time in which events of a guest that has ended may still arrive.
-const DRAIN_LIMIT: Duration = Duration::from_millis(200);
 /// The time in which a guest must shut down after it has put its result.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 
@@ -82,13 +88,13 @@ pub struct SessionSpec {
     /// Its machine's manifest.
     pub machine: Machine,
     /// The files that it may fetch and put.
-    pub map: tftp::server::Namespace,
+    pub files: tftp::server::Namespace,
     /// Flushes its disk to the host's: the disk is kept afterwards.
     pub durable: bool,
     /// The way in which it boots.
     pub boot: BootMode,
     /// The files that receive its output.
-    pub capture: log_capture::CaptureFiles,
+    pub capture: CaptureFiles,
 }
 
 /// The guest of an earlier agent to adopt.
@@ -98,78 +104,23 @@ pub struct AdoptSpec {
     /// Its machine.
     pub machine: MachineName,
     /// The files that it may fetch and put.
-    pub map: tftp::server::Namespace,
+    pub files: tftp::server::Namespace,
     /// The files that receive its output.
-    pub capture: log_capture::CaptureFiles,
+    pub capture: CaptureFiles,
     /// The time since its start.
     pub elapsed: Duration,
     /// Set if its first packet has arrived.
     pub contacted: bool,
 }
 
-/// The limits of a session, and its end.
-pub struct SessionLimits<'a> {
-    /// The time limits.
-    pub times: config::limits::Limits,
-    /// The files that each complete the session when the guest has put one.
-    pub result_files: &'a [&'a str],
-}
-
-/// A step of a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GuestEvent {
-    /// The guest's first packet arrived.
-    FirstContact,
-    /// The guest put a result file.
-    ResultReceived,
-    /// The guest waits for its task, and a checkpoint of it can be saved.
-    Ready,
-    /// The guest reported a change at its breakpoint.
-    Breakpoint,
-    /// The pause of the guest has expired.
-    PauseExpired,
-}
-
-/// A reason why a session ended without a result.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GuestFailure {
-    /// No packet of the guest arrived in time.
-    #[error("the guest did not answer within {} s of its start", .0.as_secs())]
-    StartTimeout(Duration),
-    /// The guest showed no activity for too long.
-    #[error("nothing was heard of the guest for {} s: no packet, no log, nothing on its console", .0.as_secs())]
-    IdleTimeout(Duration),
-    /// The guest exceeded its total time.
-    #[error("the guest took longer than {} s", .0.as_secs())]
-    TotalTimeout(Duration),
-    /// The guest's process ended.
-    #[error(
-        "the guest ended before it had put its result ({exit}){}",
-        guest::said(stderr)
-    )]
-    Exited {
-        /// Its exit status.
-        exit: Exit,
-        /// The end of its standard error.
-        stderr: String,
-    },
-    /// The session was cancelled.
-    #[error("it was cancelled")]
-    Cancelled,
-    /// The guest was ended because a disk of the host is nearly full.
-    #[error("the volume {} is nearly full, and this guest had written most there", .0.display())]
-    DiskFull(PathBuf),
-    /// The agent that ran the guest ended.
-    #[error("the host agent was ended while it ran")]
-    AgentGone,
-}
-
-/// A running guest with its services.
+/// A running guest with its services. Dropping it leaves the guest running; use
+/// [`Session::kill`] or [`Session::leave`], which do not block the runtime.
 pub struct Session {
-    guest: Arc<Guest>,
-    network: Network,
+    guest: GuestHandle,
+    network: Arc<Network>,
     gateway: Gateway,
     started: Instant,
+    /// Set when the guest's first packet has arrived.
     contacted: bool,
     pause: Option<Pause>,
     run_dir: PathBuf,
@@ -191,70 +142,35 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// Waits for the next event, or for the failure that ends the session. Cancel-safe.
-    pub async fn next(
-        &mut self,
-        limits: &SessionLimits<'_>,
-        cancel: &CancellationToken,
-    ) -> Result<GuestEvent, GuestFailure> {
-        let (due, timeout) = self.deadline(limits);
-        let is_idle_limited = self.contacted && self.pause.is_none();
-        let deadline = tokio::time::sleep_until(due);
-        tokio::pin!(deadline);
-        loop {
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => return Err(GuestFailure::Cancelled),
-                Some(event) = self.gateway.events.recv() => {
-                    if let Some(event) = self.handle_event(event, limits) {
-                        return Ok(event);
-                    }
-                }
-                () = gateway::ready(&mut self.gateway.ready) => return Ok(GuestEvent::Ready),
-                exit = self.guest.exited() => {
-                    let failure = GuestFailure::Exited { exit, stderr: self.guest.complaints() };
-                    return self.drain_events(limits).await.ok_or(failure);
-                }
-                () = self.gateway.idle.lasts(limits.times.idle, &self.network), if is_idle_limited => {
-                    return Err(GuestFailure::IdleTimeout(limits.times.idle));
-                }
-                () = &mut deadline => return timeout.map_or(Ok(GuestEvent::PauseExpired), Err),
+    /// Registers the parts of a session with the runtime. Ends the guest on failure.
+    async fn assemble(services: &GuestServices, parts: Parts) -> Result<Self, SessionError> {
+        let guest = Arc::new(parts.guest);
+        let network = Arc::new(parts.network);
+        let registered = GuestHandle::new(Arc::clone(&guest)).and_then(|handle| {
+            let mut gateway = Gateway::serve(services, parts.servers)?;
+            gateway.attach(parts.streams, parts.boot, parts.capture, |input| {
+                services.consoles.add(&parts.tag, &parts.machine, input)
+            })?;
+            Ok((handle, gateway))
+        });
+        match registered {
+            Ok((guest, gateway)) => Ok(Self {
+                guest,
+                network,
+                gateway,
+                started: Instant::now(),
+                contacted: false,
+                pause: None,
+                run_dir: parts.run_dir,
+            }),
+            Err(error) => {
+                blocking(move || {
+                    kill(&guest);
+                    tear_down(&network, &parts.run_dir);
+                })
+                .await;
+                Err(error.into())
             }
-        }
-    }
-
-    /// Returns the next deadline and the failure that it means; none for a pause.
-    fn deadline(&self, limits: &SessionLimits<'_>) -> (Instant, Option<GuestFailure>) {
-        match self.pause {
-            Some(pause) => (pause.until, None),
-            None if self.contacted => {
-                let limit = limits.times.total;
-                (
-                    self.started + limit,
-                    Some(GuestFailure::TotalTimeout(limit)),
-                )
-            }
-            None => {
-                let limit = limits.times.start;
-                (
-                    self.started + limit,
-                    Some(GuestFailure::StartTimeout(limit)),
-                )
-            }
-        }
-    }
-
-    /// Suspends all limits until `until`, for a guest that waits for a person.
-    pub fn pause(&mut self, until: Instant) {
-        let since = Instant::now();
-        self.pause.get_or_insert(Pause { since, until });
-    }
-
-    /// Ends a pause. Its time does not count as the guest's.
-    pub fn resume(&mut self) {
-        if let Some(pause) = self.pause.take() {
-            self.started += pause.since.elapsed();
-            self.gateway.idle.last.renew();
         }
     }
 
@@ -263,7 +179,7 @@ impl Session {
     /// # Errors
     /// When QEMU does not answer, or the guest is a container.
     pub async fn suspend(&self) -> Result<(), QmpError> {
-        self.guest.suspend().await
+        self.guest.run(guest::Guest::suspend).await
     }
 
     /// Waits until the guest's process has ended. Cancel-safe.
@@ -271,53 +187,9 @@ impl Session {
         self.guest.exited().await
     }
 
-    /// Returns the first event of those that the guest sent before it ended.
-    async fn drain_events(&mut self, limits: &SessionLimits<'_>) -> Option<GuestEvent> {
-        while let Ok(Some(event)) = timeout(DRAIN_LIMIT, self.gateway.events.recv()).await {
-            if let Some(event) = self.handle_event(event, limits) {
-                return Some(event);
-            }
-        }
-        None
-    }
-
-    fn handle_event(
-        &mut self,
-        event: tftp::server::Event,
-        limits: &SessionLimits<'_>,
-    ) -> Option<GuestEvent> {
-        match event {
-            tftp::server::Event::FirstContact if !self.contacted => {
-                self.contacted = true;
-                Some(GuestEvent::FirstContact)
-            }
-            tftp::server::Event::FirstContact => None,
-            tftp::server::Event::Put { name, bytes, .. } => {
-                self.gateway.metrics.tftp("put", bytes);
-                if limits.result_files.contains(&name.as_str()) {
-                    return Some(GuestEvent::ResultReceived);
-                }
-                info!(name, bytes, "the guest put a file");
-                (name == BREAKPOINT).then_some(GuestEvent::Breakpoint)
-            }
-            tftp::server::Event::Fetched { name, bytes } => {
-                self.gateway.metrics.tftp("fetch", bytes);
-                info!(name, bytes, "the guest fetched a file");
-                None
-            }
-            // A guest at its breakpoint polls for this file.
-            tftp::server::Event::Refused { name, .. } if name == RESUME => None,
-            tftp::server::Event::Refused { name, reason } => {
-                warn!(name, %reason, "the guest was refused a file");
-                None
-            }
-        }
-    }
-
     /// Returns the resources that the guest has used so far.
     pub async fn usage(&self) -> Usage {
-        let guest = Arc::clone(&self.guest);
-        blocking(move || guest.usage()).await
+        self.guest.run(guest::Guest::usage).await
     }
 
     /// Waits until the guest has shut down, and ends it if it does not. Returns true if it
@@ -326,7 +198,7 @@ impl Session {
         let exit = timeout(SHUTDOWN_LIMIT, self.guest.exited()).await;
         if exit.is_err() {
             warn!("the guest does not shut down; ending it");
-            log_failure(self.guest.stop(SHUTDOWN_LIMIT).await);
+            log_failure(self.guest.run(|guest| guest.stop(SHUTDOWN_LIMIT)).await);
         }
         debug!("the guest's process has ended");
         self.tear_down().await;
@@ -338,24 +210,31 @@ impl Session {
     /// # Errors
     /// When the checkpoint cannot be saved; the guest has ended then, too.
     pub async fn checkpoint(self, directory: &Path) -> Result<(), SessionError> {
-        let saved = self.guest.freeze(directory).await;
+        let directory = directory.to_owned();
+        let saved = self.guest.run(move |guest| guest.checkpoint(&directory));
+        let saved = saved.await;
         self.tear_down().await;
         Ok(saved?)
     }
 
     /// Kills the guest.
     pub async fn kill(self) {
-        log_failure(self.guest.end().await);
+        self.guest.run(kill).await;
         self.tear_down().await;
     }
 
     async fn tear_down(self) {
-        let (network, run_dir) = (self.network, self.run_dir);
-        blocking(move || tear_down(network, &run_dir)).await;
+        let (gateway, network, run_dir) = (self.gateway, self.network, self.run_dir);
+        blocking(move || {
+            drop(gateway);
+            tear_down(&network, &run_dir);
+        })
+        .await;
     }
 
     /// Leaves the guest running for the next agent to adopt.
-    pub fn leave(self) {
+    pub async fn leave(self) {
         info!("leaving the guest to the next agent");
+        blocking(move || drop(self)).await;
     }
 }

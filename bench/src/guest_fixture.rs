@@ -11,7 +11,7 @@ use config::machine::Machine;
 use config::settings::{Acceleration, Settings};
 use config::task::GATEWAY;
 use config::{MachineName, Tag, ToolchainName};
-use guest::network::{Cable, Network};
+use guest::network::{LinkType, Network};
 use guest::{BootMode, Spec};
 use store::{Snapshot, SnapshotSource, Volume};
 use tokio::net::UdpSocket;
@@ -76,13 +76,13 @@ impl GuestSnapshot<'_> {
             directory: self.path().to_owned(),
             machine: Machine::parse(&manifest).unwrap(),
             user: (65_534, 65_534).into(),
-            run: run.to_owned(),
+            run_dir: run.to_owned(),
             network: network.get().name().to_owned(),
             acceleration: Acceleration::Auto,
             uefi: Settings::parse("").unwrap().guests.uefi,
             durable: false,
             boot,
-            keep: Vec::new(),
+            keep_open: Vec::new(),
         }
     }
 }
@@ -105,9 +105,9 @@ pub struct GuestNetwork(Option<Network>);
 
 impl GuestNetwork {
     /// Creates a network whose name contains this one.
-    pub fn new(name: &str, cable: Cable) -> Self {
+    pub fn new(name: &str, link: LinkType) -> Self {
         let name = format!("bhbench-{}-{name}", std::process::id());
-        Self(Some(Network::create(&name, cable).unwrap()))
+        Self(Some(Network::create(&name, link).unwrap()))
     }
 
     /// Returns the network.
@@ -115,10 +115,12 @@ impl GuestNetwork {
         self.0.as_ref().unwrap()
     }
 
-    /// Binds the port at which guests ask for their task.
+    /// Binds the port at which guests ask for their task. Must be called in a tokio runtime.
     pub fn bind_tftp(&self) -> UdpSocket {
         let address: SocketAddr = format!("{GATEWAY}:69").parse().unwrap();
-        self.get().udp(address).unwrap()
+        let socket = self.get().udp(address).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        UdpSocket::from_std(socket).unwrap()
     }
 }
 

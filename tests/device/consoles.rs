@@ -42,7 +42,7 @@ put result.manifest success
     let mut watcher = host.terminal(&["console", "demo", "--read-only"]);
     watcher.wait_for("the word?");
     host.machinectl(&["console", &id])
-        .refused(3, "somebody types on this console already");
+        .refused(3, "another person types on this console");
     watcher.type_in("this is ignored\r");
     typist.type_in("sesame\r");
     for terminal in [&typist, &watcher] {

@@ -1,7 +1,8 @@
 //! Containers: real systemd-nspawn in a real network with a shell script as the worker, and builds
 //! by the agent.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -9,13 +10,13 @@ use std::time::Duration;
 use config::builds::State;
 use config::machine::Kind;
 use config::task::Outcome;
-use guest::{BootMode, Exit, Guest, GuestError};
+use guest::{BootMode, Console, Exit, Guest, GuestError};
 use rustix::process::{Pid, Signal, kill_process};
 use tests::agent::{AgentHost, ENDLESS_PROGRAM, GATED_PROGRAM};
 use tests::wait_until;
 use tftp::server::Event;
 
-use crate::guests::{GuestFixture, events_until_result, read, wait_for, within};
+use crate::guests::{GuestFixture, LIMIT, events_until_result, output, read, wait_for};
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
@@ -27,17 +28,15 @@ fn a_shell_script_in_a_container_can_be_the_worker() {
          touch /made-inside",
     );
     let (_server, mut events) = fixture.serve();
-    let console = within(async {
-        let guest = Guest::start(fixture.spec()).await.unwrap();
-        assert_eq!(guest.kind(), Kind::Nspawn);
-        assert!(guest.log().unwrap().is_none());
-        let console = read(guest.console());
-        // Children of the container's first process may run as well.
-        assert!(fixture.net.processes().unwrap().contains(&guest.pid()));
-        assert_eq!(guest.exited().await, Exit::Code(0));
-        assert_eq!(guest.complaints(), "");
-        console.await.unwrap()
-    });
+    let guest = fixture.start();
+    assert_eq!(guest.kind(), Kind::Nspawn);
+    assert!(guest.log().unwrap().is_none());
+    let console = read(output(guest.console()));
+    // Children of the container's first process may run as well.
+    assert!(fixture.net.processes().unwrap().contains(&guest.pid()));
+    assert_eq!(guest.wait(LIMIT), Some(Exit::Code(0)));
+    assert_eq!(guest.take_stderr(), "");
+    let console = console.join().unwrap();
     assert!(console.contains("build: 42"), "{console}");
     let received = events_until_result(&mut events);
     assert!(
@@ -62,22 +61,20 @@ fn a_shell_script_in_a_container_can_be_the_worker() {
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_container_can_be_adopted_and_ends_with_all_its_processes() {
     let fixture = GuestFixture::container("setsid sleep 4711 & echo up; while :; do sleep 1; done");
-    within(async {
-        let guest = Guest::start(fixture.spec()).await.unwrap();
-        wait_for(&mut guest.console().unwrap(), "up").await;
-        assert!(matches!(
-            Guest::start(fixture.spec()).await,
-            Err(GuestError::Running(_))
-        ));
-        assert!(guest.suspend().await.is_err());
-        drop(guest);
-        let found = Guest::find(fixture.run.path()).unwrap().unwrap();
-        found.go_on().await.unwrap();
-        wait_until("the child runs", || sleepers() == 1);
-        let exit = found.stop(Duration::from_millis(50)).await.unwrap();
-        assert!(!exit.is_clean() && sleepers() == 0);
-        assert!(Guest::find(fixture.run.path()).unwrap().is_none());
-    });
+    let guest = fixture.start();
+    wait_for(&mut output(guest.console()), "up");
+    assert!(matches!(
+        Guest::start(fixture.spec()),
+        Err(GuestError::Running(_))
+    ));
+    assert!(guest.suspend().is_err());
+    drop(guest);
+    let found = Guest::find(fixture.run.path()).unwrap().unwrap();
+    found.resume().unwrap();
+    wait_until("the child runs", || sleepers() == 1);
+    let exit = found.stop(Duration::from_millis(50)).unwrap();
+    assert!(!exit.is_clean() && sleepers() == 0);
+    assert!(Guest::find(fixture.run.path()).unwrap().is_none());
 }
 
 /// Counts the processes that only the container of the test above starts.
@@ -94,19 +91,25 @@ fn the_console_of_a_container_accepts_input_also_after_adoption() {
         r#"echo "the word?"; read -r word; echo "heard $word"
            echo "the other?"; read -r word; echo "heard $word""#,
     );
-    within(async {
-        let guest = Guest::start(fixture.spec()).await.unwrap();
-        let (mut console, keyboard) = guest.terminal().unwrap();
-        wait_for(&mut console, "the word?").await;
-        keyboard.unwrap().press(b"sesame\r").await.unwrap();
-        wait_for(&mut console, "heard sesame").await;
-        drop((guest, console));
-        let guest = Guest::find(fixture.run.path()).unwrap().unwrap();
-        let (mut console, keyboard) = guest.terminal().unwrap();
-        keyboard.unwrap().press(b"mellon\r").await.unwrap();
-        wait_for(&mut console, "heard mellon").await;
-        assert_eq!(guest.exited().await, Exit::Code(0));
-    });
+    let guest = fixture.start();
+    let (mut console, mut input) = terminal(&guest);
+    wait_for(&mut console, "the word?");
+    input.write_all(b"sesame\r").unwrap();
+    wait_for(&mut console, "heard sesame");
+    drop((guest, console));
+    let guest = Guest::find(fixture.run.path()).unwrap().unwrap();
+    let (mut console, mut input) = terminal(&guest);
+    input.write_all(b"mellon\r").unwrap();
+    wait_for(&mut console, "heard mellon");
+    assert_eq!(guest.wait(LIMIT), Some(Exit::Code(0)));
+}
+
+/// Returns the output and the input of a container's console.
+fn terminal(guest: &Guest) -> (File, File) {
+    match guest.console().unwrap() {
+        Console::Pipes { output, input } => (output, input.unwrap()),
+        Console::Socket(_) => panic!("the guest is no container"),
+    }
 }
 
 #[test]
@@ -115,25 +118,21 @@ fn a_container_that_cannot_start_gives_the_reason() {
     let fixture = GuestFixture::container("");
     let root = fixture.machine.0.path().join("root");
     fs::remove_dir(root.join("usr")).unwrap();
-    within(async {
-        let guest = Guest::start(fixture.spec()).await.unwrap();
-        assert_eq!(guest.exited().await, Exit::Code(1));
-        let stderr = guest.complaints();
-        assert!(stderr.contains("OS tree"), "{stderr}");
-    });
+    let guest = fixture.start();
+    assert_eq!(guest.wait(LIMIT), Some(Exit::Code(1)));
+    let stderr = guest.take_stderr();
+    assert!(stderr.contains("OS tree"), "{stderr}");
     fs::rename(&root, fixture.machine.0.path().join("backup")).unwrap();
     std::os::unix::fs::symlink("/", &root).unwrap();
     // The end of the cable in the first guest has gone with that guest.
     let mut fixture = fixture;
     fixture.net = tests::net::Net::with(Kind::Nspawn.into());
-    within(async {
-        let error = Guest::start(fixture.spec()).await.unwrap_err();
-        assert!(matches!(error, GuestError::Open { .. }), "{error}");
-        let mut spec = fixture.spec();
-        spec.boot = BootMode::CheckpointSource;
-        let error = Guest::start(spec).await.unwrap_err();
-        assert!(matches!(error, GuestError::Container), "{error}");
-    });
+    let error = Guest::start(fixture.spec()).unwrap_err();
+    assert!(matches!(error, GuestError::Open { .. }), "{error}");
+    let mut spec = fixture.spec();
+    spec.boot = BootMode::CheckpointSource;
+    let error = Guest::start(spec).unwrap_err();
+    assert!(matches!(error, GuestError::Container), "{error}");
 }
 
 #[test]
@@ -170,17 +169,13 @@ fn a_container_cannot_reach_the_host() {
          set -- /proc/[0-9]*; [ $# -lt 4200 ] && echo \"bomb over\"
          read -r never",
     );
-    let console = within(async {
-        let address = |port| format!("{}:{port}", config::task::GATEWAY).parse().unwrap();
-        let _open: Vec<_> = [8585, 8586, 9000]
-            .map(|port| fixture.net.tcp_listener(address(port)).unwrap())
-            .into();
-        let guest = Guest::start(fixture.spec()).await.unwrap();
-        let mut console = guest.console().unwrap();
-        let printed = wait_for(&mut console, "bomb over").await;
-        guest.end().await.unwrap();
-        printed
-    });
+    let address = |port| format!("{}:{port}", config::task::GATEWAY).parse().unwrap();
+    let _open: Vec<_> = [8585, 8586, 9000]
+        .map(|port| fixture.net.tcp_listener(address(port)).unwrap())
+        .into();
+    let guest = fixture.start();
+    let console = wait_for(&mut output(guest.console()), "bomb over");
+    guest.kill_and_wait().unwrap();
     println!("{console}");
     let lines: Vec<_> = console.lines().map(str::trim).collect();
     let expected = ["gateway", "log", "chmod_suid"].map(|target| format!("reached {target}"));

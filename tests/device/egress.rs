@@ -6,17 +6,17 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::time::Duration;
 
+use agent::session::gateway::dns::{self, Names};
 use config::builds::State;
+use config::machine::Kind;
 use config::task::Outcome;
-use guest::Guest;
-use guest::gateway::dns::{self, Names};
 use guest::network::Network;
-use guest::network::egress::{self, Way};
+use guest::network::egress::{self, EgressPolicy};
 use rustix::process::Signal;
 use sys::command;
 use tests::agent::AgentHost;
 
-use crate::guests::{GuestFixture, read, within};
+use crate::guests::{GuestFixture, LIMIT, output, read, run_in_background};
 
 /// Two networks: a host with the address 203.0.113.1, which does not forward packets, and the
 /// Internet behind it.
@@ -147,7 +147,7 @@ int main(void) {
 "#;
 
 /// Connects to every server from a container with this policy, and returns the replies.
-fn connect_everywhere(world: &World, policy: &Way) -> Vec<String> {
+fn connect_everywhere(world: &World, policy: &EgressPolicy) -> Vec<String> {
     let fixture = GuestFixture::container(
         "try() { if reply=$(nc -w 8 $2 $3 </dev/null 2>/dev/null) && [ -n \"$reply\" ]; \
                  then echo \"$1: $reply\"; fi; }
@@ -164,18 +164,20 @@ fn connect_everywhere(world: &World, policy: &Way) -> Vec<String> {
         .enter(|| Ok(egress::open(&fixture.net, policy)))
         .unwrap()
         .unwrap();
-    let console = within(async {
-        let names = [(
-            "web.example.org".to_owned(),
-            vec!["203.0.113.2".parse().unwrap()],
-        )];
-        let resolver = dns::serve(&fixture.net, Names::Table(names.into())).unwrap();
-        tokio::spawn(resolver);
-        let guest = Guest::start(fixture.spec()).await.unwrap();
-        let console = read(guest.console());
-        guest.exited().await;
-        console.await.unwrap()
-    });
+    let names = [(
+        "web.example.org".to_owned(),
+        vec!["203.0.113.2".parse().unwrap()],
+    )];
+    let names = Names::Table(names.into());
+    let sockets = fixture
+        .net
+        .enter(|| guest::gateway::bind(Kind::Nspawn))
+        .unwrap();
+    run_in_background(|| dns::serve(sockets.dns, names).unwrap());
+    let guest = fixture.start();
+    let console = read(output(guest.console()));
+    guest.wait(LIMIT).unwrap();
+    let console = console.join().unwrap();
     world
         .host
         .enter(|| Ok(egress::close(&fixture.net)))
@@ -202,20 +204,20 @@ fn a_guest_reaches_what_its_policy_allows_and_nothing_else() {
         lines.sort();
         lines
     };
-    let nat = Way::default();
+    let nat = EgressPolicy::default();
     assert_eq!(
         connect_everywhere(&world, &nat),
         expected(&["web", "other-port", "other-place"])
     );
-    let listed = Way {
+    let listed = EgressPolicy {
         private: vec!["10.9.0.0/16".parse().unwrap()],
-        ..Way::default()
+        ..EgressPolicy::default()
     };
     let all = ["web", "other-port", "other-place", "private"];
     assert_eq!(connect_everywhere(&world, &listed), expected(&all));
-    let places = Way {
-        places: Some(vec!["203.0.113.2:80".parse().unwrap()]),
-        ..Way::default()
+    let places = EgressPolicy {
+        destinations: Some(vec!["203.0.113.2:80".parse().unwrap()]),
+        ..EgressPolicy::default()
     };
     assert_eq!(connect_everywhere(&world, &places), expected(&["web"]));
     assert_eq!(world.egress_state(), before, "all changes were undone");

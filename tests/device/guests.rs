@@ -1,30 +1,35 @@
 //! Guests: real QEMU in a real network with a shell script as the worker.
 
-use std::fs;
+use std::fs::{self, File};
 use std::future::Future;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use agent::session::gateway::dhcp;
 use agent::session::handshake::{self, HandshakeMode};
+use config::machine::{Kind, Machine};
 use config::settings::{Acceleration, Settings};
 use config::task::GATEWAY;
-use guest::{self, BootMode, Exit, Guest, GuestError, QmpError, Spec};
+use guest::{BootMode, Console, Exit, Guest, GuestError, QmpError, Spec, checkpoint};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tempfile::TempDir;
 use tests::net::Net;
+use tests::wait_until;
 use tftp::server::{Event, Namespace, Server};
-use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
-/// The time limit for a test.
-const LIMIT: Duration = Duration::from_mins(4);
+/// The time limit for each step of a guest.
+pub(crate) const LIMIT: Duration = Duration::from_mins(4);
 const USER: (u32, u32) = (64_999, 64_999);
 
 /// The files, the network and the run directory of a guest, and what it puts.
 pub(crate) struct GuestFixture {
     pub(crate) net: Net,
     pub(crate) run: TempDir,
-    pub(crate) machine: (TempDir, config::machine::Machine),
+    pub(crate) machine: (TempDir, Machine),
     put: TempDir,
 }
 
@@ -37,7 +42,7 @@ impl GuestFixture {
         Self::of(tests::scripted_machines::container(script))
     }
 
-    pub(crate) fn of(machine: (TempDir, config::machine::Machine)) -> Self {
+    pub(crate) fn of(machine: (TempDir, Machine)) -> Self {
         Self {
             net: Net::with(machine.1.kind.into()),
             run: tempfile::tempdir().unwrap(),
@@ -47,19 +52,17 @@ impl GuestFixture {
     }
 
     pub(crate) fn spec(&self) -> Spec {
-        Spec {
-            name: "test".to_owned(),
-            directory: self.machine.0.path().to_owned(),
-            machine: self.machine.1.clone(),
-            user: USER.into(),
-            run: self.run.path().to_owned(),
-            network: self.net.name().to_owned(),
-            acceleration: Acceleration::Auto,
-            uefi: Settings::parse("").unwrap().guests.uefi,
-            durable: false,
-            boot: BootMode::Cold,
-            keep: Vec::new(),
-        }
+        let (directory, machine) = &self.machine;
+        spec(
+            directory.path(),
+            machine.clone(),
+            self.run.path(),
+            self.net.name(),
+        )
+    }
+
+    pub(crate) fn start(&self) -> Guest {
+        Guest::start(self.spec()).unwrap()
     }
 
     pub(crate) fn serve(&self) -> (Server, mpsc::Receiver<Event>) {
@@ -78,40 +81,90 @@ impl GuestFixture {
     }
 }
 
-/// Runs a future to its end within the time limit.
-pub(crate) fn within<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async { tokio::time::timeout(LIMIT, work).await.unwrap() })
+fn spec(directory: &Path, machine: Machine, run_dir: &Path, network: &str) -> Spec {
+    Spec {
+        name: "test".to_owned(),
+        directory: directory.to_owned(),
+        machine,
+        user: USER.into(),
+        run_dir: run_dir.to_owned(),
+        network: network.to_owned(),
+        acceleration: Acceleration::Auto,
+        uefi: Settings::parse("").unwrap().guests.uefi,
+        durable: false,
+        boot: BootMode::Cold,
+        keep_open: Vec::new(),
+    }
 }
 
-/// Reads a stream of a guest to its end.
-pub(crate) fn read(stream: std::io::Result<guest::Stream>) -> JoinHandle<String> {
-    let mut stream = stream.unwrap();
-    tokio::spawn(async move {
+/// Returns the output of a console.
+pub(crate) fn output(console: io::Result<Console>) -> File {
+    match console.unwrap() {
+        Console::Socket(socket) => OwnedFd::from(socket).into(),
+        Console::Pipes { output, .. } => output,
+    }
+}
+
+/// Reads the output of a guest to its end, on a thread of its own.
+pub(crate) fn read(mut output: File) -> JoinHandle<String> {
+    thread::spawn(move || {
         let mut all = Vec::new();
         // The read fails when QEMU ends. What it has printed before counts.
-        let _ = stream.read_to_end(&mut all).await;
+        let _ = output.read_to_end(&mut all);
         String::from_utf8_lossy(&all).into_owned()
     })
 }
 
-/// Reads a stream of a guest until it contains a text, and returns everything read.
-pub(crate) async fn wait_for(stream: &mut guest::Stream, expected: &str) -> String {
+/// Reads the output of a guest until it contains a text, and returns everything read.
+pub(crate) fn wait_for(output: &mut File, expected: &str) -> String {
+    let deadline = Instant::now() + LIMIT;
     let mut all = Vec::new();
     loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).unwrap();
+        let ready = poll(&mut [PollFd::new(output, PollFlags::IN)], Some(&left));
+        assert_ne!(ready.unwrap(), 0, "the output lacks {expected}");
         let mut buffer = [0; 1024];
-        let count = stream.read(&mut buffer).await.unwrap();
-        assert!(count > 0, "the stream ended without {expected}");
+        let count = output.read(&mut buffer).unwrap();
+        assert!(count > 0, "the output ended without {expected}");
         all.extend_from_slice(&buffer[..count]);
         let text = String::from_utf8_lossy(&all);
         if text.contains(expected) {
             return text.into_owned();
         }
     }
+}
+
+/// Waits for the guest's next event.
+pub(crate) fn next_event(events: &mut mpsc::Receiver<Event>) -> Event {
+    let mut event = None;
+    wait_until("an event", || {
+        event = events.try_recv().ok();
+        event.is_some()
+    });
+    event.unwrap()
+}
+
+/// Runs an async server of the agent on a thread of its own, for as long as the test runs.
+pub(crate) fn run_in_background<F: Future>(server: impl FnOnce() -> F + Send + 'static) {
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            server().await;
+        });
+    });
+}
+
+/// Serves the control port of a guest as the agent does.
+pub(crate) fn serve_control_port(guest: &Guest, mode: HandshakeMode) {
+    let control = guest.control().unwrap().unwrap();
+    control.set_nonblocking(true).unwrap();
+    run_in_background(|| {
+        handshake::serve(tokio::net::UnixStream::from_std(control).unwrap(), mode)
+    });
 }
 
 /// Returns the events up to the put of `result.manifest`, which every script does last.
@@ -141,24 +194,22 @@ fn a_shell_script_can_be_the_worker() {
          tftp -p -l result.manifest $host",
     );
     let (_server, mut events) = fixture.serve();
-    within(async {
-        let guest = Guest::start(fixture.spec()).await.unwrap();
-        let (console, log) = (read(guest.console()), read(guest.log().map(Option::unwrap)));
-        let status = fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap();
-        let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap();
-        assert_eq!(line("Uid:"), "Uid:\t64999\t64999\t64999\t64999");
-        assert_eq!(line("Groups:").trim_end(), "Groups:");
-        for capabilities in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
-            assert!(line(capabilities).ends_with("\t0000000000000000"));
-        }
-        assert_eq!(line("NoNewPrivs:"), "NoNewPrivs:\t1");
-        assert!(line("Seccomp:").ends_with('2'));
-        assert_eq!(fixture.net.processes().unwrap(), [guest.pid()]);
-        assert_eq!(guest.exited().await, Exit::Code(0));
-        let console = console.await.unwrap();
-        assert!(console.contains("build: 42"), "{console}");
-        assert_eq!(log.await.unwrap().trim_end(), "working");
-    });
+    let guest = fixture.start();
+    let (console, log) = (read(output(guest.console())), read(OwnedFd::from(guest.log().unwrap().unwrap()).into()));
+    let status = fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap();
+    let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap();
+    assert_eq!(line("Uid:"), "Uid:\t64999\t64999\t64999\t64999");
+    assert_eq!(line("Groups:").trim_end(), "Groups:");
+    for capabilities in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+        assert!(line(capabilities).ends_with("\t0000000000000000"));
+    }
+    assert_eq!(line("NoNewPrivs:"), "NoNewPrivs:\t1");
+    assert!(line("Seccomp:").ends_with('2'));
+    assert_eq!(fixture.net.processes().unwrap(), [guest.pid()]);
+    assert_eq!(guest.wait(LIMIT), Some(Exit::Code(0)));
+    let console = console.join().unwrap();
+    assert!(console.contains("build: 42"), "{console}");
+    assert_eq!(log.join().unwrap().trim_end(), "working");
     let received = events_until_result(&mut events);
     let put = |name: &str, file: &str, bytes| Event::Put {
         name: name.to_owned(),
@@ -181,29 +232,27 @@ fn a_shell_script_can_be_the_worker() {
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_guest_can_be_adopted_and_stopped_or_killed() {
     let fixture = GuestFixture::new("echo up; while :; do sleep 1; done");
-    within(async {
-        assert!(Guest::find(fixture.run.path()).unwrap().is_none());
-        for kill in [false, true] {
-            let guest = Guest::start(fixture.spec()).await.unwrap();
-            let mut console = guest.console().unwrap();
-            wait_for(&mut console, "up").await;
-            let found = Guest::find(fixture.run.path()).unwrap().unwrap();
-            assert_eq!(found.pid(), guest.pid());
-            drop(guest);
-            found.suspend().await.unwrap();
-            found.go_on().await.unwrap();
-            if kill {
-                found.kill();
-                assert_eq!(found.exited().await, Exit::Signal(9));
-            } else {
-                // The guest ignores its power button, so QEMU is told to quit.
-                let exit = found.stop(Duration::from_millis(50)).await.unwrap();
-                assert_eq!(exit, Exit::Code(0));
-            }
-            assert!(Guest::find(fixture.run.path()).unwrap().is_none());
-            assert!(fixture.net.processes().unwrap().is_empty());
+    assert!(Guest::find(fixture.run.path()).unwrap().is_none());
+    for kill in [false, true] {
+        let guest = fixture.start();
+        let mut console = output(guest.console());
+        wait_for(&mut console, "up");
+        let found = Guest::find(fixture.run.path()).unwrap().unwrap();
+        assert_eq!(found.pid(), guest.pid());
+        drop(guest);
+        found.suspend().unwrap();
+        found.resume().unwrap();
+        if kill {
+            found.kill();
+            assert_eq!(found.wait(LIMIT), Some(Exit::Signal(9)));
+        } else {
+            // The guest ignores its power button, so QEMU is told to quit.
+            let exit = found.stop(Duration::from_millis(50)).unwrap();
+            assert_eq!(exit, Exit::Code(0));
         }
-    });
+        assert!(Guest::find(fixture.run.path()).unwrap().is_none());
+        assert!(fixture.net.processes().unwrap().is_empty());
+    }
 }
 
 #[test]
@@ -211,14 +260,14 @@ fn a_guest_can_be_adopted_and_stopped_or_killed() {
 fn a_guest_that_cannot_start_gives_the_reason_and_leaves_no_process() {
     let fixture = GuestFixture::new("");
     let path = |name: &str| fixture.machine.0.path().join(name);
-    let start = || within(async { Guest::start(fixture.spec()).await.unwrap_err() });
+    let start = || Guest::start(fixture.spec()).unwrap_err();
     fs::rename(path("vmlinuz"), path("backup")).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", path("vmlinuz")).unwrap();
     assert!(matches!(start(), GuestError::Open { path, .. } if path.ends_with("vmlinuz")));
     fs::remove_file(path("vmlinuz")).unwrap();
     fs::File::create(path("vmlinuz")).unwrap();
     let error = start();
-    assert!(matches!(error, GuestError::Up { .. }), "{error}");
+    assert!(matches!(error, GuestError::Program { .. }), "{error}");
     assert!(error.to_string().contains("kernel"), "{error}");
     assert!(fixture.net.processes().unwrap().is_empty());
 }
@@ -238,23 +287,22 @@ SCRIPT
          udhcpc -i eth0 -s /lease -n -q
          tftp -g -r task.manifest 196.254.111.222 && cat task.manifest",
     );
-    let console = within(async {
-        tokio::spawn(guest::gateway::dhcp::serve(&fixture.net).unwrap());
-        let mut map = Namespace::new(0, 0);
-        map.offer("task.manifest", ": 1\nbuild: 42\n".to_owned());
-        let address = format!("{}:69", config::task::GATEWAY_BUILD2)
-            .parse()
-            .unwrap();
-        let (sender, _events) = mpsc::channel(64);
-        let _server = fixture
-            .net
-            .enter(|| Server::start(&[address], map, sender))
-            .unwrap();
-        let guest = Guest::start(fixture.spec()).await.unwrap();
-        let console = read(guest.console());
-        assert_eq!(guest.exited().await, Exit::Code(0));
-        console.await.unwrap()
-    });
+    let sockets = fixture.net.enter(|| guest::gateway::bind(Kind::Kvm)).unwrap();
+    run_in_background(|| dhcp::serve(sockets.dhcp).unwrap());
+    let mut map = Namespace::new(0, 0);
+    map.offer("task.manifest", ": 1\nbuild: 42\n".to_owned());
+    let address = format!("{}:69", config::task::GATEWAY_BUILD2)
+        .parse()
+        .unwrap();
+    let (sender, _events) = mpsc::channel(64);
+    let _server = fixture
+        .net
+        .enter(|| Server::start(&[address], map, sender))
+        .unwrap();
+    let guest = fixture.start();
+    let console = read(output(guest.console()));
+    assert_eq!(guest.wait(LIMIT), Some(Exit::Code(0)));
+    let console = console.join().unwrap();
     assert!(console.contains("build: 42"), "{console}");
 }
 
@@ -277,42 +325,36 @@ tftp -g -r task.manifest $host && cat task.manifest
 fn guests_restored_from_one_checkpoint_have_different_random_bytes_and_know_the_time() {
     let image = GuestFixture::new(WAIT_FOR_START);
     let directory = image.machine.0.path();
-    let consoles = within(async {
+    let began = Instant::now();
+    let mut spec = image.spec();
+    spec.boot = BootMode::CheckpointSource;
+    let guest = Guest::start(spec).unwrap();
+    wait_for(&mut output(guest.console()), "waiting");
+    println!("cold: {:.2?} to the waiting worker", began.elapsed());
+    assert!(!checkpoint::exists(directory));
+    let began = Instant::now();
+    guest.checkpoint(directory).unwrap();
+    println!("checkpoint: {:.2?}", began.elapsed());
+    assert!(checkpoint::exists(directory));
+    let memory = fs::read(directory.join("frozen.memory")).unwrap();
+    let mut consoles = Vec::new();
+    for _ in 0..2 {
+        let fixture = GuestFixture::of((copy(directory), image.machine.1.clone()));
+        let (_server, mut events) = fixture.serve();
+        let mut spec = fixture.spec();
+        spec.boot = BootMode::Restore;
         let began = Instant::now();
-        let mut spec = image.spec();
-        spec.boot = BootMode::CheckpointSource;
-        let guest = Guest::start(spec).await.unwrap();
-        wait_for(&mut guest.console().unwrap(), "waiting").await;
-        println!("cold: {:.2?} to the waiting worker", began.elapsed());
-        assert!(!guest::is_frozen(directory));
-        let began = Instant::now();
-        guest.freeze(directory).await.unwrap();
-        println!("checkpoint: {:.2?}", began.elapsed());
-        assert!(guest::is_frozen(directory));
-        let memory = fs::read(directory.join("frozen.memory")).unwrap();
-        let mut consoles = Vec::new();
-        for _ in 0..2 {
-            let fixture = GuestFixture::of((copy(directory), image.machine.1.clone()));
-            let (_server, mut events) = fixture.serve();
-            let mut spec = fixture.spec();
-            spec.boot = BootMode::Restore;
-            let began = Instant::now();
-            let guest = Guest::start(spec).await.unwrap();
-            println!("restore: {:.2?} to a running guest", began.elapsed());
-            tokio::spawn(handshake::serve(
-                guest.control().unwrap().unwrap(),
-                HandshakeMode::Restore,
-            ));
-            let console = read(guest.console());
-            assert_eq!(events.recv().await, Some(Event::FirstContact));
-            println!("restore: {:.2?} to the first packet", began.elapsed());
-            assert_eq!(guest.exited().await, Exit::Code(0));
-            consoles.push(console.await.unwrap());
-            let after = fs::read(fixture.machine.0.path().join("frozen.memory")).unwrap();
-            assert!(after == memory, "the memory file of the checkpoint changed");
-        }
-        consoles
-    });
+        let guest = Guest::start(spec).unwrap();
+        println!("restore: {:.2?} to a running guest", began.elapsed());
+        serve_control_port(&guest, HandshakeMode::Restore);
+        let console = read(output(guest.console()));
+        assert_eq!(next_event(&mut events), Event::FirstContact);
+        println!("restore: {:.2?} to the first packet", began.elapsed());
+        assert_eq!(guest.wait(LIMIT), Some(Exit::Code(0)));
+        consoles.push(console.join().unwrap());
+        let after = fs::read(fixture.machine.0.path().join("frozen.memory")).unwrap();
+        assert!(after == memory, "the memory file of the checkpoint changed");
+    }
     let field = |text: &str, name: &str| -> String {
         let mut words = text.split_whitespace().skip_while(|word| *word != name);
         words.nth(1).unwrap().to_owned()
@@ -336,49 +378,78 @@ fn guests_restored_from_one_checkpoint_have_different_random_bytes_and_know_the_
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_checkpoint_that_is_missing_or_does_not_fit_is_not_restored() {
+    if let Some(paths) = std::env::var_os(RESTORED) {
+        return restore_in_this_process(paths.to_str().unwrap());
+    }
     let fixture = GuestFixture::new(WAIT_FOR_START);
     let directory = fixture.machine.0.path();
-    within(async {
-        let spec = |boot| Spec {
-            boot,
-            ..fixture.spec()
-        };
-        let restore = async || Guest::start(spec(BootMode::Restore)).await.unwrap_err();
-        assert!(matches!(restore().await, GuestError::Open { .. }));
-        let guest = Guest::start(spec(BootMode::CheckpointSource))
-            .await
-            .unwrap();
-        wait_for(&mut guest.console().unwrap(), "waiting").await;
-        assert!(matches!(restore().await, GuestError::Running(_)));
-        guest.freeze(directory).await.unwrap();
-        // The process that restores the guest dies before QEMU has loaded the state.
-        let found = async {
-            loop {
-                if let Some(found) = Guest::find(fixture.run.path()).unwrap() {
-                    break found;
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        let found = tokio::select! {
-            biased;
-            found = found => found,
-            _ = Guest::start(spec(BootMode::Restore)) => panic!("the start was not interrupted"),
-        };
-        let error = found.go_on().await.unwrap_err();
-        assert!(matches!(error, QmpError::State("load")), "{error}");
-        found.end().await.unwrap();
-        let key = fs::read(directory.join("frozen.key")).unwrap();
-        sys::file::replace(&directory.join("frozen.key"), b"another QEMU").unwrap();
-        assert!(matches!(restore().await, GuestError::Stale));
-        sys::file::replace(&directory.join("frozen.key"), &key).unwrap();
-        sys::file::replace(&directory.join("frozen.state"), &vec![7; 100_000]).unwrap();
-        let error = restore().await;
-        assert!(matches!(error, GuestError::Up { .. }), "{error}");
-        guest::forget(directory).unwrap();
-        assert!(!guest::is_frozen(directory));
-    });
+    let spec = |boot| Spec {
+        boot,
+        ..fixture.spec()
+    };
+    let restore = || Guest::start(spec(BootMode::Restore)).unwrap_err();
+    assert!(matches!(restore(), GuestError::Open { .. }));
+    let guest = Guest::start(spec(BootMode::CheckpointSource)).unwrap();
+    wait_for(&mut output(guest.console()), "waiting");
+    assert!(matches!(restore(), GuestError::Running(_)));
+    guest.checkpoint(directory).unwrap();
+    let found = restore_and_be_killed(&fixture);
+    let error = found.resume().unwrap_err();
+    assert!(matches!(error, QmpError::State("load")), "{error}");
+    found.kill_and_wait().unwrap();
+    let key = fs::read(directory.join("frozen.key")).unwrap();
+    sys::file::replace(&directory.join("frozen.key"), b"another QEMU").unwrap();
+    assert!(matches!(restore(), GuestError::StaleCheckpoint));
+    sys::file::replace(&directory.join("frozen.key"), &key).unwrap();
+    sys::file::replace(&directory.join("frozen.state"), &vec![7; 100_000]).unwrap();
+    let error = restore();
+    assert!(matches!(error, GuestError::Program { .. }), "{error}");
+    checkpoint::discard(directory).unwrap();
+    assert!(!checkpoint::exists(directory));
     assert!(fixture.net.processes().unwrap().is_empty());
+}
+
+/// The variable with the paths and the network of a guest to restore, for a copy of this
+/// test's process.
+const RESTORED: &str = "BUILDHOST_TEST_RESTORED";
+
+/// Restores a guest in a process that is killed before QEMU has loaded the state.
+fn restore_and_be_killed(fixture: &GuestFixture) -> Guest {
+    let (directory, run_dir) = (fixture.machine.0.path(), fixture.run.path());
+    tests::write_file(
+        &directory.join("manifest"),
+        tests::scripted_machines::MANIFEST,
+    );
+    let network = fixture.net.name();
+    let paths = format!("{}:{}:{network}", directory.display(), run_dir.display());
+    let test = "guests::a_checkpoint_that_is_missing_or_does_not_fit_is_not_restored";
+    let mut copy = sys::command::prepare(std::env::current_exe().unwrap());
+    copy.args(["--exact", test, "--ignored", "--nocapture"])
+        .env(RESTORED, paths);
+    let mut copy = copy.spawn().unwrap();
+    let deadline = Instant::now() + LIMIT;
+    let found = loop {
+        if let Some(found) = Guest::find(run_dir).unwrap() {
+            break found;
+        }
+        assert!(Instant::now() < deadline, "no guest was started");
+        thread::yield_now();
+    };
+    copy.kill().unwrap();
+    copy.wait().unwrap();
+    found
+}
+
+fn restore_in_this_process(paths: &str) {
+    let [directory, run_dir, network] = paths.split(':').collect::<Vec<_>>()[..] else {
+        panic!("{paths}");
+    };
+    let manifest = fs::read_to_string(Path::new(directory).join("manifest")).unwrap();
+    let machine = Machine::parse(&manifest).unwrap();
+    let mut spec = spec(directory.as_ref(), machine, run_dir.as_ref(), network);
+    spec.boot = BootMode::Restore;
+    let _ = Guest::start(spec);
+    panic!("the guest was restored before this process was killed");
 }
 
 /// Copies a directory, as a snapshot does.
@@ -401,19 +472,17 @@ fn a_guest_powers_off_when_its_power_button_is_pressed() {
          acpid -l /dev/console
          echo up; while :; do sleep 1; done",
     );
-    within(async {
-        let guest = Guest::start(fixture.spec()).await.unwrap();
-        wait_for(&mut guest.console().unwrap(), "up").await;
-        // The button has no effect until acpid listens.
-        let exit = loop {
-            guest.power_down().await.unwrap();
-            let second = Duration::from_secs(1);
-            if let Ok(exit) = tokio::time::timeout(second, guest.exited()).await {
-                break exit;
-            }
-        };
-        assert_eq!(exit, Exit::Code(0));
-    });
+    let guest = fixture.start();
+    wait_for(&mut output(guest.console()), "up");
+    // The button has no effect until acpid listens.
+    let exit = loop {
+        guest.power_down().unwrap();
+        let second = Duration::from_secs(1);
+        if let Some(exit) = guest.wait(second) {
+            break exit;
+        }
+    };
+    assert_eq!(exit, Exit::Code(0));
 }
 
 #[test]
@@ -425,14 +494,12 @@ fn a_guest_that_hangs_can_be_stopped() {
         &vec![7; 1 << 20],
     )
     .unwrap();
-    within(async {
-        let guest = Guest::start(fixture.spec()).await.unwrap();
-        wait_for(&mut guest.console().unwrap(), "up").await;
-        let mut kill = sys::command::prepare("kill");
-        kill.args(["-STOP", &guest.pid().to_string()]);
-        sys::command::run(kill, LIMIT).unwrap();
-        let exit = guest.stop(Duration::from_millis(50)).await.unwrap();
-        assert_eq!(exit, Exit::Signal(9));
-    });
+    let guest = fixture.start();
+    wait_for(&mut output(guest.console()), "up");
+    let mut kill = sys::command::prepare("kill");
+    kill.args(["-STOP", &guest.pid().to_string()]);
+    sys::command::run(kill, LIMIT).unwrap();
+    let exit = guest.stop(Duration::from_millis(50)).unwrap();
+    assert_eq!(exit, Exit::Signal(9));
     assert!(fixture.net.processes().unwrap().is_empty());
 }

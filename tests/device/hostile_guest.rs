@@ -8,13 +8,13 @@ use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 use config::task::{GATEWAY, PR_PORT};
-use guest::{Exit, Guest};
+use guest::Exit;
 use tempfile::TempDir;
 use tests::net::Net;
 use tftp::server::{Event, Namespace, Offer, Server};
 use tokio::sync::mpsc;
 
-use crate::guests::{GuestFixture, read, within};
+use crate::guests::{GuestFixture, LIMIT, output, read};
 
 /// The time limit for a reply of the server.
 const REPLY_LIMIT: Duration = Duration::from_secs(10);
@@ -331,16 +331,14 @@ fn a_guest_can_reach_nothing_but_its_gateway_and_the_pr_service() {
          try hardware ping -c 1 -W 2 $host
          echo finished",
     );
-    let console = within(async {
-        let secret: SocketAddr = format!("{GATEWAY}:9000").parse().unwrap();
-        let pr: SocketAddr = format!("{GATEWAY}:{PR_PORT}").parse().unwrap();
-        let _secret = fixture.net.tcp_listener(secret).unwrap();
-        let _pr = fixture.net.tcp_listener(pr).unwrap();
-        let guest = Guest::start(fixture.spec()).await.unwrap();
-        let console = read(guest.console());
-        assert_eq!(guest.exited().await, Exit::Code(0));
-        console.await.unwrap()
-    });
+    let secret: SocketAddr = format!("{GATEWAY}:9000").parse().unwrap();
+    let pr: SocketAddr = format!("{GATEWAY}:{PR_PORT}").parse().unwrap();
+    let _secret = fixture.net.tcp_listener(secret).unwrap();
+    let _pr = fixture.net.tcp_listener(pr).unwrap();
+    let guest = fixture.start();
+    let console = read(output(guest.console()));
+    assert_eq!(guest.wait(LIMIT), Some(Exit::Code(0)));
+    let console = console.join().unwrap();
     let printed: Vec<_> = console.lines().map(str::trim).collect();
     for line in [
         "reached gateway",

@@ -6,16 +6,18 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use agent::session::handshake::{self, HandshakeMode};
+use agent::session::handshake::HandshakeMode;
 use config::builds::{Build, StartKind, State};
 use config::machine::{Firmware, UEFI_VARIABLES};
 use config::task::Outcome;
-use guest::{self, BootMode, Exit, Guest, GuestError};
+use guest::{BootMode, Exit, Guest, GuestError};
 use tests::agent::AgentHost;
 use tftp::server::Event;
 
 use crate::checkpoints::{image_file, wait_until_ready};
-use crate::guests::{GuestFixture, WAIT_FOR_START, copy, read, wait_for, within};
+use crate::guests::{
+    GuestFixture, LIMIT, WAIT_FOR_START, copy, next_event, output, read, serve_control_port, wait_for,
+};
 
 fn uefi_fixture(script: &str) -> GuestFixture {
     let mut fixture = GuestFixture::new(script);
@@ -29,23 +31,21 @@ fn uefi_fixture(script: &str) -> GuestFixture {
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn firmware_that_is_missing_or_does_not_fit_is_named() {
     let fixture = uefi_fixture("");
-    within(async {
-        let mut spec = fixture.spec();
-        spec.uefi.code = "/nowhere/OVMF_CODE.fd".into();
-        let error = Guest::start(spec).await.unwrap_err();
-        assert!(matches!(error, GuestError::NoFirmware { .. }), "{error}");
-        assert!(error.to_string().contains("install the package ovmf"));
-        let own = fixture.machine.0.path().join(UEFI_VARIABLES);
-        sys::file::replace(&own, &[0; 4096]).unwrap();
-        let error = Guest::start(fixture.spec()).await.unwrap_err();
-        assert!(matches!(error, GuestError::Variables { .. }), "{error}");
-        fs::remove_file(&own).unwrap();
-        std::os::unix::fs::symlink("/etc/hostname", &own).unwrap();
-        let error = Guest::start(fixture.spec()).await.unwrap_err();
-        assert!(matches!(error, GuestError::Open { .. }), "{error}");
-    });
+    let mut spec = fixture.spec();
+    spec.uefi.code = "/nowhere/OVMF_CODE.fd".into();
+    let error = Guest::start(spec).unwrap_err();
+    assert!(matches!(error, GuestError::NoFirmware { .. }), "{error}");
+    assert!(error.to_string().contains("install the package ovmf"));
+    let own = fixture.machine.0.path().join(UEFI_VARIABLES);
+    sys::file::replace(&own, &[0; 4096]).unwrap();
+    let error = Guest::start(fixture.spec()).unwrap_err();
+    assert!(matches!(error, GuestError::UefiVariables { .. }), "{error}");
+    fs::remove_file(&own).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", &own).unwrap();
+    let error = Guest::start(fixture.spec()).unwrap_err();
+    assert!(matches!(error, GuestError::Open { .. }), "{error}");
     assert!(fixture.net.processes().unwrap().is_empty());
-    assert!(!guest::is_frozen(fixture.machine.0.path()));
+    assert!(!guest::checkpoint::exists(fixture.machine.0.path()));
 }
 
 /// A worker whose bootstrap sets an EFI variable, as an installer does. A build logs the variables
@@ -113,32 +113,29 @@ mod long {
     fn the_kernel_of_the_manifest_is_started_by_uefi_and_restored_from_a_checkpoint() {
         let image = uefi_fixture(&format!("ls -d /sys/firmware/efi\n{WAIT_FOR_START}"));
         let directory = image.machine.0.path();
-        within(async {
-            let began = Instant::now();
-            let mut spec = image.spec();
-            spec.boot = BootMode::CheckpointSource;
-            let guest = Guest::start(spec).await.unwrap();
-            let printed = wait_for(&mut guest.console().unwrap(), "waiting").await;
-            println!("cold: {:.2?} to the waiting worker", began.elapsed());
-            assert!(printed.contains("/sys/firmware/efi"), "{printed}");
-            guest.freeze(directory).await.unwrap();
-            // The changed variables belong to the checkpoint, not to the machine.
-            let template = fs::read(image.spec().uefi.variables).unwrap();
-            assert!(fs::read(directory.join(UEFI_VARIABLES)).unwrap() == template);
-            assert!(fs::read(directory.join("frozen.vars")).unwrap() != template);
-            let restored = GuestFixture::of((copy(directory), image.machine.1.clone()));
-            let (_server, mut events) = restored.serve();
-            let mut spec = restored.spec();
-            spec.boot = BootMode::Restore;
-            let began = Instant::now();
-            let guest = Guest::start(spec).await.unwrap();
-            let port = guest.control().unwrap().unwrap();
-            tokio::spawn(handshake::serve(port, HandshakeMode::Restore));
-            let console = read(guest.console());
-            assert_eq!(events.recv().await, Some(Event::FirstContact));
-            println!("restore: {:.2?} to the first packet", began.elapsed());
-            assert_eq!(guest.exited().await, Exit::Code(0));
-            assert!(console.await.unwrap().contains("build: 42"));
-        });
+        let began = Instant::now();
+        let mut spec = image.spec();
+        spec.boot = BootMode::CheckpointSource;
+        let guest = Guest::start(spec).unwrap();
+        let printed = wait_for(&mut output(guest.console()), "waiting");
+        println!("cold: {:.2?} to the waiting worker", began.elapsed());
+        assert!(printed.contains("/sys/firmware/efi"), "{printed}");
+        guest.checkpoint(directory).unwrap();
+        // The changed variables belong to the checkpoint, not to the machine.
+        let template = fs::read(image.spec().uefi.variables).unwrap();
+        assert!(fs::read(directory.join(UEFI_VARIABLES)).unwrap() == template);
+        assert!(fs::read(directory.join("frozen.vars")).unwrap() != template);
+        let restored = GuestFixture::of((copy(directory), image.machine.1.clone()));
+        let (_server, mut events) = restored.serve();
+        let mut spec = restored.spec();
+        spec.boot = BootMode::Restore;
+        let began = Instant::now();
+        let guest = Guest::start(spec).unwrap();
+        serve_control_port(&guest, HandshakeMode::Restore);
+        let console = read(output(guest.console()));
+        assert_eq!(next_event(&mut events), Event::FirstContact);
+        println!("restore: {:.2?} to the first packet", began.elapsed());
+        assert_eq!(guest.wait(LIMIT), Some(Exit::Code(0)));
+        assert!(console.join().unwrap().contains("build: 42"));
     }
 }

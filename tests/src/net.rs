@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use guest::network::{Cable, Network};
+use guest::network::{LinkType, Network};
 use sys::command;
 
 /// The time limit for a shell command, in seconds.
@@ -17,15 +17,15 @@ pub struct Net(Option<Network>);
 impl Net {
     /// Creates a network with a tap device under a unique name.
     pub fn new() -> Self {
-        Self::with(Cable::Tap)
+        Self::with(LinkType::Tap)
     }
 
-    /// Creates a network with this kind of cable under a unique name.
-    pub fn with(cable: Cable) -> Self {
+    /// Creates a network with this type of link under a unique name.
+    pub fn with(link: LinkType) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("bhtest-{}-{count}", std::process::id());
-        Self(Some(Network::create(&name, cable).expect("a network")))
+        Self(Some(Network::create(&name, link).expect("a network")))
     }
 
     /// Runs a program in the network to its end.

@@ -28,6 +28,10 @@ host=169.254.111.222
 cd /tmp
 ";
 
+/// The manifest of the machine that [`machine`] creates.
+pub const MANIFEST: &str = ": 1\nid: test\nsummary: a test\nram-minimum: 131072\nkernel: vmlinuz\n\
+                            initrd: initrd\ncmdline: console=ttyS0 quiet panic=-1\n";
+
 /// Creates the files of a virtual machine that runs a script and powers off.
 pub fn machine(script: &str) -> (TempDir, Machine) {
     let directory = tempfile::tempdir().expect("a directory");
@@ -39,9 +43,7 @@ pub fn machine(script: &str) -> (TempDir, Machine) {
     append_init(&path("initrd"), &text);
     let disk = File::create(path("disk.img")).expect("a disk");
     disk.set_len(16 << 20).expect("a disk");
-    let manifest = ": 1\nid: test\nsummary: a test\nram-minimum: 131072\nkernel: vmlinuz\n\
-                    initrd: initrd\ncmdline: console=ttyS0 quiet panic=-1\n";
-    (directory, Machine::parse(manifest).expect("a manifest"))
+    (directory, Machine::parse(MANIFEST).expect("a manifest"))
 }
 
 /// Creates the files of a container that runs a script and powers off.

@@ -1,7 +1,7 @@
-//! What a guest may take of the host: a control group (version 2) of its own.
+//! The resource limits of a guest: a control group (version 2) of its own.
 //!
-//! The groups lie below `buildhost-guests` at the top of the tree and not in the
-//! agent's own group: guests stay when the agent is restarted.
+//! The groups lie below `buildhost-guests` at the root of the hierarchy and not in the
+//! agent's own group, so that guests survive a restart of the agent.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -12,35 +12,35 @@ use std::time::Duration;
 use config::machine::{Kind, Machine};
 
 const GROUP: &str = "buildhost-guests";
-/// Without these there is nothing to limit by.
+/// The controllers without which no limit can be set.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 const MIB: u64 = 1024 * 1024;
-/// What QEMU needs besides the guest's memory, at the most.
+/// The memory that QEMU needs at most besides the guest's.
 const OVERHEAD: u64 = 768 * MIB;
-/// How often, and after which pause, a group is tried to be removed.
+/// The number of attempts to remove a group, and the pause between them.
 const TRIES: u32 = 1000;
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// How many processes a container may have.
+/// The number of processes that a container may have.
 pub(crate) const PROCESSES_MAX: u64 = 4096;
 
-/// The tree of groups.
-struct Tree {
+/// The hierarchy of control groups.
+struct Hierarchy {
     root: PathBuf,
-    /// Whether it can limit anything.
+    /// Set if it has all [`CONTROLLERS`].
     limits: bool,
 }
 
-fn tree() -> Option<Tree> {
+fn hierarchy() -> Option<Hierarchy> {
     static WARNING: Once = Once::new();
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let tree = find(&mounts).map(|root| {
-        let there = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
-        let there: Vec<_> = there.split_whitespace().collect();
-        let limits = CONTROLLERS.iter().all(|wanted| there.contains(wanted));
-        Tree { root, limits }
+    let hierarchy = mount_point(&mounts).map(|root| {
+        let available = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        let available: Vec<_> = available.split_whitespace().collect();
+        let limits = CONTROLLERS.iter().all(|name| available.contains(name));
+        Hierarchy { root, limits }
     });
-    if tree.as_ref().is_none_or(|tree| !tree.limits) {
+    if hierarchy.as_ref().is_none_or(|found| !found.limits) {
         WARNING.call_once(|| {
             tracing::warn!(
                 "there is no cgroup v2 with cpu, memory and pids: virtual machines are limited \
@@ -48,31 +48,28 @@ fn tree() -> Option<Tree> {
             );
         });
     }
-    tree
+    hierarchy
 }
 
-/// Moves the process of a guest into a group of its own with the limits of its
-/// machine. Returns the group; none where there is nothing to be had from it.
+/// Moves the process of a guest into a group of its own with the limits of its machine.
+/// Returns the group, or `None` on a host that cannot limit the guest.
 pub(crate) fn enter(name: &str, machine: &Machine, pid: u32) -> io::Result<Option<PathBuf>> {
-    match tree() {
-        Some(Tree { root, limits: true }) => {
-            let group = limited(&root, name, machine)?;
-            write(&group.join("cgroup.procs"), &pid.to_string())?;
-            Ok(Some(group))
-        }
-        // A container sees the tree from its own group on.
-        Some(tree) if machine.kind == Kind::Nspawn => {
-            let group = tree.root.join(GROUP).join(name);
+    let group = match hierarchy() {
+        Some(Hierarchy { root, limits: true }) => create(&root, name, machine)?,
+        // A container sees the hierarchy from its own group on.
+        Some(Hierarchy { root, .. }) if machine.kind == Kind::Nspawn => {
+            let group = root.join(GROUP).join(name);
             fs::create_dir_all(&group)?;
-            write(&group.join("cgroup.procs"), &pid.to_string())?;
-            Ok(Some(group))
+            group
         }
-        _ => Ok(None),
-    }
+        _ => return Ok(None),
+    };
+    write(&group.join("cgroup.procs"), &pid.to_string())?;
+    Ok(Some(group))
 }
 
-/// Finds the tree in the list of mounts.
-fn find(mounts: &str) -> Option<PathBuf> {
+/// Finds the hierarchy in the list of mounts.
+fn mount_point(mounts: &str) -> Option<PathBuf> {
     let mut lines = mounts
         .lines()
         .map(|line| line.split(' ').collect::<Vec<_>>());
@@ -80,12 +77,12 @@ fn find(mounts: &str) -> Option<PathBuf> {
     line.get(1).map(PathBuf::from)
 }
 
-/// The files of a group and what is written to them.
+/// Returns the files of a machine's group and the limits to write to them.
 fn limits(machine: &Machine) -> Vec<(&'static str, String)> {
     let memory = machine.memory_kib.get() * 1024;
     let cpus = u64::from(machine.cpus.get());
     let (memory, cpus, processes) = match machine.kind {
-        // One more for what QEMU does beside the guest's processors.
+        // One processor more for QEMU's own work.
         Kind::Kvm => (memory + memory / 8 + OVERHEAD, cpus + 1, 64 + 8 * cpus),
         Kind::Nspawn => (memory, cpus, PROCESSES_MAX),
     };
@@ -97,20 +94,18 @@ fn limits(machine: &Machine) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Makes the group `name` below `root` with the limits of a machine.
-fn limited(root: &Path, name: &str, machine: &Machine) -> io::Result<PathBuf> {
-    let all = root.join(GROUP);
-    let group = all.join(name);
-    fs::create_dir_all(&all)?;
-    for group in [root, &all] {
+/// Creates the group `name` below `root` with the limits of a machine.
+fn create(root: &Path, name: &str, machine: &Machine) -> io::Result<PathBuf> {
+    let parent = root.join(GROUP);
+    let group = parent.join(name);
+    fs::create_dir_all(&parent)?;
+    for ancestor in [root, &parent] {
+        let control = ancestor.join("cgroup.subtree_control");
         for controller in CONTROLLERS {
-            write(
-                &group.join("cgroup.subtree_control"),
-                &format!("+{controller}"),
-            )?;
+            write(&control, &format!("+{controller}"))?;
         }
-        // Few hosts can weigh their disks.
-        let _ = write(&group.join("cgroup.subtree_control"), "+io");
+        // Few hosts can weight the I/O of their disks.
+        let _ = write(&control, "+io");
     }
     fs::create_dir_all(&group)?;
     for (file, value) in limits(machine) {
@@ -125,9 +120,9 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
     file.write_all(value.as_bytes())
 }
 
-/// The groups of guests, whoever started them.
+/// Returns the groups of all guests on the host, of any agent.
 pub fn groups() -> Vec<PathBuf> {
-    let groups = tree().and_then(|tree| sys::file::entries(&tree.root.join(GROUP)).ok());
+    let groups = hierarchy().and_then(|it| sys::file::entries(&it.root.join(GROUP)).ok());
     groups
         .into_iter()
         .flatten()
@@ -135,17 +130,17 @@ pub fn groups() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Takes a group away whose process has ended, with what it has left in it.
-pub(crate) fn leave(group: &Path) {
+/// Removes the group of a process that has ended, with all that is left in it.
+pub(crate) fn remove(group: &Path) {
     let _ = write(&group.join("cgroup.kill"), "1");
-    let mut removed = remove(group);
-    // What was killed is gone in a moment.
+    let mut removed = remove_tree(group);
+    // The group is busy until the kernel has ended the killed processes.
     for _ in 0..TRIES {
         if !matches!(&removed, Err(error) if error.kind() == io::ErrorKind::ResourceBusy) {
             break;
         }
         std::thread::sleep(PAUSE);
-        removed = remove(group);
+        removed = remove_tree(group);
     }
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -155,12 +150,12 @@ pub(crate) fn leave(group: &Path) {
     }
 }
 
-/// Removes a group and those that nspawn has made in it.
-fn remove(group: &Path) -> io::Result<()> {
+/// Removes a group and the groups that nspawn has created in it.
+fn remove_tree(group: &Path) -> io::Result<()> {
     for entry in fs::read_dir(group)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            remove(&entry.path())?;
+            remove_tree(&entry.path())?;
         }
     }
     fs::remove_dir(group)
@@ -171,16 +166,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tree_is_found_wherever_it_is_mounted() {
+    fn the_hierarchy_is_found_at_any_mount_point() {
         let hybrid =
             "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        assert_eq!(find(hybrid), Some("/sys/fs/cgroup/unified".into()));
-        assert_eq!(find("proc /proc proc rw 0 0\n"), None);
+        assert_eq!(mount_point(hybrid), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(mount_point("proc /proc proc rw 0 0\n"), None);
     }
 
     #[test]
-    fn a_group_gets_its_limits_before_its_process() {
-        // A plain directory with the files that the kernel would make.
+    fn a_group_is_created_with_the_limits_of_its_machine() {
+        // A plain directory with the files that the kernel would create.
         let root = tempfile::tempdir().unwrap();
         let group = root.path().join(GROUP).join("demo-42");
         fs::create_dir_all(&group).unwrap();
@@ -191,15 +186,15 @@ mod tests {
             touch(group.join(file));
         }
         let machine = Machine::parse(": 1\nid: d\nsummary: d\ncpus: 2\n").unwrap();
-        assert_eq!(limited(root.path(), "demo-42", &machine).unwrap(), group);
-        let said = |file: &str| fs::read_to_string(group.join(file)).unwrap();
-        assert_eq!(said("memory.max"), (576 * MIB + OVERHEAD).to_string());
-        assert_eq!(said("cpu.max"), "300000 100000");
-        assert_eq!(said("pids.max"), "80");
+        assert_eq!(create(root.path(), "demo-42", &machine).unwrap(), group);
+        let limit = |file: &str| fs::read_to_string(group.join(file)).unwrap();
+        assert_eq!(limit("memory.max"), (576 * MIB + OVERHEAD).to_string());
+        assert_eq!(limit("cpu.max"), "300000 100000");
+        assert_eq!(limit("pids.max"), "80");
     }
 
     #[test]
-    fn a_container_has_what_its_machine_says_and_no_more() {
+    fn a_container_is_limited_to_the_resources_of_its_machine() {
         let text = ": 1\nid: d\nsummary: d\ncpus: 2\ntype: nspawn\n";
         let limits = limits(&Machine::parse(text).unwrap());
         let values: Vec<_> = limits.iter().map(|(_, value)| value.as_str()).collect();
@@ -207,12 +202,12 @@ mod tests {
     }
 
     #[test]
-    fn a_group_goes_with_those_in_it() {
+    fn a_group_is_removed_with_its_children() {
         let root = tempfile::tempdir().unwrap();
         let group = root.path().join("demo-42");
         fs::create_dir_all(group.join("payload/deeper")).unwrap();
-        leave(&group);
+        remove(&group);
         assert!(!group.exists());
-        leave(&group);
+        remove(&group);
     }
 }

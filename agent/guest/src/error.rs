@@ -1,4 +1,4 @@
-//! Why a guest cannot be started or reached.
+//! The errors of starting and reaching a guest.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,99 +6,99 @@ use std::path::{Path, PathBuf};
 use crate::network::NetworkError;
 use crate::qemu::qmp::QmpError;
 
-/// Why a guest cannot be started or reached.
+/// A reason why a guest cannot be started, found or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
-    /// KVM was asked for.
-    #[error("this host has no KVM that works; set acceleration to \"auto\" or \"tcg\"")]
+    /// The settings demand KVM, which does not work.
+    #[error("KVM does not work on this host; set guests.acceleration to \"auto\" or \"tcg\"")]
     NoKvm,
-    /// The machine boots by UEFI.
+    /// The machine boots by UEFI, and the host has no firmware for it.
     #[error(
         "the machine boots by UEFI, and its firmware {} cannot be used; install the package \
          ovmf, or set guests.uefi_code and guests.uefi_variables to its files",
         path.display()
     )]
     NoFirmware {
-        /// The file.
+        /// The missing file.
         path: PathBuf,
-        /// How it failed.
+        /// The error of the file.
         source: io::Error,
     },
-    /// The machine has variables of another firmware.
+    /// The machine's firmware variables belong to another firmware.
     #[error(
         "{} has {bytes} bytes and belongs to another firmware than this host's, which has \
-         {wanted}; delete it from the image, or set guests.uefi_code and \
+         {expected}; delete it from the image, or set guests.uefi_code and \
          guests.uefi_variables to the firmware that it belongs to",
         path.display()
     )]
-    Variables {
-        /// The file with them.
+    UefiVariables {
+        /// The file with the variables.
         path: PathBuf,
-        /// Its size.
+        /// The file's size.
         bytes: u64,
-        /// The size that it should have.
-        wanted: u64,
+        /// The size that the firmware expects.
+        expected: u64,
     },
-    /// The machine is a container.
-    #[error("a container cannot be frozen")]
+    /// A checkpoint of a container was requested.
+    #[error("a container cannot be checkpointed or restored")]
     Container,
-    /// The frozen guest cannot be woken: QEMU, its command line or the host's
-    /// processor is another one. Start it cold, and freeze it anew.
-    #[error("the frozen guest does not fit this host any more; it must be frozen anew")]
-    Stale,
-    /// Its run directory belongs to another one.
+    /// The checkpoint belongs to another QEMU, command line or processor.
+    #[error("the checkpoint does not fit this host any more; save another one")]
+    StaleCheckpoint,
+    /// The run directory belongs to a running guest.
     #[error("a guest with the run directory {} is running", .0.display())]
     Running(PathBuf),
-    /// Its network is not there.
+    /// The guest's network cannot be used.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// A file of its snapshot cannot be used.
+    /// A file of the guest's snapshot cannot be used.
     #[error("cannot open {} for the guest", path.display())]
     Open {
         /// The file.
         path: PathBuf,
-        /// How it failed.
+        /// The error of the file.
         source: io::Error,
     },
-    /// Its run directory or its record cannot be used.
+    /// The run directory or the process record cannot be used.
     #[error("cannot use {}", path.display())]
-    Run {
+    RunDir {
         /// The file or directory.
         path: PathBuf,
-        /// How it failed.
+        /// Its error.
         source: io::Error,
     },
-    /// QEMU or systemd-nspawn could not be started.
+    /// QEMU or systemd-nspawn cannot be executed.
     #[error("cannot start the guest's program")]
-    Start(#[source] io::Error),
-    /// QEMU or nspawn ended, does not answer, or does not do what it is told.
-    #[error("the guest's program failed it{}", said(stderr))]
-    Up {
-        /// The end of what it complained about.
+    Spawn(#[source] io::Error),
+    /// QEMU or nspawn ended, does not answer, or refuses a command.
+    #[error("the guest's program failed{}", stderr_suffix(stderr))]
+    Program {
+        /// The end of its standard error.
         stderr: String,
-        /// What we noticed.
+        /// The first error that was noticed.
         source: QmpError,
     },
-    /// Its limits cannot be set.
-    #[error("cannot limit what the guest takes of the host")]
+    /// The guest's resource limits cannot be set.
+    #[error("cannot set the resource limits of the guest")]
     Limit(#[source] io::Error),
-    /// The process cannot be watched.
-    #[error("cannot watch the guest's process")]
-    Watch(#[source] io::Error),
-    /// It does not end.
+    /// The guest's process cannot be held.
+    #[error("cannot open the guest's process")]
+    Pidfd(#[source] io::Error),
+    /// The guest's process does not end.
     #[error("the guest's process {0} was killed and does not end")]
-    Undead(u32),
+    Unkillable(u32),
 }
 
 impl GuestError {
-    pub(crate) fn run(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+    /// Returns a constructor of the error of a path in the run directory.
+    pub(crate) fn run_dir(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
-        |source| Self::Run { path, source }
+        |source| Self::RunDir { path, source }
     }
 }
 
-/// The end of a sentence, with what a program complained about.
-pub fn said(stderr: &str) -> String {
+/// Returns the end of an error message: a program's standard error, if it has written any.
+pub fn stderr_suffix(stderr: &str) -> String {
     if stderr.is_empty() {
         String::new()
     } else {

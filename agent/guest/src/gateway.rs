@@ -1,4 +1,57 @@
-//! The services that a guest finds at its gateway: DHCP and DNS.
+//! The gateway of a guest: the sockets of its servers, and the packets of DHCP and DNS.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+
+use config::machine::Kind;
+use config::task::{GATEWAY, GATEWAY_BUILD2, LOG_TCP_PORT, PR_PORT};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{BindToDevice, Broadcast};
+
+use crate::network::HOST_LINK;
 
 pub mod dhcp;
 pub mod dns;
+
+/// The sockets of the servers at a guest's gateway.
+#[derive(Debug)]
+pub struct Sockets {
+    /// The DHCP server's.
+    pub dhcp: UdpSocket,
+    /// The resolver's.
+    pub dns: UdpSocket,
+    /// The PR service's, one for each of the gateway's addresses.
+    pub pr: Vec<TcpListener>,
+    /// The log's; only a container sends its log by TCP.
+    pub log: Option<TcpListener>,
+}
+
+/// Opens the sockets for a guest of this kind in the calling thread's namespace.
+///
+/// # Errors
+/// When a port cannot be bound.
+pub fn bind(kind: Kind) -> io::Result<Sockets> {
+    let address = |port| addresses(port).next().ok_or(io::ErrorKind::InvalidInput);
+    let dhcp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, dhcp::SERVER_PORT))?;
+    // Broadcasts have no route; the kernel must be told the interface.
+    setsockopt(&dhcp, BindToDevice, &HOST_LINK.into())?;
+    setsockopt(&dhcp, Broadcast, &true)?;
+    let log = match kind {
+        Kind::Kvm => None,
+        Kind::Nspawn => Some(TcpListener::bind(address(LOG_TCP_PORT)?)?),
+    };
+    Ok(Sockets {
+        dhcp,
+        dns: UdpSocket::bind(address(dns::PORT)?)?,
+        pr: addresses(PR_PORT)
+            .map(TcpListener::bind)
+            .collect::<io::Result<_>>()?,
+        log,
+    })
+}
+
+/// Returns the gateway's addresses, the current one first, with this port.
+pub fn addresses(port: u16) -> impl Iterator<Item = SocketAddr> {
+    let addresses = [GATEWAY, GATEWAY_BUILD2].into_iter();
+    addresses.filter_map(move |text| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, port)))
+}

@@ -1,410 +1,297 @@
-//! A guest: a build machine that runs, in its own network. There are two kinds:
-//! virtual machines by QEMU, as an unprivileged user, and containers by
-//! systemd-nspawn, with users of their own.
-//!
-//! It is not tied to our life: an agent that is started again finds it by the record
-//! in its run directory. Nothing of a guest runs before that record is written.
+//! A running guest. It outlives the agent: a later agent finds it by the process record in
+//! its run directory, and nothing of it runs before that record is written.
 
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::builds::Usage;
-use config::machine::{Kind, Machine};
-use config::settings::{Acceleration, Uefi};
-use tokio::io::{AsyncRead, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedWriteHalf, pipe};
-use tokio::time::timeout;
+use config::machine::Kind;
 use tracing::debug;
 
 use crate::error::GuestError;
-use crate::process::{self, Exit, Process};
-use crate::qemu::checkpoint as frozen;
-use crate::qemu::qmp::{Monitor, QmpError};
-use crate::run_dir::{self as run, StderrPipe};
+use crate::process::{Exit, Process};
+use crate::qemu::checkpoint;
+use crate::qemu::qmp::{Qmp, QmpError};
+use crate::qemu::socket::connect_to;
+use crate::run_dir::{self, StderrPipe};
+use crate::spec::{BootMode, Spec};
 use crate::{nspawn, qemu};
 
-/// How long QEMU may take to leave when it is told to.
+/// The time in which QEMU must end after the command `quit`.
 const QUIT_LIMIT: Duration = Duration::from_secs(5);
-/// How long the kernel may take to end a process that was killed.
+/// The time in which the kernel must end a killed process.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
-
-/// What a guest is started from.
-#[derive(Debug)]
-pub struct Spec {
-    /// For people: shown in the list of processes.
-    pub name: String,
-    /// Its snapshot, with the files that the machine's manifest names.
-    pub directory: PathBuf,
-    /// The machine's manifest.
-    pub machine: Machine,
-    /// The user that QEMU runs as.
-    pub user: User,
-    /// A directory for its sockets and its record; made when it is not there.
-    pub run: PathBuf,
-    /// The name of its network, which must be there.
-    pub network: String,
-    /// What should run its processors.
-    pub acceleration: Acceleration,
-    /// The firmware, if it boots by UEFI.
-    pub uefi: Uefi,
-    /// Whether what it writes is kept: when it flushes, it is on the host's disk.
-    /// Otherwise everything is thrown away with it, and flushes do nothing.
-    pub durable: bool,
-    /// The way in which it boots.
-    pub boot: BootMode,
-    /// Descriptors that live as long as the guest, such as a lock.
-    pub keep: Vec<OwnedFd>,
-}
-
-/// The way in which a guest boots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BootMode {
-    /// Boots from its disk.
-    Cold,
-    /// Boots from a clone of its disk, with its memory in a file, so that a checkpoint of
-    /// it can be saved. The machine's own disk stays unchanged.
-    CheckpointSource,
-    /// Continues from the checkpoint in its directory. The checkpoint's memory file stays
-    /// unchanged.
-    Restore,
-}
-
-/// An unprivileged user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct User {
-    /// Its number.
-    pub uid: u32,
-    /// The number of its group.
-    pub gid: u32,
-}
-
-impl From<(u32, u32)> for User {
-    fn from((uid, gid): (u32, u32)) -> Self {
-        Self { uid, gid }
-    }
-}
-
-/// What a guest says, as it says it.
-pub type Stream = Box<dyn AsyncRead + Send + Unpin>;
-
-/// What types on a guest's console. Dropping that of a virtual machine ends the console
-/// that it came with.
-#[derive(Debug)]
-pub enum ConsoleInput {
-    /// Of a virtual machine.
-    Socket(OwnedWriteHalf),
-    /// Of a container.
-    Pipe(pipe::Sender),
-}
-
-impl ConsoleInput {
-    /// Types these bytes. Waits while the guest takes none.
-    ///
-    /// # Errors
-    /// When the guest is gone.
-    pub async fn press(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Socket(socket) => socket.write_all(bytes).await,
-            Self::Pipe(pipe) => pipe.write_all(bytes).await,
-        }
-    }
-}
 
 /// A running guest. Dropping it leaves it running.
 #[derive(Debug)]
 pub struct Guest {
     process: Process,
-    run: PathBuf,
-    complaints: StderrPipe,
+    run_dir: PathBuf,
+    stderr: StderrPipe,
+}
+
+/// The ends of a guest's serial console.
+#[derive(Debug)]
+pub enum Console {
+    /// A virtual machine's, for both directions.
+    Socket(UnixStream),
+    /// A container's named pipes.
+    Pipes {
+        /// The output.
+        output: File,
+        /// The input; a container of an older agent has none.
+        input: Option<File>,
+    },
 }
 
 impl Guest {
-    /// Starts a guest. Returns when it runs and the record is written; when it fails,
-    /// no process is left.
+    /// Starts a guest. Returns when it runs and its process record is written. On failure no
+    /// process is left.
     ///
     /// # Errors
-    /// What could not be used, or what its program complained about.
-    pub async fn start(spec: Spec) -> Result<Self, GuestError> {
-        let run = spec.run.clone();
-        if process::Handle::find(&run)?.is_some() {
-            return Err(GuestError::Running(run));
+    /// When a part of the guest cannot be used, or its program fails.
+    pub fn start(spec: Spec) -> Result<Self, GuestError> {
+        let run_dir = spec.run_dir.clone();
+        if Process::find(&run_dir)?.is_some() {
+            return Err(GuestError::Running(run_dir));
         }
-        let complaints = run::prepare(&run).map_err(GuestError::run(&run))?;
-        let (memory, directory) = (spec.boot, spec.directory.clone());
-        let started = tokio::task::spawn_blocking(move || match spec.machine.kind {
-            Kind::Kvm => Ok((qemu::start(spec)?, None)),
-            Kind::Nspawn => nspawn::start(spec).map(|(handle, gate)| (handle, Some(gate))),
-        });
-        let panicked = |error| GuestError::Start(io::Error::other(error));
-        let (process, gate) = started.await.map_err(panicked)??;
+        let stderr = run_dir::prepare(&run_dir).map_err(GuestError::run_dir(&run_dir))?;
+        let (boot, directory) = (spec.boot, spec.directory.clone());
+        let (process, gate) = match spec.machine.kind {
+            Kind::Kvm => (qemu::start(spec)?, None),
+            Kind::Nspawn => nspawn::start(spec).map(|(process, gate)| (process, Some(gate)))?,
+        };
         let guest = Self {
-            process: process.watch().map_err(GuestError::Watch)?,
-            run,
-            complaints,
+            process,
+            run_dir,
+            stderr,
         };
-        let up = async {
-            if let Some(gate) = gate {
-                return Ok(gate.open()?);
-            }
-            let mut monitor = guest.monitor().await?;
-            debug!("QEMU answers");
-            if memory == BootMode::Restore {
-                frozen::load(&mut monitor, &directory).await?;
-                debug!("QEMU has read the state of the frozen guest");
-            }
-            monitor.command("cont").await
+        let begun = match gate {
+            Some(gate) => gate.open().map_err(QmpError::from),
+            None => guest.run_processors(boot, &directory),
         };
-        if let Err(source) = up.await {
-            // It is gone or it is not: what we noticed first is what to tell.
-            let _ = guest.end().await;
-            let stderr = guest.complaints();
-            return Err(GuestError::Up { stderr, source });
+        if let Err(source) = begun {
+            // The first error is the one to report.
+            let _ = guest.kill_and_wait();
+            let stderr = guest.take_stderr();
+            return Err(GuestError::Program { stderr, source });
         }
         Ok(guest)
     }
 
-    /// Finds the guest that an earlier agent started with this run directory, if
-    /// it still runs. Its processors may not run yet: see [`Guest::go_on`]. Must be
-    /// called in a tokio runtime.
+    /// Lets QEMU's processors run, from the checkpoint if there is one to restore.
+    fn run_processors(&self, boot: BootMode, directory: &Path) -> Result<(), QmpError> {
+        let mut qmp = self.connect_qmp()?;
+        debug!("connected to QEMU's monitor");
+        if boot == BootMode::Restore {
+            checkpoint::load(&mut qmp, directory)?;
+            debug!("QEMU loaded the state of the checkpoint");
+        }
+        qmp.command("cont")
+    }
+
+    /// Finds the guest that an earlier agent started with this run directory, if it still
+    /// runs. Its processors may be stopped: see [`Guest::resume`].
     ///
     /// # Errors
-    /// When there is a record that cannot be read.
-    pub fn find(run: &Path) -> Result<Option<Self>, GuestError> {
-        let Some(process) = process::Handle::find(run)? else {
-            return Ok(None);
-        };
-        Ok(Some(Self {
-            process: process.watch().map_err(GuestError::Watch)?,
-            run: run.to_owned(),
-            complaints: StderrPipe::find(run),
+    /// When its process record cannot be read.
+    pub fn find(run_dir: &Path) -> Result<Option<Self>, GuestError> {
+        let process = Process::find(run_dir)?;
+        Ok(process.map(|process| Self {
+            process,
+            run_dir: run_dir.to_owned(),
+            stderr: StderrPipe::find(run_dir),
         }))
     }
 
-    async fn monitor(&self) -> Result<Monitor, QmpError> {
+    fn connect_qmp(&self) -> Result<Qmp, QmpError> {
         match self.kind() {
-            Kind::Kvm => Monitor::connect(&self.run.join(run::MONITOR)).await,
-            Kind::Nspawn => Err(QmpError::None),
+            Kind::Kvm => Qmp::connect(&self.run_dir.join(run_dir::MONITOR)),
+            Kind::Nspawn => Err(QmpError::Container),
         }
     }
 
-    /// What it is.
+    /// Returns the guest's kind.
     pub fn kind(&self) -> Kind {
         self.process.kind()
     }
 
-    /// The end of what its program has complained about since it was last asked.
-    pub fn complaints(&self) -> String {
-        self.complaints.take()
+    /// Returns the end of the standard error of the guest's program since the last call.
+    pub fn take_stderr(&self) -> String {
+        self.stderr.take()
     }
 
-    /// What it has taken of the host until now.
+    /// Returns the guest's resource usage so far.
     pub fn usage(&self) -> Usage {
         self.process.usage()
     }
 
-    /// The number of its process.
+    /// Returns the number of the guest's process.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// What QEMU has written to files so far; what the processes of a container have
-    /// written is not counted.
+    /// Returns the descriptor of the guest's process, which is readable from its end on.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.process.pidfd()
+    }
+
+    /// Returns the number of bytes that QEMU has written to files. The writes of a
+    /// container's processes are not counted.
     pub fn bytes_written(&self) -> u64 {
-        let text = std::fs::read_to_string(format!("/proc/{}/io", self.pid()));
-        let text = text.unwrap_or_default();
-        let mut lines = text.lines();
-        let found = lines.find_map(|line| line.strip_prefix("write_bytes: "));
-        found.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
+        let io = fs::read_to_string(format!("/proc/{}/io", self.pid())).unwrap_or_default();
+        let bytes = io
+            .lines()
+            .find_map(|line| line.strip_prefix("write_bytes: "));
+        bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
     }
 
-    /// Waits until the process has ended, and says how. May be called again.
-    pub async fn exited(&self) -> Exit {
-        self.process.exited().await
+    /// Waits up to `limit` for the end of the guest's process. Returns `None` while it runs.
+    /// May be called again.
+    pub fn wait(&self, limit: Duration) -> Option<Exit> {
+        self.process.wait(limit)
     }
 
-    /// Presses the power button.
+    /// Presses the guest's power button.
     ///
     /// # Errors
-    /// When QEMU does not answer; a container has no such button.
-    pub async fn power_down(&self) -> Result<(), QmpError> {
-        self.monitor().await?.command("system_powerdown").await
+    /// When QEMU does not answer, or the guest is a container.
+    pub fn power_down(&self) -> Result<(), QmpError> {
+        self.connect_qmp()?.command("system_powerdown")
     }
 
-    /// Lets QEMU end at once, with what it has written.
+    /// Stops the guest's processors until [`Guest::resume`].
     ///
     /// # Errors
-    /// When QEMU does not answer.
-    pub async fn quit(&self) -> Result<(), QmpError> {
-        self.monitor().await?.command("quit").await
+    /// When QEMU does not answer, or the guest is a container.
+    pub fn suspend(&self) -> Result<(), QmpError> {
+        self.connect_qmp()?.command("stop")
     }
 
-    /// Stops its processors; it stays as it is until [`Guest::go_on`].
+    /// Lets the guest's processors run again.
     ///
     /// # Errors
-    /// When QEMU does not answer.
-    pub async fn suspend(&self) -> Result<(), QmpError> {
-        self.monitor().await?.command("stop").await
-    }
-
-    /// Freezes a guest that was started as [`BootMode::CheckpointSource`] in `directory`, and
-    /// ends it. Disk, memory and devices of one instant lie there then, on disk;
-    /// snapshots of the directory start as [`BootMode::Restore`], any number of them.
-    /// They start as [`BootMode::Cold`] as before, too, with the disk as it was.
-    ///
-    /// # Errors
-    /// When QEMU or the file system refuses. The guest has ended then, too.
-    pub async fn freeze(&self, directory: &Path) -> Result<(), GuestError> {
-        let save = async {
-            let mut monitor = self.monitor().await?;
-            frozen::save(&mut monitor, directory).await?;
-            monitor.command("quit").await
-        };
-        let saved = save.await;
-        if saved.is_err() || timeout(QUIT_LIMIT, self.exited()).await.is_err() {
-            self.end().await?;
-        }
-        let stderr = self.complaints();
-        saved.map_err(|source| GuestError::Up { stderr, source })
-    }
-
-    /// Lets its processors run again.
-    ///
-    /// # Errors
-    /// When QEMU does not answer, or never had the state of the guest that was to be
-    /// woken in it: [`QmpError::State`]; it would wait for that for ever.
-    pub async fn go_on(&self) -> Result<(), QmpError> {
+    /// When QEMU does not answer, or waits in vain for the state of a checkpoint:
+    /// [`QmpError::State`].
+    pub fn resume(&self) -> Result<(), QmpError> {
         match self.kind() {
             Kind::Kvm => {
-                let mut monitor = self.monitor().await?;
-                frozen::check_loaded(&mut monitor).await?;
-                monitor.command("cont").await
+                let mut qmp = self.connect_qmp()?;
+                checkpoint::check_loaded(&mut qmp)?;
+                qmp.command("cont")
             }
-            // It ends by itself when nobody let it begin.
+            // A container whose gate stayed closed has ended with the agent.
             Kind::Nspawn => Ok(()),
         }
     }
 
-    /// Kills the processes; [`Guest::exited`] tells when they are gone.
+    /// Saves a checkpoint of a guest that was started as [`BootMode::CheckpointSource`] in
+    /// `directory`, and ends the guest. The checkpoint is on disk afterwards. Any number of
+    /// snapshots of the directory can start as [`BootMode::Restore`], or as
+    /// [`BootMode::Cold`] with the machine's own disk.
+    ///
+    /// # Errors
+    /// When QEMU or the file system refuses. The guest has ended then, too.
+    pub fn checkpoint(&self, directory: &Path) -> Result<(), GuestError> {
+        let saved = self.connect_qmp().and_then(|mut qmp| {
+            checkpoint::save(&mut qmp, directory)?;
+            qmp.command("quit")
+        });
+        if saved.is_err() || self.wait(QUIT_LIMIT).is_none() {
+            self.kill_and_wait()?;
+        }
+        let stderr = self.take_stderr();
+        saved.map_err(|source| GuestError::Program { stderr, source })
+    }
+
+    /// Kills the guest's processes; [`Guest::wait`] returns when they have ended.
     pub fn kill(&self) {
         self.process.kill();
     }
 
-    /// Ends the guest: asks it to shut down and waits for `grace`; then lets QEMU
-    /// end; then kills it.
+    /// Ends the guest: presses the power button and waits up to `grace` for its shutdown;
+    /// then lets QEMU quit with what the guest has written; then kills it.
     ///
     /// # Errors
     /// When the kernel cannot end the process.
-    pub async fn stop(&self, grace: Duration) -> Result<Exit, GuestError> {
-        match self.power_down().await {
+    pub fn stop(&self, grace: Duration) -> Result<Exit, GuestError> {
+        match self.power_down() {
             Ok(()) => {
-                if let Ok(exit) = timeout(grace, self.exited()).await {
+                if let Some(exit) = self.wait(grace) {
                     return Ok(exit);
                 }
             }
-            // It does not listen: the next word would only cost as much time.
-            Err(QmpError::Late) => return self.end().await,
+            // A second command would only take as long.
+            Err(QmpError::Timeout) => return self.kill_and_wait(),
             Err(_) => {}
         }
-        if self.quit().await.is_ok()
-            && let Ok(exit) = timeout(QUIT_LIMIT, self.exited()).await
+        let quit = self.connect_qmp().and_then(|mut qmp| qmp.command("quit"));
+        if quit.is_ok()
+            && let Some(exit) = self.wait(QUIT_LIMIT)
         {
             return Ok(exit);
         }
-        self.end().await
+        self.kill_and_wait()
     }
 
-    /// Kills the guest and waits until it is gone.
+    /// Kills the guest and waits until it has ended.
     ///
     /// # Errors
     /// When the kernel cannot end the process.
-    pub async fn end(&self) -> Result<Exit, GuestError> {
+    pub fn kill_and_wait(&self) -> Result<Exit, GuestError> {
         for _ in 0..2 {
             self.kill();
-            if let Ok(exit) = timeout(KILL_LIMIT, self.exited()).await {
+            if let Some(exit) = self.wait(KILL_LIMIT) {
                 return Ok(exit);
             }
         }
-        Err(GuestError::Undead(self.pid()))
+        Err(GuestError::Unkillable(self.pid()))
     }
 
-    /// Its serial console, from now on (from its start for the first that asks).
-    /// One reader at a time. Who does not read on holds the guest up. Must be
-    /// called in a tokio runtime.
+    /// Connects to the guest's serial console, from now on (from the guest's start for the
+    /// first connection). One reader at a time; output that is not read blocks the guest.
     ///
     /// # Errors
     /// When QEMU is gone.
-    pub fn console(&self) -> io::Result<Stream> {
-        match self.kind() {
-            Kind::Kvm => Ok(Box::new(qemu::connect(&self.run.join(run::CONSOLE))?)),
-            Kind::Nspawn => Ok(Box::new(nspawn::console(&self.run)?)),
-        }
-    }
-
-    /// Its serial console, like [`Guest::console`], and its keyboard; a container that
-    /// an older agent started has none.
-    ///
-    /// # Errors
-    /// When QEMU is gone.
-    pub fn terminal(&self) -> io::Result<(Stream, Option<ConsoleInput>)> {
+    pub fn console(&self) -> io::Result<Console> {
         match self.kind() {
             Kind::Kvm => {
-                let console = qemu::connect(&self.run.join(run::CONSOLE))?;
-                let (reader, writer) = console.into_split();
-                Ok((Box::new(reader), Some(ConsoleInput::Socket(writer))))
+                let socket = connect_to(&self.run_dir.join(run_dir::CONSOLE))?;
+                Ok(Console::Socket(socket))
             }
-            Kind::Nspawn => {
-                let keyboard = nspawn::keyboard(&self.run)?;
-                Ok((self.console()?, keyboard.map(ConsoleInput::Pipe)))
-            }
+            Kind::Nspawn => Ok(Console::Pipes {
+                output: nspawn::console_output(&self.run_dir)?,
+                input: nspawn::console_input(&self.run_dir)?,
+            }),
         }
     }
 
-    /// The channel on which it waits for its task, [`config::task::CONTROL_PORT`]
-    /// inside; like the console. A container has none, and begins at once.
+    /// Connects to the control port, on which the worker waits for its task
+    /// ([`config::task::CONTROL_PORT`] inside). A container has none and begins at once.
     ///
     /// # Errors
     /// When QEMU is gone.
     pub fn control(&self) -> io::Result<Option<UnixStream>> {
-        self.port(run::CONTROL)
+        self.port(run_dir::CONTROL)
     }
 
-    /// Its log channel, [`config::task::LOG_PORT`] inside; like the console. A
-    /// container has none: it sends its log to [`config::task::LOG_TCP_PORT`].
+    /// Connects to the log channel ([`config::task::LOG_PORT`] inside). A container has
+    /// none: it sends its log to [`config::task::LOG_TCP_PORT`].
     ///
     /// # Errors
     /// When QEMU is gone.
-    pub fn log(&self) -> io::Result<Option<Stream>> {
-        let log = self.port(run::LOG)?;
-        Ok(log.map(|log| Box::new(log) as Stream))
+    pub fn log(&self) -> io::Result<Option<UnixStream>> {
+        self.port(run_dir::LOG)
     }
 
     fn port(&self, name: &str) -> io::Result<Option<UnixStream>> {
         match self.kind() {
-            Kind::Kvm => qemu::connect(&self.run.join(name)).map(Some),
+            Kind::Kvm => connect_to(&self.run_dir.join(name)).map(Some),
             Kind::Nspawn => Ok(None),
-        }
-    }
-}
-
-#[cfg(test)]
-impl Spec {
-    /// The guest of build 42 on a machine with this manifest.
-    pub(crate) fn example(manifest: &str) -> Self {
-        Self {
-            name: "demo, build 42".to_owned(),
-            directory: "/build/machines/default/demo/demo-default-42".into(),
-            machine: config::machine::Machine::parse(manifest).unwrap(),
-            user: User { uid: 900, gid: 900 },
-            run: "/run/buildhost/guests/42".into(),
-            network: "buildhost-42".to_owned(),
-            acceleration: Acceleration::Auto,
-            uefi: config::settings::Settings::parse("").unwrap().guests.uefi,
-            durable: false,
-            boot: BootMode::Cold,
-            keep: Vec::new(),
         }
     }
 }

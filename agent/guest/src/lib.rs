@@ -1,4 +1,8 @@
 //! One guest on the host: its process, its network and its gateway.
+//!
+//! There are two kinds of guests: virtual machines by QEMU, as an unprivileged user, and
+//! containers by systemd-nspawn, with users of their own. Everything here is synchronous:
+//! functions block on child processes, files and sockets, each wait with a deadline.
 
 pub mod cgroup;
 mod error;
@@ -9,11 +13,12 @@ mod nspawn;
 mod process;
 mod qemu;
 mod run_dir;
+mod spec;
 mod usage;
 
-pub use error::{GuestError, said};
-pub use guest::{BootMode, ConsoleInput, Guest, Spec, Stream, User};
+pub use error::{GuestError, stderr_suffix};
+pub use guest::{Console, Guest};
 pub use process::Exit;
-pub use qemu::checkpoint::{bytes, forget, is_frozen, is_unfit, set_unfit, thaw};
 pub use qemu::qmp::QmpError;
-pub use qemu::{Accelerator, accelerator, arguments, firmware};
+pub use qemu::{Accelerator, accelerator, check_firmware, checkpoint, command_line};
+pub use spec::{BootMode, Spec, User};

@@ -1,51 +1,52 @@
-//! The second kind of guest, a container: systemd-nspawn in a namespace of processes
-//! of its own, so that everything in it ends with it.
+//! Guests of the kind nspawn, containers: systemd-nspawn in a process namespace of its own,
+//! so that everything in a container ends with it.
 //!
-//! Root in a container is nobody on the host: its users are a range of numbers that
-//! nothing else has, mapped where the snapshot is mounted. It gets no device, no
-//! directory and no descriptor of the host. Its network is set up for it, and the
-//! host owns it: it can neither change it nor forge packets.
+//! Root in a container is an unprivileged user of the host: its users are a range of
+//! numbers that nothing else has, mapped where the snapshot is mounted. It gets no device,
+//! no directory and no descriptor of the host. The host owns its network and sets it up, so
+//! that the container can neither change it nor forge packets.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
+use rustix::fs::OFlags;
 use sys::command;
-use tokio::net::unix::pipe;
 use tracing::debug;
 
 use crate::cgroup;
 use crate::error::GuestError;
-use crate::guest::{BootMode, Spec};
 use crate::network::Network;
-use crate::process::Handle;
-use crate::run_dir as run;
+use crate::process::Process;
+use crate::run_dir::{self, StderrPipe};
+use crate::spec::{BootMode, Spec};
 
 /// The descriptor of the namespace with the container's end of the network.
 const NETWORK: i32 = 3;
-/// The descriptor of what is typed on its console.
-const KEYBOARD: i32 = 4;
-/// What is only kept open follows from here on.
-const KEEP: i32 = 5;
+/// The descriptor of the console's input.
+const CONSOLE_INPUT: i32 = 4;
+/// The first number of the descriptors that nspawn only keeps open.
+const KEEP_OPEN: i32 = 5;
 
-/// What the process of a guest does first: nothing, before we say so.
+/// The script that the guest's process runs first: it waits at the [`Gate`].
 const WAIT: &str = "read -r go && exec \"$@\" <&4 4<&-";
 
-/// What is done before nspawn, in mounts of our own: places in which nspawn leaves
-/// nothing, and from which it shows nothing of the host.
+/// The script that runs before nspawn, in a mount namespace of its own: it hides the
+/// directories in which nspawn would leave files, or from which it would show files of the
+/// host.
 const PRELUDE: &str = "mkdir -p /run/systemd/nspawn && \
     mount -t tmpfs -o mode=755,size=1m none /run/systemd/nspawn && \
     mount -t cgroup2 none /sys/fs/cgroup && \
     exec \"$@\"";
 
-/// What root in a container may not even do to its own namespaces: no build needs it,
-/// and it is where the kernel has most to defend.
-const DROPPED: [&str; 10] = [
+/// The capabilities that root in a container lacks even over its own namespaces: no build
+/// needs them, and they reach the largest attack surface of the kernel.
+const DROPPED_CAPABILITIES: [&str; 10] = [
     "CAP_SYS_ADMIN",
     "CAP_SYS_PTRACE",
     "CAP_SYS_RESOURCE",
@@ -61,7 +62,8 @@ const DROPPED: [&str; 10] = [
 /// The first program of a container, as of a virtual machine.
 const INIT: &str = "/sbin/init";
 
-/// Holds a container that is ready until its record is written. Dropped, it ends it.
+/// The input on which a started container waits until its process record is written.
+/// Dropping it ends the container.
 #[derive(Debug)]
 pub(crate) struct Gate(ChildStdin);
 
@@ -72,20 +74,20 @@ impl Gate {
     }
 }
 
-/// Starts nspawn up to the gate, and writes the record.
-pub(crate) fn start(spec: Spec) -> Result<(Handle, Gate), GuestError> {
+/// Starts nspawn up to the gate, and writes the process record.
+pub(crate) fn start(spec: Spec) -> Result<(Process, Gate), GuestError> {
     if spec.boot != BootMode::Cold {
         return Err(GuestError::Container);
     }
     let root = root(&spec)?;
     let network = Network::open(&spec.network)?;
-    let inside = network.inside()?;
-    let stdout = pipe(&spec.run.join(run::CONSOLE))?;
-    let keyboard = pipe(&spec.run.join(run::KEYBOARD))?;
-    let stderr = run::StderrPipe::writer(&spec.run).map_err(GuestError::run(&spec.run))?;
-    let line = line(&spec, &root, &hidden().map_err(GuestError::Start)?);
-    let kept = spec.keep.into_iter().zip(KEEP..);
-    let own = [(inside, NETWORK), (keyboard.into(), KEYBOARD)];
+    let inside = network.create_container_end()?;
+    let stdout = create_pipe(&spec.run_dir.join(run_dir::CONSOLE))?;
+    let input = create_pipe(&spec.run_dir.join(run_dir::CONSOLE_INPUT))?;
+    let stderr = StderrPipe::writer(&spec.run_dir).map_err(GuestError::run_dir(&spec.run_dir))?;
+    let arguments = command_line(&spec, &root, &hidden_paths().map_err(GuestError::Spawn)?);
+    let own = [(inside, NETWORK), (input.into(), CONSOLE_INPUT)];
+    let kept = spec.keep_open.into_iter().zip(KEEP_OPEN..);
     let descriptors = own.into_iter().chain(kept);
     let descriptors = descriptors.map(|(parent_fd, child_fd)| FdMapping {
         parent_fd,
@@ -93,8 +95,8 @@ pub(crate) fn start(spec: Spec) -> Result<(Handle, Gate), GuestError> {
     });
     let mut nspawn = command::prepare("sh");
     nspawn
-        .args(line)
-        // Otherwise it looks into the image for the kind of groups that it expects.
+        .args(arguments)
+        // Otherwise nspawn searches the image for the cgroup version that it expects.
         .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
         .current_dir("/")
         .stdin(Stdio::piped())
@@ -102,100 +104,110 @@ pub(crate) fn start(spec: Spec) -> Result<(Handle, Gate), GuestError> {
         .stderr(stderr)
         .process_group(0)
         .fd_mappings(descriptors.collect())
-        .map_err(|error| GuestError::Start(io::Error::other(error)))?;
-    // Not waited for as a child: whoever watches it takes its status.
+        .map_err(|error| GuestError::Spawn(io::Error::other(error)))?;
+    // Not waited for as a child: `Process` takes its status by the descriptor.
     let mut child = network
         .enter(|| nspawn.spawn())
-        .map_err(GuestError::Start)?;
-    debug!(pid = child.id(), "the guest's process was started");
+        .map_err(GuestError::Spawn)?;
+    debug!(pid = child.id(), "started nspawn");
     let gate = child.stdin.take().map(Gate);
-    let gate = gate.ok_or_else(|| GuestError::Start(io::Error::other("it has no input")))?;
-    let handle = Handle::of(child.id(), spec.machine.kind).map_err(GuestError::Watch)?;
-    let handle = handle.settle(&spec.machine, &spec.network, &spec.run)?;
-    Ok((handle, gate))
+    let gate = gate.ok_or_else(|| GuestError::Spawn(io::Error::other("it has no input")))?;
+    let process = Process::of_child(child.id(), spec.machine.kind)
+        .map_err(GuestError::Pidfd)?
+        .limit_and_record(&spec.machine, &spec.network, &spec.run_dir)?;
+    Ok((process, gate))
 }
 
-/// A pipe with a name, open for both directions: it stays so when the agent is gone.
-fn pipe(path: &Path) -> Result<File, GuestError> {
-    let made = run::pipe(path);
-    let opened = made.and_then(|()| File::options().read(true).write(true).open(path));
-    opened.map_err(GuestError::run(path))
+/// Creates a named pipe and opens it for both directions, so that it stays open without the
+/// agent.
+fn create_pipe(path: &Path) -> Result<File, GuestError> {
+    let created = run_dir::create_pipe(path);
+    let opened = created.and_then(|()| File::options().read(true).write(true).open(path));
+    opened.map_err(GuestError::run_dir(path))
 }
 
-/// The console of a container, from now on.
-pub(crate) fn console(run: &Path) -> io::Result<pipe::Receiver> {
-    pipe::OpenOptions::new().open_receiver(run.join(run::CONSOLE))
+/// Opens the output of a container's console, from now on.
+pub(crate) fn console_output(run_dir: &Path) -> io::Result<File> {
+    open_pipe(File::options().read(true), &run_dir.join(run_dir::CONSOLE))
 }
 
-/// Its keyboard; one that an older agent started has none.
-pub(crate) fn keyboard(run: &Path) -> io::Result<Option<pipe::Sender>> {
-    match pipe::OpenOptions::new().open_sender(run.join(run::KEYBOARD)) {
+/// Opens the input of a container's console. A container of an older agent has none.
+pub(crate) fn console_input(run_dir: &Path) -> io::Result<Option<File>> {
+    let path = run_dir.join(run_dir::CONSOLE_INPUT);
+    match open_pipe(File::options().write(true), &path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         opened => opened.map(Some),
     }
 }
 
-/// The root directory of the container. What lies in it belongs to numbers that mean
-/// real users outside: nobody but root may come near it there.
+/// Opens a named pipe without waiting for a process at its other end, in blocking mode.
+fn open_pipe(options: &mut fs::OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let pipe = options.custom_flags(flags).open(path)?;
+    rustix::io::ioctl_fionbio(&pipe, false)?;
+    Ok(pipe)
+}
+
+/// Returns the root directory of the container. The numbers of its files' owners mean real
+/// users outside: only root may enter it there.
 fn root(spec: &Spec) -> Result<PathBuf, GuestError> {
     let root = spec.directory.join(&spec.machine.disk);
-    let look = || -> io::Result<()> {
+    let protect = || -> io::Result<()> {
         if !fs::symlink_metadata(&root)?.is_dir() {
             return Err(io::Error::other("it is not a directory"));
         }
         fs::set_permissions(&spec.directory, Permissions::from_mode(0o700))
     };
-    match look() {
+    match protect() {
         Ok(()) => Ok(root),
         Err(source) => Err(GuestError::Open { path: root, source }),
     }
 }
 
-/// What of the host's `/sys` a container would see.
-fn hidden() -> io::Result<Vec<PathBuf>> {
-    let is_directory = |path: &PathBuf| path.is_dir();
-    let mut all: Vec<_> = sys::file::entries(Path::new("/sys"))?;
-    all.retain(is_directory);
-    all.sort();
-    // The host's tap driver, which it could open and not use.
-    all.push("/dev/net".into());
-    Ok(all)
+/// Returns the directories of the host that a container would see.
+fn hidden_paths() -> io::Result<Vec<PathBuf>> {
+    let mut paths = sys::file::entries(Path::new("/sys"))?;
+    paths.retain(|path| path.is_dir());
+    paths.sort();
+    // The host's tap driver, which a container could open and not use.
+    paths.push("/dev/net".into());
+    Ok(paths)
 }
 
-/// The command line of `sh`, without the program. Starts nothing.
-fn line(spec: &Spec, root: &Path, hidden: &[PathBuf]) -> Vec<OsString> {
+/// Returns the command line of `sh`, without the program. Starts nothing.
+fn command_line(spec: &Spec, root: &Path, hidden: &[PathBuf]) -> Vec<OsString> {
     let network = format!("--net=/proc/self/fd/{NETWORK}");
-    let own = [
+    let namespaces = [
         "--fork",
         "--kill-child",
         "--pid",
         "--mount-proc",
         "--cgroup",
     ];
-    let mut words = vec!["-c", WAIT, "sh", "unshare"];
-    words.extend(own);
-    words.extend(["--", "nsenter", &network]);
-    words.extend(["--", "sh", "-c", PRELUDE, "sh", "systemd-nspawn"]);
-    words.extend([
+    let mut fixed = vec!["-c", WAIT, "sh", "unshare"];
+    fixed.extend(namespaces);
+    fixed.extend(["--", "nsenter", &network]);
+    fixed.extend(["--", "sh", "-c", PRELUDE, "sh", "systemd-nspawn"]);
+    fixed.extend([
         "--quiet",
-        // Neither a session of systemd's, nor files of the host or beside the image.
+        // Neither a session of systemd, nor files of the host or beside the image.
         "--register=no",
         "--keep-unit",
         "--settings=no",
         "--link-journal=no",
         "--resolv-conf=off",
         "--timezone=off",
-        // What it prints and reads goes through a terminal of its own.
+        // A terminal of its own for its output and input.
         "--console=interactive",
         "--private-users=pick",
         "--private-users-ownership=map",
     ]);
-    let mut line: Vec<_> = words.into_iter().map(OsString::from).collect();
+    let mut line: Vec<_> = fixed.into_iter().map(OsString::from).collect();
     line.push(format!("--machine={}", spec.network).into());
-    line.push(format!("--drop-capability={}", DROPPED.join(",")).into());
+    line.push(format!("--drop-capability={}", DROPPED_CAPABILITIES.join(",")).into());
     line.push(format!("--rlimit=NPROC={}", cgroup::PROCESSES_MAX).into());
-    let over = |path: &PathBuf| format!("--tmpfs={}:mode=555", path.display()).into();
-    line.extend(hidden.iter().map(over));
+    let hide = |path: &PathBuf| format!("--tmpfs={}:mode=555", path.display()).into();
+    line.extend(hidden.iter().map(hide));
     line.extend(spec.machine.options.iter().map(OsString::from));
     line.push("--directory".into());
     line.push(root.into());
@@ -208,12 +220,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_container() {
+    fn a_container_gets_nothing_of_the_host() {
         let manifest = ": 1\nid: d\nsummary: d\ntype: nspawn\n";
         let spec = Spec::example(manifest);
         let root = spec.directory.join("root");
-        let line = line(&spec, &root, &["/sys/class".into(), "/dev/net".into()]);
-        let words: Vec<_> = line.iter().map(|word| word.to_str().unwrap()).collect();
-        insta::assert_snapshot!(words.join("\n"));
+        let hidden = ["/sys/class".into(), "/dev/net".into()];
+        let line = command_line(&spec, &root, &hidden);
+        let line: Vec<_> = line.iter().map(|it| it.to_str().unwrap()).collect();
+        insta::assert_snapshot!(line.join("\n"));
     }
 }

@@ -1,42 +1,42 @@
-//! A process that may be ours or an earlier agent's: known by its number and its
-//! start time, held by a descriptor, so that it is never taken for another.
+//! A process of this agent or of an earlier one: identified by its number and its start
+//! time, and held by a descriptor, so that it is never confused with another.
 
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use config::builds::Usage;
 use config::machine::{Kind, Machine};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
 use serde::{Deserialize, Serialize};
-use tokio::io::unix::AsyncFd;
-use tokio::task::spawn_blocking;
 
 use crate::cgroup;
 use crate::error::GuestError;
 use crate::usage::usage;
 
-/// The record's name in a run directory.
+/// The name of the process record in a run directory.
 const RECORD: &str = "process.json";
 
-/// How a process ended.
+/// The exit status of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// With this status.
+    /// It exited with this status.
     Code(i32),
-    /// By this signal.
+    /// This signal ended it.
     Signal(i32),
-    /// It was started by an earlier agent: only that it has ended is known.
+    /// An earlier agent started it, so that its status is unknown.
     Unknown,
 }
 
 impl Exit {
-    /// Whether it ended by itself, and well.
+    /// Returns true if the process exited by itself and successfully.
     pub fn is_clean(self) -> bool {
         self == Self::Code(0)
     }
@@ -47,71 +47,72 @@ impl fmt::Display for Exit {
         match self {
             Self::Code(code) => write!(f, "with status {code}"),
             Self::Signal(signal) => write!(f, "by signal {signal}"),
-            Self::Unknown => f.write_str("in a way that we cannot know"),
+            Self::Unknown => f.write_str("with an unknown status"),
         }
     }
 }
 
-/// What is written down of a process.
+/// The process record, by which a later agent finds the process.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     version: u32,
-    /// What the process is.
     #[serde(default)]
     kind: Kind,
     pid: u32,
     /// In clock ticks since the host was booted.
     start_time: u64,
-    /// The control group that it is alone in.
+    /// The control group that contains nothing else.
     cgroup: Option<PathBuf>,
 }
 
-/// A process that is not watched yet.
+/// The process of a guest. Dropping it leaves the process running.
 #[derive(Debug)]
-pub(crate) struct Handle {
+pub(crate) struct Process {
     kind: Kind,
     pid: u32,
     start_time: u64,
     cgroup: Option<PathBuf>,
     fd: OwnedFd,
+    exit: Mutex<Option<Exit>>,
 }
 
-impl Handle {
-    /// Takes hold of a process that we have just started.
-    pub(crate) fn of(pid: u32, kind: Kind) -> io::Result<Self> {
+impl Process {
+    /// Holds a child that was just started.
+    pub(crate) fn of_child(pid: u32, kind: Kind) -> io::Result<Self> {
         let fd = open(pid)?;
-        let (_, start_time) = look(pid)?;
+        let (_, start_time) = look_up(pid)?;
         Ok(Self {
             kind,
             pid,
             start_time,
             cgroup: None,
             fd,
+            exit: Mutex::default(),
         })
     }
 
-    /// Limits the process and writes its record, before anything of the guest runs;
-    /// kills it when it cannot.
-    pub(crate) fn settle(
+    /// Sets the resource limits of the process and writes its record. Must be called before
+    /// anything of the guest runs. Kills the process on failure.
+    pub(crate) fn limit_and_record(
         mut self,
         machine: &Machine,
         group: &str,
-        run: &Path,
+        run_dir: &Path,
     ) -> Result<Self, GuestError> {
-        let settled = cgroup::enter(group, machine, self.pid)
+        let done = cgroup::enter(group, machine, self.pid)
             .map_err(GuestError::Limit)
             .and_then(|group| {
                 self.cgroup = group;
-                self.record(run)
+                self.record(run_dir)
             });
-        if settled.is_err() {
-            kill(self.pid, &self.fd);
+        if done.is_err() {
+            self.kill();
         }
-        settled.map(|()| self)
+        done.map(|()| self)
     }
 
-    /// Writes the record that [`Handle::find`] reads.
-    fn record(&self, run: &Path) -> Result<(), GuestError> {
+    /// Writes the record that [`Process::find`] reads.
+    fn record(&self, run_dir: &Path) -> Result<(), GuestError> {
         let record = Record {
             version: 1,
             kind: self.kind,
@@ -119,28 +120,30 @@ impl Handle {
             start_time: self.start_time,
             cgroup: self.cgroup.clone(),
         };
-        let path = run.join(RECORD);
+        let path = run_dir.join(RECORD);
         let text = serde_json::to_vec(&record).map_err(io::Error::other);
         let written = text.and_then(|text| sys::file::replace(&path, &text));
-        written.map_err(|source| GuestError::Run { path, source })
+        written.map_err(|source| GuestError::RunDir { path, source })
     }
 
-    /// Finds the process of a record; `None` when there is no record or the
-    /// process has ended.
-    pub(crate) fn find(run: &Path) -> Result<Option<Self>, GuestError> {
-        let path = run.join(RECORD);
+    /// Finds the process of a record. Returns `None` when there is no record or the process
+    /// has ended.
+    pub(crate) fn find(run_dir: &Path) -> Result<Option<Self>, GuestError> {
+        let path = run_dir.join(RECORD);
         let read = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read,
         };
         let parsed = read.and_then(|text| serde_json::from_slice(&text).map_err(io::Error::other));
-        let record: Record = parsed.map_err(|source| GuestError::Run { path, source })?;
-        // Looked at after it is held: the number cannot go to another any more.
-        let held = open(record.pid)
+        let record: Record = parsed.map_err(|source| GuestError::RunDir { path, source })?;
+        // Opened before the check: from then on no other process can get its number.
+        let fd = open(record.pid)
             .ok()
-            .filter(|_| look(record.pid).is_ok_and(|found| found == (true, record.start_time)));
-        let Some(fd) = held else {
-            record.cgroup.as_deref().map(cgroup::leave);
+            .filter(|_| look_up(record.pid).is_ok_and(|found| found == (true, record.start_time)));
+        let Some(fd) = fd else {
+            if let Some(group) = &record.cgroup {
+                cgroup::remove(group);
+            }
             return Ok(None);
         };
         Ok(Some(Self {
@@ -149,36 +152,10 @@ impl Handle {
             start_time: record.start_time,
             cgroup: record.cgroup,
             fd,
+            exit: Mutex::default(),
         }))
     }
 
-    /// Watches it in the tokio runtime that the caller is in.
-    #[expect(
-        deprecated,
-        reason = "its successor is unsafe; an OwnedFd keeps the promise"
-    )]
-    pub(crate) fn watch(self) -> io::Result<Process> {
-        Ok(Process {
-            kind: self.kind,
-            pid: self.pid,
-            cgroup: self.cgroup,
-            fd: AsyncFd::new(self.fd)?,
-            exit: Mutex::new(None),
-        })
-    }
-}
-
-/// A process that is watched.
-#[derive(Debug)]
-pub(crate) struct Process {
-    kind: Kind,
-    pid: u32,
-    cgroup: Option<PathBuf>,
-    fd: AsyncFd<OwnedFd>,
-    exit: Mutex<Option<Exit>>,
-}
-
-impl Process {
     pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
@@ -187,28 +164,69 @@ impl Process {
         self.pid
     }
 
+    /// Returns the descriptor of the process, which is readable from its end on.
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     pub(crate) fn usage(&self) -> Usage {
         usage(self.kind, self.pid, self.cgroup.as_deref())
     }
 
+    /// Kills the children of the process, which ends with the last of them; the process
+    /// itself when it has none. So it ends after the whole of a container, which is its
+    /// child.
     pub(crate) fn kill(&self) {
-        kill(self.pid, self.fd.get_ref());
+        let is_running = |child: &u32| look_up(*child).is_ok_and(|(runs, _)| runs);
+        let opened: Vec<_> = children(self.pid)
+            .into_iter()
+            .filter(is_running)
+            .filter_map(|child| Some((child, open(child).ok()?)))
+            .collect();
+        // Listed again: what is a child now was one when it was opened.
+        let current = children(self.pid);
+        let mut is_any_killed = false;
+        for (child, fd) in &opened {
+            if current.contains(child) {
+                is_any_killed |= pidfd_send_signal(fd, Signal::KILL).is_ok();
+            }
+        }
+        if !is_any_killed {
+            // Fails when the process has ended, as intended.
+            let _ = pidfd_send_signal(&self.fd, Signal::KILL);
+        }
     }
 
-    pub(crate) async fn exited(&self) -> Exit {
-        // It is readable from its end on, for ever. The runtime fails when it shuts down.
-        if self.fd.readable().await.is_err() {
-            return Exit::Unknown;
+    /// Waits up to `limit` until the process has ended, and removes its control group.
+    /// Returns `None` when it still runs. May be called again.
+    pub(crate) fn wait(&self, limit: Duration) -> Option<Exit> {
+        if !is_readable(&self.fd, limit) {
+            return None;
         }
         let exit = {
             let mut exit = self.exit.lock().unwrap_or_else(PoisonError::into_inner);
-            *exit.get_or_insert_with(|| reap(self.fd.get_ref()))
+            *exit.get_or_insert_with(|| reap(&self.fd))
         };
-        if let Some(group) = self.cgroup.clone() {
-            // It logs what it cannot do.
-            let _ = spawn_blocking(move || cgroup::leave(&group)).await;
+        if let Some(group) = &self.cgroup {
+            cgroup::remove(group);
         }
-        exit
+        Some(exit)
+    }
+}
+
+/// Waits up to `limit` until the descriptor is readable.
+fn is_readable(fd: &OwnedFd, limit: Duration) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).unwrap_or(Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        });
+        match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&left)) {
+            Err(rustix::io::Errno::INTR) => {}
+            ready => return ready.is_ok_and(|count| count > 0),
+        }
     }
 }
 
@@ -216,29 +234,6 @@ fn open(pid: u32) -> io::Result<OwnedFd> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
     Ok(pidfd_open(pid, PidfdFlags::NONBLOCK)?)
-}
-
-/// Kills the children of a process that we hold, and it with the last of them; the
-/// process itself when it has none. So it ends after the whole of a container, which
-/// is its child.
-fn kill(pid: u32, fd: &OwnedFd) {
-    let running = |child: &u32| look(*child).is_ok_and(|(runs, _)| runs);
-    let held: Vec<_> = children(pid)
-        .into_iter()
-        .filter(running)
-        .filter_map(|child| Some((child, open(child).ok()?)))
-        .collect();
-    // Looked at again when they are held: the numbers cannot go to others any more.
-    let still = children(pid);
-    let mut ours = held.iter().filter(|(child, _)| still.contains(child));
-    let mut any = false;
-    for (_, child) in &mut ours {
-        any |= pidfd_send_signal(child, Signal::KILL).is_ok();
-    }
-    if !any {
-        // It fails when the process has ended, which is what we want.
-        let _ = pidfd_send_signal(fd, Signal::KILL);
-    }
 }
 
 fn children(pid: u32) -> Vec<u32> {
@@ -249,7 +244,7 @@ fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Takes the status of a process that has ended.
+/// Takes the exit status of a process that has ended.
 fn reap(fd: &OwnedFd) -> Exit {
     match waitid(WaitId::PidFd(fd.as_fd()), WaitIdOptions::EXITED) {
         Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
@@ -257,19 +252,19 @@ fn reap(fd: &OwnedFd) -> Exit {
             (None, Some(signal)) => Exit::Signal(signal),
             (None, None) => Exit::Unknown,
         },
-        // It is not our child.
+        // It is not a child of this agent.
         _ => Exit::Unknown,
     }
 }
 
-/// Whether a process still runs, and when it was started.
-fn look(pid: u32) -> io::Result<(bool, u64)> {
+/// Returns whether a process runs, and its start time.
+fn look_up(pid: u32) -> io::Result<(bool, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let strange = || io::Error::other("/proc/PID/stat is not what it was");
-    read_stat(&stat).ok_or_else(strange)
+    let unexpected = || io::Error::other(format!("/proc/{pid}/stat has an unknown format"));
+    read_stat(&stat).ok_or_else(unexpected)
 }
 
-/// Reads `/proc/PID/stat`. The name in it, in parentheses, may hold anything.
+/// Parses `/proc/PID/stat`. The process name in it, in parentheses, may contain anything.
 fn read_stat(stat: &str) -> Option<(bool, u64)> {
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
     let state = fields.next()?;
@@ -281,8 +276,10 @@ fn read_stat(stat: &str) -> Option<(bool, u64)> {
 mod tests {
     use super::*;
 
+    const LIMIT: Duration = Duration::from_secs(30);
+
     #[test]
-    fn a_process_is_read_whatever_its_name_is() {
+    fn stat_is_parsed_with_any_process_name() {
         let rest = "1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
         assert_eq!(
             read_stat(&format!("7 (a) R (b) S {rest}")),
@@ -297,30 +294,31 @@ mod tests {
 
     #[test]
     fn a_record_finds_its_process_and_no_other() {
-        let run = tempfile::tempdir().unwrap();
-        let path = run.path();
-        assert!(Handle::find(path).unwrap().is_none());
-        let mut ours = Handle::of(std::process::id(), Kind::Kvm).unwrap();
-        ours.record(path).unwrap();
-        assert!(Handle::find(path).unwrap().is_some());
-        ours.start_time += 1;
-        ours.record(path).unwrap();
-        assert!(Handle::find(path).unwrap().is_none());
+        let run_dir = tempfile::tempdir().unwrap();
+        let path = run_dir.path();
+        assert!(Process::find(path).unwrap().is_none());
+        let mut process = Process::of_child(std::process::id(), Kind::Kvm).unwrap();
+        process.record(path).unwrap();
+        assert!(Process::find(path).unwrap().is_some());
+        process.start_time += 1;
+        process.record(path).unwrap();
+        assert!(Process::find(path).unwrap().is_none());
         sys::file::replace(&path.join(RECORD), b"{").unwrap();
-        assert!(Handle::find(path).is_err());
+        assert!(Process::find(path).is_err());
     }
 
-    #[tokio::test]
-    #[expect(clippy::zombie_processes, reason = "it is what is tested")]
-    async fn the_end_of_a_child_is_told_as_often_as_it_is_asked_for() {
+    #[test]
+    #[expect(clippy::zombie_processes, reason = "the process under test reaps them")]
+    fn the_exit_status_is_returned_by_every_wait() {
         let mut shell = sys::command::prepare("sh");
         let child = shell.args(["-c", "exit 7"]).spawn().unwrap();
-        let process = Handle::of(child.id(), Kind::Kvm).unwrap().watch().unwrap();
-        assert_eq!(process.exited().await, Exit::Code(7));
-        assert_eq!(process.exited().await, Exit::Code(7));
+        let process = Process::of_child(child.id(), Kind::Kvm).unwrap();
+        assert_eq!(process.wait(LIMIT), Some(Exit::Code(7)));
+        assert_eq!(process.wait(Duration::ZERO), Some(Exit::Code(7)));
         let child = sys::command::prepare("sleep").arg("1000").spawn().unwrap();
-        let process = Handle::of(child.id(), Kind::Kvm).unwrap().watch().unwrap();
+        let process = Process::of_child(child.id(), Kind::Kvm).unwrap();
+        assert_eq!(process.wait(Duration::ZERO), None);
         process.kill();
-        assert_eq!(process.exited().await, Exit::Signal(9));
+        assert_eq!(process.wait(LIMIT), Some(Exit::Signal(9)));
     }
 }

@@ -1,88 +1,88 @@
-//! The directory of a running guest: where it is reached, and what is heard of it.
+//! The run directory of a guest: its sockets and pipes, and its program's standard error.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use config::text::printable;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 
-/// QEMU's monitor.
+/// QEMU's monitor socket.
 pub(crate) const MONITOR: &str = "monitor";
-/// What the guest prints.
+/// The output of the serial console; of a virtual machine, its input as well.
 pub(crate) const CONSOLE: &str = "console";
-/// What is typed on the console of a container.
-pub(crate) const KEYBOARD: &str = "keyboard";
-/// The log of its worker.
+/// The console input of a container.
+pub(crate) const CONSOLE_INPUT: &str = "keyboard";
+/// The log channel of the worker.
 pub(crate) const LOG: &str = "log";
-/// Where it waits for its task.
+/// The control port, on which the worker waits for its task.
 pub(crate) const CONTROL: &str = "control";
-/// What QEMU or nspawn complains about.
-const COMPLAINTS: &str = "complaints";
-/// How much of it is told.
-const COMPLAINTS_MAX: usize = 1024;
+/// The standard error of QEMU or nspawn.
+const STDERR: &str = "complaints";
+/// The number of bytes of the standard error that are reported.
+const STDERR_MAX: usize = 1024;
 
-/// Makes the directory, without what an earlier guest left in it.
-pub(crate) fn prepare(run: &Path) -> io::Result<StderrPipe> {
-    DirBuilder::new().recursive(true).mode(0o700).create(run)?;
-    for name in [MONITOR, CONSOLE, KEYBOARD, LOG, CONTROL, COMPLAINTS] {
-        match fs::remove_file(run.join(name)) {
+/// Creates the directory, and removes the sockets and pipes of an earlier guest.
+pub(crate) fn prepare(run_dir: &Path) -> io::Result<StderrPipe> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(run_dir)?;
+    for name in [MONITOR, CONSOLE, CONSOLE_INPUT, LOG, CONTROL, STDERR] {
+        match fs::remove_file(run_dir.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
-    pipe(&run.join(COMPLAINTS))?;
-    Ok(StderrPipe(Some(open(run)?)))
+    create_pipe(&run_dir.join(STDERR))?;
+    Ok(StderrPipe(Some(open_stderr(run_dir)?)))
 }
 
-/// Makes a pipe with a name.
-pub(crate) fn pipe(path: &Path) -> io::Result<()> {
-    Ok(mknodat(
-        CWD,
-        path,
-        FileType::Fifo,
-        Mode::from_raw_mode(0o600),
-        0,
-    )?)
+/// Creates a named pipe.
+pub(crate) fn create_pipe(path: &Path) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(0o600);
+    Ok(mknodat(CWD, path, FileType::Fifo, mode, 0)?)
 }
 
-/// What a program complains about: a pipe that never waits. It takes what fits into
-/// it (64 KiB), and what is said after that is lost. While the program or we hold
-/// it, what was said can be read.
+/// The standard error of a guest's program: a pipe that never blocks the program. It holds
+/// up to 64 KiB; the program's further output is lost until the pipe is read. Its content
+/// lives as long as the program or the agent has it open.
 #[derive(Debug)]
 pub(crate) struct StderrPipe(Option<File>);
 
 impl StderrPipe {
-    /// Those of a guest that runs. One whose pipe is gone can be ended like any other.
-    pub(crate) fn find(run: &Path) -> Self {
-        Self(open(run).ok())
+    /// Opens the pipe of a running guest. A missing pipe reads as empty, so that the guest
+    /// can be ended like any other.
+    pub(crate) fn find(run_dir: &Path) -> Self {
+        Self(open_stderr(run_dir).ok())
     }
 
-    /// What the program gets as its standard error.
-    pub(crate) fn writer(run: &Path) -> io::Result<File> {
-        open(run)
+    /// Opens the pipe as the standard error of the program.
+    pub(crate) fn writer(run_dir: &Path) -> io::Result<File> {
+        open_stderr(run_dir)
     }
 
-    /// The end of what was said since the last call, on one line.
+    /// Returns the end of the output since the last call, joined into one line.
     pub(crate) fn take(&self) -> String {
-        let mut all = Vec::new();
+        let mut output = Vec::new();
         if let Some(mut pipe) = self.0.as_ref() {
-            // It ends where there is nothing yet.
-            let _ = pipe.read_to_end(&mut all);
+            // Ends with an error where the pipe is empty.
+            let _ = pipe.read_to_end(&mut output);
         }
-        let end = all.len().saturating_sub(COMPLAINTS_MAX);
-        let text = String::from_utf8_lossy(&all[end..]);
+        let start = output.len().saturating_sub(STDERR_MAX);
+        let text = String::from_utf8_lossy(&output[start..]);
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        lines.collect::<Vec<_>>().join("; ")
+        printable(&lines.collect::<Vec<_>>().join("; ")).to_string()
     }
 }
 
-/// For both directions: then it needs nobody at the other end.
-fn open(run: &Path) -> io::Result<File> {
+/// Opens the pipe for both directions: so it needs no process at the other end.
+fn open_stderr(run_dir: &Path) -> io::Result<File> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
     let mut options = File::options();
     options.read(true).write(true).custom_flags(flags);
-    options.open(run.join(COMPLAINTS))
+    options.open(run_dir.join(STDERR))
 }
 
 #[cfg(test)]
@@ -92,23 +92,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn complaints_are_kept_up_to_a_limit_and_nobody_waits() {
-        let place = tempfile::tempdir().unwrap();
-        let run = place.path().join("run");
-        let complaints = prepare(&run).unwrap();
-        let mut program = StderrPipe::writer(&run).unwrap();
+    fn stderr_is_truncated_and_never_blocks_the_program() {
+        let directory = tempfile::tempdir().unwrap();
+        let run_dir = directory.path().join("run");
+        let stderr = prepare(&run_dir).unwrap();
+        let mut program = StderrPipe::writer(&run_dir).unwrap();
         program.write_all(b"no kernel\n\n  no disk\n").unwrap();
         drop(program);
-        assert_eq!(complaints.take(), "no kernel; no disk");
-        assert_eq!(complaints.take(), "");
-        let mut program = StderrPipe::writer(&run).unwrap();
+        assert_eq!(stderr.take(), "no kernel; no disk");
+        assert_eq!(stderr.take(), "");
+        let mut program = StderrPipe::writer(&run_dir).unwrap();
         let mut written = 0;
         while let Ok(count) = program.write(&[b'x'; 4096]) {
             written += count;
         }
         assert!(written <= 1 << 20, "{written}");
-        assert_eq!(complaints.take().len(), COMPLAINTS_MAX);
-        // What an earlier guest left is gone.
-        assert_eq!(prepare(&run).unwrap().take(), "");
+        assert_eq!(stderr.take().len(), STDERR_MAX);
+        // The output of an earlier guest is removed.
+        assert_eq!(prepare(&run_dir).unwrap().take(), "");
     }
 }

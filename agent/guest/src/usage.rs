@@ -1,5 +1,5 @@
-//! What a guest takes of the host: told by its control group or, without one, by the
-//! kernel's account of its process.
+//! The resource usage of a guest, read from its control group or, without one, from
+//! `/proc`.
 
 use std::fs;
 use std::path::Path;
@@ -7,12 +7,12 @@ use std::path::Path;
 use config::builds::Usage;
 use config::machine::Kind;
 
-/// What the guest has taken so far; nothing is told that is not known for sure.
+/// Returns the usage of a guest so far, without the fields that the kernel does not count.
 pub(crate) fn usage(kind: Kind, pid: u32, group: Option<&Path>) -> Usage {
     match (group, kind) {
         (Some(group), _) => of_group(group),
         (None, Kind::Kvm) => of_process(Path::new("/proc").join(pid.to_string()).as_path()),
-        // What runs in a container are other processes than the one that we hold.
+        // The processes in a container are others than the one that is held.
         (None, Kind::Nspawn) => Usage::default(),
     }
 }
@@ -35,17 +35,17 @@ fn of_process(directory: &Path) -> Usage {
     }
 }
 
-/// The number after a word at the beginning of a line.
-fn value(text: &str, word: &str) -> Option<u64> {
-    let mut lines = text.lines().map(str::split_whitespace);
-    lines.find_map(|mut words| {
-        let found = words.next() == Some(word);
-        found.then(|| words.next()?.parse().ok()).flatten()
-    })
+/// Returns the number after `key` at the start of a line.
+fn value(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| {
+        let mut fields = line.split_whitespace();
+        (fields.next() == Some(key)).then_some(fields)
+    });
+    line?.next()?.parse().ok()
 }
 
-/// The time in user and system mode of `/proc/PID/stat`. The name in it, in
-/// parentheses, may hold anything.
+/// Returns the time in user and system mode of `/proc/PID/stat`. The process name in it,
+/// in parentheses, may contain anything.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
     let mut next = || fields.next()?.parse::<u64>().ok();
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_tells_its_time_and_its_peak_as_far_as_the_kernel_counts_them() {
+    fn only_the_values_that_the_kernel_counts_are_reported() {
         let group = tempfile::tempdir().unwrap();
         let put = |name: &str, text: &str| {
             sys::file::replace(&group.path().join(name), text.as_bytes()).unwrap();
@@ -71,17 +71,17 @@ mod tests {
     }
 
     #[test]
-    fn a_process_tells_what_it_has_taken() {
+    fn the_usage_of_a_process_is_reported() {
         assert_eq!(
             cpu_ticks("7 (a) b) S 1 1 1 0 -1 0 0 0 0 0 30 12 0 0 20"),
             Some(42)
         );
-        let ours = usage(Kind::Kvm, std::process::id(), None);
+        let own = usage(Kind::Kvm, std::process::id(), None);
         assert!(
-            ours.memory_bytes_max.is_some_and(|bytes| bytes > 4096),
-            "{ours:?}"
+            own.memory_bytes_max.is_some_and(|bytes| bytes > 4096),
+            "{own:?}"
         );
-        assert!(ours.cpu_milliseconds.is_some());
+        assert!(own.cpu_milliseconds.is_some());
         assert_eq!(
             usage(Kind::Nspawn, std::process::id(), None),
             Usage::default()

@@ -178,7 +178,7 @@ async fn install(
         tag: agent.next_bootstrap(),
         snapshot,
         machine,
-        map: namespace(&toolchain, &files, log_bytes_max),
+        files: namespace(&toolchain, &files, log_bytes_max),
         durable: true,
         boot: BootMode::Cold,
         capture: log_capture::CaptureFiles {

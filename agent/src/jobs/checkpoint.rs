@@ -49,7 +49,7 @@ pub(super) async fn make(
     let directory = snapshot.path().to_owned();
     let path = directory.clone();
     let (discarded, facts) =
-        blocking(move || (guest::forget(&path), ImageFacts::read(&path))).await;
+        blocking(move || (guest::checkpoint::discard(&path), ImageFacts::read(&path))).await;
     if let Some(reason) = checkpoints_disabled(&agent.settings.guests, &facts) {
         info!(reason, "no checkpoint is made: builds start cold");
         return Ok(Checkpoint::Unsupported);
@@ -62,7 +62,9 @@ pub(super) async fn make(
     let error = match made.await {
         Ok(()) => {
             let path = directory.clone();
-            let memory_mib = blocking(move || guest::bytes(&path)).await.div_ceil(MIB);
+            let memory_mib = blocking(move || guest::checkpoint::memory_bytes(&path))
+                .await
+                .div_ceil(MIB);
             info!(memory_mib, "made a checkpoint in the image");
             return Ok(Checkpoint::Made);
         }
@@ -84,8 +86,9 @@ pub(super) async fn make(
 
 /// Discards a checkpoint that was half made, and marks the image if none can be made.
 fn discard(directory: &Path, unsupported: Option<String>) -> Checkpoint {
-    let marked = guest::forget(directory).and_then(|()| match unsupported {
-        Some(reason) => guest::set_unfit(directory, &reason).map(|()| Checkpoint::Unsupported),
+    let marked = guest::checkpoint::discard(directory).and_then(|()| match unsupported {
+        Some(reason) => guest::checkpoint::mark_unsupported(directory, &reason)
+            .map(|()| Checkpoint::Unsupported),
         None => Ok(Checkpoint::HostFailed),
     });
     marked.unwrap_or(Checkpoint::HostFailed)
@@ -114,7 +117,7 @@ async fn boot(
         tag: agent.next_bootstrap(),
         snapshot,
         machine,
-        map: tftp::server::Namespace::new(0, 0),
+        files: tftp::server::Namespace::new(0, 0),
         durable: false,
         boot: BootMode::CheckpointSource,
         capture: log_capture::CaptureFiles {

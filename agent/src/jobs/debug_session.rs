@@ -237,7 +237,7 @@ async fn prepare(
         let machine = ImageFacts::read(snapshot.path()).machine;
         let machine = machine.map_err(JobError::Manifest)?;
         if build.restored {
-            guest::thaw(snapshot.path(), &machine)?;
+            guest::checkpoint::convert_to_cold(snapshot.path(), &machine)?;
         }
         sys::file::fresh_directory(&directory)?;
         sys::file::fresh_directory(&directory.join(ARTIFACTS))?;
@@ -250,7 +250,7 @@ async fn prepare(
             tag: tag.to_string(),
             snapshot: Arc::new(snapshot),
             machine: machine.clone(),
-            map: files::map(&agent, &task, &directory)?.0,
+            files: files::map(&agent, &task, &directory)?.0,
             durable: false,
             boot: BootMode::Cold,
             capture: files::record(&agent, &directory),

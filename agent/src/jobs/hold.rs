@@ -76,7 +76,7 @@ pub async fn adopt(agent: &Arc<AgentState>, build: Build) {
         let spec = session::AdoptSpec {
             tag: build.id.to_string(),
             machine: build.machine.clone(),
-            map: tftp::server::Namespace::new(0, 0),
+            files: tftp::server::Namespace::new(0, 0),
             capture: files::record(&agent, &agent.paths.build(build.id)),
             elapsed: Duration::ZERO,
             contacted: true,
@@ -130,7 +130,7 @@ pub(super) async fn run(
             _ = session.exited() => {}
         }
         if agent.leaving.is_cancelled() {
-            return session.leave();
+            return session.leave().await;
         }
         session.kill().await;
     } else if agent.leaving.is_cancelled() {

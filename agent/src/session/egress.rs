@@ -1,136 +1,134 @@
-//! How far a guest may reach beyond its host: what its machine asks for, within what
-//! the host allows, with names looked up.
+//! The egress of a guest: the policy that its machine asks for, within the limit that the
+//! host sets, with names resolved.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{SocketAddr, SocketAddrV4, ToSocketAddrs};
 use std::path::Path;
 
 use config::egress::{Destination, Egress, EgressMode};
 use config::settings::Guests;
 
-use guest::gateway::dns::{self, Names};
-use guest::network::egress::{self, Way};
+use super::gateway::dns::Names;
+use guest::gateway::dns::{Table, host_resolver};
+use guest::network::egress::{self, EgressPolicy};
 use guest::network::{Network, NetworkError};
 
-/// The file in a guest's run directory that says what it may reach.
+/// The file in a guest's run directory that records its egress.
 const FILE: &str = "egress";
 
-/// Why a guest may not, or cannot, reach what its machine asks for.
+/// A reason why a guest's egress is refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EgressError {
-    /// The host allows less.
+    /// The host allows less than the machine asks for.
     #[error(
-        "the machine asks for egress `{asked}`, and this host allows `{allowed}`; see the setting guests.egress"
+        "the machine asks for egress `{requested}`, and this host allows `{allowed}`; see the setting guests.egress"
     )]
     Refused {
-        /// What the machine asks for.
-        asked: Egress,
-        /// How far the host lets guests reach.
+        /// The egress that the machine asks for.
+        requested: Egress,
+        /// The limit that the host sets.
         allowed: EgressMode,
     },
-    /// A name has no address.
+    /// A name cannot be resolved.
     #[error("cannot find the address of {host}, which the machine's egress names")]
-    Unknown {
+    Unresolved {
         /// The name.
         host: String,
-        /// What the resolver said.
+        /// The resolver's error.
         source: io::Error,
     },
-    /// The rules.
+    /// The link or its rules failed.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// Our record of it.
-    #[error("cannot use what is written down of the guest's egress")]
+    /// The record in the run directory failed.
+    #[error("cannot read or write the record of the guest's egress")]
     Record(#[from] io::Error),
 }
 
-/// Opens what a machine asks for, and writes it down for an agent that takes the
-/// guest up. Returns the names that the guest is told.
-pub(super) async fn open(
+/// Opens the egress that a machine asks for, and records it for an agent that adopts the
+/// guest. Returns the names that the guest may resolve. Blocks.
+pub(super) fn open(
     settings: &Guests,
-    asked: &Egress,
+    requested: &Egress,
     network: &Network,
-    run: &Path,
+    run_dir: &Path,
 ) -> Result<Names, EgressError> {
-    if asked.mode() > settings.egress {
+    if requested.mode() > settings.egress {
         return Err(EgressError::Refused {
-            asked: asked.clone(),
+            requested: requested.clone(),
             allowed: settings.egress,
         });
     }
-    let (places, names) = match asked {
-        Egress::None => return Ok(nothing()),
-        Egress::Nat => (None, dns::resolver().map_or_else(nothing, Names::Ask)),
-        Egress::Allow(places) => {
-            let (places, table) = look_up(places).await?;
-            (Some(places), Names::Table(table))
+    let (destinations, names) = match requested {
+        Egress::None => return Ok(Names::none()),
+        Egress::Nat => (
+            None,
+            host_resolver().map_or_else(Names::none, Names::Forward),
+        ),
+        Egress::Allow(destinations) => {
+            let (addresses, table) = resolve(destinations)?;
+            (Some(addresses), Names::Table(table))
         }
     };
-    let way = Way {
-        places,
+    let policy = EgressPolicy {
+        destinations,
         private: settings.egress_private.clone(),
     };
-    // Written first: whoever finds it closes the way.
-    sys::file::replace(&run.join(FILE), asked.to_string().as_bytes())?;
-    tokio::task::block_in_place(|| egress::open(network, &way))?;
+    // Recorded first: `close` looks for a link only where there is a record.
+    sys::file::replace(&run_dir.join(FILE), requested.to_string().as_bytes())?;
+    egress::open(network, &policy)?;
     Ok(names)
 }
 
-/// Opens again what a guest may reach that an earlier agent started.
-pub(super) async fn reopen(
+/// Opens the recorded egress of a guest to adopt. Blocks.
+pub(super) fn reopen(
     settings: &Guests,
     network: &Network,
-    run: &Path,
+    run_dir: &Path,
 ) -> Result<Names, EgressError> {
-    let text = match fs::read_to_string(run.join(FILE)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(nothing()),
-        text => text?,
+    let record = match fs::read_to_string(run_dir.join(FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Names::none()),
+        record => record?,
     };
-    let asked = text.parse().map_err(io::Error::other)?;
-    open(settings, &asked, network, run).await
+    let requested = record.parse().map_err(io::Error::other)?;
+    open(settings, &requested, network, run_dir)
 }
 
-/// Closes what a guest could reach.
-pub(super) fn close(network: &Network, run: &Path) -> Result<(), NetworkError> {
-    if run.join(FILE).exists() {
+/// Closes the recorded egress of a guest. Blocks.
+pub(super) fn close(network: &Network, run_dir: &Path) -> Result<(), NetworkError> {
+    if run_dir.join(FILE).exists() {
         egress::close(network)?;
     }
     Ok(())
 }
 
-fn nothing() -> Names {
-    Names::Table(BTreeMap::new())
-}
-
-type Table = BTreeMap<String, Vec<Ipv4Addr>>;
-
-async fn look_up(places: &[Destination]) -> Result<(Vec<SocketAddrV4>, Table), EgressError> {
-    let (mut all, mut table) = (Vec::new(), Table::new());
-    for place in places {
-        let unknown = |source| EgressError::Unknown {
-            host: place.host.clone(),
+/// Resolves the destinations. Returns their addresses, and the table of their names.
+fn resolve(destinations: &[Destination]) -> Result<(Vec<SocketAddrV4>, Table), EgressError> {
+    let (mut addresses, mut table) = (Vec::new(), Table::new());
+    for destination in destinations {
+        let unresolved = |source| EgressError::Unresolved {
+            host: destination.host.clone(),
             source,
         };
-        let found = tokio::net::lookup_host((place.host.as_str(), place.port)).await;
-        let found: Vec<_> = found
-            .map_err(unknown)?
+        let resolved: Vec<_> = (destination.host.as_str(), destination.port)
+            .to_socket_addrs()
+            .map_err(unresolved)?
             .filter_map(|address| match address {
                 SocketAddr::V4(address) => Some(address),
                 SocketAddr::V6(_) => None,
             })
             .collect();
-        if found.is_empty() {
-            return Err(unknown(io::Error::other("it has no IPv4 address")));
+        if resolved.is_empty() {
+            return Err(unresolved(io::Error::other("it has no IPv4 address")));
         }
-        let addresses = table.entry(place.host.clone()).or_default();
-        for address in found {
-            if !addresses.contains(address.ip()) {
-                addresses.push(*address.ip());
+        let of_host = table.entry(destination.host.clone()).or_default();
+        for address in resolved {
+            if !of_host.contains(address.ip()) {
+                of_host.push(*address.ip());
             }
-            all.push(address);
+            addresses.push(address);
         }
     }
-    Ok((all, table))
+    Ok((addresses, table))
 }

@@ -1,61 +1,96 @@
-//! What we are to a guest: everything that answers at its gateway and on its ports.
+//! The servers at a guest's gateway, its control port, and the capture of its output.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use config::task::{GATEWAY, GATEWAY_BUILD2, LOG_TCP_PORT, PR_PORT};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::GuestServices;
-use super::SessionError;
-use super::log_capture;
+use super::console::{Console, ConsoleHandle};
+use super::handshake::{self, HandshakeMode};
+use super::idle_timeout::IdleTimer;
+use super::log_capture::{self, CaptureFiles};
+use super::streams::{self, ConsoleInput, Streams};
 use crate::pr_service;
-use crate::session::console::{ConsoleHandle, TeeReader};
-use crate::session::handshake::{self, HandshakeMode};
-use crate::session::idle_timeout::IdleTimer;
 use crate::telemetry::metrics::Metrics;
-use guest::gateway::dhcp;
-use guest::gateway::dns::{self, Names};
+use guest::BootMode;
+use guest::gateway::{Sockets, addresses, bind};
 use guest::network::Network;
-use guest::{BootMode, ConsoleInput, Guest};
 
-/// The port on which guests fetch and put (RFC 1350).
+pub mod dhcp;
+pub mod dns;
+
+use dns::Names;
+
+/// The port on which guests fetch and put files (RFC 1350).
 const TFTP_PORT: u16 = 69;
+/// The number of TFTP events that wait for the session.
+const EVENTS_MAX: usize = 64;
 
-/// What we are to a guest: everything that answers at its gateway, and the
-/// recording of what it prints. Dropping it ends all of it.
+/// The servers of a guest before they are registered with the runtime.
+pub(super) struct Servers {
+    sockets: Sockets,
+    tftp: tftp::server::Server,
+    events: mpsc::Receiver<tftp::server::Event>,
+    names: Names,
+    network_name: String,
+}
+
+impl Servers {
+    /// Opens the sockets in the guest's network and starts the TFTP server. Blocks.
+    pub(super) fn open(
+        network: &Network,
+        kind: config::machine::Kind,
+        files: tftp::server::Namespace,
+        names: Names,
+    ) -> io::Result<Self> {
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let addresses: Vec<SocketAddr> = addresses(TFTP_PORT).collect();
+        let (sockets, tftp) = network.enter(|| {
+            let tftp = tftp::server::Server::start(&addresses, files, sender)?;
+            Ok((bind(kind)?, tftp))
+        })?;
+        Ok(Self {
+            sockets,
+            tftp,
+            events,
+            names,
+            network_name: network.name().to_owned(),
+        })
+    }
+}
+
+/// The servers at a guest's gateway, its control port, and the capture of its output.
+/// Dropping it ends all of them, and may wait for a file that is being put.
 pub(super) struct Gateway {
     _tftp: tftp::server::Server,
     pub(super) events: mpsc::Receiver<tftp::server::Event>,
-    /// Tells when a guest that is to be frozen is ready.
+    /// Reports that a guest of which a checkpoint is to be saved waits for its task.
     pub(super) ready: Option<oneshot::Receiver<()>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) idle: IdleTimer,
     tasks: JoinSet<()>,
-    console_handle: Option<ConsoleHandle>,
+    log_listener: Option<TcpListener>,
+    console: Option<ConsoleHandle>,
 }
 
 impl Gateway {
-    pub(super) fn open(
-        guests: &GuestServices,
-        network: &Network,
-        map: tftp::server::Namespace,
-        names: Names,
-    ) -> Result<Self, SessionError> {
-        let (sender, events) = mpsc::channel(64);
-        let addresses = gateways(TFTP_PORT).collect::<Vec<_>>();
-        let tftp = network.enter(|| tftp::server::Server::start(&addresses, map, sender))?;
+    /// Serves the sockets. Must be called in a tokio runtime.
+    pub(super) fn serve(services: &GuestServices, servers: Servers) -> io::Result<Self> {
+        let sockets = servers.sockets;
         let mut tasks = JoinSet::new();
-        tasks.spawn(dhcp::serve(network)?);
-        tasks.spawn(dns::serve(network, names)?);
-        for address in gateways(PR_PORT) {
-            let listener = network.tcp_listener(address)?;
+        tasks.spawn(dhcp::serve(sockets.dhcp)?);
+        tasks.spawn(dns::serve(sockets.dns, servers.names)?);
+        for listener in sockets.pr {
+            let listener = tcp_listener(listener)?;
             let pr = pr_service::server_for_guest(
-                guests.prserv.clone(),
-                &guests.pr_settings,
-                network.name(),
+                services.prserv.clone(),
+                &services.pr_settings,
+                &servers.network_name,
             );
             tasks.spawn(async move {
                 if let Err(error) = pr.serve(listener, std::future::pending()).await {
@@ -64,22 +99,56 @@ impl Gateway {
             });
         }
         Ok(Self {
-            _tftp: tftp,
-            events,
+            _tftp: servers.tftp,
+            events: servers.events,
             ready: None,
-            metrics: Arc::clone(&guests.metrics),
+            metrics: Arc::clone(&services.metrics),
             idle: IdleTimer::default(),
             tasks,
-            console_handle: None,
+            log_listener: sockets.log.map(tcp_listener).transpose()?,
+            console: None,
         })
     }
 
-    /// Attends to a guest that waits for its task; a container does not wait.
-    pub(super) fn attend(&mut self, guest: &Guest, boot: BootMode) -> std::io::Result<()> {
-        let Some(control) = guest.control()? else {
-            return Ok(());
-        };
-        let manner = match boot {
+    /// Serves the control port and captures the output of a guest. `register` announces its
+    /// console.
+    pub(super) fn attach(
+        &mut self,
+        streams: Streams,
+        boot: BootMode,
+        files: CaptureFiles,
+        register: impl FnOnce(Option<ConsoleInput>) -> ConsoleHandle,
+    ) -> io::Result<()> {
+        if let Some(control) = streams.control {
+            let mode = self.handshake_mode(boot);
+            let control = streams::unix_stream(control)?;
+            self.tasks.spawn(handshake::serve(control, mode));
+        }
+        let bytes_max = files.bytes_max;
+        if let Some(console) = streams.console {
+            let (output, input) = streams::console(console)?;
+            let handle = register(input);
+            let show = self.on_console_output(handle.console());
+            self.console = Some(handle);
+            self.tasks
+                .spawn(log_capture::capture(output, files.console, bytes_max, show));
+        }
+        if let Some(log) = streams.log {
+            let log = streams::unix_stream(log)?;
+            let activity = self.idle.activity.clone();
+            let on_output = move |_: &[u8]| activity.record();
+            self.tasks
+                .spawn(log_capture::capture(log, files.log, bytes_max, on_output));
+        } else if let Some(listener) = self.log_listener.take() {
+            self.tasks.spawn(log_capture::capture_connections(
+                listener, files.log, bytes_max,
+            ));
+        }
+        Ok(())
+    }
+
+    fn handshake_mode(&mut self, boot: BootMode) -> HandshakeMode {
+        match boot {
             BootMode::Cold => HandshakeMode::Cold,
             BootMode::Restore => HandshakeMode::Restore,
             BootMode::CheckpointSource => {
@@ -87,56 +156,32 @@ impl Gateway {
                 self.ready = Some(ready);
                 HandshakeMode::CheckpointSource(sender)
             }
-        };
-        self.tasks.spawn(handshake::serve(control, manner));
-        Ok(())
-    }
-
-    pub(super) fn record(
-        &mut self,
-        guest: &Guest,
-        network: &Network,
-        files: log_capture::CaptureFiles,
-        console_handle: impl FnOnce(Option<ConsoleInput>) -> ConsoleHandle,
-    ) -> std::io::Result<()> {
-        let max = files.bytes_max;
-        let (console, keyboard) = guest.terminal()?;
-        let console_handle = console_handle(keyboard);
-        let (screen, last) = (console_handle.console(), self.idle.last.clone());
-        self.console_handle = Some(console_handle);
-        let console = TeeReader::new(console, move |piece: &[u8]| {
-            last.renew();
-            screen.show(piece);
-        });
-        self.tasks
-            .spawn(log_capture::follow(console, files.console, max));
-        if let Some(log) = guest.log()? {
-            let last = self.idle.last.clone();
-            let log = TeeReader::new(log, move |_: &[u8]| last.renew());
-            self.tasks.spawn(log_capture::follow(log, files.log, max));
-        } else if let Some(address) = gateways(LOG_TCP_PORT).next() {
-            let listener = network.tcp_listener(address)?;
-            self.tasks
-                .spawn(log_capture::listen(listener, files.log, max));
         }
-        Ok(())
+    }
+
+    fn on_console_output(&self, console: Console) -> impl FnMut(&[u8]) + Send + use<> {
+        let activity = self.idle.activity.clone();
+        move |piece| {
+            activity.record();
+            console.show(piece);
+        }
+    }
+
+    /// Resolves once, when the guest waits for its task and a checkpoint of it is to be
+    /// saved. Cancel-safe.
+    pub(super) async fn ready(ready: &mut Option<oneshot::Receiver<()>>) {
+        let is_ready = match ready {
+            Some(receiver) => receiver.await.is_ok(),
+            None => false,
+        };
+        *ready = None;
+        if !is_ready {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
-/// Waits until a guest that is to be frozen is ready: once, and else for ever.
-pub(super) async fn ready(heard: &mut Option<oneshot::Receiver<()>>) {
-    let is_ready = match heard {
-        Some(heard) => heard.await.is_ok(),
-        None => false,
-    };
-    *heard = None;
-    if !is_ready {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// The host's addresses as guests see them.
-fn gateways(port: u16) -> impl Iterator<Item = SocketAddr> {
-    let addresses = [GATEWAY, GATEWAY_BUILD2].into_iter();
-    addresses.filter_map(move |text| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, port)))
+fn tcp_listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }

@@ -1,19 +1,20 @@
-//! Notices when nothing comes from a guest any more: no byte of its console or its
-//! log, and no packet.
+//! The idle timeout: a guest is idle when no byte arrives from its console or its log, and
+//! no packet from its network.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use crate::blocking;
 use guest::network::Network;
 
-/// How often packets are counted while a limit lasts.
-const LOOKS: u32 = 8;
+/// The number of times that packets are counted within one limit.
+const CHECKS: u32 = 8;
 
-/// When something last came from a guest. Clones are of the same one.
+/// The time of a guest's last activity. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Activity(Arc<Mutex<Instant>>);
+pub(super) struct Activity(Arc<Mutex<Instant>>);
 
 impl Default for Activity {
     fn default() -> Self {
@@ -22,37 +23,39 @@ impl Default for Activity {
 }
 
 impl Activity {
-    /// Something has come.
-    pub fn renew(&self) {
+    /// Records activity now.
+    pub(super) fn record(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    fn get(&self) -> Instant {
+    fn last(&self) -> Instant {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Listens for a guest's silence.
+/// The timer of a guest's idle timeout.
 #[derive(Debug, Default)]
-pub struct IdleTimer {
-    /// The last sign, for those who hear the guest.
-    pub last: Activity,
+pub(super) struct IdleTimer {
+    /// The guest's last activity.
+    pub(super) activity: Activity,
     packets: u64,
 }
 
 impl IdleTimer {
-    /// Waits until nothing has come for so long. May be called again.
-    pub async fn lasts(&mut self, limit: Duration, network: &Network) {
+    /// Resolves once no activity has been seen for `limit`. Cancel-safe.
+    pub(super) async fn expired(&mut self, limit: Duration, network: &Arc<Network>) {
         loop {
-            let due = self.last.get() + limit;
-            sleep_until(due.min(Instant::now() + limit / LOOKS)).await;
-            // A network that cannot be looked into is no sign of life.
-            let packets = network.packets().unwrap_or(self.packets);
+            let due = self.activity.last() + limit;
+            sleep_until(due.min(Instant::now() + limit / CHECKS)).await;
+            let network = Arc::clone(network);
+            // A network that cannot be read shows no activity.
+            let packets = blocking(move || network.packets()).await;
+            let packets = packets.unwrap_or(self.packets);
             if packets != self.packets {
                 self.packets = packets;
-                self.last.renew();
+                self.activity.record();
             }
-            if self.last.get() + limit <= Instant::now() {
+            if self.activity.last() + limit <= Instant::now() {
                 return;
             }
         }

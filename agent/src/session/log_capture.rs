@@ -1,5 +1,9 @@
-//! Records what a guest prints, up to a limit.
+//! The capture of a guest's output in files, up to a limit.
+//!
+//! Output is written to its file before anybody is shown it, so that a crash of the agent
+//! cannot take back what a person has seen.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,79 +12,99 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tracing::warn;
 
-/// How long we wait when a connection cannot be taken.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The pause after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Where what a guest prints is recorded.
+/// The files that receive a guest's output.
 #[derive(Debug, Clone)]
 pub struct CaptureFiles {
-    /// Its serial console.
+    /// The output of its serial console.
     pub console: PathBuf,
     /// The log of its worker.
     pub log: PathBuf,
-    /// The size that neither file passes.
+    /// The maximum size of each file.
     pub bytes_max: u64,
 }
 
-/// Copies a stream to the end of a file, until the stream ends. What goes beyond
-/// `bytes_max` is read and dropped, so that the guest does not stand still.
-pub async fn follow(stream: impl AsyncRead + Unpin, path: PathBuf, bytes_max: u64) {
-    if let Some(file) = open(&path).await {
-        copy(stream, file, &path, bytes_max).await;
-    }
-}
-
-/// Copies what comes through connections, one after the other, to the end of a file,
-/// for ever; all of them together up to `bytes_max`.
-pub async fn listen(listener: TcpListener, path: PathBuf, bytes_max: u64) {
-    let mut left = bytes_max;
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, perhaps: the next one may fare better.
-            tokio::time::sleep(PAUSE).await;
-            continue;
-        };
-        let Some(file) = open(&path).await else {
-            return;
-        };
-        left = copy(stream, file, &path, left).await;
-    }
-}
-
-async fn open(path: &Path) -> Option<File> {
-    let opened = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
+/// Appends a stream to a file until the stream ends. Bytes beyond `bytes_max` are dropped, so
+/// that the guest is never blocked. `on_output` is called with each piece after it was
+/// written.
+pub(super) async fn capture(
+    stream: impl AsyncRead + Unpin,
+    path: PathBuf,
+    bytes_max: u64,
+    on_output: impl FnMut(&[u8]),
+) {
+    CaptureFile::open(path, bytes_max)
+        .await
+        .append(stream, on_output)
         .await;
-    opened.inspect_err(|error| complain(path, error)).ok()
 }
 
-fn complain(path: &Path, error: &std::io::Error) {
-    warn!(path = %path.display(), %error, "cannot record what a guest prints");
-}
-
-/// Copies a stream to a file; returns how much more the file may hold.
-async fn copy(
-    mut stream: impl AsyncRead + Unpin,
-    mut file: File,
-    path: &Path,
-    mut left: u64,
-) -> u64 {
-    let mut buffer = vec![0; 16 * 1024];
-    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-        let kept = usize::try_from(left).unwrap_or(usize::MAX).min(count);
-        left -= kept as u64;
-        let written = match file.write_all(&buffer[..kept]).await {
-            Ok(()) => file.flush().await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = written {
-            complain(path, &error);
-            left = 0;
+/// Appends the streams of all connections, one after the other, to a file; for ever.
+pub(super) async fn capture_connections(listener: TcpListener, path: PathBuf, bytes_max: u64) {
+    let mut file = CaptureFile::open(path, bytes_max).await;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => file.append(stream, |_| ()).await,
+            // The agent may be out of descriptors for a while.
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }
-    left
+}
+
+/// A file that receives output.
+struct CaptureFile {
+    path: PathBuf,
+    /// None after an error, from which on output is dropped.
+    file: Option<File>,
+    bytes_left: u64,
+}
+
+impl CaptureFile {
+    async fn open(path: PathBuf, bytes_max: u64) -> Self {
+        let mut options = OpenOptions::new();
+        let opened = options.create(true).append(true).open(&path).await;
+        Self {
+            file: opened.inspect_err(|error| log_error(&path, error)).ok(),
+            path,
+            bytes_left: bytes_max,
+        }
+    }
+
+    async fn append(
+        &mut self,
+        mut stream: impl AsyncRead + Unpin,
+        mut on_output: impl FnMut(&[u8]),
+    ) {
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            self.write(&buffer[..count]).await;
+            on_output(&buffer[..count]);
+        }
+    }
+
+    /// Writes as much as the limit leaves room for.
+    async fn write(&mut self, bytes: &[u8]) {
+        let Some(file) = &mut self.file else { return };
+        let left = usize::try_from(self.bytes_left).unwrap_or(usize::MAX);
+        let bytes = &bytes[..bytes.len().min(left)];
+        self.bytes_left -= bytes.len() as u64;
+        if let Err(error) = write_through(file, bytes).await {
+            log_error(&self.path, &error);
+            self.file = None;
+        }
+    }
+}
+
+/// Writes bytes to the operating system: tokio's files return from a write before it is done.
+async fn write_through(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes).await?;
+    file.flush().await
+}
+
+fn log_error(path: &Path, error: &io::Error) {
+    warn!(path = %path.display(), %error, "cannot capture the output of a guest");
 }
 
 #[cfg(test)]
@@ -88,13 +112,32 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_record_stops_at_its_limit_and_the_stream_is_read_on() {
+    async fn a_stream_is_read_to_its_end_beyond_the_limit_of_its_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let content = vec![b'x'; 40_000];
         let mut rest: &[u8] = &content;
-        follow(&mut rest, path.clone(), 20_000).await;
+        let mut shown = 0;
+        capture(&mut rest, path.clone(), 20_000, |piece| {
+            shown += piece.len();
+        })
+        .await;
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 20_000);
         assert!(rest.is_empty());
+        assert_eq!(shown, 40_000);
+    }
+
+    #[tokio::test]
+    async fn output_is_in_its_file_when_it_is_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("console");
+        let mut shown = Vec::new();
+        let output = b"one\n".chain(&b"two\n"[..]);
+        capture(output, path.clone(), 1 << 20, |piece| {
+            shown.extend_from_slice(piece);
+            assert_eq!(std::fs::read(&path).unwrap(), shown);
+        })
+        .await;
+        assert_eq!(shown, b"one\ntwo\n");
     }
 }

@@ -1,104 +1,101 @@
-//! What guests leave on the host, found by their names: their directories, processes
+//! The guests of an earlier agent, found by the names of their run directories, processes
 //! and networks.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::{GuestServices, SessionError, egress};
+use super::teardown::{kill, remove_run_dir};
+use super::{GuestServices, SessionError};
+use crate::blocking;
 use crate::state::guest_tag::GuestTag;
+use guest::Guest;
 use guest::network::{self, Network};
-use guest::{Exit, Guest, GuestError};
 
-/// Where the directories of running guests lie.
+/// Returns the directory with the run directories of guests.
 pub fn guests_directory(run: &Path) -> PathBuf {
     run.join("guests")
 }
 
-/// Whether a guest that an earlier agent started still runs.
-pub fn is_running(guests: &GuestServices, tag: &str) -> bool {
-    matches!(Guest::find(&guests.run_dir_of(tag)), Ok(Some(_)))
-        && Network::open(&guests.network_name(tag)).is_ok()
+/// Returns true if the guest of an earlier agent with this tag runs. Blocks.
+pub fn is_running(services: &GuestServices, tag: &str) -> bool {
+    matches!(Guest::find(&services.run_dir_of(tag)), Ok(Some(_)))
+        && Network::open(&services.network_name(tag)).is_ok()
 }
 
-/// What a virtual machine has written so far; nothing is known of others.
-pub fn bytes_written(guests: &GuestServices, tag: &str) -> u64 {
-    let guest = Guest::find(&guests.run_dir_of(tag));
-    guest
-        .ok()
-        .flatten()
-        .map_or(0, |guest| guest.bytes_written())
+/// Returns the number of bytes that a virtual machine has written so far; 0 for containers.
+/// Blocks.
+pub fn bytes_written(services: &GuestServices, tag: &str) -> u64 {
+    let guest = Guest::find(&services.run_dir_of(tag)).ok().flatten();
+    guest.map_or(0, |guest| guest.bytes_written())
 }
 
-/// Lets a guest run that was suspended.
+/// Lets a suspended guest run again.
 ///
 /// # Errors
-/// When it is gone or does not answer.
-pub async fn resume(guests: &GuestServices, tag: &str) -> Result<(), SessionError> {
-    let guest = Guest::find(&guests.run_dir_of(tag))?.ok_or(SessionError::Gone)?;
-    Ok(guest.go_on().await?)
+/// When the guest has ended or does not answer.
+pub async fn resume(services: &Arc<GuestServices>, tag: &str) -> Result<(), SessionError> {
+    let run_dir = services.run_dir_of(tag);
+    blocking(move || {
+        let guest = Guest::find(&run_dir)?.ok_or(SessionError::Gone)?;
+        Ok(guest.resume()?)
+    })
+    .await
 }
 
-/// Ends what an agent before us left running on this host, but for the guests in
-/// `kept`: processes, networks, directories. What has no name of a guest is somebody
-/// else's and stays. Goes on after a failure and logs it.
-pub async fn end_orphans(guests: &GuestServices, kept: &BTreeSet<String>) {
-    for run in sys::file::entries(&guests.run_dir).unwrap_or_default() {
-        let name = run.file_name().and_then(|name| name.to_str());
-        if !name.is_some_and(|name| is_left(name, kept)) {
+/// Ends the guests that an earlier agent left running, except those with a tag in `kept`:
+/// their processes, networks and run directories. Leaves everything alone that does not have
+/// the name of a guest. Continues after a failure and logs it.
+pub async fn end_orphans(services: &Arc<GuestServices>, kept: &BTreeSet<String>) {
+    let (services, kept) = (Arc::clone(services), kept.clone());
+    blocking(move || {
+        let is_orphan = |tag: &str| tag.parse::<GuestTag>().is_ok() && !kept.contains(tag);
+        end_processes(&services, is_orphan);
+        delete_networks(&services, is_orphan);
+    })
+    .await;
+}
+
+fn end_processes(services: &GuestServices, is_orphan: impl Fn(&str) -> bool) {
+    for run_dir in sys::file::entries(&services.run_dir).unwrap_or_default() {
+        let tag = run_dir.file_name().and_then(|name| name.to_str());
+        if !tag.is_some_and(&is_orphan) {
             continue;
         }
-        match Guest::find(&run) {
+        match Guest::find(&run_dir) {
             Ok(Some(guest)) => {
-                info!(guest = %run.display(), "ending a guest that an earlier agent left");
-                log_failure(guest.end().await);
+                info!(guest = %run_dir.display(), "ending a guest of an earlier agent");
+                kill(&guest);
             }
             Ok(None) => {}
-            Err(error) => warn!("{}", sys::error_report::chain(&error)),
+            Err(error) => warn!(
+                error = &error as &dyn Error,
+                "cannot find the guest of an earlier agent"
+            ),
         }
-        remove_directory(&run);
+        remove_run_dir(&run_dir);
     }
-    let prefix = guests.network_name("");
+}
+
+fn delete_networks(services: &GuestServices, is_orphan: impl Fn(&str) -> bool) {
+    let prefix = services.network_name("");
     for name in &network::list(&prefix).unwrap_or_default() {
-        if !is_left(name.strip_prefix(&prefix).unwrap_or_default(), kept) {
+        if !name.strip_prefix(&prefix).is_some_and(&is_orphan) {
             continue;
         }
-        // With its way out: the kernel takes its time for what is left to it.
+        // The link is deleted with the network, but the kernel does that with delay.
         let closed = Network::open(name).and_then(|network| network::egress::close(&network));
         if let Err(error) = closed.and_then(|()| network::delete(name)) {
-            warn!(name, %error, "cannot delete the network of a guest");
+            warn!(
+                error = &error as &dyn Error,
+                name, "cannot delete the network of a guest"
+            );
         }
     }
-    if let Err(error) = network::egress::tidy() {
-        warn!(%error, "cannot remove what the host had for ways out of guests");
-    }
-}
-
-/// Whether something was a guest's and is wanted no more.
-fn is_left(name: &str, kept: &BTreeSet<String>) -> bool {
-    name.parse::<GuestTag>().is_ok() && !kept.contains(name)
-}
-
-/// Logs that a guest could not be ended.
-pub(super) fn log_failure(ended: Result<Exit, GuestError>) {
-    if let Err(error) = ended {
-        warn!("{}", sys::error_report::chain(&error));
-    }
-}
-
-pub(super) fn tear_down(network: Network, run: &Path) {
-    if let Err(error) = egress::close(&network, run) {
-        warn!("{}", sys::error_report::chain(&error));
-    }
-    if let Err(error) = network.delete() {
-        warn!(%error, "cannot delete the network of a guest");
-    }
-    remove_directory(run);
-}
-
-fn remove_directory(run: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(run) {
-        warn!(path = %run.display(), %error, "cannot remove the directory of a guest");
+    if let Err(error) = network::egress::clean_up() {
+        warn!(%error, "cannot delete the host's egress table");
     }
 }

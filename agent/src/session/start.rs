@@ -1,132 +1,84 @@
-//! Brings guests up: new ones, and those that an earlier agent left running.
+//! Starts guests.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::time::Instant;
-use tracing::warn;
-
-use super::gateway::Gateway;
-use super::orphans::{log_failure, tear_down};
-use super::{AdoptSpec, GuestServices, Session, SessionError, SessionSpec, egress};
+use super::gateway::Servers;
+use super::parts::Parts;
+use super::streams::Streams;
+use super::teardown::{kill, tear_down};
+use super::{GuestServices, Session, SessionError, SessionSpec, egress};
+use crate::blocking;
 use guest::network::Network;
-use guest::{BootMode, Guest, QmpError};
+use guest::{BootMode, Guest, Spec};
 
 impl Session {
-    /// Brings a guest up. What was made is taken down again when a part fails.
-    pub async fn start(guests: &GuestServices, spec: SessionSpec) -> Result<Self, SessionError> {
-        if !spec.machine.options.is_empty() && !guests.settings.options_allowed {
+    /// Starts a guest with everything around it. On failure nothing is left. A caller that
+    /// is dropped meanwhile leaves the guest to the next agent's clean-up.
+    ///
+    /// # Errors
+    /// When a part cannot be started.
+    pub async fn start(
+        services: &Arc<GuestServices>,
+        spec: SessionSpec,
+    ) -> Result<Self, SessionError> {
+        if !spec.machine.options.is_empty() && !services.settings.options_allowed {
             return Err(SessionError::Options);
         }
-        let (name, run) = (guests.network_name(&spec.tag), guests.run_dir_of(&spec.tag));
-        std::fs::create_dir_all(&run)?;
-        let network = Network::create(&name, spec.machine.kind.into())?;
-        let metrics = &guests.metrics;
-        metrics.start(matches!(spec.boot, BootMode::Restore));
-        match Self::populate(guests, spec, &run, &network).await {
-            Ok((guest, gateway)) => Ok(Self {
-                guest: Arc::new(guest),
-                network,
-                gateway,
-                started: Instant::now(),
-                contacted: false,
-                pause: None,
-                run_dir: run,
-            }),
-            Err(error) => {
-                tear_down(network, &run);
-                Err(error)
-            }
-        }
+        let shared = Arc::clone(services);
+        let parts = blocking(move || open_parts(&shared, spec)).await?;
+        Self::assemble(services, parts).await
     }
+}
 
-    async fn populate(
-        guests: &GuestServices,
-        spec: SessionSpec,
-        run: &Path,
-        network: &Network,
-    ) -> Result<(Guest, Gateway), SessionError> {
-        let settings = &guests.settings;
-        let names = egress::open(settings, &spec.machine.egress, network, run).await?;
-        let mut gateway = Gateway::open(guests, network, spec.map, names)?;
-        let (tag, machine) = (spec.tag, spec.snapshot.machine().clone());
-        let guest = Guest::start(guest::Spec {
-            name: network.name().to_owned(),
-            directory: spec.snapshot.path().to_owned(),
-            machine: spec.machine,
-            user: guests.guest_user,
-            run: run.to_owned(),
-            network: network.name().to_owned(),
-            acceleration: settings.acceleration,
-            uefi: settings.uefi.clone(),
-            durable: spec.durable,
-            boot: spec.boot,
-            keep: vec![spec.snapshot.share_lock()?],
-        })
-        .await?;
-        // Who waits for it begins at once.
-        let attended = gateway.attend(&guest, spec.boot);
-        let recorded = attended.and_then(|()| {
-            let seat = |keyboard| guests.consoles.add(&tag, &machine, keyboard);
-            gateway.record(&guest, network, spec.capture, seat)
-        });
-        if let Err(error) = recorded {
-            log_failure(guest.end().await);
-            return Err(error.into());
-        }
-        Ok((guest, gateway))
-    }
+/// Starts the guest and the servers that it needs. Blocks.
+fn open_parts(services: &GuestServices, spec: SessionSpec) -> Result<Parts, SessionError> {
+    let run_dir = services.run_dir_of(&spec.tag);
+    std::fs::create_dir_all(&run_dir)?;
+    let link = spec.machine.kind.into();
+    let network = Network::create(&services.network_name(&spec.tag), link)?;
+    services.metrics.start(spec.boot == BootMode::Restore);
+    let (tag, machine) = (spec.tag.clone(), spec.snapshot.machine().clone());
+    let (boot, capture) = (spec.boot, spec.capture.clone());
+    let started = start_guest(services, spec, &network, &run_dir);
+    let (guest, servers, streams) = started.inspect_err(|_| tear_down(&network, &run_dir))?;
+    Ok(Parts {
+        guest,
+        network,
+        servers,
+        streams,
+        boot,
+        capture,
+        tag,
+        machine,
+        run_dir,
+    })
+}
 
-    /// Takes up a guest that an earlier agent started. What cannot be taken up is
-    /// ended.
-    pub async fn adopt(guests: &GuestServices, spec: AdoptSpec) -> Result<Self, SessionError> {
-        let run = guests.run_dir_of(&spec.tag);
-        let guest = Guest::find(&run)?.ok_or(SessionError::Gone)?;
-        let network = Network::open(&guests.network_name(&spec.tag))?;
-        let names = egress::reopen(&guests.settings, &network, &run).await;
-        let gateway = names
-            .map_err(SessionError::from)
-            .and_then(|names| Gateway::open(guests, &network, spec.map, names));
-        let mut gateway = match gateway {
-            Ok(gateway) => gateway,
-            Err(error) => {
-                log_failure(guest.end().await);
-                tear_down(network, &run);
-                return Err(error);
-            }
-        };
-        // Its processors may have waited for the record that the last agent did not
-        // come to write; if it does not answer, its limits will end it.
-        match guest.go_on().await {
-            Ok(()) => {}
-            Err(error @ QmpError::State(_)) => {
-                log_failure(guest.end().await);
-                tear_down(network, &run);
-                return Err(error.into());
-            }
-            Err(error) => warn!(
-                "the guest does not answer: {}",
-                sys::error_report::chain(&error)
-            ),
-        }
-        let seat = |keyboard| guests.consoles.add(&spec.tag, &spec.machine, keyboard);
-        if let Err(error) = gateway.record(&guest, &network, spec.capture, seat) {
-            warn!(%error, "cannot record what the guest prints");
-        }
-        // One that was woken asks again, too.
-        if let Err(error) = gateway.attend(&guest, BootMode::Cold) {
-            warn!(%error, "cannot let the guest begin");
-        }
-        let now = Instant::now();
-        let started = now.checked_sub(spec.elapsed).unwrap_or(now);
-        Ok(Self {
-            guest: Arc::new(guest),
-            network,
-            gateway,
-            started,
-            contacted: spec.contacted,
-            pause: None,
-            run_dir: run,
-        })
-    }
+/// Opens the servers in the guest's network, then starts the guest. On failure no process is
+/// left.
+fn start_guest(
+    services: &GuestServices,
+    spec: SessionSpec,
+    network: &Network,
+    run_dir: &Path,
+) -> Result<(Guest, Servers, Streams), SessionError> {
+    let settings = &services.settings;
+    let names = egress::open(settings, &spec.machine.egress, network, run_dir)?;
+    let servers = Servers::open(network, spec.machine.kind, spec.files, names)?;
+    let guest = Guest::start(Spec {
+        name: network.name().to_owned(),
+        directory: spec.snapshot.path().to_owned(),
+        machine: spec.machine,
+        user: services.guest_user,
+        run_dir: run_dir.to_owned(),
+        network: network.name().to_owned(),
+        acceleration: settings.acceleration,
+        uefi: settings.uefi.clone(),
+        durable: spec.durable,
+        boot: spec.boot,
+        keep_open: vec![spec.snapshot.share_lock()?],
+    })?;
+    let streams = Streams::connect(&guest).inspect_err(|_| kill(&guest))?;
+    Ok((guest, servers, streams))
 }

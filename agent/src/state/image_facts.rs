@@ -39,9 +39,9 @@ impl ImageFacts {
         Self {
             machine,
             checkpoint: CheckpointFacts {
-                exists: guest::is_frozen(directory),
-                unsupported: guest::is_unfit(directory),
-                bytes: guest::bytes(directory),
+                exists: guest::checkpoint::exists(directory),
+                unsupported: guest::checkpoint::unsupported_reason(directory),
+                bytes: guest::checkpoint::memory_bytes(directory),
             },
         }
     }

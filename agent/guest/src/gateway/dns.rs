@@ -1,112 +1,36 @@
-//! The resolver of a guest, at its gateway: what it may not reach has no name, so
-//! that it learns at once that it cannot reach it.
+//! DNS for a guest: the answers to its queries. Pure but for [`host_resolver`].
 //!
-//! With a list of places, their names are looked up once, when the guest starts, and
-//! it is told these addresses and no others: they are the ones that it may reach.
+//! Only what a build needs is implemented: UDP, and addresses of IPv4. A guest with an
+//! egress allow list is told the addresses of the listed names, as resolved when the guest
+//! started, and no others. Other names are refused, so that the guest notices at once.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
-use config::task::GATEWAY;
-use tokio::net::UdpSocket;
-use tokio::time::timeout;
+/// The addresses of the names that a guest may resolve.
+pub type Table = BTreeMap<String, Vec<Ipv4Addr>>;
 
-use crate::network::Network;
+/// The port of a resolver.
+pub const PORT: u16 = 53;
+/// The size of the longest query or answer.
+pub const PACKET_MAX: usize = 4096;
 
-/// The longest question or answer that we pass on.
-const PACKET_MAX: usize = 4096;
-/// How long the host's resolver may take.
-const LIMIT: Duration = Duration::from_secs(5);
-/// How many questions wait for the host's resolver at once.
-const WAITING_MAX: usize = 64;
-/// How long an answer may be kept. A build asks anew after it.
+/// The time for which a guest may cache an answer.
 const TTL_SECONDS: u32 = 60;
 
-/// What a guest is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Names {
-    /// These, and no other.
-    Table(BTreeMap<String, Vec<Ipv4Addr>>),
-    /// What the host's resolver says.
-    Ask(SocketAddr),
-}
-
-/// The host's own resolver, as `/etc/resolv.conf` names it.
-pub fn resolver() -> Option<SocketAddr> {
+/// Returns the address of the host's resolver, from `/etc/resolv.conf`.
+pub fn host_resolver() -> Option<SocketAddr> {
     let text = std::fs::read_to_string("/etc/resolv.conf").ok()?;
-    let mut words = text.lines().map(str::split_whitespace);
-    let address = words.find_map(|mut words| {
-        let named = words.next() == Some("nameserver");
-        words.next().filter(|_| named)?.parse::<IpAddr>().ok()
+    let address = text.lines().find_map(|line| {
+        let mut fields = line.split_whitespace();
+        let is_resolver = fields.next() == Some("nameserver");
+        fields
+            .next()
+            .filter(|_| is_resolver)?
+            .parse::<IpAddr>()
+            .ok()
     })?;
-    Some(SocketAddr::new(address, 53))
-}
-
-/// A resolver inside a guest's network: it runs while the future is polled, for ever.
-/// Must be called in a tokio runtime.
-///
-/// # Errors
-/// When its port cannot be bound.
-pub fn serve(
-    network: &Network,
-    names: Names,
-) -> io::Result<impl Future<Output = ()> + Send + use<>> {
-    let address = format!("{GATEWAY}:53").parse().map_err(io::Error::other)?;
-    let socket = network.udp(address)?;
-    Ok(answer_all(socket, names))
-}
-
-async fn answer_all(socket: UdpSocket, names: Names) {
-    let socket = std::sync::Arc::new(socket);
-    let waiting = std::sync::Arc::new(tokio::sync::Semaphore::new(WAITING_MAX));
-    let mut asked = tokio::task::JoinSet::new();
-    let mut buffer = [0; PACKET_MAX];
-    loop {
-        while asked.try_join_next().is_some() {}
-        let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
-            // The error of an earlier answer; the next question may fare better.
-            tokio::task::yield_now().await;
-            continue;
-        };
-        let question = &buffer[..length];
-        match &names {
-            Names::Table(table) => {
-                if let Some(answer) = answer(question, table) {
-                    let _ = socket.send_to(&answer, from).await;
-                }
-            }
-            Names::Ask(resolver) => {
-                // Beyond the limit it is lost, and asked again.
-                let Ok(permit) = std::sync::Arc::clone(&waiting).try_acquire_owned() else {
-                    continue;
-                };
-                let (socket, question) = (std::sync::Arc::clone(&socket), question.to_vec());
-                let resolver = *resolver;
-                asked.spawn(async move {
-                    if let Ok(Ok(answer)) = timeout(LIMIT, ask(resolver, &question)).await {
-                        let _ = socket.send_to(&answer, from).await;
-                    }
-                    drop(permit);
-                });
-            }
-        }
-    }
-}
-
-async fn ask(resolver: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
-    let any: SocketAddr = match resolver {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = UdpSocket::bind(any).await?;
-    socket.connect(resolver).await?;
-    socket.send(question).await?;
-    let mut answer = vec![0; PACKET_MAX];
-    let length = socket.recv(&mut answer).await?;
-    answer.truncate(length);
-    Ok(answer)
+    Some(SocketAddr::new(address, PORT))
 }
 
 const HEADER: usize = 12;
@@ -114,29 +38,29 @@ const TYPE_A: [u8; 2] = [0, 1];
 const CLASS_IN: [u8; 2] = [0, 1];
 const REFUSED: u8 = 5;
 
-/// The answer to a question from a table; `None` when it is no question.
-fn answer(packet: &[u8], table: &BTreeMap<String, Vec<Ipv4Addr>>) -> Option<Vec<u8>> {
+/// Returns the answer to a query from a table, or `None` if the packet is no query.
+pub fn answer(packet: &[u8], table: &Table) -> Option<Vec<u8>> {
     let header = packet.get(..HEADER)?;
     // A query with one question.
     if header[2] & 0xf8 != 0 || header[4..6] != [0, 1] {
         return None;
     }
     let (name, end) = name(packet)?;
-    let kind = packet.get(end..end + 4)?;
-    let known = table.get(&name);
-    let asked = kind == [TYPE_A, CLASS_IN].concat();
-    let addresses = known.filter(|_| asked).map(Vec::as_slice);
-    let addresses = addresses.unwrap_or_default();
-    let status = if known.is_some() { 0 } else { REFUSED };
+    let is_for_address = *packet.get(end..end + 4)? == [TYPE_A, CLASS_IN].concat();
+    let (status, addresses) = match table.get(&name) {
+        Some(addresses) if is_for_address => (0, addresses.as_slice()),
+        Some(_) => (0, &[][..]),
+        None => (REFUSED, &[][..]),
+    };
     let count = u16::try_from(addresses.len()).ok()?;
     let mut answer = header[..2].to_vec();
-    // An answer, with the recursion that was wanted.
+    // An answer, with recursion as requested.
     answer.extend([0x80 | (header[2] & 1), 0x80 | status, 0, 1]);
     answer.extend(count.to_be_bytes());
     answer.extend([0; 4]);
     answer.extend(&packet[HEADER..end + 4]);
     for address in addresses {
-        // The name is the one in the question.
+        // A pointer to the name in the query.
         answer.extend([0xc0, 12]);
         answer.extend([TYPE_A, CLASS_IN].concat());
         answer.extend(TTL_SECONDS.to_be_bytes());
@@ -146,7 +70,7 @@ fn answer(packet: &[u8], table: &BTreeMap<String, Vec<Ipv4Addr>>) -> Option<Vec<
     Some(answer)
 }
 
-/// The name in a question, in lower case, and where it ends.
+/// Returns the name in a query, in lower case, and the offset of its end.
 fn name(packet: &[u8]) -> Option<(String, usize)> {
     let (mut labels, mut at) = (Vec::new(), HEADER);
     loop {
@@ -169,35 +93,35 @@ mod tests {
 
     use super::*;
 
-    fn question(name: &str, kind: u8) -> Vec<u8> {
+    fn query(name: &str, record_type: u8) -> Vec<u8> {
         let mut packet = vec![7, 9, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
         for label in name.split('.') {
             packet.push(u8::try_from(label.len()).unwrap());
             packet.extend(label.as_bytes());
         }
-        packet.extend([0, 0, kind, 0, 1]);
+        packet.extend([0, 0, record_type, 0, 1]);
         packet
     }
 
-    fn table() -> BTreeMap<String, Vec<Ipv4Addr>> {
+    fn table() -> Table {
         let addresses = vec![Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];
         [("deb.example.org".to_owned(), addresses)].into()
     }
 
     #[test]
-    fn a_name_of_the_table_is_told_and_no_other() {
-        let told = answer(&question("DEB.example.org", 1), &table()).unwrap();
-        assert_eq!(told[..8], [7, 9, 0x81, 0x80, 0, 1, 0, 2]);
-        assert!(told.ends_with(&[0, 4, 192, 0, 2, 2]));
-        let without = answer(&question("deb.example.org", 28), &table()).unwrap();
+    fn only_names_of_the_table_are_resolved() {
+        let resolved = answer(&query("DEB.example.org", 1), &table()).unwrap();
+        assert_eq!(resolved[..8], [7, 9, 0x81, 0x80, 0, 1, 0, 2]);
+        assert!(resolved.ends_with(&[0, 4, 192, 0, 2, 2]));
+        let without = answer(&query("deb.example.org", 28), &table()).unwrap();
         assert_eq!(without[2..8], [0x81, 0x80, 0, 1, 0, 0]);
-        let refused = answer(&question("example.org", 1), &table()).unwrap();
+        let refused = answer(&query("example.org", 1), &table()).unwrap();
         assert_eq!(refused[2..8], [0x81, 0x85, 0, 1, 0, 0]);
     }
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_fall_over(packet in prop::collection::vec(any::<u8>(), 0..80)) {
+        fn no_packet_causes_a_panic(packet in prop::collection::vec(any::<u8>(), 0..80)) {
             let _ = answer(&packet, &table());
         }
     }

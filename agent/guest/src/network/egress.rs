@@ -1,9 +1,9 @@
-//! The way out of a guest's network: a link to the host, which forwards for it.
+//! The egress of a guest: a link from its network to the host, which forwards for it.
 //!
-//! Who may go where is decided inside the guest's network, and goes with it. There,
-//! too, packets get the link's address, so that the host's rules are the same for
-//! all guests: one table, made with the first link and removed with the last. It also
-//! remembers whether the host forwarded before.
+//! The rules that allow or drop packets are in the guest's network and are deleted with it.
+//! There, too, packets get the link's address, so that the host's rules are the same for
+//! all guests: one table, created with the first link and deleted with the last. It also
+//! records whether the host forwarded packets before.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,62 +12,65 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use ipnet::{IpNet, Ipv4Net};
 use sys::command::{self, CommandError};
 
+use super::names::{DIRECTORY, HOST_LINK, LIMIT, NetworkError};
+use super::namespace::Network;
 use super::rules::{feed, set_forwarding};
-use super::{LIMIT, Network, NetworkError, PORT};
 
-/// What the host's ends of links begin with.
+/// The prefix of the host's ends of links.
 const LINK: &str = "bhost";
-/// The guest's network's end.
+/// The end of a link in the guest's network.
 const OUT: &str = "out0";
-/// The table of the host.
+/// The host's table.
 const TABLE: &str = "buildhost_egress";
-/// How many links there can be: each has two addresses of 198.18.0.0/16, which no
-/// network uses but those that test routers.
+/// The chain of a host that did not forward before: it drops all but guests' packets.
+const CLOSED: &str = "forwards_for_guests_only";
+/// The maximum number of links: each has two addresses of 198.18.0.0/16, which is reserved
+/// for tests of routers.
 const LINKS_MAX: u16 = 32_768;
-/// Taken by whoever changes links or the table; agents of one host share them.
+/// The lock on links and the table, which all agents of the host share.
 const LOCK: &str = "/run/buildhost-egress.lock";
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
-/// Nothing of this is outside.
+/// The destinations that are never allowed.
 const NEVER: &str =
     "0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 196.254.111.222, 198.18.0.0/15, 224.0.0.0/3";
-/// Nor this, if it is not listed.
+/// The private networks, which are allowed only if the policy lists them.
 const PRIVATE: &str = "10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16";
 
-/// What a guest may reach.
+/// The destinations that a guest may reach.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Way {
-    /// These places only; everything that is outside if `None`.
-    pub places: Option<Vec<SocketAddrV4>>,
-    /// The private networks that count as outside.
+pub struct EgressPolicy {
+    /// The only destinations; all public ones if `None`.
+    pub destinations: Option<Vec<SocketAddrV4>>,
+    /// The private networks that count as public.
     pub private: Vec<IpNet>,
 }
 
-/// Opens a way out of a guest's network into the one that the caller is in, or
-/// changes what may be reached on the way that there is.
+/// Links a guest's network to the caller's network namespace, or replaces the policy of an
+/// existing link.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn open(network: &Network, way: &Way) -> Result<(), NetworkError> {
+pub fn open(network: &Network, policy: &EgressPolicy) -> Result<(), NetworkError> {
     let opened = locked(|| {
         if inside(network, || Ok(exists(OUT)))? {
-            let rules = format!("flush chain inet guest forward\n{}", forward(way));
+            let rules = format!("flush chain inet guest forward\n{}", forward_rules(policy));
             return inside(network, || Ok(feed("nft", &["-f", "-"], &rules)?));
         }
         prepare_host()?;
-        let number = link(network)?;
+        let number = create_link(network)?;
         inside(network, || {
-            let rules = format!("{}{}", entrance(), forward(way));
+            let rules = format!("{}{}", link_rules(), forward_rules(policy));
             feed("nft", &["-f", "-"], &rules)?;
-            feed("ip", &["-batch", "-"], &inner(number))?;
+            feed("ip", &["-batch", "-"], &guest_end(number))?;
             Ok(set_forwarding(true)?)
         })
     });
-    opened.map_err(|fault| fault.of(network, "open a way out of"))
+    opened.map_err(|error| error.of(network, "open the egress of"))
 }
 
-/// Takes the way out of a guest's network away, if there is one, and with the last
-/// one what the host had for them.
+/// Deletes the link of a guest's network, if it has one, and with the last link the host's
+/// table.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -78,69 +81,69 @@ pub fn close(network: &Network) -> Result<(), NetworkError> {
         }
         let delete = format!("link delete dev {OUT}\n");
         inside(network, || Ok(feed("ip", &["-batch", "-"], &delete)?))?;
-        tidy_host()
+        clean_host()
     });
-    closed.map_err(|fault| fault.of(network, "close the way out of"))
+    closed.map_err(|error| error.of(network, "close the egress of"))
 }
 
-/// Removes what the host had for ways out, if there is none any more.
+/// Deletes the host's table if no link is left, such as after a crash.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn tidy() -> io::Result<()> {
-    locked(tidy_host).map_err(|fault| match fault {
-        Fault::Command(error) => io::Error::other(error),
-        Fault::Kernel(error) => error,
+pub fn clean_up() -> io::Result<()> {
+    locked(clean_host).map_err(|error| match error {
+        EgressError::Command(error) => io::Error::other(error),
+        EgressError::Kernel(error) => error,
     })
 }
 
-/// What went wrong with a way.
-enum Fault {
+/// An error of one step, before it is known of which network.
+enum EgressError {
     Command(CommandError),
     Kernel(io::Error),
 }
 
-impl From<CommandError> for Fault {
+impl From<CommandError> for EgressError {
     fn from(error: CommandError) -> Self {
         Self::Command(error)
     }
 }
 
-impl From<io::Error> for Fault {
+impl From<io::Error> for EgressError {
     fn from(error: io::Error) -> Self {
         Self::Kernel(error)
     }
 }
 
-impl Fault {
-    fn of(self, network: &Network, doing: &'static str) -> NetworkError {
+impl EgressError {
+    fn of(self, network: &Network, action: &'static str) -> NetworkError {
         match self {
             Self::Command(source) => NetworkError::Command {
-                name: network.name.clone(),
+                name: network.name().to_owned(),
                 source,
             },
-            Self::Kernel(source) => network.kernel(doing, source),
+            Self::Kernel(source) => network.kernel_error(action, source),
         }
     }
 }
 
 fn inside<T: Send>(
     network: &Network,
-    work: impl FnOnce() -> Result<T, Fault> + Send,
-) -> Result<T, Fault> {
+    work: impl FnOnce() -> Result<T, EgressError> + Send,
+) -> Result<T, EgressError> {
     network.enter(|| Ok(work()))?
 }
 
-fn locked<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+fn locked<T>(work: impl FnOnce() -> Result<T, EgressError>) -> Result<T, EgressError> {
     let lock = File::create(LOCK)?;
     lock.lock()?;
     work()
 }
 
-/// The interfaces of the network that the caller is in.
+/// Returns the interfaces in the calling thread's namespace.
 fn interfaces() -> Vec<String> {
-    let text = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
-    let names = text.lines().filter_map(|line| line.split_once(':'));
+    let table = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+    let names = table.lines().filter_map(|line| line.split_once(':'));
     names.map(|(name, _)| name.trim().to_owned()).collect()
 }
 
@@ -148,13 +151,13 @@ fn exists(interface: &str) -> bool {
     interfaces().iter().any(|name| name == interface)
 }
 
-/// Makes the host's table with the first link, and lets it forward.
-fn prepare_host() -> Result<(), Fault> {
+/// Creates the host's table with the first link, and turns on forwarding.
+fn prepare_host() -> Result<(), EgressError> {
     if has_table()? {
         return Ok(());
     }
     let forwards = fs::read_to_string(FORWARDING).is_ok_and(|text| text.trim() == "1");
-    feed("nft", &["-f", "-"], &host(forwards))?;
+    feed("nft", &["-f", "-"], &host_table(forwards))?;
     Ok(set_forwarding(true)?)
 }
 
@@ -165,31 +168,24 @@ fn has_table() -> Result<bool, CommandError> {
     Ok(String::from_utf8_lossy(&tables).contains(TABLE))
 }
 
-fn tidy_host() -> Result<(), Fault> {
-    let linked = interfaces().iter().any(|name| name.starts_with(LINK));
-    if linked || !has_table()? {
+fn clean_host() -> Result<(), EgressError> {
+    let is_linked = interfaces().iter().any(|name| name.starts_with(LINK));
+    if is_linked || !has_table()? {
         return Ok(());
     }
     let mut list = command::prepare("nft");
     list.args(["list", "chains", "ip"]);
     let chains = command::run(list, LIMIT)?;
-    // The chain is there when the host did not forward before.
     if String::from_utf8_lossy(&chains).contains(CLOSED) {
         set_forwarding(false)?;
     }
-    Ok(feed(
-        "nft",
-        &["-f", "-"],
-        &format!("delete table ip {TABLE}\n"),
-    )?)
+    let delete = format!("delete table ip {TABLE}\n");
+    Ok(feed("nft", &["-f", "-"], &delete)?)
 }
 
-/// The chain for others than guests of a host that did not forward.
-const CLOSED: &str = "forwards_for_guests_only";
-
-/// The input of `nft` for the host: guests reach neither it nor each other, and are
-/// reached by nobody. Its own firewall has the same say as before.
-fn host(forwards: bool) -> String {
+/// Returns the input of `nft` for the host. Guests reach neither the host nor each other,
+/// and nothing reaches them. The host's own firewall still decides about their packets.
+fn host_table(forwards: bool) -> String {
     let closed = if forwards {
         String::new()
     } else {
@@ -222,20 +218,19 @@ fn host(forwards: bool) -> String {
     )
 }
 
-/// Makes a link under the first number that is free, and returns it.
-fn link(network: &Network) -> Result<u16, Fault> {
+/// Creates a link under the first free number, and returns the number.
+fn create_link(network: &Network) -> Result<u16, EgressError> {
     let taken = interfaces();
-    let free = |number: &u16| !taken.contains(&format!("{LINK}{number}"));
-    let none = || io::Error::other("all links out of guests' networks are taken");
-    let number = (0..LINKS_MAX).find(free).ok_or_else(none)?;
+    let is_free = |number: &u16| !taken.contains(&format!("{LINK}{number}"));
+    let exhausted = || io::Error::other("all egress links are taken");
+    let number = (0..LINKS_MAX).find(is_free).ok_or_else(exhausted)?;
     let (address, _) = addresses(number);
-    let namespace = super::DIRECTORY;
-    let name = &network.name;
+    let name = network.name();
     feed(
         "ip",
         &["-batch", "-"],
         &format!(
-            "link add dev {LINK}{number} type veth peer name {OUT} netns {namespace}/{name}
+            "link add dev {LINK}{number} type veth peer name {OUT} netns {DIRECTORY}/{name}
 link set dev {LINK}{number} addrgenmode none
 address add {address} dev {LINK}{number}
 link set dev {LINK}{number} up
@@ -245,15 +240,15 @@ link set dev {LINK}{number} up
     Ok(number)
 }
 
-/// The addresses of a link: the host's and the guest's network's.
+/// Returns the addresses of a link: the host's end and the guest's.
 fn addresses(number: u16) -> (Ipv4Net, Ipv4Net) {
     let base = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + 2 * u32::from(number);
     let address = |offset: u32| Ipv4Net::new_assert(Ipv4Addr::from(base + offset), 31);
     (address(0), address(1))
 }
 
-/// The input of `ip -batch` for the guest's network.
-fn inner(number: u16) -> String {
+/// Returns the input of `ip -batch` for the guest's end of a link.
+fn guest_end(number: u16) -> String {
     let (host, own) = addresses(number);
     format!(
         "link set dev {OUT} addrgenmode none
@@ -265,9 +260,9 @@ route add default via {}
     )
 }
 
-/// The input of `nft` that lets answers in through the link, and gives what goes out
-/// its address.
-fn entrance() -> String {
+/// Returns the input of `nft` that accepts packets from the link, and gives outgoing packets
+/// the link's address.
+fn link_rules() -> String {
     format!(
         "insert rule ip guest_source prerouting iifname {OUT} accept
 insert rule arp guest input iifname {OUT} accept
@@ -281,37 +276,40 @@ table ip guest_way {{
     )
 }
 
-/// The input of `nft` that says what may be reached.
-fn forward(way: &Way) -> String {
-    let listed = way.private.iter().filter_map(|net| match net {
-        IpNet::V4(net) => Some(net.to_string()),
-        IpNet::V6(_) => None,
-    });
-    let listed: Vec<_> = listed.collect();
-    let but = match listed.as_slice() {
+/// Returns the input of `nft` that enforces the policy.
+fn forward_rules(policy: &EgressPolicy) -> String {
+    let listed: Vec<_> = policy
+        .private
+        .iter()
+        .filter_map(|net| match net {
+            IpNet::V4(net) => Some(net.to_string()),
+            IpNet::V6(_) => None,
+        })
+        .collect();
+    let except = match listed.as_slice() {
         [] => String::new(),
         listed => format!(" ip daddr != {{ {} }}", listed.join(", ")),
     };
-    let to = match &way.places {
+    let matches = match &policy.destinations {
         None => vec![String::new()],
-        Some(places) => {
-            let to = |p: &SocketAddrV4| format!("ip daddr {} th dport {} ", p.ip(), p.port());
-            places.iter().map(to).collect()
+        Some(destinations) => {
+            let to = |it: &SocketAddrV4| format!("ip daddr {} th dport {} ", it.ip(), it.port());
+            destinations.iter().map(to).collect()
         }
     };
     let rule = "add rule inet guest forward";
-    let accept = to.iter().map(|to| {
+    let accept = matches.iter().map(|to| {
         let protocols = if to.is_empty() {
             ""
         } else {
             "meta l4proto { tcp, udp } "
         };
-        format!("{rule} iifname {PORT} oifname {OUT} {protocols}{to}accept\n")
+        format!("{rule} iifname {HOST_LINK} oifname {OUT} {protocols}{to}accept\n")
     });
     format!(
         "{rule} iifname {OUT} ct state {{ established, related }} accept
 {rule} ip daddr {{ {NEVER} }} drop
-{rule} ip daddr {{ {PRIVATE} }}{but} drop
+{rule} ip daddr {{ {PRIVATE} }}{except} drop
 {}",
         accept.collect::<String>()
     )
@@ -322,18 +320,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rules_of_a_way() {
-        let places = Way {
-            places: Some(vec!["192.0.2.1:443".parse().unwrap()]),
+    fn the_rules_of_a_policy() {
+        let policy = EgressPolicy {
+            destinations: Some(vec!["192.0.2.1:443".parse().unwrap()]),
             private: vec!["10.1.0.0/16".parse().unwrap()],
         };
         let texts = [
-            host(true),
-            host(false),
-            inner(300),
-            entrance(),
-            forward(&places),
-            forward(&Way::default()),
+            host_table(true),
+            host_table(false),
+            guest_end(300),
+            link_rules(),
+            forward_rules(&policy),
+            forward_rules(&EgressPolicy::default()),
         ];
         insta::assert_snapshot!(texts.join("\n"));
     }

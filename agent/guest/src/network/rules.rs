@@ -1,4 +1,4 @@
-//! What the inside of a network looks like, and what a guest may reach in it.
+//! The interfaces and the packet filter of a guest's network.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -8,23 +8,23 @@ use std::process::{self, Stdio};
 use config::task::{GATEWAY, GATEWAY_BUILD2, GUEST, LOG_TCP_PORT, PR_PORT};
 use sys::command::{self, CommandError, Running};
 
-use super::{CARD, Cable, GUEST_MAC, HOST_MAC, LIMIT, PORT};
+use super::names::{CONTAINER_LINK, GUEST_MAC, HOST_LINK, HOST_MAC, LIMIT, LinkType};
 
-/// The ports from which the sessions of our TFTP server speak.
-const SESSION_PORTS: &str = "32768 60999";
+/// The local ports of the TFTP server's transfers.
+const TRANSFER_PORTS: &str = "32768 60999";
 
-/// Sets what is inherited from the host and must not be: forwarding above all.
+/// Resets the switches that a namespace inherits from the host, above all forwarding.
 pub(super) fn set_kernel_switches() -> io::Result<()> {
     set_forwarding(false)?;
-    set("ipv4/ip_local_port_range", SESSION_PORTS)
+    set("ipv4/ip_local_port_range", TRANSFER_PORTS)
 }
 
-/// Whether the network that the caller is in forwards packets.
+/// Turns packet forwarding in the calling thread's namespace on or off.
 pub(super) fn set_forwarding(on: bool) -> io::Result<()> {
     set("ipv4/ip_forward", if on { "1" } else { "0" })
 }
 
-/// Lets a container bind every port: it has no right of its own in its network.
+/// Lets a container bind every port: it has no capability in its network namespace.
 pub(super) fn open_ports() -> io::Result<()> {
     set("ipv4/ip_unprivileged_port_start", "0")
 }
@@ -35,77 +35,79 @@ fn set(switch: &str, value: &str) -> io::Result<()> {
     file.write_all(value.as_bytes())
 }
 
-/// Moves the guest's end of a pair to another namespace.
-pub(super) fn hand_over(namespace: BorrowedFd<'_>) -> Result<(), CommandError> {
+/// Moves the container's end of a veth pair to another namespace.
+pub(super) fn move_container_link(namespace: BorrowedFd<'_>) -> Result<(), CommandError> {
     let path = format!("/proc/{}/fd/{}", process::id(), namespace.as_raw_fd());
     let mut ip = command::prepare("ip");
-    ip.args(["link", "set", "dev", CARD, "netns", &path]);
+    ip.args(["link", "set", "dev", CONTAINER_LINK, "netns", &path]);
     command::run(ip, LIMIT).map(|_| ())
 }
 
-/// Sets up the guest's end of a pair in the namespace that the caller is in.
-pub(super) fn apply_inside() -> Result<(), CommandError> {
-    feed("ip", &["-batch", "-"], &card())
+/// Sets up the container's end of a veth pair in the calling thread's namespace.
+pub(super) fn apply_in_container() -> Result<(), CommandError> {
+    feed("ip", &["-batch", "-"], &container_link())
 }
 
-/// Makes the interfaces and the rules in the namespace that the caller is in.
-pub(super) fn apply(cable: Cable) -> Result<(), CommandError> {
-    // The rules come first: at no time is there an interface without them.
+/// Creates the packet filter and the interfaces in the calling thread's namespace.
+pub(super) fn apply(link: LinkType) -> Result<(), CommandError> {
+    // The filter comes first: no interface ever exists without it.
     feed("nft", &["-f", "-"], &filter())?;
-    feed("ip", &["-batch", "-"], &interfaces(cable))
+    feed("ip", &["-batch", "-"], &interfaces(link))
 }
 
+/// Runs a program with `input` on its standard input.
 pub(super) fn feed(program: &str, arguments: &[&str], input: &str) -> Result<(), CommandError> {
     let mut command = command::prepare(program);
     command.args(arguments).stdin(Stdio::piped());
     let mut running = Running::start(command)?;
     if let Some(mut stdin) = running.child.stdin.take() {
-        // A program that does not read says why when it ends.
+        // A program that does not read reports the reason when it ends.
         let _ = stdin.write_all(input.as_bytes());
     }
     running.finish(LIMIT)
 }
 
-/// The input of `ip -batch`.
-fn interfaces(cable: Cable) -> String {
-    let add = match cable {
-        Cable::Tap => format!("tuntap add dev {PORT} mode tap vnet_hdr"),
-        Cable::Pair => format!("link add dev {PORT} type veth peer name {CARD}"),
+/// Returns the input of `ip -batch` for the host's end.
+fn interfaces(link: LinkType) -> String {
+    let add = match link {
+        LinkType::Tap => format!("tuntap add dev {HOST_LINK} mode tap vnet_hdr"),
+        LinkType::Veth => format!("link add dev {HOST_LINK} type veth peer name {CONTAINER_LINK}"),
     };
     format!(
         "link set lo up
 {add}
-link set dev {PORT} address {HOST_MAC} addrgenmode none
-address add {GATEWAY}/24 dev {PORT}
-address add {GATEWAY_BUILD2}/32 dev {PORT}
-link set dev {PORT} up
+link set dev {HOST_LINK} address {HOST_MAC} addrgenmode none
+address add {GATEWAY}/24 dev {HOST_LINK}
+address add {GATEWAY_BUILD2}/32 dev {HOST_LINK}
+link set dev {HOST_LINK} up
 "
     )
 }
 
-/// The input of `ip -batch` in a container.
-fn card() -> String {
+/// Returns the input of `ip -batch` for a container's end.
+fn container_link() -> String {
     format!(
         "link set lo up
-link set dev {CARD} address {GUEST_MAC} addrgenmode none
-address add {GUEST}/24 dev {CARD}
-link set dev {CARD} up
+link set dev {CONTAINER_LINK} address {GUEST_MAC} addrgenmode none
+address add {GUEST}/24 dev {CONTAINER_LINK}
+link set dev {CONTAINER_LINK} up
 route add default via {GATEWAY}
 "
     )
 }
 
-/// The input of `nft`: who the guest may say it is, then what it may reach.
+/// Returns the input of `nft`: the ports of the host that the guest may reach, and the
+/// addresses that it may use.
 fn filter() -> String {
-    let ports = SESSION_PORTS.replace(' ', "-");
+    let ports = TRANSFER_PORTS.replace(' ', "-");
     format!(
         "table inet guest {{
     chain input {{
         type filter hook input priority filter; policy drop;
         iif lo accept
-        iifname {PORT} udp dport {{ 53, 67, 69, {ports} }} accept
-        iifname {PORT} tcp dport {{ {PR_PORT}, {LOG_TCP_PORT} }} accept
-        iifname {PORT} icmp type echo-request accept
+        iifname {HOST_LINK} udp dport {{ 53, 67, 69, {ports} }} accept
+        iifname {HOST_LINK} tcp dport {{ {PR_PORT}, {LOG_TCP_PORT} }} accept
+        iifname {HOST_LINK} icmp type echo-request accept
     }}
     chain forward {{
         type filter hook forward priority filter; policy drop;
@@ -142,8 +144,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_inside_of_a_network() {
-        let interfaces = interfaces(Cable::Tap) + "\n" + &interfaces(Cable::Pair);
-        insta::assert_snapshot!(interfaces + "\n" + &card() + "\n" + &filter());
+    fn the_interfaces_and_the_packet_filter() {
+        let interfaces = interfaces(LinkType::Tap) + "\n" + &interfaces(LinkType::Veth);
+        insta::assert_snapshot!(interfaces + "\n" + &container_link() + "\n" + &filter());
     }
 }

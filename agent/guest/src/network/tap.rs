@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 
 use rustix::ioctl::{Opcode, Setter, ioctl, opcode};
 
+use super::names::HOST_LINK;
+
 /// `struct ifreq` with the flags of an interface.
 #[repr(C)]
 struct Request {
@@ -16,11 +18,11 @@ struct Request {
 
 const IFF_TAP: u16 = 0x0002;
 const IFF_NO_PI: u16 = 0x1000;
-/// Packets carry virtio's header, so that checksums need not be computed.
+/// Packets carry the virtio header, which saves computing checksums.
 const IFF_VNET_HDR: u16 = 0x4000;
 const TUNSETIFF: Opcode = opcode::write::<i32>(b'T', 202);
 
-/// Opens the tap of the namespace that the calling thread is in.
+/// Opens the tap in the calling thread's namespace.
 #[expect(unsafe_code, reason = "no crate has this ioctl as a safe function")]
 pub(super) fn open() -> io::Result<OwnedFd> {
     let device = File::options()
@@ -32,7 +34,7 @@ pub(super) fn open() -> io::Result<OwnedFd> {
         flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR,
         rest: [0; 22],
     };
-    request.name[..super::PORT.len()].copy_from_slice(super::PORT.as_bytes());
+    request.name[..HOST_LINK.len()].copy_from_slice(HOST_LINK.as_bytes());
     // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, whose layout `Request` has.
     unsafe { ioctl(&device, Setter::<TUNSETIFF, Request>::new(request)) }?;
     Ok(device.into())

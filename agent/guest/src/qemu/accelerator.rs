@@ -1,46 +1,47 @@
-//! What runs a guest's processors.
+//! The accelerator that runs a guest's processors.
 
 use std::fs::File;
 use std::path::Path;
 
-use super::Acceleration;
+use config::settings::Acceleration;
+
 use crate::error::GuestError;
 
-/// What runs a guest's processors.
+/// The accelerator that runs a guest's processors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accelerator {
-    /// The host's own.
+    /// The host's processors.
     Kvm,
     /// Emulation.
     Tcg,
 }
 
-/// Chooses what a wish comes to on this host.
+/// Returns the accelerator to use on this host.
 ///
 /// # Errors
-/// When KVM is demanded and does not work.
-pub fn accelerator(wish: Acceleration) -> Result<Accelerator, GuestError> {
-    choose(wish, kvm_works())
+/// When the settings demand KVM and it does not work.
+pub fn accelerator(wanted: Acceleration) -> Result<Accelerator, GuestError> {
+    choose(wanted, kvm_works())
 }
 
-fn choose(wish: Acceleration, kvm: bool) -> Result<Accelerator, GuestError> {
-    match (wish, kvm) {
+fn choose(wanted: Acceleration, kvm_works: bool) -> Result<Accelerator, GuestError> {
+    match (wanted, kvm_works) {
         (Acceleration::Tcg, _) | (Acceleration::Auto, false) => Ok(Accelerator::Tcg),
         (Acceleration::Kvm | Acceleration::Auto, true) => Ok(Accelerator::Kvm),
         (Acceleration::Kvm, false) => Err(GuestError::NoKvm),
     }
 }
 
-/// Whether KVM runs guests here. A device that opens is not enough: there are
-/// modules behind which a kernel hangs while it boots.
+/// Returns true if KVM runs guests on this host. A device that opens is not enough: with
+/// other modules than the vendors' a kernel hangs while it boots.
 fn kvm_works() -> bool {
-    let module = |name: &str| Path::new("/sys/module").join(name).exists();
-    let real = module("kvm_intel") || module("kvm_amd");
-    real && File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_ok()
+    let is_loaded = |name: &str| Path::new("/sys/module").join(name).exists();
+    (is_loaded("kvm_intel") || is_loaded("kvm_amd"))
+        && File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .is_ok()
 }
 
 #[cfg(test)]
@@ -48,9 +49,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wish_comes_to_what_the_host_can_do() {
-        let tcg = |wish, kvm| matches!(choose(wish, kvm), Ok(Accelerator::Tcg));
-        let kvm = |wish, kvm| matches!(choose(wish, kvm), Ok(Accelerator::Kvm));
+    fn kvm_is_used_where_it_works_and_is_allowed() {
+        let tcg = |wanted, kvm| matches!(choose(wanted, kvm), Ok(Accelerator::Tcg));
+        let kvm = |wanted, kvm| matches!(choose(wanted, kvm), Ok(Accelerator::Kvm));
         assert!(tcg(Acceleration::Auto, false) && kvm(Acceleration::Auto, true));
         assert!(tcg(Acceleration::Tcg, true) && kvm(Acceleration::Kvm, true));
         assert!(choose(Acceleration::Kvm, false).is_err());

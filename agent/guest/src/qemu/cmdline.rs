@@ -1,4 +1,4 @@
-//! The command line of QEMU. Pure.
+//! QEMU's command line. Pure.
 
 use std::ffi::OsString;
 
@@ -6,11 +6,11 @@ use config::machine::{DiskCache, Firmware};
 use config::task::{CONTROL_PORT, LOG_PORT};
 use serde_json::json;
 
-use super::Accelerator;
-use crate::guest::{BootMode, Spec};
+use super::accelerator::Accelerator;
 use crate::network::GUEST_MAC;
+use crate::spec::{BootMode, Spec};
 
-/// The descriptors under these numbers are given to QEMU.
+/// The numbers under which QEMU receives its descriptors.
 pub(super) const TAP: i32 = 3;
 pub(super) const MONITOR: i32 = 4;
 pub(super) const CONSOLE: i32 = 5;
@@ -22,19 +22,19 @@ pub(super) const MEMORY: i32 = 10;
 pub(super) const CONTROL: i32 = 11;
 pub(super) const FIRMWARE: i32 = 12;
 pub(super) const VARIABLES: i32 = 13;
-/// What is only kept open follows from here on.
-pub(super) const KEEP: i32 = 14;
+/// The first number of the descriptors that QEMU only keeps open.
+pub(super) const KEEP_OPEN: i32 = 14;
 
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
-/// The command line of QEMU for a guest, without the program. Starts nothing.
-pub fn arguments(spec: &Spec, accelerator: Accelerator) -> Vec<OsString> {
+/// Returns QEMU's command line for a guest, without the program. Starts nothing.
+pub fn command_line(spec: &Spec, accelerator: Accelerator) -> Vec<OsString> {
     let mut line = Line::default();
     line.add("-name", format!("guest={}", spec.name.replace(',', ",,")));
     line.flag("-no-user-config");
     line.flag("-nodefaults");
     line.flag("-no-reboot");
-    // Its processors wait until we say so.
+    // The processors stay stopped until the command `cont`.
     line.flag("-S");
     line.add("-display", "none");
     line.add("-sandbox", SANDBOX);
@@ -73,7 +73,7 @@ pub fn arguments(spec: &Spec, accelerator: Accelerator) -> Vec<OsString> {
 fn hardware(line: &mut Line, spec: &Spec, accelerator: Accelerator) {
     let (accelerator, cpu) = match accelerator {
         Accelerator::Kvm => ("kvm", "host"),
-        // Translated code would take up to 1 GiB otherwise.
+        // The cache of translated code would grow to 1 GiB otherwise.
         Accelerator::Tcg => ("tcg,tb-size=256", "max"),
     };
     let mut machine = "q35".to_owned();
@@ -94,7 +94,7 @@ fn hardware(line: &mut Line, spec: &Spec, accelerator: Accelerator) {
     line.add("-m", format!("size={}k", spec.machine.memory_kib));
 }
 
-/// BootMode in a file. What a woken guest writes stays its own when it is not shared.
+/// Adds memory in a file. A private mapping keeps a restored guest's writes out of it.
 fn memory(line: &mut Line, spec: &Spec) {
     let size = spec.machine.memory_kib;
     let share = if spec.boot == BootMode::Restore {
@@ -106,24 +106,24 @@ fn memory(line: &mut Line, spec: &Spec) {
     line.add("-object", format!("memory-backend-file,{file}"));
 }
 
-/// Flash memory with the firmware, which nobody writes, and with its variables.
+/// Adds flash memory with the firmware's code, read-only, and with its variables.
 fn firmware(line: &mut Line, spec: &Spec) {
     if spec.machine.firmware == Firmware::Bios {
         return;
     }
-    for (set, fd, name, fixed) in [
+    for (set, fd, name, read_only) in [
         (2, FIRMWARE, "firmware", true),
         (3, VARIABLES, "variables", false),
     ] {
         let node = json!({
             "driver": "raw",
             "node-name": name,
-            "read-only": fixed,
+            "read-only": read_only,
             "cache": { "direct": false, "no-flush": !spec.durable },
             "file": {
                 "driver": "file",
                 "filename": format!("/dev/fdset/{set}"),
-                "read-only": fixed,
+                "read-only": read_only,
             },
         });
         line.add("-add-fd", format!("fd={fd},set={set}"));
@@ -158,20 +158,21 @@ fn disk(line: &mut Line, spec: &Spec) {
     });
     line.add("-add-fd", format!("fd={DISK},set=1"));
     line.add("-blockdev", node.to_string());
-    // UEFI would try the network before; a kernel from outside comes first.
-    let first = match spec.machine.firmware {
+    // UEFI would try the network first. A kernel of the machine still takes precedence.
+    let boot_index = match spec.machine.firmware {
         Firmware::Bios => "",
         Firmware::Uefi => ",bootindex=1",
     };
-    line.add("-device", format!("virtio-blk-pci,drive=disk{first}"));
+    line.add("-device", format!("virtio-blk-pci,drive=disk{boot_index}"));
 }
 
-/// A socket that listens already; who connects later is let in, too.
+/// Adds a socket that listens already. QEMU accepts connections at any time.
 fn socket(line: &mut Line, id: &str, fd: i32) {
     let options = format!("socket,id={id},fd={fd},server=on,wait=off");
     line.add("-chardev", options);
 }
 
+/// A command line being built.
 #[derive(Default)]
 struct Line {
     arguments: Vec<OsString>,
@@ -192,17 +193,17 @@ impl Line {
 mod tests {
     use super::*;
 
-    /// One option and its value in a line, for people.
+    /// Returns the command line with an option and its value per line.
     fn text(spec: &Spec, accelerator: Accelerator) -> String {
-        let words = arguments(spec, accelerator)
+        let arguments = command_line(spec, accelerator)
             .into_iter()
-            .map(|word| word.into_string().unwrap());
-        let text = words.collect::<Vec<_>>().join(" ");
+            .map(|argument| argument.into_string().unwrap());
+        let text = arguments.collect::<Vec<_>>().join(" ");
         text.replace(" -", "\n-")
     }
 
     #[test]
-    fn a_machine_with_a_kernel_of_its_own() {
+    fn a_machine_boots_its_own_kernel() {
         let spec = Spec::example(
             ": 1\nid: d\nsummary: d\nkernel: vmlinuz\ninitrd: initrd\ncmdline: console=ttyS0, quiet\n",
         );
@@ -210,19 +211,19 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_boots_by_uefi() {
+    fn a_machine_boots_by_uefi() {
         let mut spec = Spec::example(": 1\nid: d\nsummary: d\nfirmware: uefi\n");
         insta::assert_snapshot!(text(&spec, Accelerator::Tcg));
         spec.boot = BootMode::Restore;
-        let woken = text(&spec, Accelerator::Tcg);
+        let restored = text(&spec, Accelerator::Tcg);
         let machine = "-machine q35,memory-backend=ram,pflash0=firmware,pflash1=variables";
-        assert!(woken.contains(machine), "{woken}");
+        assert!(restored.contains(machine), "{restored}");
     }
 
     #[test]
-    fn a_machine_says_how_its_disk_is_written_and_a_bootstrap_flushes() {
-        let cache = |word: &str, durable| {
-            let manifest = format!(": 1\nid: d\nsummary: d\ndisk-cache: {word}\n");
+    fn the_disk_cache_follows_the_manifest_and_a_durable_guest_flushes() {
+        let cache = |value: &str, durable| {
+            let manifest = format!(": 1\nid: d\nsummary: d\ndisk-cache: {value}\n");
             let mut spec = Spec::example(&manifest);
             spec.durable = durable;
             let line = text(&spec, Accelerator::Tcg);
@@ -239,30 +240,30 @@ mod tests {
     }
 
     #[test]
-    fn the_options_of_a_machine_come_last() {
+    fn options_of_the_machine_come_last() {
         let spec = Spec::example(": 1\nid: d\nsummary: d\noptions: -device usb-ehci\n");
         let line = text(&spec, Accelerator::Tcg);
         assert!(line.ends_with("guid=auto\n-device usb-ehci"), "{line}");
     }
 
     #[test]
-    fn a_machine_that_is_woken() {
+    fn a_restored_guest_differs_from_its_source_in_two_options() {
         let mut spec = Spec::example(": 1\nid: d\nsummary: d\n");
         spec.boot = BootMode::Restore;
-        let woken = text(&spec, Accelerator::Tcg);
+        let restored = text(&spec, Accelerator::Tcg);
         spec.boot = BootMode::CheckpointSource;
-        let frozen = text(&spec, Accelerator::Tcg);
+        let source = text(&spec, Accelerator::Tcg);
         assert_eq!(
-            woken
+            restored
                 .replace("share=off", "share=on")
                 .replace("\n-incoming defer", ""),
-            frozen
+            source
         );
-        insta::assert_snapshot!(woken);
+        insta::assert_snapshot!(restored);
     }
 
     #[test]
-    fn a_machine_that_boots_from_its_disk_and_keeps_what_it_writes() {
+    fn a_durable_machine_boots_from_its_disk() {
         let mut spec = Spec::example(": 1\nid: d\nsummary: d\ncpus: 4\nram-minimum: 1048576\n");
         spec.durable = true;
         insta::assert_snapshot!(text(&spec, Accelerator::Kvm));

@@ -1,213 +1,235 @@
-//! QEMU's monitor: one JSON object a line over a unix socket, both ways.
+//! QMP, the protocol of QEMU's monitor: one JSON object a line over a unix socket, both
+//! ways. Every exchange has a deadline.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::timeout;
 
-/// How long QEMU may take for an answer; it answers from its main loop.
+use super::socket::connect_to;
+
+/// The time for one exchange; QEMU answers from its main loop.
 const LIMIT: Duration = Duration::from_secs(10);
-/// No answer that we ask for is nearly as long.
-const LINE_MAX: u64 = 256 * 1024;
+/// The size of the longest line; no expected answer is nearly as long.
+const LINE_MAX: usize = 256 * 1024;
+/// The number of characters of an unexpected message that an error quotes.
+const QUOTED_MAX: usize = 200;
 
-/// Why QEMU did not do what it was told.
+/// A reason why QEMU did not execute a command.
 #[derive(Debug, thiserror::Error)]
 pub enum QmpError {
-    /// It is gone, or the connection is.
+    /// QEMU or the connection is gone.
     #[error("cannot talk to QEMU's monitor")]
-    Talk(#[from] io::Error),
-    /// It said something that is no answer.
-    #[error("QEMU's monitor says what we do not understand: {0}")]
-    Strange(String),
-    /// It refused.
-    #[error("QEMU refuses `{command}`: {reason}")]
+    Io(#[from] io::Error),
+    /// QEMU sent a message that is no answer.
+    #[error("QEMU's monitor sent an unexpected message: {0}")]
+    Unexpected(String),
+    /// QEMU refused the command.
+    #[error("QEMU refused `{command}`: {reason}")]
     Refused {
-        /// What it was told.
+        /// The command.
         command: String,
-        /// What it says.
+        /// QEMU's explanation.
         reason: String,
     },
-    /// What it was told to do goes on for too long, or came to nothing.
+    /// The transfer of a checkpoint's state failed or took too long.
     #[error("QEMU could not {0} the guest's state")]
     State(&'static str),
-    /// There is none to tell.
-    #[error("a container has no monitor and cannot be stopped or frozen")]
-    None,
-    /// It does not answer.
-    #[error("QEMU's monitor does not answer within {} s", LIMIT.as_secs())]
-    Late,
+    /// The guest is a container.
+    #[error("a container has no monitor and cannot be suspended or checkpointed")]
+    Container,
+    /// QEMU did not answer in time.
+    #[error("QEMU's monitor did not answer within {} s", LIMIT.as_secs())]
+    Timeout,
 }
 
-/// A connection to a monitor. QEMU talks to one at a time.
-pub(crate) struct Monitor {
-    reader: BufReader<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
+/// A connection to a monitor. QEMU serves one at a time.
+pub(crate) struct Qmp {
+    stream: UnixStream,
+    /// The bytes after the last line that was read.
+    received: Vec<u8>,
 }
 
-impl Monitor {
-    /// Connects and gets ready for commands.
-    pub(crate) async fn connect(path: &Path) -> Result<Self, QmpError> {
-        let connect = async {
-            let (reader, writer) = UnixStream::connect(path).await?.into_split();
-            let mut monitor = Self {
-                reader: BufReader::new(reader),
-                writer,
-            };
-            let greeting = monitor.line().await?;
-            if greeting.get("QMP").is_none() {
-                return Err(strange(&greeting));
-            }
-            Ok(monitor)
+impl Qmp {
+    /// Connects and negotiates the capabilities.
+    pub(crate) fn connect(path: &Path) -> Result<Self, QmpError> {
+        let mut qmp = Self {
+            stream: connect_to(path)?,
+            received: Vec::new(),
         };
-        let mut monitor = timeout(LIMIT, connect)
-            .await
-            .map_err(|_| QmpError::Late)??;
-        monitor.command("qmp_capabilities").await?;
-        Ok(monitor)
+        let greeting = qmp.read_message(Instant::now() + LIMIT)?;
+        if greeting.get("QMP").is_none() {
+            return Err(unexpected(&greeting.to_string()));
+        }
+        qmp.command("qmp_capabilities")?;
+        Ok(qmp)
     }
 
-    /// Gives a command without arguments and waits until it is done.
-    pub(crate) async fn command(&mut self, command: &str) -> Result<(), QmpError> {
-        self.execute(command, json!({})).await.map(|_| ())
+    /// Executes a command without arguments.
+    pub(crate) fn command(&mut self, command: &str) -> Result<(), QmpError> {
+        self.execute(command, &json!({})).map(|_| ())
     }
 
-    /// Gives a command and returns its answer. Events before it are passed over.
-    pub(crate) async fn execute(
-        &mut self,
-        command: &str,
-        arguments: Value,
-    ) -> Result<Value, QmpError> {
+    /// Executes a command and returns its answer. Skips events before it.
+    pub(crate) fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value, QmpError> {
+        let deadline = Instant::now() + LIMIT;
         let line = json!({ "execute": command, "arguments": arguments }).to_string() + "\n";
-        let write = self.writer.write_all(line.as_bytes());
-        timeout(LIMIT, write).await.map_err(|_| QmpError::Late)??;
-        self.answer(command).await
+        self.stream.set_write_timeout(Some(LIMIT))?;
+        self.stream.write_all(line.as_bytes()).map_err(timeout)?;
+        self.read_answer(command, deadline)
     }
 
-    /// The answer to the last command.
-    async fn answer(&mut self, command: &str) -> Result<Value, QmpError> {
-        let answer = async {
-            loop {
-                let mut said = self.line().await?;
-                if let Some(answer) = said.get_mut("return") {
-                    return Ok(answer.take());
-                }
-                if let Some(error) = said.get("error") {
-                    let reason = error.get("desc").and_then(Value::as_str);
-                    return Err(QmpError::Refused {
-                        command: command.to_owned(),
-                        reason: reason.unwrap_or_default().to_owned(),
-                    });
-                }
-                if said.get("event").is_none() {
-                    return Err(strange(&said));
-                }
-            }
-        };
-        timeout(LIMIT, answer).await.map_err(|_| QmpError::Late)?
-    }
-
-    /// Hands a descriptor over, under a name by which commands can use it.
-    pub(crate) async fn give(&mut self, name: &str, fd: impl AsFd) -> Result<(), QmpError> {
+    /// Passes a descriptor to QEMU, under a name by which commands can use it.
+    pub(crate) fn send_fd(&mut self, name: &str, fd: impl AsFd) -> Result<(), QmpError> {
+        let deadline = Instant::now() + LIMIT;
         let line = json!({ "execute": "getfd", "arguments": { "fdname": name } });
         let line = line.to_string() + "\n";
-        let stream: &UnixStream = self.writer.as_ref();
+        self.stream.set_write_timeout(Some(LIMIT))?;
         let fds = [fd.as_fd()];
-        let hand_over = || {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-            let mut rights = SendAncillaryBuffer::new(&mut space);
-            rights.push(SendAncillaryMessage::ScmRights(&fds));
-            let data = [IoSlice::new(line.as_bytes())];
-            Ok(sendmsg(stream, &data, &mut rights, SendFlags::empty())?)
-        };
-        let sent = stream.async_io(Interest::WRITABLE, hand_over);
-        let sent = timeout(LIMIT, sent).await.map_err(|_| QmpError::Late)??;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut rights = SendAncillaryBuffer::new(&mut space);
+        rights.push(SendAncillaryMessage::ScmRights(&fds));
+        let data = [IoSlice::new(line.as_bytes())];
+        let sent = sendmsg(&self.stream, &data, &mut rights, SendFlags::NOSIGNAL)
+            .map_err(|error| timeout(error.into()))?;
         if sent < line.len() {
             return Err(io::Error::from(io::ErrorKind::WriteZero).into());
         }
-        self.answer("getfd").await.map(|_| ())
+        self.read_answer("getfd", deadline).map(|_| ())
     }
 
-    async fn line(&mut self) -> Result<Value, QmpError> {
-        let mut line = Vec::new();
-        let mut limited = (&mut self.reader).take(LINE_MAX);
-        limited.read_until(b'\n', &mut line).await?;
-        if line.is_empty() {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    fn read_answer(&mut self, command: &str, deadline: Instant) -> Result<Value, QmpError> {
+        loop {
+            let mut message = self.read_message(deadline)?;
+            if let Some(answer) = message.get_mut("return") {
+                return Ok(answer.take());
+            }
+            if let Some(error) = message.get("error") {
+                let reason = error.get("desc").and_then(Value::as_str);
+                return Err(QmpError::Refused {
+                    command: command.to_owned(),
+                    reason: quoted(reason.unwrap_or_default()),
+                });
+            }
+            if message.get("event").is_none() {
+                return Err(unexpected(&message.to_string()));
+            }
         }
-        let unread = |_| QmpError::Strange(short(&String::from_utf8_lossy(&line)));
-        serde_json::from_slice(&line).map_err(unread)
+    }
+
+    fn read_message(&mut self, deadline: Instant) -> Result<Value, QmpError> {
+        let mut buffer = [0; 4096];
+        let mut searched = 0;
+        loop {
+            let end = self.received[searched..]
+                .iter()
+                .position(|byte| *byte == b'\n');
+            if let Some(end) = end {
+                let line: Vec<_> = self.received.drain(..=searched + end).collect();
+                return serde_json::from_slice(&line)
+                    .map_err(|_| unexpected(&String::from_utf8_lossy(&line)));
+            }
+            searched = self.received.len();
+            if searched > LINE_MAX {
+                return Err(unexpected(&String::from_utf8_lossy(&self.received)));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(QmpError::Timeout);
+            }
+            self.stream.set_read_timeout(Some(left))?;
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Ok(count) => self.received.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(timeout(error)),
+            }
+        }
     }
 }
 
-fn strange(value: &Value) -> QmpError {
-    QmpError::Strange(short(&value.to_string()))
+/// Tells a socket's time limit from its errors.
+fn timeout(error: io::Error) -> QmpError {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => QmpError::Timeout,
+        _ => error.into(),
+    }
 }
 
-fn short(text: &str) -> String {
-    text.chars().take(200).collect()
+fn unexpected(message: &str) -> QmpError {
+    QmpError::Unexpected(quoted(message))
+}
+
+fn quoted(message: &str) -> String {
+    let start: String = message.chars().take(QUOTED_MAX).collect();
+    config::text::printable(&start).to_string()
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::UnixListener;
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::net::UnixListener;
+    use std::thread;
 
     use super::*;
 
-    /// A monitor that says these lines, one after each line that it hears.
-    async fn against(lines: &'static [&'static str]) -> Result<Value, QmpError> {
+    const GREETING: &str = "{\"QMP\": {}}\n";
+    const EMPTY: &str = "{\"return\": {}}\n";
+
+    /// Executes a command against a monitor that sends one of these texts at the start and
+    /// after each line that it receives.
+    fn execute_against(messages: &'static [&'static str]) -> Result<Value, QmpError> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("monitor");
         let listener = UnixListener::bind(&path).unwrap();
-        let server = tokio::spawn(async move {
-            let (stream, _) = listener.accept().await.unwrap();
-            let mut stream = BufReader::new(stream);
-            for line in lines {
-                stream.write_all(line.as_bytes()).await.unwrap();
-                let mut heard = String::new();
-                stream.read_line(&mut heard).await.unwrap();
-            }
-        });
-        let mut monitor = Monitor::connect(&path).await?;
-        let answer = monitor.execute("query-x", json!({})).await;
-        drop(monitor);
-        server.await.unwrap();
-        answer
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let (stream, _) = listener.accept().unwrap();
+                let mut stream = BufReader::new(stream);
+                for message in messages {
+                    stream.get_mut().write_all(message.as_bytes()).unwrap();
+                    let mut line = String::new();
+                    stream.read_line(&mut line).unwrap();
+                }
+            });
+            Qmp::connect(&path)?.execute("query-x", &json!({}))
+        })
     }
 
-    const GREETING: &str = "{\"QMP\": {}}\n";
-
-    #[tokio::test]
-    async fn events_before_an_answer_are_passed_over() {
-        let answer = against(&[
-            GREETING,
-            "{\"return\": {}}\n",
-            "{\"event\": \"STOP\"}\n{\"return\": 7}\n",
-        ]);
-        assert_eq!(answer.await.unwrap(), json!(7));
+    #[test]
+    fn events_before_an_answer_are_skipped() {
+        let answer =
+            execute_against(&[GREETING, EMPTY, "{\"event\": \"STOP\"}\n{\"return\": 7}\n"]);
+        assert_eq!(answer.unwrap(), json!(7));
     }
 
-    #[tokio::test]
-    async fn refusals_nonsense_and_silence_are_told_apart() {
-        let refused = against(&[
-            GREETING,
-            "{\"return\": {}}\n",
-            "{\"error\": {\"desc\": \"no\"}}\n",
-        ]);
-        let error = refused.await.unwrap_err();
-        assert_eq!(error.to_string(), "QEMU refuses `query-x`: no");
-        let nonsense = against(&[GREETING, "{\"return\": {}}\n", "what\n"]).await;
-        assert!(matches!(nonsense, Err(QmpError::Strange(_))));
-        let other = against(&["{\"hello\": 1}\n"]).await;
-        assert!(matches!(other, Err(QmpError::Strange(_))));
-        let gone = against(&[GREETING, "{\"return\": {}}\n"]).await;
-        assert!(matches!(gone, Err(QmpError::Talk(_))));
+    #[test]
+    fn refusals_unexpected_messages_and_lost_connections_are_distinguished() {
+        let refused = execute_against(&[GREETING, EMPTY, "{\"error\": {\"desc\": \"no\"}}\n"]);
+        let error = refused.unwrap_err();
+        assert_eq!(error.to_string(), "QEMU refused `query-x`: no");
+        let no_json = execute_against(&[GREETING, EMPTY, "what\n"]);
+        assert!(matches!(no_json, Err(QmpError::Unexpected(_))));
+        let no_greeting = execute_against(&["{\"hello\": 1}\n"]);
+        assert!(matches!(no_greeting, Err(QmpError::Unexpected(_))));
+        let lost = execute_against(&[GREETING, EMPTY]);
+        assert!(matches!(lost, Err(QmpError::Io(_))));
+    }
+
+    #[test]
+    fn a_monitor_that_stays_silent_times_out() {
+        let (stream, _peer) = UnixStream::pair().unwrap();
+        let mut qmp = Qmp {
+            stream,
+            received: Vec::new(),
+        };
+        let deadline = Instant::now() + Duration::from_millis(20);
+        let answer = qmp.read_message(deadline);
+        assert!(matches!(answer, Err(QmpError::Timeout)));
     }
 }

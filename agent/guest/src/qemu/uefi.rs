@@ -1,5 +1,5 @@
 //! UEFI firmware: the host's code, which no guest can change, and the variables of a
-//! machine, which lie beside its disk and are its own like that.
+//! machine, which lie beside its disk and belong to it like that.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -10,54 +10,55 @@ use std::path::Path;
 use config::machine::{Firmware, UEFI_VARIABLES};
 use config::settings::Uefi;
 
-use super::checkpoint as frozen;
+use super::checkpoint::files;
 use crate::error::GuestError;
-use crate::guest::{BootMode, Spec};
+use crate::spec::{BootMode, Spec};
 
-/// Whether machines that boot by UEFI can be started on this host.
+/// Checks that this host can start machines that boot by UEFI.
 ///
 /// # Errors
-/// With the file that is missing, and the way out.
-pub fn firmware(uefi: &Uefi) -> Result<(), GuestError> {
-    look(&uefi.code)?;
-    look(&uefi.variables).map(|_| ())
+/// When a file of the firmware is missing.
+pub fn check_firmware(uefi: &Uefi) -> Result<(), GuestError> {
+    look_up(&uefi.code)?;
+    look_up(&uefi.variables).map(|_| ())
 }
 
-fn look(path: &Path) -> Result<Metadata, GuestError> {
-    let found = fs::metadata(path).and_then(|found| {
-        if found.is_file() {
-            Ok(found)
+fn look_up(path: &Path) -> Result<Metadata, GuestError> {
+    let metadata = fs::metadata(path).and_then(|metadata| {
+        if metadata.is_file() {
+            Ok(metadata)
         } else {
             Err(io::Error::other("it is not a regular file"))
         }
     });
-    found.map_err(missing(path))
+    metadata.map_err(no_firmware(path))
 }
 
-fn missing(path: &Path) -> impl FnOnce(io::Error) -> GuestError {
+fn no_firmware(path: &Path) -> impl FnOnce(io::Error) -> GuestError {
     let path = path.to_owned();
     |source| GuestError::NoFirmware { path, source }
 }
 
-/// Makes sure that a machine which needs them has variables that fit the firmware.
+/// Creates the variables of a machine that needs them and has none, and checks that they
+/// fit the firmware.
 pub(super) fn prepare(spec: &Spec) -> Result<(), GuestError> {
     if spec.machine.firmware != Firmware::Uefi {
         return Ok(());
     }
-    firmware(&spec.uefi)?;
-    let wanted = look(&spec.uefi.variables)?.len();
+    check_firmware(&spec.uefi)?;
+    let expected = look_up(&spec.uefi.variables)?.len();
     let path = spec.directory.join(UEFI_VARIABLES);
     let failed = |source| GuestError::Open {
         path: path.clone(),
         source,
     };
     match fs::symlink_metadata(&path) {
-        Ok(own) if own.len() != wanted && own.is_file() => Err(GuestError::Variables {
+        Ok(own) if own.len() != expected && own.is_file() => Err(GuestError::UefiVariables {
             bytes: own.len(),
             path,
-            wanted,
+            expected,
         }),
-        // What is no regular file is refused by who opens it.
+        // Opening the file refuses anything else than a regular file.
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let template = fs::read(&spec.uefi.variables);
@@ -68,21 +69,21 @@ pub(super) fn prepare(spec: &Spec) -> Result<(), GuestError> {
     }
 }
 
-/// The file with the variables of a guest.
+/// Returns the name of the file with the variables of a guest.
 pub(super) fn variables(spec: &Spec) -> &'static str {
     match spec.boot {
         BootMode::Cold => UEFI_VARIABLES,
-        BootMode::CheckpointSource | BootMode::Restore => frozen::VARIABLES,
+        BootMode::CheckpointSource | BootMode::Restore => files::VARIABLES,
     }
 }
 
-/// The firmware, to read.
-pub(super) fn code(uefi: &Uefi) -> Result<OwnedFd, GuestError> {
-    let opened = File::open(&uefi.code).map_err(missing(&uefi.code));
+/// Opens the firmware's code for reading.
+pub(super) fn open_code(uefi: &Uefi) -> Result<OwnedFd, GuestError> {
+    let opened = File::open(&uefi.code).map_err(no_firmware(&uefi.code));
     opened.map(OwnedFd::from)
 }
 
-/// Tells one firmware from another without reading it.
+/// Returns a text that differs between firmwares, without reading them.
 pub(super) fn identity(uefi: &Uefi) -> io::Result<String> {
     let file = fs::metadata(&uefi.code)?;
     let path = uefi.code.display();

@@ -23,7 +23,7 @@ use crate::scheduler::{self, Action};
 use crate::session::guests_directory;
 use crate::state::AgentState;
 use guest::network;
-use guest::{GuestError, cgroup, firmware};
+use guest::{GuestError, cgroup, check_firmware};
 
 /// How long a source may wait for its build.
 const SOURCE_AGE_MAX: Duration = Duration::from_hours(24);
@@ -175,7 +175,8 @@ fn sources(directory: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
 
 /// What is wrong with a manifest is told by who starts the machine.
 fn without_firmware(agent: &AgentState) -> Vec<(MachineName, String)> {
-    let Err(GuestError::NoFirmware { path, source }) = firmware(&agent.settings.guests.uefi) else {
+    let Err(GuestError::NoFirmware { path, source }) = check_firmware(&agent.settings.guests.uefi)
+    else {
         return Vec::new();
     };
     let wants = |volume: &Volume, machine: &MachineName| {

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::{Leftover, Repair, examine, look};
+use crate::blocking;
 use crate::jobs::JobError;
 use crate::jobs::build::{Rules, Verdict, conclude};
 use crate::session::GuestFailure;
@@ -57,15 +58,24 @@ pub async fn repair(
 }
 
 async fn act(agent: &AgentState, step: &Repair) -> Result<(), Fault> {
+    if let Repair::Requeue(id) = step {
+        return requeue(agent, *id).await;
+    }
+    let step = step.clone();
+    blocking(move || remove(&step)).await
+}
+
+/// Removes something from the host. Blocks.
+fn remove(step: &Repair) -> Result<(), Fault> {
     match step {
-        Repair::EndGuest(guest) => end(guest).await,
+        Repair::EndGuest(guest) => end(guest),
         Repair::RemoveDirectory(path) => gone(fs::remove_dir_all(path)),
         Repair::RemoveGroup(path) => gone(fs::remove_dir(path)),
         Repair::DeleteNetwork(name, _) => Ok(network::delete(name)?),
-        Repair::Requeue(id) => requeue(agent, *id).await,
         Repair::DeleteSources(paths) => paths
             .iter()
             .try_for_each(|path| gone(fs::remove_file(path))),
+        Repair::Requeue(_) => Ok(()),
     }
 }
 
@@ -77,10 +87,10 @@ fn gone(removed: io::Result<()>) -> Result<(), Fault> {
     }
 }
 
-async fn end(guest: &Leftover) -> Result<(), Fault> {
+fn end(guest: &Leftover) -> Result<(), Fault> {
     let run: &Path = &guest.run;
     if let Some(guest) = Guest::find(run)? {
-        guest.end().await?;
+        guest.kill_and_wait()?;
     }
     network::delete(&guest.network)?;
     gone(fs::remove_dir_all(run))

@@ -132,7 +132,7 @@ async fn start_guest(
         tag: build.id.to_string(),
         snapshot,
         machine,
-        map: namespace(agent, build).await?,
+        files: namespace(agent, build).await?,
         durable: false,
         boot: if build.restored {
             BootMode::Restore
@@ -195,7 +195,7 @@ async fn adopt_guest(
     let spec = session::AdoptSpec {
         tag: build.id.to_string(),
         machine: build.machine.clone(),
-        map: namespace(agent, build).await?,
+        files: namespace(agent, build).await?,
         capture: files::record(agent, &agent.paths.build(build.id)),
         elapsed: elapsed.unwrap_or_default().try_into().unwrap_or_default(),
         contacted,
@@ -315,7 +315,7 @@ impl GuestJob for BuildGuest<'_> {
                 held_guest: hold::suspend(session).await,
             }),
             Err(error) if error.is_cancelled() && self.agent.leaving.is_cancelled() => {
-                session.leave();
+                session.leave().await;
                 Err(JobError::LeftRunning)
             }
             Err(error) => {

@@ -9,7 +9,7 @@ use bench::guest_fixture::{GuestNetwork, Machines, first_packet};
 use bench::statistics::Timings;
 use bench::table::print_title;
 use config::builds::StartKind;
-use guest::network::Cable;
+use guest::network::LinkType;
 use guest::{BootMode, Guest};
 use sys::command;
 
@@ -47,7 +47,7 @@ pub(crate) async fn compare(agent: &AgentProcess, machines: &Machines) {
 
 async fn start_reference(machines: &Machines, timings: &mut Timings) {
     let snapshot = machines.snapshot(MACHINE);
-    let network = GuestNetwork::new("reference", Cable::Tap);
+    let network = GuestNetwork::new("reference", LinkType::Tap);
     let socket = network.bind_tftp();
     let mut nspawn = command::prepare("systemd-nspawn");
     nspawn.args(["--quiet", "--register=no", "--keep-unit", "--console=pipe"]);
@@ -76,13 +76,13 @@ async fn start_by_parts(machines: &Machines, timings: &mut Timings) {
     };
     let snapshot = machines.snapshot(MACHINE);
     end_part(PARTS[0]);
-    let network = GuestNetwork::new("container", Cable::Pair);
+    let network = GuestNetwork::new("container", LinkType::Veth);
     end_part(PARTS[1]);
     let socket = network.bind_tftp();
     let spec = snapshot.spec(run.path(), &network, BootMode::Cold);
-    let guest = Guest::start(spec).await.unwrap();
+    let guest = Guest::start(spec).unwrap();
     end_part(PARTS[2]);
     first_packet(&socket).await;
     end_part(PARTS[3]);
-    guest.end().await.unwrap();
+    guest.kill_and_wait().unwrap();
 }

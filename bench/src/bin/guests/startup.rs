@@ -12,8 +12,8 @@ use bench::statistics::Timings;
 use bench::table::{print_at_most, print_title};
 use config::builds::{Build, StartKind};
 use config::settings::Acceleration;
-use guest::network::Cable;
-use guest::{Accelerator, BootMode, Guest, accelerator, arguments};
+use guest::network::LinkType;
+use guest::{Accelerator, BootMode, Guest, accelerator, command_line};
 use sys::command;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
@@ -101,7 +101,7 @@ pub(crate) fn startup_duration(build: &Build, expected: StartKind) -> Duration {
 /// Starts QEMU without an agent: with the same hardware, as root, with paths instead of descriptors.
 async fn start_reference(machines: &Machines, timings: &mut Timings) {
     let (snapshot, run) = (machines.snapshot("cold"), tempfile::tempdir().unwrap());
-    let network = GuestNetwork::new("reference", Cable::Tap);
+    let network = GuestNetwork::new("reference", LinkType::Tap);
     let socket = network.bind_tftp();
     let mut qemu = reference_command(&snapshot, run.path(), &network);
     qemu.stdout(Stdio::null());
@@ -137,7 +137,7 @@ fn reference_command(snapshot: &GuestSnapshot<'_>, run: &Path, network: &GuestNe
     let (kernel, initrd) = (path(boot.kernel.as_str()), path(initrd.as_str()));
     let accelerator = accelerator(spec.acceleration).unwrap();
     let mut qemu = command::prepare("qemu-system-x86_64");
-    let mut arguments = arguments(&spec, accelerator).into_iter();
+    let mut arguments = command_line(&spec, accelerator).into_iter();
     while let Some(argument) = arguments.next() {
         let argument = argument.into_string().unwrap();
         match argument.as_str() {
@@ -182,32 +182,32 @@ async fn start_by_parts(machines: &Machines, machine: &str, boot: BootMode, timi
     };
     let snapshot = machines.snapshot(machine);
     end_part(PARTS[0]);
-    let network = GuestNetwork::new("parts", Cable::Tap);
+    let network = GuestNetwork::new("parts", LinkType::Tap);
     end_part(PARTS[1]);
     let socket = network.bind_tftp();
     let spec = snapshot.spec(run.path(), &network, boot);
-    let guest = Guest::start(spec).await.unwrap();
+    let guest = Guest::start(spec).unwrap();
     end_part(PARTS[2]);
     let mode = match boot {
         BootMode::Restore => HandshakeMode::Restore,
         BootMode::Cold | BootMode::CheckpointSource => HandshakeMode::Cold,
     };
-    let control = guest.control().unwrap().unwrap();
+    let control = connect_control(&guest);
     let handshake = tokio::spawn(handshake::serve(control, mode));
     first_packet(&socket).await;
     end_part(PARTS[3]);
-    guest.end().await.unwrap();
+    guest.kill_and_wait().unwrap();
     handshake.await.unwrap();
 }
 
 /// Takes a checkpoint of a guest, as the agent does after a bootstrap.
 async fn take_checkpoint(machines: &Machines, timings: &mut Timings) {
     let (snapshot, run) = (machines.snapshot("cold"), tempfile::tempdir().unwrap());
-    let network = GuestNetwork::new("checkpoint", Cable::Tap);
+    let network = GuestNetwork::new("checkpoint", LinkType::Tap);
     let spec = snapshot.spec(run.path(), &network, BootMode::CheckpointSource);
-    let guest = Guest::start(spec).await.unwrap();
+    let guest = Guest::start(spec).unwrap();
     let (sender, ready) = oneshot::channel();
-    let control = guest.control().unwrap().unwrap();
+    let control = connect_control(&guest);
     tokio::spawn(handshake::serve(
         control,
         HandshakeMode::CheckpointSource(sender),
@@ -215,6 +215,13 @@ async fn take_checkpoint(machines: &Machines, timings: &mut Timings) {
     let ready = tokio::time::timeout(LIMIT, ready).await;
     ready.unwrap().unwrap();
     let began = Instant::now();
-    guest.freeze(snapshot.path()).await.unwrap();
+    guest.checkpoint(snapshot.path()).unwrap();
     timings.add(CHECKPOINT, began.elapsed());
+}
+
+/// Connects to the control port of a guest.
+fn connect_control(guest: &Guest) -> UnixStream {
+    let control = guest.control().unwrap().unwrap();
+    control.set_nonblocking(true).unwrap();
+    UnixStream::from_std(control).unwrap()
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use config::task::GATEWAY;
-use guest::network::Cable;
+use guest::network::LinkType;
 use tempfile::TempDir;
 use tftp::server::{Event, Namespace, Offer, Server};
 use tokio::sync::mpsc;
@@ -259,5 +259,5 @@ fn lossy_fetch(
 
 /// Creates a network for a server and its client, who use the loopback interface.
 fn network(name: &str) -> GuestNetwork {
-    GuestNetwork::new(name, Cable::Tap)
+    GuestNetwork::new(name, LinkType::Tap)
 }

@@ -1,0 +1,83 @@
+//! The description of a guest to start.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use config::machine::Machine;
+use config::settings::{Acceleration, Uefi};
+
+/// The description of a guest to start.
+#[derive(Debug)]
+pub struct Spec {
+    /// Its name in the host's list of processes.
+    pub name: String,
+    /// Its snapshot, with the files that the machine's manifest names.
+    pub directory: PathBuf,
+    /// The machine's manifest.
+    pub machine: Machine,
+    /// The user that QEMU runs as.
+    pub user: User,
+    /// The directory for its sockets and its process record; created if missing.
+    pub run_dir: PathBuf,
+    /// The name of its network, which must exist.
+    pub network: String,
+    /// The accelerator that the settings ask for.
+    pub acceleration: Acceleration,
+    /// The host's firmware, for a machine that boots by UEFI.
+    pub uefi: Uefi,
+    /// Passes the guest's flushes on to the host's disk. Otherwise its disk is thrown away
+    /// with it, and flushes do nothing.
+    pub durable: bool,
+    /// The way in which it boots.
+    pub boot: BootMode,
+    /// Descriptors that stay open as long as the guest lives, such as a lock.
+    pub keep_open: Vec<OwnedFd>,
+}
+
+/// The way in which a guest boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootMode {
+    /// Boots from its disk.
+    Cold,
+    /// Boots from a clone of its disk, with its memory in a file, so that a checkpoint of
+    /// it can be saved. The machine's own disk stays unchanged.
+    CheckpointSource,
+    /// Continues from the checkpoint in its directory. The checkpoint's memory file stays
+    /// unchanged.
+    Restore,
+}
+
+/// An unprivileged user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    /// The user's number.
+    pub uid: u32,
+    /// The number of the user's group.
+    pub gid: u32,
+}
+
+impl From<(u32, u32)> for User {
+    fn from((uid, gid): (u32, u32)) -> Self {
+        Self { uid, gid }
+    }
+}
+
+#[cfg(test)]
+impl Spec {
+    /// Returns the guest of build 42 on a machine with this manifest.
+    pub(crate) fn example(manifest: &str) -> Self {
+        Self {
+            name: "demo, build 42".to_owned(),
+            directory: "/build/machines/default/demo/demo-default-42".into(),
+            machine: Machine::parse(manifest).unwrap(),
+            user: User { uid: 900, gid: 900 },
+            run_dir: "/run/buildhost/guests/42".into(),
+            network: "buildhost-42".to_owned(),
+            acceleration: Acceleration::Auto,
+            uefi: config::settings::Settings::parse("").unwrap().guests.uefi,
+            durable: false,
+            boot: BootMode::Cold,
+            keep_open: Vec::new(),
+        }
+    }
+}
