@@ -33,7 +33,7 @@ pub struct Sockets {
 pub fn bind(kind: Kind) -> io::Result<Sockets> {
     let address = |port| addresses(port).next().ok_or(io::ErrorKind::InvalidInput);
     let dhcp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, dhcp::SERVER_PORT))?;
-    // Broadcasts have no route; the kernel must be told the interface.
+    // Broadcasts have no route, so the socket names their interface.
     setsockopt(&dhcp, BindToDevice, &HOST_LINK.into())?;
     setsockopt(&dhcp, Broadcast, &true)?;
     let log = match kind {

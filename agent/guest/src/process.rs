@@ -183,7 +183,7 @@ impl Process {
             .filter(is_running)
             .filter_map(|child| Some((child, open(child).ok()?)))
             .collect();
-        // Listed again: what is a child now was one when it was opened.
+        // Listed again: a process that is a child now was one when it was opened.
         let current = children(self.pid);
         let mut is_any_killed = false;
         for (child, fd) in &opened {

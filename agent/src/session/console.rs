@@ -1,5 +1,5 @@
-//! The consoles of guests, for people: a guest's output goes to everybody who watches, and
-//! the input of one of them goes to the guest.
+//! The consoles of guests: a guest's output goes to all viewers, and the input of one of them
+//! goes to the guest.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;

@@ -16,7 +16,7 @@ use guest::Exit;
 /// The time in which events of a guest that has ended may still arrive.
 const DRAIN_LIMIT: Duration = Duration::from_millis(200);
 
-/// The limits of a session, and its end.
+/// The limits of a session, and the files that complete it.
 pub struct SessionLimits<'a> {
     /// The time limits.
     pub times: config::limits::Limits,
@@ -46,7 +46,7 @@ pub enum GuestFailure {
     #[error("the guest did not answer within {} s of its start", .0.as_secs())]
     StartTimeout(Duration),
     /// The guest showed no activity for too long.
-    #[error("nothing was heard of the guest for {} s: no packet, no log, nothing on its console", .0.as_secs())]
+    #[error("the guest was idle for {} s: no packet, no log, no console output", .0.as_secs())]
     IdleTimeout(Duration),
     /// The guest exceeded its total time.
     #[error("the guest took longer than {} s", .0.as_secs())]
@@ -69,7 +69,7 @@ pub enum GuestFailure {
     #[error("the volume {} is nearly full, and this guest had written most there", .0.display())]
     DiskFull(PathBuf),
     /// The agent that ran the guest ended.
-    #[error("the host agent was ended while it ran")]
+    #[error("the agent ended while the guest ran")]
     AgentGone,
 }
 
@@ -81,6 +81,7 @@ impl Session {
         cancel: &CancellationToken,
     ) -> Result<GuestEvent, GuestFailure> {
         let (due, timeout) = self.deadline(limits);
+        let idle_limit = limits.times.idle;
         let is_idle_limited = self.contacted && self.pause.is_none();
         let deadline = tokio::time::sleep_until(due);
         tokio::pin!(deadline);
@@ -98,8 +99,8 @@ impl Session {
                     let failure = GuestFailure::Exited { exit, stderr: self.guest.take_stderr() };
                     return self.drain_events(limits).await.ok_or(failure);
                 }
-                () = self.gateway.idle.expired(limits.times.idle, &self.network), if is_idle_limited => {
-                    return Err(GuestFailure::IdleTimeout(limits.times.idle));
+                () = self.gateway.idle.expired(idle_limit, &self.network), if is_idle_limited => {
+                    return Err(GuestFailure::IdleTimeout(idle_limit));
                 }
                 () = &mut deadline => return timeout.map_or(Ok(GuestEvent::PauseExpired), Err),
             }
@@ -174,7 +175,7 @@ impl Session {
             // A guest at its breakpoint polls for this file.
             Event::Refused { name, .. } if name == RESUME => None,
             Event::Refused { name, reason } => {
-                warn!(name, %reason, "the guest was refused a file");
+                warn!(name, reason, "the guest was refused a file");
                 None
             }
         }

@@ -1,7 +1,7 @@
 //! The capture of a guest's output in files, up to a limit.
 //!
-//! Output is written to its file before anybody is shown it, so that a crash of the agent
-//! cannot take back what a person has seen.
+//! Output is written to its file before viewers are shown it, so that a file has all that a
+//! person has seen, even after a crash of the agent.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! DNS for a guest: the answers to its queries. Pure but for [`host_resolver`].
 //!
-//! Only what a build needs is implemented: UDP, and addresses of IPv4. A guest with an
-//! egress allow list is told the addresses of the listed names, as resolved when the guest
-//! started, and no others. Other names are refused, so that the guest notices at once.
+//! Only UDP and IPv4 addresses are implemented, which is enough for builds. A guest with an
+//! egress allow list resolves the listed names only, to their addresses at the guest's start.
+//! Other names are refused, so that the guest notices at once.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
