@@ -92,7 +92,7 @@ sleep 1000
     );
     let build = host.wait_for(host.submit("demo", "hello"), State::Finished);
     assert_eq!((build.outcome, build.attempts), (Some(Outcome::Abort), 1));
-    let reason = "nothing was heard of the guest for 10 s";
+    let reason = "the guest was idle for 10 s";
     assert!(build.message.starts_with(reason), "{}", build.message);
     let recorded =
         std::fs::read_to_string(host.state_directory().join("builds/1/console")).unwrap();

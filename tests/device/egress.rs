@@ -4,7 +4,6 @@
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
-use std::time::Duration;
 
 use agent::session::gateway::dns::{self, Names};
 use config::builds::State;
@@ -90,8 +89,6 @@ impl Drop for World {
         }
     }
 }
-
-const LIMIT: Duration = Duration::from_secs(20);
 
 fn ip(words: &[&str]) {
     let mut ip = command::prepare("ip");

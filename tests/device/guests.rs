@@ -195,7 +195,10 @@ fn a_shell_script_can_be_the_worker() {
     );
     let (_server, mut events) = fixture.serve();
     let guest = fixture.start();
-    let (console, log) = (read(output(guest.console())), read(OwnedFd::from(guest.log().unwrap().unwrap()).into()));
+    let (console, log) = (
+        read(output(guest.console())),
+        read(OwnedFd::from(guest.log().unwrap().unwrap()).into()),
+    );
     let status = fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap();
     let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap();
     assert_eq!(line("Uid:"), "Uid:\t64999\t64999\t64999\t64999");
@@ -287,7 +290,10 @@ SCRIPT
          udhcpc -i eth0 -s /lease -n -q
          tftp -g -r task.manifest 196.254.111.222 && cat task.manifest",
     );
-    let sockets = fixture.net.enter(|| guest::gateway::bind(Kind::Kvm)).unwrap();
+    let sockets = fixture
+        .net
+        .enter(|| guest::gateway::bind(Kind::Kvm))
+        .unwrap();
     run_in_background(|| dhcp::serve(sockets.dhcp).unwrap());
     let mut map = Namespace::new(0, 0);
     map.offer("task.manifest", ": 1\nbuild: 42\n".to_owned());

@@ -16,7 +16,8 @@ use tftp::server::Event;
 
 use crate::checkpoints::{image_file, wait_until_ready};
 use crate::guests::{
-    GuestFixture, LIMIT, WAIT_FOR_START, copy, next_event, output, read, serve_control_port, wait_for,
+    GuestFixture, LIMIT, WAIT_FOR_START, copy, next_event, output, read, serve_control_port,
+    wait_for,
 };
 
 fn uefi_fixture(script: &str) -> GuestFixture {

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use config::builds::Usage;
@@ -73,7 +73,7 @@ pub(crate) struct Process {
     start_time: u64,
     cgroup: Option<PathBuf>,
     fd: OwnedFd,
-    exit: Mutex<Option<Exit>>,
+    exit: OnceLock<Exit>,
 }
 
 impl Process {
@@ -87,7 +87,7 @@ impl Process {
             start_time,
             cgroup: None,
             fd,
-            exit: Mutex::default(),
+            exit: OnceLock::new(),
         })
     }
 
@@ -152,7 +152,7 @@ impl Process {
             start_time: record.start_time,
             cgroup: record.cgroup,
             fd,
-            exit: Mutex::default(),
+            exit: OnceLock::new(),
         }))
     }
 
@@ -203,10 +203,7 @@ impl Process {
         if !is_readable(&self.fd, limit) {
             return None;
         }
-        let exit = {
-            let mut exit = self.exit.lock().unwrap_or_else(PoisonError::into_inner);
-            *exit.get_or_insert_with(|| reap(&self.fd))
-        };
+        let exit = *self.exit.get_or_init(|| reap(&self.fd));
         if let Some(group) = &self.cgroup {
             cgroup::remove(group);
         }

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::{BuildId, MachineName};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedMutexGuard, broadcast};
 use tokio::time::timeout;
@@ -69,15 +70,9 @@ impl Console {
         }
     }
 
-    fn scrollback(&self) -> MutexGuard<'_, Scrollback> {
-        self.scrollback
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Shows a piece of the guest's output to all viewers.
     pub fn show(&self, piece: &[u8]) {
-        let mut scrollback = self.scrollback();
+        let mut scrollback = self.scrollback.lock();
         scrollback.recent.extend(piece);
         let excess = scrollback.recent.len().saturating_sub(SCROLLBACK_MAX);
         scrollback.recent.drain(..excess);
@@ -100,7 +95,7 @@ impl Console {
         } else {
             None
         };
-        let scrollback = self.scrollback();
+        let scrollback = self.scrollback.lock();
         Ok(Viewer {
             recent: scrollback.recent.iter().copied().collect(),
             live: scrollback.live.subscribe(),
@@ -182,7 +177,7 @@ pub struct ConsoleHandle {
 impl Drop for ConsoleHandle {
     fn drop(&mut self) {
         self.console.closed.cancel();
-        self.registry.lock().remove(&self.tag);
+        self.registry.0.lock().remove(&self.tag);
     }
 }
 
@@ -194,10 +189,6 @@ impl ConsoleHandle {
 }
 
 impl ConsoleRegistry {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (MachineName, Console)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Adds the console of the guest with this tag.
     pub fn add(
         &self,
@@ -207,7 +198,7 @@ impl ConsoleRegistry {
     ) -> ConsoleHandle {
         let console = Console::new(input);
         let entry = (machine.clone(), console.clone());
-        self.lock().insert(tag.to_owned(), entry);
+        self.0.lock().insert(tag.to_owned(), entry);
         ConsoleHandle {
             registry: self.clone(),
             tag: tag.to_owned(),
@@ -222,14 +213,15 @@ impl ConsoleRegistry {
 
     /// Returns the console of the guest with this tag.
     pub fn of(&self, tag: &str) -> Option<Console> {
-        self.lock().get(tag).map(|(_, console)| console.clone())
+        self.0.lock().get(tag).map(|(_, console)| console.clone())
     }
 
     /// Returns the consoles of a machine's guests with the guests' tags, except those of
     /// debug sessions, which belong to the person who is attached.
     pub fn of_machine(&self, machine: &MachineName) -> Vec<(String, Console)> {
         let is_copy = |tag: &str| tag.parse::<CopyTag>().is_ok();
-        self.lock()
+        self.0
+            .lock()
             .iter()
             .filter(|(tag, (of, _))| of == machine && !is_copy(tag))
             .map(|(tag, (_, console))| (tag.clone(), console.clone()))

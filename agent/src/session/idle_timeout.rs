@@ -1,9 +1,10 @@
 //! The idle timeout: a guest is idle when no byte arrives from its console or its log, and
 //! no packet from its network.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use crate::blocking;
@@ -25,11 +26,11 @@ impl Default for Activity {
 impl Activity {
     /// Records activity now.
     pub(super) fn record(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.0.lock() = Instant::now();
     }
 
     fn last(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 }
 

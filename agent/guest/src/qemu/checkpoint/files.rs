@@ -49,7 +49,7 @@ pub fn mark_unsupported(directory: &Path, reason: &str) -> io::Result<()> {
     sys::file::replace(&directory.join(UNSUPPORTED), reason.as_bytes())
 }
 
-/// Removes a checkpoint. Succeeds when there is none.
+/// Removes a checkpoint. Succeeds if there is no checkpoint.
 ///
 /// # Errors
 /// When one of its files exists and cannot be removed.
