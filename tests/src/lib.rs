@@ -21,6 +21,7 @@ pub mod net;
 pub mod random;
 pub mod recorded_disk;
 pub mod scripted_machines;
+pub mod send_stream;
 pub mod ssh;
 pub mod terminal;
 

@@ -151,6 +151,7 @@ impl Volume {
             && let Some(parent) = stream.header().parent
         {
             self.check_parent(&view, parent)?;
+            self.find_parent(machine, parent)?;
         }
         Ok(plan)
     }
@@ -239,7 +240,9 @@ impl Volume {
         let path = self.entry(machine, &Entry::Revision(plan.revision));
         match source {
             Source::Stream(stream) => {
-                receive::receive(stream, &self.directory(machine), lock)?;
+                let parent = stream.header().parent;
+                let parent = parent.map(|parent| self.find_parent(machine, parent));
+                receive::receive(stream, parent.transpose()?, &self.directory(machine), lock)?;
                 self.check_complete(&path, plan.identity)?;
                 content_manifest::verify(&path)?;
                 return Ok(());
@@ -363,6 +366,23 @@ impl Volume {
                 immutable: false,
             }),
         }
+    }
+
+    /// Returns the directory of the parent of an incremental stream: a complete revision of the
+    /// machine, or else of another one of this volume.
+    fn find_parent(&self, machine: &MachineName, parent: Uuid) -> Result<PathBuf> {
+        let others = self.machines()?.into_iter().filter(|it| it != machine);
+        for machine in std::iter::once(machine.clone()).chain(others) {
+            let view = match self.view(&machine) {
+                Err(error) if error.kind() == Some(RefusalKind::NotFound) => continue,
+                view => view?,
+            };
+            let mut complete = view.revisions.iter().filter(|it| it.complete);
+            if let Some(it) = complete.find(|it| it.subvolume.has_identity(parent)) {
+                return Ok(self.entry(&machine, &Entry::Revision(it.revision)));
+            }
+        }
+        Err(IngestRefusal::NoParent(parent).into())
     }
 
     /// Checks that the parent of an incremental stream exists and is unchanged. btrfs itself

@@ -1,9 +1,11 @@
 //! `btrfs send` streams: their format, and the processes that write them.
 //!
-//! Only the frames of commands are read here; `btrfs receive` reads the rest and verifies the
-//! checksums. The end must be found here: `btrfs receive` accepts a stream that is cut
-//! between two commands as a complete one.
+//! The paths of commands are read here; `btrfs receive` reads the rest and verifies the
+//! checksums. It follows any path and accepts a stream that is cut between two commands, so
+//! paths are checked and the end is found here.
 
+mod command;
+mod confinement;
 mod copy;
 mod format;
 mod reader;
@@ -11,14 +13,16 @@ mod sender;
 
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-pub use copy::StreamReader;
+pub use confinement::Violation;
+use copy::StreamReader;
 pub use format::{Compression, Header, StreamError};
 pub use reader::{READ_TIMEOUT, TimeoutReader};
 pub use sender::Sender;
 
 use crate::{Result, StoreError};
+use confinement::Confinement;
 pub(crate) use format::{FRAME_LENGTH, START_LENGTH, attribute, parse_frame};
 pub(crate) use sender::BtrfsSend;
 
@@ -69,13 +73,26 @@ impl SendStream {
     /// Those of [`StreamReader::copy_to`], or the sender's.
     pub fn copy_to(self, sink: impl Write) -> Result<u64> {
         let Self { reader, sender } = self;
-        reader.copy_to(sink).map_err(|error| cause(sender, error))
+        reader
+            .copy_to(sink, None)
+            .map_err(|error| cause(sender, error))
     }
 
-    /// Copies the stream into a pipe; see [`StreamReader::splice_to`].
-    pub(crate) fn splice_to(self, sink: impl Write + AsFd) -> Result<()> {
+    /// Copies the stream into the pipe of a receiver, and checks that no command reaches
+    /// outside the new subvolume. `parent` is the directory of the stream's parent.
+    ///
+    /// # Errors
+    /// Those of [`SendStream::copy_to`], or a command is refused.
+    pub(crate) fn receive_into(
+        self,
+        sink: impl Write + AsFd,
+        parent: Option<PathBuf>,
+    ) -> Result<()> {
         let Self { reader, sender } = self;
-        reader.splice_to(sink).map_err(|error| cause(sender, error))
+        let confinement = Confinement::new(reader.header(), parent);
+        reader
+            .splice_to(sink, confinement)
+            .map_err(|error| cause(sender, error))
     }
 }
 

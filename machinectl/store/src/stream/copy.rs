@@ -1,7 +1,7 @@
-//! Copies a stream up to its end.
+//! Copies a stream up to its end, and checks its commands on the way.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::num::NonZeroU64;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
@@ -11,20 +11,24 @@ use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{SpliceFlags, splice};
 
+use super::command::Command;
+use super::confinement::Confinement;
 use super::format::{
-    Compression, FIRST_COMMAND_MAX, FRAME_LENGTH, FrameScanner, Header, MAGIC, START_LENGTH,
-    StreamError, parse_frame, parse_header,
+    COMMAND_MAX, Compression, END, FIRST_COMMAND_MAX, FRAME_LENGTH, Header, MAGIC, SNAPSHOT,
+    START_LENGTH, SUBVOLUME, StreamError, parse_frame, parse_header,
 };
 use super::reader::TimeoutReader;
 
-/// The number of bytes that are copied at once.
+/// The number of bytes that are read and written at once.
 const CHUNK: usize = 256 * 1024;
 /// The number of bytes of a file that are spliced at once.
 const WINDOW: u64 = 1 << 20;
+/// The number of bytes of a command that are read first: its frame, and usually its paths.
+const COMMAND_START: usize = 512;
 
 /// A stream whose header was read.
 #[derive(Debug)]
-pub struct StreamReader<R> {
+pub(super) struct StreamReader<R> {
     header: Header,
     /// The bytes that were read so far.
     head: Vec<u8>,
@@ -36,7 +40,7 @@ impl<R: Read> StreamReader<R> {
     ///
     /// # Errors
     /// The content is not a stream, or its first command does not name a subvolume.
-    pub fn open(mut rest: R) -> Result<Self, StreamError> {
+    pub(super) fn open(mut rest: R) -> Result<Self, StreamError> {
         let mut head = Vec::new();
         read_up_to(START_LENGTH, &mut head, &mut rest)?;
         if !head.starts_with(MAGIC) {
@@ -57,54 +61,66 @@ impl<R: Read> StreamReader<R> {
     }
 
     /// Returns the header.
-    pub fn header(&self) -> &Header {
+    pub(super) fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Copies the stream up to its end; returns the number of bytes.
+    /// Copies the stream up to its end; returns the number of bytes. A receiver gives the
+    /// stream's confinement.
     ///
     /// A sink that accepts no more is no error here: the receiver knows the reason.
     ///
     /// # Errors
-    /// The stream is cut or damaged. The receiver must then discard the copied part.
-    pub fn copy_to(mut self, mut sink: impl Write) -> Result<u64, StreamError> {
-        let mut scanner = FrameScanner::default();
-        let mut total = 0;
-        let mut chunk = self.head.split_off(START_LENGTH);
+    /// The stream is cut or damaged, or a command is refused. The receiver must then discard
+    /// the copied part.
+    pub(super) fn copy_to(
+        self,
+        sink: impl Write,
+        mut confinement: Option<Confinement>,
+    ) -> Result<u64, StreamError> {
+        let version = version(&self.head);
+        let mut sink = BufWriter::with_capacity(CHUNK, sink);
+        let mut rest = BufReader::with_capacity(CHUNK, self.rest);
+        let mut total = self.head.len() as u64;
         if write(&mut sink, &self.head)?.is_break() {
             return Ok(total);
         }
+        let mut command = vec![0; FRAME_LENGTH];
         loop {
-            let used = scanner.feed(&chunk)?;
-            if write(&mut sink, &chunk[..used])?.is_break() {
+            command.truncate(FRAME_LENGTH);
+            total += read_full(&mut rest, &mut command, total)?;
+            let (length, kind) = next_command(&command)?;
+            command.resize(FRAME_LENGTH + length, 0);
+            total += read_full(&mut rest, &mut command[FRAME_LENGTH..], total)?;
+            if let Some(confinement) = &mut confinement {
+                let parsed = Command::parse(kind, length, version, &command[FRAME_LENGTH..])?;
+                parsed.map_or(Ok(()), |parsed| confinement.check(&parsed))?;
+            }
+            if write(&mut sink, &command)?.is_break() {
                 return Ok(total);
             }
-            total += used as u64;
-            if scanner.has_ended() {
-                return Ok(total);
-            }
-            chunk.resize(CHUNK, 0);
-            let count = read(&mut self.rest, &mut chunk)?;
-            chunk.truncate(count);
-            if count == 0 {
-                return Err(StreamError::Truncated(total + START_LENGTH as u64));
+            if kind == END {
+                return flush(sink).map(|()| total);
             }
         }
     }
 }
 
 impl StreamReader<TimeoutReader> {
-    /// Copies the stream into a pipe. Only the frames of a regular file are read; the kernel
-    /// moves the rest, which saves two copies.
+    /// Copies the stream into the pipe of a receiver. Only the start of each command of a
+    /// regular file is read; the kernel moves the rest, which saves two copies.
     ///
     /// # Errors
     /// Those of [`StreamReader::copy_to`].
-    pub fn splice_to(self, mut sink: impl Write + AsFd) -> Result<(), StreamError> {
+    pub(super) fn splice_to(
+        self,
+        mut sink: impl Write + AsFd,
+        mut confinement: Confinement,
+    ) -> Result<(), StreamError> {
         let Some(file) = self.rest.regular_file() else {
-            return self.copy_to(sink).map(drop);
+            return self.copy_to(sink, Some(confinement)).map(drop);
         };
-        let mut scanner = FrameScanner::default();
-        scanner.feed(&self.head[START_LENGTH..])?;
+        let version = version(&self.head);
         if write(&mut sink, &self.head)?.is_break() {
             return Ok(());
         }
@@ -112,42 +128,86 @@ impl StreamReader<TimeoutReader> {
         let start = position - self.head.len() as u64;
         let length = file.metadata().map_err(StreamError::Read)?.len();
         let truncated = || StreamError::Truncated(length.saturating_sub(start));
-        while !scanner.has_ended() {
-            let end = scan_window(&mut scanner, file, position)?.ok_or_else(truncated)?;
-            while position < end {
-                match splice_range(file, &mut position, end, &sink) {
+        loop {
+            let window = check_window(file, position, version, &mut confinement)?;
+            let window = window.ok_or_else(truncated)?;
+            while position < window.end {
+                match splice_range(file, &mut position, window.end, &sink) {
                     Ok(0) => return Err(truncated()),
                     Ok(_) => {}
                     Err(Errno::PIPE) => return Ok(()),
                     Err(error) => return Err(StreamError::Read(error.into())),
                 }
             }
+            if window.has_end_command {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }
 
-/// Scans commands of a file for about a window. Returns the position of the next frame;
-/// `None` if the file ends before.
-fn scan_window(
-    scanner: &mut FrameScanner,
+/// Checked commands of a file.
+struct Window {
+    /// The position behind the last of them.
+    end: u64,
+    /// True if the last of them ends the stream.
+    has_end_command: bool,
+}
+
+/// Checks commands of a file for about a window. Returns `None` if the file ends before.
+fn check_window(
     file: &File,
     from: u64,
-) -> Result<Option<u64>, StreamError> {
-    // Reads of single frames would make the kernel stop reading ahead.
+    version: u32,
+    confinement: &mut Confinement,
+) -> Result<Option<Window>, StreamError> {
+    // Reads of single commands would make the kernel stop reading ahead.
     let _ = fadvise(file, from, NonZeroU64::new(WINDOW), Advice::WillNeed);
-    let mut position = from;
-    while !scanner.has_ended() && position - from < WINDOW {
-        let mut frame = [0; FRAME_LENGTH];
-        match file.read_exact_at(&mut frame, position) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(error) => return Err(StreamError::Read(error)),
+    let mut window = Window {
+        end: from,
+        has_end_command: false,
+    };
+    let mut bytes = vec![0; COMMAND_START];
+    while !window.has_end_command && window.end - from < WINDOW {
+        let count = read_at(file, &mut bytes[..COMMAND_START], window.end)?;
+        if count < FRAME_LENGTH {
+            return Ok(None);
         }
-        scanner.feed(&frame)?;
-        position += (FRAME_LENGTH + scanner.skip_command()) as u64;
+        let (length, kind) = next_command(&bytes)?;
+        let known = &bytes[FRAME_LENGTH..count.min(FRAME_LENGTH + length)];
+        if let Some(command) = Command::parse(kind, length, version, known)? {
+            confinement.check(&command)?;
+        } else {
+            bytes.resize(bytes.len().max(length), 0);
+            if read_at(file, &mut bytes[..length], window.end + FRAME_LENGTH as u64)? < length {
+                return Ok(None);
+            }
+            let parsed = Command::parse(kind, length, version, &bytes[..length])?;
+            parsed.map_or(Ok(()), |parsed| confinement.check(&parsed))?;
+        }
+        window.end += (FRAME_LENGTH + length) as u64;
+        window.has_end_command = kind == END;
     }
-    Ok(Some(position))
+    Ok(Some(window))
+}
+
+/// Returns the version of a stream's format.
+fn version(head: &[u8]) -> u32 {
+    let bytes = head.get(MAGIC.len()..).and_then(<[u8]>::first_chunk);
+    bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+/// Returns the length and the kind of a command that is not the first.
+fn next_command(frame: &[u8]) -> Result<(usize, u16), StreamError> {
+    let frame = frame.first_chunk().ok_or(StreamError::Empty)?;
+    let (length, kind) = parse_frame(frame);
+    if length > COMMAND_MAX {
+        return Err(StreamError::Damaged("a command is too long"));
+    }
+    if kind == SUBVOLUME || kind == SNAPSHOT {
+        return Err(StreamError::Damaged("it names a second subvolume"));
+    }
+    Ok((usize::try_from(length).unwrap_or(usize::MAX), kind))
 }
 
 /// Moves the start of a range of a file into a pipe; returns the number of bytes.
@@ -178,6 +238,13 @@ fn write(sink: &mut impl Write, bytes: &[u8]) -> Result<ControlFlow<()>, StreamE
     }
 }
 
+fn flush(mut sink: impl Write) -> Result<(), StreamError> {
+    match sink.flush() {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(StreamError::Read(error)),
+        _ => Ok(()),
+    }
+}
+
 fn read(reader: &mut impl Read, buffer: &mut [u8]) -> Result<usize, StreamError> {
     loop {
         match reader.read(buffer) {
@@ -185,6 +252,32 @@ fn read(reader: &mut impl Read, buffer: &mut [u8]) -> Result<usize, StreamError>
             result => return result.map_err(StreamError::Read),
         }
     }
+}
+
+/// Fills a buffer; `total` bytes were read before. Returns the number of bytes.
+fn read_full(reader: &mut impl Read, buffer: &mut [u8], total: u64) -> Result<u64, StreamError> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match read(reader, &mut buffer[filled..])? {
+            0 => return Err(StreamError::Truncated(total + filled as u64)),
+            count => filled += count,
+        }
+    }
+    Ok(filled as u64)
+}
+
+/// Reads a file at a position until the buffer is full or the file ends.
+fn read_at(file: &File, buffer: &mut [u8], position: u64) -> Result<usize, StreamError> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], position + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(StreamError::Read(error)),
+        }
+    }
+    Ok(filled)
 }
 
 /// Extends the head to a length.
@@ -213,8 +306,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::format::{
-        ATTRIBUTE_PARENT, ATTRIBUTE_PATH, ATTRIBUTE_TRANSACTION, ATTRIBUTE_UUID, END, SNAPSHOT,
-        SUBVOLUME,
+        ATTRIBUTE_PARENT, ATTRIBUTE_PATH, ATTRIBUTE_TRANSACTION, ATTRIBUTE_UUID,
     };
     use super::*;
     use crate::Uuid;
@@ -251,8 +343,11 @@ mod tests {
     fn whole(name: &str) -> Vec<u8> {
         [
             start(name, None),
-            command(15, b"content"),
-            command(15, &[7; 300]),
+            command(3, &value(ATTRIBUTE_PATH, b"file")),
+            command(
+                15,
+                &[value(ATTRIBUTE_PATH, b"file"), value(19, &[7; 300])].concat(),
+            ),
             command(END, b""),
         ]
         .concat()
@@ -260,7 +355,7 @@ mod tests {
 
     fn copy(bytes: &[u8]) -> Result<Vec<u8>, StreamError> {
         let mut sink = Vec::new();
-        StreamReader::open(bytes)?.copy_to(&mut sink)?;
+        StreamReader::open(bytes)?.copy_to(&mut sink, None)?;
         Ok(sink)
     }
 
@@ -308,7 +403,10 @@ mod tests {
             out.read_to_end(&mut passed).map(|_| passed)
         });
         let input = TimeoutReader::open(file.path()).unwrap();
-        let spliced = StreamReader::open(input).and_then(|stream| stream.splice_to(sink));
+        let spliced = StreamReader::open(input).and_then(|stream| {
+            let confinement = Confinement::new(stream.header(), None);
+            stream.splice_to(sink, confinement)
+        });
         let passed = reader.join().unwrap().unwrap();
         spliced.map(|()| passed)
     }
@@ -339,7 +437,11 @@ mod tests {
     fn a_file_longer_than_a_window_is_spliced() {
         let mut bytes = start("linux-1", None);
         for number in 0..40_u8 {
-            bytes.extend(command(15, &vec![number; 100_000]));
+            let content = value(19, &vec![number; 50_000]);
+            bytes.extend(command(
+                15,
+                &[content, value(ATTRIBUTE_PATH, b"file")].concat(),
+            ));
         }
         bytes.extend(command(END, b""));
         assert!(splice(&bytes).unwrap() == bytes);

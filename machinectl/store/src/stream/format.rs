@@ -3,6 +3,9 @@
 use std::fmt;
 use std::io;
 
+use config::text::printable;
+
+use super::confinement::Violation;
 use crate::{Refusal, RefusalKind, Uuid};
 
 pub(super) const MAGIC: &[u8] = b"btrfs-stream\0";
@@ -13,7 +16,7 @@ pub(crate) const FRAME_LENGTH: usize = 10;
 /// The maximum length of the first command, which has a name and two UUIDs.
 pub(super) const FIRST_COMMAND_MAX: usize = 8 * 1024;
 /// The maximum length of a command; senders make shorter ones.
-const COMMAND_MAX: u32 = 16 << 20;
+pub(super) const COMMAND_MAX: u32 = 16 << 20;
 
 pub(super) const SUBVOLUME: u16 = 1;
 pub(super) const SNAPSHOT: u16 = 2;
@@ -52,9 +55,32 @@ pub enum StreamError {
     /// The stream has an impossible command.
     #[error("the stream is damaged: {0}; send it again")]
     Damaged(&'static str),
+    /// A command reaches outside the stream's subvolume.
+    #[error(
+        "the stream is refused: `{}` {violation}; do not trust its sender",
+        printable(path)
+    )]
+    Outside {
+        /// The path that the command names.
+        path: String,
+        /// The rule that it breaks.
+        violation: Violation,
+    },
+    /// The parent of the stream cannot be read.
+    #[error("cannot read the parent of the stream")]
+    Parent(#[source] io::Error),
     /// The stream cannot be read.
     #[error("cannot read the stream")]
     Read(#[source] io::Error),
+}
+
+impl StreamError {
+    pub(super) fn outside(path: &[u8], violation: Violation) -> Self {
+        Self::Outside {
+            path: String::from_utf8_lossy(path).into_owned(),
+            violation,
+        }
+    }
 }
 
 impl Refusal for StreamError {
@@ -146,65 +172,4 @@ pub(crate) fn attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let (length, rest) = rest.split_first_chunk()?;
     let (value, rest) = rest.split_at_checked(u16::from_le_bytes(*length).into())?;
     Some((u16::from_le_bytes(*kind), value, rest))
-}
-
-/// Follows the frames of a stream's commands to find its end.
-#[derive(Debug, Default)]
-pub(super) struct FrameScanner {
-    frame: [u8; FRAME_LENGTH],
-    /// The number of bytes of `frame` that were read.
-    filled: usize,
-    /// The number of bytes up to the next frame.
-    skip: usize,
-    commands: u64,
-    ended: bool,
-}
-
-impl FrameScanner {
-    /// Returns true if the end of the stream was found.
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended
-    }
-
-    /// Takes the next bytes; returns the number of those that belong to the stream.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<usize, StreamError> {
-        let mut used = 0;
-        while !self.ended && used < bytes.len() {
-            let rest = &bytes[used..];
-            if self.skip > 0 {
-                let skipped = self.skip.min(rest.len());
-                self.skip -= skipped;
-                used += skipped;
-            } else {
-                let count = (FRAME_LENGTH - self.filled).min(rest.len());
-                self.frame[self.filled..self.filled + count].copy_from_slice(&rest[..count]);
-                self.filled += count;
-                used += count;
-                if self.filled == FRAME_LENGTH {
-                    self.start_command()?;
-                }
-            }
-        }
-        Ok(used)
-    }
-
-    /// Skips the rest of the current command without feeding it; returns its length.
-    pub(super) fn skip_command(&mut self) -> usize {
-        std::mem::take(&mut self.skip)
-    }
-
-    fn start_command(&mut self) -> Result<(), StreamError> {
-        let (length, kind) = parse_frame(&self.frame);
-        self.filled = 0;
-        if length > COMMAND_MAX {
-            return Err(StreamError::Damaged("a command is too long"));
-        }
-        if self.commands > 0 && (kind == SUBVOLUME || kind == SNAPSHOT) {
-            return Err(StreamError::Damaged("it names a second subvolume"));
-        }
-        self.commands += 1;
-        self.skip = usize::try_from(length).unwrap_or(usize::MAX);
-        self.ended = kind == END;
-        Ok(())
-    }
 }
