@@ -15,9 +15,8 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-pub use confinement::Violation;
 use copy::StreamReader;
-pub use format::{Compression, Header, StreamError};
+pub use format::{Compression, Header, StreamError, Violation};
 pub use reader::{READ_TIMEOUT, TimeoutReader};
 pub use sender::Sender;
 
@@ -70,7 +69,7 @@ impl SendStream {
     /// Copies the stream up to its end; returns the number of bytes.
     ///
     /// # Errors
-    /// Those of [`StreamReader::copy_to`], or the sender's.
+    /// The stream is cut or damaged, or the sender has failed.
     pub fn copy_to(self, sink: impl Write) -> Result<u64> {
         let Self { reader, sender } = self;
         reader

@@ -5,39 +5,17 @@
 //! link. A stream that does otherwise is an attack.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::command::{Command, Effect};
-use super::format::{Header, StreamError};
+use super::format::{Header, StreamError, Violation};
 use crate::Uuid;
 
 /// The maximum length of a path; that of the kernel.
 const PATH_MAX: usize = 4096;
-
-/// A reason why a command is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Violation {
-    /// The path is absolute, has `..`, or is no path at all.
-    Path,
-    /// The path leads through a symbolic link.
-    ThroughLink,
-    /// The content comes from a subvolume that is neither the stream's own nor its parent.
-    CloneSource,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Path => "is not a path inside its subvolume",
-            Self::ThroughLink => "leads through a symbolic link",
-            Self::CloneSource => "is in neither its subvolume nor its parent",
-        })
-    }
-}
 
 /// The state of an entry that the stream has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]

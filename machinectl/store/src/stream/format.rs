@@ -5,7 +5,6 @@ use std::io;
 
 use config::text::printable;
 
-use super::confinement::Violation;
 use crate::{Refusal, RefusalKind, Uuid};
 
 pub(super) const MAGIC: &[u8] = b"btrfs-stream\0";
@@ -38,6 +37,27 @@ pub struct Header {
     pub transaction: u64,
     /// The parent of an incremental stream; `None` for a full one.
     pub parent: Option<Uuid>,
+}
+
+/// A reason why a command is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Violation {
+    /// The path is absolute, has `..`, or is no path at all.
+    Path,
+    /// The path leads through a symbolic link.
+    ThroughLink,
+    /// The content comes from a subvolume that is neither the stream's own nor its parent.
+    CloneSource,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Path => "is not a path inside its subvolume",
+            Self::ThroughLink => "leads through a symbolic link",
+            Self::CloneSource => "is in neither its subvolume nor its parent",
+        })
+    }
 }
 
 /// A reason why a stream cannot be used.
