@@ -1,26 +1,27 @@
-//! HTTP. Administration, below `/api/v1`, at a unix socket that root and a group can
-//! open, and over TCP for the bearers of tokens; over TCP also what is public:
-//! [`crate::api::toaster`] and the metrics.
+//! The HTTP API: administration below `/api/v1`, at a unix socket that root and a group can
+//! open and over TCP with tokens; over TCP also the public routes, [`toaster`] and the metrics.
 //!
-//! `api/openapi.json` describes every route, and a test holds both together.
+//! `api/openapi.json` describes every route, and a test compares it with the code.
 
-mod access;
+mod auth;
 mod builds;
 mod console;
 mod doctor;
+mod error;
 mod events;
 mod files;
-mod problem;
+mod listener;
 mod queue;
-mod rates;
-mod reread;
+mod rate_limit;
+mod reload;
 mod schedules;
-mod serve;
+mod tls;
 pub mod toaster;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -38,59 +39,63 @@ use tokio::sync::Semaphore;
 use crate::blocking;
 use crate::state::AgentState;
 use crate::telemetry::metrics::{CONTENT_TYPE, HostGauges, Metrics};
-use access::Gate;
-use problem::Refused;
-use serve::Door;
+use auth::Auth;
+use error::ApiError;
+use listener::Listener;
+use rate_limit::RateLimiter;
 
-/// The description of all routes.
+/// The OpenAPI description of all routes.
 pub const OPENAPI: &str = include_str!("api/openapi.json");
 
-/// The sockets, bound; requests wait in them until [`serve`] takes them.
+/// The maximum number of connections to the administration socket.
+const SOCKET_CONNECTIONS_MAX: usize = 1024;
+
+/// The bound sockets. Connections wait in them until [`serve`] accepts them.
 #[derive(Debug)]
 pub struct Api {
-    doors: Vec<Door>,
-    path: PathBuf,
-    gate: Arc<Gate>,
+    listeners: Vec<Listener>,
+    socket: PathBuf,
+    auth: Auth,
 }
 
 impl Api {
-    /// Where it is found over TCP.
-    pub fn address(&self) -> Option<std::net::SocketAddr> {
-        self.doors.iter().find_map(|door| match door {
-            Door::Unix(_) => None,
-            Door::Tcp(listener) | Door::Tls(listener, _) => listener.local_addr().ok(),
+    /// Returns the TCP address; `None` without a TCP listener.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listeners.iter().find_map(|listener| match listener {
+            Listener::Unix(_) => None,
+            Listener::Tcp(listener) | Listener::Tls(listener, _) => listener.local_addr().ok(),
         })
     }
 }
 
-/// Binds the socket in the run directory, and the one on the network if the settings
-/// have one. A socket that an earlier agent left is replaced: the caller holds the
-/// lock of the run directory.
+/// Binds the administration socket in the run directory, and the TCP socket of the settings.
+/// Replaces the socket of an earlier agent, so the caller must hold the lock of the run
+/// directory.
 ///
 /// # Errors
-/// When a socket cannot be bound, or a file that the settings name cannot be used.
+/// A socket cannot be bound, or a file that the settings name cannot be used.
 pub async fn bind(agent: &AgentState) -> io::Result<Api> {
     let http = &agent.settings.http;
-    let gate = Gate::new(http.token_file.clone(), http.requests_per_second_max)?;
-    let path = agent.settings.paths.run.join(SOCKET);
-    let mut doors = vec![Door::Unix(bind_socket(&path, http.group.as_deref())?)];
+    let auth = Auth::new(http.token_file.clone())?;
+    let socket = agent.settings.paths.run.join(SOCKET);
+    let mut listeners = vec![Listener::Unix(bind_socket(&socket, http.group.as_deref())?)];
     if let Some(address) = &http.listen {
         let listener = TcpListener::bind(address).await.map_err(|error| {
             io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
         })?;
-        doors.push(match &http.tls {
-            Some(tls) => Door::Tls(listener, serve::secret(tls)?),
-            None => Door::Tcp(listener),
+        listeners.push(match &http.tls {
+            Some(tls) => Listener::Tls(listener, tls::load(tls)?),
+            None => Listener::Tcp(listener),
         });
     }
     Ok(Api {
-        doors,
-        path,
-        gate: Arc::new(gate),
+        listeners,
+        socket,
+        auth,
     })
 }
 
-fn bind_socket(path: &PathBuf, group: Option<&str>) -> io::Result<UnixListener> {
+fn bind_socket(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -100,7 +105,7 @@ fn bind_socket(path: &PathBuf, group: Option<&str>) -> io::Result<UnixListener> 
         None => 0o600,
         Some(name) => {
             let group = Group::from_name(name)?.ok_or_else(|| {
-                io::Error::other(format!("the group {name} of the setting http.group does not exist; make it with `groupadd --system {name}`"))
+                io::Error::other(format!("the group {name} of the setting http.group does not exist; create it with `groupadd --system {name}`"))
             })?;
             chown(path, None, Some(group.gid))?;
             0o660
@@ -110,51 +115,49 @@ fn bind_socket(path: &PathBuf, group: Option<&str>) -> io::Result<UnixListener> 
     Ok(listener)
 }
 
-/// Answers requests until the agent stops.
+/// Serves requests until the agent stops.
 pub async fn serve(agent: Arc<AgentState>, api: Api) {
     let stopping = agent.stopping.clone();
-    let places = Arc::new(Semaphore::new(agent.settings.http.connections_max));
-    let router = routes(agent, &api.gate);
-    let doors = api.doors.into_iter().map(|door| {
-        // The socket has places of its own, so that strangers cannot lock root out.
-        let places = match door {
-            Door::Unix(_) => Arc::new(Semaphore::new(SOCKET_CONNECTIONS_MAX)),
-            Door::Tcp(_) | Door::Tls(..) => Arc::clone(&places),
+    let network_permits = Arc::new(Semaphore::new(agent.settings.http.connections_max));
+    let router = routes(agent, api.auth);
+    let served = api.listeners.into_iter().map(|listener| {
+        let permits = match listener {
+            // Separate permits, so that clients on the network cannot lock out root.
+            Listener::Unix(_) => Arc::new(Semaphore::new(SOCKET_CONNECTIONS_MAX)),
+            Listener::Tcp(_) | Listener::Tls(..) => Arc::clone(&network_permits),
         };
-        serve::serve(door, router.clone(), places, stopping.clone())
+        listener::serve(listener, router.clone(), permits, stopping.clone())
     });
-    futures_util::future::join_all(doors).await;
-    let _ = std::fs::remove_file(api.path);
+    futures_util::future::join_all(served).await;
+    let _ = tokio::fs::remove_file(api.socket).await;
 }
 
-/// How many connections there are at once at the socket.
-const SOCKET_CONNECTIONS_MAX: usize = 1024;
-
-fn routes(agent: Arc<AgentState>, gate: &Arc<Gate>) -> Router {
-    administration(&agent)
-        .method_not_allowed_fallback(problem::no_method)
+fn routes(agent: Arc<AgentState>, auth: Auth) -> Router {
+    let limiter = RateLimiter::new(agent.settings.http.requests_per_second_max);
+    protected_routes(&agent)
+        .method_not_allowed_fallback(error::unsupported_method)
         .route_layer(middleware::from_fn_with_state(
-            Arc::clone(gate),
-            access::admit,
+            Arc::new(auth),
+            auth::authorize,
         ))
         .route("/api/v1/openapi.json", get(openapi))
         .route("/metrics", get(metrics))
-        .method_not_allowed_fallback(problem::no_method)
+        .method_not_allowed_fallback(error::unsupported_method)
         .merge(toaster::routes())
-        .fallback(problem::no_route)
+        .fallback(error::unknown_route)
         .layer(middleware::from_fn_with_state(
-            Arc::clone(gate),
-            access::pace,
+            Arc::new(limiter),
+            rate_limit::rate_limit,
         ))
         .layer(middleware::from_fn_with_state(
             Arc::clone(agent.records.metrics()),
-            count,
+            count_request,
         ))
         .with_state(agent)
 }
 
-/// What needs to be allowed.
-fn administration(agent: &AgentState) -> Router<Arc<AgentState>> {
+/// Returns the routes that need authorization.
+fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
     Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/events", get(events::stream))
@@ -199,12 +202,16 @@ fn administration(agent: &AgentState) -> Router<Arc<AgentState>> {
         )
 }
 
-/// Counts requests by their routes; what has none is counted as one.
-async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+/// Counts a request by its route; requests without a route share an empty one.
+async fn count_request(
+    State(metrics): State<Arc<Metrics>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let began = Instant::now();
     let path = request.extensions().get::<MatchedPath>();
     let route = path.map_or_else(String::new, |path| path.as_str().to_owned());
-    // A client may make methods up.
+    // A client can invent methods, and each would be a new time series.
     let method = match request.method().as_str() {
         known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE") => known,
         _ => "other",
@@ -219,7 +226,7 @@ async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
 }
 
-async fn metrics(State(agent): State<Arc<AgentState>>) -> Result<Response, Refused> {
+async fn metrics(State(agent): State<Arc<AgentState>>) -> Result<Response, ApiError> {
     let unfinished = agent.records.unfinished().await?;
     let (task_agent, status) = (Arc::clone(&agent), agent.status());
     let free = blocking(move || free_space(&task_agent)).await;
@@ -242,8 +249,8 @@ fn free_space(agent: &AgentState) -> Vec<(&'static str, PathBuf, Option<u64>)> {
         .collect()
 }
 
-async fn status(State(agent): State<Arc<AgentState>>) -> Result<Json<Status>, Refused> {
+async fn status(State(agent): State<Arc<AgentState>>) -> Result<Json<Status>, ApiError> {
     agent.status().map(Json).ok_or_else(|| {
-        Refused::unavailable("the agent has not looked at its volumes yet; ask again")
+        ApiError::unavailable("the agent has not examined its volumes yet; try again")
     })
 }

@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use sys::file::Hasher;
 use tracing::info;
 
-use super::access::Caller;
-use super::problem::Refused;
+use super::auth::Caller;
+use super::error::ApiError;
 use crate::housekeeping::retention;
 use crate::jobs::end_without_start;
 use crate::records::{Once, Removal};
@@ -29,7 +29,7 @@ const KEY_MAX: usize = 255;
 pub(super) async fn list(
     State(agent): State<Arc<AgentState>>,
     listing: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let Query(listing) = listing?;
     let mut builds = agent.records.list(listing.clone()).await?;
     count_copies(&agent, &mut builds);
@@ -46,7 +46,7 @@ pub(super) async fn list(
 pub(super) async fn show(
     State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
-) -> Result<Json<Build>, Refused> {
+) -> Result<Json<Build>, ApiError> {
     let Path(id) = id?;
     let mut build = find(&agent, id).await?;
     count_copies(&agent, std::slice::from_mut(&mut build));
@@ -63,12 +63,12 @@ fn count_copies(agent: &AgentState, builds: &mut [Build]) {
 }
 
 /// The record of a build, or the refusal that there is none.
-pub(super) async fn find(agent: &AgentState, id: BuildId) -> Result<Build, Refused> {
+pub(super) async fn find(agent: &AgentState, id: BuildId) -> Result<Build, ApiError> {
     agent
         .records
         .get(id)
         .await?
-        .ok_or_else(|| Refused::no_build(id))
+        .ok_or_else(|| ApiError::build_not_found(id))
 }
 
 pub(super) async fn submit(
@@ -76,10 +76,10 @@ pub(super) async fn submit(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     request: Result<Json<Request>, JsonRejection>,
-) -> Result<(StatusCode, Json<Build>), Refused> {
+) -> Result<(StatusCode, Json<Build>), ApiError> {
     let Json(request) = request?;
     let once = once(&headers, &request)?;
-    let submitter = caller.submits(&request)?;
+    let submitter = caller.submitter_of(&request)?;
     // What was answered once is answered again, whatever has changed since.
     if let Some(once) = &once {
         let before = agent
@@ -90,7 +90,7 @@ pub(super) async fn submit(
         }
     }
     if agent.stopping.is_cancelled() {
-        return Err(Refused::stopping());
+        return Err(ApiError::stopping());
     }
     check::makes_sense(&request)?;
     let toolchain = check::has_machine(&agent, &request).await?;
@@ -102,32 +102,32 @@ pub(super) async fn submit(
     answer(submission::submit(&agent, request, toolchain, submitter, once).await?)
 }
 
-fn answer(submission: Submission) -> Result<(StatusCode, Json<Build>), Refused> {
+fn answer(submission: Submission) -> Result<(StatusCode, Json<Build>), ApiError> {
     match submission {
         Submission::New(build) => Ok((StatusCode::CREATED, Json(build))),
         Submission::There(build) => Ok((StatusCode::OK, Json(build))),
-        Submission::Deleted => Err(Refused::conflict(
+        Submission::Deleted => Err(ApiError::conflict(
             "the build that was asked for under this key was deleted; use another key",
         )),
-        Submission::Other => Err(Refused::unusable(
+        Submission::Other => Err(ApiError::unprocessable(
             "something else was asked for under this key within a week; use another key",
         )),
     }
 }
 
 /// The key under which a build is asked for, if there is one.
-fn once(headers: &HeaderMap, request: &Request) -> Result<Option<Once>, Refused> {
+fn once(headers: &HeaderMap, request: &Request) -> Result<Option<Once>, ApiError> {
     let Some(key) = headers.get("idempotency-key") else {
         return Ok(None);
     };
     let key = key.to_str().unwrap_or_default();
     if key.is_empty() || key.len() > KEY_MAX {
-        return Err(Refused::bad(format!(
+        return Err(ApiError::bad_request(format!(
             "an Idempotency-Key has 1 to {KEY_MAX} printable characters"
         )));
     }
     let mut hash = Hasher::default();
-    let text = serde_json::to_vec(request).map_err(|error| Refused::fault(&error))?;
+    let text = serde_json::to_vec(request).map_err(|error| ApiError::internal(&error))?;
     hash.update(&text);
     Ok(Some(Once {
         key: key.to_owned(),
@@ -139,21 +139,21 @@ fn once(headers: &HeaderMap, request: &Request) -> Result<Option<Once>, Refused>
 pub(super) async fn delete(
     State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
-) -> Result<StatusCode, Refused> {
+) -> Result<StatusCode, ApiError> {
     let Path(id) = id?;
     match retention::remove(&agent, id).await? {
         Removal::Done => {
             info!(build = %id, "build deleted");
             Ok(StatusCode::NO_CONTENT)
         }
-        Removal::Missing => Err(Refused::no_build(id)),
-        Removal::Unfinished => Err(Refused::conflict(format!(
+        Removal::Missing => Err(ApiError::build_not_found(id)),
+        Removal::Unfinished => Err(ApiError::conflict(format!(
             "build {id} has not ended yet; cancel it first"
         ))),
-        Removal::Held => Err(Refused::conflict(format!(
+        Removal::Held => Err(ApiError::conflict(format!(
             "build {id} is held for a person; `buildhost release {id}` first"
         ))),
-        Removal::Awaited => Err(Refused::conflict(format!(
+        Removal::Awaited => Err(ApiError::conflict(format!(
             "a build that waits is to come after build {id}; cancel that first"
         ))),
     }
@@ -162,12 +162,12 @@ pub(super) async fn delete(
 pub(super) async fn cancel(
     State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
-) -> Result<(StatusCode, Json<Build>), Refused> {
+) -> Result<(StatusCode, Json<Build>), ApiError> {
     let Path(id) = id?;
     let _queue = agent.queue.lock().await;
     let mut build = find(&agent, id).await?;
     match build.state.cancellation() {
-        Cancellation::TooLate => Err(Refused::conflict(match build.outcome {
+        Cancellation::TooLate => Err(ApiError::conflict(match build.outcome {
             Some(outcome) => format!("build {id} has already finished: {outcome}"),
             None => format!("build {id} has its result already, which is being stored"),
         })),

@@ -13,9 +13,9 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tracing::debug;
 
-use super::access::Caller;
+use super::auth::Caller;
 use super::builds::find;
-use super::problem::Refused;
+use super::error::ApiError;
 use crate::jobs::JobError;
 use crate::jobs::debug_session::{self, AttachError, DebugConsole};
 use crate::session;
@@ -26,7 +26,7 @@ pub(super) async fn of_build(
     State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
     request: Request,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let Path(id) = id?;
     let build = find(&agent, id).await?;
     let console = agent.guests.consoles.of_build(id).ok_or_else(|| {
@@ -34,7 +34,7 @@ pub(super) async fn of_build(
             Some(outcome) => format!("has finished: {outcome}"),
             None => format!("is {}", build.state),
         };
-        Refused::conflict(format!(
+        ApiError::conflict(format!(
             "build {id} {state}; it has no guest with a console"
         ))
     })?;
@@ -43,16 +43,16 @@ pub(super) async fn of_build(
 }
 
 /// Lets a guest that is held run for whoever comes to type.
-async fn wake(agent: &AgentState, build: &Build, method: &Method) -> Result<(), Refused> {
+async fn wake(agent: &AgentState, build: &Build, method: &Method) -> Result<(), ApiError> {
     let held = build.interactive.held.map(|held| held.kind);
     if held == Some(HoldKind::Guest) && method == Method::POST {
         let woken = session::resume(&agent.guests, &build.id.to_string()).await;
-        return woken.map_err(|error| Refused::fault(&error));
+        return woken.map_err(|error| ApiError::internal(&error));
     }
     Ok(())
 }
 
-impl From<AttachError> for Refused {
+impl From<AttachError> for ApiError {
     fn from(error: AttachError) -> Self {
         match error {
             AttachError::NotHeld(_) | AttachError::Container(_) | AttachError::Rejected(..) => {
@@ -60,7 +60,7 @@ impl From<AttachError> for Refused {
             }
             AttachError::Ended(_) => Self::unavailable(error.to_string()),
             AttachError::Store(error) | AttachError::Job(JobError::Store(error)) => error.into(),
-            error @ AttachError::Job(_) => Self::fault(&error),
+            error @ AttachError::Job(_) => Self::internal(&error),
         }
     }
 }
@@ -69,11 +69,11 @@ impl From<AttachError> for Refused {
 pub(super) async fn resume(
     State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
-) -> Result<(StatusCode, Json<Build>), Refused> {
+) -> Result<(StatusCode, Json<Build>), ApiError> {
     let Path(id) = id?;
     let build = find(&agent, id).await?;
     if build.interactive.held.map(|held| held.kind) != Some(HoldKind::Breakpoint) {
-        return Err(Refused::conflict(format!(
+        return Err(ApiError::conflict(format!(
             "build {id} does not wait at a breakpoint"
         )));
     }
@@ -85,11 +85,11 @@ pub(super) async fn resume(
 pub(super) async fn release(
     State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
-) -> Result<(StatusCode, Json<Build>), Refused> {
+) -> Result<(StatusCode, Json<Build>), ApiError> {
     let Path(id) = id?;
     let build = find(&agent, id).await?;
     if !agent.jobs.release_hold(id) {
-        return Err(Refused::conflict(format!("nothing is held of build {id}")));
+        return Err(ApiError::conflict(format!("nothing is held of build {id}")));
     }
     Ok((StatusCode::ACCEPTED, Json(build)))
 }
@@ -98,7 +98,7 @@ pub(super) async fn of_machine(
     State(agent): State<Arc<AgentState>>,
     machine: Result<Path<MachineName>, PathRejection>,
     request: Request,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let Path(machine) = machine?;
     let mut consoles = agent.guests.consoles.of_machine(&machine);
     match (consoles.pop(), consoles.is_empty()) {
@@ -106,12 +106,12 @@ pub(super) async fn of_machine(
         (Some((last, _)), false) => {
             let builds = consoles.into_iter().map(|(tag, _)| tag);
             let builds: Vec<_> = builds.chain([last]).collect();
-            Err(Refused::conflict(format!(
+            Err(ApiError::conflict(format!(
                 "several guests of machine {machine} run; name the build, one of {}",
                 builds.join(", ")
             )))
         }
-        (None, _) => Err(Refused::missing(format!(
+        (None, _) => Err(ApiError::not_found(format!(
             "no guest of a machine {machine} runs; `buildhost builds` shows what does"
         ))),
     }
@@ -124,7 +124,7 @@ pub(super) async fn attach(
     Extension(Caller { submitter, .. }): Extension<Caller>,
     id: Result<Path<BuildId>, PathRejection>,
     mut request: Request,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let Path(id) = id?;
     let build = find(&agent, id).await?;
     let upgrade = upgrade(&mut request)?;
@@ -134,18 +134,18 @@ pub(super) async fn attach(
 }
 
 /// Answers that the connection is the console's from now on.
-fn connect(console: &Console, mut request: Request) -> Result<Response, Refused> {
+fn connect(console: &Console, mut request: Request) -> Result<Response, ApiError> {
     let types = request.method() == Method::POST;
     relay(console, types, upgrade(&mut request)?, None)
 }
 
 /// What turns the connection into another one, if that is asked for.
-fn upgrade(request: &mut Request) -> Result<OnUpgrade, Refused> {
+fn upgrade(request: &mut Request) -> Result<OnUpgrade, ApiError> {
     let asked = request.headers().get(header::UPGRADE);
     let asked = asked.is_some_and(|protocol| protocol == CONSOLE_PROTOCOL);
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     upgrade.filter(|_| asked).ok_or_else(|| {
-        Refused::bad(format!(
+        ApiError::bad_request(format!(
             "a console needs a connection of its own: ask with `Upgrade: {CONSOLE_PROTOCOL}`"
         ))
     })
@@ -157,9 +157,9 @@ fn relay(
     types: bool,
     upgrade: OnUpgrade,
     kept: Option<DebugConsole>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let viewer = console.join(types);
-    let viewer = viewer.map_err(|unheard| Refused::conflict(unheard.to_string()))?;
+    let viewer = viewer.map_err(|unheard| ApiError::conflict(unheard.to_string()))?;
     tokio::spawn(async move {
         let _kept = kept;
         // Whoever asked may have gone.

@@ -8,11 +8,13 @@ use axum::extract::rejection::JsonRejection;
 use axum::response::Json;
 use config::doctor::{FindingKey, Repaired, Report};
 
-use super::problem::Refused;
+use super::error::ApiError;
 use crate::housekeeping::doctor;
 use crate::state::AgentState;
 
-pub(super) async fn examine(State(agent): State<Arc<AgentState>>) -> Result<Json<Report>, Refused> {
+pub(super) async fn examine(
+    State(agent): State<Arc<AgentState>>,
+) -> Result<Json<Report>, ApiError> {
     let cleaning = doctor::cleaning(&agent).await;
     let found = doctor::examine(&doctor::look(&agent).await?).into_iter();
     Ok(Json(Report {
@@ -24,7 +26,7 @@ pub(super) async fn examine(State(agent): State<Arc<AgentState>>) -> Result<Json
 pub(super) async fn repair(
     State(agent): State<Arc<AgentState>>,
     wanted: Result<Json<BTreeSet<FindingKey>>, JsonRejection>,
-) -> Result<Json<Repaired>, Refused> {
+) -> Result<Json<Repaired>, ApiError> {
     let Json(wanted) = wanted?;
     Ok(Json(doctor::repair(&agent, &wanted).await?))
 }

@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, DuplexStream};
 use tokio_util::io::ReaderStream;
 
 use super::builds::find;
-use super::problem::Refused;
+use super::error::ApiError;
 use crate::blocking;
 use crate::jobs::build::PROVENANCE;
 use crate::state::AgentState;
@@ -37,7 +37,7 @@ pub(super) async fn hand_in(
     State(agent): State<Arc<AgentState>>,
     digest: Result<Path<Digest>, PathRejection>,
     body: Body,
-) -> Result<StatusCode, Refused> {
+) -> Result<StatusCode, ApiError> {
     let Path(digest) = digest?;
     let directory = agent.paths.sources();
     let path = directory.join(digest.as_str());
@@ -46,11 +46,11 @@ pub(super) async fn hand_in(
     let bytes_max = agent.settings.builds.sources_bytes_max;
     let (file, found) = receive(NamedTempFile::new_in(&directory)?, body, bytes_max).await?;
     if found != digest {
-        return Err(Refused::bad(format!(
+        return Err(ApiError::bad_request(format!(
             "the content has the hash {found}, not {digest}; nothing was kept"
         )));
     }
-    // Put in place again even then: its age tells that somebody has just wanted it.
+    // Put in permit again even then: its age tells that somebody has just wanted it.
     blocking(move || sys::file::publish(file, &path)).await?;
     Ok(if there {
         StatusCode::OK
@@ -63,18 +63,18 @@ async fn receive(
     mut file: NamedTempFile,
     mut body: Body,
     bytes_max: u64,
-) -> Result<(NamedTempFile, Digest), Refused> {
+) -> Result<(NamedTempFile, Digest), ApiError> {
     let mut hash = Hasher::default();
     let mut bytes = 0;
     while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|error| Refused::bad(format!("the content was cut off: {error}")))?;
+        let frame = frame
+            .map_err(|error| ApiError::bad_request(format!("the content was cut off: {error}")))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
         bytes += data.len() as u64;
         if bytes > bytes_max {
-            return Err(Refused::too_large(format!(
+            return Err(ApiError::payload_too_large(format!(
                 "a source may have {bytes_max} bytes"
             )));
         }
@@ -99,7 +99,7 @@ pub(super) async fn log(
     State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
     part: Result<Query<Part>, QueryRejection>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let (Path(id), Query(part)) = (id?, part?);
     find(&agent, id).await?;
     let (reader, writer) = tokio::io::duplex(PIECE);
@@ -154,7 +154,7 @@ async fn copy(path: &std::path::Path, offset: u64, to: &mut DuplexStream) -> io:
 pub(super) async fn artifact(
     State(agent): State<Arc<AgentState>>,
     path: Result<Path<(BuildId, FileName)>, PathRejection>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let Path((id, name)) = path?;
     let build = find(&agent, id).await?;
     let Some(artifact) = build
@@ -162,7 +162,7 @@ pub(super) async fn artifact(
         .iter()
         .find(|artifact| artifact.name == name)
     else {
-        return Err(Refused::missing(format!(
+        return Err(ApiError::not_found(format!(
             "build {id} gave out no file {name}"
         )));
     };
@@ -182,7 +182,7 @@ pub(super) async fn artifact(
 pub(super) async fn provenance(
     State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let Path(id) = id?;
     find(&agent, id).await?;
     match tokio::fs::read(agent.paths.build(id).join(PROVENANCE)).await {
@@ -190,7 +190,7 @@ pub(super) async fn provenance(
             let kind = [(header::CONTENT_TYPE, "application/vnd.in-toto+json")];
             Ok((kind, text).into_response())
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Refused::missing(format!(
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ApiError::not_found(format!(
             "build {id} has no provenance: it has not ended well, or gave nothing out"
         ))),
         Err(error) => Err(error.into()),

@@ -11,7 +11,7 @@ use config::queue::{Drain, Drained, Guest, Load, Queue, WaitingBuild};
 use jiff::Timestamp;
 use tracing::info;
 
-use super::problem::Refused;
+use super::error::ApiError;
 use crate::blocking;
 use crate::state::maintenance;
 use crate::state::{AgentState, ImageKey, QueueSnapshot, RunningJobs};
@@ -19,7 +19,7 @@ use crate::state::{AgentState, ImageKey, QueueSnapshot, RunningJobs};
 /// The length of a reason.
 const REASON_MAX: usize = 1000;
 
-pub(super) async fn show(State(agent): State<Arc<AgentState>>) -> Result<Json<Queue>, Refused> {
+pub(super) async fn show(State(agent): State<Arc<AgentState>>) -> Result<Json<Queue>, ApiError> {
     let unfinished = agent.records.unfinished().await?;
     let jobs = agent.jobs.running();
     Ok(Json(queue(
@@ -114,10 +114,10 @@ fn waits(build: &Build) -> WaitingBuild {
 pub(super) async fn drain(
     State(agent): State<Arc<AgentState>>,
     request: Result<Json<Drain>, JsonRejection>,
-) -> Result<Json<Drained>, Refused> {
+) -> Result<Json<Drained>, ApiError> {
     let Json(Drain { reason }) = request?;
     if reason.len() > REASON_MAX || reason.contains(char::is_control) {
-        return Err(Refused::bad(format!(
+        return Err(ApiError::bad_request(format!(
             "a reason is one line of at most {REASON_MAX} bytes"
         )));
     }
@@ -135,7 +135,7 @@ pub(super) async fn drain(
     Ok(Json(drained))
 }
 
-pub(super) async fn undrain(State(agent): State<Arc<AgentState>>) -> Result<Json<Queue>, Refused> {
+pub(super) async fn undrain(State(agent): State<Arc<AgentState>>) -> Result<Json<Queue>, ApiError> {
     if agent.drained().is_some() {
         info!("the host is no longer drained");
         let task_agent = Arc::clone(&agent);

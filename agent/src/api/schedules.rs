@@ -11,8 +11,8 @@ use config::builds::{Build, Request};
 use config::schedule::{NewSchedule, Page, SCHEDULES_MAX, Schedule};
 use jiff::Timestamp;
 
-use super::access::Caller;
-use super::problem::Refused;
+use super::auth::Caller;
+use super::error::ApiError;
 use crate::records::Added;
 use crate::state::AgentState;
 use crate::triggers::schedule::{self as schedules, settled, with_next};
@@ -22,7 +22,7 @@ use crate::triggers::submission::check;
 pub(super) async fn list(
     State(agent): State<Arc<AgentState>>,
     page: Result<Query<Page>, QueryRejection>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let Query(mut page) = page?;
     let count = page.count.unwrap_or(SCHEDULES_MAX).min(SCHEDULES_MAX);
     page.count = Some(count);
@@ -42,7 +42,7 @@ pub(super) async fn list(
 pub(super) async fn show(
     State(agent): State<Arc<AgentState>>,
     name: Result<Path<ScheduleName>, PathRejection>,
-) -> Result<Json<Schedule>, Refused> {
+) -> Result<Json<Schedule>, ApiError> {
     let Path(name) = name?;
     let schedule = find(&agent, &name).await?;
     Ok(Json(with_next(schedule, Timestamp::now())))
@@ -52,15 +52,16 @@ pub(super) async fn add(
     State(agent): State<Arc<AgentState>>,
     Extension(caller): Extension<Caller>,
     new: Result<Json<NewSchedule>, JsonRejection>,
-) -> Result<(StatusCode, Json<Schedule>), Refused> {
+) -> Result<(StatusCode, Json<Schedule>), ApiError> {
     let Json(new) = new?;
-    let submitter = caller.submits(&new.build)?;
+    let submitter = caller.submitter_of(&new.build)?;
     can_be_scheduled(&new.build)?;
     if !new.unchecked {
         check::has_machine(&agent, &new.build).await?;
     }
     let now = Timestamp::now();
-    let timing = settled(new.timing, now).map_err(|error| Refused::bad(error.to_string()))?;
+    let timing =
+        settled(new.timing, now).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let schedule = Schedule {
         name: new.name,
         timing,
@@ -77,7 +78,7 @@ pub(super) async fn add(
     let schedule = with_next(schedule, now);
     if schedule.next.is_none() {
         let words = format!("the time never comes: {}", schedule.timing);
-        return Err(Refused::bad(words));
+        return Err(ApiError::bad_request(words));
     }
     // Until it is recorded, its sources stay.
     let _queue = agent.queue.lock().await;
@@ -93,30 +94,30 @@ pub(super) async fn add(
         Added::New => Ok((StatusCode::CREATED, Json(schedule))),
         Added::Replaced => Ok((StatusCode::OK, Json(schedule))),
         Added::Exists => Err(exists(&schedule.name)),
-        Added::Full => Err(Refused::conflict(format!(
+        Added::Full => Err(ApiError::conflict(format!(
             "there are {SCHEDULES_MAX} schedules already; remove some that are over"
         ))),
     }
 }
 
 /// Checks what a build must be to be asked for again and again, with nobody there.
-fn can_be_scheduled(build: &Request) -> Result<(), Refused> {
+fn can_be_scheduled(build: &Request) -> Result<(), ApiError> {
     check::makes_sense(build)?;
     if build.interactive.is_some() {
-        return Err(Refused::bad(
+        return Err(ApiError::bad_request(
             "a scheduled build cannot stop for a person; it can be held when it fails",
         ));
     }
     if !build.after.is_empty() {
-        return Err(Refused::bad(
+        return Err(ApiError::bad_request(
             "a scheduled build cannot come after others, which are over when it runs again",
         ));
     }
     Ok(())
 }
 
-fn exists(name: &ScheduleName) -> Refused {
-    Refused::conflict(format!(
+fn exists(name: &ScheduleName) -> ApiError {
+    ApiError::conflict(format!(
         "there is a schedule {name} already; replace or remove it, or take another name"
     ))
 }
@@ -124,7 +125,7 @@ fn exists(name: &ScheduleName) -> Refused {
 pub(super) async fn remove(
     State(agent): State<Arc<AgentState>>,
     name: Result<Path<ScheduleName>, PathRejection>,
-) -> Result<StatusCode, Refused> {
+) -> Result<StatusCode, ApiError> {
     let Path(name) = name?;
     if schedules::remove(&agent, &name).await? {
         return Ok(StatusCode::NO_CONTENT);
@@ -135,10 +136,10 @@ pub(super) async fn remove(
 pub(super) async fn run(
     State(agent): State<Arc<AgentState>>,
     name: Result<Path<ScheduleName>, PathRejection>,
-) -> Result<(StatusCode, Json<Build>), Refused> {
+) -> Result<(StatusCode, Json<Build>), ApiError> {
     let Path(name) = name?;
     if agent.stopping.is_cancelled() {
-        return Err(Refused::stopping());
+        return Err(ApiError::stopping());
     }
     let schedule = find(&agent, &name).await?;
     let (build, is_new) = schedules::run_now(&agent, &schedule).await?;
@@ -150,13 +151,13 @@ pub(super) async fn run(
     Ok((status, Json(build)))
 }
 
-async fn find(agent: &AgentState, name: &ScheduleName) -> Result<Schedule, Refused> {
+async fn find(agent: &AgentState, name: &ScheduleName) -> Result<Schedule, ApiError> {
     let found = agent.records.schedule(name).await?;
     found.ok_or_else(|| missing(name))
 }
 
-fn missing(name: &ScheduleName) -> Refused {
-    Refused::missing(format!(
+fn missing(name: &ScheduleName) -> ApiError {
+    ApiError::not_found(format!(
         "there is no schedule {name}; `buildhost schedule list` shows what there is"
     ))
 }

@@ -1,0 +1,215 @@
+//! Authentication and authorization. At the administration socket, root may do everything
+//! and the members of the socket's group may submit; over TCP a token's scope decides.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::extract::{Extension, MatchedPath, Request, State};
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use config::builds::{self, Submitter};
+use config::tokens::{self, Scope, Token};
+use sys::file::Hasher;
+use tracing::info;
+
+use super::error::ApiError;
+use super::reload::Reloadable;
+
+/// The other end of a connection.
+#[derive(Debug, Clone)]
+pub(super) enum Peer {
+    /// A user of this host, connected to the administration socket.
+    Local {
+        /// The user ID.
+        user: u32,
+        /// The user's name, or the ID of a user without a name.
+        name: String,
+    },
+    /// A client on the network.
+    Remote(IpAddr),
+}
+
+/// The authenticated sender of a request.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    /// The name under which the caller submits.
+    pub(super) submitter: Submitter,
+    /// The permissions.
+    pub(super) scope: Scope,
+}
+
+impl Caller {
+    /// Returns the submitter of a requested build.
+    ///
+    /// # Errors
+    /// The request names another submitter, and the caller is not an administrator.
+    pub(super) fn submitter_of(&self, request: &builds::Request) -> Result<Submitter, ApiError> {
+        let Some(other) = &request.submitter else {
+            return Ok(self.submitter.clone());
+        };
+        if self.scope < Scope::Admin && *other != self.submitter {
+            return Err(ApiError::forbidden(format!(
+                "{} may not submit builds in the name of {other}",
+                self.submitter
+            )));
+        }
+        Ok(other.clone())
+    }
+}
+
+/// The tokens of the host.
+#[derive(Debug)]
+pub(super) struct Auth {
+    tokens: Arc<Reloadable<Vec<Token>>>,
+}
+
+impl Auth {
+    /// Reads the file of tokens for the first time.
+    pub(super) fn new(token_file: PathBuf) -> io::Result<Self> {
+        Ok(Self {
+            tokens: Arc::new(Reloadable::new(vec![token_file], read_tokens)?),
+        })
+    }
+
+    /// Returns the submitter's name and the scope of a token; `None` for an unknown one.
+    async fn authenticate(&self, secret: &str) -> Option<(String, Scope)> {
+        let mut hash = Hasher::default();
+        hash.update(secret.as_bytes());
+        let hash = hash.finish();
+        let tokens = self.tokens.get().await;
+        // All hashes are compared, so that the time does not depend on the token.
+        let found = tokens.iter().fold(None, |found, token| {
+            let is_equal = constant_time_eq(token.sha256.as_str(), hash.as_str());
+            if is_equal { Some(token) } else { found }
+        });
+        found.map(|token| (format!("token:{}", token.name), token.scope))
+    }
+}
+
+/// Compares two texts of equal length in a time that does not depend on their content.
+fn constant_time_eq(a: &str, b: &str) -> bool {
+    let differences = a
+        .bytes()
+        .zip(b.bytes())
+        .fold(0, |all, (a, b)| all | (a ^ b));
+    std::hint::black_box(differences) == 0 && a.len() == b.len()
+}
+
+/// Reads the files of tokens. A missing file has no tokens.
+fn read_tokens(paths: &[PathBuf]) -> io::Result<Vec<Token>> {
+    let mut all = Vec::new();
+    for path in paths {
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            text => text?,
+        };
+        let found = tokens::parse(&text);
+        all.extend(found.map_err(|error| {
+            io::Error::other(format!("cannot use {}: {error}", path.display()))
+        })?);
+    }
+    Ok(all)
+}
+
+/// The routes that change something and need only [`Scope::Submit`].
+const SUBMIT_ROUTES: [(Method, &str); 6] = [
+    (Method::PUT, "/api/v1/sources/{sha256}"),
+    (Method::POST, "/api/v1/builds"),
+    (Method::POST, "/api/v1/builds/{id}/cancel"),
+    (Method::POST, "/api/v1/schedules"),
+    (Method::DELETE, "/api/v1/schedules/{name}"),
+    (Method::POST, "/api/v1/schedules/{name}/run"),
+];
+
+/// Returns the scope that a route needs; [`Scope::Admin`] unless it is known to need less.
+fn required_scope(method: &Method, path: &str) -> Scope {
+    let is_this = |(known, route): &(Method, &str)| known == method && *route == path;
+    match *method {
+        Method::GET | Method::HEAD => Scope::Read,
+        _ if SUBMIT_ROUTES.iter().any(is_this) => Scope::Submit,
+        _ => Scope::Admin,
+    }
+}
+
+/// Authenticates the sender of a request, refuses one without the scope that the route needs,
+/// and adds the [`Caller`] to the request.
+pub(super) async fn authorize(
+    State(auth): State<Arc<Auth>>,
+    Extension(peer): Extension<Peer>,
+    path: MatchedPath,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let (name, scope) = match peer {
+        Peer::Local { user: 0, name } => (name, Scope::Admin),
+        Peer::Local { name, .. } => (name, Scope::Submit),
+        Peer::Remote(_) => {
+            let secret = bearer_token(request.headers()).ok_or_else(ApiError::missing_token)?;
+            let found = auth.authenticate(secret).await;
+            found.ok_or_else(ApiError::invalid_token)?
+        }
+    };
+    let submitter: Submitter = name.parse().map_err(|error| ApiError::internal(&error))?;
+    let required = required_scope(request.method(), path.as_str());
+    if scope < required {
+        return Err(ApiError::forbidden(format!(
+            "this request needs the scope {required}; {submitter} has {scope}"
+        )));
+    }
+    if required > Scope::Read {
+        let (method, path) = (request.method(), request.uri().path());
+        info!(by = %submitter, %method, path, "request authorized");
+    }
+    request.extensions_mut().insert(Caller { submitter, scope });
+    Ok(next.run(request).await)
+}
+
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unlisted_route_that_changes_something_needs_an_administrator() {
+        for (method, path, scope) in [
+            (Method::GET, "/api/v1/anything", Scope::Read),
+            (Method::HEAD, "/api/v1/anything", Scope::Read),
+            (Method::POST, "/api/v1/builds", Scope::Submit),
+            (Method::DELETE, "/api/v1/builds/{id}", Scope::Admin),
+            (Method::POST, "/api/v1/anything", Scope::Admin),
+        ] {
+            assert_eq!(required_scope(&method, path), scope, "{method} {path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn tokens_follow_the_content_of_their_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens");
+        let auth = Auth::new(path.clone()).unwrap();
+        assert_eq!(auth.authenticate("abc").await, None);
+        let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let line = format!("robot submit {hash}\n");
+        sys::file::replace(&path, line.as_bytes()).unwrap();
+        assert_eq!(
+            auth.authenticate("abc").await,
+            Some(("token:robot".to_owned(), Scope::Submit))
+        );
+        assert_eq!(auth.authenticate("abd").await, None);
+        sys::file::replace(&path, b"nonsense").unwrap();
+        assert!(
+            auth.authenticate("abc").await.is_some(),
+            "an unusable file changes nothing"
+        );
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(auth.authenticate("abc").await, None);
+    }
+}
