@@ -16,7 +16,7 @@ mod rate_limit;
 mod reload;
 mod schedules;
 mod tls;
-pub mod toaster;
+mod toaster;
 
 use std::io;
 use std::net::SocketAddr;
@@ -143,7 +143,7 @@ fn routes(agent: Arc<AgentState>, auth: Auth) -> Router {
         .route("/api/v1/openapi.json", get(openapi))
         .route("/metrics", get(metrics))
         .method_not_allowed_fallback(error::unsupported_method)
-        .merge(toaster::routes())
+        .merge(toaster::routes(&agent))
         .fallback(error::unknown_route)
         .layer(middleware::from_fn_with_state(
             Arc::new(limiter),

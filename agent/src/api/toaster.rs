@@ -1,5 +1,5 @@
-//! Toaster's monitoring API, for the dashboards that read it: the same routes, types
-//! and texts, made from our own records. Everybody may look; nobody may change.
+//! Toaster's monitoring API for existing dashboards: the same routes, types and texts, from the
+//! records of this host. The routes are public and read-only.
 
 mod finished;
 mod python;
@@ -20,11 +20,12 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 use tracing::error;
 
+use crate::blocking;
 use crate::records::RecordsError;
 use crate::state::AgentState;
-pub use finished::Finished;
+use finished::FinishedBuilds;
 
-/// How many builds with an outcome are among the most recent ones.
+/// The number of finished builds in the list of recent builds.
 const RECENT: u32 = 3;
 
 const HEALTH: &str = "<!DOCTYPE html>
@@ -33,29 +34,40 @@ const HEALTH: &str = "<!DOCTYPE html>
    <body>Ok</body>
 </html>";
 
-/// The routes.
-pub(crate) fn routes() -> Router<Arc<AgentState>> {
+/// The state of these routes.
+struct Toaster {
+    agent: Arc<AgentState>,
+    finished: FinishedBuilds,
+}
+
+/// Returns the routes. They share one cache of finished builds.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>(agent: &Arc<AgentState>) -> Router<S> {
+    let toaster = Toaster {
+        agent: Arc::clone(agent),
+        finished: FinishedBuilds::default(),
+    };
     Router::new()
-        .route("/health", only(get(health)))
-        .route("/toastergui/api/builds", only(get(builds)))
-        .route("/toastergui/api/building", only(get(building)))
-        .route("/toastergui/api/build/{id}", only(get(build)))
-        .route("/toastergui/mostrecentbuilds", only(get(recent)))
+        .route("/health", read_only(get(health)))
+        .route("/toastergui/api/builds", read_only(get(builds)))
+        .route("/toastergui/api/building", read_only(get(building)))
+        .route("/toastergui/api/build/{id}", read_only(get(build)))
+        .route("/toastergui/mostrecentbuilds", read_only(get(recent)))
+        .with_state(Arc::new(toaster))
 }
 
-/// Toaster refuses whatever could change something.
-fn only(looking: MethodRouter<Arc<AgentState>>) -> MethodRouter<Arc<AgentState>> {
-    looking.fallback(async || page(StatusCode::FORBIDDEN, "Forbidden"))
+/// Answers other methods than those of the route as Toaster does.
+fn read_only(route: MethodRouter<Arc<Toaster>>) -> MethodRouter<Arc<Toaster>> {
+    route.fallback(async || page(StatusCode::FORBIDDEN, "Forbidden"))
 }
 
-/// What a path gets that is not there, also one of ours with a slash at its end.
-pub(crate) fn not_found() -> Response {
+/// Returns the response for a path without a route, such as one with a trailing slash.
+pub(super) fn not_found() -> Response {
     page(StatusCode::NOT_FOUND, "Not Found")
 }
 
-fn page(status: StatusCode, words: &str) -> Response {
+fn page(status: StatusCode, text: &str) -> Response {
     let body = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n   <head><title>{words}</title></head>\n   <body>{words}</body>\n</html>\n"
+        "<!DOCTYPE html>\n<html lang=\"en\">\n   <head><title>{text}</title></head>\n   <body>{text}</body>\n</html>\n"
     );
     html(status, body)
 }
@@ -69,8 +81,8 @@ async fn health() -> Response {
     html(StatusCode::OK, HEALTH)
 }
 
-/// An answer in JSON, or that there is none.
-type Answer = Result<Json, Unreadable>;
+/// A response in JSON, or an error page.
+type JsonResponse = Result<Json, RecordsUnreadable>;
 
 struct Json(Bytes);
 
@@ -80,17 +92,18 @@ impl IntoResponse for Json {
     }
 }
 
-/// The records cannot be read.
-struct Unreadable;
+/// The error that the records cannot be read; its cause is in the log.
+struct RecordsUnreadable;
 
-impl From<RecordsError> for Unreadable {
-    fn from(fault: RecordsError) -> Self {
-        error!("a request failed: {}", sys::error_report::chain(&fault));
+impl From<RecordsError> for RecordsUnreadable {
+    fn from(error: RecordsError) -> Self {
+        let error = &error as &dyn std::error::Error;
+        error!(error, "request failed");
         Self
     }
 }
 
-impl IntoResponse for Unreadable {
+impl IntoResponse for RecordsUnreadable {
     fn into_response(self) -> Response {
         page(StatusCode::INTERNAL_SERVER_ERROR, "Server Error")
     }
@@ -100,67 +113,74 @@ fn json(value: &impl Serialize) -> Json {
     Json(python::to_json(value).into())
 }
 
-async fn builds(State(agent): State<Arc<AgentState>>) -> Answer {
-    Ok(Json(agent.finished.body(&agent).await?))
+async fn builds(State(toaster): State<Arc<Toaster>>) -> JsonResponse {
+    Ok(Json(toaster.finished.body(&toaster.agent).await?))
 }
 
 #[derive(Serialize)]
-struct AllBuilding {
-    building: Vec<view::Building>,
+struct Unfinished {
+    building: Vec<view::Unfinished>,
     count: usize,
 }
 
-async fn building(State(agent): State<Arc<AgentState>>) -> Answer {
+async fn building(State(toaster): State<Arc<Toaster>>) -> JsonResponse {
     let now = Timestamp::now();
-    let unfinished = newest_first(agent.records.unfinished().await?);
-    let building = unfinished.iter().map(|build| view::building(build, now));
-    let building: Vec<_> = building.collect();
+    let unfinished = newest_first(toaster.agent.records.unfinished().await?);
+    let building: Vec<_> = unfinished
+        .iter()
+        .map(|build| view::unfinished(build, now))
+        .collect();
     let count = building.len();
-    Ok(json(&AllBuilding { building, count }))
+    Ok(json(&Unfinished { building, count }))
 }
 
 #[derive(Serialize)]
 struct OneBuild {
-    build: Option<view::Either>,
+    build: Option<view::AnyBuild>,
 }
 
-async fn build(State(agent): State<Arc<AgentState>>, Path(id): Path<String>) -> Response {
+async fn build(State(toaster): State<Arc<Toaster>>, Path(id): Path<String>) -> Response {
     if !id.bytes().all(|byte| byte.is_ascii_digit()) {
         return not_found();
     }
-    // A number that is too great for us is one that is unknown, too.
+    // A number that is out of range belongs to no build, too.
     let id = id.parse().ok().map(BuildId);
-    single(&agent, id).await.into_response()
+    one_build(&toaster.agent, id).await.into_response()
 }
 
-async fn single(agent: &AgentState, id: Option<BuildId>) -> Answer {
-    let build = match id {
+async fn one_build(agent: &Arc<AgentState>, id: Option<BuildId>) -> JsonResponse {
+    let found = match id {
         Some(id) => agent.records.get(id).await?,
         None => None,
     };
-    let now = Timestamp::now();
-    let build = build.map(|build| {
-        let log = agent.paths.build_log(build.id);
-        view::single(&build, now, &log)
-    });
+    let Some(found) = found else {
+        return Ok(json(&OneBuild { build: None }));
+    };
+    let (task_agent, id) = (Arc::clone(agent), found.id);
+    let log = blocking(move || task_agent.paths.build_log(id)).await;
+    let build = Some(view::with_log(&found, Timestamp::now(), &log));
     Ok(json(&OneBuild { build }))
 }
 
-async fn recent(State(agent): State<Arc<AgentState>>) -> Answer {
+async fn recent(State(toaster): State<Arc<Toaster>>) -> JsonResponse {
+    let agent = &toaster.agent;
     let (now, zone) = (Timestamp::now(), TimeZone::system());
     let unfinished = newest_first(agent.records.unfinished().await?);
     let finished = agent.records.last_finished(RECENT).await?;
     let recent = unfinished.iter().chain(&finished).map(|build| {
-        let cancelling = agent.jobs.with(|jobs| {
+        let is_cancelling = agent.jobs.with(|jobs| {
             let job = jobs.builds.get(&build.id);
             job.is_some_and(|job| job.cancel.is_cancelled())
         });
-        view::recent(build, cancelling, now, &zone)
+        view::recent(build, is_cancelling, now, &zone)
     });
     Ok(json(&recent.collect::<Vec<_>>()))
 }
 
 fn newest_first(mut builds: Vec<Build>) -> Vec<Build> {
-    builds.sort_by_key(|build| std::cmp::Reverse((view::started(build), build.id)));
+    builds.sort_by_key(|build| {
+        let start = view::start(build.started, build.submitted);
+        std::cmp::Reverse((start, build.id))
+    });
     builds
 }

@@ -58,8 +58,6 @@ pub struct AgentState {
     pub image_facts: ImageFactsCache,
     /// The failed restores of checkpoints.
     pub restores: RestoreHistory,
-    /// The list of finished builds, as Toaster's readers get it.
-    pub finished: crate::api::toaster::Finished,
     status: watch::Sender<Option<Status>>,
     queue_snapshot: watch::Sender<QueueSnapshot>,
     drained: watch::Sender<Option<Drained>>,
@@ -104,7 +102,6 @@ impl AgentState {
             queue: tokio::sync::Mutex::default(),
             image_facts: ImageFactsCache::default(),
             restores: RestoreHistory::default(),
-            finished: crate::api::toaster::Finished::default(),
             status: watch::Sender::default(),
             queue_snapshot: watch::Sender::default(),
             drained: watch::Sender::default(),

@@ -1,5 +1,5 @@
-//! The body of `/toastergui/api/builds`, which holds every build that ever ended: it
-//! is read from the records once, and then follows the events.
+//! The cached body of `/toastergui/api/builds`, which lists all finished builds. It is read
+//! from the records once and then updated by the events.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,93 +12,96 @@ use super::{python, view};
 use crate::records::{Ended, RecordsError};
 use crate::state::AgentState;
 
-/// The body, and what it was made of; empty until somebody asks.
+/// The cache, which is empty until the first request.
 #[derive(Debug, Default)]
-pub struct Finished {
-    made: Mutex<Option<Made>>,
+pub(super) struct FinishedBuilds {
+    cached: Mutex<Option<Cached>>,
 }
 
-/// The place of a build: the newest start comes first.
-type Place = (Reverse<i64>, Reverse<BuildId>);
+/// The position of a build in the list: the latest start comes first.
+type Position = (Reverse<i64>, Reverse<BuildId>);
 
 #[derive(Debug)]
-struct Made {
-    /// What the events counted when the lines were made.
+struct Cached {
+    /// The events' count of finished and deleted builds before the entries were read.
     generation: u64,
-    /// The newest event that the lines know of.
+    /// The newest event before the entries were read.
     event: u64,
-    lines: BTreeMap<Place, Box<str>>,
+    /// The JSON object of each build.
+    entries: BTreeMap<Position, Box<str>>,
     body: Bytes,
 }
 
-impl Finished {
-    /// The body as it is now.
+impl FinishedBuilds {
+    /// Returns the current body.
     ///
     /// # Errors
-    /// When the records cannot be read.
+    /// The records cannot be read.
     pub(super) async fn body(&self, agent: &AgentState) -> Result<Bytes, RecordsError> {
-        let mut kept = self.made.lock().await;
+        let mut cached = self.cached.lock().await;
         let events = agent.records.events();
-        // Asked before we read: what ends meanwhile makes the body old again.
+        // Taken before the records are read, so that a build that finishes meanwhile makes
+        // the body stale.
         let (generation, event) = (events.finished(), events.newest());
-        let lines = match kept.take() {
-            Some(made) if made.generation == generation => {
-                return Ok(kept.insert(made).body.clone());
+        let entries = match cached.take() {
+            Some(current) if current.generation == generation => {
+                return Ok(cached.insert(current).body.clone());
             }
-            Some(made) => match events.builds_after(made.event) {
-                Some(changed) => follow(agent, made.lines, &changed).await?,
-                None => read(agent).await?,
+            Some(stale) => match events.builds_after(stale.event) {
+                Some(changed) => update(agent, stale.entries, &changed).await?,
+                None => read_all(agent).await?,
             },
-            None => read(agent).await?,
+            None => read_all(agent).await?,
         };
-        let body = Bytes::from(join(&lines));
-        *kept = Some(Made {
+        let body = Bytes::from(list(&entries));
+        *cached = Some(Cached {
             generation,
             event,
-            lines,
+            entries,
             body: body.clone(),
         });
         Ok(body)
     }
 }
 
-async fn read(agent: &AgentState) -> Result<BTreeMap<Place, Box<str>>, RecordsError> {
-    let lines = agent.records.of_ended(line).await?;
-    Ok(lines.into_iter().collect())
+async fn read_all(agent: &AgentState) -> Result<BTreeMap<Position, Box<str>>, RecordsError> {
+    let entries = agent.records.of_ended(entry).await?;
+    Ok(entries.into_iter().collect())
 }
 
-async fn follow(
+/// Replaces the entries of the changed builds.
+async fn update(
     agent: &AgentState,
-    mut lines: BTreeMap<Place, Box<str>>,
+    mut entries: BTreeMap<Position, Box<str>>,
     changed: &BTreeSet<BuildId>,
-) -> Result<BTreeMap<Place, Box<str>>, RecordsError> {
-    lines.retain(|(_, id), _| !changed.contains(&id.0));
+) -> Result<BTreeMap<Position, Box<str>>, RecordsError> {
+    entries.retain(|(_, id), _| !changed.contains(&id.0));
     for id in changed {
         let build = agent.records.get(*id).await?;
         let ended = build.as_ref().and_then(Ended::of);
-        lines.extend(ended.as_ref().map(line));
+        entries.extend(ended.as_ref().map(entry));
     }
-    Ok(lines)
+    Ok(entries)
 }
 
-fn line(build: &Ended) -> (Place, Box<str>) {
+fn entry(build: &Ended) -> (Position, Box<str>) {
     let text = python::to_json(&view::finished(build));
-    let started = view::micros(view::begun(build));
-    ((Reverse(started), Reverse(build.id)), text.into())
+    let start = view::micros(view::start(build.started, build.submitted));
+    ((Reverse(start), Reverse(build.id)), text.into())
 }
 
-fn join(lines: &BTreeMap<Place, Box<str>>) -> String {
-    let bytes: usize = lines.values().map(|line| line.len() + 2).sum();
+fn list(entries: &BTreeMap<Position, Box<str>>) -> String {
+    let bytes: usize = entries.values().map(|entry| entry.len() + 2).sum();
     let mut text = String::with_capacity(bytes + 48);
     text.push_str(r#"{"builds": ["#);
-    let mut gap = "";
-    for line in lines.values() {
-        text.push_str(gap);
-        text.push_str(line);
-        gap = ", ";
+    let mut separator = "";
+    for entry in entries.values() {
+        text.push_str(separator);
+        text.push_str(entry);
+        separator = ", ";
     }
     text.push_str(r#"], "count": "#);
-    text.push_str(&lines.len().to_string());
+    text.push_str(&entries.len().to_string());
     text.push('}');
     text
 }

@@ -1,5 +1,5 @@
-//! JSON as Python's `json` module writes it, byte for byte: a space after each comma
-//! and colon, and nothing but printable ASCII.
+//! JSON byte for byte as Python's `json` module writes it: a space after each comma and
+//! colon, and only printable ASCII.
 
 use std::io::{self, Write};
 
@@ -7,11 +7,11 @@ use serde::Serialize;
 use serde_json::Serializer;
 use serde_json::ser::Formatter;
 
-/// The text of a value.
+/// Returns a value as JSON.
 pub(super) fn to_json(value: &impl Serialize) -> String {
     let mut text = Vec::new();
     let mut serializer = Serializer::with_formatter(&mut text, Python);
-    // Our values have no keys that are not strings, and memory takes everything.
+    // Infallible: all keys of the values are strings, and the writer is in memory.
     let _ = value.serialize(&mut serializer);
     String::from_utf8_lossy(&text).into_owned()
 }
@@ -20,11 +20,11 @@ struct Python;
 
 impl Formatter for Python {
     fn begin_array_value<W: Write + ?Sized>(&mut self, to: &mut W, first: bool) -> io::Result<()> {
-        separate(to, first)
+        write_separator(to, first)
     }
 
     fn begin_object_key<W: Write + ?Sized>(&mut self, to: &mut W, first: bool) -> io::Result<()> {
-        separate(to, first)
+        write_separator(to, first)
     }
 
     fn begin_object_value<W: Write + ?Sized>(&mut self, to: &mut W) -> io::Result<()> {
@@ -41,10 +41,10 @@ impl Formatter for Python {
             let plain = rest.find(|c| !matches!(c, ' '..='~')).unwrap_or(rest.len());
             to.write_all(&rest.as_bytes()[..plain])?;
             let mut characters = rest[plain..].chars();
-            let Some(strange) = characters.next() else {
+            let Some(special) = characters.next() else {
                 return Ok(());
             };
-            for unit in strange.encode_utf16(&mut [0; 2]) {
+            for unit in special.encode_utf16(&mut [0; 2]) {
                 write!(to, "\\u{unit:04x}")?;
             }
             rest = characters.as_str();
@@ -52,7 +52,7 @@ impl Formatter for Python {
     }
 }
 
-fn separate<W: Write + ?Sized>(to: &mut W, first: bool) -> io::Result<()> {
+fn write_separator<W: Write + ?Sized>(to: &mut W, first: bool) -> io::Result<()> {
     to.write_all(if first { b"" } else { b", " })
 }
 
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_what_python_writes() {
+    fn json_equals_that_of_python() {
         let value = json!({"a": [1, "x", null], "b": {}, "c": "\u{e9}\u{7f}\n\"\u{1f600}"});
         assert_eq!(
             to_json(&value),

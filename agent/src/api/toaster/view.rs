@@ -1,5 +1,4 @@
-//! What Toaster's readers see of a build. docs/toaster.md tells what each of our
-//! words means to them.
+//! Builds as Toaster represents them. docs/toaster.md explains each field.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -13,11 +12,11 @@ use serde::Serialize;
 
 use crate::records::Ended;
 
-/// A build that has an outcome. The order of the keys is Toaster's.
+/// A build with an outcome. The order of the keys is Toaster's.
 #[derive(Debug, Serialize)]
 pub(super) struct Finished {
     #[serde(flatten)]
-    head: Head,
+    common: CommonFields,
     outcome: &'static str,
     seconds: String,
     stop: String,
@@ -27,11 +26,11 @@ pub(super) struct Finished {
     cooker_log: Option<String>,
 }
 
-/// A build that has none yet.
+/// A build without an outcome.
 #[derive(Debug, Serialize)]
-pub(super) struct Building {
+pub(super) struct Unfinished {
     #[serde(flatten)]
-    head: Head,
+    common: CommonFields,
     seconds: String,
     clone: String,
     parse: String,
@@ -40,9 +39,9 @@ pub(super) struct Building {
     cooker_log: Option<String>,
 }
 
-/// What every build begins with.
+/// The leading fields of both kinds of builds.
 #[derive(Debug, Serialize)]
-struct Head {
+struct CommonFields {
     id: u64,
     name: String,
     machine: String,
@@ -52,17 +51,17 @@ struct Head {
     project: String,
 }
 
-/// One of the two.
+/// A build with or without an outcome.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub(super) enum Either {
-    /// With an outcome.
+pub(super) enum AnyBuild {
+    /// A build with an outcome.
     Finished(Finished),
-    /// Without one.
-    Building(Building),
+    /// A build without an outcome.
+    Unfinished(Unfinished),
 }
 
-/// A build among the most recent ones.
+/// An entry of the list of recent builds.
 #[derive(Debug, Serialize)]
 pub(super) struct Recent {
     id: u64,
@@ -88,11 +87,11 @@ pub(super) struct Recent {
     targets_abbreviated: String,
 }
 
-fn words(count: Count) -> String {
+fn fraction(count: Count) -> String {
     format!("{}:{}", count.done, count.total)
 }
 
-fn is_short(count: Count) -> bool {
+fn is_incomplete(count: Count) -> bool {
     count.done < count.total
 }
 
@@ -101,31 +100,31 @@ fn percent(count: Count) -> u64 {
     done.checked_div(count.total.into()).unwrap_or(0)
 }
 
-/// How far a build has come: what it has told, or else what follows from its state.
+/// Returns a build's reported progress; for each part without a report, the progress that
+/// follows from the build's state.
 fn progress(build: &Build) -> Progress {
-    let told = build.progress;
-    let step = |told: Count, reached, total| {
-        let done = if build.state >= reached { total } else { 0 };
-        if told.total == 0 {
+    let reported = build.progress;
+    let step = |reported: Count, done_from, total| {
+        let done = if build.state >= done_from { total } else { 0 };
+        if reported.total == 0 {
             Count { done, total }
         } else {
-            told
+            reported
         }
     };
     let sources = u32::try_from(build.sources.len()).unwrap_or(u32::MAX);
-    let (errors, warnings) = faults(build.outcome, told.errors, told.warnings);
+    let (errors, warnings) = issues(build.outcome, reported.errors, reported.warnings);
     Progress {
-        clone: step(told.clone, State::Running, sources),
-        parse: step(told.parse, State::Running, 1),
-        task: step(told.task, State::Finished, 1),
+        clone: step(reported.clone, State::Running, sources),
+        parse: step(reported.parse, State::Running, 1),
+        task: step(reported.task, State::Finished, 1),
         errors,
         warnings,
     }
 }
 
-/// The errors and warnings of a build: those that it spoke of, and one at least if it
-/// ended so.
-fn faults(outcome: Option<Outcome>, errors: u32, warnings: u32) -> (u32, u32) {
+/// Returns the reported numbers of errors and warnings, at least one if the outcome implies it.
+fn issues(outcome: Option<Outcome>, errors: u32, warnings: u32) -> (u32, u32) {
     match outcome {
         Some(Outcome::Error | Outcome::Abnormal) => (errors.max(1), warnings),
         Some(Outcome::Warning) => (errors, warnings.max(1)),
@@ -133,11 +132,11 @@ fn faults(outcome: Option<Outcome>, errors: u32, warnings: u32) -> (u32, u32) {
     }
 }
 
-/// A build that has an outcome.
+/// Returns the representation of a build with an outcome.
 pub(super) fn finished(build: &Ended) -> Finished {
-    let start = begun(build);
+    let start = start(build.started, build.submitted);
     let stop = build.finished.unwrap_or(start);
-    let (errors, warnings) = faults(Some(build.outcome), build.errors, build.warnings);
+    let (errors, warnings) = issues(Some(build.outcome), build.errors, build.warnings);
     let names: [&dyn Display; 4] = [
         &build.machine,
         &build.toolchain,
@@ -145,8 +144,8 @@ pub(super) fn finished(build: &Ended) -> Finished {
         &build.submitter,
     ];
     Finished {
-        head: head(build.id, names, start),
-        outcome: word(build.outcome),
+        common: common_fields(build.id, names, start),
+        outcome: outcome_name(build.outcome),
         seconds: seconds(start, stop),
         stop: time(stop),
         errors,
@@ -155,8 +154,9 @@ pub(super) fn finished(build: &Ended) -> Finished {
     }
 }
 
-/// A build that has no outcome yet.
-pub(super) fn building(build: &Build, now: Timestamp) -> Building {
+/// Returns the representation of a build without an outcome.
+pub(super) fn unfinished(build: &Build, now: Timestamp) -> Unfinished {
+    let start = start(build.started, build.submitted);
     let progress = progress(build);
     let names: [&dyn Display; 4] = [
         &build.machine,
@@ -164,39 +164,45 @@ pub(super) fn building(build: &Build, now: Timestamp) -> Building {
         &build.target,
         &build.submitter,
     ];
-    Building {
-        head: head(build.id, names, started(build)),
-        seconds: seconds(started(build), now),
-        clone: words(progress.clone),
-        parse: words(progress.parse),
-        task: words(progress.task),
+    Unfinished {
+        common: common_fields(build.id, names, start),
+        seconds: seconds(start, now),
+        clone: fraction(progress.clone),
+        parse: fraction(progress.parse),
+        task: fraction(progress.task),
         cooker_log: None,
     }
 }
 
-/// A build by itself, which tells where its log lies.
-pub(super) fn single(build: &Build, now: Timestamp, log: &Path) -> Either {
+/// Returns the representation of a single build, which has the path of its log.
+pub(super) fn with_log(build: &Build, now: Timestamp, log: &Path) -> AnyBuild {
     let log = Some(log.display().to_string());
     match Ended::of(build) {
-        Some(ended) => Either::Finished(Finished {
+        Some(ended) => AnyBuild::Finished(Finished {
             cooker_log: log,
             ..finished(&ended)
         }),
-        None => Either::Building(Building {
+        None => AnyBuild::Unfinished(Unfinished {
             cooker_log: log,
-            ..building(build, now)
+            ..unfinished(build, now)
         }),
     }
 }
 
-/// A build among the most recent ones, at `now`, in a time zone.
-pub(super) fn recent(build: &Build, cancelling: bool, now: Timestamp, zone: &TimeZone) -> Recent {
+/// Returns a build's entry in the list of recent builds, with times of day in `zone`.
+pub(super) fn recent(
+    build: &Build,
+    is_cancelling: bool,
+    now: Timestamp,
+    zone: &TimeZone,
+) -> Recent {
     let progress = progress(build);
     let url = format!("/api/v1/builds/{}", build.id);
     let target = build.target.to_string();
-    let completed = build.finished.unwrap_or_else(|| started(build));
-    let day_old = now.duration_since(completed).as_secs() >= 24 * 60 * 60;
-    let seconds = micros(build.finished.unwrap_or(now)) - micros(started(build));
+    let start = start(build.started, build.submitted);
+    let completed = build.finished.unwrap_or(start);
+    let is_day_old = now.duration_since(completed).as_secs() >= 24 * 60 * 60;
+    let seconds = micros(build.finished.unwrap_or(now)) - micros(start);
     let seconds = seconds / 1_000_000;
     Recent {
         id: build.id.0,
@@ -205,12 +211,12 @@ pub(super) fn recent(build: &Build, cancelling: bool, now: Timestamp, zone: &Tim
         recipes_parsed_percentage: percent(progress.parse),
         repos_cloned_percentage: percent(progress.clone),
         progress_item: String::new(),
-        tasks_complete_percentage: match build.outcome.map(word) {
+        tasks_complete_percentage: match build.outcome.map(outcome_name) {
             None => percent(progress.task),
             Some("Cancelled") => 0,
             Some(_) => 100,
         },
-        state: state(build, cancelling, &progress),
+        state: state_name(build, is_cancelling, &progress),
         errors: progress.errors,
         dashboard_errors_url: format!("{url}#errors"),
         warnings: progress.warnings,
@@ -228,32 +234,30 @@ pub(super) fn recent(build: &Build, cancelling: bool, now: Timestamp, zone: &Tim
         build_targets_json: serde_json::to_string_pretty(&[&target]).unwrap_or_default(),
         completed_on: completed
             .to_zoned(zone.clone())
-            .strftime(if day_old { "%d/%m/%Y %H:%M" } else { "%H:%M" })
+            .strftime(if is_day_old {
+                "%d/%m/%Y %H:%M"
+            } else {
+                "%H:%M"
+            })
             .to_string(),
         targets_abbreviated: target.clone(),
         targets: target,
     }
 }
 
-/// When a build counts as begun: when its last guest was started, or else when it
-/// was asked for.
-pub(super) fn started(build: &Build) -> Timestamp {
-    build.started.unwrap_or(build.submitted)
+/// Returns the start of a build: the start of its last guest, or the time of submission.
+pub(super) fn start(started: Option<Timestamp>, submitted: Timestamp) -> Timestamp {
+    started.unwrap_or(submitted)
 }
 
-/// The same of one that has ended.
-pub(super) fn begun(build: &Ended) -> Timestamp {
-    build.started.unwrap_or(build.submitted)
-}
-
-/// A time in microseconds, which is all that Toaster keeps of it.
+/// Returns a time in microseconds, Toaster's precision.
 pub(super) fn micros(time: Timestamp) -> i64 {
     time.as_microsecond()
 }
 
-fn head(id: BuildId, names: [&dyn Display; 4], start: Timestamp) -> Head {
+fn common_fields(id: BuildId, names: [&dyn Display; 4], start: Timestamp) -> CommonFields {
     let [machine, distro, target, project] = names.map(ToString::to_string);
-    Head {
+    CommonFields {
         id: id.0,
         name: start.strftime("%Y%m%d%H%M%S").to_string(),
         machine,
@@ -264,8 +268,8 @@ fn head(id: BuildId, names: [&dyn Display; 4], start: Timestamp) -> Head {
     }
 }
 
-/// Toaster's word for an outcome.
-fn word(outcome: Outcome) -> &'static str {
+/// Returns Toaster's name for an outcome.
+fn outcome_name(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Skip | Outcome::Success | Outcome::Warning => "Succeeded",
         Outcome::Error | Outcome::Abnormal => "Failed",
@@ -273,20 +277,20 @@ fn word(outcome: Outcome) -> &'static str {
     }
 }
 
-/// Toaster's word for how far a build has come, found in Toaster's order.
-fn state(build: &Build, cancelling: bool, progress: &Progress) -> &'static str {
+/// Returns Toaster's name for the state of a build. The order of the arms is Toaster's.
+fn state_name(build: &Build, is_cancelling: bool, progress: &Progress) -> &'static str {
     match (build.outcome, build.state) {
-        (Some(outcome), _) => word(outcome),
-        (None, _) if cancelling => "Cancelling",
+        (Some(outcome), _) => outcome_name(outcome),
+        (None, _) if is_cancelling => "Cancelling",
         (None, State::Queued) => "Queued",
         (None, State::Starting) => "Starting",
-        (None, _) if is_short(progress.clone) => "Cloning",
-        (None, _) if is_short(progress.parse) => "Parsing",
+        (None, _) if is_incomplete(progress.clone) => "Cloning",
+        (None, _) if is_incomplete(progress.parse) => "Parsing",
         (None, _) => "In Progress",
     }
 }
 
-/// ISO 8601 with the milliseconds cut off, and left out when the second is whole.
+/// Returns a time in ISO 8601 with truncated milliseconds, which whole seconds omit.
 fn time(time: Timestamp) -> String {
     let micros = micros(time).rem_euclid(1_000_000);
     let whole = time.strftime("%Y-%m-%dT%H:%M:%S");
@@ -297,10 +301,10 @@ fn time(time: Timestamp) -> String {
     }
 }
 
-/// The time between two, with three decimals.
+/// Returns a duration in seconds with three decimals.
 #[expect(
     clippy::cast_precision_loss,
-    reason = "Toaster's own way through a float rounds the same"
+    reason = "Toaster computes with a float, too, and rounds alike"
 )]
 fn seconds(from: Timestamp, to: Timestamp) -> String {
     format!("{:.3}", (micros(to) - micros(from)) as f64 / 1e6)
