@@ -198,7 +198,7 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
         .route_layer(DefaultBodyLimit::max(agent.settings.http.request_bytes_max))
         .route(
             "/api/v1/sources/{sha256}",
-            put(files::hand_in).layer(DefaultBodyLimit::disable()),
+            put(files::put_source).layer(DefaultBodyLimit::disable()),
         )
 }
 

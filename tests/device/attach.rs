@@ -123,7 +123,7 @@ fn copies_can_be_changed_while_the_held_snapshot_stays_unchanged() {
     assert!(!findings.contains("-a1"), "{findings}");
     let answer = host.machinectl(&["builds", "delete", "1"]);
     assert!(
-        answer.stderr.contains("build 1 is held for a person"),
+        answer.stderr.contains("build 1 is held for debugging"),
         "{answer:?}"
     );
     // A copy is not reachable by the name of a machine.

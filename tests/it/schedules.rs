@@ -258,7 +258,7 @@ const INVALID_ARGUMENTS: &[(&str, i32, &str)] = &[
     (
         "x --at 2001-01-01 -- linux SOURCE",
         3,
-        "the time never comes",
+        "the schedule never runs",
     ),
     (
         "x --at 03:00 --zone Berlin -- linux SOURCE",
@@ -292,12 +292,12 @@ const INVALID_ARGUMENTS: &[(&str, i32, &str)] = &[
     (
         "x --every 1h -- linux SOURCE --after 1",
         3,
-        "cannot come after others",
+        "cannot depend on other builds",
     ),
     (
         "x --every 1h -- linux SOURCE --interactive error",
         3,
-        "cannot stop for a person",
+        "cannot have a breakpoint",
     ),
 ];
 

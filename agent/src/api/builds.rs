@@ -22,10 +22,10 @@ use crate::records::{Once, Removal};
 use crate::state::AgentState;
 use crate::triggers::submission::{self, Submission, check};
 
-/// The length of the key under which a build is asked for.
+/// The maximum length of an idempotency key.
 const KEY_MAX: usize = 255;
 
-/// The builds that are asked for; the header `Link` tells where the next page is.
+/// Lists builds. The header `Link` has the next page.
 pub(super) async fn list(
     State(agent): State<Arc<AgentState>>,
     listing: Result<Query<ListQuery>, QueryRejection>,
@@ -53,16 +53,16 @@ pub(super) async fn show(
     Ok(Json(build))
 }
 
-/// Adds to records how many copies people look into.
+/// Sets the number of running debug sessions of each build.
 fn count_copies(agent: &AgentState, builds: &mut [Build]) {
     let sessions = agent.jobs.running().debug_sessions;
     for build in builds {
-        let of_it = sessions.keys().filter(|tag| tag.build == build.id);
-        build.interactive.copies = NonZeroUsize::new(of_it.count());
+        let copies = sessions.keys().filter(|tag| tag.build == build.id);
+        build.interactive.copies = NonZeroUsize::new(copies.count());
     }
 }
 
-/// The record of a build, or the refusal that there is none.
+/// Returns the record of a build.
 pub(super) async fn find(agent: &AgentState, id: BuildId) -> Result<Build, ApiError> {
     agent
         .records
@@ -78,9 +78,9 @@ pub(super) async fn submit(
     request: Result<Json<Request>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Build>), ApiError> {
     let Json(request) = request?;
-    let once = once(&headers, &request)?;
+    let once = idempotency_key(&headers, &request)?;
     let submitter = caller.submitter_of(&request)?;
-    // What was answered once is answered again, whatever has changed since.
+    // A repetition gets the same answer, whatever has changed since.
     if let Some(once) = &once {
         let before = agent
             .records
@@ -94,8 +94,8 @@ pub(super) async fn submit(
     }
     check::makes_sense(&request)?;
     let toolchain = check::has_machine(&agent, &request).await?;
-    // Between the look at the sources and the record that names them none is deleted;
-    // and of two equal requests at once the second one finds the first.
+    // Under the lock no source is deleted between the check and the record that names it,
+    // and the second of two equal concurrent requests finds the first.
     let _queue = agent.queue.lock().await;
     check::has_sources(&agent, &request)?;
     check::comes_after(&agent, &request).await?;
@@ -107,23 +107,23 @@ fn answer(submission: Submission) -> Result<(StatusCode, Json<Build>), ApiError>
         Submission::New(build) => Ok((StatusCode::CREATED, Json(build))),
         Submission::There(build) => Ok((StatusCode::OK, Json(build))),
         Submission::Deleted => Err(ApiError::conflict(
-            "the build that was asked for under this key was deleted; use another key",
+            "the build of this Idempotency-Key was deleted; use another key",
         )),
         Submission::Other => Err(ApiError::unprocessable(
-            "something else was asked for under this key within a week; use another key",
+            "this Idempotency-Key was used for a different request within a week; use another key",
         )),
     }
 }
 
-/// The key under which a build is asked for, if there is one.
-fn once(headers: &HeaderMap, request: &Request) -> Result<Option<Once>, ApiError> {
+/// Returns the idempotency key of a request; `None` without one.
+fn idempotency_key(headers: &HeaderMap, request: &Request) -> Result<Option<Once>, ApiError> {
     let Some(key) = headers.get("idempotency-key") else {
         return Ok(None);
     };
     let key = key.to_str().unwrap_or_default();
     if key.is_empty() || key.len() > KEY_MAX {
         return Err(ApiError::bad_request(format!(
-            "an Idempotency-Key has 1 to {KEY_MAX} printable characters"
+            "an Idempotency-Key has 1 to {KEY_MAX} printable ASCII characters"
         )));
     }
     let mut hash = Hasher::default();
@@ -135,7 +135,7 @@ fn once(headers: &HeaderMap, request: &Request) -> Result<Option<Once>, ApiError
     }))
 }
 
-/// Deletes a build wholly.
+/// Deletes the record and the files of a build.
 pub(super) async fn delete(
     State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
@@ -151,10 +151,10 @@ pub(super) async fn delete(
             "build {id} has not ended yet; cancel it first"
         ))),
         Removal::Held => Err(ApiError::conflict(format!(
-            "build {id} is held for a person; `buildhost release {id}` first"
+            "build {id} is held for debugging; `buildhost release {id}` first"
         ))),
         Removal::Awaited => Err(ApiError::conflict(format!(
-            "a build that waits is to come after build {id}; cancel that first"
+            "an unfinished build depends on build {id}; cancel that one first"
         ))),
     }
 }
@@ -169,7 +169,7 @@ pub(super) async fn cancel(
     match build.state.cancellation() {
         Cancellation::TooLate => Err(ApiError::conflict(match build.outcome {
             Some(outcome) => format!("build {id} has already finished: {outcome}"),
-            None => format!("build {id} has its result already, which is being stored"),
+            None => format!("build {id} has its result already; it is being stored"),
         })),
         Cancellation::Dequeue | Cancellation::Interrupt if agent.jobs.cancel_build(id) => {
             Ok((StatusCode::ACCEPTED, Json(build)))

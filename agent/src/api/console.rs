@@ -1,6 +1,7 @@
-//! Requests that become a connection with a guest's console: GET watches, POST types
-//! as well.
+//! Requests whose connection becomes that of a guest's console: read-only with GET,
+//! interactive with POST.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
@@ -38,16 +39,20 @@ pub(super) async fn of_build(
             "build {id} {state}; it has no guest with a console"
         ))
     })?;
-    wake(&agent, &build, request.method()).await?;
+    resume_held_guest(&agent, &build, request.method()).await?;
     connect(&console, request)
 }
 
-/// Lets a guest that is held run for whoever comes to type.
-async fn wake(agent: &AgentState, build: &Build, method: &Method) -> Result<(), ApiError> {
+/// Resumes a suspended guest before an interactive connection.
+async fn resume_held_guest(
+    agent: &AgentState,
+    build: &Build,
+    method: &Method,
+) -> Result<(), ApiError> {
     let held = build.interactive.held.map(|held| held.kind);
     if held == Some(HoldKind::Guest) && method == Method::POST {
-        let woken = session::resume(&agent.guests, &build.id.to_string()).await;
-        return woken.map_err(|error| ApiError::internal(&error));
+        let resumed = session::resume(&agent.guests, &build.id.to_string()).await;
+        return resumed.map_err(|error| ApiError::internal(&error));
     }
     Ok(())
 }
@@ -65,7 +70,7 @@ impl From<AttachError> for ApiError {
     }
 }
 
-/// Tells a guest that waits at its breakpoint to go on.
+/// Lets a build continue from its breakpoint.
 pub(super) async fn resume(
     State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
@@ -81,7 +86,7 @@ pub(super) async fn resume(
     Ok((StatusCode::ACCEPTED, Json(build)))
 }
 
-/// Lets go of what is held of a build that has failed.
+/// Ends the hold of a failed build.
 pub(super) async fn release(
     State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
@@ -107,18 +112,17 @@ pub(super) async fn of_machine(
             let builds = consoles.into_iter().map(|(tag, _)| tag);
             let builds: Vec<_> = builds.chain([last]).collect();
             Err(ApiError::conflict(format!(
-                "several guests of machine {machine} run; name the build, one of {}",
+                "several guests of machine {machine} run; name one of the builds {}",
                 builds.join(", ")
             )))
         }
         (None, _) => Err(ApiError::not_found(format!(
-            "no guest of a machine {machine} runs; `buildhost builds` shows what does"
+            "no guest of a machine {machine} runs; `buildhost builds` lists the running builds"
         ))),
     }
 }
 
-/// Boots a copy of what is held of a build; the connection becomes its console, and the
-/// copy goes with it.
+/// Starts a debug session in a copy of a held build. The session ends with the connection.
 pub(super) async fn attach(
     State(agent): State<Arc<AgentState>>,
     Extension(Caller { submitter, .. }): Extension<Caller>,
@@ -128,44 +132,48 @@ pub(super) async fn attach(
     let Path(id) = id?;
     let build = find(&agent, id).await?;
     let upgrade = upgrade(&mut request)?;
-    let visit = debug_session::attach(&agent, build, submitter).await?;
-    let console = visit.console.clone();
-    relay(&console, true, upgrade, Some(visit))
+    let session = debug_session::attach(&agent, build, submitter).await?;
+    let console = session.console.clone();
+    relay(&console, true, upgrade, Some(session))
 }
 
-/// Answers that the connection is the console's from now on.
+/// Turns the request's connection into one with the console.
 fn connect(console: &Console, mut request: Request) -> Result<Response, ApiError> {
-    let types = request.method() == Method::POST;
-    relay(console, types, upgrade(&mut request)?, None)
+    let is_interactive = request.method() == Method::POST;
+    relay(console, is_interactive, upgrade(&mut request)?, None)
 }
 
-/// What turns the connection into another one, if that is asked for.
+/// Returns the upgrade of the request's connection.
+///
+/// # Errors
+/// The request does not ask for an upgrade to the console protocol.
 fn upgrade(request: &mut Request) -> Result<OnUpgrade, ApiError> {
-    let asked = request.headers().get(header::UPGRADE);
-    let asked = asked.is_some_and(|protocol| protocol == CONSOLE_PROTOCOL);
+    let requested = request.headers().get(header::UPGRADE);
+    let is_console = requested.is_some_and(|protocol| protocol == CONSOLE_PROTOCOL);
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
-    upgrade.filter(|_| asked).ok_or_else(|| {
+    upgrade.filter(|_| is_console).ok_or_else(|| {
         ApiError::bad_request(format!(
-            "a console needs a connection of its own: ask with `Upgrade: {CONSOLE_PROTOCOL}`"
+            "a console needs the header `Upgrade: {CONSOLE_PROTOCOL}`"
         ))
     })
 }
 
-/// Lets the connection be the console's; what is kept is dropped at its end.
+/// Relays between the upgraded connection and the console in a task of its own, which ends
+/// the debug session, if any, with the connection.
 fn relay(
     console: &Console,
-    types: bool,
+    is_interactive: bool,
     upgrade: OnUpgrade,
-    kept: Option<DebugConsole>,
+    session: Option<DebugConsole>,
 ) -> Result<Response, ApiError> {
-    let viewer = console.join(types);
-    let viewer = viewer.map_err(|unheard| ApiError::conflict(unheard.to_string()))?;
+    let viewer = console.join(is_interactive);
+    let viewer = viewer.map_err(|error| ApiError::conflict(error.to_string()))?;
     tokio::spawn(async move {
-        let _kept = kept;
-        // Whoever asked may have gone.
+        let _session = session;
+        // Fails if the client has disconnected.
         let Ok(stream) = upgrade.await else { return };
         if let Err(error) = viewer.relay(TokioIo::new(stream)).await {
-            debug!(%error, "somebody at a console has gone");
+            debug!(error = &error as &dyn Error, "console connection failed");
         }
     });
     let headers = [

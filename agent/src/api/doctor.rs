@@ -1,4 +1,4 @@
-//! Requests of a doctor.
+//! The host's doctor.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The stream of everything that changes, as server-sent events.
+//! The stream of all changes as server-sent events.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use tokio::time::timeout;
 use crate::state::AgentState;
 use crate::telemetry::events::{Event, Events, Lost};
 
-/// How long a stream is silent at the most: a client that has gone is noticed then.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// The interval of comments on a quiet stream. A failed write reveals a disconnected client.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Everything that changes from now on, or after the event in `Last-Event-ID`. When
-/// that is not known any more, an event `reset` comes first: the client is to read
-/// anew what it wants to know, and goes on from here.
+/// Streams all events from now on, or after the event in `Last-Event-ID`. If that one is
+/// forgotten, the stream starts with the event `reset`: the client has to read the current
+/// state again.
 pub(super) async fn stream(State(agent): State<Arc<AgentState>>, headers: HeaderMap) -> Response {
     let events = agent.records.events();
     let last = headers
@@ -27,9 +27,9 @@ pub(super) async fn stream(State(agent): State<Arc<AgentState>>, headers: Header
         .map(|id| id.to_str().unwrap_or_default());
     let (begin, first) = match last.map(|id| events.resume(id)) {
         Some(Ok(begin)) => (begin, hello(events, begin)),
-        Some(Err(why)) => {
+        Some(Err(reason)) => {
             let newest = events.newest();
-            (newest, reset(events, newest, why))
+            (newest, reset(events, newest, reason))
         }
         None => {
             let newest = events.newest();
@@ -53,21 +53,22 @@ pub(super) async fn stream(State(agent): State<Arc<AgentState>>, headers: Header
     (headers, Body::from_stream(pieces)).into_response()
 }
 
-/// What comes after the event that was seen last; nothing more when the agent stops.
+/// Returns the text of the events after number `seen` and the number of the last one, or of a
+/// comment if none comes in time; `None` when the agent stops.
 async fn next(agent: &AgentState, seen: u64) -> Option<(String, u64)> {
     let events = agent.records.events();
-    let mut bell = events.bell();
-    let rung = bell.wait_for(|newest| *newest > seen);
+    let mut newest = events.bell();
+    let changed = newest.wait_for(|newest| *newest > seen);
     tokio::select! {
         () = agent.stopping.cancelled() => return None,
-        rung = timeout(SILENCE_MAX, rung) => match rung {
-            Err(_) => return Some((": nothing new\n\n".to_owned(), seen)),
+        changed = timeout(KEEP_ALIVE_INTERVAL, changed) => match changed {
+            Err(_) => return Some((": keep-alive\n\n".to_owned(), seen)),
             Ok(Err(_)) => return None,
             Ok(Ok(_)) => {}
         }
     }
     let Some(new) = events.after(seen) else {
-        // A client that reads more slowly than things change.
+        // The client reads too slowly.
         let newest = events.newest();
         return Some((reset(events, newest, Lost::Forgotten), newest));
     };
@@ -75,7 +76,7 @@ async fn next(agent: &AgentState, seen: u64) -> Option<(String, u64)> {
     Some((new.iter().map(|event| text(events, event)).collect(), last))
 }
 
-/// Tells the client where it stands, so that it can resume even before the first event.
+/// Returns the first event, whose ID lets a client resume before any other event.
 fn hello(events: &Events, number: u64) -> String {
     format!(
         "retry: 2000\nid: {}\nevent: hello\ndata: {{}}\n\n",
@@ -83,9 +84,9 @@ fn hello(events: &Events, number: u64) -> String {
     )
 }
 
-/// Tells a client that cannot go on where it was what to do, and why.
-fn reset(events: &Events, number: u64, why: Lost) -> String {
-    let data = json!({ "reason": format!("{why}; read anew what you need") });
+/// Returns the event for a client that cannot resume.
+fn reset(events: &Events, number: u64, reason: Lost) -> String {
+    let data = json!({ "reason": format!("{reason}; read the current state again") });
     format!(
         "retry: 2000\nid: {}\nevent: reset\ndata: {data}\n\n",
         events.id(number)

@@ -1,4 +1,4 @@
-//! Requests that move files: sources in, logs and artifacts out.
+//! Uploads of sources, and downloads of logs, artifacts and provenance.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -27,13 +27,13 @@ use crate::jobs::build::PROVENANCE;
 use crate::state::AgentState;
 use crate::state::paths::ARTIFACTS;
 
-/// How often a log that is followed is looked at.
-const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
-/// How much of a file is on its way at once.
+/// The interval at which a followed log is read.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
+/// The size of a piece of a file that is sent.
 const PIECE: usize = 64 * 1024;
 
-/// Takes the content of a source, and keeps it under its hash.
-pub(super) async fn hand_in(
+/// Stores a source under its hash.
+pub(super) async fn put_source(
     State(agent): State<Arc<AgentState>>,
     digest: Result<Path<Digest>, PathRejection>,
     body: Body,
@@ -41,18 +41,21 @@ pub(super) async fn hand_in(
     let Path(digest) = digest?;
     let directory = agent.paths.sources();
     let path = directory.join(digest.as_str());
-    // Received even when it is here already: a client that still sends hears nothing.
-    let there = path.exists();
+    let (file, exists) = {
+        let path = path.clone();
+        blocking(move || NamedTempFile::new_in(directory).map(|file| (file, path.exists()))).await?
+    };
+    // The body of a known source is read, too: a client reads no response while it sends.
     let bytes_max = agent.settings.builds.sources_bytes_max;
-    let (file, found) = receive(NamedTempFile::new_in(&directory)?, body, bytes_max).await?;
+    let (file, found) = receive(file, body, bytes_max).await?;
     if found != digest {
         return Err(ApiError::bad_request(format!(
-            "the content has the hash {found}, not {digest}; nothing was kept"
+            "the content has the hash {found}, not {digest}; nothing was stored"
         )));
     }
-    // Put in permit again even then: its age tells that somebody has just wanted it.
+    // A known source is replaced, too, so that its age says when it was last needed.
     blocking(move || sys::file::publish(file, &path)).await?;
-    Ok(if there {
+    Ok(if exists {
         StatusCode::OK
     } else {
         StatusCode::CREATED
@@ -68,14 +71,14 @@ async fn receive(
     let mut bytes = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame
-            .map_err(|error| ApiError::bad_request(format!("the content was cut off: {error}")))?;
+            .map_err(|error| ApiError::bad_request(format!("the content ended early: {error}")))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
         bytes += data.len() as u64;
         if bytes > bytes_max {
             return Err(ApiError::payload_too_large(format!(
-                "a source may have {bytes_max} bytes"
+                "a source may have at most {bytes_max} bytes"
             )));
         }
         hash.update(&data);
@@ -84,59 +87,70 @@ async fn receive(
     Ok((file, hash.finish()))
 }
 
-/// Which part of a log, and whether to wait for more.
+/// The requested part of a log.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Part {
+pub(super) struct LogQuery {
+    /// The first byte.
     #[serde(default)]
     offset: u64,
+    /// Waits for more until the build has finished.
     #[serde(default)]
     follow: bool,
 }
 
-/// The log of a build from an offset on; with `follow`, until the build is over.
+/// Returns the log of a build from an offset on; with `follow`, until the build has finished.
 pub(super) async fn log(
     State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
-    part: Result<Query<Part>, QueryRejection>,
+    query: Result<Query<LogQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let (Path(id), Query(part)) = (id?, part?);
+    let (Path(id), Query(query)) = (id?, query?);
     find(&agent, id).await?;
     let (reader, writer) = tokio::io::duplex(PIECE);
     tokio::spawn(async move {
-        // An error here is a client that has left, or a log that cannot be read on.
-        let _ = send_log(&agent, id, part, writer).await;
+        // Fails if the client has disconnected or the log cannot be read; the body ends early.
+        let _ = send_log(&agent, id, query, writer).await;
     });
     let body = Body::from_stream(ReaderStream::new(reader));
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }
 
 async fn send_log(
-    agent: &AgentState,
+    agent: &Arc<AgentState>,
     id: BuildId,
-    part: Part,
+    query: LogQuery,
     mut to: DuplexStream,
 ) -> io::Result<()> {
-    let mut offset = part.offset;
+    let mut offset = query.offset;
     loop {
-        // Asked first, so that what was written before the end is not missed.
+        // The state is read before the log, so that the last output is not missed.
         let build = agent.records.get(id).await.map_err(io::Error::other)?;
-        let over = build.is_none_or(|build| build.state == BuildState::Finished);
-        offset += copy(&agent.paths.build_log(id), offset, &mut to).await?;
-        if over || !part.follow || agent.stopping.is_cancelled() {
+        let is_finished = build.is_none_or(|build| build.state == BuildState::Finished);
+        if let Some(log) = open_log(agent, id).await? {
+            offset += copy(log, offset, &mut to).await?;
+        }
+        if is_finished || !query.follow || agent.stopping.is_cancelled() {
             return Ok(());
         }
-        tokio::time::sleep(FOLLOW_PAUSE).await;
+        tokio::time::sleep(FOLLOW_INTERVAL).await;
     }
 }
 
-/// Copies a file from an offset on and says how much that was.
-async fn copy(path: &std::path::Path, offset: u64, to: &mut DuplexStream) -> io::Result<u64> {
-    let mut file = match File::open(path).await {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    };
+async fn open_log(agent: &Arc<AgentState>, id: BuildId) -> io::Result<Option<File>> {
+    let agent = Arc::clone(agent);
+    blocking(
+        move || match std::fs::File::open(agent.paths.build_log(id)) {
+            Ok(log) => Ok(Some(File::from_std(log))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        },
+    )
+    .await
+}
+
+/// Copies a file from an offset on and returns the number of bytes.
+async fn copy(mut file: File, offset: u64, to: &mut DuplexStream) -> io::Result<u64> {
     file.seek(io::SeekFrom::Start(offset)).await?;
     let mut buffer = vec![0; PIECE];
     let mut copied = 0;
@@ -150,7 +164,7 @@ async fn copy(path: &std::path::Path, offset: u64, to: &mut DuplexStream) -> io:
     }
 }
 
-/// A file that a build gave out.
+/// Returns an artifact of a build.
 pub(super) async fn artifact(
     State(agent): State<Arc<AgentState>>,
     path: Result<Path<(BuildId, FileName)>, PathRejection>,
@@ -163,7 +177,7 @@ pub(super) async fn artifact(
         .find(|artifact| artifact.name == name)
     else {
         return Err(ApiError::not_found(format!(
-            "build {id} gave out no file {name}"
+            "build {id} has no artifact {name}"
         )));
     };
     let file = File::open(agent.paths.build(id).join(ARTIFACTS).join(&name)).await?;
@@ -178,7 +192,7 @@ pub(super) async fn artifact(
         .into_response())
 }
 
-/// Where what a build gave out came from.
+/// Returns the provenance of a build's artifacts.
 pub(super) async fn provenance(
     State(agent): State<Arc<AgentState>>,
     id: Result<Path<BuildId>, PathRejection>,
@@ -191,7 +205,7 @@ pub(super) async fn provenance(
             Ok((kind, text).into_response())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ApiError::not_found(format!(
-            "build {id} has no provenance: it has not ended well, or gave nothing out"
+            "build {id} has no provenance: it has not succeeded, or has no artifacts"
         ))),
         Err(error) => Err(error.into()),
     }

@@ -1,4 +1,4 @@
-//! Requests about the queue as a whole.
+//! The queue as a whole: its state, draining and undraining.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::blocking;
 use crate::state::maintenance;
 use crate::state::{AgentState, ImageKey, QueueSnapshot, RunningJobs};
 
-/// The length of a reason.
+/// The maximum length of the reason for draining, in bytes.
 const REASON_MAX: usize = 1000;
 
 pub(super) async fn show(State(agent): State<Arc<AgentState>>) -> Result<Json<Queue>, ApiError> {
@@ -53,11 +53,11 @@ fn queue(
     let waiting = unfinished
         .iter()
         .filter(|build| !jobs.builds.contains_key(&build.id));
-    let mut waiting: Vec<_> = waiting.map(waits).collect();
-    let turns: BTreeMap<_, _> = snapshot.order.iter().zip(0usize..).collect();
-    waiting.sort_by_key(|waits| {
-        let turn = turns.get(&waits.build).copied();
-        (turn.unwrap_or(usize::MAX), waits.build)
+    let mut waiting: Vec<_> = waiting.map(waiting_build).collect();
+    let positions: BTreeMap<_, _> = snapshot.order.iter().zip(0usize..).collect();
+    waiting.sort_by_key(|waiting| {
+        let position = positions.get(&waiting.build).copied();
+        (position.unwrap_or(usize::MAX), waiting.build)
     });
     let capacity = &snapshot.capacity;
     Queue {
@@ -66,7 +66,7 @@ fn queue(
         drained: agent.drained(),
         guests: Load {
             taken: running.len() as u64,
-            total: capacity.guests.map(|most| most as u64),
+            total: capacity.guests.map(|total| total as u64),
         },
         cpus: Load {
             taken: running.iter().map(|guest| guest.cpus).sum(),
@@ -97,7 +97,7 @@ fn guest(snapshot: &QueueSnapshot, key: &ImageKey, build: Option<&Build>) -> Gue
     }
 }
 
-fn waits(build: &Build) -> WaitingBuild {
+fn waiting_build(build: &Build) -> WaitingBuild {
     WaitingBuild {
         build: build.id,
         submitter: build.submitter.clone(),
@@ -121,14 +121,13 @@ pub(super) async fn drain(
             "a reason is one line of at most {REASON_MAX} bytes"
         )));
     }
-    // Who drains a host again may give a better reason; it is drained since the first.
-    let since = agent.drained().map_or_else(Timestamp::now, |it| it.since);
+    // A second request replaces the reason and keeps the time of the first.
+    let since = agent
+        .drained()
+        .map_or_else(Timestamp::now, |drained| drained.since);
     let drained = Drained { since, reason };
-    info!(
-        reason = drained.reason,
-        "the host is drained: no guest starts"
-    );
-    // Held, so that nothing that was decided before starts after our answer.
+    info!(reason = drained.reason, "host drained");
+    // Under the lock, so that no build that was admitted before starts after the response.
     let _queue = agent.queue.lock().await;
     let (task_agent, set) = (Arc::clone(&agent), drained.clone());
     blocking(move || maintenance::set(&task_agent, Some(set))).await?;
@@ -137,7 +136,7 @@ pub(super) async fn drain(
 
 pub(super) async fn undrain(State(agent): State<Arc<AgentState>>) -> Result<Json<Queue>, ApiError> {
     if agent.drained().is_some() {
-        info!("the host is no longer drained");
+        info!("host undrained");
         let task_agent = Arc::clone(&agent);
         blocking(move || maintenance::set(&task_agent, None)).await?;
     }

@@ -1,4 +1,4 @@
-//! Requests about schedules.
+//! Schedules.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::state::AgentState;
 use crate::triggers::schedule::{self as schedules, settled, with_next};
 use crate::triggers::submission::check;
 
-/// Schedules in the order of their names; the header `Link` tells where the next page is.
+/// Lists schedules in the order of their names. The header `Link` has the next page.
 pub(super) async fn list(
     State(agent): State<Arc<AgentState>>,
     page: Result<Query<Page>, QueryRejection>,
@@ -28,7 +28,10 @@ pub(super) async fn list(
     page.count = Some(count);
     let all = agent.records.schedules(page.clone()).await?;
     let now = Timestamp::now();
-    let all: Vec<_> = all.into_iter().map(|it| with_next(it, now)).collect();
+    let all: Vec<_> = all
+        .into_iter()
+        .map(|schedule| with_next(schedule, now))
+        .collect();
     let last = all.last().filter(|_| all.len() as u64 >= u64::from(count));
     let next = last.and_then(|last| {
         page.from = Some(last.name.clone());
@@ -55,7 +58,7 @@ pub(super) async fn add(
 ) -> Result<(StatusCode, Json<Schedule>), ApiError> {
     let Json(new) = new?;
     let submitter = caller.submitter_of(&new.build)?;
-    can_be_scheduled(&new.build)?;
+    check_schedulable(&new.build)?;
     if !new.unchecked {
         check::has_machine(&agent, &new.build).await?;
     }
@@ -77,15 +80,15 @@ pub(super) async fn add(
     };
     let schedule = with_next(schedule, now);
     if schedule.next.is_none() {
-        let words = format!("the time never comes: {}", schedule.timing);
-        return Err(ApiError::bad_request(words));
+        let detail = format!("the schedule never runs: {}", schedule.timing);
+        return Err(ApiError::bad_request(detail));
     }
-    // Until it is recorded, its sources stay.
+    // Under the lock no source is deleted before the schedule that names it is recorded.
     let _queue = agent.queue.lock().await;
     if new.dry_run {
-        let there = agent.records.schedule(&schedule.name).await?.is_some();
-        if there && !new.replace {
-            return Err(exists(&schedule.name));
+        let exists_already = agent.records.schedule(&schedule.name).await?.is_some();
+        if exists_already && !new.replace {
+            return Err(name_taken(&schedule.name));
         }
         return Ok((StatusCode::OK, Json(schedule)));
     }
@@ -93,32 +96,32 @@ pub(super) async fn add(
     match schedules::add(&agent, &schedule, new.replace).await? {
         Added::New => Ok((StatusCode::CREATED, Json(schedule))),
         Added::Replaced => Ok((StatusCode::OK, Json(schedule))),
-        Added::Exists => Err(exists(&schedule.name)),
+        Added::Exists => Err(name_taken(&schedule.name)),
         Added::Full => Err(ApiError::conflict(format!(
-            "there are {SCHEDULES_MAX} schedules already; remove some that are over"
+            "there are {SCHEDULES_MAX} schedules already, the maximum; remove some"
         ))),
     }
 }
 
-/// Checks what a build must be to be asked for again and again, with nobody there.
-fn can_be_scheduled(build: &Request) -> Result<(), ApiError> {
+/// Checks that a build can be submitted repeatedly and runs without a person.
+fn check_schedulable(build: &Request) -> Result<(), ApiError> {
     check::makes_sense(build)?;
     if build.interactive.is_some() {
         return Err(ApiError::bad_request(
-            "a scheduled build cannot stop for a person; it can be held when it fails",
+            "a scheduled build cannot have a breakpoint; it can be held when it fails",
         ));
     }
     if !build.after.is_empty() {
         return Err(ApiError::bad_request(
-            "a scheduled build cannot come after others, which are over when it runs again",
+            "a scheduled build cannot depend on other builds, which have finished when it runs again",
         ));
     }
     Ok(())
 }
 
-fn exists(name: &ScheduleName) -> ApiError {
+fn name_taken(name: &ScheduleName) -> ApiError {
     ApiError::conflict(format!(
-        "there is a schedule {name} already; replace or remove it, or take another name"
+        "there is a schedule {name} already; replace or remove it, or choose another name"
     ))
 }
 
@@ -130,7 +133,7 @@ pub(super) async fn remove(
     if schedules::remove(&agent, &name).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
-    Err(missing(&name))
+    Err(not_found(&name))
 }
 
 pub(super) async fn run(
@@ -153,11 +156,11 @@ pub(super) async fn run(
 
 async fn find(agent: &AgentState, name: &ScheduleName) -> Result<Schedule, ApiError> {
     let found = agent.records.schedule(name).await?;
-    found.ok_or_else(|| missing(name))
+    found.ok_or_else(|| not_found(name))
 }
 
-fn missing(name: &ScheduleName) -> ApiError {
+fn not_found(name: &ScheduleName) -> ApiError {
     ApiError::not_found(format!(
-        "there is no schedule {name}; `buildhost schedule list` shows what there is"
+        "there is no schedule {name}; `buildhost schedule list` lists all schedules"
     ))
 }
