@@ -1,4 +1,4 @@
-//! The one door from async code to blocking work: child processes, file trees, locks.
+//! The bridge from async code to blocking work: child processes, file trees, locks.
 
 use tracing::Span;
 
@@ -11,7 +11,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime shuts down and drops the caller, too.
+            // The runtime is shutting down and drops the caller, too.
             Err(_) => std::future::pending().await,
         },
     }

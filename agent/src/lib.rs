@@ -1,7 +1,7 @@
-//! The host agent: bootstraps machines and runs builds in throw-away guests.
+//! The host agent: bootstraps machines and runs builds in temporary guests.
 //!
-//! [`daemon`] starts everything; [`scheduler`] is its one loop, which starts [`jobs`];
-//! each job runs its guest through a [`session`].
+//! [`daemon`] starts everything; [`scheduler`] is the loop that starts [`jobs`]; each job
+//! runs its guest through a [`session`].
 
 pub mod api;
 pub mod daemon;

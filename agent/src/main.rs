@@ -1,5 +1,6 @@
-//! `buildhost-agent`: reads the settings, runs the daemon, ends with a meaning.
+//! `buildhost-agent`: reads the settings, runs the daemon and returns an exit status.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,45 +10,45 @@ use config::settings::Settings;
 use tracing_subscriber::EnvFilter;
 
 /// The host agent of Buildhost: keeps machines bootstrapped and runs builds in
-/// throw-away guests.
+/// temporary guests.
 ///
 /// It runs in the foreground and logs to standard error. SIGTERM and SIGINT stop
 /// it: running builds go back into the queue. SIGHUP stops it for a restart or an
-/// upgrade: the guests of builds run on, and the next agent takes them up, as it
-/// does after a crash. Clients find it at the socket `agent.sock` in its run
-/// directory; `machinectl` is one.
+/// upgrade: the guests of builds keep running and the next agent adopts them, as it does
+/// after a crash. Clients such as `buildhost` connect to the socket `agent.sock`
+/// in the run directory.
 ///
-/// Exit status: 0 stopped as asked, 1 failed, 2 bad command line or settings,
-/// 3 refused, because another agent runs or the host lacks something.
+/// Exit status: 0 stopped on request, 1 failed, 2 invalid command line or settings,
+/// 3 refused, because another agent runs or the host lacks a requirement.
 #[derive(Parser)]
 #[command(name = "buildhost-agent", version)]
 struct Arguments {
     /// The settings, a TOML file; every key has a default
     #[arg(long, value_name = "FILE", default_value = "/etc/buildhost/agent.toml")]
     config: PathBuf,
-    /// Check the settings and stop
+    /// Check the settings and exit
     #[arg(long, conflicts_with = "example")]
     check: bool,
-    /// Print a settings file that shows every key with its default, and stop
+    /// Print a settings file that shows every key with its default, and exit
     #[arg(long)]
     example: bool,
-    /// Write the manual page into a directory, and stop
+    /// Write the manual page into a directory, and exit
     #[arg(long, value_name = "DIR", hide = true)]
     manual: Option<PathBuf>,
 }
 
-/// What the shell sees.
+/// The exit status of the process.
 #[derive(Clone, Copy)]
-enum Ending {
-    Done = 0,
-    Failed = 1,
+enum ExitStatus {
+    Success = 0,
+    Failure = 1,
     Usage = 2,
     Refused = 3,
 }
 
-impl From<Ending> for ExitCode {
-    fn from(ending: Ending) -> Self {
-        Self::from(ending as u8)
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(status as u8)
     }
 }
 
@@ -58,19 +59,19 @@ fn main() -> ExitCode {
 #[expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "this is the program's own edge"
+    reason = "the log is not set up yet"
 )]
-fn run(arguments: &Arguments) -> Ending {
+fn run(arguments: &Arguments) -> ExitStatus {
     if arguments.example {
         print!("{}", config::settings::EXAMPLE);
-        return Ending::Done;
+        return ExitStatus::Success;
     }
     if let Some(directory) = &arguments.manual {
         return match clap_mangen::generate_to(Arguments::command(), directory) {
-            Ok(()) => Ending::Done,
+            Ok(()) => ExitStatus::Success,
             Err(error) => {
                 eprintln!("buildhost-agent: cannot write the manual page: {error}");
-                Ending::Failed
+                ExitStatus::Failure
             }
         };
     }
@@ -79,9 +80,9 @@ fn run(arguments: &Arguments) -> Ending {
         Ok(text) => text,
         Err(error) => {
             eprintln!(
-                "buildhost-agent: cannot read the settings {path}: {error}; `buildhost-agent --example` prints some to begin with"
+                "buildhost-agent: cannot read the settings {path}: {error}; `buildhost-agent --example` prints an example"
             );
-            return Ending::Usage;
+            return ExitStatus::Usage;
         }
     };
     let settings = match Settings::parse(&text) {
@@ -90,29 +91,29 @@ fn run(arguments: &Arguments) -> Ending {
             for fault in faults {
                 eprintln!("{path}:{}: {}", fault.line, fault.text);
             }
-            return Ending::Usage;
+            return ExitStatus::Usage;
         }
     };
     if arguments.check {
-        return Ending::Done;
+        return ExitStatus::Success;
     }
-    if let Err(error) = log(&settings) {
+    if let Err(error) = start_log(&settings) {
         eprintln!("buildhost-agent: the setting log.filter cannot be used: {error}");
-        return Ending::Usage;
+        return ExitStatus::Usage;
     }
     match daemon::run(settings) {
-        Ok(()) => Ending::Done,
+        Ok(()) => ExitStatus::Success,
         Err(error) => {
-            tracing::error!("{}", daemon::words(&error));
+            tracing::error!(error = &error as &dyn Error, "the agent does not run");
             match error {
-                StartError::Refused(_) => Ending::Refused,
-                StartError::Failed { .. } => Ending::Failed,
+                StartError::Refused(_) => ExitStatus::Refused,
+                StartError::Failed { .. } => ExitStatus::Failure,
             }
         }
     }
 }
 
-fn log(settings: &Settings) -> Result<(), tracing_subscriber::filter::ParseError> {
+fn start_log(settings: &Settings) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = EnvFilter::builder().parse(&settings.log.filter)?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -1,5 +1,5 @@
-//! The revisions of packages: our own PR service, who may ask it, and the packages
-//! that another server numbers.
+//! The agent's PR service, the rights of its clients, and the packages whose revisions
+//! another server assigns.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use prserv::session::{AuthorizedService, RequestError};
 use prserv::{History, OpenOptions, Peer, Server, Service, Tuple};
 use wildmatch::WildMatch;
 
-/// Why a package has no revision.
+/// The error that a package has no revision.
 #[derive(Debug, thiserror::Error)]
 #[error("no PR service gave a revision for {version}")]
 pub struct RevisionError {
@@ -20,21 +20,21 @@ pub struct RevisionError {
     source: Cause,
 }
 
-/// Who failed.
+/// The failure of the PR service that the settings name for a package.
 #[derive(Debug, thiserror::Error)]
 enum Cause {
     #[error(transparent)]
-    Ours(#[from] RequestError),
+    Local(#[from] RequestError),
     #[error("the server {server} failed")]
-    Theirs { server: String, source: ClientError },
+    Remote { server: String, source: ClientError },
     #[error(transparent)]
     Address(#[from] TargetError),
 }
 
-/// How our PR service is opened.
+/// Returns the options to open the PR service.
 ///
 /// # Errors
-/// When a proxy cannot be understood.
+/// The setting `pr.proxy` or `pr.upstream` is invalid.
 pub fn options(pr: &Pr) -> Result<OpenOptions, TargetError> {
     let mut options = OpenOptions::new(pr.database.as_str()).read_only(pr.mode == PrMode::ReadOnly);
     let target = |server: &String| Target::parse(server, &proxies(pr)?);
@@ -42,10 +42,10 @@ pub fn options(pr: &Pr) -> Result<OpenOptions, TargetError> {
     Ok(options)
 }
 
-/// Our PR service for those outside of guests, with the rights that they have.
+/// Returns a server of the PR service for clients on the network, with their rights.
 ///
 /// # Errors
-/// When the tokens cannot be read.
+/// The tokens cannot be read.
 pub fn server(service: Service, pr: &Pr) -> io::Result<Server> {
     let writers = match &pr.writers[..] {
         [] => Writers::Anyone,
@@ -60,7 +60,7 @@ pub fn server(service: Service, pr: &Pr) -> io::Result<Server> {
     Ok(Server::new(service).with_access(access))
 }
 
-/// Our PR service for a guest, which our log calls by a name.
+/// Returns a server of the PR service for a guest, which is logged under `name`.
 pub fn server_for_guest(service: Service, pr: &Pr, name: &str) -> Server {
     let access = access(pr, Writers::Anyone);
     Server::new(service)
@@ -82,11 +82,11 @@ fn access(pr: &Pr, writers: Writers) -> Access {
     }
 }
 
-/// The revision of a package: the one in its recipe and, unless the settings say
-/// that nobody numbers it, the value that a PR service gives it.
+/// Returns the revision of a package: that of its recipe, followed by the value of a PR
+/// service unless the settings exempt the package.
 ///
 /// # Errors
-/// When the server that numbers it gives no value.
+/// The PR service for this package assigns no value.
 pub async fn revision(
     service: &Service,
     pr: &Pr,
@@ -94,12 +94,12 @@ pub async fn revision(
 ) -> Result<String, RevisionError> {
     let version = package.pr_version();
     let tuple = Tuple::new(&version, &package.architecture, &package.checksum);
-    let value = match numbered_by(pr, &package.name) {
-        None => ask_ours(service, pr, &tuple).await,
+    let value = match route(pr, &package.name) {
+        None => local_value(service, pr, &tuple).await,
         Some(PackageRoute {
             server: Some(server),
             ..
-        }) => ask_theirs(pr, server, &tuple).await,
+        }) => remote_value(pr, server, &tuple).await,
         Some(PackageRoute { server: None, .. }) => return Ok(package.recipe_revision.clone()),
     };
     match value {
@@ -108,8 +108,8 @@ pub async fn revision(
     }
 }
 
-/// Asks our own service, within the rights that its mode leaves us.
-async fn ask_ours(service: &Service, pr: &Pr, tuple: &Tuple) -> Result<String, Cause> {
+/// Requests a value from the agent's service, within the rights of its mode.
+async fn local_value(service: &Service, pr: &Pr, tuple: &Tuple) -> Result<String, Cause> {
     let mut peer = Peer::new("the agent");
     if pr.mode == PrMode::Lockdown {
         peer.rights = Rights::Read;
@@ -124,18 +124,19 @@ async fn ask_ours(service: &Service, pr: &Pr, tuple: &Tuple) -> Result<String, C
     Ok(answer.as_str().to_owned())
 }
 
-/// Who numbers a package, when it is not us.
-fn numbered_by<'p>(pr: &'p Pr, package: &str) -> Option<&'p PackageRoute> {
+/// Returns the route of a package; `None` for the agent's service.
+fn route<'p>(pr: &'p Pr, package: &str) -> Option<&'p PackageRoute> {
     pr.elsewhere
         .iter()
-        .find(|elsewhere| WildMatch::new(&elsewhere.pattern).matches(package))
+        .find(|route| WildMatch::new(&route.pattern).matches(package))
 }
 
-async fn ask_theirs(pr: &Pr, server: &str, tuple: &Tuple) -> Result<String, Cause> {
+/// Requests a value from another server.
+async fn remote_value(pr: &Pr, server: &str, tuple: &Tuple) -> Result<String, Cause> {
     let target = Target::parse(server, &proxies(pr)?)?;
     let mut client = Client::new(target, RetryPolicy::default());
     let value = client.get_pr(tuple, History::Ignore).await;
-    value.map_err(|source| Cause::Theirs {
+    value.map_err(|source| Cause::Remote {
         server: server.to_owned(),
         source,
     })
@@ -174,32 +175,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_package_is_numbered_by_the_server_that_the_settings_name() {
+    async fn the_settings_select_the_server_for_each_package() {
         let directory = tempfile::tempdir().unwrap();
-        let (ours, theirs) = (service(&directory, "ours"), service(&directory, "theirs"));
+        let (local, remote) = (service(&directory, "local"), service(&directory, "remote"));
         let value = "41".parse().unwrap();
-        theirs
+        remote
             .import_one(&Tuple::new("linux-rt-1.0-r0", "all", "other"), &value)
             .await
             .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(prserv::serve(theirs, listener, std::future::pending()));
+        tokio::spawn(prserv::serve(remote, listener, std::future::pending()));
         let text = format!(
             "pr.elsewhere = [\"test-* = none\", \"linux-* = {address}\"]\npr.proxy = \"none\"\n"
         );
         let pr = Settings::parse(&text).unwrap().pr;
         let mut revisions = Vec::new();
         for name in ["hello", "linux-rt", "test-linux"] {
-            revisions.push(revision(&ours, &pr, &package(name)).await.unwrap());
+            revisions.push(revision(&local, &pr, &package(name)).await.unwrap());
         }
         assert_eq!(revisions, ["r0.0", "r0.42", "r0"]);
     }
 
     #[tokio::test]
-    async fn in_lockdown_a_build_gets_what_is_recorded_or_the_word_for_the_rest() {
+    async fn in_lockdown_a_package_gets_its_recorded_value_or_the_fallback() {
         let directory = tempfile::tempdir().unwrap();
-        let service = service(&directory, "ours");
+        let service = service(&directory, "local");
         let known = package("known");
         let value = "7".parse().unwrap();
         let tuple = Tuple::new(known.pr_version(), "all", "c");
@@ -211,22 +212,22 @@ mod tests {
         assert_eq!(revision(&service, &pr, &new).await.unwrap(), "r0.custom");
         let pr = Settings::parse("pr.mode = \"lockdown\"\n").unwrap().pr;
         let error = revision(&service, &pr, &new).await.unwrap_err();
-        let words = sys::error_report::chain(&error);
-        assert!(words.contains("this client may not write"), "{words}");
+        let message = sys::error_report::chain(&error);
+        assert!(message.contains("this client may not write"), "{message}");
     }
 
     #[tokio::test]
-    async fn a_server_that_does_not_answer_is_named() {
+    async fn the_error_names_a_server_that_does_not_answer() {
         let directory = tempfile::tempdir().unwrap();
         let text = "pr.elsewhere = [\"* = 127.0.0.1:1\"]\npr.proxy = \"none\"\n";
         let pr = Settings::parse(text).unwrap().pr;
-        let error = revision(&service(&directory, "ours"), &pr, &package("hello"))
+        let error = revision(&service(&directory, "local"), &pr, &package("hello"))
             .await
             .unwrap_err();
-        let words = sys::error_report::chain(&error);
+        let message = sys::error_report::chain(&error);
         assert!(
-            words.contains("hello-1.0-r0: the server 127.0.0.1:1 failed"),
-            "{words}"
+            message.contains("hello-1.0-r0: the server 127.0.0.1:1 failed"),
+            "{message}"
         );
     }
 }
