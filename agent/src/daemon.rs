@@ -79,7 +79,7 @@ async fn run_async(settings: Settings) -> Result<(), StartError> {
     let _lock = lock_run_directory(&settings)?;
     let agent = Arc::new(open_state(settings, guest_user)?);
     if let Some(outdated) = blocking(store::btrfs_progs::outdated).await {
-        warn!("{outdated}");
+        warn!(error = &outdated as &dyn Error, "btrfs-progs are outdated");
     }
     recover(&agent).await?;
     let watch = Watch::new(&agent).context(|| "watch directories".to_owned())?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use config::settings::{PackageRoute, Pr, PrMode};
 use config::task::Package;
+use config::text::printable;
 use prserv::access::{Access, Rights, Token, UnknownTuple, Writers};
 use prserv::client::{Client, ClientError, Proxies, RetryPolicy, Target, TargetError};
 use prserv::session::{AuthorizedService, RequestError};
@@ -14,7 +15,7 @@ use wildmatch::WildMatch;
 
 /// The error that a package has no revision.
 #[derive(Debug, thiserror::Error)]
-#[error("no PR service gave a revision for {version}")]
+#[error("no PR service assigned a revision to {}", printable(.version))]
 pub struct RevisionError {
     version: String,
     source: Cause,
