@@ -150,7 +150,7 @@ fn routes(agent: Arc<AgentState>, auth: Auth) -> Router {
             rate_limit::rate_limit,
         ))
         .layer(middleware::from_fn_with_state(
-            Arc::clone(agent.records.metrics()),
+            Arc::clone(&agent.telemetry.metrics),
             count_request,
         ))
         .with_state(agent)
@@ -230,7 +230,7 @@ async fn metrics(State(agent): State<Arc<AgentState>>) -> Result<Response, ApiEr
     let unfinished = agent.records.unfinished().await?;
     let (task_agent, status) = (Arc::clone(&agent), agent.status());
     let free = blocking(move || free_space(&task_agent)).await;
-    let mut text = agent.records.metrics().to_text(&HostGauges {
+    let mut text = agent.telemetry.metrics.to_text(&HostGauges {
         unfinished: &unfinished,
         jobs: &agent.jobs.running(),
         status: status.as_ref(),

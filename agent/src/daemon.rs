@@ -22,6 +22,7 @@ use crate::records::Records;
 use crate::scheduler::{self, log_cleaning};
 use crate::state::AgentState;
 use crate::state::maintenance;
+use crate::telemetry::Telemetry;
 use crate::triggers::fs_watch::Watch;
 use crate::{api, blocking, pr_service, session};
 
@@ -200,13 +201,16 @@ fn open_state(settings: Settings, guest_user: (u32, u32)) -> Result<AgentState, 
     let toolchains =
         Toolchains::open(&paths.toolchains).context(|| "open the toolchains".to_owned())?;
     create_directory(&paths.state)?;
-    let records = Records::open(&paths.state.join("records.sqlite3"))
+    let telemetry = Telemetry::default();
+    let records = Records::open(&paths.state.join("records.sqlite3"), telemetry.clone())
         .context(|| "open the records".to_owned())?;
     let options = pr_service::options(&settings.pr)
         .context(|| "use the settings of the PR service".to_owned())?;
     let pr = prserv::Service::open(&options)
         .context(|| format!("open the PR service's database {}", settings.pr.database))?;
-    let agent = AgentState::new(settings, volumes, toolchains, records, pr, guest_user);
+    let agent = AgentState::new(
+        settings, volumes, toolchains, records, telemetry, pr, guest_user,
+    );
     for directory in [
         agent.paths.sources(),
         agent.paths.bootstraps(),

@@ -1,78 +1,79 @@
-//! The records of builds: one SQLite file in the state directory.
+//! The records of builds and schedules: one SQLite file in the state directory.
 //!
-//! A change is on disk when the call that makes it returns. Each build is one row;
-//! its lists are JSON in a column, but for the names by which it is found.
+//! A change is on disk when its call returns. Each build is one row. Its lists are JSON in a
+//! column, except the names by which it is found.
 
 mod database;
-mod format;
-mod once;
-mod reading;
+mod idempotency;
+mod migrations;
+mod queries;
 mod rows;
-mod writing;
+mod updates;
 
-mod ended;
-mod health;
+mod deletion;
+mod finished;
+mod integrity;
 mod list;
-mod removal;
 mod schedules;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use config::task::{Digest, Source};
 use config::{MachineName, ToolchainName};
 use rusqlite::Connection;
 
-use crate::telemetry::events::Events;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::Telemetry;
 use database::Database;
-use format::MIGRATIONS;
+use migrations::MIGRATIONS;
 
-pub use ended::Ended;
-pub use health::Health;
-pub use once::{Once, Submitted};
-pub use removal::{Removal, Summary};
+pub use deletion::{Deletion, Summary};
+pub use finished::FinishedBuild;
+pub use idempotency::{IdempotencyKey, Submitted};
+pub use integrity::Integrity;
 pub use schedules::Added;
 
-/// Why a record could not be read or written.
+/// A failure to read or write the records.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordsError {
-    /// The database refused.
+    /// The database failed.
     #[error("cannot use the records in {path}")]
     Database {
-        /// The file.
+        /// Returns the path of the file.
         path: PathBuf,
-        /// What it said.
+        /// The error of the database.
         source: rusqlite::Error,
     },
-    /// The file is from a later version of ours.
+    /// A newer version of the agent wrote the file.
     #[error(
         "{path} was written by a newer buildhost-agent (format {found}, this one knows {known})"
     )]
     Newer {
-        /// The file.
+        /// Returns the path of the file.
         path: PathBuf,
-        /// Its format.
+        /// The version of its format.
         found: usize,
-        /// The newest format that we know.
+        /// The newest version that this agent knows.
         known: usize,
     },
-    /// The thread that was to do the work died.
+    /// The thread with the query ended.
     #[error("the records could not be reached")]
     Gone,
 }
 
-/// The records; cheap to clone.
+/// The records. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Records {
     database: Database,
-    events: Arc<Events>,
-    metrics: Arc<Metrics>,
+    telemetry: Telemetry,
 }
 
 impl Records {
-    /// Opens the file, makes it when it is not there, and brings its format up to date.
-    pub fn open(path: &Path) -> Result<Self, RecordsError> {
+    /// Opens the file, creates it if missing, and migrates it to the newest version. Changes
+    /// are published through `telemetry`.
+    ///
+    /// # Errors
+    /// The file cannot be opened or migrated, or is newer than this agent.
+    pub fn open(path: &Path, telemetry: Telemetry) -> Result<Self, RecordsError> {
         let fault = |source| RecordsError::Database {
             path: path.to_owned(),
             source,
@@ -96,36 +97,25 @@ impl Records {
             let path = path.to_owned();
             return Err(RecordsError::Newer { path, found, known });
         }
-        format::migrate(&mut connection, found).map_err(fault)?;
+        migrations::migrate(&mut connection, found).map_err(fault)?;
         Ok(Self {
             database: Database::new(path, connection),
-            events: Arc::default(),
-            metrics: Arc::default(),
+            telemetry,
         })
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         self.database.path()
     }
-
-    /// What is counted.
-    pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
-    }
-
-    /// What is told of every change.
-    pub fn events(&self) -> &Events {
-        &self.events
-    }
 }
 
-/// The hash of what is asked of a guest; the order of the sources makes no difference.
+/// Returns the hash of a guest's task. The order of the sources does not matter.
 pub(crate) fn task(machine: &MachineName, toolchain: &ToolchainName, sources: &[Source]) -> Digest {
     let mut sources: Vec<_> = sources.iter().collect();
     sources.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
     let mut hash = sys::file::Hasher::default();
-    // No name holds the sign that parts them.
+    // Names have no line ends.
     for part in [machine.as_str(), toolchain.as_str()] {
         hash.update(part.as_bytes());
         hash.update(b"\n");

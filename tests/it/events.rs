@@ -37,7 +37,7 @@ fn next_event(lines: &mut Lines<BufReader<Response>>) -> (String, String, String
 #[test]
 fn a_client_receives_events_and_resumes_after_the_last_one() {
     let host = ApiHost::new("");
-    let events = host.host.records.events();
+    let events = &host.host.telemetry.events;
     let mut lines = subscribe(&host, None);
     let (start, hello, _) = next_event(&mut lines);
     assert_eq!(hello, "hello");

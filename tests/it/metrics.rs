@@ -41,7 +41,7 @@ fn host_with_history() -> ApiHost {
         notices: Vec::new(),
     });
     let nightly = "nightly".parse().unwrap();
-    records.metrics().schedule_run(&nightly, RunResult::Failed);
+    host.host.telemetry.metrics.schedule_run(&nightly, RunResult::Failed);
     host.get("/health");
     host
 }

@@ -97,7 +97,7 @@ fn the_leftovers_of_a_killed_agent_are_deleted_and_unmanaged_files_stay() {
     // The state after an agent that was killed before it deleted the files.
     host.block_on(host.host.records.delete(deleted)).unwrap();
     let unknown = directory(&host, BuildId(3));
-    host.block_on(host.host.records.number_above(BuildId(3)))
+    host.block_on(host.host.records.reserve_ids(BuildId(3)))
         .unwrap();
     let notes = host.path("state/builds/notes");
     for unmanaged in [&unknown, &notes] {

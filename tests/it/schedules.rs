@@ -108,7 +108,7 @@ fn a_schedule_can_be_added_run_replaced_and_removed() {
 #[test]
 fn schedules_are_listed_in_pages_and_publish_events() {
     let host = host();
-    let before = host.host.records.events().newest();
+    let before = host.host.telemetry.events.newest();
     for name in ["c", "a", "b"] {
         let mut new = nightly();
         new["name"] = name.into();
@@ -132,8 +132,8 @@ fn schedules_are_listed_in_pages_and_publish_events() {
     }
     assert_eq!(names, ["a", "b", "c"]);
     send(&host, "DELETE", SCHEDULE, "a", None);
-    let heard = host.host.records.events().after(before).unwrap();
-    let heard: Vec<_> = heard.iter().map(|event| event.kind.word()).collect();
+    let heard = host.host.telemetry.events.after(before).unwrap();
+    let heard: Vec<_> = heard.iter().map(|event| event.kind.name()).collect();
     assert_eq!(heard, ["schedule", "schedule", "schedule", "unscheduled"]);
 }
 

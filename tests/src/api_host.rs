@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use agent::records::Records;
 use agent::state::AgentState;
+use agent::telemetry::Telemetry;
 use agent::{api, pr_service};
 use config::settings::Settings;
 use reqwest::blocking::{Client, RequestBuilder, Response};
@@ -48,13 +49,16 @@ impl ApiHost {
         let settings = Settings::parse(&text).unwrap();
         let volume = volume(&path.join("volume"));
         let toolchains = Toolchains::open(&path.join("toolchains")).unwrap();
-        let records = Records::open(&path.join("state/records.sqlite3")).unwrap();
+        let telemetry = Telemetry::default();
+        let database = path.join("state/records.sqlite3");
+        let records = Records::open(&database, telemetry.clone()).unwrap();
         let pr = prserv::Service::open(&pr_service::options(&settings.pr).unwrap()).unwrap();
         let host = AgentState::new(
             settings,
             std::iter::once(volume).collect(),
             toolchains,
             records,
+            telemetry,
             pr,
             (0, 0),
         );

@@ -18,7 +18,7 @@ use super::auth::Caller;
 use super::error::ApiError;
 use crate::housekeeping::retention;
 use crate::jobs::end_without_start;
-use crate::records::{Once, Removal};
+use crate::records::{Deletion, IdempotencyKey};
 use crate::state::AgentState;
 use crate::triggers::submission::{self, Submission, check};
 
@@ -84,7 +84,7 @@ pub(super) async fn submit(
     if let Some(once) = &once {
         let before = agent
             .records
-            .submitted_before(once, &submitter, Timestamp::now());
+            .find_replay(once, &submitter, Timestamp::now());
         if let Some(before) = before.await? {
             return answer(before.into());
         }
@@ -116,7 +116,10 @@ fn answer(submission: Submission) -> Result<(StatusCode, Json<Build>), ApiError>
 }
 
 /// Returns the idempotency key of a request; `None` without one.
-fn idempotency_key(headers: &HeaderMap, request: &Request) -> Result<Option<Once>, ApiError> {
+fn idempotency_key(
+    headers: &HeaderMap,
+    request: &Request,
+) -> Result<Option<IdempotencyKey>, ApiError> {
     let Some(key) = headers.get("idempotency-key") else {
         return Ok(None);
     };
@@ -129,7 +132,7 @@ fn idempotency_key(headers: &HeaderMap, request: &Request) -> Result<Option<Once
     let mut hash = Hasher::default();
     let text = serde_json::to_vec(request).map_err(|error| ApiError::internal(&error))?;
     hash.update(&text);
-    Ok(Some(Once {
+    Ok(Some(IdempotencyKey {
         key: key.to_owned(),
         sha256: hash.finish(),
     }))
@@ -142,18 +145,18 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, ApiError> {
     let Path(id) = id?;
     match retention::remove(&agent, id).await? {
-        Removal::Done => {
+        Deletion::Done => {
             info!(build = %id, "build deleted");
             Ok(StatusCode::NO_CONTENT)
         }
-        Removal::Missing => Err(ApiError::build_not_found(id)),
-        Removal::Unfinished => Err(ApiError::conflict(format!(
+        Deletion::Missing => Err(ApiError::build_not_found(id)),
+        Deletion::Unfinished => Err(ApiError::conflict(format!(
             "build {id} has not ended yet; cancel it first"
         ))),
-        Removal::Held => Err(ApiError::conflict(format!(
+        Deletion::Held => Err(ApiError::conflict(format!(
             "build {id} is held for debugging; `buildhost release {id}` first"
         ))),
-        Removal::Awaited => Err(ApiError::conflict(format!(
+        Deletion::Awaited => Err(ApiError::conflict(format!(
             "an unfinished build depends on build {id}; cancel that one first"
         ))),
     }

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::state::AgentState;
-use crate::telemetry::events::{Event, Events, Lost};
+use crate::telemetry::events::{Event, Events, ResumeError};
 
 /// The interval of comments on a quiet stream. A failed write reveals a disconnected client.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -21,7 +21,7 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// forgotten, the stream starts with the event `reset`: the client has to read the current
 /// state again.
 pub(super) async fn stream(State(agent): State<Arc<AgentState>>, headers: HeaderMap) -> Response {
-    let events = agent.records.events();
+    let events = &agent.telemetry.events;
     let last = headers
         .get("last-event-id")
         .map(|id| id.to_str().unwrap_or_default());
@@ -56,8 +56,8 @@ pub(super) async fn stream(State(agent): State<Arc<AgentState>>, headers: Header
 /// Returns the text of the events after number `seen` and the number of the last one, or of a
 /// comment if none comes in time; `None` when the agent stops.
 async fn next(agent: &AgentState, seen: u64) -> Option<(String, u64)> {
-    let events = agent.records.events();
-    let mut newest = events.bell();
+    let events = &agent.telemetry.events;
+    let mut newest = events.subscribe();
     let changed = newest.wait_for(|newest| *newest > seen);
     tokio::select! {
         () = agent.stopping.cancelled() => return None,
@@ -70,7 +70,7 @@ async fn next(agent: &AgentState, seen: u64) -> Option<(String, u64)> {
     let Some(new) = events.after(seen) else {
         // The client reads too slowly.
         let newest = events.newest();
-        return Some((reset(events, newest, Lost::Forgotten), newest));
+        return Some((reset(events, newest, ResumeError::Expired), newest));
     };
     let last = new.last().map_or(seen, |event| event.number);
     Some((new.iter().map(|event| text(events, event)).collect(), last))
@@ -85,7 +85,7 @@ fn hello(events: &Events, number: u64) -> String {
 }
 
 /// Returns the event for a client that cannot resume.
-fn reset(events: &Events, number: u64, reason: Lost) -> String {
+fn reset(events: &Events, number: u64, reason: ResumeError) -> String {
     let data = json!({ "reason": format!("{reason}; read the current state again") });
     format!(
         "retry: 2000\nid: {}\nevent: reset\ndata: {data}\n\n",
@@ -97,7 +97,7 @@ fn text(events: &Events, event: &Event) -> String {
     format!(
         "id: {}\nevent: {}\ndata: {}\n\n",
         events.id(event.number),
-        event.kind.word(),
+        event.kind.name(),
         event.data
     )
 }

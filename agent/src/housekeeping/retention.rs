@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 
 use crate::blocking;
-use crate::records::{RecordsError, Removal};
+use crate::records::{Deletion, RecordsError};
 use crate::state::AgentState;
 
 use plan::{Action, Ended, Observed, SOURCE_GRACE, Source, plan};
@@ -45,9 +45,9 @@ pub enum RetentionError {
 /// # Errors
 /// When the record is still there; or when it is gone and the files are not, which
 /// then go later.
-pub async fn remove(agent: &AgentState, id: BuildId) -> Result<Removal, RetentionError> {
+pub async fn remove(agent: &AgentState, id: BuildId) -> Result<Deletion, RetentionError> {
     let removal = agent.records.delete(id).await?;
-    if removal == Removal::Done {
+    if removal == Deletion::Done {
         drop_directory(agent, id).await?;
     }
     Ok(removal)
@@ -96,7 +96,7 @@ async fn act(
             info!(build = %id, "deleted the files of a build whose record is gone");
         }
         Action::Remove(id, why) => {
-            if remove(agent, *id).await? == Removal::Done {
+            if remove(agent, *id).await? == Deletion::Done {
                 info!(build = %id, "deleted a build: {why}");
             }
         }
@@ -121,14 +121,14 @@ async fn drop_directory(agent: &AgentState, id: BuildId) -> Result<(), Retention
         done => done,
     })
     .await?;
-    Ok(agent.records.removed(id).await?)
+    Ok(agent.records.forget_deleted(id).await?)
 }
 
 /// All that a plan depends on, and the newest build that it knows of.
 async fn look(agent: &Arc<AgentState>) -> Result<(Option<BuildId>, Observed), RetentionError> {
     let newest = agent.records.newest_id().await?;
     let world = Observed {
-        leftovers: agent.records.leftovers().await?,
+        leftovers: agent.records.deleted_builds().await?,
         wanted: scheduled(agent).await?,
         ..Observed::default()
     };

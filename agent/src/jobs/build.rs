@@ -109,7 +109,7 @@ pub async fn recover(agent: &Arc<AgentState>) -> Result<Vec<Build>, RecordsError
         directories.iter().filter_map(|path| number(path)).max()
     });
     if let Some(newest) = newest.await {
-        agent.records.number_above(newest).await?;
+        agent.records.reserve_ids(newest).await?;
     }
     let mut running = Vec::new();
     for build in agent.records.unfinished().await? {

@@ -109,7 +109,7 @@ async fn run(
         None => result,
     };
     if kind == ImageJobKind::Bootstrap {
-        let metrics = agent.records.metrics();
+        let metrics = &agent.telemetry.metrics;
         metrics.bootstrap(result.is_ok(), began.elapsed());
     }
     let error = match result {

@@ -1,5 +1,5 @@
-//! The file of the records and the connections to it: one that writes, and a few that
-//! only read, so that who reads waits for nobody who writes.
+//! The database file and its connections: one writer, and a few readers that do not block on
+//! the writer.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,10 +9,10 @@ use tokio::sync::Semaphore;
 
 use super::RecordsError;
 
-/// How many read at once; more wait for their turn.
+/// The maximum number of concurrent readers; more wait.
 const READERS_MAX: usize = 4;
 
-/// The file, open; cheap to clone.
+/// The open database. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Database {
     path: Arc<Path>,
@@ -20,38 +20,38 @@ pub(super) struct Database {
     readers: Arc<Readers>,
 }
 
-/// Connections that are not in use, opened when they are first needed.
+/// The connections of readers, opened on demand.
 #[derive(Debug)]
 struct Readers {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Database {
-    /// Goes on with a connection that may write, to the file at `path`.
+    /// Returns the database at `path` with this connection as the writer.
     pub(super) fn new(path: &Path, writer: Connection) -> Self {
         Self {
             path: path.into(),
             writer: Arc::new(tokio::sync::Mutex::new(writer)),
             readers: Arc::new(Readers {
-                places: Arc::new(Semaphore::new(READERS_MAX)),
+                permits: Arc::new(Semaphore::new(READERS_MAX)),
                 idle: Mutex::default(),
             }),
         }
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A connection of its own that only reads, for long work.
+    /// Opens another connection that only reads, for long queries.
     pub(super) fn reader(&self) -> rusqlite::Result<Connection> {
         Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)
     }
 
-    /// Changes something, wholly or, when `work` fails, not at all; one after the
-    /// other, where waiting for the disk holds nobody up.
+    /// Runs a transaction on a blocking thread. It is rolled back if `work` fails. Writers
+    /// run one after the other.
     pub(super) async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
@@ -63,29 +63,29 @@ impl Database {
             transaction.commit()?;
             Ok(done)
         });
-        self.told(done.await)
+        self.result(done.await)
     }
 
-    /// Looks at what is on the disk: everything whose writing has returned.
+    /// Runs a query on a blocking thread. It sees every transaction that has returned.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, RecordsError> {
-        let place = Arc::clone(&self.readers.places).acquire_owned().await;
+        let permit = Arc::clone(&self.readers.permits).acquire_owned().await;
         let database = self.clone();
         let done = tokio::task::spawn_blocking(move || {
-            // Kept until the connection is back.
-            let _place = place;
+            // Held until the connection is idle again.
+            let _permit = permit;
             let idle = database.idle().pop();
             let connection = idle.map_or_else(|| database.reader(), Ok)?;
             let done = work(&connection);
             database.idle().push(connection);
             done
         });
-        self.told(done.await)
+        self.result(done.await)
     }
 
-    /// An error of the database, with the file that it is about.
+    /// Returns an error of the database with its path.
     pub(super) fn fault(&self, source: rusqlite::Error) -> RecordsError {
         RecordsError::Database {
             path: self.path.to_path_buf(),
@@ -93,7 +93,7 @@ impl Database {
         }
     }
 
-    fn told<T>(
+    fn result<T>(
         &self,
         done: Result<rusqlite::Result<T>, tokio::task::JoinError>,
     ) -> Result<T, RecordsError> {
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_reads_waits_for_nobody_who_writes() {
+    async fn reads_do_not_block_on_the_writer() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("r");
         let connection = Connection::open(&path).unwrap();
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_reads_cannot_write() {
+    async fn a_reader_cannot_write() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("r");
         let database = Database::new(&path, Connection::open(&path).unwrap());

@@ -1,5 +1,5 @@
-//! Finds builds. Every question is answered in the order of an index, from where the
-//! page begins, so that no answer waits for builds that are not in it.
+//! Listings of builds. Every query walks an index from the start of the page, so that its time
+//! does not depend on builds outside of the page.
 
 use config::builds::{Build, ListQuery, Sort, SortKey, State};
 use rusqlite::types::Value;
@@ -7,14 +7,14 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::rows::{key, read, time};
 
-/// A question to the database.
+/// A query of the database.
 #[derive(Debug)]
-struct Question {
+struct Query {
     sql: String,
     values: Vec<Value>,
 }
 
-/// The conditions of a question.
+/// The conditions of a query.
 #[derive(Debug, Default)]
 struct Conditions {
     texts: Vec<String>,
@@ -29,16 +29,16 @@ impl Conditions {
 }
 
 pub(super) fn list(connection: &Connection, listing: &ListQuery) -> rusqlite::Result<Vec<Build>> {
-    let question = question(listing);
+    let query = query(listing);
     connection
-        .prepare_cached(&question.sql)?
-        .query_map(params_from_iter(question.values), read)?
+        .prepare_cached(&query.sql)?
+        .query_map(params_from_iter(query.values), read)?
         .collect()
 }
 
-/// Puts a listing into SQL. SQLite walks one index: that of the sort, or, sorted by
-/// submission, that of the first condition; a `+` keeps it from the others.
-fn question(listing: &ListQuery) -> Question {
+/// Returns the SQL of a listing. SQLite walks one index: that of the sort key, or, if sorted
+/// by submission, that of the first condition. A `+` prevents the use of the others.
+fn query(listing: &ListQuery) -> Query {
     let by_name = listing.package.is_some() && listing.sort == Sort::Submitted;
     let (from, place, id) = match listing.sort {
         _ if by_name => (
@@ -56,8 +56,8 @@ fn question(listing: &ListQuery) -> Question {
         ("<", "DESC")
     };
     let mut conditions = Conditions::default();
-    which(listing, by_name, &mut conditions);
-    when(listing, place, &mut conditions);
+    add_properties(listing, by_name, &mut conditions);
+    add_times(listing, place, &mut conditions);
     if let Some(cursor) = &listing.from {
         let value = match cursor.key {
             SortKey::Time(at) => time(at).into(),
@@ -75,7 +75,7 @@ fn question(listing: &ListQuery) -> Question {
         some => format!("WHERE {some} "),
     };
     let count = listing.count();
-    Question {
+    Query {
         sql: format!(
             "SELECT builds.* FROM {from} {conditions_text}ORDER BY {place} {order}, {id} {order} LIMIT {count}"
         ),
@@ -83,8 +83,8 @@ fn question(listing: &ListQuery) -> Question {
     }
 }
 
-/// What builds must be.
-fn which(listing: &ListQuery, by_name: bool, conditions: &mut Conditions) {
+/// Adds the conditions on the properties of builds.
+fn add_properties(listing: &ListQuery, by_name: bool, conditions: &mut Conditions) {
     if let Some(name) = &listing.package {
         let condition = if by_name {
             "names.name = ?"
@@ -105,8 +105,8 @@ fn which(listing: &ListQuery, by_name: bool, conditions: &mut Conditions) {
     }
 }
 
-/// Between which times; only what it is sorted by may bound the walk.
-fn when(listing: &ListQuery, place: &str, conditions: &mut Conditions) {
+/// Adds the conditions on times. Only the sort key may bound the walk of the index.
+fn add_times(listing: &ListQuery, place: &str, conditions: &mut Conditions) {
     let time_of = match listing.sort {
         Sort::Seconds => "+builds.submitted",
         Sort::Submitted | Sort::Finished => place,
@@ -118,7 +118,7 @@ fn when(listing: &ListQuery, place: &str, conditions: &mut Conditions) {
     }
 }
 
-/// What must be equal, that which few builds are likely to share first.
+/// Returns the columns with a required value, the most selective first.
 fn equalities(listing: &ListQuery) -> Vec<(&'static str, Value)> {
     let state = listing.state.map(|state| state.to_string().into());
     let waits = listing.state.is_some_and(|state| state != State::Finished);

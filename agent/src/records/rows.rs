@@ -1,4 +1,4 @@
-//! How a build is written into a row and read from it.
+//! The conversion of builds to rows and back.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use rusqlite::{Connection, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Records a new build, whose number it returns; the one in `build` does not count.
+/// Inserts a build and returns its number. Ignores the number in `build`.
 pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result<BuildId> {
     let sql = "INSERT INTO builds (submitter, priority, machine, toolchain, target, sources, task,
                after, state, phases, submitted, life, schedule)
@@ -37,7 +37,7 @@ pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result
     Ok(read_key(id))
 }
 
-/// Stores what may change of a build, but for its progress.
+/// Updates the fields of a build that may change, except its progress.
 pub(super) fn update(connection: &Connection, build: &Build) -> rusqlite::Result<()> {
     let sql = "UPDATE builds SET priority = ?2, state = ?3, outcome = ?4, message = ?5,
                attempts = ?6, not_before = ?7, revision = ?8, made = ?9, guest = ?10, frozen = ?11,
@@ -76,7 +76,7 @@ pub(super) fn update(connection: &Connection, build: &Build) -> rusqlite::Result
     Ok(())
 }
 
-/// Lets a build be found by a name.
+/// Adds a name under which a build is found.
 fn name(
     connection: &Connection,
     id: i64,
@@ -93,41 +93,41 @@ fn name(
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Build> {
     Ok(Build {
         id: read_key(row.get("id")?),
-        submitter: parsed(row, "submitter")?,
+        submitter: parse(row, "submitter")?,
         priority: Priority(row.get("priority")?),
-        machine: parsed(row, "machine")?,
-        toolchain: parsed(row, "toolchain")?,
-        target: parsed(row, "target")?,
-        sources: listed(row, "sources")?,
-        task: parsed(row, "task")?,
-        after: listed(row, "after")?,
-        schedule: maybe(row, "schedule")?,
+        machine: parse(row, "machine")?,
+        toolchain: parse(row, "toolchain")?,
+        target: parse(row, "target")?,
+        sources: from_json(row, "sources")?,
+        task: parse(row, "task")?,
+        after: from_json(row, "after")?,
+        schedule: optional(row, "schedule")?,
         state: row
             .get::<_, String>("state")
             .map(|word| State::from_name(&word))?
-            .ok_or_else(|| unreadable("state", &"it is no state of a build"))?,
-        outcome: maybe::<Outcome>(row, "outcome")?,
+            .ok_or_else(|| unreadable("state", &"not the state of a build"))?,
+        outcome: optional::<Outcome>(row, "outcome")?,
         message: row.get("message")?,
         attempts: row.get("attempts")?,
-        not_before: maybe(row, "not_before")?,
+        not_before: optional(row, "not_before")?,
         revision: row.get::<_, Option<u32>>("revision")?.map(Revision),
-        inputs: listed(row, "made")?,
+        inputs: from_json(row, "made")?,
         guest: row
             .get::<_, Option<String>>("guest")?
             .and_then(|word| GuestKind::from_name(&word)),
         restored: row.get("frozen")?,
-        submitted: parsed(row, "submitted")?,
-        started: maybe(row, "started")?,
-        finished: maybe(row, "finished")?,
-        phases: listed(row, "phases")?,
+        submitted: parse(row, "submitted")?,
+        started: optional(row, "started")?,
+        finished: optional(row, "finished")?,
+        phases: from_json(row, "phases")?,
         usage: Usage {
             cpu_milliseconds: count(row, "cpu_milliseconds")?,
             memory_bytes_max: count(row, "memory_bytes_max")?,
         },
-        interactive: listed(row, "life")?,
-        progress: listed(row, "progress")?,
-        packages: listed(row, "packages")?,
-        artifacts: listed(row, "artifacts")?,
+        interactive: from_json(row, "life")?,
+        progress: from_json(row, "progress")?,
+        packages: from_json(row, "packages")?,
+        artifacts: from_json(row, "artifacts")?,
     })
 }
 
@@ -148,7 +148,7 @@ fn count(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<u64>> {
     Ok(number.and_then(|number| u64::try_from(number).ok()))
 }
 
-/// A time as text; of two, the later one is the greater text.
+/// Returns a time as text. The order of texts is that of the times.
 pub(super) fn time(time: Timestamp) -> String {
     format!("{time:.9}")
 }
@@ -166,13 +166,13 @@ pub(super) fn unreadable(column: &str, fault: &dyn Display) -> rusqlite::Error {
     )
 }
 
-pub(super) fn parsed<T: FromStr<Err: Display>>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+pub(super) fn parse<T: FromStr<Err: Display>>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
     let text: String = row.get(column)?;
     text.parse()
         .map_err(|fault: T::Err| unreadable(column, &fault))
 }
 
-pub(super) fn maybe<T: FromStr<Err: Display>>(
+pub(super) fn optional<T: FromStr<Err: Display>>(
     row: &Row<'_>,
     column: &str,
 ) -> rusqlite::Result<Option<T>> {
@@ -184,7 +184,7 @@ pub(super) fn maybe<T: FromStr<Err: Display>>(
     text.map(parse).transpose()
 }
 
-pub(super) fn listed<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+pub(super) fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
     let text: String = row.get(column)?;
     serde_json::from_str(&text).map_err(|fault| unreadable(column, &fault))
 }

@@ -1,33 +1,33 @@
-//! The records of schedules. A run and what it makes are recorded as one: whoever is
-//! killed has run or has not, and never twice for the same time.
+//! The records of schedules. A run and its build are recorded in one transaction, so that a
+//! schedule never runs twice for the same time, even after a crash.
 
 use config::builds::Build;
 use config::schedule::{Page, Run, SCHEDULES_MAX, Schedule};
 use config::{ScheduleName, ToolchainName};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::rows::{self, json, listed, parsed, time};
-use super::writing::build_of;
+use super::rows::{self, from_json, json, parse, time};
+use super::updates::build_of;
 use super::{Records, RecordsError};
 
-/// What became of a schedule that was to be added.
+/// The result of adding a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Added {
-    /// It is there.
+    /// The schedule was added.
     New,
-    /// It is there instead of the one of its name.
+    /// The schedule replaced another one of its name.
     Replaced,
-    /// Nothing: there is one of its name.
+    /// Refused: a schedule of its name exists.
     Exists,
-    /// Nothing: there are [`SCHEDULES_MAX`].
+    /// Refused: there are [`SCHEDULES_MAX`] schedules.
     Full,
 }
 
 impl Records {
-    /// Schedules in the order of their names.
+    /// Returns schedules, sorted by name.
     ///
     /// # Errors
-    /// When the records cannot be read.
+    /// The records cannot be read.
     pub async fn schedules(&self, page: Page) -> Result<Vec<Schedule>, RecordsError> {
         self.database
             .read(move |connection| {
@@ -42,10 +42,10 @@ impl Records {
             .await
     }
 
-    /// A schedule.
+    /// Returns a schedule.
     ///
     /// # Errors
-    /// When the records cannot be read.
+    /// The records cannot be read.
     pub async fn schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, RecordsError> {
         let name = name.clone();
         self.database
@@ -53,10 +53,10 @@ impl Records {
             .await
     }
 
-    /// Adds a schedule, also in place of the one of its name if `replace` says so.
+    /// Adds a schedule. With `replace`, it may replace another one of its name.
     ///
     /// # Errors
-    /// When the records cannot be written.
+    /// The records cannot be written.
     pub async fn add_schedule(
         &self,
         schedule: Schedule,
@@ -76,10 +76,10 @@ impl Records {
             .await
     }
 
-    /// Removes a schedule; whether there was one.
+    /// Deletes a schedule. Returns false if there was no such schedule.
     ///
     /// # Errors
-    /// When the records cannot be written.
+    /// The records cannot be written.
     pub async fn remove_schedule(&self, name: &ScheduleName) -> Result<bool, RecordsError> {
         let name = name.clone();
         self.database
@@ -90,13 +90,13 @@ impl Records {
             .await
     }
 
-    /// Records that a schedule has run, and makes its build if `new` says so: with this
-    /// toolchain. Returns both as they are now; nothing when the schedule is not any
-    /// more what it was `before`: nothing was changed then.
+    /// Records a run of a schedule, and with `new` creates its build with that toolchain.
+    /// Returns both as recorded. Returns `None` and changes nothing if the schedule is no longer
+    /// as it was `before`.
     ///
     /// # Errors
-    /// When the records cannot be written.
-    pub async fn ran(
+    /// The records cannot be written.
+    pub async fn record_run(
         &self,
         before: &Schedule,
         mut run: Run,
@@ -104,16 +104,16 @@ impl Records {
     ) -> Result<Option<(Schedule, Option<Build>)>, RecordsError> {
         let before = before.clone();
         let done = self.database.write(move |transaction| {
-            let there = find(transaction, &before.name)?;
-            let is_it = |it: &Schedule| it.added == before.added && it.since == before.since;
-            let Some(mut schedule) = there.filter(is_it) else {
+            let found = find(transaction, &before.name)?;
+            let is_same = |it: &Schedule| it.added == before.added && it.since == before.since;
+            let Some(mut schedule) = found.filter(is_same) else {
                 return Ok(None);
             };
-            let make = |toolchain| {
+            let create = |toolchain| {
                 let (request, submitter) = (schedule.build.clone(), schedule.submitter.clone());
                 build_of(request, toolchain, submitter, run.at)
             };
-            let mut build = new.map(make);
+            let mut build = new.map(create);
             if let Some(build) = &mut build {
                 build.schedule = Some(schedule.name.clone());
                 build.id = rows::insert(transaction, build)?;
@@ -128,7 +128,7 @@ impl Records {
         });
         let done = done.await?;
         if let Some((_, Some(build))) = &done {
-            self.events.build(build);
+            self.telemetry.events.build(build);
         }
         Ok(done)
     }
@@ -164,13 +164,13 @@ fn write(transaction: &Transaction<'_>, schedule: &Schedule) -> rusqlite::Result
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Schedule> {
     Ok(Schedule {
-        name: parsed(row, "name")?,
-        timing: listed(row, "timing")?,
-        build: listed(row, "build")?,
-        submitter: parsed(row, "submitter")?,
-        added: parsed(row, "added")?,
-        since: parsed(row, "since")?,
-        last: listed(row, "last")?,
+        name: parse(row, "name")?,
+        timing: from_json(row, "timing")?,
+        build: from_json(row, "build")?,
+        submitter: parse(row, "submitter")?,
+        added: parse(row, "added")?,
+        since: parse(row, "since")?,
+        last: from_json(row, "last")?,
         next: None,
     })
 }
@@ -183,6 +183,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::telemetry::Telemetry;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -222,21 +223,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_time_makes_one_build_also_when_it_is_recorded_twice() {
+    async fn a_run_that_is_recorded_twice_creates_one_build() {
         let directory = tempfile::tempdir().unwrap();
-        let records = Records::open(&directory.path().join("r")).unwrap();
+        let records = Records::open(&directory.path().join("r"), Telemetry::default()).unwrap();
         let before = schedule("nightly");
         let added = records.add_schedule(before.clone(), false).await.unwrap();
         assert_eq!(added, Added::New);
-        let ran = records.ran(&before, run(Some(10), 11), Some(toolchain()));
+        let ran = records.record_run(&before, run(Some(10), 11), Some(toolchain()));
         let (after, made) = ran.await.unwrap().unwrap();
         assert_eq!((after.since, made.unwrap().id), (at(11), BuildId(1)));
         // What was decided before knows nothing of that.
         let again = records
-            .ran(&before, run(Some(10), 12), Some(toolchain()))
+            .record_run(&before, run(Some(10), 12), Some(toolchain()))
             .await;
         assert_eq!(again.unwrap(), None);
-        let by_hand = records.ran(&after, run(None, 13), Some(toolchain())).await;
+        let by_hand = records
+            .record_run(&after, run(None, 13), Some(toolchain()))
+            .await;
         let (after, _) = by_hand.unwrap().unwrap();
         assert_eq!(after.since, at(11), "no time of its own has passed");
         assert_eq!(
@@ -256,9 +259,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn schedules_are_told_in_order_and_hold_their_sources() {
+    async fn schedules_are_sorted_and_keep_their_sources() {
         let directory = tempfile::tempdir().unwrap();
-        let records = Records::open(&directory.path().join("r")).unwrap();
+        let records = Records::open(&directory.path().join("r"), Telemetry::default()).unwrap();
         let digest = "a".repeat(64).parse().unwrap();
         for name in ["c", "a", "b"] {
             records.add_schedule(schedule(name), false).await.unwrap();
@@ -274,7 +277,7 @@ mod tests {
         let told = records.schedules(page).await.unwrap();
         assert_eq!(told, [schedule("b")]);
         assert!(records.names_source(&digest, None).await.unwrap());
-        let health = records.health().unwrap();
+        let health = records.check_integrity().unwrap();
         assert!(health.sources.contains(&digest));
         for schedule in records.schedules(Page::default()).await.unwrap() {
             assert!(records.remove_schedule(&schedule.name).await.unwrap());

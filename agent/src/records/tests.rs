@@ -1,4 +1,4 @@
-//! What the records promise, on real files.
+//! Tests of the records on real files.
 
 use config::BuildId;
 use config::builds::{
@@ -8,6 +8,7 @@ use config::task::Outcome;
 use jiff::Timestamp;
 
 use super::*;
+use crate::telemetry::Telemetry;
 
 fn request() -> Request {
     serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap()
@@ -26,10 +27,10 @@ async fn submitted(records: &Records) -> Build {
 }
 
 #[tokio::test]
-async fn a_record_outlives_the_agent() {
+async fn records_are_durable() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("records.sqlite3");
-    let mut build = submitted(&Records::open(&path).unwrap()).await;
+    let mut build = submitted(&Records::open(&path, Telemetry::default()).unwrap()).await;
     let second = |second| Timestamp::from_second(second).unwrap();
     build.enter(State::Starting, second(1)).unwrap();
     build.enter(State::Finished, second(2)).unwrap();
@@ -47,11 +48,18 @@ async fn a_record_outlives_the_agent() {
     build.restored = true;
     build.usage.cpu_milliseconds = Some(4);
     build.progress.task = Count { done: 1, total: 2 };
-    let records = Records::open(&path).unwrap();
-    records.note(build.id, build.progress).await.unwrap();
+    let records = Records::open(&path, Telemetry::default()).unwrap();
+    records
+        .save_progress(build.id, build.progress)
+        .await
+        .unwrap();
     records.save(&build).await.unwrap();
     assert_eq!(
-        Records::open(&path).unwrap().get(build.id).await.unwrap(),
+        Records::open(&path, Telemetry::default())
+            .unwrap()
+            .get(build.id)
+            .await
+            .unwrap(),
         Some(build)
     );
 }
@@ -59,7 +67,7 @@ async fn a_record_outlives_the_agent() {
 #[tokio::test]
 async fn builds_are_listed_newest_first_and_in_pages() {
     let directory = tempfile::tempdir().unwrap();
-    let records = Records::open(&directory.path().join("r")).unwrap();
+    let records = Records::open(&directory.path().join("r"), Telemetry::default()).unwrap();
     for _ in 0..3 {
         submitted(&records).await;
     }
@@ -70,22 +78,22 @@ async fn builds_are_listed_newest_first_and_in_pages() {
 }
 
 #[tokio::test]
-async fn no_number_that_is_taken_is_given_again() {
+async fn numbers_are_not_reused() {
     let directory = tempfile::tempdir().unwrap();
-    let records = Records::open(&directory.path().join("r")).unwrap();
-    records.number_above(BuildId(6)).await.unwrap();
+    let records = Records::open(&directory.path().join("r"), Telemetry::default()).unwrap();
+    records.reserve_ids(BuildId(6)).await.unwrap();
     assert_eq!(submitted(&records).await.id, BuildId(7));
-    records.number_above(BuildId(3)).await.unwrap();
+    records.reserve_ids(BuildId(3)).await.unwrap();
     assert_eq!(submitted(&records).await.id, BuildId(8));
 }
 
 #[tokio::test]
-async fn a_file_of_the_first_version_is_brought_up_to_date() {
+async fn a_database_of_the_first_version_is_migrated() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("r");
     let fixture = include_bytes!("fixtures/format-1.sqlite3");
     sys::file::replace(&path, fixture).unwrap();
-    let records = Records::open(&path).unwrap();
+    let records = Records::open(&path, Telemetry::default()).unwrap();
     let build = records.get(BuildId(1)).await.unwrap().unwrap();
     assert_eq!(build.submitter, Submitter::root());
     assert_eq!(build.target.as_str(), "hello");
@@ -109,7 +117,7 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
 }
 
 #[test]
-fn a_task_is_another_one_when_any_of_it_is() {
+fn the_task_hash_depends_on_every_part() {
     let digest = |sources: &str, machine: &str| {
         let sources: Vec<Source> = serde_json::from_str(sources).unwrap();
         task(
@@ -135,14 +143,16 @@ fn a_task_is_another_one_when_any_of_it_is() {
 }
 
 #[test]
-fn a_file_of_a_later_version_is_left_alone() {
+fn a_database_of_a_newer_version_is_refused_unchanged() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("r");
     Connection::open(&path)
         .unwrap()
         .pragma_update(None, "user_version", 99)
         .unwrap();
-    let error = Records::open(&path).unwrap_err().to_string();
+    let error = Records::open(&path, Telemetry::default())
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("newer buildhost-agent (format 99, this one knows 8)"),
         "{error}"
@@ -150,12 +160,12 @@ fn a_file_of_a_later_version_is_left_alone() {
 }
 
 #[test]
-fn a_file_that_is_no_database_stops_us() {
+fn a_file_that_is_not_a_database_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("r");
     sys::file::replace(&path, &[b'x'; 4096]).unwrap();
     assert!(matches!(
-        Records::open(&path),
+        Records::open(&path, Telemetry::default()),
         Err(RecordsError::Database { .. })
     ));
 }

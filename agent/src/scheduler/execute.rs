@@ -38,7 +38,7 @@ pub(super) async fn execute(
 }
 
 async fn set_wait_reasons(agent: &AgentState, wait_reasons: Vec<(BuildId, String)>) {
-    if let Err(error) = agent.records.say(wait_reasons).await {
+    if let Err(error) = agent.records.set_wait_reasons(wait_reasons).await {
         let error = &error as &dyn Error;
         warn!(error, "cannot record the reasons for which builds wait");
     }

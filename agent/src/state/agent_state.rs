@@ -22,6 +22,7 @@ use super::status::QueueSnapshot;
 use crate::records::Records;
 use crate::session::console::ConsoleRegistry;
 use crate::session::{self, GuestServices};
+use crate::telemetry::Telemetry;
 
 /// The state that all parts of a running agent share.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct AgentState {
     pub toolchains: Toolchains,
     /// The records of builds and schedules.
     pub records: Records,
+    /// The events and the counters.
+    pub telemetry: Telemetry,
     /// The PR service.
     pub pr: prserv::Service,
     /// The parts that the sessions of guests use.
@@ -72,6 +75,7 @@ impl AgentState {
         volumes: Volumes,
         toolchains: Toolchains,
         records: Records,
+        telemetry: Telemetry,
         pr: prserv::Service,
         guest_user: (u32, u32),
     ) -> Self {
@@ -83,7 +87,7 @@ impl AgentState {
             prserv: pr.clone(),
             guest_user: guest_user.into(),
             consoles: ConsoleRegistry::default(),
-            metrics: Arc::clone(records.metrics()),
+            metrics: Arc::clone(&telemetry.metrics),
         };
         Self {
             guests: Arc::new(guests),
@@ -92,6 +96,7 @@ impl AgentState {
             volumes,
             toolchains,
             records,
+            telemetry,
             pr,
             wake: Notify::new(),
             stirred: Notify::new(),
@@ -118,7 +123,7 @@ impl AgentState {
     /// Publishes the status after a round of the scheduler.
     pub fn publish_status(&self, status: Status) {
         self.status.send_modify(|last| {
-            self.records.events().status(last.as_ref(), &status);
+            self.telemetry.events.status(last.as_ref(), &status);
             *last = Some(status);
         });
     }

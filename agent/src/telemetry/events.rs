@@ -1,7 +1,6 @@
-//! What changes, for everybody who wants to know: the newest events, each with a
-//! number, so that a listener who was away can go on. Of two that say the same of the
-//! same thing only the later one is kept, so that a long queue, in which every build
-//! waits for something else whenever one starts, drives nothing else out.
+//! Events of state changes. The newest are kept, with numbers, so that a subscriber can resume
+//! after a disconnection. Only the latest event per subject is kept, so that changes of wait
+//! reasons in a long queue cannot evict other events.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,44 +13,44 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-/// How many events are kept for those who were away.
+/// The number of events that are kept for resuming subscribers.
 const KEPT_MAX: usize = 4096;
 
-/// What has changed.
+/// An event of a state change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Its number in the life of this agent.
+    /// Its number since the start of this agent.
     pub number: u64,
-    /// What kind of thing has changed.
+    /// Its kind.
     pub kind: Kind,
-    /// The build, if it is one.
+    /// The build, if it is about one.
     pub build: Option<BuildId>,
-    /// The thing as it is now, in JSON.
+    /// The new state of its subject, in JSON.
     pub data: String,
 }
 
-/// What kind of thing has changed.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A build was submitted or has changed.
+    /// A build was submitted or changed.
     Build,
-    /// A build has told how far it has come.
+    /// A build reported its progress.
     Progress,
     /// The record of a build was deleted.
     Deleted,
-    /// A schedule was added, or has run.
+    /// A schedule was added, or ran.
     Schedule,
     /// A schedule was removed.
     Unscheduled,
-    /// What a machine can do has changed.
+    /// The status of a machine changed.
     Machine,
-    /// What keeps the host from its work has changed.
+    /// The notices of the host changed.
     Notices,
 }
 
 impl Kind {
-    /// The word for it.
-    pub fn word(self) -> &'static str {
+    /// Returns its name, as subscribers see it.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Build => "build",
             Self::Progress => "progress",
@@ -64,24 +63,24 @@ impl Kind {
     }
 }
 
-/// Why a listener cannot go on after an event.
+/// A reason why a subscriber cannot resume after an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Lost {
-    /// Too much has happened since.
+pub enum ResumeError {
+    /// The events after it are no longer kept.
     #[error("too much has changed since that event")]
-    Forgotten,
-    /// It is of another life of the agent.
+    Expired,
+    /// An earlier agent published it.
     #[error("the agent was restarted since that event")]
     Restarted,
-    /// It is none of ours.
+    /// There was no such event.
     #[error("there was no such event")]
     Unknown,
 }
 
-/// What an event speaks of: a later one of the same takes its place. What a build
-/// waits for is the same while it waits; that it starts is something else.
+/// The subject of an event. A later event of the same subject replaces it. The states of a
+/// build are different subjects, but its wait reasons are one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum About {
+enum Subject {
     Build(BuildId, State, u32),
     Progress(BuildId),
     Deleted(BuildId),
@@ -91,7 +90,7 @@ enum About {
     Notices,
 }
 
-impl About {
+impl Subject {
     fn kind(&self) -> Kind {
         match self {
             Self::Build(..) => Kind::Build,
@@ -112,38 +111,38 @@ impl About {
     }
 }
 
-/// The newest events.
+/// The events of one agent.
 #[derive(Debug)]
 pub struct Events {
-    /// What tells the numbers of this life of the agent from those of another.
-    life: i64,
+    /// The start of this agent, which distinguishes its numbers from those of another.
+    epoch: i64,
     kept: Mutex<Kept>,
     last: watch::Sender<u64>,
     finished: AtomicU64,
 }
 
-/// The events that are known.
+/// The events that are kept.
 #[derive(Debug, Default)]
 struct Kept {
-    events: BTreeMap<u64, (About, Event)>,
-    /// The event about each thing.
-    about: HashMap<About, u64>,
-    /// The newest event that is known no more, and in whose place no other one is.
-    forgotten: u64,
+    events: BTreeMap<u64, (Subject, Event)>,
+    /// The event of each subject.
+    by_subject: HashMap<Subject, u64>,
+    /// The newest event that was evicted; replaced events do not count.
+    evicted: u64,
 }
 
 impl Kept {
-    fn add(&mut self, about: About, event: Event) {
+    fn add(&mut self, subject: Subject, event: Event) {
         let number = event.number;
-        if let Some(earlier) = self.about.insert(about.clone(), number) {
+        if let Some(earlier) = self.by_subject.insert(subject.clone(), number) {
             self.events.remove(&earlier);
         }
-        self.events.insert(number, (about, event));
+        self.events.insert(number, (subject, event));
         if self.events.len() > KEPT_MAX
-            && let Some((number, (about, _))) = self.events.pop_first()
+            && let Some((number, (subject, _))) = self.events.pop_first()
         {
-            self.about.remove(&about);
-            self.forgotten = number;
+            self.by_subject.remove(&subject);
+            self.evicted = number;
         }
     }
 }
@@ -151,7 +150,7 @@ impl Kept {
 impl Default for Events {
     fn default() -> Self {
         Self {
-            life: Timestamp::now().as_microsecond(),
+            epoch: Timestamp::now().as_microsecond(),
             kept: Mutex::default(),
             last: watch::Sender::new(0),
             finished: AtomicU64::new(0),
@@ -160,7 +159,7 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Tells that a build was submitted or has changed.
+    /// Publishes a new or changed build.
     pub fn build(&self, build: &Build) {
         if build.outcome.is_some() {
             self.finished.fetch_add(1, Ordering::Release);
@@ -174,114 +173,112 @@ impl Events {
             "message": build.message,
             "attempts": build.attempts,
         });
-        let about = About::Build(build.id, build.state, build.attempts);
-        self.tell(about, &data);
+        let subject = Subject::Build(build.id, build.state, build.attempts);
+        self.publish(subject, &data);
     }
 
-    /// Tells how far a build has come by its own words.
+    /// Publishes the progress of a build.
     pub fn progress(&self, id: BuildId, progress: Progress) {
         let data = json!({ "id": id, "progress": progress });
-        self.tell(About::Progress(id), &data);
+        self.publish(Subject::Progress(id), &data);
     }
 
-    /// Tells that the record of a build was deleted.
+    /// Publishes the deletion of a build.
     pub fn deleted(&self, id: BuildId) {
         self.finished.fetch_add(1, Ordering::Release);
-        self.tell(About::Deleted(id), &json!({ "id": id }));
+        self.publish(Subject::Deleted(id), &json!({ "id": id }));
     }
 
-    /// Tells that a schedule was added, or has run.
+    /// Publishes a new schedule or its run.
     pub fn schedule(&self, schedule: &Schedule) {
-        let about = About::Schedule(schedule.name.clone());
-        self.tell(about, &json!(schedule));
+        let subject = Subject::Schedule(schedule.name.clone());
+        self.publish(subject, &json!(schedule));
     }
 
-    /// Tells that a schedule was removed.
+    /// Publishes the deletion of a schedule.
     pub fn unscheduled(&self, name: &ScheduleName) {
-        let about = About::Unscheduled(name.clone());
-        self.tell(about, &json!({ "name": name }));
+        let subject = Subject::Unscheduled(name.clone());
+        self.publish(subject, &json!({ "name": name }));
     }
 
-    /// Tells what is different in `now` from what was said `before`.
+    /// Publishes the differences between two statuses.
     pub fn status(&self, before: Option<&Status>, now: &Status) {
         let known = |it| before.is_some_and(|before| before.machines.contains(it));
         for machine in now.machines.iter().filter(|it| !known(it)) {
-            let about = About::Machine(machine.machine.clone(), machine.toolchain.clone());
-            self.tell(about, &json!(machine));
+            let subject = Subject::Machine(machine.machine.clone(), machine.toolchain.clone());
+            self.publish(subject, &json!(machine));
         }
         if before.is_none_or(|before| before.notices != now.notices) {
-            self.tell(About::Notices, &json!(now.notices));
+            self.publish(Subject::Notices, &json!(now.notices));
         }
     }
 
-    /// A number that grows whenever a build gets an outcome or is deleted.
+    /// Returns a number that grows whenever a build gets an outcome or is deleted.
     pub fn finished(&self) -> u64 {
         self.finished.load(Ordering::Acquire)
     }
 
-    /// The id of the event with a number.
+    /// Returns the ID of the event with a number.
     pub fn id(&self, number: u64) -> String {
-        format!("{}-{number}", self.life)
+        format!("{}-{number}", self.epoch)
     }
 
-    /// The number of the newest event.
+    /// Returns the number of the newest event.
     pub fn newest(&self) -> u64 {
         *self.last.borrow()
     }
 
-    /// The number in an id, when what came after it is still known.
+    /// Returns the number of the event with an ID, if all later events are still kept.
     ///
     /// # Errors
-    /// Why it is not.
-    pub fn resume(&self, id: &str) -> Result<u64, Lost> {
-        let (life, number) = id.split_once('-').ok_or(Lost::Unknown)?;
-        let (Ok(life), Ok(number)) = (life.parse::<i64>(), number.parse()) else {
-            return Err(Lost::Unknown);
+    /// The subscriber cannot resume after the event.
+    pub fn resume(&self, id: &str) -> Result<u64, ResumeError> {
+        let (epoch, number) = id.split_once('-').ok_or(ResumeError::Unknown)?;
+        let (Ok(epoch), Ok(number)) = (epoch.parse::<i64>(), number.parse()) else {
+            return Err(ResumeError::Unknown);
         };
-        if life != self.life {
-            return Err(Lost::Restarted);
+        if epoch != self.epoch {
+            return Err(ResumeError::Restarted);
         }
         let kept = self.kept();
         if number > self.newest() {
-            return Err(Lost::Unknown);
+            return Err(ResumeError::Unknown);
         }
-        if number < kept.forgotten {
-            return Err(Lost::Forgotten);
+        if number < kept.evicted {
+            return Err(ResumeError::Expired);
         }
         Ok(number)
     }
 
-    /// What is known after the event with a number, the earliest first; `None` when
-    /// something is forgotten.
+    /// Returns the events after a number, in order; `None` if one of them was evicted.
     pub fn after(&self, number: u64) -> Option<Vec<Event>> {
         let kept = self.kept();
         let new = kept.events.range(number.saturating_add(1)..);
-        (number >= kept.forgotten).then(|| new.map(|(_, (_, event))| event.clone()).collect())
+        (number >= kept.evicted).then(|| new.map(|(_, (_, event))| event.clone()).collect())
     }
 
-    /// The builds that have changed after the event with a number; `None` when some of
-    /// them are forgotten.
+    /// Returns the builds with events after a number; `None` if one of them was evicted.
     pub fn builds_after(&self, number: u64) -> Option<BTreeSet<BuildId>> {
         let events = self.after(number)?;
         Some(events.iter().filter_map(|event| event.build).collect())
     }
 
-    /// Whoever waits for more waits here: the number of the newest event.
-    pub fn bell(&self) -> watch::Receiver<u64> {
+    /// Returns a receiver of the number of the newest event.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.last.subscribe()
     }
 
-    fn tell(&self, about: About, data: &Value) {
+    fn publish(&self, subject: Subject, data: &Value) {
         let mut kept = self.kept();
         let number = self.newest() + 1;
         let event = Event {
             number,
-            kind: about.kind(),
-            build: about.build(),
+            kind: subject.kind(),
+            build: subject.build(),
             data: data.to_string(),
         };
-        kept.add(about, event);
-        // Under the lock, so that numbers are told in their order.
+        kept.add(subject, event);
+        // Under the lock, so that numbers are published in order.
         self.last.send_replace(number);
     }
 
@@ -299,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_away_goes_on_unless_it_was_too_long() {
+    fn a_subscriber_resumes_until_its_event_has_expired() {
         let events = Events::default();
         assert_eq!(events.resume(&events.id(0)), Ok(0));
         for id in 1..=3 {
@@ -307,14 +304,18 @@ mod tests {
         }
         let resumed = events.resume(&events.id(1)).unwrap();
         assert_eq!(numbers(events.after(resumed)), Some(vec![2, 3]));
-        assert_eq!(events.resume("7-1"), Err(Lost::Restarted));
+        assert_eq!(events.resume("7-1"), Err(ResumeError::Restarted));
         for strange in [events.id(4).as_str(), "", "7", "x-1", "7-x", "7--1"] {
-            assert_eq!(events.resume(strange), Err(Lost::Unknown), "{strange}");
+            assert_eq!(
+                events.resume(strange),
+                Err(ResumeError::Unknown),
+                "{strange}"
+            );
         }
         for id in 0..KEPT_MAX as u64 {
             events.deleted(BuildId(id + 10));
         }
-        assert_eq!(events.resume(&events.id(2)), Err(Lost::Forgotten));
+        assert_eq!(events.resume(&events.id(2)), Err(ResumeError::Expired));
         assert_eq!(events.after(2), None);
         assert_eq!(events.resume(&events.id(3)), Ok(3));
         assert_eq!(events.after(3).unwrap().len(), KEPT_MAX);
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_queue_whose_words_change_drives_nothing_out() {
+    fn changes_of_wait_reasons_evict_no_other_event() {
         let events = Events::default();
         let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
         let mut build = Build::new(
@@ -333,18 +334,18 @@ mod tests {
             config::builds::Submitter::root(),
             Timestamp::UNIX_EPOCH,
         );
-        let mut tell = |id, state, message: String| {
+        let mut publish = |id, state, message: String| {
             build.id = BuildId(id);
             build.state = state;
             build.message = message;
             events.build(&build);
         };
-        tell(7777, State::Starting, String::new());
-        tell(7777, State::Running, String::new());
+        publish(7777, State::Starting, String::new());
+        publish(7777, State::Running, String::new());
         let queue = 1000;
         for round in 0..10 {
             for id in 0..queue {
-                tell(id, State::Queued, format!("for round {round}"));
+                publish(id, State::Queued, format!("for round {round}"));
             }
         }
         let told = events.after(0).unwrap();
@@ -356,7 +357,7 @@ mod tests {
                 .all(|event| event.data.contains("for round 9"))
         );
         assert!(told.is_sorted_by_key(|event| event.number));
-        tell(3, State::Starting, String::new());
+        publish(3, State::Starting, String::new());
         let told = events.after(0).unwrap();
         assert_eq!(
             told.len() as u64,
@@ -366,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_different_in_a_status_is_told() {
+    fn only_differences_between_statuses_are_published() {
         let events = Events::default();
         let mut status = Status {
             name: "host".into(),

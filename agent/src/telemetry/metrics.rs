@@ -1,4 +1,4 @@
-//! What an agent counts, for Prometheus; the PR service's own counters follow.
+//! The counters of the agent, for Prometheus. The PR service has its own.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -19,7 +19,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::state::RunningJobs;
 
-/// The format in which counters are told.
+/// The format of the metrics, as a content type.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The last line of the format.
 const END: &str = "# EOF\n";
@@ -38,11 +38,11 @@ pub struct Metrics {
     bootstraps: Counters,
     bootstrap_seconds: Histograms,
     starts: Counters,
-    evictions: Counter,
+    restore_failures: Counter,
     tftp_bytes: Counters,
     requests: Counters,
     request_seconds: Histograms,
-    seen: Mutex<AgentGauges>,
+    gauges: Mutex<AgentGauges>,
 }
 
 /// The gauges that are set at each request.
@@ -67,52 +67,51 @@ impl Default for Metrics {
         started.set(jiff::Timestamp::now().as_duration().as_secs_f64());
         all.register_with_unit(
             "start_time",
-            "When the agent started",
+            "Start time of the agent",
             Unit::Seconds,
             started,
         );
-        let evictions = Counter::default();
+        let restore_failures = Counter::default();
         all.register(
             "frozen_evictions",
-            "Frozen guests that were given up",
-            evictions.clone(),
+            "Checkpoints that could not be restored",
+            restore_failures.clone(),
         );
         let metrics = Self {
-            builds: counter(&mut all, "builds", "Builds that have ended"),
+            builds: counter(&mut all, "builds", "Finished builds"),
             phases: histogram(
                 &mut all,
                 "build_phase",
-                "How long builds were in a state",
+                "Time that builds spent in a state",
                 seconds,
             ),
-            schedule_runs: counter(
-                &mut all,
-                "schedule_runs",
-                "How often schedules have run, and what became of it",
-            ),
-            bootstraps: counter(&mut all, "bootstraps", "Bootstraps that have ended"),
-            bootstrap_seconds: histogram(
-                &mut all,
-                "bootstrap",
-                "How long bootstraps took",
-                seconds,
-            ),
-            starts: counter(&mut all, "guest_starts", "Guests that were started"),
-            evictions,
-            tftp_bytes: counter(&mut all, "tftp_bytes", "Bytes that guests put or fetched"),
-            requests: counter(&mut all, "http_requests", "Requests that were answered"),
+            schedule_runs: counter(&mut all, "schedule_runs", "Runs of schedules"),
+            bootstraps: counter(&mut all, "bootstraps", "Finished bootstraps"),
+            bootstrap_seconds: histogram(&mut all, "bootstrap", "Duration of bootstraps", seconds),
+            starts: counter(&mut all, "guest_starts", "Started guests"),
+            restore_failures,
+            tftp_bytes: counter(&mut all, "tftp_bytes", "Bytes transferred by TFTP"),
+            requests: counter(&mut all, "http_requests", "Answered requests"),
             request_seconds: histogram(
                 &mut all,
                 "http_request",
-                "How long it took until answers began",
+                "Time until the start of the response",
                 requests,
             ),
-            seen: Mutex::new(AgentGauges {
+            gauges: Mutex::new(AgentGauges {
                 waiting: gauge(&mut all, "builds_unfinished", "Builds without an outcome"),
-                guests: gauge(&mut all, "guests", "Guests that run"),
-                ready: gauge(&mut all, "machine_ready", "Whether a machine can build"),
-                notices: gauge(&mut all, "notices", "What keeps the host from its work"),
-                free: gauge(&mut all, "free_bytes", "Room that is left"),
+                guests: gauge(&mut all, "guests", "Running guests"),
+                ready: gauge(
+                    &mut all,
+                    "machine_ready",
+                    "1 if a machine can build, else 0",
+                ),
+                notices: gauge(
+                    &mut all,
+                    "notices",
+                    "Problems that keep the host from building",
+                ),
+                free: gauge(&mut all, "free_bytes", "Free space"),
                 registry: all,
             }),
         };
@@ -133,7 +132,7 @@ fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauges {
     gauges
 }
 
-/// Of seconds, which its name will say.
+/// Registers a histogram of seconds.
 fn histogram(
     registry: &mut Registry,
     name: &str,
@@ -159,7 +158,7 @@ impl Metrics {
         }
     }
 
-    /// Notes a build that has got its outcome, and how long it was in each state.
+    /// Counts a build with an outcome, and observes the duration of its phases.
     pub(crate) fn build(&self, build: &Build) {
         let Some(outcome) = build.outcome else { return };
         let machine = ("machine", build.machine.to_string());
@@ -172,14 +171,14 @@ impl Metrics {
         }
     }
 
-    /// Notes that a schedule has run.
+    /// Counts a run of a schedule.
     pub fn schedule_run(&self, name: &ScheduleName, result: RunResult) {
         let schedule = ("schedule", name.to_string());
         let labels = vec![schedule, ("result", result.to_string())];
         self.schedule_runs.get_or_create(&labels).inc();
     }
 
-    /// Notes a bootstrap that has ended, well or not.
+    /// Counts a finished bootstrap and observes its duration.
     pub(crate) fn bootstrap(&self, good: bool, lasted: Duration) {
         let result = vec![(
             "result",
@@ -190,26 +189,26 @@ impl Metrics {
         histogram.observe(lasted.as_secs_f64());
     }
 
-    /// Notes that a guest is started, or woken.
-    pub(crate) fn start(&self, frozen: bool) {
-        let start = if frozen { "frozen" } else { "cold" };
+    /// Counts a start of a guest.
+    pub(crate) fn start(&self, restored: bool) {
+        let start = if restored { "frozen" } else { "cold" };
         self.starts
             .get_or_create(&vec![("start", start.to_owned())])
             .inc();
     }
 
-    /// Notes that a frozen guest was given up.
-    pub(crate) fn eviction(&self) {
-        self.evictions.inc();
+    /// Counts a failed restore of a checkpoint.
+    pub(crate) fn restore_failure(&self) {
+        self.restore_failures.inc();
     }
 
-    /// Notes that a guest has put a file, or fetched one.
+    /// Counts the bytes of a transfer.
     pub(crate) fn tftp(&self, direction: &'static str, bytes: u64) {
         let labels = vec![("direction", direction.to_owned())];
         self.tftp_bytes.get_or_create(&labels).inc_by(bytes);
     }
 
-    /// Notes a request to a route that was answered with a status.
+    /// Counts a request and observes its duration.
     pub(crate) fn request(&self, method: &str, route: &str, status: u16, lasted: Duration) {
         let labels = vec![
             ("method", method.to_owned()),
@@ -225,7 +224,7 @@ impl Metrics {
     /// Returns the counters, and gauges of the host, in the text format of OpenMetrics,
     /// without its last line.
     pub(crate) fn to_text(&self, host: &HostGauges<'_>) -> String {
-        let gauges = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
         gauges.set(host);
         let mut text = String::new();
         // Writing into memory cannot fail.
@@ -248,7 +247,7 @@ pub(crate) struct HostGauges<'h> {
 }
 
 impl AgentGauges {
-    #[expect(clippy::cast_precision_loss, reason = "nothing here is that great")]
+    #[expect(clippy::cast_precision_loss, reason = "the values are far smaller")]
     fn set(&self, host: &HostGauges<'_>) {
         for (state, word) in State::ALL {
             let count = host
@@ -289,7 +288,10 @@ impl AgentGauges {
         }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a byte more or less")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "the error is below a byte in 2^53"
+    )]
     fn set_free(&self, kind: &str, path: &Path, bytes: Option<u64>) {
         let labels = vec![
             ("kind", kind.to_owned()),

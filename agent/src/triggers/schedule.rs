@@ -89,7 +89,7 @@ async fn complain(agent: &AgentState, schedule: &Schedule, error: &TimingError, 
         build: None,
         message,
     };
-    match agent.records.ran(schedule, run, None).await {
+    match agent.records.record_run(schedule, run, None).await {
         Ok(Some((schedule, _))) => tell(agent, &schedule),
         Ok(None) => {}
         Err(error) => warn!("cannot record that: {}", sys::error_report::chain(&error)),
@@ -157,7 +157,7 @@ pub(crate) async fn remove(agent: &AgentState, name: &ScheduleName) -> Result<bo
     let removed = agent.records.remove_schedule(name).await?;
     if removed {
         info!(schedule = %name, "schedule removed");
-        agent.records.events().unscheduled(name);
+        agent.telemetry.events.unscheduled(name);
     }
     Ok(removed)
 }
@@ -214,10 +214,10 @@ async fn run(
         Err(unfit) => (run(RunResult::Failed, unfit.to_string()), None, None),
     };
     let result = run.result;
-    let Some((schedule, made)) = agent.records.ran(schedule, run, toolchain).await? else {
+    let Some((schedule, made)) = agent.records.record_run(schedule, run, toolchain).await? else {
         return Ok(None);
     };
-    agent.records.metrics().schedule_run(&schedule.name, result);
+    agent.telemetry.metrics.schedule_run(&schedule.name, result);
     tell(agent, &schedule);
     if let Some(Run { message, .. }) = &schedule.last
         && !message.is_empty()
@@ -259,5 +259,5 @@ async fn decide(agent: &Arc<AgentState>, schedule: &Schedule) -> Result<Decision
 
 fn tell(agent: &AgentState, schedule: &Schedule) {
     let schedule = with_next(schedule.clone(), Timestamp::now());
-    agent.records.events().schedule(&schedule);
+    agent.telemetry.events.schedule(&schedule);
 }

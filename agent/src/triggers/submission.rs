@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tracing::info;
 
 use crate::blocking;
-use crate::records::{self, Once, RecordsError, Submitted};
+use crate::records::{self, IdempotencyKey, RecordsError, Submitted};
 use crate::state::AgentState;
 
 pub use check::Unfit;
@@ -32,10 +32,10 @@ pub enum Submission {
 impl From<Submitted> for Submission {
     fn from(submitted: Submitted) -> Self {
         match submitted {
-            Submitted::New(build) => Self::New(*build),
-            Submitted::Before(Some(build)) => Self::There(*build),
-            Submitted::Before(None) => Self::Deleted,
-            Submitted::Other => Self::Other,
+            Submitted::Created(build) => Self::New(*build),
+            Submitted::Replayed(Some(build)) => Self::There(*build),
+            Submitted::Replayed(None) => Self::Deleted,
+            Submitted::KeyConflict => Self::Other,
         }
     }
 }
@@ -51,11 +51,11 @@ pub async fn submit(
     request: Request,
     toolchain: ToolchainName,
     submitter: Submitter,
-    once: Option<Once>,
+    once: Option<IdempotencyKey>,
 ) -> Result<Submission, RecordsError> {
     let (records, now) = (&agent.records, Timestamp::now());
     let submission = if let Some(once) = once {
-        let done = records.submit_once(once, request, toolchain, submitter, now);
+        let done = records.submit_idempotent(once, request, toolchain, submitter, now);
         done.await?.into()
     } else if let Some(build) = attached(agent, &request, &toolchain).await? {
         info!(build = %build.id, %submitter, "build submitted; one that does the same is under way");
@@ -105,7 +105,7 @@ async fn as_good(
     toolchain: &ToolchainName,
 ) -> Result<Option<Build>, RecordsError> {
     let task = records::task(&request.machine, toolchain, &request.sources);
-    let same = agent.records.doing(&task).await?;
+    let same = agent.records.with_task(&task).await?;
     let mut same: Vec<_> = same
         .into_iter()
         .filter(|build| build.after == request.after)

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use agent::records::Records;
 use agent::state::AgentState;
+use agent::telemetry::Telemetry;
 use agent::{api, pr_service};
 use bench::http_client::HttpClient;
 use bench::table::milliseconds;
@@ -75,14 +76,17 @@ async fn host(path: &Path, builds: u32) -> Arc<AgentState> {
     );
     let settings = Settings::parse(&text).unwrap();
     let toolchains = Toolchains::open(&path.join("toolchains")).unwrap();
-    let records = Records::open(&path.join("state/records.sqlite3")).unwrap();
-    fill(&path.join("state/records.sqlite3"), &records, builds).await;
+    let telemetry = Telemetry::default();
+    let database = path.join("state/records.sqlite3");
+    let records = Records::open(&database, telemetry.clone()).unwrap();
+    fill(&database, &records, builds).await;
     let pr = prserv::Service::open(&pr_service::options(&settings.pr).unwrap()).unwrap();
     let host = AgentState::new(
         settings,
         std::iter::empty().collect(),
         toolchains,
         records,
+        telemetry,
         pr,
         (0, 0),
     );

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use agent::records::Records;
+use agent::telemetry::Telemetry;
 use anyhow::Result;
 use bench::statistics::{alternate, median, time};
 use bench::table::milliseconds;
@@ -43,7 +44,7 @@ const QUERIES: [(&str, &str); 6] = [
 fn main() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("records.sqlite3");
-    let records = Records::open(&path)?;
+    let records = Records::open(&path, Telemetry::default())?;
     fill(&path)?;
     let runtime = tokio::runtime::Runtime::new()?;
     println!("{BUILDS} builds, pages of 100; medians of {ROUNDS} rounds");

@@ -9,7 +9,7 @@ use config::BuildId;
 use tokio::sync::Mutex;
 
 use super::{python, view};
-use crate::records::{Ended, RecordsError};
+use crate::records::{FinishedBuild, RecordsError};
 use crate::state::AgentState;
 
 /// The cache, which is empty until the first request.
@@ -39,7 +39,7 @@ impl FinishedBuilds {
     /// The records cannot be read.
     pub(super) async fn body(&self, agent: &AgentState) -> Result<Bytes, RecordsError> {
         let mut cached = self.cached.lock().await;
-        let events = agent.records.events();
+        let events = &agent.telemetry.events;
         // Taken before the records are read, so that a build that finishes meanwhile makes
         // the body stale.
         let (generation, event) = (events.finished(), events.newest());
@@ -65,7 +65,7 @@ impl FinishedBuilds {
 }
 
 async fn read_all(agent: &AgentState) -> Result<BTreeMap<Position, Box<str>>, RecordsError> {
-    let entries = agent.records.of_ended(entry).await?;
+    let entries = agent.records.finished_builds(entry).await?;
     Ok(entries.into_iter().collect())
 }
 
@@ -78,13 +78,13 @@ async fn update(
     entries.retain(|(_, id), _| !changed.contains(&id.0));
     for id in changed {
         let build = agent.records.get(*id).await?;
-        let ended = build.as_ref().and_then(Ended::of);
+        let ended = build.as_ref().and_then(FinishedBuild::of);
         entries.extend(ended.as_ref().map(entry));
     }
     Ok(entries)
 }
 
-fn entry(build: &Ended) -> (Position, Box<str>) {
+fn entry(build: &FinishedBuild) -> (Position, Box<str>) {
     let text = python::to_json(&view::finished(build));
     let start = view::micros(view::start(build.started, build.submitted));
     ((Reverse(start), Reverse(build.id)), text.into())

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use crate::records::Ended;
+use crate::records::FinishedBuild;
 
 /// A build with an outcome. The order of the keys is Toaster's.
 #[derive(Debug, Serialize)]
@@ -133,7 +133,7 @@ fn issues(outcome: Option<Outcome>, errors: u32, warnings: u32) -> (u32, u32) {
 }
 
 /// Returns the representation of a build with an outcome.
-pub(super) fn finished(build: &Ended) -> Finished {
+pub(super) fn finished(build: &FinishedBuild) -> Finished {
     let start = start(build.started, build.submitted);
     let stop = build.finished.unwrap_or(start);
     let (errors, warnings) = issues(Some(build.outcome), build.errors, build.warnings);
@@ -177,7 +177,7 @@ pub(super) fn unfinished(build: &Build, now: Timestamp) -> Unfinished {
 /// Returns the representation of a single build, which has the path of its log.
 pub(super) fn with_log(build: &Build, now: Timestamp, log: &Path) -> AnyBuild {
     let log = Some(log.display().to_string());
-    match Ended::of(build) {
+    match FinishedBuild::of(build) {
         Some(ended) => AnyBuild::Finished(Finished {
             cooker_log: log,
             ..finished(&ended)

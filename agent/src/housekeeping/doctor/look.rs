@@ -18,7 +18,7 @@ use tracing::warn;
 
 use super::{Group, Guest, Inventory, Network, Recorded, Records};
 use crate::blocking;
-use crate::records::Health;
+use crate::records::Integrity;
 use crate::scheduler::{self, Action};
 use crate::session::guests_directory;
 use crate::state::AgentState;
@@ -52,10 +52,13 @@ fn look_around(agent: &AgentState) -> io::Result<Inventory> {
     let directories = sys::file::entries(&agent.paths.builds())?;
     let sources = sources(&agent.paths.sources())?;
     // What is recorded later than it was listed would seem to have no record.
-    let health = agent.records.health().unwrap_or_else(|error| Health {
-        faults: vec![sys::error_report::chain(&error)],
-        ..Health::default()
-    });
+    let health = agent
+        .records
+        .check_integrity()
+        .unwrap_or_else(|error| Integrity {
+            faults: vec![sys::error_report::chain(&error)],
+            ..Integrity::default()
+        });
     let used = |path: &Path| digest(path).is_some_and(|digest| health.sources.contains(&digest));
     let unused = sources
         .into_iter()
@@ -133,7 +136,7 @@ fn groups(prefix: &str) -> Vec<Group> {
     cgroup::groups().into_iter().filter_map(group).collect()
 }
 
-fn records(agent: &AgentState, health: Health) -> Records {
+fn records(agent: &AgentState, health: Integrity) -> Records {
     let recorded = |(id, (state, attempts)): (BuildId, _)| {
         let directory = agent.paths.build(id);
         let result = directory.join(RESULT).exists();

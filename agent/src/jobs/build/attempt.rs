@@ -70,7 +70,7 @@ pub(super) async fn start(
                 );
                 let message = sys::error_report::chain(error);
                 agent.restores.restore_failed(&start.key, message);
-                agent.records.metrics().eviction();
+                agent.telemetry.metrics.restore_failure();
             }
             _ => return attempt,
         }

@@ -89,7 +89,7 @@ async fn note(
 ) -> Progress {
     match read {
         Ok(progress) if progress != known => {
-            if let Err(error) = agent.records.note(id, progress).await {
+            if let Err(error) = agent.records.save_progress(id, progress).await {
                 warn!(
                     "cannot record the progress: {}",
                     sys::error_report::chain(&error)

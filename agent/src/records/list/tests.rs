@@ -1,4 +1,4 @@
-//! What listings hold, and that none of them walks further than it must.
+//! Tests of the content of listings, and of the indexes that they use.
 
 use config::builds::{Cursor, Request, Submitter};
 use config::task::Outcome;
@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::super::Records;
 use super::*;
+use crate::telemetry::Telemetry;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -16,7 +17,7 @@ fn at(second: i64) -> Timestamp {
 /// `b` by turns; 3 failed, 8 has not ended.
 async fn eight() -> (tempfile::TempDir, Records) {
     let directory = tempfile::tempdir().unwrap();
-    let records = Records::open(&directory.path().join("r")).unwrap();
+    let records = Records::open(&directory.path().join("r"), Telemetry::default()).unwrap();
     for number in 1..=8 {
         let machine: MachineName = ["a", "b"][number % 2].parse().unwrap();
         let target = if number < 4 { "hello" } else { "world" };
@@ -61,7 +62,7 @@ async fn ids(records: &Records, listing: ListQuery) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn builds_are_found_by_all_that_is_asked_of_them() {
+async fn listings_match_all_conditions() {
     let (_directory, records) = eight().await;
     for (query, expected) in [
         ("", vec![8, 7, 6, 5, 4, 3, 2, 1]),
@@ -91,7 +92,7 @@ async fn builds_are_found_by_all_that_is_asked_of_them() {
 }
 
 #[tokio::test]
-async fn pages_put_together_are_the_whole_even_when_a_build_goes_between() {
+async fn pages_are_complete_even_if_a_build_is_deleted_between_them() {
     let (_directory, records) = eight().await;
     for query in [
         "",
@@ -126,7 +127,7 @@ async fn pages_put_together_are_the_whole_even_when_a_build_goes_between() {
 }
 
 #[tokio::test]
-async fn no_listing_walks_further_than_it_must() {
+async fn every_listing_uses_an_index() {
     let (_directory, records) = eight().await;
     let connection = records.database.reader().unwrap();
     let filters = [
@@ -160,21 +161,21 @@ async fn no_listing_walks_further_than_it_must() {
             } else {
                 String::new()
             };
-            let query = format!("{filter}&sort={sort}{from}");
-            let question = question(&listing(&query));
-            let sql = format!("EXPLAIN QUERY PLAN {}", question.sql);
+            let text = format!("{filter}&sort={sort}{from}");
+            let query = query(&listing(&text));
+            let sql = format!("EXPLAIN QUERY PLAN {}", query.sql);
             let mut statement = connection.prepare(&sql).unwrap();
             let plan = statement
-                .query_map(params_from_iter(question.values), |row| {
+                .query_map(params_from_iter(query.values), |row| {
                     row.get::<_, String>("detail")
                 })
                 .unwrap();
             let plan: Vec<_> = plan.map(Result::unwrap).collect();
             let plan = plan.join("; ");
-            assert!(!plan.contains("TEMP B-TREE"), "{query}: {plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{text}: {plan}");
             assert!(
                 plan.contains("INDEX") || plan.contains("PRIMARY KEY"),
-                "{query}: {plan}"
+                "{text}: {plan}"
             );
             if from.is_empty() && sort == "submitted" {
                 plans.extend([filter, ": ", &plan, "\n"]);

@@ -38,7 +38,7 @@ pub enum TimingError {
 #[derive(Debug, Clone)]
 pub(super) enum Times {
     /// One time.
-    Once(Timestamp),
+    IdempotencyKey(Timestamp),
     /// Times of one distance.
     Every {
         /// One of them, which does not count.
@@ -66,7 +66,7 @@ impl Times {
     /// When it means nothing.
     pub(super) fn new(timing: &Timing, added: Timestamp) -> Result<Self, TimingError> {
         match timing {
-            Timing::At(time) => Ok(Self::Once(*time)),
+            Timing::At(time) => Ok(Self::IdempotencyKey(*time)),
             Timing::Every(span) if (EVERY_MIN..=EVERY_MAX).contains(span) => Ok(Self::Every {
                 from: added,
                 span: *span,
@@ -79,7 +79,7 @@ impl Times {
     /// The first of them after `since`.
     pub(super) fn after(&self, since: Timestamp) -> Option<Timestamp> {
         match self {
-            Self::Once(time) => (*time > since).then_some(*time),
+            Self::IdempotencyKey(time) => (*time > since).then_some(*time),
             Self::Every { from, span } => {
                 let (passed, span) = (since.duration_since(*from).as_nanos(), span.as_nanos());
                 let count = passed.div_euclid(span) + 1;

@@ -1,4 +1,4 @@
-//! What can be asked of the records, beside whoever writes them.
+//! Queries of builds. They do not block on the writer.
 
 use config::BuildId;
 use config::builds::{Build, ListQuery};
@@ -9,7 +9,7 @@ use super::rows::{key, read, read_key};
 use super::{Records, RecordsError, list};
 
 impl Records {
-    /// The record of a build.
+    /// Returns the record of a build.
     pub async fn get(&self, id: BuildId) -> Result<Option<Build>, RecordsError> {
         let id = key(id);
         self.database
@@ -21,7 +21,7 @@ impl Records {
             .await
     }
 
-    /// The newest builds, newest first; those before `before` when it is given.
+    /// Returns the newest builds, newest first; with `before`, those with a smaller number.
     pub async fn newest(
         &self,
         before: Option<BuildId>,
@@ -38,14 +38,14 @@ impl Records {
             .await
     }
 
-    /// The builds that a listing asks for, in its order.
+    /// Returns the builds that match a listing, in its order.
     pub async fn list(&self, listing: ListQuery) -> Result<Vec<Build>, RecordsError> {
         self.database
             .read(move |connection| list::list(connection, &listing))
             .await
     }
 
-    /// All builds without an outcome, oldest first.
+    /// Returns all builds without an outcome, oldest first.
     pub async fn unfinished(&self) -> Result<Vec<Build>, RecordsError> {
         self.database
             .read(|connection| {
@@ -57,7 +57,7 @@ impl Records {
             .await
     }
 
-    /// The builds that are over and of which something is held.
+    /// Returns the finished builds with a hold.
     pub async fn held(&self) -> Result<Vec<Build>, RecordsError> {
         self.database
             .read(|connection| {
@@ -71,8 +71,8 @@ impl Records {
             .await
     }
 
-    /// The unfinished builds that do this, oldest first.
-    pub async fn doing(&self, task: &Digest) -> Result<Vec<Build>, RecordsError> {
+    /// Returns the unfinished builds with this task hash, oldest first.
+    pub async fn with_task(&self, task: &Digest) -> Result<Vec<Build>, RecordsError> {
         let task = task.clone();
         self.database
             .read(move |connection| {
@@ -84,7 +84,7 @@ impl Records {
             .await
     }
 
-    /// The number of the newest build that was ever recorded, be it deleted since.
+    /// Returns the number of the newest build ever recorded, even if it was deleted.
     pub async fn newest_id(&self) -> Result<Option<BuildId>, RecordsError> {
         self.database
             .read(|connection| {
@@ -97,7 +97,7 @@ impl Records {
             .await
     }
 
-    /// The builds that ended last, the last first.
+    /// Returns the builds that finished last, latest first.
     pub async fn last_finished(&self, count: u32) -> Result<Vec<Build>, RecordsError> {
         self.database
             .read(move |connection| {

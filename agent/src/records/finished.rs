@@ -1,4 +1,4 @@
-//! Builds that have ended, in the few words that a list of all of them needs.
+//! Summaries of finished builds, for lists of all of them.
 
 use config::builds::{Build, Submitter, Target};
 use config::task::Outcome;
@@ -6,38 +6,38 @@ use config::{BuildId, MachineName, ToolchainName};
 use jiff::Timestamp;
 use rusqlite::Row;
 
-use super::rows::{maybe, parsed, read_key};
+use super::rows::{optional, parse, read_key};
 use super::{Records, RecordsError};
 
-/// A build that has an outcome.
+/// The summary of a build with an outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
+pub struct FinishedBuild {
     /// Its number.
     pub id: BuildId,
-    /// Who asked for it.
+    /// Its submitter.
     pub submitter: Submitter,
-    /// The machine it was built on.
+    /// Its machine.
     pub machine: MachineName,
-    /// The toolchain it was built with.
+    /// Its toolchain.
     pub toolchain: ToolchainName,
-    /// What people call what was built.
+    /// The name of the built package.
     pub target: Target,
-    /// How it ended.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// When it was asked for.
+    /// The time of its submission.
     pub submitted: Timestamp,
-    /// When its last guest was started.
+    /// The time at which its last attempt started.
     pub started: Option<Timestamp>,
-    /// When its outcome was recorded.
+    /// The time at which its outcome was recorded.
     pub finished: Option<Timestamp>,
-    /// Errors that it spoke of.
+    /// The number of errors that it reported.
     pub errors: u32,
-    /// Warnings that it spoke of.
+    /// The number of warnings that it reported.
     pub warnings: u32,
 }
 
-impl Ended {
-    /// What a record says in few words, if the build has ended.
+impl FinishedBuild {
+    /// Returns the summary of a build, if it has an outcome.
     pub fn of(build: &Build) -> Option<Self> {
         Some(Self {
             id: build.id,
@@ -55,39 +55,37 @@ impl Ended {
     }
 }
 
-/// All that is asked is in the index `builds_ended`: no row is read for it, however
-/// long its lists are.
+/// Selects columns of the index `builds_ended` only, so that no row is read.
 const ALL: &str = "SELECT id, submitter, machine, toolchain, target, outcome, submitted, started,
      finished, progress ->> 'errors' AS errors, progress ->> 'warnings' AS warnings
      FROM builds INDEXED BY builds_ended WHERE outcome IS NOT NULL";
 
 impl Records {
-    /// Makes something of every build that has ended, beside whoever changes them; in
-    /// no particular order.
-    pub async fn of_ended<T: Send + 'static>(
+    /// Converts the summary of each build with an outcome, in no particular order.
+    pub async fn finished_builds<T: Send + 'static>(
         &self,
-        make: impl Fn(&Ended) -> T + Send + 'static,
+        convert: impl Fn(&FinishedBuild) -> T + Send + 'static,
     ) -> Result<Vec<T>, RecordsError> {
         let all = self.database.read(move |connection| {
             let mut select = connection.prepare_cached(ALL)?;
-            let all = select.query_map([], |row| read(row).map(|ended| make(&ended)))?;
+            let all = select.query_map([], |row| read(row).map(|build| convert(&build)))?;
             all.collect()
         });
         all.await
     }
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<Ended> {
-    Ok(Ended {
+fn read(row: &Row<'_>) -> rusqlite::Result<FinishedBuild> {
+    Ok(FinishedBuild {
         id: read_key(row.get("id")?),
-        submitter: parsed(row, "submitter")?,
-        machine: parsed(row, "machine")?,
-        toolchain: parsed(row, "toolchain")?,
-        target: parsed(row, "target")?,
-        outcome: parsed(row, "outcome")?,
-        submitted: parsed(row, "submitted")?,
-        started: maybe(row, "started")?,
-        finished: maybe(row, "finished")?,
+        submitter: parse(row, "submitter")?,
+        machine: parse(row, "machine")?,
+        toolchain: parse(row, "toolchain")?,
+        target: parse(row, "target")?,
+        outcome: parse(row, "outcome")?,
+        submitted: parse(row, "submitted")?,
+        started: optional(row, "started")?,
+        finished: optional(row, "finished")?,
         errors: row.get::<_, Option<u32>>("errors")?.unwrap_or_default(),
         warnings: row.get::<_, Option<u32>>("warnings")?.unwrap_or_default(),
     })
@@ -98,11 +96,12 @@ mod tests {
     use config::builds::{Progress, State};
 
     use super::*;
+    use crate::telemetry::Telemetry;
 
     #[tokio::test]
-    async fn every_build_that_has_ended_is_told_from_the_index_alone() {
+    async fn finished_builds_are_read_from_the_index_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let records = Records::open(&directory.path().join("r")).unwrap();
+        let records = Records::open(&directory.path().join("r"), Telemetry::default()).unwrap();
         let mut ended = Vec::new();
         for outcome in [Some(Outcome::Error), None, Some(Outcome::Skip)] {
             let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
@@ -117,18 +116,21 @@ mod tests {
                     warnings: 4,
                     ..Progress::default()
                 };
-                records.note(build.id, build.progress).await.unwrap();
+                records
+                    .save_progress(build.id, build.progress)
+                    .await
+                    .unwrap();
             }
             if outcome.is_some() {
                 build.enter(State::Finished, now).unwrap();
                 build.outcome = outcome;
             }
             records.save(&build).await.unwrap();
-            ended.extend(Ended::of(&build));
+            ended.extend(FinishedBuild::of(&build));
         }
-        let mut told = records.of_ended(Ended::clone).await.unwrap();
-        told.sort_by_key(|it| it.id);
-        assert_eq!((told.len(), &told), (2, &ended));
+        let mut found = records.finished_builds(FinishedBuild::clone).await.unwrap();
+        found.sort_by_key(|it| it.id);
+        assert_eq!((found.len(), &found), (2, &ended));
         let connection = records.database.reader().unwrap();
         let sql = format!("EXPLAIN QUERY PLAN {ALL}");
         let plan: String = connection

@@ -1,4 +1,4 @@
-//! Deletes records, and tells what a plan for that must know of all of them.
+//! The deletion of builds, and the facts that the retention plan needs.
 
 use std::collections::BTreeSet;
 
@@ -7,61 +7,61 @@ use config::task::{Digest, Source};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::rows::{key, listed, maybe, read_key};
+use super::rows::{from_json, key, optional, read_key};
 use super::{Records, RecordsError};
 
-/// What became of a wish to delete a record.
+/// The result of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removal {
-    /// It is gone.
+pub enum Deletion {
+    /// The record is deleted.
     Done,
-    /// There is none.
+    /// There is no such build.
     Missing,
-    /// Its build has no outcome yet; nothing was changed.
+    /// Refused: the build has no outcome yet.
     Unfinished,
-    /// Something of it waits for a person; nothing was changed.
+    /// Refused: the build is held.
     Held,
-    /// A build without an outcome is to come after it; nothing was changed.
+    /// Refused: an unfinished build depends on it.
     Awaited,
 }
 
-/// What is known of a build when it is decided what goes.
+/// The facts about a build that the retention plan needs.
 #[derive(Debug, Clone)]
 pub struct Summary {
     /// Its number.
     pub id: BuildId,
-    /// When its outcome was recorded.
+    /// The time at which its outcome was recorded.
     pub finished: Option<Timestamp>,
     /// Its sources.
     pub sources: BTreeSet<Digest>,
-    /// The builds that it waits for.
+    /// The builds that it depends on.
     pub after: Vec<BuildId>,
-    /// Whether something of it waits for a person.
+    /// True if it is held.
     pub held: bool,
 }
 
 impl Records {
-    /// Deletes the record of a build that has an outcome and that nobody needs, and
-    /// remembers that its directory is to go, until [`Records::removed`].
+    /// Deletes the record of a finished build. Remembers that its directory must be deleted,
+    /// until [`Records::forget_deleted`].
     ///
     /// # Errors
-    /// When the records cannot be written.
-    pub async fn delete(&self, id: BuildId) -> Result<Removal, RecordsError> {
+    /// The records cannot be written.
+    pub async fn delete(&self, id: BuildId) -> Result<Deletion, RecordsError> {
         let delete = self
             .database
             .write(move |transaction| delete(transaction, id));
-        let removal = delete.await?;
-        if removal == Removal::Done {
-            self.events().deleted(id);
+        let deletion = delete.await?;
+        if deletion == Deletion::Done {
+            self.telemetry.events.deleted(id);
         }
-        Ok(removal)
+        Ok(deletion)
     }
 
-    /// The builds whose records are deleted and whose directories may still be there.
+    /// Returns the builds whose records are deleted and whose directories may still exist.
     ///
     /// # Errors
-    /// When the records cannot be read.
-    pub async fn leftovers(&self) -> Result<BTreeSet<BuildId>, RecordsError> {
+    /// The records cannot be read.
+    pub async fn deleted_builds(&self) -> Result<BTreeSet<BuildId>, RecordsError> {
         self.database
             .read(|connection| {
                 connection
@@ -72,11 +72,11 @@ impl Records {
             .await
     }
 
-    /// Forgets a build whose directory is gone, too.
+    /// Forgets a deleted build whose directory was deleted, too.
     ///
     /// # Errors
-    /// When the records cannot be written.
-    pub async fn removed(&self, id: BuildId) -> Result<(), RecordsError> {
+    /// The records cannot be written.
+    pub async fn forget_deleted(&self, id: BuildId) -> Result<(), RecordsError> {
         let forget = self.database.write(move |transaction| {
             let sql = "DELETE FROM removed WHERE id = ?1";
             transaction.prepare_cached(sql)?.execute([key(id)])
@@ -84,19 +84,19 @@ impl Records {
         forget.await.map(drop)
     }
 
-    /// Looks at all records, beside everybody who works with them.
+    /// Returns the facts about all builds. Does not block other readers or the writer.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// The records cannot be read.
     pub fn summaries(&self) -> Result<Vec<Summary>, RecordsError> {
         let read = || summaries(&self.database.reader()?);
         read().map_err(|source| self.database.fault(source))
     }
 
-    /// Whether a build that was asked for after `since`, or a schedule, names this source.
+    /// Returns true if a schedule, or a build with a number above `since`, has this source.
     ///
     /// # Errors
-    /// When the records cannot be read.
+    /// The records cannot be read.
     pub async fn names_source(
         &self,
         digest: &Digest,
@@ -116,17 +116,17 @@ impl Records {
     }
 }
 
-fn delete(transaction: &Transaction<'_>, id: BuildId) -> rusqlite::Result<Removal> {
-    let removal = may_go(transaction, id)?;
-    if removal == Removal::Done {
+fn delete(transaction: &Transaction<'_>, id: BuildId) -> rusqlite::Result<Deletion> {
+    let deletion = check_deletable(transaction, id)?;
+    if deletion == Deletion::Done {
         transaction.execute("DELETE FROM builds WHERE id = ?1", [key(id)])?;
         transaction.execute("INSERT OR IGNORE INTO removed VALUES (?1)", [key(id)])?;
     }
-    Ok(removal)
+    Ok(deletion)
 }
 
-/// What becomes of a wish to delete this record now.
-fn may_go(connection: &Connection, id: BuildId) -> rusqlite::Result<Removal> {
+/// Returns the result that a deletion would have now.
+fn check_deletable(connection: &Connection, id: BuildId) -> rusqlite::Result<Deletion> {
     let sql = "SELECT state = 'finished', life ->> 'held' IS NOT NULL, EXISTS (
                    SELECT 1 FROM builds AS other, json_each(other.after)
                    WHERE other.state != 'finished' AND json_each.value = ?1)
@@ -135,23 +135,23 @@ fn may_go(connection: &Connection, id: BuildId) -> rusqlite::Result<Removal> {
         .prepare_cached(sql)?
         .query_row([key(id)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
     Ok(match found.optional()? {
-        None => Removal::Missing,
-        Some((false, _, _)) => Removal::Unfinished,
-        Some((true, true, _)) => Removal::Held,
-        Some((true, false, true)) => Removal::Awaited,
-        Some((true, false, false)) => Removal::Done,
+        None => Deletion::Missing,
+        Some((false, _, _)) => Deletion::Unfinished,
+        Some((true, true, _)) => Deletion::Held,
+        Some((true, false, true)) => Deletion::Awaited,
+        Some((true, false, false)) => Deletion::Done,
     })
 }
 
 fn summaries(connection: &Connection) -> rusqlite::Result<Vec<Summary>> {
     let sql = "SELECT id, finished, sources, after, life ->> 'held' IS NOT NULL FROM builds";
     let summary = |row: &rusqlite::Row<'_>| {
-        let sources: Vec<Source> = listed(row, "sources")?;
+        let sources: Vec<Source> = from_json(row, "sources")?;
         Ok(Summary {
             id: read_key(row.get("id")?),
-            finished: maybe(row, "finished")?,
+            finished: optional(row, "finished")?,
             sources: sources.into_iter().map(|source| source.sha256).collect(),
-            after: listed(row, "after")?,
+            after: from_json(row, "after")?,
             held: row.get(4)?,
         })
     };
@@ -163,11 +163,12 @@ mod tests {
     use config::builds::{Hold, HoldKind, ListQuery, State, Submitter};
 
     use super::*;
+    use crate::telemetry::Telemetry;
 
     #[tokio::test]
-    async fn a_deleted_build_is_gone_wholly_and_its_number_never_returns() {
+    async fn a_deleted_build_is_gone_and_its_number_is_not_reused() {
         let directory = tempfile::tempdir().unwrap();
-        let records = Records::open(&directory.path().join("r")).unwrap();
+        let records = Records::open(&directory.path().join("r"), Telemetry::default()).unwrap();
         let digest = "a".repeat(64);
         let text = format!(
             r#"{{"machine": "linux", "sources": [{{"name": "x", "sha256": "{digest}"}}]}}"#
@@ -180,19 +181,22 @@ mod tests {
         };
         let mut build = submit().await.unwrap();
         let digest: Digest = digest.parse().unwrap();
-        assert_eq!(records.delete(build.id).await.unwrap(), Removal::Unfinished);
+        assert_eq!(
+            records.delete(build.id).await.unwrap(),
+            Deletion::Unfinished
+        );
         assert!(records.names_source(&digest, None).await.unwrap());
         build.enter(State::Finished, Timestamp::UNIX_EPOCH).unwrap();
         records.save(&build).await.unwrap();
         let summaries = records.summaries().unwrap();
         assert_eq!(summaries[0].sources, BTreeSet::from([digest.clone()]));
         assert_eq!(summaries[0].finished, Some(Timestamp::UNIX_EPOCH));
-        assert_eq!(records.delete(build.id).await.unwrap(), Removal::Done);
-        assert_eq!(records.delete(build.id).await.unwrap(), Removal::Missing);
-        let leftovers = records.leftovers().await.unwrap();
-        assert_eq!(leftovers, BTreeSet::from([build.id]));
-        records.removed(build.id).await.unwrap();
-        assert_eq!(records.leftovers().await.unwrap(), BTreeSet::new());
+        assert_eq!(records.delete(build.id).await.unwrap(), Deletion::Done);
+        assert_eq!(records.delete(build.id).await.unwrap(), Deletion::Missing);
+        let deleted = records.deleted_builds().await.unwrap();
+        assert_eq!(deleted, BTreeSet::from([build.id]));
+        records.forget_deleted(build.id).await.unwrap();
+        assert_eq!(records.deleted_builds().await.unwrap(), BTreeSet::new());
         assert_eq!(records.get(build.id).await.unwrap(), None);
         assert!(!records.names_source(&digest, None).await.unwrap());
         let named = ListQuery {
@@ -206,7 +210,7 @@ mod tests {
     #[tokio::test]
     async fn a_build_that_is_held_or_awaited_is_not_deleted() {
         let directory = tempfile::tempdir().unwrap();
-        let records = Records::open(&directory.path().join("r")).unwrap();
+        let records = Records::open(&directory.path().join("r"), Telemetry::default()).unwrap();
         let submit = |after: &str| {
             let text = format!(r#"{{"machine": "linux", "sources": [], "after": [{after}]}}"#);
             let request = serde_json::from_str(&text).unwrap();
@@ -221,14 +225,14 @@ mod tests {
         });
         records.save(&build).await.unwrap();
         assert!(records.summaries().unwrap()[0].held);
-        assert_eq!(records.delete(build.id).await.unwrap(), Removal::Held);
+        assert_eq!(records.delete(build.id).await.unwrap(), Deletion::Held);
         build.interactive.held = None;
         records.save(&build).await.unwrap();
         let mut other = submit(&build.id.to_string()).await.unwrap();
         assert!(!records.summaries().unwrap()[0].held);
-        assert_eq!(records.delete(build.id).await.unwrap(), Removal::Awaited);
+        assert_eq!(records.delete(build.id).await.unwrap(), Deletion::Awaited);
         other.enter(State::Finished, Timestamp::UNIX_EPOCH).unwrap();
         records.save(&other).await.unwrap();
-        assert_eq!(records.delete(build.id).await.unwrap(), Removal::Done);
+        assert_eq!(records.delete(build.id).await.unwrap(), Deletion::Done);
     }
 }

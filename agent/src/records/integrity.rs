@@ -1,4 +1,4 @@
-//! Whether the records are whole, and what a doctor needs to know of them.
+//! The integrity check of the database, and the facts that the doctor compares.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,38 +7,38 @@ use config::builds::State;
 use config::task::Digest;
 use rusqlite::{Connection, Row};
 
-use super::rows::{parsed, unreadable};
+use super::rows::{parse, unreadable};
 use super::{Records, RecordsError};
 
-/// What the records are like.
+/// The result of an integrity check.
 #[derive(Debug, Clone, Default)]
-pub struct Health {
-    /// What SQLite has to complain about; nothing when the file is whole.
+pub struct Integrity {
+    /// The faults that SQLite found; empty if the file is intact.
     pub faults: Vec<String>,
-    /// How far each build has come, and how often its guest was started.
+    /// The state and the number of attempts of each build.
     pub builds: BTreeMap<BuildId, (State, u32)>,
     /// The sources of all builds and schedules.
     pub sources: BTreeSet<Digest>,
 }
 
 impl Records {
-    /// Reads all of the file, beside everybody who works with it.
+    /// Checks the whole file. Does not block other readers or the writer.
     ///
     /// # Errors
-    /// When it cannot be read.
-    pub fn health(&self) -> Result<Health, RecordsError> {
+    /// The file cannot be read.
+    pub fn check_integrity(&self) -> Result<Integrity, RecordsError> {
         let read = || examine(&self.database.reader()?);
         read().map_err(|source| self.database.fault(source))
     }
 }
 
-fn examine(connection: &Connection) -> rusqlite::Result<Health> {
+fn examine(connection: &Connection) -> rusqlite::Result<Integrity> {
     let mut faults: Vec<String> = all(connection, "PRAGMA quick_check(5)", |row| row.get(0))?;
     faults.retain(|fault| fault != "ok");
     if !faults.is_empty() {
-        return Ok(Health {
+        return Ok(Integrity {
             faults,
-            ..Health::default()
+            ..Integrity::default()
         });
     }
     let builds = "SELECT id, state, attempts FROM builds";
@@ -46,17 +46,17 @@ fn examine(connection: &Connection) -> rusqlite::Result<Health> {
                    FROM builds, json_each(builds.sources) AS source
                    UNION SELECT source.value ->> 'sha256'
                    FROM schedules, json_each(schedules.build, '$.sources') AS source";
-    Ok(Health {
+    Ok(Integrity {
         faults,
         builds: all(connection, builds, build)?,
-        sources: all(connection, sources, |row| parsed(row, "sha256"))?,
+        sources: all(connection, sources, |row| parse(row, "sha256"))?,
     })
 }
 
 fn build(row: &Row<'_>) -> rusqlite::Result<(BuildId, (State, u32))> {
     let id = u64::try_from(row.get::<_, i64>("id")?).unwrap_or_default();
     let state = State::from_name(&row.get::<_, String>("state")?);
-    let state = state.ok_or_else(|| unreadable("state", &"it is no state of a build"))?;
+    let state = state.ok_or_else(|| unreadable("state", &"not the state of a build"))?;
     Ok((BuildId(id), (state, row.get("attempts")?)))
 }
 
@@ -70,17 +70,16 @@ fn all<T, C: FromIterator<T>>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use config::builds::Submitter;
 
     use super::super::database::Database;
     use super::*;
+    use crate::telemetry::Telemetry;
 
     #[tokio::test]
-    async fn whole_records_tell_their_builds_and_sources() {
+    async fn an_intact_database_returns_its_builds_and_sources() {
         let directory = tempfile::tempdir().unwrap();
-        let records = Records::open(&directory.path().join("r")).unwrap();
+        let records = Records::open(&directory.path().join("r"), Telemetry::default()).unwrap();
         let digest = "a".repeat(64);
         let request = format!(
             r#"{{"machine": "linux", "sources": [{{"name": "x", "sha256": "{digest}"}}, {{"name": "y", "sha256": "{digest}"}}]}}"#
@@ -91,7 +90,7 @@ mod tests {
             .submit(request, "default".parse().unwrap(), Submitter::root(), now)
             .await
             .unwrap();
-        let health = records.health().unwrap();
+        let health = records.check_integrity().unwrap();
         assert_eq!(health.faults, Vec::<String>::new());
         assert_eq!(
             health.builds,
@@ -101,10 +100,10 @@ mod tests {
     }
 
     #[test]
-    fn damaged_records_are_known() {
+    fn a_damaged_database_is_detected() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("r");
-        let records = Records::open(&path).unwrap();
+        let records = Records::open(&path, Telemetry::default()).unwrap();
         drop(records);
         let mut content = std::fs::read(&path).unwrap();
         // The second page is the root of a table.
@@ -113,10 +112,9 @@ mod tests {
         let database = Database::new(&path, Connection::open(&path).unwrap());
         let health = Records {
             database,
-            events: Arc::default(),
-            metrics: Arc::default(),
+            telemetry: Telemetry::default(),
         }
-        .health();
+        .check_integrity();
         assert!(health.is_err() || !health.unwrap().faults.is_empty());
     }
 }

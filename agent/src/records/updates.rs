@@ -1,5 +1,4 @@
-//! What changes in the records: on the disk when the call returns, and told to all who
-//! listen.
+//! Updates of builds. Each is on disk when the call returns, and is published as an event.
 
 use config::builds::{Build, Progress, Request, Submitter};
 use config::{BuildId, ToolchainName};
@@ -10,7 +9,7 @@ use super::rows::{self, json, key, read};
 use super::{Records, RecordsError, task};
 
 impl Records {
-    /// Records a new build and returns it.
+    /// Creates a build and returns it.
     pub async fn submit(
         &self,
         request: Request,
@@ -24,56 +23,63 @@ impl Records {
             Ok(build)
         });
         let build = insert.await?;
-        self.events.build(&build);
+        self.telemetry.events.build(&build);
         Ok(build)
     }
 
-    /// Stores what may change of a build, but for its progress.
+    /// Saves the fields of a build that may change, except its progress.
     pub async fn save(&self, build: &Build) -> Result<(), RecordsError> {
         let saved = build.clone();
         let save = self
             .database
             .write(move |transaction| rows::update(transaction, &saved));
         save.await?;
-        self.events.build(build);
-        self.metrics.build(build);
+        self.telemetry.events.build(build);
+        self.telemetry.metrics.build(build);
         Ok(())
     }
 
-    /// Stores what builds wait for; of those that wait no more, nothing is changed.
-    pub async fn say(&self, words: Vec<(BuildId, String)>) -> Result<(), RecordsError> {
-        if words.is_empty() {
+    /// Saves the wait reasons of builds. Builds that are no longer queued stay unchanged.
+    pub async fn set_wait_reasons(
+        &self,
+        reasons: Vec<(BuildId, String)>,
+    ) -> Result<(), RecordsError> {
+        if reasons.is_empty() {
             return Ok(());
         }
         let changed = self.database.write(move |transaction| {
             let sql = "UPDATE builds SET message = ?2 WHERE id = ?1 AND state = 'queued'
                        RETURNING *";
             let mut update = transaction.prepare_cached(sql)?;
-            let say = |(id, message)| update.query_row(params![key(id), message], read).optional();
-            words.into_iter().map(say).collect::<Result<Vec<_>, _>>()
+            let mut set =
+                |(id, reason)| update.query_row(params![key(id), reason], read).optional();
+            reasons
+                .into_iter()
+                .map(&mut set)
+                .collect::<Result<Vec<_>, _>>()
         });
         for build in changed.await?.iter().flatten() {
-            self.events.build(build);
+            self.telemetry.events.build(build);
         }
         Ok(())
     }
 
-    /// Stores what a build says of its progress, beside whoever holds its record.
-    pub async fn note(&self, id: BuildId, progress: Progress) -> Result<(), RecordsError> {
-        let note = self.database.write(move |transaction| {
+    /// Saves the progress of a build. [`Records::save`] does not overwrite it.
+    pub async fn save_progress(&self, id: BuildId, progress: Progress) -> Result<(), RecordsError> {
+        let save = self.database.write(move |transaction| {
             let sql = "UPDATE builds SET progress = ?2 WHERE id = ?1";
             let mut update = transaction.prepare_cached(sql)?;
             update.execute(params![key(id), json(&progress)?])
         });
-        note.await?;
-        self.events.progress(id, progress);
+        save.await?;
+        self.telemetry.events.progress(id, progress);
         Ok(())
     }
 
-    /// Numbers the next build above `taken`, if it would not be so anyway.
-    pub async fn number_above(&self, taken: BuildId) -> Result<(), RecordsError> {
+    /// Reserves the numbers up to `taken`: the next build gets a higher one.
+    pub async fn reserve_ids(&self, taken: BuildId) -> Result<(), RecordsError> {
         let taken = key(taken);
-        let number = self.database.write(move |transaction| {
+        let reserve = self.database.write(move |transaction| {
             transaction.execute(
                 "INSERT INTO sqlite_sequence (name, seq) SELECT 'builds', 0
                  WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'builds')",
@@ -84,11 +90,11 @@ impl Records {
                 [taken],
             )
         });
-        number.await.map(drop)
+        reserve.await.map(drop)
     }
 }
 
-/// The record of a build that has no number yet.
+/// Returns the record of a new build, without a number.
 pub(super) fn build_of(
     request: Request,
     toolchain: ToolchainName,

@@ -1,28 +1,28 @@
-//! The format of the records: what each version of it added to the one before.
+//! The migrations of the database: each upgrades it from one version to the next.
 
 use config::builds::{Phase, State, Target};
 use config::task::{Digest, Source};
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 
-use super::rows::{json, listed, maybe, parsed, time};
+use super::rows::{from_json, json, optional, parse, time};
 
-/// What changes the format from each version to the next.
+/// The migrations, by the version that they start from.
 pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 8] =
-    [first, second, third, fourth, fifth, sixth, seventh, eighth];
+    [v1, v2, v3, v4, v5, v6, v7, v8];
 
-/// Brings a file from the format `from` up to date, wholly or not at all.
+/// Migrates a database of version `from` to the newest in one transaction.
 pub(super) fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
-    for (step, format) in MIGRATIONS.iter().zip(1i64..).skip(from) {
-        step(&transaction)?;
-        transaction.pragma_update(None, "user_version", format)?;
+    for (migrate, version) in MIGRATIONS.iter().zip(1i64..).skip(from) {
+        migrate(&transaction)?;
+        transaction.pragma_update(None, "user_version", version)?;
     }
     transaction.commit()
 }
 
-/// One row for each build; its lists are JSON.
-fn first(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+/// Creates one row for each build; its lists are JSON.
+fn v1(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(
         "CREATE TABLE builds (
             id        INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -44,17 +44,17 @@ fn first(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     )
 }
 
-/// Whether a guest was woken, and when it asked for its task.
-fn second(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+/// Adds the time of the guest's request for its task, and whether it was restored.
+fn v2(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(
         "ALTER TABLE builds ADD COLUMN contacted TEXT;
          ALTER TABLE builds ADD COLUMN frozen INTEGER NOT NULL DEFAULT 0;",
     )
 }
 
-/// Who asked, what for, and how it went; times of one width, so that their order is
-/// that of their text; and an index for each way to ask for builds.
-fn third(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+/// Adds the submitter, the target and the phases; rewrites times with a fixed width, so that
+/// their text sorts; adds an index for each property that listings filter by.
+fn v3(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(
         "ALTER TABLE builds ADD COLUMN submitter        TEXT NOT NULL DEFAULT 'root';
          ALTER TABLE builds ADD COLUMN priority         INTEGER NOT NULL DEFAULT 0;
@@ -73,7 +73,7 @@ fn third(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     complete(transaction)?;
     transaction.execute_batch(
         "ALTER TABLE builds DROP COLUMN contacted;
-         -- By what a build is found: its target and the packages that came out.
+         -- The names by which a build is found: its target and its packages.
          CREATE TABLE names (
             name      TEXT NOT NULL,
             submitted TEXT NOT NULL,
@@ -96,8 +96,8 @@ fn third(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     )
 }
 
-/// The keys under which builds were asked for.
-fn fourth(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+/// Adds the idempotency keys.
+fn v4(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(
         "CREATE TABLE keys (
             submitter TEXT NOT NULL,
@@ -111,21 +111,21 @@ fn fourth(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     )
 }
 
-/// The builds whose records are deleted and whose directories are still to go.
-fn fifth(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+/// Adds the deleted builds whose directories must be deleted.
+fn v5(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch("CREATE TABLE removed (id INTEGER PRIMARY KEY) STRICT;")
 }
 
-/// What waits for a person.
-fn sixth(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+/// Adds the interactive options and holds.
+fn v6(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(
         "ALTER TABLE builds ADD COLUMN life TEXT NOT NULL DEFAULT '{}';
          CREATE INDEX builds_held ON builds (id) WHERE life ->> 'held' IS NOT NULL;",
     )
 }
 
-/// The schedules, and the builds that they asked for.
-fn seventh(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+/// Adds the schedules, and the schedule of each build.
+fn v7(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(
         "CREATE TABLE schedules (
             name      TEXT PRIMARY KEY,
@@ -142,8 +142,8 @@ fn seventh(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     )
 }
 
-/// All that a list of every build that has ended tells, without their rows.
-fn eighth(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+/// Adds an index that covers the list of finished builds.
+fn v8(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(
         "CREATE INDEX builds_ended ON builds (id, submitter, machine, toolchain, target, outcome,
             submitted, started, finished, progress ->> 'errors', progress ->> 'warnings')
@@ -151,7 +151,7 @@ fn eighth(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     )
 }
 
-/// Fills in what follows from the other columns.
+/// Computes the new columns from the others.
 fn complete(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     let mut select = transaction.prepare("SELECT * FROM builds")?;
     let mut update = transaction.prepare(
@@ -160,19 +160,16 @@ fn complete(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     )?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
-        let sources: Vec<Source> = listed(row, "sources")?;
-        let task: Digest = super::task(
-            &parsed(row, "machine")?,
-            &parsed(row, "toolchain")?,
-            &sources,
-        );
-        let submitted: Timestamp = parsed(row, "submitted")?;
-        let started: Option<Timestamp> = maybe(row, "started")?;
-        let finished: Option<Timestamp> = maybe(row, "finished")?;
+        let sources: Vec<Source> = from_json(row, "sources")?;
+        let task: Digest =
+            super::task(&parse(row, "machine")?, &parse(row, "toolchain")?, &sources);
+        let submitted: Timestamp = parse(row, "submitted")?;
+        let started: Option<Timestamp> = optional(row, "started")?;
+        let finished: Option<Timestamp> = optional(row, "finished")?;
         let known = [
             (State::Queued, Some(submitted)),
             (State::Starting, started),
-            (State::Running, maybe(row, "contacted")?),
+            (State::Running, optional(row, "contacted")?),
             (State::Finished, finished),
         ];
         let phases = known.iter().filter_map(|(state, at)| {
