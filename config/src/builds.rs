@@ -3,6 +3,7 @@
 mod interactive;
 mod labels;
 mod listing;
+mod priority;
 mod record;
 mod request;
 mod state;
@@ -16,9 +17,9 @@ use crate::names::{MachineName, ToolchainName};
 pub use interactive::{Hold, HoldKind, Interactive};
 pub use labels::{LabelError, Submitter, Target};
 pub use listing::{Cursor, LISTED_MAX, ListQuery, Sort, SortKey};
+pub use priority::Priority;
 pub use record::{
-    Artifact, Build, BuildInputs, BuiltPackage, Count, GuestKind, Phase, Priority, Progress,
-    StartKind, Usage,
+    Artifact, Build, BuildInputs, BuiltPackage, Count, GuestKind, Phase, Progress, StartKind, Usage,
 };
 pub use request::Request;
 pub use state::{Cancellation, State, TransitionError};

@@ -5,26 +5,13 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Interactive, Request, State, Submitter, Target, TransitionError};
+use super::{Interactive, Priority, Request, State, Submitter, Target, TransitionError};
 use crate::names::{BuildId, FileName, MachineName, Revision, ScheduleName, ToolchainName};
 use crate::task::{Digest, Outcome, Package, Source};
 
 /// The largest number of recorded phases. Beyond it, the oldest except the first one is
 /// dropped.
 const PHASES_MAX: usize = 100;
-
-/// The priority of a build in the queue: higher ones start first. The default is 0.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(transparent)]
-pub struct Priority(pub i32);
-
-impl fmt::Display for Priority {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// A phase of a build: a state and the time at which the build entered it. It lasts until
 /// the next phase.
