@@ -11,52 +11,10 @@ use config::task::{BOOTSTRAP, Provenance};
 use config::{MachineName, Revision, Tag, ToolchainName};
 
 use crate::error::IoContext;
-use crate::{Refusal, RefusalKind, Result, Subvolume, Uuid, Volume, lock};
+use crate::{MachineRefusal, Result, Subvolume, Uuid, Volume, lock};
 
 /// The size limit for reading `bootstrap.manifest`, which is much shorter.
 const MANIFEST_BYTES_MAX: u64 = 64 * 1024;
-
-/// A reason why a machine or one of its revisions cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum MachineRefusal {
-    /// The volume has no directory of this name.
-    #[error("there is no machine `{0}`; `buildhost list` lists all machines")]
-    NotFound(MachineName),
-    /// The machine's link does not lead to a complete revision.
-    #[error(
-        "machine `{machine}` has no current revision{}; `buildhost rollback {machine} REVISION` makes one current",
-        fault.as_ref().map_or_else(String::new, |fault| format!(": {fault}"))
-    )]
-    NoCurrent {
-        /// The machine.
-        machine: MachineName,
-        /// The fault of the link, if there is a link.
-        fault: Option<String>,
-    },
-    /// The deletion of the machine has begun.
-    #[error(
-        "machine `{0}` is being deleted; wait for the end of the deletion, or repeat `buildhost delete {0}`"
-    )]
-    Deleting(MachineName),
-    /// The revision does not exist or is not complete.
-    #[error("machine `{0}` has no complete revision {1}; `buildhost status {0}` lists them")]
-    NoRevision(MachineName, Revision),
-    /// No complete revision precedes this one.
-    #[error("machine `{0}` has no complete revision before {1}")]
-    NoOlderRevision(MachineName, Revision),
-}
-
-impl Refusal for MachineRefusal {
-    fn kind(&self) -> RefusalKind {
-        match self {
-            Self::NotFound(_)
-            | Self::NoCurrent { .. }
-            | Self::NoRevision(..)
-            | Self::NoOlderRevision(..) => RefusalKind::NotFound,
-            Self::Deleting(_) => RefusalKind::Deleting,
-        }
-    }
-}
 
 /// The content of a machine's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,7 +147,7 @@ impl MachineView {
         self.images.iter().find(|view| view.toolchain == *toolchain)
     }
 
-    /// Returns the current revision, or the reason why there is none.
+    /// Returns the current revision, or the reason why the machine has none.
     pub(crate) fn require_current(&self) -> Result<&RevisionView, MachineRefusal> {
         match self.current() {
             Some(view) => Ok(view),
