@@ -15,7 +15,7 @@ use crate::package_rows::PackageRows;
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
 
-pub use database::{Database, OpenMode};
+pub use database::Database;
 pub use postgres::Postgres;
 pub use select::select;
 pub use sqlite::Sqlite;
@@ -56,6 +56,15 @@ pub struct Filter {
     pub pkgarch: Option<String>,
     /// Matches this checksum.
     pub checksum: Option<String>,
+}
+
+/// The mode in which a store is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Assigns values. A missing file or schema is created.
+    Write,
+    /// Reads only. A missing file or schema is an error.
+    Read,
 }
 
 /// The mode of a transaction.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::{Postgres, Sqlite, Store, StoreError};
+use super::{OpenMode, Postgres, Sqlite, Store, StoreError};
 
 /// The location of a database.
 #[derive(Clone, PartialEq, Eq)]
@@ -12,15 +12,6 @@ pub enum Database {
     Sqlite(PathBuf),
     /// A PostgreSQL database that several servers may share: `postgres://USER@HOST/NAME`.
     Postgres(String),
-}
-
-/// The mode in which a store is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OpenMode {
-    /// Assigns values. A missing file or schema is created.
-    Write,
-    /// Reads only. A missing file or schema is an error.
-    Read,
 }
 
 impl Database {

@@ -7,8 +7,7 @@
 
 use postgres::{Client, NoTls};
 
-use super::database::OpenMode;
-use super::{ExternalWrites, Filter, NewRow, Row, Store, StoreError, TransactionMode};
+use super::{ExternalWrites, Filter, NewRow, OpenMode, Row, Store, StoreError, TransactionMode};
 use crate::package_rows::PackageRows;
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
