@@ -16,6 +16,7 @@ pub mod farm;
 pub mod fault_injection;
 pub mod footprint;
 pub mod hosts;
+pub mod image;
 pub mod mount;
 pub mod net;
 pub mod random;

@@ -8,46 +8,12 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use sys::command;
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::TempDir;
+
+use crate::image::Image;
 
 /// The time limit for commands of the harness.
 const LIMIT: Duration = Duration::from_mins(1);
-
-/// A temporary file with a file system.
-#[derive(Debug)]
-pub struct Image(NamedTempFile);
-
-impl Image {
-    /// Creates a btrfs of this many MiB in a sparse file.
-    pub fn btrfs(mebibytes: u64) -> Self {
-        let prefix = format!("buildhost-test-{}-", std::process::id());
-        let file = tempfile::Builder::new()
-            .prefix(&prefix)
-            .suffix(".img")
-            .tempfile();
-        let file = file.expect("an image file");
-        file.as_file()
-            .set_len(mebibytes << 20)
-            .expect("a sparse file");
-        let mut mkfs = command::prepare("mkfs.btrfs");
-        mkfs.arg("--quiet").arg(file.path());
-        command::run(mkfs, LIMIT).expect("mkfs.btrfs");
-        Self(file)
-    }
-
-    /// Copies a file with a file system.
-    pub fn copy_of(path: &Path) -> Self {
-        let file = tempfile::Builder::new().suffix(".img").tempfile();
-        let file = file.expect("an image file");
-        crate::recorded_disk::copy_sparse(path, file.path());
-        Self(file)
-    }
-
-    /// Returns the path of the file.
-    pub fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
 
 /// A mounted image. The kernel removes the loop device with the mount.
 #[derive(Debug)]

@@ -16,7 +16,8 @@ use nix::mount::{MntFlags, umount2};
 use sys::command;
 use tempfile::TempDir;
 
-use crate::mount::{Image, Mount, enter_own_namespace};
+use crate::image::{Image, copy_sparse};
+use crate::mount::{Mount, enter_own_namespace};
 use crate::wait_until;
 
 const BLOCK: usize = 512;
@@ -147,13 +148,6 @@ impl Replay<'_> {
         self.done = self.done.max(entries);
         Mount::image(Image::copy_of(&self.disk), "")
     }
-}
-
-/// Copies a file and keeps its holes.
-pub(crate) fn copy_sparse(from: &Path, to: &Path) {
-    let mut cp = command::prepare("cp");
-    cp.arg("--sparse=always").args([from, to]);
-    command::run(cp, LIMIT).expect("cp");
 }
 
 /// Reads a log up to its last entry: the number of entries in the first block may be outdated.
