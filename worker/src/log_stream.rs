@@ -1,5 +1,5 @@
-//! The stream by which the host sees the log while it grows: a virtio-serial port, or a TCP
-//! connection where there is none.
+//! The live stream of the log to the host: over a virtio-serial port, or over TCP in a guest
+//! without such a port.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};

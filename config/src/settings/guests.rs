@@ -42,7 +42,8 @@ pub struct Guests {
     pub parallel_max: Option<usize>,
     /// The largest number of guests of a machine whose manifest does not set it.
     pub per_machine_max: Option<usize>,
-    /// The overcommitment of processors: 100 is none.
+    /// The processors that guests may be given, in percent of the host's: above 100 they are
+    /// overcommitted.
     pub cpu_percent: u64,
     /// The memory for all guests; if `None`, the host's memory less its reserve.
     pub memory_bytes: Option<u64>,

@@ -92,7 +92,7 @@ impl Volume {
     }
 }
 
-/// Compares a directory with the content manifest in it. Returns `None` if there is none.
+/// Compares a directory with the content manifest in it. Returns `None` if it has no manifest.
 pub(crate) fn verify(directory: &Path) -> Result<Option<Verified>> {
     let path = directory.join(FILE);
     let text = match fs::read_to_string(&path) {
