@@ -31,7 +31,7 @@ pub(crate) use submit::{BuildArguments, upload_sources};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Submit a build; prints its number
+    /// Submit a build and print its number
     ///
     /// The sources are uploaded to the agent, so they may change or be deleted afterwards. If an
     /// equivalent build is unfinished, its number is printed and no new build is created.
@@ -43,7 +43,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         dry_run: DryRun,
     },
-    /// List builds, by default the newest; show or delete some
+    /// List builds, the newest first; show or delete single builds
     #[command(args_conflicts_with_subcommands = true)]
     Builds {
         #[command(subcommand)]
@@ -70,7 +70,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         dry_run: DryRun,
     },
-    /// Print the provenance of the files of a build, as in-toto and SLSA define it
+    /// Print the provenance of a build's artifacts as an in-toto statement
     Provenance {
         /// The build
         build: BuildId,

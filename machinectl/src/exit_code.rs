@@ -66,7 +66,7 @@ Exit codes:
   11  the name is taken
   12  the revision is not newer than the current one
   13  the stream is for another machine
-  14  not a stream, or a truncated or damaged one
+  14  the input is not a stream, or is truncated or damaged
   15  the parent of an incremental stream is missing or was modified
   16  the disk is full
   17  in use
@@ -78,7 +78,7 @@ Exit codes:
   23  the content differs from its manifest
   24  the remote host is unreachable
   25  root is needed
-`push` and `pull` pass the exit code of the remote host on.";
+`push` and `pull` pass on the exit code of the command on the remote host.";
 
 impl ExitStatus {
     /// Returns the exit status for one of the program on a remote host.

@@ -163,7 +163,7 @@ fn first_page(tree: &clap::Command) -> StyledStr {
     let usage = format!("{} [OPTIONS] <COMMAND>", tree.get_name());
     let template = format!(
         "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{}{{all-args}}{{after-help}}\n",
-        groups(tree)
+        rendered_groups(tree)
     );
     let mut page = tree
         .clone()
@@ -174,29 +174,46 @@ fn first_page(tree: &clap::Command) -> StyledStr {
     page.render_help()
 }
 
-/// Returns the headings with their commands and descriptions.
-fn groups(tree: &clap::Command) -> String {
+/// Returns the groups as the text of the first page.
+fn rendered_groups(tree: &clap::Command) -> String {
     let styles = tree.get_styles();
-    let (heading, literal) = (styles.get_header(), styles.get_literal());
+    let (header, literal) = (styles.get_header(), styles.get_literal());
     let mut text = String::new();
-    for (name, entries) in GROUPS {
-        let _ = writeln!(text, "{heading}{name}:{heading:#}");
-        let mut names: Vec<&str> = entries
-            .iter()
-            .filter_map(|(path, _)| path.split(' ').next())
-            .collect();
-        names.dedup();
-        for name in names {
-            let about = tree
-                .find_subcommand(name)
-                .and_then(clap::Command::get_about)
-                .map(ToString::to_string)
-                .unwrap_or_default();
+    for group in groups(tree) {
+        let _ = writeln!(text, "{header}{}:{header:#}", group.heading);
+        for (name, about) in group.commands {
             let _ = writeln!(text, "  {literal}{name:<11}{literal:#}  {about}");
         }
         text.push('\n');
     }
     text
+}
+
+/// The commands about one subject.
+pub(crate) struct Group {
+    pub(crate) heading: &'static str,
+    /// The names of the commands with their descriptions.
+    pub(crate) commands: Vec<(&'static str, String)>,
+}
+
+/// Returns the groups in the order of the first page.
+pub(crate) fn groups(tree: &clap::Command) -> Vec<Group> {
+    let about = |name: &str| {
+        tree.find_subcommand(name)
+            .and_then(clap::Command::get_about)
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    };
+    let group = |(heading, entries): (&'static str, &[Entry])| {
+        let mut names: Vec<&'static str> = entries
+            .iter()
+            .filter_map(|(path, _)| path.split(' ').next())
+            .collect();
+        names.dedup();
+        let commands = names.into_iter().map(|name| (name, about(name))).collect();
+        Group { heading, commands }
+    };
+    GROUPS.into_iter().map(group).collect()
 }
 
 #[cfg(test)]

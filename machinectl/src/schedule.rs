@@ -39,7 +39,7 @@ pub(crate) enum Command {
         /// The schedule
         name: ScheduleName,
     },
-    /// Run a schedule now, in addition to its times; prints the number of the build
+    /// Run a schedule now, in addition to its times, and print the number of the build
     Run {
         /// The schedule
         name: ScheduleName,

@@ -21,7 +21,7 @@ use crate::output::Output;
 pub(crate) enum Command {
     /// List builds, the oldest first: number, machine, toolchain and target
     Buildslist,
-    /// Delete builds with their records, logs and artifacts
+    /// Delete builds with their records, logs and artifacts; skip missing ones
     Builddelete {
         /// The builds
         #[arg(required = true, value_name = "BUILD")]

@@ -37,7 +37,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         file: TokenFile,
     },
-    /// Remove a token; it is refused from now on
+    /// Remove a token; the agent refuses it from then on
     Remove {
         /// The token
         name: TokenName,

@@ -20,7 +20,7 @@ use search::Search;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Find the first revision of a machine on which a build fails; prints its number
+    /// Find the first revision of a machine on which a build fails, and print its number
     ///
     /// Builds again on older revisions, first on the oldest and then between a good and a bad
     /// one, on temporary machines. The package revisions that these builds get are used up like

@@ -24,7 +24,7 @@ pub(crate) struct BuildArguments {
     /// The toolchain; by default the agent's default toolchain
     #[arg(long, value_name = "NAME")]
     toolchain: Option<ToolchainName>,
-    /// The name of the result for people; by default derived from the first source
+    /// The name of the build's subject in lists; by default derived from the first source
     #[arg(long, value_name = "NAME")]
     target: Option<Target>,
     /// The priority; builds with a higher number start first

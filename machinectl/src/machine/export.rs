@@ -21,7 +21,8 @@ pub(crate) enum Command {
         name: MachineName,
         /// The revision; by default the current one
         revision: Option<Revision>,
-        /// The file: `.btrfs` for a stream or `.tar` for an archive, either also with `.zst`
+        /// The file; its suffix selects the format: `.btrfs` for a stream or `.tar` for an archive,
+        /// compressed if `.zst` follows
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
         #[command(flatten)]
