@@ -1,9 +1,9 @@
-//! The TFTP client: gets and puts whole files in spite of packet loss.
+//! The TFTP client. It gets and puts whole files, also over a link that loses packets.
 //!
 //! It requests windows of blocks (RFC 7440), so a transfer does not wait for the answer to
-//! every block, and it retransmits by measured round-trip times, not after whole seconds. A
-//! transfer that the server has lost, because it was restarted, is restarted, too. Every
-//! transfer ends in time.
+//! every block, and its retransmission timeout follows the measured round-trip times. If the
+//! server has lost a transfer, for example in a restart, the client starts it again. Every
+//! transfer has a time limit.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -25,8 +25,8 @@ use window::{Action, ReceiveWindow, SendWindow};
 /// The port of a TFTP server.
 pub const PORT: u16 = 69;
 
-/// The number of times that a transfer is started.
-const STARTS_MAX: u32 = 20;
+/// The maximum number of attempts at one transfer.
+const ATTEMPTS_MAX: u32 = 20;
 
 /// The reason for which a file was not transferred.
 #[derive(Debug, thiserror::Error)]
@@ -52,14 +52,14 @@ pub enum ClientError {
         /// The error of the last send.
         source: Option<io::Error>,
     },
-    /// The server lost the transfer each time that it was started.
-    #[error("the server lost the transfer {} times", STARTS_MAX)]
+    /// The server lost the transfer in each attempt.
+    #[error("the server lost the transfer {} times", ATTEMPTS_MAX)]
     Lost,
     /// The transfer took too long.
     #[error("the transfer took longer than {} seconds", .0.as_secs())]
     TotalTimeout(Duration),
     /// The size of the file is not the announced one.
-    #[error("{announced} bytes were announced, {actual} came")]
+    #[error("{announced} bytes were announced, {actual} arrived")]
     Size {
         /// The size that the sending side announced.
         announced: u64,
@@ -94,7 +94,7 @@ impl Default for Timeouts {
 
 /// The destination of a file that is got.
 pub trait Destination: Write {
-    /// Discards everything that was written: the file comes from its beginning again.
+    /// Discards everything that was written, because the transfer starts again.
     ///
     /// # Errors
     /// The content cannot be discarded.
@@ -139,10 +139,10 @@ impl Client {
         self.server
     }
 
-    /// Gets a file and returns its size. After an error, `to` may hold a part of it.
+    /// Gets a file and returns its size. After an error, `to` may contain a part of it.
     ///
     /// # Errors
-    /// The file did not come whole.
+    /// The file was not received completely.
     pub fn get(&self, name: &str, to: &mut impl Destination) -> Result<u64, ClientError> {
         let (size, transfer) = self.run(requested(0), |options, restarted, transfer| {
             if restarted {
@@ -157,7 +157,7 @@ impl Client {
     /// Puts a file of `size` bytes. When it returns, the server has the whole file.
     ///
     /// # Errors
-    /// The file did not arrive whole.
+    /// The server did not confirm the whole file.
     pub fn put(
         &self,
         name: &str,
@@ -181,7 +181,7 @@ impl Client {
         mut attempt: impl FnMut(Options, bool, &mut Transfer) -> Result<T, ClientError>,
     ) -> Result<(T, Transfer), ClientError> {
         let mut transfer = Transfer::new(self.server, self.timeouts)?;
-        for restarts in 0..STARTS_MAX {
+        for restarts in 0..ATTEMPTS_MAX {
             match attempt(options, restarts > 0, &mut transfer) {
                 Err(ClientError::Refused { code, .. })
                     if code == ErrorCode::RefusedOption as u16 && options != Options::default() =>
@@ -214,19 +214,19 @@ fn get(
                 transfer.resend_last();
                 continue;
             }
-            Some(Packet::OptionAck(accepted)) if window.received() == 0 => {
-                transfer.progress();
+            Some(Packet::OptionAck(accepted)) if window.last_received() == 0 => {
+                transfer.record_progress();
                 negotiated = Negotiated::accept(accepted)?;
                 window = ReceiveWindow::new(negotiated.block_size, negotiated.window);
                 true
             }
-            Some(Packet::Data { block, payload }) => match window.block(block, payload.len()) {
+            Some(Packet::Data { block, payload }) => match window.receive(block, payload.len()) {
                 Action::Accept { acknowledge, last } => {
                     to.write_all(payload).map_err(ClientError::File)?;
                     size += payload.len() as u64;
-                    transfer.progress();
+                    transfer.record_progress();
                     if last {
-                        transfer.send(ack(window.received()).into());
+                        transfer.send(ack(window.last_received()).into());
                         break;
                     }
                     acknowledge
@@ -237,7 +237,7 @@ fn get(
             Some(_) => false,
         };
         if acknowledge {
-            transfer.send(ack(window.received()).into());
+            transfer.send(ack(window.last_received()).into());
         }
     }
     match negotiated.size {
@@ -265,7 +265,7 @@ fn put(
             Some(_) => {}
         }
     };
-    transfer.progress();
+    transfer.record_progress();
     let mut window = SendWindow::new(size, negotiated.block_size, negotiated.window);
     let mut blocks = Blocks::new(from, size, negotiated.block_size);
     let mut furthest = 0;
@@ -290,7 +290,7 @@ fn put(
             Some(_) => continue,
         };
         if window.acknowledge(acknowledged) {
-            transfer.progress();
+            transfer.record_progress();
             blocks.discard(window.acknowledged());
         }
     }

@@ -20,7 +20,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Reads a list of options. The first of equal ones counts.
+    /// Reads a list of options. If an option is repeated, the first value counts.
     pub(crate) fn from_list(list: &[TransferOption]) -> Self {
         let first = |kind: OptionType| {
             list.iter()
@@ -63,13 +63,13 @@ pub(crate) fn parse(packet: &[u8]) -> Option<Packet<'_>> {
     let (opcode, rest) = packet.split_first_chunk()?;
     match Opcode::from_u16(u16::from_be_bytes(*opcode)).ok()? {
         Opcode::Data => {
-            let (block, payload) = number(rest)?;
+            let (block, payload) = split_number(rest)?;
             Some(Packet::Data { block, payload })
         }
-        Opcode::Ack => number(rest).map(|(block, _)| Packet::Ack(block)),
+        Opcode::Ack => split_number(rest).map(|(block, _)| Packet::Ack(block)),
         // `tftpd` knows only the error codes of the RFCs.
         Opcode::Error => {
-            let (code, text) = number(rest)?;
+            let (code, text) = split_number(rest)?;
             let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
             let message = String::from_utf8_lossy(text).into_owned();
             Some(Packet::Error { code, message })
@@ -82,14 +82,15 @@ pub(crate) fn parse(packet: &[u8]) -> Option<Packet<'_>> {
     }
 }
 
-fn number(bytes: &[u8]) -> Option<(u16, &[u8])> {
+/// Splits a 16-bit number off the start of a packet's bytes.
+fn split_number(bytes: &[u8]) -> Option<(u16, &[u8])> {
     let (number, rest) = bytes.split_first_chunk()?;
     Some((u16::from_be_bytes(*number), rest))
 }
 
 /// Returns the bytes of a packet of `tftpd`.
 pub(crate) fn serialize(packet: &Tftpd) -> Vec<u8> {
-    // It never fails: its result is there for other kinds of packets.
+    // `tftpd` returns `Ok` for every kind of packet.
     packet.serialize().unwrap_or_default()
 }
 
@@ -127,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_may_lack_its_end_and_have_any_code() {
+    fn an_error_without_terminator_and_with_an_unknown_code_is_parsed() {
         let expected = Packet::Error {
             code: 99,
             message: "no".into(),
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_no_packets_of_a_transfer() {
+    fn requests_and_malformed_packets_are_rejected() {
         assert_eq!(parse(b"\0\x01x\0octet\0"), None);
         assert_eq!(parse(b"\0\x03\0"), None);
         assert_eq!(parse(b""), None);
@@ -157,7 +158,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn blocks_are_those_of_tftpd(block: u16, payload: Vec<u8>) {
+        fn data_and_acknowledgements_equal_those_of_tftpd(block: u16, payload: Vec<u8>) {
             let data = [&data_header(block)[..], &payload].concat();
             let same = Tftpd::Data { block_num: block, data: payload.clone() };
             prop_assert_eq!(&serialize(&same), &data);

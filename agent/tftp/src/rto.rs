@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-/// The shortest timeout. RFC 6298 has a second, but here the network is inside one machine,
-/// so a lost packet may cost milliseconds. A guest that shares a processor can be away for
-/// this long.
+/// The shortest timeout. RFC 6298 prescribes one second, but this network is inside one machine,
+/// where a retransmission after milliseconds is cheap. It is long enough for a guest that waits
+/// for a shared processor.
 const MIN: Duration = Duration::from_millis(15);
 /// The timeout before the first measurement.
 const INITIAL: Duration = Duration::from_millis(250);
-/// A round-trip time that is this many times the usual one is not measured as such: the
-/// packet was lost and the peer retransmitted it by itself.
-const OUTLIER: u32 = 4;
+/// The largest measurement, as a multiple of the smoothed round-trip time. A longer time includes
+/// a retransmission by the peer.
+const MEASURED_FACTOR_MAX: u32 = 4;
 
 /// A retransmission timeout that follows the measured round-trip times.
 #[derive(Debug)]
@@ -39,16 +39,16 @@ impl Rto {
         self.timeout
     }
 
-    /// Returns the usual round-trip time.
+    /// Returns the smoothed round-trip time.
     #[cfg(feature = "server")]
     pub(crate) fn round_trip(&self) -> Duration {
         self.smoothed.unwrap_or(INITIAL)
     }
 
-    /// Adds a measurement and takes back the backoff.
-    pub(crate) fn measured(&mut self, time: Duration) {
+    /// Adds a measurement and ends the backoff.
+    pub(crate) fn add_measurement(&mut self, time: Duration) {
         let usual = self.smoothed.unwrap_or(self.max);
-        let time = time.min((usual * OUTLIER).max(MIN));
+        let time = time.min((usual * MEASURED_FACTOR_MAX).max(MIN));
         match self.smoothed {
             None => {
                 self.variation = time / 2;
@@ -62,7 +62,7 @@ impl Rto {
         self.reset();
     }
 
-    /// Takes back the backoff after progress that says nothing about the round-trip time.
+    /// Ends the backoff after progress that does not measure a round trip.
     pub(crate) fn reset(&mut self) {
         self.timeout = self.smoothed.map_or(INITIAL, |smoothed| {
             (smoothed + self.variation * 4).clamp(MIN, self.max)
@@ -86,7 +86,7 @@ mod tests {
         let mut rto = Rto::new(MAX);
         assert_eq!(rto.timeout(), INITIAL);
         for _ in 0..20 {
-            rto.measured(Duration::from_micros(200));
+            rto.add_measurement(Duration::from_micros(200));
         }
         assert_eq!(rto.timeout(), MIN);
         for doublings in 1..=9 {
@@ -95,10 +95,10 @@ mod tests {
         }
         rto.back_off();
         assert_eq!(rto.timeout(), MAX);
-        rto.measured(Duration::from_secs(5));
+        rto.add_measurement(Duration::from_secs(5));
         assert!(rto.timeout() < MIN * 2, "one outlier changes little");
         for _ in 0..50 {
-            rto.measured(Duration::from_millis(300));
+            rto.add_measurement(Duration::from_millis(300));
         }
         assert!((300..500).contains(&rto.timeout().as_millis()));
     }
@@ -107,7 +107,7 @@ mod tests {
     fn progress_without_a_measurement_ends_the_backoff() {
         let mut rto = Rto::new(Duration::from_secs(2));
         for _ in 0..50 {
-            rto.measured(Duration::from_millis(100));
+            rto.add_measurement(Duration::from_millis(100));
         }
         assert!((100..150).contains(&rto.timeout().as_millis()));
         for _ in 0..50 {

@@ -2,8 +2,7 @@
 //!
 //! The guest sees a [`Namespace`] and no directory. Each transfer is a thread with its own
 //! socket in the guest's network namespace, so a packet costs one plain system call. A file
-//! that is put is renamed to its destination, on disk, before its last block is
-//! acknowledged.
+//! that is put is on disk under its final name before its last block is acknowledged.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -61,8 +60,8 @@ pub enum Event {
         /// The size of the file.
         bytes: u64,
     },
-    /// The guest was refused a file. Some are left out when many come at once, and all
-    /// after a thousand fetches and refusals.
+    /// A request of the guest was refused. Not reported while the channel is full, and after a
+    /// thousand fetches and refusals.
     Refused {
         /// The name that the guest requested, truncated and escaped for a log line.
         name: String,
@@ -152,7 +151,7 @@ impl Shared {
         *self.stopped.write().unwrap_or_else(PoisonError::into_inner) = true;
     }
 
-    /// Does `work` unless the server is stopped. The server cannot be stopped meanwhile.
+    /// Runs `work` unless the server is stopped, and delays a stop until `work` has ended.
     fn unless_stopped<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
         let stopped = self.stopped.read().unwrap_or_else(PoisonError::into_inner);
         (!*stopped).then(work)
@@ -191,7 +190,7 @@ impl Shared {
         self.unless_stopped(|| self.events.try_send(event).ok());
     }
 
-    /// Counts a fetch or a refusal and returns whether it may be reported.
+    /// Counts a fetch or a refusal. Returns true if it may be reported.
     fn may_report(&self) -> bool {
         let earlier = self.reports.fetch_add(1, Ordering::Relaxed);
         if earlier == REPORTS_MAX {

@@ -18,7 +18,7 @@ const LOST_PART: u32 = 3;
 /// The time for which the last acknowledgement is repeated on request.
 const DALLY: Duration = Duration::from_secs(1);
 
-/// A transfer, through all its restarts.
+/// A transfer with all its attempts.
 pub(super) struct Transfer {
     socket: UdpSocket,
     server: SocketAddr,
@@ -32,8 +32,8 @@ pub(super) struct Transfer {
     /// The time of the last send. `None` after a retransmission: then an answer does not
     /// measure a round trip (Karn's algorithm).
     sent_at: Option<Instant>,
-    /// The time of the next retransmission. Only progress puts it off: a server that
-    /// repeats itself has not received the last packet.
+    /// The time of the next retransmission. Only progress postpones it: a server that repeats a
+    /// packet has not received the last one of the client.
     deadline: Instant,
     began: Instant,
     progress_at: Instant,
@@ -62,7 +62,7 @@ impl Transfer {
         })
     }
 
-    /// Becomes another transfer for the server. The timeouts continue.
+    /// Starts a new attempt on a new port. The limits of the transfer continue to run.
     pub(super) fn restart(&mut self) -> Result<(), ClientError> {
         self.socket = bind(self.server)?;
         self.peer = None;
@@ -89,7 +89,7 @@ impl Transfer {
         self.resend(self.last_sent.clone());
     }
 
-    /// Sends a packet. One that cannot be sent counts as lost.
+    /// Sends a packet. A packet that cannot be sent counts as lost.
     fn transmit(&mut self, packet: Vec<u8>) {
         let to = self.peer.unwrap_or(self.server);
         self.send_error = self.socket.send_to(&packet, to).err();
@@ -105,23 +105,23 @@ impl Transfer {
         self.rto.back_off();
     }
 
-    /// Notes that the transfer has made progress.
-    pub(super) fn progress(&mut self) {
+    /// Records that the transfer has made progress.
+    pub(super) fn record_progress(&mut self) {
         self.progress_at = Instant::now();
         match self.sent_at.take() {
-            Some(sent_at) => self.rto.measured(self.progress_at - sent_at),
+            Some(sent_at) => self.rto.add_measurement(self.progress_at - sent_at),
             None => self.rto.reset(),
         }
         self.deadline = self.progress_at + self.rto.timeout();
     }
 
-    /// Reports whether an error says that the peer's port is closed. The server's own port
-    /// may be opened again.
+    /// Returns true if an error means that the peer's port is closed. The server's main port does
+    /// not count, because it may be opened again.
     fn is_closed_port(&self, kind: io::ErrorKind) -> bool {
         kind == io::ErrorKind::ConnectionRefused && self.peer.is_some()
     }
 
-    /// Fails when there was no progress for too long.
+    /// Returns an error if there was no progress for too long.
     fn check_idle(&self) -> Result<(), ClientError> {
         let waited = self.progress_at.elapsed();
         if waited >= self.timeouts.idle {
@@ -172,16 +172,16 @@ impl Transfer {
         }
     }
 
-    /// Reports whether a packet comes from the peer, which is the first port to answer at
-    /// the server's address. Others answer a duplicated request, and get an error.
+    /// Returns true for the address of the peer: the first port at the server's address that
+    /// answers. Other ports answer duplicates of the request, and get an error.
     fn is_peer(&mut self, from: SocketAddr) -> bool {
         if from.ip() != self.server.ip() {
             return false;
         }
         if self.peer.is_none() {
             self.peer = Some(from);
-            // From now on the kernel answers others, and reports when the peer's port is
-            // closed. Without it, only the idle timeout does.
+            // On a connected socket, the kernel rejects packets of others and reports a closed
+            // port of the peer. If this fails, the idle timeout detects a lost peer.
             let _ = self.socket.connect(from);
         }
         let is_peer = self.peer == Some(from);
@@ -192,8 +192,8 @@ impl Transfer {
         is_peer
     }
 
-    /// Repeats the last acknowledgement on request, in the background, in case it was lost
-    /// (RFC 1350, section 6). A program may end earlier.
+    /// Repeats the last acknowledgement when the server asks for it, on a background thread
+    /// (RFC 1350, section 6). The program need not wait for the end of that.
     pub(super) fn dally(mut self) {
         self.timeouts.idle = DALLY;
         std::thread::spawn(move || {
@@ -217,7 +217,7 @@ fn bind(server: SocketAddr) -> Result<UdpSocket, ClientError> {
     UdpSocket::bind(any).map_err(ClientError::Socket)
 }
 
-/// Reports whether a receive may be retried.
+/// Returns true if a receive may be retried.
 fn is_transient(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{ConnectionRefused, Interrupted, TimedOut, WouldBlock};
     matches!(

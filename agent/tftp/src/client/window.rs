@@ -1,16 +1,16 @@
-//! The windows of the receiving and the sending side (RFC 7440): which block comes next,
-//! and what is acknowledged. Pure. Blocks are counted in 64 bits.
+//! The windows of the receiving and the sending side (RFC 7440). Pure. Blocks are counted in
+//! 64 bits.
 
 use crate::codec::wire_block;
 
 /// The receiver's reaction to a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
-    /// The block is the next one. It is kept.
+    /// The block is the expected one. Keep it, and acknowledge it if `acknowledge` is set.
     Accept { acknowledge: bool, last: bool },
-    /// A block or an acknowledgement was lost. Acknowledge again.
+    /// A block or an acknowledgement was lost. Repeat the acknowledgement.
     Acknowledge,
-    /// The block is an old one, or behind a gap that was reported.
+    /// The block is an old one, or follows a gap that has been reported.
     Ignore,
 }
 
@@ -35,13 +35,13 @@ impl ReceiveWindow {
         }
     }
 
-    /// Returns the number of the last block that came in order, as on the wire.
-    pub(super) fn received(&self) -> u16 {
+    /// Returns the number of the last block that arrived in order, as on the wire.
+    pub(super) fn last_received(&self) -> u16 {
         wire_block(self.received)
     }
 
-    /// Decides about a block with a payload of `length` bytes.
-    pub(super) fn block(&mut self, block: u16, length: usize) -> Action {
+    /// Returns the reaction to a block with a payload of `length` bytes.
+    pub(super) fn receive(&mut self, block: u16, length: usize) -> Action {
         let ahead = block.wrapping_sub(wire_block(self.received + 1));
         if ahead == 0 {
             self.received += 1;
@@ -113,8 +113,8 @@ impl SendWindow {
         self.acknowledged == self.blocks
     }
 
-    /// Notes that the receiver has all blocks up to `block`, and that it has lost the later
-    /// ones. Returns whether that is progress.
+    /// Records that the receiver has all blocks up to `block` and misses the later ones. Returns
+    /// true if that is progress.
     pub(super) fn acknowledge(&mut self, block: u16) -> bool {
         let new = u64::from(block.wrapping_sub(wire_block(self.acknowledged)));
         let duplicate = new == 0 && self.window > 1 && !self.retransmitted;
@@ -139,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    const KEEP: Action = Action::Accept {
+    const ACCEPT: Action = Action::Accept {
         acknowledge: false,
         last: false,
     };
@@ -155,28 +155,28 @@ mod tests {
     #[test]
     fn a_window_is_acknowledged_at_its_end() {
         let mut window = ReceiveWindow::new(512, 3);
-        let actions = [1, 2, 3, 4].map(|block| window.block(block, 512));
-        assert_eq!(actions, [KEEP, KEEP, ACKNOWLEDGE, KEEP]);
-        assert_eq!(window.block(5, 511), END);
+        let actions = [1, 2, 3, 4].map(|block| window.receive(block, 512));
+        assert_eq!(actions, [ACCEPT, ACCEPT, ACKNOWLEDGE, ACCEPT]);
+        assert_eq!(window.receive(5, 511), END);
     }
 
     #[test]
     fn a_gap_is_reported_once() {
         let mut window = ReceiveWindow::new(512, 4);
-        let actions = [1, 3, 4, 2].map(|block| window.block(block, 512));
+        let actions = [1, 3, 4, 2].map(|block| window.receive(block, 512));
         assert_eq!(
             actions,
-            [KEEP, Action::Acknowledge, Action::Ignore, KEEP],
+            [ACCEPT, Action::Acknowledge, Action::Ignore, ACCEPT],
             "after the report a new window begins with block 2"
         );
-        assert_eq!(window.received(), 2);
+        assert_eq!(window.last_received(), 2);
     }
 
     #[test]
     fn a_retransmitted_window_is_acknowledged_at_its_end_only() {
         let mut window = ReceiveWindow::new(512, 2);
-        let _ = [1, 2].map(|block| window.block(block, 512));
-        let actions = [1, 2].map(|block| window.block(block, 512));
+        let _ = [1, 2].map(|block| window.receive(block, 512));
+        let actions = [1, 2].map(|block| window.receive(block, 512));
         assert_eq!(actions, [Action::Ignore, Action::Acknowledge]);
     }
 
@@ -196,8 +196,8 @@ mod tests {
         assert_eq!(SendWindow::new(0, 512, 1).blocks, 1);
     }
 
-    /// Sends `blocks` over a link that loses what `loses` says, and returns the blocks that
-    /// arrived, in order.
+    /// Sends blocks over a link that loses a packet when `loses` returns true, and returns the
+    /// blocks in the order of their arrival.
     fn transfer(blocks: u64, window: u16, start: u64, mut loses: impl FnMut() -> bool) -> Vec<u64> {
         let mut sender = SendWindow::new((start + blocks) * 512 - 1, 512, window);
         let mut receiver = ReceiveWindow::new(512, window);
@@ -211,15 +211,15 @@ mod tests {
                     continue;
                 }
                 let length = if block == start + blocks { 511 } else { 512 };
-                match receiver.block(wire_block(block), length) {
+                match receiver.receive(wire_block(block), length) {
                     Action::Accept { acknowledge, last } => {
                         arrived.push(block);
                         last_arrived |= last;
                         if acknowledge {
-                            acknowledgement = Some(receiver.received());
+                            acknowledgement = Some(receiver.last_received());
                         }
                     }
-                    Action::Acknowledge => acknowledgement = Some(receiver.received()),
+                    Action::Acknowledge => acknowledgement = Some(receiver.last_received()),
                     Action::Ignore => {}
                 }
             }

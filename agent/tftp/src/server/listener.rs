@@ -1,4 +1,4 @@
-//! The port that requests come to, and the table of active transfers.
+//! The port that receives requests, and the table of active transfers.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -18,17 +18,17 @@ use super::request::{self, REQUEST_MAX, Refusal, Request};
 use super::transport::{Phase, SharedPhase, Transport};
 use super::{Shared, transfer};
 
-/// The transfers that one guest may have at once.
+/// The maximum number of concurrent transfers of one guest.
 const TRANSFERS_MAX: usize = 32;
-/// The time for which a transfer that the client has not answered keeps its place, however
-/// many others are requested.
+/// The time for which a transfer that the client has not answered yet is not stopped in favor of
+/// another one.
 const NEGOTIATION_MIN: Duration = Duration::from_secs(2);
-/// The requests of one guest that are read in a second. Others are dropped.
+/// The maximum number of requests of one guest per second. Others are dropped.
 const REQUESTS_PER_SECOND: u32 = 1000;
-/// A repeated request that comes this soon was duplicated by the network: no client
-/// retransmits so soon.
+/// The age of a transfer up to which a repeated request is a duplicate from the network, because
+/// no client retransmits so soon.
 const DUPLICATE_AGE_MAX: Duration = Duration::from_millis(30);
-/// The same for a transfer that has made progress: the request was delayed.
+/// The same age for a transfer that has made progress: the repeated request was delayed.
 const DELAYED_AGE_MAX: Duration = Duration::from_secs(1);
 /// The stack of a transfer's thread.
 const STACK: usize = 256 * 1024;
@@ -42,11 +42,11 @@ pub(super) struct Listener {
     shared: Arc<Shared>,
     stop: Arc<OwnedFd>,
     transfers: HashMap<SocketAddr, ActiveTransfer>,
-    /// The requests that may be read now.
+    /// The limit of the rate of requests.
     rate: TokenBucket,
 }
 
-/// A transfer as the listener knows it.
+/// A transfer in the listener's table.
 struct ActiveTransfer {
     request: Vec<u8>,
     began: Instant,
@@ -57,25 +57,25 @@ struct ActiveTransfer {
 impl ActiveTransfer {
     fn stop(&self) {
         self.phase.set(Phase::Finished);
-        // Wakes the transfer's thread, which then looks at the phase.
+        // Wakes the transfer's thread, which then checks the phase.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
     }
 }
 
-/// The answer to a request from a port that has a transfer already.
+/// The reaction to a request from a port that has a transfer already.
 #[derive(Debug, PartialEq, Eq)]
 enum RepeatedRequest {
     /// The request is a duplicate.
     Ignore,
-    /// The option acknowledgement was lost. It is sent again from the same port. A transfer
-    /// without options repeats its first packet by itself.
+    /// The option acknowledgement was lost. Send it again from the transfer's port. A transfer
+    /// without options retransmits its first packet without the listener.
     Acknowledge,
-    /// The client has given up the transfer and requests another one.
+    /// The client has abandoned the transfer and requests another one.
     Restart,
 }
 
-/// Decides about a repeated request. `same` means that it equals the first one.
-fn decide(phase: Phase, same: bool, age: Duration) -> RepeatedRequest {
+/// Returns the reaction to a repeated request. `same` is true if it equals the first one.
+fn react(phase: Phase, same: bool, age: Duration) -> RepeatedRequest {
     match (phase, same) {
         (Phase::Negotiating, true) if age < DUPLICATE_AGE_MAX => RepeatedRequest::Ignore,
         (Phase::Negotiating, true) => RepeatedRequest::Acknowledge,
@@ -137,7 +137,7 @@ impl Listener {
     /// Reads one packet from a socket.
     fn read(&mut self, index: usize) {
         let mut buffer = [0; REQUEST_MAX + 1];
-        // An error is that of an earlier send, and is cleared by this.
+        // An error is the result of an earlier send; reading it clears it.
         let Ok((length, peer)) = self.sockets[index].recv_from(&mut buffer) else {
             return;
         };
@@ -151,7 +151,7 @@ impl Listener {
         self.shared.report_contact();
         let accepted = request.and_then(|request| self.accept(index, peer, packet, request));
         if let Err(refusal) = accepted {
-            // When it is lost, the client asks again.
+            // If the packet is lost, the client repeats its request.
             let _ = self.sockets[index].send_to(&refusal.packet(), peer);
             self.shared.report_refusal("", &refusal.reason);
         }
@@ -168,11 +168,11 @@ impl Listener {
             .retain(|_, transfer| transfer.phase.get() != Phase::Finished);
         if let Some(transfer) = self.transfers.get(&peer) {
             let same = transfer.request == packet;
-            match decide(transfer.phase.get(), same, transfer.began.elapsed()) {
+            match react(transfer.phase.get(), same, transfer.began.elapsed()) {
                 RepeatedRequest::Ignore => return Ok(()),
                 RepeatedRequest::Acknowledge => {
                     if let Some(packet) = transfer.phase.option_ack() {
-                        // When it is lost again, the client asks again.
+                        // If it is lost again, the client repeats its request.
                         let _ = transfer.socket.send(packet);
                     }
                     return Ok(());
@@ -190,12 +190,12 @@ impl Listener {
         Ok(())
     }
 
-    /// Stops the oldest transfer that only waits, if there are too many.
+    /// If there are too many transfers, stops the oldest one that is dallying or was not answered.
     fn make_room(&mut self) -> Result<(), Refusal> {
         if self.transfers.len() < TRANSFERS_MAX {
             return Ok(());
         }
-        let only_waits = |transfer: &ActiveTransfer| match transfer.phase.get() {
+        let may_be_stopped = |transfer: &ActiveTransfer| match transfer.phase.get() {
             Phase::Dallying => true,
             Phase::Negotiating => transfer.began.elapsed() > NEGOTIATION_MIN,
             Phase::Transferring | Phase::Finished => false,
@@ -203,7 +203,7 @@ impl Listener {
         let oldest = self
             .transfers
             .iter()
-            .filter(|(_, transfer)| only_waits(transfer))
+            .filter(|(_, transfer)| may_be_stopped(transfer))
             .min_by_key(|(_, transfer)| transfer.began)
             .map(|(peer, _)| *peer);
         let stopped = oldest.and_then(|peer| self.transfers.remove(&peer));
@@ -261,7 +261,7 @@ mod tests {
         ];
         for (phase, same, age, expected) in table {
             assert_eq!(
-                decide(phase, same, age),
+                react(phase, same, age),
                 expected,
                 "{phase:?} {same} {age:?}"
             );

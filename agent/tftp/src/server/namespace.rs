@@ -18,9 +18,9 @@ use super::staging::{self, Destination};
 pub enum Offer {
     /// A few bytes, such as a manifest.
     Bytes(Arc<[u8]>),
-    /// An open file. It stays the same when another file takes its name.
+    /// An open file. It is served even if another file replaces it under its name.
     File(Arc<File>),
-    /// A file that may come to exist later.
+    /// A file whose content may be provided later.
     Deferred(DeferredFile),
 }
 
@@ -52,7 +52,8 @@ impl Offer {
     }
 }
 
-/// A file whose content may be provided later. Clones are the same file.
+/// A file whose content may be provided later. Until then it does not exist for the guest. Clones
+/// denote the same file.
 #[derive(Debug, Clone, Default)]
 pub struct DeferredFile(Arc<OnceLock<Arc<[u8]>>>);
 
@@ -61,7 +62,7 @@ impl DeferredFile {
         self.0.get().cloned()
     }
 
-    /// Provides the content. Does nothing the second time.
+    /// Provides the content. Later calls have no effect.
     pub fn provide(&self, text: &str) {
         self.0.get_or_init(|| text.as_bytes().into());
     }
@@ -102,8 +103,8 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Creates an empty namespace. All files that are put may have `bytes_max` bytes
-    /// together, and there may be `files_max` of them. Each has its own limit, too.
+    /// Creates an empty namespace. The guest may put at most `files_max` files with
+    /// `bytes_max` bytes in total. Each file also has its own size limit.
     pub fn new(bytes_max: u64, files_max: usize) -> Self {
         Self {
             offers: BTreeMap::new(),

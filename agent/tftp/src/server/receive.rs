@@ -7,14 +7,13 @@ use super::staging::StagedFile;
 use super::transport::{Phase, TransferError, Transport, illegal};
 use crate::codec::{Packet, wire_block};
 
-/// A duplicate block that comes this soon was duplicated by the network, or answers an
-/// acknowledgement that was. To acknowledge it would double every packet that follows
-/// (RFC 1123, section 4.2.3.1).
-const DUPLICATE_AGE_MIN: Duration = Duration::from_millis(30);
-/// The shortest time before an acknowledgement is repeated (RFC 6298, section 2.4). It may
-/// be long, because the client retransmits its blocks by its own timer.
+/// The age of an acknowledgement up to which a repeated block is a duplicate from the network. An
+/// acknowledgement of a duplicate would double all later packets (RFC 1123, section 4.2.3.1).
+const DUPLICATE_AGE_MAX: Duration = Duration::from_millis(30);
+/// The shortest time before an acknowledgement is repeated (RFC 6298, section 2.4). It is long,
+/// because the client retransmits its blocks by its own timer.
 const REPEAT_MIN: Duration = Duration::from_secs(1);
-/// The number of unasked repetitions of the last acknowledgement.
+/// The number of repetitions of the last acknowledgement that the client has not asked for.
 const LAST_ACK_REPEATS: u32 = 4;
 /// The time for which the last acknowledgement is repeated on request: three times as long
 /// as many clients wait before they retransmit.
@@ -52,7 +51,7 @@ pub(super) fn receive(
                     progress.acknowledge(transport)?;
                 }
             }
-            Some(Packet::Data { block, .. }) => progress.out_of_order(transport, block)?,
+            Some(Packet::Data { block, .. }) => progress.handle_out_of_order(transport, block)?,
             Some(_) => {}
             None => {
                 transport.rto.back_off();
@@ -68,17 +67,17 @@ struct Progress {
     window: u64,
     /// Set while only the option acknowledgement was sent.
     negotiating: bool,
-    /// The last block that came in order.
+    /// The last block that arrived in order.
     received: u64,
     /// The blocks since the last acknowledgement.
     unacknowledged: u64,
     acknowledged_at: Instant,
     /// The time of the last block in order or acknowledgement.
     active_at: Instant,
-    /// Set after the last acknowledgement was repeated: then the next block does not
-    /// measure a round trip.
+    /// Set after the last acknowledgement was repeated, because the next block does not measure a
+    /// round trip then.
     repeated: bool,
-    /// Set after a gap was acknowledged: the blocks behind it need no answer.
+    /// Set after a gap was reported, because the blocks behind the gap need no answer then.
     gap_reported: bool,
 }
 
@@ -110,7 +109,7 @@ impl Progress {
         Ok(())
     }
 
-    /// Acknowledges again: the acknowledgement was lost, or the block that answered it.
+    /// Repeats the last acknowledgement, because it or the block after it was lost.
     fn acknowledge_again(&mut self, transport: &mut Transport) -> Result<(), TransferError> {
         self.repeated = true;
         self.acknowledge(transport)
@@ -120,7 +119,7 @@ impl Progress {
         self.gap_reported = false;
         if self.negotiating {
             // The listener repeats the option acknowledgement when the client repeats its
-            // request. Unasked, it would mislead curl, which takes it to acknowledge the
+            // request. Without a request, curl would take it for the acknowledgement of the
             // block that it has sent.
             self.active_at = Instant::now();
             return Ok(());
@@ -128,17 +127,17 @@ impl Progress {
         self.acknowledge_again(transport)
     }
 
-    /// Notes a block that came in order.
+    /// Records a block that arrived in order.
     fn advance(&mut self, transport: &mut Transport) {
         self.active_at = Instant::now();
         if self.unacknowledged == 0 && !self.repeated && !self.negotiating {
             transport
                 .rto
-                .measured(self.active_at - self.acknowledged_at);
+                .add_measurement(self.active_at - self.acknowledged_at);
         } else {
             transport.rto.reset();
         }
-        transport.progress();
+        transport.record_progress();
         self.negotiating = false;
         self.received += 1;
         self.unacknowledged += 1;
@@ -146,10 +145,14 @@ impl Progress {
         self.gap_reported = false;
     }
 
-    /// Answers a block out of order: an earlier one was lost, or an acknowledgement was.
-    fn out_of_order(&mut self, transport: &mut Transport, block: u16) -> Result<(), TransferError> {
+    /// Handles a block out of order: an earlier block or an acknowledgement was lost.
+    fn handle_out_of_order(
+        &mut self,
+        transport: &mut Transport,
+        block: u16,
+    ) -> Result<(), TransferError> {
         let answered = if self.window == 1 {
-            let age_min = DUPLICATE_AGE_MIN.max(transport.rto.round_trip());
+            let age_min = DUPLICATE_AGE_MAX.max(transport.rto.round_trip());
             block == wire_block(self.received) && self.acknowledged_at.elapsed() >= age_min
         } else {
             !self.gap_reported
@@ -162,8 +165,8 @@ impl Progress {
     }
 }
 
-/// Acknowledges the last block, repeats that a few times in case it was lost, and then
-/// whenever the block comes again (RFC 1350, section 6).
+/// Acknowledges the last block. Repeats that a few times in case it was lost, and then whenever
+/// the block arrives again (RFC 1350, section 6).
 pub(super) fn dally(transport: &mut Transport, last: u64) -> Result<(), TransferError> {
     transport.phase.set(Phase::Dallying);
     let end = Instant::now() + DALLY;

@@ -4,9 +4,9 @@ use tftpd::{ErrorCode, Packet};
 
 use crate::codec::{self, BLOCK_SIZE_DEFAULT, Options};
 
-/// The payload that may be in flight at once. More overruns a socket's buffer.
+/// The maximum payload in flight. More would overrun the buffer of a socket.
 const FLIGHT_MAX: usize = 128 * 1024;
-/// The blocks that may be in flight at once: the kernel's cost of a small block exceeds
+/// The maximum number of blocks in flight, because a small block takes more of a kernel buffer than
 /// its payload.
 const WINDOW_MAX: usize = 128;
 const BLOCK_SIZE_MIN: u64 = 8;
@@ -58,8 +58,7 @@ impl Refusal {
     }
 }
 
-/// Reads a packet that came to the server's port. Returns `None` for other packets than
-/// requests.
+/// Parses a packet that arrived at the server's port. Returns `None` if it is not a request.
 pub(super) fn parse(packet: &[u8]) -> Option<Result<Request, Refusal>> {
     if !matches!(packet, [0, 1 | 2, ..]) {
         return None;
@@ -80,7 +79,7 @@ pub(super) fn parse(packet: &[u8]) -> Option<Result<Request, Refusal>> {
             mode,
             options,
         }) => (Direction::Put, filename, mode, options),
-        _ => return illegal("the request cannot be read"),
+        _ => return illegal("the request is malformed"),
     };
     if !mode.eq_ignore_ascii_case("octet") {
         return illegal("only mode octet is served");
@@ -92,8 +91,8 @@ pub(super) fn parse(packet: &[u8]) -> Option<Result<Request, Refusal>> {
     }))
 }
 
-/// Returns the request without options whose values are not numbers. RFC 2347 wants them
-/// ignored, but `tftpd` would reject the whole request.
+/// Returns the request without options whose values are not numbers. RFC 2347 says
+/// that they are ignored, but `tftpd` would reject the whole request.
 fn without_malformed_options(packet: &[u8]) -> Vec<u8> {
     let mut fields = packet[2..].split(|byte| *byte == 0);
     let mut kept = packet[..2].to_vec();
@@ -123,13 +122,13 @@ fn valid(options: Options) -> Options {
 }
 
 impl Request {
-    /// Negotiates the options. `size` is that of the file that is fetched.
+    /// Negotiates the options. `size` is the size of a file to fetch.
     pub(super) fn negotiate(&self, size: Option<u64>) -> Negotiated {
-        let wanted = self.options;
-        let accepted_size = wanted.block_size.map(|size| size.min(BLOCK_SIZE_MAX));
+        let requested = self.options;
+        let accepted_size = requested.block_size.map(|size| size.min(BLOCK_SIZE_MAX));
         let block_size = to_usize(accepted_size).unwrap_or(BLOCK_SIZE_DEFAULT.into());
         let window_max = (FLIGHT_MAX / block_size).clamp(1, WINDOW_MAX);
-        let window = wanted.window.map(|size| size.min(window_max as u64));
+        let window = requested.window.map(|size| size.min(window_max as u64));
         Negotiated {
             block_size,
             window: to_usize(window).unwrap_or(1),
@@ -137,8 +136,8 @@ impl Request {
                 block_size: accepted_size,
                 window,
                 // Accepted without effect: the retransmission timer adapts by itself.
-                timeout: wanted.timeout,
-                transfer_size: wanted
+                timeout: requested.timeout,
+                transfer_size: requested
                     .transfer_size
                     .map(|announced| size.unwrap_or(announced)),
             },
@@ -203,8 +202,8 @@ mod tests {
     fn invalid_requests_are_refused_with_a_reason() {
         for (packet, reason) in [
             (&b"\x00\x01x\0netascii\0"[..], "only mode octet is served"),
-            (b"\x00\x02x", "the request cannot be read"),
-            (b"\x00\x01\xff\xfe\0octet\0", "the request cannot be read"),
+            (b"\x00\x02x", "the request is malformed"),
+            (b"\x00\x01\xff\xfe\0octet\0", "the request is malformed"),
             (
                 &[&b"\x00\x01"[..], &[b'x'; 2000]].concat(),
                 "the request is too long",

@@ -12,8 +12,9 @@ use super::request::{Negotiated, Refusal};
 use super::transport::{TransferError, Transport};
 use crate::codec::{HEADER, Packet, data_header, wire_block};
 
-/// An old acknowledgement that comes this soon after a send was already in flight.
-const IN_FLIGHT: Duration = Duration::from_millis(30);
+/// The age of a send up to which a repeated acknowledgement was already in flight before it, and
+/// does not report a loss.
+const IN_FLIGHT_MAX: Duration = Duration::from_millis(30);
 
 /// Sends everything and returns when the last block is acknowledged.
 pub(super) fn send(
@@ -27,7 +28,7 @@ pub(super) fn send(
         send_until_acknowledged(transport, &packet, packet.len(), 0, 0)?;
     }
     let packet_size = HEADER + negotiated.block_size;
-    transport.segment(packet_size);
+    transport.enable_segmentation(packet_size);
     let mut window = Window::new(offer, size, negotiated.block_size);
     let mut done = 0;
     while done < window.last {
@@ -50,8 +51,8 @@ fn unreadable(error: &io::Error) -> TransferError {
 }
 
 /// Sends the packets of the blocks after `done` up to `end` until at least one of them is
-/// acknowledged. Returns the last acknowledged block. An option acknowledgement has 0 for
-/// both.
+/// acknowledged. Returns the last acknowledged block. For an option acknowledgement, which is
+/// acknowledged as block 0, both numbers are 0.
 fn send_until_acknowledged(
     transport: &mut Transport,
     packets: &[u8],
@@ -62,18 +63,18 @@ fn send_until_acknowledged(
     loop {
         let sent_at = Instant::now();
         transport.send(packets, packet_size)?;
-        if let Some(acknowledged) = wait(transport, sent_at, done, end)? {
-            transport.progress();
-            // It may answer an earlier send, and then the time is too short by less than a
-            // timeout. If that causes another retransmission, the timeout grows.
-            transport.rto.measured(sent_at.elapsed());
+        if let Some(acknowledged) = wait_for_acknowledgement(transport, sent_at, done, end)? {
+            transport.record_progress();
+            // The acknowledgement may answer an earlier send, and then the measured time is too
+            // short. If that causes another retransmission, the timeout grows.
+            transport.rto.add_measurement(sent_at.elapsed());
             return Ok(acknowledged);
         }
     }
 }
 
 /// Waits for an acknowledgement. Returns `None` when the packets must be sent again.
-fn wait(
+fn wait_for_acknowledgement(
     transport: &mut Transport,
     sent_at: Instant,
     done: u64,
@@ -86,11 +87,15 @@ fn wait(
         if ahead <= end - done && (ahead > 0 || done == end) {
             return Ok(Some(done + ahead));
         }
-        // The first block was lost, or a duplicate of this acknowledgement was in flight.
-        // With a window of one, to answer a duplicate would double every packet that
-        // follows (RFC 1123, section 4.2.3.1).
-        let is_window = end - done > 1;
-        let age_min = if is_window { Duration::ZERO } else { IN_FLIGHT };
+        // The first block was lost, or the acknowledgement is a duplicate. With a window of
+        // one, a retransmission for a duplicate would double all later packets (RFC 1123,
+        // section 4.2.3.1).
+        let has_several_blocks = end - done > 1;
+        let age_min = if has_several_blocks {
+            Duration::ZERO
+        } else {
+            IN_FLIGHT_MAX
+        };
         if ahead == 0 && sent_at.elapsed() > transport.rto.round_trip().max(age_min) {
             return Ok(None);
         }

@@ -16,7 +16,7 @@ use super::request::Refusal;
 const WRITE_BUFFER: usize = 128 * 1024;
 /// The prefix of the names of incomplete files.
 const INCOMING: &str = ".incoming-";
-/// The bytes that a reservation grows by.
+/// The smallest number of bytes by which a reservation grows.
 const RESERVATION_STEP: u64 = 256 * 1024;
 
 /// The path that a file gets when it is complete, and its size limit.
@@ -31,7 +31,7 @@ pub(super) struct Destination {
 pub(super) struct Quota {
     bytes_max: u64,
     files_max: usize,
-    /// The sizes of complete files. A file that is put again replaces the first one.
+    /// The sizes of the complete files. A file that is put again replaces the earlier one.
     complete: HashMap<String, u64>,
     /// The files that are being put.
     reserved_files: usize,
@@ -68,7 +68,7 @@ struct Reservation {
 }
 
 impl Reservation {
-    /// Reserves one of the files of a quota. A file that is put again needs none.
+    /// Reserves one file of a quota. A file that is put again counts once.
     fn new(quota: &Arc<Mutex<Quota>>, name: &str) -> Result<Self, Refusal> {
         let mut locked = lock(quota);
         let replaced = usize::from(locked.complete.contains_key(name));
@@ -82,7 +82,7 @@ impl Reservation {
         })
     }
 
-    /// Reserves `bytes` more, and some for what follows.
+    /// Reserves `bytes` more, or [`RESERVATION_STEP`] if that is more and still free.
     fn grow(&mut self, bytes: u64) -> Result<(), Refusal> {
         let mut quota = lock(&self.quota);
         let free = quota.free();
@@ -157,7 +157,7 @@ impl StagedFile {
         Ok(())
     }
 
-    /// Writes the file to disk. It is not visible yet.
+    /// Syncs the content to disk. The file does not have its final name yet.
     pub(super) fn sync(&mut self) -> Result<(), Refusal> {
         let synced = self.file.flush().and_then(|()| {
             let file = self.file.get_ref().as_file();
@@ -167,7 +167,7 @@ impl StagedFile {
         synced.map_err(|error| failed(&error))
     }
 
-    /// Renames the file to its destination, and writes that to disk, too.
+    /// Renames the file to its destination, and syncs the rename to disk.
     pub(super) fn publish(self) -> Result<(), Refusal> {
         let (file, _) = self.file.into_parts();
         rename(file, &self.destination.path).map_err(|error| failed(&error))?;

@@ -17,7 +17,7 @@ pub(super) fn run(mut transport: Transport, request: &Request, shared: &Arc<Shar
         Direction::Put => put(&mut transport, request, shared),
     };
     if let Err(TransferError::Refused(refusal)) = &result {
-        transport.refuse(refusal);
+        transport.send_refusal(refusal);
         shared.report_refusal(&request.name, &refusal.reason);
     }
     if let Err(error) = result {
@@ -58,8 +58,8 @@ fn put(transport: &mut Transport, request: &Request, shared: &Shared) -> Result<
     receive::dally(transport, last)
 }
 
-/// Compares the size of a file with the announced one. A client that packet loss has
-/// misled may leave out a block. curl announces 0 when it does not know the size.
+/// Compares the size of a file with the announced one, because a client may leave out a block
+/// after packet loss. curl announces 0 when it does not know the size.
 fn check_size(announced: Option<u64>, bytes: u64) -> Result<(), Refusal> {
     match announced {
         Some(size) if size != 0 && size != bytes => Err(Refusal::new(

@@ -13,16 +13,16 @@ use super::request::Refusal;
 use crate::codec::{self, HEADER, Packet, wire_block};
 use crate::rto::Rto;
 
-/// A transfer without progress for this long is over.
+/// The longest time without progress, after which a transfer ends.
 const IDLE_MAX: Duration = Duration::from_secs(40);
-/// The longest timeout. Some clients ignore duplicate packets, but restart their own
-/// timeout with each, which is often 5 s. A longer pause lets that expire.
+/// The longest retransmission timeout. Some clients ignore duplicate packets, but restart their own
+/// timeout, often 5 s, with each of them. This pause is long enough for that timeout to expire.
 const RTO_MAX: Duration = Duration::from_secs(12);
 /// The largest packet that fits an Ethernet frame. The kernel does not segment longer ones.
 const SEGMENT_MAX: usize = 1472;
-/// The segments of one send.
+/// The kernel's limit for the segments of one send.
 const SEGMENTS_MAX: usize = 64;
-/// The bytes of one send: a little less than a UDP packet may have.
+/// The limit for the bytes of one send, a little less than a UDP packet may have.
 const SEND_MAX: usize = 65_000;
 
 /// The reason for which a transfer failed.
@@ -113,7 +113,7 @@ pub(super) struct Transport {
     receive_timeout: Option<Duration>,
     last_progress: Instant,
     /// The size of the packets into which the kernel segments long sends.
-    segment: Option<usize>,
+    segment_size: Option<usize>,
 }
 
 impl Transport {
@@ -125,42 +125,42 @@ impl Transport {
             buffer: Vec::new(),
             receive_timeout: None,
             last_progress: Instant::now(),
-            segment: None,
+            segment_size: None,
         }
     }
 
-    /// Notes that the transfer has made progress.
-    pub(super) fn progress(&mut self) {
+    /// Records that the transfer has made progress.
+    pub(super) fn record_progress(&mut self) {
         self.phase.set(Phase::Transferring);
         self.last_progress = Instant::now();
     }
 
-    /// Makes room for packets with payloads up to `block_size`. Longer ones are truncated
-    /// to one byte more, which shows that they were too long.
+    /// Sets the size of the receive buffer for payloads up to `block_size`. It has room for one
+    /// more byte, which shows that a payload was too long.
     pub(super) fn set_receive_size(&mut self, block_size: usize) {
         self.buffer.resize(HEADER + block_size + 1, 0);
     }
 
-    /// Lets the kernel segment long sends into packets of `size` bytes, where it can.
-    pub(super) fn segment(&mut self, size: usize) {
+    /// Makes the kernel segment long sends into packets of `size` bytes, if it supports that.
+    pub(super) fn enable_segmentation(&mut self, size: usize) {
         let fits = i32::try_from(size).ok().filter(|_| size <= SEGMENT_MAX);
         let set = fits.and_then(|size| setsockopt(&self.socket, UdpGsoSegment, &size).ok());
-        self.segment = set.map(|()| size);
+        self.segment_size = set.map(|()| size);
     }
 
     /// Sends consecutive packets, each of `size` bytes but the last, which may be shorter.
-    /// A full queue loses packets as any network does.
+    /// Packets that do not fit the send queue are lost, as in any network.
     pub(super) fn send(&mut self, packets: &[u8], size: usize) -> Result<(), TransferError> {
         let count = self
-            .segment
+            .segment_size
             .map_or(1, |size| SEGMENTS_MAX.min(SEND_MAX / size));
         for part in packets.chunks(size * count) {
             match self.socket.send(part) {
                 Ok(_) => {}
-                Err(_) if self.segment.is_some() => {
+                Err(_) if self.segment_size.is_some() => {
                     // Some devices cannot segment.
                     let _ = setsockopt(&self.socket, UdpGsoSegment, &0);
-                    self.segment = None;
+                    self.segment_size = None;
                     return self.send(packets, size);
                 }
                 Err(error) if is_loss(&error) => {}
@@ -186,7 +186,7 @@ impl Transport {
             let left = deadline.saturating_duration_since(Instant::now());
             self.set_receive_timeout(left)?;
             match self.socket.recv(&mut self.buffer) {
-                // A socket that was shut down returns nothing at once, again and again.
+                // After a shutdown of the socket, each receive returns 0 bytes at once.
                 Ok(0) if self.phase.get() == Phase::Finished => return Err(TransferError::Aborted),
                 Ok(length) => match codec::parse(&self.buffer[..length]) {
                     Some(Packet::Data { .. } | Packet::Ack(_)) => {
@@ -215,10 +215,10 @@ impl Transport {
         Ok(())
     }
 
-    /// Tells the client that the transfer is refused.
-    pub(super) fn refuse(&mut self, refusal: &Refusal) {
+    /// Sends an ERROR packet with the reason for a refusal.
+    pub(super) fn send_refusal(&mut self, refusal: &Refusal) {
         let packet = refusal.packet();
-        // Without it, the client times out.
+        // If the packet is lost, the client times out.
         let _ = self.send(&packet, packet.len());
     }
 }
@@ -230,7 +230,7 @@ fn is_timeout(error: &io::Error) -> bool {
     )
 }
 
-/// Reports whether a failed send is no worse than a lost packet.
+/// Returns true if the error of a send means no more than the loss of the packet.
 fn is_loss(error: &io::Error) -> bool {
     is_timeout(error)
         || error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error())

@@ -213,6 +213,6 @@ fn a_file_that_is_shorter_than_announced_is_not_put() {
     let server = FakeServer::start(Behavior::default());
     let short = client(server.address).put("short", &mut Cursor::new([0; 10]), 3000);
     let message = short.unwrap_err().to_string();
-    assert_eq!(message, "3000 bytes were announced, 10 came");
+    assert_eq!(message, "3000 bytes were announced, 10 arrived");
     assert_eq!(server.file("short"), None);
 }
