@@ -1,5 +1,5 @@
-//! The surroundings of a single guest: a snapshot of an image, a network, and a socket on the port at
-//! which the worker's first packet arrives. Each is deleted when it is dropped.
+//! The environment of a single guest: a snapshot of an image, a network, and a socket on the port
+//! at which the worker's first packet arrives. Each is deleted when it is dropped.
 
 use std::cell::Cell;
 use std::fs;

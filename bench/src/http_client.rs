@@ -1,4 +1,4 @@
-//! An HTTP client that costs next to nothing and reuses its connection.
+//! An HTTP client with little overhead, which reuses its connection.
 
 use std::io::{Read, Write};
 

@@ -1,4 +1,4 @@
-//! The common parts of the measurements: statistics and tables, an agent as a process, the surroundings
+//! The common parts of the measurements: statistics and tables, an agent process, the environment
 //! of a single guest, and a small HTTP client.
 
 #![expect(

@@ -40,10 +40,10 @@ fn main() {
     );
     for builds in [1_000, 10_000] {
         let path = directory.path().join(builds.to_string());
-        let host = runtime.block_on(host(&path, builds));
-        let api = runtime.block_on(api::bind(&host)).unwrap();
+        let state = runtime.block_on(agent_with_builds(&path, builds));
+        let api = runtime.block_on(api::bind(&state)).unwrap();
         let address = api.address().unwrap();
-        let server = runtime.spawn(api::serve(Arc::clone(&host), api));
+        let server = runtime.spawn(api::serve(Arc::clone(&state), api));
         let began = Instant::now();
         let bytes = connect(address).get("/toastergui/api/builds");
         let first = milliseconds(began.elapsed());
@@ -60,13 +60,13 @@ fn main() {
             let per_second = requests_per_second(address, page);
             println!("{:>7}  {page}: {per_second:.0} requests/s", "");
         }
-        host.stopping.cancel();
+        state.stopping.cancel();
         runtime.block_on(server).unwrap();
     }
 }
 
 /// Returns the state of an agent with this number of finished builds.
-async fn host(path: &Path, builds: u32) -> Arc<AgentState> {
+async fn agent_with_builds(path: &Path, builds: u32) -> Arc<AgentState> {
     for name in ["toolchains", "state", "run"] {
         std::fs::create_dir_all(path.join(name)).unwrap();
     }
@@ -81,7 +81,7 @@ async fn host(path: &Path, builds: u32) -> Arc<AgentState> {
     let records = Records::open(&database, telemetry.clone()).unwrap();
     fill(&database, &records, builds).await;
     let pr = prserv::Service::open(&pr_service::options(&settings.pr).unwrap()).unwrap();
-    let host = AgentState::new(
+    let state = AgentState::new(
         settings,
         std::iter::empty().collect(),
         toolchains,
@@ -90,10 +90,10 @@ async fn host(path: &Path, builds: u32) -> Arc<AgentState> {
         pr,
         (0, 0),
     );
-    Arc::new(host)
+    Arc::new(state)
 }
 
-/// Records a build through the library, and copies its row.
+/// Records a build through the library, and copies its row up to this number of builds.
 async fn fill(path: &Path, records: &Records, builds: u32) {
     let digest = "0".repeat(64);
     let request = format!(

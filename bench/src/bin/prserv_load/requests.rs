@@ -8,6 +8,7 @@ use clap::ValueEnum;
 /// The greeting of a client.
 pub(crate) const GREETING: &[u8] = b"PRSERVICE 1.0\nneeds-headers: false\n\n";
 
+/// The number of known tuples.
 const KNOWN: u64 = 1000;
 
 /// The kinds of load.

@@ -1,5 +1,5 @@
-//! A client for all servers. It costs next to nothing, retransmits after a second, as most clients
-//! do, and can lose packets.
+//! A TFTP client for measurements of all servers. It has little overhead, retransmits after one
+//! second, as most clients do, and can simulate packet loss.
 
 use std::io::{self, ErrorKind};
 use std::net::UdpSocket;
