@@ -51,8 +51,8 @@ pub fn alternate(
     Ok((first, second))
 }
 
-/// Returns the shortest duration: other load can only prolong an operation. Suits few runs of a long
-/// operation.
+/// Returns the shortest duration: other load can only prolong an operation. Suits few runs of a
+/// long operation.
 pub fn shortest(durations: &[Duration]) -> Duration {
     durations.iter().min().copied().unwrap_or_default()
 }

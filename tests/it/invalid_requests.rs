@@ -1,5 +1,6 @@
-//! The responses to invalid requests: wrong types and sizes, unknown numbers and names, and requests
-//! that conflict with the current state. The modules `openapi` and `access` test wrong tokens.
+//! The responses to invalid requests: wrong types and sizes, unknown numbers and names, and
+//! requests that conflict with the current state. The modules `openapi` and `access` test wrong
+//! tokens.
 
 use serde_json::{Value, json};
 use tests::api_host::ApiHost;
@@ -25,9 +26,9 @@ const SCHEDULE: &str = "/api/v1/schedules/{name}";
 const RUN: &str = "/api/v1/schedules/{name}/run";
 const JSON: &str = "application/json";
 
-/// An invalid request: its method, its route, a query or a path that replaces the route, the content
-/// type, the body, and the status of the response. HERE and NOT stand for the hashes of a known and
-/// an unknown source, LONG stands for a long word. Build 1 is queued, and no guest runs.
+/// An invalid request: its method, its route, a query or a path that replaces the route, the
+/// content type, the body, and the status of the response. HERE and NOT stand for the hashes of a
+/// known and an unknown source, LONG stands for a long word. Build 1 is queued, and no guest runs.
 pub(crate) type InvalidRequest = (
     &'static str,
     &'static str,

@@ -1,5 +1,5 @@
-//! The store on a fake backend that fails before each of its calls in turn: afterwards the volume is
-//! in the state before or after the change.
+//! The store on a fake backend that fails before each of its calls in turn: afterwards the volume
+//! is in the state before or after the change.
 
 use std::path::Path;
 use std::sync::Arc;

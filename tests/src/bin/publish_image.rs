@@ -1,4 +1,5 @@
-//! Publishes an image of the machine `linux` as a bootstrap does, in a process that a test can kill.
+//! Publishes an image of the machine `linux` as a bootstrap does, in a process that a test can
+//! kill.
 //!
 //! usage: publish-image VOLUME
 

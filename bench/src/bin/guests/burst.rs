@@ -1,6 +1,6 @@
-//! The startup of many guests at once, and the responsiveness of the agent meanwhile: the time from the
-//! release of all builds to each worker's request for its task, and the longest response to a status
-//! request. Another build of the agent can be measured beside this one in the same run.
+//! The startup of many guests at once, and the responsiveness of the agent meanwhile: the time from
+//! the release of all builds to each worker's request for its task, and the longest response to a
+//! status request. Another build of the agent can be measured beside this one in the same run.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -85,8 +85,8 @@ pub(crate) fn measure(work: &Path, other: Option<&Path>) {
     }
 }
 
-/// Submits builds that stop at a breakpoint before they start, releases them at once, and waits until
-/// all workers have asked for their tasks.
+/// Submits builds that stop at a breakpoint before they start, releases them at once, and waits
+/// until all workers have asked for their tasks.
 fn start_guests(agent: &AgentProcess, machine: &str, burst: &mut Burst) {
     agent.machinectl(&["--quiet", "drain"]);
     for _ in 0..GUESTS {

@@ -1,5 +1,5 @@
-//! The memory of an agent with running guests, and the memory and the wake-ups of an idle agent with
-//! a hundred machines.
+//! The memory of an agent with running guests, and the memory and the wake-ups of an idle agent
+//! with a hundred machines.
 
 use std::path::Path;
 use std::thread::sleep;
@@ -20,8 +20,8 @@ const MACHINES: u32 = 100;
 const OBSERVATION: Duration = Duration::from_secs(10);
 /// The time after which tokio ends idle blocking threads, and a margin.
 const SETTLE: Duration = Duration::from_secs(12);
-/// The agent checks the free space of its disks every 2 s, at most six times during the observation.
-/// Each check wakes its main thread, a thread of tokio and a blocking thread, twice.
+/// The agent checks the free space of its disks every 2 s, at most six times during the
+/// observation. Each check wakes its main thread, a thread of tokio and a blocking thread, twice.
 const WAKE_UPS_MAX: f64 = 36.0;
 
 /// Measures the memory of an agent with guests that all stop at a breakpoint.

@@ -1,5 +1,5 @@
-//! The startup of virtual machines, from the submission of a build to the worker's first packet: cold
-//! and restored, compared with the same QEMU without an agent, and divided into parts.
+//! The startup of virtual machines, from the submission of a build to the worker's first packet:
+//! cold and restored, compared with the same QEMU without an agent, and divided into parts.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -98,7 +98,8 @@ pub(crate) fn startup_duration(build: &Build, expected: StartKind) -> Duration {
     contact.duration_since(build.submitted).try_into().unwrap()
 }
 
-/// Starts QEMU without an agent: with the same hardware, as root, with paths instead of descriptors.
+/// Starts QEMU without an agent: with the same hardware, as root, with paths instead of
+/// descriptors.
 async fn start_reference(machines: &Machines, timings: &mut Timings) {
     let (snapshot, run) = (machines.snapshot("cold"), tempfile::tempdir().unwrap());
     let network = GuestNetwork::new("reference", LinkType::Tap);

@@ -100,8 +100,8 @@ pub(super) fn fetch(
         };
         let (number, data) = data(&buffer[..length])?;
         if u64::from(number) != (received + 1) & 0xffff {
-            // A block or the last acknowledgement was lost. The acknowledgement is repeated once for
-            // each retransmission by the server.
+            // A block or the last acknowledgement was lost. The acknowledgement is repeated once
+            // for each retransmission by the server.
             let is_retransmission = unexpected
                 .is_none_or(|unexpected| number.wrapping_sub(unexpected).cast_signed() <= 0);
             unexpected = Some(number);
@@ -129,8 +129,8 @@ pub(super) fn fetch(
     }
 }
 
-/// Requests a file until a server replies, connects the socket to the server, and returns the window.
-/// A server that does not support windows omits the option.
+/// Requests a file until a server replies, connects the socket to the server, and returns the
+/// window. A server that does not support windows omits the option.
 fn request(
     socket: &UdpSocket,
     name: &str,
