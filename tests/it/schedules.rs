@@ -22,7 +22,7 @@ fn host() -> ApiHost {
 }
 
 /// Sends a request and checks the response against the description. Returns its body, with the
-/// status as `answered`.
+/// status as `http_status`.
 fn send(host: &ApiHost, method: &str, route: &str, name: &str, body: Option<&Value>) -> Value {
     let path = route.replace("{name}", name);
     let mut request = host.remote(method, &path).bearer_auth("s");
@@ -33,7 +33,7 @@ fn send(host: &ApiHost, method: &str, route: &str, name: &str, body: Option<&Val
     let status = response.status().as_u16();
     let mut body = check(method, route, response);
     if let Some(object) = body.as_object_mut() {
-        object.insert("answered".into(), status.into());
+        object.insert("http_status".into(), status.into());
     }
     body
 }
@@ -49,11 +49,11 @@ fn a_schedule_can_be_added_run_replaced_and_removed() {
     let mut new = nightly();
     new["rehearse"] = true.into();
     let plan = send(&host, "POST", SCHEDULES, "", Some(&new));
-    assert_eq!(plan["answered"], 200);
+    assert_eq!(plan["http_status"], 200);
     assert_eq!(send(&host, "GET", SCHEDULES, "", None), json!([]));
     new["rehearse"] = false.into();
     let added = send(&host, "POST", SCHEDULES, "", Some(&new));
-    assert_eq!(added["answered"], 201);
+    assert_eq!(added["http_status"], 201);
     assert_eq!(added["submitter"], "token:submit-1");
     assert_eq!(
         (&added["timing"], &added["next"]),
@@ -61,18 +61,18 @@ fn a_schedule_can_be_added_run_replaced_and_removed() {
     );
     assert!(added["timing"]["cron"]["zone"].is_string(), "{added}");
     assert_eq!(
-        send(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
+        send(&host, "POST", SCHEDULES, "", Some(&new))["http_status"],
         409
     );
 
     let first = send(&host, "POST", RUN, "nightly", None);
     assert_eq!(
-        (&first["answered"], &first["schedule"]),
+        (&first["http_status"], &first["schedule"]),
         (&json!(201), &json!("nightly"))
     );
     let second = send(&host, "POST", RUN, "nightly", None);
     assert_eq!(
-        (&second["answered"], &second["id"]),
+        (&second["http_status"], &second["id"]),
         (&json!(200), &first["id"])
     );
     let shown = send(&host, "GET", SCHEDULE, "nightly", None);
@@ -91,12 +91,15 @@ fn a_schedule_can_be_added_run_replaced_and_removed() {
     new["timing"] = json!({"every": "PT6H"});
     let replaced = send(&host, "POST", SCHEDULES, "", Some(&new));
     assert_eq!(
-        (&replaced["answered"], &replaced["last"]),
+        (&replaced["http_status"], &replaced["last"]),
         (&json!(200), &Value::Null)
     );
     send(&host, "DELETE", SCHEDULE, "nightly", None);
     for (method, route) in [("DELETE", SCHEDULE), ("GET", SCHEDULE), ("POST", RUN)] {
-        assert_eq!(send(&host, method, route, "nightly", None)["answered"], 404);
+        assert_eq!(
+            send(&host, method, route, "nightly", None)["http_status"],
+            404
+        );
     }
     let builds = host
         .remote("GET", "/api/v1/builds?schedule=nightly")
@@ -113,7 +116,7 @@ fn schedules_are_listed_in_pages_and_publish_events() {
         let mut new = nightly();
         new["name"] = name.into();
         assert_eq!(
-            send(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
+            send(&host, "POST", SCHEDULES, "", Some(&new))["http_status"],
             201
         );
     }
@@ -132,29 +135,29 @@ fn schedules_are_listed_in_pages_and_publish_events() {
     }
     assert_eq!(names, ["a", "b", "c"]);
     send(&host, "DELETE", SCHEDULE, "a", None);
-    let heard = host.host.telemetry.events.after(before).unwrap();
-    let heard: Vec<_> = heard.iter().map(|event| event.kind.name()).collect();
-    assert_eq!(heard, ["schedule", "schedule", "schedule", "unscheduled"]);
+    let events = host.host.telemetry.events.after(before).unwrap();
+    let kinds: Vec<_> = events.iter().map(|event| event.kind.name()).collect();
+    assert_eq!(kinds, ["schedule", "schedule", "schedule", "unscheduled"]);
 }
 
 #[test]
-fn only_administrators_name_other_submitters_and_machines_may_be_unchecked() {
+fn only_administrators_set_the_submitter_and_an_unchecked_machine_may_be_missing() {
     let host = host();
     let mut new = nightly();
     new["build"]["submitter"] = "alice".into();
     assert_eq!(
-        send(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
+        send(&host, "POST", SCHEDULES, "", Some(&new))["http_status"],
         403
     );
     new["build"]["submitter"] = Value::Null;
     new["build"]["machine"] = "later".into();
     assert_eq!(
-        send(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
+        send(&host, "POST", SCHEDULES, "", Some(&new))["http_status"],
         404
     );
     new["unchecked"] = true.into();
     assert_eq!(
-        send(&host, "POST", SCHEDULES, "", Some(&new))["answered"],
+        send(&host, "POST", SCHEDULES, "", Some(&new))["http_status"],
         201
     );
     let refused = send(&host, "POST", RUN, "nightly", None);
@@ -184,7 +187,7 @@ fn machinectl(host: &ApiHost, line: &str) -> CommandOutput {
 }
 
 #[test]
-fn the_verbs_add_show_run_and_remove_a_schedule_and_support_dry_runs() {
+fn the_schedule_commands_add_show_run_and_remove_and_support_dry_runs() {
     let host = host();
     tests::write_file(&host.path("hello.c"), "int main(void) { return 0; }\n");
     let call = |line: &str| machinectl(&host, line);
