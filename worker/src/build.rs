@@ -47,7 +47,8 @@ pub fn run(settings: &Settings) -> Result<Outcome, WorkerError> {
     Ok(reported)
 }
 
-/// Runs one build to its result, and sets `hold` if the task wants a failed guest held.
+/// Runs one build to its result, and sets `hold` if the task requires that a failed guest
+/// is held.
 fn build(
     settings: &Settings,
     log: &mut Log,

@@ -1,7 +1,7 @@
 //! The handshake on the control port: the worker waits for the host to start the task.
 //!
 //! While it waits, the host may save a checkpoint of the machine and restore it any number
-//! of times. All that follows the handshake differs between these copies.
+//! of times. The copies are identical up to the end of the handshake.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -61,7 +61,7 @@ fn receive_start(port: &mut File) -> io::Result<StartMessage> {
     let deadline = Instant::now() + TIMEOUT;
     let mut received = Vec::new();
     while Instant::now() < deadline {
-        // A line that the host cannot take now is repeated anyway.
+        // If the line cannot be written now, the next repetition makes up for it.
         let _ = port.write_all(format!("{}\n", task::READY).as_bytes());
         if let Some(line) = read_line(port, &mut received, Instant::now() + READY_INTERVAL)? {
             return StartMessage::parse(&line).map_err(io::Error::other);
@@ -77,7 +77,7 @@ fn receive_start(port: &mut File) -> io::Result<StartMessage> {
     ))
 }
 
-/// Reads a line. Returns `None` when none came before `deadline`.
+/// Reads a line. Returns `None` if no line arrives before `deadline`.
 fn read_line(
     port: &mut File,
     received: &mut Vec<u8>,
@@ -106,7 +106,7 @@ fn read_line(
     }
 }
 
-/// Waits until there is something to read, for at most `timeout`.
+/// Waits until the port is readable, for at most `timeout`.
 fn wait_readable(port: &File, timeout: Duration) -> io::Result<()> {
     let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
     match poll(&mut [PollFd::new(port, PollFlags::IN)], Some(&timeout)) {

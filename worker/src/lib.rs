@@ -1,6 +1,6 @@
 //! The program inside a build machine: fetches a task, runs it, and reports the result.
 //!
-//! It knows about hosts and machines only what [`config::task`] defines. It is a library so
+//! It depends on the host only through the protocol in [`config::task`]. It is a library so
 //! that tests can call it.
 
 pub mod bootstrap;

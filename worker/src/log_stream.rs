@@ -22,8 +22,8 @@ const FINISH_POLL: Duration = Duration::from_millis(5);
 /// The time that the host has to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_millis(500);
 
-/// A stream to the host. Writing to it neither blocks nor fails, because the whole log is
-/// put at the end anyway.
+/// A stream to the host. Writing to it neither blocks nor fails; lost output is not
+/// missed, because the worker puts the whole log at the end.
 #[derive(Debug)]
 pub struct LogStream {
     device: File,

@@ -1,6 +1,6 @@
 //! The worker against the host's TFTP server.
 
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test fails at the first error")]
 
 mod host;
 mod runs;

@@ -1,6 +1,6 @@
 //! The client against a fake server, a lossy link, and foreign servers.
 
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test fails at the first error")]
 
 mod fake_server;
 mod foreign_servers;
