@@ -140,7 +140,7 @@ fn remove(
 }
 
 impl Add {
-    /// Adds the schedule. The agent checks it first, so that no sources are uploaded in vain.
+    /// Adds the schedule. The agent checks it before any source is uploaded.
     fn run(&self, client: &Client, output: &Output) -> Result<(), Failure> {
         let name = &self.name;
         let arguments = BuildLine::try_parse_from(&self.build)

@@ -17,7 +17,7 @@ impl Client {
         self.get(&format!("schedules/{name}"))
     }
 
-    /// Adds or replaces a schedule, or only checks it if it says so.
+    /// Adds or replaces a schedule. In a dry run, the agent only checks it.
     pub fn add_schedule(&self, schedule: &NewSchedule) -> Result<Created<Schedule>> {
         self.create("schedules", schedule)
     }

@@ -78,8 +78,9 @@ impl Volume {
         self.commit()
     }
 
-    /// Marks a machine that is out of service as being deleted. Without room for the mark the
-    /// deletion goes on; after a crash the next call or the next boot has to continue.
+    /// Marks a machine that is out of service as being deleted. If the disk has no room for the
+    /// mark, the deletion continues without it; after a crash, the next call or the next boot
+    /// finishes it.
     fn mark_deleting(&self, deleting: &Path, machine: &MachineName) -> Result<()> {
         let target = Entry::Current.name(machine);
         let marked = self.backend.symlink(target.as_ref(), deleting);

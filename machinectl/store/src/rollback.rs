@@ -1,4 +1,4 @@
-//! The choice of the current revision, also of an older one.
+//! Changes of the current revision, also back to an older one.
 
 use config::{MachineName, Revision};
 

@@ -1,4 +1,4 @@
-//! All volumes of a host, and the one rule that says which volume a machine is in.
+//! All volumes of a host, and the rule that assigns a machine to one of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -68,7 +68,7 @@ impl<R: Read> StreamReader<R> {
     /// Copies the stream up to its end; returns the number of bytes. A receiver gives the
     /// stream's confinement.
     ///
-    /// A sink that accepts no more is no error here: the receiver knows the reason.
+    /// A closed sink is not an error here: its reader, the receiver, reports the reason.
     ///
     /// # Errors
     /// The stream is cut or damaged, or a command is refused. The receiver must then discard
