@@ -1,12 +1,9 @@
 //! Persistent storage of rows. A store makes no decisions: it loads, inserts and commits.
 
-pub mod sqlite;
-
-pub mod postgres;
-
 pub mod database;
-
+pub mod postgres;
 pub mod select;
+pub mod sqlite;
 
 use std::io;
 use std::path::PathBuf;

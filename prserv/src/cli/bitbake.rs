@@ -66,8 +66,8 @@ pub(crate) struct Arguments {
     upstream: Option<String>,
 }
 
-/// Returns true if a command line is one of `bitbake-prserv`: by the name of the program, or because
-/// it begins with an option and contains `--start` or `--stop`.
+/// Returns true if a command line is one of `bitbake-prserv`: by the name of the program, or
+/// because it begins with an option and contains `--start` or `--stop`.
 pub(crate) fn is_invoked(arguments: &[String]) -> bool {
     let name = arguments.first().map(Path::new).and_then(Path::file_name);
     let is_alias = name.is_some_and(|name| name == "bitbake-prserv");

@@ -110,7 +110,7 @@ impl StoreWriter {
         match self.transact(&queries) {
             Ok(answers) => {
                 for ((_, reply), answer) in queries.into_iter().zip(answers) {
-                    // A client that has disconnected meanwhile repeats its request.
+                    // A client that has disconnected in the meantime repeats its request.
                     let _ = reply.send(Ok(answer));
                 }
             }

@@ -32,7 +32,8 @@ fn call(line: &str) -> Option<Call> {
     (is_sent && line.contains(r#"{\"value\": \""#)).then_some(Call::Answer)
 }
 
-/// Checks that each answer follows a sync of the bytes written for it. Returns the number of answers.
+/// Checks that each answer follows a sync of the bytes written for it. Returns the number of
+/// answers.
 fn check(trace: &str) -> Result<usize, String> {
     let (mut is_written, mut is_synced, mut answers) = (false, false, 0);
     for line in trace.lines() {

@@ -3,8 +3,8 @@
 //!
 //! Without history a package is a register that only grows: `get(checksum)` may return `v` only
 //! between the time when `v` was assigned to that checksum and the time when `v + 1` was assigned.
-//! So there must be one time for each value, in the order of the values, that fits all observed
-//! intervals.
+//! The answers are linearizable if each value has an assignment time that fits all observations,
+//! and if these times are in the order of the values.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -38,7 +38,7 @@ struct Assignment {
     next_after: u128,
 }
 
-/// Checks that there are times that fit all observations. The error tells why there are none.
+/// Checks that assignment times exist that fit all observations. The error is the reason why not.
 fn check(history: &[Observation]) -> Result<(), String> {
     let mut packages: BTreeMap<&str, Vec<&Observation>> = BTreeMap::new();
     for observation in history {
@@ -91,7 +91,7 @@ fn check_package(history: &[&Observation]) -> Result<(), String> {
         earliest = earliest.max(first_requested.unwrap_or(0));
         if assignment.before.is_some_and(|before| before < earliest) {
             return Err(format!(
-                "{value} was returned before it can have been assigned"
+                "{value} was returned before its earliest possible assignment"
             ));
         }
         earliest = earliest.max(assignment.next_after);

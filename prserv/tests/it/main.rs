@@ -1,54 +1,23 @@
 //! Tests of the program through its sockets and files.
 
-#[cfg(test)]
-mod harness;
+#![expect(clippy::unwrap_used, reason = "a test fails at the first error")]
 
-#[cfg(test)]
-mod json_protocol;
-
-#[cfg(test)]
 mod access;
-
-#[cfg(test)]
-#[cfg(feature = "xmlrpc")]
-mod xmlrpc;
-
-#[cfg(test)]
-mod upstream;
-
-#[cfg(test)]
 mod client;
-
-#[cfg(test)]
 mod commands;
-
-#[cfg(test)]
-mod startup;
-
-#[cfg(test)]
-mod rest;
-
-#[cfg(test)]
-mod websocket;
-
-#[cfg(test)]
-mod postgres;
-
-#[cfg(test)]
-mod database_files;
-
-#[cfg(test)]
-mod library;
-
-#[cfg(test)]
 mod crash;
-
-#[cfg(test)]
+mod database_files;
 #[cfg(feature = "xmlrpc")]
 mod durability;
-
-#[cfg(test)]
+mod harness;
+mod json_protocol;
+mod library;
 mod linearizability;
-
-#[cfg(test)]
 mod mutation;
+mod postgres;
+mod rest;
+mod startup;
+mod upstream;
+mod websocket;
+#[cfg(feature = "xmlrpc")]
+mod xmlrpc;
