@@ -69,7 +69,7 @@ impl Grammar {
     }
 }
 
-fn letter(c: char) -> bool {
+fn is_letter(c: char) -> bool {
     c.is_ascii_alphabetic()
 }
 
@@ -116,7 +116,7 @@ name!(
     ToolchainName,
     Grammar {
         kind: "toolchain",
-        first: letter,
+        first: is_letter,
         first_allowed: "a letter (a number would read as a revision)",
         punctuation: "._+",
         length_max: 64,

@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_part_of_the_path_decides() {
+    fn the_file_name_of_the_path_selects_the_name() {
         for (path, expected) in [
             (None, Program::Buildhost),
             (Some("buildhost"), Program::Buildhost),

@@ -76,7 +76,7 @@ fn build(
     let (result, artifacts) = run_program(settings, &task, &dirs, log)?;
     if task
         .interactive
-        .is_some_and(|breakpoint| breakpoint.stops(result.status))
+        .is_some_and(|breakpoint| breakpoint.stops_after(result.status))
     {
         shell::breakpoint(settings, &dirs.work, log)?;
     }

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_connection_is_made_again() {
+    fn a_broken_connection_is_reopened() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut stream = LogStream::connect(listener.local_addr().unwrap()).unwrap();
         stream.send(b"one\n");

@@ -31,7 +31,7 @@ impl Breakpoint {
     ];
 
     /// Returns whether a build with this result stops here.
-    pub fn stops(self, result: Outcome) -> bool {
+    pub fn stops_after(self, result: Outcome) -> bool {
         match self {
             Self::Start | Self::Attach => false,
             Self::Warning => !matches!(result, Outcome::Skip | Outcome::Success),
@@ -112,7 +112,7 @@ mod tests {
     fn a_build_stops_at_results_of_the_breakpoints_severity_or_worse() {
         let stops = |point: Breakpoint| {
             let results = [Outcome::Success, Outcome::Warning, Outcome::Error];
-            results.map(|result| point.stops(result))
+            results.map(|result| point.stops_after(result))
         };
         assert_eq!(stops(Breakpoint::Start), [false, false, false]);
         assert_eq!(stops(Breakpoint::Warning), [false, true, true]);

@@ -47,11 +47,11 @@ impl Package {
     pub fn read(manifest: &Manifest) -> Result<Self, TaskError> {
         Ok(Self {
             file: required(manifest, "file")?.parse()?,
-            name: word(manifest, "package")?,
-            version: word(manifest, "version")?,
-            recipe_revision: word(manifest, "recipe-revision")?,
-            architecture: word(manifest, "architecture")?,
-            checksum: word(manifest, "checksum")?,
+            name: printable_value(manifest, "package")?,
+            version: printable_value(manifest, "version")?,
+            recipe_revision: printable_value(manifest, "recipe-revision")?,
+            architecture: printable_value(manifest, "architecture")?,
+            checksum: printable_value(manifest, "checksum")?,
         })
     }
 
@@ -120,7 +120,7 @@ impl TaskResult {
 
 /// Returns a value without blanks or control characters, which is safe in file names,
 /// other protocols and tables.
-fn word(manifest: &Manifest, name: &'static str) -> Result<String, TaskError> {
+fn printable_value(manifest: &Manifest, name: &'static str) -> Result<String, TaskError> {
     let value = required(manifest, name)?;
     if value.len() <= 200 && value.chars().all(|c| c.is_ascii_graphic()) {
         Ok(value.to_owned())

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rest_of_a_backoff_is_part_of_the_reason() {
+    fn the_explanation_contains_the_remaining_backoff() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let now = at("2026-01-01T00:00:00Z");
         for (reason, not_before, expected) in [

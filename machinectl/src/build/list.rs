@@ -39,10 +39,10 @@ pub(crate) struct Filter {
     #[arg(long, value_name = "NAME")]
     package: Option<String>,
     /// Only builds submitted since this time, such as 2026-11-21T08:00, or 2h for two hours ago
-    #[arg(long, value_name = "TIME", value_parser = past)]
+    #[arg(long, value_name = "TIME", value_parser = parse_past_time)]
     since: Option<Timestamp>,
     /// Only builds submitted before this time
-    #[arg(long, value_name = "TIME", value_parser = past)]
+    #[arg(long, value_name = "TIME", value_parser = parse_past_time)]
     until: Option<Timestamp>,
     /// The order: submitted, finished or seconds. With `finished`, --since and --until apply to
     /// the end of a build
@@ -84,8 +84,8 @@ fn state(name: &str) -> Result<State, String> {
     })
 }
 
-/// Parses a time, or the time that has passed since.
-fn past(text: &str) -> Result<Timestamp, String> {
+/// Parses a time, or the span since that time.
+fn parse_past_time(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }
@@ -191,15 +191,17 @@ mod tests {
     #[test]
     fn times_and_past_spans_are_parsed() {
         let now = Timestamp::now();
-        let ago = |text: &str| now.duration_since(past(text).unwrap()).as_secs();
+        let ago = |text: &str| now.duration_since(parse_past_time(text).unwrap()).as_secs();
         assert_eq!(
-            past("2026-11-21T08:00:00Z").unwrap().as_second(),
+            parse_past_time("2026-11-21T08:00:00Z").unwrap().as_second(),
             1_795_248_000
         );
         for (text, seconds) in [("2h", 7200), ("90 minutes ago", 5400), ("1h 1s", 3601)] {
             assert!((0..=1).contains(&(seconds - ago(text))), "{text}");
         }
-        assert!(past("2026-11-21").is_ok() && past("2026-11-21T08:00").is_ok());
-        assert!(past("yesterday").is_err());
+        assert!(
+            parse_past_time("2026-11-21").is_ok() && parse_past_time("2026-11-21T08:00").is_ok()
+        );
+        assert!(parse_past_time("yesterday").is_err());
     }
 }

@@ -357,7 +357,7 @@ mod tests {
         }
 
         #[test]
-        fn random_bytes_never_cause_a_panic(bytes: Vec<u8>, greeted: bool) {
+        fn random_bytes_do_not_panic(bytes: Vec<u8>, greeted: bool) {
             let greeting: &[u8] = if greeted { b"PRSERVICE 1.0\n\n" } else { b"" };
             let _ = events(&[greeting, &bytes]);
         }

@@ -21,7 +21,9 @@ struct Cluster {
 impl Cluster {
     /// Starts a server with an empty database.
     fn start() -> Self {
-        let programs = programs().expect("PostgreSQL, which `scripts/setup test` installs");
+        let Some(programs) = programs() else {
+            panic!("PostgreSQL is missing; `scripts/setup test` installs it");
+        };
         let dir = tempfile::tempdir().unwrap();
         if geteuid().is_root() {
             let user = User::from_name("postgres").unwrap().unwrap();

@@ -168,7 +168,7 @@ impl LossyLink {
 }
 
 #[test]
-fn files_are_whole_whatever_the_link_does() {
+fn files_are_complete_despite_lost_and_duplicated_packets() {
     let directory = tempfile::tempdir().unwrap();
     let file: Vec<u8> = (0..6000_u32)
         .map(|n| ((n * n) >> 5).to_le_bytes()[0])

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_being_put_count() {
+    fn incomplete_files_count_toward_the_quota() {
         let directory = tempfile::tempdir().unwrap();
         let quota = Quota::new(1000, 2);
         let create = |name: &str| {
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn one_file_all_bytes_and_all_files_are_limited() {
+    fn the_size_of_a_file_the_total_size_and_the_number_of_files_are_limited() {
         let directory = tempfile::tempdir().unwrap();
         let quota = Quota::new(1_000_000, 3);
         let put = |name: &str, size| put(directory.path(), &quota, name, size);

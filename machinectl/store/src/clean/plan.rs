@@ -67,7 +67,7 @@ pub fn plan(view: &MachineView) -> Vec<Step> {
     if view.has_link() {
         unfinished(view)
     } else {
-        everything(view)
+        delete_all(view)
     }
 }
 
@@ -77,7 +77,7 @@ pub fn plan_deletion(view: &MachineView) -> Vec<Step> {
     match (view.deleting, view.has_link()) {
         (false, _) => Vec::new(),
         (true, true) => vec![Step::Unlink(Entry::Deleting)],
-        (true, false) => everything(view),
+        (true, false) => delete_all(view),
     }
 }
 
@@ -102,7 +102,7 @@ fn unfinished(view: &MachineView) -> Vec<Step> {
 
 /// Returns the steps that delete all managed entries. The mark of the deletion is removed
 /// last, so that an interrupted deletion is recognized.
-fn everything(view: &MachineView) -> Vec<Step> {
+fn delete_all(view: &MachineView) -> Vec<Step> {
     let mut steps = unused_snapshots(view);
     let images = view.images.iter();
     steps.extend(images.map(|view| Step::Delete(Entry::Image(view.toolchain.clone()))));
@@ -250,7 +250,7 @@ mod tests {
         }
 
         #[test]
-        fn a_live_machine_keeps_nothing_unfinished(view in view()) {
+        fn the_plan_for_a_live_machine_deletes_everything_unfinished(view in view()) {
             if !view.is_live() {
                 return Ok(());
             }

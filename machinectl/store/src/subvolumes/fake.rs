@@ -30,7 +30,7 @@ struct State {
 
 impl State {
     /// Counts a change; fails once the fuse is used up.
-    fn burn(&mut self) -> io::Result<()> {
+    fn count_change(&mut self) -> io::Result<()> {
         match &mut self.fuse {
             Some(0) => Err(io::Error::other("the fuse is used up")),
             Some(remaining) => {
@@ -68,7 +68,7 @@ impl State {
     }
 
     fn copy(&mut self, source: &Path, target: &Path, read_only: bool) -> io::Result<()> {
-        self.burn()?;
+        self.count_change()?;
         let Some((_, parent)) = self.find(source)? else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
@@ -119,8 +119,8 @@ impl FakeBackend {
         self.state.lock()
     }
 
-    fn burn(&self) -> io::Result<()> {
-        self.state().burn()
+    fn count_change(&self) -> io::Result<()> {
+        self.state().count_change()
     }
 }
 
@@ -137,7 +137,7 @@ impl SubvolumeBackend for FakeBackend {
 
     fn create(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.burn()?;
+        state.count_change()?;
         fs::create_dir(path)?;
         state.add(path, None, false)
     }
@@ -152,7 +152,7 @@ impl SubvolumeBackend for FakeBackend {
 
     fn delete(&self, path: &Path) -> io::Result<Change> {
         let mut state = self.state();
-        state.burn()?;
+        state.count_change()?;
         if path
             .file_name()
             .is_some_and(|name| state.fault.as_deref().is_some_and(|it| it == name))
@@ -172,7 +172,7 @@ impl SubvolumeBackend for FakeBackend {
 
     fn make_read_only(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.burn()?;
+        state.count_change()?;
         let Some((inode, subvolume)) = state.find(path)? else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
@@ -185,42 +185,42 @@ impl SubvolumeBackend for FakeBackend {
     }
 
     fn commit(&self, _path: &Path) -> io::Result<()> {
-        self.burn()
+        self.count_change()
     }
 
     fn symlink(&self, target: &Path, path: &Path) -> io::Result<()> {
-        self.burn()?;
+        self.count_change()?;
         std::os::unix::fs::symlink(target, path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.burn()?;
+        self.count_change()?;
         fs::rename(from, to)
     }
 
     fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
-        self.burn()?;
+        self.count_change()?;
         exchange(one, other)
     }
 
     fn unlink(&self, path: &Path) -> io::Result<Change> {
-        self.burn()?;
+        self.count_change()?;
         unchanged_if_missing(fs::remove_file(path))
     }
 
     fn create_directory(&self, path: &Path) -> io::Result<Change> {
-        self.burn()?;
+        self.count_change()?;
         unchanged_if_exists(fs::create_dir(path))
     }
 
     fn remove_directory(&self, path: &Path) -> io::Result<Change> {
-        self.burn()?;
+        self.count_change()?;
         unchanged_if_missing(fs::remove_dir(path))
     }
 
     fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let state = &mut *self.state();
-        state.burn()?;
+        state.count_change()?;
         match path
             .parent()
             .map(|parent| state.find(parent))
