@@ -47,7 +47,7 @@ fn streams_add_and_upgrade_a_machine() {
     let json: serde_json::Value = serde_json::from_str(&answer.success().stdout).unwrap();
     assert_eq!((&json["current"], &json["before"]), (&7.into(), &2.into()));
 
-    let view = host.look("linux");
+    let view = host.view("linux");
     assert_eq!(view.current.map(|revision| revision.0), Some(7));
     assert_eq!(view.revisions.len(), 3);
     assert!(
@@ -246,8 +246,8 @@ fn an_incomplete_revision_is_recreated_and_a_complete_one_is_adopted() {
         answer.stderr.contains("only its link is missing"),
         "{answer:?}"
     );
-    assert_eq!(host.look("linux").current.map(|it| it.0), Some(2));
-    assert!(!host.look("linux").incoming);
+    assert_eq!(host.view("linux").current.map(|it| it.0), Some(2));
+    assert!(!host.view("linux").incoming);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn a_subvolume_is_snapshotted_on_the_volume_and_sent_from_another_file_system() 
     let image = development.path("linux-1");
     host.machinectl(&["add", "linux", "--from", image.to_str().unwrap()], b"")
         .success();
-    assert!(host.look("linux").revisions[0].received_uuid.is_some());
+    assert!(host.view("linux").revisions[0].received_uuid.is_some());
 
     let work = host.mount.path().join("work");
     ::store::SubvolumeBackend::create(&::store::subvolumes::BtrfsBackend, &work).unwrap();
@@ -272,7 +272,7 @@ fn a_subvolume_is_snapshotted_on_the_volume_and_sent_from_another_file_system() 
             .contains("would make revision 2 of linux current instead of 1"),
         "{answer:?}"
     );
-    assert_eq!(host.look("linux").revisions.len(), 1);
+    assert_eq!(host.view("linux").revisions.len(), 1);
     host.machinectl(&["upgrade", "linux", "--from", work], b"")
         .success();
     assert!(host.volume.path().join("linux/linux-2/inside").is_dir());

@@ -21,7 +21,7 @@ fn revisions(build: &Build) -> Vec<&str> {
 
 fn has_image(host: &AgentHost, machine: &str) -> bool {
     host.host
-        .look(machine)
+        .view(machine)
         .images
         .iter()
         .any(|image| image.complete)
@@ -373,7 +373,7 @@ fn builds_use_the_old_image_until_a_new_toolchain_is_installed() {
     host.start();
     wait_until("the machine is bootstrapped", || has_image(&host, "demo"));
     let toolchain_of_image = || {
-        host.host.look("demo").images[0]
+        host.host.view("demo").images[0]
             .provenance
             .clone()
             .unwrap()
@@ -454,7 +454,7 @@ fn snapshot(host: &AgentHost, tag: &str) {
 }
 
 fn snapshots(host: &AgentHost) -> Vec<String> {
-    let view = host.host.look("demo");
+    let view = host.host.view("demo");
     view.snapshots
         .iter()
         .map(|snapshot| snapshot.tag.to_string())

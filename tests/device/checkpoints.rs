@@ -165,7 +165,7 @@ fn restored_guests_draw_different_random_bytes_know_the_time_and_build_as_cold_o
 fn a_build_starts_cold_if_the_restore_fails_and_a_new_checkpoint_is_taken() {
     let host = AgentHost::ready("");
     wait_until_ready(&host, "demo", "default", StartKind::Restored);
-    spoil(&host, "default", "frozen.state", &vec![7; 100_000]);
+    damage(&host, "default", "frozen.state", &vec![7; 100_000]);
     let build = wait_for_success(&host, host.submit("demo", "one"));
     assert!(!build.restored, "{build:?}");
     let renewed = wait_until_ready(&host, "demo", "default", StartKind::Restored);
@@ -177,7 +177,7 @@ fn a_build_starts_cold_if_the_restore_fails_and_a_new_checkpoint_is_taken() {
         return;
     }
     let key = fs::read_to_string(image_file(&host, "default", "frozen.key")).unwrap();
-    spoil(
+    damage(
         &host,
         "default",
         "frozen.key",
@@ -189,7 +189,7 @@ fn a_build_starts_cold_if_the_restore_fails_and_a_new_checkpoint_is_taken() {
 }
 
 /// Replaces a file of the read-only image of the machine `demo`.
-pub(crate) fn spoil(host: &AgentHost, toolchain: &str, name: &str, content: &[u8]) {
+pub(crate) fn damage(host: &AgentHost, toolchain: &str, name: &str, content: &[u8]) {
     let directory = image_file(host, toolchain, "");
     let set = |read_only: &str| {
         let mut set = sys::command::prepare("btrfs");

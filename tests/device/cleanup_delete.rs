@@ -163,7 +163,7 @@ fn one_cleanup_deletes_a_thousand_leftovers() {
     }
     let report = host.volume.clean_after_boot();
     assert_eq!((report.done.len(), report.failed.len()), (1000, 0));
-    assert!(host.look("linux").snapshots.is_empty());
+    assert!(host.view("linux").snapshots.is_empty());
 }
 
 /// Starts a process that uses a snapshot as a guest does, by an inherited file descriptor.
@@ -184,7 +184,7 @@ fn a_deletion_waits_for_a_guest_and_names_its_process() {
     let mut guest = guest(&held);
     // The guest outlives the agent.
     drop(held);
-    assert!(host.look("linux").snapshots[0].in_use);
+    assert!(host.view("linux").snapshots[0].in_use);
 
     let plan = host
         .machinectl(&["delete", "linux", "--dry-run"], b"")
@@ -197,7 +197,7 @@ fn a_deletion_waits_for_a_guest_and_names_its_process() {
     let reason = format!("is in use by sleep (process {})", guest.id());
     host.machinectl(&["delete", "linux", "--timeout", "0"], b"")
         .refused(17, &reason);
-    let view = host.look("linux");
+    let view = host.view("linux");
     assert!(
         view.deleting && view.current.is_none(),
         "the machine is out of service"
@@ -233,7 +233,7 @@ fn a_forced_deletion_deletes_snapshots_that_are_in_use() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_deletion_whose_caller_has_left_is_finished_later() {
+fn a_deletion_that_timed_out_is_finished_later() {
     let host = host();
     let held = snapshot(&host, &image_origin(), "1");
     host.machinectl(&["delete", "linux", "--timeout", "0"], b"")
@@ -285,7 +285,7 @@ fn an_image_can_be_replaced_while_a_build_uses_its_snapshot() {
         bootstrap_version: 1,
     };
     host.volume.publish_image(bootstrap, &provenance).unwrap();
-    let view = host.look("linux");
+    let view = host.view("linux");
     assert_eq!(view.images[0].provenance, Some(provenance));
     assert_eq!(view.snapshots.len(), 1);
     assert!(

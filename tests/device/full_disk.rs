@@ -65,7 +65,7 @@ fn check_commands_on_full_disk(host: &BuildHost, sizes: &[usize]) {
     };
     fill_disk("one");
     host.machinectl(&["doctor", "--repair"], b"").success();
-    let view = host.look("linux");
+    let view = host.view("linux");
     assert!(view.snapshots.is_empty() && view.images.is_empty());
     assert!(!view.incoming && !view.deleting && view.pins.is_empty());
     assert_eq!((view.revisions.len(), view.arriving.len()), (4, 0));
@@ -83,7 +83,7 @@ fn check_commands_on_full_disk(host: &BuildHost, sizes: &[usize]) {
         host.machinectl(&[verb, "linux", revision], b"").success();
     }
     host.machinectl(&["prune", "--keep", "1"], b"").success();
-    assert_eq!(host.look("linux").revisions.len(), 1);
+    assert_eq!(host.view("linux").revisions.len(), 1);
     fill_disk("three");
     host.machinectl(&["delete", "linux"], b"").success();
     assert!(!host.volume.path().join("linux").exists());

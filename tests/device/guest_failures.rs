@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tests::agent::AgentHost;
 use tests::wait_until;
 
-use crate::checkpoints::spoil;
+use crate::checkpoints::damage;
 
 /// Returns a worker that runs these commands in a build.
 fn worker(build: &str) -> String {
@@ -111,7 +111,7 @@ fn a_failed_guest_leads_to_the_expected_outcome_and_leaves_nothing() {
         "result (with status 0)",
     );
     // The guests that still run have their own snapshots.
-    spoil(&host, "waits", "disk.img", &vec![7; 1 << 20]);
+    damage(&host, "waits", "disk.img", &vec![7; 1 << 20]);
     let build = finished(submit("waits"));
     check(
         "a disk of garbage",
@@ -119,7 +119,7 @@ fn a_failed_guest_leads_to_the_expected_outcome_and_leaves_nothing() {
         Outcome::Abnormal,
         "(with status 0)",
     );
-    spoil(&host, "waits", "vmlinuz", b"");
+    damage(&host, "waits", "vmlinuz", b"");
     let build = finished(submit("waits"));
     check("QEMU does not start", &build, Outcome::Abnormal, "kernel");
     check(
@@ -134,6 +134,6 @@ fn a_failed_guest_leads_to_the_expected_outcome_and_leaves_nothing() {
         Outcome::Abort,
         "took longer than 70 s",
     );
-    // The agent may notice that an image is spoiled, and replace it.
+    // The agent may notice that an image is damaged, and replace it.
     host.wait_until_torn_down();
 }

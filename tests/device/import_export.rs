@@ -43,7 +43,7 @@ fn a_raw_disk_with_a_kernel_is_imported_and_stays_sparse() {
     );
     host.machinectl(&["verify", "linux"], b"").success();
     host.machinectl(&import, b"").success();
-    assert_eq!(host.look("linux").current.map(|it| it.0), Some(2));
+    assert_eq!(host.view("linux").current.map(|it| it.0), Some(2));
 }
 
 #[test]

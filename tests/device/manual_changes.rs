@@ -148,10 +148,10 @@ fn the_next_push_is_full_after_a_revision_was_made_writable() {
         "btrfs property set -f linux/linux-1 ro false; chown nobody linux/linux-1/disk.img; \
          btrfs property set linux/linux-1 ro true",
     );
-    assert_eq!(remote.look("linux").current.map(|it| it.0), Some(1));
+    assert_eq!(remote.view("linux").current.map(|it| it.0), Some(1));
     let answer = run(push(), b"").success();
     let reason = "sending revision 2 in full, because revision 1 there is not as received";
     assert!(answer.stderr.contains(reason), "{answer:?}");
-    assert_eq!(remote.look("linux").current.map(|it| it.0), Some(2));
+    assert_eq!(remote.view("linux").current.map(|it| it.0), Some(2));
     remote.machinectl(&["verify", "linux"], b"").success();
 }

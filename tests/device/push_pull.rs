@@ -76,7 +76,7 @@ fn a_working_subvolume_is_pushed_in_full_and_then_incrementally() {
             .contains("revision 2 as the difference from revision 1"),
         "{second:?}"
     );
-    let view = fixture.remote.look("linux");
+    let view = fixture.remote.view("linux");
     assert_eq!(view.current.map(|it| it.0), Some(2));
     let more = fixture.remote.volume.path().join("linux/linux/more");
     assert_eq!(fs::read_to_string(more).unwrap(), "more");
@@ -156,7 +156,7 @@ fn changes_of_a_received_revision_are_detected_and_it_is_not_used_as_a_parent() 
 
     write_file(&fixture.work("more"), "more");
     fixture.push(&["-q"]).refused(23, "`stray` was added");
-    let view = fixture.remote.look("linux");
+    let view = fixture.remote.view("linux");
     assert_eq!(
         (view.current.map(|it| it.0), view.revisions.len()),
         (Some(1), 1)

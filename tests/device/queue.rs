@@ -18,7 +18,7 @@ fn submit(host: &AgentHost, code: &str, options: &[&str]) -> u64 {
 }
 
 /// Returns the explanation of a build's wait.
-fn why(host: &AgentHost, id: u64) -> String {
+fn explanation(host: &AgentHost, id: u64) -> String {
     let answer = host.machinectl(&["explain", &id.to_string()]);
     answer.success().stdout
 }
@@ -41,7 +41,7 @@ fn a_drained_host_finishes_running_builds_and_starts_none_until_it_is_undrained(
     host.stop(Signal::KILL);
     host.start();
     wait_until("the build has the reason for its wait", || {
-        why(&host, queued).contains("(new disks)")
+        explanation(&host, queued).contains("(new disks)")
     });
     let summary = host.machinectl(&["explain"]).success().stdout;
     assert!(summary.starts_with("1 waiting build"), "{summary}");
@@ -69,7 +69,7 @@ fn dependencies_are_built_first_or_the_build_is_skipped_and_priorities_count() {
     host.machinectl(&["build", "demo", &host.source(BROKEN_PROGRAM), "--after=99"])
         .refused(10, "there is no build 99");
     wait_until("the build has the reason for its wait", || {
-        why(&host, second)
+        explanation(&host, second)
             == format!("build {second} waits for build {good}, which it is to come after\n")
     });
     host.machinectl(&["undrain"]).success();
@@ -93,7 +93,7 @@ fn dependencies_are_built_first_or_the_build_is_skipped_and_priorities_count() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn equal_builds_are_coalesced_unless_the_submitter_objects() {
+fn equal_builds_are_coalesced_unless_the_request_forbids_it() {
     let host = AgentHost::ready_with_container("");
     host.machinectl(&["drain"]).success();
     let first = submit(&host, GATED_PROGRAM, &[]);
@@ -139,7 +139,7 @@ fn a_build_waits_for_memory_and_the_reason_has_the_figures() {
         "build {second} waits for memory: 256 MiB wanted, 44 of 300 free; build {first} holds the rest\n"
     );
     wait_until("the build has the reason for its wait", || {
-        why(&host, second) == reason
+        explanation(&host, second) == reason
     });
     host.machinectl(&["cancel", &second.to_string()]).success();
     assert_eq!(host.build(second).outcome, Some(Outcome::Abort));

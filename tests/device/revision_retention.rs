@@ -25,13 +25,13 @@ fn add_revisions(host: &BuildHost, numbers: std::ops::RangeInclusive<u8>) {
 }
 
 fn numbers(host: &BuildHost) -> Vec<u32> {
-    let view = host.look("linux");
+    let view = host.view("linux");
     view.revisions.iter().map(|it| it.revision.0).collect()
 }
 
 /// Creates an image of a revision of `linux`, as a bootstrap does.
 fn create_image(host: &BuildHost, revision: u32) {
-    let view = host.look("linux");
+    let view = host.view("linux");
     let from = view.revision(config::Revision(revision)).unwrap().uuid;
     let directory = host.volume.path().join("linux");
     let image = directory.join("linux-default");
@@ -106,7 +106,7 @@ fn add_revision(host: &BuildHost, number: u8) {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn prune_and_delete_spare_revisions_that_are_sent_or_used_by_an_image() {
+fn prune_and_delete_keep_revisions_that_are_sent_or_used_by_an_image() {
     let host = BuildHost::new(512);
     add_revisions(&host, 1..=5);
     create_image(&host, 2);

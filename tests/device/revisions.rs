@@ -18,7 +18,7 @@ fn host() -> BuildHost {
 }
 
 fn numbers(host: &BuildHost) -> Vec<u32> {
-    host.look("linux")
+    host.view("linux")
         .revisions
         .iter()
         .map(|it| it.revision.0)
@@ -26,7 +26,7 @@ fn numbers(host: &BuildHost) -> Vec<u32> {
 }
 
 fn current(host: &BuildHost) -> Option<u32> {
-    host.look("linux").current.map(|it| it.0)
+    host.view("linux").current.map(|it| it.0)
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn content_is_preserved_along_every_chain_of_streams() {
         }
     }
     for host in &hosts {
-        for revision in host.look("linux").revisions {
+        for revision in host.view("linux").revisions {
             host.volume
                 .verify(&machine, Some(revision.revision))
                 .unwrap();

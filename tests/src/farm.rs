@@ -32,7 +32,7 @@ pub fn start(settings: &str, machines: usize) -> AgentHost {
 /// Starts a host with all [`MACHINES`] and waits until they have images.
 pub fn start_and_bootstrap(settings: &str) -> AgentHost {
     let host = start(settings, MACHINES.len());
-    let has_image = |machine: &&str| host.host.look(machine).images.iter().any(|it| it.complete);
+    let has_image = |machine: &&str| host.host.view(machine).images.iter().any(|it| it.complete);
     wait_until("all machines are bootstrapped", || {
         MACHINES.iter().all(has_image)
     });

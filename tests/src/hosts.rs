@@ -102,7 +102,7 @@ impl BuildHost {
     }
 
     /// Returns the view of a machine.
-    pub fn look(&self, machine: &str) -> MachineView {
+    pub fn view(&self, machine: &str) -> MachineView {
         self.volume
             .view(&machine.parse().expect("a name"))
             .expect("a machine")

@@ -26,9 +26,9 @@ pub(super) struct LossyCable {
 }
 
 impl LossyCable {
-    /// Lays a cable from the guest's end of `net` to a new network that stands for the
-    /// inside of a guest. It loses `lost_percent` of the packets in each direction.
-    pub(super) fn lay(net: &Net, lost_percent: u32) -> (Self, Net) {
+    /// Connects the guest's end of `net` to a new network that takes the place of a guest. The
+    /// cable loses `lost_percent` of the packets in each direction.
+    pub(super) fn connect(net: &Net, lost_percent: u32) -> (Self, Net) {
         let far = Net::new();
         far.shell(&format!(
             "nft flush ruleset; ip link set dev guest0 down; ip address flush dev guest0
@@ -46,7 +46,7 @@ impl LossyCable {
                 random: Xorshift::new(seed),
             };
             let cut = Arc::clone(&cut);
-            std::thread::spawn(move || direction.carry(&cut))
+            std::thread::spawn(move || direction.forward(&cut))
         };
         let directions = vec![
             direction(&one, &other, 0x2545_f491_4f6c_dd1d),
@@ -78,7 +78,7 @@ struct Direction {
 }
 
 impl Direction {
-    fn carry(mut self, cut: &AtomicBool) {
+    fn forward(mut self, cut: &AtomicBool) {
         let mut frame = vec![0; 65_536];
         let timeout = Timespec::try_from(POLL).unwrap();
         while !cut.load(Ordering::Relaxed) {

@@ -43,7 +43,7 @@ struct LossyLink {
 impl LossyLink {
     fn new(size: usize) -> Self {
         let fixture = TransferFixture::new(size);
-        let (cable, far) = LossyCable::lay(&fixture.net, LOST_PERCENT);
+        let (cable, far) = LossyCable::connect(&fixture.net, LOST_PERCENT);
         Self {
             fixture,
             far,
