@@ -41,7 +41,7 @@ struct Grammar {
     first: fn(char) -> bool,
     /// The description of `first` for messages.
     first_allowed: &'static str,
-    /// The characters that are allowed besides letters and digits.
+    /// The allowed characters in addition to letters and digits.
     punctuation: &'static str,
     length_max: usize,
 }

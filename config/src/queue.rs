@@ -50,7 +50,7 @@ pub struct Load {
 pub struct Guest {
     /// The build; the guest is a bootstrap if `None`.
     pub build: Option<BuildId>,
-    /// Marks a debug copy of the build's hold.
+    /// True for a debug copy of the build's hold.
     #[serde(default, rename = "attached")]
     pub is_debug_copy: bool,
     /// The submitter.

@@ -37,12 +37,12 @@ impl Client {
         self.post(&format!("builds/{id}/cancel"), &())
     }
 
-    /// Lets a build continue that waits at its breakpoint.
+    /// Continues a build that waits at its breakpoint.
     pub fn resume(&self, id: BuildId) -> Result<Build> {
         self.post(&format!("builds/{id}/resume"), &())
     }
 
-    /// Gives up the guest and the snapshot that are held for a failed build.
+    /// Releases the guest and the snapshot that are held for a failed build.
     pub fn release(&self, id: BuildId) -> Result<Build> {
         self.post(&format!("builds/{id}/release"), &())
     }

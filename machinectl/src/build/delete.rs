@@ -7,7 +7,7 @@ use crate::exit_code::{ExitStatus, Failure};
 use crate::options::DryRun;
 use crate::output::Output;
 
-/// Deletes builds. A build that cannot be deleted does not keep the others from being deleted.
+/// Deletes builds. If one cannot be deleted, the others are deleted nevertheless.
 pub(super) fn run(
     client: &Client,
     builds: &[BuildId],
