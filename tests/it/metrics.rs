@@ -41,7 +41,10 @@ fn host_with_history() -> ApiHost {
         notices: Vec::new(),
     });
     let nightly = "nightly".parse().unwrap();
-    host.host.telemetry.metrics.schedule_run(&nightly, RunResult::Failed);
+    host.host
+        .telemetry
+        .metrics
+        .schedule_run(&nightly, RunResult::Failed);
     host.get("/health");
     host
 }
