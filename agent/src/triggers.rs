@@ -1,4 +1,4 @@
-//! Everything that asks for work: submissions, schedules, changed directories.
+//! The triggers of work: submissions, schedules, changed directories.
 
 pub mod fs_watch;
 pub mod schedule;

@@ -255,7 +255,7 @@ const INVALID_ARGUMENTS: &[(&str, i32, &str)] = &[
     (
         "x --every 0s -- linux SOURCE",
         3,
-        "every second at the most",
+        "at least one second",
     ),
     ("x --at yesterday -- linux SOURCE", 2, "is not a time"),
     (
@@ -271,7 +271,7 @@ const INVALID_ARGUMENTS: &[(&str, i32, &str)] = &[
     (
         "x --cron '0 3 * *' -- linux SOURCE",
         3,
-        "is no pattern of cron",
+        "is not a cron pattern",
     ),
     (
         "x --cron @daily --zone Berlin -- linux SOURCE",

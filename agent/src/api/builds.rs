@@ -92,24 +92,24 @@ pub(super) async fn submit(
     if agent.stopping.is_cancelled() {
         return Err(ApiError::stopping());
     }
-    check::makes_sense(&request)?;
-    let toolchain = check::has_machine(&agent, &request).await?;
+    check::check_form(&request)?;
+    let toolchain = check::resolve_toolchain(&agent, &request).await?;
     // Under the lock no source is deleted between the check and the record that names it,
     // and the second of two equal concurrent requests finds the first.
     let _queue = agent.queue.lock().await;
-    check::has_sources(&agent, &request)?;
-    check::comes_after(&agent, &request).await?;
+    check::check_sources(&agent, &request).await?;
+    check::check_dependencies(&agent, &request).await?;
     answer(submission::submit(&agent, request, toolchain, submitter, once).await?)
 }
 
 fn answer(submission: Submission) -> Result<(StatusCode, Json<Build>), ApiError> {
     match submission {
-        Submission::New(build) => Ok((StatusCode::CREATED, Json(build))),
-        Submission::There(build) => Ok((StatusCode::OK, Json(build))),
+        Submission::Created(build) => Ok((StatusCode::CREATED, Json(build))),
+        Submission::Existing(build) => Ok((StatusCode::OK, Json(build))),
         Submission::Deleted => Err(ApiError::conflict(
             "the build of this Idempotency-Key was deleted; use another key",
         )),
-        Submission::Other => Err(ApiError::unprocessable(
+        Submission::KeyConflict => Err(ApiError::unprocessable(
             "this Idempotency-Key was used for a different request within a week; use another key",
         )),
     }

@@ -16,7 +16,7 @@ use tracing::error;
 use super::toaster;
 use crate::housekeeping::retention::RetentionError;
 use crate::records::RecordsError;
-use crate::triggers::submission::Unfit;
+use crate::triggers::submission::InvalidRequest;
 
 /// A response to a request that is refused or has failed.
 #[derive(Debug)]
@@ -149,15 +149,15 @@ impl From<RecordsError> for ApiError {
     }
 }
 
-impl From<Unfit> for ApiError {
-    fn from(unfit: Unfit) -> Self {
-        match unfit {
-            Unfit::Senseless(reason) => Self::bad_request(reason),
-            Unfit::Missing(reason) => Self::not_found(reason),
-            Unfit::Conflict(reason) => Self::conflict(reason),
-            Unfit::Store(error) => error.into(),
-            Unfit::Name(error) => Self::internal(&error),
-            Unfit::Records(error) => error.into(),
+impl From<InvalidRequest> for ApiError {
+    fn from(error: InvalidRequest) -> Self {
+        match error {
+            InvalidRequest::Malformed(reason) => Self::bad_request(reason),
+            InvalidRequest::Missing(reason) => Self::not_found(reason),
+            InvalidRequest::Conflict(reason) => Self::conflict(reason),
+            InvalidRequest::Store(error) => error.into(),
+            InvalidRequest::Name(error) => Self::internal(&error),
+            InvalidRequest::Records(error) => error.into(),
         }
     }
 }

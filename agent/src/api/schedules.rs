@@ -15,7 +15,7 @@ use super::auth::Caller;
 use super::error::ApiError;
 use crate::records::Added;
 use crate::state::AgentState;
-use crate::triggers::schedule::{self as schedules, settled, with_next};
+use crate::triggers::schedule::{self as schedules, resolve_timing, with_next};
 use crate::triggers::submission::check;
 
 /// Lists schedules in the order of their names. The header `Link` has the next page.
@@ -60,11 +60,11 @@ pub(super) async fn add(
     let submitter = caller.submitter_of(&new.build)?;
     check_schedulable(&new.build)?;
     if !new.unchecked {
-        check::has_machine(&agent, &new.build).await?;
+        check::resolve_toolchain(&agent, &new.build).await?;
     }
     let now = Timestamp::now();
-    let timing =
-        settled(new.timing, now).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let timing = resolve_timing(new.timing, now)
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
     let schedule = Schedule {
         name: new.name,
         timing,
@@ -92,7 +92,7 @@ pub(super) async fn add(
         }
         return Ok((StatusCode::OK, Json(schedule)));
     }
-    check::has_sources(&agent, &schedule.build)?;
+    check::check_sources(&agent, &schedule.build).await?;
     match schedules::add(&agent, &schedule, new.replace).await? {
         Added::New => Ok((StatusCode::CREATED, Json(schedule))),
         Added::Replaced => Ok((StatusCode::OK, Json(schedule))),
@@ -105,7 +105,7 @@ pub(super) async fn add(
 
 /// Checks that a build can be submitted repeatedly and runs without a person.
 fn check_schedulable(build: &Request) -> Result<(), ApiError> {
-    check::makes_sense(build)?;
+    check::check_form(build)?;
     if build.interactive.is_some() {
         return Err(ApiError::bad_request(
             "a scheduled build cannot have a breakpoint; it can be held when it fails",

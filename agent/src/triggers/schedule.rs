@@ -1,9 +1,10 @@
-//! Builds that are asked for by the clock. A schedule runs when one of its times has
-//! come; times that passed while nobody looked are made up for by one run.
+//! Schedules: builds that are submitted at certain times. Times that were missed are made up
+//! for by one run.
 
 mod plan;
 mod timing;
 
+use std::error::Error;
 use std::sync::Arc;
 
 use config::builds::Build;
@@ -15,64 +16,67 @@ use tracing::{info, warn};
 
 use crate::records::{Added, RecordsError};
 use crate::state::AgentState;
-use crate::triggers::submission::{self, Unfit, check};
-use plan::{MachineState, plan};
+use crate::triggers::submission::{self, InvalidRequest, check};
+use plan::{ScheduleState, plan};
 use timing::Times;
 
 pub use timing::TimingError;
 
-/// What a schedule that runs is to do.
+/// The action of a run.
 enum Decision {
-    /// Make a build with this toolchain.
-    Make(ToolchainName),
-    /// Nothing: this build is under way, for this reason as good.
-    Attach(Box<Build>, String),
+    /// Submits a build with this toolchain.
+    Submit(ToolchainName),
+    /// Coalesces with this unfinished build, for this reason.
+    Coalesce(Box<Build>, String),
 }
 
-/// Runs the schedules that are due; returns when the next one is.
+/// Runs the schedules that are due. Returns the time of the next run.
 pub(crate) async fn round(agent: &Arc<AgentState>) -> Option<Timestamp> {
     let all = match agent.records.schedules(Page::default()).await {
         Ok(all) => all,
         Err(error) => {
-            warn!(
-                "cannot look at the schedules: {}",
-                sys::error_report::chain(&error)
-            );
+            warn!(error = &error as &dyn Error, "cannot read the schedules");
             return None;
         }
     };
     let now = Timestamp::now();
-    let mut seen = Vec::new();
+    let mut states = Vec::new();
     for schedule in &all {
-        match see(schedule) {
-            Ok(it) => seen.push(it),
-            Err(error) => complain(agent, schedule, &error, now).await,
+        match state(schedule) {
+            Ok(it) => states.push(it),
+            Err(error) => record_invalid(agent, schedule, &error, now).await,
         }
     }
-    let plan = plan(&seen, now);
+    let plan = plan(&states, now);
     for (name, due) in plan.due {
         let Some(schedule) = all.iter().find(|it| it.name == name) else {
             continue;
         };
-        if let Err(unfit) = run(agent, schedule, Some(due), now).await {
-            // It is due still: the next round tries it again.
-            warn!(schedule = %name, "a schedule could not run: {}", sys::error_report::chain(&unfit));
+        if let Err(error) = run(agent, schedule, Some(due), now).await {
+            // It stays due: the next round tries again.
+            let error = &error as &dyn Error;
+            warn!(schedule = %name, error, "cannot run a schedule");
         }
     }
     plan.wake_at
 }
 
-/// What a plan must know of a schedule.
-fn see(schedule: &Schedule) -> Result<MachineState, TimingError> {
-    Ok(MachineState {
+/// Returns the facts that the plan needs.
+fn state(schedule: &Schedule) -> Result<ScheduleState, TimingError> {
+    Ok(ScheduleState {
         name: schedule.name.clone(),
         times: Times::new(&schedule.timing, schedule.added)?,
         since: schedule.since,
     })
 }
 
-/// Notes, once, that a timing means nothing any more: its time zone is gone.
-async fn complain(agent: &AgentState, schedule: &Schedule, error: &TimingError, now: Timestamp) {
+/// Records once that a timing has become invalid, such as by the loss of its time zone.
+async fn record_invalid(
+    agent: &AgentState,
+    schedule: &Schedule,
+    error: &TimingError,
+    now: Timestamp,
+) {
     let message = error.to_string();
     if schedule
         .last
@@ -81,7 +85,7 @@ async fn complain(agent: &AgentState, schedule: &Schedule, error: &TimingError, 
     {
         return;
     }
-    warn!(schedule = %schedule.name, "a schedule cannot run: {message}");
+    warn!(schedule = %schedule.name, message, "the timing of a schedule is invalid");
     let run = Run {
         due: None,
         at: now,
@@ -90,23 +94,26 @@ async fn complain(agent: &AgentState, schedule: &Schedule, error: &TimingError, 
         message,
     };
     match agent.records.record_run(schedule, run, None).await {
-        Ok(Some((schedule, _))) => tell(agent, &schedule),
+        Ok(Some((schedule, _))) => publish(agent, &schedule),
         Ok(None) => {}
-        Err(error) => warn!("cannot record that: {}", sys::error_report::chain(&error)),
+        Err(error) => warn!(
+            error = &error as &dyn Error,
+            "cannot record the run of a schedule"
+        ),
     }
 }
 
-/// The schedule with the time when it runs next.
+/// Returns a schedule with the time of its next run.
 pub(crate) fn with_next(mut schedule: Schedule, now: Timestamp) -> Schedule {
-    schedule.next = see(&schedule).ok().and_then(|seen| seen.next(now));
+    schedule.next = state(&schedule).ok().and_then(|state| state.next(now));
     schedule
 }
 
-/// A timing with the host's time zone where none was named, if it means anything.
+/// Returns a timing with the host's time zone as the default.
 ///
 /// # Errors
-/// When it does not.
-pub(crate) fn settled(timing: Timing, now: Timestamp) -> Result<Timing, TimingError> {
+/// The timing is invalid.
+pub(crate) fn resolve_timing(timing: Timing, now: Timestamp) -> Result<Timing, TimingError> {
     let timing = match timing {
         Timing::Cron(Cron {
             pattern,
@@ -120,18 +127,18 @@ pub(crate) fn settled(timing: Timing, now: Timestamp) -> Result<Timing, TimingEr
     Times::new(&timing, now).map(|_| timing)
 }
 
-/// The name of the host's time zone; a host that says nothing of it lives by UTC.
+/// Returns the name of the host's time zone; UTC if the host does not set one.
 fn host_zone() -> String {
     let zone = TimeZone::try_system().ok();
     let name = zone.as_ref().and_then(TimeZone::iana_name);
     name.unwrap_or("UTC").to_owned()
 }
 
-/// Adds a schedule, also in place of the one of its name if `replace` says so. The
-/// caller has held [`AgentState::queue`] since it saw the sources.
+/// Adds a schedule. With `replace`, it may replace another one of its name. The caller has held
+/// [`AgentState::queue`] since it checked the sources.
 ///
 /// # Errors
-/// When the records cannot be written.
+/// The records cannot be written.
 pub(crate) async fn add(
     agent: &AgentState,
     schedule: &Schedule,
@@ -142,55 +149,53 @@ pub(crate) async fn add(
         .add_schedule(schedule.clone(), replace)
         .await?;
     if matches!(added, Added::New | Added::Replaced) {
-        info!(schedule = %schedule.name, submitter = %schedule.submitter, "schedule added: {}", schedule.timing);
-        tell(agent, schedule);
+        info!(schedule = %schedule.name, submitter = %schedule.submitter, timing = %schedule.timing, "added a schedule");
+        publish(agent, schedule);
         agent.wake.notify_one();
     }
     Ok(added)
 }
 
-/// Removes a schedule; whether there was one. What it has asked for goes on.
+/// Deletes a schedule. Returns false if there was no such schedule. Its builds continue.
 ///
 /// # Errors
-/// When the records cannot be written.
+/// The records cannot be written.
 pub(crate) async fn remove(agent: &AgentState, name: &ScheduleName) -> Result<bool, RecordsError> {
     let removed = agent.records.remove_schedule(name).await?;
     if removed {
-        info!(schedule = %name, "schedule removed");
+        info!(schedule = %name, "deleted a schedule");
         agent.telemetry.events.unscheduled(name);
     }
     Ok(removed)
 }
 
-/// Runs a schedule because somebody wants it now; its own times stay as they are. The
-/// build, and whether it is a new one.
+/// Runs a schedule now, on request; its own times do not change. Returns the build, and true
+/// if it is new.
 ///
 /// # Errors
-/// When there is no build.
+/// The build is refused, or the schedule has changed meanwhile.
 pub(crate) async fn run_now(
     agent: &Arc<AgentState>,
     schedule: &Schedule,
-) -> Result<(Build, bool), Unfit> {
+) -> Result<(Build, bool), InvalidRequest> {
     let build = run(agent, schedule, None, Timestamp::now()).await?;
     build.ok_or_else(|| {
-        let words = format!(
-            "schedule {} was changed or has run at the same time; ask again",
+        InvalidRequest::Conflict(format!(
+            "schedule {} was changed or has run at the same time; try again",
             schedule.name
-        );
-        Unfit::Conflict(words)
+        ))
     })
 }
 
-/// Runs a schedule for one of its times, or now. There is no build when it is not what
-/// it was any more; nor when it cannot be had, and one of its times is over with that.
+/// Runs a schedule for the time `due`, or on request. Returns no build if the schedule has
+/// changed meanwhile, or if the build is refused and `due` is done with that.
 async fn run(
     agent: &Arc<AgentState>,
     schedule: &Schedule,
     due: Option<Timestamp>,
     now: Timestamp,
-) -> Result<Option<(Build, bool)>, Unfit> {
-    // As for every build that is asked for: its sources stay, and two that are equal
-    // find each other.
+) -> Result<Option<(Build, bool)>, InvalidRequest> {
+    // As for every submission: its sources stay, and equal builds are coalesced.
     let _queue = agent.queue.lock().await;
     let run = |result, message| Run {
         due,
@@ -200,64 +205,64 @@ async fn run(
         message,
     };
     let (run, toolchain, found) = match decide(agent, schedule).await {
-        Ok(Decision::Make(toolchain)) => {
+        Ok(Decision::Submit(toolchain)) => {
             let run = run(RunResult::Submitted, String::new());
             (run, Some(toolchain), None)
         }
-        Ok(Decision::Attach(build, why)) => {
+        Ok(Decision::Coalesce(build, why)) => {
             let mut run = run(RunResult::Coalesced, why);
             run.build = Some(build.id);
             (run, None, Some((*build, false)))
         }
-        Err(unfit @ (Unfit::Records(_) | Unfit::Store(_))) => return Err(unfit),
-        Err(unfit) if due.is_none() => return Err(unfit),
-        Err(unfit) => (run(RunResult::Failed, unfit.to_string()), None, None),
+        Err(error @ (InvalidRequest::Records(_) | InvalidRequest::Store(_))) => return Err(error),
+        Err(error) if due.is_none() => return Err(error),
+        Err(error) => (run(RunResult::Failed, error.to_string()), None, None),
     };
     let result = run.result;
-    let Some((schedule, made)) = agent.records.record_run(schedule, run, toolchain).await? else {
+    let Some((schedule, build)) = agent.records.record_run(schedule, run, toolchain).await? else {
         return Ok(None);
     };
     agent.telemetry.metrics.schedule_run(&schedule.name, result);
-    tell(agent, &schedule);
+    publish(agent, &schedule);
     if let Some(Run { message, .. }) = &schedule.last
         && !message.is_empty()
     {
-        info!(schedule = %schedule.name, %result, "a schedule has run: {message}");
+        info!(schedule = %schedule.name, %result, message, "ran a schedule");
     }
-    if let Some(build) = &made {
-        submission::begun(agent, build);
+    if let Some(build) = &build {
+        submission::announce(agent, build);
     }
-    Ok(made.map(|build| (build, true)).or(found))
+    Ok(build.map(|build| (build, true)).or(found))
 }
 
-/// What it is to do now.
-async fn decide(agent: &Arc<AgentState>, schedule: &Schedule) -> Result<Decision, Unfit> {
+/// Decides what a run does now.
+async fn decide(agent: &Arc<AgentState>, schedule: &Schedule) -> Result<Decision, InvalidRequest> {
     let request = &schedule.build;
-    let toolchain = check::has_machine(agent, request).await?;
-    check::has_sources(agent, request)?;
+    let toolchain = check::resolve_toolchain(agent, request).await?;
+    check::check_sources(agent, request).await?;
     if request.coalesce {
         let unfinished = agent.records.unfinished().await?;
-        let mut ours = unfinished.into_iter();
-        if let Some(build) = ours.find(|it| it.schedule.as_ref() == Some(&schedule.name)) {
+        let mut unfinished = unfinished.into_iter();
+        if let Some(build) = unfinished.find(|it| it.schedule.as_ref() == Some(&schedule.name)) {
             let why = format!("build {} of an earlier run is {}", build.id, build.state);
-            return Ok(Decision::Attach(Box::new(build), why));
+            return Ok(Decision::Coalesce(Box::new(build), why));
         }
     }
     Ok(
-        match submission::attached(agent, request, &toolchain).await? {
+        match submission::coalesce(agent, request, &toolchain).await? {
             Some(build) => {
                 let why = format!(
                     "build {}, which is {}, does the same",
                     build.id, build.state
                 );
-                Decision::Attach(Box::new(build), why)
+                Decision::Coalesce(Box::new(build), why)
             }
-            None => Decision::Make(toolchain),
+            None => Decision::Submit(toolchain),
         },
     )
 }
 
-fn tell(agent: &AgentState, schedule: &Schedule) {
+fn publish(agent: &AgentState, schedule: &Schedule) {
     let schedule = with_next(schedule.clone(), Timestamp::now());
     agent.telemetry.events.schedule(&schedule);
 }

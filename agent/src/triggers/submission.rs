@@ -1,5 +1,5 @@
-//! How a build gets into the queue. What is under way already and would do the same
-//! is as good as a new build, unless somebody wants one of his own.
+//! Submission of builds to the queue. A request is coalesced with an equivalent unfinished
+//! build, unless it asks for a build of its own.
 
 pub(crate) mod check;
 
@@ -14,79 +14,80 @@ use crate::blocking;
 use crate::records::{self, IdempotencyKey, RecordsError, Submitted};
 use crate::state::AgentState;
 
-pub use check::Unfit;
+pub use check::InvalidRequest;
 
-/// What became of a request for a build.
+/// The result of a submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Submission {
-    /// It is a new build.
-    New(Build),
-    /// This one will do: it does the same, or was asked for under the same key.
-    There(Build),
-    /// The build that was asked for under its key was deleted.
+    /// The build was created.
+    Created(Build),
+    /// The request was coalesced with this build, or this build was created under its key.
+    Existing(Build),
+    /// The build that was created under its key was deleted.
     Deleted,
-    /// Something else was asked for under its key.
-    Other,
+    /// Its key was used for another request.
+    KeyConflict,
 }
 
 impl From<Submitted> for Submission {
     fn from(submitted: Submitted) -> Self {
         match submitted {
-            Submitted::Created(build) => Self::New(*build),
-            Submitted::Replayed(Some(build)) => Self::There(*build),
+            Submitted::Created(build) => Self::Created(*build),
+            Submitted::Replayed(Some(build)) => Self::Existing(*build),
             Submitted::Replayed(None) => Self::Deleted,
-            Submitted::KeyConflict => Self::Other,
+            Submitted::KeyConflict => Self::KeyConflict,
         }
     }
 }
 
-/// Records a build, or finds one that is as good. What has a key is a build of its own,
-/// so that the key always means that one. The request has been checked, and the caller
-/// holds [`AgentState::queue`] since.
+/// Submits a checked request, or coalesces it with an equivalent build. A request with a key
+/// always gets a build of its own. The caller has held [`AgentState::queue`] since it checked
+/// the sources.
 ///
 /// # Errors
-/// When the records cannot be read or written.
+/// The records cannot be read or written.
 pub async fn submit(
     agent: &Arc<AgentState>,
     request: Request,
     toolchain: ToolchainName,
     submitter: Submitter,
-    once: Option<IdempotencyKey>,
+    key: Option<IdempotencyKey>,
 ) -> Result<Submission, RecordsError> {
     let (records, now) = (&agent.records, Timestamp::now());
-    let submission = if let Some(once) = once {
-        let done = records.submit_idempotent(once, request, toolchain, submitter, now);
-        done.await?.into()
-    } else if let Some(build) = attached(agent, &request, &toolchain).await? {
-        info!(build = %build.id, %submitter, "build submitted; one that does the same is under way");
-        Submission::There(build)
+    let submission = if let Some(key) = key {
+        let result = records.submit_idempotent(key, request, toolchain, submitter, now);
+        result.await?.into()
+    } else if let Some(build) = coalesce(agent, &request, &toolchain).await? {
+        info!(build = %build.id, %submitter, "coalesced a request with an equivalent build");
+        Submission::Existing(build)
     } else {
-        let done = records.submit(request, toolchain, submitter, now);
-        Submission::New(done.await?)
+        let build = records.submit(request, toolchain, submitter, now);
+        Submission::Created(build.await?)
     };
-    if let Submission::New(build) = &submission {
-        begun(agent, build);
+    if let Submission::Created(build) = &submission {
+        announce(agent, build);
     }
     Ok(submission)
 }
 
-/// Lets the reconciler see a build that was recorded.
-pub(crate) fn begun(agent: &AgentState, build: &Build) {
-    info!(build = %build.id, machine = %build.machine, toolchain = %build.toolchain, submitter = %build.submitter, "build submitted");
+/// Logs a new build and wakes the scheduler.
+pub(crate) fn announce(agent: &AgentState, build: &Build) {
+    info!(build = %build.id, machine = %build.machine, toolchain = %build.toolchain, submitter = %build.submitter, "submitted a build");
     agent.wake.notify_one();
 }
 
-/// The build under way that is as good, if the request allows it; as urgent, too.
-pub(crate) async fn attached(
+/// Returns an equivalent unfinished build, if the request allows that. Raises the priority of
+/// the build to that of the request.
+pub(crate) async fn coalesce(
     agent: &Arc<AgentState>,
     request: &Request,
     toolchain: &ToolchainName,
 ) -> Result<Option<Build>, RecordsError> {
-    let waits_for_nobody = request.interactive.is_none() && !request.hold;
-    if !request.coalesce || !waits_for_nobody {
+    let is_interactive = request.interactive.is_some() || request.hold;
+    if !request.coalesce || is_interactive {
         return Ok(None);
     }
-    let mut found = as_good(agent, request, toolchain).await?;
+    let mut found = find_equivalent(agent, request, toolchain).await?;
     if let Some(build) = &mut found
         && build.state == State::Queued
         && build.priority < request.priority
@@ -98,8 +99,9 @@ pub(crate) async fn attached(
     Ok(found)
 }
 
-/// An unfinished build that does what is asked for, with what a new one would do it.
-async fn as_good(
+/// Returns an unfinished build with the task of the request, and with the revision and the
+/// toolchain that a new build would get.
+async fn find_equivalent(
     agent: &Arc<AgentState>,
     request: &Request,
     toolchain: &ToolchainName,
@@ -111,22 +113,24 @@ async fn as_good(
         .filter(|build| build.after == request.after)
         .collect();
     if same.iter().all(|build| build.state != State::Queued) && !same.is_empty() {
-        let now = made_now(agent, request, toolchain).await;
-        same.retain(|build| is_made_from(build.inputs.as_ref(), now.as_ref()));
+        let now = current_inputs(agent, request, toolchain).await;
+        same.retain(|build| has_inputs(build.inputs.as_ref(), now.as_ref()));
     }
-    // One that waits gets what is newest when it starts.
-    let waits = same.iter().position(|build| build.state == State::Queued);
-    Ok((!same.is_empty()).then(|| same.swap_remove(waits.unwrap_or(0))))
+    // A queued build gets the newest inputs when it starts.
+    let queued = same.iter().position(|build| build.state == State::Queued);
+    Ok((!same.is_empty()).then(|| same.swap_remove(queued.unwrap_or(0))))
 }
 
-fn is_made_from(made: Option<&BuildInputs>, now: Option<&(String, String)>) -> bool {
-    made.zip(now).is_some_and(|(made, (revision, toolchain))| {
-        made.revision_uuid == *revision && made.toolchain_sha256.as_str() == toolchain
-    })
+fn has_inputs(inputs: Option<&BuildInputs>, now: Option<&(String, String)>) -> bool {
+    inputs
+        .zip(now)
+        .is_some_and(|(inputs, (revision, toolchain))| {
+            inputs.revision_uuid == *revision && inputs.toolchain_sha256.as_str() == toolchain
+        })
 }
 
-/// The revision and the toolchain that a guest would be made from now.
-async fn made_now(
+/// Returns the revision and the toolchain that a new build would get.
+async fn current_inputs(
     agent: &Arc<AgentState>,
     request: &Request,
     toolchain: &ToolchainName,
@@ -137,10 +141,12 @@ async fn made_now(
         toolchain.clone(),
     );
     blocking(move || {
-        let views = agent.volumes.iter().map(|volume| volume.view(&machine));
-        let view = views.flatten().find(store::MachineView::is_live)?;
-        let made = view.image(&toolchain)?.provenance.clone()?;
-        Some((made.revision_uuid, made.toolchain_id.to_string()))
+        let located = agent.volumes.of_machine(&machine).ok()??;
+        let provenance = located.view.image(&toolchain)?.provenance.clone()?;
+        Some((
+            provenance.revision_uuid,
+            provenance.toolchain_id.to_string(),
+        ))
     })
     .await
 }
@@ -150,17 +156,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_build_that_runs_is_as_good_only_if_it_is_made_from_the_same() {
+    fn a_running_build_is_equivalent_only_with_the_same_inputs() {
         let digest = "0".repeat(64);
-        let made = BuildInputs {
+        let inputs = BuildInputs {
             revision_uuid: "a".into(),
             contents_sha256: None,
             toolchain_sha256: digest.parse().unwrap(),
         };
         let now = |uuid: &str| Some((uuid.to_owned(), digest.clone()));
-        assert!(is_made_from(Some(&made), now("a").as_ref()));
-        assert!(!is_made_from(Some(&made), now("b").as_ref()));
-        assert!(!is_made_from(None, now("a").as_ref()), "not known yet");
-        assert!(!is_made_from(Some(&made), None));
+        assert!(has_inputs(Some(&inputs), now("a").as_ref()));
+        assert!(!has_inputs(Some(&inputs), now("b").as_ref()));
+        assert!(!has_inputs(None, now("a").as_ref()), "unknown inputs");
+        assert!(!has_inputs(Some(&inputs), None));
     }
 }

@@ -1,53 +1,54 @@
-//! Thinks: which schedules run now, and when to look again. Touches nothing.
+//! The plan of schedules: those that run now, and the next wake-up. Pure.
 
 use config::ScheduleName;
 use jiff::{SignedDuration, Timestamp};
 
 use super::timing::Times;
 
-/// What lies further ahead than this was done by a clock that was wrong.
+/// The maximum by which a last run may lie ahead of the clock. Beyond it, the clock was wrong
+/// at that run.
 const SET_BACK_MAX: SignedDuration = SignedDuration::from_hours(24);
 
-/// What must be known of a schedule.
+/// The facts about a schedule that the plan needs.
 #[derive(Debug, Clone)]
-pub(super) struct MachineState {
-    /// The schedule.
+pub(super) struct ScheduleState {
+    /// Its name.
     pub(super) name: ScheduleName,
     /// Its times.
     pub(super) times: Times,
-    /// All of its times until then are over.
+    /// Its high-water mark: all times up to here are done.
     pub(super) since: Timestamp,
 }
 
-impl MachineState {
-    /// The first of its times that is not over; it may have passed.
+impl ScheduleState {
+    /// Returns its first time that is not done; it may have passed.
     ///
-    /// A clock that is set back does not bring a time again, unless it was so wrong that
-    /// the schedule would stand still for long.
+    /// A clock that is set back repeats no time, unless the schedule would not run for longer
+    /// than [`SET_BACK_MAX`].
     pub(super) fn next(&self, now: Timestamp) -> Option<Timestamp> {
         let is_wrong = self.since.duration_since(now) > SET_BACK_MAX;
         self.times.after(if is_wrong { now } else { self.since })
     }
 }
 
-/// What is to be done.
+/// The schedules to run, and the next wake-up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// The schedules that run, each for the first of its times that are not over; it
-    /// makes up for all that have passed.
+    /// The schedules that are due, each with its first missed time. One run makes up for all
+    /// missed times.
     pub(super) due: Vec<(ScheduleName, Timestamp)>,
-    /// When another one runs.
+    /// The time of the next run.
     pub(super) wake_at: Option<Timestamp>,
 }
 
-/// What is to be done now. When it is done, all times until `now` are over.
-pub(super) fn plan(all: &[MachineState], now: Timestamp) -> Plan {
+/// Returns the plan. After its runs, all times up to `now` are done.
+pub(super) fn plan(all: &[ScheduleState], now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    for seen in all {
-        let mut next = seen.next(now);
+    for schedule in all {
+        let mut next = schedule.next(now);
         if let Some(due) = next.filter(|due| *due <= now) {
-            plan.due.push((seen.name.clone(), due));
-            next = seen.times.after(now);
+            plan.due.push((schedule.name.clone(), due));
+            next = schedule.times.after(now);
         }
         plan.wake_at = plan.wake_at.into_iter().chain(next).min();
     }
@@ -67,8 +68,8 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn seen(timing: &Timing, added: i64, since: i64) -> MachineState {
-        MachineState {
+    fn seen(timing: &Timing, added: i64, since: i64) -> ScheduleState {
+        ScheduleState {
             name: "nightly".parse().unwrap(),
             times: Times::new(timing, at(added)).unwrap(),
             since: at(since),
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn many_missed_times_are_one_run_and_the_beat_is_kept() {
+    fn missed_times_collapse_into_one_run_and_the_phase_is_kept() {
         let seen = seen(&every(60), 0, 0);
         let plan = plan(std::slice::from_ref(&seen), at(600 + 7));
         assert_eq!(plan.due, [(seen.name, at(60))]);
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_one_of_all_is_waited_for_and_what_is_over_is_not() {
+    fn the_earliest_next_time_wakes_the_plan() {
         let once = |second| Timing::At(at(second));
         let all = [
             seen(&once(50), 0, 0),
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_repeats_nothing_unless_it_was_far_off() {
+    fn a_clock_that_is_set_back_repeats_nothing_unless_it_was_wrong_by_days() {
         let day = 24 * 60 * 60;
         let seen = seen(&every(60), 0, 10 * day);
         let hour_back = plan(std::slice::from_ref(&seen), at(10 * day - 3600));
@@ -117,8 +118,8 @@ mod tests {
         );
     }
 
-    /// Lives through moments; returns the times that ran.
-    fn live(timing: &Timing, moments: impl Iterator<Item = i64>) -> Vec<(Timestamp, Timestamp)> {
+    /// Runs the plan at each moment. Returns the times that ran.
+    fn run_at(timing: &Timing, moments: impl Iterator<Item = i64>) -> Vec<(Timestamp, Timestamp)> {
         let mut seen = seen(timing, 0, 0);
         let mut ran = Vec::new();
         for now in moments.map(at) {
@@ -127,7 +128,7 @@ mod tests {
                 seen.since = now;
             }
             let again = plan(&[seen.clone()], now);
-            assert_eq!(again.due, [], "what was done is done");
+            assert_eq!(again.due, [], "a second plan has nothing to do");
             assert!(again.wake_at.is_none_or(|next| next > now.min(seen.since)));
         }
         ran
@@ -135,7 +136,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_time_runs_twice_and_none_is_lost_whatever_the_clock_does(
+        fn no_time_runs_twice_or_is_lost_when_the_clock_is_changed(
             steps in prop::collection::vec(-40_000i64..90_000, 1..60),
             timing in prop::sample::select(vec![
                 every(1), every(3600), every(100_000), Timing::At(at(1_000_000_000)),
@@ -150,9 +151,9 @@ mod tests {
                 now
             });
             let moments: Vec<_> = moments.collect();
-            let ran = live(&timing, moments.iter().copied());
+            let ran = run_at(&timing, moments.iter().copied());
             let dues: BTreeSet<_> = ran.iter().map(|(due, _)| *due).collect();
-            prop_assert_eq!(dues.len(), ran.len(), "none twice: {:?}", ran);
+            prop_assert_eq!(dues.len(), ran.len(), "no time runs twice: {:?}", ran);
             prop_assert!(ran.iter().all(|(due, now)| due <= now));
             // Whenever a time has passed since it last ran, it has run.
             let times = Times::new(&timing, at(0)).unwrap();

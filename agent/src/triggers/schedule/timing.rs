@@ -1,5 +1,5 @@
-//! Thinks: the times that a timing means. Every one of them comes once, also where
-//! clocks are set forward or back.
+//! The times of a timing, as a pure computation. Each occurs once, even when clocks are set
+//! forward or back.
 
 use config::schedule::{Cron, Timing};
 use croner::errors::CronError;
@@ -8,65 +8,65 @@ use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
 
-/// The shortest time from one run to the next.
+/// The minimum interval between runs.
 const EVERY_MIN: SignedDuration = SignedDuration::from_secs(1);
-/// The longest.
+/// The maximum interval between runs.
 const EVERY_MAX: SignedDuration = SignedDuration::from_hours(24 * 366 * 10);
-/// The length of a pattern.
+/// The maximum length of a pattern, in bytes.
 const PATTERN_MAX: usize = 200;
 
-/// Why a timing means nothing; the words say what would.
+/// A reason why a timing is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum TimingError {
-    /// The pattern cannot be read.
+    /// The pattern cannot be parsed.
     #[error(
-        "`{0}` is no pattern of cron ({1}): minute, hour, day of the month, month, day of the week are expected, such as `0 3 * * MON-FRI`"
+        "`{0}` is not a cron pattern ({1}); write minute, hour, day of month, month and day of week, such as `0 3 * * MON-FRI`"
     )]
     Pattern(String, CronError),
-    /// The pattern is no line of text.
-    #[error("a pattern of cron is one line of at most {PATTERN_MAX} bytes")]
+    /// The pattern is not a short line of text.
+    #[error("a cron pattern is one line of at most {PATTERN_MAX} bytes")]
     Long,
-    /// Nobody has such a clock.
-    #[error("there is no time zone `{0}` here; `Europe/Berlin` and `UTC` are such names")]
+    /// The host does not know the time zone.
+    #[error("this host knows no time zone `{0}`; names are like `Europe/Berlin` and `UTC`")]
     Zone(String),
-    /// It would run too often, or hardly ever.
-    #[error("a schedule runs every second at the most, and every ten years at the least")]
+    /// The interval is too short or too long.
+    #[error("the interval of a schedule is at least one second and at most ten years")]
     Span,
 }
 
-/// The times that a timing means.
+/// The times of a timing.
 #[derive(Debug, Clone)]
 pub(super) enum Times {
     /// One time.
-    IdempotencyKey(Timestamp),
-    /// Times of one distance.
+    Once(Timestamp),
+    /// Times at a fixed interval.
     Every {
-        /// One of them, which does not count.
+        /// The start of the first interval.
         from: Timestamp,
-        /// The distance.
+        /// The interval.
         span: SignedDuration,
     },
-    /// Times of a calendar.
+    /// Times by the calendar.
     Calendar(Box<Calendar>),
 }
 
-/// A pattern, and whose clock it is for.
+/// A cron pattern in a time zone.
 #[derive(Debug, Clone)]
 pub(super) struct Calendar {
     cron: croner::Cron,
-    /// Whether it goes through all hours, whatever a clock calls them.
+    /// True if the pattern matches every hour: it then follows elapsed time, not the clock.
     all_hours: bool,
     zone: TimeZone,
 }
 
 impl Times {
-    /// The times of a timing that was `added` then.
+    /// Returns the times of a timing that was added at `added`.
     ///
     /// # Errors
-    /// When it means nothing.
+    /// The timing is invalid.
     pub(super) fn new(timing: &Timing, added: Timestamp) -> Result<Self, TimingError> {
         match timing {
-            Timing::At(time) => Ok(Self::IdempotencyKey(*time)),
+            Timing::At(time) => Ok(Self::Once(*time)),
             Timing::Every(span) if (EVERY_MIN..=EVERY_MAX).contains(span) => Ok(Self::Every {
                 from: added,
                 span: *span,
@@ -76,10 +76,10 @@ impl Times {
         }
     }
 
-    /// The first of them after `since`.
+    /// Returns the first time after `since`.
     pub(super) fn after(&self, since: Timestamp) -> Option<Timestamp> {
         match self {
-            Self::IdempotencyKey(time) => (*time > since).then_some(*time),
+            Self::Once(time) => (*time > since).then_some(*time),
             Self::Every { from, span } => {
                 let (passed, span) = (since.duration_since(*from).as_nanos(), span.as_nanos());
                 let count = passed.div_euclid(span) + 1;
@@ -116,8 +116,8 @@ impl Calendar {
         })
     }
 
-    /// As cron has it: where hours are named, each time that is named comes once on its
-    /// day; where none is, it goes on as time does.
+    /// Returns the first match after `since`. As in cron, a pattern with hours matches once per
+    /// day and clock time, and a pattern without hours follows elapsed time.
     fn after(&self, since: Timestamp) -> Option<Timestamp> {
         let since_zoned = since.to_zoned(self.zone.clone());
         if self.all_hours {
@@ -128,14 +128,14 @@ impl Calendar {
         loop {
             shown = self.cron.find_next_occurrence(&shown, false).ok()?;
             let time = self.first(shown)?;
-            // A clock that was set back shows again what has been.
+            // A clock that was set back repeats times.
             if time > since {
                 return Some(time);
             }
         }
     }
 
-    /// When a clock first shows this, or goes past it.
+    /// Returns the time at which clocks first show this, or skip it.
     fn first(&self, shown: DateTime) -> Option<Timestamp> {
         let ambiguous = self.zone.to_ambiguous_timestamp(shown);
         let is_skipped = matches!(ambiguous.offset(), AmbiguousOffset::Gap { .. });
@@ -167,7 +167,7 @@ mod tests {
         civil.in_tz("Europe/Berlin").unwrap().timestamp()
     }
 
-    /// The next times of a pattern in Berlin, as clocks there show them.
+    /// Returns the next times of a pattern in Berlin, as local time.
     fn next(pattern: &str, since: &str, count: usize) -> Vec<String> {
         let times = cron(pattern, "Europe/Berlin").unwrap();
         let mut since = berlin(since);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_clock_skips_comes_when_it_is_set_forward() {
+    fn a_skipped_time_occurs_when_the_clock_is_set_forward() {
         for (pattern, expected) in [
             ("30 2 * * *", ["29 03:00 +02:00", "30 02:30 +02:00"]),
             ("0,30 2 * * *", ["29 03:00 +02:00", "30 02:00 +02:00"]),
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_clock_shows_twice_comes_once_and_every_hour_comes() {
+    fn a_repeated_time_occurs_once_and_every_hour_occurs() {
         for (pattern, expected) in [
             ("30 2 * * *", ["25 02:30 +02:00", "26 02:30 +01:00"]),
             ("0,30 2 * * *", ["25 02:00 +02:00", "25 02:30 +02:00"]),
@@ -211,7 +211,7 @@ mod tests {
             hourly,
             ["25 02:00 +02:00", "25 02:00 +01:00", "25 03:00 +01:00"]
         );
-        // Whoever asks while the clock shows it for the second time.
+        // While the clock shows the time for the second time.
         let second: Timestamp = "2026-10-25T02:10:00+01:00".parse().unwrap();
         let times = cron("30 2 * * *", "Europe/Berlin").unwrap();
         let next = times.after(second).unwrap();
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_usual_words_are_known_and_nonsense_is_not() {
+    fn names_and_shorthands_are_parsed_and_nonsense_is_refused() {
         assert_eq!(
             next("0 3 * JAN MON-FRI", "2026-12-31T00:00", 1),
             ["01 03:00 +01:00"]
@@ -251,7 +251,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_next_time_is_later_and_none_is_between(
+        fn the_next_time_is_the_earliest_later_one(
             pattern in prop::sample::select(vec![
                 "* * * * *", "*/7 * * * *", "0,20,40 1-3 * * *", "30 2 * * *", "0 */2 * * *",
                 "5 0 1 * *", "59 23 * * SUN", "0 3 28-31 * *",
@@ -271,7 +271,7 @@ mod tests {
         }
 
         #[test]
-        fn times_of_one_distance_keep_it(
+        fn an_interval_keeps_its_phase(
             from in 0i64..4_000_000_000, since in 0i64..4_000_000_000, span in 1i64..1_000_000,
         ) {
             let at = |second| Timestamp::from_second(second).unwrap();

@@ -1,136 +1,148 @@
-//! Whether a build can be had that somebody, or a schedule, asks for.
+//! Checks of requests for builds, from clients and schedules.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use config::ToolchainName;
 use config::builds::Request;
-use config::machine::{self, Kind, Machine};
-use config::task::Breakpoint;
-use store::{StoreError, Volume};
+use config::machine::Kind;
+use config::task::{Breakpoint, Source};
+use config::{MachineName, ToolchainName};
+use store::StoreError;
 
 use crate::blocking;
 use crate::records::RecordsError;
 use crate::state::AgentState;
 
-/// How many builds another one may come after.
+/// The maximum number of dependencies of a build.
 const AFTER_MAX: usize = 100;
-/// How many sources a build may have.
+/// The maximum number of sources of a build.
 const SOURCES_MAX: usize = 1000;
 
-/// Why a build cannot be had; the words say the way out.
+/// A reason to refuse a request. Its text names the remedy.
 #[derive(Debug, thiserror::Error)]
-pub enum Unfit {
-    /// It makes no sense.
+pub enum InvalidRequest {
+    /// The request is contradictory or out of limits.
     #[error("{0}")]
-    Senseless(String),
-    /// Something that it names is not there.
+    Malformed(String),
+    /// Something that it names does not exist.
     #[error("{0}")]
     Missing(String),
-    /// It cannot be had as things are.
+    /// It conflicts with the state of the host.
     #[error("{0}")]
     Conflict(String),
-    /// The toolchains could not be looked at.
+    /// The toolchains or the volumes cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The default toolchain of the settings has no name.
+    /// The default toolchain in the settings is not a valid name.
     #[error(transparent)]
     Name(#[from] config::NameError),
-    /// The records could not be read.
+    /// The records cannot be read.
     #[error(transparent)]
     Records(#[from] RecordsError),
 }
 
-/// Checks what can be checked by looking at the request alone.
-pub(crate) fn makes_sense(request: &Request) -> Result<(), Unfit> {
-    let refuse = |words: String| Err(Unfit::Senseless(words));
+/// Checks the form of a request, without the state of the host.
+pub(crate) fn check_form(request: &Request) -> Result<(), InvalidRequest> {
+    let refuse = |reason: String| Err(InvalidRequest::Malformed(reason));
     let names = request.sources.iter().map(|source| source.name.as_str());
     let names: BTreeSet<_> = names.collect();
     if request.sources.is_empty() && request.interactive != Some(Breakpoint::Start) {
         return refuse("a build needs at least one source".into());
     }
     if request.interactive == Some(Breakpoint::Attach) {
-        return refuse("a build stops at start, warning or error".into());
+        return refuse("the breakpoints of a build are start, warning and error".into());
     }
     if names.len() < request.sources.len() {
-        return refuse("two sources have the same name; a build sees them side by side".into());
+        return refuse("two sources have the same name; all are in one directory".into());
     }
     if names.len() > SOURCES_MAX {
         return refuse(format!("a build has at most {SOURCES_MAX} sources"));
     }
     if request.after.len() > AFTER_MAX {
-        return refuse(format!("a build comes after at most {AFTER_MAX} others"));
+        return refuse(format!("a build has at most {AFTER_MAX} dependencies"));
     }
     Ok(())
 }
 
-/// Checks that there is a machine and a toolchain for it, which is returned.
-pub(crate) async fn has_machine(
+/// Checks that the machine and the toolchain of a request exist. Returns the toolchain.
+pub(crate) async fn resolve_toolchain(
     agent: &Arc<AgentState>,
     request: &Request,
-) -> Result<ToolchainName, Unfit> {
-    let toolchain = toolchain(agent, request)?;
-    match kind(agent, request).await {
-        Some(Kind::Nspawn) if request.hold => Err(Unfit::Conflict(format!(
-            "machine {} is a container, which cannot be suspended: build without holding it, or with a breakpoint",
-            request.machine
-        ))),
-        Some(_) => Ok(toolchain),
-        None => Err(Unfit::Missing(format!(
-            "there is no machine {} to build with toolchain {toolchain}; `buildhost list` shows what there is",
-            request.machine
-        ))),
-    }
-}
-
-fn toolchain(agent: &AgentState, request: &Request) -> Result<ToolchainName, Unfit> {
-    let default = || agent.settings.builds.toolchain.parse();
-    let name = request.toolchain.clone().map_or_else(default, Ok)?;
-    if agent.toolchains.list()?.contains(&name) {
-        return Ok(name);
-    }
-    Err(Unfit::Missing(format!(
-        "there is no toolchain {name}; `buildhost toolchain list` shows what there is"
-    )))
-}
-
-/// What runs the guests of the machine, if there is one.
-async fn kind(agent: &Arc<AgentState>, request: &Request) -> Option<Kind> {
+) -> Result<ToolchainName, InvalidRequest> {
     let (agent, machine) = (Arc::clone(agent), request.machine.clone());
+    let (toolchain, hold) = (request.toolchain.clone(), request.hold);
     blocking(move || {
-        let mut volumes = agent.volumes.iter();
-        let is_live = |volume: &&Volume| volume.view(&machine).is_ok_and(|view| view.is_live());
-        let volume = volumes.find(is_live)?;
-        // The machine's directory holds a link of its name to the current revision.
-        let current = volume.path().join(&machine).join(&machine);
-        let text = std::fs::read_to_string(current.join(machine::FILE)).unwrap_or_default();
-        // What is wrong with a manifest is told by who starts the machine.
-        Some(Machine::parse(&text).map_or(Kind::Kvm, |machine| machine.kind))
+        let toolchain = existing_toolchain(&agent, toolchain)?;
+        match machine_kind(&agent, &machine)? {
+            Some(Kind::Nspawn) if hold => Err(InvalidRequest::Conflict(format!(
+                "machine {machine} is a container, which cannot be suspended: build without holding it, or with a breakpoint"
+            ))),
+            Some(_) => Ok(toolchain),
+            None => Err(InvalidRequest::Missing(format!(
+                "there is no machine {machine} to build with toolchain {toolchain}; `buildhost list` lists all machines"
+            ))),
+        }
     })
     .await
 }
 
-/// Checks that its sources are here. They stay as long as the caller holds
-/// [`AgentState::queue`], and longer when something that was recorded meanwhile names them.
-pub(crate) fn has_sources(agent: &AgentState, request: &Request) -> Result<(), Unfit> {
-    let directory = agent.paths.sources();
-    let mut sources = request.sources.iter();
-    match sources.find(|source| !directory.join(source.sha256.as_str()).exists()) {
-        Some(source) => Err(Unfit::Conflict(format!(
-            "the content of source {} is not here; put it to /api/v1/sources/{} first",
+fn existing_toolchain(
+    agent: &AgentState,
+    requested: Option<ToolchainName>,
+) -> Result<ToolchainName, InvalidRequest> {
+    let default = || agent.settings.builds.toolchain.parse();
+    let name = requested.map_or_else(default, Ok)?;
+    if agent.toolchains.list()?.contains(&name) {
+        return Ok(name);
+    }
+    Err(InvalidRequest::Missing(format!(
+        "there is no toolchain {name}; `buildhost toolchain list` lists all toolchains"
+    )))
+}
+
+/// Returns the kind of a live machine's guests.
+fn machine_kind(agent: &AgentState, machine: &MachineName) -> Result<Option<Kind>, StoreError> {
+    let located = agent.volumes.of_machine(machine)?;
+    let Some(located) = located.filter(|it| it.view.is_live()) else {
+        return Ok(None);
+    };
+    let Some(volume) = agent.volumes.get(located.volume) else {
+        return Ok(None);
+    };
+    // The machine's directory has a link of its name to the current revision.
+    let current = volume.path().join(machine).join(machine);
+    // The start of the guest reports an invalid manifest.
+    let manifest = store::machine_manifest(&current);
+    Ok(Some(manifest.map_or(Kind::Kvm, |manifest| manifest.kind)))
+}
+
+/// Checks that the content of all sources was uploaded. The sources stay while the caller
+/// holds [`AgentState::queue`], and then as long as a record names them.
+pub(crate) async fn check_sources(
+    agent: &AgentState,
+    request: &Request,
+) -> Result<(), InvalidRequest> {
+    let (directory, sources) = (agent.paths.sources(), request.sources.clone());
+    let is_missing = move |source: &Source| !directory.join(source.sha256.as_str()).exists();
+    match blocking(move || sources.into_iter().find(is_missing)).await {
+        Some(source) => Err(InvalidRequest::Conflict(format!(
+            "the content of source {} was not uploaded; put it to /api/v1/sources/{} first",
             source.name, source.sha256
         ))),
         None => Ok(()),
     }
 }
 
-/// Checks that the builds are there that it is to come after, so that no two of them
-/// ever wait for each other.
-pub(crate) async fn comes_after(agent: &AgentState, request: &Request) -> Result<(), Unfit> {
+/// Checks that all dependencies exist already, so that builds never depend on each other in a
+/// circle.
+pub(crate) async fn check_dependencies(
+    agent: &AgentState,
+    request: &Request,
+) -> Result<(), InvalidRequest> {
     for id in &request.after {
         if agent.records.get(*id).await?.is_none() {
-            return Err(Unfit::Missing(format!(
-                "there is no build {id}; `buildhost builds` shows what there is"
+            return Err(InvalidRequest::Missing(format!(
+                "there is no build {id}; `buildhost builds` lists all builds"
             )));
         }
     }
