@@ -1,4 +1,4 @@
-//! Everything that keeps the host in order: retention, disk pressure, the doctor.
+//! Housekeeping: retention, disk pressure, the doctor.
 
 pub mod disk_pressure;
 pub mod doctor;

@@ -252,11 +252,7 @@ const INVALID_ARGUMENTS: &[(&str, i32, &str)] = &[
         "cannot be used with",
     ),
     ("x --every often -- linux SOURCE", 2, "expected a span"),
-    (
-        "x --every 0s -- linux SOURCE",
-        3,
-        "at least one second",
-    ),
+    ("x --every 0s -- linux SOURCE", 3, "at least one second"),
     ("x --at yesterday -- linux SOURCE", 2, "is not a time"),
     (
         "x --at 2001-01-01 -- linux SOURCE",

@@ -144,7 +144,7 @@ pub(super) async fn delete(
     id: Result<Path<BuildId>, PathRejection>,
 ) -> Result<StatusCode, ApiError> {
     let Path(id) = id?;
-    match retention::remove(&agent, id).await? {
+    match retention::delete_build(&agent, id).await? {
         Deletion::Done => {
             info!(build = %id, "build deleted");
             Ok(StatusCode::NO_CONTENT)

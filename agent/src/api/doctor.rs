@@ -15,8 +15,8 @@ use crate::state::AgentState;
 pub(super) async fn examine(
     State(agent): State<Arc<AgentState>>,
 ) -> Result<Json<Report>, ApiError> {
-    let cleaning = doctor::cleaning(&agent).await;
-    let found = doctor::examine(&doctor::look(&agent).await?).into_iter();
+    let cleaning = doctor::planned_deletions(&agent).await;
+    let found = doctor::examine(&doctor::inspect(&agent).await?).into_iter();
     Ok(Json(Report {
         findings: found.map(|found| found.finding).collect(),
         cleaning,

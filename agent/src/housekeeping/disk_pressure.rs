@@ -1,7 +1,7 @@
-//! Sees to it that guests do not fill the disks of the host: where a volume or the
-//! state directory has less room than its reserve, the guest that has written most
-//! there is ended, one after the other, until there is room again.
+//! Disk pressure: while a volume or the state directory has less free space than the reserve,
+//! the guest that has written most there is evicted, one after the other.
 
+use std::error::Error;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,89 +17,90 @@ use crate::blocking;
 use crate::session;
 use crate::state::{AgentState, ImageKey, JobId};
 
-/// How often we look.
+/// The interval of the checks.
 const PERIOD: Duration = Duration::from_secs(2);
-/// What a guest has held comes back with the file system's next commit but one;
-/// nobody else is ended for as long.
+/// The time in which no other guest is evicted: btrfs frees the space of an evicted one only
+/// with its second commit.
 const GRACE: Duration = Duration::from_mins(1);
-/// No more files of a guest are looked at.
+/// The maximum number of files of a guest that are counted.
 const ENTRIES_MAX: usize = 200_000;
 
-/// What has too little room.
+/// The file systems with less free space than the reserve.
 #[derive(Debug, Default)]
-struct Short {
-    /// By its place among the volumes of the host.
+struct Pressure {
     volumes: Vec<VolumeId>,
     state: bool,
 }
 
-impl Short {
+impl Pressure {
     fn is_empty(&self) -> bool {
         self.volumes.is_empty() && !self.state
     }
 
-    /// One of them, for people.
-    fn place<'h>(&self, agent: &'h AgentState) -> &'h Path {
-        let volume = self.volumes.first().and_then(|at| agent.volumes.get(*at));
+    /// Returns the path of one of them, for messages.
+    fn path<'h>(&self, agent: &'h AgentState) -> &'h Path {
+        let volume = self.volumes.first().and_then(|id| agent.volumes.get(*id));
         volume.map_or(&agent.settings.paths.state, |volume| volume.path())
     }
 }
 
-/// Watches until the agent stops.
+/// Checks the free space until the agent stops.
 pub(crate) async fn watch(agent: Arc<AgentState>) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut ended: Option<Instant> = None;
+    let mut evicted: Option<Instant> = None;
     loop {
         tokio::select! {
             () = agent.stopping.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let seen = Arc::clone(&agent);
-        let committing = ended.is_some();
-        let short = blocking(move || look(&seen, committing)).await;
-        match (short, ended) {
-            (Ok(short), Some(_)) if short.is_empty() => {
-                ended = None;
+        let shared = Arc::clone(&agent);
+        let commit = evicted.is_some();
+        let pressure = blocking(move || measure(&shared, commit)).await;
+        match (pressure, evicted) {
+            (Ok(pressure), Some(_)) if pressure.is_empty() => {
+                evicted = None;
                 agent.wake.notify_one();
             }
-            (Ok(short), last) if !short.is_empty() => {
-                if last.is_none_or(|last| last.elapsed() >= GRACE) && relieve(&agent, short).await {
-                    ended = Some(Instant::now());
+            (Ok(pressure), last) if !pressure.is_empty() => {
+                let may_evict = last.is_none_or(|last| last.elapsed() >= GRACE);
+                if may_evict && evict_largest(&agent, pressure).await {
+                    evicted = Some(Instant::now());
                 }
             }
             (Ok(_), _) => {}
-            (Err(error), _) => warn!(
-                "cannot see how much room there is: {}",
-                sys::error_report::chain(&error)
-            ),
+            (Err(error), _) => {
+                let error = &error as &dyn Error;
+                warn!(error, "cannot measure the free space");
+            }
         }
     }
 }
 
-/// What has too little room now.
-fn look(agent: &AgentState, committing: bool) -> Result<Short> {
+/// Returns the file systems under pressure. With `commit`, lets btrfs free the space of
+/// deleted files on them. Blocks.
+fn measure(agent: &AgentState, commit: bool) -> Result<Pressure> {
     let paths = &agent.settings.paths;
-    let mut short = Short {
+    let mut pressure = Pressure {
         volumes: Vec::new(),
         state: space::bytes_free(&paths.state)? < paths.reserve_bytes,
     };
-    for (at, volume) in agent.volumes.indexed() {
+    for (id, volume) in agent.volumes.indexed() {
         if volume.free()? >= paths.reserve_bytes {
             continue;
         }
-        if committing {
+        if commit {
             volume.commit()?;
         }
-        short.volumes.push(at);
+        pressure.volumes.push(id);
     }
-    Ok(short)
+    Ok(pressure)
 }
 
-/// Ends the guest that has written most where there is too little room. Whether
-/// there was one.
-async fn relieve(agent: &Arc<AgentState>, short: Short) -> bool {
-    let place = short.place(agent).to_owned();
+/// Evicts the guest that has written most on file systems under pressure. Returns false if
+/// there is none.
+async fn evict_largest(agent: &Arc<AgentState>, pressure: Pressure) -> bool {
+    let path = pressure.path(agent).to_owned();
     // Held guests are suspended and write nothing.
     let running = agent.jobs.running();
     let mut jobs: Vec<_> = running
@@ -107,32 +108,39 @@ async fn relieve(agent: &Arc<AgentState>, short: Short) -> bool {
         .filter(|(job, _)| !matches!(job, JobId::Build(id) if running.holds.contains_key(id)))
         .map(|(job, key)| (job, key.clone()))
         .collect();
-    // Of jobs that have written the same, the last one is evicted: no bootstrap.
+    // Of jobs that have written equally, the last one is evicted: not a bootstrap.
     jobs.sort_by_key(|(job, _)| !matches!(job, JobId::Bootstrap(_)));
-    let seen = Arc::clone(agent);
-    let weighed = blocking(move || {
-        let weigh = |(job, pair)| (written(&seen, &short, &job, &pair), job);
-        jobs.into_iter().map(weigh).collect::<Vec<_>>()
+    let shared = Arc::clone(agent);
+    let measured = blocking(move || {
+        let measure = |(job, key)| (bytes_written(&shared, &pressure, &job, &key), job);
+        jobs.into_iter().map(measure).collect::<Vec<_>>()
     });
-    let Some(job) = heaviest(weighed.await) else {
+    let Some(job) = largest(measured.await) else {
         return false;
     };
-    warn!("{} is nearly full: {job} is ended", place.display());
-    agent.jobs.evict(&job, place);
+    warn!(path = %path.display(), %job, "evicting a guest: a disk is nearly full");
+    agent.jobs.evict(&job, path);
     true
 }
 
-/// The job that has written most; of those that are alike, the last one.
-fn heaviest(weighed: Vec<(Option<u64>, JobId)>) -> Option<JobId> {
-    let there = weighed
+/// Returns the job that has written most; the last one among equals.
+fn largest(measured: Vec<(Option<u64>, JobId)>) -> Option<JobId> {
+    measured
         .into_iter()
-        .filter_map(|(bytes, job)| Some((bytes?, job)));
-    there.max_by_key(|(bytes, _)| *bytes).map(|(_, job)| job)
+        .filter_map(|(bytes, job)| Some((bytes?, job)))
+        .max_by_key(|(bytes, _)| *bytes)
+        .map(|(_, job)| job)
 }
 
-/// What a job has written where there is too little room; nothing when it is not there.
-fn written(agent: &AgentState, short: &Short, job: &JobId, pair: &ImageKey) -> Option<u64> {
-    let toolchain = || pair.toolchain.clone();
+/// Returns the bytes that a job has written on file systems under pressure; `None` if it writes
+/// elsewhere. Blocks.
+fn bytes_written(
+    agent: &AgentState,
+    pressure: &Pressure,
+    job: &JobId,
+    key: &ImageKey,
+) -> Option<u64> {
+    let toolchain = || key.toolchain.clone();
     let (tag, origin, files) = match job {
         JobId::Build(id) => {
             let files = agent.paths.build(*id);
@@ -146,28 +154,29 @@ fn written(agent: &AgentState, short: &Short, job: &JobId, pair: &ImageKey) -> O
         }
     };
     let snapshot = Entry::Snapshot(toolchain(), tag.clone());
-    let volumes = short.volumes.iter().filter_map(|at| agent.volumes.get(*at));
-    let places = volumes.map(|volume| {
-        let place = |entry: &Entry| volume.entry(&pair.machine, entry);
-        (place(&snapshot), place(&origin))
-    });
-    let in_volume = places
-        .into_iter()
+    let in_volume = pressure
+        .volumes
+        .iter()
+        .filter_map(|id| agent.volumes.get(*id))
+        .map(|volume| {
+            let path = |entry: &Entry| volume.entry(&key.machine, entry);
+            (path(&snapshot), path(&origin))
+        })
         .find(|(snapshot, _)| snapshot.is_dir())
         .map(|(snapshot, origin)| {
             let grown = size(&snapshot).saturating_sub(size(&origin));
-            // A disk that was full already does not grow when it is written to.
+            // A disk image that is fully allocated does not grow when it is written to.
             grown.max(session::bytes_written(&agent.guests, tag.as_str()))
         });
-    let in_state = files.filter(|_| short.state).map(|files| size(&files));
+    let in_state = files.filter(|_| pressure.state).map(|files| size(&files));
     match (in_volume, in_state) {
         (None, None) => None,
         (one, other) => Some(one.unwrap_or(0) + other.unwrap_or(0)),
     }
 }
 
-/// What the files below a directory take of the disk. What a guest has made there
-/// costs us neither much time nor much memory.
+/// Returns the disk space of the files below a directory. The number of files is limited,
+/// because a guest may create many. Blocks.
 fn size(directory: &Path) -> u64 {
     let (mut bytes, mut seen) = (0, 0);
     let mut directories = vec![directory.to_owned()];
@@ -194,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_written_most_is_ended_and_of_equals_the_youngest() {
+    fn the_job_that_has_written_most_is_evicted() {
         let build = |id| JobId::Build(BuildId(id));
         let table = [
             (vec![], None),
@@ -212,20 +221,20 @@ mod tests {
                 Some(build(2)),
             ),
         ];
-        for (weighed, expected) in table {
-            assert_eq!(heaviest(weighed), expected);
+        for (measured, expected) in table {
+            assert_eq!(largest(measured), expected);
         }
     }
 
     #[test]
-    fn what_files_take_is_counted_at_every_depth() {
-        let place = tempfile::tempdir().unwrap();
-        let path = |name: &str| place.path().join(name);
+    fn files_are_counted_at_every_depth() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
         std::fs::create_dir_all(path("artifacts/deep")).unwrap();
         std::os::unix::fs::symlink("/", path("root")).unwrap();
         sys::file::replace(&path("log"), &b"7".repeat(100_000)).unwrap();
         sys::file::replace(&path("artifacts/deep/a"), &b"7".repeat(200_000)).unwrap();
-        let size = size(place.path());
+        let size = size(directory.path());
         assert!((300_000..400_000).contains(&size), "{size}");
         assert_eq!(super::size(&path("missing")), 0);
     }

@@ -1,12 +1,12 @@
-//! Keeps what ended builds leave behind within the limits of the settings.
+//! Retention: keeps finished builds and sources within the limits of the settings.
 //!
-//! A build goes record first, directory second, so that nobody is told of files that
-//! are half gone. The records remember what is still to go: what an agent that was
-//! ended has left is deleted in the next round.
+//! The record of a build is deleted before its directory, so that the API never lists partially
+//! deleted files. Pending deletions of directories are recorded, and finished after a restart.
 
 mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -23,90 +23,96 @@ use crate::blocking;
 use crate::records::{Deletion, RecordsError};
 use crate::state::AgentState;
 
-use plan::{Action, Ended, Observed, SOURCE_GRACE, Source, plan};
+use plan::{FinishedBuild, Observed, Removal, SOURCE_GRACE, Source, plan};
 
-/// How long it is from one round to the next.
-const REST: Duration = Duration::from_mins(5);
+/// The interval between rounds.
+const INTERVAL: Duration = Duration::from_mins(5);
 
-/// Why something could not be looked at or deleted.
+/// A failure of a deletion, or of an observation for one.
 #[derive(Debug, thiserror::Error)]
 pub enum RetentionError {
-    /// The records.
+    /// The records failed.
     #[error(transparent)]
     Records(#[from] RecordsError),
-    /// A file or directory of a build, or a source.
-    #[error("cannot look at or delete what a build left behind")]
+    /// A file of a build, or a source, failed.
+    #[error("cannot inspect or delete the files of a build")]
     File(#[from] io::Error),
 }
 
-/// Deletes a build wholly: its record, its log, everything that it gave out. One
-/// without an outcome stays as it is.
+/// Deletes a finished build: its record, log and artifacts.
 ///
 /// # Errors
-/// When the record is still there; or when it is gone and the files are not, which
-/// then go later.
-pub async fn remove(agent: &AgentState, id: BuildId) -> Result<Deletion, RetentionError> {
-    let removal = agent.records.delete(id).await?;
-    if removal == Deletion::Done {
-        drop_directory(agent, id).await?;
+/// The record cannot be deleted; or it is deleted and the files cannot be, which a later round
+/// retries.
+pub async fn delete_build(agent: &AgentState, id: BuildId) -> Result<Deletion, RetentionError> {
+    let deletion = agent.records.delete(id).await?;
+    if deletion == Deletion::Done {
+        delete_directory(agent, id).await?;
     }
-    Ok(removal)
+    Ok(deletion)
 }
 
-/// Runs until the agent stops.
+/// Runs rounds until the agent stops.
 pub async fn run(agent: Arc<AgentState>) {
     loop {
         round(&agent).await;
         tokio::select! {
             () = agent.stopping.cancelled() => return,
-            () = tokio::time::sleep(REST) => {}
+            () = tokio::time::sleep(INTERVAL) => {}
         }
     }
 }
 
-/// Looks, plans and acts once; goes on after a failure.
+/// Observes, plans and executes once. Continues after a failure and logs it.
 pub async fn round(agent: &Arc<AgentState>) {
-    let (newest, world) = match look(agent).await {
-        Ok(seen) => seen,
+    let (newest, observed) = match observe(agent).await {
+        Ok(observed) => observed,
         Err(error) => {
-            return warn!(
-                "cannot tell what is to be deleted: {}",
-                sys::error_report::chain(&error)
-            );
+            let error = &error as &dyn Error;
+            return warn!(error, "cannot observe the builds and sources to delete");
         }
     };
-    for step in plan(&world, &agent.settings.records, Timestamp::now()) {
+    for removal in plan(&observed, &agent.settings.records, Timestamp::now()) {
         if agent.stopping.is_cancelled() {
             return;
         }
-        if let Err(error) = act(agent, &step, newest).await {
-            warn!(?step, "cannot delete: {}", sys::error_report::chain(&error));
+        if let Err(error) = delete(agent, &removal, newest).await {
+            let error = &error as &dyn Error;
+            warn!(?removal, error, "cannot delete a build or a source");
         }
     }
 }
 
-async fn act(
+async fn delete(
     agent: &AgentState,
-    step: &Action,
+    removal: &Removal,
     newest: Option<BuildId>,
 ) -> Result<(), RetentionError> {
-    match step {
-        Action::DropDirectory(id) => {
-            drop_directory(agent, *id).await?;
-            info!(build = %id, "deleted the files of a build whose record is gone");
+    match removal {
+        Removal::Directory(id) => {
+            delete_directory(agent, *id).await?;
+            info!(build = %id, "deleted the files of a deleted build");
         }
-        Action::Remove(id, why) => {
-            if remove(agent, *id).await? == Deletion::Done {
-                info!(build = %id, "deleted a build: {why}");
+        Removal::Build(id, reason) => {
+            if delete_build(agent, *id).await? == Deletion::Done {
+                info!(build = %id, %reason, "deleted a build");
             }
         }
-        Action::DropSource(digest) => {
-            // Nobody asks for a build meanwhile, and those before `newest` were looked at.
+        Removal::Source(digest) => {
+            // Under the lock no build is submitted. Those up to `newest` were observed.
             let _queue = agent.queue.lock().await;
+            if agent.records.names_source(digest, newest).await? {
+                return Ok(());
+            }
             let path = agent.paths.sources().join(digest.as_str());
-            let old = age(&path)? >= SOURCE_GRACE;
-            if old && !agent.records.names_source(digest, newest).await? {
-                fs::remove_file(path)?;
+            let delete = move || {
+                let is_old = age(&path)? >= SOURCE_GRACE;
+                if is_old {
+                    fs::remove_file(path)?;
+                }
+                Ok::<_, io::Error>(is_old)
+            };
+            if blocking(delete).await? {
                 info!(%digest, "deleted a source that no build names");
             }
         }
@@ -114,7 +120,7 @@ async fn act(
     Ok(())
 }
 
-async fn drop_directory(agent: &AgentState, id: BuildId) -> Result<(), RetentionError> {
+async fn delete_directory(agent: &AgentState, id: BuildId) -> Result<(), RetentionError> {
     let directory = agent.paths.build(id);
     blocking(move || match fs::remove_dir_all(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -124,35 +130,36 @@ async fn drop_directory(agent: &AgentState, id: BuildId) -> Result<(), Retention
     Ok(agent.records.forget_deleted(id).await?)
 }
 
-/// All that a plan depends on, and the newest build that it knows of.
-async fn look(agent: &Arc<AgentState>) -> Result<(Option<BuildId>, Observed), RetentionError> {
+/// Returns the facts that the plan depends on, and the newest build that was observed.
+async fn observe(agent: &Arc<AgentState>) -> Result<(Option<BuildId>, Observed), RetentionError> {
     let newest = agent.records.newest_id().await?;
-    let world = Observed {
-        leftovers: agent.records.deleted_builds().await?,
-        wanted: scheduled(agent).await?,
+    let observed = Observed {
+        pending: agent.records.deleted_builds().await?,
+        used: scheduled_sources(agent).await?,
         ..Observed::default()
     };
     let agent = Arc::clone(agent);
-    blocking(move || Ok((newest, look_at_all(&agent, world)?))).await
+    blocking(move || Ok((newest, observe_files(&agent, observed)?))).await
 }
 
-/// The sources of schedules.
-async fn scheduled(agent: &AgentState) -> Result<BTreeSet<Digest>, RecordsError> {
+/// Returns the sources of schedules.
+async fn scheduled_sources(agent: &AgentState) -> Result<BTreeSet<Digest>, RecordsError> {
     let schedules = agent.records.schedules(Page::default()).await?;
     let sources = schedules.into_iter().flat_map(|it| it.build.sources);
     Ok(sources.map(|source| source.sha256).collect())
 }
 
-fn look_at_all(agent: &AgentState, mut world: Observed) -> Result<Observed, RetentionError> {
+/// Adds the builds and the files. Blocks.
+fn observe_files(agent: &AgentState, mut observed: Observed) -> Result<Observed, RetentionError> {
     let measured = agent.settings.records.bytes_max.is_some();
-    world.sources = sources(&agent.paths.sources())?;
+    observed.sources = sources(&agent.paths.sources())?;
     for build in agent.records.summaries()? {
-        // What is not there, or changes meanwhile, is measured as it is.
+        // A directory may be missing or change meanwhile; then its size is approximate.
         let directory = measured.then(|| agent.paths.build(build.id));
         let bytes = directory.map(|directory| size(&directory).unwrap_or_default());
         let bytes = bytes.unwrap_or_default();
         if let Some(finished) = build.finished {
-            world.ended.push(Ended {
+            observed.finished.push(FinishedBuild {
                 id: build.id,
                 finished,
                 sources: build.sources,
@@ -160,17 +167,18 @@ fn look_at_all(agent: &AgentState, mut world: Observed) -> Result<Observed, Rete
                 held: build.held,
             });
         } else {
-            world.awaited.extend(build.after);
-            world.wanted.extend(build.sources);
-            world.bytes_unfinished += bytes;
+            observed.awaited.extend(build.after);
+            observed.used.extend(build.sources);
+            observed.bytes_unfinished += bytes;
         }
     }
-    Ok(world)
+    Ok(observed)
 }
 
-fn sources(all: &Path) -> io::Result<BTreeMap<Digest, Source>> {
+/// Returns the sources that were uploaded.
+fn sources(directory: &Path) -> io::Result<BTreeMap<Digest, Source>> {
     let mut sources = BTreeMap::new();
-    for path in sys::file::entries(all)? {
+    for path in sys::file::entries(directory)? {
         let name = path.file_name().and_then(|name| name.to_str());
         let Some(Ok(digest)) = name.map(str::parse) else {
             continue;
@@ -182,7 +190,7 @@ fn sources(all: &Path) -> io::Result<BTreeMap<Digest, Source>> {
     Ok(sources)
 }
 
-/// How long ago a file was written.
+/// Returns the time since a file was written.
 fn age(path: &Path) -> io::Result<Duration> {
     let written = fs::symlink_metadata(path)?.modified()?;
     Ok(SystemTime::now()
@@ -190,7 +198,7 @@ fn age(path: &Path) -> io::Result<Duration> {
         .unwrap_or_default())
 }
 
-/// What the files of a directory take.
+/// Returns the size of the files below a directory.
 fn size(directory: &Path) -> io::Result<u64> {
     let mut bytes = 0;
     for path in sys::file::entries(directory)? {

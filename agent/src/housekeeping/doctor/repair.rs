@@ -1,4 +1,4 @@
-//! Repairs what was found and is provably ours.
+//! The repair of findings about things that the agent manages.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use config::doctor::{FindingKey, Repaired};
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use super::{Leftover, Repair, examine, look};
+use super::{Leftover, Repair, examine, inspect};
 use crate::blocking;
 use crate::jobs::JobError;
 use crate::jobs::build::{Rules, Verdict, conclude};
@@ -20,36 +20,36 @@ use crate::state::AgentState;
 use guest::Guest;
 use guest::network;
 
-/// What went wrong with one repair.
+/// A failure of one repair.
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
-/// Repairs those of these findings that are still so. Meanwhile no build begins.
-/// What cannot be repaired is told and does not stop the rest.
+/// Repairs those of the findings that still exist. Meanwhile no build starts. Continues after a
+/// failed repair and returns it.
 ///
 /// # Errors
-/// When the host cannot be looked at.
+/// The host cannot be inspected.
 pub async fn repair(
     agent: &Arc<AgentState>,
-    wanted: &BTreeSet<FindingKey>,
+    selected: &BTreeSet<FindingKey>,
 ) -> io::Result<Repaired> {
     let _queue = agent.queue.lock().await;
     let mut repaired = Repaired::default();
-    for found in examine(&look(agent).await?) {
-        let Some(step) = found
+    for found in examine(&inspect(agent).await?) {
+        let Some(repair) = found
             .repair
-            .filter(|_| wanted.contains(&found.finding.key()))
+            .filter(|_| selected.contains(&found.finding.key()))
         else {
             continue;
         };
-        match act(agent, &step).await {
+        match execute(agent, &repair).await {
             Ok(()) => {
-                info!("doctor: {step}");
-                repaired.done.push(step.to_string());
+                info!(%repair, "repaired a finding of the doctor");
+                repaired.done.push(repair.to_string());
             }
             Err(fault) => {
-                let words = format!("cannot {step}: {}", sys::error_report::chain(&*fault));
-                warn!("doctor: {words}");
-                repaired.failed.push(words);
+                let error = sys::error_report::chain(&*fault);
+                warn!(%repair, error, "cannot repair a finding of the doctor");
+                repaired.failed.push(format!("cannot {repair}: {error}"));
             }
         }
     }
@@ -57,30 +57,30 @@ pub async fn repair(
     Ok(repaired)
 }
 
-async fn act(agent: &AgentState, step: &Repair) -> Result<(), Fault> {
-    if let Repair::Requeue(id) = step {
+async fn execute(agent: &AgentState, repair: &Repair) -> Result<(), Fault> {
+    if let Repair::Requeue(id) = repair {
         return requeue(agent, *id).await;
     }
-    let step = step.clone();
-    blocking(move || remove(&step)).await
+    let repair = repair.clone();
+    blocking(move || remove(&repair)).await
 }
 
 /// Removes something from the host. Blocks.
-fn remove(step: &Repair) -> Result<(), Fault> {
-    match step {
+fn remove(repair: &Repair) -> Result<(), Fault> {
+    match repair {
         Repair::EndGuest(guest) => end(guest),
-        Repair::RemoveDirectory(path) => gone(fs::remove_dir_all(path)),
-        Repair::RemoveGroup(path) => gone(fs::remove_dir(path)),
+        Repair::RemoveDirectory(path) => accept_missing(fs::remove_dir_all(path)),
+        Repair::RemoveGroup(path) => accept_missing(fs::remove_dir(path)),
         Repair::DeleteNetwork(name, _) => Ok(network::delete(name)?),
         Repair::DeleteSources(paths) => paths
             .iter()
-            .try_for_each(|path| gone(fs::remove_file(path))),
+            .try_for_each(|path| accept_missing(fs::remove_file(path))),
         Repair::Requeue(_) => Ok(()),
     }
 }
 
-/// What was to go and is gone already is no fault.
-fn gone(removed: io::Result<()>) -> Result<(), Fault> {
+/// Accepts that something is missing already.
+fn accept_missing(removed: io::Result<()>) -> Result<(), Fault> {
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
@@ -93,10 +93,10 @@ fn end(guest: &Leftover) -> Result<(), Fault> {
         guest.kill_and_wait()?;
     }
     network::delete(&guest.network)?;
-    gone(fs::remove_dir_all(run))
+    accept_missing(fs::remove_dir_all(run))
 }
 
-/// Concludes a build as if its agent had been ended.
+/// Concludes a build as if the agent had ended.
 async fn requeue(agent: &AgentState, id: BuildId) -> Result<(), Fault> {
     let Some(build) = agent.records.get(id).await? else {
         return Ok(());

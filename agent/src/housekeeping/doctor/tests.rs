@@ -1,3 +1,4 @@
+use config::builds::State;
 use store::Holder;
 
 use super::*;
@@ -51,20 +52,20 @@ fn agent(builds: impl IntoIterator<Item = (u64, Recorded)>) -> Inventory {
 }
 
 #[test]
-fn a_machine_without_firmware_is_a_fault() {
-    let seen = Inventory {
+fn a_machine_without_firmware_is_reported() {
+    let inventory = Inventory {
         without_firmware: vec![("win11".parse().unwrap(), "/OVMF.fd: not found".to_owned())],
         ..agent([])
     };
-    let told = told(&seen);
+    let report = report(&inventory);
     assert!(
-        told.starts_with("no-firmware: machine win11: /OVMF.fd: not found"),
-        "{told}"
+        report.starts_with("no-firmware: machine win11: /OVMF.fd: not found"),
+        "{report}"
     );
 }
 
-/// Every finding in a line, with what a repair does or a person is told.
-fn told(seen: &Inventory) -> String {
+/// Returns each finding in a line, with its repair or advice.
+fn report(inventory: &Inventory) -> String {
     let line = |found: Found| {
         let Finding {
             id,
@@ -73,12 +74,12 @@ fn told(seen: &Inventory) -> String {
             advice,
             ..
         } = found.finding;
-        let way_out = found
+        let remedy = found
             .repair
             .map_or(advice, |repair| format!("repair: {repair}"));
-        format!("{id}: {subject}: {proof}\n    {way_out}")
+        format!("{id}: {subject}: {proof}\n    {remedy}")
     };
-    examine(seen)
+    examine(inventory)
         .into_iter()
         .map(line)
         .collect::<Vec<_>>()
@@ -86,8 +87,8 @@ fn told(seen: &Inventory) -> String {
 }
 
 #[test]
-fn a_host_that_works_is_well() {
-    let seen = Inventory {
+fn a_healthy_host_has_no_findings() {
+    let inventory = Inventory {
         running: [BuildId(1)].into(),
         bootstraps: true,
         guests: vec![guest("1", Some(5), true), guest("b3", None, false)],
@@ -103,12 +104,12 @@ fn a_host_that_works_is_well() {
             (3, build(State::Queued, false, Some("/builds/3"))),
         ])
     };
-    assert_eq!(told(&seen), "");
+    assert_eq!(report(&inventory), "");
 }
 
 #[test]
-fn what_dead_guests_left_is_taken_away() {
-    let seen = Inventory {
+fn leftovers_of_dead_guests_are_repaired() {
+    let inventory = Inventory {
         guests: vec![
             guest("1", Some(5), true),
             guest("2", None, false),
@@ -123,29 +124,33 @@ fn what_dead_guests_left_is_taken_away() {
         groups: vec![group("host-2", false), group("host-8", true)],
         ..agent([(2, build(State::Finished, true, None))])
     };
-    insta::assert_snapshot!(told(&seen));
+    insta::assert_snapshot!(report(&inventory));
 }
 
 #[test]
-fn what_is_not_provably_ours_is_only_shown() {
+fn unmanaged_things_are_reported_but_never_repaired() {
     let unreadable = Guest {
         unreadable: true,
         ..guest("8", None, true)
     };
-    let seen = Inventory {
+    let inventory = Inventory {
         guests: vec![guest("lost+found", None, false), unreadable],
         networks: vec![network("host-lab", &[]), network("host-7", &[(9, "bash")])],
         directories: vec!["/builds/notes".into()],
         groups: vec![group("host-lab", false)],
         ..agent([])
     };
-    insta::assert_snapshot!(told(&seen));
-    assert!(examine(&seen).iter().all(|found| found.repair.is_none()));
+    insta::assert_snapshot!(report(&inventory));
+    assert!(
+        examine(&inventory)
+            .iter()
+            .all(|found| found.repair.is_none())
+    );
 }
 
 #[test]
-fn builds_that_nobody_runs_are_told_apart_by_what_is_left_of_them() {
-    let seen = Inventory {
+fn builds_without_a_job_are_diagnosed_by_their_remains() {
+    let inventory = Inventory {
         guests: vec![guest("2", Some(5), true), guest("4", Some(6), false)],
         networks: vec![network("host-2", &[(5, "qemu-system-x86")])],
         running: [BuildId(4)].into(),
@@ -158,12 +163,12 @@ fn builds_that_nobody_runs_are_told_apart_by_what_is_left_of_them() {
             (5, build(State::Finished, false, Some("/builds/5"))),
         ])
     };
-    insta::assert_snapshot!(told(&seen));
+    insta::assert_snapshot!(report(&inventory));
 }
 
 #[test]
-fn damaged_records_prove_nothing_against_anything() {
-    let seen = Inventory {
+fn damaged_records_are_the_only_finding_about_builds() {
+    let inventory = Inventory {
         records: Records {
             path: "/state/records.sqlite3".into(),
             faults: vec!["row 7 missing from index".to_owned()],
@@ -176,22 +181,22 @@ fn damaged_records_prove_nothing_against_anything() {
         sources: "/state/sources".into(),
         ..agent([])
     };
-    insta::assert_snapshot!(told(&seen));
+    insta::assert_snapshot!(report(&inventory));
 }
 
 #[test]
-fn a_copy_that_nobody_is_attached_to_is_a_leftover() {
-    let mut seen = Inventory {
+fn a_guest_without_its_debug_session_is_a_leftover() {
+    let mut inventory = Inventory {
         copies: ["42-a1".parse().unwrap()].into(),
         guests: vec![guest("42-a1", Some(5), true)],
         networks: vec![network("host-42-a1", &[(5, "qemu-system-x86")])],
         groups: vec![group("host-42-a1", true)],
         ..agent([])
     };
-    assert_eq!(told(&seen), "");
-    seen.copies.clear();
+    assert_eq!(report(&inventory), "");
+    inventory.copies.clear();
     assert_eq!(
-        told(&seen),
-        "leftover-guest: guest 42-a1: its process 5 runs, and nobody is attached to a copy of build 42\n    repair: end process 5 and delete network host-42-a1"
+        report(&inventory),
+        "leftover-guest: guest 42-a1: its process 5 runs, but no debug session of build 42 is open\n    repair: end process 5 and delete network host-42-a1"
     );
 }

@@ -1,4 +1,4 @@
-//! Thinks: which builds and sources go. Touches nothing.
+//! The retention plan: the builds and sources to delete. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,73 +9,73 @@ use config::settings::Records as Limits;
 use config::task::Digest;
 use jiff::Timestamp;
 
-/// How long a source that no build names is kept for one that may come.
+/// The time for which a source that no build names is kept: its build may follow.
 pub(super) const SOURCE_GRACE: Duration = Duration::from_hours(24);
 
 /// A build with an outcome.
 #[derive(Debug, Clone)]
-pub(super) struct Ended {
+pub(super) struct FinishedBuild {
     /// Its number.
     pub(super) id: BuildId,
-    /// When its outcome was recorded.
+    /// The time at which its outcome was recorded.
     pub(super) finished: Timestamp,
-    /// The sources that it was made from.
+    /// Its sources.
     pub(super) sources: BTreeSet<Digest>,
-    /// What its directory takes.
+    /// The size of its directory.
     pub(super) bytes: u64,
-    /// Whether its guest or its snapshot waits for a person.
+    /// True if it is held.
     pub(super) held: bool,
 }
 
-/// A source that is there.
+/// An uploaded source.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
-    /// What it takes.
+    /// Its size.
     pub(super) bytes: u64,
-    /// How long ago it was handed in, at the last.
+    /// The time since it was last uploaded.
     pub(super) age: Duration,
 }
 
-/// Everything that a plan depends on.
+/// The facts that the plan depends on.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Observed {
     /// The builds with an outcome.
-    pub(super) ended: Vec<Ended>,
-    /// Those that one without an outcome waits for.
+    pub(super) finished: Vec<FinishedBuild>,
+    /// The builds that an unfinished build depends on.
     pub(super) awaited: BTreeSet<BuildId>,
     /// The sources of schedules, and of builds without an outcome.
-    pub(super) wanted: BTreeSet<Digest>,
-    /// What the directories of builds without an outcome take.
+    pub(super) used: BTreeSet<Digest>,
+    /// The size of the directories of builds without an outcome.
     pub(super) bytes_unfinished: u64,
-    /// The sources that are there.
+    /// The uploaded sources.
     pub(super) sources: BTreeMap<Digest, Source>,
-    /// Builds whose records are gone, and whose directories are not.
-    pub(super) leftovers: BTreeSet<BuildId>,
+    /// The deleted builds whose directories must still be deleted.
+    pub(super) pending: BTreeSet<BuildId>,
 }
 
-/// One thing to do.
+/// Something to delete.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Finish what was begun: the record is gone, the directory is not.
-    DropDirectory(BuildId),
-    /// Delete a build wholly.
-    Remove(BuildId, Why),
-    /// Delete a source that no build names.
-    DropSource(Digest),
+pub(super) enum Removal {
+    /// The directory of a build whose record is deleted.
+    Directory(BuildId),
+    /// A build.
+    Build(BuildId, Reason),
+    /// A source that no build names.
+    Source(Digest),
 }
 
-/// Why a build goes.
+/// The limit for which a build is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
-    /// There are more than records.builds_max.
+pub(super) enum Reason {
+    /// `records.builds_max`.
     Count,
-    /// It ended more than records.days_max ago.
+    /// `records.days_max`.
     Age,
-    /// All together take more than records.mib_max.
+    /// `records.mib_max`.
     Space,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Count => "there are more builds than records.builds_max",
@@ -85,79 +85,83 @@ impl fmt::Display for Why {
     }
 }
 
-/// What goes, in order: those that ended first go first. A world in which all of it
-/// was done needs nothing more.
-pub(super) fn plan(world: &Observed, limits: &Limits, now: Timestamp) -> Vec<Action> {
-    let mut steps: Vec<_> = world
-        .leftovers
+/// Returns the deletions in order, oldest builds first. After all of them a second plan is
+/// empty.
+pub(super) fn plan(observed: &Observed, limits: &Limits, now: Timestamp) -> Vec<Removal> {
+    let mut removals: Vec<_> = observed
+        .pending
         .iter()
-        .map(|id| Action::DropDirectory(*id))
+        .map(|id| Removal::Directory(*id))
         .collect();
-    let mut kept = Kept::new(world);
-    let mut oldest: Vec<_> = world.ended.iter().collect();
+    let mut remaining = Remaining::new(observed);
+    let mut oldest: Vec<_> = observed.finished.iter().collect();
     oldest.sort_by_key(|build| (build.finished, build.id));
     for build in oldest {
-        if build.held || world.awaited.contains(&build.id) {
+        if build.held || observed.awaited.contains(&build.id) {
             continue;
         }
-        if let Some(why) = kept.excess(build, limits, now) {
-            kept.remove(build);
-            steps.push(Action::Remove(build.id, why));
+        if let Some(reason) = remaining.exceeded(build, limits, now) {
+            remaining.remove(build);
+            removals.push(Removal::Build(build.id, reason));
         }
     }
-    let unused = world
-        .sources
-        .iter()
-        .filter(|(digest, source)| source.age >= SOURCE_GRACE && !kept.uses.contains_key(digest));
-    steps.extend(unused.map(|(digest, _)| Action::DropSource(digest.clone())));
-    steps
+    let unused = observed.sources.iter().filter(|(digest, source)| {
+        source.age >= SOURCE_GRACE && !remaining.uses.contains_key(digest)
+    });
+    removals.extend(unused.map(|(digest, _)| Removal::Source(digest.clone())));
+    removals
 }
 
-/// What is left while a plan is made.
-struct Kept<'w> {
-    world: &'w Observed,
+/// The builds and sources that remain after the planned deletions.
+struct Remaining<'w> {
+    observed: &'w Observed,
     builds: usize,
     bytes: u64,
-    /// By how many builds each source is named.
+    /// The number of builds and schedules that name each source.
     uses: BTreeMap<&'w Digest, usize>,
 }
 
-impl<'w> Kept<'w> {
-    fn new(world: &'w Observed) -> Self {
+impl<'w> Remaining<'w> {
+    fn new(observed: &'w Observed) -> Self {
         let mut uses = BTreeMap::new();
-        let named = world.ended.iter().flat_map(|build| &build.sources);
-        for digest in named.chain(&world.wanted) {
+        let named = observed.finished.iter().flat_map(|build| &build.sources);
+        for digest in named.chain(&observed.used) {
             *uses.entry(digest).or_default() += 1;
         }
-        let builds = world.ended.iter().map(|build| build.bytes).sum::<u64>();
-        let sources = world
+        let builds = observed
+            .finished
+            .iter()
+            .map(|build| build.bytes)
+            .sum::<u64>();
+        let sources = observed
             .sources
             .iter()
             .filter(|(digest, _)| uses.contains_key(digest))
             .map(|(_, source)| source.bytes)
             .sum::<u64>();
         Self {
-            world,
-            builds: world.ended.len(),
-            bytes: world.bytes_unfinished + builds + sources,
+            observed,
+            builds: observed.finished.len(),
+            bytes: observed.bytes_unfinished + builds + sources,
             uses,
         }
     }
 
-    fn excess(&self, build: &Ended, limits: &Limits, now: Timestamp) -> Option<Why> {
+    /// Returns the limit that requires the deletion of this build.
+    fn exceeded(&self, build: &FinishedBuild, limits: &Limits, now: Timestamp) -> Option<Reason> {
         let age = Duration::try_from(now.duration_since(build.finished)).unwrap_or_default();
         if limits.builds_max.is_some_and(|max| self.builds > max) {
-            Some(Why::Count)
+            Some(Reason::Count)
         } else if limits.age_max.is_some_and(|max| age > max) {
-            Some(Why::Age)
+            Some(Reason::Age)
         } else if limits.bytes_max.is_some_and(|max| self.bytes > max) {
-            Some(Why::Space)
+            Some(Reason::Space)
         } else {
             None
         }
     }
 
-    fn remove(&mut self, build: &'w Ended) {
+    fn remove(&mut self, build: &'w FinishedBuild) {
         self.builds -= 1;
         self.bytes -= build.bytes;
         for digest in &build.sources {
@@ -166,7 +170,7 @@ impl<'w> Kept<'w> {
                 self.uses.insert(digest, left - 1);
             } else {
                 self.uses.remove(digest);
-                let freed = self.world.sources.get(digest).map(|source| source.bytes);
+                let freed = self.observed.sources.get(digest).map(|source| source.bytes);
                 self.bytes -= freed.unwrap_or_default();
             }
         }
@@ -183,8 +187,8 @@ mod tests {
         Digest::from([number; 32])
     }
 
-    fn ended(id: u64, finished: i64, bytes: u64, sources: &[u8]) -> Ended {
-        Ended {
+    fn build(id: u64, finished: i64, bytes: u64, sources: &[u8]) -> FinishedBuild {
+        FinishedBuild {
             id: BuildId(id),
             finished: Timestamp::from_second(finished).unwrap(),
             sources: sources.iter().map(|number| digest(*number)).collect(),
@@ -200,12 +204,12 @@ mod tests {
         }
     }
 
-    fn world() -> Observed {
+    fn observed() -> Observed {
         Observed {
-            ended: vec![
-                ended(1, 30, 10, &[1]),
-                ended(2, 10, 10, &[1, 2]),
-                ended(3, 20, 10, &[3]),
+            finished: vec![
+                build(1, 30, 10, &[1]),
+                build(2, 10, 10, &[1, 2]),
+                build(3, 20, 10, &[3]),
             ],
             sources: BTreeMap::from([
                 (digest(1), source(100, 48)),
@@ -216,8 +220,8 @@ mod tests {
         }
     }
 
-    fn removed(world: &Observed, limits: &Limits) -> Vec<Action> {
-        plan(world, limits, Timestamp::from_second(100).unwrap())
+    fn removals(observed: &Observed, limits: &Limits) -> Vec<Removal> {
+        plan(observed, limits, Timestamp::from_second(100).unwrap())
     }
 
     const NONE: Limits = Limits {
@@ -227,94 +231,96 @@ mod tests {
     };
 
     #[test]
-    fn without_limits_only_what_nobody_names_goes() {
-        let mut world = world();
-        assert_eq!(removed(&world, &NONE), []);
-        world.leftovers.insert(BuildId(9));
-        world.sources.insert(digest(4), source(1, 24));
-        world.sources.insert(digest(5), source(1, 23));
-        let steps = [
-            Action::DropDirectory(BuildId(9)),
-            Action::DropSource(digest(4)),
-        ];
-        assert_eq!(removed(&world, &NONE), steps);
-        world.wanted.insert(digest(4));
-        assert_eq!(removed(&world, &NONE), steps[..1]);
+    fn without_limits_only_unused_files_are_deleted() {
+        let mut observed = observed();
+        assert_eq!(removals(&observed, &NONE), []);
+        observed.pending.insert(BuildId(9));
+        observed.sources.insert(digest(4), source(1, 24));
+        observed.sources.insert(digest(5), source(1, 23));
+        let expected = [Removal::Directory(BuildId(9)), Removal::Source(digest(4))];
+        assert_eq!(removals(&observed, &NONE), expected);
+        observed.used.insert(digest(4));
+        assert_eq!(removals(&observed, &NONE), expected[..1]);
     }
 
     #[test]
-    fn what_ended_first_goes_first_with_the_sources_that_only_it_named() {
+    fn the_oldest_builds_are_deleted_first_with_their_own_sources() {
         let limits = Limits {
             builds_max: Some(2),
             ..NONE
         };
-        let steps = [
-            Action::Remove(BuildId(2), Why::Count),
-            Action::DropSource(digest(2)),
+        let expected = [
+            Removal::Build(BuildId(2), Reason::Count),
+            Removal::Source(digest(2)),
         ];
-        assert_eq!(removed(&world(), &limits), steps);
+        assert_eq!(removals(&observed(), &limits), expected);
         let limits = Limits {
             age_max: Some(Duration::from_secs(75)),
             ..NONE
         };
-        let steps = [
-            Action::Remove(BuildId(2), Why::Age),
-            Action::Remove(BuildId(3), Why::Age),
-            // Source 3 was handed in an hour ago: somebody may be about to name it.
-            Action::DropSource(digest(2)),
+        let expected = [
+            Removal::Build(BuildId(2), Reason::Age),
+            Removal::Build(BuildId(3), Reason::Age),
+            // Source 3 was uploaded an hour ago; its build may follow.
+            Removal::Source(digest(2)),
         ];
-        assert_eq!(removed(&world(), &limits), steps);
+        assert_eq!(removals(&observed(), &limits), expected);
     }
 
     #[test]
-    fn space_counts_a_source_once_and_as_long_as_it_is_named() {
+    fn a_source_counts_once_while_it_is_named() {
         let limits = |max| Limits {
             bytes_max: Some(max),
             ..NONE
         };
-        assert_eq!(removed(&world(), &limits(330)), []);
-        let gone = |max| {
-            let steps = removed(&world(), &limits(max));
-            let builds = steps.iter().filter(|it| matches!(it, Action::Remove(..)));
+        assert_eq!(removals(&observed(), &limits(330)), []);
+        let deleted = |max| {
+            let removals = removals(&observed(), &limits(max));
+            let builds = removals
+                .iter()
+                .filter(|it| matches!(it, Removal::Build(..)));
             builds.count()
         };
         // Build 2 gives 10 and source 2's 100, build 3 gives 110.
-        assert_eq!((gone(329), gone(220), gone(219), gone(109)), (1, 1, 2, 3));
+        assert_eq!(
+            (deleted(329), deleted(220), deleted(219), deleted(109)),
+            (1, 1, 2, 3)
+        );
     }
 
     #[test]
-    fn a_build_that_another_one_or_a_person_waits_for_stays_with_its_sources() {
+    fn a_held_or_awaited_build_stays_with_its_sources() {
         let limits = Limits {
             builds_max: Some(0),
             age_max: Some(Duration::ZERO),
             bytes_max: Some(0),
         };
-        let mut awaited = world();
+        let mut awaited = observed();
         awaited.awaited.insert(BuildId(2));
-        let mut held = world();
-        held.ended[1].held = true;
-        for world in [awaited, held] {
-            let steps = removed(&world, &limits);
-            let removes = |id| {
-                let mut steps = steps.iter();
-                steps.any(|step| matches!(step, Action::Remove(it, _) if *it == BuildId(id)))
+        let mut held = observed();
+        held.finished[1].held = true;
+        for observed in [awaited, held] {
+            let removals = removals(&observed, &limits);
+            let deletes = |id| {
+                let mut removals = removals.iter();
+                removals.any(|it| matches!(it, Removal::Build(build, _) if *build == BuildId(id)))
             };
-            assert!(removes(1) && !removes(2) && removes(3), "{steps:?}");
-            assert!(!steps.contains(&Action::DropSource(digest(1))));
+            assert!(deletes(1) && !deletes(2) && deletes(3), "{removals:?}");
+            assert!(!removals.contains(&Removal::Source(digest(1))));
         }
     }
 
     proptest! {
         #[test]
-        fn a_plan_that_was_carried_out_leaves_nothing_to_do(
+        fn after_its_removals_the_plan_is_empty(
             builds in prop::collection::vec((0..100i64, 0..50u64, prop::collection::vec(0..6u8, 0..3), any::<bool>()), 0..12),
             sources in prop::collection::btree_map(0..6u8, (0..50u64, 0..48u64), 0..6),
             awaited in prop::collection::btree_set(0..12u64, 0..3),
             limits in (prop::option::of(0..8usize), prop::option::of(0..90u64), prop::option::of(0..300u64)),
         ) {
             let builds = builds.iter().enumerate();
-            let mut world = Observed {
-                ended: builds.map(|(id, (at, bytes, named, held))| Ended { held: *held, ..ended(id as u64, *at, *bytes, named) }).collect(),
+            let mut observed = Observed {
+                finished: builds.map(|(id, (at, bytes, named, held))| FinishedBuild { held: *held, ..build(id as u64, *at, *bytes, named) }).collect(),
                 sources: sources.iter().map(|(it, (bytes, hours))| (digest(*it), source(*bytes, *hours))).collect(),
                 awaited: awaited.into_iter().map(BuildId).collect(),
                 ..Observed::default()
@@ -324,21 +330,21 @@ mod tests {
                 age_max: limits.1.map(Duration::from_secs),
                 bytes_max: limits.2,
             };
-            for step in removed(&world, &limits) {
-                match step {
-                    Action::DropDirectory(id) => { world.leftovers.remove(&id); }
-                    Action::Remove(id, _) => {
-                        prop_assert!(!world.awaited.contains(&id));
-                        prop_assert!(world.ended.iter().all(|build| build.id != id || !build.held));
-                        world.ended.retain(|build| build.id != id);
+            for removal in removals(&observed, &limits) {
+                match removal {
+                    Removal::Directory(id) => { observed.pending.remove(&id); }
+                    Removal::Build(id, _) => {
+                        prop_assert!(!observed.awaited.contains(&id));
+                        prop_assert!(observed.finished.iter().all(|build| build.id != id || !build.held));
+                        observed.finished.retain(|build| build.id != id);
                     }
-                    Action::DropSource(digest) => {
-                        prop_assert!(world.ended.iter().all(|build| !build.sources.contains(&digest)));
-                        world.sources.remove(&digest);
+                    Removal::Source(digest) => {
+                        prop_assert!(observed.finished.iter().all(|build| !build.sources.contains(&digest)));
+                        observed.sources.remove(&digest);
                     }
                 }
             }
-            prop_assert_eq!(removed(&world, &limits), []);
+            prop_assert_eq!(removals(&observed, &limits), []);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What an examination of the host depends on.
+//! The inventory of the host: the facts that an examination depends on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -9,49 +9,49 @@ use store::Holder;
 
 use crate::state::CopyTag;
 
-/// What an examination depends on.
+/// The facts that an examination depends on.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
-    /// What the names of our networks and control groups begin with.
+    /// The prefix of the names of the agent's networks and control groups.
     pub prefix: String,
     /// The builds that the agent runs.
     pub running: BTreeSet<BuildId>,
-    /// The copies of builds that people look into.
+    /// The open debug sessions.
     pub copies: BTreeSet<CopyTag>,
-    /// Whether it runs bootstraps; which guest is of which one, nobody can tell.
+    /// True if bootstraps run. A guest does not tell to which one it belongs.
     pub bootstraps: bool,
-    /// What has a run directory.
+    /// The run directories of guests.
     pub guests: Vec<Guest>,
-    /// The networks whose names begin with our prefix.
+    /// The networks with the prefix.
     pub networks: Vec<Network>,
-    /// The control groups whose names begin with our prefix.
+    /// The control groups with the prefix.
     pub groups: Vec<Group>,
-    /// What the records say.
+    /// The facts from the records.
     pub records: Records,
     /// The entries of the directory of builds.
     pub directories: Vec<PathBuf>,
-    /// Sources that no build has, handed in long ago, and how large they are.
+    /// Old sources that no build uses, with their sizes in bytes.
     pub unused: Vec<(PathBuf, u64)>,
     /// The directory of sources.
     pub sources: PathBuf,
-    /// The machines that lack firmware, and what is wrong with it.
+    /// The machines whose firmware is missing, each with the error.
     pub without_firmware: Vec<(MachineName, String)>,
-    /// Where there is less room than the reserve: the place and what is free.
+    /// The paths with less free space than the reserve, each with its free bytes.
     pub short: Vec<(PathBuf, u64)>,
 }
 
-/// A run directory.
+/// The run directory of a guest.
 #[derive(Debug, Clone)]
 pub struct Guest {
-    /// The directory.
+    /// Its path.
     pub run: PathBuf,
-    /// Its guest's short name.
+    /// The guest's short name.
     pub tag: String,
-    /// The guest's process, when it runs.
+    /// The guest's process, if it runs.
     pub pid: Option<u32>,
-    /// Whether the record of its process cannot be read.
+    /// True if the process record cannot be read.
     pub unreadable: bool,
-    /// Whether the guest's network is there.
+    /// True if the guest's network exists.
     pub network: bool,
 }
 
@@ -60,41 +60,41 @@ pub struct Guest {
 pub struct Network {
     /// Its name.
     pub name: String,
-    /// What runs in it.
+    /// The processes in it.
     pub processes: Vec<Holder>,
 }
 
 /// A control group.
 #[derive(Debug, Clone)]
 pub struct Group {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// Its name.
     pub name: String,
-    /// Whether processes are in it.
+    /// True if processes are in it.
     pub busy: bool,
 }
 
-/// What the records say.
+/// The facts from the records.
 #[derive(Debug, Clone, Default)]
 pub struct Records {
-    /// The file.
+    /// The path of the database.
     pub path: PathBuf,
-    /// What is wrong with them; then nothing else is known.
+    /// The faults of the database. If there are any, nothing else is known.
     pub faults: Vec<String>,
     /// All builds.
     pub builds: BTreeMap<BuildId, Recorded>,
 }
 
-/// What the records say of a build, and what is there of it.
+/// A recorded build and its files.
 #[derive(Debug, Clone)]
 pub struct Recorded {
-    /// How far it has come.
+    /// Its state.
     pub state: State,
-    /// How often its guest was started.
+    /// The number of its attempts.
     pub attempts: u32,
-    /// Whether its result is on disk.
+    /// True if its result is on disk.
     pub result: bool,
-    /// Its directory, when that is not there.
+    /// Its directory, if that is missing.
     pub lost: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! Looks at everything that an examination depends on.
+//! The inspection of the host, which gives the inventory.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use config::doctor::Cleaning;
 use config::layout::Entry;
-use config::machine::{self, Firmware, Machine};
+use config::machine::Firmware;
 use config::task::{Digest, RESULT};
 use config::{BuildId, MachineName};
 use store::{Holder, Volume, VolumeId};
@@ -25,51 +25,53 @@ use crate::state::AgentState;
 use guest::network;
 use guest::{GuestError, cgroup, check_firmware};
 
-/// How long a source may wait for its build.
+/// The age from which an unused source is reported.
 const SOURCE_AGE_MAX: Duration = Duration::from_hours(24);
 
-/// Looks at the host. What runs is noted before and after everything else: what
-/// begins or ends meanwhile is not taken for something that was left.
+/// Returns the inventory of the host. The running jobs are read before and after everything
+/// else, so that jobs that start or end meanwhile are not reported as leftovers.
 ///
 /// # Errors
-/// When a directory of ours cannot be read.
-pub async fn look(agent: &Arc<AgentState>) -> io::Result<Inventory> {
+/// A directory of the agent cannot be read.
+pub async fn inspect(agent: &Arc<AgentState>) -> io::Result<Inventory> {
     let before = agent.jobs.running();
-    let ours = Arc::clone(agent);
-    let mut seen = blocking(move || look_around(&ours)).await?;
+    let shared = Arc::clone(agent);
+    let mut inventory = blocking(move || read(&shared)).await?;
     for jobs in [before, agent.jobs.running()] {
-        seen.running
+        inventory
+            .running
             .extend(jobs.builds.keys().chain(jobs.holds.keys()));
-        seen.copies.extend(jobs.debug_sessions.keys());
-        seen.bootstraps |= !jobs.images.is_empty();
+        inventory.copies.extend(jobs.debug_sessions.keys());
+        inventory.bootstraps |= !jobs.images.is_empty();
     }
-    Ok(seen)
+    Ok(inventory)
 }
 
-fn look_around(agent: &AgentState) -> io::Result<Inventory> {
+/// Reads everything but the running jobs. Blocks.
+fn read(agent: &AgentState) -> io::Result<Inventory> {
     let prefix = format!("{}-", agent.settings.name);
     let guests = guests(agent, &prefix)?;
     let directories = sys::file::entries(&agent.paths.builds())?;
     let sources = sources(&agent.paths.sources())?;
-    // What is recorded later than it was listed would seem to have no record.
-    let health = agent
+    // Read after the listings: a new directory must not seem to lack its record.
+    let integrity = agent
         .records
         .check_integrity()
         .unwrap_or_else(|error| Integrity {
             faults: vec![sys::error_report::chain(&error)],
             ..Integrity::default()
         });
-    let used = |path: &Path| digest(path).is_some_and(|digest| health.sources.contains(&digest));
+    let used = |path: &Path| digest(path).is_some_and(|digest| integrity.sources.contains(&digest));
     let unused = sources
         .into_iter()
-        .filter(|(path, _)| health.faults.is_empty() && !used(path));
+        .filter(|(path, _)| integrity.faults.is_empty() && !used(path));
     let unused = unused.collect();
     Ok(Inventory {
         networks: networks(&prefix)?,
         groups: groups(&prefix),
         prefix,
         guests,
-        records: records(agent, health),
+        records: records(agent, integrity),
         directories,
         unused,
         sources: agent.paths.sources(),
@@ -103,7 +105,7 @@ fn guests(agent: &AgentState, prefix: &str) -> io::Result<Vec<Guest>> {
 fn networks(prefix: &str) -> io::Result<Vec<Network>> {
     let names = network::list(prefix)?.into_iter();
     let network = |name: String| {
-        // A network that was only half made has no processes.
+        // An incomplete network has no processes.
         let inside = network::Network::open(&name).map(|network| network.processes());
         let inside = inside.into_iter().flatten().flatten();
         let processes = inside.map(|pid| Holder {
@@ -136,7 +138,7 @@ fn groups(prefix: &str) -> Vec<Group> {
     cgroup::groups().into_iter().filter_map(group).collect()
 }
 
-fn records(agent: &AgentState, health: Integrity) -> Records {
+fn records(agent: &AgentState, integrity: Integrity) -> Records {
     let recorded = |(id, (state, attempts)): (BuildId, _)| {
         let directory = agent.paths.build(id);
         let result = directory.join(RESULT).exists();
@@ -153,8 +155,8 @@ fn records(agent: &AgentState, health: Integrity) -> Records {
     };
     Records {
         path: agent.records.path().to_owned(),
-        faults: health.faults,
-        builds: health.builds.into_iter().map(recorded).collect(),
+        faults: integrity.faults,
+        builds: integrity.builds.into_iter().map(recorded).collect(),
     }
 }
 
@@ -162,21 +164,22 @@ fn digest(path: &Path) -> Option<Digest> {
     path.file_name()?.to_str()?.parse().ok()
 }
 
-/// The sources that were handed in long ago, and what a killed agent was receiving.
+/// Returns old sources, and incomplete uploads of a killed agent.
 fn sources(directory: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     let now = SystemTime::now();
     let old = |path: PathBuf| {
-        let half = path.file_name()?.to_str()?.starts_with(".tmp");
+        let is_upload = path.file_name()?.to_str()?.starts_with(".tmp");
         let data = fs::symlink_metadata(&path).ok()?;
         let age = now.duration_since(data.modified().ok()?).ok()?;
-        let ours = data.is_file() && (half || digest(&path).is_some());
-        (ours && age > SOURCE_AGE_MAX).then_some((path, data.len()))
+        let is_source = data.is_file() && (is_upload || digest(&path).is_some());
+        (is_source && age > SOURCE_AGE_MAX).then_some((path, data.len()))
     };
     let paths = sys::file::entries(directory)?;
     Ok(paths.into_iter().filter_map(old).collect())
 }
 
-/// What is wrong with a manifest is told by who starts the machine.
+/// Returns the machines whose firmware is missing. The start of a guest reports invalid
+/// manifests.
 fn without_firmware(agent: &AgentState) -> Vec<(MachineName, String)> {
     let Err(GuestError::NoFirmware { path, source }) = check_firmware(&agent.settings.guests.uefi)
     else {
@@ -184,8 +187,7 @@ fn without_firmware(agent: &AgentState) -> Vec<(MachineName, String)> {
     };
     let wants = |volume: &Volume, machine: &MachineName| {
         let current = volume.directory(machine).join(machine.as_str());
-        let text = fs::read_to_string(current.join(machine::FILE)).ok()?;
-        Some(Machine::parse(&text).ok()?.firmware == Firmware::Uefi)
+        Some(store::machine_manifest(&current).ok()?.firmware == Firmware::Uefi)
     };
     let of_volume = |volume: &Volume| {
         let mut machines = volume.machines().unwrap_or_default();
@@ -209,7 +211,7 @@ fn short(agent: &AgentState) -> Vec<(PathBuf, u64)> {
 }
 
 /// Returns the deletions of the scheduler's next round.
-pub async fn cleaning(agent: &Arc<AgentState>) -> Vec<Cleaning> {
+pub async fn planned_deletions(agent: &Arc<AgentState>) -> Vec<Cleaning> {
     let observed = match scheduler::observe(agent, BTreeMap::new()).await {
         Ok(observed) => observed,
         Err(error) => {
