@@ -1,5 +1,5 @@
 //! The HTTP API: administration below `/api/v1`, at a unix socket that root and a group can
-//! open and over TCP with tokens; over TCP also the public routes, [`toaster`] and the metrics.
+//! open and over TCP with tokens; over TCP also the public routes, Toaster's and the metrics.
 //!
 //! `api/openapi.json` describes every route, and a test compares it with the code.
 

@@ -98,7 +98,7 @@ fn measure(agent: &AgentState, commit: bool) -> Result<Pressure> {
 }
 
 /// Evicts the guest that has written most on file systems under pressure. Returns false if
-/// there is none.
+/// no guest has.
 async fn evict_largest(agent: &Arc<AgentState>, pressure: Pressure) -> bool {
     let path = pressure.path(agent).to_owned();
     // Held guests are suspended and write nothing.

@@ -39,11 +39,10 @@ impl fmt::Display for CopyTag {
     }
 }
 
-/// The short name of a guest: a build's number, with the number of a copy perhaps, or
-/// a letter and a number.
+/// The short name of a guest: the number of a build, that with the number of a debug session,
+/// or a letter and the number of a bootstrap.
 ///
-/// This is the only grammar: whoever deletes what guests left behind reads names
-/// with it, and leaves alone what does not read.
+/// The parser is the only door: leftovers of guests are deleted only if their name parses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GuestTag {
     /// The guest of a build: `42`.
@@ -97,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_person_names_is_no_guest() {
+    fn names_of_people_are_not_tags() {
         for name in [
             "",
             "lab",
@@ -124,7 +123,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_reads_back(number: u64, build: u64) {
+        fn a_tag_is_parsed_as_printed(number: u64, build: u64) {
             let build = BuildId(build);
             for tag in [GuestTag::Build(build), GuestTag::Copy(CopyTag { build, number }), GuestTag::Bootstrap(number)] {
                 prop_assert_eq!(tag.to_string().parse(), Ok(tag));
@@ -132,7 +131,7 @@ mod tests {
         }
 
         #[test]
-        fn what_reads_is_what_we_would_write(text in "[b+0-9a-c-]{0,5}") {
+        fn a_parsed_tag_is_printed_identically(text in "[b+0-9a-c-]{0,5}") {
             if let Ok(tag) = text.parse::<GuestTag>() {
                 prop_assert_eq!(tag.to_string(), text);
             }

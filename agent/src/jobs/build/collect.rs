@@ -44,13 +44,13 @@ pub enum CollectError {
         /// The failure.
         source: std::io::Error,
     },
-    /// The result is packed, and not as it should be.
+    /// The compressed result is damaged.
     #[error("the guest's result.manifest.lz4 cannot be unpacked: {0}")]
     Unpack(io::Error),
-    /// The archive of its files is none, or holds what it must not.
+    /// The archive of its files is damaged, or has forbidden entries.
     #[error("the guest's upload.tar cannot be used")]
     Upload(#[from] UploadError),
-    /// The result is none.
+    /// The result cannot be parsed.
     #[error("the guest's result.manifest cannot be used")]
     Result(#[from] TaskError),
     /// The result names a file that is not there.
@@ -61,7 +61,7 @@ pub enum CollectError {
     Revision(#[from] RevisionError),
 }
 
-/// Reads what the guest of a build has put, asks for revisions, and writes them
+/// Reads the result of a build's guest, allocates the revisions of its packages, and writes them
 /// beside the packages.
 pub(super) async fn collect(agent: &AgentState, id: BuildId) -> Result<Collected, CollectError> {
     let directory = agent.paths.build(id);
@@ -71,15 +71,16 @@ pub(super) async fn collect(agent: &AgentState, id: BuildId) -> Result<Collected
     };
     let result = {
         let directory = directory.clone();
-        blocking(move || read(&directory, &limits)).await?
+        blocking(move || {
+            let result = read(&directory, &limits)?;
+            // Before revisions are allocated: a missing package gets none.
+            check_packages(&result, &directory.join(ARTIFACTS))?;
+            Ok::<_, CollectError>(result)
+        })
+        .await?
     };
     let good = result.status.is_good();
     let files = directory.join(ARTIFACTS);
-    // Before anything is asked for: what is not there gets no revision.
-    let is_lost = |package: &&Package| !files.join(package.file.as_str()).is_file();
-    if let Some(lost) = result.packages.iter().filter(|_| good).find(is_lost) {
-        return Err(CollectError::Missing(lost.file.clone()));
-    }
     let mut packages = Vec::new();
     for package in result.packages.into_iter().filter(|_| good) {
         let revision = pr_service::revision(&agent.pr, &agent.settings.pr, &package).await?;
@@ -97,12 +98,23 @@ pub(super) async fn collect(agent: &AgentState, id: BuildId) -> Result<Collected
     })
 }
 
+/// Checks that the packages of a successful result exist.
+fn check_packages(result: &TaskResult, files: &Path) -> Result<(), CollectError> {
+    let is_missing = |package: &&Package| !files.join(package.file.as_str()).is_file();
+    match result.packages.iter().find(is_missing) {
+        Some(package) if result.status.is_good() => {
+            Err(CollectError::Missing(package.file.clone()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Returns `true` if a guest has put its result.
 pub(super) fn has_result(directory: &Path) -> bool {
     RESULTS.iter().any(|name| directory.join(name).exists())
 }
 
-/// Reads the result, and brings what a worker of build2 has put into our form.
+/// Reads the result, and converts the files of a build2 worker.
 fn read(directory: &Path, limits: &upload::Limits) -> Result<TaskResult, CollectError> {
     let text = text(directory)?;
     let result = TaskResult::parse(&text)?;
@@ -138,14 +150,14 @@ fn text(directory: &Path) -> Result<String, CollectError> {
     unpack(File::open(&path).map_err(fault(&path))?).map_err(CollectError::Unpack)
 }
 
-/// Unpacks a result; one that does not end in time is refused.
+/// Decompresses a result up to the size limit.
 fn unpack(packed: impl Read) -> io::Result<String> {
     let mut text = String::new();
     let mut plain = FrameDecoder::new(packed).take(RESULT_BYTES_MAX + 1);
     plain.read_to_string(&mut text)?;
     if text.len() as u64 > RESULT_BYTES_MAX {
-        let words = format!("it holds more than {RESULT_BYTES_MAX} bytes");
-        return Err(io::Error::other(words));
+        let message = format!("it holds more than {RESULT_BYTES_MAX} bytes");
+        return Err(io::Error::other(message));
     }
     Ok(text)
 }
@@ -202,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packed_result_is_unpacked_up_to_its_limit() {
+    fn a_compressed_result_is_limited_in_size() {
         let text = ": 1\nstatus: success\n";
         assert_eq!(unpack(&packed(text.as_bytes())[..]).unwrap(), text);
         let bomb = packed(&vec![b' '; 64 << 20]);
@@ -215,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_of_a_worker_of_build2_is_brought_into_our_form() {
+    fn a_result_of_a_build2_worker_is_converted() {
         let place = tempfile::tempdir().unwrap();
         let path = |name: &str| place.path().join(name);
         fs::create_dir(path(ARTIFACTS)).unwrap();

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_the_host_is_tried_again_until_the_retries_are_used_up() {
+    fn host_failures_are_retried_up_to_the_limit() {
         let failed = || Verdict::HostFailed("no memory".into());
         assert_eq!(concluded(1, failed(), &RULES), (State::Queued, None, 1));
         assert_eq!(
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn each_attempt_that_the_host_failed_is_followed_by_a_longer_rest() {
+    fn retries_back_off_exponentially() {
         let rules = Rules {
             retries_max: 9,
             ..RULES
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_packages_own_failure_is_never_tried_again() {
+    fn failures_of_the_package_are_not_retried() {
         let result = Collected {
             outcome: Outcome::Error,
             message: "hello.c:1: no".into(),
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_says_that_its_host_failed_is_started_again() {
+    fn a_result_that_blames_the_host_is_retried() {
         let result = Collected {
             outcome: Outcome::Abnormal,
             message: "the gateway did not answer for 31 seconds".into(),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_build_is_over_but_one_that_the_agents_end_cut_off_is_not() {
+    fn a_cancelled_build_ends_but_one_of_a_stopped_agent_is_retried() {
         let stopping = Rules {
             stopping: true,
             ..RULES
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_that_takes_too_long_is_aborted() {
+    fn a_build_that_exceeds_its_time_is_aborted() {
         let verdict = Verdict::Late("too long".into());
         assert_eq!(
             concluded(1, verdict, &RULES),

@@ -1,4 +1,4 @@
-//! What the guest of a build fetches, and where what it puts and prints goes.
+//! The files that a build's guest fetches and puts, and the files that receive its output.
 
 use std::io;
 use std::path::Path;

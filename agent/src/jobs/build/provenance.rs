@@ -1,6 +1,5 @@
-//! What a build's artifacts came from, in a form that others can read: an in-toto
-//! Statement (v1) with SLSA's provenance (v1). `docs/provenance.md` says what each
-//! value means.
+//! The provenance of a build's artifacts: an in-toto Statement (v1) with the SLSA provenance
+//! predicate (v1). `docs/provenance.md` describes its fields.
 
 use std::fs::File;
 use std::io;
@@ -18,7 +17,7 @@ const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 const PREDICATE: &str = "https://slsa.dev/provenance/v1";
 const BUILD_TYPE: &str = "buildhost:build/v1";
 
-/// Writes where a build's artifacts came from beside them, if there are any.
+/// Writes the provenance beside the artifacts, if there are any.
 pub(super) async fn write(agent: &AgentState, build: &Build) -> io::Result<()> {
     let directory = agent.paths.build(build.id);
     let (name, build) = (agent.settings.name.clone(), build.clone());
@@ -34,8 +33,7 @@ pub(super) async fn write(agent: &AgentState, build: &Build) -> io::Result<()> {
     .await
 }
 
-/// The statement about a build that has ended well; `None` when nothing came out that
-/// it could be about.
+/// Returns the statement about a successful build; `None` without artifacts.
 fn statement(build: &Build, host: &str, log: Option<&Digest>) -> Option<Value> {
     let good = build.outcome.is_some_and(Outcome::is_good);
     if !good || build.artifacts.is_empty() {
@@ -197,13 +195,13 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_says_what_came_from_what() {
+    fn a_statement_names_products_and_inputs() {
         let statement = statement(&build(), "farm1", Some(&digest("7"))).unwrap();
         insta::assert_snapshot!(serde_json::to_string_pretty(&statement).unwrap());
     }
 
     #[test]
-    fn there_is_no_statement_about_nothing() {
+    fn a_build_without_products_has_no_statement() {
         let mut failed = build();
         failed.outcome = Some(Outcome::Error);
         assert_eq!(statement(&failed, "farm1", None), None);
@@ -213,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_left_out() {
+    fn unknown_inputs_are_omitted() {
         let mut old = build();
         old.inputs = None;
         let statement = statement(&old, "farm1", None).unwrap();

@@ -27,8 +27,8 @@ pub struct Limits {
 /// The reason for which an archive is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
-    /// It is none, or it is cut off.
-    #[error("it is no tar archive that can be read: {0}")]
+    /// It is damaged or cut off.
+    #[error("it is not a readable tar archive: {0}")]
     Read(io::Error),
     /// A file of ours.
     #[error("cannot write what it holds: {0}")]
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn files_at_any_depth_are_unpacked_under_their_names() {
+    fn files_at_any_depth_are_unpacked() {
         let mut archive = Builder::new(Vec::new());
         let long = format!("{}/{}.tar.gz", "deep".repeat(30), "x".repeat(150));
         for name in ["./upload/bindist/a.deb", "b.txt", &long] {
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_belong_into_an_archive_is_refused() {
+    fn forbidden_entries_are_refused() {
         use EntryType::{Block, Char, Fifo, GNULongName, GNUSparse, Link, Regular, Symlink};
         for kind in [Symlink, Link, Char, Block, Fifo, GNUSparse] {
             let error = unpacked(&one("a/x", kind, b"")).unwrap_err();
@@ -245,12 +245,12 @@ mod tests {
         let error = unpacked(&one("x", GNULongName, &b"x".repeat(20_000))).unwrap_err();
         assert_eq!(error, "the name of a file is too long or not UTF-8");
         let error = unpacked(&one("x", Regular, &[7; 900])[..1000]).unwrap_err();
-        assert!(error.starts_with("it is no tar archive"), "{error}");
+        assert!(error.starts_with("it is not a readable tar archive"), "{error}");
         unpacked(b"no archive at all, and not even as long as one").unwrap_err();
     }
 
     #[test]
-    fn neither_one_name_twice_nor_more_files_than_allowed() {
+    fn duplicate_names_and_too_many_files_are_refused() {
         let archive = |names: &[&str]| {
             let mut archive = Builder::new(Vec::new());
             for name in names {

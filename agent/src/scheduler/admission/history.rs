@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_tells_of_every_attempt() {
+    fn every_attempt_counts_as_usage() {
         let request = serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap();
         let second = |second| Timestamp::from_second(second).unwrap();
         let (task, now) = ("0".repeat(64).parse().unwrap(), second(1));

@@ -94,7 +94,7 @@ impl Shares {
         let wants = |submitter: &Submitter| {
             queued.contains(submitter) || running.values().any(|run| run.submitter == *submitter)
         };
-        // Whoever has had more than the others must not lose that by a pause.
+        // A submitter who is ahead of the others stays so after a pause.
         self.spent
             .retain(|submitter, spent| wants(submitter) || *spent > clock);
         self.started.retain(|submitter, _| wants(submitter));

@@ -1,4 +1,4 @@
-//! Who goes first, what the others are told, and that nobody is forgotten.
+//! Tests of order, wait reasons and fairness.
 
 use std::collections::BTreeSet;
 
@@ -75,7 +75,7 @@ fn decided(candidates: &[Candidate], pool: ResourcePool, now: u64) -> Vec<String
 }
 
 #[test]
-fn submitters_take_turns_and_the_higher_priority_goes_first() {
+fn submitters_take_turns_within_a_priority() {
     let queue = [
         candidate(1, "ann", 0),
         candidate(2, "ann", 0),
@@ -108,7 +108,7 @@ fn bootstrap_of_another_machine() -> Allocation {
 }
 
 #[test]
-fn every_refusal_is_a_sentence_with_its_figures() {
+fn every_wait_reason_states_its_numbers() {
     let large = ResourceRequest {
         memory: 3072,
         ..SMALL
@@ -177,7 +177,7 @@ fn every_refusal_is_a_sentence_with_its_figures() {
 }
 
 #[test]
-fn small_builds_pass_a_large_one_for_a_while_only() {
+fn small_builds_backfill_for_a_limited_time() {
     let large = ResourceRequest {
         memory: 4096,
         ..SMALL
@@ -198,7 +198,7 @@ fn small_builds_pass_a_large_one_for_a_while_only() {
 }
 
 #[test]
-fn who_gets_nothing_rises_and_whoever_is_served_does_not() {
+fn priority_ages_only_without_service() {
     let queue = [candidate(1, "low", 0), candidate(2, "high", 2)];
     let first = |now| decided(&queue, ResourcePool::new(capacity(1), Vec::new()), now).remove(0);
     assert_eq!(first(0), "2 starts");
@@ -221,10 +221,10 @@ struct AgentState {
     shares: Shares,
     queue: Vec<Candidate>,
     running: BTreeMap<BuildId, (Candidate, u64, u64)>,
-    /// The seconds of guests that each submitter has had.
+    /// The guest seconds of each submitter.
     had: BTreeMap<String, u64>,
     waited: BTreeMap<BuildId, u64>,
-    /// What the records say.
+    /// The recorded usage.
     history: Vec<UsageInterval>,
     ids: u64,
 }
@@ -319,7 +319,7 @@ impl AgentState {
 }
 
 #[test]
-fn whoever_has_had_more_waits_for_the_others_after_a_restart_too() {
+fn shares_survive_a_restart() {
     // Two short builds of ann and one long one of bob.
     let interval = |id, name, runs, ends| UsageInterval {
         id: BuildId(id),
@@ -359,7 +359,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn nothing_is_given_away_twice(
+    fn resources_are_never_overcommitted(
         requests in prop::collection::vec((1..6u64, 1..3000u64, 0..600u64, prop::option::of(1..3usize)), 1..30),
         guests in 1..6usize,
     ) {
@@ -379,7 +379,7 @@ proptest! {
     }
 
     #[test]
-    fn submitters_who_always_want_something_get_equal_shares(
+    fn busy_submitters_get_equal_shares(
         lasts in prop::collection::vec(1..40u64, 2..6),
         guests in 1..5usize,
         latecomer in 0..500u64,
@@ -414,7 +414,7 @@ proptest! {
     }
 
     #[test]
-    fn nobody_starves_beside_greedy_and_urgent_submitters(
+    fn no_submitter_starves(
         large in 1..=4096u64,
         priority in -3..=0i32,
         lasts in 1..60u64,
