@@ -245,7 +245,10 @@ mod tests {
         let error = unpacked(&one("x", GNULongName, &b"x".repeat(20_000))).unwrap_err();
         assert_eq!(error, "the name of a file is too long or not UTF-8");
         let error = unpacked(&one("x", Regular, &[7; 900])[..1000]).unwrap_err();
-        assert!(error.starts_with("it is not a readable tar archive"), "{error}");
+        assert!(
+            error.starts_with("it is not a readable tar archive"),
+            "{error}"
+        );
         unpacked(b"no archive at all, and not even as long as one").unwrap_err();
     }
 
