@@ -8,8 +8,8 @@ use rusqlite::{Connection, Transaction, params};
 use super::rows::{from_json, json, optional, parse, time};
 
 /// The migrations, by the version that they start from.
-pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 8] =
-    [v1, v2, v3, v4, v5, v6, v7, v8];
+pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 9] =
+    [v1, v2, v3, v4, v5, v6, v7, v8, v9];
 
 /// Migrates a database of version `from` to the newest in one transaction.
 pub(super) fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
@@ -149,6 +149,11 @@ fn v8(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
             submitted, started, finished, progress ->> 'errors', progress ->> 'warnings')
             WHERE outcome IS NOT NULL;",
     )
+}
+
+/// Adds the volume on which each build ran.
+fn v9(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch("ALTER TABLE builds ADD COLUMN volume TEXT;")
 }
 
 /// Computes the new columns from the others.

@@ -1,6 +1,7 @@
 //! The conversion of builds to rows and back.
 
 use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use config::builds::{Build, GuestKind, Priority, State, Usage};
@@ -42,7 +43,8 @@ pub(super) fn update(connection: &Connection, build: &Build) -> rusqlite::Result
     let sql = "UPDATE builds SET priority = ?2, state = ?3, outcome = ?4, message = ?5,
                attempts = ?6, not_before = ?7, revision = ?8, made = ?9, guest = ?10, frozen = ?11,
                started = ?12, finished = ?13, seconds = ?14, phases = ?15, cpu_milliseconds = ?16,
-               memory_bytes_max = ?17, packages = ?18, artifacts = ?19, life = ?20 WHERE id = ?1";
+               memory_bytes_max = ?17, packages = ?18, artifacts = ?19, life = ?20,
+               volume = ?21 WHERE id = ?1";
     connection.prepare_cached(sql)?.execute(params![
         key(build.id),
         build.priority.0,
@@ -64,6 +66,7 @@ pub(super) fn update(connection: &Connection, build: &Build) -> rusqlite::Result
         json(&build.packages)?,
         json(&build.artifacts)?,
         json(&build.interactive)?,
+        build.volume.as_deref().and_then(Path::to_str),
     ])?;
     for built in &build.packages {
         name(
@@ -110,6 +113,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Build> {
         message: row.get("message")?,
         attempts: row.get("attempts")?,
         not_before: optional(row, "not_before")?,
+        volume: row.get::<_, Option<String>>("volume")?.map(PathBuf::from),
         revision: row.get::<_, Option<u32>>("revision")?.map(Revision),
         inputs: from_json(row, "made")?,
         guest: row

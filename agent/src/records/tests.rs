@@ -38,6 +38,7 @@ async fn records_are_durable() {
     build.message = "two\nlines".into();
     build.priority = Priority(-3);
     build.not_before = Some(second(3));
+    build.volume = Some("/build/machines".into());
     build.revision = Some(config::Revision(7));
     build.inputs = Some(BuildInputs {
         revision_uuid: "u-u".into(),
@@ -102,6 +103,7 @@ async fn a_database_of_the_first_version_is_migrated() {
         "2026-11-20T10:00:00.123456789Z"
     );
     assert_eq!(build.packages[0].revision, "r0.2");
+    assert_eq!(build.volume, None);
     let states = |phase: &Phase| phase.state;
     let expected = [State::Queued, State::Starting, State::Finished];
     assert_eq!(
@@ -114,6 +116,30 @@ async fn a_database_of_the_first_version_is_migrated() {
     assert_eq!(waiting[0].task, build.task);
     assert_eq!(records.newest_id().await.unwrap(), Some(BuildId(6)));
     assert_eq!(submitted(&records).await.id, BuildId(7));
+}
+
+#[tokio::test]
+async fn a_build_recorded_by_version_8_gets_a_volume_with_its_next_attempt() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("r");
+    let mut connection = Connection::open(&path).unwrap();
+    let transaction = connection.transaction().unwrap();
+    for migrate in &MIGRATIONS[..8] {
+        migrate(&transaction).unwrap();
+    }
+    let task = "0".repeat(64);
+    let insert = "INSERT INTO builds (machine, toolchain, target, sources, task, state, submitted)
+                  VALUES ('linux', 'default', '-', '[]', ?1, 'queued', '2026-11-20T10:00:00Z')";
+    transaction.execute(insert, [&task]).unwrap();
+    transaction.pragma_update(None, "user_version", 8).unwrap();
+    transaction.commit().unwrap();
+    drop(connection);
+    let records = Records::open(&path, Telemetry::default()).unwrap();
+    let mut build = records.get(BuildId(1)).await.unwrap().unwrap();
+    assert_eq!(build.volume, None);
+    build.volume = Some("/build/machines".into());
+    records.save(&build).await.unwrap();
+    assert_eq!(records.get(build.id).await.unwrap(), Some(build));
 }
 
 #[test]
@@ -154,7 +180,7 @@ fn a_database_of_a_newer_version_is_refused_unchanged() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("newer buildhost-agent (format 99, this one knows 8)"),
+        error.contains("newer buildhost-agent (format 99, this one knows 9)"),
         "{error}"
     );
 }

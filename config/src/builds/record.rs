@@ -1,6 +1,7 @@
 //! The record of a build.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -182,6 +183,10 @@ pub struct Build {
     pub attempts: u32,
     /// The time before which the build is not retried.
     pub not_before: Option<Timestamp>,
+    /// The directory of the volume on which its last attempt ran. `None` before the first
+    /// attempt, and in records of agents that did not record it.
+    #[serde(default)]
+    pub volume: Option<PathBuf>,
     /// The machine's revision that its guest is based on.
     pub revision: Option<Revision>,
     /// The inputs of its guest.
@@ -241,6 +246,7 @@ impl Build {
             message: String::new(),
             attempts: 0,
             not_before: None,
+            volume: None,
             revision: None,
             inputs: None,
             guest: None,
