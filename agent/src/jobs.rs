@@ -47,8 +47,11 @@ pub(crate) async fn start_build(agent: &Arc<AgentState>, start: BuildStart) {
 /// Adopts a build whose guest an earlier agent started.
 pub(crate) async fn adopt_build(agent: &Arc<AgentState>, build: Build) {
     info!(build = %build.id, machine = %build.machine, "adopting a build whose guest still runs");
-    let found = snapshot::volume_or_log(agent, &build).await;
-    // Without its snapshot there is nothing to delete later, in whichever volume.
+    let found = match snapshot::recorded_volume(&agent.volumes, &build) {
+        Some(volume) => Some(volume.clone()),
+        None => snapshot::volume_or_log(agent, &build).await,
+    };
+    // Without a snapshot, no volume has anything that must be deleted later.
     let Some(volume) = found.or_else(|| agent.volumes.iter().next().cloned()) else {
         return;
     };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use config::builds::Build;
 use config::layout::Entry;
-use store::{Snapshot, SnapshotSource, StoreError, Volume};
+use store::{Snapshot, SnapshotSource, StoreError, Volume, Volumes};
 use tracing::warn;
 
 use crate::blocking;
@@ -53,18 +53,32 @@ pub(super) async fn volume_or_log(agent: &AgentState, build: &Build) -> Option<V
     })
 }
 
-/// Returns the volume that has the snapshot of a build, if there is one.
+/// Returns the volume that has the snapshot of a build, if there is one: the recorded volume,
+/// or else, for a build without one, the first that has it.
 ///
 /// # Errors
-/// When no volume has it and one could not be read.
+/// When the recorded volume cannot be read. Without one, when no volume has the snapshot and
+/// one could not be read.
 pub(super) async fn volume(
     agent: &AgentState,
     build: &Build,
 ) -> Result<Option<Volume>, StoreError> {
     let (volumes, build) = (agent.volumes.clone(), build.clone());
-    blocking(move || {
-        let id = volumes.of_snapshot(&build.machine, &build.toolchain, &build.id.tag())?;
-        Ok(id.and_then(|id| volumes.get(id).cloned()))
-    })
-    .await
+    blocking(move || find(&volumes, &build)).await
+}
+
+fn find(volumes: &Volumes, build: &Build) -> Result<Option<Volume>, StoreError> {
+    let (machine, toolchain, tag) = (&build.machine, &build.toolchain, build.id.tag());
+    if let Some(volume) = recorded_volume(volumes, build) {
+        let exists = volume.has_snapshot(machine, toolchain, &tag)?;
+        return Ok(exists.then(|| volume.clone()));
+    }
+    let id = volumes.of_snapshot(machine, toolchain, &tag)?;
+    Ok(id.and_then(|id| volumes.get(id).cloned()))
+}
+
+/// Returns the volume that the record of a build names; `None` if the record names none, or
+/// one that is no longer in the settings.
+pub(super) fn recorded_volume<'v>(volumes: &'v Volumes, build: &Build) -> Option<&'v Volume> {
+    volumes.at(build.volume.as_deref()?)
 }

@@ -204,6 +204,18 @@ impl Volume {
         }
     }
 
+    /// Returns `true` if a snapshot exists.
+    pub fn has_snapshot(
+        &self,
+        machine: &MachineName,
+        toolchain: &ToolchainName,
+        tag: &Tag,
+    ) -> Result<bool> {
+        let path = self.entry(machine, &Entry::Snapshot(toolchain.clone(), tag.clone()));
+        let found = self.backend.info(&path).context("inspect", &path)?;
+        Ok(found.is_some())
+    }
+
     /// Locks an existing snapshot. An agent adopts the snapshots of guests that survived its
     /// predecessor in this way.
     ///

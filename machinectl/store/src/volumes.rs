@@ -1,12 +1,11 @@
 //! All volumes of a host, and the rule that assigns a machine to one of them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
-use config::layout::Entry;
 use config::{MachineName, Tag, ToolchainName};
 
-use crate::error::IoContext;
 use crate::{MachineView, RefusalKind, Result, StoreError, Volume};
 
 /// The position of a volume in [`Volumes`].
@@ -72,6 +71,11 @@ impl Volumes {
         self.0.get(id.0)
     }
 
+    /// Returns the volume whose directory is `path`.
+    pub fn at(&self, path: &Path) -> Option<&Volume> {
+        self.iter().find(|volume| volume.path() == path)
+    }
+
     /// Returns the volume that a machine belongs to.
     ///
     /// # Errors
@@ -105,13 +109,11 @@ impl Volumes {
         toolchain: &ToolchainName,
         tag: &Tag,
     ) -> Result<Option<VolumeId>> {
-        let entry = Entry::Snapshot(toolchain.clone(), tag.clone());
         let mut unreadable = None;
         for (id, volume) in self.indexed() {
-            let path = volume.entry(machine, &entry);
-            match volume.backend.info(&path).context("inspect", &path) {
-                Ok(Some(_)) => return Ok(Some(id)),
-                Ok(None) => {}
+            match volume.has_snapshot(machine, toolchain, tag) {
+                Ok(true) => return Ok(Some(id)),
+                Ok(false) => {}
                 Err(error) => unreadable = unreadable.or(Some(error)),
             }
         }
@@ -161,6 +163,7 @@ mod tests {
     use std::path::PathBuf;
 
     use config::Revision;
+    use config::layout::Entry;
 
     use super::*;
     use crate::subvolumes::{FakeBackend, SubvolumeBackend};
@@ -271,6 +274,14 @@ mod tests {
         assert_eq!(find(&toolchain, &tag), Some(VolumeId(1)));
         assert_eq!(find(&"other".parse().unwrap(), &tag), None);
         assert_eq!(find(&toolchain, &"8".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn a_volume_is_found_by_its_path() {
+        let fixture = Fixture::new();
+        let path = fixture.directory.path().join("second");
+        assert_eq!(fixture.volumes.at(&path).unwrap().path(), path);
+        assert!(fixture.volumes.at(fixture.directory.path()).is_none());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use config::builds::{Build, Hold, HoldKind, StartKind, State};
@@ -56,7 +57,7 @@ pub(super) async fn start(
     start: &BuildStart,
     cancel: &CancellationToken,
 ) -> Attempt {
-    if let Err(error) = prepare(agent, build).await {
+    if let Err(error) = prepare(agent, volume, build).await {
         return Attempt::failed(error);
     }
     loop {
@@ -78,10 +79,12 @@ pub(super) async fn start(
 }
 
 /// Records that an attempt starts, and makes its directory.
-async fn prepare(agent: &AgentState, build: &mut Build) -> Result<(), JobError> {
+async fn prepare(agent: &AgentState, volume: &Volume, build: &mut Build) -> Result<(), JobError> {
     // Counted before anything can fail, so that the retries end.
     build.attempts += 1;
     build.not_before = None;
+    // JSON, the form of the record, has no paths that are not UTF-8.
+    build.volume = volume.path().to_str().map(PathBuf::from);
     let directory = agent.paths.build(build.id);
     blocking(move || {
         sys::file::fresh_directory(&directory)?;
