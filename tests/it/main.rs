@@ -15,3 +15,4 @@ mod schedules;
 mod store;
 mod toaster;
 mod toolchains;
+mod volumes;

@@ -1,5 +1,5 @@
-//! A host that serves the agent's HTTP API but starts no builds: its machine is on a fake backend,
-//! and no scheduler runs.
+//! A host that serves the agent's HTTP API: its machine is on a fake backend, and no scheduler runs
+//! unless a test starts it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -37,9 +37,14 @@ impl ApiHost {
     /// Starts a server on a free port of the loopback interface. The settings are added to those
     /// for its paths.
     pub fn new(settings: &str) -> Self {
+        Self::with_volumes(settings, &["volume"])
+    }
+
+    /// Starts a server of a host with these volumes. Each has the machine.
+    pub fn with_volumes(settings: &str, volumes: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().canonicalize().unwrap();
-        for name in ["volume", "toolchains/default", "state/sources", "run"] {
+        for name in ["toolchains/default", "state/sources", "run"] {
             std::fs::create_dir_all(path.join(name)).unwrap();
         }
         let text = format!(
@@ -47,7 +52,6 @@ impl ApiHost {
             path.display()
         );
         let settings = Settings::parse(&text).unwrap();
-        let volume = volume(&path.join("volume"));
         let toolchains = Toolchains::open(&path.join("toolchains")).unwrap();
         let telemetry = Telemetry::default();
         let database = path.join("state/records.sqlite3");
@@ -55,7 +59,10 @@ impl ApiHost {
         let pr = prserv::Service::open(&pr_service::options(&settings.pr).unwrap()).unwrap();
         let host = AgentState::new(
             settings,
-            std::iter::once(volume).collect(),
+            volumes
+                .iter()
+                .map(|name| volume(&path.join(name)))
+                .collect(),
             toolchains,
             records,
             telemetry,
@@ -128,7 +135,8 @@ pub fn request(client: &Client, method: &str, url: &str) -> RequestBuilder {
 fn volume(path: &std::path::Path) -> Volume {
     let backend = Arc::new(FakeBackend::default());
     let volume = Volume::with_backend(path, backend.clone());
-    let original = path.with_file_name("original");
+    let original = path.with_extension("original");
+    std::fs::create_dir(path).unwrap();
     backend.create(&original).unwrap();
     backend.write(&original.join("disk.img"), b"disk").unwrap();
     backend.make_read_only(&original).unwrap();
