@@ -38,7 +38,7 @@ pub enum RecordsError {
     /// The database failed.
     #[error("cannot use the records in {path}")]
     Database {
-        /// Returns the path of the file.
+        /// The path of the file.
         path: PathBuf,
         /// The error of the database.
         source: rusqlite::Error,
@@ -48,7 +48,7 @@ pub enum RecordsError {
         "{path} was written by a newer buildhost-agent (format {found}, this one knows {known})"
     )]
     Newer {
-        /// Returns the path of the file.
+        /// The path of the file.
         path: PathBuf,
         /// The version of its format.
         found: usize,

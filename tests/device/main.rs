@@ -41,4 +41,5 @@ mod socket_group;
 mod stream_chains;
 mod syscall_faults;
 mod tftp;
+mod two_volumes;
 mod uefi;

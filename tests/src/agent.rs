@@ -42,6 +42,7 @@ pub struct AgentHost {
     agent: Option<Child>,
     name: String,
     settings: String,
+    first_volume: Option<PathBuf>,
     work: TempDir,
     /// The host with the volume.
     pub host: BuildHost,
@@ -66,6 +67,7 @@ impl AgentHost {
             agent: None,
             name: format!("t{}", std::process::id()),
             settings: settings.to_owned(),
+            first_volume: None,
             work,
             host,
         }
@@ -177,13 +179,23 @@ impl AgentHost {
         fs::read_to_string(self.work.path().join("agent.log")).unwrap_or_default()
     }
 
+    /// Adds a volume to the settings of the agent, before the host's own.
+    pub fn add_first_volume(&mut self, path: PathBuf) {
+        self.first_volume = Some(path);
+    }
+
+    fn volumes(&self) -> Vec<&Path> {
+        let first = self.first_volume.as_deref();
+        first.into_iter().chain([self.host.volume.path()]).collect()
+    }
+
     /// Returns the command that starts the agent, and writes its settings.
     pub fn command(&self) -> Command {
         let path = self.work.path().join("agent.toml");
         let text = format!(
-            "host.name = \"{}\"\npaths.volumes = [\"{}\"]\npaths.toolchains = \"{}\"\npaths.state = \"{}\"\npaths.run = \"{}\"\n{}",
+            "host.name = \"{}\"\npaths.volumes = {:?}\npaths.toolchains = \"{}\"\npaths.state = \"{}\"\npaths.run = \"{}\"\n{}",
             self.name,
-            self.host.volume.path().display(),
+            self.volumes(),
             self.host.mount.path().join("toolchains").display(),
             self.state_directory().display(),
             self.run_directory().display(),

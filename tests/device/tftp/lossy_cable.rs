@@ -29,14 +29,14 @@ impl LossyCable {
     /// Connects the guest's end of `net` to a new network that takes the place of a guest. The
     /// cable loses `lost_percent` of the packets in each direction.
     pub(super) fn connect(net: &Net, lost_percent: u32) -> (Self, Net) {
-        let far = Net::new();
-        far.shell(&format!(
+        let client_net = Net::new();
+        client_net.shell(&format!(
             "nft flush ruleset; ip link set dev guest0 down; ip address flush dev guest0
              ip link set dev guest0 address {GUEST_MAC}
              ip address add {GUEST}/24 dev guest0; ip link set dev guest0 up"
         ));
         let end = |net: &Network| File::from(net.open_tap().unwrap());
-        let (one, other) = (end(net), end(&far));
+        let (one, other) = (end(net), end(&client_net));
         let cut = Arc::new(AtomicBool::new(false));
         let direction = |from: &File, to: &File, seed| {
             let direction = Direction {
@@ -53,10 +53,10 @@ impl LossyCable {
             direction(&other, &one, 0x9e37_79b9_7f4a_7c15),
         ];
         // After this, both ends know each other's hardware addresses.
-        far.shell(&format!(
+        client_net.shell(&format!(
             "until busybox ping -q -c 1 -W 1 {GATEWAY}; do :; done"
         ));
-        (Self { cut, directions }, far)
+        (Self { cut, directions }, client_net)
     }
 }
 

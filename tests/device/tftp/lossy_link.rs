@@ -36,17 +36,17 @@ struct Attempts {
 /// A server, the network of a client, and the lossy cable between them.
 struct LossyLink {
     fixture: TransferFixture,
-    far: Net,
+    client_net: Net,
     _cable: LossyCable,
 }
 
 impl LossyLink {
     fn new(size: usize) -> Self {
         let fixture = TransferFixture::new(size);
-        let (cable, far) = LossyCable::connect(&fixture.net, LOST_PERCENT);
+        let (cable, client_net) = LossyCable::connect(&fixture.net, LOST_PERCENT);
         Self {
             fixture,
-            far,
+            client_net,
             _cable: cable,
         }
     }
@@ -56,7 +56,7 @@ impl LossyLink {
         let mut timeout = command::prepare("timeout");
         timeout.args([&ATTEMPT_SECONDS_MAX.to_string(), "sh", "-c", line]);
         timeout.current_dir(self.fixture.directory.path());
-        self.far.run(timeout).status.success()
+        self.client_net.run(timeout).status.success()
     }
 
     fn is_right(&self, name: &str) -> bool {
@@ -130,7 +130,7 @@ impl LossyLink {
                 let mut file = fs::File::create(&path)?;
                 client().get("big", &mut file).map_err(io::Error::other)
             };
-            it.far.enter(fetch).is_ok()
+            it.client_net.enter(fetch).is_ok()
         });
         let put = self.transfer(WORKER, true, |it, name| {
             let source = it.fixture.path("source");
@@ -142,7 +142,7 @@ impl LossyLink {
                     .put(&name, &mut file, size)
                     .map_err(io::Error::other)
             };
-            it.far.enter(put).is_ok()
+            it.client_net.enter(put).is_ok()
         });
         [fetched, put]
     }
