@@ -1,7 +1,8 @@
 //! The everyday parts of the operating system that several programs share: child processes,
-//! files that are replaced as a whole, rate limits, error chains.
+//! files that are replaced as a whole, files of others, rate limits, error chains.
 
 pub mod command;
 pub mod error_report;
 pub mod file;
 pub mod token_bucket;
+pub mod untrusted;

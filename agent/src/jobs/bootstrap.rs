@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use config::Tag;
-use config::task::{self, Provenance, TaskResult};
+use config::task::{self, TaskResult};
 use store::toolchains::Toolchain;
 use store::{Snapshot, SnapshotSource, Volume};
 use tokio_util::sync::CancellationToken;
@@ -126,8 +126,7 @@ async fn take_snapshot_of_image(
     blocking(move || {
         let image = SnapshotSource::Image(key.toolchain.clone());
         let snapshot = take_snapshot(&volume, &key, &image)?;
-        let made = std::fs::read_to_string(snapshot.path().join(task::BOOTSTRAP))?;
-        if Provenance::parse(&made).as_ref() == Ok(&inputs) {
+        if store::image_provenance(snapshot.path())?.as_ref() == Some(&inputs) {
             return Ok(Arc::new(snapshot));
         }
         drop(snapshot);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use config::machine::{self, Machine};
+use config::machine::Machine;
 use parking_lot::Mutex;
 use store::Uuid;
 
@@ -32,12 +32,9 @@ pub struct CheckpointFacts {
 impl ImageFacts {
     /// Reads the facts from the directory of an image, a revision or a snapshot.
     pub fn read(directory: &Path) -> Self {
-        let path = directory.join(machine::FILE);
-        let machine = std::fs::read_to_string(&path)
-            .map_err(|error| format!("{}: {error}", path.display()))
-            .and_then(|text| Machine::parse(&text).map_err(|error| error.to_string()));
+        let machine = store::machine_manifest(directory);
         Self {
-            machine,
+            machine: machine.map_err(|error| sys::error_report::chain(&error)),
             checkpoint: CheckpointFacts {
                 exists: guest::checkpoint::exists(directory),
                 unsupported: guest::checkpoint::unsupported_reason(directory),
@@ -81,7 +78,7 @@ mod tests {
         let cache = ImageFactsCache::default();
         let uuid = Uuid::from_u128(1);
         assert!(cache.get(uuid, directory.path()).machine.is_err());
-        let manifest = directory.path().join(machine::FILE);
+        let manifest = directory.path().join(config::machine::FILE);
         let text = ": 1\nid: x\nsummary: y\nram-minimum: 262144\n";
         sys::file::replace(&manifest, text.as_bytes()).unwrap();
         assert!(cache.get(uuid, directory.path()).machine.is_ok());

@@ -3,7 +3,7 @@
 
 mod format;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -20,6 +20,8 @@ use crate::{Refusal, RefusalKind, Result, SubvolumeBackend, Volume};
 /// The name of the content manifest in the top directory of a revision.
 pub const FILE: &str = "contents.b3";
 
+/// The maximum size of a content manifest, in bytes: enough for a million files.
+const BYTES_MAX: u64 = 256 << 20;
 /// The number of bytes that are hashed at once, enough to occupy all processors.
 const CHUNK: u64 = 8 << 20;
 /// The number of differences that an error names.
@@ -95,7 +97,7 @@ impl Volume {
 /// Compares a directory with the content manifest in it. Returns `None` if it has no manifest.
 pub(crate) fn verify(directory: &Path) -> Result<Option<Verified>> {
     let path = directory.join(FILE);
-    let text = match fs::read_to_string(&path) {
+    let text = match sys::untrusted::read_text(directory, FILE, BYTES_MAX) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         text => text.context("read", &path)?,
     };
@@ -134,7 +136,7 @@ fn add_entry(root: &Path, name: &Path, manifest: &mut ContentManifest) -> Result
     let data = path.symlink_metadata().context("inspect", &path)?;
     let kind = data.file_type();
     let hash = if kind.is_file() {
-        Some(hash_file(&path).context("read", &path)?)
+        Some(hash_file(root, name).context("read", &path)?)
     } else if kind.is_symlink() {
         let target = fs::read_link(&path).context("read", &path)?;
         let hash = blake3::hash(target.as_os_str().as_bytes());
@@ -168,8 +170,8 @@ fn add_entry(root: &Path, name: &Path, manifest: &mut ContentManifest) -> Result
 }
 
 /// Returns the hash of a file's content, computed on all processors.
-fn hash_file(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+fn hash_file(root: &Path, name: &Path) -> io::Result<String> {
+    let mut file = sys::untrusted::open(root, name)?;
     let mut hasher = blake3::Hasher::new();
     let mut chunk = Vec::new();
     loop {

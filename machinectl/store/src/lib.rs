@@ -35,7 +35,7 @@ pub use delete::{DeleteReport, plan_delete};
 pub use error::{Refusal, RefusalKind, StoreError};
 pub use ingest::{IngestPlan, Intent, Method, Source};
 pub use lock::{Holder, LockRefusal};
-pub use machine_manifest::{ManifestRefusal, machine_manifest};
+pub use machine_manifest::{ManifestRefusal, image_provenance, machine_manifest};
 pub use machine_refusal::MachineRefusal;
 pub use snapshot::{Snapshot, SnapshotRefusal, SnapshotSource, SourceRevision};
 pub use subvolumes::{Change, Subvolume, SubvolumeBackend, Uuid};

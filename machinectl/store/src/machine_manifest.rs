@@ -1,13 +1,16 @@
-//! The manifest of a machine, as an image or a snapshot contains it.
+//! The manifests in a revision, an image or a snapshot.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use config::machine::{FILE, Machine, MachineError};
+use config::task::{BOOTSTRAP, Provenance};
 
 use crate::error::IoContext;
 use crate::{Refusal, RefusalKind, Result};
+
+/// The maximum size of a manifest, in bytes.
+const BYTES_MAX: u64 = 64 * 1024;
 
 /// A reason why a directory does not describe a machine.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +42,7 @@ impl Refusal for ManifestRefusal {
 /// The manifest is missing or cannot be read or parsed.
 pub fn machine_manifest(directory: &Path) -> Result<Machine> {
     let path = directory.join(FILE);
-    let text = match fs::read_to_string(&path) {
+    let text = match sys::untrusted::read_text(directory, FILE, BYTES_MAX) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(ManifestRefusal::Missing(directory.to_owned()).into());
         }
@@ -48,6 +51,16 @@ pub fn machine_manifest(directory: &Path) -> Result<Machine> {
     let machine =
         Machine::parse(&text).map_err(|source| ManifestRefusal::Invalid { path, source })?;
     Ok(machine)
+}
+
+/// Reads the provenance in the directory of an image or a snapshot: the revision and the
+/// toolchain that it was made from. Returns `None` if it cannot be parsed.
+///
+/// # Errors
+/// The file is missing or cannot be read.
+pub fn image_provenance(directory: &Path) -> io::Result<Option<Provenance>> {
+    let text = sys::untrusted::read_text(directory, BOOTSTRAP, BYTES_MAX)?;
+    Ok(Provenance::parse(&text).ok())
 }
 
 #[cfg(test)]

@@ -1,20 +1,16 @@
 //! The content of a machine's directory, read without a lock.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use config::layout::Entry;
-use config::task::{BOOTSTRAP, Provenance};
+use config::task::Provenance;
 use config::{MachineName, Revision, Tag, ToolchainName};
 
 use crate::error::IoContext;
-use crate::{MachineRefusal, Result, Subvolume, Uuid, Volume, lock};
-
-/// The size limit for reading `bootstrap.manifest`, which is much shorter.
-const MANIFEST_BYTES_MAX: u64 = 64 * 1024;
+use crate::{MachineRefusal, Result, Subvolume, Uuid, Volume, image_provenance, lock};
 
 /// The content of a machine's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -272,7 +268,7 @@ impl MachineView {
                 });
             }
             Entry::Image(toolchain) => {
-                let provenance = provenance(path);
+                let provenance = image_provenance(path).ok().flatten();
                 self.origins.extend(origin(provenance.as_ref()));
                 self.images.push(ImageView {
                     toolchain,
@@ -285,7 +281,8 @@ impl MachineView {
                 let in_use = lock::seems_in_use(path);
                 if in_use {
                     self.origins.extend(subvolume.parent_uuid);
-                    self.origins.extend(origin(provenance(path).as_ref()));
+                    let provenance = image_provenance(path).ok().flatten();
+                    self.origins.extend(origin(provenance.as_ref()));
                 }
                 self.snapshots.push(SnapshotView {
                     toolchain,
@@ -363,22 +360,6 @@ fn entry_name<'a>(directory: &Path, target: &'a Path) -> Option<&'a str> {
 /// Returns the UUID of the revision that an image was made from.
 fn origin(provenance: Option<&Provenance>) -> Option<Uuid> {
     Uuid::parse_str(&provenance?.revision_uuid).ok()
-}
-
-/// Reads the provenance of an image.
-fn provenance(image: &Path) -> Option<Provenance> {
-    Provenance::parse(&read_untrusted(&image.join(BOOTSTRAP)).ok()?).ok()
-}
-
-/// Reads the start of a file that a guest may have made: without following a symbolic link,
-/// and without waiting for the other end of a FIFO.
-fn read_untrusted(path: &Path) -> io::Result<String> {
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
-    let file = File::options().read(true).custom_flags(flags).open(path)?;
-    let mut text = String::new();
-    file.take(MANIFEST_BYTES_MAX).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use config::machine::{Firmware, UEFI_VARIABLES};
 use serde_json::{Value, json};
+use sys::untrusted::read_text;
 
 use super::qmp::{Qmp, QmpError};
 use super::{PROGRAM, snapshot_file};
@@ -27,7 +28,7 @@ pub use files::{
     convert_to_cold, discard, exists, mark_unsupported, memory_bytes, unsupported_reason,
 };
 
-use files::{DISK, KEY, MEMORY, PARTIAL_STATE, STATE, VARIABLES};
+use files::{DISK, KEY, MEMORY, PARTIAL_STATE, STATE, TEXT_BYTES_MAX, VARIABLES};
 use key::key;
 
 /// The name of the state's descriptor in QEMU.
@@ -62,7 +63,7 @@ pub(super) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result<(), Guest
         }
         BootMode::Restore => {
             let expected = key(spec, PROGRAM, accelerator).map_err(failed(KEY))?;
-            let saved = fs::read_to_string(spec.directory.join(KEY)).map_err(failed(KEY))?;
+            let saved = read_text(&spec.directory, KEY, TEXT_BYTES_MAX).map_err(failed(KEY))?;
             let is_complete = spec.directory.join(STATE).is_file();
             if is_complete && saved == expected {
                 Ok(())
@@ -75,7 +76,7 @@ pub(super) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result<(), Guest
 
 /// Copies a file of the machine, as a clone where the file system can.
 fn clone(spec: &Spec, from: &str, to: &str) -> Result<(), GuestError> {
-    let (mut from, _) = snapshot_file::open(spec.directory.join(from), false)?;
+    let (mut from, _) = snapshot_file::open(spec, from, false)?;
     let path = spec.directory.join(to);
     let copied = File::create(&path).and_then(|mut to| {
         if rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
@@ -115,7 +116,7 @@ pub(crate) fn save(qmp: &mut Qmp, directory: &Path) -> Result<(), QmpError> {
 /// Loads the state of a checkpoint into a QEMU that waits for it.
 pub(crate) fn load(qmp: &mut Qmp, directory: &Path) -> Result<(), QmpError> {
     exclude_memory(qmp)?;
-    let file = File::open(directory.join(STATE))?;
+    let file = sys::untrusted::open(directory, STATE)?;
     qmp.send_fd(DESCRIPTOR, &file)?;
     let uri = json!({ "uri": format!("fd:{DESCRIPTOR}") });
     qmp.execute("migrate-incoming", &uri)?;

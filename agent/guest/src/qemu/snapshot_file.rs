@@ -1,12 +1,10 @@
 //! The files of a guest's snapshot, opened without following links.
 
 use std::fs::{File, Metadata};
-use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, fchown};
 
-use rustix::fs::OFlags;
+use sys::untrusted;
 
 use crate::error::GuestError;
 use crate::spec::Spec;
@@ -14,29 +12,29 @@ use crate::spec::Spec;
 /// Opens a file of the snapshot for QEMU. The file becomes its user's if QEMU writes it or
 /// others may not read it, because QEMU opens again what it only reads.
 pub(super) fn open_for_user(spec: &Spec, name: &str, write: bool) -> Result<OwnedFd, GuestError> {
-    let path = spec.directory.join(name);
-    let (file, metadata) = open(path.clone(), write)?;
+    let (file, metadata) = open(spec, name, write)?;
     if (write || metadata.mode() & 0o004 == 0) && metadata.uid() != spec.user.uid {
-        fchown(&file, Some(spec.user.uid), Some(spec.user.gid))
-            .map_err(|source| GuestError::Open { path, source })?;
+        fchown(&file, Some(spec.user.uid), Some(spec.user.gid)).map_err(|source| {
+            GuestError::Open {
+                path: spec.directory.join(name),
+                source,
+            }
+        })?;
     }
     Ok(file.into())
 }
 
-/// Opens a regular file of a snapshot.
-pub(super) fn open(path: PathBuf, write: bool) -> Result<(File, Metadata), GuestError> {
-    // A link in a snapshot could point to any file of the host.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let flags = i32::try_from(flags.bits()).unwrap_or_default();
-    let mut options = File::options();
-    options.read(true).write(write).custom_flags(flags);
-    let opened = options.open(&path).and_then(|file| {
-        let metadata = file.metadata()?;
-        if metadata.is_file() {
-            Ok((file, metadata))
-        } else {
-            Err(io::Error::other("it is not a regular file"))
-        }
-    });
-    opened.map_err(|source| GuestError::Open { path, source })
+/// Opens a regular file of the snapshot. A link in it could lead to any file of the host.
+pub(super) fn open(spec: &Spec, name: &str, write: bool) -> Result<(File, Metadata), GuestError> {
+    let opened = if write {
+        untrusted::open_writable(&spec.directory, name)
+    } else {
+        untrusted::open(&spec.directory, name)
+    };
+    opened
+        .and_then(|file| file.metadata().map(|metadata| (file, metadata)))
+        .map_err(|source| GuestError::Open {
+            path: spec.directory.join(name),
+            source,
+        })
 }

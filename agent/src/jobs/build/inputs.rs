@@ -1,14 +1,12 @@
 //! The inputs of a build, for its record: the revision, the toolchain and the kind of
 //! guest.
 
-use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
 use config::Revision;
 use config::builds::{Build, BuildInputs, GuestKind};
 use config::machine::{Kind, Machine};
-use config::task::{self, Provenance};
 use store::{Snapshot, Volume, content_manifest};
 
 use crate::blocking;
@@ -50,12 +48,11 @@ fn revision(
 
 /// Reads the inputs from a snapshot; `None` if it does not state them correctly.
 fn read(snapshot: &Path) -> Result<Option<BuildInputs>, JobError> {
-    let text = fs::read_to_string(snapshot.join(task::BOOTSTRAP))?;
-    let Ok(provenance) = Provenance::parse(&text) else {
+    let Some(provenance) = store::image_provenance(snapshot)? else {
         return Ok(None);
     };
     // Only a revision that was pushed or imported has a manifest of its content.
-    let contents = File::open(snapshot.join(content_manifest::FILE)).ok();
+    let contents = sys::untrusted::open(snapshot, content_manifest::FILE).ok();
     Ok(Some(BuildInputs {
         revision_uuid: provenance.revision_uuid,
         contents_sha256: contents.and_then(|file| sys::file::digest(file).ok()),
@@ -77,6 +74,8 @@ pub(super) fn guest_kind(agent: &AgentState, machine: &Machine) -> Option<GuestK
 
 #[cfg(test)]
 mod tests {
+    use config::task::{self, Provenance};
+
     use super::*;
 
     #[test]

@@ -19,6 +19,8 @@ pub(super) const DISK: &str = "frozen.disk";
 pub(in crate::qemu) const VARIABLES: &str = "frozen.vars";
 /// The key of everything that the checkpoint depends on.
 pub(super) const KEY: &str = "frozen.key";
+/// The maximum size of the key and of the reason, in bytes.
+pub(super) const TEXT_BYTES_MAX: u64 = 64 * 1024;
 /// The reason why no checkpoint can be saved.
 const UNSUPPORTED: &str = "frozen.unfit";
 
@@ -38,7 +40,7 @@ pub fn memory_bytes(directory: &Path) -> u64 {
 /// Returns the reason why no checkpoint of the guest in this directory can be saved, if
 /// [`mark_unsupported`] recorded one.
 pub fn unsupported_reason(directory: &Path) -> Option<String> {
-    fs::read_to_string(directory.join(UNSUPPORTED)).ok()
+    sys::untrusted::read_text(directory, UNSUPPORTED, TEXT_BYTES_MAX).ok()
 }
 
 /// Records that no checkpoint of the guest in this directory can be saved.

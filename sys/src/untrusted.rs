@@ -1,0 +1,144 @@
+//! Files that others have made, in images, archives and snapshots.
+//!
+//! Such a name may be a symbolic link to any file of the host, a pipe whose other end nobody
+//! opens, a device, or a file of any size. The functions here return regular files of limited
+//! size, and never wait.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Component, Path};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+
+/// Opens a regular file below a directory for reading. Follows no symbolic link below the
+/// directory.
+///
+/// # Errors
+/// The file is missing or not a regular file, its path has other components than names, or one
+/// of them is a symbolic link.
+pub fn open(directory: &Path, path: impl AsRef<Path>) -> io::Result<File> {
+    open_with(directory, path.as_ref(), OFlags::RDONLY)
+}
+
+/// Opens a regular file as [`open`] does, for reading and writing.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_writable(directory: &Path, path: impl AsRef<Path>) -> io::Result<File> {
+    open_with(directory, path.as_ref(), OFlags::RDWR)
+}
+
+/// Reads a text file as [`open`] does.
+///
+/// # Errors
+/// Those of [`open`]; or the file has more than `bytes_max` bytes or is not UTF-8.
+pub fn read_text(directory: &Path, path: impl AsRef<Path>, bytes_max: u64) -> io::Result<String> {
+    let file = open(directory, path)?;
+    let mut text = String::new();
+    // The file may grow while it is read.
+    file.take(bytes_max + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > bytes_max {
+        return Err(io::Error::other(format!(
+            "it is larger than {bytes_max} bytes"
+        )));
+    }
+    Ok(text)
+}
+
+fn open_with(directory: &Path, path: &Path, access: OFlags) -> io::Result<File> {
+    let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mut parts = path.components().peekable();
+    let mut parent = openat(
+        CWD,
+        directory,
+        OFlags::CLOEXEC | OFlags::PATH | OFlags::DIRECTORY,
+        Mode::empty(),
+    )?;
+    while let Some(part) = parts.next() {
+        let Component::Normal(name) = part else {
+            return Err(io::Error::other("its path has other components than names"));
+        };
+        if parts.peek().is_some() {
+            let flags = flags | OFlags::PATH | OFlags::DIRECTORY;
+            parent = openat(&parent, name, flags, Mode::empty()).map_err(describe)?;
+            continue;
+        }
+        // Without NONBLOCK, the open of a pipe would wait for its other end.
+        let flags = flags | access | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = File::from(openat(&parent, name, flags, Mode::empty()).map_err(describe)?);
+        return if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(not_regular())
+        };
+    }
+    Err(not_regular())
+}
+
+/// Explains the errors of entries that are not regular files.
+fn describe(error: Errno) -> io::Error {
+    match error {
+        Errno::LOOP => io::Error::other("it is a symbolic link"),
+        // A socket or a device without a driver; a directory opened for writing.
+        Errno::NXIO | Errno::NODEV | Errno::ISDIR => not_regular(),
+        error => error.into(),
+    }
+}
+
+fn not_regular() -> io::Error {
+    io::Error::other("it is not a regular file")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use rustix::fs::{FileType, mknodat};
+
+    use super::*;
+
+    #[test]
+    fn only_regular_files_of_limited_size_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        std::fs::create_dir(root.join("d")).unwrap();
+        for (name, content) in [("empty", ""), ("d/text", "text"), ("long", "0123456789")] {
+            crate::file::replace(&root.join(name), content.as_bytes()).unwrap();
+        }
+        symlink("d/text", root.join("link")).unwrap();
+        symlink("d", root.join("linked")).unwrap();
+        symlink("/dev/zero", root.join("zero")).unwrap();
+        let mode = Mode::from_raw_mode(0o600);
+        mknodat(CWD, root.join("pipe"), FileType::Fifo, mode, 0).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
+        let table = [
+            ("empty", Ok("")),
+            ("d/text", Ok("text")),
+            ("d/./text", Ok("text")),
+            ("./d", Err("other components")),
+            ("long", Err("larger than 9 bytes")),
+            ("link", Err("symbolic link")),
+            ("linked/text", Err("Not a directory")),
+            ("zero", Err("symbolic link")),
+            ("pipe", Err("not a regular file")),
+            ("socket", Err("not a regular file")),
+            ("d", Err("not a regular file")),
+            ("", Err("not a regular file")),
+            ("../x", Err("other components")),
+            ("/etc/passwd", Err("other components")),
+            ("missing", Err("No such file")),
+        ];
+        for (path, expected) in table {
+            let found = read_text(root, path, 9);
+            match expected {
+                Ok(text) => assert_eq!(found.unwrap(), text, "{path}"),
+                Err(text) => {
+                    let error = found.unwrap_err().to_string();
+                    assert!(error.contains(text), "{path}: {error}");
+                }
+            }
+            assert_eq!(open_writable(root, path).is_ok(), open(root, path).is_ok());
+        }
+    }
+}
