@@ -71,7 +71,7 @@ impl Fixture {
             ("remove", directory().unlink("l/victim")),
             ("move", directory().rename("l", "m").file("m/new", b"x")),
             ("write", file().write("l", b"EVIL")),
-            ("truncate", file().truncate("l")),
+            ("truncate", file().resize("l", 0)),
             ("change the mode", file().chmod("l", 0o4755)),
             ("clone", file().clone_range("manifest", UUID, "l")),
         ]

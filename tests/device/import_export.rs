@@ -1,7 +1,7 @@
 //! `machinectl import` and `export` on real btrfs.
 
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::time::Duration;
 
 use ::sys::command;
@@ -129,4 +129,70 @@ fn invalid_machines_are_refused_and_leave_nothing() {
     host.machinectl(&["import", "linux", tar.to_str().unwrap()], b"")
         .refused(1, "tar");
     assert!(host.listing().is_empty());
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_disk_image_that_reads_other_files_is_refused() {
+    let host = BuildHost::new(256);
+    let from = tempfile::tempdir().unwrap();
+    let at = |name: &str| from.path().join(name).display().to_string();
+    write_file(&from.path().join("secret"), "TOP SECRET of the host");
+    let create = |arguments: &[&str]| {
+        let mut create = command::prepare("qemu-img");
+        create.args(["create", "-f", "qcow2"]).args(arguments);
+        command::run(create, Duration::from_mins(1)).unwrap();
+    };
+    create(&["-b", &at("secret"), "-F", "raw", &at("backing")]);
+    let data_file = format!("data_file={},data_file_raw=on", at("data"));
+    create(&["-o", &data_file, &at("external"), "1M"]);
+    create(&[&at("huge"), "60T"]);
+    for (image, message) in [
+        ("backing", "reads another file"),
+        ("external", "reads another file"),
+        ("huge", "the virtual disk in"),
+    ] {
+        let answer = host.machinectl(&["import", "evil", &at(image)], b"");
+        println!("importer -> host | {image} | {}", answer.stderr.trim_end());
+        answer.refused(3, message);
+        assert!(host.listing().is_empty(), "{:?}", host.listing());
+    }
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn links_of_an_archive_are_replaced_and_not_followed() {
+    let host = BuildHost::new(256);
+    let from = tempfile::tempdir().unwrap();
+    let at = |name: &str| from.path().join(name).display().to_string();
+    let tree = from.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    write_file(&from.path().join("victim"), "the host's");
+    write_file(&from.path().join("k"), "KERNEL");
+    write_file(
+        &from.path().join("m"),
+        ": 1\nid: x\nsummary: y\nkernel: vmlinuz\n",
+    );
+    write_file(&tree.join("disk.img"), "disk");
+    for name in ["vmlinuz", "manifest"] {
+        symlink(at("victim"), tree.join(name)).unwrap();
+    }
+    let mut tar = command::prepare("tar");
+    tar.args(["-cf", &at("evil.tar"), "-C", tree.to_str().unwrap(), "."]);
+    command::run(tar, Duration::from_mins(1)).unwrap();
+    let import = ["import", "evil", &at("evil.tar")];
+    // The manifest is a link.
+    let answer = host.machinectl(&import, b"");
+    assert!(
+        answer.code != Some(0) && answer.stderr.contains("symbolic link"),
+        "{answer:?}"
+    );
+    let files = ["--kernel", &at("k"), "--manifest", &at("m")];
+    host.machinectl(&[&import[..], &files].concat(), b"")
+        .success();
+    assert_eq!(fs::read_to_string(at("victim")).unwrap(), "the host's");
+    let current = host.volume.path().join("evil/evil");
+    let kernel = current.join("vmlinuz");
+    assert!(kernel.symlink_metadata().unwrap().is_file());
+    assert_eq!(fs::read_to_string(kernel).unwrap(), "KERNEL");
 }

@@ -25,6 +25,7 @@ mod full_disk;
 mod guest_failures;
 mod guests;
 mod hostile_guest;
+mod hostile_images;
 mod hostile_streams;
 mod import_export;
 mod load;

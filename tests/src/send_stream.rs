@@ -56,10 +56,28 @@ impl SendStream {
         self.and(15, &attributes)
     }
 
-    /// Truncates a file.
+    /// Writes behind the first bytes of an existing file.
     #[must_use]
-    pub fn truncate(self, path: &str) -> Self {
-        self.and(17, &[(PATH, path.as_bytes()), (SIZE, &[0; 8])])
+    pub fn append(self, path: &str, offset: u64, content: &[u8]) -> Self {
+        let attributes = [
+            (PATH, path.as_bytes()),
+            (OFFSET, &offset.to_le_bytes()[..]),
+            (DATA, content),
+        ];
+        self.and(15, &attributes)
+    }
+
+    /// Sets the size of a file.
+    #[must_use]
+    pub fn resize(self, path: &str, size: u64) -> Self {
+        let size = size.to_le_bytes();
+        self.and(17, &[(PATH, path.as_bytes()), (SIZE, &size)])
+    }
+
+    /// Creates a named pipe.
+    #[must_use]
+    pub fn pipe(self, path: &str) -> Self {
+        self.and(6, &[(PATH, path.as_bytes()), (INODE, &[0; 8])])
     }
 
     /// Changes the mode of a file.

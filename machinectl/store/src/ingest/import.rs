@@ -8,6 +8,8 @@ use std::time::Duration;
 use config::FileName;
 use config::machine::{FILE as MANIFEST, Kind};
 use config::manifest::{self, Manifest};
+use config::text::printable;
+use serde_json::Value;
 
 use sys::{command, file};
 
@@ -16,15 +18,47 @@ use crate::{Refusal, RefusalKind, Result, machine_manifest};
 
 /// The time limit for each copy.
 const LIMIT: Duration = Duration::from_hours(2);
+/// The maximum size of a virtual disk, in bytes.
+const DISK_BYTES_MAX: u64 = 4 << 40;
+/// The time limit for reading the properties of a disk image.
+const INFO_LIMIT: Duration = Duration::from_mins(1);
 /// The magic of disk images in QEMU's own format.
 const QCOW_MAGIC: &[u8] = b"QFI\xfb";
 
-/// The refusal of an import without a file that its manifest names.
+/// A reason not to import something.
 #[derive(Debug, thiserror::Error)]
-#[error("`{}` lacks `{file}`, which its manifest names", directory.display())]
-pub struct ImportRefusal {
-    directory: PathBuf,
-    file: FileName,
+pub enum ImportRefusal {
+    /// A file that the manifest names is missing or not a regular file.
+    #[error("`{}` lacks `{file}`, which its manifest names", directory.display())]
+    MissingFile {
+        /// The directory of the revision.
+        directory: PathBuf,
+        /// The file.
+        file: FileName,
+    },
+    /// A disk image reads another file of the host.
+    #[error(
+        "the disk image `{}` reads another file, `{}`; convert it to a single file first: `qemu-img convert`",
+        image.display(),
+        printable(file)
+    )]
+    OtherFile {
+        /// The disk image.
+        image: PathBuf,
+        /// The other file.
+        file: String,
+    },
+    /// A virtual disk is too large.
+    #[error("the virtual disk in `{}` has {bytes} bytes, more than {DISK_BYTES_MAX}", image.display())]
+    TooLarge {
+        /// The disk image.
+        image: PathBuf,
+        /// Its virtual size.
+        bytes: u64,
+    },
+    /// The properties of a disk image cannot be determined.
+    #[error("cannot determine the properties of the disk image `{}`", .0.display())]
+    Unknown(PathBuf),
 }
 
 impl Refusal for ImportRefusal {
@@ -93,8 +127,11 @@ impl Import {
         match &self.base {
             Base::Raw(image) => copy(image, &disk)?,
             Base::Qcow(image) => {
+                check_qcow(image)?;
                 let mut convert = command::prepare("qemu-img");
-                convert.args(["convert", "-O", "raw"]).args([image, &disk]);
+                // With an explicit format, QEMU does not guess another one from the content.
+                convert.args(["convert", "-f", "qcow2", "-O", "raw"]);
+                convert.args([image, &disk]);
                 command::run(convert, LIMIT)?;
             }
             Base::Directory(from) => copy(&from.join("."), directory)?,
@@ -128,7 +165,7 @@ impl Import {
         if let Some(manifest) = &self.manifest {
             return copy(manifest, &path);
         }
-        if path.exists() {
+        if path.symlink_metadata().is_ok() {
             return Ok(());
         }
         let mut manifest = Manifest::new()
@@ -145,10 +182,46 @@ impl Import {
     }
 }
 
-/// Copies with owners, modes and holes. Shares the content where the file system can.
+/// Checks that a disk image reads no other file of the host, and that its disk is not too
+/// large.
+fn check_qcow(image: &Path) -> Result<()> {
+    let mut info = command::prepare("qemu-img");
+    info.args(["info", "--output=json", "--force-share", "-f", "qcow2"]);
+    info.arg(image);
+    let output = command::run(info, INFO_LIMIT)?;
+    let unknown = || ImportRefusal::Unknown(image.to_owned());
+    let info: Value = serde_json::from_slice(&output).map_err(|_| unknown())?;
+    let data_file = &info["format-specific"]["data"]["data-file"];
+    for other in [
+        &info["full-backing-filename"],
+        &info["backing-filename"],
+        data_file,
+    ] {
+        if let Some(file) = other.as_str() {
+            return Err(ImportRefusal::OtherFile {
+                image: image.to_owned(),
+                file: file.to_owned(),
+            }
+            .into());
+        }
+    }
+    match info["virtual-size"].as_u64() {
+        Some(bytes) if bytes > DISK_BYTES_MAX => Err(ImportRefusal::TooLarge {
+            image: image.to_owned(),
+            bytes,
+        }
+        .into()),
+        Some(_) => Ok(()),
+        None => Err(unknown().into()),
+    }
+}
+
+/// Copies with owners, modes and holes. Shares the content where the file system can. Replaces
+/// a file or a link at the target, and never follows the link.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let mut cp = command::prepare("cp");
     cp.args(["--archive", "--reflink=auto", "--sparse=auto"]);
+    cp.args(["--remove-destination", "--no-target-directory"]);
     cp.arg("-H").arg(from).arg(to);
     command::run(cp, LIMIT)?;
     Ok(())
@@ -166,9 +239,9 @@ fn check(directory: &Path) -> Result<()> {
     match boot
         .flatten()
         .chain(disk)
-        .find(|name| !directory.join(name).is_file())
+        .find(|name| sys::untrusted::open(directory, name).is_err())
     {
-        Some(file) => Err(ImportRefusal {
+        Some(file) => Err(ImportRefusal::MissingFile {
             directory: directory.to_owned(),
             file: file.clone(),
         }
