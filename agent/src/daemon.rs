@@ -238,24 +238,32 @@ async fn recover(agent: &Arc<AgentState>) -> Result<(), StartError> {
         .map(|build| build.id.to_string())
         .collect();
     session::end_orphans(&agent.guests, &kept).await;
-    let debug_sessions = agent.paths.debug_sessions();
-    sys::file::fresh_directory(&debug_sessions)
-        .context(|| format!("create the directory {}", debug_sessions.display()))?;
-    let marker = agent.settings.paths.run.join(STARTED);
-    if !marker.exists() {
-        info!("cleaning the volumes: first start since boot");
-        for volume in &agent.volumes {
-            let volume = volume.clone();
-            log_cleaning(&blocking(move || volume.clean_after_boot()).await);
-        }
-        File::create(&marker).context(|| format!("create {}", marker.display()))?;
-    }
+    let shared = Arc::clone(agent);
+    blocking(move || clean(&shared)).await?;
     for build in running {
         jobs::adopt_build(agent, build).await;
     }
     for build in holds {
         hold::adopt(agent, build).await;
     }
+    Ok(())
+}
+
+/// Deletes the files of earlier debug sessions and, at the first start since the host booted,
+/// cleans the volumes. Blocks.
+fn clean(agent: &AgentState) -> Result<(), StartError> {
+    let debug_sessions = agent.paths.debug_sessions();
+    sys::file::fresh_directory(&debug_sessions)
+        .context(|| format!("create the directory {}", debug_sessions.display()))?;
+    let marker = agent.settings.paths.run.join(STARTED);
+    if marker.exists() {
+        return Ok(());
+    }
+    info!("cleaning the volumes: first start since boot");
+    for volume in &agent.volumes {
+        log_cleaning(&volume.clean_after_boot());
+    }
+    File::create(&marker).context(|| format!("create {}", marker.display()))?;
     Ok(())
 }
 

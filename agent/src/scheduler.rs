@@ -19,9 +19,10 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
+use crate::blocking;
 use crate::records::RecordsError;
 use crate::state::{AgentState, ImageKey, QueueSnapshot};
-use crate::triggers::fs_watch::Watch;
+use crate::triggers::fs_watch::{self, Watch};
 use crate::triggers::schedule;
 
 pub(crate) use execute::log_cleaning;
@@ -159,7 +160,8 @@ async fn round(
         }
     };
     state.lock().account(&mut observed);
-    watch.follow(directories(agent, &observed));
+    let directories = directories(agent, &observed);
+    watch.follow(blocking(move || fs_watch::inodes(directories)).await);
     let (actions, order) = observed.decide();
     state.lock().account_starts(&actions, observed.now);
     agent.publish_status(status(agent, &observed));

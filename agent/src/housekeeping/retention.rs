@@ -105,19 +105,21 @@ async fn delete(
                 return Ok(());
             }
             let path = agent.paths.sources().join(digest.as_str());
-            let delete = move || {
-                let is_old = age(&path)? >= SOURCE_GRACE;
-                if is_old {
-                    fs::remove_file(path)?;
-                }
-                Ok::<_, io::Error>(is_old)
-            };
-            if blocking(delete).await? {
+            if blocking(move || delete_old_source(&path)).await? {
                 info!(%digest, "deleted a source that no build names");
             }
         }
     }
     Ok(())
+}
+
+/// Deletes a source unless it was uploaded again meanwhile. Returns true if it did. Blocks.
+fn delete_old_source(path: &Path) -> io::Result<bool> {
+    let is_old = age(path)? >= SOURCE_GRACE;
+    if is_old {
+        fs::remove_file(path)?;
+    }
+    Ok(is_old)
 }
 
 async fn delete_directory(agent: &AgentState, id: BuildId) -> Result<(), RetentionError> {

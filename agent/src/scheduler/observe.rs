@@ -53,7 +53,12 @@ pub(crate) async fn observe(
     let dependencies = dependencies(agent, &queue).await?;
     let newest_build = agent.records.newest_id().await?;
     let task_agent = Arc::clone(agent);
-    let disks = blocking(move || Disks::observe(&task_agent)).await?;
+    let (disks, capacity) = blocking(move || {
+        let disks = Disks::observe(&task_agent)?;
+        let capacity = capacity::capacity(&task_agent.settings, &disks.free);
+        Ok::<_, StoreError>((disks, capacity))
+    })
+    .await?;
     let settings = &agent.settings;
     Ok(Observed {
         machines: disks.machines,
@@ -67,7 +72,7 @@ pub(crate) async fn observe(
             .collect(),
         dependencies,
         drained: agent.drained(),
-        capacity: capacity::capacity(settings, &disks.free),
+        capacity,
         requests: disks.requests,
         shares: Shares::default(),
         rules: Rules {

@@ -36,15 +36,8 @@ impl Watch {
         })
     }
 
-    /// Watches exactly these directories. Those that do not exist are left out.
-    pub fn follow(&mut self, directories: impl IntoIterator<Item = PathBuf>) {
-        let wanted: BTreeMap<_, _> = directories
-            .into_iter()
-            .filter_map(|path| {
-                let inode = std::fs::metadata(&path).ok()?.ino();
-                Some((path, inode))
-            })
-            .collect();
+    /// Watches exactly these directories, given with their inodes.
+    pub fn follow(&mut self, wanted: BTreeMap<PathBuf, u64>) {
         let is_stale = |path: &PathBuf, inode: &u64| wanted.get(path) != Some(inode);
         for (path, _) in self
             .watched
@@ -65,6 +58,17 @@ impl Watch {
             }
         }
     }
+}
+
+/// Returns the inodes of directories. Those that do not exist are left out. Blocks.
+pub fn inodes(directories: Vec<PathBuf>) -> BTreeMap<PathBuf, u64> {
+    directories
+        .into_iter()
+        .filter_map(|path| {
+            let inode = std::fs::metadata(&path).ok()?.ino();
+            Some((path, inode))
+        })
+        .collect()
 }
 
 /// Returns `true` if an event only tells that a file was read.

@@ -1,5 +1,6 @@
-//! Follows how far a build has come by what it prints.
+//! The progress of a build, as its log reports it.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
@@ -73,14 +74,14 @@ pub(super) async fn follow(agent: Arc<AgentState>, id: BuildId) -> std::convert:
     }
 }
 
-/// Records what the whole log tells.
+/// Records the progress that the whole log reports.
 pub(super) async fn note_all(agent: &AgentState, id: BuildId) {
-    let mut whole = Followed::new(agent.paths.build_log(id));
-    let read = blocking(move || whole.read_on()).await;
+    let paths = agent.paths.clone();
+    let read = blocking(move || Followed::new(paths.build_log(id)).read_on()).await;
     note(agent, id, read, Progress::default()).await;
 }
 
-/// Records what is new; what is known now.
+/// Records progress that has changed. Returns the known progress.
 async fn note(
     agent: &AgentState,
     id: BuildId,
@@ -90,16 +91,14 @@ async fn note(
     match read {
         Ok(progress) if progress != known => {
             if let Err(error) = agent.records.save_progress(id, progress).await {
-                warn!(
-                    "cannot record the progress: {}",
-                    sys::error_report::chain(&error)
-                );
+                let error = &error as &dyn Error;
+                warn!(build = %id, error, "cannot record the progress of a build");
             }
             progress
         }
         Ok(_) => known,
         Err(error) => {
-            warn!(%error, "cannot read the log for the progress");
+            warn!(%error, "cannot read the progress from the log of a build");
             known
         }
     }

@@ -1,6 +1,7 @@
 //! Checks of requests for builds, from clients and schedules.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use config::builds::Request;
@@ -123,14 +124,20 @@ pub(crate) async fn check_sources(
     request: &Request,
 ) -> Result<(), InvalidRequest> {
     let (directory, sources) = (agent.paths.sources(), request.sources.clone());
-    let is_missing = move |source: &Source| !directory.join(source.sha256.as_str()).exists();
-    match blocking(move || sources.into_iter().find(is_missing)).await {
+    match blocking(move || find_missing(&directory, sources)).await {
         Some(source) => Err(InvalidRequest::Conflict(format!(
             "the content of source {} was not uploaded; put it to /api/v1/sources/{} first",
             source.name, source.sha256
         ))),
         None => Ok(()),
     }
+}
+
+/// Returns the first source whose content is not in the directory. Blocks.
+fn find_missing(directory: &Path, sources: Vec<Source>) -> Option<Source> {
+    sources
+        .into_iter()
+        .find(|source| !directory.join(source.sha256.as_str()).exists())
 }
 
 /// Checks that all dependencies exist already, so that builds never depend on each other in a
