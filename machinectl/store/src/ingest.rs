@@ -145,13 +145,13 @@ impl Volume {
             }
             view => view?,
         };
-        let plan = plan::plan(intent, &view, &self.incoming_image(source)?)?;
+        let mut plan = plan::plan(intent, &view, &self.incoming_image(source)?)?;
         if let Source::Stream(stream) = source
             && plan.method != Method::Adopt
             && let Some(parent) = stream.header().parent
         {
             self.check_parent(&view, parent)?;
-            self.find_parent(machine, parent)?;
+            plan.parent = Some(self.find_parent(&view, parent)?);
         }
         Ok(plan)
     }
@@ -240,9 +240,7 @@ impl Volume {
         let path = self.entry(machine, &Entry::Revision(plan.revision));
         match source {
             Source::Stream(stream) => {
-                let parent = stream.header().parent;
-                let parent = parent.map(|parent| self.find_parent(machine, parent));
-                receive::receive(stream, parent.transpose()?, &self.directory(machine), lock)?;
+                receive::receive(stream, plan.parent.clone(), &self.directory(machine), lock)?;
                 self.check_complete(&path, plan.identity)?;
                 content_manifest::verify(&path)?;
                 return Ok(());
@@ -370,19 +368,27 @@ impl Volume {
 
     /// Returns the directory of the parent of an incremental stream: a complete revision of the
     /// machine, or else of another one of this volume.
-    fn find_parent(&self, machine: &MachineName, parent: Uuid) -> Result<PathBuf> {
-        let others = self.machines()?.into_iter().filter(|it| it != machine);
-        for machine in std::iter::once(machine.clone()).chain(others) {
-            let view = match self.view(&machine) {
-                Err(error) if error.kind() == Some(RefusalKind::NotFound) => continue,
-                view => view?,
-            };
-            let mut complete = view.revisions.iter().filter(|it| it.complete);
-            if let Some(it) = complete.find(|it| it.subvolume.has_identity(parent)) {
-                return Ok(self.entry(&machine, &Entry::Revision(it.revision)));
+    fn find_parent(&self, view: &MachineView, parent: Uuid) -> Result<PathBuf> {
+        if let Some(path) = self.complete_revision(view, parent) {
+            return Ok(path);
+        }
+        for machine in self.machines()?.iter().filter(|it| **it != view.name) {
+            match self.view(machine) {
+                Err(error) if error.kind() == Some(RefusalKind::NotFound) => {}
+                other => {
+                    if let Some(path) = self.complete_revision(&other?, parent) {
+                        return Ok(path);
+                    }
+                }
             }
         }
         Err(IngestRefusal::NoParent(parent).into())
+    }
+
+    fn complete_revision(&self, view: &MachineView, identity: Uuid) -> Option<PathBuf> {
+        let mut complete = view.revisions.iter().filter(|it| it.complete);
+        let revision = complete.find(|it| it.subvolume.has_identity(identity))?;
+        Some(self.entry(&view.name, &Entry::Revision(revision.revision)))
     }
 
     /// Checks that the parent of an incremental stream exists and is unchanged. btrfs itself

@@ -1,5 +1,7 @@
 //! The decision about an image, from its properties and the machine's view alone.
 
+use std::path::PathBuf;
+
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
@@ -18,6 +20,8 @@ pub struct IngestPlan {
     /// The UUID that the revision must have, be received from or be a snapshot of; `None` for
     /// an import.
     pub(crate) identity: Option<Uuid>,
+    /// The directory of the parent of an incremental stream.
+    pub(crate) parent: Option<PathBuf>,
 }
 
 /// The treatment of a revision's subvolume.
@@ -73,6 +77,7 @@ pub(super) fn plan(
         method: method(view, revision, image)?,
         before: view.current,
         identity: image.identity,
+        parent: None,
     })
 }
 

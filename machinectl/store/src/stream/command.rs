@@ -125,6 +125,18 @@ impl<'a> Command<'a> {
         Ok(Some(command))
     }
 
+    /// Parses a whole command.
+    ///
+    /// # Errors
+    /// Those of [`Command::parse`].
+    pub(super) fn parse_whole(
+        kind: u16,
+        version: u32,
+        bytes: &'a [u8],
+    ) -> Result<Self, StreamError> {
+        Self::parse(kind, bytes.len(), version, bytes)?.ok_or(DAMAGED)
+    }
+
     fn set(&mut self, attribute: u16, value: &'a [u8]) {
         match attribute {
             ATTRIBUTE_PATH => self.path = value,

@@ -93,8 +93,8 @@ impl<R: Read> StreamReader<R> {
             command.resize(FRAME_LENGTH + length, 0);
             total += read_full(&mut rest, &mut command[FRAME_LENGTH..], total)?;
             if let Some(confinement) = &mut confinement {
-                let parsed = Command::parse(kind, length, version, &command[FRAME_LENGTH..])?;
-                parsed.map_or(Ok(()), |parsed| confinement.check(&parsed))?;
+                let bytes = &command[FRAME_LENGTH..];
+                confinement.check(&Command::parse_whole(kind, version, bytes)?)?;
             }
             if write(&mut sink, &command)?.is_break() {
                 return Ok(total);
@@ -182,8 +182,7 @@ fn check_window(
             if read_at(file, &mut bytes[..length], window.end + FRAME_LENGTH as u64)? < length {
                 return Ok(None);
             }
-            let parsed = Command::parse(kind, length, version, &bytes[..length])?;
-            parsed.map_or(Ok(()), |parsed| confinement.check(&parsed))?;
+            confinement.check(&Command::parse_whole(kind, version, &bytes[..length])?)?;
         }
         window.end += (FRAME_LENGTH + length) as u64;
         window.has_end_command = kind == END;
