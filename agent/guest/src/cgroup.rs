@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
 
+use config::MIB;
 use config::machine::{Kind, Machine};
 
 const GROUP: &str = "buildhost-guests";
 /// The controllers without which no limit can be set.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
-const MIB: u64 = 1024 * 1024;
 /// The memory that QEMU needs at most besides the guest's.
 const OVERHEAD: u64 = 768 * MIB;
 /// The number of attempts to remove a group, and the pause between them.

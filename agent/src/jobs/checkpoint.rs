@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use config::MIB;
 use config::limits::Limits;
 use config::machine::Machine;
 use store::Snapshot;
@@ -21,8 +22,6 @@ use crate::session::{GuestEvent, Session, SessionSpec, log_capture};
 use crate::state::restore_history::checkpoints_disabled;
 use crate::state::{AgentState, ImageFacts, ImageKey};
 use guest::BootMode;
-
-const MIB: u64 = 1 << 20;
 
 /// The outcome of making a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use config::task::{Digest, Source};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::rows::{from_json, key, optional, read_key};
+use super::rows::{all, from_json, key, optional, read_key};
 use super::{Records, RecordsError};
 
 /// The result of a deletion.
@@ -155,7 +155,7 @@ fn summaries(connection: &Connection) -> rusqlite::Result<Vec<Summary>> {
             held: row.get(4)?,
         })
     };
-    connection.prepare(sql)?.query_map([], summary)?.collect()
+    all(connection, sql, summary)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use config::builds::State;
 use config::task::Digest;
 use rusqlite::{Connection, Row};
 
-use super::rows::{parse, unreadable};
+use super::rows::{all, parse, unreadable};
 use super::{Records, RecordsError};
 
 /// The result of an integrity check.
@@ -58,14 +58,6 @@ fn build(row: &Row<'_>) -> rusqlite::Result<(BuildId, (State, u32))> {
     let state = State::from_name(&row.get::<_, String>("state")?);
     let state = state.ok_or_else(|| unreadable("state", &"not the state of a build"))?;
     Ok((BuildId(id), (state, row.get("attempts")?)))
-}
-
-fn all<T, C: FromIterator<T>>(
-    connection: &Connection,
-    sql: &str,
-    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-) -> rusqlite::Result<C> {
-    connection.prepare(sql)?.query_map([], read)?.collect()
 }
 
 #[cfg(test)]

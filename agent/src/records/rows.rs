@@ -192,3 +192,12 @@ pub(super) fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rus
     let text: String = row.get(column)?;
     serde_json::from_str(&text).map_err(|fault| unreadable(column, &fault))
 }
+
+/// Returns all rows of a query without parameters.
+pub(super) fn all<T, C: FromIterator<T>>(
+    connection: &Connection,
+    sql: &str,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<C> {
+    connection.prepare(sql)?.query_map([], read)?.collect()
+}

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use config::MIB;
 use config::machine::Machine;
 use config::settings::Settings;
 use store::VolumeId;
 
 use crate::state::{Capacity, ResourceRequest};
-
-const MIB: u64 = 1024 * 1024;
 
 /// Returns the resources of the host; `free` holds the free bytes of each volume.
 pub(super) fn capacity(settings: &Settings, free: &BTreeMap<VolumeId, u64>) -> Capacity {

@@ -1,14 +1,13 @@
 //! The counters of the agent, for Prometheus. The PR service has its own.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use config::ScheduleName;
 use config::builds::{Build, ImageState, State, Status};
 use config::schedule::RunResult;
+use parking_lot::Mutex;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -224,7 +223,7 @@ impl Metrics {
     /// Returns the counters, and gauges of the host, in the text format of OpenMetrics,
     /// without its last line.
     pub(crate) fn to_text(&self, host: &HostGauges<'_>) -> String {
-        let gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        let gauges = self.gauges.lock();
         gauges.set(host);
         let mut text = String::new();
         // Writing into memory cannot fail.

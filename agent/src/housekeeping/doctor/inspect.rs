@@ -186,8 +186,8 @@ fn without_firmware(agent: &AgentState) -> Vec<(MachineName, String)> {
         return Vec::new();
     };
     let wants = |volume: &Volume, machine: &MachineName| {
-        let current = volume.directory(machine).join(machine.as_str());
-        Some(store::machine_manifest(&current).ok()?.firmware == Firmware::Uefi)
+        let manifest = store::machine_manifest(&volume.entry(machine, &Entry::Current));
+        Some(manifest.ok()?.firmware == Firmware::Uefi)
     };
     let of_volume = |volume: &Volume| {
         let mut machines = volume.machines().unwrap_or_default();

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use config::builds::Request;
+use config::layout::Entry;
 use config::machine::Kind;
 use config::task::{Breakpoint, Source};
 use config::{MachineName, ToolchainName};
@@ -104,17 +105,18 @@ fn existing_toolchain(
 /// Returns the kind of a live machine's guests.
 fn machine_kind(agent: &AgentState, machine: &MachineName) -> Result<Option<Kind>, StoreError> {
     let located = agent.volumes.of_machine(machine)?;
-    let Some(located) = located.filter(|it| it.view.is_live()) else {
-        return Ok(None);
-    };
-    let Some(volume) = agent.volumes.get(located.volume) else {
-        return Ok(None);
-    };
-    // The machine's directory has a link of its name to the current revision.
-    let current = volume.path().join(machine).join(machine);
-    // The start of the guest reports an invalid manifest.
-    let manifest = store::machine_manifest(&current);
-    Ok(Some(manifest.map_or(Kind::Kvm, |manifest| manifest.kind)))
+    Ok(located.and_then(|located| {
+        let (volume, current) = (agent.volumes.get(located.volume)?, located.view.current()?);
+        let directory = volume.entry(machine, &Entry::Revision(current.revision));
+        let facts = agent.image_facts.get(current.uuid, &directory);
+        // The start of the guest reports an invalid manifest.
+        Some(
+            facts
+                .machine
+                .as_ref()
+                .map_or(Kind::Kvm, |machine| machine.kind),
+        )
+    }))
 }
 
 /// Checks that the content of all sources was uploaded. The sources stay while the caller
