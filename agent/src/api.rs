@@ -33,12 +33,12 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post, put};
 use config::builds::{SOCKET, Status};
 use nix::unistd::{Group, chown};
+use sys::blocking::blocking;
+use telemetry::metrics::{CONTENT_TYPE, HostGauges, Metrics};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
-use crate::blocking;
 use crate::state::AgentState;
-use crate::telemetry::metrics::{CONTENT_TYPE, HostGauges, Metrics};
 use auth::Auth;
 use error::ApiError;
 use listener::Listener;
@@ -232,7 +232,7 @@ async fn metrics(State(agent): State<Arc<AgentState>>) -> Result<Response, ApiEr
     let free = blocking(move || free_space(&task_agent)).await;
     let mut text = agent.telemetry.metrics.to_text(&HostGauges {
         unfinished: &unfinished,
-        jobs: &agent.jobs.running(),
+        jobs: agent.jobs.running().counts(),
         status: status.as_ref(),
         free: &free,
     });

@@ -9,22 +9,24 @@ use std::time::Duration;
 
 use config::settings::Settings;
 use nix::unistd::{User, geteuid};
+use records::Records;
+use session::pr_service;
 use store::Volume;
 use store::toolchains::Toolchains;
+use sys::blocking::blocking;
+use telemetry::Telemetry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::api;
 use crate::housekeeping::{disk_pressure, retention};
 use crate::jobs::{self, build, hold};
-use crate::records::Records;
 use crate::scheduler::{self, log_cleaning};
 use crate::state::AgentState;
 use crate::state::maintenance;
-use crate::telemetry::Telemetry;
 use crate::triggers::fs_watch::Watch;
-use crate::{api, blocking, pr_service, session};
 
 /// The time in which running builds must end when the agent stops.
 const STOP_LIMIT: Duration = Duration::from_mins(1);

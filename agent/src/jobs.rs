@@ -13,14 +13,15 @@ mod snapshot;
 
 use std::sync::Arc;
 
+use config::ImageKey;
 use config::builds::{Build, State, TransitionError};
 use config::task::Outcome;
 use jiff::Timestamp;
+use planner::BuildStart;
 use store::Volume;
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::scheduler::BuildStart;
-use crate::state::{AgentState, BuildJob, ImageKey};
+use crate::state::{AgentState, BuildJob};
 
 pub(crate) use image::start_image;
 pub use image::{ImageJobKind, JobEnd};

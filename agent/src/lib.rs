@@ -7,14 +7,6 @@ pub mod api;
 pub mod daemon;
 pub mod housekeeping;
 pub mod jobs;
-pub mod pr_service;
-pub mod records;
 pub mod scheduler;
-pub mod session;
 pub mod state;
-pub mod telemetry;
 pub mod triggers;
-
-mod blocking;
-
-pub(crate) use blocking::blocking;

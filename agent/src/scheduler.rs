@@ -1,11 +1,9 @@
 //! The one loop of the agent: observe, plan, execute; the same at start-up and later. A
 //! changed directory, the end of a guest, a request and a slow timer start a round.
 
-pub mod admission;
 mod capacity;
 mod execute;
 mod observe;
-pub mod plan;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -13,24 +11,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::ImageKey;
 use config::builds::{Build, Status};
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use planner::admission::{RunningUsage, Shares};
+use planner::{Action, BootstrapFailure, Observed};
+use records::RecordsError;
+use sys::blocking::blocking;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::blocking;
-use crate::records::RecordsError;
-use crate::state::{AgentState, ImageKey, QueueSnapshot};
+use crate::state::{AgentState, QueueSnapshot};
 use crate::triggers::fs_watch::{self, Watch};
 use crate::triggers::schedule;
 
 pub(crate) use execute::log_cleaning;
 pub use observe::ObserveError;
 pub(crate) use observe::observe;
-pub use plan::{Action, BootstrapFailure, BuildStart, ImageStart, Observed};
-
-use admission::{RunningUsage, Shares};
 
 /// The time between two rounds when nothing else starts one.
 const PERIOD: Duration = Duration::from_mins(1);
@@ -196,7 +194,7 @@ fn status(agent: &AgentState, observed: &Observed) -> Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         machines: observed.readiness(),
         queued: observed.queue.len(),
-        guests: jobs.builds.len() + jobs.images.len() + jobs.debug_sessions.len(),
+        guests: jobs.counts().iter().map(|(_, count)| count).sum(),
         notices: observed.notices(),
     }
 }

@@ -81,7 +81,7 @@ impl AgentProcess {
              host.name = \"bench\"\n\
              guests.user = \"nobody\"\n\
              guests.cpu_percent = 10000\n\
-             log.filter = \"info,guest=debug,agent::session=debug\"\n\
+             log.filter = \"info,guest=debug,session=debug\"\n\
              log.format = \"json\"\n\
              [paths]\n\
              volumes = [\"{work}/host/{volume}\"]\n\

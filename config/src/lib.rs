@@ -4,6 +4,8 @@
 //! This crate has no access to files, clocks or random numbers. Every function takes
 //! values and returns values, so tests compare values.
 
+mod guest_tag;
+mod image_key;
 mod newtype;
 
 pub mod builds;
@@ -22,6 +24,8 @@ pub mod task;
 pub mod text;
 pub mod tokens;
 
+pub use guest_tag::{CopyTag, GuestTag, NoGuestTag};
+pub use image_key::ImageKey;
 pub use names::{
     BuildId, FileName, MachineName, NameError, Revision, ScheduleName, Tag, ToolchainName,
 };

@@ -1,6 +1,8 @@
 //! The everyday parts of the operating system that several programs share: child processes,
 //! files that are replaced as a whole, files of others, rate limits, error chains.
 
+#[cfg(feature = "blocking")]
+pub mod blocking;
 pub mod command;
 pub mod error_report;
 pub mod file;

@@ -5,13 +5,13 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 
-use agent::session::gateway::dns::{self, Names};
 use config::builds::State;
 use config::machine::Kind;
 use config::task::Outcome;
 use guest::network::Network;
 use guest::network::egress::{self, EgressPolicy};
 use rustix::process::Signal;
+use session::gateway::dns::{self, Names};
 use sys::command;
 use tests::agent::AgentHost;
 

@@ -8,13 +8,13 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use agent::session::gateway::dhcp;
-use agent::session::handshake::{self, HandshakeMode};
 use config::machine::{Kind, Machine};
 use config::settings::{Acceleration, Settings};
 use config::task::GATEWAY;
 use guest::{BootMode, Console, Exit, Guest, GuestError, QmpError, Spec, checkpoint};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use session::gateway::dhcp;
+use session::handshake::{self, HandshakeMode};
 use tempfile::TempDir;
 use tests::net::Net;
 use tests::wait_until;

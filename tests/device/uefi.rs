@@ -6,11 +6,11 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use agent::session::handshake::HandshakeMode;
 use config::builds::{Build, StartKind, State};
 use config::machine::{Firmware, UEFI_VARIABLES};
 use config::task::Outcome;
 use guest::{BootMode, Exit, Guest, GuestError};
+use session::handshake::HandshakeMode;
 use tests::agent::AgentHost;
 use tftp::server::Event;
 

@@ -6,15 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::records::Records;
+use agent::api;
 use agent::state::AgentState;
-use agent::telemetry::Telemetry;
-use agent::{api, pr_service};
 use config::settings::Settings;
+use records::Records;
 use reqwest::blocking::{Client, RequestBuilder, Response};
+use session::pr_service;
 use store::subvolumes::{FakeBackend, SubvolumeBackend};
 use store::toolchains::Toolchains;
 use store::{Intent, Source, Volume};
+use telemetry::Telemetry;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 

@@ -11,6 +11,7 @@ use config::BuildId;
 use config::builds::{Build, Cancellation, ListQuery, Request};
 use config::task::Outcome;
 use jiff::Timestamp;
+use records::{Deletion, IdempotencyKey};
 use sys::file::Hasher;
 use tracing::info;
 
@@ -18,7 +19,6 @@ use super::auth::Caller;
 use super::error::ApiError;
 use crate::housekeeping::retention;
 use crate::jobs::end_without_start;
-use crate::records::{Deletion, IdempotencyKey};
 use crate::state::AgentState;
 use crate::triggers::submission::{self, Submission, check};
 

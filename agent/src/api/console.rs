@@ -12,6 +12,8 @@ use config::builds::{Build, CONSOLE_PROTOCOL, HoldKind};
 use config::{BuildId, MachineName};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use session;
+use session::console::Console;
 use tracing::debug;
 
 use super::auth::Caller;
@@ -19,8 +21,6 @@ use super::builds::find;
 use super::error::ApiError;
 use crate::jobs::JobError;
 use crate::jobs::debug_session::{self, AttachError, DebugConsole};
-use crate::session;
-use crate::session::console::Console;
 use crate::state::AgentState;
 
 pub(super) async fn of_build(

@@ -9,13 +9,13 @@ use axum::response::{IntoResponse, Response};
 use config::BuildId;
 use config::builds::TransitionError;
 use config::text::printable;
+use records::RecordsError;
 use serde::Serialize;
 use store::{RefusalKind, StoreError};
 use tracing::error;
 
 use super::toaster;
 use crate::housekeeping::retention::RetentionError;
-use crate::records::RecordsError;
 use crate::triggers::submission::InvalidRequest;
 
 /// A response to a request that is refused or has failed.

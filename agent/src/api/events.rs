@@ -9,10 +9,10 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::json;
+use telemetry::events::{Event, Events, ResumeError};
 use tokio::time::timeout;
 
 use crate::state::AgentState;
-use crate::telemetry::events::{Event, Events, ResumeError};
 
 /// The interval of comments on a quiet stream. A failed write reveals a disconnected client.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);

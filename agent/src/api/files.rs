@@ -14,6 +14,7 @@ use config::task::Digest;
 use config::{BuildId, FileName};
 use http_body_util::BodyExt;
 use serde::Deserialize;
+use sys::blocking::blocking;
 use sys::file::Hasher;
 use tempfile::NamedTempFile;
 use tokio::fs::File;
@@ -22,7 +23,6 @@ use tokio_util::io::ReaderStream;
 
 use super::builds::find;
 use super::error::ApiError;
-use crate::blocking;
 use crate::jobs::build::PROVENANCE;
 use crate::state::AgentState;
 use crate::state::paths::ARTIFACTS;

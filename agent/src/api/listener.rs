@@ -10,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::unistd::{Uid, User};
+use sys::blocking::blocking;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -22,7 +23,6 @@ use tracing::{debug, warn};
 
 use super::auth::Peer;
 use super::tls::TlsConfig;
-use crate::blocking;
 
 /// The time limit for the head of a request, also on an idle connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);

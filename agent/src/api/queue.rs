@@ -6,15 +6,17 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::response::Json;
+use config::ImageKey;
 use config::builds::Build;
 use config::queue::{Drain, Drained, Guest, Load, Queue, WaitingBuild};
 use jiff::Timestamp;
+use planner::RunningJobs;
+use sys::blocking::blocking;
 use tracing::info;
 
 use super::error::ApiError;
-use crate::blocking;
 use crate::state::maintenance;
-use crate::state::{AgentState, ImageKey, QueueSnapshot, RunningJobs};
+use crate::state::{AgentState, QueueSnapshot};
 
 /// The maximum length of the reason for draining, in bytes.
 const REASON_MAX: usize = 1000;

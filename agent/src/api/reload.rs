@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use sys::blocking::blocking;
 use tracing::error;
-
-use crate::blocking;
 
 /// A value read from files. If a changed file is unusable, the previous value stays.
 #[derive(Debug)]

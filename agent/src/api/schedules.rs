@@ -10,10 +10,10 @@ use config::ScheduleName;
 use config::builds::{Build, Request};
 use config::schedule::{NewSchedule, Page, SCHEDULES_MAX, Schedule};
 use jiff::Timestamp;
+use records::Added;
 
 use super::auth::Caller;
 use super::error::ApiError;
-use crate::records::Added;
 use crate::state::AgentState;
 use crate::triggers::schedule::{self as schedules, resolve_timing, with_next};
 use crate::triggers::submission::check;

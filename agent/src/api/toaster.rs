@@ -17,11 +17,11 @@ use config::BuildId;
 use config::builds::Build;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use records::RecordsError;
 use serde::Serialize;
+use sys::blocking::blocking;
 use tracing::error;
 
-use crate::blocking;
-use crate::records::RecordsError;
 use crate::state::AgentState;
 use finished::FinishedBuilds;
 

@@ -7,15 +7,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::Tag;
 use config::layout::Entry;
+use config::{ImageKey, Tag};
+use planner::JobId;
+use session;
 use store::{Result, VolumeId, space};
+use sys::blocking::blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::warn;
 
-use crate::blocking;
-use crate::session;
-use crate::state::{AgentState, ImageKey, JobId};
+use crate::state::AgentState;
 
 /// The interval of the checks.
 const PERIOD: Duration = Duration::from_secs(2);

@@ -17,10 +17,10 @@ use config::BuildId;
 use config::schedule::Page;
 use config::task::Digest;
 use jiff::Timestamp;
+use records::{Deletion, RecordsError};
+use sys::blocking::blocking;
 use tracing::{info, warn};
 
-use crate::blocking;
-use crate::records::{Deletion, RecordsError};
 use crate::state::AgentState;
 
 use plan::{FinishedBuild, Observed, Removal, SOURCE_GRACE, Source, plan};

@@ -5,22 +5,22 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use config::Tag;
 use config::task::{self, TaskResult};
+use config::{ImageKey, Tag};
+use guest::BootMode;
+use planner::ImageStart;
+use session::{self, GuestEvent, Session, log_capture};
 use store::toolchains::Toolchain;
 use store::{Snapshot, SnapshotSource, Volume};
+use sys::blocking::blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::checkpoint::{self, Checkpoint};
 use super::limits;
 use super::runner::{self, Bounds, GuestJob, GuestSource, JobError};
-use crate::blocking;
-use crate::scheduler::ImageStart;
-use crate::session::{self, GuestEvent, Session, log_capture};
 use crate::state::paths::LIVE_LOG;
-use crate::state::{AgentState, ImageFacts, ImageKey};
-use guest::BootMode;
+use crate::state::{AgentState, ImageFacts};
 
 /// The size limit of a manifest that a guest puts, in bytes.
 pub const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;

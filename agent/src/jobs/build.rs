@@ -19,18 +19,18 @@ use config::BuildId;
 use config::builds::{Build, Hold, HoldKind, State};
 use futures_util::FutureExt;
 use jiff::Timestamp;
+use planner::{BuildStart, JobId};
+use records::RecordsError;
+use session::{self, GuestFailure};
 use store::Volume;
+use sys::blocking::blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::hold;
 use super::runner::JobError;
 use super::snapshot;
-use crate::blocking;
-use crate::records::RecordsError;
-use crate::scheduler::BuildStart;
-use crate::session::{self, GuestFailure};
-use crate::state::{AgentState, JobId};
+use crate::state::AgentState;
 use attempt::Attempt;
 
 pub use collect::{CollectError, Collected};

@@ -8,20 +8,20 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use config::MIB;
 use config::limits::Limits;
 use config::machine::Machine;
+use config::{ImageKey, MIB};
+use guest::BootMode;
+use session::{GuestEvent, Session, SessionSpec, log_capture};
 use store::Snapshot;
+use sys::blocking::blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::limits;
 use super::runner::{self, Bounds, GuestJob, GuestSource, JobError};
-use crate::blocking;
-use crate::session::{GuestEvent, Session, SessionSpec, log_capture};
 use crate::state::restore_history::checkpoints_disabled;
-use crate::state::{AgentState, ImageFacts, ImageKey};
-use guest::BootMode;
+use crate::state::{AgentState, ImageFacts};
 
 /// The outcome of making a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

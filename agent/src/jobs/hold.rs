@@ -5,20 +5,20 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::BuildId;
 use config::builds::{Build, Hold, HoldKind};
+use config::{BuildId, ImageKey};
 use jiff::Timestamp;
+use records::RecordsError;
+use session::{self, Session};
 use store::{Snapshot, StoreError, Volume};
+use sys::blocking::blocking;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::build::files;
 use super::snapshot;
-use crate::blocking;
-use crate::records::RecordsError;
-use crate::session::{self, Session};
-use crate::state::{AgentState, HoldJob, ImageKey};
+use crate::state::{AgentState, HoldJob};
 
 /// Suspends a guest that is to be held. One that cannot be suspended is killed.
 pub(super) async fn suspend(session: Session) -> Option<Session> {

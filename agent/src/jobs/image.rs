@@ -4,15 +4,15 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use planner::{ImageStart, JobId};
+use session::GuestFailure;
 use store::Volume;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
 use super::{JobError, bootstrap};
-use crate::scheduler::ImageStart;
-use crate::session::GuestFailure;
-use crate::state::{AgentState, ImageJob, JobId};
+use crate::state::{AgentState, ImageJob};
 
 /// The kind of a job that changes an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

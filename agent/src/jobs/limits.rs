@@ -1,11 +1,10 @@
 //! The time limits of guests.
 
+use config::ImageKey;
 use config::builds::Build;
 use config::limits::Limits;
 use config::machine::Machine;
 use config::settings::Settings;
-
-use crate::state::ImageKey;
 
 /// Returns the time limits of the guest that runs an attempt at a build: a restored one has
 /// less time for its first contact.

@@ -8,12 +8,12 @@ use config::NameError;
 use config::builds::TransitionError;
 use config::limits::Limits;
 use config::task::{self, TaskError};
+use records::RecordsError;
+use session::{self, GuestEvent, GuestFailure, Session, SessionError};
 use store::StoreError;
 use tokio_util::sync::CancellationToken;
 
 use super::build::collect::CollectError;
-use crate::records::RecordsError;
-use crate::session::{self, GuestEvent, GuestFailure, Session, SessionError};
 use crate::state::AgentState;
 
 /// The reason for which a job failed.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use config::builds::Build;
 use config::layout::Entry;
 use store::{Snapshot, SnapshotSource, StoreError, Volume, Volumes};
+use sys::blocking::blocking;
 use tracing::warn;
 
-use crate::blocking;
 use crate::state::AgentState;
 
 /// Takes a new snapshot of an image for a build; an older one is deleted.

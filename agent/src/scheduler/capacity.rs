@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use config::MIB;
 use config::machine::Machine;
 use config::settings::Settings;
+use planner::{Capacity, ResourceRequest};
 use store::VolumeId;
-
-use crate::state::{Capacity, ResourceRequest};
 
 /// Returns the resources of the host; `free` holds the free bytes of each volume.
 pub(super) fn capacity(settings: &Settings, free: &BTreeMap<VolumeId, u64>) -> Capacity {

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use config::builds::State;
 use config::task::Outcome;
-use config::{BuildId, MachineName, Revision};
+use config::{BuildId, ImageKey, MachineName, Revision};
 use parking_lot::Mutex;
+use planner::plan::{Action, BootstrapFailure, ImageStart};
 use store::prune::{PrunePolicy, PruneReport};
 use store::{Volume, VolumeId};
+use sys::blocking::blocking;
 use tracing::{debug, info, warn};
 
 use super::LoopState;
-use super::plan::{Action, BootstrapFailure, ImageStart};
-use crate::blocking;
 use crate::jobs::{self, ImageJobKind, JobEnd};
-use crate::state::{AgentState, ImageKey};
+use crate::state::AgentState;
 
 /// Executes the actions in order. A failed action is logged; the next round plans it
 /// again.

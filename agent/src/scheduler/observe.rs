@@ -6,23 +6,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use config::builds::Build;
 use config::layout::Entry;
 use config::settings::Machines;
 use config::task::Digest;
-use config::{BuildId, MachineName, ToolchainName};
+use config::{BuildId, ImageKey, MachineName, ToolchainName};
 use jiff::Timestamp;
+use planner::admission::{Rules, Shares};
+use planner::plan::{BootstrapFailure, DependencyState, Observed, QueuedBuild, RunningBuild};
+use planner::{ResourceRequest, StartMode};
+use records::RecordsError;
 use store::prune::PrunePolicy;
 use store::{Located, StoreError, VolumeId};
+use sys::blocking::blocking;
 use tracing::warn;
 
-use super::admission::{Rules, Shares};
 use super::capacity;
-use super::plan::{BootstrapFailure, DependencyState, Observed, QueuedBuild, RunningBuild};
-use crate::blocking;
-use crate::records::RecordsError;
-use crate::state::restore_history::StartMode;
-use crate::state::{AgentState, ImageFacts, ImageKey, ResourceRequest};
+use crate::state::{AgentState, ImageFacts};
 
 /// The reason for which an observation failed.
 #[derive(Debug, thiserror::Error)]
@@ -89,30 +88,6 @@ pub(crate) async fn observe(
         retries_max: settings.bootstrap.retries_max,
         held_max: settings.builds.held_max,
     })
-}
-
-impl From<Build> for QueuedBuild {
-    fn from(build: Build) -> Self {
-        Self {
-            id: build.id,
-            key: ImageKey::of(&build),
-            submitter: build.submitter,
-            priority: build.priority,
-            since: build.submitted,
-            not_before: build.not_before,
-            after: build.after,
-            message: build.message,
-        }
-    }
-}
-
-impl RunningBuild {
-    fn new(build: Build, now: Timestamp) -> Self {
-        Self {
-            since: build.started.unwrap_or(now),
-            submitter: build.submitter,
-        }
-    }
 }
 
 /// Returns the states of the builds that queued ones depend on.

@@ -3,26 +3,25 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use config::BuildId;
 use config::builds::Status;
 use config::queue::Drained;
 use config::settings::Settings;
+use config::{BuildId, CopyTag, GuestTag};
+use records::Records;
+use session::console::ConsoleRegistry;
+use session::{self, GuestServices};
 use store::Volumes;
 use store::toolchains::Toolchains;
+use telemetry::Telemetry;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::guest_tag::{CopyTag, GuestTag};
 use super::image_facts::ImageFactsCache;
 use super::job_table::JobTable;
 use super::paths::StatePaths;
 use super::restore_history::RestoreHistory;
 use super::status::QueueSnapshot;
-use crate::records::Records;
-use crate::session::console::ConsoleRegistry;
-use crate::session::{self, GuestServices};
-use crate::telemetry::Telemetry;
 
 /// The state that all parts of a running agent share.
 #[derive(Debug)]

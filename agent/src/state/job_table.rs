@@ -1,42 +1,18 @@
 //! The table of everything that runs a guest, and how to end each entry.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::PathBuf;
 
-use config::BuildId;
 use config::builds::Submitter;
 use config::manifest::Manifest;
 use config::task::Provenance;
+use config::{BuildId, CopyTag, ImageKey};
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use planner::{JobId, RunningDebugSession, RunningHold, RunningJobs};
 use store::VolumeId;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-
-use super::guest_tag::CopyTag;
-use super::image_key::ImageKey;
-
-/// The identity of a job: something that runs a guest.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum JobId {
-    /// A build.
-    Build(BuildId),
-    /// The bootstrap of an image, or the making of its checkpoint.
-    Bootstrap(ImageKey),
-    /// A debug session in a copy of a held build.
-    Copy(CopyTag),
-}
-
-impl fmt::Display for JobId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Build(id) => write!(f, "build {id}"),
-            Self::Bootstrap(key) => write!(f, "the bootstrap of {key}"),
-            Self::Copy(tag) => write!(f, "debug session {tag}"),
-        }
-    }
-}
 
 /// A build that runs.
 #[derive(Debug)]
@@ -117,73 +93,6 @@ pub struct Entries {
     pub debug_sessions: BTreeMap<CopyTag, DebugJob>,
     /// The volumes in which revisions are being pruned.
     pub pruning: BTreeSet<VolumeId>,
-}
-
-/// A hold, as a plan sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunningHold {
-    /// The image that the build ran on.
-    pub key: ImageKey,
-    /// `true` while there is a guest.
-    pub has_guest: bool,
-}
-
-/// A debug session, as a plan sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunningDebugSession {
-    /// The image that the build ran on.
-    pub key: ImageKey,
-    /// The person who debugs.
-    pub submitter: Submitter,
-    /// The time of the request.
-    pub since: Timestamp,
-    /// `true` once it was admitted.
-    pub admitted: bool,
-}
-
-/// The jobs at one instant, without the means to end them.
-#[derive(Debug, Clone, Default)]
-pub struct RunningJobs {
-    /// The builds.
-    pub builds: BTreeMap<BuildId, ImageKey>,
-    /// The bootstraps and checkpoints, each with the inputs of its image.
-    pub images: BTreeMap<ImageKey, Provenance>,
-    /// The holds.
-    pub holds: BTreeMap<BuildId, RunningHold>,
-    /// The debug sessions, waiting ones included.
-    pub debug_sessions: BTreeMap<CopyTag, RunningDebugSession>,
-    /// The volumes in which revisions are being pruned.
-    pub pruning: BTreeSet<VolumeId>,
-}
-
-impl RunningJobs {
-    /// Returns the debug sessions that wait for admission.
-    pub fn waiting_debug_sessions(&self) -> impl Iterator<Item = (CopyTag, &ImageKey)> {
-        self.debug_sessions
-            .iter()
-            .filter(|(_, session)| !session.admitted)
-            .map(|(tag, session)| (*tag, &session.key))
-    }
-
-    /// Returns the jobs that have a guest or are about to, each with its image.
-    pub fn guests(&self) -> impl Iterator<Item = (JobId, &ImageKey)> {
-        let builds = self.builds.iter().map(|(id, key)| (JobId::Build(*id), key));
-        let images = self
-            .images
-            .keys()
-            .map(|key| (JobId::Bootstrap(key.clone()), key));
-        let holds = self
-            .holds
-            .iter()
-            .filter(|(_, hold)| hold.has_guest)
-            .map(|(id, hold)| (JobId::Build(*id), &hold.key));
-        let debug_sessions = self
-            .debug_sessions
-            .iter()
-            .filter(|(_, session)| session.admitted)
-            .map(|(tag, session)| (JobId::Copy(*tag), &session.key));
-        builds.chain(images).chain(holds).chain(debug_sessions)
-    }
 }
 
 /// The table of everything that runs a guest.

@@ -2,11 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use config::BuildId;
 use config::task;
-
-use super::guest_tag::CopyTag;
-use super::image_key::ImageKey;
+use config::{BuildId, CopyTag, ImageKey};
 
 /// The live log in the directory of a build; [`task::LOG`] replaces it at the end.
 pub const LIVE_LOG: &str = "log.live";

@@ -7,29 +7,17 @@
 
 use std::collections::BTreeMap;
 
+use config::ImageKey;
 use config::builds::StartKind;
 use config::machine::Kind;
 use config::settings::Guests;
 use parking_lot::Mutex;
+use planner::StartMode;
 
 use super::image_facts::{CheckpointFacts, ImageFacts};
-use super::image_key::ImageKey;
 
 /// The number of retries of a checkpoint that the host could not make.
 const CHECKPOINT_RETRIES_MAX: u32 = 2;
-
-/// The start mode of builds on an image.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StartMode {
-    /// The start of the next build.
-    pub start: StartKind,
-    /// `true` if a checkpoint is to be made in the image now.
-    pub checkpoint_due: bool,
-    /// The reason for this start mode, or its cost.
-    pub message: String,
-    /// The number of failed restores.
-    pub restore_failures: u32,
-}
 
 /// The failures of one image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

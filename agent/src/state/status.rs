@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use config::BuildId;
-
-use super::image_key::ImageKey;
-use super::resources::{Capacity, ResourceRequest};
+use config::{BuildId, ImageKey};
+use planner::{Capacity, ResourceRequest};
 
 /// The queue as the last round of the scheduler saw it.
 #[derive(Debug, Clone, Default)]

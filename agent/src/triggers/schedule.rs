@@ -12,9 +12,9 @@ use config::schedule::{Cron, Page, Run, RunResult, Schedule, Timing};
 use config::{ScheduleName, ToolchainName};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use records::{Added, RecordsError};
 use tracing::{info, warn};
 
-use crate::records::{Added, RecordsError};
 use crate::state::AgentState;
 use crate::triggers::submission::{self, InvalidRequest, check};
 use plan::{ScheduleState, plan};

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use config::ToolchainName;
 use config::builds::{Build, BuildInputs, Request, State, Submitter};
 use jiff::Timestamp;
+use records::{self, IdempotencyKey, RecordsError, Submitted};
+use sys::blocking::blocking;
 use tracing::info;
 
-use crate::blocking;
-use crate::records::{self, IdempotencyKey, RecordsError, Submitted};
 use crate::state::AgentState;
 
 pub use check::InvalidRequest;

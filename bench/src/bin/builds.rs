@@ -12,17 +12,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agent::records::Records;
+use agent::api;
 use agent::state::AgentState;
-use agent::telemetry::Telemetry;
-use agent::{api, pr_service};
 use bench::http_client::HttpClient;
 use bench::table::milliseconds;
 use config::builds::{Artifact, State};
 use config::settings::Settings;
 use config::task::Outcome;
 use jiff::Timestamp;
+use records::Records;
+use session::pr_service;
 use store::toolchains::Toolchains;
+use telemetry::Telemetry;
 
 /// The duration of each measurement.
 const DURATION: Duration = Duration::from_secs(3);

@@ -6,12 +6,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use agent::records::Records;
-use agent::telemetry::Telemetry;
 use anyhow::Result;
 use bench::statistics::{alternate, median, time};
 use bench::table::milliseconds;
 use config::builds::ListQuery;
+use records::Records;
+use telemetry::Telemetry;
 
 const BUILDS: u32 = 100_000;
 const ROUNDS: usize = 20;

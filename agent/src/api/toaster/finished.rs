@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::body::Bytes;
 use config::BuildId;
+use records::{FinishedBuild, RecordsError};
 use tokio::sync::Mutex;
 
 use super::{python, view};
-use crate::records::{FinishedBuild, RecordsError};
 use crate::state::AgentState;
 
 /// The cache, which is empty until the first request.

@@ -8,9 +8,8 @@ use config::builds::{Build, Count, Progress, State};
 use config::task::Outcome;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use records::FinishedBuild;
 use serde::Serialize;
-
-use crate::records::FinishedBuild;
 
 /// A build with an outcome. The order of the keys is Toaster's.
 #[derive(Debug, Serialize)]

@@ -1,11 +1,10 @@
 //! The examination of an inventory. Pure.
 
-use config::BuildId;
 use config::builds::State;
 use config::doctor::{Finding, Id, Subject};
+use config::{BuildId, GuestTag};
 
 use super::{Found, Guest, Inventory, Leftover, Recorded, Repair};
-use crate::state::GuestTag;
 
 /// The advice about something that the agent does not manage.
 const NOT_MANAGED: &str = "none: the agent does not manage it and never deletes it";

@@ -13,17 +13,18 @@ use config::layout::Entry;
 use config::machine::Firmware;
 use config::task::{Digest, RESULT};
 use config::{BuildId, MachineName};
+use guest::network;
+use guest::{GuestError, cgroup, check_firmware};
+use planner::Action;
+use records::Integrity;
+use session::guests_directory;
 use store::{Holder, Volume, VolumeId};
+use sys::blocking::blocking;
 use tracing::warn;
 
 use super::{Group, Guest, Inventory, Network, Recorded, Records};
-use crate::blocking;
-use crate::records::Integrity;
-use crate::scheduler::{self, Action};
-use crate::session::guests_directory;
+use crate::scheduler;
 use crate::state::AgentState;
-use guest::network;
-use guest::{GuestError, cgroup, check_firmware};
 
 /// The age from which an unused source is reported.
 const SOURCE_AGE_MAX: Duration = Duration::from_hours(24);

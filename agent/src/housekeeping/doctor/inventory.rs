@@ -4,10 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use config::builds::State;
-use config::{BuildId, MachineName};
+use config::{BuildId, CopyTag, MachineName};
 use store::Holder;
-
-use crate::state::CopyTag;
 
 /// The facts that an examination depends on.
 #[derive(Debug, Clone, Default)]

@@ -8,17 +8,17 @@ use std::sync::Arc;
 
 use config::BuildId;
 use config::doctor::{FindingKey, Repaired};
+use guest::Guest;
+use guest::network;
 use jiff::Timestamp;
+use session::GuestFailure;
+use sys::blocking::blocking;
 use tracing::{info, warn};
 
 use super::{Leftover, Repair, examine, inspect};
-use crate::blocking;
 use crate::jobs::JobError;
 use crate::jobs::build::{Rules, Verdict, conclude};
-use crate::session::GuestFailure;
 use crate::state::AgentState;
-use guest::Guest;
-use guest::network;
 
 /// A failure of one repair.
 type Fault = Box<dyn std::error::Error + Send + Sync>;

@@ -8,22 +8,22 @@ use std::sync::Arc;
 
 use config::builds::{Build, Hold, HoldKind, StartKind, State};
 use config::limits::Limits;
+use guest::BootMode;
 use jiff::Timestamp;
+use planner::BuildStart;
+use session::{self, GuestEvent, GuestFailure, Session, SessionError};
 use store::{Snapshot, Volume};
+use sys::blocking::blocking;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::collect::{self, Collected};
 use super::{RESULTS, files, inputs, progress};
-use crate::blocking;
 use crate::jobs::runner::{self, Bounds, GuestJob, GuestSource, JobError};
 use crate::jobs::{hold, limits, snapshot};
-use crate::scheduler::BuildStart;
-use crate::session::{self, GuestEvent, GuestFailure, Session, SessionError};
 use crate::state::paths::ARTIFACTS;
 use crate::state::{AgentState, ImageFacts};
-use guest::BootMode;
 
 /// The end of an attempt.
 pub(super) struct Attempt {

@@ -9,11 +9,11 @@ use config::builds::{Artifact, BuiltPackage};
 use config::task::{self, Operation, Outcome, Package, TaskError, TaskResult};
 use config::{BuildId, FileName, manifest};
 use lz4_flex::frame::FrameDecoder;
+use session::pr_service::{self, RevisionError};
+use sys::blocking::blocking;
 
 use super::files::{FILES_MAX, RESULT_BYTES_MAX, RESULTS};
 use super::upload::{self, UploadError};
-use crate::blocking;
-use crate::pr_service::{self, RevisionError};
 use crate::state::AgentState;
 use crate::state::paths::ARTIFACTS;
 

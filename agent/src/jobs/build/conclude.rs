@@ -6,10 +6,10 @@ use config::builds::{Build, State, TransitionError};
 use config::settings::Builds;
 use config::task::Outcome;
 use jiff::Timestamp;
+use session::GuestFailure;
 
 use super::Collected;
 use crate::jobs::JobError;
-use crate::session::GuestFailure;
 
 /// The verdict on an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]

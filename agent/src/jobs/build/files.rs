@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use config::builds::Build;
 use config::task::{self, BreakpointState, Task};
+use session::log_capture;
+use tftp::server::{DeferredFile, Namespace};
 
-use crate::session::log_capture;
 use crate::state::AgentState;
 use crate::state::paths::{ARTIFACTS, LIVE_LOG};
-use tftp::server::{DeferredFile, Namespace};
 
 /// The names under which a guest may put its result.
 pub(crate) const RESULTS: [&str; 2] = [task::RESULT, task::RESULT_LZ4];

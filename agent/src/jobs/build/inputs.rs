@@ -7,12 +7,12 @@ use std::sync::Arc;
 use config::Revision;
 use config::builds::{Build, BuildInputs, GuestKind};
 use config::machine::{Kind, Machine};
+use guest::{Accelerator, accelerator};
 use store::{Snapshot, Volume, content_manifest};
+use sys::blocking::blocking;
 
-use crate::blocking;
 use crate::jobs::JobError;
 use crate::state::AgentState;
-use guest::{Accelerator, accelerator};
 
 /// Sets the inputs that the snapshot of a build states.
 pub(super) async fn record(

@@ -10,9 +10,9 @@ use std::time::Duration;
 use config::BuildId;
 use config::builds::Progress;
 use config::progress::Parser;
+use sys::blocking::blocking;
 use tracing::warn;
 
-use crate::blocking;
 use crate::state::AgentState;
 use crate::state::paths::LIVE_LOG;
 

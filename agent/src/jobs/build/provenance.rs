@@ -7,8 +7,8 @@ use std::io;
 use config::builds::{Artifact, Build, StartKind};
 use config::task::{self, Digest, Outcome};
 use serde_json::{Map, Value, json};
+use sys::blocking::blocking;
 
-use crate::blocking;
 use crate::state::AgentState;
 
 pub use config::builds::PROVENANCE;

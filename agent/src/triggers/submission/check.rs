@@ -9,10 +9,10 @@ use config::layout::Entry;
 use config::machine::Kind;
 use config::task::{Breakpoint, Source};
 use config::{MachineName, ToolchainName};
+use records::RecordsError;
 use store::StoreError;
+use sys::blocking::blocking;
 
-use crate::blocking;
-use crate::records::RecordsError;
 use crate::state::AgentState;
 
 /// The maximum number of dependencies of a build.

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use agent::session::handshake::{self, HandshakeMode};
 use bench::agent_process::AgentProcess;
 use bench::guest_fixture::{GuestNetwork, GuestSnapshot, LIMIT, Machines, first_packet};
 use bench::statistics::Timings;
@@ -14,6 +13,7 @@ use config::builds::{Build, StartKind};
 use config::settings::Acceleration;
 use guest::network::LinkType;
 use guest::{Accelerator, BootMode, Guest, accelerator, command_line};
+use session::handshake::{self, HandshakeMode};
 use sys::command;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;

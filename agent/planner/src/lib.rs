@@ -1,0 +1,16 @@
+//! The planner: pure functions from what was observed to the actions to take.
+//!
+//! This crate reads no files and no clock and starts nothing: [`Observed`] holds everything
+//! that a plan depends on, and a [`Action`] everything that its execution needs.
+
+pub mod admission;
+pub mod plan;
+
+mod resources;
+mod running_jobs;
+mod start_mode;
+
+pub use plan::{Action, BootstrapFailure, BuildStart, ImageStart, Observed};
+pub use resources::{Capacity, ResourceRequest};
+pub use running_jobs::{JobId, RunningDebugSession, RunningHold, RunningJobs};
+pub use start_mode::StartMode;

@@ -1,0 +1,376 @@
+//! The planner: a pure function from what was observed to the actions to take.
+
+mod clean;
+mod debug_sessions;
+mod evict;
+mod start;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use config::builds::{Build, ImageState, Priority, Readiness, StartKind, Submitter};
+use config::queue::Drained;
+use config::task::{BOOTSTRAP_VERSION, Digest, Provenance};
+use config::{BuildId, CopyTag, ImageKey, MachineName, Revision, Tag, ToolchainName};
+use jiff::Timestamp;
+use store::prune::PrunePolicy;
+use store::{ImageView, Located, MachineView, Uuid, VolumeId};
+
+use crate::StartMode;
+use crate::admission::{Rules, Shares};
+use crate::{Capacity, ResourceRequest, RunningJobs};
+
+/// A build in the queue.
+#[derive(Debug, Clone)]
+pub struct QueuedBuild {
+    /// The build.
+    pub id: BuildId,
+    /// The image that it needs.
+    pub key: ImageKey,
+    /// Its submitter.
+    pub submitter: Submitter,
+    /// Its priority.
+    pub priority: Priority,
+    /// The time of its submission.
+    pub since: Timestamp,
+    /// The end of its backoff after a failure of the host.
+    pub not_before: Option<Timestamp>,
+    /// The builds that must succeed before it starts.
+    pub after: Vec<BuildId>,
+    /// The recorded reason for which it waits.
+    pub message: String,
+}
+
+impl From<Build> for QueuedBuild {
+    fn from(build: Build) -> Self {
+        Self {
+            id: build.id,
+            key: ImageKey::of(&build),
+            submitter: build.submitter,
+            priority: build.priority,
+            since: build.submitted,
+            not_before: build.not_before,
+            after: build.after,
+            message: build.message,
+        }
+    }
+}
+
+/// The state of a build that others depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DependencyState {
+    /// It has not ended.
+    Pending,
+    /// It succeeded: builds that depend on it may start.
+    Succeeded,
+    /// It failed, was skipped, or is not recorded any more.
+    Failed,
+}
+
+/// A build that runs, as fair-share accounting needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningBuild {
+    /// Its submitter.
+    pub submitter: Submitter,
+    /// The start of its guest.
+    pub since: Timestamp,
+}
+
+impl RunningBuild {
+    /// Returns a running build of the records; one without a start began at `now`.
+    pub fn new(build: Build, now: Timestamp) -> Self {
+        Self {
+            since: build.started.unwrap_or(now),
+            submitter: build.submitter,
+        }
+    }
+}
+
+/// The failed bootstraps of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootstrapFailure {
+    /// The inputs of the image. The failure counts only for these.
+    pub inputs: Provenance,
+    /// The number of attempts.
+    pub attempts: u32,
+    /// The error of the last attempt.
+    pub message: String,
+}
+
+/// Everything that a plan depends on.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// The machines, each in the volume that it belongs to.
+    pub machines: BTreeMap<MachineName, Located>,
+    /// The toolchains and the hashes of their content.
+    pub toolchains: BTreeMap<ToolchainName, Digest>,
+    /// The builds in the queue, oldest first.
+    pub queue: Vec<QueuedBuild>,
+    /// The jobs that ran before the machines were observed.
+    pub jobs: RunningJobs,
+    /// The failed bootstraps.
+    pub bootstrap_failures: BTreeMap<ImageKey, BootstrapFailure>,
+    /// The start modes of builds on each image.
+    pub start_modes: BTreeMap<ImageKey, StartMode>,
+    /// The newest build that was ever recorded.
+    pub newest_build: Option<BuildId>,
+    /// The reason for which no guest may start at all.
+    pub halt: Option<String>,
+    /// The reasons for which no guest may start in a volume.
+    pub halted_volumes: BTreeMap<VolumeId, String>,
+    /// The retention rule for old revisions; `None` to keep all.
+    pub retention: Option<PrunePolicy>,
+    /// The free bytes of each volume.
+    pub free: BTreeMap<VolumeId, u64>,
+    /// The time of the observation.
+    pub now: Timestamp,
+    /// The builds that run.
+    pub running: BTreeMap<BuildId, RunningBuild>,
+    /// The states of the builds that queued ones depend on.
+    pub dependencies: BTreeMap<BuildId, DependencyState>,
+    /// The drain of the host, if it is drained.
+    pub drained: Option<Drained>,
+    /// The resources of the host.
+    pub capacity: Capacity,
+    /// The resource requests of guests.
+    pub requests: BTreeMap<ImageKey, ResourceRequest>,
+    /// The fair-share usage of submitters.
+    pub shares: Shares,
+    /// The rules of admission.
+    pub rules: Rules,
+    /// The number of retries of a failed bootstrap.
+    pub retries_max: u32,
+    /// The number of builds that may be held at once; `None` for no limit.
+    pub held_max: Option<usize>,
+}
+
+/// The start of a build, with everything that the plan knows about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildStart {
+    /// The build.
+    pub id: BuildId,
+    /// The image that it runs on.
+    pub key: ImageKey,
+    /// The submitter, for fair-share accounting.
+    pub submitter: Submitter,
+    /// The volume of the machine.
+    pub volume: VolumeId,
+    /// The image that the plan saw.
+    pub image: Option<Uuid>,
+    /// The start mode of that image. A retry starts cold whatever this says.
+    pub start: StartKind,
+    /// The resources that its guest was admitted with.
+    pub request: ResourceRequest,
+}
+
+/// The making of an image, or of a checkpoint in one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageStart {
+    /// The image.
+    pub key: ImageKey,
+    /// The volume of the machine.
+    pub volume: VolumeId,
+    /// The inputs of the image.
+    pub inputs: Provenance,
+}
+
+/// An action of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Finish the deletions that were begun in a volume.
+    FinishDeletions(VolumeId),
+    /// Delete a snapshot that belongs to no job.
+    DeleteSnapshot(VolumeId, ImageKey, Tag),
+    /// Delete an image whose toolchain does not exist any more.
+    DeleteImage(VolumeId, ImageKey),
+    /// Delete old revisions in a volume.
+    Prune(VolumeId, Vec<(MachineName, Revision)>),
+    /// Cancel a bootstrap or checkpoint whose inputs have changed.
+    CancelBootstrap(ImageKey),
+    /// Make an image.
+    StartBootstrap(ImageStart),
+    /// Make a checkpoint in an image.
+    StartCheckpoint(ImageStart),
+    /// Start the guest of a build.
+    StartBuild(BuildStart),
+    /// Record the reason for which a build waits.
+    SetWaitReason(BuildId, String),
+    /// End a queued build as `abort`.
+    Abort(BuildId, String),
+    /// End a queued build as `skip`: one that it depends on failed.
+    Skip(BuildId, String),
+    /// End the guest of a held build; its snapshot stays.
+    EvictHold(BuildId),
+    /// Release the guest and the snapshot of a held build.
+    ReleaseHold(BuildId),
+    /// Let a debug session start.
+    AdmitDebugSession(CopyTag),
+    /// Reject a debug session, with the reason.
+    RejectDebugSession(CopyTag, String),
+    /// End a debug session.
+    EndDebugSession(CopyTag),
+}
+
+impl Observed {
+    /// Returns the actions to take, in order. Once all of them were taken, the next
+    /// plan is empty.
+    pub fn plan(&self) -> Vec<Action> {
+        self.decide().0
+    }
+
+    /// Returns the actions to take, and the builds that are ready to start in
+    /// scheduling order.
+    pub fn decide(&self) -> (Vec<Action>, Vec<BuildId>) {
+        let mut actions = self.clean();
+        actions.extend(self.prune());
+        actions.extend(self.cancel_bootstraps());
+        let (starts, order) = self.start_jobs();
+        actions.extend(self.end_debug_sessions());
+        actions.extend(self.evict_holds(&starts, &order));
+        actions.extend(starts);
+        (actions, order)
+    }
+
+    /// Returns the reasons for which the host does not start guests.
+    pub fn notices(&self) -> Vec<String> {
+        let drained = self
+            .drained
+            .as_ref()
+            .map(|drained| format!("{}; `buildhost undrain` ends it", drained.message()));
+        let halts = self
+            .halt
+            .iter()
+            .chain(self.halted_volumes.values())
+            .cloned();
+        drained.into_iter().chain(halts).collect()
+    }
+
+    /// Returns the reason for which no guest of a machine may start, if there is one.
+    fn halt(&self, machine: &MachineName) -> Option<&String> {
+        let volume = self.machines.get(machine).map(|state| state.volume);
+        self.halt
+            .as_ref()
+            .or_else(|| self.halted_volumes.get(&volume?))
+    }
+
+    /// Returns the readiness of every image.
+    pub fn readiness(&self) -> Vec<Readiness> {
+        self.machines
+            .values()
+            .filter(|state| state.view.current.is_some())
+            .flat_map(|state| {
+                self.toolchains
+                    .keys()
+                    .map(|toolchain| key(&state.view, toolchain))
+            })
+            .map(|key| self.readiness_of_image(key))
+            .collect()
+    }
+
+    /// Returns the inputs that an image must be made from now; `None` if the machine or
+    /// the toolchain is missing.
+    pub fn inputs(&self, key: &ImageKey) -> Option<Provenance> {
+        let view = &self.machines.get(&key.machine)?.view;
+        let current = view.current?;
+        let revision = view
+            .revisions
+            .iter()
+            .find(|it| it.revision == current && it.complete)?;
+        Some(Provenance {
+            revision_uuid: revision.uuid.to_string(),
+            toolchain_id: self.toolchains.get(&key.toolchain)?.clone(),
+            bootstrap_version: BOOTSTRAP_VERSION,
+        })
+    }
+
+    /// Returns the complete image for a key, up to date or not.
+    fn image(&self, key: &ImageKey) -> Option<&ImageView> {
+        let view = &self.machines.get(&key.machine)?.view;
+        view.images
+            .iter()
+            .find(|image| image.toolchain == key.toolchain && image.complete)
+    }
+
+    /// Returns the failure of an image's bootstrap with its present inputs.
+    fn bootstrap_failure(&self, key: &ImageKey) -> Option<&BootstrapFailure> {
+        let failure = self.bootstrap_failures.get(key)?;
+        (self.inputs(key).as_ref() == Some(&failure.inputs)).then_some(failure)
+    }
+
+    /// Returns the failure of a bootstrap that is not retried any more.
+    fn final_failure(&self, key: &ImageKey) -> Option<&BootstrapFailure> {
+        self.bootstrap_failure(key)
+            .filter(|failure| failure.attempts > self.retries_max)
+    }
+
+    fn readiness_of_image(&self, key: ImageKey) -> Readiness {
+        let provenance = self.image(&key).map(|image| image.provenance.as_ref());
+        let image = match (provenance, self.final_failure(&key)) {
+            (Some(made), _) if made.is_some() && made == self.inputs(&key).as_ref() => {
+                ImageState::Ready
+            }
+            (Some(_), _) => ImageState::Outdated,
+            (None, Some(_)) => ImageState::Failed,
+            (None, None) => ImageState::Missing,
+        };
+        let under_way = self.jobs.images.contains_key(&key);
+        let message = if under_way && image == ImageState::Ready {
+            "a checkpoint is being made".to_owned()
+        } else if under_way {
+            "it is being bootstrapped".to_owned()
+        } else {
+            self.bootstrap_failure(&key)
+                .map(|failure| failure.message.clone())
+                .unwrap_or_default()
+        };
+        let mode = self.start_modes.get(&key).cloned().unwrap_or_default();
+        Readiness {
+            machine: key.machine,
+            toolchain: key.toolchain,
+            image,
+            message,
+            start: mode.start,
+            start_message: mode.message,
+            evictions: mode.restore_failures,
+        }
+    }
+
+    fn cancel_bootstraps(&self) -> Vec<Action> {
+        self.jobs
+            .images
+            .iter()
+            .filter(|(key, inputs)| self.inputs(key).as_ref() != Some(inputs))
+            .map(|(key, _)| Action::CancelBootstrap(key.clone()))
+            .collect()
+    }
+
+    /// Returns the images to make, those that queued builds need first.
+    fn missing_images(&self) -> Vec<ImageKey> {
+        if self.drained.is_some() {
+            return Vec::new();
+        }
+        let needed: BTreeSet<_> = self.queue.iter().map(|queued| &queued.key).collect();
+        let mut keys: Vec<_> = self
+            .readiness()
+            .into_iter()
+            .filter(|readiness| readiness.image != ImageState::Ready)
+            .map(|readiness| ImageKey {
+                machine: readiness.machine,
+                toolchain: readiness.toolchain,
+            })
+            .filter(|key| !self.jobs.images.contains_key(key))
+            .filter(|key| self.final_failure(key).is_none() && self.halt(&key.machine).is_none())
+            .collect();
+        keys.sort_by_key(|key| !needed.contains(key));
+        keys
+    }
+}
+
+fn key(view: &MachineView, toolchain: &ToolchainName) -> ImageKey {
+    ImageKey {
+        machine: view.name.clone(),
+        toolchain: toolchain.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! The jobs that run, as a plan sees them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use config::builds::Submitter;
+use config::task::Provenance;
+use config::{BuildId, CopyTag, ImageKey};
+use jiff::Timestamp;
+use store::VolumeId;
+
+/// The identity of a job: something that runs a guest.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum JobId {
+    /// A build.
+    Build(BuildId),
+    /// The bootstrap of an image, or the making of its checkpoint.
+    Bootstrap(ImageKey),
+    /// A debug session in a copy of a held build.
+    Copy(CopyTag),
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Build(id) => write!(f, "build {id}"),
+            Self::Bootstrap(key) => write!(f, "the bootstrap of {key}"),
+            Self::Copy(tag) => write!(f, "debug session {tag}"),
+        }
+    }
+}
+
+/// A hold, as a plan sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningHold {
+    /// The image that the build ran on.
+    pub key: ImageKey,
+    /// `true` while there is a guest.
+    pub has_guest: bool,
+}
+
+/// A debug session, as a plan sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningDebugSession {
+    /// The image that the build ran on.
+    pub key: ImageKey,
+    /// The person who debugs.
+    pub submitter: Submitter,
+    /// The time of the request.
+    pub since: Timestamp,
+    /// `true` once it was admitted.
+    pub admitted: bool,
+}
+
+/// The jobs at one instant, without the means to end them.
+#[derive(Debug, Clone, Default)]
+pub struct RunningJobs {
+    /// The builds.
+    pub builds: BTreeMap<BuildId, ImageKey>,
+    /// The bootstraps and checkpoints, each with the inputs of its image.
+    pub images: BTreeMap<ImageKey, Provenance>,
+    /// The holds.
+    pub holds: BTreeMap<BuildId, RunningHold>,
+    /// The debug sessions, waiting ones included.
+    pub debug_sessions: BTreeMap<CopyTag, RunningDebugSession>,
+    /// The volumes in which revisions are being pruned.
+    pub pruning: BTreeSet<VolumeId>,
+}
+
+impl RunningJobs {
+    /// Returns the debug sessions that wait for admission.
+    pub fn waiting_debug_sessions(&self) -> impl Iterator<Item = (CopyTag, &ImageKey)> {
+        self.debug_sessions
+            .iter()
+            .filter(|(_, session)| !session.admitted)
+            .map(|(tag, session)| (*tag, &session.key))
+    }
+
+    /// Returns the number of jobs of each kind, without holds.
+    pub fn counts(&self) -> [(&'static str, usize); 3] {
+        [
+            ("build", self.builds.len()),
+            ("bootstrap", self.images.len()),
+            ("copy", self.debug_sessions.len()),
+        ]
+    }
+
+    /// Returns the jobs that have a guest or are about to, each with its image.
+    pub fn guests(&self) -> impl Iterator<Item = (JobId, &ImageKey)> {
+        let builds = self.builds.iter().map(|(id, key)| (JobId::Build(*id), key));
+        let images = self
+            .images
+            .keys()
+            .map(|key| (JobId::Bootstrap(key.clone()), key));
+        let holds = self
+            .holds
+            .iter()
+            .filter(|(_, hold)| hold.has_guest)
+            .map(|(id, hold)| (JobId::Build(*id), &hold.key));
+        let debug_sessions = self
+            .debug_sessions
+            .iter()
+            .filter(|(_, session)| session.admitted)
+            .map(|(tag, session)| (JobId::Copy(*tag), &session.key));
+        builds.chain(images).chain(holds).chain(debug_sessions)
+    }
+}

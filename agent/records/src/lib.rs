@@ -1,0 +1,130 @@
+//! The records of builds and schedules: one SQLite file in the state directory.
+//!
+//! A change is on disk when its call returns. Each build is one row. Its lists are JSON in a
+//! column, except the names by which it is found.
+
+mod database;
+mod idempotency;
+mod migrations;
+mod queries;
+mod rows;
+mod updates;
+
+mod deletion;
+mod finished;
+mod integrity;
+mod list;
+mod schedules;
+
+use std::path::{Path, PathBuf};
+
+use config::task::{Digest, Source};
+use config::{MachineName, ToolchainName};
+use rusqlite::Connection;
+use telemetry::Telemetry;
+
+use database::Database;
+use migrations::MIGRATIONS;
+
+pub use deletion::{Deletion, Summary};
+pub use finished::FinishedBuild;
+pub use idempotency::{IdempotencyKey, Submitted};
+pub use integrity::Integrity;
+pub use schedules::Added;
+
+/// A failure to read or write the records.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordsError {
+    /// The database failed.
+    #[error("cannot use the records in {path}")]
+    Database {
+        /// The path of the file.
+        path: PathBuf,
+        /// The error of the database.
+        source: rusqlite::Error,
+    },
+    /// A newer version of the agent wrote the file.
+    #[error(
+        "{path} was written by a newer buildhost-agent (format {found}, this one knows {known})"
+    )]
+    Newer {
+        /// The path of the file.
+        path: PathBuf,
+        /// The version of its format.
+        found: usize,
+        /// The newest version that this agent knows.
+        known: usize,
+    },
+    /// The thread with the query ended.
+    #[error("the records could not be reached")]
+    Gone,
+}
+
+/// The records. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Records {
+    database: Database,
+    telemetry: Telemetry,
+}
+
+impl Records {
+    /// Opens the file, creates it if missing, and migrates it to the newest version. Changes
+    /// are published through `telemetry`.
+    ///
+    /// # Errors
+    /// The file cannot be opened or migrated, or is newer than this agent.
+    pub fn open(path: &Path, telemetry: Telemetry) -> Result<Self, RecordsError> {
+        let fault = |source| RecordsError::Database {
+            path: path.to_owned(),
+            source,
+        };
+        let mut connection = Connection::open(path).map_err(fault)?;
+        connection
+            .pragma_update(None, "journal_mode", "WAL")
+            .map_err(fault)?;
+        connection
+            .pragma_update(None, "synchronous", "FULL")
+            .map_err(fault)?;
+        connection
+            .pragma_update(None, "foreign_keys", true)
+            .map_err(fault)?;
+        let format: u32 = connection
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(fault)?;
+        let found = usize::try_from(format).unwrap_or(usize::MAX);
+        let known = MIGRATIONS.len();
+        if found > known {
+            let path = path.to_owned();
+            return Err(RecordsError::Newer { path, found, known });
+        }
+        migrations::migrate(&mut connection, found).map_err(fault)?;
+        Ok(Self {
+            database: Database::new(path, connection),
+            telemetry,
+        })
+    }
+
+    /// Returns the path of the file.
+    pub fn path(&self) -> &Path {
+        self.database.path()
+    }
+}
+
+/// Returns the hash of a guest's task. The order of the sources does not matter.
+pub fn task(machine: &MachineName, toolchain: &ToolchainName, sources: &[Source]) -> Digest {
+    let mut sources: Vec<_> = sources.iter().collect();
+    sources.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
+    let mut hash = sys::file::Hasher::default();
+    // Names have no line ends.
+    for part in [machine.as_str(), toolchain.as_str()] {
+        hash.update(part.as_bytes());
+        hash.update(b"\n");
+    }
+    for source in sources {
+        hash.update(format!("{} {}\n", source.sha256, source.name).as_bytes());
+    }
+    hash.finish()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! Adopts guests of an earlier agent.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+
+use guest::network::Network;
+use guest::{BootMode, Guest, QmpError};
+use sys::blocking::blocking;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::gateway::Servers;
+use super::parts::Parts;
+use super::streams::Streams;
+use super::teardown::{kill, remove_run_dir, tear_down};
+use super::{AdoptSpec, GuestServices, Session, SessionError, egress};
+
+impl Session {
+    /// Adopts a guest that an earlier agent started. A guest that cannot be adopted is ended.
+    ///
+    /// # Errors
+    /// When the guest has ended, or a part of the session fails.
+    pub async fn adopt(
+        services: &Arc<GuestServices>,
+        spec: AdoptSpec,
+    ) -> Result<Self, SessionError> {
+        let (elapsed, contacted) = (spec.elapsed, spec.contacted);
+        let shared = Arc::clone(services);
+        let parts = blocking(move || open_parts(&shared, spec)).await?;
+        let mut session = Self::assemble(services, parts).await?;
+        session.started = Instant::now()
+            .checked_sub(elapsed)
+            .unwrap_or(session.started);
+        session.contacted = contacted;
+        Ok(session)
+    }
+}
+
+/// Finds the guest and opens the servers that it needs. Blocks.
+fn open_parts(services: &GuestServices, spec: AdoptSpec) -> Result<Parts, SessionError> {
+    let run_dir = services.run_dir_of(&spec.tag);
+    let guest = Guest::find(&run_dir)?.ok_or(SessionError::Gone)?;
+    let network = Network::open(&services.network_name(&spec.tag)).inspect_err(|_| {
+        kill(&guest);
+        remove_run_dir(&run_dir);
+    })?;
+    let opened = serve(services, &guest, &network, &run_dir, spec.files);
+    let servers = opened.inspect_err(|_| {
+        kill(&guest);
+        tear_down(&network, &run_dir);
+    })?;
+    Ok(Parts {
+        streams: connect(&guest),
+        guest,
+        network,
+        servers,
+        // A restored guest repeats that it is ready, as one that booted.
+        boot: BootMode::Cold,
+        capture: spec.capture,
+        tag: spec.tag,
+        machine: spec.machine,
+        run_dir,
+    })
+}
+
+/// Opens the servers of the guest, and lets its processors run.
+fn serve(
+    services: &GuestServices,
+    guest: &Guest,
+    network: &Network,
+    run_dir: &Path,
+    files: tftp::server::Namespace,
+) -> Result<Servers, SessionError> {
+    let names = egress::reopen(&services.settings, network, run_dir)?;
+    let servers = Servers::open(network, guest.kind(), files, names)?;
+    // The processors are stopped if the earlier agent died before it let them run.
+    match guest.resume() {
+        Ok(()) => {}
+        Err(error @ QmpError::State(_)) => return Err(error.into()),
+        // The limits of the session end a guest that does not answer.
+        Err(error) => warn!(
+            error = &error as &dyn Error,
+            "an adopted guest does not answer"
+        ),
+    }
+    Ok(servers)
+}
+
+/// Connects to the streams of an adopted guest, which can finish its work without them.
+fn connect(guest: &Guest) -> Streams {
+    Streams::connect(guest).unwrap_or_else(|error| {
+        warn!(%error, "cannot capture the output of an adopted guest");
+        Streams::default()
+    })
+}

@@ -1,0 +1,44 @@
+//! The parts of the agent that its guests share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use config::settings::{Guests, Pr};
+use guest::User;
+use telemetry::metrics::Metrics;
+
+use super::console::ConsoleRegistry;
+
+/// Everything that a session needs of the agent. All guests of an agent share one.
+#[derive(Debug)]
+pub struct GuestServices {
+    /// The host's name, with which the names of its network namespaces and control groups
+    /// begin.
+    pub name: String,
+    /// The directory with a run directory for each guest.
+    pub run_dir: PathBuf,
+    /// The settings `[guests]`.
+    pub settings: Guests,
+    /// The settings `[pr]`.
+    pub pr_settings: Pr,
+    /// The PR service that guests reach at their gateway.
+    pub prserv: prserv::Service,
+    /// The user that QEMU runs as.
+    pub guest_user: User,
+    /// The consoles of running guests.
+    pub consoles: ConsoleRegistry,
+    /// The counters of guest starts and transfers.
+    pub metrics: Arc<Metrics>,
+}
+
+impl GuestServices {
+    /// Returns the run directory of the guest with this tag.
+    pub fn run_dir_of(&self, tag: &str) -> PathBuf {
+        self.run_dir.join(tag)
+    }
+
+    /// Returns the name of the network namespace and the control group of a guest.
+    pub fn network_name(&self, tag: &str) -> String {
+        format!("{}-{tag}", self.name)
+    }
+}

@@ -1,0 +1,240 @@
+//! A guest with everything around it: its network, the servers at its gateway, the
+//! capture of its output, and its limits.
+//!
+//! Bootstraps, builds and debug sessions differ in the files that they offer and in the
+//! limits that they set; the rest of a guest's life is here.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::MachineName;
+use config::builds::Usage;
+use config::machine::Machine;
+use guest::network::{Network, NetworkError};
+use guest::{BootMode, Exit, GuestError, QmpError};
+use store::Snapshot;
+use sys::blocking::blocking;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, info, warn};
+
+mod adopt;
+pub mod console;
+mod egress;
+mod events;
+pub mod gateway;
+mod guest_handle;
+mod guest_services;
+pub mod handshake;
+mod idle_timeout;
+pub mod log_capture;
+mod orphans;
+mod parts;
+pub mod pr_service;
+mod start;
+mod streams;
+mod teardown;
+
+pub use egress::EgressError;
+pub use events::{GuestEvent, GuestFailure, SessionLimits};
+pub use guest_services::GuestServices;
+pub use orphans::{bytes_written, end_orphans, guests_directory, is_running, resume};
+
+use gateway::Gateway;
+use guest_handle::GuestHandle;
+use log_capture::CaptureFiles;
+use parts::Parts;
+use teardown::{kill, log_failure, tear_down};
+
+/// The time in which a guest must shut down after it has put its result.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
+
+/// A reason why a guest could not be started or adopted.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// Its network namespace failed.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// Its process failed.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// Its egress policy is refused or failed.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+    /// The machine brings options, which the host forbids.
+    #[error(
+        "the machine's manifest brings `options`, which can hand any file of this host to \
+         a guest; if you trust the machine, set guests.options to \"allow\""
+    )]
+    Options,
+    /// QEMU does not answer or refuses.
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+    /// The guest to adopt or to resume has ended.
+    #[error("the guest has ended")]
+    Gone,
+    /// A file or a socket of the agent failed.
+    #[error("cannot prepare the guest")]
+    Prepare(#[from] std::io::Error),
+}
+
+/// The guest to start.
+pub struct SessionSpec {
+    /// Its short name on this host: part of its network's and its run directory's name.
+    pub tag: String,
+    /// The snapshot that it boots from.
+    pub snapshot: Arc<Snapshot>,
+    /// Its machine's manifest.
+    pub machine: Machine,
+    /// The files that it may fetch and put.
+    pub files: tftp::server::Namespace,
+    /// Flushes its disk to the host's: the disk is kept afterwards.
+    pub durable: bool,
+    /// The way in which it boots.
+    pub boot: BootMode,
+    /// The files that receive its output.
+    pub capture: CaptureFiles,
+}
+
+/// The guest of an earlier agent to adopt.
+pub struct AdoptSpec {
+    /// Its short name on this host.
+    pub tag: String,
+    /// Its machine.
+    pub machine: MachineName,
+    /// The files that it may fetch and put.
+    pub files: tftp::server::Namespace,
+    /// The files that receive its output.
+    pub capture: CaptureFiles,
+    /// The time since its start.
+    pub elapsed: Duration,
+    /// Set if its first packet has arrived.
+    pub contacted: bool,
+}
+
+/// A running guest with its services. Dropping it leaves the guest running; use
+/// [`Session::kill`] or [`Session::leave`], which do not block the runtime.
+pub struct Session {
+    guest: GuestHandle,
+    network: Arc<Network>,
+    gateway: Gateway,
+    started: Instant,
+    /// Set when the guest's first packet has arrived.
+    contacted: bool,
+    pause: Option<Pause>,
+    run_dir: PathBuf,
+}
+
+/// A time in which a guest waits for a person.
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    since: Instant,
+    until: Instant,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("run_dir", &self.run_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Registers the parts of a session with the runtime. Ends the guest on failure.
+    async fn assemble(services: &GuestServices, parts: Parts) -> Result<Self, SessionError> {
+        let guest = Arc::new(parts.guest);
+        let network = Arc::new(parts.network);
+        let registered = GuestHandle::new(Arc::clone(&guest)).and_then(|handle| {
+            let mut gateway = Gateway::serve(services, parts.servers)?;
+            gateway.attach(parts.streams, parts.boot, parts.capture, |input| {
+                services.consoles.add(&parts.tag, &parts.machine, input)
+            })?;
+            Ok((handle, gateway))
+        });
+        match registered {
+            Ok((guest, gateway)) => Ok(Self {
+                guest,
+                network,
+                gateway,
+                started: Instant::now(),
+                contacted: false,
+                pause: None,
+                run_dir: parts.run_dir,
+            }),
+            Err(error) => {
+                blocking(move || {
+                    kill(&guest);
+                    tear_down(&network, &parts.run_dir);
+                })
+                .await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Stops the guest's processors.
+    ///
+    /// # Errors
+    /// When QEMU does not answer, or the guest is a container.
+    pub async fn suspend(&self) -> Result<(), QmpError> {
+        self.guest.run(guest::Guest::suspend).await
+    }
+
+    /// Waits until the guest's process has ended. Cancel-safe.
+    pub async fn exited(&self) -> Exit {
+        self.guest.exited().await
+    }
+
+    /// Returns the resources that the guest has used so far.
+    pub async fn usage(&self) -> Usage {
+        self.guest.run(guest::Guest::usage).await
+    }
+
+    /// Waits until the guest has shut down, and ends it if it does not. Returns true if it
+    /// shut down by itself: only then its disk is consistent.
+    pub async fn shut_down(self) -> bool {
+        let exit = timeout(SHUTDOWN_LIMIT, self.guest.exited()).await;
+        if exit.is_err() {
+            warn!("the guest does not shut down; ending it");
+            log_failure(self.guest.run(|guest| guest.stop(SHUTDOWN_LIMIT)).await);
+        }
+        debug!("the guest's process has ended");
+        self.tear_down().await;
+        exit.is_ok_and(Exit::is_clean)
+    }
+
+    /// Saves a checkpoint of the guest in its directory, and ends the guest.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be saved; the guest has ended then, too.
+    pub async fn checkpoint(self, directory: &Path) -> Result<(), SessionError> {
+        let directory = directory.to_owned();
+        let saved = self.guest.run(move |guest| guest.checkpoint(&directory));
+        let saved = saved.await;
+        self.tear_down().await;
+        Ok(saved?)
+    }
+
+    /// Kills the guest.
+    pub async fn kill(self) {
+        self.guest.run(kill).await;
+        self.tear_down().await;
+    }
+
+    async fn tear_down(self) {
+        let (gateway, network, run_dir) = (self.gateway, self.network, self.run_dir);
+        blocking(move || {
+            drop(gateway);
+            tear_down(&network, &run_dir);
+        })
+        .await;
+    }
+
+    /// Leaves the guest running for the next agent to adopt.
+    pub async fn leave(self) {
+        info!("leaving the guest to the next agent");
+        blocking(move || drop(self)).await;
+    }
+}

@@ -1,0 +1,25 @@
+//! The parts of a session before they are registered with the runtime.
+
+use std::path::PathBuf;
+
+use config::MachineName;
+use guest::network::Network;
+use guest::{BootMode, Guest};
+
+use super::gateway::Servers;
+use super::log_capture::CaptureFiles;
+use super::streams::Streams;
+
+/// The parts of a session before they are registered with the runtime. Blocking code opens
+/// them.
+pub(super) struct Parts {
+    pub(super) guest: Guest,
+    pub(super) network: Network,
+    pub(super) servers: Servers,
+    pub(super) streams: Streams,
+    pub(super) boot: BootMode,
+    pub(super) capture: CaptureFiles,
+    pub(super) tag: String,
+    pub(super) machine: MachineName,
+    pub(super) run_dir: PathBuf,
+}

@@ -1,0 +1,85 @@
+//! Starts guests.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use guest::network::Network;
+use guest::{BootMode, Guest, Spec};
+use sys::blocking::blocking;
+
+use super::gateway::Servers;
+use super::parts::Parts;
+use super::streams::Streams;
+use super::teardown::{kill, tear_down};
+use super::{GuestServices, Session, SessionError, SessionSpec, egress};
+
+impl Session {
+    /// Starts a guest with everything around it. On failure nothing is left. A caller that
+    /// is dropped meanwhile leaves the guest to the next agent's clean-up.
+    ///
+    /// # Errors
+    /// When a part cannot be started.
+    pub async fn start(
+        services: &Arc<GuestServices>,
+        spec: SessionSpec,
+    ) -> Result<Self, SessionError> {
+        if !spec.machine.options.is_empty() && !services.settings.options_allowed {
+            return Err(SessionError::Options);
+        }
+        let shared = Arc::clone(services);
+        let parts = blocking(move || open_parts(&shared, spec)).await?;
+        Self::assemble(services, parts).await
+    }
+}
+
+/// Starts the guest and the servers that it needs. Blocks.
+fn open_parts(services: &GuestServices, spec: SessionSpec) -> Result<Parts, SessionError> {
+    let run_dir = services.run_dir_of(&spec.tag);
+    std::fs::create_dir_all(&run_dir)?;
+    let link = spec.machine.kind.into();
+    let network = Network::create(&services.network_name(&spec.tag), link)?;
+    services.metrics.start(spec.boot == BootMode::Restore);
+    let (tag, machine) = (spec.tag.clone(), spec.snapshot.machine().clone());
+    let (boot, capture) = (spec.boot, spec.capture.clone());
+    let started = start_guest(services, spec, &network, &run_dir);
+    let (guest, servers, streams) = started.inspect_err(|_| tear_down(&network, &run_dir))?;
+    Ok(Parts {
+        guest,
+        network,
+        servers,
+        streams,
+        boot,
+        capture,
+        tag,
+        machine,
+        run_dir,
+    })
+}
+
+/// Opens the servers in the guest's network, then starts the guest. On failure no process is
+/// left.
+fn start_guest(
+    services: &GuestServices,
+    spec: SessionSpec,
+    network: &Network,
+    run_dir: &Path,
+) -> Result<(Guest, Servers, Streams), SessionError> {
+    let settings = &services.settings;
+    let names = egress::open(settings, &spec.machine.egress, network, run_dir)?;
+    let servers = Servers::open(network, spec.machine.kind, spec.files, names)?;
+    let guest = Guest::start(Spec {
+        name: network.name().to_owned(),
+        directory: spec.snapshot.path().to_owned(),
+        machine: spec.machine,
+        user: services.guest_user,
+        run_dir: run_dir.to_owned(),
+        network: network.name().to_owned(),
+        acceleration: settings.acceleration,
+        uefi: settings.uefi.clone(),
+        durable: spec.durable,
+        boot: spec.boot,
+        keep_open: vec![spec.snapshot.share_lock()?],
+    })?;
+    let streams = Streams::connect(&guest).inspect_err(|_| kill(&guest))?;
+    Ok((guest, servers, streams))
+}

@@ -1,0 +1,140 @@
+//! The short names of guests on this host: of their run directories, and, after the
+//! host's name, of their networks and control groups. What has another name is not ours.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::BuildId;
+
+/// The short name of a copy of what is held of a build: `42-a1`. The copy's snapshot
+/// has it, and so has the guest in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CopyTag {
+    /// The build.
+    pub build: BuildId,
+    /// The number of the copy among all that this agent has made.
+    pub number: u64,
+}
+
+impl FromStr for CopyTag {
+    type Err = NoGuestTag;
+
+    fn from_str(text: &str) -> Result<Self, NoGuestTag> {
+        let (build, number) = text.split_once("-a").ok_or(NoGuestTag)?;
+        let tag = Self {
+            build: build.parse().map_err(|_| NoGuestTag)?,
+            number: number.parse().map_err(|_| NoGuestTag)?,
+        };
+        if tag.to_string() == text {
+            Ok(tag)
+        } else {
+            Err(NoGuestTag)
+        }
+    }
+}
+
+impl fmt::Display for CopyTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-a{}", self.build, self.number)
+    }
+}
+
+/// The short name of a guest: the number of a build, that with the number of a debug session,
+/// or a letter and the number of a bootstrap.
+///
+/// The parser is the only door: leftovers of guests are deleted only if their name parses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GuestTag {
+    /// The guest of a build: `42`.
+    Build(BuildId),
+    /// The guest in a copy of what is held of a build: `42-a1`.
+    Copy(CopyTag),
+    /// The guest of a bootstrap: `b3`.
+    Bootstrap(u64),
+}
+
+/// A name that no guest has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no guest has such a name")]
+pub struct NoGuestTag;
+
+impl FromStr for GuestTag {
+    type Err = NoGuestTag;
+
+    fn from_str(text: &str) -> Result<Self, NoGuestTag> {
+        let tag = match text.strip_prefix('b') {
+            Some(number) => number
+                .parse()
+                .map(Self::Bootstrap)
+                .map_err(|_| NoGuestTag)?,
+            None if text.contains('-') => Self::Copy(text.parse()?),
+            None => text.parse().map(Self::Build).map_err(|_| NoGuestTag)?,
+        };
+        // A number can be written in many ways; we write it in one.
+        if tag.to_string() == text {
+            Ok(tag)
+        } else {
+            Err(NoGuestTag)
+        }
+    }
+}
+
+impl fmt::Display for GuestTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Build(id) => write!(f, "{id}"),
+            Self::Copy(tag) => write!(f, "{tag}"),
+            Self::Bootstrap(number) => write!(f, "b{number}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_of_people_are_not_tags() {
+        for name in [
+            "",
+            "lab",
+            "b",
+            "b07",
+            "07",
+            "b+1",
+            "+1",
+            "-1",
+            "1 ",
+            "B1",
+            "1b",
+            "b1-2",
+            "1-2",
+            "1-a",
+            "1-a01",
+            "-a1",
+            "1-a1-a1",
+            "lost+found",
+        ] {
+            assert_eq!(name.parse::<GuestTag>(), Err(NoGuestTag), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_tag_is_parsed_as_printed(number: u64, build: u64) {
+            let build = BuildId(build);
+            for tag in [GuestTag::Build(build), GuestTag::Copy(CopyTag { build, number }), GuestTag::Bootstrap(number)] {
+                prop_assert_eq!(tag.to_string().parse(), Ok(tag));
+            }
+        }
+
+        #[test]
+        fn a_parsed_tag_is_printed_identically(text in "[b+0-9a-c-]{0,5}") {
+            if let Ok(tag) = text.parse::<GuestTag>() {
+                prop_assert_eq!(tag.to_string(), text);
+            }
+        }
+    }
+}
