@@ -82,7 +82,7 @@ pub fn print(manifests: &[Manifest]) -> String {
     text
 }
 
-/// Returns whether a value is unchanged if it is written on one line.
+/// Returns true if a value is unchanged if it is written on one line.
 fn fits_one_line(value: &str) -> bool {
     !value.contains('\n') && !value.ends_with('\\') && value == trim(value)
 }

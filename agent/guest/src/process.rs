@@ -254,7 +254,7 @@ fn reap(fd: &OwnedFd) -> Exit {
     }
 }
 
-/// Returns whether a process runs, and its start time.
+/// Returns true and the start time of a process that runs, false and that of a zombie.
 fn look_up(pid: u32) -> io::Result<(bool, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let unexpected = || io::Error::other(format!("/proc/{pid}/stat has an unknown format"));

@@ -87,7 +87,7 @@ pub(super) async fn run(
     hold::run(agent, volume, build, held_guest, cancel.clone()).await;
 }
 
-/// Returns `true` if a volume has less free space than its reserve.
+/// Returns true if a volume has less free space than its reserve.
 async fn is_short(agent: &AgentState, volume: &Volume) -> bool {
     let reserve = agent.settings.paths.reserve_bytes;
     let volume = volume.clone();

@@ -71,7 +71,7 @@ impl RestoreHistory {
         });
     }
 
-    /// Returns `true` if the present checkpoint of an image must not be restored.
+    /// Returns true if the present checkpoint of an image must not be restored.
     pub fn is_rejected(&self, key: &ImageKey) -> bool {
         self.of(key).rejected
     }

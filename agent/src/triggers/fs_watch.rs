@@ -71,7 +71,7 @@ pub fn inodes(directories: Vec<PathBuf>) -> BTreeMap<PathBuf, u64> {
         .collect()
 }
 
-/// Returns `true` if an event only tells that a file was read.
+/// Returns true if an event only tells that a file was read.
 fn is_read(kind: EventKind) -> bool {
     matches!(kind, EventKind::Access(_))
 }

@@ -295,7 +295,7 @@ impl Build {
         Some(to.duration_since(from).as_secs_f64())
     }
 
-    /// Returns whether the build succeeded, so that builds after it may start. A build that
+    /// Returns true if the build succeeded, so that builds after it may start. A build that
     /// was skipped because of a failed dependency did not.
     pub fn succeeded(&self) -> bool {
         let was_skipped = self.outcome == Some(Outcome::Skip) && self.started.is_none();

@@ -261,7 +261,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Returns whether a text has the form `host:port`.
+/// Returns true if a text has the form `host:port`.
 pub(super) fn is_address(text: &str) -> bool {
     text.rsplit_once(':')
         .is_some_and(|(_, port)| port.parse::<u16>().is_ok())

@@ -30,7 +30,7 @@ impl Breakpoint {
         (Self::Attach, "attach"),
     ];
 
-    /// Returns whether a build with this result stops here.
+    /// Returns true if a build with this result stops here.
     pub fn stops_after(self, result: Outcome) -> bool {
         match self {
             Self::Start | Self::Attach => false,

@@ -38,7 +38,7 @@ impl Outcome {
         (Self::Interrupt, "interrupt"),
     ];
 
-    /// Returns whether the build succeeded, so that its packages may be used.
+    /// Returns true if the build succeeded, so that its packages may be used.
     pub fn is_good(self) -> bool {
         matches!(self, Self::Skip | Self::Success | Self::Warning)
     }

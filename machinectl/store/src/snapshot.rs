@@ -204,7 +204,7 @@ impl Volume {
         }
     }
 
-    /// Returns `true` if a snapshot exists.
+    /// Returns true if a snapshot exists.
     pub fn has_snapshot(
         &self,
         machine: &MachineName,

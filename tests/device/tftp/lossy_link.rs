@@ -64,7 +64,7 @@ impl LossyLink {
         fs::read(self.fixture.path(name)).is_ok_and(|it| it == source)
     }
 
-    /// Returns whether the server has reported a complete transfer since the last call.
+    /// Returns true if the server has reported a complete transfer since the last call.
     fn was_complete(&mut self, is_put: bool) -> bool {
         let events = std::iter::from_fn(|| self.fixture.events.try_recv().ok());
         let complete = events.filter(|event| match event {

@@ -75,7 +75,7 @@ impl Observed {
         (!chosen.is_empty()).then_some(Action::Prune(volume, chosen))
     }
 
-    /// Returns `true` if an image is being made from a revision.
+    /// Returns true if an image is being made from a revision.
     fn is_being_bootstrapped(&self, machine: &MachineName, revision: Revision) -> bool {
         let state = self.machines.get(machine);
         let uuid = state.and_then(|state| Some(state.view.revision(revision)?.uuid.to_string()));
@@ -84,7 +84,7 @@ impl Observed {
         })
     }
 
-    /// Returns `true` if an unused snapshot was made by an agent for a job that has ended.
+    /// Returns true if an unused snapshot was made by an agent for a job that has ended.
     fn is_orphan(&self, key: &ImageKey, tag: &Tag) -> bool {
         let jobs = &self.jobs;
         match tag.as_str().parse() {

@@ -43,7 +43,7 @@ impl Observed {
             .collect()
     }
 
-    /// Returns `true` if a debug session waits for the eviction of a held guest.
+    /// Returns true if a debug session waits for the eviction of a held guest.
     pub(super) fn has_waiting_debug_session(&self, starts: &[Action]) -> bool {
         let is_answered = |tag: CopyTag| {
             starts.iter().any(|action| match action {

@@ -22,7 +22,7 @@ impl Observed {
         released.into_iter().map(Action::ReleaseHold).collect()
     }
 
-    /// Returns `true` if a build, a bootstrap or a debug session waits for resources.
+    /// Returns true if a build, a bootstrap or a debug session waits for resources.
     fn is_waiting(&self, starts: &[Action], order: &[BuildId]) -> bool {
         let mut builds = BTreeSet::new();
         let mut images: BTreeSet<&ImageKey> = BTreeSet::new();

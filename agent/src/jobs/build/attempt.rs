@@ -95,7 +95,7 @@ async fn prepare(agent: &AgentState, volume: &Volume, build: &mut Build) -> Resu
     Ok(agent.records.save(build).await?)
 }
 
-/// Returns `true` if a guest may have failed because it was restored.
+/// Returns true if a guest may have failed because it was restored.
 fn may_be_restores_fault(error: &JobError, state: State) -> bool {
     match error {
         JobError::Session(SessionError::Guest(_)) => true,

@@ -109,7 +109,7 @@ fn check_packages(result: &TaskResult, files: &Path) -> Result<(), CollectError>
     }
 }
 
-/// Returns `true` if a guest has put its result.
+/// Returns true if a guest has put its result.
 pub(super) fn has_result(directory: &Path) -> bool {
     RESULTS.iter().any(|name| directory.join(name).exists())
 }
@@ -134,7 +134,7 @@ fn read(directory: &Path, limits: &upload::Limits) -> Result<TaskResult, Collect
     Ok(result)
 }
 
-/// Returns `true` if the result of a build's guest is a success; `false` without a result.
+/// Returns true if the result of a build's guest is a success; `false` without a result.
 pub(super) fn is_good(directory: &Path) -> bool {
     let text = text(directory).ok();
     let result = text.and_then(|text| TaskResult::parse(&text).ok());

@@ -69,7 +69,7 @@ pub(crate) fn map(
     Ok((map, resume))
 }
 
-/// Returns `true` if the guest that puts its files into `directory` has reported that it
+/// Returns true if the guest that puts its files into `directory` has reported that it
 /// waits at its breakpoint.
 pub(crate) fn waits(directory: &Path) -> bool {
     let said = std::fs::read_to_string(directory.join(task::BREAKPOINT)).unwrap_or_default();
