@@ -6,5 +6,7 @@ pub mod blocking;
 pub mod command;
 pub mod error_report;
 pub mod file;
+#[cfg(feature = "mount-view")]
+pub mod mount_view;
 pub mod token_bucket;
 pub mod untrusted;

@@ -15,6 +15,7 @@ mod backend;
 mod bad_input;
 mod checkpoints;
 mod cleanup_delete;
+mod confinement;
 mod consoles;
 mod containers;
 mod disk_pressure;

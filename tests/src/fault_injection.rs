@@ -3,12 +3,21 @@
 //! A wrapper script of the program's name starts the program under strace, so that another program
 //! or another host can start it, too. strace counts the calls of each process separately: a fault
 //! at the third `rename` hits a process and its child at their third `rename`.
+//!
+//! strace writes the trace to a named pipe, because a confined program sees the wrapper on a
+//! read-only mount, on which it can write to no file.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::io::ioctl_fionread;
 use tempfile::TempDir;
 
 use crate::write_file;
@@ -62,6 +71,8 @@ const HARMLESS: [&str; 8] = [
 /// The verb that a caller uses for queries. No fault is injected into it, so that the caller
 /// proceeds to the call that changes something.
 const QUERY_VERB: &str = "status";
+/// The name of the pipe beside the wrapper.
+const PIPE: &str = "trace";
 
 /// A system call of a process at which a fault can be injected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,14 +94,67 @@ impl std::fmt::Display for FaultPoint {
 pub struct TracedProgram {
     directory: TempDir,
     program: PathBuf,
+    trace: Arc<Trace>,
+}
+
+/// The trace of a program.
+#[derive(Debug)]
+struct Trace {
+    /// The pipe, which is open for writing, too, so that it never ends.
+    pipe: File,
+    text: Mutex<Vec<u8>>,
+}
+
+impl Trace {
+    /// Creates a named pipe, and reads it in a thread as long as this process runs.
+    fn create(path: &Path) -> Arc<Self> {
+        mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+        let pipe = File::options().read(true).write(true).open(path);
+        let trace = Arc::new(Self {
+            pipe: pipe.expect("a pipe"),
+            text: Mutex::default(),
+        });
+        let reader = Arc::clone(&trace);
+        thread::spawn(move || {
+            loop {
+                let mut ready = [PollFd::new(&reader.pipe, PollFlags::IN)];
+                poll(&mut ready, None).expect("a readable pipe");
+                reader.drain();
+            }
+        });
+        trace
+    }
+
+    /// Reads everything that is in the pipe, and returns the whole trace.
+    fn drain(&self) -> String {
+        let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = [0; 8192];
+        while ioctl_fionread(&self.pipe).expect("a number of bytes") > 0 {
+            let count = (&self.pipe).read(&mut buffer).expect("bytes");
+            text.extend_from_slice(&buffer[..count]);
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    fn clear(&self) {
+        self.drain();
+        self.text
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
 }
 
 impl TracedProgram {
     /// Creates a wrapper of a program that injects no faults yet.
     pub fn new(program: &Path) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let program = program.to_owned();
-        let traced = Self { directory, program };
+        let trace = Trace::create(&directory.path().join(PIPE));
+        let traced = Self {
+            directory,
+            program: program.to_owned(),
+            trace,
+        };
         traced.write_wrapper("");
         traced
     }
@@ -108,36 +172,33 @@ impl TracedProgram {
     }
 
     fn write_wrapper(&self, injection: &str) {
-        let (program, log) = (self.program.display(), self.log());
+        let program = self.program.display();
+        let pipe = self.directory.path().join(PIPE);
         let calls = CALLS.map(|call| format!("?{call}")).join(",");
         let script = format!(
             "#!/bin/sh\ncase \" $* \" in *' {QUERY_VERB} '*) exec {program} \"$@\";; esac\n\
              exec strace -f -qq -A -o {} --trace={calls} {injection} {program} \"$@\"\n",
-            log.display()
+            pipe.display()
         );
         write_file(&self.path(), &script);
         let mode = fs::Permissions::from_mode(0o755);
         fs::set_permissions(self.path(), mode).expect("a script");
-        write_file(&log, "");
-    }
-
-    fn log(&self) -> PathBuf {
-        self.directory.path().join("log")
+        self.trace.clear();
     }
 
     /// Returns true if the fault has hit a process since [`TracedProgram::inject`].
     pub fn was_hit(&self) -> bool {
-        let log = fs::read_to_string(self.log()).unwrap_or_default();
-        log.contains("(INJECTED)") || log.contains("killed by SIGKILL")
+        let trace = self.trace.drain();
+        trace.contains("(INJECTED)") || trace.contains("killed by SIGKILL")
     }
 
     /// Returns the system calls of the last run, in the order of `CALLS`; with `only_changes`,
     /// those that change something.
     pub fn fault_points(&self, only_changes: bool) -> Vec<FaultPoint> {
-        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        let text = self.trace.drain();
         let mut counts: BTreeMap<(&str, usize), usize> = BTreeMap::new();
         let mut points: BTreeMap<FaultPoint, bool> = BTreeMap::new();
-        for line in log.lines() {
+        for line in text.lines() {
             let Some((process, trace)) = line.split_once(' ') else {
                 continue;
             };

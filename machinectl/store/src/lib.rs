@@ -16,6 +16,7 @@ pub mod init;
 mod lock;
 mod machine_manifest;
 mod machine_refusal;
+mod mount_table;
 mod pin;
 pub mod prune;
 mod publish;

@@ -9,6 +9,7 @@ use config::MachineName;
 use config::doctor::{Finding, Id, Subject};
 
 use crate::btrfs_progs::Version;
+use crate::mount_table::Mount;
 
 /// The state of a volume's mount.
 #[derive(Debug, Clone, Default)]
@@ -174,54 +175,6 @@ fn examine_backing_file(state: &MountState, file: &BackingFile) -> Option<Findin
     let directory = file.path.parent().unwrap_or(Path::new("/"));
     let advice = format!("free space in {}", directory.display());
     Some(about_volume(state, Id::ImageOutgrows, proof, advice))
-}
-
-/// A line of `/proc/self/mountinfo`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Mount {
-    id: u64,
-    /// The device number of the file system.
-    device: String,
-    /// The mounted directory of the file system.
-    root: PathBuf,
-    /// The mount point.
-    point: PathBuf,
-    options: Vec<String>,
-    source: PathBuf,
-    /// The options of the file system, which all its mounts share.
-    super_options: Vec<String>,
-}
-
-impl Mount {
-    fn parse(line: &str) -> Option<Self> {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let mount: Vec<_> = mount.split(' ').collect();
-        let file_system: Vec<_> = file_system.split(' ').collect();
-        let list = |text: &str| text.split(',').map(str::to_owned).collect();
-        Some(Self {
-            id: mount.first()?.parse().ok()?,
-            device: (*mount.get(2)?).to_owned(),
-            root: unescape(mount.get(3)?),
-            point: unescape(mount.get(4)?),
-            options: list(mount.get(5)?),
-            source: unescape(file_system.get(1)?),
-            super_options: list(file_system.get(2)?),
-        })
-    }
-}
-
-/// Replaces the octal escapes that the kernel uses for separators.
-fn unescape(text: &str) -> PathBuf {
-    let escapes = [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ];
-    escapes
-        .iter()
-        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
-        .into()
 }
 
 /// Returns the mount points inside a volume, and the other mount points of parts of its

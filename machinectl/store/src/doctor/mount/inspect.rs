@@ -5,22 +5,17 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use sys::file;
 
-use super::{BackingFile, Device, Mount, MountState, overlapping_mounts};
-use crate::{btrfs_progs, space};
+use super::{BackingFile, Device, MountState, overlapping_mounts};
+use crate::{btrfs_progs, mount_table, space};
 
 impl MountState {
     /// Reads the state of a volume's mount. Properties that the kernel does not show count as
     /// healthy.
     pub(in crate::doctor) fn inspect(volume: &Path) -> io::Result<Self> {
-        let status = statx(CWD, volume, AtFlags::empty(), StatxFlags::MNT_ID)?;
-        let text = fs::read_to_string("/proc/self/mountinfo")?;
-        let mounts: Vec<_> = text.lines().filter_map(Mount::parse).collect();
-        let Some(mount) = mounts.iter().find(|mount| mount.id == status.stx_mnt_id) else {
-            return Err(io::Error::other("its mount is not listed"));
-        };
+        let mounts = mount_table::read()?;
+        let mount = mount_table::mount_of(volume, &mounts)?;
         let (mounted_over, mounted_elsewhere) = overlapping_mounts(&mounts, mount, volume);
         let is_read_only = |options: &[String]| options.iter().any(|option| option == "ro");
         let file_system = file_system_directory(&mount.source);
