@@ -195,6 +195,10 @@ fn status(agent: &AgentState, observed: &Observed) -> Status {
         machines: observed.readiness(),
         queued: observed.queue.len(),
         guests: jobs.counts().iter().map(|(_, count)| count).sum(),
-        notices: observed.notices(),
+        notices: observed
+            .notices()
+            .into_iter()
+            .chain(observed.toolchain_faults())
+            .collect(),
     }
 }

@@ -77,6 +77,8 @@ kinds! {
         "the current link does not point to a complete revision", "operator: `buildhost rollback`";
     NoLink, "no-link", Fault,
         "a machine has no current link; the next boot deletes it", "operator: `buildhost rollback`";
+    UnusableManifest, "unusable-manifest", Fault,
+        "the manifest of the current revision cannot be used", "operator: upgrade the machine";
     TwinIdentity, "twin-identity", Fault,
         "two revisions have the same identity", "operator: push a new snapshot in full";
     HalfDeleted, "half-deleted", Warning,

@@ -60,6 +60,11 @@ pub use provenance::{BOOTSTRAP_VERSION, Provenance};
 pub use result::{Package, TaskResult};
 pub use start_message::StartMessage;
 
+/// The list of the packages of a build with their revisions, among the artifacts.
+pub const PACKAGES: &str = "packages.manifest";
+/// The names of artifacts that only the host may create: what they state is the host's.
+pub const RESERVED_ARTIFACTS: [&str; 2] = [PACKAGES, crate::builds::PROVENANCE];
+
 /// The host's address in the network of each guest.
 pub const GATEWAY: &str = "169.254.111.222";
 /// The host's address that workers of build2 use.
@@ -120,6 +125,12 @@ pub enum TaskError {
     /// A value is invalid.
     #[error("the value `{0}` cannot be `{1}`")]
     Value(&'static str, String),
+    /// Two packages have the same file.
+    #[error("two packages have the file {0}")]
+    TwoPackages(FileName),
+    /// There are too many packages.
+    #[error("there are more than {0} packages")]
+    TooManyPackages(usize),
     /// A name is invalid.
     #[error(transparent)]
     Name(#[from] NameError),

@@ -6,9 +6,10 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
 /// Opens a regular file below a directory for reading. Follows no symbolic link below the
@@ -19,6 +20,27 @@ use rustix::io::Errno;
 /// of them is a symbolic link.
 pub fn open(directory: &Path, path: impl AsRef<Path>) -> io::Result<File> {
     open_with(directory, path.as_ref(), OFlags::RDONLY)
+}
+
+/// Opens a regular file below a directory for reading, as [`open`] does, but follows symbolic
+/// links that stay below the directory.
+///
+/// # Errors
+/// Those of [`open`], except for such links. Where a seccomp filter forbids the system call
+/// `openat2`, no link is followed.
+pub fn open_beneath(directory: impl AsFd, path: impl AsRef<Path>) -> io::Result<File> {
+    let access = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    match openat2(&directory, path.as_ref(), access, Mode::empty(), resolve) {
+        Ok(file) => regular(file.into()),
+        Err(Errno::XDEV) => Err(io::Error::other("it leads outside of its directory")),
+        Err(Errno::NOSYS) => walk(
+            directory.as_fd().try_clone_to_owned()?,
+            path.as_ref(),
+            OFlags::RDONLY,
+        ),
+        Err(error) => Err(describe(error)),
+    }
 }
 
 /// Opens a regular file as [`open`] does, for reading and writing.
@@ -47,14 +69,14 @@ pub fn read_text(directory: &Path, path: impl AsRef<Path>, bytes_max: u64) -> io
 }
 
 fn open_with(directory: &Path, path: &Path, access: OFlags) -> io::Result<File> {
+    let flags = OFlags::CLOEXEC | OFlags::PATH | OFlags::DIRECTORY;
+    walk(openat(CWD, directory, flags, Mode::empty())?, path, access)
+}
+
+/// Opens a regular file below a directory, component by component, without following links.
+fn walk(mut parent: OwnedFd, path: &Path, access: OFlags) -> io::Result<File> {
     let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let mut parts = path.components().peekable();
-    let mut parent = openat(
-        CWD,
-        directory,
-        OFlags::CLOEXEC | OFlags::PATH | OFlags::DIRECTORY,
-        Mode::empty(),
-    )?;
     while let Some(part) = parts.next() {
         let Component::Normal(name) = part else {
             return Err(io::Error::other("its path has other components than names"));
@@ -66,14 +88,18 @@ fn open_with(directory: &Path, path: &Path, access: OFlags) -> io::Result<File> 
         }
         // Without NONBLOCK, the open of a pipe would wait for its other end.
         let flags = flags | access | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = File::from(openat(&parent, name, flags, Mode::empty()).map_err(describe)?);
-        return if file.metadata()?.is_file() {
-            Ok(file)
-        } else {
-            Err(not_regular())
-        };
+        let file = openat(&parent, name, flags, Mode::empty()).map_err(describe)?;
+        return regular(file.into());
     }
     Err(not_regular())
+}
+
+fn regular(file: File) -> io::Result<File> {
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(not_regular())
+    }
 }
 
 /// Explains the errors of entries that are not regular files.
@@ -97,6 +123,45 @@ mod tests {
     use rustix::fs::{FileType, mknodat};
 
     use super::*;
+
+    #[test]
+    fn links_are_followed_only_below_the_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        std::fs::create_dir(root.join("d")).unwrap();
+        crate::file::replace(&root.join("d/file"), b"").unwrap();
+        let links = [
+            ("link", "d/file"),
+            ("d/up", "../d/file"),
+            ("directory", "d"),
+            ("absolute", "/etc/passwd"),
+            ("relative", "../../etc/passwd"),
+            ("magic", "/proc/self/exe"),
+            ("loop", "loop"),
+            ("dangling", "missing"),
+        ];
+        for (name, target) in links {
+            symlink(target, root.join(name)).unwrap();
+        }
+        mknodat(CWD, root.join("pipe"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let opened = File::open(root).unwrap();
+        let is_opened = |name: &&str| open_beneath(&opened, name).is_ok();
+        let names = ["link", "d/up", "directory/file", "d/file"];
+        assert!(names.iter().all(is_opened));
+        let names = [
+            "absolute",
+            "relative",
+            "magic",
+            "loop",
+            "dangling",
+            "pipe",
+            "d",
+            "directory",
+            "../etc/passwd",
+            "/etc/passwd",
+        ];
+        assert_eq!(names.iter().find(|it| is_opened(it)), None);
+    }
 
     #[test]
     fn only_regular_files_of_limited_size_are_read() {

@@ -12,6 +12,7 @@ use nix::mount::{MsFlags, mount};
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::thread::CapabilitySet;
+use tests::attacks::refused;
 use tests::hosts::{BuildHost, DevelopmentHost};
 use tests::mount::enter_own_namespace;
 use tests::write_file;
@@ -65,6 +66,9 @@ fn a_confined_program_reaches_only_what_it_was_given() {
     for (name, script, expected) in table {
         let result = run(root, "own", script);
         assert_eq!(result.is_ok(), expected, "{name}: {result:?}");
+        if !expected {
+            refused("confined tool -> host", name, "mount view, capabilities");
+        }
     }
     assert_eq!(
         fs::read_to_string(root.join("other/file")).unwrap(),

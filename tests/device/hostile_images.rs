@@ -5,6 +5,7 @@ use config::builds::State;
 use config::task::Outcome;
 use rustix::process::Signal;
 use tests::agent::AgentHost;
+use tests::attacks::refused;
 use tests::hosts::BuildHost;
 use tests::send_stream::SendStream;
 use tests::wait_until;
@@ -57,9 +58,16 @@ fn an_unusable_manifest_harms_only_its_machine() {
                 .lines()
                 .any(|line| line.contains(machine) && line.contains(reason))
         });
-        println!("image -> agent | manifest of {machine} | {reason}");
+        for (arguments, text) in [
+            (&["list"][..], "unusable: "),
+            (&["host", "doctor", machine], "unusable-manifest"),
+        ] {
+            let output = host.machinectl(arguments).stdout;
+            let lines = output.lines().filter(|line| line.contains(machine));
+            assert!(lines.clone().any(|line| line.contains(text)), "{output}");
+        }
+        refused("image -> agent", &format!("manifest: {machine}"), reason);
     }
-    host.machinectl(&["doctor"]);
     host.stop(Signal::TERM);
 }
 
@@ -83,10 +91,7 @@ fn an_unusable_content_manifest_is_refused() {
     ];
     for (reason, stream) in attacks {
         let answer = host.machinectl(&["add", "evil"], &stream.end());
-        println!(
-            "sender -> volume | contents.b3 | {}",
-            answer.stderr.trim_end()
-        );
         answer.refused(1, reason);
+        refused("sender -> volume", "content manifest", reason);
     }
 }

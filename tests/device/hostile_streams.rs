@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use tests::attacks;
 use tests::hosts::{BuildHost, CommandOutput, listing};
 use tests::send_stream::{SendStream, UUID};
 use tests::write_file;
@@ -119,7 +120,7 @@ fn a_stream_that_reaches_outside_its_subvolume_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let before = fixture.state();
     let foreign = vec![("clone", evil().clone_range("manifest", [9; 16], "manifest"))];
-    for (kind, rule, attacks) in [
+    for (kind, rule, streams) in [
         (
             "path",
             "is not a path inside its subvolume",
@@ -132,9 +133,9 @@ fn a_stream_that_reaches_outside_its_subvolume_is_refused() {
             foreign,
         ),
     ] {
-        for (attack, stream) in attacks {
+        for (attack, stream) in streams {
             for answer in fixture.add(&stream.end(), &directory.path().join("stream")) {
-                println!("{kind} | {attack} | {}", answer.stderr.trim_end());
+                attacks::refused("sender -> volume", &format!("{kind}: {attack}"), rule);
                 assert_eq!(fixture.state(), before, "{kind}: {attack}");
                 assert!(answer.stderr.contains(rule), "{attack}: {answer:?}");
                 answer.refused(BAD_STREAM, "do not trust its sender");

@@ -11,6 +11,7 @@ use config::task::{GATEWAY, Outcome};
 use guest::network::Network;
 use rustix::process::Pid;
 use tests::agent::AgentHost;
+use tests::attacks::refused;
 use tests::wait_until;
 
 use crate::guest_failures::guest_process;
@@ -105,6 +106,9 @@ fn a_hostile_build_reaches_nothing_and_does_not_delay_others() {
     let attacks = attacks(&log);
     for (tried, reached, kind) in &attacks {
         println!("{tried:>6} tried {reached:>3} reached  {kind}");
+        if *reached == 0 {
+            refused("build -> host", kind, &format!("{tried} tries, no effect"));
+        }
     }
     println!("agent: {before} KiB before, at most {agent} KiB and {threads} threads");
     println!("QEMU: at most {qemu} KiB, including {GUEST_MEMORY_KIB} KiB of the guest");

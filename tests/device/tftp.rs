@@ -42,7 +42,7 @@ impl TransferFixture {
             .write_all(&noise(size))
             .unwrap();
         let mut map = Namespace::new(1 << 30, 100);
-        map.offer("big", Offer::open(directory.path(), "source").unwrap());
+        map.offer("big", Arc::new(File::open(&source).unwrap()));
         map.offer("sources/empty", String::new());
         map.offer("block", Offer::Bytes(Arc::from(noise(512))));
         map.accept_below("artifacts/", directory.path().to_owned(), 100 << 20);

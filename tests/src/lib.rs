@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod api_host;
+pub mod attacks;
 pub mod backend_contract;
 pub mod crash_consistency;
 pub mod farm;

@@ -7,7 +7,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use config::printable;
-use config::task::{self, Breakpoint, Outcome, Package, Source, Task, TaskResult};
+use config::task::{
+    self, Breakpoint, Outcome, PACKAGES, Package, RESERVED_ARTIFACTS, Source, Task, TaskResult,
+};
 use sys::file::{Hasher, fresh_directory};
 use tftp::client::Destination;
 
@@ -20,8 +22,6 @@ use crate::{WorkerError, exec, handshake, shell};
 const PROGRAM: &str = "build";
 /// The program's working directory, below the directory of the build.
 const WORK: &str = "work";
-/// The list of packages that the program leaves beside them.
-const PACKAGES: &str = "packages.manifest";
 
 /// Runs one build, puts [`task::RESULT`], and returns the reported outcome.
 ///
@@ -224,6 +224,12 @@ fn artifacts(out: &Path) -> Result<(Vec<Artifact>, Vec<String>), WorkerError> {
             faults.push(format!("`{name}` among the artifacts is not a file"));
             continue;
         }
+        if RESERVED_ARTIFACTS.contains(&&*name) {
+            faults.push(format!(
+                "`{name}` among the artifacts is reserved for the host"
+            ));
+            continue;
+        }
         match name.parse() {
             Ok(name) => artifacts.push(Artifact { name, path }),
             Err(error) => faults.push(error.to_string()),
@@ -268,12 +274,17 @@ mod tests {
 
     #[test]
     fn only_files_with_valid_names_are_artifacts() {
-        let out = out(&[("b.ipk", ""), ("a.ipk", ""), ("with blank", "")]);
+        let out = out(&[
+            ("b.ipk", ""),
+            ("a.ipk", ""),
+            ("provenance.json", ""),
+            ("with blank", ""),
+        ]);
         fs::create_dir(out.path().join("directory")).unwrap();
         let (artifacts, faults) = artifacts(out.path()).unwrap();
         let names: Vec<_> = artifacts.iter().map(|a| a.name.as_str()).collect();
         assert_eq!(names, ["a.ipk", "b.ipk"]);
-        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert_eq!(faults.len(), 3, "{faults:?}");
     }
 
     #[test]

@@ -103,6 +103,8 @@ pub struct Observed {
     pub machines: BTreeMap<MachineName, Located>,
     /// The toolchains and the hashes of their content.
     pub toolchains: BTreeMap<ToolchainName, Digest>,
+    /// The toolchains that cannot be used, each with the reason.
+    pub unusable_toolchains: BTreeMap<ToolchainName, String>,
     /// The builds in the queue, oldest first.
     pub queue: Vec<QueuedBuild>,
     /// The jobs that ran before the machines were observed.
@@ -228,6 +230,12 @@ impl Observed {
         actions.extend(self.evict_holds(&starts, &order));
         actions.extend(starts);
         (actions, order)
+    }
+
+    /// Returns the faults of single toolchains. Builds with others continue.
+    pub fn toolchain_faults(&self) -> impl Iterator<Item = String> {
+        let faults = self.unusable_toolchains.iter();
+        faults.map(|(name, reason)| format!("toolchain {name} cannot be used: {reason}"))
     }
 
     /// Returns the reasons for which the host does not start guests.

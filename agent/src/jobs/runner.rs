@@ -135,7 +135,7 @@ pub enum GuestSource {
     /// A new guest.
     Start(Box<session::SessionSpec>),
     /// The guest that an earlier agent started.
-    Adopt(session::AdoptSpec),
+    Adopt(Box<session::AdoptSpec>),
 }
 
 /// The ends that a job sets to its guest.
@@ -160,7 +160,7 @@ pub async fn run<J: GuestJob>(
 ) -> Result<J::Output, JobError> {
     let mut session = match guest {
         GuestSource::Start(spec) => Session::start(&agent.guests, *spec).await?,
-        GuestSource::Adopt(spec) => Session::adopt(&agent.guests, spec).await?,
+        GuestSource::Adopt(spec) => Session::adopt(&agent.guests, *spec).await?,
     };
     job.on_start(&mut session).await;
     let ended = follow(&mut session, &bounds, &mut job).await;

@@ -62,6 +62,7 @@ pub(crate) async fn observe(
     Ok(Observed {
         machines: disks.machines,
         toolchains: disks.toolchains,
+        unusable_toolchains: disks.unusable_toolchains,
         queue,
         jobs,
         now,
@@ -115,6 +116,7 @@ async fn dependencies(
 struct Disks {
     machines: BTreeMap<MachineName, Located>,
     toolchains: BTreeMap<ToolchainName, Digest>,
+    unusable_toolchains: BTreeMap<ToolchainName, String>,
     requests: BTreeMap<ImageKey, ResourceRequest>,
     start_modes: BTreeMap<ImageKey, StartMode>,
     free: BTreeMap<VolumeId, u64>,
@@ -125,13 +127,14 @@ struct Disks {
 impl Disks {
     fn observe(agent: &AgentState) -> Result<Self, StoreError> {
         let machines = machines(agent)?;
-        let toolchains = toolchains(agent)?;
+        let (toolchains, unusable_toolchains) = toolchains(agent)?;
         drop_stale_facts(agent, &machines);
         let mut disks = Self {
             requests: requests(agent, &machines, &toolchains),
             start_modes: start_modes(agent, &machines),
             machines,
             toolchains,
+            unusable_toolchains,
             free: BTreeMap::new(),
             halt: None,
             halted_volumes: BTreeMap::new(),
@@ -226,20 +229,25 @@ fn start_modes(
     modes
 }
 
-fn toolchains(agent: &AgentState) -> Result<BTreeMap<ToolchainName, Digest>, StoreError> {
-    let mut toolchains = BTreeMap::new();
+/// The hashes of the toolchains, and the reasons why others cannot be used.
+type ObservedToolchains = (
+    BTreeMap<ToolchainName, Digest>,
+    BTreeMap<ToolchainName, String>,
+);
+
+fn toolchains(agent: &AgentState) -> Result<ObservedToolchains, StoreError> {
+    let (mut usable, mut unusable) = ObservedToolchains::default();
     for name in agent.toolchains.list()? {
         match agent.toolchains.load(&name) {
-            Ok(toolchain) => {
-                toolchains.insert(name, toolchain.id);
-            }
+            Ok(toolchain) => drop(usable.insert(name, toolchain.id)),
             Err(error) => {
-                let error = &error as &dyn Error;
-                warn!(toolchain = %name, error, "cannot use a toolchain");
+                let reason = sys::error_report::chain(&error);
+                warn!(toolchain = %name, error = &error as &dyn Error, "cannot use a toolchain");
+                unusable.insert(name, reason);
             }
         }
     }
-    Ok(toolchains)
+    Ok((usable, unusable))
 }
 
 /// Returns the retention rule for old revisions, as of now.

@@ -1,5 +1,7 @@
 //! The result that a guest puts last: the outcome and the packages.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Outcome, TaskError, required};
@@ -66,6 +68,8 @@ impl Package {
 
 /// The length at which a guest's message is truncated.
 const MESSAGE_MAX: usize = 4000;
+/// The number of packages that a result may have.
+const PACKAGES_MAX: usize = 10_000;
 
 /// The result of a build or a bootstrap, as the guest reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,15 +111,30 @@ impl TaskResult {
         let list = manifest::parse(text)?;
         let (head, packages) = list.split_first().ok_or(TaskError::Empty)?;
         let message = head.get("message").unwrap_or_default();
+        if packages.len() > PACKAGES_MAX {
+            return Err(TaskError::TooManyPackages(PACKAGES_MAX));
+        }
         Ok(Self {
             status: required(head, "status")?.parse()?,
             message: message.chars().take(MESSAGE_MAX).collect(),
-            packages: packages
-                .iter()
-                .map(Package::read)
-                .collect::<Result<_, _>>()?,
+            packages: distinct(packages.iter().map(Package::read))?,
         })
     }
+}
+
+/// Collects packages, each of which must have a file of its own.
+fn distinct(
+    packages: impl Iterator<Item = Result<Package, TaskError>>,
+) -> Result<Vec<Package>, TaskError> {
+    let (mut list, mut files) = (Vec::new(), BTreeSet::new());
+    for package in packages {
+        let package = package?;
+        if !files.insert(package.file.clone()) {
+            return Err(TaskError::TwoPackages(package.file));
+        }
+        list.push(package);
+    }
+    Ok(list)
 }
 
 /// Returns a value without blanks or control characters, which is safe in file names,
@@ -174,6 +193,17 @@ mod tests {
             (
                 ": 1\nstatus: success\n:\npackage: a b\nfile: f\n".into(),
                 "the value `package` cannot be `a b`",
+            ),
+            (
+                format!(": 1\nstatus: success\n:\n{package}file: f\n:\n{package}file: f\n"),
+                "two packages have the file f",
+            ),
+            (
+                format!(
+                    ": 1\nstatus: success\n{}",
+                    ":\nx: y\n".repeat(PACKAGES_MAX + 1)
+                ),
+                "there are more than 10000 packages",
             ),
         ];
         for (text, fault) in table {

@@ -53,7 +53,7 @@ pub(super) fn fetch(
         return plan(build, directory, output);
     }
     std::fs::create_dir_all(directory).map_err(|error| failed(directory, error))?;
-    for artifact in &build.artifacts {
+    for artifact in files(build) {
         fetch_one(client, build, artifact, directory)?;
         let path = directory.join(&artifact.name);
         output.status(format_args!(
@@ -69,7 +69,7 @@ pub(super) fn fetch(
 }
 
 fn plan(build: &Build, directory: &Path, output: &Output) -> Result<(), Failure> {
-    for artifact in &build.artifacts {
+    for artifact in files(build) {
         let path = directory.join(&artifact.name);
         output.plan(format_args!(
             "write {} ({} bytes)",
@@ -84,14 +84,16 @@ fn plan(build: &Build, directory: &Path, output: &Output) -> Result<(), Failure>
     Ok(())
 }
 
-/// Returns true if the build's provenance belongs beside its files. A file that the build
-/// produced under the same name takes precedence.
+/// Returns true if the build's provenance belongs beside its files.
 fn has_provenance(build: &Build) -> bool {
-    let is_taken = build
-        .artifacts
-        .iter()
-        .any(|artifact| artifact.name.as_str() == PROVENANCE);
-    build.succeeded() && !build.artifacts.is_empty() && !is_taken
+    build.succeeded() && !build.artifacts.is_empty()
+}
+
+/// Returns the files to fetch. A build of an old agent may have a file with the name of the
+/// provenance; the agent's takes precedence.
+fn files(build: &Build) -> impl Iterator<Item = &Artifact> {
+    let artifacts = build.artifacts.iter();
+    artifacts.filter(|artifact| artifact.name.as_str() != PROVENANCE)
 }
 
 /// Fetches the provenance, if the agent has it.

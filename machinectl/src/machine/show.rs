@@ -127,7 +127,10 @@ fn unmanaged(view: &MachineView) -> Table {
 /// Returns the state of a machine in a few words.
 fn state(view: &MachineView) -> String {
     match (view.current, &view.link_fault) {
-        (Some(_), _) => "in service".to_owned(),
+        (Some(_), _) => match &view.manifest_fault {
+            Some(fault) => format!("unusable: {fault}"),
+            None => "in service".to_owned(),
+        },
         (None, Some(fault)) => format!("broken: {fault}"),
         (None, None) if view.deleting => "being deleted".to_owned(),
         (None, None) => "not in service: no current link".to_owned(),
@@ -192,6 +195,7 @@ pub(super) fn json(view: &MachineView) -> Value {
         "machine": view.name,
         "current": view.current,
         "fault": view.link_fault,
+        "unusable": view.manifest_fault,
         "deleting": view.deleting,
         "revisions": revisions,
         "images": images,

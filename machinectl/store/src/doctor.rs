@@ -82,6 +82,7 @@ pub fn examine(view: &MachineView, activity: &Activity) -> Vec<MachineFinding> {
         return examination.findings;
     }
     examination.examine_link();
+    examination.examine_manifest();
     examination.examine_pins();
     examination.examine_incomplete_revisions(activity);
     examination.examine_leftovers();
@@ -167,6 +168,17 @@ impl Examination<'_> {
                 Id::IncomingLink,
                 "a new current link was not published",
                 Step::Unlink(Entry::Incoming),
+            );
+        }
+    }
+
+    fn examine_manifest(&mut self) {
+        if let Some(fault) = &self.view.manifest_fault {
+            let fault = format!("nothing can be built on it: {fault}");
+            self.note(
+                Id::UnusableManifest,
+                &fault,
+                "buildhost upgrade, with an image whose manifest is valid",
             );
         }
     }

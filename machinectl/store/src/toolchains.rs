@@ -25,15 +25,18 @@ pub enum ToolchainRefusal {
     /// There is no toolchain of this name.
     #[error("there is no toolchain `{0}`; `buildhost toolchain list` lists all toolchains")]
     NotFound(ToolchainName),
-    /// A symbolic link has no target in the toolchain's directory.
+    /// An entry is neither a file nor a symbolic link to a file in the toolchain's directory.
     #[error(
-        "`{}` leads out of the toolchain's directory or to nothing; only links inside it are followed",
-        .0.display()
+        "`{}` cannot be used; a toolchain is a directory of files, and links in it may not \
+         lead out of it",
+        path.display()
     )]
-    LinkOutside(PathBuf),
-    /// An entry is not a file.
-    #[error("`{}` is not a file; a toolchain is a directory of files", .0.display())]
-    NotFile(PathBuf),
+    Unusable {
+        /// The entry.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
     /// The directory contains nothing to install.
     #[error("`{}` holds no files", .0.display())]
     Empty(PathBuf),
@@ -46,9 +49,7 @@ impl Refusal for ToolchainRefusal {
     fn kind(&self) -> RefusalKind {
         match self {
             Self::NotFound(_) => RefusalKind::NotFound,
-            Self::LinkOutside(_) | Self::NotFile(_) | Self::Empty(_) | Self::Name(_) => {
-                RefusalKind::Invalid
-            }
+            Self::Unusable { .. } | Self::Empty(_) | Self::Name(_) => RefusalKind::Invalid,
         }
     }
 }

@@ -10,7 +10,9 @@ use config::task::Provenance;
 use config::{MachineName, Revision, Tag, ToolchainName};
 
 use crate::error::IoContext;
-use crate::{MachineRefusal, Result, Subvolume, Uuid, Volume, image_provenance, lock};
+use crate::{
+    MachineRefusal, Result, Subvolume, Uuid, Volume, image_provenance, lock, machine_manifest,
+};
 
 /// The content of a machine's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub struct MachineView {
     pub current: Option<Revision>,
     /// The fault of a current link that does not lead to a complete revision.
     pub link_fault: Option<String>,
+    /// The reason for which the manifest of the current revision cannot be used.
+    pub manifest_fault: Option<String>,
     /// True if the current link leads to something other than a revision of this machine.
     /// Only the person who made the link knows its purpose.
     pub link_unmanaged: bool,
@@ -92,6 +96,7 @@ impl MachineView {
             name,
             current: None,
             link_fault: None,
+            manifest_fault: None,
             link_unmanaged: false,
             deleting: false,
             incoming: false,
@@ -208,6 +213,11 @@ impl Volume {
             }
         }
         view.finish(&directory, link.as_deref());
+        view.manifest_fault = view.current.and_then(|current| {
+            let current = self.entry(machine, &Entry::Revision(current));
+            let manifest = machine_manifest(&current);
+            manifest.err().map(|error| sys::error_report::chain(&error))
+        });
         Ok(view)
     }
 

@@ -232,13 +232,19 @@ fn every_queued_build_has_a_wait_reason() {
         heavy(observed);
     };
     let no_toolchain = |observed: &mut Observed| observed.toolchains.clear();
-    let changes: [&dyn Fn(&mut Observed); 6] = [
+    let unusable_toolchain = |observed: &mut Observed| {
+        let names = std::mem::take(&mut observed.toolchains).into_keys();
+        let faults = names.map(|name| (name, "x is not a file".to_owned()));
+        observed.unusable_toolchains = faults.collect();
+    };
+    let changes: [&dyn Fn(&mut Observed); 7] = [
         &drained,
         &heavy,
         &after,
         &no_image,
         &heavy_bootstrap,
         &no_toolchain,
+        &unusable_toolchain,
     ];
     let lines = changes.map(|change| {
         let mut observed = bootstrapped_machines(&["linux"]);

@@ -203,7 +203,14 @@ async fn adopt_guest(
         elapsed: elapsed.unwrap_or_default().try_into().unwrap_or_default(),
         contacted,
     };
-    run(agent, build, GuestSource::Adopt(spec), limits, cancel).await
+    run(
+        agent,
+        build,
+        GuestSource::Adopt(Box::new(spec)),
+        limits,
+        cancel,
+    )
+    .await
 }
 
 async fn run(

@@ -17,9 +17,6 @@ use super::upload::{self, UploadError};
 use crate::state::AgentState;
 use crate::state::paths::ARTIFACTS;
 
-/// The list of packages with their revisions, among the artifacts.
-const PACKAGES: &str = "packages.manifest";
-
 /// The result of a build, with its packages and files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Collected {
@@ -172,12 +169,21 @@ fn fault(path: &Path) -> impl Fn(io::Error) -> CollectError + use<> {
 
 /// Writes the list of packages and hashes all files.
 fn finish(files: &Path, packages: &[BuiltPackage]) -> Result<Vec<Artifact>, CollectError> {
+    // An agent before the names were reserved may have accepted such files from the guest.
+    for name in task::RESERVED_ARTIFACTS {
+        let path = files.join(name);
+        match fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(fault(&path)(error)),
+        }
+    }
     if !packages.is_empty() {
         let list = packages
             .iter()
             .map(|built| built.package.manifest().with("revision", &built.revision));
         let text = manifest::print(&list.collect::<Vec<_>>());
-        let path = files.join(PACKAGES);
+        let path = files.join(task::PACKAGES);
         sys::file::replace(&path, text.as_bytes()).map_err(fault(&path))?;
     }
     let mut artifacts = Vec::new();

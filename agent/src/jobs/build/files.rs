@@ -53,6 +53,9 @@ pub(crate) fn map(
         directory.join(ARTIFACTS),
         limits.artifacts_bytes_max,
     );
+    for name in task::RESERVED_ARTIFACTS {
+        map.reserve(&format!("{}{name}", task::ARTIFACTS));
+    }
     let resume = task.interactive.map(|_| {
         let resume = DeferredFile::default();
         map.offer(task::RESUME, resume.clone());

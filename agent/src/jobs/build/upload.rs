@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
+use config::task::RESERVED_ARTIFACTS;
 use config::{FileName, NameError};
 use tar::{Archive, Entry, EntryType, PaxExtensions};
 use tempfile::NamedTempFile;
@@ -39,6 +40,9 @@ pub enum UploadError {
     /// The name of a file is not one, either.
     #[error("the name of a file is too long or not UTF-8")]
     Text,
+    /// A name that only the host may use.
+    #[error("{0} is reserved for a file of the host")]
+    Reserved(FileName),
     /// Something else than a file or a directory.
     #[error("{0} is neither a file nor a directory")]
     Kind(String),
@@ -133,6 +137,9 @@ fn file_name(path: &str, kind: EntryType) -> Result<Option<FileName>, UploadErro
     }
     match (kind, names.pop()) {
         (EntryType::Directory, _) => Ok(None),
+        (EntryType::Regular, Some(name)) if RESERVED_ARTIFACTS.contains(&name.as_str()) => {
+            Err(UploadError::Reserved(name))
+        }
         (EntryType::Regular, Some(name)) => Ok(Some(name)),
         (_, Some(name)) => Err(UploadError::Kind(name.to_string())),
         (_, None) => Err(UploadError::Kind(".".to_owned())),
@@ -239,6 +246,10 @@ mod tests {
                 error.contains("cannot be") || name == ".",
                 "{name}: {error}"
             );
+        }
+        for name in RESERVED_ARTIFACTS {
+            let error = unpacked(&one(&format!("upload/{name}"), Regular, b"x")).unwrap_err();
+            assert_eq!(error, format!("{name} is reserved for a file of the host"));
         }
         let error = unpacked(&one("x", Regular, &[7; 1001])).unwrap_err();
         assert_eq!(error, "it holds more than 1000 bytes in 3 files");

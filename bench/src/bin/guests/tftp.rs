@@ -5,12 +5,13 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::task::GATEWAY;
 use guest::network::LinkType;
 use tempfile::TempDir;
-use tftp::server::{Event, Namespace, Offer, Server};
+use tftp::server::{Event, Namespace, Server};
 use tokio::sync::mpsc;
 
 use bench::guest_fixture::GuestNetwork;
@@ -66,7 +67,8 @@ pub(crate) fn serve(directory: &Path) {
     let mut map = Namespace::new(0, 0);
     for entry in fs::read_dir(directory).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        map.offer(&name, Offer::open(directory, &name).unwrap());
+        let file = File::open(directory.join(&name)).unwrap();
+        map.offer(&name, Arc::new(file));
     }
     let (sender, mut events) = mpsc::channel::<Event>(64);
     let address = format!("{GATEWAY}:69").parse().unwrap();

@@ -12,8 +12,6 @@ use std::sync::Arc;
 use config::task::Digest;
 use config::{FileName, ToolchainName};
 use parking_lot::Mutex;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
 use sys::file::{self, Hasher};
 
 use super::{ToolchainRefusal, is_missing};
@@ -112,22 +110,10 @@ pub(super) fn names(directory: &File, path: &Path) -> Result<Vec<FileName>> {
 
 /// Opens a file. Follows a symbolic link that stays inside the directory.
 pub(super) fn open(directory: &File, path: &Path, name: &FileName) -> Result<File> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let path = path.join(name);
-    let opened = rustix::fs::openat2(directory, name.as_str(), flags, Mode::empty(), resolve);
-    let file = match opened {
-        Ok(file) => File::from(file),
-        Err(Errno::XDEV | Errno::LOOP | Errno::NOENT) => {
-            return Err(ToolchainRefusal::LinkOutside(path).into());
-        }
-        Err(error) => return Err(io::Error::from(error)).context("open", path),
-    };
-    if file.metadata().context("inspect", &path)?.is_file() {
-        Ok(file)
-    } else {
-        Err(ToolchainRefusal::NotFile(path).into())
-    }
+    sys::untrusted::open_beneath(directory, name).map_err(|source| {
+        let path = path.join(name);
+        ToolchainRefusal::Unusable { path, source }.into()
+    })
 }
 
 /// Returns the digest of a file's content. Reads the file only if it has changed.
