@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::settings::Settings;
-use nix::unistd::{User, geteuid};
+use nix::unistd::geteuid;
 use records::Records;
 use session::pr_service;
 use store::Volume;
@@ -68,6 +68,8 @@ impl<T, E: Into<Box<dyn Error + Send + Sync>>> ErrorContext<T> for Result<T, E> 
 /// # Errors
 /// The agent cannot start.
 pub fn run(settings: Settings) -> Result<(), StartError> {
+    sys::descriptors::close_on_exec()
+        .context(|| "close the descriptors of the agent's parent to guests".to_owned())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -78,9 +80,9 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
 
 async fn run_async(settings: Settings) -> Result<(), StartError> {
     let mut signals = Signals::new().context(|| "listen for signals".to_owned())?;
-    let guest_user = check_host(&settings)?;
+    check_host()?;
     let _lock = lock_run_directory(&settings)?;
-    let agent = Arc::new(open_state(settings, guest_user)?);
+    let agent = Arc::new(open_state(settings)?);
     if let Some(outdated) = blocking(store::btrfs_progs::outdated).await {
         warn!(error = &outdated as &dyn Error, "btrfs-progs are outdated");
     }
@@ -154,19 +156,12 @@ impl Signals {
     }
 }
 
-/// Checks the user of the agent and that of the guests. Returns the latter's user and group ID.
-fn check_host(settings: &Settings) -> Result<(u32, u32), StartError> {
-    if !geteuid().is_root() {
-        return Err(StartError::Refused("the agent must run as root".to_owned()));
-    }
-    let name = &settings.guests.user;
-    match User::from_name(name).context(|| format!("look up the user {name}"))? {
-        Some(user) => Ok((user.uid.as_raw(), user.gid.as_raw())),
-        None => Err(StartError::Refused(format!(
-            "there is no user {name} for guests to run as; create it with \
-             `useradd --system --no-create-home --shell /usr/sbin/nologin {name}`, \
-             or name another one in the setting guests.user"
-        ))),
+/// Checks the user of the agent.
+fn check_host() -> Result<(), StartError> {
+    if geteuid().is_root() {
+        Ok(())
+    } else {
+        Err(StartError::Refused("the agent must run as root".to_owned()))
     }
 }
 
@@ -192,7 +187,7 @@ fn create_directory(path: &Path) -> Result<(), StartError> {
     std::fs::create_dir_all(path).context(|| format!("create the directory {}", path.display()))
 }
 
-fn open_state(settings: Settings, guest_user: (u32, u32)) -> Result<AgentState, StartError> {
+fn open_state(settings: Settings) -> Result<AgentState, StartError> {
     let paths = &settings.paths;
     let volumes = paths
         .volumes
@@ -210,9 +205,7 @@ fn open_state(settings: Settings, guest_user: (u32, u32)) -> Result<AgentState, 
         .context(|| "use the settings of the PR service".to_owned())?;
     let pr = prserv::Service::open(&options)
         .context(|| format!("open the PR service's database {}", settings.pr.database))?;
-    let agent = AgentState::new(
-        settings, volumes, toolchains, records, telemetry, pr, guest_user,
-    );
+    let agent = AgentState::new(settings, volumes, toolchains, records, telemetry, pr);
     for directory in [
         agent.paths.sources(),
         agent.paths.bootstraps(),

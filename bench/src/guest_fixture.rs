@@ -12,7 +12,7 @@ use config::settings::{Acceleration, Settings};
 use config::task::GATEWAY;
 use config::{MachineName, Tag, ToolchainName};
 use guest::network::{LinkType, Network};
-use guest::{BootMode, Spec};
+use guest::{BootMode, Spec, User};
 use store::{Snapshot, SnapshotSource, Volume};
 use tokio::net::UdpSocket;
 
@@ -75,7 +75,10 @@ impl GuestSnapshot<'_> {
             name: "bench".to_owned(),
             directory: self.path().to_owned(),
             machine: Machine::parse(&manifest).unwrap(),
-            user: (65_534, 65_534).into(),
+            user: User {
+                uid: 65_534,
+                gid: 65_534,
+            },
             run_dir: run.to_owned(),
             network: network.get().name().to_owned(),
             acceleration: Acceleration::Auto,

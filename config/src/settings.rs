@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use builds::{Bootstrap, Builds, Records};
-pub use guests::{Acceleration, Guests, Uefi};
+pub use guests::{Acceleration, Guests, Uefi, UidRange};
 pub use http::{Http, Tls};
 pub use pr::{PackageRoute, Pr, PrMode};
 pub use reader::Fault;
@@ -212,7 +212,7 @@ state = \"relative/path\"
 run = 7
 
 [guests]
-user = \"root\"
+uids = \"0-65535\"
 acceleration = \"fast\"
 parallel_max = -1
 

@@ -1,12 +1,16 @@
 //! Files that are old or new but never half written, and their hashes.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use config::task::Digest;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
+
+/// The mode of a directory that only its owner may enter.
+const PRIVATE: u32 = 0o700;
 
 /// Replaces a file and commits it to the disk: after a crash the path has the old or the new
 /// content. The mode is 0644.
@@ -18,7 +22,7 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// Moves a temporary file of the same directory to a path, as [`replace`] does.
 pub fn publish(file: NamedTempFile, path: &Path) -> io::Result<()> {
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    let mode = Permissions::from_mode(0o644);
     file.as_file().set_permissions(mode)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
@@ -50,6 +54,16 @@ pub fn fresh_directory(path: &Path) -> io::Result<()> {
         _ => {}
     }
     std::fs::create_dir_all(path)
+}
+
+/// Creates a directory that only its owner may enter, and its parents. Closes an existing
+/// directory to others.
+pub fn private_directory(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(PRIVATE)
+        .create(path)?;
+    std::fs::set_permissions(path, Permissions::from_mode(PRIVATE))
 }
 
 /// Returns the SHA-256 hash of all bytes of a reader.

@@ -4,6 +4,7 @@
 #[cfg(feature = "blocking")]
 pub mod blocking;
 pub mod command;
+pub mod descriptors;
 pub mod error_report;
 pub mod file;
 #[cfg(feature = "mount-view")]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use config::machine::{Kind, Machine};
 use config::settings::{Acceleration, Settings};
 use config::task::GATEWAY;
-use guest::{BootMode, Console, Exit, Guest, GuestError, QmpError, Spec, checkpoint};
+use guest::{BootMode, Console, Exit, Guest, GuestError, QmpError, Spec, User, checkpoint};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use session::gateway::dhcp;
 use session::handshake::{self, HandshakeMode};
@@ -23,7 +23,10 @@ use tokio::sync::mpsc;
 
 /// The time limit for each step of a guest.
 pub(crate) const LIMIT: Duration = Duration::from_mins(4);
-const USER: (u32, u32) = (64_999, 64_999);
+const USER: User = User {
+    uid: 1_900_000_000,
+    gid: 1_900_000_000,
+};
 
 /// The files, the network and the run directory of a guest, and what it puts.
 pub(crate) struct GuestFixture {
@@ -86,7 +89,7 @@ fn spec(directory: &Path, machine: Machine, run_dir: &Path, network: &str) -> Sp
         name: "test".to_owned(),
         directory: directory.to_owned(),
         machine,
-        user: USER.into(),
+        user: USER,
         run_dir: run_dir.to_owned(),
         network: network.to_owned(),
         acceleration: Acceleration::Auto,

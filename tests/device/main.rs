@@ -22,6 +22,7 @@ mod disk_pressure;
 mod doctor;
 mod dry_run;
 mod egress;
+mod escaped_qemu;
 mod full_disk;
 mod guest_failures;
 mod guests;

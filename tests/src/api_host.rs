@@ -68,7 +68,6 @@ impl ApiHost {
             records,
             telemetry,
             pr,
-            (0, 0),
         );
         let host = Arc::new(host);
         let runtime = Runtime::new().unwrap();

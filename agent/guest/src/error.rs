@@ -10,7 +10,10 @@ use crate::qemu::qmp::QmpError;
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
     /// The settings demand KVM, which does not work.
-    #[error("KVM does not work on this host; set guests.acceleration to \"auto\" or \"tcg\"")]
+    #[error(
+        "KVM does not work on this host, or only root may open /dev/kvm; give the device a \
+         group of its own, or set guests.acceleration to \"auto\" or \"tcg\""
+    )]
     NoKvm,
     /// The machine boots by UEFI, and the host has no firmware for it.
     #[error(
@@ -45,6 +48,9 @@ pub enum GuestError {
     /// The checkpoint belongs to another QEMU, command line or processor.
     #[error("the checkpoint does not fit this host any more; save another one")]
     StaleCheckpoint,
+    /// All users of the setting `guests.uids` are taken.
+    #[error("all users of the setting guests.uids are taken; name a larger range")]
+    NoUid,
     /// The run directory belongs to a running guest.
     #[error("a guest with the run directory {} is running", .0.display())]
     Running(PathBuf),

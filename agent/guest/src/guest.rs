@@ -1,9 +1,10 @@
 //! A running guest. It outlives the agent: a later agent finds it by the process record in
 //! its run directory, and nothing of it runs before that record is written.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,6 +49,17 @@ pub enum Console {
     },
 }
 
+/// Closes a snapshot to everybody but root: the owners of its files may have the number of a
+/// user of the host.
+fn protect(directory: &Path) -> Result<(), GuestError> {
+    let closed = chown(directory, Some(0), Some(0))
+        .and_then(|()| fs::set_permissions(directory, Permissions::from_mode(0o700)));
+    closed.map_err(|source| GuestError::Open {
+        path: directory.to_owned(),
+        source,
+    })
+}
+
 impl Guest {
     /// Starts a guest. Returns when it runs and its process record is written. On failure no
     /// process is left.
@@ -61,6 +73,7 @@ impl Guest {
         }
         let stderr = run_dir::prepare(&run_dir).map_err(GuestError::run_dir(&run_dir))?;
         let (boot, directory) = (spec.boot, spec.directory.clone());
+        protect(&directory)?;
         let (process, gate) = match spec.machine.kind {
             Kind::Kvm => (qemu::start(spec)?, None),
             Kind::Nspawn => nspawn::start(spec).map(|(process, gate)| (process, Some(gate)))?,

@@ -1,7 +1,7 @@
 //! One guest on the host: its process, its network and its gateway.
 //!
-//! There are two kinds of guests: virtual machines by QEMU, as an unprivileged user, and
-//! containers by systemd-nspawn, with users of their own. Everything here is synchronous:
+//! There are two kinds of guests: virtual machines by QEMU and containers by
+//! systemd-nspawn, each with users of its own. Everything here is synchronous:
 //! functions block on child processes, files and sockets, each wait with a deadline.
 
 pub mod cgroup;
@@ -14,11 +14,13 @@ mod process;
 mod qemu;
 mod run_dir;
 mod spec;
+mod uids;
 mod usage;
 
 pub use error::{GuestError, stderr_suffix};
 pub use guest::{Console, Guest};
 pub use process::Exit;
 pub use qemu::qmp::QmpError;
-pub use qemu::{Accelerator, accelerator, check_firmware, checkpoint, command_line};
+pub use qemu::{Accelerator, KvmAccess, accelerator, check_firmware, checkpoint, command_line};
 pub use spec::{BootMode, Spec, User};
+pub use uids::Uids;

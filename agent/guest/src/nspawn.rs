@@ -7,9 +7,9 @@
 //! that the container can neither change it nor forge packets.
 
 use std::ffi::OsString;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Stdio};
@@ -148,17 +148,17 @@ fn open_pipe(options: &mut fs::OpenOptions, path: &Path) -> io::Result<File> {
     Ok(pipe)
 }
 
-/// Returns the root directory of the container. The numbers of its files' owners mean real
-/// users outside: only root may enter it there.
+/// Returns the root directory of the container.
 fn root(spec: &Spec) -> Result<PathBuf, GuestError> {
     let root = spec.directory.join(&spec.machine.disk);
-    let protect = || -> io::Result<()> {
-        if !fs::symlink_metadata(&root)?.is_dir() {
-            return Err(io::Error::other("it is not a directory"));
+    let is_directory = fs::symlink_metadata(&root).and_then(|root| {
+        if root.is_dir() {
+            Ok(())
+        } else {
+            Err(io::Error::other("it is not a directory"))
         }
-        fs::set_permissions(&spec.directory, Permissions::from_mode(0o700))
-    };
-    match protect() {
+    });
+    match is_directory {
         Ok(()) => Ok(root),
         Err(source) => Err(GuestError::Open { path: root, source }),
     }

@@ -6,7 +6,6 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
@@ -20,7 +19,7 @@ use crate::error::GuestError;
 use crate::network::Network;
 use crate::process::Process;
 use crate::run_dir::{CONSOLE, CONTROL, LOG, MONITOR, StderrPipe};
-use crate::spec::{BootMode, Spec, User};
+use crate::spec::{BootMode, Spec};
 
 mod accelerator;
 pub mod checkpoint;
@@ -30,7 +29,7 @@ mod snapshot_file;
 pub(crate) mod socket;
 mod uefi;
 
-pub use accelerator::{Accelerator, accelerator};
+pub use accelerator::{Accelerator, KvmAccess, accelerator};
 pub use cmdline::command_line;
 pub use uefi::check_firmware;
 
@@ -44,8 +43,9 @@ pub(crate) fn start(spec: Spec) -> Result<Process, GuestError> {
     let network = Network::open(&spec.network)?;
     let stderr = StderrPipe::writer(&spec.run_dir).map_err(GuestError::run_dir(&spec.run_dir))?;
     let arguments = command_line(&spec, accelerator);
-    let user = privileges(spec.user, accelerator);
-    let (machine, group) = (spec.machine.clone(), spec.network.clone());
+    let group = accelerator.group().unwrap_or(spec.user.gid);
+    let uid = spec.user.uid;
+    let (machine, name) = (spec.machine.clone(), spec.network.clone());
     let run_dir = spec.run_dir.clone();
     let descriptors = descriptors(spec, &network)?;
     let mut qemu = command::prepare(PROGRAM);
@@ -54,8 +54,8 @@ pub(crate) fn start(spec: Spec) -> Result<Process, GuestError> {
         .stdout(Stdio::null())
         .stderr(stderr)
         .process_group(0)
-        .uid(user.uid)
-        .gid(user.gid)
+        .uid(uid)
+        .gid(group)
         .fd_mappings(descriptors)
         .map_err(|error| GuestError::Spawn(io::Error::other(error)))?;
     // Not waited for as a child: `Process` takes its status by the descriptor.
@@ -63,21 +63,7 @@ pub(crate) fn start(spec: Spec) -> Result<Process, GuestError> {
     debug!(pid = child.id(), "started QEMU");
     Process::of_child(child.id(), machine.kind)
         .map_err(GuestError::Pidfd)?
-        .limit_and_record(&machine, &group, &run_dir)
-}
-
-/// Returns the user to run as. QEMU opens `/dev/kvm` itself, so it gets the device's group
-/// where others may not open it.
-fn privileges(user: User, accelerator: Accelerator) -> User {
-    let device = match accelerator {
-        Accelerator::Kvm => std::fs::metadata("/dev/kvm").ok(),
-        Accelerator::Tcg => None,
-    };
-    let closed = device.filter(|device| device.mode() & 0o006 != 0o006);
-    User {
-        uid: user.uid,
-        gid: closed.map_or(user.gid, |device| device.gid()),
-    }
+        .limit_and_record(&machine, &name, &run_dir)
 }
 
 /// Opens everything that QEMU works with, under the numbers of its command line.
@@ -101,20 +87,25 @@ fn descriptors(spec: Spec, network: &Network) -> Result<Vec<FdMapping>, GuestErr
         let socket = socket.map_err(GuestError::run_dir(&path))?;
         add(socket.into(), number);
     }
-    let open = |name: &str, write| snapshot_file::open_for_user(&spec, name, write);
-    add(open(checkpoint::disk(&spec), true)?, cmdline::DISK);
+    // What QEMU uses by its descriptor stays root's; what it opens again becomes its user's.
+    let open_again = |name: &str, write| snapshot_file::open_for_user(&spec, name, write);
+    let open = |name: &str| snapshot_file::open(&spec, name, true).map(|(file, _)| file.into());
+    add(open(checkpoint::disk(&spec))?, cmdline::DISK);
     if spec.machine.firmware == Firmware::Uefi {
         add(uefi::open_code(&spec.uefi)?, cmdline::FIRMWARE);
-        add(open(uefi::variables(&spec), true)?, cmdline::VARIABLES);
+        add(open(uefi::variables(&spec))?, cmdline::VARIABLES);
     }
     if let Some(boot) = &spec.machine.boot {
-        add(open(boot.kernel.as_str(), false)?, cmdline::KERNEL);
+        add(open_again(boot.kernel.as_str(), false)?, cmdline::KERNEL);
         if let Some(initrd) = &boot.initrd {
-            add(open(initrd.as_str(), false)?, cmdline::INITRD);
+            add(open_again(initrd.as_str(), false)?, cmdline::INITRD);
         }
     }
     if spec.boot != BootMode::Cold {
-        add(open(checkpoint::files::MEMORY, true)?, cmdline::MEMORY);
+        add(
+            open_again(checkpoint::files::MEMORY, true)?,
+            cmdline::MEMORY,
+        );
     }
     for (descriptor, number) in spec.keep_open.into_iter().zip(cmdline::KEEP_OPEN..) {
         add(descriptor, number);

@@ -15,7 +15,7 @@ pub struct Spec {
     pub directory: PathBuf,
     /// The machine's manifest.
     pub machine: Machine,
-    /// The user that QEMU runs as.
+    /// The user that QEMU runs as, and no other guest.
     pub user: User,
     /// The directory for its sockets and its process record; created if missing.
     pub run_dir: PathBuf,
@@ -54,12 +54,6 @@ pub struct User {
     pub uid: u32,
     /// The number of the user's group.
     pub gid: u32,
-}
-
-impl From<(u32, u32)> for User {
-    fn from((uid, gid): (u32, u32)) -> Self {
-        Self { uid, gid }
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use config::settings::{Guests, Pr};
-use guest::User;
+use guest::Uids;
 use telemetry::metrics::Metrics;
 
 use super::console::ConsoleRegistry;
@@ -23,8 +23,8 @@ pub struct GuestServices {
     pub pr_settings: Pr,
     /// The PR service that guests reach at their gateway.
     pub prserv: prserv::Service,
-    /// The user that QEMU runs as.
-    pub guest_user: User,
+    /// The users that virtual machines run as.
+    pub uids: Uids,
     /// The consoles of running guests.
     pub consoles: ConsoleRegistry,
     /// The counters of guest starts and transfers.

@@ -35,7 +35,7 @@ impl Session {
 /// Starts the guest and the servers that it needs. Blocks.
 fn open_parts(services: &GuestServices, spec: SessionSpec) -> Result<Parts, SessionError> {
     let run_dir = services.run_dir_of(&spec.tag);
-    std::fs::create_dir_all(&run_dir)?;
+    sys::file::private_directory(&run_dir)?;
     let link = spec.machine.kind.into();
     let network = Network::create(&services.network_name(&spec.tag), link)?;
     services.metrics.start(spec.boot == BootMode::Restore);
@@ -71,7 +71,7 @@ fn start_guest(
         name: network.name().to_owned(),
         directory: spec.snapshot.path().to_owned(),
         machine: spec.machine,
-        user: services.guest_user,
+        user: services.uids.allocate(run_dir)?,
         run_dir: run_dir.to_owned(),
         network: network.name().to_owned(),
         acceleration: settings.acceleration,

@@ -7,6 +7,7 @@ use config::builds::Status;
 use config::queue::Drained;
 use config::settings::Settings;
 use config::{BuildId, CopyTag, GuestTag};
+use guest::Uids;
 use records::Records;
 use session::console::ConsoleRegistry;
 use session::{self, GuestServices};
@@ -76,15 +77,15 @@ impl AgentState {
         records: Records,
         telemetry: Telemetry,
         pr: prserv::Service,
-        guest_user: (u32, u32),
     ) -> Self {
+        let run_dir = session::guests_directory(&settings.paths.run);
         let guests = GuestServices {
             name: settings.name.clone(),
-            run_dir: session::guests_directory(&settings.paths.run),
             settings: settings.guests.clone(),
             pr_settings: settings.pr.clone(),
             prserv: pr.clone(),
-            guest_user: guest_user.into(),
+            uids: Uids::new(settings.guests.uids, run_dir.clone()),
+            run_dir,
             consoles: ConsoleRegistry::default(),
             metrics: Arc::clone(&telemetry.metrics),
         };

@@ -89,7 +89,6 @@ async fn agent_with_builds(path: &Path, builds: u32) -> Arc<AgentState> {
         records,
         telemetry,
         pr,
-        (0, 0),
     );
     Arc::new(state)
 }

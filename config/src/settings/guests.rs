@@ -1,6 +1,7 @@
 //! The settings of guests.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -29,11 +30,50 @@ pub struct Uefi {
     pub variables: PathBuf,
 }
 
+/// A range of numbers of users, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UidRange {
+    /// The smallest number.
+    pub first: u32,
+    /// The largest number.
+    pub last: u32,
+}
+
+/// The default of `guests.uids`.
+const UIDS: UidRange = UidRange {
+    first: 1_900_000_000,
+    last: 1_900_065_535,
+};
+/// The numbers that neither users of hosts have, nor containers, nor the kernel.
+const UNUSED: std::ops::RangeInclusive<u32> = 1_879_048_192..=2_147_352_575;
+/// The smallest size of a range: no agent runs more guests.
+const UIDS_MIN: u32 = 4096;
+
+impl FromStr for UidRange {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            let (first, last) = text.split_once('-')?;
+            Some((first.parse().ok()?, last.parse().ok()?))
+        };
+        let (first, last): (u32, u32) =
+            parse().ok_or("a range such as `1900000000-1900065535` is expected")?;
+        if !UNUSED.contains(&first) || !UNUSED.contains(&last) {
+            return Err("numbers from 1879048192 to 2147352575 are expected");
+        }
+        if last < first || last - first < UIDS_MIN - 1 {
+            return Err("at least 4096 numbers are expected");
+        }
+        Ok(Self { first, last })
+    }
+}
+
 /// The settings of guests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guests {
-    /// The unprivileged user that guests run as; it owns nothing but their snapshots.
-    pub user: String,
+    /// The numbers of the users that virtual machines run as.
+    pub uids: UidRange,
     /// QEMU's accelerator.
     pub acceleration: Acceleration,
     /// The firmware of machines that boot by UEFI.
@@ -65,6 +105,13 @@ pub struct Guests {
     pub egress_private: Vec<IpNet>,
 }
 
+fn uids(reader: &mut Reader<'_>) -> UidRange {
+    // The user of all guests in earlier versions.
+    reader.retired("guests.user");
+    let text = reader.optional_text("guests.uids", |text| text.parse::<UidRange>().map(drop));
+    text.and_then(|text| text.parse().ok()).unwrap_or(UIDS)
+}
+
 pub(super) fn guests(reader: &mut Reader<'_>) -> Guests {
     let accelerators = [
         ("auto", Acceleration::Auto),
@@ -77,10 +124,7 @@ pub(super) fn guests(reader: &mut Reader<'_>) -> Guests {
         ("nat", EgressMode::Nat),
     ];
     Guests {
-        user: reader.text("guests.user", "buildhost-guest", |text| match text {
-            "" | "root" => Err("an unprivileged user is expected"),
-            _ => Ok(()),
-        }),
+        uids: uids(reader),
         acceleration: reader.choice("guests.acceleration", &accelerators),
         uefi: Uefi {
             code: reader.path("guests.uefi_code", "/usr/share/OVMF/OVMF_CODE_4M.fd"),
@@ -106,5 +150,41 @@ pub(super) fn guests(reader: &mut Reader<'_>) -> Guests {
             "networks such as `10.1.0.0/16`",
             |text| text.parse().ok(),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_numbers_that_nobody_else_has_are_a_range() {
+        let table = [
+            ("1900000000-1900065535", Ok(UIDS)),
+            ("1900000000", Err("a range")),
+            ("1900000000-", Err("a range")),
+            ("a-b", Err("a range")),
+            // Root, users of the host, containers of systemd-nspawn, `(uid_t) -1`.
+            ("0-65535", Err("numbers from")),
+            ("100000-165535", Err("numbers from")),
+            ("524288-589823", Err("numbers from")),
+            ("2147300000-4294967295", Err("numbers from")),
+            ("1900065535-1900000000", Err("at least")),
+            ("1900000000-1900004094", Err("at least")),
+        ];
+        for (text, expected) in table {
+            match (text.parse::<UidRange>(), expected) {
+                (Ok(range), Ok(expected)) => assert_eq!(range, expected),
+                (Err(error), Err(expected)) => assert!(error.starts_with(expected), "{text}"),
+                (found, _) => panic!("{text}: {found:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_user_of_earlier_versions_is_accepted_without_effect() {
+        use crate::settings::Settings;
+        let old = Settings::parse("[guests]\nuser = \"buildhost-guest\"\n");
+        assert_eq!(old, Settings::parse(""));
     }
 }

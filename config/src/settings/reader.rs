@@ -33,6 +33,8 @@ pub(super) struct Reader<'a> {
     text: &'a str,
     table: DeTable<'a>,
     known: BTreeSet<&'static str>,
+    /// The keys of earlier versions, which have no effect.
+    retired: BTreeSet<&'static str>,
     /// Lines with a syntax error. Their values are not checked.
     broken: BTreeSet<usize>,
     faults: Vec<Fault>,
@@ -50,6 +52,7 @@ impl<'a> Reader<'a> {
             text,
             table: table.into_inner(),
             known: BTreeSet::new(),
+            retired: BTreeSet::new(),
             broken: faults.iter().map(|fault| fault.line).collect(),
             faults,
         }
@@ -57,7 +60,8 @@ impl<'a> Reader<'a> {
 
     /// Returns all faults in the order of their lines, unknown keys included.
     pub(super) fn finish(mut self) -> Vec<Fault> {
-        for (position, key) in unknown(&self.table, &self.known) {
+        let accepted = &self.known | &self.retired;
+        for (position, key) in unknown(&self.table, &accepted) {
             self.push(position, format!("`{key}` is not a setting"));
         }
         self.faults.sort();
@@ -68,6 +72,11 @@ impl<'a> Reader<'a> {
     #[cfg(test)]
     pub(super) fn known(&self) -> &BTreeSet<&'static str> {
         &self.known
+    }
+
+    /// Accepts a key of an earlier version, with any value and without effect.
+    pub(super) fn retired(&mut self, key: &'static str) {
+        self.retired.insert(key);
     }
 
     /// Records a fault of the value of `key`.

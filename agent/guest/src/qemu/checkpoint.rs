@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -48,7 +49,7 @@ pub(super) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result<(), Guest
         BootMode::Cold => Ok(()),
         BootMode::CheckpointSource => {
             discard(&spec.directory).map_err(failed(STATE))?;
-            let memory = File::create(spec.directory.join(MEMORY));
+            let memory = create(&spec.directory.join(MEMORY));
             let size = spec.machine.memory_kib.get() * 1024;
             memory
                 .and_then(|file| file.set_len(size))
@@ -78,13 +79,20 @@ pub(super) fn prepare(spec: &Spec, accelerator: Accelerator) -> Result<(), Guest
 fn clone(spec: &Spec, from: &str, to: &str) -> Result<(), GuestError> {
     let (mut from, _) = snapshot_file::open(spec, from, false)?;
     let path = spec.directory.join(to);
-    let copied = File::create(&path).and_then(|mut to| {
+    let copied = create(&path).and_then(|mut to| {
         if rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
             return Ok(());
         }
         io::copy(&mut from, &mut to).map(|_| ())
     });
     copied.map_err(|source| GuestError::Open { path, source })
+}
+
+/// Creates a file that only its owner may open.
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path)
 }
 
 /// Returns the name of the file with the disk of a guest.
@@ -100,13 +108,16 @@ pub(crate) fn save(qmp: &mut Qmp, directory: &Path) -> Result<(), QmpError> {
     qmp.command("stop")?;
     exclude_memory(qmp)?;
     let partial = directory.join(PARTIAL_STATE);
-    let file = File::create(&partial)?;
+    let file = create(&partial)?;
     qmp.send_fd(DESCRIPTOR, &file)?;
     let uri = json!({ "uri": format!("fd:{DESCRIPTOR}") });
     qmp.execute("migrate", &uri)?;
     await_transfer(qmp, "save")?;
     file.sync_all()?;
-    File::open(directory.join(MEMORY))?.sync_all()?;
+    let memory = File::open(directory.join(MEMORY))?;
+    // Its next user is another guest.
+    fchown(&memory, Some(0), Some(0))?;
+    memory.sync_all()?;
     File::open(directory.join(DISK))?.sync_all()?;
     // Its final name means that the checkpoint is complete.
     fs::rename(partial, directory.join(STATE))?;

@@ -72,7 +72,7 @@ pub fn command_line(spec: &Spec, accelerator: Accelerator) -> Vec<OsString> {
 
 fn hardware(line: &mut Line, spec: &Spec, accelerator: Accelerator) {
     let (accelerator, cpu) = match accelerator {
-        Accelerator::Kvm => ("kvm", "host"),
+        Accelerator::Kvm(_) => ("kvm", "host"),
         // The cache of translated code would grow to 1 GiB otherwise.
         Accelerator::Tcg => ("tcg,tb-size=256", "max"),
     };
@@ -192,6 +192,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::qemu::KvmAccess;
 
     /// Returns the command line with an option and its value per line.
     fn text(spec: &Spec, accelerator: Accelerator) -> String {
@@ -266,6 +267,6 @@ mod tests {
     fn a_durable_machine_boots_from_its_disk() {
         let mut spec = Spec::example(": 1\nid: d\nsummary: d\ncpus: 4\nram-minimum: 1048576\n");
         spec.durable = true;
-        insta::assert_snapshot!(text(&spec, Accelerator::Kvm));
+        insta::assert_snapshot!(text(&spec, Accelerator::Kvm(KvmAccess::Everybody)));
     }
 }

@@ -9,8 +9,8 @@ use sys::untrusted;
 use crate::error::GuestError;
 use crate::spec::Spec;
 
-/// Opens a file of the snapshot for QEMU. The file becomes its user's if QEMU writes it or
-/// others may not read it, because QEMU opens again what it only reads.
+/// Opens a file of the snapshot that QEMU opens again by the name of its descriptor. The file
+/// becomes its user's if QEMU writes it or others may not read it.
 pub(super) fn open_for_user(spec: &Spec, name: &str, write: bool) -> Result<OwnedFd, GuestError> {
     let (file, metadata) = open(spec, name, write)?;
     if (write || metadata.mode() & 0o004 == 0) && metadata.uid() != spec.user.uid {

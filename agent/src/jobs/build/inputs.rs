@@ -65,7 +65,7 @@ pub(super) fn guest_kind(agent: &AgentState, machine: &Machine) -> Option<GuestK
     match machine.kind {
         Kind::Nspawn => Some(GuestKind::Nspawn),
         Kind::Kvm => match accelerator(agent.settings.guests.acceleration) {
-            Ok(Accelerator::Kvm) => Some(GuestKind::Kvm),
+            Ok(Accelerator::Kvm(_)) => Some(GuestKind::Kvm),
             Ok(Accelerator::Tcg) => Some(GuestKind::Tcg),
             Err(_) => None,
         },

@@ -1,0 +1,141 @@
+//! A guest that breaks out of QEMU has the rights of QEMU's process. They reach no other guest
+//! and no file of the host's machines.
+
+use std::fs;
+use std::path::Path;
+
+use ::sys::command;
+use config::builds::State;
+use rustix::process::{Pid, Signal};
+use tests::agent::{AgentHost, GATED_PROGRAM};
+use tests::hosts::run;
+
+use crate::guest_failures::guest_process;
+
+/// Returns the numbers of a line in `/proc/PID/status`.
+fn numbers(pid: Pid, name: &str) -> Vec<u32> {
+    let path = format!("/proc/{}/status", pid.as_raw_nonzero());
+    let status = fs::read_to_string(path).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let words = line.unwrap().split_whitespace();
+    words.map(|word| word.parse().unwrap()).collect()
+}
+
+/// Returns the user of a guest's QEMU, which has no rights beside.
+fn user(guest: Pid) -> u32 {
+    let uids = numbers(guest, "Uid:");
+    let uid = uids[0];
+    assert!((1_900_000_000..=1_900_065_535).contains(&uid), "{uids:?}");
+    assert_eq!(uids, [uid; 4]);
+    let gids = numbers(guest, "Gid:");
+    assert!(!gids.contains(&0), "{gids:?}");
+    assert_eq!(numbers(guest, "Groups:"), Vec::<u32>::new());
+    uid
+}
+
+/// Runs a script with the rights of an escaped QEMU, and returns true if it succeeds.
+fn succeeds_as(uid: u32, script: &str) -> bool {
+    let mut command = command::prepare("setpriv");
+    command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
+    command.args(["--clear-groups", "--no-new-privs", "--inh-caps=-all"]);
+    command.args(["sh", "-c", script]);
+    run(command, b"").code == Some(0)
+}
+
+fn read(path: &Path) -> String {
+    format!("head -c 1 {} >/dev/null", path.display())
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn an_escaped_qemu_reaches_no_other_guest() {
+    let mut host = AgentHost::ready("guests.cpu_percent = 1000\n");
+    let ids = [
+        host.submit_stopped("demo", "a"),
+        host.submit_stopped("demo", "b"),
+    ];
+    for id in ids {
+        host.wait_for_breakpoint(id);
+    }
+    let [first, second] = ids.map(|id| guest_process(&host, id));
+    let (user_of_first, user_of_second) = (user(first), user(second));
+    assert_ne!(user_of_first, user_of_second);
+    let pid = second.as_raw_nonzero();
+    let machine = host.host.volume.path().join("demo");
+    let snapshot = machine.join(format!("demo-default-{}", ids[1]));
+    let image = machine.join("demo-default");
+    let mut attacks = vec![
+        format!("kill -0 {pid}"),
+        format!("head -c 1 /proc/{pid}/mem >/dev/null"),
+        format!("ls /proc/{pid}/fd/"),
+        format!("head -c 1 /proc/{pid}/fd/7"),
+        read(&snapshot.join("frozen.memory")),
+    ];
+    for directory in [&snapshot, &image] {
+        for name in ["disk.img", "frozen.memory", "frozen.disk", "manifest"] {
+            let path = directory.join(name);
+            if path.exists() {
+                attacks.push(read(&path));
+                attacks.push(format!(": >>{}", path.display()));
+            }
+        }
+    }
+    for attack in &attacks {
+        assert!(!succeeds_as(user_of_first, attack), "{attack}");
+    }
+    // The attacks are possible at all.
+    assert!(succeeds_as(user_of_second, &attacks[0]));
+    assert!(attacks.iter().skip(4).any(|attack| succeeds_as(0, attack)));
+    adopted_guests_keep_their_users(&mut host, &ids, [user_of_first, user_of_second]);
+}
+
+/// Restarts the agent while guests run, and starts another one.
+fn adopted_guests_keep_their_users(host: &mut AgentHost, ids: &[u64; 2], users: [u32; 2]) {
+    host.stop(Signal::HUP);
+    host.start();
+    let third = host.submit_stopped("demo", "c");
+    host.wait_for_breakpoint(third);
+    assert_eq!(ids.map(|id| user(guest_process(host, id))), users);
+    assert!(!users.contains(&user(guest_process(host, third))));
+    for id in ids.iter().chain([&third]) {
+        host.resume(*id);
+        host.wait_for(*id, State::Finished);
+    }
+    host.wait_until_torn_down();
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_guest_gets_no_descriptor_that_the_agent_inherited() {
+    let stray = tempfile::NamedTempFile::new().unwrap();
+    // Copies of standard streams stay open in child processes, as a careless parent leaves them.
+    let inherited = rustix::io::fcntl_dupfd_cloexec(&stray, 100).unwrap();
+    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
+    let mut host = AgentHost::new("");
+    host.add("demo", |_| {});
+    host.add_container("container", |_| {});
+    host.add_toolchain("0.1.0");
+    host.start();
+    let machine = host.submit_stopped("demo", "a");
+    let container = host.submit_code("container", GATED_PROGRAM);
+    host.wait_for_breakpoint(machine);
+    host.wait_for_gate(container);
+    assert!(has_open(host.pid(), stray.path()));
+    for id in [machine, container] {
+        assert!(!has_open(guest_process(&host, id), stray.path()), "{id}");
+    }
+    host.resume(machine);
+    host.open_gate("container", container);
+    for id in [machine, container] {
+        host.wait_for(id, State::Finished);
+    }
+    host.wait_until_torn_down();
+}
+
+/// Returns true if a process, or a child of it, has a file open.
+fn has_open(process: Pid, file: &Path) -> bool {
+    let pid = process.as_raw_nonzero();
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let mut links = descriptors.filter_map(|it| fs::read_link(it.unwrap().path()).ok());
+    links.any(|link| link == file)
+}
