@@ -107,6 +107,11 @@ fn bind_socket(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
             let group = Group::from_name(name)?.ok_or_else(|| {
                 io::Error::other(format!("the group {name} of the setting http.group does not exist; create it with `groupadd --system {name}`"))
             })?;
+            // Its members may pass through the directory, and see nothing else in it.
+            if let Some(directory) = path.parent() {
+                chown(directory, None, Some(group.gid))?;
+                std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o710))?;
+            }
             chown(path, None, Some(group.gid))?;
             0o660
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use config::settings::Settings;
 use nix::unistd::geteuid;
 use records::Records;
+use rustix::fs::Mode;
 use session::pr_service;
 use store::Volume;
 use store::toolchains::Toolchains;
@@ -70,6 +71,8 @@ impl<T, E: Into<Box<dyn Error + Send + Sync>>> ErrorContext<T> for Result<T, E> 
 pub fn run(settings: Settings) -> Result<(), StartError> {
     sys::descriptors::close_on_exec()
         .context(|| "close the descriptors of the agent's parent to guests".to_owned())?;
+    // Only root may open what the agent makes; its administration socket has a mode of its own.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -81,7 +84,10 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
 async fn run_async(settings: Settings) -> Result<(), StartError> {
     let mut signals = Signals::new().context(|| "listen for signals".to_owned())?;
     check_host()?;
-    let _lock = lock_run_directory(&settings)?;
+    let _locks = [
+        lock(&settings.paths.run, "run", "paths.run")?,
+        lock(&settings.paths.state, "state", "paths.state")?,
+    ];
     let agent = Arc::new(open_state(settings)?);
     if let Some(outdated) = blocking(store::btrfs_progs::outdated).await {
         warn!(error = &outdated as &dyn Error, "btrfs-progs are outdated");
@@ -165,17 +171,21 @@ fn check_host() -> Result<(), StartError> {
     }
 }
 
-/// Locks the run directory until the returned file is dropped.
-fn lock_run_directory(settings: &Settings) -> Result<File, StartError> {
-    let run = &settings.paths.run;
-    create_directory(run)?;
-    let path = run.join("lock");
+/// Creates a directory of the agent, closes it to other users, and locks it until the returned
+/// file is dropped. `kind` and `setting` name it in a refusal.
+fn lock(directory: &Path, kind: &str, setting: &str) -> Result<File, StartError> {
+    create_directory(directory)?;
+    let path = directory.join("lock");
     let file = File::create(&path).context(|| format!("open {}", path.display()))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            sys::file::close_tree(directory)
+                .context(|| format!("close {} to other users", directory.display()))?;
+            Ok(file)
+        }
         Err(TryLockError::WouldBlock) => Err(StartError::Refused(format!(
-            "another agent runs with the run directory {}; stop it first, or give this one a paths.run of its own",
-            run.display()
+            "another agent runs with the {kind} directory {}, whose file `lock` it holds; stop it first, or give this one a {setting} of its own",
+            directory.display()
         ))),
         Err(TryLockError::Error(error)) => {
             Err(error).context(|| format!("lock {}", path.display()))
@@ -197,7 +207,6 @@ fn open_state(settings: Settings) -> Result<AgentState, StartError> {
     create_directory(&paths.toolchains)?;
     let toolchains =
         Toolchains::open(&paths.toolchains).context(|| "open the toolchains".to_owned())?;
-    create_directory(&paths.state)?;
     let telemetry = Telemetry::default();
     let records = Records::open(&paths.state.join("records.sqlite3"), telemetry.clone())
         .context(|| "open the records".to_owned())?;

@@ -114,6 +114,10 @@ kinds! {
         "a device of the volume is missing", "operator: `btrfs replace`";
     DeviceErrors, "device-errors", Fault,
         "a device of the volume failed or returned bad data", "operator: `btrfs scrub`, or replace the device";
+    OpenVolume, "open-volume", Warning,
+        "users other than root may enter the volume", "operator: `chmod 0700`";
+    UnprotectedMount, "unprotected-mount", Note,
+        "set-uid programs and devices of images would work on the host", "operator: mount with nosuid and nodev";
     MountedOver, "mounted-over", Fault,
         "a mount hides a part of the volume", "operator: unmount it";
     ImageOutgrows, "image-outgrows", Warning,
@@ -137,6 +141,8 @@ kinds! {
         "the database of builds is damaged", "operator: restore it from a backup";
     LowSpace, "low-space", Fault,
         "the free space is below the reserve; nothing starts", "operator: free space";
+    OpenState, "open-state", Warning,
+        "users other than root may enter a directory of the agent", "operator: restart the agent, which closes it";
     NoFirmware, "no-firmware", Fault,
         "a machine boots by UEFI, and the host has no UEFI firmware", "operator: install the package ovmf";
     GuestWithoutNetwork, "guest-without-network", Fault,

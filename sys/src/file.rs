@@ -1,6 +1,6 @@
 //! Files that are old or new but never half written, and their hashes.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -12,8 +12,11 @@ use tempfile::NamedTempFile;
 /// The mode of a directory that only its owner may enter.
 const PRIVATE: u32 = 0o700;
 
+/// The rights of all users but the owner.
+const OTHERS: u32 = 0o077;
+
 /// Replaces a file and commits it to the disk: after a crash the path has the old or the new
-/// content. The mode is 0644.
+/// content. Only the owner may open it.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = NamedTempFile::new_in(directory_of(path))?;
     file.write_all(content)?;
@@ -22,7 +25,7 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// Moves a temporary file of the same directory to a path, as [`replace`] does.
 pub fn publish(file: NamedTempFile, path: &Path) -> io::Result<()> {
-    let mode = Permissions::from_mode(0o644);
+    let mode = Permissions::from_mode(0o600);
     file.as_file().set_permissions(mode)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
@@ -64,6 +67,33 @@ pub fn private_directory(path: &Path) -> io::Result<()> {
         .mode(PRIVATE)
         .create(path)?;
     std::fs::set_permissions(path, Permissions::from_mode(PRIVATE))
+}
+
+/// Closes a directory and everything in it to all users but the owners. Does nothing if the
+/// directory itself is closed already: it is closed last.
+pub fn close_tree(directory: &Path) -> io::Result<()> {
+    let metadata = std::fs::symlink_metadata(directory)?;
+    if is_closed(&metadata) {
+        return Ok(());
+    }
+    for path in entries(directory)? {
+        let metadata = std::fs::symlink_metadata(&path)?;
+        if metadata.is_dir() {
+            close_tree(&path)?;
+        } else if !metadata.is_symlink() {
+            close(&path, &metadata)?;
+        }
+    }
+    close(directory, &metadata)
+}
+
+fn is_closed(metadata: &Metadata) -> bool {
+    metadata.permissions().mode() & OTHERS == 0
+}
+
+fn close(path: &Path, metadata: &Metadata) -> io::Result<()> {
+    let mode = metadata.permissions().mode() & 0o7777 & !OTHERS;
+    std::fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
 /// Returns the SHA-256 hash of all bytes of a reader.
@@ -120,6 +150,29 @@ mod tests {
         replace(&path, b"two").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(directory.path().read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_tree_is_closed_as_a_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        let open = |path: &Path, mode| {
+            std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        };
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+        open(outside.path(), 0o644);
+        let top = directory.path().join("state");
+        let (inner, file) = (top.join("a/b"), top.join("a/b/file"));
+        std::fs::create_dir_all(&inner).unwrap();
+        replace(&file, b"x").unwrap();
+        assert_eq!(mode(&file), 0o600);
+        std::os::unix::fs::symlink(outside.path(), inner.join("link")).unwrap();
+        open(&file, 0o755);
+        open(&inner, 0o777);
+        open(&top, 0o755);
+        close_tree(&top).unwrap();
+        assert_eq!([&top, &inner, &file].map(|path| mode(path)), [0o700; 3]);
+        assert_eq!(mode(outside.path()), 0o644);
     }
 
     #[test]

@@ -4,11 +4,13 @@
 use std::fs;
 use std::time::Duration;
 
+use ::sys::command;
 use config::builds::{Build, State};
 use config::task::Outcome;
 use guest::network::Network;
 use rustix::process::{Signal, kill_process};
 use tests::agent::{AgentHost, ENDLESS_PROGRAM};
+use tests::hosts::run as run_command;
 use tests::wait_until;
 
 fn revisions(build: &Build) -> Vec<&str> {
@@ -499,6 +501,7 @@ fn a_second_agent_and_bad_settings_are_refused() {
         "{}",
         host.log()
     );
+    second_agent_with_the_same_state(&host);
     let bad = AgentHost::new("guests.user = \"nobody-knows\"\nx.y = 1\n");
     assert_eq!(bad.command().status().unwrap().code(), Some(2));
     assert!(
@@ -506,4 +509,27 @@ fn a_second_agent_and_bad_settings_are_refused() {
         "{}",
         bad.log()
     );
+}
+
+/// Starts a second agent with the state directory of the first and a run directory and a database
+/// of package revisions of its own, and checks that it refuses to run.
+fn second_agent_with_the_same_state(host: &AgentHost) {
+    let other = tempfile::tempdir().unwrap();
+    let state = host.state_directory();
+    let settings = fs::read_to_string(state.with_file_name("agent.toml")).unwrap();
+    let run = host.run_directory().display().to_string();
+    let settings = settings.replace(&run, &other.path().join("run").display().to_string());
+    let database = other.path().join("pr.sqlite3");
+    let settings = format!("{settings}pr.database = \"{}\"\n", database.display());
+    let path = other.path().join("agent.toml");
+    tests::write_file(&path, &settings);
+    let mut agent = command::prepare(tests::program("buildhost-agent"));
+    agent.arg("--config").arg(path);
+    let ended = run_command(agent, b"");
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    let expected = format!(
+        "with the state directory {}, whose file `lock`",
+        state.display()
+    );
+    assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
 }

@@ -7,12 +7,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use ::sys::command;
 use config::builds::State;
 use config::machine::Kind;
 use config::task::Outcome;
 use guest::{BootMode, Console, Exit, Guest, GuestError};
 use rustix::process::{Pid, Signal, kill_process};
 use tests::agent::{AgentHost, ENDLESS_PROGRAM, GATED_PROGRAM};
+use tests::mount::enter_own_namespace;
 use tests::wait_until;
 use tftp::server::Event;
 
@@ -55,6 +57,28 @@ fn a_shell_script_in_a_container_can_be_the_worker() {
     let file = fixture.machine.0.path().join("root/made-inside");
     let owner = fs::metadata(file).unwrap().uid();
     assert_eq!(owner, 0, "root of the container is mapped to the owner");
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn set_uid_programs_work_in_a_container_on_a_volume_without_them() {
+    let fixture = GuestFixture::container("grep ' / ' /proc/mounts; echo umask $(umask) end");
+    enter_own_namespace();
+    let directory = fixture.machine.0.path();
+    for options in ["bind", "remount,bind,nosuid,nodev"] {
+        let mut mount = command::prepare("mount");
+        mount.args(["-o", options]).args([directory, directory]);
+        command::run(mount, LIMIT).unwrap();
+    }
+    // As the agent sets it.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    let guest = fixture.start();
+    let console = read(output(guest.console()));
+    assert_eq!(guest.wait(LIMIT), Some(Exit::Code(0)));
+    let console = console.join().unwrap();
+    assert!(!console.contains("nosuid"), "{console}");
+    assert!(console.contains("nodev"), "{console}");
+    assert!(console.contains("umask 0022 end"), "{console}");
 }
 
 #[test]

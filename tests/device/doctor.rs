@@ -1,7 +1,7 @@
 //! `machinectl doctor` on real btrfs: all findings and their repair.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -196,9 +196,17 @@ fn harmful_mounts_and_quotas_are_reported() {
     mount_at(&linux.join("linux-1"), &elsewhere, MsFlags::MS_BIND);
     fs::create_dir(&hidden).unwrap();
     mount_at(&elsewhere, &hidden, MsFlags::MS_BIND);
+    // Others may enter the volume, and the new mount lacks nosuid and nodev.
+    fs::set_permissions(host.volume.path(), Permissions::from_mode(0o711)).unwrap();
     let remount = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
     mount_at(Path::new("none"), host.mount.path(), remount);
-    let expected = [Id::ReadOnlyVolume, Id::MountedOver, Id::Quotas];
+    let expected = [
+        Id::ReadOnlyVolume,
+        Id::MountedOver,
+        Id::Quotas,
+        Id::OpenVolume,
+        Id::UnprotectedMount,
+    ];
     assert_eq!(volume_findings(&host), expected);
     let machine = ["linux mounted-elsewhere", "linux stranger"].map(str::to_owned);
     assert_eq!(machine_findings(&host, &[]), (machine.to_vec(), Some(22)));

@@ -1,10 +1,11 @@
-//! A guest that breaks out of QEMU has the rights of QEMU's process. They reach no other guest
-//! and no file of the host's machines.
+//! A guest that breaks out of QEMU has the rights of QEMU's process. They reach no other guest,
+//! no file of the host's machines and no state of the agent.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use ::sys::command;
+use ::sys::{command, file};
 use config::builds::State;
 use rustix::process::{Pid, Signal};
 use tests::agent::{AgentHost, GATED_PROGRAM};
@@ -69,6 +70,8 @@ fn an_escaped_qemu_reaches_no_other_guest() {
         format!("head -c 1 /proc/{pid}/mem >/dev/null"),
         format!("ls /proc/{pid}/fd/"),
         format!("head -c 1 /proc/{pid}/fd/7"),
+        read(&host.state_directory().join("records.sqlite3")),
+        read(&host.run_directory().join("lock")),
         read(&snapshot.join("frozen.memory")),
     ];
     for directory in [&snapshot, &image] {
@@ -89,9 +92,29 @@ fn an_escaped_qemu_reaches_no_other_guest() {
     adopted_guests_keep_their_users(&mut host, &ids, [user_of_first, user_of_second]);
 }
 
+/// Checks that only root may open anything in a directory.
+fn assert_closed(directory: &Path) {
+    for path in [directory.to_owned()]
+        .into_iter()
+        .chain(file::entries(directory).unwrap())
+    {
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let mode = metadata.permissions().mode() & 0o7777;
+        assert_eq!(mode & 0o077, 0, "{} has {mode:o}", path.display());
+        if metadata.is_dir() && path != directory {
+            assert_closed(&path);
+        }
+    }
+}
+
 /// Restarts the agent while guests run, and starts another one.
 fn adopted_guests_keep_their_users(host: &mut AgentHost, ids: &[u64; 2], users: [u32; 2]) {
     host.stop(Signal::HUP);
+    // As an older version left it.
+    let records = host.state_directory().join("records.sqlite3");
+    for (path, mode) in [(records, 0o644), (host.state_directory(), 0o755)] {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
     host.start();
     let third = host.submit_stopped("demo", "c");
     host.wait_for_breakpoint(third);
@@ -100,6 +123,9 @@ fn adopted_guests_keep_their_users(host: &mut AgentHost, ids: &[u64; 2], users: 
     for id in ids.iter().chain([&third]) {
         host.resume(*id);
         host.wait_for(*id, State::Finished);
+    }
+    for directory in [host.state_directory(), host.run_directory()] {
+        assert_closed(&directory);
     }
     host.wait_until_torn_down();
 }

@@ -1,7 +1,8 @@
 //! A build host and a development host, each on its own btrfs, and the command line on them.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -82,7 +83,9 @@ impl BuildHost {
     /// Creates a host whose file system has this many MiB.
     pub fn new(mebibytes: u64) -> Self {
         let mount = Mount::btrfs(mebibytes);
-        let volume = Volume::open(&mount.directory("machines")).expect("a volume");
+        let directory = mount.directory("machines");
+        fs::set_permissions(&directory, Permissions::from_mode(0o700)).expect("a closed volume");
+        let volume = Volume::open(&directory).expect("a volume");
         mount.directory("toolchains");
         Self { mount, volume }
     }

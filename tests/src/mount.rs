@@ -36,7 +36,7 @@ impl Mount {
         let directory = tempfile::Builder::new().prefix(&prefix).tempdir();
         let directory = directory.expect("a mount point");
         let mut mount = command::prepare("mount");
-        mount.args(["-t", "btrfs", "-o", &format!("loop,{options}")]);
+        mount.args(["-t", "btrfs", "-o", &format!("loop,nosuid,nodev,{options}")]);
         mount.args([image.path(), directory.path()]);
         command::run(mount, LIMIT).expect("mount");
         let image = Some(image);

@@ -3,8 +3,9 @@
 //! The groups lie below `buildhost-guests` at the root of the hierarchy and not in the
 //! agent's own group, so that guests survive a restart of the agent.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
@@ -59,7 +60,7 @@ pub(crate) fn enter(name: &str, machine: &Machine, pid: u32) -> io::Result<Optio
         // A container sees the hierarchy from its own group on.
         Some(Hierarchy { root, .. }) if machine.kind == Kind::Nspawn => {
             let group = root.join(GROUP).join(name);
-            fs::create_dir_all(&group)?;
+            create_open(&group)?;
             group
         }
         _ => return Ok(None),
@@ -94,11 +95,17 @@ fn limits(machine: &Machine) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Creates a group that the users of a container may enter, whatever the agent's umask.
+fn create_open(group: &Path) -> io::Result<()> {
+    fs::create_dir_all(group)?;
+    fs::set_permissions(group, Permissions::from_mode(0o755))
+}
+
 /// Creates the group `name` below `root` with the limits of a machine.
 fn create(root: &Path, name: &str, machine: &Machine) -> io::Result<PathBuf> {
     let parent = root.join(GROUP);
     let group = parent.join(name);
-    fs::create_dir_all(&parent)?;
+    create_open(&parent)?;
     for ancestor in [root, &parent] {
         let control = ancestor.join("cgroup.subtree_control");
         for controller in CONTROLLERS {
@@ -107,7 +114,7 @@ fn create(root: &Path, name: &str, machine: &Machine) -> io::Result<PathBuf> {
         // Few hosts can weight the I/O of their disks.
         let _ = write(&control, "+io");
     }
-    fs::create_dir_all(&group)?;
+    create_open(&group)?;
     for (file, value) in limits(machine) {
         write(&group.join(file), &value)?;
     }

@@ -34,12 +34,17 @@ const CONSOLE_INPUT: i32 = 4;
 const KEEP_OPEN: i32 = 5;
 
 /// The script that the guest's process runs first: it waits at the [`Gate`].
-const WAIT: &str = "read -r go && exec \"$@\" <&4 4<&-";
+/// The container does not inherit the agent's umask.
+const WAIT: &str = "umask 022 && read -r go && exec \"$@\" <&4 4<&-";
 
 /// The script that runs before nspawn, in a mount namespace of its own: it hides the
 /// directories in which nspawn would leave files, or from which it would show files of the
-/// host.
-const PRELUDE: &str = "mkdir -p /run/systemd/nspawn && \
+/// host. The volume is mounted with nosuid, but set-uid programs of the container work: they give
+/// the rights of its own users.
+const PRELUDE: &str = "root=$1 && shift && \
+    mount --bind \"$root\" \"$root\" && \
+    mount -o remount,bind,suid,nodev \"$root\" && \
+    mkdir -p /run/systemd/nspawn && \
     mount -t tmpfs -o mode=755,size=1m none /run/systemd/nspawn && \
     mount -t cgroup2 none /sys/fs/cgroup && \
     exec \"$@\"";
@@ -187,8 +192,11 @@ fn command_line(spec: &Spec, root: &Path, hidden: &[PathBuf]) -> Vec<OsString> {
     let mut fixed = vec!["-c", WAIT, "sh", "unshare"];
     fixed.extend(namespaces);
     fixed.extend(["--", "nsenter", &network]);
-    fixed.extend(["--", "sh", "-c", PRELUDE, "sh", "systemd-nspawn"]);
-    fixed.extend([
+    fixed.extend(["--", "sh", "-c", PRELUDE, "sh"]);
+    let mut line: Vec<_> = fixed.into_iter().map(OsString::from).collect();
+    line.push(root.into());
+    let fixed = [
+        "systemd-nspawn",
         "--quiet",
         // Neither a session of systemd, nor files of the host or beside the image.
         "--register=no",
@@ -201,8 +209,8 @@ fn command_line(spec: &Spec, root: &Path, hidden: &[PathBuf]) -> Vec<OsString> {
         "--console=interactive",
         "--private-users=pick",
         "--private-users-ownership=map",
-    ]);
-    let mut line: Vec<_> = fixed.into_iter().map(OsString::from).collect();
+    ];
+    line.extend(fixed.into_iter().map(OsString::from));
     line.push(format!("--machine={}", spec.network).into());
     line.push(format!("--drop-capability={}", DROPPED_CAPABILITIES.join(",")).into());
     line.push(format!("--rlimit=NPROC={}", cgroup::PROCESSES_MAX).into());

@@ -14,8 +14,8 @@ pub(crate) enum Command {
     /// Create a volume
     ///
     /// On btrfs, this creates the directory. On another file system, it creates a btrfs in a file
-    /// beside the directory and mounts it, which is good enough for a first try. After a reboot,
-    /// the same command mounts it again.
+    /// beside the directory and mounts it with nosuid and nodev, which is good enough for a first
+    /// try. After a reboot, the same command mounts it again. Only root may enter a new volume.
     Init {
         /// The directory of the volume
         directory: PathBuf,

@@ -1,7 +1,8 @@
 //! The creation of a volume: a directory on btrfs, or a file with a btrfs of its own.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -147,13 +148,21 @@ fn image_file(directory: &Path) -> PathBuf {
 pub fn run(plan: &InitPlan, directory: &Path, size: Size) -> Result<()> {
     fs::create_dir_all(directory).context("create", directory)?;
     match plan {
-        InitPlan::Nothing | InitPlan::CreateDirectory => Ok(()),
-        InitPlan::Mount(file) => mount(file, directory),
+        InitPlan::Nothing => return Ok(()),
+        InitPlan::CreateDirectory => {}
+        InitPlan::Mount(file) => mount(file, directory)?,
         InitPlan::CreateFile(file) => {
             create_file(file, size)?;
-            mount(file, directory)
+            mount(file, directory)?;
         }
     }
+    // Images hold set-uid programs, and files that only root of the machine may read.
+    close(directory, 0o700)
+}
+
+/// Closes a file or directory to all users but root.
+fn close(path: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(mode)).context("close to other users", path)
 }
 
 /// Creates a file with a btrfs. The file gets its name after the file system is complete.
@@ -163,6 +172,7 @@ fn create_file(file: &Path, size: Size) -> Result<()> {
     }
     let temporary = file.with_extension("btrfs.new");
     let sparse = File::create(&temporary).context("create", &temporary)?;
+    close(&temporary, 0o600)?;
     sparse.set_len(size.0).context("extend", &temporary)?;
     let mut mkfs = command::prepare("mkfs.btrfs");
     mkfs.args(["--quiet", "--force"]).arg(&temporary);
@@ -172,8 +182,10 @@ fn create_file(file: &Path, size: Size) -> Result<()> {
 }
 
 fn mount(file: &Path, directory: &Path) -> Result<()> {
+    // An earlier version left it open.
+    close(file, 0o600)?;
     let mut mount = command::prepare("mount");
-    mount.args(["-t", "btrfs", "-o", "loop,noatime"]);
+    mount.args(["-t", "btrfs", "-o", "loop,noatime,nosuid,nodev"]);
     mount.arg(file).arg(directory);
     command::run(mount, LIMIT)?;
     Ok(())

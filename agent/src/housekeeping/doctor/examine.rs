@@ -16,6 +16,7 @@ pub fn examine(inventory: &Inventory) -> Vec<Found> {
         found: Vec::new(),
     };
     examination.space();
+    examination.access();
     examination.firmware();
     examination.records();
     examination.guests();
@@ -313,6 +314,17 @@ impl Examination<'_> {
             proof,
             Repair::DeleteSources(paths),
         );
+    }
+
+    fn access(&mut self) {
+        for (path, mode) in &self.inventory.open {
+            let proof = format!(
+                "its mode is {mode:04o}: local users may read sources, logs and artifacts, or \
+                 reach the sockets of guests"
+            );
+            let advice = "`systemctl restart buildhost-agent` closes it; running builds continue";
+            self.advise(Id::OpenState, Subject::Path(path.clone()), proof, advice);
+        }
     }
 
     fn firmware(&mut self) {

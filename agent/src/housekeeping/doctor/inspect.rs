@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -76,6 +77,7 @@ fn read(agent: &AgentState) -> io::Result<Inventory> {
         directories,
         unused,
         sources: agent.paths.sources(),
+        open: open(agent),
         short: short(agent),
         without_firmware: without_firmware(agent),
         ..Inventory::default()
@@ -198,6 +200,23 @@ fn without_firmware(agent: &AgentState) -> Vec<(MachineName, String)> {
     let machines = agent.volumes.iter().flat_map(of_volume);
     let proof = format!("{}: {source}", path.display());
     machines.map(|machine| (machine, proof.clone())).collect()
+}
+
+/// Returns the directories of the agent that other users may enter. The group of the setting
+/// `http.group` may pass through the run directory.
+fn open(agent: &AgentState) -> Vec<(PathBuf, u32)> {
+    let paths = &agent.settings.paths;
+    let group = if agent.settings.http.group.is_some() {
+        0o010
+    } else {
+        0
+    };
+    let directories = [(&paths.state, 0o077), (&paths.run, 0o077 & !group)];
+    let open = |(path, refused): (&PathBuf, u32)| {
+        let mode = fs::metadata(path).ok()?.mode();
+        (mode & refused != 0).then(|| (path.clone(), mode & 0o7777))
+    };
+    directories.into_iter().filter_map(open).collect()
 }
 
 fn short(agent: &AgentState) -> Vec<(PathBuf, u64)> {

@@ -34,6 +34,8 @@ pub struct Inventory {
     pub sources: PathBuf,
     /// The machines whose firmware is missing, each with the error.
     pub without_firmware: Vec<(MachineName, String)>,
+    /// The directories of the agent that other users may enter, with their modes.
+    pub open: Vec<(PathBuf, u32)>,
     /// The paths with less free space than the reserve, each with its free bytes.
     pub short: Vec<(PathBuf, u64)>,
 }

@@ -200,3 +200,14 @@ fn a_guest_without_its_debug_session_is_a_leftover() {
         "leftover-guest: guest 42-a1: its process 5 runs, but no debug session of build 42 is open\n    repair: end process 5 and delete network host-42-a1"
     );
 }
+
+#[test]
+fn a_directory_that_others_may_enter_is_reported() {
+    let inventory = Inventory {
+        open: vec![("/var/lib/buildhost".into(), 0o755)],
+        ..agent([])
+    };
+    let report = report(&inventory);
+    let expected = "open-state: /var/lib/buildhost: its mode is 0755: ";
+    assert!(report.starts_with(expected), "{report}");
+}

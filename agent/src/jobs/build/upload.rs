@@ -154,8 +154,6 @@ fn write(entry: &mut impl Read, size: u64, path: &Path) -> Result<(), UploadErro
     if copied < size {
         return Err(UploadError::Read(io::ErrorKind::UnexpectedEof.into()));
     }
-    let mode = rustix::fs::Mode::from_raw_mode(0o644);
-    rustix::fs::fchmod(&file, mode).map_err(|error| UploadError::Write(error.into()))?;
     file.as_file().sync_all().map_err(UploadError::Write)?;
     let moved = file.persist(path);
     moved.map_err(|error| UploadError::Write(error.error))?;

@@ -159,11 +159,8 @@ impl StagedFile {
 
     /// Syncs the content to disk. The file does not have its final name yet.
     pub(super) fn sync(&mut self) -> Result<(), Refusal> {
-        let synced = self.file.flush().and_then(|()| {
-            let file = self.file.get_ref().as_file();
-            rustix::fs::fchmod(file, rustix::fs::Mode::from_raw_mode(0o644))?;
-            file.sync_all()
-        });
+        let flushed = self.file.flush();
+        let synced = flushed.and_then(|()| self.file.get_ref().as_file().sync_all());
         synced.map_err(|error| failed(&error))
     }
 

@@ -19,6 +19,10 @@ pub(super) struct MountState {
     read_only: bool,
     /// The mount options of the file system.
     options: Vec<String>,
+    /// The mode of the volume's directory.
+    mode: u32,
+    /// The missing options that keep set-uid programs and devices of images from working.
+    unprotected: Vec<&'static str>,
     /// True if quota groups account for every extent. Simple quotas do not.
     quotas: bool,
     devices: Vec<Device>,
@@ -52,6 +56,7 @@ struct BackingFile {
 /// Returns the findings about a volume's mount.
 pub(super) fn examine(state: &MountState) -> Vec<Finding> {
     let mut findings = examine_options(state);
+    findings.extend(examine_access(state));
     let devices = state.devices.iter();
     findings.extend(devices.flat_map(|device| examine_device(state, device)));
     findings.extend(
@@ -136,6 +141,35 @@ fn examine_options(state: &MountState) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// The options without which set-uid programs and devices of images work on the host.
+const PROTECTION: [&str; 2] = ["nosuid", "nodev"];
+
+fn examine_access(state: &MountState) -> Vec<Finding> {
+    let volume = state.volume.display();
+    let open = (state.mode & 0o077 != 0).then(|| {
+        let mode = state.mode & 0o7777;
+        about_volume(
+            state,
+            Id::OpenVolume,
+            format!(
+                "its mode is {mode:04o}: local users may reach the files of machines, and their \
+                 set-uid programs"
+            ),
+            format!("chmod 0700 {volume}"),
+        )
+    });
+    let missing = state.unprotected.join(",");
+    let unprotected = (!missing.is_empty()).then(|| {
+        about_volume(
+            state,
+            Id::UnprotectedMount,
+            format!("it is mounted without {missing}"),
+            format!("mount it with {missing}, and add that to its line in /etc/fstab"),
+        )
+    });
+    open.into_iter().chain(unprotected).collect()
 }
 
 fn examine_device(state: &MountState, device: &Device) -> Vec<Finding> {
@@ -236,6 +270,8 @@ mod tests {
             options: ["rw", "nodatasum", "autodefrag"]
                 .map(str::to_owned)
                 .to_vec(),
+            mode: 0o40_755,
+            unprotected: PROTECTION.to_vec(),
             quotas: true,
             devices: vec![Device {
                 number: "1".into(),
@@ -257,6 +293,7 @@ mod tests {
             .collect();
         insta::assert_snapshot!(findings.join("\n"));
         let healthy = MountState {
+            mode: 0o40_700,
             btrfs_progs: Some(Version(6, 2)),
             ..MountState::default()
         };

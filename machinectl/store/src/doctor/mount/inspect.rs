@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sys::file;
 
-use super::{BackingFile, Device, MountState, overlapping_mounts};
+use super::{BackingFile, Device, MountState, PROTECTION, overlapping_mounts};
 use crate::{btrfs_progs, mount_table, space};
 
 impl MountState {
@@ -23,6 +23,11 @@ impl MountState {
             volume: volume.to_owned(),
             read_only: is_read_only(&mount.options) || is_read_only(&mount.super_options),
             options: mount.super_options.clone(),
+            mode: fs::metadata(volume)?.mode(),
+            unprotected: PROTECTION
+                .into_iter()
+                .filter(|option| !mount.options.iter().any(|it| it == option))
+                .collect(),
             quotas: file_system.as_deref().is_some_and(has_quotas),
             devices: file_system.as_deref().map(devices).unwrap_or_default(),
             mounted_over,
