@@ -198,6 +198,7 @@ fn status(agent: &AgentState, observed: &Observed) -> Status {
         notices: observed
             .notices()
             .into_iter()
+            .chain(jobs.notices())
             .chain(observed.toolchain_faults())
             .collect(),
     }

@@ -1,5 +1,10 @@
-//! Guests that fill the host's disk, in containers on a small volume.
+//! Guests that fill the host's disk, in containers on a small volume, and a full state directory.
 
+use std::fs::{self, File};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use ::sys::command;
 use config::builds::State;
 use config::task::Outcome;
 use tests::agent::{AgentHost, GATED_PROGRAM};
@@ -54,4 +59,54 @@ fn the_build_that_fills_the_volume_is_evicted_and_the_others_continue() {
     let build = host.wait_for(last, State::Finished);
     assert_eq!((build.outcome, build.attempts), (Some(Outcome::Success), 1));
     host.wait_until_torn_down();
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn an_outcome_that_cannot_be_stored_is_stored_when_there_is_space_again() {
+    let mut host = AgentHost::new("paths.reserve_mib = 1\nbuilds.retries_max = 0\n");
+    let state = host.state_directory();
+    fs::create_dir(&state).unwrap();
+    let mut mount = command::prepare("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=24m,mode=700", "state"]);
+    mount.arg(&state);
+    command::run(mount, Duration::from_mins(1)).unwrap();
+    host.add_container("demo", |_| {});
+    host.add_toolchain("0.1.0");
+    host.start();
+    let id = host.submit_code("demo", GATED_PROGRAM);
+    host.wait_for_gate(id);
+    let ballast = state.join("ballast");
+    let mut file = File::create(&ballast).unwrap();
+    while file.write_all(&[7; 512]).is_ok() {}
+    host.machinectl(&["cancel", &id.to_string()]);
+    wait_until("the build waits for space", || {
+        host.build(id).state == State::Storing
+    });
+    let explained = host.machinectl(&["explain", &id.to_string()]).success();
+    let expected = format!("build {id} waits until its outcome can be stored: ");
+    assert!(
+        explained.stdout.starts_with(&expected),
+        "{}",
+        explained.stdout
+    );
+    let expected = format!("build {id} has ended, and its outcome cannot be stored: ");
+    wait_until("a notice says so", || {
+        let status = host.machinectl(&["host", "status"]);
+        format!("{}{}", status.stdout, status.stderr).contains(&expected)
+    });
+    host.wait_until_torn_down();
+    drop(file);
+    fs::remove_file(&ballast).unwrap();
+    let freed = Instant::now();
+    let build = host.wait_for(id, State::Finished);
+    println!(
+        "stored {:.1} s after there was space",
+        freed.elapsed().as_secs_f64()
+    );
+    // The agent evicts the guest that is left while the disk is full.
+    let ended = [Some(Outcome::Abort), Some(Outcome::Abnormal)];
+    assert!(ended.contains(&build.outcome), "{build:?}");
+    let status = host.machinectl(&["host", "status"]);
+    assert!(!status.stdout.contains(&expected), "{}", status.stdout);
 }

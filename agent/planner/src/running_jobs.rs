@@ -65,6 +65,8 @@ pub struct RunningJobs {
     pub debug_sessions: BTreeMap<CopyTag, RunningDebugSession>,
     /// The volumes in which revisions are being pruned.
     pub pruning: BTreeSet<VolumeId>,
+    /// The builds whose outcome cannot be stored at present, each with the reason.
+    pub unstored: BTreeMap<BuildId, String>,
 }
 
 impl RunningJobs {
@@ -74,6 +76,14 @@ impl RunningJobs {
             .iter()
             .filter(|(_, session)| !session.admitted)
             .map(|(tag, session)| (*tag, &session.key))
+    }
+
+    /// Returns a sentence about each build whose outcome cannot be stored at present.
+    pub fn notices(&self) -> Vec<String> {
+        let notice = |(id, reason): (&BuildId, &String)| {
+            format!("build {id} has ended, and its outcome cannot be stored: {reason}")
+        };
+        self.unstored.iter().map(notice).collect()
     }
 
     /// Returns the number of jobs of each kind, without holds.

@@ -32,7 +32,7 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     let Query(listing) = listing?;
     let mut builds = agent.records.list(listing.clone()).await?;
-    count_copies(&agent, &mut builds);
+    add_jobs(&agent, &mut builds);
     let next = listing.next(&builds).and_then(|next| {
         let query = serde_urlencoded::to_string(next).ok()?;
         Some([(
@@ -49,16 +49,24 @@ pub(super) async fn show(
 ) -> Result<Json<Build>, ApiError> {
     let Path(id) = id?;
     let mut build = find(&agent, id).await?;
-    count_copies(&agent, std::slice::from_mut(&mut build));
+    add_jobs(&agent, std::slice::from_mut(&mut build));
     Ok(Json(build))
 }
 
-/// Sets the number of running debug sessions of each build.
-fn count_copies(agent: &AgentState, builds: &mut [Build]) {
-    let sessions = agent.jobs.running().debug_sessions;
+/// Adds what only the table of jobs knows: the number of running debug sessions of each build,
+/// and why the outcome of a build is not stored.
+fn add_jobs(agent: &AgentState, builds: &mut [Build]) {
+    let jobs = agent.jobs.running();
     for build in builds {
-        let copies = sessions.keys().filter(|tag| tag.build == build.id);
+        let sessions = jobs.debug_sessions.keys();
+        let copies = sessions.filter(|tag| tag.build == build.id);
         build.interactive.copies = NonZeroUsize::new(copies.count());
+        if let Some(reason) = jobs.unstored.get(&build.id)
+            && build.outcome.is_none()
+        {
+            build.state = config::builds::State::Storing;
+            build.message = format!("until its outcome can be stored: {reason}");
+        }
     }
 }
 

@@ -50,6 +50,7 @@ pub(crate) async fn watch(agent: Arc<AgentState>) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut evicted: Option<Instant> = None;
+    let mut is_state_short = false;
     loop {
         tokio::select! {
             () = agent.stopping.cancelled() => return,
@@ -58,6 +59,12 @@ pub(crate) async fn watch(agent: Arc<AgentState>) {
         let shared = Arc::clone(&agent);
         let commit = evicted.is_some();
         let pressure = blocking(move || measure(&shared, commit)).await;
+        if let Ok(pressure) = &pressure {
+            if is_state_short && !pressure.state {
+                agent.space_freed.notify_waiters();
+            }
+            is_state_short = pressure.state;
+        }
         match (pressure, evicted) {
             (Ok(pressure), Some(_)) if pressure.is_empty() => {
                 evicted = None;
@@ -102,11 +109,14 @@ fn measure(agent: &AgentState, commit: bool) -> Result<Pressure> {
 /// no guest has.
 async fn evict_largest(agent: &Arc<AgentState>, pressure: Pressure) -> bool {
     let path = pressure.path(agent).to_owned();
-    // Held guests are suspended and write nothing.
+    // Held guests are suspended and write nothing; a build that waits for space has no guest.
     let running = agent.jobs.running();
     let mut jobs: Vec<_> = running
         .guests()
-        .filter(|(job, _)| !matches!(job, JobId::Build(id) if running.holds.contains_key(id)))
+        .filter(|(job, _)| {
+            !matches!(job, JobId::Build(id)
+                if running.holds.contains_key(id) || running.unstored.contains_key(id))
+        })
         .map(|(job, key)| (job, key.clone()))
         .collect();
     // Of jobs that have written equally, the last one is evicted: not a bootstrap.

@@ -6,6 +6,7 @@ pub(super) mod collect;
 mod conclude;
 pub(crate) mod files;
 mod inputs;
+mod outcome;
 mod progress;
 mod provenance;
 mod upload;
@@ -18,14 +19,13 @@ use std::sync::Arc;
 use config::BuildId;
 use config::builds::{Build, Hold, HoldKind, State};
 use futures_util::FutureExt;
-use jiff::Timestamp;
 use planner::{BuildStart, JobId};
 use records::RecordsError;
 use session::{self, GuestFailure};
 use store::Volume;
 use sys::blocking::blocking;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::hold;
 use super::runner::JobError;
@@ -83,7 +83,7 @@ pub(super) async fn run(
         let error = &error as &dyn Error;
         warn!(error, "cannot delete the snapshot of a build");
     }
-    record_result(agent, build.clone(), result).await;
+    outcome::record(agent, build.clone(), result).await;
     hold::run(agent, volume, build, held_guest, cancel.clone()).await;
 }
 
@@ -135,7 +135,7 @@ pub async fn recover(agent: &Arc<AgentState>) -> Result<Vec<Build>, RecordsError
         } else {
             Err(JobError::Guest(GuestFailure::AgentGone))
         };
-        record_result(agent, build, result).await;
+        outcome::record_earlier(agent, build, result).await;
     }
     Ok(running)
 }
@@ -146,27 +146,4 @@ fn number(directory: &Path) -> Option<BuildId> {
     const NUMBER_MAX: u64 = 1 << 48;
     let id: BuildId = directory.file_name()?.to_str()?.parse().ok()?;
     (id.0 < NUMBER_MAX).then_some(id)
-}
-
-/// Records the result of an attempt.
-async fn record_result(agent: &AgentState, build: Build, result: Result<Collected, JobError>) {
-    let rules = Rules::new(&agent.settings.builds, agent.stopping.is_cancelled());
-    let id = build.id;
-    let build = match conclude(build, Verdict::from(result), &rules, Timestamp::now()) {
-        Ok(build) => build,
-        Err(error) => return error!(build = %id, %error, "cannot conclude a build"),
-    };
-    // Before the record says that it is there.
-    if let Err(error) = provenance::write(agent, &build).await {
-        let error = &error as &dyn Error;
-        error!(build = %build.id, error, "cannot write the provenance of a build");
-    }
-    if let Err(error) = agent.records.save(&build).await {
-        let error = &error as &dyn Error;
-        error!(build = %build.id, error, "cannot record the result of a build");
-    } else if let Some(outcome) = build.outcome {
-        info!(build = %build.id, %outcome, message = build.message, "build finished");
-    } else {
-        info!(build = %build.id, message = build.message, "build queued again");
-    }
 }

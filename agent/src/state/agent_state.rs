@@ -47,6 +47,8 @@ pub struct AgentState {
     pub wake: Notify,
     /// Starts a round after a short delay: a directory has changed and may change again.
     pub stirred: Notify,
+    /// Wakes those who wait for space in the state directory.
+    pub space_freed: Notify,
     /// The jobs that run.
     pub jobs: JobTable,
     /// The tasks of the jobs.
@@ -100,6 +102,7 @@ impl AgentState {
             pr,
             wake: Notify::new(),
             stirred: Notify::new(),
+            space_freed: Notify::new(),
             jobs: JobTable::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),

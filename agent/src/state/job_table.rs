@@ -93,6 +93,8 @@ pub struct Entries {
     pub debug_sessions: BTreeMap<CopyTag, DebugJob>,
     /// The volumes in which revisions are being pruned.
     pub pruning: BTreeSet<VolumeId>,
+    /// The builds whose outcome cannot be stored at present, each with the reason.
+    pub unstored: BTreeMap<BuildId, String>,
 }
 
 /// The table of everything that runs a guest.
@@ -129,6 +131,7 @@ impl JobTable {
                 .map(|(tag, job)| (*tag, job.as_running()))
                 .collect(),
             pruning: entries.pruning.clone(),
+            unstored: entries.unstored.clone(),
         })
     }
 

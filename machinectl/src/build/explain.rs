@@ -35,6 +35,9 @@ fn of_build(build: &Build, now: Timestamp) -> String {
         State::Running | State::Finished => {
             format!("build {id} does not wait: its guest is running")
         }
+        State::Storing if !build.message.is_empty() => {
+            format!("build {id} waits {}", build.message)
+        }
         State::Storing => format!("build {id} does not wait: its result is being stored"),
     }
 }
