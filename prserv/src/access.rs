@@ -14,6 +14,18 @@ pub struct Access {
     pub unknown: UnknownTuple,
     /// Tokens that allow writing over REST from any address.
     pub tokens: Vec<Token>,
+    /// The requests that are answered.
+    pub requests: Requests,
+}
+
+/// The requests that a server answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requests {
+    /// All requests.
+    All,
+    /// Queries about a tuple or a package that the peer names, and connecting. A peer can neither
+    /// choose values nor list the rows of others.
+    Queries,
 }
 
 /// The peers that may write without a token.
@@ -57,6 +69,7 @@ impl Access {
             writers: Writers::Anyone,
             unknown: UnknownTuple::Refuse,
             tokens: Vec::new(),
+            requests: Requests::All,
         }
     }
 

@@ -9,6 +9,7 @@ pub mod target;
 use std::io;
 use std::time::Duration;
 
+use config::text::printable;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
@@ -18,7 +19,7 @@ pub use target::{Proxies, Proxy, Target, TargetError};
 use crate::policy::History;
 use crate::store::{Filter, Row};
 use crate::tuple::{Package, Tuple};
-use crate::value::Value;
+use crate::value::{VALUE_CHARS_MAX, Value};
 use crate::wire::ProtocolError;
 
 /// The number of requests that are sent before their replies are read.
@@ -54,14 +55,23 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The proxy refused to connect.
-    #[error("the proxy refused to connect: {0}")]
+    #[error("the proxy refused to connect: {}", printable(.0))]
     Proxy(String),
     /// The reply violates the protocol.
     #[error("the server's reply is malformed")]
     Malformed(#[from] ProtocolError),
     /// The reply does not answer the request.
-    #[error("unexpected reply from the server: {0}")]
+    #[error("unexpected reply from the server: {}", printable(.0))]
     Unexpected(String),
+    /// A row of the server has no value, or one that is malformed or too long.
+    #[error("the server's value of {tuple} cannot be used")]
+    Value {
+        /// The key of the row.
+        tuple: Tuple,
+    },
+    /// The server refused the request with this message.
+    #[error("the server refused the request: {}", printable(.0))]
+    Refused(String),
 }
 
 /// A client. It connects on the first request and reconnects when the connection is lost.
@@ -106,7 +116,7 @@ impl Client {
             .request(&json!({"get-pr": arguments(tuple, history)}))
             .await?;
         match value_of(&reply)? {
-            Json::String(text) => Ok(text),
+            Json::String(text) if is_answer(&text) => Ok(text),
             Json::Number(number) => Ok(number.to_string()),
             other => Err(unexpected(&other)),
         }
@@ -202,6 +212,7 @@ impl Client {
         loop {
             match self.try_once(requests).await {
                 Ok(replies) => return Ok(replies),
+                Err(error @ ClientError::Refused(_)) => return Err(error),
                 Err(error) if attempt >= self.retry.attempts => return Err(error),
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
@@ -249,6 +260,13 @@ fn value_of(reply: &Json) -> Result<Json, ClientError> {
     reply.get("value").cloned().ok_or_else(|| unexpected(reply))
 }
 
+/// Returns true for a text that can be a part of a file name: a value or a fallback such as
+/// `custom`.
+fn is_answer(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._+~-".contains(c);
+    (1..=VALUE_CHARS_MAX).contains(&text.len()) && text.chars().all(is_plain)
+}
+
 /// Parses a revision or null. Servers up to BitBake 2.8 send integers.
 fn revision(reply: &Json) -> Result<Option<Value>, ClientError> {
     let text = match value_of(reply)? {
@@ -259,7 +277,7 @@ fn revision(reply: &Json) -> Result<Option<Value>, ClientError> {
     };
     text.parse()
         .map(Some)
-        .map_err(|_| ClientError::Unexpected(text))
+        .map_err(|_| ClientError::Unexpected(truncated(&text)))
 }
 
 fn rows(reply: &Json) -> Result<Vec<Row>, ClientError> {
@@ -280,11 +298,24 @@ fn row(json: &Json) -> Result<Row, ClientError> {
     };
     let tuple = Tuple::new(text("version")?, text("pkgarch")?, text("checksum")?);
     let value = json.get("value").cloned().unwrap_or_default();
-    let value = revision(&json!({ "value": value }))?.ok_or_else(|| unexpected(json))?;
-    Ok(Row { tuple, value })
+    match revision(&json!({ "value": value })) {
+        Ok(Some(value)) => Ok(Row { tuple, value }),
+        Ok(None) | Err(_) => Err(ClientError::Value { tuple }),
+    }
 }
 
 /// Creates the error with the beginning of a reply.
 fn unexpected(reply: &Json) -> ClientError {
-    ClientError::Unexpected(reply.to_string().chars().take(200).collect())
+    ClientError::Unexpected(truncated(&reply.to_string()))
+}
+
+/// Returns the beginning of a text of the server.
+fn truncated(text: &str) -> String {
+    text.chars().take(200).collect()
+}
+
+/// Returns the error of a reply that refuses a request.
+fn refusal(reply: &Json) -> Option<ClientError> {
+    let message = reply.get("invoke-error")?.get("message")?.as_str()?;
+    Some(ClientError::Refused(truncated(message)))
 }

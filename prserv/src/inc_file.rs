@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use crate::store::Row;
 use crate::tuple::{Package, Tuple};
-use crate::value::Value;
+use crate::value::{Value, ValueError};
 
 const PREFIX: &str = "PRAUTO$";
 
@@ -48,6 +48,8 @@ pub struct Parsed {
     pub rows: Vec<Row>,
     /// The numbers of malformed lines: they begin like a row but are not one.
     pub malformed_lines: Vec<usize>,
+    /// The keys of rows whose value is too long, with the numbers of their lines.
+    pub long_values: Vec<(usize, Tuple)>,
 }
 
 /// Formats rows, which must be sorted by package.
@@ -134,9 +136,14 @@ pub fn parse(text: &str) -> Parsed {
             continue;
         };
         match row(rest) {
-            Some(row) if seen.insert(row.clone()) => parsed.rows.push(row),
-            Some(_) => {}
-            None => parsed.malformed_lines.push(number),
+            Some((tuple, Ok(value))) => {
+                let row = Row { tuple, value };
+                if seen.insert(row.clone()) {
+                    parsed.rows.push(row);
+                }
+            }
+            Some((tuple, Err(ValueError::TooLong))) => parsed.long_values.push((number, tuple)),
+            Some((_, Err(ValueError::Malformed))) | None => parsed.malformed_lines.push(number),
         }
     }
     parsed
@@ -144,7 +151,7 @@ pub fn parse(text: &str) -> Parsed {
 
 /// Parses `version$pkgarch$checksum = "value"`. The name is split from the right, because a version
 /// may contain `$`.
-fn row(text: &str) -> Option<Row> {
+fn row(text: &str) -> Option<(Tuple, Result<Value, ValueError>)> {
     let (names, value) = text.split_once('=')?;
     let value = value.trim();
     let value = ['"', '\'']
@@ -157,10 +164,8 @@ fn row(text: &str) -> Option<Row> {
     if version.is_empty() || pkgarch.is_empty() {
         return None;
     }
-    Some(Row {
-        tuple: Tuple::new(version, pkgarch, checksum),
-        value: value.trim().parse().ok()?,
-    })
+    let tuple = Tuple::new(version, pkgarch, checksum);
+    Some((tuple, value.trim().parse()))
 }
 
 #[cfg(test)]

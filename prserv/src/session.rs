@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 use tokio::sync::Notify;
 
-use crate::access::{Access, Rights, UnknownTuple};
+use crate::access::{Access, Requests, Rights, UnknownTuple};
 use crate::metrics::Metrics;
 use crate::policy::History;
 use crate::service::{Service, ServiceError};
@@ -66,6 +66,12 @@ pub enum RequestError {
         /// The requested tuple.
         tuple: Tuple,
     },
+    /// The server answers only queries.
+    #[error("this server does not answer `{request}`, only queries about a package")]
+    NotServed {
+        /// The name of the request.
+        request: &'static str,
+    },
     /// The service failed.
     #[error(transparent)]
     Service(#[from] ServiceError),
@@ -110,6 +116,7 @@ impl AuthorizedService {
         tuple: &Tuple,
         value: &Value,
     ) -> Result<Option<Value>, RequestError> {
+        self.require_all_requests("import")?;
         self.metrics().imports.inc();
         if !self.may_write() {
             tracing::error!(client = %self.peer.name, %tuple, "refused an import from a reader");
@@ -136,6 +143,7 @@ impl AuthorizedService {
 
     /// Returns the rows that match.
     pub async fn export(&self, filter: Filter, history: History) -> Result<Vec<Row>, RequestError> {
+        self.require_all_requests("export")?;
         self.metrics().exports.inc();
         Ok(self.service.export(filter, history).await?)
     }
@@ -148,6 +156,17 @@ impl AuthorizedService {
     /// Returns the counters of the service.
     pub fn metrics(&self) -> &Metrics {
         self.service.metrics()
+    }
+
+    /// Refuses a request that is not a query if the server answers only queries.
+    pub fn require_all_requests(&self, request: &'static str) -> Result<(), RequestError> {
+        match self.access.requests {
+            Requests::All => Ok(()),
+            Requests::Queries => {
+                self.metrics().refusals.inc();
+                Err(RequestError::NotServed { request })
+            }
+        }
     }
 
     fn may_write(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use config::text::printable;
 use serde::Deserialize;
 
 /// A version (BitBake's `${PF}`) for an architecture.
@@ -48,12 +49,14 @@ impl Tuple {
 
 impl fmt::Display for Package {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} for {}", self.version, self.pkgarch)
+        let (version, pkgarch) = (printable(&self.version), printable(&self.pkgarch));
+        write!(out, "{version} for {pkgarch}")
     }
 }
 
 impl fmt::Display for Tuple {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} with checksum {}", self.package, self.checksum)
+        let checksum = printable(&self.checksum);
+        write!(out, "{} with checksum {checksum}", self.package)
     }
 }

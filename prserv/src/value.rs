@@ -14,15 +14,43 @@ use smol_str::{SmolStr, SmolStrBuilder, ToSmolStr, format_smolstr};
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Value(SmolStr);
 
-/// The error of a text that is not a revision.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a revision (expected integers separated by dots)")]
-pub struct ValueError;
+/// The maximum length of a value that is accepted from a peer or a file. Values become parts of
+/// file names.
+pub const VALUE_CHARS_MAX: usize = 64;
+
+/// The error of a text that is not accepted as a revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// The text is not a revision.
+    #[error("not a revision (expected integers separated by dots)")]
+    Malformed,
+    /// The revision is longer than [`VALUE_CHARS_MAX`].
+    #[error("too long (a revision has at most {VALUE_CHARS_MAX} characters)")]
+    TooLong,
+}
 
 impl Value {
     /// Returns the first value of a package: `0`.
     pub fn first() -> Self {
         Self(SmolStr::new_static("0"))
+    }
+
+    /// Parses a recorded value, which may be of any length, because older versions recorded them.
+    pub fn from_record(text: &str) -> Result<Self, ValueError> {
+        let is_number =
+            |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
+        if !text.split('.').all(is_number) {
+            return Err(ValueError::Malformed);
+        }
+        let mut fields = text.split('.').map(without_leading_zeros);
+        let first = fields.next().unwrap_or_default();
+        let mut builder = SmolStrBuilder::new();
+        builder.push_str(first);
+        for field in fields {
+            builder.push('.');
+            builder.push_str(field);
+        }
+        Ok(Self(builder.finish()))
     }
 
     /// Returns the text that is stored and sent.
@@ -73,20 +101,11 @@ impl FromStr for Value {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let is_number =
-            |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
-        if !text.split('.').all(is_number) {
-            return Err(ValueError);
+        let value = Self::from_record(text)?;
+        if text.len() > VALUE_CHARS_MAX {
+            return Err(ValueError::TooLong);
         }
-        let mut fields = text.split('.').map(without_leading_zeros);
-        let first = fields.next().unwrap_or_default();
-        let mut builder = SmolStrBuilder::new();
-        builder.push_str(first);
-        for field in fields {
-            builder.push('.');
-            builder.push_str(field);
-        }
-        Ok(Self(builder.finish()))
+        Ok(value)
     }
 }
 
@@ -182,8 +201,31 @@ mod tests {
         for text in [
             "", ".", "1.", ".1", "1..2", "abc", "-1", "+1", "1 ", "1e3", "٣",
         ] {
-            assert_eq!(text.parse::<Value>(), Err(ValueError), "{text:?}");
+            assert_eq!(
+                text.parse::<Value>(),
+                Err(ValueError::Malformed),
+                "{text:?}"
+            );
         }
+    }
+
+    #[test]
+    fn a_value_of_a_peer_has_at_most_64_characters_and_a_recorded_one_any_number() {
+        for (text, expected) in [
+            ("9".repeat(64), Ok(64)),
+            ("9".repeat(65), Err(ValueError::TooLong)),
+            (format!("{}.0", "9".repeat(62)), Ok(64)),
+            ("1.".repeat(32) + "0", Err(ValueError::TooLong)),
+            ("0".repeat(65), Err(ValueError::TooLong)),
+            ("x".repeat(65), Err(ValueError::Malformed)),
+            ("9".repeat(60_000), Err(ValueError::TooLong)),
+        ] {
+            let length = |value: Value| value.as_str().len();
+            assert_eq!(text.parse().map(length), expected, "{text}");
+        }
+        let long = Value::from_record(&"9".repeat(60_000)).unwrap();
+        assert_eq!(long.incremented().as_str().len(), 60_001);
+        assert_eq!(Value::from_record("1..2"), Err(ValueError::Malformed));
     }
 
     fn any_value() -> impl Strategy<Value = Value> {

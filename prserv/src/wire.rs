@@ -10,6 +10,7 @@ pub mod reply;
 #[cfg(feature = "xmlrpc")]
 pub mod xmlrpc;
 
+use crate::tuple::Tuple;
 use crate::value::ValueError;
 
 /// The maximum length of a line, including its newline.
@@ -25,7 +26,7 @@ pub const REPLY_BYTES_MAX: usize = 1024 * 1024 * 1024;
 pub const CHUNK_CHARS: usize = 32 * 1024 - 1;
 
 /// A violation of the protocol by the peer. It is logged, and the connection is closed without a
-/// reply, as BitBake's server does.
+/// reply, as BitBake's server does. Only a value that is too long is refused with a reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// There is no newline within [`LINE_BYTES_MAX`].
@@ -55,9 +56,14 @@ pub enum ProtocolError {
     /// A member of a request has an unusable type.
     #[error("`{0}` of a request has a wrong type")]
     WrongType(&'static str),
-    /// The value to import is not a revision.
-    #[error("`value` of a request is malformed")]
-    MalformedValue(#[from] ValueError),
+    /// The value to import is not a revision, or too long.
+    #[error("the value of {tuple} cannot be imported")]
+    Value {
+        /// The key of the value.
+        tuple: Box<Tuple>,
+        /// The reason.
+        source: ValueError,
+    },
     /// The connection ended within a line or a message.
     #[error("the connection ended within a message")]
     Truncated,

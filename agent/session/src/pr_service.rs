@@ -7,7 +7,7 @@ use std::sync::Arc;
 use config::settings::{PackageRoute, Pr, PrMode};
 use config::task::Package;
 use config::text::printable;
-use prserv::access::{Access, Rights, Token, UnknownTuple, Writers};
+use prserv::access::{Access, Requests, Rights, Token, UnknownTuple, Writers};
 use prserv::client::{Client, ClientError, Proxies, RetryPolicy, Target, TargetError};
 use prserv::session::{AuthorizedService, RequestError};
 use prserv::{History, OpenOptions, Peer, Server, Service, Tuple};
@@ -61,9 +61,11 @@ pub fn server(service: Service, pr: &Pr) -> io::Result<Server> {
     Ok(Server::new(service).with_access(access))
 }
 
-/// Returns a server of the PR service for a guest, which is logged under `name`.
+/// Returns a server of the PR service for a guest, which is logged under `name`. It answers only
+/// queries: a guest can neither choose values nor read the rows of other builds.
 pub fn server_for_guest(service: Service, pr: &Pr, name: &str) -> Server {
-    let access = access(pr, Writers::Anyone);
+    let mut access = access(pr, Writers::Anyone);
+    access.requests = Requests::Queries;
     Server::new(service)
         .with_access(access)
         .with_peer_name(name)
@@ -80,6 +82,7 @@ fn access(pr: &Pr, writers: Writers) -> Access {
             .clone()
             .map_or(UnknownTuple::Refuse, UnknownTuple::Fallback),
         tokens: Vec::new(),
+        requests: Requests::All,
     }
 }
 
@@ -153,7 +156,9 @@ fn proxies(pr: &Pr) -> Result<Proxies, TargetError> {
 #[cfg(test)]
 mod tests {
     use config::settings::Settings;
-    use tokio::net::TcpListener;
+    use prserv::Value;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -215,6 +220,102 @@ mod tests {
         let error = revision(&service, &pr, &new).await.unwrap_err();
         let message = sys::error_report::chain(&error);
         assert!(message.contains("this client may not write"), "{message}");
+    }
+
+    /// Sends bytes on a connection of its own and returns the whole reply.
+    async fn exchange(address: std::net::SocketAddr, bytes: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).await.unwrap();
+        String::from_utf8(reply).unwrap()
+    }
+
+    fn http(method: &str, path: &str, kind: &str, body: &str) -> String {
+        let length = body.len();
+        format!(
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\
+             Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+    }
+
+    fn xmlrpc(method: &str, params: &[&str]) -> String {
+        let params = params.join("</value></param><param><value>");
+        let params = match &params[..] {
+            "" => String::new(),
+            values => format!("<param><value>{values}</value></param>"),
+        };
+        let call = format!(
+            "<methodCall><methodName>{method}</methodName><params>{params}</params></methodCall>"
+        );
+        http("POST", "/", "text/xml", &call)
+    }
+
+    #[tokio::test]
+    async fn a_guest_gets_answers_to_queries_and_to_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let service = service(&directory, "local");
+        let tuple = Tuple::new("v", "all", "other");
+        let value: Value = "7".parse().unwrap();
+        service.import_one(&tuple, &value).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let pr = Settings::parse("").unwrap().pr;
+        let server = server_for_guest(service.clone(), &pr, "guest");
+        tokio::spawn(server.serve(listener, std::future::pending()));
+
+        let json = |request: &str| format!("PRSERVICE 1.0\n\n{request}\n");
+        let tuple_of =
+            |checksum| format!(r#""version": "v", "pkgarch": "all", "checksum": "{checksum}""#);
+        let (known, row) = (tuple_of("other"), r#""value": "99999""#);
+        let queries = [
+            (json(r#"{"ping": {}}"#), "\"alive\": true"),
+            (json(r#"{"is-readonly": {}}"#), "\"readonly\": false"),
+            (json(&format!(r#"{{"test-pr": {{{known}}}}}"#)), "\"7\""),
+            (
+                json(r#"{"max-package-pr": {"version": "v", "pkgarch": "all"}}"#),
+                "\"7\"",
+            ),
+            (
+                json(r#"{"test-package": {"version": "v", "pkgarch": "all"}}"#),
+                "true",
+            ),
+            (
+                json(&format!(r#"{{"get-pr": {{{}}}}}"#, tuple_of("new"))),
+                "\"8\"",
+            ),
+            (xmlrpc("ping", &[]), "<boolean>1</boolean>"),
+            (xmlrpc("getPR", &["v", "all", "next"]), "<int>9</int>"),
+            (
+                http("GET", "/api/v1/packages?version=v&pkgarch=all", "", ""),
+                "\"9\"",
+            ),
+        ];
+        for (request, expected) in queries {
+            let reply = exchange(address, &request).await;
+            assert!(reply.contains(expected), "{request}\n{reply}");
+        }
+        let body = format!("{{{known}, {row}}}");
+        let refused = [
+            json(&format!(r#"{{"import-one": {{{known}, {row}}}}}"#)),
+            json(
+                r#"{"export": {"version": null, "pkgarch": null, "checksum": null, "colinfo": true}}"#,
+            ),
+            xmlrpc("importone", &["v", "all", "c", "<int>99999</int>"]),
+            xmlrpc("export", &[]),
+            xmlrpc("dump_db", &[]),
+            http("PUT", "/api/v1/pr", "application/json", &body),
+            http("GET", "/api/v1/rows", "", ""),
+            http("GET", "/metrics", "", ""),
+        ];
+        for request in refused {
+            let reply = exchange(address, &request).await;
+            assert!(reply.contains("does not answer"), "{request}\n{reply}");
+            assert!(!reply.contains("other"), "{request}\n{reply}");
+        }
+        let max = service.max_package_pr(&tuple.package).await.unwrap();
+        assert_eq!(max, Some("9".parse().unwrap()));
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use std::{fs, io};
 
 use anyhow::{Context, anyhow};
 use ipnet::IpNet;
-use prserv::access::{Access, Token, UnknownTuple, Writers};
+use prserv::access::{Access, Requests, Token, UnknownTuple, Writers};
 use prserv::{OpenOptions, Server, Service};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -87,6 +87,7 @@ impl Arguments {
             writers,
             unknown,
             tokens: self.tokens()?,
+            requests: Requests::All,
         })
     }
 

@@ -177,7 +177,13 @@ fn read_rows(file: &Path) -> anyhow::Result<(Vec<Row>, ExitStatus)> {
     for line in &parsed.malformed_lines {
         tracing::error!("{}:{line}: not a row", file.display());
     }
-    let status = if parsed.malformed_lines.is_empty() {
+    for (line, tuple) in &parsed.long_values {
+        tracing::error!(
+            "{}:{line}: the value of {tuple} is too long",
+            file.display()
+        );
+    }
+    let status = if parsed.malformed_lines.is_empty() && parsed.long_values.is_empty() {
         ExitStatus::Success
     } else {
         ExitStatus::Failure

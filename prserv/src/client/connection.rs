@@ -67,6 +67,9 @@ impl Connection {
         while replies.len() < requests.len() {
             if let Some(event) = self.decoder.next_event()? {
                 if let Event::Message(message) = event {
+                    if let Some(error) = super::refusal(&message) {
+                        return Err(error);
+                    }
                     replies.push(message);
                 }
                 continue;

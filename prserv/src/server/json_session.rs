@@ -4,9 +4,10 @@
 use serde::Serialize;
 
 use crate::session::{AuthorizedService, RequestError};
+use crate::value::ValueError;
 use crate::wire::ProtocolError;
 use crate::wire::decoder::{Event, MessageDecoder};
-use crate::wire::reply::{self, ExportReply, PingReply, ReadonlyReply, ValueReply};
+use crate::wire::reply::{self, ExportReply, InvokeError, PingReply, ReadonlyReply, ValueReply};
 use crate::wire::request::{Import, Request};
 
 /// The size from which collected replies to pipelined requests are sent.
@@ -19,6 +20,23 @@ pub(super) enum SessionError {
     Protocol(#[from] ProtocolError),
     #[error(transparent)]
     Request(#[from] RequestError),
+}
+
+impl SessionError {
+    /// Returns the text that the peer receives before its connection is closed; `None` for errors
+    /// on which BitBake's server also closes the connection without a reply.
+    fn refusal(&self) -> Option<String> {
+        match self {
+            Self::Request(error @ RequestError::NotServed { .. }) => Some(error.to_string()),
+            Self::Protocol(
+                error @ ProtocolError::Value {
+                    source: source @ ValueError::TooLong,
+                    ..
+                },
+            ) => Some(format!("{error}: {source}")),
+            Self::Protocol(_) | Self::Request(_) => None,
+        }
+    }
 }
 
 /// The action after the output is sent.
@@ -68,6 +86,16 @@ impl JsonSession {
 
     /// Handles the received bytes. The output must be sent even after an error.
     pub(super) async fn handle(&mut self) -> Result<Next, SessionError> {
+        let handled = self.handle_messages().await;
+        if let Err(error) = &handled
+            && let Some(message) = error.refusal()
+        {
+            self.reply(&InvokeError::new(message));
+        }
+        handled
+    }
+
+    async fn handle_messages(&mut self) -> Result<Next, SessionError> {
         while let Some(event) = self.decoder.next_event()? {
             match event {
                 Event::Greeted {

@@ -106,7 +106,7 @@ impl Store for Postgres {
         )?;
         for row in found {
             let index = usize::try_from(row.get::<_, i64>(0) - 1).ok();
-            let value: Option<Value> = row.get::<_, &str>(2).parse().ok();
+            let value = Value::from_record(row.get(2)).ok();
             if let (Some(rows), Some(value)) =
                 (index.and_then(|index| loaded.get_mut(index)), value)
             {
@@ -169,7 +169,7 @@ impl Store for Postgres {
         for row in found {
             let text = |column: usize| row.get::<_, String>(column);
             let tuple = Tuple::new(text(0), text(1), text(2));
-            if let Ok(value) = text(3).parse() {
+            if let Ok(value) = Value::from_record(&text(3)) {
                 rows.push(Row { tuple, value });
             }
         }

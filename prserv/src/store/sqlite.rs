@@ -19,6 +19,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use super::{ExternalWrites, Filter, NewRow, Row, Store, StoreError, TransactionMode};
 use crate::package_rows::PackageRows;
 use crate::tuple::{Package, Tuple};
+use crate::value::Value;
 
 /// The maximum wait for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -148,7 +149,7 @@ impl Store for Sqlite {
                     .get_ref(1)?
                     .as_str()
                     .ok()
-                    .and_then(|text| text.parse().ok())
+                    .and_then(|text| Value::from_record(text).ok())
                 {
                     Some(value) => rows.add(checksum, &value),
                     None => {
@@ -209,7 +210,7 @@ impl Store for Sqlite {
                     .map(Option::unwrap_or_default)
             };
             let tuple = Tuple::new(text(0)?, text(1)?, text(2)?);
-            if let Ok(value) = text(3)?.parse() {
+            if let Ok(value) = Value::from_record(&text(3)?) {
                 rows.push(Row { tuple, value });
             } else {
                 tracing::warn!(%tuple, "ignoring a row without a valid value");

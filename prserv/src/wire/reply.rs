@@ -68,6 +68,27 @@ pub struct ReadonlyReply {
     pub readonly: bool,
 }
 
+/// The reply to a refused request. BitBake's clients raise an `InvokeError` with the message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InvokeError {
+    #[serde(rename = "invoke-error")]
+    error: InvokeErrorBody,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct InvokeErrorBody {
+    message: String,
+}
+
+impl InvokeError {
+    /// Creates the reply with a message.
+    pub fn new(message: String) -> Self {
+        Self {
+            error: InvokeErrorBody { message },
+        }
+    }
+}
+
 /// The reply to `export`.
 #[derive(Debug, Serialize)]
 pub struct ExportReply<'a> {

@@ -97,19 +97,22 @@ fn import_one(args: &mut Json) -> Result<Request, ProtocolError> {
     let raw = args
         .get("value")
         .ok_or(ProtocolError::MissingMember("value"))?;
-    let value: Value = match raw {
+    let parsed: Result<Value, _> = match raw {
         Json::Null => return Ok(Request::ImportOne(tuple, None)),
-        Json::String(text) => text.parse()?,
-        Json::Number(number) if !number.is_f64() => number.to_string().parse()?,
+        Json::String(text) => text.parse(),
+        Json::Number(number) if !number.is_f64() => number.to_string().parse(),
         _ => return Err(ProtocolError::WrongType("value")),
     };
-    Ok(Request::ImportOne(
-        tuple,
-        Some(Import {
-            value,
-            raw: raw.clone(),
+    match parsed {
+        Ok(value) => {
+            let raw = raw.clone();
+            Ok(Request::ImportOne(tuple, Some(Import { value, raw })))
+        }
+        Err(source) => Err(ProtocolError::Value {
+            tuple: Box::new(tuple),
+            source,
         }),
-    ))
+    }
 }
 
 fn export(args: &mut Json) -> Result<Request, ProtocolError> {

@@ -29,6 +29,9 @@ pub enum CallError {
     /// There is no such method.
     #[error("<class 'Exception'>:method \"{0}\" is not supported")]
     NoMethod(String),
+    /// The server refuses the call.
+    #[error("<class 'PermissionError'>:{0}")]
+    Refused(String),
     /// The number of parameters or the type of one is wrong.
     #[error("<class 'TypeError'>:{0}")]
     Params(String),

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use prserv::client::{Client, ClientError, Proxies, RetryPolicy, Target};
-use prserv::store::Filter;
+use prserv::store::{Filter, Row};
 use prserv::{History, Tuple, Value};
 
 use super::harness::Server;
@@ -152,6 +152,53 @@ async fn a_server_is_reached_through_a_proxy_with_credentials() {
         heads[0].contains("Proxy-Authorization: Basic bWU6c2VjcmV0\r\n"),
         "{heads:?}"
     );
+}
+
+/// Starts a server that answers every connection's requests with this line.
+fn server_that_replies(line: &'static str) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&connections);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            counter.fetch_add(1, Ordering::SeqCst);
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = writeln!(stream, "{line}");
+        }
+    });
+    (address, connections)
+}
+
+#[tokio::test]
+async fn texts_of_a_server_are_escaped_in_errors_and_are_no_values() {
+    for line in [
+        r#"{"value": "\u001b[2J\n2026 INFO forged"}"#,
+        r#"{"value": "../../etc"}"#,
+        r#"{"value": "99999999999999999999999999999999999999999999999999999999999999999"}"#,
+        r#"{"value": ["\u001b"]}"#,
+        r#"{"invoke-error": {"message": "\u001b[2J\nforged"}}"#,
+    ] {
+        let (address, _) = server_that_replies(line);
+        let mut client = client(&address, &Proxies::default());
+        let tuple = Tuple::new("v", "a", "c");
+        let error = client.get_pr(&tuple, History::Ignore).await.unwrap_err();
+        let error = error.to_string();
+        assert!(!error.contains(char::is_control), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_an_error_with_its_message_and_is_not_repeated() {
+    let reply = r#"{"invoke-error": {"message": "no imports here"}}"#;
+    let (address, connections) = server_that_replies(reply);
+    let mut client = client(&address, &Proxies::default());
+    let value = Value::first();
+    let tuple = Tuple::new("v", "a", "c");
+    let error = client.import(&[Row { tuple, value }]).await.unwrap_err();
+    assert!(error.to_string().contains("no imports here"), "{error}");
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

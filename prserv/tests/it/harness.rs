@@ -18,6 +18,11 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 /// The greeting of a client.
 pub(crate) const GREETING: &str = "PRSERVICE 1.0\nneeds-headers: false\n\n";
 
+/// Returns true if tests try many more cases, which takes minutes.
+pub(crate) fn is_long_run() -> bool {
+    std::env::var("BUILDHOST_LONG").is_ok_and(|value| value == "1")
+}
+
 /// Waits until a condition is true.
 pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();

@@ -203,7 +203,7 @@ const INVALID_REQUESTS: &[(&str, &str)] = &[
     ),
     (
         "{\"import-one\": {\"version\": \"v\", \"pkgarch\": \"a\", \"checksum\": \"c\", \"value\": \"abc\"}}\n",
-        "`value` of a request is malformed",
+        "cannot be imported",
     ),
     ("{\"ping\": {}}", "ended within a message"),
     (

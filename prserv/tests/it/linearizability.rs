@@ -7,7 +7,6 @@
 //! and if these times are in the order of the values.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::harness::{Client, Server, wait_until};
+use super::harness::{Client, Server, is_long_run, wait_until};
 
 /// One request as its client observed it. Times are in nanoseconds since the start of the test.
 #[derive(Debug, Clone)]
@@ -172,11 +171,7 @@ fn client(shared: &Shared, mut random: u64) -> Vec<Observation> {
 
 #[test]
 fn answers_of_a_server_that_is_killed_and_paused_are_linearizable() {
-    let rounds = if env::var_os("BUILDHOST_LONG").is_some() {
-        100
-    } else {
-        6
-    };
+    let rounds = if is_long_run() { 100 } else { 6 };
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("prserv.sqlite3");
     let mut server = Server::start(&db);

@@ -13,6 +13,8 @@ mod harness;
 mod json_protocol;
 mod library;
 mod linearizability;
+#[cfg(feature = "xmlrpc")]
+mod long_values;
 mod mutation;
 mod postgres;
 mod rest;

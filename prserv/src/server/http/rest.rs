@@ -100,7 +100,10 @@ pub(super) async fn import(
 ) -> ApiResult {
     let Json(request) = body?;
     let tuple = Tuple::new(request.version, request.pkgarch, request.checksum);
-    let value: Value = request.value.parse().map_err(|error| bad_request(&error))?;
+    let value: Value = request.value.parse().map_err(|error| {
+        let text = format!("the value of {tuple} cannot be imported: {error}");
+        ApiError(StatusCode::BAD_REQUEST, text)
+    })?;
     let service = grant_token_rights(service, &headers);
     match service.import_one(&tuple, &value).await? {
         Some(value) => row_response(tuple, Some(value)),
@@ -148,13 +151,14 @@ pub(super) async fn openapi() -> Response {
 }
 
 /// `GET /metrics`: returns the counters.
-pub(super) async fn metrics(State(service): State<AuthorizedService>) -> Response {
+pub(super) async fn metrics(State(service): State<AuthorizedService>) -> ApiResult {
+    service.require_all_requests("metrics")?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    (
+    Ok((
         [(header::CONTENT_TYPE, content_type)],
         service.metrics().to_text(),
     )
-        .into_response()
+        .into_response())
 }
 
 /// Grants the right to write if the request has a valid token.
@@ -176,10 +180,6 @@ fn row_response(tuple: Tuple, value: Option<Value>) -> ApiResult {
 
 fn not_recorded() -> ApiError {
     ApiError(StatusCode::NOT_FOUND, "no value is recorded".into())
-}
-
-fn bad_request(error: &dyn std::error::Error) -> ApiError {
-    ApiError(StatusCode::BAD_REQUEST, error.to_string())
 }
 
 fn history(keep: bool) -> History {
@@ -226,7 +226,9 @@ impl From<JsonRejection> for ApiError {
 impl From<RequestError> for ApiError {
     fn from(error: RequestError) -> Self {
         match error {
-            RequestError::NotRecorded { .. } => Self(StatusCode::FORBIDDEN, error.to_string()),
+            RequestError::NotRecorded { .. } | RequestError::NotServed { .. } => {
+                Self(StatusCode::FORBIDDEN, error.to_string())
+            }
             RequestError::Service(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "a REST request failed");

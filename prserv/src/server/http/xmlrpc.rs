@@ -35,8 +35,16 @@ pub(super) async fn call(State(service): State<AuthorizedService>, body: String)
         .into_response()
 }
 
-/// Rejects `quit` unless the operator allows it.
+/// Rejects `quit` unless the operator allows it, and calls that the server does not answer.
 fn allow(service: &AuthorizedService, method: Method) -> Result<Method, CallError> {
+    let is_query = !matches!(
+        method,
+        Method::ImportOne(..) | Method::Export { .. } | Method::DumpDb
+    );
+    if !is_query {
+        let allowed = service.require_all_requests("import and export");
+        allowed.map_err(|error| CallError::Refused(error.to_string()))?;
+    }
     match method {
         Method::Quit if service.quit.is_none() => Err(CallError::NoMethod("quit".into())),
         method => Ok(method),

@@ -141,7 +141,7 @@ fn examine_all(connection: &Connection) -> Result<Vec<Finding>, StoreError> {
 fn examine(rows: &[StoredRow]) -> Vec<Finding> {
     let values: Vec<Option<Value>> = rows
         .iter()
-        .map(|row| row.value.as_ref()?.parse().ok())
+        .map(|row| Value::from_record(row.value.as_ref()?).ok())
         .collect();
     let mut free = values
         .iter()

@@ -84,7 +84,7 @@ fn newer_rows(transaction: &Transaction) -> Result<(Vec<Row>, usize), StoreError
 fn revision(value: ValueRef) -> Option<Value> {
     match value {
         ValueRef::Integer(number) => u64::try_from(number).ok().map(Value::from),
-        ValueRef::Text(text) => std::str::from_utf8(text).ok()?.parse().ok(),
+        ValueRef::Text(text) => Value::from_record(std::str::from_utf8(text).ok()?).ok(),
         ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => None,
     }
 }

@@ -104,9 +104,12 @@ impl Call {
             ("importone", [version, pkgarch, checksum, value]) => {
                 let tuple = tuple(version, pkgarch, checksum).ok_or_else(|| unusable("nil"))?;
                 let value = value.text().ok_or_else(|| unusable("nil"))?;
+                let tuple_text = tuple.to_string();
                 Ok(Method::ImportOne(
                     tuple,
-                    value.parse().map_err(|_| unusable("the value"))?,
+                    value.parse().map_err(|error| {
+                        CallError::Params(format!("the value of {tuple_text}: {error}"))
+                    })?,
                 ))
             }
             ("export", params @ ([] | [_] | [_, _] | [_, _, _] | [_, _, _, _])) => {
