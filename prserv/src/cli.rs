@@ -8,6 +8,8 @@ mod daemon;
 
 mod bitbake;
 
+mod pid_file;
+
 mod check;
 
 mod proxy;

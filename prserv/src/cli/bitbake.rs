@@ -4,6 +4,7 @@
 //! stale pid file is ignored.
 
 use std::fs::{self, File};
+use std::io;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -14,9 +15,8 @@ use std::{env, thread};
 use anyhow::{Context, bail};
 use clap::{CommandFactory, Parser};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
-use super::ExitStatus;
+use super::{ExitStatus, pid_file};
 
 /// The prefix of the pid file of BitBake's server.
 const PID_PREFIX: &str = "/tmp/PRServer_";
@@ -94,7 +94,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
 
 fn start(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
     let pid_file = pid_file(arguments)?;
-    if running(&pid_file).is_some() {
+    let text = pid_file::read(&pid_file).unwrap_or_default();
+    if pid_file::running_server(&text).is_some() {
         bail!(
             "pidfile {} already exist. Daemon already running?",
             pid_file.display()
@@ -150,14 +151,17 @@ fn spawn(arguments: &Arguments, pid_file: &Path) -> anyhow::Result<Child> {
 
 fn stop(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
     let file = pid_file(arguments)?;
-    let Ok(text) = fs::read_to_string(&file) else {
-        let hint = other_ports(&file, &arguments.host);
-        bail!(
-            "pidfile {} does not exist. Daemon not running? {hint}",
-            file.display()
-        );
+    let text = match pid_file::read(&file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let hint = other_ports(&file, &arguments.host);
+            bail!(
+                "pidfile {} does not exist. Daemon not running? {hint}",
+                file.display()
+            );
+        }
+        text => text.with_context(|| format!("cannot use the pidfile {}", file.display()))?,
     };
-    if let Some(pid) = running(&file) {
+    if let Some(pid) = pid_file::running_server(&text) {
         writeln!(std::io::stdout(), "Sending SIGTERM to pr-server.")?;
         kill(pid, Signal::SIGTERM).with_context(|| format!("cannot stop process {pid}"))?;
         let start = Instant::now();
@@ -165,22 +169,11 @@ fn stop(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
             thread::sleep(STOP_POLL_INTERVAL);
         }
     }
-    let is_unchanged = fs::read_to_string(&file).is_ok_and(|current| current == text);
+    let is_unchanged = pid_file::read(&file).is_ok_and(|current| current == text);
     if is_unchanged {
         fs::remove_file(&file)?;
     }
     Ok(ExitStatus::Success)
-}
-
-/// Returns the process of a pid file if it is alive.
-fn running(pid_file: &Path) -> Option<Pid> {
-    let pid = fs::read_to_string(pid_file)
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
-        .map(Pid::from_raw)?;
-    kill(pid, None).ok().map(|()| pid)
 }
 
 fn pid_file(arguments: &Arguments) -> anyhow::Result<PathBuf> {
