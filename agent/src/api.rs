@@ -25,21 +25,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post, put};
+use axum::{Extension, Router};
 use config::builds::{SOCKET, Status};
 use nix::unistd::{Group, chown};
+use prserv::host_names::HostNames;
 use sys::blocking::blocking;
 use telemetry::metrics::{CONTENT_TYPE, HostGauges, Metrics};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
 use crate::state::AgentState;
-use auth::Auth;
+use auth::{Auth, Peer};
 use error::ApiError;
 use listener::Listener;
 use rate_limit::RateLimiter;
@@ -138,7 +139,9 @@ pub async fn serve(agent: Arc<AgentState>, api: Api) {
 }
 
 fn routes(agent: Arc<AgentState>, auth: Auth) -> Router {
-    let limiter = RateLimiter::new(agent.settings.http.requests_per_second_max);
+    let http = &agent.settings.http;
+    let limiter = RateLimiter::new(http.requests_per_second_max);
+    let host_names = HostNames::of_system(&http.allowed_hosts, &http.listen);
     protected_routes(&agent)
         .method_not_allowed_fallback(error::unsupported_method)
         .route_layer(middleware::from_fn_with_state(
@@ -150,6 +153,10 @@ fn routes(agent: Arc<AgentState>, auth: Auth) -> Router {
         .method_not_allowed_fallback(error::unsupported_method)
         .merge(toaster::routes(&agent))
         .fallback(error::unknown_route)
+        .layer(middleware::from_fn_with_state(
+            Arc::new(host_names),
+            refuse_foreign,
+        ))
         .layer(middleware::from_fn_with_state(
             Arc::new(limiter),
             rate_limit::rate_limit,
@@ -205,6 +212,25 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
             "/api/v1/sources/{sha256}",
             put(files::put_source).layer(DefaultBodyLimit::disable()),
         )
+}
+
+/// Refuses requests that a browser sends on behalf of another site. Only TCP clients name a host;
+/// no name resolves to the administration socket.
+async fn refuse_foreign(
+    State(names): State<Arc<HostNames>>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let headers = request.headers();
+    let checked = match peer {
+        Peer::Local { .. } => Ok(()),
+        Peer::Remote(_) => names.check_host(request.uri(), headers),
+    };
+    checked
+        .and_then(|()| names.check_origin(headers))
+        .map_err(|error| ApiError::forbidden(error.to_string()))?;
+    Ok(next.run(request).await)
 }
 
 /// Counts a request by its route; requests without a route share an empty one.

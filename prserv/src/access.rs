@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
+use crate::host_names::HostNames;
+
 /// The access rules of a server.
 #[derive(Debug, Clone)]
 pub struct Access {
@@ -16,6 +18,8 @@ pub struct Access {
     pub tokens: Vec<Token>,
     /// The requests that are answered.
     pub requests: Requests,
+    /// The names under which HTTP clients address the server.
+    pub host_names: HostNames,
 }
 
 /// The requests that a server answers.
@@ -70,6 +74,7 @@ impl Access {
             unknown: UnknownTuple::Refuse,
             tokens: Vec::new(),
             requests: Requests::All,
+            host_names: HostNames::default(),
         }
     }
 

@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod client;
+pub mod host_names;
 pub mod inc_file;
 pub mod metrics;
 pub mod package_rows;

@@ -65,6 +65,47 @@ fn a_token_allows_what_its_scope_includes() {
 }
 
 #[test]
+fn requests_from_pages_of_other_sites_are_refused() {
+    let host = ApiHost::new("http.allowed_hosts = [\"builds.example\"]\n");
+    host.allow(&[("admin", "a")]);
+    let own = format!("http://{}", host.address);
+    let get = |path: &str, headers: &[(&str, &str)]| {
+        let request = host.remote("GET", path).bearer_auth("a");
+        let request = headers.iter().fold(request, |request, (name, value)| {
+            request.header(*name, *value)
+        });
+        status(request.send().unwrap())
+    };
+    for path in ["/metrics", "/toastergui/api/builds", "/api/v1/builds", "/x"] {
+        for headers in [
+            [("origin", "https://evil.example")].as_slice(),
+            &[("origin", "null")],
+            &[("host", "rebound.example")],
+            &[
+                ("host", "rebound.example"),
+                ("origin", "http://rebound.example"),
+            ],
+        ] {
+            assert_eq!(get(path, headers), 403, "{path} {headers:?}");
+        }
+    }
+    for headers in [
+        [("origin", own.as_str())].as_slice(),
+        &[("host", "localhost")],
+        &[
+            ("host", "builds.example"),
+            ("origin", "https://builds.example"),
+        ],
+        &[("origin", "https://builds.example")],
+    ] {
+        assert_eq!(get("/api/v1/builds", headers), 200, "{headers:?}");
+    }
+    let url = format!("{HOST}/api/v1/builds");
+    let local = request(&host.local(), "GET", &url).header("origin", "https://evil.example");
+    assert_eq!(status(local.send().unwrap()), 403);
+}
+
+#[test]
 fn the_socket_needs_no_token_and_a_removed_token_is_refused() {
     let host = ApiHost::new("");
     let url = format!("{HOST}/api/v1/builds");

@@ -9,6 +9,7 @@ use config::task::Package;
 use config::text::printable;
 use prserv::access::{Access, Requests, Rights, Token, UnknownTuple, Writers};
 use prserv::client::{Client, ClientError, Proxies, RetryPolicy, Target, TargetError};
+use prserv::host_names::HostNames;
 use prserv::session::{AuthorizedService, RequestError};
 use prserv::{History, OpenOptions, Peer, Server, Service, Tuple};
 use wildmatch::WildMatch;
@@ -53,6 +54,7 @@ pub fn server(service: Service, pr: &Pr) -> io::Result<Server> {
         networks => Writers::Networks(networks.to_vec()),
     };
     let mut access = access(pr, writers);
+    access.host_names = HostNames::of_system(&pr.allowed_hosts, &pr.listen);
     if let Some(path) = &pr.token_file {
         let text = std::fs::read_to_string(path)?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -83,6 +85,7 @@ fn access(pr: &Pr, writers: Writers) -> Access {
             .map_or(UnknownTuple::Refuse, UnknownTuple::Fallback),
         tokens: Vec::new(),
         requests: Requests::All,
+        host_names: HostNames::default(),
     }
 }
 

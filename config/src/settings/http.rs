@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::reader::Reader;
+use super::reader::{HOST_NAMES, Reader, host_name};
 
 /// The settings of the HTTP server and of access to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Http {
     pub tls: Option<Tls>,
     /// The file with the tokens for clients on the network.
     pub token_file: PathBuf,
+    /// The names under which clients may address the server, besides those of this host.
+    pub allowed_hosts: Vec<String>,
     /// The largest request body, uploads of sources excepted.
     pub request_bytes_max: usize,
     /// The average rate of requests of one client; unlimited if 0.
@@ -47,6 +49,7 @@ pub(super) fn http(reader: &mut Reader<'_>) -> Http {
             .zip(key)
             .map(|(certificate, key)| Tls { certificate, key }),
         token_file: reader.path("http.token_file", "/etc/buildhost/tokens"),
+        allowed_hosts: reader.list("http.allowed_hosts", HOST_NAMES, host_name),
         request_bytes_max: 1024 * reader.count("http.request_kib_max", 1024, 1..=1 << 20),
         requests_per_second_max: reader.small_number(
             "http.requests_per_second_max",

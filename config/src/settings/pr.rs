@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::reader::{Reader, is_address};
+use super::reader::{HOST_NAMES, Reader, host_name, is_address};
 
 /// The settings of the PR service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Pr {
     /// The answer to a reader that requests an unknown value; the connection is closed
     /// if `None`.
     pub unknown: Option<String>,
+    /// The names under which HTTP clients may address the service, besides those of this host.
+    pub allowed_hosts: Vec<String>,
     /// The packages whose revisions come from elsewhere; the first match counts.
     pub elsewhere: Vec<PackageRoute>,
 }
@@ -68,6 +70,7 @@ pub(super) fn pr(reader: &mut Reader<'_>) -> Pr {
             text.parse().ok()
         }),
         unknown: reader.optional_text("pr.unknown", |_| Ok(())),
+        allowed_hosts: reader.list("pr.allowed_hosts", HOST_NAMES, host_name),
         elsewhere: reader.list(
             "pr.elsewhere",
             "`PATTERN = HOST:PORT` or `PATTERN = none`",

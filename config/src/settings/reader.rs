@@ -276,6 +276,18 @@ pub(super) fn is_address(text: &str) -> bool {
         .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
 }
 
+/// The description of a list of host names.
+pub(super) const HOST_NAMES: &str = "host names such as `builds.example.org`";
+
+/// Reads a host name without a port.
+pub(super) fn host_name(text: &str) -> Option<String> {
+    let is_valid = !text.is_empty()
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+    is_valid.then(|| text.to_owned())
+}
+
 fn absolute(text: &str) -> Result<(), &'static str> {
     if text.starts_with('/') {
         Ok(())

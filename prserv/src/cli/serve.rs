@@ -9,6 +9,7 @@ use std::{fs, io};
 use anyhow::{Context, anyhow};
 use ipnet::IpNet;
 use prserv::access::{Access, Requests, Token, UnknownTuple, Writers};
+use prserv::host_names::HostNames;
 use prserv::{OpenOptions, Server, Service};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -67,6 +68,12 @@ pub(crate) struct Arguments {
     #[arg(long)]
     allow_quit: bool,
 
+    /// A name under which HTTP clients may address the server, for example that of a reverse
+    /// proxy. May be repeated. Addresses, `localhost` and the names of this host are always
+    /// allowed. Pages of other sites are refused.
+    #[arg(long, value_name = "NAME")]
+    allowed_host: Vec<String>,
+
     /// A file with one token per line. A token allows writing over REST from any address.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -88,6 +95,7 @@ impl Arguments {
             unknown,
             tokens: self.tokens()?,
             requests: Requests::All,
+            host_names: HostNames::of_system(&self.allowed_host, &self.listen),
         })
     }
 

@@ -8,13 +8,15 @@ mod websocket;
 mod rest;
 
 use std::io::Cursor;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{DefaultBodyLimit, Extension, State};
+use axum::extract::{DefaultBodyLimit, Extension, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use hyper::server::conn::http1;
@@ -23,6 +25,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::watch;
 
+use crate::access::Access;
 use crate::session::AuthorizedService;
 
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -68,8 +71,28 @@ fn router(service: AuthorizedService, stop: watch::Receiver<bool>) -> Router {
         .route("/metrics", get(rest::metrics))
         .fallback(|| async { (StatusCode::NOT_FOUND, "No such page\n") })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&service.access),
+            refuse_foreign,
+        ))
         .layer(Extension(stop))
         .with_state(service)
+}
+
+/// Refuses requests that a browser sends on behalf of another site.
+async fn refuse_foreign(
+    State(access): State<Arc<Access>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (names, headers) = (&access.host_names, request.headers());
+    let checked = names
+        .check_host(request.uri(), headers)
+        .and_then(|()| names.check_origin(headers));
+    match checked {
+        Ok(()) => next.run(request).await,
+        Err(error) => (StatusCode::FORBIDDEN, format!("{error}\n")).into_response(),
+    }
 }
 
 #[cfg(feature = "xmlrpc")]

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails at the first error")]
 
 mod access;
+#[cfg(feature = "xmlrpc")]
+mod browser;
 mod client;
 mod commands;
 mod crash;

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use axum::extract::State;
 use axum::http::header::{CONNECTION, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response as HttpResponse};
 
 use crate::policy::History;
@@ -15,7 +16,16 @@ use crate::value::Value;
 use crate::wire::xmlrpc::{Call, CallError, Method, Response, fault};
 
 /// Answers a call. The document of a failed call is also sent with status 200.
-pub(super) async fn call(State(service): State<AuthorizedService>, body: String) -> HttpResponse {
+/// Only `text/xml` is accepted: pages of other sites can send it only with the server's permission.
+pub(super) async fn call(
+    State(service): State<AuthorizedService>,
+    headers: HeaderMap,
+    body: String,
+) -> HttpResponse {
+    if !is_xml(&headers) {
+        let text = "an XML-RPC call has the content type text/xml\n";
+        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response();
+    }
     let method = Call::parse(&body).and_then(|call| call.method());
     let document = match method.and_then(|method| allow(&service, method)) {
         Ok(method) => answer(&service, method).await,
@@ -33,6 +43,15 @@ pub(super) async fn call(State(service): State<AuthorizedService>, body: String)
         document,
     )
         .into_response()
+}
+
+/// Returns true if the content type is `text/xml`, with any parameters.
+fn is_xml(headers: &HeaderMap) -> bool {
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = kind.and_then(|kind| kind.split(';').next());
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("text/xml"))
 }
 
 /// Rejects `quit` unless the operator allows it, and calls that the server does not answer.
