@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header;
@@ -34,10 +34,10 @@ use axum::{Extension, Router};
 use config::builds::{SOCKET, Status};
 use nix::unistd::{Group, chown};
 use prserv::host_names::HostNames;
+use prserv::listener::{Deadlines, Places};
 use sys::blocking::blocking;
 use telemetry::metrics::{CONTENT_TYPE, HostGauges, Metrics};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
 
 use crate::state::AgentState;
 use auth::{Auth, Peer};
@@ -48,8 +48,12 @@ use rate_limit::RateLimiter;
 /// The OpenAPI description of all routes.
 pub const OPENAPI: &str = include_str!("api/openapi.json");
 
-/// The maximum number of connections to the administration socket.
+/// The maximum number of connections to the administration socket, and of one user.
 const SOCKET_CONNECTIONS_MAX: usize = 1024;
+const SOCKET_CONNECTIONS_PER_USER_MAX: usize = 512;
+
+/// The time limit for the first byte of a connection.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The bound sockets. Connections wait in them until [`serve`] accepts them.
 #[derive(Debug)]
@@ -124,15 +128,30 @@ fn bind_socket(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
 /// Serves requests until the agent stops.
 pub async fn serve(agent: Arc<AgentState>, api: Api) {
     let stopping = agent.stopping.clone();
-    let network_permits = Arc::new(Semaphore::new(agent.settings.http.connections_max));
+    let http = &agent.settings.http;
+    let network = Places::new(http.connections_max, http.connections_per_peer_max);
+    let deadlines = Deadlines {
+        first_byte: FIRST_BYTE_TIMEOUT,
+        // HTTP limits the time between requests; logs and consoles may be quiet for long.
+        idle: None,
+        write: http.write_max,
+    };
     let router = routes(agent, api.auth);
     let served = api.listeners.into_iter().map(|listener| {
-        let permits = match listener {
-            // Separate permits, so that clients on the network cannot lock out root.
-            Listener::Unix(_) => Arc::new(Semaphore::new(SOCKET_CONNECTIONS_MAX)),
-            Listener::Tcp(_) | Listener::Tls(..) => Arc::clone(&network_permits),
+        let places = match listener {
+            // Separate places, so that clients on the network cannot lock out root.
+            Listener::Unix(_) => {
+                Places::new(SOCKET_CONNECTIONS_MAX, SOCKET_CONNECTIONS_PER_USER_MAX)
+            }
+            Listener::Tcp(_) | Listener::Tls(..) => network.clone(),
         };
-        listener::serve(listener, router.clone(), permits, stopping.clone())
+        listener::serve(
+            listener,
+            router.clone(),
+            places,
+            deadlines,
+            stopping.clone(),
+        )
     });
     futures_util::future::join_all(served).await;
     let _ = tokio::fs::remove_file(api.socket).await;

@@ -11,6 +11,7 @@ pub mod access;
 pub mod client;
 pub mod host_names;
 pub mod inc_file;
+pub mod listener;
 pub mod metrics;
 pub mod package_rows;
 pub mod policy;

@@ -8,32 +8,53 @@ mod sniff;
 
 mod http;
 
-use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::access::Access;
+use crate::listener::{self, Accepted, Deadlines, Listener, PeerKey, Places, TimedStream};
 use crate::service::Service;
 use crate::session::{AuthorizedService, Peer};
 
 /// The time that connections have to end after a shutdown has begun.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 
-/// The time after which a connection is closed whose peer does not read its replies.
-const UNREAD_REPLY_TIMEOUT: Duration = Duration::from_mins(1);
+/// The exports that are answered at once. Each keeps all of its rows in memory until the peer has
+/// read them.
+const EXPORTS_MAX: usize = 4;
 
-/// The pause after a failed accept, for example because no file descriptors are left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The limits of a server's connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest number of connections; further ones wait.
+    pub connections_max: usize,
+    /// The largest number of connections of one peer; further ones are closed.
+    pub connections_per_peer_max: usize,
+    /// The time limits of each connection.
+    pub deadlines: Deadlines,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 4096,
+            connections_per_peer_max: 512,
+            deadlines: Deadlines {
+                first_byte: Duration::from_secs(30),
+                idle: Some(Duration::from_hours(1)),
+                write: Duration::from_secs(30),
+            },
+        }
+    }
+}
 
 /// A service with access rules, ready to serve on any number of listeners.
 #[derive(Debug, Clone)]
@@ -42,6 +63,25 @@ pub struct Server {
     access: Arc<Access>,
     peer_name: Option<String>,
     quit: Option<Arc<Notify>>,
+    limits: Limits,
+    places: Places,
+    exports: Arc<Semaphore>,
+}
+
+/// The listening socket of a server.
+struct PrListener(TcpListener);
+
+impl Listener for PrListener {
+    type Connection = (TcpStream, SocketAddr);
+
+    async fn accept(&self) -> io::Result<Accepted<Self::Connection>> {
+        let (stream, address) = self.0.accept().await?;
+        Ok(Accepted {
+            peer: PeerKey::of_address(address.ip()),
+            descriptor: Some(stream.as_raw_fd()),
+            connection: (stream, address),
+        })
+    }
 }
 
 impl Server {
@@ -52,7 +92,18 @@ impl Server {
             access: Arc::new(Access::open()),
             peer_name: None,
             quit: None,
+            limits: Limits::default(),
+            places: places(&Limits::default()),
+            exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
         }
+    }
+
+    /// Sets the limits of connections. Clones of the server share the places.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self.places = places(&limits);
+        self
     }
 
     /// Sets the access rules.
@@ -99,48 +150,26 @@ impl Server {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        prepare(&listener)?;
+        listener::prepare(&listener, self.limits.deadlines.write)?;
         let (tell, stop) = watch::channel(false);
-        let mut connections = JoinSet::new();
-        let mut shutdown = pin!(shutdown);
-        loop {
-            tokio::select! {
-                () = &mut shutdown => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, address)) => {
-                        let service = self.authorize(self.peer(address));
-                        connections.spawn(connection::serve(service, stream, stop.clone()));
-                    }
-                    Err(error) => {
-                        tracing::warn!(
-                            error = &error as &dyn Error,
-                            "cannot accept a connection"
-                        );
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-                Some(ended) = connections.join_next() => {
-                    if let Err(error) = ended {
-                        tracing::error!(
-                            error = &error as &dyn Error,
-                            "the task of a connection failed"
-                        );
-                    }
-                }
-            }
-        }
-        drop(listener);
-        let _ = tell.send(true);
-        let all_ended = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(SHUTDOWN_GRACE, all_ended)
-            .await
-            .is_err()
-        {
-            tracing::info!(
-                connections = connections.len(),
-                "closing connections that did not end in time"
-            );
-        }
+        let stopping = async move {
+            shutdown.await;
+            let _ = tell.send(true);
+        };
+        let deadlines = self.limits.deadlines;
+        let serve = |(stream, address)| {
+            let service = self.authorize(self.peer(address));
+            let stream = TimedStream::new(stream, deadlines);
+            connection::serve(service, stream, stop.clone())
+        };
+        listener::serve(
+            PrListener(listener),
+            &self.places,
+            stopping,
+            SHUTDOWN_GRACE,
+            serve,
+        )
+        .await;
         Ok(())
     }
 
@@ -150,6 +179,7 @@ impl Server {
             access: Arc::clone(&self.access),
             peer,
             quit: self.quit.clone(),
+            exports: Arc::clone(&self.exports),
         }
     }
 
@@ -163,6 +193,10 @@ impl Server {
             rights: self.access.rights_of(address.ip()),
         }
     }
+}
+
+fn places(limits: &Limits) -> Places {
+    Places::new(limits.connections_max, limits.connections_per_peer_max)
 }
 
 /// Serves one connection of a peer that may write. See [`Server::serve_connection`].
@@ -181,20 +215,4 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     Server::new(service).serve(listener, shutdown).await
-}
-
-/// Sets socket options on the listener. Linux lets accepted sockets inherit them, which saves six
-/// system calls per connection.
-fn prepare(listener: &TcpListener) -> io::Result<()> {
-    let socket = SockRef::from(listener);
-    socket.set_tcp_nodelay(true)?;
-    // A reply is one small packet, so pacing (BBR) only costs a timer each. Every kernel has Reno,
-    // but a host may forbid the choice; then the host's default stays in effect.
-    let _ = socket.set_tcp_congestion(b"reno");
-    socket.set_tcp_user_timeout(Some(UNREAD_REPLY_TIMEOUT))?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(30))
-        .with_interval(Duration::from_secs(15))
-        .with_retries(4);
-    socket.set_tcp_keepalive(&keepalive)
 }

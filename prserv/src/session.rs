@@ -1,9 +1,11 @@
 //! A service within the rights of one peer. All protocols use it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::access::{Access, Requests, Rights, UnknownTuple};
 use crate::metrics::Metrics;
@@ -12,6 +14,9 @@ use crate::service::{Service, ServiceError};
 use crate::store::{Filter, Row};
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
+
+/// The time in which other exports must end. BitBake's clients give up after it.
+const EXPORT_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The other end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +77,9 @@ pub enum RequestError {
         /// The name of the request.
         request: &'static str,
     },
+    /// Other exports did not end in time.
+    #[error("too many exports at once; try again later")]
+    Busy,
     /// The service failed.
     #[error(transparent)]
     Service(#[from] ServiceError),
@@ -88,6 +96,18 @@ pub struct AuthorizedService {
     pub peer: Peer,
     /// Notified when the peer requests that the server ends; `None` if peers may not end it.
     pub quit: Option<Arc<Notify>>,
+    /// The permits for exports, which are large.
+    pub exports: Arc<Semaphore>,
+}
+
+/// The rows of an export. Another export may have to wait until this is dropped, so it must be kept
+/// until the rows are sent.
+#[derive(Debug)]
+pub struct Export {
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// The permit.
+    pub permit: OwnedSemaphorePermit,
 }
 
 impl AuthorizedService {
@@ -141,11 +161,16 @@ impl AuthorizedService {
         Ok(self.service.max_package_pr(package).await?)
     }
 
-    /// Returns the rows that match.
-    pub async fn export(&self, filter: Filter, history: History) -> Result<Vec<Row>, RequestError> {
+    /// Returns the rows that match. Waits while other exports are sent.
+    pub async fn export(&self, filter: Filter, history: History) -> Result<Export, RequestError> {
         self.require_all_requests("export")?;
         self.metrics().exports.inc();
-        Ok(self.service.export(filter, history).await?)
+        let permit = timeout(EXPORT_WAIT_MAX, Arc::clone(&self.exports).acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
+            return Err(RequestError::Busy);
+        };
+        let rows = self.service.export(filter, history).await?;
+        Ok(Export { rows, permit })
     }
 
     /// Returns true if this peer cannot get new values.

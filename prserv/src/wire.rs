@@ -17,7 +17,7 @@ use crate::value::ValueError;
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// The maximum length of a chunked request.
-pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const MESSAGE_BYTES_MAX: usize = 128 * 1024;
 
 /// The maximum length of a chunked reply: an export of millions of rows.
 pub const REPLY_BYTES_MAX: usize = 1024 * 1024 * 1024;

@@ -4,6 +4,7 @@
 
 mod access;
 mod commands;
+mod connections;
 mod events;
 mod generated_client;
 mod install;

@@ -85,13 +85,14 @@ impl Gateway {
         let mut tasks = JoinSet::new();
         tasks.spawn(dhcp::serve(sockets.dhcp)?);
         tasks.spawn(dns::serve(sockets.dns, servers.names)?);
+        let pr = pr_service::server_for_guest(
+            services.prserv.clone(),
+            &services.pr_settings,
+            &servers.network_name,
+        );
         for listener in sockets.pr {
             let listener = tcp_listener(listener)?;
-            let pr = pr_service::server_for_guest(
-                services.prserv.clone(),
-                &services.pr_settings,
-                &servers.network_name,
-            );
+            let pr = pr.clone();
             tasks.spawn(async move {
                 if let Err(error) = pr.serve(listener, std::future::pending()).await {
                     warn!(%error, "the PR service of a guest ended");

@@ -10,9 +10,14 @@ use config::text::printable;
 use prserv::access::{Access, Requests, Rights, Token, UnknownTuple, Writers};
 use prserv::client::{Client, ClientError, Proxies, RetryPolicy, Target, TargetError};
 use prserv::host_names::HostNames;
+use prserv::server::Limits;
 use prserv::session::{AuthorizedService, RequestError};
 use prserv::{History, OpenOptions, Peer, Server, Service, Tuple};
+use tokio::sync::Semaphore;
 use wildmatch::WildMatch;
+
+/// The connections of a guest to the PR service, at all addresses of its gateway.
+const GUEST_CONNECTIONS_MAX: usize = 16;
 
 /// The error that a package has no revision.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +65,12 @@ pub fn server(service: Service, pr: &Pr) -> io::Result<Server> {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         access.tokens = lines.map(Token::new).collect();
     }
-    Ok(Server::new(service).with_access(access))
+    let limits = Limits {
+        connections_max: pr.connections_max,
+        connections_per_peer_max: pr.connections_per_peer_max,
+        ..Limits::default()
+    };
+    Ok(Server::new(service).with_access(access).with_limits(limits))
 }
 
 /// Returns a server of the PR service for a guest, which is logged under `name`. It answers only
@@ -68,8 +78,14 @@ pub fn server(service: Service, pr: &Pr) -> io::Result<Server> {
 pub fn server_for_guest(service: Service, pr: &Pr, name: &str) -> Server {
     let mut access = access(pr, Writers::Anyone);
     access.requests = Requests::Queries;
+    let limits = Limits {
+        connections_max: GUEST_CONNECTIONS_MAX,
+        connections_per_peer_max: GUEST_CONNECTIONS_MAX,
+        ..Limits::default()
+    };
     Server::new(service)
         .with_access(access)
+        .with_limits(limits)
         .with_peer_name(name)
 }
 
@@ -126,6 +142,7 @@ async fn local_value(service: &Service, pr: &Pr, tuple: &Tuple) -> Result<String
         access: Arc::new(access(pr, Writers::Anyone)),
         peer,
         quit: None,
+        exports: Arc::new(Semaphore::new(0)),
     };
     let answer = service.get_pr(tuple, History::Ignore).await?;
     Ok(answer.as_str().to_owned())

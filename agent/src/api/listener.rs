@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +11,10 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::unistd::{Uid, User};
+use prserv::listener::{self, Deadlines, PeerKey, Places, TimedStream, prepare};
 use sys::blocking::blocking;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -30,8 +30,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time in which connections must end when the agent stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
-/// The pause after a failed accept, for example when no file descriptor is left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A listening socket.
 #[derive(Debug)]
@@ -45,85 +43,94 @@ pub(super) enum Listener {
 }
 
 /// An accepted connection, before its TLS handshake.
-enum Accepted {
+pub(super) enum Accepted {
     Unix(UnixStream),
     Tcp(TcpStream, Peer),
     Tls(TcpStream, Peer, TlsConfig),
 }
 
-/// Serves the connections of a listener, each with one of the permits, until `stop`. Then
-/// tells the connections to end, and returns when they have ended or after
-/// [`SHUTDOWN_TIMEOUT`].
+/// Serves the connections of a listener that get a place, until `stop`. Then tells the connections
+/// to end, and returns when they have ended or after [`SHUTDOWN_TIMEOUT`].
 pub(super) async fn serve(
     listener: Listener,
     router: Router,
-    permits: Arc<Semaphore>,
+    places: Places,
+    deadlines: Deadlines,
     stop: CancellationToken,
 ) {
-    let mut connections = JoinSet::new();
-    loop {
-        let permit = tokio::select! {
-            () = stop.cancelled() => break,
-            permit = Arc::clone(&permits).acquire_owned() => permit,
-        };
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok(accepted) => {
-                let served = accepted.serve(router.clone(), stop.clone());
-                connections.spawn(async move {
-                    served.await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                warn!(error = &error as &dyn Error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-        while connections.try_join_next().is_some() {}
+    if let Err(error) = listener.prepare(deadlines.write) {
+        warn!(error = &error as &dyn Error, "cannot set socket options");
     }
-    drop(listener);
-    let _ = timeout(SHUTDOWN_TIMEOUT, connections.join_all()).await;
+    let serve = |accepted: Accepted| accepted.serve(router.clone(), deadlines, stop.clone());
+    let stopped = stop.cancelled();
+    prserv::listener::serve(listener, &places, stopped, SHUTDOWN_TIMEOUT, serve).await;
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Accepted> {
+    fn prepare(&self, unread_max: Duration) -> io::Result<()> {
         match self {
-            Self::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0)),
-            Self::Tcp(listener) => {
-                let (stream, peer) = accept_tcp(listener).await?;
-                Ok(Accepted::Tcp(stream, peer))
+            Self::Unix(_) => Ok(()),
+            Self::Tcp(listener) | Self::Tls(listener, _) => prepare(listener, unread_max),
+        }
+    }
+}
+
+impl prserv::listener::Listener for Listener {
+    type Connection = Accepted;
+
+    async fn accept(&self) -> io::Result<listener::Accepted<Accepted>> {
+        match self {
+            Self::Unix(listener) => {
+                let stream = listener.accept().await?.0;
+                // A peer that has ended already is of no user; its connection ends at once.
+                let user = stream.peer_cred().map_or(u32::MAX, |peer| peer.uid());
+                Ok(listener::Accepted {
+                    connection: Accepted::Unix(stream),
+                    peer: PeerKey::User(user),
+                    descriptor: None,
+                })
             }
+            Self::Tcp(listener) => accept_tcp(listener, Accepted::Tcp).await,
             Self::Tls(listener, config) => {
-                let (stream, peer) = accept_tcp(listener).await?;
-                Ok(Accepted::Tls(stream, peer, Arc::clone(config)))
+                let config = Arc::clone(config);
+                accept_tcp(listener, |stream, peer| Accepted::Tls(stream, peer, config)).await
             }
         }
     }
 }
 
-async fn accept_tcp(listener: &TcpListener) -> io::Result<(TcpStream, Peer)> {
+async fn accept_tcp(
+    listener: &TcpListener,
+    connection: impl FnOnce(TcpStream, Peer) -> Accepted,
+) -> io::Result<listener::Accepted<Accepted>> {
     let (stream, address) = listener.accept().await?;
-    stream.set_nodelay(true)?;
-    Ok((stream, Peer::Remote(address.ip())))
+    Ok(listener::Accepted {
+        peer: PeerKey::of_address(address.ip()),
+        descriptor: Some(stream.as_raw_fd()),
+        connection: connection(stream, Peer::Remote(address.ip())),
+    })
 }
 
 impl Accepted {
-    async fn serve(self, router: Router, stop: CancellationToken) {
+    async fn serve(self, router: Router, deadlines: Deadlines, stop: CancellationToken) {
         match self {
             Self::Unix(stream) => match local_peer(&stream).await {
-                Ok(peer) => serve_connection(stream, peer, router, stop).await,
+                Ok(peer) => {
+                    let stream = TimedStream::new(stream, deadlines);
+                    serve_connection(stream, peer, router, stop).await;
+                }
                 Err(error) => {
                     let error = &error as &dyn Error;
                     warn!(error, "cannot identify the user of a connection");
                 }
             },
-            Self::Tcp(stream, peer) => serve_connection(stream, peer, router, stop).await,
+            Self::Tcp(stream, peer) => {
+                let stream = TimedStream::new(stream, deadlines);
+                serve_connection(stream, peer, router, stop).await;
+            }
             Self::Tls(stream, peer, config) => {
                 let acceptor = TlsAcceptor::from(config.get().await);
+                let stream = TimedStream::new(stream, deadlines);
                 match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => serve_connection(stream, peer, router, stop).await,
                     Ok(Err(error)) => {

@@ -1,6 +1,7 @@
 //! The settings of the HTTP server.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::reader::{HOST_NAMES, Reader, host_name};
 
@@ -23,6 +24,10 @@ pub struct Http {
     pub requests_per_second_max: u32,
     /// The largest number of simultaneous connections.
     pub connections_max: usize,
+    /// The largest number of simultaneous connections of one address or IPv6 /64 network.
+    pub connections_per_peer_max: usize,
+    /// The time in which a client must read a part of its response.
+    pub write_max: Duration,
 }
 
 /// The files of a server's certificate.
@@ -57,5 +62,7 @@ pub(super) fn http(reader: &mut Reader<'_>) -> Http {
             0..=1_000_000,
         ),
         connections_max: reader.count("http.connections_max", 256, 1..=65536),
+        connections_per_peer_max: reader.count("http.connections_per_peer_max", 64, 1..=65536),
+        write_max: reader.seconds("http.write_seconds_max", 30),
     }
 }

@@ -29,6 +29,10 @@ pub struct Pr {
     pub unknown: Option<String>,
     /// The names under which HTTP clients may address the service, besides those of this host.
     pub allowed_hosts: Vec<String>,
+    /// The largest number of simultaneous connections from the network.
+    pub connections_max: usize,
+    /// The largest number of simultaneous connections of one address or IPv6 /64 network.
+    pub connections_per_peer_max: usize,
     /// The packages whose revisions come from elsewhere; the first match counts.
     pub elsewhere: Vec<PackageRoute>,
 }
@@ -71,6 +75,8 @@ pub(super) fn pr(reader: &mut Reader<'_>) -> Pr {
         }),
         unknown: reader.optional_text("pr.unknown", |_| Ok(())),
         allowed_hosts: reader.list("pr.allowed_hosts", HOST_NAMES, host_name),
+        connections_max: reader.count("pr.connections_max", 4096, 1..=65536),
+        connections_per_peer_max: reader.count("pr.connections_per_peer_max", 512, 1..=65536),
         elsewhere: reader.list(
             "pr.elsewhere",
             "`PATTERN = HOST:PORT` or `PATTERN = none`",

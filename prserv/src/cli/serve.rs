@@ -4,12 +4,15 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use std::{fs, io};
 
 use anyhow::{Context, anyhow};
 use ipnet::IpNet;
 use prserv::access::{Access, Requests, Token, UnknownTuple, Writers};
 use prserv::host_names::HostNames;
+use prserv::listener::{self, Deadlines};
+use prserv::server::Limits;
 use prserv::{OpenOptions, Server, Service};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -74,6 +77,23 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME")]
     allowed_host: Vec<String>,
 
+    /// The largest number of connections; further ones wait.
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().connections_max)]
+    connections_max: usize,
+
+    /// The largest number of connections of one address or IPv6 /64 network; further ones are
+    /// closed.
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().connections_per_peer_max)]
+    connections_per_peer_max: usize,
+
+    /// The seconds without a byte after which a connection is closed. BitBake connects again.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    idle_seconds_max: u64,
+
+    /// The seconds in which a client must read a part of its reply.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    write_seconds_max: u64,
+
     /// A file with one token per line. A token allows writing over REST from any address.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -97,6 +117,19 @@ impl Arguments {
             requests: Requests::All,
             host_names: HostNames::of_system(&self.allowed_host, &self.listen),
         })
+    }
+
+    fn limits(&self) -> Limits {
+        let defaults = Limits::default();
+        Limits {
+            connections_max: self.connections_max,
+            connections_per_peer_max: self.connections_per_peer_max,
+            deadlines: Deadlines {
+                idle: Some(Duration::from_secs(self.idle_seconds_max)),
+                write: Duration::from_secs(self.write_seconds_max),
+                ..defaults.deadlines
+            },
+        }
     }
 
     fn tokens(&self) -> anyhow::Result<Vec<Token>> {
@@ -137,7 +170,10 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
     let access = arguments.access()?;
     let service = Service::open(&options)?;
     let quit = Arc::new(Notify::new());
-    let mut server = Server::new(service.clone()).with_access(access);
+    listener::raise_descriptor_limit();
+    let mut server = Server::new(service.clone())
+        .with_access(access)
+        .with_limits(arguments.limits());
     if arguments.allows_quit() {
         server = server.with_quit(Arc::clone(&quit));
     }

@@ -89,6 +89,7 @@ async fn serve_json(
             session.output.clear();
             session.output.shrink_to(IDLE_OUTPUT_BYTES);
         }
+        session.unsent_export = None;
         match handled? {
             Next::Continue => continue,
             Next::Close => return Ok(stream.shutdown().await?),

@@ -8,10 +8,13 @@ mod websocket;
 mod rest;
 
 use std::io::Cursor;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{DefaultBodyLimit, Extension, Request, State};
@@ -19,16 +22,17 @@ use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
+use hyper::body::{Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::access::Access;
 use crate::session::AuthorizedService;
 
-const BODY_BYTES_MAX: usize = 1024 * 1024;
+const BODY_BYTES_MAX: usize = 128 * 1024;
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -114,6 +118,38 @@ async fn root(
     match upgrade {
         Ok(upgrade) => websocket::upgrade(service, stop, upgrade),
         Err(_) => unsupported().await,
+    }
+}
+
+/// Keeps the permit of an export until the response is sent or its connection has ended.
+fn keep_until_sent(response: Response, permit: OwnedSemaphorePermit) -> Response {
+    let (head, body) = response.into_parts();
+    let body = PermittedBody {
+        body,
+        _permit: permit,
+    };
+    Response::from_parts(head, Body::new(body))
+}
+
+/// A response body with the permit of its export.
+struct PermittedBody {
+    body: Body,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl HttpBody for PermittedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -2,8 +2,9 @@
 //! order.
 
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 
-use crate::session::{AuthorizedService, RequestError};
+use crate::session::{AuthorizedService, Export, RequestError};
 use crate::value::ValueError;
 use crate::wire::ProtocolError;
 use crate::wire::decoder::{Event, MessageDecoder};
@@ -27,7 +28,9 @@ impl SessionError {
     /// on which BitBake's server also closes the connection without a reply.
     fn refusal(&self) -> Option<String> {
         match self {
-            Self::Request(error @ RequestError::NotServed { .. }) => Some(error.to_string()),
+            Self::Request(error @ (RequestError::NotServed { .. } | RequestError::Busy)) => {
+                Some(error.to_string())
+            }
             Self::Protocol(
                 error @ ProtocolError::Value {
                     source: source @ ValueError::TooLong,
@@ -68,6 +71,8 @@ pub(super) struct JsonSession {
     pub(super) decoder: MessageDecoder,
     /// The bytes to send.
     pub(super) output: Vec<u8>,
+    /// The permit of an export in the output, dropped when the output is sent.
+    pub(super) unsent_export: Option<OwnedSemaphorePermit>,
 }
 
 impl JsonSession {
@@ -81,6 +86,7 @@ impl JsonSession {
             framing,
             decoder,
             output: Vec::new(),
+            unsent_export: None,
         }
     }
 
@@ -109,7 +115,7 @@ impl JsonSession {
                     request => self.answer(request).await?,
                 },
             }
-            if self.output.len() > OUTPUT_BYTES_MAX {
+            if self.output.len() > OUTPUT_BYTES_MAX || self.unsent_export.is_some() {
                 return Ok(Next::Continue);
             }
         }
@@ -152,8 +158,9 @@ impl JsonSession {
                 history,
                 with_columns,
             } => {
-                let rows = self.service.export(filter, history).await?;
+                let Export { rows, permit } = self.service.export(filter, history).await?;
                 self.reply(&ExportReply::new(&rows, with_columns));
+                self.unsent_export = Some(permit);
             }
         }
         Ok(())

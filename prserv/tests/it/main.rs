@@ -14,6 +14,7 @@ mod durability;
 mod harness;
 mod json_protocol;
 mod library;
+mod limits;
 mod linearizability;
 #[cfg(feature = "xmlrpc")]
 mod long_values;

@@ -8,9 +8,10 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::keep_until_sent;
 use crate::access::Rights;
 use crate::policy::History;
-use crate::session::{AuthorizedService, RequestError};
+use crate::session::{AuthorizedService, Export, RequestError};
 use crate::store::{Filter, Row};
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
@@ -140,9 +141,9 @@ pub(super) async fn rows(
         pkgarch: request.pkgarch,
         checksum: request.checksum,
     };
-    let rows = service.export(filter, history(request.history)).await?;
+    let Export { rows, permit } = service.export(filter, history(request.history)).await?;
     let rows: Vec<RowBody> = rows.into_iter().map(RowBody::from).collect();
-    Ok(Json(rows).into_response())
+    Ok(keep_until_sent(Json(rows).into_response(), permit))
 }
 
 /// `GET /api/v1/openapi.json`: returns the description of the API.
@@ -229,6 +230,7 @@ impl From<RequestError> for ApiError {
             RequestError::NotRecorded { .. } | RequestError::NotServed { .. } => {
                 Self(StatusCode::FORBIDDEN, error.to_string())
             }
+            RequestError::Busy => Self(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
             RequestError::Service(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "a REST request failed");

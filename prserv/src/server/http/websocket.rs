@@ -43,6 +43,7 @@ async fn serve(service: AuthorizedService, mut socket: WebSocket, mut stop: watc
             if send(&mut socket, &mut session.output).await.is_err() {
                 return;
             }
+            session.unsent_export = None;
             match handled {
                 Ok(Next::Continue) => {}
                 Ok(next) => break next,

@@ -8,8 +8,11 @@ use axum::http::header::{CONNECTION, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response as HttpResponse};
 
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::keep_until_sent;
 use crate::policy::History;
-use crate::session::{Answer, AuthorizedService, RequestError};
+use crate::session::{Answer, AuthorizedService, Export, RequestError};
 use crate::store::{Filter, Row};
 use crate::tuple::Tuple;
 use crate::value::Value;
@@ -27,8 +30,9 @@ pub(super) async fn call(
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response();
     }
     let method = Call::parse(&body).and_then(|call| call.method());
+    let mut permit = None;
     let document = match method.and_then(|method| allow(&service, method)) {
-        Ok(method) => answer(&service, method).await,
+        Ok(method) => answer(&service, method, &mut permit).await,
         Err(error) => {
             tracing::warn!(
                 error = &error as &dyn Error,
@@ -38,11 +42,12 @@ pub(super) async fn call(
             fault(&error)
         }
     };
-    (
-        [(CONTENT_TYPE, "text/xml"), (CONNECTION, "close")],
-        document,
-    )
-        .into_response()
+    let headers = [(CONTENT_TYPE, "text/xml"), (CONNECTION, "close")];
+    let response = (headers, document).into_response();
+    match permit {
+        Some(permit) => keep_until_sent(response, permit),
+        None => response,
+    }
 }
 
 /// Returns true if the content type is `text/xml`, with any parameters.
@@ -70,7 +75,16 @@ fn allow(service: &AuthorizedService, method: Method) -> Result<Method, CallErro
     }
 }
 
-async fn answer(service: &AuthorizedService, method: Method) -> String {
+/// Returns the document of a response. `permit` is set for an export.
+async fn answer(
+    service: &AuthorizedService,
+    method: Method,
+    permit: &mut Option<OwnedSemaphorePermit>,
+) -> String {
+    let mut rows_of = |export: Export| {
+        *permit = Some(export.permit);
+        export.rows
+    };
     let response = match method {
         Method::Ping => Response::Boolean(true),
         Method::ListMethods => Response::Methods,
@@ -94,13 +108,17 @@ async fn answer(service: &AuthorizedService, method: Method) -> String {
         }
         Method::DumpDb => {
             let rows = service.export(Filter::default(), History::Keep).await;
-            Response::Text(dump(&or_nil(service, rows).unwrap_or_default()))
+            let rows = or_nil(service, rows).map(rows_of);
+            Response::Text(dump(&rows.unwrap_or_default()))
         }
         Method::Export {
             filter,
             with_columns,
         } => match or_nil(service, service.export(filter, History::Ignore).await) {
-            Some(rows) => Response::Export { rows, with_columns },
+            Some(export) => Response::Export {
+                rows: rows_of(export),
+                with_columns,
+            },
             None => Response::Answer(None),
         },
     };
