@@ -1,6 +1,7 @@
 //! The everyday parts of the operating system that several programs share: child processes,
 //! files that are replaced as a whole, files of others, rate limits, error chains.
 
+pub mod attributes;
 #[cfg(feature = "blocking")]
 pub mod blocking;
 pub mod command;

@@ -18,6 +18,7 @@ mod cleanup_delete;
 mod confinement;
 mod consoles;
 mod containers;
+mod content_manifests;
 mod disk_pressure;
 mod doctor;
 mod dry_run;

@@ -24,6 +24,7 @@ pub mod random;
 pub mod recorded_disk;
 pub mod scripted_machines;
 pub mod send_stream;
+pub mod special_files;
 pub mod ssh;
 pub mod terminal;
 

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use config::MachineName;
+use config::{MachineName, Revision};
 use store::ingest::IngestRefusal;
 use store::ingest::import::Import;
 use store::stream::{SendStream, TimeoutReader};
@@ -162,10 +162,15 @@ impl Ingest<'_> {
                 "{name}: revision {revision} is now current{instead}{note}"
             ));
         }
+        let has_manifest = !dry_run && self.volume.has_content_manifest(name, revision);
+        if !dry_run && !has_manifest {
+            report_no_manifest(name, revision, "here", self.output);
+        }
         if self.output.is_json() {
             let before = plan.before.map(|before| before.0);
             return self.output.print_json(&serde_json::json!({
                 "machine": name, "current": revision.0, "before": before, "dry_run": dry_run,
+                "content_manifest": if dry_run { None } else { Some(has_manifest) },
             }));
         }
         if dry_run {
@@ -175,6 +180,18 @@ impl Ingest<'_> {
         }
         Ok(())
     }
+}
+
+/// Reports that the content of a revision was not verified at its new place.
+pub(super) fn report_no_manifest(
+    name: &MachineName,
+    revision: Revision,
+    place: &str,
+    output: &Output,
+) {
+    output.status(format_args!(
+        "{name}: revision {revision} has no content manifest, so its content is not verified {place}"
+    ));
 }
 
 /// Opens the source of a revision. A subvolume on another file system is sent as a stream.

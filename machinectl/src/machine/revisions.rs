@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Subcommand;
 use config::{MachineName, Revision};
+use store::content_manifest::Format;
 use store::init::Size;
 use store::prune::{self, PrunePolicy};
 use store::{Change, MachineRefusal, StoreError, Volume};
@@ -26,6 +27,9 @@ pub(crate) enum Command {
         dry_run: DryRun,
     },
     /// Compare a revision with its content manifest
+    ///
+    /// Compares all files: names, types, content, modes, owners, link targets, device numbers,
+    /// extended attributes, capabilities and ACLs.
     Verify {
         /// The machine
         #[arg(value_name = "MACHINE")]
@@ -141,6 +145,12 @@ fn verify(
     output.status(format_args!(
         "{name}: verified {files}, {mebibytes} MiB; all match the content manifest"
     ));
+    if verified.format < Format::Two {
+        output.status(format_args!(
+            "{name}: the content manifest has format {}, which does not cover device numbers, extended attributes, capabilities and ACLs",
+            verified.format
+        ));
+    }
     Ok(())
 }
 

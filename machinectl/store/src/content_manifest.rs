@@ -1,18 +1,18 @@
 //! Content manifests: the hashes of all files of a revision, stored inside it. They protect
 //! against a changed parent of an incremental stream, which btrfs does not detect.
 
+mod difference;
 mod format;
+mod scan;
 
-use std::fs;
-use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
-pub use format::{ContentManifest, Difference, FileRecord, FormatError};
+pub use difference::Difference;
+pub use format::{ContentManifest, FileRecord, Format, FormatError};
 
 use crate::error::IoContext;
 use crate::{Refusal, RefusalKind, Result, SubvolumeBackend, Volume};
@@ -22,8 +22,6 @@ pub const FILE: &str = "contents.b3";
 
 /// The maximum size of a content manifest, in bytes: enough for a million files.
 const BYTES_MAX: u64 = 256 << 20;
-/// The number of bytes that are hashed at once, enough to occupy all processors.
-const CHUNK: u64 = 8 << 20;
 /// The number of differences that an error names.
 const DIFFERENCES_SHOWN: usize = 5;
 
@@ -75,6 +73,8 @@ pub struct Verified {
     pub entries: usize,
     /// The number of bytes of all files.
     pub bytes: u64,
+    /// The format of the content manifest, which determines the verified properties.
+    pub format: Format,
 }
 
 impl Volume {
@@ -92,6 +92,13 @@ impl Volume {
             None => Err(VerifyRefusal::NoManifest(path).into()),
         }
     }
+
+    /// Returns true if a revision has a content manifest, which was verified before the revision
+    /// became current.
+    pub fn has_content_manifest(&self, machine: &MachineName, revision: Revision) -> bool {
+        let path = self.entry(machine, &Entry::Revision(revision));
+        path.join(FILE).symlink_metadata().is_ok()
+    }
 }
 
 /// Compares a directory with the content manifest in it. Returns `None` if it has no manifest.
@@ -101,9 +108,12 @@ pub(crate) fn verify(directory: &Path) -> Result<Option<Verified>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         text => text.context("read", &path)?,
     };
-    let recorded =
+    let mut recorded =
         ContentManifest::parse(&text).map_err(|source| VerifyRefusal::Manifest { path, source })?;
-    let actual = scan(directory)?;
+    if !scan::sees_trusted_attributes() {
+        recorded.forget_trusted_attributes();
+    }
+    let actual = scan::scan(directory, recorded.format)?;
     let differences = recorded.compare(&actual);
     if !differences.is_empty() {
         return Err(VerifyRefusal::Differs(directory.to_owned(), differences).into());
@@ -111,74 +121,15 @@ pub(crate) fn verify(directory: &Path) -> Result<Option<Verified>> {
     Ok(Some(Verified {
         entries: actual.records.len(),
         bytes: actual.records.values().map(|record| record.size).sum(),
+        format: recorded.format,
     }))
 }
 
 /// Writes a directory's content manifest into it.
 pub(crate) fn write(backend: &dyn SubvolumeBackend, directory: &Path) -> Result<()> {
     let path = directory.join(FILE);
-    let manifest = scan(directory)?;
+    let manifest = scan::scan(directory, Format::Two)?;
     backend
         .write(&path, manifest.print().as_bytes())
         .context("write", &path)
-}
-
-/// Hashes all entries of a directory except its content manifest.
-fn scan(directory: &Path) -> Result<ContentManifest> {
-    let mut manifest = ContentManifest::default();
-    add_entry(directory, Path::new("."), &mut manifest)?;
-    Ok(manifest)
-}
-
-/// Adds an entry and, for a directory, everything below it.
-fn add_entry(root: &Path, name: &Path, manifest: &mut ContentManifest) -> Result<()> {
-    let path = root.join(name);
-    let data = path.symlink_metadata().context("inspect", &path)?;
-    let kind = data.file_type();
-    let hash = if kind.is_file() {
-        Some(hash_file(root, name).context("read", &path)?)
-    } else if kind.is_symlink() {
-        let target = fs::read_link(&path).context("read", &path)?;
-        let hash = blake3::hash(target.as_os_str().as_bytes());
-        Some(hash.to_hex().to_string())
-    } else {
-        None
-    };
-    let record = FileRecord {
-        mode: data.mode(),
-        owner: data.uid(),
-        group: data.gid(),
-        size: if kind.is_file() { data.len() } else { 0 },
-        hash,
-    };
-    manifest
-        .records
-        .insert(name.as_os_str().as_bytes().to_vec(), record);
-    if !kind.is_dir() {
-        return Ok(());
-    }
-    let is_root = name == Path::new(".");
-    for entry in fs::read_dir(&path).context("list", &path)? {
-        let entry = entry.context("list", &path)?.file_name();
-        if !is_root {
-            add_entry(root, &name.join(entry), manifest)?;
-        } else if entry != FILE {
-            add_entry(root, Path::new(&entry), manifest)?;
-        }
-    }
-    Ok(())
-}
-
-/// Returns the hash of a file's content, computed on all processors.
-fn hash_file(root: &Path, name: &Path) -> io::Result<String> {
-    let mut file = sys::untrusted::open(root, name)?;
-    let mut hasher = blake3::Hasher::new();
-    let mut chunk = Vec::new();
-    loop {
-        chunk.clear();
-        if file.by_ref().take(CHUNK).read_to_end(&mut chunk)? == 0 {
-            return Ok(hasher.finalize().to_hex().to_string());
-        }
-        hasher.update_rayon(&chunk);
-    }
 }

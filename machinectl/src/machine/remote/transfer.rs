@@ -10,7 +10,7 @@ use store::{Intent, MachineView, Source, Uuid, Volume};
 
 use super::progress::Progress;
 use crate::exit_code::{ExitStatus, Failure};
-use crate::machine::ingest::intent;
+use crate::machine::ingest::{intent, report_no_manifest};
 use crate::machine::retention::Retention;
 use crate::options::DryRun;
 use crate::output::{Output, mebibytes};
@@ -72,6 +72,9 @@ impl Transfer<'_> {
         output.status(format_args!(
             "{name}: revision {revision} is now current on {host}"
         ));
+        if !self.volume.has_content_manifest(name, revision) {
+            report_no_manifest(name, revision, "there", output);
+        }
         Ok(())
     }
 
@@ -187,6 +190,9 @@ impl Transfer<'_> {
         }
         self.fetch(revision, &known)?;
         output.status(format_args!("{name}: revision {revision} is now current"));
+        if !self.volume.has_content_manifest(name, revision) {
+            report_no_manifest(name, revision, "here", output);
+        }
         self.retention.apply(self.volume, name, output);
         Ok(())
     }

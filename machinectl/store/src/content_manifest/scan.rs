@@ -1,0 +1,161 @@
+//! The actual content of a directory.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, FileType, Metadata};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use rustix::thread::{CapabilitySet, capabilities};
+use sys::attributes::AttributeReader;
+
+use super::{ContentManifest, FILE, FileRecord, Format};
+use crate::Result;
+use crate::error::IoContext;
+
+/// The number of bytes that are hashed at once, enough to occupy all processors.
+const CHUNK: u64 = 8 << 20;
+/// The start of the names of attributes that only administrators can see.
+const TRUSTED: &[u8] = b"trusted.";
+
+/// Returns the properties of all entries of a directory, except its content manifest, that a
+/// format covers.
+pub(super) fn scan(directory: &Path, format: Format) -> Result<ContentManifest> {
+    let mut scanner = Scanner {
+        root: directory,
+        manifest: ContentManifest::new(format),
+        attributes: AttributeReader::default(),
+    };
+    scanner.add(Path::new("."))?;
+    Ok(scanner.manifest)
+}
+
+/// Returns true if this process can see attributes of the namespace `trusted`. The kernel hides
+/// them from others.
+pub(super) fn sees_trusted_attributes() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+}
+
+impl ContentManifest {
+    /// Removes attributes that this process cannot compare.
+    pub(super) fn forget_trusted_attributes(&mut self) {
+        for record in self.records.values_mut() {
+            record
+                .attributes
+                .retain(|name, _| !name.starts_with(TRUSTED));
+        }
+    }
+}
+
+/// Returns true if manifests cover an attribute. The others belong to the host, such as the
+/// labels of its security policy, or to the file system.
+fn is_covered(attribute: &[u8]) -> bool {
+    matches!(
+        attribute,
+        b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default"
+    ) || attribute.starts_with(b"user.")
+        || attribute.starts_with(TRUSTED)
+}
+
+struct Scanner<'a> {
+    root: &'a Path,
+    manifest: ContentManifest,
+    attributes: AttributeReader,
+}
+
+impl Scanner<'_> {
+    /// Adds an entry and, for a directory, everything below it.
+    fn add(&mut self, name: &Path) -> Result<()> {
+        let path = self.root.join(name);
+        let data = path.symlink_metadata().context("inspect", &path)?;
+        let kind = data.file_type();
+        let record = self.record(name, &path, &data)?;
+        self.manifest
+            .records
+            .insert(name.as_os_str().as_bytes().to_vec(), record);
+        if !kind.is_dir() {
+            return Ok(());
+        }
+        let is_root = name == Path::new(".");
+        for entry in fs::read_dir(&path).context("list", &path)? {
+            let entry = entry.context("list", &path)?.file_name();
+            if !is_root {
+                self.add(&name.join(entry))?;
+            } else if entry != FILE {
+                self.add(Path::new(&entry))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, name: &Path, path: &Path, data: &Metadata) -> Result<FileRecord> {
+        let kind = data.file_type();
+        let file = if kind.is_file() {
+            Some(sys::untrusted::open(self.root, name).context("open", path)?)
+        } else {
+            None
+        };
+        let is_extended = self.manifest.format >= Format::Two;
+        let attributes = if is_extended {
+            self.attributes(file.as_ref(), path)
+                .context("read the attributes of", path)?
+        } else {
+            BTreeMap::new()
+        };
+        let hash = match file {
+            Some(file) => Some(hash_file(file).context("read", path)?),
+            None if kind.is_symlink() => {
+                let target = fs::read_link(path).context("read", path)?;
+                let hash = blake3::hash(target.as_os_str().as_bytes());
+                Some(hash.to_hex().to_string())
+            }
+            None => None,
+        };
+        Ok(FileRecord {
+            mode: data.mode(),
+            owner: data.uid(),
+            group: data.gid(),
+            size: if kind.is_file() { data.len() } else { 0 },
+            hash,
+            device: device(kind, data.rdev()).filter(|_| is_extended),
+            attributes,
+        })
+    }
+
+    /// Returns the hashes of the values of all covered attributes.
+    fn attributes(
+        &mut self,
+        file: Option<&File>,
+        path: &Path,
+    ) -> io::Result<BTreeMap<Vec<u8>, String>> {
+        let mut attributes = BTreeMap::new();
+        let found = |name: &[u8], value: &[u8]| {
+            let hash = blake3::hash(value).to_hex().to_string();
+            attributes.insert(name.to_vec(), hash);
+        };
+        match file {
+            Some(file) => self.attributes.read_file(file, is_covered, found)?,
+            None => self.attributes.read_path(path, is_covered, found)?,
+        }
+        Ok(attributes)
+    }
+}
+
+fn device(kind: FileType, number: u64) -> Option<(u32, u32)> {
+    (kind.is_char_device() || kind.is_block_device())
+        .then(|| (rustix::fs::major(number), rustix::fs::minor(number)))
+}
+
+/// Returns the hash of a file's content, computed on all processors.
+fn hash_file(mut file: File) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let mut chunk = Vec::new();
+    loop {
+        chunk.clear();
+        if file.by_ref().take(CHUNK).read_to_end(&mut chunk)? == 0 {
+            return Ok(hasher.finalize().to_hex().to_string());
+        }
+        hasher.update_rayon(&chunk);
+    }
+}
