@@ -10,6 +10,7 @@
 mod add_upgrade;
 mod agent;
 mod agent_kills;
+mod archives;
 mod attach;
 mod backend;
 mod bad_input;

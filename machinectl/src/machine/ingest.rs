@@ -25,6 +25,8 @@ pub(crate) enum Command {
     /// Create a machine or its next revision from a disk image, directory or archive
     ///
     /// The new revision gets a content manifest, so that it can be verified wherever it is pushed.
+    /// An archive is extracted with owners, devices, capabilities and extended attributes; ACLs
+    /// are among them if it was made with `tar --xattrs --xattrs-include='*'`.
     Import(ImportRequest),
     /// Add a new revision to a machine, from a `btrfs send` stream or a subvolume
     ///

@@ -20,6 +20,17 @@ use crate::{Refusal, RefusalKind, Result, SubvolumeBackend, Volume};
 /// The name of the content manifest in the top directory of a revision.
 pub const FILE: &str = "contents.b3";
 
+/// The extended attributes that belong to an image, as patterns: manifests cover them, and archives
+/// keep them. The others belong to the host, such as the labels of its security policy, or to the
+/// file system.
+pub(crate) const ATTRIBUTES: [&str; 5] = [
+    "user.*",
+    "trusted.*",
+    "security.capability",
+    "system.posix_acl_access",
+    "system.posix_acl_default",
+];
+
 /// The maximum size of a content manifest, in bytes: enough for a million files.
 const BYTES_MAX: u64 = 256 << 20;
 /// The number of differences that an error names.

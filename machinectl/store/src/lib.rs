@@ -5,6 +5,7 @@
 //! failure. [`toolchains::Toolchains`] keeps the files that guests install. Neither needs a
 //! running agent.
 
+mod archive;
 pub mod btrfs_progs;
 pub mod clean;
 pub mod content_manifest;

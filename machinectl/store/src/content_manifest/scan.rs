@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::thread::{CapabilitySet, capabilities};
 use sys::attributes::AttributeReader;
 
-use super::{ContentManifest, FILE, FileRecord, Format};
+use super::{ATTRIBUTES, ContentManifest, FILE, FileRecord, Format};
 use crate::Result;
 use crate::error::IoContext;
 
@@ -48,14 +48,14 @@ impl ContentManifest {
     }
 }
 
-/// Returns true if manifests cover an attribute. The others belong to the host, such as the
-/// labels of its security policy, or to the file system.
+/// Returns true if manifests cover an attribute; see [`ATTRIBUTES`].
 fn is_covered(attribute: &[u8]) -> bool {
-    matches!(
-        attribute,
-        b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default"
-    ) || attribute.starts_with(b"user.")
-        || attribute.starts_with(TRUSTED)
+    ATTRIBUTES
+        .iter()
+        .any(|pattern| match pattern.strip_suffix('*') {
+            Some(start) => attribute.starts_with(start.as_bytes()),
+            None => attribute == pattern.as_bytes(),
+        })
 }
 
 struct Scanner<'a> {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use sys::{command, file};
 
 use crate::error::IoContext;
-use crate::{Refusal, RefusalKind, Result, machine_manifest};
+use crate::{Refusal, RefusalKind, Result, archive, machine_manifest};
 
 /// The time limit for each copy.
 const LIMIT: Duration = Duration::from_hours(2);
@@ -136,18 +136,7 @@ impl Import {
             }
             Base::Directory(from) => copy(&from.join("."), directory)?,
             Base::Archive(from) => {
-                let mut tar = command::prepare("tar");
-                tar.args([
-                    "--extract",
-                    "--preserve-permissions",
-                    "--numeric-owner",
-                    "--sparse",
-                ]);
-                tar.arg("--file")
-                    .arg(from)
-                    .arg("--directory")
-                    .arg(directory);
-                command::run(tar, LIMIT)?;
+                command::run(archive::extract(from, directory), LIMIT)?;
             }
         }
         for (from, name) in [(&self.kernel, "vmlinuz"), (&self.initrd, "initrd")] {

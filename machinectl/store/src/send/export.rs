@@ -10,7 +10,7 @@ use config::{MachineName, Revision};
 use sys::command::{self, Running};
 
 use crate::error::IoContext;
-use crate::{Result, Volume};
+use crate::{Result, Volume, archive};
 
 /// The time limit for writing the file.
 const LIMIT: Duration = Duration::from_hours(2);
@@ -109,13 +109,12 @@ impl Volume {
     }
 }
 
-/// Writes an archive with numeric owners and with holes.
+/// Writes an archive of a directory.
 fn write_archive(from: &Path, file: File, compressed: bool) -> Result<()> {
-    let mut tar = command::prepare("tar");
-    tar.args(["--create", "--numeric-owner", "--sparse", "--file", "-"]);
+    let mut tar = archive::create(from);
     if compressed {
         tar.args(["--use-compress-program", "zstd -T0"]);
     }
-    tar.arg("--directory").arg(from).arg(".").stdout(file);
+    tar.stdout(file);
     Ok(Running::start(tar)?.finish(LIMIT)?)
 }
