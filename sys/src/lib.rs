@@ -6,6 +6,7 @@ pub mod attributes;
 pub mod blocking;
 pub mod command;
 pub mod descriptors;
+pub mod confined;
 pub mod error_report;
 pub mod file;
 #[cfg(feature = "mount-view")]

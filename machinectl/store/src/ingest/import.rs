@@ -1,7 +1,10 @@
 //! Imports: revisions of disk images, directories and archives.
 
+mod qcow;
+
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,9 +12,11 @@ use config::FileName;
 use config::machine::{FILE as MANIFEST, Kind};
 use config::manifest::{self, Manifest};
 use config::text::printable;
-use serde_json::Value;
-
+use serde_json::json;
+use sys::confined::{self, Limits};
 use sys::{command, file};
+
+use qcow::{HEADER_BYTES, Header};
 
 use crate::error::IoContext;
 use crate::{Refusal, RefusalKind, Result, archive, machine_manifest};
@@ -20,10 +25,10 @@ use crate::{Refusal, RefusalKind, Result, archive, machine_manifest};
 const LIMIT: Duration = Duration::from_hours(2);
 /// The maximum size of a virtual disk, in bytes.
 const DISK_BYTES_MAX: u64 = 4 << 40;
-/// The time limit for reading the properties of a disk image.
-const INFO_LIMIT: Duration = Duration::from_mins(1);
-/// The magic of disk images in QEMU's own format.
-const QCOW_MAGIC: &[u8] = b"QFI\xfb";
+/// The maximum address space of the converter of disk images, in bytes.
+const MEMORY_BYTES_MAX: u64 = 4 << 30;
+/// The bit of a mode that lets all users read a file.
+const READABLE_BY_ALL: u32 = 0o004;
 
 /// A reason not to import something.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +112,7 @@ impl Import {
             file.take(4)
                 .read_to_end(&mut start)
                 .context("read", &path)?;
-            if start == QCOW_MAGIC {
+            if start == qcow::MAGIC {
                 Base::Qcow(path)
             } else {
                 Base::Raw(path)
@@ -126,14 +131,7 @@ impl Import {
         let disk = directory.join(FileName::disk());
         match &self.base {
             Base::Raw(image) => copy(image, &disk)?,
-            Base::Qcow(image) => {
-                check_qcow(image)?;
-                let mut convert = command::prepare("qemu-img");
-                // With an explicit format, QEMU does not guess another one from the content.
-                convert.args(["convert", "-f", "qcow2", "-O", "raw"]);
-                convert.args([image, &disk]);
-                command::run(convert, LIMIT)?;
-            }
+            Base::Qcow(image) => convert(image, &disk)?,
             Base::Directory(from) => copy(&from.join("."), directory)?,
             Base::Archive(from) => {
                 command::run(archive::extract(from, directory), LIMIT)?;
@@ -171,37 +169,77 @@ impl Import {
     }
 }
 
-/// Checks that a disk image reads no other file of the host, and that its disk is not too
-/// large.
-fn check_qcow(image: &Path) -> Result<()> {
-    let mut info = command::prepare("qemu-img");
-    info.args(["info", "--output=json", "--force-share", "-f", "qcow2"]);
-    info.arg(image);
-    let output = command::run(info, INFO_LIMIT)?;
-    let unknown = || ImportRefusal::Unknown(image.to_owned());
-    let info: Value = serde_json::from_slice(&output).map_err(|_| unknown())?;
-    let data_file = &info["format-specific"]["data"]["data-file"];
-    for other in [
-        &info["full-backing-filename"],
-        &info["backing-filename"],
-        data_file,
-    ] {
-        if let Some(file) = other.as_str() {
-            return Err(ImportRefusal::OtherFile {
-                image: image.to_owned(),
-                file: file.to_owned(),
-            }
-            .into());
-        }
+/// Converts a qcow2 image to a raw disk. The converter is confined, because it parses the image.
+fn convert(image: &Path, disk: &Path) -> Result<()> {
+    let mut input = readable_when_confined(image, disk)?;
+    let bytes = virtual_size(image, &mut input)?;
+    let output = File::create_new(disk).context("create", disk)?;
+    output.set_len(bytes).context("resize", disk)?;
+    let owner = output.metadata().context("inspect", disk)?.uid();
+    fchown(&output, Some(confined::user()), None).context("change the owner of", disk)?;
+    let mut convert = command::prepare("qemu-img");
+    // The format is explicit, so that QEMU does not guess another one from the content.
+    let source = json!({
+        "driver": "qcow2",
+        "backing": null,
+        "file": { "driver": "file", "filename": confined::path(0) },
+    });
+    convert.args(["convert", "-n", "--target-is-zero", "-O", "raw"]);
+    convert.args([format!("json:{source}"), confined::path(1)]);
+    let limits = Limits {
+        memory_bytes: MEMORY_BYTES_MAX,
+        cpu_seconds: LIMIT.as_secs(),
+        file_bytes: bytes,
+    };
+    let files = vec![input, output.try_clone().context("open", disk)?];
+    confined::confine(&mut convert, limits, files).context("confine the converter of", image)?;
+    let converted = command::run(convert, LIMIT);
+    fchown(&output, Some(owner), None).context("change the owner of", disk)?;
+    converted?;
+    Ok(())
+}
+
+/// Opens a disk image such that a confined program can open it again. The user of that program
+/// needs the permission, so an image that not every user may read is copied to a file without a
+/// name on the new disk's file system, which shares the content where it can.
+fn readable_when_confined(image: &Path, disk: &Path) -> Result<File> {
+    let mut file = File::open(image).context("open", image)?;
+    let mode = file.metadata().context("inspect", image)?.mode();
+    if mode & READABLE_BY_ALL != 0 {
+        return Ok(file);
     }
-    match info["virtual-size"].as_u64() {
-        Some(bytes) if bytes > DISK_BYTES_MAX => Err(ImportRefusal::TooLarge {
-            image: image.to_owned(),
-            bytes,
+    let directory = disk.parent().unwrap_or(disk);
+    let mut copy = tempfile::tempfile_in(directory).context("create a file in", directory)?;
+    io::copy(&mut file, &mut copy).context("copy", image)?;
+    copy.rewind().context("read the copy of", image)?;
+    fchown(&copy, Some(confined::user()), None).context("change the owner of a copy of", image)?;
+    Ok(copy)
+}
+
+/// Returns the size of the virtual disk of an image. Checks that it reads no other file of the
+/// host, and that its disk is not too large.
+fn virtual_size(image: &Path, file: &mut File) -> Result<u64> {
+    let mut start = Vec::new();
+    file.take(HEADER_BYTES)
+        .read_to_end(&mut start)
+        .context("read", image)?;
+    let image = || image.to_owned();
+    match Header::parse(&start) {
+        None => Err(ImportRefusal::Unknown(image()).into()),
+        Some(Header {
+            other_file: Some(file),
+            ..
+        }) => Err(ImportRefusal::OtherFile {
+            image: image(),
+            file,
         }
         .into()),
-        Some(_) => Ok(()),
-        None => Err(unknown().into()),
+        Some(Header { size, .. }) if size > DISK_BYTES_MAX => Err(ImportRefusal::TooLarge {
+            image: image(),
+            bytes: size,
+        }
+        .into()),
+        Some(Header { size, .. }) => Ok(size),
     }
 }
 
