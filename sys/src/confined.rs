@@ -22,8 +22,8 @@ use rustix::thread::{
 
 /// The first descriptor of the files; the lower ones are the standard streams.
 const FIRST_FILE: i32 = 3;
-/// The start of a range of user IDs that neither distributions nor systemd assign.
-const FIRST_USER: u32 = 1_900_000_000;
+/// The start of a range of user IDs that neither distributions, nor systemd, nor guests have.
+const FIRST_USER: u32 = 2_100_000_000;
 /// The maximum number of processes and threads.
 const THREADS_MAX: u64 = 256;
 

@@ -5,8 +5,8 @@ pub mod attributes;
 #[cfg(feature = "blocking")]
 pub mod blocking;
 pub mod command;
-pub mod descriptors;
 pub mod confined;
+pub mod descriptors;
 pub mod error_report;
 pub mod file;
 #[cfg(feature = "mount-view")]

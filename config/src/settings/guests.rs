@@ -44,8 +44,9 @@ const UIDS: UidRange = UidRange {
     first: 1_900_000_000,
     last: 1_900_065_535,
 };
-/// The numbers that neither users of hosts have, nor containers, nor the kernel.
-const UNUSED: std::ops::RangeInclusive<u32> = 1_879_048_192..=2_147_352_575;
+/// The numbers that neither users of hosts have, nor containers, nor confined tools, nor the
+/// kernel.
+const UNUSED: std::ops::RangeInclusive<u32> = 1_879_048_192..=2_099_999_999;
 /// The smallest size of a range: no agent runs more guests.
 const UIDS_MIN: u32 = 4096;
 
@@ -60,7 +61,7 @@ impl FromStr for UidRange {
         let (first, last): (u32, u32) =
             parse().ok_or("a range such as `1900000000-1900065535` is expected")?;
         if !UNUSED.contains(&first) || !UNUSED.contains(&last) {
-            return Err("numbers from 1879048192 to 2147352575 are expected");
+            return Err("numbers from 1879048192 to 2099999999 are expected");
         }
         if last < first || last - first < UIDS_MIN - 1 {
             return Err("at least 4096 numbers are expected");
