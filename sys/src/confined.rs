@@ -20,6 +20,8 @@ use rustix::thread::{
     set_thread_groups, set_thread_res_gid, set_thread_res_uid, unshare_unsafe,
 };
 
+use crate::descriptors;
+
 /// The first descriptor of the files; the lower ones are the standard streams.
 const FIRST_FILE: i32 = 3;
 /// The start of a range of user IDs that neither distributions, nor systemd, nor guests have.
@@ -79,7 +81,8 @@ pub fn confine(command: &mut Command, limits: Limits, files: Vec<File>) -> io::R
 #[expect(unsafe_code, reason = "std has no other way to run code in the child")]
 fn confine_child(command: &mut Command, limits: Limits, user: Option<u32>) {
     let enter = move || {
-        close_descriptors_on_exec()?;
+        // They may have been inherited without the mark.
+        descriptors::close_on_exec()?;
         set_limits(limits)?;
         if let Some(user) = user {
             drop_privileges(user)?;
@@ -90,26 +93,6 @@ fn confine_child(command: &mut Command, limits: Limits, user: Option<u32>) {
     // SAFETY: between fork and exec, the closure only makes system calls. It neither allocates
     // nor takes locks.
     unsafe { command.pre_exec(enter) };
-}
-
-/// Marks all descriptors except the standard streams, which may have been inherited without it.
-#[expect(unsafe_code, reason = "no crate has this call as a safe function")]
-fn close_descriptors_on_exec() -> io::Result<()> {
-    let (first, last) = (FIRST_FILE.unsigned_abs(), u32::MAX);
-    // SAFETY: the call has no pointers. Descriptors stay open in this process.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            last,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 fn set_limits(limits: Limits) -> io::Result<()> {

@@ -1,15 +1,18 @@
 //! The everyday parts of the operating system that several programs share: child processes,
-//! files that are replaced as a whole, files of others, rate limits, error chains.
+//! and their confinement, files that are replaced as a whole, files of others, rate limits, error
+//! chains.
 
 pub mod attributes;
 #[cfg(feature = "blocking")]
 pub mod blocking;
 pub mod command;
+#[cfg(feature = "confined")]
 pub mod confined;
+#[cfg(feature = "confined")]
 pub mod descriptors;
 pub mod error_report;
 pub mod file;
-#[cfg(feature = "mount-view")]
+#[cfg(feature = "confined")]
 pub mod mount_view;
 pub mod token_bucket;
 pub mod untrusted;

@@ -253,7 +253,12 @@ fn try_options(target: &Target) -> usize {
 }
 
 fn try_puts(target: &Target) -> usize {
-    let huge = target.send(&request(2, "artifacts/x", "tsize;1073741824;"));
+    let mut huge = None;
+    // The server may still be busy with what was sent before.
+    tests::wait_until("the server replies", || {
+        huge = target.send(&request(2, "artifacts/x", "tsize;1073741824;"));
+        huge.is_some()
+    });
     assert!(is_error(huge.as_ref()), "a put of 1 GiB: {huge:?}");
     assert!(!put_until_refused(target), "a put without end");
     tests::wait_until("no files are left", || {
