@@ -179,7 +179,9 @@ fn without_root_changes_are_refused_and_the_message_names_root() {
     let fixture = Fixture::new(256);
     // All users can read the volume, but only root may change it.
     let readable = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(fixture.host.mount.path(), readable).unwrap();
+    for path in [fixture.host.mount.path(), fixture.host.volume.path()] {
+        fs::set_permissions(path, readable.clone()).unwrap();
+    }
     let copy = tempfile::tempdir().unwrap();
     fs::set_permissions(copy.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = copy.path().join("machinectl");

@@ -53,6 +53,13 @@ pub fn machine_manifest(directory: &Path) -> Result<Machine> {
     Ok(machine)
 }
 
+/// Returns the reason for which the manifest in a directory cannot be used; `None` without one.
+pub(crate) fn fault(directory: &Path) -> Option<String> {
+    directory.join(FILE).symlink_metadata().ok()?;
+    let fault = machine_manifest(directory).err()?;
+    Some(sys::error_report::chain(&fault))
+}
+
 /// Reads the provenance in the directory of an image or a snapshot: the revision and the
 /// toolchain that it was made from. Returns `None` if it cannot be parsed.
 ///

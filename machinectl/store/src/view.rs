@@ -23,7 +23,8 @@ pub struct MachineView {
     pub current: Option<Revision>,
     /// The fault of a current link that does not lead to a complete revision.
     pub link_fault: Option<String>,
-    /// The reason for which the manifest of the current revision cannot be used.
+    /// The reason for which the manifest of the current revision cannot be used; `None` if it has
+    /// none, because not every revision is meant for builds.
     pub manifest_fault: Option<String>,
     /// True if the current link leads to something other than a revision of this machine.
     /// Only the person who made the link knows its purpose.
@@ -214,9 +215,7 @@ impl Volume {
         }
         view.finish(&directory, link.as_deref());
         view.manifest_fault = view.current.and_then(|current| {
-            let current = self.entry(machine, &Entry::Revision(current));
-            let manifest = machine_manifest(&current);
-            manifest.err().map(|error| sys::error_report::chain(&error))
+            machine_manifest::fault(&self.entry(machine, &Entry::Revision(current)))
         });
         Ok(view)
     }
