@@ -204,7 +204,8 @@ fn a_shell_script_can_be_the_worker() {
     );
     let status = fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap();
     let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap();
-    assert_eq!(line("Uid:"), "Uid:\t64999\t64999\t64999\t64999");
+    let uid = USER.uid;
+    assert_eq!(line("Uid:"), format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}"));
     assert_eq!(line("Groups:").trim_end(), "Groups:");
     for capabilities in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
         assert!(line(capabilities).ends_with("\t0000000000000000"));

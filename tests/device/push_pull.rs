@@ -21,7 +21,7 @@ impl Fixture {
         let (development, remote) = (BuildHost::new(512), BuildHost::new(256));
         let work = development.mount.path().join("work");
         BtrfsBackend.create(&work).unwrap();
-        write_file(&work.join("manifest"), ": 1\n");
+        write_file(&work.join("manifest"), ": 1\nid: linux\nsummary: Linux\n");
         BtrfsBackend
             .write(&work.join("disk.img"), &vec![7; 3 << 20])
             .unwrap();
@@ -192,7 +192,7 @@ fn the_exit_code_of_the_remote_host_is_returned() {
         .machinectl(&["status", "linux"], b"")
         .success()
         .stdout;
-    assert!(status.contains("linux: in service"));
+    assert!(status.contains("linux: in service"), "{status}");
     fixture
         .development
         .machinectl(&["verify", "linux", "9"], b"")

@@ -57,6 +57,10 @@ pub fn machine_manifest(directory: &Path) -> Result<Machine> {
 pub(crate) fn fault(directory: &Path) -> Option<String> {
     directory.join(FILE).symlink_metadata().ok()?;
     let fault = machine_manifest(directory).err()?;
+    // A person who may not read the image learns nothing about it.
+    if fault.is_denied() {
+        return None;
+    }
     Some(sys::error_report::chain(&fault))
 }
 

@@ -93,8 +93,8 @@ fn every_new_value_is_on_disk_before_its_answer() {
     // A signal would reach strace instead of the server.
     let quit = "<methodCall><methodName>quit</methodName></methodCall>";
     let length = quit.len();
-    server
-        .exchange(format!("POST / HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{quit}").as_bytes());
+    let head = "POST / HTTP/1.0\r\nHost: localhost\r\nContent-Type: text/xml";
+    server.exchange(format!("{head}\r\nContent-Length: {length}\r\n\r\n{quit}").as_bytes());
     assert!(server.wait().success());
     let trace = fs::read_to_string(&trace).unwrap();
     assert_eq!(check(&trace), Ok(200));

@@ -110,10 +110,14 @@ pub(super) fn names(directory: &File, path: &Path) -> Result<Vec<FileName>> {
 
 /// Opens a file. Follows a symbolic link that stays inside the directory.
 pub(super) fn open(directory: &File, path: &Path, name: &FileName) -> Result<File> {
-    sys::untrusted::open_beneath(directory, name).map_err(|source| {
-        let path = path.join(name);
-        ToolchainRefusal::Unusable { path, source }.into()
-    })
+    let path = path.join(name);
+    match sys::untrusted::open_beneath(directory, name) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(error).context("open", path)
+        }
+        Err(source) => Err(ToolchainRefusal::Unusable { path, source }.into()),
+        Ok(file) => Ok(file),
+    }
 }
 
 /// Returns the digest of a file's content. Reads the file only if it has changed.
