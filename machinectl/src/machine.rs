@@ -16,6 +16,7 @@ use store::{MachineView, RefusalKind, Volume};
 use crate::exit_code::Failure;
 use crate::options::{DryRun, GlobalOptions};
 use crate::output::Output;
+use show::ShownMachine;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -62,7 +63,8 @@ pub(crate) fn run(
         Command::List => list(&Volume::open(&options.volume)?, output),
         Command::Status { name } => {
             let volume = Volume::open(&options.volume)?;
-            show::status(&volume.view(name)?, output)
+            let machine = ShownMachine::new(&volume, volume.view(name)?);
+            show::status(&machine, output)
         }
         Command::Ingest(command) => {
             warn_of_old_btrfs_progs(output);
@@ -102,24 +104,24 @@ fn warn_of_old_btrfs_progs(output: &Output) {
 }
 
 fn list(volume: &Volume, output: &Output) -> Result<(), Failure> {
-    let mut views: Vec<MachineView> = Vec::new();
+    let mut shown = Vec::new();
     for name in volume.machines()? {
         match volume.view(&name) {
             Ok(view) if view.is_unmanaged() => {}
-            Ok(view) => views.push(view),
+            Ok(view) => shown.push(ShownMachine::new(volume, view)),
             // The machine was deleted since the directory was read.
             Err(error) if error.kind() == Some(RefusalKind::NotFound) => {}
             Err(error) => output.error(&error),
         }
     }
     if output.is_json() {
-        let machines: Vec<_> = views.iter().map(show::json).collect();
+        let machines: Vec<_> = shown.iter().map(show::json).collect();
         return output.print_json(&machines);
     }
-    if views.is_empty() {
+    if shown.is_empty() {
         output.status(format_args!("no machines in {}", volume.path().display()));
     }
-    output.print_table(&show::table(&views))
+    output.print_table(&show::table(&shown))
 }
 
 fn delete(

@@ -21,7 +21,7 @@ use rustix::mount::{
 use rustix::process::{chdir, pivot_root};
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set, set_no_new_privs};
 
-use crate::command::{CommandError, Running, line};
+use crate::command::{self, CommandError, Running, line};
 
 /// The directories of programs and libraries. Those that exist are in every view.
 const PROGRAM_DIRECTORIES: [&str; 8] = [
@@ -133,18 +133,12 @@ fn keep(capabilities: CapabilitySet) -> io::Result<()> {
     Ok(set_no_new_privs(true)?)
 }
 
-/// Returns the directory of a program that is found in `PATH` outside of the directories that
-/// all views have.
+/// Returns the directory of a program that is outside of the directories that all views have.
 fn program_directory(command: &Command) -> Option<PathBuf> {
-    let set = command.get_envs().find(|(name, _)| *name == "PATH");
-    let path = match set {
-        Some((_, value)) => value?.to_owned(),
-        None => std::env::var_os("PATH")?,
-    };
-    let directory = std::env::split_paths(&path)
-        .find(|directory| directory.join(command.get_program()).is_file())?;
+    let program = command::find(command.get_program())?;
     let mut known = PROGRAM_DIRECTORIES.iter();
-    (!known.any(|it| directory.starts_with(it))).then_some(directory)
+    let is_known = known.any(|it| program.starts_with(it));
+    program.parent().filter(|_| !is_known).map(Path::to_owned)
 }
 
 /// Adds a directory of the host to the view below `root`, or the link that it is.

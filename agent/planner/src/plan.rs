@@ -234,8 +234,13 @@ impl Observed {
 
     /// Returns the faults of single toolchains. Builds with others continue.
     pub fn toolchain_faults(&self) -> impl Iterator<Item = String> {
-        let faults = self.unusable_toolchains.iter();
-        faults.map(|(name, reason)| format!("toolchain {name} cannot be used: {reason}"))
+        let names = self.unusable_toolchains.keys();
+        names.filter_map(|name| self.toolchain_fault(name))
+    }
+
+    fn toolchain_fault(&self, name: &ToolchainName) -> Option<String> {
+        let reason = self.unusable_toolchains.get(name)?;
+        Some(format!("toolchain {name} cannot be used: {reason}"))
     }
 
     /// Returns the reasons for which the host does not start guests.

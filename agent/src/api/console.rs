@@ -12,7 +12,6 @@ use config::builds::{Build, CONSOLE_PROTOCOL, HoldKind};
 use config::{BuildId, MachineName};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use session;
 use session::console::Console;
 use tracing::debug;
 

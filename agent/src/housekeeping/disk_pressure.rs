@@ -10,7 +10,6 @@ use std::time::Duration;
 use config::layout::Entry;
 use config::{ImageKey, Tag};
 use planner::JobId;
-use session;
 use store::{Result, VolumeId, space};
 use sys::blocking::blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};

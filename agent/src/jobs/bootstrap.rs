@@ -9,7 +9,7 @@ use config::task::{self, TaskResult};
 use config::{ImageKey, Tag};
 use guest::BootMode;
 use planner::ImageStart;
-use session::{self, GuestEvent, Session, log_capture};
+use session::{GuestEvent, Session, log_capture};
 use store::toolchains::Toolchain;
 use store::{Snapshot, SnapshotSource, Volume};
 use sys::blocking::blocking;

@@ -21,7 +21,7 @@ use config::builds::{Build, Hold, HoldKind, State};
 use futures_util::FutureExt;
 use planner::{BuildStart, JobId};
 use records::RecordsError;
-use session::{self, GuestFailure};
+use session::GuestFailure;
 use store::Volume;
 use sys::blocking::blocking;
 use tokio_util::sync::CancellationToken;

@@ -16,7 +16,7 @@ use guest::BootMode;
 use jiff::Timestamp;
 use planner::JobId;
 use session::console::Console;
-use session::{self, GuestEvent, Session, SessionError};
+use session::{GuestEvent, Session, SessionError};
 use store::{Snapshot, SnapshotSource, StoreError, Volume};
 use sys::blocking::blocking;
 use tokio::sync::oneshot;

@@ -9,7 +9,7 @@ use config::builds::{Build, Hold, HoldKind};
 use config::{BuildId, ImageKey};
 use jiff::Timestamp;
 use records::RecordsError;
-use session::{self, Session};
+use session::Session;
 use store::{Snapshot, StoreError, Volume};
 use sys::blocking::blocking;
 use tokio::time::{Instant, sleep_until};

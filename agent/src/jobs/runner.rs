@@ -9,7 +9,7 @@ use config::builds::TransitionError;
 use config::limits::Limits;
 use config::task::{self, TaskError};
 use records::RecordsError;
-use session::{self, GuestEvent, GuestFailure, Session, SessionError};
+use session::{GuestEvent, GuestFailure, Session, SessionError};
 use store::StoreError;
 use tokio_util::sync::CancellationToken;
 

@@ -4,13 +4,30 @@ use std::time::SystemTime;
 
 use config::printable;
 use serde_json::{Value, json};
-use store::{ImageView, MachineView, RevisionView};
+use store::{ImageView, MachineView, RevisionView, Volume};
 
 use crate::exit_code::Failure;
 use crate::output::{Output, Table, or_empty};
 
+/// A machine with everything that is shown of it.
+pub(super) struct ShownMachine {
+    view: MachineView,
+    manifest_fault: Option<String>,
+}
+
+impl ShownMachine {
+    /// Reads what is not in the view of a machine.
+    pub(super) fn new(volume: &Volume, view: MachineView) -> Self {
+        let manifest_fault = volume.manifest_fault(&view);
+        Self {
+            view,
+            manifest_fault,
+        }
+    }
+}
+
 /// Returns a table of machines.
-pub(super) fn table(views: &[MachineView]) -> Table {
+pub(super) fn table(machines: &[ShownMachine]) -> Table {
     let mut table = Table::new(&[
         "MACHINE",
         "CURRENT",
@@ -19,7 +36,8 @@ pub(super) fn table(views: &[MachineView]) -> Table {
         "BUILDS",
         "STATE",
     ]);
-    for view in views {
+    for machine in machines {
+        let view = &machine.view;
         let toolchains: Vec<_> = view
             .images
             .iter()
@@ -33,18 +51,19 @@ pub(super) fn table(views: &[MachineView]) -> Table {
             view.revisions.len().to_string(),
             toolchains.join(","),
             used.count().to_string(),
-            state(view),
+            state(machine),
         ]);
     }
     table
 }
 
 /// Prints a machine with everything in its directory.
-pub(super) fn status(view: &MachineView, output: &Output) -> Result<(), Failure> {
+pub(super) fn status(machine: &ShownMachine, output: &Output) -> Result<(), Failure> {
     if output.is_json() {
-        return output.print_json(&json(view));
+        return output.print_json(&json(machine));
     }
-    output.print(&format!("{}: {}\n", view.name, printable(&state(view))))?;
+    let view = &machine.view;
+    output.print(&format!("{}: {}\n", view.name, printable(&state(machine))))?;
     for table in [
         revisions(view),
         images(view),
@@ -125,9 +144,10 @@ fn unmanaged(view: &MachineView) -> Table {
 }
 
 /// Returns the state of a machine in a few words.
-fn state(view: &MachineView) -> String {
+fn state(machine: &ShownMachine) -> String {
+    let view = &machine.view;
     match (view.current, &view.link_fault) {
-        (Some(_), _) => match &view.manifest_fault {
+        (Some(_), _) => match &machine.manifest_fault {
             Some(fault) => format!("unusable: {fault}"),
             None => "in service".to_owned(),
         },
@@ -152,7 +172,8 @@ fn is_current(view: &MachineView, image: &ImageView) -> bool {
 }
 
 /// Returns a machine as JSON. The keys are stable.
-pub(super) fn json(view: &MachineView) -> Value {
+pub(super) fn json(machine: &ShownMachine) -> Value {
+    let view = &machine.view;
     let revisions: Vec<_> = view
         .revisions
         .iter()
@@ -195,7 +216,7 @@ pub(super) fn json(view: &MachineView) -> Value {
         "machine": view.name,
         "current": view.current,
         "fault": view.link_fault,
-        "unusable": view.manifest_fault,
+        "unusable": machine.manifest_fault,
         "deleting": view.deleting,
         "revisions": revisions,
         "images": images,

@@ -67,8 +67,13 @@ pub struct Activity {
     pub opened_by: Vec<Holder>,
 }
 
-/// Returns the findings about a machine.
-pub fn examine(view: &MachineView, activity: &Activity) -> Vec<MachineFinding> {
+/// Returns the findings about a machine. `manifest_fault` is that of
+/// [`Volume::manifest_fault`].
+pub fn examine(
+    view: &MachineView,
+    manifest_fault: Option<&str>,
+    activity: &Activity,
+) -> Vec<MachineFinding> {
     let mut examination = Examination {
         view,
         findings: Vec::new(),
@@ -82,7 +87,7 @@ pub fn examine(view: &MachineView, activity: &Activity) -> Vec<MachineFinding> {
         return examination.findings;
     }
     examination.examine_link();
-    examination.examine_manifest();
+    examination.examine_manifest(manifest_fault);
     examination.examine_pins();
     examination.examine_incomplete_revisions(activity);
     examination.examine_leftovers();
@@ -172,8 +177,8 @@ impl Examination<'_> {
         }
     }
 
-    fn examine_manifest(&mut self) {
-        if let Some(fault) = &self.view.manifest_fault {
+    fn examine_manifest(&mut self, fault: Option<&str>) {
+        if let Some(fault) = fault {
             let fault = format!("nothing can be built on it: {fault}");
             self.note(
                 Id::UnusableManifest,
@@ -325,7 +330,9 @@ impl Volume {
         let mut findings = Vec::new();
         for machine in machines {
             let activity = self.activity(&machine, &[]);
-            findings.extend(examine(&self.view(&machine)?, &activity));
+            let view = self.view(&machine)?;
+            let manifest_fault = self.manifest_fault(&view);
+            findings.extend(examine(&view, manifest_fault.as_deref(), &activity));
         }
         Ok(findings)
     }
@@ -384,7 +391,7 @@ impl Volume {
     ) -> Result<()> {
         let _lock = self.lock(machine)?;
         let activity = self.activity(machine, &[std::process::id()]);
-        let steps = examine(&self.view(machine)?, &activity)
+        let steps = examine(&self.view(machine)?, None, &activity)
             .into_iter()
             .flat_map(|finding| finding.repair)
             .filter(|step| wanted.contains(&step));

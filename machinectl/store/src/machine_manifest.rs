@@ -53,17 +53,6 @@ pub fn machine_manifest(directory: &Path) -> Result<Machine> {
     Ok(machine)
 }
 
-/// Returns the reason for which the manifest in a directory cannot be used; `None` without one.
-pub(crate) fn fault(directory: &Path) -> Option<String> {
-    directory.join(FILE).symlink_metadata().ok()?;
-    let fault = machine_manifest(directory).err()?;
-    // A person who may not read the image learns nothing about it.
-    if fault.is_denied() {
-        return None;
-    }
-    Some(sys::error_report::chain(&fault))
-}
-
 /// Reads the provenance in the directory of an image or a snapshot: the revision and the
 /// toolchain that it was made from. Returns `None` if it cannot be parsed.
 ///

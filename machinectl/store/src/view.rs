@@ -23,9 +23,6 @@ pub struct MachineView {
     pub current: Option<Revision>,
     /// The fault of a current link that does not lead to a complete revision.
     pub link_fault: Option<String>,
-    /// The reason for which the manifest of the current revision cannot be used; `None` if it has
-    /// none, because not every revision is meant for builds.
-    pub manifest_fault: Option<String>,
     /// True if the current link leads to something other than a revision of this machine.
     /// Only the person who made the link knows its purpose.
     pub link_unmanaged: bool,
@@ -97,7 +94,6 @@ impl MachineView {
             name,
             current: None,
             link_fault: None,
-            manifest_fault: None,
             link_unmanaged: false,
             deleting: false,
             incoming: false,
@@ -214,10 +210,21 @@ impl Volume {
             }
         }
         view.finish(&directory, link.as_deref());
-        view.manifest_fault = view.current.and_then(|current| {
-            machine_manifest::fault(&self.entry(machine, &Entry::Revision(current)))
-        });
         Ok(view)
+    }
+
+    /// Returns the reason for which the manifest of a machine's current revision cannot be used;
+    /// `None` if it has no manifest, because not every revision is meant for builds, and if the
+    /// caller may not read it.
+    pub fn manifest_fault(&self, view: &MachineView) -> Option<String> {
+        let revision = Entry::Revision(view.current?);
+        let directory = self.entry(&view.name, &revision);
+        directory
+            .join(config::machine::FILE)
+            .symlink_metadata()
+            .ok()?;
+        let fault = machine_manifest(&directory).err()?;
+        (!fault.is_denied()).then(|| sys::error_report::chain(&fault))
     }
 
     /// Adds an entry to a view. Returns false if the entry is not of the kind that its name

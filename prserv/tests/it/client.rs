@@ -20,23 +20,29 @@ fn client(address: &str, proxies: &Proxies) -> Client {
     )
 }
 
-/// Starts a relay to a server that closes its first connections after reading a request.
-fn flaky_relay(to: std::net::SocketAddr, failures: usize) -> (String, Arc<AtomicUsize>) {
+/// Starts a server that passes each connection, with the number of those before, to `handle`.
+fn serve(handle: impl Fn(usize, TcpStream) + Send + 'static) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let connections = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&connections);
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            if counter.fetch_add(1, Ordering::SeqCst) < failures {
-                let _ = stream.read(&mut [0; 1024]);
-                continue;
-            }
-            relay(stream, TcpStream::connect(to).unwrap());
+            handle(counter.fetch_add(1, Ordering::SeqCst), stream.unwrap());
         }
     });
     (address, connections)
+}
+
+/// Starts a relay to a server that closes its first connections after reading a request.
+fn flaky_relay(to: std::net::SocketAddr, failures: usize) -> (String, Arc<AtomicUsize>) {
+    serve(move |earlier, mut stream| {
+        if earlier < failures {
+            let _ = stream.read(&mut [0; 1024]);
+        } else {
+            relay(stream, TcpStream::connect(to).unwrap());
+        }
+    })
 }
 
 fn relay(left: TcpStream, right: TcpStream) {
@@ -156,19 +162,10 @@ async fn a_server_is_reached_through_a_proxy_with_credentials() {
 
 /// Starts a server that answers every connection's requests with this line.
 fn server_that_replies(line: &'static str) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let connections = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&connections);
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            counter.fetch_add(1, Ordering::SeqCst);
-            let _ = stream.read(&mut [0; 4096]);
-            let _ = writeln!(stream, "{line}");
-        }
-    });
-    (address, connections)
+    serve(move |_, mut stream| {
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = writeln!(stream, "{line}");
+    })
 }
 
 #[tokio::test]

@@ -255,8 +255,8 @@ impl Observed {
             drained.message()
         } else if state.view.current.is_none() {
             format!("machine {machine} has no current revision")
-        } else if let Some(reason) = self.unusable_toolchains.get(toolchain) {
-            format!("toolchain {toolchain} cannot be used: {reason}")
+        } else if let Some(fault) = self.toolchain_fault(toolchain) {
+            fault
         } else if !self.toolchains.contains_key(toolchain) {
             format!("toolchain {toolchain} is not there")
         } else if let Some(halt) = self.halt(machine) {

@@ -11,7 +11,7 @@ use config::limits::Limits;
 use guest::BootMode;
 use jiff::Timestamp;
 use planner::BuildStart;
-use session::{self, GuestEvent, GuestFailure, Session, SessionError};
+use session::{GuestEvent, GuestFailure, Session, SessionError};
 use store::{Snapshot, Volume};
 use sys::blocking::blocking;
 use tokio::task::JoinSet;

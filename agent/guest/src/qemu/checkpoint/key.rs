@@ -50,11 +50,7 @@ pub(super) fn key(spec: &Spec, program: &str, accelerator: Accelerator) -> io::R
 
 /// Returns a text that differs between versions of a program, without running it.
 fn identity(program: &str) -> io::Result<String> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut candidates = std::env::split_paths(&path).map(|directory| directory.join(program));
-    let program = candidates
-        .find(|path| path.is_file())
-        .ok_or(io::ErrorKind::NotFound)?;
+    let program = sys::command::find(program).ok_or(io::ErrorKind::NotFound)?;
     let file = fs::metadata(&program)?;
     let (size, changed) = (file.len(), file.mtime());
     Ok(format!("{} {size} {changed}", program.display()))
