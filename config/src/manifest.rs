@@ -8,6 +8,10 @@
 
 use std::fmt::Write as _;
 
+/// The maximum number of manifests and values of a list. An entry takes far more memory than the
+/// shortest line of text.
+const ENTRIES_MAX: usize = 100_000;
+
 /// The error of parsing a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {fault}")]
@@ -98,6 +102,7 @@ fn trim(text: &str) -> &str {
 /// The first line that violates the format.
 pub fn parse(text: &str) -> Result<Vec<Manifest>, ManifestError> {
     let mut list: Vec<Manifest> = Vec::new();
+    let mut entries = 0;
     let mut lines = text
         .lines()
         .enumerate()
@@ -110,6 +115,12 @@ pub fn parse(text: &str) -> Result<Vec<Manifest>, ManifestError> {
         let content = trim(line);
         if content.is_empty() || content.starts_with('#') {
             continue;
+        }
+        entries += 1;
+        if entries > ENTRIES_MAX {
+            return Err(fault(&format!(
+                "there are more than {ENTRIES_MAX} manifests and values"
+            )));
         }
         let Some((name, first)) = content.split_once(':') else {
             return Err(fault("a `name: value` is expected here"));
@@ -216,6 +227,17 @@ mod tests {
         ];
         for (text, fault) in table {
             assert_eq!(parse(text).unwrap_err().to_string(), fault);
+        }
+    }
+
+    #[test]
+    fn the_number_of_manifests_and_values_is_limited() {
+        for line in [":\n", "a:\n"] {
+            let text = |count| format!(": 1\n{}", line.repeat(count));
+            assert!(parse(&text(ENTRIES_MAX - 1)).is_ok());
+            let error = parse(&text(ENTRIES_MAX)).unwrap_err().to_string();
+            let expected = "line 100001: there are more than 100000 manifests and values";
+            assert_eq!(error, expected);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The operations of a build in a result of build2's worker.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{Outcome, TaskError};
@@ -25,14 +26,20 @@ impl Operation {
     pub fn parse_list(text: &str) -> Result<Vec<Self>, TaskError> {
         let list = manifest::parse(text)?;
         let head = list.first().ok_or(TaskError::Empty)?;
+        let mut logs = BTreeMap::new();
+        for (key, log) in head.pairs() {
+            if let Some(name) = key.strip_suffix("-log") {
+                logs.entry(name).or_insert(log);
+            }
+        }
         let mut operations = Vec::new();
         for (key, status) in head.pairs() {
             if let Some(name) = key.strip_suffix("-status") {
-                let log = head.get(&format!("{name}-log"));
                 operations.push(Self {
                     name: name.to_owned(),
                     status: status.parse()?,
-                    log: log.unwrap_or_default().to_owned(),
+                    // A repeated operation does not copy its log again.
+                    log: logs.remove(name).cloned().unwrap_or_default(),
                 });
             }
         }
@@ -66,6 +73,19 @@ mod tests {
         assert_eq!((result.status, result.packages), (Outcome::Warning, vec![]));
         let operations = Operation::parse_list(text).unwrap();
         insta::assert_snapshot!(Operation::log_of(&operations));
+    }
+
+    #[test]
+    fn a_repeated_operation_does_not_repeat_its_log() {
+        let log = "x".repeat(10_000);
+        let text = format!(
+            ": 1\nupdate-log: {log}\nupdate-log: y\n{}",
+            "update-status: success\n".repeat(1000)
+        );
+        let operations = Operation::parse_list(&text).unwrap();
+        assert_eq!(operations.len(), 1000);
+        assert_eq!(operations[0].log, log);
+        assert!(operations[1..].iter().all(|it| it.log.is_empty()));
     }
 
     #[test]

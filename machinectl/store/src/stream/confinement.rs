@@ -107,26 +107,27 @@ impl Confinement {
     /// Checks that a path is inside the subvolume, and that its directories are not links.
     fn check_parents(&self, path: &[u8]) -> Result<(), StreamError> {
         check_form(path)?;
-        for end in slashes(path) {
-            self.check_no_link(&path[..end], path)?;
-        }
-        Ok(())
+        self.check_no_links(path, slashes(path).count())
     }
 
     /// As [`Self::check_parents`], for a command that follows a link at the path itself.
     fn check_file(&self, path: &[u8]) -> Result<(), StreamError> {
-        self.check_parents(path)?;
-        self.check_no_link(path, path)
+        check_form(path)?;
+        self.check_no_links(path, usize::MAX)
     }
 
-    fn check_no_link(&self, part: &[u8], path: &[u8]) -> Result<(), StreamError> {
-        let is_link = match self.entry(part) {
-            Entry::Link => true,
-            Entry::Other => false,
-            Entry::OfParent(origin) => self.is_link_in_parent(&origin)?,
-        };
-        if is_link {
-            return Err(StreamError::outside(path, Violation::ThroughLink));
+    /// Checks that the first entries of a path are not links. A path is followed once, however
+    /// deep it is.
+    fn check_no_links(&self, path: &[u8], count: usize) -> Result<(), StreamError> {
+        for entry in self.entries(path).take(count) {
+            let is_link = match entry {
+                Entry::Link => true,
+                Entry::Other => false,
+                Entry::OfParent(origin) => self.is_link_in_parent(&origin)?,
+            };
+            if is_link {
+                return Err(StreamError::outside(path, Violation::ThroughLink));
+            }
         }
         Ok(())
     }
@@ -165,21 +166,31 @@ impl Confinement {
         }
     }
 
+    /// Returns the states of the directories of a path from the top, and the state of the path
+    /// itself at the end.
+    fn entries<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = Entry> + 'a {
+        // The top directory is the parent's.
+        let mut entry = match self.parent {
+            Some(_) => Entry::OfParent(Vec::new()),
+            None => Entry::Other,
+        };
+        let mut start = 0;
+        slashes(path).chain([path.len()]).map(move |end| {
+            entry = match (self.changes.get(&path[..end]), &entry) {
+                (Some(changed), _) => changed.clone(),
+                (None, Entry::OfParent(directory)) => {
+                    Entry::OfParent([directory, &path[start..end]].concat())
+                }
+                (None, Entry::Link | Entry::Other) => Entry::Other,
+            };
+            start = end;
+            entry.clone()
+        })
+    }
+
     /// Returns the state of an entry.
     fn entry(&self, path: &[u8]) -> Entry {
-        if let Some(entry) = self.changes.get(path) {
-            return entry.clone();
-        }
-        let directory = slashes(path).next_back().map(|end| &path[..end]);
-        match directory.map(|directory| self.entry(directory)) {
-            // The top directory is the parent's.
-            None if self.parent.is_some() => Entry::OfParent(path.to_owned()),
-            None | Some(Entry::Link | Entry::Other) => Entry::Other,
-            Some(Entry::OfParent(origin)) => {
-                let name = &path[directory.map_or(0, <[u8]>::len)..];
-                Entry::OfParent([&origin, name].concat())
-            }
-        }
+        self.entries(path).last().unwrap_or(Entry::Other)
     }
 
     /// Sets the state of an entry, and forgets what was below it.

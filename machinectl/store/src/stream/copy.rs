@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::num::NonZeroU64;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
@@ -90,8 +90,7 @@ impl<R: Read> StreamReader<R> {
             command.truncate(FRAME_LENGTH);
             total += read_full(&mut rest, &mut command, total)?;
             let (length, kind) = next_command(&command)?;
-            command.resize(FRAME_LENGTH + length, 0);
-            total += read_full(&mut rest, &mut command[FRAME_LENGTH..], total)?;
+            total += read_more(&mut rest, &mut command, length, total)?;
             if let Some(confinement) = &mut confinement {
                 let bytes = &command[FRAME_LENGTH..];
                 confinement.check(&Command::parse_whole(kind, version, bytes)?)?;
@@ -129,7 +128,7 @@ impl StreamReader<TimeoutReader> {
         let length = file.metadata().map_err(StreamError::Read)?.len();
         let truncated = || StreamError::Truncated(length.saturating_sub(start));
         loop {
-            let window = check_window(file, position, version, &mut confinement)?;
+            let window = check_window(file, position..length, version, &mut confinement)?;
             let window = window.ok_or_else(truncated)?;
             while position < window.end {
                 match splice_range(file, &mut position, window.end, &sink) {
@@ -154,13 +153,15 @@ struct Window {
     has_end_command: bool,
 }
 
-/// Checks commands of a file for about a window. Returns `None` if the file ends before.
+/// Checks commands in a range of a file for about a window. Returns `None` if the range ends
+/// before.
 fn check_window(
     file: &File,
-    from: u64,
+    range: Range<u64>,
     version: u32,
     confinement: &mut Confinement,
 ) -> Result<Option<Window>, StreamError> {
+    let from = range.start;
     // Reads of single commands would make the kernel stop reading ahead.
     let _ = fadvise(file, from, NonZeroU64::new(WINDOW), Advice::WillNeed);
     let mut window = Window {
@@ -178,8 +179,12 @@ fn check_window(
         if let Some(command) = Command::parse(kind, length, version, known)? {
             confinement.check(&command)?;
         } else {
+            let start = window.end + FRAME_LENGTH as u64;
+            if start + length as u64 > range.end {
+                return Ok(None);
+            }
             bytes.resize(bytes.len().max(length), 0);
-            if read_at(file, &mut bytes[..length], window.end + FRAME_LENGTH as u64)? < length {
+            if read_at(file, &mut bytes[..length], start)? < length {
                 return Ok(None);
             }
             confinement.check(&Command::parse_whole(kind, version, &bytes[..length])?)?;
@@ -263,6 +268,22 @@ fn read_full(reader: &mut impl Read, buffer: &mut [u8], total: u64) -> Result<u6
         }
     }
     Ok(filled as u64)
+}
+
+/// Appends so many bytes; `total` bytes were read before. Returns their number. Memory is taken for
+/// what arrives, whatever length a sender announces.
+fn read_more(
+    reader: &mut impl Read,
+    buffer: &mut Vec<u8>,
+    length: usize,
+    total: u64,
+) -> Result<u64, StreamError> {
+    let length = length as u64;
+    match reader.take(length).read_to_end(buffer) {
+        Ok(count) if (count as u64) < length => Err(StreamError::Truncated(total + count as u64)),
+        Ok(_) => Ok(length),
+        Err(error) => Err(StreamError::Read(error)),
+    }
 }
 
 /// Reads a file at a position until the buffer is full or the file ends.
