@@ -19,6 +19,7 @@ pub mod footprint;
 pub mod hosts;
 pub mod image;
 pub mod mount;
+pub mod mutation;
 pub mod net;
 pub mod random;
 pub mod recorded_disk;

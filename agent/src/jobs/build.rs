@@ -33,10 +33,11 @@ use super::snapshot;
 use crate::state::AgentState;
 use attempt::Attempt;
 
-pub use collect::{CollectError, Collected};
+pub use collect::{CollectError, Collected, read as read_result};
 pub use conclude::{Rules, Verdict, conclude};
 pub(crate) use files::RESULTS;
 pub use provenance::PROVENANCE;
+pub use upload::Limits as UploadLimits;
 
 /// The kind of an attempt at a build.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -104,7 +104,7 @@ async fn record_invalid(
 }
 
 /// Returns a schedule with the time of its next run.
-pub(crate) fn with_next(mut schedule: Schedule, now: Timestamp) -> Schedule {
+pub fn with_next(mut schedule: Schedule, now: Timestamp) -> Schedule {
     schedule.next = state(&schedule).ok().and_then(|state| state.next(now));
     schedule
 }
@@ -113,7 +113,7 @@ pub(crate) fn with_next(mut schedule: Schedule, now: Timestamp) -> Schedule {
 ///
 /// # Errors
 /// The timing is invalid.
-pub(crate) fn resolve_timing(timing: Timing, now: Timestamp) -> Result<Timing, TimingError> {
+pub fn resolve_timing(timing: Timing, now: Timestamp) -> Result<Timing, TimingError> {
     let timing = match timing {
         Timing::Cron(Cron {
             pattern,

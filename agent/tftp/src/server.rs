@@ -30,6 +30,7 @@ mod lossy_link_tests;
 
 pub use namespace::{DeferredFile, Namespace, Offer};
 
+use crate::codec;
 use staging::Quota;
 
 /// The number of fetches and refusals that are reported. They are logged, so without a
@@ -77,6 +78,19 @@ pub struct Server {
     shared: Arc<Shared>,
     stop: Arc<OwnedFd>,
     addresses: Vec<SocketAddr>,
+}
+
+/// Returns true for a packet that the server accepts: a valid request, or a packet of a transfer.
+/// Parses it as the server does.
+pub fn accepts(packet: &[u8]) -> bool {
+    match request::parse(packet) {
+        Some(Ok(request)) => request
+            .negotiate(None)
+            .packet()
+            .is_none_or(|it| !it.is_empty()),
+        Some(Err(_)) => false,
+        None => codec::parse(packet).is_some(),
+    }
 }
 
 impl Server {

@@ -82,11 +82,7 @@ impl SendStream {
     ///
     /// # Errors
     /// Those of [`SendStream::copy_to`], or a command is refused.
-    pub(crate) fn receive_into(
-        self,
-        sink: impl Write + AsFd,
-        parent: Option<PathBuf>,
-    ) -> Result<()> {
+    pub fn receive_into(self, sink: impl Write + AsFd, parent: Option<PathBuf>) -> Result<()> {
         let Self { reader, sender } = self;
         let confinement = Confinement::new(reader.header(), parent);
         reader

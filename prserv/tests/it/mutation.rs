@@ -1,19 +1,9 @@
-//! Mutated input for every parser: thousands by default, millions with `BUILDHOST_LONG=1`.
-
-use std::time::{Duration, Instant};
-
-use prserv::Value;
-use prserv::access::Access;
-use prserv::client::{Proxies, Target};
-use prserv::inc_file;
-use prserv::wire::decoder::{Event, MessageDecoder};
-use prserv::wire::request::Request;
-#[cfg(feature = "xmlrpc")]
-use prserv::wire::xmlrpc::Call;
+//! A server with mutated input: hundreds of connections by default, thousands with
+//! `BUILDHOST_LONG=1`. The tests of the workspace have the parsers.
 
 use super::harness::{GREETING, Server, is_long_run};
 
-/// Valid inputs of all parsers.
+/// Valid inputs of all protocols.
 const SEEDS: [&str; 10] = [
     "PRSERVICE 1.0\nneeds-headers: false\n\n{\"ping\": {}}\n{\"is-readonly\": {}}\n",
     "PRSERVICE 1.0\n\n{\"get-pr\": {\"version\": \"v\", \"pkgarch\": \"a\", \"checksum\": \"c\", \"history\": false}}\n",
@@ -65,57 +55,6 @@ impl Random {
         }
         bytes
     }
-}
-
-/// Passes an input to every parser and checks invariants of the results.
-fn parse_everything(bytes: &[u8]) {
-    let mut decoder = MessageDecoder::default();
-    decoder.buffer().extend_from_slice(bytes);
-    while let Ok(Some(event)) = decoder.next_event() {
-        if let Event::Message(message) = event {
-            let _ = Request::parse(message);
-        }
-    }
-    let text = String::from_utf8_lossy(bytes);
-    #[cfg(feature = "xmlrpc")]
-    if let Ok(call) = Call::parse(&text) {
-        let _ = call.method();
-    }
-    for row in inc_file::parse(&text).rows {
-        let reparsed: Value = row.value.as_str().parse().unwrap();
-        assert_eq!(reparsed, row.value);
-    }
-    if let Ok(target) = Target::parse(&text, &Proxies::none()) {
-        assert_eq!(
-            Target::parse(&target.to_string(), &Proxies::none()).unwrap(),
-            target
-        );
-    }
-    if let Ok(value) = text.parse::<Value>() {
-        assert!(value < value.incremented());
-    }
-    let _ = Proxies::fixed(&text);
-    let _ = Access::open().accepts_token(&text);
-}
-
-#[test]
-fn no_mutated_input_causes_a_panic() {
-    let time = if is_long_run() {
-        Duration::from_mins(1)
-    } else {
-        Duration::from_millis(500)
-    };
-    let start = Instant::now();
-    let mut random = Random(0x5eed_5eed);
-    let mut inputs = 0_u64;
-    while start.elapsed() < time {
-        for _ in 0..1000 {
-            parse_everything(&random.input());
-        }
-        inputs += 1000;
-    }
-    println!("{inputs} inputs");
-    assert!(inputs >= 1000);
 }
 
 #[test]

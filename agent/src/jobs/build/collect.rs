@@ -111,8 +111,12 @@ pub(super) fn has_result(directory: &Path) -> bool {
     RESULTS.iter().any(|name| directory.join(name).exists())
 }
 
-/// Reads the result, and converts the files of a build2 worker.
-fn read(directory: &Path, limits: &upload::Limits) -> Result<TaskResult, CollectError> {
+/// Reads the result in the directory of a build, and converts the files of a build2 worker there.
+/// Blocks.
+///
+/// # Errors
+/// A file is missing, damaged or forbidden.
+pub fn read(directory: &Path, limits: &upload::Limits) -> Result<TaskResult, CollectError> {
     let text = text(directory)?;
     let result = TaskResult::parse(&text)?;
     let log = directory.join(task::LOG);

@@ -20,9 +20,9 @@ const NAME_BYTES_MAX: u64 = 16 * 1024;
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The size of all files together, in bytes.
-    pub(super) bytes_max: u64,
+    pub bytes_max: u64,
     /// The number of files.
-    pub(super) files_max: usize,
+    pub files_max: usize,
 }
 
 /// The reason for which an archive is refused.
