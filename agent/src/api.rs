@@ -42,7 +42,7 @@ use tokio::net::{TcpListener, UnixListener};
 use crate::state::AgentState;
 use auth::{Auth, Peer};
 use error::ApiError;
-use listener::Listener;
+use listener::{Listener, TimeLimits};
 use rate_limit::RateLimiter;
 
 /// The OpenAPI description of all routes.
@@ -130,11 +130,15 @@ pub async fn serve(agent: Arc<AgentState>, api: Api) {
     let stopping = agent.stopping.clone();
     let http = &agent.settings.http;
     let network = Places::new(http.connections_max, http.connections_per_peer_max);
-    let deadlines = Deadlines {
-        first_byte: FIRST_BYTE_TIMEOUT,
-        // HTTP limits the time between requests; logs and consoles may be quiet for long.
-        idle: None,
-        write: http.write_max,
+    let limits = TimeLimits {
+        transport: Deadlines {
+            first_byte: FIRST_BYTE_TIMEOUT,
+            // The time between requests and within a body is limited; logs and consoles may be
+            // quiet for long.
+            idle: None,
+            write: http.write_max,
+        },
+        body: http.body_max,
     };
     let router = routes(agent, api.auth);
     let served = api.listeners.into_iter().map(|listener| {
@@ -145,13 +149,7 @@ pub async fn serve(agent: Arc<AgentState>, api: Api) {
             }
             Listener::Tcp(_) | Listener::Tls(..) => network.clone(),
         };
-        listener::serve(
-            listener,
-            router.clone(),
-            places,
-            deadlines,
-            stopping.clone(),
-        )
+        listener::serve(listener, router.clone(), places, limits, stopping.clone())
     });
     futures_util::future::join_all(served).await;
     let _ = tokio::fs::remove_file(api.socket).await;

@@ -31,6 +31,10 @@ use crate::triggers::fs_watch::Watch;
 
 /// The time in which running builds must end when the agent stops.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
+/// The time in which connections and the PR service must end then.
+const CLOSE_LIMIT: Duration = Duration::from_secs(15);
+/// The time in which threads that block, such as on a disk that does not answer, must end then.
+const BLOCKING_LIMIT: Duration = Duration::from_secs(10);
 /// The marker in the run directory that an agent has started since the host booted.
 const STARTED: &str = "started";
 
@@ -75,16 +79,18 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build();
-    runtime
-        .context(|| "start the agent's threads".to_owned())?
-        .block_on(run_async(settings))
+        .build()
+        .context(|| "start the agent's threads".to_owned())?;
+    let stopped = runtime.block_on(run_async(settings));
+    runtime.shutdown_timeout(BLOCKING_LIMIT);
+    stopped.map(drop)
 }
 
-async fn run_async(settings: Settings) -> Result<(), StartError> {
+/// Returns the locks of the directories, which must outlive the threads that use these.
+async fn run_async(settings: Settings) -> Result<[File; 2], StartError> {
     let mut signals = Signals::new().context(|| "listen for signals".to_owned())?;
     check_host()?;
-    let _locks = [
+    let locks = [
         lock(&settings.paths.run, "run", "paths.run")?,
         lock(&settings.paths.state, "state", "paths.state")?,
     ];
@@ -116,17 +122,26 @@ async fn run_async(settings: Settings) -> Result<(), StartError> {
     }
     agent.stopping.cancel();
     agent.tasks.close();
-    let _ = (scheduler.await, retention.await, disk_pressure.await);
-    if timeout(STOP_LIMIT, agent.tasks.wait()).await.is_err() {
+    let work = async {
+        let _ = tokio::join!(scheduler, retention, disk_pressure);
+        // No other task starts a job.
+        agent.tasks.wait().await;
+    };
+    if timeout(STOP_LIMIT, work).await.is_err() {
         warn!("some guests did not end in time; the next start cleans up");
     }
-    let _ = served.await;
-    if let Some(pr) = pr {
-        let _ = pr.await;
+    let services = async {
+        let _ = served.await;
+        if let Some(pr) = pr {
+            let _ = pr.await;
+        }
+        agent.pr.close().await;
+    };
+    if timeout(CLOSE_LIMIT, services).await.is_err() {
+        warn!("the connections and the PR service did not end in time");
     }
-    agent.pr.close().await;
     info!("the agent has stopped");
-    Ok(())
+    Ok(locks)
 }
 
 /// The kind of a shutdown.

@@ -13,8 +13,10 @@ mod batch;
 mod writer;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use cache::Cache;
 use query::Query;
@@ -34,6 +36,9 @@ const QUEUE_MAX: usize = 4096;
 
 /// The default of [`OpenOptions::cached_rows_max`].
 const CACHED_ROWS_MAX: usize = 150_000;
+
+/// The time in which the store must be closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Options for opening a service.
 #[derive(Debug, Clone)]
@@ -192,12 +197,18 @@ impl Service {
     }
 
     /// Commits the queued queries and closes the store. Later queries fail with
-    /// [`ServiceError::Closed`].
+    /// [`ServiceError::Closed`]. Gives up on a store that does not answer in time: it has answered
+    /// no query, so clients repeat theirs.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
-        let command = WriterCommand::Close(done);
-        if self.shared.writer.send(command).await.is_ok() {
-            let _ = closed.await;
+        let close = async {
+            let command = WriterCommand::Close(done);
+            if self.shared.writer.send(command).await.is_ok() {
+                let _ = closed.await;
+            }
+        };
+        if timeout(CLOSE_TIMEOUT, close).await.is_err() {
+            tracing::warn!("the database was not closed in time");
         }
     }
 

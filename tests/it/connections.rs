@@ -1,32 +1,14 @@
 //! Places and deadlines of connections to the HTTP API.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::TcpStream;
 
-use socket2::{Domain, Socket, Type};
 use tests::api_host::{ApiHost, request};
+use tests::attacks::refused;
+use tests::net::connect_from;
 use tests::wait_until;
 
 const REQUEST: &[u8] = b"GET /api/v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
-
-/// Connects from a loopback address, which is a client of its own.
-fn connect_from(last: u8, to: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket
-        .bind(&SocketAddr::from(([127, 0, 0, last], 0)).into())
-        .unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    socket.connect(&to.into()).unwrap();
-    let stream = TcpStream::from(socket);
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
-    stream
-        .set_write_timeout(Some(Duration::from_millis(100)))
-        .unwrap();
-    stream
-}
 
 fn is_served(stream: &mut TcpStream) -> bool {
     let mut reply = [0; 12];
@@ -51,6 +33,11 @@ fn slow_readers_lock_out_neither_other_clients_nor_the_socket_and_are_closed() {
         !is_served(&mut connect_from(1, host.address)),
         "a fifth connection"
     );
+    refused(
+        "network -> API",
+        "a connection beyond a client's share",
+        "connections_per_peer_max",
+    );
     assert!(
         is_served(&mut connect_from(2, host.address)),
         "another client"
@@ -61,4 +48,22 @@ fn slow_readers_lock_out_neither_other_clients_nor_the_socket_and_are_closed() {
         is_served(&mut connect_from(1, host.address))
     });
     drop(slow);
+    refused("network -> API", "read no responses", "write_seconds_max");
+}
+
+#[test]
+fn a_client_that_stops_within_a_body_loses_its_place() {
+    let host = ApiHost::new("http.connections_per_peer_max = 1\nhttp.body_seconds_max = 1\n");
+    host.allow(&[("submit", "s")]);
+    let mut silent = connect_from(1, host.address);
+    let request = "POST /api/v1/builds HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer s\r\n\
+         Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
+    silent.write_all(request.as_bytes()).unwrap();
+    let mut reply = String::new();
+    silent.read_to_string(&mut reply).unwrap();
+    assert!(reply.starts_with("HTTP/1.1 400"), "{reply}");
+    refused("network -> API", "a body without an end", &reply);
+    wait_until("the place is free again", || {
+        is_served(&mut connect_from(1, host.address))
+    });
 }

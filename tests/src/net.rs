@@ -1,14 +1,37 @@
-//! Networks of guests for tests, which are deleted when they are dropped.
+//! Networks of guests for tests, which are deleted when they are dropped, and slow clients.
 
+use std::net::{SocketAddr, TcpStream};
 use std::ops::Deref;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use guest::network::{LinkType, Network};
+use socket2::{Domain, Socket, Type};
 use sys::command;
 
 /// The time limit for a shell command, in seconds.
 const SHELL_SECONDS_MAX: &str = "240";
+
+/// The time for which a client waits for a reply.
+const REPLY_LIMIT: Duration = Duration::from_mins(1);
+/// The time for which a client tries to send.
+const SEND_LIMIT: Duration = Duration::from_millis(100);
+
+/// Connects from the loopback address 127.0.0.`last`, which is a client of its own, with a small
+/// buffer for replies.
+pub fn connect_from(last: u8, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let own = SocketAddr::from(([127, 0, 0, last], 0));
+    socket
+        .bind(&own.into())
+        .and_then(|()| socket.set_recv_buffer_size(4096))
+        .and_then(|()| socket.connect(&to.into()))
+        .and_then(|()| socket.set_read_timeout(Some(REPLY_LIMIT)))
+        .and_then(|()| socket.set_write_timeout(Some(SEND_LIMIT)))
+        .expect("a connection");
+    socket.into()
+}
 
 /// The network of a guest. Dropping it deletes the network.
 #[derive(Debug)]

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Layer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 use tracing::{debug, warn};
 
 use super::auth::Peer;
@@ -30,6 +31,15 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time in which connections must end when the agent stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The time limits of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TimeLimits {
+    /// Those of the transport.
+    pub(super) transport: Deadlines,
+    /// The limit for each part of the body of a request.
+    pub(super) body: Duration,
+}
 
 /// A listening socket.
 #[derive(Debug)]
@@ -55,13 +65,13 @@ pub(super) async fn serve(
     listener: Listener,
     router: Router,
     places: Places,
-    deadlines: Deadlines,
+    limits: TimeLimits,
     stop: CancellationToken,
 ) {
-    if let Err(error) = listener.prepare(deadlines.write) {
+    if let Err(error) = listener.prepare(limits.transport.write) {
         warn!(error = &error as &dyn Error, "cannot set socket options");
     }
-    let serve = |accepted: Accepted| accepted.serve(router.clone(), deadlines, stop.clone());
+    let serve = |accepted: Accepted| accepted.serve(router.clone(), limits, stop.clone());
     let stopped = stop.cancelled();
     prserv::listener::serve(listener, &places, stopped, SHUTDOWN_TIMEOUT, serve).await;
 }
@@ -112,12 +122,12 @@ async fn accept_tcp(
 }
 
 impl Accepted {
-    async fn serve(self, router: Router, deadlines: Deadlines, stop: CancellationToken) {
+    async fn serve(self, router: Router, limits: TimeLimits, stop: CancellationToken) {
         match self {
             Self::Unix(stream) => match local_peer(&stream).await {
                 Ok(peer) => {
-                    let stream = TimedStream::new(stream, deadlines);
-                    serve_connection(stream, peer, router, stop).await;
+                    let stream = TimedStream::new(stream, limits.transport);
+                    serve_connection(stream, peer, router, limits, stop).await;
                 }
                 Err(error) => {
                     let error = &error as &dyn Error;
@@ -125,14 +135,14 @@ impl Accepted {
                 }
             },
             Self::Tcp(stream, peer) => {
-                let stream = TimedStream::new(stream, deadlines);
-                serve_connection(stream, peer, router, stop).await;
+                let stream = TimedStream::new(stream, limits.transport);
+                serve_connection(stream, peer, router, limits, stop).await;
             }
             Self::Tls(stream, peer, config) => {
                 let acceptor = TlsAcceptor::from(config.get().await);
-                let stream = TimedStream::new(stream, deadlines);
+                let stream = TimedStream::new(stream, limits.transport);
                 match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => serve_connection(stream, peer, router, stop).await,
+                    Ok(Ok(stream)) => serve_connection(stream, peer, router, limits, stop).await,
                     Ok(Err(error)) => {
                         let error = &error as &dyn Error;
                         debug!(?peer, error, "TLS handshake failed");
@@ -156,9 +166,11 @@ async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     peer: Peer,
     router: Router,
+    limits: TimeLimits,
     stop: CancellationToken,
 ) {
-    let service = TowerToHyperService::new(Extension(peer).layer(router));
+    let service = RequestBodyTimeoutLayer::new(limits.body).layer(Extension(peer).layer(router));
+    let service = TowerToHyperService::new(service);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

@@ -26,6 +26,8 @@ pub struct Http {
     pub connections_max: usize,
     /// The largest number of simultaneous connections of one address or IPv6 /64 network.
     pub connections_per_peer_max: usize,
+    /// The time in which a client must send a part of the body of its request.
+    pub body_max: Duration,
     /// The time in which a client must read a part of its response.
     pub write_max: Duration,
 }
@@ -63,6 +65,7 @@ pub(super) fn http(reader: &mut Reader<'_>) -> Http {
         ),
         connections_max: reader.count("http.connections_max", 256, 1..=65536),
         connections_per_peer_max: reader.count("http.connections_per_peer_max", 64, 1..=65536),
+        body_max: reader.seconds("http.body_seconds_max", 60),
         write_max: reader.seconds("http.write_seconds_max", 30),
     }
 }

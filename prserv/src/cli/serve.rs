@@ -23,6 +23,9 @@ use super::ExitStatus;
 use super::daemon::{PidFile, detach};
 use super::listener::listen;
 
+/// The time in which exports that read the database must end when the server stops.
+const EXPORTS_END_MAX: Duration = Duration::from_secs(5);
+
 /// The arguments of `prserv serve`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -231,8 +234,20 @@ fn start_threads(
 }
 
 /// Serves on all listeners on this thread.
-#[tokio::main(flavor = "current_thread")]
-async fn serve_all(
+fn serve_all(
+    server: &Server,
+    listeners: Vec<std::net::TcpListener>,
+    stop: &watch::Receiver<bool>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(serve_listeners(server, listeners, stop));
+    runtime.shutdown_timeout(EXPORTS_END_MAX);
+    ended
+}
+
+async fn serve_listeners(
     server: &Server,
     listeners: Vec<std::net::TcpListener>,
     stop: &watch::Receiver<bool>,
