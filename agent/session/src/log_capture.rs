@@ -41,7 +41,9 @@ pub(super) async fn capture(
         .await;
 }
 
-/// Appends the streams of all connections, one after the other, to a file; for ever.
+/// Appends the streams of all connections, one after the other, to a file; for ever. However many
+/// connections a guest opens, one is accepted at a time. It has no deadline, because a worker may
+/// be quiet for long; a guest that holds it withholds only its own log.
 pub(super) async fn capture_connections(listener: TcpListener, path: PathBuf, bytes_max: u64) {
     let mut file = CaptureFile::open(path, bytes_max).await;
     loop {
@@ -125,6 +127,30 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 20_000);
         assert!(rest.is_empty());
         assert_eq!(shown, 40_000);
+    }
+
+    #[tokio::test]
+    async fn one_connection_of_many_is_open() {
+        use tokio::net::TcpStream;
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let captured = tokio::spawn(capture_connections(listener, path.clone(), 1 << 20));
+        let first = TcpStream::connect(address).await.unwrap();
+        let mut others = Vec::new();
+        for number in 0..50_u8 {
+            let mut other = TcpStream::connect(address).await.unwrap();
+            other.write_all(&[b'a' + number % 26]).await.unwrap();
+            others.push(other);
+        }
+        assert_eq!(std::fs::read(&path).unwrap_or_default(), b"");
+        drop((first, others));
+        while std::fs::read(&path).unwrap_or_default().len() < 50 {
+            tokio::task::yield_now().await;
+        }
+        captured.abort();
     }
 
     #[tokio::test]

@@ -32,7 +32,8 @@ impl Names {
     }
 }
 
-/// Serves DNS on a socket inside a guest's network, for ever. Must be called in a tokio
+/// Serves DNS on a socket inside a guest's network, for ever. Takes at most 64
+/// descriptors for queries that it forwards, each for five seconds. Must be called in a tokio
 /// runtime.
 ///
 /// # Errors
@@ -94,4 +95,40 @@ async fn forward(resolver: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     let length = socket.recv(&mut answer).await?;
     answer.truncate(length);
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUERIES: usize = 4 * FORWARDS_MAX;
+
+    #[tokio::test]
+    async fn a_guest_has_a_limited_number_of_queries_at_the_hosts_resolver() {
+        let localhost = (Ipv4Addr::LOCALHOST, 0);
+        let resolver = UdpSocket::bind(localhost).await.unwrap();
+        let gateway = std::net::UdpSocket::bind(localhost).unwrap();
+        let address = gateway.local_addr().unwrap();
+        let names = Names::Forward(resolver.local_addr().unwrap());
+        let served = tokio::spawn(serve(gateway, names).unwrap());
+        let guest = UdpSocket::bind(localhost).await.unwrap();
+        let mut buffer = [0; PACKET_MAX];
+        let mut waiting = Vec::new();
+        for number in 0..QUERIES {
+            guest.send_to(&number.to_be_bytes(), address).await.unwrap();
+            if number < FORWARDS_MAX {
+                waiting.push(resolver.recv_from(&mut buffer).await.unwrap().1);
+            }
+        }
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        assert!(resolver.try_recv_from(&mut buffer).is_err());
+        resolver.send_to(b"answer", waiting[0]).await.unwrap();
+        let (length, _) = guest.recv_from(&mut buffer).await.unwrap();
+        assert_eq!(&buffer[..length], b"answer");
+        guest.send_to(b"later", address).await.unwrap();
+        resolver.recv_from(&mut buffer).await.unwrap();
+        served.abort();
+    }
 }
