@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use config::ImageKey;
 use config::builds::Build;
+use config::printable;
 use jiff::Timestamp;
 use records::RecordsError;
 use tokio::time::sleep;
@@ -132,8 +133,8 @@ fn announce(agent: &AgentState, build: &Build, failure: &StoreFailure) {
 
 fn log_stored(build: &Build) {
     if let Some(outcome) = build.outcome {
-        info!(build = %build.id, %outcome, message = build.message, "build finished");
+        info!(build = %build.id, %outcome, message = %printable(&build.message), "build finished");
     } else {
-        info!(build = %build.id, message = build.message, "build queued again");
+        info!(build = %build.id, message = %printable(&build.message), "build queued again");
     }
 }
