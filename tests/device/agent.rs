@@ -10,6 +10,7 @@ use config::task::Outcome;
 use guest::network::Network;
 use rustix::process::{Signal, kill_process};
 use tests::agent::{AgentHost, ENDLESS_PROGRAM};
+use tests::attacks::refused;
 use tests::hosts::run as run_command;
 use tests::wait_until;
 
@@ -532,4 +533,9 @@ fn second_agent_with_the_same_state(host: &AgentHost) {
         state.display()
     );
     assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
+    refused(
+        "second agent -> state",
+        "the same state directory",
+        &ended.stderr,
+    );
 }

@@ -8,6 +8,7 @@ use ::store::content_manifest::{ContentManifest, FILE, Format};
 use ::store::subvolumes::{BtrfsBackend, SubvolumeBackend};
 use ::store::{Intent, Source};
 use rustix::fs::{FileType, lremovexattr};
+use tests::attacks::refused;
 use tests::hosts::{BuildHost, DevelopmentHost};
 use tests::special_files::{
     ACL, CAPABILITY, DEFAULT_ACL, acl, capability, make_node, set_attribute,
@@ -145,7 +146,7 @@ fn each_change_of_a_revision_is_named() {
         let revision = host.volume.path().join(format!("{machine}/{machine}-1"));
         tamper(&revision, |revision| change(&revision.join("root")));
         let answer = host.machinectl(&["verify", &machine], b"");
-        println!("revision -> verify | {}", answer.stderr.trim_end());
+        refused("changed revision -> verify", description, &answer.stderr);
         answer.refused(23, description);
     }
 }

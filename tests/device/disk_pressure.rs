@@ -8,6 +8,7 @@ use ::sys::command;
 use config::builds::State;
 use config::task::Outcome;
 use tests::agent::{AgentHost, GATED_PROGRAM};
+use tests::attacks::refused;
 use tests::wait_until;
 
 /// A program that writes forever, also after the disk has filled.
@@ -107,6 +108,11 @@ fn an_outcome_that_cannot_be_stored_is_stored_when_there_is_space_again() {
     // The agent evicts the guest that is left while the disk is full.
     let ended = [Some(Outcome::Abort), Some(Outcome::Abnormal)];
     assert!(ended.contains(&build.outcome), "{build:?}");
+    refused(
+        "full disk -> records",
+        "lose the outcome of a build",
+        &explained.stdout,
+    );
     let status = host.machinectl(&["host", "status"]);
     assert!(!status.stdout.contains(&expected), "{}", status.stdout);
 }

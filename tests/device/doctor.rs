@@ -16,6 +16,7 @@ use nix::mount::{MsFlags, mount};
 use rusqlite::Connection;
 use rustix::process::Signal;
 use tests::agent::AgentHost;
+use tests::attacks::refused;
 use tests::hosts::{BuildHost, DevelopmentHost};
 
 fn host() -> (BuildHost, DevelopmentHost) {
@@ -118,6 +119,11 @@ fn leftovers_are_repaired_and_unmanaged_files_stay() {
     let (left, code) = machine_findings(&host, &["--repair"]);
     assert_eq!((left, code), (vec!["linux stranger".to_owned()], Some(0)));
     assert!(linux.join("notes").is_file() && !half.exists());
+    refused(
+        "doctor --repair -> unmanaged files",
+        "delete them",
+        "they stay",
+    );
 }
 
 #[test]
@@ -208,6 +214,16 @@ fn harmful_mounts_and_quotas_are_reported() {
         Id::UnprotectedMount,
     ];
     assert_eq!(volume_findings(&host), expected);
+    for (attack, id) in [
+        ("enter a volume", Id::OpenVolume),
+        ("run a set-uid program of an image", Id::UnprotectedMount),
+    ] {
+        refused(
+            "local user -> volume",
+            attack,
+            &format!("doctor reports {id}"),
+        );
+    }
     let machine = ["linux mounted-elsewhere", "linux stranger"].map(str::to_owned);
     assert_eq!(machine_findings(&host, &[]), (machine.to_vec(), Some(22)));
 }

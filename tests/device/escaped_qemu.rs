@@ -9,6 +9,7 @@ use ::sys::{command, file};
 use config::builds::State;
 use rustix::process::{Pid, Signal};
 use tests::agent::{AgentHost, GATED_PROGRAM};
+use tests::attacks::refused;
 use tests::hosts::run;
 
 use crate::guest_failures::guest_process;
@@ -86,6 +87,18 @@ fn an_escaped_qemu_reaches_no_other_guest() {
     for attack in &attacks {
         assert!(!succeeds_as(user_of_first, attack), "{attack}");
     }
+    for (attack, by) in [
+        ("signal another guest", "a user of its own"),
+        ("read the memory of another guest", "a user of its own"),
+        ("read the state of the agent", "modes of directories"),
+        (
+            "read or write another guest's files",
+            "modes and owners of files",
+        ),
+        ("use group 0 of a device", "group 0 is not given"),
+    ] {
+        refused("escaped QEMU -> host", attack, by);
+    }
     // The attacks are possible at all.
     assert!(succeeds_as(user_of_second, &attacks[0]));
     assert!(attacks.iter().skip(4).any(|attack| succeeds_as(0, attack)));
@@ -127,6 +140,11 @@ fn adopted_guests_keep_their_users(host: &mut AgentHost, ids: &[u64; 2], users: 
     for directory in [host.state_directory(), host.run_directory()] {
         assert_closed(&directory);
     }
+    refused(
+        "local user -> state",
+        "open any file",
+        "modes of all directories and files",
+    );
     host.wait_until_torn_down();
 }
 
@@ -150,6 +168,11 @@ fn a_guest_gets_no_descriptor_that_the_agent_inherited() {
     for id in [machine, container] {
         assert!(!has_open(guest_process(&host, id), stray.path()), "{id}");
     }
+    refused(
+        "guest -> host",
+        "use a descriptor of the agent's parent",
+        "close_range",
+    );
     host.resume(machine);
     host.open_gate("container", container);
     for id in [machine, container] {

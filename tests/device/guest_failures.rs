@@ -12,7 +12,7 @@ use tests::wait_until;
 use crate::checkpoints::damage;
 
 /// Returns a worker that runs these commands in a build.
-fn worker(build: &str) -> String {
+pub(crate) fn worker(build: &str) -> String {
     format!(
         "#!/bin/sh
 host=169.254.111.222

@@ -363,5 +363,8 @@ fn a_guest_can_reach_nothing_but_its_gateway_and_the_pr_service() {
         "finished",
     ] {
         assert!(printed.contains(&line), "{line}: {console}");
+        if let Some(target) = line.strip_prefix("refused ") {
+            refused("virtual machine -> network", target, "packet filter");
+        }
     }
 }

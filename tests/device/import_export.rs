@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::time::Duration;
 
 use ::sys::command;
+use tests::attacks::refused;
 use tests::hosts::{BuildHost, run};
 use tests::write_file;
 
@@ -159,7 +160,11 @@ fn a_disk_image_that_reads_other_files_is_refused() {
         ("huge", "the virtual disk in"),
     ] {
         let answer = host.machinectl(&["import", "evil", &at(image)], b"");
-        println!("importer -> host | {image} | {}", answer.stderr.trim_end());
+        refused(
+            "importer -> host",
+            &format!("{image} image"),
+            &answer.stderr,
+        );
         answer.refused(3, message);
         assert!(host.listing().is_empty(), "{:?}", host.listing());
     }
@@ -193,10 +198,16 @@ fn links_of_an_archive_are_replaced_and_not_followed() {
         answer.code != Some(0) && answer.stderr.contains("symbolic link"),
         "{answer:?}"
     );
+    refused("importer -> host", "manifest: a link", &answer.stderr);
     let files = ["--kernel", &at("k"), "--manifest", &at("m")];
     host.machinectl(&[&import[..], &files].concat(), b"")
         .success();
     assert_eq!(fs::read_to_string(at("victim")).unwrap(), "the host's");
+    refused(
+        "importer -> host",
+        "write through links",
+        "links are replaced",
+    );
     let current = host.volume.path().join("evil/evil");
     let kernel = current.join("vmlinuz");
     assert!(kernel.symlink_metadata().unwrap().is_file());

@@ -9,9 +9,9 @@ use ::sys::command;
 use config::builds::State;
 use config::task::{GATEWAY, Outcome};
 use guest::network::Network;
-use rustix::process::Pid;
 use tests::agent::AgentHost;
 use tests::attacks::refused;
+use tests::process_status::number;
 use tests::wait_until;
 
 use crate::guest_failures::guest_process;
@@ -26,15 +26,6 @@ const AGENT_GROWTH_KIB_MAX: u64 = 32 * MIB;
 const QEMU_OVERHEAD_KIB_MAX: u64 = 160 * MIB;
 /// The memory of the demo's machine.
 const GUEST_MEMORY_KIB: u64 = 256 * MIB;
-
-/// Returns the number of a line in `/proc/PID/status`, or 0 if the process has ended.
-fn status(pid: Pid, name: &str) -> u64 {
-    let path = format!("/proc/{}/status", pid.as_raw_nonzero());
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let word = line.and_then(|line| line.split_whitespace().next());
-    word.map_or(0, |word| word.parse().unwrap())
-}
 
 /// Returns all addresses of this host with a port, and an address outside of it.
 fn addresses(port: u16) -> String {
@@ -90,13 +81,13 @@ fn a_hostile_build_reaches_nothing_and_does_not_delay_others() {
         .enter(|| TcpListener::bind((GATEWAY, 9000)))
         .unwrap();
     let guest = guest_process(&host, id);
-    let before = status(host.pid(), "VmRSS:");
+    let before = number(host.pid(), "VmRSS:");
     let (mut agent, mut threads, mut qemu) = (before, 0, 0);
     let other = host.submit("demo", "meanwhile");
     let mut observe = || {
-        agent = agent.max(status(host.pid(), "VmRSS:"));
-        threads = threads.max(status(host.pid(), "Threads:"));
-        qemu = qemu.max(status(guest, "VmHWM:"));
+        agent = agent.max(number(host.pid(), "VmRSS:"));
+        threads = threads.max(number(host.pid(), "Threads:"));
+        qemu = qemu.max(number(guest, "VmHWM:"));
         host.build(id).state == State::Finished
     };
     let half = || attacks(&host.log_of(id)).len() > ATTACKS / 2;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tests::api_host::{ApiHost, request};
+use tests::attacks::refused;
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 const HOST: &str = "http://agent";
@@ -87,6 +88,7 @@ fn requests_from_pages_of_other_sites_are_refused() {
             ],
         ] {
             assert_eq!(get(path, headers), 403, "{path} {headers:?}");
+            refused("browser -> API", &format!("{path} with {headers:?}"), "403");
         }
     }
     for headers in [

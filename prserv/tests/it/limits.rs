@@ -34,14 +34,6 @@ fn is_served(stream: &mut TcpStream) -> bool {
     sent.is_ok() && stream.read_exact(&mut reply).is_ok() && reply.starts_with(b"{\"alive\"")
 }
 
-/// Waits until the server has closed a connection, and reads nothing before.
-fn wait_until_closed(what: &str, stream: &mut TcpStream) {
-    wait_until(what, || match stream.write(b"\n") {
-        Ok(_) => false,
-        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
-    });
-}
-
 fn server(arguments: &[&str]) -> (tempfile::TempDir, Server) {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start_with(dir.path().join("prserv.sqlite3"), arguments);
@@ -78,31 +70,6 @@ fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
         busy.request(&json!({"ping": {}})).unwrap();
         idle.read(&mut end).is_ok_and(|bytes| bytes == 0)
     });
-}
-
-#[test]
-fn peers_that_do_not_read_their_exports_are_closed_and_others_are_served() {
-    let (_dir, server) = server(&["--write-seconds-max", "1"]);
-    let mut client = server.client();
-    let version = "x".repeat(20_000);
-    for number in 0..300 {
-        client.get(&version, &format!("{number}")).unwrap();
-    }
-    let filter = json!({"version": null, "pkgarch": null, "checksum": null, "colinfo": false, "history": true});
-    let export = json!({ "export": filter });
-    let requests = format!("{GREETING}{}", format!("{export}\n").repeat(20));
-    // More than are answered at once.
-    let mut slow: Vec<_> = (2..10)
-        .map(|last| connect_from(last, server.address))
-        .collect();
-    for stream in &mut slow {
-        stream.write_all(requests.as_bytes()).unwrap();
-    }
-    assert_eq!(client.rows().len(), 300);
-    assert_eq!(client.get(&version, "0").unwrap(), "300");
-    for stream in &mut slow {
-        wait_until_closed("a slow connection is closed", stream);
-    }
 }
 
 #[test]

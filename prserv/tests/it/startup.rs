@@ -1,7 +1,5 @@
 //! The command line of `bitbake-prserv` and socket activation.
 
-use std::fs::File;
-use std::io::Write;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -30,32 +28,6 @@ fn free_port() -> u16 {
         .local_addr()
         .unwrap()
         .port()
-}
-
-#[test]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test needs a process that is no server"
-)]
-fn stop_sends_no_signal_to_a_process_that_is_no_server() {
-    let dir = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let pid_file = format!("/tmp/PRServer_127.0.0.1_{port}.pid");
-    let mut other = Command::new("sleep").arg("60").spawn().unwrap();
-    let pid = other.id();
-    for text in [pid.to_string(), format!("-{pid}")] {
-        File::create(&pid_file)
-            .unwrap()
-            .write_all(text.as_bytes())
-            .unwrap();
-        let at = ["--stop", "--host", "127.0.0.1", "--port", &port.to_string()];
-        let output = bitbake_prserv(dir.path(), &at);
-        assert!(output.status.success(), "{text}: {output:?}");
-        assert!(other.try_wait().unwrap().is_none(), "{text}");
-        assert!(!Path::new(&pid_file).exists());
-    }
-    other.kill().unwrap();
-    other.wait().unwrap();
 }
 
 #[test]
