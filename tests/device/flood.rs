@@ -15,8 +15,8 @@ mod long {
     use tests::process_status::number;
     use tests::wait_until;
 
-    /// The clients of each flood.
-    const CLIENTS: usize = 10_000;
+    /// The clients of each of the two floods. This process has the descriptors of all.
+    const CLIENTS: usize = 5_000;
     /// The requests of each well-behaved client in each phase.
     const REQUESTS: usize = 300;
     /// The memory that the agent may take for all floods.
@@ -153,19 +153,19 @@ mod long {
         );
         refused(
             "network -> API",
-            "10 000 connections",
+            "5000 connections",
             "places, reserved descriptors",
         );
         refused(
             "guest -> PR service",
-            "10 000 connections",
+            "5000 connections",
             "the share of a guest",
         );
+        drop(floods);
         for id in [hostile, good] {
             host.resume(id);
             host.wait_for(id, State::Finished);
         }
-        drop(floods);
         wait_until("the descriptors are free again", || {
             descriptors(&host) < quiet.descriptors + 64
         });
