@@ -77,7 +77,7 @@ pub(crate) fn breakpoints() -> Parser {
     })
 }
 
-/// The texts of a checkpoint: the reason why there is none, in an image of a sender.
+/// The texts of a checkpoint: the reason why an image of a sender has no checkpoint.
 pub(crate) fn checkpoint_texts() -> Parser {
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
     let valid = [
