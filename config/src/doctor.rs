@@ -90,7 +90,9 @@ kinds! {
     LostPin, "lost-pin", Warning,
         "the revision of a pin does not exist", "--repair: removes the pin";
     HalfRevision, "half-revision", Warning,
-        "a revision is writable or incomplete, and nothing is creating it", "--repair: deletes it";
+        "the creation of a revision was interrupted", "--repair: deletes it";
+    WritableRevision, "writable-revision", Warning,
+        "a revision is writable, and Buildhost did not create it so", "operator: make it read-only, or delete it";
     HalfImage, "half-image", Warning,
         "a bootstrapped image is writable", "--repair: deletes it";
     StraySnapshot, "stray-snapshot", Warning,

@@ -9,6 +9,7 @@
 //! ├── linux-gcc_6-default-42         snapshot
 //! ├── .buildhost.new                 the next current link, before its rename
 //! ├── .buildhost.arriving-3 -> linux-gcc_6-3   the mark of an incomplete revision
+//! ├── .buildhost.ingest              an empty directory, locked by the process that creates revision 3
 //! ├── .buildhost.pin-1 -> linux-gcc_6-1   the pin of a revision
 //! └── .buildhost.deleting            the current link of a machine that is being deleted
 //! ```
@@ -21,6 +22,7 @@ use std::fmt;
 
 use crate::names::{MachineName, Revision, Tag, ToolchainName};
 
+const INGEST: &str = ".buildhost.ingest";
 const INCOMING: &str = ".buildhost.new";
 const DELETING: &str = ".buildhost.deleting";
 const PIN: &str = ".buildhost.pin-";
@@ -38,6 +40,9 @@ pub enum Entry {
     /// The link that marks a revision as incomplete: its content may not have reached the
     /// disk, even if it is read-only.
     Arriving(Revision),
+    /// The empty directory whose lock the creator of a revision holds until the revision is
+    /// published.
+    Ingest,
     /// The link that protects a revision from being pruned.
     Pin(Revision),
     /// A revision of the machine.
@@ -54,6 +59,7 @@ impl Entry {
         match name {
             INCOMING => return Some(Self::Incoming),
             DELETING => return Some(Self::Deleting),
+            INGEST => return Some(Self::Ingest),
             _ => {}
         }
         if let Some(revision) = name.strip_prefix(PIN) {
@@ -84,6 +90,7 @@ impl Entry {
             Self::Current => machine.to_string(),
             Self::Incoming => INCOMING.to_owned(),
             Self::Deleting => DELETING.to_owned(),
+            Self::Ingest => INGEST.to_owned(),
             Self::Pin(revision) => format!("{PIN}{revision}"),
             Self::Arriving(revision) => format!("{ARRIVING}{revision}"),
             Self::Revision(revision) => format!("{machine}-{revision}"),
@@ -99,6 +106,7 @@ impl fmt::Display for Entry {
             Self::Current => write!(f, "the current link"),
             Self::Incoming => write!(f, "the incoming link"),
             Self::Deleting => write!(f, "the link of a deletion"),
+            Self::Ingest => write!(f, "the lock of an ingest"),
             Self::Arriving(revision) => write!(f, "the mark of the unfinished revision {revision}"),
             Self::Pin(revision) => write!(f, "the pin of revision {revision}"),
             Self::Revision(revision) => write!(f, "revision {revision}"),
@@ -121,6 +129,7 @@ mod tests {
             Just(Entry::Current),
             Just(Entry::Incoming),
             Just(Entry::Deleting),
+            Just(Entry::Ingest),
             any::<u32>().prop_map(|n| Entry::Pin(Revision(n))),
             any::<u32>().prop_map(|n| Entry::Arriving(Revision(n))),
             any::<u32>().prop_map(|n| Entry::Revision(Revision(n))),

@@ -226,7 +226,7 @@ fn an_incomplete_revision_is_recreated_and_a_complete_one_is_adopted() {
         development.send("linux-1", None),
         development.send("linux-2", None),
     );
-    // The state after a killed receive: a writable revision.
+    // The state after a killed receive: a writable revision with a mark.
     let directory = host.volume.path().join("linux");
     fs::create_dir(&directory).unwrap();
     ::store::SubvolumeBackend::create(
@@ -234,6 +234,7 @@ fn an_incomplete_revision_is_recreated_and_a_complete_one_is_adopted() {
         &directory.join("linux-1"),
     )
     .unwrap();
+    std::os::unix::fs::symlink("linux-1", directory.join(".buildhost.arriving-1")).unwrap();
     let answer = host.machinectl(&["add", "linux"], &one).success();
     assert!(
         answer.stderr.contains("replaces an incomplete revision"),

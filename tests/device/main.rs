@@ -11,6 +11,7 @@ mod add_upgrade;
 mod agent;
 mod agent_kills;
 mod archives;
+mod arrivals;
 mod attach;
 mod backend;
 mod bad_input;

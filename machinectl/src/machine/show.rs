@@ -84,7 +84,9 @@ fn revisions(view: &MachineView) -> Table {
         let state = match revision {
             _ if Some(revision.revision) == view.current => "current",
             RevisionView { complete: true, .. } => "complete",
-            _ => "incomplete",
+            _ if view.is_arriving(revision.revision) => "arriving",
+            _ if view.is_interrupted(revision.revision) => "incomplete",
+            _ => "writable",
         };
         let pinned = if view.pins.contains(&revision.revision) {
             ", pinned"
@@ -181,6 +183,7 @@ pub(super) fn json(machine: &ShownMachine) -> Value {
             json!({
                 "revision": revision.revision,
                 "complete": revision.complete,
+                "arriving": view.is_arriving(revision.revision),
                 "current": Some(revision.revision) == view.current,
                 "pinned": view.pins.contains(&revision.revision),
                 "uuid": revision.uuid.to_string(),

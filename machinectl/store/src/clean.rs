@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 
 use config::MachineName;
+use config::layout::Entry;
 use rustix::io::Errno;
 
 pub use plan::{Step, plan, plan_deletion};
@@ -148,6 +149,12 @@ impl Volume {
                     return Err(LockRefusal::in_use(&path).into());
                 };
                 self.delete_subvolume(&path)?
+            }
+            Step::Unlink(Entry::Ingest) => {
+                let path = self.entry(machine, &Entry::Ingest);
+                self.backend
+                    .remove_directory(&path)
+                    .context("remove", &path)?
             }
             Step::Unlink(entry) => {
                 let path = self.entry(machine, entry);

@@ -8,7 +8,9 @@ use config::layout::Entry;
 
 use crate::clean::{Step, plan_deletion};
 use crate::error::IoContext;
-use crate::{LockRefusal, MachineRefusal, MachineView, Result, StoreError, Volume, lock};
+use crate::{
+    IngestState, LockRefusal, MachineRefusal, MachineView, Result, StoreError, Volume, lock,
+};
 
 /// The result of a deletion.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,12 +25,13 @@ impl Volume {
     /// Takes a machine out of service, waits until no process uses it, and deletes it.
     ///
     /// One rename takes it out of service and records the intent. After a crash,
-    /// [`Volume::finish_deletions`] or the next call continues. With `force`, snapshots are
+    /// [`Volume::finish_deletions`] or the next call continues. While a revision is being
+    /// created, the machine stays in service. With `force`, snapshots are
     /// deleted while they are in use.
     ///
     /// # Errors
-    /// The machine does not exist, or it is still in use at the timeout. It then stays out of
-    /// service and is deleted later.
+    /// The machine does not exist, a revision of it is still being created at the timeout, or it
+    /// is still in use then. A machine in use stays out of service and is deleted later.
     pub fn delete(
         &self,
         machine: &MachineName,
@@ -36,7 +39,12 @@ impl Volume {
         force: bool,
     ) -> Result<DeleteReport> {
         let deadline = Instant::now() + timeout;
-        self.take_out_of_service(machine)?;
+        while !self.take_out_of_service(machine)? {
+            if Instant::now() >= deadline {
+                return Err(self.ingesting(machine).into());
+            }
+            std::thread::sleep(lock::RETRY_INTERVAL);
+        }
         loop {
             if let Some(report) = self.try_delete(machine, force)? {
                 return Ok(report);
@@ -48,9 +56,14 @@ impl Volume {
         }
     }
 
-    fn take_out_of_service(&self, machine: &MachineName) -> Result<()> {
+    /// Takes a machine out of service. Returns false, and changes nothing, while a revision of
+    /// it is being created.
+    fn take_out_of_service(&self, machine: &MachineName) -> Result<bool> {
         let _lock = self.lock(machine)?;
         let view = self.view(machine)?;
+        if view.ingest == IngestState::Running {
+            return Ok(false);
+        }
         let current = self.entry(machine, &Entry::Current);
         let deleting = self.entry(machine, &Entry::Deleting);
         if view.has_link() {
@@ -75,7 +88,8 @@ impl Volume {
             }
             self.mark_deleting(&deleting, machine)?;
         }
-        self.commit()
+        self.commit()?;
+        Ok(true)
     }
 
     /// Marks a machine that is out of service as being deleted. If the disk has no room for the

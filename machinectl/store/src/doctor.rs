@@ -65,6 +65,8 @@ pub struct Activity {
     /// The processes that have the directory open, such as a `btrfs receive` that was started
     /// by hand.
     pub opened_by: Vec<Holder>,
+    /// The processes that create a revision.
+    pub ingesting: Vec<Holder>,
 }
 
 /// Returns the findings about a machine. `manifest_fault` is that of
@@ -203,7 +205,12 @@ impl Examination<'_> {
     /// Examines incomplete revisions, and marks of unfinished revisions that do not exist.
     fn examine_incomplete_revisions(&mut self, activity: &Activity) {
         let view = self.view;
-        let writer = activity.opened_by.first().or(activity.holders.first());
+        let mut writers = activity
+            .ingesting
+            .iter()
+            .chain(&activity.opened_by)
+            .chain(&activity.holders);
+        let writer = writers.next();
         let incomplete = view
             .revisions
             .iter()
@@ -225,6 +232,7 @@ impl Examination<'_> {
         let is_marked = view.arriving.contains(&revision);
         let state = if is_marked { "unfinished" } else { "writable" };
         let proof = format!("revision {revision} is {state}");
+        let name = Entry::Revision(revision).name(&view.name);
         if let Some(writer) = writer {
             self.note(
                 Id::ArrivingRevision,
@@ -235,14 +243,25 @@ impl Examination<'_> {
             self.note(
                 Id::HalfRevision,
                 &format!("{proof}, and the current link may mean it"),
-                "repair the link first",
+                &format!(
+                    "`buildhost rollback {}` or `btrfs property set -ts {name} ro true`",
+                    view.name
+                ),
+            );
+        } else if !is_marked {
+            self.note(
+                Id::WritableRevision,
+                &format!("{proof}: a person may be working in it"),
+                &format!(
+                    "`btrfs property set -ts {name} ro true` or `btrfs subvolume delete {name}`"
+                ),
             );
         } else {
             let delete = exists.then_some(Step::Delete(Entry::Revision(revision)));
-            let unmark = is_marked.then_some(Step::Unlink(Entry::Arriving(revision)));
+            let unmark = Some(Step::Unlink(Entry::Arriving(revision)));
             self.add(
                 Id::HalfRevision,
-                &format!("{proof}: its creation was interrupted, or a person made it writable"),
+                &format!("{proof}: its creation was interrupted"),
                 REPAIR,
                 delete.into_iter().chain(unmark).collect(),
             );
@@ -358,6 +377,7 @@ impl Volume {
         Activity {
             holders: others(lock::holders(&directory)),
             opened_by: others(lock::opened_by(&directory)),
+            ingesting: lock::holders(&self.entry(machine, &Entry::Ingest)),
         }
     }
 

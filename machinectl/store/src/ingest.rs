@@ -17,11 +17,10 @@ use config::{MachineName, Revision};
 pub use plan::{IngestPlan, Method};
 
 use crate::error::IoContext;
-use crate::lock::MachineLock;
+use crate::lock::{IngestLock, MachineLock};
 use crate::stream::SendStream;
 use crate::{
-    Change, LockRefusal, MachineView, Refusal, RefusalKind, Result, StoreError, Uuid, Volume,
-    content_manifest, lock,
+    Change, MachineView, Refusal, RefusalKind, Result, StoreError, Uuid, Volume, content_manifest,
 };
 use import::Import;
 use plan::IncomingImage;
@@ -76,6 +75,11 @@ pub enum IngestRefusal {
         "revision {1} of machine `{0}` exists with other content; send it under a higher number"
     )]
     OtherContent(MachineName, Revision),
+    /// The number is taken by a writable revision that no ingest left behind.
+    #[error(
+        "revision {1} of machine `{0}` is writable, and a person may be working in it; make it read-only, delete it (`btrfs property set`, `btrfs subvolume delete`), or send another number"
+    )]
+    Writable(MachineName, Revision),
     /// The stream is named after another machine.
     #[error(
         "the stream is named `{name}`, but a revision of machine `{machine}` is named `{machine}-NUMBER`"
@@ -111,7 +115,9 @@ pub enum IngestRefusal {
 impl Refusal for IngestRefusal {
     fn kind(&self) -> RefusalKind {
         match self {
-            Self::MachineExists(_) | Self::OtherContent(..) => RefusalKind::Exists,
+            Self::MachineExists(_) | Self::OtherContent(..) | Self::Writable(..) => {
+                RefusalKind::Exists
+            }
             Self::NotNewer { .. } => RefusalKind::NotNewer,
             Self::StreamName { .. } => RefusalKind::WrongName,
             Self::NoParent(_) | Self::ParentChanged(_) => RefusalKind::NoParent,
@@ -175,7 +181,7 @@ impl Volume {
             .backend
             .create_directory(&directory)
             .context("create", &directory)?;
-        let result = self.ingest_locked(intent, machine, source);
+        let result = self.ingest_into(intent, machine, source);
         if result.is_err() && created == Change::Changed {
             // This fails if another process has started to use the directory.
             let _ = self.backend.remove_directory(&directory);
@@ -184,49 +190,79 @@ impl Volume {
         result
     }
 
-    fn ingest_locked(
+    fn ingest_into(
         &self,
         intent: Intent,
         machine: &MachineName,
         source: Source,
     ) -> Result<IngestPlan> {
-        let lock = self.lock(machine)?;
-        // The machine may have changed before it was locked.
-        let plan = self.plan_ingest(intent, machine, &source)?;
-        if plan.method == Method::Recreate {
-            self.delete_unfinished(machine, plan.revision)?;
-        }
-        if plan.method != Method::Adopt {
-            self.mark_arriving(machine, plan.revision)?;
-            let written = self.write_revision(machine, &plan, source, &lock);
-            if let Err(error) = written {
-                self.undo(machine, plan.revision, &error);
-                return Err(error);
-            }
-        }
-        if let Err(error) = self.publish_revision(machine, plan.revision) {
-            let current = self.view(machine).ok().and_then(|view| view.current);
-            if current != Some(plan.revision) && plan.method != Method::Adopt {
-                self.undo(machine, plan.revision, &error);
-            }
-            return Err(error);
-        }
+        let (lock, ingest) = self.lock_for_ingest(machine)?;
+        let result = self.ingest_locked(intent, machine, source, lock, &ingest);
+        let ended = self.end_ingest(machine, ingest);
+        let plan = result?;
+        ended?;
         Ok(plan)
     }
 
-    /// Deletes an unfinished revision, unless a `btrfs receive` that was started by hand may
-    /// be writing it: it holds no lock.
-    fn delete_unfinished(&self, machine: &MachineName, revision: Revision) -> Result<()> {
-        let path = self.entry(machine, &Entry::Revision(revision));
-        let mut holders = lock::opened_by(&self.directory(machine));
-        holders.retain(|holder| holder.name == "btrfs");
-        if !holders.is_empty() {
-            return Err(LockRefusal::InUse { path, holders }.into());
+    /// Creates a revision and publishes it. The machine is locked to begin and to publish, but
+    /// not while the revision is written.
+    fn ingest_locked(
+        &self,
+        intent: Intent,
+        machine: &MachineName,
+        source: Source,
+        lock: MachineLock,
+        ingest: &IngestLock,
+    ) -> Result<IngestPlan> {
+        // The machine may have changed before it was locked.
+        let plan = self.plan_ingest(intent, machine, &source)?;
+        if plan.method == Method::Adopt {
+            self.publish_revision(machine, plan.revision)?;
+            return Ok(plan);
         }
-        self.backend
-            .delete(&path)
-            .context("delete the unfinished", &path)?;
-        Ok(())
+        let parent = plan.parent.as_deref();
+        // Without it, the parent could be deleted while the stream still refers to it.
+        let _parent_lock = parent.map(|path| self.lock_shared(path)).transpose()?;
+        if plan.method == Method::Recreate {
+            let path = self.entry(machine, &Entry::Revision(plan.revision));
+            self.backend
+                .delete(&path)
+                .context("delete the unfinished", &path)?;
+        }
+        self.mark_arriving(machine, plan.revision)?;
+        drop(lock);
+        let written = self.write_revision(machine, &plan, source, ingest);
+        // The revision is marked, so nobody else changes it without the lock.
+        let lock = self.lock(machine);
+        let finished = match (written, lock) {
+            (Ok(()), Ok(_lock)) => self.publish_arrived(intent, machine, plan.revision),
+            (Err(error), _) | (_, Err(error)) => {
+                self.undo(machine, plan.revision, &error);
+                Err(error)
+            }
+        };
+        finished.map(|()| plan)
+    }
+
+    /// Publishes a revision that was written while the machine was not locked, if it still may
+    /// become the current one. The caller holds the lock.
+    fn publish_arrived(
+        &self,
+        intent: Intent,
+        machine: &MachineName,
+        revision: Revision,
+    ) -> Result<()> {
+        let published = self
+            .view(machine)
+            .and_then(|view| plan::check(intent, &view, revision))
+            .and_then(|()| self.publish_revision(machine, revision));
+        if let Err(error) = &published {
+            let current = self.view(machine).ok().and_then(|view| view.current);
+            if current != Some(revision) {
+                self.undo(machine, revision, error);
+            }
+        }
+        published
     }
 
     /// Creates the read-only subvolume of a revision and checks it.
@@ -235,7 +271,7 @@ impl Volume {
         machine: &MachineName,
         plan: &IngestPlan,
         source: Source,
-        lock: &MachineLock,
+        lock: &IngestLock,
     ) -> Result<()> {
         let path = self.entry(machine, &Entry::Revision(plan.revision));
         match source {

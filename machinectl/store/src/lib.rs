@@ -41,7 +41,7 @@ pub use machine_manifest::{ManifestRefusal, image_provenance, machine_manifest};
 pub use machine_refusal::MachineRefusal;
 pub use snapshot::{Snapshot, SnapshotRefusal, SnapshotSource, SourceRevision};
 pub use subvolumes::{Change, Subvolume, SubvolumeBackend, Uuid};
-pub use view::{ImageView, MachineView, RevisionView, SnapshotView};
+pub use view::{ImageView, IngestState, MachineView, RevisionView, SnapshotView};
 pub use volume::{LOCK_TIMEOUT, Volume, VolumeRefusal};
 pub use volumes::{Inventory, Located, VolumeId, Volumes};
 

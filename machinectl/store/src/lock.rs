@@ -1,8 +1,10 @@
 //! Locks that end with their process, and the processes that hold them.
 //!
-//! A change of a machine holds an exclusive `flock` on the machine's directory. A snapshot in
-//! use has a shared one on its own directory, held by the agent and by the guest that
-//! inherits the descriptor.
+//! A change of a machine holds an exclusive `flock` on the machine's directory, for an instant.
+//! The creation of a revision can take hours, so it holds a lock of its own meanwhile, on the
+//! directory [`Entry::Ingest`], and the machine's lock only to begin and to publish. A snapshot
+//! in use has a shared lock on its own directory, held by the agent and by the guest that
+//! inherits the descriptor. A parent of an arriving revision has one, too.
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -12,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use config::MachineName;
+use config::layout::Entry;
 
 use crate::error::IoContext;
 use crate::{MachineRefusal, Refusal, RefusalKind, Result, Volume};
@@ -48,6 +51,17 @@ pub enum LockRefusal {
         /// The processes that hold the lock.
         holders: Vec<Holder>,
     },
+    /// Another process is creating a revision of the machine.
+    #[error(
+        "a revision of machine `{machine}` is being created by {}; retry after that has ended",
+        list(holders)
+    )]
+    Ingesting {
+        /// The machine.
+        machine: MachineName,
+        /// The processes that create the revision.
+        holders: Vec<Holder>,
+    },
     /// Other processes, such as a build's guest, use the directory.
     #[error("`{}` is in use by {}; retry after that has ended", path.display(), list(holders))]
     InUse {
@@ -64,7 +78,7 @@ pub enum LockRefusal {
 impl Refusal for LockRefusal {
     fn kind(&self) -> RefusalKind {
         match self {
-            Self::Locked { .. } => RefusalKind::Locked,
+            Self::Locked { .. } | Self::Ingesting { .. } => RefusalKind::Locked,
             Self::InUse { .. } | Self::Sending(_) => RefusalKind::InUse,
         }
     }
@@ -90,9 +104,13 @@ fn list(holders: &[Holder]) -> String {
 
 /// The exclusive lock of a machine. Only its holder may change the machine's directory.
 #[derive(Debug)]
-pub(crate) struct MachineLock(File);
+pub(crate) struct MachineLock(#[expect(dead_code, reason = "its drop releases the lock")] File);
 
-impl MachineLock {
+/// The lock of an ingest. Its holder creates a revision; other changes of the machine go on.
+#[derive(Debug)]
+pub(crate) struct IngestLock(File);
+
+impl IngestLock {
     /// Returns another descriptor of the lock, for a child process that must keep it.
     pub(crate) fn try_clone(&self) -> io::Result<File> {
         self.0.try_clone()
@@ -124,6 +142,50 @@ impl Volume {
             if is_same_file(&file, &path) {
                 return Ok(MachineLock(file));
             }
+        }
+    }
+}
+
+impl Volume {
+    /// Acquires the lock of a machine and the lock of its ingest.
+    pub(crate) fn lock_for_ingest(
+        &self,
+        machine: &MachineName,
+    ) -> Result<(MachineLock, IngestLock)> {
+        let path = self.entry(machine, &Entry::Ingest);
+        let deadline = Instant::now() + self.lock_timeout;
+        loop {
+            let lock = self.lock(machine)?;
+            self.backend
+                .create_directory(&path)
+                .context("create", &path)?;
+            let file = open_directory(&path).context("open", &path)?;
+            let locked = acquired(file.try_lock()).context("lock", &path)?;
+            // The previous holder removes the directory without the machine's lock.
+            if locked && is_same_file(&file, &path) {
+                return Ok((lock, IngestLock(file)));
+            }
+            drop(lock);
+            if Instant::now() >= deadline {
+                return Err(self.ingesting(machine).into());
+            }
+            std::thread::sleep(RETRY_INTERVAL);
+        }
+    }
+
+    /// Removes the directory of an ingest's lock, then releases the lock.
+    pub(crate) fn end_ingest(&self, machine: &MachineName, lock: IngestLock) -> Result<()> {
+        let path = self.entry(machine, &Entry::Ingest);
+        let removed = self.backend.remove_directory(&path);
+        drop(lock);
+        removed.context("remove", &path).map(drop)
+    }
+
+    /// Returns the refusal of a change while a revision is being created.
+    pub(crate) fn ingesting(&self, machine: &MachineName) -> LockRefusal {
+        LockRefusal::Ingesting {
+            machine: machine.clone(),
+            holders: holders(&self.entry(machine, &Entry::Ingest)),
         }
     }
 }

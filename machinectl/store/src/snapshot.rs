@@ -252,7 +252,7 @@ impl Volume {
         }
     }
 
-    fn lock_shared(&self, path: &Path) -> Result<File> {
+    pub(crate) fn lock_shared(&self, path: &Path) -> Result<File> {
         let file = lock::open_directory(path).context("open", path)?;
         let deadline = Instant::now() + self.lock_timeout;
         let locked = lock::retry_until(deadline, || lock::acquired(file.try_lock_shared()));

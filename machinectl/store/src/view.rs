@@ -30,6 +30,8 @@ pub struct MachineView {
     pub deleting: bool,
     /// True if a link was not renamed to the current link.
     pub incoming: bool,
+    /// The state of the ingest.
+    pub ingest: IngestState,
     /// The revisions that are marked as unfinished; they need not exist.
     pub arriving: BTreeSet<Revision>,
     /// The revisions that must not be pruned; they need not exist.
@@ -48,6 +50,18 @@ pub struct MachineView {
     pub unmanaged: Vec<String>,
 }
 
+/// The state of the ingest of a machine's revisions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IngestState {
+    /// No revision is being created.
+    #[default]
+    Idle,
+    /// The process that was creating a revision has ended without finishing it.
+    Interrupted,
+    /// A process is creating a revision.
+    Running,
+}
+
 /// An initial image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevisionView {
@@ -57,7 +71,8 @@ pub struct RevisionView {
     pub uuid: Uuid,
     /// The UUID of the subvolume that it was received from.
     pub received_uuid: Option<Uuid>,
-    /// True if the revision may be used: it is read-only, and its content is on the disk.
+    /// True if the revision may be used: it is read-only, and its content is on the disk. One
+    /// that is incomplete without being marked as arriving was made by a person.
     pub complete: bool,
     /// The properties of the subvolume.
     pub subvolume: Subvolume,
@@ -97,6 +112,7 @@ impl MachineView {
             link_unmanaged: false,
             deleting: false,
             incoming: false,
+            ingest: IngestState::Idle,
             arriving: BTreeSet::new(),
             pins: BTreeSet::new(),
             revisions_in_use: BTreeSet::new(),
@@ -113,16 +129,29 @@ impl MachineView {
         self.current.is_some()
     }
 
-    /// Returns true if a process uses a snapshot or reads a revision.
+    /// Returns true if a process uses a snapshot, or reads or creates a revision.
     pub fn is_in_use(&self) -> bool {
-        !self.revisions_in_use.is_empty() || self.snapshots.iter().any(|snapshot| snapshot.in_use)
+        !self.revisions_in_use.is_empty()
+            || self.ingest == IngestState::Running
+            || self.snapshots.iter().any(|snapshot| snapshot.in_use)
+    }
+
+    /// Returns true if a process is creating a revision at present.
+    pub fn is_arriving(&self, revision: Revision) -> bool {
+        self.ingest == IngestState::Running && self.arriving.contains(&revision)
+    }
+
+    /// Returns true if the creation of a revision was interrupted.
+    pub fn is_interrupted(&self, revision: Revision) -> bool {
+        self.ingest != IngestState::Running && self.arriving.contains(&revision)
     }
 
     /// Returns true if no entry of the directory is managed by Buildhost.
     pub fn is_unmanaged(&self) -> bool {
         let empty =
             self.revisions.is_empty() && self.images.is_empty() && self.snapshots.is_empty();
-        empty && !self.has_link() && !self.deleting && self.arriving.is_empty()
+        let idle = self.ingest == IngestState::Idle && self.arriving.is_empty();
+        empty && idle && !self.has_link() && !self.deleting
     }
 
     /// Returns true if there is a current link, even if its target does not exist.
@@ -262,6 +291,17 @@ impl Volume {
                 view.deleting = path.is_symlink();
                 Ok(view.deleting)
             }
+            Entry::Ingest => {
+                let exists = is_directory(path)?;
+                if exists {
+                    view.ingest = if lock::is_in_use(path) {
+                        IngestState::Running
+                    } else {
+                        IngestState::Interrupted
+                    };
+                }
+                Ok(exists)
+            }
             Entry::Arriving(revision) => Ok(path.is_symlink() && view.arriving.insert(revision)),
             Entry::Pin(revision) => Ok(path.is_symlink() && view.pins.insert(revision)),
         }
@@ -309,6 +349,7 @@ impl MachineView {
             Entry::Current
             | Entry::Incoming
             | Entry::Deleting
+            | Entry::Ingest
             | Entry::Arriving(_)
             | Entry::Pin(_) => {}
         }

@@ -4,14 +4,14 @@ use std::fmt;
 
 use config::layout::Entry;
 
-use crate::{MachineView, SnapshotView};
+use crate::{IngestState, MachineView, RevisionView, SnapshotView};
 
 /// A step of a clean-up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Deletes a subvolume.
     Delete(Entry),
-    /// Removes a symbolic link.
+    /// Removes a symbolic link, or the empty directory of a lock.
     Unlink(Entry),
     /// Removes the machine's directory.
     RemoveDirectory,
@@ -57,18 +57,34 @@ impl fmt::Display for Step {
 ///
 /// - A machine with a current link keeps its complete revisions and images. Its snapshots,
 ///   partly received revisions and other unfinished entries are deleted.
+/// - A writable revision that is not marked as unfinished was made by a person, and stays.
 /// - A machine whose link does not lead to a complete revision also keeps every revision that
 ///   the link could mean. A person has to decide.
-/// - Without a link, all managed entries are deleted, and the directory if it is then empty.
-///   So a machine can be deleted by removing its link and rebooting.
+/// - Without a link, all other managed entries are deleted, and the directory if it is then
+///   empty. So a machine can be deleted by removing its link and rebooting.
 ///
 /// Entries in use and unmanaged entries always stay.
 pub fn plan(view: &MachineView) -> Vec<Step> {
     if view.has_link() {
         unfinished(view)
-    } else {
+    } else if view.deleting {
         delete_all(view)
+    } else {
+        delete_all(&without_writable(view))
     }
+}
+
+/// Returns a view in which the revisions that a person made are unmanaged.
+fn without_writable(view: &MachineView) -> MachineView {
+    let mut view = view.clone();
+    let is_managed = |it: &RevisionView| it.complete || view.arriving.contains(&it.revision);
+    let (managed, writable): (Vec<_>, Vec<_>) = view.revisions.into_iter().partition(is_managed);
+    let names = writable
+        .iter()
+        .map(|it| Entry::Revision(it.revision).name(&view.name));
+    view.unmanaged.extend(names);
+    view.revisions = managed;
+    view
 }
 
 /// Returns the steps that finish the deletion of a machine. A machine with a current link is
@@ -84,8 +100,11 @@ pub fn plan_deletion(view: &MachineView) -> Vec<Step> {
 fn unfinished(view: &MachineView) -> Vec<Step> {
     let mut steps = unused_snapshots(view);
     if view.is_live() {
-        let incomplete = view.revisions.iter().filter(|view| !view.complete);
-        steps.extend(incomplete.map(|view| Step::Delete(Entry::Revision(view.revision))));
+        let interrupted = view
+            .revisions
+            .iter()
+            .filter(|it| view.is_interrupted(it.revision));
+        steps.extend(interrupted.map(|view| Step::Delete(Entry::Revision(view.revision))));
     }
     let incomplete = view.images.iter().filter(|view| !view.complete);
     steps.extend(incomplete.map(|view| Step::Delete(Entry::Image(view.toolchain.clone()))));
@@ -96,6 +115,7 @@ fn unfinished(view: &MachineView) -> Vec<Step> {
     steps.extend(dangling.map(|pin| Step::Unlink(Entry::Pin(*pin))));
     steps.extend(view.incoming.then_some(Step::Unlink(Entry::Incoming)));
     steps.extend(obsolete_marks(view, &steps));
+    steps.extend(interrupted_ingest(view));
     steps.extend(view.deleting.then_some(Step::Unlink(Entry::Deleting)));
     steps
 }
@@ -106,14 +126,14 @@ fn delete_all(view: &MachineView) -> Vec<Step> {
     let mut steps = unused_snapshots(view);
     let images = view.images.iter();
     steps.extend(images.map(|view| Step::Delete(Entry::Image(view.toolchain.clone()))));
-    let unused = view
-        .revisions
-        .iter()
-        .filter(|it| !view.revisions_in_use.contains(&it.revision));
+    let unused = view.revisions.iter().filter(|it| {
+        !view.revisions_in_use.contains(&it.revision) && !view.is_arriving(it.revision)
+    });
     steps.extend(unused.map(|view| Step::Delete(Entry::Revision(view.revision))));
     steps.extend(view.pins.iter().map(|pin| Step::Unlink(Entry::Pin(*pin))));
     steps.extend(view.incoming.then_some(Step::Unlink(Entry::Incoming)));
     steps.extend(obsolete_marks(view, &steps));
+    steps.extend(interrupted_ingest(view));
     let in_use = view.is_in_use();
     steps.extend((view.deleting && !in_use).then_some(Step::Unlink(Entry::Deleting)));
     // A directory without managed entries is unmanaged itself.
@@ -130,11 +150,15 @@ fn obsolete_marks(view: &MachineView, steps: &[Step]) -> Vec<Step> {
         .iter()
         .copied()
         .filter(|revision| {
-            view.revision(*revision).is_none()
+            view.is_interrupted(*revision) && view.revision(*revision).is_none()
                 || steps.contains(&Step::Delete(Entry::Revision(*revision)))
         })
         .map(|revision| Step::Unlink(Entry::Arriving(revision)))
         .collect()
+}
+
+fn interrupted_ingest(view: &MachineView) -> Option<Step> {
+    (view.ingest == IngestState::Interrupted).then_some(Step::Unlink(Entry::Ingest))
 }
 
 fn unused_snapshots(view: &MachineView) -> Vec<Step> {
@@ -186,8 +210,19 @@ mod tests {
     fn view() -> impl Strategy<Value = MachineView> {
         let revisions = prop::collection::btree_map(0_u32..5, any::<bool>(), 0..4);
         let snapshots = prop::collection::btree_map(0_u32..5, any::<bool>(), 0..4);
-        let rest = (any::<[bool; 6]>(), 0_u32..5, prop::option::of(0_u32..5));
-        (revisions, snapshots, rest).prop_map(|(revisions, snapshots, (flags, current, read))| {
+        let ingest = prop::sample::select(vec![
+            IngestState::Idle,
+            IngestState::Interrupted,
+            IngestState::Running,
+        ]);
+        let rest = (
+            any::<[bool; 6]>(),
+            0_u32..5,
+            prop::option::of(0_u32..5),
+            ingest,
+        );
+        (revisions, snapshots, rest).prop_map(|(revisions, snapshots, rest)| {
+            let (flags, current, read, ingest) = rest;
             let [link, incoming, deleting, image, unmanaged, marked] = flags;
             let mut view = MachineView::new("linux".parse().unwrap());
             let is_complete = |it: &u32| revisions.get(it) == Some(&true) && !(marked && *it == 1);
@@ -195,6 +230,7 @@ mod tests {
             view.current = (link && resolves).then_some(Revision(current));
             view.link_fault = (link && !resolves).then(|| "broken".to_owned());
             view.incoming = incoming;
+            view.ingest = ingest;
             view.deleting = deleting;
             view.revisions_in_use = read.filter(is_complete).map(Revision).into_iter().collect();
             view.arriving = marked.then_some(Revision(1)).into_iter().collect();
@@ -227,6 +263,9 @@ mod tests {
                 prop_assert!(!(in_use || has_unmanaged) || !plan.contains(&Step::RemoveDirectory));
                 for it in &view.revisions {
                     let deleted = plan.contains(&Step::Delete(Entry::Revision(it.revision)));
+                    let is_writable = !it.complete && !view.arriving.contains(&it.revision);
+                    prop_assert!(!(deleted && is_writable && !view.deleting));
+                    prop_assert!(!(deleted && view.is_arriving(it.revision)));
                     prop_assert!(!(deleted && it.complete && view.has_link()));
                     prop_assert!(!(deleted && view.revisions_in_use.contains(&it.revision)));
                     prop_assert!(!(deleted && view.link_fault.is_some()));
@@ -240,6 +279,7 @@ mod tests {
             for plan in [plan(&view), plan_deletion(&view)] {
                 let at = |step: &Step| plan.iter().position(|it| it == step);
                 for revision in &view.arriving {
+                    prop_assert!(!(view.is_arriving(*revision) && plan.contains(&Step::RemoveDirectory)));
                     let mark = at(&Step::Unlink(Entry::Arriving(*revision)));
                     if mark.is_some() && view.revision(*revision).is_some() {
                         let deleted = at(&Step::Delete(Entry::Revision(*revision)));
@@ -255,7 +295,7 @@ mod tests {
                 return Ok(());
             }
             let plan = plan(&view);
-            for it in view.revisions.iter().filter(|it| !it.complete) {
+            for it in view.revisions.iter().filter(|it| view.is_interrupted(it.revision)) {
                 prop_assert!(plan.contains(&Step::Delete(Entry::Revision(it.revision))));
             }
             prop_assert_eq!(view.incoming, plan.contains(&Step::Unlink(Entry::Incoming)));

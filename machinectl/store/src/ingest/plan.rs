@@ -64,14 +64,7 @@ pub(super) fn plan(
 ) -> Result<IngestPlan> {
     check_machine(intent, view)?;
     let revision = revision(view, image)?;
-    if let Some(current) = view.current.filter(|current| revision <= *current) {
-        return Err(IngestRefusal::NotNewer {
-            machine: view.name.clone(),
-            revision,
-            current,
-        }
-        .into());
-    }
+    check(intent, view, revision)?;
     Ok(IngestPlan {
         revision,
         method: method(view, revision, image)?,
@@ -79,6 +72,20 @@ pub(super) fn plan(
         identity: image.identity,
         parent: None,
     })
+}
+
+/// Checks that a revision may become the current one of a machine.
+pub(super) fn check(intent: Intent, view: &MachineView, revision: Revision) -> Result<()> {
+    check_machine(intent, view)?;
+    match view.current {
+        Some(current) if revision <= current => Err(IngestRefusal::NotNewer {
+            machine: view.name.clone(),
+            revision,
+            current,
+        }
+        .into()),
+        _ => Ok(()),
+    }
 }
 
 fn check_machine(intent: Intent, view: &MachineView) -> Result<()> {
@@ -109,9 +116,14 @@ fn method(view: &MachineView, revision: Revision, image: &IncomingImage) -> Resu
             }
             .into())
         }
-        Some(existing) if !existing.complete => Ok(Method::Recreate),
-        Some(existing) if image.is_copied_by(&existing.subvolume) => Ok(Method::Adopt),
-        Some(_) => Err(IngestRefusal::OtherContent(machine(), revision).into()),
+        Some(existing) if existing.complete && image.is_copied_by(&existing.subvolume) => {
+            Ok(Method::Adopt)
+        }
+        Some(existing) if existing.complete => {
+            Err(IngestRefusal::OtherContent(machine(), revision).into())
+        }
+        Some(_) if view.arriving.contains(&revision) => Ok(Method::Recreate),
+        Some(_) => Err(IngestRefusal::Writable(machine(), revision).into()),
     }
 }
 

@@ -24,7 +24,7 @@ use sys::mount_view::MountView;
 use super::IngestRefusal;
 use crate::Result;
 use crate::error::IoContext;
-use crate::lock::MachineLock;
+use crate::lock::IngestLock;
 use crate::mount_table::{self, Mount};
 use crate::stream::SendStream;
 
@@ -50,13 +50,13 @@ const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
 /// Receives a stream into a directory. `parent` is the directory of its parent. Commands that
 /// reach outside the new subvolume are refused before they are applied.
 ///
-/// The receiver ends with this process, because its input does. It inherits the machine's
-/// lock, so that the machine stays locked until then.
+/// The receiver ends with this process, because its input does. It inherits the lock of the
+/// ingest, so that no other one begins before that.
 pub(super) fn receive(
     stream: SendStream,
     parent: Option<PathBuf>,
     directory: &Path,
-    lock: &MachineLock,
+    lock: &IngestLock,
 ) -> Result<()> {
     let located = locate(directory).context("find the file system of", directory)?;
     let destination = Path::new(VOLUME).join(&located.path);

@@ -1,0 +1,211 @@
+//! Other work on a machine while a revision of it arrives, and what people made there.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Child, ChildStdin, Stdio};
+use std::time::Duration;
+
+use ::store::subvolumes::BtrfsBackend;
+use ::store::{IngestState, SnapshotSource, SubvolumeBackend};
+use config::Revision;
+use config::layout::Entry;
+use tests::hosts::{BuildHost, DevelopmentHost};
+
+/// An `upgrade` of `linux` that has received the first half of its stream.
+struct Arrival {
+    upgrade: Child,
+    stdin: ChildStdin,
+    rest: Vec<u8>,
+}
+
+impl Arrival {
+    fn begin(host: &BuildHost, stream: &[u8]) -> Self {
+        let mut command = host.command(&["upgrade", "linux"]);
+        command.stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut upgrade = command.spawn().unwrap();
+        let mut stdin = upgrade.stdin.take().unwrap();
+        let (half, rest) = stream.split_at(stream.len() / 2);
+        stdin.write_all(half).unwrap();
+        let arriving = host.volume.path().join("linux/linux-2");
+        tests::wait_until("the revision arrives", || arriving.exists());
+        Self {
+            upgrade,
+            stdin,
+            rest: rest.to_vec(),
+        }
+    }
+
+    /// Sends the other half and returns the exit code and the messages.
+    fn finish(mut self) -> (Option<i32>, String) {
+        // The program may have ended.
+        let _ = self.stdin.write_all(&self.rest);
+        drop(self.stdin);
+        let output = self.upgrade.wait_with_output().unwrap();
+        let messages = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), messages)
+    }
+}
+
+/// Returns a build host with revision 1 of `linux`, and the stream of revision 2.
+fn host() -> (BuildHost, Vec<u8>) {
+    let (host, development) = (BuildHost::new(512), DevelopmentHost::new(512));
+    development.image("linux-1", None, &[("disk.img", &vec![1; 300_000])]);
+    development.image(
+        "linux-2",
+        Some("linux-1"),
+        &[("disk.img", &vec![2; 900_000])],
+    );
+    host.machinectl(&["add", "linux"], &development.send("linux-1", None))
+        .success();
+    let stream = development.send("linux-2", Some("linux-1"));
+    (host, stream)
+}
+
+fn current(host: &BuildHost) -> Option<Revision> {
+    host.view("linux").current
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_machine_serves_while_a_revision_arrives() {
+    let (host, stream) = host();
+    let arrival = Arrival::begin(&host, &stream);
+    let (linux, toolchain) = ("linux".parse().unwrap(), "default".parse().unwrap());
+    for number in 0..20 {
+        let tag = format!("{number}").parse().unwrap();
+        let snapshot = host
+            .volume
+            .snapshot(&linux, &SnapshotSource::Current, &toolchain, &tag)
+            .unwrap();
+        assert_eq!(snapshot.source_revision().unwrap().revision, Revision(1));
+        drop(snapshot);
+        host.volume
+            .delete_snapshot(&linux, &toolchain, &tag)
+            .unwrap();
+    }
+    host.machinectl(&["pin", "linux", "1"], b"").success();
+    host.machinectl(&["unpin", "linux", "1"], b"").success();
+    host.machinectl(&["rollback", "linux", "1"], b"").success();
+    let status = host.machinectl(&["status", "linux"], b"").success().stdout;
+    assert!(status.contains("arriving"), "{status}");
+
+    let (code, messages) = arrival.finish();
+    assert_eq!(
+        (code, current(&host)),
+        (Some(0), Some(Revision(2))),
+        "{messages}"
+    );
+    let view = host.view("linux");
+    assert_eq!((view.ingest, view.arriving.len()), (IngestState::Idle, 0));
+    assert!(view.unmanaged.is_empty(), "{view:?}");
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn what_an_arrival_needs_is_neither_deleted_nor_created_twice() {
+    let (host, stream) = host();
+    let arrival = Arrival::begin(&host, &stream);
+    let linux = "linux".parse().unwrap();
+    let impatient = host.volume.clone().with_lock_timeout(Duration::ZERO);
+    let refusal = impatient.delete(&linux, Duration::ZERO, true).unwrap_err();
+    let text = refusal.to_string();
+    let names_creators = text.contains("being created by machinectl (process");
+    assert!(names_creators, "{text}");
+    assert_eq!(current(&host), Some(Revision(1)));
+    host.machinectl(&["upgrade", "linux"], &stream).refused(
+        18,
+        "a revision of machine `linux` is being created by machinectl",
+    );
+
+    // Neither the clean-up after a boot nor the doctor takes it for a leftover.
+    assert!(host.volume.clean_after_boot().done.is_empty());
+    let repaired = host.machinectl(&["doctor", "--repair"], b"");
+    assert!(
+        host.volume.path().join("linux/linux-2").exists(),
+        "{repaired:?}"
+    );
+    // The stream may still refer to its parent.
+    let parent = host.volume.entry(&linux, &Entry::Revision(Revision(1)));
+    let in_use = host.view("linux").revisions_in_use;
+    assert!(in_use.contains(&Revision(1)), "{in_use:?}");
+
+    let (code, messages) = arrival.finish();
+    assert_eq!(code, Some(0), "{messages}");
+    assert!(parent.exists());
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_deletion_waits_for_an_arrival() {
+    let (host, stream) = host();
+    let arrival = Arrival::begin(&host, &stream);
+    let volume = host.volume.clone();
+    let deletion = std::thread::spawn(move || {
+        volume.delete(&"linux".parse().unwrap(), Duration::from_mins(1), false)
+    });
+    let (code, messages) = arrival.finish();
+    assert_eq!(code, Some(0), "{messages}");
+    deletion.join().unwrap().unwrap();
+    assert!(host.listing().is_empty(), "{:?}", host.listing());
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_killed_arrival_can_be_repeated_and_repaired() {
+    let (host, stream) = host();
+    let kill = || {
+        let mut arrival = Arrival::begin(&host, &stream);
+        arrival.upgrade.kill().unwrap();
+        arrival.upgrade.wait().unwrap();
+        drop(arrival.stdin);
+        tests::wait_until("the receiver has ended", || {
+            host.view("linux").ingest == IngestState::Interrupted
+        });
+    };
+    kill();
+    let answer = host.machinectl(&["upgrade", "linux"], &stream).success();
+    let messages = answer.stderr;
+    assert!(
+        messages.contains("replaces an incomplete revision"),
+        "{messages}"
+    );
+    assert_eq!(host.view("linux").ingest, IngestState::Idle);
+
+    host.machinectl(&["rollback", "linux", "1"], b"").success();
+    BtrfsBackend
+        .delete(&host.volume.path().join("linux/linux-2"))
+        .unwrap();
+    let before = host.listing();
+    kill();
+    let cleaned = host.volume.clean_after_boot();
+    assert!(cleaned.failed.is_empty(), "{cleaned:?}");
+    assert_eq!(host.listing(), before);
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn what_a_person_works_in_stays() {
+    let (host, stream) = host();
+    let linux = host.volume.path().join("linux");
+    let work = linux.join("linux-2");
+    BtrfsBackend
+        .snapshot(&linux.join("linux-1"), &work)
+        .unwrap();
+    tests::write_file(&work.join("notes"), "hours of work");
+    host.machinectl(&["upgrade", "linux"], &stream)
+        .refused(11, "a person may be working in it");
+    let repaired = host.machinectl(&["doctor", "--repair"], b"");
+    assert_eq!(repaired.code, Some(21), "{repaired:?}");
+    assert!(
+        repaired.stdout.contains("btrfs property set"),
+        "{repaired:?}"
+    );
+    assert!(host.volume.clean_after_boot().done.is_empty());
+    // Without its link the machine is deleted by the next boot, but not a person's work.
+    fs::remove_file(linux.join("linux")).unwrap();
+    assert!(host.volume.clean_after_boot().failed.is_empty());
+    assert!(work.join("notes").is_file() && !linux.join("linux-1").exists());
+    // Only who asks for it by name deletes everything.
+    host.machinectl(&["delete", "linux"], b"").success();
+    assert!(host.listing().is_empty(), "{:?}", host.listing());
+}
