@@ -63,7 +63,7 @@ pub(crate) fn run(
         Command::List => list(&Volume::open(&options.volume)?, output),
         Command::Status { name } => {
             let volume = Volume::open(&options.volume)?;
-            let machine = ShownMachine::new(&volume, volume.view(name)?);
+            let machine = ShownMachine::in_detail(&volume, volume.view(name)?);
             show::status(&machine, output)
         }
         Command::Ingest(command) => {

@@ -137,7 +137,7 @@ fn archives_and_directories_keep_all_that_a_manifest_covers() {
         let mut random = Xorshift::new(seed);
         let (name, work) = (format!("m{seed}"), host.mount.path().join(seed.to_string()));
         make_machine(&work, &mut random);
-        let source = Source::WorkingSubvolume(work);
+        let source = Source::working_subvolume(work);
         let machine = name.parse().unwrap();
         host.volume.ingest(Intent::Add, &machine, source).unwrap();
         let revision = host.volume.path().join(format!("{name}/{name}"));

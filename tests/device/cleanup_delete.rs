@@ -77,6 +77,7 @@ fn the_cleanup_after_a_boot_deletes_all_leftovers_and_no_unmanaged_files() {
         )
         .unwrap();
     backend.create(&linux.join("linux-3")).unwrap();
+    symlink("linux-3", linux.join(".buildhost.arriving-3")).unwrap();
     backend.create(&linux.join("linux-other")).unwrap();
     symlink("linux-2", linux.join(".buildhost.new")).unwrap();
     // A machine whose link was removed, one that was being deleted, and a broken one.

@@ -139,7 +139,7 @@ fn each_change_of_a_revision_is_named() {
     make_image(&work);
     for (index, (change, description)) in CHANGES.into_iter().enumerate() {
         let machine = format!("m{index}");
-        let source = Source::WorkingSubvolume(work.clone());
+        let source = Source::working_subvolume(work.clone());
         let name = machine.parse().unwrap();
         host.volume.ingest(Intent::Add, &name, source).unwrap();
         host.machinectl(&["verify", &machine], b"").success();
@@ -157,7 +157,7 @@ fn a_manifest_of_format_1_is_verified_as_before() {
     let host = BuildHost::new(256);
     let work = host.mount.path().join("work");
     make_image(&work);
-    let source = Source::WorkingSubvolume(work);
+    let source = Source::working_subvolume(work);
     let name = "linux".parse().unwrap();
     host.volume.ingest(Intent::Add, &name, source).unwrap();
     let verify = || host.machinectl(&["verify", "linux"], b"");

@@ -155,7 +155,7 @@ fn changes_of_a_received_revision_are_detected_and_it_is_not_used_as_a_parent() 
         .refused(23, "`manifest` has another content, `stray` was added");
 
     write_file(&fixture.work("more"), "more");
-    fixture.push(&["-q"]).refused(23, "`stray` was added");
+    fixture.push(&["-q"]).refused(23, "send it in full");
     let view = fixture.remote.view("linux");
     assert_eq!(
         (view.current.map(|it| it.0), view.revisions.len()),
@@ -183,10 +183,10 @@ fn the_exit_code_of_the_remote_host_is_returned() {
         .remote
         .machinectl(&["upgrade", "linux", "--from", other], b"")
         .success();
-    write_file(&fixture.work("more"), "more");
+    let push = ["push", "linux", "root@127.0.0.1", "-q"];
     fixture
-        .push(&["-q"])
-        .refused(12, "revision 2 is not newer than revision 2");
+        .machinectl(&push)
+        .refused(12, "revision 1 is not newer than revision 2");
     let status = fixture
         .development
         .machinectl(&["status", "linux"], b"")
@@ -197,4 +197,135 @@ fn the_exit_code_of_the_remote_host_is_returned() {
         .development
         .machinectl(&["verify", "linux", "9"], b"")
         .refused(10, "no complete revision 9");
+}
+
+/// Makes a read-only subvolume writable, changes it, and makes it read-only again, as people do.
+fn amend(subvolume: &std::path::Path) {
+    libbtrfsutil::set_subvolume_read_only(subvolume, false).unwrap();
+    write_file(
+        &subvolume.join("manifest"),
+        ": 1\nid: amended\nsummary: Linux\n",
+    );
+    libbtrfsutil::set_subvolume_read_only(subvolume, true).unwrap();
+}
+
+/// Checks that the current revisions of `linux` on two hosts have the same files.
+fn assert_same_content(one: &BuildHost, other: &BuildHost) {
+    let content = |host: &BuildHost| {
+        let current = host.volume.path().join("linux/linux");
+        tests::hosts::listing(&current.canonicalize().unwrap())
+    };
+    assert_eq!(content(one), content(other));
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_parent_that_its_sender_has_changed_is_not_built_upon() {
+    for with_manifest in [false, true] {
+        let fixture = Fixture::new();
+        let home = fixture.development.volume.path().join("linux");
+        let work = fixture.work("");
+        let work = work.to_str().unwrap();
+        let push = ["push", "linux", "root@127.0.0.1"];
+        if with_manifest {
+            fixture.push(&[]).success();
+        } else {
+            let add = ["add", "linux", "--from", work];
+            fixture.development.machinectl(&add, b"").success();
+            fixture.machinectl(&push).success();
+        }
+        amend(&home.join("linux-1"));
+        // What is current on both hosts has the same number and other content.
+        fixture.machinectl(&push).refused(11, "has other content");
+
+        let next = fixture.development.mount.path().join("next");
+        BtrfsBackend.snapshot(&home.join("linux-1"), &next).unwrap();
+        // A stream made by hand is refused before anything is received.
+        let by_hand = fixture.development.mount.path().join("linux-2");
+        BtrfsBackend.snapshot_read_only(&next, &by_hand).unwrap();
+        let mut send = ::sys::command::prepare("btrfs");
+        send.args(["--quiet", "send", "-p"])
+            .arg(home.join("linux-1"))
+            .arg(&by_hand);
+        let stream = ::sys::command::run(send, std::time::Duration::from_mins(1)).unwrap();
+        let upgraded = fixture.remote.machinectl(&["upgrade", "linux"], &stream);
+        if with_manifest {
+            upgraded.refused(23, "send it in full, without `-p`");
+        } else {
+            upgraded.refused(15, "may have other content at its sender");
+        }
+
+        let from = next.to_str().unwrap();
+        let pushed = fixture
+            .machinectl(&[&push[..], &["--from", from]].concat())
+            .success();
+        let reason = "in full, because revision 1 there may differ from revision 1 here";
+        assert!(pushed.stderr.contains(reason), "{pushed:?}");
+        assert_same_content(&fixture.development, &fixture.remote);
+    }
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_revision_is_not_adopted_on_its_uuid_alone() {
+    let fixture = Fixture::new();
+    fixture.push(&[]).success();
+    let remote = fixture.remote.volume.path().join("linux");
+    // An interrupted upgrade left the complete revision without its link.
+    fs::remove_file(remote.join("linux")).unwrap();
+    amend(&fixture.development.volume.path().join("linux/linux-1"));
+    let push = ["push", "linux", "root@127.0.0.1", "--full"];
+    fixture.machinectl(&push).refused(11, "has other content");
+    let sent = fixture
+        .development
+        .command(&["send", "linux"])
+        .output()
+        .unwrap();
+    fixture
+        .remote
+        .machinectl(&["add", "linux"], &sent.stdout)
+        .refused(11, "exists with other content, or was relayed or changed");
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_second_development_host_continues_the_numbers_of_the_build_host() {
+    let fixture = Fixture::new();
+    fixture.push(&[]).success();
+    write_file(&fixture.work("more"), "more");
+    fixture.push(&[]).success();
+    let second = Fixture {
+        remote: fixture.remote,
+        ..Fixture::new()
+    };
+    let pushed = second.push(&[]).success();
+    assert!(
+        pushed.stderr.contains("revision 3 is now current on"),
+        "{pushed:?}"
+    );
+    assert!(
+        pushed
+            .stderr
+            .contains("revision 2 on root@127.0.0.1 is not here"),
+        "{pushed:?}"
+    );
+    assert_same_content(&second.development, &second.remote);
+
+    // The first host makes its own revision 3.
+    let first = Fixture {
+        remote: second.remote,
+        development: fixture.development,
+        server: fixture.server,
+    };
+    let work = first.work("");
+    let upgrade = ["upgrade", "linux", "--from", work.to_str().unwrap()];
+    first.development.machinectl(&upgrade, b"").success();
+    for verb in ["push", "pull"] {
+        first
+            .machinectl(&[verb, "linux", "root@127.0.0.1"])
+            .refused(
+                11,
+                "revision 3 of linux has other content on root@127.0.0.1 than here",
+            );
+    }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 
 use ::store::subvolumes::{BtrfsBackend, SubvolumeBackend};
-use ::store::{Intent, Source, Volume};
+use ::store::{Intent, Source, Uuid, Volume};
 use config::MachineName;
 use tests::hosts::BuildHost;
 use tests::random::Xorshift;
@@ -38,6 +38,16 @@ fn current(volume: &Volume, machine: &MachineName) -> Option<u32> {
     volume.view(machine).ok()?.current.map(|it| it.0)
 }
 
+/// Returns the UUIDs by which a stream can refer to the revisions of a machine.
+fn identities(volume: &Volume, machine: &MachineName) -> Vec<Uuid> {
+    let view = volume.view(machine);
+    let revisions = view.into_iter().flat_map(|view| view.revisions);
+    revisions
+        .flat_map(|it| [Some(it.uuid), it.received_uuid])
+        .flatten()
+        .collect()
+}
+
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn content_is_preserved_along_every_chain_of_streams() {
@@ -57,7 +67,7 @@ fn content_is_preserved_along_every_chain_of_streams() {
         } else {
             Intent::Upgrade
         };
-        let source = Source::WorkingSubvolume(work.clone());
+        let source = Source::working_subvolume(work.clone());
         hosts[0].volume.ingest(intent, &machine, source).unwrap();
         for _ in 0..2 {
             // The first host makes revisions, the others forward them.
@@ -71,7 +81,7 @@ fn content_is_preserved_along_every_chain_of_streams() {
             let known = if random.below(3) == 0 {
                 Vec::new()
             } else {
-                to.identities(&machine)
+                identities(to, &machine)
             };
             let outgoing = from.send(&machine, None, &known).unwrap();
             *if outgoing.parent.is_some() {

@@ -290,7 +290,7 @@ fn prune_recovers_from_faults_at_system_calls() {
     for _ in 0..2 {
         let work = host.mount.path().join("work");
         BtrfsBackend.create(&work).unwrap();
-        let source = Source::WorkingSubvolume(work.clone());
+        let source = Source::working_subvolume(work.clone());
         host.volume
             .ingest(Intent::Upgrade, &linux(), source)
             .unwrap();
@@ -384,7 +384,7 @@ impl Pusher {
             tests::write_file(&work.join(name), text);
             let is_new = host.listing().is_empty();
             let intent = if is_new { Intent::Add } else { Intent::Upgrade };
-            let source = Source::WorkingSubvolume(work.clone());
+            let source = Source::working_subvolume(work.clone());
             host.volume.ingest(intent, &linux(), source).unwrap();
         }
         let directory = tempfile::tempdir().unwrap();

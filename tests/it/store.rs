@@ -268,6 +268,14 @@ fn a_crashed_cleanup_is_finished_by_the_next_one() {
         let fixture = Fixture::new();
         let at = |name: &str| fixture.volume.directory(&linux()).join(name);
         fixture.backend.create(&at("linux-9")).unwrap();
+        fixture
+            .backend
+            .symlink(Path::new("linux-9"), &at(".buildhost.arriving-9"))
+            .unwrap();
+        fixture
+            .backend
+            .create_directory(&at(".buildhost.ingest"))
+            .unwrap();
         fixture.backend.create(&at("linux-default-1")).unwrap();
         fixture
             .backend
@@ -280,6 +288,10 @@ fn a_crashed_cleanup_is_finished_by_the_next_one() {
         fixture
             .backend
             .create(&fixture.volume.path().join("gone/gone-1"))
+            .unwrap();
+        fixture
+            .backend
+            .make_read_only(&fixture.volume.path().join("gone/gone-1"))
             .unwrap();
         fixture
     };

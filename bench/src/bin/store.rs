@@ -252,7 +252,7 @@ impl Fixture {
     /// Compares `verify` of 1 GiB with `sha256sum`.
     fn verify(&self) -> Result<Comparison> {
         let machine: MachineName = "checked".parse()?;
-        let source = Source::WorkingSubvolume(self.work());
+        let source = Source::working_subvolume(self.work());
         self.volume.ingest(Intent::Add, &machine, source)?;
         let disk = self.volume.path().join("checked/checked/disk.img");
         let verify = || time(|| Ok(self.volume.verify(&machine, None).map(|_| ())?));

@@ -1,8 +1,10 @@
 //! Machines as text and as JSON.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use config::printable;
+use config::task::Digest;
+use config::{Revision, printable};
 use serde_json::{Value, json};
 use store::{ImageView, MachineView, RevisionView, Volume};
 
@@ -13,6 +15,8 @@ use crate::output::{Output, Table, or_empty};
 pub(super) struct ShownMachine {
     view: MachineView,
     manifest_fault: Option<String>,
+    /// The hash of each revision's content manifest; `None` if they were not read.
+    content_manifests: Option<BTreeMap<Revision, Digest>>,
 }
 
 impl ShownMachine {
@@ -22,6 +26,18 @@ impl ShownMachine {
         Self {
             view,
             manifest_fault,
+            content_manifests: None,
+        }
+    }
+
+    /// Reads what is not in the view of a machine, and the content manifests.
+    pub(super) fn in_detail(volume: &Volume, view: MachineView) -> Self {
+        let manifests = volume.content_identities(&view.name).into_iter();
+        let manifests = manifests.filter_map(|(it, content)| Some((it, content.content_manifest?)));
+        let content_manifests = Some(manifests.collect());
+        Self {
+            content_manifests,
+            ..Self::new(volume, view)
         }
     }
 }
@@ -180,16 +196,22 @@ pub(super) fn json(machine: &ShownMachine) -> Value {
         .revisions
         .iter()
         .map(|revision| {
-            json!({
+            let mut object = json!({
                 "revision": revision.revision,
                 "complete": revision.complete,
                 "arriving": view.is_arriving(revision.revision),
                 "current": Some(revision.revision) == view.current,
                 "pinned": view.pins.contains(&revision.revision),
                 "uuid": revision.uuid.to_string(),
+                "transaction": revision.subvolume.transaction,
                 "received_uuid": revision.received_uuid.map(|uuid| uuid.to_string()),
+                "received_transaction": revision.subvolume.received_transaction,
                 "created": time(revision.subvolume.created),
-            })
+            });
+            if let Some(manifests) = &machine.content_manifests {
+                object["content_manifest"] = json!(manifests.get(&revision.revision));
+            }
+            object
         })
         .collect();
     let images: Vec<_> = view

@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use config::layout::Entry;
+use config::task::Digest;
 use config::{MachineName, Revision};
 
 pub use difference::Difference;
@@ -107,9 +108,19 @@ impl Volume {
     /// Returns true if a revision has a content manifest, which was verified before the revision
     /// became current.
     pub fn has_content_manifest(&self, machine: &MachineName, revision: Revision) -> bool {
-        let path = self.entry(machine, &Entry::Revision(revision));
-        path.join(FILE).symlink_metadata().is_ok()
+        exists(&self.entry(machine, &Entry::Revision(revision)))
     }
+}
+
+/// Returns the hash of a directory's content manifest; `None` if there is none that can be read.
+pub(crate) fn digest(directory: &Path) -> Option<Digest> {
+    let text = sys::untrusted::read_text(directory, FILE, BYTES_MAX).ok()?;
+    sys::file::digest(text.as_bytes()).ok()
+}
+
+/// Returns true if a directory has a content manifest.
+pub(crate) fn exists(directory: &Path) -> bool {
+    directory.join(FILE).symlink_metadata().is_ok()
 }
 
 /// Compares a directory with the content manifest in it. Returns `None` if it has no manifest.

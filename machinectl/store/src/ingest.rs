@@ -6,6 +6,7 @@
 //! full stream is accepted.
 
 pub mod import;
+mod parent;
 mod plan;
 mod receive;
 
@@ -23,7 +24,7 @@ use crate::{
     Change, MachineView, Refusal, RefusalKind, Result, StoreError, Uuid, Volume, content_manifest,
 };
 use import::Import;
-use plan::IncomingImage;
+use plan::{Content, IncomingImage};
 
 /// The purpose of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +44,21 @@ pub enum Source {
     Subvolume(PathBuf),
     /// As [`Source::Subvolume`], with a content manifest that is added to the revision, so
     /// that every receiver can verify it.
-    WorkingSubvolume(PathBuf),
+    WorkingSubvolume {
+        /// The subvolume.
+        path: PathBuf,
+        /// A revision, such as the newest one on another host, that the new one must follow.
+        after: Option<Revision>,
+    },
     /// A disk image, directory or archive. The revision has a content manifest.
     Import(Import),
+}
+
+impl Source {
+    /// Returns a working subvolume whose revision gets the next number of its machine.
+    pub fn working_subvolume(path: PathBuf) -> Self {
+        Self::WorkingSubvolume { path, after: None }
+    }
 }
 
 /// A reason not to accept an image.
@@ -72,7 +85,7 @@ pub enum IngestRefusal {
     },
     /// The number is taken by a revision with other content.
     #[error(
-        "revision {1} of machine `{0}` exists with other content; send it under a higher number"
+        "revision {1} of machine `{0}` exists with other content, or was relayed or changed; send it under a higher number"
     )]
     OtherContent(MachineName, Revision),
     /// The number is taken by a writable revision that no ingest left behind.
@@ -98,6 +111,14 @@ pub enum IngestRefusal {
         "the parent of the stream ({0}) has been made writable and may have changed; send it in full, without `-p`"
     )]
     ParentChanged(Uuid),
+    /// The parent of an incremental stream may have other content at the sender.
+    #[error(
+        "the parent of the stream ({0}) may have other content at its sender, who has relayed it or changed it; send it in full, without `-p`"
+    )]
+    ParentDiffers(Uuid),
+    /// The content of a revision that was received on top of a parent differs from its manifest.
+    #[error("{0}; its parent was changed here or at its sender: send it in full, without `-p`")]
+    WrongContent(StoreError),
     /// The subvolume was received and then made writable.
     #[error(
         "`{}` is writable but still has the UUID it was received with, so its snapshots would be taken for the original; take a new snapshot of it first: `btrfs subvolume snapshot`",
@@ -120,8 +141,11 @@ impl Refusal for IngestRefusal {
             }
             Self::NotNewer { .. } => RefusalKind::NotNewer,
             Self::StreamName { .. } => RefusalKind::WrongName,
-            Self::NoParent(_) | Self::ParentChanged(_) => RefusalKind::NoParent,
+            Self::NoParent(_) | Self::ParentChanged(_) | Self::ParentDiffers(_) => {
+                RefusalKind::NoParent
+            }
             Self::Incomplete(_) => RefusalKind::BadStream,
+            Self::WrongContent(_) => RefusalKind::Differs,
             Self::Full(_) => RefusalKind::Full,
             Self::NotDirectory(_) | Self::NotSubvolume(_) | Self::WritableReceived(_) => {
                 RefusalKind::Invalid
@@ -156,7 +180,6 @@ impl Volume {
             && plan.method != Method::Adopt
             && let Some(parent) = stream.header().parent
         {
-            self.check_parent(&view, parent)?;
             plan.parent = Some(self.find_parent(&view, parent)?);
         }
         Ok(plan)
@@ -220,9 +243,9 @@ impl Volume {
             self.publish_revision(machine, plan.revision)?;
             return Ok(plan);
         }
-        let parent = plan.parent.as_deref();
+        let parent = plan.parent.as_ref();
         // Without it, the parent could be deleted while the stream still refers to it.
-        let _parent_lock = parent.map(|path| self.lock_shared(path)).transpose()?;
+        let _parent_lock = parent.map(|it| self.lock_shared(&it.path)).transpose()?;
         if plan.method == Method::Recreate {
             let path = self.entry(machine, &Entry::Revision(plan.revision));
             self.backend
@@ -276,16 +299,13 @@ impl Volume {
         let path = self.entry(machine, &Entry::Revision(plan.revision));
         match source {
             Source::Stream(stream) => {
-                receive::receive(stream, plan.parent.clone(), &self.directory(machine), lock)?;
-                self.check_complete(&path, plan.identity)?;
-                content_manifest::verify(&path)?;
-                return Ok(());
+                return self.receive_revision(machine, plan, stream, lock);
             }
             Source::Subvolume(from) => self
                 .backend
                 .snapshot_read_only(&from, &path)
                 .context("snapshot", &from)?,
-            Source::WorkingSubvolume(from) => {
+            Source::WorkingSubvolume { path: from, .. } => {
                 self.backend
                     .snapshot(&from, &path)
                     .context("snapshot", &from)?;
@@ -298,6 +318,34 @@ impl Volume {
             }
         }
         self.check_complete(&path, plan.identity)
+    }
+
+    /// Creates a revision from a stream, and verifies its content where that can be done.
+    fn receive_revision(
+        &self,
+        machine: &MachineName,
+        plan: &IngestPlan,
+        stream: SendStream,
+        lock: &IngestLock,
+    ) -> Result<()> {
+        let path = self.entry(machine, &Entry::Revision(plan.revision));
+        let header = stream.header().clone();
+        let parent = plan.parent.as_ref();
+        let parent_path = parent.map(|it| it.path.clone());
+        receive::receive(stream, parent_path, &self.directory(machine), lock)?;
+        self.check_complete(&path, plan.identity)?;
+        let verified = content_manifest::verify(&path).map_err(|error| match error.kind() {
+            Some(RefusalKind::Differs) if parent.is_some() => {
+                IngestRefusal::WrongContent(error).into()
+            }
+            _ => error,
+        })?;
+        match header.parent {
+            Some(it) if verified.is_none() && parent.is_some_and(|it| it.must_verify) => {
+                Err(IngestRefusal::ParentDiffers(it.uuid).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Adds the content manifest to a revision and makes it read-only.
@@ -375,10 +423,13 @@ impl Volume {
             Source::Stream(stream) => Ok(IncomingImage {
                 name: stream.header().name.clone(),
                 must_be_named: true,
-                identity: Some(stream.header().uuid),
-                immutable: true,
+                after: None,
+                content: Content::Stream {
+                    uuid: stream.header().uuid,
+                    transaction: stream.header().transaction,
+                },
             }),
-            Source::Subvolume(path) | Source::WorkingSubvolume(path) => {
+            Source::Subvolume(path) | Source::WorkingSubvolume { path, .. } => {
                 let Some(subvolume) = self.backend.info(path).context("inspect", path)? else {
                     return Err(IngestRefusal::NotSubvolume(path.clone()).into());
                 };
@@ -389,65 +440,19 @@ impl Volume {
                 Ok(IncomingImage {
                     name: name.into_owned(),
                     must_be_named: false,
-                    identity: Some(subvolume.stream_uuid()),
-                    immutable: subvolume.read_only,
+                    after: match source {
+                        Source::WorkingSubvolume { after, .. } => *after,
+                        _ => None,
+                    },
+                    content: Content::Subvolume(subvolume),
                 })
             }
             Source::Import(_) => Ok(IncomingImage {
                 name: String::new(),
                 must_be_named: false,
-                identity: None,
-                immutable: false,
+                after: None,
+                content: Content::Files,
             }),
         }
-    }
-
-    /// Returns the directory of the parent of an incremental stream: a complete revision of the
-    /// machine, or else of another one of this volume.
-    fn find_parent(&self, view: &MachineView, parent: Uuid) -> Result<PathBuf> {
-        if let Some(path) = self.complete_revision(view, parent) {
-            return Ok(path);
-        }
-        for machine in self.machines()?.iter().filter(|it| **it != view.name) {
-            match self.view(machine) {
-                Err(error) if error.kind() == Some(RefusalKind::NotFound) => {}
-                other => {
-                    if let Some(path) = self.complete_revision(&other?, parent) {
-                        return Ok(path);
-                    }
-                }
-            }
-        }
-        Err(IngestRefusal::NoParent(parent).into())
-    }
-
-    fn complete_revision(&self, view: &MachineView, identity: Uuid) -> Option<PathBuf> {
-        let mut complete = view.revisions.iter().filter(|it| it.complete);
-        let revision = complete.find(|it| it.subvolume.has_identity(identity))?;
-        Some(self.entry(&view.name, &Entry::Revision(revision.revision)))
-    }
-
-    /// Checks that the parent of an incremental stream exists and is unchanged. btrfs itself
-    /// would accept a changed one.
-    fn check_parent(&self, view: &MachineView, parent: Uuid) -> Result<()> {
-        let candidates = self
-            .backend
-            .find(self.path(), parent)
-            .context("search", self.path())?;
-        if candidates.is_empty() {
-            return Err(IngestRefusal::NoParent(parent).into());
-        }
-        if candidates.iter().any(|candidate| !candidate.read_only) {
-            return Err(IngestRefusal::ParentChanged(parent).into());
-        }
-        // A read-only revision may be unfinished and lack content.
-        let is_unfinished = view
-            .revisions
-            .iter()
-            .any(|it| !it.complete && it.subvolume.has_identity(parent));
-        if is_unfinished {
-            return Err(IngestRefusal::NoParent(parent).into());
-        }
-        Ok(())
     }
 }

@@ -8,6 +8,7 @@
 mod archive;
 pub mod btrfs_progs;
 pub mod clean;
+mod content_identity;
 pub mod content_manifest;
 mod delete;
 pub mod doctor;
@@ -33,6 +34,7 @@ mod volume;
 pub mod volumes;
 
 pub use clean::{CleanReport, Step};
+pub use content_identity::ContentIdentity;
 pub use delete::{DeleteReport, plan_delete};
 pub use error::{Refusal, RefusalKind, StoreError};
 pub use ingest::{IngestPlan, Intent, Method, Source};

@@ -189,7 +189,9 @@ mod tests {
                 uuid: Uuid::nil(),
                 parent_uuid: None,
                 received_uuid: None,
+                created_transaction: 0,
                 transaction: 0,
+                received_transaction: None,
                 read_only: *complete,
                 created: SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(number)),
             };

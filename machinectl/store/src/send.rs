@@ -15,7 +15,7 @@ pub use export::ExportFormat;
 pub use remote::{RemoteHost, RemoteRefusal, RemoteRevision, RemoteView};
 
 use crate::stream::{BtrfsSend, SendStream, TimeoutReader};
-use crate::{MachineView, Result, Uuid, Volume};
+use crate::{ContentIdentity, MachineView, Result, RevisionView, Uuid, Volume, content_manifest};
 
 /// A revision that is being sent.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl OutgoingStream {
 
 /// Returns the newest complete revision, other than the one to send, that the receiver has
 /// too. `known` are the UUIDs that the receiver has.
-pub fn common_parent(view: &MachineView, revision: Revision, known: &[Uuid]) -> Option<Revision> {
+fn newest_known(view: &MachineView, revision: Revision, known: &[Uuid]) -> Option<Revision> {
     view.revisions
         .iter()
         .filter(|it| it.complete && it.revision != revision)
@@ -95,7 +95,7 @@ impl Volume {
     ) -> Result<Sending> {
         let view = self.view(machine)?;
         let revision = view.resolve(revision)?;
-        let parent = common_parent(&view, revision, known);
+        let parent = newest_known(&view, revision, known);
         let locks = [Some(revision), parent]
             .into_iter()
             .flatten()
@@ -113,18 +113,27 @@ impl Volume {
         })
     }
 
-    /// Returns the UUIDs of all revisions that an incremental stream can have as its parent
-    /// here.
-    pub fn identities(&self, machine: &MachineName) -> Vec<Uuid> {
+    /// Returns the identities of the complete revisions of a machine, the oldest first; none if
+    /// there is no such machine.
+    pub fn content_identities(&self, machine: &MachineName) -> Vec<(Revision, ContentIdentity)> {
         let Ok(view) = self.view(machine) else {
             return Vec::new();
         };
-        view.revisions
-            .iter()
-            .filter(|it| it.complete)
-            .flat_map(|it| [Some(it.uuid), it.received_uuid])
-            .flatten()
+        let complete = view.revisions.iter().filter(|it| it.complete);
+        complete
+            .map(|it| (it.revision, self.content_identity(machine, it)))
             .collect()
+    }
+
+    /// Returns the identity of a revision's content.
+    pub fn content_identity(
+        &self,
+        machine: &MachineName,
+        revision: &RevisionView,
+    ) -> ContentIdentity {
+        let directory = self.entry(machine, &Entry::Revision(revision.revision));
+        let manifest = content_manifest::digest(&directory);
+        ContentIdentity::new(&revision.subvolume, manifest)
     }
 }
 

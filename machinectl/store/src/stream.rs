@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use copy::StreamReader;
-pub use format::{Compression, Header, StreamError, Violation};
+pub use format::{Compression, Header, Parent, StreamError, Violation};
 pub use reader::{READ_TIMEOUT, TimeoutReader};
 pub use sender::Sender;
 

@@ -48,9 +48,13 @@ pub struct Subvolume {
     pub parent_uuid: Option<Uuid>,
     /// The UUID of the subvolume that it was received from. Only a complete receive sets it.
     pub received_uuid: Option<Uuid>,
-    /// The sender's transaction of a received subvolume, or else its own last one. Together
-    /// with the UUID it identifies the content.
+    /// The transaction of its creation.
+    pub created_transaction: u64,
+    /// The transaction of its last change. Together with the UUID it identifies the content.
     pub transaction: u64,
+    /// The sender's transaction, if it was received. Together with the received UUID it
+    /// identifies the content.
+    pub received_transaction: Option<u64>,
     /// True if it cannot be written to.
     pub read_only: bool,
     /// The time of its creation.
@@ -66,5 +70,22 @@ impl Subvolume {
     /// Returns true if an incremental stream with this parent may refer to the subvolume.
     pub(crate) fn has_identity(&self, identity: Uuid) -> bool {
         self.uuid == identity || self.received_uuid == Some(identity)
+    }
+
+    /// Returns true if the subvolume is the one that a stream names, or a received copy of it,
+    /// in the state of that transaction.
+    pub(crate) fn is_in_state(&self, uuid: Uuid, transaction: u64) -> bool {
+        let own = (Some(self.uuid), Some(self.transaction));
+        let received = (self.received_uuid, self.received_transaction);
+        [own, received].contains(&(Some(uuid), Some(transaction)))
+    }
+
+    /// Returns true if the subvolume is a snapshot of another one that has not changed since, or
+    /// a received copy of it or of what it was received from.
+    pub(crate) fn has_content_of(&self, source: &Self) -> bool {
+        let is_snapshot =
+            self.parent_uuid == Some(source.uuid) && source.transaction <= self.created_transaction;
+        let state = source.received_transaction.unwrap_or(source.transaction);
+        is_snapshot || self.is_in_state(source.stream_uuid(), state)
     }
 }

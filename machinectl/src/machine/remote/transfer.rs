@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use config::{MachineName, Revision};
-use store::send::{RemoteHost, RemoteView, common_parent};
-use store::{Intent, MachineView, Source, Uuid, Volume};
+use store::send::{RemoteHost, RemoteRevision, RemoteView};
+use store::{ContentIdentity, IngestPlan, Intent, Source, Uuid, Volume};
 
 use super::progress::Progress;
 use crate::exit_code::{ExitStatus, Failure};
@@ -37,29 +37,39 @@ impl Transfer<'_> {
         let host = &self.remote.host;
         // The remote host is asked first: if it is unreachable, nothing changes here either.
         let remote = self.remote.view(name)?;
-        if let Some(from) = from
-            && !dry_run.enabled
-        {
-            self.create_next(from)?;
-        }
-        let (view, revision) = self.revision_to_send(from.filter(|_| dry_run.enabled))?;
-        let known = remote
-            .as_ref()
-            .map(RemoteView::identities)
-            .unwrap_or_default();
+        let newest = remote.as_ref().and_then(|it| it.revisions.last());
+        let source = from.map(|from| Source::WorkingSubvolume {
+            path: from.to_owned(),
+            after: newest.map(|it| it.revision),
+        });
+        let revision = match source {
+            Some(source) if dry_run.enabled => self.plan_next(&source)?.revision,
+            Some(source) => self.create_next(source)?,
+            None => self.current()?,
+        };
+        let here = self.volume.content_identities(name);
         let current = remote.as_ref().and_then(|remote| remote.current);
-        let is_known = view
-            .revision(revision)
-            .is_some_and(|it| known.contains(&it.subvolume.stream_uuid()));
-        if is_known && current == Some(revision) {
-            output.status(format_args!(
-                "{name}: revision {revision} is already current on {host}"
-            ));
-            return Ok(());
+        if let Some(current) = remote.as_ref().and_then(|it| it.revision(it.current?)) {
+            self.report_unknown(revision, &here, current);
         }
-        let known = if full { Vec::new() } else { known };
-        let parent = common_parent(&view, revision, &known);
-        let extent = extent(parent, remote.as_ref(), full);
+        let there = remote.as_ref().and_then(|it| it.revision(revision));
+        if let Some(there) = there {
+            self.check_same_content(revision, &here, there)?;
+            if current == Some(revision) {
+                output.status(format_args!(
+                    "{name}: revision {revision} is already current on {host}"
+                ));
+                return Ok(());
+            }
+        }
+        let has_manifest = from.is_some() || self.volume.has_content_manifest(name, revision);
+        let parent = if full {
+            None
+        } else {
+            common_parent(&here, revision, remote.as_ref(), has_manifest)
+        };
+        let extent = extent(parent.map(|it| it.0), &here, remote.as_ref(), full);
+        let known: Vec<_> = parent.iter().map(|(_, it)| it.stream_uuid()).collect();
         if dry_run.enabled {
             return self.plan_push(from, revision, &extent, &known);
         }
@@ -72,27 +82,60 @@ impl Transfer<'_> {
         output.status(format_args!(
             "{name}: revision {revision} is now current on {host}"
         ));
-        if !self.volume.has_content_manifest(name, revision) {
+        if !has_manifest {
             report_no_manifest(name, revision, "there", output);
         }
         Ok(())
     }
 
-    /// Returns the current revision, or the one that would be created from a subvolume.
-    fn revision_to_send(self, from: Option<&Path>) -> Result<(MachineView, Revision), Failure> {
-        let name = self.name;
-        if let Some(from) = from {
-            let source = Source::WorkingSubvolume(from.to_owned());
-            let plan = self
-                .volume
-                .plan_ingest(intent(self.volume, name), name, &source)?;
-            let view = self.volume.view(name);
-            let view = view.unwrap_or_else(|_| MachineView::new(name.clone()));
-            return Ok((view, plan.revision));
+    /// Reports a remote revision that is replaced and was never here.
+    fn report_unknown(
+        self,
+        revision: Revision,
+        here: &[(Revision, ContentIdentity)],
+        there: &RemoteRevision,
+    ) {
+        let is_known = here
+            .iter()
+            .any(|(_, it)| it.may_have_same_content(&there.content));
+        if !is_known && there.revision < revision {
+            let (name, host, current) = (self.name, &self.remote.host, there.revision);
+            self.output.status(format_args!(
+                "{name}: revision {current} on {host} is not here; revision {revision} replaces it without its changes"
+            ));
         }
-        let view = self.volume.view(name)?;
-        if let Some(revision) = view.current {
-            return Ok((view, revision));
+    }
+
+    /// Fails unless a revision has the same content here and on the remote host.
+    fn check_same_content(
+        self,
+        revision: Revision,
+        here: &[(Revision, ContentIdentity)],
+        there: &RemoteRevision,
+    ) -> Result<(), Failure> {
+        let mut here = here.iter().filter(|(it, _)| *it == revision);
+        let Some((_, here)) = here.next() else {
+            return Ok(());
+        };
+        if here.has_same_content(&there.content) {
+            return Ok(());
+        }
+        let is_unchanged = || self.volume.verify(self.name, Some(revision)).is_ok();
+        if here.may_have_same_content(&there.content) && is_unchanged() {
+            return Ok(());
+        }
+        let (name, host) = (self.name, &self.remote.host);
+        let text = format!(
+            "revision {revision} of {name} has other content on {host} than here; `buildhost push {name} {host} --from SUBVOLUME` sends the content under a higher number"
+        );
+        Err(Failure::new(ExitStatus::Exists, text))
+    }
+
+    /// Returns the current revision.
+    fn current(self) -> Result<Revision, Failure> {
+        let name = self.name;
+        if let Some(revision) = self.volume.view(name)?.current {
+            return Ok(revision);
         }
         let text = format!(
             "machine `{name}` is not in service here; `buildhost status {name}` shows the reason"
@@ -100,22 +143,27 @@ impl Transfer<'_> {
         Err(Failure::new(ExitStatus::NotFound, text))
     }
 
+    fn plan_next(self, source: &Source) -> Result<IngestPlan, Failure> {
+        let intent = intent(self.volume, self.name);
+        Ok(self.volume.plan_ingest(intent, self.name, source)?)
+    }
+
     /// Creates the next revision, with its content manifest, from a working subvolume.
-    fn create_next(self, from: &Path) -> Result<(), Failure> {
+    fn create_next(self, source: Source) -> Result<Revision, Failure> {
         let (name, output) = (self.name, self.output);
+        self.plan_next(&source)?;
+        if let Source::WorkingSubvolume { path, .. } = &source {
+            output.status(format_args!(
+                "{name}: writing the content manifest of {}",
+                path.display()
+            ));
+        }
         let intent = intent(self.volume, name);
-        let source = Source::WorkingSubvolume(from.to_owned());
-        self.volume.plan_ingest(intent, name, &source)?;
+        let revision = self.volume.ingest(intent, name, source)?.revision;
         output.status(format_args!(
-            "{name}: writing the content manifest of {}",
-            from.display()
+            "{name}: revision {revision} is now current here"
         ));
-        let plan = self.volume.ingest(intent, name, source)?;
-        output.status(format_args!(
-            "{name}: revision {} is now current here",
-            plan.revision
-        ));
-        Ok(())
+        Ok(revision)
     }
 
     fn plan_push(
@@ -164,12 +212,18 @@ impl Transfer<'_> {
         let (name, output) = (self.name, self.output);
         let host = &self.remote.host;
         let remote = self.remote.view(name)?;
-        let Some(revision) = remote.and_then(|remote| remote.current) else {
+        let found = remote
+            .as_ref()
+            .and_then(|remote| remote.revision(remote.current?));
+        let Some(sent) = found else {
             let text = format!("machine `{name}` is not in service on {host}");
             return Err(Failure::new(ExitStatus::NotFound, text));
         };
-        let here = self.volume.view(name).ok().and_then(|view| view.current);
-        if let Some(current) = here
+        let revision = sent.revision;
+        let here = self.volume.content_identities(name);
+        self.check_same_content(revision, &here, sent)?;
+        let current = self.volume.view(name).ok().and_then(|view| view.current);
+        if let Some(current) = current
             && revision <= current
         {
             output.status(format_args!(
@@ -177,7 +231,7 @@ impl Transfer<'_> {
             ));
             return Ok(());
         }
-        let known = self.volume.identities(name);
+        let known = common_ancestor(&here, sent, remote.as_ref());
         if dry_run.enabled {
             let size = match self.remote.estimate_size(name, revision, &known) {
                 Ok(bytes) => format!(", about {}", mebibytes(bytes)),
@@ -221,8 +275,50 @@ impl Transfer<'_> {
     }
 }
 
+/// Returns the newest revision here on top of which the remote host accepts a stream.
+/// `is_verified` is true if the sent revision has a content manifest.
+fn common_parent<'a>(
+    here: &'a [(Revision, ContentIdentity)],
+    sent: Revision,
+    remote: Option<&RemoteView>,
+    is_verified: bool,
+) -> Option<&'a (Revision, ContentIdentity)> {
+    let remote = remote?;
+    here.iter().rfind(|(revision, parent)| {
+        let mut there = remote.revisions.iter().filter(|it| it.complete);
+        *revision != sent && there.any(|it| it.content.accepts_stream(parent, is_verified))
+    })
+}
+
+/// Returns the newest revision on the remote host on top of which a stream is accepted here, as
+/// the list of UUIDs that the remote host may use.
+fn common_ancestor(
+    here: &[(Revision, ContentIdentity)],
+    sent: &RemoteRevision,
+    remote: Option<&RemoteView>,
+) -> Vec<Uuid> {
+    let is_verified = sent.content.content_manifest.is_some();
+    let there = remote.into_iter().flat_map(|remote| &remote.revisions);
+    let mut common = there
+        .filter(|parent| parent.complete && parent.revision != sent.revision)
+        .filter(|parent| {
+            let mut here = here.iter();
+            here.any(|(_, it)| it.accepts_stream(&parent.content, is_verified))
+        });
+    let newest = common.next_back();
+    newest
+        .map(|it| it.content.stream_uuid())
+        .into_iter()
+        .collect()
+}
+
 /// Describes how much of a revision is sent, with the reason if it is everything.
-fn extent(parent: Option<Revision>, remote: Option<&RemoteView>, full: bool) -> String {
+fn extent(
+    parent: Option<Revision>,
+    here: &[(Revision, ContentIdentity)],
+    remote: Option<&RemoteView>,
+    full: bool,
+) -> String {
     let newest = remote.and_then(|remote| remote.revisions.last());
     let newest = match (parent, newest) {
         (Some(parent), _) => return format!("as the difference from revision {parent}"),
@@ -231,9 +327,16 @@ fn extent(parent: Option<Revision>, remote: Option<&RemoteView>, full: bool) -> 
         (None, Some(newest)) => newest,
     };
     let number = newest.revision;
+    let mut named_alike = here
+        .iter()
+        .filter(|(_, parent)| newest.content.is_named_like(parent));
     let reason = if !newest.complete {
         format!("revision {number} there is writable: incomplete, or modified by hand")
-    } else if newest.is_received() {
+    } else if let Some((other, _)) = named_alike.next() {
+        format!(
+            "revision {number} there may differ from revision {other} here, which was relayed or modified"
+        )
+    } else if newest.content.received_uuid.is_some() {
         "no revision there is identical to one here".to_owned()
     } else {
         format!("revision {number} there is not as received: created or modified by hand")

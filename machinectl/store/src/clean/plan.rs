@@ -185,7 +185,9 @@ mod tests {
             uuid: Uuid::nil(),
             parent_uuid: None,
             received_uuid: None,
+            created_transaction: 0,
             transaction: 0,
+            received_transaction: None,
             read_only: complete,
             created: SystemTime::UNIX_EPOCH,
         };

@@ -1,10 +1,9 @@
 //! The decision about an image, from its properties and the machine's view alone.
 
-use std::path::PathBuf;
-
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
+use super::parent::FoundParent;
 use super::{IngestRefusal, Intent};
 use crate::{MachineRefusal, MachineView, Result, Subvolume, Uuid};
 
@@ -20,8 +19,8 @@ pub struct IngestPlan {
     /// The UUID that the revision must have, be received from or be a snapshot of; `None` for
     /// an import.
     pub(crate) identity: Option<Uuid>,
-    /// The directory of the parent of an incremental stream.
-    pub(crate) parent: Option<PathBuf>,
+    /// The parent of an incremental stream.
+    pub(crate) parent: Option<FoundParent>,
 }
 
 /// The treatment of a revision's subvolume.
@@ -42,17 +41,45 @@ pub(super) struct IncomingImage {
     pub(super) name: String,
     /// True if the name must be `<machine>-<revision>`.
     pub(super) must_be_named: bool,
-    /// The UUID that identifies the content; `None` for an import.
-    pub(super) identity: Option<Uuid>,
-    /// True if the content cannot change any more.
-    pub(super) immutable: bool,
+    /// A revision that the new one must follow.
+    pub(super) after: Option<Revision>,
+    /// The content.
+    pub(super) content: Content,
+}
+
+/// What identifies the content of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Content {
+    /// A stream of a subvolume, as it was after a transaction.
+    Stream {
+        /// The UUID that the subvolume was received with, or else its own.
+        uuid: Uuid,
+        /// The transaction of its last change at the sender.
+        transaction: u64,
+    },
+    /// A subvolume of the volume's file system.
+    Subvolume(Subvolume),
+    /// Files without an identity.
+    Files,
 }
 
 impl IncomingImage {
     /// Returns true if a revision has the content of this image.
     fn is_copied_by(&self, revision: &Subvolume) -> bool {
-        let known = [Some(revision.stream_uuid()), revision.parent_uuid];
-        self.immutable && self.identity.is_some() && known.contains(&self.identity)
+        match &self.content {
+            Content::Stream { uuid, transaction } => revision.is_in_state(*uuid, *transaction),
+            Content::Subvolume(source) => source.read_only && revision.has_content_of(source),
+            Content::Files => false,
+        }
+    }
+
+    /// Returns the UUID that the revision must have, be received from or be a snapshot of.
+    fn identity(&self) -> Option<Uuid> {
+        match &self.content {
+            Content::Stream { uuid, .. } => Some(*uuid),
+            Content::Subvolume(source) => Some(source.stream_uuid()),
+            Content::Files => None,
+        }
     }
 }
 
@@ -69,7 +96,7 @@ pub(super) fn plan(
         revision,
         method: method(view, revision, image)?,
         before: view.current,
-        identity: image.identity,
+        identity: image.identity(),
         parent: None,
     })
 }
@@ -135,7 +162,8 @@ fn revision(view: &MachineView, image: &IncomingImage) -> Result<Revision> {
         // An ingest was interrupted before it made the link.
         _ if let Some(copy) = newest_copy(view, image) => Ok(copy),
         _ => {
-            let last = view.revisions.iter().map(|view| view.revision.0).max();
+            let revisions = view.revisions.iter().map(|view| view.revision.0);
+            let last = revisions.chain(image.after.map(|it| it.0)).max();
             Ok(Revision(last.unwrap_or(0).saturating_add(1)))
         }
     }

@@ -15,7 +15,7 @@ use sys::command::{self, CommandError, Running};
 use super::quote;
 use crate::error::IoContext;
 use crate::stream::{SendStream, Sender, TimeoutReader};
-use crate::{Intent, Refusal, RefusalKind, Result, StoreError, Uuid};
+use crate::{ContentIdentity, Intent, Refusal, RefusalKind, Result, StoreError, Uuid};
 
 /// The time limit for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
@@ -90,28 +90,16 @@ pub struct RemoteRevision {
     pub revision: Revision,
     /// True if it can be the parent of a stream.
     pub complete: bool,
-    uuid: String,
-    received_uuid: Option<String>,
-}
-
-impl RemoteRevision {
-    /// Returns true if it was received and not changed afterward.
-    pub fn is_received(&self) -> bool {
-        self.received_uuid.is_some()
-    }
+    /// The identity of its content.
+    #[serde(flatten)]
+    pub content: ContentIdentity,
 }
 
 impl RemoteView {
-    /// Returns the UUIDs of all revisions that an incremental stream can have as its parent
-    /// there.
-    pub fn identities(&self) -> Vec<Uuid> {
-        self.revisions
-            .iter()
-            .filter(|it| it.complete)
-            .flat_map(|it| [Some(&it.uuid), it.received_uuid.as_ref()])
-            .flatten()
-            .filter_map(|text| Uuid::parse_str(text).ok())
-            .collect()
+    /// Returns a complete revision.
+    pub fn revision(&self, revision: Revision) -> Option<&RemoteRevision> {
+        let mut complete = self.revisions.iter().filter(|it| it.complete);
+        complete.find(|it| it.revision == revision)
     }
 }
 

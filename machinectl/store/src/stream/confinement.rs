@@ -46,7 +46,7 @@ impl Confinement {
     pub(super) fn new(header: &Header, parent: Option<PathBuf>) -> Self {
         Self {
             own: header.uuid,
-            parent: header.parent.zip(parent),
+            parent: header.parent.map(|it| it.uuid).zip(parent),
             changes: BTreeMap::new(),
         }
     }

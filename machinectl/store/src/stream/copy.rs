@@ -326,7 +326,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::format::{
-        ATTRIBUTE_PARENT, ATTRIBUTE_PATH, ATTRIBUTE_TRANSACTION, ATTRIBUTE_UUID,
+        ATTRIBUTE_PARENT, ATTRIBUTE_PARENT_TRANSACTION, ATTRIBUTE_PATH, ATTRIBUTE_TRANSACTION,
+        ATTRIBUTE_UUID, Parent,
     };
     use super::*;
     use crate::Uuid;
@@ -351,6 +352,7 @@ mod tests {
         payload.extend(value(ATTRIBUTE_TRANSACTION, &9_u64.to_le_bytes()));
         if let Some(parent) = parent {
             payload.extend(value(ATTRIBUTE_PARENT, parent.as_bytes()));
+            payload.extend(value(ATTRIBUTE_PARENT_TRANSACTION, &8_u64.to_le_bytes()));
         }
         let kind = if parent.is_some() {
             SNAPSHOT
@@ -387,7 +389,10 @@ mod tests {
             name: "linux-2".into(),
             uuid: Uuid::from_u128(7),
             transaction: 9,
-            parent: Some(parent),
+            parent: Some(Parent {
+                uuid: parent,
+                transaction: 8,
+            }),
         };
         assert_eq!(StreamReader::open(&bytes[..]).unwrap().header(), &header);
     }

@@ -25,6 +25,7 @@ pub(super) const ATTRIBUTE_UUID: u16 = 1;
 pub(super) const ATTRIBUTE_TRANSACTION: u16 = 2;
 pub(super) const ATTRIBUTE_PATH: u16 = 15;
 pub(super) const ATTRIBUTE_PARENT: u16 = 20;
+pub(super) const ATTRIBUTE_PARENT_TRANSACTION: u16 = 21;
 
 /// The first command of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +37,16 @@ pub struct Header {
     /// The sender's transaction.
     pub transaction: u64,
     /// The parent of an incremental stream; `None` for a full one.
-    pub parent: Option<Uuid>,
+    pub parent: Option<Parent>,
+}
+
+/// The parent of an incremental stream, in the state that the sender has it in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parent {
+    /// The UUID that the parent was received with, or else its own.
+    pub uuid: Uuid,
+    /// The transaction of the parent's last change at the sender.
+    pub transaction: u64,
 }
 
 /// A reason why a command is refused.
@@ -163,17 +173,22 @@ pub(super) fn parse_header(kind: u16, mut bytes: &[u8]) -> Result<Header, Stream
     if kind != SUBVOLUME && kind != SNAPSHOT {
         return Err(StreamError::Damaged("it does not begin with a subvolume"));
     }
-    let (mut name, mut uuid, mut transaction, mut parent) = (None, None, None, None);
+    let (mut name, mut uuid, mut transaction) = (None, None, None);
+    let (mut parent, mut parent_transaction) = (None, None);
     while let Some((attribute, value, rest)) = attribute(bytes) {
         match attribute {
             ATTRIBUTE_PATH => name = String::from_utf8(value.to_owned()).ok(),
             ATTRIBUTE_UUID => uuid = Uuid::from_slice(value).ok(),
-            ATTRIBUTE_TRANSACTION => transaction = value.try_into().ok().map(u64::from_le_bytes),
+            ATTRIBUTE_TRANSACTION => transaction = number(value),
             ATTRIBUTE_PARENT => parent = Uuid::from_slice(value).ok(),
+            ATTRIBUTE_PARENT_TRANSACTION => parent_transaction = number(value),
             _ => {}
         }
         bytes = rest;
     }
+    let parent = parent
+        .zip(parent_transaction)
+        .map(|(uuid, transaction)| Parent { uuid, transaction });
     let is_whole = bytes.is_empty() && (kind == SNAPSHOT) == parent.is_some();
     match (name, uuid, transaction) {
         (Some(name), Some(uuid), Some(transaction)) if is_whole => Ok(Header {
@@ -184,6 +199,10 @@ pub(super) fn parse_header(kind: u16, mut bytes: &[u8]) -> Result<Header, Stream
         }),
         _ => Err(StreamError::Damaged("its first command cannot be parsed")),
     }
+}
+
+fn number(value: &[u8]) -> Option<u64> {
+    value.try_into().ok().map(u64::from_le_bytes)
 }
 
 /// Returns the first attribute of a command, its value, and the rest of the command.

@@ -40,7 +40,9 @@ fn properties(info: &SubvolumeInfo) -> Subvolume {
         uuid: info.uuid(),
         parent_uuid: info.parent_uuid(),
         received_uuid: info.received_uuid(),
-        transaction: info.stransid().map_or(info.ctransid(), u64::from),
+        created_transaction: info.otransid(),
+        transaction: info.ctransid(),
+        received_transaction: info.stransid().map(u64::from),
         read_only: info.flags() & READ_ONLY != 0,
         created: info.created(),
     }

@@ -58,7 +58,9 @@ impl State {
             uuid: Uuid::from_u128(self.created),
             parent_uuid: parent,
             received_uuid: None,
+            created_transaction: 1,
             transaction: 1,
+            received_transaction: None,
             read_only,
             created: SystemTime::now(),
         };

@@ -3,6 +3,7 @@ use std::os::unix::fs::symlink;
 
 use proptest::prelude::*;
 
+use super::super::format::Parent;
 use super::*;
 
 const OWN: Uuid = Uuid::from_u128(7);
@@ -13,7 +14,10 @@ fn header(parent: Option<Uuid>) -> Header {
         name: "demo-2".into(),
         uuid: OWN,
         transaction: 9,
-        parent,
+        parent: parent.map(|uuid| Parent {
+            uuid,
+            transaction: 8,
+        }),
     }
 }
 
