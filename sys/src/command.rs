@@ -14,6 +14,16 @@ const STDERR_BYTES_MAX: usize = 1024;
 /// program has started may hold the pipe open for ever.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The messages of programs about errors of the system. GNU tar does not say why a write was short:
+/// it ends so on a full disk.
+const MESSAGES: [(&str, io::ErrorKind); 5] = [
+    ("No space left on device", io::ErrorKind::StorageFull),
+    ("Wrote only", io::ErrorKind::StorageFull),
+    ("Disk quota exceeded", io::ErrorKind::QuotaExceeded),
+    ("Operation not permitted", io::ErrorKind::PermissionDenied),
+    ("Permission denied", io::ErrorKind::PermissionDenied),
+];
+
 /// A failure to run a program to a successful end.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -54,6 +64,19 @@ fn after_colon(stderr: &str) -> String {
 }
 
 impl CommandError {
+    /// Returns the kind of the system's error that stopped the program, as far as its messages
+    /// name one that callers tell apart.
+    pub fn system_error(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Start { source, .. } => Some(source.kind()),
+            Self::Failed { stderr, .. } => {
+                let mut known = MESSAGES.iter();
+                known.find(|it| stderr.contains(it.0)).map(|it| it.1)
+            }
+            Self::TimedOut { .. } => None,
+        }
+    }
+
     /// Returns true if the program is not installed.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Start { source, .. } if source.kind() == io::ErrorKind::NotFound)

@@ -113,3 +113,58 @@ fn a_machine_without_a_link_can_be_deleted_on_a_full_disk() {
     host.machinectl(&["delete", "linux"], b"").success();
     assert!(!host.volume.path().join("linux").exists());
 }
+
+/// Returns this many MiB that do not compress.
+fn noise(mebibytes: u32) -> Vec<u8> {
+    (0..mebibytes << 18)
+        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+        .collect()
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn imports_into_a_full_volume_are_refused_and_leave_nothing() {
+    let (host, sources) = (BuildHost::new(128), BuildHost::new(512));
+    let directory = sources.mount.directory("big");
+    fs::write(directory.join("disk.img"), noise(150)).unwrap();
+    tests::write_file(&directory.join("manifest"), ": 1\nid: big\nsummary: Big\n");
+    let archive = sources.mount.path().join("big.tar");
+    let mut tar = ::sys::command::prepare("tar");
+    tar.arg("-C")
+        .arg(&directory)
+        .arg("-cf")
+        .arg(&archive)
+        .arg(".");
+    ::sys::command::run(tar, std::time::Duration::from_mins(1)).unwrap();
+    let before = host.volume.free().unwrap();
+    for source in [directory.join("disk.img"), directory.clone(), archive] {
+        let source = source.to_str().unwrap();
+        let output = host.machinectl(&["import", "big", source], b"");
+        assert_eq!(output.code, Some(16), "{source}: {output:?}");
+        assert!(host.listing().is_empty(), "{source}: {:?}", host.listing());
+        let lost = before.saturating_sub(host.volume.free().unwrap());
+        assert!(lost < 16 << 20, "{source}: {lost} bytes are not given back");
+    }
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn exports_to_a_full_disk_are_refused_and_leave_nothing() {
+    let (host, target) = (BuildHost::new(512), BuildHost::new(128));
+    let image = host.mount.path().join("image");
+    BtrfsBackend.create(&image).unwrap();
+    fs::write(image.join("disk.img"), noise(150)).unwrap();
+    let add = ["add", "big", "--from", image.to_str().unwrap()];
+    host.machinectl(&add, b"").success();
+    for suffix in ["btrfs", "btrfs.zst", "tar", "tar.zst"] {
+        let file = target.volume.path().join(format!("big.{suffix}"));
+        let export = ["export", "big", "-o", file.to_str().unwrap()];
+        let output = host.machinectl(&export, b"");
+        assert_eq!(output.code, Some(16), "{suffix}: {output:?}");
+        assert!(
+            target.listing().is_empty(),
+            "{suffix}: {:?}",
+            target.listing()
+        );
+    }
+}

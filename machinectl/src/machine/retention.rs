@@ -36,7 +36,8 @@ impl Retention {
         let Some(rule) = self.rule() else {
             return;
         };
-        match volume.prune(std::slice::from_ref(name), &rule) {
+        let views = volume.views(std::slice::from_ref(name));
+        match views.and_then(|views| volume.prune(&views, &rule)) {
             Ok(pruned) => {
                 report(&pruned, output);
                 for (_, _, error) in &pruned.failed {

@@ -210,19 +210,14 @@ fn prune(
     dry_run: DryRun,
     output: &Output,
 ) -> Result<(), Failure> {
-    let names = if names.is_empty() {
-        volume.machines()?
-    } else {
-        names.to_vec()
-    };
+    let views = volume.views(names)?;
     if dry_run.enabled {
-        let views: Result<Vec<_>, _> = names.iter().map(|name| volume.view(name)).collect();
-        for (machine, revision) in prune::plan(&views?, rule) {
+        for (machine, revision) in prune::plan(&views, rule) {
             output.plan(format_args!("delete revision {revision} of {machine}"))?;
         }
         return Ok(());
     }
-    let pruned = volume.prune(&names, rule)?;
+    let pruned = volume.prune(&views, rule)?;
     report(&pruned, output);
     if pruned.deleted.is_empty() && pruned.failed.is_empty() && pruned.origins.is_empty() {
         output.status("nothing to prune");

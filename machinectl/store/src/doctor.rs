@@ -10,7 +10,7 @@ use config::{MachineName, Revision};
 
 use crate::clean::{Step, plan_deletion};
 use crate::error::IoContext;
-use crate::lock::{self, Holder};
+use crate::lock::{Holder, Uses};
 use crate::{CleanReport, MachineView, Result, Volume};
 
 /// The advice of findings that [`Volume::repair`] repairs.
@@ -341,15 +341,11 @@ impl Volume {
     /// # Errors
     /// A machine cannot be read.
     pub fn examine(&self, machines: &[MachineName]) -> Result<Vec<MachineFinding>> {
-        let machines = if machines.is_empty() {
-            self.machines()?
-        } else {
-            machines.to_vec()
-        };
+        let views = self.views(machines)?;
+        let uses = self.uses(views.iter().map(|view| &view.name));
         let mut findings = Vec::new();
-        for machine in machines {
-            let activity = self.activity(&machine, &[]);
-            let view = self.view(&machine)?;
+        for view in views {
+            let activity = self.activity(&view.name, &uses, &[]);
             let manifest_fault = self.manifest_fault(&view);
             findings.extend(examine(&view, manifest_fault.as_deref(), &activity));
         }
@@ -366,7 +362,13 @@ impl Volume {
         Ok(mount::examine(&state))
     }
 
-    fn activity(&self, machine: &MachineName, ignored_pids: &[u32]) -> Activity {
+    /// Returns the uses of the directories that are locked to change machines.
+    fn uses<'m>(&self, machines: impl Iterator<Item = &'m MachineName>) -> Uses {
+        let directories = |it| [self.directory(it), self.entry(it, &Entry::Ingest)];
+        Uses::of(machines.flat_map(directories))
+    }
+
+    fn activity(&self, machine: &MachineName, uses: &Uses, ignored_pids: &[u32]) -> Activity {
         let directory = self.directory(machine);
         let others = |holders: Vec<Holder>| {
             holders
@@ -375,9 +377,9 @@ impl Volume {
                 .collect()
         };
         Activity {
-            holders: others(lock::holders(&directory)),
-            opened_by: others(lock::opened_by(&directory)),
-            ingesting: lock::holders(&self.entry(machine, &Entry::Ingest)),
+            holders: others(uses.holders(&directory)),
+            opened_by: others(uses.opened_by(&directory)),
+            ingesting: uses.holders(&self.entry(machine, &Entry::Ingest)),
         }
     }
 
@@ -410,7 +412,8 @@ impl Volume {
         report: &mut CleanReport,
     ) -> Result<()> {
         let _lock = self.lock(machine)?;
-        let activity = self.activity(machine, &[std::process::id()]);
+        let uses = self.uses(std::iter::once(machine));
+        let activity = self.activity(machine, &uses, &[std::process::id()]);
         let steps = examine(&self.view(machine)?, None, &activity)
             .into_iter()
             .flat_map(|finding| finding.repair)

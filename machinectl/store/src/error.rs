@@ -109,15 +109,18 @@ impl StoreError {
         }
     }
 
+    /// Returns the kind of the system's error, also if another program has met it.
+    fn system_error(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Io { source, .. } => Some(source.kind()),
+            Self::Command(error) => error.system_error(),
+            Self::Refused(_) => None,
+        }
+    }
+
     /// Returns true if the caller lacks the rights for the operation.
     pub fn is_denied(&self) -> bool {
-        match self {
-            Self::Io { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
-            Self::Command(CommandError::Failed { stderr, .. }) => {
-                stderr.contains("Operation not permitted") || stderr.contains("Permission denied")
-            }
-            Self::Command(_) | Self::Refused(_) => false,
-        }
+        self.system_error() == Some(io::ErrorKind::PermissionDenied)
     }
 
     /// Returns true if another process uses or changes the subject, so that a later attempt
@@ -128,13 +131,8 @@ impl StoreError {
 
     /// Returns true if the disk was full.
     pub fn is_full(&self) -> bool {
-        match self {
-            Self::Io { source, .. } => matches!(
-                source.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            ),
-            Self::Refused(_) | Self::Command(_) => false,
-        }
+        let is_refused = self.kind() == Some(RefusalKind::Full);
+        is_refused || self.system_error().is_some_and(sys::file::is_full)
     }
 }
 

@@ -6,6 +6,7 @@
 //! in use has a shared lock on its own directory, held by the agent and by the guest that
 //! inherits the descriptor. A parent of an arriving revision has one, too.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -260,47 +261,87 @@ pub(crate) fn is_in_use(path: &Path) -> bool {
 
 /// Returns the visible processes that hold a lock on a directory.
 pub(crate) fn holders(path: &Path) -> Vec<Holder> {
-    processes(path, |info| {
-        fs::read_to_string(info).is_ok_and(|text| text.contains("FLOCK"))
-    })
+    Uses::of([path]).holders(path)
 }
 
-/// Returns the visible processes that have a directory open.
-pub(crate) fn opened_by(path: &Path) -> Vec<Holder> {
-    processes(path, |_| true)
+/// The identity of a directory: its device and its inode number.
+type DirectoryId = (u64, u64);
+
+/// The visible processes that have some directories open.
+#[derive(Debug, Default)]
+pub(crate) struct Uses(BTreeMap<DirectoryId, BTreeMap<u32, Use>>);
+
+/// The use of a directory by one process.
+#[derive(Debug)]
+struct Use {
+    holder: Holder,
+    /// True if the process holds a lock on the directory.
+    has_lock: bool,
 }
 
-/// Returns the processes with a descriptor of a file, of which `matches` is true for the
-/// descriptor's file in `/proc/*/fdinfo`.
-fn processes(path: &Path, matches: impl Fn(&Path) -> bool) -> Vec<Holder> {
-    let Ok(file) = fs::symlink_metadata(path) else {
-        return Vec::new();
-    };
-    let Ok(processes) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let mut holders: Vec<_> = processes
-        .flatten()
-        .filter_map(|process| process.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| process_with(pid, &file, &matches))
-        .collect();
-    holders.sort_by_key(|holder| holder.pid);
-    holders
+impl Uses {
+    /// Finds the uses of directories. A walk over the open files of all processes takes long, so
+    /// one serves all directories.
+    pub(crate) fn of<P: AsRef<Path>>(directories: impl IntoIterator<Item = P>) -> Self {
+        let ids = directories.into_iter().filter_map(|path| id(path.as_ref()));
+        let mut uses = Self(ids.map(|id| (id, BTreeMap::new())).collect());
+        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let pid = process.file_name().to_str().and_then(|it| it.parse().ok());
+            if let Some(pid) = pid
+                && !uses.0.is_empty()
+            {
+                uses.add(pid, &process.path());
+            }
+        }
+        uses
+    }
+
+    /// Adds the uses by a process.
+    fn add(&mut self, pid: u32, process: &Path) {
+        let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten();
+        for descriptor in descriptors.flatten() {
+            let file = fs::metadata(descriptor.path());
+            let Some(users) = file
+                .ok()
+                .and_then(|it| self.0.get_mut(&(it.dev(), it.ino())))
+            else {
+                continue;
+            };
+            let Ok(name) = fs::read_to_string(process.join("comm")) else {
+                return;
+            };
+            let info = process.join("fdinfo").join(descriptor.file_name());
+            let has_lock = fs::read_to_string(info).is_ok_and(|text| text.contains("FLOCK"));
+            let name = name.trim_end().to_owned();
+            let user = users.entry(pid).or_insert_with(|| Use {
+                holder: Holder { pid, name },
+                has_lock: false,
+            });
+            user.has_lock |= has_lock;
+        }
+    }
+
+    /// Returns the processes that hold a lock on a directory.
+    pub(crate) fn holders(&self, path: &Path) -> Vec<Holder> {
+        let users = self.users(path);
+        users
+            .filter(|it| it.has_lock)
+            .map(|it| it.holder.clone())
+            .collect()
+    }
+
+    /// Returns the processes that have a directory open.
+    pub(crate) fn opened_by(&self, path: &Path) -> Vec<Holder> {
+        self.users(path).map(|it| it.holder.clone()).collect()
+    }
+
+    fn users(&self, path: &Path) -> impl Iterator<Item = &Use> {
+        let users = id(path).and_then(|id| self.0.get(&id));
+        users.into_iter().flat_map(BTreeMap::values)
+    }
 }
 
-fn process_with(pid: u32, file: &fs::Metadata, matches: impl Fn(&Path) -> bool) -> Option<Holder> {
-    let process = Path::new("/proc").join(pid.to_string());
-    let has_it = fs::read_dir(process.join("fd"))
-        .ok()?
-        .flatten()
-        .any(|descriptor| {
-            let is_same = fs::metadata(descriptor.path())
-                .is_ok_and(|data| (data.dev(), data.ino()) == (file.dev(), file.ino()));
-            is_same && matches(&process.join("fdinfo").join(descriptor.file_name()))
-        });
-    let name = fs::read_to_string(process.join("comm")).ok()?;
-    has_it.then(|| Holder {
-        pid,
-        name: name.trim_end().to_owned(),
-    })
+fn id(path: &Path) -> Option<DirectoryId> {
+    let data = fs::symlink_metadata(path).ok()?;
+    Some((data.dev(), data.ino()))
 }

@@ -6,7 +6,9 @@ use config::layout::Entry;
 use config::{MachineName, Revision};
 
 use crate::clean::Step;
-use crate::{Change, LockRefusal, MachineView, Result, RevisionView, StoreError, Volume};
+use crate::{
+    Change, LockRefusal, MachineView, RefusalKind, Result, RevisionView, StoreError, Volume,
+};
 
 /// The policy for old revisions.
 ///
@@ -95,14 +97,10 @@ impl Volume {
     /// the rest.
     ///
     /// # Errors
-    /// A machine cannot be read, or the free space cannot be measured.
-    pub fn prune(&self, machines: &[MachineName], policy: &PrunePolicy) -> Result<PruneReport> {
-        let views: Vec<_> = machines
-            .iter()
-            .map(|name| self.view(name))
-            .collect::<Result<_>>()?;
-        let mut report = self.prune_selected(&plan(&views, policy), policy)?;
-        for view in &views {
+    /// The free space cannot be measured, or the file system cannot commit.
+    pub fn prune(&self, views: &[MachineView], policy: &PrunePolicy) -> Result<PruneReport> {
+        let mut report = self.prune_selected(&plan(views, policy), policy)?;
+        for view in views {
             for (revision, used) in retained(view, policy) {
                 let machine = view.name.clone();
                 match used {
@@ -143,6 +141,8 @@ impl Volume {
             match self.prune_one(&machine, revision, policy) {
                 Ok(Change::Changed) => report.deleted.push((machine, revision)),
                 Ok(Change::Unchanged) => continue,
+                // Its machine was deleted meanwhile.
+                Err(error) if error.kind() == Some(RefusalKind::NotFound) => continue,
                 Err(error) => {
                     report.failed.push((machine, revision, error));
                     continue;

@@ -11,7 +11,8 @@ use config::{MachineName, Revision, Tag, ToolchainName};
 
 use crate::error::IoContext;
 use crate::{
-    MachineRefusal, Result, Subvolume, Uuid, Volume, image_provenance, lock, machine_manifest,
+    MachineRefusal, RefusalKind, Result, Subvolume, Uuid, Volume, image_provenance, lock,
+    machine_manifest,
 };
 
 /// The content of a machine's directory.
@@ -240,6 +241,25 @@ impl Volume {
         }
         view.finish(&directory, link.as_deref());
         Ok(view)
+    }
+
+    /// Returns the views of some machines, or of all if none are named: then without machines that
+    /// were deleted after they were listed.
+    ///
+    /// # Errors
+    /// Those of [`Volume::view`].
+    pub fn views(&self, machines: &[MachineName]) -> Result<Vec<MachineView>> {
+        if !machines.is_empty() {
+            return machines.iter().map(|it| self.view(it)).collect();
+        }
+        let mut views = Vec::new();
+        for machine in self.machines()? {
+            match self.view(&machine) {
+                Err(error) if error.kind() == Some(RefusalKind::NotFound) => {}
+                view => views.push(view?),
+            }
+        }
+        Ok(views)
     }
 
     /// Returns the reason for which the manifest of a machine's current revision cannot be used;

@@ -2,7 +2,6 @@
 //! until then the build counts as running, and its wait reason and the notices say why.
 
 use std::error::Error;
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,10 +97,7 @@ async fn store(agent: &AgentState, build: &Build) {
 /// Stores the provenance, then the record that says that it is there.
 async fn try_store(agent: &AgentState, build: &Build) -> Result<(), StoreFailure> {
     if let Err(error) = provenance::write(agent, build).await {
-        if matches!(
-            error.kind(),
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded
-        ) {
+        if sys::file::is_full(error.kind()) {
             return Err(StoreFailure::Provenance(error));
         }
         // A missing artifact, for example, does not come back.

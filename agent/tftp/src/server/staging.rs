@@ -207,9 +207,10 @@ fn failed(error: &io::Error) -> Refusal {
         error = error as &dyn Error,
         "cannot store a file of the guest"
     );
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => full("the disk is full"),
-        _ => Refusal::new(ErrorCode::NotDefined, "the file cannot be stored"),
+    if sys::file::is_full(error.kind()) {
+        full("the disk is full")
+    } else {
+        Refusal::new(ErrorCode::NotDefined, "the file cannot be stored")
     }
 }
 

@@ -8,7 +8,7 @@ use config::layout::Entry;
 use super::IngestRefusal;
 use crate::error::IoContext;
 use crate::stream::Parent;
-use crate::{MachineView, RefusalKind, Result, Volume, content_manifest};
+use crate::{MachineView, Result, Volume, content_manifest};
 
 /// The parent of an incremental stream, as it was found here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,11 +30,8 @@ impl Volume {
     pub(super) fn find_parent(&self, view: &MachineView, parent: Parent) -> Result<FoundParent> {
         self.check_parent(view, parent)?;
         let mut candidates = self.candidates(view, parent);
-        for machine in self.machines()?.iter().filter(|it| **it != view.name) {
-            match self.view(machine) {
-                Err(error) if error.kind() == Some(RefusalKind::NotFound) => {}
-                other => candidates.extend(self.candidates(&other?, parent)),
-            }
+        for other in self.views(&[])?.iter().filter(|it| it.name != view.name) {
+            candidates.extend(self.candidates(other, parent));
         }
         let exact = candidates.iter().find(|it| !it.must_verify);
         let Some(found) = exact.or(candidates.first()) else {

@@ -18,7 +18,7 @@ use rustix::mount::{
     fsmount, fsopen, open_tree,
 };
 use rustix::thread::CapabilitySet;
-use sys::command::{self, CommandError};
+use sys::command;
 use sys::mount_view::MountView;
 
 use super::IngestRefusal;
@@ -83,8 +83,8 @@ pub(super) fn receive(
     }
     running
         .finish(FINISH_TIMEOUT)
-        .map_err(|error| match &error {
-            CommandError::Failed { stderr, .. } if stderr.contains("No space left on device") => {
+        .map_err(|error| match error.system_error() {
+            Some(kind) if sys::file::is_full(kind) => {
                 IngestRefusal::Full(directory.to_owned()).into()
             }
             _ => error.into(),

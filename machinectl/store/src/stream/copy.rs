@@ -238,13 +238,13 @@ fn write(sink: &mut impl Write, bytes: &[u8]) -> Result<ControlFlow<()>, StreamE
     match sink.write_all(bytes) {
         Ok(()) => Ok(ControlFlow::Continue(())),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
-        Err(error) => Err(StreamError::Read(error)),
+        Err(error) => Err(StreamError::Write(error)),
     }
 }
 
 fn flush(mut sink: impl Write) -> Result<(), StreamError> {
     match sink.flush() {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(StreamError::Read(error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(StreamError::Write(error)),
         _ => Ok(()),
     }
 }

@@ -102,6 +102,9 @@ pub enum StreamError {
     /// The stream cannot be read.
     #[error("cannot read the stream")]
     Read(#[source] io::Error),
+    /// The stream cannot be written to its destination.
+    #[error("cannot write the stream")]
+    Write(#[source] io::Error),
 }
 
 impl StreamError {
@@ -115,7 +118,11 @@ impl StreamError {
 
 impl Refusal for StreamError {
     fn kind(&self) -> RefusalKind {
-        RefusalKind::BadStream
+        match self {
+            Self::Write(error) if sys::file::is_full(error.kind()) => RefusalKind::Full,
+            Self::Write(_) => RefusalKind::Invalid,
+            _ => RefusalKind::BadStream,
+        }
     }
 }
 
