@@ -1,6 +1,15 @@
-//! Errors as text.
+//! Errors as text, and their common causes.
 
 use std::error::Error;
+use std::io;
+
+/// Returns true for the errors of a full disk and of a quota that is used up.
+pub fn is_full(error: io::ErrorKind) -> bool {
+    matches!(
+        error,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
 
 /// Returns an error and its causes in one line, separated by colons.
 pub fn chain(error: &dyn Error) -> String {

@@ -15,14 +15,6 @@ const PRIVATE: u32 = 0o700;
 /// The rights of all users but the owner.
 const OTHERS: u32 = 0o077;
 
-/// Returns true for the errors of a full disk and of a quota that is used up.
-pub fn is_full(error: io::ErrorKind) -> bool {
-    matches!(
-        error,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
-}
-
 /// Replaces a file and commits it to the disk: after a crash the path has the old or the new
 /// content. Only the owner may open it.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {

@@ -8,10 +8,13 @@ use std::time::Duration;
 use ::store::subvolumes::BtrfsBackend;
 use ::store::{IngestState, SnapshotSource, SubvolumeBackend};
 use config::Revision;
+use config::builds::State;
 use config::layout::Entry;
+use config::task::Outcome;
+use tests::agent::AgentHost;
 use tests::hosts::{BuildHost, DevelopmentHost};
 
-/// An `upgrade` of `linux` that has received the first half of its stream.
+/// An `upgrade` to revision 2 that has received the first half of its stream.
 struct Arrival {
     upgrade: Child,
     stdin: ChildStdin,
@@ -19,14 +22,14 @@ struct Arrival {
 }
 
 impl Arrival {
-    fn begin(host: &BuildHost, stream: &[u8]) -> Self {
-        let mut command = host.command(&["upgrade", "linux"]);
+    fn begin(host: &BuildHost, machine: &str, stream: &[u8]) -> Self {
+        let mut command = host.command(&["upgrade", machine]);
         command.stdin(Stdio::piped()).stderr(Stdio::piped());
         let mut upgrade = command.spawn().unwrap();
         let mut stdin = upgrade.stdin.take().unwrap();
         let (half, rest) = stream.split_at(stream.len() / 2);
         stdin.write_all(half).unwrap();
-        let arriving = host.volume.path().join("linux/linux-2");
+        let arriving = host.volume.path().join(format!("{machine}/{machine}-2"));
         tests::wait_until("the revision arrives", || arriving.exists());
         Self {
             upgrade,
@@ -69,7 +72,7 @@ fn current(host: &BuildHost) -> Option<Revision> {
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_machine_serves_while_a_revision_arrives() {
     let (host, stream) = host();
-    let arrival = Arrival::begin(&host, &stream);
+    let arrival = Arrival::begin(&host, "linux", &stream);
     let (linux, toolchain) = ("linux".parse().unwrap(), "default".parse().unwrap());
     for number in 0..20 {
         let tag = format!("{number}").parse().unwrap();
@@ -102,9 +105,35 @@ fn a_machine_serves_while_a_revision_arrives() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn builds_succeed_while_a_revision_arrives() {
+    let builds = if tests::is_long_run() { 20 } else { 3 };
+    let host = AgentHost::ready("");
+    let demo = host.host.volume.path().join("demo");
+    let next = host.host.mount.path().join("demo-2");
+    BtrfsBackend
+        .snapshot_read_only(&demo.join("demo-1"), &next)
+        .unwrap();
+    let mut send = ::sys::command::prepare("btrfs");
+    send.args(["--quiet", "send"]).arg(&next);
+    let stream = ::sys::command::run(send, Duration::from_mins(1)).unwrap();
+    let arrival = Arrival::begin(&host.host, "demo", &stream);
+    for number in 0..builds {
+        let id = host.submit("demo", &format!("number {number}"));
+        let build = host.wait_for(id, State::Finished);
+        let result = (build.outcome, build.revision);
+        let expected = (Some(Outcome::Success), Some(Revision(1)));
+        assert_eq!(result, expected, "{build:?}");
+    }
+    let (code, messages) = arrival.finish();
+    assert_eq!(code, Some(0), "{messages}");
+    assert_eq!(host.host.view("demo").current, Some(Revision(2)));
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn what_an_arrival_needs_is_neither_deleted_nor_created_twice() {
     let (host, stream) = host();
-    let arrival = Arrival::begin(&host, &stream);
+    let arrival = Arrival::begin(&host, "linux", &stream);
     let linux = "linux".parse().unwrap();
     let impatient = host.volume.clone().with_lock_timeout(Duration::ZERO);
     let refusal = impatient.delete(&linux, Duration::ZERO, true).unwrap_err();
@@ -138,7 +167,7 @@ fn what_an_arrival_needs_is_neither_deleted_nor_created_twice() {
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_deletion_waits_for_an_arrival() {
     let (host, stream) = host();
-    let arrival = Arrival::begin(&host, &stream);
+    let arrival = Arrival::begin(&host, "linux", &stream);
     let volume = host.volume.clone();
     let deletion = std::thread::spawn(move || {
         volume.delete(&"linux".parse().unwrap(), Duration::from_mins(1), false)
@@ -154,7 +183,7 @@ fn a_deletion_waits_for_an_arrival() {
 fn a_killed_arrival_can_be_repeated_and_repaired() {
     let (host, stream) = host();
     let kill = || {
-        let mut arrival = Arrival::begin(&host, &stream);
+        let mut arrival = Arrival::begin(&host, "linux", &stream);
         arrival.upgrade.kill().unwrap();
         arrival.upgrade.wait().unwrap();
         drop(arrival.stdin);

@@ -329,3 +329,48 @@ fn a_second_development_host_continues_the_numbers_of_the_build_host() {
             );
     }
 }
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_source_that_cannot_be_sent_whole_is_refused_with_the_reason() {
+    let fixture = Fixture::new();
+    // systemd creates such subvolumes in containers.
+    BtrfsBackend.create(&fixture.work("machines")).unwrap();
+    fixture.push(&[]).refused(
+        3,
+        "contains the subvolumes `machines`, which a snapshot leaves out",
+    );
+    let work = fixture.work("");
+    let add = ["add", "linux", "--from", work.to_str().unwrap()];
+    fixture
+        .development
+        .machinectl(&add, b"")
+        .refused(3, "contains the subvolumes");
+    let import = ["import", "linux", work.to_str().unwrap()];
+    write_file(&fixture.work("machines").join("inner"), "content");
+    fixture.development.machinectl(&import, b"").success();
+    let imported = fixture
+        .development
+        .volume
+        .path()
+        .join("linux/linux/machines/inner");
+    assert_eq!(fs::read_to_string(imported).unwrap(), "content");
+
+    let elsewhere = fixture.remote.mount.path().join("image");
+    BtrfsBackend.create(&elsewhere).unwrap();
+    for (from, code, text) in [
+        (
+            elsewhere.to_str().unwrap(),
+            3,
+            "is not on the file system of the volume",
+        ),
+        ("/etc", 3, "is not a subvolume"),
+        ("/nowhere", 10, "there is no `/nowhere`"),
+    ] {
+        fixture
+            .machinectl(&["push", "linux", "root@127.0.0.1", "--from", from])
+            .refused(code, text);
+    }
+    let view = fixture.development.view("linux");
+    assert_eq!(view.revisions.len(), 1, "nothing was created: {view:?}");
+}

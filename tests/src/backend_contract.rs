@@ -59,6 +59,12 @@ fn deletion(backend: &dyn SubvolumeBackend, directory: &Path) -> io::Result<()> 
     let outer = directory.join("4");
     backend.create(&outer.join("inner"))?;
     backend.create(&outer.join("inner").join("innermost"))?;
+    let mut inner = backend.inner(&outer)?;
+    inner.sort();
+    assert_eq!(inner, ["inner", "inner/innermost"].map(Path::new));
+    assert!(backend.inner(&outer.join("inner/innermost"))?.is_empty());
+    backend.make_read_only(&outer.join("inner"))?;
+    backend.make_read_only(&outer)?;
     assert_eq!(backend.delete(&outer)?, Change::Changed);
     assert_eq!(backend.delete(&outer)?, Change::Unchanged);
     assert_eq!(

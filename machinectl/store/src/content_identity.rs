@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Subvolume, Uuid};
 
-/// What is known about a revision's content on one host.
+/// The properties by which a revision's content is compared with one on another host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContentIdentity {
     /// The subvolume's UUID.

@@ -112,7 +112,8 @@ impl Volume {
     }
 }
 
-/// Returns the hash of a directory's content manifest; `None` if there is none that can be read.
+/// Returns the hash of a directory's content manifest; `None` if it cannot be
+/// read.
 pub(crate) fn digest(directory: &Path) -> Option<Digest> {
     let text = sys::untrusted::read_text(directory, FILE, BYTES_MAX).ok()?;
     sys::file::digest(text.as_bytes()).ok()

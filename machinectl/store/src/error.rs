@@ -132,7 +132,7 @@ impl StoreError {
     /// Returns true if the disk was full.
     pub fn is_full(&self) -> bool {
         let is_refused = self.kind() == Some(RefusalKind::Full);
-        is_refused || self.system_error().is_some_and(sys::file::is_full)
+        is_refused || self.system_error().is_some_and(sys::error_report::is_full)
     }
 }
 

@@ -13,7 +13,7 @@ mod receive;
 use std::path::{Path, PathBuf};
 
 use config::layout::Entry;
-use config::{MachineName, Revision};
+use config::{MachineName, Revision, printable};
 
 pub use plan::{IngestPlan, Method};
 
@@ -73,6 +73,27 @@ pub enum IngestRefusal {
     /// The source is not a subvolume.
     #[error("`{}` is not a subvolume; `buildhost import` accepts directories", .0.display())]
     NotSubvolume(PathBuf),
+    /// The source does not exist.
+    #[error("there is no `{}`", .0.display())]
+    NoSource(PathBuf),
+    /// The source is on another file system.
+    #[error(
+        "`{}` is not on the file system of the volume; `buildhost import` copies it",
+        .0.display()
+    )]
+    OtherFileSystem(PathBuf),
+    /// The source has subvolumes inside.
+    #[error(
+        "`{}` contains the subvolumes {}, which a snapshot leaves out; replace them by directories, or use `buildhost import`, which copies their content",
+        path.display(),
+        listed(inner)
+    )]
+    InnerSubvolumes {
+        /// The source.
+        path: PathBuf,
+        /// The subvolumes in it, relative to it.
+        inner: Vec<PathBuf>,
+    },
     /// The revision is not newer than the current one.
     #[error("revision {revision} is not newer than revision {current} of machine `{machine}`")]
     NotNewer {
@@ -116,9 +137,18 @@ pub enum IngestRefusal {
         "the parent of the stream ({0}) may have other content at its sender, who has relayed it or changed it; send it in full, without `-p`"
     )]
     ParentDiffers(Uuid),
-    /// The content of a revision that was received on top of a parent differs from its manifest.
-    #[error("{0}; its parent was changed here or at its sender: send it in full, without `-p`")]
+    /// The content of a received revision differs from its manifest.
+    #[error(
+        "{0}; delete `{file}` at the sender if it is older than the content",
+        file = content_manifest::FILE
+    )]
     WrongContent(StoreError),
+    /// The content of a revision that was received on top of a parent differs from its manifest.
+    #[error(
+        "{0}; its parent was changed here or at its sender: send it in full, without `-p`; or delete `{file}` there if it is older than the content",
+        file = content_manifest::FILE
+    )]
+    WrongContentOnParent(StoreError),
     /// The subvolume was received and then made writable.
     #[error(
         "`{}` is writable but still has the UUID it was received with, so its snapshots would be taken for the original; take a new snapshot of it first: `btrfs subvolume snapshot`",
@@ -145,13 +175,24 @@ impl Refusal for IngestRefusal {
                 RefusalKind::NoParent
             }
             Self::Incomplete(_) => RefusalKind::BadStream,
-            Self::WrongContent(_) => RefusalKind::Differs,
+            Self::WrongContent(_) | Self::WrongContentOnParent(_) => RefusalKind::Differs,
             Self::Full(_) => RefusalKind::Full,
-            Self::NotDirectory(_) | Self::NotSubvolume(_) | Self::WritableReceived(_) => {
-                RefusalKind::Invalid
-            }
+            Self::NoSource(_) => RefusalKind::NotFound,
+            Self::NotDirectory(_)
+            | Self::NotSubvolume(_)
+            | Self::OtherFileSystem(_)
+            | Self::InnerSubvolumes { .. }
+            | Self::WritableReceived(_) => RefusalKind::Invalid,
         }
     }
+}
+
+/// Returns the names of subvolumes, as a sentence lists them.
+fn listed(inner: &[PathBuf]) -> String {
+    let names = inner
+        .iter()
+        .map(|it| format!("`{}`", printable(&it.to_string_lossy())));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 impl Volume {
@@ -336,8 +377,9 @@ impl Volume {
         self.check_complete(&path, plan.identity)?;
         let verified = content_manifest::verify(&path).map_err(|error| match error.kind() {
             Some(RefusalKind::Differs) if parent.is_some() => {
-                IngestRefusal::WrongContent(error).into()
+                IngestRefusal::WrongContentOnParent(error).into()
             }
+            Some(RefusalKind::Differs) => IngestRefusal::WrongContent(error).into(),
             _ => error,
         })?;
         match header.parent {
@@ -431,10 +473,22 @@ impl Volume {
             }),
             Source::Subvolume(path) | Source::WorkingSubvolume { path, .. } => {
                 let Some(subvolume) = self.backend.info(path).context("inspect", path)? else {
-                    return Err(IngestRefusal::NotSubvolume(path.clone()).into());
+                    return Err(if path.symlink_metadata().is_ok() {
+                        IngestRefusal::NotSubvolume(path.clone()).into()
+                    } else {
+                        IngestRefusal::NoSource(path.clone()).into()
+                    });
                 };
                 if !subvolume.read_only && subvolume.received_uuid.is_some() {
                     return Err(IngestRefusal::WritableReceived(path.clone()).into());
+                }
+                if self.shares_file_system(path)? == Some(false) {
+                    return Err(IngestRefusal::OtherFileSystem(path.clone()).into());
+                }
+                let inner = self.backend.inner(path).context("inspect", path)?;
+                if !inner.is_empty() {
+                    let path = path.clone();
+                    return Err(IngestRefusal::InnerSubvolumes { path, inner }.into());
                 }
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 Ok(IncomingImage {

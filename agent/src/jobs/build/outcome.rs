@@ -97,7 +97,7 @@ async fn store(agent: &AgentState, build: &Build) {
 /// Stores the provenance, then the record that says that it is there.
 async fn try_store(agent: &AgentState, build: &Build) -> Result<(), StoreFailure> {
     if let Err(error) = provenance::write(agent, build).await {
-        if sys::file::is_full(error.kind()) {
+        if sys::error_report::is_full(error.kind()) {
             return Err(StoreFailure::Provenance(error));
         }
         // A missing artifact, for example, does not come back.

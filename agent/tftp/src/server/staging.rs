@@ -207,7 +207,7 @@ fn failed(error: &io::Error) -> Refusal {
         error = error as &dyn Error,
         "cannot store a file of the guest"
     );
-    if sys::file::is_full(error.kind()) {
+    if sys::error_report::is_full(error.kind()) {
         full("the disk is full")
     } else {
         Refusal::new(ErrorCode::NotDefined, "the file cannot be stored")

@@ -47,7 +47,7 @@ pub(super) struct IncomingImage {
     pub(super) content: Content,
 }
 
-/// What identifies the content of an image.
+/// The content of an image, as far as it can be identified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Content {
     /// A stream of a subvolume, as it was after a transaction.

@@ -84,7 +84,7 @@ pub(super) fn receive(
     running
         .finish(FINISH_TIMEOUT)
         .map_err(|error| match error.system_error() {
-            Some(kind) if sys::file::is_full(kind) => {
+            Some(kind) if sys::error_report::is_full(kind) => {
                 IngestRefusal::Full(directory.to_owned()).into()
             }
             _ => error.into(),

@@ -119,7 +119,7 @@ impl StreamError {
 impl Refusal for StreamError {
     fn kind(&self) -> RefusalKind {
         match self {
-            Self::Write(error) if sys::file::is_full(error.kind()) => RefusalKind::Full,
+            Self::Write(error) if sys::error_report::is_full(error.kind()) => RefusalKind::Full,
             Self::Write(_) => RefusalKind::Invalid,
             _ => RefusalKind::BadStream,
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Change, Subvolume, Uuid};
 
@@ -17,6 +17,10 @@ pub trait SubvolumeBackend: Debug + Send + Sync {
 
     /// Returns all subvolumes of the file system with this UUID, their own or received.
     fn find(&self, path: &Path, identity: Uuid) -> io::Result<Vec<Subvolume>>;
+
+    /// Returns the paths of the subvolumes in a subvolume, relative to it. Neither a snapshot nor
+    /// a stream includes them.
+    fn inner(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
 
     /// Creates an empty writable subvolume.
     fn create(&self, path: &Path) -> io::Result<()>;

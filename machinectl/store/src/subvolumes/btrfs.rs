@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use libbtrfsutil::{
     CreateSnapshotOptions, DeleteSubvolumeOptions, ErrorKind, IterateSubvolume, SubvolumeInfo,
@@ -87,6 +87,11 @@ impl SubvolumeBackend for BtrfsBackend {
         matching.collect()
     }
 
+    fn inner(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        let inner = os(IterateSubvolume::new(path).iter_with_id())?;
+        inner.map(|item| os(item).map(|(path, _)| path)).collect()
+    }
+
     fn create(&self, path: &Path) -> io::Result<()> {
         os(libbtrfsutil::create_subvolume(path))
     }
@@ -104,8 +109,15 @@ impl SubvolumeBackend for BtrfsBackend {
     fn delete(&self, path: &Path) -> io::Result<Change> {
         let mut options = DeleteSubvolumeOptions::new();
         match os(options.delete(path)) {
-            // A guest may have created subvolumes inside, which must be deleted first.
+            // A guest may have created subvolumes inside, which must be deleted first, and can
+            // be only if the subvolumes around them are writable.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                for inner in [PathBuf::new()].into_iter().chain(self.inner(path)?) {
+                    os(libbtrfsutil::set_subvolume_read_only(
+                        path.join(inner),
+                        false,
+                    ))?;
+                }
                 unchanged_if_missing(os(options.recursive(true).delete(path)))
             }
             result => unchanged_if_missing(result),

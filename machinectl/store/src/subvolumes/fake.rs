@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -78,6 +78,21 @@ impl State {
         self.add(target, Some(parent.uuid), read_only)
     }
 
+    /// Adds the subvolumes below a directory, relative to `top`.
+    fn add_inner(&self, top: &Path, directory: &Path, inner: &mut Vec<PathBuf>) -> io::Result<()> {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let path = entry.path();
+            if self.subvolumes.contains_key(&entry.metadata()?.ino()) {
+                inner.extend(path.strip_prefix(top).map(Path::to_owned));
+            }
+            if entry.file_type()?.is_dir() {
+                self.add_inner(top, &path, inner)?;
+            }
+        }
+        Ok(())
+    }
+
     fn forget_below(&mut self, path: &Path) -> io::Result<()> {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
@@ -135,6 +150,12 @@ impl SubvolumeBackend for FakeBackend {
         let state = self.state();
         let subvolumes = state.subvolumes.values().copied();
         Ok(subvolumes.filter(|it| it.has_identity(identity)).collect())
+    }
+
+    fn inner(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut inner = Vec::new();
+        self.state().add_inner(path, path, &mut inner)?;
+        Ok(inner)
     }
 
     fn create(&self, path: &Path) -> io::Result<()> {
