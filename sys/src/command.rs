@@ -161,9 +161,17 @@ impl Running {
     ///
     /// # Errors
     /// The program cannot be started.
-    pub fn start(mut command: Command) -> Result<Self, CommandError> {
+    pub fn start(command: Command) -> Result<Self, CommandError> {
+        Self::start_with(command, Command::spawn)
+    }
+
+    /// Starts a program as [`Running::start`] does, with a function that creates the process.
+    pub(crate) fn start_with(
+        mut command: Command,
+        spawn: impl FnOnce(&mut Command) -> io::Result<Child>,
+    ) -> Result<Self, CommandError> {
         let line = line(&command);
-        let mut child = match command.stderr(Stdio::piped()).spawn() {
+        let mut child = match spawn(command.stderr(Stdio::piped())) {
             Ok(child) => child,
             Err(source) => {
                 let command = line;

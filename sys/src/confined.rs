@@ -29,7 +29,7 @@ const FIRST_USER: u32 = 2_100_000_000;
 /// The maximum number of processes and threads.
 const THREADS_MAX: u64 = 256;
 
-/// The limits of a confined program.
+/// The limits of a confined program. `u64::MAX` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The maximum size of its address space, in bytes.
@@ -56,14 +56,17 @@ pub fn path(index: u8) -> String {
     format!("/proc/self/fd/{}", FIRST_FILE + i32::from(index))
 }
 
+/// Changes a command so that its program has limits, keeps its user, cannot gain capabilities,
+/// and inherits neither the environment nor descriptors beside the standard streams.
+pub fn limit(command: &mut Command, limits: Limits) {
+    confine_child(command, limits, None);
+}
+
 /// Changes a command so that its program will run confined.
 ///
 /// # Errors
 /// The files cannot be handed over.
 pub fn confine(command: &mut Command, limits: Limits, files: Vec<File>) -> io::Result<()> {
-    let path = std::env::var_os("PATH");
-    command.env_clear().env("LC_ALL", "C").current_dir("/");
-    command.envs(path.map(|path| ("PATH", path)));
     let user = rustix::process::geteuid().is_root().then(user);
     confine_child(command, limits, user);
     let files = (FIRST_FILE..).zip(files);
@@ -80,6 +83,9 @@ pub fn confine(command: &mut Command, limits: Limits, files: Vec<File>) -> io::R
 
 #[expect(unsafe_code, reason = "std has no other way to run code in the child")]
 fn confine_child(command: &mut Command, limits: Limits, user: Option<u32>) {
+    let path = std::env::var_os("PATH");
+    command.env_clear().env("LC_ALL", "C").current_dir("/");
+    command.envs(path.map(|path| ("PATH", path)));
     let enter = move || {
         // They may have been inherited without the mark.
         descriptors::close_on_exec()?;

@@ -14,5 +14,7 @@ pub mod error_report;
 pub mod file;
 #[cfg(feature = "confined")]
 pub mod mount_view;
+#[cfg(feature = "confined")]
+mod syscall_filter;
 pub mod token_bucket;
 pub mod untrusted;

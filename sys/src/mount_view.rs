@@ -1,43 +1,57 @@
-//! Child processes that see only chosen directories of the host.
+//! Child processes that see only chosen files and directories of the host.
 //!
-//! A tool that reads untrusted input as root is started in a mount namespace of its own, whose
-//! root holds the programs of the host, read-only, and the mounts that its caller adds. It keeps
-//! only the capabilities that its caller names, and cannot gain others.
+//! A view is the root of a mount namespace: it holds what its creator adds, and nothing else. The
+//! mounts of the host do not change, and those of the view end with the last process in it.
+//!
+//! A tool that reads data of others as root is started in a view by [`MountView::start`]. It has
+//! no network, sees no process but its own, keeps only the capabilities that its caller names, and
+//! can neither gain others nor change its view.
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
-use rustix::fs::CWD;
+use rustix::fs::{CWD, FileType, Mode, fstat};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, mount, mount_bind,
-    mount_change, mount_remount, move_mount, unmount,
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
+    mount_change, move_mount, open_tree, unmount,
 };
-use rustix::process::{chdir, pivot_root};
+use rustix::process::{chdir, pivot_root, umask};
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set, set_no_new_privs};
 
-use crate::command::{self, CommandError, Running, line};
+use crate::command::{self, CommandError, Running};
+use crate::syscall_filter;
 
-/// The directories of programs and libraries. Those that exist are in every view.
+pub use crate::syscall_filter::Ioctls;
+
+/// The directories of programs and libraries.
 const PROGRAM_DIRECTORIES: [&str; 8] = [
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix", "/gnu",
 ];
 /// The place at which a view is built before it becomes the root. It exists on every host, and
 /// neither programs nor volumes lie below it.
 const ROOT: &str = "/proc";
-/// The flags of all mounts of a view.
-const FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
+/// The directory with the processes of a tool.
+const PROCESSES: &str = "/proc";
+/// The attributes of all mounts of a view, except devices.
+const HARMLESS: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+/// The attributes of those that cannot be written to.
+const READ_ONLY: u64 = HARMLESS | libc::MOUNT_ATTR_RDONLY;
 
-/// The directories that a child process sees.
+/// The files and directories that a child process sees.
 #[derive(Debug, Default)]
 pub struct MountView {
+    host_paths: Vec<PathBuf>,
+    devices: Vec<PathBuf>,
     mounts: Vec<ViewMount>,
     writable: Vec<PathBuf>,
+    has_processes: bool,
 }
 
 #[derive(Debug)]
@@ -45,13 +59,55 @@ struct ViewMount {
     /// A mount that is not attached yet.
     tree: OwnedFd,
     target: PathBuf,
+    attributes: u64,
+}
+
+/// The rights of a tool that runs as root in a view.
+#[derive(Debug, Clone, Copy)]
+pub struct Rights {
+    /// Its capabilities.
+    pub capabilities: CapabilitySet,
+    /// The control operations that it may use.
+    pub ioctls: Ioctls,
 }
 
 impl MountView {
-    /// Adds a detached mount, read-only, at an absolute path of the view.
+    /// Returns a view of the host's programs and libraries.
+    pub fn of_programs() -> Self {
+        let mut view = Self::default();
+        view.add_host_paths(PROGRAM_DIRECTORIES);
+        // Programs read from it when they get no input.
+        view.add_device("/dev/null");
+        view
+    }
+
+    /// Adds files and directories of the host, read-only, at their own paths. A path that is a
+    /// link is a link in the view. Paths that do not exist are left out.
+    pub fn add_host_paths<P: Into<PathBuf>>(&mut self, paths: impl IntoIterator<Item = P>) {
+        self.host_paths.extend(paths.into_iter().map(Into::into));
+    }
+
+    /// Adds a device of the host.
+    pub fn add_device(&mut self, path: impl Into<PathBuf>) {
+        self.devices.push(path.into());
+    }
+
+    /// Adds a detached mount of a file or a directory, read-only, at an absolute path of the view.
     pub fn mount(&mut self, tree: OwnedFd, target: impl Into<PathBuf>) {
-        let target = target.into();
-        self.mounts.push(ViewMount { tree, target });
+        self.mount_with(tree, target.into(), READ_ONLY);
+    }
+
+    /// Adds a detached mount as [`MountView::mount`] does, but writable.
+    pub fn mount_writable(&mut self, tree: OwnedFd, target: impl Into<PathBuf>) {
+        self.mount_with(tree, target.into(), HARMLESS);
+    }
+
+    fn mount_with(&mut self, tree: OwnedFd, target: PathBuf, attributes: u64) {
+        self.mounts.push(ViewMount {
+            tree,
+            target,
+            attributes,
+        });
     }
 
     /// Makes a directory of the view writable: one on a mount that was added.
@@ -59,60 +115,79 @@ impl MountView {
         self.writable.push(path.into());
     }
 
-    /// Starts a program that sees only this view and has at most `capabilities`.
+    /// Adds `/proc` with the processes of the tool itself, for [`MountView::start`]. libc changes the
+    /// modes of devices and pipes by it.
+    pub fn add_processes(&mut self) {
+        self.has_processes = true;
+    }
+
+    /// Starts a program that sees only this view and has at most these rights.
     ///
     /// # Errors
     /// The view cannot be built, which needs root, or the program cannot be started.
-    pub fn start(
-        &self,
-        command: Command,
-        capabilities: CapabilitySet,
-    ) -> Result<Running, CommandError> {
-        let command_line = line(&command);
-        // The thread has the namespace and the root of the view. Both end with its child.
-        let start = move || match self.enter(&command).and_then(|()| keep(capabilities)) {
-            Ok(()) => Running::start(command),
-            Err(source) => Err(CommandError::Start {
-                command: command_line,
-                source,
-            }),
-        };
-        thread::scope(|scope| match scope.spawn(start).join() {
-            Ok(running) => running,
-            Err(panic) => std::panic::resume_unwind(panic),
+    pub fn start(mut self, command: Command, rights: Rights) -> Result<Running, CommandError> {
+        self.add_host_paths(program_directory(&command));
+        Running::start_with(command, |command| {
+            if self.has_processes {
+                mount_processes(command);
+            }
+            syscall_filter::apply(command, rights.ioctls)?;
+            self.run(|| {
+                isolate()?;
+                limit_capabilities(rights.capabilities)?;
+                command.spawn()
+            })
+        })
+    }
+
+    /// Runs a function that starts a program, in a thread whose root is this view. The thread must
+    /// leave no other threads behind.
+    ///
+    /// # Errors
+    /// The view cannot be built, which needs root, or the function fails.
+    pub fn run(self, start: impl FnOnce() -> io::Result<Child> + Send) -> io::Result<Child> {
+        // The namespace and the root belong to the thread. Both end with its child.
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| self.enter().and_then(|()| start()));
+            let started = thread.join();
+            started.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
     /// Moves this thread into a new mount namespace with this view as its root.
-    fn enter(&self, command: &Command) -> io::Result<()> {
+    fn enter(&self) -> io::Result<()> {
         unshare(CloneFlags::CLONE_NEWNS)?;
+        // With the namespace, the thread got a mask of its own. Other users pass through the view.
+        umask(Mode::WGRP | Mode::WOTH);
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         mount_change("/", private)?;
         let root = Path::new(ROOT);
-        let programs: Vec<_> = PROGRAM_DIRECTORIES
-            .into_iter()
-            .map(PathBuf::from)
-            .chain(program_directory(command))
-            .collect();
-        mount("tmpfs", root, "tmpfs", FLAGS, c"mode=0755,size=1m")?;
-        for directory in &programs {
-            add_host_directory(root, directory)?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        mount("tmpfs", root, "tmpfs", flags, c"mode=0755,size=1m")?;
+        for path in &self.host_paths {
+            add_host_path(root, path)?;
         }
-        add_null_device(root)?;
-        for ViewMount { tree, target } in &self.mounts {
-            let target = below(root, target);
-            fs::create_dir_all(&target)?;
-            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-            move_mount(tree.as_fd(), "", CWD, &target, flags)?;
+        for path in &self.devices {
+            let tree = clone_mount(path)?;
+            set_attributes(tree.as_fd(), libc::MOUNT_ATTR_NOSUID, 0)?;
+            attach(tree.as_fd(), &below(root, path))?;
+        }
+        if self.has_processes {
+            fs::create_dir(below(root, Path::new(PROCESSES)))?;
+        }
+        for mount in &self.mounts {
+            set_attributes(mount.tree.as_fd(), mount.attributes, 0)?;
+            attach(mount.tree.as_fd(), &below(root, &mount.target))?;
         }
         for path in &self.writable {
             let path = below(root, path);
-            mount_bind(&path, &path)?;
+            let tree = clone_mount(&path)?;
+            set_attributes(tree.as_fd(), HARMLESS, libc::MOUNT_ATTR_RDONLY)?;
+            attach(tree.as_fd(), &path)?;
         }
-        for ViewMount { target, .. } in &self.mounts {
-            make_read_only(&below(root, target))?;
-        }
-        make_read_only(root)?;
+        // Not the mounts below it, some of which are writable.
+        let flags = MountFlags::BIND | MountFlags::RDONLY | flags;
+        rustix::mount::mount_remount(root, flags, "")?;
         chdir(root)?;
         pivot_root(".", ".")?;
         // The old root lies over the new one, from which it is unmounted.
@@ -121,8 +196,29 @@ impl MountView {
     }
 }
 
-/// Limits the capabilities of the programs that this thread starts.
-fn keep(capabilities: CapabilitySet) -> io::Result<()> {
+/// Gives this thread's children a network, an IPC and a process namespace of their own. The
+/// thread itself can start no more threads.
+fn isolate() -> io::Result<()> {
+    let namespaces = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWPID;
+    Ok(unshare(namespaces)?)
+}
+
+/// Changes a command so that it begins by mounting its process namespace.
+#[expect(unsafe_code, reason = "std has no other way to run code in the child")]
+fn mount_processes(command: &mut Command) {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let run = move || Ok(mount(c"proc", c"/proc", c"proc", flags, c"subset=pid")?);
+    // SAFETY: between fork and exec, the closure only makes a system call. It neither allocates
+    // nor takes locks.
+    unsafe { command.pre_exec(run) };
+}
+
+/// Limits the capabilities of the programs that this thread starts, which cannot gain others. Those
+/// that it has already are left to it.
+///
+/// # Errors
+/// The thread may not change them.
+pub fn limit_capabilities(capabilities: CapabilitySet) -> io::Result<()> {
     for capability in CapabilitySet::all().difference(capabilities).iter() {
         match remove_capability_from_bounding_set(capability) {
             // An older kernel does not have it.
@@ -133,7 +229,7 @@ fn keep(capabilities: CapabilitySet) -> io::Result<()> {
     Ok(set_no_new_privs(true)?)
 }
 
-/// Returns the directory of a program that is outside of the directories that all views have.
+/// Returns the directory of a program that is outside of the directories of all programs.
 fn program_directory(command: &Command) -> Option<PathBuf> {
     let program = command::find(command.get_program())?;
     let mut known = PROGRAM_DIRECTORIES.iter();
@@ -141,32 +237,93 @@ fn program_directory(command: &Command) -> Option<PathBuf> {
     program.parent().filter(|_| !is_known).map(Path::to_owned)
 }
 
-/// Adds a directory of the host to the view below `root`, or the link that it is.
-fn add_host_directory(root: &Path, directory: &Path) -> io::Result<()> {
-    let target = below(root, directory);
-    if let Ok(link) = fs::read_link(directory) {
+/// Adds a file or a directory of the host to the view below `root`, or the link that it is.
+fn add_host_path(root: &Path, path: &Path) -> io::Result<()> {
+    let target = below(root, path);
+    if let Ok(link) = fs::read_link(path) {
+        if target.symlink_metadata().is_ok() {
+            return Ok(());
+        }
+        create_parent(&target)?;
         return symlink(link, target);
     }
-    if !directory.is_dir() {
-        return Ok(());
+    let tree = match clone_mount(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        tree => tree?,
+    };
+    set_attributes(tree.as_fd(), READ_ONLY, 0)?;
+    attach(tree.as_fd(), &target)
+}
+
+/// Returns a detached mount of a file or a directory, and of all mounts below it.
+///
+/// # Errors
+/// The path does not exist, or the caller is not root.
+pub fn clone_mount(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    Ok(open_tree(CWD, path, flags)?)
+}
+
+/// Returns a detached mount of an open file.
+///
+/// # Errors
+/// The file has no name any more, or the caller is not root.
+pub fn clone_mount_of(file: impl AsFd) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(open_tree(file, "", flags)?)
+}
+
+/// Attaches a detached mount at a path, which is created if it does not exist.
+fn attach(tree: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
+    if target.symlink_metadata().is_err() {
+        create_parent(target)?;
+        if FileType::from_raw_mode(fstat(tree)?.st_mode).is_dir() {
+            fs::create_dir(target)?;
+        } else {
+            fs::File::create(target)?;
+        }
     }
-    fs::create_dir_all(&target)?;
-    mount_bind(directory, &target)?;
-    make_read_only(&target)
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(move_mount(tree, "", CWD, target, flags)?)
 }
 
-/// Adds the null device, from which programs read when they get no input.
-fn add_null_device(root: &Path) -> io::Result<()> {
-    let null = Path::new("/dev/null");
-    let target = below(root, null);
-    fs::create_dir_all(root.join("dev"))?;
-    fs::File::create(&target)?;
-    Ok(mount_bind(null, target)?)
+fn create_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
-fn make_read_only(path: &Path) -> io::Result<()> {
-    let flags = MountFlags::BIND | MountFlags::RDONLY | FLAGS;
-    Ok(mount_remount(path, flags, "")?)
+/// Sets and then clears attributes of a detached mount and of the mounts below it.
+#[expect(
+    unsafe_code,
+    reason = "no crate has this system call as a safe function"
+)]
+fn set_attributes(tree: BorrowedFd<'_>, set: u64, clear: u64) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: set,
+        attr_clr: clear,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: The kernel reads the path, which ends with a null byte, and the attributes, whose
+    // size it is told. It keeps neither.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Returns the place of an absolute path in a view that is built below `root`.

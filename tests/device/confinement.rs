@@ -7,10 +7,8 @@ use std::time::Duration;
 use ::store::Volume;
 use ::store::subvolumes::{BtrfsBackend, SubvolumeBackend};
 use ::sys::command::{self, CommandError};
-use ::sys::mount_view::MountView;
+use ::sys::mount_view::{Ioctls, MountView, Rights, clone_mount};
 use nix::mount::{MsFlags, mount};
-use rustix::fs::CWD;
-use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::thread::CapabilitySet;
 use tests::attacks::refused;
 use tests::hosts::{BuildHost, DevelopmentHost};
@@ -21,14 +19,21 @@ const LIMIT: Duration = Duration::from_mins(1);
 
 /// Runs a shell script in a view of a directory, in which `writable` can be written to.
 fn run(directory: &Path, writable: &str, script: &str) -> Result<(), CommandError> {
-    let tree = open_tree(CWD, directory, OpenTreeFlags::OPEN_TREE_CLONE).unwrap();
-    let mut view = MountView::default();
-    view.mount(tree, "/data");
+    let mut view = MountView::of_programs();
+    view.mount(clone_mount(directory).unwrap(), "/data");
     view.make_writable(Path::new("/data").join(writable));
     let mut shell = command::prepare("sh");
     shell.args(["-ec", script]);
-    let capabilities = CapabilitySet::DAC_OVERRIDE | CapabilitySet::SYS_CHROOT;
-    view.start(shell, capabilities)?.finish(LIMIT)
+    let capabilities = CapabilitySet::DAC_OVERRIDE
+        | CapabilitySet::DAC_READ_SEARCH
+        | CapabilitySet::SYS_ADMIN
+        | CapabilitySet::SYS_CHROOT;
+    let ioctls = Ioctls::Clone;
+    let rights = Rights {
+        capabilities,
+        ioctls,
+    };
+    view.start(shell, rights)?.finish(LIMIT)
 }
 
 #[test]
@@ -55,6 +60,8 @@ fn a_confined_program_reaches_only_what_it_was_given() {
         ("change the root", "mkdir /x", false),
         ("see processes", "ls /proc/1", false),
         ("make writable", "mount -o remount,bind,rw /usr", false),
+        ("mount the devices", "mount -t devtmpfs x /data/own", false),
+        ("enter a new namespace", "unshare --mount true", false),
         ("create a device", "mknod /data/own/d b 1 1", false),
         ("change the owner", "chown 7 /data/own", false),
         (

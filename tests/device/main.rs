@@ -34,6 +34,7 @@ mod hostile_builds;
 mod hostile_guest;
 mod hostile_images;
 mod hostile_streams;
+mod hostile_tools;
 mod import_export;
 mod load;
 mod manual_changes;

@@ -13,6 +13,7 @@ pub mod content_manifest;
 mod delete;
 pub mod doctor;
 pub mod error;
+mod file_tool;
 pub mod ingest;
 pub mod init;
 mod lock;

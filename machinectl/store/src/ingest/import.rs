@@ -6,7 +6,6 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use config::FileName;
 use config::machine::{FILE as MANIFEST, Kind};
@@ -19,10 +18,9 @@ use sys::{command, file};
 use qcow::{HEADER_BYTES, Header};
 
 use crate::error::IoContext;
+use crate::file_tool::{self, LIMIT};
 use crate::{Refusal, RefusalKind, Result, archive, machine_manifest};
 
-/// The time limit for each copy.
-const LIMIT: Duration = Duration::from_hours(2);
 /// The maximum size of a virtual disk, in bytes.
 const DISK_BYTES_MAX: u64 = 4 << 40;
 /// The maximum address space of the converter of disk images, in bytes.
@@ -128,18 +126,17 @@ impl Import {
 
     /// Writes the machine into an empty directory and checks it.
     pub(crate) fn fill(&self, directory: &Path) -> Result<()> {
+        let directory = &directory.canonicalize().context("open", directory)?;
         let disk = directory.join(FileName::disk());
         match &self.base {
-            Base::Raw(image) => copy(image, &disk)?,
+            Base::Raw(image) => copy(image, directory, &disk)?,
             Base::Qcow(image) => convert(image, &disk)?,
-            Base::Directory(from) => copy(&from.join("."), directory)?,
-            Base::Archive(from) => {
-                command::run(archive::extract(from, directory), LIMIT)?;
-            }
+            Base::Directory(from) => copy(from, directory, directory)?,
+            Base::Archive(from) => archive::extract(from, directory)?,
         }
         for (from, name) in [(&self.kernel, "vmlinuz"), (&self.initrd, "initrd")] {
             if let Some(from) = from {
-                copy(from, &directory.join(name))?;
+                copy(from, directory, &directory.join(name))?;
             }
         }
         self.write_manifest(directory)?;
@@ -150,7 +147,7 @@ impl Import {
     fn write_manifest(&self, directory: &Path) -> Result<()> {
         let path = directory.join(MANIFEST);
         if let Some(manifest) = &self.manifest {
-            return copy(manifest, &path);
+            return copy(manifest, directory, &path);
         }
         if path.symlink_metadata().is_ok() {
             return Ok(());
@@ -243,15 +240,16 @@ fn virtual_size(image: &Path, file: &mut File) -> Result<u64> {
     }
 }
 
-/// Copies with owners, modes and holes. Shares the content where the file system can. Replaces
-/// a file or a link at the target, and never follows the link.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies a file or the content of a directory, with owners, modes and holes, into a directory or
+/// to a file in it. Shares the content where the file system can. Replaces a file or a link at
+/// the target, and never follows the link.
+fn copy(from: &Path, directory: &Path, to: &Path) -> Result<()> {
+    let from = from.canonicalize().context("open", from)?;
     let mut cp = command::prepare("cp");
     cp.args(["--archive", "--reflink=auto", "--sparse=auto"]);
-    cp.args(["--remove-destination", "--no-target-directory"]);
-    cp.arg("-H").arg(from).arg(to);
-    command::run(cp, LIMIT)?;
-    Ok(())
+    cp.args(["--remove-destination", "--no-target-directory", "--"]);
+    cp.arg(&from).arg(to);
+    Ok(file_tool::start_writer(cp, Some(&from), directory)?.finish(LIMIT)?)
 }
 
 /// Checks that the manifest is valid and that the files that it names exist.

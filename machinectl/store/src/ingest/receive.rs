@@ -19,11 +19,13 @@ use rustix::mount::{
 };
 use rustix::thread::CapabilitySet;
 use sys::command;
-use sys::mount_view::MountView;
+use sys::confined;
+use sys::mount_view::{Ioctls, MountView, Rights};
 
 use super::IngestRefusal;
 use crate::Result;
 use crate::error::IoContext;
+use crate::file_tool;
 use crate::lock::IngestLock;
 use crate::mount_table::{self, Mount};
 use crate::stream::SendStream;
@@ -36,16 +38,19 @@ const PIPE_BYTES: usize = 1 << 20;
 const VOLUME: &str = "/volume";
 /// The number of the subvolume at the top of every file system.
 const TOP_SUBVOLUME: &str = "5";
-/// The capabilities of the receiver: to create subvolumes, and files of any owner, mode and kind.
-const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::DAC_READ_SEARCH)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::MKNOD)
-    .union(CapabilitySet::SETFCAP)
-    .union(CapabilitySet::SYS_ADMIN)
-    .union(CapabilitySet::SYS_CHROOT);
+/// The rights of the receiver: to create subvolumes, and files of any owner, mode and kind.
+const RIGHTS: Rights = Rights {
+    capabilities: CapabilitySet::CHOWN
+        .union(CapabilitySet::DAC_OVERRIDE)
+        .union(CapabilitySet::DAC_READ_SEARCH)
+        .union(CapabilitySet::FOWNER)
+        .union(CapabilitySet::FSETID)
+        .union(CapabilitySet::MKNOD)
+        .union(CapabilitySet::SETFCAP)
+        .union(CapabilitySet::SYS_ADMIN)
+        .union(CapabilitySet::SYS_CHROOT),
+    ioctls: Ioctls::All,
+};
 
 /// Receives a stream into a directory. `parent` is the directory of its parent. Commands that
 /// reach outside the new subvolume are refused before they are applied.
@@ -66,10 +71,11 @@ pub(super) fn receive(
     receive.stdin(Stdio::piped());
     // It prints nothing to this descriptor, which only holds the lock.
     receive.stdout(lock.try_clone().context("share the lock of", directory)?);
-    let mut view = MountView::default();
+    confined::limit(&mut receive, file_tool::LIMITS);
+    let mut view = MountView::of_programs();
     view.mount(located.tree, VOLUME);
     view.make_writable(destination);
-    let mut running = view.start(receive, CAPABILITIES)?;
+    let mut running = view.start(receive, RIGHTS)?;
     if let Some(mut sink) = running.child.stdin.take() {
         // A kernel that refuses is only slower.
         let _ = rustix::pipe::fcntl_setpipe_size(&sink, PIPE_BYTES);

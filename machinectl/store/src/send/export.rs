@@ -2,18 +2,13 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
 
 use config::layout::Entry;
 use config::{MachineName, Revision};
-use sys::command::{self, Running};
 
 use crate::error::IoContext;
+use crate::file_tool::{self, LIMIT};
 use crate::{Result, Volume, archive};
-
-/// The time limit for writing the file.
-const LIMIT: Duration = Duration::from_hours(2);
 
 /// The format of an exported file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +62,7 @@ impl Volume {
         let _lock = self.lock_revision(machine, revision)?;
         if format.archive {
             let from = self.entry(machine, &Entry::Revision(revision));
-            write_archive(&from, file, format.compressed)?;
+            archive::create(&from, file, format.compressed)?;
         } else {
             self.write_stream(machine, revision, file, format.compressed)?;
         }
@@ -97,24 +92,12 @@ impl Volume {
             outgoing.copy_to(file)?;
             return Ok(());
         }
-        let mut zstd = command::prepare("zstd");
-        zstd.args(["--quiet", "-T0"])
-            .stdin(Stdio::piped())
-            .stdout(file);
-        let mut running = Running::start(zstd)?;
+        let mut zstd = archive::compressor();
+        zstd.stdout(file);
+        let mut running = file_tool::start_filter(zstd)?;
         if let Some(sink) = running.child.stdin.take() {
             outgoing.copy_to(sink)?;
         }
         Ok(running.finish(LIMIT)?)
     }
-}
-
-/// Writes an archive of a directory.
-fn write_archive(from: &Path, file: File, compressed: bool) -> Result<()> {
-    let mut tar = archive::create(from);
-    if compressed {
-        tar.args(["--use-compress-program", "zstd -T0"]);
-    }
-    tar.stdout(file);
-    Ok(Running::start(tar)?.finish(LIMIT)?)
 }

@@ -1,0 +1,86 @@
+//! Tools that work on files of others: tar, cp, and the filters that compress and decompress.
+//!
+//! Each sees the programs of the host, and beside them at most one file or directory that it
+//! reads and one directory that it changes.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::thread::CapabilitySet;
+use sys::command::Running;
+use sys::confined::{self, Limits};
+use sys::mount_view::{Ioctls, MountView, Rights, clone_mount};
+
+use crate::Result;
+use crate::error::IoContext;
+
+/// The time limit for each tool.
+pub(crate) const LIMIT: Duration = Duration::from_hours(2);
+/// The limits of each tool. A compressor has a thread per processor, whose stacks and caches count
+/// as memory before they are used.
+pub(crate) const LIMITS: Limits = Limits {
+    memory_bytes: 16 << 30,
+    cpu_seconds: u64::MAX,
+    file_bytes: u64::MAX,
+};
+/// The rights to read files of all owners, and to create files of any owner, mode and kind.
+/// Attributes of the namespace `trusted`, which content manifests cover, need `SYS_ADMIN`; a filter
+/// of system calls takes everything else of it away.
+const RIGHTS: Rights = Rights {
+    capabilities: CapabilitySet::CHOWN
+        .union(CapabilitySet::DAC_OVERRIDE)
+        .union(CapabilitySet::FOWNER)
+        .union(CapabilitySet::FSETID)
+        .union(CapabilitySet::MKNOD)
+        .union(CapabilitySet::SETFCAP)
+        .union(CapabilitySet::SYS_ADMIN),
+    ioctls: Ioctls::Clone,
+};
+/// The rights of a program that only reads its input and writes its output.
+const NO_RIGHTS: Rights = Rights {
+    capabilities: CapabilitySet::empty(),
+    ioctls: Ioctls::Clone,
+};
+
+/// Starts a tool that sees a file or a directory, read-only, at its own path. The path must be
+/// canonical.
+///
+/// # Errors
+/// The path does not exist, the caller is not root, or the tool cannot be started.
+pub(crate) fn start_reader(tool: Command, from: &Path) -> Result<Running> {
+    let mut view = MountView::of_programs();
+    view.mount(clone_mount(from).context("open", from)?, from);
+    start(tool, view)
+}
+
+/// Starts a tool that changes a directory, and reads `from` as that of [`start_reader`] does. Both
+/// paths must be canonical.
+///
+/// # Errors
+/// As [`start_reader`].
+pub(crate) fn start_writer(tool: Command, from: Option<&Path>, to: &Path) -> Result<Running> {
+    let mut view = MountView::of_programs();
+    if let Some(from) = from {
+        view.mount(clone_mount(from).context("open", from)?, from);
+    }
+    // The directory may lie below the one that is read.
+    view.mount_writable(clone_mount(to).context("open", to)?, to);
+    start(tool, view)
+}
+
+fn start(mut tool: Command, mut view: MountView) -> Result<Running> {
+    view.add_processes();
+    confined::limit(&mut tool, LIMITS);
+    Ok(view.start(tool, RIGHTS)?)
+}
+
+/// Starts a program that only reads its standard input and writes its standard output, as a user
+/// that owns nothing.
+///
+/// # Errors
+/// The caller is not root, or the program cannot be started.
+pub(crate) fn start_filter(mut filter: Command) -> Result<Running> {
+    confined::confine(&mut filter, LIMITS, Vec::new()).context("confine", filter.get_program())?;
+    Ok(MountView::of_programs().start(filter, NO_RIGHTS)?)
+}
