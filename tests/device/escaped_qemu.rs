@@ -188,3 +188,108 @@ fn has_open(process: Pid, file: &Path) -> bool {
     let mut links = descriptors.filter_map(|it| fs::read_link(it.unwrap().path()).ok());
     links.any(|link| link == file)
 }
+
+/// Returns the names in a directory of the view of a process.
+fn seen(process: Pid, directory: &str) -> Vec<String> {
+    let root = format!("/proc/{}/root{directory}", process.as_raw_nonzero());
+    let entries = file::entries(Path::new(&root)).unwrap();
+    let names = entries.iter().map(|path| path.file_name().unwrap());
+    names.map(|it| it.to_str().unwrap().to_owned()).collect()
+}
+
+/// Returns the mount points and their options that a process sees.
+fn mounts(process: Pid) -> Vec<(String, String)> {
+    let path = format!("/proc/{}/mountinfo", process.as_raw_nonzero());
+    let table = fs::read_to_string(path).unwrap();
+    let columns = table.lines().map(|line| line.split(' '));
+    let mount =
+        columns.map(|mut it| (it.nth(4).unwrap().to_owned(), it.next().unwrap().to_owned()));
+    // Those of networks are the agent's.
+    mount
+        .filter(|(point, _)| !point.starts_with("/run/netns/"))
+        .collect()
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn an_escaped_qemu_sees_only_its_own_files() {
+    let host = AgentHost::ready("");
+    let before = mounts(host.pid());
+    let id = host.submit_stopped("demo", "a");
+    host.wait_for_breakpoint(id);
+    let guest = guest_process(&host, id);
+    let accepted = [
+        "dev", "gnu", "initrd", "kernel", "lib", "lib64", "memory", "nix", "usr",
+    ];
+    let top = seen(guest, "/");
+    assert!(
+        top.iter().all(|name| accepted.contains(&name.as_str())),
+        "{top:?}"
+    );
+    let devices = ["kvm", "null", "urandom"];
+    let found = seen(guest, "/dev");
+    assert!(
+        found.iter().all(|name| devices.contains(&name.as_str())),
+        "{found:?}"
+    );
+    assert_eq!(seen(guest, "/usr/bin"), ["qemu-system-x86_64"]);
+    for (point, options) in mounts(guest) {
+        let options: Vec<_> = options.split(',').collect();
+        let is_writable = point == "/memory" || point.starts_with("/dev/");
+        assert!(options.contains(&"nosuid"), "{point} {options:?}");
+        assert!(
+            is_writable || options.contains(&"ro"),
+            "{point} {options:?}"
+        );
+        let is_device = point.starts_with("/dev/");
+        assert!(
+            is_device || options.contains(&"nodev"),
+            "{point} {options:?}"
+        );
+    }
+    assert_eq!(numbers(guest, "NoNewPrivs:"), [1]);
+    let path = format!("/proc/{}/status", guest.as_raw_nonzero());
+    let status = fs::read_to_string(path).unwrap();
+    for set in ["CapPrm", "CapEff", "CapBnd"] {
+        assert!(
+            status.contains(&format!("{set}:\t0000000000000000")),
+            "{status}"
+        );
+    }
+    let environment = fs::read(format!("/proc/{}/environ", guest.as_raw_nonzero())).unwrap();
+    assert_eq!(environment, b"LC_ALL=C\0");
+    let root = format!("/proc/{}/root", guest.as_raw_nonzero());
+    let own = [
+        ("the volume", host.host.volume.path().to_owned()),
+        ("the state directory", host.state_directory()),
+        ("the run directory", host.run_directory()),
+    ];
+    let common = [
+        "/etc",
+        "/root",
+        "/home",
+        "/tmp",
+        "/var",
+        "/run",
+        "/proc/self",
+        "/sys",
+        "/bin/sh",
+        "/usr/bin/sh",
+        "/usr/bin/su",
+    ];
+    for (name, path) in common
+        .map(|path| (path, path.into()))
+        .into_iter()
+        .chain(own)
+    {
+        assert!(path.exists(), "{name}");
+        let seen = Path::new(&root).join(path.strip_prefix("/").unwrap());
+        assert!(!seen.exists(), "{name}");
+        refused("escaped QEMU -> host", name, "it is not in QEMU's view");
+    }
+    // Nothing of the view is mounted on the host.
+    assert_eq!(mounts(host.pid()), before);
+    host.resume(id);
+    host.wait_for(id, State::Finished);
+    host.wait_until_torn_down();
+}

@@ -1,8 +1,9 @@
 //! Guests of the kind kvm: QEMU, started inside its network.
 //!
-//! QEMU receives everything that it works with as open descriptors and needs no path: the
-//! tap, the files of its snapshot, and the listening sockets on which the agent reaches it.
-//! Its processors stay stopped until the process record is written.
+//! QEMU receives almost everything that it works with as open descriptors: the tap, disks, and
+//! the listening sockets on which the agent reaches it. The files that it opens by name are
+//! mounted in its [`view`], which holds nothing else of the host but its program. Its processors
+//! stay stopped until the process record is written.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,14 +13,16 @@ use std::process::Stdio;
 
 use command_fds::{CommandFdExt, FdMapping};
 use config::machine::Firmware;
+use rustix::thread::CapabilitySet;
 use sys::command;
+use sys::mount_view::limit_capabilities;
 use tracing::debug;
 
 use crate::error::GuestError;
 use crate::network::Network;
 use crate::process::Process;
 use crate::run_dir::{CONSOLE, CONTROL, LOG, MONITOR, StderrPipe};
-use crate::spec::{BootMode, Spec};
+use crate::spec::Spec;
 
 mod accelerator;
 pub mod checkpoint;
@@ -28,6 +31,7 @@ pub(crate) mod qmp;
 mod snapshot_file;
 pub(crate) mod socket;
 mod uefi;
+mod view;
 
 pub use accelerator::{Accelerator, KvmAccess, accelerator};
 pub use cmdline::command_line;
@@ -41,6 +45,8 @@ pub(crate) fn start(spec: Spec) -> Result<Process, GuestError> {
     uefi::prepare(&spec)?;
     checkpoint::prepare(&spec, accelerator)?;
     let network = Network::open(&spec.network)?;
+    let program = view::program()?;
+    let view = view::view(&spec, &program, accelerator)?;
     let stderr = StderrPipe::writer(&spec.run_dir).map_err(GuestError::run_dir(&spec.run_dir))?;
     let arguments = command_line(&spec, accelerator);
     let group = accelerator.group().unwrap_or(spec.user.gid);
@@ -48,8 +54,11 @@ pub(crate) fn start(spec: Spec) -> Result<Process, GuestError> {
     let (machine, name) = (spec.machine.clone(), spec.network.clone());
     let run_dir = spec.run_dir.clone();
     let descriptors = descriptors(spec, &network)?;
-    let mut qemu = command::prepare(PROGRAM);
-    qemu.args(arguments)
+    let mut qemu = command::prepare(program);
+    qemu.arg0(PROGRAM)
+        .args(arguments)
+        .env_clear()
+        .env("LC_ALL", "C")
         .current_dir("/")
         .stdout(Stdio::null())
         .stderr(stderr)
@@ -59,14 +68,20 @@ pub(crate) fn start(spec: Spec) -> Result<Process, GuestError> {
         .fd_mappings(descriptors)
         .map_err(|error| GuestError::Spawn(io::Error::other(error)))?;
     // Not waited for as a child: `Process` takes its status by the descriptor.
-    let child = network.enter(|| qemu.spawn()).map_err(GuestError::Spawn)?;
+    let start = || {
+        view.run(|| {
+            limit_capabilities(CapabilitySet::empty())?;
+            qemu.spawn()
+        })
+    };
+    let child = network.enter(start).map_err(GuestError::Spawn)?;
     debug!(pid = child.id(), "started QEMU");
     Process::of_child(child.id(), machine.kind)
         .map_err(GuestError::Pidfd)?
         .limit_and_record(&machine, &name, &run_dir)
 }
 
-/// Opens everything that QEMU works with, under the numbers of its command line.
+/// Opens what QEMU uses by descriptors, under the numbers of its command line. It stays root's.
 fn descriptors(spec: Spec, network: &Network) -> Result<Vec<FdMapping>, GuestError> {
     let mut mappings = Vec::new();
     let mut add = |parent_fd: OwnedFd, child_fd| {
@@ -87,25 +102,11 @@ fn descriptors(spec: Spec, network: &Network) -> Result<Vec<FdMapping>, GuestErr
         let socket = socket.map_err(GuestError::run_dir(&path))?;
         add(socket.into(), number);
     }
-    // What QEMU uses by its descriptor stays root's; what it opens again becomes its user's.
-    let open_again = |name: &str, write| snapshot_file::open_for_user(&spec, name, write);
     let open = |name: &str| snapshot_file::open(&spec, name, true).map(|(file, _)| file.into());
     add(open(checkpoint::disk(&spec))?, cmdline::DISK);
     if spec.machine.firmware == Firmware::Uefi {
         add(uefi::open_code(&spec.uefi)?, cmdline::FIRMWARE);
         add(open(uefi::variables(&spec))?, cmdline::VARIABLES);
-    }
-    if let Some(boot) = &spec.machine.boot {
-        add(open_again(boot.kernel.as_str(), false)?, cmdline::KERNEL);
-        if let Some(initrd) = &boot.initrd {
-            add(open_again(initrd.as_str(), false)?, cmdline::INITRD);
-        }
-    }
-    if spec.boot != BootMode::Cold {
-        add(
-            open_again(checkpoint::files::MEMORY, true)?,
-            cmdline::MEMORY,
-        );
     }
     for (descriptor, number) in spec.keep_open.into_iter().zip(cmdline::KEEP_OPEN..) {
         add(descriptor, number);

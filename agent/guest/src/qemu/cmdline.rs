@@ -16,14 +16,16 @@ pub(super) const MONITOR: i32 = 4;
 pub(super) const CONSOLE: i32 = 5;
 pub(super) const LOG: i32 = 6;
 pub(super) const DISK: i32 = 7;
-pub(super) const KERNEL: i32 = 8;
-pub(super) const INITRD: i32 = 9;
-pub(super) const MEMORY: i32 = 10;
-pub(super) const CONTROL: i32 = 11;
-pub(super) const FIRMWARE: i32 = 12;
-pub(super) const VARIABLES: i32 = 13;
+pub(super) const CONTROL: i32 = 8;
+pub(super) const FIRMWARE: i32 = 9;
+pub(super) const VARIABLES: i32 = 10;
 /// The first number of the descriptors that QEMU only keeps open.
-pub(super) const KEEP_OPEN: i32 = 14;
+pub(super) const KEEP_OPEN: i32 = 11;
+
+/// The paths, in QEMU's view, of the files that it opens by name.
+pub(super) const KERNEL: &str = "/kernel";
+pub(super) const INITRD: &str = "/initrd";
+pub(super) const MEMORY: &str = "/memory";
 
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
@@ -102,7 +104,7 @@ fn memory(line: &mut Line, spec: &Spec) {
     } else {
         "on"
     };
-    let file = format!("id=ram,mem-path=/proc/self/fd/{MEMORY},size={size}k,share={share}");
+    let file = format!("id=ram,mem-path={MEMORY},size={size}k,share={share}");
     line.add("-object", format!("memory-backend-file,{file}"));
 }
 
@@ -135,9 +137,9 @@ fn kernel(line: &mut Line, spec: &Spec) {
     let Some(boot) = &spec.machine.boot else {
         return;
     };
-    line.add("-kernel", format!("/proc/self/fd/{KERNEL}"));
+    line.add("-kernel", KERNEL);
     if boot.initrd.is_some() {
-        line.add("-initrd", format!("/proc/self/fd/{INITRD}"));
+        line.add("-initrd", INITRD);
     }
     if !boot.cmdline.is_empty() {
         line.add("-append", &boot.cmdline);

@@ -1,7 +1,6 @@
 //! The files of a guest's snapshot, opened without following links.
 
 use std::fs::{File, Metadata};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, fchown};
 
 use sys::untrusted;
@@ -9,9 +8,9 @@ use sys::untrusted;
 use crate::error::GuestError;
 use crate::spec::Spec;
 
-/// Opens a file of the snapshot that QEMU opens again by the name of its descriptor. The file
-/// becomes its user's if QEMU writes it or others may not read it.
-pub(super) fn open_for_user(spec: &Spec, name: &str, write: bool) -> Result<OwnedFd, GuestError> {
+/// Opens a file of the snapshot that QEMU opens by name. The file becomes its user's if QEMU
+/// writes it or others may not read it.
+pub(super) fn open_for_user(spec: &Spec, name: &str, write: bool) -> Result<File, GuestError> {
     let (file, metadata) = open(spec, name, write)?;
     if (write || metadata.mode() & 0o004 == 0) && metadata.uid() != spec.user.uid {
         fchown(&file, Some(spec.user.uid), Some(spec.user.gid)).map_err(|source| {
@@ -21,7 +20,7 @@ pub(super) fn open_for_user(spec: &Spec, name: &str, write: bool) -> Result<Owne
             }
         })?;
     }
-    Ok(file.into())
+    Ok(file)
 }
 
 /// Opens a regular file of the snapshot. A link in it could lead to any file of the host.

@@ -162,10 +162,11 @@ fn reference_command(snapshot: &GuestSnapshot<'_>, run: &Path, network: &GuestNe
                 qemu.args(["-netdev", tap]);
             }
             _ => {
-                let argument = argument
-                    .replace("/dev/fdset/1", &disk)
-                    .replace("/proc/self/fd/8", &kernel)
-                    .replace("/proc/self/fd/9", &initrd);
+                let argument = match argument.as_str() {
+                    "/kernel" => kernel.clone(),
+                    "/initrd" => initrd.clone(),
+                    _ => argument.replace("/dev/fdset/1", &disk),
+                };
                 qemu.arg(argument);
             }
         }
