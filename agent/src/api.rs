@@ -222,6 +222,10 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
         .route("/api/v1/drain", post(queue::drain))
         .route("/api/v1/undrain", post(queue::undrain))
         .route("/api/v1/builds/{id}/provenance", get(files::provenance))
+        .route(
+            "/api/v1/builds/{id}/provenance/signed",
+            get(files::signed_provenance),
+        )
         .route("/api/v1/doctor", get(doctor::examine))
         .route("/api/v1/doctor/repair", post(doctor::repair))
         .route_layer(DefaultBodyLimit::max(agent.settings.http.request_bytes_max))

@@ -19,7 +19,8 @@ pub use labels::{LabelError, Submitter, Target};
 pub use listing::{Cursor, LISTED_MAX, ListQuery, Sort, SortKey};
 pub use priority::Priority;
 pub use record::{
-    Artifact, Build, BuildInputs, BuiltPackage, Count, GuestKind, Phase, Progress, StartKind, Usage,
+    Artifact, Build, BuildInputs, BuiltPackage, Count, GuestKind, HostPolicy, Phase, Progress,
+    StartKind, Typist, Usage,
 };
 pub use request::Request;
 pub use state::{Cancellation, State, TransitionError};
@@ -32,6 +33,10 @@ pub const CONSOLE_PROTOCOL: &str = "buildhost-console";
 
 /// The file beside a build's artifacts that records their provenance.
 pub const PROVENANCE: &str = "provenance.json";
+
+/// The file beside a build's artifacts with their signed provenance: one DSSE envelope on one
+/// line.
+pub const SIGNED_PROVENANCE: &str = "provenance.intoto.jsonl";
 
 /// The status of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

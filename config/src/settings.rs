@@ -7,6 +7,7 @@ mod builds;
 mod guests;
 mod http;
 mod pr;
+mod provenance;
 mod reader;
 
 use std::collections::BTreeSet;
@@ -17,6 +18,7 @@ pub use builds::{Bootstrap, Builds, Records};
 pub use guests::{Acceleration, Guests, Uefi, UidRange};
 pub use http::{Http, Tls};
 pub use pr::{PackageRoute, Pr, PrMode};
+pub use provenance::Provenance;
 pub use reader::Fault;
 use reader::Reader;
 
@@ -40,6 +42,8 @@ pub struct Settings {
     pub builds: Builds,
     /// The retention of finished builds.
     pub records: Records,
+    /// The provenance of builds.
+    pub provenance: Provenance,
     /// The PR service.
     pub pr: Pr,
     /// The HTTP server.
@@ -110,6 +114,7 @@ impl Settings {
             bootstrap: builds::bootstrap(reader),
             builds: builds::builds(reader),
             records: builds::records(reader),
+            provenance: provenance::provenance(reader),
             pr: pr::pr(reader),
             http: http::http(reader),
             log: log(reader),

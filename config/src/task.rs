@@ -63,7 +63,11 @@ pub use start_message::StartMessage;
 /// The list of the packages of a build with their revisions, among the artifacts.
 pub const PACKAGES: &str = "packages.manifest";
 /// The names of artifacts that only the host may create: what they state is the host's.
-pub const RESERVED_ARTIFACTS: [&str; 2] = [PACKAGES, crate::builds::PROVENANCE];
+pub const RESERVED_ARTIFACTS: [&str; 3] = [
+    PACKAGES,
+    crate::builds::PROVENANCE,
+    crate::builds::SIGNED_PROVENANCE,
+];
 
 /// The host's address in the network of each guest.
 pub const GATEWAY: &str = "169.254.111.222";

@@ -64,7 +64,7 @@ pub(crate) enum Command {
     Artifacts {
         /// The build
         build: BuildId,
-        /// Fetch all files and provenance.json into this directory
+        /// Fetch all files and their provenance into this directory
         #[arg(short, long, value_name = "DIR")]
         output: Option<PathBuf>,
         #[command(flatten)]
@@ -74,6 +74,9 @@ pub(crate) enum Command {
     Provenance {
         /// The build
         build: BuildId,
+        /// Print the signed statement, a DSSE envelope
+        #[arg(long)]
+        signed: bool,
     },
     /// Explain in one sentence why a build, or the queue, waits
     #[command(alias = "why")]
@@ -147,8 +150,13 @@ pub(crate) fn run(
             output: Some(directory),
             dry_run,
         } => artifacts::fetch(&client, &client.build(*build)?, directory, *dry_run, output),
-        Command::Provenance { build } => {
-            client.copy_provenance(*build, &mut io::stdout())?;
+        Command::Provenance { build, signed } => {
+            let stdout = &mut io::stdout();
+            if *signed {
+                client.copy_signed_provenance(*build, stdout)?;
+            } else {
+                client.copy_provenance(*build, stdout)?;
+            }
             Ok(())
         }
         Command::Explain { build } => explain::run(&client, *build, output),

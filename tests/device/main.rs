@@ -46,6 +46,7 @@ mod revision_retention;
 mod revisions;
 mod sandbox_escape;
 mod schedules;
+mod signed_provenance;
 mod socket_group;
 mod stream_chains;
 mod syscall_faults;

@@ -46,7 +46,7 @@ fn an_installation_works_under_its_prefix_and_can_be_removed() {
     std::os::unix::fs::symlink(&installed, &prefix).unwrap();
 
     let version = env!("CARGO_PKG_VERSION");
-    for program in ["buildhost", "buildhost-agent", "prserv"] {
+    for program in ["buildhost", "buildhost-agent", "buildhost-signer", "prserv"] {
         assert!(run(prefix.join("bin").join(program), &["--version"]).contains(version));
         let page = std::fs::read_to_string(prefix.join(format!("share/man/man1/{program}.1")));
         assert!(page.unwrap().contains(".SH SYNOPSIS"), "{program}");

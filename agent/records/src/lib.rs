@@ -3,6 +3,7 @@
 //! A change is on disk when its call returns. Each build is one row. Its lists are JSON in a
 //! column, except the names by which it is found.
 
+mod concluded;
 mod database;
 mod idempotency;
 mod migrations;
@@ -26,6 +27,7 @@ use telemetry::Telemetry;
 use database::Database;
 use migrations::MIGRATIONS;
 
+pub use concluded::read_concluded;
 pub use deletion::{Deletion, Summary};
 pub use finished::FinishedBuild;
 pub use idempotency::{IdempotencyKey, Submitted};
@@ -53,6 +55,18 @@ pub enum RecordsError {
         /// The version of its format.
         found: usize,
         /// The newest version that this agent knows.
+        known: usize,
+    },
+    /// An older version of the agent wrote the file.
+    #[error(
+        "{path} was written by an older buildhost-agent (format {found}, this program needs {known}); restart the agent"
+    )]
+    Older {
+        /// The path of the file.
+        path: PathBuf,
+        /// The version of its format.
+        found: usize,
+        /// The version that this program knows.
         known: usize,
     },
     /// The thread with the query ended.
@@ -88,10 +102,7 @@ impl Records {
         connection
             .pragma_update(None, "foreign_keys", true)
             .map_err(fault)?;
-        let format: u32 = connection
-            .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .map_err(fault)?;
-        let found = usize::try_from(format).unwrap_or(usize::MAX);
+        let found = format(&connection).map_err(fault)?;
         let known = MIGRATIONS.len();
         if found > known {
             let path = path.to_owned();
@@ -108,6 +119,12 @@ impl Records {
     pub fn path(&self) -> &Path {
         self.database.path()
     }
+}
+
+/// Returns the version of a database's format.
+fn format(connection: &Connection) -> rusqlite::Result<usize> {
+    let format: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    Ok(usize::try_from(format).unwrap_or(usize::MAX))
 }
 
 /// Returns the hash of a guest's task. The order of the sources does not matter.

@@ -8,8 +8,8 @@ use rusqlite::{Connection, Transaction, params};
 use super::rows::{from_json, json, optional, parse, time};
 
 /// The migrations, by the version that they start from.
-pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 9] =
-    [v1, v2, v3, v4, v5, v6, v7, v8, v9];
+pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 10] =
+    [v1, v2, v3, v4, v5, v6, v7, v8, v9, v10];
 
 /// Migrates a database of version `from` to the newest in one transaction.
 pub(super) fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
@@ -154,6 +154,17 @@ fn v8(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
 /// Adds the volume on which each build ran.
 fn v9(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch("ALTER TABLE builds ADD COLUMN volume TEXT;")
+}
+
+/// Adds the people who typed on consoles, and the records that are about to be finished.
+fn v10(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "ALTER TABLE builds ADD COLUMN typists TEXT NOT NULL DEFAULT '[]';
+         CREATE TABLE concluded (
+            build  INTEGER PRIMARY KEY REFERENCES builds (id) ON DELETE CASCADE,
+            record TEXT NOT NULL
+         ) STRICT;",
+    )
 }
 
 /// Computes the new columns from the others.

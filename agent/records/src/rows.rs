@@ -38,7 +38,7 @@ pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result
     Ok(read_key(id))
 }
 
-/// Updates the fields of a build that may change, except its progress.
+/// Updates the fields of a build that may change, except its progress and its typists.
 pub(super) fn update(connection: &Connection, build: &Build) -> rusqlite::Result<()> {
     let sql = "UPDATE builds SET priority = ?2, state = ?3, outcome = ?4, message = ?5,
                attempts = ?6, not_before = ?7, revision = ?8, made = ?9, guest = ?10, frozen = ?11,
@@ -129,6 +129,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Build> {
             memory_bytes_max: count(row, "memory_bytes_max")?,
         },
         interactive: from_json(row, "life")?,
+        typists: from_json(row, "typists")?,
         progress: from_json(row, "progress")?,
         packages: from_json(row, "packages")?,
         artifacts: from_json(row, "artifacts")?,

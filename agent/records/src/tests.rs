@@ -44,6 +44,8 @@ async fn records_are_durable() {
         revision_uuid: "u-u".into(),
         contents_sha256: None,
         toolchain_sha256: "0".repeat(64).parse().unwrap(),
+        image_sha256: None,
+        policy: None,
     });
     build.guest = Some(GuestKind::Tcg);
     build.restored = true;
@@ -180,7 +182,7 @@ fn a_database_of_a_newer_version_is_refused_unchanged() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("newer buildhost-agent (format 99, this one knows 9)"),
+        error.contains("newer buildhost-agent (format 99, this one knows 10)"),
         "{error}"
     );
 }

@@ -1,12 +1,15 @@
 //! Updates of builds. Each is on disk when the call returns, and is published as an event.
 
-use config::builds::{Build, Progress, Request, Submitter};
+use config::builds::{Build, Progress, Request, Submitter, Typist};
 use config::{BuildId, ToolchainName};
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
 use super::rows::{self, json, key, read};
-use super::{Records, RecordsError, task};
+use super::{Records, RecordsError, concluded, task};
+
+/// The largest number of recorded typists of a build: one is enough for its level.
+const TYPISTS_MAX: u32 = 100;
 
 impl Records {
     /// Creates a build and returns it.
@@ -27,12 +30,13 @@ impl Records {
         Ok(build)
     }
 
-    /// Saves the fields of a build that may change, except its progress.
+    /// Saves the fields of a build that may change, except its progress and its typists.
     pub async fn save(&self, build: &Build) -> Result<(), RecordsError> {
         let saved = build.clone();
-        let save = self
-            .database
-            .write(move |transaction| rows::update(transaction, &saved));
+        let save = self.database.write(move |transaction| {
+            rows::update(transaction, &saved)?;
+            concluded::forget(transaction, &saved)
+        });
         save.await?;
         self.telemetry.events.build(build);
         self.telemetry.metrics.build(build);
@@ -74,6 +78,18 @@ impl Records {
         save.await?;
         self.telemetry.events.progress(id, progress);
         Ok(())
+    }
+
+    /// Records that a person types on the console of a build's guest. [`Records::save`] does not
+    /// overwrite it. Of many, the first 100 are kept.
+    pub async fn add_typist(&self, id: BuildId, typist: Typist) -> Result<(), RecordsError> {
+        let add = self.database.write(move |transaction| {
+            let sql = "UPDATE builds SET typists = json_insert(typists, '$[#]', json(?2))
+                       WHERE id = ?1 AND json_array_length(typists) < ?3";
+            let mut update = transaction.prepare_cached(sql)?;
+            update.execute(params![key(id), json(&typist)?, TYPISTS_MAX])
+        });
+        add.await.map(drop)
     }
 
     /// Reserves the numbers up to `taken`: the next build gets a higher one.

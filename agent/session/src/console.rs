@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use config::{BuildId, CopyTag, MachineName};
@@ -27,6 +28,7 @@ const VIEWER_LIMIT: Duration = Duration::from_mins(1);
 pub struct Console {
     scrollback: Arc<Mutex<Scrollback>>,
     input: Arc<tokio::sync::Mutex<Option<ConsoleInput>>>,
+    typed: Arc<AtomicBool>,
     closed: CancellationToken,
 }
 
@@ -54,6 +56,7 @@ pub struct Viewer {
     recent: Vec<u8>,
     live: broadcast::Receiver<Arc<[u8]>>,
     input: Option<OwnedMutexGuard<Option<ConsoleInput>>>,
+    typed: Arc<AtomicBool>,
     closed: CancellationToken,
 }
 
@@ -65,6 +68,7 @@ impl Console {
                 live: broadcast::Sender::new(PIECES_MAX),
             })),
             input: Arc::new(tokio::sync::Mutex::new(input)),
+            typed: Arc::default(),
             closed: CancellationToken::new(),
         }
     }
@@ -99,22 +103,39 @@ impl Console {
             recent: scrollback.recent.iter().copied().collect(),
             live: scrollback.live.subscribe(),
             input,
+            typed: Arc::clone(&self.typed),
             closed: self.closed.clone(),
         })
+    }
+
+    /// Returns true if a person has typed something on the console.
+    pub fn was_typed_on(&self) -> bool {
+        self.typed.load(Ordering::SeqCst)
     }
 }
 
 impl Viewer {
-    /// Connects a person's stream with the console until one of them ends.
+    /// Connects a person's stream with the console until one of them ends. Waits for
+    /// `before_input` before the guest receives the person's first input.
     ///
     /// # Errors
-    /// When the stream fails, or the person's side accepts no output for too long.
-    pub async fn relay(self, stream: impl AsyncRead + AsyncWrite) -> io::Result<()> {
+    /// When the stream or `before_input` fails, or the person's side accepts no output for too
+    /// long.
+    pub async fn relay(
+        self,
+        stream: impl AsyncRead + AsyncWrite,
+        before_input: impl Future<Output = io::Result<()>>,
+    ) -> io::Result<()> {
         let (reader, writer) = tokio::io::split(stream);
-        let (closed, input) = (self.closed.clone(), self.input);
+        let (closed, input, typed) = (self.closed.clone(), self.input, self.typed);
+        let before_input = async move {
+            before_input.await?;
+            typed.store(true, Ordering::SeqCst);
+            Ok(())
+        };
         tokio::select! {
             ended = write_output(self.recent, self.live, writer) => ended,
-            ended = read_input(reader, input) => ended,
+            ended = read_input(reader, input, before_input) => ended,
             () = closed.cancelled() => Ok(()),
         }
     }
@@ -148,7 +169,9 @@ async fn write_output(
 async fn read_input(
     mut from: impl AsyncRead + Unpin,
     mut input: Option<OwnedMutexGuard<Option<ConsoleInput>>>,
+    before_input: impl Future<Output = io::Result<()>>,
 ) -> io::Result<()> {
+    let mut before_input = Some(Box::pin(before_input));
     let mut buffer = [0; 1024];
     loop {
         let count = from.read(&mut buffer).await?;
@@ -156,6 +179,9 @@ async fn read_input(
             return Ok(());
         }
         if let Some(input) = input.as_mut().and_then(|input| input.as_mut()) {
+            if let Some(before_input) = before_input.take() {
+                before_input.await?;
+            }
             input.write(&buffer[..count]).await?;
         }
     }
@@ -246,26 +272,47 @@ mod tests {
         let console = registry.of_build(BuildId(7)).unwrap();
         handle.console().show(b"login: ");
         let (mut person, stream) = tokio::io::duplex(64);
-        let typing = tokio::spawn(console.join(true).unwrap().relay(stream));
+        let typing = tokio::spawn(console.join(true).unwrap().relay(stream, recorded()));
         assert_eq!(console.join(true).unwrap_err(), InputError::Busy);
         let (mut other, stream) = tokio::io::duplex(64);
-        let watching = tokio::spawn(console.join(false).unwrap().relay(stream));
+        let watching = tokio::spawn(console.join(false).unwrap().relay(stream, recorded()));
         let mut seen = [0; 7];
         for viewer in [&mut person, &mut other] {
             viewer.read_exact(&mut seen).await.unwrap();
             assert_eq!(&seen, b"login: ");
         }
         other.write_all(b"not this").await.unwrap();
+        assert!(!console.was_typed_on());
         person.write_all(b"root").await.unwrap();
         let mut received = [0; 4];
         guest.read_exact(&mut received).await.unwrap();
         assert_eq!(&received, b"root");
+        assert!(console.was_typed_on());
         drop(person);
         typing.await.unwrap().unwrap();
         assert!(console.join(true).is_ok());
         drop(handle);
         watching.await.unwrap().unwrap();
         assert!(registry.of_machine(&"demo".parse().unwrap()).is_empty());
+    }
+
+    fn recorded() -> std::future::Ready<io::Result<()>> {
+        std::future::ready(Ok(()))
+    }
+
+    #[tokio::test]
+    async fn input_that_cannot_be_recorded_does_not_reach_the_guest() {
+        let (_registry, handle, mut guest) = console();
+        let (mut person, stream) = tokio::io::duplex(64);
+        let viewer = handle.console().join(true).unwrap();
+        let fails = async { Err(io::Error::other("the disk is full")) };
+        person.write_all(b"root").await.unwrap();
+        viewer.relay(stream, fails).await.unwrap_err();
+        assert!(!handle.console().was_typed_on());
+        drop(handle);
+        let mut received = Vec::new();
+        guest.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"");
     }
 
     #[tokio::test]

@@ -148,6 +148,11 @@ impl Gateway {
         Ok(())
     }
 
+    /// Returns the guest's console, if it has one.
+    pub(super) fn console(&self) -> Option<Console> {
+        self.console.as_ref().map(ConsoleHandle::console)
+    }
+
     fn handshake_mode(&mut self, boot: BootMode) -> HandshakeMode {
         match boot {
             BootMode::Cold => HandshakeMode::Cold,

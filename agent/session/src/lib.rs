@@ -174,6 +174,11 @@ impl Session {
         }
     }
 
+    /// Returns the guest's console, if it has one.
+    pub fn console(&self) -> Option<console::Console> {
+        self.gateway.console()
+    }
+
     /// Stops the guest's processors.
     ///
     /// # Errors

@@ -2,16 +2,18 @@
 //! interactive with POST.
 
 use std::error::Error;
+use std::io;
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use config::builds::{Build, CONSOLE_PROTOCOL, HoldKind};
-use config::{BuildId, MachineName};
+use config::builds::{Build, CONSOLE_PROTOCOL, HoldKind, Submitter, Typist};
+use config::{BuildId, GuestTag, MachineName};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use session::console::Console;
 use tracing::debug;
 
@@ -24,6 +26,7 @@ use crate::state::AgentState;
 
 pub(super) async fn of_build(
     State(agent): State<Arc<AgentState>>,
+    Extension(Caller { submitter, .. }): Extension<Caller>,
     id: Result<Path<BuildId>, PathRejection>,
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -39,7 +42,19 @@ pub(super) async fn of_build(
         ))
     })?;
     resume_held_guest(&agent, &build, request.method()).await?;
-    connect(&console, request)
+    connect(&console, request, record(agent, id.to_string(), submitter))
+}
+
+/// Records a person on the console of a build's guest. The people on the consoles of other
+/// guests are not recorded: see [`Console::was_typed_on`].
+async fn record(agent: Arc<AgentState>, tag: String, submitter: Submitter) -> io::Result<()> {
+    let Ok(GuestTag::Build(id)) = tag.parse() else {
+        return Ok(());
+    };
+    let at = Timestamp::now();
+    let typist = Typist { submitter, at };
+    let recorded = agent.records.add_typist(id, typist).await;
+    recorded.map_err(io::Error::other)
 }
 
 /// Resumes a suspended guest before an interactive connection.
@@ -100,13 +115,14 @@ pub(super) async fn release(
 
 pub(super) async fn of_machine(
     State(agent): State<Arc<AgentState>>,
+    Extension(Caller { submitter, .. }): Extension<Caller>,
     machine: Result<Path<MachineName>, PathRejection>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let Path(machine) = machine?;
     let mut consoles = agent.guests.consoles.of_machine(&machine);
     match (consoles.pop(), consoles.is_empty()) {
-        (Some((_, console)), true) => connect(&console, request),
+        (Some((tag, console)), true) => connect(&console, request, record(agent, tag, submitter)),
         (Some((last, _)), false) => {
             let builds = consoles.into_iter().map(|(tag, _)| tag);
             let builds: Vec<_> = builds.chain([last]).collect();
@@ -133,13 +149,20 @@ pub(super) async fn attach(
     let upgrade = upgrade(&mut request)?;
     let session = debug_session::attach(&agent, build, submitter).await?;
     let console = session.console.clone();
-    relay(&console, true, upgrade, Some(session))
+    let not_recorded = std::future::ready(Ok(()));
+    relay(&console, true, upgrade, Some(session), not_recorded)
 }
 
-/// Turns the request's connection into one with the console.
-fn connect(console: &Console, mut request: Request) -> Result<Response, ApiError> {
+/// Turns the request's connection into one with the console. Runs `before_input` before the
+/// guest receives input.
+fn connect(
+    console: &Console,
+    mut request: Request,
+    before_input: impl Future<Output = io::Result<()>> + Send + 'static,
+) -> Result<Response, ApiError> {
     let is_interactive = request.method() == Method::POST;
-    relay(console, is_interactive, upgrade(&mut request)?, None)
+    let upgrade = upgrade(&mut request)?;
+    relay(console, is_interactive, upgrade, None, before_input)
 }
 
 /// Returns the upgrade of the request's connection.
@@ -164,6 +187,7 @@ fn relay(
     is_interactive: bool,
     upgrade: OnUpgrade,
     session: Option<DebugConsole>,
+    before_input: impl Future<Output = io::Result<()>> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let viewer = console.join(is_interactive);
     let viewer = viewer.map_err(|error| ApiError::conflict(error.to_string()))?;
@@ -171,7 +195,7 @@ fn relay(
         let _session = session;
         // Fails if the client has disconnected.
         let Ok(stream) = upgrade.await else { return };
-        if let Err(error) = viewer.relay(TokioIo::new(stream)).await {
+        if let Err(error) = viewer.relay(TokioIo::new(stream), before_input).await {
             debug!(error = &error as &dyn Error, "console connection failed");
         }
     });

@@ -9,11 +9,12 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use config::builds::State as BuildState;
+use config::builds::{PROVENANCE, SIGNED_PROVENANCE, State as BuildState};
 use config::task::Digest;
 use config::{BuildId, FileName};
 use http_body_util::BodyExt;
 use serde::Deserialize;
+use signer::statement;
 use sys::blocking::blocking;
 use sys::file::Hasher;
 use tempfile::NamedTempFile;
@@ -23,12 +24,13 @@ use tokio_util::io::ReaderStream;
 
 use super::builds::find;
 use super::error::ApiError;
-use crate::jobs::build::PROVENANCE;
 use crate::state::AgentState;
 use crate::state::paths::ARTIFACTS;
 
 /// The interval at which a followed log is read.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
+/// The media type of an envelope.
+const ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
 /// The size of a piece of a file that is sent.
 const PIECE: usize = 64 * 1024;
 
@@ -198,15 +200,34 @@ pub(super) async fn provenance(
     id: Result<Path<BuildId>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path(id) = id?;
-    find(&agent, id).await?;
-    match tokio::fs::read(agent.paths.build(id).join(PROVENANCE)).await {
-        Ok(text) => {
-            let kind = [(header::CONTENT_TYPE, "application/vnd.in-toto+json")];
-            Ok((kind, text).into_response())
+    let missing = "has no provenance: it has not succeeded, or has no artifacts";
+    document(&agent, id, PROVENANCE, statement::TYPE, missing).await
+}
+
+/// Returns the signed provenance of a build's artifacts.
+pub(super) async fn signed_provenance(
+    State(agent): State<Arc<AgentState>>,
+    id: Result<Path<BuildId>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let Path(id) = id?;
+    let missing = "has no signed provenance: it has not succeeded, has no artifacts, or the host had no usable key (setting provenance.keys)";
+    document(&agent, id, SIGNED_PROVENANCE, ENVELOPE, missing).await
+}
+
+/// Returns a file of a build that only the host writes.
+async fn document(
+    agent: &AgentState,
+    id: BuildId,
+    name: &str,
+    media_type: &'static str,
+    missing: &str,
+) -> Result<Response, ApiError> {
+    find(agent, id).await?;
+    match tokio::fs::read(agent.paths.build(id).join(name)).await {
+        Ok(text) => Ok(([(header::CONTENT_TYPE, media_type)], text).into_response()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(ApiError::not_found(format!("build {id} {missing}")))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ApiError::not_found(format!(
-            "build {id} has no provenance: it has not succeeded, or has no artifacts"
-        ))),
         Err(error) => Err(error.into()),
     }
 }

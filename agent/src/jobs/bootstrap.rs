@@ -14,7 +14,7 @@ use store::toolchains::Toolchain;
 use store::{Snapshot, SnapshotSource, Volume};
 use sys::blocking::blocking;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::checkpoint::{self, Checkpoint};
 use super::limits;
@@ -36,13 +36,16 @@ pub(super) async fn run(
     cancel: &CancellationToken,
 ) -> Result<(), JobError> {
     let snapshot = take_snapshot_of_revision(volume, start).await?;
-    let changes = async {
-        install(agent, Arc::clone(&snapshot), start, cancel).await?;
+    let change = async {
+        let typed_on = install(agent, Arc::clone(&snapshot), start, cancel).await?;
         let checkpoint = checkpoint::make(agent, Arc::clone(&snapshot), &start.key, cancel).await?;
-        Ok(Some(checkpoint == Checkpoint::Made))
+        Ok(Some(Change {
+            has_checkpoint: checkpoint == Checkpoint::Made,
+            has_manifest: !typed_on,
+        }))
     };
-    let changes = changes.await;
-    publish(agent, volume, start, snapshot, changes).await
+    let change = change.await;
+    publish(agent, volume, start, snapshot, change).await
 }
 
 /// Makes a checkpoint in a copy of an image, and replaces the image by the copy.
@@ -53,39 +56,58 @@ pub(super) async fn renew_checkpoint(
     cancel: &CancellationToken,
 ) -> Result<(), JobError> {
     let snapshot = take_snapshot_of_image(volume, start).await?;
-    let changes = async {
+    let change = async {
         let checkpoint = checkpoint::make(agent, Arc::clone(&snapshot), &start.key, cancel).await?;
-        Ok(match checkpoint {
-            Checkpoint::Made => Some(true),
-            Checkpoint::Unsupported => Some(false),
-            Checkpoint::HostFailed => None,
-        })
+        let path = Arc::clone(&snapshot);
+        let has_manifest = blocking(move || path.has_image_manifest()).await;
+        let has_checkpoint = match checkpoint {
+            Checkpoint::Made => true,
+            Checkpoint::Unsupported => false,
+            Checkpoint::HostFailed => return Ok(None),
+        };
+        Ok(Some(Change {
+            has_checkpoint,
+            has_manifest,
+        }))
     };
-    let changes = changes.await;
-    publish(agent, volume, start, snapshot, changes).await
+    let change = change.await;
+    publish(agent, volume, start, snapshot, change).await
+}
+
+/// A change of a snapshot that is to replace the image.
+struct Change {
+    /// Set if the snapshot has a checkpoint.
+    has_checkpoint: bool,
+    /// Set if the snapshot gets a manifest of its content: nobody typed while it was made.
+    has_manifest: bool,
 }
 
 /// Replaces the image by a changed snapshot, or deletes the snapshot if nothing has
-/// changed in it. The change is whether the snapshot has a checkpoint.
+/// changed in it.
 async fn publish(
     agent: &AgentState,
     volume: &Volume,
     start: &ImageStart,
     snapshot: Arc<Snapshot>,
-    changes: Result<Option<bool>, JobError>,
+    change: Result<Option<Change>, JobError>,
 ) -> Result<(), JobError> {
     let (volume, of, inputs) = (volume.clone(), start.key.clone(), start.inputs.clone());
     let has_checkpoint = blocking(move || {
         let snapshot = Arc::into_inner(snapshot);
-        match (changes, snapshot) {
-            (Ok(Some(has_checkpoint)), Some(snapshot)) => {
+        match (change, snapshot) {
+            (Ok(Some(change)), Some(snapshot)) => {
+                if change.has_manifest {
+                    snapshot.write_image_manifest()?;
+                } else {
+                    warn!("a person typed while the image was made: it has no content manifest");
+                }
                 volume.publish_image(snapshot, &inputs)?;
-                Ok(Some(has_checkpoint))
+                Ok(Some(change.has_checkpoint))
             }
-            (changes, snapshot) => {
+            (change, snapshot) => {
                 drop(snapshot);
                 volume.delete_snapshot(&of.machine, &of.toolchain, &Tag::bootstrap())?;
-                changes
+                change.map(|_| None)
             }
         }
     });
@@ -147,13 +169,13 @@ fn take_snapshot(
 }
 
 /// Installs the toolchain in the snapshot: boots it, and waits until its guest has put
-/// its result and has shut itself down.
+/// its result and has shut itself down. Returns true if a person typed on its console.
 async fn install(
     agent: &AgentState,
     snapshot: Arc<Snapshot>,
     start: &ImageStart,
     cancel: &CancellationToken,
-) -> Result<(), JobError> {
+) -> Result<bool, JobError> {
     let files = agent.paths.bootstrap(&start.key);
     let (toolchains, wanted) = (agent.toolchains.clone(), start.clone());
     let (directory, fresh) = (snapshot.path().to_owned(), files.clone());
@@ -216,7 +238,7 @@ struct Installation {
 }
 
 impl GuestJob for Installation {
-    type Output = ();
+    type Output = bool;
 
     async fn on_event(
         &mut self,
@@ -235,11 +257,12 @@ impl GuestJob for Installation {
         })
     }
 
-    async fn on_end(self, session: Session, ended: Result<(), JobError>) -> Result<(), JobError> {
+    async fn on_end(self, session: Session, ended: Result<(), JobError>) -> Result<bool, JobError> {
         if let Err(error) = ended {
             session.kill().await;
             return Err(error);
         }
+        let console = session.console();
         let clean = session.shut_down().await;
         let path = self.files.join(task::BOOTSTRAP);
         let text = blocking(move || std::fs::read_to_string(path)).await?;
@@ -250,7 +273,7 @@ impl GuestJob for Installation {
                 message: result.message,
             }),
             (true, false) => Err(JobError::UncleanShutdown),
-            (true, true) => Ok(()),
+            (true, true) => Ok(console.is_some_and(|it| it.was_typed_on())),
         }
     }
 }

@@ -36,7 +36,6 @@ use attempt::Attempt;
 pub use collect::{CollectError, Collected, read as read_result};
 pub use conclude::{Rules, Verdict, conclude};
 pub(crate) use files::RESULTS;
-pub use provenance::PROVENANCE;
 pub use upload::Limits as UploadLimits;
 
 /// The kind of an attempt at a build.

@@ -174,6 +174,11 @@ impl GuestJob for CheckpointJob {
             session.kill().await;
             return Err(error);
         }
-        Ok(session.checkpoint(&self.directory).await?)
+        let console = session.console();
+        session.checkpoint(&self.directory).await?;
+        if console.is_some_and(|console| console.was_typed_on()) {
+            return Err(JobError::CheckpointTyped);
+        }
+        Ok(())
     }
 }

@@ -75,6 +75,9 @@ pub enum JobError {
     /// The worker does not wait for its task, so that no checkpoint can be made.
     #[error("the worker does not wait for its task")]
     CheckpointUnsupported,
+    /// A person typed on the console of the guest of which a checkpoint was made.
+    #[error("a person typed on the console of its guest")]
+    CheckpointTyped,
     /// The volume has too little space for a checkpoint.
     #[error(
         "{free} MiB of the volume are free, too few for {memory} MiB of memory beside its reserve"

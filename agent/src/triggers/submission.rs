@@ -162,6 +162,8 @@ mod tests {
             revision_uuid: "a".into(),
             contents_sha256: None,
             toolchain_sha256: digest.parse().unwrap(),
+            image_sha256: None,
+            policy: None,
         };
         let now = |uuid: &str| Some((uuid.to_owned(), digest.clone()));
         assert!(has_inputs(Some(&inputs), now("a").as_ref()));

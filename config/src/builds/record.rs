@@ -34,6 +34,42 @@ pub struct BuildInputs {
     pub contents_sha256: Option<Digest>,
     /// The hash of the installed toolchain.
     pub toolchain_sha256: Digest,
+    /// The hash of the content manifest of the bootstrapped image. `None` if a person typed on
+    /// its console while it was made, and for images of agents that made none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_sha256: Option<Digest>,
+    /// The decisions of the host. `None` in records of agents that did not record them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<HostPolicy>,
+}
+
+/// The decisions of the host about a build's guest: what its settings make of the machine's
+/// manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostPolicy {
+    /// The egress policy in force, as in a machine's manifest.
+    pub egress: String,
+    /// The private networks that egress includes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub egress_private: Vec<String>,
+    /// The start timeout in seconds.
+    pub start_seconds_max: u64,
+    /// The idle timeout in seconds.
+    pub silence_seconds_max: u64,
+    /// The total timeout in seconds.
+    pub total_seconds_max: u64,
+    /// Options for QEMU or systemd-nspawn from the machine's manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+}
+
+/// A person who typed on the console of a build's guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Typist {
+    /// The person.
+    pub submitter: Submitter,
+    /// The time of the first input of this connection.
+    pub at: Timestamp,
 }
 
 /// The virtualization of a build's guest.
@@ -210,6 +246,9 @@ pub struct Build {
     /// The interactive options, and the current hold.
     #[serde(default, rename = "life")]
     pub interactive: Interactive,
+    /// The people who typed on its consoles, in the order of their first input.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub typists: Vec<Typist>,
     /// The reported progress.
     pub progress: Progress,
     /// The packages.
@@ -228,18 +267,29 @@ impl Build {
         submitter: Submitter,
         now: Timestamp,
     ) -> Self {
+        // Without `..`: a new field must be recorded, or be named as one that is not.
+        let Request {
+            machine,
+            toolchain: _,
+            sources,
+            interactive,
+            hold,
+            target,
+            priority,
+            after,
+            submitter: _,
+            coalesce: _,
+        } = request;
         Self {
             id,
             submitter,
-            priority: request.priority,
-            machine: request.machine,
+            priority,
+            machine,
             toolchain,
-            target: request
-                .target
-                .unwrap_or_else(|| Target::from_sources(&request.sources)),
-            sources: request.sources,
+            target: target.unwrap_or_else(|| Target::from_sources(&sources)),
+            sources,
             task,
-            after: request.after,
+            after,
             schedule: None,
             state: State::Queued,
             outcome: None,
@@ -260,14 +310,33 @@ impl Build {
             }],
             usage: Usage::default(),
             interactive: Interactive {
-                breakpoint: request.interactive,
-                hold: request.hold,
+                breakpoint: interactive,
+                hold,
                 held: None,
                 copies: None,
             },
+            typists: Vec::new(),
             progress: Progress::default(),
             packages: Vec::new(),
             artifacts: Vec::new(),
+        }
+    }
+
+    /// Returns the request of the build, with the toolchain, the target and the submitter that
+    /// the agent chose where the submitter chose none.
+    pub fn request(&self) -> Request {
+        Request {
+            machine: self.machine.clone(),
+            toolchain: Some(self.toolchain.clone()),
+            sources: self.sources.clone(),
+            interactive: self.interactive.breakpoint,
+            hold: self.interactive.hold,
+            target: Some(self.target.clone()),
+            priority: self.priority,
+            after: self.after.clone(),
+            submitter: Some(self.submitter.clone()),
+            // A build exists because nothing was coalesced.
+            coalesce: false,
         }
     }
 

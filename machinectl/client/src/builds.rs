@@ -71,6 +71,11 @@ impl Client {
     pub fn copy_provenance(&self, id: BuildId, sink: &mut impl Write) -> Result<u64> {
         self.copy(&format!("builds/{id}/provenance"), sink)
     }
+
+    /// Copies the signed provenance of a build. Returns the number of bytes.
+    pub fn copy_signed_provenance(&self, id: BuildId, sink: &mut impl Write) -> Result<u64> {
+        self.copy(&format!("builds/{id}/provenance/signed"), sink)
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
 
 use client::{Client, ClientError};
-use config::builds::{Artifact, Build, PROVENANCE};
+use config::builds::{Artifact, Build, PROVENANCE, SIGNED_PROVENANCE};
 use tempfile::NamedTempFile;
 
 use crate::exit_code::{ExitStatus, Failure};
@@ -50,7 +50,7 @@ pub(super) fn fetch(
         return Err(Failure::new(ExitStatus::Refused, text));
     }
     if dry_run.enabled {
-        return plan(build, directory, output);
+        return plan(client, build, directory, output);
     }
     std::fs::create_dir_all(directory).map_err(|error| failed(directory, error))?;
     for artifact in files(build) {
@@ -64,11 +64,14 @@ pub(super) fn fetch(
     }
     if has_provenance(build) {
         fetch_provenance(client, build, &directory.join(PROVENANCE), output)?;
+        if let Some(envelope) = signed_provenance(client, build)? {
+            write(&directory.join(SIGNED_PROVENANCE), &envelope, output)?;
+        }
     }
     Ok(())
 }
 
-fn plan(build: &Build, directory: &Path, output: &Output) -> Result<(), Failure> {
+fn plan(client: &Client, build: &Build, directory: &Path, output: &Output) -> Result<(), Failure> {
     for artifact in files(build) {
         let path = directory.join(&artifact.name);
         output.plan(format_args!(
@@ -78,8 +81,12 @@ fn plan(build: &Build, directory: &Path, output: &Output) -> Result<(), Failure>
         ))?;
     }
     if has_provenance(build) {
-        let path = directory.join(PROVENANCE);
-        output.plan(format_args!("write {}", path.display()))?;
+        let is_signed = signed_provenance(client, build)?.is_some();
+        let names = [PROVENANCE, SIGNED_PROVENANCE];
+        for name in names.iter().take(1 + usize::from(is_signed)) {
+            let path = directory.join(name);
+            output.plan(format_args!("write {}", path.display()))?;
+        }
     }
     Ok(())
 }
@@ -89,11 +96,12 @@ fn has_provenance(build: &Build) -> bool {
     build.succeeded() && !build.artifacts.is_empty()
 }
 
-/// Returns the files to fetch. A build of an old agent may have a file with the name of the
+/// Returns the files to fetch. A build of an old agent may have a file with a name of the
 /// provenance; the agent's takes precedence.
 fn files(build: &Build) -> impl Iterator<Item = &Artifact> {
     let artifacts = build.artifacts.iter();
-    artifacts.filter(|artifact| artifact.name.as_str() != PROVENANCE)
+    let names = [PROVENANCE, SIGNED_PROVENANCE];
+    artifacts.filter(move |artifact| !names.contains(&artifact.name.as_str()))
 }
 
 /// Fetches the provenance, if the agent has it.
@@ -111,10 +119,27 @@ fn fetch_provenance(
         }) => output.status(detail),
         copied => {
             copied?;
-            sys::file::replace(path, &text).map_err(|error| failed(path, error))?;
-            output.status(format_args!("wrote {}", path.display()));
+            write(path, &text, output)?;
         }
     }
+    Ok(())
+}
+
+/// Returns the signed provenance; `None` if the host has no key.
+fn signed_provenance(client: &Client, build: &Build) -> Result<Option<Vec<u8>>, Failure> {
+    let mut envelope = Vec::new();
+    match client.copy_signed_provenance(build.id, &mut envelope) {
+        Err(ClientError::Refused { status: 404, .. }) => Ok(None),
+        copied => {
+            copied?;
+            Ok(Some(envelope))
+        }
+    }
+}
+
+fn write(path: &Path, content: &[u8], output: &Output) -> Result<(), Failure> {
+    sys::file::replace(path, content).map_err(|error| failed(path, error))?;
+    output.status(format_args!("wrote {}", path.display()));
     Ok(())
 }
 

@@ -9,17 +9,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use config::layout::Entry;
-use config::task::Digest;
+use config::task::{BOOTSTRAP, Digest};
 use config::{MachineName, Revision};
 
 pub use difference::Difference;
 pub use format::{ContentManifest, FileRecord, Format, FormatError};
 
 use crate::error::IoContext;
-use crate::{Refusal, RefusalKind, Result, SubvolumeBackend, Volume};
+use crate::{Refusal, RefusalKind, Result, Snapshot, SubvolumeBackend, Volume};
 
 /// The name of the content manifest in the top directory of a revision.
 pub const FILE: &str = "contents.b3";
+
+/// The name of the content manifest of a bootstrapped image, in its top directory. It covers
+/// everything in the image, checkpoints included, except itself and the record of the bootstrap.
+/// The content manifest of the revision, which the image still contains, does not describe it.
+pub const IMAGE_FILE: &str = "image.b3";
 
 /// The extended attributes that belong to an image, as patterns: manifests cover them, and archives
 /// keep them. The others belong to the host, such as the labels of its security policy, or to the
@@ -136,7 +141,7 @@ pub(crate) fn verify(directory: &Path) -> Result<Option<Verified>> {
     if !scan::sees_trusted_attributes() {
         recorded.forget_trusted_attributes();
     }
-    let actual = scan::scan(directory, recorded.format)?;
+    let actual = scan::scan(directory, recorded.format, &[FILE])?;
     let differences = recorded.compare(&actual);
     if !differences.is_empty() {
         return Err(VerifyRefusal::Differs(directory.to_owned(), differences).into());
@@ -151,8 +156,26 @@ pub(crate) fn verify(directory: &Path) -> Result<Option<Verified>> {
 /// Writes a directory's content manifest into it.
 pub(crate) fn write(backend: &dyn SubvolumeBackend, directory: &Path) -> Result<()> {
     let path = directory.join(FILE);
-    let manifest = scan::scan(directory, Format::Two)?;
+    let manifest = scan::scan(directory, Format::Two, &[FILE])?;
     backend
         .write(&path, manifest.print().as_bytes())
         .context("write", &path)
+}
+
+impl Snapshot {
+    /// Writes the content manifest of an image into it, before it is published. Reads the whole
+    /// image.
+    ///
+    /// # Errors
+    /// The image cannot be read or written.
+    pub fn write_image_manifest(&self) -> Result<()> {
+        let path = self.path().join(IMAGE_FILE);
+        let manifest = scan::scan(self.path(), Format::Two, &[IMAGE_FILE, BOOTSTRAP])?;
+        sys::file::replace(&path, manifest.print().as_bytes()).context("write", &path)
+    }
+
+    /// Returns true if the snapshot is of an image that has a content manifest.
+    pub fn has_image_manifest(&self) -> bool {
+        self.path().join(IMAGE_FILE).symlink_metadata().is_ok()
+    }
 }

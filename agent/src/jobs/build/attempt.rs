@@ -131,6 +131,7 @@ async fn start_guest(
     let rejected = agent.restores.is_rejected(&start.key);
     build.restored = mode == StartKind::Restored && build.attempts <= 1 && !rejected;
     let limits = limits::of_attempt(&agent.settings, build, &machine);
+    inputs::record_policy(&agent.settings.guests, build, &machine, &limits);
     let spec = session::SessionSpec {
         tag: build.id.to_string(),
         snapshot,

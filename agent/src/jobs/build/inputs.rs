@@ -5,8 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use config::Revision;
-use config::builds::{Build, BuildInputs, GuestKind};
+use config::builds::{Build, BuildInputs, GuestKind, HostPolicy};
+use config::egress::Egress;
+use config::limits::Limits;
 use config::machine::{Kind, Machine};
+use config::settings::Guests;
 use guest::{Accelerator, accelerator};
 use store::{Snapshot, Volume, content_manifest};
 use sys::blocking::blocking;
@@ -53,11 +56,35 @@ fn read(snapshot: &Path) -> Result<Option<BuildInputs>, JobError> {
     };
     // Only a revision that was pushed or imported has a manifest of its content.
     let contents = sys::untrusted::open(snapshot, content_manifest::FILE).ok();
+    let image = sys::untrusted::open(snapshot, content_manifest::IMAGE_FILE).ok();
     Ok(Some(BuildInputs {
         revision_uuid: provenance.revision_uuid,
         contents_sha256: contents.and_then(|file| sys::file::digest(file).ok()),
         toolchain_sha256: provenance.toolchain_id,
+        image_sha256: image.and_then(|file| sys::file::digest(file).ok()),
+        policy: None,
     }))
+}
+
+/// Records what the settings make of a machine's manifest.
+pub(super) fn record_policy(
+    guests: &Guests,
+    build: &mut Build,
+    machine: &Machine,
+    limits: &Limits,
+) {
+    let networks = guests.egress_private.iter().map(ToString::to_string);
+    let is_closed = machine.egress == Egress::None;
+    if let Some(inputs) = &mut build.inputs {
+        inputs.policy = Some(HostPolicy {
+            egress: machine.egress.to_string(),
+            egress_private: networks.filter(|_| !is_closed).collect(),
+            start_seconds_max: limits.start.as_secs(),
+            silence_seconds_max: limits.idle.as_secs(),
+            total_seconds_max: limits.total.as_secs(),
+            options: machine.options.clone(),
+        });
+    }
 }
 
 /// Returns the kind of guest that this host runs for a machine.
@@ -101,5 +128,9 @@ mod tests {
             .contents_sha256
             .unwrap();
         assert!(hash.as_str().starts_with("e3b0c442"), "{hash}");
+        assert_eq!(read(snapshot.path()).unwrap().unwrap().image_sha256, None);
+        put(content_manifest::IMAGE_FILE, "");
+        let image = read(snapshot.path()).unwrap().unwrap().image_sha256;
+        assert_eq!(image, Some(hash));
     }
 }

@@ -1,226 +1,116 @@
-//! The provenance of a build's artifacts: an in-toto Statement (v1) with the SLSA provenance
-//! predicate (v1). `docs/provenance.md` describes its fields.
+//! The files with the provenance of a build's artifacts: the statement, and the envelope that
+//! `buildhost-signer` makes, in a process of its own that alone can read the key.
 
+use std::error::Error;
 use std::fs::File;
 use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use config::builds::{Artifact, Build, StartKind};
-use config::task::{self, Digest, Outcome};
-use serde_json::{Map, Value, json};
+use config::BuildId;
+use config::builds::{Build, PROVENANCE, SIGNED_PROVENANCE};
+use config::task;
+use signer::statement::{self, Builder};
 use sys::blocking::blocking;
+use sys::command::{self, CommandError};
+use tracing::error;
 
 use crate::state::AgentState;
 
-pub use config::builds::PROVENANCE;
+/// The program that signs. It lies beside the agent.
+const SIGNER: &str = "buildhost-signer";
+/// The time limit of a signature: the signer reads all artifacts.
+const SIGN_LIMIT: Duration = Duration::from_mins(10);
 
-const STATEMENT: &str = "https://in-toto.io/Statement/v1";
-const PREDICATE: &str = "https://slsa.dev/provenance/v1";
-const BUILD_TYPE: &str = "buildhost:build/v1";
+/// A reason why provenance is not signed.
+#[derive(Debug, thiserror::Error)]
+enum SignError {
+    #[error("cannot find the program {SIGNER} beside the agent")]
+    Program(#[source] io::Error),
+    #[error(transparent)]
+    Signer(#[from] CommandError),
+    #[error("cannot store the record for the signer")]
+    Record(#[from] records::RecordsError),
+    #[error("cannot write {SIGNED_PROVENANCE}")]
+    Write(#[from] io::Error),
+}
 
-/// Writes the provenance beside the artifacts, if there are any.
+/// Writes the provenance beside the artifacts, if there are any, and signs it if the host has a
+/// key. A build whose provenance cannot be signed has only the statement.
 pub(super) async fn write(agent: &AgentState, build: &Build) -> io::Result<()> {
+    if !statement::has_subject(build) {
+        return Ok(());
+    }
+    write_statement(agent, build).await?;
+    match sign(agent, build).await {
+        Ok(()) => Ok(()),
+        Err(SignError::Write(error)) => Err(error),
+        Err(error) => {
+            let error = &error as &dyn Error;
+            error!(build = %build.id, error, "cannot sign the provenance of a build");
+            Ok(())
+        }
+    }
+}
+
+async fn write_statement(agent: &AgentState, build: &Build) -> io::Result<()> {
     let directory = agent.paths.build(build.id);
-    let (name, build) = (agent.settings.name.clone(), build.clone());
+    let recorded = agent.records.get(build.id).await;
+    let recorded = recorded.map_err(io::Error::other)?;
+    let name = agent.settings.name.clone();
+    let build = Build {
+        typists: recorded.map(|it| it.typists).unwrap_or_default(),
+        ..build.clone()
+    };
     blocking(move || {
         let log = File::open(directory.join(task::LOG)).ok();
         let log = log.map(sys::file::digest).transpose()?;
-        let Some(statement) = statement(&build, &name, log.as_ref()) else {
-            return Ok(());
-        };
-        let text = format!("{statement:#}\n");
-        sys::file::replace(&directory.join(PROVENANCE), text.as_bytes())
+        let statement = statement::statement(&build, &name, log.as_ref(), Builder::Unsigned);
+        let text = statement.map(|statement| format!("{statement:#}\n"));
+        sys::file::replace(
+            &directory.join(PROVENANCE),
+            text.unwrap_or_default().as_bytes(),
+        )
     })
     .await
 }
 
-/// Returns the statement about a successful build; `None` without artifacts.
-fn statement(build: &Build, host: &str, log: Option<&Digest>) -> Option<Value> {
-    let good = build.outcome.is_some_and(Outcome::is_good);
-    if !good || build.artifacts.is_empty() {
-        return None;
-    }
-    let subjects: Vec<_> = build
-        .artifacts
-        .iter()
-        .map(|it| subject(build, it))
-        .collect();
-    let builder = format!("buildhost:host/{host}");
-    let log = log.map(|digest| json!({ "name": "log", "digest": { "sha256": digest } }));
-    Some(json!({
-        "_type": STATEMENT,
-        "subject": subjects,
-        "predicateType": PREDICATE,
-        "predicate": {
-            "buildDefinition": {
-                "buildType": BUILD_TYPE,
-                "externalParameters": {
-                    "machine": build.machine,
-                    "toolchain": build.toolchain,
-                    "target": build.target,
-                    "sources": build.sources.iter().map(|it| &it.name).collect::<Vec<_>>(),
-                },
-                "internalParameters": {
-                    "submitter": build.submitter,
-                    "schedule": build.schedule,
-                    "task": build.task,
-                    "guest": build.guest,
-                    "start": if build.restored { StartKind::Restored } else { StartKind::Cold },
-                    "attempts": build.attempts,
-                    "outcome": build.outcome,
-                },
-                "resolvedDependencies": dependencies(build),
-            },
-            "runDetails": {
-                "builder": {
-                    "id": builder,
-                    "version": { "buildhost-agent": env!("CARGO_PKG_VERSION") },
-                },
-                "metadata": {
-                    "invocationId": format!("{builder}/build/{}", build.id),
-                    "startedOn": build.started,
-                    "finishedOn": build.finished,
-                },
-                "byproducts": log.into_iter().collect::<Vec<_>>(),
-            },
-        },
-    }))
-}
-
-/// A file that came out, and which package it is.
-fn subject(build: &Build, artifact: &Artifact) -> Value {
-    let mut subject = Map::new();
-    subject.insert("name".into(), json!(artifact.name));
-    subject.insert("digest".into(), json!({ "sha256": artifact.sha256 }));
-    let mut packages = build.packages.iter();
-    if let Some(built) = packages.find(|built| built.package.file == artifact.name) {
-        let annotations = json!({
-            "package": built.package.name,
-            "version": built.package.version,
-            "revision": built.revision,
-            "architecture": built.package.architecture,
-        });
-        subject.insert("annotations".into(), annotations);
-    }
-    subject.into()
-}
-
-/// The sources, and what the guest was made from as far as it is known.
-fn dependencies(build: &Build) -> Vec<Value> {
-    let source = |it: &task::Source| {
-        let name = format!("source/{}", it.name);
-        json!({ "name": name, "digest": { "sha256": it.sha256 } })
+/// Makes the signed provenance, if the host has a key. The signer reads the record itself, so it
+/// is stored first.
+async fn sign(agent: &AgentState, build: &Build) -> Result<(), SignError> {
+    let Some(keys) = agent.settings.provenance.keys.clone() else {
+        return Ok(());
     };
-    let mut dependencies: Vec<_> = build.sources.iter().map(source).collect();
-    let Some(made) = &build.inputs else {
-        return dependencies;
-    };
-    let number = build.revision.map(|it| format!("-{it}"));
-    let mut image = json!({
-        "name": format!("machine/{}{}", build.machine, number.unwrap_or_default()),
-        "uri": format!("urn:uuid:{}", made.revision_uuid),
-    });
-    if let Some(contents) = &made.contents_sha256 {
-        // Of the record of all its files: an image has no hash of its own.
-        image["annotations"] = json!({ "contents.b3": { "sha256": contents } });
-    }
-    dependencies.push(image);
-    dependencies.push(json!({
-        "name": format!("toolchain/{}", build.toolchain),
-        "digest": { "sha256": made.toolchain_sha256 },
-    }));
-    dependencies
+    agent.records.conclude(build).await?;
+    let (id, host) = (build.id, agent.settings.name.clone());
+    let (records, directory) = (agent.paths.records(), agent.paths.build(build.id));
+    blocking(move || {
+        let mut sign = command::prepare(program().map_err(SignError::Program)?);
+        sign.args(arguments(id, &host))
+            .arg("--records")
+            .arg(records)
+            .arg("--directory")
+            .arg(&directory)
+            .arg("--keys")
+            .arg(keys);
+        let envelope = command::run(sign, SIGN_LIMIT)?;
+        sys::file::replace(&directory.join(SIGNED_PROVENANCE), &envelope)?;
+        Ok(())
+    })
+    .await
 }
 
-#[cfg(test)]
-mod tests {
-    use config::builds::{BuildInputs, BuiltPackage, GuestKind, Request, State, Submitter};
-    use config::task::Package;
-    use config::{BuildId, Revision};
-    use jiff::Timestamp;
+fn arguments(id: BuildId, host: &str) -> [String; 4] {
+    ["sign".into(), id.to_string(), "--host".into(), host.into()]
+}
 
-    use super::*;
-
-    fn digest(digit: &str) -> Digest {
-        digit.repeat(64).parse().unwrap()
-    }
-
-    fn build() -> Build {
-        let text = format!(
-            r#"{{"machine": "linux", "sources": [{{"name": "hello-1.0.tar.gz", "sha256": "{}"}}]}}"#,
-            digest("1")
-        );
-        let request: Request = serde_json::from_str(&text).unwrap();
-        let second = |second| Timestamp::from_second(second).unwrap();
-        let (toolchain, root) = ("default".parse().unwrap(), Submitter::root());
-        let mut build = Build::new(
-            BuildId(42),
-            request,
-            toolchain,
-            digest("2"),
-            root,
-            second(1),
-        );
-        build.enter(State::Starting, second(2)).unwrap();
-        build.enter(State::Finished, second(3)).unwrap();
-        build.outcome = Some(Outcome::Success);
-        build.attempts = 1;
-        build.guest = Some(GuestKind::Tcg);
-        build.revision = Some(Revision(7));
-        build.inputs = Some(BuildInputs {
-            revision_uuid: "6ba7b810-9dad-11d1-80b4-00c04fd430c8".into(),
-            contents_sha256: Some(digest("3")),
-            toolchain_sha256: digest("4"),
-        });
-        build.packages = vec![BuiltPackage {
-            package: Package {
-                file: "hello_1.0-r0.2_x86_64.ipk".parse().unwrap(),
-                name: "hello".into(),
-                version: "1.0".into(),
-                recipe_revision: "r0".into(),
-                architecture: "x86_64".into(),
-                checksum: "c0ffee".into(),
-            },
-            revision: "r0.2".into(),
-        }];
-        let file = |name: &str, digit: &str| Artifact {
-            name: name.parse().unwrap(),
-            bytes: 1,
-            sha256: digest(digit),
-        };
-        build.artifacts = vec![
-            file("hello_1.0-r0.2_x86_64.ipk", "5"),
-            file("packages.manifest", "6"),
-        ];
-        build
-    }
-
-    #[test]
-    fn a_statement_names_products_and_inputs() {
-        let statement = statement(&build(), "farm1", Some(&digest("7"))).unwrap();
-        insta::assert_snapshot!(serde_json::to_string_pretty(&statement).unwrap());
-    }
-
-    #[test]
-    fn a_build_without_products_has_no_statement() {
-        let mut failed = build();
-        failed.outcome = Some(Outcome::Error);
-        assert_eq!(statement(&failed, "farm1", None), None);
-        let mut empty = build();
-        empty.artifacts.clear();
-        assert_eq!(statement(&empty, "farm1", None), None);
-    }
-
-    #[test]
-    fn unknown_inputs_are_omitted() {
-        let mut old = build();
-        old.inputs = None;
-        let statement = statement(&old, "farm1", None).unwrap();
-        let definition = &statement["predicate"]["buildDefinition"];
-        let known = definition["resolvedDependencies"].as_array().unwrap();
-        assert_eq!(known.len(), 1);
-        assert_eq!(
-            statement["predicate"]["runDetails"]["byproducts"],
-            json!([])
-        );
-    }
+/// Returns the path of the signer.
+///
+/// # Errors
+/// It is not beside the program of this process.
+pub(crate) fn program() -> io::Result<PathBuf> {
+    let agent = std::env::current_exe()?;
+    let signer = agent.parent().unwrap_or(Path::new("/")).join(SIGNER);
+    signer.metadata()?;
+    Ok(signer)
 }

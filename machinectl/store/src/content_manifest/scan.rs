@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::thread::{CapabilitySet, capabilities};
 use sys::attributes::AttributeReader;
 
-use super::{ATTRIBUTES, ContentManifest, FILE, FileRecord, Format};
+use super::{ATTRIBUTES, ContentManifest, FileRecord, Format};
 use crate::Result;
 use crate::error::IoContext;
 
@@ -19,11 +19,12 @@ const CHUNK: u64 = 8 << 20;
 /// The start of the names of attributes that only administrators can see.
 const TRUSTED: &[u8] = b"trusted.";
 
-/// Returns the properties of all entries of a directory, except its content manifest, that a
-/// format covers.
-pub(super) fn scan(directory: &Path, format: Format) -> Result<ContentManifest> {
+/// Returns the properties of all entries of a directory, except those with the excluded names in
+/// its top, that a format covers.
+pub(super) fn scan(directory: &Path, format: Format, excluded: &[&str]) -> Result<ContentManifest> {
     let mut scanner = Scanner {
         root: directory,
+        excluded,
         manifest: ContentManifest::new(format),
         attributes: AttributeReader::default(),
     };
@@ -60,6 +61,7 @@ fn is_covered(attribute: &[u8]) -> bool {
 
 struct Scanner<'a> {
     root: &'a Path,
+    excluded: &'a [&'a str],
     manifest: ContentManifest,
     attributes: AttributeReader,
 }
@@ -82,7 +84,7 @@ impl Scanner<'_> {
             let entry = entry.context("list", &path)?.file_name();
             if !is_root {
                 self.add(&name.join(entry))?;
-            } else if entry != FILE {
+            } else if !self.excluded.iter().any(|name| entry == *name) {
                 self.add(Path::new(&entry))?;
             }
         }
