@@ -15,6 +15,7 @@ mod queue;
 mod rate_limit;
 mod reload;
 mod schedules;
+mod slsa;
 mod tls;
 mod toaster;
 
@@ -226,6 +227,7 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
             "/api/v1/builds/{id}/provenance/signed",
             get(files::signed_provenance),
         )
+        .route("/api/v1/slsa", get(slsa::check))
         .route("/api/v1/doctor", get(doctor::examine))
         .route("/api/v1/doctor/repair", post(doctor::repair))
         .route_layer(DefaultBodyLimit::max(agent.settings.http.request_bytes_max))

@@ -20,6 +20,7 @@ pub mod progress;
 pub mod queue;
 pub mod schedule;
 pub mod settings;
+pub mod slsa;
 pub mod task;
 pub mod text;
 pub mod tokens;

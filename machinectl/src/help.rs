@@ -85,6 +85,7 @@ const HOST: &[Entry] = &[
     ("drain", &[SOCKET, JSON, QUIET]),
     ("undrain", &[SOCKET, JSON, QUIET]),
     ("doctor", &[VOLUME, SOCKET, JSON, QUIET]),
+    ("slsa check", &[SOCKET, JSON, QUIET, LEGEND]),
     ("init", &[JSON, QUIET]),
     ("token add", &[JSON, QUIET]),
     ("token list", &[JSON, LEGEND]),

@@ -3,6 +3,7 @@
 mod doctor;
 mod drain;
 mod init;
+mod slsa;
 mod status;
 mod top;
 
@@ -31,6 +32,9 @@ pub(crate) enum Command {
     Drain(drain::Command),
     #[command(flatten)]
     Doctor(doctor::Command),
+    /// Compare the host with the SLSA build track
+    #[command(subcommand)]
+    Slsa(slsa::Command),
     #[command(flatten)]
     Init(init::Command),
 }
@@ -54,6 +58,7 @@ pub(crate) fn run(
         Command::Top { once } => top::run(&client()?, *once, output),
         Command::Drain(command) => drain::run(command, &client()?, output),
         Command::Doctor(command) => doctor::run(command, options, output),
+        Command::Slsa(slsa::Command::Check) => slsa::check(&client()?.slsa()?, output),
         Command::Init(command) => init::run(command, output),
     }
 }

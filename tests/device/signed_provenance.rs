@@ -136,6 +136,19 @@ fn openssl_verifies_the_provenance_of_a_build_before_and_after_a_rotation() {
         ("none", 5400)
     );
 
+    let requirements = host.machinectl(&["slsa", "check", "--json"]).stdout;
+    let requirements: Vec<Value> = serde_json::from_str(&requirements).unwrap();
+    let of = |text: &str| {
+        let found = requirements.iter().find(|it| it["requirement"] == text);
+        found.unwrap()["held"].as_bool().unwrap()
+    };
+    assert!(of("the provenance is signed"), "{requirements:#?}");
+    assert!(of("no build step can reach the key"), "{requirements:#?}");
+    assert!(
+        of("the image of each guest is known by its hash"),
+        "{requirements:#?}"
+    );
+
     let fetched = host.state_directory().join("fetched");
     let directory = fetched.display().to_string();
     host.machinectl(&["artifacts", "1", "-o", &directory])
@@ -359,5 +372,7 @@ fn a_build_without_a_usable_key_has_unsigned_provenance() {
     host.machinectl(&["provenance", "1", "--signed"])
         .refused(10, "has no signed provenance");
     assert!(host.log().contains("cannot sign the provenance of a build"));
+    host.machinectl(&["slsa", "check"])
+        .refused(3, "this host meets SLSA Build L1, not L3");
     host.wait_until_torn_down();
 }

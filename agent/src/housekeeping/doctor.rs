@@ -14,6 +14,7 @@ use config::BuildId;
 use config::doctor::Finding;
 
 pub use examine::examine;
+pub(super) use inspect::open_directories;
 pub use inspect::{inspect, planned_deletions};
 pub use inventory::{Group, Guest, Inventory, Network, Recorded, Records};
 pub use repair::repair;

@@ -36,6 +36,7 @@ use attempt::Attempt;
 pub use collect::{CollectError, Collected, read as read_result};
 pub use conclude::{Rules, Verdict, conclude};
 pub(crate) use files::RESULTS;
+pub(crate) use provenance::program as signer_program;
 pub use upload::Limits as UploadLimits;
 
 /// The kind of an attempt at a build.

@@ -3,6 +3,7 @@
 use config::builds::Status;
 use config::doctor::{FindingKey, Repaired, Report};
 use config::queue::{Drain, Drained, Queue};
+use config::slsa::Requirement;
 
 use crate::{Client, Result};
 
@@ -25,6 +26,11 @@ impl Client {
     /// Allows the start of guests again. Returns the queue as it is then.
     pub fn undrain(&self) -> Result<Queue> {
         self.post("undrain", &())
+    }
+
+    /// Returns the requirements of the SLSA build track, with what holds each on the host.
+    pub fn slsa(&self) -> Result<Vec<Requirement>> {
+        self.get("slsa")
     }
 
     /// Returns the problems of the host that only the agent can see.

@@ -77,7 +77,7 @@ fn read(agent: &AgentState) -> io::Result<Inventory> {
         directories,
         unused,
         sources: agent.paths.sources(),
-        open: open(agent),
+        open: open_directories(agent),
         short: short(agent),
         without_firmware: without_firmware(agent),
         ..Inventory::default()
@@ -204,7 +204,7 @@ fn without_firmware(agent: &AgentState) -> Vec<(MachineName, String)> {
 
 /// Returns the directories of the agent that other users may enter. The group of the setting
 /// `http.group` may pass through the run directory.
-fn open(agent: &AgentState) -> Vec<(PathBuf, u32)> {
+pub(in crate::housekeeping) fn open_directories(agent: &AgentState) -> Vec<(PathBuf, u32)> {
     let paths = &agent.settings.paths;
     let group = if agent.settings.http.group.is_some() {
         0o010
