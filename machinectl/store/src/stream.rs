@@ -91,8 +91,12 @@ impl SendStream {
     }
 }
 
-/// Returns the sender's error if it has failed, or else the stream's.
+/// Returns the sender's error if it has failed, or else the stream's. A refused command and a
+/// failure to write end the sender, and not the other way round.
 fn cause(sender: Option<Box<dyn Sender>>, error: StreamError) -> StoreError {
+    if matches!(error, StreamError::Outside { .. } | StreamError::Write(_)) {
+        return error.into();
+    }
     match sender.map(Sender::finish) {
         Some(Err(failure)) => failure,
         Some(Ok(())) | None => error.into(),
