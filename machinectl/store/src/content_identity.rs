@@ -83,10 +83,11 @@ impl ContentIdentity {
     }
 
     /// Returns true if a receiver with this revision accepts a stream on top of `parent`, a
-    /// revision of the sender. `is_verified` is true if the sent revision has a content manifest,
-    /// which the receiver verifies.
-    pub fn accepts_stream(&self, parent: &Self, is_verified: bool) -> bool {
+    /// revision of the sender. `sent` is the hash of the sent revision's content manifest, which
+    /// the receiver verifies; one that is also the parent's proves nothing.
+    pub fn accepts_stream(&self, parent: &Self, sent: Option<&Digest>) -> bool {
         let may_be_same = self.is_named_like(parent) && self.has_same_manifest(parent);
+        let is_verified = sent.is_some() && sent != parent.content_manifest.as_ref();
         self.is_received_from(parent) || (is_verified && may_be_same)
     }
 
@@ -121,9 +122,13 @@ mod tests {
         }
     }
 
+    fn digest(digit: &str) -> Digest {
+        digit.repeat(64).parse().unwrap()
+    }
+
     fn with_manifest(identity: &ContentIdentity) -> ContentIdentity {
         ContentIdentity {
-            content_manifest: Some("a".repeat(64).parse().unwrap()),
+            content_manifest: Some(digest("a")),
             ..identity.clone()
         }
     }
@@ -133,10 +138,10 @@ mod tests {
         let one = original(1, 7);
         let copy = received(2, 20, &one);
         assert!(copy.has_same_content(&one) && one.has_same_content(&copy));
-        assert!(copy.accepts_stream(&one, false));
+        assert!(copy.accepts_stream(&one, None));
         let changed = original(1, 9);
         assert!(!copy.has_same_content(&changed) && !changed.has_same_content(&copy));
-        assert!(!copy.accepts_stream(&changed, true));
+        assert!(!copy.accepts_stream(&changed, Some(&digest("b"))));
     }
 
     #[test]
@@ -146,7 +151,7 @@ mod tests {
         let far = received(3, 30, &relay);
         assert!(far.has_same_content(&relay));
         assert!(!far.may_have_same_content(&one));
-        assert!(!far.accepts_stream(&one, true));
+        assert!(!far.accepts_stream(&one, Some(&digest("b"))));
 
         let one = with_manifest(&one);
         let relay = received(2, 20, &one);
@@ -154,9 +159,10 @@ mod tests {
         assert!(far.has_same_content(&relay) && relay.has_same_content(&far));
         // The original could have been changed without its manifest.
         assert!(!one.has_same_content(&far) && one.may_have_same_content(&far));
-        assert!(far.accepts_stream(&one, true));
+        assert!(far.accepts_stream(&one, Some(&digest("b"))));
         // Nothing would verify the result.
-        assert!(!far.accepts_stream(&one, false));
+        assert!(!far.accepts_stream(&one, None));
+        assert!(!far.accepts_stream(&one, Some(&digest("a"))));
     }
 
     #[test]
@@ -168,6 +174,6 @@ mod tests {
             ..received(2, 20, &one)
         };
         assert!(!copy.has_same_content(&one));
-        assert!(!copy.accepts_stream(&one, true));
+        assert!(!copy.accepts_stream(&one, Some(&digest("b"))));
     }
 }

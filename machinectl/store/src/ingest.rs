@@ -187,6 +187,12 @@ impl Refusal for IngestRefusal {
     }
 }
 
+/// Returns true if a revision still has the content manifest of its parent, which says nothing
+/// about what the stream has changed.
+fn has_manifest_of(revision: &Path, parent: &Path) -> bool {
+    content_manifest::digest(revision) == content_manifest::digest(parent)
+}
+
 /// Returns the names of subvolumes, as a sentence lists them.
 fn listed(inner: &[PathBuf]) -> String {
     let names = inner
@@ -382,12 +388,13 @@ impl Volume {
             Some(RefusalKind::Differs) => IngestRefusal::WrongContent(error).into(),
             _ => error,
         })?;
-        match header.parent {
-            Some(it) if verified.is_none() && parent.is_some_and(|it| it.must_verify) => {
-                Err(IngestRefusal::ParentDiffers(it.uuid).into())
-            }
-            _ => Ok(()),
+        if let (Some(named), Some(found)) = (header.parent, parent)
+            && found.must_verify
+            && (verified.is_none() || has_manifest_of(&path, &found.path))
+        {
+            return Err(IngestRefusal::ParentDiffers(named.uuid).into());
         }
+        Ok(())
     }
 
     /// Adds the content manifest to a revision and makes it read-only.

@@ -66,7 +66,7 @@ impl Transfer<'_> {
         let parent = if full {
             None
         } else {
-            common_parent(&here, revision, remote.as_ref(), has_manifest)
+            common_parent(&here, revision, remote.as_ref())
         };
         let extent = extent(parent.map(|it| it.0), &here, remote.as_ref(), full);
         let known: Vec<_> = parent.iter().map(|(_, it)| it.stream_uuid()).collect();
@@ -276,17 +276,19 @@ impl Transfer<'_> {
 }
 
 /// Returns the newest revision here on top of which the remote host accepts a stream.
-/// `is_verified` is true if the sent revision has a content manifest.
 fn common_parent<'a>(
     here: &'a [(Revision, ContentIdentity)],
     sent: Revision,
     remote: Option<&RemoteView>,
-    is_verified: bool,
 ) -> Option<&'a (Revision, ContentIdentity)> {
     let remote = remote?;
+    let mut found = here.iter().filter(|(revision, _)| *revision == sent);
+    let manifest = found
+        .next()
+        .and_then(|(_, it)| it.content_manifest.as_ref());
     here.iter().rfind(|(revision, parent)| {
         let mut there = remote.revisions.iter().filter(|it| it.complete);
-        *revision != sent && there.any(|it| it.content.accepts_stream(parent, is_verified))
+        *revision != sent && there.any(|it| it.content.accepts_stream(parent, manifest))
     })
 }
 
@@ -297,13 +299,13 @@ fn common_ancestor(
     sent: &RemoteRevision,
     remote: Option<&RemoteView>,
 ) -> Vec<Uuid> {
-    let is_verified = sent.content.content_manifest.is_some();
+    let manifest = sent.content.content_manifest.as_ref();
     let there = remote.into_iter().flat_map(|remote| &remote.revisions);
     let mut common = there
         .filter(|parent| parent.complete && parent.revision != sent.revision)
         .filter(|parent| {
             let mut here = here.iter();
-            here.any(|(_, it)| it.accepts_stream(&parent.content, is_verified))
+            here.any(|(_, it)| it.accepts_stream(&parent.content, manifest))
         });
     let newest = common.next_back();
     newest

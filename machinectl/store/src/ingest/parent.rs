@@ -15,7 +15,7 @@ use crate::{MachineView, Result, Volume, content_manifest};
 pub(crate) struct FoundParent {
     /// The directory of the revision.
     pub(crate) path: PathBuf,
-    /// True if the new revision must be verified: the parent has the UUID that the stream names,
+    /// True if the new revision must have a content manifest of its own, which is verified: the parent has the UUID that the stream names,
     /// but was last changed in another transaction. That is so if one host relayed it to the
     /// other, and also if the sender has changed it.
     pub(crate) must_verify: bool,
