@@ -126,7 +126,8 @@ fn noise(mebibytes: u32) -> Vec<u8> {
 fn imports_into_a_full_volume_are_refused_and_leave_nothing() {
     let (host, sources) = (BuildHost::new(128), BuildHost::new(512));
     let directory = sources.mount.directory("big");
-    fs::write(directory.join("disk.img"), noise(150)).unwrap();
+    let disk = directory.join("disk.img");
+    BtrfsBackend.write(&disk, &noise(150)).unwrap();
     tests::write_file(&directory.join("manifest"), ": 1\nid: big\nsummary: Big\n");
     let archive = sources.mount.path().join("big.tar");
     let mut tar = ::sys::command::prepare("tar");
@@ -153,7 +154,9 @@ fn exports_to_a_full_disk_are_refused_and_leave_nothing() {
     let (host, target) = (BuildHost::new(512), BuildHost::new(128));
     let image = host.mount.path().join("image");
     BtrfsBackend.create(&image).unwrap();
-    fs::write(image.join("disk.img"), noise(150)).unwrap();
+    BtrfsBackend
+        .write(&image.join("disk.img"), &noise(150))
+        .unwrap();
     let add = ["add", "big", "--from", image.to_str().unwrap()];
     host.machinectl(&add, b"").success();
     for suffix in ["btrfs", "btrfs.zst", "tar", "tar.zst"] {
