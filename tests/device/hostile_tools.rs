@@ -64,7 +64,7 @@ fn attacks(host: &BuildHost, outside: &Path, port: u16) -> Vec<(&'static str, St
 
 /// Returns the names of the attacks that a stand-in reports.
 fn reached(output: &CommandOutput) -> &str {
-    let (_, reached) = output.stderr.rsplit_once("reached:").expect("a report");
+    let (_, reached) = output.stderr.rsplit_once("reached:").unwrap();
     reached.trim()
 }
 
@@ -90,11 +90,11 @@ fn tools_that_were_taken_over_reach_nothing_of_the_host() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let attacks = attacks(&host, Path::new(&at("outside")), port);
-    let calls: String = attacks
+    let calls: Vec<_> = attacks
         .iter()
         .map(|(name, script)| format!("attack '{name}' '{}'\n", script.replace('\'', "'\\''")))
         .collect();
-    let stand_in = STAND_IN.replace("ATTACKS", &calls);
+    let stand_in = STAND_IN.replace("ATTACKS", &calls.concat());
     let before = host.listing();
 
     // Without confinement, every attack has an effect.
