@@ -30,8 +30,8 @@ const CHECKPOINT: &str = "a checkpoint of a guest that is ready";
 const CONTROL: &str = "control";
 
 /// The messages in the agent's log about the restore of a checkpoint.
-const ANSWERS: &str = "QEMU answers";
-const READ: &str = "QEMU has read the state of the frozen guest";
+const ANSWERS: &str = "connected to QEMU's monitor";
+const READ: &str = "QEMU loaded the state of the checkpoint";
 const LOAD: &str = "load";
 
 /// The parts of a startup in their order.
