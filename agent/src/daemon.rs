@@ -188,6 +188,10 @@ fn check_host() -> Result<(), StartError> {
 
 /// Creates a directory of the agent, closes it to other users, and locks it until the returned
 /// file is dropped. `kind` and `setting` name it in a refusal.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the file is in a directory that only root may change"
+)]
 fn lock(directory: &Path, kind: &str, setting: &str) -> Result<File, StartError> {
     create_directory(directory)?;
     let path = directory.join("lock");
@@ -270,6 +274,10 @@ async fn recover(agent: &Arc<AgentState>) -> Result<(), StartError> {
 
 /// Deletes the files of earlier debug sessions and, at the first start since the host booted,
 /// cleans the volumes. Blocks.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the file is in a directory that only root may change"
+)]
 fn clean(agent: &AgentState) -> Result<(), StartError> {
     let debug_sessions = agent.paths.debug_sessions();
     sys::file::fresh_directory(&debug_sessions)

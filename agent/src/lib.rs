@@ -3,6 +3,14 @@
 //! [`daemon`] starts everything; [`scheduler`] is the loop that starts [`jobs`]; each job
 //! runs its guest through a [`session`].
 
+#![cfg_attr(
+    test,
+    expect(
+        clippy::disallowed_methods,
+        reason = "tests read files that they have made"
+    )
+)]
+
 pub mod api;
 pub mod daemon;
 pub mod housekeeping;

@@ -76,7 +76,7 @@ fn run(arguments: &Arguments) -> ExitStatus {
         };
     }
     let path = arguments.config.display();
-    let text = match std::fs::read_to_string(&arguments.config) {
+    let text = match sys::trusted::read_text(&arguments.config) {
         Ok(text) => text,
         Err(error) => {
             eprintln!(

@@ -17,4 +17,5 @@ pub mod mount_view;
 #[cfg(feature = "confined")]
 mod syscall_filter;
 pub mod token_bucket;
+pub mod trusted;
 pub mod untrusted;

@@ -125,3 +125,25 @@ fn condition(
 ) -> Result<SeccompCondition, seccompiler::BackendError> {
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::command::{CommandError, prepare, run};
+
+    fn filtered(script: &str) -> Result<Vec<u8>, CommandError> {
+        let mut shell = prepare("sh");
+        shell.args(["-ec", script]);
+        apply(&mut shell, Ioctls::Clone).unwrap();
+        run(shell, Duration::from_mins(1))
+    }
+
+    #[test]
+    fn a_filtered_program_runs_and_gets_no_namespace() {
+        assert_eq!(filtered("echo a | cat").unwrap(), b"a\n");
+        let error = filtered("unshare --user true").unwrap_err().to_string();
+        assert!(error.contains("Function not implemented"), "{error}");
+    }
+}

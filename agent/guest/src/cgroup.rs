@@ -3,7 +3,7 @@
 //! The groups lie below `buildhost-guests` at the root of the hierarchy and not in the
 //! agent's own group, so that guests survive a restart of the agent.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -34,9 +34,10 @@ struct Hierarchy {
 
 fn hierarchy() -> Option<Hierarchy> {
     static WARNING: Once = Once::new();
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mounts = sys::trusted::read_text("/proc/self/mounts").unwrap_or_default();
     let hierarchy = mount_point(&mounts).map(|root| {
-        let available = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        let available =
+            sys::trusted::read_text(root.join("cgroup.controllers")).unwrap_or_default();
         let available: Vec<_> = available.split_whitespace().collect();
         let limits = CONTROLLERS.iter().all(|name| available.contains(name));
         Hierarchy { root, limits }
@@ -123,7 +124,7 @@ fn create(root: &Path, name: &str, machine: &Machine) -> io::Result<PathBuf> {
 }
 
 fn write(path: &Path, value: &str) -> io::Result<()> {
-    let mut file = File::options().write(true).open(path)?;
+    let mut file = sys::trusted::open_for_writing(path)?;
     file.write_all(value.as_bytes())
 }
 
@@ -170,6 +171,8 @@ fn remove_tree(group: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]

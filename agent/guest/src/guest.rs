@@ -156,7 +156,7 @@ impl Guest {
     /// Returns the number of bytes that QEMU has written to files. The writes of a
     /// container's processes are not counted.
     pub fn bytes_written(&self) -> u64 {
-        let io = fs::read_to_string(format!("/proc/{}/io", self.pid())).unwrap_or_default();
+        let io = sys::trusted::read_text(format!("/proc/{}/io", self.pid())).unwrap_or_default();
         let bytes = io
             .lines()
             .find_map(|line| line.strip_prefix("write_bytes: "));

@@ -9,13 +9,12 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use sys::command;
 use tracing::debug;
 
@@ -127,30 +126,30 @@ pub(crate) fn start(spec: Spec) -> Result<(Process, Gate), GuestError> {
 /// agent.
 fn create_pipe(path: &Path) -> Result<File, GuestError> {
     let created = run_dir::create_pipe(path);
-    let opened = created.and_then(|()| File::options().read(true).write(true).open(path));
+    let opened = created.and_then(|()| sys::trusted::open_read_write(path));
     opened.map_err(GuestError::run_dir(path))
 }
 
 /// Opens the output of a container's console, from now on.
 pub(crate) fn console_output(run_dir: &Path) -> io::Result<File> {
-    open_pipe(File::options().read(true), &run_dir.join(run_dir::CONSOLE))
+    open_pipe(&run_dir.join(run_dir::CONSOLE), OFlags::RDONLY)
 }
 
 /// Opens the input of a container's console. A container of an older agent has none.
 pub(crate) fn console_input(run_dir: &Path) -> io::Result<Option<File>> {
     let path = run_dir.join(run_dir::CONSOLE_INPUT);
-    match open_pipe(File::options().write(true), &path) {
+    match open_pipe(&path, OFlags::WRONLY) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         opened => opened.map(Some),
     }
 }
 
 /// Opens a named pipe without waiting for a process at its other end, in blocking mode.
-fn open_pipe(options: &mut fs::OpenOptions, path: &Path) -> io::Result<File> {
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let pipe = options.custom_flags(flags).open(path)?;
+fn open_pipe(path: &Path, access: OFlags) -> io::Result<File> {
+    let flags = access | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let pipe = rustix::fs::open(path, flags, Mode::empty())?;
     rustix::io::ioctl_fionbio(&pipe, false)?;
-    Ok(pipe)
+    Ok(pipe.into())
 }
 
 /// Returns the root directory of the container.

@@ -2,7 +2,6 @@
 //! time, and held by a descriptor, so that it is never confused with another.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -130,7 +129,7 @@ impl Process {
     /// has ended.
     pub(crate) fn find(run_dir: &Path) -> Result<Option<Self>, GuestError> {
         let path = run_dir.join(RECORD);
-        let read = match fs::read(&path) {
+        let read = match sys::trusted::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read,
         };
@@ -234,7 +233,7 @@ fn open(pid: u32) -> io::Result<OwnedFd> {
 }
 
 fn children(pid: u32) -> Vec<u32> {
-    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let list = sys::trusted::read_text(format!("/proc/{pid}/task/{pid}/children"));
     let list = list.unwrap_or_default();
     list.split_whitespace()
         .filter_map(|pid| pid.parse().ok())
@@ -256,7 +255,7 @@ fn reap(fd: &OwnedFd) -> Exit {
 
 /// Returns true and the start time of a process that runs, false and that of a zombie.
 fn look_up(pid: u32) -> io::Result<(bool, u64)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let stat = sys::trusted::read_text(format!("/proc/{pid}/stat"))?;
     let unexpected = || io::Error::other(format!("/proc/{pid}/stat has an unknown format"));
     read_stat(&stat).ok_or_else(unexpected)
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use config::text::printable;
@@ -79,10 +79,9 @@ impl StderrPipe {
 
 /// Opens the pipe for both directions: so it needs no process at the other end.
 fn open_stderr(run_dir: &Path) -> io::Result<File> {
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let mut options = File::options();
-    options.read(true).write(true).custom_flags(flags);
-    options.open(run_dir.join(STDERR))
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let pipe = rustix::fs::open(run_dir.join(STDERR), flags, Mode::empty())?;
+    Ok(pipe.into())
 }
 
 #[cfg(test)]

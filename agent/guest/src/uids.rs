@@ -6,7 +6,6 @@
 //! its number to another guest. A later agent finds it there.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -66,7 +65,7 @@ impl Uids {
 
 /// Returns the number that a record holds, or `None` if there is no record.
 fn recorded(path: &Path) -> io::Result<Option<u32>> {
-    match fs::read_to_string(path) {
+    match sys::trusted::read_text(path) {
         Ok(text) => text.trim().parse().map(Some).map_err(io::Error::other),
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
@@ -100,6 +99,8 @@ fn choose(range: UidRange, position: u64, taken: &BTreeSet<u32>) -> Option<u32> 
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const RANGE: UidRange = UidRange {

@@ -1,7 +1,6 @@
 //! The resource usage of a guest, read from its control group or, without one, from
 //! `/proc`.
 
-use std::fs;
 use std::path::Path;
 
 use config::builds::Usage;
@@ -18,7 +17,7 @@ pub(crate) fn usage(kind: Kind, pid: u32, group: Option<&Path>) -> Usage {
 }
 
 fn of_group(group: &Path) -> Usage {
-    let read = |name: &str| fs::read_to_string(group.join(name)).unwrap_or_default();
+    let read = |name: &str| sys::trusted::read_text(group.join(name)).unwrap_or_default();
     Usage {
         cpu_milliseconds: value(&read("cpu.stat"), "usage_usec").map(|it| it / 1000),
         memory_bytes_max: read("memory.peak").trim().parse().ok(),
@@ -26,7 +25,7 @@ fn of_group(group: &Path) -> Usage {
 }
 
 fn of_process(directory: &Path) -> Usage {
-    let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap_or_default();
+    let read = |name: &str| sys::trusted::read_text(directory.join(name)).unwrap_or_default();
     let ticks = cpu_ticks(&read("stat"));
     let per_second = rustix::param::clock_ticks_per_second();
     Usage {

@@ -3,6 +3,14 @@
 //! A change is on disk when its call returns. Each build is one row. Its lists are JSON in a
 //! column, except the names by which it is found.
 
+#![cfg_attr(
+    test,
+    expect(
+        clippy::disallowed_methods,
+        reason = "tests read files that they have made"
+    )
+)]
+
 mod concluded;
 mod database;
 mod idempotency;

@@ -1,7 +1,6 @@
 //! The egress of a guest: the policy that its machine asks for, within the limit that the
 //! host sets, with names resolved.
 
-use std::fs;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, ToSocketAddrs};
 use std::path::Path;
@@ -87,7 +86,7 @@ pub(super) fn reopen(
     network: &Network,
     run_dir: &Path,
 ) -> Result<Names, EgressError> {
-    let record = match fs::read_to_string(run_dir.join(FILE)) {
+    let record = match sys::trusted::read_text(run_dir.join(FILE)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Names::none()),
         record => record?,
     };

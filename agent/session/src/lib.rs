@@ -4,6 +4,14 @@
 //! Bootstraps, builds and debug sessions differ in the files that they offer and in the
 //! limits that they set; the rest of a guest's life is here.
 
+#![cfg_attr(
+    test,
+    expect(
+        clippy::disallowed_methods,
+        reason = "tests read files that they have made"
+    )
+)]
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -64,6 +64,10 @@ struct CaptureFile {
 }
 
 impl CaptureFile {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the path is in a directory that only root may change"
+    )]
     async fn open(path: PathBuf, bytes_max: u64) -> Self {
         let mut options = OpenOptions::new();
         let opened = options.create(true).append(true).open(&path).await;

@@ -61,7 +61,7 @@ pub fn server(service: Service, pr: &Pr) -> io::Result<Server> {
     let mut access = access(pr, writers);
     access.host_names = HostNames::of_system(&pr.allowed_hosts, &pr.listen);
     if let Some(path) = &pr.token_file {
-        let text = std::fs::read_to_string(path)?;
+        let text = sys::trusted::read_text(path)?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         access.tokens = lines.map(Token::new).collect();
     }

@@ -149,7 +149,7 @@ impl KeyDirectory {
     /// It cannot be read, or is not signed as it must be.
     pub fn log(&self) -> Result<KeyLog, KeysError> {
         let path = self.path.join(LOG);
-        match fs::read_to_string(&path) {
+        match sys::trusted::read_text(&path) {
             Ok(text) => KeyLog::parse(&text).map_err(self.log_fault()),
             Err(source) => Err(KeysError::File { path, source }),
         }
@@ -173,7 +173,7 @@ impl KeyDirectory {
         if user == 0 || mode != 0o400 || !metadata.is_file() {
             return Err(KeysError::Permissions { path, user, mode });
         }
-        let directory = File::open(&self.path).map_err(fault)?;
+        let directory = sys::trusted::open(&self.path).map_err(fault)?;
         Ok(ActiveKey {
             public,
             user,
@@ -184,7 +184,7 @@ impl KeyDirectory {
 
     /// Locks the directory against other changes until the file is dropped.
     fn lock(&self) -> Result<File, KeysError> {
-        let directory = File::open(&self.path).map_err(self.fault())?;
+        let directory = sys::trusted::open(&self.path).map_err(self.fault())?;
         directory.lock().map_err(self.fault())?;
         Ok(directory)
     }
@@ -195,7 +195,7 @@ impl KeyDirectory {
             sys::file::replace(&path, new.pem.as_bytes())?;
             chown(&path, Some(user), Some(user))?;
             fs::set_permissions(&path, Permissions::from_mode(0o400))?;
-            File::open(&path)?.sync_all()
+            sys::trusted::open(&path)?.sync_all()
         };
         write().map_err(|source| KeysError::File {
             path: path.clone(),

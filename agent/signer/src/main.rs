@@ -1,7 +1,6 @@
 //! `buildhost-signer`: makes the keys of a host, and signs and verifies the provenance of builds.
 
 use std::error::Error;
-use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -237,7 +236,7 @@ fn verify(
 /// Checks that verified provenance names a file with its hash.
 fn check(verified: &Verified, path: &Path) -> Result<(), Failure> {
     let cannot_read = |error| format!("cannot read {}: {error}", path.display());
-    let file = File::open(path).map_err(cannot_read)?;
+    let file = sys::trusted::open(path).map_err(cannot_read)?;
     let found: Digest = sys::file::digest(file).map_err(cannot_read)?;
     if verified.subjects.iter().any(|(_, sha256)| *sha256 == found) {
         return Ok(());
@@ -250,7 +249,7 @@ fn check(verified: &Verified, path: &Path) -> Result<(), Failure> {
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
-    fs::read_to_string(path)
+    sys::trusted::read_text(path)
         .map_err(|error| format!("cannot read {}: {error}", path.display()).into())
 }
 

@@ -142,7 +142,7 @@ async fn send_log(
 async fn open_log(agent: &Arc<AgentState>, id: BuildId) -> io::Result<Option<File>> {
     let agent = Arc::clone(agent);
     blocking(
-        move || match std::fs::File::open(agent.paths.build_log(id)) {
+        move || match sys::trusted::open(agent.paths.build_log(id)) {
             Ok(log) => Ok(Some(File::from_std(log))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -182,7 +182,9 @@ pub(super) async fn artifact(
             "build {id} has no artifact {name}"
         )));
     };
-    let file = File::open(agent.paths.build(id).join(ARTIFACTS).join(&name)).await?;
+    let directory = agent.paths.build(id).join(ARTIFACTS);
+    let file = blocking(move || sys::untrusted::open(&directory, &name)).await?;
+    let file = File::from_std(file);
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (header::CONTENT_LENGTH, artifact.bytes.to_string()),
@@ -223,7 +225,8 @@ async fn document(
     missing: &str,
 ) -> Result<Response, ApiError> {
     find(agent, id).await?;
-    match tokio::fs::read(agent.paths.build(id).join(name)).await {
+    let path = agent.paths.build(id).join(name);
+    match blocking(move || sys::trusted::read(path)).await {
         Ok(text) => Ok(([(header::CONTENT_TYPE, media_type)], text).into_response()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(ApiError::not_found(format!("build {id} {missing}")))

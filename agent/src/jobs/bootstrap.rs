@@ -264,8 +264,11 @@ impl GuestJob for Installation {
         }
         let console = session.console();
         let clean = session.shut_down().await;
-        let path = self.files.join(task::BOOTSTRAP);
-        let text = blocking(move || std::fs::read_to_string(path)).await?;
+        let files = self.files;
+        let text = blocking(move || {
+            sys::untrusted::read_text(&files, task::BOOTSTRAP, MANIFEST_BYTES_MAX)
+        })
+        .await?;
         let result = TaskResult::parse(&text)?;
         match (result.status.is_good(), clean) {
             (false, _) => Err(JobError::Toolchain {

@@ -55,7 +55,7 @@ struct HostMemory {
 
 /// Reads the memory of the host. A value that the kernel does not state limits nothing.
 fn host_memory() -> HostMemory {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let text = sys::trusted::read_text("/proc/meminfo").unwrap_or_default();
     parse_meminfo(&text)
 }
 

@@ -15,7 +15,7 @@ use super::agent_state::AgentState;
 /// # Errors
 /// When the file cannot be read: a drained host must not start builds.
 pub fn load(agent: &AgentState) -> io::Result<()> {
-    let text = match std::fs::read_to_string(agent.paths.drained()) {
+    let text = match sys::trusted::read_text(agent.paths.drained()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         text => text?,
     };
@@ -34,7 +34,7 @@ pub fn set(agent: &AgentState, drained: Option<Drained>) -> io::Result<()> {
         Some(drained) => sys::file::replace(&path, &serde_json::to_vec(drained)?)?,
         None => match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => std::fs::File::open(agent.paths.state())?.sync_all()?,
+            _ => sys::trusted::open(agent.paths.state())?.sync_all()?,
         },
     }
     agent.set_drained(drained);

@@ -5,6 +5,14 @@
 //! failure. [`toolchains::Toolchains`] keeps the files that guests install. Neither needs a
 //! running agent.
 
+#![cfg_attr(
+    test,
+    expect(
+        clippy::disallowed_methods,
+        reason = "tests read files that they have made"
+    )
+)]
+
 mod archive;
 pub mod btrfs_progs;
 pub mod clean;

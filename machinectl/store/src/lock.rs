@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use config::MachineName;
 use config::layout::Entry;
+use rustix::fs::{Mode, OFlags};
 
 use crate::error::IoContext;
 use crate::{MachineRefusal, Refusal, RefusalKind, Result, Volume};
@@ -193,12 +194,8 @@ impl Volume {
 
 /// Opens a directory without following a symbolic link.
 pub(crate) fn open_directory(path: &Path) -> io::Result<File> {
-    let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::NOFOLLOW;
-    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
-    fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
 fn is_missing(error: &io::Error) -> bool {
@@ -307,11 +304,11 @@ impl Uses {
             else {
                 continue;
             };
-            let Ok(name) = fs::read_to_string(process.join("comm")) else {
+            let Ok(name) = sys::trusted::read_text(process.join("comm")) else {
                 return;
             };
             let info = process.join("fdinfo").join(descriptor.file_name());
-            let has_lock = fs::read_to_string(info).is_ok_and(|text| text.contains("FLOCK"));
+            let has_lock = sys::trusted::read_text(info).is_ok_and(|text| text.contains("FLOCK"));
             let name = name.trim_end().to_owned();
             let user = users.entry(pid).or_insert_with(|| Use {
                 holder: Holder { pid, name },

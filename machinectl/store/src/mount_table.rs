@@ -1,6 +1,5 @@
 //! The mounts of this process, as the kernel lists them.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -60,7 +59,7 @@ fn unescape(text: &str) -> PathBuf {
 
 /// Reads all mounts.
 pub(crate) fn read() -> io::Result<Vec<Mount>> {
-    let text = fs::read_to_string("/proc/thread-self/mountinfo")?;
+    let text = sys::trusted::read_text("/proc/thread-self/mountinfo")?;
     Ok(text.lines().filter_map(Mount::parse).collect())
 }
 

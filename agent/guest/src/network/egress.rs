@@ -5,7 +5,7 @@
 //! all guests: one table, created with the first link and deleted with the last. It also
 //! records whether the host forwarded packets before.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -134,6 +134,10 @@ fn inside<T: Send>(
     network.enter(|| Ok(work()))?
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "only root may change the directory of the lock"
+)]
 fn locked<T>(work: impl FnOnce() -> Result<T, EgressError>) -> Result<T, EgressError> {
     let lock = File::create(LOCK)?;
     lock.lock()?;
@@ -142,7 +146,7 @@ fn locked<T>(work: impl FnOnce() -> Result<T, EgressError>) -> Result<T, EgressE
 
 /// Returns the interfaces in the calling thread's namespace.
 fn interfaces() -> Vec<String> {
-    let table = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+    let table = sys::trusted::read_text("/proc/thread-self/net/dev").unwrap_or_default();
     let names = table.lines().filter_map(|line| line.split_once(':'));
     names.map(|(name, _)| name.trim().to_owned()).collect()
 }
@@ -156,7 +160,7 @@ fn prepare_host() -> Result<(), EgressError> {
     if has_table()? {
         return Ok(());
     }
-    let forwards = fs::read_to_string(FORWARDING).is_ok_and(|text| text.trim() == "1");
+    let forwards = sys::trusted::read_text(FORWARDING).is_ok_and(|text| text.trim() == "1");
     feed("nft", &["-f", "-"], &host_table(forwards))?;
     Ok(set_forwarding(true)?)
 }

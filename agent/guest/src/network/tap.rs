@@ -1,6 +1,5 @@
 //! The tap of a guest, as an open descriptor.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -25,10 +24,7 @@ const TUNSETIFF: Opcode = opcode::write::<i32>(b'T', 202);
 /// Opens the tap in the calling thread's namespace.
 #[expect(unsafe_code, reason = "no crate has this ioctl as a safe function")]
 pub(super) fn open() -> io::Result<OwnedFd> {
-    let device = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun")?;
+    let device = sys::trusted::open_read_write("/dev/net/tun")?;
     let mut request = Request {
         name: [0; 16],
         flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR,

@@ -1,7 +1,7 @@
 //! UEFI firmware: the host's code, which no guest can change, and the variables of a
 //! machine, which lie beside its disk and belong to it like that.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -61,7 +61,7 @@ pub(super) fn prepare(spec: &Spec) -> Result<(), GuestError> {
         // Opening the file refuses anything else than a regular file.
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let template = fs::read(&spec.uefi.variables);
+            let template = sys::trusted::read(&spec.uefi.variables);
             let written = template.and_then(|bytes| sys::file::replace(&path, &bytes));
             written.map_err(failed)
         }
@@ -79,7 +79,7 @@ pub(super) fn variables(spec: &Spec) -> &'static str {
 
 /// Opens the firmware's code for reading.
 pub(super) fn open_code(uefi: &Uefi) -> Result<OwnedFd, GuestError> {
-    let opened = File::open(&uefi.code).map_err(no_firmware(&uefi.code));
+    let opened = sys::trusted::open(&uefi.code).map_err(no_firmware(&uefi.code));
     opened.map(OwnedFd::from)
 }
 

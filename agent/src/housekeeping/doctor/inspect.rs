@@ -124,14 +124,14 @@ fn networks(prefix: &str) -> io::Result<Vec<Network>> {
 }
 
 fn process_name(pid: u32) -> String {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let name = sys::trusted::read_text(format!("/proc/{pid}/comm")).unwrap_or_default();
     name.trim_end().to_owned()
 }
 
 fn groups(prefix: &str) -> Vec<Group> {
     let group = |path: PathBuf| {
         let name = path.file_name()?.to_str()?.to_owned();
-        let inside = fs::read_to_string(path.join("cgroup.procs")).ok()?;
+        let inside = sys::trusted::read_text(path.join("cgroup.procs")).ok()?;
         name.starts_with(prefix).then_some(Group {
             busy: !inside.is_empty(),
             name,

@@ -1,7 +1,7 @@
 //! Makes a record of what a guest has put: its result, its files, and the
 //! revisions of its packages. Done twice, it gives the same.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -126,7 +126,7 @@ pub fn read(directory: &Path, limits: &upload::Limits) -> Result<TaskResult, Col
         sys::file::replace(&log, text.as_bytes()).map_err(fault(&log))?;
     }
     let archive = directory.join(task::UPLOAD);
-    match File::open(&archive) {
+    match sys::untrusted::open(directory, task::UPLOAD) {
         Ok(opened) => upload::unpack(opened, &directory.join(ARTIFACTS), limits)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(result),
         Err(error) => return Err(fault(&archive)(error)),
@@ -145,10 +145,12 @@ pub(super) fn is_good(directory: &Path) -> bool {
 fn text(directory: &Path) -> Result<String, CollectError> {
     let path = directory.join(task::RESULT);
     if path.exists() {
-        return fs::read_to_string(&path).map_err(fault(&path));
+        let text = sys::untrusted::read_text(directory, task::RESULT, RESULT_BYTES_MAX);
+        return text.map_err(fault(&path));
     }
     let path = directory.join(task::RESULT_LZ4);
-    unpack(File::open(&path).map_err(fault(&path))?).map_err(CollectError::Unpack)
+    let packed = sys::untrusted::open(directory, task::RESULT_LZ4);
+    unpack(packed.map_err(fault(&path))?).map_err(CollectError::Unpack)
 }
 
 /// Decompresses a result up to the size limit.
@@ -197,7 +199,7 @@ fn finish(files: &Path, packages: &[BuiltPackage]) -> Result<Vec<Artifact>, Coll
             .and_then(|name| name.to_str())
             .and_then(|name| name.parse().ok());
         let Some(name) = name else { continue };
-        let file = File::open(&path).map_err(fault(&path))?;
+        let file = sys::untrusted::open(files, &name).map_err(fault(&path))?;
         let bytes = file.metadata().map_err(fault(&path))?.len();
         let sha256 = sys::file::digest(file).map_err(fault(&path))?;
         artifacts.push(Artifact {

@@ -45,7 +45,7 @@ pub(crate) fn map(
     let mut map = Namespace::new(bytes_max, FILES_MAX);
     map.offer(task::TASK, task.print());
     for source in &task.sources {
-        let file = std::fs::File::open(agent.paths.sources().join(source.sha256.as_str()))?;
+        let file = sys::untrusted::open(&agent.paths.sources(), source.sha256.as_str())?;
         map.offer(&format!("{}{}", task::SOURCES, source.name), Arc::new(file));
     }
     map.accept_below(
@@ -75,7 +75,8 @@ pub(crate) fn map(
 /// Returns true if the guest that puts its files into `directory` has reported that it
 /// waits at its breakpoint.
 pub(crate) fn waits(directory: &Path) -> bool {
-    let said = std::fs::read_to_string(directory.join(task::BREAKPOINT)).unwrap_or_default();
+    let said = sys::untrusted::read_text(directory, task::BREAKPOINT, RESULT_BYTES_MAX)
+        .unwrap_or_default();
     BreakpointState::parse(&said) == Ok(BreakpointState::Waiting)
 }
 

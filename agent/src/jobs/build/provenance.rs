@@ -2,7 +2,6 @@
 //! `buildhost-signer` makes, in a process of its own that alone can read the key.
 
 use std::error::Error;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,7 +62,7 @@ async fn write_statement(agent: &AgentState, build: &Build) -> io::Result<()> {
         ..build.clone()
     };
     blocking(move || {
-        let log = File::open(directory.join(task::LOG)).ok();
+        let log = sys::untrusted::open(&directory, task::LOG).ok();
         let log = log.map(sys::file::digest).transpose()?;
         let statement = statement::statement(&build, &name, log.as_ref(), Builder::Unsigned);
         let text = statement.map(|statement| format!("{statement:#}\n"));

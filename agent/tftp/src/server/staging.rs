@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -178,7 +178,7 @@ impl StagedFile {
 fn rename(file: NamedTempFile, path: &Path) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     file.persist(path)?;
-    File::open(directory)?.sync_all()
+    sys::trusted::open(directory)?.sync_all()
 }
 
 /// Removes the incomplete files of a server that was killed from a directory.
@@ -216,6 +216,8 @@ fn failed(error: &io::Error) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     fn put(

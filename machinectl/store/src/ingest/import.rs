@@ -102,11 +102,11 @@ impl Import {
         let base = if path.is_dir() {
             Base::Directory(path)
         } else if name.ends_with(".tar") || name.contains(".tar.") || name.ends_with(".tgz") {
-            File::open(&path).context("open", &path)?;
+            sys::trusted::open(&path).context("open", &path)?;
             Base::Archive(path)
         } else {
             let mut start = Vec::new();
-            let file = File::open(&path).context("open", &path)?;
+            let file = sys::trusted::open(&path).context("open", &path)?;
             file.take(4)
                 .read_to_end(&mut start)
                 .context("read", &path)?;
@@ -200,7 +200,7 @@ fn convert(image: &Path, disk: &Path) -> Result<()> {
 /// needs the permission, so an image that not every user may read is copied to a file without a
 /// name on the new disk's file system, which shares the content where it can.
 fn readable_when_confined(image: &Path, disk: &Path) -> Result<File> {
-    let mut file = File::open(image).context("open", image)?;
+    let mut file = sys::trusted::open(image).context("open", image)?;
     let mode = file.metadata().context("inspect", image)?.mode();
     if mode & READABLE_BY_ALL != 0 {
         return Ok(file);

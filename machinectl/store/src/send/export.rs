@@ -74,7 +74,7 @@ impl Volume {
             .persist(to)
             .map_err(|error| error.error)
             .context("rename the new file to", to)?;
-        File::open(directory)
+        sys::trusted::open(directory)
             .and_then(|it| it.sync_all())
             .context("commit", directory)?;
         Ok(revision)

@@ -29,7 +29,9 @@ impl TimeoutReader {
     /// # Errors
     /// The path cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
-        File::open(path).map(Self::new).context("open", path)
+        sys::trusted::open(path)
+            .map(Self::new)
+            .context("open", path)
     }
 
     /// Returns a reader of a pipe, such as standard input.

@@ -66,7 +66,7 @@ pub(super) fn load(
 ) -> Result<Toolchain> {
     // All files are opened below this descriptor, so a toolchain that is replaced meanwhile
     // is the old or the new one as a whole.
-    let directory = match File::open(path) {
+    let directory = match sys::trusted::open(path) {
         Err(error) if is_missing(&error) => {
             return Err(ToolchainRefusal::NotFound(name.clone()).into());
         }

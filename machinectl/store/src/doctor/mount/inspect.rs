@@ -55,7 +55,7 @@ fn file_system_directory(source: &Path) -> Option<PathBuf> {
 
 /// Returns the text of an attribute; empty if it does not exist.
 fn attribute(path: &Path) -> String {
-    fs::read_to_string(path)
+    sys::trusted::read_text(path)
         .map(|text| text.trim().to_owned())
         .unwrap_or_default()
 }
