@@ -1,6 +1,7 @@
 //! Signed provenance of builds in real guests, verified by OpenSSL.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -104,6 +105,7 @@ fn builder(host: &AgentHost, build: &Build) -> String {
 fn succeeded(host: &AgentHost, id: u64) -> Build {
     let build = host.wait_for(id, State::Finished);
     assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
+    println!("the guest of build {id}: {:?}", build.guest);
     build
 }
 
@@ -182,7 +184,7 @@ fn openssl_verifies_the_provenance_of_a_build_before_and_after_a_rotation() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn an_artifact_that_is_not_as_recorded_is_not_signed() {
+fn only_the_user_of_the_key_signs_and_only_artifacts_as_recorded() {
     let keys = Keys::new();
     let host = AgentHost::ready(&keys.settings());
     let build = succeeded(&host, host.submit("demo", "one"));
@@ -203,6 +205,15 @@ fn an_artifact_that_is_not_as_recorded_is_not_signed() {
     };
     let again = sign("1").unwrap();
     keys.openssl(&again, &keys.path("first.pub")).unwrap();
+    // Root would read the key: the signer has become another user before.
+    let close = |mode| {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(keys.path("keys"), mode).unwrap();
+    };
+    close(0o700);
+    let error = sign("1").unwrap_err().to_string();
+    assert!(error.contains("Permission denied"), "{error}");
+    close(0o755);
     let artifacts = state.join("builds/1/artifacts");
     let name = build.artifacts[0].name.as_str();
     tests::write_file(&artifacts.join(name), "something else");

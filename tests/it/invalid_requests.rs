@@ -16,6 +16,7 @@ const ARTIFACT: &str = "/api/v1/builds/{id}/artifacts/{name}";
 const SOURCES: &str = "/api/v1/sources/{sha256}";
 const REPAIR: &str = "/api/v1/doctor/repair";
 const PROVENANCE: &str = "/api/v1/builds/{id}/provenance";
+const SIGNED: &str = "/api/v1/builds/{id}/provenance/signed";
 const RESUME: &str = "/api/v1/builds/{id}/resume";
 const RELEASE: &str = "/api/v1/builds/{id}/release";
 const ATTACH: &str = "/api/v1/builds/{id}/attach";
@@ -170,6 +171,30 @@ const REQUESTS: &[InvalidRequest] = &[
         "GET",
         PROVENANCE,
         "/api/v1/builds/1/provenance",
+        "",
+        "",
+        404,
+    ),
+    (
+        "GET",
+        SIGNED,
+        "/api/v1/builds/x/provenance/signed",
+        "",
+        "",
+        400,
+    ),
+    (
+        "GET",
+        SIGNED,
+        "/api/v1/builds/7/provenance/signed",
+        "",
+        "",
+        404,
+    ),
+    (
+        "GET",
+        SIGNED,
+        "/api/v1/builds/1/provenance/signed",
         "",
         "",
         404,
