@@ -39,8 +39,9 @@ fn host() -> BuildHost {
 }
 
 /// The verbs that change nothing or have no plan.
-const NO_PLAN: [&str; 13] = [
+const NO_PLAN: [&str; 14] = [
     "list",
+    "slsa",
     "status",
     "verify",
     "doctor",

@@ -86,9 +86,15 @@ impl ContentIdentity {
     /// revision of the sender. `sent` is the hash of the sent revision's content manifest, which
     /// the receiver verifies; one that is also the parent's proves nothing.
     pub fn accepts_stream(&self, parent: &Self, sent: Option<&Digest>) -> bool {
-        let may_be_same = self.is_named_like(parent) && self.has_same_manifest(parent);
+        let is_relayed = parent.received_uuid.is_some() && self.may_accept_stream(parent, sent);
+        self.is_received_from(parent) || is_relayed
+    }
+
+    /// Returns true if [`ContentIdentity::accepts_stream`] holds for a parent that has not changed
+    /// since its content manifest was written.
+    pub fn may_accept_stream(&self, parent: &Self, sent: Option<&Digest>) -> bool {
         let is_verified = sent.is_some() && sent != parent.content_manifest.as_ref();
-        self.is_received_from(parent) || (is_verified && may_be_same)
+        is_verified && self.is_named_like(parent) && self.has_same_manifest(parent)
     }
 
     /// Returns true if a stream on top of `parent` could refer to this revision.
@@ -159,10 +165,13 @@ mod tests {
         assert!(far.has_same_content(&relay) && relay.has_same_content(&far));
         // The original could have been changed without its manifest.
         assert!(!one.has_same_content(&far) && one.may_have_same_content(&far));
-        assert!(far.accepts_stream(&one, Some(&digest("b"))));
+        assert!(!far.accepts_stream(&one, Some(&digest("b"))));
+        assert!(far.may_accept_stream(&one, Some(&digest("b"))));
+        let other = received(4, 40, &one);
+        assert!(far.accepts_stream(&other, Some(&digest("b"))));
         // Nothing would verify the result.
-        assert!(!far.accepts_stream(&one, None));
-        assert!(!far.accepts_stream(&one, Some(&digest("a"))));
+        assert!(!far.accepts_stream(&other, None));
+        assert!(!far.accepts_stream(&other, Some(&digest("a"))));
     }
 
     #[test]

@@ -268,10 +268,11 @@ impl Volume {
     ) -> Result<IngestPlan> {
         let (lock, ingest) = self.lock_for_ingest(machine)?;
         let result = self.ingest_locked(intent, machine, source, lock, &ingest);
-        let ended = self.end_ingest(machine, ingest);
-        let plan = result?;
-        ended?;
-        Ok(plan)
+        if result.is_err() {
+            // The next ingest or clean-up removes what is left; the caller reports the first error.
+            let _ = self.end_ingest(machine, &ingest);
+        }
+        result
     }
 
     /// Creates a revision and publishes it. The machine is locked to begin and to publish, but
@@ -287,7 +288,7 @@ impl Volume {
         // The machine may have changed before it was locked.
         let plan = self.plan_ingest(intent, machine, &source)?;
         if plan.method == Method::Adopt {
-            self.publish_revision(machine, plan.revision)?;
+            self.publish(machine, plan.revision, ingest)?;
             return Ok(plan);
         }
         let parent = plan.parent.as_ref();
@@ -305,13 +306,25 @@ impl Volume {
         // The revision is marked, so nobody else changes it without the lock.
         let lock = self.lock(machine);
         let finished = match (written, lock) {
-            (Ok(()), Ok(_lock)) => self.publish_arrived(intent, machine, plan.revision),
+            (Ok(()), Ok(_lock)) => self.publish_arrived(intent, machine, plan.revision, ingest),
             (Err(error), _) | (_, Err(error)) => {
                 self.undo(machine, plan.revision, &error);
                 Err(error)
             }
         };
         finished.map(|()| plan)
+    }
+
+    /// Makes a complete revision the current one, and ends the ingest.
+    fn publish(
+        &self,
+        machine: &MachineName,
+        revision: Revision,
+        ingest: &IngestLock,
+    ) -> Result<()> {
+        self.link_revision(machine, revision)?;
+        self.end_ingest(machine, ingest)?;
+        self.commit()
     }
 
     /// Publishes a revision that was written while the machine was not locked, if it still may
@@ -321,11 +334,12 @@ impl Volume {
         intent: Intent,
         machine: &MachineName,
         revision: Revision,
+        ingest: &IngestLock,
     ) -> Result<()> {
         let published = self
             .view(machine)
             .and_then(|view| plan::check(intent, &view, revision))
-            .and_then(|()| self.publish_revision(machine, revision));
+            .and_then(|()| self.publish(machine, revision, ingest));
         if let Err(error) = &published {
             let current = self.view(machine).ok().and_then(|view| view.current);
             if current != Some(revision) {

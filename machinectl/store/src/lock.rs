@@ -175,12 +175,16 @@ impl Volume {
         }
     }
 
-    /// Removes the directory of an ingest's lock, then releases the lock.
-    pub(crate) fn end_ingest(&self, machine: &MachineName, lock: IngestLock) -> Result<()> {
+    /// Removes the directory of an ingest's lock. Nobody else can acquire the lock of that
+    /// directory; the next ingest creates another one.
+    pub(crate) fn end_ingest(&self, machine: &MachineName, lock: &IngestLock) -> Result<()> {
         let path = self.entry(machine, &Entry::Ingest);
-        let removed = self.backend.remove_directory(&path);
-        drop(lock);
-        removed.context("remove", &path).map(drop)
+        if is_same_file(&lock.0, &path) {
+            self.backend
+                .remove_directory(&path)
+                .context("remove", &path)?;
+        }
+        Ok(())
     }
 
     /// Returns the refusal of a change while a revision is being created.

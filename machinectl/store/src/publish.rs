@@ -67,6 +67,12 @@ impl Volume {
 
     /// Makes a complete revision the current one. The caller holds the lock.
     pub(crate) fn publish_revision(&self, machine: &MachineName, revision: Revision) -> Result<()> {
+        self.link_revision(machine, revision)?;
+        self.commit()
+    }
+
+    /// Links to a complete revision as the current one. The caller holds the lock, and commits.
+    pub(crate) fn link_revision(&self, machine: &MachineName, revision: Revision) -> Result<()> {
         let incoming = self.entry(machine, &Entry::Incoming);
         let current = self.entry(machine, &Entry::Current);
         let target = Entry::Revision(revision).name(machine);
@@ -86,6 +92,6 @@ impl Volume {
         self.backend
             .rename(&incoming, &current)
             .context("publish", &current)?;
-        self.commit()
+        Ok(())
     }
 }

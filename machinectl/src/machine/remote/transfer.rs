@@ -66,7 +66,7 @@ impl Transfer<'_> {
         let parent = if full {
             None
         } else {
-            common_parent(&here, revision, remote.as_ref())
+            self.common_parent(&here, revision, remote.as_ref())
         };
         let extent = extent(parent.map(|it| it.0), &here, remote.as_ref(), full);
         let known: Vec<_> = parent.iter().map(|(_, it)| it.stream_uuid()).collect();
@@ -104,6 +104,27 @@ impl Transfer<'_> {
                 "{name}: revision {current} on {host} is not here; revision {revision} replaces it without its changes"
             ));
         }
+    }
+
+    /// Returns the newest revision here on top of which the remote host accepts a stream.
+    fn common_parent<'a>(
+        self,
+        here: &'a [(Revision, ContentIdentity)],
+        sent: Revision,
+        remote: Option<&RemoteView>,
+    ) -> Option<&'a (Revision, ContentIdentity)> {
+        let there: Vec<_> = remote?.revisions.iter().filter(|it| it.complete).collect();
+        let mut found = here.iter().filter(|(revision, _)| *revision == sent);
+        let manifest = found
+            .next()
+            .and_then(|(_, it)| it.content_manifest.as_ref());
+        here.iter().rfind(|(revision, parent)| {
+            let content = || there.iter().map(|it| &it.content);
+            let is_unchanged = || self.volume.verify(self.name, Some(*revision)).is_ok();
+            let accepts = || content().any(|it| it.accepts_stream(parent, manifest));
+            let may_accept = || content().any(|it| it.may_accept_stream(parent, manifest));
+            *revision != sent && (accepts() || (may_accept() && is_unchanged()))
+        })
     }
 
     /// Fails unless a revision has the same content here and on the remote host.
@@ -273,23 +294,6 @@ impl Transfer<'_> {
         received?;
         Ok(())
     }
-}
-
-/// Returns the newest revision here on top of which the remote host accepts a stream.
-fn common_parent<'a>(
-    here: &'a [(Revision, ContentIdentity)],
-    sent: Revision,
-    remote: Option<&RemoteView>,
-) -> Option<&'a (Revision, ContentIdentity)> {
-    let remote = remote?;
-    let mut found = here.iter().filter(|(revision, _)| *revision == sent);
-    let manifest = found
-        .next()
-        .and_then(|(_, it)| it.content_manifest.as_ref());
-    here.iter().rfind(|(revision, parent)| {
-        let mut there = remote.revisions.iter().filter(|it| it.complete);
-        *revision != sent && there.any(|it| it.content.accepts_stream(parent, manifest))
-    })
 }
 
 /// Returns the newest revision on the remote host on top of which a stream is accepted here, as
