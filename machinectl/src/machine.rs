@@ -63,7 +63,12 @@ pub(crate) fn run(
         Command::List => list(&Volume::open(&options.volume)?, output),
         Command::Status { name } => {
             let volume = Volume::open(&options.volume)?;
-            let machine = ShownMachine::in_detail(&volume, volume.view(name)?);
+            let view = volume.view(name)?;
+            let machine = if output.is_json() {
+                ShownMachine::in_detail(&volume, view)
+            } else {
+                ShownMachine::new(&volume, view)
+            };
             show::status(&machine, output)
         }
         Command::Ingest(command) => {

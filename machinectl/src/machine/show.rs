@@ -32,7 +32,7 @@ impl ShownMachine {
 
     /// Reads what is not in the view of a machine, and the content manifests.
     pub(super) fn in_detail(volume: &Volume, view: MachineView) -> Self {
-        let manifests = volume.content_identities(&view.name).into_iter();
+        let manifests = volume.content_identities(&view).into_iter();
         let manifests = manifests.filter_map(|(it, content)| Some((it, content.content_manifest?)));
         let content_manifests = Some(manifests.collect());
         Self {

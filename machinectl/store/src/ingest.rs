@@ -293,7 +293,7 @@ impl Volume {
         }
         let parent = plan.parent.as_ref();
         // Without it, the parent could be deleted while the stream still refers to it.
-        let _parent_lock = parent.map(|it| self.lock_shared(&it.path)).transpose()?;
+        let parent_lock = parent.map(|it| self.lock_shared(&it.path)).transpose()?;
         if plan.method == Method::Recreate {
             let path = self.entry(machine, &Entry::Revision(plan.revision));
             self.backend
@@ -303,6 +303,7 @@ impl Volume {
         self.mark_arriving(machine, plan.revision)?;
         drop(lock);
         let written = self.write_revision(machine, &plan, source, ingest);
+        drop(parent_lock);
         // The revision is marked, so nobody else changes it without the lock.
         let lock = self.lock(machine);
         let finished = match (written, lock) {
@@ -492,35 +493,12 @@ impl Volume {
                     transaction: stream.header().transaction,
                 },
             }),
-            Source::Subvolume(path) | Source::WorkingSubvolume { path, .. } => {
-                let Some(subvolume) = self.backend.info(path).context("inspect", path)? else {
-                    return Err(if path.symlink_metadata().is_ok() {
-                        IngestRefusal::NotSubvolume(path.clone()).into()
-                    } else {
-                        IngestRefusal::NoSource(path.clone()).into()
-                    });
-                };
-                if !subvolume.read_only && subvolume.received_uuid.is_some() {
-                    return Err(IngestRefusal::WritableReceived(path.clone()).into());
-                }
+            Source::Subvolume(path) => self.incoming_subvolume(path, None),
+            Source::WorkingSubvolume { path, after } => {
                 if self.shares_file_system(path)? == Some(false) {
                     return Err(IngestRefusal::OtherFileSystem(path.clone()).into());
                 }
-                let inner = self.backend.inner(path).context("inspect", path)?;
-                if !inner.is_empty() {
-                    let path = path.clone();
-                    return Err(IngestRefusal::InnerSubvolumes { path, inner }.into());
-                }
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                Ok(IncomingImage {
-                    name: name.into_owned(),
-                    must_be_named: false,
-                    after: match source {
-                        Source::WorkingSubvolume { after, .. } => *after,
-                        _ => None,
-                    },
-                    content: Content::Subvolume(subvolume),
-                })
+                self.incoming_subvolume(path, *after)
             }
             Source::Import(_) => Ok(IncomingImage {
                 name: String::new(),
@@ -529,5 +507,30 @@ impl Volume {
                 content: Content::Files,
             }),
         }
+    }
+
+    fn incoming_subvolume(&self, path: &Path, after: Option<Revision>) -> Result<IncomingImage> {
+        let path = path.to_owned();
+        let Some(subvolume) = self.backend.info(&path).context("inspect", &path)? else {
+            return Err(if path.symlink_metadata().is_ok() {
+                IngestRefusal::NotSubvolume(path).into()
+            } else {
+                IngestRefusal::NoSource(path).into()
+            });
+        };
+        if !subvolume.read_only && subvolume.received_uuid.is_some() {
+            return Err(IngestRefusal::WritableReceived(path).into());
+        }
+        let inner = self.backend.inner(&path).context("inspect", &path)?;
+        if !inner.is_empty() {
+            return Err(IngestRefusal::InnerSubvolumes { path, inner }.into());
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Ok(IncomingImage {
+            name: name.into_owned(),
+            must_be_named: false,
+            after,
+            content: Content::Subvolume(subvolume),
+        })
     }
 }

@@ -260,6 +260,13 @@ pub(crate) fn is_in_use(path: &Path) -> bool {
     matches!(lock_unused(path), Ok(None))
 }
 
+/// Returns true if a process holds the exclusive lock of a directory. Probes share the lock, so
+/// they do not count.
+pub(crate) fn is_locked(path: &Path) -> bool {
+    open_directory(path)
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 /// Returns the visible processes that hold a lock on a directory.
 pub(crate) fn holders(path: &Path) -> Vec<Holder> {
     Uses::of([path]).holders(path)
@@ -286,11 +293,12 @@ impl Uses {
     pub(crate) fn of<P: AsRef<Path>>(directories: impl IntoIterator<Item = P>) -> Self {
         let ids = directories.into_iter().filter_map(|path| id(path.as_ref()));
         let mut uses = Self(ids.map(|id| (id, BTreeMap::new())).collect());
+        if uses.0.is_empty() {
+            return uses;
+        }
         for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let pid = process.file_name().to_str().and_then(|it| it.parse().ok());
-            if let Some(pid) = pid
-                && !uses.0.is_empty()
-            {
+            if let Some(pid) = pid {
                 uses.add(pid, &process.path());
             }
         }

@@ -4,6 +4,7 @@ mod export;
 mod remote;
 mod size;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -113,27 +114,15 @@ impl Volume {
         })
     }
 
-    /// Returns the identities of the complete revisions of a machine, the oldest first; none if
-    /// there is no such machine.
-    pub fn content_identities(&self, machine: &MachineName) -> Vec<(Revision, ContentIdentity)> {
-        let Ok(view) = self.view(machine) else {
-            return Vec::new();
+    /// Returns the identities of a machine's complete revisions. Reads their content manifests.
+    pub fn content_identities(&self, view: &MachineView) -> BTreeMap<Revision, ContentIdentity> {
+        let identity = |it: &RevisionView| {
+            let directory = self.entry(&view.name, &Entry::Revision(it.revision));
+            let manifest = content_manifest::digest(&directory);
+            (it.revision, ContentIdentity::new(&it.subvolume, manifest))
         };
         let complete = view.revisions.iter().filter(|it| it.complete);
-        complete
-            .map(|it| (it.revision, self.content_identity(machine, it)))
-            .collect()
-    }
-
-    /// Returns the identity of a revision's content.
-    pub fn content_identity(
-        &self,
-        machine: &MachineName,
-        revision: &RevisionView,
-    ) -> ContentIdentity {
-        let directory = self.entry(machine, &Entry::Revision(revision.revision));
-        let manifest = content_manifest::digest(&directory);
-        ContentIdentity::new(&revision.subvolume, manifest)
+        complete.map(identity).collect()
     }
 }
 

@@ -314,7 +314,7 @@ impl Volume {
             Entry::Ingest => {
                 let exists = is_directory(path)?;
                 if exists {
-                    view.ingest = if lock::is_in_use(path) {
+                    view.ingest = if lock::is_locked(path) {
                         IngestState::Running
                     } else {
                         IngestState::Interrupted

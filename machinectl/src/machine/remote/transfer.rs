@@ -1,12 +1,13 @@
 //! The transfer of a revision between this host and a remote one.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use config::{MachineName, Revision};
 use store::send::{RemoteHost, RemoteRevision, RemoteView};
-use store::{ContentIdentity, IngestPlan, Intent, Source, Uuid, Volume};
+use store::{ContentIdentity, IngestPlan, Intent, MachineView, Source, Uuid, Volume};
 
 use super::progress::Progress;
 use crate::exit_code::{ExitStatus, Failure};
@@ -14,6 +15,9 @@ use crate::machine::ingest::{intent, report_no_manifest};
 use crate::machine::retention::Retention;
 use crate::options::DryRun;
 use crate::output::{Output, mebibytes};
+
+/// The identities of a machine's complete revisions here.
+type Contents = BTreeMap<Revision, ContentIdentity>;
 
 /// The two ends of a transfer.
 #[derive(Clone, Copy)]
@@ -47,7 +51,7 @@ impl Transfer<'_> {
             Some(source) => self.create_next(source)?,
             None => self.current()?,
         };
-        let here = self.volume.content_identities(name);
+        let here = self.volume.content_identities(&self.view());
         let current = remote.as_ref().and_then(|remote| remote.current);
         if let Some(current) = remote.as_ref().and_then(|it| it.revision(it.current?)) {
             self.report_unknown(revision, &here, current);
@@ -88,16 +92,17 @@ impl Transfer<'_> {
         Ok(())
     }
 
+    /// Returns the machine here; an empty view if there is none that can be read.
+    fn view(self) -> MachineView {
+        let view = self.volume.view(self.name);
+        view.unwrap_or_else(|_| MachineView::new(self.name.clone()))
+    }
+
     /// Reports a remote revision that is replaced and was never here.
-    fn report_unknown(
-        self,
-        revision: Revision,
-        here: &[(Revision, ContentIdentity)],
-        there: &RemoteRevision,
-    ) {
+    fn report_unknown(self, revision: Revision, here: &Contents, there: &RemoteRevision) {
         let is_known = here
-            .iter()
-            .any(|(_, it)| it.may_have_same_content(&there.content));
+            .values()
+            .any(|it| it.may_have_same_content(&there.content));
         if !is_known && there.revision < revision {
             let (name, host, current) = (self.name, &self.remote.host, there.revision);
             self.output.status(format_args!(
@@ -109,16 +114,14 @@ impl Transfer<'_> {
     /// Returns the newest revision here on top of which the remote host accepts a stream.
     fn common_parent<'a>(
         self,
-        here: &'a [(Revision, ContentIdentity)],
+        here: &'a Contents,
         sent: Revision,
         remote: Option<&RemoteView>,
-    ) -> Option<&'a (Revision, ContentIdentity)> {
+    ) -> Option<(Revision, &'a ContentIdentity)> {
         let there: Vec<_> = remote?.revisions.iter().filter(|it| it.complete).collect();
-        let mut found = here.iter().filter(|(revision, _)| *revision == sent);
-        let manifest = found
-            .next()
-            .and_then(|(_, it)| it.content_manifest.as_ref());
-        here.iter().rfind(|(revision, parent)| {
+        let manifest = here.get(&sent).and_then(|it| it.content_manifest.as_ref());
+        let mut newest_first = here.iter().rev().map(|(revision, it)| (*revision, it));
+        newest_first.find(|(revision, parent)| {
             let content = || there.iter().map(|it| &it.content);
             let is_unchanged = || self.volume.verify(self.name, Some(*revision)).is_ok();
             let accepts = || content().any(|it| it.accepts_stream(parent, manifest));
@@ -131,11 +134,10 @@ impl Transfer<'_> {
     fn check_same_content(
         self,
         revision: Revision,
-        here: &[(Revision, ContentIdentity)],
+        here: &Contents,
         there: &RemoteRevision,
     ) -> Result<(), Failure> {
-        let mut here = here.iter().filter(|(it, _)| *it == revision);
-        let Some((_, here)) = here.next() else {
+        let Some(here) = here.get(&revision) else {
             return Ok(());
         };
         if here.has_same_content(&there.content) {
@@ -241,10 +243,10 @@ impl Transfer<'_> {
             return Err(Failure::new(ExitStatus::NotFound, text));
         };
         let revision = sent.revision;
-        let here = self.volume.content_identities(name);
+        let view = self.view();
+        let here = self.volume.content_identities(&view);
         self.check_same_content(revision, &here, sent)?;
-        let current = self.volume.view(name).ok().and_then(|view| view.current);
-        if let Some(current) = current
+        if let Some(current) = view.current
             && revision <= current
         {
             output.status(format_args!(
@@ -299,7 +301,7 @@ impl Transfer<'_> {
 /// Returns the newest revision on the remote host on top of which a stream is accepted here, as
 /// the list of UUIDs that the remote host may use.
 fn common_ancestor(
-    here: &[(Revision, ContentIdentity)],
+    here: &Contents,
     sent: &RemoteRevision,
     remote: Option<&RemoteView>,
 ) -> Vec<Uuid> {
@@ -308,8 +310,8 @@ fn common_ancestor(
     let mut common = there
         .filter(|parent| parent.complete && parent.revision != sent.revision)
         .filter(|parent| {
-            let mut here = here.iter();
-            here.any(|(_, it)| it.accepts_stream(&parent.content, manifest))
+            let mut here = here.values();
+            here.any(|it| it.accepts_stream(&parent.content, manifest))
         });
     let newest = common.next_back();
     newest
@@ -321,7 +323,7 @@ fn common_ancestor(
 /// Describes how much of a revision is sent, with the reason if it is everything.
 fn extent(
     parent: Option<Revision>,
-    here: &[(Revision, ContentIdentity)],
+    here: &Contents,
     remote: Option<&RemoteView>,
     full: bool,
 ) -> String {

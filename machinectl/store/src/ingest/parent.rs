@@ -30,8 +30,10 @@ impl Volume {
     pub(super) fn find_parent(&self, view: &MachineView, parent: Parent) -> Result<FoundParent> {
         self.check_parent(view, parent)?;
         let mut candidates = self.candidates(view, parent);
-        for other in self.views(&[])?.iter().filter(|it| it.name != view.name) {
-            candidates.extend(self.candidates(other, parent));
+        if candidates.iter().all(|it| it.must_verify) {
+            for other in self.views(&[])?.iter().filter(|it| it.name != view.name) {
+                candidates.extend(self.candidates(other, parent));
+            }
         }
         let exact = candidates.iter().find(|it| !it.must_verify);
         let Some(found) = exact.or(candidates.first()) else {
