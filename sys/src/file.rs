@@ -87,7 +87,8 @@ pub fn close_tree(directory: &Path) -> io::Result<()> {
     close(directory, &metadata)
 }
 
-fn is_closed(metadata: &Metadata) -> bool {
+/// Returns true if a mode gives no rights to other users than the owner.
+pub fn is_closed(metadata: &Metadata) -> bool {
     metadata.permissions().mode() & OTHERS == 0
 }
 
@@ -109,6 +110,13 @@ pub fn digest(mut reader: impl Read) -> io::Result<Digest> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Returns the SHA-256 hash of bytes.
+pub fn digest_of(bytes: &[u8]) -> Digest {
+    let mut hasher = Hasher::default();
+    hasher.update(bytes);
+    hasher.finish()
 }
 
 /// A SHA-256 hash of the bytes that are written to it.

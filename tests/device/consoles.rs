@@ -16,11 +16,7 @@ tftp -g -r task.manifest $host
 ";
 
 fn host_with_worker(settings: &str, build: &str) -> AgentHost {
-    let mut host = AgentHost::new(&format!("guests.frozen = \"off\"\n{settings}"));
-    host.add("demo", |_| {});
-    host.add_worker("default", &format!("{WORKER}{build}"));
-    host.start();
-    host
+    AgentHost::with_worker(settings, &format!("{WORKER}{build}"))
 }
 
 #[test]

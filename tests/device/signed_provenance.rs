@@ -244,12 +244,15 @@ tftp -g -r task.manifest $host
 echo hello >file; put file artifacts/file
 ";
 
+/// Checks the level that the signed provenance of the first build states.
+fn assert_of_level_2(keys: &Keys, host: &AgentHost) {
+    let statement = keys.openssl(&envelope(host, 1), &keys.path("first.pub"));
+    let id = &statement.unwrap()["predicate"]["runDetails"]["builder"]["id"];
+    assert!(id.as_str().unwrap().ends_with("/slsa-build-l2"), "{id}");
+}
+
 fn host_with_worker(settings: &str, build: &str) -> AgentHost {
-    let mut host = AgentHost::new(&format!("guests.frozen = \"off\"\n{settings}"));
-    host.add("demo", |_| {});
-    host.add_worker("default", &format!("{WORKER}{build}"));
-    host.start();
-    host
+    AgentHost::with_worker(settings, &format!("{WORKER}{build}"))
 }
 
 #[test]
@@ -355,9 +358,7 @@ fn an_image_is_not_known_by_its_hash_if_a_person_typed_while_it_was_made() {
     person.type_in("sesame\r");
     let build = succeeded(&host, host.submit("demo", "hello"));
     assert_eq!(build.inputs.unwrap().image_sha256, None);
-    let statement = keys.openssl(&envelope(&host, 1), &keys.path("first.pub"));
-    let id = &statement.unwrap()["predicate"]["runDetails"]["builder"]["id"];
-    assert!(id.as_str().unwrap().ends_with("/slsa-build-l2"), "{id}");
+    assert_of_level_2(&keys, &host);
     host.wait_until_torn_down();
 }
 
@@ -368,9 +369,7 @@ fn a_container_is_signed_as_what_it_is() {
     let host = AgentHost::ready_with_container(&keys.settings());
     let build = succeeded(&host, host.submit("demo", "one"));
     assert!(build.inputs.unwrap().image_sha256.is_some());
-    let statement = keys.openssl(&envelope(&host, 1), &keys.path("first.pub"));
-    let id = &statement.unwrap()["predicate"]["runDetails"]["builder"]["id"];
-    assert!(id.as_str().unwrap().ends_with("/slsa-build-l2"), "{id}");
+    assert_of_level_2(&keys, &host);
     host.wait_until_torn_down();
 }
 

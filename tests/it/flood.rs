@@ -1,4 +1,4 @@
-//! Floods of connections to the PR service, while another client goes on.
+//! Floods of connections to the PR service, while another client works.
 
 mod long {
     use std::io::{BufRead, BufReader, Write};

@@ -91,6 +91,16 @@ impl AgentHost {
         host
     }
 
+    /// Creates a host with the demo's machine, without checkpoints and with a worker that is a
+    /// shell script, and starts its agent.
+    pub fn with_worker(settings: &str, script: &str) -> Self {
+        let mut host = Self::new(&format!("guests.frozen = \"off\"\n{settings}"));
+        host.add("demo", |_| {});
+        host.add_worker("default", script);
+        host.start();
+        host
+    }
+
     /// Adds the demo's machine under a name, after a change of its files.
     pub fn add(&self, name: &str, change: impl FnOnce(&Path)) {
         self.add_from(&demo_file("BUILDHOST_TEST_MACHINE"), name, change);

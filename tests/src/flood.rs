@@ -1,4 +1,4 @@
-//! Floods of connections, and the latencies of a client that goes on meanwhile.
+//! Floods of connections, and the latencies of a client that works meanwhile.
 
 use std::fmt;
 use std::io;

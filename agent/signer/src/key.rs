@@ -2,7 +2,6 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use config::task::Digest;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustls_pki_types::pem::PemObject;
@@ -129,9 +128,7 @@ impl PublicKey {
 
     /// Returns the identity of the key: the SHA-256 of its SubjectPublicKeyInfo, in hexadecimal.
     pub fn id(&self) -> String {
-        let mut hasher = sys::file::Hasher::default();
-        hasher.update(&self.der());
-        Digest::to_string(&hasher.finish())
+        sys::file::digest_of(&self.der()).to_string()
     }
 
     fn der(self) -> Vec<u8> {

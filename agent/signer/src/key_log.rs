@@ -214,7 +214,7 @@ impl KeyLog {
                     revoke(&mut keys, &keyid, reason).ok_or(LogError::Revocation(number))?;
                 }
             }
-            last = Some(digest(&unverified));
+            last = Some(sys::file::digest_of(&unverified));
         }
         let last = last.ok_or(LogError::Empty)?;
         Ok(Self {
@@ -259,21 +259,15 @@ fn revoke(keys: &mut [KnownKey], keyid: &str, reason: String) -> Option<()> {
     Some(())
 }
 
-fn digest(bytes: &[u8]) -> Digest {
-    let mut hasher = sys::file::Hasher::default();
-    hasher.update(bytes);
-    hasher.finish()
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn key(seed: u8) -> SigningKey {
+    pub(crate) fn key(seed: u8) -> SigningKey {
         SigningKey::from_seed(&[seed; 32]).unwrap()
     }
 
-    fn at(second: i64) -> Timestamp {
+    pub(crate) fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 

@@ -147,15 +147,8 @@ fn read(payload: &[u8], key: &PublicKey) -> Result<(Verified, Timestamp), Verify
 mod tests {
     use super::*;
     use crate::key::SigningKey;
+    use crate::key_log::tests::{at, key};
     use crate::statement::Builder;
-
-    fn key(seed: u8) -> SigningKey {
-        SigningKey::from_seed(&[seed; 32]).unwrap()
-    }
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
 
     /// The provenance of a build that finished at second 3.
     fn signed(key: &SigningKey) -> Envelope {

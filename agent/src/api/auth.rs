@@ -12,7 +12,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use config::builds::{self, Submitter};
 use config::tokens::{self, Scope, Token};
-use sys::file::Hasher;
+use sys::file::digest_of;
 use tracing::info;
 
 use super::error::ApiError;
@@ -76,9 +76,7 @@ impl Auth {
 
     /// Returns the submitter's name and the scope of a token; `None` for an unknown one.
     async fn authenticate(&self, secret: &str) -> Option<(String, Scope)> {
-        let mut hash = Hasher::default();
-        hash.update(secret.as_bytes());
-        let hash = hash.finish();
+        let hash = digest_of(secret.as_bytes());
         let tokens = self.tokens.get().await;
         // All hashes are compared, so that the time does not depend on the token.
         let found = tokens.iter().fold(None, |found, token| {

@@ -12,7 +12,7 @@ use config::builds::{Build, Cancellation, ListQuery, Request};
 use config::task::Outcome;
 use jiff::Timestamp;
 use records::{Deletion, IdempotencyKey};
-use sys::file::Hasher;
+use sys::file::digest_of;
 use tracing::info;
 
 use super::auth::Caller;
@@ -137,12 +137,10 @@ fn idempotency_key(
             "an Idempotency-Key has 1 to {KEY_MAX} printable ASCII characters"
         )));
     }
-    let mut hash = Hasher::default();
     let text = serde_json::to_vec(request).map_err(|error| ApiError::internal(&error))?;
-    hash.update(&text);
     Ok(Some(IdempotencyKey {
         key: key.to_owned(),
-        sha256: hash.finish(),
+        sha256: digest_of(&text),
     }))
 }
 

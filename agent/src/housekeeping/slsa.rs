@@ -1,7 +1,6 @@
 //! The requirements of the SLSA build track, and what holds each on this host. [`inspect`] reads
 //! the host, [`examine`] decides.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,9 +17,6 @@ use sys::blocking::blocking;
 use super::doctor;
 use crate::jobs::build::signer_program;
 use crate::state::AgentState;
-
-/// The rights of all users but the owner.
-const OTHERS: u32 = 0o077;
 
 /// The facts that the requirements depend on.
 #[derive(Debug, Clone)]
@@ -110,8 +106,11 @@ fn is_isolated(machine: &Machine) -> bool {
 /// Returns the volumes, and the directories of the agent, that other users may enter.
 fn open(agent: &AgentState) -> Vec<PathBuf> {
     let volumes = agent.volumes.iter().map(Volume::path);
-    let mode = |path: &std::path::Path| path.metadata().map(|it| it.permissions().mode());
-    let open = volumes.filter(|path| mode(path).is_ok_and(|mode| mode & OTHERS != 0));
+    let is_open = |path: &std::path::Path| {
+        let metadata = path.metadata();
+        metadata.is_ok_and(|it| !sys::file::is_closed(&it))
+    };
+    let open = volumes.filter(|path| is_open(path));
     let own = doctor::open_directories(agent).into_iter();
     open.map(std::path::Path::to_owned)
         .chain(own.map(|(path, _)| path))

@@ -121,7 +121,7 @@ impl Volume {
 /// read.
 pub(crate) fn digest(directory: &Path) -> Option<Digest> {
     let text = sys::untrusted::read_text(directory, FILE, BYTES_MAX).ok()?;
-    sys::file::digest(text.as_bytes()).ok()
+    Some(sys::file::digest_of(text.as_bytes()))
 }
 
 /// Returns true if a directory has a content manifest.

@@ -24,17 +24,19 @@ pub(crate) const LIMITS: Limits = Limits {
     cpu_seconds: u64::MAX,
     file_bytes: u64::MAX,
 };
-/// The rights to read files of all owners, and to create files of any owner, mode and kind.
+/// The capabilities to read files of all owners, and to create files of any owner, mode and kind.
 /// Attributes of the namespace `trusted`, which content manifests cover, need `SYS_ADMIN`; a filter
 /// of system calls takes everything else of it away.
+pub(crate) const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SYS_ADMIN);
+/// The rights of a tool that creates files.
 const RIGHTS: Rights = Rights {
-    capabilities: CapabilitySet::CHOWN
-        .union(CapabilitySet::DAC_OVERRIDE)
-        .union(CapabilitySet::FOWNER)
-        .union(CapabilitySet::FSETID)
-        .union(CapabilitySet::MKNOD)
-        .union(CapabilitySet::SETFCAP)
-        .union(CapabilitySet::SYS_ADMIN),
+    capabilities: CAPABILITIES,
     ioctls: Ioctls::Clone,
 };
 /// The rights of a program that only reads its input and writes its output.

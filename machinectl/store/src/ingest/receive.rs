@@ -38,16 +38,10 @@ const PIPE_BYTES: usize = 1 << 20;
 const VOLUME: &str = "/volume";
 /// The number of the subvolume at the top of every file system.
 const TOP_SUBVOLUME: &str = "5";
-/// The rights of the receiver: to create subvolumes, and files of any owner, mode and kind.
+/// The rights of the receiver, which also creates subvolumes, and makes the volume its root.
 const RIGHTS: Rights = Rights {
-    capabilities: CapabilitySet::CHOWN
-        .union(CapabilitySet::DAC_OVERRIDE)
+    capabilities: file_tool::CAPABILITIES
         .union(CapabilitySet::DAC_READ_SEARCH)
-        .union(CapabilitySet::FOWNER)
-        .union(CapabilitySet::FSETID)
-        .union(CapabilitySet::MKNOD)
-        .union(CapabilitySet::SETFCAP)
-        .union(CapabilitySet::SYS_ADMIN)
         .union(CapabilitySet::SYS_CHROOT),
     ioctls: Ioctls::All,
 };
