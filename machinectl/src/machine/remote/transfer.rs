@@ -92,7 +92,7 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Returns the machine here; an empty view if there is none that can be read.
+    /// Returns the machine here; an empty view if it cannot be read.
     fn view(self) -> MachineView {
         let view = self.volume.view(self.name);
         view.unwrap_or_else(|_| MachineView::new(self.name.clone()))
