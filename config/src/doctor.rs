@@ -99,6 +99,8 @@ kinds! {
         "a snapshot is an orphan: nothing uses it", "--repair or the agent: deletes it";
     ArrivingRevision, "arriving-revision", Note,
         "a revision is writable or incomplete, and may still be created", "none: wait for the ingest";
+    PartialRevision, "partial-revision", Note,
+        "a part of a revision has arrived", "none: the same push continues it, any other deletes it";
     NoIdentity, "no-identity", Note,
         "a revision was not received as a stream", "none: the next push may have to be full";
     UnknownImage, "unknown-image", Note,

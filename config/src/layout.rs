@@ -10,6 +10,8 @@
 //! ├── .buildhost.new                 the next current link, before its rename
 //! ├── .buildhost.arriving-3 -> linux-gcc_6-3   the mark of an incomplete revision
 //! ├── .buildhost.ingest              an empty directory, locked by the process that creates revision 3
+//! ├── .buildhost.partial-3           what has arrived of revision 3, whose transfer was cut
+//! ├── .buildhost.partial-3.json      the parts of the stream that are in it
 //! ├── .buildhost.pin-1 -> linux-gcc_6-1   the pin of a revision
 //! └── .buildhost.deleting            the current link of a machine that is being deleted
 //! ```
@@ -26,6 +28,8 @@ const INGEST: &str = ".buildhost.ingest";
 const INCOMING: &str = ".buildhost.new";
 const DELETING: &str = ".buildhost.deleting";
 const PIN: &str = ".buildhost.pin-";
+const PARTIAL: &str = ".buildhost.partial-";
+const PARTIAL_STATE: &str = ".json";
 const ARRIVING: &str = ".buildhost.arriving-";
 
 /// A managed entry of a machine's directory.
@@ -43,6 +47,10 @@ pub enum Entry {
     /// The empty directory whose lock the creator of a revision holds until the revision is
     /// published.
     Ingest,
+    /// A read-only subvolume with what has arrived of a revision.
+    Partial(Revision),
+    /// The file that names the parts of the stream in a partial revision.
+    PartialState(Revision),
     /// The link that protects a revision from being pruned.
     Pin(Revision),
     /// A revision of the machine.
@@ -64,6 +72,12 @@ impl Entry {
         }
         if let Some(revision) = name.strip_prefix(PIN) {
             return Some(Self::Pin(revision.parse().ok()?));
+        }
+        if let Some(partial) = name.strip_prefix(PARTIAL) {
+            return Some(match partial.strip_suffix(PARTIAL_STATE) {
+                Some(revision) => Self::PartialState(revision.parse().ok()?),
+                None => Self::Partial(partial.parse().ok()?),
+            });
         }
         if let Some(revision) = name.strip_prefix(ARRIVING) {
             return Some(Self::Arriving(revision.parse().ok()?));
@@ -93,6 +107,8 @@ impl Entry {
             Self::Ingest => INGEST.to_owned(),
             Self::Pin(revision) => format!("{PIN}{revision}"),
             Self::Arriving(revision) => format!("{ARRIVING}{revision}"),
+            Self::Partial(revision) => format!("{PARTIAL}{revision}"),
+            Self::PartialState(revision) => format!("{PARTIAL}{revision}{PARTIAL_STATE}"),
             Self::Revision(revision) => format!("{machine}-{revision}"),
             Self::Image(toolchain) => format!("{machine}-{toolchain}"),
             Self::Snapshot(toolchain, tag) => format!("{machine}-{toolchain}-{tag}"),
@@ -108,6 +124,10 @@ impl fmt::Display for Entry {
             Self::Deleting => write!(f, "the link of a deletion"),
             Self::Ingest => write!(f, "the lock of an ingest"),
             Self::Arriving(revision) => write!(f, "the mark of the unfinished revision {revision}"),
+            Self::Partial(revision) => write!(f, "the partial revision {revision}"),
+            Self::PartialState(revision) => {
+                write!(f, "the parts of the partial revision {revision}")
+            }
             Self::Pin(revision) => write!(f, "the pin of revision {revision}"),
             Self::Revision(revision) => write!(f, "revision {revision}"),
             Self::Image(toolchain) => write!(f, "the image for toolchain {toolchain}"),
@@ -132,6 +152,8 @@ mod tests {
             Just(Entry::Ingest),
             any::<u32>().prop_map(|n| Entry::Pin(Revision(n))),
             any::<u32>().prop_map(|n| Entry::Arriving(Revision(n))),
+            any::<u32>().prop_map(|n| Entry::Partial(Revision(n))),
+            any::<u32>().prop_map(|n| Entry::PartialState(Revision(n))),
             any::<u32>().prop_map(|n| Entry::Revision(Revision(n))),
             toolchain.clone().prop_map(Entry::Image),
             (toolchain, tag).prop_map(|(t, tag)| Entry::Snapshot(t, tag)),

@@ -42,6 +42,7 @@ mod power_cut;
 mod push_pull;
 mod queue;
 mod rebuild_bisect;
+mod resumed_transfers;
 mod revision_retention;
 mod revisions;
 mod sandbox_escape;

@@ -1,6 +1,7 @@
 //! `machinectl push`, `pull` and `verify` between real volumes over a real sshd.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use ::store::SubvolumeBackend;
@@ -371,4 +372,35 @@ fn a_source_that_cannot_be_sent_whole_is_refused_with_the_reason() {
     }
     let view = fixture.development.view("linux");
     assert_eq!(view.revisions.len(), 1, "nothing was created: {view:?}");
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_push_over_a_connection_that_breaks_continues_behind_what_has_arrived() {
+    let fixture = Fixture::new();
+    let bytes = tests::random::Xorshift::new(5).bytes(9 << 20);
+    BtrfsBackend
+        .write(&fixture.work("disk.img"), &bytes)
+        .unwrap();
+    let breaking = fixture.development.mount.path().join("ssh");
+    let script = format!(
+        "#!/bin/sh\nhead -c 4000000 | {} \"$@\"\n",
+        fixture.server.ssh()
+    );
+    write_file(&breaking, &script);
+    fs::set_permissions(&breaking, fs::Permissions::from_mode(0o755)).unwrap();
+    let ssh = ["--ssh", breaking.to_str().unwrap()];
+    let is_cut = |output: CommandOutput| {
+        let named = output.stderr.contains("the stream ends too early");
+        assert!(output.code == Some(14) && named, "{output:?}");
+    };
+    is_cut(fixture.push(&ssh));
+    let push = ["push", "linux", "root@127.0.0.1"];
+    is_cut(fixture.machinectl(&[&push[..], &ssh].concat()));
+    let last = fixture.machinectl(&push).success().stderr;
+    let continued = "7 MiB of revision 1 have arrived before";
+    assert!(last.contains(continued), "{last}");
+    let verify = ["verify", "linux"];
+    fixture.remote.machinectl(&verify, b"").success();
+    fixture.push(&[]).success();
 }

@@ -1,22 +1,27 @@
 //! Random changes of a machine, sent between three hosts by full and incremental streams, directly
 //! and over another host: the content of a received revision is always as recorded.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
 use ::store::subvolumes::{BtrfsBackend, SubvolumeBackend};
 use ::store::{Intent, Source, Uuid, Volume};
 use config::MachineName;
+use rustix::fs::{FallocateFlags, fallocate};
 use tests::hosts::BuildHost;
 use tests::random::Xorshift;
 use tests::write_file;
+
+/// The largest size of a file, in bytes: several blocks of a content manifest.
+const DISK: u64 = 6 << 20;
 
 /// Makes a random change in a directory. A change that is impossible has no effect.
 fn change(work: &Path, random: &mut Xorshift) {
     let one = work.join(random.below(12).to_string());
     let other = work.join(random.below(12).to_string());
-    match random.below(9) {
+    match random.below(13) {
         0..=2 if !one.is_dir() => {
             write_file(&one, &format!("{} ", random.below(1 << 40)).repeat(3000));
         }
@@ -30,8 +35,46 @@ fn change(work: &Path, random: &mut Xorshift) {
             None,
         )),
         8 => drop(fs::set_permissions(&one, fs::Permissions::from_mode(0o600))),
+        9 => change_blocks(&one, random),
+        10 => drop(
+            File::options()
+                .write(true)
+                .open(&one)
+                .map(|it| it.set_len(random.below(DISK))),
+        ),
+        11 => drop(clone_file(&one, &other)),
         _ => drop(fs::hard_link(&one, &other)),
     }
+}
+
+/// Writes into a disk, or punches a hole in it.
+fn change_blocks(disk: &Path, random: &mut Xorshift) {
+    let options = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(disk);
+    let Ok(disk) = options else {
+        return;
+    };
+    let (position, length) = (random.below(DISK), 1 + random.below(DISK / 4));
+    if random.below(3) == 0 {
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&disk, mode, position, length).unwrap();
+    } else {
+        let bytes = random.bytes(usize::try_from(length).unwrap() / 64);
+        disk.write_all_at(&bytes, position).unwrap();
+    }
+}
+
+fn clone_file(from: &Path, to: &Path) -> io::Result<()> {
+    let from = File::open(from)?;
+    let to = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(to)?;
+    Ok(rustix::fs::ioctl_ficlone(to, from)?)
 }
 
 fn current(volume: &Volume, machine: &MachineName) -> Option<u32> {

@@ -104,8 +104,12 @@ pub(crate) fn content_manifests() -> Parser {
         "buildhost contents 2\n40755 0 0 0 - - - .\n100644 0 0 12 {HASH} - user.a%3d={HASH},user.b={HASH} f\n\
          20666 0 0 0 - 1:3 - null\n100755 0 0 9 {HASH} - security.capability={HASH} p%ff\n"
     );
-    let other = ContentManifest::parse(&two).unwrap();
-    Parser::of_text(&[&one, &two], 32, move |text| {
+    let three = format!(
+        "buildhost contents 3\n40755 0 0 0 - - - .\n\
+         100644 0 0 3145728 0={HASH},2={HASH} - user.a={HASH} disk.img\n120777 7 8 0 {HASH} - - l\n"
+    );
+    let other = ContentManifest::parse(&three).unwrap();
+    Parser::of_text(&[&one, &two, &three], 32, move |text| {
         let Ok(manifest) = ContentManifest::parse(text) else {
             return;
         };

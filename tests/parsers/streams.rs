@@ -57,7 +57,7 @@ fn parent() -> TempDir {
 fn receive(input: TimeoutReader, parent: &TempDir) {
     let sink = File::options().write(true).open("/dev/null").unwrap();
     if let Ok(stream) = SendStream::open(input) {
-        let _ = stream.receive_into(sink, Some(parent.path().to_owned()));
+        let _ = stream.receive_into(sink, Some(parent.path().to_owned()), |_| {});
     }
 }
 

@@ -47,6 +47,16 @@ fn subvolumes(backend: &dyn SubvolumeBackend, directory: &Path) -> io::Result<()
     backend.make_read_only(&one)?;
     backend.make_read_only(&one)?;
     assert!(info(&one)?.read_only);
+    backend.make_writable(&three)?;
+    backend.write(&three.join("file"), b"changed")?;
+    backend.commit(directory)?;
+    let last_change = backend.last_change(&three.join("file"))?;
+    let transaction = info(&three)?.transaction;
+    assert!(
+        last_change.is_none_or(|it| it == transaction),
+        "{last_change:?} {transaction}"
+    );
+    backend.make_read_only(&three)?;
     backend.snapshot(&one, &directory.join("4"))?;
     assert!(
         !info(&directory.join("4"))?.read_only,

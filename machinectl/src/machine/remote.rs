@@ -1,6 +1,7 @@
 //! The commands that transfer revisions between hosts: `push`, `pull`.
 
 mod progress;
+mod receive;
 mod transfer;
 
 use std::path::PathBuf;
@@ -21,7 +22,8 @@ pub(crate) enum Command {
     /// Send the current revision of a machine to a remote host and make it current there
     ///
     /// Only the difference from the newest revision that both hosts have is sent. The remote host
-    /// verifies the content; if anything fails, nothing changes there.
+    /// verifies the content; if anything fails, nothing changes there. A transfer that was cut
+    /// continues when the command is repeated.
     Push {
         #[command(flatten)]
         place: Place,
@@ -48,6 +50,15 @@ pub(crate) enum Command {
         remote: RemoteOptions,
         #[command(flatten)]
         dry_run: DryRun,
+    },
+    /// Receive a revision from `push` on another host, over standard input and output
+    #[command(hide = true)]
+    Receive {
+        /// The machine
+        #[arg(value_name = "MACHINE")]
+        name: MachineName,
+        #[command(flatten)]
+        retention: Retention,
     },
 }
 
@@ -142,5 +153,6 @@ pub(crate) fn run(
             };
             transfer.pull(*dry_run)
         }
+        Command::Receive { name, retention } => receive::run(volume, name, *retention, output),
     }
 }

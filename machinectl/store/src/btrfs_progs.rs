@@ -33,6 +33,23 @@ impl fmt::Display for Version {
 )]
 pub struct Outdated(Version);
 
+/// The file with the highest version of the stream format that the kernel writes, and without which
+/// it knows version 1 only.
+const KERNEL_STREAM_VERSION: &str = "/sys/fs/btrfs/features/send_stream_version";
+
+/// Returns the highest version of the stream format, of 1 and 2, that both the kernel and the
+/// installed btrfs-progs can write and receive.
+pub(crate) fn stream_version() -> u32 {
+    let kernel = sys::trusted::read_text(KERNEL_STREAM_VERSION);
+    let kernel = kernel.ok().and_then(|it| it.trim().parse::<u32>().ok());
+    let are_current = installed().is_some_and(|it| !it.is_outdated());
+    if are_current && kernel.is_some_and(|it| it >= 2) {
+        2
+    } else {
+        1
+    }
+}
+
 /// Returns a warning if the installed btrfs-progs are too old.
 pub fn outdated() -> Option<Outdated> {
     installed().filter(|it| it.is_outdated()).map(Outdated)

@@ -9,6 +9,7 @@ use config::MachineName;
 use config::layout::Entry;
 use rustix::io::Errno;
 
+pub(crate) use plan::discard_partials;
 pub use plan::{Step, plan, plan_deletion};
 
 use crate::error::IoContext;

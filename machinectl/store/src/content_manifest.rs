@@ -1,9 +1,11 @@
 //! Content manifests: the hashes of all files of a revision, stored inside it. They protect
 //! against a changed parent of an incremental stream, which btrfs does not detect.
 
+mod blocks;
 mod difference;
 mod format;
 mod scan;
+mod update;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +15,8 @@ use config::task::{BOOTSTRAP, Digest};
 use config::{MachineName, Revision};
 
 pub use difference::Difference;
-pub use format::{ContentManifest, FileRecord, Format, FormatError};
+pub use format::{BLOCK, ContentManifest, FileContent, FileRecord, Format, FormatError};
+pub(crate) use update::ManifestUpdate;
 
 use crate::error::IoContext;
 use crate::{Refusal, RefusalKind, Result, Snapshot, SubvolumeBackend, Volume};
@@ -110,6 +113,19 @@ impl Volume {
         }
     }
 
+    /// Returns true if a revision was created here and has not changed since its content manifest
+    /// was written: the manifest is what was changed last.
+    pub fn is_as_recorded(&self, machine: &MachineName, revision: Revision) -> bool {
+        let path = self.entry(machine, &Entry::Revision(revision));
+        // The kernel delays what it shows of changes until they are committed.
+        let is_committed = self.commit().is_ok();
+        let subvolume = self.backend.info(&path).ok().flatten();
+        let last_change = self.backend.last_change(&path.join(FILE)).ok().flatten();
+        subvolume.is_some_and(|it| {
+            is_committed && it.received_uuid.is_none() && last_change == Some(it.transaction)
+        })
+    }
+
     /// Returns true if a revision has a content manifest, which was verified before the revision
     /// became current.
     pub fn has_content_manifest(&self, machine: &MachineName, revision: Revision) -> bool {
@@ -129,15 +145,23 @@ pub(crate) fn exists(directory: &Path) -> bool {
     directory.join(FILE).symlink_metadata().is_ok()
 }
 
-/// Compares a directory with the content manifest in it. Returns `None` if it has no manifest.
-pub(crate) fn verify(directory: &Path) -> Result<Option<Verified>> {
+/// Returns the content manifest in a directory; `None` if it has none.
+fn read(directory: &Path) -> Result<Option<ContentManifest>> {
     let path = directory.join(FILE);
     let text = match sys::untrusted::read_text(directory, FILE, BYTES_MAX) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         text => text.context("read", &path)?,
     };
-    let mut recorded =
+    let manifest =
         ContentManifest::parse(&text).map_err(|source| VerifyRefusal::Manifest { path, source })?;
+    Ok(Some(manifest))
+}
+
+/// Compares a directory with the content manifest in it. Returns `None` if it has no manifest.
+pub(crate) fn verify(directory: &Path) -> Result<Option<Verified>> {
+    let Some(mut recorded) = read(directory)? else {
+        return Ok(None);
+    };
     if !scan::sees_trusted_attributes() {
         recorded.forget_trusted_attributes();
     }
@@ -146,17 +170,48 @@ pub(crate) fn verify(directory: &Path) -> Result<Option<Verified>> {
     if !differences.is_empty() {
         return Err(VerifyRefusal::Differs(directory.to_owned(), differences).into());
     }
-    Ok(Some(Verified {
-        entries: actual.records.len(),
-        bytes: actual.records.values().map(|record| record.size).sum(),
-        format: recorded.format,
-    }))
+    Ok(Some(Verified::of(&actual)))
+}
+
+impl Verified {
+    fn of(manifest: &ContentManifest) -> Self {
+        Self {
+            entries: manifest.records.len(),
+            bytes: manifest.records.values().map(|record| record.size).sum(),
+            format: manifest.format,
+        }
+    }
+}
+
+/// Starts an update of the content manifest in a directory, by a stream whose parent it is.
+/// Returns `None` if it has none of the latest format.
+pub(crate) fn update_of(parent: &Path) -> Option<ManifestUpdate> {
+    ManifestUpdate::of(read(parent).ok()??)
+}
+
+/// Compares a directory with the content manifest in it, as [`verify`] does. Reads only what the
+/// stream has changed, unless that seems to differ.
+pub(crate) fn verify_update(directory: &Path, update: ManifestUpdate) -> Result<Option<Verified>> {
+    if let (Ok(Some(recorded)), Ok(actual)) = (read(directory), update.finish(directory))
+        && recorded == actual
+    {
+        return Ok(Some(Verified::of(&actual)));
+    }
+    verify(directory)
+}
+
+/// Returns the content manifest of a directory. Reads everything.
+pub(crate) fn scan_all(directory: &Path) -> Result<ContentManifest> {
+    scan::scan(directory, Format::Three, &[FILE])
 }
 
 /// Writes a directory's content manifest into it.
-pub(crate) fn write(backend: &dyn SubvolumeBackend, directory: &Path) -> Result<()> {
+pub(crate) fn write(
+    backend: &dyn SubvolumeBackend,
+    directory: &Path,
+    manifest: &ContentManifest,
+) -> Result<()> {
     let path = directory.join(FILE);
-    let manifest = scan::scan(directory, Format::Two, &[FILE])?;
     backend
         .write(&path, manifest.print().as_bytes())
         .context("write", &path)
@@ -170,7 +225,7 @@ impl Snapshot {
     /// The image cannot be read or written.
     pub fn write_image_manifest(&self) -> Result<()> {
         let path = self.path().join(IMAGE_FILE);
-        let manifest = scan::scan(self.path(), Format::Two, &[IMAGE_FILE, BOOTSTRAP])?;
+        let manifest = scan::scan(self.path(), Format::Three, &[IMAGE_FILE, BOOTSTRAP])?;
         sys::file::replace(&path, manifest.print().as_bytes()).context("write", &path)
     }
 

@@ -91,6 +91,7 @@ pub fn examine(
     examination.examine_link();
     examination.examine_manifest(manifest_fault);
     examination.examine_pins();
+    examination.examine_partial_revisions();
     examination.examine_incomplete_revisions(activity);
     examination.examine_leftovers();
     examination.examine_identities();
@@ -199,6 +200,17 @@ impl Examination<'_> {
         {
             let proof = format!("revision {pin} is pinned and does not exist");
             self.repairable(Id::LostPin, &proof, Step::Unlink(Entry::Pin(*pin)));
+        }
+    }
+
+    fn examine_partial_revisions(&mut self) {
+        let view = self.view;
+        for revision in &view.partial {
+            self.note(
+                Id::PartialRevision,
+                &format!("a part of revision {revision} has arrived"),
+                "the same push, which continues it; any other one deletes it",
+            );
         }
     }
 

@@ -7,6 +7,7 @@
 
 pub mod import;
 mod parent;
+mod partial;
 mod plan;
 mod receive;
 
@@ -15,11 +16,14 @@ use std::path::{Path, PathBuf};
 use config::layout::Entry;
 use config::{MachineName, Revision, printable};
 
+pub use partial::PartialRevision;
 pub use plan::{IngestPlan, Method};
+use serde::{Deserialize, Serialize};
 
+use crate::content_manifest::{ContentManifest, ManifestUpdate};
 use crate::error::IoContext;
 use crate::lock::{IngestLock, MachineLock};
-use crate::stream::SendStream;
+use crate::stream::{Command, SendStream};
 use crate::{
     Change, MachineView, Refusal, RefusalKind, Result, StoreError, Uuid, Volume, content_manifest,
 };
@@ -27,7 +31,8 @@ use import::Import;
 use plan::{Content, IncomingImage};
 
 /// The purpose of an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Intent {
     /// The first revision of a new machine.
     Add,
@@ -300,6 +305,10 @@ impl Volume {
                 .delete(&path)
                 .context("delete the unfinished", &path)?;
         }
+        let continues = matches!(&source, Source::Stream(it) if it.progress().is_some_and(|it| !it.parts.is_empty()));
+        if !continues {
+            self.discard_partials(&self.view(machine)?)?;
+        }
         self.mark_arriving(machine, plan.revision)?;
         drop(lock);
         let written = self.write_revision(machine, &plan, source, ingest);
@@ -324,10 +333,10 @@ impl Volume {
         ingest: &IngestLock,
     ) -> Result<()> {
         self.link_revision(machine, revision)?;
+        self.discard_partials(&self.view(machine)?)?;
         self.end_ingest(machine, ingest)?;
         self.commit()
     }
-
     /// Publishes a revision that was written while the machine was not locked, if it still may
     /// become the current one. The caller holds the lock.
     fn publish_arrived(
@@ -368,15 +377,12 @@ impl Volume {
                 .snapshot_read_only(&from, &path)
                 .context("snapshot", &from)?,
             Source::WorkingSubvolume { path: from, .. } => {
-                self.backend
-                    .snapshot(&from, &path)
-                    .context("snapshot", &from)?;
-                self.finish_content(&path)?;
+                self.copy_working_subvolume(machine, &from, &path)?;
             }
             Source::Import(import) => {
                 self.backend.create(&path).context("create", &path)?;
                 import.fill(&path)?;
-                self.finish_content(&path)?;
+                self.finish_content(&path, &content_manifest::scan_all(&path)?)?;
             }
         }
         self.check_complete(&path, plan.identity)
@@ -394,9 +400,30 @@ impl Volume {
         let header = stream.header().clone();
         let parent = plan.parent.as_ref();
         let parent_path = parent.map(|it| it.path.clone());
-        receive::receive(stream, parent_path, &self.directory(machine), lock)?;
+        let exact = parent.filter(|it| !it.must_verify);
+        let progress = stream.progress();
+        let is_whole = progress.is_none_or(|it| it.parts.is_empty());
+        let mut update = exact
+            .filter(|_| is_whole)
+            .and_then(|it| content_manifest::update_of(&it.path));
+        let applied = |command: &Command<'_>| {
+            if let Some(update) = &mut update {
+                update.apply(command);
+            }
+        };
+        if progress.is_some() {
+            let revision = plan.revision;
+            self.receive_in_parts(machine, revision, stream, parent_path, lock, applied)?;
+        } else {
+            let directory = self.directory(machine);
+            receive::receive(stream, parent_path, &directory, lock, applied)?;
+        }
         self.check_complete(&path, plan.identity)?;
-        let verified = content_manifest::verify(&path).map_err(|error| match error.kind() {
+        let verified = match update {
+            Some(update) => content_manifest::verify_update(&path, update),
+            None => content_manifest::verify(&path),
+        };
+        let verified = verified.map_err(|error| match error.kind() {
             Some(RefusalKind::Differs) if parent.is_some() => {
                 IngestRefusal::WrongContentOnParent(error).into()
             }
@@ -412,9 +439,50 @@ impl Volume {
         Ok(())
     }
 
+    /// Creates a revision with a content manifest from a subvolume. Only what differs from an
+    /// earlier revision is read, if there is one with a manifest.
+    fn copy_working_subvolume(
+        &self,
+        machine: &MachineName,
+        from: &Path,
+        path: &Path,
+    ) -> Result<()> {
+        let Some((base, mut update)) = self.manifest_base(machine) else {
+            self.backend
+                .snapshot(from, path)
+                .context("snapshot", from)?;
+            return self.finish_content(path, &content_manifest::scan_all(path)?);
+        };
+        let _base_lock = self.lock_shared(&base)?;
+        self.backend
+            .snapshot_read_only(from, path)
+            .context("snapshot", from)?;
+        let changes = SendStream::changes(&base, path);
+        let manifest = changes
+            .and_then(|it| it.inspect(|command| update.apply(command)))
+            .and_then(|()| update.finish(path))
+            .or_else(|_| content_manifest::scan_all(path))?;
+        self.backend
+            .make_writable(path)
+            .context("make writable", path)?;
+        self.finish_content(path, &manifest)
+    }
+
+    /// Returns the newest revision that was created here and has not changed since its content
+    /// manifest was written.
+    fn manifest_base(&self, machine: &MachineName) -> Option<(PathBuf, ManifestUpdate)> {
+        let view = self.view(machine).ok()?;
+        view.revisions.iter().rev().find_map(|it| {
+            let path = self.entry(machine, &Entry::Revision(it.revision));
+            let is_base = it.complete && self.is_as_recorded(machine, it.revision);
+            let update = is_base.then(|| content_manifest::update_of(&path))??;
+            Some((path, update))
+        })
+    }
+
     /// Adds the content manifest to a revision and makes it read-only.
-    fn finish_content(&self, path: &Path) -> Result<()> {
-        content_manifest::write(self.backend.as_ref(), path)?;
+    fn finish_content(&self, path: &Path, manifest: &ContentManifest) -> Result<()> {
+        content_manifest::write(self.backend.as_ref(), path, manifest)?;
         self.backend
             .make_read_only(path)
             .context("make read-only", path)

@@ -53,7 +53,7 @@ pub use machine_refusal::MachineRefusal;
 pub use snapshot::{Snapshot, SnapshotRefusal, SnapshotSource, SourceRevision};
 pub use subvolumes::{Change, Subvolume, SubvolumeBackend, Uuid};
 pub use view::{ImageView, IngestState, MachineView, RevisionView, SnapshotView};
-pub use volume::{LOCK_TIMEOUT, Volume, VolumeRefusal};
+pub use volume::{LOCK_TIMEOUT, PART_DURATION, Volume, VolumeRefusal};
 pub use volumes::{Inventory, Located, VolumeId, Volumes};
 
 /// The result of a fallible operation of the store.

@@ -2,6 +2,8 @@
 
 mod export;
 mod remote;
+mod remote_view;
+pub mod session;
 mod size;
 
 use std::collections::BTreeMap;
@@ -13,10 +15,13 @@ use config::layout::Entry;
 use config::{MachineName, Revision};
 
 pub use export::ExportFormat;
-pub use remote::{RemoteHost, RemoteRefusal, RemoteRevision, RemoteView};
+pub use remote::{RemoteHost, RemoteRefusal, RemoteSession};
+pub use remote_view::{RemoteRevision, RemoteView};
 
 use crate::stream::{BtrfsSend, SendStream, TimeoutReader};
-use crate::{ContentIdentity, MachineView, Result, RevisionView, Uuid, Volume, content_manifest};
+use crate::{
+    ContentIdentity, MachineView, Result, RevisionView, Uuid, Volume, btrfs_progs, content_manifest,
+};
 
 /// A revision that is being sent.
 #[derive(Debug)]
@@ -65,7 +70,27 @@ impl Volume {
         revision: Option<Revision>,
         known: &[Uuid],
     ) -> Result<OutgoingStream> {
-        let sending = self.start_send(machine, revision, known, &[])?;
+        self.send_to(1, machine, revision, known)
+    }
+
+    /// Starts to send a revision, as [`Volume::send`] does, to a receiver that understands a
+    /// version of the stream format. From version 2 on, content that is compressed here is sent so.
+    ///
+    /// # Errors
+    /// Those of [`Volume::send`].
+    pub fn send_to(
+        &self,
+        stream_version: u32,
+        machine: &MachineName,
+        revision: Option<Revision>,
+        known: &[Uuid],
+    ) -> Result<OutgoingStream> {
+        let options: &[_] = if stream_version.min(btrfs_progs::stream_version()) >= 2 {
+            &["--proto", "2", "--compressed-data"]
+        } else {
+            &[]
+        };
+        let sending = self.start_send(machine, revision, known, options)?;
         let stream = SendStream::open_from(Some(Box::new(sending.sender)), sending.output)?;
         Ok(OutgoingStream {
             revision: sending.revision,

@@ -8,6 +8,9 @@ mod command;
 mod confinement;
 mod copy;
 mod format;
+mod parts;
+mod paths;
+mod progress;
 mod reader;
 mod sender;
 
@@ -17,12 +20,18 @@ use std::path::{Path, PathBuf};
 
 use copy::StreamReader;
 pub use format::{Compression, Header, Parent, StreamError, Violation};
+use parts::{PartEnd, PartReader};
 pub use reader::{READ_TIMEOUT, TimeoutReader};
 pub use sender::Sender;
 
 use crate::{Result, StoreError};
+pub use command::{Command, Effect};
 use confinement::Confinement;
+use format::start_on;
 pub(crate) use format::{FRAME_LENGTH, START_LENGTH, attribute, parse_frame};
+pub(crate) use paths::{remove, rename};
+pub use progress::Part;
+pub(crate) use progress::Progress;
 pub(crate) use sender::BtrfsSend;
 
 /// A stream whose header was read, and the process that writes it, if that is known.
@@ -33,6 +42,8 @@ pub(crate) use sender::BtrfsSend;
 pub struct SendStream {
     reader: StreamReader<TimeoutReader>,
     sender: Option<Box<dyn Sender>>,
+    /// The parts that were received before; `None` if the sender cannot continue a cut stream.
+    progress: Option<Progress>,
 }
 
 impl SendStream {
@@ -53,12 +64,62 @@ impl SendStream {
         Self::open_from(Some(Box::new(sender)), input)
     }
 
+    /// Starts to list the changes from one read-only subvolume to another, without content.
+    pub(crate) fn changes(from: &Path, to: &Path) -> Result<Self> {
+        let (sender, input) = BtrfsSend::start(to, Some(from), &["--no-data"])?;
+        Self::open_from(Some(Box::new(sender)), input)
+    }
+
     /// Reads the header of a sender's stream.
     pub(crate) fn open_from(sender: Option<Box<dyn Sender>>, input: TimeoutReader) -> Result<Self> {
         match StreamReader::open(input) {
-            Ok(reader) => Ok(Self { reader, sender }),
+            Ok(reader) => Ok(Self {
+                reader,
+                sender,
+                progress: None,
+            }),
             Err(error) => Err(cause(sender, error)),
         }
+    }
+
+    /// Makes the receiver keep what has arrived if the stream is cut: the sender can continue it.
+    #[must_use]
+    pub fn resumable(self) -> Self {
+        let progress = Progress {
+            head: self.reader.head().to_owned(),
+            parts: Vec::new(),
+        };
+        Self {
+            progress: Some(progress),
+            ..self
+        }
+    }
+
+    /// Returns the rest of a stream, after what was received before.
+    ///
+    /// # Errors
+    /// The head is not that of a stream.
+    pub(crate) fn resume(progress: Progress, rest: TimeoutReader) -> Result<Self> {
+        let position = progress.parts.iter().map(|it| it.length).sum();
+        Ok(Self {
+            reader: StreamReader::resume(&progress.head, position, rest)?,
+            sender: None,
+            progress: Some(progress),
+        })
+    }
+
+    /// Returns what was received before; `None` if the sender cannot continue a cut stream.
+    pub(crate) fn progress(&self) -> Option<&Progress> {
+        self.progress.as_ref()
+    }
+
+    /// Reads the beginning of the stream, and returns true if it consists of these parts. Then only
+    /// what follows is copied.
+    ///
+    /// # Errors
+    /// The stream cannot be read.
+    pub fn skip(&mut self, parts: &[Part]) -> Result<bool> {
+        Ok(self.reader.skip(parts)?)
     }
 
     /// Returns the header.
@@ -71,23 +132,138 @@ impl SendStream {
     /// # Errors
     /// The stream is cut or damaged, or the sender has failed.
     pub fn copy_to(self, sink: impl Write) -> Result<u64> {
-        let Self { reader, sender } = self;
+        let Self { reader, sender, .. } = self;
         reader
             .copy_to(sink, None)
             .map_err(|error| cause(sender, error))
     }
 
     /// Copies the stream into the pipe of a receiver, and checks that no command reaches
-    /// outside the new subvolume. `parent` is the directory of the stream's parent.
+    /// outside the new subvolume. `parent` is the directory of the stream's parent. `applied` sees
+    /// each accepted command.
     ///
     /// # Errors
     /// Those of [`SendStream::copy_to`], or a command is refused.
-    pub fn receive_into(self, sink: impl Write + AsFd, parent: Option<PathBuf>) -> Result<()> {
-        let Self { reader, sender } = self;
-        let confinement = Confinement::new(reader.header(), parent);
+    pub fn receive_into(
+        self,
+        sink: impl Write + AsFd,
+        parent: Option<PathBuf>,
+        mut applied: impl FnMut(&Command<'_>),
+    ) -> Result<()> {
+        let Self { reader, sender, .. } = self;
+        let mut confinement = Confinement::new(reader.header(), parent);
+        let mut inspect = |command: &Command<'_>| {
+            confinement.check(command)?;
+            applied(command);
+            Ok(())
+        };
         reader
-            .splice_to(sink, confinement)
+            .splice_to(sink, &mut inspect)
             .map_err(|error| cause(sender, error))
+    }
+
+    /// Starts to receive a resumable stream in parts. `parent` is the directory of its parent, and
+    /// `base` the one with what was received before.
+    pub(crate) fn into_parts(
+        self,
+        parent: Option<PathBuf>,
+        base: Option<PathBuf>,
+    ) -> PartialReception {
+        let header = self.reader.header().clone();
+        let confinement = match base {
+            Some(base) => Confinement::resumed(&header, parent, base),
+            None => Confinement::new(&header, parent),
+        };
+        let progress = self.progress.unwrap_or(Progress {
+            head: self.reader.head().to_owned(),
+            parts: Vec::new(),
+        });
+        PartialReception {
+            header,
+            version: self.reader.version(),
+            parts: PartReader::new(self.reader.into_commands()),
+            progress,
+            confinement,
+            sender: self.sender,
+        }
+    }
+
+    /// Reads the stream up to its end, and shows its commands.
+    ///
+    /// # Errors
+    /// The stream is cut or damaged, or the sender has failed.
+    pub(crate) fn inspect(self, mut seen: impl FnMut(&Command<'_>)) -> Result<()> {
+        let Self { reader, sender, .. } = self;
+        let mut inspect = |command: &Command<'_>| {
+            seen(command);
+            Ok(())
+        };
+        match reader.copy_to(std::io::sink(), Some(&mut inspect)) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(cause(sender, error)),
+        }
+    }
+}
+
+/// A stream that is received in parts.
+#[derive(Debug)]
+pub(crate) struct PartialReception {
+    header: Header,
+    version: u32,
+    parts: PartReader,
+    progress: Progress,
+    confinement: Confinement,
+    sender: Option<Box<dyn Sender>>,
+}
+
+/// The reason why a part has ended.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// The stream has ended, or its receiver has, and reports the reason.
+    All,
+    /// A part that can be kept. The stream continues.
+    Part,
+    /// A part that can be kept, of a stream that was cut.
+    Cut(StoreError),
+}
+
+impl PartialReception {
+    /// Copies the next part into the pipe of a receiver, until `is_enough` returns true for its
+    /// length. `base` is the subvolume with the parts before; `None` for the first one.
+    ///
+    /// # Errors
+    /// The stream is damaged, a command is refused, or the receiver cannot be written to.
+    pub(crate) fn receive_part(
+        &mut self,
+        base: Option<Parent>,
+        sink: impl Write,
+        is_enough: impl Fn(u64) -> bool,
+        mut applied: impl FnMut(&Command<'_>),
+    ) -> Result<Received> {
+        let start = base.map(|base| start_on(self.version, &self.header, base));
+        let confinement = &mut self.confinement;
+        let mut inspect = |command: &Command<'_>| {
+            confinement.check(command)?;
+            applied(command);
+            Ok(())
+        };
+        let end = self.parts.copy(start, sink, &mut inspect, is_enough);
+        match end.map_err(|error| cause(self.sender.take(), error))? {
+            PartEnd::Complete => Ok(Received::All),
+            PartEnd::Paused => {
+                self.progress.parts.push(self.parts.take());
+                Ok(Received::Part)
+            }
+            PartEnd::Cut(error) => {
+                self.progress.parts.push(self.parts.take());
+                Ok(Received::Cut(cause(self.sender.take(), error)))
+            }
+        }
+    }
+
+    /// Returns what was received.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
     }
 }
 

@@ -6,6 +6,7 @@ mod backend;
 mod btrfs;
 #[cfg(any(test, feature = "fake"))]
 mod fake;
+mod inode;
 mod names;
 
 use std::path::PathBuf;

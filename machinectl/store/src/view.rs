@@ -35,6 +35,8 @@ pub struct MachineView {
     pub ingest: IngestState,
     /// The revisions that are marked as unfinished; they need not exist.
     pub arriving: BTreeSet<Revision>,
+    /// The revisions of which a part has arrived, with or without its subvolume.
+    pub partial: BTreeSet<Revision>,
     /// The revisions that must not be pruned; they need not exist.
     pub pins: BTreeSet<Revision>,
     /// The complete revisions that a process reads, such as a sender.
@@ -115,6 +117,7 @@ impl MachineView {
             incoming: false,
             ingest: IngestState::Idle,
             arriving: BTreeSet::new(),
+            partial: BTreeSet::new(),
             pins: BTreeSet::new(),
             revisions_in_use: BTreeSet::new(),
             origins: BTreeSet::new(),
@@ -151,7 +154,8 @@ impl MachineView {
     pub fn is_unmanaged(&self) -> bool {
         let empty =
             self.revisions.is_empty() && self.images.is_empty() && self.snapshots.is_empty();
-        let idle = self.ingest == IngestState::Idle && self.arriving.is_empty();
+        let idle =
+            self.ingest == IngestState::Idle && self.arriving.is_empty() && self.partial.is_empty();
         empty && idle && !self.has_link() && !self.deleting
     }
 
@@ -323,6 +327,20 @@ impl Volume {
                 Ok(exists)
             }
             Entry::Arriving(revision) => Ok(path.is_symlink() && view.arriving.insert(revision)),
+            Entry::Partial(revision) => {
+                let is_subvolume = self.backend.info(path)?.is_some();
+                if is_subvolume {
+                    view.partial.insert(revision);
+                }
+                Ok(is_subvolume)
+            }
+            Entry::PartialState(revision) => {
+                let is_file = path.symlink_metadata().is_ok_and(|it| it.is_file());
+                if is_file {
+                    view.partial.insert(revision);
+                }
+                Ok(is_file)
+            }
             Entry::Pin(revision) => Ok(path.is_symlink() && view.pins.insert(revision)),
         }
     }
@@ -371,6 +389,8 @@ impl MachineView {
             | Entry::Deleting
             | Entry::Ingest
             | Entry::Arriving(_)
+            | Entry::Partial(_)
+            | Entry::PartialState(_)
             | Entry::Pin(_) => {}
         }
     }

@@ -15,6 +15,10 @@ use crate::{Refusal, RefusalKind, Result, SubvolumeBackend};
 /// The default time limit for acquiring a lock.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The default time after which what has arrived of a slow transfer is kept. A transfer that is
+/// killed loses as much.
+pub const PART_DURATION: Duration = Duration::from_secs(20);
+
 /// A reason not to open a directory as a volume.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeRefusal {
@@ -40,6 +44,7 @@ pub struct Volume {
     path: Arc<Path>,
     pub(crate) backend: Arc<dyn SubvolumeBackend>,
     pub(crate) lock_timeout: Duration,
+    pub(crate) part_duration: Duration,
 }
 
 impl Volume {
@@ -68,6 +73,7 @@ impl Volume {
             path: path.into(),
             backend,
             lock_timeout: LOCK_TIMEOUT,
+            part_duration: PART_DURATION,
         }
     }
 
@@ -75,6 +81,14 @@ impl Volume {
     #[must_use]
     pub fn with_lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
+        self
+    }
+
+    /// Sets the time after which what has arrived of a transfer is kept; [`PART_DURATION`] by
+    /// default.
+    #[must_use]
+    pub fn with_part_duration(mut self, duration: Duration) -> Self {
+        self.part_duration = duration;
         self
     }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use config::{MachineName, Revision};
-use store::send::{RemoteHost, RemoteRevision, RemoteView};
+use store::ingest::PartialRevision;
+use store::send::session::{Announcement, Greeting};
+use store::send::{OutgoingStream, RemoteHost, RemoteRevision, RemoteSession, RemoteView};
 use store::{ContentIdentity, IngestPlan, Intent, MachineView, Source, Uuid, Volume};
 
 use super::progress::Progress;
@@ -40,7 +42,8 @@ impl Transfer<'_> {
         let (name, output) = (self.name, self.output);
         let host = &self.remote.host;
         // The remote host is asked first: if it is unreachable, nothing changes here either.
-        let remote = self.remote.view(name)?;
+        let session = self.remote.connect(name, self.retention.keep)?;
+        let remote = session.greeting().machine.clone();
         let newest = remote.as_ref().and_then(|it| it.revisions.last());
         let source = from.map(|from| Source::WorkingSubvolume {
             path: from.to_owned(),
@@ -82,7 +85,7 @@ impl Transfer<'_> {
             Some(_) => Intent::Upgrade,
             None => Intent::Add,
         };
-        self.send(revision, known, intent)?;
+        self.send(session, revision, &known, intent)?;
         output.status(format_args!(
             "{name}: revision {revision} is now current on {host}"
         ));
@@ -123,11 +126,17 @@ impl Transfer<'_> {
         let mut newest_first = here.iter().rev().map(|(revision, it)| (*revision, it));
         newest_first.find(|(revision, parent)| {
             let content = || there.iter().map(|it| &it.content);
-            let is_unchanged = || self.volume.verify(self.name, Some(*revision)).is_ok();
+            let is_unchanged = || self.is_unchanged(*revision);
             let accepts = || content().any(|it| it.accepts_stream(parent, manifest));
             let may_accept = || content().any(|it| it.may_accept_stream(parent, manifest));
             *revision != sent && (accepts() || (may_accept() && is_unchanged()))
         })
+    }
+
+    /// Returns true if a revision has the content that its manifest names.
+    fn is_unchanged(self, revision: Revision) -> bool {
+        let (volume, name) = (self.volume, self.name);
+        volume.is_as_recorded(name, revision) || volume.verify(name, Some(revision)).is_ok()
     }
 
     /// Fails unless a revision has the same content here and on the remote host.
@@ -143,8 +152,7 @@ impl Transfer<'_> {
         if here.has_same_content(&there.content) {
             return Ok(());
         }
-        let is_unchanged = || self.volume.verify(self.name, Some(revision)).is_ok();
-        if here.may_have_same_content(&there.content) && is_unchanged() {
+        if here.may_have_same_content(&there.content) && self.is_unchanged(revision) {
             return Ok(());
         }
         let (name, host) = (self.name, &self.remote.host);
@@ -217,16 +225,55 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    fn send(self, revision: Revision, known: Vec<Uuid>, intent: Intent) -> Result<(), Failure> {
-        let outgoing = self.volume.send(self.name, Some(revision), &known)?;
+    /// Starts the stream of a revision: the rest of it, if a part has arrived before.
+    fn start(
+        self,
+        greeting: &Greeting,
+        revision: Revision,
+        known: &[Uuid],
+    ) -> Result<(OutgoingStream, Option<PartialRevision>), Failure> {
+        let (volume, name, version) = (self.volume, self.name, greeting.stream_version);
+        let mut outgoing = volume.send_to(version, name, Some(revision), known)?;
+        let header = outgoing.stream.header();
+        let parent = header.parent.map(|it| it.uuid);
+        let Some(partial) = &greeting.partial else {
+            return Ok((outgoing, None));
+        };
+        if (partial.uuid, partial.parent) != (header.uuid, parent) {
+            return Ok((outgoing, None));
+        }
+        if !outgoing.stream.skip(&partial.parts)? {
+            // Something has changed at one end.
+            let whole = volume.send_to(version, name, Some(revision), known)?;
+            return Ok((whole, None));
+        }
+        let arrived = mebibytes(partial.length());
+        self.output.status(format_args!(
+            "{name}: {arrived} of revision {revision} have arrived before"
+        ));
+        Ok((outgoing, Some(partial.clone())))
+    }
+
+    fn send(
+        self,
+        session: RemoteSession,
+        revision: Revision,
+        known: &[Uuid],
+        intent: Intent,
+    ) -> Result<(), Failure> {
+        let (outgoing, partial) = self.start(session.greeting(), revision, known)?;
         let (volume, name) = (self.volume.clone(), self.name.clone());
+        let (parents, arrived) = (
+            known.to_vec(),
+            partial.as_ref().map_or(0, PartialRevision::length),
+        );
         let progress = Progress::start(self.output, move || {
-            volume.estimate_size(&name, Some(revision), &known).ok()
+            let size = volume.estimate_size(&name, Some(revision), &parents).ok()?;
+            Some(size.saturating_sub(arrived))
         });
         let mut passed = |bytes| progress.passed.store(bytes, Ordering::Relaxed);
-        let keep = self.retention.keep;
-        self.remote
-            .ingest(intent, self.name, outgoing.stream, keep, &mut passed)?;
+        let announcement = Announcement::new(intent, partial);
+        session.send(&announcement, outgoing.stream, &mut passed)?;
         Ok(())
     }
 

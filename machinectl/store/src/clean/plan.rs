@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use config::Revision;
 use config::layout::Entry;
 
 use crate::{IngestState, MachineView, RevisionView, SnapshotView};
@@ -131,6 +132,9 @@ fn delete_all(view: &MachineView) -> Vec<Step> {
     });
     steps.extend(unused.map(|view| Step::Delete(Entry::Revision(view.revision))));
     steps.extend(view.pins.iter().map(|pin| Step::Unlink(Entry::Pin(*pin))));
+    if view.ingest != IngestState::Running {
+        steps.extend(discard_partials(view));
+    }
     steps.extend(view.incoming.then_some(Step::Unlink(Entry::Incoming)));
     steps.extend(obsolete_marks(view, &steps));
     steps.extend(interrupted_ingest(view));
@@ -157,6 +161,17 @@ fn obsolete_marks(view: &MachineView, steps: &[Step]) -> Vec<Step> {
         .collect()
 }
 
+/// Returns the steps that delete the partial revisions of a machine.
+pub(crate) fn discard_partials(view: &MachineView) -> impl Iterator<Item = Step> {
+    let steps = |it: &Revision| {
+        [
+            Step::Unlink(Entry::PartialState(*it)),
+            Step::Delete(Entry::Partial(*it)),
+        ]
+    };
+    view.partial.iter().flat_map(steps)
+}
+
 fn interrupted_ingest(view: &MachineView) -> Option<Step> {
     (view.ingest == IngestState::Interrupted).then_some(Step::Unlink(Entry::Ingest))
 }
@@ -174,7 +189,7 @@ fn unused_snapshots(view: &MachineView) -> Vec<Step> {
 mod tests {
     use std::time::SystemTime;
 
-    use config::{Revision, Tag};
+    use config::Tag;
     use proptest::prelude::*;
 
     use super::*;

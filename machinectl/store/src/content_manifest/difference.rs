@@ -56,7 +56,7 @@ fn predicates(recorded: &FileRecord, actual: &FileRecord) -> Vec<String> {
     let properties = [
         (
             "content",
-            (&recorded.hash, recorded.size) != (&actual.hash, actual.size),
+            (&recorded.content, recorded.size) != (&actual.content, actual.size),
         ),
         (
             "owner",
@@ -106,7 +106,11 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::content_manifest::Format;
+    use crate::content_manifest::{FileContent, Format};
+
+    fn content(text: &str) -> FileContent {
+        FileContent::Blocks(vec![(0, blake3::hash(text.as_bytes()))])
+    }
 
     fn record() -> FileRecord {
         FileRecord {
@@ -114,7 +118,7 @@ mod tests {
             owner: 0,
             group: 0,
             size: 1,
-            hash: Some("1".to_owned()),
+            content: content("1"),
             device: None,
             attributes: BTreeMap::new(),
         }
@@ -124,7 +128,7 @@ mod tests {
         FileRecord {
             attributes: attributes
                 .iter()
-                .map(|(name, hash)| (name.as_bytes().to_vec(), (*hash).to_owned()))
+                .map(|(name, value)| (name.as_bytes().to_vec(), blake3::hash(value.as_bytes())))
                 .collect(),
             ..record()
         }
@@ -132,7 +136,7 @@ mod tests {
 
     fn differences(recorded: &[(&str, FileRecord)], actual: &[(&str, FileRecord)]) -> Vec<String> {
         let manifest = |records: &[(&str, FileRecord)]| ContentManifest {
-            format: Format::Two,
+            format: Format::Three,
             records: records
                 .iter()
                 .map(|(name, record)| (name.as_bytes().to_vec(), record.clone()))
@@ -148,7 +152,7 @@ mod tests {
     #[test]
     fn a_comparison_names_all_entries_that_differ() {
         let changed = FileRecord {
-            hash: Some("2".to_owned()),
+            content: content("2"),
             ..record()
         };
         let recorded = [("a", record()), ("b", record()), ("c d", record())];
@@ -166,7 +170,7 @@ mod tests {
     fn a_comparison_names_all_properties_that_differ() {
         let device = |major, minor| FileRecord {
             mode: 0o20_666,
-            hash: None,
+            content: FileContent::None,
             device: Some((major, minor)),
             ..record()
         };

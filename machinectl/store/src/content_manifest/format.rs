@@ -1,16 +1,25 @@
 //! The text format of content manifests.
 //!
 //! One line for each file, directory and link, sorted by name:
-//! `<mode> <owner> <group> <size> <hash> <device> <attributes> <name>`. In a name, `%`, blanks
-//! and bytes that are not printable ASCII are written as `%xx`. A missing hash, device or
-//! attribute is `-`. A device is `<major>:<minor>`. Attributes are `<name>=<hash>`, separated by
-//! commas; `=` and `,` in their names are written as `%xx`.
+//! `<mode> <owner> <group> <size> <content> <device> <attributes> <name>`. In a name, `%`, blanks
+//! and bytes that are not printable ASCII are written as `%xx`. A missing content, device or
+//! attribute is `-`.
 //!
-//! Format 1 lacks `<device>` and `<attributes>`. It is still read, but no longer written.
+//! The content of a link is the hash of its target. That of a file is the hashes of its blocks of
+//! [`BLOCK`] bytes, as `<number>=<hash>`, separated by commas; blocks of zeros are left out. A
+//! device is `<major>:<minor>`. Attributes are `<name>=<hash>`, separated by commas; `=` and `,` in
+//! their names are written as `%xx`. Hashes are BLAKE3, in hexadecimal digits.
+//!
+//! Formats 1 and 2 have one hash for a whole file, and format 1 lacks `<device>` and
+//! `<attributes>`. Both are still read, but no longer written.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
+use blake3::Hash;
+
+/// The length of a block of a file, in bytes. The last one may be shorter.
+pub const BLOCK: u64 = 1 << 20;
 /// The start of the first line, before the number of the format.
 const HEAD: &str = "buildhost contents ";
 /// The characters that separate attributes.
@@ -23,6 +32,8 @@ pub enum Format {
     One = 1,
     /// Also device numbers and extended attributes with capabilities and ACLs.
     Two = 2,
+    /// Hashes of blocks instead of one of a whole file, so that a change costs what it changes.
+    Three = 3,
 }
 
 impl fmt::Display for Format {
@@ -51,12 +62,23 @@ pub struct FileRecord {
     pub group: u32,
     /// The size of a file in bytes; 0 for other entries.
     pub size: u64,
-    /// The BLAKE3 hash of a file's content or a link's target, in hexadecimal digits.
-    pub hash: Option<String>,
+    /// The content of a file or link.
+    pub content: FileContent,
     /// The major and minor number of a device.
     pub device: Option<(u32, u32)>,
-    /// The BLAKE3 hashes of the values of extended attributes, by name.
-    pub attributes: BTreeMap<Vec<u8>, String>,
+    /// The hashes of the values of extended attributes, by name.
+    pub attributes: BTreeMap<Vec<u8>, Hash>,
+}
+
+/// The hashes of a content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileContent {
+    /// That of an entry without content: a directory, device, pipe or socket.
+    None,
+    /// The hash of a link's target; in formats 1 and 2 also of a whole file.
+    Whole(Hash),
+    /// The hashes of a file's blocks that are not all zeros, by their numbers in ascending order.
+    Blocks(Vec<(u64, Hash)>),
 }
 
 /// The parser's error.
@@ -88,14 +110,19 @@ impl ContentManifest {
                 size,
                 ..
             } = record;
-            let hash = record.hash.as_deref().unwrap_or("-");
-            let _ = write!(text, "{mode:o} {owner} {group} {size} {hash} ");
+            let _ = write!(text, "{mode:o} {owner} {group} {size} ");
+            print_content(&record.content, &mut text);
+            text.push(' ');
             if self.format >= Format::Two {
                 match record.device {
                     Some((major, minor)) => _ = write!(text, "{major}:{minor} "),
                     None => text.push_str("- "),
                 }
-                print_attributes(&record.attributes, &mut text);
+                let attributes = record.attributes.iter();
+                print_hashes(
+                    attributes.map(|(it, hash)| (escape(it, SEPARATORS), hash)),
+                    &mut text,
+                );
                 text.push(' ');
             }
             text.push_str(&escape(name, b""));
@@ -115,7 +142,8 @@ impl ContentManifest {
         let mut manifest = Self::new(match number {
             Some(1) => Format::One,
             Some(2) => Format::Two,
-            Some(later @ 3..) => return Err(FormatError::Later(later)),
+            Some(3) => Format::Three,
+            Some(later @ 4..) => return Err(FormatError::Later(later)),
             _ => return Err(FormatError::Line(1)),
         });
         for (index, line) in lines.enumerate() {
@@ -127,38 +155,79 @@ impl ContentManifest {
     }
 }
 
-fn print_attributes(attributes: &BTreeMap<Vec<u8>, String>, text: &mut String) {
-    if attributes.is_empty() {
-        text.push('-');
+fn print_content(content: &FileContent, text: &mut String) {
+    match content {
+        FileContent::None => text.push('-'),
+        FileContent::Whole(hash) => text.push_str(&hash.to_hex()),
+        FileContent::Blocks(blocks) => {
+            print_hashes(blocks.iter().map(|(number, hash)| (number, hash)), text);
+        }
     }
-    for (index, (name, hash)) in attributes.iter().enumerate() {
-        let comma = if index == 0 { "" } else { "," };
-        let _ = write!(text, "{comma}{}={hash}", escape(name, SEPARATORS));
+}
+
+/// Prints hashes with their keys; `-` without any.
+fn print_hashes<'a, K: fmt::Display>(
+    hashes: impl Iterator<Item = (K, &'a Hash)>,
+    text: &mut String,
+) {
+    let start = text.len();
+    for (key, hash) in hashes {
+        let comma = if text.len() == start { "" } else { "," };
+        let _ = write!(text, "{comma}{key}={}", hash.to_hex());
+    }
+    if text.len() == start {
+        text.push('-');
     }
 }
 
 fn parse_line(format: Format, line: &str) -> Option<(Vec<u8>, FileRecord)> {
     let mut fields = line.split(' ');
-    let mut record = FileRecord {
-        mode: u32::from_str_radix(fields.next()?, 8).ok()?,
-        owner: fields.next()?.parse().ok()?,
-        group: fields.next()?.parse().ok()?,
-        size: fields.next()?.parse().ok()?,
-        hash: Some(fields.next()?.to_owned()).filter(|hash| hash != "-"),
-        device: None,
-        attributes: BTreeMap::new(),
-    };
+    let mode = u32::from_str_radix(fields.next()?, 8).ok()?;
+    let owner = fields.next()?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    let size = fields.next()?.parse().ok()?;
+    let content = parse_content(format, mode, size, fields.next()?)?;
+    let (mut device, mut attributes) = (None, BTreeMap::new());
     if format >= Format::Two {
-        let (device, attributes) = (fields.next()?, fields.next()?);
-        if device != "-" {
-            record.device = Some(parse_device(device)?);
+        let field = fields.next()?;
+        if field != "-" {
+            device = Some(parse_device(field)?);
         }
-        if attributes != "-" {
-            record.attributes = parse_attributes(attributes)?;
-        }
+        attributes = parse_hashes(fields.next()?, unescape)?
+            .into_iter()
+            .collect();
     }
+    let record = FileRecord {
+        mode,
+        owner,
+        group,
+        size,
+        content,
+        device,
+        attributes,
+    };
     let name = unescape(fields.next()?)?;
     fields.next().is_none().then_some((name, record))
+}
+
+fn parse_content(format: Format, mode: u32, size: u64, field: &str) -> Option<FileContent> {
+    if format >= Format::Three && is_file(mode) {
+        let blocks = parse_hashes(field, |number| number.parse().ok())?;
+        let is_ascending = blocks.is_sorted_by(|(one, _), (next, _)| one < next);
+        let is_inside = blocks
+            .last()
+            .is_none_or(|(last, _)| *last < size.div_ceil(BLOCK));
+        return (is_ascending && is_inside).then_some(FileContent::Blocks(blocks));
+    }
+    match field {
+        "-" => Some(FileContent::None),
+        hash => Hash::from_hex(hash).ok().map(FileContent::Whole),
+    }
+}
+
+/// Returns true for the mode of a regular file.
+pub(super) fn is_file(mode: u32) -> bool {
+    rustix::fs::FileType::from_raw_mode(mode).is_file()
 }
 
 fn parse_device(field: &str) -> Option<(u32, u32)> {
@@ -166,10 +235,14 @@ fn parse_device(field: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-fn parse_attributes(field: &str) -> Option<BTreeMap<Vec<u8>, String>> {
+/// Parses what [`print_hashes`] prints.
+fn parse_hashes<K>(field: &str, parse_key: impl Fn(&str) -> Option<K>) -> Option<Vec<(K, Hash)>> {
+    if field == "-" {
+        return Some(Vec::new());
+    }
     let parse = |pair: &str| {
-        let (name, hash) = pair.split_once('=')?;
-        Some((unescape(name)?, hash.to_owned()))
+        let (key, hash) = pair.split_once('=')?;
+        Some((parse_key(key)?, Hash::from_hex(hash).ok()?))
     };
     field.split(',').map(parse).collect()
 }
@@ -208,36 +281,43 @@ mod tests {
 
     use super::*;
 
+    const FILE: u32 = 0o100_644;
+    const LINK: u32 = 0o120_777;
+
     fn manifest() -> impl Strategy<Value = ContentManifest> {
         let name = || prop::collection::vec(any::<u8>(), 1..12);
-        let hash = || "[0-9a-f]{8}";
+        let hash = || any::<[u8; 32]>().prop_map(Hash::from_bytes);
+        let blocks = prop::collection::btree_map(0..(u64::MAX / BLOCK), hash(), 0..3);
         let details = (
             prop::option::of(any::<(u32, u32)>()),
             prop::collection::btree_map(name(), hash(), 0..3),
         );
-        let fields = (
-            any::<[u32; 3]>(),
-            any::<u64>(),
-            prop::option::of(hash()),
-            details,
-        );
-        let record = fields.prop_map(|([mode, owner, group], size, hash, (device, attributes))| {
-            FileRecord {
-                mode,
+        let record = (any::<(bool, u32, u32)>(), blocks, hash(), details).prop_map(
+            |((is_file, owner, group), blocks, target, (device, attributes))| FileRecord {
+                mode: if is_file { FILE } else { LINK },
                 owner,
                 group,
-                size,
-                hash,
+                size: if is_file { u64::MAX } else { 0 },
+                content: if is_file {
+                    FileContent::Blocks(blocks.into_iter().collect())
+                } else {
+                    FileContent::Whole(target)
+                },
                 device,
                 attributes,
-            }
-        });
+            },
+        );
         let records = prop::collection::btree_map(name(), record, 0..6);
-        (any::<bool>(), records).prop_map(|(is_old, mut records)| {
-            for record in records.values_mut().filter(|_| is_old) {
-                (record.device, record.attributes) = (None, BTreeMap::new());
+        (1..=3_usize, records).prop_map(|(format, mut records)| {
+            let format = [Format::One, Format::Two, Format::Three][format - 1];
+            for record in records.values_mut() {
+                if format < Format::Three && record.mode == FILE {
+                    record.content = FileContent::Whole(blake3::hash(b""));
+                }
+                if format < Format::Two {
+                    (record.device, record.attributes) = (None, BTreeMap::new());
+                }
             }
-            let format = if is_old { Format::One } else { Format::Two };
             ContentManifest { format, records }
         })
     }
@@ -250,40 +330,52 @@ mod tests {
 
         #[test]
         fn arbitrary_text_does_not_panic(
-            text in "(buildhost contents [12]\n)?[0-9a-f%:=, \n-]{0,80}",
+            text in "(buildhost contents [123]\n)?[0-9a-f%:=, \n-]{0,80}",
         ) {
             let _ = ContentManifest::parse(&text);
         }
     }
 
     #[test]
-    fn both_formats_are_read_and_later_ones_are_named() {
-        let one = "buildhost contents 1\n100644 0 0 1 ab a%20b\n";
-        let two = "buildhost contents 2\n20666 0 0 0 - 1:3 user.%2c=ab,user.a=cd null\n";
-        for text in [one, two] {
-            assert_eq!(ContentManifest::parse(text).unwrap().print(), text);
-        }
-        for (text, error) in [
-            ("buildhost contents 3\n", FormatError::Later(3)),
-            ("buildhost contents\n", FormatError::Line(1)),
-            (
-                "buildhost contents 2\n100644 0 0 1 ab a\n",
-                FormatError::Line(2),
-            ),
-            (
-                "buildhost contents 1\n100644 0 0 1 ab - - a\n",
-                FormatError::Line(2),
-            ),
-            (
-                "buildhost contents 2\n20666 0 0 0 - 1 - null\n",
-                FormatError::Line(2),
-            ),
-            (
-                "buildhost contents 2\n20666 0 0 0 - - user.a null\n",
-                FormatError::Line(2),
+    fn all_formats_are_read_and_later_ones_are_named() {
+        let (a, b) = ("ab".repeat(32), "cd".repeat(32));
+        for text in [
+            format!("buildhost contents 1\n100644 0 0 1 {a} a%20b\n"),
+            format!("buildhost contents 2\n20666 0 0 0 - 1:3 user.%2c={a},user.a={b} null\n"),
+            format!(
+                "buildhost contents 3\n100644 0 0 3145728 0={a},2={b} - - disk.img\n\
+                 120777 0 0 0 {a} - - link\n100644 0 0 9 - - - zeros\n"
             ),
         ] {
-            assert_eq!(ContentManifest::parse(text), Err(error), "{text}");
+            assert_eq!(ContentManifest::parse(&text).unwrap().print(), text);
+        }
+        assert_eq!(
+            ContentManifest::parse("buildhost contents 4\n"),
+            Err(FormatError::Later(4))
+        );
+        assert_eq!(
+            ContentManifest::parse("buildhost contents\n"),
+            Err(FormatError::Line(1))
+        );
+        for (format, line) in [
+            (2, format!("100644 0 0 1 {a} a")),
+            (1, format!("100644 0 0 1 {a} - - a")),
+            (1, "100644 0 0 1 ab a".to_owned()),
+            (2, "20666 0 0 0 - 1 - null".to_owned()),
+            (2, "20666 0 0 0 - - user.a null".to_owned()),
+            (3, format!("100644 0 0 1 {a} - - a")),
+            // A block behind the end of the file, twice the same one, and not in order.
+            (3, format!("100644 0 0 1048576 1={a} - - a")),
+            (3, format!("100644 0 0 3145728 1={a},1={a} - - a")),
+            (3, format!("100644 0 0 3145728 2={a},1={a} - - a")),
+            (3, format!("120777 0 0 0 0={a} - - a")),
+        ] {
+            let text = format!("buildhost contents {format}\n{line}\n");
+            assert_eq!(
+                ContentManifest::parse(&text),
+                Err(FormatError::Line(2)),
+                "{text}"
+            );
         }
     }
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ChildStdin, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, statat};
@@ -18,7 +18,7 @@ use rustix::mount::{
     fsmount, fsopen, open_tree,
 };
 use rustix::thread::CapabilitySet;
-use sys::command;
+use sys::command::{self, Running};
 use sys::confined;
 use sys::mount_view::{Ioctls, MountView, Rights};
 
@@ -28,7 +28,7 @@ use crate::error::IoContext;
 use crate::file_tool;
 use crate::lock::IngestLock;
 use crate::mount_table::{self, Mount};
-use crate::stream::SendStream;
+use crate::stream::{Command, SendStream};
 
 /// The time limit for the receiver to write the rest after the end of the stream.
 const FINISH_TIMEOUT: Duration = Duration::from_mins(10);
@@ -47,48 +47,76 @@ const RIGHTS: Rights = Rights {
 };
 
 /// Receives a stream into a directory. `parent` is the directory of its parent. Commands that
-/// reach outside the new subvolume are refused before they are applied.
-///
-/// The receiver ends with this process, because its input does. It inherits the lock of the
-/// ingest, so that no other one begins before that.
+/// reach outside the new subvolume are refused before they are applied; `applied` sees the others.
 pub(super) fn receive(
     stream: SendStream,
     parent: Option<PathBuf>,
     directory: &Path,
     lock: &IngestLock,
+    applied: impl FnMut(&Command<'_>),
 ) -> Result<()> {
-    let located = locate(directory).context("find the file system of", directory)?;
-    let destination = Path::new(VOLUME).join(&located.path);
-    let mut receive = command::prepare("btrfs");
-    receive.args(["--quiet", "receive", "-e", "--chroot", "-m", VOLUME]);
-    receive.arg(&destination);
-    receive.stdin(Stdio::piped());
-    // It prints nothing to this descriptor, which only holds the lock.
-    receive.stdout(lock.try_clone().context("share the lock of", directory)?);
-    confined::limit(&mut receive, file_tool::LIMITS);
-    let mut view = MountView::of_programs();
-    view.mount(located.tree, VOLUME);
-    view.make_writable(destination);
-    let mut running = view.start(receive, RIGHTS)?;
-    if let Some(mut sink) = running.child.stdin.take() {
-        // A kernel that refuses is only slower.
-        let _ = rustix::pipe::fcntl_setpipe_size(&sink, PIPE_BYTES);
-        if let Err(error) = stream.receive_into(&mut sink, parent) {
-            // The receiver is killed before its input ends, so that it cannot take a cut
-            // stream for a complete one.
-            drop(running);
-            drop(sink);
-            return Err(error);
-        }
+    let mut receiver = Receiver::start(directory, lock)?;
+    if let Some(mut sink) = receiver.running.child.stdin.take()
+        && let Err(error) = stream.receive_into(&mut sink, parent, applied)
+    {
+        receiver.abort(sink);
+        return Err(error);
     }
-    running
-        .finish(FINISH_TIMEOUT)
-        .map_err(|error| match error.system_error() {
+    receiver.finish()
+}
+
+/// A running `btrfs receive`.
+///
+/// It ends with this process, because its input does. It inherits the lock of the ingest, so that
+/// no other one begins before that.
+pub(super) struct Receiver<'a> {
+    pub(super) running: Running,
+    directory: &'a Path,
+}
+
+impl<'a> Receiver<'a> {
+    /// Starts a receiver that creates its subvolume in a directory.
+    pub(super) fn start(directory: &'a Path, lock: &IngestLock) -> Result<Self> {
+        let located = locate(directory).context("find the file system of", directory)?;
+        let destination = Path::new(VOLUME).join(&located.path);
+        let mut receive = command::prepare("btrfs");
+        receive.args(["--quiet", "receive", "-e", "--chroot", "-m", VOLUME]);
+        receive.arg(&destination);
+        receive.stdin(Stdio::piped());
+        // It prints nothing to this descriptor, which only holds the lock.
+        receive.stdout(lock.try_clone().context("share the lock of", directory)?);
+        confined::limit(&mut receive, file_tool::LIMITS);
+        let mut view = MountView::of_programs();
+        view.mount(located.tree, VOLUME);
+        view.make_writable(destination);
+        let running = view.start(receive, RIGHTS)?;
+        if let Some(sink) = &running.child.stdin {
+            // A kernel that refuses is only slower.
+            let _ = rustix::pipe::fcntl_setpipe_size(sink, PIPE_BYTES);
+        }
+        Ok(Self { running, directory })
+    }
+
+    /// Ends the receiver before its input ends, so that it cannot take a cut stream for a complete
+    /// one.
+    pub(super) fn abort(self, sink: ChildStdin) {
+        drop(self.running);
+        drop(sink);
+    }
+
+    /// Waits until the receiver has written everything.
+    ///
+    /// # Errors
+    /// The receiver has failed.
+    pub(super) fn finish(self) -> Result<()> {
+        let finished = self.running.finish(FINISH_TIMEOUT);
+        finished.map_err(|error| match error.system_error() {
             Some(kind) if sys::error_report::is_full(kind) => {
-                IngestRefusal::Full(directory.to_owned()).into()
+                IngestRefusal::Full(self.directory.to_owned()).into()
             }
             _ => error.into(),
         })
+    }
 }
 
 /// A directory in a mount of its file system.

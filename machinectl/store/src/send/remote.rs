@@ -9,13 +9,14 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use config::{MachineName, Revision};
-use serde::Deserialize;
 use sys::command::{self, CommandError, Running};
 
 use super::quote;
+use super::remote_view::RemoteView;
+use super::session::{self, Announcement, Greeting};
 use crate::error::IoContext;
 use crate::stream::{SendStream, Sender, TimeoutReader};
-use crate::{ContentIdentity, Intent, Refusal, RefusalKind, Result, StoreError, Uuid};
+use crate::{Refusal, RefusalKind, Result, StoreError, Uuid};
 
 /// The time limit for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
@@ -24,6 +25,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 const INGEST_TIMEOUT: Duration = Duration::from_hours(1);
 /// The exit code of an ssh that has failed itself.
 const SSH_FAILED: i32 = 255;
+/// The exit code of a `buildhost` that does not know the command.
+const USAGE: i32 = 2;
 /// The exit code of a `buildhost` that does not know the machine.
 const NOT_FOUND: i32 = 10;
 
@@ -74,35 +77,6 @@ pub struct RemoteHost {
     pub volume: Option<PathBuf>,
 }
 
-/// A machine on another host.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct RemoteView {
-    /// The current revision.
-    pub current: Option<Revision>,
-    /// All revisions.
-    pub revisions: Vec<RemoteRevision>,
-}
-
-/// A revision on another host.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct RemoteRevision {
-    /// The number.
-    pub revision: Revision,
-    /// True if it can be the parent of a stream.
-    pub complete: bool,
-    /// The identity of its content.
-    #[serde(flatten)]
-    pub content: ContentIdentity,
-}
-
-impl RemoteView {
-    /// Returns a complete revision.
-    pub fn revision(&self, revision: Revision) -> Option<&RemoteRevision> {
-        let mut complete = self.revisions.iter().filter(|it| it.complete);
-        complete.find(|it| it.revision == revision)
-    }
-}
-
 impl RemoteHost {
     /// Returns a machine of the host; `None` if it does not exist there.
     ///
@@ -122,50 +96,48 @@ impl RemoteHost {
         }
     }
 
-    /// Sends a stream to the host, which verifies it, makes it the current revision, and then
-    /// prunes old revisions. Calls `progress` with the number of bytes sent so far.
+    /// Connects to the host to send it a revision of a machine. The host describes the machine. It
+    /// prunes old revisions after the new one has arrived.
     ///
     /// # Errors
-    /// The host refuses the stream or fails; its machine is as it was before.
-    pub fn ingest(
+    /// The host cannot be reached, or its answer is not understood.
+    pub fn connect(
         &self,
-        intent: Intent,
         machine: &MachineName,
-        stream: SendStream,
         keep: Option<NonZeroU32>,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<u64> {
-        let verb = match intent {
-            Intent::Add => "add",
-            Intent::Upgrade => "upgrade",
-        };
+    ) -> Result<RemoteSession> {
         let keep = keep.map(|keep| keep.to_string());
-        let mut words = vec![verb, machine.as_str(), "--from", "-", "--quiet"];
+        let mut words = vec!["receive", machine.as_str(), "--quiet"];
         words.extend(keep.iter().flat_map(|keep| ["--keep", keep]));
         let mut call = self.call(&words);
-        call.stdin(Stdio::piped()).stdout(Stdio::null());
+        call.stdin(Stdio::piped());
+        let (reader, writer) = io::pipe().context("create a pipe for", &self.host)?;
+        call.stdout(writer);
         let mut running = Running::start(call).map_err(|error| self.explain(error))?;
-        let mut sent = 0;
-        if let Some(sink) = running.child.stdin.take() {
-            let mut sink = ProgressWriter {
-                sink,
-                count: 0,
-                progress,
-            };
-            match stream.copy_to(&mut sink) {
-                Ok(count) => sent = count,
-                Err(error) => {
-                    // ssh is killed before its input ends, so that the host cannot take a cut
-                    // stream for a complete one.
-                    drop(running);
-                    return Err(error);
-                }
+        let mut answer = TimeoutReader::pipe(reader)?;
+        match session::read_line(&mut answer) {
+            Ok(Some(greeting)) => Ok(RemoteSession {
+                running,
+                host: self.clone(),
+                greeting,
+                answer,
+            }),
+            Ok(None) => {
+                drop(running.child.stdin.take());
+                let ended = running.finish(ANSWER_TIMEOUT);
+                Err(match ended {
+                    Err(error) => self.explain(error),
+                    Ok(()) => self.failed(None, "it has answered nothing".to_owned()),
+                })
+            }
+            Err(error) => {
+                let program = &self.program;
+                let message = format!(
+                    "the answer of `{program}` is not understood: `{error}`; its shell must print nothing else"
+                );
+                Err(self.failed(None, message))
             }
         }
-        running
-            .finish(INGEST_TIMEOUT)
-            .map_err(|error| self.explain(error))?;
-        Ok(sent)
     }
 
     /// Starts to fetch a revision from the host. `counter` counts the received bytes.
@@ -255,6 +227,11 @@ impl RemoteHost {
                 }
                 .into()
             }
+            CommandError::Failed { status, .. } if status.code() == Some(USAGE) => {
+                let program = &self.program;
+                let message = format!("its `{program}` is older than this one; upgrade it first");
+                self.failed(Some(USAGE), message)
+            }
             CommandError::Failed { status, stderr, .. } => {
                 self.failed(status.code(), without_program(&stderr).to_owned())
             }
@@ -269,6 +246,67 @@ impl RemoteHost {
             message,
         }
         .into()
+    }
+}
+
+/// A connection to a host that receives a revision. Dropping it ends the program there, which
+/// changes nothing.
+#[derive(Debug)]
+pub struct RemoteSession {
+    running: Running,
+    host: RemoteHost,
+    greeting: Greeting,
+    /// The standard output of the program there. ssh ends if nobody reads it.
+    answer: TimeoutReader,
+}
+
+impl RemoteSession {
+    /// Returns the host's description of itself and of the machine.
+    pub fn greeting(&self) -> &Greeting {
+        &self.greeting
+    }
+
+    /// Sends a stream to the host, which verifies it, makes it the current revision, and then
+    /// prunes old revisions. Calls `progress` with the number of bytes sent so far.
+    ///
+    /// # Errors
+    /// The host refuses the stream or fails; its machine is as it was before.
+    pub fn send(
+        self,
+        announcement: &Announcement,
+        stream: SendStream,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<u64> {
+        let Self {
+            mut running,
+            host,
+            answer,
+            ..
+        } = self;
+        let mut sent = 0;
+        if let Some(sink) = running.child.stdin.take() {
+            let mut sink = ProgressWriter {
+                sink,
+                count: 0,
+                progress,
+            };
+            // A host that has gone reports the reason below.
+            let announced = session::write_line(&mut sink.sink, announcement);
+            match announced.map(|()| stream.copy_to(&mut sink)) {
+                Ok(Ok(count)) => sent = count,
+                Ok(Err(error)) => {
+                    // ssh is killed before its input ends, so that the host cannot take a cut
+                    // stream for a complete one.
+                    drop(running);
+                    return Err(error);
+                }
+                Err(_) => {}
+            }
+        }
+        let ended = running.finish(INGEST_TIMEOUT);
+        drop(answer);
+        ended.map_err(|error| host.explain(error))?;
+        Ok(sent)
     }
 }
 

@@ -1,18 +1,31 @@
-//! The commands of a stream, as far as the paths that they name.
+//! The commands of a stream, as far as the paths and the ranges of files that they name.
+
+use std::ops::Range;
 
 use super::format::{ATTRIBUTE_PARENT, ATTRIBUTE_PATH, END, SNAPSHOT, SUBVOLUME, StreamError};
 use crate::Uuid;
 
+const ATTRIBUTE_SIZE: u16 = 4;
 const ATTRIBUTE_PATH_TO: u16 = 16;
 const ATTRIBUTE_PATH_LINK: u16 = 17;
+const ATTRIBUTE_FILE_OFFSET: u16 = 18;
 const ATTRIBUTE_DATA: u16 = 19;
 const ATTRIBUTE_CLONE_PATH: u16 = 22;
+const ATTRIBUTE_CLONE_LENGTH: u16 = 24;
+const ATTRIBUTE_UNENCODED_LENGTH: u16 = 27;
+
+const WRITE: u16 = 15;
+const CLONE: u16 = 16;
+const TRUNCATE: u16 = 17;
+const UPDATE_EXTENT: u16 = 22;
+const FALLOCATE: u16 = 23;
+const ENCODED_WRITE: u16 = 25;
 
 const DAMAGED: StreamError = StreamError::Damaged("the attributes of a command cannot be parsed");
 
 /// The effect of a command on the entries of the subvolume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effect {
+pub enum Effect {
     /// Starts or ends the stream.
     Frame,
     /// Creates a file, directory, device, pipe or socket.
@@ -47,10 +60,11 @@ impl Effect {
             11 | 12 => Self::Remove,
             // set_xattr, remove_xattr, chown, utimes
             13 | 14 | 19 | 20 => Self::ChangeEntry,
-            // write, truncate, chmod; update_extent, fallocate, fileattr, encoded_write,
-            // enable_verity
-            15 | 17 | 18 | 22..=26 => Self::ChangeFile,
-            16 => Self::Clone,
+            // also chmod, fileattr, enable_verity
+            WRITE | TRUNCATE | 18 | UPDATE_EXTENT | FALLOCATE | 24 | ENCODED_WRITE | 26 => {
+                Self::ChangeFile
+            }
+            CLONE => Self::Clone,
             _ => return None,
         })
     }
@@ -58,21 +72,50 @@ impl Effect {
 
 /// A command without its content.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Command<'a> {
-    pub(super) effect: Effect,
+pub struct Command<'a> {
+    pub(super) kind: u16,
+    pub(crate) effect: Effect,
     /// Its path.
-    pub(super) path: &'a [u8],
+    pub(crate) path: &'a [u8],
     /// The new path of a renamed entry.
-    pub(super) path_to: &'a [u8],
+    pub(crate) path_to: &'a [u8],
     /// The existing path of a hard link, or the target of a symbolic one.
-    pub(super) path_link: &'a [u8],
+    pub(crate) path_link: &'a [u8],
     /// The subvolume that content is copied from.
     pub(super) clone_uuid: Option<Uuid>,
     /// The file that content is copied from.
     pub(super) clone_path: &'a [u8],
+    /// The position in the file that is written to.
+    pub(super) file_offset: u64,
+    /// The new size of a truncated file, or the length of a range without content.
+    pub(super) size: u64,
+    /// The length of the content in the stream, in bytes.
+    pub(super) data_length: u64,
+    /// The length of content that is copied from another file.
+    pub(super) clone_length: u64,
+    /// The length of compressed content in the file.
+    pub(super) unencoded_length: u64,
 }
 
 impl<'a> Command<'a> {
+    /// Returns a command without attributes.
+    pub(super) fn new(kind: u16, effect: Effect) -> Self {
+        Self {
+            kind,
+            effect,
+            path: b"",
+            path_to: b"",
+            path_link: b"",
+            clone_uuid: None,
+            clone_path: b"",
+            file_offset: 0,
+            size: 0,
+            data_length: 0,
+            clone_length: 0,
+            unencoded_length: 0,
+        }
+    }
+
     /// Parses a command of this kind and length from its first bytes. Returns `None` if they
     /// do not suffice; all bytes do.
     ///
@@ -85,14 +128,8 @@ impl<'a> Command<'a> {
         bytes: &'a [u8],
     ) -> Result<Option<Self>, StreamError> {
         let effect = Effect::of_kind(kind);
-        let mut command = Self {
-            effect: effect.ok_or(StreamError::Damaged("it has an unknown command"))?,
-            path: b"",
-            path_to: b"",
-            path_link: b"",
-            clone_uuid: None,
-            clone_path: b"",
-        };
+        let effect = effect.ok_or(StreamError::Damaged("it has an unknown command"))?;
+        let mut command = Self::new(kind, effect);
         let mut seen = 0_u64;
         let mut at = 0;
         while at < length {
@@ -102,6 +139,7 @@ impl<'a> Command<'a> {
             let attribute = u16::from_le_bytes(*head);
             // The content has no length from version 2 on: it is the rest.
             if attribute == ATTRIBUTE_DATA && version > 1 {
+                command.data_length = (length - at).saturating_sub(2) as u64;
                 break;
             }
             let Some(head) = bytes.get(at + 2..).and_then(<[u8]>::first_chunk) else {
@@ -115,6 +153,9 @@ impl<'a> Command<'a> {
                 return Err(DAMAGED);
             }
             seen |= bit;
+            if attribute == ATTRIBUTE_DATA {
+                command.data_length = (at - start) as u64;
+            }
             match bytes.get(start..at) {
                 Some(value) => command.set(attribute, value),
                 // Content at the end need not be read.
@@ -129,7 +170,7 @@ impl<'a> Command<'a> {
     ///
     /// # Errors
     /// Those of [`Command::parse`].
-    pub(super) fn parse_whole(
+    pub(crate) fn parse_whole(
         kind: u16,
         version: u32,
         bytes: &'a [u8],
@@ -144,9 +185,33 @@ impl<'a> Command<'a> {
             ATTRIBUTE_PATH_LINK => self.path_link = value,
             ATTRIBUTE_PARENT => self.clone_uuid = Uuid::from_slice(value).ok(),
             ATTRIBUTE_CLONE_PATH => self.clone_path = value,
+            ATTRIBUTE_FILE_OFFSET => self.file_offset = number(value),
+            ATTRIBUTE_SIZE => self.size = number(value),
+            ATTRIBUTE_CLONE_LENGTH => self.clone_length = number(value),
+            ATTRIBUTE_UNENCODED_LENGTH => self.unencoded_length = number(value),
             _ => {}
         }
     }
+
+    /// Returns the range of its file in which the content changes, in bytes; `None` if only
+    /// other properties change.
+    pub(crate) fn changed_range(&self) -> Option<Range<u64>> {
+        let start = self.file_offset;
+        let length = match self.kind {
+            TRUNCATE => return Some(self.size..u64::MAX),
+            WRITE => self.data_length,
+            UPDATE_EXTENT | FALLOCATE => self.size,
+            CLONE => self.clone_length,
+            ENCODED_WRITE => self.unencoded_length,
+            _ => return None,
+        };
+        Some(start..start.saturating_add(length))
+    }
+}
+
+/// Returns a number of a command; one that the receiver refuses, too, is 0.
+fn number(value: &[u8]) -> u64 {
+    value.try_into().map_or(0, u64::from_le_bytes)
 }
 
 /// Returns that more bytes of a command are required, or that it is damaged.

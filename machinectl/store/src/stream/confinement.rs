@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::command::{Command, Effect};
 use super::format::{Header, StreamError, Violation};
+use super::paths::take_below;
 use crate::Uuid;
 
 /// The maximum length of a path; that of the kernel.
@@ -24,8 +25,8 @@ enum Entry {
     Link,
     /// Anything else of the stream, or nothing any more.
     Other,
-    /// An entry of the parent, which had this path there.
-    OfParent(Vec<u8>),
+    /// An entry of the base, which had this path there.
+    OfBase(Vec<u8>),
 }
 
 /// Checks the commands of one stream in their order.
@@ -34,8 +35,11 @@ pub(super) struct Confinement {
     own: Uuid,
     /// The UUID and the directory of the parent.
     parent: Option<(Uuid, PathBuf)>,
+    /// The directory of the subvolume to which the commands are applied: the parent, or what
+    /// arrived of the stream before.
+    base: Option<PathBuf>,
     /// The entries that the stream has changed, by their path. An entry that is not here has
-    /// the state of its directory: in a directory of the parent it is the parent's, and in one
+    /// the state of its directory: in a directory of the base it is the base's, and in one
     /// of the stream it is not a link.
     changes: BTreeMap<Vec<u8>, Entry>,
 }
@@ -44,10 +48,21 @@ impl Confinement {
     /// Returns the confinement of a stream with this header. `parent` is the directory of its
     /// parent.
     pub(super) fn new(header: &Header, parent: Option<PathBuf>) -> Self {
+        let parent = header.parent.map(|it| it.uuid).zip(parent);
         Self {
             own: header.uuid,
-            parent: header.parent.map(|it| it.uuid).zip(parent),
+            base: parent.as_ref().map(|it| it.1.clone()),
+            parent,
             changes: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the confinement of the rest of a stream. `base` is the directory with what arrived
+    /// before.
+    pub(super) fn resumed(header: &Header, parent: Option<PathBuf>, base: PathBuf) -> Self {
+        Self {
+            base: Some(base),
+            ..Self::new(header, parent)
         }
     }
 
@@ -123,7 +138,7 @@ impl Confinement {
             let is_link = match entry {
                 Entry::Link => true,
                 Entry::Other => false,
-                Entry::OfParent(origin) => self.is_link_in_parent(&origin)?,
+                Entry::OfBase(origin) => is_link_in(self.base.as_deref(), &origin)?,
             };
             if is_link {
                 return Err(StreamError::outside(path, Violation::ThroughLink));
@@ -136,50 +151,32 @@ impl Confinement {
         if uuid == Some(self.own) {
             return self.check_file(path);
         }
-        let is_parent = self
-            .parent
-            .as_ref()
-            .is_some_and(|(it, _)| uuid == Some(*it));
-        if !is_parent {
+        let Some((_, parent)) = self.parent.as_ref().filter(|it| uuid == Some(it.0)) else {
             return Err(StreamError::outside(path, Violation::CloneSource));
-        }
+        };
         check_form(path)?;
         for end in slashes(path).chain([path.len()]) {
-            if self.is_link_in_parent(&path[..end])? {
+            if is_link_in(Some(parent), &path[..end])? {
                 return Err(StreamError::outside(path, Violation::ThroughLink));
             }
         }
         Ok(())
     }
 
-    /// Returns true for a symbolic link of the parent. The directories of the path must not be
-    /// links.
-    fn is_link_in_parent(&self, path: &[u8]) -> Result<bool, StreamError> {
-        let Some((_, directory)) = &self.parent else {
-            return Ok(false);
-        };
-        let path = directory.join(Path::new(std::ffi::OsStr::from_bytes(path)));
-        match fs::symlink_metadata(path) {
-            Ok(data) => Ok(data.is_symlink()),
-            Err(error) if is_missing(&error) => Ok(false),
-            Err(error) => Err(StreamError::Parent(error)),
-        }
-    }
-
     /// Returns the states of the directories of a path from the top, and the state of the path
     /// itself at the end.
     fn entries<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = Entry> + 'a {
-        // The top directory is the parent's.
-        let mut entry = match self.parent {
-            Some(_) => Entry::OfParent(Vec::new()),
+        // The top directory is the base's.
+        let mut entry = match self.base {
+            Some(_) => Entry::OfBase(Vec::new()),
             None => Entry::Other,
         };
         let mut start = 0;
         slashes(path).chain([path.len()]).map(move |end| {
             entry = match (self.changes.get(&path[..end]), &entry) {
                 (Some(changed), _) => changed.clone(),
-                (None, Entry::OfParent(directory)) => {
-                    Entry::OfParent([directory, &path[start..end]].concat())
+                (None, Entry::OfBase(directory)) => {
+                    Entry::OfBase([directory, &path[start..end]].concat())
                 }
                 (None, Entry::Link | Entry::Other) => Entry::Other,
             };
@@ -195,7 +192,7 @@ impl Confinement {
 
     /// Sets the state of an entry, and forgets what was below it.
     fn set(&mut self, path: &[u8], entry: Entry) {
-        self.take_below(path);
+        take_below(&mut self.changes, path);
         self.changes.remove(path);
         // Only differences are stored: a full stream creates millions of files.
         if self.entry(path) != entry {
@@ -205,27 +202,25 @@ impl Confinement {
 
     /// Moves an entry with all that is below it.
     fn rename(&mut self, from: &[u8], to: &[u8]) {
-        let (moved, below) = (self.entry(from), self.take_below(from));
+        let (moved, below) = (self.entry(from), take_below(&mut self.changes, from));
         self.set(from, Entry::Other);
         self.set(to, moved);
         for (rest, entry) in below {
             self.changes.insert([to, &rest].concat(), entry);
         }
     }
+}
 
-    /// Removes and returns the changed entries below a path, by the rest of their paths.
-    fn take_below(&mut self, path: &[u8]) -> Vec<(Vec<u8>, Entry)> {
-        // The slash is followed by `0`.
-        let range = [path, b"/"].concat()..[path, b"0"].concat();
-        let below: Vec<_> = self
-            .changes
-            .range(range)
-            .map(|(path, _)| path.clone())
-            .collect();
-        below
-            .into_iter()
-            .filter_map(|it| Some((it[path.len()..].to_owned(), self.changes.remove(&it)?)))
-            .collect()
+/// Returns true for a symbolic link of a directory. The directories of the path must not be links.
+fn is_link_in(directory: Option<&Path>, path: &[u8]) -> Result<bool, StreamError> {
+    let Some(directory) = directory else {
+        return Ok(false);
+    };
+    let path = directory.join(Path::new(std::ffi::OsStr::from_bytes(path)));
+    match fs::symlink_metadata(path) {
+        Ok(data) => Ok(data.is_symlink()),
+        Err(error) if is_missing(&error) => Ok(false),
+        Err(error) => Err(StreamError::Parent(error)),
     }
 }
 

@@ -12,11 +12,11 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{SpliceFlags, splice};
 
 use super::command::Command;
-use super::confinement::Confinement;
 use super::format::{
     COMMAND_MAX, Compression, END, FIRST_COMMAND_MAX, FRAME_LENGTH, Header, MAGIC, SNAPSHOT,
     START_LENGTH, SUBVOLUME, StreamError, parse_frame, parse_header,
 };
+use super::progress::Part;
 use super::reader::TimeoutReader;
 
 /// The number of bytes that are read and written at once.
@@ -26,10 +26,16 @@ const WINDOW: u64 = 1 << 20;
 /// The number of bytes of a command that are read first: its frame, and usually its paths.
 const COMMAND_START: usize = 512;
 
+/// A check of each command, in the order of the stream.
+pub(super) type Inspect<'a> = &'a mut dyn FnMut(&Command<'_>) -> Result<(), StreamError>;
+
 /// A stream whose header was read.
 #[derive(Debug)]
 pub(super) struct StreamReader<R> {
     header: Header,
+    version: u32,
+    /// The number of bytes of the stream before the head.
+    position: u64,
     /// The bytes that were read so far.
     head: Vec<u8>,
     rest: R,
@@ -57,7 +63,58 @@ impl<R: Read> StreamReader<R> {
         }
         read_up_to(START_LENGTH + FRAME_LENGTH + length, &mut head, &mut rest)?;
         let header = parse_header(kind, &head[START_LENGTH + FRAME_LENGTH..])?;
-        Ok(Self { header, head, rest })
+        Ok(Self {
+            header,
+            version: version(&head),
+            position: 0,
+            head,
+            rest,
+        })
+    }
+
+    /// Returns a stream of which the beginning, up to this position between two commands, was
+    /// received before. `head` is what the stream began with.
+    ///
+    /// # Errors
+    /// The head is not that of a stream.
+    pub(super) fn resume(head: &[u8], position: u64, rest: R) -> Result<Self, StreamError> {
+        let StreamReader {
+            header, version, ..
+        } = StreamReader::open(head)?;
+        Ok(Self {
+            header,
+            version,
+            position,
+            head: Vec::new(),
+            rest,
+        })
+    }
+
+    /// Reads the beginning of the stream and returns true if it consists of these parts. Then the
+    /// stream continues behind them.
+    ///
+    /// # Errors
+    /// The stream cannot be read.
+    pub(super) fn skip(&mut self, parts: &[Part]) -> Result<bool, StreamError> {
+        let head = std::mem::take(&mut self.head);
+        let mut bytes = (&head[..]).chain(&mut self.rest);
+        for part in parts {
+            if part.read(&mut bytes).map_err(StreamError::Read)? != *part {
+                return Ok(false);
+            }
+            self.position += part.length;
+        }
+        Ok(self.position >= head.len() as u64)
+    }
+
+    /// Splits the stream into the commands after its head, and the head.
+    pub(super) fn into_commands(self) -> (Vec<u8>, Commands<R>) {
+        let commands = Commands {
+            total: self.position + self.head.len() as u64,
+            version: self.version,
+            rest: BufReader::with_capacity(CHUNK, self.rest),
+        };
+        (self.head, commands)
     }
 
     /// Returns the header.
@@ -65,8 +122,18 @@ impl<R: Read> StreamReader<R> {
         &self.header
     }
 
-    /// Copies the stream up to its end; returns the number of bytes. A receiver gives the
-    /// stream's confinement.
+    /// Returns the version of the stream's format.
+    pub(super) fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Returns the bytes that were read so far.
+    pub(super) fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// Copies the stream up to its end; returns the number of bytes. `inspect` sees the commands
+    /// after the header.
     ///
     /// A closed sink is not an error here: its reader, the receiver, reports the reason.
     ///
@@ -76,32 +143,73 @@ impl<R: Read> StreamReader<R> {
     pub(super) fn copy_to(
         self,
         sink: impl Write,
-        mut confinement: Option<Confinement>,
+        mut inspect: Option<Inspect<'_>>,
     ) -> Result<u64, StreamError> {
-        let version = version(&self.head);
+        let (head, mut commands) = self.into_commands();
         let mut sink = BufWriter::with_capacity(CHUNK, sink);
-        let mut rest = BufReader::with_capacity(CHUNK, self.rest);
-        let mut total = self.head.len() as u64;
-        if write(&mut sink, &self.head)?.is_break() {
-            return Ok(total);
+        if write(&mut sink, &head)?.is_break() {
+            return Ok(commands.total);
         }
-        let mut command = vec![0; FRAME_LENGTH];
+        let mut command = Vec::new();
         loop {
-            command.truncate(FRAME_LENGTH);
-            total += read_full(&mut rest, &mut command, total)?;
-            let (length, kind) = next_command(&command)?;
-            total += read_more(&mut rest, &mut command, length, total)?;
-            if let Some(confinement) = &mut confinement {
-                let bytes = &command[FRAME_LENGTH..];
-                confinement.check(&Command::parse_whole(kind, version, bytes)?)?;
+            let kind = commands.read(&mut command)?;
+            if let Some(inspect) = &mut inspect {
+                inspect(&commands.parse(kind, &command)?)?;
             }
             if write(&mut sink, &command)?.is_break() {
-                return Ok(total);
+                return Ok(commands.total);
             }
             if kind == END {
-                return flush(sink).map(|()| total);
+                return flush(sink).map(|()| commands.total);
             }
         }
+    }
+}
+
+impl Header {
+    /// Reads the header of a stream from its beginning.
+    ///
+    /// # Errors
+    /// The bytes are not the beginning of a stream.
+    pub(crate) fn of_stream(head: &[u8]) -> Result<Self, StreamError> {
+        StreamReader::open(head).map(|it| it.header)
+    }
+}
+
+/// The commands of a stream after its head.
+#[derive(Debug)]
+pub(super) struct Commands<R> {
+    rest: BufReader<R>,
+    version: u32,
+    /// The number of bytes of the stream that were read.
+    total: u64,
+}
+
+impl<R: Read> Commands<R> {
+    /// Reads the next command with its frame; returns its kind.
+    ///
+    /// # Errors
+    /// The stream is cut or damaged.
+    pub(super) fn read(&mut self, command: &mut Vec<u8>) -> Result<u16, StreamError> {
+        command.clear();
+        command.resize(FRAME_LENGTH, 0);
+        self.total += read_full(&mut self.rest, command, self.total)?;
+        let (length, kind) = next_command(command)?;
+        self.total += read_more(&mut self.rest, command, length, self.total)?;
+        Ok(kind)
+    }
+
+    /// Parses a command that was read.
+    ///
+    /// # Errors
+    /// The command is damaged.
+    pub(super) fn parse<'a>(
+        &self,
+        kind: u16,
+        command: &'a [u8],
+    ) -> Result<Command<'a>, StreamError> {
+        let bytes = command.get(FRAME_LENGTH..).unwrap_or_default();
+        Command::parse_whole(kind, self.version, bytes)
     }
 }
 
@@ -114,12 +222,12 @@ impl StreamReader<TimeoutReader> {
     pub(super) fn splice_to(
         self,
         mut sink: impl Write + AsFd,
-        mut confinement: Confinement,
+        inspect: Inspect<'_>,
     ) -> Result<(), StreamError> {
         let Some(file) = self.rest.regular_file() else {
-            return self.copy_to(sink, Some(confinement)).map(drop);
+            return self.copy_to(sink, Some(inspect)).map(drop);
         };
-        let version = version(&self.head);
+        let version = self.version;
         if write(&mut sink, &self.head)?.is_break() {
             return Ok(());
         }
@@ -128,7 +236,7 @@ impl StreamReader<TimeoutReader> {
         let length = file.metadata().map_err(StreamError::Read)?.len();
         let truncated = || StreamError::Truncated(length.saturating_sub(start));
         loop {
-            let window = check_window(file, position..length, version, &mut confinement)?;
+            let window = check_window(file, position..length, version, inspect)?;
             let window = window.ok_or_else(truncated)?;
             while position < window.end {
                 match splice_range(file, &mut position, window.end, &sink) {
@@ -159,7 +267,7 @@ fn check_window(
     file: &File,
     range: Range<u64>,
     version: u32,
-    confinement: &mut Confinement,
+    inspect: Inspect<'_>,
 ) -> Result<Option<Window>, StreamError> {
     let from = range.start;
     // Reads of single commands would make the kernel stop reading ahead.
@@ -177,7 +285,7 @@ fn check_window(
         let (length, kind) = next_command(&bytes)?;
         let known = &bytes[FRAME_LENGTH..count.min(FRAME_LENGTH + length)];
         if let Some(command) = Command::parse(kind, length, version, known)? {
-            confinement.check(&command)?;
+            inspect(&command)?;
         } else {
             let start = window.end + FRAME_LENGTH as u64;
             if start + length as u64 > range.end {
@@ -187,7 +295,7 @@ fn check_window(
             if read_at(file, &mut bytes[..length], start)? < length {
                 return Ok(None);
             }
-            confinement.check(&Command::parse_whole(kind, version, &bytes[..length])?)?;
+            inspect(&Command::parse_whole(kind, version, &bytes[..length])?)?;
         }
         window.end += (FRAME_LENGTH + length) as u64;
         window.has_end_command = kind == END;
@@ -234,7 +342,7 @@ fn splice_range(
     })
 }
 
-fn write(sink: &mut impl Write, bytes: &[u8]) -> Result<ControlFlow<()>, StreamError> {
+pub(super) fn write(sink: &mut impl Write, bytes: &[u8]) -> Result<ControlFlow<()>, StreamError> {
     match sink.write_all(bytes) {
         Ok(()) => Ok(ControlFlow::Continue(())),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
@@ -242,7 +350,7 @@ fn write(sink: &mut impl Write, bytes: &[u8]) -> Result<ControlFlow<()>, StreamE
     }
 }
 
-fn flush(mut sink: impl Write) -> Result<(), StreamError> {
+pub(super) fn flush(mut sink: impl Write) -> Result<(), StreamError> {
     match sink.flush() {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(StreamError::Write(error)),
         _ => Ok(()),
@@ -428,10 +536,8 @@ mod tests {
             out.read_to_end(&mut passed).map(|_| passed)
         });
         let input = TimeoutReader::open(file.path()).unwrap();
-        let spliced = StreamReader::open(input).and_then(|stream| {
-            let confinement = Confinement::new(stream.header(), None);
-            stream.splice_to(sink, confinement)
-        });
+        let spliced =
+            StreamReader::open(input).and_then(|stream| stream.splice_to(sink, &mut |_| Ok(())));
         let passed = reader.join().unwrap().unwrap();
         spliced.map(|()| passed)
     }

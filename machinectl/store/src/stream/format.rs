@@ -208,6 +208,56 @@ pub(super) fn parse_header(kind: u16, mut bytes: &[u8]) -> Result<Header, Stream
     }
 }
 
+/// Returns the start of a stream with the rest of the commands of another one: it creates the same
+/// subvolume, as a snapshot of `base`, which was last changed in a transaction.
+pub(super) fn start_on(version: u32, header: &Header, base: Parent) -> Vec<u8> {
+    let attributes: [(u16, &[u8]); 5] = [
+        (ATTRIBUTE_PATH, header.name.as_bytes()),
+        (ATTRIBUTE_UUID, header.uuid.as_bytes()),
+        (ATTRIBUTE_TRANSACTION, &header.transaction.to_le_bytes()),
+        (ATTRIBUTE_PARENT, base.uuid.as_bytes()),
+        (
+            ATTRIBUTE_PARENT_TRANSACTION,
+            &base.transaction.to_le_bytes(),
+        ),
+    ];
+    let mut body = Vec::new();
+    for (attribute, value) in attributes {
+        body.extend(attribute.to_le_bytes());
+        // A header has at most FIRST_COMMAND_MAX bytes.
+        body.extend(u16::try_from(value.len()).unwrap_or(u16::MAX).to_le_bytes());
+        body.extend(value);
+    }
+    let snapshot = command(SNAPSHOT, &body);
+    [MAGIC, &version.to_le_bytes(), &snapshot].concat()
+}
+
+/// Returns the command that ends a stream.
+pub(super) fn end() -> Vec<u8> {
+    command(END, b"")
+}
+
+/// Returns a command with its frame.
+fn command(kind: u16, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    let frame = |checksum: u32| {
+        let (length, kind) = (length.to_le_bytes(), kind.to_le_bytes());
+        [&length[..], &kind, &checksum.to_le_bytes()].concat()
+    };
+    let checksum = checksum(&[&frame(0)[..], body].concat());
+    [&frame(checksum)[..], body].concat()
+}
+
+/// Returns the checksum of a command: CRC-32C with an initial value of 0, without a final
+/// inversion.
+fn checksum(command: &[u8]) -> u32 {
+    command.iter().fold(0, |checksum, byte| {
+        (0..8).fold(checksum ^ u32::from(*byte), |checksum, _| {
+            (checksum >> 1) ^ if checksum & 1 == 1 { 0x82f6_3b78 } else { 0 }
+        })
+    })
+}
+
 fn number(value: &[u8]) -> Option<u64> {
     value.try_into().ok().map(u64::from_le_bytes)
 }

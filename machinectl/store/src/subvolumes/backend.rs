@@ -35,9 +35,16 @@ pub trait SubvolumeBackend: Debug + Send + Sync {
     /// is not a subvolume.
     fn delete(&self, path: &Path) -> io::Result<Change>;
 
-    /// Makes a subvolume read-only. There is no inverse: the parent of a stream must never
-    /// change.
+    /// Makes a subvolume read-only.
     fn make_read_only(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes a subvolume writable that is marked as incomplete. The parent of a stream must never
+    /// change.
+    fn make_writable(&self, path: &Path) -> io::Result<()>;
+
+    /// Returns the transaction of the last change of a file; `None` if the backend does not know
+    /// it.
+    fn last_change(&self, file: &Path) -> io::Result<Option<u64>>;
 
     /// Commits all changes to the disk.
     fn commit(&self, path: &Path) -> io::Result<()>;

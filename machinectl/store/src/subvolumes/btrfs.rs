@@ -10,6 +10,7 @@ use libbtrfsutil::{
 };
 use sys::file;
 
+use super::inode;
 use super::names::{exchange, unchanged_if_exists, unchanged_if_missing};
 use super::{Change, Subvolume, SubvolumeBackend, Uuid};
 
@@ -126,6 +127,14 @@ impl SubvolumeBackend for BtrfsBackend {
 
     fn make_read_only(&self, path: &Path) -> io::Result<()> {
         os(libbtrfsutil::set_subvolume_read_only(path, true))
+    }
+
+    fn make_writable(&self, path: &Path) -> io::Result<()> {
+        os(libbtrfsutil::set_subvolume_read_only(path, false))
+    }
+
+    fn last_change(&self, file: &Path) -> io::Result<Option<u64>> {
+        inode::last_change(file).map(Some)
     }
 
     fn commit(&self, path: &Path) -> io::Result<()> {

@@ -78,6 +78,19 @@ impl State {
         self.add(target, Some(parent.uuid), read_only)
     }
 
+    fn set_read_only(&mut self, path: &Path, read_only: bool) -> io::Result<()> {
+        self.count_change()?;
+        let Some((inode, subvolume)) = self.find(path)? else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let changed = Subvolume {
+            read_only,
+            ..subvolume
+        };
+        self.subvolumes.insert(inode, changed);
+        Ok(())
+    }
+
     /// Adds the subvolumes below a directory, relative to `top`.
     fn add_inner(&self, top: &Path, directory: &Path, inner: &mut Vec<PathBuf>) -> io::Result<()> {
         for entry in fs::read_dir(directory)? {
@@ -195,17 +208,15 @@ impl SubvolumeBackend for FakeBackend {
     }
 
     fn make_read_only(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.state();
-        state.count_change()?;
-        let Some((inode, subvolume)) = state.find(path)? else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        let sealed = Subvolume {
-            read_only: true,
-            ..subvolume
-        };
-        state.subvolumes.insert(inode, sealed);
-        Ok(())
+        self.state().set_read_only(path, true)
+    }
+
+    fn make_writable(&self, path: &Path) -> io::Result<()> {
+        self.state().set_read_only(path, false)
+    }
+
+    fn last_change(&self, _file: &Path) -> io::Result<Option<u64>> {
+        Ok(None)
     }
 
     fn commit(&self, _path: &Path) -> io::Result<()> {

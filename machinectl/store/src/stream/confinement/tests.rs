@@ -23,12 +23,8 @@ fn header(parent: Option<Uuid>) -> Header {
 
 fn command(effect: Effect, path: &str) -> Command<'_> {
     Command {
-        effect,
         path: path.as_bytes(),
-        path_to: b"",
-        path_link: b"",
-        clone_uuid: None,
-        clone_path: b"",
+        ..Command::new(0, effect)
     }
 }
 

@@ -1,0 +1,40 @@
+//! The receiving end of `push`.
+
+use std::io;
+
+use config::MachineName;
+use store::send::session::{self, Announcement, Greeting};
+use store::stream::{SendStream, StreamError, TimeoutReader};
+use store::{Source, StoreError, Volume};
+
+use crate::exit_code::Failure;
+use crate::machine::retention::Retention;
+use crate::output::Output;
+
+/// Describes the machine, and adds the revision that the sender then announces. A sender that
+/// announces nothing changes nothing.
+pub(super) fn run(
+    volume: &Volume,
+    name: &MachineName,
+    retention: Retention,
+    output: &Output,
+) -> Result<(), Failure> {
+    let greeting = Greeting::of(volume, name)?;
+    let greeted = session::write_line(&mut io::stdout().lock(), &greeting);
+    greeted
+        .map_err(StreamError::Write)
+        .map_err(StoreError::from)?;
+    let mut input = TimeoutReader::pipe(io::stdin())?;
+    let announced = session::read_line(&mut input).map_err(StreamError::Read);
+    let announced: Option<Announcement> = announced.map_err(StoreError::from)?;
+    let Some(announcement) = announced else {
+        return Ok(());
+    };
+    let stream = match announcement.continues {
+        Some(partial) => volume.resume(name, &partial, input)?,
+        None => SendStream::open(input)?.resumable(),
+    };
+    volume.ingest(announcement.intent, name, Source::Stream(stream))?;
+    retention.apply(volume, name, output);
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! A transfer over one connection: the receiver describes its machine in one line of JSON, the
+//! sender answers with one line, and then sends the stream.
+
+use std::io::{self, Read, Write};
+
+use config::MachineName;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::remote_view::RemoteView;
+use crate::ingest::PartialRevision;
+use crate::{Intent, Result, Volume, btrfs_progs};
+
+/// The maximum length of a line, in bytes, and of what a shell prints before the first one.
+const BYTES_MAX: u64 = 16 << 20;
+/// The start of each line. A shell may print other lines before.
+const START: &str = "{\"buildhost\":";
+
+/// The receiver's description of itself.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Greeting {
+    /// The version of this dialogue.
+    buildhost: u32,
+    /// The highest version of the stream format that the receiver understands. From 2 on, a
+    /// stream can have compressed content.
+    pub stream_version: u32,
+    /// The machine; `None` if no machine has this name.
+    pub machine: Option<RemoteView>,
+    /// The part of a revision that has arrived before its transfer was cut.
+    #[serde(default)]
+    pub partial: Option<PartialRevision>,
+}
+
+/// The sender's announcement of its stream.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Announcement {
+    /// The version of this dialogue.
+    buildhost: u32,
+    /// The purpose of the image.
+    pub intent: Intent,
+    /// The partial revision that the stream continues; `None` for a stream from its beginning.
+    #[serde(default)]
+    pub continues: Option<PartialRevision>,
+}
+
+/// The version of the dialogue.
+const VERSION: u32 = 1;
+
+impl Greeting {
+    /// Describes a machine, and what this host can receive. Reads the content manifests.
+    ///
+    /// # Errors
+    /// The machine cannot be read.
+    pub fn of(volume: &Volume, machine: &MachineName) -> Result<Self> {
+        let view = match volume.view(machine) {
+            Err(error) if error.kind() == Some(crate::RefusalKind::NotFound) => None,
+            view => Some(view?),
+        };
+        Ok(Self {
+            buildhost: VERSION,
+            stream_version: btrfs_progs::stream_version(),
+            partial: view.as_ref().and_then(|it| volume.partial_revision(it)),
+            machine: view.as_ref().map(|it| RemoteView::of(volume, it)),
+        })
+    }
+}
+
+impl Announcement {
+    /// Announces a stream, or the rest of one.
+    pub fn new(intent: Intent, continues: Option<PartialRevision>) -> Self {
+        Self {
+            buildhost: VERSION,
+            intent,
+            continues,
+        }
+    }
+}
+
+/// Writes a line of the dialogue.
+///
+/// # Errors
+/// The other side has closed the connection.
+pub fn write_line(sink: &mut impl Write, line: &impl Serialize) -> io::Result<()> {
+    let line = serde_json::to_string(line).map_err(io::Error::other)?;
+    writeln!(sink, "{line}")?;
+    sink.flush()
+}
+
+/// Reads a line of the dialogue; returns `None` at the end of the input. Skips other lines before
+/// it, and reads nothing behind it.
+///
+/// # Errors
+/// The input cannot be read or is not understood. The error names what was read.
+pub fn read_line<T: DeserializeOwned>(input: &mut impl Read) -> io::Result<Option<T>> {
+    let mut line = Vec::new();
+    let mut before = String::new();
+    let mut byte = [0];
+    for _ in 0..BYTES_MAX {
+        // Single bytes, because the stream follows.
+        if input.read(&mut byte)? == 0 {
+            break;
+        }
+        if byte != *b"\n" {
+            line.extend(byte);
+            continue;
+        }
+        let text = String::from_utf8_lossy(&line);
+        if text.starts_with(START) {
+            let parsed = serde_json::from_str(&text).map(Some);
+            return parsed.map_err(|error| invalid(&format!("{text}: {error}")));
+        }
+        before = text.into_owned();
+        line.clear();
+    }
+    before.push_str(&String::from_utf8_lossy(&line));
+    if before.is_empty() {
+        return Ok(None);
+    }
+    Err(invalid(&before))
+}
+
+fn invalid(text: &str) -> io::Error {
+    let text: String = text.chars().take(100).collect();
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_behind_the_words_of_a_shell() {
+        let mut bytes = b"Welcome!\n{ 3 updates }\n".to_vec();
+        write_line(&mut bytes, &Announcement::new(Intent::Add, None)).unwrap();
+        bytes.extend(b"stream");
+        let mut input = &bytes[..];
+        let read: Announcement = read_line(&mut input).unwrap().unwrap();
+        assert_eq!(read.intent, Intent::Add);
+        assert_eq!(input, b"stream");
+    }
+
+    #[test]
+    fn an_answer_that_is_no_line_is_named() {
+        assert!(read_line::<Announcement>(&mut &b""[..]).unwrap().is_none());
+        for (answer, named) in [
+            ("Welcome!\n", "Welcome!"),
+            ("no end", "no end"),
+            ("{\"buildhost\":2,\"intent\":\"leap\"}\n", "leap"),
+        ] {
+            let error = read_line::<Announcement>(&mut answer.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains(named), "{error}");
+        }
+    }
+}
