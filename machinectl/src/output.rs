@@ -1,5 +1,6 @@
 //! Output: data on stdout, messages and errors on stderr.
 
+mod progress;
 mod table;
 mod text;
 
@@ -15,6 +16,7 @@ use crate::exit_code::{ExitStatus, Failure};
 use crate::options::GlobalOptions;
 use crate::program::Program;
 
+pub(crate) use progress::Progress;
 pub(crate) use table::Table;
 use text::printable_lines;
 pub(crate) use text::{count, fields, joined, mebibytes, or_empty, time};

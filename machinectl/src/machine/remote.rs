@@ -1,6 +1,5 @@
 //! The commands that transfer revisions between hosts: `push`, `pull`.
 
-mod progress;
 mod receive;
 mod transfer;
 

@@ -11,12 +11,11 @@ use store::send::session::{Announcement, Greeting};
 use store::send::{OutgoingStream, RemoteHost, RemoteRevision, RemoteSession, RemoteView};
 use store::{ContentIdentity, IngestPlan, Intent, MachineView, Source, Uuid, Volume};
 
-use super::progress::Progress;
 use crate::exit_code::{ExitStatus, Failure};
 use crate::machine::ingest::{intent, report_no_manifest};
 use crate::machine::retention::Retention;
 use crate::options::DryRun;
-use crate::output::{Output, mebibytes};
+use crate::output::{Output, Progress, mebibytes};
 
 /// The identities of a machine's complete revisions here.
 type Contents = BTreeMap<Revision, ContentIdentity>;

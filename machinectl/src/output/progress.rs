@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::output::{Output, mebibytes};
+use super::{Output, mebibytes};
 
 /// The time between two updates of the line.
 const UPDATE_INTERVAL: Duration = Duration::from_millis(200);
@@ -15,16 +15,16 @@ const UPDATE_INTERVAL: Duration = Duration::from_millis(200);
 const CLEAR_LINE: &str = "\r\x1b[K";
 
 /// A progress line; removed when dropped.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// The number of bytes that have passed.
-    pub(super) passed: Arc<AtomicU64>,
+    pub(crate) passed: Arc<AtomicU64>,
     /// The thread that draws the line until the channel closes; `None` without a terminal.
     drawing: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Progress {
     /// Starts the line. On a terminal, `measure` determines the expected size in the background.
-    pub(super) fn start(
+    pub(crate) fn start(
         output: &Output,
         measure: impl FnOnce() -> Option<u64> + Send + 'static,
     ) -> Self {
