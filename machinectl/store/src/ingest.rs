@@ -544,8 +544,8 @@ impl Volume {
         }
         let _ = self.commit();
         if error.is_full() {
-            // The space of the deleted subvolume is free after another commit.
-            let _ = self.commit();
+            // btrfs frees the space of the deleted subvolume in the background.
+            let _ = self.reclaim();
         }
     }
 
