@@ -20,7 +20,8 @@ pub(crate) enum Command {
     /// Create a machine from a `btrfs send` stream or a subvolume
     ///
     /// The sender must have named the subvolume NAME-NUMBER, as in
-    /// `btrfs send NAME-1 | buildhost add NAME`.
+    /// `btrfs send NAME-1 | buildhost add NAME`. The stream may be compressed with zstd, xz, gzip
+    /// or bzip2.
     Add(Request),
     /// Create a machine or its next revision from a disk image, directory or archive
     ///
@@ -32,6 +33,7 @@ pub(crate) enum Command {
     ///
     /// Running builds keep their revision. The number of the new revision must be higher than
     /// that of the current one. An incremental stream can build on any revision of the machine.
+    /// The stream may be compressed with zstd, xz, gzip or bzip2.
     Upgrade(Request),
 }
 

@@ -16,6 +16,7 @@
 mod archive;
 pub mod btrfs_progs;
 pub mod clean;
+pub mod compression;
 mod content_identity;
 pub mod content_manifest;
 mod delete;

@@ -7,6 +7,7 @@
 mod command;
 mod confinement;
 mod copy;
+mod decompress;
 mod format;
 mod parts;
 mod paths;
@@ -19,7 +20,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use copy::StreamReader;
-pub use format::{Compression, Header, Parent, StreamError, Violation};
+pub use format::{Header, Parent, StreamError, Violation};
 use parts::{PartEnd, PartReader};
 pub use reader::{READ_TIMEOUT, TimeoutReader};
 pub use sender::Sender;
@@ -47,12 +48,13 @@ pub struct SendStream {
 }
 
 impl SendStream {
-    /// Reads the header of a stream from a file or a pipe.
+    /// Reads the header of a stream from a file or a pipe. A compressed one is decompressed.
     ///
     /// # Errors
     /// The content is not a stream.
     pub fn open(input: TimeoutReader) -> Result<Self> {
-        Self::open_from(None, input)
+        let (decompressor, content) = decompress::decompress(input)?;
+        Self::open_from(decompressor, content)
     }
 
     /// Starts to send a subvolume of another file system in full.

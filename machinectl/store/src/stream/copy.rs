@@ -13,11 +13,12 @@ use rustix::pipe::{SpliceFlags, splice};
 
 use super::command::Command;
 use super::format::{
-    COMMAND_MAX, Compression, END, FIRST_COMMAND_MAX, FRAME_LENGTH, Header, MAGIC, SNAPSHOT,
-    START_LENGTH, SUBVOLUME, StreamError, parse_frame, parse_header,
+    COMMAND_MAX, END, FIRST_COMMAND_MAX, FRAME_LENGTH, Header, MAGIC, SNAPSHOT, START_LENGTH,
+    SUBVOLUME, StreamError, parse_frame, parse_header,
 };
 use super::progress::Part;
 use super::reader::TimeoutReader;
+use crate::compression::Compression;
 
 /// The number of bytes that are read and written at once.
 const CHUNK: usize = 256 * 1024;

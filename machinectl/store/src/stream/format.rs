@@ -5,6 +5,7 @@ use std::io;
 
 use config::text::printable;
 
+use crate::compression::Compression;
 use crate::{Refusal, RefusalKind, Uuid};
 
 pub(super) const MAGIC: &[u8] = b"btrfs-stream\0";
@@ -123,40 +124,6 @@ impl Refusal for StreamError {
             Self::Write(_) => RefusalKind::Invalid,
             _ => RefusalKind::BadStream,
         }
-    }
-}
-
-/// A compression format that is recognized by its magic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// Zstandard.
-    Zstd,
-    /// Gzip.
-    Gzip,
-    /// XZ.
-    Xz,
-}
-
-impl Compression {
-    pub(super) fn detect(start: &[u8]) -> Option<Self> {
-        let known: [(&[u8], _); 3] = [
-            (b"\x28\xb5\x2f\xfd", Self::Zstd),
-            (b"\x1f\x8b", Self::Gzip),
-            (b"\xfd7zXZ", Self::Xz),
-        ];
-        known
-            .into_iter()
-            .find_map(|(magic, compression)| start.starts_with(magic).then_some(compression))
-    }
-}
-
-impl fmt::Display for Compression {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Zstd => "zstd",
-            Self::Gzip => "gzip",
-            Self::Xz => "xz",
-        })
     }
 }
 

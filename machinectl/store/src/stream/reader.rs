@@ -1,7 +1,7 @@
 //! Reads pipes with a timeout.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ pub const READ_TIMEOUT: Duration = Duration::from_mins(5);
 #[derive(Debug)]
 pub struct TimeoutReader {
     file: File,
+    /// The bytes of a pipe that were read by [`TimeoutReader::peek`].
+    peeked: Vec<u8>,
     bytes_read: Option<Arc<AtomicU64>>,
 }
 
@@ -56,6 +58,7 @@ impl TimeoutReader {
     pub(super) fn new(file: File) -> Self {
         Self {
             file,
+            peeked: Vec::new(),
             bytes_read: None,
         }
     }
@@ -65,10 +68,39 @@ impl TimeoutReader {
         let metadata = self.file.metadata().ok()?;
         metadata.is_file().then_some(&self.file)
     }
+
+    /// Returns the next bytes, fewer at the end of the input. They will be read again.
+    pub(super) fn peek(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        let position = match self.regular_file() {
+            Some(mut file) => Some(file.stream_position()?),
+            None => None,
+        };
+        let mut bytes = Vec::new();
+        self.by_ref().take(count as u64).read_to_end(&mut bytes)?;
+        match position {
+            Some(position) => drop(self.file.seek(SeekFrom::Start(position))?),
+            None => self.peeked.clone_from(&bytes),
+        }
+        Ok(bytes)
+    }
+
+    /// Returns the file, whose position is that of the next byte, if it is a regular one.
+    pub(super) fn into_regular_file(self) -> Result<File, Self> {
+        if self.regular_file().is_some() {
+            Ok(self.file)
+        } else {
+            Err(self)
+        }
+    }
 }
 
 impl Read for TimeoutReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.peeked.is_empty() {
+            let count = (&self.peeked[..]).read(buffer)?;
+            self.peeked.drain(..count);
+            return Ok(count);
+        }
         let timeout = Timespec::try_from(READ_TIMEOUT).map_err(io::Error::other)?;
         let readable = PollFd::new(&self.file, PollFlags::IN);
         if poll(&mut [readable], Some(&timeout))? == 0 {
