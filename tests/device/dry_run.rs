@@ -34,7 +34,7 @@ fn host() -> BuildHost {
     let tools = tools.display().to_string();
     host.machinectl(&["toolchain", "add", "there", &tools], b"")
         .success();
-    write_file(&host.mount.path().join("disk.raw"), "a disk");
+    write_file(&host.mount.path().join("disk.raw"), "\0a disk");
     host
 }
 

@@ -1,5 +1,5 @@
-//! Tools that were taken over by the data that they read: stand-ins with the names of tar, cp and
-//! zstd try to reach the host from the place of these programs.
+//! Tools that were taken over by the data that they read: stand-ins with the names of tar, cp,
+//! qemu-img and decompressors try to reach the host from the place of these programs.
 
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
@@ -62,6 +62,36 @@ fn attacks(host: &BuildHost, outside: &Path, port: u16) -> Vec<(&'static str, St
     .into()
 }
 
+/// Creates the machine `good`, and files of every kind that a tool reads.
+fn make_files(host: &BuildHost, from: &Path) {
+    let at = |name: &str| from.join(name).display().to_string();
+    for directory in ["tree", "outside", "bin"] {
+        fs::create_dir(at(directory)).unwrap();
+    }
+    for name in ["tree/disk.img", "outside/secret", "outside/state"] {
+        write_file(Path::new(&at(name)), "content");
+    }
+    write_file(Path::new(&at("k")), "kernel");
+    write_file(Path::new(&at("tree/manifest")), ": 1\nid: x\nsummary: y\n");
+    host.machinectl(&["import", "good", &at("tree")], b"")
+        .success();
+    for name in ["m.tar", "m.tar.zst"] {
+        host.machinectl(&["export", "good", "-o", &at(name)], b"")
+            .success();
+    }
+    for command in [
+        ["xz", "--keep", &at("k")].as_slice(),
+        &["qemu-img", "create", "-f", "vmdk", &at("disk.vmdk"), "1M"],
+    ] {
+        let mut make = command::prepare(command[0]);
+        make.args(&command[1..]);
+        run(make, b"").success();
+    }
+    fs::set_permissions(at("disk.vmdk"), Permissions::from_mode(0o644)).unwrap();
+    host.machinectl(&["export", "good", "-o", &at("m.btrfs.zst")], b"")
+        .success();
+}
+
 /// Returns the names of the attacks that a stand-in reports.
 fn reached(output: &CommandOutput) -> &str {
     let (_, reached) = output.stderr.rsplit_once("reached:").unwrap();
@@ -74,19 +104,7 @@ fn tools_that_were_taken_over_reach_nothing_of_the_host() {
     let host = BuildHost::new(256);
     let from = tempfile::tempdir().unwrap();
     let at = |name: &str| from.path().join(name).display().to_string();
-    for directory in ["tree", "outside", "bin"] {
-        fs::create_dir(at(directory)).unwrap();
-    }
-    for name in ["tree/disk.img", "outside/secret", "outside/state"] {
-        write_file(Path::new(&at(name)), "content");
-    }
-    write_file(Path::new(&at("tree/manifest")), ": 1\nid: x\nsummary: y\n");
-    host.machinectl(&["import", "good", &at("tree")], b"")
-        .success();
-    for name in ["m.tar", "m.tar.zst"] {
-        host.machinectl(&["export", "good", "-o", &at(name)], b"")
-            .success();
-    }
+    make_files(&host, from.path());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let attacks = attacks(&host, Path::new(&at("outside")), port);
@@ -112,7 +130,13 @@ fn tools_that_were_taken_over_reach_nothing_of_the_host() {
         ("tar", &["import", "evil", &at("m.tar.zst")]),
         ("zstd", &["import", "evil", &at("m.tar.zst")]),
         ("cp", &["import", "evil", &at("tree")]),
-        ("cp", &["import", "evil", &at("tree/disk.img")]),
+        (
+            "cp",
+            &["import", "evil", &at("m.tar"), "--kernel", &at("k")],
+        ),
+        ("xz", &["import", "evil", &at("k.xz")]),
+        ("qemu-img", &["import", "evil", &at("disk.vmdk")]),
+        ("zstd", &["add", "good2", "--from", &at("m.btrfs.zst")]),
         ("tar", &["export", "good", "-o", &at("out.tar")]),
         ("zstd", &["export", "good", "-o", &at("out.tar.zst")]),
         ("zstd", &["export", "good", "-o", &at("out.btrfs.zst")]),

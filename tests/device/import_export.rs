@@ -124,7 +124,7 @@ fn invalid_machines_are_refused_and_leave_nothing() {
     let from = tempfile::tempdir().unwrap();
     let path = from.path().to_str().unwrap();
     host.machinectl(&["import", "linux", path], b"")
-        .refused(3, "lacks `disk.img`");
+        .refused(3, "has neither `disk.img` nor `manifest`");
     write_file(&from.path().join("manifest"), ": 1\nid: x\ncolour: red\n");
     host.machinectl(&["import", "linux", path], b"").refused(
         3,
@@ -135,7 +135,7 @@ fn invalid_machines_are_refused_and_leave_nothing() {
     let tar = from.path().join("x.tar");
     write_file(&tar, "this is not an archive");
     host.machinectl(&["import", "linux", tar.to_str().unwrap()], b"")
-        .refused(1, "tar");
+        .refused(3, "is a text file");
     assert!(host.listing().is_empty());
 }
 

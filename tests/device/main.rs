@@ -36,6 +36,7 @@ mod hostile_images;
 mod hostile_streams;
 mod hostile_tools;
 mod import_export;
+mod import_formats;
 mod load;
 mod manual_changes;
 mod power_cut;

@@ -13,7 +13,7 @@ use store::{IngestPlan, Intent, Method, Source, StoreError, Volume};
 use super::retention::Retention;
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::{DryRun, GlobalOptions};
-use crate::output::Output;
+use crate::output::{Output, Progress};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -25,9 +25,17 @@ pub(crate) enum Command {
     Add(Request),
     /// Create a machine or its next revision from a disk image, directory or archive
     ///
+    /// The content of a file determines its format, not its name. Disk images are raw, qcow2, VMDK,
+    /// VDI, VHD or VHDX, and become the raw disk `disk.img`. An image must be a single file.
+    /// Archives are tar archives. Both may be compressed with zstd, xz, gzip or bzip2.
+    ///
+    /// A directory or an archive holds `disk.img`, or a `manifest` that names its files; `export`
+    /// writes such archives to `.tar` and `.tar.zst`. An archive is extracted with owners, devices,
+    /// capabilities and extended attributes; ACLs are among them if it was made with `tar --xattrs
+    /// --xattrs-include='*'`. `add` and `upgrade` receive what `export` writes to `.btrfs`.
+    ///
+    /// If the directory of the file has a file `SHA256SUMS` that lists it, its checksum is verified.
     /// The new revision gets a content manifest, so that it can be verified wherever it is pushed.
-    /// An archive is extracted with owners, devices, capabilities and extended attributes; ACLs
-    /// are among them if it was made with `tar --xattrs --xattrs-include='*'`.
     Import(ImportRequest),
     /// Add a new revision to a machine, from a `btrfs send` stream or a subvolume
     ///
@@ -56,7 +64,7 @@ pub(crate) struct ImportRequest {
     /// The machine
     #[arg(value_name = "MACHINE")]
     name: MachineName,
-    /// A disk image, raw or qcow2; a directory; or an archive such as `NAME.tar.zst`
+    /// A disk image, a directory or an archive
     source: PathBuf,
     /// The kernel that boots the disk
     #[arg(long, value_name = "FILE")]
@@ -104,7 +112,7 @@ pub(crate) fn run(
         dry_run: request.dry_run,
         output,
     };
-    ingest.run(intent, source)
+    ingest.run(intent, source, None).map(drop)
 }
 
 fn import(request: &ImportRequest, volume: &Volume, output: &Output) -> Result<(), Failure> {
@@ -119,8 +127,40 @@ fn import(request: &ImportRequest, volume: &Volume, output: &Output) -> Result<(
         dry_run: request.dry_run,
         output,
     };
+    verify_checksum(&import, &request.source, output)?;
+    let progress = progress(&import, output);
     let intent = intent(volume, &request.name);
-    ingest.run(intent, Source::Import(import))
+    let revision = ingest.run(intent, Source::Import(import), progress)?;
+    if !request.dry_run.enabled && volume.has_blank_disk(&request.name, revision) {
+        output.warn(&BlankDisk(request.source.clone()));
+    }
+    Ok(())
+}
+
+/// A warning about a disk that no machine boots from.
+#[derive(Debug, thiserror::Error)]
+#[error("the disk in `{}` begins with zeros: it has no partition table and no file system", .0.display())]
+struct BlankDisk(PathBuf);
+
+/// Verifies a file by the checksums that are published with it, and reports the success.
+fn verify_checksum(import: &Import, source: &Path, output: &Output) -> Result<(), Failure> {
+    let line = progress(import, output);
+    let is_verified = import.verify_checksum()?;
+    drop(line);
+    if is_verified {
+        let source = source.display();
+        output.status(format_args!(
+            "`{source}` has the SHA-256 that `SHA256SUMS` beside it states"
+        ));
+    }
+    Ok(())
+}
+
+/// Shows the progress of the import of a file.
+fn progress(import: &Import, output: &Output) -> Option<Progress> {
+    let progress = import.progress()?;
+    let bytes = move || (progress.bytes(), progress.total());
+    Some(Progress::watch(output, bytes))
 }
 
 /// Returns [`Intent::Upgrade`] for a machine in service, [`Intent::Add`] for a new one.
@@ -133,20 +173,27 @@ pub(super) fn intent(volume: &Volume, name: &MachineName) -> Intent {
 }
 
 impl Ingest<'_> {
-    fn run(&self, intent: Intent, source: Source) -> Result<(), Failure> {
+    /// Creates a revision, and shows the progress meanwhile. Returns the revision.
+    fn run(
+        &self,
+        intent: Intent,
+        source: Source,
+        progress: Option<Progress>,
+    ) -> Result<Revision, Failure> {
         let plan = if self.dry_run.enabled {
             self.volume.plan_ingest(intent, self.name, &source)?
         } else {
             self.volume.ingest(intent, self.name, source)?
         };
+        drop(progress);
         self.report(&plan)?;
         if self.dry_run.enabled {
-            return self
-                .retention
-                .plan(self.volume, self.name, plan.revision, self.output);
+            self.retention
+                .plan(self.volume, self.name, plan.revision, self.output)?;
+        } else {
+            self.retention.apply(self.volume, self.name, self.output);
         }
-        self.retention.apply(self.volume, self.name, self.output);
-        Ok(())
+        Ok(plan.revision)
     }
 
     fn report(&self, plan: &IngestPlan) -> Result<(), Failure> {

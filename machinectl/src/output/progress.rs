@@ -29,19 +29,37 @@ impl Progress {
         measure: impl FnOnce() -> Option<u64> + Send + 'static,
     ) -> Self {
         let passed = Arc::new(AtomicU64::new(0));
-        if output.is_quiet() || !io::stderr().is_terminal() {
-            let drawing = None;
-            return Self { passed, drawing };
-        }
-        let total = Arc::new(AtomicU64::new(0));
-        let measured = Arc::clone(&total);
-        std::thread::spawn(move || measured.store(measure().unwrap_or(0), Ordering::Relaxed));
-        let (stop, stopped) = mpsc::channel();
         let drawn = Arc::clone(&passed);
-        let thread = std::thread::spawn(move || draw(&drawn, &total, &stopped));
-        let drawing = Some((stop, thread));
+        let drawing = is_visible(output).then(|| {
+            let total = Arc::new(AtomicU64::new(0));
+            let measured = Arc::clone(&total);
+            std::thread::spawn(move || measured.store(measure().unwrap_or(0), Ordering::Relaxed));
+            start_drawing(move || {
+                let load = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed);
+                (load(&drawn), load(&total))
+            })
+        });
         Self { passed, drawing }
     }
+
+    /// Starts the line of a source that tells the number of bytes that have passed, and of all.
+    pub(crate) fn watch(output: &Output, bytes: impl Fn() -> (u64, u64) + Send + 'static) -> Self {
+        Self {
+            passed: Arc::default(),
+            drawing: is_visible(output).then(|| start_drawing(bytes)),
+        }
+    }
+}
+
+fn is_visible(output: &Output) -> bool {
+    !output.is_quiet() && io::stderr().is_terminal()
+}
+
+/// Starts the thread that draws the line until the channel closes.
+fn start_drawing(bytes: impl Fn() -> (u64, u64) + Send + 'static) -> (Sender<()>, JoinHandle<()>) {
+    let (stop, stopped) = mpsc::channel();
+    let thread = std::thread::spawn(move || draw(&bytes, &stopped));
+    (stop, thread)
 }
 
 impl Drop for Progress {
@@ -53,11 +71,10 @@ impl Drop for Progress {
     }
 }
 
-fn draw(passed: &AtomicU64, total: &AtomicU64, stopped: &Receiver<()>) {
+fn draw(bytes: &impl Fn() -> (u64, u64), stopped: &Receiver<()>) {
     let started = Instant::now();
     while stopped.recv_timeout(UPDATE_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-        let passed = passed.load(Ordering::Relaxed);
-        let total = total.load(Ordering::Relaxed);
+        let (passed, total) = bytes();
         let line = line(passed, total, started.elapsed());
         let _ = write!(io::stderr(), "{CLEAR_LINE}  {line}");
     }

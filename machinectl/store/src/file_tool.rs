@@ -1,8 +1,10 @@
-//! Tools that work on files of others: tar, cp, and the filters that compress and decompress.
+//! Tools that work on files of others: tar, cp, the converter of disk images, and the filters that
+//! compress and decompress.
 //!
 //! Each sees the programs of the host, and beside them at most one file or directory that it
-//! reads and one directory that it changes.
+//! reads and one file or directory that it changes.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use std::time::Duration;
 use rustix::thread::CapabilitySet;
 use sys::command::Running;
 use sys::confined::{self, Limits};
-use sys::mount_view::{Ioctls, MountView, Rights, clone_mount};
+use sys::mount_view::{Ioctls, MountView, Rights, clone_mount, clone_mount_of};
 
 use crate::Result;
 use crate::error::IoContext;
@@ -34,12 +36,16 @@ pub(crate) const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::MKNOD)
     .union(CapabilitySet::SETFCAP)
     .union(CapabilitySet::SYS_ADMIN);
+/// The path of the file that a converter reads.
+pub(crate) const INPUT: &str = "/input";
+/// The path of the file that a converter changes.
+pub(crate) const OUTPUT: &str = "/output";
 /// The rights of a tool that creates files.
 const RIGHTS: Rights = Rights {
     capabilities: CAPABILITIES,
     ioctls: Ioctls::Clone,
 };
-/// The rights of a program that only reads its input and writes its output.
+/// The rights of a program that only reads its input and changes its output.
 const NO_RIGHTS: Rights = Rights {
     capabilities: CapabilitySet::empty(),
     ioctls: Ioctls::Clone,
@@ -85,4 +91,25 @@ fn start(mut tool: Command, mut view: MountView) -> Result<Running> {
 pub(crate) fn start_filter(mut filter: Command) -> Result<Running> {
     confined::confine(&mut filter, LIMITS, Vec::new()).context("confine", filter.get_program())?;
     Ok(MountView::of_programs().start(filter, NO_RIGHTS)?)
+}
+
+/// Starts a program that reads [`INPUT`] and changes [`OUTPUT`], as a user that owns nothing else.
+/// That user, [`confined::user`], needs the permissions of both files.
+///
+/// # Errors
+/// Those of [`start_filter`], or a file has no name.
+pub(crate) fn start_converter(
+    mut converter: Command,
+    limits: Limits,
+    input: &File,
+    output: Option<&File>,
+) -> Result<Running> {
+    let program = converter.get_program().to_owned();
+    confined::confine(&mut converter, limits, Vec::new()).context("confine", program)?;
+    let mut view = MountView::of_programs();
+    view.mount(clone_mount_of(input).context("open", INPUT)?, INPUT);
+    if let Some(output) = output {
+        view.mount_writable(clone_mount_of(output).context("open", OUTPUT)?, OUTPUT);
+    }
+    Ok(view.start(converter, NO_RIGHTS)?)
 }

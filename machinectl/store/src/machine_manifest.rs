@@ -41,10 +41,16 @@ impl Refusal for ManifestRefusal {
 /// # Errors
 /// The manifest is missing or cannot be read or parsed.
 pub fn machine_manifest(directory: &Path) -> Result<Machine> {
-    let path = directory.join(FILE);
+    machine_manifest_of(directory, directory)
+}
+
+/// Reads a manifest as [`machine_manifest`] does. Errors name `source`, which the directory was
+/// made of.
+pub(crate) fn machine_manifest_of(directory: &Path, source: &Path) -> Result<Machine> {
+    let path = source.join(FILE);
     let text = match sys::untrusted::read_text(directory, FILE, BYTES_MAX) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(ManifestRefusal::Missing(directory.to_owned()).into());
+            return Err(ManifestRefusal::Missing(source.to_owned()).into());
         }
         text => text.context("read", &path)?,
     };

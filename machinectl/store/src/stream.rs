@@ -269,6 +269,11 @@ impl PartialReception {
     }
 }
 
+/// Returns true if a file that begins with these bytes is a stream.
+pub(crate) fn is_stream(start: &[u8]) -> bool {
+    start.starts_with(format::MAGIC)
+}
+
 /// Returns the sender's error if it has failed, or else the stream's. A refused command and a
 /// failure to write end the sender, and not the other way round.
 fn cause(sender: Option<Box<dyn Sender>>, error: StreamError) -> StoreError {

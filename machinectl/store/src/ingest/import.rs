@@ -1,78 +1,56 @@
 //! Imports: revisions of disk images, directories and archives.
+//!
+//! The content of a file determines its format, not its name.
 
-mod qcow;
+mod checksum;
+mod dependency;
+mod disk;
+mod format;
+mod refusal;
+mod source;
+mod sparse;
+mod vhd;
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
-use std::os::unix::fs::{MetadataExt, fchown};
+use std::io::{Read, Seek};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use config::FileName;
+use config::layout::Entry;
 use config::machine::{FILE as MANIFEST, Kind};
 use config::manifest::{self, Manifest};
-use config::text::printable;
-use serde_json::json;
-use sys::confined::{self, Limits};
-use sys::{command, file};
+use config::{FileName, MachineName, Revision};
+use parking_lot::Mutex;
+use sys::command::{self, CommandError};
+use sys::file;
 
-use qcow::{HEADER_BYTES, Header};
+pub use format::ForeignFormat;
+pub use refusal::ImportRefusal;
+use source::{ContentKind, SourceFile};
 
 use crate::error::IoContext;
 use crate::file_tool::{self, LIMIT};
-use crate::{Refusal, RefusalKind, Result, archive, machine_manifest};
+use crate::machine_manifest::machine_manifest_of;
+use crate::{Result, StoreError, Volume, archive};
 
-/// The maximum size of a virtual disk, in bytes.
-const DISK_BYTES_MAX: u64 = 4 << 40;
-/// The maximum address space of the converter of disk images, in bytes.
-const MEMORY_BYTES_MAX: u64 = 4 << 30;
-/// The bit of a mode that lets all users read a file.
-const READABLE_BY_ALL: u32 = 0o004;
-
-/// A reason not to import something.
-#[derive(Debug, thiserror::Error)]
-pub enum ImportRefusal {
-    /// A file that the manifest names is missing or not a regular file.
-    #[error("`{}` lacks `{file}`, which its manifest names", directory.display())]
-    MissingFile {
-        /// The directory of the revision.
-        directory: PathBuf,
-        /// The file.
-        file: FileName,
-    },
-    /// A disk image reads another file of the host.
-    #[error(
-        "the disk image `{}` reads another file, `{}`; convert it to a single file first: `qemu-img convert`",
-        image.display(),
-        printable(file)
-    )]
-    OtherFile {
-        /// The disk image.
-        image: PathBuf,
-        /// The other file.
-        file: String,
-    },
-    /// A virtual disk is too large.
-    #[error("the virtual disk in `{}` has {bytes} bytes, more than {DISK_BYTES_MAX}", image.display())]
-    TooLarge {
-        /// The disk image.
-        image: PathBuf,
-        /// Its virtual size.
-        bytes: u64,
-    },
-    /// The properties of a disk image cannot be determined.
-    #[error("cannot determine the properties of the disk image `{}`", .0.display())]
-    Unknown(PathBuf),
-}
-
-impl Refusal for ImportRefusal {
-    fn kind(&self) -> RefusalKind {
-        RefusalKind::Invalid
-    }
-}
+/// The number of bytes at the start of a disk in which partition tables and file systems have
+/// their first block.
+const FIRST_BLOCKS: u64 = 128 << 10;
+/// The file that marks the directory of a container image.
+const OCI_LAYOUT: &str = "oci-layout";
+/// The messages of tar about archives that it cannot read.
+const DAMAGED_ARCHIVE: [&str; 4] = [
+    "Unexpected EOF in archive",
+    "does not look like a tar archive",
+    "Skipping to next header",
+    "Archive contains",
+];
 
 /// The files that an imported machine is made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Import {
+    path: PathBuf,
     base: Base,
     /// The kernel to boot it with.
     pub kernel: Option<PathBuf>,
@@ -82,41 +60,67 @@ pub struct Import {
     pub manifest: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 enum Base {
-    Raw(PathBuf),
-    Qcow(PathBuf),
-    Directory(PathBuf),
-    Archive(PathBuf),
+    Directory,
+    File(SourceFile, ImportProgress),
+}
+
+/// The progress of an import, for another thread.
+#[derive(Debug, Clone)]
+pub struct ImportProgress {
+    input: Arc<File>,
+    output: Arc<Mutex<Option<File>>>,
+}
+
+impl ImportProgress {
+    /// Returns the number of bytes to read; 0 if it is not known.
+    pub fn total(&self) -> u64 {
+        self.input.metadata().map_or(0, |it| it.len())
+    }
+
+    /// Returns the number of bytes that were read. While a disk image is converted, it is estimated
+    /// from what is written.
+    pub fn bytes(&self) -> u64 {
+        let read = (&*self.input).stream_position().unwrap_or(0);
+        let written = self.output.lock();
+        let written = written.as_ref().and_then(|file| file.metadata().ok());
+        let written = written.map_or(0, |it| it.blocks().saturating_mul(512));
+        written.min(self.total()).max(read)
+    }
+
+    /// Estimates the progress from the size of a file from now on.
+    fn watch_output(&self, output: &File) {
+        *self.output.lock() = output.try_clone().ok();
+    }
 }
 
 impl Import {
-    /// Returns the import of a path: a directory, an archive by its name (`.tar`, also
-    /// compressed), or else a disk image.
+    /// Returns the import of a path: a directory; or a disk image or an archive, which may be
+    /// compressed.
     ///
     /// # Errors
-    /// The path cannot be read.
+    /// The path cannot be read, or its content can never be a machine.
     pub fn of(path: &Path) -> Result<Self> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let path = path.to_owned();
-        let base = if path.is_dir() {
-            Base::Directory(path)
-        } else if name.ends_with(".tar") || name.contains(".tar.") || name.ends_with(".tgz") {
-            sys::trusted::open(&path).context("open", &path)?;
-            Base::Archive(path)
-        } else {
-            let mut start = Vec::new();
-            let file = sys::trusted::open(&path).context("open", &path)?;
-            file.take(4)
-                .read_to_end(&mut start)
-                .context("read", &path)?;
-            if start == qcow::MAGIC {
-                Base::Qcow(path)
-            } else {
-                Base::Raw(path)
+        let metadata = path.metadata().context("open", path)?;
+        let base = if metadata.is_dir() {
+            if path.join(OCI_LAYOUT).symlink_metadata().is_ok() {
+                return Err(ImportRefusal::ContainerImage(path.to_owned()).into());
             }
+            Base::Directory
+        } else if metadata.is_file() {
+            let source = SourceFile::open(path)?;
+            let input = source.file.try_clone().context("open", path)?;
+            let progress = ImportProgress {
+                input: Arc::new(input),
+                output: Arc::default(),
+            };
+            Base::File(source, progress)
+        } else {
+            return Err(ImportRefusal::NotFile(path.to_owned()).into());
         };
         Ok(Self {
+            path: path.to_owned(),
             base,
             kernel: None,
             initrd: None,
@@ -124,23 +128,67 @@ impl Import {
         })
     }
 
+    /// Verifies the file by the file `SHA256SUMS` in its directory. Returns false if it has no
+    /// checksum there.
+    ///
+    /// # Errors
+    /// The checksum is another one.
+    pub fn verify_checksum(&self) -> Result<bool> {
+        match &self.base {
+            Base::Directory => Ok(false),
+            Base::File(source, _) => {
+                (&source.file).rewind().context("read", &self.path)?;
+                checksum::verify(&self.path, &source.file)
+            }
+        }
+    }
+
+    /// Returns the progress of the import of a file and of its verification.
+    pub fn progress(&self) -> Option<ImportProgress> {
+        match &self.base {
+            Base::Directory => None,
+            Base::File(_, progress) => Some(progress.clone()),
+        }
+    }
+
     /// Writes the machine into an empty directory and checks it.
     pub(crate) fn fill(&self, directory: &Path) -> Result<()> {
         let directory = &directory.canonicalize().context("open", directory)?;
         let disk = directory.join(FileName::disk());
         match &self.base {
-            Base::Raw(image) => copy(image, directory, &disk)?,
-            Base::Qcow(image) => convert(image, &disk)?,
-            Base::Directory(from) => copy(from, directory, directory)?,
-            Base::Archive(from) => archive::extract(from, directory)?,
+            Base::Directory => copy(&self.path, directory, directory)?,
+            Base::File(source, progress) => match source.kind {
+                ContentKind::Archive => extract(source, directory)?,
+                ContentKind::Disk(format) => match format.driver() {
+                    None => disk::write_raw(source, &disk)?,
+                    Some(driver) => disk::convert(source, driver, &disk, progress)?,
+                },
+            },
         }
+        self.check_files(directory)?;
         for (from, name) in [(&self.kernel, "vmlinuz"), (&self.initrd, "initrd")] {
             if let Some(from) = from {
                 copy(from, directory, &directory.join(name))?;
             }
         }
         self.write_manifest(directory)?;
-        check(directory)
+        self.check(directory)
+    }
+
+    /// Checks that a directory has files of a machine.
+    fn check_files(&self, directory: &Path) -> Result<()> {
+        let has = |name: &str| directory.join(name).symlink_metadata().is_ok();
+        if has(OCI_LAYOUT) {
+            return Err(ImportRefusal::ContainerImage(self.path.clone()).into());
+        }
+        if self.manifest.is_some() || has(MANIFEST) || has(FileName::disk().as_str()) {
+            return Ok(());
+        }
+        Err(ImportRefusal::NoMachine {
+            source_file: self.path.clone(),
+            inner: only_directory(directory),
+        }
+        .into())
     }
 
     /// Writes the manifest, unless the imported files include one.
@@ -164,80 +212,64 @@ impl Import {
         let text = manifest::print(&[manifest]);
         file::replace(&path, text.as_bytes()).context("write", &path)
     }
+
+    /// Checks that the manifest is valid and that the files that it names exist.
+    fn check(&self, directory: &Path) -> Result<()> {
+        let machine = machine_manifest_of(directory, &self.path)?;
+        let boot = machine
+            .boot
+            .iter()
+            .flat_map(|boot| [Some(&boot.kernel), boot.initrd.as_ref()]);
+        // A container may be a directory tree instead of a disk.
+        let disk = (machine.kind == Kind::Kvm).then_some(&machine.disk);
+        match boot
+            .flatten()
+            .chain(disk)
+            .find(|name| sys::untrusted::open(directory, name).is_err())
+        {
+            Some(file) => Err(ImportRefusal::MissingFile {
+                source_file: self.path.clone(),
+                file: file.clone(),
+            }
+            .into()),
+            None => Ok(()),
+        }
+    }
 }
 
-/// Converts a qcow2 image to a raw disk. The converter is confined, because it parses the image.
-fn convert(image: &Path, disk: &Path) -> Result<()> {
-    let mut input = readable_when_confined(image, disk)?;
-    let bytes = virtual_size(image, &mut input)?;
-    let output = File::create_new(disk).context("create", disk)?;
-    output.set_len(bytes).context("resize", disk)?;
-    let owner = output.metadata().context("inspect", disk)?.uid();
-    fchown(&output, Some(confined::user()), None).context("change the owner of", disk)?;
-    let mut convert = command::prepare("qemu-img");
-    // The format is explicit, so that QEMU does not guess another one from the content.
-    let source = json!({
-        "driver": "qcow2",
-        "backing": null,
-        "file": { "driver": "file", "filename": confined::path(0) },
-    });
-    convert.args(["convert", "-n", "--target-is-zero", "-O", "raw"]);
-    convert.args([format!("json:{source}"), confined::path(1)]);
-    let limits = Limits {
-        memory_bytes: MEMORY_BYTES_MAX,
-        cpu_seconds: LIMIT.as_secs(),
-        file_bytes: bytes,
+/// Extracts an archive into a directory.
+fn extract(source: &SourceFile, directory: &Path) -> Result<()> {
+    let (decompressor, content) = source.content()?;
+    let extracted = archive::extract(content.into(), directory);
+    source::join(decompressor, extracted).map_err(|error| match error {
+        StoreError::Command(error) if is_damaged_archive(&error) => ImportRefusal::Damaged {
+            source_file: source.path.clone(),
+            source: error,
+        }
+        .into(),
+        error => error,
+    })
+}
+
+fn is_damaged_archive(error: &CommandError) -> bool {
+    match error {
+        CommandError::Failed { stderr, .. } => {
+            let mut known = DAMAGED_ARCHIVE.iter();
+            known.any(|message| stderr.contains(message))
+        }
+        CommandError::Start { .. } | CommandError::TimedOut { .. } => false,
+    }
+}
+
+/// Returns the name of the only entry of a directory, if that is a directory.
+fn only_directory(directory: &Path) -> Option<String> {
+    let entries = file::entries(directory).ok()?;
+    let [entry] = entries.as_slice() else {
+        return None;
     };
-    let files = vec![input, output.try_clone().context("open", disk)?];
-    confined::confine(&mut convert, limits, files).context("confine the converter of", image)?;
-    let converted = command::run(convert, LIMIT);
-    fchown(&output, Some(owner), None).context("change the owner of", disk)?;
-    converted?;
-    Ok(())
-}
-
-/// Opens a disk image such that a confined program can open it again. The user of that program
-/// needs the permission, so an image that not every user may read is copied to a file without a
-/// name on the new disk's file system, which shares the content where it can.
-fn readable_when_confined(image: &Path, disk: &Path) -> Result<File> {
-    let mut file = sys::trusted::open(image).context("open", image)?;
-    let mode = file.metadata().context("inspect", image)?.mode();
-    if mode & READABLE_BY_ALL != 0 {
-        return Ok(file);
-    }
-    let directory = disk.parent().unwrap_or(disk);
-    let mut copy = tempfile::tempfile_in(directory).context("create a file in", directory)?;
-    io::copy(&mut file, &mut copy).context("copy", image)?;
-    copy.rewind().context("read the copy of", image)?;
-    fchown(&copy, Some(confined::user()), None).context("change the owner of a copy of", image)?;
-    Ok(copy)
-}
-
-/// Returns the size of the virtual disk of an image. Checks that it reads no other file of the
-/// host, and that its disk is not too large.
-fn virtual_size(image: &Path, file: &mut File) -> Result<u64> {
-    let mut start = Vec::new();
-    file.take(HEADER_BYTES)
-        .read_to_end(&mut start)
-        .context("read", image)?;
-    let image = || image.to_owned();
-    match Header::parse(&start) {
-        None => Err(ImportRefusal::Unknown(image()).into()),
-        Some(Header {
-            other_file: Some(file),
-            ..
-        }) => Err(ImportRefusal::OtherFile {
-            image: image(),
-            file,
-        }
-        .into()),
-        Some(Header { size, .. }) if size > DISK_BYTES_MAX => Err(ImportRefusal::TooLarge {
-            image: image(),
-            bytes: size,
-        }
-        .into()),
-        Some(Header { size, .. }) => Ok(size),
-    }
+    let is_directory = entry.symlink_metadata().is_ok_and(|it| it.is_dir());
+    let name = entry.file_name().filter(|_| is_directory)?;
+    Some(name.to_string_lossy().into_owned())
 }
 
 /// Copies a file or the content of a directory, with owners, modes and holes, into a directory or
@@ -252,25 +284,16 @@ fn copy(from: &Path, directory: &Path, to: &Path) -> Result<()> {
     Ok(file_tool::start_writer(cp, Some(&from), directory)?.finish(LIMIT)?)
 }
 
-/// Checks that the manifest is valid and that the files that it names exist.
-fn check(directory: &Path) -> Result<()> {
-    let machine = machine_manifest(directory)?;
-    let boot = machine
-        .boot
-        .iter()
-        .flat_map(|boot| [Some(&boot.kernel), boot.initrd.as_ref()]);
-    // A container may be a directory tree instead of a disk.
-    let disk = (machine.kind == Kind::Kvm).then_some(&machine.disk);
-    match boot
-        .flatten()
-        .chain(disk)
-        .find(|name| sys::untrusted::open(directory, name).is_err())
-    {
-        Some(file) => Err(ImportRefusal::MissingFile {
-            directory: directory.to_owned(),
-            file: file.clone(),
-        }
-        .into()),
-        None => Ok(()),
+impl Volume {
+    /// Returns true if the disk of a revision begins with so many zeros that it has neither a
+    /// partition table nor a file system.
+    pub fn has_blank_disk(&self, machine: &MachineName, revision: Revision) -> bool {
+        let path = self.entry(machine, &Entry::Revision(revision));
+        let Ok(disk) = sys::untrusted::open(&path, FileName::disk()) else {
+            return false;
+        };
+        let mut start = Vec::new();
+        let read = disk.take(FIRST_BLOCKS).read_to_end(&mut start);
+        read.is_ok() && start.iter().all(|byte| *byte == 0)
     }
 }

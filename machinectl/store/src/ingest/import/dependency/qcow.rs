@@ -1,42 +1,24 @@
 //! The header of disk images in QEMU's own format: the properties on which the import depends.
 
-/// The magic of the format.
-pub(super) const MAGIC: &[u8] = b"QFI\xfb";
-/// The number of bytes at the start of an image that hold the header and its extensions.
-pub(super) const HEADER_BYTES: u64 = 64 << 10;
 /// The incompatible feature of an image whose content is in another file.
 const EXTERNAL_DATA: u64 = 1 << 2;
 /// The type of the header extension with the name of that file.
 const DATA_FILE_NAME: u32 = 0x4441_5441;
 
-/// The properties of a disk image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Header {
-    /// The size of the virtual disk in bytes.
-    pub(super) size: u64,
-    /// Another file that the image reads: a backing file or a data file.
-    pub(super) other_file: Option<String>,
-}
-
-impl Header {
-    /// Parses the first [`HEADER_BYTES`] of an image. Returns `None` if they are not a header of
-    /// version 2 or 3.
-    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
-        let version = word(bytes, 4)?;
-        if !bytes.starts_with(MAGIC) || !(2..=3).contains(&version) {
-            return None;
-        }
-        let (backing, backing_length) = (long(bytes, 8)?, word(bytes, 16)?);
-        let features = if version == 3 { long(bytes, 72)? } else { 0 };
-        let other_file = if backing != 0 {
-            Some(text(bytes, backing, backing_length))
-        } else if features & EXTERNAL_DATA != 0 {
-            Some(data_file(bytes).unwrap_or_default())
-        } else {
-            None
-        };
-        let size = long(bytes, 24)?;
-        Some(Self { size, other_file })
+/// Returns the other file that an image reads: a backing file or a data file. The name is empty if
+/// it cannot be found.
+///
+/// QEMU itself refuses images of other versions than 2 and 3.
+pub(super) fn other_file(head: &[u8]) -> Option<String> {
+    let version = word(head, 4)?;
+    let (backing, backing_length) = (long(head, 8)?, word(head, 16)?);
+    let features = if version == 2 { 0 } else { long(head, 72)? };
+    if backing != 0 {
+        Some(text(head, backing, backing_length))
+    } else if features & EXTERNAL_DATA != 0 {
+        Some(data_file(head).unwrap_or_default())
+    } else {
+        None
     }
 }
 
@@ -83,11 +65,10 @@ mod tests {
 
     fn image(version: u32, backing: u64, features: u64, extensions: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0; 512];
-        bytes[..4].copy_from_slice(MAGIC);
+        bytes[..4].copy_from_slice(b"QFI\xfb");
         bytes[4..8].copy_from_slice(&version.to_be_bytes());
         bytes[8..16].copy_from_slice(&backing.to_be_bytes());
         bytes[16..20].copy_from_slice(&5_u32.to_be_bytes());
-        bytes[24..32].copy_from_slice(&4096_u64.to_be_bytes());
         bytes[72..80].copy_from_slice(&features.to_be_bytes());
         bytes[100..104].copy_from_slice(&104_u32.to_be_bytes());
         bytes[104..104 + extensions.len()].copy_from_slice(extensions);
@@ -110,12 +91,8 @@ mod tests {
             (image(3, 0, EXTERNAL_DATA, &[]), Some("")),
             (image(3, 0, EXTERNAL_DATA, &[1; 200]), Some("")),
         ] {
-            let header = Header::parse(&bytes).unwrap();
-            assert_eq!(header.size, 4096);
-            assert_eq!(header.other_file.as_deref(), expected);
+            assert_eq!(other_file(&bytes).as_deref(), expected);
         }
-        assert_eq!(Header::parse(&image(1, 0, 0, &[])), None);
-        assert_eq!(Header::parse(&image(4, 0, 0, &[])), None);
     }
 
     proptest! {
@@ -127,8 +104,8 @@ mod tests {
             let mut header = image(version, 0, EXTERNAL_DATA, &[]);
             let length = bytes.len();
             header[72..72 + length].copy_from_slice(&bytes);
-            let _ = Header::parse(&header);
-            let _ = Header::parse(&bytes);
+            let _ = other_file(&header);
+            let _ = other_file(&bytes);
         }
     }
 }
