@@ -102,7 +102,7 @@ kinds! {
     PartialRevision, "partial-revision", Note,
         "a part of a revision has arrived", "none: the same push continues it, any other deletes it";
     NoIdentity, "no-identity", Note,
-        "a revision was not received as a stream", "none: the next push may have to be full";
+        "a revision was not received as a stream, unlike others of its machine", "none: the next push may have to be full";
     UnknownImage, "unknown-image", Note,
         "an image does not name its revision and toolchain", "agent: bootstraps it again";
     OldImage, "old-image", Note,

@@ -83,14 +83,16 @@ Exit codes:
 impl ExitStatus {
     /// Returns the exit status for one of the program on a remote host.
     fn from_remote(code: i32) -> Self {
-        const ALL: [ExitStatus; 12] = [
+        const ALL: [ExitStatus; 14] = [
             ExitStatus::Refused,
             ExitStatus::NotFound,
             ExitStatus::Exists,
             ExitStatus::NotNewer,
+            ExitStatus::WrongName,
             ExitStatus::BadStream,
             ExitStatus::MissingParent,
             ExitStatus::DiskFull,
+            ExitStatus::InUse,
             ExitStatus::Locked,
             ExitStatus::BeingDeleted,
             ExitStatus::NoVolume,

@@ -39,6 +39,7 @@ mod import_export;
 mod import_formats;
 mod load;
 mod manual_changes;
+mod messages;
 mod power_cut;
 mod push_pull;
 mod queue;

@@ -21,6 +21,11 @@ pub struct SshServer {
 impl SshServer {
     /// Starts an sshd on a free port and waits until it accepts connections.
     pub fn start() -> Self {
+        Self::start_with_banner("")
+    }
+
+    /// Starts an sshd that shows this text before each login.
+    pub fn start_with_banner(banner: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let at = |name: &str| directory.path().join(name);
         for name in ["host", "user", "other"] {
@@ -32,11 +37,14 @@ impl SshServer {
         drop(free);
         let text = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\n\
-             StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\n",
+             StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\nBanner {}\n",
             at("host").display(),
-            at("authorized").display()
+            at("authorized").display(),
+            at("banner").display()
         );
         write_file(&at("config"), &text);
+        write_file(&at("banner"), banner);
+        write_file(&at("none"), "");
         trust(&at("known"), &at("host.pub"), port);
         trust(&at("changed"), &at("other.pub"), port);
         std::fs::create_dir_all("/run/sshd").expect("sshd's directory");
@@ -61,6 +69,16 @@ impl SshServer {
     /// Returns the command line of an ssh that knows a different host key.
     pub fn ssh_with_changed_host(&self) -> String {
         self.with("user", "changed")
+    }
+
+    /// Returns the command line of an ssh whose key the server refuses.
+    pub fn ssh_with_other_key(&self) -> String {
+        self.with("other", "known")
+    }
+
+    /// Returns the command line of an ssh that knows no host key.
+    pub fn ssh_to_unknown_host(&self) -> String {
+        self.with("user", "none")
     }
 
     fn with(&self, key: &str, known: &str) -> String {

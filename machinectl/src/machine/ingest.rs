@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use config::{MachineName, Revision};
-use store::ingest::IngestRefusal;
 use store::ingest::import::Import;
 use store::stream::{SendStream, TimeoutReader};
-use store::{IngestPlan, Intent, Method, Source, StoreError, Volume};
+use store::{IngestPlan, Intent, Method, Source, Volume};
 
 use super::retention::Retention;
 use crate::exit_code::{ExitStatus, Failure};
@@ -245,7 +244,7 @@ pub(super) fn report_no_manifest(
     ));
 }
 
-/// Opens the source of a revision. A subvolume on another file system is sent as a stream.
+/// Opens the source of a revision.
 fn open(from: Option<&Path>, volume: &Volume) -> Result<Source, Failure> {
     let stream = |input| Ok(Source::Stream(SendStream::open(input)?));
     match from {
@@ -253,11 +252,7 @@ fn open(from: Option<&Path>, volume: &Volume) -> Result<Source, Failure> {
             if !path.is_dir() {
                 return stream(TimeoutReader::open(path)?);
             }
-            match volume.shares_file_system(path)? {
-                None => Err(StoreError::from(IngestRefusal::NotSubvolume(path.to_owned())).into()),
-                Some(true) => Ok(Source::Subvolume(path.to_owned())),
-                Some(false) => Ok(Source::Stream(SendStream::of_subvolume(path)?)),
-            }
+            Ok(volume.subvolume_source(path)?)
         }
         None if std::io::stdin().is_terminal() => Err(Failure::new(
             ExitStatus::Usage,

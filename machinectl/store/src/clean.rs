@@ -3,7 +3,7 @@
 mod plan;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use config::MachineName;
 use config::layout::Entry;
@@ -13,7 +13,29 @@ pub(crate) use plan::discard_partials;
 pub use plan::{Step, plan, plan_deletion};
 
 use crate::error::IoContext;
-use crate::{Change, LockRefusal, MachineView, Result, StoreError, Volume, lock};
+use crate::{
+    Change, LockRefusal, MachineView, Refusal, RefusalKind, Result, StoreError, Volume, lock,
+};
+
+/// The refusal to delete the subvolume that is mounted by default.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "`{}` is the default subvolume of its file system, which btrfs does not delete; make the top one the default first: `btrfs subvolume set-default 5 {}`",
+    path.display(),
+    volume.display()
+)]
+pub struct DefaultSubvolume {
+    /// The subvolume.
+    path: PathBuf,
+    /// The volume.
+    volume: PathBuf,
+}
+
+impl Refusal for DefaultSubvolume {
+    fn kind(&self) -> RefusalKind {
+        RefusalKind::Invalid
+    }
+}
 
 /// The result of a clean-up or a repair.
 #[derive(Debug, Default)]
@@ -174,14 +196,28 @@ impl Volume {
     /// Deletes a subvolume, even if a process has it open, but not while it is being sent.
     pub(crate) fn delete_subvolume(&self, path: &Path) -> Result<Change> {
         match self.backend.delete(path) {
-            // For root, this error means that the subvolume is being sent.
+            // For root, this error means that the subvolume is the default one or is being sent.
             Err(error)
                 if error.raw_os_error() == Some(Errno::PERM.raw_os_error())
                     && rustix::process::geteuid().is_root() =>
             {
+                self.refuse_default(&[path.to_owned()])?;
                 Err(LockRefusal::Sending(path.to_owned()).into())
             }
             result => result.context("delete", path),
+        }
+    }
+
+    /// Fails if one of these subvolumes is mounted by default.
+    pub(crate) fn refuse_default(&self, subvolumes: &[PathBuf]) -> Result<()> {
+        match self.backend.find_default(subvolumes) {
+            Ok(Some(path)) => Err(DefaultSubvolume {
+                path,
+                volume: self.path().to_owned(),
+            }
+            .into()),
+            // If it cannot be found, btrfs refuses the deletion.
+            Ok(None) | Err(_) => Ok(()),
         }
     }
 }

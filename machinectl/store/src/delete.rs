@@ -1,6 +1,6 @@
 //! The deletion of a machine on a running host.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use config::MachineName;
@@ -64,6 +64,7 @@ impl Volume {
         if view.ingest == IngestState::Running {
             return Ok(false);
         }
+        self.refuse_default(&self.subvolumes(&view))?;
         let current = self.entry(machine, &Entry::Current);
         let deleting = self.entry(machine, &Entry::Deleting);
         if view.has_link() {
@@ -90,6 +91,16 @@ impl Volume {
         }
         self.commit()?;
         Ok(true)
+    }
+
+    /// Returns the paths of the subvolumes that a deletion of the machine would delete.
+    fn subvolumes(&self, view: &MachineView) -> Vec<PathBuf> {
+        let steps = plan_delete(view, true).into_iter();
+        let deleted = steps.filter_map(|step| match step {
+            Step::Delete(entry) => Some(self.entry(&view.name, &entry)),
+            _ => None,
+        });
+        deleted.collect()
     }
 
     /// Marks a machine that is out of service as being deleted. If the disk has no room for the

@@ -300,13 +300,20 @@ impl Examination<'_> {
         }
     }
 
-    /// Finds two revisions with one identity, and revisions without any.
+    /// Finds two revisions with one identity, and revisions without any among received ones. On
+    /// a development host and for an imported machine, no revision was received.
     fn examine_identities(&mut self) {
         let mut known = BTreeMap::new();
-        for it in self.view.revisions.iter().filter(|it| it.complete) {
+        let complete = || self.view.revisions.iter().filter(|it| it.complete);
+        let some_received = complete().any(|it| it.received_uuid.is_some());
+        for it in complete() {
             let revision = it.revision;
             let Some(identity) = it.received_uuid else {
-                let proof = format!("revision {revision} was not received as a stream");
+                if !some_received {
+                    continue;
+                }
+                let proof =
+                    format!("revision {revision} was not received as a stream, unlike others");
                 self.note(
                     Id::NoIdentity,
                     &proof,

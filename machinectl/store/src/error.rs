@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use sys::command::CommandError;
 
+/// The number of characters of a path that a message shows.
+const PATH_SHOWN_MAX: usize = 300;
+
 /// The error of an operation on volumes or toolchains.
 #[derive(Debug)]
 pub enum StoreError {
@@ -72,10 +75,24 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(refusal) => refusal.fmt(f),
-            Self::Io { action, path, .. } => write!(f, "cannot {action} `{}`", path.display()),
+            Self::Io { action, path, .. } => write!(f, "cannot {action} `{}`", shortened(path)),
             Self::Command(error) => error.fmt(f),
         }
     }
+}
+
+/// Returns a path as text. Of one that is longer than a message should be, such as one that
+/// exceeds the kernel's limit, returns the start and the end.
+fn shortened(path: &Path) -> String {
+    let text = path.display().to_string();
+    let characters = text.chars().count();
+    if characters <= PATH_SHOWN_MAX {
+        return text;
+    }
+    let part = PATH_SHOWN_MAX / 2;
+    let start: String = text.chars().take(part).collect();
+    let end: String = text.chars().skip(characters - part).collect();
+    format!("{start}…{end}")
 }
 
 impl Error for StoreError {
@@ -148,5 +165,23 @@ impl<T> IoContext<T> for io::Result<T> {
             path: path.as_ref().to_owned(),
             source,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_shows_the_ends_of_a_long_path() {
+        let path = format!("/v/{}/file", "directory/é".repeat(500));
+        let result: Result<(), _> = Err(io::Error::other("reason"));
+        let message = result.context("open", path).unwrap_err().to_string();
+        assert!(
+            message.starts_with("cannot open `/v/directory/"),
+            "{message}"
+        );
+        assert!(message.ends_with("é/file`"), "{message}");
+        assert!(message.chars().count() < PATH_SHOWN_MAX + 20, "{message}");
     }
 }

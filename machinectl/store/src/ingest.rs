@@ -11,6 +11,7 @@ mod partial;
 mod plan;
 mod receive;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use config::layout::Entry;
@@ -99,6 +100,18 @@ pub enum IngestRefusal {
         /// The subvolumes in it, relative to it.
         inner: Vec<PathBuf>,
     },
+    /// The source is writable and on another file system.
+    #[error(
+        "`{path}` is writable and on another file system, so it cannot be sent; make it read-only (`btrfs property set -ts {path} ro true`), or use `buildhost import`, which copies it",
+        path = .0.display()
+    )]
+    WritableElsewhere(PathBuf),
+    /// The source contains an active swap file.
+    #[error(
+        "`{}` contains an active swap file, which btrfs cannot snapshot; `swapon --show` lists it, `swapoff FILE` releases it",
+        .0.display()
+    )]
+    SwapFile(PathBuf),
     /// The revision is not newer than the current one.
     #[error("revision {revision} is not newer than revision {current} of machine `{machine}`")]
     NotNewer {
@@ -186,6 +199,8 @@ impl Refusal for IngestRefusal {
             Self::NotDirectory(_)
             | Self::NotSubvolume(_)
             | Self::OtherFileSystem(_)
+            | Self::WritableElsewhere(_)
+            | Self::SwapFile(_)
             | Self::InnerSubvolumes { .. }
             | Self::WritableReceived(_) => RefusalKind::Invalid,
         }
@@ -196,6 +211,16 @@ impl Refusal for IngestRefusal {
 /// about what the stream has changed.
 fn has_manifest_of(revision: &Path, parent: &Path) -> bool {
     content_manifest::digest(revision) == content_manifest::digest(parent)
+}
+
+/// Adds the source and a known cause to the error of a snapshot.
+fn snapshot_result(result: io::Result<()>, source: &Path) -> Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+            Err(IngestRefusal::SwapFile(source.to_owned()).into())
+        }
+        result => result.context("snapshot", source),
+    }
 }
 
 /// Returns the names of subvolumes, as a sentence lists them.
@@ -372,10 +397,9 @@ impl Volume {
             Source::Stream(stream) => {
                 return self.receive_revision(machine, plan, stream, lock);
             }
-            Source::Subvolume(from) => self
-                .backend
-                .snapshot_read_only(&from, &path)
-                .context("snapshot", &from)?,
+            Source::Subvolume(from) => {
+                snapshot_result(self.backend.snapshot_read_only(&from, &path), &from)?;
+            }
             Source::WorkingSubvolume { path: from, .. } => {
                 self.copy_working_subvolume(machine, &from, &path)?;
             }
@@ -454,9 +478,7 @@ impl Volume {
             return self.finish_content(path, &content_manifest::scan_all(path)?);
         };
         let _base_lock = self.lock_shared(&base)?;
-        self.backend
-            .snapshot_read_only(from, path)
-            .context("snapshot", from)?;
+        snapshot_result(self.backend.snapshot_read_only(from, path), from)?;
         let changes = SendStream::changes(&base, path);
         let manifest = changes
             .and_then(|it| it.inspect(|command| update.apply(command)))
@@ -502,6 +524,23 @@ impl Volume {
             .find(self.path(), subvolume.uuid)
             .context("search", self.path())?;
         Ok(Some(same.iter().any(|it| it.uuid == subvolume.uuid)))
+    }
+
+    /// Returns a subvolume as a source. One on another file system is sent as a stream.
+    ///
+    /// # Errors
+    /// The path is not a subvolume, or it must be sent and is writable.
+    pub fn subvolume_source(&self, path: &Path) -> Result<Source> {
+        match self.shares_file_system(path)? {
+            None => return Err(IngestRefusal::NotSubvolume(path.to_owned()).into()),
+            Some(true) => return Ok(Source::Subvolume(path.to_owned())),
+            Some(false) => {}
+        }
+        let subvolume = self.backend.info(path).context("inspect", path)?;
+        if subvolume.is_some_and(|it| !it.read_only) {
+            return Err(IngestRefusal::WritableElsewhere(path.to_owned()).into());
+        }
+        Ok(Source::Stream(SendStream::of_subvolume(path)?))
     }
 
     /// Checks that a new revision is read-only and is the announced one.

@@ -1,10 +1,12 @@
 //! Sending: revisions as streams, to files, and to other build hosts by ssh.
 
 mod export;
+mod refusal;
 mod remote;
 mod remote_view;
 pub mod session;
 mod size;
+mod ssh;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,7 +17,8 @@ use config::layout::Entry;
 use config::{MachineName, Revision};
 
 pub use export::ExportFormat;
-pub use remote::{RemoteHost, RemoteRefusal, RemoteSession};
+pub use refusal::RemoteRefusal;
+pub use remote::{RemoteHost, RemoteSession};
 pub use remote_view::{RemoteRevision, RemoteView};
 
 use crate::stream::{BtrfsSend, SendStream, TimeoutReader};

@@ -80,10 +80,15 @@ impl Transfer<'_> {
             return self.plan_push(from, revision, &extent, &known);
         }
         output.status(format_args!("{name}: sending revision {revision} {extent}"));
-        let intent = match current {
-            Some(_) => Intent::Upgrade,
-            None => Intent::Add,
+        let intent = match &remote {
+            Some(remote) if remote.has_link() => Intent::Upgrade,
+            _ => Intent::Add,
         };
+        if let Some(fault) = remote.as_ref().and_then(|it| it.fault.as_ref()) {
+            output.status(format_args!(
+                "{name}: not in service on {host}: {fault}; revision {revision} replaces the link"
+            ));
+        }
         self.send(session, revision, &known, intent)?;
         output.status(format_args!(
             "{name}: revision {revision} is now current on {host}"
@@ -285,7 +290,9 @@ impl Transfer<'_> {
             .as_ref()
             .and_then(|remote| remote.revision(remote.current?));
         let Some(sent) = found else {
-            let text = format!("machine `{name}` is not in service on {host}");
+            let fault = remote.and_then(|it| it.fault);
+            let reason = fault.map_or_else(String::new, |fault| format!(": {fault}"));
+            let text = format!("machine `{name}` is not in service on {host}{reason}");
             return Err(Failure::new(ExitStatus::NotFound, text));
         };
         let revision = sent.revision;

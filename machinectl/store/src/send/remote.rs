@@ -11,12 +11,12 @@ use std::time::Duration;
 use config::{MachineName, Revision};
 use sys::command::{self, CommandError, Running};
 
-use super::quote;
 use super::remote_view::RemoteView;
 use super::session::{self, Announcement, Greeting};
+use super::{RemoteRefusal, quote, ssh};
 use crate::error::IoContext;
 use crate::stream::{SendStream, Sender, TimeoutReader};
-use crate::{Refusal, RefusalKind, Result, StoreError, Uuid};
+use crate::{RefusalKind, Result, StoreError, Uuid};
 
 /// The time limit for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
@@ -27,42 +27,10 @@ const INGEST_TIMEOUT: Duration = Duration::from_hours(1);
 const SSH_FAILED: i32 = 255;
 /// The exit code of a `buildhost` that does not know the command.
 const USAGE: i32 = 2;
+/// The exit code of a shell that does not find the program.
+const NO_PROGRAM: i32 = 127;
 /// The exit code of a `buildhost` that does not know the machine.
 const NOT_FOUND: i32 = 10;
-
-/// A reason why another host does not do what was requested.
-#[derive(Debug, thiserror::Error)]
-pub enum RemoteRefusal {
-    /// The host cannot be reached, or the connection broke.
-    #[error("cannot reach {host}: {message}; nothing there is left half done, so retry later")]
-    Unreachable {
-        /// The host.
-        host: String,
-        /// The message of ssh.
-        message: String,
-    },
-    /// The program on the host failed, or its answer is not understood.
-    #[error("{host}: {message}")]
-    Failed {
-        /// The host.
-        host: String,
-        /// The program's exit code; `None` if it succeeded with an unknown answer.
-        code: Option<i32>,
-        /// The program's message or answer.
-        message: String,
-    },
-}
-
-impl Refusal for RemoteRefusal {
-    fn kind(&self) -> RefusalKind {
-        match self {
-            Self::Unreachable { .. } | Self::Failed { code: None, .. } => RefusalKind::Unreachable,
-            Self::Failed {
-                code: Some(code), ..
-            } => RefusalKind::Remote(*code),
-        }
-    }
-}
 
 /// Another host with a volume.
 #[derive(Debug, Clone)]
@@ -206,6 +174,9 @@ impl RemoteHost {
             "ServerAliveInterval=15",
             "-o",
             "ConnectTimeout=20",
+            // Without a banner of the host before the reason for a failure.
+            "-o",
+            "LogLevel=ERROR",
         ]);
         // A shell on the host parses the line. Only the path needs quotes.
         let mut line = vec![self.program.clone()];
@@ -220,26 +191,40 @@ impl RemoteHost {
     /// Turns the failure of ssh into the host's refusal.
     fn explain(&self, error: CommandError) -> StoreError {
         match error {
-            CommandError::Failed { status, stderr, .. } if status.code() == Some(SSH_FAILED) => {
-                RemoteRefusal::Unreachable {
-                    host: self.host.clone(),
-                    message: summary(&stderr),
+            CommandError::Failed { status, stderr, .. } => match status.code() {
+                None | Some(SSH_FAILED) => ssh::refusal(&self.host, status, &stderr).into(),
+                Some(USAGE) => {
+                    let program = &self.program;
+                    let message =
+                        format!("its `{program}` is older than this one; upgrade it first");
+                    self.failed(Some(USAGE), message)
                 }
-                .into()
+                Some(NO_PROGRAM) => self.failed(status.code(), self.no_program()),
+                code => self.failed(code, without_program(&stderr).to_owned()),
+            },
+            CommandError::TimedOut { limit, .. } => RemoteRefusal::Unreachable {
+                host: self.host.clone(),
+                message: format!("no answer within {} s", limit.as_secs()),
             }
-            CommandError::Failed { status, .. } if status.code() == Some(USAGE) => {
-                let program = &self.program;
-                let message = format!("its `{program}` is older than this one; upgrade it first");
-                self.failed(Some(USAGE), message)
-            }
-            CommandError::Failed { status, stderr, .. } => {
-                self.failed(status.code(), without_program(&stderr).to_owned())
-            }
-            error => error.into(),
+            .into(),
+            error @ CommandError::Start { .. } => error.into(),
         }
     }
 
-    fn failed(&self, code: Option<i32>, message: String) -> StoreError {
+    fn no_program(&self) -> String {
+        format!(
+            "there is no program `{}`; install it there with `scripts/install`, or name it with `--remote-program`",
+            self.program
+        )
+    }
+
+    fn failed(&self, code: Option<i32>, mut message: String) -> StoreError {
+        if message.trim().is_empty() {
+            message = match code {
+                Some(code) => format!("`{}` failed without a message ({code})", self.program),
+                None => format!("`{}` answered nothing", self.program),
+            };
+        }
         RemoteRefusal::Failed {
             host: self.host.clone(),
             code,
@@ -323,20 +308,6 @@ impl Sender for RemoteSend {
         running
             .finish(ANSWER_TIMEOUT)
             .map_err(|error| host.explain(error))
-    }
-}
-
-/// Returns the message of ssh. Of the long one about a changed host key, returns the fact and
-/// the remedy.
-fn summary(stderr: &str) -> String {
-    let lines: Vec<_> = stderr.split("; ").map(str::trim).collect();
-    let find = |start: &str| lines.iter().find(|line| line.starts_with(start));
-    match (find("Host key for "), find("ssh-keygen ")) {
-        (Some(changed), Some(remedy)) => {
-            let changed = changed.trim_end_matches('.');
-            format!("{changed}; if that is right, `{remedy}` removes the old one")
-        }
-        _ => stderr.to_owned(),
     }
 }
 

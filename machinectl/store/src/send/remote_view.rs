@@ -10,6 +10,9 @@ use crate::{ContentIdentity, MachineView, RevisionView, Volume};
 pub struct RemoteView {
     /// The current revision.
     pub current: Option<Revision>,
+    /// The fault of a current link that does not lead to a complete revision.
+    #[serde(default)]
+    pub fault: Option<String>,
     /// All revisions.
     pub revisions: Vec<RemoteRevision>,
 }
@@ -39,8 +42,14 @@ impl RemoteView {
         };
         Self {
             current: view.current,
+            fault: view.link_fault.clone(),
             revisions: view.revisions.iter().map(revision).collect(),
         }
+    }
+
+    /// Returns true if there is a current link, even if its target does not exist.
+    pub fn has_link(&self) -> bool {
+        self.current.is_some() || self.fault.is_some()
     }
 
     /// Returns a complete revision.

@@ -22,6 +22,10 @@ pub trait SubvolumeBackend: Debug + Send + Sync {
     /// a stream includes them.
     fn inner(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
 
+    /// Returns the one of these subvolumes that is mounted by default, which btrfs does not
+    /// delete.
+    fn find_default(&self, subvolumes: &[PathBuf]) -> io::Result<Option<PathBuf>>;
+
     /// Creates an empty writable subvolume.
     fn create(&self, path: &Path) -> io::Result<()>;
 

@@ -4,11 +4,12 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use libbtrfsutil::{
     CreateSnapshotOptions, DeleteSubvolumeOptions, ErrorKind, IterateSubvolume, SubvolumeInfo,
 };
-use sys::file;
+use sys::{command, file};
 
 use super::inode;
 use super::names::{exchange, unchanged_if_exists, unchanged_if_missing};
@@ -26,6 +27,9 @@ pub fn is_btrfs(path: &Path) -> io::Result<bool> {
     let kind = rustix::fs::statfs(path)?.f_type;
     Ok(u64::try_from(kind).is_ok_and(|kind| kind == MAGIC))
 }
+
+/// The time limit for `btrfs`, which answers at once.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The backend on btrfs. Requires `CAP_SYS_ADMIN`.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +60,19 @@ fn is_top(path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Returns the ID of the subvolume that is mounted by default. The library does not tell it.
+fn default_id(path: &Path) -> io::Result<Option<u64>> {
+    let mut get = command::prepare("btrfs");
+    get.args(["subvolume", "get-default"]).arg(path);
+    let answer = command::run(get, TIMEOUT).map_err(io::Error::other)?;
+    Ok(parse_default_id(&String::from_utf8_lossy(&answer)))
+}
+
+/// Parses an answer such as `ID 5 (FS_TREE)`.
+fn parse_default_id(answer: &str) -> Option<u64> {
+    answer.split_whitespace().nth(1)?.parse().ok()
 }
 
 impl SubvolumeBackend for BtrfsBackend {
@@ -91,6 +108,23 @@ impl SubvolumeBackend for BtrfsBackend {
     fn inner(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         let inner = os(IterateSubvolume::new(path).iter_with_id())?;
         inner.map(|item| os(item).map(|(path, _)| path)).collect()
+    }
+
+    fn find_default(&self, subvolumes: &[PathBuf]) -> io::Result<Option<PathBuf>> {
+        let Some(first) = subvolumes.first() else {
+            return Ok(None);
+        };
+        let default = default_id(first)?;
+        for path in subvolumes {
+            match os(libbtrfsutil::subvolume_id(path)) {
+                Ok(id) if Some(id) == default => return Ok(Some(path.clone())),
+                Ok(_) => {}
+                // It was deleted after it was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     fn create(&self, path: &Path) -> io::Result<()> {
@@ -168,5 +202,21 @@ impl SubvolumeBackend for BtrfsBackend {
 
     fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         file::replace(path, content)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_subvolume_is_parsed_from_both_forms_of_the_answer() {
+        for (answer, id) in [
+            ("ID 5 (FS_TREE)\n", Some(5)),
+            ("ID 256 gen 10 top level 5 path machines/a b\n", Some(256)),
+            ("", None),
+        ] {
+            assert_eq!(parse_default_id(answer), id, "{answer}");
+        }
     }
 }

@@ -172,6 +172,10 @@ impl SubvolumeBackend for FakeBackend {
         Ok(inner)
     }
 
+    fn find_default(&self, _subvolumes: &[PathBuf]) -> io::Result<Option<PathBuf>> {
+        Ok(None)
+    }
+
     fn create(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.count_change()?;
