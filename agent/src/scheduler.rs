@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::ImageKey;
-use config::builds::{Build, Status};
+use config::builds::{Build, Status, VolumeSpace};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use planner::admission::{RunningUsage, Shares};
@@ -200,6 +200,16 @@ fn status(agent: &AgentState, observed: &Observed) -> Status {
             .into_iter()
             .chain(jobs.notices())
             .chain(observed.toolchain_faults())
+            .collect(),
+        volumes: agent
+            .volumes
+            .indexed()
+            .filter_map(|(id, volume)| {
+                Some(VolumeSpace {
+                    path: volume.path().to_owned(),
+                    bytes_free: *observed.free.get(&id)?,
+                })
+            })
             .collect(),
     }
 }

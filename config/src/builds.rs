@@ -9,6 +9,7 @@ mod request;
 mod state;
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +54,18 @@ pub struct Status {
     pub guests: usize,
     /// Problems that keep the host from building, each with its remedy.
     pub notices: Vec<String>,
+    /// The free space of each volume.
+    #[serde(default)]
+    pub volumes: Vec<VolumeSpace>,
+}
+
+/// The free space of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSpace {
+    /// Its directory.
+    pub path: PathBuf,
+    /// The number of bytes that can still be written.
+    pub bytes_free: u64,
 }
 
 /// The readiness of a machine to build with a toolchain.

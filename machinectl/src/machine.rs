@@ -9,7 +9,7 @@ mod show;
 
 use std::time::Duration;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use config::MachineName;
 use store::{MachineView, RefusalKind, Volume};
 
@@ -21,12 +21,17 @@ use show::ShownMachine;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List the machines of the volume
-    List,
+    List {
+        #[command(flatten)]
+        sizes: Sizes,
+    },
     /// Show the revisions, images and snapshots of a machine
     Status {
         /// The machine
         #[arg(value_name = "MACHINE")]
         name: MachineName,
+        #[command(flatten)]
+        sizes: Sizes,
     },
     #[command(flatten)]
     Ingest(ingest::Command),
@@ -54,22 +59,28 @@ pub(crate) enum Command {
     Export(export::Command),
 }
 
+/// The option of commands that show machines.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Sizes {
+    /// Count the space of machines, revisions and images
+    ///
+    /// SIZE is all data of a revision or an image, and OWN the part that is in no other one, so
+    /// that its deletion frees it. What the revisions of a machine share counts once in the size
+    /// of the machine. btrfs does not keep these numbers, so the extents of all files are read:
+    /// 10 revisions of 10,000 files and 2 GiB take 2 seconds, or 4 after a boot.
+    #[arg(id = "sizes", long = "sizes")]
+    enabled: bool,
+}
+
 pub(crate) fn run(
     command: &Command,
     options: &GlobalOptions,
     output: &Output,
 ) -> Result<(), Failure> {
     match command {
-        Command::List => list(&Volume::open(&options.volume)?, output),
-        Command::Status { name } => {
-            let volume = Volume::open(&options.volume)?;
-            let view = volume.view(name)?;
-            let machine = if output.is_json() {
-                ShownMachine::in_detail(&volume, view)
-            } else {
-                ShownMachine::new(&volume, view)
-            };
-            show::status(&machine, output)
+        Command::List { sizes } => list(&Volume::open(&options.volume)?, *sizes, output),
+        Command::Status { name, sizes } => {
+            status(&Volume::open(&options.volume)?, name, *sizes, output)
         }
         Command::Ingest(command) => {
             warn_of_old_btrfs_progs(output);
@@ -108,12 +119,29 @@ fn warn_of_old_btrfs_progs(output: &Output) {
     }
 }
 
-fn list(volume: &Volume, output: &Output) -> Result<(), Failure> {
+fn status(
+    volume: &Volume,
+    name: &MachineName,
+    sizes: Sizes,
+    output: &Output,
+) -> Result<(), Failure> {
+    let view = volume.view(name)?;
+    let usage = sizes.enabled.then(|| volume.usage(&view)).transpose()?;
+    let machine = if output.is_json() {
+        ShownMachine::in_detail(volume, view)
+    } else {
+        ShownMachine::new(volume, view)
+    };
+    let machine = machine.with_usage(usage);
+    show::status(&machine, volume, output)
+}
+
+fn list(volume: &Volume, sizes: Sizes, output: &Output) -> Result<(), Failure> {
     let mut shown = Vec::new();
     for name in volume.machines()? {
         match volume.view(&name) {
             Ok(view) if view.is_unmanaged() => {}
-            Ok(view) => shown.push(ShownMachine::new(volume, view)),
+            Ok(view) => shown.push(with_usage(volume, view, sizes, output)),
             // The machine was deleted since the directory was read.
             Err(error) if error.kind() == Some(RefusalKind::NotFound) => {}
             Err(error) => output.error(&error),
@@ -126,7 +154,14 @@ fn list(volume: &Volume, output: &Output) -> Result<(), Failure> {
     if shown.is_empty() {
         output.status(format_args!("no machines in {}", volume.path().display()));
     }
-    output.print_table(&show::table(&shown))
+    output.print_table(&show::table(&shown, sizes.enabled))
+}
+
+/// Returns a machine with its space, if that is wanted and can be counted.
+fn with_usage(volume: &Volume, view: MachineView, sizes: Sizes, output: &Output) -> ShownMachine {
+    let usage = sizes.enabled.then(|| volume.usage(&view));
+    let usage = usage.and_then(|usage| usage.map_err(|error| output.warn(&error)).ok());
+    ShownMachine::new(volume, view).with_usage(usage)
 }
 
 fn delete(

@@ -195,7 +195,7 @@ fn list(schedules: &[Schedule], output: &Output) -> Result<(), Failure> {
     if output.is_json() {
         return output.print_json(&schedules);
     }
-    let mut table = Table::new(&["SCHEDULE", "WHEN", "MACHINE", "NEXT", "LAST", "RESULT"]);
+    let mut table = Table::new(["SCHEDULE", "WHEN", "MACHINE", "NEXT", "LAST", "RESULT"]);
     for schedule in schedules {
         let last = schedule.last.as_ref();
         table.add([

@@ -141,7 +141,7 @@ fn list(tokens: &[Token], output: &Output) -> Result<(), Failure> {
             .collect();
         return output.print_json(&tokens);
     }
-    let mut table = Table::new(&["TOKEN", "SCOPE"]);
+    let mut table = Table::new(["TOKEN", "SCOPE"]);
     for token in tokens {
         table.add([token.name.to_string(), token.scope.to_string()]);
     }

@@ -106,7 +106,7 @@ fn delete(
 }
 
 fn list(toolchains: &Toolchains, output: &Output) -> Result<(), Failure> {
-    let mut table = Table::new(&["TOOLCHAIN", "FILES", "IDENTITY"]);
+    let mut table = Table::new(["TOOLCHAIN", "FILES", "IDENTITY"]);
     let mut list = Vec::new();
     for name in toolchains.list()? {
         match toolchains.load(&name) {

@@ -50,6 +50,7 @@ mod revisions;
 mod sandbox_escape;
 mod schedules;
 mod signed_provenance;
+mod sizes;
 mod socket_group;
 mod stream_chains;
 mod syscall_faults;

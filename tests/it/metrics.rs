@@ -39,6 +39,7 @@ fn host_with_history() -> ApiHost {
         queued: 0,
         guests: 0,
         notices: Vec::new(),
+        volumes: Vec::new(),
     });
     let nightly = "nightly".parse().unwrap();
     host.host

@@ -376,6 +376,7 @@ mod tests {
             queued: 0,
             guests: 0,
             notices: Vec::new(),
+            volumes: Vec::new(),
         };
         let told = |events: &Events| {
             let told = events.after(0).unwrap();

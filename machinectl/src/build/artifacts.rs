@@ -23,7 +23,7 @@ pub(super) fn list(build: &Build, output: &Output) -> Result<(), Failure> {
     if output.is_json() {
         return output.print_json(&build.artifacts);
     }
-    let mut table = Table::new(&["FILE", "BYTES", "SHA256"]);
+    let mut table = Table::new(["FILE", "BYTES", "SHA256"]);
     for artifact in &build.artifacts {
         table.add([
             artifact.name.to_string(),

@@ -139,7 +139,7 @@ fn select(client: &Client, filter: &Filter) -> Result<(Vec<Build>, Option<Cursor
 }
 
 fn table(builds: &[Build]) -> Table {
-    let mut table = Table::new(&[
+    let mut table = Table::new([
         "BUILD",
         "MACHINE",
         "REV",

@@ -36,7 +36,7 @@ pub(super) fn check(requirements: &[Requirement], output: &Output) -> Result<(),
 }
 
 fn table(requirements: &[Requirement]) -> Table {
-    let mut table = Table::new(&["LEVEL", "HELD", "REQUIREMENT", "BY"]);
+    let mut table = Table::new(["LEVEL", "HELD", "REQUIREMENT", "BY"]);
     for Requirement {
         level,
         requirement,

@@ -4,7 +4,7 @@ use config::builds::{Readiness, Status};
 use config::printable;
 
 use crate::exit_code::Failure;
-use crate::output::{Output, Table, count, joined};
+use crate::output::{Output, Table, count, joined, mebibytes};
 
 /// Prints the status that the agent reports.
 pub(super) fn run(status: &Status, output: &Output) -> Result<(), Failure> {
@@ -21,7 +21,15 @@ pub(super) fn run(status: &Status, output: &Output) -> Result<(), Failure> {
     for notice in &status.notices {
         output.print(&format!("{}\n", printable(notice)))?;
     }
-    let mut table = Table::new(&["MACHINE", "TOOLCHAIN", "IMAGE", "START", "REASON"]);
+    for volume in &status.volumes {
+        let path = volume.path.display().to_string();
+        output.print(&format!(
+            "{}: {} free\n",
+            printable(&path),
+            mebibytes(volume.bytes_free)
+        ))?;
+    }
+    let mut table = Table::new(["MACHINE", "TOOLCHAIN", "IMAGE", "START", "REASON"]);
     for ready in &status.machines {
         table.add([
             ready.machine.to_string(),

@@ -123,7 +123,7 @@ fn load(load: &Load) -> String {
 }
 
 fn running(queue: &Queue) -> Table {
-    let mut table = Table::new(&[
+    let mut table = Table::new([
         "RUNNING",
         "SUBMITTER",
         "MACHINE",
@@ -161,7 +161,7 @@ fn state(guest: &Guest) -> String {
 }
 
 fn waiting(queue: &Queue) -> Table {
-    let mut table = Table::new(&[
+    let mut table = Table::new([
         "WAITING",
         "PRIORITY",
         "SUBMITTER",
@@ -185,7 +185,7 @@ fn waiting(queue: &Queue) -> Table {
 }
 
 fn machines(status: &Status) -> Table {
-    let mut table = Table::new(&["MACHINE", "TOOLCHAIN", "IMAGE", "REASON"]);
+    let mut table = Table::new(["MACHINE", "TOOLCHAIN", "IMAGE", "REASON"]);
     for ready in &status.machines {
         table.add([
             ready.machine.to_string(),

@@ -6,10 +6,10 @@ use std::time::SystemTime;
 use config::task::Digest;
 use config::{Revision, printable};
 use serde_json::{Value, json};
-use store::{ImageView, MachineView, RevisionView, Volume};
+use store::{ImageView, MachineUsage, MachineView, RevisionView, Usage, Volume};
 
 use crate::exit_code::Failure;
-use crate::output::{Output, Table, or_empty};
+use crate::output::{Output, Table, mebibytes, or_empty};
 
 /// A machine with everything that is shown of it.
 pub(super) struct ShownMachine {
@@ -17,6 +17,8 @@ pub(super) struct ShownMachine {
     manifest_fault: Option<String>,
     /// The hash of each revision's content manifest; `None` if they were not read.
     content_manifests: Option<BTreeMap<Revision, Digest>>,
+    /// The space; `None` if it was not counted.
+    usage: Option<MachineUsage>,
 }
 
 impl ShownMachine {
@@ -27,6 +29,7 @@ impl ShownMachine {
             view,
             manifest_fault,
             content_manifests: None,
+            usage: None,
         }
     }
 
@@ -40,18 +43,27 @@ impl ShownMachine {
             ..Self::new(volume, view)
         }
     }
+
+    /// Adds the space, if it was counted.
+    pub(super) fn with_usage(self, usage: Option<MachineUsage>) -> Self {
+        Self { usage, ..self }
+    }
+
+    fn of_revision(&self, revision: &RevisionView) -> Option<&Usage> {
+        self.usage.as_ref()?.revisions.get(&revision.revision)
+    }
+
+    fn of_image(&self, image: &ImageView) -> Option<&Usage> {
+        self.usage.as_ref()?.images.get(&image.toolchain)
+    }
 }
 
-/// Returns a table of machines.
-pub(super) fn table(machines: &[ShownMachine]) -> Table {
-    let mut table = Table::new(&[
-        "MACHINE",
-        "CURRENT",
-        "REVISIONS",
-        "TOOLCHAINS",
-        "BUILDS",
-        "STATE",
-    ]);
+/// Returns a table of machines, with their sizes if these were counted.
+pub(super) fn table(machines: &[ShownMachine], with_sizes: bool) -> Table {
+    let size = with_sizes.then_some("SIZE");
+    let headings = ["MACHINE", "CURRENT", "REVISIONS"].into_iter().chain(size);
+    let headings = headings.chain(["TOOLCHAINS", "BUILDS", "STATE"]);
+    let mut table = Table::new(headings);
     for machine in machines {
         let view = &machine.view;
         let toolchains: Vec<_> = view
@@ -61,28 +73,46 @@ pub(super) fn table(machines: &[ShownMachine]) -> Table {
             .map(|image| image.toolchain.to_string())
             .collect();
         let used = view.snapshots.iter().filter(|snapshot| snapshot.in_use);
-        table.add([
+        let size = || or_empty(machine.usage.as_ref().map(|it| mebibytes(it.bytes)));
+        let cells = [
             view.name.to_string(),
             or_empty(view.current),
             view.revisions.len().to_string(),
+        ];
+        let cells = cells.into_iter().chain(with_sizes.then(size));
+        table.add(cells.chain([
             toolchains.join(","),
             used.count().to_string(),
             state(machine),
-        ]);
+        ]));
     }
     table
 }
 
 /// Prints a machine with everything in its directory.
-pub(super) fn status(machine: &ShownMachine, output: &Output) -> Result<(), Failure> {
+pub(super) fn status(
+    machine: &ShownMachine,
+    volume: &Volume,
+    output: &Output,
+) -> Result<(), Failure> {
+    let space = volume.space()?;
     if output.is_json() {
-        return output.print_json(&json(machine));
+        let mut object = json(machine);
+        object["volume"] = json!({
+            "path": volume.path(), "bytes": space.total, "bytes_free": space.free,
+        });
+        return output.print_json(&object);
     }
     let view = &machine.view;
     output.print(&format!("{}: {}\n", view.name, printable(&state(machine))))?;
+    if let Some(usage) = &machine.usage {
+        output.print(&format!("size: {}\n", mebibytes(usage.bytes)))?;
+    }
+    let (free, total) = (mebibytes(space.free), mebibytes(space.total));
+    output.print(&format!("free in the volume: {free} of {total}\n"))?;
     for table in [
-        revisions(view),
-        images(view),
+        revisions(machine),
+        images(machine),
         snapshots(view),
         unmanaged(view),
     ] {
@@ -94,8 +124,25 @@ pub(super) fn status(machine: &ShownMachine, output: &Output) -> Result<(), Fail
     Ok(())
 }
 
-fn revisions(view: &MachineView) -> Table {
-    let mut table = Table::new(&["REVISION", "STATE", "CREATED", "UUID", "RECEIVED AS"]);
+/// The headings of the columns of [`sizes`], if the space was counted.
+fn size_headings(machine: &ShownMachine) -> impl Iterator<Item = &'static str> {
+    let headings = machine.usage.as_ref().map(|_| ["SIZE", "OWN"]);
+    headings.into_iter().flatten()
+}
+
+/// Returns the size of an entry and what it shares with no other, if the space was counted.
+fn sizes(machine: &ShownMachine, usage: Option<&Usage>) -> impl Iterator<Item = String> {
+    let text = |bytes: fn(&Usage) -> u64| or_empty(usage.map(bytes).map(mebibytes));
+    let texts = machine.usage.as_ref();
+    let texts = texts.map(|_| [text(|it| it.bytes), text(|it| it.exclusive)]);
+    texts.into_iter().flatten()
+}
+
+fn revisions(machine: &ShownMachine) -> Table {
+    let view = &machine.view;
+    let headings = ["REVISION", "STATE", "CREATED"].into_iter();
+    let headings = headings.chain(size_headings(machine));
+    let mut table = Table::new(headings.chain(["UUID", "RECEIVED AS"]));
     for revision in &view.revisions {
         let state = match revision {
             _ if Some(revision.revision) == view.current => "current",
@@ -109,19 +156,23 @@ fn revisions(view: &MachineView) -> Table {
         } else {
             ""
         };
-        table.add([
+        let cells = [
             revision.revision.to_string(),
             format!("{state}{pinned}"),
             time(revision.subvolume.created),
-            revision.uuid.to_string(),
-            or_empty(revision.received_uuid),
-        ]);
+        ];
+        let cells = cells
+            .into_iter()
+            .chain(sizes(machine, machine.of_revision(revision)));
+        table.add(cells.chain([revision.uuid.to_string(), or_empty(revision.received_uuid)]));
     }
     table
 }
 
-fn images(view: &MachineView) -> Table {
-    let mut table = Table::new(&["TOOLCHAIN", "IMAGE", "MADE FROM"]);
+fn images(machine: &ShownMachine) -> Table {
+    let view = &machine.view;
+    let headings = ["TOOLCHAIN", "IMAGE", "MADE FROM"].into_iter();
+    let mut table = Table::new(headings.chain(size_headings(machine)));
     for image in &view.images {
         let state = match image {
             ImageView {
@@ -131,17 +182,22 @@ fn images(view: &MachineView) -> Table {
             _ => "outdated",
         };
         let made_from = made_from(view, image).map(|number| format!("revision {number}"));
-        table.add([
+        let cells = [
             image.toolchain.to_string(),
             state.to_owned(),
             or_empty(made_from),
-        ]);
+        ];
+        table.add(
+            cells
+                .into_iter()
+                .chain(sizes(machine, machine.of_image(image))),
+        );
     }
     table
 }
 
 fn snapshots(view: &MachineView) -> Table {
-    let mut table = Table::new(&["SNAPSHOT", "TOOLCHAIN", "STATE"]);
+    let mut table = Table::new(["SNAPSHOT", "TOOLCHAIN", "STATE"]);
     for snapshot in &view.snapshots {
         let state = if snapshot.in_use { "in use" } else { "orphan" };
         table.add([
@@ -154,7 +210,7 @@ fn snapshots(view: &MachineView) -> Table {
 }
 
 fn unmanaged(view: &MachineView) -> Table {
-    let mut table = Table::new(&["UNMANAGED"]);
+    let mut table = Table::new(["UNMANAGED"]);
     for name in &view.unmanaged {
         table.add([name.clone()]);
     }
@@ -207,6 +263,8 @@ pub(super) fn json(machine: &ShownMachine) -> Value {
                 "received_uuid": revision.received_uuid.map(|uuid| uuid.to_string()),
                 "received_transaction": revision.subvolume.received_transaction,
                 "created": time(revision.subvolume.created),
+                "bytes": machine.of_revision(revision).map(|it| it.bytes),
+                "bytes_exclusive": machine.of_revision(revision).map(|it| it.exclusive),
             });
             if let Some(manifests) = &machine.content_manifests {
                 object["content_manifest"] = json!(manifests.get(&revision.revision));
@@ -223,6 +281,8 @@ pub(super) fn json(machine: &ShownMachine) -> Value {
                 "complete": image.complete,
                 "revision": made_from(view, image),
                 "up_to_date": is_current(view, image),
+                "bytes": machine.of_image(image).map(|it| it.bytes),
+                "bytes_exclusive": machine.of_image(image).map(|it| it.exclusive),
             })
         })
         .collect();
@@ -243,6 +303,7 @@ pub(super) fn json(machine: &ShownMachine) -> Value {
         "fault": view.link_fault,
         "unusable": machine.manifest_fault,
         "deleting": view.deleting,
+        "bytes": machine.usage.as_ref().map(|it| it.bytes),
         "revisions": revisions,
         "images": images,
         "snapshots": snapshots,

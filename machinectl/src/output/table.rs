@@ -13,15 +13,15 @@ pub(crate) struct Table {
 
 impl Table {
     /// Returns a table without rows.
-    pub(crate) fn new(headings: &[&'static str]) -> Self {
+    pub(crate) fn new(headings: impl IntoIterator<Item = &'static str>) -> Self {
         Self {
-            headings: headings.to_vec(),
+            headings: headings.into_iter().collect(),
             rows: Vec::new(),
         }
     }
 
     /// Adds a row. An empty cell is shown as `-`.
-    pub(crate) fn add<const N: usize>(&mut self, cells: [String; N]) {
+    pub(crate) fn add(&mut self, cells: impl IntoIterator<Item = String>) {
         let show = |cell: String| match cell.as_str() {
             "" => "-".to_owned(),
             text => printable(text).to_string(),
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn columns_are_aligned() {
-        let mut table = Table::new(&["MACHINE", "CURRENT"]);
+        let mut table = Table::new(["MACHINE", "CURRENT"]);
         assert_eq!(table.to_text(true), "");
         table.add(["a-long-name".into(), "2".into()]);
         table.add(["b".into(), String::new()]);

@@ -20,10 +20,27 @@ const RECLAIM_TIMEOUT: Duration = Duration::from_mins(1);
 /// # Errors
 /// The path does not exist.
 pub fn bytes_free(path: &Path) -> Result<u64> {
+    Ok(space(path)?.free)
+}
+
+/// The space of a file system in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Its size.
+    pub total: u64,
+    /// The free part; see [`bytes_free`].
+    pub free: u64,
+}
+
+fn space(path: &Path) -> Result<Space> {
     let statistics = rustix::fs::statvfs(path)
         .map_err(io::Error::from)
         .context("inspect", path)?;
-    Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
+    let bytes = |blocks: u64| blocks.saturating_mul(statistics.f_frsize);
+    Ok(Space {
+        total: bytes(statistics.f_blocks),
+        free: bytes(statistics.f_bavail),
+    })
 }
 
 impl Volume {
@@ -33,6 +50,14 @@ impl Volume {
     /// The volume does not exist any more.
     pub fn free(&self) -> Result<u64> {
         bytes_free(self.path())
+    }
+
+    /// Returns the size and the free space of the volume's file system.
+    ///
+    /// # Errors
+    /// The volume does not exist any more.
+    pub fn space(&self) -> Result<Space> {
+        space(self.path())
     }
 
     /// Waits up to a minute until the space of deleted subvolumes is free.
