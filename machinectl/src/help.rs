@@ -43,6 +43,7 @@ const MACHINES: &[Entry] = &[
 
 const IMAGES: &[Entry] = &[
     ("verify", &[VOLUME, QUIET]),
+    ("diff", &[VOLUME, JSON, QUIET, LEGEND]),
     ("pin", &[VOLUME, JSON, QUIET]),
     ("unpin", &[VOLUME, JSON, QUIET]),
     ("prune", &[VOLUME, JSON, QUIET]),

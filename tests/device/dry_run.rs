@@ -39,11 +39,12 @@ fn host() -> BuildHost {
 }
 
 /// The verbs that change nothing or have no plan.
-const NO_PLAN: [&str; 14] = [
+const NO_PLAN: [&str; 15] = [
     "list",
     "slsa",
     "status",
     "verify",
+    "diff",
     "doctor",
     "send",
     "host",

@@ -45,6 +45,7 @@ mod push_pull;
 mod queue;
 mod rebuild_bisect;
 mod resumed_transfers;
+mod revision_diff;
 mod revision_retention;
 mod revisions;
 mod sandbox_escape;

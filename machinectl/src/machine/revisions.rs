@@ -1,4 +1,6 @@
-//! The commands about revisions: `rollback`, `verify`, `pin`, `unpin`, `prune`.
+//! The commands about revisions: `rollback`, `verify`, `diff`, `pin`, `unpin`, `prune`.
+
+mod diff;
 
 use std::time::{Duration, SystemTime};
 
@@ -36,6 +38,20 @@ pub(crate) enum Command {
         name: MachineName,
         /// The revision; by default the current one
         revision: Option<Revision>,
+    },
+    /// Show the differences between two revisions, from their content manifests
+    ///
+    /// Prints each file, directory and link that was added or changed, or that is missing, with
+    /// its sizes. Only the content manifests are read; `verify` compares a revision with its own.
+    /// The exit code is 23 if there are differences.
+    Diff {
+        /// The machine
+        #[arg(value_name = "MACHINE")]
+        name: MachineName,
+        /// The older revision
+        older: Revision,
+        /// The newer revision
+        newer: Revision,
     },
     /// Protect a revision from pruning
     Pin {
@@ -89,6 +105,7 @@ pub(crate) fn run(
             dry_run,
         } => roll_back(&volume, name, *revision, *dry_run, output),
         Command::Verify { name, revision } => verify(&volume, name, *revision, output),
+        Command::Diff { name, older, newer } => diff::run(&volume, name, (*older, *newer), output),
         Command::Pin {
             name,
             revision,

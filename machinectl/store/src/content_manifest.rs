@@ -146,7 +146,7 @@ pub(crate) fn exists(directory: &Path) -> bool {
 }
 
 /// Returns the content manifest in a directory; `None` if it has none.
-fn read(directory: &Path) -> Result<Option<ContentManifest>> {
+pub(crate) fn read(directory: &Path) -> Result<Option<ContentManifest>> {
     let path = directory.join(FILE);
     let text = match sys::untrusted::read_text(directory, FILE, BYTES_MAX) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -155,6 +155,11 @@ fn read(directory: &Path) -> Result<Option<ContentManifest>> {
     let manifest =
         ContentManifest::parse(&text).map_err(|source| VerifyRefusal::Manifest { path, source })?;
     Ok(Some(manifest))
+}
+
+/// Returns a name as differences have it.
+pub(crate) fn escaped(name: &[u8]) -> String {
+    format::escape(name, b"")
 }
 
 /// Compares a directory with the content manifest in it. Returns `None` if it has no manifest.

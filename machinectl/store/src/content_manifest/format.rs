@@ -99,6 +99,17 @@ impl ContentManifest {
         Self { format, records }
     }
 
+    /// Removes what an older format does not cover, so that a manifest of it can be compared.
+    pub fn reduce_to(&mut self, format: Format) {
+        if format < Format::Two {
+            for record in self.records.values_mut() {
+                record.device = None;
+                record.attributes.clear();
+            }
+        }
+        self.format = self.format.min(format);
+    }
+
     /// Returns the text of the manifest.
     pub fn print(&self) -> String {
         let mut text = format!("{HEAD}{}\n", self.format);
