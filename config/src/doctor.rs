@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{BuildId, MachineName};
+use crate::names::{BuildId, MachineName, ScheduleName};
 
 /// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -165,6 +165,8 @@ kinds! {
         "the log and the artifacts of a build are missing", "operator: restore them from a backup";
     DirectoryWithoutRecord, "directory-without-record", Warning,
         "files of a build without a record", "operator: move or delete them";
+    ScheduleWithoutMachine, "schedule-without-machine", Warning,
+        "a schedule submits builds for a machine that does not exist", "operator: add the machine, or `buildhost schedule remove`";
     UnusedSources, "unused-sources", Warning,
         "sources were uploaded more than a day ago, and no build uses them", "--repair: deletes them";
 }
@@ -193,6 +195,8 @@ pub enum Subject {
     Group(PathBuf),
     /// A build.
     Build(BuildId),
+    /// A schedule.
+    Schedule(ScheduleName),
     /// A file or directory.
     Path(PathBuf),
 }
@@ -207,6 +211,7 @@ impl fmt::Display for Subject {
             Self::Network(name) => write!(f, "network {name}"),
             Self::Group(path) => write!(f, "cgroup {}", path.display()),
             Self::Build(id) => write!(f, "build {id}"),
+            Self::Schedule(name) => write!(f, "schedule {name}"),
             Self::Path(path) => write!(f, "{}", path.display()),
         }
     }

@@ -38,7 +38,7 @@ const MACHINES: &[Entry] = &[
     ("rollback", &[VOLUME, JSON, QUIET]),
     ("push", &[VOLUME, JSON, QUIET]),
     ("pull", &[VOLUME, JSON, QUIET]),
-    ("delete", &[VOLUME, JSON, QUIET]),
+    ("delete", &[VOLUME, SOCKET, JSON, QUIET]),
 ];
 
 const IMAGES: &[Entry] = &[

@@ -6,6 +6,7 @@ mod remote;
 mod retention;
 mod revisions;
 mod show;
+mod users;
 
 use std::time::Duration;
 
@@ -41,7 +42,10 @@ pub(crate) enum Command {
     Remote(remote::Command),
     /// Delete a machine with all its revisions and images
     ///
-    /// The machine goes out of service at once. Its deletion waits for the builds that use it.
+    /// The machine goes out of service at once. Its deletion waits for the builds that use it, and
+    /// queued ones are aborted. A machine with pinned revisions is only deleted with --force. The
+    /// agent, if it is running, tells which builds and schedules use the machine; a schedule stays
+    /// and fails until the machine exists again.
     Delete {
         /// The machine
         #[arg(value_name = "MACHINE")]
@@ -49,7 +53,7 @@ pub(crate) enum Command {
         /// Time to wait for builds that use the machine
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         timeout: u64,
-        /// Delete the machine even while it is in use
+        /// Delete the machine even while it is in use, and pinned revisions, too
         #[arg(long)]
         force: bool,
         #[command(flatten)]
@@ -98,8 +102,11 @@ pub(crate) fn run(
             dry_run,
         } => {
             let volume = Volume::open(&options.volume)?;
+            let view = volume.view(name)?;
+            store::check_delete(&view, *force)?;
+            users::report(&volume, name, &options.socket, output);
             if dry_run.enabled {
-                return plan_deletion(&volume.view(name)?, *force, output);
+                return plan_deletion(&view, *force, output);
             }
             delete(&volume, name, Duration::from_secs(*timeout), *force, output)
         }
@@ -172,7 +179,7 @@ fn delete(
     output: &Output,
 ) -> Result<(), Failure> {
     let report = volume.delete(name, timeout, force)?;
-    for step in &report.steps {
+    for step in report.steps.iter().filter(|step| !step.is_internal()) {
         output.status(format_args!("{name}: {}", step.done()));
     }
     if report.unmanaged.is_empty() {
@@ -187,7 +194,8 @@ fn delete(
 }
 
 fn plan_deletion(view: &MachineView, force: bool, output: &Output) -> Result<(), Failure> {
-    for step in store::plan_delete(view, force) {
+    let steps = store::plan_delete(view, force).into_iter();
+    for step in steps.filter(|step| !step.is_internal()) {
         output.plan(format_args!("{step} of {}", view.name))?;
     }
     Ok(())

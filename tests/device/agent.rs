@@ -353,8 +353,18 @@ fn deleting_a_machine_aborts_queued_builds_and_waits_for_the_running_one() {
     let running = host.submit_stopped("demo", "one");
     let queued = host.submit("demo", "two");
     host.wait_for_breakpoint(running);
-    host.machinectl(&["delete", "demo", "--timeout", "0"])
-        .refused(17, "in use");
+    let deletion = host.machinectl(&["delete", "demo", "--timeout", "0"]);
+    assert_eq!(deletion.code, Some(17), "{deletion:?}");
+    for message in [
+        format!("demo: note: used by build {running}\n"),
+        format!("demo: note: queued for it, and aborted: build {queued}\n"),
+        "in use".to_owned(),
+    ] {
+        assert!(
+            deletion.stderr.contains(&message),
+            "{message}: {deletion:?}"
+        );
+    }
     let aborted = host.wait_for(queued, State::Finished);
     assert_eq!(
         (aborted.outcome, aborted.message.as_str()),

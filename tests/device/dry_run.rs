@@ -93,7 +93,7 @@ const PLANS: [(&str, &str); 19] = [
         "make revision 4 of linux current instead of 3",
     ),
     ("import new {disk.raw}", "make revision 1 of new current"),
-    ("delete linux", "delete revision 1 of linux"),
+    ("delete linux --force", "delete revision 1 of linux"),
     ("rollback linux", "make revision 2 of linux current"),
     ("pin linux 1", "pin revision 1 of linux"),
     ("unpin linux 2", "unpin revision 2 of linux"),

@@ -77,7 +77,20 @@ fn pruning_spares_current_and_pinned_revisions() {
     host.machinectl(&["prune", "linux", "--keep", "1"], b"")
         .success();
     assert_eq!(numbers(&host), [5]);
-    host.machinectl(&["delete", "linux"], b"").success();
+    for dry_run in [&["--dry-run"][..], &[]] {
+        host.machinectl(&[&["delete", "linux"], dry_run].concat(), b"")
+            .refused(3, "machine `linux` has pinned revisions (5); unpin them");
+    }
+    assert_eq!(numbers(&host), [5]);
+    assert!(host.view("linux").is_live());
+    let deleted = host
+        .machinectl(&["delete", "linux", "--force"], b"")
+        .success();
+    assert_eq!(
+        deleted.stderr,
+        "linux: deleted revision 5\nlinux: removed the pin of revision 5\n\
+         linux: removed the machine's directory\ndeleted machine linux\n"
+    );
     assert!(host.listing().is_empty());
 }
 

@@ -98,7 +98,12 @@ fn no_run_is_repeated_by_agents_that_are_killed() {
         let last = schedule(&host, "often").last;
         last.is_some_and(|run| run.result == RunResult::Coalesced)
     });
-    host.machinectl(&["delete", "demo"]).success();
+    let deleted = host.machinectl(&["delete", "demo"]).success();
+    let note = "demo: note: still submitting builds for it: schedule often; ";
+    assert!(deleted.stderr.contains(note), "{deleted:?}");
+    let examined = host.machinectl(&["doctor", "--json"]);
+    let finding = "\"id\": \"schedule-without-machine\"";
+    assert!(examined.stdout.contains(finding), "{examined:?}");
     wait_until("the schedule reports its failure", || {
         let list = host.machinectl(&["schedule", "list"]).success().stdout;
         list.contains("failed: there is no machine demo to build")

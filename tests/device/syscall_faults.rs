@@ -266,7 +266,7 @@ fn delete_recovers_from_faults_at_system_calls() {
     let host = streams.host(2);
     fs::remove_file(host.volume.path().join("linux/notes")).unwrap();
     host.machinectl(&["pin", "linux", "1"], b"").success();
-    FaultTest::new(host, &["delete", "linux"], b"").run_all();
+    FaultTest::new(host, &["delete", "linux", "--force"], b"").run_all();
     // Unmanaged files stay, and their directory.
     FaultTest::new(streams.host(1), &["delete", "linux"], b"").run_all();
 }

@@ -26,11 +26,11 @@ impl Volume {
     ///
     /// One rename takes it out of service and records the intent. After a crash,
     /// [`Volume::finish_deletions`] or the next call continues. While a revision is being
-    /// created, the machine stays in service. With `force`, snapshots are
-    /// deleted while they are in use.
+    /// created, the machine stays in service. With `force`, pinned revisions are deleted, and
+    /// snapshots while they are in use.
     ///
     /// # Errors
-    /// The machine does not exist, a revision of it is still being created at the timeout, or it
+    /// The machine does not exist or has pinned revisions, a revision of it is still being created at the timeout, or it
     /// is still in use then. A machine in use stays out of service and is deleted later.
     pub fn delete(
         &self,
@@ -39,7 +39,7 @@ impl Volume {
         force: bool,
     ) -> Result<DeleteReport> {
         let deadline = Instant::now() + timeout;
-        while !self.take_out_of_service(machine)? {
+        while !self.take_out_of_service(machine, force)? {
             if Instant::now() >= deadline {
                 return Err(self.ingesting(machine).into());
             }
@@ -58,9 +58,10 @@ impl Volume {
 
     /// Takes a machine out of service. Returns false, and changes nothing, while a revision of
     /// it is being created.
-    fn take_out_of_service(&self, machine: &MachineName) -> Result<bool> {
+    fn take_out_of_service(&self, machine: &MachineName, force: bool) -> Result<bool> {
         let _lock = self.lock(machine)?;
         let view = self.view(machine)?;
+        check_delete(&view, force)?;
         if view.ingest == IngestState::Running {
             return Ok(false);
         }
@@ -160,6 +161,21 @@ impl Volume {
         };
         LockRefusal::in_use(&path).into()
     }
+}
+
+/// Checks that a machine may be deleted. A deletion that has begun may always continue.
+///
+/// # Errors
+/// The machine has pinned revisions, and `force` is not set.
+pub fn check_delete(view: &MachineView, force: bool) -> Result<()> {
+    let has_begun = view.deleting && !view.has_link();
+    let pins = view.pins.iter().copied();
+    let revisions: Vec<_> = pins.filter(|pin| view.revision(*pin).is_some()).collect();
+    if force || has_begun || revisions.is_empty() {
+        return Ok(());
+    }
+    let machine = view.name.clone();
+    Err(MachineRefusal::Pinned { machine, revisions }.into())
 }
 
 /// Returns the steps that [`Volume::delete`] would execute.

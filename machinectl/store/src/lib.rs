@@ -47,7 +47,7 @@ pub mod volumes;
 
 pub use clean::{CleanReport, Step};
 pub use content_identity::ContentIdentity;
-pub use delete::{DeleteReport, plan_delete};
+pub use delete::{DeleteReport, check_delete, plan_delete};
 pub use error::{Refusal, RefusalKind, StoreError};
 pub use ingest::{IngestPlan, Intent, Method, Source};
 pub use lock::{Holder, LockRefusal};

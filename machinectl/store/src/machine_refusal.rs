@@ -1,5 +1,6 @@
 //! The reasons why a machine or one of its revisions cannot be used.
 
+use config::text::join_and;
 use config::{MachineName, Revision};
 
 use crate::{Refusal, RefusalKind};
@@ -26,6 +27,17 @@ pub enum MachineRefusal {
         "machine `{0}` is being deleted; wait for the end of the deletion, or repeat `buildhost delete {0}`"
     )]
     Deleting(MachineName),
+    /// The machine has pinned revisions, and is to be deleted.
+    #[error(
+        "machine `{machine}` has pinned revisions ({}); unpin them (`buildhost unpin {machine} REVISION`), or delete them too with `--force`, which also deletes snapshots in use",
+        join_and(revisions)
+    )]
+    Pinned {
+        /// The machine.
+        machine: MachineName,
+        /// The pinned revisions.
+        revisions: Vec<Revision>,
+    },
     /// The revision does not exist or is not complete.
     #[error("machine `{0}` has no complete revision {1}; `buildhost status {0}` lists them")]
     NoRevision(MachineName, Revision),
@@ -42,6 +54,7 @@ impl Refusal for MachineRefusal {
             | Self::NoRevision(..)
             | Self::NoOlderRevision(..) => RefusalKind::NotFound,
             Self::Deleting(_) => RefusalKind::Deleting,
+            Self::Pinned { .. } => RefusalKind::Invalid,
         }
     }
 }

@@ -22,6 +22,7 @@ pub fn examine(inventory: &Inventory) -> Vec<Found> {
     examination.guests();
     examination.networks();
     examination.groups();
+    examination.schedules();
     examination.sources();
     examination.found
 }
@@ -333,6 +334,15 @@ impl Examination<'_> {
             let advice = "install the package ovmf, or set guests.uefi_code and \
                           guests.uefi_variables to the files of another firmware";
             self.advise(Id::NoFirmware, subject, proof, advice);
+        }
+    }
+
+    fn schedules(&mut self) {
+        for (schedule, machine) in &self.inventory.schedules {
+            let subject = Subject::Schedule(schedule.clone());
+            let proof = format!("each run fails, because there is no machine {machine}");
+            let advice = format!("add the machine, or `buildhost schedule remove {schedule}`");
+            self.advise(Id::ScheduleWithoutMachine, subject, proof, advice);
         }
     }
 

@@ -12,8 +12,9 @@ use std::time::{Duration, SystemTime};
 use config::doctor::Cleaning;
 use config::layout::Entry;
 use config::machine::Firmware;
+use config::schedule::{Page, Schedule};
 use config::task::{Digest, RESULT};
-use config::{BuildId, MachineName};
+use config::{BuildId, MachineName, ScheduleName};
 use guest::network;
 use guest::{GuestError, cgroup, check_firmware};
 use planner::Action;
@@ -37,8 +38,11 @@ const SOURCE_AGE_MAX: Duration = Duration::from_hours(24);
 /// A directory of the agent cannot be read.
 pub async fn inspect(agent: &Arc<AgentState>) -> io::Result<Inventory> {
     let before = agent.jobs.running();
+    // Damaged records are a finding of their own.
+    let schedules = agent.records.schedules(Page::default()).await;
+    let schedules = schedules.unwrap_or_default();
     let shared = Arc::clone(agent);
-    let mut inventory = blocking(move || read(&shared)).await?;
+    let mut inventory = blocking(move || read(&shared, schedules)).await?;
     for jobs in [before, agent.jobs.running()] {
         inventory
             .running
@@ -49,8 +53,8 @@ pub async fn inspect(agent: &Arc<AgentState>) -> io::Result<Inventory> {
     Ok(inventory)
 }
 
-/// Reads everything but the running jobs. Blocks.
-fn read(agent: &AgentState) -> io::Result<Inventory> {
+/// Reads everything but the running jobs and the schedules. Blocks.
+fn read(agent: &AgentState, schedules: Vec<Schedule>) -> io::Result<Inventory> {
     let prefix = format!("{}-", agent.settings.name);
     let guests = guests(agent, &prefix)?;
     let directories = sys::file::entries(&agent.paths.builds())?;
@@ -80,6 +84,7 @@ fn read(agent: &AgentState) -> io::Result<Inventory> {
         open: open_directories(agent),
         short: short(agent),
         without_firmware: without_firmware(agent),
+        schedules: without_machine(agent, schedules),
         ..Inventory::default()
     })
 }
@@ -200,6 +205,19 @@ fn without_firmware(agent: &AgentState) -> Vec<(MachineName, String)> {
     let machines = agent.volumes.iter().flat_map(of_volume);
     let proof = format!("{}: {source}", path.display());
     machines.map(|machine| (machine, proof.clone())).collect()
+}
+
+/// Returns the schedules whose machines do not exist in any volume.
+fn without_machine(
+    agent: &AgentState,
+    schedules: Vec<Schedule>,
+) -> Vec<(ScheduleName, MachineName)> {
+    let mut lacking: Vec<_> = schedules
+        .into_iter()
+        .map(|it| (it.name, it.build.machine))
+        .collect();
+    lacking.retain(|(_, machine)| matches!(agent.volumes.of_machine(machine), Ok(None)));
+    lacking
 }
 
 /// Returns the directories of the agent that other users may enter. The group of the setting

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use config::builds::State;
-use config::{BuildId, CopyTag, MachineName};
+use config::{BuildId, CopyTag, MachineName, ScheduleName};
 use store::Holder;
 
 /// The facts that an examination depends on.
@@ -34,6 +34,8 @@ pub struct Inventory {
     pub sources: PathBuf,
     /// The machines whose firmware is missing, each with the error.
     pub without_firmware: Vec<(MachineName, String)>,
+    /// The schedules whose machines do not exist.
+    pub schedules: Vec<(ScheduleName, MachineName)>,
     /// The directories of the agent that other users may enter, with their modes.
     pub open: Vec<(PathBuf, u32)>,
     /// The paths with less free space than the reserve, each with its free bytes.

@@ -64,6 +64,17 @@ fn a_machine_without_firmware_is_reported() {
     );
 }
 
+#[test]
+fn a_schedule_without_its_machine_is_reported() {
+    let inventory = Inventory {
+        schedules: vec![("nightly".parse().unwrap(), "gone".parse().unwrap())],
+        ..agent([])
+    };
+    let report = report(&inventory);
+    let expected = "schedule-without-machine: schedule nightly: each run fails, because there is no machine gone\n    add the machine, or `buildhost schedule remove nightly`";
+    assert!(report.starts_with(expected), "{report}");
+}
+
 /// Returns each finding in a line, with its repair or advice.
 fn report(inventory: &Inventory) -> String {
     let line = |found: Found| {

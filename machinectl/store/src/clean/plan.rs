@@ -36,6 +36,15 @@ impl Step {
         }
     }
 
+    /// Returns true if the step removes a link or a lock that only Buildhost uses. People need
+    /// not know of it.
+    pub fn is_internal(&self) -> bool {
+        match self {
+            Self::Unlink(Entry::Pin(_)) | Self::Delete(_) | Self::RemoveDirectory => false,
+            Self::Unlink(_) => true,
+        }
+    }
+
     /// Returns true if the step must not follow a failed one: it removes the record of what
     /// remains to be done.
     pub(crate) fn is_final(&self) -> bool {
