@@ -304,6 +304,10 @@ fn remote_hosts_that_are_unreachable_or_untrusted_are_refused() {
         "cannot reach nowhere.invalid: ",
     );
     fixture.command_refused(by("no-such-ssh", push), 1, "cannot run `no-such-ssh");
+    let unclosed = run(by("ssh -i '/my keys/id", push), b"");
+    assert_eq!(unclosed.code, Some(2), "{unclosed:?}");
+    let reason = "a quote is not closed";
+    assert!(unclosed.stderr.contains(reason), "{unclosed:?}");
     let mut stranger = by(&server.ssh(), push);
     stranger.args(["--remote-program", "no-such-program"]);
     fixture.command_refused(stranger, 1, "root@127.0.0.1: ");

@@ -26,7 +26,9 @@ impl SshServer {
 
     /// Starts an sshd that shows this text before each login.
     pub fn start_with_banner(banner: &str) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
+        // A blank in all paths.
+        let directory = tempfile::Builder::new().prefix("ssh keys ").tempdir();
+        let directory = directory.expect("a directory");
         let at = |name: &str| directory.path().join(name);
         for name in ["host", "user", "other"] {
             keygen(&at(name));
@@ -36,8 +38,8 @@ impl SshServer {
         let port = free.local_addr().expect("a port").port();
         drop(free);
         let text = format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\n\
-             StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\nBanner {}\n",
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey \"{}\"\nAuthorizedKeysFile \"{}\"\n\
+             StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\nBanner \"{}\"\n",
             at("host").display(),
             at("authorized").display(),
             at("banner").display()
@@ -84,7 +86,7 @@ impl SshServer {
     fn with(&self, key: &str, known: &str) -> String {
         let at = |name: &str| -> PathBuf { self.directory.path().join(name) };
         format!(
-            "ssh -F none -p {} -i {} -o UserKnownHostsFile={} -o StrictHostKeyChecking=yes",
+            "ssh -F none -p {} -i '{}' -o 'UserKnownHostsFile=\"{}\"' -o StrictHostKeyChecking=yes",
             self.port,
             at(key).display(),
             at(known).display()

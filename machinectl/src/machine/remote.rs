@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use config::MachineName;
 use store::Volume;
-use store::send::RemoteHost;
+use store::send::{RemoteHost, SshCommand};
 
 use super::retention::Retention;
 use crate::exit_code::Failure;
@@ -83,7 +83,7 @@ pub(crate) struct RemoteOptions {
     #[arg(id = "remote_program", long = "remote-program", alias = "far-program")]
     #[arg(value_name = "PROGRAM", default_value = "buildhost")]
     program: String,
-    /// The ssh command, with its options
+    /// The ssh command with its options, quoted as for a shell
     #[arg(
         long,
         value_name = "COMMAND",
@@ -91,7 +91,7 @@ pub(crate) struct RemoteOptions {
         env = "BUILDHOST_SSH",
         hide_env_values = true
     )]
-    ssh: String,
+    ssh: SshCommand,
 }
 
 impl RemoteOptions {

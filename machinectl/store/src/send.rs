@@ -20,6 +20,7 @@ pub use export::ExportFormat;
 pub use refusal::RemoteRefusal;
 pub use remote::{RemoteHost, RemoteSession};
 pub use remote_view::{RemoteRevision, RemoteView};
+pub use ssh::SshCommand;
 
 use crate::stream::{BtrfsSend, SendStream, TimeoutReader};
 use crate::{

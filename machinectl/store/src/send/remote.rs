@@ -13,7 +13,7 @@ use sys::command::{self, CommandError, Running};
 
 use super::remote_view::RemoteView;
 use super::session::{self, Announcement, Greeting};
-use super::{RemoteRefusal, quote, ssh};
+use super::{RemoteRefusal, SshCommand, quote, ssh};
 use crate::error::IoContext;
 use crate::stream::{SendStream, Sender, TimeoutReader};
 use crate::{RefusalKind, Result, StoreError, Uuid};
@@ -35,8 +35,8 @@ const NOT_FOUND: i32 = 10;
 /// Another host with a volume.
 #[derive(Debug, Clone)]
 pub struct RemoteHost {
-    /// The ssh command with its options, such as `ssh -p 2222`.
-    pub ssh: String,
+    /// The ssh command with its options.
+    pub ssh: SshCommand,
     /// The host, as `[user@]host`.
     pub host: String,
     /// The program to call on the host.
@@ -165,9 +165,8 @@ impl RemoteHost {
     }
 
     fn call(&self, arguments: &[&str]) -> Command {
-        let mut words = self.ssh.split_whitespace();
-        let mut ssh = command::prepare(words.next().unwrap_or("ssh"));
-        ssh.args(words).args([
+        let mut ssh = self.ssh.prepare();
+        ssh.args([
             "-o",
             "BatchMode=yes",
             "-o",

@@ -1,6 +1,9 @@
-//! The messages of ssh, and what they mean.
+//! The ssh command, and the meaning of its messages.
 
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
+use std::str::FromStr;
+
+use sys::command;
 
 use super::RemoteRefusal;
 
@@ -24,6 +27,33 @@ const LOGIN_FAULTS: [(&str, &str); 4] = [
         "log in once with `ssh HOST`, which shows its key and asks whether to accept it",
     ),
 ];
+
+/// The ssh command with its options, such as `ssh -p 2222`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshCommand(Vec<String>);
+
+impl FromStr for SshCommand {
+    type Err = &'static str;
+
+    /// Splits a command line at blanks as a shell does, with its quotes and backslashes. An empty
+    /// one stands for `ssh`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        shlex::split(text)
+            .map(Self)
+            .ok_or("a quote is not closed, or nothing follows the last backslash")
+    }
+}
+
+impl SshCommand {
+    /// Returns the command, to which further arguments can be added.
+    pub(super) fn prepare(&self) -> Command {
+        let mut words = self.0.iter();
+        let program = words.next().map_or("ssh", String::as_str);
+        let mut ssh = command::prepare(program);
+        ssh.args(words);
+        ssh
+    }
+}
 
 /// Returns the refusal for an ssh that has failed, or has ended without an exit code.
 pub(super) fn refusal(host: &str, status: ExitStatus, stderr: &str) -> RemoteRefusal {
@@ -72,6 +102,29 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
+
+    #[test]
+    fn a_command_is_split_as_a_shell_does() {
+        for (text, line) in [
+            ("", &["ssh"][..]),
+            ("ssh -p  2222", &["ssh", "-p", "2222"]),
+            (
+                r#"ssh -i "/my keys/id" -i 'a "b"' -i c\ d"#,
+                &["ssh", "-i", "/my keys/id", "-i", r#"a "b""#, "-i", "c d"],
+            ),
+        ] {
+            let command: SshCommand = text.parse().unwrap();
+            let prepared = command.prepare();
+            let words = std::iter::once(prepared.get_program()).chain(prepared.get_args());
+            assert!(
+                words.eq(line.iter().map(std::ffi::OsStr::new)),
+                "{prepared:?}"
+            );
+        }
+        for text in ["ssh -i '/my keys/id", "ssh \"", "ssh \\"] {
+            assert!(text.parse::<SshCommand>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_retry_is_advised_only_if_it_can_help() {
