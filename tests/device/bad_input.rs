@@ -111,7 +111,7 @@ fn invalid_names_are_refused_by_every_verb() {
     fixture.refused(
         "prune --until-free many",
         2,
-        "write a number and K, M, G or T",
+        "expected a number and a unit, such as 20G",
     );
     fixture.refused("upgrade linux --from WORK --keep 0", 2, "invalid value '0'");
 }

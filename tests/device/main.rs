@@ -58,3 +58,4 @@ mod syscall_faults;
 mod tftp;
 mod two_volumes;
 mod uefi;
+mod volumes;

@@ -84,7 +84,7 @@ pub(crate) enum Command {
         /// Delete only revisions that are at least this old
         #[arg(long, value_name = "DAYS")]
         older_than: Option<u32>,
-        /// Stop when this much space is free, such as 20G
+        /// Stop when this much space is free, such as 20G, 1.5 TiB or 500GB
         #[arg(long, value_name = "SIZE")]
         until_free: Option<Size>,
         #[command(flatten)]

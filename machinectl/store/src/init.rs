@@ -1,18 +1,26 @@
 //! The creation of a volume: a directory on btrfs, or a file with a btrfs of its own.
 
-use std::fmt;
+mod boot_mount;
+mod size;
+
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use sys::command;
 
-use crate::error::IoContext;
-use crate::{Refusal, RefusalKind, Result, subvolumes};
+pub use boot_mount::BootMount;
+pub use size::{Size, SizeError};
 
-/// The time limit for each of `mkfs.btrfs` and `mount`.
+use crate::error::IoContext;
+use crate::{Refusal, RefusalKind, Result, mount_table, subvolumes};
+
+/// The options of the mount.
+const OPTIONS: &str = "loop,noatime,nosuid,nodev";
+/// The unit of the size of a file, which file systems and loop devices divide.
+const BLOCK: u64 = 1 << 20;
+/// The time limit for each of `mkfs.btrfs`, `mount` and `systemctl`.
 const LIMIT: Duration = Duration::from_mins(2);
 /// The minimum size of a useful btrfs.
 const SIZE_MIN: Size = Size(256 << 20);
@@ -36,47 +44,13 @@ impl Refusal for InitRefusal {
     }
 }
 
-/// An amount of space, written as `4G`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Size(u64);
-
-impl Size {
-    /// Returns the number of bytes.
-    pub fn bytes(self) -> u64 {
-        self.0
-    }
-}
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let units = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
-        let (digits, shift) = units
-            .into_iter()
-            .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)))
-            .unwrap_or((text, 0));
-        let number: u64 = digits
-            .parse()
-            .map_err(|_| "write a number and K, M, G or T: `4G`")?;
-        match number.checked_mul(1 << shift) {
-            Some(bytes) => Ok(Self(bytes)),
-            None => Err("the size is too large".to_owned()),
-        }
-    }
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} MiB", self.0 >> 20)
-    }
-}
-
 /// The steps that make a directory a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InitPlan {
     /// None: the directory is a volume.
     Nothing,
+    /// None: the file of an earlier call is mounted.
+    Mounted(PathBuf),
     /// The directory is created on the existing btrfs.
     CreateDirectory,
     /// The file of an earlier call is mounted.
@@ -86,11 +60,19 @@ pub enum InitPlan {
 }
 
 impl InitPlan {
+    /// Returns the file that is mounted when the plan was executed; `None` on an existing btrfs.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Nothing | Self::CreateDirectory => None,
+            Self::Mounted(file) | Self::Mount(file) | Self::CreateFile(file) => Some(file),
+        }
+    }
+
     /// Returns the steps as the predicate of a sentence.
     pub fn describe(&self, directory: &Path, size: Size) -> String {
         let directory = directory.display();
         match self {
-            Self::Nothing => format!("leave {directory} as it is"),
+            Self::Nothing | Self::Mounted(_) => format!("leave {directory} as it is"),
             Self::CreateDirectory => format!("make {directory}"),
             Self::Mount(file) => format!("mount {} at {directory}", file.display()),
             Self::CreateFile(file) => {
@@ -113,11 +95,14 @@ pub fn plan(directory: &Path) -> Result<InitPlan> {
         .ancestors()
         .find(|path| path.exists())
         .unwrap_or(Path::new("."));
+    let file = image_file(directory);
     if subvolumes::is_btrfs(ancestor).context("inspect", ancestor)? {
-        return Ok(if directory.is_dir() {
-            InitPlan::Nothing
-        } else {
+        return Ok(if !directory.is_dir() {
             InitPlan::CreateDirectory
+        } else if file.exists() && is_mount_point(directory)? {
+            InitPlan::Mounted(file)
+        } else {
+            InitPlan::Nothing
         });
     }
     if directory.exists() {
@@ -126,12 +111,17 @@ pub fn plan(directory: &Path) -> Result<InitPlan> {
             return Err(InitRefusal::NotEmpty(directory.to_owned()).into());
         }
     }
-    let file = image_file(directory);
     Ok(if file.exists() {
         InitPlan::Mount(file)
     } else {
         InitPlan::CreateFile(file)
     })
+}
+
+fn is_mount_point(directory: &Path) -> Result<bool> {
+    let path = directory.canonicalize().context("find", directory)?;
+    let mounts = mount_table::read().context("read the mounts of", directory)?;
+    Ok(mounts.iter().any(|mount| mount.point == path))
 }
 
 /// Returns the path of the file beside a directory: `default.btrfs` for `default`.
@@ -148,7 +138,7 @@ fn image_file(directory: &Path) -> PathBuf {
 pub fn run(plan: &InitPlan, directory: &Path, size: Size) -> Result<()> {
     fs::create_dir_all(directory).context("create", directory)?;
     match plan {
-        InitPlan::Nothing => return Ok(()),
+        InitPlan::Nothing | InitPlan::Mounted(_) => return Ok(()),
         InitPlan::CreateDirectory => {}
         InitPlan::Mount(file) => mount(file, directory)?,
         InitPlan::CreateFile(file) => {
@@ -177,7 +167,9 @@ fn create_file(file: &Path, size: Size) -> Result<()> {
     let temporary = file.with_extension("btrfs.new");
     let sparse = File::create(&temporary).context("create", &temporary)?;
     close(&temporary, 0o600)?;
-    sparse.set_len(size.0).context("extend", &temporary)?;
+    sparse
+        .set_len(size.0 / BLOCK * BLOCK)
+        .context("extend", &temporary)?;
     let mut mkfs = command::prepare("mkfs.btrfs");
     mkfs.args(["--quiet", "--force"]).arg(&temporary);
     command::run(mkfs, LIMIT)?;
@@ -189,23 +181,8 @@ fn mount(file: &Path, directory: &Path) -> Result<()> {
     // An earlier version left it open.
     close(file, 0o600)?;
     let mut mount = command::prepare("mount");
-    mount.args(["-t", "btrfs", "-o", "loop,noatime,nosuid,nodev"]);
+    mount.args(["-t", "btrfs", "-o", OPTIONS]);
     mount.arg(file).arg(directory);
     command::run(mount, LIMIT)?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_parsed_with_their_units() {
-        assert_eq!("4G".parse(), Ok(Size(4 << 30)));
-        assert_eq!("512M".parse(), Ok(Size(512 << 20)));
-        assert_eq!("268435456".parse(), Ok(Size(256 << 20)));
-        for text in ["", "G", "4 G", "-4G", "1.5G", "99999999999T", "4é"] {
-            assert!(text.parse::<Size>().is_err(), "{text}");
-        }
-    }
 }
