@@ -330,8 +330,8 @@ impl Volume {
                 .delete(&path)
                 .context("delete the unfinished", &path)?;
         }
-        let continues = matches!(&source, Source::Stream(it) if it.progress().is_some_and(|it| !it.parts.is_empty()));
-        if !continues {
+        let is_rest = matches!(&source, Source::Stream(stream) if stream.is_rest());
+        if !is_rest {
             self.discard_partials(&self.view(machine)?)?;
         }
         self.mark_arriving(machine, plan.revision)?;
@@ -362,6 +362,7 @@ impl Volume {
         self.end_ingest(machine, ingest)?;
         self.commit()
     }
+
     /// Publishes a revision that was written while the machine was not locked, if it still may
     /// become the current one. The caller holds the lock.
     fn publish_arrived(
@@ -425,17 +426,15 @@ impl Volume {
         let parent = plan.parent.as_ref();
         let parent_path = parent.map(|it| it.path.clone());
         let exact = parent.filter(|it| !it.must_verify);
-        let progress = stream.progress();
-        let is_whole = progress.is_none_or(|it| it.parts.is_empty());
         let mut update = exact
-            .filter(|_| is_whole)
+            .filter(|_| !stream.is_rest())
             .and_then(|it| content_manifest::update_of(&it.path));
         let applied = |command: &Command<'_>| {
             if let Some(update) = &mut update {
                 update.apply(command);
             }
         };
-        if progress.is_some() {
+        if stream.progress().is_some() {
             let revision = plan.revision;
             self.receive_in_parts(machine, revision, stream, parent_path, lock, applied)?;
         } else {
@@ -472,9 +471,7 @@ impl Volume {
         path: &Path,
     ) -> Result<()> {
         let Some((base, mut update)) = self.manifest_base(machine) else {
-            self.backend
-                .snapshot(from, path)
-                .context("snapshot", from)?;
+            snapshot_result(self.backend.snapshot(from, path), from)?;
             return self.finish_content(path, &content_manifest::scan_all(path)?);
         };
         let _base_lock = self.lock_shared(&base)?;
@@ -496,7 +493,8 @@ impl Volume {
         let view = self.view(machine).ok()?;
         view.revisions.iter().rev().find_map(|it| {
             let path = self.entry(machine, &Entry::Revision(it.revision));
-            let is_base = it.complete && self.is_as_recorded(machine, it.revision);
+            let is_own = it.complete && it.received_uuid.is_none();
+            let is_base = is_own && self.is_as_recorded(machine, it.revision);
             let update = is_base.then(|| content_manifest::update_of(&path))??;
             Some((path, update))
         })

@@ -115,6 +115,13 @@ impl SendStream {
         self.progress.as_ref()
     }
 
+    /// Returns true for the rest of a stream whose beginning was received before.
+    pub(crate) fn is_rest(&self) -> bool {
+        self.progress
+            .as_ref()
+            .is_some_and(|it| !it.parts.is_empty())
+    }
+
     /// Reads the beginning of the stream, and returns true if it consists of these parts. Then only
     /// what follows is copied.
     ///

@@ -120,7 +120,7 @@ impl Volume {
     ) -> Result<()> {
         let directory = self.directory(machine);
         let partial = self.entry(machine, &Entry::Partial(revision));
-        let is_resumed = stream.progress().is_some_and(|it| !it.parts.is_empty());
+        let is_resumed = stream.is_rest();
         let mut base = None;
         if is_resumed {
             let kept = self.read_partial(machine, revision);

@@ -13,13 +13,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::Result;
 use crate::error::IoContext;
 
-/// The time limit for each read.
+/// The default time limit for each read.
 pub const READ_TIMEOUT: Duration = Duration::from_mins(5);
 
-/// A pipe or a file. Each read fails after [`READ_TIMEOUT`] without data.
+/// A pipe or a file. Each read fails after a time without data.
 #[derive(Debug)]
 pub struct TimeoutReader {
     file: File,
+    timeout: Duration,
     /// The bytes of a pipe that were read by [`TimeoutReader::peek`].
     peeked: Vec<u8>,
     bytes_read: Option<Arc<AtomicU64>>,
@@ -48,6 +49,13 @@ impl TimeoutReader {
         Ok(Self::new(pipe.into()))
     }
 
+    /// Sets the time limit for each read; [`READ_TIMEOUT`] by default.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
     /// Adds the number of all bytes that are read to a counter.
     #[must_use]
     pub fn counted(mut self, counter: Arc<AtomicU64>) -> Self {
@@ -58,6 +66,7 @@ impl TimeoutReader {
     pub(super) fn new(file: File) -> Self {
         Self {
             file,
+            timeout: READ_TIMEOUT,
             peeked: Vec::new(),
             bytes_read: None,
         }
@@ -101,12 +110,12 @@ impl Read for TimeoutReader {
             self.peeked.drain(..count);
             return Ok(count);
         }
-        let timeout = Timespec::try_from(READ_TIMEOUT).map_err(io::Error::other)?;
+        let timeout = Timespec::try_from(self.timeout).map_err(io::Error::other)?;
         let readable = PollFd::new(&self.file, PollFlags::IN);
         if poll(&mut [readable], Some(&timeout))? == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                format!("the sender sent nothing for {} s", READ_TIMEOUT.as_secs()),
+                format!("the sender sent nothing for {} s", self.timeout.as_secs()),
             ));
         }
         let count = self.file.read(buffer)?;
