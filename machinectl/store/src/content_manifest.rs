@@ -54,6 +54,11 @@ pub enum VerifyRefusal {
     /// The revision has no content manifest.
     #[error("`{}` has no content manifest; `buildhost push --from` makes one", .0.display())]
     NoManifest(PathBuf),
+    /// The hashes of two revisions cannot be compared.
+    #[error(
+        "the content manifests have the formats {0} and {1}, whose hashes cannot be compared; `buildhost push --from` makes new ones"
+    )]
+    Formats(Format, Format),
     /// The content manifest cannot be parsed.
     #[error("the content manifest `{}` cannot be parsed", path.display())]
     Manifest {
@@ -68,7 +73,7 @@ impl Refusal for VerifyRefusal {
     fn kind(&self) -> RefusalKind {
         match self {
             Self::Differs(..) => RefusalKind::Differs,
-            Self::NoManifest(_) | Self::Manifest { .. } => RefusalKind::Invalid,
+            Self::NoManifest(_) | Self::Formats(..) | Self::Manifest { .. } => RefusalKind::Invalid,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
-use crate::content_manifest::{self, ContentManifest, VerifyRefusal};
+use crate::content_manifest::{self, ContentManifest, Format, VerifyRefusal};
 use crate::{Result, Volume};
 
 /// The difference of a file, directory or link between an older and a newer revision.
@@ -26,7 +26,8 @@ impl Volume {
     /// changed after a manifest was written is not found; see [`Volume::verify`].
     ///
     /// # Errors
-    /// A revision does not exist or has no content manifest.
+    /// A revision does not exist or has no content manifest, or only one of both has hashes of
+    /// blocks.
     pub fn diff(
         &self,
         machine: &MachineName,
@@ -41,6 +42,9 @@ impl Volume {
             Ok(manifest.ok_or(VerifyRefusal::NoManifest(directory))?)
         };
         let (mut older, mut newer) = (read(older)?, read(newer)?);
+        if (older.format < Format::Three) != (newer.format < Format::Three) {
+            return Err(VerifyRefusal::Formats(older.format, newer.format).into());
+        }
         let format = older.format.min(newer.format);
         older.reduce_to(format);
         newer.reduce_to(format);
@@ -80,12 +84,17 @@ mod tests {
 
     #[test]
     fn differences_have_the_sizes_of_both_entries() {
-        let older = manifest(
-            "buildhost contents 1\n100644 0 0 5 aa a%20b\n100644 0 0 6 bb gone\n40755 0 0 0 - same\n",
-        );
-        let newer = manifest(
-            "buildhost contents 1\n100600 0 0 7 cc a%20b\n100644 0 0 8 dd new\n40755 0 0 0 - same\n",
-        );
+        let hash = |text: &str| blake3::hash(text.as_bytes()).to_hex();
+        let older = manifest(&format!(
+            "buildhost contents 1\n100644 0 0 5 {} a%20b\n100644 0 0 6 {} gone\n40755 0 0 0 - same\n",
+            hash("a"),
+            hash("gone"),
+        ));
+        let newer = manifest(&format!(
+            "buildhost contents 1\n100600 0 0 7 {} a%20b\n100644 0 0 8 {} new\n40755 0 0 0 - same\n",
+            hash("changed"),
+            hash("new"),
+        ));
         let difference = |name: &str, before, after, predicates: &[&str]| EntryDifference {
             name: name.to_owned(),
             before,
@@ -108,7 +117,9 @@ mod tests {
 
     #[test]
     fn properties_that_only_one_manifest_covers_are_not_compared() {
-        let mut newer = manifest("buildhost contents 2\n20666 0 0 0 - 1:3 user.a=cd null\n");
+        let hash = blake3::hash(b"value").to_hex();
+        let text = format!("buildhost contents 2\n20666 0 0 0 - 1:3 user.a={hash} null\n");
+        let mut newer = manifest(&text);
         let older = manifest("buildhost contents 1\n20666 0 0 0 - null\n");
         newer.reduce_to(older.format);
         assert_eq!(differences(&older, &newer), []);
