@@ -209,8 +209,8 @@ const HERE: &[Situation] = &[
         line: "import other FILES/a.tar",
         code: 3,
         words: &[
-            "/a.tar` lacks `disk.img`, and a manifest that names another disk",
-            "its files are in the directory `top`",
+            "/a.tar` has neither `disk.img` nor `manifest`",
+            "its files lie in `top/` and not at the top",
         ],
         absent: &["machines/other"],
     },

@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use ::store::Volume;
+use ::store::ingest::PartialRevision;
+use ::store::send::session::{self, Announcement};
+use ::store::{Intent, Volume};
 use tests::crash_consistency::OldOrNew;
 use tests::hosts::{BuildHost, CommandOutput, DevelopmentHost, listing, run};
 use tests::recorded_disk::RecordedDisk;
@@ -18,20 +20,51 @@ fn check_power_cuts(
 ) {
     let host = BuildHost::new(128);
     prepare(&host);
+    check_recovery(host, arguments, input, true, separate_parts);
+}
+
+/// Checks that each power cut during a call leads to the old or the new state.
+fn check_recovery(
+    host: BuildHost,
+    arguments: &[&str],
+    input: &[u8],
+    is_repeatable: bool,
+    separate_parts: &'static [&'static str],
+) {
+    let old = host.listing();
+    let mut cuts = 0;
+    for_each_power_cut(host, arguments, input, 0, |volume, new, context| {
+        let expected = OldOrNew {
+            old: old.clone(),
+            new: new.to_vec(),
+            separate_parts,
+            is_repeatable,
+        };
+        cuts += 1;
+        expected.check_recovery(volume, context, cuts % 2 == 0, || {
+            call(volume.path(), arguments, input)
+        });
+    });
+}
+
+/// Makes a call that ends with this exit code on the host's recorded disk, and passes each volume
+/// that a power cut leaves to `check`, with the listing after the call.
+fn for_each_power_cut(
+    host: BuildHost,
+    arguments: &[&str],
+    input: &[u8],
+    code: i32,
+    mut check: impl FnMut(&Volume, &[String], &str),
+) {
     let old = host.listing();
     let image = host.mount.unmount();
     let disk = RecordedDisk::start(image.path());
     let start = disk.log().len();
-    call(&disk.path().join("machines"), arguments, input).success();
+    let output = call(&disk.path().join("machines"), arguments, input);
+    assert_eq!(output.code, Some(code), "{output:?}");
     let acknowledged = disk.log().len();
     let new = listing(&disk.path().join("machines"));
     assert_ne!(old, new);
-    let expected = OldOrNew {
-        old,
-        new,
-        separate_parts,
-        is_repeatable: true,
-    };
     let mut replay = disk.replay();
     let mut cuts = 0;
     let log = replay.log().to_vec();
@@ -44,13 +77,11 @@ fn check_power_cuts(
         cuts += 1;
         let mount = replay.cut(entries);
         let volume = Volume::open(&mount.path().join("machines")).unwrap();
-        if entries == acknowledged {
-            assert_eq!(listing(volume.path()), expected.new, "acknowledged");
+        // A refused call acknowledges nothing.
+        if entries == acknowledged && code == 0 {
+            assert_eq!(listing(volume.path()), new, "acknowledged");
         }
-        let context = format!("power cut after {entries} writes");
-        expected.check_recovery(&volume, &context, cuts % 2 == 0, || {
-            call(volume.path(), arguments, input)
-        });
+        check(&volume, &new, &format!("power cut after {entries} writes"));
     }
     println!(
         "{arguments:?}: {cuts} power cuts within {} writes",
@@ -104,4 +135,62 @@ fn delete_survives_power_cuts() {
     let (one, _) = streams();
     let prepare = |host: &BuildHost| drop(host.machinectl(&["add", "linux"], &one).success());
     check_power_cuts(&["delete", "linux"], b"", prepare, &[]);
+}
+
+/// Returns the input of `receive` for a stream, or the rest of one.
+fn transfer(continues: Option<PartialRevision>, bytes: &[u8]) -> Vec<u8> {
+    let mut input = Vec::new();
+    session::write_line(&mut input, &Announcement::new(Intent::Upgrade, continues)).unwrap();
+    input.extend(bytes);
+    input
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_continued_transfer_survives_power_cuts() {
+    let (one, two) = streams();
+    let host = BuildHost::new(128);
+    host.machinectl(&["add", "linux"], &one).success();
+    let begin = transfer(None, &two[..two.len() / 2]);
+    let cut = host.machinectl(&["receive", "linux"], &begin);
+    assert_eq!(cut.code, Some(14), "{cut:?}");
+    let partial = host.volume.partial_revision(&host.view("linux")).unwrap();
+    let arrived = usize::try_from(partial.length()).unwrap();
+    let rest = transfer(Some(partial), &two[arrived..]);
+    let parts = &["linux/linux-2", "linux/.buildhost.partial-2"];
+    // What has arrived is discarded with the old state.
+    check_recovery(host, &["receive", "linux"], &rest, false, parts);
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn what_arrives_of_a_cut_transfer_survives_power_cuts() {
+    let (one, two) = streams();
+    let host = BuildHost::new(128);
+    host.machinectl(&["add", "linux"], &one).success();
+    let begin = transfer(None, &two[..two.len() / 2]);
+    let receive = ["receive", "linux"];
+    let (mut kept, mut lost) = (0, 0);
+    for_each_power_cut(host, &receive, &begin, 14, |volume, _, context| {
+        let report = volume.clean_after_boot();
+        assert!(report.failed.is_empty(), "{context}: {:?}", report.failed);
+        let view = volume.view(&"linux".parse().unwrap()).unwrap();
+        let revisions: Vec<_> = view.revisions.iter().map(|it| it.revision.0).collect();
+        assert_eq!(revisions, [1], "{context}");
+        let rest = if let Some(partial) = volume.partial_revision(&view) {
+            kept += 1;
+            let arrived = usize::try_from(partial.length()).unwrap();
+            transfer(Some(partial), &two[arrived..])
+        } else {
+            lost += 1;
+            let is_clean = view.partial.is_empty() && view.partial_states.is_empty();
+            assert!(is_clean, "{context}: {view:?}");
+            transfer(None, &two)
+        };
+        let continued = call(volume.path(), &receive, &rest);
+        assert_eq!(continued.code, Some(0), "{context}: {continued:?}");
+        let new = listing(&volume.path().join("linux/linux-2"));
+        assert_eq!(new.len(), 3, "{context}: {new:?}");
+    });
+    assert!(kept > 0 && lost > 0, "{kept} {lost}");
 }

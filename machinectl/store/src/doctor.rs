@@ -206,11 +206,19 @@ impl Examination<'_> {
     fn examine_partial_revisions(&mut self) {
         let view = self.view;
         for revision in &view.partial {
-            self.note(
-                Id::PartialRevision,
-                &format!("a part of revision {revision} has arrived"),
-                "the same push, which continues it; any other one deletes it",
-            );
+            if view.is_continuable(*revision) {
+                self.note(
+                    Id::PartialRevision,
+                    &format!("a part of revision {revision} has arrived"),
+                    "the same push, which continues it; any other one deletes it",
+                );
+            } else {
+                self.repairable(
+                    Id::HalfRevision,
+                    &format!("a part of revision {revision} has arrived that cannot be continued"),
+                    Step::Delete(Entry::Partial(*revision)),
+                );
+            }
         }
     }
 

@@ -35,8 +35,10 @@ pub struct MachineView {
     pub ingest: IngestState,
     /// The revisions that are marked as unfinished; they need not exist.
     pub arriving: BTreeSet<Revision>,
-    /// The revisions of which a part has arrived, with or without its subvolume.
+    /// The partial revisions: the subvolumes with what has arrived of a revision.
     pub partial: BTreeSet<Revision>,
+    /// The partial revisions whose parts are known; they need not exist.
+    pub partial_states: BTreeSet<Revision>,
     /// The revisions that must not be pruned; they need not exist.
     pub pins: BTreeSet<Revision>,
     /// The complete revisions that a process reads, such as a sender.
@@ -118,6 +120,7 @@ impl MachineView {
             ingest: IngestState::Idle,
             arriving: BTreeSet::new(),
             partial: BTreeSet::new(),
+            partial_states: BTreeSet::new(),
             pins: BTreeSet::new(),
             revisions_in_use: BTreeSet::new(),
             origins: BTreeSet::new(),
@@ -150,12 +153,20 @@ impl MachineView {
         self.ingest != IngestState::Running && self.arriving.contains(&revision)
     }
 
+    /// Returns true if a transfer can continue a partial revision.
+    pub fn is_continuable(&self, revision: Revision) -> bool {
+        let is_newer = self.current.is_none_or(|current| current < revision);
+        is_newer && self.partial.contains(&revision) && self.partial_states.contains(&revision)
+    }
+
     /// Returns true if no entry of the directory is managed by Buildhost.
     pub fn is_unmanaged(&self) -> bool {
         let empty =
             self.revisions.is_empty() && self.images.is_empty() && self.snapshots.is_empty();
-        let idle =
-            self.ingest == IngestState::Idle && self.arriving.is_empty() && self.partial.is_empty();
+        let idle = self.ingest == IngestState::Idle
+            && self.arriving.is_empty()
+            && self.partial.is_empty()
+            && self.partial_states.is_empty();
         empty && idle && !self.has_link() && !self.deleting
     }
 
@@ -337,7 +348,7 @@ impl Volume {
             Entry::PartialState(revision) => {
                 let is_file = path.symlink_metadata().is_ok_and(|it| it.is_file());
                 if is_file {
-                    view.partial.insert(revision);
+                    view.partial_states.insert(revision);
                 }
                 Ok(is_file)
             }

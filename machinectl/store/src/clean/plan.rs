@@ -65,8 +65,8 @@ impl fmt::Display for Step {
 
 /// Returns the steps of the clean-up after a boot.
 ///
-/// - A machine with a current link keeps its complete revisions and images. Its snapshots,
-///   partly received revisions and other unfinished entries are deleted.
+/// - A machine with a current link keeps its complete revisions and images, and partial revisions
+///   that a transfer can continue. Its snapshots and other unfinished entries are deleted.
 /// - A writable revision that is not marked as unfinished was made by a person, and stays.
 /// - A machine whose link does not lead to a complete revision also keeps every revision that
 ///   the link could mean. A person has to decide.
@@ -118,6 +118,9 @@ fn unfinished(view: &MachineView) -> Vec<Step> {
     }
     let incomplete = view.images.iter().filter(|view| !view.complete);
     steps.extend(incomplete.map(|view| Step::Delete(Entry::Image(view.toolchain.clone()))));
+    if view.ingest != IngestState::Running {
+        steps.extend(discard_partials_if(view, |it| !view.is_continuable(it)));
+    }
     let dangling = view
         .pins
         .iter()
@@ -171,14 +174,20 @@ fn obsolete_marks(view: &MachineView, steps: &[Step]) -> Vec<Step> {
 }
 
 /// Returns the steps that delete the partial revisions of a machine.
-pub(crate) fn discard_partials(view: &MachineView) -> impl Iterator<Item = Step> {
-    let steps = |it: &Revision| {
-        [
-            Step::Unlink(Entry::PartialState(*it)),
-            Step::Delete(Entry::Partial(*it)),
-        ]
+pub(crate) fn discard_partials(view: &MachineView) -> Vec<Step> {
+    discard_partials_if(view, |_| true)
+}
+
+fn discard_partials_if(view: &MachineView, selects: impl Fn(Revision) -> bool) -> Vec<Step> {
+    let revisions = view.partial.union(&view.partial_states);
+    let steps = |it: Revision| {
+        let state = view.partial_states.contains(&it);
+        let subvolume = view.partial.contains(&it);
+        let state = state.then_some(Step::Unlink(Entry::PartialState(it)));
+        [state, subvolume.then_some(Step::Delete(Entry::Partial(it)))]
     };
-    view.partial.iter().flat_map(steps)
+    let selected = revisions.copied().filter(|it| selects(*it));
+    selected.flat_map(steps).flatten().collect()
 }
 
 fn interrupted_ingest(view: &MachineView) -> Option<Step> {

@@ -55,8 +55,9 @@ struct State {
 impl Volume {
     /// Returns the newest partial revision of a machine; `None` without one that can be continued.
     pub fn partial_revision(&self, view: &MachineView) -> Option<PartialRevision> {
-        let mut newest_first = view.partial.iter().rev();
-        newest_first.find_map(|revision| {
+        let newest_first = view.partial.iter().rev();
+        let mut continuable = newest_first.filter(|it| view.is_continuable(**it));
+        continuable.find_map(|revision| {
             let (_, progress) = self.read_partial(&view.name, *revision)?;
             let header = Header::of_stream(&progress.head).ok()?;
             Some(PartialRevision {
@@ -194,7 +195,10 @@ impl Volume {
 
     /// Deletes the partial revisions of a machine. The caller holds its lock.
     pub(super) fn discard_partials(&self, view: &MachineView) -> Result<()> {
-        clean::discard_partials(view).try_for_each(|step| self.execute(&view.name, &step))
+        let steps = clean::discard_partials(view);
+        steps
+            .iter()
+            .try_for_each(|step| self.execute(&view.name, step))
     }
 
     fn discard_partial(&self, machine: &MachineName, revision: Revision) -> Result<()> {

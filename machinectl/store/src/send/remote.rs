@@ -95,7 +95,7 @@ impl RemoteHost {
                 let ended = running.finish(ANSWER_TIMEOUT);
                 Err(match ended {
                     Err(error) => self.explain(error),
-                    Ok(()) => self.failed(None, "it has answered nothing".to_owned()),
+                    Ok(()) => self.failed(None, String::new()),
                 })
             }
             Err(error) => {
