@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use config::task::Digest;
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
@@ -95,6 +97,17 @@ pub fn is_closed(metadata: &Metadata) -> bool {
 fn close(path: &Path, metadata: &Metadata) -> io::Result<()> {
     let mode = metadata.permissions().mode() & 0o7777 & !OTHERS;
     std::fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+/// Returns the first position of a file, from a position on, that is not in a hole; `None` if only a
+/// hole follows. Changes the position of the file.
+pub fn next_data(file: &File, position: u64) -> io::Result<Option<u64>> {
+    match seek(file, SeekFrom::Data(position)) {
+        Err(Errno::NXIO) => Ok(None),
+        // The file system does not know holes.
+        Err(Errno::INVAL) => Ok(Some(position)),
+        data => Ok(Some(data?)),
+    }
 }
 
 /// Returns the SHA-256 hash of all bytes of a reader.

@@ -1,7 +1,7 @@
 //! `btrfs send` streams: their format, and the processes that write them.
 //!
 //! The paths of commands are read here; `btrfs receive` reads the rest and verifies the
-//! checksums. It follows any path and accepts a stream that is cut between two commands, so
+//! checksums. It follows any path, and some versions accept a stream that is cut between two commands, so
 //! paths are checked and the end is found here.
 
 mod command;
@@ -87,13 +87,15 @@ impl SendStream {
     /// Makes the receiver keep what has arrived if the stream is cut: the sender can continue it.
     #[must_use]
     pub fn resumable(self) -> Self {
-        let progress = Progress {
+        let progress = Some(self.start());
+        Self { progress, ..self }
+    }
+
+    /// Returns the progress of a stream of which nothing was received.
+    fn start(&self) -> Progress {
+        Progress {
             head: self.reader.head().to_owned(),
             parts: Vec::new(),
-        };
-        Self {
-            progress: Some(progress),
-            ..self
         }
     }
 
@@ -157,17 +159,12 @@ impl SendStream {
         self,
         sink: impl Write + AsFd,
         parent: Option<PathBuf>,
-        mut applied: impl FnMut(&Command<'_>),
+        applied: impl FnMut(&Command<'_>),
     ) -> Result<()> {
         let Self { reader, sender, .. } = self;
         let mut confinement = Confinement::new(reader.header(), parent);
-        let mut inspect = |command: &Command<'_>| {
-            confinement.check(command)?;
-            applied(command);
-            Ok(())
-        };
         reader
-            .splice_to(sink, &mut inspect)
+            .splice_to(sink, &mut checked(&mut confinement, applied))
             .map_err(|error| cause(sender, error))
     }
 
@@ -183,15 +180,12 @@ impl SendStream {
             Some(base) => Confinement::resumed(&header, parent, base),
             None => Confinement::new(&header, parent),
         };
-        let progress = self.progress.unwrap_or(Progress {
-            head: self.reader.head().to_owned(),
-            parts: Vec::new(),
-        });
+        let start = self.start();
         PartialReception {
             header,
             version: self.reader.version(),
             parts: PartReader::new(self.reader.into_commands()),
-            progress,
+            progress: self.progress.unwrap_or(start),
             confinement,
             sender: self.sender,
         }
@@ -207,10 +201,10 @@ impl SendStream {
             seen(command);
             Ok(())
         };
-        match reader.copy_to(std::io::sink(), Some(&mut inspect)) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(cause(sender, error)),
-        }
+        reader
+            .copy_to(std::io::sink(), Some(&mut inspect))
+            .map(drop)
+            .map_err(|error| cause(sender, error))
     }
 }
 
@@ -247,15 +241,10 @@ impl PartialReception {
         base: Option<Parent>,
         sink: impl Write,
         is_enough: impl Fn(u64) -> bool,
-        mut applied: impl FnMut(&Command<'_>),
+        applied: impl FnMut(&Command<'_>),
     ) -> Result<Received> {
         let start = base.map(|base| start_on(self.version, &self.header, base));
-        let confinement = &mut self.confinement;
-        let mut inspect = |command: &Command<'_>| {
-            confinement.check(command)?;
-            applied(command);
-            Ok(())
-        };
+        let mut inspect = checked(&mut self.confinement, applied);
         let end = self.parts.copy(start, sink, &mut inspect, is_enough);
         match end.map_err(|error| cause(self.sender.take(), error))? {
             PartEnd::Complete => Ok(Received::All),
@@ -273,6 +262,18 @@ impl PartialReception {
     /// Returns what was received.
     pub(crate) fn progress(&self) -> &Progress {
         &self.progress
+    }
+}
+
+/// Returns the check of the commands of a stream. `applied` sees each accepted command.
+fn checked(
+    confinement: &mut Confinement,
+    mut applied: impl FnMut(&Command<'_>),
+) -> impl FnMut(&Command<'_>) -> Result<(), StreamError> {
+    move |command| {
+        confinement.check(command)?;
+        applied(command);
+        Ok(())
     }
 }
 

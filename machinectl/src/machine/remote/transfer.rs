@@ -277,8 +277,7 @@ impl Transfer<'_> {
         });
         let mut passed = |bytes| progress.passed.store(bytes, Ordering::Relaxed);
         let announcement = Announcement::new(intent, partial);
-        session.send(&announcement, outgoing.stream, &mut passed)?;
-        Ok(())
+        Ok(session.send(&announcement, outgoing.stream, &mut passed)?)
     }
 
     /// Fetches the current revision of the remote host.

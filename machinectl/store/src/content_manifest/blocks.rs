@@ -6,8 +6,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use blake3::Hash;
-use rustix::fs::{SeekFrom, seek};
-use rustix::io::Errno;
+use sys::file;
 
 use super::format::BLOCK;
 
@@ -26,7 +25,7 @@ pub(super) fn hash_blocks(
     let mut hashes = Vec::new();
     let mut bytes = Vec::new();
     while next < end {
-        let Some(data) = next_data(file, next * BLOCK)? else {
+        let Some(data) = file::next_data(file, next * BLOCK)? else {
             break;
         };
         let start = data / BLOCK;
@@ -48,17 +47,6 @@ pub(super) fn hash_blocks(
 /// Returns the hash of a block, computed on all processors.
 fn hash(block: &[u8]) -> Hash {
     blake3::Hasher::new().update_rayon(block).finalize()
-}
-
-/// Returns the first position of a file with data, from a position on.
-fn next_data(file: &File, position: u64) -> io::Result<Option<u64>> {
-    match seek(file, SeekFrom::Data(position)) {
-        Ok(data) => Ok(Some(data)),
-        Err(Errno::NXIO) => Ok(None),
-        // The file system does not know holes.
-        Err(Errno::INVAL) => Ok(Some(position)),
-        Err(error) => Err(error.into()),
-    }
 }
 
 #[cfg(test)]

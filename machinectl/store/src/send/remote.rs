@@ -260,14 +260,13 @@ impl RemoteSession {
         announcement: &Announcement,
         stream: SendStream,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<u64> {
+    ) -> Result<()> {
         let Self {
             mut running,
             host,
             answer,
             ..
         } = self;
-        let mut sent = 0;
         if let Some(sink) = running.child.stdin.take() {
             let mut sink = ProgressWriter {
                 sink,
@@ -276,21 +275,16 @@ impl RemoteSession {
             };
             // A host that has gone reports the reason below.
             let announced = session::write_line(&mut sink.sink, announcement);
-            match announced.map(|()| stream.copy_to(&mut sink)) {
-                Ok(Ok(count)) => sent = count,
-                Ok(Err(error)) => {
-                    // ssh is killed before its input ends, so that the host cannot take a cut
-                    // stream for a complete one.
-                    drop(running);
-                    return Err(error);
-                }
-                Err(_) => {}
+            if let Ok(Err(error)) = announced.map(|()| stream.copy_to(&mut sink)) {
+                // ssh is killed before its input ends, so that the host cannot take a cut stream
+                // for a complete one.
+                drop(running);
+                return Err(error);
             }
         }
         let ended = running.finish(INGEST_TIMEOUT);
         drop(answer);
-        ended.map_err(|error| host.explain(error))?;
-        Ok(sent)
+        ended.map_err(|error| host.explain(error))
     }
 }
 

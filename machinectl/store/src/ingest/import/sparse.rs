@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use rustix::fs::{SeekFrom as Find, ioctl_ficlone, seek};
-use rustix::io::Errno;
+use sys::file;
 
 use super::refusal::ImportRefusal;
 use crate::Result;
@@ -42,7 +42,7 @@ impl Copy<'_> {
             return Ok(());
         }
         let mut position = 0;
-        while let Some(data) = next_data(input, position).context("read", self.from)? {
+        while let Some(data) = next_range(input, position).context("read", self.from)? {
             input
                 .seek(SeekFrom::Start(data.start))
                 .context("read", self.from)?;
@@ -92,12 +92,11 @@ impl Copy<'_> {
 }
 
 /// Returns the next range of a file that is not a hole.
-fn next_data(file: &File, position: u64) -> io::Result<Option<Range<u64>>> {
-    let start = match seek(file, Find::Data(position)) {
-        Err(Errno::NXIO) => return Ok(None),
-        start => start?,
+fn next_range(input: &File, position: u64) -> io::Result<Option<Range<u64>>> {
+    let Some(start) = file::next_data(input, position)? else {
+        return Ok(None);
     };
-    let end = seek(file, Find::Hole(start))?;
+    let end = seek(input, Find::Hole(start))?;
     Ok(Some(start..end))
 }
 
