@@ -11,10 +11,10 @@ use std::process::{Command, Stdio};
 use sys::command::{self, CommandError};
 
 use crate::Result;
-use crate::compression::has_lost_its_reader;
 use crate::content_manifest::ATTRIBUTES;
-use crate::error::IoContext;
-use crate::file_tool::{self, LIMIT};
+use btrfs::compression::has_lost_its_reader;
+use btrfs::error::IoContext;
+use btrfs::file_tool::{self, LIMIT};
 
 /// Writes an archive of a directory to a file, optionally compressed by zstd.
 pub(crate) fn create(directory: &Path, to: File, compressed: bool) -> Result<()> {

@@ -12,10 +12,10 @@ use rustix::io::Errno;
 pub(crate) use plan::discard_partials;
 pub use plan::{Step, plan, plan_deletion};
 
-use crate::error::IoContext;
 use crate::{
     Change, LockRefusal, MachineView, Refusal, RefusalKind, Result, StoreError, Volume, lock,
 };
+use btrfs::error::IoContext;
 
 /// The refusal to delete the subvolume that is mounted by default.
 #[derive(Debug, thiserror::Error)]

@@ -18,8 +18,8 @@ pub use difference::Difference;
 pub use format::{BLOCK, ContentManifest, FileContent, FileRecord, Format, FormatError};
 pub(crate) use update::ManifestUpdate;
 
-use crate::error::IoContext;
 use crate::{Refusal, RefusalKind, Result, Snapshot, SubvolumeBackend, Volume};
+use btrfs::error::IoContext;
 
 /// The name of the content manifest in the top directory of a revision.
 pub const FILE: &str = "contents.b3";

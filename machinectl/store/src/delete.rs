@@ -7,10 +7,10 @@ use config::MachineName;
 use config::layout::Entry;
 
 use crate::clean::{Step, plan_deletion};
-use crate::error::IoContext;
 use crate::{
     IngestState, LockRefusal, MachineRefusal, MachineView, Result, StoreError, Volume, lock,
 };
+use btrfs::error::IoContext;
 
 /// The result of a deletion.
 #[derive(Debug, Clone, PartialEq, Eq)]

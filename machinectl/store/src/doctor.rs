@@ -9,9 +9,9 @@ use config::layout::Entry;
 use config::{MachineName, Revision};
 
 use crate::clean::{Step, plan_deletion};
-use crate::error::IoContext;
 use crate::lock::{Holder, Uses};
 use crate::{CleanReport, MachineView, Result, Volume};
+use btrfs::error::IoContext;
 
 /// The advice of findings that [`Volume::repair`] repairs.
 const REPAIR: &str = "buildhost doctor --repair";

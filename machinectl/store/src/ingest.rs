@@ -24,10 +24,10 @@ pub use refusal::IngestRefusal;
 use serde::{Deserialize, Serialize};
 
 use crate::content_manifest::{ContentManifest, ManifestUpdate};
-use crate::error::IoContext;
 use crate::lock::{IngestLock, MachineLock};
-use crate::stream::{Command, SendStream};
 use crate::{Change, MachineView, RefusalKind, Result, StoreError, Uuid, Volume, content_manifest};
+use btrfs::error::IoContext;
+use btrfs::stream::{Command, SendStream};
 use import::Import;
 use plan::{Content, IncomingImage};
 

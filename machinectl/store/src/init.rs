@@ -13,8 +13,10 @@ use sys::command;
 pub use boot_mount::BootMount;
 pub use size::{Size, SizeError};
 
-use crate::error::IoContext;
-use crate::{Refusal, RefusalKind, Result, mount_table, subvolumes};
+use btrfs::error::IoContext;
+use btrfs::subvolumes;
+
+use crate::{Refusal, RefusalKind, Result, mount_table};
 
 /// The options of the mount.
 const OPTIONS: &str = "loop,noatime,nosuid,nodev";

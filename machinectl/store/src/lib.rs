@@ -14,15 +14,11 @@
 )]
 
 mod archive;
-pub mod btrfs_progs;
 pub mod clean;
-pub mod compression;
 mod content_identity;
 pub mod content_manifest;
 mod delete;
 pub mod doctor;
-pub mod error;
-mod file_tool;
 pub mod ingest;
 pub mod init;
 mod lock;
@@ -37,29 +33,26 @@ mod rollback;
 pub mod send;
 mod snapshot;
 pub mod space;
-pub mod stream;
-pub mod subvolumes;
 pub mod toolchains;
 mod usage;
 mod view;
 mod volume;
 pub mod volumes;
 
+pub use btrfs::{
+    Change, Refusal, RefusalKind, Result, StoreError, Subvolume, SubvolumeBackend, Uuid,
+    btrfs_progs, stream, subvolumes,
+};
 pub use clean::{CleanReport, Step};
 pub use content_identity::ContentIdentity;
 pub use delete::{DeleteReport, check_delete, plan_delete};
-pub use error::{Refusal, RefusalKind, StoreError};
 pub use ingest::{IngestPlan, Intent, Method, Source};
 pub use lock::{Holder, LockRefusal};
 pub use machine_manifest::{ManifestRefusal, image_provenance, machine_manifest};
 pub use machine_refusal::MachineRefusal;
 pub use revision_diff::EntryDifference;
 pub use snapshot::{Snapshot, SnapshotRefusal, SnapshotSource, SourceRevision};
-pub use subvolumes::{Change, Subvolume, SubvolumeBackend, Uuid};
 pub use usage::{MachineUsage, UnknownUsage, Usage};
 pub use view::{ImageView, IngestState, MachineView, RevisionView, SnapshotView};
 pub use volume::{LOCK_TIMEOUT, PART_DURATION, Volume, VolumeRefusal};
 pub use volumes::{Inventory, Located, VolumeId, Volumes};
-
-/// The result of a fallible operation of the store.
-pub type Result<T, E = StoreError> = std::result::Result<T, E>;

@@ -18,8 +18,8 @@ use config::MachineName;
 use config::layout::Entry;
 use rustix::fs::{Mode, OFlags};
 
-use crate::error::IoContext;
 use crate::{MachineRefusal, Refusal, RefusalKind, Result, Volume};
+use btrfs::error::IoContext;
 
 /// The pause between two attempts to acquire a lock.
 pub(crate) const RETRY_INTERVAL: Duration = Duration::from_millis(10);

@@ -5,8 +5,8 @@ use std::path::Path;
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
-use crate::error::IoContext;
 use crate::{Change, Result, Volume};
+use btrfs::error::IoContext;
 
 impl Volume {
     /// Prevents the pruning of a complete revision.

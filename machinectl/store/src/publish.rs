@@ -6,9 +6,9 @@ use config::layout::Entry;
 use config::task::{BOOTSTRAP, Provenance};
 use config::{MachineName, Revision};
 
-use crate::error::IoContext;
-use crate::subvolumes::NotSubvolume;
 use crate::{Result, Snapshot, Volume};
+use btrfs::error::IoContext;
+use btrfs::subvolumes::NotSubvolume;
 
 impl Volume {
     /// Turns the snapshot of a successful bootstrap into the machine's image for its

@@ -22,10 +22,10 @@ pub use remote::{RemoteHost, RemoteSession};
 pub use remote_view::{RemoteRevision, RemoteView};
 pub use ssh::SshCommand;
 
-use crate::stream::{BtrfsSend, SendStream, TimeoutReader};
 use crate::{
     ContentIdentity, MachineView, Result, RevisionView, Uuid, Volume, btrfs_progs, content_manifest,
 };
+use btrfs::stream::{BtrfsSend, SendStream, TimeoutReader};
 
 /// A revision that is being sent.
 #[derive(Debug)]

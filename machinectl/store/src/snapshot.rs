@@ -9,12 +9,12 @@ use std::time::Instant;
 use config::layout::Entry;
 use config::{MachineName, Revision, Tag, ToolchainName};
 
-use crate::error::IoContext;
-use crate::subvolumes::NotSubvolume;
 use crate::{
     Change, LockRefusal, MachineRefusal, MachineView, Refusal, RefusalKind, Result, Uuid, Volume,
     lock,
 };
+use btrfs::error::IoContext;
+use btrfs::subvolumes::NotSubvolume;
 
 /// A reason not to take or use a snapshot.
 #[derive(Debug, thiserror::Error)]

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use sys::command::{self, CommandError};
 
-use crate::error::IoContext;
 use crate::{Result, Volume};
+use btrfs::error::IoContext;
 
 /// The time limit for waiting until the space of deleted subvolumes is free.
 const RECLAIM_TIMEOUT: Duration = Duration::from_mins(1);

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 
 pub use load::Toolchain;
 
-use crate::error::IoContext;
 use crate::{Change, LOCK_TIMEOUT, LockRefusal, Refusal, RefusalKind, Result, lock};
+use btrfs::error::IoContext;
 use load::CachedDigest;
 
 /// A reason why a toolchain cannot be used, added or deleted.

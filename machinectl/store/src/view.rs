@@ -9,11 +9,11 @@ use config::layout::Entry;
 use config::task::Provenance;
 use config::{MachineName, Revision, Tag, ToolchainName};
 
-use crate::error::IoContext;
 use crate::{
     MachineRefusal, RefusalKind, Result, Subvolume, Uuid, Volume, image_provenance, lock,
     machine_manifest,
 };
+use btrfs::error::IoContext;
 
 /// The content of a machine's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use std::time::Duration;
 use config::MachineName;
 use config::layout::Entry;
 
-use crate::error::IoContext;
-use crate::subvolumes::{self, BtrfsBackend};
 use crate::{Refusal, RefusalKind, Result, SubvolumeBackend};
+use btrfs::error::IoContext;
+use btrfs::subvolumes::{self, BtrfsBackend};
 
 /// The default time limit for acquiring a lock.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(10);

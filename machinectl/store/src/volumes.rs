@@ -166,8 +166,8 @@ mod tests {
     use config::layout::Entry;
 
     use super::*;
-    use crate::subvolumes::{FakeBackend, SubvolumeBackend};
     use crate::{Intent, SnapshotSource, Source};
+    use btrfs::subvolumes::{FakeBackend, SubvolumeBackend};
 
     /// Two volumes on one fake backend.
     struct Fixture {

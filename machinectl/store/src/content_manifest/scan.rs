@@ -14,7 +14,7 @@ use sys::attributes::AttributeReader;
 use super::blocks::hash_blocks;
 use super::{ATTRIBUTES, ContentManifest, FileContent, FileRecord, Format};
 use crate::Result;
-use crate::error::IoContext;
+use btrfs::error::IoContext;
 
 /// The number of bytes that are hashed at once, enough to occupy all processors.
 const CHUNK: u64 = 8 << 20;

@@ -16,8 +16,8 @@ use super::format::BLOCK;
 use super::scan::Scanner;
 use super::{ContentManifest, FILE, FileContent, FileRecord, Format};
 use crate::Result;
-use crate::error::IoContext;
-use crate::stream::{self, Command, Effect};
+use btrfs::error::IoContext;
+use btrfs::stream::{self, Command, Effect};
 
 /// The path of the top directory in manifests; in streams it is empty.
 const TOP: &[u8] = b".";

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use config::MachineName;
 use config::doctor::{Finding, Id, Subject};
 
-use crate::btrfs_progs::Version;
 use crate::mount_table::Mount;
+use btrfs::btrfs_progs::Version;
 
 /// The state of a volume's mount.
 #[derive(Debug, Clone, Default)]

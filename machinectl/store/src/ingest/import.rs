@@ -29,10 +29,10 @@ pub use format::ForeignFormat;
 pub use refusal::ImportRefusal;
 use source::{ContentKind, SourceFile};
 
-use crate::error::IoContext;
-use crate::file_tool::{self, LIMIT};
 use crate::machine_manifest::machine_manifest_of;
 use crate::{Result, StoreError, Volume, archive};
+use btrfs::error::IoContext;
+use btrfs::file_tool::{self, LIMIT};
 
 /// The number of bytes at the start of a disk in which partition tables and file systems have
 /// their first block.

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use config::layout::Entry;
 
 use super::IngestRefusal;
-use crate::error::IoContext;
-use crate::stream::Parent;
 use crate::{MachineView, Result, Volume, content_manifest};
+use btrfs::error::IoContext;
+use btrfs::stream::Parent;
 
 /// The parent of an incremental stream, as it was found here.
 #[derive(Debug, Clone, PartialEq, Eq)]

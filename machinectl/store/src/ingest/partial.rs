@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use super::IngestRefusal;
 use super::receive::Receiver;
-use crate::error::IoContext;
 use crate::lock::IngestLock;
-use crate::stream::{
+use crate::{MachineView, Result, Uuid, Volume, clean};
+use btrfs::error::IoContext;
+use btrfs::stream::{
     Command, Header, Parent, Part, PartialReception, Progress, Received, SendStream, TimeoutReader,
 };
-use crate::{MachineView, Result, Uuid, Volume, clean};
 
 /// The maximum size of the file with the parts, in bytes.
 const STATE_BYTES_MAX: u64 = 16 << 20;

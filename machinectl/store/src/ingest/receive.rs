@@ -24,11 +24,11 @@ use sys::mount_view::{Ioctls, MountView, Rights};
 
 use super::IngestRefusal;
 use crate::Result;
-use crate::error::IoContext;
-use crate::file_tool;
 use crate::lock::IngestLock;
 use crate::mount_table::{self, Mount};
-use crate::stream::{Command, SendStream};
+use btrfs::error::IoContext;
+use btrfs::file_tool;
+use btrfs::stream::{Command, SendStream};
 
 /// The time limit for the receiver to write the rest after the end of the stream.
 const FINISH_TIMEOUT: Duration = Duration::from_mins(10);

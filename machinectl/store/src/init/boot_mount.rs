@@ -11,7 +11,7 @@ use sys::{command, file};
 
 use super::{LIMIT, OPTIONS};
 use crate::Result;
-use crate::error::IoContext;
+use btrfs::error::IoContext;
 
 /// The directory of an administrator's units.
 const UNITS: &str = "/etc/systemd/system";

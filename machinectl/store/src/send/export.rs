@@ -6,9 +6,9 @@ use std::path::Path;
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
-use crate::error::IoContext;
-use crate::file_tool::{self, LIMIT};
 use crate::{Result, Volume, archive};
+use btrfs::error::IoContext;
+use btrfs::file_tool::{self, LIMIT};
 
 /// The format of an exported file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

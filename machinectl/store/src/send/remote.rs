@@ -14,9 +14,9 @@ use sys::command::{self, CommandError, Running};
 use super::remote_view::RemoteView;
 use super::session::{self, Announcement, Greeting};
 use super::{RemoteRefusal, SshCommand, quote, ssh};
-use crate::error::IoContext;
-use crate::stream::{SendStream, Sender, TimeoutReader};
 use crate::{RefusalKind, Result, StoreError, Uuid};
+use btrfs::error::IoContext;
+use btrfs::stream::{SendStream, Sender, TimeoutReader};
 
 /// The time limit for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::remote_view::RemoteView;
 use crate::ingest::PartialRevision;
-use crate::{Intent, Result, Volume, btrfs_progs};
+use btrfs::btrfs_progs;
+
+use crate::{Intent, Result, Volume};
 
 /// The maximum length of a line, in bytes, and of what a shell prints before the first one.
 const BYTES_MAX: u64 = 16 << 20;

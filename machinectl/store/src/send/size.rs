@@ -5,8 +5,8 @@ use std::io::{self, BufReader, Read};
 
 use config::{MachineName, Revision};
 
-use crate::stream::{FRAME_LENGTH, START_LENGTH, Sender, attribute, parse_frame};
 use crate::{Result, Uuid, Volume};
+use btrfs::stream::{FRAME_LENGTH, START_LENGTH, Sender, attribute, parse_frame};
 
 /// The command for content that is left out, and the attribute with the content's size.
 const UPDATE_EXTENT: u16 = 22;

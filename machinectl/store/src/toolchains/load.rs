@@ -16,7 +16,7 @@ use sys::file::{self, Hasher};
 
 use super::{ToolchainRefusal, is_missing};
 use crate::Result;
-use crate::error::IoContext;
+use btrfs::error::IoContext;
 
 /// A toolchain whose files are open.
 #[derive(Debug, Clone)]

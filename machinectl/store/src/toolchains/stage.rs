@@ -10,7 +10,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{ToolchainRefusal, is_missing, load};
 use crate::Result;
-use crate::error::IoContext;
+use btrfs::error::IoContext;
 
 /// The prefix of staged directories. No name of a toolchain can begin with it.
 const PREFIX: &str = ".buildhost.";

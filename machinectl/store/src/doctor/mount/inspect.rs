@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use sys::file;
 
 use super::{BackingFile, Device, MountState, PROTECTION, overlapping_mounts};
-use crate::{btrfs_progs, mount_table, space};
+use crate::{mount_table, space};
+use btrfs::btrfs_progs;
 
 impl MountState {
     /// Reads the state of a volume's mount. Properties that the kernel does not show count as

@@ -8,7 +8,7 @@ use config::task::Digest;
 
 use super::refusal::{ImportRefusal, SUMS};
 use crate::Result;
-use crate::error::IoContext;
+use btrfs::error::IoContext;
 
 /// The maximum size of that file, in bytes.
 const BYTES_MAX: u64 = 4 << 20;

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::compression::Compression;
-use crate::stream::is_stream;
+use btrfs::compression::Compression;
+use btrfs::stream::is_stream;
 
 /// The number of bytes at the start of a file that determine its format.
 pub(super) const HEAD_BYTES: usize = 64 << 10;

@@ -9,10 +9,10 @@ use super::dependency::Dependency;
 use super::format::{DiskFormat, FileFormat, ForeignFormat, HEAD_BYTES};
 use super::refusal::ImportRefusal;
 use crate::Result;
-use crate::compression::{Compression, Decompressor};
-use crate::error::IoContext;
-use crate::file_tool::LIMIT;
-use crate::stream::TimeoutReader;
+use btrfs::compression::{Compression, Decompressor};
+use btrfs::error::IoContext;
+use btrfs::file_tool::LIMIT;
+use btrfs::stream::TimeoutReader;
 
 /// An open file that can be imported.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use sys::file;
 
 use super::refusal::ImportRefusal;
 use crate::Result;
-use crate::error::IoContext;
-use crate::file_tool::LIMIT;
+use btrfs::error::IoContext;
+use btrfs::file_tool::LIMIT;
 
 /// The number of bytes that are read at once.
 const CHUNK: usize = 1 << 20;

@@ -69,13 +69,13 @@ impl Subvolume {
     }
 
     /// Returns true if an incremental stream with this parent may refer to the subvolume.
-    pub(crate) fn has_identity(&self, identity: Uuid) -> bool {
+    pub fn has_identity(&self, identity: Uuid) -> bool {
         self.uuid == identity || self.received_uuid == Some(identity)
     }
 
     /// Returns true if the subvolume is the one that a stream names, or a received copy of it,
     /// in the state of that transaction.
-    pub(crate) fn is_in_state(&self, uuid: Uuid, transaction: u64) -> bool {
+    pub fn is_in_state(&self, uuid: Uuid, transaction: u64) -> bool {
         let own = (Some(self.uuid), Some(self.transaction));
         let received = (self.received_uuid, self.received_transaction);
         [own, received].contains(&(Some(uuid), Some(transaction)))
@@ -83,7 +83,7 @@ impl Subvolume {
 
     /// Returns true if the subvolume is a snapshot of another one that has not changed since, or
     /// a received copy of it or of what it was received from.
-    pub(crate) fn has_content_of(&self, source: &Self) -> bool {
+    pub fn has_content_of(&self, source: &Self) -> bool {
         let is_snapshot =
             self.parent_uuid == Some(source.uuid) && source.transaction <= self.created_transaction;
         let state = source.received_transaction.unwrap_or(source.transaction);

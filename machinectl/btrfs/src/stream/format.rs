@@ -10,9 +10,9 @@ use crate::{Refusal, RefusalKind, Uuid};
 
 pub(super) const MAGIC: &[u8] = b"btrfs-stream\0";
 /// The length of the magic and the version.
-pub(crate) const START_LENGTH: usize = 17;
+pub const START_LENGTH: usize = 17;
 /// The length of a command's frame: its length, its kind and its checksum.
-pub(crate) const FRAME_LENGTH: usize = 10;
+pub const FRAME_LENGTH: usize = 10;
 /// The maximum length of the first command, which has a name and two UUIDs.
 pub(super) const FIRST_COMMAND_MAX: usize = 8 * 1024;
 /// The maximum length of a command; senders make shorter ones.
@@ -134,7 +134,7 @@ fn hint(compression: Option<Compression>) -> String {
 }
 
 /// Returns the length and the kind of a command.
-pub(crate) fn parse_frame(bytes: &[u8; FRAME_LENGTH]) -> (u32, u16) {
+pub fn parse_frame(bytes: &[u8; FRAME_LENGTH]) -> (u32, u16) {
     let [a, b, c, d, low, high, ..] = *bytes;
     (
         u32::from_le_bytes([a, b, c, d]),
@@ -230,7 +230,7 @@ fn number(value: &[u8]) -> Option<u64> {
 }
 
 /// Returns the first attribute of a command, its value, and the rest of the command.
-pub(crate) fn attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+pub fn attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let (kind, rest) = bytes.split_first_chunk()?;
     let (length, rest) = rest.split_first_chunk()?;
     let (value, rest) = rest.split_at_checked(u16::from_le_bytes(*length).into())?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// Removes and returns what is below a directory, with the rest of its path, which begins with a
 /// slash.
-pub(crate) fn take_below<V>(map: &mut BTreeMap<Vec<u8>, V>, path: &[u8]) -> Vec<(Vec<u8>, V)> {
+pub(super) fn take_below<V>(map: &mut BTreeMap<Vec<u8>, V>, path: &[u8]) -> Vec<(Vec<u8>, V)> {
     // The slash is followed by `0`.
     let range = [path, b"/"].concat()..[path, b"0"].concat();
     let below: Vec<_> = map.range(range).map(|(path, _)| path.clone()).collect();
@@ -15,7 +15,7 @@ pub(crate) fn take_below<V>(map: &mut BTreeMap<Vec<u8>, V>, path: &[u8]) -> Vec<
 }
 
 /// Moves an entry with all that is below it. An entry at the new path is replaced.
-pub(crate) fn rename<V>(map: &mut BTreeMap<Vec<u8>, V>, from: &[u8], to: &[u8]) {
+pub fn rename<V>(map: &mut BTreeMap<Vec<u8>, V>, from: &[u8], to: &[u8]) {
     let (moved, below) = (map.remove(from), take_below(map, from));
     remove(map, to);
     map.extend(moved.map(|it| (to.to_owned(), it)));
@@ -27,7 +27,7 @@ pub(crate) fn rename<V>(map: &mut BTreeMap<Vec<u8>, V>, from: &[u8], to: &[u8]) 
 }
 
 /// Removes an entry with all that is below it.
-pub(crate) fn remove<V>(map: &mut BTreeMap<Vec<u8>, V>, path: &[u8]) {
+pub fn remove<V>(map: &mut BTreeMap<Vec<u8>, V>, path: &[u8]) {
     map.remove(path);
     take_below(map, path);
 }

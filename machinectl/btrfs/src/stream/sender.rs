@@ -25,14 +25,14 @@ pub trait Sender: Debug + Send {
 
 /// A `btrfs send` on this host.
 #[derive(Debug)]
-pub(crate) struct BtrfsSend(Running);
+pub struct BtrfsSend(Running);
 
 impl BtrfsSend {
     /// Starts to send a subvolume, in full or as the difference from a parent.
     ///
     /// # Errors
     /// The program cannot be started.
-    pub(crate) fn start(
+    pub fn start(
         subvolume: &Path,
         parent: Option<&Path>,
         options: &[&str],

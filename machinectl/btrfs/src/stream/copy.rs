@@ -172,7 +172,7 @@ impl Header {
     ///
     /// # Errors
     /// The bytes are not the beginning of a stream.
-    pub(crate) fn of_stream(head: &[u8]) -> Result<Self, StreamError> {
+    pub fn of_stream(head: &[u8]) -> Result<Self, StreamError> {
         StreamReader::open(head).map(|it| it.header)
     }
 }

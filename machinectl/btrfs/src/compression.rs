@@ -45,7 +45,7 @@ const MAGIC: [(&[u8], Compression); 9] = [
     (b"\x28\xb5\x2f\xfd", Compression::Zstd),
 ];
 /// The length of the longest magic.
-pub(crate) const MAGIC_BYTES: usize = 5;
+pub const MAGIC_BYTES: usize = 5;
 
 /// A reason why compressed data cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ impl Refusal for CompressionRefusal {
 
 impl Compression {
     /// Returns the format of data that begins with these bytes.
-    pub(crate) fn detect(start: &[u8]) -> Option<Self> {
+    pub fn detect(start: &[u8]) -> Option<Self> {
         let mut known = MAGIC.iter();
         let known = known.find(|(magic, _)| start.starts_with(magic));
         known.map(|(_, compression)| *compression)
@@ -93,7 +93,7 @@ impl Compression {
     ///
     /// # Errors
     /// The caller is not root, or the program is not installed.
-    pub(crate) fn decompress(self, input: OwnedFd) -> Result<(Decompressor, OwnedFd)> {
+    pub fn decompress(self, input: OwnedFd) -> Result<(Decompressor, OwnedFd)> {
         let program = self.program();
         let (content, output) = io::pipe().context("create a pipe for", program)?;
         let mut filter = command::prepare(program);
@@ -114,7 +114,7 @@ impl fmt::Display for Compression {
 
 /// A running decompressor. Dropping it kills the program.
 #[derive(Debug)]
-pub(crate) struct Decompressor {
+pub struct Decompressor {
     compression: Compression,
     running: Running,
 }
@@ -125,7 +125,7 @@ impl Decompressor {
     ///
     /// # Errors
     /// The data is damaged, or the program does not end within the limit.
-    pub(crate) fn finish(self, limit: Duration) -> Result<()> {
+    pub fn finish(self, limit: Duration) -> Result<()> {
         match self.running.finish(limit) {
             Err(error) if has_lost_its_reader(&error) => Ok(()),
             Err(source @ CommandError::Failed { .. }) => Err(CompressionRefusal::Damaged {
@@ -139,7 +139,7 @@ impl Decompressor {
 }
 
 /// Returns true if a program failed because the reader of its output has ended.
-pub(crate) fn has_lost_its_reader(error: &CommandError) -> bool {
+pub fn has_lost_its_reader(error: &CommandError) -> bool {
     match error {
         CommandError::Failed { status, stderr, .. } => {
             status.signal() == Some(Signal::PIPE.as_raw()) || stderr.contains("Broken pipe")

@@ -18,10 +18,10 @@ use crate::Result;
 use crate::error::IoContext;
 
 /// The time limit for each tool.
-pub(crate) const LIMIT: Duration = Duration::from_hours(2);
+pub const LIMIT: Duration = Duration::from_hours(2);
 /// The limits of each tool. A compressor has a thread per processor, whose stacks and caches count
 /// as memory before they are used.
-pub(crate) const LIMITS: Limits = Limits {
+pub const LIMITS: Limits = Limits {
     memory_bytes: 16 << 30,
     cpu_seconds: u64::MAX,
     file_bytes: u64::MAX,
@@ -29,7 +29,7 @@ pub(crate) const LIMITS: Limits = Limits {
 /// The capabilities to read files of all owners, and to create files of any owner, mode and kind.
 /// Attributes of the namespace `trusted`, which content manifests cover, need `SYS_ADMIN`; a filter
 /// of system calls takes everything else of it away.
-pub(crate) const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+pub const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID)
@@ -37,9 +37,9 @@ pub(crate) const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETFCAP)
     .union(CapabilitySet::SYS_ADMIN);
 /// The path of the file that a converter reads.
-pub(crate) const INPUT: &str = "/input";
+pub const INPUT: &str = "/input";
 /// The path of the file that a converter changes.
-pub(crate) const OUTPUT: &str = "/output";
+pub const OUTPUT: &str = "/output";
 /// The rights of a tool that creates files.
 const RIGHTS: Rights = Rights {
     capabilities: CAPABILITIES,
@@ -56,7 +56,7 @@ const NO_RIGHTS: Rights = Rights {
 ///
 /// # Errors
 /// The path does not exist, the caller is not root, or the tool cannot be started.
-pub(crate) fn start_reader(tool: Command, from: &Path) -> Result<Running> {
+pub fn start_reader(tool: Command, from: &Path) -> Result<Running> {
     let mut view = MountView::of_programs();
     view.mount(clone_mount(from).context("open", from)?, from);
     start(tool, view)
@@ -67,7 +67,7 @@ pub(crate) fn start_reader(tool: Command, from: &Path) -> Result<Running> {
 ///
 /// # Errors
 /// As [`start_reader`].
-pub(crate) fn start_writer(tool: Command, from: Option<&Path>, to: &Path) -> Result<Running> {
+pub fn start_writer(tool: Command, from: Option<&Path>, to: &Path) -> Result<Running> {
     let mut view = MountView::of_programs();
     if let Some(from) = from {
         view.mount(clone_mount(from).context("open", from)?, from);
@@ -88,7 +88,7 @@ fn start(mut tool: Command, mut view: MountView) -> Result<Running> {
 ///
 /// # Errors
 /// The caller is not root, or the program cannot be started.
-pub(crate) fn start_filter(mut filter: Command) -> Result<Running> {
+pub fn start_filter(mut filter: Command) -> Result<Running> {
     confined::confine(&mut filter, LIMITS, Vec::new()).context("confine", filter.get_program())?;
     Ok(MountView::of_programs().start(filter, NO_RIGHTS)?)
 }
@@ -98,7 +98,7 @@ pub(crate) fn start_filter(mut filter: Command) -> Result<Running> {
 ///
 /// # Errors
 /// Those of [`start_filter`], or a file has no name.
-pub(crate) fn start_converter(
+pub fn start_converter(
     mut converter: Command,
     limits: Limits,
     input: &File,

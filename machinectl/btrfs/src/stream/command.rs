@@ -74,13 +74,14 @@ impl Effect {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Command<'a> {
     pub(super) kind: u16,
-    pub(crate) effect: Effect,
+    /// Its effect.
+    pub effect: Effect,
     /// Its path.
-    pub(crate) path: &'a [u8],
+    pub path: &'a [u8],
     /// The new path of a renamed entry.
-    pub(crate) path_to: &'a [u8],
+    pub path_to: &'a [u8],
     /// The existing path of a hard link, or the target of a symbolic one.
-    pub(crate) path_link: &'a [u8],
+    pub path_link: &'a [u8],
     /// The subvolume that content is copied from.
     pub(super) clone_uuid: Option<Uuid>,
     /// The file that content is copied from.
@@ -169,12 +170,8 @@ impl<'a> Command<'a> {
     /// Parses a whole command.
     ///
     /// # Errors
-    /// Those of [`Command::parse`].
-    pub(crate) fn parse_whole(
-        kind: u16,
-        version: u32,
-        bytes: &'a [u8],
-    ) -> Result<Self, StreamError> {
+    /// The command is unknown, or its attributes cannot be parsed.
+    pub fn parse_whole(kind: u16, version: u32, bytes: &'a [u8]) -> Result<Self, StreamError> {
         Self::parse(kind, bytes.len(), version, bytes)?.ok_or(DAMAGED)
     }
 
@@ -195,7 +192,7 @@ impl<'a> Command<'a> {
 
     /// Returns the range of its file in which the content changes, in bytes; `None` if only
     /// other properties change.
-    pub(crate) fn changed_range(&self) -> Option<Range<u64>> {
+    pub fn changed_range(&self) -> Option<Range<u64>> {
         let start = self.file_offset;
         let length = match self.kind {
             TRUNCATE => return Some(self.size..u64::MAX),

@@ -15,11 +15,11 @@ pub struct Part {
 
 /// The parts of a stream that were received.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Progress {
+pub struct Progress {
     /// The bytes that the stream began with, at least up to its header.
-    pub(crate) head: Vec<u8>,
+    pub head: Vec<u8>,
     /// The received parts, of which the first one begins with the head.
-    pub(crate) parts: Vec<Part>,
+    pub parts: Vec<Part>,
 }
 
 impl Part {

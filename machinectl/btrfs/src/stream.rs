@@ -29,11 +29,11 @@ use crate::{Result, StoreError};
 pub use command::{Command, Effect};
 use confinement::Confinement;
 use format::start_on;
-pub(crate) use format::{FRAME_LENGTH, START_LENGTH, attribute, parse_frame};
-pub(crate) use paths::{remove, rename};
+pub use format::{FRAME_LENGTH, START_LENGTH, attribute, parse_frame};
+pub use paths::{remove, rename};
 pub use progress::Part;
-pub(crate) use progress::Progress;
-pub(crate) use sender::BtrfsSend;
+pub use progress::Progress;
+pub use sender::BtrfsSend;
 
 /// A stream whose header was read, and the process that writes it, if that is known.
 ///
@@ -67,13 +67,13 @@ impl SendStream {
     }
 
     /// Starts to list the changes from one read-only subvolume to another, without content.
-    pub(crate) fn changes(from: &Path, to: &Path) -> Result<Self> {
+    pub fn changes(from: &Path, to: &Path) -> Result<Self> {
         let (sender, input) = BtrfsSend::start(to, Some(from), &["--no-data"])?;
         Self::open_from(Some(Box::new(sender)), input)
     }
 
     /// Reads the header of a sender's stream.
-    pub(crate) fn open_from(sender: Option<Box<dyn Sender>>, input: TimeoutReader) -> Result<Self> {
+    pub fn open_from(sender: Option<Box<dyn Sender>>, input: TimeoutReader) -> Result<Self> {
         match StreamReader::open(input) {
             Ok(reader) => Ok(Self {
                 reader,
@@ -103,7 +103,7 @@ impl SendStream {
     ///
     /// # Errors
     /// The head is not that of a stream.
-    pub(crate) fn resume(progress: Progress, rest: TimeoutReader) -> Result<Self> {
+    pub fn resume(progress: Progress, rest: TimeoutReader) -> Result<Self> {
         let position = progress.parts.iter().map(|it| it.length).sum();
         Ok(Self {
             reader: StreamReader::resume(&progress.head, position, rest)?,
@@ -113,12 +113,12 @@ impl SendStream {
     }
 
     /// Returns what was received before; `None` if the sender cannot continue a cut stream.
-    pub(crate) fn progress(&self) -> Option<&Progress> {
+    pub fn progress(&self) -> Option<&Progress> {
         self.progress.as_ref()
     }
 
     /// Returns true for the rest of a stream whose beginning was received before.
-    pub(crate) fn is_rest(&self) -> bool {
+    pub fn is_rest(&self) -> bool {
         self.progress
             .as_ref()
             .is_some_and(|it| !it.parts.is_empty())
@@ -170,11 +170,7 @@ impl SendStream {
 
     /// Starts to receive a resumable stream in parts. `parent` is the directory of its parent, and
     /// `base` the one with what was received before.
-    pub(crate) fn into_parts(
-        self,
-        parent: Option<PathBuf>,
-        base: Option<PathBuf>,
-    ) -> PartialReception {
+    pub fn into_parts(self, parent: Option<PathBuf>, base: Option<PathBuf>) -> PartialReception {
         let header = self.reader.header().clone();
         let confinement = match base {
             Some(base) => Confinement::resumed(&header, parent, base),
@@ -195,7 +191,7 @@ impl SendStream {
     ///
     /// # Errors
     /// The stream is cut or damaged, or the sender has failed.
-    pub(crate) fn inspect(self, mut seen: impl FnMut(&Command<'_>)) -> Result<()> {
+    pub fn inspect(self, mut seen: impl FnMut(&Command<'_>)) -> Result<()> {
         let Self { reader, sender, .. } = self;
         let mut inspect = |command: &Command<'_>| {
             seen(command);
@@ -210,7 +206,7 @@ impl SendStream {
 
 /// A stream that is received in parts.
 #[derive(Debug)]
-pub(crate) struct PartialReception {
+pub struct PartialReception {
     header: Header,
     version: u32,
     parts: PartReader,
@@ -221,7 +217,7 @@ pub(crate) struct PartialReception {
 
 /// The reason why a part has ended.
 #[derive(Debug)]
-pub(crate) enum Received {
+pub enum Received {
     /// The stream has ended, or its receiver has, and reports the reason.
     All,
     /// A part that can be kept. The stream continues.
@@ -236,7 +232,7 @@ impl PartialReception {
     ///
     /// # Errors
     /// The stream is damaged, a command is refused, or the receiver cannot be written to.
-    pub(crate) fn receive_part(
+    pub fn receive_part(
         &mut self,
         base: Option<Parent>,
         sink: impl Write,
@@ -260,7 +256,7 @@ impl PartialReception {
     }
 
     /// Returns what was received.
-    pub(crate) fn progress(&self) -> &Progress {
+    pub fn progress(&self) -> &Progress {
         &self.progress
     }
 }
@@ -278,7 +274,7 @@ fn checked(
 }
 
 /// Returns true if a file that begins with these bytes is a stream.
-pub(crate) fn is_stream(start: &[u8]) -> bool {
+pub fn is_stream(start: &[u8]) -> bool {
     start.starts_with(format::MAGIC)
 }
 

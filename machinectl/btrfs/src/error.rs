@@ -154,7 +154,8 @@ impl StoreError {
 }
 
 /// Adds the attempted action and its path to an I/O error.
-pub(crate) trait IoContext<T> {
+pub trait IoContext<T> {
+    /// Returns the same result, with a failure as [`StoreError::Io`].
     fn context(self, action: &'static str, path: impl AsRef<Path>) -> Result<T, StoreError>;
 }
 

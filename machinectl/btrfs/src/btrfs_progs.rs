@@ -12,10 +12,11 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// A version of btrfs-progs: major and minor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Version(pub(crate) u32, pub(crate) u32);
+pub struct Version(pub u32, pub u32);
 
 impl Version {
-    pub(crate) fn is_outdated(self) -> bool {
+    /// Returns true if the version is older than the first one that loses no data.
+    pub fn is_outdated(self) -> bool {
         self < VERSION_MIN
     }
 }
@@ -39,7 +40,7 @@ const KERNEL_STREAM_VERSION: &str = "/sys/fs/btrfs/features/send_stream_version"
 
 /// Returns the highest version of the stream format, of 1 and 2, that both the kernel and the
 /// installed btrfs-progs can write and receive.
-pub(crate) fn stream_version() -> u32 {
+pub fn stream_version() -> u32 {
     let kernel = sys::trusted::read_text(KERNEL_STREAM_VERSION);
     let kernel = kernel.ok().and_then(|it| it.trim().parse::<u32>().ok());
     let are_current = installed().is_some_and(|it| !it.is_outdated());
@@ -56,7 +57,7 @@ pub fn outdated() -> Option<Outdated> {
 }
 
 /// Returns the installed version; `None` if it cannot be determined.
-pub(crate) fn installed() -> Option<Version> {
+pub fn installed() -> Option<Version> {
     let mut btrfs = command::prepare("btrfs");
     btrfs.arg("--version");
     let output = command::run(btrfs, LIMIT).ok()?;
