@@ -54,6 +54,20 @@ impl Fixture {
         run(command, b"")
     }
 
+    /// Writes a program that stands for ssh, and returns its path.
+    fn ssh_script(&self, commands: &str) -> String {
+        let path = self.development.mount.path().join("ssh");
+        write_file(&path, &format!("#!/bin/sh\n{commands}\n"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// Fills the disk of the working subvolume with bytes that cannot be compressed.
+    fn fill_disk(&self, seed: u64) {
+        let bytes = tests::random::Xorshift::new(seed).bytes(9 << 20);
+        BtrfsBackend.write(&self.work("disk.img"), &bytes).unwrap();
+    }
+
     /// Pushes the working subvolume.
     fn push(&self, options: &[&str]) -> CommandOutput {
         let work = self.work("");
@@ -378,18 +392,10 @@ fn a_source_that_cannot_be_sent_whole_is_refused_with_the_reason() {
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_push_over_a_connection_that_breaks_continues_behind_what_has_arrived() {
     let fixture = Fixture::new();
-    let bytes = tests::random::Xorshift::new(5).bytes(9 << 20);
-    BtrfsBackend
-        .write(&fixture.work("disk.img"), &bytes)
-        .unwrap();
-    let breaking = fixture.development.mount.path().join("ssh");
-    let script = format!(
-        "#!/bin/sh\nhead -c 4000000 | {} \"$@\"\n",
-        fixture.server.ssh()
-    );
-    write_file(&breaking, &script);
-    fs::set_permissions(&breaking, fs::Permissions::from_mode(0o755)).unwrap();
-    let ssh = ["--ssh", breaking.to_str().unwrap()];
+    fixture.fill_disk(5);
+    let ssh = format!("head -c 4000000 | {} \"$@\"", fixture.server.ssh());
+    let ssh = fixture.ssh_script(&ssh);
+    let ssh = ["--ssh", &ssh];
     let is_cut = |output: CommandOutput| {
         let named = output.stderr.contains("the stream ends too early");
         assert!(output.code == Some(14) && named, "{output:?}");
@@ -403,4 +409,94 @@ fn a_push_over_a_connection_that_breaks_continues_behind_what_has_arrived() {
     let verify = ["verify", "linux"];
     fixture.remote.machinectl(&verify, b"").success();
     fixture.push(&[]).success();
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_pull_over_a_connection_that_breaks_continues_behind_what_has_arrived() {
+    let fixture = Fixture::new();
+    fixture.fill_disk(6);
+    fixture.push(&[]).success();
+    let third = BuildHost::new(256);
+    let ssh = format!(
+        "{} \"$@\" | stdbuf -o0 head -c 4000000",
+        fixture.server.ssh()
+    );
+    let ssh = fixture.ssh_script(&ssh);
+    let pull = ["pull", "linux", "root@127.0.0.1"];
+    for arrived in [
+        "in full from root@127.0.0.1\n",
+        "; 3 MiB have arrived before",
+    ] {
+        let cut = fixture.run(third.command(&[&pull[..], &["--ssh", &ssh]].concat()));
+        let named = cut.stderr.contains("the stream ends too early");
+        assert!(cut.code == Some(14) && named, "{cut:?}");
+        assert!(cut.stderr.contains(arrived), "{cut:?}");
+    }
+    let last = fixture.run(third.command(&pull)).success().stderr;
+    assert!(last.contains("; 7 MiB have arrived before"), "{last}");
+    third.machinectl(&["verify", "linux"], b"").success();
+    assert_same_content(&third, &fixture.remote);
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_revision_is_fetched_from_the_next_host_when_one_fails_in_the_middle() {
+    let fixture = Fixture::new();
+    fixture.fill_disk(7);
+    fixture.push(&[]).success();
+    let (near, old, here) = (
+        BuildHost::new(256),
+        BuildHost::new(256),
+        BuildHost::new(256),
+    );
+    for host in [&near, &old] {
+        fixture
+            .run(host.command(&["pull", "linux", "root@127.0.0.1"]))
+            .success();
+    }
+    fixture.fill_disk(8);
+    fixture.push(&[]).success();
+    fixture
+        .run(near.command(&["pull", "linux", "root@127.0.0.1"]))
+        .success();
+    // The names of hosts select volumes behind one sshd. The nearest host breaks down.
+    let volume = |host: &BuildHost| host.volume.path().display().to_string();
+    let ssh = format!(
+        "for line; do :; done; filter=cat
+        case \"$*\" in
+            *' -- nowhere '*) exec {ssh} nowhere.invalid ;;
+            *' -- near '*) volume={near}; filter='stdbuf -o0 head -c 4000000' ;;
+            *' -- old '*) volume={old} ;;
+            *' -- far '*) volume={far} ;;
+        esac
+        {ssh} root@127.0.0.1 \"BUILDHOST_VOLUME=$volume $line\" | $filter",
+        ssh = fixture.server.ssh(),
+        near = volume(&near),
+        old = volume(&old),
+        far = volume(&fixture.remote),
+    );
+    let ssh = fixture.ssh_script(&ssh);
+    let program = tests::program("machinectl");
+    let program = program.to_str().unwrap();
+    let hosts = ["nowhere", "old", "near", "far"];
+    let pull = [
+        &["pull", "linux"],
+        &hosts[..],
+        &["--ssh", &ssh, "--remote-program", program],
+    ];
+    let pulled = here.machinectl(&pull.concat(), b"").success().stderr;
+    let mut lines = pulled.lines();
+    for expected in [
+        "linux: nowhere is left out: cannot reach nowhere",
+        "linux: fetching revision 2 in full from near",
+        "linux: near has failed, the next host is asked: the stream ends too early",
+        "linux: fetching revision 2 in full from far",
+        "linux: revision 2 is now current",
+    ] {
+        let line = lines.next().unwrap_or_default();
+        assert!(line.starts_with(expected), "{expected}: {pulled}");
+    }
+    here.machinectl(&["verify", "linux"], b"").success();
+    assert_same_content(&here, &fixture.remote);
 }

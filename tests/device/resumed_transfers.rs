@@ -97,7 +97,7 @@ impl Sender {
             scope.spawn(move || drop(writer.write_all(bytes)));
             let view = receiver.view(&self.machine).ok();
             let stream = match view.and_then(|it| receiver.partial_revision(&it)) {
-                Some(partial) => receiver.resume(&self.machine, &partial, input)?,
+                Some(partial) => receiver.resume(&self.machine, &partial, None, input)?,
                 None => SendStream::open(input)?.resumable(),
             };
             let intent = match revision {

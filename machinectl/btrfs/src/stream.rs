@@ -103,11 +103,15 @@ impl SendStream {
     ///
     /// # Errors
     /// The head is not that of a stream.
-    pub fn resume(progress: Progress, rest: TimeoutReader) -> Result<Self> {
+    pub fn resume(
+        progress: Progress,
+        sender: Option<Box<dyn Sender>>,
+        rest: TimeoutReader,
+    ) -> Result<Self> {
         let position = progress.parts.iter().map(|it| it.length).sum();
         Ok(Self {
             reader: StreamReader::resume(&progress.head, position, rest)?,
-            sender: None,
+            sender,
             progress: Some(progress),
         })
     }

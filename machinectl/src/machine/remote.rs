@@ -1,20 +1,26 @@
 //! The commands that transfer revisions between hosts: `push`, `pull`.
 
+mod provide;
+mod pull;
+mod push;
 mod receive;
-mod transfer;
 
+use std::io;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use config::MachineName;
-use store::Volume;
+use serde::de::DeserializeOwned;
+use store::send::session::{self, Greeting};
 use store::send::{RemoteHost, SshCommand};
+use store::stream::{StreamError, TimeoutReader};
+use store::{StoreError, Volume};
 
 use super::retention::Retention;
 use crate::exit_code::Failure;
 use crate::options::{DryRun, GlobalOptions};
 use crate::output::Output;
-use transfer::Transfer;
+use push::Push;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -24,8 +30,12 @@ pub(crate) enum Command {
     /// verifies the content; if anything fails, nothing changes there. A transfer that was cut
     /// continues when the command is repeated.
     Push {
-        #[command(flatten)]
-        place: Place,
+        /// The machine
+        #[arg(value_name = "MACHINE")]
+        name: MachineName,
+        /// The remote host
+        #[arg(value_name = "[USER@]HOST", value_parser = host)]
+        host: String,
         /// First create the machine's next revision from this working subvolume
         #[arg(long, value_name = "SUBVOLUME")]
         from: Option<PathBuf>,
@@ -39,10 +49,19 @@ pub(crate) enum Command {
         #[command(flatten)]
         dry_run: DryRun,
     },
-    /// Fetch the current revision of a machine from a remote host and make it current here
+    /// Fetch the newest revision of a machine from remote hosts and make it current here
+    ///
+    /// All hosts are asked. The newest revision that is current on any of them is fetched from the
+    /// first one that has it; if that one fails, from the next one. Only the difference from the
+    /// newest revision that both hosts have is fetched, and its content is verified. A transfer that
+    /// was cut continues when the command is repeated.
     Pull {
-        #[command(flatten)]
-        place: Place,
+        /// The machine
+        #[arg(value_name = "MACHINE")]
+        name: MachineName,
+        /// The remote hosts, nearest first
+        #[arg(value_name = "[USER@]HOST", value_parser = host, required = true)]
+        hosts: Vec<String>,
         #[command(flatten)]
         retention: Retention,
         #[command(flatten)]
@@ -59,17 +78,13 @@ pub(crate) enum Command {
         #[command(flatten)]
         retention: Retention,
     },
-}
-
-/// A machine and the remote host.
-#[derive(Debug, Args)]
-pub(crate) struct Place {
-    /// The machine
-    #[arg(value_name = "MACHINE")]
-    name: MachineName,
-    /// The remote host
-    #[arg(value_name = "[USER@]HOST", value_parser = host)]
-    host: String,
+    /// Send a revision to `pull` on another host, over standard input and output
+    #[command(hide = true)]
+    Provide {
+        /// The machine
+        #[arg(value_name = "MACHINE")]
+        name: MachineName,
+    },
 }
 
 /// The way to the program on the remote host.
@@ -121,37 +136,47 @@ pub(crate) fn run(
     let volume = &Volume::open(&options.volume)?;
     match command {
         Command::Push {
-            place,
+            name,
+            host,
             from,
             full,
             retention,
             remote,
             dry_run,
         } => {
-            let transfer = Transfer {
+            let push = Push {
                 volume,
-                name: &place.name,
-                remote: &remote.host(&place.host),
+                name,
+                remote: &remote.host(host),
                 retention: *retention,
                 output,
             };
-            transfer.push(from.as_deref(), *full, *dry_run)
+            push.run(from.as_deref(), *full, *dry_run)
         }
         Command::Pull {
-            place,
+            name,
+            hosts,
             retention,
             remote,
             dry_run,
         } => {
-            let transfer = Transfer {
-                volume,
-                name: &place.name,
-                remote: &remote.host(&place.host),
-                retention: *retention,
-                output,
-            };
-            transfer.pull(*dry_run)
+            let hosts: Vec<_> = hosts.iter().map(|host| remote.host(host)).collect();
+            pull::run(volume, name, &hosts, *retention, *dry_run, output)
         }
         Command::Receive { name, retention } => receive::run(volume, name, *retention, output),
+        Command::Provide { name } => provide::run(volume, name),
     }
+}
+
+/// Describes a machine to the program on another host, which has started this one, and reads its
+/// decision; returns `None` if it ends without one. What follows is read from the second value.
+fn greet<T: DeserializeOwned>(
+    volume: &Volume,
+    name: &MachineName,
+) -> Result<Option<(T, TimeoutReader)>, StoreError> {
+    let greeting = Greeting::of(volume, name)?;
+    session::write_line(&mut io::stdout().lock(), &greeting).map_err(StreamError::Write)?;
+    let mut input = TimeoutReader::pipe(io::stdin())?.with_timeout(session::DECISION_TIMEOUT);
+    let decision = session::read_line(&mut input).map_err(StreamError::Read)?;
+    Ok(decision.map(|it| (it, input)))
 }

@@ -30,7 +30,7 @@ impl Progress {
     ) -> Self {
         let passed = Arc::new(AtomicU64::new(0));
         let drawn = Arc::clone(&passed);
-        let drawing = is_visible(output).then(|| {
+        let drawing = Self::is_visible(output).then(|| {
             let total = Arc::new(AtomicU64::new(0));
             let measured = Arc::clone(&total);
             std::thread::spawn(move || measured.store(measure().unwrap_or(0), Ordering::Relaxed));
@@ -46,13 +46,14 @@ impl Progress {
     pub(crate) fn watch(output: &Output, bytes: impl Fn() -> (u64, u64) + Send + 'static) -> Self {
         Self {
             passed: Arc::default(),
-            drawing: is_visible(output).then(|| start_drawing(bytes)),
+            drawing: Self::is_visible(output).then(|| start_drawing(bytes)),
         }
     }
-}
 
-fn is_visible(output: &Output) -> bool {
-    !output.is_quiet() && io::stderr().is_terminal()
+    /// Returns true if progress is shown.
+    pub(crate) fn is_visible(output: &Output) -> bool {
+        !output.is_quiet() && io::stderr().is_terminal()
+    }
 }
 
 /// Starts the thread that draws the line until the channel closes.

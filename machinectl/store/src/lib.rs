@@ -28,6 +28,7 @@ mod mount_table;
 mod pin;
 pub mod prune;
 mod publish;
+pub mod pull;
 mod revision_diff;
 mod rollback;
 pub mod send;

@@ -18,10 +18,11 @@ use config::{MachineName, Revision};
 
 pub use export::ExportFormat;
 pub use refusal::RemoteRefusal;
-pub use remote::{RemoteHost, RemoteSession};
+pub use remote::{RemoteHost, RemoteSession, RemoteStream};
 pub use remote_view::{RemoteRevision, RemoteView};
 pub use ssh::SshCommand;
 
+use crate::ingest::PartialRevision;
 use crate::{
     ContentIdentity, MachineView, Result, RevisionView, Uuid, Volume, btrfs_progs, content_manifest,
 };
@@ -104,6 +105,31 @@ impl Volume {
         })
     }
 
+    /// Starts to send a revision, as [`Volume::send_to`] does, behind what the receiver has from a
+    /// transfer that was cut. The second value is false if the stream begins at its start: nothing
+    /// was received before, or something has changed at one end.
+    ///
+    /// # Errors
+    /// Those of [`Volume::send`].
+    pub fn send_rest(
+        &self,
+        stream_version: u32,
+        machine: &MachineName,
+        revision: Revision,
+        known: &[Uuid],
+        partial: Option<&PartialRevision>,
+    ) -> Result<(OutgoingStream, bool)> {
+        let start = || self.send_to(stream_version, machine, Some(revision), known);
+        let mut outgoing = start()?;
+        let header = outgoing.stream.header();
+        let names = (header.uuid, header.parent.map(|it| it.uuid));
+        match partial.filter(|it| (it.uuid, it.parent) == names) {
+            None => Ok((outgoing, false)),
+            Some(partial) if outgoing.stream.skip(&partial.parts)? => Ok((outgoing, true)),
+            Some(_) => Ok((start()?, false)),
+        }
+    }
+
     /// Returns the given revision if it is complete, by default the current one.
     ///
     /// # Errors
@@ -141,6 +167,25 @@ impl Volume {
             output,
             locks,
         })
+    }
+
+    /// Returns true if a revision, with the identity `here`, has the same content as one on another
+    /// host. Verifies it if its identity alone does not tell.
+    pub fn is_same_content(
+        &self,
+        machine: &MachineName,
+        revision: Revision,
+        here: &ContentIdentity,
+        there: &ContentIdentity,
+    ) -> bool {
+        let is_unchanged = || self.has_recorded_content(machine, revision);
+        here.has_same_content(there) || (here.may_have_same_content(there) && is_unchanged())
+    }
+
+    /// Returns true if a revision has the content that its manifest names. Verifies it if its
+    /// inodes do not tell.
+    pub fn has_recorded_content(&self, machine: &MachineName, revision: Revision) -> bool {
+        self.is_as_recorded(machine, revision) || self.verify(machine, Some(revision)).is_ok()
     }
 
     /// Returns the identities of a machine's complete revisions. Reads their content manifests.

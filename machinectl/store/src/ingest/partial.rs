@@ -17,7 +17,8 @@ use crate::lock::IngestLock;
 use crate::{MachineView, Result, Uuid, Volume, clean};
 use btrfs::error::IoContext;
 use btrfs::stream::{
-    Command, Header, Parent, Part, PartialReception, Progress, Received, SendStream, TimeoutReader,
+    Command, Header, Parent, Part, PartialReception, Progress, Received, SendStream, Sender,
+    TimeoutReader,
 };
 
 /// The maximum size of the file with the parts, in bytes.
@@ -77,12 +78,13 @@ impl Volume {
         &self,
         machine: &MachineName,
         partial: &PartialRevision,
+        sender: Option<Box<dyn Sender>>,
         rest: TimeoutReader,
     ) -> Result<SendStream> {
         let path = self.entry(machine, &Entry::Partial(partial.revision));
         match self.read_partial(machine, partial.revision) {
             Some((_, progress)) if progress.parts == partial.parts => {
-                SendStream::resume(progress, rest)
+                SendStream::resume(progress, sender, rest)
             }
             _ => Err(IngestRefusal::Incomplete(path).into()),
         }

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use config::{MachineName, Revision};
-use sys::command::{self, CommandError, Running};
+use config::MachineName;
+use serde::de::DeserializeOwned;
+use sys::command::{CommandError, Running};
 
-use super::remote_view::RemoteView;
-use super::session::{self, Announcement, Greeting};
+use super::session::{self, Announcement, Greeting, Reply, Request};
 use super::{RemoteRefusal, SshCommand, quote, ssh};
-use crate::{RefusalKind, Result, StoreError, Uuid};
+use crate::{Result, StoreError};
 use btrfs::error::IoContext;
-use btrfs::stream::{SendStream, Sender, TimeoutReader};
+use btrfs::stream::{READ_TIMEOUT, SendStream, Sender, TimeoutReader};
 
 /// The time limit for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
@@ -29,8 +29,6 @@ const SSH_FAILED: i32 = 255;
 const USAGE: i32 = 2;
 /// The exit code of a shell that does not find the program.
 const NO_PROGRAM: i32 = 127;
-/// The exit code of a `buildhost` that does not know the machine.
-const NOT_FOUND: i32 = 10;
 
 /// Another host with a volume.
 #[derive(Debug, Clone)]
@@ -46,30 +44,12 @@ pub struct RemoteHost {
 }
 
 impl RemoteHost {
-    /// Returns a machine of the host; `None` if it does not exist there.
-    ///
-    /// # Errors
-    /// The host cannot be reached, or its answer is not understood.
-    pub fn view(&self, machine: &MachineName) -> Result<Option<RemoteView>> {
-        let status = self.call(&["status", machine.as_str(), "--json"]);
-        match command::run(status, ANSWER_TIMEOUT) {
-            Ok(answer) => serde_json::from_slice(&answer).map(Some).map_err(|_| {
-                let answer = String::from_utf8_lossy(&answer);
-                self.failed(None, answer.chars().take(100).collect())
-            }),
-            Err(error) => match self.explain(error) {
-                error if error.kind() == Some(RefusalKind::Remote(NOT_FOUND)) => Ok(None),
-                error => Err(error),
-            },
-        }
-    }
-
     /// Connects to the host to send it a revision of a machine. The host describes the machine. It
     /// prunes old revisions after the new one has arrived.
     ///
     /// # Errors
     /// The host cannot be reached, or its answer is not understood.
-    pub fn connect(
+    pub fn connect_to_send(
         &self,
         machine: &MachineName,
         keep: Option<NonZeroU32>,
@@ -77,19 +57,42 @@ impl RemoteHost {
         let keep = keep.map(|keep| keep.to_string());
         let mut words = vec!["receive", machine.as_str(), "--quiet"];
         words.extend(keep.iter().flat_map(|keep| ["--keep", keep]));
-        let mut call = self.call(&words);
+        self.connect(&words)
+    }
+
+    /// Connects to the host to fetch a revision of a machine. The host describes the machine.
+    ///
+    /// # Errors
+    /// The host cannot be reached, or its answer is not understood.
+    pub fn connect_to_fetch(&self, machine: &MachineName) -> Result<RemoteSession> {
+        self.connect(&["provide", machine.as_str(), "--quiet"])
+    }
+
+    fn connect(&self, words: &[&str]) -> Result<RemoteSession> {
+        let mut call = self.call(words);
         call.stdin(Stdio::piped());
         let (reader, writer) = io::pipe().context("create a pipe for", &self.host)?;
         call.stdout(writer);
-        let mut running = Running::start(call).map_err(|error| self.explain(error))?;
+        let running = Running::start(call).map_err(|error| self.explain(error))?;
         let mut answer = TimeoutReader::pipe(reader)?;
-        match session::read_line(&mut answer) {
-            Ok(Some(greeting)) => Ok(RemoteSession {
-                running,
-                host: self.clone(),
-                greeting,
-                answer,
-            }),
+        let (running, greeting) = self.read_line(running, &mut answer)?;
+        Ok(RemoteSession {
+            running,
+            host: self.clone(),
+            greeting,
+            answer,
+        })
+    }
+
+    /// Reads a line that the program on the host must print. Without one, the program's failure
+    /// is the error.
+    fn read_line<T: DeserializeOwned>(
+        &self,
+        mut running: Running,
+        answer: &mut TimeoutReader,
+    ) -> Result<(Running, T)> {
+        match session::read_line(answer) {
+            Ok(Some(line)) => Ok((running, line)),
             Ok(None) => {
                 drop(running.child.stdin.take());
                 let ended = running.finish(ANSWER_TIMEOUT);
@@ -106,62 +109,6 @@ impl RemoteHost {
                 Err(self.failed(None, message))
             }
         }
-    }
-
-    /// Starts to fetch a revision from the host. `counter` counts the received bytes.
-    ///
-    /// # Errors
-    /// The host cannot be reached or does not send the revision.
-    pub fn fetch(
-        &self,
-        machine: &MachineName,
-        revision: Option<Revision>,
-        known: &[Uuid],
-        counter: Arc<AtomicU64>,
-    ) -> Result<SendStream> {
-        let (reader, writer) = io::pipe().context("create a pipe for", &self.host)?;
-        let mut call = self.call_send(machine, revision, known, &[]);
-        call.stdout(writer);
-        let running = Running::start(call).map_err(|error| self.explain(error))?;
-        let sender = RemoteSend {
-            running,
-            host: self.clone(),
-        };
-        let input = TimeoutReader::pipe(reader)?.counted(counter);
-        SendStream::open_from(Some(Box::new(sender)), input)
-    }
-
-    /// Returns the approximate number of bytes of a stream of [`RemoteHost::fetch`].
-    ///
-    /// # Errors
-    /// The host cannot be reached, or its answer is not understood.
-    pub fn estimate_size(
-        &self,
-        machine: &MachineName,
-        revision: Revision,
-        known: &[Uuid],
-    ) -> Result<u64> {
-        let call = self.call_send(machine, Some(revision), known, &["--measure"]);
-        let answer = command::run(call, ANSWER_TIMEOUT).map_err(|error| self.explain(error))?;
-        let answer = String::from_utf8_lossy(&answer).trim().to_owned();
-        answer.parse().map_err(|_| self.failed(None, answer))
-    }
-
-    fn call_send(
-        &self,
-        machine: &MachineName,
-        revision: Option<Revision>,
-        known: &[Uuid],
-        options: &[&str],
-    ) -> Command {
-        let mut words = vec!["send".to_owned(), machine.to_string()];
-        words.extend(revision.map(|revision| revision.to_string()));
-        for uuid in known {
-            words.extend(["--known".to_owned(), uuid.to_string()]);
-        }
-        let mut words: Vec<_> = words.iter().map(String::as_str).collect();
-        words.extend(options);
-        self.call(&words)
     }
 
     fn call(&self, arguments: &[&str]) -> Command {
@@ -233,8 +180,8 @@ impl RemoteHost {
     }
 }
 
-/// A connection to a host that receives a revision. Dropping it ends the program there, which
-/// changes nothing.
+/// A connection to a host that receives or sends a revision. Dropping it ends the program there,
+/// which changes nothing.
 #[derive(Debug)]
 pub struct RemoteSession {
     running: Running,
@@ -248,6 +195,39 @@ impl RemoteSession {
     /// Returns the host's description of itself and of the machine.
     pub fn greeting(&self) -> &Greeting {
         &self.greeting
+    }
+
+    /// Returns the host.
+    pub fn host(&self) -> &RemoteHost {
+        &self.host
+    }
+
+    /// Requests a revision from the host. `counter` counts the bytes of its stream.
+    ///
+    /// # Errors
+    /// The host cannot be reached, or does not send the revision.
+    pub fn request(
+        self,
+        request: &Request,
+        counter: Arc<AtomicU64>,
+    ) -> Result<(Reply, RemoteStream)> {
+        let Self {
+            mut running,
+            host,
+            answer,
+            ..
+        } = self;
+        if let Some(mut sink) = running.child.stdin.take() {
+            // A host that has gone reports the reason below.
+            let _ = session::write_line(&mut sink, request);
+        }
+        let mut answer = answer.with_timeout(session::DECISION_TIMEOUT);
+        let (running, reply) = host.read_line(running, &mut answer)?;
+        let stream = RemoteStream {
+            sender: Box::new(RemoteSend { running, host }),
+            input: answer.with_timeout(READ_TIMEOUT).counted(counter),
+        };
+        Ok((reply, stream))
     }
 
     /// Sends a stream to the host, which verifies it, makes it the current revision, and then
@@ -288,7 +268,16 @@ impl RemoteSession {
     }
 }
 
-/// A `send` on another host.
+/// A stream that another host sends.
+#[derive(Debug)]
+pub struct RemoteStream {
+    /// The program on the host.
+    pub sender: Box<dyn Sender>,
+    /// The bytes of the stream.
+    pub input: TimeoutReader,
+}
+
+/// A program that sends on another host.
 #[derive(Debug)]
 struct RemoteSend {
     running: Running,

@@ -1,9 +1,11 @@
-//! A transfer over one connection: the receiver describes its machine in one line of JSON, the
-//! sender answers with one line, and then sends the stream.
+//! A transfer over one connection: the remote host describes its machine in one line of JSON. Then
+//! either a sender announces its stream in one line and sends it, or a receiver requests a revision
+//! in one line, and the host answers with one line and the stream.
 
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
-use config::MachineName;
+use config::{MachineName, Revision};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -11,20 +13,23 @@ use super::remote_view::RemoteView;
 use crate::ingest::PartialRevision;
 use btrfs::btrfs_progs;
 
-use crate::{Intent, Result, Volume};
+use crate::{Intent, Result, Uuid, Volume};
 
+/// The time limit for the other side to decide. It may read a whole image meanwhile: a sender, to
+/// write its content manifest, or to compare what has arrived before. Nothing is locked for so long.
+pub const DECISION_TIMEOUT: Duration = Duration::from_hours(24);
 /// The maximum length of a line, in bytes, and of what a shell prints before the first one.
 const BYTES_MAX: u64 = 16 << 20;
 /// The start of each line. A shell may print other lines before.
 const START: &str = "{\"buildhost\":";
 
-/// The receiver's description of itself.
+/// The description of a host and of its machine.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Greeting {
     /// The version of this dialogue.
     buildhost: u32,
-    /// The highest version of the stream format that the receiver understands. From 2 on, a
-    /// stream can have compressed content.
+    /// The highest version of the stream format that the host understands. From 2 on, a stream can
+    /// have compressed content.
     pub stream_version: u32,
     /// The machine; `None` if no machine has this name.
     pub machine: Option<RemoteView>,
@@ -45,8 +50,64 @@ pub struct Announcement {
     pub continues: Option<PartialRevision>,
 }
 
+/// The receiver's request for a revision.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// The version of this dialogue.
+    pub(crate) buildhost: u32,
+    /// The revision.
+    pub revision: Revision,
+    /// The UUIDs of revisions that the receiver has, on which the stream may build.
+    pub known: Vec<Uuid>,
+    /// The highest version of the stream format that the receiver understands.
+    pub stream_version: u32,
+    /// The part of the revision that the receiver has from a transfer that was cut.
+    pub partial: Option<PartialRevision>,
+    /// True if the size of the stream is wanted.
+    pub measures: bool,
+    /// False if only the size is wanted.
+    pub streams: bool,
+}
+
+/// The sender's answer to a request. The stream follows.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Reply {
+    /// The version of this dialogue.
+    buildhost: u32,
+    /// The approximate size of the whole stream, in bytes, if it is wanted and known.
+    pub bytes: Option<u64>,
+    /// True if the stream is the rest behind the requested partial revision.
+    pub continues: bool,
+}
+
 /// The version of the dialogue.
 const VERSION: u32 = 1;
+
+impl Request {
+    /// Requests the stream of a revision on top of known ones.
+    pub fn new(revision: Revision, known: Vec<Uuid>) -> Self {
+        Self {
+            buildhost: VERSION,
+            revision,
+            known,
+            stream_version: btrfs_progs::stream_version(),
+            partial: None,
+            measures: false,
+            streams: true,
+        }
+    }
+}
+
+impl Reply {
+    /// Answers a request.
+    pub fn new(bytes: Option<u64>, continues: bool) -> Self {
+        Self {
+            buildhost: VERSION,
+            bytes,
+            continues,
+        }
+    }
+}
 
 impl Greeting {
     /// Describes a machine, and what this host can receive. Reads the content manifests.

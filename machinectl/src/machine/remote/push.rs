@@ -1,14 +1,13 @@
-//! The transfer of a revision between this host and a remote one.
+//! The sending of a revision to a remote host.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use config::{MachineName, Revision};
 use store::ingest::PartialRevision;
-use store::send::session::{Announcement, Greeting};
-use store::send::{OutgoingStream, RemoteHost, RemoteRevision, RemoteSession, RemoteView};
+use store::send::session::Announcement;
+use store::send::{RemoteHost, RemoteRevision, RemoteSession, RemoteView};
 use store::{ContentIdentity, IngestPlan, Intent, MachineView, Source, Uuid, Volume};
 
 use crate::exit_code::{ExitStatus, Failure};
@@ -20,9 +19,9 @@ use crate::output::{Output, Progress, mebibytes};
 /// The identities of a machine's complete revisions here.
 type Contents = BTreeMap<Revision, ContentIdentity>;
 
-/// The two ends of a transfer.
+/// The two ends of a push.
 #[derive(Clone, Copy)]
-pub(super) struct Transfer<'a> {
+pub(super) struct Push<'a> {
     pub(super) volume: &'a Volume,
     pub(super) name: &'a MachineName,
     pub(super) remote: &'a RemoteHost,
@@ -30,9 +29,9 @@ pub(super) struct Transfer<'a> {
     pub(super) output: &'a Output,
 }
 
-impl Transfer<'_> {
+impl Push<'_> {
     /// Sends a revision to the remote host.
-    pub(super) fn push(
+    pub(super) fn run(
         self,
         from: Option<&Path>,
         full: bool,
@@ -41,7 +40,7 @@ impl Transfer<'_> {
         let (name, output) = (self.name, self.output);
         let host = &self.remote.host;
         // The remote host is asked first: if it is unreachable, nothing changes here either.
-        let session = self.remote.connect(name, self.retention.keep)?;
+        let session = self.remote.connect_to_send(name, self.retention.keep)?;
         let remote = session.greeting().machine.clone();
         let newest = remote.as_ref().and_then(|it| it.revisions.last());
         let source = from.map(|from| Source::WorkingSubvolume {
@@ -130,17 +129,11 @@ impl Transfer<'_> {
         let mut newest_first = here.iter().rev().map(|(revision, it)| (*revision, it));
         newest_first.find(|(revision, parent)| {
             let content = || there.iter().map(|it| &it.content);
-            let is_unchanged = || self.is_unchanged(*revision);
+            let is_unchanged = || self.volume.has_recorded_content(self.name, *revision);
             let accepts = || content().any(|it| it.accepts_stream(parent, manifest));
             let may_accept = || content().any(|it| it.may_accept_stream(parent, manifest));
             *revision != sent && (accepts() || (may_accept() && is_unchanged()))
         })
-    }
-
-    /// Returns true if a revision has the content that its manifest names.
-    fn is_unchanged(self, revision: Revision) -> bool {
-        let (volume, name) = (self.volume, self.name);
-        volume.is_as_recorded(name, revision) || volume.verify(name, Some(revision)).is_ok()
     }
 
     /// Fails unless a revision has the same content here and on the remote host.
@@ -153,13 +146,11 @@ impl Transfer<'_> {
         let Some(here) = here.get(&revision) else {
             return Ok(());
         };
-        if here.has_same_content(&there.content) {
+        let (volume, name) = (self.volume, self.name);
+        if volume.is_same_content(name, revision, here, &there.content) {
             return Ok(());
         }
-        if here.may_have_same_content(&there.content) && self.is_unchanged(revision) {
-            return Ok(());
-        }
-        let (name, host) = (self.name, &self.remote.host);
+        let host = &self.remote.host;
         let text = format!(
             "revision {revision} of {name} has other content on {host} than here; `buildhost push {name} {host} --from SUBVOLUME` sends the content under a higher number"
         );
@@ -229,35 +220,6 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Starts the stream of a revision: the rest of it, if a part has arrived before.
-    fn start(
-        self,
-        greeting: &Greeting,
-        revision: Revision,
-        known: &[Uuid],
-    ) -> Result<(OutgoingStream, Option<PartialRevision>), Failure> {
-        let (volume, name, version) = (self.volume, self.name, greeting.stream_version);
-        let mut outgoing = volume.send_to(version, name, Some(revision), known)?;
-        let header = outgoing.stream.header();
-        let parent = header.parent.map(|it| it.uuid);
-        let Some(partial) = &greeting.partial else {
-            return Ok((outgoing, None));
-        };
-        if (partial.uuid, partial.parent) != (header.uuid, parent) {
-            return Ok((outgoing, None));
-        }
-        if !outgoing.stream.skip(&partial.parts)? {
-            // Something has changed at one end.
-            let whole = volume.send_to(version, name, Some(revision), known)?;
-            return Ok((whole, None));
-        }
-        let arrived = mebibytes(partial.length());
-        self.output.status(format_args!(
-            "{name}: {arrived} of revision {revision} have arrived before"
-        ));
-        Ok((outgoing, Some(partial.clone())))
-    }
-
     fn send(
         self,
         session: RemoteSession,
@@ -265,8 +227,18 @@ impl Transfer<'_> {
         known: &[Uuid],
         intent: Intent,
     ) -> Result<(), Failure> {
-        let (outgoing, partial) = self.start(session.greeting(), revision, known)?;
         let (volume, name) = (self.volume.clone(), self.name.clone());
+        let greeting = session.greeting();
+        let (version, partial) = (greeting.stream_version, greeting.partial.clone());
+        let sent = volume.send_rest(version, &name, revision, known, partial.as_ref());
+        let (outgoing, continues) = sent?;
+        let partial = partial.filter(|_| continues);
+        if let Some(partial) = &partial {
+            let arrived = mebibytes(partial.length());
+            self.output.status(format_args!(
+                "{name}: {arrived} of revision {revision} have arrived before"
+            ));
+        }
         let (parents, arrived) = (
             known.to_vec(),
             partial.as_ref().map_or(0, PartialRevision::length),
@@ -279,97 +251,6 @@ impl Transfer<'_> {
         let announcement = Announcement::new(intent, partial);
         Ok(session.send(&announcement, outgoing.stream, &mut passed)?)
     }
-
-    /// Fetches the current revision of the remote host.
-    pub(super) fn pull(self, dry_run: DryRun) -> Result<(), Failure> {
-        let (name, output) = (self.name, self.output);
-        let host = &self.remote.host;
-        let remote = self.remote.view(name)?;
-        let found = remote
-            .as_ref()
-            .and_then(|remote| remote.revision(remote.current?));
-        let Some(sent) = found else {
-            let fault = remote.and_then(|it| it.fault);
-            let reason = fault.map_or_else(String::new, |fault| format!(": {fault}"));
-            let text = format!("machine `{name}` is not in service on {host}{reason}");
-            return Err(Failure::new(ExitStatus::NotFound, text));
-        };
-        let revision = sent.revision;
-        let view = self.view();
-        let here = self.volume.content_identities(&view);
-        self.check_same_content(revision, &here, sent)?;
-        if let Some(current) = view.current
-            && revision <= current
-        {
-            output.status(format_args!(
-                "{name}: already up to date; revision {current} is current here, {revision} on {host}"
-            ));
-            return Ok(());
-        }
-        let known = common_ancestor(&here, sent, remote.as_ref());
-        if dry_run.enabled {
-            let size = match self.remote.estimate_size(name, revision, &known) {
-                Ok(bytes) => format!(", about {}", mebibytes(bytes)),
-                Err(_) => String::new(),
-            };
-            output.plan(format_args!(
-                "fetch revision {revision} of {name} from {host}{size}"
-            ))?;
-            return self.retention.plan(self.volume, name, revision, output);
-        }
-        self.fetch(revision, &known)?;
-        output.status(format_args!("{name}: revision {revision} is now current"));
-        if !self.volume.has_content_manifest(name, revision) {
-            report_no_manifest(name, revision, "here", output);
-        }
-        self.retention.apply(self.volume, name, output);
-        Ok(())
-    }
-
-    fn fetch(self, revision: Revision, known: &[Uuid]) -> Result<(), Failure> {
-        let (name, remote, output) = (self.name, self.remote, self.output);
-        let (host, machine, parents) = (remote.clone(), name.clone(), known.to_vec());
-        let progress = Progress::start(output, move || {
-            host.estimate_size(&machine, revision, &parents).ok()
-        });
-        let counter = Arc::clone(&progress.passed);
-        let stream = remote.fetch(name, Some(revision), known, counter)?;
-        let extent = if stream.header().parent.is_some() {
-            "incrementally"
-        } else {
-            "in full"
-        };
-        output.status(format_args!(
-            "{name}: fetching revision {revision} {extent}"
-        ));
-        let intent = intent(self.volume, name);
-        let received = self.volume.ingest(intent, name, Source::Stream(stream));
-        drop(progress);
-        received?;
-        Ok(())
-    }
-}
-
-/// Returns the newest revision on the remote host on top of which a stream is accepted here, as
-/// the list of UUIDs that the remote host may use.
-fn common_ancestor(
-    here: &Contents,
-    sent: &RemoteRevision,
-    remote: Option<&RemoteView>,
-) -> Vec<Uuid> {
-    let manifest = sent.content.content_manifest.as_ref();
-    let there = remote.into_iter().flat_map(|remote| &remote.revisions);
-    let mut common = there
-        .filter(|parent| parent.complete && parent.revision != sent.revision)
-        .filter(|parent| {
-            let mut here = here.values();
-            here.any(|it| it.accepts_stream(&parent.content, manifest))
-        });
-    let newest = common.next_back();
-    newest
-        .map(|it| it.content.stream_uuid())
-        .into_iter()
-        .collect()
 }
 
 /// Describes how much of a revision is sent, with the reason if it is everything.
