@@ -28,6 +28,7 @@ use crate::scheduler::{self, log_cleaning};
 use crate::state::AgentState;
 use crate::state::maintenance;
 use crate::triggers::fs_watch::Watch;
+use crate::triggers::pull;
 
 /// The time in which running builds must end when the agent stops.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
@@ -108,6 +109,7 @@ async fn run_async(settings: Settings) -> Result<[File; 2], StartError> {
     let scheduler = tokio::spawn(scheduler::run(Arc::clone(&agent), watch));
     let retention = tokio::spawn(retention::run(Arc::clone(&agent)));
     let disk_pressure = tokio::spawn(disk_pressure::watch(Arc::clone(&agent)));
+    tokio::spawn(pull::run(Arc::clone(&agent)));
     info!(
         name = agent.settings.name,
         version = env!("CARGO_PKG_VERSION"),

@@ -1,5 +1,6 @@
-//! The triggers of work: submissions, schedules, changed directories.
+//! The triggers of work: submissions, schedules, changed directories, revisions on other hosts.
 
 pub mod fs_watch;
+pub(crate) mod pull;
 pub mod schedule;
 pub mod submission;

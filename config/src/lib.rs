@@ -21,6 +21,7 @@ pub mod queue;
 pub mod schedule;
 pub mod settings;
 pub mod slsa;
+pub mod ssh;
 pub mod task;
 pub mod text;
 pub mod tokens;
@@ -30,6 +31,7 @@ pub use image_key::ImageKey;
 pub use names::{
     BuildId, FileName, MachineName, NameError, Revision, ScheduleName, Tag, ToolchainName,
 };
+pub use ssh::SshHost;
 pub use text::{join_and, printable};
 
 /// The number of bytes in a mebibyte.

@@ -6,17 +6,18 @@
 mod builds;
 mod guests;
 mod http;
+mod machines;
 mod pr;
 mod provenance;
 mod reader;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
 
 pub use builds::{Bootstrap, Builds, Records};
 pub use guests::{Acceleration, Guests, Uefi, UidRange};
 pub use http::{Http, Tls};
+pub use machines::{Machines, Pull};
 pub use pr::{PackageRoute, Pr, PrMode};
 pub use provenance::Provenance;
 pub use reader::Fault;
@@ -32,7 +33,7 @@ pub struct Settings {
     pub name: String,
     /// The directories.
     pub paths: Paths,
-    /// The retention of machine revisions.
+    /// Machines.
     pub machines: Machines,
     /// Guests.
     pub guests: Guests,
@@ -67,19 +68,6 @@ pub struct Paths {
     pub reserve_bytes: u64,
 }
 
-/// The retention of machine revisions. The current revision, pinned ones and those in
-/// use are always kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Machines {
-    /// The number of newest revisions of each machine that are kept; all if `None`.
-    pub keep_revisions: Option<usize>,
-    /// The age up to which revisions are kept.
-    pub keep_age: Duration,
-    /// The free space of a volume above which nothing is deleted; if `None`, free space
-    /// does not matter.
-    pub free_bytes_enough: Option<u64>,
-}
-
 /// The log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
@@ -109,7 +97,7 @@ impl Settings {
         Self {
             name: name(reader),
             paths: paths(reader),
-            machines: machines(reader),
+            machines: machines::machines(reader),
             guests: guests::guests(reader),
             bootstrap: builds::bootstrap(reader),
             builds: builds::builds(reader),
@@ -161,15 +149,6 @@ fn volumes(reader: &mut Reader<'_>) -> Vec<PathBuf> {
         reader.fault("paths.volumes", "a volume is named twice");
     }
     volumes
-}
-
-fn machines(reader: &mut Reader<'_>) -> Machines {
-    let days = reader.number("machines.keep_days", 0, 0..=36_500);
-    Machines {
-        keep_revisions: reader.optional_count("machines.keep_revisions", 0, 1_000_000),
-        keep_age: Duration::from_hours(24 * days),
-        free_bytes_enough: reader.optional_mebibytes("machines.enough_free_mib"),
-    }
 }
 
 fn log(reader: &mut Reader<'_>) -> Log {

@@ -6,9 +6,10 @@ use std::process::Command;
 
 use ::store::SubvolumeBackend;
 use ::store::subvolumes::BtrfsBackend;
+use tests::agent::AgentHost;
 use tests::hosts::{BuildHost, CommandOutput, run};
 use tests::ssh::SshServer;
-use tests::write_file;
+use tests::{wait_until, write_file};
 
 /// A development host with a working subvolume, and a build host behind ssh.
 struct Fixture {
@@ -499,4 +500,34 @@ fn a_revision_is_fetched_from_the_next_host_when_one_fails_in_the_middle() {
     }
     here.machinectl(&["verify", "linux"], b"").success();
     assert_same_content(&here, &fixture.remote);
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn the_agent_fetches_new_revisions_of_the_machines_that_it_has() {
+    let fixture = Fixture::new();
+    fixture.push(&[]).success();
+    // The remote host has its volume and its program elsewhere.
+    let ssh = format!(
+        "for line; do :; done
+        exec {} root@127.0.0.1 \"BUILDHOST_VOLUME={} {} ${{line#buildhost }}\"",
+        fixture.server.ssh(),
+        fixture.remote.volume.path().display(),
+        tests::program("machinectl").display(),
+    );
+    let ssh = fixture.ssh_script(&ssh);
+    let settings = format!(
+        "machines.pull_from = [\"nowhere.invalid\", \"root@127.0.0.1\"]\nmachines.pull_ssh = [\"{ssh}\"]\n"
+    );
+    let mut host = AgentHost::new(&settings);
+    let pull = ["pull", "linux", "root@127.0.0.1", "--ssh", &ssh];
+    host.machinectl(&pull).success();
+    fixture.push(&[]).success();
+    assert_eq!(host.host.view("linux").current.map(|it| it.0), Some(1));
+    host.start();
+    wait_until("the agent has fetched revision 2", || {
+        host.host.view("linux").current.map(|it| it.0) == Some(2)
+    });
+    assert_same_content(&host.host, &fixture.remote);
+    assert!(host.log().contains("pulled a revision"), "{}", host.log());
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use config::MachineName;
+use config::{MachineName, SshHost};
 use serde::de::DeserializeOwned;
 use store::send::session::{self, Greeting};
 use store::send::{RemoteHost, SshCommand};
@@ -34,8 +34,8 @@ pub(crate) enum Command {
         #[arg(value_name = "MACHINE")]
         name: MachineName,
         /// The remote host
-        #[arg(value_name = "[USER@]HOST", value_parser = host)]
-        host: String,
+        #[arg(value_name = "[USER@]HOST")]
+        host: SshHost,
         /// First create the machine's next revision from this working subvolume
         #[arg(long, value_name = "SUBVOLUME")]
         from: Option<PathBuf>,
@@ -60,8 +60,8 @@ pub(crate) enum Command {
         #[arg(value_name = "MACHINE")]
         name: MachineName,
         /// The remote hosts, nearest first
-        #[arg(value_name = "[USER@]HOST", value_parser = host, required = true)]
-        hosts: Vec<String>,
+        #[arg(value_name = "[USER@]HOST", required = true)]
+        hosts: Vec<SshHost>,
         #[command(flatten)]
         retention: Retention,
         #[command(flatten)]
@@ -110,22 +110,14 @@ pub(crate) struct RemoteOptions {
 }
 
 impl RemoteOptions {
-    fn host(&self, host: &str) -> RemoteHost {
+    fn host(&self, host: &SshHost) -> RemoteHost {
         RemoteHost {
             ssh: self.ssh.clone(),
-            host: host.to_owned(),
+            host: host.to_string(),
             program: self.program.clone(),
             volume: self.volume.clone(),
         }
     }
-}
-
-/// Parses a host. ssh checks the rest; the text must not look like an option or two words.
-fn host(text: &str) -> Result<String, &'static str> {
-    if text.is_empty() || text.starts_with('-') || text.contains(char::is_whitespace) {
-        return Err("expected HOST or USER@HOST");
-    }
-    Ok(text.to_owned())
 }
 
 pub(crate) fn run(

@@ -45,6 +45,11 @@ impl FromStr for SshCommand {
 }
 
 impl SshCommand {
+    /// Returns the command of these words. Without any, it is `ssh`.
+    pub fn new(words: Vec<String>) -> Self {
+        Self(words)
+    }
+
     /// Returns the command, to which further arguments can be added.
     pub(super) fn prepare(&self) -> Command {
         let mut words = self.0.iter();

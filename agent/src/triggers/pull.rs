@@ -1,0 +1,108 @@
+//! Fetches new revisions of the machines on this host from other hosts, now and then.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use config::MachineName;
+use store::pull::PullEvent;
+use store::send::{RemoteHost, SshCommand};
+use store::{RefusalKind, Result, Volume};
+use sys::blocking::blocking;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use crate::state::AgentState;
+
+/// The program on the other hosts.
+const PROGRAM: &str = "buildhost";
+
+/// Fetches new revisions until the agent stops. Without hosts to fetch from, returns at once.
+pub(crate) async fn run(agent: Arc<AgentState>) {
+    let settings = &agent.settings.machines.pull;
+    if settings.hosts.is_empty() {
+        return;
+    }
+    let mut ticks = interval(settings.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = agent.stopping.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let round_agent = Arc::clone(&agent);
+        tokio::select! {
+            // What has arrived of a revision is kept, and the next agent continues.
+            () = agent.stopping.cancelled() => return,
+            () = blocking(move || pull_all(&round_agent)) => {}
+        }
+    }
+}
+
+/// Fetches the new revisions of all machines, one after the other. Blocks.
+fn pull_all(agent: &AgentState) {
+    let settings = &agent.settings.machines.pull;
+    let host = |host: &config::SshHost| RemoteHost {
+        ssh: SshCommand::new(settings.ssh.clone()),
+        host: host.to_string(),
+        program: PROGRAM.to_owned(),
+        volume: None,
+    };
+    let hosts: Vec<_> = settings.hosts.iter().map(host).collect();
+    let inventory = match agent.volumes.inventory() {
+        Ok(inventory) => inventory,
+        Err(error) => {
+            let error = &error as &dyn Error;
+            return warn!(error, "cannot list the machines to pull");
+        }
+    };
+    for (machine, located) in inventory.machines {
+        if agent.stopping.is_cancelled() {
+            return;
+        }
+        let volume = agent.volumes.get(located.volume);
+        let Some(volume) = volume.filter(|_| located.view.is_live()) else {
+            continue;
+        };
+        if let Err(error) = pull(volume, &machine, &hosts) {
+            let error = &error as &dyn Error;
+            warn!(%machine, error, "cannot pull a revision");
+        }
+    }
+}
+
+/// Fetches the newest revision of a machine, if it is newer than the current one here. A machine
+/// that no host has stays as it is.
+fn pull(volume: &Volume, machine: &MachineName, hosts: &[RemoteHost]) -> Result<()> {
+    let mut report = |event: PullEvent<'_>| log(machine, &event);
+    let pull = match volume.plan_pull(machine, hosts, &mut report) {
+        Err(error) if error.kind() == Some(RefusalKind::NotFound) => return Ok(()),
+        pull => pull?,
+    };
+    if pull.is_up_to_date() {
+        return Ok(());
+    }
+    let revision = pull.revision;
+    let host = volume.pull(pull, false, &mut report)?;
+    info!(%machine, %revision, host, "pulled a revision");
+    Ok(())
+}
+
+fn log(machine: &MachineName, event: &PullEvent<'_>) {
+    match event {
+        PullEvent::Unavailable { host, error } => {
+            let error: &dyn Error = *error;
+            warn!(%machine, host, error, "cannot ask a host for revisions");
+        }
+        PullEvent::OtherContent { host, revision } => {
+            warn!(%machine, host, %revision, "a host has other content under the same number");
+        }
+        PullEvent::Failed { host, error } => {
+            let error: &dyn Error = *error;
+            warn!(%machine, host, error, "a host has failed to send a revision");
+        }
+        PullEvent::Fetching(fetch) => {
+            let (host, revision, incremental) = (fetch.host, fetch.revision, fetch.incremental);
+            info!(%machine, host, %revision, incremental, "pulling a revision");
+        }
+    }
+}
