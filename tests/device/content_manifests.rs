@@ -4,7 +4,6 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
-use ::store::content_manifest::{ContentManifest, FILE, FileContent, Format};
 use ::store::subvolumes::{BtrfsBackend, SubvolumeBackend};
 use ::store::{Intent, Source};
 use rustix::fs::{FileType, lremovexattr};
@@ -149,42 +148,6 @@ fn each_change_of_a_revision_is_named() {
         refused("changed revision -> verify", description, &answer.stderr);
         answer.refused(23, description);
     }
-}
-
-#[test]
-#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_manifest_of_format_1_is_verified_as_before() {
-    let host = BuildHost::new(256);
-    let work = host.mount.path().join("work");
-    make_image(&work);
-    let source = Source::working_subvolume(work);
-    let name = "linux".parse().unwrap();
-    host.volume.ingest(Intent::Add, &name, source).unwrap();
-    let verify = || host.machinectl(&["verify", "linux"], b"");
-    assert_eq!(verify().success().stderr.lines().count(), 1);
-    let revision = host.volume.path().join("linux/linux-1");
-    tamper(&revision, |revision| {
-        let text = fs::read_to_string(revision.join(FILE)).unwrap();
-        let mut manifest = ContentManifest::parse(&text).unwrap();
-        assert_eq!(manifest.format, Format::Three);
-        manifest.format = Format::One;
-        for record in manifest.records.values_mut() {
-            // A file of one block has the hash of the block.
-            if let FileContent::Blocks(blocks) = &record.content {
-                record.content = FileContent::Whole(blocks[0].1);
-            }
-        }
-        write_file(&revision.join(FILE), &manifest.print());
-    });
-    let stderr = verify().success().stderr;
-    assert!(
-        stderr.contains("format 1, which does not cover"),
-        "{stderr}"
-    );
-    tamper(&revision, |revision| {
-        write_file(&revision.join("root/bin/sh"), "x");
-    });
-    verify().refused(23, "`root/bin/sh` has another content");
 }
 
 #[test]

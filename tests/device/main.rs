@@ -38,6 +38,7 @@ mod hostile_tools;
 mod import_export;
 mod import_formats;
 mod load;
+mod manifest_formats;
 mod manual_changes;
 mod messages;
 mod power_cut;
