@@ -2,11 +2,12 @@
 
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use config::task::Digest;
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, SeekFrom, linkat, openat, seek};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
@@ -23,6 +24,23 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = NamedTempFile::new_in(directory_of(path))?;
     file.write_all(content)?;
     publish(file, path)
+}
+
+/// Creates a file and commits it to the disk: after a crash it is whole or missing, and nothing else
+/// is left in its directory. Only the owner may open it.
+///
+/// # Errors
+/// The path exists, or the file system has no files without a name.
+pub fn create(path: &Path, content: &[u8]) -> io::Result<()> {
+    let directory = File::open(directory_of(path))?;
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let mut file = File::from(openat(&directory, ".", flags, Mode::RUSR | Mode::WUSR)?);
+    file.write_all(content)?;
+    file.sync_all()?;
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW)?;
+    // The name is part of the directory.
+    directory.sync_all()
 }
 
 /// Moves a temporary file of the same directory to a path, as [`replace`] does.
@@ -171,6 +189,18 @@ mod tests {
         replace(&path, b"two").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(directory.path().read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_created_file_has_its_content_and_replaces_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        create(&path, b"one").unwrap();
+        let again = create(&path, b"two").unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).unwrap(), b"one");
+        assert_eq!(directory.path().read_dir().unwrap().count(), 1);
+        assert!(is_closed(&path.metadata().unwrap()));
     }
 
     #[test]

@@ -3,12 +3,11 @@
 
 use std::path::Path;
 
-use ::store::ingest::PartialRevision;
-use ::store::send::session::{self, Announcement};
-use ::store::{Intent, Volume};
+use ::store::Volume;
 use tests::crash_consistency::OldOrNew;
 use tests::hosts::{BuildHost, CommandOutput, DevelopmentHost, listing, run};
 use tests::recorded_disk::RecordedDisk;
+use tests::transfers::{rest, whole};
 
 /// Calls `machinectl` on a recorded disk, replays the writes up to each flush and between flushes,
 /// and checks the volume that a power cut at that point leaves.
@@ -137,26 +136,17 @@ fn delete_survives_power_cuts() {
     check_power_cuts(&["delete", "linux"], b"", prepare, &[]);
 }
 
-/// Returns the input of `receive` for a stream, or the rest of one.
-fn transfer(continues: Option<PartialRevision>, bytes: &[u8]) -> Vec<u8> {
-    let mut input = Vec::new();
-    session::write_line(&mut input, &Announcement::new(Intent::Upgrade, continues)).unwrap();
-    input.extend(bytes);
-    input
-}
-
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_continued_transfer_survives_power_cuts() {
     let (one, two) = streams();
     let host = BuildHost::new(128);
     host.machinectl(&["add", "linux"], &one).success();
-    let begin = transfer(None, &two[..two.len() / 2]);
+    let begin = whole(&two[..two.len() / 2]);
     let cut = host.machinectl(&["receive", "linux"], &begin);
     assert_eq!(cut.code, Some(14), "{cut:?}");
-    let partial = host.volume.partial_revision(&host.view("linux")).unwrap();
-    let arrived = usize::try_from(partial.length()).unwrap();
-    let rest = transfer(Some(partial), &two[arrived..]);
+    let rest = rest(&host.volume, &"linux".parse().unwrap(), &two);
+    assert!(rest.len() < whole(&two).len());
     let parts = &["linux/linux-2", "linux/.buildhost.partial-2"];
     // What has arrived is discarded with the old state.
     check_recovery(host, &["receive", "linux"], &rest, false, parts);
@@ -168,26 +158,24 @@ fn what_arrives_of_a_cut_transfer_survives_power_cuts() {
     let (one, two) = streams();
     let host = BuildHost::new(128);
     host.machinectl(&["add", "linux"], &one).success();
-    let begin = transfer(None, &two[..two.len() / 2]);
+    let begin = whole(&two[..two.len() / 2]);
     let receive = ["receive", "linux"];
     let (mut kept, mut lost) = (0, 0);
     for_each_power_cut(host, &receive, &begin, 14, |volume, _, context| {
         let report = volume.clean_after_boot();
         assert!(report.failed.is_empty(), "{context}: {:?}", report.failed);
-        let view = volume.view(&"linux".parse().unwrap()).unwrap();
+        let linux = "linux".parse().unwrap();
+        let view = volume.view(&linux).unwrap();
         let revisions: Vec<_> = view.revisions.iter().map(|it| it.revision.0).collect();
         assert_eq!(revisions, [1], "{context}");
-        let rest = if let Some(partial) = volume.partial_revision(&view) {
+        if volume.partial_revision(&view).is_some() {
             kept += 1;
-            let arrived = usize::try_from(partial.length()).unwrap();
-            transfer(Some(partial), &two[arrived..])
         } else {
             lost += 1;
             let is_clean = view.partial.is_empty() && view.partial_states.is_empty();
             assert!(is_clean, "{context}: {view:?}");
-            transfer(None, &two)
-        };
-        let continued = call(volume.path(), &receive, &rest);
+        }
+        let continued = call(volume.path(), &receive, &rest(volume, &linux, &two));
         assert_eq!(continued.code, Some(0), "{context}: {continued:?}");
         let new = listing(&volume.path().join("linux/linux-2"));
         assert_eq!(new.len(), 3, "{context}: {new:?}");

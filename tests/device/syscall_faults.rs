@@ -3,6 +3,8 @@
 //! state, and a repeated command completes the change. `BUILDHOST_LONG=1` tries every call instead
 //! of a sample.
 
+mod transfers;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -12,11 +14,12 @@ use std::time::Duration;
 use ::store::subvolumes::BtrfsBackend;
 use ::store::{Intent, Source, SubvolumeBackend};
 use ::sys::command::prepare;
-use config::MachineName;
+use config::{MachineName, Revision};
 use tempfile::TempDir;
 use tests::crash_consistency::OldOrNew;
 use tests::fault_injection::TracedProgram;
 use tests::hosts::{BuildHost, CommandOutput, DevelopmentHost, run};
+use tests::random::Xorshift;
 
 /// The injected faults, in strace's notation.
 const FAULTS: [&str; 3] = ["signal=KILL", "error=ENOSPC", "error=EIO"];
@@ -31,6 +34,9 @@ fn linux() -> MachineName {
 /// victim.
 type Call = Box<dyn Fn(&BuildHost, &Path) -> Command>;
 
+/// A call that succeeds after a fault and leads to the new state.
+type Completion = Box<dyn Fn(&BuildHost) -> CommandOutput>;
+
 /// A command that is repeated with a fault at each of its system calls in turn.
 struct FaultTest {
     name: &'static str,
@@ -40,6 +46,10 @@ struct FaultTest {
     victim: PathBuf,
     call: Call,
     input: Vec<u8>,
+    /// What happens before each call.
+    prepare: Box<dyn Fn(&BuildHost)>,
+    /// The call that completes the change; `None` if the command itself does.
+    completion: Option<Completion>,
     /// See [`OldOrNew`].
     separate_parts: &'static [&'static str],
     /// See [`OldOrNew`].
@@ -64,6 +74,8 @@ impl FaultTest {
             victim: tests::program("machinectl"),
             call: Box::new(call),
             input: input.to_vec(),
+            prepare: Box::new(|_| ()),
+            completion: None,
             separate_parts: &[],
             is_repeatable: true,
         }
@@ -97,13 +109,31 @@ impl FaultTest {
         run((self.call)(&self.host, program), &self.input)
     }
 
+    /// Runs the command without faults, and completes the change.
+    fn complete(&self, program: &Path) -> CommandOutput {
+        match &self.completion {
+            Some(completion) => completion(&self.host),
+            None => self.run(program),
+        }
+    }
+
+    fn reset(&self, expected: &OldOrNew) {
+        self.backup.restore(&self.host, expected);
+        (self.prepare)(&self.host);
+    }
+
     /// Runs the command with each fault at each of its system calls in turn, and checks the volume
     /// after each run.
     fn run_all(self) {
         let traced = TracedProgram::new(&self.victim);
         let old = self.host.listing();
-        self.run(&traced.path()).success();
+        (self.prepare)(&self.host);
+        let undisturbed = self.run(&traced.path());
         let points = traced.fault_points(!tests::is_long_run());
+        if undisturbed.code != Some(0) {
+            let completion = self.completion.as_ref();
+            completion.unwrap_or_else(|| panic!("{undisturbed:?}"))(&self.host).success();
+        }
         let new = self.host.listing();
         assert_ne!(old, new, "{}", self.name);
         let expected = OldOrNew {
@@ -112,7 +142,7 @@ impl FaultTest {
             separate_parts: self.separate_parts,
             is_repeatable: self.is_repeatable,
         };
-        self.backup.restore(&self.host, &expected);
+        self.reset(&expected);
         let step = if tests::is_long_run() {
             1
         } else {
@@ -129,7 +159,7 @@ impl FaultTest {
                     let is_rebooted = !self.is_repeatable || (number + round) % 2 == 0;
                     self.check(&expected, &output, is_rebooted, &context);
                 }
-                self.backup.restore(&self.host, &expected);
+                self.reset(&expected);
             }
         }
         let victim = self.victim.file_name().unwrap().display();
@@ -144,7 +174,7 @@ impl FaultTest {
         if output.code == Some(0) {
             assert!(expected.is_new(volume), "acknowledged: {context}");
         }
-        expected.check_recovery(volume, context, is_rebooted, || self.run(&self.victim));
+        expected.check_recovery(volume, context, is_rebooted, || self.complete(&self.victim));
     }
 }
 
@@ -220,6 +250,36 @@ impl Streams {
         Self {
             one: development.send("linux-1", None),
             two: development.send("linux-2", Some("linux-1")),
+        }
+    }
+
+    /// Returns streams of revisions with content manifests.
+    fn with_manifests() -> Self {
+        let sender = BuildHost::new(256);
+        let work = sender.mount.path().join("work");
+        BtrfsBackend.create(&work).unwrap();
+        let mut random = Xorshift::new(3);
+        let mut known = Vec::new();
+        let mut send = |intent, revision, bytes| {
+            let content = random.bytes(bytes);
+            BtrfsBackend
+                .write(&work.join("disk.img"), &content)
+                .unwrap();
+            let source = Source::working_subvolume(work.clone());
+            sender.volume.ingest(intent, &linux(), source).unwrap();
+            let outgoing = sender
+                .volume
+                .send_to(2, &linux(), Some(revision), &known)
+                .unwrap();
+            let view = sender.view("linux");
+            known.extend(view.revisions.iter().map(|it| it.uuid));
+            let mut bytes = Vec::new();
+            outgoing.stream.copy_to(&mut bytes).unwrap();
+            bytes
+        };
+        Self {
+            one: send(Intent::Add, Revision(1), 100_000),
+            two: send(Intent::Upgrade, Revision(2), 150_000),
         }
     }
 
@@ -425,10 +485,10 @@ fn push_recovers_from_faults_at_system_calls_of_the_remote_host() {
     Pusher::new().run_all(BuildHost::new(256), &[]);
     let (pusher, remote) = (Pusher::new(), BuildHost::new(256));
     let sources = &pusher.host.volume;
-    sources.set_current(&linux(), config::Revision(1)).unwrap();
+    sources.set_current(&linux(), Revision(1)).unwrap();
     let program = tests::program("machinectl");
     run(pusher.push(&remote, &program), b"").success();
-    sources.set_current(&linux(), config::Revision(2)).unwrap();
+    sources.set_current(&linux(), Revision(2)).unwrap();
     pusher.run_all(remote, &["linux/linux-2"]);
 }
 

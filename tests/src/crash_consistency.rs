@@ -3,9 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use config::doctor::{Id, Severity};
 use store::Volume;
 
 use crate::hosts::{CommandOutput, listing};
+
+/// The name of partial revisions in a listing, without their numbers.
+const PARTIAL: &str = "/.buildhost.partial-";
 
 /// The states of a volume before and after a change, as [`listing`] shows them.
 #[derive(Debug, Clone)]
@@ -58,13 +62,15 @@ impl OldOrNew {
         assert!(self.is_new(volume), "{context}, repeated: {found:#?}");
     }
 
-    /// Cleans the volume as the agent does after a boot, and checks that the clean-up succeeds and
-    /// leaves each part in its old or its new state. Unmanaged files belong to both states.
+    /// Cleans the volume as the agent does after a boot, and checks that the clean-up succeeds,
+    /// leaves nothing for the doctor, and leaves each part in its old or its new state. Unmanaged
+    /// files belong to both states.
     fn check_after_cleanup(&self, volume: &Volume, context: &str) {
         let found = listing(volume.path());
         let report = volume.clean_after_boot();
         assert!(report.failed.is_empty(), "{context}: {:?}", report.failed);
         assert_links_are_valid(volume, context);
+        assert_nothing_is_incomplete(volume, context);
         let cleaned = self.parts(&listing(volume.path()));
         let (old, new) = (self.parts(&self.old), self.parts(&self.new));
         for name in self.separate_parts.iter().chain([&""]) {
@@ -77,17 +83,18 @@ impl OldOrNew {
     }
 
     /// Splits a listing into the separate parts, by their prefixes. The key of the remainder is
-    /// empty.
+    /// empty. Partial revisions are not in it, because a clean-up keeps what a transfer can
+    /// continue.
     fn parts(&self, lines: &[String]) -> BTreeMap<&'static str, Vec<String>> {
         let names = self.separate_parts.iter().chain([&""]);
         let mut parts: BTreeMap<_, _> = names.map(|name| (*name, Vec::new())).collect();
         for line in without_empty_directories(lines) {
             let mut names = self.separate_parts.iter();
             let name = names.find(|name| line.starts_with(**name));
-            parts
-                .entry(name.copied().unwrap_or(""))
-                .or_default()
-                .push(line);
+            if name.is_some() || !line.contains(PARTIAL) {
+                let part = parts.entry(name.copied().unwrap_or(""));
+                part.or_default().push(line);
+            }
         }
         parts
     }
@@ -98,6 +105,19 @@ fn assert_links_are_valid(volume: &Volume, context: &str) {
     for machine in volume.machines().expect("the machines") {
         let view = volume.view(&machine).expect("a machine");
         assert_eq!(view.link_fault, None, "{context}");
+    }
+}
+
+/// Checks that the doctor finds nothing to repair, and that a transfer can continue each partial
+/// revision. The manifests of the tests' images are no subject.
+fn assert_nothing_is_incomplete(volume: &Volume, context: &str) {
+    let mut findings = volume.examine(&[]).expect("findings");
+    findings.retain(|it| it.id.kind().severity > Severity::Note && it.id != Id::UnusableManifest);
+    assert!(findings.is_empty(), "{context}: {findings:?}");
+    for view in volume.views(&[]).expect("the machines") {
+        assert_eq!(view.partial, view.partial_states, "{context}");
+        let is_kept = volume.partial_revision(&view).is_some();
+        assert_eq!(is_kept, !view.partial.is_empty(), "{context}");
     }
 }
 

@@ -22,8 +22,8 @@ use tempfile::TempDir;
 
 use crate::write_file;
 
-/// The system calls that can change something on the disk.
-const CALLS: [&str; 32] = [
+/// The system calls that can change something on the disk, and those that read from it.
+const CALLS: [&str; 34] = [
     "ioctl",
     "rename",
     "renameat",
@@ -56,9 +56,11 @@ const CALLS: [&str; 32] = [
     "setxattr",
     "lsetxattr",
     "flock",
+    "read",
+    "pread64",
 ];
 /// Substrings of such calls, as strace prints them, that change nothing lasting.
-const HARMLESS: [&str; 8] = [
+const HARMLESS: [&str; 10] = [
     "TCGETS",
     "BTRFS_IOC_FS_INFO",
     "BTRFS_IOC_GET_",
@@ -66,6 +68,8 @@ const HARMLESS: [&str; 8] = [
     "BTRFS_IOC_SUBVOL_GETFLAGS",
     "BTRFS_IOC_TREE_SEARCH",
     "flock(",
+    "read(",
+    "pread64(",
     "write(2,",
 ];
 /// The verb that a caller uses for queries. No fault is injected into it, so that the caller

@@ -31,6 +31,7 @@ pub mod send_stream;
 pub mod special_files;
 pub mod ssh;
 pub mod terminal;
+pub mod transfers;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -71,6 +71,7 @@ pub trait SubvolumeBackend: Debug + Send + Sync {
     /// Removes an empty directory.
     fn remove_directory(&self, path: &Path) -> io::Result<Change>;
 
-    /// Replaces a small file as a whole.
+    /// Writes a small file, in place of an existing one. After a crash it is whole or missing, and
+    /// nothing else is left.
     fn write(&self, path: &Path, content: &[u8]) -> io::Result<()>;
 }

@@ -201,7 +201,8 @@ impl SubvolumeBackend for BtrfsBackend {
     }
 
     fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        file::replace(path, content)
+        unchanged_if_missing(fs::remove_file(path))?;
+        file::create(path, content)
     }
 }
 
