@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Stdio};
 use std::time::Duration;
 
@@ -11,8 +13,10 @@ use config::Revision;
 use config::builds::State;
 use config::layout::Entry;
 use config::task::Outcome;
+use tempfile::TempDir;
 use tests::agent::AgentHost;
 use tests::hosts::{BuildHost, DevelopmentHost};
+use tests::{wait_until, write_file};
 
 /// An `upgrade` to revision 2 that has received the first half of its stream.
 struct Arrival {
@@ -106,7 +110,7 @@ fn a_machine_serves_while_a_revision_arrives() {
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn builds_succeed_while_a_revision_arrives() {
-    let builds = if tests::is_long_run() { 20 } else { 3 };
+    let builds = if tests::is_long_run() { 20 } else { 1 };
     let host = AgentHost::ready("");
     let demo = host.host.volume.path().join("demo");
     let next = host.host.mount.path().join("demo-2");
@@ -127,6 +131,106 @@ fn builds_succeed_while_a_revision_arrives() {
     let (code, messages) = arrival.finish();
     assert_eq!(code, Some(0), "{messages}");
     assert_eq!(host.host.view("demo").current, Some(Revision(2)));
+}
+
+/// A push of a revision of `demo` over a line that passes at most 1 MB/s.
+struct SlowPush {
+    push: Child,
+    /// The line is slow as long as this file exists.
+    brake: PathBuf,
+    _development: BuildHost,
+    _directory: TempDir,
+}
+
+impl SlowPush {
+    /// The size of the image: it does not arrive over the slow line before the test ends.
+    const BYTES: usize = 400 << 20;
+
+    /// Starts a push to a host that has the machine, and waits until the revision arrives.
+    fn begin(remote: &BuildHost) -> Self {
+        let development = BuildHost::new(1024);
+        let work = development.mount.path().join("work");
+        BtrfsBackend.create(&work).unwrap();
+        BtrfsBackend
+            .write(&work.join("disk.img"), &vec![0; Self::BYTES])
+            .unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let (ssh, brake) = (directory.path().join("ssh"), directory.path().join("brake"));
+        let script = "#!/bin/sh
+            while [ \"$1\" != -- ]; do shift; done
+            perl -e 'while (sysread STDIN, $bytes, 100_000) {
+                syswrite STDOUT, $bytes;
+                select undef, undef, undef, 0.1 if -e $ARGV[0];
+            }' \"${0%ssh}brake\" | sh -c \"$3\"\n";
+        write_file(&ssh, script);
+        fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+        write_file(&brake, "");
+        let mut push = development.command(&["push", "demo", "remote", "--from"]);
+        push.arg(work)
+            .arg("--remote-volume")
+            .arg(remote.volume.path());
+        push.arg("--remote-program")
+            .arg(tests::program("machinectl"));
+        push.env("BUILDHOST_SSH", &ssh).stderr(Stdio::piped());
+        let push = push.spawn().unwrap();
+        let arriving = remote.volume.path().join("demo/demo-2");
+        wait_until("the revision arrives", || arriving.exists());
+        Self {
+            push,
+            brake,
+            _development: development,
+            _directory: directory,
+        }
+    }
+
+    /// Lets the rest pass at once, and returns the exit code and the messages. Fails if the push
+    /// has ended before.
+    fn finish(mut self) -> (Option<i32>, String) {
+        assert_eq!(self.push.try_wait().unwrap(), None, "the line was slow");
+        fs::remove_file(&self.brake).unwrap();
+        let output = self.push.wait_with_output().unwrap();
+        let messages = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), messages)
+    }
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_machine_serves_while_a_push_arrives_over_a_slow_line() {
+    let builds = if tests::is_long_run() { 20 } else { 3 };
+    let host = AgentHost::ready_with_container("");
+    let push = SlowPush::begin(&host.host);
+    let submit = |number| host.submit("demo", &format!("number {number}"));
+    let ids: Vec<_> = (0..builds).map(submit).collect();
+    for id in ids {
+        let build = host.wait_for(id, State::Finished);
+        let result = (build.outcome, build.revision);
+        let expected = (Some(Outcome::Success), Some(Revision(1)));
+        assert_eq!(result, expected, "{build:?}");
+        assert_eq!(build.attempts, 1, "{build:?}");
+    }
+    for change in [
+        ["pin", "demo", "1"],
+        ["rollback", "demo", "1"],
+        ["unpin", "demo", "1"],
+    ] {
+        host.machinectl(&change).success();
+    }
+    let impatient = host
+        .host
+        .volume
+        .clone()
+        .with_lock_timeout(Duration::from_secs(1));
+    let demo = "demo".parse().unwrap();
+    let refusal = impatient.delete(&demo, Duration::ZERO, true).unwrap_err();
+    let names_creator = refusal
+        .to_string()
+        .contains("created by machinectl (process");
+    assert!(names_creator, "{refusal}");
+    let (code, messages) = push.finish();
+    assert_eq!(code, Some(0), "{messages}");
+    assert_eq!(host.host.view("demo").current, Some(Revision(2)));
+    host.machinectl(&["verify", "demo"]).success();
 }
 
 #[test]
