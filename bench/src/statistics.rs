@@ -3,6 +3,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
+
+/// The cost of an operation.
+#[derive(Debug, Clone, Copy)]
+pub struct Cost {
+    /// The duration.
+    pub wall: Duration,
+    /// The time on processors, of all threads and of all child processes that have ended.
+    pub cpu: Duration,
+}
 
 /// Durations under names, in the order in which they were measured.
 #[derive(Debug, Default)]
@@ -36,13 +47,37 @@ pub fn time(operation: impl FnOnce() -> Result<()>) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
+/// Runs an operation and returns its cost.
+pub fn measure(operation: impl FnOnce() -> Result<()>) -> Result<Cost> {
+    let before = cpu_time()?;
+    let wall = time(operation)?;
+    let cpu = cpu_time()?.saturating_sub(before);
+    Ok(Cost { wall, cpu })
+}
+
+/// Returns the time on processors of this process and of its children that have ended.
+fn cpu_time() -> Result<Duration> {
+    let mut total = Duration::ZERO;
+    for who in [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN] {
+        let usage = getrusage(who)?;
+        total += duration(usage.user_time()) + duration(usage.system_time());
+    }
+    Ok(total)
+}
+
+fn duration(time: TimeVal) -> Duration {
+    let seconds = u64::try_from(time.tv_sec()).unwrap_or_default();
+    let microseconds = u64::try_from(time.tv_usec()).unwrap_or_default();
+    Duration::from_secs(seconds) + Duration::from_micros(microseconds)
+}
+
 /// Runs two operations alternately, so that both see the same load of the machine, and returns the
-/// durations of each.
-pub fn alternate(
+/// results of each.
+pub fn alternate<T>(
     rounds: usize,
-    mut one: impl FnMut() -> Result<Duration>,
-    mut other: impl FnMut() -> Result<Duration>,
-) -> Result<(Vec<Duration>, Vec<Duration>)> {
+    mut one: impl FnMut() -> Result<T>,
+    mut other: impl FnMut() -> Result<T>,
+) -> Result<(Vec<T>, Vec<T>)> {
     let (mut first, mut second) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         first.push(one()?);
@@ -51,13 +86,15 @@ pub fn alternate(
     Ok((first, second))
 }
 
-/// Returns the shortest duration: other load can only prolong an operation. Suits few runs of a
-/// long operation.
-pub fn shortest(durations: &[Duration]) -> Duration {
-    durations.iter().min().copied().unwrap_or_default()
+/// Returns the median of both costs.
+pub fn median_cost(costs: &[Cost]) -> Cost {
+    Cost {
+        wall: median(costs.iter().map(|it| it.wall).collect()),
+        cpu: median(costs.iter().map(|it| it.cpu).collect()),
+    }
 }
 
-/// Returns the median. Suits many runs of a short operation.
+/// Returns the median.
 pub fn median(durations: Vec<Duration>) -> Duration {
     quantile(durations, 0.5)
 }
