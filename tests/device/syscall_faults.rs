@@ -46,7 +46,7 @@ struct FaultTest {
     victim: PathBuf,
     call: Call,
     input: Vec<u8>,
-    /// What happens before each call.
+    /// The preparation of the host before each call.
     prepare: Box<dyn Fn(&BuildHost)>,
     /// The call that completes the change; `None` if the command itself does.
     completion: Option<Completion>,

@@ -313,9 +313,9 @@ impl Fixture {
         let source = Source::working_subvolume(self.work());
         self.volume.ingest(Intent::Add, &machine, source)?;
         let stream = self.send("machines/checked/checked-1", None)?;
-        let receiver = self.root.join("receiver");
-        fs::create_dir(&receiver)?;
-        let (volume, received) = (Volume::open(&receiver)?, self.root.join("received"));
+        let directory = self.root.join("others");
+        fs::create_dir(&directory)?;
+        let (volume, received) = (Volume::open(&directory)?, self.root.join("received"));
         let add = || {
             let cost = Self::ingest(&volume, Intent::Add, &machine, &stream)?;
             self.delete(&volume, &machine)?;
