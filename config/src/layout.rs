@@ -12,6 +12,7 @@
 //! ├── .buildhost.ingest              an empty directory, locked by the process that creates revision 3
 //! ├── .buildhost.partial-3           what has arrived of revision 3, whose transfer was cut
 //! ├── .buildhost.partial-3.json      the parts of the stream that are in it
+//! ├── .buildhost.note-2.json         the note on revision 2
 //! ├── .buildhost.pin-1 -> linux-gcc_6-1   the pin of a revision
 //! └── .buildhost.deleting            the current link of a machine that is being deleted
 //! ```
@@ -28,8 +29,10 @@ const INGEST: &str = ".buildhost.ingest";
 const INCOMING: &str = ".buildhost.new";
 const DELETING: &str = ".buildhost.deleting";
 const PIN: &str = ".buildhost.pin-";
+const NOTE: &str = ".buildhost.note-";
 const PARTIAL: &str = ".buildhost.partial-";
-const PARTIAL_STATE: &str = ".json";
+/// The end of the names of files that describe a revision.
+const DESCRIPTION: &str = ".json";
 const ARRIVING: &str = ".buildhost.arriving-";
 
 /// A managed entry of a machine's directory.
@@ -51,6 +54,8 @@ pub enum Entry {
     Partial(Revision),
     /// The file that names the parts of the stream in a partial revision.
     PartialState(Revision),
+    /// The file with the note on a revision.
+    Note(Revision),
     /// The link that protects a revision from being pruned.
     Pin(Revision),
     /// A revision of the machine.
@@ -73,8 +78,12 @@ impl Entry {
         if let Some(revision) = name.strip_prefix(PIN) {
             return Some(Self::Pin(revision.parse().ok()?));
         }
+        if let Some(note) = name.strip_prefix(NOTE) {
+            let revision = note.strip_suffix(DESCRIPTION)?;
+            return Some(Self::Note(revision.parse().ok()?));
+        }
         if let Some(partial) = name.strip_prefix(PARTIAL) {
-            return Some(match partial.strip_suffix(PARTIAL_STATE) {
+            return Some(match partial.strip_suffix(DESCRIPTION) {
                 Some(revision) => Self::PartialState(revision.parse().ok()?),
                 None => Self::Partial(partial.parse().ok()?),
             });
@@ -105,10 +114,11 @@ impl Entry {
             Self::Incoming => INCOMING.to_owned(),
             Self::Deleting => DELETING.to_owned(),
             Self::Ingest => INGEST.to_owned(),
+            Self::Note(revision) => format!("{NOTE}{revision}{DESCRIPTION}"),
             Self::Pin(revision) => format!("{PIN}{revision}"),
             Self::Arriving(revision) => format!("{ARRIVING}{revision}"),
             Self::Partial(revision) => format!("{PARTIAL}{revision}"),
-            Self::PartialState(revision) => format!("{PARTIAL}{revision}{PARTIAL_STATE}"),
+            Self::PartialState(revision) => format!("{PARTIAL}{revision}{DESCRIPTION}"),
             Self::Revision(revision) => format!("{machine}-{revision}"),
             Self::Image(toolchain) => format!("{machine}-{toolchain}"),
             Self::Snapshot(toolchain, tag) => format!("{machine}-{toolchain}-{tag}"),
@@ -128,6 +138,7 @@ impl fmt::Display for Entry {
             Self::PartialState(revision) => {
                 write!(f, "the parts of the partial revision {revision}")
             }
+            Self::Note(revision) => write!(f, "the note on revision {revision}"),
             Self::Pin(revision) => write!(f, "the pin of revision {revision}"),
             Self::Revision(revision) => write!(f, "revision {revision}"),
             Self::Image(toolchain) => write!(f, "the image for toolchain {toolchain}"),
@@ -154,6 +165,7 @@ mod tests {
             any::<u32>().prop_map(|n| Entry::Arriving(Revision(n))),
             any::<u32>().prop_map(|n| Entry::Partial(Revision(n))),
             any::<u32>().prop_map(|n| Entry::PartialState(Revision(n))),
+            any::<u32>().prop_map(|n| Entry::Note(Revision(n))),
             any::<u32>().prop_map(|n| Entry::Revision(Revision(n))),
             toolchain.clone().prop_map(Entry::Image),
             (toolchain, tag).prop_map(|(t, tag)| Entry::Snapshot(t, tag)),

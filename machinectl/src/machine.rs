@@ -2,6 +2,7 @@
 
 mod export;
 mod ingest;
+mod note;
 mod remote;
 mod retention;
 mod revisions;

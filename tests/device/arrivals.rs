@@ -308,6 +308,8 @@ fn a_killed_arrival_can_be_repeated_and_repaired() {
     BtrfsBackend
         .delete(&host.volume.path().join("linux/linux-2"))
         .unwrap();
+    // Its note goes with the next clean-up.
+    host.volume.clean_after_boot();
     let before = host.listing();
     kill();
     let cleaned = host.volume.clean_after_boot();

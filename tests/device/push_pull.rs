@@ -52,6 +52,7 @@ impl Fixture {
             .arg("--remote-program")
             .arg(tests::program("machinectl"));
         command.env("BUILDHOST_SSH", self.server.ssh());
+        command.env("SUDO_USER", "alice");
         run(command, b"")
     }
 
@@ -530,4 +531,40 @@ fn the_agent_fetches_new_revisions_of_the_machines_that_it_has() {
     });
     assert_same_content(&host.host, &fixture.remote);
     assert!(host.log().contains("pulled a revision"), "{}", host.log());
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_note_travels_with_its_revision_and_names_who_brought_it_from_where() {
+    let fixture = Fixture::new();
+    fixture.push(&["-m", "gcc 14, no tests"]).success();
+    let third = BuildHost::new(256);
+    let pull = ["pull", "linux", "root@127.0.0.1"];
+    fixture.run(third.command(&pull)).success();
+    let work = fixture.work("").display().to_string();
+    for (host, source) in [
+        (&fixture.development, work.trim_end_matches('/')),
+        (&fixture.remote, "push by alice@"),
+        (&third, "pull from root@127.0.0.1"),
+    ] {
+        let status = host.machinectl(&["status", "linux"], b"").success().stdout;
+        let line = status.lines().find(|it| it.ends_with("gcc 14, no tests"));
+        let line = line.unwrap_or_else(|| panic!("{status}"));
+        assert!(
+            line.contains("1         alice@") && line.contains(source),
+            "{line}"
+        );
+    }
+    let status = ["status", "linux", "--json"];
+    let status = fixture.remote.machinectl(&status, b"").success().stdout;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let note = &status["revisions"][0]["note"];
+    assert_eq!(note["text"], "gcc 14, no tests");
+    let source = note["source"].as_str().unwrap();
+    assert!(source.ends_with(" from 127.0.0.1"), "{source}");
+    // It goes with the revision.
+    fixture.push(&["--keep", "1"]).success();
+    let view = fixture.remote.view("linux");
+    assert_eq!((view.revisions.len(), view.notes.len()), (1, 1));
+    assert!(view.notes.iter().all(|it| it.0 == 2), "{view:?}");
 }

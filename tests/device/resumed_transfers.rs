@@ -146,10 +146,13 @@ fn assert_same(sender: &Sender, receiver: &Volume, revision: u32) {
         .unwrap();
 }
 
-/// Returns the entries of the machine's directory on the receiver, except its revisions.
+/// Returns the entries of the machine's directory on the receiver, except its revisions and their
+/// notes.
 fn remains(receiver: &BuildHost) -> Vec<String> {
     let listing = receiver.listing().into_iter();
-    listing.filter(|it| it.contains(".buildhost.")).collect()
+    listing
+        .filter(|it| it.contains(".buildhost.partial"))
+        .collect()
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ::store::clean;
 use ::store::subvolumes::FakeBackend;
-use ::store::{Change, Intent, Result, SnapshotSource, Source, SubvolumeBackend, Volume};
+use ::store::{Change, Intent, Note, Result, SnapshotSource, Source, SubvolumeBackend, Volume};
 use config::layout::Entry;
 use config::task::Provenance;
 use config::{MachineName, Revision};
@@ -73,7 +73,14 @@ impl Fixture {
     fn ingest(&self, intent: Intent, machine: &str) -> Result<()> {
         let source = Source::Subvolume(self.original());
         let machine = machine.parse().unwrap();
-        self.volume.ingest(intent, &machine, source).map(|_| ())
+        let note = Note {
+            text: "from a test".to_owned(),
+            ..Note::default()
+        };
+        let ingested = self
+            .volume
+            .ingest_with(intent, &machine, source, Some(&note));
+        ingested.map(|_| ())
     }
 
     /// Publishes an image for a toolchain whose identity is a repeated digit.
@@ -104,6 +111,10 @@ impl Fixture {
                 "{machine}: {:?} deleting: {}",
                 view.current, view.deleting
             ));
+            for note in &view.notes {
+                let text = self.volume.note(&machine, *note).map(|it| it.text);
+                lines.push(format!("{machine}: note on {note}: {text:?}"));
+            }
             for it in &view.revisions {
                 lines.push(format!(
                     "{machine}: revision {} {}",
@@ -136,10 +147,11 @@ fn linux() -> MachineName {
 
 /// Fails each call of the backend in turn while `change` runs. The clean-up after a boot must lead
 /// to the state before or after the change, and a repeated change to the state after it.
-/// `intermediate` describes a complete revision without its link, which the clean-up may leave.
+/// `intermediate` describes a complete revision without its link, and the note on it, which the
+/// clean-up may leave.
 fn check_crashes(
     make: fn() -> Fixture,
-    intermediate: Option<&str>,
+    intermediate: &[&str],
     change: impl Fn(&Fixture) -> Result<()>,
 ) {
     let undisturbed = make();
@@ -163,7 +175,7 @@ fn check_crashes(
         let cleaned = fixture.describe();
         let is_before = cleaned
             .iter()
-            .filter(|line| Some(line.as_str()) != intermediate)
+            .filter(|line| !intermediate.contains(&line.as_str()))
             .eq(&before);
         assert!(
             is_before || cleaned == after,
@@ -184,34 +196,34 @@ fn check_crashes(
 
 #[test]
 fn a_crashed_add_is_complete_or_undone() {
-    check_crashes(Fixture::new, None, |fixture| {
+    check_crashes(Fixture::new, &[], |fixture| {
         fixture.ingest(Intent::Add, "other")
     });
 }
 
 #[test]
 fn a_crashed_upgrade_is_complete_or_undone() {
-    let intermediate = Some("linux: revision 3 true");
-    check_crashes(Fixture::new, intermediate, |fixture| {
+    let note = "linux: note on 3: Some(\"from a test\")";
+    check_crashes(Fixture::new, &["linux: revision 3 true", note], |fixture| {
         fixture.ingest(Intent::Upgrade, "linux")
     });
 }
 
 #[test]
 fn a_crashed_bootstrap_leaves_the_old_or_the_new_image() {
-    check_crashes(Fixture::new, None, |fixture| fixture.bootstrap("b"));
+    check_crashes(Fixture::new, &[], |fixture| fixture.bootstrap("b"));
 }
 
 #[test]
 fn a_crashed_first_bootstrap_is_complete_or_undone() {
-    check_crashes(Fixture::without_image, None, |fixture| {
+    check_crashes(Fixture::without_image, &[], |fixture| {
         fixture.bootstrap("b")
     });
 }
 
 #[test]
 fn a_crashed_rollback_is_complete_or_undone() {
-    check_crashes(Fixture::new, None, |fixture| {
+    check_crashes(Fixture::new, &[], |fixture| {
         fixture
             .volume
             .set_current(&linux(), Revision(1))

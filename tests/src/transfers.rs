@@ -24,7 +24,7 @@ pub fn rest(volume: &Volume, machine: &MachineName, stream: &[u8]) -> Vec<u8> {
 
 fn announced(continues: Option<PartialRevision>, bytes: &[u8]) -> Vec<u8> {
     let mut input = Vec::new();
-    let announcement = Announcement::new(Intent::Upgrade, continues);
+    let announcement = Announcement::new(Intent::Upgrade, continues, None);
     session::write_line(&mut input, &announcement).expect("a line");
     input.extend(bytes);
     input

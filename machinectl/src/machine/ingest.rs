@@ -7,8 +7,9 @@ use clap::{Args, Subcommand};
 use config::{MachineName, Revision};
 use store::ingest::import::Import;
 use store::stream::{SendStream, TimeoutReader};
-use store::{IngestPlan, Intent, Method, Source, Volume};
+use store::{IngestPlan, Intent, Method, Note, Source, Volume};
 
+use super::note::NoteOption;
 use super::retention::Retention;
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::{DryRun, GlobalOptions};
@@ -53,6 +54,8 @@ pub(crate) struct Request {
     #[arg(long, value_name = "FILE|-|SUBVOLUME")]
     from: Option<PathBuf>,
     #[command(flatten)]
+    note: NoteOption,
+    #[command(flatten)]
     retention: Retention,
     #[command(flatten)]
     dry_run: DryRun,
@@ -75,6 +78,8 @@ pub(crate) struct ImportRequest {
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
     #[command(flatten)]
+    note: NoteOption,
+    #[command(flatten)]
     retention: Retention,
     #[command(flatten)]
     dry_run: DryRun,
@@ -84,6 +89,7 @@ pub(crate) struct ImportRequest {
 struct Ingest<'a> {
     volume: &'a Volume,
     name: &'a MachineName,
+    note: Note,
     retention: Retention,
     dry_run: DryRun,
     output: &'a Output,
@@ -104,9 +110,13 @@ pub(crate) fn run(
         Command::Upgrade(_) | Command::Import(_) => Intent::Upgrade,
     };
     let source = open(request.from.as_deref(), &volume)?;
+    let from = request.from.as_ref().map(|it| it.display().to_string());
+    let from = from.filter(|it| it != "-");
+    let from = from.unwrap_or_else(|| "standard input".to_owned());
     let ingest = Ingest {
         volume: &volume,
         name: &request.name,
+        note: request.note.note(from),
         retention: request.retention,
         dry_run: request.dry_run,
         output,
@@ -122,6 +132,7 @@ fn import(request: &ImportRequest, volume: &Volume, output: &Output) -> Result<(
     let ingest = Ingest {
         volume,
         name: &request.name,
+        note: request.note.note(request.source.display().to_string()),
         retention: request.retention,
         dry_run: request.dry_run,
         output,
@@ -182,7 +193,8 @@ impl Ingest<'_> {
         let plan = if self.dry_run.enabled {
             self.volume.plan_ingest(intent, self.name, &source)?
         } else {
-            self.volume.ingest(intent, self.name, source)?
+            self.volume
+                .ingest_with(intent, self.name, source, Some(&self.note))?
         };
         drop(progress);
         self.report(&plan)?;

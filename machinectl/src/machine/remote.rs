@@ -16,6 +16,7 @@ use store::send::{RemoteHost, SshCommand};
 use store::stream::{StreamError, TimeoutReader};
 use store::{StoreError, Volume};
 
+use super::note::NoteOption;
 use super::retention::Retention;
 use crate::exit_code::Failure;
 use crate::options::{DryRun, GlobalOptions};
@@ -42,6 +43,8 @@ pub(crate) enum Command {
         /// Send everything, even if the remote host seems to have a part of it
         #[arg(long)]
         full: bool,
+        #[command(flatten)]
+        note: NoteOption,
         #[command(flatten)]
         retention: Retention,
         #[command(flatten)]
@@ -132,6 +135,7 @@ pub(crate) fn run(
             host,
             from,
             full,
+            note,
             retention,
             remote,
             dry_run,
@@ -143,7 +147,7 @@ pub(crate) fn run(
                 retention: *retention,
                 output,
             };
-            push.run(from.as_deref(), *full, *dry_run)
+            push.run(from.as_deref(), *full, note, *dry_run)
         }
         Command::Pull {
             name,

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use config::task::Digest;
 use config::{Revision, printable};
 use serde_json::{Value, json};
-use store::{ImageView, MachineUsage, MachineView, RevisionView, Usage, Volume};
+use store::{ImageView, MachineUsage, MachineView, Note, RevisionView, Usage, Volume};
 
 use crate::exit_code::Failure;
 use crate::output::{Output, Table, mebibytes, or_empty};
@@ -17,6 +17,8 @@ pub(super) struct ShownMachine {
     manifest_fault: Option<String>,
     /// The hash of each revision's content manifest; `None` if they were not read.
     content_manifests: Option<BTreeMap<Revision, Digest>>,
+    /// The notes on revisions.
+    notes: BTreeMap<Revision, Note>,
     /// The space; `None` if it was not counted.
     usage: Option<MachineUsage>,
 }
@@ -25,7 +27,10 @@ impl ShownMachine {
     /// Reads what is not in the view of a machine.
     pub(super) fn new(volume: &Volume, view: MachineView) -> Self {
         let manifest_fault = volume.manifest_fault(&view);
+        let notes = view.notes.iter().copied();
+        let notes = notes.filter_map(|it| Some((it, volume.note(&view.name, it)?)));
         Self {
+            notes: notes.collect(),
             view,
             manifest_fault,
             content_manifests: None,
@@ -112,6 +117,7 @@ pub(super) fn status(
     output.print(&format!("free in the volume: {free} of {total}\n"))?;
     for table in [
         revisions(machine),
+        notes(machine),
         images(machine),
         snapshots(view),
         unmanaged(view),
@@ -165,6 +171,18 @@ fn revisions(machine: &ShownMachine) -> Table {
             .into_iter()
             .chain(sizes(machine, machine.of_revision(revision)));
         table.add(cells.chain([revision.uuid.to_string(), or_empty(revision.received_uuid)]));
+    }
+    table
+}
+
+fn notes(machine: &ShownMachine) -> Table {
+    let mut table = Table::new(["REVISION", "AUTHOR", "SOURCE", "NOTE"]);
+    let view = &machine.view;
+    let existing = |revision: &Revision| view.revision(*revision).is_some();
+    for (revision, note) in machine.notes.iter().filter(|(it, _)| existing(it)) {
+        let cells = [&note.author, &note.source, &note.text];
+        let cells = cells.map(|text| printable(text).to_string());
+        table.add(std::iter::once(revision.to_string()).chain(cells));
     }
     table
 }
@@ -263,6 +281,7 @@ pub(super) fn json(machine: &ShownMachine) -> Value {
                 "received_uuid": revision.received_uuid.map(|uuid| uuid.to_string()),
                 "received_transaction": revision.subvolume.received_transaction,
                 "created": time(revision.subvolume.created),
+                "note": machine.notes.get(&revision.revision),
                 "bytes": machine.of_revision(revision).map(|it| it.bytes),
                 "bytes_exclusive": machine.of_revision(revision).map(|it| it.exclusive),
             });

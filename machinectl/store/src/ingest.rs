@@ -25,7 +25,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::content_manifest::{ContentManifest, ManifestUpdate};
 use crate::lock::{IngestLock, MachineLock};
-use crate::{Change, MachineView, RefusalKind, Result, StoreError, Uuid, Volume, content_manifest};
+use crate::{
+    Change, MachineView, Note, RefusalKind, Result, StoreError, Uuid, Volume, content_manifest,
+};
 use btrfs::error::IoContext;
 use btrfs::stream::{Command, SendStream};
 use import::Import;
@@ -126,6 +128,20 @@ impl Volume {
         machine: &MachineName,
         source: Source,
     ) -> Result<IngestPlan> {
+        self.ingest_with(intent, machine, source, None)
+    }
+
+    /// Accepts an image, as [`Volume::ingest`] does, with a note on it.
+    ///
+    /// # Errors
+    /// Those of [`Volume::ingest`].
+    pub fn ingest_with(
+        &self,
+        intent: Intent,
+        machine: &MachineName,
+        source: Source,
+        note: Option<&Note>,
+    ) -> Result<IngestPlan> {
         // An image that can be refused now leaves no trace, not even a directory.
         self.plan_ingest(intent, machine, &source)?;
         let directory = self.directory(machine);
@@ -133,7 +149,7 @@ impl Volume {
             .backend
             .create_directory(&directory)
             .context("create", &directory)?;
-        let result = self.ingest_into(intent, machine, source);
+        let result = self.ingest_into(intent, machine, source, note);
         if result.is_err() && created == Change::Changed {
             // This fails if another process has started to use the directory.
             let _ = self.backend.remove_directory(&directory);
@@ -147,9 +163,10 @@ impl Volume {
         intent: Intent,
         machine: &MachineName,
         source: Source,
+        note: Option<&Note>,
     ) -> Result<IngestPlan> {
         let (lock, ingest) = self.lock_for_ingest(machine)?;
-        let result = self.ingest_locked(intent, machine, source, lock, &ingest);
+        let result = self.ingest_locked(intent, machine, source, note, lock, &ingest);
         if result.is_err() {
             // The next ingest or clean-up removes what is left; the caller reports the first error.
             let _ = self.end_ingest(machine, &ingest);
@@ -164,6 +181,7 @@ impl Volume {
         intent: Intent,
         machine: &MachineName,
         source: Source,
+        note: Option<&Note>,
         lock: MachineLock,
         ingest: &IngestLock,
     ) -> Result<IngestPlan> {
@@ -171,7 +189,7 @@ impl Volume {
         let plan = self.plan_ingest(intent, machine, &source)?;
         let view = self.view(machine)?;
         if plan.method == Method::Adopt {
-            self.publish(&view, plan.revision, ingest)?;
+            self.publish(&view, plan.revision, note, ingest)?;
             return Ok(plan);
         }
         let parent = plan.parent.as_ref();
@@ -194,7 +212,9 @@ impl Volume {
         // The revision is marked, so nobody else changes it without the lock.
         let lock = self.lock(machine);
         let finished = match (written, lock) {
-            (Ok(()), Ok(_lock)) => self.publish_arrived(intent, machine, plan.revision, ingest),
+            (Ok(()), Ok(_lock)) => {
+                self.publish_arrived(intent, machine, plan.revision, note, ingest)
+            }
             (Err(error), _) | (_, Err(error)) => {
                 self.undo(machine, plan.revision, &error);
                 Err(error)
@@ -204,7 +224,16 @@ impl Volume {
     }
 
     /// Makes a complete revision the current one, and ends the ingest.
-    fn publish(&self, view: &MachineView, revision: Revision, ingest: &IngestLock) -> Result<()> {
+    fn publish(
+        &self,
+        view: &MachineView,
+        revision: Revision,
+        note: Option<&Note>,
+        ingest: &IngestLock,
+    ) -> Result<()> {
+        if let Some(note) = note {
+            self.write_note(&view.name, revision, note)?;
+        }
         self.link_revision(&view.name, revision)?;
         self.discard_partials(view)?;
         self.end_ingest(&view.name, ingest)?;
@@ -218,11 +247,12 @@ impl Volume {
         intent: Intent,
         machine: &MachineName,
         revision: Revision,
+        note: Option<&Note>,
         ingest: &IngestLock,
     ) -> Result<()> {
         let published = self.view(machine).and_then(|view| {
             plan::check(intent, &view, revision)?;
-            self.publish(&view, revision, ingest)
+            self.publish(&view, revision, note, ingest)
         });
         if let Err(error) = &published {
             let current = self.view(machine).ok().and_then(|view| view.current);
@@ -421,7 +451,9 @@ impl Volume {
     /// Deletes what a failed ingest has created. If that fails too, the next clean-up does it;
     /// the caller reports the first error.
     fn undo(&self, machine: &MachineName, revision: Revision, error: &StoreError) {
-        let _ = self.backend.unlink(&self.entry(machine, &Entry::Incoming));
+        for entry in [Entry::Incoming, Entry::Note(revision)] {
+            let _ = self.backend.unlink(&self.entry(machine, &entry));
+        }
         let path = self.entry(machine, &Entry::Revision(revision));
         if self.backend.delete(&path).is_ok() {
             let mark = self.entry(machine, &Entry::Arriving(revision));

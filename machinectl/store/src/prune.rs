@@ -171,6 +171,7 @@ impl Volume {
             return Ok(Change::Unchanged);
         }
         self.execute(machine, &Step::Delete(Entry::Revision(revision)))?;
+        self.execute(machine, &Step::Unlink(Entry::Note(revision)))?;
         Ok(Change::Changed)
     }
 }

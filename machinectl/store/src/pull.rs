@@ -16,8 +16,8 @@ use crate::ingest::PartialRevision;
 use crate::send::session::Request;
 use crate::send::{RemoteHost, RemoteSession, RemoteView};
 use crate::{
-    ContentIdentity, Intent, MachineView, Refusal, RefusalKind, Result, Source, StoreError, Uuid,
-    Volume,
+    ContentIdentity, Intent, MachineView, Note, Refusal, RefusalKind, Result, Source, StoreError,
+    Uuid, Volume,
 };
 use btrfs::stream::SendStream;
 use choose::choose;
@@ -112,6 +112,8 @@ pub struct Pull {
     pub revision: Revision,
     /// The current revision here.
     pub current: Option<Revision>,
+    /// The note on the revision.
+    note: Note,
     sources: Vec<PullSource>,
 }
 
@@ -201,6 +203,7 @@ impl Volume {
             machine: machine.clone(),
             revision,
             current: view.current,
+            note: choice.note.unwrap_or_default(),
             sources: sources.collect(),
         })
     }
@@ -232,7 +235,12 @@ impl Volume {
         let mut sources = pull.sources.into_iter().peekable();
         while let Some(source) = sources.next() {
             let host = source.host().to_owned();
-            match self.fetch(&pull.machine, pull.revision, source, measures, report) {
+            let note = Note {
+                source: format!("pull from {host}"),
+                ..pull.note.clone()
+            };
+            let (machine, revision) = (&pull.machine, pull.revision);
+            match self.fetch(machine, revision, &note, source, measures, report) {
                 Ok(()) => return Ok(host),
                 Err(error) if sources.peek().is_some() && is_of_sender(&error) => {
                     let (host, error) = (&host, &error);
@@ -249,6 +257,7 @@ impl Volume {
         &self,
         machine: &MachineName,
         revision: Revision,
+        note: &Note,
         source: PullSource,
         measures: bool,
         report: &mut dyn FnMut(PullEvent<'_>),
@@ -283,7 +292,7 @@ impl Volume {
             Some(view) if view.has_link() => Intent::Upgrade,
             _ => Intent::Add,
         };
-        self.ingest(intent, machine, Source::Stream(stream))?;
+        self.ingest_with(intent, machine, Source::Stream(stream), Some(note))?;
         Ok(())
     }
 }

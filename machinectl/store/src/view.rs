@@ -39,6 +39,8 @@ pub struct MachineView {
     pub partial: BTreeSet<Revision>,
     /// The partial revisions whose parts are known; they need not exist.
     pub partial_states: BTreeSet<Revision>,
+    /// The revisions with a note; they need not exist.
+    pub notes: BTreeSet<Revision>,
     /// The revisions that must not be pruned; they need not exist.
     pub pins: BTreeSet<Revision>,
     /// The complete revisions that a process reads, such as a sender.
@@ -121,6 +123,7 @@ impl MachineView {
             arriving: BTreeSet::new(),
             partial: BTreeSet::new(),
             partial_states: BTreeSet::new(),
+            notes: BTreeSet::new(),
             pins: BTreeSet::new(),
             revisions_in_use: BTreeSet::new(),
             origins: BTreeSet::new(),
@@ -346,12 +349,9 @@ impl Volume {
                 Ok(is_subvolume)
             }
             Entry::PartialState(revision) => {
-                let is_file = path.symlink_metadata().is_ok_and(|it| it.is_file());
-                if is_file {
-                    view.partial_states.insert(revision);
-                }
-                Ok(is_file)
+                Ok(is_file(path) && view.partial_states.insert(revision))
             }
+            Entry::Note(revision) => Ok(is_file(path) && view.notes.insert(revision)),
             Entry::Pin(revision) => Ok(path.is_symlink() && view.pins.insert(revision)),
         }
     }
@@ -402,6 +402,7 @@ impl MachineView {
             | Entry::Arriving(_)
             | Entry::Partial(_)
             | Entry::PartialState(_)
+            | Entry::Note(_)
             | Entry::Pin(_) => {}
         }
     }
@@ -425,6 +426,10 @@ impl MachineView {
             }
         }
     }
+}
+
+fn is_file(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|it| it.is_file())
 }
 
 fn is_directory(path: &Path) -> io::Result<bool> {

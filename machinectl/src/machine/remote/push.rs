@@ -8,10 +8,11 @@ use config::{MachineName, Revision};
 use store::ingest::PartialRevision;
 use store::send::session::Announcement;
 use store::send::{RemoteHost, RemoteRevision, RemoteSession, RemoteView};
-use store::{ContentIdentity, IngestPlan, Intent, MachineView, Source, Uuid, Volume};
+use store::{ContentIdentity, IngestPlan, Intent, MachineView, Note, Source, Uuid, Volume};
 
 use crate::exit_code::{ExitStatus, Failure};
 use crate::machine::ingest::{intent, report_no_manifest};
+use crate::machine::note::{NoteOption, author};
 use crate::machine::retention::Retention;
 use crate::options::DryRun;
 use crate::output::{Output, Progress, mebibytes};
@@ -35,6 +36,7 @@ impl Push<'_> {
         self,
         from: Option<&Path>,
         full: bool,
+        note: &NoteOption,
         dry_run: DryRun,
     ) -> Result<(), Failure> {
         let (name, output) = (self.name, self.output);
@@ -49,7 +51,7 @@ impl Push<'_> {
         });
         let revision = match source {
             Some(source) if dry_run.enabled => self.plan_next(&source)?.revision,
-            Some(source) => self.create_next(source)?,
+            Some(source) => self.create_next(source, note)?,
             None => self.current()?,
         };
         let here = self.volume.content_identities(&self.view());
@@ -88,7 +90,8 @@ impl Push<'_> {
                 "{name}: not in service on {host}: {fault}; revision {revision} replaces the link"
             ));
         }
-        self.send(session, revision, &known, intent)?;
+        let note = self.sent_note(revision, note);
+        self.send(session, revision, &known, intent, note)?;
         output.status(format_args!(
             "{name}: revision {revision} is now current on {host}"
         ));
@@ -175,17 +178,21 @@ impl Push<'_> {
     }
 
     /// Creates the next revision, with its content manifest, from a working subvolume.
-    fn create_next(self, source: Source) -> Result<Revision, Failure> {
+    fn create_next(self, source: Source, note: &NoteOption) -> Result<Revision, Failure> {
         let (name, output) = (self.name, self.output);
         self.plan_next(&source)?;
+        let mut from = String::new();
         if let Source::WorkingSubvolume { path, .. } = &source {
+            from = path.display().to_string();
             output.status(format_args!(
                 "{name}: writing the content manifest of {}",
                 path.display()
             ));
         }
         let intent = intent(self.volume, name);
-        let revision = self.volume.ingest(intent, name, source)?.revision;
+        let note = note.note(from);
+        let created = self.volume.ingest_with(intent, name, source, Some(&note));
+        let revision = created?.revision;
         output.status(format_args!(
             "{name}: revision {revision} is now current here"
         ));
@@ -220,12 +227,26 @@ impl Push<'_> {
         Ok(())
     }
 
+    /// Returns the note that goes along with a revision: that on the revision here, with the
+    /// requested text, from the person who pushes it.
+    fn sent_note(self, revision: Revision, option: &NoteOption) -> Note {
+        let pusher = author();
+        let here = self.volume.note(self.name, revision);
+        let mut note = here.unwrap_or_else(|| option.note(String::new()));
+        if let Some(text) = option.text() {
+            text.clone_into(&mut note.text);
+        }
+        note.source = pusher;
+        note
+    }
+
     fn send(
         self,
         session: RemoteSession,
         revision: Revision,
         known: &[Uuid],
         intent: Intent,
+        note: Note,
     ) -> Result<(), Failure> {
         let (volume, name) = (self.volume.clone(), self.name.clone());
         let greeting = session.greeting();
@@ -248,7 +269,7 @@ impl Push<'_> {
             Some(size.saturating_sub(arrived))
         });
         let mut passed = |bytes| progress.passed.store(bytes, Ordering::Relaxed);
-        let announcement = Announcement::new(intent, partial);
+        let announcement = Announcement::new(intent, partial, Some(note));
         Ok(session.send(&announcement, outgoing.stream, &mut passed)?)
     }
 }

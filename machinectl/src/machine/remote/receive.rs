@@ -3,10 +3,11 @@
 use config::MachineName;
 use store::send::session::Announcement;
 use store::stream::{READ_TIMEOUT, SendStream};
-use store::{Source, Volume};
+use store::{Note, Source, Volume};
 
 use super::greet;
 use crate::exit_code::Failure;
+use crate::machine::note;
 use crate::machine::retention::Retention;
 use crate::output::Output;
 
@@ -26,7 +27,16 @@ pub(super) fn run(
         Some(partial) => volume.resume(name, &partial, None, input)?,
         None => SendStream::open(input)?.resumable(),
     };
-    volume.ingest(announcement.intent, name, Source::Stream(stream))?;
+    let note = announcement.note.map(received_note);
+    let source = Source::Stream(stream);
+    volume.ingest_with(announcement.intent, name, source, note.as_ref())?;
     retention.apply(volume, name, output);
     Ok(())
+}
+
+/// Returns a note with what this host knows of its sender.
+fn received_note(sent: Note) -> Note {
+    let from = note::client().map(|it| format!(" from {it}"));
+    let source = format!("push by {}{}", sent.source, from.unwrap_or_default());
+    Note { source, ..sent }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use config::Revision;
 
 use crate::send::{RemoteRevision, RemoteView};
-use crate::{ContentIdentity, Uuid};
+use crate::{ContentIdentity, Note, Uuid};
 
 /// The decision about a fetch. Hosts are named by their position among the answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub(super) struct Choice {
     pub(super) revision: Revision,
     /// The identity of its content.
     pub(super) content: ContentIdentity,
+    /// The note on it.
+    pub(super) note: Option<Note>,
     /// The hosts that have this content, in the order of the answers.
     pub(super) sources: Vec<SourceChoice>,
     /// The hosts with other content under the same number.
@@ -60,6 +62,7 @@ pub(super) fn choose(
     Some(Choice {
         revision,
         content: chosen.content.clone(),
+        note: chosen.note.clone(),
         sources,
         others,
     })
@@ -112,6 +115,7 @@ mod tests {
             revision: Revision(*number),
             complete: true,
             content: (*content).clone(),
+            note: None,
         };
         RemoteView {
             current: Some(Revision(current)),

@@ -3,7 +3,7 @@
 use config::Revision;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContentIdentity, MachineView, RevisionView, Volume};
+use crate::{ContentIdentity, MachineView, Note, RevisionView, Volume};
 
 /// A machine on another host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct RemoteRevision {
     /// The identity of its content.
     #[serde(flatten)]
     pub content: ContentIdentity,
+    /// The note on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<Note>,
 }
 
 impl RemoteView {
@@ -39,6 +42,7 @@ impl RemoteView {
             content: contents
                 .remove(&it.revision)
                 .unwrap_or_else(|| ContentIdentity::new(&it.subvolume, None)),
+            note: volume.note(&view.name, it.revision),
         };
         Self {
             current: view.current,

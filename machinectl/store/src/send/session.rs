@@ -13,7 +13,7 @@ use super::remote_view::RemoteView;
 use crate::ingest::PartialRevision;
 use btrfs::btrfs_progs;
 
-use crate::{Intent, Result, Uuid, Volume};
+use crate::{Intent, Note, Result, Uuid, Volume};
 
 /// The time limit for the other side to decide. It may read a whole image meanwhile: a sender, to
 /// write its content manifest, or to compare what has arrived before. Nothing is locked for so long.
@@ -48,6 +48,9 @@ pub struct Announcement {
     /// The partial revision that the stream continues; `None` for a stream from its beginning.
     #[serde(default)]
     pub continues: Option<PartialRevision>,
+    /// The note on the revision. Its source is the sender.
+    #[serde(default)]
+    pub note: Option<Note>,
 }
 
 /// The receiver's request for a revision.
@@ -130,11 +133,12 @@ impl Greeting {
 
 impl Announcement {
     /// Announces a stream, or the rest of one.
-    pub fn new(intent: Intent, continues: Option<PartialRevision>) -> Self {
+    pub fn new(intent: Intent, continues: Option<PartialRevision>, note: Option<Note>) -> Self {
         Self {
             buildhost: VERSION,
             intent,
             continues,
+            note,
         }
     }
 }
@@ -194,7 +198,7 @@ mod tests {
     #[test]
     fn a_line_is_read_behind_the_words_of_a_shell() {
         let mut bytes = b"Welcome!\n{ 3 updates }\n".to_vec();
-        write_line(&mut bytes, &Announcement::new(Intent::Add, None)).unwrap();
+        write_line(&mut bytes, &Announcement::new(Intent::Add, None, None)).unwrap();
         bytes.extend(b"stream");
         let mut input = &bytes[..];
         let read: Announcement = read_line(&mut input).unwrap().unwrap();
