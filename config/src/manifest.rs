@@ -35,11 +35,12 @@ impl Manifest {
     }
 
     /// Adds a value. Text that the format cannot represent is changed: a carriage return
-    /// before a line end is dropped, and a lone backslash on a line gets a blank.
+    /// before a line end is dropped, and a lone backslash on one of several lines gets a
+    /// blank.
     #[must_use]
     pub fn with(mut self, name: &str, value: &(impl ToString + ?Sized)) -> Self {
         let mut value = value.to_string();
-        if value.contains(['\r', '\\']) {
+        if value.contains('\r') || value.contains('\n') && value.contains('\\') {
             let lines = value.split('\n').map(|line| line.trim_end_matches('\r'));
             let lines = lines.map(|line| if line == "\\" { "\\ " } else { line });
             value = lines.collect::<Vec<_>>().join("\n");
@@ -77,7 +78,9 @@ pub fn print(manifests: &[Manifest]) -> String {
         text.push_str(if index == 0 { ": 1\n" } else { ":\n" });
         for (name, value) in &manifest.pairs {
             if fits_one_line(value) {
-                let _ = writeln!(text, "{name}: {value}");
+                // A single backslash at the end would continue the line.
+                let end = if value.ends_with('\\') { "\\" } else { "" };
+                let _ = writeln!(text, "{name}: {value}{end}");
             } else {
                 let _ = write!(text, "{name}:\\\n{value}\n\\\n");
             }
@@ -88,7 +91,7 @@ pub fn print(manifests: &[Manifest]) -> String {
 
 /// Returns true if a value is unchanged if it is written on one line.
 fn fits_one_line(value: &str) -> bool {
-    !value.contains('\n') && !value.ends_with('\\') && value == trim(value)
+    !value.contains('\n') && value == trim(value)
 }
 
 /// Removes blanks at both ends.

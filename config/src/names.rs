@@ -69,6 +69,47 @@ impl Grammar {
     }
 }
 
+/// The grammar of the names of files: all that a file system and a terminal can show.
+struct FileGrammar;
+
+impl FileGrammar {
+    const BYTES_MAX: usize = 255;
+
+    #[expect(clippy::unused_self, reason = "the grammars of `name!` are values")]
+    fn check(&self, text: &str) -> Result<(), NameError> {
+        let fault = |fault: String| Err(NameError::new(text, "file of a build", fault));
+        if text.is_empty() {
+            return fault("it is empty".into());
+        }
+        if text.len() > Self::BYTES_MAX {
+            return fault(format!("it is longer than {} bytes", Self::BYTES_MAX));
+        }
+        if text.starts_with('.') {
+            return fault("it must not start with a dot".into());
+        }
+        // The replacement of what was no text: the file would be another one.
+        if text.contains(char::REPLACEMENT_CHARACTER) {
+            return fault("it is not UTF-8".into());
+        }
+        if text.trim() != text {
+            return fault("it must not start or end with a blank".into());
+        }
+        match text.chars().find(|c| *c == '/' || is_control(*c)) {
+            Some(c) => fault(format!(
+                "{c:?} is not allowed; all characters but `/` and control characters are"
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Returns true for characters that act on a text instead of being part of it: control
+/// characters, line ends, and those that change the direction of writing.
+fn is_control(c: char) -> bool {
+    let directions = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || directions || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
+}
+
 fn is_letter(c: char) -> bool {
     c.is_ascii_alphabetic()
 }
@@ -136,15 +177,11 @@ name!(
 );
 
 name!(
-    /// The name of a source or an artifact of a build: one component, never a path.
+    /// The name of a source or an artifact of a build, or of a file of a machine or a
+    /// toolchain: one component, never a path. Package formats decide about everything else:
+    /// `foo-1.0^20240101git-1.fc40.x86_64.rpm`.
     FileName,
-    Grammar {
-        kind: "file of a build",
-        first: letter_or_digit,
-        first_allowed: "a letter or a digit",
-        punctuation: "._+-~@",
-        length_max: 200,
-    }
+    FileGrammar
 );
 
 name!(
@@ -231,6 +268,15 @@ fn number<N: FromStr + ToString>(text: &str, kind: &'static str) -> Result<N, Na
     }
 }
 
+/// Names of files as a strategy for tests of formats that carry them.
+#[cfg(test)]
+pub(crate) fn any_file_name() -> impl proptest::strategy::Strategy<Value = FileName> {
+    use proptest::strategy::Strategy;
+    let valid = |text: String| text.parse::<FileName>().ok();
+    "[^/.]{1,8}|[a-z0-9 %,:;=!#?&+\"'`$^~@()\\\\\u{e4}\u{20ac}-]{1,40}"
+        .prop_filter_map("no name", valid)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,6 +317,54 @@ mod tests {
             let error = text.parse::<MachineName>().unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
             assert!(error.len() < 200, "{error}");
+        }
+    }
+
+    #[test]
+    fn names_of_files_may_have_the_characters_of_all_package_formats() {
+        let longest = "\u{fc}".repeat(127) + "x";
+        for text in [
+            "foo-1.0^20240101git-1.fc40.x86_64.rpm",
+            "hello_1.0~rc1-r0.2_x86.ipk",
+            "Setup File (x86, 64 bit) 100%.exe",
+            "lib%2Fcore=1:2!.deb",
+            "-dash",
+            "\u{c4}pfel-1.0.tar.gz",
+            "a\\",
+            "\\",
+            "a..b",
+            "#1",
+            ":",
+            longest.as_str(),
+        ] {
+            assert_eq!(text.parse::<FileName>().unwrap().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn names_of_files_are_no_paths_and_cannot_change_a_terminal() {
+        let long = "\u{fc}".repeat(128);
+        for (text, reason) in [
+            ("", "it is empty"),
+            (".", "it must not start with a dot"),
+            ("..", "it must not start with a dot"),
+            (".hidden", "it must not start with a dot"),
+            ("../x", "it must not start with a dot"),
+            ("a/b", "'/' is not allowed"),
+            ("/", "'/' is not allowed"),
+            (" a", "it must not start or end with a blank"),
+            ("a\u{a0}", "it must not start or end with a blank"),
+            ("a\nb", "'\\n' is not allowed"),
+            ("a\0b", "'\\0' is not allowed"),
+            ("a\u{1b}[31m", "'\\u{1b}' is not allowed"),
+            ("a\u{85}b", "'\\u{85}' is not allowed"),
+            ("a\u{202e}gpj.exe", "'\\u{202e}' is not allowed"),
+            ("a\u{2028}b", "'\\u{2028}' is not allowed"),
+            ("a\u{fffd}b", "it is not UTF-8"),
+            (long.as_str(), "it is longer than 255 bytes"),
+        ] {
+            let error = text.parse::<FileName>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{text:?}: {error}");
         }
     }
 

@@ -226,7 +226,41 @@ fn required<'a>(manifest: &'a Manifest, name: &'static str) -> Result<&'a str, T
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::names::any_file_name;
+
+    proptest! {
+        #[test]
+        fn every_name_of_a_file_is_the_same_after_all_manifests(
+            names in prop::collection::btree_set(any_file_name(), 1..5)
+        ) {
+            let sha256: Digest = "a".repeat(64).parse().unwrap();
+            let task = Task {
+                build: BuildId(42),
+                machine: "linux".parse().unwrap(),
+                toolchain: "default".parse().unwrap(),
+                interactive: None,
+                hold: false,
+                sources: names.iter().cloned().map(|name| Source { name, sha256: sha256.clone() }).collect(),
+            };
+            prop_assert_eq!(Task::parse(&task.print()), Ok(task));
+            let package = |file: &FileName| Package {
+                file: file.clone(),
+                name: "foo".into(),
+                version: "1.0^20240101git".into(),
+                recipe_revision: "r0".into(),
+                architecture: "x86_64".into(),
+                checksum: "c0ffee".into(),
+            };
+            let mut result = TaskResult::new(Outcome::Success);
+            result.packages = names.iter().map(package).collect();
+            prop_assert_eq!(TaskResult::parse(&result.print()), Ok(result));
+            let json = serde_json::to_string(&names).unwrap();
+            prop_assert_eq!(serde_json::from_str::<std::collections::BTreeSet<FileName>>(&json).unwrap(), names);
+        }
+    }
 
     #[test]
     fn a_written_task_parses_to_the_same_task() {

@@ -41,6 +41,7 @@ mod load;
 mod manifest_formats;
 mod manual_changes;
 mod messages;
+mod packagers;
 mod power_cut;
 mod push_pull;
 mod queue;

@@ -130,7 +130,7 @@ fn files_that_a_toolchain_cannot_contain_are_refused_by_name() {
     assert_refused("inner` cannot be used", |path| {
         fs::create_dir(path.join("inner")).unwrap();
     });
-    assert_refused("' ' is not allowed", |path| write(path, "a b", ""));
+    assert_refused("'\\n' is not allowed", |path| write(path, "a\nb", ""));
     let fixture = fixture();
     let empty = tempfile::tempdir().unwrap();
     assert!(fixture.toolchains.add(&name, empty.path()).is_err());

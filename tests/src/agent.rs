@@ -174,6 +174,33 @@ impl AgentHost {
             .success();
     }
 
+    /// Adds the demo's toolchain under a name, with another program `build`.
+    pub fn add_build_program(&self, name: &str, script: &str) {
+        let directory = tempfile::tempdir_in(self.work.path()).expect("a directory");
+        let files = directory.path().join("files");
+        fs::create_dir(&files).expect("a directory");
+        let from = demo_file("BUILDHOST_TEST_TOOLCHAIN").join("toolchain.tar.gz");
+        let mut unpack = command::prepare("tar");
+        unpack.arg("-xzf").arg(from).arg("-C").arg(&files);
+        command::run(unpack, Duration::from_mins(1)).expect("the demo's toolchain");
+        let build = files.join("build");
+        crate::write_file(&build, script);
+        fs::set_permissions(&build, fs::Permissions::from_mode(0o755)).expect("a program");
+        let archive = directory.path().join("toolchain.tar.gz");
+        let mut pack = command::prepare("tar");
+        pack.arg("-czf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(&files)
+            .arg(".");
+        command::run(pack, Duration::from_mins(1)).expect("an archive");
+        fs::remove_dir_all(files).expect("only the archive");
+        let from = directory.path().display().to_string();
+        self.host
+            .machinectl(&["toolchain", "add", name, &from], b"")
+            .success();
+    }
+
     /// Returns the agent's directory for what does not survive a boot.
     pub fn run_directory(&self) -> PathBuf {
         self.work.path().join("run")

@@ -278,13 +278,15 @@ mod tests {
             ("b.ipk", ""),
             ("a.ipk", ""),
             ("provenance.json", ""),
-            ("with blank", ""),
+            ("foo-1.0^2024 (x86_64).rpm", ""),
+            (".hidden", ""),
+            ("with\nline", ""),
         ]);
         fs::create_dir(out.path().join("directory")).unwrap();
         let (artifacts, faults) = artifacts(out.path()).unwrap();
         let names: Vec<_> = artifacts.iter().map(|a| a.name.as_str()).collect();
-        assert_eq!(names, ["a.ipk", "b.ipk"]);
-        assert_eq!(faults.len(), 3, "{faults:?}");
+        assert_eq!(names, ["a.ipk", "b.ipk", "foo-1.0^2024 (x86_64).rpm"]);
+        assert_eq!(faults.len(), 4, "{faults:?}");
     }
 
     #[test]

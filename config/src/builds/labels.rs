@@ -14,17 +14,22 @@ macro_rules! label {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $length_max:literal) => {
         text_newtype!($(#[$doc])* $name, LabelError);
 
+        impl $name {
+            /// The maximum length, in bytes.
+            const LENGTH_MAX: usize = $length_max;
+        }
+
         impl FromStr for $name {
             type Err = LabelError;
 
             fn from_str(text: &str) -> Result<Self, LabelError> {
                 let is_allowed = |c: char| !c.is_whitespace() && !c.is_control();
-                if (1..=$length_max).contains(&text.len()) && text.chars().all(is_allowed) {
+                if (1..=Self::LENGTH_MAX).contains(&text.len()) && text.chars().all(is_allowed) {
                     return Ok(Self(text.to_owned()));
                 }
                 Err(LabelError {
                     kind: $kind,
-                    length_max: $length_max,
+                    length_max: Self::LENGTH_MAX,
                     text: text.chars().take(40).collect(),
                 })
             }
@@ -77,14 +82,33 @@ impl Target {
             rest.starts_with(|c: char| c.is_ascii_digit())
         });
         let name = version.map_or(name, |(at, _)| &name[..at]);
-        // The name of a file is a valid target: it is never empty, nor too long.
-        Self(if name.is_empty() { file } else { name }.to_owned())
+        Self(shown(if name.is_empty() { file } else { name }))
     }
+}
+
+/// Returns the name of a file as a target: without blanks, and not too long.
+fn shown(name: &str) -> String {
+    let name = &name[..name.floor_char_boundary(Target::LENGTH_MAX)];
+    let is_blank = |c: char| c.is_whitespace() || c.is_control();
+    name.chars()
+        .map(|c| if is_blank(c) { '_' } else { c })
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn the_default_target_of_every_file_is_a_target(name in crate::names::any_file_name()) {
+            let sha256 = "0".repeat(64).parse().unwrap();
+            let target = Target::from_sources(&[Source { name, sha256 }]);
+            prop_assert_eq!(target.as_str().parse(), Ok(target));
+        }
+    }
 
     #[test]
     fn the_default_target_has_no_version_or_suffixes() {
@@ -96,6 +120,7 @@ mod tests {
             ("7zip-24.tgz", "7zip"),
             ("notes", "notes"),
             ("1.tar", "1"),
+            ("My Tool 1.0.zip", "My_Tool_1.0"),
         ] {
             let source = Source {
                 name: file.parse().unwrap(),

@@ -7,6 +7,7 @@ use config::builds::{Build, ListQuery, Request};
 use config::task::Digest;
 use config::{BuildId, FileName};
 
+use crate::http::segment;
 use crate::{Client, Created, Result};
 
 impl Client {
@@ -64,6 +65,7 @@ impl Client {
         name: &FileName,
         sink: &mut impl Write,
     ) -> Result<u64> {
+        let name = segment(name.as_str());
         self.copy(&format!("builds/{id}/artifacts/{name}"), sink)
     }
 

@@ -3,12 +3,21 @@
 use std::fs::File;
 use std::io::Write;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
 use reqwest::blocking::{Body, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::{ANSWER_LIMIT, Client, ClientError, Created, Result};
+
+/// The characters of a path's segment that are encoded: all but the unreserved ones of
+/// RFC 3986.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 impl Client {
     /// Gets a JSON document.
@@ -69,7 +78,34 @@ impl Client {
     }
 }
 
+/// Returns a name as one segment of a path.
+pub(crate) fn segment(name: &str) -> String {
+    utf8_percent_encode(name, ENCODED).to_string()
+}
+
 /// Returns the address of a path of the API. The host's name is arbitrary: the socket decides.
 fn url(path: &str) -> String {
     format!("http://agent/api/v1/{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use percent_encoding::percent_decode_str;
+    use proptest::prelude::*;
+    use reqwest::Url;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_name_of_a_file_is_one_segment_of_a_path(name in "[^/.]{1,20}|[ %+?#&;:\\\\,-]{1,9}") {
+            let Ok(name) = name.parse::<config::FileName>() else {
+                return Ok(());
+            };
+            let address = Url::parse(&url(&format!("builds/1/artifacts/{}", segment(name.as_str())))).unwrap();
+            let last = address.path_segments().and_then(Iterator::last).unwrap();
+            prop_assert_eq!(percent_decode_str(last).decode_utf8().unwrap(), name.as_str());
+            prop_assert_eq!((address.query(), address.fragment()), (None, None));
+        }
+    }
 }

@@ -190,6 +190,19 @@ mod tests {
     }
 
     #[test]
+    fn names_are_taken_as_they_are() {
+        for name in ["a 1^2~3,4:5(6).rpm", "%2e%2e", "a\\..\\x", "-x", "\u{e4}"] {
+            let destination = namespace()
+                .destination(&format!("artifacts/{name}"))
+                .unwrap();
+            assert_eq!(
+                destination.path,
+                Path::new("/builds/1/artifacts").join(name)
+            );
+        }
+    }
+
+    #[test]
     fn a_name_leads_to_its_destination_and_nowhere_else() {
         let destination = namespace().destination("artifacts/a_1.0.ipk").unwrap();
         assert_eq!(destination.path, Path::new("/builds/1/artifacts/a_1.0.ipk"));
@@ -206,7 +219,8 @@ mod tests {
             "artifacts/provenance.json",
             "artifacts//x",
             "artifacts/a/b",
-            "artifacts/%2e%2e",
+            "artifacts/a\nb",
+            "artifacts/a\u{1b}[2J",
             "artifacts\\x",
             "../artifacts/x",
             "task.manifest",

@@ -217,6 +217,13 @@ mod tests {
 
     proptest! {
         #[test]
+        fn every_name_arrives_as_it_was_sent(name in "[^\0]{1,60}") {
+            let mode = "octet".into();
+            let packet = codec::serialize(&Packet::Wrq { filename: name.clone(), mode, options: vec![] });
+            prop_assert_eq!(parse(&packet).unwrap().unwrap().name, name);
+        }
+
+        #[test]
         fn arbitrary_packets_do_not_panic(packet in proptest::collection::vec(any::<u8>(), 0..80), opcode in 1..=2u8) {
             let _ = parse(&packet);
             let _ = parse(&[&[0, opcode][..], &packet].concat());
