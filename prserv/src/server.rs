@@ -15,9 +15,11 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sys::observer::Observer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio_util::io::InspectReader;
 
 use crate::access::Access;
 use crate::listener::{self, Accepted, Deadlines, Listener, PeerKey, Places, TimedStream};
@@ -66,6 +68,7 @@ pub struct Server {
     limits: Limits,
     places: Places,
     exports: Arc<Semaphore>,
+    observer: Observer,
 }
 
 /// The listening socket of a server.
@@ -95,6 +98,7 @@ impl Server {
             limits: Limits::default(),
             places: places(&Limits::default()),
             exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
+            observer: Observer::default(),
         }
     }
 
@@ -118,6 +122,13 @@ impl Server {
     #[must_use]
     pub fn with_peer_name(mut self, name: impl Into<String>) -> Self {
         self.peer_name = Some(name.into());
+        self
+    }
+
+    /// Sets the observer that learns when peers send something.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Observer) -> Self {
+        self.observer = observer;
         self
     }
 
@@ -159,7 +170,9 @@ impl Server {
         let deadlines = self.limits.deadlines;
         let serve = |(stream, address)| {
             let service = self.authorize(self.peer(address));
+            let observer = self.observer.clone();
             let stream = TimedStream::new(stream, deadlines);
+            let stream = InspectReader::new(stream, move |_: &[u8]| observer.observe());
             connection::serve(service, stream, stop.clone())
         };
         listener::serve(

@@ -1,6 +1,6 @@
 //! The everyday parts of the operating system that several programs share: child processes,
-//! and their confinement, files that are replaced as a whole, files of others, rate limits, error
-//! chains.
+//! and their confinement, files that are replaced as a whole, files of others, rate limits,
+//! observers, error chains.
 
 pub mod attributes;
 #[cfg(feature = "blocking")]
@@ -14,6 +14,7 @@ pub mod error_report;
 pub mod file;
 #[cfg(feature = "confined")]
 pub mod mount_view;
+pub mod observer;
 #[cfg(feature = "confined")]
 mod syscall_filter;
 pub mod token_bucket;

@@ -96,6 +96,27 @@ sleep 1000
     host.wait_until_torn_down();
 }
 
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn packets_that_belong_to_no_build_do_not_restart_the_idle_timeout() {
+    // As a resolver, a time daemon and a monitor send them.
+    let host = host_with_worker(
+        "builds.silence_seconds_max = 5\nbuilds.total_seconds_max = 60\n",
+        r"
+while :; do
+    nslookup 0.debian.pool.ntp.org $host
+    echo now | nc -u -w 1 $host 123
+    ping -c 1 $host
+done >/dev/null 2>&1
+",
+    );
+    let build = host.wait_for(host.submit("demo", "hello"), State::Finished);
+    assert_eq!(build.outcome, Some(Outcome::Abort));
+    let reason = "the guest was idle for 5 s: no log, no console output, no transfer";
+    assert!(build.message.starts_with(reason), "{}", build.message);
+    host.wait_until_torn_down();
+}
+
 const BAD: &str = "int main(void) { return nonsense; }\n";
 const GOOD: &str = "int main(void) { return 0; }\n";
 

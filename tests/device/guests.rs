@@ -8,6 +8,7 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ::sys::observer::Observer;
 use config::machine::{Kind, Machine};
 use config::settings::{Acceleration, Settings};
 use config::task::GATEWAY;
@@ -166,7 +167,8 @@ pub(crate) fn serve_control_port(guest: &Guest, mode: HandshakeMode) {
     let control = guest.control().unwrap().unwrap();
     control.set_nonblocking(true).unwrap();
     run_in_background(|| {
-        handshake::serve(tokio::net::UnixStream::from_std(control).unwrap(), mode)
+        let control = tokio::net::UnixStream::from_std(control).unwrap();
+        handshake::serve(control, mode, Observer::default())
     });
 }
 

@@ -46,7 +46,7 @@ pub enum GuestFailure {
     #[error("the guest did not answer within {} s of its start", .0.as_secs())]
     StartTimeout(Duration),
     /// The guest showed no activity for too long.
-    #[error("the guest was idle for {} s: no packet, no log, no console output", .0.as_secs())]
+    #[error("the guest was idle for {} s: no log, no console output, no transfer", .0.as_secs())]
     IdleTimeout(Duration),
     /// The guest exceeded its total time.
     #[error("the guest took longer than {} s", .0.as_secs())]
@@ -99,7 +99,7 @@ impl Session {
                     let failure = GuestFailure::Exited { exit, stderr: self.guest.take_stderr() };
                     return self.drain_events(limits).await.ok_or(failure);
                 }
-                () = self.gateway.idle.expired(idle_limit, &self.network), if is_idle_limited => {
+                () = self.gateway.activity.absent_for(idle_limit), if is_idle_limited => {
                     return Err(GuestFailure::IdleTimeout(idle_limit));
                 }
                 () = &mut deadline => return timeout.map_or(Ok(GuestEvent::PauseExpired), Err),
@@ -138,7 +138,7 @@ impl Session {
     pub fn resume(&mut self) {
         if let Some(pause) = self.pause.take() {
             self.started += pause.since.elapsed();
-            self.gateway.idle.activity.record();
+            self.gateway.activity.record();
         }
     }
 

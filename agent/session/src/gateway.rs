@@ -16,7 +16,7 @@ use tracing::warn;
 use super::GuestServices;
 use super::console::{Console, ConsoleHandle};
 use super::handshake::{self, HandshakeMode};
-use super::idle_timeout::IdleTimer;
+use super::idle_timeout::Activity;
 use super::log_capture::{self, CaptureFiles};
 use super::streams::{self, ConsoleInput, Streams};
 use crate::pr_service;
@@ -36,6 +36,7 @@ pub(super) struct Servers {
     sockets: Sockets,
     tftp: tftp::server::Server,
     events: mpsc::Receiver<tftp::server::Event>,
+    activity: Activity,
     names: Names,
     network_name: String,
 }
@@ -49,15 +50,21 @@ impl Servers {
         names: Names,
     ) -> io::Result<Self> {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let activity = Activity::default();
+        let reports = tftp::server::Reports {
+            events: sender,
+            observer: activity.observer(),
+        };
         let addresses: Vec<SocketAddr> = addresses(TFTP_PORT).collect();
         let (sockets, tftp) = network.enter(|| {
-            let tftp = tftp::server::Server::start(&addresses, files, sender)?;
+            let tftp = tftp::server::Server::start(&addresses, files, reports)?;
             Ok((bind(kind)?, tftp))
         })?;
         Ok(Self {
             sockets,
             tftp,
             events,
+            activity,
             names,
             network_name: network.name().to_owned(),
         })
@@ -72,7 +79,8 @@ pub(super) struct Gateway {
     /// Reports that a guest of which a checkpoint is to be saved waits for its task.
     pub(super) ready: Option<oneshot::Receiver<()>>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) idle: IdleTimer,
+    /// The activity that the idle timeout waits for.
+    pub(super) activity: Activity,
     tasks: JoinSet<()>,
     log_listener: Option<TcpListener>,
     console: Option<ConsoleHandle>,
@@ -89,7 +97,8 @@ impl Gateway {
             services.prserv.clone(),
             &services.pr_settings,
             &servers.network_name,
-        );
+        )
+        .with_observer(servers.activity.observer());
         for listener in sockets.pr {
             let listener = tcp_listener(listener)?;
             let pr = pr.clone();
@@ -104,7 +113,7 @@ impl Gateway {
             events: servers.events,
             ready: None,
             metrics: Arc::clone(&services.metrics),
-            idle: IdleTimer::default(),
+            activity: servers.activity,
             tasks,
             log_listener: sockets.log.map(tcp_listener).transpose()?,
             console: None,
@@ -123,7 +132,8 @@ impl Gateway {
         if let Some(control) = streams.control {
             let mode = self.handshake_mode(boot);
             let control = streams::unix_stream(control)?;
-            self.tasks.spawn(handshake::serve(control, mode));
+            let observer = self.activity.observer();
+            self.tasks.spawn(handshake::serve(control, mode, observer));
         }
         let bytes_max = files.bytes_max;
         if let Some(console) = streams.console {
@@ -134,15 +144,15 @@ impl Gateway {
             self.tasks
                 .spawn(log_capture::capture(output, files.console, bytes_max, show));
         }
+        let activity = self.activity.clone();
+        let on_log = move |_: &[u8]| activity.record();
         if let Some(log) = streams.log {
             let log = streams::unix_stream(log)?;
-            let activity = self.idle.activity.clone();
-            let on_output = move |_: &[u8]| activity.record();
             self.tasks
-                .spawn(log_capture::capture(log, files.log, bytes_max, on_output));
+                .spawn(log_capture::capture(log, files.log, bytes_max, on_log));
         } else if let Some(listener) = self.log_listener.take() {
             self.tasks.spawn(log_capture::capture_connections(
-                listener, files.log, bytes_max,
+                listener, files.log, bytes_max, on_log,
             ));
         }
         Ok(())
@@ -166,7 +176,7 @@ impl Gateway {
     }
 
     fn on_console_output(&self, console: Console) -> impl FnMut(&[u8]) + Send + use<> {
-        let activity = self.idle.activity.clone();
+        let activity = self.activity.clone();
         move |piece| {
             activity.record();
             console.show(piece);

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use config::task::{READY, StartMessage};
 use rustix::rand::{GetRandomFlags, getrandom};
+use sys::observer::Observer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
@@ -30,7 +31,8 @@ pub enum HandshakeMode {
 }
 
 /// Serves the control port of one guest until the guest has ended or breaks the protocol.
-pub async fn serve(mut stream: UnixStream, mode: HandshakeMode) {
+/// `observer` observes the arrival of bytes.
+pub async fn serve(mut stream: UnixStream, mode: HandshakeMode, observer: Observer) {
     let (is_answered, mut report) = match mode {
         HandshakeMode::Cold => (true, None),
         HandshakeMode::Restore => {
@@ -43,6 +45,7 @@ pub async fn serve(mut stream: UnixStream, mode: HandshakeMode) {
     let mut buffer = [0; LINE_MAX];
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
         received.extend_from_slice(&buffer[..count]);
+        observer.observe();
         while let Some(end) = received.iter().position(|byte| *byte == b'\n') {
             let line: Vec<_> = received.drain(..=end).collect();
             if line.trim_ascii() != READY.as_bytes() {
@@ -94,7 +97,11 @@ mod tests {
     #[tokio::test]
     async fn each_start_message_has_other_random_bytes() {
         let (agent_end, guest_end) = UnixStream::pair().unwrap();
-        let serving = tokio::spawn(serve(agent_end, HandshakeMode::Restore));
+        let serving = tokio::spawn(serve(
+            agent_end,
+            HandshakeMode::Restore,
+            Observer::default(),
+        ));
         let mut guest = BufReader::new(guest_end);
         let mut messages = Vec::new();
         for _ in 0..2 {
@@ -112,7 +119,11 @@ mod tests {
     async fn a_checkpoint_source_is_reported_and_never_answered() {
         let (agent_end, mut guest) = UnixStream::pair().unwrap();
         let (sender, ready) = oneshot::channel();
-        let serving = tokio::spawn(serve(agent_end, HandshakeMode::CheckpointSource(sender)));
+        let serving = tokio::spawn(serve(
+            agent_end,
+            HandshakeMode::CheckpointSource(sender),
+            Observer::default(),
+        ));
         guest.write_all(b"ready\nready\n").await.unwrap();
         ready.await.unwrap();
         // A line without an end breaks the protocol.

@@ -1,16 +1,16 @@
-//! The idle timeout: a guest is idle when no byte arrives from its console or its log, and
-//! no packet from its network.
+//! The idle timeout: a guest is idle when no byte arrives from its console or its log, and no
+//! request or step of a transfer at the servers of its gateway.
+//!
+//! Other packets do not count: time daemons, resolvers and DHCP clients send some for ever,
+//! also in a guest whose build hangs. Nor does traffic through the egress, which cannot be told
+//! from theirs; a build that downloads for so long prints something.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use guest::network::Network;
 use parking_lot::Mutex;
-use sys::blocking::blocking;
+use sys::observer::Observer;
 use tokio::time::{Instant, sleep_until};
-
-/// The number of times that packets are counted within one limit.
-const CHECKS: u32 = 8;
 
 /// The time of a guest's last activity. Clones share it.
 #[derive(Debug, Clone)]
@@ -28,36 +28,62 @@ impl Activity {
         *self.0.lock() = Instant::now();
     }
 
-    fn last(&self) -> Instant {
-        *self.0.lock()
+    /// Returns an observer that records activity.
+    pub(super) fn observer(&self) -> Observer {
+        let activity = self.clone();
+        Observer::new(move || activity.record())
+    }
+
+    /// Resolves once no activity has been recorded for `limit`. Cancel-safe.
+    pub(super) async fn absent_for(&self, limit: Duration) {
+        loop {
+            let due = *self.0.lock() + limit;
+            if due <= Instant::now() {
+                return;
+            }
+            sleep_until(due).await;
+        }
     }
 }
 
-/// The timer of a guest's idle timeout.
-#[derive(Debug, Default)]
-pub(super) struct IdleTimer {
-    /// The guest's last activity.
-    pub(super) activity: Activity,
-    packets: u64,
-}
+#[cfg(test)]
+mod tests {
+    use tokio::time::{sleep, timeout};
 
-impl IdleTimer {
-    /// Resolves once no activity has been seen for `limit`. Cancel-safe.
-    pub(super) async fn expired(&mut self, limit: Duration, network: &Arc<Network>) {
-        loop {
-            let due = self.activity.last() + limit;
-            sleep_until(due.min(Instant::now() + limit / CHECKS)).await;
-            let network = Arc::clone(network);
-            // A network that cannot be read shows no activity.
-            let packets = blocking(move || network.packets()).await;
-            let packets = packets.unwrap_or(self.packets);
-            if packets != self.packets {
-                self.packets = packets;
-                self.activity.record();
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_mins(1);
+    /// A little less than the limit.
+    const PAUSE: Duration = Duration::from_secs(59);
+
+    #[tokio::test(start_paused = true)]
+    async fn the_limit_begins_again_with_each_activity() {
+        let activity = Activity::default();
+        let observer = activity.observer();
+        let start = Instant::now();
+        let guest = async {
+            for _ in 0..10 {
+                sleep(PAUSE).await;
+                observer.observe();
             }
-            if self.activity.last() + limit <= Instant::now() {
-                return;
-            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = activity.absent_for(LIMIT) => {}
+            () = guest => {}
         }
+        assert_eq!(start.elapsed(), 10 * PAUSE + LIMIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_was_dropped_forgets_nothing() {
+        let activity = Activity::default();
+        let start = Instant::now();
+        for _ in 0..59 {
+            let waited = timeout(Duration::from_secs(1), activity.absent_for(LIMIT)).await;
+            assert!(waited.is_err());
+        }
+        activity.absent_for(LIMIT).await;
+        assert_eq!(start.elapsed(), LIMIT);
     }
 }

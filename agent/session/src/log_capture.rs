@@ -44,11 +44,16 @@ pub(super) async fn capture(
 /// Appends the streams of all connections, one after the other, to a file; for ever. However many
 /// connections a guest opens, one is accepted at a time. It has no deadline, because a worker may
 /// be quiet for long; a guest that holds it withholds only its own log.
-pub(super) async fn capture_connections(listener: TcpListener, path: PathBuf, bytes_max: u64) {
+pub(super) async fn capture_connections(
+    listener: TcpListener,
+    path: PathBuf,
+    bytes_max: u64,
+    mut on_output: impl FnMut(&[u8]),
+) {
     let mut file = CaptureFile::open(path, bytes_max).await;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => file.append(stream, |_| ()).await,
+            Ok((stream, _)) => file.append(stream, &mut on_output).await,
             // The agent may be out of descriptors for a while.
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
@@ -141,7 +146,7 @@ mod tests {
         let path = directory.path().join("log");
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let captured = tokio::spawn(capture_connections(listener, path.clone(), 1 << 20));
+        let captured = tokio::spawn(capture_connections(listener, path.clone(), 1 << 20, |_| ()));
         let first = TcpStream::connect(address).await.unwrap();
         let mut others = Vec::new();
         for number in 0..50_u8 {

@@ -282,7 +282,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let pr = Settings::parse("").unwrap().pr;
-        let server = server_for_guest(service.clone(), &pr, "guest");
+        let (sender, mut activity) = tokio::sync::mpsc::unbounded_channel();
+        let observer = sys::observer::Observer::new(move || {
+            let _ = sender.send(());
+        });
+        let server = server_for_guest(service.clone(), &pr, "guest").with_observer(observer);
         tokio::spawn(server.serve(listener, std::future::pending()));
 
         let json = |request: &str| format!("PRSERVICE 1.0\n\n{request}\n");
@@ -315,6 +319,8 @@ mod tests {
         for (request, expected) in queries {
             let reply = exchange(address, &request).await;
             assert!(reply.contains(expected), "{request}\n{reply}");
+            assert!(activity.try_recv().is_ok(), "{request} is activity");
+            while activity.try_recv().is_ok() {}
         }
         let body = format!("{{{known}, {row}}}");
         let refused = [

@@ -14,11 +14,13 @@ use std::thread;
 
 use config::printable;
 use rustix::event::{EventfdFlags, eventfd};
+use sys::observer::Observer;
 use tokio::sync::mpsc;
 
 mod listener;
 mod namespace;
 mod receive;
+mod reports;
 mod request;
 mod send;
 mod staging;
@@ -29,6 +31,7 @@ mod transport;
 mod lossy_link_tests;
 
 pub use namespace::{DeferredFile, Namespace, Offer};
+pub use reports::Reports;
 
 use crate::codec;
 use staging::Quota;
@@ -95,21 +98,23 @@ pub fn accepts(packet: &[u8]) -> bool {
 
 impl Server {
     /// Starts a server at all `addresses` in the network namespace of the calling thread.
-    /// While `events` is full, transfers wait.
+    /// `reports` receives its events; while they wait, transfers wait.
     ///
     /// # Errors
     /// An address cannot be bound, or a thread cannot be started.
     pub fn start(
         addresses: &[SocketAddr],
         namespace: Namespace,
-        events: mpsc::Sender<Event>,
+        reports: impl Into<Reports>,
     ) -> io::Result<Self> {
+        let Reports { events, observer } = reports.into();
         namespace.sweep()?;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let shared = Arc::new(Shared {
             quota: Quota::new(namespace.bytes_max, namespace.files_max),
             namespace,
             events,
+            observer,
             stopped: RwLock::new(false),
             contacted: AtomicBool::new(false),
             reports: AtomicU64::new(0),
@@ -153,6 +158,7 @@ struct Shared {
     namespace: Namespace,
     quota: Arc<Mutex<Quota>>,
     events: mpsc::Sender<Event>,
+    observer: Observer,
     /// Locked for reading while a file is published.
     stopped: RwLock<bool>,
     contacted: AtomicBool,

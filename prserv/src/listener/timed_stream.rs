@@ -63,6 +63,10 @@ impl<S> TimedStream<S> {
             let timer = self
                 .read_timer
                 .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+            // The limit until the first byte may be the longer one.
+            if timer.deadline() > deadline {
+                timer.as_mut().reset(deadline);
+            }
             ready!(timer.as_mut().poll(context));
             if Instant::now() >= deadline {
                 return Poll::Ready(io::ErrorKind::TimedOut.into());
@@ -184,6 +188,23 @@ mod tests {
         });
         stream.write_all(&[0; 1024]).await.unwrap();
         reading.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_idle_limit_replaces_a_longer_one_until_the_first_byte() {
+        let (mut peer, stream) = duplex(16);
+        let deadlines = Deadlines {
+            first_byte: Duration::from_hours(1),
+            ..DEADLINES
+        };
+        let mut stream = TimedStream::new(stream, deadlines);
+        let (first, sent) = tokio::join!(stream.read_u8(), async {
+            tokio::task::yield_now().await;
+            peer.write_u8(1).await
+        });
+        assert!(first.is_ok() && sent.is_ok());
+        let error = tokio::time::timeout(Duration::from_mins(1), stream.read_u8()).await;
+        assert_eq!(error.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]

@@ -160,15 +160,6 @@ impl Network {
             })
     }
 
-    /// Returns the number of packets that have arrived from the guest.
-    ///
-    /// # Errors
-    /// When the kernel's statistics cannot be read.
-    pub fn packets(&self) -> io::Result<u64> {
-        let table = self.enter(|| sys::trusted::read_text("/proc/thread-self/net/dev"))?;
-        Ok(received_packets(&table))
-    }
-
     /// Returns the processes inside.
     ///
     /// # Errors
@@ -200,17 +191,6 @@ impl Network {
             source,
         }
     }
-}
-
-/// Returns the packets that all interfaces but the loopback have received, according to the
-/// kernel's table: `NAME: BYTES PACKETS …`.
-fn received_packets(table: &str) -> u64 {
-    let packets = |line: &str| {
-        let (name, numbers) = line.split_once(':')?;
-        let packets = numbers.split_ascii_whitespace().nth(1)?;
-        (name.trim() != "lo").then(|| packets.parse::<u64>().ok())?
-    };
-    table.lines().filter_map(packets).sum()
 }
 
 /// Returns the names of all networks that begin with `prefix`.
@@ -261,16 +241,5 @@ fn kill(pid: u32) {
     if let Some(fd) = fd {
         // Fails when the process has ended by itself.
         let _ = pidfd_send_signal(fd, Signal::KILL);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn packets_on_the_loopback_are_not_counted() {
-        let table = "Inter-|   Receive\n face |bytes    packets errs\n    lo:  84  1 0\n  tap0: 840 10 0\n  x:1 2\n";
-        assert_eq!(received_packets(table), 12);
     }
 }

@@ -148,6 +148,7 @@ impl Listener {
         let Some(request) = request::parse(packet) else {
             return;
         };
+        self.shared.observer.observe();
         self.shared.report_contact();
         let accepted = request.and_then(|request| self.accept(index, peer, packet, request));
         if let Err(refusal) = accepted {
@@ -226,7 +227,11 @@ impl Listener {
         // Without the privilege, the default size has to do.
         let _ = setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER);
         let phase = SharedPhase::new();
-        let transport = Transport::new(Arc::clone(&socket), Arc::clone(&phase));
+        let transport = Transport::new(
+            Arc::clone(&socket),
+            Arc::clone(&phase),
+            self.shared.observer.clone(),
+        );
         let shared = Arc::clone(&self.shared);
         thread::Builder::new()
             .name("tftp-transfer".to_owned())

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
+use sys::observer::Observer;
 use tftpd::ErrorCode;
 
 use super::request::Refusal;
@@ -108,6 +109,7 @@ pub(super) struct Transport {
     socket: Arc<UdpSocket>,
     pub(super) phase: Arc<SharedPhase>,
     pub(super) rto: Rto,
+    observer: Observer,
     buffer: Vec<u8>,
     /// The socket's receive timeout: setting the same one again costs a system call.
     receive_timeout: Option<Duration>,
@@ -117,11 +119,12 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    pub(super) fn new(socket: Arc<UdpSocket>, phase: Arc<SharedPhase>) -> Self {
+    pub(super) fn new(socket: Arc<UdpSocket>, phase: Arc<SharedPhase>, observer: Observer) -> Self {
         Self {
             socket,
             phase,
             rto: Rto::new(RTO_MAX),
+            observer,
             buffer: Vec::new(),
             receive_timeout: None,
             last_progress: Instant::now(),
@@ -133,6 +136,7 @@ impl Transport {
     pub(super) fn record_progress(&mut self) {
         self.phase.set(Phase::Transferring);
         self.last_progress = Instant::now();
+        self.observer.observe();
     }
 
     /// Sets the size of the receive buffer for payloads up to `block_size`. It has room for one

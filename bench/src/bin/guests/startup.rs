@@ -15,6 +15,7 @@ use guest::network::LinkType;
 use guest::{Accelerator, BootMode, Guest, accelerator, command_line};
 use session::handshake::{self, HandshakeMode};
 use sys::command;
+use sys::observer::Observer;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -124,7 +125,7 @@ async fn serve_handshake(control: PathBuf) {
             Err(_) => sleep(Duration::from_millis(1)).await,
         }
     };
-    handshake::serve(stream, HandshakeMode::Cold).await;
+    handshake::serve(stream, HandshakeMode::Cold, Observer::default()).await;
 }
 
 /// Returns the agent's command line of QEMU, with paths instead of descriptors and without the
@@ -195,7 +196,7 @@ async fn start_by_parts(machines: &Machines, machine: &str, boot: BootMode, timi
         BootMode::Cold | BootMode::CheckpointSource => HandshakeMode::Cold,
     };
     let control = connect_control(&guest);
-    let handshake = tokio::spawn(handshake::serve(control, mode));
+    let handshake = tokio::spawn(handshake::serve(control, mode, Observer::default()));
     first_packet(&socket).await;
     end_part(PARTS[3]);
     guest.kill_and_wait().unwrap();
@@ -213,6 +214,7 @@ async fn take_checkpoint(machines: &Machines, timings: &mut Timings) {
     tokio::spawn(handshake::serve(
         control,
         HandshakeMode::CheckpointSource(sender),
+        Observer::default(),
     ));
     let ready = tokio::time::timeout(LIMIT, ready).await;
     ready.unwrap().unwrap();
