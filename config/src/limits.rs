@@ -31,6 +31,8 @@ pub struct LimitOverrides {
     pub idle: Option<Duration>,
     /// See [`Limits::total`].
     pub total: Option<Duration>,
+    /// From the result of a bootstrap to the end of its guest.
+    pub shutdown: Option<Duration>,
 }
 
 /// The limits of the machines that match a pattern.
@@ -53,7 +55,9 @@ pub enum LimitError {
     #[error("a number of seconds from 1 to {SECONDS_MAX} is expected")]
     Seconds,
     /// The rule is malformed.
-    #[error("`PATTERN = start SECONDS silence SECONDS total SECONDS` is expected, or a part of it")]
+    #[error(
+        "`PATTERN = start SECONDS silence SECONDS total SECONDS shutdown SECONDS` is expected, or a part of it"
+    )]
     Form,
 }
 
@@ -63,12 +67,7 @@ impl Limits {
     /// else by `self`.
     #[must_use]
     pub fn of(self, machine: &MachineName, manifest: LimitOverrides, rules: &[LimitRule]) -> Self {
-        let overrides = rules
-            .iter()
-            .filter(|rule| WildMatch::new(&rule.pattern).matches(machine.as_str()))
-            .map(|rule| rule.overrides)
-            .chain([manifest])
-            .fold(LimitOverrides::default(), LimitOverrides::or);
+        let overrides = manifest.overridden(machine, rules);
         Self {
             start: overrides.start.unwrap_or(self.start),
             idle: overrides.idle.unwrap_or(self.idle),
@@ -78,11 +77,24 @@ impl Limits {
 }
 
 impl LimitOverrides {
+    /// Returns the limits that apply to `machine` if `self` are those of its manifest: each is
+    /// set by the first rule that matches the machine and names the limit, else by `self`.
+    #[must_use]
+    pub fn overridden(self, machine: &MachineName, rules: &[LimitRule]) -> Self {
+        rules
+            .iter()
+            .filter(|rule| WildMatch::new(&rule.pattern).matches(machine.as_str()))
+            .map(|rule| rule.overrides)
+            .chain([self])
+            .fold(Self::default(), Self::or)
+    }
+
     fn or(self, other: Self) -> Self {
         Self {
             start: self.start.or(other.start),
             idle: self.idle.or(other.idle),
             total: self.total.or(other.total),
+            shutdown: self.shutdown.or(other.shutdown),
         }
     }
 }
@@ -112,6 +124,7 @@ impl FromStr for LimitRule {
                 "start" => &mut overrides.start,
                 "silence" => &mut overrides.idle,
                 "total" => &mut overrides.total,
+                "shutdown" => &mut overrides.shutdown,
                 _ => return Err(LimitError::Form),
             };
             let Seconds(value) = words.next().ok_or(LimitError::Form)?.parse()?;
@@ -155,6 +168,22 @@ mod tests {
             of("win11", LimitOverrides::default()),
             seconds(900, 1800, 7200)
         );
+    }
+
+    #[test]
+    fn the_shutdown_limit_is_overridden_like_the_others() {
+        let manifest = LimitOverrides {
+            shutdown: Some(Duration::from_mins(5)),
+            ..LimitOverrides::default()
+        };
+        let rules = ["win* = shutdown 900".parse().unwrap()];
+        let of = |machine: &str, manifest: LimitOverrides| {
+            let overrides = manifest.overridden(&machine.parse().unwrap(), &rules);
+            overrides.shutdown.map(|limit| limit.as_secs())
+        };
+        assert_eq!(of("linux", LimitOverrides::default()), None);
+        assert_eq!(of("linux", manifest), Some(300));
+        assert_eq!(of("win10", manifest), Some(900));
     }
 
     #[test]

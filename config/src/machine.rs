@@ -77,8 +77,8 @@ pub struct Machine {
     pub disk: FileName,
     /// The disk cache mode of a `kvm` machine.
     pub disk_cache: DiskCache,
-    /// The time limits of guests: `start-seconds-max`, `silence-seconds-max` and
-    /// `total-seconds-max`. The host's settings may override them.
+    /// The time limits of guests: `start-seconds-max`, `silence-seconds-max`,
+    /// `total-seconds-max` and `shutdown-seconds-max`. The host's settings may override them.
     pub limits: LimitOverrides,
     /// The firmware of a `kvm` machine: `bios` or `uefi`.
     pub firmware: Firmware,
@@ -110,7 +110,7 @@ pub struct Boot {
 pub struct MachineError(pub Vec<String>);
 
 /// All known values, including those of build2 that are ignored.
-const KNOWN: [&str; 24] = [
+const KNOWN: [&str; 25] = [
     "id",
     "name",
     "summary",
@@ -125,6 +125,7 @@ const KNOWN: [&str; 24] = [
     "start-seconds-max",
     "silence-seconds-max",
     "total-seconds-max",
+    "shutdown-seconds-max",
     "disk",
     "firmware",
     "frozen",
@@ -271,6 +272,7 @@ impl Reader<'_> {
             start: limit("start-seconds-max"),
             idle: limit("silence-seconds-max"),
             total: limit("total-seconds-max"),
+            shutdown: limit("shutdown-seconds-max"),
         }
     }
 

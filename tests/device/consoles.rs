@@ -117,6 +117,60 @@ done >/dev/null 2>&1
     host.wait_until_torn_down();
 }
 
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_guest_is_ended_as_soon_as_its_result_is_stored() {
+    // It would never shut down, also not when its power button is pressed.
+    let host = host_with_worker(
+        "",
+        r"
+trap '' TERM INT; killall -9 acpid
+echo the last line >/dev/console
+put result.manifest success
+while :; do sleep 1000; done
+",
+    );
+    let build = host.wait_for(host.submit("demo", "hello"), State::Finished);
+    assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
+    assert!(!host.log().contains("does not shut down"));
+    let recorded =
+        std::fs::read_to_string(host.state_directory().join("builds/1/console")).unwrap();
+    assert!(recorded.contains("the last line"), "{recorded}");
+    host.wait_until_torn_down();
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn the_guest_of_a_bootstrap_has_its_own_time_to_shut_down() {
+    let mut host = AgentHost::new("guests.frozen = \"off\"\nbootstrap.retries_max = 0\n");
+    let delay = |seconds: u32| {
+        move |files: &std::path::Path| {
+            let manifest = files.join("manifest");
+            let text = std::fs::read_to_string(&manifest).unwrap();
+            tests::write_file(
+                &manifest,
+                &format!("{text}shutdown-seconds-max: {seconds}\n"),
+            );
+        }
+    };
+    host.add("patient", delay(120));
+    host.add("hasty", delay(1));
+    // It delays its power-off.
+    let worker = format!("{WORKER}put result.manifest success\n").replace(
+        "put bootstrap.manifest success; exit",
+        "put bootstrap.manifest success; sleep 8; exit",
+    );
+    host.add_worker("default", &worker);
+    host.start();
+    let build = host.wait_for(host.submit("patient", "hello"), State::Finished);
+    assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
+    wait_until("the other bootstrap fails", || {
+        host.log()
+            .contains("did not shut itself down within 1 s of its result")
+    });
+    host.wait_until_torn_down();
+}
+
 const BAD: &str = "int main(void) { return nonsense; }\n";
 const GOOD: &str = "int main(void) { return 0; }\n";
 

@@ -239,7 +239,7 @@ fn a_container_builds_a_package() {
     let live = fs::read_to_string(host.state_directory().join("builds/1/log.live")).unwrap();
     assert!(live.contains("build: made hello"), "{live}");
     let console = fs::read_to_string(host.state_directory().join("builds/1/console")).unwrap();
-    assert!(console.contains("machine: powering off"), "{console}");
+    assert!(console.contains("machine: ready after"), "{console}");
 
     let id = host.submit_code("demo", "int main(void) { return nonsense; }\n");
     let build = host.wait_for(id, State::Finished);

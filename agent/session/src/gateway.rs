@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use guest::BootMode;
 use guest::gateway::{Sockets, addresses, bind};
@@ -11,13 +12,15 @@ use telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::GuestServices;
 use super::console::{Console, ConsoleHandle};
 use super::handshake::{self, HandshakeMode};
 use super::idle_timeout::Activity;
-use super::log_capture::{self, CaptureFiles};
+use super::log_capture::{Capture, CaptureFiles};
 use super::streams::{self, ConsoleInput, Streams};
 use crate::pr_service;
 
@@ -28,6 +31,8 @@ use dns::Names;
 
 /// The port on which guests fetch and put files (RFC 1350).
 const TFTP_PORT: u16 = 69;
+/// The time in which the output of a guest that has ended must be captured.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// The number of TFTP events that wait for the session.
 const EVENTS_MAX: usize = 64;
 
@@ -82,6 +87,10 @@ pub(super) struct Gateway {
     /// The activity that the idle timeout waits for.
     pub(super) activity: Activity,
     tasks: JoinSet<()>,
+    /// The tasks that capture the guest's output.
+    captures: JoinSet<()>,
+    /// Ends the captures once they have nothing more to read.
+    drain: CancellationToken,
     log_listener: Option<TcpListener>,
     console: Option<ConsoleHandle>,
 }
@@ -115,6 +124,8 @@ impl Gateway {
             metrics: Arc::clone(&services.metrics),
             activity: servers.activity,
             tasks,
+            captures: JoinSet::new(),
+            drain: CancellationToken::new(),
             log_listener: sockets.log.map(tcp_listener).transpose()?,
             console: None,
         })
@@ -141,21 +152,28 @@ impl Gateway {
             let handle = register(input);
             let show = self.on_console_output(handle.console());
             self.console = Some(handle);
-            self.tasks
-                .spawn(log_capture::capture(output, files.console, bytes_max, show));
+            let capture = Capture::new(files.console, bytes_max, self.drain.clone());
+            self.captures.spawn(capture.stream(output, show));
         }
         let activity = self.activity.clone();
         let on_log = move |_: &[u8]| activity.record();
+        let capture = Capture::new(files.log, bytes_max, self.drain.clone());
         if let Some(log) = streams.log {
             let log = streams::unix_stream(log)?;
-            self.tasks
-                .spawn(log_capture::capture(log, files.log, bytes_max, on_log));
+            self.captures.spawn(capture.stream(log, on_log));
         } else if let Some(listener) = self.log_listener.take() {
-            self.tasks.spawn(log_capture::capture_connections(
-                listener, files.log, bytes_max, on_log,
-            ));
+            self.captures.spawn(capture.connections(listener, on_log));
         }
         Ok(())
+    }
+
+    /// Waits until all output of a guest that has ended is captured.
+    pub(super) async fn drain(&mut self) {
+        self.drain.cancel();
+        let captured = async { while self.captures.join_next().await.is_some() {} };
+        if timeout(DRAIN_LIMIT, captured).await.is_err() {
+            warn!("the output of a guest that has ended does not end");
+        }
     }
 
     /// Returns the guest's console, if it has one.

@@ -53,10 +53,7 @@ use gateway::Gateway;
 use guest_handle::GuestHandle;
 use log_capture::CaptureFiles;
 use parts::Parts;
-use teardown::{kill, log_failure, tear_down};
-
-/// The time in which a guest must shut down after it has put its result.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
+use teardown::{kill, tear_down};
 
 /// A reason why a guest could not be started or adopted.
 #[derive(Debug, thiserror::Error)]
@@ -205,17 +202,20 @@ impl Session {
         self.guest.run(guest::Guest::usage).await
     }
 
-    /// Waits until the guest has shut down, and ends it if it does not. Returns true if it
-    /// shut down by itself: only then its disk is consistent.
-    pub async fn shut_down(self) -> bool {
-        let exit = timeout(SHUTDOWN_LIMIT, self.guest.exited()).await;
-        if exit.is_err() {
-            warn!("the guest does not shut down; ending it");
-            log_failure(self.guest.run(|guest| guest.stop(SHUTDOWN_LIMIT)).await);
+    /// Waits until the guest has shut down, and kills it after `limit`. Returns the exit
+    /// status of a guest that ended by itself: only then its disk may be consistent.
+    pub async fn shut_down(self, limit: Duration) -> Option<Exit> {
+        let exit = timeout(limit, self.guest.exited()).await.ok();
+        if exit.is_none() {
+            warn!(
+                seconds = limit.as_secs(),
+                "the guest does not shut down; ending it"
+            );
+            self.guest.run(kill).await;
         }
         debug!("the guest's process has ended");
         self.tear_down().await;
-        exit.is_ok_and(Exit::is_clean)
+        exit
     }
 
     /// Saves a checkpoint of the guest in its directory, and ends the guest.
@@ -236,7 +236,9 @@ impl Session {
         self.tear_down().await;
     }
 
-    async fn tear_down(self) {
+    /// Captures the rest of the output of a guest that has ended, and deletes what it leaves.
+    async fn tear_down(mut self) {
+        self.gateway.drain().await;
         let (gateway, network, run_dir) = (self.gateway, self.network, self.run_dir);
         blocking(move || {
             drop(gateway);

@@ -10,10 +10,14 @@ use std::time::Duration;
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 /// The pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The time after the end of a guest in which its last output becomes readable, if its stream
+/// does not end.
+const DRAIN_PAUSE: Duration = Duration::from_millis(20);
 
 /// The files that receive a guest's output.
 #[derive(Debug, Clone)]
@@ -26,37 +30,78 @@ pub struct CaptureFiles {
     pub bytes_max: u64,
 }
 
-/// Appends a stream to a file until the stream ends. Bytes beyond `bytes_max` are dropped, so
-/// that the guest is never blocked. `on_output` is called with each piece after it was
-/// written.
-pub(super) async fn capture(
-    stream: impl AsyncRead + Unpin,
+/// The capture of output in one file. Bytes beyond its limit are dropped, so that the guest is
+/// never blocked.
+#[derive(Debug)]
+pub(super) struct Capture {
     path: PathBuf,
     bytes_max: u64,
-    on_output: impl FnMut(&[u8]),
-) {
-    CaptureFile::open(path, bytes_max)
-        .await
-        .append(stream, on_output)
-        .await;
+    drain: CancellationToken,
 }
 
-/// Appends the streams of all connections, one after the other, to a file; for ever. However many
-/// connections a guest opens, one is accepted at a time. It has no deadline, because a worker may
-/// be quiet for long; a guest that holds it withholds only its own log.
-pub(super) async fn capture_connections(
-    listener: TcpListener,
-    path: PathBuf,
-    bytes_max: u64,
-    mut on_output: impl FnMut(&[u8]),
-) {
-    let mut file = CaptureFile::open(path, bytes_max).await;
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => file.append(stream, &mut on_output).await,
-            // The agent may be out of descriptors for a while.
-            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+impl Capture {
+    /// Describes a capture. Once `drain` is cancelled, because the guest has ended, the capture
+    /// ends as soon as nothing is left to read.
+    pub(super) fn new(path: PathBuf, bytes_max: u64, drain: CancellationToken) -> Self {
+        Self {
+            path,
+            bytes_max,
+            drain,
         }
+    }
+
+    /// Appends a stream to the file until the stream ends. `on_output` is called with each piece
+    /// after it was written.
+    pub(super) async fn stream(
+        self,
+        stream: impl AsyncRead + Unpin,
+        mut on_output: impl FnMut(&[u8]),
+    ) {
+        let mut file = self.open().await;
+        file.append(stream, &self.drain, &mut on_output).await;
+    }
+
+    /// Appends the streams of all connections, one after the other, to the file; for ever.
+    /// However many connections a guest opens, one is accepted at a time. It has no deadline,
+    /// because a worker may be quiet for long; a guest that holds it withholds only its own log.
+    pub(super) async fn connections(self, listener: TcpListener, mut on_output: impl FnMut(&[u8])) {
+        let mut file = self.open().await;
+        while let Some(accepted) = unless_drained(&self.drain, listener.accept()).await {
+            match accepted {
+                Ok((stream, _)) => file.append(stream, &self.drain, &mut on_output).await,
+                // The agent may be out of descriptors for a while.
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            }
+        }
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the path is in a directory that only root may change"
+    )]
+    async fn open(&self) -> CaptureFile {
+        let mut options = OpenOptions::new();
+        let opened = options.create(true).append(true).open(&self.path).await;
+        CaptureFile {
+            file: opened
+                .inspect_err(|error| log_error(&self.path, error))
+                .ok(),
+            path: self.path.clone(),
+            bytes_left: self.bytes_max,
+        }
+    }
+}
+
+/// Waits for input. Returns `None` if nothing arrives shortly after the guest has ended.
+async fn unless_drained<T>(drain: &CancellationToken, input: impl Future<Output = T>) -> Option<T> {
+    let drained = async {
+        drain.cancelled().await;
+        tokio::time::sleep(DRAIN_PAUSE).await;
+    };
+    tokio::select! {
+        biased;
+        input = input => Some(input),
+        () = drained => None,
     }
 }
 
@@ -69,27 +114,14 @@ struct CaptureFile {
 }
 
 impl CaptureFile {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the path is in a directory that only root may change"
-    )]
-    async fn open(path: PathBuf, bytes_max: u64) -> Self {
-        let mut options = OpenOptions::new();
-        let opened = options.create(true).append(true).open(&path).await;
-        Self {
-            file: opened.inspect_err(|error| log_error(&path, error)).ok(),
-            path,
-            bytes_left: bytes_max,
-        }
-    }
-
     async fn append(
         &mut self,
         mut stream: impl AsyncRead + Unpin,
-        mut on_output: impl FnMut(&[u8]),
+        drain: &CancellationToken,
+        on_output: &mut impl FnMut(&[u8]),
     ) {
         let mut buffer = vec![0; 16 * 1024];
-        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        while let Some(Ok(count @ 1..)) = unless_drained(drain, stream.read(&mut buffer)).await {
             self.write(&buffer[..count]).await;
             on_output(&buffer[..count]);
         }
@@ -129,10 +161,10 @@ mod tests {
         let content = vec![b'x'; 40_000];
         let mut rest: &[u8] = &content;
         let mut shown = 0;
-        capture(&mut rest, path.clone(), 20_000, |piece| {
-            shown += piece.len();
-        })
-        .await;
+        let capture = Capture::new(path.clone(), 20_000, CancellationToken::new());
+        capture
+            .stream(&mut rest, |piece| shown += piece.len())
+            .await;
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 20_000);
         assert!(rest.is_empty());
         assert_eq!(shown, 40_000);
@@ -146,7 +178,8 @@ mod tests {
         let path = directory.path().join("log");
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let captured = tokio::spawn(capture_connections(listener, path.clone(), 1 << 20, |_| ()));
+        let capture = Capture::new(path.clone(), 1 << 20, CancellationToken::new());
+        let captured = tokio::spawn(capture.connections(listener, |_| ()));
         let first = TcpStream::connect(address).await.unwrap();
         let mut others = Vec::new();
         for number in 0..50_u8 {
@@ -168,11 +201,34 @@ mod tests {
         let path = directory.path().join("console");
         let mut shown = Vec::new();
         let output = b"one\n".chain(&b"two\n"[..]);
-        capture(output, path.clone(), 1 << 20, |piece| {
+        let capture = Capture::new(path.clone(), 1 << 20, CancellationToken::new());
+        let show = |piece: &[u8]| {
             shown.extend_from_slice(piece);
             assert_eq!(std::fs::read(&path).unwrap(), shown);
-        })
-        .await;
+        };
+        capture.stream(output, show).await;
         assert_eq!(shown, b"one\ntwo\n");
+    }
+
+    #[tokio::test]
+    async fn what_a_guest_sent_before_its_end_is_captured_though_its_streams_stay_open() {
+        use tokio::net::TcpStream;
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut streams = Vec::new();
+        for _ in 0..3 {
+            let mut stream = TcpStream::connect(listener.local_addr().unwrap())
+                .await
+                .unwrap();
+            stream.write_all(&vec![b'x'; 100_000]).await.unwrap();
+            streams.push(stream);
+        }
+        let drain = CancellationToken::new();
+        drain.cancel();
+        let capture = Capture::new(path.clone(), 1 << 20, drain);
+        capture.connections(listener, |_| ()).await;
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 300_000);
     }
 }

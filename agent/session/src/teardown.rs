@@ -3,20 +3,15 @@
 use std::error::Error;
 use std::path::Path;
 
+use guest::Guest;
 use guest::network::{self, Network};
-use guest::{Exit, Guest, GuestError};
 use tracing::warn;
 
 use super::egress;
 
 /// Kills a guest, and logs a failure.
 pub(super) fn kill(guest: &Guest) {
-    log_failure(guest.kill_and_wait());
-}
-
-/// Logs that a guest could not be ended.
-pub(super) fn log_failure(ended: Result<Exit, GuestError>) {
-    if let Err(error) = ended {
+    if let Err(error) = guest.kill_and_wait() {
         warn!(error = &error as &dyn Error, "cannot end a guest");
     }
 }

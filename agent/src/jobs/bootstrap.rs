@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::task::{self, TaskResult};
 use config::{ImageKey, Tag};
@@ -194,6 +195,7 @@ async fn install(
         result_files: &[task::BOOTSTRAP],
         cancel,
     };
+    let shutdown_limit = limits::shutdown_of_bootstrap(&agent.settings, &start.key, &machine);
     let log_bytes_max = agent.settings.builds.log_bytes_max;
     let spec = session::SessionSpec {
         tag: agent.next_bootstrap(),
@@ -208,7 +210,10 @@ async fn install(
             bytes_max: log_bytes_max,
         },
     };
-    let job = Installation { files };
+    let job = Installation {
+        files,
+        shutdown_limit,
+    };
     runner::run(agent, GuestSource::Start(Box::new(spec)), bounds, job).await
 }
 
@@ -235,6 +240,8 @@ fn namespace(
 /// The installation of a toolchain by a guest.
 struct Installation {
     files: PathBuf,
+    /// The time in which the guest must shut down after its result.
+    shutdown_limit: Duration,
 }
 
 impl GuestJob for Installation {
@@ -263,20 +270,22 @@ impl GuestJob for Installation {
             return Err(error);
         }
         let console = session.console();
-        let clean = session.shut_down().await;
+        let limit = self.shutdown_limit;
+        let exit = session.shut_down(limit).await;
         let files = self.files;
         let text = blocking(move || {
             sys::untrusted::read_text(&files, task::BOOTSTRAP, MANIFEST_BYTES_MAX)
         })
         .await?;
         let result = TaskResult::parse(&text)?;
-        match (result.status.is_good(), clean) {
+        match (result.status.is_good(), exit) {
             (false, _) => Err(JobError::Toolchain {
                 status: result.status,
                 message: result.message,
             }),
-            (true, false) => Err(JobError::UncleanShutdown),
-            (true, true) => Ok(console.is_some_and(|it| it.was_typed_on())),
+            (true, None) => Err(JobError::ShutdownTimeout(limit)),
+            (true, Some(exit)) if !exit.is_clean() => Err(JobError::UncleanShutdown(exit)),
+            (true, Some(_)) => Ok(console.is_some_and(|it| it.was_typed_on())),
         }
     }
 }

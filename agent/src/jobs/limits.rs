@@ -1,5 +1,7 @@
 //! The time limits of guests.
 
+use std::time::Duration;
+
 use config::ImageKey;
 use config::builds::Build;
 use config::limits::Limits;
@@ -39,4 +41,17 @@ pub(super) fn of_bootstrap(settings: &Settings, key: &ImageKey, machine: &Machin
         .bootstrap
         .limits
         .of(&key.machine, machine.limits, &guests.limits)
+}
+
+/// Returns the time in which the guest of a bootstrap must shut down after its result.
+pub(super) fn shutdown_of_bootstrap(
+    settings: &Settings,
+    key: &ImageKey,
+    machine: &Machine,
+) -> Duration {
+    let rules = &settings.guests.limits;
+    let overrides = machine.limits.overridden(&key.machine, rules);
+    overrides
+        .shutdown
+        .unwrap_or(settings.bootstrap.shutdown_limit)
 }

@@ -3,11 +3,13 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use config::NameError;
 use config::builds::TransitionError;
 use config::limits::Limits;
 use config::task::{self, TaskError};
+use guest::Exit;
 use records::RecordsError;
 use session::{GuestEvent, GuestFailure, Session, SessionError};
 use store::StoreError;
@@ -69,9 +71,15 @@ pub enum JobError {
         /// Its message.
         message: String,
     },
-    /// The guest of a bootstrap did not shut itself down.
-    #[error("the guest did not shut itself down, so its disk cannot be trusted")]
-    UncleanShutdown,
+    /// The guest of a bootstrap did not shut itself down in time.
+    #[error(
+        "the guest did not shut itself down within {} s of its result, so its disk cannot be trusted; `shutdown-seconds-max` in the machine's manifest sets this limit",
+        .0.as_secs()
+    )]
+    ShutdownTimeout(Duration),
+    /// The guest of a bootstrap ended without a shutdown.
+    #[error("the guest ended without shutting down ({0}), so its disk cannot be trusted")]
+    UncleanShutdown(Exit),
     /// The worker does not wait for its task, so that no checkpoint can be made.
     #[error("the worker does not wait for its task")]
     CheckpointUnsupported,

@@ -11,6 +11,9 @@ pub struct Bootstrap {
     /// The time limits of a guest for which neither `guests.limits` nor the machine's
     /// manifest sets others.
     pub limits: Limits,
+    /// The time in which a guest must shut down after its result, unless `guests.limits` or
+    /// the machine's manifest sets another one.
+    pub shutdown_limit: Duration,
     /// The number of retries of a failed bootstrap, until the machine or the toolchain
     /// changes.
     pub retries_max: u32,
@@ -67,6 +70,7 @@ pub(super) fn bootstrap(reader: &mut Reader<'_>) -> Bootstrap {
             idle: reader.seconds("bootstrap.silence_seconds_max", 900),
             total: reader.seconds("bootstrap.total_seconds_max", 3600),
         },
+        shutdown_limit: reader.seconds("bootstrap.shutdown_seconds_max", 120),
         retries_max: reader.small_number("bootstrap.retries_max", 2, 0..=100),
     }
 }

@@ -141,7 +141,7 @@ pub(super) fn guests(reader: &mut Reader<'_>) -> Guests {
         options_allowed: reader.choice("guests.options", &[("refuse", false), ("allow", true)]),
         limits: reader.list(
             "guests.limits",
-            "`PATTERN = start SECONDS silence SECONDS total SECONDS`",
+            "`PATTERN = start SECONDS silence SECONDS total SECONDS shutdown SECONDS`",
             |text| text.parse().ok(),
         ),
         restore_limit: reader.seconds("guests.wake_seconds_max", 15),

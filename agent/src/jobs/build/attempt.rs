@@ -339,7 +339,7 @@ impl GuestJob for BuildGuest<'_> {
 
 impl BuildGuest<'_> {
     /// Stores the result. The guest is suspended if the build has failed and is to be
-    /// held, else it shuts down.
+    /// held. Else it is killed: its files are here, and nothing of its disk is needed.
     async fn store(self, session: Session) -> Attempt {
         let (agent, id) = (self.agent, self.build.id);
         let directory = agent.paths.build(id);
@@ -348,7 +348,7 @@ impl BuildGuest<'_> {
         if failed {
             held_guest = hold::suspend(session).await;
         } else {
-            session.shut_down().await;
+            session.kill().await;
         }
         progress::note_all(agent, id).await;
         let result = collect::collect(agent, id).await.map_err(JobError::from);
