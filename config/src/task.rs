@@ -162,6 +162,8 @@ pub struct Task {
     pub interactive: Option<Breakpoint>,
     /// Holds the guest when the build fails: it runs a shell instead of shutting down.
     pub hold: bool,
+    /// The largest size of [`LOG`]; the worker's default if `None`, as of older agents.
+    pub log_bytes_max: Option<u64>,
     /// The sources.
     pub sources: Vec<Source>,
 }
@@ -178,6 +180,9 @@ impl Task {
         }
         if self.hold {
             head = head.with("hold", &true);
+        }
+        if let Some(bytes_max) = self.log_bytes_max {
+            head = head.with("log-bytes-max", &bytes_max);
         }
         let source = |s: &Source| {
             Manifest::new()
@@ -209,12 +214,18 @@ impl Task {
             toolchain: required(head, "toolchain")?.parse()?,
             interactive: head.get("interactive").map(str::parse).transpose()?,
             hold: head.get("hold") == Some("true"),
+            log_bytes_max: head.get("log-bytes-max").map(bytes).transpose()?,
             sources: sources
                 .iter()
                 .map(source)
                 .collect::<Result<_, TaskError>>()?,
         })
     }
+}
+
+fn bytes(text: &str) -> Result<u64, TaskError> {
+    text.parse()
+        .map_err(|_| TaskError::Value("log-bytes-max", text.chars().take(40).collect()))
 }
 
 fn required<'a>(manifest: &'a Manifest, name: &'static str) -> Result<&'a str, TaskError> {
@@ -243,6 +254,7 @@ mod tests {
                 toolchain: "default".parse().unwrap(),
                 interactive: None,
                 hold: false,
+                log_bytes_max: None,
                 sources: names.iter().cloned().map(|name| Source { name, sha256: sha256.clone() }).collect(),
             };
             prop_assert_eq!(Task::parse(&task.print()), Ok(task));
@@ -270,6 +282,7 @@ mod tests {
             toolchain: "default".parse().unwrap(),
             interactive: Some(Breakpoint::Warning),
             hold: true,
+            log_bytes_max: Some(67_108_864),
             sources: vec![Source {
                 name: "hello.tar.gz".parse().unwrap(),
                 sha256: "a".repeat(64).parse().unwrap(),

@@ -57,6 +57,9 @@ fn build(
     handshake::wait_for_start(log)?;
     let task = fetch_task(settings)?;
     *hold = task.hold;
+    if let Some(bytes_max) = task.log_bytes_max {
+        log.set_limit(bytes_max);
+    }
     if task.interactive == Some(Breakpoint::Attach) {
         shell::breakpoint(settings, &settings.work.join(WORK), log)?;
         return Ok((TaskResult::new(Outcome::Abort), Vec::new()));

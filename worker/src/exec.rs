@@ -126,8 +126,9 @@ mod tests {
         let mut log = Log::create(&directory.path().join("log"), None).unwrap();
         let environment = [("WORD", OsString::from("word"))];
         let status = run(&program, directory.path(), &environment, &mut log);
-        let log = log.finish().unwrap();
-        (status, std::fs::read_to_string(log.path).unwrap())
+        let mut text = String::new();
+        log.finish().read_to_string(&mut text).unwrap();
+        (status, text)
     }
 
     #[test]

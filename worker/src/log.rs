@@ -1,17 +1,21 @@
 //! The log of everything that a toolchain prints: a file that is put at the end, and the
 //! stream by which the host sees it at once.
 
-use std::fs::File;
+mod bounded_file;
+
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::WorkerError;
 use crate::log_stream::LogStream;
 
-/// The bytes at the beginning of a log that its file keeps.
-const HEAD_MAX: u64 = 8 * 1024 * 1024;
-/// The bytes at the end of a longer log that its file keeps.
-const TAIL_MAX: usize = 64 * 1024;
+use bounded_file::BoundedFile;
+pub use bounded_file::CompleteLog;
+
+/// The size of a log, unless the task has another one.
+const BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// The end of a log that is kept in memory.
+const LAST_MAX: usize = 64 * 1024;
 
 /// The prefix of the worker's own lines.
 const PREFIX: &str = "buildhost-worker: ";
@@ -24,25 +28,10 @@ const LAST_LINE_MAX: usize = 200;
 /// A log that is being written.
 #[derive(Debug)]
 pub struct Log {
-    path: PathBuf,
-    file: File,
-    written: u64,
-    /// The end of the log. It is in the file, too, unless something was omitted.
-    tail: Vec<u8>,
-    /// The bytes that are not in the file.
-    omitted: u64,
+    file: BoundedFile,
+    /// The end of the log.
+    last: Vec<u8>,
     stream: Option<LogStream>,
-    /// The first error of the file.
-    error: Option<io::Error>,
-}
-
-/// A complete log.
-#[derive(Debug)]
-pub struct CompleteLog {
-    /// The path of the file.
-    pub path: PathBuf,
-    /// The size of the file.
-    pub size: u64,
 }
 
 impl Log {
@@ -52,28 +41,27 @@ impl Log {
     /// The file cannot be created.
     pub fn create(path: &Path, stream: Option<LogStream>) -> Result<Self, WorkerError> {
         Ok(Self {
-            path: path.to_owned(),
-            file: File::create(path).map_err(WorkerError::disk(path))?,
-            written: 0,
-            tail: Vec::new(),
-            omitted: 0,
+            file: BoundedFile::create(path, BYTES_MAX).map_err(WorkerError::disk(path))?,
+            last: Vec::new(),
             stream,
-            error: None,
         })
     }
 
-    /// Appends the output of a program. [`Log::finish`] reports the errors of the disk.
+    /// Sets the largest size of the complete log.
+    pub fn set_limit(&mut self, bytes_max: u64) {
+        self.file.set_limit(bytes_max);
+    }
+
+    /// Appends the output of a program. A disk that fails costs only what neither the file nor
+    /// the memory holds.
     pub fn append(&mut self, bytes: &[u8]) {
         if let Some(stream) = &mut self.stream {
             stream.send(bytes);
         }
-        let room = usize::try_from(HEAD_MAX - self.written).unwrap_or(usize::MAX);
-        let (head, rest) = bytes.split_at(bytes.len().min(room));
-        self.write(head);
-        self.omitted += rest.len() as u64;
-        self.tail.extend_from_slice(bytes);
-        if self.tail.len() > 2 * TAIL_MAX {
-            self.tail.drain(..self.tail.len() - TAIL_MAX);
+        self.file.append(bytes);
+        self.last.extend_from_slice(bytes);
+        if self.last.len() > 2 * LAST_MAX {
+            self.last.drain(..self.last.len() - LAST_MAX);
         }
     }
 
@@ -94,7 +82,7 @@ impl Log {
     /// Returns the last lines that a program printed, without control characters.
     pub fn last_lines(&self) -> String {
         let is_shown = |c: &char| !c.is_control() || *c == '\t';
-        let text = String::from_utf8_lossy(&self.tail);
+        let text = String::from_utf8_lossy(&self.last);
         let mut lines: Vec<String> = text
             .lines()
             .map(|line| line.chars().filter(is_shown).take(LAST_LINE_MAX).collect())
@@ -104,47 +92,20 @@ impl Log {
         lines.join("\n")
     }
 
-    /// Completes the file.
-    ///
-    /// # Errors
-    /// A part of the log could not be written.
-    pub fn finish(mut self) -> Result<CompleteLog, WorkerError> {
-        self.write_tail();
+    /// Completes the log.
+    pub fn finish(mut self) -> CompleteLog {
         if let Some(stream) = self.stream.take() {
             stream.finish();
         }
-        match self.error {
-            Some(error) => Err(WorkerError::disk(&self.path)(error)),
-            None => Ok(CompleteLog {
-                path: self.path,
-                size: self.written,
-            }),
-        }
-    }
-
-    /// Appends the tail of a log that is longer than its file may be.
-    fn write_tail(&mut self) {
-        let wanted = usize::try_from(self.omitted).unwrap_or(usize::MAX);
-        let start = self.tail.len().saturating_sub(wanted.min(TAIL_MAX));
-        let tail = self.tail.split_off(start);
-        let missing = self.omitted - tail.len() as u64;
-        if missing > 0 {
-            let mark = format!("\n[{missing} bytes are left out here: the log is too long]\n");
-            self.write(mark.as_bytes());
-        }
-        self.write(&tail);
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.written += bytes.len() as u64;
-        if self.error.is_none() {
-            self.error = self.file.write_all(bytes).err();
-        }
+        let last = &self.last[self.last.len().saturating_sub(LAST_MAX)..];
+        self.file.finish(last)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     fn log(place: &tempfile::TempDir) -> Log {
@@ -160,32 +121,21 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_log_keeps_its_head_and_its_tail() {
+    fn an_endless_log_keeps_its_head_and_its_tail_up_to_its_limit() {
         let place = tempfile::tempdir().unwrap();
         let mut log = log(&place);
         log.append(b"the first line\n");
+        log.set_limit(1 << 20);
         let chunk = vec![b'.'; 65_536];
         for _ in 0..200 {
             log.append(&chunk);
         }
         log.append(b"the last line\n");
-        let complete = log.finish().unwrap();
-        let text = std::fs::read_to_string(&complete.path).unwrap();
-        assert_eq!(complete.size, text.len() as u64);
-        assert!(complete.size < HEAD_MAX + 2 * TAIL_MAX as u64);
+        let mut text = String::new();
+        log.finish().read_to_string(&mut text).unwrap();
+        assert!((900_000..=1 << 20).contains(&text.len()), "{}", text.len());
         assert!(text.starts_with("the first line\n"));
         assert!(text.contains("bytes are left out here"));
         assert!(text.ends_with("the last line\n"));
-    }
-
-    #[test]
-    fn a_log_just_above_the_limit_loses_nothing() {
-        let place = tempfile::tempdir().unwrap();
-        let mut log = log(&place);
-        let head = vec![b'.'; usize::try_from(HEAD_MAX).unwrap()];
-        log.append(&head);
-        log.append(b"end");
-        let text = std::fs::read_to_string(log.finish().unwrap().path).unwrap();
-        assert!(text.ends_with("...end"));
     }
 }

@@ -13,8 +13,12 @@ use rustix::fs::OFlags;
 
 use crate::virtio_port;
 
-/// The bytes that may wait for a slow host. With more, output is dropped.
+/// The bytes that may wait for a slow host. With more, the program waits a moment; then output
+/// is dropped.
 const PENDING_MAX: usize = 256 * 1024;
+/// The time for which a program waits for a slow host. The host reads all output, so that only
+/// one that hangs takes so long.
+const ROOM_MAX: Duration = Duration::from_secs(2);
 /// The time for which the end of a log may wait for a slow host.
 const FINISH_MAX: Duration = Duration::from_secs(1);
 /// The interval at which it is sent again.
@@ -22,7 +26,7 @@ const FINISH_POLL: Duration = Duration::from_millis(5);
 /// The time that the host has to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_millis(500);
 
-/// A stream to the host. Writing to it neither blocks nor fails; lost output is not
+/// A stream to the host. Writing to it neither fails nor blocks for long; lost output is not
 /// missed, because the worker puts the whole log at the end.
 #[derive(Debug)]
 pub struct LogStream {
@@ -31,6 +35,9 @@ pub struct LogStream {
     address: Option<SocketAddr>,
     pending: Vec<u8>,
     dropped: u64,
+    /// The bytes that were waiting when the host took none for [`ROOM_MAX`]. Until it takes
+    /// some, nobody waits for it again.
+    hangs: Option<usize>,
 }
 
 impl LogStream {
@@ -55,11 +62,13 @@ impl LogStream {
             address,
             pending: Vec::new(),
             dropped: 0,
+            hangs: None,
         }
     }
 
     /// Sends these bytes, or keeps them until the next call.
     pub fn send(&mut self, bytes: &[u8]) {
+        self.wait_for_room(bytes.len());
         if self.pending.len() + bytes.len() > PENDING_MAX {
             self.dropped += bytes.len() as u64;
         } else {
@@ -67,6 +76,27 @@ impl LogStream {
             self.pending.extend_from_slice(bytes);
         }
         self.flush();
+    }
+
+    /// Waits until there is room for more bytes, unless the host hangs.
+    fn wait_for_room(&mut self, bytes: usize) {
+        let is_full = |stream: &Self| stream.pending.len() + bytes > PENDING_MAX;
+        if !is_full(self) {
+            return;
+        }
+        self.flush();
+        if self
+            .hangs
+            .is_some_and(|waiting| self.pending.len() >= waiting)
+        {
+            return;
+        }
+        let deadline = Instant::now() + ROOM_MAX;
+        while is_full(self) && Instant::now() < deadline {
+            std::thread::sleep(FINISH_POLL);
+            self.flush();
+        }
+        self.hangs = is_full(self).then_some(self.pending.len());
     }
 
     /// Sends the pending bytes as far as the host takes them.

@@ -64,8 +64,11 @@ pub fn abnormal(error: &WorkerError) -> TaskResult {
 }
 
 fn put_log(client: &Client, log: Log) -> Result<(), WorkerError> {
-    let log = log.finish()?;
-    put_file(client, task::LOG, &log.path)
+    let mut log = log.finish();
+    let size = log.size();
+    client
+        .put(task::LOG, &mut log, size)
+        .map_err(put_error(task::LOG))
 }
 
 /// Puts a manifest.

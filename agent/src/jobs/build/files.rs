@@ -28,6 +28,7 @@ pub(crate) fn task(agent: &AgentState, build: &Build) -> Task {
         toolchain: build.toolchain.clone(),
         interactive: build.interactive.breakpoint,
         hold: build.interactive.hold || agent.settings.builds.hold_always,
+        log_bytes_max: Some(agent.settings.builds.log_bytes_max),
         sources: build.sources.clone(),
     }
 }
