@@ -209,6 +209,7 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
             get(console::of_machine).post(console::of_machine),
         )
         .route("/api/v1/builds/{id}/log", get(files::log))
+        .route("/api/v1/builds/{id}/log/times", get(files::log_times))
         .route("/api/v1/builds/{id}/artifacts/{name}", get(files::artifact))
         .route(
             "/api/v1/schedules",

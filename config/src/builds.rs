@@ -20,8 +20,8 @@ pub use labels::{LabelError, Submitter, Target};
 pub use listing::{Cursor, LISTED_MAX, ListQuery, Sort, SortKey};
 pub use priority::Priority;
 pub use record::{
-    Artifact, Build, BuildInputs, BuiltPackage, Count, GuestKind, HostPolicy, Phase, Progress,
-    StartKind, Typist, Usage,
+    Artifact, Build, BuildInputs, BuiltPackage, Count, GuestKind, HostPolicy, LogTime, Phase,
+    Progress, StartKind, Typist, Usage,
 };
 pub use request::Request;
 pub use state::{Cancellation, State, TransitionError};

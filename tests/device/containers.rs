@@ -236,7 +236,7 @@ fn a_container_builds_a_package() {
     assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
     assert_eq!(build.packages[0].revision, "r0.0");
     assert!(host.log_of(1).contains("hello"), "{}", host.log_of(1));
-    let live = fs::read_to_string(host.state_directory().join("builds/1/log.live")).unwrap();
+    let live = fs::read_to_string(host.state_directory().join("builds/1/log")).unwrap();
     assert!(live.contains("build: made hello"), "{live}");
     let console = fs::read_to_string(host.state_directory().join("builds/1/console")).unwrap();
     assert!(console.contains("machine: ready after"), "{console}");
@@ -348,7 +348,7 @@ fn a_running_container_is_adopted() {
         (Some(Outcome::Success), 1),
         "{build:?}"
     );
-    let live = host.state_directory().join(format!("builds/{id}/log.live"));
+    let live = host.state_directory().join(format!("builds/{id}/log"));
     let live = fs::read_to_string(live).unwrap();
     assert!(live.contains("build: made hello"), "{live}");
     host.wait_until_torn_down();

@@ -11,6 +11,7 @@ use super::schedules;
 const BUILDS: &str = "/api/v1/builds";
 const BUILD: &str = "/api/v1/builds/{id}";
 const LOG: &str = "/api/v1/builds/{id}/log";
+const TIMES: &str = "/api/v1/builds/{id}/log/times";
 const CANCEL: &str = "/api/v1/builds/{id}/cancel";
 const ARTIFACT: &str = "/api/v1/builds/{id}/artifacts/{name}";
 const SOURCES: &str = "/api/v1/sources/{sha256}";
@@ -59,6 +60,17 @@ const REQUESTS: &[InvalidRequest] = &[
     ("GET", BUILD, "/api/v1/builds/0", "", "", 404),
     ("GET", LOG, "/api/v1/builds/7/log", "", "", 404),
     ("GET", LOG, "/api/v1/builds/1/log?offset=x", "", "", 400),
+    ("GET", LOG, "/api/v1/builds/1/log?attempt=3", "", "", 404),
+    ("GET", LOG, "/api/v1/builds/1/log?console=7", "", "", 400),
+    ("GET", TIMES, "/api/v1/builds/7/log/times", "", "", 404),
+    (
+        "GET",
+        TIMES,
+        "/api/v1/builds/1/log/times?attempt=x",
+        "",
+        "",
+        400,
+    ),
     ("GET", LOG, "/api/v1/builds/1/log?follow=maybe", "", "", 400),
     (
         "GET",

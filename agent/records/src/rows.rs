@@ -123,6 +123,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Build> {
         submitted: parse(row, "submitted")?,
         started: optional(row, "started")?,
         finished: optional(row, "finished")?,
+        earlier_logs: Vec::new(),
         phases: from_json(row, "phases")?,
         usage: Usage {
             cpu_milliseconds: count(row, "cpu_milliseconds")?,

@@ -158,6 +158,7 @@ impl Gateway {
         let activity = self.activity.clone();
         let on_log = move |_: &[u8]| activity.record();
         let capture = Capture::new(files.log, bytes_max, self.drain.clone());
+        let capture = capture.with_times(files.log_times);
         if let Some(log) = streams.log {
             let log = streams::unix_stream(log)?;
             self.captures.spawn(capture.stream(log, on_log));

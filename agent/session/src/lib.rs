@@ -36,6 +36,7 @@ mod guest_handle;
 mod guest_services;
 pub mod handshake;
 mod idle_timeout;
+pub mod line_times;
 pub mod log_capture;
 mod orphans;
 mod parts;

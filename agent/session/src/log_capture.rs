@@ -5,13 +5,15 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+
+use super::line_times::LineTimes;
 
 /// The pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -26,6 +28,8 @@ pub struct CaptureFiles {
     pub console: PathBuf,
     /// The log of its worker.
     pub log: PathBuf,
+    /// The times at which the log arrived, see [`super::line_times`].
+    pub log_times: PathBuf,
     /// The maximum size of each file.
     pub bytes_max: u64,
 }
@@ -35,6 +39,7 @@ pub struct CaptureFiles {
 #[derive(Debug)]
 pub(super) struct Capture {
     path: PathBuf,
+    times: Option<PathBuf>,
     bytes_max: u64,
     drain: CancellationToken,
 }
@@ -45,9 +50,16 @@ impl Capture {
     pub(super) fn new(path: PathBuf, bytes_max: u64, drain: CancellationToken) -> Self {
         Self {
             path,
+            times: None,
             bytes_max,
             drain,
         }
+    }
+
+    /// Records the times of arrival in another file.
+    pub(super) fn with_times(mut self, path: PathBuf) -> Self {
+        self.times = Some(path);
+        self
     }
 
     /// Appends a stream to the file until the stream ends. `on_output` is called with each piece
@@ -75,21 +87,36 @@ impl Capture {
         }
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the path is in a directory that only root may change"
-    )]
     async fn open(&self) -> CaptureFile {
-        let mut options = OpenOptions::new();
-        let opened = options.create(true).append(true).open(&self.path).await;
+        let file = open(&self.path).await;
+        // A file of a guest that was adopted has content.
+        let size = match &file {
+            Some(file) => file.metadata().await.map_or(0, |metadata| metadata.len()),
+            None => 0,
+        };
+        let times = match &self.times {
+            Some(path) => open(path).await.map(|file| (file, LineTimes::default())),
+            None => None,
+        };
         CaptureFile {
-            file: opened
-                .inspect_err(|error| log_error(&self.path, error))
-                .ok(),
+            file,
             path: self.path.clone(),
-            bytes_left: self.bytes_max,
+            times,
+            size,
+            bytes_max: self.bytes_max,
         }
     }
+}
+
+/// Opens a file to append to; logs a failure.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the path is in a directory that only root may change"
+)]
+async fn open(path: &Path) -> Option<File> {
+    let mut options = OpenOptions::new();
+    let opened = options.create(true).append(true).open(path).await;
+    opened.inspect_err(|error| log_error(path, error)).ok()
 }
 
 /// Waits for input. Returns `None` if nothing arrives shortly after the guest has ended.
@@ -110,7 +137,9 @@ struct CaptureFile {
     path: PathBuf,
     /// None after an error, from which on output is dropped.
     file: Option<File>,
-    bytes_left: u64,
+    times: Option<(File, LineTimes)>,
+    size: u64,
+    bytes_max: u64,
 }
 
 impl CaptureFile {
@@ -130,12 +159,24 @@ impl CaptureFile {
     /// Writes as much as the limit leaves room for.
     async fn write(&mut self, bytes: &[u8]) {
         let Some(file) = &mut self.file else { return };
-        let left = usize::try_from(self.bytes_left).unwrap_or(usize::MAX);
+        let left = self.bytes_max.saturating_sub(self.size);
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
         let bytes = &bytes[..bytes.len().min(left)];
-        self.bytes_left -= bytes.len() as u64;
+        if bytes.is_empty() {
+            return;
+        }
         if let Err(error) = write_through(file, bytes).await {
             log_error(&self.path, &error);
             self.file = None;
+        }
+        let offset = self.size;
+        self.size += bytes.len() as u64;
+        if let Some((file, times)) = &mut self.times
+            && let Some(entry) = times.entry(offset, SystemTime::now())
+            && let Err(error) = write_through(file, entry.as_bytes()).await
+        {
+            log_error(&self.path, &error);
+            self.times = None;
         }
     }
 }

@@ -12,6 +12,7 @@ use config::builds::{Build, Cancellation, ListQuery, Request};
 use config::task::Outcome;
 use jiff::Timestamp;
 use records::{Deletion, IdempotencyKey};
+use sys::blocking::blocking;
 use sys::file::digest_of;
 use tracing::info;
 
@@ -20,6 +21,7 @@ use super::error::ApiError;
 use crate::housekeeping::retention;
 use crate::jobs::end_without_start;
 use crate::state::AgentState;
+use crate::state::paths::attempts;
 use crate::triggers::submission::{self, Submission, check};
 
 /// The maximum length of an idempotency key.
@@ -50,6 +52,9 @@ pub(super) async fn show(
     let Path(id) = id?;
     let mut build = find(&agent, id).await?;
     add_jobs(&agent, std::slice::from_mut(&mut build));
+    let directory = agent.paths.build(id);
+    // A build that waits has no directory yet.
+    build.earlier_logs = blocking(move || attempts(&directory).unwrap_or_default()).await;
     Ok(Json(build))
 }
 

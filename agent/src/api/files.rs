@@ -1,6 +1,7 @@
 //! Uploads of sources, and downloads of logs, artifacts and provenance.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,12 +9,15 @@ use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use config::builds::{PROVENANCE, SIGNED_PROVENANCE, State as BuildState};
+use axum::response::{IntoResponse, Json, Response};
+use config::builds::{LogTime, PROVENANCE, SIGNED_PROVENANCE, State as BuildState};
 use config::task::Digest;
+use config::text::join_and;
 use config::{BuildId, FileName};
 use http_body_util::BodyExt;
+use jiff::Timestamp;
 use serde::Deserialize;
+use session::line_times;
 use signer::statement;
 use sys::blocking::blocking;
 use sys::file::Hasher;
@@ -25,7 +29,7 @@ use tokio_util::io::ReaderStream;
 use super::builds::find;
 use super::error::ApiError;
 use crate::state::AgentState;
-use crate::state::paths::ARTIFACTS;
+use crate::state::paths::{ARTIFACTS, CONSOLE, LOG_TIMES, attempt_directory, attempts, log_in};
 
 /// The interval at which a followed log is read.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
@@ -99,6 +103,65 @@ pub(super) struct LogQuery {
     /// Waits for more until the build has finished.
     #[serde(default)]
     follow: bool,
+    /// An earlier attempt instead of the last one.
+    attempt: Option<u32>,
+    /// The output of the console instead of the log.
+    #[serde(default)]
+    console: bool,
+}
+
+/// The attempt whose times are requested.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AttemptQuery {
+    /// An earlier attempt instead of the last one.
+    attempt: Option<u32>,
+}
+
+/// Returns the times at which the parts of a log arrived.
+pub(super) async fn log_times(
+    State(agent): State<Arc<AgentState>>,
+    id: Result<Path<BuildId>, PathRejection>,
+    query: Result<Query<AttemptQuery>, QueryRejection>,
+) -> Result<Json<Vec<LogTime>>, ApiError> {
+    let (Path(id), Query(query)) = (id?, query?);
+    let path = log_directory(&agent, id, query.attempt)
+        .await?
+        .join(LOG_TIMES);
+    let text = match blocking(move || sys::trusted::read_text(path)).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        text => text?,
+    };
+    let times = line_times::parse(&text).filter_map(|(offset, milliseconds)| {
+        let at = Timestamp::from_millisecond(milliseconds).ok()?;
+        Some(LogTime { offset, at })
+    });
+    Ok(Json(times.collect()))
+}
+
+/// Returns the directory with the log of an attempt, the last one if `attempt` is `None`.
+async fn log_directory(
+    agent: &AgentState,
+    id: BuildId,
+    attempt: Option<u32>,
+) -> Result<PathBuf, ApiError> {
+    let build = find(agent, id).await?;
+    let directory = agent.paths.build(id);
+    let Some(attempt) = attempt.filter(|attempt| *attempt != build.attempts) else {
+        return Ok(directory);
+    };
+    let own = attempt_directory(&directory, attempt);
+    let kept = blocking(move || attempts(&directory).unwrap_or_default()).await;
+    if kept.contains(&attempt) {
+        return Ok(own);
+    }
+    let detail = if kept.is_empty() {
+        format!("build {id} has no logs of earlier attempts")
+    } else {
+        let kept = join_and(&kept);
+        format!("build {id} has no log of attempt {attempt}; it has those of {kept}")
+    };
+    Err(ApiError::not_found(detail))
 }
 
 /// Returns the log of a build from an offset on; with `follow`, until the build has finished.
@@ -108,11 +171,11 @@ pub(super) async fn log(
     query: Result<Query<LogQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let (Path(id), Query(query)) = (id?, query?);
-    find(&agent, id).await?;
+    let directory = log_directory(&agent, id, query.attempt).await?;
     let (reader, writer) = tokio::io::duplex(PIECE);
     tokio::spawn(async move {
         // Fails if the client has disconnected or the log cannot be read; the body ends early.
-        let _ = send_log(&agent, id, query, writer).await;
+        let _ = send_log(&agent, id, directory, query, writer).await;
     });
     let body = Body::from_stream(ReaderStream::new(reader));
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
@@ -121,6 +184,7 @@ pub(super) async fn log(
 async fn send_log(
     agent: &Arc<AgentState>,
     id: BuildId,
+    directory: PathBuf,
     query: LogQuery,
     mut to: DuplexStream,
 ) -> io::Result<()> {
@@ -129,7 +193,7 @@ async fn send_log(
         // The state is read before the log, so that the last output is not missed.
         let build = agent.records.get(id).await.map_err(io::Error::other)?;
         let is_finished = build.is_none_or(|build| build.state == BuildState::Finished);
-        if let Some(log) = open_log(agent, id).await? {
+        if let Some(log) = open_log(directory.clone(), query.console).await? {
             offset += copy(log, offset, &mut to).await?;
         }
         if is_finished || !query.follow || agent.stopping.is_cancelled() {
@@ -139,15 +203,19 @@ async fn send_log(
     }
 }
 
-async fn open_log(agent: &Arc<AgentState>, id: BuildId) -> io::Result<Option<File>> {
-    let agent = Arc::clone(agent);
-    blocking(
-        move || match sys::trusted::open(agent.paths.build_log(id)) {
+async fn open_log(directory: PathBuf, console: bool) -> io::Result<Option<File>> {
+    blocking(move || {
+        let path = if console {
+            directory.join(CONSOLE)
+        } else {
+            log_in(&directory)
+        };
+        match sys::trusted::open(path) {
             Ok(log) => Ok(Some(File::from_std(log))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
-        },
-    )
+        }
+    })
     .await
 }
 

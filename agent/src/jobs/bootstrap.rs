@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use super::checkpoint::{self, Checkpoint};
 use super::limits;
 use super::runner::{self, Bounds, GuestJob, GuestSource, JobError};
-use crate::state::paths::LIVE_LOG;
+use crate::state::paths::{CONSOLE, LIVE_LOG, LOG_TIMES};
 use crate::state::{AgentState, ImageFacts};
 
 /// The size limit of a manifest that a guest puts, in bytes.
@@ -205,8 +205,9 @@ async fn install(
         durable: true,
         boot: BootMode::Cold,
         capture: log_capture::CaptureFiles {
-            console: files.join("console"),
+            console: files.join(CONSOLE),
             log: files.join(LIVE_LOG),
+            log_times: files.join(LOG_TIMES),
             bytes_max: log_bytes_max,
         },
     };

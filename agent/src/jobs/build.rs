@@ -6,6 +6,7 @@ pub(super) mod collect;
 mod conclude;
 pub(crate) mod files;
 mod inputs;
+mod logs;
 mod outcome;
 mod progress;
 mod provenance;
@@ -76,6 +77,7 @@ pub(super) async fn run(
         }
         result => result,
     };
+    settle_log(agent, build.id).await;
     build.interactive.held = None;
     if held_guest.is_some() {
         let (kind, until) = (HoldKind::Guest, hold::until(agent));
@@ -86,6 +88,15 @@ pub(super) async fn run(
     }
     outcome::record(agent, build.clone(), result).await;
     hold::run(agent, volume, build, held_guest, cancel.clone()).await;
+}
+
+/// Makes one log of those of a guest that has ended.
+async fn settle_log(agent: &AgentState, id: BuildId) {
+    let directory = agent.paths.build(id);
+    let bytes_max = agent.settings.builds.log_bytes_max;
+    if let Err(error) = blocking(move || logs::settle(&directory, bytes_max)).await {
+        warn!(build = %id, %error, "cannot complete the log of a build");
+    }
 }
 
 /// Returns true if a volume has less free space than its reserve.
@@ -136,6 +147,7 @@ pub async fn recover(agent: &Arc<AgentState>) -> Result<Vec<Build>, RecordsError
         } else {
             Err(JobError::Guest(GuestFailure::AgentGone))
         };
+        settle_log(agent, build.id).await;
         outcome::record_earlier(agent, build, result).await;
     }
     Ok(running)

@@ -122,6 +122,7 @@ async fn boot(
         capture: log_capture::CaptureFiles {
             console: files.join("frozen.console"),
             log: files.join("frozen.log"),
+            log_times: files.join("frozen.log.times"),
             bytes_max: agent.settings.builds.log_bytes_max,
         },
     };

@@ -1,14 +1,55 @@
 //! The layout of the state directory.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use config::task;
 use config::{BuildId, CopyTag, ImageKey};
 
-/// The live log in the directory of a build; [`task::LOG`] replaces it at the end.
+/// The live log in the directory of a build; at the end it and [`task::LOG`] become one.
 pub const LIVE_LOG: &str = "log.live";
+/// The times at which the parts of a log arrived, in the directory of a build.
+pub const LOG_TIMES: &str = "log.times";
+/// The output of the guest's console, in the directory of a build.
+pub const CONSOLE: &str = "console";
 /// The directory of artifacts in the directory of a build.
 pub const ARTIFACTS: &str = "artifacts";
+
+/// The prefix of the directories with the logs of earlier attempts.
+const ATTEMPT: &str = "attempt-";
+
+/// Returns the directory with the log of an earlier attempt, in the directory of a build.
+pub fn attempt_directory(build: &Path, attempt: u32) -> PathBuf {
+    build.join(format!("{ATTEMPT}{attempt}"))
+}
+
+/// Returns the earlier attempts whose logs are in the directory of a build, in order.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn attempts(build: &Path) -> io::Result<Vec<u32>> {
+    let mut attempts = Vec::new();
+    for path in sys::file::entries(build)? {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let number = name.and_then(|name| name.strip_prefix(ATTEMPT));
+        let number = number.and_then(|number| number.parse().ok());
+        attempts.extend(number.filter(|number| attempt_directory(build, *number) == path));
+    }
+    attempts.sort_unstable();
+    Ok(attempts)
+}
+
+/// Returns the log in the directory of a build or an attempt: the one that the guest has put,
+/// unless the live one is longer.
+pub fn log_in(directory: &Path) -> PathBuf {
+    let (put, live) = (directory.join(task::LOG), directory.join(LIVE_LOG));
+    let size = |path: &Path| path.symlink_metadata().ok().map(|it| it.len());
+    if size(&put).is_some() && size(&put) >= size(&live) {
+        put
+    } else {
+        live
+    }
+}
 
 /// The paths below the state directory.
 #[derive(Debug, Clone)]
@@ -49,16 +90,9 @@ impl StatePaths {
         self.builds().join(id.to_string())
     }
 
-    /// Returns the log of a build: the complete one if the guest has put it, else the
-    /// live one.
+    /// Returns the log of a build: see [`log_in`].
     pub fn build_log(&self, id: BuildId) -> PathBuf {
-        let directory = self.build(id);
-        let complete = directory.join(task::LOG);
-        if complete.exists() {
-            complete
-        } else {
-            directory.join(LIVE_LOG)
-        }
+        log_in(&self.build(id))
     }
 
     /// The directory of sources, each named by its SHA-256 hash.

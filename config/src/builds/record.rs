@@ -63,6 +63,15 @@ pub struct HostPolicy {
     pub options: Vec<String>,
 }
 
+/// The arrival of a part of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogTime {
+    /// The offset of its first byte in the log.
+    pub offset: u64,
+    /// The time at which it arrived.
+    pub at: Timestamp,
+}
+
 /// A person who typed on the console of a build's guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Typist {
@@ -239,6 +248,10 @@ pub struct Build {
     pub started: Option<Timestamp>,
     /// The time at which its outcome was recorded.
     pub finished: Option<Timestamp>,
+    /// The earlier attempts whose logs are kept. Only the agent fills it in, for its answers; it
+    /// is never recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier_logs: Vec<u32>,
     /// All phases in order, earlier attempts included.
     pub phases: Vec<Phase>,
     /// The resources that its last guest used.
@@ -304,6 +317,7 @@ impl Build {
             submitted: now,
             started: None,
             finished: None,
+            earlier_logs: Vec::new(),
             phases: vec![Phase {
                 state: State::Queued,
                 at: now,

@@ -19,10 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::collect::{self, Collected};
-use super::{RESULTS, files, inputs, progress};
+use super::{RESULTS, files, inputs, logs, progress};
 use crate::jobs::runner::{self, Bounds, GuestJob, GuestSource, JobError};
 use crate::jobs::{hold, limits, snapshot};
-use crate::state::paths::ARTIFACTS;
 use crate::state::{AgentState, ImageFacts};
 
 /// The end of an attempt.
@@ -85,12 +84,9 @@ async fn prepare(agent: &AgentState, volume: &Volume, build: &mut Build) -> Resu
     build.not_before = None;
     // JSON, the form of the record, has no paths that are not UTF-8.
     build.volume = volume.path().to_str().map(PathBuf::from);
-    let directory = agent.paths.build(build.id);
-    blocking(move || {
-        sys::file::fresh_directory(&directory)?;
-        sys::file::fresh_directory(&directory.join(ARTIFACTS))
-    })
-    .await?;
+    let (directory, earlier) = (agent.paths.build(build.id), build.attempts - 1);
+    let bytes_max = agent.settings.builds.log_bytes_max;
+    blocking(move || logs::begin_attempt(&directory, earlier, bytes_max)).await?;
     build.enter(State::Starting, Timestamp::now())?;
     Ok(agent.records.save(build).await?)
 }

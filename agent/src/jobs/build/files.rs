@@ -10,7 +10,7 @@ use session::log_capture;
 use tftp::server::{DeferredFile, Namespace};
 
 use crate::state::AgentState;
-use crate::state::paths::{ARTIFACTS, LIVE_LOG};
+use crate::state::paths::{ARTIFACTS, CONSOLE, LIVE_LOG, LOG_TIMES};
 
 /// The names under which a guest may put its result.
 pub(crate) const RESULTS: [&str; 2] = [task::RESULT, task::RESULT_LZ4];
@@ -84,8 +84,9 @@ pub(crate) fn waits(directory: &Path) -> bool {
 /// Returns the files that receive the output of a guest.
 pub(crate) fn record(agent: &AgentState, directory: &Path) -> log_capture::CaptureFiles {
     log_capture::CaptureFiles {
-        console: directory.join("console"),
+        console: directory.join(CONSOLE),
         log: directory.join(LIVE_LOG),
+        log_times: directory.join(LOG_TIMES),
         bytes_max: agent.settings.builds.log_bytes_max,
     }
 }
