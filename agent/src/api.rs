@@ -234,7 +234,7 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
         .route_layer(DefaultBodyLimit::max(agent.settings.http.request_bytes_max))
         .route(
             "/api/v1/sources/{sha256}",
-            put(files::put_source).layer(DefaultBodyLimit::disable()),
+            get(files::source).merge(put(files::put_source).layer(DefaultBodyLimit::disable())),
         )
 }
 

@@ -7,8 +7,10 @@ mod explain;
 mod follow;
 mod interactive;
 mod list;
+mod log;
 mod rebuild;
 mod show;
+mod stamped_lines;
 mod submit;
 mod temporary_machine;
 
@@ -16,7 +18,7 @@ use std::io;
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use client::Client;
+use client::{Client, ClientError};
 use config::BuildId;
 use config::builds::{Cancellation, State};
 
@@ -53,13 +55,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         filter: Box<Filter>,
     },
-    /// Print the log of a build
-    Log {
-        /// The build
-        build: BuildId,
-        #[command(flatten)]
-        follow: Follow,
-    },
+    #[command(flatten)]
+    Log(log::Command),
     /// List the files that a build produced, or fetch them
     Artifacts {
         /// The build
@@ -135,11 +132,7 @@ pub(crate) fn run(
             build: Some(id), ..
         } => show::run(&client.build(*id)?, output),
         Command::Builds { filter, .. } => list::run(&client, filter, output),
-        Command::Log { build, follow } if follow.enabled => follow::run(&client, *build, output),
-        Command::Log { build, .. } => {
-            client.copy_log(*build, 0, &mut io::stdout())?;
-            Ok(())
-        }
+        Command::Log(command) => log::run(command, &client, output),
         Command::Artifacts {
             build,
             output: None,
@@ -152,18 +145,26 @@ pub(crate) fn run(
         } => artifacts::fetch(&client, &client.build(*build)?, directory, *dry_run, output),
         Command::Provenance { build, signed } => {
             let stdout = &mut io::stdout();
-            if *signed {
-                client.copy_signed_provenance(*build, stdout)?;
+            let copied = if *signed {
+                client.copy_signed_provenance(*build, stdout)
             } else {
-                client.copy_provenance(*build, stdout)?;
-            }
-            Ok(())
+                client.copy_provenance(*build, stdout)
+            };
+            unless_closed(copied)
         }
         Command::Explain { build } => explain::run(&client, *build, output),
         Command::Cancel { build, dry_run } => cancel(&client, *build, *dry_run, output),
         Command::Rebuild(command) => rebuild::run(command, &client, options, output),
         Command::Bisect(command) => bisect::run(command, &client, options, output),
         Command::Interactive(command) => interactive::run(command, &client, output),
+    }
+}
+
+/// Returns the result of copying to stdout. A reader that has read enough is no failure.
+fn unless_closed(copied: Result<u64, ClientError>) -> Result<(), Failure> {
+    match copied {
+        Err(error) if error.is_closed_output() => Ok(()),
+        copied => Ok(copied.map(drop)?),
     }
 }
 

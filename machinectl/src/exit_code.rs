@@ -1,9 +1,11 @@
 //! Exit statuses. Their numbers are stable, because scripts rely on them.
 
 use std::error::Error;
+use std::io;
 use std::process::ExitCode;
 
 use client::ClientError;
+use config::task::Outcome;
 use store::{RefusalKind, StoreError};
 
 /// The exit status of the process.
@@ -52,6 +54,14 @@ pub(crate) enum ExitStatus {
     Unreachable = 24,
     /// The command needs root.
     NeedsRoot = 25,
+    /// The build has finished with `error`.
+    BuildError = 30,
+    /// The build has finished with `abort` or `interrupt`.
+    BuildAborted = 31,
+    /// The build has finished with `abnormal`.
+    BuildAbnormal = 32,
+    /// The build was skipped.
+    BuildSkipped = 33,
 }
 
 /// The exit statuses for `--help`.
@@ -78,6 +88,11 @@ Exit codes:
   23  the content differs from its manifest
   24  the remote host is unreachable
   25  root is needed
+  30  the build has failed (`error`)
+  31  the build was ended: cancelled, or a time limit (`abort`)
+  32  the host or the worker has failed (`abnormal`)
+  33  the build was skipped, because a build before it failed (`skip`)
+Codes from 30 are those of commands that wait for a build: `--follow` and `login`.
 `push` and `pull` pass on the exit code of the command on the remote host.";
 
 impl ExitStatus {
@@ -102,6 +117,18 @@ impl ExitStatus {
         ALL.into_iter()
             .find(|status| *status as i32 == code)
             .unwrap_or(Self::Failure)
+    }
+}
+
+impl From<Outcome> for ExitStatus {
+    /// Returns the exit status for a build that did not succeed.
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Success | Outcome::Warning | Outcome::Error => Self::BuildError,
+            Outcome::Abort | Outcome::Interrupt => Self::BuildAborted,
+            Outcome::Abnormal => Self::BuildAbnormal,
+            Outcome::Skip => Self::BuildSkipped,
+        }
     }
 }
 
@@ -150,7 +177,12 @@ impl From<ClientError> for Failure {
             ClientError::Refused {
                 status: 400..500, ..
             } => ExitStatus::Refused,
+            ClientError::Write(error) if error.kind() == io::ErrorKind::StorageFull => {
+                ExitStatus::DiskFull
+            }
             ClientError::Refused { .. }
+            | ClientError::Write(_)
+            | ClientError::Body(_)
             | ClientError::Answer(_)
             | ClientError::Console(_)
             | ClientError::Query(_) => ExitStatus::Failure,

@@ -65,7 +65,7 @@ pub(crate) struct DryRun {
 /// The option of commands that submit a build.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Follow {
-    /// Show the log until the build has finished; fail if the build fails
+    /// Show the log until the build has finished; if it fails, the exit code tells how (30 to 33)
     #[arg(id = "follow", short = 'f', long = "follow")]
     pub(crate) enabled: bool,
 }

@@ -135,7 +135,7 @@ fn a_compile_error_is_not_retried() {
     assert!(build.packages.is_empty());
     assert!(host.log_of(1).contains("nonsense"), "{}", host.log_of(1));
     let answer = host.machinectl(&["log", "1", "--follow"]);
-    assert_eq!(answer.code, Some(1), "{answer:?}");
+    assert_eq!(answer.code, Some(30), "{answer:?}");
 }
 
 #[test]

@@ -203,7 +203,7 @@ fn a_build_continues_after_a_login_at_a_breakpoint() {
     let mut terminal = host.terminal(&["login", "demo", &host.source(BAD), "--at", "error"]);
     terminal.wait_for("connected");
     terminal.type_in("\rexit\r");
-    assert_eq!(terminal.wait(), Some(0));
+    assert_eq!(terminal.wait(), Some(30));
     let build = host.wait_for(2, State::Finished);
     assert_eq!((build.outcome, build.attempts), (Some(Outcome::Error), 1));
     assert_eq!(build.interactive.held, None);

@@ -88,7 +88,7 @@ fn dependencies_are_built_first_or_the_build_is_skipped_and_priorities_count() {
     let reason = format!("build {}, which it was to come after", broken.id);
     assert!(skipped.message.contains(&reason), "{skipped:?}");
     let followed = host.machinectl(&["log", "--follow", &skipped.id.to_string()]);
-    assert_eq!(followed.code, Some(1), "{followed:?}");
+    assert_eq!(followed.code, Some(33), "{followed:?}");
 }
 
 #[test]

@@ -71,6 +71,8 @@ const REQUESTS: &[InvalidRequest] = &[
         "",
         400,
     ),
+    ("GET", SOURCES, "/api/v1/sources/NOT", "", "", 404),
+    ("GET", SOURCES, "/api/v1/sources/0", "", "", 400),
     ("GET", LOG, "/api/v1/builds/1/log?follow=maybe", "", "", 400),
     (
         "GET",

@@ -68,6 +68,25 @@ pub(super) async fn put_source(
     })
 }
 
+/// Returns the content of a source.
+pub(super) async fn source(
+    State(agent): State<Arc<AgentState>>,
+    digest: Result<Path<Digest>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let Path(digest) = digest?;
+    let (directory, name) = (agent.paths.sources(), digest.to_string());
+    match blocking(move || sys::untrusted::open(&directory, &name)).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ApiError::not_found(format!(
+            "the source {digest} is not here: sources are deleted a day after the last build that names them"
+        ))),
+        file => {
+            let file = ReaderStream::with_capacity(File::from_std(file?), PIECE);
+            let kind = (header::CONTENT_TYPE, "application/octet-stream");
+            Ok(([kind], Body::from_stream(file)).into_response())
+        }
+    }
+}
+
 async fn receive(
     mut file: NamedTempFile,
     mut body: Body,

@@ -3,12 +3,21 @@
 use std::fs::File;
 use std::io::Write;
 
-use config::builds::{Build, ListQuery, Request};
+use config::builds::{Build, ListQuery, LogTime, Request};
 use config::task::Digest;
 use config::{BuildId, FileName};
 
 use crate::http::segment;
 use crate::{Client, Created, Result};
+
+/// An output of a build.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogSelection {
+    /// An earlier attempt; `None` is the last one.
+    pub attempt: Option<u32>,
+    /// The output of the guest's console instead of the log.
+    pub console: bool,
+}
 
 impl Client {
     /// Returns one build.
@@ -53,9 +62,29 @@ impl Client {
         self.delete(&format!("builds/{id}"))
     }
 
-    /// Copies a build's log from a position on. Returns the number of bytes.
-    pub fn copy_log(&self, id: BuildId, offset: u64, sink: &mut impl Write) -> Result<u64> {
-        self.copy(&format!("builds/{id}/log?offset={offset}"), sink)
+    /// Copies an output of a build from a position on. Returns the number of bytes.
+    pub fn copy_log(
+        &self,
+        id: BuildId,
+        selected: LogSelection,
+        offset: u64,
+        sink: &mut impl Write,
+    ) -> Result<u64> {
+        let LogSelection { attempt, console } = selected;
+        let attempt = attempt.map_or_else(String::new, |number| format!("&attempt={number}"));
+        let path = format!("builds/{id}/log?offset={offset}&console={console}{attempt}");
+        self.copy(&path, sink)
+    }
+
+    /// Returns the times at which the parts of a build's log arrived.
+    pub fn log_times(&self, id: BuildId, attempt: Option<u32>) -> Result<Vec<LogTime>> {
+        let attempt = attempt.map_or_else(String::new, |number| format!("?attempt={number}"));
+        self.get(&format!("builds/{id}/log/times{attempt}"))
+    }
+
+    /// Copies the content of a source. Returns the number of bytes.
+    pub fn copy_source(&self, sha256: &Digest, sink: &mut impl Write) -> Result<u64> {
+        self.copy(&format!("sources/{sha256}"), sink)
     }
 
     /// Copies a file that a build produced. Returns the number of bytes.

@@ -28,6 +28,12 @@ pub enum ClientError {
     /// The connection broke, or the answer is malformed.
     #[error("cannot read the agent's answer")]
     Answer(#[from] reqwest::Error),
+    /// The connection broke while the agent sent a document.
+    #[error("cannot read the agent's answer")]
+    Body(#[source] std::io::Error),
+    /// The document cannot be written where the caller wants it: not the agent's fault.
+    #[error("cannot write what the agent sends")]
+    Write(#[source] std::io::Error),
     /// The connection to a console failed.
     #[error("cannot connect to the console")]
     Console(#[source] Box<dyn Error + Send + Sync>),
@@ -37,6 +43,11 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Returns true if the reader of the output has read enough, as `head` does.
+    pub fn is_closed_output(&self) -> bool {
+        matches!(self, Self::Write(error) if error.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+
     /// Returns the refusal in an answer's body: the detail of a problem, or the text itself.
     pub(crate) fn refused(status: StatusCode, body: &str) -> Self {
         let detail = match serde_json::from_str::<Problem>(body) {

@@ -1,7 +1,7 @@
 //! Requests and their answers.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Read, Write};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
@@ -11,6 +11,8 @@ use serde::de::DeserializeOwned;
 
 use crate::{ANSWER_LIMIT, Client, ClientError, Created, Result};
 
+/// The size of one read of an answer.
+const PIECE: usize = 64 * 1024;
 /// The characters of a path's segment that are encoded: all but the unreserved ones of
 /// RFC 3986.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
@@ -57,7 +59,20 @@ impl Client {
 
     /// Copies the document at a path to `sink` as it arrives. Returns the number of bytes.
     pub(crate) fn copy(&self, path: &str, sink: &mut impl Write) -> Result<u64> {
-        Ok(self.send(self.http.get(url(path)))?.copy_to(sink)?)
+        let mut answer = self.send(self.http.get(url(path)))?;
+        let mut piece = vec![0; PIECE];
+        let mut copied = 0;
+        loop {
+            let count = match answer.read(&mut piece) {
+                Ok(0) => return Ok(copied),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(ClientError::Body(error)),
+            };
+            sink.write_all(&piece[..count])
+                .map_err(ClientError::Write)?;
+            copied += count as u64;
+        }
     }
 
     fn send(&self, request: RequestBuilder) -> Result<Response> {

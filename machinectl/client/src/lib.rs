@@ -13,6 +13,7 @@ mod schedules;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use builds::LogSelection;
 pub use console::{Access, Console, ConsoleTarget};
 pub use error::ClientError;
 

@@ -153,7 +153,10 @@ fn fetch_one(
     let path = directory.join(&artifact.name);
     let failed = |error| failed(&path, error);
     let mut file = NamedTempFile::new_in(directory).map_err(failed)?;
-    client.copy_artifact(build.id, &artifact.name, file.as_file_mut())?;
+    match client.copy_artifact(build.id, &artifact.name, file.as_file_mut()) {
+        Err(ClientError::Write(error)) => return Err(failed(error)),
+        copied => copied?,
+    };
     file.rewind().map_err(failed)?;
     let sha256 = sys::file::digest(file.as_file()).map_err(failed)?;
     if sha256 != artifact.sha256 {
@@ -167,6 +170,10 @@ fn fetch_one(
 }
 
 fn failed(path: &Path, source: io::Error) -> Failure {
+    let status = match source.kind() {
+        io::ErrorKind::StorageFull => ExitStatus::DiskFull,
+        _ => ExitStatus::Failure,
+    };
     let path = path.to_owned();
-    Failure::new(ExitStatus::Failure, WriteError { path, source })
+    Failure::new(status, WriteError { path, source })
 }

@@ -4,12 +4,13 @@ use std::io::{self, Write};
 use std::thread::sleep;
 use std::time::Duration;
 
-use client::{Client, ClientError};
+use client::{Client, ClientError, LogSelection};
 use config::BuildId;
 use config::builds::{Build, State};
 use config::task::Outcome;
 
-use crate::exit_code::{ExitStatus, Failure};
+use super::stamped_lines::{Reader, StampedLines};
+use crate::exit_code::Failure;
 use crate::options::Follow;
 use crate::output::Output;
 
@@ -24,7 +25,7 @@ pub(crate) fn finish_submission(
     output: &Output,
 ) -> Result<(), Failure> {
     if follow.enabled {
-        return run(client, build.id, output);
+        return run(client, build.id, false, output);
     }
     output.print(&format!("{}\n", build.id))
 }
@@ -40,10 +41,18 @@ pub(super) fn wait(client: &Client, id: BuildId) -> Result<Build, ClientError> {
     }
 }
 
-/// Copies the log as it grows and prints why the build waits, until the build has finished.
-pub(super) fn run(client: &Client, id: BuildId, output: &Output) -> Result<(), Failure> {
+/// Copies the log as it grows and prints why the build waits, until the build has finished or
+/// nobody reads the log any more.
+pub(super) fn run(
+    client: &Client,
+    id: BuildId,
+    timestamps: bool,
+    output: &Output,
+) -> Result<(), Failure> {
     let mut last_reason = String::new();
     let mut offset = 0;
+    let mut lines = StampedLines::default();
+    let selected = LogSelection::default();
     loop {
         // The state is read before the log, so that nothing is missed before the end.
         let build = client.build(id)?;
@@ -52,8 +61,18 @@ pub(super) fn run(client: &Client, id: BuildId, output: &Output) -> Result<(), F
             output.status(format_args!("build {id} waits {reason}"));
             last_reason.clone_from(reason);
         }
-        offset += client.copy_log(id, offset, &mut io::stdout())?;
-        let _ = io::stdout().flush();
+        let stdout = &mut io::stdout();
+        if timestamps {
+            if lines.copy(client, id, selected, stdout)? == Reader::Closed {
+                return Ok(());
+            }
+        } else {
+            match client.copy_log(id, selected, offset, stdout) {
+                Err(error) if error.is_closed_output() => return Ok(()),
+                copied => offset += copied?,
+            }
+            let _ = stdout.flush();
+        }
         if let Some(outcome) = build.outcome {
             return conclude(&build, outcome, output);
         }
@@ -62,7 +81,7 @@ pub(super) fn run(client: &Client, id: BuildId, output: &Output) -> Result<(), F
 }
 
 /// Prints the packages and the outcome of a build. Fails if the build has failed.
-fn conclude(build: &Build, outcome: Outcome, output: &Output) -> Result<(), Failure> {
+pub(super) fn conclude(build: &Build, outcome: Outcome, output: &Output) -> Result<(), Failure> {
     for built in &build.packages {
         let package = &built.package;
         output.status(format_args!(
@@ -83,5 +102,5 @@ fn conclude(build: &Build, outcome: Outcome, output: &Output) -> Result<(), Fail
         output.status(text);
         return Ok(());
     }
-    Err(Failure::new(ExitStatus::Failure, text))
+    Err(Failure::new(outcome.into(), text))
 }

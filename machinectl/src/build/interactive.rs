@@ -11,7 +11,7 @@ use config::builds::{HoldKind, State};
 use config::task::Breakpoint;
 use config::{BuildId, MachineName, ToolchainName};
 
-use super::follow::POLL_INTERVAL;
+use super::follow::{self, POLL_INTERVAL};
 use super::submit::{self, BuildArguments};
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::DryRun;
@@ -33,7 +33,8 @@ pub(crate) enum Command {
     /// Submit a build with a breakpoint and connect the terminal to the shell there
     ///
     /// The build continues when the shell exits, after `buildhost resume`, or after
-    /// builds.hold_seconds_max.
+    /// builds.hold_seconds_max. The command stays until the guest ends; its exit code tells how the
+    /// build has ended, as with `build --follow`.
     Login {
         /// The machine
         machine: MachineName,
@@ -84,7 +85,7 @@ pub(super) fn run(command: &Command, client: &Client, output: &Output) -> Result
             } else {
                 Access::ReadWrite
             };
-            console(client, guest, access, output)
+            console(client, guest, access, output).map(drop)
         }
         Command::Login {
             machine,
@@ -168,11 +169,15 @@ fn login(client: &Client, id: BuildId, output: &Output) -> Result<(), Failure> {
             return Err(Failure::new(ExitStatus::Refused, text.trim_end()));
         }
         if build.interactive.held.is_some() {
-            console(client, &ConsoleTarget::Build(id), Access::ReadWrite, output)?;
-            output.status(format_args!(
-                "`buildhost resume {id}` continues the build, `buildhost log -f {id}` follows it"
-            ));
-            return Ok(());
+            return match console(client, &ConsoleTarget::Build(id), Access::ReadWrite, output)? {
+                terminal::End::Guest => outcome(client, id, output),
+                terminal::End::User => {
+                    output.status(format_args!(
+                        "`buildhost resume {id}` continues the build, `buildhost log -f {id}` follows it"
+                    ));
+                    Ok(())
+                }
+            };
         }
         if build.state == State::Queued && !reason.is_empty() && *reason != last_reason {
             output.status(format_args!("build {id} waits {reason}"));
@@ -187,17 +192,37 @@ fn console(
     guest: &ConsoleTarget,
     access: Access,
     output: &Output,
-) -> Result<(), Failure> {
+) -> Result<terminal::End, Failure> {
     let console = client.console(guest, access)?;
     output.status(match access {
         Access::ReadWrite => "connected; `^]` disconnects",
         Access::Read => "connected read-only; `^]` disconnects",
     });
-    output.status(match connect(console)? {
+    let end = connect(console)?;
+    output.status(match end {
         terminal::End::Guest => "the guest has ended",
         terminal::End::User => "disconnected; the guest keeps running",
     });
-    Ok(())
+    Ok(end)
+}
+
+/// Waits for the outcome of a build whose guest has ended, and fails if the build has failed. A
+/// build that is queued again, because its host or its agent failed, is not waited for.
+fn outcome(client: &Client, id: BuildId, output: &Output) -> Result<(), Failure> {
+    loop {
+        let build = client.build(id)?;
+        if let Some(outcome) = build.outcome {
+            return follow::conclude(&build, outcome, output);
+        }
+        if build.state == State::Queued {
+            output.status(format_args!(
+                "build {id} waits {}; `buildhost log -f {id}` follows it",
+                build.message
+            ));
+            return Ok(());
+        }
+        sleep(POLL_INTERVAL);
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -32,6 +32,7 @@ pub(super) fn run(build: &Build, output: &Output) -> Result<(), Failure> {
         ("start", startup(build)),
         ("finished", or_empty(build.finished.map(time))),
         ("attempts", build.attempts.to_string()),
+        ("earlier logs", earlier_logs(build)),
         ("not before", or_empty(build.not_before.map(time))),
         ("phases", phases(build)),
         ("usage", usage(build)),
@@ -100,6 +101,18 @@ fn phases(build: &Build) -> String {
         format!("{} {seconds:.2}", pair[0].state)
     });
     list(&phases.collect::<Vec<_>>(), ", ")
+}
+
+/// Returns the earlier attempts whose logs are kept, with the way to read them.
+fn earlier_logs(build: &Build) -> String {
+    if build.earlier_logs.is_empty() {
+        return String::new();
+    }
+    let attempts = list(&build.earlier_logs, ", ");
+    format!(
+        "attempt {attempts}; `buildhost log {} --attempt NUMBER`",
+        build.id
+    )
 }
 
 fn usage(build: &Build) -> String {
