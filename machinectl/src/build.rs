@@ -9,6 +9,7 @@ mod interactive;
 mod list;
 mod log;
 mod rebuild;
+mod replace;
 mod show;
 mod stamped_lines;
 mod submit;

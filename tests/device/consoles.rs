@@ -201,7 +201,7 @@ fn a_build_continues_after_a_login_at_a_breakpoint() {
         .refused(3, "build 1 does not wait at a breakpoint");
 
     let mut terminal = host.terminal(&["login", "demo", &host.source(BAD), "--at", "error"]);
-    terminal.wait_for("connected");
+    terminal.wait_for("stopped after the result `error`");
     terminal.type_in("\rexit\r");
     assert_eq!(terminal.wait(), Some(30));
     let build = host.wait_for(2, State::Finished);

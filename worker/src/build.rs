@@ -1,7 +1,6 @@
 //! Runs a build: fetches the task and its sources, runs the toolchain's `build`, and reports
 //! the result.
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -16,7 +15,8 @@ use tftp::client::Destination;
 use crate::cli::{PR_HOST, Settings};
 use crate::log::Log;
 use crate::report::{self, Artifact};
-use crate::{WorkerError, exec, handshake, shell};
+use crate::shell::{self, Stop, Surroundings};
+use crate::{WorkerError, exec, handshake};
 
 /// The toolchain's program that builds.
 const PROGRAM: &str = "build";
@@ -29,20 +29,20 @@ const WORK: &str = "work";
 /// The result could not be reported.
 pub fn run(settings: &Settings) -> Result<Outcome, WorkerError> {
     let mut log = settings.create_log()?;
-    let mut hold = false;
+    let mut hold = None;
     let (result, artifacts) = build(settings, &mut log, &mut hold).unwrap_or_else(|error| {
         let result = report::abnormal(&error);
         log.line(&result.message);
         (result, Vec::new())
     });
-    hold &= !result.status.is_good();
-    if hold {
+    let hold = hold.filter(|_| !result.status.is_good());
+    if hold.is_some() {
         // The host may read the disk while the guest is suspended.
         rustix::fs::sync();
     }
     let reported = report::report(&settings.client, &artifacts, log, result, task::RESULT)?;
-    if hold {
-        shell::hold(settings, &settings.work.join(WORK));
+    if let Some(surroundings) = hold {
+        shell::hold(settings, &surroundings);
     }
     Ok(reported)
 }
@@ -52,55 +52,60 @@ pub fn run(settings: &Settings) -> Result<Outcome, WorkerError> {
 fn build(
     settings: &Settings,
     log: &mut Log,
-    hold: &mut bool,
+    hold: &mut Option<Surroundings>,
 ) -> Result<(TaskResult, Vec<Artifact>), WorkerError> {
     handshake::wait_for_start(log)?;
     let task = fetch_task(settings)?;
-    *hold = task.hold;
+    let dirs = BuildDirs::below(&settings.work);
+    let surroundings = dirs.surroundings(settings, &task);
+    *hold = task.hold.then(|| surroundings.clone());
     if let Some(bytes_max) = task.log_bytes_max {
         log.set_limit(bytes_max);
     }
     if task.interactive == Some(Breakpoint::Attach) {
-        shell::breakpoint(settings, &settings.work.join(WORK), log)?;
+        shell::breakpoint(settings, &surroundings, Stop::Attached, log)?;
         return Ok((TaskResult::new(Outcome::Abort), Vec::new()));
     }
     log.line(&format!(
         "build {} on {} with the toolchain {}",
         task.build, task.machine, task.toolchain
     ));
-    let dirs = BuildDirs::create(&settings.work)?;
+    dirs.create()?;
     for source in &task.sources {
         let size = fetch_source(settings, source, &dirs.sources)?;
         log.line(&format!("fetched {}, {size} bytes", source.name));
     }
     if task.interactive == Some(Breakpoint::Start) {
-        shell::breakpoint(settings, &dirs.work, log)?;
+        shell::breakpoint(settings, &surroundings, Stop::Start, log)?;
     }
-    let (result, artifacts) = run_program(settings, &task, &dirs, log)?;
+    let (result, artifacts) = run_program(&surroundings, log)?;
     if task
         .interactive
         .is_some_and(|breakpoint| breakpoint.stops_after(result.status))
     {
-        shell::breakpoint(settings, &dirs.work, log)?;
+        shell::breakpoint(settings, &surroundings, Stop::Result(result.status), log)?;
     }
     Ok((result, artifacts))
 }
 
 /// Runs the toolchain's `build` and returns its result and artifacts.
 fn run_program(
-    settings: &Settings,
-    task: &Task,
-    dirs: &BuildDirs,
+    surroundings: &Surroundings,
     log: &mut Log,
 ) -> Result<(TaskResult, Vec<Artifact>), WorkerError> {
-    let program = settings.toolchain.join(PROGRAM);
-    let environment = dirs.environment(settings, task);
-    let status = exec::run(&program, &dirs.work, &environment, log)?;
-    let (artifacts, faults) = artifacts(&dirs.out)?;
+    let Surroundings {
+        program,
+        work,
+        environment,
+        out,
+        ..
+    } = surroundings;
+    let status = exec::run(program, work, environment, log)?;
+    let (artifacts, faults) = artifacts(out)?;
     let packages = if !status.success() {
         Err(exec::failure_message(PROGRAM, status, log))
     } else if faults.is_empty() {
-        packages(&dirs.out, &artifacts)
+        packages(out, &artifacts)
     } else {
         Err(faults.join("\n"))
     };
@@ -123,22 +128,25 @@ struct BuildDirs {
 }
 
 impl BuildDirs {
-    /// Creates the directories empty.
-    fn create(below: &Path) -> Result<Self, WorkerError> {
-        let dirs = Self {
-            sources: below.join("sources"),
-            out: below.join("out"),
-            work: below.join(WORK),
-        };
-        for dir in [&dirs.sources, &dirs.out, &dirs.work] {
-            fresh_directory(dir).map_err(WorkerError::disk(dir))?;
+    fn below(work: &Path) -> Self {
+        Self {
+            sources: work.join("sources"),
+            out: work.join("out"),
+            work: work.join(WORK),
         }
-        Ok(dirs)
     }
 
-    /// Returns the environment of the toolchain's `build`.
-    fn environment(&self, settings: &Settings, task: &Task) -> Vec<(&'static str, OsString)> {
-        vec![
+    /// Creates the directories empty.
+    fn create(&self) -> Result<(), WorkerError> {
+        for dir in [&self.sources, &self.out, &self.work] {
+            fresh_directory(dir).map_err(WorkerError::disk(dir))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the surroundings of the toolchain's `build`.
+    fn surroundings(&self, settings: &Settings, task: &Task) -> Surroundings {
+        let environment = vec![
             ("BUILDHOST_SOURCES", self.sources.clone().into()),
             ("BUILDHOST_OUT", self.out.clone().into()),
             ("BUILDHOST_WORKER", settings.worker.clone().into()),
@@ -146,7 +154,15 @@ impl BuildDirs {
             ("BUILDHOST_MACHINE", task.machine.to_string().into()),
             ("BUILDHOST_TOOLCHAIN", task.toolchain.to_string().into()),
             (PR_HOST, settings.pr_host.to_string().into()),
-        ]
+        ];
+        Surroundings {
+            title: format!("build {} on {}", task.build, task.machine),
+            program: settings.toolchain.join(PROGRAM),
+            sources: self.sources.clone(),
+            out: self.out.clone(),
+            work: self.work.clone(),
+            environment,
+        }
     }
 }
 

@@ -3,9 +3,10 @@
 use clap::Subcommand;
 use client::Client;
 use config::builds::Build;
-use config::{BuildId, Revision};
+use config::{BuildId, FileName, Revision};
 
 use super::follow::finish_submission;
+use super::replace::{self, Replacement};
 use super::submit::resubmit;
 use super::temporary_machine::Origin;
 use crate::exit_code::Failure;
@@ -15,6 +16,8 @@ use crate::output::Output;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Submit a build again, with the same sources and toolchain
+    ///
+    /// Single sources can be edited or replaced; everything else stays the same.
     Rebuild {
         /// The build
         build: BuildId,
@@ -24,6 +27,12 @@ pub(crate) enum Command {
         /// is deleted after the build; otherwise it stays until it is deleted by hand.
         #[arg(long, value_name = "NUMBER")]
         on_revision: Option<Revision>,
+        /// Edit this source of the build with $VISUAL or $EDITOR, and build with the result
+        #[arg(long, value_name = "SOURCE")]
+        edit: Option<FileName>,
+        /// Build with this file in the place of a source; may be repeated
+        #[arg(long, value_name = "SOURCE=PATH")]
+        replace: Vec<Replacement>,
         #[command(flatten)]
         follow: Follow,
         #[command(flatten)]
@@ -40,10 +49,16 @@ pub(super) fn run(
     let Command::Rebuild {
         build,
         on_revision,
+        edit,
+        replace,
         follow,
         dry_run,
     } = command;
-    let build = client.build(*build)?;
+    let mut build = client.build(*build)?;
+    replace::check(&build, replace, edit.as_ref())?;
+    if !dry_run.enabled {
+        build.sources = replace::sources(client, &build, replace, edit.as_ref())?;
+    }
     if let Some(revision) = on_revision {
         let origin = Origin::of(&build, options)?;
         return on_older(
