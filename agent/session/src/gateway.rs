@@ -67,7 +67,7 @@ impl Servers {
 /// The servers at a guest's gateway, its control port, and the capture of its output.
 /// Dropping it ends all of them, and may wait for a file that is being put.
 pub(super) struct Gateway {
-    _tftp: tftp::server::Server,
+    pub(super) tftp: tftp::server::Server,
     pub(super) events: mpsc::Receiver<tftp::server::Event>,
     /// Reports that a guest of which a checkpoint is to be saved waits for its task.
     pub(super) ready: Option<oneshot::Receiver<()>>,
@@ -100,7 +100,7 @@ impl Gateway {
             });
         }
         Ok(Self {
-            _tftp: servers.tftp,
+            tftp: servers.tftp,
             events: servers.events,
             ready: None,
             metrics: Arc::clone(&services.metrics),

@@ -195,6 +195,11 @@ impl Session {
         self.guest.run(guest::Guest::suspend).await
     }
 
+    /// Returns the files that the host did not accept from the guest; of many, the first ones.
+    pub fn refused_puts(&self) -> Vec<tftp::server::RefusedPut> {
+        self.gateway.tftp.refused_puts()
+    }
+
     /// Waits until the guest's process has ended. Cancel-safe.
     pub async fn exited(&self) -> Exit {
         self.guest.exited().await

@@ -24,9 +24,6 @@ use crate::state::{AgentState, ImageFacts};
 
 /// The size limit of a manifest that a guest puts, in bytes.
 pub const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;
-/// The number of files that a guest may put in a bootstrap: more than it needs, so that
-/// it may retry.
-const FILES_MAX: usize = 16;
 
 /// Makes an image.
 pub(super) async fn run(
@@ -219,7 +216,7 @@ fn namespace(
     files: &std::path::Path,
     log_bytes_max: u64,
 ) -> tftp::server::Namespace {
-    let mut map = tftp::server::Namespace::new(log_bytes_max + MANIFEST_BYTES_MAX, FILES_MAX);
+    let mut map = tftp::server::Namespace::new(0, 0);
     for (name, file) in &toolchain.files {
         map.offer(name.as_str(), Arc::clone(file));
     }
