@@ -86,7 +86,7 @@ fn held_build(host: &ApiHost, volume: Option<&Path>) -> Build {
         kind: HoldKind::Snapshot,
         until: now + SignedDuration::from_hours(1),
     });
-    host.block_on(records.save(&build)).unwrap();
+    host.block_on(records.save(&mut build)).unwrap();
     build
 }
 

@@ -2,7 +2,6 @@
 //! passes, and lets the job end the guest.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 use config::NameError;
 use config::builds::TransitionError;
@@ -52,9 +51,6 @@ pub enum JobError {
     /// The job panicked.
     #[error("the agent itself failed; its log says where")]
     Panicked,
-    /// A build failed while its volume was nearly full: that may be the reason.
-    #[error("the build failed while the volume {} was nearly full", .0.display())]
-    DiskPressure(PathBuf),
     /// The result of a build cannot be used.
     #[error(transparent)]
     Collect(#[from] CollectError),
@@ -94,17 +90,6 @@ impl JobError {
     /// Returns true if the job was cancelled.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Guest(GuestFailure::Cancelled))
-    }
-
-    /// Replaces a cancellation by the eviction that caused it, if one did.
-    #[must_use]
-    pub fn or_eviction(self, evicted: Option<PathBuf>) -> Self {
-        match evicted {
-            Some(directory) if self.is_cancelled() => {
-                Self::Guest(GuestFailure::DiskFull(directory))
-            }
-            _ => self,
-        }
     }
 }
 
