@@ -64,7 +64,7 @@ const FILLER: &str = "#include <stdio.h>
 int main(void) {
     static char much[1 << 20];
     FILE *file = fopen(\"/much\", \"w\");
-    for (unsigned n = 0; n < 450; n++) {
+    for (unsigned n = 0; n < 1300; n++) {
         much[n] = n;
         if (fwrite(much, sizeof much, 1, file) == 0) break;
     }
@@ -91,7 +91,7 @@ int main(void) {
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_quiet_guest_survives_others_that_fill_the_volume_and_end_by_themselves() {
-    let mut host = AgentHost::with_volume(1024, "builds.retries_max = 1\n");
+    let mut host = AgentHost::with_volume(2048, "builds.retries_max = 1\n");
     host.add_container("demo", |_| {});
     host.add_toolchain("0.1.0");
     host.start();

@@ -18,6 +18,7 @@ use super::console::{Console, ConsoleHandle};
 use super::handshake::{self, HandshakeMode};
 use super::idle_timeout::IdleTimer;
 use super::log_capture::{self, CaptureFiles};
+use super::shutdown_report::ShutdownReport;
 use super::streams::{self, ConsoleInput, Streams};
 use crate::pr_service;
 
@@ -76,6 +77,7 @@ pub(super) struct Gateway {
     tasks: JoinSet<()>,
     log_listener: Option<TcpListener>,
     console: Option<ConsoleHandle>,
+    pub(super) shutdown: ShutdownReport,
 }
 
 impl Gateway {
@@ -108,6 +110,7 @@ impl Gateway {
             tasks,
             log_listener: sockets.log.map(tcp_listener).transpose()?,
             console: None,
+            shutdown: ShutdownReport::default(),
         })
     }
 
@@ -124,6 +127,10 @@ impl Gateway {
             let mode = self.handshake_mode(boot);
             let control = streams::unix_stream(control)?;
             self.tasks.spawn(handshake::serve(control, mode));
+        }
+        if let Some(events) = streams.events {
+            let events = streams::unix_stream(events)?;
+            self.tasks.spawn(self.shutdown.clone().follow(events));
         }
         let bytes_max = files.bytes_max;
         if let Some(console) = streams.console {

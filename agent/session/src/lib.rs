@@ -29,6 +29,7 @@ use tracing::{debug, info, warn};
 
 mod adopt;
 pub mod console;
+mod console_tail;
 mod egress;
 mod events;
 pub mod gateway;
@@ -40,10 +41,12 @@ pub mod log_capture;
 mod orphans;
 mod parts;
 pub mod pr_service;
+mod shutdown_report;
 mod start;
 mod streams;
 mod teardown;
 
+pub use console_tail::ConsoleTail;
 pub use egress::EgressError;
 pub use events::{GuestEvent, GuestFailure, SessionLimits};
 pub use guest_services::GuestServices;

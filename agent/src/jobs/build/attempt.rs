@@ -126,7 +126,7 @@ async fn enter_starting(
 fn may_be_restores_fault(error: &JobError, state: State) -> bool {
     match error {
         JobError::Session(SessionError::Guest(_)) => true,
-        JobError::Guest(GuestFailure::StartTimeout(_) | GuestFailure::Exited { .. }) => {
+        JobError::Guest(GuestFailure::StartTimeout { .. } | GuestFailure::Exited { .. }) => {
             state == State::Starting
         }
         _ => false,

@@ -263,11 +263,12 @@ fn doing(error: &JobError) -> Doing {
     match error {
         JobError::Guest(failure) => match failure {
             GuestFailure::IdleTimeout(_) | GuestFailure::TotalTimeout(_) => Doing::Limit,
+            GuestFailure::Exited { end, .. } if end.exceeded_its_memory() => Doing::Guest,
             GuestFailure::Exited { .. } => Doing::GuestEnded,
             GuestFailure::Cancelled => Doing::Cancellation,
-            GuestFailure::StartTimeout(_) | GuestFailure::DiskFull(_) | GuestFailure::AgentGone => {
-                Doing::Host
-            }
+            GuestFailure::StartTimeout { .. }
+            | GuestFailure::DiskFull(_)
+            | GuestFailure::AgentGone => Doing::Host,
         },
         JobError::Manifest(_) | JobError::Session(SessionError::Options) => Doing::Guest,
         JobError::Store(_)

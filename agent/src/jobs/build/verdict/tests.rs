@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use guest::Exit;
+use config::machine::Kind;
+use guest::{Exit, GuestEnd};
+use session::ConsoleTail;
 
 use super::*;
 use crate::jobs::build::CollectError;
@@ -26,8 +28,21 @@ fn failed(error: impl Into<JobError>) -> Facts {
 }
 
 fn ended() -> Facts {
-    let (exit, stderr) = (Exit::Signal(9), String::new());
-    failed(GuestFailure::Exited { exit, stderr })
+    exited(Kind::Kvm, false)
+}
+
+fn exited(kind: Kind, out_of_memory: bool) -> Facts {
+    let end = GuestEnd {
+        kind,
+        exit: Exit::Signal(9),
+        shutdown: None,
+        out_of_memory,
+    };
+    failed(GuestFailure::Exited {
+        end,
+        stderr: String::new(),
+        console: ConsoleTail::of_output(b"one\ntwo\n"),
+    })
 }
 
 fn artifact(name: &str) -> Artifact {
@@ -189,12 +204,13 @@ fn only_a_guest_that_filled_the_disk_by_itself_is_at_fault() {
 #[test]
 fn ends_without_a_result_are_the_hosts_fault_or_interruptions_unless_the_host_knows_better() {
     use Outcome::{Abnormal, Error, Success};
-    let canceled = true;
     insta::assert_snapshot!(table([
         ("success", collected(Success)),
         ("error", collected(Error)),
         ("abnormal", collected(Abnormal)),
         ("ended", ended()),
+        ("QEMU out of memory", exited(Kind::Kvm, true)),
+        ("container out of memory", exited(Kind::Nspawn, true)),
         (
             "ended while the agent stops",
             Facts {
@@ -204,7 +220,10 @@ fn ends_without_a_result_are_the_hosts_fault_or_interruptions_unless_the_host_kn
         ),
         (
             "never answered",
-            failed(GuestFailure::StartTimeout(Duration::from_secs(2))),
+            failed(GuestFailure::StartTimeout {
+                limit: Duration::from_secs(2),
+                console: ConsoleTail::of_output(b"no disk"),
+            }),
         ),
         (
             "idle",
@@ -220,7 +239,13 @@ fn ends_without_a_result_are_the_hosts_fault_or_interruptions_unless_the_host_kn
         ("the host's disk", failed(host_fault())),
         ("forbidden options", failed(SessionError::Options)),
         ("manifest", failed(JobError::Manifest("no id".into()))),
-        // An accepted cancellation is kept.
+    ]));
+}
+
+#[test]
+fn an_accepted_cancellation_is_kept() {
+    let (canceled, success) = (true, Outcome::Success);
+    insta::assert_snapshot!(table([
         (
             "canceled",
             Facts {
@@ -232,7 +257,7 @@ fn ends_without_a_result_are_the_hosts_fault_or_interruptions_unless_the_host_kn
             "canceled before a success",
             Facts {
                 canceled,
-                ..collected(Success)
+                ..collected(success)
             },
         ),
         (
