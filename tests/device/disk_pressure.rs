@@ -64,7 +64,7 @@ const FILLER: &str = "#include <stdio.h>
 int main(void) {
     static char much[1 << 20];
     FILE *file = fopen(\"/much\", \"w\");
-    for (unsigned n = 0; n < 1300; n++) {
+    for (unsigned n = 0; n < 1900; n++) {
         much[n] = n;
         if (fwrite(much, sizeof much, 1, file) == 0) break;
     }

@@ -8,6 +8,8 @@ use config::printable;
 const LINES_MAX: usize = 5;
 /// The number of bytes of all lines.
 const BYTES_MAX: usize = 400;
+/// The words with which Linux says why it panics.
+const PANIC: &str = "Kernel panic - not syncing";
 
 /// The last lines of a guest's console. Displayed as the end of a sentence; nothing if the console
 /// showed nothing.
@@ -15,32 +17,37 @@ const BYTES_MAX: usize = 400;
 pub struct ConsoleTail(Vec<String>);
 
 impl ConsoleTail {
-    /// Returns the last lines of this output, which may contain anything.
+    /// Returns the last lines of this output, which may contain anything. After a kernel panic,
+    /// returns the line that says why and those behind it: the last ones are registers.
     pub fn of_output(output: &[u8]) -> Self {
         let text = without_escapes(&String::from_utf8_lossy(output));
-        let mut left = BYTES_MAX;
-        let mut lines = Vec::new();
-        let written = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        for line in written
-            .collect::<Vec<_>>()
-            .into_iter()
-            .rev()
-            .take(LINES_MAX)
-        {
-            let line = printable(line).to_string();
-            if line.len() > left {
-                // The last line is shown in any case.
-                if lines.is_empty() {
-                    lines.push(truncated(&line));
-                }
-                break;
-            }
-            left -= line.len();
-            lines.push(line);
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let lines: Vec<_> = lines.collect();
+        if let Some(panic) = lines.iter().rposition(|line| line.contains(PANIC)) {
+            return Self(within_limits(lines[panic..].iter().copied()));
         }
-        lines.reverse();
-        Self(lines)
+        let mut last = within_limits(lines.into_iter().rev());
+        last.reverse();
+        Self(last)
     }
+}
+
+/// Returns the first lines, as many as the limits allow. The first one is shown in any case.
+fn within_limits<'l>(lines: impl Iterator<Item = &'l str>) -> Vec<String> {
+    let mut left = BYTES_MAX;
+    let mut shown = Vec::new();
+    for line in lines.take(LINES_MAX) {
+        let line = printable(line).to_string();
+        if line.len() > left {
+            if shown.is_empty() {
+                shown.push(truncated(&line));
+            }
+            break;
+        }
+        left -= line.len();
+        shown.push(line);
+    }
+    shown
 }
 
 impl fmt::Display for ConsoleTail {
@@ -99,6 +106,17 @@ mod tests {
         );
         assert_eq!(shown(" \n\r\n"), "");
         assert_eq!(shown("\u{1b}["), "");
+    }
+
+    #[test]
+    fn a_panic_is_shown_from_the_line_that_says_why() {
+        let output = "one\n[ 1] Kernel panic - not syncing: no init\nCPU: 0\n".to_owned()
+            + &"R10: 0\n".repeat(9);
+        assert_eq!(
+            shown(&output),
+            "; its console ends with: [ 1] Kernel panic - not syncing: no init | CPU: 0 | R10: 0 | \
+             R10: 0 | R10: 0"
+        );
     }
 
     #[test]

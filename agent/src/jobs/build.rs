@@ -140,6 +140,10 @@ pub async fn recover(agent: &Arc<AgentState>) -> Result<Vec<Build>, RecordsError
     }
     let mut running = Vec::new();
     for build in agent.records.unfinished().await? {
+        if build.state == State::Queued && build.cancel_requested {
+            outcome::record_earlier(agent, build, Verdict::Canceled).await;
+            continue;
+        }
         if build.state == State::Queued {
             continue;
         }

@@ -175,6 +175,9 @@ impl Causes {
                 ..collected
             }));
         }
+        if let Some(disk) = &self.evicted {
+            return evicted(disk);
+        }
         if let Some(directory) = self.short {
             return Verdict::HostFailed(format!(
                 "it failed while the disk of {directory} was nearly full"
@@ -201,10 +204,7 @@ impl Causes {
         let message = sys::error_report::chain(error);
         match (doing(error), self.evicted) {
             (Doing::Limit, _) => Verdict::Late(message),
-            (Doing::Cancellation, Some(disk)) => Verdict::Interrupted(format!(
-                "the disk of {} was nearly full, and this guest had written most there",
-                shown_directory(&disk)
-            )),
+            (Doing::Cancellation, Some(disk)) => evicted(&disk),
             // Only an eviction or the stop of the agent cancels a build without a person.
             (Doing::Cancellation, None) if self.faults.is_empty() => stopped(),
             (Doing::Cancellation, None) => own(String::new(), &self.faults),
@@ -220,6 +220,13 @@ impl Causes {
             (Doing::Host, _) => Verdict::HostFailed(message),
         }
     }
+}
+
+fn evicted(disk: &DiskUse) -> Verdict {
+    Verdict::Interrupted(format!(
+        "the disk of {} was nearly full, and this guest had written most there",
+        shown_directory(disk)
+    ))
 }
 
 fn not_stored(name: &str) -> Verdict {

@@ -195,6 +195,13 @@ fn only_a_guest_that_filled_the_disk_by_itself_is_at_fault() {
         ("filled with others, evicted", evicted(700, Some(800))),
         ("filled, unknown, evicted", evicted(900, None)),
         (
+            "failed while it was evicted",
+            Facts {
+                evicted: Some(disk(700, Some(800))),
+                ..short(collected(Error), 700, Some(800))
+            },
+        ),
+        (
             "succeeded on a full disk",
             short(collected(Success), 900, Some(800)),
         ),
