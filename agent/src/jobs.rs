@@ -5,6 +5,7 @@ pub mod bootstrap;
 pub mod build;
 pub mod checkpoint;
 pub mod debug_session;
+pub(crate) mod disk_use;
 pub mod hold;
 pub mod image;
 mod limits;
@@ -62,7 +63,14 @@ pub(crate) async fn adopt_build(agent: &Arc<AgentState>, build: Build) {
 fn spawn_build(agent: &Arc<AgentState>, volume: Volume, build: Build, kind: build::AttemptKind) {
     let id = build.id;
     let cancel = agent.stopping.child_token();
-    let job = BuildJob::new(ImageKey::of(&build), cancel.clone());
+    let mut job = BuildJob::new(ImageKey::of(&build), cancel.clone());
+    if kind == build::AttemptKind::Adopted {
+        // Its guest has written already: what was available before is unknown.
+        job.available = None;
+        if build.cancel_requested {
+            cancel.cancel();
+        }
+    }
     agent.jobs.with(|jobs| jobs.builds.insert(id, job));
     let task_agent = Arc::clone(agent);
     let task = async move {

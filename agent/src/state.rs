@@ -10,6 +10,6 @@ pub mod status;
 
 pub use agent_state::AgentState;
 pub use image_facts::{ImageFacts, ImageFactsCache};
-pub use job_table::{BuildJob, DebugJob, HoldJob, ImageJob, JobTable};
+pub use job_table::{BuildJob, CancelAnswer, DebugJob, DiskUse, HoldJob, ImageJob, JobTable};
 pub use paths::StatePaths;
 pub use status::QueueSnapshot;

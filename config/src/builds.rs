@@ -88,6 +88,9 @@ pub struct Readiness {
     /// The number of checkpoints evicted since the agent started.
     #[serde(default)]
     pub evictions: u32,
+    /// The error of the last bootstrap, until one succeeds; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub bootstrap_error: String,
 }
 
 /// The state of a bootstrapped image.

@@ -149,6 +149,8 @@ kinds! {
         "users other than root may enter a directory of the agent", "operator: restart the agent, which closes it";
     NoFirmware, "no-firmware", Fault,
         "a machine boots by UEFI, and the host has no UEFI firmware", "operator: install the package ovmf";
+    BootstrapFailed, "bootstrap-failed", Fault,
+        "the last bootstrap of a machine with a toolchain failed", "operator: mend the machine or the toolchain";
     GuestWithoutNetwork, "guest-without-network", Fault,
         "a running guest has lost its network", "operator: cancel its build";
     BuildWithoutGuest, "build-without-guest", Warning,

@@ -1,5 +1,6 @@
 //! The commands about machines and their revisions.
 
+mod bootstraps;
 mod export;
 mod ingest;
 mod note;
@@ -83,10 +84,8 @@ pub(crate) fn run(
     output: &Output,
 ) -> Result<(), Failure> {
     match command {
-        Command::List { sizes } => list(&Volume::open(&options.volume)?, *sizes, output),
-        Command::Status { name, sizes } => {
-            status(&Volume::open(&options.volume)?, name, *sizes, output)
-        }
+        Command::List { sizes } => list(*sizes, options, output),
+        Command::Status { name, sizes } => status(name, *sizes, options, output),
         Command::Ingest(command) => {
             warn_of_old_btrfs_progs(output);
             ingest::run(command, options, output)
@@ -128,11 +127,12 @@ fn warn_of_old_btrfs_progs(output: &Output) {
 }
 
 fn status(
-    volume: &Volume,
     name: &MachineName,
     sizes: Sizes,
+    options: &GlobalOptions,
     output: &Output,
 ) -> Result<(), Failure> {
+    let volume = &Volume::open(&options.volume)?;
     let view = volume.view(name)?;
     let usage = sizes.enabled.then(|| volume.usage(&view)).transpose()?;
     let machine = if output.is_json() {
@@ -140,16 +140,25 @@ fn status(
     } else {
         ShownMachine::new(volume, view)
     };
-    let machine = machine.with_usage(usage);
+    let failed = bootstraps::failed(volume, &options.socket).remove(name);
+    let machine = machine
+        .with_usage(usage)
+        .with_failed_bootstraps(failed.unwrap_or_default());
     show::status(&machine, volume, output)
 }
 
-fn list(volume: &Volume, sizes: Sizes, output: &Output) -> Result<(), Failure> {
+fn list(sizes: Sizes, options: &GlobalOptions, output: &Output) -> Result<(), Failure> {
+    let volume = &Volume::open(&options.volume)?;
+    let mut failed = bootstraps::failed(volume, &options.socket);
     let mut shown = Vec::new();
     for name in volume.machines()? {
         match volume.view(&name) {
             Ok(view) if view.is_unmanaged() => {}
-            Ok(view) => shown.push(with_usage(volume, view, sizes, output)),
+            Ok(view) => {
+                let machine = with_usage(volume, view, sizes, output);
+                let failed = failed.remove(&name).unwrap_or_default();
+                shown.push(machine.with_failed_bootstraps(failed));
+            }
             // The machine was deleted since the directory was read.
             Err(error) if error.kind() == Some(RefusalKind::NotFound) => {}
             Err(error) => output.error(&error),

@@ -50,15 +50,70 @@ fn the_build_that_fills_the_volume_is_evicted_and_the_others_continue() {
     let build = host.wait_for(other, State::Finished);
     assert_eq!((build.outcome, build.attempts), (Some(Outcome::Success), 1));
     let build = host.wait_for(greedy, State::Finished);
-    assert_eq!(
-        (build.outcome, build.attempts),
-        (Some(Outcome::Abnormal), 2)
-    );
-    let reason = "is nearly full, and this guest had written most there";
-    assert!(build.message.ends_with(reason), "{}", build.message);
+    assert_eq!((build.outcome, build.attempts), (Some(Outcome::Error), 1));
+    let reason = "the build filled the disk of ";
+    assert!(build.message.starts_with(reason), "{}", build.message);
     let last = host.submit("demo", "after");
     let build = host.wait_for(last, State::Finished);
     assert_eq!((build.outcome, build.attempts), (Some(Outcome::Success), 1));
+    host.wait_until_torn_down();
+}
+
+/// A program that fills the disk and fails.
+const FILLER: &str = "#include <stdio.h>
+int main(void) {
+    static char much[1 << 20];
+    FILE *file = fopen(\"/much\", \"w\");
+    for (unsigned n = 0; n < 1900; n++) {
+        much[n] = n;
+        if (fwrite(much, sizeof much, 1, file) == 0) break;
+    }
+    fclose(file);
+    return 1;
+}
+";
+
+/// A program that writes 20 MiB and waits at the gate.
+const QUIET: &str = "#include <stdio.h>
+#include <unistd.h>
+int main(void) {
+    static char little[20 << 20] = {1};
+    FILE *file = fopen(\"/little\", \"w\");
+    fwrite(little, sizeof little, 1, file);
+    fclose(file);
+    puts(\"waiting at the gate\");
+    fflush(stdout);
+    while (access(\"/gate\", F_OK)) usleep(10000);
+    return 0;
+}
+";
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_quiet_guest_survives_others_that_fill_the_volume_and_end_by_themselves() {
+    let mut host = AgentHost::with_volume(2048, "builds.retries_max = 1\n");
+    host.add_container("demo", |_| {});
+    host.add_toolchain("0.1.0");
+    host.start();
+    let quiet = host.submit_code("demo", QUIET);
+    host.wait_for_gate(quiet);
+    for _ in 0..3 {
+        let filler = host.submit_code("demo", FILLER);
+        let build = host.wait_for(filler, State::Finished);
+        assert_eq!((build.outcome, build.attempts), (Some(Outcome::Error), 1));
+    }
+    // It starts only when the volume has its reserve again.
+    let after = host.submit("demo", "after");
+    let build = host.wait_for(after, State::Finished);
+    assert_eq!((build.outcome, build.attempts), (Some(Outcome::Success), 1));
+    host.open_gate("demo", quiet);
+    let build = host.wait_for(quiet, State::Finished);
+    assert_eq!((build.outcome, build.attempts), (Some(Outcome::Success), 1));
+    let of_quiet = format!(
+        "evicting a guest: a disk is nearly full path={} job=build {quiet} ",
+        host.host.volume.path().display()
+    );
+    assert!(!host.log().contains(&of_quiet), "{}", host.log());
     host.wait_until_torn_down();
 }
 

@@ -102,13 +102,13 @@ fn a_failed_guest_leads_to_the_expected_outcome_and_leaves_nothing() {
         "killed",
         &finished(killed),
         Outcome::Abnormal,
-        "result (by signal 9)",
+        "result: it was killed by signal 9",
     );
     check(
         "exiting at once",
         &finished(ends),
         Outcome::Abnormal,
-        "result (with status 0)",
+        "result: it powered off",
     );
     // The guests that still run have their own snapshots.
     damage(&host, "waits", "disk.img", &vec![7; 1 << 20]);
@@ -117,7 +117,7 @@ fn a_failed_guest_leads_to_the_expected_outcome_and_leaves_nothing() {
         "a disk of garbage",
         &build,
         Outcome::Abnormal,
-        "(with status 0)",
+        "result: it ",
     );
     damage(&host, "waits", "vmlinuz", b"");
     let build = finished(submit("waits"));
@@ -136,4 +136,61 @@ fn a_failed_guest_leads_to_the_expected_outcome_and_leaves_nothing() {
     );
     // The agent may notice that an image is damaged, and replace it.
     host.wait_until_torn_down();
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_panic_a_reset_and_a_power_off_have_their_own_words_and_the_last_lines_of_the_console() {
+    let mut host = AgentHost::new("builds.retries_max = 0\nguests.frozen = \"off\"\n");
+    host.add("demo", |files| {
+        // Without `panic=-1`, a kernel that has panicked waits forever.
+        let path = files.join("manifest");
+        let manifest = fs::read_to_string(&path).unwrap();
+        tests::write_file(&path, &manifest.replace("panic=-1", ""));
+    });
+    let last = "echo the last words >/dev/console";
+    let panic = format!("{last}; echo c >/proc/sysrq-trigger; sleep 1000");
+    host.add_worker("panics", &worker(&panic));
+    host.add_worker("resets", &worker(&format!("{last}; reboot -f")));
+    host.add_worker("leaves", &worker(&format!("{last}; poweroff -f")));
+    host.start();
+    let builds = [
+        (
+            "panics",
+            "its kernel panicked",
+            "Kernel panic - not syncing",
+        ),
+        ("resets", "it reset", "the last words"),
+        ("leaves", "it powered off", "the last words"),
+    ];
+    let builds = builds.map(|(name, words, line)| (host.submit_to("demo", name, ""), words, line));
+    for (id, words, line) in builds {
+        let build = host.wait_for(id, State::Finished);
+        let expected = format!("before it had put its result: {words}; its console ends with: ");
+        check(words, &build, Outcome::Abnormal, &expected);
+        assert!(build.message.contains(line), "{build:?}");
+        assert!(build.message.len() < 600, "{build:?}");
+    }
+    host.wait_until_torn_down();
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_failed_bootstrap_shows_the_console_wherever_its_machine_is_shown() {
+    let mut host = AgentHost::new("bootstrap.retries_max = 0\n");
+    host.add_container("demo", |_| {});
+    let script = "#!/bin/sh\necho no such tool >/dev/console\npoweroff -f\n";
+    host.add_worker("default", script);
+    host.start();
+    let expected = "it powered off; its console ends with: ";
+    wait_until("the bootstrap has failed", || {
+        host.machinectl(&["host", "status"])
+            .stdout
+            .contains(expected)
+    });
+    for command in [&["list"][..], &["status", "demo"], &["doctor"]] {
+        let shown = host.machinectl(command);
+        let text = format!("{}{}", shown.stdout, shown.stderr);
+        assert!(text.contains("no such tool"), "{command:?}: {text}");
+    }
 }

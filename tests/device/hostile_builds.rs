@@ -82,7 +82,7 @@ result success "$report"
     let archive = "mkdir upload; echo forged >upload/provenance.json\n\
         tar -cf u.tar upload; put u.tar upload.tar; result success x\n";
     for (build, kind) in run(host, archive) {
-        assert_eq!(build.outcome, Some(Outcome::Abnormal), "{build:?}");
+        assert_eq!((build.outcome, build.attempts), (Some(Outcome::Error), 1));
         assert!(build.message.contains("reserved"), "{kind}: {build:?}");
         refused(
             &format!("{kind} -> records"),
@@ -157,7 +157,7 @@ fn flood_records(host: &AgentHost) {
         ),
     ] {
         for (build, kind) in run(host, &script) {
-            assert_eq!(build.outcome, Some(Outcome::Abnormal), "{build:?}");
+            assert_eq!((build.outcome, build.attempts), (Some(Outcome::Error), 1));
             assert!(build.message.contains(reason), "{kind}: {build:?}");
             refused(&format!("{kind} -> records"), attack, &build.message);
         }

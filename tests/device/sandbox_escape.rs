@@ -121,8 +121,11 @@ fn check_outcomes(host: &AgentHost, hostile: u64, other: u64) {
     assert_eq!(other.outcome, Some(Outcome::Success), "{other:?}");
     let build = host.build(hostile);
     assert!(other.finished < build.finished, "{other:?} {build:?}");
-    assert_eq!(build.outcome, Some(Outcome::Abnormal), "{build:?}");
-    assert!(build.message.contains("which it has not put"), "{build:?}");
+    assert_eq!(build.outcome, Some(Outcome::Error), "{build:?}");
+    assert!(
+        build.message.contains("which the guest has not put"),
+        "{build:?}"
+    );
     assert_eq!(build.packages, []);
     let artifacts = host
         .state_directory()

@@ -35,7 +35,7 @@ fn record_builds(host: &ApiHost, targets: &[&str]) {
         let mut build = host.block_on(done).unwrap();
         build.enter(State::Finished, Timestamp::now()).unwrap();
         build.outcome = Some(Outcome::Success);
-        host.block_on(records.save(&build)).unwrap();
+        host.block_on(records.save(&mut build)).unwrap();
     }
 }
 

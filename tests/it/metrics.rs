@@ -28,7 +28,7 @@ fn host_with_history() -> ApiHost {
     build.enter(State::Starting, second(7)).unwrap();
     build.enter(State::Finished, second(9)).unwrap();
     build.outcome = Some(Outcome::Success);
-    host.block_on(records.save(&build)).unwrap();
+    host.block_on(records.save(&mut build)).unwrap();
     host.host.publish_status(config::builds::Status {
         name: "host".into(),
         version: "1".into(),

@@ -231,7 +231,7 @@ fn requests_with_the_same_idempotency_key_submit_one_build() {
         .unwrap();
     build.enter(State::Finished, Timestamp::now()).unwrap();
     build.outcome = Some(Outcome::Success);
-    host.block_on(host.host.records.save(&build)).unwrap();
+    host.block_on(host.host.records.save(&mut build)).unwrap();
     host.block_on(host.host.records.delete(build.id)).unwrap();
     assert_eq!(ask("s", "k", "a"), (409, None));
 }

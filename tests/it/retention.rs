@@ -35,7 +35,7 @@ fn finished_build(host: &ApiHost, source: &str) -> BuildId {
     let mut build = queued_build(host, source);
     build.enter(State::Finished, Timestamp::now()).unwrap();
     build.outcome = Some(Outcome::Success);
-    host.block_on(host.host.records.save(&build)).unwrap();
+    host.block_on(host.host.records.save(&mut build)).unwrap();
     build.id
 }
 

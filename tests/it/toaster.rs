@@ -22,7 +22,7 @@ fn record_build(host: &ApiHost, sources: &[&str], change: impl FnOnce(&mut Build
     );
     let mut build = host.block_on(submitted).unwrap();
     change(&mut build);
-    host.block_on(host.host.records.save(&build)).unwrap();
+    host.block_on(host.host.records.save(&mut build)).unwrap();
     build.id.0
 }
 

@@ -86,7 +86,7 @@ fn held_build(host: &ApiHost, volume: Option<&Path>) -> Build {
         kind: HoldKind::Snapshot,
         until: now + SignedDuration::from_hours(1),
     });
-    host.block_on(records.save(&build)).unwrap();
+    host.block_on(records.save(&mut build)).unwrap();
     build
 }
 
@@ -131,10 +131,7 @@ fn a_build_runs_on_the_volume_where_its_machine_is_live() {
         let build = build(&host);
         assert_eq!(build.volume.as_deref(), Some(second.path()), "{build:?}");
         // The machine has no manifest, so the attempt ends when it has read the snapshot.
-        assert_eq!(
-            (build.attempts, build.outcome),
-            (1, Some(Outcome::Abnormal))
-        );
+        assert_eq!((build.attempts, build.outcome), (1, Some(Outcome::Error)));
         let snapshot = second.path().display().to_string();
         assert!(build.message.contains(&snapshot), "{}", build.message);
         wait_until("the snapshot is deleted", || {

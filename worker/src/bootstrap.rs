@@ -19,7 +19,7 @@ const PROGRAM: &str = "bootstrap";
 pub fn run(settings: &Settings) -> Result<Outcome, WorkerError> {
     let mut log = settings.create_log()?;
     let result = install(settings, &mut log).unwrap_or_else(|error| {
-        let result = report::abnormal(&error);
+        let result = report::failure(&error);
         log.line(&result.message);
         result
     });

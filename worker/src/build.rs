@@ -31,7 +31,7 @@ pub fn run(settings: &Settings) -> Result<Outcome, WorkerError> {
     let mut log = settings.create_log()?;
     let mut hold = None;
     let (result, artifacts) = build(settings, &mut log, &mut hold).unwrap_or_else(|error| {
-        let result = report::abnormal(&error);
+        let result = report::failure(&error);
         log.line(&result.message);
         (result, Vec::new())
     });

@@ -23,7 +23,11 @@ use config::names::FileName;
 use config::task::{Digest, TaskError};
 use tftp::client::ClientError;
 
-/// A failure of the worker or of the host. The package is not at fault.
+/// The error codes with which a host refuses a file for what it is (RFC 1350): an access
+/// violation, and an exceeded allocation.
+const REFUSALS: [u16; 2] = [2, 3];
+
+/// A reason for which a task could not be done or reported.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// A file could not be fetched from the host.
@@ -77,6 +81,30 @@ pub enum WorkerError {
 }
 
 impl WorkerError {
+    /// Returns true if the host refused a file for what it is: it is too large, or has a name
+    /// that the host does not accept.
+    pub fn is_refusal(&self) -> bool {
+        let Self::Put { source, .. } = self else {
+            return false;
+        };
+        matches!(source, ClientError::Refused { code, .. } if REFUSALS.contains(code))
+    }
+
+    /// Returns true if an equal guest would fail in the same way: its disk is full, a program of
+    /// its toolchain cannot run, or the host refuses a file. Otherwise the host may be at fault.
+    pub fn is_guests_doing(&self) -> bool {
+        match self {
+            Self::Disk { source, .. }
+            | Self::Fetch {
+                source: ClientError::File(source),
+                ..
+            } => sys::error_report::is_full(source.kind()),
+            Self::Exec { .. } => true,
+            Self::Put { .. } => self.is_refusal(),
+            Self::Fetch { .. } | Self::Handshake(_) | Self::Task(_) | Self::Hash { .. } => false,
+        }
+    }
+
     /// Returns a function for `map_err` that adds the path of a failed file operation.
     pub(crate) fn disk(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();

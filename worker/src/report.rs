@@ -22,8 +22,9 @@ pub struct Artifact {
 }
 
 /// Puts the artifacts, the log, and the result under the name `result_name`. Returns the
-/// reported outcome. An artifact that does not arrive makes the result abnormal. A log that
-/// does not arrive is mentioned in the result.
+/// reported outcome. An artifact that the host refuses makes the result an error, and the others
+/// are put nevertheless; one that does not arrive makes it abnormal. A log that does not arrive
+/// is mentioned in the result.
 ///
 /// # Errors
 /// The result could not be put.
@@ -36,31 +37,51 @@ pub fn report(
 ) -> Result<Outcome, WorkerError> {
     for artifact in artifacts {
         let name = format!("{}{}", task::ARTIFACTS, artifact.name);
-        if let Err(error) = put_file(client, &name, &artifact.path) {
-            result = abnormal(&error);
-            log.line(&result.message);
-            break;
+        match put_file(client, &name, &artifact.path) {
+            Ok(()) => {}
+            Err(error) if error.is_refusal() => {
+                let refused = chain(&error);
+                log.line(&refused);
+                if result.status.is_good() {
+                    result = TaskResult::new(Outcome::Error);
+                }
+                add_line(&mut result.message, &refused);
+            }
+            Err(error) => {
+                result = failure(&error);
+                log.line(&result.message);
+                break;
+            }
         }
     }
     log.line(&format!("the result is: {}", result.status));
     if let Err(error) = put_log(client, log) {
         let lost = format!("the log is lost: {}", chain(&error));
-        if !result.message.is_empty() {
-            result.message.push('\n');
-        }
-        result.message.push_str(&lost);
+        add_line(&mut result.message, &lost);
     }
     put_text(client, result_name, &result.print())?;
     Ok(result.status)
 }
 
-/// Returns the result for a failure of the worker or of the host.
-pub fn abnormal(error: &WorkerError) -> TaskResult {
+/// Returns the result for a failure: an error if it would happen again in an equal guest,
+/// otherwise abnormal.
+pub fn failure(error: &WorkerError) -> TaskResult {
     TaskResult {
-        status: Outcome::Abnormal,
+        status: if error.is_guests_doing() {
+            Outcome::Error
+        } else {
+            Outcome::Abnormal
+        },
         message: chain(error),
         packages: Vec::new(),
     }
+}
+
+fn add_line(message: &mut String, line: &str) {
+    if !message.is_empty() {
+        message.push('\n');
+    }
+    message.push_str(line);
 }
 
 fn put_log(client: &Client, log: Log) -> Result<(), WorkerError> {

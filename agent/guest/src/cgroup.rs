@@ -138,6 +138,15 @@ pub fn groups() -> Vec<PathBuf> {
         .collect()
 }
 
+/// Returns true if the kernel has killed a process in a group for want of memory.
+pub(crate) fn ran_out_of_memory(group: &Path) -> bool {
+    let events = sys::trusted::read_text(group.join("memory.events")).unwrap_or_default();
+    let kills = events
+        .lines()
+        .find_map(|line| line.strip_prefix("oom_kill "));
+    kills.is_some_and(|count| count != "0")
+}
+
 /// Removes the group of a process that has ended, with all that is left in it.
 pub(crate) fn remove(group: &Path) {
     let _ = write(&group.join("cgroup.kill"), "1");
@@ -209,6 +218,18 @@ mod tests {
         let limits = limits(&Machine::parse(text).unwrap());
         let values: Vec<_> = limits.iter().map(|(_, value)| value.as_str()).collect();
         assert_eq!(values, ["536870912", "200000 100000", "100", "4096"]);
+    }
+
+    #[test]
+    fn kills_for_want_of_memory_are_counted_by_the_kernel() {
+        let group = tempfile::tempdir().unwrap();
+        assert!(!ran_out_of_memory(group.path()));
+        for (kills, expected) in [(0, false), (2, true)] {
+            let events =
+                format!("low 0\nhigh 0\nmax 9\noom 1\noom_kill {kills}\noom_group_kill 0\n");
+            sys::file::replace(&group.path().join("memory.events"), events.as_bytes()).unwrap();
+            assert_eq!(ran_out_of_memory(group.path()), expected);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use config::builds::Usage;
 use config::machine::Kind;
 use tracing::debug;
 
+use crate::end::{GuestEnd, Shutdown};
 use crate::error::GuestError;
 use crate::process::{Exit, Process};
 use crate::qemu::checkpoint;
@@ -299,6 +300,29 @@ impl Guest {
     /// When QEMU is gone.
     pub fn log(&self) -> io::Result<Option<UnixStream>> {
         self.port(run_dir::LOG)
+    }
+
+    /// Connects to the monitor on which QEMU reports events, to be read with
+    /// [`Shutdown::from_event`](crate::Shutdown::from_event). A container has none, and neither
+    /// has the guest of an older agent.
+    ///
+    /// # Errors
+    /// When QEMU is gone.
+    pub fn events(&self) -> io::Result<Option<UnixStream>> {
+        if !self.run_dir.join(run_dir::EVENTS).exists() {
+            return Ok(None);
+        }
+        self.port(run_dir::EVENTS)
+    }
+
+    /// Returns the end of the guest, of which QEMU has reported `shutdown`.
+    pub fn end(&self, exit: Exit, shutdown: Option<Shutdown>) -> GuestEnd {
+        GuestEnd {
+            kind: self.kind(),
+            exit,
+            shutdown,
+            out_of_memory: self.process.ran_out_of_memory(),
+        }
     }
 
     fn port(&self, name: &str) -> io::Result<Option<UnixStream>> {

@@ -13,6 +13,7 @@
 )]
 
 pub mod cgroup;
+mod end;
 mod error;
 pub mod gateway;
 mod guest;
@@ -25,6 +26,7 @@ mod spec;
 mod uids;
 mod usage;
 
+pub use end::{GuestEnd, Shutdown};
 pub use error::{GuestError, stderr_suffix};
 pub use guest::{Console, Guest};
 pub use process::Exit;

@@ -1,7 +1,6 @@
 //! A process of this agent or of an earlier one: identified by its number and its start
 //! time, and held by a descriptor, so that it is never confused with another.
 
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -41,16 +40,6 @@ impl Exit {
     }
 }
 
-impl fmt::Display for Exit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "with status {code}"),
-            Self::Signal(signal) => write!(f, "by signal {signal}"),
-            Self::Unknown => f.write_str("with an unknown status"),
-        }
-    }
-}
-
 /// The process record, by which a later agent finds the process.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
@@ -73,6 +62,8 @@ pub(crate) struct Process {
     cgroup: Option<PathBuf>,
     fd: OwnedFd,
     exit: OnceLock<Exit>,
+    /// Set once the process has ended, before its control group is removed.
+    out_of_memory: OnceLock<bool>,
 }
 
 impl Process {
@@ -87,6 +78,7 @@ impl Process {
             cgroup: None,
             fd,
             exit: OnceLock::new(),
+            out_of_memory: OnceLock::new(),
         })
     }
 
@@ -152,6 +144,7 @@ impl Process {
             cgroup: record.cgroup,
             fd,
             exit: OnceLock::new(),
+            out_of_memory: OnceLock::new(),
         }))
     }
 
@@ -204,9 +197,17 @@ impl Process {
         }
         let exit = *self.exit.get_or_init(|| reap(&self.fd));
         if let Some(group) = &self.cgroup {
+            self.out_of_memory
+                .get_or_init(|| cgroup::ran_out_of_memory(group));
             cgroup::remove(group);
         }
         Some(exit)
+    }
+
+    /// Returns true if the process has ended and the kernel has killed a process in its control
+    /// group for want of memory.
+    pub(crate) fn ran_out_of_memory(&self) -> bool {
+        self.out_of_memory.get().copied().unwrap_or(false)
     }
 }
 

@@ -21,7 +21,7 @@ use tracing::debug;
 use crate::error::GuestError;
 use crate::network::Network;
 use crate::process::Process;
-use crate::run_dir::{CONSOLE, CONTROL, LOG, MONITOR, StderrPipe};
+use crate::run_dir::{CONSOLE, CONTROL, EVENTS, LOG, MONITOR, StderrPipe};
 use crate::spec::Spec;
 
 mod accelerator;
@@ -96,6 +96,7 @@ fn descriptors(spec: Spec, network: &Network) -> Result<Vec<FdMapping>, GuestErr
         (CONSOLE, cmdline::CONSOLE),
         (LOG, cmdline::LOG),
         (CONTROL, cmdline::CONTROL),
+        (EVENTS, cmdline::EVENTS),
     ] {
         let path = spec.run_dir.join(name);
         let socket = UnixListener::bind(&path);

@@ -10,6 +10,8 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 
 /// QEMU's monitor socket.
 pub(crate) const MONITOR: &str = "monitor";
+/// The socket of the monitor that reports events.
+pub(crate) const EVENTS: &str = "events";
 /// The output of the serial console; of a virtual machine, its input as well.
 pub(crate) const CONSOLE: &str = "console";
 /// The console input of a container.
@@ -29,7 +31,15 @@ pub(crate) fn prepare(run_dir: &Path) -> io::Result<StderrPipe> {
         .recursive(true)
         .mode(0o700)
         .create(run_dir)?;
-    for name in [MONITOR, CONSOLE, CONSOLE_INPUT, LOG, CONTROL, STDERR] {
+    for name in [
+        MONITOR,
+        EVENTS,
+        CONSOLE,
+        CONSOLE_INPUT,
+        LOG,
+        CONTROL,
+        STDERR,
+    ] {
         match fs::remove_file(run_dir.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -326,14 +326,15 @@ impl Observed {
             (None, None) => ImageState::Missing,
         };
         let under_way = self.jobs.images.contains_key(&key);
+        let failure = self.bootstrap_failure(&key);
+        let bootstrap_error = failure.map(|failure| failure.message.clone());
+        let bootstrap_error = bootstrap_error.unwrap_or_default();
         let message = if under_way && image == ImageState::Ready {
             "a checkpoint is being made".to_owned()
         } else if under_way {
             "it is being bootstrapped".to_owned()
         } else {
-            self.bootstrap_failure(&key)
-                .map(|failure| failure.message.clone())
-                .unwrap_or_default()
+            bootstrap_error.clone()
         };
         let mode = self.start_modes.get(&key).cloned().unwrap_or_default();
         Readiness {
@@ -344,6 +345,7 @@ impl Observed {
             start: mode.start,
             start_message: mode.message,
             evictions: mode.restore_failures,
+            bootstrap_error,
         }
     }
 

@@ -76,6 +76,8 @@ fn read_from(connection: &Connection, id: BuildId) -> rusqlite::Result<Option<Bu
     Ok(Some(match concluded {
         Some(concluded) => Build {
             typists: recorded.typists,
+            saves: recorded.saves,
+            cancel_requested: recorded.cancel_requested,
             ..concluded
         },
         None => recorded,
@@ -101,7 +103,7 @@ mod tests {
         let submitted = records.submit(request, toolchain, Submitter::root(), now);
         let mut build = submitted.await.unwrap();
         build.enter(State::Starting, now).unwrap();
-        records.save(&build).await.unwrap();
+        records.save(&mut build).await.unwrap();
         let typist = Typist {
             submitter: Submitter::root(),
             at: now,
@@ -109,20 +111,22 @@ mod tests {
         records.add_typist(build.id, typist.clone()).await.unwrap();
         build.enter(State::Running, now).unwrap();
         build.enter(State::Storing, now).unwrap();
-        records.save(&build).await.unwrap();
+        records.save(&mut build).await.unwrap();
         build.enter(State::Finished, now).unwrap();
         build.outcome = Some(Outcome::Success);
         records.conclude(&build).await.unwrap();
 
         let visible = records.get(build.id).await.unwrap().unwrap();
         assert_eq!((visible.state, visible.outcome), (State::Storing, None));
+        let id = build.id;
         let mut expected = build.clone();
         expected.typists = vec![typist];
-        let read = || read_concluded(&path, build.id).unwrap();
+        let read = || read_concluded(&path, id).unwrap();
         assert_eq!(read(), Some(expected.clone()));
-        records.save(&build).await.unwrap();
+        records.save(&mut build).await.unwrap();
+        expected.saves = build.saves;
         assert_eq!(read(), Some(expected.clone()));
-        assert_eq!(records.get(build.id).await.unwrap(), Some(expected));
+        assert_eq!(records.get(id).await.unwrap(), Some(expected));
         assert_eq!(read_concluded(&path, BuildId(9)).unwrap(), None);
     }
 

@@ -187,7 +187,7 @@ mod tests {
         );
         assert!(records.names_source(&digest, None).await.unwrap());
         build.enter(State::Finished, Timestamp::UNIX_EPOCH).unwrap();
-        records.save(&build).await.unwrap();
+        records.save(&mut build).await.unwrap();
         let summaries = records.summaries().unwrap();
         assert_eq!(summaries[0].sources, BTreeSet::from([digest.clone()]));
         assert_eq!(summaries[0].finished, Some(Timestamp::UNIX_EPOCH));
@@ -223,16 +223,16 @@ mod tests {
             kind: HoldKind::Snapshot,
             until: Timestamp::UNIX_EPOCH,
         });
-        records.save(&build).await.unwrap();
+        records.save(&mut build).await.unwrap();
         assert!(records.summaries().unwrap()[0].held);
         assert_eq!(records.delete(build.id).await.unwrap(), Deletion::Held);
         build.interactive.held = None;
-        records.save(&build).await.unwrap();
+        records.save(&mut build).await.unwrap();
         let mut other = submit(&build.id.to_string()).await.unwrap();
         assert!(!records.summaries().unwrap()[0].held);
         assert_eq!(records.delete(build.id).await.unwrap(), Deletion::Awaited);
         other.enter(State::Finished, Timestamp::UNIX_EPOCH).unwrap();
-        records.save(&other).await.unwrap();
+        records.save(&mut other).await.unwrap();
         assert_eq!(records.delete(build.id).await.unwrap(), Deletion::Done);
     }
 }

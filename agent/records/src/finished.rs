@@ -125,7 +125,7 @@ mod tests {
                 build.enter(State::Finished, now).unwrap();
                 build.outcome = outcome;
             }
-            records.save(&build).await.unwrap();
+            records.save(&mut build).await.unwrap();
             ended.extend(FinishedBuild::of(&build));
         }
         let mut found = records.finished_builds(FinishedBuild::clone).await.unwrap();

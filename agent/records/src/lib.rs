@@ -28,7 +28,7 @@ mod schedules;
 use std::path::{Path, PathBuf};
 
 use config::task::{Digest, Source};
-use config::{MachineName, ToolchainName};
+use config::{BuildId, MachineName, ToolchainName};
 use rusqlite::Connection;
 use telemetry::Telemetry;
 
@@ -77,6 +77,9 @@ pub enum RecordsError {
         /// The version that this program knows.
         known: usize,
     },
+    /// The record of a build was saved or deleted by another since it was read.
+    #[error("the record of build {0} was changed meanwhile")]
+    Conflict(BuildId),
     /// The thread with the query ended.
     #[error("the records could not be reached")]
     Gone,

@@ -8,8 +8,8 @@ use rusqlite::{Connection, Transaction, params};
 use super::rows::{from_json, json, optional, parse, time};
 
 /// The migrations, by the version that they start from.
-pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 10] =
-    [v1, v2, v3, v4, v5, v6, v7, v8, v9, v10];
+pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 11] =
+    [v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11];
 
 /// Migrates a database of version `from` to the newest in one transaction.
 pub(super) fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
@@ -164,6 +164,14 @@ fn v10(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
             build  INTEGER PRIMARY KEY REFERENCES builds (id) ON DELETE CASCADE,
             record TEXT NOT NULL
          ) STRICT;",
+    )
+}
+
+/// Adds the number of times that each record was saved, and the accepted cancellations.
+fn v11(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "ALTER TABLE builds ADD COLUMN saves            INTEGER NOT NULL DEFAULT 0;
+         ALTER TABLE builds ADD COLUMN cancel_requested INTEGER NOT NULL DEFAULT 0;",
     )
 }
 

@@ -38,14 +38,16 @@ pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result
     Ok(read_key(id))
 }
 
-/// Updates the fields of a build that may change, except its progress and its typists.
-pub(super) fn update(connection: &Connection, build: &Build) -> rusqlite::Result<()> {
+/// Updates the fields of a build that may change, except its progress, its typists and its
+/// cancellation. Returns `false` and changes nothing if the record was saved or deleted since it
+/// was read.
+pub(super) fn update(connection: &Connection, build: &Build) -> rusqlite::Result<bool> {
     let sql = "UPDATE builds SET priority = ?2, state = ?3, outcome = ?4, message = ?5,
                attempts = ?6, not_before = ?7, revision = ?8, made = ?9, guest = ?10, frozen = ?11,
                started = ?12, finished = ?13, seconds = ?14, phases = ?15, cpu_milliseconds = ?16,
                memory_bytes_max = ?17, packages = ?18, artifacts = ?19, life = ?20,
-               volume = ?21 WHERE id = ?1";
-    connection.prepare_cached(sql)?.execute(params![
+               volume = ?21, saves = saves + 1 WHERE id = ?1 AND saves = ?22";
+    let changed = connection.prepare_cached(sql)?.execute(params![
         key(build.id),
         build.priority.0,
         build.state.to_string(),
@@ -67,7 +69,11 @@ pub(super) fn update(connection: &Connection, build: &Build) -> rusqlite::Result
         json(&build.artifacts)?,
         json(&build.interactive)?,
         build.volume.as_deref().and_then(Path::to_str),
+        integer(build.saves),
     ])?;
+    if changed == 0 {
+        return Ok(false);
+    }
     for built in &build.packages {
         name(
             connection,
@@ -76,7 +82,7 @@ pub(super) fn update(connection: &Connection, build: &Build) -> rusqlite::Result
             &built.package.name,
         )?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Adds a name under which a build is found.
@@ -134,6 +140,8 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Build> {
         progress: from_json(row, "progress")?,
         packages: from_json(row, "packages")?,
         artifacts: from_json(row, "artifacts")?,
+        saves: count(row, "saves")?.unwrap_or_default(),
+        cancel_requested: row.get("cancel_requested")?,
     })
 }
 

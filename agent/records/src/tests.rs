@@ -56,7 +56,7 @@ async fn records_are_durable() {
         .save_progress(build.id, build.progress)
         .await
         .unwrap();
-    records.save(&build).await.unwrap();
+    records.save(&mut build).await.unwrap();
     assert_eq!(
         Records::open(&path, Telemetry::default())
             .unwrap()
@@ -65,6 +65,55 @@ async fn records_are_durable() {
             .unwrap(),
         Some(build)
     );
+}
+
+#[tokio::test]
+async fn an_update_of_a_record_that_was_changed_meanwhile_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(&directory.path().join("r"), Telemetry::default()).unwrap();
+    let mut first = submitted(&records).await;
+    let mut second = records.get(first.id).await.unwrap().unwrap();
+    first.message = "first".into();
+    records.save(&mut first).await.unwrap();
+    first.attempts = 1;
+    records.save(&mut first).await.unwrap();
+    second.message = "second".into();
+    let conflict = records.save(&mut second).await;
+    assert!(matches!(conflict, Err(RecordsError::Conflict(id)) if id == first.id));
+    // Neither a reason for the wait nor progress nor a cancellation is in the way.
+    let reasons = vec![(first.id, "it waits".to_owned())];
+    records.set_wait_reasons(reasons).await.unwrap();
+    records.request_cancel(first.id).await.unwrap();
+    first.attempts = 2;
+    records.save(&mut first).await.unwrap();
+    let stored = records.get(first.id).await.unwrap().unwrap();
+    assert_eq!((stored.attempts, &*stored.message), (2, "first"));
+    assert!(stored.cancel_requested);
+    let missing = &mut Build {
+        id: BuildId(9),
+        ..first
+    };
+    let conflict = records.save(missing).await;
+    assert!(matches!(conflict, Err(RecordsError::Conflict(BuildId(9)))));
+}
+
+#[tokio::test]
+async fn concurrent_changes_of_a_record_are_all_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(&directory.path().join("r"), Telemetry::default()).unwrap();
+    let id = submitted(&records).await.id;
+    let count = |_| {
+        records.change(id, |build| {
+            build.attempts += 1;
+            true
+        })
+    };
+    for changed in futures_util::future::join_all((0..20).map(count)).await {
+        assert!(matches!(changed, Ok(Some((_, true)))));
+    }
+    let seen = records.change(id, |_| false).await.unwrap().unwrap();
+    assert_eq!((seen.0.attempts, seen.0.saves, seen.1), (20, 20, false));
+    assert_eq!(records.change(BuildId(9), |_| true).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -140,7 +189,7 @@ async fn a_build_recorded_by_version_8_gets_a_volume_with_its_next_attempt() {
     let mut build = records.get(BuildId(1)).await.unwrap().unwrap();
     assert_eq!(build.volume, None);
     build.volume = Some("/build/machines".into());
-    records.save(&build).await.unwrap();
+    records.save(&mut build).await.unwrap();
     assert_eq!(records.get(build.id).await.unwrap(), Some(build));
 }
 
@@ -182,7 +231,7 @@ fn a_database_of_a_newer_version_is_refused_unchanged() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("newer buildhost-agent (format 99, this one knows 10)"),
+        error.contains("newer buildhost-agent (format 99, this one knows 11)"),
         "{error}"
     );
 }

@@ -3,7 +3,7 @@
 use config::builds::{Build, Progress, Request, Submitter, Typist};
 use config::{BuildId, ToolchainName};
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::rows::{self, json, key, read};
 use super::{Records, RecordsError, concluded, task};
@@ -30,17 +30,64 @@ impl Records {
         Ok(build)
     }
 
-    /// Saves the fields of a build that may change, except its progress and its typists.
-    pub async fn save(&self, build: &Build) -> Result<(), RecordsError> {
+    /// Saves the fields of a build that may change, except its progress, its typists and its
+    /// cancellation.
+    ///
+    /// # Errors
+    /// [`RecordsError::Conflict`] if the record was saved or deleted since `build` was read: then
+    /// nothing is changed.
+    pub async fn save(&self, build: &mut Build) -> Result<(), RecordsError> {
+        let id = build.id;
         let saved = build.clone();
-        let save = self.database.write(move |transaction| {
-            rows::update(transaction, &saved)?;
-            concluded::forget(transaction, &saved)
+        let save = self
+            .database
+            .write(move |transaction| save(transaction, &saved));
+        if !save.await? {
+            return Err(RecordsError::Conflict(id));
+        }
+        build.saves += 1;
+        self.publish(build);
+        Ok(())
+    }
+
+    /// Reads a build, lets `change` change it, and saves it if `change` returns true: all in one
+    /// transaction. Returns the build, and whether it was saved; `None` if there is no such
+    /// build.
+    pub async fn change(
+        &self,
+        id: BuildId,
+        change: impl FnOnce(&mut Build) -> bool + Send + 'static,
+    ) -> Result<Option<(Build, bool)>, RecordsError> {
+        let changed = self.database.write(move |transaction| {
+            let sql = "SELECT * FROM builds WHERE id = ?1";
+            let found = transaction.query_row(sql, [key(id)], read).optional()?;
+            let Some(mut build) = found else {
+                return Ok(None);
+            };
+            let is_changed = change(&mut build) && save(transaction, &build)?;
+            build.saves += u64::from(is_changed);
+            Ok(Some((build, is_changed)))
         });
-        save.await?;
+        let changed = changed.await?;
+        if let Some((build, true)) = &changed {
+            self.publish(build);
+        }
+        Ok(changed)
+    }
+
+    /// Records that a cancellation of an unfinished build was accepted. [`Records::save`] does
+    /// not overwrite it.
+    pub async fn request_cancel(&self, id: BuildId) -> Result<(), RecordsError> {
+        let request = self.database.write(move |transaction| {
+            let sql = "UPDATE builds SET cancel_requested = 1 WHERE id = ?1 AND outcome IS NULL";
+            transaction.prepare_cached(sql)?.execute([key(id)])
+        });
+        request.await.map(drop)
+    }
+
+    fn publish(&self, build: &Build) {
         self.telemetry.events.build(build);
         self.telemetry.metrics.build(build);
-        Ok(())
     }
 
     /// Saves the wait reasons of builds. Builds that are no longer queued stay unchanged.
@@ -108,6 +155,15 @@ impl Records {
         });
         reserve.await.map(drop)
     }
+}
+
+/// Saves a build. Returns `false` if the record was saved or deleted since it was read.
+fn save(transaction: &Transaction<'_>, build: &Build) -> rusqlite::Result<bool> {
+    let is_saved = rows::update(transaction, build)?;
+    if is_saved {
+        concluded::forget(transaction, build)?;
+    }
+    Ok(is_saved)
 }
 
 /// Returns the record of a new build, without a number.

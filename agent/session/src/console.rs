@@ -14,6 +14,7 @@ use tokio::sync::{OwnedMutexGuard, broadcast};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::console_tail::ConsoleTail;
 use super::streams::ConsoleInput;
 
 /// The size of the earlier output that a new viewer is shown.
@@ -106,6 +107,12 @@ impl Console {
             typed: Arc::clone(&self.typed),
             closed: self.closed.clone(),
         })
+    }
+
+    /// Returns the last lines of the output.
+    pub fn tail(&self) -> ConsoleTail {
+        let recent: Vec<u8> = self.scrollback.lock().recent.iter().copied().collect();
+        ConsoleTail::of_output(&recent)
     }
 
     /// Returns true if a person has typed something on the console.

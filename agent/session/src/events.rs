@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use config::task::{BREAKPOINT, RESUME};
-use guest::Exit;
+use guest::{Exit, GuestEnd};
 use tftp::server::Event;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::console_tail::ConsoleTail;
 use super::gateway::Gateway;
 use super::{Pause, Session};
 
@@ -43,8 +44,13 @@ pub enum GuestEvent {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GuestFailure {
     /// No packet of the guest arrived in time.
-    #[error("the guest did not answer within {} s of its start", .0.as_secs())]
-    StartTimeout(Duration),
+    #[error("the guest did not answer within {} s of its start{console}", limit.as_secs())]
+    StartTimeout {
+        /// The limit.
+        limit: Duration,
+        /// The end of its console's output.
+        console: ConsoleTail,
+    },
     /// The guest showed no activity for too long.
     #[error("the guest was idle for {} s: no log, no console output, no transfer", .0.as_secs())]
     IdleTimeout(Duration),
@@ -53,14 +59,16 @@ pub enum GuestFailure {
     TotalTimeout(Duration),
     /// The guest's process ended.
     #[error(
-        "the guest ended before it had put its result ({exit}){}",
+        "the guest ended before it had put its result: {end}{}{console}",
         guest::stderr_suffix(stderr)
     )]
     Exited {
-        /// Its exit status.
-        exit: Exit,
-        /// The end of its standard error.
+        /// Its end.
+        end: GuestEnd,
+        /// The end of the standard error of its program.
         stderr: String,
+        /// The end of its console's output.
+        console: ConsoleTail,
     },
     /// The session was cancelled.
     #[error("it was cancelled")]
@@ -96,15 +104,38 @@ impl Session {
                 }
                 () = Gateway::ready(&mut self.gateway.ready) => return Ok(GuestEvent::Ready),
                 exit = self.guest.exited() => {
-                    let failure = GuestFailure::Exited { exit, stderr: self.guest.take_stderr() };
-                    return self.drain_events(limits).await.ok_or(failure);
+                    return match self.drain_events(limits).await {
+                        Some(event) => Ok(event),
+                        None => Err(self.exit_failure(exit).await),
+                    };
                 }
                 () = self.gateway.activity.absent_for(idle_limit), if is_idle_limited => {
                     return Err(GuestFailure::IdleTimeout(idle_limit));
                 }
-                () = &mut deadline => return timeout.map_or(Ok(GuestEvent::PauseExpired), Err),
+                () = &mut deadline => return match timeout {
+                    None => Ok(GuestEvent::PauseExpired),
+                    Some(GuestFailure::StartTimeout { limit, .. }) => {
+                        Err(GuestFailure::StartTimeout { limit, console: self.console_tail() })
+                    }
+                    Some(failure) => Err(failure),
+                },
             }
         }
+    }
+
+    /// Returns the failure of a guest that has ended.
+    async fn exit_failure(&self, exit: Exit) -> GuestFailure {
+        let shutdown = self.gateway.shutdown.of_ended().await;
+        GuestFailure::Exited {
+            end: self.guest.end(exit, shutdown),
+            stderr: self.guest.take_stderr(),
+            console: self.console_tail(),
+        }
+    }
+
+    fn console_tail(&self) -> ConsoleTail {
+        let console = self.gateway.console();
+        console.map(|console| console.tail()).unwrap_or_default()
     }
 
     /// Returns the next deadline and the failure that it means; none for a pause.
@@ -120,9 +151,10 @@ impl Session {
             }
             None => {
                 let limit = limits.times.start;
+                let console = ConsoleTail::default();
                 (
                     self.started + limit,
-                    Some(GuestFailure::StartTimeout(limit)),
+                    Some(GuestFailure::StartTimeout { limit, console }),
                 )
             }
         }

@@ -21,6 +21,7 @@ use super::console::{Console, ConsoleHandle};
 use super::handshake::{self, HandshakeMode};
 use super::idle_timeout::Activity;
 use super::log_capture::{Capture, CaptureFiles};
+use super::shutdown_report::ShutdownReport;
 use super::streams::{self, ConsoleInput, Streams};
 use crate::pr_service;
 
@@ -79,7 +80,7 @@ impl Servers {
 /// The servers at a guest's gateway, its control port, and the capture of its output.
 /// Dropping it ends all of them, and may wait for a file that is being put.
 pub(super) struct Gateway {
-    _tftp: tftp::server::Server,
+    pub(super) tftp: tftp::server::Server,
     pub(super) events: mpsc::Receiver<tftp::server::Event>,
     /// Reports that a guest of which a checkpoint is to be saved waits for its task.
     pub(super) ready: Option<oneshot::Receiver<()>>,
@@ -93,6 +94,7 @@ pub(super) struct Gateway {
     drain: CancellationToken,
     log_listener: Option<TcpListener>,
     console: Option<ConsoleHandle>,
+    pub(super) shutdown: ShutdownReport,
 }
 
 impl Gateway {
@@ -118,7 +120,7 @@ impl Gateway {
             });
         }
         Ok(Self {
-            _tftp: servers.tftp,
+            tftp: servers.tftp,
             events: servers.events,
             ready: None,
             metrics: Arc::clone(&services.metrics),
@@ -128,6 +130,7 @@ impl Gateway {
             drain: CancellationToken::new(),
             log_listener: sockets.log.map(tcp_listener).transpose()?,
             console: None,
+            shutdown: ShutdownReport::default(),
         })
     }
 
@@ -145,6 +148,10 @@ impl Gateway {
             let control = streams::unix_stream(control)?;
             let observer = self.activity.observer();
             self.tasks.spawn(handshake::serve(control, mode, observer));
+        }
+        if let Some(events) = streams.events {
+            let events = streams::unix_stream(events)?;
+            self.tasks.spawn(self.shutdown.clone().follow(events));
         }
         let bytes_max = files.bytes_max;
         if let Some(console) = streams.console {

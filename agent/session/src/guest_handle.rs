@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use guest::{Exit, Guest};
+use guest::{Exit, Guest, GuestEnd, Shutdown};
 use sys::blocking::blocking;
 use tokio::io::unix::AsyncFd;
 
@@ -48,6 +48,11 @@ impl GuestHandle {
         }
         let exit = self.run(|guest| guest.wait(Duration::ZERO)).await;
         exit.unwrap_or(Exit::Unknown)
+    }
+
+    /// Returns the end of the guest, of which QEMU has reported `shutdown`.
+    pub(super) fn end(&self, exit: Exit, shutdown: Option<Shutdown>) -> GuestEnd {
+        self.guest.end(exit, shutdown)
     }
 
     /// Returns the end of the standard error of the guest's program since the last call.

@@ -21,7 +21,7 @@ use config::MachineName;
 use config::builds::Usage;
 use config::machine::Machine;
 use guest::network::{Network, NetworkError};
-use guest::{BootMode, Exit, GuestError, QmpError};
+use guest::{BootMode, Exit, GuestEnd, GuestError, QmpError};
 use store::Snapshot;
 use sys::blocking::blocking;
 use tokio::time::{Instant, timeout};
@@ -29,6 +29,7 @@ use tracing::{debug, info, warn};
 
 mod adopt;
 pub mod console;
+mod console_tail;
 mod egress;
 mod events;
 pub mod gateway;
@@ -41,10 +42,12 @@ pub mod log_capture;
 mod orphans;
 mod parts;
 pub mod pr_service;
+mod shutdown_report;
 mod start;
 mod streams;
 mod teardown;
 
+pub use console_tail::ConsoleTail;
 pub use egress::EgressError;
 pub use events::{GuestEvent, GuestFailure, SessionLimits};
 pub use guest_services::GuestServices;
@@ -193,6 +196,11 @@ impl Session {
         self.guest.run(guest::Guest::suspend).await
     }
 
+    /// Returns the files that the host did not accept from the guest; of many, the first ones.
+    pub fn refused_puts(&self) -> Vec<tftp::server::RefusedPut> {
+        self.gateway.tftp.refused_puts()
+    }
+
     /// Waits until the guest's process has ended. Cancel-safe.
     pub async fn exited(&self) -> Exit {
         self.guest.exited().await
@@ -203,20 +211,23 @@ impl Session {
         self.guest.run(guest::Guest::usage).await
     }
 
-    /// Waits until the guest has shut down, and kills it after `limit`. Returns the exit
-    /// status of a guest that ended by itself: only then its disk may be consistent.
-    pub async fn shut_down(self, limit: Duration) -> Option<Exit> {
-        let exit = timeout(limit, self.guest.exited()).await.ok();
-        if exit.is_none() {
+    /// Waits until the guest has shut down, and kills it after `limit`. Returns the end of a guest
+    /// that ended by itself: only then its disk may be consistent.
+    pub async fn shut_down(self, limit: Duration) -> Option<GuestEnd> {
+        let end = if let Ok(exit) = timeout(limit, self.guest.exited()).await {
+            let shutdown = self.gateway.shutdown.of_ended().await;
+            Some(self.guest.end(exit, shutdown))
+        } else {
             warn!(
                 seconds = limit.as_secs(),
                 "the guest does not shut down; ending it"
             );
             self.guest.run(kill).await;
-        }
+            None
+        };
         debug!("the guest's process has ended");
         self.tear_down().await;
-        exit
+        end
     }
 
     /// Saves a checkpoint of the guest in its directory, and ends the guest.

@@ -27,6 +27,14 @@ pub struct RevisionError {
     source: Cause,
 }
 
+impl RevisionError {
+    /// Returns true if the service answered that the package gets no revision, so that another
+    /// request would fail as well.
+    pub fn is_refusal(&self) -> bool {
+        matches!(&self.source, Cause::Local(RequestError::NotRecorded { .. }))
+    }
+}
+
 /// The failure of the PR service that the settings name for a package.
 #[derive(Debug, thiserror::Error)]
 enum Cause {

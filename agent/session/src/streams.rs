@@ -16,6 +16,7 @@ pub(super) struct Streams {
     pub(super) console: Option<Console>,
     pub(super) log: Option<std::os::unix::net::UnixStream>,
     pub(super) control: Option<std::os::unix::net::UnixStream>,
+    pub(super) events: Option<std::os::unix::net::UnixStream>,
 }
 
 impl Streams {
@@ -25,6 +26,7 @@ impl Streams {
             console: Some(guest.console()?),
             log: guest.log()?,
             control: guest.control()?,
+            events: guest.events()?,
         })
     }
 }

@@ -20,8 +20,8 @@ use super::auth::Caller;
 use super::error::ApiError;
 use crate::housekeeping::retention;
 use crate::jobs::end_without_start;
-use crate::state::AgentState;
 use crate::state::paths::attempts;
+use crate::state::{AgentState, CancelAnswer};
 use crate::triggers::submission::{self, Submission, check};
 
 /// The maximum length of an idempotency key.
@@ -179,20 +179,47 @@ pub(super) async fn cancel(
 ) -> Result<(StatusCode, Json<Build>), ApiError> {
     let Path(id) = id?;
     let _queue = agent.queue.lock().await;
-    let mut build = find(&agent, id).await?;
-    match build.state.cancellation() {
-        Cancellation::TooLate => Err(ApiError::conflict(match build.outcome {
-            Some(outcome) => format!("build {id} has already finished: {outcome}"),
-            None => format!("build {id} has its result already; it is being stored"),
-        })),
-        Cancellation::Dequeue | Cancellation::Interrupt if agent.jobs.cancel_build(id) => {
+    let build = find(&agent, id).await?;
+    let cancellation = build.state.cancellation();
+    if cancellation == Cancellation::TooLate {
+        return Err(too_late(&build));
+    }
+    match (agent.jobs.cancel_build(id), cancellation) {
+        (CancelAnswer::Accepted, _) => {
+            // The next agent knows it from the record, if this one ends before the guest.
+            agent.records.request_cancel(id).await?;
             Ok((StatusCode::ACCEPTED, Json(build)))
         }
-        Cancellation::Dequeue | Cancellation::Interrupt => {
-            end_without_start(&mut build, Outcome::Abort, "it was cancelled".to_owned())?;
-            agent.records.save(&build).await?;
+        (CancelAnswer::Concluded, Cancellation::Interrupt | Cancellation::TooLate) => Err(
+            ApiError::conflict(format!("build {id} has ended; its outcome is being stored")),
+        ),
+        // It waits for another attempt, or has never started.
+        (CancelAnswer::Concluded, Cancellation::Dequeue) | (CancelAnswer::NotRunning, _) => {
+            dequeue(&agent, id).await
+        }
+    }
+}
+
+fn too_late(build: &Build) -> ApiError {
+    let id = build.id;
+    ApiError::conflict(match build.outcome {
+        Some(outcome) => format!("build {id} has already finished: {outcome}"),
+        None => format!("build {id} has its result already; it is being stored"),
+    })
+}
+
+/// Ends a build that has no guest.
+async fn dequeue(agent: &AgentState, id: BuildId) -> Result<(StatusCode, Json<Build>), ApiError> {
+    let end = |build: &mut Build| {
+        let message = "it was cancelled".to_owned();
+        build.outcome.is_none() && end_without_start(build, Outcome::Abort, message).is_ok()
+    };
+    match agent.records.change(id, end).await? {
+        Some((build, true)) => {
             agent.wake.notify_one();
             Ok((StatusCode::OK, Json(build)))
         }
+        Some((build, false)) => Err(too_late(&build)),
+        None => Err(ApiError::build_not_found(id)),
     }
 }

@@ -1,47 +1,41 @@
 //! Disk pressure: while a volume or the state directory has less free space than the reserve,
 //! the guest that has written most there is evicted, one after the other.
+//!
+//! btrfs frees the space of a deleted snapshot later, so nobody is evicted before the space of
+//! all deletions has returned. A guest that has written less than what is missing is never
+//! evicted: that would not help, and it is not the one that fills the disk.
 
 use std::error::Error;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::layout::Entry;
-use config::{ImageKey, Tag};
 use planner::JobId;
-use store::{Result, VolumeId, space};
+use store::{Result, Volume, VolumeId, space};
 use sys::blocking::blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::warn;
 
+use crate::jobs::disk_use::{self, Disks};
 use crate::state::AgentState;
 
 /// The interval of the checks.
 const PERIOD: Duration = Duration::from_secs(2);
-/// The time in which no other guest is evicted: btrfs frees the space of an evicted one only
-/// with its second commit.
+/// The time in which no other guest is evicted: an evicted one needs time to end.
 const GRACE: Duration = Duration::from_mins(1);
-/// The maximum number of files of a guest that are counted.
-const ENTRIES_MAX: usize = 200_000;
+/// The time limit for the return of the space of deleted snapshots. A snapshot that a process
+/// has open keeps its space, and the disk may fill meanwhile.
+const RECLAIM_LIMIT: Duration = Duration::from_secs(20);
 
-/// The file systems with less free space than the reserve.
-#[derive(Debug, Default)]
-struct Pressure {
-    volumes: Vec<VolumeId>,
-    state: bool,
-}
-
-impl Pressure {
-    fn is_empty(&self) -> bool {
-        self.volumes.is_empty() && !self.state
-    }
-
-    /// Returns the path of one of them, for messages.
-    fn path<'h>(&self, agent: &'h AgentState) -> &'h Path {
-        let volume = self.volumes.first().and_then(|id| agent.volumes.get(*id));
-        volume.map_or(&agent.settings.paths.state, |volume| volume.path())
-    }
+/// A file system with less free space than the reserve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Short {
+    /// The volume; `None` for the state directory.
+    volume: Option<VolumeId>,
+    /// A directory on it.
+    directory: PathBuf,
+    /// The bytes that are missing to the reserve.
+    missing: u64,
 }
 
 /// Checks the free space until the agent stops.
@@ -49,161 +43,117 @@ pub(crate) async fn watch(agent: Arc<AgentState>) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut evicted: Option<Instant> = None;
-    let mut is_state_short = false;
+    let mut before = Vec::new();
     loop {
         tokio::select! {
             () = agent.stopping.cancelled() => return,
             _ = ticks.tick() => {}
         }
         let shared = Arc::clone(&agent);
-        let commit = evicted.is_some();
-        let pressure = blocking(move || measure(&shared, commit)).await;
-        if let Ok(pressure) = &pressure {
-            if is_state_short && !pressure.state {
-                agent.space_freed.notify_waiters();
-            }
-            is_state_short = pressure.state;
-        }
-        match (pressure, evicted) {
-            (Ok(pressure), Some(_)) if pressure.is_empty() => {
-                evicted = None;
-                agent.wake.notify_one();
-            }
-            (Ok(pressure), last) if !pressure.is_empty() => {
-                let may_evict = last.is_none_or(|last| last.elapsed() >= GRACE);
-                if may_evict && evict_largest(&agent, pressure).await {
-                    evicted = Some(Instant::now());
-                }
-            }
-            (Ok(_), _) => {}
-            (Err(error), _) => {
+        let short = match blocking(move || measure(&shared)).await {
+            Ok(short) => short,
+            Err(error) => {
                 let error = &error as &dyn Error;
                 warn!(error, "cannot measure the free space");
+                continue;
+            }
+        };
+        if short.is_empty() {
+            evicted = None;
+        } else if evicted.is_none_or(|last| last.elapsed() >= GRACE) {
+            for disk in &short {
+                if evict_largest(&agent, disk).await {
+                    evicted = Some(Instant::now());
+                    break;
+                }
             }
         }
+        announce_freed(&agent, &before, &short);
+        before = short;
     }
 }
 
-/// Returns the file systems under pressure. With `commit`, lets btrfs free the space of
-/// deleted files on them. Blocks.
-fn measure(agent: &AgentState, commit: bool) -> Result<Pressure> {
+/// Wakes those who wait for space on file systems that have their reserve again.
+fn announce_freed(agent: &AgentState, before: &[Short], now: &[Short]) {
+    let is_short =
+        |short: &[Short], directory: &Path| short.iter().any(|disk| disk.directory == directory);
+    let freed = |disk: &&Short| !is_short(now, &disk.directory);
+    for disk in before.iter().filter(freed) {
+        if disk.volume.is_none() {
+            agent.space_freed.notify_waiters();
+        }
+        agent.wake.notify_one();
+    }
+}
+
+/// Returns the file systems that are short of space after that of deleted files has returned, and
+/// notes the free space of the others for the builds that run. Blocks.
+fn measure(agent: &AgentState) -> Result<Vec<Short>> {
     let paths = &agent.settings.paths;
-    let mut pressure = Pressure {
-        volumes: Vec::new(),
-        state: space::bytes_free(&paths.state)? < paths.reserve_bytes,
+    let mut short = Vec::new();
+    let mut note = |volume, directory: &Path, free: u64| {
+        let missing = paths.reserve_bytes.saturating_sub(free);
+        if missing == 0 {
+            let available = free.saturating_sub(paths.reserve_bytes);
+            agent.jobs.note_available(directory, available);
+        } else {
+            short.push(Short {
+                volume,
+                directory: directory.to_owned(),
+                missing,
+            });
+        }
     };
+    note(None, &paths.state, space::bytes_free(&paths.state)?);
     for (id, volume) in agent.volumes.indexed() {
-        if volume.free()? >= paths.reserve_bytes {
-            continue;
-        }
-        if commit {
-            volume.commit()?;
-        }
-        pressure.volumes.push(id);
+        note(Some(id), volume.path(), free(volume, paths.reserve_bytes)?);
     }
-    Ok(pressure)
+    Ok(short)
 }
 
-/// Evicts the guest that has written most on file systems under pressure. Returns false if
-/// no guest has.
-async fn evict_largest(agent: &Arc<AgentState>, pressure: Pressure) -> bool {
-    let path = pressure.path(agent).to_owned();
-    // Held guests are suspended and write nothing; a build that waits for space has no guest.
-    let running = agent.jobs.running();
-    let mut jobs: Vec<_> = running
-        .guests()
-        .filter(|(job, _)| {
-            !matches!(job, JobId::Build(id)
-                if running.holds.contains_key(id) || running.unstored.contains_key(id))
-        })
-        .map(|(job, key)| (job, key.clone()))
-        .collect();
-    // Of jobs that have written equally, the last one is evicted: not a bootstrap.
-    jobs.sort_by_key(|(job, _)| !matches!(job, JobId::Bootstrap(_)));
-    let shared = Arc::clone(agent);
+/// Returns the free space of a volume: if that is less than the reserve, after the space of
+/// deleted files has returned.
+fn free(volume: &Volume, reserve: u64) -> Result<u64> {
+    let free = volume.free()?;
+    if free >= reserve {
+        return Ok(free);
+    }
+    volume.reclaim_within(RECLAIM_LIMIT)?;
+    volume.free()
+}
+
+/// Evicts the guest that has written most on a file system that is short of space. Returns
+/// `false` if none has written enough.
+async fn evict_largest(agent: &Arc<AgentState>, disk: &Short) -> bool {
+    let jobs = agent.jobs.evictable();
+    let (shared, short) = (Arc::clone(agent), disk.clone());
     let measured = blocking(move || {
-        let measure = |(job, key)| (bytes_written(&shared, &pressure, &job, &key), job);
+        let volume = short.volume.and_then(|id| shared.volumes.get(id));
+        let volumes: Vec<_> = volume.into_iter().collect();
+        let disks = Disks {
+            volumes: &volumes,
+            state: short.volume.is_none(),
+        };
+        let measure = |(job, key)| (disk_use::bytes_written(&shared, disks, &job, &key), job);
         jobs.into_iter().map(measure).collect::<Vec<_>>()
     });
-    let Some(job) = largest(measured.await) else {
+    let Some((job, written)) = largest(measured.await, disk.missing) else {
         return false;
     };
-    warn!(path = %path.display(), %job, "evicting a guest: a disk is nearly full");
-    agent.jobs.evict(&job, path);
+    let path = &disk.directory;
+    warn!(path = %path.display(), %job, written, "evicting a guest: a disk is nearly full");
+    agent.jobs.evict(&job, path.clone(), written);
     true
 }
 
-/// Returns the job that has written most; the last one among equals.
-fn largest(measured: Vec<(Option<u64>, JobId)>) -> Option<JobId> {
+/// Returns the job that has written most, the last one among equals, and the bytes; `None` if it
+/// has written less than what is missing.
+fn largest(measured: Vec<(Option<u64>, JobId)>, missing: u64) -> Option<(JobId, u64)> {
     measured
         .into_iter()
-        .filter_map(|(bytes, job)| Some((bytes?, job)))
-        .max_by_key(|(bytes, _)| *bytes)
-        .map(|(_, job)| job)
-}
-
-/// Returns the bytes that a job has written on file systems under pressure; `None` if it writes
-/// elsewhere. Blocks.
-fn bytes_written(
-    agent: &AgentState,
-    pressure: &Pressure,
-    job: &JobId,
-    key: &ImageKey,
-) -> Option<u64> {
-    let toolchain = || key.toolchain.clone();
-    let (tag, origin, files) = match job {
-        JobId::Build(id) => {
-            let files = agent.paths.build(*id);
-            (id.tag(), Entry::Image(toolchain()), Some(files))
-        }
-        JobId::Bootstrap(_) => (Tag::bootstrap(), Entry::Current, None),
-        JobId::Copy(copy) => {
-            let files = agent.paths.debug_sessions().join(copy.to_string());
-            let tag = copy.to_string().parse().ok()?;
-            (tag, Entry::Image(toolchain()), Some(files))
-        }
-    };
-    let snapshot = Entry::Snapshot(toolchain(), tag.clone());
-    let in_volume = pressure
-        .volumes
-        .iter()
-        .filter_map(|id| agent.volumes.get(*id))
-        .map(|volume| {
-            let path = |entry: &Entry| volume.entry(&key.machine, entry);
-            (path(&snapshot), path(&origin))
-        })
-        .find(|(snapshot, _)| snapshot.is_dir())
-        .map(|(snapshot, origin)| {
-            let grown = size(&snapshot).saturating_sub(size(&origin));
-            // A disk image that is fully allocated does not grow when it is written to.
-            grown.max(session::bytes_written(&agent.guests, tag.as_str()))
-        });
-    let in_state = files.filter(|_| pressure.state).map(|files| size(&files));
-    match (in_volume, in_state) {
-        (None, None) => None,
-        (one, other) => Some(one.unwrap_or(0) + other.unwrap_or(0)),
-    }
-}
-
-/// Returns the disk space of the files below a directory. The number of files is limited,
-/// because a guest may create many. Blocks.
-fn size(directory: &Path) -> u64 {
-    let (mut bytes, mut seen) = (0, 0);
-    let mut directories = vec![directory.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-            seen += 1;
-            if seen > ENTRIES_MAX {
-                return bytes;
-            }
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => directories.push(entry.path()),
-                Ok(metadata) => bytes += metadata.blocks() * 512,
-                Err(_) => {}
-            }
-        }
-    }
-    bytes
+        .filter_map(|(bytes, job)| Some((job, bytes?)))
+        .max_by_key(|(_, bytes)| *bytes)
+        .filter(|(_, bytes)| *bytes >= missing)
 }
 
 #[cfg(test)]
@@ -213,39 +163,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_job_that_has_written_most_is_evicted() {
+    fn the_job_that_has_written_most_is_evicted_if_that_is_enough() {
         let build = |id| JobId::Build(BuildId(id));
         let table = [
-            (vec![], None),
-            (vec![(None, build(1))], None),
+            (vec![], 1, None),
+            (vec![(None, build(1))], 1, None),
             (
                 vec![
                     (Some(7), build(1)),
                     (Some(9), build(2)),
                     (Some(8), build(3)),
                 ],
-                Some(build(2)),
+                9,
+                Some((build(2), 9)),
             ),
+            (vec![(Some(7), build(1)), (Some(9), build(2))], 10, None),
             (
-                vec![(Some(0), build(1)), (Some(0), build(2)), (None, build(3))],
-                Some(build(2)),
+                vec![(Some(3), build(1)), (Some(3), build(2)), (None, build(3))],
+                1,
+                Some((build(2), 3)),
             ),
         ];
-        for (measured, expected) in table {
-            assert_eq!(largest(measured), expected);
+        for (measured, missing, expected) in table {
+            assert_eq!(largest(measured, missing), expected);
         }
-    }
-
-    #[test]
-    fn files_are_counted_at_every_depth() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = |name: &str| directory.path().join(name);
-        std::fs::create_dir_all(path("artifacts/deep")).unwrap();
-        std::os::unix::fs::symlink("/", path("root")).unwrap();
-        sys::file::replace(&path("log"), &b"7".repeat(100_000)).unwrap();
-        sys::file::replace(&path("artifacts/deep/a"), &b"7".repeat(200_000)).unwrap();
-        let size = size(directory.path());
-        assert!((300_000..400_000).contains(&size), "{size}");
-        assert_eq!(super::size(&path("missing")), 0);
     }
 }

@@ -25,9 +25,6 @@ use crate::state::{AgentState, ImageFacts};
 
 /// The size limit of a manifest that a guest puts, in bytes.
 pub const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;
-/// The number of files that a guest may put in a bootstrap: more than it needs, so that
-/// it may retry.
-const FILES_MAX: usize = 16;
 
 /// Makes an image.
 pub(super) async fn run(
@@ -225,7 +222,7 @@ fn namespace(
     files: &std::path::Path,
     log_bytes_max: u64,
 ) -> tftp::server::Namespace {
-    let mut map = tftp::server::Namespace::new(log_bytes_max + MANIFEST_BYTES_MAX, FILES_MAX);
+    let mut map = tftp::server::Namespace::new(0, 0);
     for (name, file) in &toolchain.files {
         map.offer(name.as_str(), Arc::clone(file));
     }
@@ -272,20 +269,20 @@ impl GuestJob for Installation {
         }
         let console = session.console();
         let limit = self.shutdown_limit;
-        let exit = session.shut_down(limit).await;
+        let end = session.shut_down(limit).await;
         let files = self.files;
         let text = blocking(move || {
             sys::untrusted::read_text(&files, task::BOOTSTRAP, MANIFEST_BYTES_MAX)
         })
         .await?;
         let result = TaskResult::parse(&text)?;
-        match (result.status.is_good(), exit) {
+        match (result.status.is_good(), end) {
             (false, _) => Err(JobError::Toolchain {
                 status: result.status,
                 message: result.message,
             }),
             (true, None) => Err(JobError::ShutdownTimeout(limit)),
-            (true, Some(exit)) if !exit.is_clean() => Err(JobError::UncleanShutdown(exit)),
+            (true, Some(end)) if !end.is_clean() => Err(JobError::UncleanShutdown(end)),
             (true, Some(_)) => Ok(console.is_some_and(|it| it.was_typed_on())),
         }
     }

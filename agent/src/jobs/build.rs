@@ -11,6 +11,7 @@ mod outcome;
 mod progress;
 mod provenance;
 mod upload;
+mod verdict;
 
 use std::error::Error;
 use std::panic::AssertUnwindSafe;
@@ -25,20 +26,23 @@ use records::RecordsError;
 use session::GuestFailure;
 use store::Volume;
 use sys::blocking::blocking;
+use tftp::server::RefusedPut;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::disk_use;
 use super::hold;
 use super::runner::JobError;
 use super::snapshot;
 use crate::state::AgentState;
 use attempt::Attempt;
 
-pub use collect::{CollectError, Collected, read as read_result};
-pub use conclude::{Rules, Verdict, conclude};
+pub use collect::{CollectError, Collected, Report, read as read_result};
+pub use conclude::{Rules, conclude};
 pub(crate) use files::RESULTS;
 pub(crate) use provenance::program as signer_program;
 pub use upload::Limits as UploadLimits;
+pub use verdict::{Facts, Verdict};
 
 /// The kind of an attempt at a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,27 +71,31 @@ pub(super) async fn run(
         }
     };
     let attempt = AssertUnwindSafe(attempt).catch_unwind().await;
-    let Attempt { result, held_guest } =
-        attempt.unwrap_or_else(|_| Attempt::failed(JobError::Panicked));
-    let evicted = agent.jobs.eviction(&JobId::Build(build.id));
-    let result = match result.map_err(|error| error.or_eviction(evicted)) {
-        Err(JobError::LeftRunning) => return,
-        Ok(collected) if !collected.outcome.is_good() && is_short(agent, volume).await => {
-            Err(JobError::DiskPressure(volume.path().to_owned()))
-        }
-        result => result,
-    };
+    let attempt = attempt.unwrap_or_else(|_| Attempt::failed(JobError::Panicked));
+    if matches!(attempt.result, Err(JobError::LeftRunning)) {
+        return;
+    }
+    let mut facts = facts(agent, volume, &build, attempt.result, attempt.refused).await;
     settle_log(agent, build.id).await;
+    let mut suspended = attempt.suspended;
+    // From here on a cancellation is refused, so that an accepted one is among the facts.
+    facts.canceled = agent.jobs.conclude_build(build.id) || build.cancel_requested;
+    let verdict = Verdict::of(facts);
     build.interactive.held = None;
-    if held_guest.is_some() {
+    if !verdict.may_be_held()
+        && let Some(session) = suspended.take()
+    {
+        session.kill().await;
+    }
+    if suspended.is_some() {
         let (kind, until) = (HoldKind::Guest, hold::until(agent));
         build.interactive.held = Some(Hold { kind, until });
     } else if let Err(error) = snapshot::delete(volume, &build).await {
         let error = &error as &dyn Error;
         warn!(error, "cannot delete the snapshot of a build");
     }
-    outcome::record(agent, build.clone(), result).await;
-    hold::run(agent, volume, build, held_guest, cancel.clone()).await;
+    outcome::record(agent, build.clone(), verdict).await;
+    hold::run(agent, volume, build, suspended, cancel.clone()).await;
 }
 
 /// Makes one log of those of a guest that has ended.
@@ -99,11 +107,29 @@ async fn settle_log(agent: &AgentState, id: BuildId) {
     }
 }
 
-/// Returns true if a volume has less free space than its reserve.
-async fn is_short(agent: &AgentState, volume: &Volume) -> bool {
-    let reserve = agent.settings.paths.reserve_bytes;
-    let volume = volume.clone();
-    blocking(move || volume.free().is_ok_and(|free| free < reserve)).await
+/// Collects the facts about an attempt while its snapshot exists.
+async fn facts(
+    agent: &Arc<AgentState>,
+    volume: &Volume,
+    build: &Build,
+    ended: Result<Collected, JobError>,
+    refused: Vec<RefusedPut>,
+) -> Facts {
+    let (mut artifacts, mut short) = (Vec::new(), None);
+    match &ended {
+        Ok(collected) if collected.outcome.is_good() => {}
+        Ok(_) => short = disk_use::of_short_volume(agent, volume, build).await,
+        Err(_) => artifacts = collect::artifacts(agent, build.id).await,
+    }
+    Facts {
+        ended,
+        artifacts,
+        refused,
+        evicted: agent.jobs.eviction(&JobId::Build(build.id)),
+        short,
+        canceled: false,
+        stopping: agent.stopping.is_cancelled(),
+    }
 }
 
 /// Settles the builds that an earlier agent left without an outcome: one with a result is
@@ -125,6 +151,10 @@ pub async fn recover(agent: &Arc<AgentState>) -> Result<Vec<Build>, RecordsError
     }
     let mut running = Vec::new();
     for build in agent.records.unfinished().await? {
+        if build.state == State::Queued && build.cancel_requested {
+            outcome::record_earlier(agent, build, Verdict::Canceled).await;
+            continue;
+        }
         if build.state == State::Queued {
             continue;
         }
@@ -148,7 +178,11 @@ pub async fn recover(agent: &Arc<AgentState>) -> Result<Vec<Build>, RecordsError
             Err(JobError::Guest(GuestFailure::AgentGone))
         };
         settle_log(agent, build.id).await;
-        outcome::record_earlier(agent, build, result).await;
+        let facts = Facts {
+            canceled: build.cancel_requested,
+            ..Facts::of_end(result)
+        };
+        outcome::record_earlier(agent, build, Verdict::of(facts)).await;
     }
     Ok(running)
 }

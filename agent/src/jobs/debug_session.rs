@@ -116,8 +116,8 @@ async fn run(
         let error = &error as &dyn Error;
         warn!(session = %tag, error, "a debug session failed");
     }
-    if let Some(directory) = agent.jobs.eviction(&JobId::Copy(tag)) {
-        warn!(session = %tag, directory = %directory.display(), "evicted a debug session: the directory is nearly full");
+    if let Some(disk) = agent.jobs.eviction(&JobId::Copy(tag)) {
+        warn!(session = %tag, directory = %disk.directory.display(), "evicted a debug session: the directory is nearly full");
     }
     if let Err(error) = clean(agent, volume, &build, tag).await {
         let error = &error as &dyn Error;

@@ -172,15 +172,11 @@ async fn lock_snapshot(volume: &Volume, build: &Build) -> Result<Snapshot, Store
 
 /// Records the hold of a build that has finished.
 async fn record(agent: &AgentState, id: BuildId, held: Option<Hold>) {
-    let saved = match agent.records.get(id).await {
-        Ok(Some(mut build)) => {
-            build.interactive.held = held;
-            agent.records.save(&build).await
-        }
-        Ok(None) => Ok(()),
-        Err(error) => Err(error),
+    let change = move |build: &mut Build| {
+        build.interactive.held = held;
+        true
     };
-    if let Err(error) = saved {
+    if let Err(error) = agent.records.change(id, change).await {
         let error = &error as &dyn Error;
         warn!(build = %id, error, "cannot record the hold of a build");
     }

@@ -105,7 +105,7 @@ async fn run(
     let evicted = agent.jobs.eviction(&JobId::Bootstrap(start.key.clone()));
     let is_evicted = evicted.is_some();
     let result = match evicted {
-        Some(directory) => result.map_err(|_| GuestFailure::DiskFull(directory).into()),
+        Some(disk) => result.map_err(|_| GuestFailure::DiskFull(disk.directory).into()),
         None => result,
     };
     if kind == ImageJobKind::Bootstrap {

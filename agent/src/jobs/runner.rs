@@ -2,14 +2,13 @@
 //! passes, and lets the job end the guest.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use config::NameError;
 use config::builds::TransitionError;
 use config::limits::Limits;
 use config::task::{self, TaskError};
-use guest::Exit;
+use guest::GuestEnd;
 use records::RecordsError;
 use session::{GuestEvent, GuestFailure, Session, SessionError};
 use store::StoreError;
@@ -54,9 +53,6 @@ pub enum JobError {
     /// The job panicked.
     #[error("the agent itself failed; its log says where")]
     Panicked,
-    /// A build failed while its volume was nearly full: that may be the reason.
-    #[error("the build failed while the volume {} was nearly full", .0.display())]
-    DiskPressure(PathBuf),
     /// The result of a build cannot be used.
     #[error(transparent)]
     Collect(#[from] CollectError),
@@ -78,8 +74,8 @@ pub enum JobError {
     )]
     ShutdownTimeout(Duration),
     /// The guest of a bootstrap ended without a shutdown.
-    #[error("the guest ended without shutting down ({0}), so its disk cannot be trusted")]
-    UncleanShutdown(Exit),
+    #[error("the guest ended without shutting down, so its disk cannot be trusted: {0}")]
+    UncleanShutdown(GuestEnd),
     /// The worker does not wait for its task, so that no checkpoint can be made.
     #[error("the worker does not wait for its task")]
     CheckpointUnsupported,
@@ -102,17 +98,6 @@ impl JobError {
     /// Returns true if the job was cancelled.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Guest(GuestFailure::Cancelled))
-    }
-
-    /// Replaces a cancellation by the eviction that caused it, if one did.
-    #[must_use]
-    pub fn or_eviction(self, evicted: Option<PathBuf>) -> Self {
-        match evicted {
-            Some(directory) if self.is_cancelled() => {
-                Self::Guest(GuestFailure::DiskFull(directory))
-            }
-            _ => self,
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::builds::State;
+use config::builds::{Build, State};
 use config::task::Outcome;
 use config::{BuildId, ImageKey, MachineName, Revision};
 use parking_lot::Mutex;
@@ -214,17 +214,10 @@ fn start_bootstrap(agent: &Arc<AgentState>, state: &Arc<Mutex<LoopState>>, start
 /// Ends a build that is in the queue.
 async fn end_queued(agent: &AgentState, id: BuildId, outcome: Outcome, message: String) {
     let _queue = agent.queue.lock().await;
-    let saved = match agent.records.get(id).await {
-        Ok(Some(mut build)) if build.state == State::Queued => {
-            if let Err(error) = jobs::end_without_start(&mut build, outcome, message) {
-                return warn!(build = %id, %error, "cannot end a queued build");
-            }
-            agent.records.save(&build).await
-        }
-        Ok(_) => Ok(()),
-        Err(error) => Err(error),
+    let end = move |build: &mut Build| {
+        build.state == State::Queued && jobs::end_without_start(build, outcome, message).is_ok()
     };
-    if let Err(error) = saved {
+    if let Err(error) = agent.records.change(id, end).await {
         let error = &error as &dyn Error;
         warn!(build = %id, error, "cannot change the record of a build");
     }

@@ -1,7 +1,7 @@
 //! The table of everything that runs a guest, and how to end each entry.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use config::builds::Submitter;
 use config::manifest::Manifest;
@@ -14,6 +14,18 @@ use store::VolumeId;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+/// The use of a disk of the host that is nearly full.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskUse {
+    /// A directory on the disk.
+    pub directory: PathBuf,
+    /// The bytes that the guest has written there.
+    pub written: u64,
+    /// The largest number of bytes that were seen free beside the reserve since the guest
+    /// started. `None` if that is unknown.
+    pub available: Option<u64>,
+}
+
 /// A build that runs.
 #[derive(Debug)]
 pub struct BuildJob {
@@ -23,8 +35,26 @@ pub struct BuildJob {
     pub cancel: CancellationToken,
     /// Resumes its guest at a breakpoint, once it runs.
     pub resume: Option<tftp::server::DeferredFile>,
-    /// The directory that was nearly full, if the build was evicted for it.
-    pub evicted: Option<PathBuf>,
+    /// The disk that was nearly full, if the build was evicted for it.
+    pub evicted: Option<DiskUse>,
+    /// The largest number of bytes that were seen free beside the reserve since the build
+    /// started, by the directories of the disks. `None` for a build that was adopted.
+    pub available: Option<BTreeMap<PathBuf, u64>>,
+    /// Set when a person's cancellation was accepted.
+    pub is_canceled: bool,
+    /// Set when its attempt has ended and its record is about to say how: too late to cancel.
+    pub is_concluded: bool,
+}
+
+/// The answer to a cancellation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelAnswer {
+    /// The build is being ended, and its outcome will say so.
+    Accepted,
+    /// The attempt has ended, and its record is being stored.
+    Concluded,
+    /// The build does not run.
+    NotRunning,
 }
 
 impl BuildJob {
@@ -35,6 +65,9 @@ impl BuildJob {
             cancel,
             resume: None,
             evicted: None,
+            available: Some(BTreeMap::new()),
+            is_canceled: false,
+            is_concluded: false,
         }
     }
 }
@@ -46,8 +79,8 @@ pub struct ImageJob {
     pub inputs: Provenance,
     /// Cancels it.
     pub cancel: CancellationToken,
-    /// The directory that was nearly full, if the job was evicted for it.
-    pub evicted: Option<PathBuf>,
+    /// The disk that was nearly full, if the job was evicted for it.
+    pub evicted: Option<DiskUse>,
 }
 
 /// A hold: the guest or the snapshot of a failed build, kept for debugging.
@@ -76,8 +109,8 @@ pub struct DebugJob {
     pub cancel: CancellationToken,
     /// Receives the scheduler's answer; `None` once it was admitted or rejected.
     pub admission: Option<oneshot::Sender<Result<(), String>>>,
-    /// The directory that was nearly full, if the session was evicted for it.
-    pub evicted: Option<PathBuf>,
+    /// The disk that was nearly full, if the session was evicted for it.
+    pub evicted: Option<DiskUse>,
 }
 
 /// The entries of a [`JobTable`].
@@ -135,11 +168,45 @@ impl JobTable {
         })
     }
 
-    /// Cancels a build. Returns `false` if it does not run.
-    pub fn cancel_build(&self, id: BuildId) -> bool {
+    /// Cancels a build, unless its attempt has ended.
+    pub fn cancel_build(&self, id: BuildId) -> CancelAnswer {
+        self.with(|entries| match entries.builds.get_mut(&id) {
+            None => CancelAnswer::NotRunning,
+            Some(job) if job.is_concluded => CancelAnswer::Concluded,
+            Some(job) => {
+                job.is_canceled = true;
+                job.cancel.cancel();
+                CancelAnswer::Accepted
+            }
+        })
+    }
+
+    /// Marks the attempt at a build as ended: from now on it cannot be canceled. Returns true if
+    /// a cancellation was accepted before.
+    pub fn conclude_build(&self, id: BuildId) -> bool {
         self.with(|entries| {
-            let job = entries.builds.get(&id);
-            job.map(|job| job.cancel.cancel()).is_some()
+            let Some(job) = entries.builds.get_mut(&id) else {
+                return false;
+            };
+            job.is_concluded = true;
+            job.is_canceled
+        })
+    }
+
+    /// Returns the jobs that may be evicted, with their images. Bootstraps come first: of jobs
+    /// that have written equally, the last one is evicted.
+    pub fn evictable(&self) -> Vec<(JobId, ImageKey)> {
+        self.with(|entries| {
+            let images = entries.images.keys();
+            let images = images.map(|key| (JobId::Bootstrap(key.clone()), key.clone()));
+            // Held guests are suspended and write nothing; a concluded build has no guest.
+            let builds = entries.builds.iter();
+            let builds = builds
+                .filter(|(_, job)| !job.is_concluded)
+                .map(|(id, job)| (JobId::Build(*id), job.key.clone()));
+            let sessions = entries.debug_sessions.iter();
+            let sessions = sessions.map(|(tag, job)| (JobId::Copy(*tag), job.key.clone()));
+            images.chain(builds).chain(sessions).collect()
         })
     }
 
@@ -197,25 +264,58 @@ impl JobTable {
         });
     }
 
-    /// Ends a job because `directory` is nearly full.
-    pub fn evict(&self, job: &JobId, directory: PathBuf) {
+    /// Ends a job because it has written `written` bytes to the disk of `directory`, which is
+    /// nearly full.
+    pub fn evict(&self, job: &JobId, directory: PathBuf, written: u64) {
         self.with(|entries| {
+            let available = entries.available(job, &directory);
             if let Some((cancel, evicted)) = entries.eviction_of(job) {
-                *evicted = Some(directory);
+                *evicted = Some(DiskUse {
+                    directory,
+                    written,
+                    available,
+                });
                 cancel.cancel();
             }
         });
     }
 
-    /// Returns the directory for which a job was evicted, if it was. It is forgotten with
-    /// the entry of the job, so that a retry does not inherit it.
-    pub fn eviction(&self, job: &JobId) -> Option<PathBuf> {
+    /// Notes the free space beside the reserve of the disk of `directory` for all builds.
+    pub fn note_available(&self, directory: &Path, bytes: u64) {
+        self.with(|entries| {
+            let jobs = entries.builds.values_mut();
+            for available in jobs.filter_map(|job| job.available.as_mut()) {
+                let most = available.entry(directory.to_owned()).or_default();
+                *most = bytes.max(*most);
+            }
+        });
+    }
+
+    /// Returns the largest number of bytes that were seen free beside the reserve on the disk
+    /// of `directory` since a build started.
+    pub fn available(&self, id: BuildId, directory: &Path) -> Option<u64> {
+        self.with(|entries| entries.available(&JobId::Build(id), directory))
+    }
+
+    /// Returns the disk for which a job was evicted, if it was. It is forgotten with the entry
+    /// of the job, so that a retry does not inherit it.
+    pub fn eviction(&self, job: &JobId) -> Option<DiskUse> {
         self.with(|entries| entries.eviction_of(job)?.1.clone())
     }
 }
 
 impl Entries {
-    fn eviction_of(&mut self, job: &JobId) -> Option<(&CancellationToken, &mut Option<PathBuf>)> {
+    fn available(&self, job: &JobId, directory: &Path) -> Option<u64> {
+        match job {
+            JobId::Build(id) => {
+                let available = self.builds.get(id)?.available.as_ref()?;
+                available.get(directory).copied()
+            }
+            JobId::Bootstrap(_) | JobId::Copy(_) => None,
+        }
+    }
+
+    fn eviction_of(&mut self, job: &JobId) -> Option<(&CancellationToken, &mut Option<DiskUse>)> {
         match job {
             JobId::Build(id) => {
                 let job = self.builds.get_mut(id)?;
@@ -269,14 +369,38 @@ mod tests {
     }
 
     #[test]
+    fn a_cancellation_is_accepted_until_the_attempt_is_concluded() {
+        let (jobs, id) = (JobTable::default(), BuildId(1));
+        assert_eq!(jobs.cancel_build(id), CancelAnswer::NotRunning);
+        start(&jobs);
+        assert!(!jobs.conclude_build(id));
+        assert_eq!(jobs.cancel_build(id), CancelAnswer::Concluded);
+        assert_eq!(jobs.evictable(), []);
+        let cancel = start(&jobs);
+        assert_eq!(jobs.evictable().len(), 1);
+        assert_eq!(jobs.cancel_build(id), CancelAnswer::Accepted);
+        assert!(cancel.is_cancelled());
+        assert!(jobs.conclude_build(id));
+    }
+
+    #[test]
     fn a_retry_does_not_inherit_the_eviction_of_an_earlier_attempt() {
         let (jobs, build) = (JobTable::default(), JobId::Build(BuildId(1)));
-        jobs.evict(&build, "/full".into());
+        let evict = || jobs.evict(&build, "/full".into(), 7);
+        evict();
         assert_eq!(jobs.eviction(&build), None, "it does not run");
         let first = start(&jobs);
-        jobs.evict(&build, "/full".into());
+        for bytes in [5, 9, 3] {
+            jobs.note_available(Path::new("/full"), bytes);
+        }
+        evict();
         assert!(first.is_cancelled());
-        assert_eq!(jobs.eviction(&build), Some("/full".into()));
+        let disk = DiskUse {
+            directory: "/full".into(),
+            written: 7,
+            available: Some(9),
+        };
+        assert_eq!(jobs.eviction(&build), Some(disk));
         let second = start(&jobs);
         assert_eq!(jobs.eviction(&build), None);
         assert!(!second.is_cancelled());

@@ -87,16 +87,20 @@ pub(crate) async fn coalesce(
     if !request.coalesce || is_interactive {
         return Ok(None);
     }
-    let mut found = find_equivalent(agent, request, toolchain).await?;
-    if let Some(build) = &mut found
-        && build.state == State::Queued
-        && build.priority < request.priority
-    {
-        build.priority = request.priority;
-        agent.records.save(build).await?;
-        agent.wake.notify_one();
-    }
-    Ok(found)
+    let priority = request.priority;
+    let is_lower = move |build: &Build| build.state == State::Queued && build.priority < priority;
+    let build = match find_equivalent(agent, request, toolchain).await? {
+        Some(build) if is_lower(&build) => build,
+        found => return Ok(found),
+    };
+    let raise = move |build: &mut Build| {
+        let is_raised = is_lower(build);
+        build.priority = build.priority.max(priority);
+        is_raised
+    };
+    let raised = agent.records.change(build.id, raise).await?;
+    agent.wake.notify_one();
+    Ok(raised.map(|(build, _)| build))
 }
 
 /// Returns an unfinished build with the task of the request, and with the revision and the

@@ -4,12 +4,13 @@
 //! socket in the guest's network namespace, so a packet costs one plain system call. A file
 //! that is put is on disk under its final name before its last block is acknowledged.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 
 use config::printable;
@@ -32,13 +33,17 @@ mod lossy_link_tests;
 
 pub use namespace::{DeferredFile, Namespace, Offer};
 pub use reports::Reports;
+pub use request::RefusalCause;
 
 use crate::codec;
-use staging::Quota;
+use request::Refusal;
+use staging::Quotas;
 
 /// The number of fetches and refusals that are reported. They are logged, so without a
 /// limit a guest could fill a disk with them.
 const REPORTS_MAX: u64 = 1000;
+/// The number of refused files that are recorded.
+const REFUSED_PUTS_MAX: usize = 16;
 /// The length of a name in the report of a refusal.
 const REFUSED_NAME_MAX: usize = 100;
 
@@ -72,6 +77,15 @@ pub enum Event {
         /// The reason, as the guest sees it.
         reason: String,
     },
+}
+
+/// A file that the server has not accepted from the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedPut {
+    /// The name that the guest requested; it may contain anything.
+    pub name: String,
+    /// The limit that refused the file, or the failure of the host.
+    pub cause: RefusalCause,
 }
 
 /// A running server. Dropping it stops all transfers: no file is completed and no event is
@@ -111,13 +125,14 @@ impl Server {
         namespace.sweep()?;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let shared = Arc::new(Shared {
-            quota: Quota::new(namespace.bytes_max, namespace.files_max),
+            quotas: namespace.quotas(),
             namespace,
             events,
             observer,
             stopped: RwLock::new(false),
             contacted: AtomicBool::new(false),
             reports: AtomicU64::new(0),
+            refused_puts: Mutex::default(),
         });
         let sockets = addresses
             .iter()
@@ -138,6 +153,17 @@ impl Server {
         })
     }
 
+    /// Returns the files that the guest could not put because of a limit or of the host, and
+    /// has not put since. Of many, the first ones.
+    pub fn refused_puts(&self) -> Vec<RefusedPut> {
+        let refused = self.shared.refused_puts();
+        let refused = refused.iter().map(|(name, cause)| RefusedPut {
+            name: name.clone(),
+            cause: *cause,
+        });
+        refused.collect()
+    }
+
     /// Returns the addresses that the server listens at.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -156,7 +182,7 @@ impl Drop for Server {
 #[derive(Debug)]
 struct Shared {
     namespace: Namespace,
-    quota: Arc<Mutex<Quota>>,
+    quotas: Quotas,
     events: mpsc::Sender<Event>,
     observer: Observer,
     /// Locked for reading while a file is published.
@@ -164,6 +190,8 @@ struct Shared {
     contacted: AtomicBool,
     /// The number of fetches and refusals so far.
     reports: AtomicU64,
+    /// The files that the guest could not put, and has not put since.
+    refused_puts: Mutex<BTreeMap<String, RefusalCause>>,
 }
 
 impl Shared {
@@ -198,14 +226,26 @@ impl Shared {
         }
     }
 
-    /// Reports a refusal, unless the channel is full.
-    fn report_refusal(&self, name: &str, reason: &str) {
+    fn refused_puts(&self) -> MutexGuard<'_, BTreeMap<String, RefusalCause>> {
+        self.refused_puts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records and reports a refusal. Does not report it while the channel is full.
+    fn report_refusal(&self, name: &str, refusal: &Refusal) {
+        if let Some(cause) = refusal.cause {
+            let mut refused = self.refused_puts();
+            if refused.len() < REFUSED_PUTS_MAX || refused.contains_key(name) {
+                refused.insert(name.to_owned(), cause);
+            }
+        }
         if !self.may_report() {
             return;
         }
         let name: String = name.chars().take(REFUSED_NAME_MAX).collect();
         let name = printable(&name).to_string();
-        let reason = reason.to_owned();
+        let reason = refusal.reason.clone();
         let event = Event::Refused { name, reason };
         self.unless_stopped(|| self.events.try_send(event).ok());
     }

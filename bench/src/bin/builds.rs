@@ -108,7 +108,7 @@ async fn fill(path: &Path, records: &Records, builds: u32) {
     build.enter(State::Finished, Timestamp::now()).unwrap();
     build.outcome = Some(Outcome::Success);
     build.artifacts = (0..ARTIFACTS).map(artifact).collect();
-    records.save(&build).await.unwrap();
+    records.save(&mut build).await.unwrap();
     let connection = rusqlite::Connection::open(path).unwrap();
     connection
         .execute_batch(&format!(

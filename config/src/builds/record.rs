@@ -268,6 +268,12 @@ pub struct Build {
     pub packages: Vec<BuiltPackage>,
     /// All artifacts.
     pub artifacts: Vec<Artifact>,
+    /// The number of times that the record was saved. Not part of the API.
+    #[serde(skip)]
+    pub saves: u64,
+    /// Set if a cancellation of the build was accepted. Not part of the API.
+    #[serde(skip)]
+    pub cancel_requested: bool,
 }
 
 impl Build {
@@ -333,6 +339,8 @@ impl Build {
             progress: Progress::default(),
             packages: Vec::new(),
             artifacts: Vec::new(),
+            saves: 0,
+            cancel_requested: false,
         }
     }
 

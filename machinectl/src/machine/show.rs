@@ -8,6 +8,7 @@ use config::{Revision, printable};
 use serde_json::{Value, json};
 use store::{ImageView, MachineUsage, MachineView, Note, RevisionView, Usage, Volume};
 
+use super::bootstraps::FailedBootstraps;
 use crate::exit_code::Failure;
 use crate::output::{Output, Table, mebibytes, or_empty};
 
@@ -21,6 +22,8 @@ pub(super) struct ShownMachine {
     notes: BTreeMap<Revision, Note>,
     /// The space; `None` if it was not counted.
     usage: Option<MachineUsage>,
+    /// The failed bootstraps that the agent tells of.
+    failed_bootstraps: FailedBootstraps,
 }
 
 impl ShownMachine {
@@ -35,6 +38,7 @@ impl ShownMachine {
             manifest_fault,
             content_manifests: None,
             usage: None,
+            failed_bootstraps: FailedBootstraps::new(),
         }
     }
 
@@ -52,6 +56,14 @@ impl ShownMachine {
     /// Adds the space, if it was counted.
     pub(super) fn with_usage(self, usage: Option<MachineUsage>) -> Self {
         Self { usage, ..self }
+    }
+
+    /// Adds the failed bootstraps.
+    pub(super) fn with_failed_bootstraps(self, failed_bootstraps: FailedBootstraps) -> Self {
+        Self {
+            failed_bootstraps,
+            ..self
+        }
     }
 
     fn of_revision(&self, revision: &RevisionView) -> Option<&Usage> {
@@ -88,10 +100,24 @@ pub(super) fn table(machines: &[ShownMachine], with_sizes: bool) -> Table {
         table.add(cells.chain([
             toolchains.join(","),
             used.count().to_string(),
-            state(machine),
+            state_in_table(machine),
         ]));
     }
     table
+}
+
+/// Returns the state of a machine, and the toolchains with which its bootstrap failed.
+fn state_in_table(machine: &ShownMachine) -> String {
+    let state = state(machine);
+    let failed = &machine.failed_bootstraps;
+    if failed.is_empty() {
+        return state;
+    }
+    let failed: Vec<_> = failed
+        .iter()
+        .map(|(it, error)| format!("{it}: {error}"))
+        .collect();
+    format!("{state}; bootstrap failed: {}", failed.join("; "))
 }
 
 /// Prints a machine with everything in its directory.
@@ -110,6 +136,12 @@ pub(super) fn status(
     }
     let view = &machine.view;
     output.print(&format!("{}: {}\n", view.name, printable(&state(machine))))?;
+    for (toolchain, error) in &machine.failed_bootstraps {
+        let error = printable(error);
+        output.print(&format!(
+            "its bootstrap with toolchain {toolchain} failed: {error}\n"
+        ))?;
+    }
     if let Some(usage) = &machine.usage {
         output.print(&format!("size: {}\n", mebibytes(usage.bytes)))?;
     }
@@ -322,6 +354,7 @@ pub(super) fn json(machine: &ShownMachine) -> Value {
         "fault": view.link_fault,
         "unusable": machine.manifest_fault,
         "deleting": view.deleting,
+        "failed_bootstraps": machine.failed_bootstraps,
         "bytes": machine.usage.as_ref().map(|it| it.bytes),
         "revisions": revisions,
         "images": images,

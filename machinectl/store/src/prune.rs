@@ -127,9 +127,12 @@ impl Volume {
         policy: &PrunePolicy,
     ) -> Result<PruneReport> {
         let mut report = PruneReport::default();
-        if policy.free_target.is_some() {
-            // Free space includes the space of deleted files after a commit.
-            self.commit()?;
+        if policy
+            .free_target
+            .is_some_and(|target| self.free().is_ok_and(|free| free < target))
+        {
+            // Free space includes the space of deleted files and subvolumes after a while.
+            self.reclaim()?;
         }
         for (machine, revision) in selected {
             if let Some(target) = policy.free_target

@@ -65,14 +65,22 @@ impl Volume {
     /// # Errors
     /// The file system cannot commit.
     pub fn reclaim(&self) -> Result<()> {
+        self.reclaim_within(RECLAIM_TIMEOUT)
+    }
+
+    /// Waits up to `limit` until the space of deleted subvolumes is free.
+    ///
+    /// # Errors
+    /// The file system cannot commit.
+    pub fn reclaim_within(&self, limit: Duration) -> Result<()> {
         self.commit()?;
         let mut sync = command::prepare("btrfs");
         sync.args(["subvolume", "sync"]).arg(self.path());
         // A deleted subvolume keeps its space while a process has it open, which is no error.
         let start = Instant::now();
-        match command::run(sync, RECLAIM_TIMEOUT) {
+        match command::run(sync, limit) {
             Ok(_) | Err(CommandError::TimedOut { .. }) => {}
-            Err(error) if start.elapsed() < RECLAIM_TIMEOUT => return Err(error.into()),
+            Err(error) if start.elapsed() < limit => return Err(error.into()),
             Err(_) => {}
         }
         // `statvfs` counts the space after one more commit.

@@ -19,8 +19,9 @@ pub(super) const DISK: i32 = 7;
 pub(super) const CONTROL: i32 = 8;
 pub(super) const FIRMWARE: i32 = 9;
 pub(super) const VARIABLES: i32 = 10;
+pub(super) const EVENTS: i32 = 11;
 /// The first number of the descriptors that QEMU only keeps open.
-pub(super) const KEEP_OPEN: i32 = 11;
+pub(super) const KEEP_OPEN: i32 = 12;
 
 /// The paths, in QEMU's view, of the files that it opens by name.
 pub(super) const KERNEL: &str = "/kernel";
@@ -51,6 +52,9 @@ pub fn command_line(spec: &Spec, accelerator: Accelerator) -> Vec<OsString> {
     );
     socket(&mut line, "monitor", MONITOR);
     line.add("-mon", "chardev=monitor,mode=control");
+    // A monitor serves one connection: this one stays connected for the events.
+    socket(&mut line, "events", EVENTS);
+    line.add("-mon", "chardev=events,mode=control");
     socket(&mut line, "console", CONSOLE);
     line.add("-serial", "chardev:console");
     socket(&mut line, "log", LOG);
@@ -67,6 +71,8 @@ pub fn command_line(spec: &Spec, accelerator: Accelerator) -> Vec<OsString> {
     line.add("-object", "rng-builtin,id=random");
     line.add("-device", "virtio-rng-pci,rng=random");
     line.add("-device", "vmgenid,guid=auto");
+    // Reports a panic of the guest's kernel, and ends the guest then.
+    line.add("-device", "pvpanic-pci");
     let options = spec.machine.options.iter();
     line.arguments.extend(options.map(OsString::from));
     line.arguments
@@ -246,7 +252,7 @@ mod tests {
     fn options_of_the_machine_come_last() {
         let spec = Spec::example(": 1\nid: d\nsummary: d\noptions: -device usb-ehci\n");
         let line = text(&spec, Accelerator::Tcg);
-        assert!(line.ends_with("guid=auto\n-device usb-ehci"), "{line}");
+        assert!(line.ends_with("pvpanic-pci\n-device usb-ehci"), "{line}");
     }
 
     #[test]

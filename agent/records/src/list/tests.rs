@@ -36,7 +36,7 @@ async fn eight() -> (tempfile::TempDir, Records) {
             } else {
                 Outcome::Success
             });
-            records.save(&build).await.unwrap();
+            records.save(&mut build).await.unwrap();
         }
     }
     (directory, records)

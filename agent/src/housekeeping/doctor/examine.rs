@@ -18,6 +18,7 @@ pub fn examine(inventory: &Inventory) -> Vec<Found> {
     examination.space();
     examination.access();
     examination.firmware();
+    examination.bootstraps();
     examination.records();
     examination.guests();
     examination.networks();
@@ -334,6 +335,16 @@ impl Examination<'_> {
             let advice = "install the package ovmf, or set guests.uefi_code and \
                           guests.uefi_variables to the files of another firmware";
             self.advise(Id::NoFirmware, subject, proof, advice);
+        }
+    }
+
+    fn bootstraps(&mut self) {
+        for (machine, toolchain, error) in &self.inventory.failed_bootstraps {
+            let subject = Subject::Machine(machine.clone());
+            let proof = format!("the bootstrap with toolchain {toolchain} failed: {error}");
+            let advice = "mend the machine or the toolchain; a new revision or toolchain is \
+                          bootstrapped at once";
+            self.advise(Id::BootstrapFailed, subject, proof, advice);
         }
     }
 

@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use config::builds::Readiness;
 use config::doctor::Cleaning;
 use config::layout::Entry;
 use config::machine::Firmware;
 use config::schedule::{Page, Schedule};
 use config::task::{Digest, RESULT};
-use config::{BuildId, MachineName, ScheduleName};
+use config::{BuildId, MachineName, ScheduleName, ToolchainName};
 use guest::network;
 use guest::{GuestError, cgroup, check_firmware};
 use planner::Action;
@@ -84,6 +85,7 @@ fn read(agent: &AgentState, schedules: Vec<Schedule>) -> io::Result<Inventory> {
         open: open_directories(agent),
         short: short(agent),
         without_firmware: without_firmware(agent),
+        failed_bootstraps: failed_bootstraps(agent),
         schedules: without_machine(agent, schedules),
         ..Inventory::default()
     })
@@ -184,6 +186,18 @@ fn sources(directory: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     };
     let paths = sys::file::entries(directory)?;
     Ok(paths.into_iter().filter_map(old).collect())
+}
+
+/// Returns the machines and toolchains whose last bootstrap failed.
+fn failed_bootstraps(agent: &AgentState) -> Vec<(MachineName, ToolchainName, String)> {
+    let readiness = agent.status().map(|status| status.machines);
+    let failed = |it: &Readiness| !it.bootstrap_error.is_empty();
+    readiness
+        .into_iter()
+        .flatten()
+        .filter(failed)
+        .map(|it| (it.machine, it.toolchain, it.bootstrap_error))
+        .collect()
 }
 
 /// Returns the machines whose firmware is missing. The start of a guest reports invalid

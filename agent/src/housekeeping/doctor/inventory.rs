@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use config::builds::State;
-use config::{BuildId, CopyTag, MachineName, ScheduleName};
+use config::{BuildId, CopyTag, MachineName, ScheduleName, ToolchainName};
 use store::Holder;
 
 /// The facts that an examination depends on.
@@ -34,6 +34,8 @@ pub struct Inventory {
     pub sources: PathBuf,
     /// The machines whose firmware is missing, each with the error.
     pub without_firmware: Vec<(MachineName, String)>,
+    /// The machines and toolchains whose last bootstrap failed, each with the error.
+    pub failed_bootstraps: Vec<(MachineName, ToolchainName, String)>,
     /// The schedules whose machines do not exist.
     pub schedules: Vec<(ScheduleName, MachineName)>,
     /// The directories of the agent that other users may enter, with their modes.

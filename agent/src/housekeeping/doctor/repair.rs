@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::{Leftover, Repair, examine, inspect};
 use crate::jobs::JobError;
-use crate::jobs::build::{Rules, Verdict, conclude};
+use crate::jobs::build::{Facts, Rules, Verdict, conclude};
 use crate::state::AgentState;
 
 /// A failure of one repair.
@@ -101,8 +101,11 @@ async fn requeue(agent: &AgentState, id: BuildId) -> Result<(), Fault> {
     let Some(build) = agent.records.get(id).await? else {
         return Ok(());
     };
-    let rules = Rules::new(&agent.settings.builds, false);
-    let verdict = Verdict::from(Err(JobError::Guest(GuestFailure::AgentGone)));
-    let build = conclude(build, verdict, &rules, Timestamp::now())?;
-    Ok(agent.records.save(&build).await?)
+    let rules = Rules::from(&agent.settings.builds);
+    let facts = Facts {
+        canceled: build.cancel_requested,
+        ..Facts::of_end(Err(JobError::Guest(GuestFailure::AgentGone)))
+    };
+    let mut build = conclude(build, Verdict::of(facts), &rules, Timestamp::now())?;
+    Ok(agent.records.save(&mut build).await?)
 }

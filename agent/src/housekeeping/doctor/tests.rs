@@ -65,6 +65,25 @@ fn a_machine_without_firmware_is_reported() {
 }
 
 #[test]
+fn a_failed_bootstrap_is_reported_with_its_error() {
+    let error = "the guest ended before it had put its result: it reset";
+    let failed = (
+        "demo".parse().unwrap(),
+        "default".parse().unwrap(),
+        error.to_owned(),
+    );
+    let inventory = Inventory {
+        failed_bootstraps: vec![failed],
+        ..agent([])
+    };
+    let report = report(&inventory);
+    let expected = format!(
+        "bootstrap-failed: machine demo: the bootstrap with toolchain default failed: {error}"
+    );
+    assert!(report.starts_with(&expected), "{report}");
+}
+
+#[test]
 fn a_schedule_without_its_machine_is_reported() {
     let inventory = Inventory {
         schedules: vec![("nightly".parse().unwrap(), "gone".parse().unwrap())],

@@ -11,9 +11,11 @@ use config::limits::Limits;
 use guest::BootMode;
 use jiff::Timestamp;
 use planner::BuildStart;
+use records::RecordsError;
 use session::{GuestEvent, GuestFailure, Session, SessionError};
 use store::{Snapshot, Volume};
 use sys::blocking::blocking;
+use tftp::server::RefusedPut;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -21,22 +23,25 @@ use tracing::{info, warn};
 use super::collect::{self, Collected};
 use super::{RESULTS, files, inputs, logs, progress};
 use crate::jobs::runner::{self, Bounds, GuestJob, GuestSource, JobError};
-use crate::jobs::{hold, limits, snapshot};
+use crate::jobs::{disk_use, hold, limits, snapshot};
 use crate::state::{AgentState, ImageFacts};
 
 /// The end of an attempt.
 pub(super) struct Attempt {
     /// The result that is stored, or the error.
     pub result: Result<Collected, JobError>,
-    /// The suspended guest, if it is to be held.
-    pub held_guest: Option<Session>,
+    /// The files that the host did not accept from the guest.
+    pub refused: Vec<RefusedPut>,
+    /// The suspended guest, if it may have to be held.
+    pub suspended: Option<Session>,
 }
 
 impl Attempt {
     pub(super) fn failed(error: JobError) -> Self {
         Self {
             result: Err(error),
-            held_guest: None,
+            refused: Vec::new(),
+            suspended: None,
         }
     }
 }
@@ -79,23 +84,45 @@ pub(super) async fn start(
 
 /// Records that an attempt starts, and makes its directory.
 async fn prepare(agent: &AgentState, volume: &Volume, build: &mut Build) -> Result<(), JobError> {
-    // Counted before anything can fail, so that the retries end.
-    build.attempts += 1;
-    build.not_before = None;
-    // JSON, the form of the record, has no paths that are not UTF-8.
-    build.volume = volume.path().to_str().map(PathBuf::from);
+    enter_starting(agent, volume, build).await?;
     let (directory, earlier) = (agent.paths.build(build.id), build.attempts - 1);
     let bytes_max = agent.settings.builds.log_bytes_max;
     blocking(move || logs::begin_attempt(&directory, earlier, bytes_max)).await?;
-    build.enter(State::Starting, Timestamp::now())?;
-    Ok(agent.records.save(build).await?)
+    disk_use::note_available(agent, volume).await;
+    Ok(())
+}
+
+/// Records that an attempt starts, unless the build has left the queue since it was planned. What
+/// was changed in its record since, such as its priority, stays.
+async fn enter_starting(
+    agent: &AgentState,
+    volume: &Volume,
+    build: &mut Build,
+) -> Result<(), JobError> {
+    // JSON, the form of the record, has no paths that are not UTF-8.
+    let volume = volume.path().to_str().map(PathBuf::from);
+    let start = move |build: &mut Build| {
+        build.attempts += 1;
+        build.not_before = None;
+        build.volume = volume;
+        build.state == State::Queued && build.enter(State::Starting, Timestamp::now()).is_ok()
+    };
+    // Counted whatever happens, so that the retries end.
+    build.attempts += 1;
+    match agent.records.change(build.id, start).await? {
+        Some((started, true)) => {
+            *build = started;
+            Ok(())
+        }
+        Some(_) | None => Err(RecordsError::Conflict(build.id).into()),
+    }
 }
 
 /// Returns true if a guest may have failed because it was restored.
 fn may_be_restores_fault(error: &JobError, state: State) -> bool {
     match error {
         JobError::Session(SessionError::Guest(_)) => true,
-        JobError::Guest(GuestFailure::StartTimeout(_) | GuestFailure::Exited { .. }) => {
+        JobError::Guest(GuestFailure::StartTimeout { .. } | GuestFailure::Exited { .. }) => {
             state == State::Starting
         }
         _ => false,
@@ -311,49 +338,47 @@ impl GuestJob for BuildGuest<'_> {
     ) -> Result<Attempt, JobError> {
         self.build.usage = session.usage().await;
         self.progress.shutdown().await;
-        match ended {
-            Ok(()) => Ok(self.store(session).await),
+        let refused = session.refused_puts();
+        let (result, suspended) = match ended {
+            Ok(()) => self.store(session).await,
             Err(
                 error @ JobError::Guest(
                     GuestFailure::TotalTimeout(_) | GuestFailure::IdleTimeout(_),
                 ),
-            ) if self.hold => Ok(Attempt {
-                result: Err(error),
-                held_guest: hold::suspend(session).await,
-            }),
+            ) if self.hold => (Err(error), hold::suspend(session).await),
             Err(error) if error.is_cancelled() && self.agent.leaving.is_cancelled() => {
                 session.leave().await;
-                Err(JobError::LeftRunning)
+                (Err(JobError::LeftRunning), None)
             }
             Err(error) => {
                 session.kill().await;
-                Err(error)
+                (Err(error), None)
             }
-        }
+        };
+        Ok(Attempt {
+            result,
+            refused,
+            suspended,
+        })
     }
 }
 
 impl BuildGuest<'_> {
     /// Stores the result. The guest is suspended if the build has failed and is to be
     /// held. Else it is killed: its files are here, and nothing of its disk is needed.
-    async fn store(self, session: Session) -> Attempt {
+    async fn store(self, session: Session) -> (Result<Collected, JobError>, Option<Session>) {
         let (agent, id) = (self.agent, self.build.id);
         let directory = agent.paths.build(id);
         let failed = self.hold && !blocking(move || collect::is_good(&directory)).await;
-        let mut held_guest = None;
+        let mut suspended = None;
         if failed {
-            held_guest = hold::suspend(session).await;
+            suspended = hold::suspend(session).await;
         } else {
             session.kill().await;
         }
         progress::note_all(agent, id).await;
         let result = collect::collect(agent, id).await.map_err(JobError::from);
-        if result.is_err()
-            && let Some(session) = held_guest.take()
-        {
-            session.kill().await;
-        }
-        Attempt { result, held_guest }
+        (result, suspended)
     }
 
     /// Lets the guest wait at its breakpoint, or resumes it.

@@ -1,21 +1,27 @@
 //! Makes a record of what a guest has put: its result, its files, and the
 //! revisions of its packages. Done twice, it gives the same.
+//!
+//! Faults of the guest become part of its result. Only failures of the host are errors.
 
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use config::builds::{Artifact, BuiltPackage};
-use config::task::{self, Operation, Outcome, Package, TaskError, TaskResult};
-use config::{BuildId, FileName, manifest};
+use config::task::{self, Operation, Outcome, Package, TaskResult};
+use config::{BuildId, manifest};
 use lz4_flex::frame::FrameDecoder;
 use session::pr_service::{self, RevisionError};
 use sys::blocking::blocking;
+use sys::error_report::chain;
 
 use super::files::{FILES_MAX, RESULT_BYTES_MAX, RESULTS};
-use super::upload::{self, UploadError};
+use super::upload;
 use crate::state::AgentState;
 use crate::state::paths::ARTIFACTS;
+
+/// The file in the directory of a build with the faults of its removed archive.
+const UPLOAD_FAULTS: &str = "upload.faults";
 
 /// The result of a build, with its packages and files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +36,7 @@ pub struct Collected {
     pub artifacts: Vec<Artifact>,
 }
 
-/// The reason for which the files of a guest cannot be used.
+/// A failure of the host while it collects the result of a guest.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
     /// A file cannot be read or written.
@@ -41,21 +47,18 @@ pub enum CollectError {
         /// The failure.
         source: std::io::Error,
     },
-    /// The compressed result is damaged.
-    #[error("the guest's result.manifest.lz4 cannot be unpacked: {0}")]
-    Unpack(io::Error),
-    /// The archive of its files is damaged, or has forbidden entries.
-    #[error("the guest's upload.tar cannot be used")]
-    Upload(#[from] UploadError),
-    /// The result cannot be parsed.
-    #[error("the guest's result.manifest cannot be used")]
-    Result(#[from] TaskError),
-    /// The result names a file that is not there.
-    #[error("the guest's result names the file {0}, which it has not put")]
-    Missing(FileName),
     /// A package has no revision.
     #[error(transparent)]
     Revision(#[from] RevisionError),
+}
+
+/// The result of a guest as its host can use it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The result that the guest has put; an error without a message if that cannot be read.
+    pub result: TaskResult,
+    /// The faults of what the guest has put, each as a sentence.
+    pub faults: Vec<String>,
 }
 
 /// Reads the result of a build's guest, allocates the revisions of its packages, and writes them
@@ -66,44 +69,100 @@ pub(super) async fn collect(agent: &AgentState, id: BuildId) -> Result<Collected
         bytes_max: agent.settings.builds.artifacts_bytes_max,
         files_max: FILES_MAX,
     };
-    let result = {
-        let directory = directory.clone();
+    let files = directory.join(ARTIFACTS);
+    let mut report = {
+        let files = files.clone();
         blocking(move || {
-            let result = read(&directory, &limits)?;
+            let mut report = read(&directory, &limits)?;
             // Before revisions are allocated: a missing package gets none.
-            check_packages(&result, &directory.join(ARTIFACTS))?;
-            Ok::<_, CollectError>(result)
+            report.check_packages(&files);
+            Ok::<_, CollectError>(report)
         })
         .await?
     };
-    let good = result.status.is_good();
-    let files = directory.join(ARTIFACTS);
     let mut packages = Vec::new();
-    for package in result.packages.into_iter().filter(|_| good) {
-        let revision = pr_service::revision(&agent.pr, &agent.settings.pr, &package).await?;
-        packages.push(BuiltPackage { package, revision });
+    for package in report.packages() {
+        match pr_service::revision(&agent.pr, &agent.settings.pr, &package).await {
+            Ok(revision) => packages.push(BuiltPackage { package, revision }),
+            Err(error) if error.is_refusal() => {
+                report.faults.push(sys::error_report::chain(&error));
+                packages.clear();
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     let artifacts = {
         let packages = packages.clone();
         blocking(move || finish(&files, &packages)).await?
     };
+    let (outcome, message) = report.verdict();
     Ok(Collected {
-        outcome: result.status,
-        message: result.message,
+        outcome,
+        message,
         packages,
         artifacts,
     })
 }
 
-/// Checks that the packages of a successful result exist.
-fn check_packages(result: &TaskResult, files: &Path) -> Result<(), CollectError> {
-    let is_missing = |package: &&Package| !files.join(package.file.as_str()).is_file();
-    match result.packages.iter().find(is_missing) {
-        Some(package) if result.status.is_good() => {
-            Err(CollectError::Missing(package.file.clone()))
+/// Returns the artifacts of a guest that has ended without a result.
+pub(super) async fn artifacts(agent: &AgentState, id: BuildId) -> Vec<Artifact> {
+    let files = agent.paths.build(id).join(ARTIFACTS);
+    blocking(move || finish(&files, &[]))
+        .await
+        .unwrap_or_default()
+}
+
+impl Report {
+    /// Adds a fault for each package of a successful result whose file is missing.
+    fn check_packages(&mut self, files: &Path) {
+        if !self.result.status.is_good() {
+            return;
         }
-        _ => Ok(()),
+        let is_missing = |package: &&Package| !files.join(package.file.as_str()).is_file();
+        let missing = self.result.packages.iter().filter(is_missing);
+        let fault = |package: &Package| {
+            let file = &package.file;
+            format!("the guest's result names the file {file}, which the guest has not put")
+        };
+        self.faults.extend(missing.map(fault));
     }
+
+    /// Returns the packages that get revisions: those of a success without faults.
+    fn packages(&self) -> Vec<Package> {
+        if self.result.status.is_good() && self.faults.is_empty() {
+            self.result.packages.clone()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Returns the outcome and its message. Faults of the guest make it an error.
+    fn verdict(self) -> (Outcome, String) {
+        let status = self.result.status;
+        let outcome = match status {
+            _ if self.faults.is_empty() => status,
+            Outcome::Success | Outcome::Warning | Outcome::Skip | Outcome::Abnormal => {
+                Outcome::Error
+            }
+            Outcome::Error | Outcome::Abort | Outcome::Interrupt => status,
+        };
+        (outcome, with_faults(self.result.message, &self.faults))
+    }
+}
+
+/// Appends faults to a message; of many, the first ones.
+pub(super) fn with_faults(message: String, faults: &[String]) -> String {
+    const SHOWN_MAX: usize = 5;
+    let mut parts: Vec<_> = Some(message)
+        .filter(|it| !it.is_empty())
+        .into_iter()
+        .collect();
+    parts.extend(faults.iter().take(SHOWN_MAX).cloned());
+    if faults.len() > SHOWN_MAX {
+        parts.push(format!("and {} more faults", faults.len() - SHOWN_MAX));
+    }
+    parts.join("; ")
 }
 
 /// Returns true if a guest has put its result.
@@ -115,42 +174,110 @@ pub(super) fn has_result(directory: &Path) -> bool {
 /// Blocks.
 ///
 /// # Errors
-/// A file is missing, damaged or forbidden.
-pub fn read(directory: &Path, limits: &upload::Limits) -> Result<TaskResult, CollectError> {
-    let text = text(directory)?;
-    let result = TaskResult::parse(&text)?;
+/// A file cannot be read or written because of the host.
+pub fn read(directory: &Path, limits: &upload::Limits) -> Result<Report, CollectError> {
+    let mut report = match text(directory)? {
+        Ok(text) => parse(directory, &text)?,
+        Err(fault) => Report::unusable(fault),
+    };
+    report.faults.extend(unpack_upload(directory, limits)?);
+    Ok(report)
+}
+
+impl Report {
+    fn unusable(fault: String) -> Self {
+        Self {
+            result: TaskResult::new(Outcome::Error),
+            faults: vec![fault],
+        }
+    }
+}
+
+/// Parses a result. The logs in that of a build2 worker become the log if it has put no other.
+fn parse(directory: &Path, text: &str) -> Result<Report, CollectError> {
+    let parsed = TaskResult::parse(text)
+        .and_then(|result| Operation::parse_list(text).map(|steps| (result, steps)));
+    let (result, steps) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            let fault = format!(
+                "the guest's result.manifest cannot be used: {}",
+                chain(&error)
+            );
+            return Ok(Report::unusable(fault));
+        }
+    };
     let log = directory.join(task::LOG);
-    let steps = Operation::parse_list(&text)?;
     if !log.exists() && !steps.is_empty() {
         let text = Operation::log_of(&steps);
         sys::file::replace(&log, text.as_bytes()).map_err(fault(&log))?;
     }
-    let archive = directory.join(task::UPLOAD);
-    match sys::untrusted::open(directory, task::UPLOAD) {
-        Ok(opened) => upload::unpack(opened, &directory.join(ARTIFACTS), limits)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(result),
+    Ok(Report {
+        result,
+        faults: Vec::new(),
+    })
+}
+
+/// Unpacks the archive of artifacts, if there is one, and returns its faults. They are stored
+/// before the archive is removed.
+fn unpack_upload(directory: &Path, limits: &upload::Limits) -> Result<Vec<String>, CollectError> {
+    let (archive, stored) = (directory.join(task::UPLOAD), directory.join(UPLOAD_FAULTS));
+    let opened = match sys::untrusted::open(directory, task::UPLOAD) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return match sys::trusted::read_text(&stored) {
+                Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+                Err(error) => Err(fault(&stored)(error)),
+            };
+        }
         Err(error) => return Err(fault(&archive)(error)),
+    };
+    let faults = upload::unpack(opened, &directory.join(ARTIFACTS), limits);
+    let faults: Vec<_> = faults
+        .map_err(fault(&archive))?
+        .iter()
+        .map(|error| {
+            format!(
+                "the guest's upload.tar cannot be used in full: {}",
+                chain(error)
+            )
+        })
+        .map(|fault| config::printable(&fault).to_string())
+        .collect();
+    if !faults.is_empty() {
+        let text = faults.join("\n");
+        sys::file::replace(&stored, text.as_bytes()).map_err(fault(&stored))?;
     }
     fs::remove_file(&archive).map_err(fault(&archive))?;
-    Ok(result)
+    Ok(faults)
 }
 
 /// Returns true if the result of a build's guest is a success; `false` without a result.
 pub(super) fn is_good(directory: &Path) -> bool {
-    let text = text(directory).ok();
+    let text = text(directory).ok().and_then(Result::ok);
     let result = text.and_then(|text| TaskResult::parse(&text).ok());
     result.is_some_and(|result| result.status.is_good())
 }
 
-fn text(directory: &Path) -> Result<String, CollectError> {
-    let path = directory.join(task::RESULT);
-    if path.exists() {
-        let text = sys::untrusted::read_text(directory, task::RESULT, RESULT_BYTES_MAX);
-        return text.map_err(fault(&path));
+/// Returns the text of the result, or the guest's fault in it.
+fn text(directory: &Path) -> Result<Result<String, String>, CollectError> {
+    for name in RESULTS {
+        let path = directory.join(name);
+        if !path.exists() {
+            continue;
+        }
+        let read = match name {
+            task::RESULT => sys::untrusted::read_text(directory, name, RESULT_BYTES_MAX),
+            _ => sys::untrusted::open(directory, name).and_then(unpack),
+        };
+        return match read {
+            Ok(text) => Ok(Ok(text)),
+            Err(error) if error.raw_os_error().is_some() => Err(fault(&path)(error)),
+            Err(error) => Ok(Err(format!("the guest's {name} cannot be read: {error}"))),
+        };
     }
-    let path = directory.join(task::RESULT_LZ4);
-    let packed = sys::untrusted::open(directory, task::RESULT_LZ4);
-    unpack(packed.map_err(fault(&path))?).map_err(CollectError::Unpack)
+    Ok(Err("the guest has put no result".to_owned()))
 }
 
 /// Decompresses a result up to the size limit.
@@ -257,8 +384,9 @@ mod tests {
         };
         assert!(has_result(place.path()));
         for _ in 0..2 {
-            let result = read(place.path(), &limits).unwrap();
-            assert_eq!(result.status, Outcome::Error);
+            let report = read(place.path(), &limits).unwrap();
+            assert_eq!(report.result.status, Outcome::Error);
+            assert_eq!(report.faults, Vec::<String>::new());
             assert_eq!(
                 fs::read_to_string(path(task::LOG)).unwrap(),
                 "update: error\nno\n"
@@ -267,5 +395,85 @@ mod tests {
             assert_eq!(fs::read_to_string(file).unwrap(), "hi");
             assert!(!path(task::UPLOAD).exists());
         }
+    }
+
+    /// A build's directory with these files.
+    fn directory(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let place = tempfile::tempdir().unwrap();
+        fs::create_dir(place.path().join(ARTIFACTS)).unwrap();
+        for (name, content) in files {
+            sys::file::replace(&place.path().join(name), content).unwrap();
+        }
+        place
+    }
+
+    const LIMITS: upload::Limits = upload::Limits {
+        bytes_max: 10_000,
+        files_max: 10,
+    };
+
+    #[test]
+    fn a_result_that_cannot_be_read_is_the_guests_fault_and_said_once() {
+        let package = ": 1\nstatus: success\n:\npackage: p\nversion: 1\nfile: .x\n";
+        let table: [(&[u8], &str); 4] = [
+            (
+                b"no manifest",
+                "the guest's result.manifest cannot be used: line 1",
+            ),
+            (b"\xff\xff", "the guest's result.manifest cannot be read: "),
+            (
+                package.as_bytes(),
+                "the guest's result.manifest cannot be used: ",
+            ),
+            (
+                b": 1\nstatus: splendid\n",
+                "the guest's result.manifest cannot be used: ",
+            ),
+        ];
+        for (text, expected) in table {
+            let place = directory(&[(task::RESULT, text)]);
+            let (outcome, message) = read(place.path(), &LIMITS).unwrap().verdict();
+            assert_eq!(outcome, Outcome::Error, "{message}");
+            let detail = message.strip_prefix(expected);
+            let detail = detail.unwrap_or_else(|| panic!("{message}"));
+            assert_eq!(message.matches(detail).count(), 1, "{message}");
+        }
+    }
+
+    #[test]
+    fn forbidden_entries_of_an_archive_make_a_success_an_error_each_time() {
+        let mut archive = tar::Builder::new(Vec::new());
+        for name in ["upload/good.deb", "upload/bad\\name"] {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(2);
+            archive.append_data(&mut header, name, &b"hi"[..]).unwrap();
+        }
+        let archive = archive.into_inner().unwrap();
+        let result = b": 1\nstatus: success\n";
+        let place = directory(&[(task::RESULT, result), (task::UPLOAD, &archive)]);
+        let once = read(place.path(), &LIMITS).unwrap();
+        assert_eq!(read(place.path(), &LIMITS).unwrap(), once);
+        let (outcome, message) = once.verdict();
+        assert_eq!(outcome, Outcome::Error);
+        assert!(message.contains("upload.tar"), "{message}");
+        let kept = finish(&place.path().join(ARTIFACTS), &[]).unwrap();
+        let kept: Vec<_> = kept.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(kept, ["good.deb"]);
+    }
+
+    #[test]
+    fn a_missing_package_makes_a_success_an_error() {
+        let text = ": 1\nstatus: success\n:\npackage: p\nversion: 1\nrecipe-revision: r0\n\
+                    architecture: all\nchecksum: c\nfile: p.ipk\n";
+        let place = directory(&[(task::RESULT, text.as_bytes())]);
+        let mut report = read(place.path(), &LIMITS).unwrap();
+        report.check_packages(&place.path().join(ARTIFACTS));
+        assert_eq!(report.packages(), []);
+        let (outcome, message) = report.verdict();
+        assert_eq!(outcome, Outcome::Error);
+        assert!(
+            message.contains("p.ipk, which the guest has not put"),
+            "{message}"
+        );
     }
 }

@@ -6,41 +6,8 @@ use config::builds::{Build, State, TransitionError};
 use config::settings::Builds;
 use config::task::Outcome;
 use jiff::Timestamp;
-use session::GuestFailure;
 
-use super::Collected;
-use crate::jobs::JobError;
-
-/// The verdict on an attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// The guest put a result, and all of it is stored.
-    Result(Box<Collected>),
-    /// It was cancelled, or the agent stops.
-    Cancelled,
-    /// It ran into one of its time limits.
-    Late(String),
-    /// The host or the guest failed: nothing is known of the package.
-    HostFailed(String),
-}
-
-impl From<Result<Collected, JobError>> for Verdict {
-    fn from(attempt: Result<Collected, JobError>) -> Self {
-        match attempt {
-            // By its own words the guest knows nothing of the package, as when the agent
-            // was killed while it put a file.
-            Ok(collected) if collected.outcome == Outcome::Abnormal => {
-                Self::HostFailed(collected.message)
-            }
-            Ok(collected) => Self::Result(Box::new(collected)),
-            Err(JobError::Guest(GuestFailure::Cancelled)) => Self::Cancelled,
-            Err(JobError::Guest(
-                ended @ (GuestFailure::TotalTimeout(_) | GuestFailure::IdleTimeout(_)),
-            )) => Self::Late(ended.to_string()),
-            Err(error) => Self::HostFailed(sys::error_report::chain(&error)),
-        }
-    }
-}
+use super::Verdict;
 
 /// The rules for retries.
 #[derive(Debug, Clone)]
@@ -51,18 +18,14 @@ pub struct Rules {
     pub retry_delay: Duration,
     /// The longest delay.
     pub retry_delay_max: Duration,
-    /// `true` if the agent stops: a build that it ends is queued again.
-    pub stopping: bool,
 }
 
-impl Rules {
-    /// Returns the rules of the settings.
-    pub fn new(settings: &Builds, stopping: bool) -> Self {
+impl From<&Builds> for Rules {
+    fn from(settings: &Builds) -> Self {
         Self {
             retries_max: settings.retries_max,
             retry_delay: settings.retry_delay,
             retry_delay_max: settings.retry_delay_max,
-            stopping,
         }
     }
 }
@@ -78,17 +41,16 @@ pub fn conclude(
     now: Timestamp,
 ) -> Result<Build, TransitionError> {
     let (outcome, message) = match verdict {
-        Verdict::Result(collected) => {
+        Verdict::Final(collected) => {
             build.packages = collected.packages;
             build.artifacts = collected.artifacts;
             (collected.outcome, collected.message)
         }
-        Verdict::Cancelled if rules.stopping => {
+        Verdict::Interrupted(message) => {
             build.attempts = build.attempts.saturating_sub(1);
-            let message = "because the host agent was stopped while it ran".to_owned();
-            return queued(build, message, now);
+            return queued(build, format!("because {message}"), now);
         }
-        Verdict::Cancelled => (Outcome::Abort, "it was cancelled".to_owned()),
+        Verdict::Canceled => (Outcome::Abort, "it was cancelled".to_owned()),
         Verdict::Late(message) => (Outcome::Abort, message),
         Verdict::HostFailed(message) if build.attempts <= rules.retries_max => {
             let (next, last) = (build.attempts + 1, rules.retries_max + 1);
@@ -125,12 +87,12 @@ fn queued(mut build: Build, message: String, now: Timestamp) -> Result<Build, Tr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jobs::build::Collected;
 
     const RULES: Rules = Rules {
         retries_max: 1,
         retry_delay: Duration::from_secs(5),
         retry_delay_max: Duration::from_mins(1),
-        stopping: false,
     };
 
     fn build(attempts: u32) -> Build {
@@ -181,14 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn failures_of_the_package_are_not_retried() {
+    fn results_are_final() {
         let result = Collected {
             outcome: Outcome::Error,
             message: "hello.c:1: no".into(),
             packages: Vec::new(),
             artifacts: Vec::new(),
         };
-        let verdict = Verdict::Result(Box::new(result));
+        let verdict = Verdict::Final(Box::new(result));
         assert_eq!(
             concluded(1, verdict, &RULES),
             (State::Finished, Some(Outcome::Error), 1)
@@ -196,31 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn a_result_that_blames_the_host_is_retried() {
-        let result = Collected {
-            outcome: Outcome::Abnormal,
-            message: "the gateway did not answer for 31 seconds".into(),
-            packages: Vec::new(),
-            artifacts: Vec::new(),
-        };
-        let verdict = Verdict::from(Ok(result));
-        assert_eq!(concluded(1, verdict, &RULES), (State::Queued, None, 1));
-    }
-
-    #[test]
-    fn a_cancelled_build_ends_but_one_of_a_stopped_agent_is_retried() {
-        let stopping = Rules {
-            stopping: true,
-            ..RULES
-        };
+    fn a_canceled_build_ends_and_an_interruption_is_not_counted() {
         assert_eq!(
-            concluded(1, Verdict::Cancelled, &RULES),
+            concluded(1, Verdict::Canceled, &RULES),
             (State::Finished, Some(Outcome::Abort), 1)
         );
-        assert_eq!(
-            concluded(1, Verdict::Cancelled, &stopping),
-            (State::Queued, None, 0)
-        );
+        let interrupted = Verdict::Interrupted("the host agent was stopped".into());
+        assert_eq!(concluded(9, interrupted, &RULES), (State::Queued, None, 8));
     }
 
     #[test]

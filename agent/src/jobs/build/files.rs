@@ -17,7 +17,7 @@ pub(crate) const RESULTS: [&str; 2] = [task::RESULT, task::RESULT_LZ4];
 /// The size limit of a result, packed or not, in bytes: those of build2's workers hold
 /// their logs.
 pub(super) const RESULT_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// The number of files that a guest may put in a build.
+/// The number of artifacts that a guest may put in a build.
 pub(super) const FILES_MAX: usize = 10_000;
 
 /// Returns the task of the guest of a build.
@@ -42,8 +42,7 @@ pub(crate) fn map(
     directory: &Path,
 ) -> io::Result<(Namespace, Option<DeferredFile>)> {
     let limits = &agent.settings.builds;
-    let bytes_max = limits.artifacts_bytes_max + limits.log_bytes_max + RESULT_BYTES_MAX;
-    let mut map = Namespace::new(bytes_max, FILES_MAX);
+    let mut map = Namespace::new(limits.artifacts_bytes_max, FILES_MAX);
     map.offer(task::TASK, task.print());
     for source in &task.sources {
         let file = sys::untrusted::open(&agent.paths.sources(), source.sha256.as_str())?;
@@ -66,7 +65,7 @@ pub(crate) fn map(
     });
     map.accept(task::LOG, directory.join(task::LOG), limits.log_bytes_max);
     let upload = directory.join(task::UPLOAD);
-    map.accept(task::UPLOAD, upload, limits.artifacts_bytes_max);
+    map.accept_artifacts(task::UPLOAD, upload, limits.artifacts_bytes_max);
     for name in RESULTS {
         map.accept(name, directory.join(name), RESULT_BYTES_MAX);
     }

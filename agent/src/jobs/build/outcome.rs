@@ -13,9 +13,8 @@ use records::RecordsError;
 use tokio::time::sleep;
 use tracing::{Instrument, error, info, info_span, warn};
 
-use super::conclude::{Rules, Verdict, conclude};
-use super::{Collected, provenance};
-use crate::jobs::runner::JobError;
+use super::conclude::{Rules, conclude};
+use super::{Verdict, provenance};
 use crate::state::{AgentState, BuildJob};
 
 /// The delay before the first repetition; doubled after each failure.
@@ -25,32 +24,29 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
 
 /// Records the result of an attempt. Returns when the record is stored, or when the agent
 /// stops: then the next one settles the build.
-pub(super) async fn record(agent: &AgentState, build: Build, result: Result<Collected, JobError>) {
-    if let Some(build) = concluded(agent, build, result) {
-        store(agent, &build).await;
+pub(super) async fn record(agent: &AgentState, build: Build, verdict: Verdict) {
+    if let Some(mut build) = concluded(agent, build, verdict) {
+        store(agent, &mut build).await;
     }
 }
 
 /// Records the result of an attempt that an earlier agent made. What cannot be stored at once
 /// is stored by a task, with the build among the jobs, so that the agent starts meanwhile.
-pub(super) async fn record_earlier(
-    agent: &Arc<AgentState>,
-    build: Build,
-    result: Result<Collected, JobError>,
-) {
-    let Some(build) = concluded(agent, build, result) else {
+pub(super) async fn record_earlier(agent: &Arc<AgentState>, build: Build, verdict: Verdict) {
+    let Some(mut build) = concluded(agent, build, verdict) else {
         return;
     };
-    let Err(failure) = try_store(agent, &build).await else {
+    let Err(failure) = try_store(agent, &mut build).await else {
         return log_stored(&build);
     };
     let id = build.id;
-    let job = BuildJob::new(ImageKey::of(&build), agent.stopping.child_token());
+    let mut job = BuildJob::new(ImageKey::of(&build), agent.stopping.child_token());
+    job.is_concluded = true;
     agent.jobs.with(|jobs| jobs.builds.insert(id, job));
     announce(agent, &build, &failure);
     let task_agent = Arc::clone(agent);
     let task = async move {
-        store(&task_agent, &build).await;
+        store(&task_agent, &mut build).await;
         task_agent.jobs.with(|jobs| jobs.builds.remove(&id));
         task_agent.wake.notify_one();
     };
@@ -58,22 +54,23 @@ pub(super) async fn record_earlier(
 }
 
 /// Returns the record after an attempt; `None` if the build had ended before.
-fn concluded(
-    agent: &AgentState,
-    build: Build,
-    result: Result<Collected, JobError>,
-) -> Option<Build> {
-    let rules = Rules::new(&agent.settings.builds, agent.stopping.is_cancelled());
+fn concluded(agent: &AgentState, build: Build, verdict: Verdict) -> Option<Build> {
+    let rules = Rules::from(&agent.settings.builds);
     let id = build.id;
-    conclude(build, Verdict::from(result), &rules, Timestamp::now())
+    conclude(build, verdict, &rules, Timestamp::now())
         .inspect_err(|error| error!(build = %id, %error, "cannot conclude a build"))
         .ok()
 }
 
 /// Stores a record, with growing delays after failures. Freed space ends a delay.
-async fn store(agent: &AgentState, build: &Build) {
+async fn store(agent: &AgentState, build: &mut Build) {
     let mut delay = RETRY_DELAY;
     while let Err(failure) = try_store(agent, build).await {
+        if let StoreFailure::Record(RecordsError::Conflict(_)) = failure {
+            let error = &failure as &dyn Error;
+            error!(build = %build.id, error, "the outcome of an attempt is dropped: its build has another");
+            return forget(agent, build);
+        }
         announce(agent, build, &failure);
         tokio::select! {
             () = agent.stopping.cancelled() => {
@@ -84,18 +81,20 @@ async fn store(agent: &AgentState, build: &Build) {
         }
         delay = (2 * delay).min(RETRY_DELAY_MAX);
     }
-    if agent
-        .jobs
-        .with(|jobs| jobs.unstored.remove(&build.id))
-        .is_some()
-    {
-        agent.wake.notify_one();
-    }
+    forget(agent, build);
     log_stored(build);
 }
 
+/// Removes a build from those whose outcome is not stored.
+fn forget(agent: &AgentState, build: &Build) {
+    let unstored = agent.jobs.with(|jobs| jobs.unstored.remove(&build.id));
+    if unstored.is_some() {
+        agent.wake.notify_one();
+    }
+}
+
 /// Stores the provenance, then the record that says that it is there.
-async fn try_store(agent: &AgentState, build: &Build) -> Result<(), StoreFailure> {
+async fn try_store(agent: &AgentState, build: &mut Build) -> Result<(), StoreFailure> {
     if let Err(error) = provenance::write(agent, build).await {
         if sys::error_report::is_full(error.kind()) {
             return Err(StoreFailure::Provenance(error));

@@ -1,19 +1,22 @@
 //! Unpacks the files of a build that a worker has put in one archive.
 //!
 //! The archive is a guest's: nothing in it leads to a path, and it is read as it
-//! lies there, so that no number in it makes us keep more than one block in memory.
+//! lies there, so that no number in it makes us keep more than one block in memory. Forbidden
+//! entries are skipped and reported; the others are unpacked.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use config::task::RESERVED_ARTIFACTS;
-use config::{FileName, NameError};
+use config::{FileName, MIB, NameError};
 use tar::{Archive, Entry, EntryType, PaxExtensions};
 use tempfile::NamedTempFile;
 
 /// The longest of the entries that only tell the name of the next one.
 const NAME_BYTES_MAX: u64 = 16 * 1024;
+/// The number of forbidden entries after which an archive is not read any further.
+const FAULTS_MAX: usize = 100;
 
 /// The limits of an archive.
 #[derive(Debug, Clone, Copy)]
@@ -24,15 +27,12 @@ pub struct Limits {
     pub files_max: usize,
 }
 
-/// The reason for which an archive is refused.
+/// The reason for which an entry of an archive, or the rest of it, is refused.
 #[derive(Debug, thiserror::Error)]
-pub enum UploadError {
+pub(super) enum UploadFault {
     /// It is damaged or cut off.
     #[error("it is not a readable tar archive: {0}")]
     Read(io::Error),
-    /// A file of ours.
-    #[error("cannot write what it holds: {0}")]
-    Write(io::Error),
     /// A name that no file of a build can have.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -48,87 +48,175 @@ pub enum UploadError {
     /// Two files would become one.
     #[error("it holds two files {0}")]
     Twice(FileName),
-    /// It is too large.
-    #[error("it holds more than {} bytes in {} files", .0.bytes_max, .0.files_max)]
-    Full(Limits),
+    /// All files together are too large.
+    #[error(
+        "with {name}, it holds more than the {} MiB that the setting builds.artifacts_mib_max \
+         allows",
+        bytes_max.div_ceil(MIB)
+    )]
+    TooLarge {
+        /// The first file that did not fit.
+        name: FileName,
+        /// The limit in bytes.
+        bytes_max: u64,
+    },
+    /// There are too many files.
+    #[error("it holds more than {0} files; pack them into archives")]
+    TooManyFiles(usize),
 }
 
-/// Unpacks an archive into a directory of files. Those that are there under a name
-/// of the archive are replaced. All of it is on disk then.
+impl UploadFault {
+    /// Returns true if no entry after this one can be unpacked.
+    fn is_last(&self) -> bool {
+        matches!(self, Self::TooManyFiles(_))
+    }
+}
+
+/// A reason for which no more entries are read.
+enum Stop {
+    /// The archive itself.
+    Archive(UploadFault),
+    /// The host.
+    Host(io::Error),
+}
+
+impl From<UploadFault> for Stop {
+    fn from(fault: UploadFault) -> Self {
+        Self::Archive(fault)
+    }
+}
+
+/// Distinguishes the errors of the archive from those of the disk that it lies on.
+fn read_error(error: io::Error) -> Stop {
+    if error.raw_os_error().is_some() {
+        Stop::Host(error)
+    } else {
+        Stop::Archive(UploadFault::Read(error))
+    }
+}
+
+/// Unpacks an archive into a directory of files, and returns the faults of what it has left
+/// out. Files that are there under a name of the archive are replaced. All of it is on disk then.
+///
+/// # Errors
+/// The disk of the host.
 pub(super) fn unpack(
     archive: impl Read,
     directory: &Path,
     limits: &Limits,
-) -> Result<(), UploadError> {
-    let mut archive = Archive::new(BufReader::new(archive));
-    let mut told = None;
-    let mut seen = BTreeSet::new();
-    let mut left = limits.bytes_max;
-    for entry in archive.entries().map_err(UploadError::Read)?.raw(true) {
-        let mut entry = entry.map_err(UploadError::Read)?;
-        let kind = entry.header().entry_type();
-        match kind {
-            EntryType::XGlobalHeader => continue,
-            EntryType::XHeader | EntryType::GNULongName => {
-                told = longer_name(&mut entry, kind)?.or(told);
-                continue;
-            }
-            _ => {}
-        }
-        let path = match told.take() {
-            Some(path) => path,
-            None => {
-                String::from_utf8(entry.path_bytes().into_owned()).map_err(|_| UploadError::Text)?
-            }
-        };
-        let Some(name) = file_name(&path, kind)? else {
-            continue;
-        };
-        let size = entry.size();
-        if size > left || seen.len() >= limits.files_max {
-            return Err(UploadError::Full(*limits));
-        }
-        left -= size;
-        write(&mut entry, size, &directory.join(&name))?;
-        if let Some(twice) = seen.replace(name) {
-            return Err(UploadError::Twice(twice));
-        }
+) -> io::Result<Vec<UploadFault>> {
+    let mut unpacking = Unpacking {
+        directory,
+        limits,
+        left: limits.bytes_max,
+        seen: BTreeSet::new(),
+        faults: Vec::new(),
+    };
+    match unpacking.run(archive) {
+        Ok(()) => {}
+        Err(Stop::Archive(fault)) => unpacking.faults.push(fault),
+        Err(Stop::Host(error)) => return Err(error),
     }
-    let synced = sys::trusted::open(directory).and_then(|directory| directory.sync_all());
-    synced.map_err(UploadError::Write)
+    sys::trusted::open(directory)?.sync_all()?;
+    Ok(unpacking.faults)
 }
 
-/// The name that this entry gives to the next one.
-fn longer_name(
-    entry: &mut Entry<impl Read>,
-    kind: EntryType,
-) -> Result<Option<String>, UploadError> {
+/// An archive that is being unpacked.
+struct Unpacking<'a> {
+    directory: &'a Path,
+    limits: &'a Limits,
+    /// The bytes that may still be written.
+    left: u64,
+    seen: BTreeSet<FileName>,
+    faults: Vec<UploadFault>,
+}
+
+impl Unpacking<'_> {
+    fn run(&mut self, archive: impl Read) -> Result<(), Stop> {
+        let mut archive = Archive::new(BufReader::new(archive));
+        let mut told = None;
+        for entry in archive.entries().map_err(read_error)?.raw(true) {
+            let mut entry = entry.map_err(read_error)?;
+            let kind = entry.header().entry_type();
+            match kind {
+                EntryType::XGlobalHeader => continue,
+                EntryType::XHeader | EntryType::GNULongName => {
+                    told = longer_name(&mut entry, kind)?.or(told);
+                    continue;
+                }
+                _ => {}
+            }
+            let path = told
+                .take()
+                .unwrap_or_else(|| entry.path_bytes().into_owned());
+            match self.destination(&path, kind, entry.size()) {
+                Ok(Some(path)) => write(&mut entry, &path)?,
+                Ok(None) => {}
+                Err(fault) if fault.is_last() || self.faults.len() >= FAULTS_MAX => {
+                    return Err(fault.into());
+                }
+                Err(fault) => self.faults.push(fault),
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the path of a file and counts it; `None` for a directory.
+    fn destination(
+        &mut self,
+        path: &[u8],
+        kind: EntryType,
+        size: u64,
+    ) -> Result<Option<PathBuf>, UploadFault> {
+        let Some(name) = file_name(text(path)?, kind)? else {
+            return Ok(None);
+        };
+        let limits = self.limits;
+        if self.seen.contains(&name) {
+            return Err(UploadFault::Twice(name));
+        }
+        if self.seen.len() >= limits.files_max {
+            return Err(UploadFault::TooManyFiles(limits.files_max));
+        }
+        if size > self.left {
+            let bytes_max = limits.bytes_max;
+            return Err(UploadFault::TooLarge { name, bytes_max });
+        }
+        self.left -= size;
+        let path = self.directory.join(&name);
+        self.seen.insert(name);
+        Ok(Some(path))
+    }
+}
+
+/// Returns the name that this entry gives to the next one.
+fn longer_name(entry: &mut Entry<impl Read>, kind: EntryType) -> Result<Option<Vec<u8>>, Stop> {
     let mut bytes = Vec::new();
     let mut content = entry.take(NAME_BYTES_MAX + 1);
-    content.read_to_end(&mut bytes).map_err(UploadError::Read)?;
+    content.read_to_end(&mut bytes).map_err(read_error)?;
     if bytes.len() as u64 > NAME_BYTES_MAX {
-        return Err(UploadError::Text);
+        return Err(UploadFault::Text.into());
     }
     if kind == EntryType::GNULongName {
         let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-        return Ok(Some(text(name)?));
+        return Ok(Some(name.to_owned()));
     }
     for extension in PaxExtensions::new(&bytes) {
-        let extension = extension.map_err(UploadError::Read)?;
+        let extension = extension.map_err(read_error)?;
         if extension.key_bytes() == b"path" {
-            return Ok(Some(text(extension.value_bytes())?));
+            return Ok(Some(extension.value_bytes().to_owned()));
         }
     }
     Ok(None)
 }
 
-fn text(bytes: &[u8]) -> Result<String, UploadError> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| UploadError::Text)
+fn text(bytes: &[u8]) -> Result<&str, UploadFault> {
+    std::str::from_utf8(bytes).map_err(|_| UploadFault::Text)
 }
 
 /// Returns the name of a file of the archive among the artifacts; `None` for a directory.
 /// All parts of its path must be names.
-fn file_name(path: &str, kind: EntryType) -> Result<Option<FileName>, UploadError> {
+fn file_name(path: &str, kind: EntryType) -> Result<Option<FileName>, UploadFault> {
     let parts = path.trim_end_matches('/').split('/');
     let mut names = Vec::new();
     for part in parts.filter(|part| *part != ".") {
@@ -137,25 +225,27 @@ fn file_name(path: &str, kind: EntryType) -> Result<Option<FileName>, UploadErro
     match (kind, names.pop()) {
         (EntryType::Directory, _) => Ok(None),
         (EntryType::Regular, Some(name)) if RESERVED_ARTIFACTS.contains(&name.as_str()) => {
-            Err(UploadError::Reserved(name))
+            Err(UploadFault::Reserved(name))
         }
         (EntryType::Regular, Some(name)) => Ok(Some(name)),
-        (_, Some(name)) => Err(UploadError::Kind(name.to_string())),
-        (_, None) => Err(UploadError::Kind(".".to_owned())),
+        (_, Some(name)) => Err(UploadFault::Kind(name.to_string())),
+        (_, None) => Err(UploadFault::Kind(".".to_owned())),
     }
 }
 
 /// Writes one file; nothing is seen of it before it is whole.
-fn write(entry: &mut impl Read, size: u64, path: &Path) -> Result<(), UploadError> {
+fn write(entry: &mut Entry<impl Read>, path: &Path) -> Result<(), Stop> {
+    let size = entry.size();
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let mut file = NamedTempFile::new_in(directory).map_err(UploadError::Write)?;
-    let copied = io::copy(entry, &mut file).map_err(UploadError::Read)?;
+    let mut file = NamedTempFile::new_in(directory).map_err(Stop::Host)?;
+    // Errors of both sides; those of the archive have no number.
+    let copied = io::copy(entry, &mut file).map_err(read_error)?;
     if copied < size {
-        return Err(UploadError::Read(io::ErrorKind::UnexpectedEof.into()));
+        return Err(read_error(io::ErrorKind::UnexpectedEof.into()));
     }
-    file.as_file().sync_all().map_err(UploadError::Write)?;
+    file.as_file().sync_all().map_err(Stop::Host)?;
     let moved = file.persist(path);
-    moved.map_err(|error| UploadError::Write(error.error))?;
+    moved.map_err(|error| Stop::Host(error.error))?;
     Ok(())
 }
 
@@ -182,21 +272,68 @@ mod tests {
         archive.into_inner().unwrap()
     }
 
+    /// Returns the names of the unpacked files, or the first fault.
     fn unpacked(archive: &[u8]) -> Result<Vec<String>, String> {
+        let (names, faults) = unpacked_with_faults(archive);
+        faults.into_iter().next().map_or(Ok(names), Err)
+    }
+
+    fn unpacked_with_faults(archive: &[u8]) -> (Vec<String>, Vec<String>) {
         let place = tempfile::tempdir().unwrap();
         let directory = place.path().join("artifacts");
         std::fs::create_dir(&directory).unwrap();
-        let done = unpack(archive, &directory, &LIMITS);
+        let faults = unpack(archive, &directory, &LIMITS).unwrap();
         let beside = sys::file::entries(place.path()).unwrap();
         assert_eq!(beside, [directory.as_path()]);
-        done.map_err(|error| error.to_string())?;
         let mut names: Vec<_> = sys::file::entries(&directory)
             .unwrap()
             .iter()
             .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
             .collect();
         names.sort();
-        Ok(names)
+        let faults = faults.iter().map(ToString::to_string).collect();
+        (names, faults)
+    }
+
+    /// An archive of files with these names and sizes.
+    fn archive(files: &[(&str, u64)]) -> Vec<u8> {
+        let mut archive = Builder::new(Vec::new());
+        for (name, size) in files {
+            let mut header = Header::new_ustar();
+            header.set_size(*size);
+            header.set_entry_type(EntryType::Regular);
+            header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_cksum();
+            archive.append(&header, io::repeat(7).take(*size)).unwrap();
+        }
+        archive.into_inner().unwrap()
+    }
+
+    #[test]
+    fn files_beside_forbidden_entries_are_kept() {
+        let files = [
+            ("a/1.deb", 1),
+            ("a/b\\c", 1),
+            ("b/1.deb", 1),
+            ("huge", 1000),
+            ("2.deb", 1),
+        ];
+        let (names, faults) = unpacked_with_faults(&archive(&files));
+        assert_eq!(names, ["1.deb", "2.deb"]);
+        assert_eq!(faults.len(), 3, "{faults:?}");
+        assert_eq!(faults[1], "it holds two files 1.deb");
+        assert_eq!(
+            faults[2],
+            "with huge, it holds more than the 1 MiB that the setting builds.artifacts_mib_max \
+             allows"
+        );
+        let cut = &archive(&[("1.deb", 1), ("2.deb", 600)])[..1600];
+        let (names, faults) = unpacked_with_faults(cut);
+        assert_eq!(names, ["1.deb"]);
+        assert!(
+            faults[0].starts_with("it is not a readable tar"),
+            "{faults:?}"
+        );
     }
 
     #[test]
@@ -272,7 +409,7 @@ mod tests {
             assert_eq!(error, format!("{name} is reserved for a file of the host"));
         }
         let error = unpacked(&one("x", Regular, &[7; 1001])).unwrap_err();
-        assert_eq!(error, "it holds more than 1000 bytes in 3 files");
+        assert!(error.contains("builds.artifacts_mib_max"), "{error}");
         let error = unpacked(&one("x", GNULongName, &b"x".repeat(20_000))).unwrap_err();
         assert_eq!(error, "the name of a file is too long or not UTF-8");
         let error = unpacked(&one("x", Regular, &[7; 900])[..1000]).unwrap_err();
@@ -285,18 +422,9 @@ mod tests {
 
     #[test]
     fn duplicate_names_and_too_many_files_are_refused() {
-        let archive = |names: &[&str]| {
-            let mut archive = Builder::new(Vec::new());
-            for name in names {
-                let mut header = Header::new_ustar();
-                header.set_size(1);
-                archive.append_data(&mut header, name, &b"x"[..]).unwrap();
-            }
-            archive.into_inner().unwrap()
-        };
-        let twice = unpacked(&archive(&["a/x", "b/x"])).unwrap_err();
+        let twice = unpacked(&archive(&[("a/x", 1), ("b/x", 1)])).unwrap_err();
         assert_eq!(twice, "it holds two files x");
-        let many = unpacked(&archive(&["1", "2", "3", "4"])).unwrap_err();
-        assert_eq!(many, "it holds more than 1000 bytes in 3 files");
+        let many = unpacked(&archive(&["1", "2", "3", "4"].map(|name| (name, 1)))).unwrap_err();
+        assert_eq!(many, "it holds more than 3 files; pack them into archives");
     }
 }

@@ -154,7 +154,7 @@ impl Listener {
         if let Err(refusal) = accepted {
             // If the packet is lost, the client repeats its request.
             let _ = self.sockets[index].send_to(&refusal.packet(), peer);
-            self.shared.report_refusal("", &refusal.reason);
+            self.shared.report_refusal("", &refusal);
         }
     }
 

@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 use config::FileName;
 use tftpd::ErrorCode;
 
-use super::request::Refusal;
-use super::staging::{self, Destination};
+use super::request::{Refusal, RefusalCause};
+use super::staging::{self, Destination, Quota, Quotas, Share};
 
 /// A file that the guest may fetch.
 #[derive(Debug, Clone)]
@@ -80,13 +80,15 @@ pub struct Namespace {
     offers: BTreeMap<String, Offer>,
     acceptances: Vec<Acceptance>,
     reserved: BTreeSet<String>,
-    pub(super) bytes_max: u64,
-    pub(super) files_max: usize,
+    bytes_max: u64,
+    files_max: usize,
 }
 
 impl Namespace {
-    /// Creates an empty namespace. The guest may put at most `files_max` files with
-    /// `bytes_max` bytes in total. Each file also has its own size limit.
+    /// Creates an empty namespace. The guest may put at most `files_max` artifacts with
+    /// `bytes_max` bytes in total: the files of directories, and those of
+    /// [`Namespace::accept_artifacts`]. Each file also has its own size limit. Artifacts leave
+    /// the space of the other files free, so that a guest can always report.
     pub fn new(bytes_max: u64, files_max: usize) -> Self {
         Self {
             offers: BTreeMap::new(),
@@ -104,9 +106,22 @@ impl Namespace {
 
     /// Accepts one file, which replaces `path` when it is complete.
     pub fn accept(&mut self, name: &str, path: PathBuf, size_max: u64) {
+        self.accept_file(name, path, size_max, Share::Reports);
+    }
+
+    /// Accepts one file that holds artifacts, and counts among them.
+    pub fn accept_artifacts(&mut self, name: &str, path: PathBuf, size_max: u64) {
+        self.accept_file(name, path, size_max, Share::Artifacts);
+    }
+
+    fn accept_file(&mut self, name: &str, path: PathBuf, size_max: u64, share: Share) {
         self.acceptances.push(Acceptance::File {
             name: name.to_owned(),
-            to: Destination { path, size_max },
+            to: Destination {
+                path,
+                size_max,
+                share,
+            },
         });
     }
 
@@ -122,8 +137,26 @@ impl Namespace {
             into: Destination {
                 path: directory,
                 size_max,
+                share: Share::Artifacts,
             },
         });
+    }
+
+    /// Returns the quotas of the files that the guest puts.
+    pub(super) fn quotas(&self) -> Quotas {
+        let reports = self.acceptances.iter().filter_map(|it| match it {
+            Acceptance::File { to, .. } if to.share == Share::Reports => Some(to.size_max),
+            Acceptance::File { .. } | Acceptance::Directory { .. } => None,
+        });
+        let sizes: Vec<u64> = reports.collect();
+        // Each may be put again: until then its earlier content is there as well.
+        let bytes_max = sizes
+            .iter()
+            .fold(0u64, |sum, size| sum.saturating_add(size.saturating_mul(2)));
+        Quotas {
+            artifacts: Quota::new(self.bytes_max, self.files_max),
+            reports: Quota::new(bytes_max, 2 * sizes.len()),
+        }
     }
 
     /// Removes the incomplete files of a server that was killed.
@@ -149,9 +182,11 @@ impl Namespace {
 
     /// Returns the destination of a file that is put under a name.
     pub(super) fn destination(&self, name: &str) -> Result<Destination, Refusal> {
-        let denied = |reason: &str| Refusal::new(ErrorCode::AccessViolation, reason);
+        let denied =
+            |reason, cause| Err(Refusal::of_put(ErrorCode::AccessViolation, reason, cause));
         if self.reserved.contains(name) {
-            return Err(denied("the name is reserved for a file of the host"));
+            let reason = "the name is reserved for a file of the host";
+            return denied(reason, RefusalCause::ReservedName);
         }
         for acceptance in &self.acceptances {
             match acceptance {
@@ -161,17 +196,19 @@ impl Namespace {
                     let Some(rest) = name.strip_prefix(prefix.as_str()) else {
                         continue;
                     };
-                    let file: FileName = rest
-                        .parse()
-                        .map_err(|_| denied("the name is not a valid file name"))?;
+                    let Ok(file) = rest.parse::<FileName>() else {
+                        let reason = "the name is not a valid file name";
+                        return denied(reason, RefusalCause::InvalidName);
+                    };
                     return Ok(Destination {
                         path: into.path.join(file),
-                        size_max: into.size_max,
+                        ..into.clone()
                     });
                 }
             }
         }
-        Err(denied("nothing may be put under this name"))
+        let reason = "nothing may be put under this name";
+        denied(reason, RefusalCause::UnknownName)
     }
 }
 
@@ -184,6 +221,7 @@ mod tests {
     fn namespace() -> Namespace {
         let mut namespace = Namespace::new(1000, 10);
         namespace.accept("log", "/builds/1/log".into(), 100);
+        namespace.accept_artifacts("upload.tar", "/builds/1/upload.tar".into(), 1000);
         namespace.accept_below("artifacts/", "/builds/1/artifacts".into(), 500);
         namespace.reserve("artifacts/provenance.json");
         namespace
@@ -200,6 +238,20 @@ mod tests {
                 Path::new("/builds/1/artifacts").join(name)
             );
         }
+    }
+
+    #[test]
+    fn artifacts_leave_the_space_of_reports_free() {
+        let namespace = namespace();
+        let quotas = namespace.quotas();
+        let share = |name: &str| namespace.destination(name).unwrap().share;
+        assert_eq!(share("artifacts/a"), Share::Artifacts);
+        assert_eq!(share("upload.tar"), Share::Artifacts);
+        assert_eq!(share("log"), Share::Reports);
+        let limits = |share| quotas.of(share).lock().unwrap().limits();
+        assert_eq!(limits(Share::Artifacts), (1000, 10));
+        // The earlier content of a log that is put again is there until then.
+        assert_eq!(limits(Share::Reports), (200, 2));
     }
 
     #[test]

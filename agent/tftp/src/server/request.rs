@@ -39,17 +39,59 @@ pub(super) struct Negotiated {
     accepted: Options,
 }
 
+/// The limit that refused a file of the guest, or the failure of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalCause {
+    /// The file is larger than a file of its name may be.
+    TooLarge {
+        /// The limit in bytes.
+        bytes_max: u64,
+    },
+    /// All artifacts together are too large.
+    QuotaExhausted {
+        /// The limit in bytes.
+        bytes_max: u64,
+    },
+    /// There are too many artifacts.
+    TooManyFiles {
+        /// The limit.
+        files_max: usize,
+    },
+    /// The name cannot be the name of a file.
+    InvalidName,
+    /// The name is reserved for a file of the host.
+    ReservedName,
+    /// Nothing may be put under the name.
+    UnknownName,
+    /// The host could not store the file.
+    Host,
+}
+
 /// A refusal of a request or a transfer, as the client sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Refusal {
     pub(super) code: ErrorCode,
     pub(super) reason: String,
+    /// The limit that refused a file, or the failure of the host. `None` for other refusals.
+    pub(super) cause: Option<RefusalCause>,
 }
 
 impl Refusal {
     pub(super) fn new(code: ErrorCode, reason: impl Into<String>) -> Self {
         let reason = reason.into();
-        Self { code, reason }
+        Self {
+            code,
+            reason,
+            cause: None,
+        }
+    }
+
+    /// Refuses a file that the client wants to put.
+    pub(super) fn of_put(code: ErrorCode, reason: &str, cause: RefusalCause) -> Self {
+        Self {
+            cause: Some(cause),
+            ..Self::new(code, reason)
+        }
     }
 
     /// Returns the ERROR packet.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tempfile::NamedTempFile;
 use tftpd::ErrorCode;
 
-use super::request::Refusal;
+use super::request::{Refusal, RefusalCause};
 
 const WRITE_BUFFER: usize = 128 * 1024;
 /// The prefix of the names of incomplete files.
@@ -24,15 +24,44 @@ const RESERVATION_STEP: u64 = 256 * 1024;
 pub(super) struct Destination {
     pub(super) path: PathBuf,
     pub(super) size_max: u64,
+    pub(super) share: Share,
 }
 
-/// The disk quota of one guest.
+/// The quota that a file counts against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Share {
+    /// That of the files which a guest may put in any number.
+    Artifacts,
+    /// That of the files with fixed names, such as the log and the result.
+    Reports,
+}
+
+/// The disk quotas of one guest.
+#[derive(Debug)]
+pub(super) struct Quotas {
+    pub(super) artifacts: Arc<Mutex<Quota>>,
+    pub(super) reports: Arc<Mutex<Quota>>,
+}
+
+impl Quotas {
+    /// Returns the quota of a share.
+    pub(super) fn of(&self, share: Share) -> &Arc<Mutex<Quota>> {
+        match share {
+            Share::Artifacts => &self.artifacts,
+            Share::Reports => &self.reports,
+        }
+    }
+}
+
+/// A limit of the bytes and of the number of files.
 #[derive(Debug)]
 pub(super) struct Quota {
     bytes_max: u64,
     files_max: usize,
     /// The sizes of the complete files. A file that is put again replaces the earlier one.
     complete: HashMap<String, u64>,
+    /// The sum of these sizes.
+    complete_bytes: u64,
     /// The files that are being put.
     reserved_files: usize,
     /// The bytes that are reserved for them.
@@ -45,14 +74,35 @@ impl Quota {
             bytes_max,
             files_max,
             complete: HashMap::new(),
+            complete_bytes: 0,
             reserved_files: 0,
             reserved_bytes: 0,
         }))
     }
 
     fn free(&self) -> u64 {
-        let used = self.complete.values().sum::<u64>() + self.reserved_bytes;
+        let used = self.complete_bytes + self.reserved_bytes;
         self.bytes_max.saturating_sub(used)
+    }
+
+    #[cfg(test)]
+    pub(super) fn limits(&self) -> (u64, usize) {
+        (self.bytes_max, self.files_max)
+    }
+
+    /// Counts a complete file.
+    fn add(&mut self, name: String, bytes: u64) {
+        let replaced = self.complete.insert(name, bytes);
+        self.complete_bytes = self.complete_bytes + bytes - replaced.unwrap_or(0);
+    }
+
+    /// Returns the refusal of a file that would exceed the number of bytes.
+    fn exhausted(&self) -> Refusal {
+        let bytes_max = self.bytes_max;
+        full(
+            "the quota is exhausted",
+            RefusalCause::QuotaExhausted { bytes_max },
+        )
     }
 }
 
@@ -73,7 +123,11 @@ impl Reservation {
         let mut locked = lock(quota);
         let replaced = usize::from(locked.complete.contains_key(name));
         if locked.complete.len() + locked.reserved_files >= locked.files_max + replaced {
-            return Err(full("too many files"));
+            let files_max = locked.files_max;
+            return Err(full(
+                "too many files",
+                RefusalCause::TooManyFiles { files_max },
+            ));
         }
         locked.reserved_files += 1;
         Ok(Self {
@@ -87,7 +141,7 @@ impl Reservation {
         let mut quota = lock(&self.quota);
         let free = quota.free();
         if bytes > free {
-            return Err(full("the quota is exhausted"));
+            return Err(quota.exhausted());
         }
         let step = bytes.max(RESERVATION_STEP).min(free);
         quota.reserved_bytes += step;
@@ -123,10 +177,14 @@ impl StagedFile {
         quota: &Arc<Mutex<Quota>>,
     ) -> Result<Self, Refusal> {
         let reservation = Reservation::new(quota, name)?;
-        let size_max = destination.size_max.min(lock(quota).free());
-        if announced.is_some_and(|size| size > size_max) {
-            return Err(full("the file is too large"));
+        if announced.is_some_and(|size| size > destination.size_max) {
+            return Err(too_large(&destination));
         }
+        let locked = lock(quota);
+        if announced.is_some_and(|size| size > locked.free()) {
+            return Err(locked.exhausted());
+        }
+        drop(locked);
         let directory = destination.path.parent().unwrap_or(Path::new("/"));
         let file = tempfile::Builder::new()
             .prefix(INCOMING)
@@ -145,7 +203,7 @@ impl StagedFile {
     pub(super) fn write(&mut self, payload: &[u8]) -> Result<(), Refusal> {
         let size = self.bytes + payload.len() as u64;
         if size > self.destination.size_max {
-            return Err(full("the file is too large"));
+            return Err(too_large(&self.destination));
         }
         if size > self.reservation.bytes {
             self.reservation.grow(size - self.reservation.bytes)?;
@@ -168,9 +226,7 @@ impl StagedFile {
     pub(super) fn publish(self) -> Result<(), Refusal> {
         let (file, _) = self.file.into_parts();
         rename(file, &self.destination.path).map_err(|error| failed(&error))?;
-        lock(&self.reservation.quota)
-            .complete
-            .insert(self.name, self.bytes);
+        lock(&self.reservation.quota).add(self.name, self.bytes);
         Ok(())
     }
 }
@@ -197,8 +253,16 @@ pub(super) fn sweep(directory: &Path) -> io::Result<()> {
         .try_for_each(fs::remove_file)
 }
 
-fn full(reason: &str) -> Refusal {
-    Refusal::new(ErrorCode::DiskFull, reason)
+fn full(reason: &str, cause: RefusalCause) -> Refusal {
+    Refusal::of_put(ErrorCode::DiskFull, reason, cause)
+}
+
+fn too_large(destination: &Destination) -> Refusal {
+    let bytes_max = destination.size_max;
+    full(
+        "the file is too large",
+        RefusalCause::TooLarge { bytes_max },
+    )
 }
 
 /// Logs a failure of the host and returns the refusal, which shows no path of the host.
@@ -207,11 +271,13 @@ fn failed(error: &io::Error) -> Refusal {
         error = error as &dyn Error,
         "cannot store a file of the guest"
     );
-    if sys::error_report::is_full(error.kind()) {
-        full("the disk is full")
+    // Not the code of a quota: the guest is not at fault.
+    let reason = if sys::error_report::is_full(error.kind()) {
+        "the host's disk is full"
     } else {
-        Refusal::new(ErrorCode::NotDefined, "the file cannot be stored")
-    }
+        "the file cannot be stored"
+    };
+    Refusal::of_put(ErrorCode::NotDefined, reason, RefusalCause::Host)
 }
 
 #[cfg(test)]
@@ -229,6 +295,7 @@ mod tests {
         let destination = Destination {
             path: directory.join(name),
             size_max: 600_000,
+            share: Share::Artifacts,
         };
         let mut staged =
             StagedFile::create(name, destination, None, quota).map_err(|r| r.reason)?;
@@ -265,6 +332,7 @@ mod tests {
             let destination = Destination {
                 path: directory.path().join(name),
                 size_max: 10,
+                share: Share::Artifacts,
             };
             StagedFile::create(name, destination, None, &quota)
         };

@@ -18,7 +18,7 @@ pub(super) fn run(mut transport: Transport, request: &Request, shared: &Arc<Shar
     };
     if let Err(TransferError::Refused(refusal)) = &result {
         transport.send_refusal(refusal);
-        shared.report_refusal(&request.name, &refusal.reason);
+        shared.report_refusal(&request.name, refusal);
     }
     if let Err(error) = result {
         tracing::debug!(name = %printable(&request.name), ?error, "a transfer failed");
@@ -42,7 +42,8 @@ fn put(transport: &mut Transport, request: &Request, shared: &Shared) -> Result<
     let destination = shared.namespace.destination(&request.name)?;
     let path = destination.path.clone();
     let announced = request.options.transfer_size;
-    let mut staged = StagedFile::create(&request.name, destination, announced, &shared.quota)?;
+    let quota = shared.quotas.of(destination.share);
+    let mut staged = StagedFile::create(&request.name, destination, announced, quota)?;
     let last = receive::receive(transport, &request.negotiate(None), &mut staged)?;
     let bytes = staged.bytes;
     check_size(announced, bytes)?;
@@ -50,6 +51,7 @@ fn put(transport: &mut Transport, request: &Request, shared: &Shared) -> Result<
     shared
         .unless_stopped(|| staged.publish())
         .ok_or_else(|| Refusal::new(ErrorCode::NotDefined, "the server is closed"))??;
+    shared.refused_puts().remove(&request.name);
     shared.report(Event::Put {
         name: request.name.clone(),
         path,
