@@ -194,3 +194,28 @@ fn a_failed_bootstrap_shows_the_console_wherever_its_machine_is_shown() {
         assert!(text.contains("no such tool"), "{command:?}: {text}");
     }
 }
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn an_artifact_that_is_too_large_is_final_and_the_good_ones_are_kept() {
+    let mut host = AgentHost::new("builds.artifacts_mib_max = 1\n");
+    host.add_container("demo", |_| {});
+    let build = "tftp -g -r task.manifest $host
+        echo good >good; dd if=/dev/zero of=large bs=1024 count=2000
+        tftp -p -l good -r artifacts/good $host
+        tftp -p -l large -r artifacts/large $host
+        printf ': 1\\nstatus: abnormal\\nmessage: no idea\\n' >result.manifest
+        tftp -p -l result.manifest -r result.manifest $host";
+    host.add_worker("default", &worker(build));
+    host.start();
+    let build = host.wait_for(host.submit("demo", ""), State::Finished);
+    let reason = "`artifacts/large` is larger than the 1 MiB that the setting \
+                  builds.artifacts_mib_max allows";
+    check("too large", &build, Outcome::Error, reason);
+    let kept: Vec<_> = build.artifacts.iter().map(|it| it.name.as_str()).collect();
+    assert!(
+        kept.contains(&"good") && !kept.contains(&"large"),
+        "{kept:?}"
+    );
+    host.wait_until_torn_down();
+}
