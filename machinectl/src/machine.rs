@@ -1,6 +1,7 @@
 //! The commands about machines and their revisions.
 
 mod export;
+mod image;
 mod ingest;
 mod note;
 mod remote;
@@ -37,6 +38,9 @@ pub(crate) enum Command {
     },
     #[command(flatten)]
     Ingest(ingest::Command),
+    /// Make machines from Linux distributions
+    #[command(subcommand)]
+    Image(image::Command),
     #[command(flatten)]
     Revisions(revisions::Command),
     #[command(flatten)]
@@ -91,6 +95,7 @@ pub(crate) fn run(
             warn_of_old_btrfs_progs(output);
             ingest::run(command, options, output)
         }
+        Command::Image(command) => image::run(command, options, output),
         Command::Revisions(command) => revisions::run(command, options, output),
         Command::Remote(command) => {
             warn_of_old_btrfs_progs(output);
