@@ -1,6 +1,7 @@
 //! A machine's manifest: the file `manifest` in each of its revisions.
 
 use std::num::{NonZeroU32, NonZeroU64};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,19 @@ pub const FILE: &str = "manifest";
 /// as the boot entries of an installer. Without it, the host's firmware starts with its
 /// default variables, and the bootstrapped image keeps the changed ones.
 pub const UEFI_VARIABLES: &str = "uefi.vars";
+
+/// The first program of a guest, in its root.
+pub const INIT: &str = "/sbin/init";
+
+/// The reason for which a container cannot have systemd as its [`INIT`].
+pub const SYSTEMD_IN_CONTAINER: &str = "a container's /sbin/init must be a script or another \
+    program that needs no privileges, and this one is systemd; `buildhost image make` makes \
+    containers with such a script";
+
+/// Returns true if a program, by its path without links, is systemd.
+pub fn is_systemd(program: &Path) -> bool {
+    program.file_name().is_some_and(|name| name == "systemd")
+}
 
 /// The kinds of machines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use client::ClientError;
 use config::task::Outcome;
+use distribution::DistributionError;
 use store::{RefusalKind, StoreError};
 
 /// The exit status of the process.
@@ -164,6 +165,24 @@ impl From<StoreError> for Failure {
                 return Self::new(ExitStatus::NeedsRoot, NeedsRoot(error));
             }
             error => error.kind().map_or(ExitStatus::Failure, status_of),
+        };
+        Self::new(status, error)
+    }
+}
+
+impl From<DistributionError> for Failure {
+    fn from(error: DistributionError) -> Self {
+        let status = match &error {
+            _ if error.is_full() => ExitStatus::DiskFull,
+            DistributionError::NeedsRoot => ExitStatus::NeedsRoot,
+            DistributionError::NoWorker(_)
+            | DistributionError::MissingProgram { .. }
+            | DistributionError::UnusableRecipe(_)
+            | DistributionError::UnusableMirror(_)
+            | DistributionError::NoFile { .. } => ExitStatus::Refused,
+            DistributionError::Failed { .. }
+            | DistributionError::File { .. }
+            | DistributionError::Confine(_) => ExitStatus::Failure,
         };
         Self::new(status, error)
     }

@@ -34,6 +34,7 @@ const MACHINES: &[Entry] = &[
     ("status", &[VOLUME, JSON, LEGEND]),
     ("add", &[VOLUME, JSON, QUIET]),
     ("import", &[VOLUME, JSON, QUIET]),
+    ("image make", &[VOLUME, JSON, QUIET]),
     ("upgrade", &[VOLUME, JSON, QUIET]),
     ("rollback", &[VOLUME, JSON, QUIET]),
     ("push", &[VOLUME, JSON, QUIET]),
@@ -310,6 +311,7 @@ mod tests {
             "push",
             "builds",
             "host",
+            "image make",
             "toolchain add",
             "toaster",
         ] {

@@ -2,6 +2,7 @@
 
 mod bootstraps;
 mod export;
+mod image;
 mod ingest;
 mod note;
 mod remote;
@@ -38,6 +39,9 @@ pub(crate) enum Command {
     },
     #[command(flatten)]
     Ingest(ingest::Command),
+    /// Make machines from Linux distributions
+    #[command(subcommand)]
+    Image(image::Command),
     #[command(flatten)]
     Revisions(revisions::Command),
     #[command(flatten)]
@@ -90,6 +94,7 @@ pub(crate) fn run(
             warn_of_old_btrfs_progs(output);
             ingest::run(command, options, output)
         }
+        Command::Image(command) => image::run(command, options, output),
         Command::Revisions(command) => revisions::run(command, options, output),
         Command::Remote(command) => {
             warn_of_old_btrfs_progs(output);

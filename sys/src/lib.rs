@@ -20,3 +20,5 @@ mod syscall_filter;
 pub mod token_bucket;
 pub mod trusted;
 pub mod untrusted;
+#[cfg(feature = "confined")]
+pub mod user_namespace;

@@ -6,8 +6,8 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Component, Path};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
@@ -49,6 +49,19 @@ pub fn open_beneath(directory: impl AsFd, path: impl AsRef<Path>) -> io::Result<
 /// Those of [`open`].
 pub fn open_writable(directory: &Path, path: impl AsRef<Path>) -> io::Result<File> {
     open_with(directory, path.as_ref(), OFlags::RDWR)
+}
+
+/// Returns the path of a file in a directory that is the root of a system: absolute links lead
+/// below the directory, too. The path is the host's, without links.
+///
+/// # Errors
+/// The file does not exist there, or a seccomp filter forbids the system call `openat2`.
+pub fn resolve_in_root(root: &Path, path: impl AsRef<Path>) -> io::Result<PathBuf> {
+    let flags = OFlags::CLOEXEC | OFlags::PATH;
+    let root = openat(CWD, root, flags | OFlags::DIRECTORY, Mode::empty())?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let file = openat2(&root, path.as_ref(), flags, Mode::empty(), resolve)?;
+    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// Reads a text file as [`open`] does.
@@ -123,6 +136,22 @@ mod tests {
     use rustix::fs::{FileType, mknodat};
 
     use super::*;
+
+    #[test]
+    fn links_of_a_root_lead_below_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("usr/lib/systemd")).unwrap();
+        let systemd = root.join("usr/lib/systemd/systemd");
+        std::fs::File::create(&systemd).unwrap();
+        symlink("/usr/lib/systemd/systemd", root.join("init")).unwrap();
+        symlink("../../../../usr/lib", root.join("lib")).unwrap();
+        for path in ["init", "lib/systemd/systemd", "/init"] {
+            assert_eq!(resolve_in_root(&root, path).unwrap(), systemd);
+        }
+        symlink("/etc/passwd", root.join("passwd")).unwrap();
+        resolve_in_root(&root, "passwd").unwrap_err();
+    }
 
     #[test]
     fn links_are_followed_only_below_the_directory() {

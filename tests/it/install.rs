@@ -51,6 +51,14 @@ fn an_installation_works_under_its_prefix_and_can_be_removed() {
         let page = std::fs::read_to_string(prefix.join(format!("share/man/man1/{program}.1")));
         assert!(page.unwrap().contains(".SH SYNOPSIS"), "{program}");
     }
+    for toolchain in ["debian", "shell"] {
+        let directory = prefix.join("lib/buildhost/toolchains").join(toolchain);
+        let archive = directory.join("toolchain.tar.gz");
+        let files = run("tar", &["-tzf", archive.to_str().unwrap()]);
+        for file in ["build", "buildhost-worker", "version"] {
+            assert!(files.lines().any(|it| it == file), "{toolchain}: {files}");
+        }
+    }
     let settings = root.join("etc/buildhost/agent.toml");
     run(
         prefix.join("bin/buildhost-agent"),

@@ -17,6 +17,7 @@ pub mod farm;
 pub mod fault_injection;
 pub mod flood;
 pub mod footprint;
+pub mod guest_files;
 pub mod hosts;
 pub mod image;
 pub mod mount;

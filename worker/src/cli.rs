@@ -9,6 +9,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use tftp::client::{self, Client, Timeouts};
 
 use crate::WorkerError;
+use crate::fetch;
 use crate::log::Log;
 use crate::log_stream::LogStream;
 use crate::pr::Query;
@@ -33,6 +34,8 @@ pub enum Command {
     Shell,
     /// Get a revision from the PR service.
     Pr(SocketAddr, Query),
+    /// Fetch a file of this name to this path.
+    Fetch(Client, String, PathBuf),
     /// Print [`HELP`].
     Help,
     /// Print the version.
@@ -115,12 +118,18 @@ pub fn parse(
             };
             Ok(Command::Pr(address(host, task::PR_PORT)?, query))
         }
+        ["fetch", name, file] => {
+            let server = address(arguments.host, client::PORT)?;
+            let client = Client::new(server, fetch::TIMEOUTS);
+            Ok(Command::Fetch(client, (*name).to_owned(), file.into()))
+        }
+        ["fetch", ..] => Err("usage: buildhost-worker fetch NAME FILE".into()),
         ["pr", ..] => Err("usage: buildhost-worker pr VERSION ARCH CHECKSUM".into()),
         ["bootstrap" | "build", extra, ..] => {
             Err(format!("unexpected argument `{extra}`; see --help").into())
         }
         [other, ..] => Err(format!("unknown command `{other}`; see --help").into()),
-        [] => Err("no command; give bootstrap, build or pr; see --help".into()),
+        [] => Err("no command; give bootstrap, build, fetch or pr; see --help".into()),
     }
 }
 
@@ -194,12 +203,24 @@ mod tests {
     }
 
     #[test]
+    fn fetch_waits_for_a_host_that_does_not_answer_yet() {
+        let line = "fetch toolchain.tar.gz /tmp/toolchain.tar.gz --host 192.0.2.1";
+        let Ok(Command::Fetch(client, name, file)) = parse_line(line) else {
+            panic!("not a fetch");
+        };
+        assert_eq!(client.server().to_string(), "192.0.2.1:69");
+        assert_eq!(name, "toolchain.tar.gz");
+        assert_eq!(file, Path::new("/tmp/toolchain.tar.gz"));
+    }
+
+    #[test]
     fn errors_name_the_argument_and_the_remedy() {
         let table = [
             "",
             "biuld",
             "build x",
             "pr x",
+            "fetch toolchain.tar.gz",
             "build --host here",
             "build --fast",
         ];

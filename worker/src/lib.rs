@@ -7,6 +7,7 @@ pub mod bootstrap;
 pub mod build;
 pub mod cli;
 pub mod exec;
+pub mod fetch;
 pub mod handshake;
 pub mod log;
 pub mod log_stream;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use config::task::Outcome;
 use sys::error_report::chain;
 use worker::cli::{self, Command};
-use worker::{bootstrap, build, pr, shell};
+use worker::{bootstrap, build, fetch, pr, shell};
 
 /// The exit status, as `--help` describes it.
 #[derive(Clone, Copy)]
@@ -43,6 +43,10 @@ fn run() -> Result<ExitStatus, Box<dyn std::error::Error>> {
         Command::Shell => Err(shell::exec_error(&shell::exec_shell()).into()),
         Command::Pr(server, query) => {
             writeln!(stdout, "{}", pr::get(server, &query)?)?;
+            Ok(ExitStatus::Success)
+        }
+        Command::Fetch(client, name, file) => {
+            fetch::run(&client, &name, &file)?;
             Ok(ExitStatus::Success)
         }
         Command::Help => {

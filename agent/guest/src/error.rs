@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use config::machine::SYSTEMD_IN_CONTAINER;
+
 use crate::network::NetworkError;
 use crate::qemu::qmp::QmpError;
 
@@ -45,6 +47,9 @@ pub enum GuestError {
     /// A checkpoint of a container was requested.
     #[error("a container cannot be checkpointed or restored")]
     Container,
+    /// A container would start systemd.
+    #[error("the machine cannot start: {SYSTEMD_IN_CONTAINER}")]
+    Systemd,
     /// The checkpoint belongs to another QEMU, command line or processor.
     #[error("the checkpoint does not fit this host any more; save another one")]
     StaleCheckpoint,

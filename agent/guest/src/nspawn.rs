@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
+use config::machine::{INIT, is_systemd};
 use rustix::fs::{Mode, OFlags};
 use sys::command;
 use tracing::debug;
@@ -62,9 +63,6 @@ const DROPPED_CAPABILITIES: [&str; 10] = [
     "CAP_LEASE",
     "CAP_LINUX_IMMUTABLE",
 ];
-
-/// The first program of a container, as of a virtual machine.
-const INIT: &str = "/sbin/init";
 
 /// The input on which a started container waits until its process record is written.
 /// Dropping it ends the container.
@@ -163,9 +161,15 @@ fn root(spec: &Spec) -> Result<PathBuf, GuestError> {
         }
     });
     match is_directory {
+        Ok(()) if starts_systemd(&root) => Err(GuestError::Systemd),
         Ok(()) => Ok(root),
         Err(source) => Err(GuestError::Open { path: root, source }),
     }
+}
+
+fn starts_systemd(root: &Path) -> bool {
+    let init = sys::untrusted::resolve_in_root(root, INIT);
+    init.is_ok_and(|init| is_systemd(&init))
 }
 
 /// Returns the directories of the host that a container would see.
@@ -225,6 +229,23 @@ fn command_line(spec: &Spec, root: &Path, hidden: &[PathBuf]) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn systemd_is_recognized_through_the_links_of_the_root() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        fs::create_dir_all(root.join("usr/sbin")).unwrap();
+        std::os::unix::fs::symlink("usr/sbin", root.join("sbin")).unwrap();
+        assert!(!starts_systemd(root));
+        fs::create_dir_all(root.join("usr/lib/systemd")).unwrap();
+        File::create(root.join("usr/lib/systemd/systemd")).unwrap();
+        let init = root.join("usr/sbin/init");
+        std::os::unix::fs::symlink("/usr/lib/systemd/systemd", &init).unwrap();
+        assert!(starts_systemd(root));
+        fs::remove_file(&init).unwrap();
+        File::create(init).unwrap();
+        assert!(!starts_systemd(root));
+    }
 
     #[test]
     fn a_container_gets_nothing_of_the_host() {

@@ -86,13 +86,13 @@ pub(crate) struct ImportRequest {
 }
 
 /// The options of one command, and its output.
-struct Ingest<'a> {
-    volume: &'a Volume,
-    name: &'a MachineName,
-    note: Note,
-    retention: Retention,
-    dry_run: DryRun,
-    output: &'a Output,
+pub(super) struct Ingest<'a> {
+    pub(super) volume: &'a Volume,
+    pub(super) name: &'a MachineName,
+    pub(super) note: Note,
+    pub(super) retention: Retention,
+    pub(super) dry_run: DryRun,
+    pub(super) output: &'a Output,
 }
 
 pub(crate) fn run(
@@ -167,7 +167,7 @@ fn verify_checksum(import: &Import, source: &Path, output: &Output) -> Result<()
 }
 
 /// Shows the progress of the import of a file.
-fn progress(import: &Import, output: &Output) -> Option<Progress> {
+pub(super) fn progress(import: &Import, output: &Output) -> Option<Progress> {
     let progress = import.progress()?;
     let bytes = move || (progress.bytes(), progress.total());
     Some(Progress::watch(output, bytes))
@@ -184,7 +184,7 @@ pub(super) fn intent(volume: &Volume, name: &MachineName) -> Intent {
 
 impl Ingest<'_> {
     /// Creates a revision, and shows the progress meanwhile. Returns the revision.
-    fn run(
+    pub(super) fn run(
         &self,
         intent: Intent,
         source: Source,

@@ -8,7 +8,7 @@ use config::task::{Outcome, TaskResult};
 use tempfile::TempDir;
 use tftp::client::{Client, Timeouts};
 use worker::cli::Settings;
-use worker::{bootstrap, build};
+use worker::{bootstrap, build, fetch};
 
 use crate::host::Host;
 
@@ -247,4 +247,16 @@ fn a_failed_bootstrap_is_an_error_with_its_last_lines() {
     assert_eq!(bootstrap::run(&guest.settings).unwrap(), Outcome::Error);
     let result = guest.result("bootstrap.manifest");
     assert_eq!(result.message, "the compiler does not work");
+}
+
+#[test]
+fn fetch_gets_a_file_of_the_toolchain_or_leaves_nothing() {
+    let guest = Guest::start(&[("toolchain.tar.gz", "archive")], &[]);
+    let path = guest.place.path().join("archive");
+    let client = &guest.settings.client;
+    fetch::run(client, "toolchain.tar.gz", &path).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "archive");
+    let error = fetch::run(client, "other", &path).unwrap_err().to_string();
+    assert_eq!(error, "cannot fetch `other`");
+    assert!(!path.exists());
 }

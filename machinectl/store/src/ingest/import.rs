@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use config::layout::Entry;
-use config::machine::{FILE as MANIFEST, Kind};
+use config::machine::{FILE as MANIFEST, INIT, Kind, is_systemd};
 use config::manifest::{self, Manifest};
 use config::{FileName, MachineName, Revision};
 use parking_lot::Mutex;
@@ -220,6 +220,12 @@ impl Import {
             .boot
             .iter()
             .flat_map(|boot| [Some(&boot.kernel), boot.initrd.as_ref()]);
+        if machine.kind == Kind::Nspawn {
+            let init = sys::untrusted::resolve_in_root(&directory.join(&machine.disk), INIT);
+            if init.is_ok_and(|init| is_systemd(&init)) {
+                return Err(ImportRefusal::Systemd(self.path.clone()).into());
+            }
+        }
         // A container may be a directory tree instead of a disk.
         let disk = (machine.kind == Kind::Kvm).then_some(&machine.disk);
         match boot

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use config::FileName;
-use config::machine::FILE as MANIFEST;
+use config::machine::{FILE as MANIFEST, SYSTEMD_IN_CONTAINER};
 use config::text::printable;
 use sys::command::CommandError;
 
@@ -65,6 +65,9 @@ pub enum ImportRefusal {
         /// The file.
         file: FileName,
     },
+    /// A container whose first program is systemd.
+    #[error("`{}`: {SYSTEMD_IN_CONTAINER}", .0.display())]
+    Systemd(PathBuf),
     /// A disk image reads another file of the host.
     #[error(
         "the disk image `{}` reads another file, `{}`; convert it to a single file first: `qemu-img convert`",
@@ -126,6 +129,7 @@ impl Refusal for ImportRefusal {
             | Self::NoMachine { .. }
             | Self::ContainerImage(_)
             | Self::MissingFile { .. }
+            | Self::Systemd(_)
             | Self::OtherFile { .. }
             | Self::Differences(_)
             | Self::Part(_)
