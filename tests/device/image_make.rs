@@ -164,6 +164,20 @@ fn a_link_in_place_of_a_result_is_refused() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_link_in_place_of_the_directory_of_results_leads_to_no_file_of_the_host() {
+    let link = "set -eu\nrmdir /work/out\nln -s /tmp /work/out\n";
+    let fixture = Fixture::new(&BUSYBOX.replace("set -eu\n", link));
+    let of_host = Path::new("/tmp/root.tar");
+    write_file(of_host, "a file of the host");
+    let answer = fixture.make_by_recipe();
+    assert!(of_host.exists(), "{answer:?}");
+    fs::remove_file(of_host).unwrap();
+    answer.refused(3, "no usable `root.tar`");
+    assert_eq!(fixture.left(), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_failed_making_is_one_message_and_leaves_nothing() {
     let fixture = Fixture::new("#!/bin/sh\necho the mirror is closed >&2\nexit 3\n");
     fixture

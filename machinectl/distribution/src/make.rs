@@ -110,15 +110,15 @@ impl<'a> Making<'a> {
         let work = WorkDirectory::create(parent).map_err(failed("create a directory in"))?;
         let inside = work.create_for("inside", namespace.root());
         let inside = inside.map_err(failed("create a directory in"))?;
-        for name in [
-            "guest",
-            "inside/root",
-            "inside/out",
-            "inside/tmp",
-            "inside/shm",
-            "machine",
+        for (name, user) in [
+            ("guest", 0),
+            ("machine", 0),
+            ("tmp", namespace.root()),
+            ("shm", namespace.root()),
+            ("inside/root", namespace.root()),
+            ("inside/out", namespace.root()),
         ] {
-            let created = work.create_for(name, owner(name, &namespace));
+            let created = work.create_for(name, user);
             created.map_err(failed("create a directory in"))?;
         }
         let guest = work.path().join("guest");
@@ -203,8 +203,9 @@ impl<'a> Making<'a> {
         }
         view.mount(clone_mount(&self.work.path().join("guest"))?, GUEST);
         view.mount_writable(clone_mount(&self.inside)?, WORK);
+        // Beside the directory of the namespace's root, who could make links of those in it.
         for (directory, target) in [("tmp", "/tmp"), ("shm", "/dev/shm")] {
-            view.mount_writable(clone_mount(&self.inside.join(directory))?, target);
+            view.mount_writable(clone_mount(&self.work.path().join(directory))?, target);
         }
         // It may lie below the others.
         if let Some(directory) = &self.plan.recipe_directory {
@@ -213,35 +214,27 @@ impl<'a> Making<'a> {
         Ok(view)
     }
 
-    /// Moves a result to the machine's files. It is a regular file, and the namespace's users lose
-    /// it.
+    /// Moves a result to the machine's files. It is a regular file below the work directory, and
+    /// the namespace's users lose it.
     fn collect(
         &self,
         name: &'static str,
         is_required: bool,
         machine: &Path,
     ) -> Result<(), DistributionError> {
-        let out = self.inside.join("out");
-        let file = match sys::untrusted::open(&out, name) {
+        let result = Path::new("inside/out").join(name);
+        // The directory may be a link, too. It stays as it is: no process of the namespace runs.
+        let file = match sys::untrusted::open(self.work.path(), &result) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_required => {
                 return Ok(());
             }
             file => file.map_err(|source| DistributionError::NoFile { name, source })?,
         };
-        let from = out.join(name);
+        let from = self.work.path().join(result);
         fchown(&file, Some(0), Some(0))
             .and_then(|()| file.set_permissions(fs::Permissions::from_mode(0o644)))
             .and_then(|()| fs::rename(&from, machine.join(name)))
             .map_err(DistributionError::file("move", from))
-    }
-}
-
-/// Returns the owner of a directory below the work directory.
-fn owner(name: &str, namespace: &UserNamespace) -> u32 {
-    if name.starts_with("inside/") {
-        namespace.root()
-    } else {
-        0
     }
 }
 
