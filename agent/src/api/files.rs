@@ -166,14 +166,14 @@ async fn log_directory(
 ) -> Result<PathBuf, ApiError> {
     let build = find(agent, id).await?;
     let directory = agent.paths.build(id);
-    let Some(attempt) = attempt.filter(|attempt| *attempt != build.attempts) else {
+    let Some(attempt) = attempt else {
         return Ok(directory);
     };
-    let own = attempt_directory(&directory, attempt);
-    let kept = blocking(move || attempts(&directory).unwrap_or_default()).await;
-    if kept.contains(&attempt) {
-        return Ok(own);
-    }
+    let found = blocking(move || directory_of_attempt(&directory, build.attempts, attempt)).await;
+    let kept = match found {
+        Ok(directory) => return Ok(directory),
+        Err(kept) => kept,
+    };
     let detail = if kept.is_empty() {
         format!("build {id} has no logs of earlier attempts")
     } else {
@@ -181,6 +181,24 @@ async fn log_directory(
         format!("build {id} has no log of attempt {attempt}; it has those of {kept}")
     };
     Err(ApiError::not_found(detail))
+}
+
+/// Returns the directory with the log of an attempt at a build of which `counted` were counted. If
+/// it has none, returns the attempts whose logs are kept. Blocks.
+fn directory_of_attempt(
+    build: &std::path::Path,
+    counted: u32,
+    attempt: u32,
+) -> Result<PathBuf, Vec<u32>> {
+    let kept = attempts(build).unwrap_or_default();
+    // After an interruption, which is not counted, the last log is that of another attempt.
+    if kept.contains(&attempt) {
+        Ok(attempt_directory(build, attempt))
+    } else if attempt == counted {
+        Ok(build.to_owned())
+    } else {
+        Err(kept)
+    }
 }
 
 /// Returns the log of a build from an offset on; with `follow`, until the build has finished.
@@ -319,5 +337,23 @@ async fn document(
             Err(ApiError::not_found(format!("build {id} {missing}")))
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_of_an_interrupted_attempt_is_not_that_of_the_attempt_before() {
+        let build = tempfile::tempdir().unwrap();
+        let build = build.path();
+        let directory = |counted, attempt| directory_of_attempt(build, counted, attempt);
+        assert_eq!(directory(1, 1), Ok(build.to_owned()));
+        std::fs::create_dir(attempt_directory(build, 1)).unwrap();
+        assert_eq!(directory(2, 2), Ok(build.to_owned()));
+        // The second attempt was interrupted.
+        assert_eq!(directory(1, 1), Ok(attempt_directory(build, 1)));
+        assert_eq!(directory(1, 2), Err(vec![1]));
     }
 }

@@ -16,10 +16,12 @@ use crate::state::paths::{ARTIFACTS, CONSOLE, LIVE_LOG, LOG_TIMES, attempt_direc
 
 /// The number of earlier attempts whose logs are kept.
 const KEPT_MAX: usize = 10;
+/// The directory of an earlier attempt until all its files are there.
+const MOVING: &str = "attempt.moving";
 
 /// Makes one log of the live one and the one that the guest put, in the directory of a build
 /// whose guest has ended. The live log has no more than `bytes_max` bytes: one of that size lacks
-/// its end. Done twice, it gives the same. Blocks.
+/// its end. Is idempotent. Blocks.
 pub(super) fn settle(directory: &Path, bytes_max: u64) -> io::Result<()> {
     let (live, put) = (directory.join(LIVE_LOG), directory.join(LOG));
     match (size(&live)?, size(&put)?) {
@@ -77,15 +79,17 @@ fn keep_times(path: &Path, end: u64) -> io::Result<()> {
 pub(super) fn begin_attempt(directory: &Path, earlier: u32, bytes_max: u64) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let own = attempt_directory(directory, earlier);
-    // An attempt that the end of an agent interrupted has no number of its own.
-    if earlier > 0 && (!own.exists() || size(&own.join(LOG))?.is_none()) {
+    // An interrupted attempt has no number of its own: its repetition replaces its log.
+    if earlier > 0 && !own.exists() {
         settle(directory, bytes_max)?;
-        fs::create_dir_all(&own)?;
+        let moving = directory.join(MOVING);
+        fs::create_dir_all(&moving)?;
         for name in [CONSOLE, LOG_TIMES, LOG] {
             if size(&directory.join(name))?.is_some() {
-                fs::rename(directory.join(name), own.join(name))?;
+                fs::rename(directory.join(name), moving.join(name))?;
             }
         }
+        fs::rename(moving, own)?;
     }
     let attempts = attempts(directory)?;
     let kept = &attempts[attempts.len().saturating_sub(KEPT_MAX)..];
@@ -182,5 +186,35 @@ mod tests {
         assert_eq!(read(&directory, "result.manifest"), None);
         assert_eq!(read(&directory, LIVE_LOG).unwrap(), "log 13");
         assert_eq!(fs::read_dir(directory.join(ARTIFACTS)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_interrupted_attempt_replaces_nothing_of_the_one_before() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("1");
+        begin_attempt(&directory, 0, 1000).unwrap();
+        // The first attempt fails before its log begins.
+        write(&directory, CONSOLE, "console 1");
+        begin_attempt(&directory, 1, 1000).unwrap();
+        write(&directory, CONSOLE, "console 2");
+        write(&directory, LIVE_LOG, "log 2");
+        begin_attempt(&directory, 1, 1000).unwrap();
+        let own = attempt_directory(&directory, 1);
+        assert_eq!(read(&own, CONSOLE).unwrap(), "console 1");
+        assert_eq!(read(&own, LOG), None);
+    }
+
+    #[test]
+    fn a_move_that_was_cut_short_is_completed() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("1");
+        fs::create_dir_all(directory.join(MOVING)).unwrap();
+        write(&directory.join(MOVING), CONSOLE, "console 1");
+        write(&directory, LOG, "log 1");
+        begin_attempt(&directory, 1, 1000).unwrap();
+        let own = attempt_directory(&directory, 1);
+        assert_eq!(read(&own, CONSOLE).unwrap(), "console 1");
+        assert_eq!(read(&own, LOG).unwrap(), "log 1");
+        assert!(!directory.join(MOVING).exists());
     }
 }
