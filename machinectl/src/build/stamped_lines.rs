@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
-use client::{Client, LogSelection};
+use client::{Client, ClientError, LogSelection};
 use config::BuildId;
 use config::builds::LogTime;
 
-use crate::exit_code::{ExitStatus, Failure};
+use crate::exit_code::Failure;
 
 /// A log that is copied with the times of its lines.
 #[derive(Debug, Default)]
@@ -36,12 +36,15 @@ impl StampedLines {
     ) -> Result<Reader, Failure> {
         let mut text = Vec::new();
         client.copy_log(build, selected, self.offset, &mut text)?;
+        if text.is_empty() {
+            return Ok(Reader::Reads);
+        }
         // After the text, so that its last line has a time.
         let times = client.log_times(build, selected.attempt)?;
         let stamped = self.stamp(&text, &times);
         match to.write_all(&stamped).and_then(|()| to.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Closed),
-            Err(error) => Err(Failure::new(ExitStatus::Failure, error)),
+            Err(error) => Err(ClientError::Write(error).into()),
             Ok(()) => Ok(Reader::Reads),
         }
     }
