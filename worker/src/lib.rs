@@ -93,7 +93,7 @@ impl WorkerError {
 
     /// Returns true if an equal guest would fail in the same way: its disk is full, a program of
     /// its toolchain cannot run, or the host refuses a file. Otherwise the host may be at fault.
-    pub fn is_guests_doing(&self) -> bool {
+    pub fn is_guests_fault(&self) -> bool {
         match self {
             Self::Disk { source, .. }
             | Self::Fetch {

@@ -67,7 +67,7 @@ pub fn report(
 /// otherwise abnormal.
 pub fn failure(error: &WorkerError) -> TaskResult {
     TaskResult {
-        status: if error.is_guests_doing() {
+        status: if error.is_guests_fault() {
             Outcome::Error
         } else {
             Outcome::Abnormal

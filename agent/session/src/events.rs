@@ -43,7 +43,7 @@ pub enum GuestEvent {
 /// A reason why a session ended without a result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GuestFailure {
-    /// No packet of the guest arrived in time.
+    /// No request of the guest arrived in time.
     #[error("the guest did not answer within {} s of its start{console}", limit.as_secs())]
     StartTimeout {
         /// The limit.

@@ -2,8 +2,8 @@
 //! request or step of a transfer at the servers of its gateway.
 //!
 //! Other packets do not count: time daemons, resolvers and DHCP clients send some for ever,
-//! also in a guest whose build hangs. Nor does traffic through the egress, which cannot be told
-//! from theirs; a build that downloads for so long prints something.
+//! also in a guest whose build hangs. Nor does traffic through the egress, because it may be theirs;
+//! a build that downloads for so long prints something.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A request for a machine, as its maker wants it.
+//! A request for a machine from a distribution.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use config::machine::Kind;
 
-/// The machine that is wanted.
+/// A request for a machine.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The source of the root file system.
@@ -15,7 +15,7 @@ pub struct Request {
     pub kind: Kind,
     /// Further packages.
     pub include: Vec<PackageName>,
-    /// Leaves the packages out that build packages.
+    /// Leaves out the packages with which others are built.
     pub minimal: bool,
     /// The mirrors; empty for those of the host.
     pub mirrors: Vec<String>,

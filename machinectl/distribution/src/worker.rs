@@ -1,4 +1,4 @@
-//! The worker that a machine's guest gets its toolchain by.
+//! The worker of a machine, with which its guests fetch their toolchain.
 
 use std::path::{Path, PathBuf};
 

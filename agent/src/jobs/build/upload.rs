@@ -1,8 +1,8 @@
 //! Unpacks the files of a build that a worker has put in one archive.
 //!
-//! The archive is a guest's: nothing in it leads to a path, and it is read as it
-//! lies there, so that no number in it makes us keep more than one block in memory. Forbidden
-//! entries are skipped and reported; the others are unpacked.
+//! The archive comes from a guest: no name in it becomes a path, and it is read in order, so that
+//! whatever sizes it states, memory holds one block of it. Forbidden entries are skipped and
+//! reported; the others are unpacked.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufReader, Read};
@@ -36,7 +36,7 @@ pub(super) enum UploadFault {
     /// A name that no file of a build can have.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// The name of a file is not one, either.
+    /// A name that is not a text, or is too long to be read.
     #[error("the name of a file is too long or not UTF-8")]
     Text,
     /// A name that only the host may use.

@@ -1,6 +1,6 @@
-//! The verdict on an attempt: from what the host knows of it, whose doing its end was; pure.
+//! The verdict on an attempt: who caused its end, from the facts that the host knows; pure.
 //!
-//! - What the package or its guest did is final, and its message names the remedy.
+//! - An end that the package or its guest caused is final, and its message names the remedy.
 //! - A failure of the host is retried, up to a limit and with growing delays. Whatever a guest
 //!   reports about the host counts as one.
 //! - An interruption, which only the agent itself can cause, is retried without being counted.
@@ -67,7 +67,7 @@ fn filled(disk: &DiskUse) -> Option<String> {
 /// The verdict on an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The doing of the package or of its guest, good or bad, with all artifacts that are kept.
+    /// The package or its guest caused the end, good or bad. All artifacts are kept.
     Final(Box<Collected>),
     /// A person canceled it.
     Canceled,
@@ -93,8 +93,8 @@ impl Verdict {
         }
     }
 
-    /// Returns true if the guest of the attempt may be held for debugging: the build has ended,
-    /// and nobody wanted that.
+    /// Returns true if the guest of the attempt may be held for debugging: the build has failed,
+    /// and neither the host nor a person is the cause.
     pub fn may_be_held(&self) -> bool {
         match self {
             Self::Final(collected) => !collected.outcome.is_good(),
@@ -202,22 +202,22 @@ impl Causes {
         };
         let stopped = || Verdict::Interrupted("the host agent was stopped while it ran".to_owned());
         let message = sys::error_report::chain(error);
-        match (doing(error), self.evicted) {
-            (Doing::Limit, _) => Verdict::Late(message),
-            (Doing::Cancellation, Some(disk)) => evicted(&disk),
+        match (party(error), self.evicted) {
+            (Party::Limit, _) => Verdict::Late(message),
+            (Party::Cancellation, Some(disk)) => evicted(&disk),
             // Only an eviction or the stop of the agent cancels a build without a person.
-            (Doing::Cancellation, None) if self.faults.is_empty() => stopped(),
-            (Doing::Cancellation, None) => own(String::new(), &self.faults),
-            (Doing::Guest, _) => own(message, &self.faults),
-            (Doing::GuestEnded, _) if self.stopping => stopped(),
-            (Doing::GuestEnded, _) if self.not_stored.is_none() && !self.faults.is_empty() => {
+            (Party::Cancellation, None) if self.faults.is_empty() => stopped(),
+            (Party::Cancellation, None) => own(String::new(), &self.faults),
+            (Party::Guest, _) => own(message, &self.faults),
+            (Party::GuestEnded, _) if self.stopping => stopped(),
+            (Party::GuestEnded, _) if self.not_stored.is_none() && !self.faults.is_empty() => {
                 own(message, &self.faults)
             }
-            (Doing::GuestEnded, _) => Verdict::HostFailed(match self.not_stored {
+            (Party::GuestEnded, _) => Verdict::HostFailed(match self.not_stored {
                 Some(name) => format!("{message}; the host could not store `{name}`"),
                 None => message,
             }),
-            (Doing::Host, _) => Verdict::HostFailed(message),
+            (Party::Host, _) => Verdict::HostFailed(message),
         }
     }
 }
@@ -252,7 +252,7 @@ fn shown_directory(disk: &DiskUse) -> String {
 }
 
 /// The party that ended an attempt without a result.
-enum Doing {
+enum Party {
     /// The machine or the guest, which would end in the same way again.
     Guest,
     /// The guest ended before its result. Nobody knows why.
@@ -266,18 +266,18 @@ enum Doing {
 }
 
 /// Returns the party that caused an error. Without a wildcard: a new error needs a decision.
-fn doing(error: &JobError) -> Doing {
+fn party(error: &JobError) -> Party {
     match error {
         JobError::Guest(failure) => match failure {
-            GuestFailure::IdleTimeout(_) | GuestFailure::TotalTimeout(_) => Doing::Limit,
-            GuestFailure::Exited { end, .. } if end.exceeded_its_memory() => Doing::Guest,
-            GuestFailure::Exited { .. } => Doing::GuestEnded,
-            GuestFailure::Cancelled => Doing::Cancellation,
+            GuestFailure::IdleTimeout(_) | GuestFailure::TotalTimeout(_) => Party::Limit,
+            GuestFailure::Exited { end, .. } if end.exceeded_its_memory() => Party::Guest,
+            GuestFailure::Exited { .. } => Party::GuestEnded,
+            GuestFailure::Cancelled => Party::Cancellation,
             GuestFailure::StartTimeout { .. }
             | GuestFailure::DiskFull(_)
-            | GuestFailure::AgentGone => Doing::Host,
+            | GuestFailure::AgentGone => Party::Host,
         },
-        JobError::Manifest(_) | JobError::Session(SessionError::Options) => Doing::Guest,
+        JobError::Manifest(_) | JobError::Session(SessionError::Options) => Party::Guest,
         JobError::Store(_)
         | JobError::Changed
         | JobError::File(_)
@@ -294,7 +294,7 @@ fn doing(error: &JobError) -> Doing {
         | JobError::ShutdownTimeout(_)
         | JobError::CheckpointUnsupported
         | JobError::CheckpointTyped
-        | JobError::CheckpointSpace { .. } => Doing::Host,
+        | JobError::CheckpointSpace { .. } => Party::Host,
     }
 }
 
