@@ -3,6 +3,7 @@
 mod interactive;
 mod labels;
 mod listing;
+mod log_position;
 mod priority;
 mod record;
 mod request;
@@ -18,6 +19,7 @@ use crate::names::{MachineName, ToolchainName};
 pub use interactive::{Hold, HoldKind, Interactive};
 pub use labels::{LabelError, Submitter, Target};
 pub use listing::{Cursor, LISTED_MAX, ListQuery, Sort, SortKey};
+pub use log_position::LogPosition;
 pub use priority::Priority;
 pub use record::{
     Artifact, Build, BuildInputs, BuiltPackage, Count, GuestKind, HostPolicy, LogTime, Phase,

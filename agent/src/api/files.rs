@@ -10,7 +10,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use config::builds::{LogTime, PROVENANCE, SIGNED_PROVENANCE, State as BuildState};
+use config::builds::{LogPosition, LogTime, PROVENANCE, SIGNED_PROVENANCE, State as BuildState};
 use config::task::Digest;
 use config::text::join_and;
 use config::{BuildId, FileName};
@@ -225,13 +225,16 @@ async fn send_log(
     query: LogQuery,
     mut to: DuplexStream,
 ) -> io::Result<()> {
-    let mut offset = query.offset;
+    let mut position = LogPosition::new(query.offset);
     loop {
         // The state is read before the log, so that the last output is not missed.
         let build = agent.records.get(id).await.map_err(io::Error::other)?;
+        if let Some(build) = &build {
+            position.follow(build);
+        }
         let is_finished = build.is_none_or(|build| build.state == BuildState::Finished);
         if let Some(log) = open_log(directory.clone(), query.console).await? {
-            offset += copy(log, offset, &mut to).await?;
+            position.offset += copy(log, position.offset, &mut to).await?;
         }
         if is_finished || !query.follow || agent.stopping.is_cancelled() {
             return Ok(());

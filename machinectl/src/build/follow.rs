@@ -50,7 +50,6 @@ pub(super) fn run(
     output: &Output,
 ) -> Result<(), Failure> {
     let mut last_reason = String::new();
-    let mut offset = 0;
     let mut lines = StampedLines::default();
     let selected = LogSelection::default();
     loop {
@@ -61,15 +60,16 @@ pub(super) fn run(
             output.status(format_args!("build {id} waits {reason}"));
             last_reason.clone_from(reason);
         }
+        lines.position.follow(&build);
         let stdout = &mut io::stdout();
         if timestamps {
             if lines.copy(client, id, selected, stdout)? == Reader::Closed {
                 return Ok(());
             }
         } else {
-            match client.copy_log(id, selected, offset, stdout) {
+            match client.copy_log(id, selected, lines.position.offset, stdout) {
                 Err(error) if error.is_closed_output() => return Ok(()),
-                copied => offset += copied?,
+                copied => lines.position.offset += copied?,
             }
             let _ = stdout.flush();
         }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use client::{Client, ClientError, LogSelection};
 use config::BuildId;
-use config::builds::LogTime;
+use config::builds::{LogPosition, LogTime};
 
 use crate::exit_code::Failure;
 
@@ -12,7 +12,7 @@ use crate::exit_code::Failure;
 #[derive(Debug, Default)]
 pub(super) struct StampedLines {
     /// The position in the log.
-    offset: u64,
+    pub(super) position: LogPosition,
     /// Set within a line.
     is_open: bool,
 }
@@ -35,7 +35,7 @@ impl StampedLines {
         to: &mut impl Write,
     ) -> Result<Reader, Failure> {
         let mut text = Vec::new();
-        client.copy_log(build, selected, self.offset, &mut text)?;
+        client.copy_log(build, selected, self.position.offset, &mut text)?;
         if text.is_empty() {
             return Ok(Reader::Reads);
         }
@@ -54,7 +54,7 @@ impl StampedLines {
         let mut stamped = Vec::with_capacity(text.len() * 2);
         for line in text.split_inclusive(|byte| *byte == b'\n') {
             if !self.is_open {
-                let next = times.partition_point(|part| part.offset <= self.offset);
+                let next = times.partition_point(|part| part.offset <= self.position.offset);
                 let at = next.checked_sub(1).map(|index| times[index].at);
                 let shown = at.map_or_else(|| "-".to_owned(), |at| format!("{at:.3}"));
                 stamped.extend_from_slice(shown.as_bytes());
@@ -62,7 +62,7 @@ impl StampedLines {
             }
             stamped.extend_from_slice(line);
             self.is_open = !line.ends_with(b"\n");
-            self.offset += line.len() as u64;
+            self.position.offset += line.len() as u64;
         }
         stamped
     }
