@@ -77,7 +77,7 @@ static void names(void) {
     static char longest[401];
     const char *all[] = {
         "../../../../etc/passwd", "/etc/passwd", "artifacts/../../etc/passwd", "./task.manifest",
-        "artifacts/%2e%2e%2fx", "%2e%2e/records.sqlite3", "artifacts/.hidden", "artifacts/a/b",
+        "artifacts/%2e%2e/x", "%2e%2e/records.sqlite3", "artifacts/.hidden", "artifacts/a/b",
         "artifacts\\..\\x", "task.manifest/", "TASK.MANIFEST", "", "..", ".", "sources/..",
         "sources/../../records.sqlite3", "../2/artifacts/x", "../2/result.manifest", "toolchain.tar.gz",
         "bootstrap.manifest", "file:///etc/passwd", "/proc/self/environ", "artifacts/\377\376", longest,
