@@ -12,6 +12,7 @@
 //! ├── .buildhost.ingest              an empty directory, locked by the process that creates revision 3
 //! ├── .buildhost.partial-3           what has arrived of revision 3, whose transfer was cut
 //! ├── .buildhost.partial-3.json      the parts of the stream that are in it
+//! ├── .buildhost.contents-2          the content of revision 2, as it was recorded here
 //! ├── .buildhost.note-2.json         the note on revision 2
 //! ├── .buildhost.pin-1 -> linux-gcc_6-1   the pin of a revision
 //! └── .buildhost.deleting            the current link of a machine that is being deleted
@@ -30,6 +31,7 @@ const INCOMING: &str = ".buildhost.new";
 const DELETING: &str = ".buildhost.deleting";
 const PIN: &str = ".buildhost.pin-";
 const NOTE: &str = ".buildhost.note-";
+const CONTENTS: &str = ".buildhost.contents-";
 const PARTIAL: &str = ".buildhost.partial-";
 /// The end of the names of files that describe a revision.
 const DESCRIPTION: &str = ".json";
@@ -56,6 +58,8 @@ pub enum Entry {
     PartialState(Revision),
     /// The file with the note on a revision.
     Note(Revision),
+    /// The file with the content manifest that this host made of a revision.
+    ContentRecord(Revision),
     /// The link that protects a revision from being pruned.
     Pin(Revision),
     /// A revision of the machine.
@@ -81,6 +85,9 @@ impl Entry {
         if let Some(note) = name.strip_prefix(NOTE) {
             let revision = note.strip_suffix(DESCRIPTION)?;
             return Some(Self::Note(revision.parse().ok()?));
+        }
+        if let Some(revision) = name.strip_prefix(CONTENTS) {
+            return Some(Self::ContentRecord(revision.parse().ok()?));
         }
         if let Some(partial) = name.strip_prefix(PARTIAL) {
             return Some(match partial.strip_suffix(DESCRIPTION) {
@@ -115,6 +122,7 @@ impl Entry {
             Self::Deleting => DELETING.to_owned(),
             Self::Ingest => INGEST.to_owned(),
             Self::Note(revision) => format!("{NOTE}{revision}{DESCRIPTION}"),
+            Self::ContentRecord(revision) => format!("{CONTENTS}{revision}"),
             Self::Pin(revision) => format!("{PIN}{revision}"),
             Self::Arriving(revision) => format!("{ARRIVING}{revision}"),
             Self::Partial(revision) => format!("{PARTIAL}{revision}"),
@@ -139,6 +147,7 @@ impl fmt::Display for Entry {
                 write!(f, "the parts of the partial revision {revision}")
             }
             Self::Note(revision) => write!(f, "the note on revision {revision}"),
+            Self::ContentRecord(revision) => write!(f, "the content record of revision {revision}"),
             Self::Pin(revision) => write!(f, "the pin of revision {revision}"),
             Self::Revision(revision) => write!(f, "revision {revision}"),
             Self::Image(toolchain) => write!(f, "the image for toolchain {toolchain}"),
@@ -166,6 +175,7 @@ mod tests {
             any::<u32>().prop_map(|n| Entry::Partial(Revision(n))),
             any::<u32>().prop_map(|n| Entry::PartialState(Revision(n))),
             any::<u32>().prop_map(|n| Entry::Note(Revision(n))),
+            any::<u32>().prop_map(|n| Entry::ContentRecord(Revision(n))),
             any::<u32>().prop_map(|n| Entry::Revision(Revision(n))),
             toolchain.clone().prop_map(Entry::Image),
             (toolchain, tag).prop_map(|(t, tag)| Entry::Snapshot(t, tag)),
@@ -224,6 +234,8 @@ mod tests {
             ".buildhost",
             ".buildhost.pin-",
             ".buildhost.pin-01",
+            ".buildhost.contents-",
+            ".buildhost.contents-1.json",
             ".buildhost.arriving-",
         ] {
             assert_eq!(Entry::parse(&linux, name), None, "{name}");

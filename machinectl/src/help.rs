@@ -44,6 +44,7 @@ const MACHINES: &[Entry] = &[
 
 const IMAGES: &[Entry] = &[
     ("verify", &[VOLUME, QUIET]),
+    ("record", &[VOLUME, JSON, QUIET]),
     ("diff", &[VOLUME, JSON, QUIET, LEGEND]),
     ("pin", &[VOLUME, JSON, QUIET]),
     ("unpin", &[VOLUME, JSON, QUIET]),

@@ -34,7 +34,8 @@ fn streams_add_and_upgrade_a_machine() {
     assert_eq!(
         answer.stderr,
         "linux: revision 1 is now current\n\
-         linux: revision 1 has no content manifest, so its content is not verified here\n"
+         linux: revision 1 has no content manifest, so its content is not verified here; \
+         `buildhost record linux 1` records it\n"
     );
     assert_eq!(content(&host, "linux/linux/disk.img"), vec![1; 300_000]);
 

@@ -85,7 +85,7 @@ fn verbs(host: &BuildHost) -> Vec<String> {
 }
 
 /// Arguments, in which `{name}` is a path of the host, and a line of their plan.
-const PLANS: [(&str, &str); 19] = [
+const PLANS: [(&str, &str); 21] = [
     ("init {fresh}", "make "),
     ("add new --from {work}", "make revision 1 of new current"),
     (
@@ -95,6 +95,14 @@ const PLANS: [(&str, &str); 19] = [
     ("import new {disk.raw}", "make revision 1 of new current"),
     ("delete linux --force", "delete revision 1 of linux"),
     ("rollback linux", "make revision 2 of linux current"),
+    (
+        "upgrade linux --from {work} --record",
+        "record the content of revision 4 of linux",
+    ),
+    (
+        "record linux 1",
+        "record the content of revision 1 of linux",
+    ),
     ("pin linux 1", "pin revision 1 of linux"),
     ("unpin linux 2", "unpin revision 2 of linux"),
     ("prune --keep 1", "delete revision 1 of linux"),

@@ -22,6 +22,7 @@ mod confinement;
 mod consoles;
 mod containers;
 mod content_manifests;
+mod content_records;
 mod disk_pressure;
 mod doctor;
 mod dry_run;

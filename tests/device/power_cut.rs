@@ -130,9 +130,20 @@ fn upgrade_survives_power_cuts() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn delete_survives_power_cuts() {
+fn record_survives_power_cuts() {
     let (one, _) = streams();
     let prepare = |host: &BuildHost| drop(host.machinectl(&["add", "linux"], &one).success());
+    check_power_cuts(&["record", "linux"], b"", prepare, &[]);
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn delete_survives_power_cuts() {
+    let (one, _) = streams();
+    let prepare = |host: &BuildHost| {
+        host.machinectl(&["add", "linux", "--record"], &one)
+            .success();
+    };
     check_power_cuts(&["delete", "linux"], b"", prepare, &[]);
 }
 

@@ -71,7 +71,7 @@ fn a_revision_without_a_content_manifest_is_not_compared() {
     host.machinectl(&add, b"").success();
     host.machinectl(&["diff", "linux", "1", "1"], b"").refused(
         3,
-        "has no content manifest; `buildhost push --from` makes one",
+        "has no content manifest; `buildhost record linux 1` records its content",
     );
     host.machinectl(&["diff", "linux", "1", "2"], b"")
         .refused(3, "has no content manifest");

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use ::store::clean;
 use ::store::subvolumes::FakeBackend;
-use ::store::{Change, Intent, Note, Result, SnapshotSource, Source, SubvolumeBackend, Volume};
+use ::store::{
+    Change, Intent, KnownContent, Note, RefusalKind, Result, SnapshotSource, Source,
+    SubvolumeBackend, Volume,
+};
 use config::layout::Entry;
 use config::task::Provenance;
 use config::{MachineName, Revision};
@@ -114,6 +117,11 @@ impl Fixture {
             for note in &view.notes {
                 let text = self.volume.note(&machine, *note).map(|it| it.text);
                 lines.push(format!("{machine}: note on {note}: {text:?}"));
+            }
+            for record in &view.content_records {
+                let revision = view.revision(*record);
+                let known = revision.map(|it| self.volume.known_content(&machine, it));
+                lines.push(format!("{machine}: content of {record}: {known:?}"));
             }
             for it in &view.revisions {
                 lines.push(format!(
@@ -232,6 +240,47 @@ fn a_crashed_rollback_is_complete_or_undone() {
 }
 
 #[test]
+fn a_crashed_record_is_complete_or_absent() {
+    check_crashes(Fixture::new, &[], |fixture| {
+        fixture.volume.record(&linux(), Revision(1)).map(drop)
+    });
+}
+
+#[test]
+fn the_record_of_a_changed_or_replaced_revision_does_not_count() {
+    let fixture = Fixture::new();
+    let known = || {
+        fixture
+            .volume
+            .plan_record(&linux(), Some(Revision(1)))
+            .unwrap()
+            .1
+    };
+    let path = fixture.volume.directory(&linux()).join("linux-1");
+    assert_eq!(known(), KnownContent::Unknown);
+    fixture.volume.record(&linux(), Revision(1)).unwrap();
+    assert_eq!(known(), KnownContent::Recorded);
+    fixture.backend.make_writable(&path).unwrap();
+    fixture
+        .backend
+        .write(&path.join("disk.img"), b"Disk")
+        .unwrap();
+    let refusal = fixture.volume.record(&linux(), Revision(1)).unwrap_err();
+    assert_eq!(refusal.kind(), Some(RefusalKind::Invalid), "{refusal}");
+    fixture.backend.make_read_only(&path).unwrap();
+    assert_eq!(known(), KnownContent::Outdated);
+    let refusal = fixture
+        .volume
+        .verify(&linux(), Some(Revision(1)))
+        .unwrap_err();
+    assert_eq!(refusal.kind(), Some(RefusalKind::Differs), "{refusal}");
+    fixture.backend.delete(&path).unwrap();
+    fixture.backend.create(&path).unwrap();
+    fixture.backend.make_read_only(&path).unwrap();
+    assert_eq!(known(), KnownContent::Unknown);
+}
+
+#[test]
 fn a_crashed_deletion_is_finished_later_or_was_not_started() {
     let delete = |fixture: &Fixture| {
         fixture
@@ -241,6 +290,7 @@ fn a_crashed_deletion_is_finished_later_or_was_not_started() {
     };
     for calls in 0.. {
         let fixture = Fixture::new();
+        fixture.volume.record(&linux(), Revision(1)).unwrap();
         let before = fixture.describe();
         fixture.backend.set_fuse(Some(calls));
         let crashed = delete(&fixture).is_err();

@@ -131,6 +131,7 @@ pub(super) fn run(
         volume: &volume,
         name: &make.name,
         note: make.note.note(plan.subject().to_owned()),
+        record: false,
         retention: make.retention,
         dry_run: make.dry_run,
         output,

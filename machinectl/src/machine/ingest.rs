@@ -11,6 +11,7 @@ use store::{IngestPlan, Intent, Method, Note, Source, Volume};
 
 use super::note::NoteOption;
 use super::retention::Retention;
+use super::revisions::record;
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::{DryRun, GlobalOptions};
 use crate::output::{Output, Progress};
@@ -53,6 +54,9 @@ pub(crate) struct Request {
     /// A file with a stream, `-` for standard input, or a subvolume
     #[arg(long, value_name = "FILE|-|SUBVOLUME")]
     from: Option<PathBuf>,
+    /// Record the content if there is no content manifest, as `buildhost record` does
+    #[arg(long)]
+    record: bool,
     #[command(flatten)]
     note: NoteOption,
     #[command(flatten)]
@@ -90,6 +94,8 @@ pub(super) struct Ingest<'a> {
     pub(super) volume: &'a Volume,
     pub(super) name: &'a MachineName,
     pub(super) note: Note,
+    /// True to record the content of a revision without a content manifest.
+    pub(super) record: bool,
     pub(super) retention: Retention,
     pub(super) dry_run: DryRun,
     pub(super) output: &'a Output,
@@ -117,6 +123,7 @@ pub(crate) fn run(
         volume: &volume,
         name: &request.name,
         note: request.note.note(from),
+        record: request.record,
         retention: request.retention,
         dry_run: request.dry_run,
         output,
@@ -133,6 +140,7 @@ fn import(request: &ImportRequest, volume: &Volume, output: &Output) -> Result<(
         volume,
         name: &request.name,
         note: request.note.note(request.source.display().to_string()),
+        record: false,
         retention: request.retention,
         dry_run: request.dry_run,
         output,
@@ -197,62 +205,111 @@ impl Ingest<'_> {
                 .ingest_with(intent, self.name, source, Some(&self.note))?
         };
         drop(progress);
-        self.report(&plan)?;
+        let revision = plan.revision;
         if self.dry_run.enabled {
+            self.print_plan(&plan)?;
             self.retention
-                .plan(self.volume, self.name, plan.revision, self.output)?;
-        } else {
-            self.retention.apply(self.volume, self.name, self.output);
+                .plan(self.volume, self.name, revision, self.output)?;
+            return Ok(revision);
         }
-        Ok(plan.revision)
+        self.report_current(&plan);
+        let has_manifest = self.volume.has_content_manifest(self.name, revision);
+        let recorded = if has_manifest {
+            Ok(false)
+        } else {
+            self.handle_missing_manifest(revision)
+        };
+        let is_recorded = recorded.as_ref().is_ok_and(|it| *it);
+        self.print_json(&plan, Some(has_manifest), Some(is_recorded))?;
+        self.retention.apply(self.volume, self.name, self.output);
+        recorded.map(|_| revision)
     }
 
-    fn report(&self, plan: &IngestPlan) -> Result<(), Failure> {
+    /// Reports that a revision has no content manifest, and records its content if that is wanted.
+    /// Returns true if it was recorded.
+    fn handle_missing_manifest(&self, revision: Revision) -> Result<bool, Failure> {
+        let (name, output) = (self.name, self.output);
+        report_no_manifest(name, revision, "here", !self.record, output);
+        if self.record {
+            let recorded = self.volume.record(name, revision)?;
+            record::report(name, revision, &recorded, output);
+        }
+        Ok(self.record)
+    }
+
+    fn report_current(&self, plan: &IngestPlan) {
         let (name, revision) = (self.name, plan.revision);
-        let instead = match plan.before {
-            Some(before) => format!(" instead of {before}"),
-            None => String::new(),
-        };
-        let note = match plan.method {
-            Method::Create => "",
-            Method::Recreate => "; replaces an incomplete revision of the same number",
-            Method::Adopt => "; it is complete already, only its link is missing",
-        };
-        let dry_run = self.dry_run.enabled;
-        if !dry_run {
-            self.output.status(format_args!(
-                "{name}: revision {revision} is now current{instead}{note}"
-            ));
-        }
-        let has_manifest = !dry_run && self.volume.has_content_manifest(name, revision);
-        if !dry_run && !has_manifest {
-            report_no_manifest(name, revision, "here", self.output);
-        }
+        let circumstances = circumstances(plan);
+        self.output.status(format_args!(
+            "{name}: revision {revision} is now current{circumstances}"
+        ));
+    }
+
+    /// Prints the plan of a dry run.
+    fn print_plan(&self, plan: &IngestPlan) -> Result<(), Failure> {
         if self.output.is_json() {
-            let before = plan.before.map(|before| before.0);
-            return self.output.print_json(&serde_json::json!({
-                "machine": name, "current": revision.0, "before": before, "dry_run": dry_run,
-                "content_manifest": if dry_run { None } else { Some(has_manifest) },
-            }));
+            return self.print_json(plan, None, None);
         }
-        if dry_run {
-            return self.output.plan(format_args!(
-                "make revision {revision} of {name} current{instead}{note}"
-            ));
+        let (name, revision) = (self.name, plan.revision);
+        let circumstances = circumstances(plan);
+        self.output.plan(format_args!(
+            "make revision {revision} of {name} current{circumstances}"
+        ))?;
+        if self.record {
+            record::plan(name, revision, self.output)?;
         }
         Ok(())
     }
+
+    /// Prints the result as JSON if that is wanted.
+    fn print_json(
+        &self,
+        plan: &IngestPlan,
+        has_manifest: Option<bool>,
+        is_recorded: Option<bool>,
+    ) -> Result<(), Failure> {
+        if !self.output.is_json() {
+            return Ok(());
+        }
+        let before = plan.before.map(|before| before.0);
+        self.output.print_json(&serde_json::json!({
+            "machine": self.name, "current": plan.revision.0, "before": before,
+            "dry_run": self.dry_run.enabled,
+            "content_manifest": has_manifest, "content_recorded": is_recorded,
+        }))
+    }
 }
 
-/// Reports that the content of a revision was not verified at its new place.
+/// Returns the circumstances of an ingest, as the end of a sentence.
+fn circumstances(plan: &IngestPlan) -> String {
+    let instead = match plan.before {
+        Some(before) => format!(" instead of {before}"),
+        None => String::new(),
+    };
+    let note = match plan.method {
+        Method::Create => "",
+        Method::Recreate => "; replaces an incomplete revision of the same number",
+        Method::Adopt => "; it is complete already, only its link is missing",
+    };
+    format!("{instead}{note}")
+}
+
+/// Reports that the content of a revision was not verified at its new place, and the remedy unless
+/// that follows.
 pub(super) fn report_no_manifest(
     name: &MachineName,
     revision: Revision,
     place: &str,
+    has_remedy: bool,
     output: &Output,
 ) {
+    let remedy = if has_remedy {
+        format!("; `buildhost record {name} {revision}` records it")
+    } else {
+        String::new()
+    };
     output.status(format_args!(
-        "{name}: revision {revision} has no content manifest, so its content is not verified {place}"
+        "{name}: revision {revision} has no content manifest, so its content is not verified {place}{remedy}"
     ));
 }
 

@@ -1,6 +1,7 @@
-//! The commands about revisions: `rollback`, `verify`, `diff`, `pin`, `unpin`, `prune`.
+//! The commands about revisions: `rollback`, `verify`, `record`, `diff`, `pin`, `unpin`, `prune`.
 
 mod diff;
+pub(super) mod record;
 
 use std::time::{Duration, SystemTime};
 
@@ -31,7 +32,8 @@ pub(crate) enum Command {
     /// Compare a revision with its content manifest
     ///
     /// Compares all files: names, types, content, modes, owners, link targets, device numbers,
-    /// extended attributes, capabilities and ACLs.
+    /// extended attributes, capabilities and ACLs. A revision without a content manifest is compared
+    /// with what `record` has recorded. The exit code is 23 if there are differences.
     Verify {
         /// The machine
         #[arg(value_name = "MACHINE")]
@@ -39,10 +41,30 @@ pub(crate) enum Command {
         /// The revision; by default the current one
         revision: Option<Revision>,
     },
+    /// Record the content of a revision that has no content manifest
+    ///
+    /// Reads the whole revision and writes the hashes of its files beside it, so that `verify` and
+    /// `diff` can use them: a received revision is never written to. The record says what is here
+    /// now. It does not prove to another host that the revision is as its sender made it, so
+    /// `push` and `pull` do not use it. After the revision was changed by hand, `verify` names the
+    /// changes, and `diff` no longer uses the record.
+    Record {
+        /// The machine
+        #[arg(value_name = "MACHINE")]
+        name: MachineName,
+        /// The revision; by default the current one
+        revision: Option<Revision>,
+        /// Record the revision again, also if it was changed after it was recorded
+        #[arg(long)]
+        again: bool,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
     /// Show the differences between two revisions, from their content manifests
     ///
     /// Prints each file, directory and link that was added or changed, or that is missing, with
-    /// its sizes. Only the content manifests are read; `verify` compares a revision with its own.
+    /// its sizes. Only the content manifests are read, or the records of `record`; `verify` compares a revision
+    /// with its own.
     /// The exit code is 23 if there are differences.
     Diff {
         /// The machine
@@ -105,6 +127,12 @@ pub(crate) fn run(
             dry_run,
         } => roll_back(&volume, name, *revision, *dry_run, output),
         Command::Verify { name, revision } => verify(&volume, name, *revision, output),
+        Command::Record {
+            name,
+            revision,
+            again,
+            dry_run,
+        } => record::run(&volume, name, *revision, *again, *dry_run, output),
         Command::Diff { name, older, newer } => diff::run(&volume, name, (*older, *newer), output),
         Command::Pin {
             name,
@@ -159,8 +187,13 @@ fn verify(
     let verified = volume.verify(name, revision)?;
     let files = count(verified.entries, "file");
     let mebibytes = verified.bytes >> 20;
+    let original = if verified.is_recorded {
+        "content that was recorded here"
+    } else {
+        "content manifest"
+    };
     output.status(format_args!(
-        "{name}: verified {files}, {mebibytes} MiB; all match the content manifest"
+        "{name}: verified {files}, {mebibytes} MiB; all match the {original}"
     ));
     if verified.format < Format::Two {
         output.status(format_args!(

@@ -1,12 +1,14 @@
 //! Machines as text and as JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use config::task::Digest;
 use config::{Revision, printable};
 use serde_json::{Value, json};
-use store::{ImageView, MachineUsage, MachineView, Note, RevisionView, Usage, Volume};
+use store::{
+    ImageView, KnownContent, MachineUsage, MachineView, Note, RevisionView, Usage, Volume,
+};
 
 use super::bootstraps::FailedBootstraps;
 use crate::exit_code::Failure;
@@ -18,6 +20,8 @@ pub(super) struct ShownMachine {
     manifest_fault: Option<String>,
     /// The hash of each revision's content manifest; `None` if they were not read.
     content_manifests: Option<BTreeMap<Revision, Digest>>,
+    /// The revisions whose content was recorded here and has not changed since.
+    recorded: BTreeSet<Revision>,
     /// The notes on revisions.
     notes: BTreeMap<Revision, Note>,
     /// The space; `None` if it was not counted.
@@ -37,6 +41,7 @@ impl ShownMachine {
             view,
             manifest_fault,
             content_manifests: None,
+            recorded: BTreeSet::new(),
             usage: None,
             failed_bootstraps: FailedBootstraps::new(),
         }
@@ -47,8 +52,12 @@ impl ShownMachine {
         let manifests = volume.content_identities(&view).into_iter();
         let manifests = manifests.filter_map(|(it, content)| Some((it, content.content_manifest?)));
         let content_manifests = Some(manifests.collect());
+        let is_recorded =
+            |it: &&RevisionView| volume.known_content(&view.name, it) == KnownContent::Recorded;
+        let recorded = view.revisions.iter().filter(is_recorded);
         Self {
             content_manifests,
+            recorded: recorded.map(|it| it.revision).collect(),
             ..Self::new(volume, view)
         }
     }
@@ -319,6 +328,7 @@ pub(super) fn json(machine: &ShownMachine) -> Value {
             });
             if let Some(manifests) = &machine.content_manifests {
                 object["content_manifest"] = json!(manifests.get(&revision.revision));
+                object["content_recorded"] = json!(machine.recorded.contains(&revision.revision));
             }
             object
         })

@@ -10,15 +10,13 @@ mod update;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use config::layout::Entry;
 use config::task::{BOOTSTRAP, Digest};
-use config::{MachineName, Revision};
 
 pub use difference::Difference;
 pub use format::{BLOCK, ContentManifest, FileContent, FileRecord, Format, FormatError};
 pub(crate) use update::ManifestUpdate;
 
-use crate::{Refusal, RefusalKind, Result, Snapshot, SubvolumeBackend, Volume};
+use crate::{Refusal, RefusalKind, Result, Snapshot, SubvolumeBackend};
 use btrfs::error::IoContext;
 
 /// The name of the content manifest in the top directory of a revision.
@@ -41,7 +39,7 @@ pub(crate) const ATTRIBUTES: [&str; 5] = [
 ];
 
 /// The maximum size of a content manifest, in bytes: enough for a million files.
-const BYTES_MAX: u64 = 256 << 20;
+pub(crate) const BYTES_MAX: u64 = 256 << 20;
 /// The number of differences that an error names.
 const DIFFERENCES_SHOWN: usize = 5;
 
@@ -51,9 +49,6 @@ pub enum VerifyRefusal {
     /// The content differs from the manifest.
     #[error("the content of `{}` differs from its manifest: {}", .0.display(), first_of(.1))]
     Differs(PathBuf, Vec<Difference>),
-    /// The revision has no content manifest.
-    #[error("`{}` has no content manifest; `buildhost push --from` makes one", .0.display())]
-    NoManifest(PathBuf),
     /// The hashes of two revisions cannot be compared.
     #[error(
         "the content manifests have the formats {0} and {1}, whose hashes cannot be compared; `buildhost push --from` makes new ones"
@@ -73,12 +68,12 @@ impl Refusal for VerifyRefusal {
     fn kind(&self) -> RefusalKind {
         match self {
             Self::Differs(..) => RefusalKind::Differs,
-            Self::NoManifest(_) | Self::Formats(..) | Self::Manifest { .. } => RefusalKind::Invalid,
+            Self::Formats(..) | Self::Manifest { .. } => RefusalKind::Invalid,
         }
     }
 }
 
-fn first_of(differences: &[Difference]) -> String {
+pub(crate) fn first_of(differences: &[Difference]) -> String {
     let shown: Vec<_> = differences
         .iter()
         .take(DIFFERENCES_SHOWN)
@@ -100,42 +95,8 @@ pub struct Verified {
     pub bytes: u64,
     /// The format of the content manifest, which determines the verified properties.
     pub format: Format,
-}
-
-impl Volume {
-    /// Compares a revision, by default the current one, with its content manifest.
-    ///
-    /// # Errors
-    /// The revision has no content manifest or differs from it. The error names the
-    /// differences.
-    pub fn verify(&self, machine: &MachineName, revision: Option<Revision>) -> Result<Verified> {
-        let revision = self.resolve_revision(machine, revision)?;
-        let _lock = self.lock_revision(machine, revision)?;
-        let path = self.entry(machine, &Entry::Revision(revision));
-        match verify(&path)? {
-            Some(verified) => Ok(verified),
-            None => Err(VerifyRefusal::NoManifest(path).into()),
-        }
-    }
-
-    /// Returns true if a revision was created here and has not changed since its content manifest
-    /// was written: the manifest is what was changed last.
-    pub fn is_as_recorded(&self, machine: &MachineName, revision: Revision) -> bool {
-        let path = self.entry(machine, &Entry::Revision(revision));
-        // The kernel delays what it shows of changes until they are committed.
-        let is_committed = self.commit().is_ok();
-        let subvolume = self.backend.info(&path).ok().flatten();
-        let last_change = self.backend.last_change(&path.join(FILE)).ok().flatten();
-        subvolume.is_some_and(|it| {
-            is_committed && it.received_uuid.is_none() && last_change == Some(it.transaction)
-        })
-    }
-
-    /// Returns true if a revision has a content manifest, which was verified before the revision
-    /// became current.
-    pub fn has_content_manifest(&self, machine: &MachineName, revision: Revision) -> bool {
-        exists(&self.entry(machine, &Entry::Revision(revision)))
-    }
+    /// True if it was compared with a record that this host made of it.
+    pub is_recorded: bool,
 }
 
 /// Returns the hash of a directory's content manifest; `None` if it cannot be
@@ -169,26 +130,36 @@ pub(crate) fn escaped(name: &[u8]) -> String {
 
 /// Compares a directory with the content manifest in it. Returns `None` if it has no manifest.
 pub(crate) fn verify(directory: &Path) -> Result<Option<Verified>> {
-    let Some(mut recorded) = read(directory)? else {
+    let Some(recorded) = read(directory)? else {
         return Ok(None);
     };
+    let (verified, differences) = compare(directory, recorded)?;
+    if !differences.is_empty() {
+        return Err(VerifyRefusal::Differs(directory.to_owned(), differences).into());
+    }
+    Ok(Some(verified))
+}
+
+/// Compares a directory with a content manifest. Reads everything.
+pub(crate) fn compare(
+    directory: &Path,
+    mut recorded: ContentManifest,
+) -> Result<(Verified, Vec<Difference>)> {
     if !scan::sees_trusted_attributes() {
         recorded.forget_trusted_attributes();
     }
     let actual = scan::scan(directory, recorded.format, &[FILE])?;
-    let differences = recorded.compare(&actual);
-    if !differences.is_empty() {
-        return Err(VerifyRefusal::Differs(directory.to_owned(), differences).into());
-    }
-    Ok(Some(Verified::of(&actual)))
+    Ok((Verified::of(&actual), recorded.compare(&actual)))
 }
 
 impl Verified {
-    fn of(manifest: &ContentManifest) -> Self {
+    /// Returns the amount that a manifest covers.
+    pub(crate) fn of(manifest: &ContentManifest) -> Self {
         Self {
             entries: manifest.records.len(),
             bytes: manifest.records.values().map(|record| record.size).sum(),
             format: manifest.format,
+            is_recorded: false,
         }
     }
 }

@@ -175,6 +175,7 @@ impl Volume {
         }
         self.execute(machine, &Step::Delete(Entry::Revision(revision)))?;
         self.execute(machine, &Step::Unlink(Entry::Note(revision)))?;
+        self.execute(machine, &Step::Unlink(Entry::ContentRecord(revision)))?;
         Ok(Change::Changed)
     }
 }

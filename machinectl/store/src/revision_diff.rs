@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use config::layout::Entry;
 use config::{MachineName, Revision};
 
 use crate::content_manifest::{self, ContentManifest, Format, VerifyRefusal};
@@ -22,11 +21,11 @@ pub struct EntryDifference {
 }
 
 impl Volume {
-    /// Compares the content manifests of two complete revisions. Reads no other file, so what was
+    /// Compares the content manifests or records of two complete revisions. Reads no other file, so what was
     /// changed after a manifest was written is not found; see [`Volume::verify`].
     ///
     /// # Errors
-    /// A revision does not exist or has no content manifest, or only one of both has hashes of
+    /// A revision does not exist or has neither a content manifest nor a record, or only one of both has hashes of
     /// blocks.
     pub fn diff(
         &self,
@@ -37,9 +36,7 @@ impl Volume {
         let view = self.view(machine)?;
         let read = |revision| -> Result<ContentManifest> {
             let revision = view.resolve(Some(revision))?;
-            let directory = self.entry(machine, &Entry::Revision(revision));
-            let manifest = content_manifest::read(&directory)?;
-            Ok(manifest.ok_or(VerifyRefusal::NoManifest(directory))?)
+            self.manifest_of(machine, revision)
         };
         let (mut older, mut newer) = (read(older)?, read(newer)?);
         if (older.format < Format::Three) != (newer.format < Format::Three) {

@@ -41,6 +41,9 @@ pub struct MachineView {
     pub partial_states: BTreeSet<Revision>,
     /// The revisions with a note; they need not exist.
     pub notes: BTreeSet<Revision>,
+    /// The revisions whose content this host has recorded; they need not exist, and may have
+    /// changed.
+    pub content_records: BTreeSet<Revision>,
     /// The revisions that must not be pruned; they need not exist.
     pub pins: BTreeSet<Revision>,
     /// The complete revisions that a process reads, such as a sender.
@@ -124,6 +127,7 @@ impl MachineView {
             partial: BTreeSet::new(),
             partial_states: BTreeSet::new(),
             notes: BTreeSet::new(),
+            content_records: BTreeSet::new(),
             pins: BTreeSet::new(),
             revisions_in_use: BTreeSet::new(),
             origins: BTreeSet::new(),
@@ -352,6 +356,9 @@ impl Volume {
                 Ok(is_file(path) && view.partial_states.insert(revision))
             }
             Entry::Note(revision) => Ok(is_file(path) && view.notes.insert(revision)),
+            Entry::ContentRecord(revision) => {
+                Ok(is_file(path) && view.content_records.insert(revision))
+            }
             Entry::Pin(revision) => Ok(path.is_symlink() && view.pins.insert(revision)),
         }
     }
@@ -403,6 +410,7 @@ impl MachineView {
             | Entry::Partial(_)
             | Entry::PartialState(_)
             | Entry::Note(_)
+            | Entry::ContentRecord(_)
             | Entry::Pin(_) => {}
         }
     }

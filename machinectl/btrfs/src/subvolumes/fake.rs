@@ -24,6 +24,8 @@ pub struct FakeBackend {
 struct State {
     subvolumes: BTreeMap<u64, Subvolume>,
     created: u128,
+    /// The number of changes of content, which stands for the transaction.
+    transaction: u64,
     fuse: Option<usize>,
     fault: Option<String>,
 }
@@ -54,12 +56,13 @@ impl State {
 
     fn add(&mut self, path: &Path, parent: Option<Uuid>, read_only: bool) -> io::Result<()> {
         self.created += 1;
+        self.transaction += 1;
         let subvolume = Subvolume {
             uuid: Uuid::from_u128(self.created),
             parent_uuid: parent,
             received_uuid: None,
-            created_transaction: 1,
-            transaction: 1,
+            created_transaction: self.transaction,
+            transaction: self.transaction,
             received_transaction: None,
             read_only,
             created: SystemTime::now(),
@@ -269,7 +272,16 @@ impl SubvolumeBackend for FakeBackend {
             Some((_, subvolume)) if subvolume.read_only => {
                 Err(io::ErrorKind::ReadOnlyFilesystem.into())
             }
-            _ => file::replace(path, content),
+            Some((inode, subvolume)) => {
+                state.transaction += 1;
+                let changed = Subvolume {
+                    transaction: state.transaction,
+                    ..subvolume
+                };
+                state.subvolumes.insert(inode, changed);
+                file::replace(path, content)
+            }
+            None => file::replace(path, content),
         }
     }
 }

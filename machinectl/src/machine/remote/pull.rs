@@ -55,7 +55,7 @@ pub(super) fn run(
     drop(progress);
     output.status(format_args!("{name}: revision {revision} is now current"));
     if !volume.has_content_manifest(name, revision) {
-        report_no_manifest(name, revision, "here", output);
+        report_no_manifest(name, revision, "here", true, output);
     }
     retention.apply(volume, name, output);
     Ok(())

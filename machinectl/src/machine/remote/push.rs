@@ -96,7 +96,7 @@ impl Push<'_> {
             "{name}: revision {revision} is now current on {host}"
         ));
         if !has_manifest {
-            report_no_manifest(name, revision, "there", output);
+            report_no_manifest(name, revision, "there", false, output);
         }
         Ok(())
     }

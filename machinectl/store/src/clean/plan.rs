@@ -93,8 +93,9 @@ fn without_writable(view: &MachineView) -> MachineView {
         .iter()
         .map(|it| Entry::Revision(it.revision).name(&view.name));
     view.unmanaged.extend(names);
-    view.notes
-        .retain(|note| writable.iter().all(|it| it.revision != *note));
+    let is_kept = |described: &Revision| writable.iter().all(|it| it.revision != *described);
+    view.notes.retain(is_kept);
+    view.content_records.retain(is_kept);
     view.revisions = managed;
     view
 }
@@ -129,7 +130,7 @@ fn unfinished(view: &MachineView) -> Vec<Step> {
         .filter(|pin| view.revision(**pin).is_none());
     steps.extend(dangling.map(|pin| Step::Unlink(Entry::Pin(*pin))));
     steps.extend(view.incoming.then_some(Step::Unlink(Entry::Incoming)));
-    steps.extend(obsolete_notes(view, &steps));
+    steps.extend(obsolete_descriptions(view, &steps));
     steps.extend(obsolete_marks(view, &steps));
     steps.extend(interrupted_ingest(view));
     steps.extend(view.deleting.then_some(Step::Unlink(Entry::Deleting)));
@@ -151,7 +152,7 @@ fn delete_all(view: &MachineView) -> Vec<Step> {
         steps.extend(discard_partials(view));
     }
     steps.extend(view.incoming.then_some(Step::Unlink(Entry::Incoming)));
-    steps.extend(obsolete_notes(view, &steps));
+    steps.extend(obsolete_descriptions(view, &steps));
     steps.extend(obsolete_marks(view, &steps));
     steps.extend(interrupted_ingest(view));
     let in_use = view.is_in_use();
@@ -177,15 +178,18 @@ fn obsolete_marks(view: &MachineView, steps: &[Step]) -> Vec<Step> {
         .collect()
 }
 
-/// Returns the steps that remove the notes on revisions that do not exist after `steps`, and are
-/// not arriving.
-fn obsolete_notes(view: &MachineView, steps: &[Step]) -> Vec<Step> {
-    let notes = view.notes.iter().copied();
-    let obsolete = notes.filter(|revision| {
+/// Returns the steps that remove the notes on and the content records of revisions that do not exist
+/// after `steps`, and are not arriving.
+fn obsolete_descriptions(view: &MachineView, steps: &[Step]) -> Vec<Step> {
+    let is_obsolete = |revision: &Revision| {
         view.revision(*revision).is_none() && !view.is_arriving(*revision)
             || steps.contains(&Step::Delete(Entry::Revision(*revision)))
-    });
-    obsolete.map(|it| Step::Unlink(Entry::Note(it))).collect()
+    };
+    let notes = view.notes.iter().copied().filter(is_obsolete);
+    let records = view.content_records.iter().copied().filter(is_obsolete);
+    let entries = notes.map(Entry::Note);
+    let entries = entries.chain(records.map(Entry::ContentRecord));
+    entries.map(Step::Unlink).collect()
 }
 
 /// Returns the steps that delete the partial revisions of a machine.
@@ -267,13 +271,13 @@ mod tests {
         ]);
         let rest = (
             any::<[bool; 6]>(),
-            prop::collection::btree_set(0_u32..5, 0..3),
+            [(); 2].map(|()| prop::collection::btree_set(0_u32..5, 0..3)),
             0_u32..5,
             prop::option::of(0_u32..5),
             ingest,
         );
         (revisions, snapshots, rest).prop_map(|(revisions, snapshots, rest)| {
-            let (flags, notes, current, read, ingest) = rest;
+            let (flags, [notes, records], current, read, ingest) = rest;
             let [link, incoming, deleting, image, unmanaged, marked] = flags;
             let mut view = MachineView::new("linux".parse().unwrap());
             let is_complete = |it: &u32| revisions.get(it) == Some(&true) && !(marked && *it == 1);
@@ -285,6 +289,7 @@ mod tests {
             view.deleting = deleting;
             view.revisions_in_use = read.filter(is_complete).map(Revision).into_iter().collect();
             view.notes = notes.into_iter().map(Revision).collect();
+            view.content_records = records.into_iter().map(Revision).collect();
             view.arriving = marked.then_some(Revision(1)).into_iter().collect();
             view.revisions = revisions.into_iter().map(revision).collect();
             for it in &mut view.revisions {
@@ -342,12 +347,16 @@ mod tests {
         }
 
         #[test]
-        fn exactly_the_notes_on_revisions_that_stay_are_kept(view in view()) {
+        fn exactly_the_descriptions_of_revisions_that_stay_are_kept(view in view()) {
+            let notes = view.notes.iter().map(|it| (*it, Entry::Note(*it)));
+            let records = view.content_records.iter();
+            let records = records.map(|it| (*it, Entry::ContentRecord(*it)));
+            let described: Vec<_> = notes.chain(records).collect();
             for plan in [plan(&view), plan_deletion(&view)] {
-                for note in &view.notes {
-                    let deleted = plan.contains(&Step::Delete(Entry::Revision(*note)));
-                    let stays = view.revision(*note).is_some() && !deleted;
-                    let removed = plan.contains(&Step::Unlink(Entry::Note(*note)));
+                for (revision, description) in &described {
+                    let deleted = plan.contains(&Step::Delete(Entry::Revision(*revision)));
+                    let stays = view.revision(*revision).is_some() && !deleted;
+                    let removed = plan.contains(&Step::Unlink(description.clone()));
                     prop_assert!(!stays || !removed);
                     prop_assert!(!deleted || removed);
                 }
