@@ -85,7 +85,7 @@ fn verbs(host: &BuildHost) -> Vec<String> {
 }
 
 /// Arguments, in which `{name}` is a path of the host, and a line of their plan.
-const PLANS: [(&str, &str); 21] = [
+const PLANS: [(&str, &str); 22] = [
     ("init {fresh}", "make "),
     ("add new --from {work}", "make revision 1 of new current"),
     (
@@ -93,6 +93,11 @@ const PLANS: [(&str, &str); 21] = [
         "make revision 4 of linux current instead of 3",
     ),
     ("import new {disk.raw}", "make revision 1 of new current"),
+    // Any static program passes for a worker.
+    (
+        "image make new --debian bookworm --worker /bin/busybox",
+        "import the result as the next revision of new",
+    ),
     ("delete linux --force", "delete revision 1 of linux"),
     ("rollback linux", "make revision 2 of linux current"),
     (
