@@ -180,7 +180,7 @@ fn cancel(client: &Client, id: BuildId, dry_run: DryRun, output: &Output) -> Res
     }
     let after = client.cancel(id)?;
     output.status(match after.state {
-        State::Finished => format!("cancelled build {id}"),
+        State::Finished => format!("canceled build {id}"),
         _ => format!("cancelling build {id}"),
     });
     Ok(())

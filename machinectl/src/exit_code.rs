@@ -90,7 +90,7 @@ Exit codes:
   24  the remote host is unreachable
   25  root is needed
   30  the build has failed (`error`)
-  31  the build was ended: cancelled, or a time limit (`abort`)
+  31  the build was ended: canceled, or a time limit (`abort`)
   32  the host or the worker has failed (`abnormal`)
   33  the build was skipped, because a build before it failed (`skip`)
 Codes from 30 are those of commands that wait for a build: `--follow` and `login`.

@@ -331,7 +331,7 @@ fn two_machines_run_two_builds_each_concurrently() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_build_can_be_cancelled_while_it_runs_but_not_after_it_finished() {
+fn a_build_can_be_canceled_while_it_runs_but_not_after_it_finished() {
     let host = AgentHost::ready("");
     let id = host.submit_code("demo", ENDLESS_PROGRAM);
     host.wait_for(id, State::Running);
@@ -339,7 +339,7 @@ fn a_build_can_be_cancelled_while_it_runs_but_not_after_it_finished() {
     let build = host.wait_for(id, State::Finished);
     assert_eq!(
         (build.outcome, build.message.as_str()),
-        (Some(Outcome::Abort), "it was cancelled")
+        (Some(Outcome::Abort), "it was canceled")
     );
     host.machinectl(&["cancel", &id.to_string()])
         .refused(3, "has already finished: abort");

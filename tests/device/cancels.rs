@@ -70,7 +70,7 @@ fn an_accepted_cancellation_is_kept() {
         let build = host.wait_for(id, State::Finished);
         assert_eq!(
             (build.outcome, build.message.as_str()),
-            (Some(Outcome::Abort), "it was cancelled"),
+            (Some(Outcome::Abort), "it was canceled"),
             "cancellation {number} was lost: {build:?}"
         );
     }

@@ -1,4 +1,4 @@
-//! A loaded build farm: many submitters, machines of both kinds, cancelled builds, killed guests,
+//! A loaded build farm: many submitters, machines of both kinds, canceled builds, killed guests,
 //! killed and replaced agents, a full disk. At the end each task has one result and nothing leaks.
 //! `BUILDHOST_LONG=1` runs many more tasks.
 
@@ -44,7 +44,7 @@ const DISTURBANCES: [Disturbance; 6] = [
 #[derive(Debug, Default)]
 struct History {
     counts: BTreeMap<Disturbance, usize>,
-    cancelled: Vec<u64>,
+    canceled: Vec<u64>,
 }
 
 impl History {
@@ -77,9 +77,9 @@ impl History {
         let Some(id) = builds.get(random.index(builds.len().max(1))) else {
             return false;
         };
-        let is_cancelled = host.machinectl(&["cancel", &id.to_string()]).code == Some(0);
-        self.cancelled.extend(is_cancelled.then_some(id.0));
-        is_cancelled
+        let is_canceled = host.machinectl(&["cancel", &id.to_string()]).code == Some(0);
+        self.canceled.extend(is_canceled.then_some(id.0));
+        is_canceled
     }
 }
 
@@ -194,7 +194,7 @@ fn print_outcomes(builds: &[Build], history: &History) {
     let retries = builds.iter().map(|build| build.attempts.saturating_sub(1));
     println!("{:24} {:>8}", "outcome", "builds");
     println!("{:24} {:>8}", "success", count(Outcome::Success));
-    println!("{:24} {:>8}", "abort (cancelled)", count(Outcome::Abort));
+    println!("{:24} {:>8}", "abort (canceled)", count(Outcome::Abort));
     println!("{:24} {:>8}\n", "retries", retries.sum::<u32>());
     println!("{:24} {:>8}", "disturbance", "count");
     for (kind, count) in &history.counts {
@@ -231,7 +231,7 @@ fn a_disturbed_farm_gives_each_task_one_result_and_leaks_nothing() {
     }
     let seconds = began.elapsed().as_secs_f64();
     println!("{tasks} tasks of {SUBMITTERS} submitters on {MACHINES:?}: {seconds:.0} s\n");
-    let builds = farm::assert_one_result_each(&host, &ids, &history.cancelled);
+    let builds = farm::assert_one_result_each(&host, &ids, &history.canceled);
     print_outcomes(&builds, &history);
     assert_fair(&builds);
     host.wait_until_torn_down();

@@ -175,9 +175,9 @@ fn builds_that_wait_for_a_retry_or_a_dependency_cannot_be_deleted() {
         assert_not_deletable(&host, id, "has not ended yet; cancel it first");
     }
     host.machinectl(&["cancel", &retried.to_string()]).success();
-    let cancelled = host.build(retried);
+    let canceled = host.build(retried);
     assert_eq!(
-        (cancelled.outcome, cancelled.attempts),
+        (canceled.outcome, canceled.attempts),
         (Some(Outcome::Abort), 1)
     );
     // Its dependents are skipped, directly and indirectly.

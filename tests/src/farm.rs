@@ -65,9 +65,9 @@ pub fn queue(host: &AgentHost) -> Queue {
     serde_json::from_str(&answer.stdout).expect("a queue")
 }
 
-/// Checks that each build finished once, as a success or because it was cancelled, and that no two
+/// Checks that each build finished once, as a success or because it was canceled, and that no two
 /// packages have the same revision. Returns the builds.
-pub fn assert_one_result_each(host: &AgentHost, ids: &[u64], cancelled: &[u64]) -> Vec<Build> {
+pub fn assert_one_result_each(host: &AgentHost, ids: &[u64], canceled: &[u64]) -> Vec<Build> {
     let builds: Vec<_> = ids.iter().map(|id| host.build(*id)).collect();
     let (log, mut revisions) = (host.log(), BTreeSet::new());
     for build in &builds {
@@ -80,7 +80,7 @@ pub fn assert_one_result_each(host: &AgentHost, ids: &[u64], cancelled: &[u64]) 
             (Some(Outcome::Success), [package]) => {
                 assert!(revisions.insert(package.revision.clone()), "{build:?}");
             }
-            (Some(Outcome::Abort), []) if cancelled.contains(&build.id.0) => {}
+            (Some(Outcome::Abort), []) if canceled.contains(&build.id.0) => {}
             _ => panic!("{build:?}"),
         }
     }

@@ -70,8 +70,8 @@ pub enum GuestFailure {
         /// The end of its console's output.
         console: ConsoleTail,
     },
-    /// The session was cancelled.
-    #[error("it was cancelled")]
+    /// The session was canceled.
+    #[error("it was canceled")]
     Cancelled,
     /// The guest was ended because a disk of the host is nearly full.
     #[error("the volume {} is nearly full, and this guest had written most there", .0.display())]

@@ -45,7 +45,7 @@ pub(super) struct Capture {
 }
 
 impl Capture {
-    /// Describes a capture. Once `drain` is cancelled, because the guest has ended, the capture
+    /// Describes a capture. Once `drain` is canceled, because the guest has ended, the capture
     /// ends as soon as nothing is left to read.
     pub(super) fn new(path: PathBuf, bytes_max: u64, drain: CancellationToken) -> Self {
         Self {

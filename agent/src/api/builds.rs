@@ -211,7 +211,7 @@ fn too_late(build: &Build) -> ApiError {
 /// Ends a build that has no guest.
 async fn dequeue(agent: &AgentState, id: BuildId) -> Result<(StatusCode, Json<Build>), ApiError> {
     let end = |build: &mut Build| {
-        let message = "it was cancelled".to_owned();
+        let message = "it was canceled".to_owned();
         build.outcome.is_none() && end_without_start(build, Outcome::Abort, message).is_ok()
     };
     match agent.records.change(id, end).await? {

@@ -38,7 +38,7 @@ pub(super) enum Checkpoint {
 /// guest waits for a task. The machine's own disk in the snapshot stays as it is.
 ///
 /// # Errors
-/// Only when it was cancelled.
+/// Only when it was canceled.
 pub(super) async fn make(
     agent: &AgentState,
     snapshot: Arc<Snapshot>,

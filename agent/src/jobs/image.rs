@@ -28,7 +28,7 @@ pub enum ImageJobKind {
 pub enum JobEnd {
     /// The image serves.
     Done,
-    /// The job was cancelled.
+    /// The job was canceled.
     Cancelled,
     /// The job failed, with this error.
     Failed(String),
@@ -118,7 +118,7 @@ async fn run(
     };
     let message = sys::error_report::chain(&error);
     if cancel.is_cancelled() && !is_evicted {
-        info!(error = message, "the image job was cancelled");
+        info!(error = message, "the image job was canceled");
         return JobEnd::Cancelled;
     }
     warn!(error = message, "the image job failed");

@@ -95,7 +95,7 @@ pub enum JobError {
 }
 
 impl JobError {
-    /// Returns true if the job was cancelled.
+    /// Returns true if the job was canceled.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Guest(GuestFailure::Cancelled))
     }

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_with_a_result_cannot_be_cancelled() {
+    fn a_build_with_a_result_cannot_be_canceled() {
         let effects = State::ALL.map(|(state, _)| state.cancellation());
         assert_eq!(
             effects,

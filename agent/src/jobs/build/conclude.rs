@@ -50,7 +50,7 @@ pub fn conclude(
             build.attempts = build.attempts.saturating_sub(1);
             return queued(build, format!("because {message}"), now);
         }
-        Verdict::Canceled => (Outcome::Abort, "it was cancelled".to_owned()),
+        Verdict::Canceled => (Outcome::Abort, "it was canceled".to_owned()),
         Verdict::Late(message) => (Outcome::Abort, message),
         Verdict::HostFailed(message) if build.attempts <= rules.retries_max => {
             let (next, last) = (build.attempts + 1, rules.retries_max + 1);
