@@ -309,7 +309,7 @@ fn a_guest_changes_no_field_of_its_provenance() {
 for name in provenance.json provenance.intoto.jsonl packages.manifest; do
     echo '{"forged": true}' >forged; put forged artifacts/$name
 done
-put forged ../records.sqlite3; put forged concluded; put forged artifacts/../provenance.json
+put forged ../records.sqlite3; put forged concluded; put forged ../builds/1/provenance.json
 printf ': 1\nstatus: success\nbuilder: forged\ninvocationId: forged\nsubmitter: forged\nguest: forged\nmachine: forged\ntoolchain: forged\ntarget: forged\nsources: forged\nfinishedOn: forged\nsha256: forged\nconsole: forged\npolicy: forged\nslsaBuildLevel: forged\n' >result.manifest
 put result.manifest
 "#,
