@@ -16,7 +16,7 @@ use config::builds::{Build, Status, VolumeSpace};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use planner::admission::{RunningUsage, Shares};
-use planner::{Action, BootstrapFailure, Observed};
+use planner::{Action, BootstrapFailure, Decision, Observed};
 use records::RecordsError;
 use sys::blocking::blocking;
 use tokio::time::{Instant, sleep, timeout};
@@ -160,15 +160,15 @@ async fn round(
     state.lock().account(&mut observed);
     let directories = directories(agent, &observed);
     watch.follow(blocking(move || fs_watch::inodes(directories)).await);
-    let (actions, order) = observed.decide();
-    state.lock().account_starts(&actions, observed.now);
-    agent.publish_status(status(agent, &observed));
+    let decision = observed.decide();
+    state.lock().account_starts(&decision.actions, observed.now);
+    agent.publish_status(status(agent, &observed, &decision));
     agent.publish_queue(QueueSnapshot {
         capacity: observed.capacity.clone(),
         requests: observed.requests.clone(),
-        order,
+        order: decision.order,
     });
-    execute::execute(agent, state, observed.retention, actions).await;
+    execute::execute(agent, state, observed.retention, decision.actions).await;
     observed.wake_at().into_iter().chain(scheduled).min()
 }
 
@@ -187,12 +187,12 @@ fn directories(agent: &AgentState, observed: &Observed) -> Vec<PathBuf> {
         .collect()
 }
 
-fn status(agent: &AgentState, observed: &Observed) -> Status {
+fn status(agent: &AgentState, observed: &Observed, decision: &Decision) -> Status {
     let jobs = &observed.jobs;
     Status {
         name: agent.settings.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        machines: observed.readiness(),
+        machines: observed.readiness(&decision.bootstrap_waits),
         queued: observed.queue.len(),
         guests: jobs.counts().iter().map(|(_, count)| count).sum(),
         notices: observed

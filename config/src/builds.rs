@@ -93,6 +93,9 @@ pub struct Readiness {
     /// The error of the last bootstrap, until one succeeds; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub bootstrap_error: String,
+    /// The reason for which its bootstrap waits; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub bootstrap_wait: String,
 }
 
 /// The state of a bootstrapped image.

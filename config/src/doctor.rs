@@ -151,6 +151,8 @@ kinds! {
         "a machine boots by UEFI, and the host has no UEFI firmware", "operator: install the package ovmf";
     BootstrapFailed, "bootstrap-failed", Fault,
         "the last bootstrap of a machine with a toolchain failed", "operator: mend the machine or the toolchain";
+    BootstrapWaiting, "bootstrap-waiting", Note,
+        "the bootstrap of a machine with a toolchain waits", "none: it starts when its reason has passed";
     GuestWithoutNetwork, "guest-without-network", Fault,
         "a running guest has lost its network", "operator: cancel its build";
     BuildWithoutGuest, "build-without-guest", Warning,

@@ -145,24 +145,24 @@ fn status(
     } else {
         ShownMachine::new(volume, view)
     };
-    let failed = bootstraps::failed(volume, &options.socket).remove(name);
+    let bootstraps = bootstraps::of_volume(volume, &options.socket).remove(name);
     let machine = machine
         .with_usage(usage)
-        .with_failed_bootstraps(failed.unwrap_or_default());
+        .with_bootstraps(bootstraps.unwrap_or_default());
     show::status(&machine, volume, output)
 }
 
 fn list(sizes: Sizes, options: &GlobalOptions, output: &Output) -> Result<(), Failure> {
     let volume = &Volume::open(&options.volume)?;
-    let mut failed = bootstraps::failed(volume, &options.socket);
+    let mut bootstraps = bootstraps::of_volume(volume, &options.socket);
     let mut shown = Vec::new();
     for name in volume.machines()? {
         match volume.view(&name) {
             Ok(view) if view.is_unmanaged() => {}
             Ok(view) => {
                 let machine = with_usage(volume, view, sizes, output);
-                let failed = failed.remove(&name).unwrap_or_default();
-                shown.push(machine.with_failed_bootstraps(failed));
+                let bootstraps = bootstraps.remove(&name).unwrap_or_default();
+                shown.push(machine.with_bootstraps(bootstraps));
             }
             // The machine was deleted since the directory was read.
             Err(error) if error.kind() == Some(RefusalKind::NotFound) => {}

@@ -423,7 +423,7 @@ fn builds_use_the_old_image_until_a_new_toolchain_is_installed() {
 }
 
 /// Returns a worker that runs these commands in a bootstrap and builds nothing.
-fn script_worker(bootstrap: &str) -> String {
+pub(crate) fn script_worker(bootstrap: &str) -> String {
     format!(
         "#!/bin/sh
 host=169.254.111.222

@@ -6,6 +6,7 @@ use rustix::process::{Signal, kill_process};
 use tests::agent::{AgentHost, ENDLESS_PROGRAM, GATED_PROGRAM, printing_program};
 use tests::wait_until;
 
+use crate::agent::script_worker;
 use crate::guest_failures::guest_process;
 
 const BROKEN_PROGRAM: &str = "int main(void) { return nonsense; }\n";
@@ -193,4 +194,54 @@ fn builds_that_wait_for_a_retry_or_a_dependency_cannot_be_deleted() {
     let builds = host.machinectl(&["builds", "--json"]).success().stdout;
     assert!(!builds.contains("\"id\""), "{builds}");
     host.wait_until_torn_down();
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_bootstrap_that_no_build_needs_yields_to_a_build_and_is_repeated() {
+    let host = AgentHost::ready_with_container("guests.parallel_max = 1\n");
+    let first = host.wait_for(host.submit("demo", "first"), State::Finished);
+    assert_eq!(first.outcome, Some(Success), "{first:?}");
+    let slow = script_worker("until [ -e /gate ]; do sleep 0.1; done");
+    host.add_worker("slow", &slow);
+    let root = host
+        .host
+        .volume
+        .path()
+        .join("demo/demo-slow-bootstrap/root");
+    wait_until("the bootstrap has begun", || root.exists());
+
+    let build = submit(&host, GATED_PROGRAM, &[]);
+    host.wait_for_gate(build);
+    let reason = "its bootstrap waits for a guest: 1 of 1 run";
+    wait_until("the bootstrap waits", || {
+        let status = host.machinectl(&["host", "status"]).success().stdout;
+        status.contains(reason)
+    });
+    let status = host.machinectl(&["status", "demo"]).success().stdout;
+    let expected = format!("its image with toolchain slow is not made yet: {reason}");
+    assert!(status.contains(&expected), "{status}");
+    let findings = host.machinectl(&["doctor"]).stdout;
+    assert!(findings.contains("bootstrap-waiting"), "{findings}");
+    assert!(!findings.contains("bootstrap-failed"), "{findings}");
+    host.open_gate("demo", build);
+    let done = host.wait_for(build, State::Finished);
+    assert_eq!(
+        (done.outcome, done.attempts),
+        (Some(Success), 1),
+        "{done:?}"
+    );
+
+    wait_until("the bootstrap is repeated", || root.exists());
+    tests::write_file(&root.join("gate"), "");
+    let is_made = |image: &store::ImageView| image.toolchain.as_str() == "slow" && image.complete;
+    wait_until("the image serves", || {
+        host.host.view("demo").images.iter().any(is_made)
+    });
+    let log = host.log();
+    assert!(
+        log.contains("stopping a bootstrap that no build needs"),
+        "{log}"
+    );
+    assert!(!log.contains("the image job failed"), "{log}");
 }

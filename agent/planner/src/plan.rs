@@ -3,11 +3,12 @@
 mod clean;
 mod debug_sessions;
 mod evict;
+mod images;
 mod start;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use config::builds::{Build, ImageState, Priority, Readiness, StartKind, Submitter};
+use config::builds::{Build, Priority, StartKind, Submitter};
 use config::queue::Drained;
 use config::task::{BOOTSTRAP_VERSION, Digest, Provenance};
 use config::{BuildId, CopyTag, ImageKey, MachineName, Revision, Tag, ToolchainName};
@@ -173,6 +174,19 @@ pub struct ImageStart {
     pub volume: VolumeId,
     /// The inputs of the image.
     pub inputs: Provenance,
+    /// Set if no build needs the image now: its bootstrap may have to yield.
+    pub unasked: bool,
+}
+
+/// A plan, with the explanations that people get about it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// The actions to take, in order.
+    pub actions: Vec<Action>,
+    /// The builds that are ready to start, in scheduling order.
+    pub order: Vec<BuildId>,
+    /// The reasons for which bootstraps wait.
+    pub bootstrap_waits: BTreeMap<ImageKey, String>,
 }
 
 /// An action of a plan.
@@ -188,6 +202,9 @@ pub enum Action {
     Prune(VolumeId, Vec<(MachineName, Revision)>),
     /// Cancel a bootstrap or checkpoint whose inputs have changed.
     CancelBootstrap(ImageKey),
+    /// Stop a bootstrap that no build needs, in favour of something that does not fit
+    /// beside it. It is repeated later.
+    YieldBootstrap(ImageKey),
     /// Make an image.
     StartBootstrap(ImageStart),
     /// Make a checkpoint in an image.
@@ -216,20 +233,20 @@ impl Observed {
     /// Returns the actions to take, in order. Once all of them were taken, the next
     /// plan is empty.
     pub fn plan(&self) -> Vec<Action> {
-        self.decide().0
+        self.decide().actions
     }
 
-    /// Returns the actions to take, and the builds that are ready to start in
-    /// scheduling order.
-    pub fn decide(&self) -> (Vec<Action>, Vec<BuildId>) {
+    /// Returns the actions to take, the builds that are ready to start in scheduling
+    /// order, and the reasons for which bootstraps wait.
+    pub fn decide(&self) -> Decision {
         let mut actions = self.clean();
         actions.extend(self.prune());
         actions.extend(self.cancel_bootstraps());
-        let (starts, order) = self.start_jobs();
+        let starts = self.start_jobs();
         actions.extend(self.end_debug_sessions());
-        actions.extend(self.evict_holds(&starts, &order));
-        actions.extend(starts);
-        (actions, order)
+        actions.extend(self.evict_holds(&starts.actions, &starts.order));
+        actions.extend(starts.actions);
+        Decision { actions, ..starts }
     }
 
     /// Returns the faults of single toolchains. Builds with others continue.
@@ -263,20 +280,6 @@ impl Observed {
         self.halt
             .as_ref()
             .or_else(|| self.halted_volumes.get(&volume?))
-    }
-
-    /// Returns the readiness of every image.
-    pub fn readiness(&self) -> Vec<Readiness> {
-        self.machines
-            .values()
-            .filter(|state| state.view.current.is_some())
-            .flat_map(|state| {
-                self.toolchains
-                    .keys()
-                    .map(|toolchain| key(&state.view, toolchain))
-            })
-            .map(|key| self.readiness_of_image(key))
-            .collect()
     }
 
     /// Returns the inputs that an image must be made from now; `None` if the machine or
@@ -313,70 +316,6 @@ impl Observed {
     fn final_failure(&self, key: &ImageKey) -> Option<&BootstrapFailure> {
         self.bootstrap_failure(key)
             .filter(|failure| failure.attempts > self.retries_max)
-    }
-
-    fn readiness_of_image(&self, key: ImageKey) -> Readiness {
-        let provenance = self.image(&key).map(|image| image.provenance.as_ref());
-        let image = match (provenance, self.final_failure(&key)) {
-            (Some(made), _) if made.is_some() && made == self.inputs(&key).as_ref() => {
-                ImageState::Ready
-            }
-            (Some(_), _) => ImageState::Outdated,
-            (None, Some(_)) => ImageState::Failed,
-            (None, None) => ImageState::Missing,
-        };
-        let under_way = self.jobs.images.contains_key(&key);
-        let failure = self.bootstrap_failure(&key);
-        let bootstrap_error = failure.map(|failure| failure.message.clone());
-        let bootstrap_error = bootstrap_error.unwrap_or_default();
-        let message = if under_way && image == ImageState::Ready {
-            "a checkpoint is being made".to_owned()
-        } else if under_way {
-            "it is being bootstrapped".to_owned()
-        } else {
-            bootstrap_error.clone()
-        };
-        let mode = self.start_modes.get(&key).cloned().unwrap_or_default();
-        Readiness {
-            machine: key.machine,
-            toolchain: key.toolchain,
-            image,
-            message,
-            start: mode.start,
-            start_message: mode.message,
-            evictions: mode.restore_failures,
-            bootstrap_error,
-        }
-    }
-
-    fn cancel_bootstraps(&self) -> Vec<Action> {
-        self.jobs
-            .images
-            .iter()
-            .filter(|(key, inputs)| self.inputs(key).as_ref() != Some(inputs))
-            .map(|(key, _)| Action::CancelBootstrap(key.clone()))
-            .collect()
-    }
-
-    /// Returns the images to make, those that queued builds need first.
-    fn missing_images(&self) -> Vec<ImageKey> {
-        if self.drained.is_some() {
-            return Vec::new();
-        }
-        let needed: BTreeSet<_> = self.queue.iter().map(|queued| &queued.key).collect();
-        let mut keys: Vec<_> = self
-            .readiness()
-            .into_iter()
-            .filter(|readiness| readiness.image != ImageState::Ready)
-            .map(|readiness| ImageKey {
-                machine: readiness.machine,
-                toolchain: readiness.toolchain,
-            })
-            .filter(|key| !self.jobs.images.contains_key(key))
-            .filter(|key| self.final_failure(key).is_none() && self.halt(&key.machine).is_none())
-            .collect();
-        keys.sort_by_key(|key| !needed.contains(key));
-        keys
     }
 }
 

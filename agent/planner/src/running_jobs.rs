@@ -59,6 +59,8 @@ pub struct RunningJobs {
     pub builds: BTreeMap<BuildId, ImageKey>,
     /// The bootstraps and checkpoints, each with the inputs of its image.
     pub images: BTreeMap<ImageKey, Provenance>,
+    /// The bootstraps among them that no build needed when they started.
+    pub unasked: BTreeSet<ImageKey>,
     /// The holds.
     pub holds: BTreeMap<BuildId, RunningHold>,
     /// The debug sessions, waiting ones included.

@@ -72,6 +72,7 @@ fn register(agent: &AgentState, start: &ImageStart, cancel: &CancellationToken) 
         }
         let job = ImageJob {
             inputs: start.inputs.clone(),
+            unasked: start.unasked,
             cancel: cancel.clone(),
             evicted: None,
         };
@@ -108,7 +109,8 @@ async fn run(
         Some(disk) => result.map_err(|_| GuestFailure::DiskFull(disk.directory).into()),
         None => result,
     };
-    if kind == ImageJobKind::Bootstrap {
+    let is_cancelled = cancel.is_cancelled() && !is_evicted;
+    if kind == ImageJobKind::Bootstrap && (result.is_ok() || !is_cancelled) {
         let metrics = &agent.telemetry.metrics;
         metrics.bootstrap(result.is_ok(), began.elapsed());
     }
@@ -117,7 +119,7 @@ async fn run(
         Err(error) => error,
     };
     let message = sys::error_report::chain(&error);
-    if cancel.is_cancelled() && !is_evicted {
+    if is_cancelled {
         info!(error = message, "the image job was canceled");
         return JobEnd::Cancelled;
     }

@@ -67,7 +67,8 @@ async fn execute_one(
                 move |volume: &Volume| volume.delete_image(&deleted.machine, &deleted.toolchain);
             delete_unused(agent, volume, &key, "image", delete).await;
         }
-        Action::CancelBootstrap(key) => agent.jobs.cancel_image(&key),
+        Action::CancelBootstrap(key) => drop(agent.jobs.cancel_image(&key)),
+        Action::YieldBootstrap(key) => yield_bootstrap(agent, &key),
         Action::StartBootstrap(start) => start_bootstrap(agent, state, start),
         Action::StartCheckpoint(start) => {
             jobs::start_image(agent, ImageJobKind::Checkpoint, start, |_| {});
@@ -101,6 +102,15 @@ async fn execute_one(
             // Other builds may depend on this one.
             agent.wake.notify_one();
         }
+    }
+}
+
+/// Stops a bootstrap that no build needs. Its cancellation is not a failure.
+fn yield_bootstrap(agent: &AgentState, key: &ImageKey) {
+    let ImageKey { machine, toolchain } = key;
+    // The plan repeats the action until the guest has ended.
+    if agent.jobs.cancel_image(key) {
+        info!(%machine, %toolchain, "stopping a bootstrap that no build needs: others wait for its resources");
     }
 }
 

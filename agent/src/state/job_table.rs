@@ -77,6 +77,8 @@ impl BuildJob {
 pub struct ImageJob {
     /// The inputs of the image.
     pub inputs: Provenance,
+    /// Set if no build needed the image when the job started.
+    pub unasked: bool,
     /// Cancels it.
     pub cancel: CancellationToken,
     /// The disk that was nearly full, if the job was evicted for it.
@@ -153,6 +155,12 @@ impl JobTable {
                 .iter()
                 .map(|(key, job)| (key.clone(), job.inputs.clone()))
                 .collect(),
+            unasked: entries
+                .images
+                .iter()
+                .filter(|(_, job)| job.unasked)
+                .map(|(key, _)| key.clone())
+                .collect(),
             holds: entries
                 .holds
                 .iter()
@@ -218,13 +226,14 @@ impl JobTable {
         }
     }
 
-    /// Cancels a bootstrap or the making of a checkpoint.
-    pub fn cancel_image(&self, key: &ImageKey) {
+    /// Cancels a bootstrap or the making of a checkpoint. Returns `false` if it was
+    /// cancelled before or does not run.
+    pub fn cancel_image(&self, key: &ImageKey) -> bool {
         self.with(|entries| {
-            if let Some(job) = entries.images.get(key) {
-                job.cancel.cancel();
-            }
-        });
+            let job = entries.images.get(key);
+            let job = job.filter(|job| !job.cancel.is_cancelled());
+            job.map(|job| job.cancel.cancel()).is_some()
+        })
     }
 
     /// Evicts the guest of a hold; its snapshot stays.

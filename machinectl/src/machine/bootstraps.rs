@@ -1,4 +1,4 @@
-//! The failed bootstraps of machines, as far as the agent tells.
+//! The failed and waiting bootstraps of machines, as far as the agent tells.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,12 +7,18 @@ use client::{Client, ClientError};
 use config::{MachineName, ToolchainName};
 use store::Volume;
 
-/// The errors of the last bootstraps of a machine's images, by their toolchains.
-pub(super) type FailedBootstraps = BTreeMap<ToolchainName, String>;
+/// The bootstraps of a machine's images that have a message.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bootstraps {
+    /// The errors of those that failed last, by their toolchains.
+    pub(super) failed: BTreeMap<ToolchainName, String>,
+    /// The reasons of those that wait, by their toolchains.
+    pub(super) waiting: BTreeMap<ToolchainName, String>,
+}
 
-/// Returns the failed bootstraps of the machines in a volume. Without an agent that answers, none
-/// are known.
-pub(super) fn failed(volume: &Volume, socket: &Path) -> BTreeMap<MachineName, FailedBootstraps> {
+/// Returns the bootstraps of the machines in a volume. Without an agent that answers, none are
+/// known.
+pub(super) fn of_volume(volume: &Volume, socket: &Path) -> BTreeMap<MachineName, Bootstraps> {
     if !socket.exists() {
         return BTreeMap::new();
     }
@@ -20,20 +26,23 @@ pub(super) fn failed(volume: &Volume, socket: &Path) -> BTreeMap<MachineName, Fa
 }
 
 /// Asks the agent. It has no other volume's machines.
-fn find(
-    volume: &Volume,
-    socket: &Path,
-) -> Result<BTreeMap<MachineName, FailedBootstraps>, ClientError> {
+fn find(volume: &Volume, socket: &Path) -> Result<BTreeMap<MachineName, Bootstraps>, ClientError> {
     let status = Client::new(socket)?.status()?;
-    let mut failed: BTreeMap<_, FailedBootstraps> = BTreeMap::new();
+    let mut found: BTreeMap<_, Bootstraps> = BTreeMap::new();
     if !status.volumes.iter().any(|it| it.path == volume.path()) {
-        return Ok(failed);
+        return Ok(found);
     }
     for image in status.machines {
+        let of_machine = found.entry(image.machine).or_default();
+        if !image.bootstrap_wait.is_empty() {
+            let toolchain = image.toolchain.clone();
+            of_machine.waiting.insert(toolchain, image.bootstrap_wait);
+        }
         if !image.bootstrap_error.is_empty() {
-            let of_machine = failed.entry(image.machine).or_default();
-            of_machine.insert(image.toolchain, image.bootstrap_error);
+            of_machine
+                .failed
+                .insert(image.toolchain, image.bootstrap_error);
         }
     }
-    Ok(failed)
+    Ok(found)
 }

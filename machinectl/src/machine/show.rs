@@ -10,7 +10,7 @@ use store::{
     ImageView, KnownContent, MachineUsage, MachineView, Note, RevisionView, Usage, Volume,
 };
 
-use super::bootstraps::FailedBootstraps;
+use super::bootstraps::Bootstraps;
 use crate::exit_code::Failure;
 use crate::output::{Output, Table, mebibytes, or_empty};
 
@@ -26,8 +26,8 @@ pub(super) struct ShownMachine {
     notes: BTreeMap<Revision, Note>,
     /// The space; `None` if it was not counted.
     usage: Option<MachineUsage>,
-    /// The failed bootstraps that the agent tells of.
-    failed_bootstraps: FailedBootstraps,
+    /// The failed and waiting bootstraps that the agent tells of.
+    bootstraps: Bootstraps,
 }
 
 impl ShownMachine {
@@ -43,7 +43,7 @@ impl ShownMachine {
             content_manifests: None,
             recorded: BTreeSet::new(),
             usage: None,
-            failed_bootstraps: FailedBootstraps::new(),
+            bootstraps: Bootstraps::default(),
         }
     }
 
@@ -67,12 +67,9 @@ impl ShownMachine {
         Self { usage, ..self }
     }
 
-    /// Adds the failed bootstraps.
-    pub(super) fn with_failed_bootstraps(self, failed_bootstraps: FailedBootstraps) -> Self {
-        Self {
-            failed_bootstraps,
-            ..self
-        }
+    /// Adds the failed and waiting bootstraps.
+    pub(super) fn with_bootstraps(self, bootstraps: Bootstraps) -> Self {
+        Self { bootstraps, ..self }
     }
 
     fn of_revision(&self, revision: &RevisionView) -> Option<&Usage> {
@@ -118,7 +115,7 @@ pub(super) fn table(machines: &[ShownMachine], with_sizes: bool) -> Table {
 /// Returns the state of a machine, and the toolchains with which its bootstrap failed.
 fn state_in_table(machine: &ShownMachine) -> String {
     let state = state(machine);
-    let failed = &machine.failed_bootstraps;
+    let failed = &machine.bootstraps.failed;
     if failed.is_empty() {
         return state;
     }
@@ -145,10 +142,16 @@ pub(super) fn status(
     }
     let view = &machine.view;
     output.print(&format!("{}: {}\n", view.name, printable(&state(machine))))?;
-    for (toolchain, error) in &machine.failed_bootstraps {
+    for (toolchain, error) in &machine.bootstraps.failed {
         let error = printable(error);
         output.print(&format!(
             "its bootstrap with toolchain {toolchain} failed: {error}\n"
+        ))?;
+    }
+    for (toolchain, reason) in &machine.bootstraps.waiting {
+        let reason = printable(reason);
+        output.print(&format!(
+            "its image with toolchain {toolchain} is not made yet: {reason}\n"
         ))?;
     }
     if let Some(usage) = &machine.usage {
@@ -364,7 +367,8 @@ pub(super) fn json(machine: &ShownMachine) -> Value {
         "fault": view.link_fault,
         "unusable": machine.manifest_fault,
         "deleting": view.deleting,
-        "failed_bootstraps": machine.failed_bootstraps,
+        "failed_bootstraps": machine.bootstraps.failed,
+        "waiting_bootstraps": machine.bootstraps.waiting,
         "bytes": machine.usage.as_ref().map(|it| it.bytes),
         "revisions": revisions,
         "images": images,

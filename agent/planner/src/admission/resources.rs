@@ -1,6 +1,7 @@
 //! The resources of the host, their allocations, and the reasons for which a guest does
 //! not get any.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use config::{BuildId, MachineName};
@@ -104,6 +105,19 @@ impl ResourcePool {
     /// The allocations.
     pub fn allocations(&self) -> &[Allocation] {
         &self.allocations
+    }
+
+    /// Returns the pool as it is once these jobs have ended.
+    #[must_use]
+    pub fn without(&self, ended: &BTreeSet<JobId>) -> Self {
+        let mut pool = self.clone();
+        let freed = pool
+            .allocations
+            .extract_if(.., |it| ended.contains(&it.job))
+            .map(|it| it.request.memory)
+            .sum();
+        pool.capacity.available = pool.capacity.available.saturating_add(freed);
+        pool
     }
 
     /// Adds an allocation.
@@ -218,6 +232,17 @@ impl ResourcePool {
     /// Returns the allocated amount of a resource.
     pub fn allocated(&self, what: Resource) -> u64 {
         self.allocations.iter().map(|it| it.amount(what)).sum()
+    }
+}
+
+impl Unschedulable {
+    /// Returns true if a job on `machine` could take what this guest waits for.
+    pub(crate) fn competes_with(&self, machine: &MachineName) -> bool {
+        match self {
+            Self::Machine(own, ..) => own == machine,
+            Self::Never { .. } => false,
+            Self::Guests(_) | Self::Short { .. } | Self::Taken { .. } | Self::Reserved(..) => true,
+        }
     }
 }
 

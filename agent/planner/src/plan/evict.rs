@@ -10,8 +10,13 @@ impl Observed {
     /// Returns the holds to release or evict: all on a volume under disk pressure or of
     /// a machine that is being deleted, the oldest beyond `held_max`, and otherwise one
     /// guest if a build of `order`, a bootstrap or a debug session is not among `starts`.
+    /// Bootstraps that nobody asked for yield before a hold is evicted, and evict none.
     pub(super) fn evict_holds(&self, starts: &[Action], order: &[BuildId]) -> Vec<Action> {
         let released = self.holds_to_release();
+        let yields = |action: &Action| matches!(action, Action::YieldBootstrap(_));
+        if starts.iter().any(yields) {
+            return released.into_iter().map(Action::ReleaseHold).collect();
+        }
         if released.is_empty() && self.is_waiting(starts, order) {
             let oldest_guest = self.jobs.holds.iter().find(|(_, hold)| hold.has_guest);
             return oldest_guest
@@ -37,7 +42,7 @@ impl Observed {
             || self
                 .missing_images()
                 .iter()
-                .any(|key| !images.contains(key))
+                .any(|key| self.is_asked(key) && !images.contains(key))
             || self.has_waiting_debug_session(starts)
     }
 

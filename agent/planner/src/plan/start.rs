@@ -7,10 +7,9 @@ use config::{BuildId, ImageKey};
 use jiff::Timestamp;
 use store::VolumeId;
 
-use super::{Action, BuildStart, DependencyState, ImageStart, Observed, QueuedBuild};
+use super::{Action, BuildStart, Decision, DependencyState, Observed, QueuedBuild};
 use crate::admission::{
-    Allocation, Candidate, ResourcePool, RunningUsage, Shares, Unschedulable, UsageInterval, admit,
-    listed,
+    Allocation, Candidate, ResourcePool, RunningUsage, Shares, UsageInterval, listed,
 };
 use crate::{JobId, ResourceRequest};
 
@@ -29,22 +28,12 @@ enum BuildReadiness {
 }
 
 impl Observed {
-    /// Returns the jobs to start while there are resources, the new wait reasons of the
-    /// other builds, and the ready builds in scheduling order. One bootstrap at least is
-    /// under way when one is needed; otherwise builds go first.
-    pub(super) fn start_jobs(&self) -> (Vec<Action>, Vec<BuildId>) {
+    /// Returns the jobs to start while there are resources, the bootstraps that yield to
+    /// them, the new wait reasons of the other builds, the ready builds in scheduling
+    /// order, and the reasons for which bootstraps wait.
+    pub(super) fn start_jobs(&self) -> Decision {
         let mut pool = self.pool();
-        let mut actions = self.admit_debug_sessions(&mut pool);
-        let mut missing = self.missing_images();
-        if self.jobs.images.is_empty() {
-            self.start_images(
-                &mut missing,
-                Action::StartBootstrap,
-                1,
-                &mut pool,
-                &mut actions,
-            );
-        }
+        let sessions = self.admit_debug_sessions(&mut pool);
         let readiness: Vec<_> = self
             .queue
             .iter()
@@ -57,31 +46,15 @@ impl Observed {
                 _ => None,
             })
             .collect();
-        let verdicts = admit(&candidates, &mut pool, &self.shares, &self.rules, self.now);
-        let order: Vec<_> = verdicts.iter().map(|(id, _)| *id).collect();
-        let verdicts: BTreeMap<_, _> = verdicts.into_iter().collect();
-        let by_id: BTreeMap<_, _> = candidates.iter().map(|it| (it.id, it)).collect();
-        let admitted = order.iter().filter(|id| verdicts[id].is_ok());
-        actions.extend(admitted.map(|id| Action::StartBuild(self.start(by_id[id]))));
-        let all = usize::MAX;
-        self.start_images(
-            &mut missing,
-            Action::StartBootstrap,
-            all,
-            &mut pool,
-            &mut actions,
-        );
-        let mut checkpoints = self.missing_checkpoints();
-        self.start_images(
-            &mut checkpoints,
-            Action::StartCheckpoint,
-            all,
-            &mut pool,
-            &mut actions,
-        );
+        let (yields, mut placed) = self.place_asked(&candidates, &mut pool);
+        let mut actions: Vec<_> = yields.into_iter().map(Action::YieldBootstrap).collect();
+        actions.extend(sessions);
+        actions.append(&mut placed.actions);
+        let bootstrap_waits = self.start_unasked(&placed, &mut pool, &mut actions);
+        self.start_checkpoints(&mut pool, &mut actions);
         for (queued, readiness) in readiness {
             let reason = match readiness {
-                BuildReadiness::Ready(candidate) => match verdicts.get(&candidate.id) {
+                BuildReadiness::Ready(candidate) => match placed.verdicts.get(&candidate.id) {
                     Some(Err(unschedulable)) => format!("for {unschedulable}"),
                     _ => continue,
                 },
@@ -97,7 +70,15 @@ impl Observed {
                 actions.push(Action::SetWaitReason(queued.id, reason));
             }
         }
-        (actions, order)
+        Decision {
+            actions,
+            order: placed.order,
+            bootstrap_waits,
+        }
+    }
+
+    pub(super) fn start_build(&self, candidate: &Candidate) -> Action {
+        Action::StartBuild(self.start(candidate))
     }
 
     fn start(&self, candidate: &Candidate) -> BuildStart {
@@ -165,11 +146,11 @@ impl Observed {
             .min()
     }
 
-    fn request(&self, key: &ImageKey) -> ResourceRequest {
+    pub(super) fn request(&self, key: &ImageKey) -> ResourceRequest {
         self.requests.get(key).copied().unwrap_or_default()
     }
 
-    fn volume(&self, key: &ImageKey) -> VolumeId {
+    pub(super) fn volume(&self, key: &ImageKey) -> VolumeId {
         let state = self.machines.get(&key.machine);
         state.map_or(VolumeId(0), |state| state.volume)
     }
@@ -181,61 +162,6 @@ impl Observed {
             volume: self.volume(key),
             request: self.request(key),
         }
-    }
-
-    fn check_bootstrap(&self, key: &ImageKey, pool: &ResourcePool) -> Option<Unschedulable> {
-        let mut request = self.request(key);
-        // The limit of a machine is one of its builds.
-        request.machine_max = None;
-        pool.check(&key.machine, self.volume(key), &request)
-    }
-
-    /// Starts at most `most` of these images for which there are resources, and removes
-    /// them from `keys`.
-    fn start_images(
-        &self,
-        keys: &mut Vec<ImageKey>,
-        action: fn(ImageStart) -> Action,
-        most: usize,
-        pool: &mut ResourcePool,
-        actions: &mut Vec<Action>,
-    ) {
-        let mut left = most;
-        keys.retain(|key| {
-            let Some(inputs) = self.inputs(key) else {
-                return false;
-            };
-            if left == 0 || self.check_bootstrap(key, pool).is_some() {
-                return true;
-            }
-            left -= 1;
-            pool.allocate(self.allocation(JobId::Bootstrap(key.clone()), key));
-            actions.push(action(ImageStart {
-                key: key.clone(),
-                volume: self.volume(key),
-                inputs,
-            }));
-            false
-        });
-    }
-
-    /// Returns the images that lack a checkpoint. They serve without it meanwhile.
-    fn missing_checkpoints(&self) -> Vec<ImageKey> {
-        if self.drained.is_some() {
-            return Vec::new();
-        }
-        let is_due = |key: &ImageKey| {
-            let made = self.image(key).and_then(|image| image.provenance.as_ref());
-            made.is_some()
-                && made == self.inputs(key).as_ref()
-                && !self.jobs.images.contains_key(key)
-                && self.halt(&key.machine).is_none()
-        };
-        self.start_modes
-            .iter()
-            .filter(|(key, mode)| mode.checkpoint_due && is_due(key))
-            .map(|(key, _)| key.clone())
-            .collect()
     }
 
     fn readiness_of(&self, queued: &QueuedBuild) -> BuildReadiness {

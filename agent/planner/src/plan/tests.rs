@@ -1,10 +1,12 @@
 //! The actions that a plan must and must not have, in small and in random situations.
 
+use config::builds::ImageState;
 use proptest::prelude::*;
 use store::{RevisionView, SnapshotView, Subvolume, Uuid};
 
 use super::*;
 
+mod bootstraps;
 mod pruning;
 
 fn digest(digit: char) -> Digest {
@@ -128,6 +130,7 @@ fn image_start(machine: &str, inputs: Provenance) -> ImageStart {
         key: key_of(machine),
         volume: VolumeId(0),
         inputs,
+        unasked: false,
     }
 }
 
@@ -149,7 +152,10 @@ fn a_new_machine_is_bootstrapped() {
     let inputs = observed.inputs(&key_of("linux")).unwrap();
     assert_eq!(
         observed.plan(),
-        [Action::StartBootstrap(image_start("linux", inputs))]
+        [Action::StartBootstrap(ImageStart {
+            unasked: true,
+            ..image_start("linux", inputs)
+        })]
     );
 }
 
@@ -357,6 +363,7 @@ fn builds_and_bootstraps_do_not_starve_each_other() {
             .insert(name.parse().unwrap(), machine(name));
     }
     observed.queue = (1..=5).map(|id| queued(id, "linux")).collect();
+    observed.queue.push(queued(6, "c"));
     let actions = observed.plan();
     assert_eq!((bootstraps(&actions), builds(&actions)), (1, vec![1]));
 }
@@ -383,7 +390,10 @@ fn a_failed_bootstrap_is_retried_up_to_its_limit_and_again_when_its_inputs_chang
         matches!(&actions[..], [Action::SetWaitReason(_, why)] if why.contains("no tar")),
         "{actions:?}"
     );
-    assert_eq!(observed.readiness()[0].image, ImageState::Failed);
+    assert_eq!(
+        observed.readiness(&BTreeMap::new())[0].image,
+        ImageState::Failed
+    );
     observed
         .toolchains
         .insert(toolchain("default"), digest('b'));

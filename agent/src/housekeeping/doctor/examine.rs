@@ -346,6 +346,13 @@ impl Examination<'_> {
                           bootstrapped at once";
             self.advise(Id::BootstrapFailed, subject, proof, advice);
         }
+        for (machine, toolchain, reason) in &self.inventory.waiting_bootstraps {
+            let subject = Subject::Machine(machine.clone());
+            let proof = format!("the image with toolchain {toolchain} is not made yet: {reason}");
+            let advice =
+                "it starts by itself; a build for the machine and the toolchain hastens it";
+            self.advise(Id::BootstrapWaiting, subject, proof, advice);
+        }
     }
 
     fn schedules(&mut self) {

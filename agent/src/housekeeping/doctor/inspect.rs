@@ -85,7 +85,8 @@ fn read(agent: &AgentState, schedules: Vec<Schedule>) -> io::Result<Inventory> {
         open: open_directories(agent),
         short: short(agent),
         without_firmware: without_firmware(agent),
-        failed_bootstraps: failed_bootstraps(agent),
+        failed_bootstraps: bootstraps_with(agent, |image| &image.bootstrap_error),
+        waiting_bootstraps: bootstraps_with(agent, |image| &image.bootstrap_wait),
         schedules: without_machine(agent, schedules),
         ..Inventory::default()
     })
@@ -188,15 +189,21 @@ fn sources(directory: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     Ok(paths.into_iter().filter_map(old).collect())
 }
 
-/// Returns the machines and toolchains whose last bootstrap failed.
-fn failed_bootstraps(agent: &AgentState) -> Vec<(MachineName, ToolchainName, String)> {
+/// Returns the machines and toolchains for which `text` says something about the bootstrap,
+/// with that text.
+fn bootstraps_with(
+    agent: &AgentState,
+    text: fn(&Readiness) -> &String,
+) -> Vec<(MachineName, ToolchainName, String)> {
     let readiness = agent.status().map(|status| status.machines);
-    let failed = |it: &Readiness| !it.bootstrap_error.is_empty();
     readiness
         .into_iter()
         .flatten()
-        .filter(failed)
-        .map(|it| (it.machine, it.toolchain, it.bootstrap_error))
+        .filter(|image| !text(image).is_empty())
+        .map(|image| {
+            let text = text(&image).clone();
+            (image.machine, image.toolchain, text)
+        })
         .collect()
 }
 

@@ -36,6 +36,8 @@ pub struct Inventory {
     pub without_firmware: Vec<(MachineName, String)>,
     /// The machines and toolchains whose last bootstrap failed, each with the error.
     pub failed_bootstraps: Vec<(MachineName, ToolchainName, String)>,
+    /// The machines and toolchains whose bootstrap waits, each with the reason.
+    pub waiting_bootstraps: Vec<(MachineName, ToolchainName, String)>,
     /// The schedules whose machines do not exist.
     pub schedules: Vec<(ScheduleName, MachineName)>,
     /// The directories of the agent that other users may enter, with their modes.

@@ -1,4 +1,5 @@
 use config::builds::State;
+use config::doctor::Severity;
 use store::Holder;
 
 use super::*;
@@ -80,6 +81,27 @@ fn a_failed_bootstrap_is_reported_with_its_error() {
     let expected = format!(
         "bootstrap-failed: machine demo: the bootstrap with toolchain default failed: {error}"
     );
+    assert!(report.starts_with(&expected), "{report}");
+}
+
+#[test]
+fn a_bootstrap_that_waits_is_a_note_with_its_reason() {
+    let reason = "its bootstrap waits for the start of build 7: no build needs this image yet";
+    let waiting = (
+        "demo".parse().unwrap(),
+        "default".parse().unwrap(),
+        reason.to_owned(),
+    );
+    let inventory = Inventory {
+        waiting_bootstraps: vec![waiting],
+        ..agent([])
+    };
+    let found = examine(&inventory);
+    assert_eq!(found[0].finding.id.kind().severity, Severity::Note);
+    let expected = format!(
+        "bootstrap-waiting: machine demo: the image with toolchain default is not made yet: {reason}"
+    );
+    let report = report(&inventory);
     assert!(report.starts_with(&expected), "{report}");
 }
 
