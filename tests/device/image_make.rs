@@ -140,7 +140,7 @@ fn a_recipe_reaches_nothing_of_the_host() {
         for path in /root /home /etc/shadow /var/lib /run; do [ ! -r $path ] || echo reads $path; done
         for path in /usr /etc/apt / /guest; do ! touch $path/planted 2>/dev/null || echo writes $path; done
         [ $(ls -d /proc/[0-9]* | wc -l) -lt 6 ] || echo sees processes
-        ln -s /etc/passwd /work/out/root.tar
+        ln -s /etc/passwd /target/out/root.tar
         exit 7
         ",
     );
@@ -156,7 +156,7 @@ fn a_recipe_reaches_nothing_of_the_host() {
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_link_in_place_of_a_result_is_refused() {
-    let link = "set -eu\nln -s /work/elsewhere /work/out/root.tar\n";
+    let link = "set -eu\nln -s /target/elsewhere /target/out/root.tar\n";
     let fixture = Fixture::new(&BUSYBOX.replace("set -eu\n", link));
     fixture.make_by_recipe().refused(3, "no usable `root.tar`");
     assert_eq!(fixture.left(), [""; 0]);
@@ -165,7 +165,7 @@ fn a_link_in_place_of_a_result_is_refused() {
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_link_in_place_of_the_directory_of_results_leads_to_no_file_of_the_host() {
-    let link = "set -eu\nrmdir /work/out\nln -s /tmp /work/out\n";
+    let link = "set -eu\nrmdir /target/out\nln -s /tmp /target/out\n";
     let fixture = Fixture::new(&BUSYBOX.replace("set -eu\n", link));
     let of_host = Path::new("/tmp/root.tar");
     write_file(of_host, "a file of the host");

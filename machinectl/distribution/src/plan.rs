@@ -12,11 +12,11 @@ use crate::request::{Recipe, Request};
 /// The directory with the guest's files, as recipes see it.
 pub(crate) const GUEST: &str = "/guest";
 /// The writable directory, as recipes see it.
-pub(crate) const WORK: &str = "/work";
+pub(crate) const WORK: &str = "/target";
 /// The root file system below [`WORK`].
-pub(crate) const ROOT: &str = "/work/root";
+pub(crate) const ROOT: &str = "/target/root";
 /// The directory with the results below [`WORK`].
-pub(crate) const OUT: &str = "/work/out";
+pub(crate) const OUT: &str = "/target/out";
 /// The archive with the root of a container.
 pub(crate) const ARCHIVE: &str = "root.tar";
 /// The initial RAM disk.
