@@ -137,7 +137,7 @@ pub(super) fn run(
         output,
     };
     let progress = ingest::progress(&import, output);
-    let intent = ingest::intent(&volume, &make.name);
+    let intent = volume.intent(&make.name);
     ingest.run(intent, Source::Import(import), progress)?;
     drop(machine);
     print_next_steps(make, output);

@@ -147,7 +147,7 @@ fn import(request: &ImportRequest, volume: &Volume, output: &Output) -> Result<(
     };
     verify_checksum(&import, &request.source, output)?;
     let progress = progress(&import, output);
-    let intent = intent(volume, &request.name);
+    let intent = volume.intent(&request.name);
     let revision = ingest.run(intent, Source::Import(import), progress)?;
     if !request.dry_run.enabled && volume.has_blank_disk(&request.name, revision) {
         output.warn(&BlankDisk(request.source.clone()));
@@ -179,15 +179,6 @@ pub(super) fn progress(import: &Import, output: &Output) -> Option<Progress> {
     let progress = import.progress()?;
     let bytes = move || (progress.bytes(), progress.total());
     Some(Progress::watch(output, bytes))
-}
-
-/// Returns [`Intent::Upgrade`] for a machine in service, [`Intent::Add`] for a new one.
-pub(super) fn intent(volume: &Volume, name: &MachineName) -> Intent {
-    if volume.view(name).is_ok_and(|view| view.has_link()) {
-        Intent::Upgrade
-    } else {
-        Intent::Add
-    }
 }
 
 impl Ingest<'_> {

@@ -86,6 +86,15 @@ fn snapshot_result(result: io::Result<()>, source: &Path) -> Result<()> {
 }
 
 impl Volume {
+    /// Returns [`Intent::Upgrade`] for a machine with a current link, [`Intent::Add`] for a new one.
+    pub fn intent(&self, machine: &MachineName) -> Intent {
+        if self.view(machine).is_ok_and(|view| view.has_link()) {
+            Intent::Upgrade
+        } else {
+            Intent::Add
+        }
+    }
+
     /// Determines how [`Volume::ingest`] would accept an image. Changes nothing.
     ///
     /// # Errors

@@ -16,8 +16,8 @@ use crate::ingest::PartialRevision;
 use crate::send::session::Request;
 use crate::send::{RemoteHost, RemoteSession, RemoteView};
 use crate::{
-    ContentIdentity, Intent, MachineView, Note, Refusal, RefusalKind, Result, Source, StoreError,
-    Uuid, Volume,
+    ContentIdentity, MachineView, Note, Refusal, RefusalKind, Result, Source, StoreError, Uuid,
+    Volume,
 };
 use btrfs::stream::SendStream;
 use choose::choose;
@@ -288,10 +288,7 @@ impl Volume {
             bytes: reply.bytes,
             counter,
         }));
-        let intent = match view {
-            Some(view) if view.has_link() => Intent::Upgrade,
-            _ => Intent::Add,
-        };
+        let intent = self.intent(machine);
         self.ingest_with(intent, machine, Source::Stream(stream), Some(note))?;
         Ok(())
     }

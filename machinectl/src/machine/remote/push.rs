@@ -11,7 +11,7 @@ use store::send::{RemoteHost, RemoteRevision, RemoteSession, RemoteView};
 use store::{ContentIdentity, IngestPlan, Intent, MachineView, Note, Source, Uuid, Volume};
 
 use crate::exit_code::{ExitStatus, Failure};
-use crate::machine::ingest::{intent, report_no_manifest};
+use crate::machine::ingest::report_no_manifest;
 use crate::machine::note::{NoteOption, author};
 use crate::machine::retention::Retention;
 use crate::options::DryRun;
@@ -173,7 +173,7 @@ impl Push<'_> {
     }
 
     fn plan_next(self, source: &Source) -> Result<IngestPlan, Failure> {
-        let intent = intent(self.volume, self.name);
+        let intent = self.volume.intent(self.name);
         Ok(self.volume.plan_ingest(intent, self.name, source)?)
     }
 
@@ -189,7 +189,7 @@ impl Push<'_> {
                 path.display()
             ));
         }
-        let intent = intent(self.volume, name);
+        let intent = self.volume.intent(name);
         let note = note.note(from);
         let created = self.volume.ingest_with(intent, name, source, Some(&note));
         let revision = created?.revision;
