@@ -40,11 +40,11 @@ use sys::blocking::blocking;
 use telemetry::metrics::{CONTENT_TYPE, HostGauges, Metrics};
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::state::AgentState;
 use auth::{Auth, Peer};
 use error::ApiError;
 use listener::{Listener, TimeLimits};
 use rate_limit::RateLimiter;
+use state::AgentState;
 
 /// The OpenAPI description of all routes.
 pub const OPENAPI: &str = include_str!("api/openapi.json");

@@ -23,12 +23,12 @@ use tracing::{info, warn};
 
 use crate::api;
 use crate::housekeeping::{disk_pressure, retention};
-use crate::jobs::{self, build, hold};
 use crate::scheduler::{self, log_cleaning};
-use crate::state::AgentState;
-use crate::state::maintenance;
 use crate::triggers::fs_watch::Watch;
 use crate::triggers::pull;
+use jobs::{self, build, hold};
+use state::AgentState;
+use state::maintenance;
 
 /// The time in which running builds must end when the agent stops.
 const STOP_LIMIT: Duration = Duration::from_mins(1);

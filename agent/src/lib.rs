@@ -1,7 +1,7 @@
 //! The host agent: bootstraps machines and runs builds in temporary guests.
 //!
 //! [`daemon`] starts everything; [`scheduler`] is the loop that starts [`jobs`]; each job
-//! runs its guest through a [`session`].
+//! runs its guest through a [`session`]. What all of them share is the [`state`].
 
 #![cfg_attr(
     test,
@@ -14,7 +14,5 @@
 pub mod api;
 pub mod daemon;
 pub mod housekeeping;
-pub mod jobs;
 pub mod scheduler;
-pub mod state;
 pub mod triggers;

@@ -22,9 +22,9 @@ use sys::blocking::blocking;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::state::{AgentState, QueueSnapshot};
 use crate::triggers::fs_watch::{self, Watch};
 use crate::triggers::schedule;
+use state::{AgentState, QueueSnapshot};
 
 pub(crate) use execute::log_cleaning;
 pub use observe::ObserveError;

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agent::jobs::hold;
 use agent::scheduler;
 use agent::triggers::fs_watch::Watch;
 use config::BuildId;
@@ -12,6 +11,7 @@ use config::builds::{Build, Hold, HoldKind, State, Submitter};
 use config::layout::Entry;
 use config::task::{BOOTSTRAP_VERSION, Outcome, Provenance};
 use jiff::{SignedDuration, Timestamp};
+use jobs::hold;
 use serde_json::json;
 use store::{SnapshotSource, Volume};
 use tests::api_host::ApiHost;

@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-use agent::jobs::build::{UploadLimits, read_result};
 use config::task::{RESULT, RESULT_LZ4, UPLOAD};
+use jobs::build::{UploadLimits, read_result};
 use lz4_flex::frame::FrameEncoder;
 use tempfile::TempDir;
 

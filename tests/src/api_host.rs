@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::api;
-use agent::state::AgentState;
 use config::settings::Settings;
 use records::Records;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use session::pr_service;
+use state::AgentState;
 use store::subvolumes::{FakeBackend, SubvolumeBackend};
 use store::toolchains::Toolchains;
 use store::{Intent, Source, Volume};

@@ -19,10 +19,10 @@ use tracing::info;
 use super::auth::Caller;
 use super::error::ApiError;
 use crate::housekeeping::retention;
-use crate::jobs::end_without_start;
-use crate::state::paths::attempts;
-use crate::state::{AgentState, CancelAnswer};
 use crate::triggers::submission::{self, Submission, check};
+use jobs::end_without_start;
+use state::paths::attempts;
+use state::{AgentState, CancelAnswer};
 
 /// The maximum length of an idempotency key.
 const KEY_MAX: usize = 255;

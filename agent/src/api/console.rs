@@ -20,9 +20,9 @@ use tracing::debug;
 use super::auth::Caller;
 use super::builds::find;
 use super::error::ApiError;
-use crate::jobs::JobError;
-use crate::jobs::debug_session::{self, AttachError, DebugConsole};
-use crate::state::AgentState;
+use jobs::JobError;
+use jobs::debug_session::{self, AttachError, DebugConsole};
+use state::AgentState;
 
 pub(super) async fn of_build(
     State(agent): State<Arc<AgentState>>,

@@ -10,7 +10,7 @@ use config::doctor::{FindingKey, Repaired, Report};
 
 use super::error::ApiError;
 use crate::housekeeping::doctor;
-use crate::state::AgentState;
+use state::AgentState;
 
 pub(super) async fn examine(
     State(agent): State<Arc<AgentState>>,

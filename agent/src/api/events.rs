@@ -12,7 +12,7 @@ use serde_json::json;
 use telemetry::events::{Event, Events, ResumeError};
 use tokio::time::timeout;
 
-use crate::state::AgentState;
+use state::AgentState;
 
 /// The interval of comments on a quiet stream. A failed write reveals a disconnected client.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);

@@ -28,8 +28,8 @@ use tokio_util::io::ReaderStream;
 
 use super::builds::find;
 use super::error::ApiError;
-use crate::state::AgentState;
-use crate::state::paths::{ARTIFACTS, CONSOLE, LOG_TIMES, attempt_directory, attempts, log_in};
+use state::AgentState;
+use state::paths::{ARTIFACTS, CONSOLE, LOG_TIMES, attempt_directory, attempts, log_in};
 
 /// The interval at which a followed log is read.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);

@@ -15,8 +15,8 @@ use sys::blocking::blocking;
 use tracing::info;
 
 use super::error::ApiError;
-use crate::state::maintenance;
-use crate::state::{AgentState, QueueSnapshot};
+use state::maintenance;
+use state::{AgentState, QueueSnapshot};
 
 /// The maximum length of the reason for draining, in bytes.
 const REASON_MAX: usize = 1000;

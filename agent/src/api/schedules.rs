@@ -14,9 +14,9 @@ use records::Added;
 
 use super::auth::Caller;
 use super::error::ApiError;
-use crate::state::AgentState;
 use crate::triggers::schedule::{self as schedules, resolve_timing, with_next};
 use crate::triggers::submission::check;
+use state::AgentState;
 
 /// Lists schedules in the order of their names. The header `Link` has the next page.
 pub(super) async fn list(

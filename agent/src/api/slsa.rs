@@ -8,7 +8,7 @@ use config::slsa::Requirement;
 
 use super::error::ApiError;
 use crate::housekeeping::slsa;
-use crate::state::AgentState;
+use state::AgentState;
 
 pub(super) async fn check(
     State(agent): State<Arc<AgentState>>,

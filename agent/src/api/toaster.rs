@@ -22,8 +22,8 @@ use serde::Serialize;
 use sys::blocking::blocking;
 use tracing::error;
 
-use crate::state::AgentState;
 use finished::FinishedBuilds;
+use state::AgentState;
 
 /// The number of finished builds in the list of recent builds.
 const RECENT: u32 = 3;

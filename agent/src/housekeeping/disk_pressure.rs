@@ -16,8 +16,8 @@ use sys::blocking::blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::warn;
 
-use crate::jobs::disk_use::{self, Disks};
-use crate::state::AgentState;
+use jobs::disk_use::{self, Disks};
+use state::AgentState;
 
 /// The interval of the checks.
 const PERIOD: Duration = Duration::from_secs(2);

@@ -21,7 +21,7 @@ use records::{Deletion, RecordsError};
 use sys::blocking::blocking;
 use tracing::{info, warn};
 
-use crate::state::AgentState;
+use state::AgentState;
 
 use plan::{FinishedBuild, Observed, Removal, SOURCE_GRACE, Source, plan};
 

@@ -15,8 +15,8 @@ use store::{Located, StoreError, Volume, content_manifest};
 use sys::blocking::blocking;
 
 use super::doctor;
-use crate::jobs::build::signer_program;
-use crate::state::AgentState;
+use jobs::build::signer_program;
+use state::AgentState;
 
 /// The facts that the requirements depend on.
 #[derive(Debug, Clone)]

@@ -15,8 +15,8 @@ use sys::blocking::blocking;
 use tracing::{debug, info, warn};
 
 use super::LoopState;
-use crate::jobs::{self, ImageJobKind, JobEnd};
-use crate::state::AgentState;
+use jobs::{self, ImageJobKind, JobEnd};
+use state::AgentState;
 
 /// Executes the actions in order. A failed action is logged; the next round plans it
 /// again.

@@ -21,7 +21,7 @@ use sys::blocking::blocking;
 use tracing::warn;
 
 use super::capacity;
-use crate::state::{AgentState, ImageFacts};
+use state::{AgentState, ImageFacts};
 
 /// The reason for which an observation failed.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use notify::event::EventKind;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::warn;
 
-use crate::state::AgentState;
+use state::AgentState;
 
 /// The watches of directories.
 pub struct Watch {

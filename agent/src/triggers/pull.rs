@@ -11,7 +11,7 @@ use sys::blocking::blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use crate::state::AgentState;
+use state::AgentState;
 
 /// The program on the other hosts.
 const PROGRAM: &str = "buildhost";

@@ -15,9 +15,9 @@ use jiff::tz::TimeZone;
 use records::{Added, RecordsError};
 use tracing::{info, warn};
 
-use crate::state::AgentState;
 use crate::triggers::submission::{self, InvalidRequest, check};
 use plan::{ScheduleState, plan};
+use state::AgentState;
 use timing::Times;
 
 pub use timing::TimingError;

@@ -12,7 +12,7 @@ use records::{self, IdempotencyKey, RecordsError, Submitted};
 use sys::blocking::blocking;
 use tracing::info;
 
-use crate::state::AgentState;
+use state::AgentState;
 
 pub use check::InvalidRequest;
 

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent::api;
-use agent::state::AgentState;
 use bench::http_client::HttpClient;
 use bench::table::milliseconds;
 use config::builds::{Artifact, State};
@@ -22,6 +21,7 @@ use config::task::Outcome;
 use jiff::Timestamp;
 use records::Records;
 use session::pr_service;
+use state::AgentState;
 use store::toolchains::Toolchains;
 use telemetry::Telemetry;
 

@@ -10,7 +10,7 @@ use records::{FinishedBuild, RecordsError};
 use tokio::sync::Mutex;
 
 use super::{python, view};
-use crate::state::AgentState;
+use state::AgentState;
 
 /// The cache, which is empty until the first request.
 #[derive(Debug, Default)]

@@ -27,7 +27,7 @@ use tracing::warn;
 
 use super::{Group, Guest, Inventory, Network, Recorded, Records};
 use crate::scheduler;
-use crate::state::AgentState;
+use state::AgentState;
 
 /// The age from which an unused source is reported.
 const SOURCE_AGE_MAX: Duration = Duration::from_hours(24);

@@ -16,9 +16,9 @@ use sys::blocking::blocking;
 use tracing::{info, warn};
 
 use super::{Leftover, Repair, examine, inspect};
-use crate::jobs::JobError;
-use crate::jobs::build::{Facts, Rules, Verdict, conclude};
-use crate::state::AgentState;
+use jobs::JobError;
+use jobs::build::{Facts, Rules, Verdict, conclude};
+use state::AgentState;
 
 /// A failure of one repair.
 type Fault = Box<dyn std::error::Error + Send + Sync>;

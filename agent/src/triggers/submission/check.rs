@@ -13,7 +13,7 @@ use records::RecordsError;
 use store::StoreError;
 use sys::blocking::blocking;
 
-use crate::state::AgentState;
+use state::AgentState;
 
 /// The maximum number of dependencies of a build.
 const AFTER_MAX: usize = 100;

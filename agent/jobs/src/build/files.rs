@@ -1,0 +1,91 @@
+//! The files that a build's guest fetches and puts, and the files that receive its output.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use config::builds::Build;
+use config::task::{self, BreakpointState, Task};
+use session::log_capture;
+use tftp::server::{DeferredFile, Namespace};
+
+use state::AgentState;
+use state::paths::{ARTIFACTS, CONSOLE, LIVE_LOG, LOG_TIMES};
+
+/// The names under which a guest may put its result.
+pub const RESULTS: [&str; 2] = [task::RESULT, task::RESULT_LZ4];
+/// The size limit of a result, packed or not, in bytes: those of build2's workers hold
+/// their logs.
+pub(super) const RESULT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// The number of artifacts that a guest may put in a build.
+pub(super) const FILES_MAX: usize = 10_000;
+
+/// Returns the task of the guest of a build.
+pub fn task(agent: &AgentState, build: &Build) -> Task {
+    Task {
+        build: build.id,
+        machine: build.machine.clone(),
+        toolchain: build.toolchain.clone(),
+        interactive: build.interactive.breakpoint,
+        hold: build.interactive.hold || agent.settings.builds.hold_always,
+        log_bytes_max: Some(agent.settings.builds.log_bytes_max),
+        sources: build.sources.clone(),
+    }
+}
+
+/// A guest with a task fetches that and the sources, and puts what comes out into
+/// `directory`. One that waits at a breakpoint goes on when the text is given that is
+/// returned.
+pub fn map(
+    agent: &AgentState,
+    task: &Task,
+    directory: &Path,
+) -> io::Result<(Namespace, Option<DeferredFile>)> {
+    let limits = &agent.settings.builds;
+    let mut map = Namespace::new(limits.artifacts_bytes_max, FILES_MAX);
+    map.offer(task::TASK, task.print());
+    for source in &task.sources {
+        let file = sys::untrusted::open(&agent.paths.sources(), source.sha256.as_str())?;
+        map.offer(&format!("{}{}", task::SOURCES, source.name), Arc::new(file));
+    }
+    map.accept_below(
+        task::ARTIFACTS,
+        directory.join(ARTIFACTS),
+        limits.artifacts_bytes_max,
+    );
+    for name in task::RESERVED_ARTIFACTS {
+        map.reserve(&format!("{}{name}", task::ARTIFACTS));
+    }
+    let resume = task.interactive.map(|_| {
+        let resume = DeferredFile::default();
+        map.offer(task::RESUME, resume.clone());
+        let path = directory.join(task::BREAKPOINT);
+        map.accept(task::BREAKPOINT, path, RESULT_BYTES_MAX);
+        resume
+    });
+    map.accept(task::LOG, directory.join(task::LOG), limits.log_bytes_max);
+    let upload = directory.join(task::UPLOAD);
+    map.accept_artifacts(task::UPLOAD, upload, limits.artifacts_bytes_max);
+    for name in RESULTS {
+        map.accept(name, directory.join(name), RESULT_BYTES_MAX);
+    }
+    Ok((map, resume))
+}
+
+/// Returns true if the guest that puts its files into `directory` has reported that it
+/// waits at its breakpoint.
+pub fn waits(directory: &Path) -> bool {
+    let said = sys::untrusted::read_text(directory, task::BREAKPOINT, RESULT_BYTES_MAX)
+        .unwrap_or_default();
+    BreakpointState::parse(&said) == Ok(BreakpointState::Waiting)
+}
+
+/// Returns the files that receive the output of a guest.
+pub fn record(agent: &AgentState, directory: &Path) -> log_capture::CaptureFiles {
+    log_capture::CaptureFiles {
+        console: directory.join(CONSOLE),
+        log: directory.join(LIVE_LOG),
+        log_times: directory.join(LOG_TIMES),
+        bytes_max: agent.settings.builds.log_bytes_max,
+    }
+}

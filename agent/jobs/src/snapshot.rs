@@ -1,0 +1,84 @@
+//! The snapshots that guests of builds run in.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use config::builds::Build;
+use config::layout::Entry;
+use store::{Snapshot, SnapshotSource, StoreError, Volume, Volumes};
+use sys::blocking::blocking;
+use tracing::warn;
+
+use state::AgentState;
+
+/// Takes a new snapshot of an image for a build; an older one is deleted.
+pub(super) async fn take(volume: &Volume, build: &Build) -> Result<Arc<Snapshot>, StoreError> {
+    let (volume, build) = (volume.clone(), build.clone());
+    blocking(move || {
+        let tag = build.id.tag();
+        volume.delete_snapshot(&build.machine, &build.toolchain, &tag)?;
+        let image = SnapshotSource::Image(build.toolchain.clone());
+        volume
+            .snapshot(&build.machine, &image, &build.toolchain, &tag)
+            .map(Arc::new)
+    })
+    .await
+}
+
+/// Deletes the snapshot of a build, if there is one.
+pub(super) async fn delete(volume: &Volume, build: &Build) -> Result<(), StoreError> {
+    let (volume, build) = (volume.clone(), build.clone());
+    blocking(move || {
+        volume
+            .delete_snapshot(&build.machine, &build.toolchain, &build.id.tag())
+            .map(drop)
+    })
+    .await
+}
+
+/// Returns the directory of the snapshot of a build.
+pub(super) fn directory(volume: &Volume, build: &Build) -> PathBuf {
+    let entry = Entry::Snapshot(build.toolchain.clone(), build.id.tag());
+    volume.entry(&build.machine, &entry)
+}
+
+/// Returns the volume that has the snapshot of a build, if there is one. An error is
+/// logged and counts as none.
+pub(super) async fn volume_or_log(agent: &AgentState, build: &Build) -> Option<Volume> {
+    volume(agent, build).await.unwrap_or_else(|error| {
+        let error = &error as &dyn Error;
+        warn!(build = %build.id, error, "cannot find the snapshot of a build");
+        None
+    })
+}
+
+/// Returns the volume that has the snapshot of a build, if there is one: the recorded volume,
+/// or else, for a build without one, the first that has it.
+///
+/// # Errors
+/// When the recorded volume cannot be read. Without one, when no volume has the snapshot and
+/// one could not be read.
+pub(super) async fn volume(
+    agent: &AgentState,
+    build: &Build,
+) -> Result<Option<Volume>, StoreError> {
+    let (volumes, build) = (agent.volumes.clone(), build.clone());
+    blocking(move || find(&volumes, &build)).await
+}
+
+fn find(volumes: &Volumes, build: &Build) -> Result<Option<Volume>, StoreError> {
+    let (machine, toolchain, tag) = (&build.machine, &build.toolchain, build.id.tag());
+    if let Some(volume) = recorded_volume(volumes, build) {
+        let exists = volume.has_snapshot(machine, toolchain, &tag)?;
+        return Ok(exists.then(|| volume.clone()));
+    }
+    let id = volumes.of_snapshot(machine, toolchain, &tag)?;
+    Ok(id.and_then(|id| volumes.get(id).cloned()))
+}
+
+/// Returns the volume that the record of a build names; `None` if the record names none, or
+/// one that is no longer in the settings.
+pub(super) fn recorded_volume<'v>(volumes: &'v Volumes, build: &Build) -> Option<&'v Volume> {
+    volumes.at(build.volume.as_deref()?)
+}
