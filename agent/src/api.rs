@@ -290,6 +290,7 @@ async fn metrics(State(agent): State<Arc<AgentState>>) -> Result<Response, ApiEr
         jobs: agent.jobs.running().counts(),
         status: status.as_ref(),
         free: &free,
+        hot_memory: agent.hot_images.bytes(),
     });
     text.push_str(&agent.pr.metrics().to_text());
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())

@@ -85,6 +85,7 @@ impl GuestSnapshot<'_> {
             uefi: Settings::parse("").unwrap().guests.uefi,
             durable: false,
             boot,
+            shared_memory: None,
             keep_open: Vec::new(),
         }
     }

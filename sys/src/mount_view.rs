@@ -51,7 +51,18 @@ pub struct MountView {
     devices: Vec<PathBuf>,
     mounts: Vec<ViewMount>,
     writable: Vec<PathBuf>,
-    has_processes: bool,
+    processes: Processes,
+}
+
+/// The processes that a view shows in `/proc`.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Processes {
+    #[default]
+    None,
+    /// Those of the tool's own process namespace, which are mounted when it starts.
+    OfTool,
+    /// Those of the program's user.
+    OfUser,
 }
 
 #[derive(Debug)]
@@ -118,7 +129,13 @@ impl MountView {
     /// Adds `/proc` with the processes of the tool itself, for [`MountView::start`]. libc changes the
     /// modes of devices and pipes by it.
     pub fn add_processes(&mut self) {
-        self.has_processes = true;
+        self.processes = Processes::OfTool;
+    }
+
+    /// Adds `/proc` with the processes of the program's own user, for [`MountView::run`]. The
+    /// program opens its descriptors by it. A user that no other process has sees only its own.
+    pub fn add_processes_of_user(&mut self) {
+        self.processes = Processes::OfUser;
     }
 
     /// Starts a program that sees only this view and has at most these rights.
@@ -128,7 +145,7 @@ impl MountView {
     pub fn start(mut self, command: Command, rights: Rights) -> Result<Running, CommandError> {
         self.add_host_paths(program_directory(&command));
         Running::start_with(command, |command| {
-            if self.has_processes {
+            if self.processes == Processes::OfTool {
                 mount_processes(command);
             }
             syscall_filter::apply(command, rights.ioctls)?;
@@ -172,8 +189,13 @@ impl MountView {
             set_attributes(tree.as_fd(), libc::MOUNT_ATTR_NOSUID, 0)?;
             attach(tree.as_fd(), &below(root, path))?;
         }
-        if self.has_processes {
-            fs::create_dir(below(root, Path::new(PROCESSES)))?;
+        if self.processes != Processes::None {
+            let directory = below(root, Path::new(PROCESSES));
+            fs::create_dir(&directory)?;
+            if self.processes == Processes::OfUser {
+                let flags = flags | MountFlags::NOEXEC;
+                mount("proc", &directory, "proc", flags, c"subset=pid,hidepid=2")?;
+            }
         }
         for mount in &self.mounts {
             set_attributes(mount.tree.as_fd(), mount.attributes, 0)?;

@@ -12,7 +12,9 @@ use ::sys::observer::Observer;
 use config::machine::{Kind, Machine};
 use config::settings::{Acceleration, Settings};
 use config::task::GATEWAY;
-use guest::{BootMode, Console, Exit, Guest, GuestError, QmpError, Spec, User, checkpoint};
+use guest::{
+    BootMode, Console, Exit, Guest, GuestError, QmpError, SealedMemory, Spec, User, checkpoint,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use session::gateway::dhcp;
 use session::handshake::{self, HandshakeMode};
@@ -97,6 +99,7 @@ fn spec(directory: &Path, machine: Machine, run_dir: &Path, network: &str) -> Sp
         uefi: Settings::parse("").unwrap().guests.uefi,
         durable: false,
         boot: BootMode::Cold,
+        shared_memory: None,
         keep_open: Vec::new(),
     }
 }
@@ -349,14 +352,18 @@ fn guests_restored_from_one_checkpoint_have_different_random_bytes_and_know_the_
     println!("checkpoint: {:.2?}", began.elapsed());
     assert!(checkpoint::exists(directory));
     let memory = fs::read(directory.join("frozen.memory")).unwrap();
+    let shared = SealedMemory::load(directory).unwrap();
     let mut consoles = Vec::new();
-    for _ in 0..2 {
+    for shared_memory in [None, Some(shared.clone()), Some(shared)] {
         let fixture = GuestFixture::of((copy(directory), image.machine.1.clone()));
         let (_server, mut events) = fixture.serve();
         let mut spec = fixture.spec();
         spec.boot = BootMode::Restore;
+        spec.shared_memory = shared_memory;
+        let is_shared = spec.shared_memory.is_some();
         let began = Instant::now();
         let guest = Guest::start(spec).unwrap();
+        assert_eq!(shows_only_its_user(&guest), is_shared);
         println!("restore: {:.2?} to a running guest", began.elapsed());
         serve_control_port(&guest, HandshakeMode::Restore);
         let console = read(output(guest.console()));
@@ -385,6 +392,18 @@ fn guests_restored_from_one_checkpoint_have_different_random_bytes_and_know_the_
         let time: u64 = field(text, "time").parse().unwrap();
         assert!(now.abs_diff(time) < 30, "{text}");
     }
+}
+
+/// Returns true if a guest's QEMU sees processes: only those of its own user.
+fn shows_only_its_user(guest: &Guest) -> bool {
+    let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", guest.pid())).unwrap();
+    let Some(processes) = mounts.lines().find(|line| line.contains(" /proc ")) else {
+        return false;
+    };
+    for option in ["subset=pid", "hidepid=invisible", "nosuid", "noexec"] {
+        assert!(processes.contains(option), "{processes}");
+    }
+    true
 }
 
 #[test]

@@ -30,6 +30,7 @@ pub use end::{GuestEnd, Shutdown};
 pub use error::{GuestError, stderr_suffix};
 pub use guest::{Console, Guest};
 pub use process::Exit;
+pub use qemu::checkpoint::SealedMemory;
 pub use qemu::qmp::QmpError;
 pub use qemu::{Accelerator, KvmAccess, accelerator, check_firmware, checkpoint, command_line};
 pub use spec::{BootMode, Spec, User};

@@ -109,6 +109,10 @@ fn descriptors(spec: Spec, network: &Network) -> Result<Vec<FdMapping>, GuestErr
         add(uefi::open_code(&spec.uefi)?, cmdline::FIRMWARE);
         add(open(uefi::variables(&spec))?, cmdline::VARIABLES);
     }
+    if let Some(memory) = &spec.shared_memory {
+        let memory = memory.descriptor().map_err(GuestError::Spawn)?;
+        add(memory, cmdline::SHARED_MEMORY);
+    }
     for (descriptor, number) in spec.keep_open.into_iter().zip(cmdline::KEEP_OPEN..) {
         add(descriptor, number);
     }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use config::machine::Machine;
 use config::settings::{Acceleration, Uefi};
 
+use crate::qemu::checkpoint::SealedMemory;
+
 /// The description of a guest to start.
 #[derive(Debug)]
 pub struct Spec {
@@ -30,6 +32,9 @@ pub struct Spec {
     pub durable: bool,
     /// The way in which it boots.
     pub boot: BootMode,
+    /// The memory of the checkpoint to restore, if it is shared with other guests. Otherwise
+    /// the guest has that of its own snapshot.
+    pub shared_memory: Option<SealedMemory>,
     /// Descriptors that stay open as long as the guest lives, such as a lock.
     pub keep_open: Vec<OwnedFd>,
 }
@@ -71,6 +76,7 @@ impl Spec {
             uefi: config::settings::Settings::parse("").unwrap().guests.uefi,
             durable: false,
             boot: BootMode::Cold,
+            shared_memory: None,
             keep_open: Vec::new(),
         }
     }

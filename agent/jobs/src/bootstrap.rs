@@ -201,6 +201,7 @@ async fn install(
         files: namespace(&toolchain, &files, log_bytes_max),
         durable: true,
         boot: BootMode::Cold,
+        shared_memory: None,
         capture: log_capture::CaptureFiles {
             console: files.join(CONSOLE),
             log: files.join(LIVE_LOG),

@@ -10,6 +10,7 @@ mod logs;
 mod outcome;
 mod progress;
 mod provenance;
+mod restore_memory;
 mod upload;
 mod verdict;
 

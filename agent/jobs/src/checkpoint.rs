@@ -119,6 +119,7 @@ async fn boot(
         files: tftp::server::Namespace::new(0, 0),
         durable: false,
         boot: BootMode::CheckpointSource,
+        shared_memory: None,
         capture: log_capture::CaptureFiles {
             console: files.join("frozen.console"),
             log: files.join("frozen.log"),

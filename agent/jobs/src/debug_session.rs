@@ -254,6 +254,7 @@ async fn prepare(
             files: files::map(&agent, &task, &directory)?.0,
             durable: false,
             boot: BootMode::Cold,
+            shared_memory: None,
             capture: files::record(&agent, &directory),
         };
         Ok((spec, machine))

@@ -21,7 +21,7 @@ use config::MachineName;
 use config::builds::Usage;
 use config::machine::Machine;
 use guest::network::{Network, NetworkError};
-use guest::{BootMode, Exit, GuestEnd, GuestError, QmpError};
+use guest::{BootMode, Exit, GuestEnd, GuestError, QmpError, SealedMemory};
 use store::Snapshot;
 use sys::blocking::blocking;
 use tokio::time::{Instant, timeout};
@@ -102,6 +102,8 @@ pub struct SessionSpec {
     pub durable: bool,
     /// The way in which it boots.
     pub boot: BootMode,
+    /// The memory of its checkpoint, if that is shared with other guests.
+    pub shared_memory: Option<SealedMemory>,
     /// The files that receive its output.
     pub capture: CaptureFiles,
 }

@@ -78,6 +78,7 @@ fn start_guest(
         uefi: settings.uefi.clone(),
         durable: spec.durable,
         boot: spec.boot,
+        shared_memory: spec.shared_memory,
         keep_open: vec![spec.snapshot.share_lock()?],
     })?;
     let streams = Streams::connect(&guest).inspect_err(|_| kill(&guest))?;

@@ -166,7 +166,9 @@ fn drop_stale_facts(agent: &AgentState, machines: &BTreeMap<MachineName, Located
         let images = state.view.images.iter().map(|image| image.uuid);
         images.chain(state.view.revisions.iter().map(|revision| revision.uuid))
     });
-    agent.image_facts.retain(&existing.collect());
+    let existing = existing.collect();
+    agent.image_facts.retain(&existing);
+    agent.hot_images.cool(&existing, std::time::Instant::now());
 }
 
 /// Returns the facts of the complete image for a key, else of the current revision.

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::hot_images::HotImages;
 use super::image_facts::ImageFactsCache;
 use super::job_table::JobTable;
 use super::paths::StatePaths;
@@ -61,6 +62,8 @@ pub struct AgentState {
     pub queue: tokio::sync::Mutex<()>,
     /// The facts of the images and revisions, each read once.
     pub image_facts: ImageFactsCache,
+    /// The images from which guests are restored often.
+    pub hot_images: HotImages,
     /// The failed restores of checkpoints.
     pub restores: RestoreHistory,
     status: watch::Sender<Option<Status>>,
@@ -109,6 +112,7 @@ impl AgentState {
             leaving: CancellationToken::new(),
             queue: tokio::sync::Mutex::default(),
             image_facts: ImageFactsCache::default(),
+            hot_images: HotImages::default(),
             restores: RestoreHistory::default(),
             status: watch::Sender::default(),
             queue_snapshot: watch::Sender::default(),

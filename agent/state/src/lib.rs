@@ -1,6 +1,7 @@
 //! The state that all parts of a running agent share.
 
 pub mod agent_state;
+pub mod hot_images;
 pub mod image_facts;
 pub mod job_table;
 pub mod maintenance;
@@ -9,6 +10,7 @@ pub mod restore_history;
 pub mod status;
 
 pub use agent_state::AgentState;
+pub use hot_images::{HotImages, RestoreMemory};
 pub use image_facts::{ImageFacts, ImageFactsCache};
 pub use job_table::{BuildJob, CancelAnswer, DebugJob, DiskUse, HoldJob, ImageJob, JobTable};
 pub use paths::StatePaths;

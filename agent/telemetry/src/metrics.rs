@@ -51,6 +51,7 @@ struct AgentGauges {
     ready: Gauges,
     notices: Gauges,
     free: Gauges,
+    hot_memory: Gauges,
 }
 
 impl Default for Metrics {
@@ -109,6 +110,11 @@ impl Default for Metrics {
                     "Problems that keep the host from building",
                 ),
                 free: gauge(&mut all, "free_bytes", "Free space"),
+                hot_memory: gauge(
+                    &mut all,
+                    "hot_memory_bytes",
+                    "Memory of checkpoints that guests share",
+                ),
                 registry: all,
             }),
         };
@@ -241,6 +247,8 @@ pub struct HostGauges<'h> {
     pub status: Option<&'h Status>,
     /// The volumes and the state directory, each with its kind and its free bytes.
     pub free: &'h [(&'static str, PathBuf, Option<u64>)],
+    /// The memory of hot images, in bytes.
+    pub hot_memory: u64,
 }
 
 impl AgentGauges {
@@ -274,6 +282,7 @@ impl AgentGauges {
             }
             set(&self.notices, &Vec::new(), status.notices.len() as f64);
         }
+        set(&self.hot_memory, &Vec::new(), host.hot_memory as f64);
         for (kind, path, bytes) in host.free {
             self.set_free(kind, path, *bytes);
         }

@@ -24,6 +24,9 @@ use crate::spec::{BootMode, Spec};
 
 pub(super) mod files;
 mod key;
+mod sealed_memory;
+
+pub use sealed_memory::SealedMemory;
 
 pub use files::{
     convert_to_cold, discard, exists, mark_unsupported, memory_bytes, unsupported_reason,

@@ -20,8 +20,9 @@ pub(super) const CONTROL: i32 = 8;
 pub(super) const FIRMWARE: i32 = 9;
 pub(super) const VARIABLES: i32 = 10;
 pub(super) const EVENTS: i32 = 11;
+pub(super) const SHARED_MEMORY: i32 = 12;
 /// The first number of the descriptors that QEMU only keeps open.
-pub(super) const KEEP_OPEN: i32 = 12;
+pub(super) const KEEP_OPEN: i32 = 13;
 
 /// The paths, in QEMU's view, of the files that it opens by name.
 pub(super) const KERNEL: &str = "/kernel";
@@ -110,7 +111,11 @@ fn memory(line: &mut Line, spec: &Spec) {
     } else {
         "on"
     };
-    let file = format!("id=ram,mem-path={MEMORY},size={size}k,share={share}");
+    let path = match spec.shared_memory {
+        Some(_) => format!("/proc/self/fd/{SHARED_MEMORY}"),
+        None => MEMORY.to_owned(),
+    };
+    let file = format!("id=ram,mem-path={path},size={size}k,share={share}");
     line.add("-object", format!("memory-backend-file,{file}"));
 }
 
@@ -201,6 +206,7 @@ impl Line {
 mod tests {
     use super::*;
     use crate::qemu::KvmAccess;
+    use crate::qemu::checkpoint::SealedMemory;
 
     /// Returns the command line with an option and its value per line.
     fn text(spec: &Spec, accelerator: Accelerator) -> String {
@@ -269,6 +275,20 @@ mod tests {
             source
         );
         insta::assert_snapshot!(restored);
+    }
+
+    #[test]
+    fn shared_memory_is_opened_by_its_descriptor() {
+        let directory = tempfile::tempdir().unwrap();
+        sys::file::replace(&directory.path().join("frozen.memory"), b"memory").unwrap();
+        let mut spec = Spec::example(": 1\nid: d\nsummary: d\n");
+        spec.boot = BootMode::Restore;
+        let own = text(&spec, Accelerator::Tcg);
+        spec.shared_memory = Some(SealedMemory::load(directory.path()).unwrap());
+        let shared = text(&spec, Accelerator::Tcg);
+        let path = format!("mem-path=/proc/self/fd/{SHARED_MEMORY},");
+        assert_eq!(shared.replace(&path, "mem-path=/memory,"), own);
+        assert_ne!(shared, own);
     }
 
     #[test]

@@ -61,7 +61,10 @@ pub(super) fn view(
             view.mount(tree(initrd.as_str(), false)?, cmdline::INITRD);
         }
     }
-    if spec.boot != BootMode::Cold {
+    if spec.shared_memory.is_some() {
+        // QEMU opens it by the number of its descriptor.
+        view.add_processes_of_user();
+    } else if spec.boot != BootMode::Cold {
         view.mount_writable(tree(files::MEMORY, true)?, cmdline::MEMORY);
     }
     Ok(view)

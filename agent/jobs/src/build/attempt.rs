@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::collect::{self, Collected};
+use super::restore_memory::GuestMemory;
 use super::{RESULTS, files, inputs, logs, progress};
 use crate::runner::{self, Bounds, GuestJob, GuestSource, JobError};
 use crate::{disk_use, hold, limits, snapshot};
@@ -155,6 +156,11 @@ async fn start_guest(
     build.restored = mode == StartKind::Restored && build.attempts <= 1 && !rejected;
     let limits = limits::of_attempt(&agent.settings, build, &machine);
     inputs::record_policy(&agent.settings.guests, build, &machine, &limits);
+    let memory = if build.restored {
+        GuestMemory::of(agent, &snapshot)
+    } else {
+        GuestMemory::default()
+    };
     let spec = session::SessionSpec {
         tag: build.id.to_string(),
         snapshot,
@@ -166,18 +172,15 @@ async fn start_guest(
         } else {
             BootMode::Cold
         },
+        shared_memory: memory.shared.clone(),
         capture: files::record(agent, &agent.paths.build(build.id)),
     };
     // Before the start: the agent that adopts the guest must know its kind.
     agent.records.save(build).await?;
-    run(
-        agent,
-        build,
-        GuestSource::Start(Box::new(spec)),
-        limits,
-        cancel,
-    )
-    .await
+    let guest = GuestSource::Start(Box::new(spec));
+    let attempt = run(agent, build, guest, limits, cancel).await;
+    memory.settle().await;
+    attempt
 }
 
 /// Returns the facts of the image that a snapshot was taken of.

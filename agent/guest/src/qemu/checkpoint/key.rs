@@ -28,6 +28,7 @@ pub(super) fn key(spec: &Spec, program: &str, accelerator: Accelerator) -> io::R
             run_dir: PathBuf::new(),
             network: String::new(),
             boot: BootMode::CheckpointSource,
+            shared_memory: None,
             keep_open: Vec::new(),
             ..*spec
         },
