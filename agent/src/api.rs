@@ -290,6 +290,7 @@ async fn metrics(State(agent): State<Arc<AgentState>>) -> Result<Response, ApiEr
         jobs: agent.jobs.running().counts(),
         status: status.as_ref(),
         free: &free,
+        ready: agent.ready.images().len(),
         hot_memory: agent.hot_images.bytes(),
     });
     text.push_str(&agent.pr.metrics().to_text());

@@ -128,6 +128,7 @@ async fn run_async(settings: Settings) -> Result<[File; 2], StartError> {
         let _ = tokio::join!(scheduler, retention, disk_pressure);
         // No other task starts a job.
         agent.tasks.wait().await;
+        jobs::ready::discard_all(&agent).await;
     };
     if timeout(STOP_LIMIT, work).await.is_err() {
         warn!("some guests did not end in time; the next start cleans up");

@@ -86,6 +86,7 @@ impl GuestSnapshot<'_> {
             durable: false,
             boot,
             shared_memory: None,
+            paused: false,
             keep_open: Vec::new(),
         }
     }

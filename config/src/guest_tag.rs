@@ -40,7 +40,7 @@ impl fmt::Display for CopyTag {
 }
 
 /// The short name of a guest: the number of a build, that with the number of a debug session,
-/// or a letter and the number of a bootstrap.
+/// or a letter and a number.
 ///
 /// The parser is the only door: leftovers of guests are deleted only if their name parses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +51,8 @@ pub enum GuestTag {
     Copy(CopyTag),
     /// The guest of a bootstrap: `b3`.
     Bootstrap(u64),
+    /// A ready guest, which gets a build's name with the build: `r7`.
+    Ready(u64),
 }
 
 /// A name that no guest has.
@@ -62,13 +64,15 @@ impl FromStr for GuestTag {
     type Err = NoGuestTag;
 
     fn from_str(text: &str) -> Result<Self, NoGuestTag> {
-        let tag = match text.strip_prefix('b') {
-            Some(number) => number
-                .parse()
-                .map(Self::Bootstrap)
-                .map_err(|_| NoGuestTag)?,
-            None if text.contains('-') => Self::Copy(text.parse()?),
-            None => text.parse().map(Self::Build).map_err(|_| NoGuestTag)?,
+        let number = |text: &str| text.parse().map_err(|_| NoGuestTag);
+        let tag = if let Some(text) = text.strip_prefix('b') {
+            Self::Bootstrap(number(text)?)
+        } else if let Some(text) = text.strip_prefix('r') {
+            Self::Ready(number(text)?)
+        } else if text.contains('-') {
+            Self::Copy(text.parse()?)
+        } else {
+            text.parse().map(Self::Build).map_err(|_| NoGuestTag)?
         };
         // A number can be written in many ways; we write it in one.
         if tag.to_string() == text {
@@ -85,6 +89,7 @@ impl fmt::Display for GuestTag {
             Self::Build(id) => write!(f, "{id}"),
             Self::Copy(tag) => write!(f, "{tag}"),
             Self::Bootstrap(number) => write!(f, "b{number}"),
+            Self::Ready(number) => write!(f, "r{number}"),
         }
     }
 }
@@ -110,6 +115,9 @@ mod tests {
             "B1",
             "1b",
             "b1-2",
+            "r",
+            "r07",
+            "r1-a1",
             "1-2",
             "1-a",
             "1-a01",
@@ -125,13 +133,13 @@ mod tests {
         #[test]
         fn a_tag_is_parsed_as_printed(number: u64, build: u64) {
             let build = BuildId(build);
-            for tag in [GuestTag::Build(build), GuestTag::Copy(CopyTag { build, number }), GuestTag::Bootstrap(number)] {
+            for tag in [GuestTag::Build(build), GuestTag::Copy(CopyTag { build, number }), GuestTag::Bootstrap(number), GuestTag::Ready(number)] {
                 prop_assert_eq!(tag.to_string().parse(), Ok(tag));
             }
         }
 
         #[test]
-        fn a_parsed_tag_is_printed_identically(text in "[b+0-9a-c-]{0,5}") {
+        fn a_parsed_tag_is_printed_identically(text in "[br+0-9a-c-]{0,5}") {
             if let Ok(tag) = text.parse::<GuestTag>() {
                 prop_assert_eq!(tag.to_string(), text);
             }

@@ -100,6 +100,7 @@ fn spec(directory: &Path, machine: Machine, run_dir: &Path, network: &str) -> Sp
         durable: false,
         boot: BootMode::Cold,
         shared_memory: None,
+        paused: false,
         keep_open: Vec::new(),
     }
 }

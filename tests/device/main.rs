@@ -48,6 +48,7 @@ mod packagers;
 mod power_cut;
 mod push_pull;
 mod queue;
+mod ready_guests;
 mod rebuild_bisect;
 mod resumed_transfers;
 mod revision_diff;

@@ -441,6 +441,26 @@ fn the_error_of_a_locked_machine_names_the_process() {
 }
 
 #[test]
+fn a_renamed_snapshot_stays_in_use_and_takes_no_other_ones_name() {
+    let fixture = Fixture::new();
+    let volume = fixture.volume.clone().with_lock_timeout(Duration::ZERO);
+    let (linux, toolchain) = (linux(), "default".parse().unwrap());
+    let [ready, build, other] = ["r1", "42", "43"].map(|tag| tag.parse().unwrap());
+    let image = SnapshotSource::Image("default".parse().unwrap());
+    let take = |tag| volume.snapshot(&linux, &image, &toolchain, tag).unwrap();
+    let (snapshot, _other) = (take(&ready), take(&other));
+    let source = snapshot.source_uuid();
+    let renamed = volume.rename_snapshot(snapshot, &build).unwrap();
+    assert_eq!((renamed.tag(), renamed.source_uuid()), (&build, source));
+    assert!(renamed.path().is_dir() && !volume.has_snapshot(&linux, &toolchain, &ready).unwrap());
+    assert!(volume.delete_snapshot(&linux, &toolchain, &build).is_err());
+    let path = renamed.path().to_owned();
+    let taken = volume.rename_snapshot(renamed, &other).unwrap_err();
+    assert!(taken.to_string().contains("43"), "{taken}");
+    assert!(path.is_dir());
+}
+
+#[test]
 fn a_copy_of_a_snapshot_is_independent_of_it() {
     let fixture = Fixture::new();
     let (linux, toolchain) = (linux(), "default".parse().unwrap());

@@ -229,8 +229,14 @@ impl AgentHost {
     /// Returns the command that starts the agent, and writes its settings.
     pub fn command(&self) -> Command {
         let path = self.work.path().join("agent.toml");
+        // They outlive the builds whose end most tests wait for.
+        let ready_guests = if self.settings.contains("ready_max") {
+            ""
+        } else {
+            "guests.ready_max = 0\n"
+        };
         let text = format!(
-            "host.name = \"{}\"\npaths.volumes = {:?}\npaths.toolchains = \"{}\"\npaths.state = \"{}\"\npaths.run = \"{}\"\n{}",
+            "host.name = \"{}\"\npaths.volumes = {:?}\npaths.toolchains = \"{}\"\npaths.state = \"{}\"\npaths.run = \"{}\"\n{ready_guests}{}",
             self.name,
             self.volumes(),
             self.host.mount.path().join("toolchains").display(),

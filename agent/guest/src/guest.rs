@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::builds::Usage;
-use config::machine::Kind;
+use config::machine::{Kind, Machine};
 use tracing::debug;
 
 use crate::end::{GuestEnd, Shutdown};
@@ -73,7 +73,7 @@ impl Guest {
             return Err(GuestError::Running(run_dir));
         }
         let stderr = run_dir::prepare(&run_dir).map_err(GuestError::run_dir(&run_dir))?;
-        let (boot, directory) = (spec.boot, spec.directory.clone());
+        let (boot, directory, paused) = (spec.boot, spec.directory.clone(), spec.paused);
         protect(&directory)?;
         let (process, gate) = match spec.machine.kind {
             Kind::Kvm => (qemu::start(spec)?, None),
@@ -86,7 +86,12 @@ impl Guest {
         };
         let begun = match gate {
             Some(gate) => gate.open().map_err(QmpError::from),
-            None => guest.run_processors(boot, &directory),
+            None => guest.load(boot, &directory).and_then(|mut qmp| {
+                if paused {
+                    return Ok(());
+                }
+                qmp.command("cont")
+            }),
         };
         if let Err(source) = begun {
             // The first error is the one to report.
@@ -97,15 +102,33 @@ impl Guest {
         Ok(guest)
     }
 
-    /// Lets QEMU's processors run, from the checkpoint if there is one to restore.
-    fn run_processors(&self, boot: BootMode, directory: &Path) -> Result<(), QmpError> {
+    /// Connects to QEMU, and loads the checkpoint if there is one to restore.
+    fn load(&self, boot: BootMode, directory: &Path) -> Result<Qmp, QmpError> {
         let mut qmp = self.connect_qmp()?;
         debug!("connected to QEMU's monitor");
         if boot == BootMode::Restore {
             checkpoint::load(&mut qmp, directory)?;
             debug!("QEMU loaded the state of the checkpoint");
         }
-        qmp.command("cont")
+        Ok(qmp)
+    }
+
+    /// Gives a guest another run directory, which must not exist, and another control group.
+    ///
+    /// # Errors
+    /// When a directory cannot be renamed or created. The guest may have either name then.
+    pub fn rename(
+        self,
+        group: &str,
+        machine: &Machine,
+        run_dir: &Path,
+    ) -> Result<Self, GuestError> {
+        fs::rename(&self.run_dir, run_dir).map_err(GuestError::run_dir(run_dir))?;
+        Ok(Self {
+            process: self.process.move_to(group, machine, run_dir)?,
+            run_dir: run_dir.to_owned(),
+            stderr: self.stderr,
+        })
     }
 
     /// Finds the guest that an earlier agent started with this run directory, if it still

@@ -102,6 +102,21 @@ impl Process {
         done.map(|()| self)
     }
 
+    /// Moves the process into a control group with another name, and records it.
+    pub(crate) fn move_to(
+        mut self,
+        group: &str,
+        machine: &Machine,
+        run_dir: &Path,
+    ) -> Result<Self, GuestError> {
+        let entered = cgroup::enter(group, machine, self.pid).map_err(GuestError::Limit)?;
+        if let Some(left) = std::mem::replace(&mut self.cgroup, entered) {
+            cgroup::remove(&left);
+        }
+        self.record(run_dir)?;
+        Ok(self)
+    }
+
     /// Writes the record that [`Process::find`] reads.
     fn record(&self, run_dir: &Path) -> Result<(), GuestError> {
         let record = Record {

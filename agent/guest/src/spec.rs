@@ -35,6 +35,8 @@ pub struct Spec {
     /// The memory of the checkpoint to restore, if it is shared with other guests. Otherwise
     /// the guest has that of its own snapshot.
     pub shared_memory: Option<SealedMemory>,
+    /// Leaves the processors of a virtual machine stopped until [`Guest::resume`](crate::Guest::resume).
+    pub paused: bool,
     /// Descriptors that stay open as long as the guest lives, such as a lock.
     pub keep_open: Vec<OwnedFd>,
 }
@@ -77,6 +79,7 @@ impl Spec {
             durable: false,
             boot: BootMode::Cold,
             shared_memory: None,
+            paused: false,
             keep_open: Vec::new(),
         }
     }

@@ -7,10 +7,10 @@ mod conclude;
 pub mod files;
 mod inputs;
 mod logs;
+mod new_guest;
 mod outcome;
 mod progress;
 mod provenance;
-mod restore_memory;
 mod upload;
 mod verdict;
 

@@ -17,6 +17,7 @@ pub mod disk_use;
 pub mod hold;
 pub mod image;
 mod limits;
+pub mod ready;
 pub mod runner;
 mod snapshot;
 

@@ -130,6 +130,8 @@ pub trait GuestJob: Send + Sized {
 pub enum GuestSource {
     /// A new guest.
     Start(Box<session::SessionSpec>),
+    /// A ready guest.
+    Ready(Box<session::ReadyGuest>, Box<session::SessionSpec>),
     /// The guest that an earlier agent started.
     Adopt(Box<session::AdoptSpec>),
 }
@@ -156,6 +158,7 @@ pub async fn run<J: GuestJob>(
 ) -> Result<J::Output, JobError> {
     let mut session = match guest {
         GuestSource::Start(spec) => Session::start(&agent.guests, *spec).await?,
+        GuestSource::Ready(guest, spec) => Session::take(&agent.guests, *guest, *spec).await?,
         GuestSource::Adopt(spec) => Session::adopt(&agent.guests, *spec).await?,
     };
     job.on_start(&mut session).await;

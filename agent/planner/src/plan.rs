@@ -4,6 +4,7 @@ mod clean;
 mod debug_sessions;
 mod evict;
 mod images;
+mod ready;
 mod start;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use config::builds::{Build, Priority, StartKind, Submitter};
 use config::queue::Drained;
 use config::task::{BOOTSTRAP_VERSION, Digest, Provenance};
-use config::{BuildId, CopyTag, ImageKey, MachineName, Revision, Tag, ToolchainName};
+use config::{BuildId, CopyTag, GuestTag, ImageKey, MachineName, Revision, Tag, ToolchainName};
 use jiff::Timestamp;
 use store::prune::PrunePolicy;
 use store::{ImageView, Located, MachineView, Uuid, VolumeId};
@@ -114,6 +115,10 @@ pub struct Observed {
     pub bootstrap_failures: BTreeMap<ImageKey, BootstrapFailure>,
     /// The start modes of builds on each image.
     pub start_modes: BTreeMap<ImageKey, StartMode>,
+    /// The hot images, each with the number of ready guests that it should have.
+    pub hot_images: BTreeMap<Uuid, usize>,
+    /// The ready guests, and those that are being made, each with its image.
+    pub ready: BTreeMap<GuestTag, Uuid>,
     /// The newest build that was ever recorded.
     pub newest_build: Option<BuildId>,
     /// The reason for which no guest may start at all.
@@ -178,6 +183,17 @@ pub struct ImageStart {
     pub unasked: bool,
 }
 
+/// The making of a ready guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadyStart {
+    /// The machine and the toolchain.
+    pub key: ImageKey,
+    /// The volume of the machine.
+    pub volume: VolumeId,
+    /// The image that the plan saw.
+    pub image: Uuid,
+}
+
 /// A plan, with the explanations that people get about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decision {
@@ -211,6 +227,10 @@ pub enum Action {
     StartCheckpoint(ImageStart),
     /// Start the guest of a build.
     StartBuild(BuildStart),
+    /// Make a ready guest.
+    PrepareGuest(ReadyStart),
+    /// End a ready guest.
+    DiscardReadyGuest(GuestTag),
     /// Record the reason for which a build waits.
     SetWaitReason(BuildId, String),
     /// End a queued build as `abort`.
@@ -246,6 +266,7 @@ impl Observed {
         actions.extend(self.end_debug_sessions());
         actions.extend(self.evict_holds(&starts.actions, &starts.order));
         actions.extend(starts.actions);
+        actions.extend(self.ready_guests());
         Decision { actions, ..starts }
     }
 

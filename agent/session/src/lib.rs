@@ -42,6 +42,7 @@ pub mod log_capture;
 mod orphans;
 mod parts;
 pub mod pr_service;
+mod ready;
 mod shutdown_report;
 mod start;
 mod streams;
@@ -52,6 +53,7 @@ pub use egress::EgressError;
 pub use events::{GuestEvent, GuestFailure, SessionLimits};
 pub use guest_services::GuestServices;
 pub use orphans::{bytes_written, end_orphans, guests_directory, is_running, resume};
+pub use ready::{ReadyGuest, ReadySpec};
 
 use gateway::Gateway;
 use guest_handle::GuestHandle;

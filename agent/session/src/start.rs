@@ -79,6 +79,7 @@ fn start_guest(
         durable: spec.durable,
         boot: spec.boot,
         shared_memory: spec.shared_memory,
+        paused: false,
         keep_open: vec![spec.snapshot.share_lock()?],
     })?;
     let streams = Streams::connect(&guest).inspect_err(|_| kill(&guest))?;

@@ -74,6 +74,8 @@ async fn execute_one(
             jobs::start_image(agent, ImageJobKind::Checkpoint, start, |_| {});
         }
         Action::StartBuild(start) => jobs::start_build(agent, start).await,
+        Action::PrepareGuest(start) => jobs::ready::prepare(agent, start),
+        Action::DiscardReadyGuest(tag) => jobs::ready::discard(agent, tag).await,
         Action::EvictHold(id) => {
             info!(build = %id, "evicting the guest of a held build");
             agent.jobs.evict_hold(id);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use config::layout::Entry;
 use config::settings::Machines;
@@ -41,6 +41,7 @@ pub(crate) async fn observe(
     bootstrap_failures: BTreeMap<ImageKey, BootstrapFailure>,
 ) -> Result<Observed, ObserveError> {
     let jobs = agent.jobs.running();
+    let ready = agent.ready.images();
     let now = Timestamp::now();
     let (running, waiting): (Vec<_>, Vec<_>) = agent
         .records
@@ -81,6 +82,10 @@ pub(crate) async fn observe(
         },
         bootstrap_failures,
         start_modes: disks.start_modes,
+        hot_images: agent
+            .hot_images
+            .wanted(Instant::now(), settings.guests.ready_max),
+        ready,
         newest_build,
         halt: disks.halt,
         halted_volumes: disks.halted_volumes,
@@ -168,7 +173,7 @@ fn drop_stale_facts(agent: &AgentState, machines: &BTreeMap<MachineName, Located
     });
     let existing = existing.collect();
     agent.image_facts.retain(&existing);
-    agent.hot_images.cool(&existing, std::time::Instant::now());
+    agent.hot_images.cool(&existing, Instant::now());
 }
 
 /// Returns the facts of the complete image for a key, else of the current revision.

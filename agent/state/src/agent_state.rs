@@ -22,6 +22,7 @@ use super::hot_images::HotImages;
 use super::image_facts::ImageFactsCache;
 use super::job_table::JobTable;
 use super::paths::StatePaths;
+use super::ready_pool::ReadyPool;
 use super::restore_history::RestoreHistory;
 use super::status::QueueSnapshot;
 
@@ -64,6 +65,8 @@ pub struct AgentState {
     pub image_facts: ImageFactsCache,
     /// The images from which guests are restored often.
     pub hot_images: HotImages,
+    /// The guests that wait for builds.
+    pub ready: ReadyPool,
     /// The failed restores of checkpoints.
     pub restores: RestoreHistory,
     status: watch::Sender<Option<Status>>,
@@ -71,6 +74,7 @@ pub struct AgentState {
     drained: watch::Sender<Option<Drained>>,
     bootstraps: AtomicU64,
     copies: AtomicU64,
+    ready_tags: AtomicU64,
 }
 
 impl AgentState {
@@ -113,12 +117,14 @@ impl AgentState {
             queue: tokio::sync::Mutex::default(),
             image_facts: ImageFactsCache::default(),
             hot_images: HotImages::default(),
+            ready: ReadyPool::default(),
             restores: RestoreHistory::default(),
             status: watch::Sender::default(),
             queue_snapshot: watch::Sender::default(),
             drained: watch::Sender::default(),
             bootstraps: AtomicU64::new(0),
             copies: AtomicU64::new(0),
+            ready_tags: AtomicU64::new(0),
         }
     }
 
@@ -166,5 +172,10 @@ impl AgentState {
     pub fn next_bootstrap(&self) -> String {
         let number = self.bootstraps.fetch_add(1, Ordering::Relaxed) + 1;
         GuestTag::Bootstrap(number).to_string()
+    }
+
+    /// Returns the short name of the next ready guest.
+    pub fn next_ready(&self) -> GuestTag {
+        GuestTag::Ready(self.ready_tags.fetch_add(1, Ordering::Relaxed) + 1)
     }
 }

@@ -3,13 +3,17 @@
 //! All guests that are restored from a hot image share the memory of its checkpoint, in one
 //! sealed file in the host's memory. It is dropped when the image cools.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use guest::SealedMemory;
 use parking_lot::Mutex;
 use store::Uuid;
 
+/// The number of restores that are remembered of each image.
+const RESTORES_MAX: usize = 64;
+/// The time within which restores count as simultaneous.
+const TOGETHER: Duration = Duration::from_secs(1);
 /// The time after the last restore in which an image is hot.
 const HOT_FOR: Duration = Duration::from_mins(5);
 
@@ -19,7 +23,8 @@ pub struct HotImages(Mutex<BTreeMap<Uuid, Image>>);
 
 #[derive(Debug)]
 struct Image {
-    restored: Instant,
+    /// The times of the last restores, the latest last.
+    restores: VecDeque<Instant>,
     memory: Memory,
 }
 
@@ -52,12 +57,17 @@ impl HotImages {
         let mut images = self.0.lock();
         let known = images.get_mut(&image);
         let Some(known) = known.filter(|image| image.is_hot(now)) else {
-            let memory = Memory::Unshared;
-            let restored = now;
-            images.insert(image, Image { restored, memory });
+            let first = Image {
+                restores: VecDeque::from([now]),
+                memory: Memory::Unshared,
+            };
+            images.insert(image, first);
             return RestoreMemory::Own;
         };
-        known.restored = now;
+        known.restores.push_back(now);
+        if known.restores.len() > RESTORES_MAX {
+            known.restores.pop_front();
+        }
         match &known.memory {
             Memory::Unshared => {
                 known.memory = Memory::Loading;
@@ -73,6 +83,31 @@ impl HotImages {
         if let Some(image) = self.0.lock().get_mut(&image) {
             image.memory = memory.map_or(Memory::Failed, Memory::Loaded);
         }
+    }
+
+    /// Returns the shared memory of an image, if it is loaded.
+    pub fn memory(&self, image: Uuid) -> Option<SealedMemory> {
+        match &self.0.lock().get(&image)?.memory {
+            Memory::Loaded(memory) => Some(memory.clone()),
+            _ => None,
+        }
+    }
+
+    /// Returns the hot images, each with the number of ready guests that it should have: as many
+    /// as the builds that arrived together lately, but at most `most`.
+    pub fn wanted(&self, now: Instant, most: usize) -> BTreeMap<Uuid, usize> {
+        let images = self.0.lock();
+        let hot = images
+            .iter()
+            .filter(|(_, image)| image.is_hot(now) && image.restores.len() > 1);
+        hot.map(|(uuid, image)| (*uuid, image.arrivals(now).min(most)))
+            .filter(|(_, wanted)| *wanted > 0)
+            .collect()
+    }
+
+    /// Lets an image cool at once.
+    pub fn forget(&self, image: Uuid) {
+        self.0.lock().remove(&image);
     }
 
     /// Drops what is not hot, and the images that are not in `existing`.
@@ -95,7 +130,20 @@ impl HotImages {
 
 impl Image {
     fn is_hot(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.restored) < HOT_FOR
+        let last = self.restores.back();
+        last.is_some_and(|last| now.saturating_duration_since(*last) < HOT_FOR)
+    }
+
+    /// Returns the largest number of restores in a row, among the last ones, that began within
+    /// [`TOGETHER`].
+    fn arrivals(&self, now: Instant) -> usize {
+        let recent = |time: &&Instant| now.saturating_duration_since(**time) < HOT_FOR;
+        let times: Vec<_> = self.restores.iter().filter(recent).collect();
+        let count_from = |start: usize| {
+            let since = |time: &&&Instant| time.saturating_duration_since(*times[start]) < TOGETHER;
+            times[start..].iter().take_while(since).count()
+        };
+        (0..times.len()).map(count_from).max().unwrap_or(0)
     }
 }
 
@@ -139,7 +187,7 @@ mod tests {
             images.restore(image, start);
             images.loaded(image, Some(memory()));
         }
-        images.cool(&all, start + HOT_FOR - Duration::from_secs(1));
+        images.cool(&all, start + Duration::from_secs(299));
         assert_eq!(images.bytes(), 8192);
         images.cool(&BTreeSet::from([IMAGE]), start);
         assert_eq!(images.bytes(), 4096);
@@ -148,6 +196,29 @@ mod tests {
         // It is too late for an image that is gone.
         images.loaded(OTHER, Some(memory()));
         assert_eq!(images.bytes(), 0);
+    }
+
+    #[test]
+    fn as_many_guests_are_wanted_as_builds_arrived_together() {
+        let (images, start) = (HotImages::default(), Instant::now());
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        images.restore(IMAGE, at(0));
+        assert!(images.wanted(at(0), 8).is_empty());
+        for time in [60_000, 60_300, 60_900, 61_800, 120_000] {
+            images.restore(IMAGE, at(time));
+        }
+        assert_eq!(images.wanted(at(120_000), 8), BTreeMap::from([(IMAGE, 3)]));
+        assert_eq!(images.wanted(at(120_000), 2), BTreeMap::from([(IMAGE, 2)]));
+        assert!(images.wanted(at(120_000), 0).is_empty());
+        // The burst is forgotten before the image cools.
+        assert_eq!(images.wanted(at(400_000), 8), BTreeMap::from([(IMAGE, 1)]));
+        assert!(images.wanted(at(420_000), 8).is_empty());
+        for _ in 0..2 * RESTORES_MAX {
+            images.restore(OTHER, at(0));
+        }
+        assert_eq!(images.wanted(at(0), 1000)[&OTHER], RESTORES_MAX);
+        images.forget(OTHER);
+        assert!(!images.wanted(at(0), 1000).contains_key(&OTHER));
     }
 
     #[test]

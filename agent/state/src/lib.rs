@@ -6,6 +6,7 @@ pub mod image_facts;
 pub mod job_table;
 pub mod maintenance;
 pub mod paths;
+pub mod ready_pool;
 pub mod restore_history;
 pub mod status;
 
@@ -14,4 +15,5 @@ pub use hot_images::{HotImages, RestoreMemory};
 pub use image_facts::{ImageFacts, ImageFactsCache};
 pub use job_table::{BuildJob, CancelAnswer, DebugJob, DiskUse, HoldJob, ImageJob, JobTable};
 pub use paths::StatePaths;
+pub use ready_pool::{PooledGuest, ReadyPool};
 pub use status::QueueSnapshot;

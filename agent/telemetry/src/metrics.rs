@@ -247,6 +247,8 @@ pub struct HostGauges<'h> {
     pub status: Option<&'h Status>,
     /// The volumes and the state directory, each with its kind and its free bytes.
     pub free: &'h [(&'static str, PathBuf, Option<u64>)],
+    /// The number of ready guests.
+    pub ready: usize,
     /// The memory of hot images, in bytes.
     pub hot_memory: u64,
 }
@@ -282,6 +284,11 @@ impl AgentGauges {
             }
             set(&self.notices, &Vec::new(), status.notices.len() as f64);
         }
+        set(
+            &self.guests,
+            &vec![("job", "ready".into())],
+            host.ready as f64,
+        );
         set(&self.hot_memory, &Vec::new(), host.hot_memory as f64);
         for (kind, path, bytes) in host.free {
             self.set_free(kind, path, *bytes);

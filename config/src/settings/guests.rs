@@ -94,6 +94,8 @@ pub struct Guests {
     pub disk_growth_bytes: u64,
     /// Keeps a checkpoint in each image, from which builds start warm.
     pub checkpoints: bool,
+    /// The largest number of ready guests of each machine with each toolchain.
+    pub ready_max: usize,
     /// Lets machines bring options for QEMU or systemd-nspawn.
     pub options_allowed: bool,
     /// The time limits of the guests of single machines.
@@ -138,6 +140,7 @@ pub(super) fn guests(reader: &mut Reader<'_>) -> Guests {
         memory_reserve_bytes: reader.mebibytes("guests.memory_reserve_mib", 512, 0..=1 << 30),
         disk_growth_bytes: reader.mebibytes("guests.disk_growth_mib", 256, 0..=1 << 30),
         checkpoints: reader.choice("guests.frozen", &[("auto", true), ("off", false)]),
+        ready_max: reader.count("guests.ready_max", 2, 0..=64),
         options_allowed: reader.choice("guests.options", &[("refuse", false), ("allow", true)]),
         limits: reader.list(
             "guests.limits",

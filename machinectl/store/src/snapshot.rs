@@ -252,6 +252,27 @@ impl Volume {
         }
     }
 
+    /// Gives a snapshot another tag. It may be in use.
+    ///
+    /// # Errors
+    /// The name is taken, or the machine stays locked.
+    pub fn rename_snapshot(&self, snapshot: Snapshot, tag: &Tag) -> Result<Snapshot> {
+        let _lock = self.lock(&snapshot.machine)?;
+        let entry = Entry::Snapshot(snapshot.toolchain.clone(), tag.clone());
+        let path = self.entry(&snapshot.machine, &entry);
+        if path.symlink_metadata().is_ok() {
+            return Err(SnapshotRefusal::Exists(path).into());
+        }
+        self.backend
+            .rename(&snapshot.path, &path)
+            .context("rename", &snapshot.path)?;
+        Ok(Snapshot {
+            tag: tag.clone(),
+            path,
+            ..snapshot
+        })
+    }
+
     pub(crate) fn lock_shared(&self, path: &Path) -> Result<File> {
         let file = lock::open_directory(path).context("open", path)?;
         let deadline = Instant::now() + self.lock_timeout;

@@ -14,6 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sys::command;
@@ -90,6 +91,27 @@ impl Network {
     /// Returns the network's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Gives the network another name, which no other network has.
+    ///
+    /// # Errors
+    /// When the name is taken, or the kernel refuses. The network may have both names then.
+    pub fn rename(self, name: &str) -> Result<Self, NetworkError> {
+        let target = path(name)?;
+        if target.exists() {
+            return Err(NetworkError::Exists(name.to_owned()));
+        }
+        let old = path(&self.name)?;
+        let renamed = File::create_new(&target)
+            .and_then(|_| Ok(mount_bind(&old, &target)?))
+            .and_then(|()| Ok(unmount(&old, UnmountFlags::DETACH)?))
+            .and_then(|()| fs::remove_file(&old));
+        renamed.map_err(|source| self.kernel_error("rename", source))?;
+        Ok(Self {
+            name: name.to_owned(),
+            namespace: self.namespace,
+        })
     }
 
     /// Runs `work` on a thread of its own inside the network. Threads, processes and sockets

@@ -6,14 +6,13 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use config::builds::{Build, Hold, HoldKind, StartKind, State};
+use config::builds::{Build, Hold, HoldKind, State};
 use config::limits::Limits;
-use guest::BootMode;
 use jiff::Timestamp;
 use planner::BuildStart;
 use records::RecordsError;
 use session::{GuestEvent, GuestFailure, Session, SessionError};
-use store::{Snapshot, Volume};
+use store::Volume;
 use sys::blocking::blocking;
 use tftp::server::RefusedPut;
 use tokio::task::JoinSet;
@@ -21,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::collect::{self, Collected};
-use super::restore_memory::GuestMemory;
-use super::{RESULTS, files, inputs, logs, progress};
+use super::new_guest::NewGuest;
+use super::{RESULTS, files, logs, progress};
 use crate::runner::{self, Bounds, GuestJob, GuestSource, JobError};
 use crate::{disk_use, hold, limits, snapshot};
 use state::{AgentState, ImageFacts};
@@ -130,7 +129,7 @@ fn may_be_restores_fault(error: &JobError, state: State) -> bool {
     }
 }
 
-/// Runs a new guest in a new snapshot until its result is stored.
+/// Runs a new guest until its result is stored.
 async fn start_guest(
     agent: &Arc<AgentState>,
     volume: &Volume,
@@ -138,59 +137,13 @@ async fn start_guest(
     start: &BuildStart,
     cancel: &CancellationToken,
 ) -> Result<Attempt, JobError> {
-    let snapshot = snapshot::take(volume, build).await?;
-    let facts = facts(agent, &snapshot).await;
-    // The image may have been replaced since the plan.
-    let mode = match snapshot.source_uuid() {
-        Some(image) if Some(image) == start.image => start.start,
-        _ => {
-            let guests = &agent.settings.guests;
-            agent.restores.start_mode(guests, &start.key, &facts).start
-        }
-    };
-    inputs::record(volume, build, &snapshot).await?;
-    let machine = facts.machine.clone().map_err(JobError::Manifest)?;
-    build.guest = inputs::guest_kind(agent, &machine);
-    // The first failure may have been the checkpoint's fault.
-    let rejected = agent.restores.is_rejected(&start.key);
-    build.restored = mode == StartKind::Restored && build.attempts <= 1 && !rejected;
-    let limits = limits::of_attempt(&agent.settings, build, &machine);
-    inputs::record_policy(&agent.settings.guests, build, &machine, &limits);
-    let memory = if build.restored {
-        GuestMemory::of(agent, &snapshot)
-    } else {
-        GuestMemory::default()
-    };
-    let spec = session::SessionSpec {
-        tag: build.id.to_string(),
-        snapshot,
-        machine,
-        files: namespace(agent, build).await?,
-        durable: false,
-        boot: if build.restored {
-            BootMode::Restore
-        } else {
-            BootMode::Cold
-        },
-        shared_memory: memory.shared.clone(),
-        capture: files::record(agent, &agent.paths.build(build.id)),
-    };
-    // Before the start: the agent that adopts the guest must know its kind.
-    agent.records.save(build).await?;
-    let guest = GuestSource::Start(Box::new(spec));
-    let attempt = run(agent, build, guest, limits, cancel).await;
-    memory.settle().await;
+    let guest = NewGuest::prepare(agent, volume, build, start).await?;
+    let attempt = run(agent, build, guest.source, guest.limits, cancel).await;
+    if let Some(load) = guest.load {
+        // Its failure is logged, and costs later guests only memory.
+        let _ = load.await;
+    }
     attempt
-}
-
-/// Returns the facts of the image that a snapshot was taken of.
-async fn facts(agent: &Arc<AgentState>, snapshot: &Arc<Snapshot>) -> Arc<ImageFacts> {
-    let (agent, snapshot) = (Arc::clone(agent), Arc::clone(snapshot));
-    blocking(move || match snapshot.source_uuid() {
-        Some(image) => agent.image_facts.get(image, snapshot.path()),
-        None => Arc::new(ImageFacts::read(snapshot.path())),
-    })
-    .await
 }
 
 /// Adopts the guest that an earlier agent started, and runs it until its result is stored.
@@ -225,7 +178,7 @@ async fn adopt_guest(
     let spec = session::AdoptSpec {
         tag: build.id.to_string(),
         machine: build.machine.clone(),
-        files: namespace(agent, build).await?,
+        files: files::namespace(agent, build).await?,
         capture: files::record(agent, &agent.paths.build(build.id)),
         elapsed: elapsed.unwrap_or_default().try_into().unwrap_or_default(),
         contacted,
@@ -265,26 +218,6 @@ async fn run(
     runner::run(agent, guest, bounds, job).await
 }
 
-/// Returns the files of a build's guest, and registers how it is resumed at a breakpoint.
-async fn namespace(
-    agent: &Arc<AgentState>,
-    build: &Build,
-) -> Result<tftp::server::Namespace, JobError> {
-    let (task_agent, build) = (Arc::clone(agent), build.clone());
-    let id = build.id;
-    let (map, resume) = blocking(move || {
-        let directory = task_agent.paths.build(build.id);
-        files::map(&task_agent, &files::task(&task_agent, &build), &directory)
-    })
-    .await?;
-    agent.jobs.with(|jobs| {
-        if let Some(job) = jobs.builds.get_mut(&id) {
-            job.resume = resume;
-        }
-    });
-    Ok(map)
-}
-
 /// The guest of a build.
 struct BuildGuest<'b> {
     agent: &'b Arc<AgentState>,
@@ -320,6 +253,8 @@ impl GuestJob for BuildGuest<'_> {
             GuestEvent::ResultReceived => self.build.enter(State::Storing, Timestamp::now())?,
             GuestEvent::FirstContact => {
                 self.build.enter(State::Running, Timestamp::now())?;
+                // It may have been a ready one, of which there is one less now.
+                self.agent.wake.notify_one();
                 if let Some((start, seconds)) = self.build.startup() {
                     info!(%start, seconds, "the guest has requested its task");
                 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use config::builds::Build;
 use config::task::{self, BreakpointState, Task};
 use session::log_capture;
+use sys::blocking::blocking;
 use tftp::server::{DeferredFile, Namespace};
 
 use state::AgentState;
@@ -19,6 +20,23 @@ pub const RESULTS: [&str; 2] = [task::RESULT, task::RESULT_LZ4];
 pub(super) const RESULT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// The number of artifacts that a guest may put in a build.
 pub(super) const FILES_MAX: usize = 10_000;
+
+/// Returns the files of a build's guest, and registers how it is resumed at a breakpoint.
+pub(super) async fn namespace(agent: &Arc<AgentState>, build: &Build) -> io::Result<Namespace> {
+    let (task_agent, build) = (Arc::clone(agent), build.clone());
+    let id = build.id;
+    let (map, resume) = blocking(move || {
+        let directory = task_agent.paths.build(build.id);
+        map(&task_agent, &task(&task_agent, &build), &directory)
+    })
+    .await?;
+    agent.jobs.with(|jobs| {
+        if let Some(job) = jobs.builds.get_mut(&id) {
+            job.resume = resume;
+        }
+    });
+    Ok(map)
+}
 
 /// Returns the task of the guest of a build.
 pub fn task(agent: &AgentState, build: &Build) -> Task {

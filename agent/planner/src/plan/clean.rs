@@ -95,6 +95,8 @@ impl Observed {
             Ok(GuestTag::Copy(copy)) => {
                 Some(copy.build) <= self.newest_build && !jobs.debug_sessions.contains_key(&copy)
             }
+            // The agent has those of ready guests in use.
+            Ok(GuestTag::Ready(_)) => true,
             Ok(GuestTag::Bootstrap(_)) | Err(_) => {
                 *tag == Tag::bootstrap() && !jobs.images.contains_key(key)
             }

@@ -8,6 +8,7 @@ use super::*;
 
 mod bootstraps;
 mod pruning;
+mod ready_guests;
 
 fn digest(digit: char) -> Digest {
     digit.to_string().repeat(64).parse().unwrap()

@@ -93,6 +93,8 @@ impl Examination<'_> {
             }
             Ok(GuestTag::Bootstrap(_)) if self.inventory.bootstraps => Owner::Job,
             Ok(GuestTag::Bootstrap(_)) => Owner::None("no bootstrap runs".to_owned()),
+            Ok(tag @ GuestTag::Ready(_)) if self.inventory.ready.contains(&tag) => Owner::Job,
+            Ok(GuestTag::Ready(_)) => Owner::None("no agent has it ready".to_owned()),
             Err(_) => Owner::Unmanaged,
         }
     }

@@ -39,6 +39,7 @@ const SOURCE_AGE_MAX: Duration = Duration::from_hours(24);
 /// A directory of the agent cannot be read.
 pub async fn inspect(agent: &Arc<AgentState>) -> io::Result<Inventory> {
     let before = agent.jobs.running();
+    let ready_before = agent.ready.images();
     // Damaged records are a finding of their own.
     let schedules = agent.records.schedules(Page::default()).await;
     let schedules = schedules.unwrap_or_default();
@@ -51,6 +52,10 @@ pub async fn inspect(agent: &Arc<AgentState>) -> io::Result<Inventory> {
         inventory.copies.extend(jobs.debug_sessions.keys());
         inventory.bootstraps |= !jobs.images.is_empty();
     }
+    let ready = ready_before
+        .into_keys()
+        .chain(agent.ready.images().into_keys());
+    inventory.ready.extend(ready);
     Ok(inventory)
 }
 

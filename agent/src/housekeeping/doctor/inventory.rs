@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use config::builds::State;
-use config::{BuildId, CopyTag, MachineName, ScheduleName, ToolchainName};
+use config::{BuildId, CopyTag, GuestTag, MachineName, ScheduleName, ToolchainName};
 use store::Holder;
 
 /// The facts that an examination depends on.
@@ -18,6 +18,8 @@ pub struct Inventory {
     pub copies: BTreeSet<CopyTag>,
     /// True if bootstraps run. A guest does not tell to which one it belongs.
     pub bootstraps: bool,
+    /// The ready guests, and those that are being made.
+    pub ready: BTreeSet<GuestTag>,
     /// The run directories of guests.
     pub guests: Vec<Guest>,
     /// The networks with the prefix.

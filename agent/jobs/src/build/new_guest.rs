@@ -1,0 +1,171 @@
+//! The new guest of an attempt: a ready one, one that is restored from the image's checkpoint, or
+//! one that boots.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use config::builds::{Build, StartKind};
+use config::limits::Limits;
+use guest::{BootMode, SealedMemory};
+use planner::BuildStart;
+use session::{ReadyGuest, SessionSpec};
+use state::{AgentState, ImageFacts, RestoreMemory};
+use store::{Snapshot, Uuid, Volume};
+use sys::blocking::blocking;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use super::{files, inputs};
+use crate::runner::{GuestSource, JobError};
+use crate::{limits, ready, snapshot};
+
+/// A new guest, or everything that it is started with.
+pub(super) struct NewGuest {
+    pub(super) source: GuestSource,
+    pub(super) limits: Limits,
+    /// The load of the memory that later guests share. It reads the guest's snapshot, which must
+    /// not be deleted before.
+    pub(super) load: Option<JoinHandle<()>>,
+}
+
+impl NewGuest {
+    /// Prepares a guest, and records how it starts.
+    pub(super) async fn prepare(
+        agent: &Arc<AgentState>,
+        volume: &Volume,
+        build: &mut Build,
+        start: &BuildStart,
+    ) -> Result<Self, JobError> {
+        let taken = match start.image {
+            Some(image) if may_restore(agent, build, start, start.start) => {
+                ready::take(agent, build, image).await
+            }
+            _ => None,
+        };
+        let Some((guest, snapshot)) = taken else {
+            let snapshot = snapshot::take(volume, build).await?;
+            return Self::prepare_in(agent, volume, build, start, snapshot, None).await;
+        };
+        let guest = UnusedGuest(Some(guest));
+        Self::prepare_in(agent, volume, build, start, Arc::new(snapshot), Some(guest)).await
+    }
+
+    async fn prepare_in(
+        agent: &Arc<AgentState>,
+        volume: &Volume,
+        build: &mut Build,
+        start: &BuildStart,
+        snapshot: Arc<Snapshot>,
+        guest: Option<UnusedGuest>,
+    ) -> Result<Self, JobError> {
+        let facts = facts(agent, &snapshot).await;
+        // The image may have been replaced since the plan.
+        let mode = match snapshot.source_uuid() {
+            Some(image) if Some(image) == start.image => start.start,
+            _ => {
+                let guests = &agent.settings.guests;
+                agent.restores.start_mode(guests, &start.key, &facts).start
+            }
+        };
+        inputs::record(volume, build, &snapshot).await?;
+        let machine = facts.machine.clone().map_err(JobError::Manifest)?;
+        build.guest = inputs::guest_kind(agent, &machine);
+        build.restored = may_restore(agent, build, start, mode);
+        let limits = limits::of_attempt(&agent.settings, build, &machine);
+        inputs::record_policy(&agent.settings.guests, build, &machine, &limits);
+        let (shared_memory, load) = if build.restored {
+            memory(agent, &snapshot)
+        } else {
+            (None, None)
+        };
+        let spec = Box::new(SessionSpec {
+            tag: build.id.to_string(),
+            snapshot,
+            machine,
+            files: files::namespace(agent, build).await?,
+            durable: false,
+            boot: if build.restored {
+                BootMode::Restore
+            } else {
+                BootMode::Cold
+            },
+            shared_memory,
+            capture: files::record(agent, &agent.paths.build(build.id)),
+        });
+        // Before the start: the agent that adopts the guest must know its kind.
+        agent.records.save(build).await?;
+        let ready = guest.and_then(|mut guest| guest.0.take());
+        Ok(Self {
+            source: match ready {
+                Some(guest) => GuestSource::Ready(Box::new(guest), spec),
+                None => GuestSource::Start(spec),
+            },
+            limits,
+            load,
+        })
+    }
+}
+
+/// A ready guest that is ended unless it is used.
+struct UnusedGuest(Option<ReadyGuest>);
+
+impl Drop for UnusedGuest {
+    fn drop(&mut self) {
+        if let Some(guest) = self.0.take() {
+            tokio::task::spawn_blocking(move || guest.discard());
+        }
+    }
+}
+
+/// Returns true if the guest of a build may be restored. The first failure of a build may have
+/// been the checkpoint's fault.
+fn may_restore(agent: &AgentState, build: &Build, start: &BuildStart, mode: StartKind) -> bool {
+    let rejected = agent.restores.is_rejected(&start.key);
+    mode == StartKind::Restored && build.attempts <= 1 && !rejected
+}
+
+/// Returns the facts of the image that a snapshot was taken of.
+async fn facts(agent: &Arc<AgentState>, snapshot: &Arc<Snapshot>) -> Arc<ImageFacts> {
+    let (agent, snapshot) = (Arc::clone(agent), Arc::clone(snapshot));
+    blocking(move || match snapshot.source_uuid() {
+        Some(image) => agent.image_facts.get(image, snapshot.path()),
+        None => Arc::new(ImageFacts::read(snapshot.path())),
+    })
+    .await
+}
+
+/// Returns the memory that a restored guest shares with others, and the load of that memory.
+fn memory(
+    agent: &Arc<AgentState>,
+    snapshot: &Arc<Snapshot>,
+) -> (Option<SealedMemory>, Option<JoinHandle<()>>) {
+    let Some(image) = snapshot.source_uuid() else {
+        return (None, None);
+    };
+    match agent.hot_images.restore(image, Instant::now()) {
+        RestoreMemory::Own => (None, None),
+        RestoreMemory::OwnAndLoad => {
+            let load = load(Arc::clone(agent), Arc::clone(snapshot), image);
+            (None, Some(tokio::spawn(load)))
+        }
+        RestoreMemory::Shared(memory) => (Some(memory), None),
+    }
+}
+
+/// Loads the memory that the later guests of an image share.
+async fn load(agent: Arc<AgentState>, snapshot: Arc<Snapshot>, image: Uuid) {
+    let began = Instant::now();
+    let loaded = blocking(move || SealedMemory::load(snapshot.path())).await;
+    let memory = match loaded {
+        Ok(memory) => {
+            let milliseconds = began.elapsed().as_millis();
+            info!(bytes = memory.bytes(), %milliseconds, "loaded the memory of a hot image");
+            Some(memory)
+        }
+        Err(error) => {
+            warn!(%error, "cannot load the memory of a hot image: its guests share none");
+            None
+        }
+    };
+    agent.hot_images.loaded(image, memory);
+}
