@@ -7,6 +7,7 @@ mod log_position;
 mod priority;
 mod record;
 mod request;
+mod resources;
 mod state;
 
 use std::fmt;
@@ -26,6 +27,7 @@ pub use record::{
     Progress, StartKind, Typist, Usage,
 };
 pub use request::Request;
+pub use resources::{ResourceError, Resources};
 pub use state::{Cancellation, State, TransitionError};
 
 /// The socket of the administration API, in the agent's run directory.

@@ -68,7 +68,7 @@ pub enum DiskCache {
 /// A machine's manifest, checked.
 ///
 /// The values have the names of build2's machine manifests. `kernel`, `initrd`,
-/// `cmdline`, `disk`, `cpus`, `firmware`, `frozen`, `egress`, `parallel-max`,
+/// `cmdline`, `disk`, `cpus`, `cpus-max`, `firmware`, `frozen`, `egress`, `parallel-max`,
 /// `disk-growth`, `disk-cache` and `…-seconds-max` are extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
@@ -78,10 +78,15 @@ pub struct Machine {
     pub summary: String,
     /// The kind of machine.
     pub kind: Kind,
-    /// The memory of a guest, in KiB.
+    /// The memory of a guest, in KiB: the least that the machine needs, and the amount for
+    /// builds that ask for none.
     pub memory_kib: NonZeroU64,
-    /// The number of processors of a guest.
+    /// The largest amount of memory that a build may ask for, in KiB; `memory_kib` if `None`.
+    pub memory_max_kib: Option<NonZeroU64>,
+    /// The number of processors of a guest whose build asks for none.
     pub cpus: NonZeroU32,
+    /// The largest number of processors that a build may ask for; `cpus` if `None`.
+    pub cpus_max: Option<NonZeroU32>,
     /// The largest number of simultaneous guests; set by the host's settings if `None`.
     pub parallel_max: Option<NonZeroU32>,
     /// The expected growth of a guest's snapshot, in KiB; set by the host's settings if
@@ -123,8 +128,11 @@ pub struct Boot {
 #[error("{}", .0.join("; "))]
 pub struct MachineError(pub Vec<String>);
 
+/// The memory of a guest whose machine does not state it, in KiB.
+const MEMORY_KIB: NonZeroU64 = NonZeroU64::MIN.saturating_add(512 * 1024 - 1);
+
 /// All known values, including those of build2 that are ignored.
-const KNOWN: [&str; 25] = [
+const KNOWN: [&str; 26] = [
     "id",
     "name",
     "summary",
@@ -133,6 +141,7 @@ const KNOWN: [&str; 25] = [
     "ram-minimum",
     "ram-maximum",
     "cpus",
+    "cpus-max",
     "parallel-max",
     "disk-growth",
     "disk-cache",
@@ -198,15 +207,16 @@ impl Machine {
             Kind::Kvm => FileName::disk(),
             Kind::Nspawn => FileName::root(),
         };
+        let (memory_kib, memory_max_kib) = reader.bounded("ram-minimum", MEMORY_KIB, "ram-maximum");
+        let (cpus, cpus_max) = reader.bounded("cpus", NonZeroU32::MIN, "cpus-max");
         let machine = Self {
             id,
             summary,
             kind,
-            memory_kib: reader.or(
-                "ram-minimum",
-                NonZeroU64::MIN.saturating_add(512 * 1024 - 1),
-            ),
-            cpus: reader.or("cpus", NonZeroU32::MIN),
+            memory_kib,
+            memory_max_kib,
+            cpus,
+            cpus_max,
             parallel_max: reader.optional("parallel-max"),
             disk_growth_kib: reader.optional("disk-growth"),
             disk: reader.or("disk", disk),
@@ -280,6 +290,22 @@ impl Reader<'_> {
         found.unwrap_or(&choices[0]).1
     }
 
+    /// Reads a value and its upper bound. The default of the value is at most the bound.
+    fn bounded<T: Copy + Ord + std::str::FromStr<Err: std::fmt::Display>>(
+        &mut self,
+        name: &str,
+        default: T,
+        bound_name: &str,
+    ) -> (T, Option<T>) {
+        let (value, bound) = (self.optional(name), self.optional(bound_name));
+        if value.zip(bound).is_some_and(|(value, bound)| value > bound) {
+            self.faults
+                .push(format!("`{bound_name}` is less than `{name}`"));
+        }
+        let default = bound.map_or(default, |bound| default.min(bound));
+        (value.unwrap_or(default), bound)
+    }
+
     fn limits(&mut self) -> LimitOverrides {
         let mut limit = |name: &str| self.optional(name).map(|Seconds(limit)| limit);
         LimitOverrides {
@@ -338,6 +364,22 @@ mod tests {
         let container = Machine::parse(": 1\nid: x\nsummary: y\ntype: nspawn\n").unwrap();
         assert_eq!(container.disk.as_str(), "root");
         assert!(!container.checkpoint);
+    }
+
+    #[test]
+    fn bounds_are_at_least_the_values_that_they_bound() {
+        let parse = |values: &str| Machine::parse(&format!(": 1\nid: x\nsummary: y\n{values}"));
+        let machine = parse("cpus: 2\ncpus-max: 8\nram-maximum: 4194304\n").unwrap();
+        assert_eq!(machine.cpus_max.map(NonZeroU32::get), Some(8));
+        assert_eq!(machine.memory_kib.get(), 524_288);
+        let small = parse("ram-maximum: 262144\n").unwrap();
+        assert_eq!(small.memory_kib.get(), 262_144, "an unstated value");
+        let error = parse("cpus: 2\ncpus-max: 1\nram-minimum: 2\nram-maximum: 1\n").unwrap_err();
+        let faults = [
+            "`ram-maximum` is less than `ram-minimum`",
+            "`cpus-max` is less than `cpus`",
+        ];
+        assert_eq!(error.0, faults);
     }
 
     #[test]

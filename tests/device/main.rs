@@ -49,6 +49,7 @@ mod power_cut;
 mod push_pull;
 mod queue;
 mod rebuild_bisect;
+mod resources;
 mod resumed_transfers;
 mod revision_diff;
 mod revision_retention;

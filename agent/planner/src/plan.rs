@@ -8,7 +8,7 @@ mod start;
 
 use std::collections::BTreeMap;
 
-use config::builds::{Build, Priority, StartKind, Submitter};
+use config::builds::{Build, Priority, Resources, StartKind, Submitter};
 use config::queue::Drained;
 use config::task::{BOOTSTRAP_VERSION, Digest, Provenance};
 use config::{BuildId, CopyTag, ImageKey, MachineName, Revision, Tag, ToolchainName};
@@ -31,6 +31,8 @@ pub struct QueuedBuild {
     pub submitter: Submitter,
     /// Its priority.
     pub priority: Priority,
+    /// The resources that it asks for.
+    pub resources: Resources,
     /// The time of its submission.
     pub since: Timestamp,
     /// The end of its backoff after a failure of the host.
@@ -48,6 +50,7 @@ impl From<Build> for QueuedBuild {
             key: ImageKey::of(&build),
             submitter: build.submitter,
             priority: build.priority,
+            resources: build.resources,
             since: build.submitted,
             not_before: build.not_before,
             after: build.after,

@@ -1,8 +1,11 @@
 //! The resources of the host and of its guests, as plain numbers.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
+use config::builds::Resources;
 use store::VolumeId;
+
 /// The resources that a guest takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ResourceRequest {
@@ -14,6 +17,20 @@ pub struct ResourceRequest {
     pub disk: u64,
     /// The number of guests that its machine may have at once; `None` for no limit.
     pub machine_max: Option<usize>,
+}
+
+impl ResourceRequest {
+    /// Returns the request of a guest whose build asks for these resources on a machine with this
+    /// request.
+    #[must_use]
+    pub fn with(self, resources: &Resources) -> Self {
+        let number = |number: NonZeroU32| u64::from(number.get());
+        Self {
+            cpus: resources.cpus.map_or(self.cpus, number),
+            memory: resources.memory_mib.map_or(self.memory, number),
+            ..self
+        }
+    }
 }
 
 /// The resources that the host has for guests.

@@ -10,7 +10,7 @@ use config::ImageKey;
 use config::builds::Build;
 use config::queue::{Drain, Drained, Guest, Load, Queue, WaitingBuild};
 use jiff::Timestamp;
-use planner::RunningJobs;
+use planner::{JobId, ResourceRequest, RunningJobs};
 use sys::blocking::blocking;
 use tracing::info;
 
@@ -39,17 +39,21 @@ fn queue(
     unfinished: &[Build],
 ) -> Queue {
     let records: BTreeMap<_, _> = unfinished.iter().map(|build| (build.id, build)).collect();
+    let guest = |job: &JobId, key: &ImageKey, build| {
+        guest(snapshot.request(key, jobs.resources_of(job)), key, build)
+    };
     let builds = jobs.builds.iter().map(|(id, key)| Guest {
         build: Some(*id),
-        ..guest(snapshot, key, records.get(id).copied())
+        ..guest(&JobId::Build(*id), key, records.get(id).copied())
     });
-    let images = jobs.images.keys().map(|key| guest(snapshot, key, None));
+    let images = jobs.images.keys();
+    let images = images.map(|key| guest(&JobId::Bootstrap(key.clone()), key, None));
     let debug_sessions = jobs.debug_sessions.iter().map(|(tag, session)| Guest {
         build: Some(tag.build),
         is_debug_copy: true,
         submitter: Some(session.submitter.clone()),
         since: Some(session.since),
-        ..guest(snapshot, &session.key, None)
+        ..guest(&JobId::Copy(*tag), &session.key, None)
     });
     let running: Vec<_> = builds.chain(images).chain(debug_sessions).collect();
     let waiting = unfinished
@@ -83,8 +87,7 @@ fn queue(
     }
 }
 
-fn guest(snapshot: &QueueSnapshot, key: &ImageKey, build: Option<&Build>) -> Guest {
-    let request = snapshot.requests.get(key).copied().unwrap_or_default();
+fn guest(request: ResourceRequest, key: &ImageKey, build: Option<&Build>) -> Guest {
     Guest {
         build: None,
         is_debug_copy: false,

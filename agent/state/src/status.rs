@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use config::builds::Resources;
 use config::{BuildId, ImageKey};
 use planner::{Capacity, ResourceRequest};
 
@@ -14,4 +15,12 @@ pub struct QueueSnapshot {
     pub requests: BTreeMap<ImageKey, ResourceRequest>,
     /// The builds that are ready to start, in scheduling order.
     pub order: Vec<BuildId>,
+}
+
+impl QueueSnapshot {
+    /// Returns the resource request of a guest whose build asks for `resources`.
+    pub fn request(&self, key: &ImageKey, resources: Option<&Resources>) -> ResourceRequest {
+        let request = self.requests.get(key).copied().unwrap_or_default();
+        resources.map_or(request, |resources| request.with(resources))
+    }
 }

@@ -12,7 +12,7 @@ use guest::BootMode;
 use jiff::Timestamp;
 use planner::BuildStart;
 use records::RecordsError;
-use session::{GuestEvent, GuestFailure, Session, SessionError};
+use session::{GuestEvent, GuestFailure, Session};
 use store::{Snapshot, Volume};
 use sys::blocking::blocking;
 use tftp::server::RefusedPut;
@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use super::collect::{self, Collected};
 use super::restore_memory::GuestMemory;
-use super::{RESULTS, files, inputs, logs, progress};
+use super::{RESULTS, boot, files, inputs, logs, progress};
 use crate::runner::{self, Bounds, GuestJob, GuestSource, JobError};
 use crate::{disk_use, hold, limits, snapshot};
 use state::{AgentState, ImageFacts};
@@ -68,7 +68,7 @@ pub(super) async fn start(
     loop {
         let attempt = Attempt::from(start_guest(agent, volume, build, start, cancel).await);
         match &attempt.result {
-            Err(error) if build.restored && may_be_restores_fault(error, build.state) => {
+            Err(error) if build.restored && boot::may_be_restores_fault(error, build.state) => {
                 let error = error as &dyn Error;
                 warn!(
                     error,
@@ -119,17 +119,6 @@ async fn enter_starting(
     }
 }
 
-/// Returns true if a guest may have failed because it was restored.
-fn may_be_restores_fault(error: &JobError, state: State) -> bool {
-    match error {
-        JobError::Session(SessionError::Guest(_)) => true,
-        JobError::Guest(GuestFailure::StartTimeout { .. } | GuestFailure::Exited { .. }) => {
-            state == State::Starting
-        }
-        _ => false,
-    }
-}
-
 /// Runs a new guest in a new snapshot until its result is stored.
 async fn start_guest(
     agent: &Arc<AgentState>,
@@ -149,13 +138,20 @@ async fn start_guest(
         }
     };
     inputs::record(volume, build, &snapshot).await?;
-    let machine = facts.machine.clone().map_err(JobError::Manifest)?;
+    let own = facts.machine.as_ref().map_err(Clone::clone);
+    let own = own.map_err(JobError::Manifest)?;
+    let machine = build.resources.applied_to(own);
     build.guest = inputs::guest_kind(agent, &machine);
-    // The first failure may have been the checkpoint's fault.
-    let rejected = agent.restores.is_rejected(&start.key);
-    build.restored = mode == StartKind::Restored && build.attempts <= 1 && !rejected;
+    let boot = boot::decide(boot::Facts {
+        mode,
+        is_rejected: agent.restores.is_rejected(&start.key),
+        attempts: build.attempts,
+        is_resized: machine != *own,
+    });
+    build.restored = boot == Ok(StartKind::Restored);
     let limits = limits::of_attempt(&agent.settings, build, &machine);
-    inputs::record_policy(&agent.settings.guests, build, &machine, &limits);
+    let guests = &agent.settings.guests;
+    inputs::record_policy(guests, build, &machine, &limits, boot.err());
     let memory = if build.restored {
         GuestMemory::of(agent, &snapshot)
     } else {

@@ -302,7 +302,7 @@ impl fmt::Display for Unschedulable {
             }
             Self::Never { wanted, total } => write!(
                 f,
-                "more memory than this host gives to guests: {wanted} MiB wanted, {total} in all; lower the machine's `ram-minimum`, or raise the setting guests.memory_mib"
+                "more memory than this host gives to guests: {wanted} MiB wanted, {total} in all; lower the machine's `ram-minimum` or the build's request, or raise the setting guests.memory_mib"
             ),
             Self::Taken { wanted, available } => write!(
                 f,

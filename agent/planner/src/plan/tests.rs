@@ -8,6 +8,7 @@ use super::*;
 
 mod bootstraps;
 mod pruning;
+mod resources;
 
 fn digest(digit: char) -> Digest {
     digit.to_string().repeat(64).parse().unwrap()
@@ -107,6 +108,7 @@ fn queued(id: u64, machine: &str) -> QueuedBuild {
         key: key_of(machine),
         submitter: Submitter::root(),
         priority: Priority(0),
+        resources: Resources::default(),
         since: Timestamp::UNIX_EPOCH,
         not_before: None,
         after: Vec::new(),
