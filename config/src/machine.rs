@@ -9,6 +9,7 @@ use crate::egress::Egress;
 use crate::limits::{LimitOverrides, Seconds};
 use crate::manifest::{self, Manifest};
 use crate::names::FileName;
+use crate::resource_counts::ResourceCounts;
 
 /// The name of the file in the top directory of a revision.
 pub const FILE: &str = "manifest";
@@ -69,6 +70,7 @@ pub enum DiskCache {
 ///
 /// The values have the names of build2's machine manifests. `kernel`, `initrd`,
 /// `cmdline`, `disk`, `cpus`, `cpus-max`, `firmware`, `frozen`, `egress`, `parallel-max`,
+/// `resources`,
 /// `disk-growth`, `disk-cache` and `…-seconds-max` are extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
@@ -89,6 +91,8 @@ pub struct Machine {
     pub cpus_max: Option<NonZeroU32>,
     /// The largest number of simultaneous guests; set by the host's settings if `None`.
     pub parallel_max: Option<NonZeroU32>,
+    /// The countable resources of the host that each guest needs.
+    pub resources: ResourceCounts,
     /// The expected growth of a guest's snapshot, in KiB; set by the host's settings if
     /// `None`.
     pub disk_growth_kib: Option<NonZeroU64>,
@@ -132,7 +136,7 @@ pub struct MachineError(pub Vec<String>);
 const MEMORY_KIB: NonZeroU64 = NonZeroU64::MIN.saturating_add(512 * 1024 - 1);
 
 /// All known values, including those of build2 that are ignored.
-const KNOWN: [&str; 26] = [
+const KNOWN: [&str; 27] = [
     "id",
     "name",
     "summary",
@@ -143,6 +147,7 @@ const KNOWN: [&str; 26] = [
     "cpus",
     "cpus-max",
     "parallel-max",
+    "resources",
     "disk-growth",
     "disk-cache",
     "start-seconds-max",
@@ -218,6 +223,7 @@ impl Machine {
             cpus,
             cpus_max,
             parallel_max: reader.optional("parallel-max"),
+            resources: reader.or("resources", ResourceCounts::default()),
             disk_growth_kib: reader.optional("disk-growth"),
             disk: reader.or("disk", disk),
             disk_cache: reader.choice(

@@ -6,7 +6,7 @@ use config::builds::{Build, StartKind, State};
 use config::queue::Queue;
 use config::task::Outcome;
 use rustix::process::Signal;
-use tests::agent::{AgentHost, printing_program};
+use tests::agent::{AgentHost, GATED_PROGRAM, printing_program};
 use tests::wait_until;
 
 use crate::checkpoints::wait_until_ready;
@@ -158,4 +158,70 @@ fn a_guest_has_the_processors_and_the_memory_that_its_build_asks_for() {
         let canceled = host.wait_for(id, State::Finished);
         assert_eq!(canceled.outcome, Some(Outcome::Abort), "{canceled:?}");
     }
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn guests_that_need_one_license_run_one_after_another() {
+    let settings = "guests.cpu_percent = 400\nguests.resources = [\"license = 1\"]\n";
+    let mut host = AgentHost::new(settings);
+    host.add_container("demo", |_| {});
+    host.add_container("other", |files| {
+        let manifest = fs::read_to_string(files.join("manifest")).unwrap();
+        let needs = manifest + "resources: license=1\n";
+        tests::write_file(&files.join("manifest"), &needs);
+    });
+    host.add_toolchain("0.1.0");
+    host.start();
+    for machine in ["demo", "other"] {
+        wait_until_ready(&host, machine, "default", StartKind::Cold);
+    }
+
+    let source = host.source(GATED_PROGRAM);
+    let refused = |count: &str, code: i32, text: &str| {
+        let build = ["build", "demo", &source, "--resource", count];
+        host.machinectl(&build).refused(code, text);
+    };
+    refused("modem=1", 10, "guests.resources declares: license=1");
+    refused("license=2", 3, "this host has 1");
+
+    let first = submit(&host, GATED_PROGRAM, &["--resource=license=1"]);
+    host.wait_for_gate(first);
+    let second = host.submit_code("other", GATED_PROGRAM);
+    let unlicensed = submit(&host, &printing_program("unlicensed"), &[]);
+    let unlicensed = host.wait_for(unlicensed, State::Finished);
+    assert_eq!(unlicensed.outcome, Some(Outcome::Success), "{unlicensed:?}");
+    let waits = format!(
+        "build {second} waits for resource license: 1 wanted, 0 of 1 free; build {first} holds the rest\n"
+    );
+    let explanation = |host: &AgentHost| {
+        let explain = ["explain", &second.to_string()];
+        host.machinectl(&explain).success().stdout
+    };
+    wait_until("the build has the reason for its wait", || {
+        explanation(&host) == waits
+    });
+    let shown = host.machinectl(&["host", "status"]).success().stdout;
+    assert!(shown.contains("license: 1 of 1 in use\n"), "{shown}");
+
+    // The next agent adopts the first build with its license.
+    host.stop(Signal::KILL);
+    host.start();
+    let license = "license".parse().unwrap();
+    let in_use = |host: &AgentHost| queue(host).resources.get(&license).map(|load| load.taken);
+    wait_until("the build is adopted", || in_use(&host) == Some(1));
+    let again = submit(&host, &printing_program("after the restart"), &[]);
+    host.wait_for(again, State::Finished);
+    assert_eq!(explanation(&host), waits);
+    host.open_gate("demo", first);
+    let first = host.wait_for(first, State::Finished);
+    host.wait_for_gate(second);
+    assert_eq!(in_use(&host), Some(1));
+    host.open_gate("other", second);
+    let second = host.wait_for(second, State::Finished);
+    for build in [&first, &second] {
+        assert_eq!(build.outcome, Some(Outcome::Success), "{build:?}");
+    }
+    assert!(first.finished <= second.started, "{first:?} {second:?}");
+    wait_until("no guest has the license", || in_use(&host) == Some(0));
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::response::Json;
-use config::ImageKey;
 use config::builds::Build;
-use config::queue::{Drain, Drained, Guest, Load, Queue, WaitingBuild};
+use config::queue::{Drain, Drained, Guest, Queue, WaitingBuild};
+use config::{ImageKey, Load, ResourceName};
 use jiff::Timestamp;
 use planner::{JobId, ResourceRequest, RunningJobs};
 use sys::blocking::blocking;
@@ -82,6 +82,7 @@ fn queue(
             taken: running.iter().map(|guest| guest.memory_mib).sum(),
             total: Some(capacity.memory),
         },
+        resources: loads(snapshot, jobs),
         running,
         waiting,
     }
@@ -99,7 +100,28 @@ fn guest(request: ResourceRequest, key: &ImageKey, build: Option<&Build>) -> Gue
         since: build.and_then(|build| build.started),
         cpus: request.cpus,
         memory_mib: request.memory,
+        resources: request.counts,
     }
+}
+
+/// Returns the use of the countable resources by all guests, held ones included.
+fn loads(snapshot: &QueueSnapshot, jobs: &RunningJobs) -> BTreeMap<ResourceName, Load> {
+    let totals = snapshot.capacity.counts.iter();
+    let mut loads: BTreeMap<_, _> = totals
+        .map(|(name, total)| {
+            let total = Some(*total);
+            (name.clone(), Load { taken: 0, total })
+        })
+        .collect();
+    for (job, key) in jobs.guests() {
+        let request = snapshot.request(key, jobs.resources_of(&job));
+        for (name, count) in request.counts {
+            if let Some(load) = loads.get_mut(&name) {
+                load.taken += count;
+            }
+        }
+    }
+    loads
 }
 
 fn waiting_build(build: &Build) -> WaitingBuild {

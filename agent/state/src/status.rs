@@ -20,7 +20,10 @@ pub struct QueueSnapshot {
 impl QueueSnapshot {
     /// Returns the resource request of a guest whose build asks for `resources`.
     pub fn request(&self, key: &ImageKey, resources: Option<&Resources>) -> ResourceRequest {
-        let request = self.requests.get(key).copied().unwrap_or_default();
-        resources.map_or(request, |resources| request.with(resources))
+        let request = self.requests.get(key).cloned().unwrap_or_default();
+        match resources {
+            Some(resources) => request.with(resources),
+            None => request,
+        }
     }
 }

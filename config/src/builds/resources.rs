@@ -6,8 +6,9 @@ use std::num::{NonZeroU32, NonZeroU64};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
+use crate::resource_counts::ResourceCounts;
 
-/// The resources that a build asks for instead of those of its machine.
+/// The resources that a build asks for: instead of those of its machine, or more of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Resources {
@@ -17,6 +18,9 @@ pub struct Resources {
     /// The memory in MiB; the machine's if `None`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<NonZeroU32>,
+    /// Countable resources of the host.
+    #[serde(skip_serializing_if = "ResourceCounts::is_empty")]
+    pub counts: ResourceCounts,
 }
 
 /// The reason for which a machine does not permit the resources of a request.
@@ -84,7 +88,8 @@ impl Resources {
         }
     }
 
-    /// Returns a machine with the processors and the memory of these resources.
+    /// Returns a machine with the processors and the memory of these resources. The countable ones
+    /// are not part of a guest.
     #[must_use]
     pub fn applied_to(&self, machine: &Machine) -> Machine {
         Machine {
@@ -106,7 +111,8 @@ impl fmt::Display for Resources {
             cpus => format!("{cpus} processors"),
         });
         let memory = self.memory_mib.map(|mib| format!("{mib} MiB of memory"));
-        let parts: Vec<_> = cpus.into_iter().chain(memory).collect();
+        let counts = Some(self.counts.to_string()).filter(|_| !self.counts.is_empty());
+        let parts: Vec<_> = cpus.into_iter().chain(memory).chain(counts).collect();
         f.write_str(&parts.join(", "))
     }
 }
@@ -166,6 +172,8 @@ mod tests {
         assert_eq!(shown(r#"{"cpus": 1}"#), "1 processor");
         let both = shown(r#"{"cpus": 2, "memory_mib": 512}"#);
         assert_eq!(both, "2 processors, 512 MiB of memory");
+        let counted = shown(r#"{"cpus": 2, "counts": {"license": 1}}"#);
+        assert_eq!(counted, "2 processors, license=1");
         assert!(serde_json::from_str::<Resources>(r#"{"cpus": 0}"#).is_err());
         assert!(serde_json::from_str::<Resources>(r#"{"gpus": 1}"#).is_err());
     }

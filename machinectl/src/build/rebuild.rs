@@ -61,7 +61,7 @@ pub(super) fn run(
     } = command;
     let mut build = client.build(*build)?;
     replace::check(&build, replace, edit.as_ref())?;
-    build.resources = resources.or(&build.resources);
+    build.resources = resources.or(&build.resources)?;
     if !dry_run.enabled {
         build.sources = replace::sources(client, &build, replace, edit.as_ref())?;
     }

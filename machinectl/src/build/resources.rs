@@ -3,9 +3,11 @@
 use std::num::NonZeroU32;
 
 use clap::Args;
-use config::MIB;
 use config::builds::Resources;
+use config::{MIB, ResourceCount, ResourceCountError, ResourceCounts};
 use store::init::Size;
+
+use crate::exit_code::{ExitStatus, Failure};
 
 /// The options for the resources of a build's guest.
 #[derive(Debug, Clone, Default, Args)]
@@ -20,25 +22,43 @@ pub(crate) struct ResourceOptions {
     /// From the value `ram-minimum` of the machine's manifest to its `ram-maximum`.
     #[arg(long, value_name = "SIZE", value_parser = mebibytes)]
     memory: Option<NonZeroU32>,
+    /// A countable resource that the build needs, such as license=1; can be repeated
+    ///
+    /// The setting guests.resources of the host declares them. A build that finds none free waits.
+    #[arg(long, value_name = "NAME=COUNT", value_parser = resource_count)]
+    resource: Vec<ResourceCount>,
 }
 
 impl ResourceOptions {
     /// Returns the resources to ask for.
-    pub(crate) fn resources(&self) -> Resources {
-        Resources {
+    ///
+    /// # Errors
+    /// A resource is named twice.
+    pub(crate) fn resources(&self) -> Result<Resources, Failure> {
+        let counts = ResourceCounts::collect(self.resource.clone());
+        Ok(Resources {
             cpus: self.cpus,
             memory_mib: self.memory,
-        }
+            counts: counts.map_err(|error| Failure::new(ExitStatus::Usage, error))?,
+        })
     }
 
     /// Returns the resources of an earlier build, where no option replaces them.
-    pub(super) fn or(&self, earlier: &Resources) -> Resources {
-        let own = self.resources();
-        Resources {
+    ///
+    /// # Errors
+    /// A resource is named twice.
+    pub(super) fn or(&self, earlier: &Resources) -> Result<Resources, Failure> {
+        let own = self.resources()?;
+        Ok(Resources {
             cpus: own.cpus.or(earlier.cpus),
             memory_mib: own.memory_mib.or(earlier.memory_mib),
-        }
+            counts: earlier.counts.replaced_by(&own.counts),
+        })
     }
+}
+
+fn resource_count(text: &str) -> Result<ResourceCount, ResourceCountError> {
+    text.parse()
 }
 
 /// Parses a size as a number of MiB.
@@ -72,14 +92,16 @@ mod tests {
     #[test]
     fn options_replace_the_resources_of_an_earlier_build() {
         let earlier: Resources = serde_json::from_str(r#"{"cpus": 2, "memory_mib": 512}"#).unwrap();
-        assert_eq!(ResourceOptions::default().or(&earlier), earlier);
+        let same = ResourceOptions::default().or(&earlier).unwrap();
+        assert_eq!(same, earlier);
         let options = ResourceOptions {
             memory: NonZeroU32::new(1024),
+            resource: vec!["license=1".parse().unwrap()],
             ..ResourceOptions::default()
         };
         assert_eq!(
-            options.or(&earlier).to_string(),
-            "2 processors, 1024 MiB of memory"
+            options.or(&earlier).unwrap().to_string(),
+            "2 processors, 1024 MiB of memory, license=1"
         );
     }
 }

@@ -91,7 +91,7 @@ impl BuildArguments {
             hold: self.hold,
             target: self.target.clone(),
             priority: Priority(self.priority),
-            resources: self.resources.resources(),
+            resources: self.resources.resources()?,
             after: self.after.clone(),
             submitter: self.submitter.clone(),
             coalesce: !self.no_coalesce,
@@ -129,7 +129,7 @@ pub(super) fn plan(
         let text = format!("the agent has no machine `{machine}`{with}");
         return Err(Failure::new(ExitStatus::NotFound, text));
     }
-    let resources = arguments.resources.resources();
+    let resources = arguments.resources.resources()?;
     let sized = if resources.is_empty() {
         String::new()
     } else {

@@ -90,7 +90,7 @@ impl Observed {
             volume: candidate.volume,
             image: self.image(&candidate.key).map(|image| image.uuid),
             start: mode.map_or(StartKind::Cold, |mode| mode.start),
-            request: candidate.request,
+            request: candidate.request.clone(),
         }
     }
 
@@ -151,7 +151,7 @@ impl Observed {
 
     /// Returns the request of a guest whose build asks for no resources.
     pub(super) fn request(&self, key: &ImageKey) -> ResourceRequest {
-        self.requests.get(key).copied().unwrap_or_default()
+        self.requests.get(key).cloned().unwrap_or_default()
     }
 
     fn request_of(&self, job: &JobId, key: &ImageKey) -> ResourceRequest {

@@ -69,6 +69,7 @@ fn observed(machines: &[&str]) -> Observed {
             memory: 4096,
             available: 1 << 20,
             disk: BTreeMap::new(),
+            counts: BTreeMap::new(),
         },
         retries_max: 1,
         newest_build: Some(BuildId(100)),
@@ -102,7 +103,7 @@ pub(super) fn bootstrapped_machines(machines: &[&str]) -> Observed {
     observed
 }
 
-fn queued(id: u64, machine: &str) -> QueuedBuild {
+pub(super) fn queued(id: u64, machine: &str) -> QueuedBuild {
     QueuedBuild {
         id: BuildId(id),
         key: key_of(machine),

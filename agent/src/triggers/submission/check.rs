@@ -8,7 +8,7 @@ use config::builds::Request;
 use config::layout::Entry;
 use config::machine::Kind;
 use config::task::{Breakpoint, Source};
-use config::{MachineName, ToolchainName};
+use config::{MachineName, ResourceCounts, ToolchainName};
 use records::RecordsError;
 use store::StoreError;
 use sys::blocking::blocking;
@@ -79,6 +79,7 @@ pub(crate) async fn resolve_toolchain(
         match current_revision(&agent, machine)? {
             Some((facts, directory)) => {
                 check_machine(&request, &facts, &directory)?;
+                check_counts(&request, &facts, &agent.settings.guests.resources)?;
                 Ok(toolchain)
             }
             None => Err(InvalidRequest::Missing(format!(
@@ -126,6 +127,43 @@ fn check_machine(
             file.display()
         ))
     })
+}
+
+/// Checks that the host has the countable resources that a request and its machine need.
+fn check_counts(
+    request: &Request,
+    facts: &ImageFacts,
+    declared: &ResourceCounts,
+) -> Result<(), InvalidRequest> {
+    let machine = facts.machine.as_ref().map(|machine| &machine.resources);
+    let counts = machine.map_or_else(
+        |_| request.resources.counts.clone(),
+        |machine| request.resources.counts.max(machine),
+    );
+    for (name, wanted) in counts.iter() {
+        let by = match request.resources.counts.get(name) {
+            Some(own) if own == wanted => "the build".to_owned(),
+            _ => format!("machine {}", request.machine),
+        };
+        match declared.get(name) {
+            None => {
+                let known = match declared.to_string() {
+                    none if none.is_empty() => "none".to_owned(),
+                    known => known,
+                };
+                return Err(InvalidRequest::Missing(format!(
+                    "this host has no resource {name}, which {by} needs; its setting guests.resources declares: {known}"
+                )));
+            }
+            Some(total) if wanted > total => {
+                return Err(InvalidRequest::Conflict(format!(
+                    "{by} needs {wanted} of resource {name}, and this host has {total}; its setting guests.resources declares them"
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Returns the facts and the directory of a live machine's current revision.

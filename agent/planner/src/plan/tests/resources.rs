@@ -1,6 +1,6 @@
 //! Builds that ask for other resources than those of their machines.
 
-use config::CopyTag;
+use config::{CopyTag, ResourceName};
 
 use super::*;
 use crate::{RunningDebugSession, RunningHold};
@@ -34,7 +34,7 @@ fn asking(id: u64, text: &str) -> QueuedBuild {
 /// Returns the processors and the memory that the jobs of a host have.
 fn allocated(observed: &Observed) -> (u64, u64) {
     let pool = observed.pool();
-    let requests = pool.allocations().iter().map(|it| it.request);
+    let requests = pool.allocations().iter().map(|it| &it.request);
     requests.fold((0, 0), |(cpus, memory), it| {
         (cpus + it.cpus, memory + it.memory)
     })
@@ -101,4 +101,57 @@ fn the_jobs_of_a_build_keep_what_it_asked_for() {
     };
     copied.jobs.debug_sessions.insert(tag, session);
     assert_eq!(allocated(&copied), (3, 2048));
+}
+
+/// Observes a host with one license, and a machine `other` whose guests need it.
+fn licensed_host() -> Observed {
+    let mut observed = host();
+    let license: ResourceName = "license".parse().unwrap();
+    observed.capacity.counts.insert(license.clone(), 1);
+    let request = ResourceRequest {
+        counts: [(license, 1)].into(),
+        ..observed.requests[&key_of("linux")].clone()
+    };
+    let other = bootstrapped_machines(&["linux", "other"]);
+    observed.machines = other.machines;
+    observed.requests.insert(key_of("other"), request);
+    observed
+}
+
+#[test]
+fn one_license_is_given_to_one_guest_whoever_needs_it() {
+    let mut observed = licensed_host();
+    observed.queue = vec![
+        queued(1, "other"),
+        asking(2, r#"{"counts": {"license": 1}}"#),
+        queued(3, "linux"),
+        asking(4, r#"{"counts": {"modem": 1}}"#),
+        asking(5, r#"{"counts": {"license": 2}}"#),
+    ];
+    let actions = observed.plan();
+    assert_eq!(builds(&actions), [1, 3]);
+    let reason = |id: u64| {
+        let reason = actions.iter().find_map(|action| match action {
+            Action::SetWaitReason(of, reason) if of.0 == id => Some(reason.as_str()),
+            _ => None,
+        });
+        reason.unwrap_or_default()
+    };
+    insta::assert_snapshot!([2, 4, 5].map(reason).join("\n"));
+}
+
+#[test]
+fn a_bootstrap_waits_only_for_builds_that_lack_what_it_takes() {
+    let mut observed = licensed_host();
+    let own = resources(r#"{"counts": {"license": 1}}"#);
+    observed.jobs.builds.insert(BuildId(1), key_of("linux"));
+    observed.jobs.resources.insert(BuildId(1), own);
+    observed.queue = vec![asking(2, r#"{"counts": {"license": 1}}"#)];
+    let new = machine("new");
+    observed.machines.insert(new.view.name.clone(), new);
+    let actions = observed.plan();
+    assert_eq!((bootstraps(&actions), builds(&actions)), (1, vec![]));
+    let request = observed.requests[&key_of("other")].clone();
+    observed.requests.insert(key_of("new"), request);
+    assert_eq!(bootstraps(&observed.plan()), 0, "it needs the license, too");
 }
