@@ -73,7 +73,7 @@ impl LoopState {
                 let usage = RunningUsage {
                     submitter: start.submitter.clone(),
                     since: now,
-                    request: start.request,
+                    request: start.request.clone(),
                 };
                 self.shares.begin(start.id, usage);
             }
@@ -211,5 +211,6 @@ fn status(agent: &AgentState, observed: &Observed, decision: &Decision) -> Statu
                 })
             })
             .collect(),
+        resources: observed.pool().loads(),
     }
 }

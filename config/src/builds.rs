@@ -7,14 +7,17 @@ mod log_position;
 mod priority;
 mod record;
 mod request;
+mod resources;
 mod state;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{MachineName, ToolchainName};
+use crate::load::Load;
+use crate::names::{MachineName, ResourceName, ToolchainName};
 
 pub use interactive::{Hold, HoldKind, Interactive};
 pub use labels::{LabelError, Submitter, Target};
@@ -26,6 +29,7 @@ pub use record::{
     Progress, StartKind, Typist, Usage,
 };
 pub use request::Request;
+pub use resources::{ResourceError, Resources};
 pub use state::{Cancellation, State, TransitionError};
 
 /// The socket of the administration API, in the agent's run directory.
@@ -59,6 +63,9 @@ pub struct Status {
     /// The free space of each volume.
     #[serde(default)]
     pub volumes: Vec<VolumeSpace>,
+    /// The countable resources, and their use by guests.
+    #[serde(default)]
+    pub resources: BTreeMap<ResourceName, Load>,
 }
 
 /// The free space of a volume.

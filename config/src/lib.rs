@@ -6,7 +6,9 @@
 
 mod guest_tag;
 mod image_key;
+mod load;
 mod newtype;
+mod resource_counts;
 
 pub mod builds;
 pub mod doctor;
@@ -28,9 +30,12 @@ pub mod tokens;
 
 pub use guest_tag::{CopyTag, GuestTag, NoGuestTag};
 pub use image_key::ImageKey;
+pub use load::Load;
 pub use names::{
-    BuildId, FileName, MachineName, NameError, Revision, ScheduleName, Tag, ToolchainName,
+    BuildId, FileName, MachineName, NameError, ResourceName, Revision, ScheduleName, Tag,
+    ToolchainName,
 };
+pub use resource_counts::{ResourceCount, ResourceCountError, ResourceCounts};
 pub use ssh::SshHost;
 pub use text::{join_and, printable};
 

@@ -9,6 +9,7 @@ use crate::egress::Egress;
 use crate::limits::{LimitOverrides, Seconds};
 use crate::manifest::{self, Manifest};
 use crate::names::FileName;
+use crate::resource_counts::ResourceCounts;
 
 /// The name of the file in the top directory of a revision.
 pub const FILE: &str = "manifest";
@@ -68,7 +69,8 @@ pub enum DiskCache {
 /// A machine's manifest, checked.
 ///
 /// The values have the names of build2's machine manifests. `kernel`, `initrd`,
-/// `cmdline`, `disk`, `cpus`, `firmware`, `frozen`, `egress`, `parallel-max`,
+/// `cmdline`, `disk`, `cpus`, `cpus-max`, `firmware`, `frozen`, `egress`, `parallel-max`,
+/// `resources`,
 /// `disk-growth`, `disk-cache` and `…-seconds-max` are extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
@@ -78,12 +80,19 @@ pub struct Machine {
     pub summary: String,
     /// The kind of machine.
     pub kind: Kind,
-    /// The memory of a guest, in KiB.
+    /// The memory of a guest, in KiB: the least that the machine needs, and the amount for
+    /// builds that ask for none.
     pub memory_kib: NonZeroU64,
-    /// The number of processors of a guest.
+    /// The largest amount of memory that a build may ask for, in KiB; `memory_kib` if `None`.
+    pub memory_max_kib: Option<NonZeroU64>,
+    /// The number of processors of a guest whose build asks for none.
     pub cpus: NonZeroU32,
+    /// The largest number of processors that a build may ask for; `cpus` if `None`.
+    pub cpus_max: Option<NonZeroU32>,
     /// The largest number of simultaneous guests; set by the host's settings if `None`.
     pub parallel_max: Option<NonZeroU32>,
+    /// The countable resources of the host that each guest needs.
+    pub resources: ResourceCounts,
     /// The expected growth of a guest's snapshot, in KiB; set by the host's settings if
     /// `None`.
     pub disk_growth_kib: Option<NonZeroU64>,
@@ -123,8 +132,11 @@ pub struct Boot {
 #[error("{}", .0.join("; "))]
 pub struct MachineError(pub Vec<String>);
 
+/// The memory of a guest whose machine does not state it, in KiB.
+const MEMORY_KIB: NonZeroU64 = NonZeroU64::MIN.saturating_add(512 * 1024 - 1);
+
 /// All known values, including those of build2 that are ignored.
-const KNOWN: [&str; 25] = [
+const KNOWN: [&str; 27] = [
     "id",
     "name",
     "summary",
@@ -133,7 +145,9 @@ const KNOWN: [&str; 25] = [
     "ram-minimum",
     "ram-maximum",
     "cpus",
+    "cpus-max",
     "parallel-max",
+    "resources",
     "disk-growth",
     "disk-cache",
     "start-seconds-max",
@@ -198,16 +212,18 @@ impl Machine {
             Kind::Kvm => FileName::disk(),
             Kind::Nspawn => FileName::root(),
         };
+        let (memory_kib, memory_max_kib) = reader.bounded("ram-minimum", MEMORY_KIB, "ram-maximum");
+        let (cpus, cpus_max) = reader.bounded("cpus", NonZeroU32::MIN, "cpus-max");
         let machine = Self {
             id,
             summary,
             kind,
-            memory_kib: reader.or(
-                "ram-minimum",
-                NonZeroU64::MIN.saturating_add(512 * 1024 - 1),
-            ),
-            cpus: reader.or("cpus", NonZeroU32::MIN),
+            memory_kib,
+            memory_max_kib,
+            cpus,
+            cpus_max,
             parallel_max: reader.optional("parallel-max"),
+            resources: reader.or("resources", ResourceCounts::default()),
             disk_growth_kib: reader.optional("disk-growth"),
             disk: reader.or("disk", disk),
             disk_cache: reader.choice(
@@ -280,6 +296,22 @@ impl Reader<'_> {
         found.unwrap_or(&choices[0]).1
     }
 
+    /// Reads a value and its upper bound. The default of the value is at most the bound.
+    fn bounded<T: Copy + Ord + std::str::FromStr<Err: std::fmt::Display>>(
+        &mut self,
+        name: &str,
+        default: T,
+        bound_name: &str,
+    ) -> (T, Option<T>) {
+        let (value, bound) = (self.optional(name), self.optional(bound_name));
+        if value.zip(bound).is_some_and(|(value, bound)| value > bound) {
+            self.faults
+                .push(format!("`{bound_name}` is less than `{name}`"));
+        }
+        let default = bound.map_or(default, |bound| default.min(bound));
+        (value.unwrap_or(default), bound)
+    }
+
     fn limits(&mut self) -> LimitOverrides {
         let mut limit = |name: &str| self.optional(name).map(|Seconds(limit)| limit);
         LimitOverrides {
@@ -338,6 +370,22 @@ mod tests {
         let container = Machine::parse(": 1\nid: x\nsummary: y\ntype: nspawn\n").unwrap();
         assert_eq!(container.disk.as_str(), "root");
         assert!(!container.checkpoint);
+    }
+
+    #[test]
+    fn bounds_are_at_least_the_values_that_they_bound() {
+        let parse = |values: &str| Machine::parse(&format!(": 1\nid: x\nsummary: y\n{values}"));
+        let machine = parse("cpus: 2\ncpus-max: 8\nram-maximum: 4194304\n").unwrap();
+        assert_eq!(machine.cpus_max.map(NonZeroU32::get), Some(8));
+        assert_eq!(machine.memory_kib.get(), 524_288);
+        let small = parse("ram-maximum: 262144\n").unwrap();
+        assert_eq!(small.memory_kib.get(), 262_144, "an unstated value");
+        let error = parse("cpus: 2\ncpus-max: 1\nram-minimum: 2\nram-maximum: 1\n").unwrap_err();
+        let faults = [
+            "`ram-maximum` is less than `ram-minimum`",
+            "`cpus-max` is less than `cpus`",
+        ];
+        assert_eq!(error.0, faults);
     }
 
     #[test]

@@ -196,6 +196,18 @@ name!(
     }
 );
 
+name!(
+    /// The name of a countable resource: `license`.
+    ResourceName,
+    Grammar {
+        kind: "resource",
+        first: is_letter,
+        first_allowed: "a letter",
+        punctuation: "._-",
+        length_max: 64,
+    }
+);
+
 impl Tag {
     /// Returns the tag of the snapshot in which a machine is bootstrapped.
     pub fn bootstrap() -> Self {

@@ -1,11 +1,14 @@
 //! The messages about an agent's queue: running guests, waiting builds, capacity and
 //! draining.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::builds::{Priority, State, Submitter, Target};
-use crate::names::{BuildId, MachineName, ToolchainName};
+use crate::load::Load;
+use crate::names::{BuildId, MachineName, ResourceName, ToolchainName};
 
 /// A request to drain the host: no guest starts, and running ones finish.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,15 +39,6 @@ impl Drained {
     }
 }
 
-/// The capacity of a resource, and its use.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Load {
-    /// The amount in use.
-    pub taken: u64,
-    /// The capacity; unlimited if `None`.
-    pub total: Option<u64>,
-}
-
 /// A running guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guest {
@@ -69,6 +63,9 @@ pub struct Guest {
     pub cpus: u64,
     /// The memory in MiB.
     pub memory_mib: u64,
+    /// Countable resources.
+    #[serde(default)]
+    pub resources: BTreeMap<ResourceName, u64>,
 }
 
 /// A waiting build.
@@ -109,6 +106,9 @@ pub struct Queue {
     pub cpus: Load,
     /// Memory, in MiB.
     pub memory_mib: Load,
+    /// Countable resources, with those of held guests.
+    #[serde(default)]
+    pub resources: BTreeMap<ResourceName, Load>,
     /// The running guests.
     pub running: Vec<Guest>,
     /// The waiting builds in the order of their starts; those that cannot start yet are

@@ -10,6 +10,7 @@ mod list;
 mod log;
 mod rebuild;
 mod replace;
+mod resources;
 mod show;
 mod stamped_lines;
 mod submit;

@@ -50,6 +50,7 @@ mod push_pull;
 mod queue;
 mod ready_guests;
 mod rebuild_bisect;
+mod resources;
 mod resumed_transfers;
 mod revision_diff;
 mod revision_retention;

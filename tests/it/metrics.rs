@@ -40,6 +40,7 @@ fn host_with_history() -> ApiHost {
         guests: 0,
         notices: Vec::new(),
         volumes: Vec::new(),
+        resources: serde_json::from_str(r#"{"license": {"taken": 1, "total": 2}}"#).unwrap(),
     });
     let nightly = "nightly".parse().unwrap();
     host.host
@@ -66,6 +67,8 @@ fn builds_are_counted_with_the_duration_of_each_phase() {
         r#"buildhost_schedule_runs_total{schedule="nightly",result="failed"} 1"#,
         r#"buildhost_builds_unfinished{state="queued"} 0.0"#,
         r#"buildhost_machine_ready{machine="linux",toolchain="default"} 1.0"#,
+        r#"buildhost_resources{resource="license"} 2.0"#,
+        r#"buildhost_resources_used{resource="license"} 1.0"#,
         r#"buildhost_http_requests_total{method="GET",route="/health",status="200"} 1"#,
         r#"prserv_requests_total{kind="get-pr"} 0"#,
     ] {

@@ -73,8 +73,8 @@ impl fmt::Display for GuestEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.exceeded_its_memory() {
             return f.write_str(
-                "it needed more memory than its machine has; raise `ram-minimum` in the \
-                 machine's manifest",
+                "it needed more memory than it has; build it with `--memory`, or raise `ram-minimum` \
+                 in the machine's manifest",
             );
         }
         if self.out_of_memory {

@@ -2,6 +2,7 @@
 //! result, the revisions of the packages, and the record.
 
 mod attempt;
+mod boot;
 pub(super) mod collect;
 mod conclude;
 pub mod files;

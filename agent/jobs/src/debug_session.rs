@@ -143,6 +143,7 @@ impl<'a> SlotGuard<'a> {
         let tag = agent.next_copy(build.id);
         let job = DebugJob {
             key: ImageKey::of(build),
+            resources: build.resources.clone(),
             submitter,
             since: Timestamp::now(),
             cancel,
@@ -237,6 +238,7 @@ async fn prepare(
         let snapshot = copy_snapshot(&volume, &build, tag)?;
         let machine = ImageFacts::read(snapshot.path()).machine;
         let machine = machine.map_err(JobError::Manifest)?;
+        let machine = build.resources.applied_to(&machine);
         if build.restored {
             guest::checkpoint::convert_to_cold(snapshot.path(), &machine)?;
         }

@@ -95,6 +95,7 @@ fn register(agent: &AgentState, build: &Build, release: &CancellationToken) -> C
     let evict = release.child_token();
     let hold = HoldJob {
         key: ImageKey::of(build),
+        resources: build.resources.clone(),
         release: release.clone(),
         evict: evict.clone(),
         has_guest: true,

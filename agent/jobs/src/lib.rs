@@ -23,7 +23,6 @@ mod snapshot;
 
 use std::sync::Arc;
 
-use config::ImageKey;
 use config::builds::{Build, State, TransitionError};
 use config::task::Outcome;
 use jiff::Timestamp;
@@ -72,7 +71,7 @@ pub async fn adopt_build(agent: &Arc<AgentState>, build: Build) {
 fn spawn_build(agent: &Arc<AgentState>, volume: Volume, build: Build, kind: build::AttemptKind) {
     let id = build.id;
     let cancel = agent.stopping.child_token();
-    let mut job = BuildJob::new(ImageKey::of(&build), cancel.clone());
+    let mut job = BuildJob::new(&build, cancel.clone());
     if kind == build::AttemptKind::Adopted {
         // Its guest has written already: what was available before is unknown.
         job.available = None;

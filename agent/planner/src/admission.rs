@@ -10,6 +10,7 @@
 mod history;
 mod resources;
 mod shares;
+mod unschedulable;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -20,12 +21,13 @@ use jiff::Timestamp;
 use store::VolumeId;
 
 pub use history::UsageInterval;
-pub(crate) use resources::listed;
-pub use resources::{Allocation, ResourcePool, Unschedulable};
+pub use resources::{Allocation, ResourcePool};
 pub use shares::{RunningUsage, Shares};
+pub use unschedulable::Unschedulable;
+pub(crate) use unschedulable::listed;
 
 #[cfg(test)]
-use resources::Resource;
+use unschedulable::Resource;
 
 use crate::{JobId, ResourceRequest};
 
@@ -80,7 +82,7 @@ pub fn admit(
                     job: JobId::Build(candidate.id),
                     machine: machine.clone(),
                     volume: candidate.volume,
-                    request: *request,
+                    request: request.clone(),
                 });
                 queue.usage += shares.expected(pool.weight(request));
                 queue.last_start = Some(now);

@@ -9,7 +9,7 @@ mod start;
 
 use std::collections::BTreeMap;
 
-use config::builds::{Build, Priority, StartKind, Submitter};
+use config::builds::{Build, Priority, Resources, StartKind, Submitter};
 use config::queue::Drained;
 use config::task::{BOOTSTRAP_VERSION, Digest, Provenance};
 use config::{BuildId, CopyTag, GuestTag, ImageKey, MachineName, Revision, Tag, ToolchainName};
@@ -32,6 +32,8 @@ pub struct QueuedBuild {
     pub submitter: Submitter,
     /// Its priority.
     pub priority: Priority,
+    /// The resources that it asks for.
+    pub resources: Resources,
     /// The time of its submission.
     pub since: Timestamp,
     /// The end of its backoff after a failure of the host.
@@ -49,6 +51,7 @@ impl From<Build> for QueuedBuild {
             key: ImageKey::of(&build),
             submitter: build.submitter,
             priority: build.priority,
+            resources: build.resources,
             since: build.submitted,
             not_before: build.not_before,
             after: build.after,

@@ -1,10 +1,14 @@
 //! The resources of the host and of its guests, as plain numbers.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
+use config::ResourceName;
+use config::builds::Resources;
 use store::VolumeId;
+
 /// The resources that a guest takes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ResourceRequest {
     /// The number of processors.
     pub cpus: u64,
@@ -14,6 +18,26 @@ pub struct ResourceRequest {
     pub disk: u64,
     /// The number of guests that its machine may have at once; `None` for no limit.
     pub machine_max: Option<usize>,
+    /// Countable resources of the host.
+    pub counts: BTreeMap<ResourceName, u64>,
+}
+
+impl ResourceRequest {
+    /// Returns the request of a guest whose build asks for these resources on a machine with this
+    /// request. It gets the larger number of each countable resource.
+    #[must_use]
+    pub fn with(mut self, resources: &Resources) -> Self {
+        let number = |number: NonZeroU32| u64::from(number.get());
+        for (name, count) in resources.counts.iter() {
+            let own = self.counts.entry(name.clone()).or_default();
+            *own = number(count).max(*own);
+        }
+        Self {
+            cpus: resources.cpus.map_or(self.cpus, number),
+            memory: resources.memory_mib.map_or(self.memory, number),
+            ..self
+        }
+    }
 }
 
 /// The resources that the host has for guests.
@@ -29,4 +53,6 @@ pub struct Capacity {
     pub available: u64,
     /// Free space of each volume beyond its reserve, in MiB.
     pub disk: BTreeMap<VolumeId, u64>,
+    /// Countable resources.
+    pub counts: BTreeMap<ResourceName, u64>,
 }

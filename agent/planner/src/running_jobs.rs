@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use config::builds::Submitter;
+use config::builds::{Resources, Submitter};
 use config::task::Provenance;
 use config::{BuildId, CopyTag, ImageKey};
 use jiff::Timestamp;
@@ -65,6 +65,9 @@ pub struct RunningJobs {
     pub holds: BTreeMap<BuildId, RunningHold>,
     /// The debug sessions, waiting ones included.
     pub debug_sessions: BTreeMap<CopyTag, RunningDebugSession>,
+    /// The resources that the builds of these jobs asked for, if they asked for any. A hold or a
+    /// debug session has those of its build.
+    pub resources: BTreeMap<BuildId, Resources>,
     /// The volumes in which revisions are being pruned.
     pub pruning: BTreeSet<VolumeId>,
     /// The builds whose outcome cannot be stored at present, each with the reason.
@@ -78,6 +81,15 @@ impl RunningJobs {
             .iter()
             .filter(|(_, session)| !session.admitted)
             .map(|(tag, session)| (*tag, &session.key))
+    }
+
+    /// Returns the resources that the build of a job asked for; `None` if it asked for none.
+    pub fn resources_of(&self, job: &JobId) -> Option<&Resources> {
+        match job {
+            JobId::Build(id) => self.resources.get(id),
+            JobId::Copy(tag) => self.resources.get(&tag.build),
+            JobId::Bootstrap(_) => None,
+        }
     }
 
     /// Returns a sentence about each build whose outcome cannot be stored at present.

@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 /// Inserts a build and returns its number. Ignores the number in `build`.
 pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result<BuildId> {
     let sql = "INSERT INTO builds (submitter, priority, machine, toolchain, target, sources, task,
-               after, state, phases, submitted, life, schedule)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+               after, state, phases, submitted, life, schedule, resources)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
     connection.prepare_cached(sql)?.execute(params![
         build.submitter.as_str(),
         build.priority.0,
@@ -32,6 +32,7 @@ pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result
         time(build.submitted),
         json(&build.interactive)?,
         build.schedule.as_ref().map(ScheduleName::as_str),
+        json(&build.resources)?,
     ])?;
     let id = connection.last_insert_rowid();
     name(connection, id, build.submitted, build.target.as_str())?;
@@ -109,6 +110,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Build> {
         target: parse(row, "target")?,
         sources: from_json(row, "sources")?,
         task: parse(row, "task")?,
+        resources: from_json(row, "resources")?,
         after: from_json(row, "after")?,
         schedule: optional(row, "schedule")?,
         state: row

@@ -98,6 +98,7 @@ fn external_parameters(build: &Build) -> Value {
         hold,
         target,
         priority,
+        resources,
         after,
         // An internal parameter: the host knows it, whatever the request says.
         submitter: _,
@@ -112,6 +113,7 @@ fn external_parameters(build: &Build) -> Value {
         "interactive": interactive,
         "hold": hold,
         "priority": priority,
+        "resources": resources,
         "after": after,
         "console": build.typists,
     })
@@ -185,6 +187,8 @@ fn dependencies(build: &Build) -> Vec<Value> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::num::{NonZeroU32, NonZeroU64};
+
     use config::builds::{
         BuildInputs, BuiltPackage, GuestKind, HostPolicy, Request, State, Submitter,
     };
@@ -200,7 +204,7 @@ pub(crate) mod tests {
 
     pub(crate) fn build() -> Build {
         let text = format!(
-            r#"{{"machine": "linux", "sources": [{{"name": "hello-1.0.tar.gz", "sha256": "{}"}}]}}"#,
+            r#"{{"machine": "linux", "resources": {{"cpus": 2}}, "sources": [{{"name": "hello-1.0.tar.gz", "sha256": "{}"}}]}}"#,
             digest("1")
         );
         let request: Request = serde_json::from_str(&text).unwrap();
@@ -231,6 +235,9 @@ pub(crate) mod tests {
                 start_seconds_max: 240,
                 silence_seconds_max: 1800,
                 total_seconds_max: 5400,
+                cpus: NonZeroU32::new(2),
+                memory_kib: NonZeroU64::new(524_288),
+                cold_reason: String::new(),
                 options: Vec::new(),
             }),
         });

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::response::Json;
-use config::ImageKey;
 use config::builds::Build;
-use config::queue::{Drain, Drained, Guest, Load, Queue, WaitingBuild};
+use config::queue::{Drain, Drained, Guest, Queue, WaitingBuild};
+use config::{ImageKey, Load, ResourceName};
 use jiff::Timestamp;
-use planner::RunningJobs;
+use planner::{JobId, ResourceRequest, RunningJobs};
 use sys::blocking::blocking;
 use tracing::info;
 
@@ -39,17 +39,21 @@ fn queue(
     unfinished: &[Build],
 ) -> Queue {
     let records: BTreeMap<_, _> = unfinished.iter().map(|build| (build.id, build)).collect();
+    let guest = |job: &JobId, key: &ImageKey, build| {
+        guest(snapshot.request(key, jobs.resources_of(job)), key, build)
+    };
     let builds = jobs.builds.iter().map(|(id, key)| Guest {
         build: Some(*id),
-        ..guest(snapshot, key, records.get(id).copied())
+        ..guest(&JobId::Build(*id), key, records.get(id).copied())
     });
-    let images = jobs.images.keys().map(|key| guest(snapshot, key, None));
+    let images = jobs.images.keys();
+    let images = images.map(|key| guest(&JobId::Bootstrap(key.clone()), key, None));
     let debug_sessions = jobs.debug_sessions.iter().map(|(tag, session)| Guest {
         build: Some(tag.build),
         is_debug_copy: true,
         submitter: Some(session.submitter.clone()),
         since: Some(session.since),
-        ..guest(snapshot, &session.key, None)
+        ..guest(&JobId::Copy(*tag), &session.key, None)
     });
     let running: Vec<_> = builds.chain(images).chain(debug_sessions).collect();
     let waiting = unfinished
@@ -78,13 +82,13 @@ fn queue(
             taken: running.iter().map(|guest| guest.memory_mib).sum(),
             total: Some(capacity.memory),
         },
+        resources: loads(snapshot, jobs),
         running,
         waiting,
     }
 }
 
-fn guest(snapshot: &QueueSnapshot, key: &ImageKey, build: Option<&Build>) -> Guest {
-    let request = snapshot.requests.get(key).copied().unwrap_or_default();
+fn guest(request: ResourceRequest, key: &ImageKey, build: Option<&Build>) -> Guest {
     Guest {
         build: None,
         is_debug_copy: false,
@@ -96,7 +100,28 @@ fn guest(snapshot: &QueueSnapshot, key: &ImageKey, build: Option<&Build>) -> Gue
         since: build.and_then(|build| build.started),
         cpus: request.cpus,
         memory_mib: request.memory,
+        resources: request.counts,
     }
+}
+
+/// Returns the use of the countable resources by all guests, held ones included.
+fn loads(snapshot: &QueueSnapshot, jobs: &RunningJobs) -> BTreeMap<ResourceName, Load> {
+    let totals = snapshot.capacity.counts.iter();
+    let mut loads: BTreeMap<_, _> = totals
+        .map(|(name, total)| {
+            let total = Some(*total);
+            (name.clone(), Load { taken: 0, total })
+        })
+        .collect();
+    for (job, key) in jobs.guests() {
+        let request = snapshot.request(key, jobs.resources_of(&job));
+        for (name, count) in request.counts {
+            if let Some(load) = loads.get_mut(&name) {
+                load.taken += count;
+            }
+        }
+    }
+    loads
 }
 
 fn waiting_build(build: &Build) -> WaitingBuild {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use config::MIB;
 use config::machine::Machine;
 use config::settings::Settings;
+use config::{MIB, ResourceCounts, ResourceName};
 use planner::{Capacity, ResourceRequest};
 use store::VolumeId;
 
@@ -26,6 +26,7 @@ pub(super) fn capacity(settings: &Settings, free: &BTreeMap<VolumeId, u64>) -> C
             .map_or(memory.total.saturating_sub(own), |bytes| bytes / MIB),
         available: memory.available.saturating_sub(own),
         disk: disk.collect(),
+        counts: counts(&guests.resources),
     }
 }
 
@@ -43,7 +44,15 @@ pub(super) fn request(settings: &Settings, machine: &Machine) -> ResourceRequest
         memory: machine.memory_kib.get().div_ceil(1024),
         disk: growth.unwrap_or(guests.disk_growth_bytes / MIB),
         machine_max: own.or(guests.per_machine_max),
+        counts: counts(&machine.resources),
     }
+}
+
+fn counts(counts: &ResourceCounts) -> BTreeMap<ResourceName, u64> {
+    let counts = counts.iter();
+    counts
+        .map(|(name, count)| (name.clone(), count.get().into()))
+        .collect()
 }
 
 /// Memory of the host, in MiB.
@@ -99,15 +108,17 @@ mod tests {
             memory: 256,
             disk: 256,
             machine_max: Some(7),
+            counts: BTreeMap::new(),
         };
         assert_eq!(plain, expected);
-        let text = format!("{text}parallel-max: 1\ndisk-growth: 1048576\n");
+        let text = format!("{text}parallel-max: 1\ndisk-growth: 1048576\nresources: license=2\n");
         let own = request(&settings, &Machine::parse(&text).unwrap());
         assert_eq!(
             own,
             ResourceRequest {
                 disk: 1024,
                 machine_max: Some(1),
+                counts: [("license".parse().unwrap(), 2)].into(),
                 ..expected
             }
         );

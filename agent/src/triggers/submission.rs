@@ -103,7 +103,7 @@ pub(crate) async fn coalesce(
     Ok(raised.map(|(build, _)| build))
 }
 
-/// Returns an unfinished build with the task of the request, and with the revision and the
+/// Returns an unfinished build with the task and the resources of the request, and with the revision and the
 /// toolchain that a new build would get.
 async fn find_equivalent(
     agent: &Arc<AgentState>,
@@ -114,7 +114,7 @@ async fn find_equivalent(
     let same = agent.records.with_task(&task).await?;
     let mut same: Vec<_> = same
         .into_iter()
-        .filter(|build| build.after == request.after)
+        .filter(|build| build.after == request.after && build.resources == request.resources)
         .collect();
     if same.iter().all(|build| build.state != State::Queued) && !same.is_empty() {
         let now = current_inputs(agent, request, toolchain).await;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use config::builds::Submitter;
+use config::builds::{Build, Resources, Submitter};
 use config::manifest::Manifest;
 use config::task::Provenance;
 use config::{BuildId, CopyTag, ImageKey};
@@ -31,6 +31,8 @@ pub struct DiskUse {
 pub struct BuildJob {
     /// The image that it runs on.
     pub key: ImageKey,
+    /// The resources that it asked for.
+    pub resources: Resources,
     /// Cancels it.
     pub cancel: CancellationToken,
     /// Resumes its guest at a breakpoint, once it runs.
@@ -59,9 +61,10 @@ pub enum CancelAnswer {
 
 impl BuildJob {
     /// Returns the entry of a build that starts.
-    pub fn new(key: ImageKey, cancel: CancellationToken) -> Self {
+    pub fn new(build: &Build, cancel: CancellationToken) -> Self {
         Self {
-            key,
+            key: ImageKey::of(build),
+            resources: build.resources.clone(),
             cancel,
             resume: None,
             evicted: None,
@@ -90,6 +93,8 @@ pub struct ImageJob {
 pub struct HoldJob {
     /// The image that the build ran on.
     pub key: ImageKey,
+    /// The resources that the build asked for.
+    pub resources: Resources,
     /// Releases the guest and the snapshot.
     pub release: CancellationToken,
     /// Evicts the guest; the snapshot stays.
@@ -103,6 +108,8 @@ pub struct HoldJob {
 pub struct DebugJob {
     /// The image that the build ran on.
     pub key: ImageKey,
+    /// The resources that the build asked for.
+    pub resources: Resources,
     /// The person who debugs.
     pub submitter: Submitter,
     /// The time of the request.
@@ -171,6 +178,7 @@ impl JobTable {
                 .iter()
                 .map(|(tag, job)| (*tag, job.as_running()))
                 .collect(),
+            resources: entries.resources(),
             pruning: entries.pruning.clone(),
             unstored: entries.unstored.clone(),
         })
@@ -314,6 +322,20 @@ impl JobTable {
 }
 
 impl Entries {
+    /// Returns the resources that builds asked for, by the build whose job has them.
+    fn resources(&self) -> BTreeMap<BuildId, Resources> {
+        let builds = self.builds.iter().map(|(id, job)| (*id, &job.resources));
+        let holds = self.holds.iter().map(|(id, hold)| (*id, &hold.resources));
+        let sessions = self.debug_sessions.iter();
+        let sessions = sessions.map(|(tag, job)| (tag.build, &job.resources));
+        builds
+            .chain(holds)
+            .chain(sessions)
+            .filter(|(_, resources)| !resources.is_empty())
+            .map(|(id, resources)| (id, resources.clone()))
+            .collect()
+    }
+
     fn available(&self, job: &JobId, directory: &Path) -> Option<u64> {
         match job {
             JobId::Build(id) => {
@@ -367,12 +389,17 @@ mod tests {
     use super::*;
 
     fn start(jobs: &JobTable) -> CancellationToken {
-        let key = ImageKey {
-            machine: "demo".parse().unwrap(),
-            toolchain: "default".parse().unwrap(),
-        };
+        let request = r#"{"machine": "demo", "sources": [], "resources": {"cpus": 3}}"#;
+        let build = Build::new(
+            BuildId(1),
+            serde_json::from_str(request).unwrap(),
+            "default".parse().unwrap(),
+            "0".repeat(64).parse().unwrap(),
+            Submitter::root(),
+            Timestamp::UNIX_EPOCH,
+        );
         let cancel = CancellationToken::new();
-        let job = BuildJob::new(key, cancel.clone());
+        let job = BuildJob::new(&build, cancel.clone());
         jobs.with(|entries| entries.builds.insert(BuildId(1), job));
         cancel
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use config::builds::Resources;
 use config::{BuildId, ImageKey};
 use planner::{Capacity, ResourceRequest};
 
@@ -14,4 +15,15 @@ pub struct QueueSnapshot {
     pub requests: BTreeMap<ImageKey, ResourceRequest>,
     /// The builds that are ready to start, in scheduling order.
     pub order: Vec<BuildId>,
+}
+
+impl QueueSnapshot {
+    /// Returns the resource request of a guest whose build asks for `resources`.
+    pub fn request(&self, key: &ImageKey, resources: Option<&Resources>) -> ResourceRequest {
+        let request = self.requests.get(key).cloned().unwrap_or_default();
+        match resources {
+            Some(resources) => request.with(resources),
+            None => request,
+        }
+    }
 }

@@ -377,6 +377,7 @@ mod tests {
             guests: 0,
             notices: Vec::new(),
             volumes: Vec::new(),
+            resources: std::collections::BTreeMap::new(),
         };
         let told = |events: &Events| {
             let told = events.after(0).unwrap();

@@ -52,6 +52,8 @@ struct AgentGauges {
     notices: Gauges,
     free: Gauges,
     hot_memory: Gauges,
+    resources: Gauges,
+    resources_used: Gauges,
 }
 
 impl Default for Metrics {
@@ -114,6 +116,12 @@ impl Default for Metrics {
                     &mut all,
                     "hot_memory_bytes",
                     "Memory of checkpoints that guests share",
+                ),
+                resources: gauge(&mut all, "resources", "Countable resources of the host"),
+                resources_used: gauge(
+                    &mut all,
+                    "resources_used",
+                    "Countable resources that guests have",
                 ),
                 registry: all,
             }),
@@ -283,6 +291,15 @@ impl AgentGauges {
                 set(&self.ready, &labels, f64::from(u8::from(ready)));
             }
             set(&self.notices, &Vec::new(), status.notices.len() as f64);
+            for (name, load) in &status.resources {
+                let labels = vec![("resource", name.to_string())];
+                set(
+                    &self.resources,
+                    &labels,
+                    load.total.unwrap_or_default() as f64,
+                );
+                set(&self.resources_used, &labels, load.taken as f64);
+            }
         }
         set(
             &self.guests,

@@ -1,12 +1,13 @@
 //! The record of a build.
 
 use std::fmt;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Interactive, Priority, Request, State, Submitter, Target, TransitionError};
+use super::{Interactive, Priority, Request, Resources, State, Submitter, Target, TransitionError};
 use crate::names::{BuildId, FileName, MachineName, Revision, ScheduleName, ToolchainName};
 use crate::task::{Digest, Outcome, Package, Source};
 
@@ -58,6 +59,16 @@ pub struct HostPolicy {
     pub silence_seconds_max: u64,
     /// The total timeout in seconds.
     pub total_seconds_max: u64,
+    /// The number of processors of the guest. `None` in records of agents that did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<NonZeroU32>,
+    /// The memory of the guest, in KiB. `None` in records of agents that did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_kib: Option<NonZeroU64>,
+    /// The reason for which the guest was not restored from the image's checkpoint. Empty if it
+    /// was, or if there was no checkpoint.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cold_reason: String,
     /// Options for QEMU or systemd-nspawn from the machine's manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
@@ -213,6 +224,9 @@ pub struct Build {
     /// The hash of the guest's task. Builds with equal hashes build the same sources on
     /// the same machine with the same toolchain.
     pub task: Digest,
+    /// The resources that its submitter asked for.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
     /// The builds that must succeed before this one starts.
     pub after: Vec<BuildId>,
     /// The schedule that submitted it.
@@ -295,6 +309,7 @@ impl Build {
             hold,
             target,
             priority,
+            resources,
             after,
             submitter: _,
             coalesce: _,
@@ -308,6 +323,7 @@ impl Build {
             target: target.unwrap_or_else(|| Target::from_sources(&sources)),
             sources,
             task,
+            resources,
             after,
             schedule: None,
             state: State::Queued,
@@ -355,6 +371,7 @@ impl Build {
             hold: self.interactive.hold,
             target: Some(self.target.clone()),
             priority: self.priority,
+            resources: self.resources.clone(),
             after: self.after.clone(),
             submitter: Some(self.submitter.clone()),
             // A build exists because nothing was coalesced.
@@ -401,6 +418,13 @@ impl Build {
             .take_while(|phase| phase.state != State::Starting)
             .find(|phase| phase.state == State::Running)
             .map(|phase| phase.at)
+    }
+
+    /// Returns the reason for which the last guest was not restored from a checkpoint that its
+    /// image had.
+    pub fn cold_reason(&self) -> Option<&str> {
+        let policy = self.inputs.as_ref()?.policy.as_ref()?;
+        Some(policy.cold_reason.as_str()).filter(|reason| !reason.is_empty())
     }
 
     /// Returns the kind of the last guest's start, and its duration in seconds up to the

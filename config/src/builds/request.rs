@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Priority, Submitter, Target};
+use super::{Priority, Resources, Submitter, Target};
 use crate::names::{BuildId, MachineName, ToolchainName};
 use crate::task::{Breakpoint, Source};
 
@@ -29,6 +29,9 @@ pub struct Request {
     /// The priority in the queue.
     #[serde(default)]
     pub priority: Priority,
+    /// The resources of its guest.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
     /// The builds that must succeed before this one starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<BuildId>,

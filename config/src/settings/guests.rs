@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::reader::Reader;
 use crate::egress::EgressMode;
 use crate::limits::LimitRule;
+use crate::resource_counts::ResourceCounts;
 
 /// QEMU's accelerator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +91,8 @@ pub struct Guests {
     pub memory_bytes: Option<u64>,
     /// The memory that is kept for the host itself.
     pub memory_reserve_bytes: u64,
+    /// The countable resources that the host has for guests.
+    pub resources: ResourceCounts,
     /// The expected growth of a snapshot of a machine whose manifest does not set it.
     pub disk_growth_bytes: u64,
     /// Keeps a checkpoint in each image, from which builds start warm.
@@ -115,6 +118,15 @@ fn uids(reader: &mut Reader<'_>) -> UidRange {
     text.and_then(|text| text.parse().ok()).unwrap_or(UIDS)
 }
 
+fn resources(reader: &mut Reader<'_>) -> ResourceCounts {
+    let key = "guests.resources";
+    let counts = reader.list(key, "`NAME = COUNT`", |text| text.parse().ok());
+    ResourceCounts::collect(counts).unwrap_or_else(|error| {
+        reader.fault(key, &error.to_string());
+        ResourceCounts::default()
+    })
+}
+
 pub(super) fn guests(reader: &mut Reader<'_>) -> Guests {
     let accelerators = [
         ("auto", Acceleration::Auto),
@@ -138,6 +150,7 @@ pub(super) fn guests(reader: &mut Reader<'_>) -> Guests {
         cpu_percent: reader.number("guests.cpu_percent", 200, 1..=10_000),
         memory_bytes: reader.optional_mebibytes("guests.memory_mib"),
         memory_reserve_bytes: reader.mebibytes("guests.memory_reserve_mib", 512, 0..=1 << 30),
+        resources: resources(reader),
         disk_growth_bytes: reader.mebibytes("guests.disk_growth_mib", 256, 0..=1 << 30),
         checkpoints: reader.choice("guests.frozen", &[("auto", true), ("off", false)]),
         ready_max: reader.count("guests.ready_max", 2, 0..=64),
@@ -183,6 +196,23 @@ mod tests {
                 (found, _) => panic!("{text}: {found:?}"),
             }
         }
+    }
+
+    #[test]
+    fn the_countable_resources_of_a_host_are_a_list() {
+        use crate::settings::Settings;
+        let parse = |list: &str| Settings::parse(&format!("[guests]\nresources = {list}\n"));
+        let counts = parse(r#"["license = 2", "modem=1"]"#).unwrap();
+        assert_eq!(counts.guests.resources.to_string(), "license=2 modem=1");
+        let fault = |list: &str| parse(list).unwrap_err()[0].to_string();
+        let twice = "line 2: `guests.resources`: resource license is named twice";
+        assert_eq!(fault(r#"["license = 2", "license = 1"]"#), twice);
+        let form = "line 2: `guests.resources`: a list of `NAME = COUNT` is expected";
+        assert!(
+            fault(r#"["license = 0"]"#).starts_with(form),
+            "{}",
+            fault(r#"["license = 0"]"#)
+        );
     }
 
     #[test]

@@ -31,7 +31,13 @@ fn of_build(build: &Build, now: Timestamp) -> String {
     }
     match build.state {
         State::Queued => queued(id, &build.message, build.not_before, now),
-        State::Starting => format!("build {id} waits until its guest requests the task"),
+        State::Starting => {
+            let wait = format!("build {id} waits until its guest requests the task");
+            match build.cold_reason() {
+                Some(reason) => format!("{wait}; the guest boots, because {reason}"),
+                None => wait,
+            }
+        }
         State::Running | State::Finished => {
             format!("build {id} does not wait: its guest is running")
         }

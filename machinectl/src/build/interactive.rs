@@ -12,6 +12,7 @@ use config::task::Breakpoint;
 use config::{BuildId, MachineName, ToolchainName};
 
 use super::follow::{self, POLL_INTERVAL};
+use super::resources::ResourceOptions;
 use super::submit::{self, BuildArguments};
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::DryRun;
@@ -48,6 +49,8 @@ pub(crate) enum Command {
         /// The toolchain; by default the agent's default toolchain
         #[arg(long, value_name = "NAME")]
         toolchain: Option<ToolchainName>,
+        #[command(flatten)]
+        resources: ResourceOptions,
     },
     /// Continue a build that waits at its breakpoint
     Resume {
@@ -92,9 +95,12 @@ pub(super) fn run(command: &Command, client: &Client, output: &Output) -> Result
             sources,
             at,
             toolchain,
+            resources,
         } => {
             let (machine, toolchain) = (machine.clone(), toolchain.clone());
-            let arguments = BuildArguments::interactive(machine, toolchain, sources.clone(), *at);
+            let (sources, resources) = (sources.clone(), resources.clone());
+            let arguments =
+                BuildArguments::interactive(machine, toolchain, sources, *at, resources);
             let build = submit::submit(client, &arguments, output)?;
             login(client, build.id, output)
         }

@@ -7,6 +7,7 @@ use config::{BuildId, FileName, Revision};
 
 use super::follow::finish_submission;
 use super::replace::{self, Replacement};
+use super::resources::ResourceOptions;
 use super::submit::resubmit;
 use super::temporary_machine::Origin;
 use crate::exit_code::Failure;
@@ -17,7 +18,8 @@ use crate::output::Output;
 pub(crate) enum Command {
     /// Submit a build again, with the same sources and toolchain
     ///
-    /// Single sources can be edited or replaced; everything else stays the same.
+    /// Single sources can be edited or replaced, and the guest can get other resources; everything
+    /// else stays the same.
     Rebuild {
         /// The build
         build: BuildId,
@@ -33,6 +35,8 @@ pub(crate) enum Command {
         /// Build with this file in the place of a source; may be repeated
         #[arg(long, value_name = "SOURCE=PATH")]
         replace: Vec<Replacement>,
+        #[command(flatten)]
+        resources: ResourceOptions,
         #[command(flatten)]
         follow: Follow,
         #[command(flatten)]
@@ -51,11 +55,13 @@ pub(super) fn run(
         on_revision,
         edit,
         replace,
+        resources,
         follow,
         dry_run,
     } = command;
     let mut build = client.build(*build)?;
     replace::check(&build, replace, edit.as_ref())?;
+    build.resources = resources.or(&build.resources)?;
     if !dry_run.enabled {
         build.sources = replace::sources(client, &build, replace, edit.as_ref())?;
     }

@@ -21,6 +21,7 @@ pub(super) fn run(build: &Build, output: &Output) -> Result<(), Failure> {
         ("submitter", build.submitter.to_string()),
         ("schedule", or_empty(build.schedule.as_ref())),
         ("priority", priority(build)),
+        ("resources", build.resources.to_string()),
         ("after", list(&build.after, " ")),
         ("machine", build.machine.to_string()),
         ("revision", or_empty(build.revision)),
@@ -29,7 +30,7 @@ pub(super) fn run(build: &Build, output: &Output) -> Result<(), Failure> {
         ("sources", sources(build)),
         ("submitted", time(build.submitted)),
         ("started", or_empty(build.started.map(time))),
-        ("start", startup(build)),
+        ("start", start(build)),
         ("finished", or_empty(build.finished.map(time))),
         ("attempts", build.attempts.to_string()),
         ("earlier logs", earlier_logs(build)),
@@ -75,6 +76,14 @@ pub(super) fn startup(build: &Build) -> String {
             .startup()
             .map(|(kind, seconds)| format!("{kind} {seconds:.2}")),
     )
+}
+
+/// Returns the kind of the guest's start, its duration, and the reason for a cold one.
+fn start(build: &Build) -> String {
+    match (startup(build), build.cold_reason()) {
+        (start, Some(reason)) if !start.is_empty() => format!("{start}, because {reason}"),
+        (start, _) => start,
+    }
 }
 
 /// Returns the priority unless it is the default.

@@ -10,6 +10,7 @@ use config::builds::{Build, Priority, Request, Submitter, Target};
 use config::task::{Breakpoint, Source};
 use config::{BuildId, FileName, MachineName, ToolchainName};
 
+use super::resources::ResourceOptions;
 use crate::exit_code::{ExitStatus, Failure};
 use crate::output::Output;
 
@@ -35,6 +36,8 @@ pub(crate) struct BuildArguments {
         allow_negative_numbers = true
     )]
     priority: i32,
+    #[command(flatten)]
+    resources: ResourceOptions,
     /// Start after these builds have succeeded; skip the build if one of them fails
     #[arg(long, value_name = "BUILD", value_delimiter = ',')]
     after: Vec<BuildId>,
@@ -60,6 +63,7 @@ impl BuildArguments {
         toolchain: Option<ToolchainName>,
         sources: Vec<PathBuf>,
         breakpoint: Breakpoint,
+        resources: ResourceOptions,
     ) -> Self {
         Self {
             machine,
@@ -67,6 +71,7 @@ impl BuildArguments {
             toolchain,
             target: None,
             priority: 0,
+            resources,
             after: Vec::new(),
             no_coalesce: true,
             submitter: None,
@@ -86,6 +91,7 @@ impl BuildArguments {
             hold: self.hold,
             target: self.target.clone(),
             priority: Priority(self.priority),
+            resources: self.resources.resources()?,
             after: self.after.clone(),
             submitter: self.submitter.clone(),
             coalesce: !self.no_coalesce,
@@ -123,8 +129,14 @@ pub(super) fn plan(
         let text = format!("the agent has no machine `{machine}`{with}");
         return Err(Failure::new(ExitStatus::NotFound, text));
     }
+    let resources = arguments.resources.resources()?;
+    let sized = if resources.is_empty() {
+        String::new()
+    } else {
+        format!(", with {resources}")
+    };
     output.plan(format_args!(
-        "build {} on {machine}{with}",
+        "build {} on {machine}{with}{sized}",
         names.join(", ")
     ))
 }
@@ -155,6 +167,7 @@ pub(super) fn resubmit(
         hold: false,
         target: Some(build.target.clone()),
         priority: build.priority,
+        resources: build.resources.clone(),
         after: Vec::new(),
         submitter: None,
         coalesce: false,

@@ -29,6 +29,10 @@ pub(super) fn run(status: &Status, output: &Output) -> Result<(), Failure> {
             mebibytes(volume.bytes_free)
         ))?;
     }
+    for (name, load) in &status.resources {
+        let total = load.total.unwrap_or_default();
+        output.print(&format!("{name}: {} of {total} in use\n", load.taken))?;
+    }
     let mut table = Table::new(["MACHINE", "TOOLCHAIN", "IMAGE", "START", "REASON"]);
     for ready in &status.machines {
         table.add([

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use client::Client;
 use config::builds::Status;
-use config::printable;
-use config::queue::{Guest, Load, Queue};
+use config::queue::{Guest, Queue};
+use config::{Load, printable};
 use crossterm::event::{self, Event, KeyCode, KeyModifiers};
 use crossterm::{cursor, execute, queue as enqueue, style, terminal};
 use jiff::Timestamp;
@@ -84,14 +84,18 @@ fn draw(lines: &[String]) -> io::Result<()> {
 
 /// Returns the lines of the view, cut to a number of columns and rows.
 fn frame(status: &Status, queue: &Queue, (columns, rows): (u16, u16)) -> Vec<String> {
-    let mut lines = vec![format!(
+    let host = format!(
         "{}  {}   guests {}   processors {}   memory {} MiB",
         queue.name,
         time(queue.at),
         load(&queue.guests),
         load(&queue.cpus),
         load(&queue.memory_mib),
-    )];
+    );
+    let resources = queue.resources.iter();
+    let resources = resources.map(|(name, resource)| format!("{name} {}", load(resource)));
+    let summary: Vec<_> = [host].into_iter().chain(resources).collect();
+    let mut lines = vec![summary.join("   ")];
     lines.extend(status.notices.iter().map(|it| printable(it).to_string()));
     section(&mut lines, &running(queue), "no running guests");
     section(&mut lines, &waiting(queue), "no waiting builds");
@@ -221,6 +225,7 @@ mod tests {
             "name": "host", "at": "2026-01-01T00:01:30Z", "drained": null,
             "guests": {"taken": 2, "total": null}, "cpus": {"taken": 2, "total": 4},
             "memory_mib": {"taken": 3072, "total": 4096},
+            "resources": {"license": {"taken": 1, "total": 2}},
             "running": [
                 {"build": 9, "submitter": "bob", "target": "hello", "machine": "linux",
                  "toolchain": "default", "state": "running", "since": "2026-01-01T00:01:00Z",

@@ -11,7 +11,7 @@ use config::limits::Limits;
 use jiff::Timestamp;
 use planner::BuildStart;
 use records::RecordsError;
-use session::{GuestEvent, GuestFailure, Session, SessionError};
+use session::{GuestEvent, GuestFailure, Session};
 use store::Volume;
 use sys::blocking::blocking;
 use tftp::server::RefusedPut;
@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use super::collect::{self, Collected};
 use super::new_guest::NewGuest;
-use super::{RESULTS, files, logs, progress};
+use super::{RESULTS, boot, files, logs, progress};
 use crate::runner::{self, Bounds, GuestJob, GuestSource, JobError};
 use crate::{disk_use, hold, limits, snapshot};
 use state::{AgentState, ImageFacts};
@@ -67,7 +67,7 @@ pub(super) async fn start(
     loop {
         let attempt = Attempt::from(start_guest(agent, volume, build, start, cancel).await);
         match &attempt.result {
-            Err(error) if build.restored && may_be_restores_fault(error, build.state) => {
+            Err(error) if build.restored && boot::may_be_restores_fault(error, build.state) => {
                 let error = error as &dyn Error;
                 warn!(
                     error,
@@ -115,17 +115,6 @@ async fn enter_starting(
             Ok(())
         }
         Some(_) | None => Err(RecordsError::Conflict(build.id).into()),
-    }
-}
-
-/// Returns true if a guest may have failed because it was restored.
-fn may_be_restores_fault(error: &JobError, state: State) -> bool {
-    match error {
-        JobError::Session(SessionError::Guest(_)) => true,
-        JobError::Guest(GuestFailure::StartTimeout { .. } | GuestFailure::Exited { .. }) => {
-            state == State::Starting
-        }
-        _ => false,
     }
 }
 

@@ -14,6 +14,7 @@ use guest::{Accelerator, accelerator};
 use store::{Snapshot, Volume, content_manifest};
 use sys::blocking::blocking;
 
+use super::boot::ColdReason;
 use crate::JobError;
 use state::AgentState;
 
@@ -72,6 +73,7 @@ pub(super) fn record_policy(
     build: &mut Build,
     machine: &Machine,
     limits: &Limits,
+    cold_reason: Option<ColdReason>,
 ) {
     let networks = guests.egress_private.iter().map(ToString::to_string);
     let is_closed = machine.egress == Egress::None;
@@ -82,6 +84,9 @@ pub(super) fn record_policy(
             start_seconds_max: limits.start.as_secs(),
             silence_seconds_max: limits.idle.as_secs(),
             total_seconds_max: limits.total.as_secs(),
+            cpus: Some(machine.cpus),
+            memory_kib: Some(machine.memory_kib),
+            cold_reason: cold_reason.map_or_else(String::new, |reason| reason.to_string()),
             options: machine.options.clone(),
         });
     }

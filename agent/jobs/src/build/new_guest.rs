@@ -15,7 +15,7 @@ use sys::blocking::blocking;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::{files, inputs};
+use super::{boot, files, inputs};
 use crate::runner::{GuestSource, JobError};
 use crate::{limits, ready, snapshot};
 
@@ -37,7 +37,7 @@ impl NewGuest {
         start: &BuildStart,
     ) -> Result<Self, JobError> {
         let taken = match start.image {
-            Some(image) if may_restore(agent, build, start, start.start) => {
+            Some(image) if may_be_ready(agent, build, start) => {
                 ready::take(agent, build, image).await
             }
             _ => None,
@@ -68,11 +68,20 @@ impl NewGuest {
             }
         };
         inputs::record(volume, build, &snapshot).await?;
-        let machine = facts.machine.clone().map_err(JobError::Manifest)?;
+        let own = facts.machine.as_ref().map_err(Clone::clone);
+        let own = own.map_err(JobError::Manifest)?;
+        let machine = build.resources.applied_to(own);
         build.guest = inputs::guest_kind(agent, &machine);
-        build.restored = may_restore(agent, build, start, mode);
+        let boot = boot::decide(boot::Facts {
+            mode,
+            is_rejected: agent.restores.is_rejected(&start.key),
+            attempts: build.attempts,
+            is_resized: machine != *own,
+        });
+        build.restored = boot == Ok(StartKind::Restored);
         let limits = limits::of_attempt(&agent.settings, build, &machine);
-        inputs::record_policy(&agent.settings.guests, build, &machine, &limits);
+        let guests = &agent.settings.guests;
+        inputs::record_policy(guests, build, &machine, &limits, boot.err());
         let (shared_memory, load) = if build.restored {
             memory(agent, &snapshot)
         } else {
@@ -117,11 +126,16 @@ impl Drop for UnusedGuest {
     }
 }
 
-/// Returns true if the guest of a build may be restored. The first failure of a build may have
-/// been the checkpoint's fault.
-fn may_restore(agent: &AgentState, build: &Build, start: &BuildStart, mode: StartKind) -> bool {
-    let rejected = agent.restores.is_rejected(&start.key);
-    mode == StartKind::Restored && build.attempts <= 1 && !rejected
+/// Returns true if a ready guest serves a build: one that is restored, with the resources of its
+/// machine.
+fn may_be_ready(agent: &AgentState, build: &Build, start: &BuildStart) -> bool {
+    let boot = boot::decide(boot::Facts {
+        mode: start.start,
+        is_rejected: agent.restores.is_rejected(&start.key),
+        attempts: build.attempts,
+        is_resized: build.resources.cpus.is_some() || build.resources.memory_mib.is_some(),
+    });
+    boot == Ok(StartKind::Restored)
 }
 
 /// Returns the facts of the image that a snapshot was taken of.

@@ -5,7 +5,6 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::ImageKey;
 use config::builds::Build;
 use config::printable;
 use jiff::Timestamp;
@@ -40,7 +39,7 @@ pub(super) async fn record_earlier(agent: &Arc<AgentState>, build: Build, verdic
         return log_stored(&build);
     };
     let id = build.id;
-    let mut job = BuildJob::new(ImageKey::of(&build), agent.stopping.child_token());
+    let mut job = BuildJob::new(&build, agent.stopping.child_token());
     job.is_concluded = true;
     agent.jobs.with(|jobs| jobs.builds.insert(id, job));
     announce(agent, &build, &failure);

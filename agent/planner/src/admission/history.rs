@@ -46,7 +46,7 @@ impl UsageInterval {
                 all.push(Self {
                     id: build.id,
                     submitter: build.submitter.clone(),
-                    request,
+                    request: request.clone(),
                     waits: at,
                     runs: None,
                     ends: None,
@@ -83,7 +83,7 @@ impl Shares {
                 }
                 Change::Runs => {
                     let submitter = interval.submitter.clone();
-                    let request = interval.request;
+                    let request = interval.request.clone();
                     let run = RunningUsage {
                         submitter,
                         since,

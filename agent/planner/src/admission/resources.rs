@@ -1,16 +1,12 @@
-//! The resources of the host, their allocations, and the reasons for which a guest does
-//! not get any.
+//! The resources of the host and their allocations.
 
-use std::collections::BTreeSet;
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
 
-use config::{BuildId, MachineName};
+use config::{BuildId, Load, MachineName, ResourceName};
 use store::VolumeId;
 
+use super::unschedulable::{Resource, Unschedulable};
 use crate::{Capacity, JobId, ResourceRequest};
-
-/// The number of jobs that a reason names.
-const NAMED_MAX: usize = 4;
 
 /// The resources that a job has been given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,58 +19,6 @@ pub struct Allocation {
     pub volume: VolumeId,
     /// The resources.
     pub request: ResourceRequest,
-}
-
-/// A kind of resource.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resource {
-    /// Guest slots.
-    Guests,
-    /// Processors.
-    Cpus,
-    /// Memory.
-    Memory,
-    /// Space in a volume.
-    Disk(VolumeId),
-}
-
-/// The reason for which a guest does not start now. It reads as what the guest waits
-/// for: `memory: …`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unschedulable {
-    /// All guest slots are in use.
-    Guests(usize),
-    /// All guest slots of its machine are in use.
-    Machine(MachineName, usize, Vec<JobId>),
-    /// Too little of a resource is free.
-    Short {
-        /// The resource.
-        what: Resource,
-        /// The amount requested.
-        wanted: u64,
-        /// The amount that is free.
-        free: u64,
-        /// The amount that the host has.
-        total: u64,
-        /// The jobs that hold the rest.
-        holders: Vec<JobId>,
-    },
-    /// It requests more memory than the host ever has for guests.
-    Never {
-        /// The memory requested, in MiB.
-        wanted: u64,
-        /// The memory for guests, in MiB.
-        total: u64,
-    },
-    /// Other programs use the memory.
-    Taken {
-        /// The memory requested, in MiB.
-        wanted: u64,
-        /// The memory available, in MiB.
-        available: u64,
-    },
-    /// The resource is reserved for a build that has waited too long.
-    Reserved(BuildId, Resource),
 }
 
 /// The resources of the host, with allocations and reservations.
@@ -130,11 +74,12 @@ impl ResourcePool {
     pub fn reserve_for(&mut self, id: BuildId, unschedulable: &Unschedulable) {
         let resource = match unschedulable {
             Unschedulable::Guests(_) => Resource::Guests,
-            Unschedulable::Short { what, .. } => *what,
+            Unschedulable::Short { what, .. } => what.clone(),
             Unschedulable::Taken { .. } => Resource::Memory,
             // A reservation would not let the build start earlier.
             Unschedulable::Machine(..)
             | Unschedulable::Never { .. }
+            | Unschedulable::NeverCount { .. }
             | Unschedulable::Reserved(..) => return,
         };
         self.reservations.push((id, resource));
@@ -155,15 +100,44 @@ impl ResourcePool {
         volume: VolumeId,
         request: &ResourceRequest,
     ) -> Option<Unschedulable> {
-        if request.memory > self.capacity.memory {
-            return Some(Unschedulable::Never {
-                wanted: request.memory,
-                total: self.capacity.memory,
-            });
-        }
-        self.check_slots(machine, request)
-            .or_else(|| self.check_reservations(volume))
+        self.check_totals(request)
+            .or_else(|| self.check_slots(machine, request))
+            .or_else(|| self.check_reservations(volume, request))
             .or_else(|| self.check_amounts(volume, request))
+    }
+
+    /// Returns the reason for which a guest can never start on this host, if there is one.
+    fn check_totals(&self, request: &ResourceRequest) -> Option<Unschedulable> {
+        let (wanted, total) = (request.memory, self.capacity.memory);
+        if wanted > total {
+            return Some(Unschedulable::Never { wanted, total });
+        }
+        request.counts.iter().find_map(|(name, wanted)| {
+            let (name, wanted, total) = (name.clone(), *wanted, self.total(name));
+            (wanted > total).then_some(Unschedulable::NeverCount {
+                name,
+                wanted,
+                total,
+            })
+        })
+    }
+
+    /// Returns the number of a countable resource that the host has.
+    fn total(&self, name: &ResourceName) -> u64 {
+        self.capacity.counts.get(name).copied().unwrap_or_default()
+    }
+
+    /// Returns the use of each countable resource.
+    pub fn loads(&self) -> BTreeMap<ResourceName, Load> {
+        let names = self.capacity.counts.iter();
+        let load = |(name, total): (&ResourceName, &u64)| {
+            let load = Load {
+                taken: self.allocated(&Resource::Count(name.clone())),
+                total: Some(*total),
+            };
+            (name.clone(), load)
+        };
+        names.map(load).collect()
     }
 
     fn check_slots(
@@ -185,13 +159,18 @@ impl ResourcePool {
         (holders.len() >= most).then(|| Unschedulable::Machine(machine.clone(), most, holders))
     }
 
-    fn check_reservations(&self, volume: VolumeId) -> Option<Unschedulable> {
-        let applies = |resource: Resource| match resource {
-            Resource::Disk(other) => other == volume,
+    fn check_reservations(
+        &self,
+        volume: VolumeId,
+        request: &ResourceRequest,
+    ) -> Option<Unschedulable> {
+        let applies = |resource: &Resource| match resource {
+            Resource::Disk(other) => *other == volume,
+            Resource::Count(name) => request.counts.contains_key(name),
             Resource::Guests | Resource::Cpus | Resource::Memory => true,
         };
-        let (id, resource) = self.reservations.iter().find(|it| applies(it.1))?;
-        Some(Unschedulable::Reserved(*id, *resource))
+        let (id, resource) = self.reservations.iter().find(|it| applies(&it.1))?;
+        Some(Unschedulable::Reserved(*id, resource.clone()))
     }
 
     fn check_amounts(&self, volume: VolumeId, request: &ResourceRequest) -> Option<Unschedulable> {
@@ -200,7 +179,7 @@ impl ResourcePool {
             (Resource::Memory, request.memory, self.capacity.memory),
         ];
         for (what, wanted, total) in wanted {
-            let free = total.saturating_sub(self.allocated(what));
+            let free = total.saturating_sub(self.allocated(&what));
             // A machine with more processors than its host runs alone.
             let alone = what == Resource::Cpus && self.allocations.is_empty();
             if wanted > free && !alone {
@@ -212,48 +191,46 @@ impl ResourcePool {
             let wanted = request.memory;
             return Some(Unschedulable::Taken { wanted, available });
         }
-        let what = Resource::Disk(volume);
-        let total = *self.capacity.disk.get(&volume)?;
-        let free = total.saturating_sub(self.allocated(what));
-        (request.disk > free).then(|| self.short(what, request.disk, free, total))
+        let disk = self.capacity.disk.get(&volume);
+        let disk = disk.map(|total| (Resource::Disk(volume), request.disk, *total));
+        let counts = request.counts.iter().map(|(name, wanted)| {
+            let total = self.total(name);
+            (Resource::Count(name.clone()), *wanted, total)
+        });
+        disk.into_iter()
+            .chain(counts)
+            .find_map(|(what, wanted, total)| {
+                let free = total.saturating_sub(self.allocated(&what));
+                (wanted > free).then(|| self.short(what, wanted, free, total))
+            })
     }
 
     fn short(&self, what: Resource, wanted: u64, free: u64, total: u64) -> Unschedulable {
-        let holders = self.allocations.iter().filter(|it| it.amount(what) > 0);
+        let holders = self.allocations.iter().filter(|it| it.amount(&what) > 0);
         Unschedulable::Short {
-            what,
             wanted,
             free,
             total,
             holders: holders.map(|it| it.job.clone()).collect(),
+            what,
         }
     }
 
     /// Returns the allocated amount of a resource.
-    pub fn allocated(&self, what: Resource) -> u64 {
+    pub fn allocated(&self, what: &Resource) -> u64 {
         self.allocations.iter().map(|it| it.amount(what)).sum()
     }
 }
 
-impl Unschedulable {
-    /// Returns true if a job on `machine` could take what this guest waits for.
-    pub(crate) fn competes_with(&self, machine: &MachineName) -> bool {
-        match self {
-            Self::Machine(own, ..) => own == machine,
-            Self::Never { .. } => false,
-            Self::Guests(_) | Self::Short { .. } | Self::Taken { .. } | Self::Reserved(..) => true,
-        }
-    }
-}
-
 impl Allocation {
-    fn amount(&self, what: Resource) -> u64 {
+    fn amount(&self, what: &Resource) -> u64 {
         match what {
             Resource::Guests => 1,
             Resource::Cpus => self.request.cpus,
             Resource::Memory => self.request.memory,
-            Resource::Disk(volume) if volume == self.volume => self.request.disk,
+            Resource::Disk(volume) if *volume == self.volume => self.request.disk,
             Resource::Disk(_) => 0,
+            Resource::Count(name) => self.request.counts.get(name).copied().unwrap_or_default(),
         }
     }
 }
@@ -261,80 +238,4 @@ impl Allocation {
 /// Converts a number of processors or MiB, which an `f64` holds exactly.
 fn number(number: u64) -> f64 {
     f64::from(u32::try_from(number).unwrap_or(u32::MAX))
-}
-
-impl fmt::Display for Resource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Guests => "a guest",
-            Self::Cpus => "processors",
-            Self::Memory => "memory",
-            Self::Disk(_) => "space on its volume",
-        })
-    }
-}
-
-impl fmt::Display for Unschedulable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Guests(run) => write!(f, "a guest: {run} of {run} run"),
-            Self::Machine(machine, most, holders) => {
-                let (hold, verb) = (listed(holders), if *most == 1 { "runs" } else { "run" });
-                write!(
-                    f,
-                    "a guest of machine {machine}, which may have {most} at once: {hold} {verb} on it"
-                )
-            }
-            Self::Short {
-                what,
-                wanted,
-                free,
-                total,
-                holders,
-            } => {
-                let unit = if *what == Resource::Cpus { "" } else { " MiB" };
-                write!(f, "{what}: {wanted}{unit} wanted, {free} of {total} free")?;
-                match holders.as_slice() {
-                    [] => Ok(()),
-                    [one] => write!(f, "; {} holds the rest", listed(std::slice::from_ref(one))),
-                    all => write!(f, "; {} hold the rest", listed(all)),
-                }
-            }
-            Self::Never { wanted, total } => write!(
-                f,
-                "more memory than this host gives to guests: {wanted} MiB wanted, {total} in all; lower the machine's `ram-minimum`, or raise the setting guests.memory_mib"
-            ),
-            Self::Taken { wanted, available } => write!(
-                f,
-                "memory: {wanted} MiB wanted, {available} available beyond the host's reserve; other programs hold the rest"
-            ),
-            Self::Reserved(id, what) => write!(
-                f,
-                "build {id}, which has waited long for {what} that is kept for it"
-            ),
-        }
-    }
-}
-
-/// Returns the names of jobs as a list: `builds 9 and 10`, `build 9 and the bootstrap of x`.
-pub(crate) fn listed(holders: &[JobId]) -> String {
-    let mut builds = Vec::new();
-    let mut others = Vec::new();
-    for holder in holders {
-        match holder {
-            JobId::Build(id) => builds.push(id.to_string()),
-            JobId::Bootstrap(key) => others.push(format!("the bootstrap of {}", key.machine)),
-            JobId::Copy(copy) => others.push(format!("a copy of build {}", copy.build)),
-        }
-    }
-    if builds.len() > NAMED_MAX {
-        let more = builds.len() - NAMED_MAX;
-        builds.truncate(NAMED_MAX);
-        builds.push(format!("{more} more"));
-    }
-    if !builds.is_empty() {
-        let word = if builds.len() == 1 { "build" } else { "builds" };
-        others.insert(0, format!("{word} {}", config::join_and(&builds)));
-    }
-    config::join_and(&others)
 }

@@ -7,6 +7,7 @@ use store::VolumeId;
 
 use super::*;
 use crate::Capacity;
+use config::ResourceName;
 
 fn at(second: u64) -> Timestamp {
     Timestamp::from_second(i64::try_from(second).unwrap()).unwrap()
@@ -21,6 +22,7 @@ const SMALL: ResourceRequest = ResourceRequest {
     memory: 1024,
     disk: 100,
     machine_max: None,
+    counts: BTreeMap::new(),
 };
 
 fn capacity(guests: usize) -> Capacity {
@@ -30,6 +32,22 @@ fn capacity(guests: usize) -> Capacity {
         memory: 4096,
         available: 1 << 20,
         disk: [(VolumeId(0), 1000)].into(),
+        counts: [(license(), 2)].into(),
+    }
+}
+
+fn license() -> ResourceName {
+    "license".parse().unwrap()
+}
+
+/// Returns a small request with this many licenses.
+fn licensed(count: u64) -> ResourceRequest {
+    ResourceRequest {
+        counts: (count > 0)
+            .then(|| (license(), count))
+            .into_iter()
+            .collect(),
+        ..SMALL
     }
 }
 
@@ -125,7 +143,7 @@ fn every_wait_reason_states_its_numbers() {
         .map(|id| build(id, ResourceRequest { memory: 1, ..SMALL }))
         .collect();
     let told = [
-        ask(large, capacity(9), two.clone()),
+        ask(large.clone(), capacity(9), two.clone()),
         ask(large, capacity(9), vec![build(9, SMALL), bootstrap]),
         ask(ResourceRequest { cpus: 2, ..SMALL }, capacity(9), many),
         ask(
@@ -171,6 +189,21 @@ fn every_wait_reason_states_its_numbers() {
             Vec::new(),
         ),
         ask(SMALL, capacity(2), two),
+        ask(licensed(1), capacity(9), vec![build(9, licensed(2))]),
+        ask(
+            licensed(2),
+            capacity(9),
+            vec![build(9, SMALL), build(10, licensed(1))],
+        ),
+        ask(licensed(3), capacity(9), Vec::new()),
+        ask(
+            licensed(1),
+            Capacity {
+                counts: BTreeMap::new(),
+                ..capacity(9)
+            },
+            Vec::new(),
+        ),
     ];
     insta::assert_snapshot!(told.join("\n"));
 }
@@ -193,6 +226,30 @@ fn small_builds_backfill_for_a_limited_time() {
     assert_eq!(
         decided(&queue, pool(), 300)[1],
         "2 waits for build 1, which has waited long for memory that is kept for it"
+    );
+}
+
+#[test]
+fn countable_resources_are_kept_for_a_build_that_waits_long() {
+    let queue = [
+        Candidate {
+            request: licensed(2),
+            ..candidate(1, "ann", 0)
+        },
+        Candidate {
+            request: licensed(1),
+            ..candidate(2, "bob", 0)
+        },
+        candidate(3, "cid", 0),
+    ];
+    let pool = || ResourcePool::new(capacity(9), vec![build(9, licensed(1))]);
+    assert_eq!(decided(&queue, pool(), 299)[1..], ["2 starts", "3 starts"]);
+    assert_eq!(
+        decided(&queue, pool(), 300)[1..],
+        [
+            "2 waits for build 1, which has waited long for resource license that is kept for it",
+            "3 starts"
+        ]
     );
 }
 
@@ -262,12 +319,12 @@ impl AgentState {
         let allocations = self
             .running
             .values()
-            .map(|(candidate, _, _)| build(candidate.id.0, candidate.request));
+            .map(|(candidate, _, _)| build(candidate.id.0, candidate.request.clone()));
         let mut pool = ResourcePool::new(self.capacity.clone(), allocations.collect());
         let run = |(candidate, since, _): &(Candidate, u64, u64)| RunningUsage {
             submitter: candidate.submitter.clone(),
             since: at(*since),
-            request: candidate.request,
+            request: candidate.request.clone(),
         };
         let running = self.running.iter().map(|(id, it)| (*id, run(it)));
         let queued: BTreeSet<_> = self.queue.iter().map(|it| it.submitter.clone()).collect();
@@ -284,7 +341,7 @@ impl AgentState {
                 self.history.push(UsageInterval {
                     id,
                     submitter: candidate.submitter.clone(),
-                    request: candidate.request,
+                    request: candidate.request.clone(),
                     waits: candidate.since,
                     runs: Some(at(now)),
                     ends: Some(at(end)),
@@ -307,7 +364,7 @@ impl AgentState {
         let queued = self.queue.iter().map(|it| UsageInterval {
             id: it.id,
             submitter: it.submitter.clone(),
-            request: it.request,
+            request: it.request.clone(),
             waits: it.since,
             runs: None,
             ends: None,
@@ -359,11 +416,11 @@ proptest! {
 
     #[test]
     fn resources_are_never_overcommitted(
-        requests in prop::collection::vec((1..6u64, 1..3000u64, 0..600u64, prop::option::of(1..3usize)), 1..30),
+        requests in prop::collection::vec((1..6u64, 1..3000u64, 0..600u64, prop::option::of(1..3usize), 0..3u64), 1..30),
         guests in 1..6usize,
     ) {
-        let queue: Vec<_> = requests.iter().zip(1..).map(|((cpus, memory, disk, machine_max), id)| {
-            let request = ResourceRequest { cpus: *cpus, memory: *memory, disk: *disk, machine_max: *machine_max };
+        let queue: Vec<_> = requests.iter().zip(1..).map(|((cpus, memory, disk, machine_max, licenses), id)| {
+            let request = ResourceRequest { cpus: *cpus, memory: *memory, disk: *disk, machine_max: *machine_max, ..licensed(*licenses) };
             Candidate { request, ..candidate(id, ["ann", "bob"][usize::from(id % 2 == 0)], 0) }
         }).collect();
         let mut pool = ResourcePool::new(capacity(guests), Vec::new());
@@ -371,8 +428,8 @@ proptest! {
         let told: BTreeSet<_> = verdicts.iter().map(|(id, _)| *id).collect();
         prop_assert_eq!(told.len(), queue.len(), "everybody gets an answer, once");
         prop_assert!(pool.allocations().len() <= guests);
-        for (what, most) in [(Resource::Cpus, 8), (Resource::Memory, 4096), (Resource::Disk(VolumeId(0)), 1000)] {
-            prop_assert!(pool.allocated(what) <= most);
+        for (what, most) in [(Resource::Cpus, 8), (Resource::Memory, 4096), (Resource::Disk(VolumeId(0)), 1000), (Resource::Count(license()), 2)] {
+            prop_assert!(pool.allocated(&what) <= most);
         }
         prop_assert!(verdicts.iter().any(|(_, verdict)| verdict.is_ok()), "an idle host has work to do");
     }
@@ -415,6 +472,7 @@ proptest! {
     #[test]
     fn no_submitter_starves(
         large in 1..=4096u64,
+        licenses in 0..=2u64,
         priority in -3..=0i32,
         lasts in 1..60u64,
     ) {
@@ -423,13 +481,16 @@ proptest! {
         for second in 0..20_000 {
             for name in ["urgent", "greedy"] {
                 while agent.queue.iter().filter(|it| it.submitter.as_str() == name).count() < 4 {
-                    agent.submit(name, if name == "urgent" { 3 } else { 0 }, SMALL);
+                    let number = agent.ids % 2;
+                    agent.submit(name, if name == "urgent" { 3 } else { 0 }, licensed(number));
                 }
             }
             if second == 100 {
-                modest = Some(agent.submit("modest", priority, ResourceRequest { memory: large, ..SMALL }));
+                modest = Some(agent.submit("modest", priority, ResourceRequest { memory: large, ..licensed(licenses) }));
             }
             agent.tick(|candidate| 1 + (candidate.id.0 * 7) % lasts);
+            let used = agent.running.values().map(|(it, ..)| it.request.counts.get(&license()).unwrap_or(&0));
+            prop_assert!(used.sum::<u64>() <= 2);
             if modest.is_some_and(|id| agent.waited.contains_key(&id)) {
                 break;
             }

@@ -4,7 +4,7 @@ use config::{CopyTag, ImageKey};
 
 use super::{Action, Observed};
 use crate::JobId;
-use crate::admission::{ResourcePool, Unschedulable};
+use crate::admission::ResourcePool;
 
 impl Observed {
     /// Returns the answers to the debug sessions that wait: admitted while there are
@@ -24,7 +24,7 @@ impl Observed {
                     pool.allocate(allocation);
                     actions.push(Action::AdmitDebugSession(tag));
                 }
-                Some(reason) if can_evict && !matches!(reason, Unschedulable::Never { .. }) => {}
+                Some(reason) if can_evict && !reason.is_final() => {}
                 Some(reason) => {
                     actions.push(Action::RejectDebugSession(tag, format!("for {reason}")));
                 }
@@ -87,6 +87,7 @@ mod tests {
     use store::VolumeId;
 
     use super::*;
+    use crate::admission::Unschedulable;
     use crate::plan::tests::{bootstrapped_machines, key_of};
     use crate::{Capacity, ResourceRequest};
     use crate::{RunningDebugSession, RunningHold};
@@ -130,7 +131,7 @@ mod tests {
         assert_eq!(observed().plan(), [Action::AdmitDebugSession(COPY)]);
         let observed = session(observed(), true);
         assert_eq!(observed.plan(), []);
-        let request = observed.requests[&key_of("linux")];
+        let request = observed.requests[&key_of("linux")].clone();
         let unschedulable = observed
             .pool()
             .check(&key_of("linux").machine, VolumeId(0), &request);

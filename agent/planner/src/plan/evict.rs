@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use config::{BuildId, ImageKey};
 
-use super::{Action, Observed};
+use super::{Action, Observed, QueuedBuild};
+use crate::JobId;
+use crate::admission::{Allocation, ResourcePool};
 
 impl Observed {
     /// Returns the holds to release or evict: all on a volume under disk pressure or of
@@ -38,12 +40,43 @@ impl Observed {
                 _ => {}
             }
         }
-        order.iter().any(|id| !builds.contains(id))
-            || self
-                .missing_images()
-                .iter()
-                .any(|key| self.is_asked(key) && !images.contains(key))
+        let ready: BTreeSet<_> = order.iter().collect();
+        let mut waiting = self.queue.iter();
+        let pool = self.pool_without_holds(starts);
+        waiting.any(|queued| {
+            ready.contains(&queued.id)
+                && !builds.contains(&queued.id)
+                && self.eviction_helps(queued, &pool)
+        }) || self
+            .missing_images()
+            .iter()
+            .any(|key| self.is_asked(key) && !images.contains(key))
             || self.has_waiting_debug_session(starts)
+    }
+
+    /// Returns the pool as it is once all holds have ended and these jobs have started.
+    fn pool_without_holds(&self, starts: &[Action]) -> ResourcePool {
+        let holds = self.jobs.holds.keys().map(|id| JobId::Build(*id));
+        let mut pool = self.pool().without(&holds.collect());
+        for action in starts {
+            if let Action::StartBuild(start) = action {
+                pool.allocate(Allocation {
+                    job: JobId::Build(start.id),
+                    machine: start.key.machine.clone(),
+                    volume: start.volume,
+                    request: start.request.clone(),
+                });
+            }
+        }
+        pool
+    }
+
+    /// Returns false if a build waits for a countable resource that no hold has.
+    fn eviction_helps(&self, queued: &QueuedBuild, pool: &ResourcePool) -> bool {
+        let key = &queued.key;
+        let request = self.request(key).with(&queued.resources);
+        let reason = pool.check(&key.machine, self.volume(key), &request);
+        reason.is_none_or(|reason| !reason.is_for_count())
     }
 
     fn holds_to_release(&self) -> BTreeSet<BuildId> {
@@ -65,14 +98,15 @@ impl Observed {
 
 #[cfg(test)]
 mod tests {
-    use config::MachineName;
-    use config::builds::{StartKind, Submitter};
+    use config::builds::{Resources, StartKind, Submitter};
+    use config::{MachineName, ResourceName};
     use store::{Located, MachineView, VolumeId};
 
     use super::*;
     use crate::BuildStart;
     use crate::ResourceRequest;
     use crate::RunningHold;
+    use crate::plan::tests::queued;
 
     fn start(id: u64) -> BuildStart {
         BuildStart {
@@ -148,10 +182,39 @@ mod tests {
 
     #[test]
     fn one_held_guest_is_evicted_for_a_build_that_lacks_resources() {
-        let observed = observed();
+        let mut observed = observed();
+        observed.queue = vec![queued(9, "linux")];
         let action = Action::StartBuild(start(9));
         assert_eq!(observed.evict_holds(&[action], &[BuildId(9)]), []);
         let actions = observed.evict_holds(&[], &[BuildId(9)]);
         assert_eq!(actions, [Action::EvictHold(BuildId(2))]);
+    }
+
+    #[test]
+    fn no_hold_is_evicted_for_a_resource_that_none_has() {
+        let name: ResourceName = "license".parse().unwrap();
+        let resources: Resources = serde_json::from_str(r#"{"counts": {"license": 1}}"#).unwrap();
+        let mut observed = observed();
+        observed.capacity.counts.insert(name, 1);
+        observed.jobs.builds.insert(BuildId(8), start(8).key);
+        observed
+            .jobs
+            .resources
+            .insert(BuildId(8), resources.clone());
+        observed.queue = vec![QueuedBuild {
+            resources: resources.clone(),
+            ..queued(9, "linux")
+        }];
+        let order = [BuildId(9)];
+        assert_eq!(observed.evict_holds(&[], &order), [], "build 8 has it");
+        observed.jobs.builds.clear();
+        observed.jobs.resources.clear();
+        let mut taken = start(7);
+        taken.request = taken.request.with(&resources);
+        let starts = [Action::StartBuild(taken)];
+        assert_eq!(observed.evict_holds(&starts, &order), [], "build 7 gets it");
+        observed.jobs.resources.insert(BuildId(3), resources);
+        let evicted = observed.evict_holds(&[], &order);
+        assert_eq!(evicted, [Action::EvictHold(BuildId(2))], "a hold has it");
     }
 }

@@ -8,8 +8,8 @@ use config::builds::{ImageState, Readiness};
 use config::{BuildId, ImageKey};
 
 use super::{Action, ImageStart, Observed, key};
-use crate::JobId;
 use crate::admission::{Candidate, ResourcePool, Unschedulable, admit, listed};
+use crate::{JobId, ResourceRequest};
 
 /// The builds and asked bootstraps that start, and the verdicts on the others.
 pub(super) struct Placed {
@@ -33,16 +33,17 @@ impl Placed {
         self.verdicts.iter().any(waits) || other.waiting.keys().any(is_new)
     }
 
-    /// Returns the jobs that wait for what an unasked bootstrap of `key` would take.
-    fn competitors(&self, key: &ImageKey) -> Vec<JobId> {
+    /// Returns the jobs that wait for what an unasked bootstrap of `key` with this request would
+    /// take.
+    fn competitors(&self, key: &ImageKey, request: &ResourceRequest) -> Vec<JobId> {
         let builds = self.order.iter().filter(|id| {
             let reason = self.verdicts.get(id).and_then(|it| it.as_ref().err());
-            reason.is_some_and(|reason| reason.competes_with(&key.machine))
+            reason.is_some_and(|reason| reason.competes_with(&key.machine, request))
         });
         let images = self
             .waiting
             .iter()
-            .filter(|(_, reason)| reason.competes_with(&key.machine));
+            .filter(|(_, reason)| reason.competes_with(&key.machine, request));
         builds
             .map(|id| JobId::Build(*id))
             .chain(images.map(|(key, _)| JobId::Bootstrap(key.clone())))
@@ -232,7 +233,7 @@ impl Observed {
             if self.is_asked(&key) {
                 continue;
             }
-            let competitors = placed.competitors(&key);
+            let competitors = placed.competitors(&key, &self.request(&key));
             if competitors.is_empty() {
                 free.push(key);
             } else {

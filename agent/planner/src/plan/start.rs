@@ -90,7 +90,7 @@ impl Observed {
             volume: candidate.volume,
             image: self.image(&candidate.key).map(|image| image.uuid),
             start: mode.map_or(StartKind::Cold, |mode| mode.start),
-            request: candidate.request,
+            request: candidate.request.clone(),
         }
     }
 
@@ -112,7 +112,7 @@ impl Observed {
             let usage = RunningUsage {
                 submitter: running.submitter.clone(),
                 since: running.since,
-                request: self.request(key),
+                request: self.request_of(&JobId::Build(*id), key),
             };
             Some((*id, usage))
         };
@@ -123,7 +123,10 @@ impl Observed {
     pub fn shares_of(&self, builds: &[Build]) -> Shares {
         let intervals: Vec<_> = builds
             .iter()
-            .flat_map(|build| UsageInterval::all_of(build, self.request(&ImageKey::of(build))))
+            .flat_map(|build| {
+                let request = self.request(&ImageKey::of(build));
+                UsageInterval::all_of(build, request.with(&build.resources))
+            })
             .collect();
         Shares::of_history(&intervals, &self.pool())
     }
@@ -146,8 +149,17 @@ impl Observed {
             .min()
     }
 
+    /// Returns the request of a guest whose build asks for no resources.
     pub(super) fn request(&self, key: &ImageKey) -> ResourceRequest {
-        self.requests.get(key).copied().unwrap_or_default()
+        self.requests.get(key).cloned().unwrap_or_default()
+    }
+
+    fn request_of(&self, job: &JobId, key: &ImageKey) -> ResourceRequest {
+        let request = self.request(key);
+        match self.jobs.resources_of(job) {
+            Some(resources) => request.with(resources),
+            None => request,
+        }
     }
 
     pub(super) fn volume(&self, key: &ImageKey) -> VolumeId {
@@ -156,11 +168,12 @@ impl Observed {
     }
 
     pub(super) fn allocation(&self, job: JobId, key: &ImageKey) -> Allocation {
+        let request = self.request_of(&job, key);
         Allocation {
             job,
             machine: key.machine.clone(),
             volume: self.volume(key),
-            request: self.request(key),
+            request,
         }
     }
 
@@ -197,7 +210,7 @@ impl Observed {
                 priority: queued.priority,
                 since: queued.since,
                 volume: state.volume,
-                request: self.request(&queued.key),
+                request: self.request(&queued.key).with(&queued.resources),
             });
         };
         BuildReadiness::Waiting(format!("because {reason}"))

@@ -9,6 +9,7 @@ use super::*;
 mod bootstraps;
 mod pruning;
 mod ready_guests;
+mod resources;
 
 fn digest(digit: char) -> Digest {
     digit.to_string().repeat(64).parse().unwrap()
@@ -69,6 +70,7 @@ fn observed(machines: &[&str]) -> Observed {
             memory: 4096,
             available: 1 << 20,
             disk: BTreeMap::new(),
+            counts: BTreeMap::new(),
         },
         retries_max: 1,
         newest_build: Some(BuildId(100)),
@@ -102,12 +104,13 @@ pub(super) fn bootstrapped_machines(machines: &[&str]) -> Observed {
     observed
 }
 
-fn queued(id: u64, machine: &str) -> QueuedBuild {
+pub(super) fn queued(id: u64, machine: &str) -> QueuedBuild {
     QueuedBuild {
         id: BuildId(id),
         key: key_of(machine),
         submitter: Submitter::root(),
         priority: Priority(0),
+        resources: Resources::default(),
         since: Timestamp::UNIX_EPOCH,
         not_before: None,
         after: Vec::new(),

@@ -1,19 +1,19 @@
 //! Checks of requests for builds, from clients and schedules.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use config::builds::Request;
 use config::layout::Entry;
 use config::machine::Kind;
 use config::task::{Breakpoint, Source};
-use config::{MachineName, ToolchainName};
+use config::{MachineName, ResourceCounts, ToolchainName};
 use records::RecordsError;
 use store::StoreError;
 use sys::blocking::blocking;
 
-use state::AgentState;
+use state::{AgentState, ImageFacts};
 
 /// The maximum number of dependencies of a build.
 const AFTER_MAX: usize = 100;
@@ -66,20 +66,22 @@ pub(crate) fn check_form(request: &Request) -> Result<(), InvalidRequest> {
     Ok(())
 }
 
-/// Checks that the machine and the toolchain of a request exist. Returns the toolchain.
+/// Checks that the machine and the toolchain of a request exist, and that the machine permits
+/// what the request asks for. Returns the toolchain.
 pub(crate) async fn resolve_toolchain(
     agent: &Arc<AgentState>,
     request: &Request,
 ) -> Result<ToolchainName, InvalidRequest> {
-    let (agent, machine) = (Arc::clone(agent), request.machine.clone());
-    let (toolchain, hold) = (request.toolchain.clone(), request.hold);
+    let (agent, request) = (Arc::clone(agent), request.clone());
     blocking(move || {
-        let toolchain = existing_toolchain(&agent, toolchain)?;
-        match machine_kind(&agent, &machine)? {
-            Some(Kind::Nspawn) if hold => Err(InvalidRequest::Conflict(format!(
-                "machine {machine} is a container, which cannot be suspended: build without holding it, or with a breakpoint"
-            ))),
-            Some(_) => Ok(toolchain),
+        let toolchain = existing_toolchain(&agent, request.toolchain.clone())?;
+        let machine = &request.machine;
+        match current_revision(&agent, machine)? {
+            Some((facts, directory)) => {
+                check_machine(&request, &facts, &directory)?;
+                check_counts(&request, &facts, &agent.settings.guests.resources)?;
+                Ok(toolchain)
+            }
             None => Err(InvalidRequest::Missing(format!(
                 "there is no machine {machine} to build with toolchain {toolchain}; `buildhost list` lists all machines"
             ))),
@@ -102,20 +104,79 @@ fn existing_toolchain(
     )))
 }
 
-/// Returns the kind of a live machine's guests.
-fn machine_kind(agent: &AgentState, machine: &MachineName) -> Result<Option<Kind>, StoreError> {
+/// Checks that a machine permits what a request asks for. The start of the guest reports an
+/// invalid manifest.
+fn check_machine(
+    request: &Request,
+    facts: &ImageFacts,
+    directory: &Path,
+) -> Result<(), InvalidRequest> {
+    let Ok(machine) = &facts.machine else {
+        return Ok(());
+    };
+    let name = &request.machine;
+    if request.hold && machine.kind == Kind::Nspawn {
+        return Err(InvalidRequest::Conflict(format!(
+            "machine {name} is a container, which cannot be suspended: build without holding it, or with a breakpoint"
+        )));
+    }
+    request.resources.check(machine).map_err(|error| {
+        let file = directory.join(config::machine::FILE);
+        InvalidRequest::Conflict(format!(
+            "machine {name}: {error} in its manifest ({})",
+            file.display()
+        ))
+    })
+}
+
+/// Checks that the host has the countable resources that a request and its machine need.
+fn check_counts(
+    request: &Request,
+    facts: &ImageFacts,
+    declared: &ResourceCounts,
+) -> Result<(), InvalidRequest> {
+    let machine = facts.machine.as_ref().map(|machine| &machine.resources);
+    let counts = machine.map_or_else(
+        |_| request.resources.counts.clone(),
+        |machine| request.resources.counts.max(machine),
+    );
+    for (name, wanted) in counts.iter() {
+        let by = match request.resources.counts.get(name) {
+            Some(own) if own == wanted => "the build".to_owned(),
+            _ => format!("machine {}", request.machine),
+        };
+        match declared.get(name) {
+            None => {
+                let known = match declared.to_string() {
+                    none if none.is_empty() => "none".to_owned(),
+                    known => known,
+                };
+                return Err(InvalidRequest::Missing(format!(
+                    "this host has no resource {name}, which {by} needs; its setting guests.resources declares: {known}"
+                )));
+            }
+            Some(total) if wanted > total => {
+                return Err(InvalidRequest::Conflict(format!(
+                    "{by} needs {wanted} of resource {name}, and this host has {total}; its setting guests.resources declares them"
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Returns the facts and the directory of a live machine's current revision.
+fn current_revision(
+    agent: &AgentState,
+    machine: &MachineName,
+) -> Result<Option<(Arc<ImageFacts>, PathBuf)>, StoreError> {
     let located = agent.volumes.of_machine(machine)?;
     Ok(located.and_then(|located| {
         let (volume, current) = (agent.volumes.get(located.volume)?, located.view.current()?);
         let directory = volume.entry(machine, &Entry::Revision(current.revision));
         let facts = agent.image_facts.get(current.uuid, &directory);
-        // The start of the guest reports an invalid manifest.
-        Some(
-            facts
-                .machine
-                .as_ref()
-                .map_or(Kind::Kvm, |machine| machine.kind),
-        )
+        Some((facts, directory))
     }))
 }
 
