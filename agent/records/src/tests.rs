@@ -11,7 +11,8 @@ use telemetry::Telemetry;
 use super::*;
 
 fn request() -> Request {
-    serde_json::from_str(r#"{"machine": "linux", "sources": []}"#).unwrap()
+    let text = r#"{"machine": "linux", "sources": [], "resources": {"cpus": 2, "counts": {"license": 1}}}"#;
+    serde_json::from_str(text).unwrap()
 }
 
 async fn submitted(records: &Records) -> Build {

@@ -409,6 +409,9 @@ mod tests {
         let (jobs, id) = (JobTable::default(), BuildId(1));
         assert_eq!(jobs.cancel_build(id), CancelAnswer::NotRunning);
         start(&jobs);
+        let running = jobs.running();
+        let resources = running.resources_of(&JobId::Build(id)).unwrap();
+        assert_eq!(resources.to_string(), "3 processors");
         assert!(!jobs.conclude_build(id));
         assert_eq!(jobs.cancel_build(id), CancelAnswer::Concluded);
         assert_eq!(jobs.evictable(), []);

@@ -31,7 +31,7 @@ pub struct UsageInterval {
 impl UsageInterval {
     /// Returns all intervals of a build. The record does not state the reason of a wait: all
     /// count as waits for resources.
-    pub fn all_of(build: &Build, request: ResourceRequest) -> Vec<Self> {
+    pub fn all_of(build: &Build, request: &ResourceRequest) -> Vec<Self> {
         let mut all: Vec<Self> = Vec::new();
         for phase in &build.phases {
             let at = phase.at;
@@ -130,7 +130,7 @@ mod tests {
         let toolchain = "default".parse().unwrap();
         let mut build = Build::new(BuildId(7), request, toolchain, task, Submitter::root(), now);
         let told = |build: &Build| {
-            let all = UsageInterval::all_of(build, ResourceRequest::default()).into_iter();
+            let all = UsageInterval::all_of(build, &ResourceRequest::default()).into_iter();
             let seconds = |time: Option<Timestamp>| time.map(Timestamp::as_second);
             all.map(|it| (it.waits.as_second(), seconds(it.runs), seconds(it.ends)))
                 .collect::<Vec<_>>()

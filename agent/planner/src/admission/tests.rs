@@ -124,6 +124,15 @@ fn bootstrap_of_another_machine() -> Allocation {
     }
 }
 
+/// Returns the words for the only candidate, build 12.
+fn ask(request: ResourceRequest, capacity: Capacity, allocations: Vec<Allocation>) -> String {
+    let asked = Candidate {
+        request,
+        ..candidate(12, "ann", 0)
+    };
+    decided(&[asked], ResourcePool::new(capacity, allocations), 0).remove(0)
+}
+
 #[test]
 fn every_wait_reason_states_its_numbers() {
     let large = ResourceRequest {
@@ -131,13 +140,6 @@ fn every_wait_reason_states_its_numbers() {
         ..SMALL
     };
     let bootstrap = bootstrap_of_another_machine();
-    let ask = |request: ResourceRequest, capacity: Capacity, allocations: Vec<Allocation>| {
-        let asked = Candidate {
-            request,
-            ..candidate(12, "ann", 0)
-        };
-        decided(&[asked], ResourcePool::new(capacity, allocations), 0).remove(0)
-    };
     let two = vec![build(9, SMALL), build(10, SMALL)];
     let many: Vec<_> = (1..=7)
         .map(|id| build(id, ResourceRequest { memory: 1, ..SMALL }))
@@ -189,6 +191,13 @@ fn every_wait_reason_states_its_numbers() {
             Vec::new(),
         ),
         ask(SMALL, capacity(2), two),
+    ];
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn wait_reasons_for_countable_resources_state_their_numbers() {
+    let told = [
         ask(licensed(1), capacity(9), vec![build(9, licensed(2))]),
         ask(
             licensed(2),

@@ -55,7 +55,8 @@ impl Observed {
             .collect()
     }
 
-    /// Returns the target of an image; `None` if it is not hot, or if its builds cannot start now.
+    /// Returns the target of an image; `None` if it is not hot, if its builds cannot start
+    /// now, or if its guests need countable resources.
     fn ready_target(&self, key: &ImageKey) -> Option<(Uuid, Target)> {
         let image = self.image(key)?.uuid;
         let wanted = *self.hot_images.get(&image)?;
@@ -66,7 +67,12 @@ impl Observed {
         if !in_service {
             return None;
         }
-        let memory = self.requests.get(key)?.memory;
+        let request = self.requests.get(key)?;
+        // A ready guest would have a countable resource before a build needs it.
+        if !request.counts.is_empty() {
+            return None;
+        }
+        let memory = request.memory;
         // They give way before the host runs out of memory, and come back only when there is
         // plenty of it, so that they do not come and go.
         let available = self.capacity.available;

@@ -125,7 +125,7 @@ impl Observed {
             .iter()
             .flat_map(|build| {
                 let request = self.request(&ImageKey::of(build));
-                UsageInterval::all_of(build, request.with(&build.resources))
+                UsageInterval::all_of(build, &request.with(&build.resources))
             })
             .collect();
         Shares::of_history(&intervals, &self.pool())

@@ -58,6 +58,12 @@ fn none_stays_where_no_build_can_use_it() {
         (prepared(&actions), discarded(&actions)) == (0, 1)
     };
     assert!(all_discarded(&|it| it.hot_images.clear()));
+    let licensed = |it: &mut Observed| {
+        let request = it.requests.get_mut(&key_of("a")).unwrap();
+        request.counts.insert("license".parse().unwrap(), 1);
+        it.capacity.counts.insert("license".parse().unwrap(), 1);
+    };
+    assert!(all_discarded(&licensed));
     assert!(all_discarded(
         &|it| it.halt = Some("the disk is full".to_owned())
     ));
