@@ -33,7 +33,9 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post, put};
 use axum::{Extension, Router};
 use config::builds::{SOCKET, Status};
+use config::pressure::PressureKind;
 use nix::unistd::{Group, chown};
+use planner::pressure::Stall;
 use prserv::host_names::HostNames;
 use prserv::listener::{Deadlines, Places};
 use sys::blocking::blocking;
@@ -284,7 +286,8 @@ async fn openapi() -> Response {
 async fn metrics(State(agent): State<Arc<AgentState>>) -> Result<Response, ApiError> {
     let unfinished = agent.records.unfinished().await?;
     let (task_agent, status) = (Arc::clone(&agent), agent.status());
-    let free = blocking(move || free_space(&task_agent)).await;
+    let host = move || (free_space(&task_agent), host_pressure(&task_agent));
+    let (free, pressure) = blocking(host).await;
     let mut text = agent.telemetry.metrics.to_text(&HostGauges {
         unfinished: &unfinished,
         jobs: agent.jobs.running().counts(),
@@ -292,6 +295,7 @@ async fn metrics(State(agent): State<Arc<AgentState>>) -> Result<Response, ApiEr
         free: &free,
         ready: agent.ready.images().len(),
         hot_memory: agent.hot_images.bytes(),
+        pressure: &pressure,
     });
     text.push_str(&agent.pr.metrics().to_text());
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
@@ -304,6 +308,16 @@ fn free_space(agent: &AgentState) -> Vec<(&'static str, PathBuf, Option<u64>)> {
         .chain([("state", agent.paths.state())])
         .map(|(kind, path)| (kind, path.to_owned(), store::space::bytes_free(path).ok()))
         .collect()
+}
+
+/// Returns the pressure on each resource of the host that the kernel reports.
+fn host_pressure(agent: &AgentState) -> Vec<(&'static str, &'static str, u32)> {
+    let readings = crate::scheduler::pressure::read(&agent.settings.paths.pressure);
+    let shares = |(kind, stall): (PressureKind, Stall)| {
+        let name = kind.file();
+        [(name, "some", stall.some), (name, "full", stall.full)]
+    };
+    readings.into_iter().flat_map(shares).collect()
 }
 
 async fn status(State(agent): State<Arc<AgentState>>) -> Result<Json<Status>, ApiError> {

@@ -4,6 +4,7 @@
 mod capacity;
 mod execute;
 mod observe;
+pub(crate) mod pressure;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -13,9 +14,11 @@ use std::time::Duration;
 
 use config::ImageKey;
 use config::builds::{Build, Status, VolumeSpace};
+use config::settings::Settings;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use planner::admission::{RunningUsage, Shares};
+use planner::pressure::{HighPressure, PressureGate};
 use planner::{Action, BootstrapFailure, Decision, Observed};
 use records::RecordsError;
 use sys::blocking::blocking;
@@ -49,6 +52,12 @@ struct LoopState {
     shares: Shares,
     /// The builds of earlier agents, until the shares are rebuilt from them.
     history: Vec<Build>,
+    /// The pressure that is high.
+    pressure: PressureGate,
+    /// The pressure that was logged last, so that each change is logged once.
+    logged_pressure: Option<HighPressure>,
+    /// Set once the lack of reports on pressure was logged.
+    logged_no_pressure: bool,
     /// The notices that were logged last, so that each is logged once.
     notices: String,
 }
@@ -77,6 +86,29 @@ impl LoopState {
                 };
                 self.shares.begin(start.id, usage);
             }
+        }
+    }
+
+    /// Updates the gate for host pressure from an observation, and adds its state to that.
+    fn limit_pressure(&mut self, observed: &mut Observed, settings: &Settings) {
+        let limits = &settings.guests.pressure;
+        self.pressure
+            .update(&observed.pressure, limits, observed.now);
+        let high = self.pressure.high(limits);
+        observed.capacity.pressure = high;
+        if high != self.logged_pressure {
+            if let Some(high) = high {
+                warn!(notice = high.notice(), "the host is under pressure");
+            } else {
+                info!("the pressure on the host is low again");
+            }
+            self.logged_pressure = high;
+        }
+        let unreported = pressure::unreported(&observed.pressure, limits);
+        if !unreported.is_empty() && !self.logged_no_pressure {
+            self.logged_no_pressure = true;
+            let directory = settings.paths.pressure.display();
+            warn!(%directory, ?unreported, "the kernel does not report the pressure on the host: limits on it have no effect");
         }
     }
 
@@ -157,19 +189,26 @@ async fn round(
             return scheduled;
         }
     };
-    state.lock().account(&mut observed);
+    let pressure_at = {
+        let mut state = state.lock();
+        state.limit_pressure(&mut observed, &agent.settings);
+        state.account(&mut observed);
+        state.pressure.wake_at(observed.now)
+    };
     let directories = directories(agent, &observed);
     watch.follow(blocking(move || fs_watch::inodes(directories)).await);
     let decision = observed.decide();
     state.lock().account_starts(&decision.actions, observed.now);
-    agent.publish_status(status(agent, &observed, &decision));
+    let pressure = state.lock().pressure.clone();
+    agent.publish_status(status(agent, &observed, &decision, &pressure));
     agent.publish_queue(QueueSnapshot {
         capacity: observed.capacity.clone(),
         requests: observed.requests.clone(),
         order: decision.order,
     });
     execute::execute(agent, state, observed.retention, decision.actions).await;
-    observed.wake_at().into_iter().chain(scheduled).min()
+    let times = [observed.wake_at(), scheduled, pressure_at];
+    times.into_iter().flatten().min()
 }
 
 /// Returns the directories whose changes concern the scheduler.
@@ -187,7 +226,12 @@ fn directories(agent: &AgentState, observed: &Observed) -> Vec<PathBuf> {
         .collect()
 }
 
-fn status(agent: &AgentState, observed: &Observed, decision: &Decision) -> Status {
+fn status(
+    agent: &AgentState,
+    observed: &Observed,
+    decision: &Decision,
+    pressure: &PressureGate,
+) -> Status {
     let jobs = &observed.jobs;
     Status {
         name: agent.settings.name.clone(),
@@ -198,6 +242,7 @@ fn status(agent: &AgentState, observed: &Observed, decision: &Decision) -> Statu
         notices: observed
             .notices()
             .into_iter()
+            .chain(observed.pressure_notice())
             .chain(jobs.notices())
             .chain(observed.toolchain_faults())
             .collect(),
@@ -212,5 +257,6 @@ fn status(agent: &AgentState, observed: &Observed, decision: &Decision) -> Statu
             })
             .collect(),
         resources: observed.pool().loads(),
+        pressure: pressure.report(&observed.pressure, &agent.settings.guests.pressure),
     }
 }

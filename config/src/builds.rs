@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::load::Load;
 use crate::names::{MachineName, ResourceName, ToolchainName};
+use crate::pressure::Pressure;
 
 pub use interactive::{Hold, HoldKind, Interactive};
 pub use labels::{LabelError, Submitter, Target};
@@ -66,6 +67,9 @@ pub struct Status {
     /// The countable resources, and their use by guests.
     #[serde(default)]
     pub resources: BTreeMap<ResourceName, Load>,
+    /// The pressure on each resource; empty if the kernel reports none.
+    #[serde(default)]
+    pub pressure: Vec<Pressure>,
 }
 
 /// The free space of a volume.

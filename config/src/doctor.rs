@@ -145,6 +145,10 @@ kinds! {
         "the database of builds is damaged", "operator: restore it from a backup";
     LowSpace, "low-space", Fault,
         "the free space is below the reserve; nothing starts", "operator: free space";
+    HostPressure, "host-pressure", Warning,
+        "the host is under pressure, and no guest starts beside another one", "operator: end what uses the host, or give it more";
+    UnknownPressure, "unknown-pressure", Note,
+        "the kernel does not report the pressure on the host, so its limit has no effect", "operator: boot with psi=1, or set the limit to 0";
     OpenState, "open-state", Warning,
         "users other than root may enter a directory of the agent", "operator: restart the agent, which closes it";
     NoFirmware, "no-firmware", Fault,

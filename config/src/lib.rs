@@ -18,6 +18,7 @@ pub mod limits;
 pub mod machine;
 pub mod manifest;
 pub mod names;
+pub mod pressure;
 pub mod progress;
 pub mod queue;
 pub mod schedule;

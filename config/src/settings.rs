@@ -64,6 +64,8 @@ pub struct Paths {
     pub state: PathBuf,
     /// The directory that does not: sockets, process IDs, the mark of the first start.
     pub run: PathBuf,
+    /// The directory with the kernel's reports on pressure.
+    pub pressure: PathBuf,
     /// The free space that volumes and the state directory need for a guest to start.
     pub reserve_bytes: u64,
 }
@@ -136,6 +138,7 @@ fn paths(reader: &mut Reader<'_>) -> Paths {
         toolchains: reader.path("paths.toolchains", "/build/tftp/toolchains"),
         state: reader.path("paths.state", "/var/lib/buildhost"),
         run: reader.path("paths.run", "/run/buildhost"),
+        pressure: reader.path("paths.pressure", "/proc/pressure"),
         reserve_bytes: reader.mebibytes("paths.reserve_mib", 512, 0..=1 << 30),
     }
 }

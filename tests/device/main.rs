@@ -32,6 +32,7 @@ mod flood;
 mod full_disk;
 mod guest_failures;
 mod guests;
+mod host_pressure;
 mod hostile_builds;
 mod hostile_guest;
 mod hostile_images;

@@ -41,6 +41,7 @@ fn host_with_history() -> ApiHost {
         notices: Vec::new(),
         volumes: Vec::new(),
         resources: serde_json::from_str(r#"{"license": {"taken": 1, "total": 2}}"#).unwrap(),
+        pressure: Vec::new(),
     });
     let nightly = "nightly".parse().unwrap();
     host.host
@@ -80,6 +81,22 @@ fn builds_are_counted_with_the_duration_of_each_phase() {
     );
     assert!(text.ends_with("# EOF\n"));
     assert_eq!(text.matches("# EOF").count(), 1);
+}
+
+#[test]
+fn the_pressure_on_the_host_is_measured_when_asked() {
+    let reports = tempfile::tempdir().unwrap();
+    let host = ApiHost::new(&format!("paths.pressure = {:?}\n", reports.path()));
+    assert!(!text(&host).contains("buildhost_pressure_ratio{"));
+    let report = "some avg10=12.50 avg60=0.00 avg300=0.00 total=1\nfull avg10=0.25 avg60=0.00 avg300=0.00 total=1\n";
+    tests::write_file(&reports.path().join("memory"), report);
+    let text = text(&host);
+    for line in [
+        r#"buildhost_pressure_ratio{resource="memory",stall="some"} 0.125"#,
+        r#"buildhost_pressure_ratio{resource="memory",stall="full"} 0.0025"#,
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} in {text}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod plan;
+pub mod pressure;
 
 mod resources;
 mod running_jobs;

@@ -19,6 +19,7 @@ use store::{ImageView, Located, MachineView, Uuid, VolumeId};
 
 use crate::StartMode;
 use crate::admission::{Rules, Shares};
+use crate::pressure::PressureReadings;
 use crate::{Capacity, ResourceRequest, RunningJobs};
 
 /// A build in the queue.
@@ -142,6 +143,8 @@ pub struct Observed {
     pub drained: Option<Drained>,
     /// The resources of the host.
     pub capacity: Capacity,
+    /// The pressure on the host.
+    pub pressure: PressureReadings,
     /// The resource requests of guests.
     pub requests: BTreeMap<ImageKey, ResourceRequest>,
     /// The fair-share usage of submitters.
@@ -296,6 +299,11 @@ impl Observed {
             .chain(self.halted_volumes.values())
             .cloned();
         drained.into_iter().chain(halts).collect()
+    }
+
+    /// Returns the sentence about pressure for which no guest starts beside another one.
+    pub fn pressure_notice(&self) -> Option<String> {
+        Some(self.capacity.pressure?.notice())
     }
 
     /// Returns the reason for which no guest of a machine may start, if there is one.

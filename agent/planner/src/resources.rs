@@ -7,6 +7,8 @@ use config::ResourceName;
 use config::builds::Resources;
 use store::VolumeId;
 
+use crate::pressure::HighPressure;
+
 /// The resources that a guest takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ResourceRequest {
@@ -55,4 +57,6 @@ pub struct Capacity {
     pub disk: BTreeMap<VolumeId, u64>,
     /// Countable resources.
     pub counts: BTreeMap<ResourceName, u64>,
+    /// The pressure for which no guest starts beside another one.
+    pub pressure: Option<HighPressure>,
 }

@@ -27,6 +27,8 @@ pub(super) fn capacity(settings: &Settings, free: &BTreeMap<VolumeId, u64>) -> C
         available: memory.available.saturating_sub(own),
         disk: disk.collect(),
         counts: counts(&guests.resources),
+        // Set by the loop, which knows since when pressure is high.
+        pressure: None,
     }
 }
 

@@ -20,7 +20,7 @@ use store::{Located, StoreError, VolumeId};
 use sys::blocking::blocking;
 use tracing::warn;
 
-use super::capacity;
+use super::{capacity, pressure};
 use state::{AgentState, ImageFacts};
 
 /// The reason for which an observation failed.
@@ -53,10 +53,11 @@ pub(crate) async fn observe(
     let dependencies = dependencies(agent, &queue).await?;
     let newest_build = agent.records.newest_id().await?;
     let task_agent = Arc::clone(agent);
-    let (disks, capacity) = blocking(move || {
+    let (disks, capacity, pressure) = blocking(move || {
         let disks = Disks::observe(&task_agent)?;
         let capacity = capacity::capacity(&task_agent.settings, &disks.free);
-        Ok::<_, StoreError>((disks, capacity))
+        let pressure = pressure::read(&task_agent.settings.paths.pressure);
+        Ok::<_, StoreError>((disks, capacity, pressure))
     })
     .await?;
     let settings = &agent.settings;
@@ -74,6 +75,7 @@ pub(crate) async fn observe(
         dependencies,
         drained: agent.drained(),
         capacity,
+        pressure,
         requests: disks.requests,
         shares: Shares::default(),
         rules: Rules {

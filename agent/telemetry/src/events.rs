@@ -378,6 +378,7 @@ mod tests {
             notices: Vec::new(),
             volumes: Vec::new(),
             resources: std::collections::BTreeMap::new(),
+            pressure: Vec::new(),
         };
         let told = |events: &Events| {
             let told = events.after(0).unwrap();

@@ -54,6 +54,8 @@ struct AgentGauges {
     hot_memory: Gauges,
     resources: Gauges,
     resources_used: Gauges,
+    pressure: Gauges,
+    pressure_high: Gauges,
 }
 
 impl Default for Metrics {
@@ -98,33 +100,7 @@ impl Default for Metrics {
                 "Time until the start of the response",
                 requests,
             ),
-            gauges: Mutex::new(AgentGauges {
-                waiting: gauge(&mut all, "builds_unfinished", "Builds without an outcome"),
-                guests: gauge(&mut all, "guests", "Running guests"),
-                ready: gauge(
-                    &mut all,
-                    "machine_ready",
-                    "1 if a machine can build, else 0",
-                ),
-                notices: gauge(
-                    &mut all,
-                    "notices",
-                    "Problems that keep the host from building",
-                ),
-                free: gauge(&mut all, "free_bytes", "Free space"),
-                hot_memory: gauge(
-                    &mut all,
-                    "hot_memory_bytes",
-                    "Memory of checkpoints that guests share",
-                ),
-                resources: gauge(&mut all, "resources", "Countable resources of the host"),
-                resources_used: gauge(
-                    &mut all,
-                    "resources_used",
-                    "Countable resources that guests have",
-                ),
-                registry: all,
-            }),
+            gauges: Mutex::new(AgentGauges::new(all)),
         };
         metrics.begin();
         metrics
@@ -259,9 +235,53 @@ pub struct HostGauges<'h> {
     pub ready: usize,
     /// The memory of hot images, in bytes.
     pub hot_memory: u64,
+    /// The pressure on each resource that the kernel reports: the resource, `some` or `full`,
+    /// and the share of time, in hundredths of a percent.
+    pub pressure: &'h [(&'static str, &'static str, u32)],
 }
 
 impl AgentGauges {
+    /// Registers the gauges, and keeps the registry that has all metrics.
+    fn new(mut all: Registry) -> Self {
+        Self {
+            waiting: gauge(&mut all, "builds_unfinished", "Builds without an outcome"),
+            guests: gauge(&mut all, "guests", "Running guests"),
+            ready: gauge(
+                &mut all,
+                "machine_ready",
+                "1 if a machine can build, else 0",
+            ),
+            notices: gauge(
+                &mut all,
+                "notices",
+                "Problems that keep the host from building",
+            ),
+            free: gauge(&mut all, "free_bytes", "Free space"),
+            resources: gauge(&mut all, "resources", "Countable resources of the host"),
+            resources_used: gauge(
+                &mut all,
+                "resources_used",
+                "Countable resources that guests have",
+            ),
+            hot_memory: gauge(
+                &mut all,
+                "hot_memory_bytes",
+                "Memory of checkpoints that guests share",
+            ),
+            pressure: gauge(
+                &mut all,
+                "pressure_ratio",
+                "Share of the last ten seconds in which programs of the host were stalled",
+            ),
+            pressure_high: gauge(
+                &mut all,
+                "pressure_high",
+                "1 if no guest starts beside another one for this pressure, else 0",
+            ),
+            registry: all,
+        }
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "the values are far smaller")]
     fn set(&self, host: &HostGauges<'_>) {
         for (state, word) in State::ALL {
@@ -300,6 +320,20 @@ impl AgentGauges {
                 );
                 set(&self.resources_used, &labels, load.taken as f64);
             }
+            self.pressure_high.clear();
+            for it in &status.pressure {
+                let labels = vec![("resource", it.resource.file().to_owned())];
+                let high = f64::from(u8::from(it.high_since.is_some()));
+                set(&self.pressure_high, &labels, high);
+            }
+        }
+        self.pressure.clear();
+        for (resource, stall, hundredths) in host.pressure {
+            let labels = vec![
+                ("resource", (*resource).to_owned()),
+                ("stall", (*stall).to_owned()),
+            ];
+            set(&self.pressure, &labels, f64::from(*hundredths) / 10_000.0);
         }
         set(
             &self.guests,

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::reader::Reader;
 use crate::egress::EgressMode;
 use crate::limits::LimitRule;
+use crate::pressure::{PressureKind, PressureLimits};
 use crate::resource_counts::ResourceCounts;
 
 /// QEMU's accelerator.
@@ -93,6 +94,8 @@ pub struct Guests {
     pub memory_reserve_bytes: u64,
     /// The countable resources that the host has for guests.
     pub resources: ResourceCounts,
+    /// The pressure on the host above which no guest starts beside another one.
+    pub pressure: PressureLimits,
     /// The expected growth of a snapshot of a machine whose manifest does not set it.
     pub disk_growth_bytes: u64,
     /// Keeps a checkpoint in each image, from which builds start warm.
@@ -127,6 +130,20 @@ fn resources(reader: &mut Reader<'_>) -> ResourceCounts {
     })
 }
 
+/// Reads the limits on pressure. Builds keep all processors and disks of a host busy, so only
+/// that on memory has one by default.
+fn pressure(reader: &mut Reader<'_>) -> PressureLimits {
+    let mut limit = |kind: PressureKind, default| {
+        let percent = reader.small_number(kind.setting(), default, 0..=100);
+        Some(percent).filter(|percent| *percent > 0)
+    };
+    PressureLimits {
+        memory: limit(PressureKind::Memory, 20),
+        io: limit(PressureKind::Io, 0),
+        cpu: limit(PressureKind::Cpu, 0),
+    }
+}
+
 pub(super) fn guests(reader: &mut Reader<'_>) -> Guests {
     let accelerators = [
         ("auto", Acceleration::Auto),
@@ -151,6 +168,7 @@ pub(super) fn guests(reader: &mut Reader<'_>) -> Guests {
         memory_bytes: reader.optional_mebibytes("guests.memory_mib"),
         memory_reserve_bytes: reader.mebibytes("guests.memory_reserve_mib", 512, 0..=1 << 30),
         resources: resources(reader),
+        pressure: pressure(reader),
         disk_growth_bytes: reader.mebibytes("guests.disk_growth_mib", 256, 0..=1 << 30),
         checkpoints: reader.choice("guests.frozen", &[("auto", true), ("off", false)]),
         ready_max: reader.count("guests.ready_max", 2, 0..=64),

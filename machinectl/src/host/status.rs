@@ -1,6 +1,7 @@
 //! `host status`: the activity, capacity and problems of the host.
 
 use config::builds::{Readiness, Status};
+use config::pressure::Pressure;
 use config::printable;
 
 use crate::exit_code::Failure;
@@ -33,6 +34,9 @@ pub(super) fn run(status: &Status, output: &Output) -> Result<(), Failure> {
         let total = load.total.unwrap_or_default();
         output.print(&format!("{name}: {} of {total} in use\n", load.taken))?;
     }
+    if let Some(line) = pressure(&status.pressure) {
+        output.print(&line)?;
+    }
     let mut table = Table::new(["MACHINE", "TOOLCHAIN", "IMAGE", "START", "REASON"]);
     for ready in &status.machines {
         table.add([
@@ -46,6 +50,17 @@ pub(super) fn run(status: &Status, output: &Output) -> Result<(), Failure> {
     output.print_table(&table)
 }
 
+/// Returns the line about pressure, if the kernel reports any: `pressure: memory 3 % of at most
+/// 20 %, I/O 41 %`.
+fn pressure(pressure: &[Pressure]) -> Option<String> {
+    let one = |it: &Pressure| match it.percent_max {
+        Some(limit) => format!("{} {} % of at most {limit} %", it.resource, it.percent),
+        None => format!("{} {} %", it.resource, it.percent),
+    };
+    let all: Vec<_> = pressure.iter().map(one).collect();
+    (!all.is_empty()).then(|| format!("pressure: {}\n", all.join(", ")))
+}
+
 /// Returns the reasons for the state of an image and for the kind of its starts.
 fn reason(ready: &Readiness) -> String {
     let discarded = match ready.evictions {
@@ -54,4 +69,30 @@ fn reason(ready: &Readiness) -> String {
     };
     let reasons = [&ready.message, &ready.start_message, &discarded];
     joined(reasons.map(String::as_str), "; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use config::pressure::PressureKind;
+
+    use super::*;
+
+    #[test]
+    fn pressure_is_shown_with_its_limits() {
+        let one = |resource, percent, percent_max| Pressure {
+            resource,
+            percent,
+            percent_max,
+            high_since: None,
+        };
+        let all = [
+            one(PressureKind::Memory, 3, Some(20)),
+            one(PressureKind::Io, 41, None),
+        ];
+        assert_eq!(
+            pressure(&all).unwrap(),
+            "pressure: memory 3 % of at most 20 %, I/O 41 %\n"
+        );
+        assert_eq!(pressure(&[]), None);
+    }
 }

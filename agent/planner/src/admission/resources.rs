@@ -80,6 +80,7 @@ impl ResourcePool {
             Unschedulable::Machine(..)
             | Unschedulable::Never { .. }
             | Unschedulable::NeverCount { .. }
+            | Unschedulable::Pressure(..)
             | Unschedulable::Reserved(..) => return,
         };
         self.reservations.push((id, resource));
@@ -102,6 +103,7 @@ impl ResourcePool {
     ) -> Option<Unschedulable> {
         self.check_totals(request)
             .or_else(|| self.check_slots(machine, request))
+            .or_else(|| self.check_pressure())
             .or_else(|| self.check_reservations(volume, request))
             .or_else(|| self.check_amounts(volume, request))
     }
@@ -157,6 +159,13 @@ impl ResourcePool {
             .map(|it| it.job.clone())
             .collect();
         (holders.len() >= most).then(|| Unschedulable::Machine(machine.clone(), most, holders))
+    }
+
+    /// One guest may always run: the pressure of other programs must not stop all builds.
+    fn check_pressure(&self) -> Option<Unschedulable> {
+        let pressure = self.capacity.pressure?;
+        let jobs: Vec<_> = self.allocations.iter().map(|it| it.job.clone()).collect();
+        (!jobs.is_empty()).then_some(Unschedulable::Pressure(pressure, jobs))
     }
 
     fn check_reservations(

@@ -32,6 +32,7 @@ fn capacity(guests: usize) -> Capacity {
         memory: 4096,
         available: 1 << 20,
         disk: [(VolumeId(0), 1000)].into(),
+        pressure: None,
         counts: [(license(), 2)].into(),
     }
 }

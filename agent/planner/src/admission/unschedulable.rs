@@ -5,6 +5,7 @@ use std::fmt;
 use config::{BuildId, MachineName, ResourceName};
 use store::VolumeId;
 
+use crate::pressure::HighPressure;
 use crate::{JobId, ResourceRequest};
 
 /// The number of jobs that a reason names.
@@ -69,6 +70,8 @@ pub enum Unschedulable {
         /// The memory available, in MiB.
         available: u64,
     },
+    /// The host is under pressure, and these jobs have guests.
+    Pressure(HighPressure, Vec<JobId>),
     /// The resource is reserved for a build that has waited too long.
     Reserved(BuildId, Resource),
 }
@@ -101,7 +104,11 @@ impl Unschedulable {
                 ..
             }
             | Self::Reserved(_, Resource::Count(name)) => request.counts.contains_key(name),
-            Self::Guests(_) | Self::Short { .. } | Self::Taken { .. } | Self::Reserved(..) => true,
+            Self::Guests(_)
+            | Self::Short { .. }
+            | Self::Taken { .. }
+            | Self::Pressure(..)
+            | Self::Reserved(..) => true,
         }
     }
 }
@@ -167,6 +174,10 @@ impl fmt::Display for Unschedulable {
                 f,
                 "memory: {wanted} MiB wanted, {available} available beyond the host's reserve; other programs hold the rest"
             ),
+            Self::Pressure(pressure, jobs) => {
+                let verb = if jobs.len() == 1 { "has" } else { "have" };
+                write!(f, "{pressure}; {} {verb} a guest", listed(jobs))
+            }
             Self::Reserved(id, what) => write!(
                 f,
                 "build {id}, which has waited long for {what} that is kept for it"

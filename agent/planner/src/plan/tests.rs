@@ -7,6 +7,7 @@ use store::{RevisionView, SnapshotView, Subvolume, Uuid};
 use super::*;
 
 mod bootstraps;
+mod pressure;
 mod pruning;
 mod ready_guests;
 mod resources;
@@ -71,6 +72,7 @@ fn observed(machines: &[&str]) -> Observed {
             available: 1 << 20,
             disk: BTreeMap::new(),
             counts: BTreeMap::new(),
+            pressure: None,
         },
         retries_max: 1,
         newest_build: Some(BuildId(100)),

@@ -16,6 +16,7 @@ pub fn examine(inventory: &Inventory) -> Vec<Found> {
         found: Vec::new(),
     };
     examination.space();
+    examination.pressure();
     examination.access();
     examination.firmware();
     examination.bootstraps();
@@ -363,6 +364,32 @@ impl Examination<'_> {
             let proof = format!("each run fails, because there is no machine {machine}");
             let advice = format!("add the machine, or `buildhost schedule remove {schedule}`");
             self.advise(Id::ScheduleWithoutMachine, subject, proof, advice);
+        }
+    }
+
+    fn pressure(&mut self) {
+        let inventory = self.inventory;
+        for it in &inventory.high_pressure {
+            let (kind, percent) = (it.resource, it.percent);
+            let limit = it.percent_max.unwrap_or_default();
+            let since = it.high_since.unwrap_or_default();
+            let proof = format!(
+                "since {} the {kind} pressure is above {limit} % or has not fallen below one half \
+                 of that; it was {percent} % when the scheduler last looked",
+                since.strftime("%Y-%m-%d %H:%M:%SZ")
+            );
+            let advice = format!(
+                "`systemd-cgtop` shows what uses the host; the setting {} is the limit",
+                kind.setting()
+            );
+            let path = inventory.pressure_directory.join(kind.file());
+            self.advise(Id::HostPressure, Subject::Path(path), proof, advice);
+        }
+        for file in &inventory.unreported_pressure {
+            let path = inventory.pressure_directory.join(file);
+            let proof = "the file does not exist or states nothing";
+            let advice = "boot the kernel with psi=1, or set the limit on this pressure to 0";
+            self.advise(Id::UnknownPressure, Subject::Path(path), proof, advice);
         }
     }
 

@@ -13,6 +13,7 @@ use config::builds::Readiness;
 use config::doctor::Cleaning;
 use config::layout::Entry;
 use config::machine::Firmware;
+use config::pressure::Pressure;
 use config::schedule::{Page, Schedule};
 use config::task::{Digest, RESULT};
 use config::{BuildId, MachineName, ScheduleName, ToolchainName};
@@ -26,7 +27,7 @@ use sys::blocking::blocking;
 use tracing::warn;
 
 use super::{Group, Guest, Inventory, Network, Recorded, Records};
-use crate::scheduler;
+use crate::scheduler::{self, pressure};
 use state::AgentState;
 
 /// The age from which an unused source is reported.
@@ -89,6 +90,9 @@ fn read(agent: &AgentState, schedules: Vec<Schedule>) -> io::Result<Inventory> {
         sources: agent.paths.sources(),
         open: open_directories(agent),
         short: short(agent),
+        pressure_directory: agent.settings.paths.pressure.clone(),
+        high_pressure: high_pressure(agent),
+        unreported_pressure: unreported_pressure(agent),
         without_firmware: without_firmware(agent),
         failed_bootstraps: bootstraps_with(agent, |image| &image.bootstrap_error),
         waiting_bootstraps: bootstraps_with(agent, |image| &image.bootstrap_wait),
@@ -272,6 +276,20 @@ fn short(agent: &AgentState) -> Vec<(PathBuf, u64)> {
     known
         .filter(|(_, free)| *free < paths.reserve_bytes)
         .collect()
+}
+
+/// Returns the pressure that the scheduler last found to be high.
+fn high_pressure(agent: &AgentState) -> Vec<Pressure> {
+    let pressure = agent.status().map(|status| status.pressure);
+    let mut high = pressure.unwrap_or_default();
+    high.retain(|it| it.high_since.is_some());
+    high
+}
+
+fn unreported_pressure(agent: &AgentState) -> Vec<&'static str> {
+    let settings = &agent.settings;
+    let readings = pressure::read(&settings.paths.pressure);
+    pressure::unreported(&readings, &settings.guests.pressure)
 }
 
 /// Returns the deletions of the scheduler's next round.

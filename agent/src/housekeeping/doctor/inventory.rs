@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use config::builds::State;
+use config::pressure::Pressure;
 use config::{BuildId, CopyTag, GuestTag, MachineName, ScheduleName, ToolchainName};
 use store::Holder;
 
@@ -46,6 +47,12 @@ pub struct Inventory {
     pub open: Vec<(PathBuf, u32)>,
     /// The paths with less free space than the reserve, each with its free bytes.
     pub short: Vec<(PathBuf, u64)>,
+    /// The kernel's directory of reports on pressure.
+    pub pressure_directory: PathBuf,
+    /// The pressure that is high.
+    pub high_pressure: Vec<Pressure>,
+    /// The resources whose pressure has a limit, but is not reported.
+    pub unreported_pressure: Vec<&'static str>,
 }
 
 /// The run directory of a guest.

@@ -1,5 +1,7 @@
 use config::builds::State;
 use config::doctor::Severity;
+use config::pressure::{Pressure, PressureKind};
+use jiff::Timestamp;
 use store::Holder;
 
 use super::*;
@@ -262,4 +264,24 @@ fn a_directory_that_others_may_enter_is_reported() {
     let report = report(&inventory);
     let expected = "open-state: /var/lib/buildhost: its mode is 0755: ";
     assert!(report.starts_with(expected), "{report}");
+}
+
+#[test]
+fn high_and_unreported_pressure_are_reported() {
+    let high = Pressure {
+        resource: PressureKind::Memory,
+        percent: 43,
+        percent_max: Some(20),
+        high_since: Some(Timestamp::UNIX_EPOCH),
+    };
+    let inventory = Inventory {
+        pressure_directory: "/proc/pressure".into(),
+        high_pressure: vec![high],
+        unreported_pressure: vec!["io"],
+        ..agent([])
+    };
+    assert_eq!(
+        report(&inventory),
+        "host-pressure: /proc/pressure/memory: since 1970-01-01 00:00:00Z the memory pressure is above 20 % or has not fallen below one half of that; it was 43 % when the scheduler last looked\n    `systemd-cgtop` shows what uses the host; the setting guests.memory_pressure_percent_max is the limit\nunknown-pressure: /proc/pressure/io: the file does not exist or states nothing\n    boot the kernel with psi=1, or set the limit on this pressure to 0"
+    );
 }
