@@ -201,9 +201,9 @@ async fn round(
     state.lock().account_starts(&decision.actions, observed.now);
     let pressure = state.lock().pressure.clone();
     agent.publish_status(status(agent, &observed, &decision, &pressure));
+    let observed = Arc::new(observed);
     agent.publish_queue(QueueSnapshot {
-        capacity: observed.capacity.clone(),
-        requests: observed.requests.clone(),
+        observed: Arc::clone(&observed),
         order: decision.order,
     });
     execute::execute(agent, state, observed.retention, decision.actions).await;

@@ -89,6 +89,31 @@ pub struct WaitingBuild {
     pub not_before: Option<Timestamp>,
     /// The wait reason; it continues the sentence `build 12 waits`.
     pub message: String,
+    /// The forecast of its start, if it was asked for and the build starts as things are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
+}
+
+/// The forecast of a waiting build's start. It assumes that nothing else is submitted, and that
+/// builds take as long as earlier ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// The place of the build among the waiting ones in the order of their starts; 1 is next.
+    pub place: usize,
+    /// The estimated start, from the median of the durations of earlier builds.
+    pub start: Timestamp,
+    /// The estimated start if the builds before it take as long as the slowest tenth of earlier
+    /// ones.
+    pub start_late: Option<Timestamp>,
+    /// A job before it whose duration is not known. The build does not start before
+    /// [`Self::start`], and may start any time after it.
+    pub unknown: Option<String>,
+    /// The smallest number of earlier builds that the duration of a job before it comes from;
+    /// `None` if it waits for no job.
+    pub builds: Option<usize>,
+    /// True if all these were builds of the same packages, false if some were only on the same
+    /// machine.
+    pub same_package: bool,
 }
 
 /// The queue of a host.

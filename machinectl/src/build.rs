@@ -5,6 +5,7 @@ mod bisect;
 mod delete;
 mod explain;
 mod follow;
+mod forecast;
 mod interactive;
 mod list;
 mod log;
@@ -78,6 +79,9 @@ pub(crate) enum Command {
         signed: bool,
     },
     /// Explain in one sentence why a build, or the queue, waits
+    ///
+    /// For a waiting build, the sentence ends with its place in the queue and an estimate of its
+    /// start, from the durations of earlier builds.
     #[command(alias = "why")]
     Explain {
         /// The build; by default the queue
@@ -132,7 +136,7 @@ pub(crate) fn run(
         } => delete::run(&client, builds, *dry_run, output),
         Command::Builds {
             build: Some(id), ..
-        } => show::run(&client.build(*id)?, output),
+        } => show::run(&client, &client.build(*id)?, output),
         Command::Builds { filter, .. } => list::run(&client, filter, output),
         Command::Log(command) => log::run(command, &client, output),
         Command::Artifacts {

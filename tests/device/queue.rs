@@ -1,7 +1,10 @@
 //! The queue of a running agent: dependencies, priorities, coalescing, capacity and draining.
 
 use config::builds::{Build, State};
+use config::queue::Forecast;
 use config::task::Outcome::{self, Error, Skip, Success};
+use jiff::Timestamp;
+use rusqlite::Connection;
 use rustix::process::{Signal, kill_process};
 use tests::agent::{AgentHost, ENDLESS_PROGRAM, GATED_PROGRAM, printing_program};
 use tests::wait_until;
@@ -70,8 +73,8 @@ fn dependencies_are_built_first_or_the_build_is_skipped_and_priorities_count() {
     host.machinectl(&["build", "demo", &host.source(BROKEN_PROGRAM), "--after=99"])
         .refused(10, "there is no build 99");
     wait_until("the build has the reason for its wait", || {
-        explanation(&host, second)
-            == format!("build {second} waits for build {good}, which it is to come after\n")
+        let reason = format!("build {second} waits for build {good}, which it is to come after; ");
+        explanation(&host, second).starts_with(&reason)
     });
     host.machinectl(&["undrain"]).success();
     let finished = [broken, good, skipped, skipped_too, second, urgent]
@@ -137,10 +140,10 @@ fn a_build_waits_for_memory_and_the_reason_has_the_figures() {
     let second = host.submit("demo", "two");
     host.wait_for_breakpoint(first);
     let reason = format!(
-        "build {second} waits for memory: 256 MiB wanted, 44 of 300 free; build {first} holds the rest\n"
+        "build {second} waits for memory: 256 MiB wanted, 44 of 300 free; build {first} holds the rest; it is next in the queue"
     );
     wait_until("the build has the reason for its wait", || {
-        explanation(&host, second) == reason
+        explanation(&host, second).starts_with(&reason)
     });
     host.machinectl(&["cancel", &second.to_string()]).success();
     assert_eq!(host.build(second).outcome, Some(Outcome::Abort));
@@ -244,4 +247,70 @@ fn a_bootstrap_that_no_build_needs_yields_to_a_build_and_is_repeated() {
         "{log}"
     );
     assert!(!log.contains("the image job failed"), "{log}");
+}
+
+/// Returns the forecast of a build, as `explain --json` prints it.
+fn forecast(host: &AgentHost, id: u64) -> Option<Forecast> {
+    let answer = host.machinectl(&["explain", &id.to_string(), "--json"]);
+    let answer: serde_json::Value = serde_json::from_str(&answer.success().stdout).unwrap();
+    serde_json::from_value(answer["forecast"].clone()).unwrap()
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn waiting_builds_know_their_places_and_estimate_their_starts_from_earlier_builds() {
+    let mut host = AgentHost::ready_with_container("guests.parallel_max = 1\n");
+    let running = submit(&host, GATED_PROGRAM, &[]);
+    let first = submit(&host, &printing_program("first"), &[]);
+    host.wait_for_gate(running);
+    wait_until("nothing is known about durations", || {
+        let reason = format!("because the duration of build {running} is not known");
+        explanation(&host, first).contains(&reason)
+    });
+    host.open_gate("demo", running);
+    for id in [running, first] {
+        let built = host.wait_for(id, State::Finished);
+        assert_eq!(built.outcome, Some(Success), "{built:?}");
+    }
+    // As if they had taken an hour each.
+    host.stop(Signal::TERM);
+    let path = host.state_directory().join("records.sqlite3");
+    let records = Connection::open(path).unwrap();
+    let changed = records.execute("UPDATE builds SET seconds = 3600", []);
+    assert_eq!(changed.unwrap(), 2);
+    drop(records);
+    host.start();
+    let running = submit(&host, GATED_PROGRAM, &[]);
+    host.wait_for_gate(running);
+    let last = submit(&host, &printing_program("last"), &[]);
+    let urgent = submit(&host, &printing_program("urgent"), &["--priority=5"]);
+    wait_until("both builds have a forecast", || {
+        forecast(&host, urgent).is_some_and(|it| it.place == 1)
+            && forecast(&host, last).is_some_and(|it| it.place == 2)
+    });
+    let [urgent_start, last_start] = [urgent, last].map(|id| {
+        let forecast = forecast(&host, id).unwrap();
+        assert_eq!((forecast.unknown, forecast.builds), (None, Some(2)));
+        forecast.start
+    });
+    let apart = last_start.duration_since(urgent_start);
+    assert!(urgent_start > Timestamp::now() && apart.as_secs() == 3600);
+    let text = explanation(&host, urgent);
+    assert!(text.contains("; it is next in the queue and starts in about "));
+    assert!(text.contains("estimated from at least 2 earlier builds of each package"));
+    let shown = host.machinectl(&["builds", &last.to_string()]).success();
+    assert!(
+        shown.stdout.contains("it is number 2 in the queue"),
+        "{shown:?}"
+    );
+    // The drained host starts none of them.
+    host.machinectl(&["drain"]).success();
+    wait_until("a drained host has no forecasts", || {
+        explanation(&host, last).contains("no estimate of its start is possible")
+    });
+    host.machinectl(&["undrain"]).success();
+    host.open_gate("demo", running);
+    let [urgent, last] = [urgent, last].map(|id| host.wait_for(id, State::Finished));
+    assert!(urgent.started < last.started, "as their places said");
+    host.wait_until_torn_down();
 }

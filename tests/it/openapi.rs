@@ -190,6 +190,7 @@ fn responses_conform_to_their_schemas() {
     let drain = "/api/v1/drain";
     ask("POST", drain, drain, Some(&json!({"reason": "new disks"})));
     let waiting = ask("POST", "/api/v1/builds", "/api/v1/builds", Some(&body));
+    ask("GET", "/api/v1/queue", "/api/v1/queue?forecast=true", None);
     let queue = ask("GET", "/api/v1/queue", "/api/v1/queue", None);
     assert_eq!(queue["drained"]["reason"], "new disks");
     assert_eq!(queue["waiting"][0]["build"], waiting["id"]);

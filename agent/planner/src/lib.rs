@@ -4,6 +4,7 @@
 //! that a plan depends on, and a [`Action`] everything that its execution needs.
 
 pub mod admission;
+pub mod durations;
 pub mod plan;
 pub mod pressure;
 

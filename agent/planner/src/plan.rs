@@ -3,11 +3,14 @@
 mod clean;
 mod debug_sessions;
 mod evict;
+mod forecast;
 mod images;
 mod ready;
 mod start;
 
 use std::collections::BTreeMap;
+
+pub use forecast::{FORECAST_MAX, PlannedStart};
 
 use config::builds::{Build, Priority, Resources, StartKind, Submitter};
 use config::queue::Drained;

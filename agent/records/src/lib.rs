@@ -20,6 +20,7 @@ mod rows;
 mod updates;
 
 mod deletion;
+mod durations;
 mod finished;
 mod integrity;
 mod list;
@@ -37,6 +38,7 @@ use migrations::MIGRATIONS;
 
 pub use concluded::read_concluded;
 pub use deletion::{Deletion, Summary};
+pub use durations::EarlierDurations;
 pub use finished::FinishedBuild;
 pub use idempotency::{IdempotencyKey, Submitted};
 pub use integrity::Integrity;

@@ -1,16 +1,19 @@
 //! The queue as a whole: its state, draining and undraining.
 
+mod forecast;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Query, State};
 use axum::response::Json;
 use config::builds::Build;
 use config::queue::{Drain, Drained, Guest, Queue, WaitingBuild};
 use config::{ImageKey, Load, ResourceName};
 use jiff::Timestamp;
 use planner::{JobId, ResourceRequest, RunningJobs};
+use serde::Deserialize;
 use sys::blocking::blocking;
 use tracing::info;
 
@@ -21,15 +24,28 @@ use state::{AgentState, QueueSnapshot};
 /// The maximum length of the reason for draining, in bytes.
 const REASON_MAX: usize = 1000;
 
-pub(super) async fn show(State(agent): State<Arc<AgentState>>) -> Result<Json<Queue>, ApiError> {
+/// The options of a request for the queue.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct QueueQuery {
+    /// Adds the forecasts of the waiting builds.
+    #[serde(default)]
+    forecast: bool,
+}
+
+pub(super) async fn show(
+    State(agent): State<Arc<AgentState>>,
+    query: Result<Query<QueueQuery>, QueryRejection>,
+) -> Result<Json<Queue>, ApiError> {
+    let Query(QueueQuery { forecast }) = query?;
     let unfinished = agent.records.unfinished().await?;
     let jobs = agent.jobs.running();
-    Ok(Json(queue(
-        &agent,
-        &agent.queue_snapshot(),
-        &jobs,
-        &unfinished,
-    )))
+    let snapshot = agent.queue_snapshot();
+    let mut queue = queue(&agent, &snapshot, &jobs, &unfinished);
+    if forecast {
+        self::forecast::add(&agent, &snapshot, &unfinished, &mut queue).await?;
+    }
+    Ok(Json(queue))
 }
 
 fn queue(
@@ -65,7 +81,7 @@ fn queue(
         let position = positions.get(&waiting.build).copied();
         (position.unwrap_or(usize::MAX), waiting.build)
     });
-    let capacity = &snapshot.capacity;
+    let capacity = &snapshot.observed.capacity;
     Queue {
         name: agent.settings.name.clone(),
         at: Timestamp::now(),
@@ -106,7 +122,7 @@ fn guest(request: ResourceRequest, key: &ImageKey, build: Option<&Build>) -> Gue
 
 /// Returns the use of the countable resources by all guests, held ones included.
 fn loads(snapshot: &QueueSnapshot, jobs: &RunningJobs) -> BTreeMap<ResourceName, Load> {
-    let totals = snapshot.capacity.counts.iter();
+    let totals = snapshot.observed.capacity.counts.iter();
     let mut loads: BTreeMap<_, _> = totals
         .map(|(name, total)| {
             let total = Some(*total);
@@ -135,6 +151,7 @@ fn waiting_build(build: &Build) -> WaitingBuild {
         since: build.submitted,
         not_before: build.not_before,
         message: build.message.clone(),
+        forecast: None,
     }
 }
 
@@ -167,5 +184,5 @@ pub(super) async fn undrain(State(agent): State<Arc<AgentState>>) -> Result<Json
         let task_agent = Arc::clone(&agent);
         blocking(move || maintenance::set(&task_agent, None)).await?;
     }
-    show(State(agent)).await
+    show(State(agent), Ok(Query(QueueQuery::default()))).await
 }

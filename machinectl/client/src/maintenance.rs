@@ -18,6 +18,11 @@ impl Client {
         self.get("queue")
     }
 
+    /// Returns the running guests and the waiting builds, with the forecasts of their starts.
+    pub fn queue_with_forecasts(&self) -> Result<Queue> {
+        self.get("queue?forecast=true")
+    }
+
     /// Stops the start of guests until [`Client::undrain`].
     pub fn drain(&self, request: &Drain) -> Result<Drained> {
         self.post("drain", request)

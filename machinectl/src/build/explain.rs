@@ -2,23 +2,47 @@
 
 use client::Client;
 use config::builds::{Build, State};
-use config::queue::Queue;
+use config::queue::{Forecast, Queue};
 use config::{BuildId, printable};
 use jiff::Timestamp;
 
+use super::forecast;
 use crate::exit_code::Failure;
-use crate::output::{Output, count};
+use crate::output::{Output, count, joined};
 
 /// Prints the reason for a build, or for the queue.
 pub(super) fn run(client: &Client, id: Option<BuildId>, output: &Output) -> Result<(), Failure> {
-    let reason = match id {
-        Some(id) => of_build(&client.build(id)?, Timestamp::now()),
-        None => of_queue(&client.queue()?),
+    let Some(id) = id else {
+        let reason = of_queue(&client.queue()?);
+        return print(&reason, None, "", output);
     };
-    if output.is_json() {
-        return output.print_json(&serde_json::json!({ "why": reason }));
+    let build = client.build(id)?;
+    let reason = of_build(&build, Timestamp::now());
+    if build.state != State::Queued {
+        return print(&reason, None, "", output);
     }
-    output.print(&format!("{}\n", printable(&reason)))
+    let queue = client.queue_with_forecasts()?;
+    let waiting = queue.waiting.iter().find(|it| it.build == id);
+    let forecast = waiting.and_then(|it| it.forecast.as_ref());
+    print(&reason, forecast, &forecast::of_build(&queue, id), output)
+}
+
+fn print(
+    reason: &str,
+    forecast: Option<&Forecast>,
+    estimate: &str,
+    output: &Output,
+) -> Result<(), Failure> {
+    if output.is_json() {
+        let mut answer = serde_json::json!({ "why": reason });
+        if !estimate.is_empty() {
+            answer["estimate"] = estimate.into();
+            answer["forecast"] = serde_json::json!(forecast);
+        }
+        return output.print_json(&answer);
+    }
+    let text = joined([reason, estimate], "; ");
+    output.print(&format!("{}\n", printable(&text)))
 }
 
 fn of_build(build: &Build, now: Timestamp) -> String {

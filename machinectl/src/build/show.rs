@@ -2,21 +2,29 @@
 
 use std::num::NonZeroUsize;
 
-use config::builds::{Build, HoldKind, Priority};
+use client::Client;
+use config::builds::{Build, HoldKind, Priority, State};
 
+use super::forecast;
 use crate::exit_code::Failure;
 use crate::output::{Output, count, fields, or_empty, time};
 
 /// Prints everything about a build.
-pub(super) fn run(build: &Build, output: &Output) -> Result<(), Failure> {
+pub(super) fn run(client: &Client, build: &Build, output: &Output) -> Result<(), Failure> {
     if output.is_json() {
         return output.print_json(build);
     }
+    let forecast = if build.state == State::Queued {
+        forecast::of_build(&client.queue_with_forecasts()?, build.id)
+    } else {
+        String::new()
+    };
     output.print(&fields(&[
         ("build", build.id.to_string()),
         ("target", build.target.to_string()),
         ("state", state(build)),
         ("message", build.message.clone()),
+        ("forecast", forecast),
         ("held", hold(build)),
         ("submitter", build.submitter.to_string()),
         ("schedule", or_empty(build.schedule.as_ref())),

@@ -140,6 +140,31 @@ impl Observed {
             .collect()
     }
 
+    /// Returns the times of submission and the submitters of all ready builds, if one of them
+    /// would fit but waits: its resources are kept for another one.
+    pub(super) fn kept_waiting(&self) -> Vec<(Timestamp, Submitter)> {
+        let ready = self
+            .queue
+            .iter()
+            .filter_map(|queued| match self.readiness_of(queued) {
+                BuildReadiness::Ready(candidate) => Some(candidate),
+                _ => None,
+            });
+        let ready: Vec<_> = ready.collect();
+        let pool = self.pool();
+        let fits = |it: &Candidate| {
+            pool.check(&it.key.machine, it.volume, &it.request)
+                .is_none()
+        };
+        if !ready.iter().any(fits) {
+            return Vec::new();
+        }
+        ready
+            .into_iter()
+            .map(|it| (it.since, it.submitter))
+            .collect()
+    }
+
     /// Returns the time at which a backoff ends, if any build backs off.
     pub fn wake_at(&self) -> Option<Timestamp> {
         self.queue
@@ -154,7 +179,7 @@ impl Observed {
         self.requests.get(key).cloned().unwrap_or_default()
     }
 
-    fn request_of(&self, job: &JobId, key: &ImageKey) -> ResourceRequest {
+    pub(super) fn request_of(&self, job: &JobId, key: &ImageKey) -> ResourceRequest {
         let request = self.request(key);
         match self.jobs.resources_of(job) {
             Some(resources) => request.with(resources),

@@ -7,6 +7,7 @@ use store::{RevisionView, SnapshotView, Subvolume, Uuid};
 use super::*;
 
 mod bootstraps;
+mod forecast;
 mod pressure;
 mod pruning;
 mod ready_guests;
