@@ -11,6 +11,7 @@ mod generated_client;
 mod hostile_peers;
 mod install;
 mod invalid_requests;
+mod logs;
 mod metrics;
 mod openapi;
 mod retention;

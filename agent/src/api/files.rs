@@ -1,5 +1,6 @@
 //! Uploads of sources, and downloads of logs, artifacts and provenance.
 
+use std::cmp::Ordering;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +11,9 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use config::builds::{LogPosition, LogTime, PROVENANCE, SIGNED_PROVENANCE, State as BuildState};
+use config::builds::{
+    Build, LogPosition, LogTime, PROVENANCE, SIGNED_PROVENANCE, State as BuildState,
+};
 use config::task::Digest;
 use config::text::join_and;
 use config::{BuildId, FileName};
@@ -75,16 +78,32 @@ pub(super) async fn source(
 ) -> Result<Response, ApiError> {
     let Path(digest) = digest?;
     let (directory, name) = (agent.paths.sources(), digest.to_string());
-    match blocking(move || sys::untrusted::open(&directory, &name)).await {
+    match blocking(move || open_source(&directory, &name)).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ApiError::not_found(format!(
             "the source {digest} is not here: sources are deleted a day after the last build that names them"
         ))),
-        file => {
-            let file = ReaderStream::with_capacity(File::from_std(file?), PIECE);
-            let kind = (header::CONTENT_TYPE, "application/octet-stream");
-            Ok(([kind], Body::from_stream(file)).into_response())
+        opened => {
+            let (file, bytes) = opened?;
+            Ok(download(file, bytes))
         }
     }
+}
+
+/// Opens a source, and returns its size as well. Blocks.
+fn open_source(directory: &std::path::Path, name: &str) -> io::Result<(std::fs::File, u64)> {
+    let file = sys::untrusted::open(directory, name)?;
+    let bytes = file.metadata()?.len();
+    Ok((file, bytes))
+}
+
+/// Returns the content of a file, with its size, so that a client notices an early end.
+fn download(file: std::fs::File, bytes: u64) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_LENGTH, bytes.to_string()),
+    ];
+    let stream = ReaderStream::with_capacity(File::from_std(file), PIECE);
+    (headers, Body::from_stream(stream)).into_response()
 }
 
 async fn receive(
@@ -208,11 +227,11 @@ pub(super) async fn log(
     query: Result<Query<LogQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let (Path(id), Query(query)) = (id?, query?);
-    let directory = log_directory(&agent, id, query.attempt).await?;
+    log_directory(&agent, id, query.attempt).await?;
     let (reader, writer) = tokio::io::duplex(PIECE);
     tokio::spawn(async move {
         // Fails if the client has disconnected or the log cannot be read; the body ends early.
-        let _ = send_log(&agent, id, directory, query, writer).await;
+        let _ = send_log(&agent, id, query, writer).await;
     });
     let body = Body::from_stream(ReaderStream::new(reader));
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
@@ -221,42 +240,66 @@ pub(super) async fn log(
 async fn send_log(
     agent: &Arc<AgentState>,
     id: BuildId,
-    directory: PathBuf,
     query: LogQuery,
     mut to: DuplexStream,
 ) -> io::Result<()> {
+    let directory = agent.paths.build(id);
     let mut position = LogPosition::new(query.offset);
     loop {
         // The state is read before the log, so that the last output is not missed.
         let build = agent.records.get(id).await.map_err(io::Error::other)?;
-        if let Some(build) = &build {
-            position.follow(build);
+        let is_over = build.as_ref().is_none_or(|it| is_over(it, query.attempt));
+        // The log of a certain attempt stays the same when another one runs.
+        let is_own = |build: &Build| query.attempt.is_none_or(|own| build.attempts <= own);
+        if let Some(build) = build.filter(is_own) {
+            position.follow(&build);
         }
-        let is_finished = build.is_none_or(|build| build.state == BuildState::Finished);
-        if let Some(log) = open_log(directory.clone(), query.console).await? {
+        if let Some(log) = open_log(directory.clone(), query.attempt, query.console).await? {
             position.offset += copy(log, position.offset, &mut to).await?;
         }
-        if is_finished || !query.follow || agent.stopping.is_cancelled() {
+        if is_over || !query.follow || agent.stopping.is_cancelled() {
             return Ok(());
         }
         tokio::time::sleep(FOLLOW_INTERVAL).await;
     }
 }
 
-async fn open_log(directory: PathBuf, console: bool) -> io::Result<Option<File>> {
-    blocking(move || {
-        let path = if console {
-            directory.join(CONSOLE)
-        } else {
-            log_in(&directory)
-        };
-        match sys::trusted::open(path) {
-            Ok(log) => Ok(Some(File::from_std(log))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+/// Returns true if the log of an attempt is complete; without a number, that of the whole build.
+fn is_over(build: &Build, attempt: Option<u32>) -> bool {
+    let has_ended = |attempt: u32| match build.attempts.cmp(&attempt) {
+        // An interrupted attempt is not counted, and is repeated under its number.
+        Ordering::Less => false,
+        Ordering::Equal => build.state == BuildState::Queued,
+        Ordering::Greater => true,
+    };
+    build.state == BuildState::Finished || attempt.is_some_and(has_ended)
+}
+
+/// Opens the log or the console in a directory. Blocks.
+fn open_log_in(directory: &std::path::Path, console: bool) -> io::Result<Option<std::fs::File>> {
+    let path = if console {
+        directory.join(CONSOLE)
+    } else {
+        log_in(directory)
+    };
+    match sys::trusted::open(path) {
+        Ok(log) => Ok(Some(log)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens the log of an attempt, or of the last one, in the directory of a build.
+async fn open_log(build: PathBuf, attempt: Option<u32>, console: bool) -> io::Result<Option<File>> {
+    let log = blocking(move || {
+        let last = open_log_in(&build, console)?;
+        // The log may have moved since, and another one taken its place.
+        match attempt.map(|attempt| attempt_directory(&build, attempt)) {
+            Some(own) if own.exists() => open_log_in(&own, console),
+            _ => Ok(last),
         }
-    })
-    .await
+    });
+    Ok(log.await?.map(File::from_std))
 }
 
 /// Copies a file from an offset on and returns the number of bytes.
@@ -292,16 +335,7 @@ pub(super) async fn artifact(
     };
     let directory = agent.paths.build(id).join(ARTIFACTS);
     let file = blocking(move || sys::untrusted::open(&directory, &name)).await?;
-    let file = File::from_std(file);
-    let headers = [
-        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (header::CONTENT_LENGTH, artifact.bytes.to_string()),
-    ];
-    Ok((
-        headers,
-        Body::from_stream(ReaderStream::with_capacity(file, PIECE)),
-    )
-        .into_response())
+    Ok(download(file, artifact.bytes))
 }
 
 /// Returns the provenance of a build's artifacts.
