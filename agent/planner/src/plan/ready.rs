@@ -63,6 +63,7 @@ impl Observed {
         let state = self.machines.get(&key.machine)?;
         let in_service = state.view.current.is_some()
             && self.drained.is_none()
+            && self.capacity.pressure.is_none()
             && self.halt(&key.machine).is_none();
         if !in_service {
             return None;

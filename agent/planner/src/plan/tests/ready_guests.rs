@@ -1,8 +1,10 @@
 //! Ready guests: made for hot images, and given up at once for everything that matters more.
 
 use config::GuestTag;
+use config::pressure::PressureKind;
 
 use super::*;
+use crate::pressure::HighPressure;
 
 const IMAGE: Uuid = Uuid::nil();
 
@@ -85,6 +87,12 @@ fn none_stays_where_no_build_can_use_it() {
         view.images[0].uuid = Uuid::from_u128(7);
     }));
     assert!(all_discarded(&|it| it.capacity.available = 255));
+    assert!(all_discarded(&|it| {
+        it.capacity.pressure = Some(HighPressure {
+            kind: PressureKind::Memory,
+            percent_max: 20,
+        });
+    }));
 }
 
 #[test]
