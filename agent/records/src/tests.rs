@@ -11,7 +11,7 @@ use telemetry::Telemetry;
 use super::*;
 
 fn request() -> Request {
-    let text = r#"{"machine": "linux", "sources": [], "resources": {"cpus": 2, "counts": {"license": 1}}}"#;
+    let text = r#"{"machine": "linux", "sources": [], "secrets": ["key"], "resources": {"cpus": 2, "counts": {"license": 1}}}"#;
     serde_json::from_str(text).unwrap()
 }
 
@@ -232,7 +232,7 @@ fn a_database_of_a_newer_version_is_refused_unchanged() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("newer buildhost-agent (format 99, this one knows 12)"),
+        error.contains("newer buildhost-agent (format 99, this one knows 13)"),
         "{error}"
     );
 }
