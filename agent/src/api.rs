@@ -15,6 +15,7 @@ mod queue;
 mod rate_limit;
 mod reload;
 mod schedules;
+mod secrets;
 mod slsa;
 mod tls;
 mod toaster;
@@ -222,6 +223,11 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
             get(schedules::show).delete(schedules::remove),
         )
         .route("/api/v1/schedules/{name}/run", post(schedules::run))
+        .route("/api/v1/secrets", get(secrets::list))
+        .route(
+            "/api/v1/secrets/{name}",
+            put(secrets::add).delete(secrets::delete),
+        )
         .route("/api/v1/queue", get(queue::show))
         .route("/api/v1/drain", post(queue::drain))
         .route("/api/v1/undrain", post(queue::undrain))

@@ -244,6 +244,8 @@ fn open_state(settings: Settings) -> Result<AgentState, StartError> {
     ] {
         create_directory(&directory)?;
     }
+    let prepared = agent.secrets.prepare();
+    prepared.context(|| "prepare the directory of the secrets".to_owned())?;
     create_directory(&session::guests_directory(&agent.settings.paths.run))?;
     maintenance::load(&agent).context(|| "read whether the host is drained".to_owned())?;
     Ok(agent)

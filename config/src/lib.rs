@@ -22,6 +22,7 @@ pub mod pressure;
 pub mod progress;
 pub mod queue;
 pub mod schedule;
+pub mod secrets;
 pub mod settings;
 pub mod slsa;
 pub mod ssh;
@@ -33,8 +34,8 @@ pub use guest_tag::{CopyTag, GuestTag, NoGuestTag};
 pub use image_key::ImageKey;
 pub use load::Load;
 pub use names::{
-    BuildId, FileName, MachineName, NameError, ResourceName, Revision, ScheduleName, Tag,
-    ToolchainName,
+    BuildId, FileName, MachineName, NameError, ResourceName, Revision, ScheduleName, SecretName,
+    Tag, ToolchainName,
 };
 pub use resource_counts::{ResourceCount, ResourceCountError, ResourceCounts};
 pub use ssh::SshHost;

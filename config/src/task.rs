@@ -31,6 +31,12 @@
 //! A worker without this protocol fetches its task at once. Its builds start cold, and
 //! the host's status says so.
 //!
+//! # Secrets
+//!
+//! The task of a build with secrets names them, and names its build as
+//! `build-with-secrets` instead of `build`: a worker that does not know secrets refuses the task.
+//! The values are sent as [`crate::secrets`] describes.
+//!
 //! # Workers of build2
 //!
 //! A worker may put a compressed result, as [`RESULT_LZ4`], and before it an archive of
@@ -50,7 +56,7 @@ mod start_message;
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::{self, Manifest, ManifestError};
-use crate::names::{BuildId, FileName, MachineName, NameError, ToolchainName};
+use crate::names::{BuildId, FileName, MachineName, NameError, SecretName, ToolchainName};
 
 pub use breakpoint::{Breakpoint, BreakpointState};
 pub use digest::Digest;
@@ -164,15 +170,26 @@ pub struct Task {
     pub hold: bool,
     /// The largest size of [`LOG`]; the worker's default if `None`, as of older agents.
     pub log_bytes_max: Option<u64>,
+    /// The secrets that the worker requests.
+    pub secrets: Vec<SecretName>,
     /// The sources.
     pub sources: Vec<Source>,
 }
 
+/// The name of the build's number in a task.
+const BUILD: &str = "build";
+/// The same in a task with secrets.
+const BUILD_WITH_SECRETS: &str = "build-with-secrets";
+
 impl Task {
     /// Returns the text of [`TASK`].
     pub fn print(&self) -> String {
+        let build = match self.secrets.as_slice() {
+            [] => BUILD,
+            [..] => BUILD_WITH_SECRETS,
+        };
         let mut head = Manifest::new()
-            .with("build", &self.build)
+            .with(build, &self.build)
             .with("machine", &self.machine)
             .with("toolchain", &self.toolchain);
         if let Some(breakpoint) = self.interactive {
@@ -183,6 +200,9 @@ impl Task {
         }
         if let Some(bytes_max) = self.log_bytes_max {
             head = head.with("log-bytes-max", &bytes_max);
+        }
+        for secret in &self.secrets {
+            head = head.with("secret", secret);
         }
         let source = |s: &Source| {
             Manifest::new()
@@ -208,13 +228,20 @@ impl Task {
                 sha256: required(manifest, "sha256")?.parse()?,
             })
         };
+        let secrets = head.all("secret").map(str::parse);
+        let secrets = secrets.collect::<Result<Vec<_>, _>>()?;
+        let build = match secrets.as_slice() {
+            [] => BUILD,
+            [..] => BUILD_WITH_SECRETS,
+        };
         Ok(Self {
-            build: required(head, "build")?.parse()?,
+            build: required(head, build)?.parse()?,
             machine: required(head, "machine")?.parse()?,
             toolchain: required(head, "toolchain")?.parse()?,
             interactive: head.get("interactive").map(str::parse).transpose()?,
             hold: head.get("hold") == Some("true"),
             log_bytes_max: head.get("log-bytes-max").map(bytes).transpose()?,
+            secrets,
             sources: sources
                 .iter()
                 .map(source)
@@ -255,6 +282,7 @@ mod tests {
                 interactive: None,
                 hold: false,
                 log_bytes_max: None,
+                secrets: Vec::new(),
                 sources: names.iter().cloned().map(|name| Source { name, sha256: sha256.clone() }).collect(),
             };
             prop_assert_eq!(Task::parse(&task.print()), Ok(task));
@@ -283,6 +311,7 @@ mod tests {
             interactive: Some(Breakpoint::Warning),
             hold: true,
             log_bytes_max: Some(67_108_864),
+            secrets: Vec::new(),
             sources: vec![Source {
                 name: "hello.tar.gz".parse().unwrap(),
                 sha256: "a".repeat(64).parse().unwrap(),
@@ -290,5 +319,26 @@ mod tests {
         };
         insta::assert_snapshot!(task.print());
         assert_eq!(Task::parse(&task.print()), Ok(task));
+    }
+
+    #[test]
+    fn a_worker_that_does_not_know_secrets_refuses_a_task_with_secrets() {
+        let task = Task {
+            build: BuildId(42),
+            machine: "linux-gcc_6".parse().unwrap(),
+            toolchain: "default".parse().unwrap(),
+            interactive: None,
+            hold: false,
+            log_bytes_max: None,
+            secrets: vec!["upload-key".parse().unwrap(), "token".parse().unwrap()],
+            sources: Vec::new(),
+        };
+        let text = task.print();
+        assert_eq!(Task::parse(&text), Ok(task));
+        let unknown: String = text
+            .lines()
+            .filter(|line| !line.starts_with("secret:"))
+            .fold(String::new(), |kept, line| kept + line + "\n");
+        assert_eq!(Task::parse(&unknown), Err(TaskError::Missing("build")));
     }
 }

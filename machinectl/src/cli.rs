@@ -9,7 +9,9 @@ use crate::exit_code::{self, ExitStatus, Failure};
 use crate::options::GlobalOptions;
 use crate::output::Output;
 use crate::program::Program;
-use crate::{build, help, host, machine, manual, schedule, systemd, toaster, token, toolchain};
+use crate::{
+    build, help, host, machine, manual, schedule, secret, systemd, toaster, token, toolchain,
+};
 
 /// Manages machines, their images and toolchains, and the builds on a build host
 #[derive(Debug, Parser)]
@@ -33,6 +35,9 @@ enum Command {
     /// Add, list, show, run and remove schedules, which submit builds by the clock
     #[command(subcommand)]
     Schedule(schedule::Command),
+    /// Add, list and delete secrets, which builds get in the memory of their guests
+    #[command(subcommand)]
+    Secret(secret::Command),
     #[command(flatten)]
     Host(host::Command),
     /// Add, list and remove tokens, which give access to the agent over the network
@@ -106,6 +111,7 @@ fn dispatch(
         Command::Toolchain(command) => toolchain::run(command, options, output),
         Command::Build(command) => build::run(command, options, output),
         Command::Schedule(command) => schedule::run(command, options, output),
+        Command::Secret(command) => secret::run(command, options, output),
         Command::Host(command) => host::run(command, options, output),
         Command::Token(command) => token::run(command, output),
         Command::Toaster(command) | Command::TopLevelToaster(command) => {

@@ -14,6 +14,7 @@ mod options;
 mod output;
 mod program;
 mod schedule;
+mod secret;
 mod systemd;
 mod toaster;
 mod token;

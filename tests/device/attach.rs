@@ -15,7 +15,7 @@ use tests::wait_until;
 
 const BROKEN_PROGRAM: &str = "int main(void) { return nonsense; }\n";
 /// The prompt of the shell in a copy, in the directory of the build.
-const PROMPT: &str = "/buildhost/build/work #";
+pub(crate) const PROMPT: &str = "/buildhost/build/work #";
 
 /// Starts a host on which build 1 has failed and is held. The disk of its machine has a journal.
 fn host_with_hold(settings: &str) -> AgentHost {

@@ -16,6 +16,7 @@ use guest::{
     BootMode, Console, Exit, Guest, GuestError, QmpError, SealedMemory, Spec, User, checkpoint,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use session::GuestSecrets;
 use session::gateway::dhcp;
 use session::handshake::{self, HandshakeMode};
 use tempfile::TempDir;
@@ -172,7 +173,7 @@ pub(crate) fn serve_control_port(guest: &Guest, mode: HandshakeMode) {
     control.set_nonblocking(true).unwrap();
     run_in_background(|| {
         let control = tokio::net::UnixStream::from_std(control).unwrap();
-        handshake::serve(control, mode, Observer::default())
+        handshake::serve(control, mode, Observer::default(), GuestSecrets::default())
     });
 }
 

@@ -58,6 +58,7 @@ mod revision_retention;
 mod revisions;
 mod sandbox_escape;
 mod schedules;
+mod secrets;
 mod signed_provenance;
 mod sizes;
 mod socket_group;

@@ -26,6 +26,7 @@ const MACHINE: &str = "/api/v1/machines/{name}/console";
 const DRAIN: &str = "/api/v1/drain";
 const SCHEDULE: &str = "/api/v1/schedules/{name}";
 const RUN: &str = "/api/v1/schedules/{name}/run";
+const SECRET: &str = "/api/v1/secrets/{name}";
 const JSON: &str = "application/json";
 
 /// An invalid request: its method, its route, a query or a path that replaces the route, the
@@ -264,6 +265,60 @@ const REQUESTS: &[InvalidRequest] = &[
         "",
         404,
     ),
+    (
+        "POST",
+        BUILDS,
+        "",
+        JSON,
+        r#"{"machine": "linux", "sources": [{"name": "a", "sha256": "HERE"}], "secrets": ["key"]}"#,
+        404,
+    ),
+    (
+        "POST",
+        BUILDS,
+        "",
+        JSON,
+        r#"{"machine": "linux", "sources": [{"name": "a", "sha256": "HERE"}], "secrets": ["key", "key"]}"#,
+        400,
+    ),
+    (
+        "POST",
+        BUILDS,
+        "",
+        JSON,
+        r#"{"machine": "linux", "sources": [{"name": "a", "sha256": "HERE"}], "secrets": ["../key"]}"#,
+        422,
+    ),
+    ("PUT", SECRET, "/api/v1/secrets/..%2Fx", JSON, "{}", 400),
+    ("PUT", SECRET, "/api/v1/secrets/x", JSON, "{", 400),
+    ("PUT", SECRET, "/api/v1/secrets/x", "", "{}", 415),
+    ("PUT", SECRET, "/api/v1/secrets/x", JSON, "{}", 422),
+    (
+        "PUT",
+        SECRET,
+        "/api/v1/secrets/x",
+        JSON,
+        r#"{"value": "c2hvcnQ="}"#,
+        422,
+    ),
+    (
+        "PUT",
+        SECRET,
+        "/api/v1/secrets/x",
+        JSON,
+        r#"{"value": "no base64!"}"#,
+        422,
+    ),
+    (
+        "PUT",
+        SECRET,
+        "/api/v1/secrets/x",
+        JSON,
+        r#"{"value": "LONG"}"#,
+        413,
+    ),
+    ("DELETE", SECRET, "/api/v1/secrets/..%2Fx", "", "", 400),
+    ("DELETE", SECRET, "/api/v1/secrets/x", "", "", 404),
     ("DELETE", SCHEDULE, "/api/v1/schedules/..%2Fx", "", "", 400),
     ("POST", RUN, "/api/v1/schedules/..%2Fx/run", "", "", 400),
     ("POST", REPAIR, "", JSON, "[", 400),

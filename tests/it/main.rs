@@ -16,6 +16,7 @@ mod metrics;
 mod openapi;
 mod retention;
 mod schedules;
+mod secrets;
 mod store;
 mod toaster;
 mod toolchains;

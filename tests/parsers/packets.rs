@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use guest::gateway::{dhcp, dns};
+use session::GuestSecrets;
 use session::handshake::{self, HandshakeMode};
 use sys::observer::Observer;
 use tokio::io::AsyncWriteExt;
@@ -95,7 +96,12 @@ pub(crate) fn control_port() -> Parser {
     packets(valid.map(<[u8]>::to_vec).to_vec(), move |bytes| {
         runtime.block_on(async {
             let (agent_end, mut guest_end) = UnixStream::pair().unwrap();
-            let served = handshake::serve(agent_end, HandshakeMode::Cold, Observer::default());
+            let served = handshake::serve(
+                agent_end,
+                HandshakeMode::Cold,
+                Observer::default(),
+                GuestSecrets::default(),
+            );
             let sent = async {
                 // The agent may end the connection before everything is sent.
                 let _ = guest_end.write_all(&bytes[..bytes.len().min(4096)]).await;

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use config::printable;
+use config::secrets::{DIRECTORY, VARIABLE};
 use config::task::{
     self, Breakpoint, Outcome, PACKAGES, Package, RESERVED_ARTIFACTS, Source, Task, TaskResult,
 };
@@ -16,7 +17,7 @@ use crate::cli::{PR_HOST, Settings};
 use crate::log::Log;
 use crate::report::{self, Artifact};
 use crate::shell::{self, Stop, Surroundings};
-use crate::{WorkerError, exec, handshake};
+use crate::{WorkerError, exec, handshake, secrets};
 
 /// The toolchain's program that builds.
 const PROGRAM: &str = "build";
@@ -66,6 +67,7 @@ fn build(
         shell::breakpoint(settings, &surroundings, Stop::Attached, log)?;
         return Ok((TaskResult::new(Outcome::Abort), Vec::new()));
     }
+    log.set_mask(&secrets::receive(settings, &task.secrets)?);
     log.line(&format!(
         "build {} on {} with the toolchain {}",
         task.build, task.machine, task.toolchain
@@ -146,7 +148,7 @@ impl BuildDirs {
 
     /// Returns the surroundings of the toolchain's `build`.
     fn surroundings(&self, settings: &Settings, task: &Task) -> Surroundings {
-        let environment = vec![
+        let mut environment = vec![
             ("BUILDHOST_SOURCES", self.sources.clone().into()),
             ("BUILDHOST_OUT", self.out.clone().into()),
             ("BUILDHOST_WORKER", settings.worker.clone().into()),
@@ -155,6 +157,9 @@ impl BuildDirs {
             ("BUILDHOST_TOOLCHAIN", task.toolchain.to_string().into()),
             (PR_HOST, settings.pr_host.to_string().into()),
         ];
+        if !task.secrets.is_empty() {
+            environment.push((VARIABLE, DIRECTORY.into()));
+        }
         Surroundings {
             title: format!("build {} on {}", task.build, task.machine),
             program: settings.toolchain.join(PROGRAM),

@@ -54,6 +54,7 @@ pub fn run(
             Err(_) => break,
         }
     }
+    log.end_output();
     exited.ok_or_else(|| failed(ErrorKind::Other.into()))
 }
 

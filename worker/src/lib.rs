@@ -11,9 +11,11 @@ pub mod fetch;
 pub mod handshake;
 pub mod log;
 pub mod log_stream;
+mod port;
 pub mod pr;
 pub mod report;
 pub mod reseed;
+pub mod secrets;
 pub mod shell;
 pub mod virtio_port;
 
@@ -50,6 +52,12 @@ pub enum WorkerError {
     /// The host did not start the task.
     #[error("cannot wait for the host to start the task")]
     Handshake(#[source] io::Error),
+    /// The host did not send the secrets.
+    #[error("cannot get the secrets of the build from the host")]
+    Secrets(#[source] io::Error),
+    /// This machine cannot keep secrets.
+    #[error("cannot store the secrets of the build in memory")]
+    SecretFiles(#[source] io::Error),
     /// The task is invalid.
     #[error("cannot read the task")]
     Task(#[from] TaskError),
@@ -100,9 +108,13 @@ impl WorkerError {
                 source: ClientError::File(source),
                 ..
             } => sys::error_report::is_full(source.kind()),
-            Self::Exec { .. } => true,
+            Self::Exec { .. } | Self::SecretFiles(_) => true,
             Self::Put { .. } => self.is_refusal(),
-            Self::Fetch { .. } | Self::Handshake(_) | Self::Task(_) | Self::Hash { .. } => false,
+            Self::Fetch { .. }
+            | Self::Handshake(_)
+            | Self::Secrets(_)
+            | Self::Task(_)
+            | Self::Hash { .. } => false,
         }
     }
 

@@ -6,6 +6,8 @@ mod bounded_file;
 use std::io::{self, Write};
 use std::path::Path;
 
+use config::secrets::{Mask, MaskedStream};
+
 use crate::WorkerError;
 use crate::log_stream::LogStream;
 
@@ -32,6 +34,8 @@ pub struct Log {
     /// The end of the log.
     last: Vec<u8>,
     stream: Option<LogStream>,
+    mask: Mask,
+    masked: MaskedStream,
 }
 
 impl Log {
@@ -44,6 +48,8 @@ impl Log {
             file: BoundedFile::create(path, BYTES_MAX).map_err(WorkerError::disk(path))?,
             last: Vec::new(),
             stream,
+            mask: Mask::default(),
+            masked: Mask::default().stream(),
         })
     }
 
@@ -52,9 +58,32 @@ impl Log {
         self.file.set_limit(bytes_max);
     }
 
+    /// Masks secrets in the output that follows.
+    pub fn set_mask(&mut self, mask: &Mask) {
+        self.end_output();
+        self.mask = mask.clone();
+        self.masked = mask.stream();
+    }
+
+    /// Returns the mask of the output.
+    pub fn mask(&self) -> Mask {
+        self.mask.clone()
+    }
+
+    /// Appends what was kept back because it could have been the beginning of a secret.
+    pub fn end_output(&mut self) {
+        let rest = self.masked.finish();
+        self.append_masked(&rest);
+    }
+
     /// Appends the output of a program. A disk that fails costs only what neither the file nor
     /// the memory holds.
     pub fn append(&mut self, bytes: &[u8]) {
+        let masked = self.masked.push(bytes);
+        self.append_masked(&masked);
+    }
+
+    fn append_masked(&mut self, bytes: &[u8]) {
         if let Some(stream) = &mut self.stream {
             stream.send(bytes);
         }
@@ -67,7 +96,8 @@ impl Log {
 
     /// Appends a line of the worker, and prints it on the console.
     pub fn line(&mut self, line: &str) {
-        let line = format!("{PREFIX}{line}\n");
+        self.end_output();
+        let line = self.mask.text(&format!("{PREFIX}{line}\n"));
         let _ = io::stderr().write_all(line.as_bytes());
         self.append(line.as_bytes());
     }
@@ -94,6 +124,7 @@ impl Log {
 
     /// Completes the log.
     pub fn finish(mut self) -> CompleteLog {
+        self.end_output();
         if let Some(stream) = self.stream.take() {
             stream.finish();
         }
@@ -118,6 +149,24 @@ mod tests {
         let mut log = log(&place);
         log.append(b"one\nbuildhost-worker: own\ntwo\n\nthree \x1b[31mred\xff\n  \nfour");
         assert_eq!(log.last_lines(), "two\nthree [31mred\u{fffd}\nfour");
+    }
+
+    #[test]
+    fn secrets_are_masked_in_the_file_and_in_the_last_lines() {
+        use config::secrets::SecretValue;
+
+        let place = tempfile::tempdir().unwrap();
+        let mut log = log(&place);
+        let value = SecretValue::new(b"hunter2-hunter2".to_vec()).unwrap();
+        log.set_mask(&Mask::new([&value]));
+        log.append(b"one hunter2-");
+        log.append(b"hunter2\ntwo hunter2");
+        log.end_output();
+        assert_eq!(log.last_lines(), "one ***\ntwo hunter2");
+        log.line("hunter2-hunter2");
+        let mut text = String::new();
+        log.finish().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "one ***\ntwo hunter2buildhost-worker: ***\n");
     }
 
     #[test]

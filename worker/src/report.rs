@@ -55,11 +55,12 @@ pub fn report(
         }
     }
     log.line(&format!("the result is: {}", result.status));
+    let mask = log.mask();
     if let Err(error) = put_log(client, log) {
         let lost = format!("the log is lost: {}", chain(&error));
         add_line(&mut result.message, &lost);
     }
-    put_text(client, result_name, &result.print())?;
+    put_text(client, result_name, &mask.text(&result.print()))?;
     Ok(result.status)
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use config::machine::Kind;
+use config::secrets;
 use config::task::{GATEWAY, GATEWAY_BUILD2, LOG_TCP_PORT, PR_PORT};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{BindToDevice, Broadcast};
@@ -24,6 +25,8 @@ pub struct Sockets {
     pub pr: Vec<TcpListener>,
     /// The log's; only a container sends its log by TCP.
     pub log: Option<TcpListener>,
+    /// That of the secrets; only a container requests them by TCP.
+    pub secrets: Option<TcpListener>,
 }
 
 /// Opens the sockets for a guest of this kind in the calling thread's namespace.
@@ -36,9 +39,9 @@ pub fn bind(kind: Kind) -> io::Result<Sockets> {
     // Broadcasts have no route, so the socket names their interface.
     setsockopt(&dhcp, BindToDevice, &HOST_LINK.into())?;
     setsockopt(&dhcp, Broadcast, &true)?;
-    let log = match kind {
-        Kind::Kvm => None,
-        Kind::Nspawn => Some(TcpListener::bind(address(LOG_TCP_PORT)?)?),
+    let of_container = |port| match kind {
+        Kind::Kvm => Ok(None),
+        Kind::Nspawn => TcpListener::bind(address(port)?).map(Some),
     };
     Ok(Sockets {
         dhcp,
@@ -46,7 +49,8 @@ pub fn bind(kind: Kind) -> io::Result<Sockets> {
         pr: addresses(PR_PORT)
             .map(TcpListener::bind)
             .collect::<io::Result<_>>()?,
-        log,
+        log: of_container(LOG_TCP_PORT)?,
+        secrets: of_container(secrets::TCP_PORT)?,
     })
 }
 

@@ -208,6 +208,7 @@ async fn install(
             log_times: files.join(LOG_TIMES),
             bytes_max: log_bytes_max,
         },
+        secrets: session::GuestSecrets::default(),
     };
     let job = Installation {
         files,

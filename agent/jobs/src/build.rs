@@ -12,6 +12,7 @@ mod new_guest;
 mod outcome;
 mod progress;
 mod provenance;
+pub(crate) mod secrets;
 mod upload;
 mod verdict;
 

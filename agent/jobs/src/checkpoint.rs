@@ -126,6 +126,7 @@ async fn boot(
             log_times: files.join("frozen.log.times"),
             bytes_max: agent.settings.builds.log_bytes_max,
         },
+        secrets: session::GuestSecrets::default(),
     };
     let bounds = Bounds {
         limits: Limits {

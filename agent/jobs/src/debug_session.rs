@@ -247,6 +247,8 @@ async fn prepare(
         let task = Task {
             interactive: Some(Breakpoint::Attach),
             hold: false,
+            // They were in the memory of the guest, and the copy is of its disk.
+            secrets: Vec::new(),
             ..files::task(&agent, &build)
         };
         let spec = session::SessionSpec {
@@ -258,6 +260,7 @@ async fn prepare(
             boot: BootMode::Cold,
             shared_memory: None,
             capture: files::record(&agent, &directory),
+            secrets: session::GuestSecrets::default(),
         };
         Ok((spec, machine))
     })

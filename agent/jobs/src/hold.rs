@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::build::files;
+use super::build::{files, secrets};
 use super::snapshot;
 use state::{AgentState, HoldJob};
 
@@ -73,16 +73,23 @@ pub async fn adopt(agent: &Arc<AgentState>, build: Build) {
     let agent = Arc::clone(agent);
     let tasks = agent.tasks.clone();
     tasks.spawn(async move {
+        let secrets = secrets::of_build(&agent, &build).await;
         let spec = session::AdoptSpec {
             tag: build.id.to_string(),
             machine: build.machine.clone(),
             files: tftp::server::Namespace::new(0, 0),
             capture: files::record(&agent, &agent.paths.build(build.id)),
+            secrets: secrets.as_ref().cloned().unwrap_or_default(),
             elapsed: Duration::ZERO,
             contacted: true,
         };
         let session = match Session::adopt(&agent.guests, spec).await {
-            Ok(session) => suspend(session).await,
+            Ok(session) if secrets.is_ok() => suspend(session).await,
+            // What is not known cannot be masked any more.
+            Ok(session) => {
+                session.kill().await;
+                None
+            }
             // Only the snapshot is left.
             Err(_) => None,
         };

@@ -4,12 +4,13 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use config::NameError;
 use config::builds::TransitionError;
 use config::limits::Limits;
 use config::task::{self, TaskError};
+use config::{NameError, ToolchainName};
 use guest::GuestEnd;
 use records::RecordsError;
+use secrets::SecretsError;
 use session::{GuestEvent, GuestFailure, Session, SessionError};
 use store::StoreError;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,15 @@ pub enum JobError {
     /// The name of the snapshot.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// A secret of a build.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    /// The worker did not request the secrets of its build.
+    #[error(
+        "the worker of toolchain {0} does not know secrets, and this build needs them; replace \
+         the toolchain by one with the `buildhost-worker` of this host"
+    )]
+    SecretsUnknown(ToolchainName),
     /// The record.
     #[error(transparent)]
     Records(#[from] RecordsError),

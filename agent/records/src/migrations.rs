@@ -8,8 +8,8 @@ use rusqlite::{Connection, Transaction, params};
 use super::rows::{from_json, json, optional, parse, time};
 
 /// The migrations, by the version that they start from.
-pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 13] =
-    [v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13];
+pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 14] =
+    [v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14];
 
 /// Migrates a database of version `from` to the newest in one transaction.
 pub(super) fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
@@ -189,6 +189,11 @@ fn v13(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
          CREATE INDEX builds_machine_seconds ON builds (machine, finished, seconds, outcome, typists)
             WHERE seconds IS NOT NULL AND outcome IN ('success', 'warning') AND typists = '[]';",
     )
+}
+
+/// Adds the names of the secrets of each build.
+fn v14(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch("ALTER TABLE builds ADD COLUMN secrets TEXT NOT NULL DEFAULT '[]';")
 }
 
 /// Computes the new columns from the others.

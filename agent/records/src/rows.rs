@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 /// Inserts a build and returns its number. Ignores the number in `build`.
 pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result<BuildId> {
     let sql = "INSERT INTO builds (submitter, priority, machine, toolchain, target, sources, task,
-               after, state, phases, submitted, life, schedule, resources)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+               after, state, phases, submitted, life, schedule, resources, secrets)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
     connection.prepare_cached(sql)?.execute(params![
         build.submitter.as_str(),
         build.priority.0,
@@ -33,6 +33,7 @@ pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result
         json(&build.interactive)?,
         build.schedule.as_ref().map(ScheduleName::as_str),
         json(&build.resources)?,
+        json(&build.secrets)?,
     ])?;
     let id = connection.last_insert_rowid();
     name(connection, id, build.submitted, build.target.as_str())?;
@@ -112,6 +113,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Build> {
         task: parse(row, "task")?,
         resources: from_json(row, "resources")?,
         after: from_json(row, "after")?,
+        secrets: from_json(row, "secrets")?,
         schedule: optional(row, "schedule")?,
         state: row
             .get::<_, String>("state")

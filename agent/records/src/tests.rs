@@ -11,7 +11,7 @@ use telemetry::Telemetry;
 use super::*;
 
 fn request() -> Request {
-    let text = r#"{"machine": "linux", "sources": [], "resources": {"cpus": 2, "counts": {"license": 1}}}"#;
+    let text = r#"{"machine": "linux", "sources": [], "secrets": ["key"], "resources": {"cpus": 2, "counts": {"license": 1}}}"#;
     serde_json::from_str(text).unwrap()
 }
 

@@ -50,6 +50,7 @@ fn open_parts(services: &GuestServices, spec: AdoptSpec) -> Result<Parts, Sessio
         kill(&guest);
         tear_down(&network, &run_dir);
     })?;
+    spec.secrets.set_run_dir(&run_dir);
     Ok(Parts {
         streams: connect(&guest),
         guest,
@@ -58,6 +59,7 @@ fn open_parts(services: &GuestServices, spec: AdoptSpec) -> Result<Parts, Sessio
         // A restored guest repeats that it is ready, as one that booted.
         boot: BootMode::Cold,
         capture: spec.capture,
+        secrets: spec.secrets,
         tag: spec.tag,
         machine: spec.machine,
         run_dir,

@@ -16,13 +16,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::GuestServices;
 use super::console::{Console, ConsoleHandle};
 use super::handshake::{self, HandshakeMode};
 use super::idle_timeout::Activity;
 use super::log_capture::{Capture, CaptureFiles};
 use super::shutdown_report::ShutdownReport;
 use super::streams::{self, ConsoleInput, Streams};
+use super::{GuestSecrets, GuestServices};
 use crate::pr_service;
 
 pub mod dhcp;
@@ -77,6 +77,14 @@ impl Servers {
     }
 }
 
+/// A guest's streams, and the use that is made of them.
+pub(super) struct Attached {
+    pub(super) streams: Streams,
+    pub(super) boot: BootMode,
+    pub(super) files: CaptureFiles,
+    pub(super) secrets: GuestSecrets,
+}
+
 /// The servers at a guest's gateway, its control port, and the capture of its output.
 /// Dropping it ends all of them, and may wait for a file that is being put.
 pub(super) struct Gateway {
@@ -93,6 +101,7 @@ pub(super) struct Gateway {
     /// Ends the captures once they have nothing more to read.
     drain: CancellationToken,
     log_listener: Option<TcpListener>,
+    secrets_listener: Option<TcpListener>,
     console: Option<ConsoleHandle>,
     pub(super) shutdown: ShutdownReport,
 }
@@ -129,6 +138,7 @@ impl Gateway {
             captures: JoinSet::new(),
             drain: CancellationToken::new(),
             log_listener: sockets.log.map(tcp_listener).transpose()?,
+            secrets_listener: sockets.secrets.map(tcp_listener).transpose()?,
             console: None,
             shutdown: ShutdownReport::default(),
         })
@@ -138,16 +148,27 @@ impl Gateway {
     /// console.
     pub(super) fn attach(
         &mut self,
-        streams: Streams,
-        boot: BootMode,
-        files: CaptureFiles,
+        attached: Attached,
         register: impl FnOnce(Option<ConsoleInput>) -> ConsoleHandle,
     ) -> io::Result<()> {
+        let Attached {
+            streams,
+            boot,
+            files,
+            secrets,
+        } = attached;
+        let mask = secrets.mask();
         if let Some(control) = streams.control {
             let mode = self.handshake_mode(boot);
             let control = streams::unix_stream(control)?;
             let observer = self.activity.observer();
-            self.tasks.spawn(handshake::serve(control, mode, observer));
+            let secrets = secrets.clone();
+            self.tasks
+                .spawn(handshake::serve(control, mode, observer, secrets));
+        }
+        if let Some(listener) = self.secrets_listener.take().filter(|_| !secrets.is_empty()) {
+            let observer = self.activity.observer();
+            self.tasks.spawn(secrets.serve(listener, observer));
         }
         if let Some(events) = streams.events {
             let events = streams::unix_stream(events)?;
@@ -160,12 +181,13 @@ impl Gateway {
             let show = self.on_console_output(handle.console());
             self.console = Some(handle);
             let capture = Capture::new(files.console, bytes_max, self.drain.clone());
+            let capture = capture.with_mask(mask.clone());
             self.captures.spawn(capture.stream(output, show));
         }
         let activity = self.activity.clone();
         let on_log = move |_: &[u8]| activity.record();
         let capture = Capture::new(files.log, bytes_max, self.drain.clone());
-        let capture = capture.with_times(files.log_times);
+        let capture = capture.with_times(files.log_times).with_mask(mask);
         if let Some(log) = streams.log {
             let log = streams::unix_stream(log)?;
             self.captures.spawn(capture.stream(log, on_log));

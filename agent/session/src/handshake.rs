@@ -1,6 +1,6 @@
 //! The agent's side of the handshake on a guest's control port,
 //! [`config::task::CONTROL_PORT`]: the worker reports that it is ready and begins when it
-//! receives the start message.
+//! receives the start message. The worker of a build with secrets requests them here as well.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,6 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tracing::warn;
+
+use super::secrets::{self, GuestSecrets};
 
 /// The longest line that a worker sends.
 const LINE_MAX: usize = 64;
@@ -32,7 +34,12 @@ pub enum HandshakeMode {
 
 /// Serves the control port of one guest until the guest has ended or breaks the protocol.
 /// `observer` observes the arrival of bytes.
-pub async fn serve(mut stream: UnixStream, mode: HandshakeMode, observer: Observer) {
+pub async fn serve(
+    mut stream: UnixStream,
+    mode: HandshakeMode,
+    observer: Observer,
+    secrets: GuestSecrets,
+) {
     let (is_answered, mut report) = match mode {
         HandshakeMode::Cold => (true, None),
         HandshakeMode::Restore => {
@@ -48,6 +55,9 @@ pub async fn serve(mut stream: UnixStream, mode: HandshakeMode, observer: Observ
         observer.observe();
         while let Some(end) = received.iter().position(|byte| *byte == b'\n') {
             let line: Vec<_> = received.drain(..=end).collect();
+            if let Some(answer) = secrets.answer(&line).await {
+                secrets::send(&mut stream, &answer).await;
+            }
             if line.trim_ascii() != READY.as_bytes() {
                 continue;
             }
@@ -101,6 +111,7 @@ mod tests {
             agent_end,
             HandshakeMode::Restore,
             Observer::default(),
+            GuestSecrets::default(),
         ));
         let mut guest = BufReader::new(guest_end);
         let mut messages = Vec::new();
@@ -123,6 +134,7 @@ mod tests {
             agent_end,
             HandshakeMode::CheckpointSource(sender),
             Observer::default(),
+            GuestSecrets::default(),
         ));
         guest.write_all(b"ready\nready\n").await.unwrap();
         ready.await.unwrap();

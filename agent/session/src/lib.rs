@@ -43,6 +43,7 @@ mod orphans;
 mod parts;
 pub mod pr_service;
 mod ready;
+mod secrets;
 mod shutdown_report;
 mod start;
 mod streams;
@@ -54,8 +55,9 @@ pub use events::{GuestEvent, GuestFailure, SessionLimits};
 pub use guest_services::GuestServices;
 pub use orphans::{bytes_written, end_orphans, guests_directory, is_running, resume};
 pub use ready::{ReadyGuest, ReadySpec};
+pub use secrets::GuestSecrets;
 
-use gateway::Gateway;
+use gateway::{Attached, Gateway};
 use guest_handle::GuestHandle;
 use log_capture::CaptureFiles;
 use parts::Parts;
@@ -108,6 +110,8 @@ pub struct SessionSpec {
     pub shared_memory: Option<SealedMemory>,
     /// The files that receive its output.
     pub capture: CaptureFiles,
+    /// The secrets that its worker may request.
+    pub secrets: GuestSecrets,
 }
 
 /// The guest of an earlier agent to adopt.
@@ -120,6 +124,8 @@ pub struct AdoptSpec {
     pub files: tftp::server::Namespace,
     /// The files that receive its output.
     pub capture: CaptureFiles,
+    /// The secrets that its worker may request, and that are masked in its output.
+    pub secrets: GuestSecrets,
     /// The time since its start.
     pub elapsed: Duration,
     /// Set if its first packet has arrived.
@@ -136,6 +142,7 @@ pub struct Session {
     /// Set when the guest's first packet has arrived.
     contacted: bool,
     pause: Option<Pause>,
+    secrets: GuestSecrets,
     run_dir: PathBuf,
 }
 
@@ -161,7 +168,13 @@ impl Session {
         let network = Arc::new(parts.network);
         let registered = GuestHandle::new(Arc::clone(&guest)).and_then(|handle| {
             let mut gateway = Gateway::serve(services, parts.servers)?;
-            gateway.attach(parts.streams, parts.boot, parts.capture, |input| {
+            let attached = Attached {
+                streams: parts.streams,
+                boot: parts.boot,
+                files: parts.capture,
+                secrets: parts.secrets.clone(),
+            };
+            gateway.attach(attached, |input| {
                 services.consoles.add(&parts.tag, &parts.machine, input)
             })?;
             Ok((handle, gateway))
@@ -174,6 +187,7 @@ impl Session {
                 started: Instant::now(),
                 contacted: false,
                 pause: None,
+                secrets: parts.secrets,
                 run_dir: parts.run_dir,
             }),
             Err(error) => {
@@ -190,6 +204,11 @@ impl Session {
     /// Returns the guest's console, if it has one.
     pub fn console(&self) -> Option<console::Console> {
         self.gateway.console()
+    }
+
+    /// Returns the guest's secrets.
+    pub fn secrets(&self) -> &GuestSecrets {
+        &self.secrets
     }
 
     /// Stops the guest's processors.

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use config::secrets::{Mask, MaskedStream};
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -41,6 +42,7 @@ pub(super) struct Capture {
     path: PathBuf,
     times: Option<PathBuf>,
     bytes_max: u64,
+    mask: Mask,
     drain: CancellationToken,
 }
 
@@ -52,6 +54,7 @@ impl Capture {
             path,
             times: None,
             bytes_max,
+            mask: Mask::default(),
             drain,
         }
     }
@@ -59,6 +62,12 @@ impl Capture {
     /// Records the times of arrival in another file.
     pub(super) fn with_times(mut self, path: PathBuf) -> Self {
         self.times = Some(path);
+        self
+    }
+
+    /// Masks secrets in the output.
+    pub(super) fn with_mask(mut self, mask: Mask) -> Self {
+        self.mask = mask;
         self
     }
 
@@ -104,6 +113,7 @@ impl Capture {
             times,
             size,
             bytes_max: self.bytes_max,
+            mask: self.mask.stream(),
         }
     }
 }
@@ -140,6 +150,7 @@ struct CaptureFile {
     times: Option<(File, LineTimes)>,
     size: u64,
     bytes_max: u64,
+    mask: MaskedStream,
 }
 
 impl CaptureFile {
@@ -151,8 +162,14 @@ impl CaptureFile {
     ) {
         let mut buffer = vec![0; 16 * 1024];
         while let Some(Ok(count @ 1..)) = unless_drained(drain, stream.read(&mut buffer)).await {
-            self.write(&buffer[..count]).await;
-            on_output(&buffer[..count]);
+            let piece = self.mask.push(&buffer[..count]);
+            self.write(&piece).await;
+            on_output(&piece);
+        }
+        let rest = self.mask.finish();
+        if !rest.is_empty() {
+            self.write(&rest).await;
+            on_output(&rest);
         }
     }
 
@@ -209,6 +226,24 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 20_000);
         assert!(rest.is_empty());
         assert_eq!(shown, 40_000);
+    }
+
+    #[tokio::test]
+    async fn secrets_are_masked_in_the_file_and_for_viewers_across_pieces() {
+        use config::secrets::SecretValue;
+        use tokio::io::AsyncReadExt;
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("console");
+        let mut shown = Vec::new();
+        let output = (&b"login hunt"[..]).chain(&b"er2-hunter2\nhunter2"[..]);
+        let value = SecretValue::new(b"hunter2-hunter2".to_vec()).unwrap();
+        Capture::new(path.clone(), 1 << 20, CancellationToken::new())
+            .with_mask(Mask::new([&value]))
+            .stream(output, |piece| shown.extend_from_slice(piece))
+            .await;
+        assert_eq!(shown, b"login ***\nhunter2");
+        assert_eq!(std::fs::read(&path).unwrap(), shown);
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use config::MachineName;
 use guest::network::Network;
 use guest::{BootMode, Guest};
 
+use super::GuestSecrets;
 use super::gateway::Servers;
 use super::log_capture::CaptureFiles;
 use super::streams::Streams;
@@ -19,6 +20,7 @@ pub(super) struct Parts {
     pub(super) streams: Streams,
     pub(super) boot: BootMode,
     pub(super) capture: CaptureFiles,
+    pub(super) secrets: GuestSecrets,
     pub(super) tag: String,
     pub(super) machine: MachineName,
     pub(super) run_dir: PathBuf,

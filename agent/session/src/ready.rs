@@ -171,6 +171,7 @@ fn open_parts(
             return Err(error);
         }
     };
+    spec.secrets.set_run_dir(&ready.run_dir);
     Ok(Parts {
         guest: ready.guest,
         network: ready.network,
@@ -178,6 +179,7 @@ fn open_parts(
         streams,
         boot: BootMode::Restore,
         capture: spec.capture,
+        secrets: spec.secrets,
         tag: spec.tag,
         machine: spec.snapshot.machine().clone(),
         run_dir: ready.run_dir,

@@ -41,6 +41,8 @@ fn open_parts(services: &GuestServices, spec: SessionSpec) -> Result<Parts, Sess
     services.metrics.start(spec.boot == BootMode::Restore);
     let (tag, machine) = (spec.tag.clone(), spec.snapshot.machine().clone());
     let (boot, capture) = (spec.boot, spec.capture.clone());
+    let secrets = spec.secrets.clone();
+    secrets.set_run_dir(&run_dir);
     let started = start_guest(services, spec, &network, &run_dir);
     let (guest, servers, streams) = started.inspect_err(|_| tear_down(&network, &run_dir))?;
     Ok(Parts {
@@ -50,6 +52,7 @@ fn open_parts(services: &GuestServices, spec: SessionSpec) -> Result<Parts, Sess
         streams,
         boot,
         capture,
+        secrets,
         tag,
         machine,
         run_dir,

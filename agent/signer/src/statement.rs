@@ -100,6 +100,7 @@ fn external_parameters(build: &Build) -> Value {
         priority,
         resources,
         after,
+        secrets,
         // An internal parameter: the host knows it, whatever the request says.
         submitter: _,
         // Decides whether a build is made, not which.
@@ -115,6 +116,7 @@ fn external_parameters(build: &Build) -> Value {
         "priority": priority,
         "resources": resources,
         "after": after,
+        "secrets": secrets,
         "console": build.typists,
     })
 }

@@ -112,6 +112,7 @@ pub(super) async fn submit(
     let _queue = agent.queue.lock().await;
     check::check_sources(&agent, &request).await?;
     check::check_dependencies(&agent, &request).await?;
+    check::check_secrets(&agent, &request, &submitter).await?;
     answer(submission::submit(&agent, request, toolchain, submitter, once).await?)
 }
 

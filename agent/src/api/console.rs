@@ -10,11 +10,14 @@ use axum::extract::{Extension, Path, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use config::builds::{Build, CONSOLE_PROTOCOL, HoldKind, Submitter, Typist};
+use config::tokens::Scope;
 use config::{BuildId, GuestTag, MachineName};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
+use secrets::SecretsError;
 use session::console::Console;
+use sys::blocking::blocking;
 use tracing::debug;
 
 use super::auth::Caller;
@@ -26,12 +29,14 @@ use state::AgentState;
 
 pub(super) async fn of_build(
     State(agent): State<Arc<AgentState>>,
-    Extension(Caller { submitter, .. }): Extension<Caller>,
+    Extension(caller): Extension<Caller>,
     id: Result<Path<BuildId>, PathRejection>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let Path(id) = id?;
     let build = find(&agent, id).await?;
+    refuse_secrets(&agent, &build, &caller, request.method()).await?;
+    let submitter = caller.submitter;
     let console = agent.guests.consoles.of_build(id).ok_or_else(|| {
         let state = match build.outcome {
             Some(outcome) => format!("has finished: {outcome}"),
@@ -43,6 +48,34 @@ pub(super) async fn of_build(
     })?;
     resume_held_guest(&agent, &build, request.method()).await?;
     connect(&console, request, record(agent, id.to_string(), submitter))
+}
+
+/// Refuses a person who wants to type on the console of a guest that has secrets which the person
+/// may not have.
+async fn refuse_secrets(
+    agent: &AgentState,
+    build: &Build,
+    caller: &Caller,
+    method: &Method,
+) -> Result<(), ApiError> {
+    let (is_admin, submitter) = (caller.scope == Scope::Admin, caller.submitter.clone());
+    if build.secrets.is_empty() || is_admin || method != Method::POST {
+        return Ok(());
+    }
+    let (store, names) = (agent.secrets.clone(), build.secrets.clone());
+    let checked = blocking(move || store.check(&names, &submitter)).await;
+    checked.map_err(|error| {
+        let detail = format!(
+            "the guest of build {} has secrets, so only --read-only is allowed: {error}",
+            build.id
+        );
+        match error {
+            SecretsError::Forbidden { .. } | SecretsError::Missing(_) => {
+                ApiError::forbidden(detail)
+            }
+            error => ApiError::internal(&error),
+        }
+    })
 }
 
 /// Records a person on the console of a build's guest. The people on the consoles of other
@@ -115,14 +148,20 @@ pub(super) async fn release(
 
 pub(super) async fn of_machine(
     State(agent): State<Arc<AgentState>>,
-    Extension(Caller { submitter, .. }): Extension<Caller>,
+    Extension(caller): Extension<Caller>,
     machine: Result<Path<MachineName>, PathRejection>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let Path(machine) = machine?;
     let mut consoles = agent.guests.consoles.of_machine(&machine);
     match (consoles.pop(), consoles.is_empty()) {
-        (Some((tag, console)), true) => connect(&console, request, record(agent, tag, submitter)),
+        (Some((tag, console)), true) => {
+            if let Ok(GuestTag::Build(id)) = tag.parse() {
+                let build = find(&agent, id).await?;
+                refuse_secrets(&agent, &build, &caller, request.method()).await?;
+            }
+            connect(&console, request, record(agent, tag, caller.submitter))
+        }
         (Some((last, _)), false) => {
             let builds = consoles.into_iter().map(|(tag, _)| tag);
             let builds: Vec<_> = builds.chain([last]).collect();

@@ -155,6 +155,8 @@ impl From<InvalidRequest> for ApiError {
             InvalidRequest::Malformed(reason) => Self::bad_request(reason),
             InvalidRequest::Missing(reason) => Self::not_found(reason),
             InvalidRequest::Conflict(reason) => Self::conflict(reason),
+            InvalidRequest::Forbidden(reason) => Self::forbidden(reason),
+            InvalidRequest::Secrets(error) => error.into(),
             InvalidRequest::Store(error) => error.into(),
             InvalidRequest::Name(error) => Self::internal(&error),
             InvalidRequest::Records(error) => error.into(),

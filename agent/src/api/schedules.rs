@@ -61,6 +61,7 @@ pub(super) async fn add(
     check_schedulable(&new.build)?;
     if !new.unchecked {
         check::resolve_toolchain(&agent, &new.build).await?;
+        check::check_secrets(&agent, &new.build, &submitter).await?;
     }
     let now = Timestamp::now();
     let timing = resolve_timing(new.timing, now)

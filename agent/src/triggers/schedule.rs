@@ -240,6 +240,7 @@ async fn decide(agent: &Arc<AgentState>, schedule: &Schedule) -> Result<Decision
     let request = &schedule.build;
     let toolchain = check::resolve_toolchain(agent, request).await?;
     check::check_sources(agent, request).await?;
+    check::check_secrets(agent, request, &schedule.submitter).await?;
     if request.coalesce {
         let unfinished = agent.records.unfinished().await?;
         let mut unfinished = unfinished.into_iter();

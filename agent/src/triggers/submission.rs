@@ -114,7 +114,11 @@ async fn find_equivalent(
     let same = agent.records.with_task(&task).await?;
     let mut same: Vec<_> = same
         .into_iter()
-        .filter(|build| build.after == request.after && build.resources == request.resources)
+        .filter(|build| {
+            build.after == request.after
+                && build.resources == request.resources
+                && build.secrets == request.secrets
+        })
         .collect();
     if same.iter().all(|build| build.state != State::Queued) && !same.is_empty() {
         let now = current_inputs(agent, request, toolchain).await;

@@ -9,6 +9,7 @@ use config::settings::Settings;
 use config::{BuildId, CopyTag, GuestTag};
 use guest::Uids;
 use records::Records;
+use secrets::SecretStore;
 use session::GuestServices;
 use session::console::ConsoleRegistry;
 use store::Volumes;
@@ -39,6 +40,8 @@ pub struct AgentState {
     pub toolchains: Toolchains,
     /// The records of builds and schedules.
     pub records: Records,
+    /// The secrets that builds may have.
+    pub secrets: SecretStore,
     /// The events and the counters.
     pub telemetry: Telemetry,
     /// The PR service.
@@ -98,13 +101,15 @@ impl AgentState {
             consoles: ConsoleRegistry::default(),
             metrics: Arc::clone(&telemetry.metrics),
         };
+        let paths = StatePaths::new(&settings.paths.state);
         Self {
             guests: Arc::new(guests),
-            paths: StatePaths::new(&settings.paths.state),
             settings,
             volumes,
             toolchains,
             records,
+            secrets: SecretStore::new(&paths.secrets()),
+            paths,
             telemetry,
             pr,
             wake: Notify::new(),

@@ -100,6 +100,11 @@ impl StatePaths {
         self.state.join("sources")
     }
 
+    /// The directory of the secrets.
+    pub fn secrets(&self) -> PathBuf {
+        self.state.join("secrets")
+    }
+
     /// The directory with the consoles and logs of bootstraps.
     pub fn bootstraps(&self) -> PathBuf {
         self.state.join("bootstraps")

@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Interactive, Priority, Request, Resources, State, Submitter, Target, TransitionError};
-use crate::names::{BuildId, FileName, MachineName, Revision, ScheduleName, ToolchainName};
+use crate::names::{
+    BuildId, FileName, MachineName, Revision, ScheduleName, SecretName, ToolchainName,
+};
 use crate::task::{Digest, Outcome, Package, Source};
 
 /// The largest number of recorded phases. Beyond it, the oldest except the first one is
@@ -229,6 +231,9 @@ pub struct Build {
     pub resources: Resources,
     /// The builds that must succeed before this one starts.
     pub after: Vec<BuildId>,
+    /// The secrets that its guest gets: only their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretName>,
     /// The schedule that submitted it.
     #[serde(default)]
     pub schedule: Option<ScheduleName>,
@@ -311,6 +316,7 @@ impl Build {
             priority,
             resources,
             after,
+            secrets,
             submitter: _,
             coalesce: _,
         } = request;
@@ -325,6 +331,7 @@ impl Build {
             task,
             resources,
             after,
+            secrets,
             schedule: None,
             state: State::Queued,
             outcome: None,
@@ -373,6 +380,7 @@ impl Build {
             priority: self.priority,
             resources: self.resources.clone(),
             after: self.after.clone(),
+            secrets: self.secrets.clone(),
             submitter: Some(self.submitter.clone()),
             // A build exists because nothing was coalesced.
             coalesce: false,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Priority, Resources, Submitter, Target};
-use crate::names::{BuildId, MachineName, ToolchainName};
+use crate::names::{BuildId, MachineName, SecretName, ToolchainName};
 use crate::task::{Breakpoint, Source};
 
 /// A request for a build. Its sources have been uploaded before, by their hashes.
@@ -35,6 +35,9 @@ pub struct Request {
     /// The builds that must succeed before this one starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<BuildId>,
+    /// The secrets that the build gets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretName>,
     /// The submitter, if another one than the client. Only administrators may set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitter: Option<Submitter>,

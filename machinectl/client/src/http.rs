@@ -45,6 +45,18 @@ impl Client {
         Ok(Created { value, is_new })
     }
 
+    /// Puts a JSON document and returns the answer with the information if it is new.
+    pub(crate) fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Created<T>> {
+        let answer = self.send(self.http.put(url(path)).json(body).timeout(ANSWER_LIMIT))?;
+        let is_new = answer.status() == StatusCode::CREATED;
+        let value = answer.json()?;
+        Ok(Created { value, is_new })
+    }
+
     /// Deletes the object at a path.
     pub(crate) fn delete(&self, path: &str) -> Result<()> {
         self.send(self.http.delete(url(path)).timeout(ANSWER_LIMIT))

@@ -9,6 +9,7 @@ mod error;
 mod http;
 mod maintenance;
 mod schedules;
+mod secrets;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -31,6 +31,7 @@ pub(super) fn run(client: &Client, build: &Build, output: &Output) -> Result<(),
         ("priority", priority(build)),
         ("resources", build.resources.to_string()),
         ("after", list(&build.after, " ")),
+        ("secrets", list(&build.secrets, " ")),
         ("machine", build.machine.to_string()),
         ("revision", or_empty(build.revision)),
         ("toolchain", build.toolchain.to_string()),
@@ -68,13 +69,15 @@ pub(super) fn hold(build: &Build) -> String {
         HoldKind::Snapshot => "snapshot held",
     };
     let until = time(held.until);
-    match build.interactive.copies.map(NonZeroUsize::get) {
-        None => format!("{kind} until {until}"),
-        Some(copies) => {
-            let sessions = count(copies, "debug session");
-            format!("{kind} until {until}, {sessions}")
-        }
+    let mut text = format!("{kind} until {until}");
+    // The disk alone has none.
+    if held.kind != HoldKind::Snapshot && !build.secrets.is_empty() {
+        text.push_str(", with its secrets in memory");
     }
+    if let Some(copies) = build.interactive.copies.map(NonZeroUsize::get) {
+        text = format!("{text}, {}", count(copies, "debug session"));
+    }
+    text
 }
 
 /// Returns the kind of the guest's start and its duration.

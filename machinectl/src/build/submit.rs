@@ -8,7 +8,7 @@ use clap::Args;
 use client::Client;
 use config::builds::{Build, Priority, Request, Submitter, Target};
 use config::task::{Breakpoint, Source};
-use config::{BuildId, FileName, MachineName, ToolchainName};
+use config::{BuildId, FileName, MachineName, SecretName, ToolchainName};
 
 use super::resources::ResourceOptions;
 use crate::exit_code::{ExitStatus, Failure};
@@ -41,6 +41,9 @@ pub(crate) struct BuildArguments {
     /// Start after these builds have succeeded; skip the build if one of them fails
     #[arg(long, value_name = "BUILD", value_delimiter = ',')]
     after: Vec<BuildId>,
+    /// Give the build this secret; may be repeated. `secret add` adds secrets
+    #[arg(long = "secret", value_name = "NAME")]
+    secrets: Vec<SecretName>,
     /// Create a new build even if an equivalent one is unfinished
     #[arg(long, alias = "no-attach")]
     no_coalesce: bool,
@@ -73,6 +76,7 @@ impl BuildArguments {
             priority: 0,
             resources,
             after: Vec::new(),
+            secrets: Vec::new(),
             no_coalesce: true,
             submitter: None,
             interactive: Some(breakpoint),
@@ -93,6 +97,7 @@ impl BuildArguments {
             priority: Priority(self.priority),
             resources: self.resources.resources()?,
             after: self.after.clone(),
+            secrets: self.secrets.clone(),
             submitter: self.submitter.clone(),
             coalesce: !self.no_coalesce,
         })
@@ -169,6 +174,7 @@ pub(super) fn resubmit(
         priority: build.priority,
         resources: build.resources.clone(),
         after: Vec::new(),
+        secrets: build.secrets.clone(),
         submitter: None,
         coalesce: false,
     };

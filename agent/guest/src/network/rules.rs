@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::process::{self, Stdio};
 
+use config::secrets::TCP_PORT as SECRETS_PORT;
 use config::task::{GATEWAY, GATEWAY_BUILD2, GUEST, LOG_TCP_PORT, PR_PORT};
 use sys::command::{self, CommandError, Running};
 
@@ -105,7 +106,7 @@ fn filter() -> String {
         type filter hook input priority filter; policy drop;
         iif lo accept
         iifname {HOST_LINK} udp dport {{ 53, 67, 69, {ports} }} accept
-        iifname {HOST_LINK} tcp dport {{ {PR_PORT}, {LOG_TCP_PORT} }} accept
+        iifname {HOST_LINK} tcp dport {{ {PR_PORT}, {LOG_TCP_PORT}, {SECRETS_PORT} }} accept
         iifname {HOST_LINK} icmp type echo-request accept
     }}
     chain forward {{

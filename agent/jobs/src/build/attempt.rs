@@ -1,29 +1,31 @@
 //! One attempt at a build: its guest, from its start or its adoption until the result is
 //! stored.
 
+mod guest;
+
 use std::error::Error;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use config::builds::{Build, Hold, HoldKind, State};
+use config::builds::{Build, State};
 use config::limits::Limits;
 use jiff::Timestamp;
 use planner::BuildStart;
 use records::RecordsError;
-use session::{GuestEvent, GuestFailure, Session};
+use session::Session;
 use store::Volume;
 use sys::blocking::blocking;
 use tftp::server::RefusedPut;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::collect::{self, Collected};
+use super::collect::Collected;
 use super::new_guest::NewGuest;
-use super::{RESULTS, boot, files, logs, progress};
-use crate::runner::{self, Bounds, GuestJob, GuestSource, JobError};
-use crate::{disk_use, hold, limits, snapshot};
+use super::{RESULTS, boot, files, logs, progress, secrets};
+use crate::runner::{self, Bounds, GuestSource, JobError};
+use crate::{disk_use, limits, snapshot};
+use guest::BuildGuest;
 use state::{AgentState, ImageFacts};
 
 /// The end of an attempt.
@@ -164,14 +166,21 @@ async fn adopt_guest(
         .started
         .filter(|_| contacted)
         .map(|started| Timestamp::now().duration_since(started));
+    let secrets = secrets::of_build(agent, build).await;
     let spec = session::AdoptSpec {
         tag: build.id.to_string(),
         machine: build.machine.clone(),
         files: files::namespace(agent, build).await?,
         capture: files::record(agent, &agent.paths.build(build.id)),
+        secrets: secrets.as_ref().cloned().unwrap_or_default(),
         elapsed: elapsed.unwrap_or_default().try_into().unwrap_or_default(),
         contacted,
     };
+    if let Err(error) = secrets {
+        // What is not known cannot be masked any more.
+        Session::adopt(&agent.guests, spec).await?.kill().await;
+        return Err(error);
+    }
     run(
         agent,
         build,
@@ -205,123 +214,4 @@ async fn run(
         build,
     };
     runner::run(agent, guest, bounds, job).await
-}
-
-/// The guest of a build.
-struct BuildGuest<'b> {
-    agent: &'b Arc<AgentState>,
-    build: &'b mut Build,
-    /// `true` if the guest is held when the build fails.
-    hold: bool,
-    progress: JoinSet<std::convert::Infallible>,
-    /// The breakpoint at which an adopted guest waits.
-    paused: Option<Hold>,
-}
-
-impl GuestJob for BuildGuest<'_> {
-    type Output = Attempt;
-
-    async fn on_start(&mut self, session: &mut Session) {
-        if let Some(held) = self.paused {
-            session.pause(hold::instant(held.until));
-        }
-    }
-
-    async fn on_event(
-        &mut self,
-        session: &mut Session,
-        event: GuestEvent,
-    ) -> Result<ControlFlow<()>, JobError> {
-        match event {
-            GuestEvent::Ready => return Ok(ControlFlow::Continue(())),
-            GuestEvent::Breakpoint | GuestEvent::PauseExpired => {
-                self.pause_or_resume(session, &event).await;
-                self.agent.records.save(self.build).await?;
-                return Ok(ControlFlow::Continue(()));
-            }
-            GuestEvent::ResultReceived => self.build.enter(State::Storing, Timestamp::now())?,
-            GuestEvent::FirstContact => {
-                self.build.enter(State::Running, Timestamp::now())?;
-                // It may have been a ready one, of which there is one less now.
-                self.agent.wake.notify_one();
-                if let Some((start, seconds)) = self.build.startup() {
-                    info!(%start, seconds, "the guest has requested its task");
-                }
-            }
-        }
-        self.build.message.clear();
-        self.agent.records.save(self.build).await?;
-        Ok(if event == GuestEvent::ResultReceived {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        })
-    }
-
-    async fn on_end(
-        mut self,
-        session: Session,
-        ended: Result<(), JobError>,
-    ) -> Result<Attempt, JobError> {
-        self.build.usage = session.usage().await;
-        self.progress.shutdown().await;
-        let refused = session.refused_puts();
-        let (result, suspended) = match ended {
-            Ok(()) => self.store(session).await,
-            Err(
-                error @ JobError::Guest(
-                    GuestFailure::TotalTimeout(_) | GuestFailure::IdleTimeout(_),
-                ),
-            ) if self.hold => (Err(error), hold::suspend(session).await),
-            Err(error) if error.is_cancelled() && self.agent.leaving.is_cancelled() => {
-                session.leave().await;
-                (Err(JobError::LeftRunning), None)
-            }
-            Err(error) => {
-                session.kill().await;
-                (Err(error), None)
-            }
-        };
-        Ok(Attempt {
-            result,
-            refused,
-            suspended,
-        })
-    }
-}
-
-impl BuildGuest<'_> {
-    /// Stores the result. The guest is suspended if the build has failed and is to be
-    /// held. Else it is killed: its files are here, and nothing of its disk is needed.
-    async fn store(self, session: Session) -> (Result<Collected, JobError>, Option<Session>) {
-        let (agent, id) = (self.agent, self.build.id);
-        let directory = agent.paths.build(id);
-        let failed = self.hold && !blocking(move || collect::is_good(&directory)).await;
-        let mut suspended = None;
-        if failed {
-            suspended = hold::suspend(session).await;
-        } else {
-            session.kill().await;
-        }
-        progress::note_all(agent, id).await;
-        let result = collect::collect(agent, id).await.map_err(JobError::from);
-        (result, suspended)
-    }
-
-    /// Lets the guest wait at its breakpoint, or resumes it.
-    async fn pause_or_resume(&mut self, session: &mut Session, event: &GuestEvent) {
-        let directory = self.agent.paths.build(self.build.id);
-        let waits = blocking(move || files::waits(&directory)).await;
-        if *event == GuestEvent::Breakpoint && waits {
-            let (kind, until) = (HoldKind::Breakpoint, hold::until(self.agent));
-            info!(%until, "the guest waits at its breakpoint");
-            session.pause(hold::instant(until));
-            self.build.interactive.held = Some(Hold { kind, until });
-        } else {
-            info!("the guest continues from its breakpoint");
-            self.agent.jobs.resume_build(self.build.id);
-            session.resume();
-            self.build.interactive.held = None;
-        }
-    }
 }

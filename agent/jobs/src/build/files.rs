@@ -47,6 +47,7 @@ pub fn task(agent: &AgentState, build: &Build) -> Task {
         interactive: build.interactive.breakpoint,
         hold: build.interactive.hold || agent.settings.builds.hold_always,
         log_bytes_max: Some(agent.settings.builds.log_bytes_max),
+        secrets: build.secrets.clone(),
         sources: build.sources.clone(),
     }
 }

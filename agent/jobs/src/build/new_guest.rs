@@ -8,14 +8,14 @@ use config::builds::{Build, StartKind};
 use config::limits::Limits;
 use guest::{BootMode, SealedMemory};
 use planner::BuildStart;
-use session::{ReadyGuest, SessionSpec};
+use session::{GuestSecrets, ReadyGuest, SessionSpec};
 use state::{AgentState, ImageFacts, RestoreMemory};
 use store::{Snapshot, Uuid, Volume};
 use sys::blocking::blocking;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::{boot, files, inputs};
+use super::{boot, files, inputs, secrets};
 use crate::runner::{GuestSource, JobError};
 use crate::{limits, ready, snapshot};
 
@@ -36,6 +36,7 @@ impl NewGuest {
         build: &mut Build,
         start: &BuildStart,
     ) -> Result<Self, JobError> {
+        let secrets = secrets::of_build(agent, build).await?;
         let taken = match start.image {
             Some(image) if may_be_ready(agent, build, start) => {
                 ready::take(agent, build, image).await
@@ -44,10 +45,11 @@ impl NewGuest {
         };
         let Some((guest, snapshot)) = taken else {
             let snapshot = snapshot::take(volume, build).await?;
-            return Self::prepare_in(agent, volume, build, start, snapshot, None).await;
+            return Self::prepare_in(agent, volume, build, start, (snapshot, None), secrets).await;
         };
         let guest = UnusedGuest(Some(guest));
-        Self::prepare_in(agent, volume, build, start, Arc::new(snapshot), Some(guest)).await
+        let taken = (Arc::new(snapshot), Some(guest));
+        Self::prepare_in(agent, volume, build, start, taken, secrets).await
     }
 
     async fn prepare_in(
@@ -55,8 +57,8 @@ impl NewGuest {
         volume: &Volume,
         build: &mut Build,
         start: &BuildStart,
-        snapshot: Arc<Snapshot>,
-        guest: Option<UnusedGuest>,
+        (snapshot, guest): (Arc<Snapshot>, Option<UnusedGuest>),
+        secrets: GuestSecrets,
     ) -> Result<Self, JobError> {
         let facts = facts(agent, &snapshot).await;
         // The image may have been replaced since the plan.
@@ -100,6 +102,7 @@ impl NewGuest {
             },
             shared_memory,
             capture: files::record(agent, &agent.paths.build(build.id)),
+            secrets,
         });
         // Before the start: the agent that adopts the guest must know its kind.
         agent.records.save(build).await?;

@@ -8,6 +8,7 @@
 use config::builds::Artifact;
 use config::task::{ARTIFACTS, LOG, Outcome, UPLOAD};
 use config::{FileName, MIB, printable};
+use secrets::SecretsError;
 use session::{GuestFailure, SessionError};
 use tftp::server::{RefusalCause, RefusedPut};
 
@@ -277,7 +278,17 @@ fn party(error: &JobError) -> Party {
             | GuestFailure::DiskFull(_)
             | GuestFailure::AgentGone => Party::Host,
         },
-        JobError::Manifest(_) | JobError::Session(SessionError::Options) => Party::Guest,
+        JobError::Manifest(_)
+        | JobError::Session(SessionError::Options)
+        | JobError::SecretsUnknown(_) => Party::Guest,
+        JobError::Secrets(error) => match error {
+            SecretsError::Missing(_) | SecretsError::Forbidden { .. } => Party::Guest,
+            SecretsError::Exists(_)
+            | SecretsError::Full
+            | SecretsError::Permissions { .. }
+            | SecretsError::Content { .. }
+            | SecretsError::File { .. } => Party::Host,
+        },
         JobError::Store(_)
         | JobError::Changed
         | JobError::File(_)

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use config::builds::Request;
+use config::builds::{Request, Submitter};
 use config::layout::Entry;
 use config::machine::Kind;
+use config::secrets::COUNT_MAX;
 use config::task::{Breakpoint, Source};
 use config::{MachineName, ResourceCounts, ToolchainName};
 use records::RecordsError;
+use secrets::SecretsError;
 use store::StoreError;
 use sys::blocking::blocking;
 
@@ -29,6 +31,9 @@ pub enum InvalidRequest {
     /// Something that it names does not exist.
     #[error("{0}")]
     Missing(String),
+    /// Its submitter may not have something that it names.
+    #[error("{0}")]
+    Forbidden(String),
     /// It conflicts with the state of the host.
     #[error("{0}")]
     Conflict(String),
@@ -41,6 +46,22 @@ pub enum InvalidRequest {
     /// The records cannot be read.
     #[error(transparent)]
     Records(#[from] RecordsError),
+    /// The secrets cannot be read.
+    #[error(transparent)]
+    Secrets(SecretsError),
+}
+
+impl From<SecretsError> for InvalidRequest {
+    fn from(error: SecretsError) -> Self {
+        match error {
+            SecretsError::Missing(_) => Self::Missing(error.to_string()),
+            SecretsError::Forbidden { .. } => Self::Forbidden(error.to_string()),
+            SecretsError::Exists(_) | SecretsError::Full => Self::Conflict(error.to_string()),
+            error @ (SecretsError::Permissions { .. }
+            | SecretsError::Content { .. }
+            | SecretsError::File { .. }) => Self::Secrets(error),
+        }
+    }
 }
 
 /// Checks the form of a request, without the state of the host.
@@ -62,6 +83,13 @@ pub(crate) fn check_form(request: &Request) -> Result<(), InvalidRequest> {
     }
     if request.after.len() > AFTER_MAX {
         return refuse(format!("a build has at most {AFTER_MAX} dependencies"));
+    }
+    let secrets: BTreeSet<_> = request.secrets.iter().collect();
+    if request.secrets.len() > COUNT_MAX {
+        return refuse(format!("a build has at most {COUNT_MAX} secrets"));
+    }
+    if secrets.len() < request.secrets.len() {
+        return refuse("the build names a secret twice".into());
     }
     Ok(())
 }
@@ -201,6 +229,20 @@ fn find_missing(directory: &Path, sources: Vec<Source>) -> Option<Source> {
     sources
         .into_iter()
         .find(|source| !directory.join(source.sha256.as_str()).exists())
+}
+
+/// Checks that all secrets exist and that builds of the submitter may have them.
+pub(crate) async fn check_secrets(
+    agent: &AgentState,
+    request: &Request,
+    submitter: &Submitter,
+) -> Result<(), InvalidRequest> {
+    if request.secrets.is_empty() {
+        return Ok(());
+    }
+    let (store, names) = (agent.secrets.clone(), request.secrets.clone());
+    let submitter = submitter.clone();
+    Ok(blocking(move || store.check(&names, &submitter)).await?)
 }
 
 /// Checks that all dependencies exist already, so that builds never depend on each other in a

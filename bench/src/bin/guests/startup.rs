@@ -13,6 +13,7 @@ use config::builds::{Build, StartKind};
 use config::settings::Acceleration;
 use guest::network::LinkType;
 use guest::{Accelerator, BootMode, Guest, accelerator, command_line};
+use session::GuestSecrets;
 use session::handshake::{self, HandshakeMode};
 use sys::command;
 use sys::observer::Observer;
@@ -125,7 +126,13 @@ async fn serve_handshake(control: PathBuf) {
             Err(_) => sleep(Duration::from_millis(1)).await,
         }
     };
-    handshake::serve(stream, HandshakeMode::Cold, Observer::default()).await;
+    handshake::serve(
+        stream,
+        HandshakeMode::Cold,
+        Observer::default(),
+        GuestSecrets::default(),
+    )
+    .await;
 }
 
 /// Returns the agent's command line of QEMU, with paths instead of descriptors and without the
@@ -196,7 +203,12 @@ async fn start_by_parts(machines: &Machines, machine: &str, boot: BootMode, timi
         BootMode::Cold | BootMode::CheckpointSource => HandshakeMode::Cold,
     };
     let control = connect_control(&guest);
-    let handshake = tokio::spawn(handshake::serve(control, mode, Observer::default()));
+    let handshake = tokio::spawn(handshake::serve(
+        control,
+        mode,
+        Observer::default(),
+        GuestSecrets::default(),
+    ));
     first_packet(&socket).await;
     end_part(PARTS[3]);
     guest.kill_and_wait().unwrap();
@@ -215,6 +227,7 @@ async fn take_checkpoint(machines: &Machines, timings: &mut Timings) {
         control,
         HandshakeMode::CheckpointSource(sender),
         Observer::default(),
+        GuestSecrets::default(),
     ));
     let ready = tokio::time::timeout(LIMIT, ready).await;
     ready.unwrap().unwrap();
