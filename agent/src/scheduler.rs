@@ -4,6 +4,7 @@
 mod capacity;
 mod execute;
 mod observe;
+mod trials;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -193,6 +194,7 @@ fn status(agent: &AgentState, observed: &Observed, decision: &Decision) -> Statu
         name: agent.settings.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         machines: observed.readiness(&decision.bootstrap_waits),
+        trials: observed.trials(),
         queued: observed.queue.len(),
         guests: jobs.counts().iter().map(|(_, count)| count).sum(),
         notices: observed

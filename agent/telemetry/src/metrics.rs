@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use config::ScheduleName;
 use config::builds::{Build, ImageState, State, Status};
+use config::canary::TrialVerdict;
 use config::schedule::RunResult;
 use parking_lot::Mutex;
 use prometheus_client::encoding::text::encode;
@@ -33,6 +34,7 @@ pub struct Metrics {
     phases: Histograms,
     schedule_runs: Counters,
     bootstraps: Counters,
+    trials: Counters,
     bootstrap_seconds: Histograms,
     starts: Counters,
     restore_failures: Counter,
@@ -49,6 +51,7 @@ struct AgentGauges {
     waiting: Gauges,
     guests: Gauges,
     ready: Gauges,
+    on_trial: Gauges,
     notices: Gauges,
     free: Gauges,
     hot_memory: Gauges,
@@ -87,6 +90,7 @@ impl Default for Metrics {
             ),
             schedule_runs: counter(&mut all, "schedule_runs", "Runs of schedules"),
             bootstraps: counter(&mut all, "bootstraps", "Finished bootstraps"),
+            trials: counter(&mut all, "trials", "Ended trials of revisions"),
             bootstrap_seconds: histogram(&mut all, "bootstrap", "Duration of bootstraps", seconds),
             starts: counter(&mut all, "guest_starts", "Started guests"),
             restore_failures,
@@ -98,33 +102,7 @@ impl Default for Metrics {
                 "Time until the start of the response",
                 requests,
             ),
-            gauges: Mutex::new(AgentGauges {
-                waiting: gauge(&mut all, "builds_unfinished", "Builds without an outcome"),
-                guests: gauge(&mut all, "guests", "Running guests"),
-                ready: gauge(
-                    &mut all,
-                    "machine_ready",
-                    "1 if a machine can build, else 0",
-                ),
-                notices: gauge(
-                    &mut all,
-                    "notices",
-                    "Problems that keep the host from building",
-                ),
-                free: gauge(&mut all, "free_bytes", "Free space"),
-                hot_memory: gauge(
-                    &mut all,
-                    "hot_memory_bytes",
-                    "Memory of checkpoints that guests share",
-                ),
-                resources: gauge(&mut all, "resources", "Countable resources of the host"),
-                resources_used: gauge(
-                    &mut all,
-                    "resources_used",
-                    "Countable resources that guests have",
-                ),
-                registry: all,
-            }),
+            gauges: Mutex::new(AgentGauges::register(all)),
         };
         metrics.begin();
         metrics
@@ -160,6 +138,7 @@ impl Metrics {
     fn begin(&self) {
         for (family, label, values) in [
             (&self.bootstraps, "result", ["success", "failure"]),
+            (&self.trials, "verdict", ["promoted", "rolled_back"]),
             (&self.starts, "start", ["cold", "frozen"]),
             (&self.tftp_bytes, "direction", ["put", "fetch"]),
         ] {
@@ -198,6 +177,16 @@ impl Metrics {
         self.bootstraps.get_or_create(&result).inc();
         let histogram = self.bootstrap_seconds.get_or_create(&result);
         histogram.observe(lasted.as_secs_f64());
+    }
+
+    /// Counts the end of the trial of a revision.
+    pub fn trial(&self, verdict: TrialVerdict) {
+        let word = match verdict {
+            TrialVerdict::Promoted => "promoted",
+            TrialVerdict::RolledBack => "rolled_back",
+        };
+        let labels = vec![("verdict", word.to_owned())];
+        self.trials.get_or_create(&labels).inc();
     }
 
     /// Counts a start of a guest.
@@ -262,6 +251,42 @@ pub struct HostGauges<'h> {
 }
 
 impl AgentGauges {
+    /// Registers the gauges.
+    fn register(mut all: Registry) -> Self {
+        Self {
+            waiting: gauge(&mut all, "builds_unfinished", "Builds without an outcome"),
+            guests: gauge(&mut all, "guests", "Running guests"),
+            ready: gauge(
+                &mut all,
+                "machine_ready",
+                "1 if a machine can build, else 0",
+            ),
+            on_trial: gauge(
+                &mut all,
+                "revision_on_trial",
+                "The number of a machine's revision on trial",
+            ),
+            notices: gauge(
+                &mut all,
+                "notices",
+                "Problems that keep the host from building",
+            ),
+            free: gauge(&mut all, "free_bytes", "Free space"),
+            hot_memory: gauge(
+                &mut all,
+                "hot_memory_bytes",
+                "Memory of checkpoints that guests share",
+            ),
+            resources: gauge(&mut all, "resources", "Countable resources of the host"),
+            resources_used: gauge(
+                &mut all,
+                "resources_used",
+                "Countable resources that guests have",
+            ),
+            registry: all,
+        }
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "the values are far smaller")]
     fn set(&self, host: &HostGauges<'_>) {
         for (state, word) in State::ALL {
@@ -289,6 +314,11 @@ impl AgentGauges {
                 let labels = vec![machine, ("toolchain", it.toolchain.to_string())];
                 let ready = matches!(it.image, ImageState::Ready | ImageState::Outdated);
                 set(&self.ready, &labels, f64::from(u8::from(ready)));
+            }
+            self.on_trial.clear();
+            for it in &status.trials {
+                let labels = vec![("machine", it.machine.to_string())];
+                set(&self.on_trial, &labels, f64::from(it.revision.0));
             }
             set(&self.notices, &Vec::new(), status.notices.len() as f64);
             for (name, load) in &status.resources {

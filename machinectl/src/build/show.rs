@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 
 use config::builds::{Build, HoldKind, Priority};
+use config::canary::TrialResult;
 
 use crate::exit_code::Failure;
 use crate::output::{Output, count, fields, or_empty, time};
@@ -25,6 +26,7 @@ pub(super) fn run(build: &Build, output: &Output) -> Result<(), Failure> {
         ("after", list(&build.after, " ")),
         ("machine", build.machine.to_string()),
         ("revision", or_empty(build.revision)),
+        ("trial", trial(build)),
         ("toolchain", build.toolchain.to_string()),
         ("guest", or_empty(build.guest)),
         ("sources", sources(build)),
@@ -122,6 +124,21 @@ fn earlier_logs(build: &Build) -> String {
         "attempt {attempts}; `buildhost log {} --attempt NUMBER`",
         build.id
     )
+}
+
+/// Returns the result of the attempt on a revision on trial.
+fn trial(build: &Build) -> String {
+    let Some(run) = &build.trial else {
+        return String::new();
+    };
+    let revision = run.revision;
+    match &run.result {
+        None => format!("runs on revision {revision}, which is on trial"),
+        Some(TrialResult::Succeeded) => format!("succeeded on revision {revision}, on trial then"),
+        Some(TrialResult::Failed { message, .. } | TrialResult::HostFailed { message }) => {
+            format!("failed on revision {revision}, on trial then, and was repeated: {message}")
+        }
+    }
 }
 
 fn usage(build: &Build) -> String {
