@@ -5,6 +5,7 @@ mod capacity;
 mod execute;
 mod observe;
 pub(crate) mod pressure;
+mod trials;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -237,6 +238,7 @@ fn status(
         name: agent.settings.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         machines: observed.readiness(&decision.bootstrap_waits),
+        trials: observed.trials(),
         queued: observed.queue.len(),
         guests: jobs.counts().iter().map(|(_, count)| count).sum(),
         notices: observed

@@ -9,6 +9,7 @@ mod record;
 mod request;
 mod resources;
 mod state;
+mod trial_status;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,6 +33,7 @@ pub use record::{
 pub use request::Request;
 pub use resources::{ResourceError, Resources};
 pub use state::{Cancellation, State, TransitionError};
+pub use trial_status::TrialStatus;
 
 /// The socket of the administration API, in the agent's run directory.
 pub const SOCKET: &str = "agent.sock";
@@ -61,6 +63,9 @@ pub struct Status {
     pub guests: usize,
     /// Problems that keep the host from building, each with its remedy.
     pub notices: Vec<String>,
+    /// The trials of new revisions.
+    #[serde(default)]
+    pub trials: Vec<TrialStatus>,
     /// The free space of each volume.
     #[serde(default)]
     pub volumes: Vec<VolumeSpace>,

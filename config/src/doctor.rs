@@ -95,6 +95,11 @@ kinds! {
         "a revision is writable, and Buildhost did not create it so", "operator: make it read-only, or delete it";
     HalfImage, "half-image", Warning,
         "a bootstrapped image is writable", "--repair: deletes it";
+    StrayTrialImage, "stray-trial-image", Warning,
+        "an image was made for the trial of a revision, which has ended",
+        "--repair or the agent: deletes it";
+    OnTrial, "on-trial", Note,
+        "a new revision is on trial", "none: the agent decides, or `promote` and `rollback`";
     StraySnapshot, "stray-snapshot", Warning,
         "a snapshot is an orphan: nothing uses it", "--repair or the agent: deletes it";
     ArrivingRevision, "arriving-revision", Note,

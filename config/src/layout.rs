@@ -14,6 +14,8 @@
 //! ├── .buildhost.partial-3.json      the parts of the stream that are in it
 //! ├── .buildhost.contents-2          the content of revision 2, as it was recorded here
 //! ├── .buildhost.note-2.json         the note on revision 2
+//! ├── .buildhost.canary-3.json       the trial of revision 3
+//! ├── .buildhost.canary-3-default    the bootstrapped image of revision 3 for its trial
 //! ├── .buildhost.pin-1 -> linux-gcc_6-1   the pin of a revision
 //! └── .buildhost.deleting            the current link of a machine that is being deleted
 //! ```
@@ -32,6 +34,7 @@ const DELETING: &str = ".buildhost.deleting";
 const PIN: &str = ".buildhost.pin-";
 const NOTE: &str = ".buildhost.note-";
 const CONTENTS: &str = ".buildhost.contents-";
+const CANARY: &str = ".buildhost.canary-";
 const PARTIAL: &str = ".buildhost.partial-";
 /// The end of the names of files that describe a revision.
 const DESCRIPTION: &str = ".json";
@@ -60,6 +63,10 @@ pub enum Entry {
     Note(Revision),
     /// The file with the content manifest that this host made of a revision.
     ContentRecord(Revision),
+    /// The file that says that a revision is on trial, or how its trial has ended.
+    Trial(Revision),
+    /// The bootstrapped image of a revision that is on trial.
+    TrialImage(Revision, ToolchainName),
     /// The link that protects a revision from being pruned.
     Pin(Revision),
     /// A revision of the machine.
@@ -88,6 +95,14 @@ impl Entry {
         }
         if let Some(revision) = name.strip_prefix(CONTENTS) {
             return Some(Self::ContentRecord(revision.parse().ok()?));
+        }
+        if let Some(canary) = name.strip_prefix(CANARY) {
+            if let Some((revision, toolchain)) = canary.split_once('-') {
+                let toolchain = toolchain.parse().ok()?;
+                return Some(Self::TrialImage(revision.parse().ok()?, toolchain));
+            }
+            let revision = canary.strip_suffix(DESCRIPTION)?;
+            return Some(Self::Trial(revision.parse().ok()?));
         }
         if let Some(partial) = name.strip_prefix(PARTIAL) {
             return Some(match partial.strip_suffix(DESCRIPTION) {
@@ -123,6 +138,8 @@ impl Entry {
             Self::Ingest => INGEST.to_owned(),
             Self::Note(revision) => format!("{NOTE}{revision}{DESCRIPTION}"),
             Self::ContentRecord(revision) => format!("{CONTENTS}{revision}"),
+            Self::Trial(revision) => format!("{CANARY}{revision}{DESCRIPTION}"),
+            Self::TrialImage(revision, toolchain) => format!("{CANARY}{revision}-{toolchain}"),
             Self::Pin(revision) => format!("{PIN}{revision}"),
             Self::Arriving(revision) => format!("{ARRIVING}{revision}"),
             Self::Partial(revision) => format!("{PARTIAL}{revision}"),
@@ -148,6 +165,13 @@ impl fmt::Display for Entry {
             }
             Self::Note(revision) => write!(f, "the note on revision {revision}"),
             Self::ContentRecord(revision) => write!(f, "the content record of revision {revision}"),
+            Self::Trial(revision) => write!(f, "the trial of revision {revision}"),
+            Self::TrialImage(revision, toolchain) => {
+                write!(
+                    f,
+                    "the image of revision {revision} for toolchain {toolchain}"
+                )
+            }
             Self::Pin(revision) => write!(f, "the pin of revision {revision}"),
             Self::Revision(revision) => write!(f, "revision {revision}"),
             Self::Image(toolchain) => write!(f, "the image for toolchain {toolchain}"),
@@ -176,6 +200,9 @@ mod tests {
             any::<u32>().prop_map(|n| Entry::PartialState(Revision(n))),
             any::<u32>().prop_map(|n| Entry::Note(Revision(n))),
             any::<u32>().prop_map(|n| Entry::ContentRecord(Revision(n))),
+            any::<u32>().prop_map(|n| Entry::Trial(Revision(n))),
+            (any::<u32>(), toolchain.clone())
+                .prop_map(|(n, toolchain)| Entry::TrialImage(Revision(n), toolchain)),
             any::<u32>().prop_map(|n| Entry::Revision(Revision(n))),
             toolchain.clone().prop_map(Entry::Image),
             (toolchain, tag).prop_map(|(t, tag)| Entry::Snapshot(t, tag)),
@@ -237,6 +264,10 @@ mod tests {
             ".buildhost.contents-",
             ".buildhost.contents-1.json",
             ".buildhost.arriving-",
+            ".buildhost.canary-1",
+            ".buildhost.canary-01.json",
+            ".buildhost.canary-1-",
+            ".buildhost.canary-1-a-b",
         ] {
             assert_eq!(Entry::parse(&linux, name), None, "{name}");
         }

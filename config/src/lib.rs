@@ -11,6 +11,7 @@ mod newtype;
 mod resource_counts;
 
 pub mod builds;
+pub mod canary;
 pub mod doctor;
 pub mod egress;
 pub mod layout;

@@ -36,6 +36,7 @@ const MACHINES: &[Entry] = &[
     ("import", &[VOLUME, JSON, QUIET]),
     ("image make", &[VOLUME, JSON, QUIET]),
     ("upgrade", &[VOLUME, JSON, QUIET]),
+    ("promote", &[VOLUME, JSON, QUIET]),
     ("rollback", &[VOLUME, JSON, QUIET]),
     ("push", &[VOLUME, JSON, QUIET]),
     ("pull", &[VOLUME, JSON, QUIET]),

@@ -9,6 +9,7 @@ mod remote;
 mod retention;
 mod revisions;
 mod show;
+mod trial;
 mod users;
 
 use std::time::Duration;

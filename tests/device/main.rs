@@ -66,6 +66,7 @@ mod stock_debian;
 mod stream_chains;
 mod syscall_faults;
 mod tftp;
+mod trials;
 mod two_volumes;
 mod uefi;
 mod volumes;

@@ -1,9 +1,13 @@
 //! Power cuts after every flush, and between flushes, while a machine is added, upgraded or
 //! deleted: what was acknowledged is durable, and nothing is broken.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use ::store::Volume;
+use ::store::{SnapshotSource, Volume};
+use config::Revision;
+use config::canary::TrialVerdict;
+use config::task::Provenance;
 use tests::crash_consistency::OldOrNew;
 use tests::hosts::{BuildHost, CommandOutput, DevelopmentHost, listing, run};
 use tests::recorded_disk::RecordedDisk;
@@ -192,4 +196,98 @@ fn what_arrives_of_a_cut_transfer_survives_power_cuts() {
         assert_eq!(new.len(), 3, "{context}: {new:?}");
     });
     assert!(kept > 0 && lost > 0, "{kept} {lost}");
+}
+
+/// The state of a trial in a machine's directory: the current revision, the candidate, and the
+/// verdict on revision 2.
+type TrialState = (u32, Option<u32>, Option<TrialVerdict>);
+
+fn trial_state(volume: &Volume) -> TrialState {
+    let view = volume.view(&"linux".parse().unwrap()).unwrap();
+    assert_eq!((&view.link_fault, view.unmanaged.len()), (&None, 0));
+    let candidate = view.candidate().map(|(view, _)| view.revision.0);
+    let end = view.trials.get(&Revision(2)).and_then(|it| it.end.as_ref());
+    (view.current.unwrap().0, candidate, end.map(|it| it.verdict))
+}
+
+/// Checks that each power cut during a call leaves one of these states, and that the repeated call
+/// leads to the last one.
+fn check_trial(host: BuildHost, arguments: &[&str], input: &[u8], states: &[TrialState]) {
+    let last = *states.last().unwrap();
+    let mut seen = BTreeSet::new();
+    for_each_power_cut(host, arguments, input, 0, |volume, _, context| {
+        let report = volume.clean_after_boot();
+        assert!(report.failed.is_empty(), "{context}: {:?}", report.failed);
+        let state = trial_state(volume);
+        assert!(states.contains(&state), "{context}: {state:?}");
+        seen.insert(states.iter().position(|it| *it == state));
+        if state != last {
+            let repeated = call(volume.path(), arguments, input);
+            assert_eq!(repeated.code, Some(0), "{context}: {repeated:?}");
+        }
+        assert_eq!(trial_state(volume), last, "{context}");
+        volume.clean_after_boot();
+        let view = volume.view(&"linux".parse().unwrap()).unwrap();
+        assert_eq!(view.obsolete_trial_images().count(), 0, "{context}");
+    });
+    assert!(seen.len() > 1, "{seen:?}");
+}
+
+/// Returns a host with revision 2 on trial, and with images of both revisions.
+fn host_with_trial() -> BuildHost {
+    let (one, two) = streams();
+    let host = BuildHost::new(128);
+    let upgrade = ["upgrade", "linux", "--canary", "1/1"];
+    host.machinectl(&["add", "linux"], &one).success();
+    make_image(&host.volume, &SnapshotSource::Current);
+    host.machinectl(&upgrade, &two).success();
+    make_image(&host.volume, &SnapshotSource::Candidate(Revision(2)));
+    host
+}
+
+/// Publishes an image of a revision, as a bootstrap does.
+fn make_image(volume: &Volume, source: &SnapshotSource) {
+    let (machine, toolchain) = ("linux".parse().unwrap(), "default".parse().unwrap());
+    let tag = "bootstrap".parse().unwrap();
+    let snapshot = volume.snapshot(&machine, source, &toolchain, &tag).unwrap();
+    let provenance = Provenance {
+        revision_uuid: snapshot.source_revision().unwrap().uuid.to_string(),
+        toolchain_id: "a".repeat(64).parse().unwrap(),
+        bootstrap_version: 1,
+    };
+    match source {
+        SnapshotSource::Candidate(revision) => {
+            volume.publish_trial_image(snapshot, *revision, &provenance)
+        }
+        _ => volume.publish_image(snapshot, &provenance),
+    }
+    .unwrap();
+}
+
+const ON_TRIAL: TrialState = (1, Some(2), None);
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn the_begin_of_a_trial_survives_power_cuts() {
+    let (one, two) = streams();
+    let host = BuildHost::new(128);
+    host.machinectl(&["add", "linux"], &one).success();
+    let upgrade = ["upgrade", "linux", "--canary", "1/1"];
+    check_trial(host, &upgrade, &two, &[(1, None, None), ON_TRIAL]);
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn a_promotion_survives_power_cuts() {
+    let promoted = (2, None, Some(TrialVerdict::Promoted));
+    // An interrupted promotion is continued: revision 2 is current and has no verdict yet.
+    let states = [ON_TRIAL, (2, None, None), promoted];
+    check_trial(host_with_trial(), &["promote", "linux"], b"", &states);
+}
+
+#[test]
+#[ignore = "needs root: real btrfs, QEMU and network namespaces"]
+fn the_rollback_of_a_trial_survives_power_cuts() {
+    let states = [ON_TRIAL, (1, None, Some(TrialVerdict::RolledBack))];
+    check_trial(host_with_trial(), &["rollback", "linux"], b"", &states);
 }

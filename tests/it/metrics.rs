@@ -32,6 +32,11 @@ fn host_with_history() -> ApiHost {
     host.host.publish_status(config::builds::Status {
         name: "host".into(),
         version: "1".into(),
+        trials: serde_json::from_str(
+            r#"[{"machine": "linux", "revision": 7, "terms": "3 of 10", "since": "2026-01-01T00:00:00Z",
+                "succeeded": 1, "needed": 3, "strikes": 0, "running": 0, "repeating": 0}]"#,
+        )
+        .unwrap(),
         machines: serde_json::from_str(
             r#"[{"machine": "linux", "toolchain": "default", "image": "ready", "message": ""}]"#,
         )
@@ -67,6 +72,8 @@ fn builds_are_counted_with_the_duration_of_each_phase() {
         r#"buildhost_build_phase_seconds_count{phase="starting"} 1"#,
         r#"buildhost_schedule_runs_total{schedule="nightly",result="failed"} 1"#,
         r#"buildhost_builds_unfinished{state="queued"} 0.0"#,
+        r#"buildhost_revision_on_trial{machine="linux"} 7.0"#,
+        r#"buildhost_trials_total{verdict="rolled_back"} 0"#,
         r#"buildhost_machine_ready{machine="linux",toolchain="default"} 1.0"#,
         r#"buildhost_resources{resource="license"} 2.0"#,
         r#"buildhost_resources_used{resource="license"} 1.0"#,

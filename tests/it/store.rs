@@ -8,7 +8,7 @@ use std::time::Duration;
 use ::store::clean;
 use ::store::subvolumes::FakeBackend;
 use ::store::{
-    Change, Intent, KnownContent, Note, RefusalKind, Result, SnapshotSource, Source,
+    Change, Intent, KnownContent, Note, Publication, RefusalKind, Result, SnapshotSource, Source,
     SubvolumeBackend, Volume,
 };
 use config::layout::Entry;
@@ -16,6 +16,8 @@ use config::task::Provenance;
 use config::{MachineName, Revision};
 use tempfile::TempDir;
 use tests::backend_contract;
+
+mod trials;
 
 #[test]
 fn the_fake_backend_fulfills_the_contract() {
@@ -80,9 +82,13 @@ impl Fixture {
             text: "from a test".to_owned(),
             ..Note::default()
         };
+        let publication = Publication {
+            note: Some(&note),
+            trial: None,
+        };
         let ingested = self
             .volume
-            .ingest_with(intent, &machine, source, Some(&note));
+            .ingest_with(intent, &machine, source, publication);
         ingested.map(|_| ())
     }
 
@@ -135,6 +141,17 @@ impl Fixture {
                     "{machine}: image {} {} {id:?}",
                     it.toolchain, it.complete
                 ));
+            }
+            for (revision, it) in &view.trial_images {
+                let id = it.provenance.as_ref().map(|it| it.toolchain_id.clone());
+                lines.push(format!(
+                    "{machine}: image of {revision} {} {id:?}",
+                    it.complete
+                ));
+            }
+            for (revision, trial) in &view.trials {
+                let end = trial.end.as_ref().map(|it| (it.verdict, &it.reason));
+                lines.push(format!("{machine}: trial of {revision}: {end:?}"));
             }
             for it in &view.snapshots {
                 lines.push(format!("{machine}: snapshot {} {}", it.tag, it.in_use));

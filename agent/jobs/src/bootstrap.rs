@@ -90,6 +90,7 @@ async fn publish(
     change: Result<Option<Change>, JobError>,
 ) -> Result<(), JobError> {
     let (volume, of, inputs) = (volume.clone(), start.key.clone(), start.inputs.clone());
+    let candidate = start.candidate;
     let has_checkpoint = blocking(move || {
         let snapshot = Arc::into_inner(snapshot);
         match (change, snapshot) {
@@ -99,7 +100,10 @@ async fn publish(
                 } else {
                     warn!("a person typed while the image was made: it has no content manifest");
                 }
-                volume.publish_image(snapshot, &inputs)?;
+                match candidate {
+                    Some(revision) => volume.publish_trial_image(snapshot, revision, &inputs)?,
+                    None => volume.publish_image(snapshot, &inputs)?,
+                }
                 Ok(Some(change.has_checkpoint))
             }
             (change, snapshot) => {
@@ -110,20 +114,31 @@ async fn publish(
         }
     });
     if let Some(has_checkpoint) = has_checkpoint.await? {
+        if let Some(revision) = candidate {
+            info!(%revision, "the image of a revision on trial is made");
+            return Ok(());
+        }
         info!("the changed image serves");
         agent.restores.image_replaced(&start.key, has_checkpoint);
     }
     Ok(())
 }
 
-/// Takes a snapshot of the machine's current revision.
+/// Takes a snapshot of the machine's current revision, or of the one on trial.
 async fn take_snapshot_of_revision(
     volume: &Volume,
     start: &ImageStart,
 ) -> Result<Arc<Snapshot>, JobError> {
-    let (volume, ImageStart { key, inputs, .. }) = (volume.clone(), start.clone());
+    let (volume, start) = (volume.clone(), start.clone());
+    let ImageStart {
+        key,
+        inputs,
+        candidate,
+        ..
+    } = start;
     blocking(move || {
-        let snapshot = take_snapshot(&volume, &key, &SnapshotSource::Current)?;
+        let source = candidate.map_or(SnapshotSource::Current, SnapshotSource::Candidate);
+        let snapshot = take_snapshot(&volume, &key, &source)?;
         let revision = snapshot
             .source_revision()
             .map(|taken| taken.uuid.to_string());

@@ -51,7 +51,7 @@ pub use verdict::{Facts, Verdict};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttemptKind {
     /// With a new guest.
-    Fresh(BuildStart),
+    Fresh(Box<BuildStart>),
     /// With the guest that an earlier agent started.
     Adopted,
 }
@@ -153,7 +153,7 @@ pub async fn recover(agent: &Arc<AgentState>) -> Result<Vec<Build>, RecordsError
         agent.records.reserve_ids(newest).await?;
     }
     let mut running = Vec::new();
-    for build in agent.records.unfinished().await? {
+    for mut build in agent.records.unfinished().await? {
         if build.state == State::Queued && build.cancel_requested {
             outcome::record_earlier(agent, build, Verdict::Canceled).await;
             continue;
@@ -162,8 +162,13 @@ pub async fn recover(agent: &Arc<AgentState>) -> Result<Vec<Build>, RecordsError
             continue;
         }
         let (task_agent, id) = (Arc::clone(agent), build.id);
+        let (state, attempts) = (build.state, build.attempts);
         let (has_result, has_guest) = blocking(move || {
-            let has_result = collect::has_result(&task_agent.paths.build(id));
+            let directory = task_agent.paths.build(id);
+            // The result of an attempt that is being repeated is not one of the repetition.
+            let has_begun =
+                state > State::Starting || logs::has_begun(&directory, attempts.saturating_sub(1));
+            let has_result = has_begun && collect::has_result(&directory);
             let has_guest = !has_result && session::is_running(&task_agent.guests, &id.to_string());
             (has_result, has_guest)
         })
@@ -173,6 +178,10 @@ pub async fn recover(agent: &Arc<AgentState>) -> Result<Vec<Build>, RecordsError
             continue;
         }
         info!(build = %build.id, state = %build.state, "settling a build of an earlier agent");
+        if !has_result {
+            // The revision on trial did not end its guest.
+            build.trial = build.trial.filter(|it| it.result.is_some());
+        }
         let result = if has_result {
             collect::collect(agent, build.id)
                 .await

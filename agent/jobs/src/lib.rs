@@ -51,7 +51,12 @@ pub async fn start_build(agent: &Arc<AgentState>, start: BuildStart) {
         return;
     };
     info!(build = %build.id, machine = %build.machine, "starting a build");
-    spawn_build(agent, volume, build, build::AttemptKind::Fresh(start));
+    spawn_build(
+        agent,
+        volume,
+        build,
+        build::AttemptKind::Fresh(Box::new(start)),
+    );
 }
 
 /// Adopts a build whose guest an earlier agent started.

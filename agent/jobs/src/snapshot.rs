@@ -12,13 +12,17 @@ use tracing::warn;
 
 use state::AgentState;
 
-/// Takes a new snapshot of an image for a build; an older one is deleted.
+/// Takes a new snapshot of an image for a build, of a revision on trial if it runs on one; an older
+/// one is deleted.
 pub(super) async fn take(volume: &Volume, build: &Build) -> Result<Arc<Snapshot>, StoreError> {
     let (volume, build) = (volume.clone(), build.clone());
     blocking(move || {
         let tag = build.id.tag();
         volume.delete_snapshot(&build.machine, &build.toolchain, &tag)?;
-        let image = SnapshotSource::Image(build.toolchain.clone());
+        let image = match build.running_trial() {
+            Some(run) => SnapshotSource::TrialImage(run.revision, build.toolchain.clone()),
+            None => SnapshotSource::Image(build.toolchain.clone()),
+        };
         volume
             .snapshot(&build.machine, &image, &build.toolchain, &tag)
             .map(Arc::new)

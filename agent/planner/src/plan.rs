@@ -7,12 +7,14 @@ mod forecast;
 mod images;
 mod ready;
 mod start;
+mod trials;
 
 use std::collections::BTreeMap;
 
 pub use forecast::{FORECAST_MAX, PlannedStart};
 
-use config::builds::{Build, Priority, Resources, StartKind, Submitter};
+use config::builds::{Build, Priority, Resources, StartKind, State, Submitter};
+use config::canary::{TrialRun, TrialVerdict};
 use config::queue::Drained;
 use config::task::{BOOTSTRAP_VERSION, Digest, Provenance};
 use config::{BuildId, CopyTag, GuestTag, ImageKey, MachineName, Revision, Tag, ToolchainName};
@@ -24,6 +26,8 @@ use crate::StartMode;
 use crate::admission::{Rules, Shares};
 use crate::pressure::PressureReadings;
 use crate::{Capacity, ResourceRequest, RunningJobs};
+
+pub use trials::TrialBuild;
 
 /// A build in the queue.
 #[derive(Debug, Clone)]
@@ -46,6 +50,9 @@ pub struct QueuedBuild {
     pub after: Vec<BuildId>,
     /// The recorded reason for which it waits.
     pub message: String,
+    /// Set if it may run on a revision on trial: it has not run before, and nobody waits for it at
+    /// a console or a hold.
+    pub may_be_on_trial: bool,
 }
 
 impl From<Build> for QueuedBuild {
@@ -53,6 +60,7 @@ impl From<Build> for QueuedBuild {
         Self {
             id: build.id,
             key: ImageKey::of(&build),
+            may_be_on_trial: may_be_on_trial(&build),
             submitter: build.submitter,
             priority: build.priority,
             resources: build.resources,
@@ -62,6 +70,13 @@ impl From<Build> for QueuedBuild {
             message: build.message,
         }
     }
+}
+
+/// Returns true if a build may run on a revision on trial: it has not run before, and nobody waits for
+/// it at a console or a hold.
+fn may_be_on_trial(build: &Build) -> bool {
+    let is_attended = build.interactive.breakpoint.is_some() || build.interactive.hold;
+    build.attempts == 0 && !is_attended
 }
 
 /// The state of a build that others depend on.
@@ -82,6 +97,9 @@ pub struct RunningBuild {
     pub submitter: Submitter,
     /// The start of its guest.
     pub since: Timestamp,
+    /// Set if its first attempt begins, and its record does not say yet whether that is on a
+    /// revision on trial.
+    pub may_be_on_trial: bool,
 }
 
 impl RunningBuild {
@@ -89,6 +107,7 @@ impl RunningBuild {
     pub fn new(build: Build, now: Timestamp) -> Self {
         Self {
             since: build.started.unwrap_or(now),
+            may_be_on_trial: build.state == State::Queued && may_be_on_trial(&build),
             submitter: build.submitter,
         }
     }
@@ -120,6 +139,8 @@ pub struct Observed {
     pub jobs: RunningJobs,
     /// The failed bootstraps.
     pub bootstrap_failures: BTreeMap<ImageKey, BootstrapFailure>,
+    /// The builds that have run on the revisions on trial.
+    pub trial_builds: BTreeMap<MachineName, Vec<TrialBuild>>,
     /// The start modes of builds on each image.
     pub start_modes: BTreeMap<ImageKey, StartMode>,
     /// The hot images, each with the number of ready guests that it should have.
@@ -177,6 +198,8 @@ pub struct BuildStart {
     pub start: StartKind,
     /// The resources that its guest was admitted with.
     pub request: ResourceRequest,
+    /// The trial that it takes part in; `None` on the current revision.
+    pub trial: Option<TrialRun>,
 }
 
 /// The making of an image, or of a checkpoint in one.
@@ -188,6 +211,8 @@ pub struct ImageStart {
     pub volume: VolumeId,
     /// The inputs of the image.
     pub inputs: Provenance,
+    /// The revision on trial that it is made of; `None` for the current one.
+    pub candidate: Option<Revision>,
     /// Set if no build needs the image now: its bootstrap may have to yield.
     pub unasked: bool,
 }
@@ -223,6 +248,21 @@ pub enum Action {
     DeleteSnapshot(VolumeId, ImageKey, Tag),
     /// Delete an image whose toolchain does not exist any more.
     DeleteImage(VolumeId, ImageKey),
+    /// Delete an image that was made for a trial that has ended.
+    DeleteTrialImage(VolumeId, ImageKey, Revision),
+    /// Promote a revision on trial, or roll it back.
+    EndTrial {
+        /// The volume of the machine.
+        volume: VolumeId,
+        /// The machine.
+        machine: MachineName,
+        /// The revision.
+        revision: Revision,
+        /// The verdict.
+        verdict: TrialVerdict,
+        /// The reason.
+        reason: String,
+    },
     /// Delete old revisions in a volume.
     Prune(VolumeId, Vec<(MachineName, Revision)>),
     /// Cancel a bootstrap or checkpoint whose inputs have changed.
@@ -268,10 +308,12 @@ impl Observed {
     /// Returns the actions to take, the builds that are ready to start in scheduling
     /// order, and the reasons for which bootstraps wait.
     pub fn decide(&self) -> Decision {
-        let mut actions = self.clean();
+        let mut actions = self.end_trials();
+        actions.extend(self.clean());
         actions.extend(self.prune());
         actions.extend(self.cancel_bootstraps());
-        let starts = self.start_jobs();
+        let mut starts = self.start_jobs();
+        self.route_to_candidates(&mut starts.actions);
         actions.extend(self.end_debug_sessions());
         actions.extend(self.evict_holds(&starts.actions, &starts.order));
         actions.extend(starts.actions);

@@ -40,6 +40,21 @@ impl ResourceRequest {
             ..self
         }
     }
+
+    /// Returns the request that is enough for this guest and for another one of its machine.
+    #[must_use]
+    pub fn at_least(mut self, other: Self) -> Self {
+        for (name, count) in other.counts {
+            let own = self.counts.entry(name).or_default();
+            *own = count.max(*own);
+        }
+        Self {
+            cpus: self.cpus.max(other.cpus),
+            memory: self.memory.max(other.memory),
+            disk: self.disk.max(other.disk),
+            ..self
+        }
+    }
 }
 
 /// The resources that the host has for guests.

@@ -8,8 +8,9 @@ use rusqlite::{Connection, Transaction, params};
 use super::rows::{from_json, json, optional, parse, time};
 
 /// The migrations, by the version that they start from.
-pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 14] =
-    [v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14];
+pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 15] = [
+    v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15,
+];
 
 /// Migrates a database of version `from` to the newest in one transaction.
 pub(super) fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
@@ -194,6 +195,14 @@ fn v13(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
 /// Adds the names of the secrets of each build.
 fn v14(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch("ALTER TABLE builds ADD COLUMN secrets TEXT NOT NULL DEFAULT '[]';")
+}
+
+/// Adds the attempts on revisions on trial.
+fn v15(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "ALTER TABLE builds ADD COLUMN trial TEXT NOT NULL DEFAULT 'null';
+         CREATE INDEX builds_trial ON builds (machine, id) WHERE trial <> 'null';",
+    )
 }
 
 /// Computes the new columns from the others.

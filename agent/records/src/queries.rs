@@ -1,11 +1,12 @@
 //! Queries of builds. They do not block on the writer.
 
-use config::BuildId;
 use config::builds::{Build, ListQuery};
 use config::task::Digest;
+use config::{BuildId, MachineName};
+use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
-use super::rows::{key, read, read_key};
+use super::rows::{key, read, read_key, time};
 use super::{Records, RecordsError, list};
 
 impl Records {
@@ -80,6 +81,28 @@ impl Records {
                     "SELECT * FROM builds WHERE state <> 'finished' AND task = ?1 ORDER BY id";
                 let mut select = connection.prepare_cached(sql)?;
                 select.query_map([task.as_str()], read)?.collect()
+            })
+            .await
+    }
+
+    /// Returns the builds of a machine that have run on a revision on trial, oldest first: those of
+    /// the trial that began at `since`.
+    pub async fn of_trial(
+        &self,
+        machine: &MachineName,
+        since: Timestamp,
+    ) -> Result<Vec<Build>, RecordsError> {
+        let machine = machine.clone();
+        self.database
+            .read(move |connection| {
+                let sql = "SELECT * FROM builds WHERE machine = ?1 AND trial <> 'null'
+                           AND (finished IS NULL OR finished >= ?2) ORDER BY id";
+                let mut select = connection.prepare_cached(sql)?;
+                let mut builds: Vec<Build> = select
+                    .query_map(params![machine.as_str(), time(since)], read)?
+                    .collect::<rusqlite::Result<_>>()?;
+                builds.retain(|build| build.trial.as_ref().is_some_and(|it| it.since == since));
+                Ok(builds)
             })
             .await
     }

@@ -48,7 +48,7 @@ pub(super) fn update(connection: &Connection, build: &Build) -> rusqlite::Result
                attempts = ?6, not_before = ?7, revision = ?8, made = ?9, guest = ?10, frozen = ?11,
                started = ?12, finished = ?13, seconds = ?14, phases = ?15, cpu_milliseconds = ?16,
                memory_bytes_max = ?17, packages = ?18, artifacts = ?19, life = ?20,
-               volume = ?21, saves = saves + 1 WHERE id = ?1 AND saves = ?22";
+               volume = ?21, trial = ?23, saves = saves + 1 WHERE id = ?1 AND saves = ?22";
     let changed = connection.prepare_cached(sql)?.execute(params![
         key(build.id),
         build.priority.0,
@@ -72,6 +72,7 @@ pub(super) fn update(connection: &Connection, build: &Build) -> rusqlite::Result
         json(&build.interactive)?,
         build.volume.as_deref().and_then(Path::to_str),
         integer(build.saves),
+        json(&build.trial)?,
     ])?;
     if changed == 0 {
         return Ok(false);
@@ -141,6 +142,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Build> {
         },
         interactive: from_json(row, "life")?,
         typists: from_json(row, "typists")?,
+        trial: from_json(row, "trial")?,
         progress: from_json(row, "progress")?,
         packages: from_json(row, "packages")?,
         artifacts: from_json(row, "artifacts")?,

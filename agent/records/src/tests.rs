@@ -4,6 +4,7 @@ use config::BuildId;
 use config::builds::{
     Build, BuildInputs, Count, GuestKind, Phase, Priority, Request, State, Submitter,
 };
+use config::canary::{TrialResult, TrialRun};
 use config::task::Outcome;
 use jiff::Timestamp;
 use telemetry::Telemetry;
@@ -27,6 +28,49 @@ async fn submitted(records: &Records) -> Build {
         .unwrap()
 }
 
+/// Returns the failed attempt of a build in the trial that began at `since`.
+fn run(since: Timestamp) -> TrialRun {
+    TrialRun {
+        revision: config::Revision(8),
+        since,
+        result: Some(TrialResult::Failed {
+            outcome: Outcome::Error,
+            message: "no make".into(),
+        }),
+    }
+}
+
+#[tokio::test]
+async fn the_builds_of_a_trial_are_those_that_ran_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("records.sqlite3");
+    let records = Records::open(&path, Telemetry::default()).unwrap();
+    let second = |second| Timestamp::from_second(second).unwrap();
+    // The first build has no trial, the second one an earlier one; the last one is unfinished.
+    for (since, finished) in [
+        (None, true),
+        (Some(1), true),
+        (Some(9), true),
+        (Some(9), false),
+    ] {
+        let mut build = submitted(&records).await;
+        build.trial = since.map(|it| run(second(it)));
+        build.enter(State::Starting, second(10)).unwrap();
+        if finished {
+            build.enter(State::Finished, second(11)).unwrap();
+            build.outcome = Some(Outcome::Success);
+        }
+        records.save(&mut build).await.unwrap();
+    }
+    let linux = "linux".parse().unwrap();
+    let found = records.of_trial(&linux, second(9)).await.unwrap();
+    let found: Vec<_> = found.iter().map(|it| (it.id.0, it.trial.clone())).collect();
+    let expected = Some(run(second(9)));
+    assert_eq!(found, [(3, expected.clone()), (4, expected)]);
+    let other = "hurd".parse().unwrap();
+    assert_eq!(records.of_trial(&other, second(9)).await.unwrap(), []);
+}
+
 #[tokio::test]
 async fn records_are_durable() {
     let directory = tempfile::tempdir().unwrap();
@@ -48,6 +92,7 @@ async fn records_are_durable() {
         image_sha256: None,
         policy: None,
     });
+    build.trial = Some(run(second(4)));
     build.guest = Some(GuestKind::Tcg);
     build.restored = true;
     build.usage.cpu_milliseconds = Some(4);

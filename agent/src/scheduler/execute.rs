@@ -14,7 +14,7 @@ use store::{Volume, VolumeId};
 use sys::blocking::blocking;
 use tracing::{debug, info, warn};
 
-use super::LoopState;
+use super::{LoopState, trials};
 use jobs::{self, ImageJobKind, JobEnd};
 use state::AgentState;
 
@@ -67,6 +67,20 @@ async fn execute_one(
                 move |volume: &Volume| volume.delete_image(&deleted.machine, &deleted.toolchain);
             delete_unused(agent, volume, &key, "image", delete).await;
         }
+        Action::DeleteTrialImage(volume, key, revision) => {
+            let deleted = key.clone();
+            let delete = move |volume: &Volume| {
+                volume.delete_trial_image(&deleted.machine, revision, &deleted.toolchain)
+            };
+            delete_unused(agent, volume, &key, "image", delete).await;
+        }
+        Action::EndTrial {
+            volume,
+            machine,
+            revision,
+            verdict,
+            reason,
+        } => trials::end(agent, volume, machine, revision, (verdict, reason)).await,
         Action::CancelBootstrap(key) => drop(agent.jobs.cancel_image(&key)),
         Action::YieldBootstrap(key) => yield_bootstrap(agent, &key),
         Action::StartBootstrap(start) => start_bootstrap(agent, state, start),

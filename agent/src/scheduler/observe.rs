@@ -13,7 +13,7 @@ use config::{BuildId, ImageKey, MachineName, ToolchainName};
 use jiff::Timestamp;
 use planner::admission::{Rules, Shares};
 use planner::plan::{BootstrapFailure, DependencyState, Observed, QueuedBuild, RunningBuild};
-use planner::{ResourceRequest, StartMode};
+use planner::{ResourceRequest, StartMode, TrialBuild};
 use records::RecordsError;
 use store::prune::PrunePolicy;
 use store::{Located, StoreError, VolumeId};
@@ -60,8 +60,10 @@ pub(crate) async fn observe(
         Ok::<_, StoreError>((disks, capacity, pressure))
     })
     .await?;
+    let trial_builds = trial_builds(agent, &disks.machines).await?;
     let settings = &agent.settings;
     Ok(Observed {
+        trial_builds,
         machines: disks.machines,
         toolchains: disks.toolchains,
         unusable_toolchains: disks.unusable_toolchains,
@@ -119,6 +121,23 @@ async fn dependencies(
     Ok(states)
 }
 
+/// Returns the builds that have run on the revisions on trial.
+async fn trial_builds(
+    agent: &AgentState,
+    machines: &BTreeMap<MachineName, Located>,
+) -> Result<BTreeMap<MachineName, Vec<TrialBuild>>, RecordsError> {
+    let mut builds = BTreeMap::new();
+    for (machine, state) in machines {
+        let Some((_, trial)) = state.view.candidate() else {
+            continue;
+        };
+        let of_trial = agent.records.of_trial(machine, trial.since).await?;
+        let of_trial = of_trial.into_iter().filter_map(TrialBuild::new);
+        builds.insert(machine.clone(), of_trial.collect());
+    }
+    Ok(builds)
+}
+
 /// The part of an observation that the disks tell.
 struct Disks {
     machines: BTreeMap<MachineName, Located>,
@@ -171,6 +190,8 @@ fn machines(agent: &AgentState) -> Result<BTreeMap<MachineName, Located>, StoreE
 fn drop_stale_facts(agent: &AgentState, machines: &BTreeMap<MachineName, Located>) {
     let existing = machines.values().flat_map(|state| {
         let images = state.view.images.iter().map(|image| image.uuid);
+        let trial_images = state.view.trial_images.iter().map(|(_, image)| image.uuid);
+        let images = images.chain(trial_images);
         images.chain(state.view.revisions.iter().map(|revision| revision.uuid))
     });
     let existing = existing.collect();
@@ -192,6 +213,17 @@ fn facts(agent: &AgentState, state: &Located, key: &ImageKey) -> Option<Arc<Imag
     Some(agent.image_facts.get(uuid, &directory))
 }
 
+/// Returns the facts of the revision on trial.
+fn candidate_facts(agent: &AgentState, state: &Located) -> Option<Arc<ImageFacts>> {
+    let (candidate, _) = state.view.candidate()?;
+    let entry = Entry::Revision(candidate.revision);
+    let directory = agent
+        .volumes
+        .get(state.volume)?
+        .entry(&state.view.name, &entry);
+    Some(agent.image_facts.get(candidate.uuid, &directory))
+}
+
 /// Returns the resource requests of the guests of each machine with each toolchain. The
 /// start of a guest reports a manifest that cannot be used.
 fn requests(
@@ -208,7 +240,15 @@ fn requests(
             };
             let facts = facts(agent, state, &key);
             if let Some(Ok(machine)) = facts.as_ref().map(|facts| &facts.machine) {
-                requests.insert(key, capacity::request(&agent.settings, machine));
+                let request = capacity::request(&agent.settings, machine);
+                let on_trial = candidate_facts(agent, state);
+                let request = match on_trial.as_ref().map(|facts| &facts.machine) {
+                    Some(Ok(machine)) => {
+                        request.at_least(capacity::request(&agent.settings, machine))
+                    }
+                    _ => request,
+                };
+                requests.insert(key, request);
             }
         }
     }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use config::MachineName;
+use config::canary::Terms;
 use store::pull::PullEvent;
 use store::send::{RemoteHost, SshCommand};
 use store::{RefusalKind, Result, Volume};
@@ -63,7 +64,7 @@ fn pull_all(agent: &AgentState) {
         let Some(volume) = volume.filter(|_| located.view.is_live()) else {
             continue;
         };
-        if let Err(error) = pull(volume, &machine, &hosts) {
+        if let Err(error) = pull(volume, &machine, &hosts, agent.settings.machines.trial) {
             let error = &error as &dyn Error;
             warn!(%machine, error, "cannot pull a revision");
         }
@@ -71,17 +72,24 @@ fn pull_all(agent: &AgentState) {
 }
 
 /// Fetches the newest revision of a machine, if it is newer than the current one here. A machine
-/// that no host has stays as it is.
-fn pull(volume: &Volume, machine: &MachineName, hosts: &[RemoteHost]) -> Result<()> {
+/// that no host has stays as it is, and so does a revision on trial, or one that was rolled back.
+fn pull(
+    volume: &Volume,
+    machine: &MachineName,
+    hosts: &[RemoteHost],
+    trial: Option<Terms>,
+) -> Result<()> {
     let mut report = |event: PullEvent<'_>| log(machine, &event);
-    let pull = match volume.plan_pull(machine, hosts, &mut report) {
+    let mut pull = match volume.plan_pull(machine, hosts, &mut report) {
         Err(error) if error.kind() == Some(RefusalKind::NotFound) => return Ok(()),
         pull => pull?,
     };
-    if pull.is_up_to_date() {
+    let revision = pull.revision;
+    let was_tried = volume.was_tried(machine, revision);
+    if pull.is_up_to_date() || was_tried {
         return Ok(());
     }
-    let revision = pull.revision;
+    pull.trial = trial;
     let host = volume.pull(pull, false, &mut report)?;
     info!(%machine, %revision, host, "pulled a revision");
     Ok(())

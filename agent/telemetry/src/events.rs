@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use config::builds::{Build, Progress, State, Status};
+use config::canary::TrialVerdict;
 use config::schedule::Schedule;
-use config::{BuildId, MachineName, ScheduleName, ToolchainName};
+use config::{BuildId, MachineName, Revision, ScheduleName, ToolchainName};
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
@@ -44,6 +45,8 @@ pub enum Kind {
     Unscheduled,
     /// The status of a machine changed.
     Machine,
+    /// The trial of a revision began, changed or ended.
+    Trial,
     /// The notices of the host changed.
     Notices,
 }
@@ -58,6 +61,7 @@ impl Kind {
             Self::Schedule => "schedule",
             Self::Unscheduled => "unscheduled",
             Self::Machine => "machine",
+            Self::Trial => "trial",
             Self::Notices => "notices",
         }
     }
@@ -87,6 +91,7 @@ enum Subject {
     Schedule(ScheduleName),
     Unscheduled(ScheduleName),
     Machine(MachineName, ToolchainName),
+    Trial(MachineName),
     Notices,
 }
 
@@ -99,6 +104,7 @@ impl Subject {
             Self::Schedule(_) => Kind::Schedule,
             Self::Unscheduled(_) => Kind::Unscheduled,
             Self::Machine(..) => Kind::Machine,
+            Self::Trial(_) => Kind::Trial,
             Self::Notices => Kind::Notices,
         }
     }
@@ -106,7 +112,11 @@ impl Subject {
     fn build(&self) -> Option<BuildId> {
         match self {
             Self::Build(id, ..) | Self::Progress(id) | Self::Deleted(id) => Some(*id),
-            Self::Schedule(_) | Self::Unscheduled(_) | Self::Machine(..) | Self::Notices => None,
+            Self::Schedule(_)
+            | Self::Unscheduled(_)
+            | Self::Machine(..)
+            | Self::Trial(_)
+            | Self::Notices => None,
         }
     }
 }
@@ -208,9 +218,27 @@ impl Events {
             let subject = Subject::Machine(machine.machine.clone(), machine.toolchain.clone());
             self.publish(subject, &json!(machine));
         }
+        let known = |it| before.is_some_and(|before| before.trials.contains(it));
+        for trial in now.trials.iter().filter(|it| !known(it)) {
+            self.publish(Subject::Trial(trial.machine.clone()), &json!(trial));
+        }
         if before.is_none_or(|before| before.notices != now.notices) {
             self.publish(Subject::Notices, &json!(now.notices));
         }
+    }
+
+    /// Publishes the end of the trial of a revision.
+    pub fn trial_ended(
+        &self,
+        machine: &MachineName,
+        revision: Revision,
+        verdict: TrialVerdict,
+        reason: &str,
+    ) {
+        let end = json!({
+            "machine": machine, "revision": revision, "verdict": verdict, "reason": reason,
+        });
+        self.publish(Subject::Trial(machine.clone()), &end);
     }
 
     /// Returns a number that grows whenever a build gets an outcome or is deleted.
@@ -289,6 +317,8 @@ impl Events {
 
 #[cfg(test)]
 mod tests {
+    use config::builds::TrialStatus;
+
     use super::*;
 
     fn numbers(after: Option<Vec<Event>>) -> Option<Vec<u64>> {
@@ -376,6 +406,7 @@ mod tests {
             queued: 0,
             guests: 0,
             notices: Vec::new(),
+            trials: Vec::new(),
             volumes: Vec::new(),
             resources: std::collections::BTreeMap::new(),
             pressure: Vec::new(),
@@ -392,5 +423,31 @@ mod tests {
         status.notices.push("no toolchain".into());
         events.status(Some(&before), &status);
         assert_eq!(told(&events), [(2, r#"["no toolchain"]"#.to_owned())]);
+        let before = status.clone();
+        let machine: MachineName = "linux".parse().unwrap();
+        status.trials.push(TrialStatus {
+            machine: machine.clone(),
+            revision: Revision(2),
+            terms: "3 of 10".parse().unwrap(),
+            since: Timestamp::UNIX_EPOCH,
+            succeeded: 1,
+            needed: 3,
+            strikes: 0,
+            running: 1,
+            repeating: 0,
+        });
+        events.status(Some(&before), &status);
+        events.status(Some(&status), &status);
+        let data = told(&events).pop().unwrap();
+        assert!(
+            data.0 == 3 && data.1.contains(r#""succeeded":1"#),
+            "{data:?}"
+        );
+        // The end replaces the progress.
+        events.trial_ended(&machine, Revision(2), TrialVerdict::RolledBack, "2 strikes");
+        let data = told(&events).pop().unwrap();
+        let expected =
+            r#"{"machine":"linux","reason":"2 strikes","revision":2,"verdict":"rolled_back"}"#;
+        assert_eq!(data, (4, expected.to_owned()));
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use config::ScheduleName;
 use config::builds::{Build, ImageState, State, Status};
+use config::canary::TrialVerdict;
 use config::schedule::RunResult;
 use parking_lot::Mutex;
 use prometheus_client::encoding::text::encode;
@@ -33,6 +34,7 @@ pub struct Metrics {
     phases: Histograms,
     schedule_runs: Counters,
     bootstraps: Counters,
+    trials: Counters,
     bootstrap_seconds: Histograms,
     starts: Counters,
     restore_failures: Counter,
@@ -49,6 +51,7 @@ struct AgentGauges {
     waiting: Gauges,
     guests: Gauges,
     ready: Gauges,
+    on_trial: Gauges,
     notices: Gauges,
     free: Gauges,
     hot_memory: Gauges,
@@ -89,6 +92,7 @@ impl Default for Metrics {
             ),
             schedule_runs: counter(&mut all, "schedule_runs", "Runs of schedules"),
             bootstraps: counter(&mut all, "bootstraps", "Finished bootstraps"),
+            trials: counter(&mut all, "trials", "Ended trials of revisions"),
             bootstrap_seconds: histogram(&mut all, "bootstrap", "Duration of bootstraps", seconds),
             starts: counter(&mut all, "guest_starts", "Started guests"),
             restore_failures,
@@ -136,6 +140,7 @@ impl Metrics {
     fn begin(&self) {
         for (family, label, values) in [
             (&self.bootstraps, "result", ["success", "failure"]),
+            (&self.trials, "verdict", ["promoted", "rolled_back"]),
             (&self.starts, "start", ["cold", "frozen"]),
             (&self.tftp_bytes, "direction", ["put", "fetch"]),
         ] {
@@ -174,6 +179,16 @@ impl Metrics {
         self.bootstraps.get_or_create(&result).inc();
         let histogram = self.bootstrap_seconds.get_or_create(&result);
         histogram.observe(lasted.as_secs_f64());
+    }
+
+    /// Counts the end of the trial of a revision.
+    pub fn trial(&self, verdict: TrialVerdict) {
+        let word = match verdict {
+            TrialVerdict::Promoted => "promoted",
+            TrialVerdict::RolledBack => "rolled_back",
+        };
+        let labels = vec![("verdict", word.to_owned())];
+        self.trials.get_or_create(&labels).inc();
     }
 
     /// Counts a start of a guest.
@@ -251,6 +266,11 @@ impl AgentGauges {
                 "machine_ready",
                 "1 if a machine can build, else 0",
             ),
+            on_trial: gauge(
+                &mut all,
+                "revision_on_trial",
+                "The number of a machine's revision on trial",
+            ),
             notices: gauge(
                 &mut all,
                 "notices",
@@ -309,6 +329,11 @@ impl AgentGauges {
                 let labels = vec![machine, ("toolchain", it.toolchain.to_string())];
                 let ready = matches!(it.image, ImageState::Ready | ImageState::Outdated);
                 set(&self.ready, &labels, f64::from(u8::from(ready)));
+            }
+            self.on_trial.clear();
+            for it in &status.trials {
+                let labels = vec![("machine", it.machine.to_string())];
+                set(&self.on_trial, &labels, f64::from(it.revision.0));
             }
             set(&self.notices, &Vec::new(), status.notices.len() as f64);
             for (name, load) in &status.resources {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Interactive, Priority, Request, Resources, State, Submitter, Target, TransitionError};
+use crate::canary::{TrialResult, TrialRun};
 use crate::names::{
     BuildId, FileName, MachineName, Revision, ScheduleName, SecretName, ToolchainName,
 };
@@ -281,6 +282,9 @@ pub struct Build {
     /// The people who typed on its consoles, in the order of their first input.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub typists: Vec<Typist>,
+    /// The attempt that ran on a revision on trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialRun>,
     /// The reported progress.
     pub progress: Progress,
     /// The packages.
@@ -296,6 +300,23 @@ pub struct Build {
 }
 
 impl Build {
+    /// Returns the attempt on a revision on trial while it has no result.
+    pub fn running_trial(&self) -> Option<&TrialRun> {
+        self.trial.as_ref().filter(|it| it.result.is_none())
+    }
+
+    /// Returns the number of attempts that count against the retries. One on a revision on trial
+    /// does not.
+    pub fn counted_attempts(&self) -> u32 {
+        let has_failed = self.trial.as_ref().is_some_and(|it| {
+            matches!(
+                it.result,
+                Some(TrialResult::Failed { .. } | TrialResult::HostFailed { .. })
+            )
+        });
+        self.attempts.saturating_sub(u32::from(has_failed))
+    }
+
     /// Creates the record of a new build.
     pub fn new(
         id: BuildId,
@@ -359,6 +380,7 @@ impl Build {
                 copies: None,
             },
             typists: Vec::new(),
+            trial: None,
             progress: Progress::default(),
             packages: Vec::new(),
             artifacts: Vec::new(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::reader::Reader;
+use crate::canary::Terms;
 use crate::ssh::SshHost;
 
 /// The settings of machines.
@@ -16,6 +17,9 @@ pub struct Machines {
     /// The free space of a volume above which nothing is deleted; if `None`, free space
     /// does not matter.
     pub free_bytes_enough: Option<u64>,
+    /// The terms on which revisions that the agent fetches are put on trial; `None` to make them
+    /// current at once.
+    pub trial: Option<Terms>,
     /// The source of new revisions.
     pub pull: Pull,
 }
@@ -37,8 +41,17 @@ pub(super) fn machines(reader: &mut Reader<'_>) -> Machines {
         keep_revisions: reader.optional_count("machines.keep_revisions", 0, 1_000_000),
         keep_age: Duration::from_hours(24 * days),
         free_bytes_enough: reader.optional_mebibytes("machines.enough_free_mib"),
+        trial: trial(reader),
         pull: pull(reader),
     }
+}
+
+fn trial(reader: &mut Reader<'_>) -> Option<Terms> {
+    let text = reader.optional_text("machines.canary", |text| match text.parse::<Terms>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err("a number of builds such as `3 of 10` is expected"),
+    });
+    text?.parse().ok()
 }
 
 fn pull(reader: &mut Reader<'_>) -> Pull {

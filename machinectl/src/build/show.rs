@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 
 use client::Client;
 use config::builds::{Build, HoldKind, Priority, State};
+use config::canary::TrialResult;
 
 use super::forecast;
 use crate::exit_code::Failure;
@@ -34,6 +35,7 @@ pub(super) fn run(client: &Client, build: &Build, output: &Output) -> Result<(),
         ("secrets", list(&build.secrets, " ")),
         ("machine", build.machine.to_string()),
         ("revision", or_empty(build.revision)),
+        ("trial", trial(build)),
         ("toolchain", build.toolchain.to_string()),
         ("guest", or_empty(build.guest)),
         ("sources", sources(build)),
@@ -133,6 +135,21 @@ fn earlier_logs(build: &Build) -> String {
         "attempt {attempts}; `buildhost log {} --attempt NUMBER`",
         build.id
     )
+}
+
+/// Returns the result of the attempt on a revision on trial.
+fn trial(build: &Build) -> String {
+    let Some(run) = &build.trial else {
+        return String::new();
+    };
+    let revision = run.revision;
+    match &run.result {
+        None => format!("runs on revision {revision}, which is on trial"),
+        Some(TrialResult::Succeeded) => format!("succeeded on revision {revision}, on trial then"),
+        Some(TrialResult::Failed { message, .. } | TrialResult::HostFailed { message }) => {
+            format!("failed on revision {revision}, on trial then, and was repeated: {message}")
+        }
+    }
 }
 
 fn usage(build: &Build) -> String {

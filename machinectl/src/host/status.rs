@@ -1,6 +1,8 @@
 //! `host status`: the activity, capacity and problems of the host.
 
-use config::builds::{Readiness, Status};
+use std::fmt::Write as _;
+
+use config::builds::{Readiness, Status, TrialStatus};
 use config::pressure::Pressure;
 use config::printable;
 
@@ -37,6 +39,9 @@ pub(super) fn run(status: &Status, output: &Output) -> Result<(), Failure> {
     if let Some(line) = pressure(&status.pressure) {
         output.print(&line)?;
     }
+    for trial in &status.trials {
+        output.print(&format!("{}\n", state_of_trial(trial)))?;
+    }
     let mut table = Table::new(["MACHINE", "TOOLCHAIN", "IMAGE", "START", "REASON"]);
     for ready in &status.machines {
         table.add([
@@ -59,6 +64,37 @@ fn pressure(pressure: &[Pressure]) -> Option<String> {
     };
     let all: Vec<_> = pressure.iter().map(one).collect();
     (!all.is_empty()).then(|| format!("pressure: {}\n", all.join(", ")))
+}
+
+/// Describes the progress of a trial.
+fn state_of_trial(trial: &TrialStatus) -> String {
+    let TrialStatus {
+        machine,
+        revision,
+        terms,
+        since: _,
+        succeeded,
+        needed,
+        strikes,
+        running,
+        repeating,
+    } = trial;
+    let mut text = format!(
+        "{machine}: revision {revision} is on trial ({terms}): {succeeded} of {needed} builds have succeeded on it"
+    );
+    for (number, fact) in [
+        (*running, "running there"),
+        (
+            *repeating,
+            "failed there and running again on the current revision",
+        ),
+        (*strikes, "failed there only"),
+    ] {
+        if number > 0 {
+            let _ = write!(text, ", {number} {fact}");
+        }
+    }
+    text
 }
 
 /// Returns the reasons for the state of an image and for the kind of its starts.

@@ -15,6 +15,7 @@ use store::{Source, Volume};
 use super::ingest::{self, Ingest};
 use super::note::NoteOption;
 use super::retention::Retention;
+use super::trial::TrialOption;
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::{DryRun, GlobalOptions};
 use crate::output::Output;
@@ -81,6 +82,8 @@ pub(crate) struct MakeRequest {
     #[command(flatten)]
     note: NoteOption,
     #[command(flatten)]
+    trial: TrialOption,
+    #[command(flatten)]
     retention: Retention,
     #[command(flatten)]
     dry_run: DryRun,
@@ -132,6 +135,7 @@ pub(super) fn run(
         name: &make.name,
         note: make.note.note(plan.subject().to_owned()),
         record: false,
+        trial: make.trial,
         retention: make.retention,
         dry_run: make.dry_run,
         output,

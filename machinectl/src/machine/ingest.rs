@@ -7,11 +7,12 @@ use clap::{Args, Subcommand};
 use config::{MachineName, Revision};
 use store::ingest::import::Import;
 use store::stream::{SendStream, TimeoutReader};
-use store::{IngestPlan, Intent, Method, Note, Source, Volume};
+use store::{IngestPlan, Intent, Method, Note, Publication, Source, Volume};
 
 use super::note::NoteOption;
 use super::retention::Retention;
 use super::revisions::record;
+use super::trial::{self, TrialOption};
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::{DryRun, GlobalOptions};
 use crate::output::{Output, Progress};
@@ -43,7 +44,12 @@ pub(crate) enum Command {
     /// Running builds keep their revision. The number of the new revision must be higher than
     /// that of the current one. An incremental stream can build on any revision of the machine.
     /// The stream may be compressed with zstd, xz, gzip or bzip2.
-    Upgrade(Request),
+    Upgrade {
+        #[command(flatten)]
+        request: Request,
+        #[command(flatten)]
+        trial: TrialOption,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -82,6 +88,8 @@ pub(crate) struct ImportRequest {
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
     #[command(flatten)]
+    trial: TrialOption,
+    #[command(flatten)]
     note: NoteOption,
     #[command(flatten)]
     retention: Retention,
@@ -96,6 +104,7 @@ pub(super) struct Ingest<'a> {
     pub(super) note: Note,
     /// True to record the content of a revision without a content manifest.
     pub(super) record: bool,
+    pub(super) trial: TrialOption,
     pub(super) retention: Retention,
     pub(super) dry_run: DryRun,
     pub(super) output: &'a Output,
@@ -108,12 +117,12 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let volume = Volume::open(&options.volume)?;
     let request = match command {
-        Command::Add(request) | Command::Upgrade(request) => request,
+        Command::Add(request) | Command::Upgrade { request, .. } => request,
         Command::Import(request) => return import(request, &volume, output),
     };
-    let intent = match command {
-        Command::Add(_) => Intent::Add,
-        Command::Upgrade(_) | Command::Import(_) => Intent::Upgrade,
+    let (intent, trial) = match command {
+        Command::Upgrade { trial, .. } => (Intent::Upgrade, *trial),
+        Command::Add(_) | Command::Import(_) => (Intent::Add, TrialOption::default()),
     };
     let source = open(request.from.as_deref(), &volume)?;
     let from = request.from.as_ref().map(|it| it.display().to_string());
@@ -124,6 +133,7 @@ pub(crate) fn run(
         name: &request.name,
         note: request.note.note(from),
         record: request.record,
+        trial,
         retention: request.retention,
         dry_run: request.dry_run,
         output,
@@ -141,6 +151,7 @@ fn import(request: &ImportRequest, volume: &Volume, output: &Output) -> Result<(
         name: &request.name,
         note: request.note.note(request.source.display().to_string()),
         record: false,
+        trial: request.trial,
         retention: request.retention,
         dry_run: request.dry_run,
         output,
@@ -192,15 +203,23 @@ impl Ingest<'_> {
         let plan = if self.dry_run.enabled {
             self.volume.plan_ingest(intent, self.name, &source)?
         } else {
+            let publication = Publication {
+                note: Some(&self.note),
+                trial: self.trial.terms(),
+            };
             self.volume
-                .ingest_with(intent, self.name, source, Some(&self.note))?
+                .ingest_with(intent, self.name, source, publication)?
         };
         drop(progress);
         let revision = plan.revision;
         if self.dry_run.enabled {
             self.print_plan(&plan)?;
-            self.retention
-                .plan(self.volume, self.name, revision, self.output)?;
+            self.retention.plan(
+                self.volume,
+                self.name,
+                self.next_current(&plan),
+                self.output,
+            )?;
             return Ok(revision);
         }
         self.report_current(&plan);
@@ -230,10 +249,11 @@ impl Ingest<'_> {
 
     fn report_current(&self, plan: &IngestPlan) {
         let (name, revision) = (self.name, plan.revision);
-        let circumstances = circumstances(plan);
-        self.output.status(format_args!(
-            "{name}: revision {revision} is now current{circumstances}"
-        ));
+        let trial = self.trial.begins(plan.before);
+        let published = trial::published(revision, trial);
+        let circumstances = circumstances(plan, trial.is_some());
+        self.output
+            .status(format_args!("{name}: {published}{circumstances}"));
     }
 
     /// Prints the plan of a dry run.
@@ -242,14 +262,26 @@ impl Ingest<'_> {
             return self.print_json(plan, None, None);
         }
         let (name, revision) = (self.name, plan.revision);
-        let circumstances = circumstances(plan);
-        self.output.plan(format_args!(
-            "make revision {revision} of {name} current{circumstances}"
-        ))?;
+        let trial = self.trial.begins(plan.before);
+        let circumstances = circumstances(plan, trial.is_some());
+        match trial {
+            Some(terms) => self.output.plan(format_args!(
+                "put revision {revision} of {name} on trial ({terms}){circumstances}"
+            ))?,
+            None => self.output.plan(format_args!(
+                "make revision {revision} of {name} current{circumstances}"
+            ))?,
+        }
         if self.record {
             record::plan(name, revision, self.output)?;
         }
         Ok(())
+    }
+
+    /// Returns the revision that is current after the ingest.
+    fn next_current(&self, plan: &IngestPlan) -> Revision {
+        let before = plan.before.filter(|_| self.trial.terms().is_some());
+        before.unwrap_or(plan.revision)
     }
 
     /// Prints the result as JSON if that is wanted.
@@ -264,7 +296,8 @@ impl Ingest<'_> {
         }
         let before = plan.before.map(|before| before.0);
         self.output.print_json(&serde_json::json!({
-            "machine": self.name, "current": plan.revision.0, "before": before,
+            "machine": self.name, "current": self.next_current(plan).0, "before": before,
+            "revision": plan.revision.0, "trial": self.trial.begins(plan.before),
             "dry_run": self.dry_run.enabled,
             "content_manifest": has_manifest, "content_recorded": is_recorded,
         }))
@@ -272,14 +305,16 @@ impl Ingest<'_> {
 }
 
 /// Returns the circumstances of an ingest, as the end of a sentence.
-fn circumstances(plan: &IngestPlan) -> String {
+fn circumstances(plan: &IngestPlan, is_on_trial: bool) -> String {
     let instead = match plan.before {
+        Some(before) if is_on_trial => format!("; revision {before} stays current until its end"),
         Some(before) => format!(" instead of {before}"),
         None => String::new(),
     };
     let note = match plan.method {
         Method::Create => "",
         Method::Recreate => "; replaces an incomplete revision of the same number",
+        Method::Adopt if is_on_trial => "; it is complete already",
         Method::Adopt => "; it is complete already, only its link is missing",
     };
     format!("{instead}{note}")

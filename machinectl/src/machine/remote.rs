@@ -18,6 +18,7 @@ use store::{StoreError, Volume};
 
 use super::note::NoteOption;
 use super::retention::Retention;
+use super::trial::TrialOption;
 use crate::exit_code::Failure;
 use crate::options::{DryRun, GlobalOptions};
 use crate::output::Output;
@@ -46,6 +47,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         note: NoteOption,
         #[command(flatten)]
+        trial: TrialOption,
+        #[command(flatten)]
         retention: Retention,
         #[command(flatten)]
         remote: RemoteOptions,
@@ -66,6 +69,8 @@ pub(crate) enum Command {
         #[arg(value_name = "[USER@]HOST", required = true)]
         hosts: Vec<SshHost>,
         #[command(flatten)]
+        trial: TrialOption,
+        #[command(flatten)]
         retention: Retention,
         #[command(flatten)]
         remote: RemoteOptions,
@@ -78,6 +83,8 @@ pub(crate) enum Command {
         /// The machine
         #[arg(value_name = "MACHINE")]
         name: MachineName,
+        #[command(flatten)]
+        trial: TrialOption,
         #[command(flatten)]
         retention: Retention,
     },
@@ -136,6 +143,7 @@ pub(crate) fn run(
             from,
             full,
             note,
+            trial,
             retention,
             remote,
             dry_run,
@@ -144,6 +152,7 @@ pub(crate) fn run(
                 volume,
                 name,
                 remote: &remote.host(host),
+                trial: *trial,
                 retention: *retention,
                 output,
             };
@@ -152,14 +161,20 @@ pub(crate) fn run(
         Command::Pull {
             name,
             hosts,
+            trial,
             retention,
             remote,
             dry_run,
         } => {
             let hosts: Vec<_> = hosts.iter().map(|host| remote.host(host)).collect();
-            pull::run(volume, name, &hosts, *retention, *dry_run, output)
+            let plan = (*trial, *retention, *dry_run);
+            pull::run(volume, name, &hosts, plan, output)
         }
-        Command::Receive { name, retention } => receive::run(volume, name, *retention, output),
+        Command::Receive {
+            name,
+            trial,
+            retention,
+        } => receive::run(volume, name, *trial, *retention, output),
         Command::Provide { name } => provide::run(volume, name),
     }
 }

@@ -13,13 +13,28 @@ use store::prune::{self, PrunePolicy};
 use store::{Change, MachineRefusal, StoreError, Volume};
 
 use super::retention::report;
+use super::trial;
 use crate::exit_code::Failure;
 use crate::options::{DryRun, GlobalOptions};
 use crate::output::{Output, count};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Make the revision of a machine that is on trial current
+    ///
+    /// A revision is on trial if it was brought in with --canary. The agent of the host promotes it
+    /// when enough builds have succeeded on it; this command does not wait for them.
+    Promote {
+        /// The machine
+        #[arg(value_name = "MACHINE")]
+        name: MachineName,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
     /// Make an older revision of a machine current again
+    ///
+    /// If a new revision is on trial and no other one is named, ends the trial; the current
+    /// revision stays.
     Rollback {
         /// The machine
         #[arg(value_name = "MACHINE")]
@@ -121,6 +136,7 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let volume = Volume::open(&options.volume)?;
     match command {
+        Command::Promote { name, dry_run } => trial::promote(&volume, name, *dry_run, output),
         Command::Rollback {
             name,
             revision,
@@ -169,6 +185,13 @@ fn roll_back(
     dry_run: DryRun,
     output: &Output,
 ) -> Result<(), Failure> {
+    let candidate = volume
+        .view(name)?
+        .candidate()
+        .map(|(view, _)| view.revision);
+    if let (None, Some(candidate)) = (to, candidate) {
+        return trial::reject(volume, name, candidate, dry_run, output);
+    }
     if dry_run.enabled {
         let to = volume.plan_rollback(name, to)?;
         return output.plan(format_args!("make revision {to} of {name} current"));

@@ -1,11 +1,12 @@
 //! Machines as text and as JSON.
 
+mod json;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use config::task::Digest;
 use config::{Revision, printable};
-use serde_json::{Value, json};
 use store::{
     ImageView, KnownContent, MachineUsage, MachineView, Note, RevisionView, Usage, Volume,
 };
@@ -13,6 +14,7 @@ use store::{
 use super::bootstraps::Bootstraps;
 use crate::exit_code::Failure;
 use crate::output::{Output, Table, mebibytes, or_empty};
+pub(super) use json::json;
 
 /// A machine with everything that is shown of it.
 pub(super) struct ShownMachine {
@@ -135,7 +137,7 @@ pub(super) fn status(
     let space = volume.space()?;
     if output.is_json() {
         let mut object = json(machine);
-        object["volume"] = json!({
+        object["volume"] = serde_json::json!({
             "path": volume.path(), "bytes": space.total, "bytes_free": space.free,
         });
         return output.print_json(&object);
@@ -162,6 +164,7 @@ pub(super) fn status(
     for table in [
         revisions(machine),
         notes(machine),
+        trials(view),
         images(machine),
         snapshots(view),
         unmanaged(view),
@@ -190,12 +193,14 @@ fn sizes(machine: &ShownMachine, usage: Option<&Usage>) -> impl Iterator<Item = 
 
 fn revisions(machine: &ShownMachine) -> Table {
     let view = &machine.view;
+    let candidate = view.candidate().map(|(view, _)| view.revision);
     let headings = ["REVISION", "STATE", "CREATED"].into_iter();
     let headings = headings.chain(size_headings(machine));
     let mut table = Table::new(headings.chain(["UUID", "RECEIVED AS"]));
     for revision in &view.revisions {
         let state = match revision {
             _ if Some(revision.revision) == view.current => "current",
+            _ if candidate == Some(revision.revision) => "on trial",
             RevisionView { complete: true, .. } => "complete",
             _ if view.is_arriving(revision.revision) => "arriving",
             _ if view.is_interrupted(revision.revision) => "incomplete",
@@ -231,10 +236,49 @@ fn notes(machine: &ShownMachine) -> Table {
     table
 }
 
+fn trials(view: &MachineView) -> Table {
+    let mut table = Table::new(["REVISION", "TRIAL", "SINCE", "VERDICT", "REASON"]);
+    let candidate = view.candidate().map(|(view, _)| view.revision);
+    let promoted = view.unfinished_promotion();
+    for (revision, trial) in &view.trials {
+        if view.revision(*revision).is_none() {
+            continue;
+        }
+        let verdict = match &trial.end {
+            Some(end) => end.verdict.to_string(),
+            None if candidate == Some(*revision) => "undecided".to_owned(),
+            None if promoted == Some(*revision) => "being promoted".to_owned(),
+            None => "superseded".to_owned(),
+        };
+        let reason = trial.end.as_ref().map(|end| end.reason.as_str());
+        table.add([
+            revision.to_string(),
+            trial.terms.to_string(),
+            trial.since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            verdict,
+            printable(reason.unwrap_or_default()).to_string(),
+        ]);
+    }
+    table
+}
+
 fn images(machine: &ShownMachine) -> Table {
     let view = &machine.view;
     let headings = ["TOOLCHAIN", "IMAGE", "MADE FROM"].into_iter();
     let mut table = Table::new(headings.chain(size_headings(machine)));
+    for (revision, image) in &view.trial_images {
+        let state = if image.complete {
+            "for the trial"
+        } else {
+            "incomplete"
+        };
+        let cells = [
+            image.toolchain.to_string(),
+            state.to_owned(),
+            format!("revision {revision}"),
+        ];
+        table.add(cells.into_iter().chain(sizes(machine, None)));
+    }
     for image in &view.images {
         let state = match image {
             ImageView {
@@ -285,11 +329,21 @@ fn state(machine: &ShownMachine) -> String {
     match (view.current, &view.link_fault) {
         (Some(_), _) => match &machine.manifest_fault {
             Some(fault) => format!("unusable: {fault}"),
-            None => "in service".to_owned(),
+            None => in_service(view),
         },
         (None, Some(fault)) => format!("broken: {fault}"),
         (None, None) if view.deleting => "being deleted".to_owned(),
         (None, None) => "not in service: no current link".to_owned(),
+    }
+}
+
+fn in_service(view: &MachineView) -> String {
+    match view.candidate() {
+        Some((candidate, trial)) => {
+            let (revision, terms) = (candidate.revision, trial.terms);
+            format!("in service; revision {revision} is on trial ({terms})")
+        }
+        None => "in service".to_owned(),
     }
 }
 
@@ -305,76 +359,6 @@ fn made_from(view: &MachineView, image: &ImageView) -> Option<u32> {
 fn is_current(view: &MachineView, image: &ImageView) -> bool {
     view.current
         .is_some_and(|current| made_from(view, image) == Some(current.0))
-}
-
-/// Returns a machine as JSON. The keys are stable.
-pub(super) fn json(machine: &ShownMachine) -> Value {
-    let view = &machine.view;
-    let revisions: Vec<_> = view
-        .revisions
-        .iter()
-        .map(|revision| {
-            let mut object = json!({
-                "revision": revision.revision,
-                "complete": revision.complete,
-                "arriving": view.is_arriving(revision.revision),
-                "current": Some(revision.revision) == view.current,
-                "pinned": view.pins.contains(&revision.revision),
-                "uuid": revision.uuid.to_string(),
-                "transaction": revision.subvolume.transaction,
-                "received_uuid": revision.received_uuid.map(|uuid| uuid.to_string()),
-                "received_transaction": revision.subvolume.received_transaction,
-                "created": time(revision.subvolume.created),
-                "note": machine.notes.get(&revision.revision),
-                "bytes": machine.of_revision(revision).map(|it| it.bytes),
-                "bytes_exclusive": machine.of_revision(revision).map(|it| it.exclusive),
-            });
-            if let Some(manifests) = &machine.content_manifests {
-                object["content_manifest"] = json!(manifests.get(&revision.revision));
-                object["content_recorded"] = json!(machine.recorded.contains(&revision.revision));
-            }
-            object
-        })
-        .collect();
-    let images: Vec<_> = view
-        .images
-        .iter()
-        .map(|image| {
-            json!({
-                "toolchain": image.toolchain,
-                "complete": image.complete,
-                "revision": made_from(view, image),
-                "up_to_date": is_current(view, image),
-                "bytes": machine.of_image(image).map(|it| it.bytes),
-                "bytes_exclusive": machine.of_image(image).map(|it| it.exclusive),
-            })
-        })
-        .collect();
-    let snapshots: Vec<_> = view
-        .snapshots
-        .iter()
-        .map(|snapshot| {
-            json!({
-                "toolchain": snapshot.toolchain,
-                "tag": snapshot.tag,
-                "in_use": snapshot.in_use,
-            })
-        })
-        .collect();
-    json!({
-        "machine": view.name,
-        "current": view.current,
-        "fault": view.link_fault,
-        "unusable": machine.manifest_fault,
-        "deleting": view.deleting,
-        "failed_bootstraps": machine.bootstraps.failed,
-        "waiting_bootstraps": machine.bootstraps.waiting,
-        "bytes": machine.usage.as_ref().map(|it| it.bytes),
-        "revisions": revisions,
-        "images": images,
-        "snapshots": snapshots,
-        "strangers": view.unmanaged,
-    })
 }
 
 /// Returns a time in UTC, to the second. JSON and tables use the same form.

@@ -91,6 +91,7 @@ pub fn examine(
     examination.examine_link();
     examination.examine_manifest(manifest_fault);
     examination.examine_pins();
+    examination.examine_trial();
     examination.examine_partial_revisions();
     examination.examine_incomplete_revisions(activity);
     examination.examine_leftovers();
@@ -203,6 +204,27 @@ impl Examination<'_> {
         }
     }
 
+    fn examine_trial(&mut self) {
+        let view = self.view;
+        let name = &view.name;
+        if let Some(revision) = view.unfinished_promotion() {
+            self.note(
+                Id::OnTrial,
+                &format!("revision {revision} is current, and its promotion is not finished"),
+                &format!("`buildhost promote {name}`, or the agent: finishes it"),
+            );
+        } else if let Some((candidate, trial)) = view.candidate() {
+            let (revision, terms) = (candidate.revision, trial.terms);
+            self.note(
+                Id::OnTrial,
+                &format!("revision {revision} is on trial ({terms}) since {:.0}", trial.since),
+                &format!(
+                    "none: the agent decides; `buildhost promote {name}` and `buildhost rollback {name}` decide at once"
+                ),
+            );
+        }
+    }
+
     fn examine_partial_revisions(&mut self) {
         let view = self.view;
         for revision in &view.partial {
@@ -297,6 +319,12 @@ impl Examination<'_> {
                 &proof,
                 Step::Delete(Entry::Image(image.toolchain.clone())),
             );
+        }
+        for (revision, image) in view.obsolete_trial_images() {
+            let toolchain = &image.toolchain;
+            let entry = Entry::TrialImage(revision, toolchain.clone());
+            let proof = format!("{entry} was made for a trial that has ended");
+            self.repairable(Id::StrayTrialImage, &proof, Step::Delete(entry));
         }
         for it in view.snapshots.iter().filter(|it| !it.in_use) {
             let proof = format!(

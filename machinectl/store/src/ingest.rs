@@ -15,6 +15,7 @@ mod refusal;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use config::canary::Terms;
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
@@ -60,6 +61,16 @@ pub enum Source {
     },
     /// A disk image, directory or archive. The revision has a content manifest.
     Import(Import),
+}
+
+/// The way in which a new revision is published.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Publication<'a> {
+    /// The note on it.
+    pub note: Option<&'a Note>,
+    /// The terms of its trial; `None` to make it current at once. The first revision of a machine
+    /// has nothing to be compared with, and becomes current.
+    pub trial: Option<Terms>,
 }
 
 impl Source {
@@ -137,10 +148,11 @@ impl Volume {
         machine: &MachineName,
         source: Source,
     ) -> Result<IngestPlan> {
-        self.ingest_with(intent, machine, source, None)
+        self.ingest_with(intent, machine, source, Publication::default())
     }
 
-    /// Accepts an image, as [`Volume::ingest`] does, with a note on it.
+    /// Accepts an image, as [`Volume::ingest`] does, and publishes it as requested. On trial, it does
+    /// not become current yet.
     ///
     /// # Errors
     /// Those of [`Volume::ingest`].
@@ -149,7 +161,7 @@ impl Volume {
         intent: Intent,
         machine: &MachineName,
         source: Source,
-        note: Option<&Note>,
+        publication: Publication<'_>,
     ) -> Result<IngestPlan> {
         // An image that can be refused now leaves no trace, not even a directory.
         self.plan_ingest(intent, machine, &source)?;
@@ -158,7 +170,7 @@ impl Volume {
             .backend
             .create_directory(&directory)
             .context("create", &directory)?;
-        let result = self.ingest_into(intent, machine, source, note);
+        let result = self.ingest_into(intent, machine, source, publication);
         if result.is_err() && created == Change::Changed {
             // This fails if another process has started to use the directory.
             let _ = self.backend.remove_directory(&directory);
@@ -172,10 +184,10 @@ impl Volume {
         intent: Intent,
         machine: &MachineName,
         source: Source,
-        note: Option<&Note>,
+        publication: Publication<'_>,
     ) -> Result<IngestPlan> {
         let (lock, ingest) = self.lock_for_ingest(machine)?;
-        let result = self.ingest_locked(intent, machine, source, note, lock, &ingest);
+        let result = self.ingest_locked(intent, machine, source, publication, lock, &ingest);
         if result.is_err() {
             // The next ingest or clean-up removes what is left; the caller reports the first error.
             let _ = self.end_ingest(machine, &ingest);
@@ -190,7 +202,7 @@ impl Volume {
         intent: Intent,
         machine: &MachineName,
         source: Source,
-        note: Option<&Note>,
+        publication: Publication<'_>,
         lock: MachineLock,
         ingest: &IngestLock,
     ) -> Result<IngestPlan> {
@@ -198,7 +210,7 @@ impl Volume {
         let plan = self.plan_ingest(intent, machine, &source)?;
         let view = self.view(machine)?;
         if plan.method == Method::Adopt {
-            self.publish(&view, plan.revision, note, ingest)?;
+            self.publish(&view, plan.revision, publication, ingest)?;
             return Ok(plan);
         }
         let parent = plan.parent.as_ref();
@@ -222,7 +234,7 @@ impl Volume {
         let lock = self.lock(machine);
         let finished = match (written, lock) {
             (Ok(()), Ok(_lock)) => {
-                self.publish_arrived(intent, machine, plan.revision, note, ingest)
+                self.publish_arrived(intent, machine, plan.revision, publication, ingest)
             }
             (Err(error), _) | (_, Err(error)) => {
                 self.undo(machine, plan.revision, &error);
@@ -232,18 +244,21 @@ impl Volume {
         finished.map(|()| plan)
     }
 
-    /// Makes a complete revision the current one, and ends the ingest.
+    /// Makes a complete revision the current one or puts it on trial, and ends the ingest.
     fn publish(
         &self,
         view: &MachineView,
         revision: Revision,
-        note: Option<&Note>,
+        publication: Publication<'_>,
         ingest: &IngestLock,
     ) -> Result<()> {
-        if let Some(note) = note {
+        if let Some(note) = publication.note {
             self.write_note(&view.name, revision, note)?;
         }
-        self.link_revision(&view.name, revision)?;
+        match publication.trial.filter(|_| view.is_live()) {
+            Some(terms) => self.begin_trial(view, revision, terms)?,
+            None => self.link_revision(&view.name, revision)?,
+        }
         self.discard_partials(view)?;
         self.end_ingest(&view.name, ingest)?;
         self.commit()
@@ -256,12 +271,12 @@ impl Volume {
         intent: Intent,
         machine: &MachineName,
         revision: Revision,
-        note: Option<&Note>,
+        publication: Publication<'_>,
         ingest: &IngestLock,
     ) -> Result<()> {
         let published = self.view(machine).and_then(|view| {
             plan::check(intent, &view, revision)?;
-            self.publish(&view, revision, note, ingest)
+            self.publish(&view, revision, publication, ingest)
         });
         if let Err(error) = &published {
             let current = self.view(machine).ok().and_then(|view| view.current);
@@ -460,7 +475,12 @@ impl Volume {
     /// Deletes what a failed ingest has created. If that fails too, the next clean-up does it;
     /// the caller reports the first error.
     fn undo(&self, machine: &MachineName, revision: Revision, error: &StoreError) {
-        for entry in [Entry::Incoming, Entry::Note(revision)] {
+        let files = [
+            Entry::Incoming,
+            Entry::Note(revision),
+            Entry::Trial(revision),
+        ];
+        for entry in files {
             let _ = self.backend.unlink(&self.entry(machine, &entry));
         }
         let path = self.entry(machine, &Entry::Revision(revision));

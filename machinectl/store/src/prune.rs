@@ -12,7 +12,7 @@ use crate::{
 
 /// The policy for old revisions.
 ///
-/// It never selects the current revision, pinned ones, the sources of images and of snapshots
+/// It never selects the current revision, one on trial, pinned ones, the sources of images and of snapshots
 /// in use, or ones that a process reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrunePolicy {
@@ -61,11 +61,14 @@ pub fn retained(view: &MachineView, policy: &PrunePolicy) -> Vec<(Revision, Use)
 /// Returns the revisions that a policy selects, used or not.
 fn old<'v>(view: &'v MachineView, policy: &PrunePolicy) -> impl Iterator<Item = &'v RevisionView> {
     let is_live = view.is_live();
+    let candidate = view.candidate().map(|(view, _)| view.revision);
     let complete: Vec<_> = view.revisions.iter().filter(|it| it.complete).collect();
     let count = complete.len().saturating_sub(policy.keep);
     let policy = *policy;
     complete.into_iter().take(count).filter(move |it| {
-        let is_kept = view.current == Some(it.revision) || view.pins.contains(&it.revision);
+        let is_kept = view.current == Some(it.revision)
+            || view.pins.contains(&it.revision)
+            || candidate == Some(it.revision);
         let is_young = policy
             .created_before
             .is_some_and(|limit| it.subvolume.created >= limit);
@@ -176,6 +179,7 @@ impl Volume {
         self.execute(machine, &Step::Delete(Entry::Revision(revision)))?;
         self.execute(machine, &Step::Unlink(Entry::Note(revision)))?;
         self.execute(machine, &Step::Unlink(Entry::ContentRecord(revision)))?;
+        self.execute(machine, &Step::Unlink(Entry::Trial(revision)))?;
         Ok(Change::Changed)
     }
 }

@@ -31,23 +31,56 @@ impl Volume {
         let _lock = self.lock(machine)?;
         self.view(machine)?.require_current()?;
         let image = self.entry(machine, &Entry::Image(toolchain.clone()));
-        let path = snapshot.path();
-        let manifest = path.join(BOOTSTRAP);
-        let backend = &self.backend;
+        self.finish_image(snapshot.path(), provenance)?;
+        self.replace_image(snapshot.path(), &image)
+    }
 
-        backend
+    /// Turns the snapshot of a successful bootstrap into the image of a revision on trial. It
+    /// becomes the machine's image when the revision is promoted.
+    ///
+    /// # Errors
+    /// Those of [`Volume::publish_image`], and the revision is not on trial any more.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the snapshot does not exist afterward"
+    )]
+    pub fn publish_trial_image(
+        &self,
+        snapshot: Snapshot,
+        revision: Revision,
+        provenance: &Provenance,
+    ) -> Result<()> {
+        let Snapshot {
+            machine, toolchain, ..
+        } = &snapshot;
+        let _lock = self.lock(machine)?;
+        self.view(machine)?.require_candidate(revision)?;
+        let image = Entry::TrialImage(revision, toolchain.clone());
+        self.finish_image(snapshot.path(), provenance)?;
+        self.replace_image(snapshot.path(), &self.entry(machine, &image))
+    }
+
+    /// Writes the sources of an image into it and makes it read-only.
+    fn finish_image(&self, path: &Path, provenance: &Provenance) -> Result<()> {
+        let manifest = path.join(BOOTSTRAP);
+        self.backend
             .write(&manifest, provenance.print().as_bytes())
             .context("write", &manifest)?;
-        backend
+        self.backend
             .make_read_only(path)
             .context("make read-only", path)?;
-        self.commit()?;
-        if self.is_replaceable_subvolume(&image)? {
-            backend.exchange(path, &image).context("publish", &image)?;
+        self.commit()
+    }
+
+    /// Gives a finished image its name, in place of an older one. The caller holds the lock.
+    pub(crate) fn replace_image(&self, path: &Path, image: &Path) -> Result<()> {
+        let backend = &self.backend;
+        if self.is_replaceable_subvolume(image)? {
+            backend.exchange(path, image).context("publish", image)?;
             self.commit()?;
             backend.delete(path).context("delete the old image", path)?;
         } else {
-            backend.rename(path, &image).context("publish", &image)?;
+            backend.rename(path, image).context("publish", image)?;
             self.commit()?;
         }
         Ok(())

@@ -10,14 +10,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use config::canary::Terms;
 use config::{MachineName, Revision};
 
 use crate::ingest::PartialRevision;
 use crate::send::session::Request;
 use crate::send::{RemoteHost, RemoteSession, RemoteView};
 use crate::{
-    ContentIdentity, MachineView, Note, Refusal, RefusalKind, Result, Source, StoreError, Uuid,
-    Volume,
+    ContentIdentity, MachineView, Note, Publication, Refusal, RefusalKind, Result, Source,
+    StoreError, Uuid, Volume,
 };
 use btrfs::stream::SendStream;
 use choose::choose;
@@ -112,6 +113,8 @@ pub struct Pull {
     pub revision: Revision,
     /// The current revision here.
     pub current: Option<Revision>,
+    /// The terms of the trial of the revision; `None` to make it current at once.
+    pub trial: Option<Terms>,
     /// The note on the revision.
     note: Note,
     sources: Vec<PullSource>,
@@ -203,6 +206,7 @@ impl Volume {
             machine: machine.clone(),
             revision,
             current: view.current,
+            trial: None,
             note: choice.note.unwrap_or_default(),
             sources: sources.collect(),
         })
@@ -220,7 +224,7 @@ impl Volume {
             .is_none_or(|it| self.is_same_content(machine, revision, it, there))
     }
 
-    /// Fetches a revision and makes it the current one. With `measures`, the sources tell the size
+    /// Fetches a revision and makes it the current one, or puts it on trial. With `measures`, the sources tell the size
     /// of their streams. Returns the host that has sent it.
     ///
     /// # Errors
@@ -239,8 +243,12 @@ impl Volume {
                 source: format!("pull from {host}"),
                 ..pull.note.clone()
             };
+            let publication = Publication {
+                note: Some(&note),
+                trial: pull.trial,
+            };
             let (machine, revision) = (&pull.machine, pull.revision);
-            match self.fetch(machine, revision, &note, source, measures, report) {
+            match self.fetch(machine, revision, publication, source, measures, report) {
                 Ok(()) => return Ok(host),
                 Err(error) if sources.peek().is_some() && is_of_sender(&error) => {
                     let (host, error) = (&host, &error);
@@ -257,7 +265,7 @@ impl Volume {
         &self,
         machine: &MachineName,
         revision: Revision,
-        note: &Note,
+        publication: Publication<'_>,
         source: PullSource,
         measures: bool,
         report: &mut dyn FnMut(PullEvent<'_>),
@@ -289,7 +297,7 @@ impl Volume {
             counter,
         }));
         let intent = self.intent(machine);
-        self.ingest_with(intent, machine, Source::Stream(stream), Some(note))?;
+        self.ingest_with(intent, machine, Source::Stream(stream), publication)?;
         Ok(())
     }
 }

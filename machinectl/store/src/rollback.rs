@@ -1,11 +1,13 @@
 //! Changes of the current revision, also back to an older one.
 
+use config::canary::TrialVerdict;
 use config::{MachineName, Revision};
 
 use crate::{Change, MachineRefusal, Result, Volume};
 
 impl Volume {
-    /// Makes a complete revision the current one.
+    /// Makes a complete revision the current one, and ends the trial of another one. A revision on
+    /// trial is promoted.
     ///
     /// # Errors
     /// The machine does not exist or is being deleted, or the revision does not exist or is
@@ -19,6 +21,17 @@ impl Volume {
         view.require_complete(revision)?;
         if view.current == Some(revision) {
             return Ok(Change::Unchanged);
+        }
+        match view.candidate().map(|(view, _)| view.revision) {
+            Some(candidate) if candidate == revision => {
+                self.promote_locked(&view, revision, "it was made current by hand")?;
+                return Ok(Change::Changed);
+            }
+            Some(candidate) => {
+                let reason = format!("revision {revision} was made current by hand");
+                self.end_trial(&view, candidate, TrialVerdict::RolledBack, &reason)?;
+            }
+            None => {}
         }
         self.publish_revision(machine, revision)?;
         Ok(Change::Changed)

@@ -44,8 +44,12 @@ impl Refusal for SnapshotRefusal {
 pub enum SnapshotSource {
     /// The current revision.
     Current,
+    /// The revision on trial, if it is this one.
+    Candidate(Revision),
     /// The image bootstrapped for a toolchain.
     Image(ToolchainName),
+    /// The image for a toolchain of the revision on trial, if it is this one.
+    TrialImage(Revision, ToolchainName),
     /// Another snapshot of the same toolchain. A guest may run in it; the copy then has the
     /// state that a power failure at this instant would leave.
     Snapshot(Tag),
@@ -174,6 +178,27 @@ impl Volume {
                     path: self.entry(machine, &Entry::Revision(revision)),
                     uuid: Some(uuid),
                     revision: Some(SourceRevision { revision, uuid }),
+                })
+            }
+            SnapshotSource::Candidate(wanted) => {
+                let candidate = view.require_candidate(*wanted)?;
+                let (revision, uuid) = (candidate.revision, candidate.uuid);
+                Ok(ResolvedSource {
+                    path: self.entry(machine, &Entry::Revision(revision)),
+                    uuid: Some(uuid),
+                    revision: Some(SourceRevision { revision, uuid }),
+                })
+            }
+            SnapshotSource::TrialImage(candidate, wanted) => {
+                view.require_candidate(*candidate)?;
+                let image = view.trial_image(wanted).filter(|it| it.complete);
+                let refusal = || SnapshotRefusal::NoImage(machine.clone(), wanted.clone());
+                let image = image.ok_or_else(refusal)?;
+                let entry = Entry::TrialImage(*candidate, wanted.clone());
+                Ok(ResolvedSource {
+                    path: self.entry(machine, &entry),
+                    uuid: Some(image.uuid),
+                    revision: None,
                 })
             }
             SnapshotSource::Image(wanted) => match view.image(wanted) {
@@ -306,6 +331,27 @@ impl Volume {
     /// The machine stays locked.
     pub fn delete_image(&self, machine: &MachineName, toolchain: &ToolchainName) -> Result<Change> {
         let change = self.delete_entry(machine, &Entry::Image(toolchain.clone()))?;
+        self.commit()?;
+        Ok(change)
+    }
+
+    /// Deletes the image of a revision that was made for its trial, unless the trial needs it.
+    ///
+    /// # Errors
+    /// The machine stays locked.
+    pub fn delete_trial_image(
+        &self,
+        machine: &MachineName,
+        revision: Revision,
+        toolchain: &ToolchainName,
+    ) -> Result<Change> {
+        let view = self.view(machine)?;
+        let mut obsolete = view.obsolete_trial_images();
+        if !obsolete.any(|(it, image)| it == revision && image.toolchain == *toolchain) {
+            return Ok(Change::Unchanged);
+        }
+        let entry = Entry::TrialImage(revision, toolchain.clone());
+        let change = self.delete_entry(machine, &entry)?;
         self.commit()?;
         Ok(change)
     }

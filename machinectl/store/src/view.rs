@@ -1,10 +1,11 @@
 //! The content of a machine's directory, read without a lock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use config::canary::Trial;
 use config::layout::Entry;
 use config::task::Provenance;
 use config::{MachineName, Revision, Tag, ToolchainName};
@@ -44,6 +45,10 @@ pub struct MachineView {
     /// The revisions whose content this host has recorded; they need not exist, and may have
     /// changed.
     pub content_records: BTreeSet<Revision>,
+    /// The trials of revisions, which need not exist.
+    pub trials: BTreeMap<Revision, Trial>,
+    /// The images of revisions for their trials.
+    pub trial_images: Vec<(Revision, ImageView)>,
     /// The revisions that must not be pruned; they need not exist.
     pub pins: BTreeSet<Revision>,
     /// The complete revisions that a process reads, such as a sender.
@@ -128,6 +133,8 @@ impl MachineView {
             partial_states: BTreeSet::new(),
             notes: BTreeSet::new(),
             content_records: BTreeSet::new(),
+            trials: BTreeMap::new(),
+            trial_images: Vec::new(),
             pins: BTreeSet::new(),
             revisions_in_use: BTreeSet::new(),
             origins: BTreeSet::new(),
@@ -170,6 +177,7 @@ impl MachineView {
     pub fn is_unmanaged(&self) -> bool {
         let empty =
             self.revisions.is_empty() && self.images.is_empty() && self.snapshots.is_empty();
+        let empty = empty && self.trial_images.is_empty();
         let idle = self.ingest == IngestState::Idle
             && self.arriving.is_empty()
             && self.partial.is_empty()
@@ -308,7 +316,7 @@ impl Volume {
         path: &Path,
     ) -> io::Result<bool> {
         match entry {
-            Entry::Revision(_) | Entry::Image(_) | Entry::Snapshot(..) => {
+            Entry::Revision(_) | Entry::Image(_) | Entry::TrialImage(..) | Entry::Snapshot(..) => {
                 match self.backend.info(path) {
                     // The entry was deleted after it was listed.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
@@ -359,6 +367,14 @@ impl Volume {
             Entry::ContentRecord(revision) => {
                 Ok(is_file(path) && view.content_records.insert(revision))
             }
+            Entry::Trial(revision) => {
+                let exists = is_file(path);
+                if exists {
+                    let trial = self.read_trial(&view.name, revision);
+                    view.trials.insert(revision, trial);
+                }
+                Ok(exists)
+            }
             Entry::Pin(revision) => Ok(path.is_symlink() && view.pins.insert(revision)),
         }
     }
@@ -380,14 +396,12 @@ impl MachineView {
                 });
             }
             Entry::Image(toolchain) => {
-                let provenance = image_provenance(path).ok().flatten();
-                self.origins.extend(origin(provenance.as_ref()));
-                self.images.push(ImageView {
-                    toolchain,
-                    uuid: subvolume.uuid,
-                    complete: subvolume.read_only,
-                    provenance,
-                });
+                let image = self.image_view(toolchain, path, &subvolume);
+                self.images.push(image);
+            }
+            Entry::TrialImage(revision, toolchain) => {
+                let image = self.image_view(toolchain, path, &subvolume);
+                self.trial_images.push((revision, image));
             }
             Entry::Snapshot(toolchain, tag) => {
                 let in_use = lock::seems_in_use(path);
@@ -411,7 +425,25 @@ impl MachineView {
             | Entry::PartialState(_)
             | Entry::Note(_)
             | Entry::ContentRecord(_)
+            | Entry::Trial(_)
             | Entry::Pin(_) => {}
+        }
+    }
+
+    /// Returns the view of an image, and adds its source to the origins.
+    fn image_view(
+        &mut self,
+        toolchain: ToolchainName,
+        path: &Path,
+        subvolume: &Subvolume,
+    ) -> ImageView {
+        let provenance = image_provenance(path).ok().flatten();
+        self.origins.extend(origin(provenance.as_ref()));
+        ImageView {
+            toolchain,
+            uuid: subvolume.uuid,
+            complete: subvolume.read_only,
+            provenance,
         }
     }
 
@@ -422,6 +454,8 @@ impl MachineView {
         }
         self.revisions.sort_by_key(|revision| revision.revision);
         self.images.sort_by(|a, b| a.toolchain.cmp(&b.toolchain));
+        self.trial_images
+            .sort_by(|a, b| (a.0, &a.1.toolchain).cmp(&(b.0, &b.1.toolchain)));
         self.snapshots
             .sort_by(|a, b| (&a.toolchain, &a.tag).cmp(&(&b.toolchain, &b.tag)));
         self.unmanaged.sort();

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use config::builds::{Build, State};
+use config::canary::TrialRun;
 use config::limits::Limits;
 use jiff::Timestamp;
 use planner::BuildStart;
@@ -63,7 +64,7 @@ pub(super) async fn start(
     start: &BuildStart,
     cancel: &CancellationToken,
 ) -> Attempt {
-    if let Err(error) = prepare(agent, volume, build).await {
+    if let Err(error) = prepare(agent, volume, build, start.trial.clone()).await {
         return Attempt::failed(error);
     }
     loop {
@@ -85,8 +86,13 @@ pub(super) async fn start(
 }
 
 /// Records that an attempt starts, and makes its directory.
-async fn prepare(agent: &AgentState, volume: &Volume, build: &mut Build) -> Result<(), JobError> {
-    enter_starting(agent, volume, build).await?;
+async fn prepare(
+    agent: &AgentState,
+    volume: &Volume,
+    build: &mut Build,
+    trial: Option<TrialRun>,
+) -> Result<(), JobError> {
+    enter_starting(agent, volume, build, trial).await?;
     let (directory, earlier) = (agent.paths.build(build.id), build.attempts - 1);
     let bytes_max = agent.settings.builds.log_bytes_max;
     blocking(move || logs::begin_attempt(&directory, earlier, bytes_max)).await?;
@@ -100,6 +106,7 @@ async fn enter_starting(
     agent: &AgentState,
     volume: &Volume,
     build: &mut Build,
+    trial: Option<TrialRun>,
 ) -> Result<(), JobError> {
     // JSON, the form of the record, has no paths that are not UTF-8.
     let volume = volume.path().to_str().map(PathBuf::from);
@@ -107,6 +114,9 @@ async fn enter_starting(
         build.attempts += 1;
         build.not_before = None;
         build.volume = volume;
+        if let Some(trial) = trial {
+            build.trial = Some(trial);
+        }
         build.state == State::Queued && build.enter(State::Starting, Timestamp::now()).is_ok()
     };
     // Counted whatever happens, so that the retries end.
@@ -203,7 +213,9 @@ async fn run(
         result_files: &RESULTS,
         cancel,
     };
-    let hold = build.interactive.hold || agent.settings.builds.hold_always;
+    // A failure on a revision on trial is repeated on the current one.
+    let hold = (build.interactive.hold || agent.settings.builds.hold_always)
+        && build.running_trial().is_none();
     let mut progress = JoinSet::new();
     progress.spawn(progress::follow(Arc::clone(agent), build.id));
     let job = BuildGuest {

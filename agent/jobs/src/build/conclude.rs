@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use config::builds::{Build, State, TransitionError};
+use config::canary::TrialResult;
 use config::settings::Builds;
 use config::task::Outcome;
 use jiff::Timestamp;
@@ -40,6 +41,9 @@ pub fn conclude(
     rules: &Rules,
     now: Timestamp,
 ) -> Result<Build, TransitionError> {
+    if let Some(message) = end_trial_run(&mut build, &verdict) {
+        return queued(build, message, now);
+    }
     let (outcome, message) = match verdict {
         Verdict::Final(collected) => {
             build.packages = collected.packages;
@@ -52,12 +56,10 @@ pub fn conclude(
         }
         Verdict::Canceled => (Outcome::Abort, "it was canceled".to_owned()),
         Verdict::Late(message) => (Outcome::Abort, message),
-        Verdict::HostFailed(message) if build.attempts <= rules.retries_max => {
-            let (next, last) = (build.attempts + 1, rules.retries_max + 1);
-            build.not_before = Some(
-                now.saturating_add(rest(build.attempts, rules))
-                    .unwrap_or(now),
-            );
+        Verdict::HostFailed(message) if build.counted_attempts() <= rules.retries_max => {
+            let attempts = build.counted_attempts();
+            let (next, last) = (attempts + 1, rules.retries_max + 1);
+            build.not_before = Some(now.saturating_add(rest(attempts, rules)).unwrap_or(now));
             let message = format!("for attempt {next} of {last}, because {message}");
             return queued(build, message, now);
         }
@@ -67,6 +69,46 @@ pub fn conclude(
     build.outcome = Some(outcome);
     build.message = message;
     Ok(build)
+}
+
+/// Records the result of an attempt on a revision on trial. Returns the wait reason of a build that
+/// runs again on the current revision: nobody but the candidate pays for the trial.
+fn end_trial_run(build: &mut Build, verdict: &Verdict) -> Option<String> {
+    let run = build.trial.as_mut().filter(|it| it.result.is_none())?;
+    let (result, message) = match verdict {
+        Verdict::Final(collected) if collected.outcome.is_good() => {
+            run.result = Some(TrialResult::Succeeded);
+            return None;
+        }
+        Verdict::Final(collected) => {
+            let (outcome, message) = (collected.outcome, collected.message.clone());
+            (TrialResult::Failed { outcome, message }, &collected.message)
+        }
+        Verdict::Late(message) => {
+            let outcome = Outcome::Abort;
+            let failed = TrialResult::Failed {
+                outcome,
+                message: message.clone(),
+            };
+            (failed, message)
+        }
+        Verdict::HostFailed(message) => {
+            let failed = TrialResult::HostFailed {
+                message: message.clone(),
+            };
+            (failed, message)
+        }
+        Verdict::Interrupted(_) => {
+            build.trial = None;
+            return None;
+        }
+        Verdict::Canceled => return None,
+    };
+    run.result = Some(result);
+    let revision = run.revision;
+    Some(format!(
+        "for its repetition on the current revision, because it failed on revision {revision}, which is on trial: {message}"
+    ))
 }
 
 /// Returns the delay before the retry after so many failed attempts.
@@ -155,6 +197,72 @@ mod tests {
             concluded(1, verdict, &RULES),
             (State::Finished, Some(Outcome::Error), 1)
         );
+    }
+
+    fn on_trial(verdict: Verdict) -> Build {
+        let mut build = build(1);
+        build.trial = Some(config::canary::TrialRun {
+            revision: config::Revision(2),
+            since: Timestamp::UNIX_EPOCH,
+            result: None,
+        });
+        conclude(build, verdict, &RULES, Timestamp::UNIX_EPOCH).unwrap()
+    }
+
+    fn result(outcome: Outcome) -> Verdict {
+        Verdict::Final(Box::new(Collected {
+            outcome,
+            message: "hello.c:1: no".into(),
+            packages: Vec::new(),
+            artifacts: Vec::new(),
+        }))
+    }
+
+    #[test]
+    fn a_failure_on_a_revision_on_trial_is_repeated_on_the_current_one() {
+        for verdict in [
+            result(Outcome::Error),
+            Verdict::Late("too long".into()),
+            Verdict::HostFailed("no memory".into()),
+        ] {
+            let after = on_trial(verdict);
+            assert_eq!((after.state, after.outcome), (State::Queued, None));
+            assert!(after.not_before.is_none());
+            assert!(after.message.contains("on revision 2"), "{}", after.message);
+            // The attempt keeps its number and its log, and takes no retry from the build.
+            assert_eq!((after.attempts, after.counted_attempts()), (1, 0));
+            assert!(after.running_trial().is_none() && after.trial.is_some());
+            let mut again = Build {
+                attempts: 2,
+                ..after
+            };
+            let now = Timestamp::UNIX_EPOCH;
+            again.enter(State::Starting, now).unwrap();
+            let after = conclude(again, Verdict::HostFailed("x".into()), &RULES, now).unwrap();
+            assert_eq!(after.state, State::Queued, "the first of its own retries");
+        }
+    }
+
+    #[test]
+    fn a_success_on_a_revision_on_trial_is_a_success() {
+        for outcome in [Outcome::Success, Outcome::Warning] {
+            let after = on_trial(result(outcome));
+            assert_eq!(
+                (after.state, after.outcome),
+                (State::Finished, Some(outcome))
+            );
+            let run = after.trial.unwrap();
+            assert_eq!(run.result, Some(TrialResult::Succeeded));
+        }
+    }
+
+    #[test]
+    fn an_interruption_and_a_cancellation_say_nothing_about_a_revision_on_trial() {
+        let after = on_trial(Verdict::Interrupted("the agent was stopped".into()));
+        assert_eq!((after.trial, after.attempts), (None, 0));
+        let after = on_trial(Verdict::Canceled);
+        assert_eq!(after.outcome, Some(Outcome::Abort));
+        assert_eq!(after.trial.unwrap().result, None);
     }
 
     #[test]

@@ -74,6 +74,12 @@ fn keep_times(path: &Path, end: u64) -> io::Result<()> {
     sys::file::replace(path, kept.as_bytes())
 }
 
+/// Returns true if the directory of a build was emptied for the attempt behind the one with the
+/// number `earlier`.
+pub(super) fn has_begun(directory: &Path, earlier: u32) -> bool {
+    earlier == 0 || attempt_directory(directory, earlier).exists()
+}
+
 /// Empties the directory of a build for the next attempt. Keeps the log and the console of the
 /// attempt before, which was the one with the number `earlier`, or 0 before the first one. Blocks.
 pub(super) fn begin_attempt(directory: &Path, earlier: u32, bytes_max: u64) -> io::Result<()> {
@@ -148,6 +154,20 @@ mod tests {
                 assert_eq!(read(directory, LIVE_LOG), None);
             }
         }
+    }
+
+    #[test]
+    fn the_files_of_an_attempt_before_are_told_from_those_of_a_new_one() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path();
+        begin_attempt(directory, 0, 1000).unwrap();
+        assert!(has_begun(directory, 0));
+        write(directory, LOG, "failed\n");
+        write(directory, "result.manifest", ": 1\n");
+        assert!(!has_begun(directory, 1));
+        begin_attempt(directory, 1, 1000).unwrap();
+        assert!(has_begun(directory, 1));
+        assert_eq!(read(directory, "result.manifest"), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use guest::{BootMode, SealedMemory};
 use planner::BuildStart;
 use session::{GuestSecrets, ReadyGuest, SessionSpec};
 use state::{AgentState, ImageFacts, RestoreMemory};
-use store::{Snapshot, Uuid, Volume};
+use store::{RefusalKind, Snapshot, Uuid, Volume};
 use sys::blocking::blocking;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -44,7 +44,7 @@ impl NewGuest {
             _ => None,
         };
         let Some((guest, snapshot)) = taken else {
-            let snapshot = snapshot::take(volume, build).await?;
+            let snapshot = take_snapshot(volume, build).await?;
             return Self::prepare_in(agent, volume, build, start, (snapshot, None), secrets).await;
         };
         let guest = UnusedGuest(Some(guest));
@@ -64,6 +64,8 @@ impl NewGuest {
         // The image may have been replaced since the plan.
         let mode = match snapshot.source_uuid() {
             Some(image) if Some(image) == start.image => start.start,
+            // A restore would test the checkpoint, not the revision.
+            _ if build.running_trial().is_some() => StartKind::Cold,
             _ => {
                 let guests = &agent.settings.guests;
                 agent.restores.start_mode(guests, &start.key, &facts).start
@@ -115,6 +117,20 @@ impl NewGuest {
             limits,
             load,
         })
+    }
+}
+
+/// Takes the snapshot for an attempt. If its trial has ended since the plan, it runs on the current
+/// revision.
+async fn take_snapshot(volume: &Volume, build: &mut Build) -> Result<Arc<Snapshot>, JobError> {
+    match snapshot::take(volume, build).await {
+        Err(error)
+            if build.running_trial().is_some() && error.kind() == Some(RefusalKind::NotFound) =>
+        {
+            build.trial = None;
+            Ok(snapshot::take(volume, build).await?)
+        }
+        taken => Ok(taken?),
     }
 }
 

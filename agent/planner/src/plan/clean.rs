@@ -18,6 +18,7 @@ impl Observed {
             .map(|state| state.volume)
             .collect();
         let mut actions: Vec<_> = deleting.into_iter().map(Action::FinishDeletions).collect();
+        actions.extend(self.obsolete_trial_images());
         for state in self.machines.values().filter(|state| !state.view.deleting) {
             for snapshot in state.view.snapshots.iter().filter(|it| !it.in_use) {
                 let key = key(&state.view, &snapshot.toolchain);

@@ -120,6 +120,7 @@ mod tests {
             image: None,
             start: StartKind::Cold,
             request: ResourceRequest::default(),
+            trial: None,
         }
     }
 

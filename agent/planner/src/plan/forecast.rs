@@ -225,6 +225,7 @@ impl<'d> Simulation<'d> {
         let running = RunningBuild {
             submitter: start.submitter.clone(),
             since: world.now,
+            may_be_on_trial: false,
         };
         world.running.insert(start.id, running);
         let usage = RunningUsage {

@@ -5,7 +5,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use config::builds::{ImageState, Readiness};
-use config::{BuildId, ImageKey};
+use config::task::Provenance;
+use config::{BuildId, ImageKey, Revision};
 
 use super::{Action, ImageStart, Observed, key};
 use crate::admission::{Candidate, ResourcePool, Unschedulable, admit, listed};
@@ -82,7 +83,10 @@ impl Observed {
         let bootstrap_error = failure.map(|failure| failure.message.clone());
         let bootstrap_error = bootstrap_error.unwrap_or_default();
         let bootstrap_wait = waits.get(&key).cloned().unwrap_or_default();
-        let message = if under_way && image == ImageState::Ready {
+        let on_trial = self.trial_under_way(&key);
+        let message = if let Some(revision) = on_trial {
+            format!("the image of revision {revision}, which is on trial, is being made")
+        } else if under_way && image == ImageState::Ready {
             "a checkpoint is being made".to_owned()
         } else if under_way {
             "it is being bootstrapped".to_owned()
@@ -105,29 +109,63 @@ impl Observed {
         }
     }
 
+    /// Returns the revision on trial whose image is being made.
+    fn trial_under_way(&self, key: &ImageKey) -> Option<Revision> {
+        let (revision, inputs) = self.trial_inputs(key)?;
+        (self.jobs.images.get(key) == Some(&inputs)).then_some(revision)
+    }
+
     pub(super) fn cancel_bootstraps(&self) -> Vec<Action> {
         self.jobs
             .images
             .iter()
-            .filter(|(key, inputs)| self.inputs(key).as_ref() != Some(inputs))
+            .filter(|(key, inputs)| {
+                let candidate = self.trial_inputs(key).map(|(_, inputs)| inputs);
+                self.inputs(key).as_ref() != Some(inputs) && candidate.as_ref() != Some(inputs)
+            })
             .map(|(key, _)| Action::CancelBootstrap(key.clone()))
             .collect()
     }
 
-    /// Returns the images that are to be made.
+    /// Returns true if the images of the machine are about to be replaced by those of its trial.
+    fn is_being_promoted(&self, key: &ImageKey) -> bool {
+        let state = self.machines.get(&key.machine);
+        state.is_some_and(|state| state.view.unfinished_promotion().is_some())
+    }
+
+    /// Returns the inputs of the image that is made next for a key, and its revision if that is on
+    /// trial. The image of the current revision comes first.
+    fn next_inputs(&self, key: &ImageKey, kind: Kind) -> Option<(Option<Revision>, Provenance)> {
+        if kind == Kind::Bootstrap && self.needs_trial_image(key) {
+            let (candidate, inputs) = self.trial_inputs(key)?;
+            return Some((Some(candidate), inputs));
+        }
+        Some((None, self.inputs(key)?))
+    }
+
+    /// Returns the images that are to be made, those of revisions on trial included.
     pub(super) fn missing_images(&self) -> Vec<ImageKey> {
         if self.drained.is_some() {
             return Vec::new();
         }
         self.readiness(&BTreeMap::new())
             .into_iter()
-            .filter(|readiness| readiness.image != ImageState::Ready)
-            .map(|readiness| ImageKey {
-                machine: readiness.machine,
-                toolchain: readiness.toolchain,
+            .map(|readiness| {
+                let key = ImageKey {
+                    machine: readiness.machine,
+                    toolchain: readiness.toolchain,
+                };
+                (key, readiness.image)
             })
+            .filter(|(key, image)| match image {
+                ImageState::Ready => {
+                    self.needs_trial_image(key) && self.final_trial_failure(key).is_none()
+                }
+                _ => self.final_failure(key).is_none() && !self.is_being_promoted(key),
+            })
+            .map(|(key, _)| key)
             .filter(|key| !self.jobs.images.contains_key(key))
-            .filter(|key| self.final_failure(key).is_none() && self.halt(&key.machine).is_none())
+            .filter(|key| self.halt(&key.machine).is_none())
             .collect()
     }
 
@@ -288,7 +326,7 @@ impl Observed {
     ) {
         let mut left = most;
         keys.retain(|key| {
-            let Some(inputs) = self.inputs(key) else {
+            let Some((candidate, inputs)) = self.next_inputs(key, kind) else {
                 return false;
             };
             if left == 0 || self.check_bootstrap(key, pool).is_some() {
@@ -300,6 +338,7 @@ impl Observed {
                 key: key.clone(),
                 volume: self.volume(key),
                 inputs,
+                candidate,
                 unasked: kind == Kind::Bootstrap && !self.is_asked(key),
             };
             actions.push(match kind {

@@ -91,6 +91,7 @@ impl Observed {
             image: self.image(&candidate.key).map(|image| image.uuid),
             start: mode.map_or(StartKind::Cold, |mode| mode.start),
             request: candidate.request.clone(),
+            trial: None,
         }
     }
 

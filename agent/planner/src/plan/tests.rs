@@ -118,6 +118,7 @@ pub(super) fn queued(id: u64, machine: &str) -> QueuedBuild {
         not_before: None,
         after: Vec::new(),
         message: String::new(),
+        may_be_on_trial: true,
     }
 }
 
@@ -137,6 +138,7 @@ fn image_start(machine: &str, inputs: Provenance) -> ImageStart {
         key: key_of(machine),
         volume: VolumeId(0),
         inputs,
+        candidate: None,
         unasked: false,
     }
 }

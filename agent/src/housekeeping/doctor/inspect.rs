@@ -320,6 +320,10 @@ pub async fn planned_deletions(agent: &Arc<AgentState>) -> Vec<Cleaning> {
                 let entry = Entry::Image(key.toolchain.clone());
                 deletions.extend(cleaning(&key.machine, volume, Some(entry)));
             }
+            Action::DeleteTrialImage(volume, key, revision) => {
+                let entry = Entry::TrialImage(revision, key.toolchain.clone());
+                deletions.extend(cleaning(&key.machine, volume, Some(entry)));
+            }
             Action::FinishDeletions(volume) => {
                 for (machine, state) in &observed.machines {
                     let in_use = state.view.snapshots.iter().any(|snapshot| snapshot.in_use);

@@ -11,6 +11,7 @@ use sys::error_report::chain;
 use crate::exit_code::Failure;
 use crate::machine::ingest::report_no_manifest;
 use crate::machine::retention::Retention;
+use crate::machine::trial::{TrialOption, published};
 use crate::options::DryRun;
 use crate::output::{Output, Progress, mebibytes};
 
@@ -19,8 +20,7 @@ pub(super) fn run(
     volume: &Volume,
     name: &MachineName,
     hosts: &[RemoteHost],
-    retention: Retention,
-    dry_run: DryRun,
+    (trial, retention, dry_run): (TrialOption, Retention, DryRun),
     output: &Output,
 ) -> Result<(), Failure> {
     let mut progress = None;
@@ -31,8 +31,8 @@ pub(super) fn run(
             progress = Some(watch(&fetch, output));
         }
     };
-    let pull = volume.plan_pull(name, hosts, &mut report)?;
-    let revision = pull.revision;
+    let mut pull = volume.plan_pull(name, hosts, &mut report)?;
+    let (revision, before) = (pull.revision, pull.current);
     if let Some(current) = pull.current
         && pull.is_up_to_date()
     {
@@ -42,6 +42,9 @@ pub(super) fn run(
         ));
         return Ok(());
     }
+    pull.trial = trial.begins(before);
+    let (trial, next) = (pull.trial, before.filter(|_| pull.trial.is_some()));
+    let next = next.unwrap_or(revision);
     if dry_run.enabled {
         let host = pull.host().to_owned();
         let size = pull.measure();
@@ -49,11 +52,17 @@ pub(super) fn run(
         output.plan(format_args!(
             "fetch revision {revision} of {name} from {host}{size}"
         ))?;
-        return retention.plan(volume, name, revision, output);
+        if let Some(terms) = trial {
+            output.plan(format_args!(
+                "put revision {revision} of {name} on trial ({terms})"
+            ))?;
+        }
+        return retention.plan(volume, name, next, output);
     }
     volume.pull(pull, Progress::is_visible(output), &mut report)?;
     drop(progress);
-    output.status(format_args!("{name}: revision {revision} is now current"));
+    let published = published(revision, trial);
+    output.status(format_args!("{name}: {published}"));
     if !volume.has_content_manifest(name, revision) {
         report_no_manifest(name, revision, "here", true, output);
     }

@@ -8,12 +8,15 @@ use config::{MachineName, Revision};
 use store::ingest::PartialRevision;
 use store::send::session::Announcement;
 use store::send::{RemoteHost, RemoteRevision, RemoteSession, RemoteView};
-use store::{ContentIdentity, IngestPlan, Intent, MachineView, Note, Source, Uuid, Volume};
+use store::{
+    ContentIdentity, IngestPlan, Intent, MachineView, Note, Publication, Source, Uuid, Volume,
+};
 
 use crate::exit_code::{ExitStatus, Failure};
 use crate::machine::ingest::report_no_manifest;
 use crate::machine::note::{NoteOption, author};
 use crate::machine::retention::Retention;
+use crate::machine::trial::{TrialOption, published};
 use crate::options::DryRun;
 use crate::output::{Output, Progress, mebibytes};
 
@@ -26,6 +29,7 @@ pub(super) struct Push<'a> {
     pub(super) volume: &'a Volume,
     pub(super) name: &'a MachineName,
     pub(super) remote: &'a RemoteHost,
+    pub(super) trial: TrialOption,
     pub(super) retention: Retention,
     pub(super) output: &'a Output,
 }
@@ -42,7 +46,9 @@ impl Push<'_> {
         let (name, output) = (self.name, self.output);
         let host = &self.remote.host;
         // The remote host is asked first: if it is unreachable, nothing changes here either.
-        let session = self.remote.connect_to_send(name, self.retention.keep)?;
+        let session = self
+            .remote
+            .connect_to_send(name, self.retention.keep, self.trial.terms())?;
         let remote = session.greeting().machine.clone();
         let newest = remote.as_ref().and_then(|it| it.revisions.last());
         let source = from.map(|from| Source::WorkingSubvolume {
@@ -92,9 +98,8 @@ impl Push<'_> {
         }
         let note = self.sent_note(revision, note);
         self.send(session, revision, &known, intent, note)?;
-        output.status(format_args!(
-            "{name}: revision {revision} is now current on {host}"
-        ));
+        let published = published(revision, self.trial.begins(current));
+        output.status(format_args!("{name}: {published} on {host}"));
         if !has_manifest {
             report_no_manifest(name, revision, "there", false, output);
         }
@@ -191,7 +196,11 @@ impl Push<'_> {
         }
         let intent = self.volume.intent(name);
         let note = note.note(from);
-        let created = self.volume.ingest_with(intent, name, source, Some(&note));
+        let publication = Publication {
+            note: Some(&note),
+            trial: None,
+        };
+        let created = self.volume.ingest_with(intent, name, source, publication);
         let revision = created?.revision;
         output.status(format_args!(
             "{name}: revision {revision} is now current here"
@@ -219,6 +228,11 @@ impl Push<'_> {
         output.plan(format_args!(
             "send revision {revision} of {name} to {host} {extent}{size}"
         ))?;
+        if let Some(terms) = self.trial.terms() {
+            output.plan(format_args!(
+                "put revision {revision} of {name} on trial ({terms}) on {host}"
+            ))?;
+        }
         if let Some(keep) = self.retention.keep {
             output.plan(format_args!(
                 "keep the newest {keep} revisions of {name} on {host}"

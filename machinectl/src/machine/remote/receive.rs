@@ -3,12 +3,13 @@
 use config::MachineName;
 use store::send::session::Announcement;
 use store::stream::{READ_TIMEOUT, SendStream};
-use store::{Note, Source, Volume};
+use store::{Note, Publication, Source, Volume};
 
 use super::greet;
 use crate::exit_code::Failure;
 use crate::machine::note;
 use crate::machine::retention::Retention;
+use crate::machine::trial::TrialOption;
 use crate::output::Output;
 
 /// Describes the machine, and adds the revision that the sender then announces. A sender that
@@ -16,6 +17,7 @@ use crate::output::Output;
 pub(super) fn run(
     volume: &Volume,
     name: &MachineName,
+    trial: TrialOption,
     retention: Retention,
     output: &Output,
 ) -> Result<(), Failure> {
@@ -29,7 +31,11 @@ pub(super) fn run(
     };
     let note = announcement.note.map(received_note);
     let source = Source::Stream(stream);
-    volume.ingest_with(announcement.intent, name, source, note.as_ref())?;
+    let publication = Publication {
+        note: note.as_ref(),
+        trial: trial.terms(),
+    };
+    volume.ingest_with(announcement.intent, name, source, publication)?;
     retention.apply(volume, name, output);
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use config::Revision;
 use config::layout::Entry;
 
-use crate::{IngestState, MachineView, RevisionView, SnapshotView};
+use crate::{ImageView, IngestState, MachineView, RevisionView, SnapshotView};
 
 /// A step of a clean-up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +96,7 @@ fn without_writable(view: &MachineView) -> MachineView {
     let is_kept = |described: &Revision| writable.iter().all(|it| it.revision != *described);
     view.notes.retain(is_kept);
     view.content_records.retain(is_kept);
+    view.trials.retain(|described, _| is_kept(described));
     view.revisions = managed;
     view
 }
@@ -121,6 +122,8 @@ fn unfinished(view: &MachineView) -> Vec<Step> {
     }
     let incomplete = view.images.iter().filter(|view| !view.complete);
     steps.extend(incomplete.map(|view| Step::Delete(Entry::Image(view.toolchain.clone()))));
+    let obsolete = view.obsolete_trial_images();
+    steps.extend(obsolete.map(|(revision, image)| delete_trial_image(revision, image)));
     if view.ingest != IngestState::Running {
         steps.extend(discard_partials_if(view, |it| !view.is_continuable(it)));
     }
@@ -143,6 +146,8 @@ fn delete_all(view: &MachineView) -> Vec<Step> {
     let mut steps = unused_snapshots(view);
     let images = view.images.iter();
     steps.extend(images.map(|view| Step::Delete(Entry::Image(view.toolchain.clone()))));
+    let images = view.trial_images.iter();
+    steps.extend(images.map(|(revision, image)| delete_trial_image(*revision, image)));
     let unused = view.revisions.iter().filter(|it| {
         !view.revisions_in_use.contains(&it.revision) && !view.is_arriving(it.revision)
     });
@@ -178,8 +183,8 @@ fn obsolete_marks(view: &MachineView, steps: &[Step]) -> Vec<Step> {
         .collect()
 }
 
-/// Returns the steps that remove the notes on and the content records of revisions that do not exist
-/// after `steps`, and are not arriving.
+/// Returns the steps that remove the notes on, the content records and the trials of revisions that
+/// do not exist after `steps`, and are not arriving.
 fn obsolete_descriptions(view: &MachineView, steps: &[Step]) -> Vec<Step> {
     let is_obsolete = |revision: &Revision| {
         view.revision(*revision).is_none() && !view.is_arriving(*revision)
@@ -187,8 +192,10 @@ fn obsolete_descriptions(view: &MachineView, steps: &[Step]) -> Vec<Step> {
     };
     let notes = view.notes.iter().copied().filter(is_obsolete);
     let records = view.content_records.iter().copied().filter(is_obsolete);
+    let trials = view.trials.keys().copied().filter(is_obsolete);
     let entries = notes.map(Entry::Note);
     let entries = entries.chain(records.map(Entry::ContentRecord));
+    let entries = entries.chain(trials.map(Entry::Trial));
     entries.map(Step::Unlink).collect()
 }
 
@@ -209,6 +216,10 @@ fn discard_partials_if(view: &MachineView, selects: impl Fn(Revision) -> bool) -
     selected.flat_map(steps).flatten().collect()
 }
 
+fn delete_trial_image(revision: Revision, image: &ImageView) -> Step {
+    Step::Delete(Entry::TrialImage(revision, image.toolchain.clone()))
+}
+
 fn interrupted_ingest(view: &MachineView) -> Option<Step> {
     (view.ingest == IngestState::Interrupted).then_some(Step::Unlink(Entry::Ingest))
 }
@@ -227,6 +238,8 @@ mod tests {
     use std::time::SystemTime;
 
     use config::Tag;
+    use config::canary::{Terms, Trial, TrialEnd, TrialVerdict};
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::*;
@@ -261,6 +274,29 @@ mod tests {
         }
     }
 
+    fn image_view(complete: bool) -> ImageView {
+        ImageView {
+            toolchain: "default".parse().unwrap(),
+            uuid: Uuid::nil(),
+            complete,
+            provenance: None,
+        }
+    }
+
+    fn trial(number: i64, is_decided: bool) -> Trial {
+        let end = TrialEnd {
+            verdict: TrialVerdict::RolledBack,
+            reason: String::new(),
+            at: Timestamp::UNIX_EPOCH,
+        };
+        Trial {
+            terms: Terms::default(),
+            since: Timestamp::from_second(number).unwrap(),
+            revision_uuid: Uuid::nil().to_string(),
+            end: is_decided.then_some(end),
+        }
+    }
+
     fn view() -> impl Strategy<Value = MachineView> {
         let revisions = prop::collection::btree_map(0_u32..5, any::<bool>(), 0..4);
         let snapshots = prop::collection::btree_map(0_u32..5, any::<bool>(), 0..4);
@@ -270,15 +306,15 @@ mod tests {
             IngestState::Running,
         ]);
         let rest = (
-            any::<[bool; 6]>(),
-            [(); 2].map(|()| prop::collection::btree_set(0_u32..5, 0..3)),
+            any::<[bool; 7]>(),
+            [(); 4].map(|()| prop::collection::btree_set(0_u32..5, 0..3)),
             0_u32..5,
             prop::option::of(0_u32..5),
             ingest,
         );
         (revisions, snapshots, rest).prop_map(|(revisions, snapshots, rest)| {
-            let (flags, [notes, records], current, read, ingest) = rest;
-            let [link, incoming, deleting, image, unmanaged, marked] = flags;
+            let (flags, [notes, records, trials, images], current, read, ingest) = rest;
+            let [link, incoming, deleting, image, unmanaged, marked, decided] = flags;
             let mut view = MachineView::new("linux".parse().unwrap());
             let is_complete = |it: &u32| revisions.get(it) == Some(&true) && !(marked && *it == 1);
             let resolves = is_complete(&current);
@@ -290,18 +326,19 @@ mod tests {
             view.revisions_in_use = read.filter(is_complete).map(Revision).into_iter().collect();
             view.notes = notes.into_iter().map(Revision).collect();
             view.content_records = records.into_iter().map(Revision).collect();
+            let trial = |(number, it): (i64, u32)| (Revision(it), trial(number, decided));
+            view.trials = (0..).zip(trials).map(trial).collect();
+            let images = images
+                .into_iter()
+                .map(|it| (Revision(it), image_view(image)));
+            view.trial_images = images.collect();
             view.arriving = marked.then_some(Revision(1)).into_iter().collect();
             view.revisions = revisions.into_iter().map(revision).collect();
             for it in &mut view.revisions {
                 it.complete &= !view.arriving.contains(&it.revision);
             }
             view.snapshots = snapshots.into_iter().map(snapshot).collect();
-            view.images = vec![ImageView {
-                toolchain: "default".parse().unwrap(),
-                uuid: Uuid::nil(),
-                complete: image,
-                provenance: None,
-            }];
+            view.images = vec![image_view(image)];
             view.unmanaged = unmanaged.then(|| "notes".to_owned()).into_iter().collect();
             view
         })
@@ -351,7 +388,8 @@ mod tests {
             let notes = view.notes.iter().map(|it| (*it, Entry::Note(*it)));
             let records = view.content_records.iter();
             let records = records.map(|it| (*it, Entry::ContentRecord(*it)));
-            let described: Vec<_> = notes.chain(records).collect();
+            let trials = view.trials.keys().map(|it| (*it, Entry::Trial(*it)));
+            let described: Vec<_> = notes.chain(records).chain(trials).collect();
             for plan in [plan(&view), plan_deletion(&view)] {
                 for (revision, description) in &described {
                     let deleted = plan.contains(&Step::Delete(Entry::Revision(*revision)));
@@ -361,6 +399,21 @@ mod tests {
                     prop_assert!(!deleted || removed);
                 }
             }
+        }
+
+        #[test]
+        fn only_the_newest_trial_of_a_newer_revision_keeps_its_images(view in view()) {
+            let plan = plan(&view);
+            let candidate = view.candidate().map(|(view, _)| view.revision);
+            prop_assert!(candidate.is_none() || candidate > view.current);
+            prop_assert!(candidate.is_none() || view.unfinished_promotion().is_none());
+            let used = candidate.or(view.unfinished_promotion());
+            for (revision, image) in &view.trial_images {
+                let is_used = view.has_link() && image.complete && Some(*revision) == used;
+                prop_assert_eq!(!is_used, plan.contains(&delete_trial_image(*revision, image)));
+            }
+            let newest = view.trials.iter().max_by_key(|(_, it)| it.since).map(|it| *it.0);
+            prop_assert!(used.is_none() || used == newest);
         }
 
         #[test]

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use config::MachineName;
+use config::canary::Terms;
 use serde::de::DeserializeOwned;
 use sys::command::{CommandError, Running};
 
@@ -53,10 +54,14 @@ impl RemoteHost {
         &self,
         machine: &MachineName,
         keep: Option<NonZeroU32>,
+        trial: Option<Terms>,
     ) -> Result<RemoteSession> {
         let keep = keep.map(|keep| keep.to_string());
+        // Without a space, because a shell reads it.
+        let trial = trial.map(|terms| terms.to_string().replace(" of ", "/"));
         let mut words = vec!["receive", machine.as_str(), "--quiet"];
         words.extend(keep.iter().flat_map(|keep| ["--keep", keep]));
+        words.extend(trial.iter().flat_map(|trial| ["--canary", trial]));
         self.connect(&words)
     }
 

@@ -35,6 +35,7 @@ fn busy(queue: std::ops::RangeInclusive<u64>) -> Observed {
     let running = RunningBuild {
         submitter: Submitter::root(),
         since: at(0),
+        may_be_on_trial: false,
     };
     observed.running.insert(BuildId(1), running);
     observed.queue = queue.map(|id| queued(id, "linux")).collect();
@@ -183,6 +184,7 @@ fn run(mut host: Observed, durations: &BTreeMap<BuildId, ExpectedDuration>) -> V
             let running = RunningBuild {
                 submitter: start.submitter.clone(),
                 since: now,
+                may_be_on_trial: false,
             };
             host.running.insert(start.id, running);
             host.jobs.builds.insert(start.id, start.key);

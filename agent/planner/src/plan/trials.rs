@@ -1,0 +1,322 @@
+//! Trials of new revisions: the builds that run on the candidate, and the verdict on it.
+//!
+//! A build that fails on the candidate runs again on the current revision. Only if it succeeds
+//! there, the failure is one of the candidate.
+
+use config::builds::{Build, StartKind, TrialStatus};
+use config::canary::{Terms, TrialResult, TrialRun, TrialVerdict};
+use config::task::{BOOTSTRAP_VERSION, Outcome, Provenance};
+use config::{BuildId, ImageKey, Revision};
+use store::{ImageView, MachineView};
+
+use super::{Action, BootstrapFailure, BuildStart, Observed, key};
+
+/// The largest number of builds that a reason names.
+const NAMED_MAX: usize = 3;
+
+/// A build that has run on a candidate, as the verdict on the candidate needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrialBuild {
+    /// The build.
+    pub id: BuildId,
+    /// The name of its subject.
+    pub target: String,
+    /// The result on the candidate; `None` while it runs there.
+    pub result: Option<TrialResult>,
+    /// The outcome of the build, once it is finished.
+    pub outcome: Option<Outcome>,
+}
+
+impl TrialBuild {
+    /// Returns the part of a record; `None` for a build that was not on trial.
+    pub fn new(build: Build) -> Option<Self> {
+        Some(Self {
+            id: build.id,
+            target: build.target.to_string(),
+            result: build.trial?.result,
+            outcome: build.outcome,
+        })
+    }
+
+    fn is_running(&self) -> bool {
+        self.result.is_none() && self.outcome.is_none()
+    }
+
+    /// Returns true if its failure on the candidate has not been explained yet.
+    fn is_repeating(&self) -> bool {
+        let has_failed = !matches!(self.result, None | Some(TrialResult::Succeeded));
+        has_failed && self.outcome.is_none()
+    }
+
+    fn succeeded_on_current(&self) -> bool {
+        self.outcome.is_some_and(Outcome::is_good)
+    }
+}
+
+/// The evidence on a candidate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Evidence<'b> {
+    terms: Terms,
+    succeeded: usize,
+    running: usize,
+    repeating: usize,
+    /// The builds that failed on the candidate only, with the reasons.
+    strikes: Vec<(&'b TrialBuild, &'b str)>,
+    /// The builds for which the host failed on the candidate only, with the reasons.
+    lost_guests: Vec<(&'b TrialBuild, &'b str)>,
+}
+
+impl<'b> Evidence<'b> {
+    fn new(terms: Terms, builds: &'b [TrialBuild]) -> Self {
+        let mut evidence = Self {
+            terms,
+            succeeded: 0,
+            running: 0,
+            repeating: 0,
+            strikes: Vec::new(),
+            lost_guests: Vec::new(),
+        };
+        for build in builds {
+            evidence.running += usize::from(build.is_running());
+            evidence.repeating += usize::from(build.is_repeating());
+            match &build.result {
+                Some(TrialResult::Succeeded) => evidence.succeeded += 1,
+                Some(TrialResult::Failed { message, .. }) if build.succeeded_on_current() => {
+                    evidence.strikes.push((build, message));
+                }
+                Some(TrialResult::HostFailed { message }) if build.succeeded_on_current() => {
+                    evidence.lost_guests.push((build, message));
+                }
+                Some(TrialResult::Failed { .. } | TrialResult::HostFailed { .. }) | None => {}
+            }
+        }
+        evidence
+    }
+
+    /// Returns the number of builds that must succeed. Each strike must be outweighed.
+    fn needed(&self) -> usize {
+        self.terms.builds() * (1 + self.strikes.len())
+    }
+
+    /// Returns the number of builds that may start on the candidate now.
+    fn vacancies(&self) -> usize {
+        self.needed().saturating_sub(self.succeeded + self.running)
+    }
+
+    /// Returns the verdict and its reason; `None` while more builds must run.
+    fn verdict(&self, current: Revision) -> Option<(TrialVerdict, String)> {
+        let strikes = self.strikes.len();
+        if strikes >= self.terms.strikes_max() {
+            let builds = listed(&self.strikes);
+            let reason = format!("{builds} failed on it and succeeded on revision {current}");
+            return Some((TrialVerdict::RolledBack, reason));
+        }
+        if self.lost_guests.len() >= self.terms.lost_guests_max() {
+            let builds = listed(&self.lost_guests);
+            let reason = format!(
+                "the guests of {builds} did not end well on it, and those on revision {current} did"
+            );
+            return Some((TrialVerdict::RolledBack, reason));
+        }
+        let (succeeded, needed) = (self.succeeded, self.needed());
+        (succeeded >= needed && self.repeating == 0).then(|| {
+            let strikes = match strikes {
+                0 => String::new(),
+                number => format!("; {number} failed on it only"),
+            };
+            let builds = if succeeded == 1 { "build" } else { "builds" };
+            let reason = format!("{succeeded} {builds} succeeded on it{strikes}");
+            (TrialVerdict::Promoted, reason)
+        })
+    }
+}
+
+/// Names builds and the reasons of their failures.
+fn listed(builds: &[(&TrialBuild, &str)]) -> String {
+    let named = builds.iter().take(NAMED_MAX).map(|(build, message)| {
+        let message: String = message.chars().take(200).collect();
+        format!("build {} of {} ({message})", build.id, build.target)
+    });
+    let named: Vec<_> = named.collect();
+    match builds.len().saturating_sub(NAMED_MAX) {
+        0 => config::join_and(&named),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+impl Observed {
+    fn evidence(&self, view: &MachineView) -> Option<Evidence<'_>> {
+        let (_, trial) = view.candidate()?;
+        let builds = self.trial_builds.get(&view.name);
+        let builds = builds.map_or(&[][..], Vec::as_slice);
+        let mut evidence = Evidence::new(trial.terms, builds);
+        // Their records do not say yet that they run on the candidate.
+        let starting = self.jobs.builds.iter().filter(|(id, key)| {
+            let running = self.running.get(id);
+            key.machine == view.name
+                && trial.terms.select(**id)
+                && running.is_some_and(|it| it.may_be_on_trial)
+        });
+        evidence.running += starting.count();
+        Some(evidence)
+    }
+
+    /// Returns the states of the trials.
+    pub fn trials(&self) -> Vec<TrialStatus> {
+        let views = self.machines.values().map(|state| &state.view);
+        let status = |view: &MachineView| {
+            let ((candidate, trial), evidence) = (view.candidate()?, self.evidence(view)?);
+            Some(TrialStatus {
+                machine: view.name.clone(),
+                revision: candidate.revision,
+                terms: trial.terms,
+                since: trial.since,
+                succeeded: evidence.succeeded,
+                needed: evidence.needed(),
+                strikes: evidence.strikes.len(),
+                running: evidence.running,
+                repeating: evidence.repeating,
+            })
+        };
+        views.filter_map(status).collect()
+    }
+
+    /// Returns the verdicts on candidates, and the ends of interrupted promotions.
+    pub(super) fn end_trials(&self) -> Vec<Action> {
+        let machines = self.machines.values();
+        let ends = machines.filter_map(|state| {
+            let view = &state.view;
+            let (revision, (verdict, reason)) = match view.unfinished_promotion() {
+                Some(revision) => {
+                    let reason = "it was made current".to_owned();
+                    (revision, (TrialVerdict::Promoted, reason))
+                }
+                None => (view.candidate()?.0.revision, self.verdict(view)?),
+            };
+            Some(Action::EndTrial {
+                volume: state.volume,
+                machine: view.name.clone(),
+                revision,
+                verdict,
+                reason,
+            })
+        });
+        ends.collect()
+    }
+
+    /// Returns the verdict on the candidate of a machine. It is promoted with all images that it
+    /// replaces, so that no toolchain is tested after the promotion only.
+    fn verdict(&self, view: &MachineView) -> Option<(TrialVerdict, String)> {
+        let keys = || self.toolchains.keys().map(|toolchain| key(view, toolchain));
+        let failed = keys().find_map(|key| {
+            let failure = self.final_trial_failure(&key)?;
+            Some((key.toolchain, failure.message.clone()))
+        });
+        if let Some((toolchain, message)) = failed {
+            let reason = format!("its bootstrap with toolchain {toolchain} failed: {message}");
+            return Some((TrialVerdict::RolledBack, reason));
+        }
+        let verdict = self.evidence(view)?.verdict(view.current?)?;
+        let lacks_images = keys().any(|key| self.needs_trial_image(&key));
+        (verdict.0 == TrialVerdict::RolledBack || !lacks_images).then_some(verdict)
+    }
+
+    /// Returns the inputs of the image of a candidate.
+    pub(super) fn trial_inputs(&self, key: &ImageKey) -> Option<(Revision, Provenance)> {
+        let (candidate, _) = self.machines.get(&key.machine)?.view.candidate()?;
+        let inputs = Provenance {
+            revision_uuid: candidate.uuid.to_string(),
+            toolchain_id: self.toolchains.get(&key.toolchain)?.clone(),
+            bootstrap_version: BOOTSTRAP_VERSION,
+        };
+        Some((candidate.revision, inputs))
+    }
+
+    /// Returns the image of a candidate, if it is up to date.
+    fn trial_image(&self, key: &ImageKey) -> Option<&ImageView> {
+        let (_, inputs) = self.trial_inputs(key)?;
+        let image = self
+            .machines
+            .get(&key.machine)?
+            .view
+            .trial_image(&key.toolchain)?;
+        let is_ready = image.complete && image.provenance.as_ref() == Some(&inputs);
+        is_ready.then_some(image)
+    }
+
+    /// Returns true if the image of a candidate is missing, and the current revision has one. A
+    /// toolchain that the current revision lacks, too, says nothing about the candidate.
+    pub(super) fn needs_trial_image(&self, key: &ImageKey) -> bool {
+        let made = self.image(key).and_then(|image| image.provenance.as_ref());
+        let is_comparable = made.is_some() && made == self.inputs(key).as_ref();
+        is_comparable && self.trial_inputs(key).is_some() && self.trial_image(key).is_none()
+    }
+
+    /// Returns the failure of the bootstrap of a candidate that is not retried any more.
+    pub(super) fn final_trial_failure(&self, key: &ImageKey) -> Option<&BootstrapFailure> {
+        let failure = self.bootstrap_failures.get(key)?;
+        let (_, inputs) = self.trial_inputs(key)?;
+        let is_final = failure.inputs == inputs && failure.attempts > self.retries_max;
+        (is_final && self.needs_trial_image(key)).then_some(failure)
+    }
+
+    /// Lets the agreed share of starting builds run on candidates, as far as the verdicts on these
+    /// need more builds.
+    pub(super) fn route_to_candidates(&self, actions: &mut [Action]) {
+        for state in self.machines.values() {
+            let view = &state.view;
+            let (Some((candidate, trial)), Some(evidence)) =
+                (view.candidate(), self.evidence(view))
+            else {
+                continue;
+            };
+            if self.verdict(view).is_some() {
+                continue;
+            }
+            let run = TrialRun {
+                revision: candidate.revision,
+                since: trial.since,
+                result: None,
+            };
+            let starts = actions.iter_mut().filter_map(|action| match action {
+                Action::StartBuild(start) => Some(start),
+                _ => None,
+            });
+            starts
+                .filter(|start| start.key.machine == view.name)
+                .filter(|start| trial.terms.select(start.id) && self.may_be_on_trial(start.id))
+                .filter_map(|start| Some((self.trial_image(&start.key)?, start)))
+                .take(evidence.vacancies())
+                .for_each(|(image, start)| put_on_trial(start, image, &run));
+        }
+    }
+
+    /// Returns true if a queued build may run on a candidate: the first attempt of a build that
+    /// nobody waits for at a console or a hold.
+    fn may_be_on_trial(&self, id: BuildId) -> bool {
+        let queued = self.queue.iter().find(|it| it.id == id);
+        queued.is_some_and(|it| it.may_be_on_trial)
+    }
+
+    /// Returns the images that were made for trials that have ended.
+    pub(super) fn obsolete_trial_images(&self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for state in self.machines.values().filter(|state| !state.view.deleting) {
+            for (revision, image) in state.view.obsolete_trial_images() {
+                let key = key(&state.view, &image.toolchain);
+                actions.push(Action::DeleteTrialImage(state.volume, key, revision));
+            }
+        }
+        actions
+    }
+}
+
+fn put_on_trial(start: &mut BuildStart, image: &ImageView, run: &TrialRun) {
+    start.image = Some(image.uuid);
+    // A restore would test the checkpoint, not the revision.
+    start.start = StartKind::Cold;
+    start.trial = Some(run.clone());
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,436 @@
+//! The verdicts on candidates, and the builds and images that trials lead to.
+
+use std::collections::BTreeMap;
+
+use config::canary::Trial;
+use config::task::Digest;
+use config::{MachineName, ToolchainName};
+use jiff::Timestamp;
+use proptest::prelude::*;
+use store::{Located, RevisionView, Subvolume, Uuid, VolumeId};
+
+use super::super::{Capacity, QueuedBuild};
+use super::*;
+
+fn terms(text: &str) -> Terms {
+    text.parse().unwrap()
+}
+
+/// The fates of builds on a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Running,
+    Succeeded,
+    /// It failed on the candidate, and its repetition has this outcome.
+    Failed(Option<Outcome>),
+    /// The host failed on the candidate, and the repetition has this outcome.
+    Lost(Option<Outcome>),
+    Canceled,
+}
+
+fn builds(fates: &[Fate]) -> Vec<TrialBuild> {
+    let failed = || TrialResult::Failed {
+        outcome: Outcome::Error,
+        message: "no make".to_owned(),
+    };
+    let lost = || TrialResult::HostFailed {
+        message: "no start".to_owned(),
+    };
+    let build = |(id, fate): (u64, &Fate)| {
+        let (result, outcome) = match fate {
+            Fate::Running => (None, None),
+            Fate::Succeeded => (Some(TrialResult::Succeeded), Some(Outcome::Success)),
+            Fate::Failed(outcome) => (Some(failed()), *outcome),
+            Fate::Lost(outcome) => (Some(lost()), *outcome),
+            Fate::Canceled => (None, Some(Outcome::Abort)),
+        };
+        TrialBuild {
+            id: BuildId(id),
+            target: "hello".to_owned(),
+            result,
+            outcome,
+        }
+    };
+    (1..).zip(fates).map(build).collect()
+}
+
+fn verdict(text: &str, fates: &[Fate]) -> Option<(TrialVerdict, String)> {
+    let builds = builds(fates);
+    Evidence::new(terms(text), &builds).verdict(Revision(1))
+}
+
+const STRIKE: Fate = Fate::Failed(Some(Outcome::Success));
+const OWN_FAULT: Fate = Fate::Failed(Some(Outcome::Error));
+
+#[test]
+fn enough_successes_promote_and_strikes_roll_back() {
+    use Fate::{Canceled, Failed, Lost, Running, Succeeded};
+    use TrialVerdict::{Promoted, RolledBack};
+    for (text, fates, expected) in [
+        ("2 of 2", vec![], None),
+        ("2 of 2", vec![Succeeded, Running], None),
+        ("2 of 2", vec![Succeeded, Succeeded], Some(Promoted)),
+        // A package that fails on both revisions says nothing.
+        ("2 of 2", vec![OWN_FAULT; 9], None),
+        (
+            "2 of 2",
+            vec![OWN_FAULT, Succeeded, Succeeded],
+            Some(Promoted),
+        ),
+        // The failure must be explained first.
+        ("2 of 2", vec![Failed(None), Succeeded, Succeeded], None),
+        // One strike must be outweighed, two end the trial.
+        ("2 of 2", vec![STRIKE, Succeeded, Succeeded], None),
+        (
+            "2 of 2",
+            vec![STRIKE, Succeeded, Succeeded, Succeeded, Succeeded],
+            Some(Promoted),
+        ),
+        (
+            "2 of 2",
+            vec![STRIKE, Succeeded, Succeeded, STRIKE],
+            Some(RolledBack),
+        ),
+        ("1 of 4", vec![STRIKE], Some(RolledBack)),
+        // Neither the host nor a person is evidence.
+        ("2 of 2", vec![Lost(Some(Outcome::Success)); 2], None),
+        ("2 of 2", vec![Lost(Some(Outcome::Abnormal)); 9], None),
+        ("2 of 2", vec![Canceled; 9], None),
+        // But a trial on which no guest ends well has an end.
+        (
+            "2 of 2",
+            vec![Lost(Some(Outcome::Success)); 3],
+            Some(RolledBack),
+        ),
+        ("9 of 9", vec![Lost(Some(Outcome::Success)); 8], None),
+    ] {
+        let found = verdict(text, &fates).map(|it| it.0);
+        assert_eq!(found, expected, "{text}: {fates:?}");
+    }
+}
+
+#[test]
+fn the_reason_names_the_builds_and_their_errors() {
+    let (_, reason) = verdict("2 of 2", &[STRIKE, STRIKE]).unwrap();
+    assert_eq!(
+        reason,
+        "build 1 of hello (no make) and build 2 of hello (no make) failed on it and succeeded on revision 1"
+    );
+    let (_, reason) = verdict("1 of 2", &[Fate::Succeeded]).unwrap();
+    assert_eq!(reason, "1 build succeeded on it");
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    let outcome = prop::option::of(prop::sample::select(vec![
+        Outcome::Success,
+        Outcome::Error,
+        Outcome::Abnormal,
+    ]));
+    prop_oneof![
+        Just(Fate::Running),
+        Just(Fate::Succeeded),
+        Just(Fate::Canceled),
+        outcome.clone().prop_map(Fate::Failed),
+        outcome.prop_map(Fate::Lost),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_more_builds_are_at_risk_than_the_verdict_needs(
+        fates in prop::collection::vec(fate(), 0..30),
+        number in 1..5_usize,
+    ) {
+        let builds = builds(&fates);
+        let evidence = Evidence::new(terms(&format!("{number} of 9")), &builds);
+        let undecided = evidence.verdict(Revision(1)).is_none();
+        prop_assert!(evidence.vacancies() <= evidence.needed());
+        // An undecided trial goes on: something runs, is repeated or may start.
+        let goes_on = evidence.running + evidence.repeating + evidence.vacancies() > 0;
+        prop_assert!(!undecided || goes_on);
+    }
+
+    #[test]
+    fn only_a_difference_between_the_revisions_rolls_back(
+        fates in prop::collection::vec(fate(), 0..30),
+    ) {
+        let differs = |it: &Fate| {
+            matches!(it, Fate::Failed(Some(Outcome::Success)) | Fate::Lost(Some(Outcome::Success)))
+        };
+        let found = verdict("2 of 3", &fates).map(|it| it.0);
+        if !fates.iter().any(differs) {
+            prop_assert_ne!(found, Some(TrialVerdict::RolledBack));
+        }
+        if fates.iter().filter(|it| **it == Fate::Succeeded).count() < 2 {
+            prop_assert_ne!(found, Some(TrialVerdict::Promoted));
+        }
+    }
+}
+
+fn machine() -> MachineName {
+    "linux".parse().unwrap()
+}
+
+fn toolchain() -> ToolchainName {
+    "default".parse().unwrap()
+}
+
+fn key_of_linux() -> ImageKey {
+    ImageKey {
+        machine: machine(),
+        toolchain: toolchain(),
+    }
+}
+
+fn revision(number: u8) -> RevisionView {
+    let uuid = Uuid::from_bytes([number; 16]);
+    RevisionView {
+        revision: Revision(number.into()),
+        uuid,
+        received_uuid: None,
+        complete: true,
+        subvolume: Subvolume {
+            uuid,
+            parent_uuid: None,
+            received_uuid: None,
+            created_transaction: 1,
+            transaction: 1,
+            received_transaction: None,
+            read_only: true,
+            created: std::time::SystemTime::UNIX_EPOCH,
+        },
+    }
+}
+
+fn image(inputs: Provenance, number: u8) -> ImageView {
+    ImageView {
+        toolchain: toolchain(),
+        uuid: Uuid::from_bytes([number; 16]),
+        complete: true,
+        provenance: Some(inputs),
+    }
+}
+
+/// Observes a machine with revision 1, its image, and revision 2 on trial.
+fn on_trial(text: &str) -> Observed {
+    let mut view = MachineView::new(machine());
+    view.current = Some(Revision(1));
+    view.revisions = vec![revision(1), revision(2)];
+    let trial = Trial {
+        terms: terms(text),
+        since: Timestamp::UNIX_EPOCH,
+        revision_uuid: revision(2).uuid.to_string(),
+        end: None,
+    };
+    view.trials = [(Revision(2), trial)].into();
+    let located = Located {
+        volume: VolumeId(0),
+        view,
+    };
+    let digest: Digest = "a".repeat(64).parse().unwrap();
+    let mut observed = Observed {
+        machines: [(machine(), located)].into(),
+        toolchains: [(toolchain(), digest)].into(),
+        capacity: Capacity {
+            guests: Some(20),
+            cpus: 64,
+            memory: 4096,
+            available: 1 << 20,
+            disk: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            pressure: None,
+        },
+        newest_build: Some(BuildId(100)),
+        ..Observed::default()
+    };
+    let inputs = observed.inputs(&key_of_linux()).unwrap();
+    view_of(&mut observed).images = vec![image(inputs, 11)];
+    observed
+}
+
+fn view_of(observed: &mut Observed) -> &mut MachineView {
+    &mut observed.machines.get_mut(&machine()).unwrap().view
+}
+
+/// Observes the same machine with an image of revision 2.
+fn ready(text: &str) -> Observed {
+    let mut observed = on_trial(text);
+    let (_, inputs) = observed.trial_inputs(&key_of_linux()).unwrap();
+    view_of(&mut observed).trial_images = vec![(Revision(2), image(inputs, 12))];
+    observed
+}
+
+fn queued(id: u64) -> QueuedBuild {
+    QueuedBuild {
+        id: BuildId(id),
+        key: key_of_linux(),
+        submitter: config::builds::Submitter::root(),
+        priority: config::builds::Priority(0),
+        since: Timestamp::UNIX_EPOCH,
+        not_before: None,
+        after: Vec::new(),
+        message: String::new(),
+        resources: config::builds::Resources::default(),
+        may_be_on_trial: true,
+    }
+}
+
+/// Returns the builds that a plan starts, on the current revision and on the candidate.
+fn started(observed: &Observed) -> (Vec<u64>, Vec<u64>) {
+    let (mut current, mut on_trial) = (Vec::new(), Vec::new());
+    for action in observed.plan() {
+        if let Action::StartBuild(start) = action {
+            let image = start.image.unwrap().as_bytes()[0];
+            assert_eq!(image, if start.trial.is_some() { 12 } else { 11 });
+            let builds = if start.trial.is_some() {
+                &mut on_trial
+            } else {
+                &mut current
+            };
+            builds.push(start.id.0);
+        }
+    }
+    (current, on_trial)
+}
+
+#[test]
+fn the_image_of_a_candidate_is_made_while_builds_run_on_the_current_revision() {
+    let mut observed = on_trial("2 of 2");
+    observed.queue = vec![queued(1)];
+    let actions = observed.plan();
+    let made = actions.iter().find_map(|action| match action {
+        Action::StartBootstrap(start) => Some((start.candidate, start.inputs.clone())),
+        _ => None,
+    });
+    assert_eq!(
+        made,
+        Some(
+            observed
+                .trial_inputs(&key_of_linux())
+                .map(|(it, inputs)| (Some(it), inputs))
+                .unwrap()
+        )
+    );
+    assert_eq!(started(&observed), (vec![1], vec![]));
+    // It is not made twice, and goes on.
+    let (_, inputs) = observed.trial_inputs(&key_of_linux()).unwrap();
+    observed.jobs.images.insert(key_of_linux(), inputs);
+    let jobs = |it: &Action| matches!(it, Action::StartBootstrap(_) | Action::CancelBootstrap(_));
+    assert!(!observed.plan().iter().any(jobs));
+    // It ends with the trial.
+    view_of(&mut observed).trials.clear();
+    assert_eq!(observed.plan()[0], Action::CancelBootstrap(key_of_linux()));
+}
+
+#[test]
+fn the_agreed_number_of_builds_runs_on_a_candidate() {
+    let mut observed = ready("2 of 2");
+    observed.queue = (1..=5).map(queued).collect();
+    assert_eq!(started(&observed), (vec![3, 4, 5], vec![1, 2]));
+    // Retries, and builds that a person attends, run on the current revision.
+    observed.queue[0].may_be_on_trial = false;
+    assert_eq!(started(&observed), (vec![1, 4, 5], vec![2, 3]));
+    let running = builds(&[Fate::Running]);
+    observed.trial_builds.insert(machine(), running);
+    assert_eq!(started(&observed), (vec![1, 3, 4, 5], vec![2]));
+    // A build that has just been started may be the one that is needed.
+    observed.trial_builds.clear();
+    observed.jobs.builds.insert(BuildId(9), key_of_linux());
+    let starting = super::super::RunningBuild {
+        submitter: config::builds::Submitter::root(),
+        since: Timestamp::UNIX_EPOCH,
+        may_be_on_trial: true,
+    };
+    observed.running.insert(BuildId(9), starting);
+    assert_eq!(started(&observed), (vec![1, 3, 4, 5], vec![2]));
+    observed.running.clear();
+    // Without its image nothing waits for it.
+    view_of(&mut observed).trial_images.clear();
+    assert_eq!(started(&observed), (vec![1, 2, 3, 4, 5], vec![]));
+}
+
+#[test]
+fn about_the_agreed_share_of_builds_runs_on_a_candidate() {
+    let mut observed = ready("20 of 100");
+    observed.queue = (1..=20).map(queued).collect();
+    let (current, on_trial) = started(&observed);
+    assert!((1..=8).contains(&on_trial.len()), "{on_trial:?}");
+    assert_eq!(current.len() + on_trial.len(), 20);
+}
+
+fn end(observed: &Observed) -> Option<(TrialVerdict, String)> {
+    observed.plan().into_iter().find_map(|action| match action {
+        Action::EndTrial {
+            verdict, reason, ..
+        } => Some((verdict, reason)),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_decided_trial_ends_and_no_build_starts_on_it() {
+    let mut observed = ready("1 of 1");
+    observed.queue = vec![queued(7)];
+    assert_eq!(end(&observed), None);
+    observed
+        .trial_builds
+        .insert(machine(), builds(&[Fate::Succeeded]));
+    assert_eq!(end(&observed).unwrap().0, TrialVerdict::Promoted);
+    assert_eq!(started(&observed), (vec![7], vec![]));
+    // The other toolchains are tried first.
+    let other: ToolchainName = "other".parse().unwrap();
+    let digest: Digest = "b".repeat(64).parse().unwrap();
+    observed.toolchains.insert(other.clone(), digest);
+    let other_key = ImageKey {
+        toolchain: other.clone(),
+        ..key_of_linux()
+    };
+    let inputs = observed.inputs(&other_key).unwrap();
+    let of_other = ImageView {
+        toolchain: other,
+        ..image(inputs, 13)
+    };
+    view_of(&mut observed).images.push(of_other);
+    assert_eq!(end(&observed), None);
+}
+
+#[test]
+fn a_bootstrap_that_fails_on_the_candidate_only_rolls_it_back() {
+    let mut observed = on_trial("1 of 1");
+    let (_, inputs) = observed.trial_inputs(&key_of_linux()).unwrap();
+    let failure = BootstrapFailure {
+        inputs,
+        attempts: 1,
+        message: "no shell".to_owned(),
+    };
+    observed.bootstrap_failures.insert(key_of_linux(), failure);
+    let (verdict, reason) = end(&observed).unwrap();
+    assert_eq!(verdict, TrialVerdict::RolledBack);
+    assert_eq!(
+        reason,
+        "its bootstrap with toolchain default failed: no shell"
+    );
+    // It may be tried again first.
+    observed.retries_max = 1;
+    assert_eq!(end(&observed), None);
+    observed.retries_max = 0;
+    // Without an image of the current revision there is nothing to compare it with.
+    view_of(&mut observed).images.clear();
+    assert_eq!(end(&observed), None);
+}
+
+#[test]
+fn an_interrupted_promotion_is_finished_before_images_are_made() {
+    let mut observed = ready("1 of 1");
+    view_of(&mut observed).current = Some(Revision(2));
+    assert_eq!(end(&observed).unwrap().0, TrialVerdict::Promoted);
+    assert_eq!(observed.plan().len(), 1, "{:?}", observed.plan());
+}
+
+#[test]
+fn the_images_of_an_ended_trial_are_deleted() {
+    let mut observed = ready("1 of 1");
+    view_of(&mut observed).trials.clear();
+    let deleted = Action::DeleteTrialImage(VolumeId(0), key_of_linux(), Revision(2));
+    assert_eq!(observed.plan(), [deleted]);
+}
