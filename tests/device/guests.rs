@@ -12,9 +12,7 @@ use ::sys::observer::Observer;
 use config::machine::{Kind, Machine};
 use config::settings::{Acceleration, Settings};
 use config::task::GATEWAY;
-use guest::{
-    BootMode, Console, Exit, Guest, GuestError, QmpError, SealedMemory, Spec, User, checkpoint,
-};
+use guest::{BootMode, Console, Exit, Guest, GuestError, QmpError, Spec, User, checkpoint};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use session::GuestSecrets;
 use session::gateway::dhcp;
@@ -354,7 +352,7 @@ fn guests_restored_from_one_checkpoint_have_different_random_bytes_and_know_the_
     println!("checkpoint: {:.2?}", began.elapsed());
     assert!(checkpoint::exists(directory));
     let memory = fs::read(directory.join("frozen.memory")).unwrap();
-    let shared = SealedMemory::load(directory).unwrap();
+    let shared = checkpoint::seal_memory(directory).unwrap();
     let mut consoles = Vec::new();
     for shared_memory in [None, Some(shared.clone()), Some(shared)] {
         let fixture = GuestFixture::of((copy(directory), image.machine.1.clone()));

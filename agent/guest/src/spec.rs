@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use config::machine::Machine;
 use config::settings::{Acceleration, Uefi};
 
-use crate::qemu::checkpoint::SealedMemory;
+use crate::sealed_memory::SealedMemory;
 
 /// The description of a guest to start.
 #[derive(Debug)]

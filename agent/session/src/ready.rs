@@ -13,6 +13,7 @@ use sys::blocking::blocking;
 
 use super::gateway::Servers;
 use super::parts::Parts;
+use super::start::guest_spec;
 use super::streams::Streams;
 use super::teardown::{kill, remove_run_dir, tear_down};
 use super::{GuestServices, Session, SessionError, SessionSpec, egress};
@@ -120,21 +121,11 @@ fn start_guest(
     network: &Network,
     run_dir: &Path,
 ) -> Result<Guest, SessionError> {
-    let settings = &services.settings;
     Ok(Guest::start(Spec {
-        name: network.name().to_owned(),
-        directory: spec.snapshot.path().to_owned(),
-        machine: spec.machine,
-        user: services.uids.allocate(run_dir)?,
-        run_dir: run_dir.to_owned(),
-        network: network.name().to_owned(),
-        acceleration: settings.acceleration,
-        uefi: settings.uefi.clone(),
-        durable: false,
         boot: BootMode::Restore,
         shared_memory: spec.shared_memory,
         paused: true,
-        keep_open: vec![spec.snapshot.share_lock()?],
+        ..guest_spec(services, spec.snapshot, spec.machine, network, run_dir)?
     })?)
 }
 

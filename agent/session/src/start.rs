@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use config::machine::Machine;
 use guest::network::Network;
 use guest::{BootMode, Guest, Spec};
+use store::Snapshot;
 use sys::blocking::blocking;
 
 use super::gateway::Servers;
@@ -67,24 +69,40 @@ fn start_guest(
     network: &Network,
     run_dir: &Path,
 ) -> Result<(Guest, Servers, Streams), SessionError> {
-    let settings = &services.settings;
-    let names = egress::open(settings, &spec.machine.egress, network, run_dir)?;
+    let names = egress::open(&services.settings, &spec.machine.egress, network, run_dir)?;
     let servers = Servers::open(network, spec.machine.kind, spec.files, names)?;
     let guest = Guest::start(Spec {
+        durable: spec.durable,
+        boot: spec.boot,
+        shared_memory: spec.shared_memory,
+        ..guest_spec(services, &spec.snapshot, spec.machine, network, run_dir)?
+    })?;
+    let streams = Streams::connect(&guest).inspect_err(|_| kill(&guest))?;
+    Ok((guest, servers, streams))
+}
+
+/// Returns the description of a guest that boots cold, with a user of its own.
+pub(super) fn guest_spec(
+    services: &GuestServices,
+    snapshot: &Snapshot,
+    machine: Machine,
+    network: &Network,
+    run_dir: &Path,
+) -> Result<Spec, SessionError> {
+    let settings = &services.settings;
+    Ok(Spec {
         name: network.name().to_owned(),
-        directory: spec.snapshot.path().to_owned(),
-        machine: spec.machine,
+        directory: snapshot.path().to_owned(),
+        machine,
         user: services.uids.allocate(run_dir)?,
         run_dir: run_dir.to_owned(),
         network: network.name().to_owned(),
         acceleration: settings.acceleration,
         uefi: settings.uefi.clone(),
-        durable: spec.durable,
-        boot: spec.boot,
-        shared_memory: spec.shared_memory,
+        durable: false,
+        boot: BootMode::Cold,
+        shared_memory: None,
         paused: false,
-        keep_open: vec![spec.snapshot.share_lock()?],
-    })?;
-    let streams = Streams::connect(&guest).inspect_err(|_| kill(&guest))?;
-    Ok((guest, servers, streams))
+        keep_open: vec![snapshot.share_lock()?],
+    })
 }

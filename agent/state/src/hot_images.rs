@@ -158,7 +158,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("frozen.memory");
         sys::file::replace(&path, &[7; 4096]).unwrap();
-        SealedMemory::load(directory.path()).unwrap()
+        guest::checkpoint::seal_memory(directory.path()).unwrap()
     }
 
     #[test]

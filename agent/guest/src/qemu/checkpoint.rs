@@ -24,12 +24,10 @@ use crate::spec::{BootMode, Spec};
 
 pub(super) mod files;
 mod key;
-mod sealed_memory;
-
-pub use sealed_memory::SealedMemory;
 
 pub use files::{
-    convert_to_cold, discard, exists, mark_unsupported, memory_bytes, unsupported_reason,
+    convert_to_cold, discard, exists, mark_unsupported, memory_bytes, seal_memory,
+    unsupported_reason,
 };
 
 use files::{DISK, KEY, MEMORY, PARTIAL_STATE, STATE, TEXT_BYTES_MAX, VARIABLES};

@@ -206,7 +206,7 @@ impl Line {
 mod tests {
     use super::*;
     use crate::qemu::KvmAccess;
-    use crate::qemu::checkpoint::SealedMemory;
+    use crate::sealed_memory::SealedMemory;
 
     /// Returns the command line with an option and its value per line.
     fn text(spec: &Spec, accelerator: Accelerator) -> String {
@@ -279,12 +279,10 @@ mod tests {
 
     #[test]
     fn shared_memory_is_opened_by_its_descriptor() {
-        let directory = tempfile::tempdir().unwrap();
-        sys::file::replace(&directory.path().join("frozen.memory"), b"memory").unwrap();
         let mut spec = Spec::example(": 1\nid: d\nsummary: d\n");
         spec.boot = BootMode::Restore;
         let own = text(&spec, Accelerator::Tcg);
-        spec.shared_memory = Some(SealedMemory::load(directory.path()).unwrap());
+        spec.shared_memory = Some(SealedMemory::copy_of(&tempfile::tempfile().unwrap()).unwrap());
         let shared = text(&spec, Accelerator::Tcg);
         let path = format!("mem-path=/proc/self/fd/{SHARED_MEMORY},");
         assert_eq!(shared.replace(&path, "mem-path=/memory,"), own);

@@ -188,7 +188,7 @@ fn memory(
 /// Loads the memory that the later guests of an image share.
 async fn load(agent: Arc<AgentState>, snapshot: Arc<Snapshot>, image: Uuid) {
     let began = Instant::now();
-    let loaded = blocking(move || SealedMemory::load(snapshot.path())).await;
+    let loaded = blocking(move || guest::checkpoint::seal_memory(snapshot.path())).await;
     let memory = match loaded {
         Ok(memory) => {
             let milliseconds = began.elapsed().as_millis();

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use config::machine::{Firmware, Machine, UEFI_VARIABLES};
 
+use crate::sealed_memory::SealedMemory;
+
 /// The guest's memory.
 pub(in crate::qemu) const MEMORY: &str = "frozen.memory";
 /// The state of the guest's devices.
@@ -35,6 +37,14 @@ pub fn exists(directory: &Path) -> bool {
 pub fn memory_bytes(directory: &Path) -> u64 {
     let memory = fs::metadata(directory.join(MEMORY));
     memory.map_or(0, |memory| memory.blocks() * 512)
+}
+
+/// Copies the memory of a checkpoint, for any number of guests that are restored from it.
+///
+/// # Errors
+/// When the directory has no checkpoint, or the host has too little memory.
+pub fn seal_memory(directory: &Path) -> io::Result<SealedMemory> {
+    SealedMemory::copy_of(&sys::untrusted::open(directory, MEMORY)?)
 }
 
 /// Returns the reason why no checkpoint of the guest in this directory can be saved, if

@@ -9,12 +9,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, memfd_create, seek};
-
-use super::files::MEMORY;
 
 /// The number of bytes that are copied at once.
 const PIECE: usize = 1 << 20;
@@ -27,17 +24,12 @@ pub struct SealedMemory {
 }
 
 impl SealedMemory {
-    /// Copies the memory of the checkpoint in a directory. Pages that the checkpoint leaves out
-    /// take no space.
-    ///
-    /// # Errors
-    /// When the directory has no checkpoint, or the host has too little memory.
-    pub fn load(directory: &Path) -> io::Result<Self> {
-        let source = sys::untrusted::open(directory, MEMORY)?;
+    /// Copies a file. Its holes take no space.
+    pub(crate) fn copy_of(source: &File) -> io::Result<Self> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = File::from(memfd_create("buildhost-memory", flags)?);
         file.set_len(source.metadata()?.len())?;
-        let bytes = copy_data(&source, &file)?;
+        let bytes = copy_data(source, &file)?;
         let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
         fcntl_add_seals(&file, seals)?;
         let file = Arc::new(file);
@@ -50,7 +42,7 @@ impl SealedMemory {
     }
 
     /// Returns a descriptor to hand to QEMU.
-    pub(in crate::qemu) fn descriptor(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
         Ok(self.file.try_clone()?.into())
     }
 }
@@ -93,15 +85,13 @@ mod tests {
 
     #[test]
     fn it_has_the_checkpoints_bytes_and_nobody_can_change_them() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(MEMORY);
+        let source = tempfile::tempfile().unwrap();
         let mut content = vec![0; 8 << 20];
         content[3 << 20..5 << 20].fill(7);
-        sys::file::replace(&path, &content).unwrap();
-        let source = sys::trusted::open_for_writing(&path).unwrap();
+        source.write_all_at(&content, 0).unwrap();
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         fallocate(&source, hole, 0, 3 << 20).unwrap();
-        let memory = SealedMemory::load(directory.path()).unwrap();
+        let memory = SealedMemory::copy_of(&source).unwrap();
         assert_eq!(memory.bytes(), 5 << 20);
         assert!(memory.file.metadata().unwrap().blocks() * 512 <= 5 << 20);
         let mut read = vec![1; 8 << 20];
@@ -111,12 +101,5 @@ mod tests {
         let refused = copy.write(b"x").unwrap_err();
         assert_eq!(Errno::from_io_error(&refused), Some(Errno::PERM));
         assert!(copy.set_len(0).is_err());
-    }
-
-    #[test]
-    fn a_directory_without_a_checkpoint_has_none() {
-        let directory = tempfile::tempdir().unwrap();
-        let error = SealedMemory::load(directory.path()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }
