@@ -199,7 +199,7 @@ fn guests_that_need_one_license_run_one_after_another() {
         host.machinectl(&explain).success().stdout
     };
     wait_until("the build has the reason for its wait", || {
-        explanation(&host) == waits
+        explanation(&host).starts_with(&waits)
     });
     let shown = host.machinectl(&["host", "status"]).success().stdout;
     assert!(shown.contains("license: 1 of 1 in use\n"), "{shown}");
@@ -212,7 +212,7 @@ fn guests_that_need_one_license_run_one_after_another() {
     wait_until("the build is adopted", || in_use(&host) == Some(1));
     let again = submit(&host, &printing_program("after the restart"), &[]);
     host.wait_for(again, State::Finished);
-    assert_eq!(explanation(&host), waits);
+    assert!(explanation(&host).starts_with(&waits));
     host.open_gate("demo", first);
     let first = host.wait_for(first, State::Finished);
     host.wait_for_gate(second);

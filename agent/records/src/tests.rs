@@ -277,7 +277,7 @@ fn a_database_of_a_newer_version_is_refused_unchanged() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("newer buildhost-agent (format 99, this one knows 13)"),
+        error.contains("newer buildhost-agent (format 99, this one knows 15)"),
         "{error}"
     );
 }

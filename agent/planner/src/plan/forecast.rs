@@ -2,7 +2,9 @@
 //!
 //! The simulation moves from one end of a guest to the next, and plans at each as the
 //! scheduler does. It assumes that nothing is submitted or cancelled meanwhile, that builds
-//! succeed, and that host pressure and debug sessions stay.
+//! succeed, and that host pressure and debug sessions stay. The use of the host by submitters is
+//! brought up to date at these ends only; it can change the order of builds in between, which puts
+//! a start off by a minute at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -208,17 +208,30 @@ fn script() -> impl Strategy<Value = Vec<Scripted>> {
     prop::collection::vec(build, 1..9)
 }
 
+/// The seconds by which a forecast may differ from what the planner then does: between the ends of
+/// two guests, the use of the host by submitters grows and can change their order.
+const OFF_MAX: u64 = 60;
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_forecast_with_exact_durations_is_what_the_planner_then_does(
+    fn with_exact_durations_a_forecast_is_within_a_minute_of_what_the_planner_then_does(
         builds in script(),
         slots in 1..4usize,
     ) {
         let (host, durations) = scripted(&builds, slots);
         let forecast = host.forecast(&durations, host.now);
-        prop_assert_eq!(starts(&forecast), run(host, &durations));
+        let forecast: BTreeMap<_, _> = starts(&forecast).into_iter().collect();
+        let real: BTreeMap<_, _> = run(host, &durations).into_iter().collect();
+        prop_assert_eq!(
+            forecast.keys().collect::<Vec<_>>(),
+            real.keys().collect::<Vec<_>>()
+        );
+        for (id, at) in &real {
+            let off = forecast[id].abs_diff(*at);
+            prop_assert!(off <= OFF_MAX, "build {}: {:?}, really {:?}", id, forecast, real);
+        }
     }
 
     #[test]
