@@ -11,6 +11,7 @@ mod burst;
 mod containers;
 mod memory;
 mod overhead;
+mod ready;
 mod startup;
 mod tftp;
 
@@ -20,7 +21,7 @@ use bench::agent_process::{AgentProcess, Installation};
 use bench::guest_fixture::Machines;
 
 const USAGE: &str = "usage: bench-guests startup WORK | burst WORK [PROGRAMS] | overhead WORK | \
-                     idle WORK | tftp SERVERS | serve DIRECTORY";
+                     ready WORK | idle WORK | tftp SERVERS | serve DIRECTORY";
 
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -30,6 +31,7 @@ fn main() {
         ["burst", work] => burst::measure(Path::new(work), None),
         ["burst", work, programs] => burst::measure(Path::new(work), Some(Path::new(programs))),
         ["overhead", work] => overhead(Path::new(work)),
+        ["ready", work] => ready::measure(Path::new(work)),
         ["idle", work] => memory::idle_agent(Path::new(work)),
         ["tftp", servers] => tftp::compare(Path::new(servers)),
         ["serve", directory] => tftp::serve(Path::new(directory)),
@@ -40,7 +42,11 @@ fn main() {
 /// Runs the measurements that need an agent with three machines: the virtual machines `frozen` and
 /// `cold`, which differ in one line of their manifests, and `container`.
 fn startup(work: &Path) {
-    let agent = AgentProcess::start(Installation::new(work, "machines"));
+    let agent = AgentProcess::start(Installation {
+        // Each start is measured as a whole.
+        settings: "guests.ready_max = 0\n".to_owned(),
+        ..Installation::new(work, "machines")
+    });
     agent.wait_until_ready(&["frozen", "cold", "container"]);
     let machines = Machines::open(&work.join("host/machines"));
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -51,7 +57,10 @@ fn startup(work: &Path) {
 
 /// Measures the overhead of builds over the time of their guests.
 fn overhead(work: &Path) {
-    let agent = AgentProcess::start(Installation::new(work, "machines"));
+    let agent = AgentProcess::start(Installation {
+        settings: "guests.ready_max = 0\n".to_owned(),
+        ..Installation::new(work, "machines")
+    });
     agent.wait_until_ready(&["frozen", "container"]);
     overhead::measure(&agent, &["container", "frozen"]);
 }
