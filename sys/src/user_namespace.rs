@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -29,8 +31,10 @@ const USERS: u32 = 1 << 16;
 /// The start of the host's user IDs for namespaces: above those of confined programs, and below
 /// the IDs that some programs read as negative.
 const FIRST_USER: u32 = 2_110_000_000;
-/// The number of ranges, of which a process uses one.
+/// The number of ranges, of which each namespace has one.
 const RANGES: u32 = 512;
+/// The beginning of the names under which the ranges in use are reserved.
+const RESERVED: &str = "buildhost-users-";
 /// The number of last lines of output that are kept.
 const LINES_MAX: usize = 12;
 /// The number of bytes of a line that are kept.
@@ -40,7 +44,38 @@ const LINE_BYTES_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct UserNamespace {
     descriptor: OwnedFd,
-    root: u32,
+    range: UserRange,
+}
+
+/// A range of the host's user IDs that no other namespace has. The kernel releases it with this
+/// process, however that ends.
+#[derive(Debug)]
+struct UserRange {
+    first: u32,
+    _reservation: UnixDatagram,
+}
+
+impl UserRange {
+    /// Reserves a free range.
+    fn reserve() -> io::Result<Self> {
+        let start = std::process::id() % RANGES;
+        for number in (start..RANGES).chain(0..start) {
+            let name = SocketAddr::from_abstract_name(format!("{RESERVED}{number}"))?;
+            match UnixDatagram::bind_addr(&name) {
+                Ok(reservation) => {
+                    return Ok(Self {
+                        first: FIRST_USER + number * USERS,
+                        _reservation: reservation,
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other(format!(
+            "all {RANGES} ranges of users are in use by other programs that make images"
+        )))
+    }
 }
 
 /// The end of a program in a namespace.
@@ -56,9 +91,10 @@ impl UserNamespace {
     /// Creates a namespace.
     ///
     /// # Errors
-    /// The caller is not root, or the kernel has no user namespaces.
+    /// The caller is not root, the kernel has no user namespaces, or all ranges are in use.
     pub fn create() -> io::Result<Self> {
-        let root = FIRST_USER + std::process::id() % RANGES * USERS;
+        let range = UserRange::reserve()?;
+        let root = range.first;
         let mut holder = command::prepare("cat");
         holder.stdin(Stdio::piped()).stdout(Stdio::null());
         enter_new_namespace(&mut holder);
@@ -70,12 +106,12 @@ impl UserNamespace {
             io::Write::write_all(&mut &map, format!("0 {root} {USERS}").as_bytes())?;
         }
         let descriptor = crate::trusted::open(format!("{process}/ns/user"))?.into();
-        Ok(Self { descriptor, root })
+        Ok(Self { descriptor, range })
     }
 
     /// Returns the host's ID of the namespace's root, both as a user and as a group.
     pub fn root(&self) -> u32 {
-        self.root
+        self.range.first
     }
 
     /// Runs a program as the namespace's root, which sees only this view, and returns its end.
@@ -241,6 +277,16 @@ mod tests {
         let mut shell = command::prepare("sh");
         shell.args(["-c", script]);
         namespace.run(view, shell, limit, |_| {}).unwrap()
+    }
+
+    #[test]
+    fn two_namespaces_have_different_users() {
+        let ranges: Vec<_> = (0..3).map(|_| UserRange::reserve().unwrap()).collect();
+        let first: std::collections::BTreeSet<_> = ranges.iter().map(|it| it.first).collect();
+        assert_eq!(first.len(), 3);
+        let last = FIRST_USER + (RANGES - 1) * USERS;
+        let mut all = first.iter();
+        assert!(all.all(|it| (FIRST_USER..=last).contains(it) && (it - FIRST_USER) % USERS == 0));
     }
 
     #[test]

@@ -104,7 +104,11 @@ impl Capture {
             None => 0,
         };
         let times = match &self.times {
-            Some(path) => open(path).await.map(|file| (file, LineTimes::default())),
+            Some(path) => open(path).await.map(|file| TimesFile {
+                file,
+                path: path.clone(),
+                times: LineTimes::default(),
+            }),
             None => None,
         };
         CaptureFile {
@@ -142,12 +146,19 @@ async fn unless_drained<T>(drain: &CancellationToken, input: impl Future<Output 
     }
 }
 
+/// The file that receives the times of lines.
+struct TimesFile {
+    file: File,
+    path: PathBuf,
+    times: LineTimes,
+}
+
 /// A file that receives output.
 struct CaptureFile {
     path: PathBuf,
     /// None after an error, from which on output is dropped.
     file: Option<File>,
-    times: Option<(File, LineTimes)>,
+    times: Option<TimesFile>,
     size: u64,
     bytes_max: u64,
     mask: MaskedStream,
@@ -188,11 +199,11 @@ impl CaptureFile {
         }
         let offset = self.size;
         self.size += bytes.len() as u64;
-        if let Some((file, times)) = &mut self.times
-            && let Some(entry) = times.entry(offset, SystemTime::now())
-            && let Err(error) = write_through(file, entry.as_bytes()).await
+        if let Some(file) = &mut self.times
+            && let Some(entry) = file.times.entry(offset, SystemTime::now())
+            && let Err(error) = write_through(&mut file.file, entry.as_bytes()).await
         {
-            log_error(&self.path, &error);
+            log_error(&file.path, &error);
             self.times = None;
         }
     }
