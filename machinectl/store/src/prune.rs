@@ -12,8 +12,8 @@ use crate::{
 
 /// The policy for old revisions.
 ///
-/// It never selects the current revision, one on trial, pinned ones, the sources of images and of snapshots
-/// in use, or ones that a process reads.
+/// It never selects the current revision, one on trial, pinned ones, the sources of images and of
+/// snapshots in use, or ones that a process reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrunePolicy {
     /// The number of complete revisions of each machine to keep, the newest ones.

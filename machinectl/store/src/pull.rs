@@ -224,8 +224,8 @@ impl Volume {
             .is_none_or(|it| self.is_same_content(machine, revision, it, there))
     }
 
-    /// Fetches a revision and makes it the current one, or puts it on trial. With `measures`, the sources tell the size
-    /// of their streams. Returns the host that has sent it.
+    /// Fetches a revision and makes it the current one, or puts it on trial. With `measures`, the
+    /// sources tell the size of their streams. Returns the host that has sent it.
     ///
     /// # Errors
     /// All sources have failed, and this is the failure of the last one; or this host cannot add

@@ -6,8 +6,8 @@ use config::{MachineName, Revision};
 use crate::{Change, MachineRefusal, Result, Volume};
 
 impl Volume {
-    /// Makes a complete revision the current one, and ends the trial of another one. A revision on
-    /// trial is promoted.
+    /// Makes a complete revision the current one, and ends the trials of others: they do not go on
+    /// beside an older revision. A revision on trial is promoted.
     ///
     /// # Errors
     /// The machine does not exist or is being deleted, or the revision does not exist or is
@@ -19,22 +19,25 @@ impl Volume {
             return Err(MachineRefusal::Deleting(machine.clone()).into());
         }
         view.require_complete(revision)?;
-        if view.current == Some(revision) {
-            return Ok(Change::Unchanged);
+        let candidate = view.candidate().map(|(view, _)| view.revision);
+        if candidate == Some(revision) {
+            self.promote_locked(&view, revision, "it was made current by hand")?;
+            return Ok(Change::Changed);
         }
-        match view.candidate().map(|(view, _)| view.revision) {
-            Some(candidate) if candidate == revision => {
-                self.promote_locked(&view, revision, "it was made current by hand")?;
-                return Ok(Change::Changed);
-            }
-            Some(candidate) => {
-                let reason = format!("revision {revision} was made current by hand");
-                self.end_trial(&view, candidate, TrialVerdict::RolledBack, &reason)?;
-            }
-            None => {}
+        let mut change = Change::Unchanged;
+        let undecided = view.trials.iter().filter(|(_, trial)| trial.end.is_none());
+        for (other, _) in undecided.filter(|(other, _)| **other != revision) {
+            let reason = format!("revision {revision} was made current by hand");
+            self.end_trial(&view, *other, TrialVerdict::RolledBack, &reason)?;
+            change = Change::Changed;
         }
-        self.publish_revision(machine, revision)?;
-        Ok(Change::Changed)
+        if view.current != Some(revision) {
+            self.publish_revision(machine, revision)?;
+            change = Change::Changed;
+        } else if change == Change::Changed {
+            self.commit()?;
+        }
+        Ok(change)
     }
 
     /// Makes an older revision current: the given one, or the newest complete one before the

@@ -170,6 +170,17 @@ fn a_change_of_the_current_revision_ends_a_trial() {
         .delete_trial_image(&linux(), CANDIDATE, &toolchain);
     assert_eq!(change.unwrap(), Change::Changed);
 
+    // So it does if the revision was current before.
+    let fixture = on_trial();
+    let change = fixture.volume.set_current(&linux(), Revision(2)).unwrap();
+    assert_eq!(change, Change::Changed);
+    assert_eq!(
+        (current(&fixture), candidate(&fixture)),
+        (Revision(2), None)
+    );
+    let change = fixture.volume.set_current(&linux(), Revision(2)).unwrap();
+    assert_eq!(change, Change::Unchanged);
+
     let fixture = on_trial();
     fixture.volume.set_current(&linux(), CANDIDATE).unwrap();
     let view = fixture.volume.view(&linux()).unwrap();
@@ -202,6 +213,39 @@ fn a_newer_revision_supersedes_a_candidate() {
     assert_eq!(
         (current(&fixture), candidate(&fixture)),
         (Revision(4), None)
+    );
+}
+
+#[test]
+fn a_rollback_resumes_no_trial() {
+    // The trial was superseded by a revision that became current at once.
+    let fixture = on_trial();
+    fixture.backend.delete(&fixture.original()).unwrap();
+    fixture.ingest(Intent::Upgrade, "linux").unwrap();
+    assert_eq!(current(&fixture), Revision(4));
+    fixture
+        .volume
+        .roll_back(&linux(), Some(Revision(2)))
+        .unwrap();
+    assert_eq!(
+        (current(&fixture), candidate(&fixture)),
+        (Revision(2), None)
+    );
+
+    // The promotion was interrupted.
+    let fixture = on_trial();
+    fixture.backend.set_fuse(Some(5));
+    fixture.volume.promote(&linux(), CANDIDATE, "").unwrap_err();
+    fixture.backend.set_fuse(None);
+    let view = fixture.volume.view(&linux()).unwrap();
+    assert_eq!(view.unfinished_promotion(), Some(CANDIDATE));
+    fixture
+        .volume
+        .roll_back(&linux(), Some(Revision(2)))
+        .unwrap();
+    assert_eq!(
+        (current(&fixture), candidate(&fixture)),
+        (Revision(2), None)
     );
 }
 
