@@ -129,6 +129,10 @@ impl<'d> Simulation<'d> {
         let mut world = observed.clone();
         let chosen = observed.forecast_queue();
         world.queue.retain(|queued| chosen.contains(&queued.id));
+        // Where a build of a trial runs changes its start by little.
+        for state in world.machines.values_mut() {
+            state.view.trials.clear();
+        }
         // Checkpoints start when no build needs their resources.
         for mode in world.start_modes.values_mut() {
             mode.checkpoint_due = false;
@@ -300,10 +304,14 @@ impl<'d> Simulation<'d> {
         self.unknown.get_or_insert(job);
     }
 
-    /// Makes the image of a bootstrap.
+    /// Makes the image of a bootstrap, unless it is one of a revision on trial.
     fn finish_bootstrap(&mut self, key: &ImageKey) {
         let inputs = self.world.inputs(key);
+        let made = self.world.jobs.images.get(key).cloned();
         self.remove_bootstrap(key);
+        if made != inputs {
+            return;
+        }
         let Some(state) = self.world.machines.get_mut(&key.machine) else {
             return;
         };

@@ -1,6 +1,7 @@
 //! The verdicts on candidates, and the builds and images that trials lead to.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use config::canary::Trial;
 use config::task::Digest;
@@ -9,8 +10,9 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use store::{Located, RevisionView, Subvolume, Uuid, VolumeId};
 
-use super::super::{Capacity, QueuedBuild};
+use super::super::{Capacity, PlannedStart, QueuedBuild};
 use super::*;
+use crate::durations::ExpectedDuration;
 
 fn terms(text: &str) -> Terms {
     text.parse().unwrap()
@@ -291,6 +293,33 @@ fn started(observed: &Observed) -> (Vec<u64>, Vec<u64>) {
         }
     }
     (current, on_trial)
+}
+
+#[test]
+fn a_forecast_passes_over_trials() {
+    let durations = (1..=3).map(|id| {
+        let expected = ExpectedDuration {
+            duration: Duration::from_mins(1),
+            builds: 5,
+            same_package: true,
+        };
+        (BuildId(id), expected)
+    });
+    let durations = durations.collect();
+    let mut observed = on_trial("2 of 2");
+    observed.capacity.guests = Some(1);
+    observed.queue = (1..=3).map(queued).collect();
+    let starts = |observed: &Observed| -> Vec<_> {
+        let forecast = observed.forecast(&durations, observed.now);
+        let start = |it: &PlannedStart| (it.id.0, it.at.as_second());
+        forecast.iter().map(start).collect()
+    };
+    assert_eq!(starts(&observed), [(1, 0), (2, 60), (3, 120)]);
+    // The image of the candidate is being made.
+    let (_, inputs) = observed.trial_inputs(&key_of_linux()).unwrap();
+    let images = &mut observed.jobs.images;
+    images.insert(key_of_linux(), inputs);
+    assert_eq!(starts(&observed), [(1, 0), (2, 60), (3, 120)]);
 }
 
 #[test]
