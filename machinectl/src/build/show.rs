@@ -144,7 +144,10 @@ fn trial(build: &Build) -> String {
     };
     let revision = run.revision;
     match &run.result {
-        None => format!("runs on revision {revision}, which is on trial"),
+        None if build.outcome.is_none() => {
+            format!("runs on revision {revision}, which is on trial")
+        }
+        None => format!("was canceled on revision {revision}, on trial then"),
         Some(TrialResult::Succeeded) => format!("succeeded on revision {revision}, on trial then"),
         Some(TrialResult::Failed { message, .. } | TrialResult::HostFailed { message }) => {
             format!("failed on revision {revision}, on trial then, and was repeated: {message}")

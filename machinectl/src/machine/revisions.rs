@@ -110,7 +110,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         dry_run: DryRun,
     },
-    /// Delete old revisions that are neither current nor pinned
+    /// Delete old revisions that are neither current, on trial nor pinned
     Prune {
         /// The machines; by default all machines of the volume
         #[arg(value_name = "MACHINE")]

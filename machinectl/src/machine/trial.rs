@@ -16,10 +16,10 @@ pub(crate) struct TrialOption {
     /// Put the new revision on trial: of M builds, N run on it, until N have succeeded
     ///
     /// The current revision stays until then. A build that fails on the new revision runs again on
-    /// the current one; if it succeeds there, that is a strike. Two strikes or a failed bootstrap
-    /// roll the new revision back, and each strike adds N builds. The agent of the host decides;
-    /// `status` shows the reason, and `promote` and `rollback` decide at once. The first revision
-    /// of a machine becomes current at once.
+    /// the current one; if it succeeds there, that is a strike. Two strikes (one if N is 1) or a
+    /// failed bootstrap roll the new revision back, and each strike adds N builds. The agent of the
+    /// host decides; `status` shows the reason, and `promote` and `rollback` decide at once. The
+    /// first revision of a machine becomes current at once.
     #[arg(id = "canary", long = "canary", value_name = "N/M")]
     terms: Option<Terms>,
 }
