@@ -25,6 +25,11 @@ fn host() -> BuildHost {
             .success();
     }
     host.machinectl(&["pin", "linux", "2"], b"").success();
+    host.machinectl(&["add", "tried", "--from", &from], b"")
+        .success();
+    write_file(&work.join("disk.img"), "a disk to be tried");
+    let upgrade = ["upgrade", "tried", "--from", &from, "--canary", "1/1"];
+    host.machinectl(&upgrade, b"").success();
     let linux = host.volume.path().join("linux");
     BtrfsBackend
         .snapshot(&linux.join("linux-1"), &linux.join("linux-default-1"))
@@ -58,7 +63,7 @@ const NO_PLAN: [&str; 15] = [
 ];
 
 /// The verbs that need an agent. Their plans are tested below and beside the verbs.
-const WITH_AGENT: [&str; 13] = [
+const WITH_AGENT: [&str; 14] = [
     "schedule",
     "build",
     "artifacts",
@@ -72,6 +77,7 @@ const WITH_AGENT: [&str; 13] = [
     "resume",
     "release",
     "attach",
+    "secret",
 ];
 
 fn verbs(host: &BuildHost) -> Vec<String> {
@@ -85,12 +91,21 @@ fn verbs(host: &BuildHost) -> Vec<String> {
 }
 
 /// Arguments, in which `{name}` is a path of the host, and a line of their plan.
-const PLANS: [(&str, &str); 22] = [
+const PLANS: [(&str, &str); 25] = [
     ("init {fresh}", "make "),
     ("add new --from {work}", "make revision 1 of new current"),
     (
         "upgrade linux --from {work}",
         "make revision 4 of linux current instead of 3",
+    ),
+    (
+        "upgrade linux --from {work} --canary 3/10",
+        "put revision 4 of linux on trial (3 of 10); revision 3 stays current until its end",
+    ),
+    ("promote tried", "make revision 2 of tried current"),
+    (
+        "rollback tried",
+        "end the trial of revision 2 of tried; revision 1 stays current",
     ),
     ("import new {disk.raw}", "make revision 1 of new current"),
     // Any static program passes for a worker.
@@ -228,6 +243,10 @@ fn dry_runs_of_build_verbs_print_the_changes_and_make_none() {
         stdout(&["build", "demo", &source, "--dry-run"]),
         "would build hello.c on demo\n"
     );
+    let secret = ["secret", "add", "key", "--from-file", &source, "--dry-run"];
+    assert_eq!(stdout(&secret), "would add secret key\n");
+    host.machinectl(&["secret", "delete", "key", "--dry-run"])
+        .refused(10, "there is no secret key");
     host.machinectl(&["build", "none", &source, "--dry-run"])
         .refused(10, "the agent has no machine `none`");
     let build = host.wait_for(1, State::Finished);
