@@ -286,7 +286,9 @@ mod tests {
         assert_eq!(first.len(), 3);
         let last = FIRST_USER + (RANGES - 1) * USERS;
         let mut all = first.iter();
-        assert!(all.all(|it| (FIRST_USER..=last).contains(it) && (it - FIRST_USER) % USERS == 0));
+        let is_range =
+            |it: &u32| (FIRST_USER..=last).contains(it) && (it - FIRST_USER).is_multiple_of(USERS);
+        assert!(all.all(is_range));
     }
 
     #[test]
