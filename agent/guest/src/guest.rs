@@ -17,6 +17,7 @@ use crate::end::{GuestEnd, Shutdown};
 use crate::error::GuestError;
 use crate::process::{Exit, Process};
 use crate::qemu::checkpoint;
+use crate::qemu::fork::{self, CapturedFork, ForkError, ForkSpec, PreparedFork};
 use crate::qemu::qmp::{Qmp, QmpError};
 use crate::qemu::socket::connect_to;
 use crate::run_dir::{self, StderrPipe};
@@ -243,6 +244,27 @@ impl Guest {
         }
         let stderr = self.take_stderr();
         saved.map_err(|source| GuestError::Program { stderr, source })
+    }
+
+    /// Prepares a fork of the guest, which runs on. The target of the fork must be a snapshot of
+    /// the guest's directory.
+    ///
+    /// # Errors
+    /// When the guest did not start from a checkpoint, or its files or its memory cannot be used.
+    pub fn prepare_fork(&self, spec: ForkSpec) -> Result<PreparedFork, ForkError> {
+        match self.kind() {
+            Kind::Kvm => fork::prepare(self.pid(), spec),
+            Kind::Nspawn => Err(ForkError::Container),
+        }
+    }
+
+    /// Captures the guest at this instant. It runs on, whatever fails. Any number of snapshots
+    /// of the completed fork point can start as [`BootMode::Restore`] and continue there.
+    ///
+    /// # Errors
+    /// When QEMU or the file system refuses.
+    pub fn capture_fork(&self, prepared: PreparedFork) -> Result<CapturedFork, ForkError> {
+        prepared.capture(&mut self.connect_qmp()?)
     }
 
     /// Kills the guest's processes; [`Guest::wait`] returns when they have ended.

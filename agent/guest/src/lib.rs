@@ -32,7 +32,9 @@ pub use error::{GuestError, stderr_suffix};
 pub use guest::{Console, Guest};
 pub use process::Exit;
 pub use qemu::qmp::QmpError;
-pub use qemu::{Accelerator, KvmAccess, accelerator, check_firmware, checkpoint, command_line};
+pub use qemu::{
+    Accelerator, KvmAccess, accelerator, check_firmware, checkpoint, command_line, fork,
+};
 pub use sealed_memory::SealedMemory;
 pub use spec::{BootMode, Spec, User};
 pub use uids::Uids;

@@ -27,6 +27,7 @@ use crate::spec::Spec;
 mod accelerator;
 pub mod checkpoint;
 mod cmdline;
+pub mod fork;
 pub(crate) mod qmp;
 mod snapshot_file;
 pub(crate) mod socket;

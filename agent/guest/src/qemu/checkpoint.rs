@@ -94,7 +94,7 @@ fn clone(spec: &Spec, from: &str, to: &str) -> Result<(), GuestError> {
     clippy::disallowed_methods,
     reason = "it opens nothing that exists, so it follows no link"
 )]
-fn create(path: &Path) -> io::Result<File> {
+pub(super) fn create(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.write(true).create_new(true).mode(0o600);
     options.open(path)

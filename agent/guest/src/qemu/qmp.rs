@@ -86,8 +86,23 @@ impl Qmp {
 
     /// Passes a descriptor to QEMU, under a name by which commands can use it.
     pub(crate) fn send_fd(&mut self, name: &str, fd: impl AsFd) -> Result<(), QmpError> {
+        self.execute_with_fd("getfd", &json!({ "fdname": name }), fd)
+    }
+
+    /// Passes a descriptor to QEMU, in a set whose path `/dev/fdset/SET` commands can open.
+    pub(crate) fn add_fd(&mut self, set: u32, fd: impl AsFd) -> Result<(), QmpError> {
+        self.execute_with_fd("add-fd", &json!({ "fdset-id": set }), fd)
+    }
+
+    /// Executes a command together with a descriptor.
+    fn execute_with_fd(
+        &mut self,
+        command: &str,
+        arguments: &Value,
+        fd: impl AsFd,
+    ) -> Result<(), QmpError> {
         let deadline = Instant::now() + LIMIT;
-        let line = json!({ "execute": "getfd", "arguments": { "fdname": name } });
+        let line = json!({ "execute": command, "arguments": arguments });
         let line = line.to_string() + "\n";
         self.stream.set_write_timeout(Some(LIMIT))?;
         let fds = [fd.as_fd()];
@@ -100,7 +115,7 @@ impl Qmp {
         if sent < line.len() {
             return Err(io::Error::from(io::ErrorKind::WriteZero).into());
         }
-        self.read_answer("getfd", deadline).map(|_| ())
+        self.read_answer(command, deadline).map(|_| ())
     }
 
     fn read_answer(&mut self, command: &str, deadline: Instant) -> Result<Value, QmpError> {

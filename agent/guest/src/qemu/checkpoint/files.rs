@@ -12,11 +12,11 @@ use crate::sealed_memory::SealedMemory;
 /// The guest's memory.
 pub(in crate::qemu) const MEMORY: &str = "frozen.memory";
 /// The state of the guest's devices.
-pub(super) const STATE: &str = "frozen.state";
+pub(in crate::qemu) const STATE: &str = "frozen.state";
 /// The state while it is being written.
-pub(super) const PARTIAL_STATE: &str = "frozen.state.half";
+pub(in crate::qemu) const PARTIAL_STATE: &str = "frozen.state.half";
 /// The guest's disk, a clone of the machine's.
-pub(super) const DISK: &str = "frozen.disk";
+pub(in crate::qemu) const DISK: &str = "frozen.disk";
 /// The guest's firmware variables.
 pub(in crate::qemu) const VARIABLES: &str = "frozen.vars";
 /// The key of everything that the checkpoint depends on.
