@@ -200,6 +200,7 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
             get(builds::show).delete(builds::delete),
         )
         .route("/api/v1/builds/{id}/cancel", post(builds::cancel))
+        .route("/api/v1/builds/{id}/fork", post(builds::fork))
         .route("/api/v1/builds/{id}/resume", post(console::resume))
         .route("/api/v1/builds/{id}/release", post(console::release))
         .route("/api/v1/builds/{id}/attach", post(console::attach))

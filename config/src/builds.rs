@@ -27,10 +27,10 @@ pub use listing::{Cursor, LISTED_MAX, ListQuery, Sort, SortKey};
 pub use log_position::LogPosition;
 pub use priority::Priority;
 pub use record::{
-    Artifact, Build, BuildInputs, BuiltPackage, Count, GuestKind, HostPolicy, LogTime, Phase,
-    Progress, StartKind, Typist, Usage,
+    Artifact, Build, BuildInputs, BuiltPackage, Count, ForkOrigin, GuestKind, HostPolicy, LogTime,
+    Phase, Progress, StartKind, Typist, Usage,
 };
-pub use request::Request;
+pub use request::{Fork, Request};
 pub use resources::{ResourceError, Resources};
 pub use state::{Cancellation, State, TransitionError};
 pub use trial_status::TrialStatus;

@@ -39,8 +39,11 @@ impl fmt::Display for CopyTag {
     }
 }
 
+/// The end of the short name of a fork point.
+const FORK: &str = "-f";
+
 /// The short name of a guest: the number of a build, that with the number of a debug session,
-/// or a letter and a number.
+/// or a letter and a number. A fork point has one as well, but no guest.
 ///
 /// The parser is the only door: leftovers of guests are deleted only if their name parses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +56,8 @@ pub enum GuestTag {
     Bootstrap(u64),
     /// A ready guest, which gets a build's name with the build: `r7`.
     Ready(u64),
+    /// The fork point of a build: `42-f`.
+    Fork(BuildId),
 }
 
 /// A name that no guest has.
@@ -69,6 +74,8 @@ impl FromStr for GuestTag {
             Self::Bootstrap(number(text)?)
         } else if let Some(text) = text.strip_prefix('r') {
             Self::Ready(number(text)?)
+        } else if let Some(build) = text.strip_suffix(FORK) {
+            build.parse().map(Self::Fork).map_err(|_| NoGuestTag)?
         } else if text.contains('-') {
             Self::Copy(text.parse()?)
         } else {
@@ -90,6 +97,7 @@ impl fmt::Display for GuestTag {
             Self::Copy(tag) => write!(f, "{tag}"),
             Self::Bootstrap(number) => write!(f, "b{number}"),
             Self::Ready(number) => write!(f, "r{number}"),
+            Self::Fork(id) => write!(f, "{id}{FORK}"),
         }
     }
 }
@@ -123,6 +131,11 @@ mod tests {
             "1-a01",
             "-a1",
             "1-a1-a1",
+            "1-f1",
+            "01-f",
+            "-f",
+            "1-f-f",
+            "1-a1-f",
             "lost+found",
         ] {
             assert_eq!(name.parse::<GuestTag>(), Err(NoGuestTag), "{name}");
@@ -133,13 +146,13 @@ mod tests {
         #[test]
         fn a_tag_is_parsed_as_printed(number: u64, build: u64) {
             let build = BuildId(build);
-            for tag in [GuestTag::Build(build), GuestTag::Copy(CopyTag { build, number }), GuestTag::Bootstrap(number), GuestTag::Ready(number)] {
+            for tag in [GuestTag::Build(build), GuestTag::Copy(CopyTag { build, number }), GuestTag::Bootstrap(number), GuestTag::Ready(number), GuestTag::Fork(build)] {
                 prop_assert_eq!(tag.to_string().parse(), Ok(tag));
             }
         }
 
         #[test]
-        fn a_parsed_tag_is_printed_identically(text in "[br+0-9a-c-]{0,5}") {
+        fn a_parsed_tag_is_printed_identically(text in "[br+0-9a-cf-]{0,5}") {
             if let Ok(tag) = text.parse::<GuestTag>() {
                 prop_assert_eq!(tag.to_string(), text);
             }

@@ -37,6 +37,16 @@
 //! `build-with-secrets` instead of `build`: a worker that does not know secrets refuses the task.
 //! The values are sent as [`crate::secrets`] describes.
 //!
+//! # Forks
+//!
+//! A running guest can be forked: copies of it continue at the instant of the fork. The host
+//! writes [`FORK`] to [`CONTROL_PORT`]. A worker that runs the toolchain's `build` stops the
+//! processes of the build and writes [`READY`], again every second, until the host answers with
+//! a [`StartMessage`]. Each copy gets a message of its own, with its [`ForkIdentity`]. The worker
+//! applies it as at the start, writes the identity to a file, and lets the processes go on. It
+//! goes on without an answer after a minute. A worker without this protocol ignores the line, and
+//! its guest is not forked.
+//!
 //! # Workers of build2
 //!
 //! A worker may put a compressed result, as [`RESULT_LZ4`], and before it an archive of
@@ -64,7 +74,7 @@ pub use operations::Operation;
 pub use outcome::Outcome;
 pub use provenance::{BOOTSTRAP_VERSION, Provenance};
 pub use result::{Package, TaskResult};
-pub use start_message::StartMessage;
+pub use start_message::{ForkIdentity, StartMessage};
 
 /// The list of the packages of a build with their revisions, among the artifacts.
 pub const PACKAGES: &str = "packages.manifest";
@@ -108,6 +118,10 @@ pub const CONTROL_PORT: &str = "buildhost.control";
 /// Written to [`CONTROL_PORT`]: the guest is ready for its task. The host answers with a
 /// [`StartMessage`].
 pub const READY: &str = "ready";
+
+/// Written to [`CONTROL_PORT`] by the host: the guest is about to be forked. A worker that runs
+/// the toolchain's `build` stops its processes and writes [`READY`]; the answer lets them go on.
+pub const FORK: &str = "fork";
 
 /// Put in an interactive build when the guest stops for a person and when it continues:
 /// the [`BreakpointState`].

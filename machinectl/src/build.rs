@@ -6,6 +6,7 @@ mod delete;
 mod explain;
 mod follow;
 mod forecast;
+mod fork;
 mod interactive;
 mod list;
 mod log;
@@ -94,6 +95,21 @@ pub(crate) enum Command {
         #[command(flatten)]
         dry_run: DryRun,
     },
+    /// Fork a running build: copies of its guest continue where it is, each as a build
+    ///
+    /// Memory, disk and position of the guest are copied while it is stopped for a moment. Each
+    /// copy gets random numbers, the time and an identity of its own, which the file
+    /// $BUILDHOST_FORK tells the build: `3 of 8`. The source is `0 of 8` then. Only virtual
+    /// machines that boot by BIOS and were started from a checkpoint can be forked.
+    Fork {
+        /// The build
+        build: BuildId,
+        /// The number of copies; all start, or none
+        #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(config::builds::Fork::COPIES_MAX)))]
+        copies: u32,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
     #[command(flatten)]
     Rebuild(rebuild::Command),
     #[command(flatten)]
@@ -160,6 +176,11 @@ pub(crate) fn run(
         }
         Command::Explain { build } => explain::run(&client, *build, output),
         Command::Cancel { build, dry_run } => cancel(&client, *build, *dry_run, output),
+        Command::Fork {
+            build,
+            copies,
+            dry_run,
+        } => fork::run(&client, *build, *copies, *dry_run, output),
         Command::Rebuild(command) => rebuild::run(command, &client, options, output),
         Command::Bisect(command) => bisect::run(command, &client, options, output),
         Command::Interactive(command) => interactive::run(command, &client, output),

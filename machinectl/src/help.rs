@@ -66,6 +66,7 @@ const BUILDS: &[Entry] = &[
     ("provenance", &[SOCKET]),
     ("explain", &[SOCKET, JSON]),
     ("cancel", &[SOCKET, JSON, QUIET]),
+    ("fork", &[SOCKET, JSON, QUIET]),
     ("rebuild", &[SOCKET, VOLUME, JSON, QUIET]),
     ("bisect", &[SOCKET, VOLUME, JSON, QUIET]),
     ("schedule add", &[SOCKET, JSON, QUIET]),

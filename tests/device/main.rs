@@ -29,6 +29,7 @@ mod dry_run;
 mod egress;
 mod escaped_qemu;
 mod flood;
+mod forks;
 mod full_disk;
 mod guest_failures;
 mod guests;

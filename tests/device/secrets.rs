@@ -151,6 +151,8 @@ fn guests_of_one_checkpoint_get_the_secrets_of_their_builds_and_no_file_has_them
     host.wait_for_gate(id);
     assert_absent_from_host(&host, &values);
     let id = id.to_string();
+    let refused = host.machinectl(&["fork", &id]);
+    assert!(refused.stderr.contains("it has secrets"), "{refused:?}");
     host.machinectl(&["cancel", &id]).success();
     host.wait_until_torn_down();
     assert_absent_from_host(&host, &values);

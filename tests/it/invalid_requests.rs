@@ -19,6 +19,7 @@ const REPAIR: &str = "/api/v1/doctor/repair";
 const PROVENANCE: &str = "/api/v1/builds/{id}/provenance";
 const SIGNED: &str = "/api/v1/builds/{id}/provenance/signed";
 const RESUME: &str = "/api/v1/builds/{id}/resume";
+const FORK: &str = "/api/v1/builds/{id}/fork";
 const RELEASE: &str = "/api/v1/builds/{id}/release";
 const ATTACH: &str = "/api/v1/builds/{id}/attach";
 const CONSOLE: &str = "/api/v1/builds/{id}/console";
@@ -217,6 +218,63 @@ const REQUESTS: &[InvalidRequest] = &[
     ("POST", RESUME, "/api/v1/builds/x/resume", "", "", 400),
     ("POST", RESUME, "/api/v1/builds/7/resume", "", "", 404),
     ("POST", RESUME, "/api/v1/builds/1/resume", "", "", 409),
+    (
+        "POST",
+        FORK,
+        "/api/v1/builds/x/fork",
+        JSON,
+        r#"{"copies": 1}"#,
+        400,
+    ),
+    (
+        "POST",
+        FORK,
+        "/api/v1/builds/7/fork",
+        JSON,
+        r#"{"copies": 1}"#,
+        404,
+    ),
+    (
+        "POST",
+        FORK,
+        "/api/v1/builds/1/fork",
+        JSON,
+        r#"{"copies": 1}"#,
+        409,
+    ),
+    (
+        "POST",
+        FORK,
+        "/api/v1/builds/1/fork",
+        "",
+        r#"{"copies": 1}"#,
+        415,
+    ),
+    (
+        "POST",
+        FORK,
+        "/api/v1/builds/1/fork",
+        JSON,
+        r#"{"copies": 0}"#,
+        422,
+    ),
+    (
+        "POST",
+        FORK,
+        "/api/v1/builds/1/fork",
+        JSON,
+        r#"{"copies": 65}"#,
+        422,
+    ),
+    ("POST", FORK, "/api/v1/builds/1/fork", JSON, "{}", 422),
+    (
+        "POST",
+        FORK,
+        "/api/v1/builds/1/fork",
+        JSON,
+        r#"{"copies": "LONG"}"#,
+        413,
+    ),
     ("POST", RELEASE, "/api/v1/builds/x/release", "", "", 400),
     ("POST", RELEASE, "/api/v1/builds/7/release", "", "", 404),
     ("POST", RELEASE, "/api/v1/builds/1/release", "", "", 409),

@@ -34,7 +34,13 @@ fn install(settings: &Settings, log: &mut Log) -> Result<TaskResult, WorkerError
         return Ok(result);
     }
     log.line("running the toolchain's `bootstrap`");
-    let status = exec::run(&program, &settings.toolchain, &environment(settings), log)?;
+    let status = exec::run(
+        &program,
+        &settings.toolchain,
+        &environment(settings),
+        None,
+        log,
+    )?;
     if !status.success() {
         result.status = Outcome::Error;
         result.message = exec::failure_message(PROGRAM, status, log);

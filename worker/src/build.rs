@@ -14,6 +14,7 @@ use sys::file::{Hasher, fresh_directory};
 use tftp::client::Destination;
 
 use crate::cli::{PR_HOST, Settings};
+use crate::fork::Rendezvous;
 use crate::log::Log;
 use crate::report::{self, Artifact};
 use crate::shell::{self, Stop, Surroundings};
@@ -55,7 +56,7 @@ fn build(
     log: &mut Log,
     hold: &mut Option<Surroundings>,
 ) -> Result<(TaskResult, Vec<Artifact>), WorkerError> {
-    handshake::wait_for_start(log)?;
+    let mut port = handshake::wait_for_start(log)?;
     let task = fetch_task(settings)?;
     let dirs = BuildDirs::below(&settings.work);
     let surroundings = dirs.surroundings(settings, &task);
@@ -67,7 +68,7 @@ fn build(
         shell::breakpoint(settings, &surroundings, Stop::Attached, log)?;
         return Ok((TaskResult::new(Outcome::Abort), Vec::new()));
     }
-    log.set_mask(&secrets::receive(settings, &task.secrets)?);
+    log.set_mask(&secrets::receive(settings, &task.secrets, port.as_mut())?);
     log.line(&format!(
         "build {} on {} with the toolchain {}",
         task.build, task.machine, task.toolchain
@@ -80,7 +81,8 @@ fn build(
     if task.interactive == Some(Breakpoint::Start) {
         shell::breakpoint(settings, &surroundings, Stop::Start, log)?;
     }
-    let (result, artifacts) = run_program(&surroundings, log)?;
+    let mut rendezvous = Rendezvous::new(port, dirs.fork)?;
+    let (result, artifacts) = run_program(&surroundings, &mut rendezvous, log)?;
     if task
         .interactive
         .is_some_and(|breakpoint| breakpoint.stops_after(result.status))
@@ -93,6 +95,7 @@ fn build(
 /// Runs the toolchain's `build` and returns its result and artifacts.
 fn run_program(
     surroundings: &Surroundings,
+    rendezvous: &mut Rendezvous,
     log: &mut Log,
 ) -> Result<(TaskResult, Vec<Artifact>), WorkerError> {
     let Surroundings {
@@ -102,7 +105,7 @@ fn run_program(
         out,
         ..
     } = surroundings;
-    let status = exec::run(program, work, environment, log)?;
+    let status = exec::run(program, work, environment, Some(rendezvous), log)?;
     let (artifacts, faults) = artifacts(out)?;
     let packages = if !status.success() {
         Err(exec::failure_message(PROGRAM, status, log))
@@ -127,6 +130,8 @@ struct BuildDirs {
     sources: PathBuf,
     out: PathBuf,
     work: PathBuf,
+    /// The file with the identity of this copy of a forked guest.
+    fork: PathBuf,
 }
 
 impl BuildDirs {
@@ -135,6 +140,7 @@ impl BuildDirs {
             sources: work.join("sources"),
             out: work.join("out"),
             work: work.join(WORK),
+            fork: work.join("fork"),
         }
     }
 
@@ -152,6 +158,7 @@ impl BuildDirs {
             ("BUILDHOST_SOURCES", self.sources.clone().into()),
             ("BUILDHOST_OUT", self.out.clone().into()),
             ("BUILDHOST_WORKER", settings.worker.clone().into()),
+            ("BUILDHOST_FORK", self.fork.clone().into()),
             ("BUILDHOST_BUILD", task.build.to_string().into()),
             ("BUILDHOST_MACHINE", task.machine.to_string().into()),
             ("BUILDHOST_TOOLCHAIN", task.toolchain.to_string().into()),

@@ -8,6 +8,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use crate::WorkerError;
+use crate::fork::Rendezvous;
 use crate::log::Log;
 
 /// The time for which the output of a program's children is read after it has ended.
@@ -24,15 +25,16 @@ enum Event {
     Exited(io::Result<ExitStatus>),
 }
 
-/// Runs `program` in `directory` to its end. There is no time limit: the host ends a guest
-/// that takes too long.
+/// Runs `program` in `directory` to its end. Its guest may be forked meanwhile. There is no time
+/// limit: the host ends a guest that takes too long.
 ///
 /// # Errors
-/// The program cannot be started.
+/// The program cannot be started, or a copy of the guest cannot go on.
 pub fn run(
     program: &Path,
     directory: &Path,
     environment: &[(&str, OsString)],
+    mut rendezvous: Option<&mut Rendezvous>,
     log: &mut Log,
 ) -> Result<ExitStatus, WorkerError> {
     let failed = |source| WorkerError::Exec {
@@ -42,6 +44,11 @@ pub fn run(
     let events = spawn(program, directory, environment).map_err(failed)?;
     let mut exited = None;
     loop {
+        if exited.is_none()
+            && let Some(rendezvous) = &mut rendezvous
+        {
+            rendezvous.poll(log)?;
+        }
         let timeout = if exited.is_some() {
             ORPHAN_OUTPUT_MAX
         } else {
@@ -126,7 +133,7 @@ mod tests {
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         let mut log = Log::create(&directory.path().join("log"), None).unwrap();
         let environment = [("WORD", OsString::from("word"))];
-        let status = run(&program, directory.path(), &environment, &mut log);
+        let status = run(&program, directory.path(), &environment, None, &mut log);
         let mut text = String::new();
         log.finish().read_to_string(&mut text).unwrap();
         (status, text)

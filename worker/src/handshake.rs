@@ -22,47 +22,75 @@ const READY_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest line that the host may send.
 const LINE_MAX: usize = 1024;
 
-/// Waits for the host to start the task, and applies its start message. Returns at once
-/// on a machine without [`task::CONTROL_PORT`], and on one that may not set its clock and
-/// reseed its random numbers: such a machine gets no checkpoint.
+/// The control port. It can be opened once at a time.
+#[derive(Debug)]
+pub struct ControlPort {
+    lines: Lines,
+}
+
+/// Waits for the host to start the task, and applies its start message. Returns the control
+/// port. Returns `None` at once on a machine without [`task::CONTROL_PORT`], and on one that may
+/// not set its clock and reseed its random numbers: such a machine gets no checkpoint.
 ///
 /// # Errors
 /// The host does not answer, or its answer is invalid.
-pub fn wait_for_start(log: &mut Log) -> Result<(), WorkerError> {
+pub fn wait_for_start(log: &mut Log) -> Result<Option<ControlPort>, WorkerError> {
     let classes = Path::new(virtio_port::CLASSES);
     let Some(device) = virtio_port::device(task::CONTROL_PORT, classes, Path::new("/dev")) else {
-        return Ok(());
+        return Ok(None);
     };
     match reseed::check().and_then(|()| port::open(&device)) {
-        Ok(port) => receive_start(port)
-            .and_then(|message| reseed::apply(&message))
-            .map_err(WorkerError::Handshake),
+        Ok(file) => {
+            let mut port = ControlPort::new(file);
+            let message = port.receive_start();
+            message
+                .and_then(|message| reseed::apply(&message))
+                .map_err(WorkerError::Handshake)?;
+            Ok(Some(port))
+        }
         Err(error) => {
             log.line(&format!("this machine cannot be checkpointed: {error}"));
-            Ok(())
+            Ok(None)
         }
     }
 }
 
-/// Sends [`task::READY`] until the host answers.
-fn receive_start(port: File) -> io::Result<StartMessage> {
-    let deadline = Instant::now() + TIMEOUT;
-    let mut lines = Lines::new(port, LINE_MAX);
-    while Instant::now() < deadline {
-        // If the line cannot be written now, the next repetition makes up for it.
-        let _ = lines.write(task::READY);
-        if let Some(line) = lines.read(Instant::now() + READY_INTERVAL)? {
-            return StartMessage::parse(&line).map_err(io::Error::other);
-        }
+impl ControlPort {
+    pub(crate) fn new(file: File) -> Self {
+        let lines = Lines::new(file, LINE_MAX);
+        Self { lines }
     }
-    Err(io::Error::new(
-        ErrorKind::TimedOut,
-        format!(
-            "no start message within {} seconds on the port {}",
-            TIMEOUT.as_secs(),
-            task::CONTROL_PORT
-        ),
-    ))
+
+    /// Returns the lines of the port, for a protocol with longer ones.
+    pub(crate) fn lines(&mut self, bytes_max: usize) -> &mut Lines {
+        self.lines.set_bytes_max(bytes_max.max(LINE_MAX));
+        &mut self.lines
+    }
+
+    /// Reads a line. Returns `None` if no line arrives before `deadline`, which may have passed.
+    pub(crate) fn read_line(&mut self, deadline: Instant) -> io::Result<Option<String>> {
+        self.lines.read(deadline)
+    }
+
+    /// Sends [`task::READY`] until the host answers.
+    pub(crate) fn receive_start(&mut self) -> io::Result<StartMessage> {
+        let deadline = Instant::now() + TIMEOUT;
+        while Instant::now() < deadline {
+            // If the line cannot be written now, the next repetition makes up for it.
+            let _ = self.lines.write(task::READY);
+            if let Some(line) = self.read_line(Instant::now() + READY_INTERVAL)? {
+                return StartMessage::parse(&line).map_err(io::Error::other);
+            }
+        }
+        Err(io::Error::new(
+            ErrorKind::TimedOut,
+            format!(
+                "no start message within {} seconds on the port {}",
+                TIMEOUT.as_secs(),
+                task::CONTROL_PORT
+            ),
+        ))
+    }
 }
 
 #[cfg(test)]
@@ -74,18 +102,19 @@ mod tests {
     use super::*;
 
     /// Returns the guest's and the host's end of a port.
-    fn port() -> (File, UnixStream) {
+    fn port() -> (ControlPort, UnixStream) {
         let (guest, host) = UnixStream::pair().unwrap();
         guest.set_nonblocking(true).unwrap();
-        (File::from(OwnedFd::from(guest)), host)
+        (ControlPort::new(File::from(OwnedFd::from(guest))), host)
     }
 
     #[test]
     fn ready_is_repeated_until_the_host_answers() {
-        let (port, host) = port();
+        let (mut port, host) = port();
         let message = StartMessage {
             time: Duration::new(1_700_000_000, 5),
             random: [7; 64],
+            fork: None,
         };
         let line = message.print();
         let answer = std::thread::spawn(move || {
@@ -98,16 +127,16 @@ mod tests {
             (&host).write_all(rest).unwrap();
             host
         });
-        assert_eq!(receive_start(port).unwrap(), message);
+        assert_eq!(port.receive_start().unwrap(), message);
         answer.join().unwrap();
     }
 
     #[test]
     fn an_invalid_start_message_is_an_error() {
         for answer in [&b"go away\n"[..], &[b'x'; 5000]] {
-            let (port, mut host) = port();
+            let (mut port, mut host) = port();
             host.write_all(answer).unwrap();
-            assert!(receive_start(port).is_err());
+            assert!(port.receive_start().is_err());
         }
     }
 }

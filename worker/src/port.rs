@@ -1,5 +1,6 @@
 //! Lines to and from the host, over a virtio-serial port or a connection.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -34,14 +35,26 @@ pub(crate) struct Lines {
     bytes_max: usize,
 }
 
+impl fmt::Debug for Lines {
+    /// Leaves out the bytes: they may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lines").field(&self.port).finish()
+    }
+}
+
 impl Lines {
-    /// Reads lines of at most so many bytes.
+    /// Returns the lines of a port, of at most so many bytes.
     pub(crate) fn new(port: File, bytes_max: usize) -> Self {
         Self {
             port,
             received: Vec::new(),
             bytes_max,
         }
+    }
+
+    /// Allows lines of so many bytes.
+    pub(crate) fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
     }
 
     /// Writes a line.
@@ -52,10 +65,11 @@ impl Lines {
         self.port.write_all(format!("{line}\n").as_bytes())
     }
 
-    /// Reads a line. Returns `None` if no line arrives before `deadline`.
+    /// Reads a line. Returns `None` if no line arrives before `deadline`, which may have
+    /// passed.
     ///
     /// # Errors
-    /// The line is too long, or the port fails.
+    /// The line is too long and is dropped, or the port fails.
     pub(crate) fn read(&mut self, deadline: Instant) -> io::Result<Option<String>> {
         loop {
             if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
@@ -63,17 +77,22 @@ impl Lines {
                 return Ok(Some(String::from_utf8_lossy(&line).into_owned()));
             }
             if self.received.len() > self.bytes_max {
+                self.received.clear();
                 return Err(io::Error::other("the host sent too long a line"));
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(None);
-            }
             let mut buffer = [0; PIECE];
-            match self.port.read(&mut buffer) {
+            let read = self.port.read(&mut buffer);
+            let left = deadline.saturating_duration_since(Instant::now());
+            match read {
+                Ok(0) if left.is_zero() => return Ok(None),
                 Ok(0) => std::thread::sleep(DISCONNECTED_PAUSE.min(left)),
                 Ok(count) => self.received.extend_from_slice(&buffer[..count]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait_readable(left)?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if left.is_zero() {
+                        return Ok(None);
+                    }
+                    self.wait_readable(left)?;
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }

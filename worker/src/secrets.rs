@@ -20,6 +20,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::cli::Settings;
+use crate::handshake::ControlPort;
 use crate::port::{self, Lines};
 use crate::{WorkerError, virtio_port};
 
@@ -38,12 +39,19 @@ const IN_MEMORY: [FsWord; 2] = [0x0102_1994, 0x8584_58f6];
 /// older kernels do not know `noswap`.
 const OPTIONS: [&std::ffi::CStr; 2] = [c"mode=0700,size=1m,noswap", c"mode=0700,size=1m"];
 
+/// The values of secrets.
+type Values = BTreeMap<SecretName, SecretValue>;
+
 /// Requests the secrets of a task and stores them in [`DIRECTORY`]. Returns the mask for the
-/// output.
+/// output. `port` is the control port, if the worker has it open: it cannot be opened twice.
 ///
 /// # Errors
 /// The host does not send them, or this machine has no file system in memory for them.
-pub fn receive(settings: &Settings, names: &[SecretName]) -> Result<Mask, WorkerError> {
+pub fn receive(
+    settings: &Settings,
+    names: &[SecretName],
+    port: Option<&mut ControlPort>,
+) -> Result<Mask, WorkerError> {
     if names.is_empty() {
         return Ok(Mask::default());
     }
@@ -52,7 +60,17 @@ pub fn receive(settings: &Settings, names: &[SecretName]) -> Result<Mask, Worker
     let directory = Path::new(DIRECTORY);
     prepare(directory).map_err(WorkerError::SecretFiles)?;
     let gateway = SocketAddr::new(settings.pr_host.ip(), TCP_PORT);
-    let values = request(|| open(gateway), names).map_err(WorkerError::Secrets)?;
+    let values = match port {
+        Some(port) => {
+            let lines = port.lines(MESSAGE_BYTES_MAX);
+            request(|| request_once(lines, names))
+        }
+        None => request(|| {
+            let mut lines = Lines::new(open(gateway)?, MESSAGE_BYTES_MAX);
+            request_once(&mut lines, names)
+        }),
+    };
+    let values = values.map_err(WorkerError::Secrets)?;
     write(directory, &values).map_err(WorkerError::SecretFiles)?;
     Ok(Mask::new(values.values()))
 }
@@ -69,14 +87,11 @@ fn open(gateway: SocketAddr) -> io::Result<File> {
 }
 
 /// Requests secrets until all have arrived.
-fn request(
-    open: impl Fn() -> io::Result<File>,
-    names: &[SecretName],
-) -> io::Result<BTreeMap<SecretName, SecretValue>> {
+fn request(mut once: impl FnMut() -> io::Result<Option<Values>>) -> io::Result<Values> {
     let deadline = Instant::now() + TIMEOUT;
     let mut failure = io::Error::from(ErrorKind::TimedOut);
     while Instant::now() < deadline {
-        match open().and_then(|port| request_once(port, names)) {
+        match once() {
             Ok(Some(values)) => return Ok(values),
             Ok(None) => {}
             Err(error) => {
@@ -89,11 +104,7 @@ fn request(
 }
 
 /// Requests secrets once. Returns `None` if not all arrive in time.
-fn request_once(
-    port: File,
-    names: &[SecretName],
-) -> io::Result<Option<BTreeMap<SecretName, SecretValue>>> {
-    let mut lines = Lines::new(port, MESSAGE_BYTES_MAX);
+fn request_once(lines: &mut Lines, names: &[SecretName]) -> io::Result<Option<Values>> {
     lines.write(REQUEST)?;
     let again = Instant::now() + REQUEST_INTERVAL;
     let mut values = BTreeMap::new();
@@ -145,7 +156,7 @@ fn is_in_memory(directory: &Path) -> io::Result<bool> {
 }
 
 /// Writes the files, which only root may read.
-fn write(directory: &Path, values: &BTreeMap<SecretName, SecretValue>) -> io::Result<()> {
+fn write(directory: &Path, values: &Values) -> io::Result<()> {
     for (name, value) in values {
         let mut file = File::options()
             .write(true)
@@ -194,8 +205,10 @@ mod tests {
             assert_eq!(lines.next().unwrap().unwrap(), RECEIVED);
         });
         let names = [name("two"), name("one")];
-        let port = File::from(OwnedFd::from(guest));
-        let values = request_once(port, &names).unwrap().unwrap();
+        // The worker has the control port open already.
+        let mut port = ControlPort::new(File::from(OwnedFd::from(guest)));
+        let lines = port.lines(MESSAGE_BYTES_MAX);
+        let values = request_once(lines, &names).unwrap().unwrap();
         let received: Vec<_> = values.keys().cloned().collect();
         assert_eq!(received, [name("one"), name("two")]);
         answering.join().unwrap();

@@ -79,7 +79,7 @@ fn recorded(path: &Path) -> io::Result<Option<u32>> {
 fn preference(run_dir: &Path) -> u64 {
     let name = run_dir.file_name().and_then(|name| name.to_str());
     match name.and_then(|name| name.parse().ok()) {
-        Some(GuestTag::Build(build)) => build.0,
+        Some(GuestTag::Build(build) | GuestTag::Fork(build)) => build.0,
         Some(GuestTag::Copy(copy)) => copy.build.0,
         Some(GuestTag::Bootstrap(number) | GuestTag::Ready(number)) => number,
         None => 0,

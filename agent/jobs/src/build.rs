@@ -27,7 +27,7 @@ use futures_util::FutureExt;
 use planner::{BuildStart, JobId};
 use records::RecordsError;
 use session::GuestFailure;
-use store::Volume;
+use store::{Snapshot, Volume};
 use sys::blocking::blocking;
 use tftp::server::RefusedPut;
 use tokio_util::sync::CancellationToken;
@@ -48,12 +48,14 @@ pub use upload::Limits as UploadLimits;
 pub use verdict::{Facts, Verdict};
 
 /// The kind of an attempt at a build.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum AttemptKind {
     /// With a new guest.
     Fresh(Box<BuildStart>),
     /// With the guest that an earlier agent started.
     Adopted,
+    /// With a guest that continues in this snapshot of a fork point.
+    Copy(Result<Arc<Snapshot>, JobError>),
 }
 
 /// Runs one attempt at a build and records its result. A guest that is left to the next
@@ -71,6 +73,12 @@ pub(super) async fn run(
                 attempt::start(agent, volume, &mut build, &start, cancel).await
             }
             AttemptKind::Adopted => attempt::adopt(agent, volume, &mut build, cancel).await,
+            AttemptKind::Copy(snapshot) => match build.forked_from {
+                Some(origin) => {
+                    attempt::start_copy(agent, &mut build, origin, snapshot, cancel).await
+                }
+                None => Attempt::failed(JobError::Panicked),
+            },
         }
     };
     let attempt = AssertUnwindSafe(attempt).catch_unwind().await;

@@ -127,6 +127,7 @@ async fn boot(
             bytes_max: agent.settings.builds.log_bytes_max,
         },
         secrets: session::GuestSecrets::default(),
+        copy: None,
     };
     let bounds = Bounds {
         limits: Limits {

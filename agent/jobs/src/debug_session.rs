@@ -261,6 +261,7 @@ async fn prepare(
             shared_memory: None,
             capture: files::record(&agent, &directory),
             secrets: session::GuestSecrets::default(),
+            copy: None,
         };
         Ok((spec, machine))
     })

@@ -81,6 +81,8 @@ pub fn bytes_written(
             (id.tag(), Entry::Image(toolchain()), Some(files))
         }
         JobId::Bootstrap(_) => (Tag::bootstrap(), Entry::Current, None),
+        // It has no guest.
+        JobId::Fork(_) => return None,
         JobId::Copy(copy) => {
             let files = agent.paths.debug_sessions().join(copy.to_string());
             let tag = copy.to_string().parse().ok()?;

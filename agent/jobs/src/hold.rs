@@ -82,6 +82,7 @@ pub async fn adopt(agent: &Arc<AgentState>, build: Build) {
             secrets: secrets.as_ref().cloned().unwrap_or_default(),
             elapsed: Duration::ZERO,
             contacted: true,
+            fork: None,
         };
         let session = match Session::adopt(&agent.guests, spec).await {
             Ok(session) if secrets.is_ok() => suspend(session).await,

@@ -14,6 +14,7 @@ pub mod build;
 pub mod checkpoint;
 pub mod debug_session;
 pub mod disk_use;
+pub mod fork;
 pub mod hold;
 pub mod image;
 mod limits;
@@ -77,7 +78,7 @@ fn spawn_build(agent: &Arc<AgentState>, volume: Volume, build: Build, kind: buil
     let id = build.id;
     let cancel = agent.stopping.child_token();
     let mut job = BuildJob::new(&build, cancel.clone());
-    if kind == build::AttemptKind::Adopted {
+    if matches!(kind, build::AttemptKind::Adopted) {
         // Its guest has written already: what was available before is unknown.
         job.available = None;
         if build.cancel_requested {

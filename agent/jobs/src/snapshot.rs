@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use config::builds::Build;
 use config::layout::Entry;
+use config::{GuestTag, NameError, Tag};
 use store::{Snapshot, SnapshotSource, StoreError, Volume, Volumes};
 use sys::blocking::blocking;
 use tracing::warn;
 
+use crate::runner::JobError;
 use state::AgentState;
 
 /// Takes a new snapshot of an image for a build, of a revision on trial if it runs on one; an older
@@ -28,6 +30,50 @@ pub(super) async fn take(volume: &Volume, build: &Build) -> Result<Arc<Snapshot>
             .map(Arc::new)
     })
     .await
+}
+
+/// Takes the snapshot of a running build that becomes its fork point; an older one is deleted.
+pub(super) async fn take_fork_point(
+    volume: &Volume,
+    build: &Build,
+) -> Result<Arc<Snapshot>, JobError> {
+    let (volume, build) = (volume.clone(), build.clone());
+    blocking(move || {
+        let tag = fork_tag(&build)?;
+        volume.delete_snapshot(&build.machine, &build.toolchain, &tag)?;
+        let running = SnapshotSource::Snapshot(build.id.tag());
+        let point = volume.snapshot(&build.machine, &running, &build.toolchain, &tag)?;
+        Ok(Arc::new(point))
+    })
+    .await
+}
+
+/// Takes the snapshot of a copy of a build; an older one is deleted.
+pub(super) fn take_copy(
+    volume: &Volume,
+    source: &Build,
+    copy: &Build,
+) -> Result<Arc<Snapshot>, JobError> {
+    let tag = copy.id.tag();
+    volume.delete_snapshot(&copy.machine, &copy.toolchain, &tag)?;
+    let point = SnapshotSource::Snapshot(fork_tag(source)?);
+    let snapshot = volume.snapshot(&copy.machine, &point, &copy.toolchain, &tag)?;
+    Ok(Arc::new(snapshot))
+}
+
+/// Deletes the fork point of a build, if there is one.
+pub(super) async fn delete_fork_point(volume: &Volume, build: &Build) -> Result<(), JobError> {
+    let (volume, build) = (volume.clone(), build.clone());
+    blocking(move || {
+        let tag = fork_tag(&build)?;
+        volume.delete_snapshot(&build.machine, &build.toolchain, &tag)?;
+        Ok(())
+    })
+    .await
+}
+
+fn fork_tag(build: &Build) -> Result<Tag, NameError> {
+    GuestTag::Fork(build.id).to_string().parse()
 }
 
 /// Deletes the snapshot of a build, if there is one.

@@ -14,5 +14,5 @@ mod start_mode;
 
 pub use plan::{Action, BootstrapFailure, BuildStart, Decision, ImageStart, Observed, TrialBuild};
 pub use resources::{Capacity, ResourceRequest};
-pub use running_jobs::{JobId, RunningDebugSession, RunningHold, RunningJobs};
+pub use running_jobs::{JobId, RunningDebugSession, RunningFork, RunningHold, RunningJobs};
 pub use start_mode::StartMode;

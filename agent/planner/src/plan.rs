@@ -4,6 +4,7 @@ mod clean;
 mod debug_sessions;
 mod evict;
 mod forecast;
+mod forks;
 mod images;
 mod ready;
 mod start;
@@ -296,6 +297,10 @@ pub enum Action {
     RejectDebugSession(CopyTag, String),
     /// End a debug session.
     EndDebugSession(CopyTag),
+    /// Let a build be forked.
+    AdmitFork(BuildId),
+    /// Reject the fork of a build, with the reason.
+    RejectFork(BuildId, String),
 }
 
 impl Observed {

@@ -18,6 +18,8 @@ pub enum JobId {
     Bootstrap(ImageKey),
     /// A debug session in a copy of a held build.
     Copy(CopyTag),
+    /// The copies of a build that are about to start.
+    Fork(BuildId),
 }
 
 impl fmt::Display for JobId {
@@ -26,6 +28,7 @@ impl fmt::Display for JobId {
             Self::Build(id) => write!(f, "build {id}"),
             Self::Bootstrap(key) => write!(f, "the bootstrap of {key}"),
             Self::Copy(tag) => write!(f, "debug session {tag}"),
+            Self::Fork(id) => write!(f, "the fork of build {id}"),
         }
     }
 }
@@ -52,6 +55,17 @@ pub struct RunningDebugSession {
     pub admitted: bool,
 }
 
+/// A fork of a build, as a plan sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningFork {
+    /// The image that the build runs on.
+    pub key: ImageKey,
+    /// The number of copies.
+    pub copies: u32,
+    /// `true` once it was admitted.
+    pub admitted: bool,
+}
+
 /// The jobs at one instant, without the means to end them.
 #[derive(Debug, Clone, Default)]
 pub struct RunningJobs {
@@ -68,6 +82,8 @@ pub struct RunningJobs {
     /// The resources that the builds of these jobs asked for, if they asked for any. A hold or a
     /// debug session has those of its build.
     pub resources: BTreeMap<BuildId, Resources>,
+    /// The forks of builds whose copies do not run yet, waiting ones included.
+    pub forks: BTreeMap<BuildId, RunningFork>,
     /// The volumes in which revisions are being pruned.
     pub pruning: BTreeSet<VolumeId>,
     /// The builds whose outcome cannot be stored at present, each with the reason.
@@ -86,7 +102,7 @@ impl RunningJobs {
     /// Returns the resources that the build of a job asked for; `None` if it asked for none.
     pub fn resources_of(&self, job: &JobId) -> Option<&Resources> {
         match job {
-            JobId::Build(id) => self.resources.get(id),
+            JobId::Build(id) | JobId::Fork(id) => self.resources.get(id),
             JobId::Copy(tag) => self.resources.get(&tag.build),
             JobId::Bootstrap(_) => None,
         }
@@ -126,6 +142,10 @@ impl RunningJobs {
             .iter()
             .filter(|(_, session)| session.admitted)
             .map(|(tag, session)| (JobId::Copy(*tag), &session.key));
-        builds.chain(images).chain(holds).chain(debug_sessions)
+        let forks = self.forks.iter().filter(|(_, fork)| fork.admitted);
+        let copies = forks
+            .flat_map(|(id, fork)| (0..fork.copies).map(move |_| (JobId::Fork(*id), &fork.key)));
+        let guests = builds.chain(images).chain(holds);
+        guests.chain(debug_sessions).chain(copies)
     }
 }

@@ -8,8 +8,8 @@ use rusqlite::{Connection, Transaction, params};
 use super::rows::{from_json, json, optional, parse, time};
 
 /// The migrations, by the version that they start from.
-pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 15] = [
-    v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15,
+pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 16] = [
+    v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15, v16,
 ];
 
 /// Migrates a database of version `from` to the newest in one transaction.
@@ -203,6 +203,12 @@ fn v15(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         "ALTER TABLE builds ADD COLUMN trial TEXT NOT NULL DEFAULT 'null';
          CREATE INDEX builds_trial ON builds (machine, id) WHERE trial <> 'null';",
     )
+}
+
+/// Adds the origin of builds that continue as copies of others.
+fn v16(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction
+        .execute_batch("ALTER TABLE builds ADD COLUMN forked_from TEXT NOT NULL DEFAULT 'null';")
 }
 
 /// Computes the new columns from the others.

@@ -16,8 +16,9 @@ use serde::de::DeserializeOwned;
 /// Inserts a build and returns its number. Ignores the number in `build`.
 pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result<BuildId> {
     let sql = "INSERT INTO builds (submitter, priority, machine, toolchain, target, sources, task,
-               after, state, phases, submitted, life, schedule, resources, secrets)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+               after, state, phases, submitted, life, schedule, resources, secrets, forked_from,
+               typists)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
     connection.prepare_cached(sql)?.execute(params![
         build.submitter.as_str(),
         build.priority.0,
@@ -34,6 +35,8 @@ pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result
         build.schedule.as_ref().map(ScheduleName::as_str),
         json(&build.resources)?,
         json(&build.secrets)?,
+        json(&build.forked_from)?,
+        json(&build.typists)?,
     ])?;
     let id = connection.last_insert_rowid();
     name(connection, id, build.submitted, build.target.as_str())?;
@@ -116,6 +119,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Build> {
         after: from_json(row, "after")?,
         secrets: from_json(row, "secrets")?,
         schedule: optional(row, "schedule")?,
+        forked_from: from_json(row, "forked_from")?,
         state: row
             .get::<_, String>("state")
             .map(|word| State::from_name(&word))?

@@ -2,7 +2,7 @@
 
 use config::BuildId;
 use config::builds::{
-    Build, BuildInputs, Count, GuestKind, Phase, Priority, Request, State, Submitter,
+    Build, BuildInputs, Count, ForkOrigin, GuestKind, Phase, Priority, Request, State, Submitter,
 };
 use config::canary::{TrialResult, TrialRun};
 use config::task::Outcome;
@@ -290,4 +290,30 @@ fn a_file_that_is_not_a_database_is_refused() {
         Records::open(&path, Telemetry::default()),
         Err(RecordsError::Database { .. })
     ));
+}
+
+#[tokio::test]
+async fn copies_of_a_build_are_recorded_together_with_their_origin() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = Records::open(&directory.path().join("r"), Telemetry::default()).unwrap();
+    let mut source = submitted(&records).await;
+    source.restored = true;
+    let origin = |number| ForkOrigin {
+        build: source.id,
+        number,
+        copies: 2,
+        seconds: 7,
+    };
+    let now = Timestamp::UNIX_EPOCH;
+    let copy = |number| source.fork(origin(number), "token:x".parse().unwrap(), now);
+    let mut copies = records.fork(vec![copy(1), copy(2)]).await.unwrap();
+    for (copy, number) in copies.iter_mut().zip(1..) {
+        assert_eq!(copy.id.0, source.id.0 + u64::from(number));
+        let read = records.get(copy.id).await.unwrap().unwrap();
+        assert_eq!(read, *copy);
+        assert_eq!(read.forked_from, Some(origin(number)));
+        assert!(read.restored && read.state == State::Starting && read.attempts == 1);
+        copy.enter(State::Running, now).unwrap();
+        records.save(copy).await.unwrap();
+    }
 }

@@ -30,6 +30,27 @@ impl Records {
         Ok(build)
     }
 
+    /// Creates the builds that continue as copies of one, all or none, and returns them.
+    pub async fn fork(&self, copies: Vec<Build>) -> Result<Vec<Build>, RecordsError> {
+        let insert = self.database.write(move |transaction| {
+            let insert = |mut copy: Build| {
+                copy.id = rows::insert(transaction, &copy)?;
+                save(transaction, &copy)?;
+                copy.saves += 1;
+                Ok(copy)
+            };
+            copies
+                .into_iter()
+                .map(insert)
+                .collect::<Result<Vec<_>, _>>()
+        });
+        let copies = insert.await?;
+        for copy in &copies {
+            self.telemetry.events.build(copy);
+        }
+        Ok(copies)
+    }
+
     /// Saves the fields of a build that may change, except its progress, its typists and its
     /// cancellation.
     ///

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use guest::network::Network;
 use guest::{BootMode, Guest, QmpError};
@@ -29,11 +30,15 @@ impl Session {
         let shared = Arc::clone(services);
         let parts = blocking(move || open_parts(&shared, spec)).await?;
         let mut session = Self::assemble(services, parts).await?;
-        session.started = Instant::now()
-            .checked_sub(elapsed)
-            .unwrap_or(session.started);
-        session.contacted = contacted;
+        session.continue_from(elapsed, contacted);
         Ok(session)
+    }
+
+    /// Continues the time of a guest that has run for `elapsed`.
+    pub(super) fn continue_from(&mut self, elapsed: Duration, contacted: bool) {
+        let started = Instant::now().checked_sub(elapsed);
+        self.started = started.unwrap_or(self.started);
+        self.contacted = contacted;
     }
 }
 
@@ -58,6 +63,7 @@ fn open_parts(services: &GuestServices, spec: AdoptSpec) -> Result<Parts, Sessio
         servers,
         // A restored guest repeats that it is ready, as one that booted.
         boot: BootMode::Cold,
+        fork: spec.fork,
         capture: spec.capture,
         secrets: spec.secrets,
         tag: spec.tag,

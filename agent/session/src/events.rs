@@ -103,6 +103,7 @@ impl Session {
                     }
                 }
                 () = Gateway::ready(&mut self.gateway.ready) => return Ok(GuestEvent::Ready),
+                Some(request) = self.forks.recv() => self.serve_fork(request).await,
                 exit = self.guest.exited() => {
                     return match self.drain_events(limits).await {
                         Some(event) => Ok(event),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::task::ForkIdentity;
 use guest::BootMode;
 use guest::gateway::{Sockets, addresses, bind};
 use guest::network::Network;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::console::{Console, ConsoleHandle};
-use super::handshake::{self, HandshakeMode};
+use super::handshake::{ControlPort, ControlRequest, HandshakeMode};
 use super::idle_timeout::Activity;
 use super::log_capture::{Capture, CaptureFiles};
 use super::shutdown_report::ShutdownReport;
@@ -81,6 +82,8 @@ impl Servers {
 pub(super) struct Attached {
     pub(super) streams: Streams,
     pub(super) boot: BootMode,
+    /// The identity of the guest after a fork.
+    pub(super) fork: Option<ForkIdentity>,
     pub(super) files: CaptureFiles,
     pub(super) secrets: GuestSecrets,
 }
@@ -90,6 +93,8 @@ pub(super) struct Attached {
 pub(super) struct Gateway {
     pub(super) tftp: tftp::server::Server,
     pub(super) events: mpsc::Receiver<tftp::server::Event>,
+    /// The requests to the control port, if the guest has one.
+    pub(super) control: Option<mpsc::Sender<ControlRequest>>,
     /// Reports that a guest of which a checkpoint is to be saved waits for its task.
     pub(super) ready: Option<oneshot::Receiver<()>>,
     pub(super) metrics: Arc<Metrics>,
@@ -131,6 +136,7 @@ impl Gateway {
         Ok(Self {
             tftp: servers.tftp,
             events: servers.events,
+            control: None,
             ready: None,
             metrics: Arc::clone(&services.metrics),
             activity: servers.activity,
@@ -154,6 +160,7 @@ impl Gateway {
         let Attached {
             streams,
             boot,
+            fork,
             files,
             secrets,
         } = attached;
@@ -161,10 +168,16 @@ impl Gateway {
         if let Some(control) = streams.control {
             let mode = self.handshake_mode(boot);
             let control = streams::unix_stream(control)?;
-            let observer = self.activity.observer();
-            let secrets = secrets.clone();
-            self.tasks
-                .spawn(handshake::serve(control, mode, observer, secrets));
+            let (requests, receiver) = mpsc::channel(1);
+            self.control = Some(requests);
+            let port = ControlPort {
+                mode,
+                fork,
+                observer: self.activity.observer(),
+                requests: receiver,
+                secrets: secrets.clone(),
+            };
+            self.tasks.spawn(port.serve(control));
         }
         if let Some(listener) = self.secrets_listener.take().filter(|_| !secrets.is_empty()) {
             let observer = self.activity.observer();

@@ -1,15 +1,16 @@
 //! The agent's side of the handshake on a guest's control port,
 //! [`config::task::CONTROL_PORT`]: the worker reports that it is ready and begins when it
-//! receives the start message. The worker of a build with secrets requests them here as well.
+//! receives the start message. The worker of a build with secrets requests them here as well, and
+//! the worker of a guest that is forked waits here until its copies are made.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use config::task::{READY, StartMessage};
+use config::task::{FORK, ForkIdentity, READY, StartMessage};
 use rustix::rand::{GetRandomFlags, getrandom};
 use sys::observer::Observer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use super::secrets::{self, GuestSecrets};
@@ -32,61 +33,127 @@ pub enum HandshakeMode {
     CheckpointSource(oneshot::Sender<()>),
 }
 
-/// Serves the control port of one guest until the guest has ended or breaks the protocol.
-/// `observer` observes the arrival of bytes.
+/// A request of the agent about a guest that runs.
+#[derive(Debug)]
+pub enum ControlRequest {
+    /// Let the worker stop its processes, and report here when it has.
+    Fork(oneshot::Sender<()>),
+    /// Let them go on, with this identity if the guest was forked.
+    Continue(Option<ForkIdentity>),
+}
+
+/// The service of one guest's control port.
+#[derive(Debug)]
+pub struct ControlPort {
+    /// The answer to the guest when it starts.
+    pub mode: HandshakeMode,
+    /// The identity of the guest after a fork.
+    pub fork: Option<ForkIdentity>,
+    /// Observes the arrival of bytes.
+    pub observer: Observer,
+    /// The requests of the agent.
+    pub requests: mpsc::Receiver<ControlRequest>,
+    /// The secrets that its worker may request.
+    pub secrets: GuestSecrets,
+}
+
+/// The answer to a ready line.
+enum Answer {
+    /// The start message.
+    Start,
+    /// None; the line is reported here once.
+    Report(Option<oneshot::Sender<()>>),
+}
+
+/// Serves the control port of one guest that is never forked. See [`ControlPort::serve`].
 pub async fn serve(
-    mut stream: UnixStream,
+    stream: UnixStream,
     mode: HandshakeMode,
     observer: Observer,
     secrets: GuestSecrets,
 ) {
-    let (is_answered, mut report) = match mode {
-        HandshakeMode::Cold => (true, None),
-        HandshakeMode::Restore => {
-            send_start(&mut stream).await;
-            (true, None)
-        }
-        HandshakeMode::CheckpointSource(report) => (false, Some(report)),
+    let (_, requests) = mpsc::channel(1);
+    let port = ControlPort {
+        mode,
+        fork: None,
+        observer,
+        requests,
+        secrets,
     };
-    let mut received = Vec::new();
-    let mut buffer = [0; LINE_MAX];
-    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-        received.extend_from_slice(&buffer[..count]);
-        observer.observe();
-        while let Some(end) = received.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<_> = received.drain(..=end).collect();
-            if let Some(answer) = secrets.answer(&line).await {
-                secrets::send(&mut stream, &answer).await;
+    port.serve(stream).await;
+}
+
+impl ControlPort {
+    /// Serves the control port until the guest has ended or breaks the protocol.
+    pub async fn serve(mut self, mut stream: UnixStream) {
+        let mut answer = match self.mode {
+            HandshakeMode::Cold => Answer::Start,
+            HandshakeMode::Restore => {
+                send_start(&mut stream, self.fork).await;
+                Answer::Start
             }
-            if line.trim_ascii() != READY.as_bytes() {
-                continue;
+            HandshakeMode::CheckpointSource(report) => Answer::Report(Some(report)),
+        };
+        let mut received = Vec::new();
+        let mut buffer = [0; LINE_MAX];
+        loop {
+            tokio::select! {
+                read = stream.read(&mut buffer) => {
+                    let Ok(count @ 1..) = read else { return };
+                    received.extend_from_slice(&buffer[..count]);
+                    self.observer.observe();
+                }
+                Some(request) = self.requests.recv() => match request {
+                    ControlRequest::Fork(report) => {
+                        answer = Answer::Report(Some(report));
+                        send(&mut stream, &format!("{FORK}\n")).await;
+                    }
+                    ControlRequest::Continue(fork) => {
+                        self.fork = fork.or(self.fork);
+                        answer = Answer::Start;
+                        send_start(&mut stream, self.fork).await;
+                    }
+                },
             }
-            if is_answered {
-                send_start(&mut stream).await;
-            } else if let Some(report) = report.take() {
-                // The receiver is gone when the session has ended.
-                let _ = report.send(());
+            while let Some(end) = received.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<_> = received.drain(..=end).collect();
+                if let Some(answer) = self.secrets.answer(&line).await {
+                    secrets::send(&mut stream, &answer).await;
+                }
+                if line.trim_ascii() != READY.as_bytes() {
+                    continue;
+                }
+                match &mut answer {
+                    Answer::Start => send_start(&mut stream, self.fork).await,
+                    Answer::Report(report) => {
+                        // The receiver is gone when the session has ended.
+                        report.take().map(|report| report.send(()));
+                    }
+                }
             }
-        }
-        if received.len() > LINE_MAX {
-            return warn!("the guest sends too long a line on its control port");
+            if received.len() > LINE_MAX {
+                return warn!("the guest sends too long a line on its control port");
+            }
         }
     }
 }
 
 /// Sends the start message. A guest that misses it reports again that it is ready.
-async fn send_start(stream: &mut UnixStream) {
-    let message = match start_message() {
-        Ok(message) => message.print(),
-        Err(error) => return warn!(%error, "cannot draw random bytes for a guest"),
-    };
-    let sent = tokio::time::timeout(SEND_LIMIT, stream.write_all(message.as_bytes())).await;
+async fn send_start(stream: &mut UnixStream, fork: Option<ForkIdentity>) {
+    match start_message(fork) {
+        Ok(message) => send(stream, &message.print()).await,
+        Err(error) => warn!(%error, "cannot draw random bytes for a guest"),
+    }
+}
+
+async fn send(stream: &mut UnixStream, line: &str) {
+    let sent = tokio::time::timeout(SEND_LIMIT, stream.write_all(line.as_bytes())).await;
     if !matches!(sent, Ok(Ok(()))) {
         warn!("the guest does not read its control port");
     }
 }
 
-fn start_message() -> std::io::Result<StartMessage> {
+fn start_message(fork: Option<ForkIdentity>) -> std::io::Result<StartMessage> {
     let mut random = [0; 64];
     // The kernel never interrupts a read of so few bytes.
     let drawn = getrandom(&mut random[..], GetRandomFlags::empty())?;
@@ -95,7 +162,7 @@ fn start_message() -> std::io::Result<StartMessage> {
     }
     let time = SystemTime::now().duration_since(UNIX_EPOCH);
     let time = time.map_err(std::io::Error::other)?;
-    Ok(StartMessage { time, random })
+    Ok(StartMessage { time, random, fork })
 }
 
 #[cfg(test)]
@@ -145,5 +212,44 @@ mod tests {
         // The unread rest makes this an error; an answer would have come before it.
         let _ = guest.read_to_end(&mut answer).await;
         assert_eq!(answer, b"");
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_is_forked_is_answered_when_its_copies_are_made() {
+        let (agent_end, guest) = UnixStream::pair().unwrap();
+        let mut guest = BufReader::new(guest);
+        let (requests, receiver) = mpsc::channel(1);
+        let port = ControlPort {
+            mode: HandshakeMode::Cold,
+            fork: None,
+            observer: Observer::default(),
+            requests: receiver,
+            secrets: GuestSecrets::default(),
+        };
+        let serving = tokio::spawn(port.serve(agent_end));
+        let (report, ready) = oneshot::channel();
+        requests.send(ControlRequest::Fork(report)).await.unwrap();
+        let mut line = String::new();
+        guest.read_line(&mut line).await.unwrap();
+        assert_eq!(line, "fork\n");
+        guest.write_all(b"ready\nready\n").await.unwrap();
+        ready.await.unwrap();
+        let fork = ForkIdentity {
+            number: 0,
+            copies: 8,
+        };
+        let go_on = ControlRequest::Continue(Some(fork));
+        requests.send(go_on).await.unwrap();
+        line.clear();
+        guest.read_line(&mut line).await.unwrap();
+        assert_eq!(StartMessage::parse(&line).unwrap().fork, Some(fork));
+        // A worker that repeats itself is answered from now on, also without requests.
+        drop(requests);
+        guest.write_all(b"ready\n").await.unwrap();
+        line.clear();
+        guest.read_line(&mut line).await.unwrap();
+        assert_eq!(StartMessage::parse(&line).unwrap().fork, Some(fork));
+        drop(guest);
+        serving.await.unwrap();
     }
 }

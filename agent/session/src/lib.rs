@@ -20,10 +20,12 @@ use std::time::Duration;
 use config::MachineName;
 use config::builds::Usage;
 use config::machine::Machine;
+use config::task::ForkIdentity;
 use guest::network::{Network, NetworkError};
 use guest::{BootMode, Exit, GuestEnd, GuestError, QmpError, SealedMemory};
 use store::Snapshot;
 use sys::blocking::blocking;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
@@ -32,6 +34,7 @@ pub mod console;
 mod console_tail;
 mod egress;
 mod events;
+mod fork;
 pub mod gateway;
 mod guest_handle;
 mod guest_services;
@@ -52,6 +55,7 @@ mod teardown;
 pub use console_tail::ConsoleTail;
 pub use egress::EgressError;
 pub use events::{GuestEvent, GuestFailure, SessionLimits};
+pub use fork::{ForkFailure, ForkHandle, ForkRequest, ForkedGuest};
 pub use guest_services::GuestServices;
 pub use orphans::{bytes_written, end_orphans, guests_directory, is_running, resume};
 pub use ready::{ReadyGuest, ReadySpec};
@@ -112,6 +116,17 @@ pub struct SessionSpec {
     pub capture: CaptureFiles,
     /// The secrets that its worker may request.
     pub secrets: GuestSecrets,
+    /// Set if the guest continues as a copy of a forked one.
+    pub copy: Option<GuestCopy>,
+}
+
+/// A guest that continues as a copy of a forked one.
+#[derive(Debug, Clone, Copy)]
+pub struct GuestCopy {
+    /// Its identity among the copies.
+    pub identity: ForkIdentity,
+    /// The time for which its source had run.
+    pub elapsed: Duration,
 }
 
 /// The guest of an earlier agent to adopt.
@@ -130,6 +145,8 @@ pub struct AdoptSpec {
     pub elapsed: Duration,
     /// Set if its first packet has arrived.
     pub contacted: bool,
+    /// The identity of a copy of a forked guest.
+    pub fork: Option<ForkIdentity>,
 }
 
 /// A running guest with its services. Dropping it leaves the guest running; use
@@ -144,6 +161,8 @@ pub struct Session {
     pause: Option<Pause>,
     secrets: GuestSecrets,
     run_dir: PathBuf,
+    fork_handle: ForkHandle,
+    forks: mpsc::Receiver<ForkRequest>,
 }
 
 /// A time in which a guest waits for a person.
@@ -165,12 +184,14 @@ impl Session {
     /// Registers the parts of a session with the runtime. Ends the guest on failure.
     async fn assemble(services: &GuestServices, parts: Parts) -> Result<Self, SessionError> {
         let guest = Arc::new(parts.guest);
+        let (fork_handle, forks) = ForkHandle::new();
         let network = Arc::new(parts.network);
         let registered = GuestHandle::new(Arc::clone(&guest)).and_then(|handle| {
             let mut gateway = Gateway::serve(services, parts.servers)?;
             let attached = Attached {
                 streams: parts.streams,
                 boot: parts.boot,
+                fork: parts.fork,
                 files: parts.capture,
                 secrets: parts.secrets.clone(),
             };
@@ -189,6 +210,8 @@ impl Session {
                 pause: None,
                 secrets: parts.secrets,
                 run_dir: parts.run_dir,
+                fork_handle,
+                forks,
             }),
             Err(error) => {
                 blocking(move || {

@@ -169,6 +169,7 @@ fn open_parts(
         servers,
         streams,
         boot: BootMode::Restore,
+        fork: spec.copy.map(|copy| copy.identity),
         capture: spec.capture,
         secrets: spec.secrets,
         tag: spec.tag,

@@ -29,8 +29,14 @@ impl Session {
             return Err(SessionError::Options);
         }
         let shared = Arc::clone(services);
+        let copy = spec.copy;
         let parts = blocking(move || open_parts(&shared, spec)).await?;
-        Self::assemble(services, parts).await
+        let mut session = Self::assemble(services, parts).await?;
+        if let Some(copy) = copy {
+            // It need not ask for its task.
+            session.continue_from(copy.elapsed, true);
+        }
+        Ok(session)
     }
 }
 
@@ -45,6 +51,7 @@ fn open_parts(services: &GuestServices, spec: SessionSpec) -> Result<Parts, Sess
     let (boot, capture) = (spec.boot, spec.capture.clone());
     let secrets = spec.secrets.clone();
     secrets.set_run_dir(&run_dir);
+    let fork = spec.copy.map(|copy| copy.identity);
     let started = start_guest(services, spec, &network, &run_dir);
     let (guest, servers, streams) = started.inspect_err(|_| tear_down(&network, &run_dir))?;
     Ok(Parts {
@@ -53,6 +60,7 @@ fn open_parts(services: &GuestServices, spec: SessionSpec) -> Result<Parts, Sess
         servers,
         streams,
         boot,
+        fork,
         capture,
         secrets,
         tag,

@@ -124,7 +124,7 @@ fn external_parameters(build: &Build) -> Value {
 /// The values that the host chose.
 fn internal_parameters(build: &Build) -> Value {
     let level = Level::of(build);
-    json!({
+    let mut parameters = json!({
         "submitter": build.submitter,
         "schedule": build.schedule,
         "task": build.task,
@@ -134,7 +134,11 @@ fn internal_parameters(build: &Build) -> Value {
         "outcome": build.outcome,
         "policy": build.inputs.as_ref().and_then(|it| it.policy.as_ref()),
         "slsaBuildLevel": { "signed": level, "objections": level::objections(build) },
-    })
+    });
+    if let Some(origin) = build.forked_from {
+        parameters["forkedFrom"] = json!(origin);
+    }
+    parameters
 }
 
 /// A file that came out, and which package it is.
@@ -192,7 +196,7 @@ pub(crate) mod tests {
     use std::num::{NonZeroU32, NonZeroU64};
 
     use config::builds::{
-        BuildInputs, BuiltPackage, GuestKind, HostPolicy, Request, State, Submitter,
+        BuildInputs, BuiltPackage, ForkOrigin, GuestKind, HostPolicy, Request, State, Submitter,
     };
     use config::task::Package;
     use config::{BuildId, Revision};
@@ -271,6 +275,21 @@ pub(crate) mod tests {
         let log = digest("7");
         let statement = statement(&build(), "farm1", Some(&log), Builder::Signed).unwrap();
         insta::assert_snapshot!(serde_json::to_string_pretty(&statement).unwrap());
+    }
+
+    #[test]
+    fn the_statement_about_a_copy_names_the_build_that_was_forked() {
+        let mut copy = build();
+        copy.forked_from = Some(ForkOrigin {
+            build: BuildId(7),
+            number: 3,
+            copies: 8,
+            seconds: 60,
+        });
+        let statement = statement(&copy, "farm1", None, Builder::Unsigned).unwrap();
+        let internal = &statement["predicate"]["buildDefinition"]["internalParameters"];
+        assert_eq!(internal["forkedFrom"]["build"], 7);
+        assert_eq!(internal["forkedFrom"]["seconds"], 60);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use config::BuildId;
-use config::builds::{Build, Cancellation, ListQuery, Request};
+use config::builds::{Build, Cancellation, Fork, ListQuery, Request};
 use config::task::Outcome;
 use jiff::Timestamp;
 use records::{Deletion, IdempotencyKey};
@@ -21,6 +21,7 @@ use super::error::ApiError;
 use crate::housekeeping::retention;
 use crate::triggers::submission::{self, Submission, check};
 use jobs::end_without_start;
+use jobs::fork::ForkRefusal;
 use state::paths::attempts;
 use state::{AgentState, CancelAnswer};
 
@@ -197,6 +198,47 @@ pub(super) async fn cancel(
         // It waits for another attempt, or has never started.
         (CancelAnswer::Concluded, Cancellation::Dequeue) | (CancelAnswer::NotRunning, _) => {
             dequeue(&agent, id).await
+        }
+    }
+}
+
+/// Forks a running build. Returns its copies, which start.
+pub(super) async fn fork(
+    State(agent): State<Arc<AgentState>>,
+    Extension(caller): Extension<Caller>,
+    id: Result<Path<BuildId>, PathRejection>,
+    request: Result<Json<Fork>, JsonRejection>,
+) -> Result<(StatusCode, Json<Vec<Build>>), ApiError> {
+    let Path(id) = id?;
+    let Json(Fork { copies }) = request?;
+    if !(1..=Fork::COPIES_MAX).contains(&copies) {
+        return Err(ApiError::unprocessable(format!(
+            "a build is forked into 1 to {} copies, not {copies}",
+            Fork::COPIES_MAX
+        )));
+    }
+    if agent.stopping.is_cancelled() {
+        return Err(ApiError::stopping());
+    }
+    let build = find(&agent, id).await?;
+    let copies = jobs::fork::fork(&agent, build, copies, caller.submitter).await?;
+    Ok((StatusCode::CREATED, Json(copies)))
+}
+
+impl From<ForkRefusal> for ApiError {
+    fn from(error: ForkRefusal) -> Self {
+        match error {
+            ForkRefusal::NotRunning(..)
+            | ForkRefusal::Container(_)
+            | ForkRefusal::Secrets(_)
+            | ForkRefusal::Trial(..)
+            | ForkRefusal::Busy(_)
+            | ForkRefusal::Rejected(..)
+            | ForkRefusal::Guest { .. } => Self::conflict(error.to_string()),
+            ForkRefusal::Stopping(_) => Self::stopping(),
+            ForkRefusal::Store(error) => error.into(),
+            ForkRefusal::Records(error) => error.into(),
+            error @ ForkRefusal::Job(_) => Self::internal(&error),
         }
     }
 }

@@ -99,15 +99,13 @@ async fn execute_one(
             agent.jobs.release_hold(id);
         }
         Action::AdmitDebugSession(tag) => {
-            let answer = match agent.drained() {
-                Some(drained) => Err(format!("because {}", drained.message())),
-                None => Ok(()),
-            };
-            agent.jobs.answer_debug_session(tag, answer);
+            agent.jobs.answer_debug_session(tag, admission(agent));
         }
         Action::RejectDebugSession(tag, reason) => {
             agent.jobs.answer_debug_session(tag, Err(reason));
         }
+        Action::AdmitFork(id) => agent.jobs.answer_fork(id, admission(agent)),
+        Action::RejectFork(id, reason) => agent.jobs.answer_fork(id, Err(reason)),
         Action::EndDebugSession(tag) => {
             info!(session = %tag, "ending a debug session: its machine is being deleted");
             agent.jobs.cancel_debug_session(tag);
@@ -118,6 +116,14 @@ async fn execute_one(
             // Other builds may depend on this one.
             agent.wake.notify_one();
         }
+    }
+}
+
+/// Admits what a plan has admitted, unless the host was drained since.
+fn admission(agent: &AgentState) -> Result<(), String> {
+    match agent.drained() {
+        Some(drained) => Err(format!("because {}", drained.message())),
+        None => Ok(()),
     }
 }
 

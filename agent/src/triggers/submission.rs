@@ -118,6 +118,7 @@ async fn find_equivalent(
             build.after == request.after
                 && build.resources == request.resources
                 && build.secrets == request.secrets
+                && build.forked_from.is_none()
         })
         .collect();
     if same.iter().all(|build| build.state != State::Queued) && !same.is_empty() {

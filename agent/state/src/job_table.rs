@@ -9,7 +9,7 @@ use config::task::Provenance;
 use config::{BuildId, CopyTag, ImageKey};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use planner::{JobId, RunningDebugSession, RunningHold, RunningJobs};
+use planner::{JobId, RunningDebugSession, RunningFork, RunningHold, RunningJobs};
 use store::VolumeId;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,8 @@ pub struct BuildJob {
     pub resources: Resources,
     /// Cancels it.
     pub cancel: CancellationToken,
+    /// Forks its guest, once it runs.
+    pub fork: Option<session::ForkHandle>,
     /// Resumes its guest at a breakpoint, once it runs.
     pub resume: Option<tftp::server::DeferredFile>,
     /// The disk that was nearly full, if the build was evicted for it.
@@ -66,6 +68,7 @@ impl BuildJob {
             key: ImageKey::of(build),
             resources: build.resources.clone(),
             cancel,
+            fork: None,
             resume: None,
             evicted: None,
             available: Some(BTreeMap::new()),
@@ -122,6 +125,17 @@ pub struct DebugJob {
     pub evicted: Option<DiskUse>,
 }
 
+/// A fork of a build whose copies do not run yet.
+#[derive(Debug)]
+pub struct ForkJob {
+    /// The image that the build runs on.
+    pub key: ImageKey,
+    /// The number of copies.
+    pub copies: u32,
+    /// Receives the scheduler's answer; `None` once it was admitted or rejected.
+    pub admission: Option<oneshot::Sender<Result<(), String>>>,
+}
+
 /// The entries of a [`JobTable`].
 #[derive(Debug, Default)]
 pub struct Entries {
@@ -133,6 +147,8 @@ pub struct Entries {
     pub holds: BTreeMap<BuildId, HoldJob>,
     /// The debug sessions, waiting ones included.
     pub debug_sessions: BTreeMap<CopyTag, DebugJob>,
+    /// The forks of builds, by the build that is forked.
+    pub forks: BTreeMap<BuildId, ForkJob>,
     /// The volumes in which revisions are being pruned.
     pub pruning: BTreeSet<VolumeId>,
     /// The builds whose outcome cannot be stored at present, each with the reason.
@@ -177,6 +193,11 @@ impl JobTable {
                 .debug_sessions
                 .iter()
                 .map(|(tag, job)| (*tag, job.as_running()))
+                .collect(),
+            forks: entries
+                .forks
+                .iter()
+                .map(|(id, job)| (*id, job.as_running()))
                 .collect(),
             resources: entries.resources(),
             pruning: entries.pruning.clone(),
@@ -272,6 +293,16 @@ impl JobTable {
         });
     }
 
+    /// Answers a fork that waits for admission.
+    pub fn answer_fork(&self, id: BuildId, answer: Result<(), String>) {
+        self.with(|entries| {
+            let job = entries.forks.get_mut(&id);
+            if let Some(admission) = job.and_then(|job| job.admission.take()) {
+                let _ = admission.send(answer);
+            }
+        });
+    }
+
     /// Ends a debug session.
     pub fn cancel_debug_session(&self, tag: CopyTag) {
         self.with(|entries| {
@@ -342,7 +373,7 @@ impl Entries {
                 let available = self.builds.get(id)?.available.as_ref()?;
                 available.get(directory).copied()
             }
-            JobId::Bootstrap(_) | JobId::Copy(_) => None,
+            JobId::Bootstrap(_) | JobId::Copy(_) | JobId::Fork(_) => None,
         }
     }
 
@@ -360,6 +391,17 @@ impl Entries {
                 let job = self.debug_sessions.get_mut(tag)?;
                 Some((&job.cancel, &mut job.evicted))
             }
+            JobId::Fork(_) => None,
+        }
+    }
+}
+
+impl ForkJob {
+    fn as_running(&self) -> RunningFork {
+        RunningFork {
+            key: self.key.clone(),
+            copies: self.copies,
+            admitted: self.admission.is_none(),
         }
     }
 }

@@ -13,7 +13,9 @@ pub mod status;
 pub use agent_state::AgentState;
 pub use hot_images::{HotImages, RestoreMemory};
 pub use image_facts::{ImageFacts, ImageFactsCache};
-pub use job_table::{BuildJob, CancelAnswer, DebugJob, DiskUse, HoldJob, ImageJob, JobTable};
+pub use job_table::{
+    BuildJob, CancelAnswer, DebugJob, DiskUse, ForkJob, HoldJob, ImageJob, JobTable,
+};
 pub use paths::StatePaths;
 pub use ready_pool::{PooledGuest, ReadyPool};
 pub use status::QueueSnapshot;

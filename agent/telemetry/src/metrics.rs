@@ -38,6 +38,7 @@ pub struct Metrics {
     bootstrap_seconds: Histograms,
     starts: Counters,
     restore_failures: Counter,
+    fork_stops: Histograms,
     tftp_bytes: Counters,
     requests: Counters,
     request_seconds: Histograms,
@@ -68,14 +69,7 @@ impl Default for Metrics {
         let requests = || Histogram::new(exponential_buckets(0.001, 4.0, 8));
         let version = ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
         all.register("agent", "The agent", Info::new(vec![version]));
-        let started: Gauge<f64, AtomicU64> = Gauge::default();
-        started.set(jiff::Timestamp::now().as_duration().as_secs_f64());
-        all.register_with_unit(
-            "start_time",
-            "Start time of the agent",
-            Unit::Seconds,
-            started,
-        );
+        register_start_time(&mut all);
         let restore_failures = Counter::default();
         all.register(
             "frozen_evictions",
@@ -96,6 +90,7 @@ impl Default for Metrics {
             bootstrap_seconds: histogram(&mut all, "bootstrap", "Duration of bootstraps", seconds),
             starts: counter(&mut all, "guest_starts", "Started guests"),
             restore_failures,
+            fork_stops: fork_stops(&mut all),
             tftp_bytes: counter(&mut all, "tftp_bytes", "Bytes transferred by TFTP"),
             requests: counter(&mut all, "http_requests", "Answered requests"),
             request_seconds: histogram(
@@ -109,6 +104,24 @@ impl Default for Metrics {
         metrics.begin();
         metrics
     }
+}
+
+fn register_start_time(registry: &mut Registry) {
+    let started: Gauge<f64, AtomicU64> = Gauge::default();
+    started.set(jiff::Timestamp::now().as_duration().as_secs_f64());
+    registry.register_with_unit(
+        "start_time",
+        "Start time of the agent",
+        Unit::Seconds,
+        started,
+    );
+}
+
+fn fork_stops(registry: &mut Registry) -> Histograms {
+    let help = "Time for which guests were stopped to be forked";
+    histogram(registry, "fork_stop", help, || {
+        Histogram::new(exponential_buckets(0.005, 2.0, 12))
+    })
 }
 
 fn counter(registry: &mut Registry, name: &str, help: &str) -> Counters {
@@ -202,6 +215,12 @@ impl Metrics {
     /// Counts a failed restore of a checkpoint.
     pub fn restore_failure(&self) {
         self.restore_failures.inc();
+    }
+
+    /// Observes the time for which a guest was stopped to be forked.
+    pub fn fork(&self, stopped: Duration) {
+        let histogram = self.fork_stops.get_or_create(&Vec::new());
+        histogram.observe(stopped.as_secs_f64());
     }
 
     /// Counts the bytes of a transfer.

@@ -12,7 +12,7 @@ use crate::canary::{TrialResult, TrialRun};
 use crate::names::{
     BuildId, FileName, MachineName, Revision, ScheduleName, SecretName, ToolchainName,
 };
-use crate::task::{Digest, Outcome, Package, Source};
+use crate::task::{Digest, ForkIdentity, Outcome, Package, Source};
 
 /// The largest number of recorded phases. Beyond it, the oldest except the first one is
 /// dropped.
@@ -84,6 +84,29 @@ pub struct LogTime {
     pub offset: u64,
     /// The time at which it arrived.
     pub at: Timestamp,
+}
+
+/// The origin of a build that continues as a copy of another one's guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForkOrigin {
+    /// The build that was forked.
+    pub build: BuildId,
+    /// The number of this copy, from 1 on.
+    pub number: u32,
+    /// The number of copies.
+    pub copies: u32,
+    /// The time for which the guest of that build had run, in seconds.
+    pub seconds: u64,
+}
+
+impl ForkOrigin {
+    /// Returns the identity that the guest is told.
+    pub fn identity(&self) -> ForkIdentity {
+        ForkIdentity {
+            number: self.number,
+            copies: self.copies,
+        }
+    }
 }
 
 /// A person who typed on the console of a build's guest.
@@ -238,6 +261,9 @@ pub struct Build {
     /// The schedule that submitted it.
     #[serde(default)]
     pub schedule: Option<ScheduleName>,
+    /// The build that it is a copy of. Its guest continued where that build's was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<ForkOrigin>,
     /// The state.
     pub state: State,
     /// The outcome, once the build is finished.
@@ -354,6 +380,7 @@ impl Build {
             after,
             secrets,
             schedule: None,
+            forked_from: None,
             state: State::Queued,
             outcome: None,
             message: String::new(),
@@ -386,6 +413,40 @@ impl Build {
             artifacts: Vec::new(),
             saves: 0,
             cancel_requested: false,
+        }
+    }
+
+    /// Creates the record of a build that continues as a copy of this one's guest. It is starting.
+    #[must_use]
+    pub fn fork(&self, origin: ForkOrigin, submitter: Submitter, now: Timestamp) -> Self {
+        let phase = |state| Phase { state, at: now };
+        Self {
+            submitter,
+            schedule: None,
+            forked_from: Some(origin),
+            // A build is not forked while it is on a revision on trial.
+            trial: None,
+            state: State::Starting,
+            outcome: None,
+            message: String::new(),
+            attempts: 1,
+            not_before: None,
+            submitted: now,
+            started: Some(now),
+            finished: None,
+            phases: vec![phase(State::Queued), phase(State::Starting)],
+            usage: Usage::default(),
+            interactive: Interactive {
+                held: None,
+                copies: None,
+                ..self.interactive
+            },
+            packages: Vec::new(),
+            artifacts: Vec::new(),
+            earlier_logs: Vec::new(),
+            saves: 0,
+            cancel_requested: false,
+            ..self.clone()
         }
     }
 

@@ -46,6 +46,19 @@ pub struct Request {
     pub coalesce: bool,
 }
 
+/// A request to fork a running build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fork {
+    /// The number of copies, at most [`Fork::COPIES_MAX`].
+    pub copies: u32,
+}
+
+impl Fork {
+    /// The largest number of copies of one fork.
+    pub const COPIES_MAX: u32 = 64;
+}
+
 fn enabled() -> bool {
     true
 }

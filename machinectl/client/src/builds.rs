@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 
-use config::builds::{Build, ListQuery, LogTime, Request};
+use config::builds::{Build, Fork, ListQuery, LogTime, Request};
 use config::task::Digest;
 use config::{BuildId, FileName};
 
@@ -45,6 +45,11 @@ impl Client {
     /// Cancels a build.
     pub fn cancel(&self, id: BuildId) -> Result<Build> {
         self.post(&format!("builds/{id}/cancel"), &())
+    }
+
+    /// Forks a running build. Returns its copies.
+    pub fn fork(&self, id: BuildId, copies: u32) -> Result<Vec<Build>> {
+        self.post(&format!("builds/{id}/fork"), &Fork { copies })
     }
 
     /// Continues a build that waits at its breakpoint.

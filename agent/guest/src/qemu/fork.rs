@@ -20,7 +20,7 @@ use serde_json::json;
 use sys::untrusted;
 
 use super::accelerator::accelerator;
-use super::checkpoint::files::{DISK, MEMORY, PARTIAL_STATE, STATE, VARIABLES};
+use super::checkpoint::files::{DISK, MEMORY, PARTIAL_STATE, STATE};
 use super::checkpoint::{self, create};
 use super::qmp::{Qmp, QmpError};
 use crate::error::GuestError;
@@ -46,6 +46,9 @@ pub enum ForkError {
     /// The guest booted cold.
     #[error("its guest started cold; only a guest that was restored from a checkpoint is forked")]
     Cold,
+    /// The machine boots by UEFI.
+    #[error("its machine boots by UEFI, and only machines that boot by BIOS are forked")]
+    Uefi,
     /// The checkpoint belongs to another QEMU, command line or processor.
     #[error("QEMU, the kernel or the settings have changed since its guest started")]
     Stale,
@@ -108,6 +111,9 @@ pub struct CapturedFork {
 
 /// Prepares a fork: everything that can fail or take long before the guest must stop.
 pub(crate) fn prepare(pid: u32, spec: ForkSpec) -> Result<PreparedFork, ForkError> {
+    if spec.machine.firmware == Firmware::Uefi {
+        return Err(ForkError::Uefi);
+    }
     check_fits(&spec)?;
     let memory = GuestMemory::find(pid, spec.machine.memory_kib.get() * 1024)?;
     let head = configuration(&spec.target)?;
@@ -196,6 +202,8 @@ fn check_fits(fork: &ForkSpec) -> Result<(), ForkError> {
         uefi: fork.uefi.clone(),
         durable: false,
         boot: BootMode::Restore,
+        shared_memory: None,
+        paused: true,
         keep_open: Vec::new(),
     };
     let accelerator = accelerator(fork.acceleration).map_err(|_| ForkError::Stale)?;
@@ -236,11 +244,7 @@ fn collect(
     let devices = create(&partial).map_err(ForkError::file(&partial))?;
     save_devices(qmp, &devices)?;
     memory.collect(changes)?;
-    clone(spec, DISK)?;
-    if spec.machine.firmware == Firmware::Uefi {
-        clone(spec, VARIABLES)?;
-    }
-    Ok(())
+    clone(spec, DISK)
 }
 
 /// Lets QEMU write the state of its devices to a file, which must be open for writing only.
@@ -268,4 +272,23 @@ fn clone(spec: &ForkSpec, name: &str) -> Result<(), ForkError> {
         io::copy(&mut from, &mut to).map(|_| ())
     };
     copy().map_err(ForkError::file(&spec.target.join(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_boots_by_uefi_is_refused() {
+        let spec = Spec::example(": 1\nid: d\nsummary: d\nfirmware: uefi\n");
+        let fork = ForkSpec {
+            source: PathBuf::new(),
+            target: PathBuf::new(),
+            machine: spec.machine,
+            acceleration: spec.acceleration,
+            uefi: spec.uefi,
+        };
+        let refused = prepare(std::process::id(), fork);
+        assert!(matches!(refused, Err(ForkError::Uefi)), "{refused:?}");
+    }
 }

@@ -1,11 +1,13 @@
 //! One attempt at a build: its guest, from its start or its adoption until the result is
 //! stored.
 
+mod copy;
 mod guest;
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::builds::{Build, State};
 use config::canary::TrialRun;
@@ -26,6 +28,7 @@ use super::new_guest::NewGuest;
 use super::{RESULTS, boot, files, logs, progress, secrets};
 use crate::runner::{self, Bounds, GuestSource, JobError};
 use crate::{disk_use, limits, snapshot};
+pub(super) use copy::start_copy;
 use guest::BuildGuest;
 use state::{AgentState, ImageFacts};
 
@@ -170,21 +173,24 @@ async fn adopt_guest(
         Ok(machine) => limits::of_attempt(settings, build, machine),
         Err(_) => limits::with_restore(settings, build, settings.builds.limits),
     };
-    let contacted = build.state > State::Starting;
+    // A copy need not ask for its task.
+    let contacted = build.state > State::Starting || build.forked_from.is_some();
     // Its first contact may have been missed: the time limit for it starts again.
     let elapsed = build
         .started
         .filter(|_| contacted)
         .map(|started| Timestamp::now().duration_since(started));
     let secrets = secrets::of_build(agent, build).await;
+    let earlier = copy::elapsed_before(build);
     let spec = session::AdoptSpec {
         tag: build.id.to_string(),
         machine: build.machine.clone(),
         files: files::namespace(agent, build).await?,
         capture: files::record(agent, &agent.paths.build(build.id)),
         secrets: secrets.as_ref().cloned().unwrap_or_default(),
-        elapsed: elapsed.unwrap_or_default().try_into().unwrap_or_default(),
+        elapsed: Duration::try_from(elapsed.unwrap_or_default()).unwrap_or_default() + earlier,
         contacted,
+        fork: build.forked_from.map(|origin| origin.identity()),
     };
     if let Err(error) = secrets {
         // What is not known cannot be masked any more.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use config::builds::{Build, State, TransitionError};
+use config::builds::{Build, ForkOrigin, State, TransitionError};
 use config::canary::TrialResult;
 use config::settings::Builds;
 use config::task::Outcome;
@@ -44,6 +44,10 @@ pub fn conclude(
     if let Some(message) = end_trial_run(&mut build, &verdict) {
         return queued(build, message, now);
     }
+    let verdict = match build.forked_from {
+        Some(origin) => unrepeatable(verdict, origin),
+        None => verdict,
+    };
     let (outcome, message) = match verdict {
         Verdict::Final(collected) => {
             build.packages = collected.packages;
@@ -63,7 +67,7 @@ pub fn conclude(
             let message = format!("for attempt {next} of {last}, because {message}");
             return queued(build, message, now);
         }
-        Verdict::HostFailed(message) => (Outcome::Abnormal, message),
+        Verdict::HostFailed(message) | Verdict::Lost(message) => (Outcome::Abnormal, message),
     };
     build.enter(State::Finished, now)?;
     build.outcome = Some(outcome);
@@ -102,13 +106,26 @@ fn end_trial_run(build: &mut Build, verdict: &Verdict) -> Option<String> {
             build.trial = None;
             return None;
         }
-        Verdict::Canceled => return None,
+        // A copy of a forked guest has no trial.
+        Verdict::Canceled | Verdict::Lost(_) => return None,
     };
     run.result = Some(result);
     let revision = run.revision;
     Some(format!(
         "for its repetition on the current revision, because it failed on revision {revision}, which is on trial: {message}"
     ))
+}
+
+/// Returns the verdict on an attempt of a copy. Its guest continued at an instant of another
+/// build, which is gone, so that it is not repeated.
+fn unrepeatable(verdict: Verdict, origin: ForkOrigin) -> Verdict {
+    match verdict {
+        Verdict::HostFailed(message) | Verdict::Interrupted(message) => Verdict::Lost(format!(
+            "{message}; it continued as a copy of build {}, and that instant cannot be repeated",
+            origin.build
+        )),
+        verdict => verdict,
+    }
 }
 
 /// Returns the delay before the retry after so many failed attempts.
@@ -165,6 +182,29 @@ mod tests {
             concluded(2, failed(), &RULES),
             (State::Finished, Some(Outcome::Abnormal), 2)
         );
+    }
+
+    #[test]
+    fn a_copy_of_a_guest_is_never_repeated() {
+        for verdict in [
+            Verdict::HostFailed("no memory".into()),
+            Verdict::Interrupted("the host agent was stopped".into()),
+        ] {
+            let mut copy = build(1);
+            copy.forked_from = Some(ForkOrigin {
+                build: config::BuildId(7),
+                number: 1,
+                copies: 2,
+                seconds: 3,
+            });
+            let after = conclude(copy, verdict, &RULES, Timestamp::UNIX_EPOCH).unwrap();
+            assert_eq!(after.outcome, Some(Outcome::Abnormal));
+            assert!(
+                after.message.contains("a copy of build 7"),
+                "{}",
+                after.message
+            );
+        }
     }
 
     #[test]

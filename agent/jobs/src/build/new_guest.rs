@@ -105,6 +105,7 @@ impl NewGuest {
             shared_memory,
             capture: files::record(agent, &agent.paths.build(build.id)),
             secrets,
+            copy: None,
         });
         // Before the start: the agent that adopts the guest must know its kind.
         agent.records.save(build).await?;

@@ -78,6 +78,8 @@ pub enum Verdict {
     HostFailed(String),
     /// The agent ended it for a reason that has nothing to do with it.
     Interrupted(String),
+    /// The host failed or ended it, and it cannot be repeated.
+    Lost(String),
 }
 
 impl Verdict {
@@ -100,7 +102,7 @@ impl Verdict {
         match self {
             Self::Final(collected) => !collected.outcome.is_good(),
             Self::Late(_) => true,
-            Self::Canceled | Self::HostFailed(_) | Self::Interrupted(_) => false,
+            Self::Canceled | Self::HostFailed(_) | Self::Interrupted(_) | Self::Lost(_) => false,
         }
     }
 }

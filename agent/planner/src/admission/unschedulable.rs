@@ -195,6 +195,7 @@ pub(crate) fn listed(holders: &[JobId]) -> String {
             JobId::Build(id) => builds.push(id.to_string()),
             JobId::Bootstrap(key) => others.push(format!("the bootstrap of {}", key.machine)),
             JobId::Copy(copy) => others.push(format!("a copy of build {}", copy.build)),
+            JobId::Fork(id) => others.push(format!("the fork of build {id}")),
         }
     }
     if builds.len() > NAMED_MAX {

@@ -91,13 +91,17 @@ impl Observed {
         match tag.as_str().parse() {
             Ok(GuestTag::Build(id)) => {
                 let used = jobs.builds.contains_key(&id) || jobs.holds.contains_key(&id);
-                Some(id) <= self.newest_build && !used
+                // The snapshots of copies are taken before these are among the builds.
+                Some(id) <= self.newest_build && !used && jobs.forks.is_empty()
             }
             Ok(GuestTag::Copy(copy)) => {
                 Some(copy.build) <= self.newest_build && !jobs.debug_sessions.contains_key(&copy)
             }
             // The agent has those of ready guests in use.
             Ok(GuestTag::Ready(_)) => true,
+            Ok(GuestTag::Fork(id)) => {
+                Some(id) <= self.newest_build && !jobs.forks.contains_key(&id)
+            }
             Ok(GuestTag::Bootstrap(_)) | Err(_) => {
                 *tag == Tag::bootstrap() && !jobs.images.contains_key(key)
             }

@@ -14,7 +14,7 @@ impl Observed {
         let can_evict = self.jobs.holds.values().any(|hold| hold.has_guest);
         let mut actions = Vec::new();
         for (tag, key) in self.jobs.waiting_debug_sessions() {
-            if let Some(reason) = self.debug_sessions_barred(key) {
+            if let Some(reason) = self.guests_barred(key) {
                 actions.push(Action::RejectDebugSession(tag, reason));
                 continue;
             }
@@ -58,9 +58,9 @@ impl Observed {
             .any(|(tag, _)| !is_answered(tag))
     }
 
-    /// Returns the reason for which no debug session of an image starts, whatever
+    /// Returns the reason for which no debug session and no fork on an image starts, whatever
     /// resources there are.
-    fn debug_sessions_barred(&self, key: &ImageKey) -> Option<String> {
+    pub(super) fn guests_barred(&self, key: &ImageKey) -> Option<String> {
         let reason = if let Some(drained) = &self.drained {
             drained.message()
         } else if self.is_being_deleted(key) {

@@ -299,7 +299,7 @@ impl<'d> Simulation<'d> {
                 }
             }
             JobId::Bootstrap(key) => self.finish_bootstrap(key),
-            JobId::Copy(_) => return,
+            JobId::Copy(_) | JobId::Fork(_) => return,
         }
         self.unknown.get_or_insert(job);
     }

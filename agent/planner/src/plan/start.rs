@@ -33,7 +33,8 @@ impl Observed {
     /// order, and the reasons for which bootstraps wait.
     pub(super) fn start_jobs(&self) -> Decision {
         let mut pool = self.pool();
-        let sessions = self.admit_debug_sessions(&mut pool);
+        let mut sessions = self.admit_debug_sessions(&mut pool);
+        sessions.extend(self.admit_forks(&mut pool));
         let readiness: Vec<_> = self
             .queue
             .iter()

@@ -92,6 +92,9 @@ impl Examination<'_> {
             Ok(GuestTag::Copy(tag)) => {
                 Owner::None(format!("no debug session of build {} is open", tag.build))
             }
+            Ok(GuestTag::Fork(id)) => {
+                Owner::None(format!("the fork point of build {id} has no guest"))
+            }
             Ok(GuestTag::Bootstrap(_)) if self.inventory.bootstraps => Owner::Job,
             Ok(GuestTag::Bootstrap(_)) => Owner::None("no bootstrap runs".to_owned()),
             Ok(tag @ GuestTag::Ready(_)) if self.inventory.ready.contains(&tag) => Owner::Job,

@@ -13,10 +13,16 @@ const OF_FILE: u64 = 1 << 61;
 /// The size of an entry of `/proc/PID/pagemap`.
 pub(super) const ENTRY_BYTES: usize = 8;
 
+/// A mapped piece of a file.
+struct Piece {
+    offset: u64,
+    addresses: Range<u64>,
+}
+
 /// Returns the addresses of the private mapping of a whole file that has this size, by the
-/// content of `/proc/PID/maps`. Returns `None` if there is none, or more than one.
+/// content of `/proc/PID/maps`. Returns `None` unless there is exactly one.
 pub(super) fn private_mapping(maps: &str, size: u64) -> Option<Range<u64>> {
-    let mut files: BTreeMap<(&str, &str), Vec<(u64, Range<u64>)>> = BTreeMap::new();
+    let mut files: BTreeMap<_, Vec<Piece>> = BTreeMap::new();
     for line in maps.lines() {
         let mut words = line.split_ascii_whitespace();
         let (Some(addresses), Some(rights), Some(offset), Some(device), Some(inode)) = (
@@ -34,7 +40,7 @@ pub(super) fn private_mapping(maps: &str, size: u64) -> Option<Range<u64>> {
         };
         let offset = u64::from_str_radix(offset, 16).ok()?;
         let pieces = files.entry((device, inode)).or_default();
-        pieces.push((offset, addresses));
+        pieces.push(Piece { offset, addresses });
     }
     let mut found = files.values().filter_map(|pieces| whole(pieces, size));
     let mapping = found.next();
@@ -49,14 +55,14 @@ fn parse_range(text: &str) -> Option<Range<u64>> {
 
 /// Returns the addresses of pieces that lie one behind the other in a file of this size and in
 /// memory.
-fn whole(pieces: &[(u64, Range<u64>)], size: u64) -> Option<Range<u64>> {
-    let start = pieces.first()?.1.start;
+fn whole(pieces: &[Piece], size: u64) -> Option<Range<u64>> {
+    let start = pieces.first()?.addresses.start;
     let mut end = start;
-    for (offset, piece) in pieces {
-        if *offset != end - start || piece.start != end {
+    for Piece { offset, addresses } in pieces {
+        if *offset != end - start || addresses.start != end {
             return None;
         }
-        end = piece.end;
+        end = addresses.end;
     }
     (end - start == size).then_some(start..end)
 }

@@ -13,7 +13,7 @@ use tracing::info;
 
 use super::super::collect::{self, Collected};
 use super::super::{files, progress, secrets};
-use super::Attempt;
+use super::{Attempt, copy};
 use crate::hold;
 use crate::runner::{GuestJob, JobError};
 use state::AgentState;
@@ -36,6 +36,13 @@ impl GuestJob for BuildGuest<'_> {
         if let Some(held) = self.paused {
             session.pause(hold::instant(held.until));
         }
+        let handle = session.fork_handle();
+        self.agent.jobs.with(|jobs| {
+            if let Some(job) = jobs.builds.get_mut(&self.build.id) {
+                job.fork = Some(handle);
+            }
+        });
+        copy::enter_running(self.agent, self.build).await;
     }
 
     async fn on_event(

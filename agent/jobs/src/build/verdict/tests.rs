@@ -99,6 +99,7 @@ fn shown(facts: Facts) -> String {
         Verdict::Late(message) => format!("late: {message}"),
         Verdict::HostFailed(message) => format!("retry: {message}"),
         Verdict::Interrupted(message) => format!("interrupted: {message}"),
+        Verdict::Lost(message) => format!("lost: {message}"),
     }
 }
 
