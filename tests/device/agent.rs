@@ -516,7 +516,7 @@ fn a_second_agent_and_bad_settings_are_refused() {
     let bad = AgentHost::new("guests.user = \"nobody-knows\"\nx.y = 1\n");
     assert_eq!(bad.command().status().unwrap().code(), Some(2));
     assert!(
-        bad.log().contains("agent.toml:7: `x` is not a setting"),
+        bad.log().contains("agent.toml:8: `x` is not a setting"),
         "{}",
         bad.log()
     );

@@ -160,7 +160,7 @@ static int open_ports(const char *address, int first, int last) {
         int ports[200], count = 0, n;
         for (; count < 200 && port <= last; port++) {
             struct sockaddr_in to = at(address, port);
-            if (port == 8585 || port == 8586) continue;
+            if (port == 8585) continue;
             all[count].fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
             all[count].events = POLLOUT;
             ports[count] = port;

@@ -51,7 +51,7 @@ pub(super) fn apply_in_container() -> Result<(), CommandError> {
 /// Creates the packet filter and the interfaces in the calling thread's namespace.
 pub(super) fn apply(link: LinkType) -> Result<(), CommandError> {
     // The filter comes first: no interface ever exists without it.
-    feed("nft", &["-f", "-"], &filter())?;
+    feed("nft", &["-f", "-"], &filter(link))?;
     feed("ip", &["-batch", "-"], &interfaces(link))
 }
 
@@ -98,15 +98,20 @@ route add default via {GATEWAY}
 
 /// Returns the input of `nft`: the ports of the host that the guest may reach, and the
 /// addresses that it may use.
-fn filter() -> String {
+fn filter(link: LinkType) -> String {
     let ports = TRANSFER_PORTS.replace(' ', "-");
+    // A virtual machine has virtio ports for its log and its secrets.
+    let tcp = match link {
+        LinkType::Tap => format!("{PR_PORT}"),
+        LinkType::Veth => format!("{PR_PORT}, {LOG_TCP_PORT}, {SECRETS_PORT}"),
+    };
     format!(
         "table inet guest {{
     chain input {{
         type filter hook input priority filter; policy drop;
         iif lo accept
         iifname {HOST_LINK} udp dport {{ 53, 67, 69, {ports} }} accept
-        iifname {HOST_LINK} tcp dport {{ {PR_PORT}, {LOG_TCP_PORT}, {SECRETS_PORT} }} accept
+        iifname {HOST_LINK} tcp dport {{ {tcp} }} accept
         iifname {HOST_LINK} icmp type echo-request accept
     }}
     chain forward {{
@@ -146,6 +151,8 @@ mod tests {
     #[test]
     fn the_interfaces_and_the_packet_filter() {
         let interfaces = interfaces(LinkType::Tap) + "\n" + &interfaces(LinkType::Veth);
-        insta::assert_snapshot!(interfaces + "\n" + &container_link() + "\n" + &filter());
+        insta::assert_snapshot!(
+            interfaces + "\n" + &container_link() + "\n" + &filter(LinkType::Veth)
+        );
     }
 }
