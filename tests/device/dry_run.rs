@@ -63,7 +63,7 @@ const NO_PLAN: [&str; 15] = [
 ];
 
 /// The verbs that need an agent. Their plans are tested below and beside the verbs.
-const WITH_AGENT: [&str; 14] = [
+const WITH_AGENT: [&str; 15] = [
     "schedule",
     "build",
     "artifacts",
@@ -77,6 +77,7 @@ const WITH_AGENT: [&str; 14] = [
     "resume",
     "release",
     "attach",
+    "fork",
     "secret",
 ];
 
@@ -254,6 +255,9 @@ fn dry_runs_of_build_verbs_print_the_changes_and_make_none() {
         build.outcome.is_some_and(config::task::Outcome::is_good),
         "{build:?}"
     );
+    let fork = ["fork", &id, "--copies", "2", "--dry-run"];
+    host.machinectl(&fork)
+        .refused(3, "only a running build can be forked");
     host.machinectl(&["cancel", &id, "--dry-run"])
         .refused(3, "too late to cancel it");
     assert_eq!(
