@@ -192,7 +192,7 @@ fn guests_that_need_one_license_run_one_after_another() {
     let unlicensed = host.wait_for(unlicensed, State::Finished);
     assert_eq!(unlicensed.outcome, Some(Outcome::Success), "{unlicensed:?}");
     let waits = format!(
-        "build {second} waits for resource license: 1 wanted, 0 of 1 free; build {first} holds the rest\n"
+        "build {second} waits for resource license: 1 wanted, 0 of 1 free; build {first} holds the rest; "
     );
     let explanation = |host: &AgentHost| {
         let explain = ["explain", &second.to_string()];
