@@ -94,19 +94,15 @@ pub(crate) async fn take(
     let pooled = agent.ready.take(image)?;
     let tag = build.id.tag();
     blocking(move || {
+        if !pooled.guest.is_running() {
+            end(pooled);
+            return None;
+        }
         let PooledGuest {
             guest,
             snapshot,
             volume,
         } = pooled;
-        if !guest.is_running() {
-            end(PooledGuest {
-                guest,
-                snapshot,
-                volume,
-            });
-            return None;
-        }
         let (machine, toolchain) = (snapshot.machine().clone(), snapshot.toolchain().clone());
         let old = snapshot.tag().clone();
         let renamed = volume

@@ -13,7 +13,7 @@ use sys::blocking::blocking;
 
 use super::gateway::Servers;
 use super::parts::Parts;
-use super::start::guest_spec;
+use super::start::{check_options, guest_spec};
 use super::streams::Streams;
 use super::teardown::{kill, remove_run_dir, tear_down};
 use super::{GuestServices, Session, SessionError, SessionSpec, egress};
@@ -46,9 +46,7 @@ impl ReadyGuest {
     /// # Errors
     /// When a part of the guest cannot be started, or its checkpoint does not fit.
     pub fn start(services: &GuestServices, spec: ReadySpec<'_>) -> Result<Self, SessionError> {
-        if !spec.machine.options.is_empty() && !services.settings.options_allowed {
-            return Err(SessionError::Options);
-        }
+        check_options(services, &spec.machine)?;
         let tag = spec.tag.to_string();
         let run_dir = services.run_dir_of(&tag);
         sys::file::private_directory(&run_dir)?;

@@ -25,9 +25,7 @@ impl Session {
         services: &Arc<GuestServices>,
         spec: SessionSpec,
     ) -> Result<Self, SessionError> {
-        if !spec.machine.options.is_empty() && !services.settings.options_allowed {
-            return Err(SessionError::Options);
-        }
+        check_options(services, &spec.machine)?;
         let shared = Arc::clone(services);
         let copy = spec.copy;
         let parts = blocking(move || open_parts(&shared, spec)).await?;
@@ -87,6 +85,18 @@ fn start_guest(
     })?;
     let streams = Streams::connect(&guest).inspect_err(|_| kill(&guest))?;
     Ok((guest, servers, streams))
+}
+
+/// Checks that the host allows the options that a machine brings.
+pub(super) fn check_options(
+    services: &GuestServices,
+    machine: &Machine,
+) -> Result<(), SessionError> {
+    if machine.options.is_empty() || services.settings.options_allowed {
+        Ok(())
+    } else {
+        Err(SessionError::Options)
+    }
 }
 
 /// Returns the description of a guest that boots cold, with a user of its own.

@@ -34,9 +34,8 @@ impl Refusal for TrialRefusal {
 impl MachineView {
     /// Returns the newest trial of the machine, decided or not.
     fn newest_trial(&self) -> Option<(&RevisionView, &Trial)> {
-        let mut trials: Vec<_> = self.trials.iter().collect();
-        trials.sort_by_key(|(revision, trial)| (trial.since, **revision));
-        let (revision, trial) = trials.pop()?;
+        let trials = self.trials.iter();
+        let (revision, trial) = trials.max_by_key(|(revision, trial)| (trial.since, **revision))?;
         let view = self.revision(*revision).filter(|it| it.complete)?;
         (view.uuid.to_string() == trial.revision_uuid).then_some((view, trial))
     }

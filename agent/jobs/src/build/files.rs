@@ -53,7 +53,7 @@ pub fn task(agent: &AgentState, build: &Build) -> Task {
 }
 
 /// A guest with a task fetches that and the sources, and puts what comes out into
-/// `directory`. One that waits at a breakpoint goes on when the text is given that is
+/// `directory`. One that waits at a breakpoint continues when the text is given that is
 /// returned.
 pub fn map(
     agent: &AgentState,

@@ -60,8 +60,10 @@ impl GuestJob for BuildGuest<'_> {
             GuestEvent::ResultReceived => self.build.enter(State::Storing, Timestamp::now())?,
             GuestEvent::FirstContact => {
                 self.build.enter(State::Running, Timestamp::now())?;
-                // It may have been a ready one, of which there is one less now.
-                self.agent.wake.notify_one();
+                if self.build.restored {
+                    // It may have been a ready one, of which there is one less now.
+                    self.agent.wake.notify_one();
+                }
                 if let Some((start, seconds)) = self.build.startup() {
                     info!(%start, seconds, "the guest has requested its task");
                 }
