@@ -16,6 +16,7 @@ use tests::agent::AgentHost;
 use tests::wait_until;
 
 use crate::checkpoints::wait_until_ready;
+use crate::guest_failures::guest_process;
 use crate::guests::{GuestFixture, copy, output, wait_for};
 
 /// A worker that fills 100 MiB of memory and writes to its disk, and tells what it remembers when
@@ -362,13 +363,7 @@ fn forks_outlive_the_agent_and_what_it_left_is_cleaned() {
     wait_until_it_computes(&host, source);
     let copy = fork_build(&host, source, 1)[0];
     host.wait_for(copy, State::Running);
-    let record = host
-        .run_directory()
-        .join(format!("guests/{copy}/process.json"));
-    let record: serde_json::Value = serde_json::from_slice(&fs::read(record).unwrap()).unwrap();
-    let pid = i32::try_from(record["pid"].as_i64().unwrap()).unwrap();
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    rustix::process::kill_process(guest_process(&host, copy), Signal::KILL).unwrap();
     let lost = host.wait_for(copy, State::Finished);
     assert_eq!(lost.outcome, Some(Outcome::Abnormal), "{lost:?}");
     assert!(

@@ -1,6 +1,7 @@
 //! The failures of guests: each leads to the expected outcome within its time limit, and leaves
 //! nothing behind. The module `checkpoints` has the failures of restores.
 
+use std::fmt::Display;
 use std::fs;
 
 use config::builds::{Build, State};
@@ -27,11 +28,11 @@ fi
     )
 }
 
-/// Returns the process of a build's guest.
-pub(crate) fn guest_process(host: &AgentHost, id: u64) -> Pid {
+/// Returns the process of the guest with this tag: the number of a build, or a name such as `r1`.
+pub(crate) fn guest_process(host: &AgentHost, tag: impl Display) -> Pid {
     let record = host
         .run_directory()
-        .join(format!("guests/{id}/process.json"));
+        .join(format!("guests/{tag}/process.json"));
     let record: serde_json::Value = serde_json::from_slice(&fs::read(record).unwrap()).unwrap();
     let pid = i32::try_from(record["pid"].as_i64().unwrap()).unwrap();
     Pid::from_raw(pid).unwrap()

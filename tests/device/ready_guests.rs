@@ -9,6 +9,7 @@ use tests::agent::{AgentHost, printing_program};
 use tests::wait_until;
 
 use crate::checkpoints::wait_until_ready;
+use crate::guest_failures::guest_process;
 
 const TAKEN: &str = "a build takes a ready guest";
 
@@ -129,12 +130,7 @@ fn ready_guests_are_ended_with_a_drain_a_dead_agent_and_their_machine() {
 fn a_build_whose_ready_guest_has_died_starts_its_own() {
     let host = hot_host();
     let [guests, _] = ready_guests(&host);
-    let record = host
-        .run_directory()
-        .join(format!("guests/r{}/process.json", guests[0]));
-    let record: serde_json::Value = serde_json::from_slice(&fs::read(record).unwrap()).unwrap();
-    let pid = i32::try_from(record["pid"].as_i64().unwrap()).unwrap();
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    let pid = guest_process(&host, format_args!("r{}", guests[0]));
     kill_process(pid, Signal::KILL).unwrap();
     build(&host, "third");
     assert_eq!(takes(&host), 0);

@@ -21,7 +21,7 @@ fn toolchain(name: &str) -> ToolchainName {
     name.parse().unwrap()
 }
 
-fn revision(number: u32, complete: bool) -> RevisionView {
+pub(super) fn revision(number: u32, complete: bool) -> RevisionView {
     let uuid = Uuid::from_bytes([u8::try_from(number).unwrap(); 16]);
     RevisionView {
         revision: config::Revision(number),
@@ -103,6 +103,19 @@ pub(super) fn bootstrapped_machines(machines: &[&str]) -> Observed {
     for name in machines {
         let inputs = observed.inputs(&key_of(name));
         bootstrapped(&mut observed, name, inputs);
+    }
+    observed
+}
+
+/// Observes the machines `m0`, `m1` and so on, of which some have an image.
+fn some_bootstrapped(images: &[bool]) -> Observed {
+    let names: Vec<_> = (0..images.len()).map(|i| format!("m{i}")).collect();
+    let mut observed = observed(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    for (name, has_image) in names.iter().zip(images) {
+        if *has_image {
+            let inputs = observed.inputs(&key_of(name));
+            bootstrapped(&mut observed, name, inputs);
+        }
     }
     observed
 }
@@ -543,14 +556,7 @@ proptest! {
         running in 0u64..4,
         guests_max in 1usize..5,
     ) {
-        let names: Vec<_> = (0..images.len()).map(|i| format!("m{i}")).collect();
-        let mut observed = observed(&names.iter().map(String::as_str).collect::<Vec<_>>());
-        for (name, has_image) in names.iter().zip(&images) {
-            if *has_image {
-                let inputs = observed.inputs(&key_of(name));
-                bootstrapped(&mut observed, name, inputs);
-            }
-        }
+        let mut observed = some_bootstrapped(&images);
         observed.capacity.guests = Some(guests_max);
         observed.queue = queue.iter().zip(10..).map(|(m, id)| queued(id, &format!("m{m}"))).collect();
         observed.jobs.builds = (1..=running).map(|id| (BuildId(id), key_of("m0"))).collect();

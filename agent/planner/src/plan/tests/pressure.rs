@@ -70,14 +70,7 @@ proptest! {
         queue in prop::collection::vec(0usize..4, 0..8),
         running in 0u64..4,
     ) {
-        let names: Vec<_> = (0..images.len()).map(|i| format!("m{i}")).collect();
-        let mut observed = observed(&names.iter().map(String::as_str).collect::<Vec<_>>());
-        for (name, has_image) in names.iter().zip(&images) {
-            if *has_image {
-                let inputs = observed.inputs(&key_of(name));
-                bootstrapped(&mut observed, name, inputs);
-            }
-        }
+        let mut observed = some_bootstrapped(&images);
         observed.capacity.guests = None;
         observed.queue = queue.iter().zip(10..).map(|(m, id)| queued(id, &format!("m{m}"))).collect();
         observed.jobs.builds = (1..=running).map(|id| (BuildId(id), key_of("m0"))).collect();

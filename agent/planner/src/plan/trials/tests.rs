@@ -8,11 +8,12 @@ use config::task::Digest;
 use config::{MachineName, ToolchainName};
 use jiff::Timestamp;
 use proptest::prelude::*;
-use store::{Located, RevisionView, Subvolume, Uuid, VolumeId};
+use store::{Located, Uuid, VolumeId};
 
 use super::super::{Capacity, PlannedStart, QueuedBuild};
 use super::*;
 use crate::durations::ExpectedDuration;
+use crate::plan::tests::revision;
 
 fn terms(text: &str) -> Terms {
     text.parse().unwrap()
@@ -147,7 +148,7 @@ proptest! {
         let evidence = Evidence::new(terms(&format!("{number} of 9")), &builds);
         let undecided = evidence.verdict(Revision(1)).is_none();
         prop_assert!(evidence.vacancies() <= evidence.needed());
-        // An undecided trial goes on: something runs, is repeated or may start.
+        // An undecided trial continues: something runs, is repeated or may start.
         let goes_on = evidence.running + evidence.repeating + evidence.vacancies() > 0;
         prop_assert!(!undecided || goes_on);
     }
@@ -184,26 +185,6 @@ fn key_of_linux() -> ImageKey {
     }
 }
 
-fn revision(number: u8) -> RevisionView {
-    let uuid = Uuid::from_bytes([number; 16]);
-    RevisionView {
-        revision: Revision(number.into()),
-        uuid,
-        received_uuid: None,
-        complete: true,
-        subvolume: Subvolume {
-            uuid,
-            parent_uuid: None,
-            received_uuid: None,
-            created_transaction: 1,
-            transaction: 1,
-            received_transaction: None,
-            read_only: true,
-            created: std::time::SystemTime::UNIX_EPOCH,
-        },
-    }
-}
-
 fn image(inputs: Provenance, number: u8) -> ImageView {
     ImageView {
         toolchain: toolchain(),
@@ -217,11 +198,11 @@ fn image(inputs: Provenance, number: u8) -> ImageView {
 fn on_trial(text: &str) -> Observed {
     let mut view = MachineView::new(machine());
     view.current = Some(Revision(1));
-    view.revisions = vec![revision(1), revision(2)];
+    view.revisions = vec![revision(1, true), revision(2, true)];
     let trial = Trial {
         terms: terms(text),
         since: Timestamp::UNIX_EPOCH,
-        revision_uuid: revision(2).uuid.to_string(),
+        revision_uuid: revision(2, true).uuid.to_string(),
         end: None,
     };
     view.trials = [(Revision(2), trial)].into();
@@ -341,7 +322,7 @@ fn the_image_of_a_candidate_is_made_while_builds_run_on_the_current_revision() {
         )
     );
     assert_eq!(started(&observed), (vec![1], vec![]));
-    // It is not made twice, and goes on.
+    // It is not made twice, and continues.
     let (_, inputs) = observed.trial_inputs(&key_of_linux()).unwrap();
     observed.jobs.images.insert(key_of_linux(), inputs);
     let jobs = |it: &Action| matches!(it, Action::StartBootstrap(_) | Action::CancelBootstrap(_));
