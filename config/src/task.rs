@@ -44,7 +44,7 @@
 //! processes of the build and writes [`READY`], again every second, until the host answers with
 //! a [`StartMessage`]. Each copy gets a message of its own, with its [`ForkIdentity`]. The worker
 //! applies it as at the start, writes the identity to a file, and lets the processes go on. It
-//! goes on without an answer after a minute. A worker without this protocol ignores the line, and
+//! continues without an answer after a minute. A worker without this protocol ignores the line, and
 //! its guest is not forked.
 //!
 //! # Workers of build2

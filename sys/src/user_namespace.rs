@@ -273,7 +273,7 @@ mod tests {
         chown(directory, Some(namespace.root()), Some(namespace.root())).unwrap();
         let mut view = MountView::of_programs();
         view.add_host_paths(["/etc/shadow"]);
-        view.mount_writable(clone_mount(directory).unwrap(), "/work");
+        view.mount_writable(clone_mount(directory).unwrap(), "/target");
         let mut shell = command::prepare("sh");
         shell.args(["-c", script]);
         namespace.run(view, shell, limit, |_| {}).unwrap()
@@ -311,7 +311,7 @@ mod tests {
     #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
     fn root_of_a_namespace_installs_files_of_all_its_users() {
         let directory = tempfile::tempdir().unwrap();
-        let script = "cd /work && mkdir new && touch new/file && chown 33:33 new/file && \
+        let script = "cd /target && mkdir new && touch new/file && chown 33:33 new/file && \
             mount -t tmpfs none new && unshare --pid --fork mount -t proc none /proc && id -u";
         let ended = run(script, directory.path(), LIMIT);
         assert!(ended.status.unwrap().success(), "{ended:?}");
@@ -326,7 +326,7 @@ mod tests {
     fn root_of_a_namespace_has_no_rights_on_the_host() {
         let directory = tempfile::tempdir().unwrap();
         for script in [
-            "mknod /work/disk b 8 0",
+            "mknod /target/disk b 8 0",
             "mount -o remount,rw /usr",
             "touch /usr/planted",
             "kill -0 2",

@@ -1,6 +1,6 @@
 //! The rendezvous with the host while the toolchain's `build` runs: the guest is about to be
 //! forked. The processes of the build are stopped until the host answers, so that each copy has
-//! random numbers, the time and an identity of its own before the build goes on.
+//! random numbers, the time and an identity of its own before the build continues.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
