@@ -5,7 +5,6 @@
 //! the subvolume as its parent finds the original; after the original was deleted, only a
 //! full stream is accepted.
 
-pub mod import;
 mod parent;
 mod partial;
 mod plan;
@@ -24,14 +23,14 @@ pub use plan::{IngestPlan, Method};
 pub use refusal::IngestRefusal;
 use serde::{Deserialize, Serialize};
 
-use crate::content_manifest::{ContentManifest, ManifestUpdate};
 use crate::lock::{IngestLock, MachineLock};
-use crate::{
-    Change, MachineView, Note, RefusalKind, Result, StoreError, Uuid, Volume, content_manifest,
-};
+use crate::{Change, MachineView, Note, RefusalKind, Result, StoreError, Uuid, Volume};
 use btrfs::error::IoContext;
 use btrfs::stream::{Command, SendStream};
-use import::Import;
+use contents::content_manifest;
+use contents::content_manifest::{ContentManifest, ManifestUpdate};
+pub use contents::import;
+use contents::import::Import;
 use plan::{Content, IncomingImage};
 
 /// The purpose of an image.

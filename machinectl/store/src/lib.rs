@@ -13,17 +13,14 @@
     )
 )]
 
-mod archive;
 pub mod clean;
 mod content_identity;
-pub mod content_manifest;
-mod content_record;
 mod delete;
 pub mod doctor;
+mod image_files;
 pub mod ingest;
 pub mod init;
 mod lock;
-mod machine_manifest;
 mod machine_refusal;
 mod mount_table;
 mod note;
@@ -50,10 +47,11 @@ pub use btrfs::{
 };
 pub use clean::{CleanReport, Step};
 pub use content_identity::ContentIdentity;
+pub use contents::content_manifest;
+pub use contents::machine_manifest::{ManifestRefusal, image_provenance, machine_manifest};
 pub use delete::{DeleteReport, check_delete, plan_delete};
 pub use ingest::{IngestPlan, Intent, Method, Publication, Source};
 pub use lock::{Holder, LockRefusal};
-pub use machine_manifest::{ManifestRefusal, image_provenance, machine_manifest};
 pub use machine_refusal::MachineRefusal;
 pub use note::Note;
 pub use revision_content::{KnownContent, RecordRefusal};

@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
-use crate::content_manifest::{
-    self, BYTES_MAX, ContentManifest, Difference, FILE, FormatError, Verified, first_of,
-};
-use crate::content_record::ContentRecord;
 use crate::{
     MachineRefusal, MachineView, Refusal, RefusalKind, Result, RevisionView, Subvolume, Volume,
 };
 use btrfs::error::IoContext;
+use contents::content_manifest::{
+    self, BYTES_MAX, ContentManifest, Difference, FILE, FormatError, Verified, first_of,
+};
+use contents::content_record::ContentRecord;
 
 /// A reason not to record the content of a revision, or not to use its record.
 #[derive(Debug, thiserror::Error)]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use config::{MachineName, Revision};
 
-use crate::content_manifest::{self, ContentManifest, Format, VerifyRefusal};
 use crate::{Result, Volume};
+use contents::content_manifest::{self, ContentManifest, Format, VerifyRefusal};
 
 /// The difference of a file, directory or link between an older and a newer revision.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -23,10 +23,9 @@ pub use remote_view::{RemoteRevision, RemoteView};
 pub use ssh::SshCommand;
 
 use crate::ingest::PartialRevision;
-use crate::{
-    ContentIdentity, MachineView, Result, RevisionView, Uuid, Volume, btrfs_progs, content_manifest,
-};
+use crate::{ContentIdentity, MachineView, Result, RevisionView, Uuid, Volume, btrfs_progs};
 use btrfs::stream::{BtrfsSend, SendStream, TimeoutReader};
+use contents::content_manifest;
 
 /// A revision that is being sent.
 #[derive(Debug)]

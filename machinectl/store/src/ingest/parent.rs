@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use config::layout::Entry;
 
 use super::IngestRefusal;
-use crate::{MachineView, Result, Volume, content_manifest};
+use crate::{MachineView, Result, Volume};
 use btrfs::error::IoContext;
 use btrfs::stream::Parent;
+use contents::content_manifest;
 
 /// The parent of an incremental stream, as it was found here.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use config::{MachineName, Revision, printable};
 
-use crate::{Refusal, RefusalKind, StoreError, Uuid, content_manifest};
+use crate::{Refusal, RefusalKind, StoreError, Uuid};
+use contents::content_manifest;
 
 /// A reason not to accept an image.
 #[derive(Debug, thiserror::Error)]

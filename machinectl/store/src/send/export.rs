@@ -6,9 +6,10 @@ use std::path::Path;
 use config::layout::Entry;
 use config::{MachineName, Revision};
 
-use crate::{Result, Volume, archive};
+use crate::{Result, Volume};
 use btrfs::error::IoContext;
 use btrfs::file_tool::{self, LIMIT};
+use contents::archive;
 
 /// The format of an exported file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

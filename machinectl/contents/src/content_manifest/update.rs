@@ -15,7 +15,7 @@ use super::blocks::hash_blocks;
 use super::format::BLOCK;
 use super::scan::Scanner;
 use super::{ContentManifest, FILE, FileContent, FileRecord, Format};
-use crate::Result;
+use btrfs::Result;
 use btrfs::error::IoContext;
 use btrfs::stream::{self, Command, Effect};
 
@@ -24,7 +24,7 @@ const TOP: &[u8] = b".";
 
 /// A parent's content manifest of the latest format, to which the commands of a stream are applied.
 #[derive(Debug)]
-pub(crate) struct ManifestUpdate {
+pub struct ManifestUpdate {
     manifest: ContentManifest,
     /// The entries whose properties may have changed, with the changed ranges of their content in
     /// blocks.
@@ -33,13 +33,13 @@ pub(crate) struct ManifestUpdate {
 
 impl ManifestUpdate {
     /// Returns an update of a parent's manifest; `None` if it has an older format.
-    pub(crate) fn of(manifest: ContentManifest) -> Option<Self> {
+    pub(super) fn of(manifest: ContentManifest) -> Option<Self> {
         let changed = BTreeMap::new();
         (manifest.format == Format::Three).then_some(Self { manifest, changed })
     }
 
     /// Records what a command of the stream changes.
-    pub(crate) fn apply(&mut self, command: &Command<'_>) {
+    pub fn apply(&mut self, command: &Command<'_>) {
         let path = if command.path.is_empty() {
             TOP
         } else {
@@ -85,7 +85,7 @@ impl ManifestUpdate {
     ///
     /// # Errors
     /// An entry cannot be read, or the directory is not what the stream makes.
-    pub(crate) fn finish(mut self, directory: &Path) -> Result<ContentManifest> {
+    pub fn finish(mut self, directory: &Path) -> Result<ContentManifest> {
         self.remove(FILE.as_bytes());
         let mut scanner = Scanner::new(directory, Format::Three);
         let mut linked = BTreeSet::new();

@@ -14,10 +14,10 @@ use config::task::{BOOTSTRAP, Digest};
 
 pub use difference::Difference;
 pub use format::{BLOCK, ContentManifest, FileContent, FileRecord, Format, FormatError};
-pub(crate) use update::ManifestUpdate;
+pub use update::ManifestUpdate;
 
-use crate::{Refusal, RefusalKind, Result, Snapshot, SubvolumeBackend};
 use btrfs::error::IoContext;
+use btrfs::{Refusal, RefusalKind, Result, SubvolumeBackend};
 
 /// The name of the content manifest in the top directory of a revision.
 pub const FILE: &str = "contents.b3";
@@ -30,7 +30,7 @@ pub const IMAGE_FILE: &str = "image.b3";
 /// The extended attributes that belong to an image, as patterns: manifests cover them, and archives
 /// keep them. The others belong to the host, such as the labels of its security policy, or to the
 /// file system.
-pub(crate) const ATTRIBUTES: [&str; 5] = [
+pub const ATTRIBUTES: [&str; 5] = [
     "user.*",
     "trusted.*",
     "security.capability",
@@ -39,7 +39,7 @@ pub(crate) const ATTRIBUTES: [&str; 5] = [
 ];
 
 /// The maximum size of a content manifest, in bytes: enough for a million files.
-pub(crate) const BYTES_MAX: u64 = 256 << 20;
+pub const BYTES_MAX: u64 = 256 << 20;
 /// The number of differences that an error names.
 const DIFFERENCES_SHOWN: usize = 5;
 
@@ -73,7 +73,8 @@ impl Refusal for VerifyRefusal {
     }
 }
 
-pub(crate) fn first_of(differences: &[Difference]) -> String {
+/// Returns the first differences as text, and the number of the others.
+pub fn first_of(differences: &[Difference]) -> String {
     let shown: Vec<_> = differences
         .iter()
         .take(DIFFERENCES_SHOWN)
@@ -101,18 +102,21 @@ pub struct Verified {
 
 /// Returns the hash of a directory's content manifest; `None` if it cannot be
 /// read.
-pub(crate) fn digest(directory: &Path) -> Option<Digest> {
+pub fn digest(directory: &Path) -> Option<Digest> {
     let text = sys::untrusted::read_text(directory, FILE, BYTES_MAX).ok()?;
     Some(sys::file::digest_of(text.as_bytes()))
 }
 
 /// Returns true if a directory has a content manifest.
-pub(crate) fn exists(directory: &Path) -> bool {
+pub fn exists(directory: &Path) -> bool {
     directory.join(FILE).symlink_metadata().is_ok()
 }
 
 /// Returns the content manifest in a directory; `None` if it has none.
-pub(crate) fn read(directory: &Path) -> Result<Option<ContentManifest>> {
+///
+/// # Errors
+/// The content manifest cannot be read or parsed.
+pub fn read(directory: &Path) -> Result<Option<ContentManifest>> {
     let path = directory.join(FILE);
     let text = match sys::untrusted::read_text(directory, FILE, BYTES_MAX) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -124,12 +128,15 @@ pub(crate) fn read(directory: &Path) -> Result<Option<ContentManifest>> {
 }
 
 /// Returns a name as differences have it.
-pub(crate) fn escaped(name: &[u8]) -> String {
+pub fn escaped(name: &[u8]) -> String {
     format::escape(name, b"")
 }
 
 /// Compares a directory with the content manifest in it. Returns `None` if it has no manifest.
-pub(crate) fn verify(directory: &Path) -> Result<Option<Verified>> {
+///
+/// # Errors
+/// The content differs, or something cannot be read.
+pub fn verify(directory: &Path) -> Result<Option<Verified>> {
     let Some(recorded) = read(directory)? else {
         return Ok(None);
     };
@@ -141,7 +148,10 @@ pub(crate) fn verify(directory: &Path) -> Result<Option<Verified>> {
 }
 
 /// Compares a directory with a content manifest. Reads everything.
-pub(crate) fn compare(
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn compare(
     directory: &Path,
     mut recorded: ContentManifest,
 ) -> Result<(Verified, Vec<Difference>)> {
@@ -154,7 +164,7 @@ pub(crate) fn compare(
 
 impl Verified {
     /// Returns the amount that a manifest covers.
-    pub(crate) fn of(manifest: &ContentManifest) -> Self {
+    pub fn of(manifest: &ContentManifest) -> Self {
         Self {
             entries: manifest.records.len(),
             bytes: manifest.records.values().map(|record| record.size).sum(),
@@ -166,13 +176,16 @@ impl Verified {
 
 /// Starts an update of the content manifest in a directory, by a stream whose parent it is.
 /// Returns `None` if it has none of the latest format.
-pub(crate) fn update_of(parent: &Path) -> Option<ManifestUpdate> {
+pub fn update_of(parent: &Path) -> Option<ManifestUpdate> {
     ManifestUpdate::of(read(parent).ok()??)
 }
 
 /// Compares a directory with the content manifest in it, as [`verify`] does. Reads only what the
 /// stream has changed, unless that seems to differ.
-pub(crate) fn verify_update(directory: &Path, update: ManifestUpdate) -> Result<Option<Verified>> {
+///
+/// # Errors
+/// The content differs, or something cannot be read.
+pub fn verify_update(directory: &Path, update: ManifestUpdate) -> Result<Option<Verified>> {
     if let (Ok(Some(recorded)), Ok(actual)) = (read(directory), update.finish(directory))
         && recorded == actual
     {
@@ -182,12 +195,26 @@ pub(crate) fn verify_update(directory: &Path, update: ManifestUpdate) -> Result<
 }
 
 /// Returns the content manifest of a directory. Reads everything.
-pub(crate) fn scan_all(directory: &Path) -> Result<ContentManifest> {
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn scan_all(directory: &Path) -> Result<ContentManifest> {
     scan::scan(directory, Format::Three, &[FILE])
 }
 
+/// Returns the content manifest of a bootstrapped image. Reads everything.
+///
+/// # Errors
+/// The image cannot be read.
+pub fn scan_image(directory: &Path) -> Result<ContentManifest> {
+    scan::scan(directory, Format::Three, &[IMAGE_FILE, BOOTSTRAP])
+}
+
 /// Writes a directory's content manifest into it.
-pub(crate) fn write(
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write(
     backend: &dyn SubvolumeBackend,
     directory: &Path,
     manifest: &ContentManifest,
@@ -196,22 +223,4 @@ pub(crate) fn write(
     backend
         .write(&path, manifest.print().as_bytes())
         .context("write", &path)
-}
-
-impl Snapshot {
-    /// Writes the content manifest of an image into it, before it is published. Reads the whole
-    /// image.
-    ///
-    /// # Errors
-    /// The image cannot be read or written.
-    pub fn write_image_manifest(&self) -> Result<()> {
-        let path = self.path().join(IMAGE_FILE);
-        let manifest = scan::scan(self.path(), Format::Three, &[IMAGE_FILE, BOOTSTRAP])?;
-        sys::file::replace(&path, manifest.print().as_bytes()).context("write", &path)
-    }
-
-    /// Returns true if the snapshot is of an image that has a content manifest.
-    pub fn has_image_manifest(&self) -> bool {
-        self.path().join(IMAGE_FILE).symlink_metadata().is_ok()
-    }
 }

@@ -8,7 +8,7 @@
 //! subvolume when it was read. The text of the content manifest follows.
 
 use crate::content_manifest::{ContentManifest, FormatError};
-use crate::{Subvolume, Uuid};
+use btrfs::{Subvolume, Uuid};
 
 /// The start of the first line, before the version.
 const HEAD: &str = "buildhost record ";
@@ -17,17 +17,17 @@ const VERSION: u32 = 1;
 
 /// The recorded content of a subvolume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ContentRecord {
+pub struct ContentRecord {
     uuid: Uuid,
     /// The transaction of the subvolume's last change.
     transaction: u64,
     /// The content.
-    pub(crate) manifest: ContentManifest,
+    pub manifest: ContentManifest,
 }
 
 impl ContentRecord {
     /// Returns the record of a subvolume's content.
-    pub(crate) fn new(subvolume: &Subvolume, manifest: ContentManifest) -> Self {
+    pub fn new(subvolume: &Subvolume, manifest: ContentManifest) -> Self {
         Self {
             uuid: subvolume.uuid,
             transaction: subvolume.transaction,
@@ -36,17 +36,17 @@ impl ContentRecord {
     }
 
     /// Returns true if the record is of a subvolume, which may have changed since.
-    pub(crate) fn is_of(&self, subvolume: &Subvolume) -> bool {
+    pub fn is_of(&self, subvolume: &Subvolume) -> bool {
         self.uuid == subvolume.uuid
     }
 
     /// Returns true if the record is of a subvolume that has not changed since.
-    pub(crate) fn is_up_to_date(&self, subvolume: &Subvolume) -> bool {
+    pub fn is_up_to_date(&self, subvolume: &Subvolume) -> bool {
         self.is_of(subvolume) && self.transaction == subvolume.transaction
     }
 
     /// Returns the text of the record.
-    pub(crate) fn print(&self) -> String {
+    pub fn print(&self) -> String {
         let (uuid, transaction) = (self.uuid, self.transaction);
         let manifest = self.manifest.print();
         format!("{HEAD}{VERSION} {uuid} {transaction}\n{manifest}")
@@ -56,7 +56,7 @@ impl ContentRecord {
     ///
     /// # Errors
     /// A line is invalid, or a later version wrote it.
-    pub(crate) fn parse(text: &str) -> Result<Self, FormatError> {
+    pub fn parse(text: &str) -> Result<Self, FormatError> {
         let invalid = FormatError::Line(1);
         let (head, manifest) = text.split_once('\n').ok_or(invalid.clone())?;
         let head = head.strip_prefix(HEAD).ok_or(invalid.clone())?;

@@ -16,10 +16,10 @@ use super::ImportProgress;
 use super::refusal::{DISK_BYTES_MAX, ImportRefusal};
 use super::source::{self, SourceFile};
 use super::{sparse, vhd};
-use crate::{Result, StoreError};
 use btrfs::error::IoContext;
 use btrfs::file_tool::{self, INPUT, LIMIT, OUTPUT};
 use btrfs::stream::TimeoutReader;
+use btrfs::{Result, StoreError};
 
 /// The maximum address space of the converter of disk images, in bytes.
 const MEMORY_BYTES_MAX: u64 = 4 << 30;

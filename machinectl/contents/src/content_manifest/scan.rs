@@ -13,7 +13,7 @@ use sys::attributes::AttributeReader;
 
 use super::blocks::hash_blocks;
 use super::{ATTRIBUTES, ContentManifest, FileContent, FileRecord, Format};
-use crate::Result;
+use btrfs::Result;
 use btrfs::error::IoContext;
 
 /// The number of bytes that are hashed at once, enough to occupy all processors.

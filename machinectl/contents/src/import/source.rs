@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::dependency::Dependency;
 use super::format::{DiskFormat, FileFormat, ForeignFormat, HEAD_BYTES};
 use super::refusal::ImportRefusal;
-use crate::Result;
+use btrfs::Result;
 use btrfs::compression::{Compression, Decompressor};
 use btrfs::error::IoContext;
 use btrfs::file_tool::LIMIT;

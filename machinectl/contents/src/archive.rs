@@ -10,14 +10,17 @@ use std::process::{Command, Stdio};
 
 use sys::command::{self, CommandError};
 
-use crate::Result;
 use crate::content_manifest::ATTRIBUTES;
+use btrfs::Result;
 use btrfs::compression::has_lost_its_reader;
 use btrfs::error::IoContext;
 use btrfs::file_tool::{self, LIMIT};
 
 /// Writes an archive of a directory to a file, optionally compressed by zstd.
-pub(crate) fn create(directory: &Path, to: File, compressed: bool) -> Result<()> {
+///
+/// # Errors
+/// The directory cannot be read, or the file cannot be written.
+pub fn create(directory: &Path, to: File, compressed: bool) -> Result<()> {
     let directory = directory.canonicalize().context("open", directory)?;
     let mut tar = tar("--create");
     tar.arg("--directory").arg(&directory).arg(".");
@@ -35,7 +38,10 @@ pub(crate) fn create(directory: &Path, to: File, compressed: bool) -> Result<()>
 }
 
 /// Extracts an archive, a file or a pipe, into a directory.
-pub(crate) fn extract(archive: File, directory: &Path) -> Result<()> {
+///
+/// # Errors
+/// The archive is damaged, or the directory cannot be written.
+pub fn extract(archive: File, directory: &Path) -> Result<()> {
     let directory = directory.canonicalize().context("open", directory)?;
     let mut tar = tar("--extract");
     tar.args(["--same-owner", "--preserve-permissions"]);
@@ -45,7 +51,7 @@ pub(crate) fn extract(archive: File, directory: &Path) -> Result<()> {
 }
 
 /// Returns the command that compresses its standard input.
-pub(crate) fn compressor() -> Command {
+pub fn compressor() -> Command {
     let mut zstd = command::prepare("zstd");
     zstd.args(["--quiet", "-T0"]).stdin(Stdio::piped());
     zstd

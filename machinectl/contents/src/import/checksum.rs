@@ -7,7 +7,7 @@ use std::path::Path;
 use config::task::Digest;
 
 use super::refusal::{ImportRefusal, SUMS};
-use crate::Result;
+use btrfs::Result;
 use btrfs::error::IoContext;
 
 /// The maximum size of that file, in bytes.

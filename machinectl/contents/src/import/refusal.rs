@@ -8,7 +8,7 @@ use config::text::printable;
 use sys::command::CommandError;
 
 use super::format::ForeignFormat;
-use crate::{Refusal, RefusalKind};
+use btrfs::{Refusal, RefusalKind};
 
 /// The file with the checksums that are published with an image.
 pub(super) const SUMS: &str = "SHA256SUMS";

@@ -11,7 +11,7 @@ use rustix::fs::{SeekFrom as Find, ioctl_ficlone, seek};
 use sys::file;
 
 use super::refusal::ImportRefusal;
-use crate::Result;
+use btrfs::Result;
 use btrfs::error::IoContext;
 use btrfs::file_tool::LIMIT;
 

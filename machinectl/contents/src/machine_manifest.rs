@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use config::machine::{FILE, Machine, MachineError};
 use config::task::{BOOTSTRAP, Provenance};
 
-use crate::{Refusal, RefusalKind, Result};
 use btrfs::error::IoContext;
+use btrfs::{Refusal, RefusalKind, Result};
 
 /// The maximum size of a manifest, in bytes.
 const BYTES_MAX: u64 = 64 * 1024;

@@ -12,15 +12,14 @@ mod sparse;
 mod vhd;
 
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::Seek;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use config::layout::Entry;
+use config::FileName;
 use config::machine::{FILE as MANIFEST, INIT, Kind, is_systemd};
 use config::manifest::{self, Manifest};
-use config::{FileName, MachineName, Revision};
 use parking_lot::Mutex;
 use sys::command::{self, CommandError};
 use sys::file;
@@ -29,14 +28,12 @@ pub use format::ForeignFormat;
 pub use refusal::ImportRefusal;
 use source::{ContentKind, SourceFile};
 
+use crate::archive;
 use crate::machine_manifest::machine_manifest_of;
-use crate::{Result, StoreError, Volume, archive};
 use btrfs::error::IoContext;
 use btrfs::file_tool::{self, LIMIT};
+use btrfs::{Result, StoreError};
 
-/// The number of bytes at the start of a disk in which partition tables and file systems have
-/// their first block.
-const FIRST_BLOCKS: u64 = 128 << 10;
 /// The file that marks the directory of a container image.
 const OCI_LAYOUT: &str = "oci-layout";
 /// The messages of tar about archives that it cannot read.
@@ -152,7 +149,10 @@ impl Import {
     }
 
     /// Writes the machine into an empty directory and checks it.
-    pub(crate) fn fill(&self, directory: &Path) -> Result<()> {
+    ///
+    /// # Errors
+    /// The files cannot be copied, or are none of a machine.
+    pub fn fill(&self, directory: &Path) -> Result<()> {
         let directory = &directory.canonicalize().context("open", directory)?;
         let disk = directory.join(FileName::disk());
         match &self.base {
@@ -288,18 +288,4 @@ fn copy(from: &Path, directory: &Path, to: &Path) -> Result<()> {
     cp.args(["--remove-destination", "--no-target-directory", "--"]);
     cp.arg(&from).arg(to);
     Ok(file_tool::start_writer(cp, Some(&from), directory)?.finish(LIMIT)?)
-}
-
-impl Volume {
-    /// Returns true if the disk of a revision begins with so many zeros that it has neither a
-    /// partition table nor a file system.
-    pub fn has_blank_disk(&self, machine: &MachineName, revision: Revision) -> bool {
-        let path = self.entry(machine, &Entry::Revision(revision));
-        let Ok(disk) = sys::untrusted::open(&path, FileName::disk()) else {
-            return false;
-        };
-        let mut start = Vec::new();
-        let read = disk.take(FIRST_BLOCKS).read_to_end(&mut start);
-        read.is_ok() && start.iter().all(|byte| *byte == 0)
-    }
 }
