@@ -66,6 +66,12 @@ pub enum Rights {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token([u8; 32]);
 
+impl AsRef<HostNames> for Access {
+    fn as_ref(&self) -> &HostNames {
+        &self.host_names
+    }
+}
+
 impl Access {
     /// Returns the rules that allow every peer to write.
     pub fn open() -> Self {

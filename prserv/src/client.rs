@@ -4,8 +4,6 @@
 
 mod connection;
 
-pub mod target;
-
 use std::io;
 use std::time::Duration;
 
@@ -14,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use connection::Connection;
-pub use target::{Proxies, Proxy, Target, TargetError};
+pub use linerpc::target::{self, Proxies, Proxy, Target, TargetError};
 
 use crate::policy::History;
 use crate::store::{Filter, Row};

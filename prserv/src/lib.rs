@@ -9,9 +9,7 @@
 
 pub mod access;
 pub mod client;
-pub mod host_names;
 pub mod inc_file;
-pub mod listener;
 pub mod metrics;
 pub mod package_rows;
 pub mod policy;
@@ -25,6 +23,7 @@ mod upstream;
 pub mod value;
 pub mod wire;
 
+pub use linerpc::{host_names, listener};
 pub use policy::History;
 pub use server::{Server, serve, serve_connection};
 pub use service::{OpenOptions, Service, ServiceError};

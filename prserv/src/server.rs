@@ -1,62 +1,32 @@
 //! The server: all protocols on one port.
 
-mod connection;
-
 mod json_session;
-
-mod sniff;
 
 mod http;
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Duration;
 
+use axum::Router;
+use json_session::JsonSession;
+pub use linerpc::Limits;
+use linerpc::server::serve_tcp;
+use linerpc::{Endpoint, Framing, connection};
 use sys::observer::Observer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio_util::io::InspectReader;
 
 use crate::access::Access;
-use crate::listener::{self, Accepted, Deadlines, Listener, PeerKey, Places, TimedStream};
+use crate::listener::Places;
 use crate::service::Service;
 use crate::session::{AuthorizedService, Peer};
-
-/// The time that connections have to end after a shutdown has begun.
-const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 
 /// The exports that are answered at once. Each keeps all of its rows in memory until the peer has
 /// read them.
 const EXPORTS_MAX: usize = 4;
-
-/// The limits of a server's connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// The largest number of connections; further ones wait.
-    pub connections_max: usize,
-    /// The largest number of connections of one peer; further ones are closed.
-    pub connections_per_peer_max: usize,
-    /// The time limits of each connection.
-    pub deadlines: Deadlines,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections_max: 4096,
-            connections_per_peer_max: 512,
-            deadlines: Deadlines {
-                first_byte: Duration::from_secs(30),
-                idle: Some(Duration::from_hours(1)),
-                write: Duration::from_secs(30),
-            },
-        }
-    }
-}
 
 /// A service with access rules, ready to serve on any number of listeners.
 #[derive(Debug, Clone)]
@@ -71,19 +41,19 @@ pub struct Server {
     observer: Observer,
 }
 
-/// The listening socket of a server.
-struct PrListener(TcpListener);
+impl Endpoint for AuthorizedService {
+    type Session = JsonSession;
 
-impl Listener for PrListener {
-    type Connection = (TcpStream, SocketAddr);
+    fn peer_name(&self) -> &str {
+        &self.peer.name
+    }
 
-    async fn accept(&self) -> io::Result<Accepted<Self::Connection>> {
-        let (stream, address) = self.0.accept().await?;
-        Ok(Accepted {
-            peer: PeerKey::of_address(address.ip()),
-            descriptor: Some(stream.as_raw_fd()),
-            connection: (stream, address),
-        })
+    fn session(&self, framing: Framing) -> JsonSession {
+        JsonSession::new(self.clone(), framing)
+    }
+
+    fn router(&self, stop: watch::Receiver<bool>) -> Router {
+        http::router(self.clone(), stop)
     }
 }
 
@@ -96,7 +66,7 @@ impl Server {
             peer_name: None,
             quit: None,
             limits: Limits::default(),
-            places: places(&Limits::default()),
+            places: Limits::default().places(),
             exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
             observer: Observer::default(),
         }
@@ -106,7 +76,7 @@ impl Server {
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
-        self.places = places(&limits);
+        self.places = limits.places();
         self
     }
 
@@ -161,29 +131,10 @@ impl Server {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        listener::prepare(&listener, self.limits.deadlines.write)?;
-        let (tell, stop) = watch::channel(false);
-        let stopping = async move {
-            shutdown.await;
-            let _ = tell.send(true);
-        };
-        let deadlines = self.limits.deadlines;
-        let serve = |(stream, address)| {
-            let service = self.authorize(self.peer(address));
-            let observer = self.observer.clone();
-            let stream = TimedStream::new(stream, deadlines);
-            let stream = InspectReader::new(stream, move |_: &[u8]| observer.observe());
-            connection::serve(service, stream, stop.clone())
-        };
-        listener::serve(
-            PrListener(listener),
-            &self.places,
-            stopping,
-            SHUTDOWN_GRACE,
-            serve,
-        )
-        .await;
-        Ok(())
+        let (places, deadlines) = (self.places.clone(), self.limits.deadlines);
+        let endpoint = |address| self.authorize(self.peer(address));
+        let observer = self.observer.clone();
+        serve_tcp(listener, &places, deadlines, observer, shutdown, endpoint).await
     }
 
     fn authorize(&self, peer: Peer) -> AuthorizedService {
@@ -206,10 +157,6 @@ impl Server {
             rights: self.access.rights_of(address.ip()),
         }
     }
-}
-
-fn places(limits: &Limits) -> Places {
-    Places::new(limits.connections_max, limits.connections_per_peer_max)
 }
 
 /// Serves one connection of a peer that may write. See [`Server::serve_connection`].

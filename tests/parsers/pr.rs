@@ -6,6 +6,7 @@ use prserv::inc_file;
 use prserv::wire::decoder::{Event, MessageDecoder};
 use prserv::wire::request::Request;
 use prserv::wire::xmlrpc::Call;
+use prserv::wire::{GREETING, MESSAGE_BYTES_MAX, REPLY_BYTES_MAX};
 use prserv::{History, OpenOptions, Peer, Server, Service, Tuple, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Builder;
@@ -39,7 +40,7 @@ fn messages(valid: &[&str], decoder: fn() -> MessageDecoder) -> Parser {
 }
 
 pub(crate) fn json_messages() -> Parser {
-    messages(&JSON, MessageDecoder::default)
+    messages(&JSON, || MessageDecoder::new(GREETING, MESSAGE_BYTES_MAX))
 }
 
 /// The replies of another server to the agent.
@@ -49,7 +50,7 @@ pub(crate) fn json_replies() -> Parser {
         "{\"chunk-stream\": null}\n{\"metainfo\": null, \"datainfo\": [{\"version\": \"v\",\n \"value\": \"1\"}]}\n\n",
         "{\"invoke-error\": {\"message\": \"no\"}}\n",
     ];
-    messages(&valid, MessageDecoder::for_replies)
+    messages(&valid, || MessageDecoder::for_replies(REPLY_BYTES_MAX))
 }
 
 pub(crate) fn xmlrpc_calls() -> Parser {

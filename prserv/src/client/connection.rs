@@ -3,8 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use linerpc::connect::{ConnectError, connect};
 use serde::Serialize;
 use serde_json::Value as Json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,14 +11,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::ClientError;
-use super::target::{Proxy, Target};
+use super::target::Target;
 use crate::wire::decoder::{Event, MessageDecoder};
-use crate::wire::reply;
-
-const GREETING: &[u8] = b"PRSERVICE 1.0\nneeds-headers: false\n\n";
-
-/// The maximum length of a proxy's response head.
-const PROXY_HEAD_BYTES_MAX: usize = 8 * 1024;
+use crate::wire::{GREETING, ProtocolError, REPLY_BYTES_MAX, reply};
 
 /// A connection on which the greeting was sent.
 #[derive(Debug)]
@@ -33,7 +27,7 @@ impl Connection {
     pub(super) async fn open(target: &Target, limit: Duration) -> Result<Self, ClientError> {
         let opened = async {
             let mut stream = with_timeout(limit, connect(target)).await?;
-            let greeted = async { Ok(stream.write_all(GREETING).await?) };
+            let greeted = async { Ok(stream.write_all(GREETING.to_lines().as_bytes()).await?) };
             with_timeout(limit, greeted).await?;
             Ok(stream)
         };
@@ -43,7 +37,7 @@ impl Connection {
         })?;
         Ok(Self {
             stream,
-            decoder: MessageDecoder::for_replies(),
+            decoder: MessageDecoder::for_replies(REPLY_BYTES_MAX),
         })
     }
 
@@ -65,7 +59,7 @@ impl Connection {
             .map_err(|source| io_error(target, source))?;
         let mut replies = Vec::with_capacity(requests.len());
         while replies.len() < requests.len() {
-            if let Some(event) = self.decoder.next_event()? {
+            if let Some(event) = self.decoder.next_event().map_err(ProtocolError::from)? {
                 if let Event::Message(message) = event {
                     if let Some(error) = super::refusal(&message) {
                         return Err(error);
@@ -92,19 +86,6 @@ fn io_error(target: &Target, source: io::Error) -> ClientError {
     }
 }
 
-/// The error of a connection attempt.
-enum ConnectError {
-    Io(io::Error),
-    /// The proxy's status line or another reason.
-    Proxy(String),
-}
-
-impl From<io::Error> for ConnectError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
 async fn with_timeout<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, ConnectError>>,
@@ -112,43 +93,4 @@ async fn with_timeout<T>(
     timeout(limit, work)
         .await
         .unwrap_or_else(|_| Err(ConnectError::Io(io::ErrorKind::TimedOut.into())))
-}
-
-async fn connect(target: &Target) -> Result<TcpStream, ConnectError> {
-    let stream = match &target.proxy {
-        None => TcpStream::connect((target.host.as_str(), target.port)).await?,
-        Some(proxy) => connect_through(proxy, target).await?,
-    };
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-/// Opens a tunnel through an HTTP proxy.
-async fn connect_through(proxy: &Proxy, target: &Target) -> Result<TcpStream, ConnectError> {
-    let mut stream = TcpStream::connect((proxy.host.as_str(), proxy.port)).await?;
-    let authorization = proxy
-        .credentials
-        .as_ref()
-        .map_or_else(String::new, |credentials| {
-            format!(
-                "Proxy-Authorization: Basic {}\r\n",
-                BASE64_STANDARD.encode(credentials)
-            )
-        });
-    let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        if head.len() > PROXY_HEAD_BYTES_MAX {
-            return Err(ConnectError::Proxy("its response is too long".into()));
-        }
-        // Byte by byte, because the bytes after the head come from the server.
-        head.push(stream.read_u8().await?);
-    }
-    let head = String::from_utf8_lossy(&head);
-    let status = head.lines().next().unwrap_or_default();
-    match status.split_whitespace().nth(1) {
-        Some(code) if code.starts_with('2') => Ok(stream),
-        _ => Err(ConnectError::Proxy(status.to_owned())),
-    }
 }

@@ -1,26 +1,28 @@
-//! A session of BitBake's JSON protocol, independent of its transport: bytes in, bytes out, in
-//! order.
+//! A session of BitBake's JSON protocol.
 
-use serde::Serialize;
+use linerpc::{Buffers, Framing, FramingError, MessageDecoder, Next, Session};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::session::{AuthorizedService, Export, RequestError};
 use crate::value::ValueError;
-use crate::wire::ProtocolError;
-use crate::wire::decoder::{Event, MessageDecoder};
-use crate::wire::reply::{self, ExportReply, InvokeError, PingReply, ReadonlyReply, ValueReply};
+use crate::wire::decoder::Event;
+use crate::wire::reply::{ExportReply, InvokeError, PingReply, ReadonlyReply, ValueReply};
 use crate::wire::request::{Import, Request};
-
-/// The size from which collected replies to pipelined requests are sent.
-const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+use crate::wire::{GREETING, MESSAGE_BYTES_MAX, ProtocolError};
 
 /// The error that ends a session.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SessionError {
+pub enum SessionError {
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
     #[error(transparent)]
     Request(#[from] RequestError),
+}
+
+impl From<FramingError> for SessionError {
+    fn from(error: FramingError) -> Self {
+        Self::Protocol(error.into())
+    }
 }
 
 impl SessionError {
@@ -42,80 +44,62 @@ impl SessionError {
     }
 }
 
-/// The action after the output is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Read more bytes.
-    Read,
-    /// Handle the bytes that were already read.
-    Continue,
-    /// Close the connection as the client requested.
-    Close,
-}
-
-/// The format of long replies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// In chunks.
-    Chunked,
-    /// As one line, for transports with frames of their own.
-    SingleLine,
-}
-
 /// A session.
 #[derive(Debug)]
-pub(super) struct JsonSession {
+pub struct JsonSession {
     service: AuthorizedService,
-    framing: Framing,
-    /// The received bytes.
-    pub(super) decoder: MessageDecoder,
-    /// The bytes to send.
-    pub(super) output: Vec<u8>,
+    buffers: Buffers,
     /// The permit of an export in the output, dropped when the output is sent.
-    pub(super) unsent_export: Option<OwnedSemaphorePermit>,
+    unsent_export: Option<OwnedSemaphorePermit>,
 }
 
-impl JsonSession {
-    pub(super) fn new(
-        service: AuthorizedService,
-        decoder: MessageDecoder,
-        framing: Framing,
-    ) -> Self {
-        Self {
-            service,
-            framing,
-            decoder,
-            output: Vec::new(),
-            unsent_export: None,
-        }
+impl Session for JsonSession {
+    type Error = SessionError;
+
+    fn buffers(&mut self) -> &mut Buffers {
+        &mut self.buffers
     }
 
-    /// Handles the received bytes. The output must be sent even after an error.
-    pub(super) async fn handle(&mut self) -> Result<Next, SessionError> {
+    async fn handle(&mut self) -> Result<Next, SessionError> {
         let handled = self.handle_messages().await;
         if let Err(error) = &handled
             && let Some(message) = error.refusal()
         {
-            self.reply(&InvokeError::new(message));
+            self.buffers.reply(&InvokeError::new(message));
         }
         handled
     }
 
+    fn output_sent(&mut self) {
+        self.unsent_export = None;
+    }
+}
+
+impl JsonSession {
+    pub(super) fn new(service: AuthorizedService, framing: Framing) -> Self {
+        let decoder = MessageDecoder::new(GREETING, MESSAGE_BYTES_MAX).with_framing(framing);
+        Self {
+            service,
+            buffers: Buffers::new(decoder, framing),
+            unsent_export: None,
+        }
+    }
+
     async fn handle_messages(&mut self) -> Result<Next, SessionError> {
-        while let Some(event) = self.decoder.next_event()? {
+        while let Some(event) = self.buffers.decoder.next_event()? {
             match event {
                 Event::Greeted {
                     needs_headers: false,
                 } => {}
                 Event::Greeted {
                     needs_headers: true,
-                } => self.output.push(b'\n'),
+                } => self.buffers.output.push(b'\n'),
                 Event::Message(message) => match Request::parse(message)? {
                     Request::Close => return Ok(Next::Close),
                     request => self.answer(request).await?,
                 },
             }
-            if self.output.len() > OUTPUT_BYTES_MAX || self.unsent_export.is_some() {
+            if self.buffers.is_output_full() || self.unsent_export.is_some() {
                 return Ok(Next::Continue);
             }
         }
@@ -125,32 +109,32 @@ impl JsonSession {
     async fn answer(&mut self, request: Request) -> Result<(), SessionError> {
         match request {
             Request::Close => {}
-            Request::Ping => self.reply(&PingReply { alive: true }),
+            Request::Ping => self.buffers.reply(&PingReply { alive: true }),
             Request::IsReadonly => {
                 let readonly = self.service.is_read_only();
-                self.reply(&ReadonlyReply { readonly });
+                self.buffers.reply(&ReadonlyReply { readonly });
             }
             Request::GetPr(tuple, history) => {
                 let value = self.service.get_pr(&tuple, history).await?;
-                self.reply(&ValueReply { value });
+                self.buffers.reply(&ValueReply { value });
             }
             Request::TestPr(tuple, history) => {
                 let value = self.service.test_pr(&tuple, history).await?;
-                self.reply(&ValueReply { value });
+                self.buffers.reply(&ValueReply { value });
             }
             Request::MaxPackagePr(package) => {
                 let value = self.service.max_package_pr(&package).await?;
-                self.reply(&ValueReply { value });
+                self.buffers.reply(&ValueReply { value });
             }
             Request::TestPackage(package) => {
                 let value = self.service.max_package_pr(&package).await?.is_some();
-                self.reply(&ValueReply { value });
+                self.buffers.reply(&ValueReply { value });
             }
-            Request::ImportOne(_, None) => self.reply(&()),
+            Request::ImportOne(_, None) => self.buffers.reply(&()),
             Request::ImportOne(tuple, Some(Import { value, raw })) => {
                 match self.service.import_one(&tuple, &value).await? {
-                    Some(_) => self.reply(&ValueReply { value: raw }),
-                    None => self.reply(&()),
+                    Some(_) => self.buffers.reply(&ValueReply { value: raw }),
+                    None => self.buffers.reply(&()),
                 }
             }
             Request::Export {
@@ -159,17 +143,10 @@ impl JsonSession {
                 with_columns,
             } => {
                 let Export { rows, permit } = self.service.export(filter, history).await?;
-                self.reply(&ExportReply::new(&rows, with_columns));
+                self.buffers.reply(&ExportReply::new(&rows, with_columns));
                 self.unsent_export = Some(permit);
             }
         }
         Ok(())
-    }
-
-    fn reply(&mut self, message: &impl Serialize) {
-        match self.framing {
-            Framing::Chunked => reply::write(&mut self.output, message),
-            Framing::SingleLine => reply::write_line(&mut self.output, message),
-        }
     }
 }

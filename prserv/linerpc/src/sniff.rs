@@ -2,9 +2,9 @@
 
 /// The protocols on a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocol {
-    /// BitBake's JSON stream. Also chosen for invalid input.
-    Json,
+pub(crate) enum Protocol {
+    /// The line-based stream. Also chosen for invalid input.
+    Lines,
     /// HTTP: XML-RPC, websockets, REST, metrics.
     Http,
 }
@@ -20,7 +20,7 @@ const METHODS: [&[u8]; 7] = [
 ];
 
 /// Returns the protocol, or `None` if more bytes are needed.
-pub(super) fn sniff(bytes: &[u8]) -> Option<Protocol> {
+pub(crate) fn sniff(bytes: &[u8]) -> Option<Protocol> {
     if METHODS.iter().any(|method| bytes.starts_with(method)) {
         return Some(Protocol::Http);
     }
@@ -28,7 +28,7 @@ pub(super) fn sniff(bytes: &[u8]) -> Option<Protocol> {
     if is_undecided {
         None
     } else {
-        Some(Protocol::Json)
+        Some(Protocol::Lines)
     }
 }
 
@@ -43,9 +43,9 @@ mod tests {
             ("P", None),
             ("POST", None),
             ("POST /", Some(Protocol::Http)),
-            ("PR", Some(Protocol::Json)),
+            ("PR", Some(Protocol::Lines)),
             ("GET /", Some(Protocol::Http)),
-            ("\n", Some(Protocol::Json)),
+            ("\n", Some(Protocol::Lines)),
         ] {
             assert_eq!(sniff(bytes.as_bytes()), protocol, "{bytes:?}");
         }

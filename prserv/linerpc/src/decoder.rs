@@ -5,7 +5,8 @@ use std::ops::Range;
 use memchr::memchr;
 use serde_json::Value as Json;
 
-use super::{LINE_BYTES_MAX, MESSAGE_BYTES_MAX, ProtocolError, REPLY_BYTES_MAX};
+use crate::Framing;
+use crate::framing::{FramingError, Greeting, LINE_BYTES_MAX, truncated};
 
 /// A decoded part of the stream.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,41 +35,50 @@ pub struct MessageDecoder {
 
 #[derive(Debug)]
 enum State {
-    Greeting,
+    Greeting(Greeting),
     Headers { needs_headers: bool },
     Messages,
     Chunks(String),
 }
 
-impl Default for MessageDecoder {
-    fn default() -> Self {
+impl MessageDecoder {
+    /// Creates a server's decoder, which expects a greeting and accepts messages of up to
+    /// `message_bytes_max`.
+    pub fn new(greeting: Greeting, message_bytes_max: usize) -> Self {
         Self {
             bytes: Vec::new(),
             start: 0,
             searched: 0,
-            state: State::Greeting,
-            message_bytes_max: MESSAGE_BYTES_MAX,
+            state: State::Greeting(greeting),
+            message_bytes_max,
             line_bytes_max: LINE_BYTES_MAX,
         }
     }
-}
 
-impl MessageDecoder {
-    /// Creates a client's decoder: it expects no greeting and accepts long exports.
-    pub fn for_replies() -> Self {
+    /// Creates a client's decoder, which expects no greeting.
+    pub fn for_replies(message_bytes_max: usize) -> Self {
         Self {
+            bytes: Vec::new(),
+            start: 0,
+            searched: 0,
             state: State::Messages,
-            message_bytes_max: REPLY_BYTES_MAX,
-            ..Self::default()
+            message_bytes_max,
+            line_bytes_max: LINE_BYTES_MAX,
         }
     }
 
-    /// Creates a decoder for lines from frames, which may be as long as a message.
-    pub fn for_frames() -> Self {
-        Self {
-            line_bytes_max: MESSAGE_BYTES_MAX,
-            ..Self::default()
+    /// Accepts lines from frames, which may be as long as a message.
+    #[must_use]
+    pub fn with_framing(mut self, framing: Framing) -> Self {
+        if framing == Framing::SingleLine {
+            self.line_bytes_max = self.message_bytes_max;
         }
+        self
+    }
+
+    /// Returns the maximum length of a message.
+    pub fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max
     }
 
     /// Returns the buffer to append received bytes to.
@@ -83,10 +93,9 @@ impl MessageDecoder {
 
     /// Returns the next event, or `None` if more bytes are needed. After an error the connection
     /// must be closed.
-    pub fn next_event(&mut self) -> Result<Option<Event>, ProtocolError> {
+    pub fn next_event(&mut self) -> Result<Option<Event>, FramingError> {
         while let Some(line) = self.next_line()? {
-            let line =
-                std::str::from_utf8(&self.bytes[line]).map_err(|_| ProtocolError::NotUtf8)?;
+            let line = std::str::from_utf8(&self.bytes[line]).map_err(|_| FramingError::NotUtf8)?;
             if let Some(event) = self
                 .state
                 .accept_line(line.trim_end(), self.message_bytes_max)?
@@ -97,22 +106,33 @@ impl MessageDecoder {
         Ok(None)
     }
 
+    /// Returns the next line as it is, without trailing white space, or `None` if more bytes are
+    /// needed. For protocols that have more than messages.
+    pub fn next_text(&mut self) -> Result<Option<&str>, FramingError> {
+        match self.next_line()? {
+            None => Ok(None),
+            Some(line) => std::str::from_utf8(&self.bytes[line])
+                .map(|line| Some(line.trim_end()))
+                .map_err(|_| FramingError::NotUtf8),
+        }
+    }
+
     /// Checks that the stream ends between two messages.
-    pub fn finish(&self) -> Result<(), ProtocolError> {
-        let is_idle = matches!(self.state, State::Greeting | State::Messages);
+    pub fn finish(&self) -> Result<(), FramingError> {
+        let is_idle = matches!(self.state, State::Greeting(_) | State::Messages);
         if is_idle && self.start == self.bytes.len() {
             Ok(())
         } else {
-            Err(ProtocolError::Truncated)
+            Err(FramingError::Truncated)
         }
     }
 
     /// Returns the position of the next line without its newline.
-    fn next_line(&mut self) -> Result<Option<Range<usize>>, ProtocolError> {
+    fn next_line(&mut self) -> Result<Option<Range<usize>>, FramingError> {
         let newline = memchr(b'\n', &self.bytes[self.searched..]);
         let end = newline.map_or(self.bytes.len(), |found| self.searched + found);
         if end - self.start >= self.line_bytes_max {
-            return Err(ProtocolError::LineTooLong);
+            return Err(FramingError::LineTooLong);
         }
         if newline.is_none() {
             self.searched = end;
@@ -126,14 +146,10 @@ impl MessageDecoder {
 }
 
 impl State {
-    fn accept_line(
-        &mut self,
-        line: &str,
-        bytes_max: usize,
-    ) -> Result<Option<Event>, ProtocolError> {
+    fn accept_line(&mut self, line: &str, bytes_max: usize) -> Result<Option<Event>, FramingError> {
         match self {
-            Self::Greeting => {
-                check_greeting(line)?;
+            Self::Greeting(greeting) => {
+                greeting.check(line)?;
                 *self = Self::Headers {
                     needs_headers: false,
                 };
@@ -147,7 +163,7 @@ impl State {
             Self::Headers { needs_headers } => {
                 let (tag, value) = line
                     .split_once(':')
-                    .ok_or(ProtocolError::Header(truncated(line)))?;
+                    .ok_or(FramingError::Header(truncated(line)))?;
                 if tag.eq_ignore_ascii_case("needs-headers") {
                     *needs_headers = value.trim() == "true";
                 }
@@ -168,7 +184,7 @@ impl State {
             }
             Self::Chunks(text) => {
                 if text.len() + line.len() > bytes_max {
-                    return Err(ProtocolError::MessageTooLong);
+                    return Err(FramingError::MessageTooLong);
                 }
                 text.push_str(line);
                 Ok(None)
@@ -177,35 +193,13 @@ impl State {
     }
 }
 
-/// Accepts `PRSERVICE 1.0`, where the version is compared as two integers.
-fn check_greeting(line: &str) -> Result<(), ProtocolError> {
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    let is_supported = match fields[..] {
-        ["PRSERVICE", version] => {
-            let numbers: Vec<_> = version.split('.').map(str::parse::<u32>).collect();
-            numbers == [Ok(1), Ok(0)]
-        }
-        _ => false,
-    };
-    if is_supported {
-        Ok(())
-    } else {
-        Err(ProtocolError::Greeting(truncated(line)))
-    }
-}
-
-/// Returns the beginning of a line for the log.
-fn truncated(line: &str) -> String {
-    line.chars().take(80).collect()
-}
-
-fn parse(text: &str) -> Result<Json, ProtocolError> {
+fn parse(text: &str) -> Result<Json, FramingError> {
     serde_json::from_str(text)
         .or_else(|error| {
             let standard = without_python_numbers(text).ok_or(error)?;
             serde_json::from_str(&standard)
         })
-        .map_err(|error| ProtocolError::NotJson(error.to_string()))
+        .map_err(|error| FramingError::NotJson(error.to_string()))
 }
 
 /// Replaces `NaN` and `Infinity`, which Python's parser accepts, by a number. No request depends on
@@ -233,12 +227,17 @@ fn without_python_numbers(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::reply;
+    use crate::encoder;
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn events(reads: &[&[u8]]) -> Result<Vec<Event>, ProtocolError> {
-        let mut decoder = MessageDecoder::default();
+    const GREETING: Greeting = Greeting {
+        protocol: "PRSERVICE",
+        version: [1, 0],
+    };
+
+    fn events(reads: &[&[u8]]) -> Result<Vec<Event>, FramingError> {
+        let mut decoder = MessageDecoder::new(GREETING, 128 * 1024);
         let mut events = Vec::new();
         for read in reads {
             decoder.buffer().extend_from_slice(read);
@@ -248,26 +247,6 @@ mod tests {
         }
         decoder.finish()?;
         Ok(events)
-    }
-
-    #[test]
-    fn the_greeting_is_a_name_and_a_version_of_two_integers() {
-        for good in ["PRSERVICE 1.0", "  PRSERVICE   01.00 \r", "PRSERVICE\t1.0"] {
-            assert_eq!(check_greeting(good), Ok(()), "{good:?}");
-        }
-        for bad in [
-            "",
-            "PRSERVICE",
-            "PRSERVICE 1",
-            "PRSERVICE 1.1",
-            "PRSERVICE 1.0.0",
-            "prservice 1.0",
-            "OEHASHEQUIV 1.0",
-            "PRSERVICE 1.0 x",
-            "PRSERVICE 1.x",
-        ] {
-            assert!(check_greeting(bad).is_err(), "{bad:?}");
-        }
     }
 
     #[test]
@@ -284,7 +263,7 @@ mod tests {
         assert_eq!(events(&[b"PRSERVICE 1.0\nx:\n\n"]), greeted(false));
         assert_eq!(
             events(&[b"PRSERVICE 1.0\nx\n\n"]),
-            Err(ProtocolError::Header("x".into()))
+            Err(FramingError::Header("x".into()))
         );
     }
 
@@ -295,11 +274,11 @@ mod tests {
             events(&[text.as_bytes()])
         };
         assert_eq!(line(LINE_BYTES_MAX).unwrap().len(), 2);
-        assert_eq!(line(LINE_BYTES_MAX + 1), Err(ProtocolError::LineTooLong));
+        assert_eq!(line(LINE_BYTES_MAX + 1), Err(FramingError::LineTooLong));
         let endless = vec![b'x'; LINE_BYTES_MAX];
         assert_eq!(
             events(&[b"PRSERVICE 1.0\n\n", &endless]),
-            Err(ProtocolError::LineTooLong)
+            Err(FramingError::LineTooLong)
         );
     }
 
@@ -321,7 +300,7 @@ mod tests {
         assert_eq!(events(&[&bytes]).unwrap()[1], message);
         assert_eq!(
             events(&[&bytes[..bytes.len() - 1]]),
-            Err(ProtocolError::Truncated)
+            Err(FramingError::Truncated)
         );
     }
 
@@ -333,7 +312,7 @@ mod tests {
         ) {
             let mut bytes = b"PRSERVICE 1.0\nneeds-headers: true\n\n".to_vec();
             for text in &texts {
-                reply::write(&mut bytes, &json!({ "text": text }));
+                encoder::write(&mut bytes, &json!({ "text": text }));
             }
             let mut boundaries: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
             boundaries.extend([0, bytes.len()]);
@@ -350,8 +329,8 @@ mod tests {
         #[test]
         fn a_message_of_any_length_is_decoded_unchanged(length in 0..100_000usize) {
             let message = json!({ "text": "é".repeat(length / 6) + &"x".repeat(length % 6) });
-            let mut decoder = MessageDecoder::for_replies();
-            reply::write(decoder.buffer(), &message);
+            let mut decoder = MessageDecoder::for_replies(1024 * 1024);
+            encoder::write(decoder.buffer(), &message);
             prop_assert_eq!(decoder.next_event(), Ok(Some(Event::Message(message))));
             prop_assert_eq!(decoder.finish(), Ok(()));
         }

@@ -1,4 +1,4 @@
-//! One connection: detects its protocol and carries the JSON stream.
+//! One connection: detects its protocol and carries the line-based stream.
 
 use std::error::Error;
 use std::io;
@@ -6,26 +6,21 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
-use super::http;
-use super::json_session::{Framing, JsonSession, Next, SessionError};
-use super::sniff::{Protocol, sniff};
-use crate::session::AuthorizedService;
-use crate::wire::ProtocolError;
-use crate::wire::decoder::MessageDecoder;
+use crate::framing::FramingError;
+use crate::http;
+use crate::session::{Endpoint, Framing, Next, Session};
+use crate::sniff::{Protocol, sniff};
 
 /// The free space of the buffer for each read, enough for a typical request.
 const READ_BYTES: usize = 1024;
 
-/// The capacity for replies that an idle connection keeps.
-const IDLE_OUTPUT_BYTES: usize = 4 * 1024;
-
 /// The error that ends a connection.
 #[derive(Debug, thiserror::Error)]
-enum ConnectionError {
+enum ConnectionError<E> {
     #[error(transparent)]
-    Session(#[from] SessionError),
+    Session(E),
     #[error(transparent)]
-    Protocol(#[from] ProtocolError),
+    Framing(#[from] FramingError),
     #[error("HTTP failed")]
     Http(#[from] hyper::Error),
     #[error("the transport failed")]
@@ -33,13 +28,13 @@ enum ConnectionError {
 }
 
 /// Serves a connection until its peer closes it, an error occurs or `stop` becomes true.
-pub(super) async fn serve(
-    service: AuthorizedService,
+pub async fn serve<E: Endpoint>(
+    endpoint: E,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     stop: watch::Receiver<bool>,
 ) {
-    let peer = service.peer.name.clone();
-    if let Err(error) = try_serve(service, stream, stop).await {
+    let peer = endpoint.peer_name().to_owned();
+    if let Err(error) = try_serve(endpoint, stream, stop).await {
         let is_io = matches!(error, ConnectionError::Io(_));
         let error = &error as &dyn Error;
         if is_io {
@@ -50,12 +45,13 @@ pub(super) async fn serve(
     }
 }
 
-async fn try_serve(
-    service: AuthorizedService,
+async fn try_serve<E: Endpoint>(
+    endpoint: E,
     mut stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     mut stop: watch::Receiver<bool>,
-) -> Result<(), ConnectionError> {
-    let mut decoder = MessageDecoder::default();
+) -> Result<(), ConnectionError<<E::Session as Session>::Error>> {
+    let mut session = endpoint.session(Framing::Chunked);
+    let decoder = &mut session.buffers().decoder;
     let protocol = loop {
         if let ReadOutcome::End = read(&mut stream, decoder.buffer(), &mut stop).await? {
             return Ok(decoder.finish()?);
@@ -67,36 +63,35 @@ async fn try_serve(
     match protocol {
         Protocol::Http => {
             let first_bytes = std::mem::take(decoder.buffer());
-            Ok(http::serve(service, first_bytes, stream, stop).await?)
+            let router = endpoint.router(stop.clone());
+            Ok(http::serve(router, first_bytes, stream, stop).await?)
         }
-        Protocol::Json => {
-            let session = JsonSession::new(service, decoder, Framing::Chunked);
-            serve_json(session, stream, stop).await
-        }
+        Protocol::Lines => serve_lines(session, stream, stop).await,
     }
 }
 
-/// Serves the JSON stream, whose first bytes are in the session's decoder.
-async fn serve_json(
-    mut session: JsonSession,
+/// Serves the line-based stream, whose first bytes are in the session's decoder.
+async fn serve_lines<S: Session>(
+    mut session: S,
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     mut stop: watch::Receiver<bool>,
-) -> Result<(), ConnectionError> {
+) -> Result<(), ConnectionError<S::Error>> {
     loop {
         let handled = session.handle().await;
-        if !session.output.is_empty() {
-            stream.write_all(&session.output).await?;
-            session.output.clear();
-            session.output.shrink_to(IDLE_OUTPUT_BYTES);
+        let buffers = session.buffers();
+        if !buffers.output.is_empty() {
+            stream.write_all(&buffers.output).await?;
+            buffers.clear_output();
         }
-        session.unsent_export = None;
-        match handled? {
+        session.output_sent();
+        match handled.map_err(ConnectionError::Session)? {
             Next::Continue => continue,
             Next::Close => return Ok(stream.shutdown().await?),
             Next::Read => {}
         }
-        if let ReadOutcome::End = read(&mut stream, session.decoder.buffer(), &mut stop).await? {
-            return Ok(session.decoder.finish()?);
+        let decoder = &mut session.buffers().decoder;
+        if let ReadOutcome::End = read(&mut stream, decoder.buffer(), &mut stop).await? {
+            return Ok(decoder.finish()?);
         }
     }
 }

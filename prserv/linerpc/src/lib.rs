@@ -1,0 +1,26 @@
+//! The line-based JSON RPC of BitBake's servers, without their requests: the parts that the PR
+//! service and the hash equivalence service share.
+//!
+//! [`decoder`] and [`encoder`] are the framing, pure. A [`Session`] answers what one peer sends,
+//! and an [`Endpoint`] creates the sessions of a peer. [`server`] serves endpoints on sockets:
+//! the line-based stream, and HTTP with websockets on the same port ([`connection`], [`http`]).
+//! [`listener`] limits connections, and [`host_names`] protects them against web pages.
+//! [`connect`] opens connections to other servers, directly or through a proxy ([`target`]).
+
+pub mod connect;
+pub mod connection;
+pub mod decoder;
+pub mod encoder;
+pub mod framing;
+pub mod host_names;
+pub mod http;
+pub mod listener;
+pub mod server;
+pub mod session;
+mod sniff;
+pub mod target;
+
+pub use decoder::MessageDecoder;
+pub use framing::{FramingError, Greeting};
+pub use server::Limits;
+pub use session::{Buffers, Endpoint, Framing, Next, Session};

@@ -1,0 +1,143 @@
+//! The accept loop of a service: endpoints on sockets, within limits.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use sys::observer::Observer;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio_util::io::InspectReader;
+
+use crate::connection;
+use crate::listener::{self, Accepted, Deadlines, Listener, PeerKey, Places, TimedStream};
+use crate::session::Endpoint;
+
+/// The time that connections have to end after a shutdown has begun.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
+
+/// The limits of a server's connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest number of connections; further ones wait.
+    pub connections_max: usize,
+    /// The largest number of connections of one peer; further ones are closed.
+    pub connections_per_peer_max: usize,
+    /// The time limits of each connection.
+    pub deadlines: Deadlines,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 4096,
+            connections_per_peer_max: 512,
+            deadlines: Deadlines {
+                first_byte: Duration::from_secs(30),
+                idle: Some(Duration::from_hours(1)),
+                write: Duration::from_secs(30),
+            },
+        }
+    }
+}
+
+impl Limits {
+    /// Returns the places of a server with these limits.
+    pub fn places(&self) -> Places {
+        Places::new(self.connections_max, self.connections_per_peer_max)
+    }
+}
+
+/// The listening socket of a server.
+struct TcpSocket(TcpListener);
+
+impl Listener for TcpSocket {
+    type Connection = (TcpStream, SocketAddr);
+
+    async fn accept(&self) -> io::Result<Accepted<Self::Connection>> {
+        let (stream, address) = self.0.accept().await?;
+        Ok(Accepted {
+            peer: PeerKey::of_address(address.ip()),
+            descriptor: Some(stream.as_raw_fd()),
+            connection: (stream, address),
+        })
+    }
+}
+
+/// Serves all connections until `shutdown` completes. Then tells every connection to end and
+/// returns when all have ended, within a second. The observer learns when peers send something.
+///
+/// Dropping the future closes the listener and all connections immediately.
+///
+/// # Errors
+/// The socket options cannot be set.
+pub async fn serve_tcp<E: Endpoint>(
+    listener: TcpListener,
+    places: &Places,
+    deadlines: Deadlines,
+    observer: Observer,
+    shutdown: impl Future<Output = ()>,
+    endpoint: impl Fn(SocketAddr) -> E,
+) -> io::Result<()> {
+    listener::prepare(&listener, deadlines.write)?;
+    let (stopping, stop) = stop_after(shutdown);
+    let serve = |(stream, address)| {
+        let observer = observer.clone();
+        let stream = TimedStream::new(stream, deadlines);
+        let stream = InspectReader::new(stream, move |_: &[u8]| observer.observe());
+        connection::serve(endpoint(address), stream, stop.clone())
+    };
+    let listener = TcpSocket(listener);
+    listener::serve(listener, places, stopping, SHUTDOWN_GRACE, serve).await;
+    Ok(())
+}
+
+/// The listening socket of a server in the file system.
+struct UnixSocket(UnixListener);
+
+impl Listener for UnixSocket {
+    type Connection = (UnixStream, u32);
+
+    async fn accept(&self) -> io::Result<Accepted<Self::Connection>> {
+        let stream = self.0.accept().await?.0;
+        // A peer that has ended already is of no user; its connection ends at once.
+        let user = stream.peer_cred().map_or(u32::MAX, |peer| peer.uid());
+        Ok(Accepted {
+            peer: PeerKey::User(user),
+            descriptor: Some(stream.as_raw_fd()),
+            connection: (stream, user),
+        })
+    }
+}
+
+/// Serves all connections to a socket in the file system, as [`serve_tcp`]. Peers are known by the
+/// numbers of their users.
+pub async fn serve_unix<E: Endpoint>(
+    listener: UnixListener,
+    places: &Places,
+    deadlines: Deadlines,
+    shutdown: impl Future<Output = ()>,
+    endpoint: impl Fn(u32) -> E,
+) {
+    let (stopping, stop) = stop_after(shutdown);
+    let serve = |(stream, user)| {
+        let stream = TimedStream::new(stream, deadlines);
+        connection::serve(endpoint(user), stream, stop.clone())
+    };
+    let listener = UnixSocket(listener);
+    listener::serve(listener, places, stopping, SHUTDOWN_GRACE, serve).await;
+}
+
+/// Returns a future that completes after `shutdown`, and what tells connections about it.
+fn stop_after(
+    shutdown: impl Future<Output = ()>,
+) -> (impl Future<Output = ()>, watch::Receiver<bool>) {
+    let (tell, stop) = watch::channel(false);
+    let stopping = async move {
+        shutdown.await;
+        let _ = tell.send(true);
+    };
+    (stopping, stop)
+}
