@@ -6,9 +6,9 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
-use crate::framing::FramingError;
+use crate::framing::{Framing, FramingError};
 use crate::http;
-use crate::session::{Endpoint, Framing, Next, Session};
+use crate::session::{Endpoint, Next, Session};
 use crate::sniff::{Protocol, sniff};
 
 /// The free space of the buffer for each read, enough for a typical request.

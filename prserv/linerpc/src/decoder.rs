@@ -5,8 +5,7 @@ use std::ops::Range;
 use memchr::memchr;
 use serde_json::Value as Json;
 
-use crate::Framing;
-use crate::framing::{FramingError, Greeting, LINE_BYTES_MAX, truncated};
+use crate::framing::{Framing, FramingError, Greeting, LINE_BYTES_MAX, truncated};
 
 /// A decoded part of the stream.
 #[derive(Debug, Clone, PartialEq)]

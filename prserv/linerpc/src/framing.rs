@@ -6,6 +6,15 @@ pub const LINE_BYTES_MAX: usize = 64 * 1024;
 /// The length of a chunk. Messages of at least this length are sent in chunks.
 pub const CHUNK_CHARS: usize = 32 * 1024 - 1;
 
+/// The format of long messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// In chunks.
+    Chunked,
+    /// As one line, for transports with frames of their own.
+    SingleLine,
+}
+
 /// The first line of a client: the protocol and its version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Greeting {

@@ -21,6 +21,6 @@ mod sniff;
 pub mod target;
 
 pub use decoder::MessageDecoder;
-pub use framing::{FramingError, Greeting};
+pub use framing::{Framing, FramingError, Greeting};
 pub use server::Limits;
-pub use session::{Buffers, Endpoint, Framing, Next, Session};
+pub use session::{Buffers, Endpoint, Next, Session};

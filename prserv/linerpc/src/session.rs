@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::decoder::MessageDecoder;
 use crate::encoder;
+use crate::framing::Framing;
 
 /// The size from which collected replies to pipelined requests are sent.
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;
@@ -55,15 +56,6 @@ pub enum Next {
     Continue,
     /// Close the connection as the client requested.
     Close,
-}
-
-/// The format of long messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// In chunks.
-    Chunked,
-    /// As one line, for transports with frames of their own.
-    SingleLine,
 }
 
 /// The received bytes of a session and the bytes to send.

@@ -4,7 +4,8 @@ use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use tokio::sync::watch;
 
-use crate::session::{Endpoint, Framing, Next, Session};
+use crate::framing::Framing;
+use crate::session::{Endpoint, Next, Session};
 
 /// Upgrades a connection to a websocket and serves it. Frames are at most as long as a message of
 /// the session may be.
