@@ -11,8 +11,11 @@ use crate::http;
 use crate::session::{Endpoint, Next, Session};
 use crate::sniff::{Protocol, sniff};
 
-/// The free space of the buffer for each read, enough for a typical request.
+/// The free space of the buffer for a read, enough for a typical request.
 const READ_BYTES: usize = 1024;
+
+/// The free space for a peer that sends many requests at once.
+const READ_BYTES_MAX: usize = 16 * 1024;
 
 /// The error that ends a connection.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +56,8 @@ async fn try_serve<E: Endpoint>(
     let mut session = endpoint.session(Framing::Chunked);
     let decoder = &mut session.buffers().decoder;
     let protocol = loop {
-        if let ReadOutcome::End = read(&mut stream, decoder.buffer(), &mut stop).await? {
+        let read = read(&mut stream, decoder.buffer(), READ_BYTES, &mut stop).await?;
+        if let ReadOutcome::End = read {
             return Ok(decoder.finish()?);
         }
         if let Some(protocol) = sniff(decoder.buffer()) {
@@ -76,6 +80,7 @@ async fn serve_lines<S: Session>(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), ConnectionError<S::Error>> {
+    let mut space = READ_BYTES;
     loop {
         let handled = session.handle().await;
         let buffers = session.buffers();
@@ -90,16 +95,18 @@ async fn serve_lines<S: Session>(
             Next::Read => {}
         }
         let decoder = &mut session.buffers().decoder;
-        if let ReadOutcome::End = read(&mut stream, decoder.buffer(), &mut stop).await? {
-            return Ok(decoder.finish()?);
+        match read(&mut stream, decoder.buffer(), space, &mut stop).await? {
+            ReadOutcome::End => return Ok(decoder.finish()?),
+            ReadOutcome::Bytes(bytes) if bytes >= space => space = READ_BYTES_MAX.min(space * 2),
+            ReadOutcome::Bytes(_) => {}
         }
     }
 }
 
 /// The outcome of a read.
 enum ReadOutcome {
-    /// Bytes were appended to the buffer.
-    Bytes,
+    /// So many bytes were appended to the buffer.
+    Bytes(usize),
     /// The peer closed its side, or the server stops.
     End,
 }
@@ -107,9 +114,10 @@ enum ReadOutcome {
 async fn read(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,
+    space: usize,
     stop: &mut watch::Receiver<bool>,
 ) -> io::Result<ReadOutcome> {
-    buffer.reserve(READ_BYTES);
+    buffer.reserve(space);
     let bytes = tokio::select! {
         biased;
         read = stream.read_buf(buffer) => read?,
@@ -118,6 +126,6 @@ async fn read(
     Ok(if bytes == 0 {
         ReadOutcome::End
     } else {
-        ReadOutcome::Bytes
+        ReadOutcome::Bytes(bytes)
     })
 }
