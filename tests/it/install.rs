@@ -46,7 +46,13 @@ fn an_installation_works_under_its_prefix_and_can_be_removed() {
     std::os::unix::fs::symlink(&installed, &prefix).unwrap();
 
     let version = env!("CARGO_PKG_VERSION");
-    for program in ["buildhost", "buildhost-agent", "buildhost-signer", "prserv"] {
+    for program in [
+        "buildhost",
+        "buildhost-agent",
+        "buildhost-signer",
+        "prserv",
+        "hashserv",
+    ] {
         assert!(run(prefix.join("bin").join(program), &["--version"]).contains(version));
         let page = std::fs::read_to_string(prefix.join(format!("share/man/man1/{program}.1")));
         assert!(page.unwrap().contains(".SH SYNOPSIS"), "{program}");
@@ -66,7 +72,7 @@ fn an_installation_works_under_its_prefix_and_can_be_removed() {
     );
     let completions = prefix.join("share/bash-completion/completions/buildhost");
     run("bash", &["-n", completions.to_str().unwrap()]);
-    let units = ["buildhost-agent", "prserv"]
+    let units = ["buildhost-agent", "prserv", "hashserv"]
         .map(|unit| prefix.join(format!("lib/systemd/system/{unit}.service")));
     let units = units.each_ref().map(|unit| unit.to_str().unwrap());
     run(
