@@ -1,4 +1,5 @@
-//! A load generator for PR servers, including BitBake's own. Prints one line of results.
+//! A load generator for PR servers and hash equivalence servers, including BitBake's own. Prints
+//! one line of results.
 //!
 //! It sends prepared bytes and only counts the lines of the replies, so that it is not the
 //! bottleneck.
@@ -19,9 +20,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use latency::LatencyHistogram;
-use requests::{GREETING, Load, Requests};
+use requests::{Load, Requests};
 
-/// Send requests to a PR server as fast as it replies.
+/// Send requests to a PR server or a hash equivalence server as fast as it replies.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The address of the server.
@@ -78,9 +79,10 @@ async fn main() -> Result<()> {
     for _ in 0..shared.arguments.connections {
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
-            match shared.arguments.load {
-                Load::Connect => run_with_connections(&shared).await,
-                _ => run(&shared).await,
+            if shared.arguments.load.connects() {
+                run_with_connections(&shared).await
+            } else {
+                run(&shared).await
             }
         });
     }
@@ -91,16 +93,17 @@ async fn main() -> Result<()> {
     report(&shared.arguments, &total, start.elapsed())
 }
 
-/// Requests the known tuples once, so that they have recorded values.
+/// Requests the known tuples once, or reports the known tasks, so that they are recorded.
 async fn prepare(arguments: &Arguments, requests: &Requests) -> Result<()> {
     let mut stream = BufReader::new(TcpStream::connect(arguments.address).await?);
-    stream.get_mut().write_all(GREETING).await?;
+    stream.get_mut().write_all(requests.greeting()).await?;
     let mut line = String::new();
-    for request in requests.known() {
-        stream.get_mut().write_all(request).await?;
+    for request in requests.preparation() {
+        stream.get_mut().write_all(&request).await?;
         line.clear();
         stream.read_line(&mut line).await?;
-        ensure!(line.contains("value"), "the server replied {line:?}");
+        let is_recorded = line.contains("value") || line.contains("unihash");
+        ensure!(is_recorded, "the server replied {line:?}");
     }
     Ok(())
 }
@@ -111,9 +114,13 @@ async fn run(shared: &Shared) -> Result<LatencyHistogram> {
     stream.set_nodelay(true)?;
     // Without pacing (BBR), which costs a timer per packet.
     let _ = socket2::SockRef::from(&stream).set_tcp_congestion(b"reno");
-    stream.write_all(GREETING).await?;
+    stream.write_all(shared.requests.greeting()).await?;
     let mut latencies = LatencyHistogram::default();
-    let (mut out, mut bytes) = (Vec::new(), vec![0; 4 * 1024]);
+    let (mut out, mut bytes) = (Vec::new(), vec![0; 16 * 1024]);
+    if let Some(begin) = shared.requests.begin() {
+        stream.write_all(begin).await?;
+        while stream.read(&mut bytes[..1]).await? == 1 && bytes[0] != b'\n' {}
+    }
     while Instant::now() < shared.end {
         out.clear();
         let mut sent = 0;
@@ -147,7 +154,7 @@ async fn run_with_connections(shared: &Shared) -> Result<LatencyHistogram> {
     let (mut out, mut bytes) = (Vec::new(), vec![0; 1024]);
     while Instant::now() < shared.end {
         out.clear();
-        out.extend_from_slice(GREETING);
+        out.extend_from_slice(shared.requests.greeting());
         shared
             .requests
             .append(&mut out, shared.next.fetch_add(1, Ordering::Relaxed));
@@ -174,7 +181,7 @@ fn report(arguments: &Arguments, latencies: &LatencyHistogram, time: Duration) -
     #[expect(clippy::cast_precision_loss, reason = "the printed rate is rounded")]
     let rate = count as f64 / time.as_secs_f64();
     println!(
-        "{:<8} {:>4} connections  {rate:>9.0}/s  p50 {:>8.3} ms  p99 {:>8.3} ms",
+        "{:<14} {:>4} connections  {rate:>9.0}/s  p50 {:>8.3} ms  p99 {:>8.3} ms",
         format!("{:?}", arguments.load).to_lowercase(),
         arguments.connections,
         latencies.quantile(0.50).as_secs_f64() * 1000.0,
