@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use client::Client;
 use config::BuildId;
-use config::builds::ListQuery;
+use config::builds::{ListQuery, Target};
 
 use crate::build::plan_deletion;
 use crate::exit_code::{ExitStatus, Failure};
@@ -78,12 +78,21 @@ fn list(client: &Client, output: &Output) -> Result<(), Failure> {
         for build in &builds {
             output.print(&format!(
                 "{}: {} {} {}\n",
-                build.id, build.machine, build.toolchain, build.target
+                build.id,
+                build.machine,
+                build.toolchain,
+                recipes(&build.target)
             ))?;
         }
         next = query.next(&builds);
     }
     Ok(())
+}
+
+/// Returns the recipes of a target, without their tasks, as Toaster prints them.
+fn recipes(target: &Target) -> String {
+    let recipe = |name: &'_ str| name.split(':').next().unwrap_or_default().to_owned();
+    target.names().map(recipe).collect::<Vec<_>>().join(",")
 }
 
 /// Deletes builds. Missing builds and builds that cannot be deleted now are skipped.
@@ -117,4 +126,15 @@ fn delete(
         return Err(Failure::new(ExitStatus::Refused, text));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_targets_are_listed_without_their_tasks() {
+        let target = "a-img:do_populate_sdk b-img".parse().unwrap();
+        assert_eq!(recipes(&target), "a-img,b-img");
+    }
 }

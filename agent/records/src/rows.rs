@@ -39,7 +39,9 @@ pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result
         json(&build.typists)?,
     ])?;
     let id = connection.last_insert_rowid();
-    name(connection, id, build.submitted, build.target.as_str())?;
+    for target in build.target.names() {
+        name(connection, id, build.submitted, target)?;
+    }
     Ok(read_key(id))
 }
 

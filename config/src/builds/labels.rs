@@ -11,7 +11,7 @@ const SUFFIXES: [&str; 9] = [
 ];
 
 macro_rules! label {
-    ($(#[$doc:meta])* $name:ident, $kind:literal, $length_max:literal) => {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $length_max:literal, $expected:literal, $is_valid:expr) => {
         text_newtype!($(#[$doc])* $name, LabelError);
 
         impl $name {
@@ -23,13 +23,13 @@ macro_rules! label {
             type Err = LabelError;
 
             fn from_str(text: &str) -> Result<Self, LabelError> {
-                let is_allowed = |c: char| !c.is_whitespace() && !c.is_control();
-                if (1..=Self::LENGTH_MAX).contains(&text.len()) && text.chars().all(is_allowed) {
+                if text.len() <= Self::LENGTH_MAX && $is_valid(text) {
                     return Ok(Self(text.to_owned()));
                 }
                 Err(LabelError {
                     kind: $kind,
                     length_max: Self::LENGTH_MAX,
+                    expected: $expected,
                     text: text.chars().take(40).collect(),
                 })
             }
@@ -39,10 +39,11 @@ macro_rules! label {
 
 /// The error of parsing a label.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} cannot be {kind}: 1 to {length_max} characters without blanks are expected")]
+#[error("{text:?} cannot be {kind}: 1 to {length_max} characters {expected} are expected")]
 pub struct LabelError {
     kind: &'static str,
     length_max: usize,
+    expected: &'static str,
     text: String,
 }
 
@@ -51,15 +52,26 @@ label!(
     /// `token:nightly`.
     Submitter,
     "a submitter",
-    100
+    100,
+    "without blanks",
+    is_name
 );
 
 label!(
-    /// The name of a build's subject: `hello`, `core-image-minimal:do_populate_sdk`.
+    /// The names of a build's subjects, separated by single blanks: `hello`,
+    /// `core-image-minimal:do_populate_sdk busybox`.
     Target,
     "a target",
-    200
+    1000,
+    "without blanks, or several such names with a blank between them,",
+    |text: &str| text.split(' ').all(is_name)
 );
+
+/// Returns true for a text without blanks and control characters that is not empty.
+fn is_name(text: &str) -> bool {
+    let is_allowed = |c: char| !c.is_whitespace() && !c.is_control();
+    !text.is_empty() && text.chars().all(is_allowed)
+}
 
 impl Submitter {
     /// Returns the host's administrator.
@@ -69,6 +81,11 @@ impl Submitter {
 }
 
 impl Target {
+    /// Returns the names, of which there is one at least.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.split(' ')
+    }
+
     /// Returns the default target of sources: the name of the first one without version
     /// and suffixes, `hello` for `hello-1.0.tar.gz`.
     pub fn from_sources(sources: &[Source]) -> Self {
@@ -108,6 +125,34 @@ mod tests {
             let target = Target::from_sources(&[Source { name, sha256 }]);
             prop_assert_eq!(target.as_str().parse(), Ok(target));
         }
+    }
+
+    #[test]
+    fn a_target_has_one_name_or_several() {
+        let names = |text: &str| {
+            let target: Target = text.parse()?;
+            Ok::<_, LabelError>(target.names().map(str::to_owned).collect::<Vec<_>>())
+        };
+        assert_eq!(names("hello"), Ok(vec!["hello".to_owned()]));
+        let two = ["a-img:do_x".to_owned(), "b-img".to_owned()];
+        assert_eq!(names("a-img:do_x b-img"), Ok(two.to_vec()));
+        for text in [
+            "",
+            " ",
+            " a",
+            "a ",
+            "a  b",
+            "a\tb",
+            "a\nb",
+            &"x".repeat(1001),
+        ] {
+            assert!(names(text).is_err(), "{text:?}");
+        }
+        assert_eq!(
+            names("a  b").unwrap_err().to_string(),
+            "\"a  b\" cannot be a target: 1 to 1000 characters without blanks, or several such \
+             names with a blank between them, are expected"
+        );
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(crate) struct BuildArguments {
     /// The toolchain; by default the agent's default toolchain
     #[arg(long, value_name = "NAME")]
     toolchain: Option<ToolchainName>,
-    /// The name of the build's subject in lists; by default derived from the first source
+    /// The names of what is built, with blanks between; by default derived from the first source
     #[arg(long, value_name = "NAME")]
     target: Option<Target>,
     /// The priority; builds with a higher number start first
