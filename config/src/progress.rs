@@ -3,7 +3,12 @@
 //!
 //! A line that starts with [`MARK`] has some of `clone DONE:TOTAL`, `parse DONE:TOTAL`,
 //! `task DONE:TOTAL`, `errors COUNT` and `warnings COUNT`; the others keep their values.
-//! For example: `echo buildhost-progress: task 3:10`.
+//! For example: `echo buildhost-progress: task 3:10`. Once such a line has counted recipes or
+//! tasks, BitBake's own lines about them are not read, because they count otherwise.
+//!
+//! Of BitBake, the lines are those of its user interface `knotty`
+//! (`bitbake/lib/bb/ui/knotty.py`). Several of them can belong to one message, so the summary at
+//! the end replaces the numbers of errors and warnings that were counted before it.
 
 use crate::builds::{Count, Progress};
 
@@ -17,6 +22,19 @@ const LINE_MAX: usize = 4096;
 pub struct Parser {
     line: Vec<u8>,
     progress: Progress,
+    /// The numbers of errors and warnings at the last summary of BitBake.
+    summed: Messages,
+    /// True if a progress line has counted recipes.
+    parse_told: bool,
+    /// True if a progress line has counted tasks.
+    tasks_told: bool,
+}
+
+/// Numbers of messages.
+#[derive(Debug, Clone, Copy, Default)]
+struct Messages {
+    errors: u32,
+    warnings: u32,
 }
 
 impl Parser {
@@ -25,9 +43,8 @@ impl Parser {
         for &byte in bytes {
             // BitBake redraws its progress bars with carriage returns.
             if byte == b'\n' || byte == b'\r' {
-                let line = String::from_utf8_lossy(&self.line);
-                read(&mut self.progress, &line);
-                self.line.clear();
+                let line = std::mem::take(&mut self.line);
+                self.read(&String::from_utf8_lossy(&line));
             } else if self.line.len() < LINE_MAX {
                 self.line.push(byte);
             }
@@ -38,37 +55,116 @@ impl Parser {
     pub fn progress(&self) -> Progress {
         self.progress
     }
-}
 
-fn read(progress: &mut Progress, line: &str) {
-    if let Some(values) = line.strip_prefix(MARK) {
-        return read_values(progress, values);
+    fn read(&mut self, line: &str) {
+        if let Some(values) = line.strip_prefix(MARK) {
+            return self.read_values(values);
+        }
+        if let Some(summary) = line.strip_prefix("Summary: There ") {
+            return self.read_summary(summary);
+        }
+        let progress = &mut self.progress;
+        match Level::of(line) {
+            Some(Level::Error) => progress.errors = progress.errors.saturating_add(1),
+            Some(Level::Warning) => progress.warnings = progress.warnings.saturating_add(1),
+            None => self.read_counts(line),
+        }
     }
-    if line.starts_with("ERROR: ") || line.starts_with("CRITICAL: ") {
-        progress.errors = progress.errors.saturating_add(1);
-    } else if line.starts_with("WARNING: ") {
-        progress.warnings = progress.warnings.saturating_add(1);
-    } else if let Some(count) = running_task(line) {
-        progress.task = count;
-    } else if let Some(total) = number_after(line, "Parsing of ") {
-        progress.parse = Count { done: total, total };
-    } else if let Some(total) = number_after(line, "NOTE: Tasks Summary: Attempted ") {
-        progress.task = Count { done: total, total };
-    }
-}
 
-fn read_values(progress: &mut Progress, values: &str) {
-    let mut words = values.split_whitespace();
-    while let (Some(name), Some(value)) = (words.next(), words.next()) {
-        let number = value.parse();
-        match (name, count(value), number) {
-            ("clone", Some(count), _) => progress.clone = count,
-            ("parse", Some(count), _) => progress.parse = count,
-            ("task", Some(count), _) => progress.task = count,
-            ("errors", _, Ok(number)) => progress.errors = number,
-            ("warnings", _, Ok(number)) => progress.warnings = number,
+    /// Reads BitBake's numbers of recipes and tasks.
+    fn read_counts(&mut self, line: &str) {
+        let all = |total| Count { done: total, total };
+        if let Some(count) = running_task(line) {
+            self.set_tasks(count);
+        } else if let Some(total) = number_after(line, "NOTE: Tasks Summary: Attempted ") {
+            self.set_tasks(all(total));
+        } else if let Some(total) = number_after(line, "Parsing of ")
+            && !self.parse_told
+        {
+            self.progress.parse = all(total);
+        }
+    }
+
+    fn set_tasks(&mut self, count: Count) {
+        if !self.tasks_told {
+            self.progress.task = count;
+        }
+    }
+
+    fn read_values(&mut self, values: &str) {
+        let progress = &mut self.progress;
+        let mut words = values.split_whitespace();
+        while let (Some(name), Some(value)) = (words.next(), words.next()) {
+            let number = value.parse();
+            match (name, count(value), number) {
+                ("clone", Some(count), _) => progress.clone = count,
+                ("parse", Some(count), _) => {
+                    progress.parse = count;
+                    self.parse_told = true;
+                }
+                ("task", Some(count), _) => {
+                    progress.task = count;
+                    self.tasks_told = true;
+                }
+                ("errors", _, Ok(number)) => progress.errors = number,
+                ("warnings", _, Ok(number)) => progress.warnings = number,
+                _ => {}
+            }
+        }
+    }
+
+    /// Parses `was 1 ERROR message, …` and `were 2 WARNING messages.`: the messages since the
+    /// last summary of an earlier run of BitBake.
+    fn read_summary(&mut self, summary: &str) {
+        let mut words = summary.split_whitespace().skip(1);
+        let (Some(number), level) = (words.next().and_then(|it| it.parse().ok()), words.next())
+        else {
+            return;
+        };
+        let (progress, summed) = (&mut self.progress, &mut self.summed);
+        match level {
+            Some("ERROR") => {
+                summed.errors = summed.errors.saturating_add(number);
+                progress.errors = summed.errors;
+            }
+            Some("WARNING") => {
+                summed.warnings = summed.warnings.saturating_add(number);
+                progress.warnings = summed.warnings;
+            }
             _ => {}
         }
+    }
+}
+
+/// The level of a message of BitBake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Error,
+    Warning,
+}
+
+impl Level {
+    /// Returns the level of the message that a line begins; `None` if it begins none.
+    fn of(line: &str) -> Option<Self> {
+        let (level, text) = after_label(line).split_once(": ")?;
+        match level {
+            // For one failed task, BitBake prints these lines beside that of the message.
+            "ERROR" if text.starts_with("Logfile of failure stored in") => None,
+            "ERROR" if text.starts_with("Task (") => None,
+            "ERROR" | "CRITICAL" => Some(Self::Error),
+            "WARNING" => Some(Self::Warning),
+            _ => None,
+        }
+    }
+}
+
+/// Returns a line without the label of a progress bar, which BitBake prints without an end of
+/// line: `Parsing recipes...ERROR: ParseError at …`.
+fn after_label(line: &str) -> &str {
+    let is_label = |text: &str| text.chars().all(|c| c.is_ascii_alphabetic() || c == ' ');
+    match line.split_once("...") {
+        Some((label, rest)) if is_label(label) => rest,
+        _ => line,
     }
 }
 
@@ -136,6 +232,58 @@ ERROR: hello-1.0-r0 do_compile: oe_runmake failed
             read_all(&format!("{log}{end}")),
             "0:0 2813:2813 345:345 1 1"
         );
+    }
+
+    #[test]
+    fn the_recorded_log_of_a_failed_task_has_one_error() {
+        let log = include_str!("progress/failed-task.log");
+        assert_eq!(log.matches("ERROR: ").count(), 3);
+        assert_eq!(read_all(log), "0:0 2:2 3:3 1 0");
+    }
+
+    #[test]
+    fn one_message_in_several_lines_is_counted_once() {
+        let failed = "\
+ERROR: hello-1.0-r0 do_compile: Execution of '/w/run.do_compile.7' failed with exit code 2
+ERROR: Logfile of failure stored in: /w/log.do_compile.7
+ERROR: Task (/l/hello_1.0.bb:do_compile) failed with exit code '1'
+";
+        assert_eq!(read_all(failed), "0:0 0:0 0:0 1 0");
+        let parse = "Parsing recipes...ERROR: ParseError at /l/x.bb:3: unparsed line: 'x'\n";
+        assert_eq!(read_all(parse), "0:0 0:0 0:0 1 0");
+        assert_eq!(read_all("Loading cache...done.\n"), "0:0 0:0 0:0 0 0");
+    }
+
+    #[test]
+    fn bitbakes_summary_replaces_the_counts_of_its_run() {
+        let run = "\
+ERROR: one
+WARNING: hello-1.0-r0 do_fetch: a
+ERROR: the same, as a second line
+Summary: There was 1 WARNING message.
+Summary: There was 1 ERROR message, returning a non-zero exit code.
+";
+        assert_eq!(read_all(run), "0:0 0:0 0:0 1 1");
+        let second = "\
+ERROR: x
+Summary: There were 2 WARNING messages.
+Summary: There were 4 ERROR messages, returning a non-zero exit code.
+";
+        assert_eq!(read_all(&format!("{run}{second}")), "0:0 0:0 0:0 5 3");
+        let odd = "Summary: There were x ERROR messages\nSummary: There was\nERROR: one\n";
+        assert_eq!(read_all(odd), "0:0 0:0 0:0 1 0");
+    }
+
+    #[test]
+    fn bitbakes_own_counts_do_not_mix_with_those_of_progress_lines() {
+        let log = "\
+buildhost-progress: parse 3:10
+Parsing of 955 .bb files complete (0 cached, 955 parsed). 1 targets, 0 errors.
+buildhost-progress: task 6:16
+NOTE: Running task 7 of 16 (hello.bb:do_compile)
+NOTE: Tasks Summary: Attempted 16 tasks of which 0 didn't need to be rerun and all succeeded.
+";
+        assert_eq!(read_all(log), "0:0 3:10 6:16 0 0");
     }
 
     #[test]

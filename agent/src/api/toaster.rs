@@ -30,9 +30,11 @@ const RECENT: u32 = 3;
 
 const HEALTH: &str = "<!DOCTYPE html>
 <html lang=\"en\">
-   <head><title>Toaster Health</title></head>
-   <body>Ok</body>
-</html>";
+  <head><title>Toaster Health</title></head>
+  <body>Ok</body>
+</html>
+
+";
 
 /// The state of these routes.
 struct Toaster {

@@ -60,9 +60,9 @@ impl Followed {
 /// Records the progress while a build runs; never ends by itself.
 pub(super) async fn follow(agent: Arc<AgentState>, id: BuildId) -> std::convert::Infallible {
     let mut followed = Followed::new(agent.paths.build(id).join(LIVE_LOG));
-    let mut known = Progress::default();
+    // An earlier attempt may have reported some.
+    let mut known = None;
     loop {
-        tokio::time::sleep(PAUSE).await;
         let read;
         (followed, read) = blocking(move || {
             let read = followed.read_on();
@@ -70,6 +70,7 @@ pub(super) async fn follow(agent: Arc<AgentState>, id: BuildId) -> std::convert:
         })
         .await;
         known = note(&agent, id, read, known).await;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -77,7 +78,7 @@ pub(super) async fn follow(agent: Arc<AgentState>, id: BuildId) -> std::convert:
 pub(super) async fn note_all(agent: &AgentState, id: BuildId) {
     let paths = agent.paths.clone();
     let read = blocking(move || Followed::new(paths.build_log(id)).read_on()).await;
-    note(agent, id, read, Progress::default()).await;
+    note(agent, id, read, None).await;
 }
 
 /// Records progress that has changed. Returns the known progress.
@@ -85,15 +86,15 @@ async fn note(
     agent: &AgentState,
     id: BuildId,
     read: io::Result<Progress>,
-    known: Progress,
-) -> Progress {
+    known: Option<Progress>,
+) -> Option<Progress> {
     match read {
-        Ok(progress) if progress != known => {
+        Ok(progress) if Some(progress) != known => {
             if let Err(error) = agent.records.save_progress(id, progress).await {
                 let error = &error as &dyn Error;
                 warn!(build = %id, error, "cannot record the progress of a build");
             }
-            progress
+            Some(progress)
         }
         Ok(_) => known,
         Err(error) => {

@@ -11,6 +11,9 @@ use jiff::tz::TimeZone;
 use records::FinishedBuild;
 use serde::Serialize;
 
+/// The time from the first request of a guest until its first lines have been read, in seconds.
+const UNREAD_SECONDS: i64 = 3;
+
 /// A build with an outcome. The order of the keys is Toaster's.
 #[derive(Debug, Serialize)]
 pub(super) struct Finished {
@@ -94,17 +97,39 @@ fn is_incomplete(count: Count) -> bool {
     count.done < count.total
 }
 
-fn percent(count: Count) -> u64 {
+/// Returns the percentage of finished tasks, rounded down.
+fn task_percent(count: Count) -> u64 {
     let done = u64::from(count.done) * 100;
     done.checked_div(count.total.into()).unwrap_or(0)
 }
 
+/// Returns the percentage of fetched sources or parsed recipes. Toaster computes these with
+/// floats: 29 of 100 are 28 %.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the result is at most 100 and not negative"
+)]
+fn float_percent(count: Count) -> u64 {
+    if count.total == 0 {
+        return 0;
+    }
+    (f64::from(count.done) / f64::from(count.total) * 100.0) as u64
+}
+
 /// Returns a build's reported progress; for each part without a report, the progress that
-/// follows from the build's state.
-fn progress(build: &Build) -> Progress {
-    let reported = build.progress;
+/// follows from the build's state. A build without a guest has made none, though an earlier
+/// attempt may have reported some. Nothing is known about a guest whose log has not been read yet.
+fn progress(build: &Build, now: Timestamp) -> Progress {
+    let reported = if build.state < State::Running {
+        Progress::default()
+    } else {
+        build.progress
+    };
+    let is_unknown = reported == Progress::default() && is_new(build, now);
     let step = |reported: Count, done_from, total| {
-        let done = if build.state >= done_from { total } else { 0 };
+        let is_done = build.state >= done_from && !is_unknown;
+        let done = if is_done { total } else { 0 };
         if reported.total == 0 {
             Count { done, total }
         } else {
@@ -120,6 +145,13 @@ fn progress(build: &Build) -> Progress {
         errors,
         warnings,
     }
+}
+
+/// Returns true if the guest of a build has just requested its task.
+fn is_new(build: &Build, now: Timestamp) -> bool {
+    let since = build.first_contact();
+    build.state == State::Running
+        && since.is_some_and(|since| now.duration_since(since).as_secs() < UNREAD_SECONDS)
 }
 
 /// Returns the reported numbers of errors and warnings, at least one if the outcome implies it.
@@ -156,7 +188,7 @@ pub(super) fn finished(build: &FinishedBuild) -> Finished {
 /// Returns the representation of a build without an outcome.
 pub(super) fn unfinished(build: &Build, now: Timestamp) -> Unfinished {
     let start = start(build.started, build.submitted);
-    let progress = progress(build);
+    let progress = progress(build, now);
     let names: [&dyn Display; 4] = [
         &build.machine,
         &build.toolchain,
@@ -195,9 +227,9 @@ pub(super) fn recent(
     now: Timestamp,
     zone: &TimeZone,
 ) -> Recent {
-    let progress = progress(build);
+    let progress = progress(build, now);
     let url = format!("/api/v1/builds/{}", build.id);
-    let target = build.target.to_string();
+    let targets: Vec<_> = build.target.names().collect();
     let start = start(build.started, build.submitted);
     let completed = build.finished.unwrap_or(start);
     let is_day_old = now.duration_since(completed).as_secs() >= 24 * 60 * 60;
@@ -207,11 +239,11 @@ pub(super) fn recent(
         id: build.id.0,
         dashboard_url: url.clone(),
         buildrequest_id: Some(build.id.0),
-        recipes_parsed_percentage: percent(progress.parse),
-        repos_cloned_percentage: percent(progress.clone),
+        recipes_parsed_percentage: float_percent(progress.parse),
+        repos_cloned_percentage: float_percent(progress.clone),
         progress_item: String::new(),
         tasks_complete_percentage: match build.outcome.map(outcome_name) {
-            None => percent(progress.task),
+            None => task_percent(progress.task),
             Some("Cancelled") => 0,
             Some(_) => 100,
         },
@@ -230,7 +262,9 @@ pub(super) fn recent(
         rebuild_url: "/api/v1/builds".to_owned(),
         cancel_url: format!("{url}/cancel"),
         is_default_project_build: true,
-        build_targets_json: serde_json::to_string_pretty(&[&target]).unwrap_or_default(),
+        build_targets_json: serde_json::to_string_pretty(&targets)
+            .unwrap_or_default()
+            .replace("</", "<\\/"),
         completed_on: completed
             .to_zoned(zone.clone())
             .strftime(if is_day_old {
@@ -239,8 +273,24 @@ pub(super) fn recent(
                 "%H:%M"
             })
             .to_string(),
-        targets_abbreviated: target.clone(),
-        targets: target,
+        targets_abbreviated: abbreviated(&targets),
+        targets: sorted(&targets).join(" "),
+    }
+}
+
+/// Returns targets in Toaster's order.
+fn sorted<'a>(targets: &[&'a str]) -> Vec<&'a str> {
+    let mut sorted = targets.to_vec();
+    sorted.sort_unstable();
+    sorted
+}
+
+/// Returns the first target in Toaster's order, and the number of the others: `a-img +1`.
+fn abbreviated(targets: &[&str]) -> String {
+    match sorted(targets).as_slice() {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [first, others @ ..] => format!("{first} +{}", others.len()),
     }
 }
 
@@ -276,15 +326,18 @@ fn outcome_name(outcome: Outcome) -> &'static str {
     }
 }
 
-/// Returns Toaster's name for the state of a build. The order of the arms is Toaster's.
+/// Returns Toaster's name for the state of a build. The order of the arms is Toaster's
+/// (`Build.get_state`): a build is *starting* when its recipes are parsed and no task has ended.
+/// One that reports no recipes has no such state.
 fn state_name(build: &Build, is_cancelling: bool, progress: &Progress) -> &'static str {
+    let reports_recipes = build.progress.parse.total > 0;
     match (build.outcome, build.state) {
         (Some(outcome), _) => outcome_name(outcome),
         (None, _) if is_cancelling => "Cancelling",
         (None, State::Queued) => "Queued",
-        (None, State::Starting) => "Starting",
         (None, _) if is_incomplete(progress.clone) => "Cloning",
         (None, _) if is_incomplete(progress.parse) => "Parsing",
+        (None, _) if reports_recipes && progress.task.done == 0 => "Starting",
         (None, _) => "In Progress",
     }
 }
@@ -307,4 +360,129 @@ fn time(time: Timestamp) -> String {
 )]
 fn seconds(from: Timestamp, to: Timestamp) -> String {
     format!("{:.3}", (micros(to) - micros(from)) as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use config::builds::Submitter;
+
+    use super::*;
+
+    fn count(done: u32, total: u32) -> Count {
+        Count { done, total }
+    }
+
+    fn build(target: &str, state: State) -> Build {
+        let text = format!(
+            r#"{{"machine": "m", "target": "{target}", "sources": [{{"name": "a", "sha256": "{}"}}]}}"#,
+            "0".repeat(64)
+        );
+        let request = serde_json::from_str(&text).unwrap();
+        let task = "0".repeat(64).parse().unwrap();
+        let (toolchain, now) = ("poky".parse().unwrap(), Timestamp::UNIX_EPOCH);
+        let mut build = Build::new(BuildId(1), request, toolchain, task, Submitter::root(), now);
+        build.state = state;
+        build
+    }
+
+    fn recent_of(build: &Build) -> Recent {
+        recent(build, false, Timestamp::UNIX_EPOCH, &TimeZone::UTC)
+    }
+
+    #[test]
+    fn percentages_are_rounded_as_toaster_rounds_them() {
+        for (done, total, float, whole) in [
+            (29, 100, 28, 29),
+            (57, 100, 56, 57),
+            (58, 100, 57, 58),
+            (29, 50, 57, 58),
+            (1, 3, 33, 33),
+            (7, 7, 100, 100),
+            (0, 0, 0, 0),
+        ] {
+            let it = count(done, total);
+            assert_eq!((float_percent(it), task_percent(it)), (float, whole));
+        }
+    }
+
+    #[test]
+    fn the_states_of_a_build_that_reports_its_progress_have_toasters_order() {
+        let mut build = build("a", State::Queued);
+        let mut states = vec![recent_of(&build).state];
+        build.state = State::Starting;
+        states.push(recent_of(&build).state);
+        build.state = State::Running;
+        for (parse, task) in [
+            (count(0, 1), count(0, 0)),
+            (count(3, 9), count(0, 0)),
+            (count(9, 9), count(0, 0)),
+            (count(9, 9), count(0, 16)),
+            (count(9, 9), count(1, 16)),
+        ] {
+            (build.progress.parse, build.progress.task) = (parse, task);
+            states.push(recent_of(&build).state);
+        }
+        build.state = State::Storing;
+        states.push(recent_of(&build).state);
+        states.dedup();
+        assert_eq!(
+            states,
+            ["Queued", "Cloning", "Parsing", "Starting", "In Progress"]
+        );
+    }
+
+    #[test]
+    fn a_build_that_reports_nothing_is_in_progress_while_it_runs() {
+        assert_eq!(recent_of(&build("a", State::Running)).state, "In Progress");
+    }
+
+    #[test]
+    fn a_build_is_cloning_until_its_log_has_been_read() {
+        let mut build = build("a", State::Queued);
+        let at = |second| Timestamp::from_second(second).unwrap();
+        build.enter(State::Starting, at(1)).unwrap();
+        build.enter(State::Running, at(2)).unwrap();
+        let state = |build: &Build, now| recent(build, false, at(now), &TimeZone::UTC).state;
+        assert_eq!(state(&build, 4), "Cloning");
+        assert_eq!(state(&build, 5), "In Progress");
+        build.progress.parse = count(0, 1);
+        assert_eq!(state(&build, 4), "Parsing");
+    }
+
+    #[test]
+    fn a_build_that_waits_again_has_no_progress_of_its_earlier_attempt() {
+        let mut build = build("a", State::Queued);
+        build.progress = Progress {
+            clone: count(1, 1),
+            parse: count(9, 9),
+            task: count(5, 16),
+            errors: 2,
+            warnings: 3,
+        };
+        for state in [State::Queued, State::Starting] {
+            build.state = state;
+            let shown = unfinished(&build, Timestamp::UNIX_EPOCH);
+            assert_eq!(
+                (&*shown.clone, &*shown.parse, &*shown.task),
+                ("0:1", "0:1", "0:1")
+            );
+            assert_eq!(recent_of(&build).errors, 0);
+        }
+    }
+
+    #[test]
+    fn several_targets_are_shown_as_toaster_shows_them() {
+        let shown = recent_of(&build("b-img a-img:do_x", State::Running));
+        assert_eq!(shown.targets, "a-img:do_x b-img");
+        assert_eq!(shown.targets_abbreviated, "a-img:do_x +1");
+        assert_eq!(
+            shown.build_targets_json,
+            "[\n  \"b-img\",\n  \"a-img:do_x\"\n]"
+        );
+        let shown = recent_of(&build("a-img", State::Running));
+        assert_eq!(
+            (&*shown.targets, &*shown.targets_abbreviated),
+            ("a-img", "a-img")
+        );
+    }
 }
