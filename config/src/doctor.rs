@@ -148,6 +148,8 @@ kinds! {
         "the agent failed to examine guests, networks and records", "operator: read the agent's log";
     RecordsDamaged, "records-damaged", Fault,
         "the database of builds is damaged", "operator: restore it from a backup";
+    UnreadableRecord, "unreadable-record", Fault,
+        "the record of a build cannot be read; lists leave it out, and it does not run", "operator: use the agent that wrote it, or delete the row";
     LowSpace, "low-space", Fault,
         "the free space is below the reserve; nothing starts", "operator: free space";
     HostPressure, "host-pressure", Warning,

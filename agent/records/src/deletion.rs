@@ -7,7 +7,7 @@ use config::task::{Digest, Source};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::rows::{all, from_json, key, optional, read_key};
+use super::rows::{from_json, key, optional, read_key, readable};
 use super::{Records, RecordsError};
 
 /// The result of a deletion.
@@ -84,7 +84,7 @@ impl Records {
         forget.await.map(drop)
     }
 
-    /// Returns the facts about all builds. Does not block other readers or the writer.
+    /// Returns the facts about all builds whose records can be read. Does not block other readers or the writer.
     ///
     /// # Errors
     /// The records cannot be read.
@@ -155,7 +155,8 @@ fn summaries(connection: &Connection) -> rusqlite::Result<Vec<Summary>> {
             held: row.get(4)?,
         })
     };
-    all(connection, sql, summary)
+    let mut select = connection.prepare(sql)?;
+    readable(select.query_map([], summary)?).collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use config::{BuildId, MachineName, ToolchainName};
 use jiff::Timestamp;
 use rusqlite::Row;
 
-use super::rows::{optional, parse, read_key};
+use super::rows::{optional, parse, read_key, readable};
 use super::{Records, RecordsError};
 
 /// The summary of a build with an outcome.
@@ -69,7 +69,7 @@ impl Records {
         let all = self.database.read(move |connection| {
             let mut select = connection.prepare_cached(ALL)?;
             let all = select.query_map([], |row| read(row).map(|build| convert(&build)))?;
-            all.collect()
+            readable(all).collect()
         });
         all.await
     }

@@ -6,8 +6,9 @@ use config::BuildId;
 use config::builds::State;
 use config::task::Digest;
 use rusqlite::{Connection, Row};
+use sys::error_report::chain;
 
-use super::rows::{all, parse, unreadable};
+use super::rows::{all, is_of_row, parse, read, read_key};
 use super::{Records, RecordsError};
 
 /// The result of an integrity check.
@@ -15,9 +16,11 @@ use super::{Records, RecordsError};
 pub struct Integrity {
     /// The faults that SQLite found; empty if the file is intact.
     pub faults: Vec<String>,
-    /// The state and the number of attempts of each build.
+    /// The state and the number of attempts of each build whose record can be read.
     pub builds: BTreeMap<BuildId, (State, u32)>,
-    /// The sources of all builds and schedules.
+    /// The other builds, each with the fault of its record. Lists leave them out.
+    pub unreadable: BTreeMap<BuildId, String>,
+    /// The sources of the readable builds, and of the schedules.
     pub sources: BTreeSet<Digest>,
 }
 
@@ -41,28 +44,45 @@ fn examine(connection: &Connection) -> rusqlite::Result<Integrity> {
             ..Integrity::default()
         });
     }
-    let builds = "SELECT id, state, attempts FROM builds";
-    let sources = "SELECT DISTINCT source.value ->> 'sha256' AS sha256
-                   FROM builds, json_each(builds.sources) AS source
-                   UNION SELECT source.value ->> 'sha256'
-                   FROM schedules, json_each(schedules.build, '$.sources') AS source";
-    Ok(Integrity {
-        faults,
-        builds: all(connection, builds, build)?,
-        sources: all(connection, sources, |row| parse(row, "sha256"))?,
-    })
+    let mut found = Integrity {
+        sources: sources_of_schedules(connection)?,
+        ..Integrity::default()
+    };
+    let mut select = connection.prepare("SELECT * FROM builds")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        add(&mut found, row)?;
+    }
+    Ok(found)
 }
 
-fn build(row: &Row<'_>) -> rusqlite::Result<(BuildId, (State, u32))> {
-    let id = u64::try_from(row.get::<_, i64>("id")?).unwrap_or_default();
-    let state = State::from_name(&row.get::<_, String>("state")?);
-    let state = state.ok_or_else(|| unreadable("state", &"not the state of a build"))?;
-    Ok((BuildId(id), (state, row.get("attempts")?)))
+/// Adds the record of a build.
+fn add(found: &mut Integrity, row: &Row<'_>) -> rusqlite::Result<()> {
+    match read(row) {
+        Ok(build) => {
+            found.builds.insert(build.id, (build.state, build.attempts));
+            let sources = build.sources.into_iter().map(|source| source.sha256);
+            found.sources.extend(sources);
+        }
+        Err(error) if is_of_row(&error) => {
+            let id = read_key(row.get("id")?);
+            found.unreadable.insert(id, chain(&error));
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+fn sources_of_schedules(connection: &Connection) -> rusqlite::Result<BTreeSet<Digest>> {
+    let sql = "SELECT DISTINCT source.value ->> 'sha256' AS sha256
+               FROM schedules, json_each(schedules.build, '$.sources') AS source";
+    all(connection, sql, |row| parse(row, "sha256"))
 }
 
 #[cfg(test)]
 mod tests {
-    use config::builds::Submitter;
+    use config::builds::{Build, ListQuery, Submitter};
+    use config::task::Outcome;
 
     use super::super::database::Database;
     use super::*;
@@ -89,6 +109,60 @@ mod tests {
             BTreeMap::from([(build.id, (State::Queued, 0))])
         );
         assert_eq!(health.sources, BTreeSet::from([digest.parse().unwrap()]));
+    }
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_read_hides_no_other_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let records = Records::open(&directory.path().join("r"), Telemetry::default()).unwrap();
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        for _ in 0..6 {
+            let request = serde_json::from_str(r#"{"machine": "m", "sources": []}"#).unwrap();
+            let toolchain = "default".parse().unwrap();
+            let submit = records.submit(request, toolchain, Submitter::root(), now);
+            let mut build = submit.await.unwrap();
+            if build.id.0 > 3 {
+                build.enter(State::Finished, now).unwrap();
+                build.outcome = Some(Outcome::Success);
+                records.save(&mut build).await.unwrap();
+            }
+        }
+        let damage = "UPDATE builds SET task = '' WHERE id = 2;
+                      UPDATE builds SET target = 'a  b', outcome = 'splendid' WHERE id = 5;
+                      UPDATE builds SET state = 'dreaming' WHERE id = 3;";
+        let connection = Connection::open(records.path()).unwrap();
+        connection.execute_batch(damage).unwrap();
+
+        let ids = |builds: Vec<Build>| builds.iter().map(|it| it.id.0).collect::<Vec<_>>();
+        assert_eq!(ids(records.unfinished().await.unwrap()), [1]);
+        assert_eq!(ids(records.last_finished(2).await.unwrap()), [6, 4]);
+        assert_eq!(ids(records.newest(None, 2).await.unwrap()), [6, 4]);
+        let page = ListQuery {
+            count: Some(2),
+            ..ListQuery::default()
+        };
+        let first = records.list(page.clone()).await.unwrap();
+        let second = records.list(page.next(&first).unwrap()).await.unwrap();
+        assert_eq!((ids(first), ids(second)), (vec![6, 4], vec![1]));
+        let ended = records.finished_builds(|it| it.id.0).await.unwrap();
+        assert_eq!(BTreeSet::from_iter(ended), BTreeSet::from([4, 6]));
+        let summaries = records.summaries().unwrap();
+        assert!(summaries.iter().any(|it| it.id == BuildId(6)));
+
+        let found = records.check_integrity().unwrap();
+        let known: Vec<_> = found.builds.keys().map(|id| id.0).collect();
+        assert_eq!(known, [1, 4, 6]);
+        let columns = [
+            (2, "column task"),
+            (3, "column state"),
+            (5, "column target"),
+        ];
+        assert_eq!(found.unreadable.len(), columns.len());
+        for (id, column) in columns {
+            let fault = &found.unreadable[&BuildId(id)];
+            assert!(fault.contains(column), "{fault}");
+        }
+        assert!(records.get(BuildId(2)).await.is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use config::builds::{Build, ListQuery, Sort, SortKey, State};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use super::rows::{key, read, time};
+use super::rows::{key, read, readable, time};
 
 /// A query of the database.
 #[derive(Debug)]
@@ -30,10 +30,10 @@ impl Conditions {
 
 pub(super) fn list(connection: &Connection, listing: &ListQuery) -> rusqlite::Result<Vec<Build>> {
     let query = query(listing);
-    connection
-        .prepare_cached(&query.sql)?
-        .query_map(params_from_iter(query.values), read)?
-        .collect()
+    let mut select = connection.prepare_cached(&query.sql)?;
+    let builds = readable(select.query_map(params_from_iter(query.values), read)?);
+    // A page is full even if records that cannot be read are left out.
+    builds.take(listing.count() as usize).collect()
 }
 
 /// Returns the SQL of a listing. SQLite walks one index: that of the sort key, or, if sorted
@@ -74,10 +74,9 @@ fn query(listing: &ListQuery) -> Query {
         none if none.is_empty() => none,
         some => format!("WHERE {some} "),
     };
-    let count = listing.count();
     Query {
         sql: format!(
-            "SELECT builds.* FROM {from} {conditions_text}ORDER BY {place} {order}, {id} {order} LIMIT {count}"
+            "SELECT builds.* FROM {from} {conditions_text}ORDER BY {place} {order}, {id} {order}"
         ),
         values: conditions.values,
     }

@@ -1,4 +1,5 @@
-//! Queries of builds. They do not block on the writer.
+//! Queries of builds. They do not block on the writer. Lists leave out records that cannot be
+//! read.
 
 use config::builds::{Build, ListQuery};
 use config::task::Digest;
@@ -6,7 +7,7 @@ use config::{BuildId, MachineName};
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
-use super::rows::{key, read, read_key, time};
+use super::rows::{key, read, read_key, readable, time};
 use super::{Records, RecordsError, list};
 
 impl Records {
@@ -31,10 +32,10 @@ impl Records {
         let before = before.map_or(i64::MAX, key);
         self.database
             .read(move |connection| {
-                connection
-                    .prepare_cached("SELECT * FROM builds WHERE id < ?1 ORDER BY id DESC LIMIT ?2")?
-                    .query_map(params![before, count_max], read)?
-                    .collect()
+                let sql = "SELECT * FROM builds WHERE id < ?1 ORDER BY id DESC";
+                let mut select = connection.prepare_cached(sql)?;
+                let builds = readable(select.query_map([before], read)?);
+                builds.take(count_max as usize).collect()
             })
             .await
     }
@@ -50,10 +51,9 @@ impl Records {
     pub async fn unfinished(&self) -> Result<Vec<Build>, RecordsError> {
         self.database
             .read(|connection| {
-                connection
-                    .prepare_cached("SELECT * FROM builds WHERE state <> 'finished' ORDER BY id")?
-                    .query_map([], read)?
-                    .collect()
+                let sql = "SELECT * FROM builds WHERE state <> 'finished' ORDER BY id";
+                let mut select = connection.prepare_cached(sql)?;
+                readable(select.query_map([], read)?).collect()
             })
             .await
     }
@@ -62,12 +62,10 @@ impl Records {
     pub async fn held(&self) -> Result<Vec<Build>, RecordsError> {
         self.database
             .read(|connection| {
-                connection
-                .prepare_cached(
-                    "SELECT * FROM builds WHERE life ->> 'held' IS NOT NULL AND state = 'finished'",
-                )?
-                .query_map([], read)?
-                .collect()
+                let sql = "SELECT * FROM builds WHERE life ->> 'held' IS NOT NULL
+                           AND state = 'finished'";
+                let mut select = connection.prepare_cached(sql)?;
+                readable(select.query_map([], read)?).collect()
             })
             .await
     }
@@ -80,7 +78,7 @@ impl Records {
                 let sql =
                     "SELECT * FROM builds WHERE state <> 'finished' AND task = ?1 ORDER BY id";
                 let mut select = connection.prepare_cached(sql)?;
-                select.query_map([task.as_str()], read)?.collect()
+                readable(select.query_map([task.as_str()], read)?).collect()
             })
             .await
     }
@@ -98,9 +96,8 @@ impl Records {
                 let sql = "SELECT * FROM builds WHERE machine = ?1 AND trial <> 'null'
                            AND (finished IS NULL OR finished >= ?2) ORDER BY id";
                 let mut select = connection.prepare_cached(sql)?;
-                let mut builds: Vec<Build> = select
-                    .query_map(params![machine.as_str(), time(since)], read)?
-                    .collect::<rusqlite::Result<_>>()?;
+                let rows = select.query_map(params![machine.as_str(), time(since)], read)?;
+                let mut builds: Vec<Build> = readable(rows).collect::<rusqlite::Result<_>>()?;
                 builds.retain(|build| build.trial.as_ref().is_some_and(|it| it.since == since));
                 Ok(builds)
             })
@@ -125,11 +122,10 @@ impl Records {
         self.database
             .read(move |connection| {
                 let sql = "SELECT * FROM builds WHERE finished IS NOT NULL
-                       ORDER BY finished DESC, id DESC LIMIT ?1";
-                connection
-                    .prepare_cached(sql)?
-                    .query_map([count], read)?
-                    .collect()
+                       ORDER BY finished DESC, id DESC";
+                let mut select = connection.prepare_cached(sql)?;
+                let builds = readable(select.query_map([], read)?);
+                builds.take(count as usize).collect()
             })
             .await
     }

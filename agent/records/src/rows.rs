@@ -215,6 +215,24 @@ pub(super) fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rus
     serde_json::from_str(&text).map_err(|fault| unreadable(column, &fault))
 }
 
+/// Leaves out the rows that cannot be read, such as one with a value of a newer agent: a bad row
+/// must not hide the others. The doctor reports it ([`super::Integrity`]).
+pub(super) fn readable<T>(
+    rows: impl Iterator<Item = rusqlite::Result<T>>,
+) -> impl Iterator<Item = rusqlite::Result<T>> {
+    rows.filter(|row| !row.as_ref().is_err_and(is_of_row))
+}
+
+/// Returns true if an error concerns the values of one row.
+pub(super) fn is_of_row(error: &rusqlite::Error) -> bool {
+    matches!(
+        error,
+        rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::InvalidColumnType(..)
+    )
+}
+
 /// Returns all rows of a query without parameters.
 pub(super) fn all<T, C: FromIterator<T>>(
     connection: &Connection,

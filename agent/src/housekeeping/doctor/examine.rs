@@ -239,6 +239,16 @@ impl Examination<'_> {
         for (id, build) in &records.builds {
             self.build(*id, build);
         }
+        for (id, fault) in &records.unreadable {
+            let advice = "if a newer agent wrote it, use that one; or else delete the row, with \
+                          the agent stopped";
+            self.advise(
+                Id::UnreadableRecord,
+                Subject::Build(*id),
+                fault.clone(),
+                advice,
+            );
+        }
         for path in &self.inventory.directories {
             let name = path
                 .file_name()
@@ -247,6 +257,7 @@ impl Examination<'_> {
             let subject = Subject::Path(path.clone());
             match name.parse::<BuildId>() {
                 Ok(id) if records.builds.contains_key(&id) => {}
+                Ok(id) if records.unreadable.contains_key(&id) => {}
                 Ok(id) => self.advise(
                     Id::DirectoryWithoutRecord,
                     subject,

@@ -75,9 +75,11 @@ fn read(agent: &AgentState, schedules: Vec<Schedule>) -> io::Result<Inventory> {
             ..Integrity::default()
         });
     let used = |path: &Path| digest(path).is_some_and(|digest| integrity.sources.contains(&digest));
+    // A record that cannot be read may name any source.
+    let is_known = integrity.faults.is_empty() && integrity.unreadable.is_empty();
     let unused = sources
         .into_iter()
-        .filter(|(path, _)| integrity.faults.is_empty() && !used(path));
+        .filter(|(path, _)| is_known && !used(path));
     let unused = unused.collect();
     Ok(Inventory {
         networks: networks(&prefix)?,
@@ -176,6 +178,7 @@ fn records(agent: &AgentState, integrity: Integrity) -> Records {
     Records {
         path: agent.records.path().to_owned(),
         faults: integrity.faults,
+        unreadable: integrity.unreadable,
         builds: integrity.builds.into_iter().map(recorded).collect(),
     }
 }

@@ -97,8 +97,10 @@ pub struct Records {
     pub path: PathBuf,
     /// The faults of the database. If there are any, nothing else is known.
     pub faults: Vec<String>,
-    /// All builds.
+    /// The builds whose records can be read.
     pub builds: BTreeMap<BuildId, Recorded>,
+    /// The other builds, each with the fault of its record.
+    pub unreadable: BTreeMap<BuildId, String>,
 }
 
 /// A recorded build and its files.

@@ -221,6 +221,15 @@ fn builds_without_a_job_are_diagnosed_by_their_remains() {
 }
 
 #[test]
+fn a_record_that_cannot_be_read_is_a_finding_and_its_directory_is_not() {
+    let mut inventory = agent([(1, build(State::Finished, false, None))]);
+    inventory.directories = vec!["/builds/1".into(), "/builds/2".into()];
+    let fault = "column target: \"a  b\" cannot be a target".to_owned();
+    inventory.records.unreadable.insert(BuildId(2), fault);
+    insta::assert_snapshot!(report(&inventory));
+}
+
+#[test]
 fn damaged_records_are_the_only_finding_about_builds() {
     let inventory = Inventory {
         records: Records {
