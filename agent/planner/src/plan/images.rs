@@ -82,7 +82,14 @@ impl Observed {
         let failure = self.bootstrap_failure(&key);
         let bootstrap_error = failure.map(|failure| failure.message.clone());
         let bootstrap_error = bootstrap_error.unwrap_or_default();
-        let bootstrap_wait = waits.get(&key).cloned().unwrap_or_default();
+        let bootstrap_wait = waits.get(&key).cloned().unwrap_or_else(|| {
+            let halt = self
+                .halt(&key.machine)
+                .filter(|_| image != ImageState::Ready);
+            halt.map_or_else(String::new, |halt| {
+                format!("its bootstrap waits because {halt}")
+            })
+        });
         let on_trial = self.trial_under_way(&key);
         let message = if let Some(revision) = on_trial {
             format!("the image of revision {revision}, which is on trial, is being made")

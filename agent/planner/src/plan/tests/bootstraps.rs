@@ -86,6 +86,34 @@ fn unasked_bootstraps_start_behind_all_builds_and_say_why_they_wait() {
 }
 
 #[test]
+fn a_bootstrap_that_waits_for_space_says_so_without_a_build() {
+    let mut observed = host(&["a"], 2);
+    let request = ResourceRequest {
+        disk: 256,
+        ..ResourceRequest::default()
+    };
+    observed.requests.insert(key_of("a"), request);
+    observed.capacity.disk.insert(VolumeId(0), 252);
+    let message = |observed: &Observed| {
+        let decision = observed.decide();
+        assert_eq!(bootstraps(&decision.actions), 0);
+        observed.readiness(&decision.bootstrap_waits)[0]
+            .message
+            .clone()
+    };
+    assert_eq!(
+        message(&observed),
+        "its bootstrap waits for space on its volume: 256 MiB wanted, 252 of 252 free"
+    );
+    let halt = "the volume is below its reserve".to_owned();
+    observed.halted_volumes.insert(VolumeId(0), halt);
+    assert_eq!(
+        message(&observed),
+        "its bootstrap waits because the volume is below its reserve"
+    );
+}
+
+#[test]
 fn a_build_that_waits_for_its_own_machine_does_not_delay_the_bootstraps_of_others() {
     let mut observed = host(&["a"], 3);
     let one = ResourceRequest {
