@@ -307,6 +307,7 @@ mod tests {
                 recipe_revision: "r0".into(),
                 architecture: "x86_64".into(),
                 checksum: "c0ffee".into(),
+                told_revision: None,
             };
             let mut result = TaskResult::new(Outcome::Success);
             result.packages = names.iter().map(package).collect();

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use config::task::{self, Outcome, TaskResult};
 
-use crate::cli::Settings;
+use crate::cli::{PR_HOST, Settings};
 use crate::log::Log;
 use crate::{WorkerError, exec, report};
 
@@ -49,5 +49,8 @@ fn install(settings: &Settings, log: &mut Log) -> Result<TaskResult, WorkerError
 }
 
 fn environment(settings: &Settings) -> Vec<(&'static str, OsString)> {
-    vec![("BUILDHOST_WORKER", settings.worker.clone().into())]
+    vec![
+        ("BUILDHOST_WORKER", settings.worker.clone().into()),
+        (PR_HOST, settings.pr_host.to_string().into()),
+    ]
 }

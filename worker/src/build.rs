@@ -2,7 +2,7 @@
 //! the result.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use config::printable;
@@ -24,6 +24,12 @@ use crate::{WorkerError, exec, handshake, secrets};
 const PROGRAM: &str = "build";
 /// The program's working directory, below the directory of the build.
 const WORK: &str = "work";
+/// The file for the program's message, below the directory of the build.
+const MESSAGE: &str = "message";
+/// The variable with the path of that file.
+const MESSAGE_VARIABLE: &str = "BUILDHOST_MESSAGE";
+/// The size up to which the message is read, in bytes.
+const MESSAGE_BYTES_MAX: u64 = 16 * 1024;
 
 /// Runs one build, puts [`task::RESULT`], and returns the reported outcome.
 ///
@@ -82,7 +88,12 @@ fn build(
         shell::breakpoint(settings, &surroundings, Stop::Start, log)?;
     }
     let mut rendezvous = Rendezvous::new(port, dirs.fork)?;
-    let (result, artifacts) = run_program(&surroundings, &mut rendezvous, log)?;
+    let (mut result, artifacts) = run_program(&surroundings, &mut rendezvous, log)?;
+    if result.status == Outcome::Error
+        && let Some(message) = own_message(&dirs.message)
+    {
+        result.message = message;
+    }
     if task
         .interactive
         .is_some_and(|breakpoint| breakpoint.stops_after(result.status))
@@ -125,6 +136,20 @@ fn run_program(
     Ok((result, artifacts))
 }
 
+/// Returns the message that the toolchain's `build` has written for people, without control
+/// characters; `None` if it has written nothing.
+fn own_message(path: &Path) -> Option<String> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).ok()?;
+    file.take(MESSAGE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    let is_shown = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
+    let text: String = String::from_utf8_lossy(&bytes)
+        .chars()
+        .filter(is_shown)
+        .collect();
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
 /// The directories of one build.
 struct BuildDirs {
     sources: PathBuf,
@@ -132,6 +157,8 @@ struct BuildDirs {
     work: PathBuf,
     /// The file with the identity of this copy of a forked guest.
     fork: PathBuf,
+    /// The file for the program's message.
+    message: PathBuf,
 }
 
 impl BuildDirs {
@@ -141,6 +168,7 @@ impl BuildDirs {
             out: work.join("out"),
             work: work.join(WORK),
             fork: work.join("fork"),
+            message: work.join(MESSAGE),
         }
     }
 
@@ -149,7 +177,12 @@ impl BuildDirs {
         for dir in [&self.sources, &self.out, &self.work] {
             fresh_directory(dir).map_err(WorkerError::disk(dir))?;
         }
-        Ok(())
+        match fs::remove_file(&self.message) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(WorkerError::disk(&self.message)(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns the surroundings of the toolchain's `build`.
@@ -159,6 +192,7 @@ impl BuildDirs {
             ("BUILDHOST_OUT", self.out.clone().into()),
             ("BUILDHOST_WORKER", settings.worker.clone().into()),
             ("BUILDHOST_FORK", self.fork.clone().into()),
+            (MESSAGE_VARIABLE, self.message.clone().into()),
             ("BUILDHOST_BUILD", task.build.to_string().into()),
             ("BUILDHOST_MACHINE", task.machine.to_string().into()),
             ("BUILDHOST_TOOLCHAIN", task.toolchain.to_string().into()),
@@ -318,6 +352,14 @@ mod tests {
         let names: Vec<_> = artifacts.iter().map(|a| a.name.as_str()).collect();
         assert_eq!(names, ["a.ipk", "b.ipk", "foo-1.0^2024 (x86_64).rpm"]);
         assert_eq!(faults.len(), 4, "{faults:?}");
+    }
+
+    #[test]
+    fn a_message_of_the_program_has_lines_but_no_control_characters() {
+        let out = out(&[("message", "one\x1b[31m\r\n\ttwo\n\n"), ("empty", " \n")]);
+        let message = |name: &str| own_message(&out.path().join(name));
+        assert_eq!(message("message").unwrap(), "one[31m\n\ttwo");
+        assert_eq!((message("empty"), message("missing")), (None, None));
     }
 
     #[test]

@@ -198,6 +198,7 @@ mod tests {
             recipe_revision: "r0".into(),
             architecture: "all".into(),
             checksum: "c".into(),
+            told_revision: None,
         }
     }
 

@@ -255,6 +255,7 @@ pub(crate) mod tests {
                 recipe_revision: "r0".into(),
                 architecture: "x86_64".into(),
                 checksum: "c0ffee".into(),
+                told_revision: None,
             },
             revision: "r0.2".into(),
         }];

@@ -23,6 +23,10 @@ pub struct Package {
     pub architecture: String,
     /// The checksum of the package's inputs: equal checksums mean equal packages.
     pub checksum: String,
+    /// The revision that the guest got from the PR service by itself, as in
+    /// [`BuiltPackage`](crate::builds::BuiltPackage); `None` if the host asks.
+    #[serde(skip)]
+    pub told_revision: Option<String>,
 }
 
 impl Package {
@@ -33,13 +37,17 @@ impl Package {
 
     /// Returns the package as a manifest of a list.
     pub fn manifest(&self) -> Manifest {
-        Manifest::new()
+        let manifest = Manifest::new()
             .with("package", &self.name)
             .with("version", &self.version)
             .with("recipe-revision", &self.recipe_revision)
             .with("architecture", &self.architecture)
-            .with("checksum", &self.checksum)
-            .with("file", &self.file)
+            .with("checksum", &self.checksum);
+        let manifest = match &self.told_revision {
+            Some(revision) => manifest.with(REVISION, revision),
+            None => manifest,
+        };
+        manifest.with("file", &self.file)
     }
 
     /// Reads a package from a manifest of a list.
@@ -47,14 +55,17 @@ impl Package {
     /// # Errors
     /// The first missing or invalid value.
     pub fn read(manifest: &Manifest) -> Result<Self, TaskError> {
-        Ok(Self {
+        let mut package = Self {
             file: required(manifest, "file")?.parse()?,
             name: printable_value(manifest, "package")?,
             version: printable_value(manifest, "version")?,
             recipe_revision: printable_value(manifest, "recipe-revision")?,
             architecture: printable_value(manifest, "architecture")?,
             checksum: printable_value(manifest, "checksum")?,
-        })
+            told_revision: None,
+        };
+        package.told_revision = told_revision(manifest, &package.recipe_revision)?;
+        Ok(package)
     }
 
     /// Parses the list of packages that a toolchain's `build` writes.
@@ -66,6 +77,8 @@ impl Package {
     }
 }
 
+/// The name of the revision that a guest got by itself.
+const REVISION: &str = "revision";
 /// The length at which a guest's message is truncated.
 const MESSAGE_MAX: usize = 4000;
 /// The number of packages that a result may have.
@@ -137,6 +150,23 @@ fn distinct(
     Ok(list)
 }
 
+/// Returns the revision that the guest got by itself: that of the recipe, or the same with a value
+/// of the PR service.
+fn told_revision(manifest: &Manifest, recipe: &str) -> Result<Option<String>, TaskError> {
+    let Some(told) = manifest.get(REVISION) else {
+        return Ok(None);
+    };
+    let is_integer = |part: &str| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit());
+    let is_value = |value: &str| {
+        let parts = value.strip_prefix('.');
+        value.is_empty() || parts.is_some_and(|parts| parts.split('.').all(is_integer))
+    };
+    if told.len() <= 200 && told.strip_prefix(recipe).is_some_and(is_value) {
+        return Ok(Some(told.to_owned()));
+    }
+    Err(TaskError::Value(REVISION, told.chars().take(40).collect()))
+}
+
 /// Returns a value without blanks or control characters, which is safe in file names,
 /// other protocols and tables.
 fn printable_value(manifest: &Manifest, name: &'static str) -> Result<String, TaskError> {
@@ -164,11 +194,35 @@ mod tests {
                 recipe_revision: "r0".into(),
                 architecture: "x86_64".into(),
                 checksum: "c0ffee".into(),
+                told_revision: None,
             }],
         };
         insta::assert_snapshot!(result.print());
         assert_eq!(result.packages[0].pr_version(), "hello-1.0-r0");
         assert_eq!(TaskResult::parse(&result.print()), Ok(result));
+    }
+
+    #[test]
+    fn a_revision_that_the_guest_got_begins_with_that_of_the_recipe() {
+        let told = |revision: &str| {
+            let text = format!(
+                ": 1\nfile: p.deb\npackage: p\nversion: 1\nrecipe-revision: r0\n\
+                 architecture: all\nchecksum: c\nrevision: {revision}\n"
+            );
+            let packages = Package::parse_list(&text)?;
+            assert_eq!(
+                Package::read(&packages[0].manifest()).as_ref(),
+                Ok(&packages[0])
+            );
+            Ok::<_, TaskError>(packages[0].told_revision.clone().unwrap())
+        };
+        for revision in ["r0", "r0.3", "r0.3.12"] {
+            assert_eq!(told(revision).as_deref(), Ok(revision));
+        }
+        for revision in ["r1.3", "r0.", "r0..1", "r0.x", "r03", "r0.1 2"] {
+            let error = TaskError::Value("revision", revision.to_owned());
+            assert_eq!(told(revision), Err(error));
+        }
     }
 
     #[test]

@@ -82,7 +82,11 @@ pub(super) async fn collect(agent: &AgentState, id: BuildId) -> Result<Collected
     };
     let mut packages = Vec::new();
     for package in report.packages() {
-        match pr_service::revision(&agent.pr, &agent.settings.pr, &package).await {
+        let revision = match package.told_revision.clone() {
+            Some(told) => Ok(told),
+            None => pr_service::revision(&agent.pr, &agent.settings.pr, &package).await,
+        };
+        match revision {
             Ok(revision) => packages.push(BuiltPackage { package, revision }),
             Err(error) if error.is_refusal() => {
                 report.faults.push(sys::error_report::chain(&error));
@@ -312,9 +316,13 @@ fn finish(files: &Path, packages: &[BuiltPackage]) -> Result<Vec<Artifact>, Coll
         }
     }
     if !packages.is_empty() {
-        let list = packages
-            .iter()
-            .map(|built| built.package.manifest().with("revision", &built.revision));
+        let list = packages.iter().map(|built| {
+            let package = Package {
+                told_revision: None,
+                ..built.package.clone()
+            };
+            package.manifest().with("revision", &built.revision)
+        });
         let text = manifest::print(&list.collect::<Vec<_>>());
         let path = files.join(task::PACKAGES);
         sys::file::replace(&path, text.as_bytes()).map_err(fault(&path))?;
