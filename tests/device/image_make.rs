@@ -117,7 +117,7 @@ fn a_recipe_makes_a_container_that_builds() {
             .contains("beside")
     );
 
-    worker.add_toolchain(&host, "shell");
+    worker.add_toolchain(&host, "shell", &[]);
     host.start();
     let script = files.path().join("any-name");
     write_file(

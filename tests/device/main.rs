@@ -15,6 +15,7 @@ mod arrivals;
 mod attach;
 mod backend;
 mod bad_input;
+mod bitbake;
 mod cancels;
 mod checkpoints;
 mod cleanup_delete;

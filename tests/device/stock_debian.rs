@@ -44,7 +44,7 @@ fn stock_debian(toolchain: &str, options: &[&str]) -> AgentHost {
     assert!(answer.stderr.contains("buildhost build deb"), "{answer:?}");
     assert_eq!(work_directories(), [""; 0]);
     host.host.machinectl(&["verify", "deb"], b"").success();
-    worker.add_toolchain(&host, toolchain);
+    worker.add_toolchain(&host, toolchain, &[]);
     host.start();
     host
 }

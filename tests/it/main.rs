@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails at the first error")]
 
 mod access;
+mod bitbake_toolchain;
 mod commands;
 mod connections;
 mod events;

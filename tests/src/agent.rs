@@ -389,6 +389,16 @@ impl AgentHost {
         build
     }
 
+    /// Returns an answer of Toaster's monitoring API.
+    pub fn toaster(&self, path: &str) -> serde_json::Value {
+        let mut curl = command::prepare("curl");
+        curl.args(["--silent", "--fail", "--unix-socket"]);
+        curl.arg(self.run_directory().join("agent.sock"));
+        curl.arg(format!("http://host{path}"));
+        let answer = command::run(curl, Duration::from_mins(1)).expect("an answer");
+        serde_json::from_slice(&answer).expect("JSON")
+    }
+
     /// Returns the log of a build's worker and toolchain.
     pub fn log_of(&self, id: u64) -> String {
         self.machinectl(&["log", &id.to_string()]).success().stdout

@@ -37,13 +37,14 @@ impl StaticWorker {
         self.0.path().join("buildhost-worker")
     }
 
-    /// Makes a toolchain of this kind the toolchain `default` of a host.
-    pub fn add_toolchain(&self, host: &AgentHost, kind: &str) {
+    /// Makes a toolchain of this kind the toolchain `default` of a host. The options are those of
+    /// `scripts/make-toolchain`.
+    pub fn add_toolchain(&self, host: &AgentHost, kind: &str, options: &[&str]) {
         let directory = self.0.path().join(kind);
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/make-toolchain");
         let mut make = command::prepare(script);
         make.arg(&directory).args(["--kind", kind, "--worker"]);
-        make.arg(self.file());
+        make.arg(self.file()).args(options);
         command::run(make, LIMIT).expect("a toolchain");
         let directory = directory.display().to_string();
         host.host

@@ -1,0 +1,2 @@
+SUMMARY = "Says hello"
+SRC_URI = "file://greeting.c file://Makefile"
