@@ -1,12 +1,16 @@
-//! A load generator for PR servers and hash equivalence servers, including BitBake's own. Prints
-//! one line of results.
+//! A load generator for PR servers and hash equivalence servers, including BitBake's own. Prints a
+//! line of results for each server, and the ratio of the first two.
 //!
-//! It sends prepared bytes and only counts the lines of the replies, so that it is not the
-//! bottleneck.
+//! The servers take turns, so that they see the same load of the host. The generator sends prepared
+//! bytes and only counts the lines of the replies, so that it is not the bottleneck.
 
 mod latency;
 
+mod report;
+
 mod requests;
+
+mod server;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,14 +24,28 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use latency::LatencyHistogram;
+use report::{Goal, Round, Rounds};
 use requests::{Load, Requests};
+use server::Server;
 
-/// Send requests to a PR server or a hash equivalence server as fast as it replies.
-#[derive(Debug, Parser)]
+/// Send requests to PR servers or hash equivalence servers as fast as they reply.
+#[derive(Debug, Clone, Parser)]
 struct Arguments {
-    /// The address of the server.
-    #[arg(long)]
-    address: SocketAddr,
+    /// A server on this host. May be repeated; the second one is the reference.
+    #[arg(long, value_name = "NAME=ADDRESS=PID", required = true)]
+    server: Vec<Server>,
+
+    /// The number of rounds.
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
+
+    /// The least ratio of the rates that passes.
+    #[arg(long, requires = "goal_cpu")]
+    goal_rate: Option<f64>,
+
+    /// The least ratio of the times on processors per request that passes.
+    #[arg(long, requires = "goal_rate")]
+    goal_cpu: Option<f64>,
 
     /// The kind of requests.
     #[arg(long, value_enum, default_value_t = Load::Known)]
@@ -41,7 +59,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     pipeline: usize,
 
-    /// The duration in seconds. `growing` ends earlier when the package has all its checksums.
+    /// The duration of each round in seconds. `growing` ends earlier when the package has all its checksums.
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
 
@@ -53,6 +71,7 @@ struct Arguments {
 /// The state that all connections share.
 struct Shared {
     arguments: Arguments,
+    address: SocketAddr,
     requests: Requests,
     next: AtomicU64,
     end: Instant,
@@ -62,21 +81,35 @@ struct Shared {
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     ensure!(
-        arguments.pipeline > 0 && arguments.connections > 0,
-        "--pipeline and --connections must be positive"
+        arguments.pipeline > 0 && arguments.connections > 0 && arguments.rounds > 0,
+        "--pipeline, --connections and --rounds must be positive"
     );
+    let mut results = vec![Vec::new(); arguments.server.len()];
+    for _ in 0..arguments.rounds {
+        for (server, results) in arguments.server.iter().zip(&mut results) {
+            results.push(measure(&arguments, server).await?);
+        }
+    }
+    let results: Vec<Rounds> = results.into_iter().map(Rounds::new).collect();
+    report(&arguments, &results);
+    Ok(())
+}
+
+/// Measures a server in one round.
+async fn measure(arguments: &Arguments, server: &Server) -> Result<Round> {
     let requests = Requests::new(arguments.load);
-    prepare(&arguments, &requests).await?;
+    prepare(server.address, &requests).await?;
+    let cpu_before = server.cpu_time()?;
     let start = Instant::now();
-    let end = start + Duration::from_secs_f64(arguments.seconds);
     let shared = Arc::new(Shared {
-        arguments,
+        arguments: arguments.clone(),
+        address: server.address,
         requests,
         next: AtomicU64::new(0),
-        end,
+        end: start + Duration::from_secs_f64(arguments.seconds),
     });
     let mut connections = JoinSet::new();
-    for _ in 0..shared.arguments.connections {
+    for _ in 0..arguments.connections {
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
             if shared.arguments.load.connects() {
@@ -90,12 +123,25 @@ async fn main() -> Result<()> {
     while let Some(latencies) = connections.join_next().await {
         total.add(&latencies??);
     }
-    report(&shared.arguments, &total, start.elapsed())
+    let (time, cpu) = (start.elapsed(), server.cpu_time()?);
+    let count = total.count();
+    ensure!(count > 0, "there were no replies");
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "the printed results are rounded"
+    )]
+    let count = count as f64;
+    Ok(Round {
+        rate: count / time.as_secs_f64(),
+        cpu: cpu.saturating_sub(cpu_before).div_f64(count),
+        p50: total.quantile(0.50),
+        p99: total.quantile(0.99),
+    })
 }
 
 /// Requests the known tuples once, or reports the known tasks, so that they are recorded.
-async fn prepare(arguments: &Arguments, requests: &Requests) -> Result<()> {
-    let mut stream = BufReader::new(TcpStream::connect(arguments.address).await?);
+async fn prepare(address: SocketAddr, requests: &Requests) -> Result<()> {
+    let mut stream = BufReader::new(TcpStream::connect(address).await?);
     stream.get_mut().write_all(requests.greeting()).await?;
     let mut line = String::new();
     for request in requests.preparation() {
@@ -110,7 +156,7 @@ async fn prepare(arguments: &Arguments, requests: &Requests) -> Result<()> {
 
 /// Sends requests on one connection until the end.
 async fn run(shared: &Shared) -> Result<LatencyHistogram> {
-    let mut stream = TcpStream::connect(shared.arguments.address).await?;
+    let mut stream = TcpStream::connect(shared.address).await?;
     stream.set_nodelay(true)?;
     // Without pacing (BBR), which costs a timer per packet.
     let _ = socket2::SockRef::from(&stream).set_tcp_congestion(b"reno");
@@ -159,7 +205,7 @@ async fn run_with_connections(shared: &Shared) -> Result<LatencyHistogram> {
             .requests
             .append(&mut out, shared.next.fetch_add(1, Ordering::Relaxed));
         let start = Instant::now();
-        let mut stream = TcpStream::connect(shared.arguments.address).await?;
+        let mut stream = TcpStream::connect(shared.address).await?;
         stream.write_all(&out).await?;
         let read = stream.read(&mut bytes).await?;
         if !bytes[..read].ends_with(b"\n") {
@@ -175,17 +221,17 @@ async fn run_with_connections(shared: &Shared) -> Result<LatencyHistogram> {
 }
 
 #[expect(clippy::print_stdout, reason = "the program prints its results")]
-fn report(arguments: &Arguments, latencies: &LatencyHistogram, time: Duration) -> Result<()> {
-    let count = latencies.count();
-    ensure!(count > 0, "there were no replies");
-    #[expect(clippy::cast_precision_loss, reason = "the printed rate is rounded")]
-    let rate = count as f64 / time.as_secs_f64();
-    println!(
-        "{:<14} {:>4} connections  {rate:>9.0}/s  p50 {:>8.3} ms  p99 {:>8.3} ms",
-        format!("{:?}", arguments.load).to_lowercase(),
-        arguments.connections,
-        latencies.quantile(0.50).as_secs_f64() * 1000.0,
-        latencies.quantile(0.99).as_secs_f64() * 1000.0,
-    );
-    Ok(())
+fn report(arguments: &Arguments, results: &[Rounds]) {
+    let load = format!("{:?}", arguments.load).to_lowercase();
+    for (server, rounds) in arguments.server.iter().zip(results) {
+        println!(
+            "{load:<14} {:>4} connections  {:<14} {rounds}",
+            arguments.connections, server.name
+        );
+    }
+    if let [ours, reference, ..] = results {
+        let goal = arguments.goal_rate.zip(arguments.goal_cpu);
+        let goal = goal.map(|(rate, cpu)| Goal { rate, cpu });
+        println!("{:>33}{}", "", ours.ratio_to(reference, goal));
+    }
 }

@@ -17,6 +17,9 @@ const STREAM: &[u8] = b"{\"get-stream\": null}\n";
 /// The number of known tuples.
 const KNOWN: u64 = 1000;
 
+/// The versions in the database for exports.
+const VERSIONS: u64 = 20_000;
+
 /// The kinds of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Load {
@@ -30,6 +33,8 @@ pub(crate) enum Load {
     Connect,
     /// New tuples, all of one package.
     Growing,
+    /// Exports of one version each, of the database that `scripts/bench` fills.
+    Export,
     /// Unihashes of known tasks, in a stream.
     HashKnown,
     /// Unihashes of unknown tasks, in a stream.
@@ -46,7 +51,12 @@ impl Load {
     /// Returns true for requests to the hash equivalence service.
     fn is_hash(self) -> bool {
         match self {
-            Self::Known | Self::Fresh | Self::Shared | Self::Connect | Self::Growing => false,
+            Self::Known
+            | Self::Fresh
+            | Self::Shared
+            | Self::Connect
+            | Self::Growing
+            | Self::Export => false,
             Self::HashKnown
             | Self::HashUnknown
             | Self::HashConnect
@@ -130,6 +140,7 @@ impl Requests {
             Load::Shared => {
                 out.extend(request(&format!("shared-{run}-{}-r0", number / 16), number));
             }
+            Load::Export => out.extend(export(number.wrapping_mul(7919) % VERSIONS)),
             Load::Growing => out.extend(request(&format!("growing-{run}-r0"), number)),
             Load::HashUnknown => {
                 let written = writeln!(out, "bench {run:032x}{number:032x}");
@@ -182,4 +193,12 @@ fn request(version: &str, checksum: u64) -> Vec<u8> {
     );
     debug_assert!(written.is_ok());
     out
+}
+
+fn export(version: u64) -> Vec<u8> {
+    format!(
+        "{{\"export\": {{\"version\": \"rows-{version}-r0\", \"pkgarch\": null, \
+         \"checksum\": null, \"colinfo\": false, \"history\": true}}}}\n"
+    )
+    .into_bytes()
 }
