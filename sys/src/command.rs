@@ -117,15 +117,7 @@ pub fn line(command: &Command) -> String {
 /// The program cannot be started, fails, or exceeds `limit`, after which it is killed.
 pub fn run(mut command: Command, limit: Duration) -> Result<Vec<u8>, CommandError> {
     command.stdout(Stdio::piped());
-    let mut running = Running::start(command)?;
-    let stdout = running.child.stdout.take().map(|mut stdout| {
-        read_in_thread(move || {
-            let mut bytes = Vec::new();
-            stdout.read_to_end(&mut bytes).map(|_| bytes)
-        })
-    });
-    running.finish(limit)?;
-    Ok(stdout.as_ref().and_then(drain).unwrap_or_default())
+    Running::start(command)?.output(limit)
 }
 
 /// The result of a thread that reads a pipe.
@@ -184,6 +176,22 @@ impl Running {
             line,
             stderr: stderr.map(|stderr| read_in_thread(move || stderr_tail(stderr))),
         })
+    }
+
+    /// Waits for a successful end and returns the standard output, which the command must have
+    /// been given as a pipe.
+    ///
+    /// # Errors
+    /// The program fails or exceeds `limit`, after which it is killed.
+    pub fn output(mut self, limit: Duration) -> Result<Vec<u8>, CommandError> {
+        let stdout = self.child.stdout.take().map(|mut stdout| {
+            read_in_thread(move || {
+                let mut bytes = Vec::new();
+                stdout.read_to_end(&mut bytes).map(|_| bytes)
+            })
+        });
+        self.finish(limit)?;
+        Ok(stdout.as_ref().and_then(drain).unwrap_or_default())
     }
 
     /// Waits for a successful end.

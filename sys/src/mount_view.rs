@@ -4,8 +4,8 @@
 //! mounts of the host do not change, and those of the view end with the last process in it.
 //!
 //! A tool that reads data of others as root is started in a view by [`MountView::start`]. It has
-//! no network, sees no process but its own, keeps only the capabilities that its caller names, and
-//! can neither gain others nor change its view.
+//! no network unless its view keeps that of the host, sees no process but its own, keeps only the
+//! capabilities that its caller names, and can neither gain others nor change its view.
 
 use std::fs;
 use std::io;
@@ -34,6 +34,19 @@ pub use crate::syscall_filter::Ioctls;
 const PROGRAM_DIRECTORIES: [&str; 8] = [
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix", "/gnu",
 ];
+/// The files by which programs find other hosts and verify them.
+const NETWORK_FILES: [&str; 10] = [
+    "/etc/resolv.conf",
+    "/run/systemd/resolve",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/etc/ssl",
+    "/etc/pki",
+    "/etc/ca-certificates",
+    "/etc/ssh",
+];
 /// The place at which a view is built before it becomes the root. It exists on every host, and
 /// neither programs nor volumes lie below it.
 const ROOT: &str = "/proc";
@@ -52,6 +65,7 @@ pub struct MountView {
     mounts: Vec<ViewMount>,
     writable: Vec<PathBuf>,
     processes: Processes,
+    host_network: bool,
 }
 
 /// The processes that a view shows in `/proc`.
@@ -138,19 +152,27 @@ impl MountView {
         self.processes = Processes::OfUser;
     }
 
+    /// Leaves the host's network to the tool, with the files by which it finds and verifies other
+    /// hosts, for [`MountView::start`].
+    pub fn keep_network(&mut self) {
+        self.host_network = true;
+        self.add_host_paths(NETWORK_FILES);
+    }
+
     /// Starts a program that sees only this view and has at most these rights.
     ///
     /// # Errors
     /// The view cannot be built, which needs root, or the program cannot be started.
     pub fn start(mut self, command: Command, rights: Rights) -> Result<Running, CommandError> {
         self.add_host_paths(program_directory(&command));
+        let host_network = self.host_network;
         Running::start_with(command, |command| {
             if self.processes == Processes::OfTool {
                 mount_processes(command);
             }
             syscall_filter::apply(command, rights.ioctls)?;
             self.run(|| {
-                isolate()?;
+                isolate(host_network)?;
                 limit_capabilities(rights.capabilities)?;
                 command.spawn()
             })
@@ -218,10 +240,11 @@ impl MountView {
     }
 }
 
-/// Gives this thread's children a network, an IPC and a process namespace of their own. The
-/// thread itself can start no more threads.
-fn isolate() -> io::Result<()> {
-    let namespaces = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWPID;
+/// Gives this thread's children an IPC and a process namespace of their own, and a network unless
+/// they keep the host's. The thread itself can start no more threads.
+fn isolate(host_network: bool) -> io::Result<()> {
+    let mut namespaces = CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWPID;
+    namespaces.set(CloneFlags::CLONE_NEWNET, !host_network);
     Ok(unshare(namespaces)?)
 }
 
