@@ -14,6 +14,7 @@ pub mod builds;
 pub mod canary;
 pub mod doctor;
 pub mod egress;
+pub mod layers;
 pub mod layout;
 pub mod limits;
 pub mod machine;
@@ -21,6 +22,7 @@ pub mod manifest;
 pub mod names;
 pub mod pressure;
 pub mod progress;
+pub mod projects;
 pub mod queue;
 pub mod schedule;
 pub mod secrets;
@@ -35,8 +37,8 @@ pub use guest_tag::{CopyTag, GuestTag, NoGuestTag};
 pub use image_key::ImageKey;
 pub use load::Load;
 pub use names::{
-    BuildId, FileName, MachineName, NameError, ResourceName, Revision, ScheduleName, SecretName,
-    Tag, ToolchainName,
+    BuildId, FileName, LayerName, MachineName, NameError, ProjectName, ReleaseName, ResourceName,
+    Revision, ScheduleName, SecretName, Tag, ToolchainName,
 };
 pub use resource_counts::{ResourceCount, ResourceCountError, ResourceCounts};
 pub use ssh::SshHost;

@@ -220,6 +220,42 @@ name!(
     }
 );
 
+name!(
+    /// The name of a layer: `meta-oe`.
+    LayerName,
+    Grammar {
+        kind: "layer",
+        first: letter_or_digit,
+        first_allowed: "a letter or a digit",
+        punctuation: "._+-",
+        length_max: 100,
+    }
+);
+
+name!(
+    /// The name of a release of layers: `wrynose`.
+    ReleaseName,
+    Grammar {
+        kind: "release",
+        first: letter_or_digit,
+        first_allowed: "a letter or a digit",
+        punctuation: "._+-",
+        length_max: 32,
+    }
+);
+
+name!(
+    /// The name of a project: `camera`.
+    ProjectName,
+    Grammar {
+        kind: "project",
+        first: letter_or_digit,
+        first_allowed: "a letter or a digit",
+        punctuation: "._+-",
+        length_max: 64,
+    }
+);
+
 impl Tag {
     /// Returns the tag of the snapshot in which a machine is bootstrapped.
     pub fn bootstrap() -> Self {

@@ -6,6 +6,7 @@
 mod builds;
 mod guests;
 mod http;
+mod layers;
 mod machines;
 mod pr;
 mod provenance;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 pub use builds::{Bootstrap, Builds, Records};
 pub use guests::{Acceleration, Guests, Uefi, UidRange};
 pub use http::{Http, Tls};
+pub use layers::Layers;
 pub use machines::{Machines, Pull};
 pub use pr::{PackageRoute, Pr, PrMode};
 pub use provenance::Provenance;
@@ -47,6 +49,8 @@ pub struct Settings {
     pub provenance: Provenance,
     /// The PR service.
     pub pr: Pr,
+    /// The sources of layers.
+    pub layers: Layers,
     /// The HTTP server.
     pub http: Http,
     /// The log.
@@ -106,6 +110,7 @@ impl Settings {
             records: builds::records(reader),
             provenance: provenance::provenance(reader),
             pr: pr::pr(reader),
+            layers: layers::layers(reader),
             http: http::http(reader),
             log: log(reader),
         }

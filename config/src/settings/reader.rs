@@ -149,6 +149,19 @@ impl<'a> Reader<'a> {
         self.optional_list(key, expected, parse).unwrap_or_default()
     }
 
+    /// Reads a list of texts that are valid, with a default.
+    pub(super) fn texts(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        default: &[&str],
+        is_valid: impl Fn(&str) -> bool,
+    ) -> Vec<String> {
+        let parse = |text: &str| is_valid(text).then(|| text.to_owned());
+        let found = self.optional_list(key, expected, parse);
+        found.unwrap_or_else(|| default.iter().map(|text| (*text).to_owned()).collect())
+    }
+
     fn optional_list<T>(
         &mut self,
         key: &'static str,
