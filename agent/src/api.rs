@@ -10,9 +10,12 @@ mod doctor;
 mod error;
 mod events;
 mod files;
+mod layers;
 mod listener;
+mod projects;
 mod queue;
 mod rate_limit;
+mod releases;
 mod reload;
 mod schedules;
 mod secrets;
@@ -240,11 +243,41 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
         .route("/api/v1/slsa", get(slsa::check))
         .route("/api/v1/doctor", get(doctor::examine))
         .route("/api/v1/doctor/repair", post(doctor::repair))
+        .merge(project_routes())
         .route_layer(DefaultBodyLimit::max(agent.settings.http.request_bytes_max))
         .route(
             "/api/v1/sources/{sha256}",
             get(files::source).merge(put(files::put_source).layer(DefaultBodyLimit::disable())),
         )
+}
+
+/// Returns the routes about projects and their layers.
+fn project_routes() -> Router<Arc<AgentState>> {
+    Router::new()
+        .route("/api/v1/releases", get(releases::list))
+        .route(
+            "/api/v1/releases/{name}",
+            get(releases::show)
+                .put(releases::add)
+                .delete(releases::remove),
+        )
+        .route("/api/v1/layers", get(layers::list))
+        .route(
+            "/api/v1/layers/{name}",
+            get(layers::show).put(layers::add).delete(layers::remove),
+        )
+        .route("/api/v1/layer-sources", get(layers::sources))
+        .route("/api/v1/layer-sources/fixtures", post(layers::load_fixture))
+        .route("/api/v1/layer-sources/update", post(layers::update))
+        .route("/api/v1/projects", get(projects::list))
+        .route(
+            "/api/v1/projects/{name}",
+            get(projects::show)
+                .put(projects::put)
+                .delete(projects::remove),
+        )
+        .route("/api/v1/projects/{name}/builds", post(projects::build))
+        .route("/api/v1/projects/{name}/commits", post(projects::commits))
 }
 
 /// Refuses requests that a browser sends on behalf of another site. Only TCP clients name a host;

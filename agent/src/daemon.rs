@@ -25,6 +25,7 @@ use crate::api;
 use crate::housekeeping::{disk_pressure, retention};
 use crate::scheduler::{self, log_cleaning};
 use crate::triggers::fs_watch::Watch;
+use crate::triggers::layers;
 use crate::triggers::pull;
 use jobs::{self, build, hold};
 use state::AgentState;
@@ -110,6 +111,7 @@ async fn run_async(settings: Settings) -> Result<[File; 2], StartError> {
     let retention = tokio::spawn(retention::run(Arc::clone(&agent)));
     let disk_pressure = tokio::spawn(disk_pressure::watch(Arc::clone(&agent)));
     tokio::spawn(pull::run(Arc::clone(&agent)));
+    tokio::spawn(layers::run(Arc::clone(&agent)));
     info!(
         name = agent.settings.name,
         version = env!("CARGO_PKG_VERSION"),
@@ -244,6 +246,15 @@ fn open_state(settings: Settings) -> Result<AgentState, StartError> {
     ] {
         create_directory(&directory)?;
     }
+    agent
+        .catalog
+        .prepare()
+        .context(|| "open the catalog of layers".to_owned())?;
+    agent
+        .mirrors
+        .prepare()
+        .context(|| "prepare the mirrors of repositories".to_owned())?;
+    layers::load_fixtures(&agent);
     let prepared = agent.secrets.prepare();
     prepared.context(|| "prepare the directory of the secrets".to_owned())?;
     create_directory(&session::guests_directory(&agent.settings.paths.run))?;

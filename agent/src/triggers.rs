@@ -1,6 +1,8 @@
 //! The triggers of work: submissions, schedules, changed directories, revisions on other hosts.
 
 pub mod fs_watch;
+pub(crate) mod layers;
+pub(crate) mod projects;
 pub(crate) mod pull;
 pub mod schedule;
 pub mod submission;

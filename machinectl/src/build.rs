@@ -31,8 +31,9 @@ use crate::options::{DryRun, Follow, GlobalOptions};
 use crate::output::Output;
 use list::Filter;
 
+pub(crate) use bisect::search;
 pub(crate) use delete::plan as plan_deletion;
-pub(crate) use follow::finish_submission;
+pub(crate) use follow::{finish_submission, wait};
 pub(crate) use submit::{BuildArguments, upload_sources};
 
 #[derive(Debug, Subcommand)]

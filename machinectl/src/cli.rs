@@ -10,7 +10,8 @@ use crate::options::GlobalOptions;
 use crate::output::Output;
 use crate::program::Program;
 use crate::{
-    build, help, host, machine, manual, schedule, secret, systemd, toaster, token, toolchain,
+    build, help, host, layer, machine, manual, project, schedule, secret, systemd, toaster, token,
+    toolchain,
 };
 
 /// Manages machines, their images and toolchains, and the builds on a build host
@@ -35,6 +36,12 @@ enum Command {
     /// Add, list, show, run and remove schedules, which submit builds by the clock
     #[command(subcommand)]
     Schedule(schedule::Command),
+    /// Add, list, show, change, build and remove projects of BitBake
+    #[command(subcommand)]
+    Project(project::Command),
+    /// Add, list, show and remove layers, which projects have
+    #[command(subcommand)]
+    Layer(layer::Command),
     /// Add, list and delete secrets, which builds get in the memory of their guests
     #[command(subcommand)]
     Secret(secret::Command),
@@ -111,6 +118,8 @@ fn dispatch(
         Command::Toolchain(command) => toolchain::run(command, options, output),
         Command::Build(command) => build::run(command, options, output),
         Command::Schedule(command) => schedule::run(command, options, output),
+        Command::Project(command) => project::run(command, options, output),
+        Command::Layer(command) => layer::run(command, options, output),
         Command::Secret(command) => secret::run(command, options, output),
         Command::Host(command) => host::run(command, options, output),
         Command::Token(command) => token::run(command, output),

@@ -20,10 +20,11 @@ type Entry = (&'static str, &'static [&'static str]);
 
 /// The groups of commands in their order on the first page. Every visible command is in one of
 /// them.
-const GROUPS: [(&str, &[Entry]); 6] = [
+const GROUPS: [(&str, &[Entry]); 7] = [
     ("Machines", MACHINES),
     ("Images", IMAGES),
     ("Builds", BUILDS),
+    ("Projects", PROJECTS),
     ("Debugging", DEBUGGING),
     ("Host", HOST),
     ("Toaster", TOASTER),
@@ -76,12 +77,33 @@ const BUILDS: &[Entry] = &[
     ("schedule remove", &[SOCKET, JSON, QUIET]),
 ];
 
+const PROJECTS: &[Entry] = &[
+    ("project add", &[SOCKET, JSON, QUIET]),
+    ("project import", &[SOCKET, JSON, QUIET]),
+    ("project list", &[SOCKET, JSON, LEGEND]),
+    ("project show", &[SOCKET, JSON]),
+    ("project set", &[SOCKET, JSON, QUIET]),
+    ("project layer", &[SOCKET, JSON, QUIET]),
+    ("project build", &[SOCKET, JSON, QUIET, LEGEND]),
+    ("project bisect", &[SOCKET, JSON, QUIET]),
+    ("project remove", &[SOCKET, JSON, QUIET]),
+    ("layer add", &[SOCKET, JSON, QUIET]),
+    ("layer list", &[SOCKET, JSON, LEGEND]),
+    ("layer show", &[SOCKET, JSON]),
+    ("layer remove", &[SOCKET, JSON, QUIET]),
+    ("layer sources", &[SOCKET, JSON, LEGEND]),
+    ("release add", &[SOCKET, JSON, QUIET]),
+    ("release list", &[SOCKET, JSON, LEGEND]),
+    ("release show", &[SOCKET, JSON]),
+    ("release remove", &[SOCKET, JSON, QUIET]),
+];
+
 const DEBUGGING: &[Entry] = &[
     ("console", &[SOCKET, QUIET]),
     ("login", &[SOCKET, QUIET]),
     ("resume", &[SOCKET, JSON, QUIET]),
     ("attach", &[SOCKET, JSON, QUIET]),
-    ("release", &[SOCKET, JSON, QUIET]),
+    ("release", &[SOCKET, JSON, QUIET, LEGEND]),
 ];
 
 const HOST: &[Entry] = &[
@@ -104,6 +126,8 @@ const HOST: &[Entry] = &[
 const TOASTER: &[Entry] = &[
     ("toaster buildslist", &[SOCKET]),
     ("toaster builddelete", &[SOCKET, JSON]),
+    ("toaster loaddata", &[SOCKET, JSON, QUIET]),
+    ("toaster lsupdates", &[SOCKET, JSON, QUIET]),
     ("toaster perf", &[]),
     ("toaster checksettings", &[]),
     ("toaster runbuilds", &[SOCKET, QUIET]),

@@ -2,6 +2,8 @@
 //! docs/toaster.md lists the differences.
 
 mod check;
+mod loaddata;
+mod lsupdates;
 mod perf;
 mod runbuilds;
 
@@ -26,6 +28,24 @@ pub(crate) enum Command {
         /// The builds
         #[arg(required = true, value_name = "BUILD")]
         builds: Vec<BuildId>,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// Load fixtures: files with releases, layers and settings, in XML or JSON
+    ///
+    /// A file replaces the one that was loaded under its name. A file with a fault changes nothing.
+    Loaddata {
+        /// The files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// Update the layers from the layer indexes
+    Lsupdates {
+        /// Only from this index; it need not be in the settings
+        #[arg(long)]
+        url: Option<String>,
         #[command(flatten)]
         dry_run: DryRun,
     },
@@ -60,6 +80,13 @@ pub(crate) fn run(
         Command::Buildslist => list(&Client::new(&options.socket)?, output),
         Command::Builddelete { builds, dry_run } => {
             delete(&Client::new(&options.socket)?, builds, *dry_run, output)
+        }
+        Command::Loaddata { files, dry_run } => {
+            loaddata::run(&Client::new(&options.socket)?, files, *dry_run, output)
+        }
+        Command::Lsupdates { url, dry_run } => {
+            let client = Client::new(&options.socket)?;
+            lsupdates::run(&client, url.as_deref(), *dry_run, output)
         }
         Command::Perf { url } => perf::run(url.trim_end_matches('/'), output),
         Command::Checksettings { config } => check::settings(config, output),

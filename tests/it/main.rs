@@ -15,6 +15,7 @@ mod invalid_requests;
 mod logs;
 mod metrics;
 mod openapi;
+mod projects;
 mod retention;
 mod schedules;
 mod secrets;

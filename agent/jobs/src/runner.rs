@@ -14,6 +14,7 @@ use secrets::SecretsError;
 use session::{GuestEvent, GuestFailure, Session, SessionError};
 use store::StoreError;
 use tokio_util::sync::CancellationToken;
+use yocto::CatalogError;
 
 use super::build::collect::CollectError;
 use state::AgentState;
@@ -39,6 +40,9 @@ pub enum JobError {
     /// A secret of a build.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    /// The catalog of layers, which knows the origin of sources.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
     /// The worker did not request the secrets of its build.
     #[error(
         "the worker of toolchain {0} does not know secrets, and this build needs them; replace \

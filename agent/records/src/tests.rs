@@ -91,6 +91,7 @@ async fn records_are_durable() {
         toolchain_sha256: "0".repeat(64).parse().unwrap(),
         image_sha256: None,
         policy: None,
+        repositories: Vec::new(),
     });
     build.trial = Some(run(second(4)));
     build.guest = Some(GuestKind::Tcg);

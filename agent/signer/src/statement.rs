@@ -1,7 +1,7 @@
 //! The provenance of a build's artifacts: an in-toto Statement (v1) with the SLSA provenance
 //! predicate (v1); pure. `docs/provenance.md` describes its fields.
 
-use config::builds::{Artifact, Build, Request, StartKind};
+use config::builds::{Artifact, Build, Request, SourceOrigin, StartKind};
 use config::task::{self, Digest, Outcome};
 use serde_json::{Map, Value, json};
 
@@ -161,9 +161,16 @@ fn subject(build: &Build, artifact: &Artifact) -> Value {
 
 /// The sources, and what the guest was made from as far as it is known.
 fn dependencies(build: &Build) -> Vec<Value> {
+    let origins = build.inputs.as_ref().map(|it| it.repositories.as_slice());
     let source = |it: &task::Source| {
         let name = format!("source/{}", it.name);
-        json!({ "name": name, "digest": { "sha256": it.sha256 } })
+        let mut source = json!({ "name": name, "digest": { "sha256": it.sha256 } });
+        let mut origins = origins.unwrap_or_default().iter();
+        if let Some(origin) = origins.find(|origin| origin.source == it.name) {
+            source["uri"] = json!(repository_uri(origin));
+            source["digest"]["gitCommit"] = json!(origin.commit);
+        }
+        source
     };
     let mut dependencies: Vec<_> = build.sources.iter().map(source).collect();
     let Some(made) = &build.inputs else {
@@ -189,6 +196,17 @@ fn dependencies(build: &Build) -> Vec<Value> {
         dependencies.push(json!({ "name": file, "digest": { "sha256": contents } }));
     }
     dependencies
+}
+
+/// Returns the address of a commit, in the form of SPDX: `git+https://HOST/PATH@COMMIT`.
+fn repository_uri(origin: &SourceOrigin) -> String {
+    let url = match origin.url.local_path() {
+        Some(path) => format!("file://{path}"),
+        None if origin.url.as_str().contains("://") => origin.url.to_string(),
+        // The short form of ssh: `user@host:path`.
+        None => format!("ssh://{}", origin.url.as_str().replacen(':', "/", 1)),
+    };
+    format!("git+{url}@{}", origin.commit)
 }
 
 #[cfg(test)]
@@ -246,6 +264,7 @@ pub(crate) mod tests {
                 cold_reason: String::new(),
                 options: Vec::new(),
             }),
+            repositories: Vec::new(),
         });
         build.packages = vec![BuiltPackage {
             package: Package {
@@ -291,6 +310,38 @@ pub(crate) mod tests {
         let internal = &statement["predicate"]["buildDefinition"]["internalParameters"];
         assert_eq!(internal["forkedFrom"]["build"], 7);
         assert_eq!(internal["forkedFrom"]["seconds"], 60);
+    }
+
+    #[test]
+    fn a_source_that_the_host_made_of_a_repository_names_its_commit() {
+        let mut build = build();
+        let commit = "c".repeat(40);
+        let mut uri = |url: &str| {
+            build.inputs.as_mut().unwrap().repositories = vec![SourceOrigin {
+                source: "hello-1.0.tar.gz".parse().unwrap(),
+                url: url.parse().unwrap(),
+                commit: commit.parse().unwrap(),
+            }];
+            let statement = statement(&build, "farm1", None, Builder::Signed).unwrap();
+            let definition = &statement["predicate"]["buildDefinition"];
+            definition["resolvedDependencies"][0].clone()
+        };
+        let source = uri("https://git.example.org/oe");
+        assert_eq!(source["digest"]["gitCommit"], commit);
+        for (url, prefix) in [
+            (
+                "https://git.example.org/oe",
+                "git+https://git.example.org/oe",
+            ),
+            ("git://git.example.org/oe", "git+git://git.example.org/oe"),
+            ("/srv/oe", "git+file:///srv/oe"),
+            (
+                "git@git.example.org:a/b",
+                "git+ssh://git@git.example.org/a/b",
+            ),
+        ] {
+            assert_eq!(uri(url)["uri"], format!("{prefix}@{commit}"));
+        }
     }
 
     #[test]

@@ -113,13 +113,18 @@ fn read_tokens(paths: &[PathBuf]) -> io::Result<Vec<Token>> {
 }
 
 /// The routes that change something and need only [`Scope::Submit`].
-const SUBMIT_ROUTES: [(Method, &str); 6] = [
+const SUBMIT_ROUTES: [(Method, &str); 10] = [
     (Method::PUT, "/api/v1/sources/{sha256}"),
     (Method::POST, "/api/v1/builds"),
     (Method::POST, "/api/v1/builds/{id}/cancel"),
     (Method::POST, "/api/v1/schedules"),
     (Method::DELETE, "/api/v1/schedules/{name}"),
     (Method::POST, "/api/v1/schedules/{name}/run"),
+    // An administrator or the owner of the project.
+    (Method::PUT, "/api/v1/projects/{name}"),
+    (Method::DELETE, "/api/v1/projects/{name}"),
+    (Method::POST, "/api/v1/projects/{name}/builds"),
+    (Method::POST, "/api/v1/projects/{name}/commits"),
 ];
 
 /// Returns the scope that a route needs; [`Scope::Admin`] unless it is known to need less.

@@ -13,9 +13,13 @@ use records::RecordsError;
 use serde::Serialize;
 use store::{RefusalKind, StoreError};
 use tracing::error;
+use yocto::project::ProjectFault;
+use yocto::{CatalogError, MirrorError, PrepareError};
 
 use super::toaster;
 use crate::housekeeping::retention::RetentionError;
+use crate::triggers::layers::UpdateError;
+use crate::triggers::projects::ProjectBuildError;
 use crate::triggers::submission::InvalidRequest;
 
 /// A response to a request that is refused or has failed.
@@ -160,6 +164,74 @@ impl From<InvalidRequest> for ApiError {
             InvalidRequest::Store(error) => error.into(),
             InvalidRequest::Name(error) => Self::internal(&error),
             InvalidRequest::Records(error) => error.into(),
+        }
+    }
+}
+
+impl From<CatalogError> for ApiError {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::NoRelease(_) | CatalogError::NoLayer(_) | CatalogError::NoProject(_) => {
+                Self::not_found(error.to_string())
+            }
+            CatalogError::NotAdded { .. }
+            | CatalogError::Needed { .. }
+            | CatalogError::ProjectExists(_)
+            | CatalogError::Full => Self::conflict(error.to_string()),
+            CatalogError::Fixtures(_) => Self::unprocessable(error.to_string()),
+            error @ (CatalogError::Database { .. } | CatalogError::Newer { .. }) => {
+                Self::internal(&error)
+            }
+        }
+    }
+}
+
+impl From<ProjectFault> for ApiError {
+    fn from(error: ProjectFault) -> Self {
+        Self::unprocessable(error.to_string())
+    }
+}
+
+impl From<PrepareError> for ApiError {
+    fn from(error: PrepareError) -> Self {
+        let text = || sys::error_report::chain(&error);
+        match error {
+            PrepareError::Fault(fault) => fault.into(),
+            PrepareError::Catalog(error) => error.into(),
+            PrepareError::Layers(_)
+            | PrepareError::NotThere { .. }
+            | PrepareError::NoTargets(_)
+            | PrepareError::NotAncestor { .. } => Self::unprocessable(error.to_string()),
+            PrepareError::Mirror(MirrorError::Unreachable { .. }) => {
+                Self::new(StatusCode::BAD_GATEWAY, text())
+            }
+            PrepareError::Mirror(MirrorError::Forbidden(reason)) => Self::forbidden(reason),
+            PrepareError::Mirror(error @ MirrorError::NoReference { .. }) => {
+                Self::not_found(error.to_string())
+            }
+            error @ (PrepareError::Mirror(_) | PrepareError::Store { .. }) => {
+                Self::internal(&error)
+            }
+        }
+    }
+}
+
+impl From<UpdateError> for ApiError {
+    fn from(error: UpdateError) -> Self {
+        match error {
+            UpdateError::Address(error) => Self::unprocessable(error.to_string()),
+            UpdateError::NoIndex => Self::conflict(error.to_string()),
+            UpdateError::Catalog(error) => error.into(),
+        }
+    }
+}
+
+impl From<ProjectBuildError> for ApiError {
+    fn from(error: ProjectBuildError) -> Self {
+        match error {
+            ProjectBuildError::Prepare(error) => error.into(),
+            ProjectBuildError::Invalid(error) => error.into(),
+            ProjectBuildError::Records(error) => error.into(),
         }
     }
 }

@@ -173,6 +173,7 @@ mod tests {
             toolchain_sha256: digest.parse().unwrap(),
             image_sha256: None,
             policy: None,
+            repositories: Vec::new(),
         };
         let now = |uuid: &str| Some((uuid.to_owned(), digest.clone()));
         assert!(has_inputs(Some(&inputs), now("a").as_ref()));

@@ -18,6 +18,7 @@ use telemetry::Telemetry;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use yocto::{Catalog, Mirrors, Policy};
 
 use super::hot_images::HotImages;
 use super::image_facts::ImageFactsCache;
@@ -42,6 +43,10 @@ pub struct AgentState {
     pub records: Records,
     /// The secrets that builds may have.
     pub secrets: SecretStore,
+    /// The layers, releases and projects.
+    pub catalog: Catalog,
+    /// The mirrors of the repositories of layers.
+    pub mirrors: Mirrors,
     /// The events and the counters.
     pub telemetry: Telemetry,
     /// The PR service.
@@ -102,6 +107,11 @@ impl AgentState {
             metrics: Arc::clone(&telemetry.metrics),
         };
         let paths = StatePaths::new(&settings.paths.state);
+        let policy = Policy {
+            hosts: settings.layers.git_hosts.clone(),
+            directories: settings.layers.directories.clone(),
+            credentials: settings.layers.git_credentials.clone(),
+        };
         Self {
             guests: Arc::new(guests),
             settings,
@@ -109,6 +119,8 @@ impl AgentState {
             toolchains,
             records,
             secrets: SecretStore::new(&paths.secrets()),
+            catalog: Catalog::new(&paths.layers()),
+            mirrors: Mirrors::new(&paths.mirrors(), policy),
             paths,
             telemetry,
             pr,

@@ -75,6 +75,16 @@ impl StatePaths {
         self.state.join("records.sqlite3")
     }
 
+    /// The database of layers, releases and projects.
+    pub fn layers(&self) -> PathBuf {
+        self.state.join("layers.sqlite3")
+    }
+
+    /// The directory of the mirrors of git repositories.
+    pub fn mirrors(&self) -> PathBuf {
+        self.state.join("mirrors")
+    }
+
     /// The file that exists while the host is drained.
     pub fn drained(&self) -> PathBuf {
         self.state.join("drained.json")

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Interactive, Priority, Request, Resources, State, Submitter, Target, TransitionError};
 use crate::canary::{TrialResult, TrialRun};
+use crate::layers::{Reference, RepositoryUrl};
 use crate::names::{
     BuildId, FileName, MachineName, Revision, ScheduleName, SecretName, ToolchainName,
 };
@@ -45,6 +46,20 @@ pub struct BuildInputs {
     /// The decisions of the host. `None` in records of agents that did not record them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<HostPolicy>,
+    /// The sources that the host made of repositories.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repositories: Vec<SourceOrigin>,
+}
+
+/// The repository of which the host made a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceOrigin {
+    /// The source.
+    pub source: FileName,
+    /// The address of the repository.
+    pub url: RepositoryUrl,
+    /// The commit.
+    pub commit: Reference,
 }
 
 /// The decisions of the host about a build's guest: what its settings make of the machine's

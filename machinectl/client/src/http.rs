@@ -45,6 +45,18 @@ impl Client {
         Ok(Created { value, is_new })
     }
 
+    /// Posts a JSON document to a route that works for as long as other hosts take.
+    pub(crate) fn create_slowly<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Created<T>> {
+        let answer = self.send(self.http.post(url(path)).json(body))?;
+        let is_new = answer.status() == StatusCode::CREATED;
+        let value = answer.json()?;
+        Ok(Created { value, is_new })
+    }
+
     /// Puts a JSON document and returns the answer with the information if it is new.
     pub(crate) fn put<T: DeserializeOwned>(
         &self,

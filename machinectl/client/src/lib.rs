@@ -7,7 +7,9 @@ mod builds;
 mod console;
 mod error;
 mod http;
+mod layers;
 mod maintenance;
+mod projects;
 mod schedules;
 mod secrets;
 

@@ -1,6 +1,6 @@
 //! `bisect`: the first revision of a machine on which a build fails.
 
-mod search;
+pub(crate) mod search;
 
 use std::collections::BTreeMap;
 

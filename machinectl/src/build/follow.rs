@@ -31,7 +31,7 @@ pub(crate) fn finish_submission(
 }
 
 /// Waits until a build has finished.
-pub(super) fn wait(client: &Client, id: BuildId) -> Result<Build, ClientError> {
+pub(crate) fn wait(client: &Client, id: BuildId) -> Result<Build, ClientError> {
     loop {
         let build = client.build(id)?;
         if build.state == State::Finished {

@@ -17,6 +17,7 @@ use super::submit::{self, BuildArguments};
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::DryRun;
 use crate::output::Output;
+use crate::release as layer_release;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -71,12 +72,18 @@ pub(crate) enum Command {
         #[command(flatten)]
         dry_run: DryRun,
     },
-    /// Release the guest and the snapshot that are held for a failed build
+    /// Release what is held for a failed build; manage releases of layers
+    ///
+    /// With a build, its guest and its snapshot are released.
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Release {
         /// The build
-        build: BuildId,
+        #[arg(required = true)]
+        build: Option<BuildId>,
         #[command(flatten)]
         dry_run: DryRun,
+        #[command(subcommand)]
+        command: Option<layer_release::Command>,
     },
 }
 
@@ -106,7 +113,15 @@ pub(super) fn run(command: &Command, client: &Client, output: &Output) -> Result
         }
         Command::Resume { build, dry_run } => resume(client, *build, *dry_run, output),
         Command::Attach { build, dry_run } => attach(client, *build, *dry_run, output),
-        Command::Release { build, dry_run } => release(client, *build, *dry_run, output),
+        Command::Release {
+            command: Some(command),
+            ..
+        } => layer_release::run(command, client, output),
+        Command::Release { build, dry_run, .. } => match build {
+            Some(build) => release(client, *build, *dry_run, output),
+            // The command line requires it.
+            None => Err(Failure::new(ExitStatus::Usage, "name a build")),
+        },
     }
 }
 

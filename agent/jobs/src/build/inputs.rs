@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use config::Revision;
-use config::builds::{Build, BuildInputs, GuestKind, HostPolicy};
+use config::builds::{Build, BuildInputs, GuestKind, HostPolicy, SourceOrigin};
 use config::egress::Egress;
 use config::limits::Limits;
 use config::machine::{Kind, Machine};
 use config::settings::Guests;
+use config::task::Source;
 use guest::{Accelerator, accelerator};
 use store::{Snapshot, Volume, content_manifest};
 use sys::blocking::blocking;
@@ -17,16 +18,23 @@ use sys::blocking::blocking;
 use super::boot::ColdReason;
 use crate::JobError;
 use state::AgentState;
+use yocto::Catalog;
+use yocto::catalog::Origin;
 
-/// Sets the inputs that the snapshot of a build states.
+/// Sets the inputs that the snapshot of a build states, and the origin of its sources.
 pub(super) async fn record(
+    agent: &AgentState,
     volume: &Volume,
     build: &mut Build,
     snapshot: &Arc<Snapshot>,
 ) -> Result<(), JobError> {
     let (volume, snapshot) = (volume.clone(), Arc::clone(snapshot));
+    let (catalog, sources) = (agent.catalog.clone(), build.sources.clone());
     let (revision, inputs) = blocking(move || {
-        let inputs = read(snapshot.path())?;
+        let mut inputs = read(snapshot.path())?;
+        if let Some(inputs) = &mut inputs {
+            inputs.repositories = origins(&catalog, sources)?;
+        }
         let revision = match &inputs {
             Some(inputs) => revision(&volume, &snapshot, &inputs.revision_uuid)?,
             None => None,
@@ -37,6 +45,22 @@ pub(super) async fn record(
     build.revision = revision;
     build.inputs = inputs;
     Ok(())
+}
+
+/// Returns the repositories of which the host made sources of a build.
+fn origins(catalog: &Catalog, sources: Vec<Source>) -> Result<Vec<SourceOrigin>, JobError> {
+    let mut origins = Vec::new();
+    for source in sources {
+        if let Some(Origin { url, commit }) = catalog.origin(&source.sha256)? {
+            let source = source.name;
+            origins.push(SourceOrigin {
+                source,
+                url,
+                commit,
+            });
+        }
+    }
+    Ok(origins)
 }
 
 /// Returns the revision with a UUID, if it still exists.
@@ -64,6 +88,7 @@ fn read(snapshot: &Path) -> Result<Option<BuildInputs>, JobError> {
         toolchain_sha256: provenance.toolchain_id,
         image_sha256: image.and_then(|file| sys::file::digest(file).ok()),
         policy: None,
+        repositories: Vec::new(),
     }))
 }
 

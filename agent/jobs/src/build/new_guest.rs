@@ -71,7 +71,7 @@ impl NewGuest {
                 agent.restores.start_mode(guests, &start.key, &facts).start
             }
         };
-        inputs::record(volume, build, &snapshot).await?;
+        inputs::record(agent, volume, build, &snapshot).await?;
         let own = facts.machine.as_ref().map_err(Clone::clone);
         let own = own.map_err(JobError::Manifest)?;
         let machine = build.resources.applied_to(own);

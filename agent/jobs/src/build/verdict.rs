@@ -296,6 +296,7 @@ fn party(error: &JobError) -> Party {
         | JobError::File(_)
         | JobError::Name(_)
         | JobError::Records(_)
+        | JobError::Catalog(_)
         | JobError::Transition(_)
         | JobError::Session(_)
         | JobError::LeftRunning

@@ -1,31 +1,32 @@
-//! The binary search for the first bad revision: pure.
+//! The binary search for the first bad one of a list, such as of revisions: pure.
 
 use std::collections::BTreeMap;
 
-use config::Revision;
-
 /// The next step of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Search {
-    /// This revision must be tried next.
-    Try(Revision),
+pub(crate) enum Search<T> {
+    /// This one must be tried next.
+    Try(T),
     /// The search has ended between two neighbors.
     Found {
-        /// The newest good revision.
-        good: Revision,
-        /// The oldest bad revision.
-        bad: Revision,
+        /// The newest good one.
+        good: T,
+        /// The oldest bad one.
+        bad: T,
     },
-    /// The oldest revision is bad, so the first bad one may be older.
-    AllBad(Revision),
+    /// The oldest one is bad, so the first bad one may be older.
+    AllBad(T),
 }
 
-/// Returns the next step, given the verdicts on the revisions that were tried: true is good. The
-/// `revisions` are in order, and the last one is known to be bad.
-pub(super) fn next(revisions: &[Revision], tried: &BTreeMap<Revision, bool>) -> Option<Search> {
-    let (oldest, last) = (revisions.first()?, revisions.len() - 1);
-    let is_good = |index: &usize| tried.get(&revisions[*index]) == Some(&true);
-    let is_bad = |index: &usize| tried.get(&revisions[*index]) == Some(&false);
+/// Returns the next step, given the verdicts on those that were tried: true is good. The
+/// `candidates` are in order, and the last one is known to be bad.
+pub(crate) fn next<T: Copy + Ord>(
+    candidates: &[T],
+    tried: &BTreeMap<T, bool>,
+) -> Option<Search<T>> {
+    let (oldest, last) = (candidates.first()?, candidates.len() - 1);
+    let is_good = |index: &usize| tried.get(&candidates[*index]) == Some(&true);
+    let is_bad = |index: &usize| tried.get(&candidates[*index]) == Some(&false);
     let bad = (0..=last).find(is_bad).unwrap_or(last);
     let Some(good) = (0..bad).rev().find(is_good) else {
         return Some(if bad == 0 {
@@ -36,16 +37,17 @@ pub(super) fn next(revisions: &[Revision], tried: &BTreeMap<Revision, bool>) -> 
     };
     Some(if bad - good == 1 {
         Search::Found {
-            good: revisions[good],
-            bad: revisions[bad],
+            good: candidates[good],
+            bad: candidates[bad],
         }
     } else {
-        Search::Try(revisions[good.midpoint(bad)])
+        Search::Try(candidates[good.midpoint(bad)])
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use config::Revision;
     use proptest::prelude::*;
 
     use super::*;
@@ -79,6 +81,6 @@ mod tests {
 
     #[test]
     fn an_empty_list_has_no_next_step() {
-        assert_eq!(next(&[], &BTreeMap::new()), None);
+        assert_eq!(next::<Revision>(&[], &BTreeMap::new()), None);
     }
 }
