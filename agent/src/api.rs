@@ -41,10 +41,11 @@ use config::pressure::PressureKind;
 use nix::unistd::{Group, chown};
 use planner::pressure::Stall;
 use prserv::host_names::HostNames;
+use prserv::listen::listen_on_port;
 use prserv::listener::{Deadlines, Places};
 use sys::blocking::blocking;
 use telemetry::metrics::{CONTENT_TYPE, HostGauges, Metrics};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 
 use auth::{Auth, Peer};
 use error::ApiError;
@@ -92,13 +93,13 @@ pub async fn bind(agent: &AgentState) -> io::Result<Api> {
     let socket = agent.settings.paths.run.join(SOCKET);
     let mut listeners = vec![Listener::Unix(bind_socket(&socket, http.group.as_deref())?)];
     if let Some(address) = &http.listen {
-        let listener = TcpListener::bind(address).await.map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
-        })?;
-        listeners.push(match &http.tls {
-            Some(tls) => Listener::Tls(listener, tls::load(tls)?),
-            None => Listener::Tcp(listener),
-        });
+        let tls = http.tls.as_ref().map(tls::load).transpose()?;
+        for listener in listen_on_port(address).await? {
+            listeners.push(match &tls {
+                Some(tls) => Listener::Tls(listener, Arc::clone(tls)),
+                None => Listener::Tcp(listener),
+            });
+        }
     }
     Ok(Api {
         listeners,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use config::settings::Settings;
 use nix::unistd::geteuid;
+use prserv::listen::listen_on_port;
 use records::Records;
 use rustix::fs::Mode;
 use session::pr_service;
@@ -16,8 +17,8 @@ use store::Volume;
 use store::toolchains::Toolchains;
 use sys::blocking::blocking;
 use telemetry::Telemetry;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -317,11 +318,15 @@ async fn serve_pr(
     let Some(address) = &agent.settings.pr.listen else {
         return Ok(None);
     };
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.context(|| format!("listen on {address} for the PR service"))?;
-    let stopping = agent.stopping.clone();
+    let listeners = listen_on_port(address).await;
+    let listeners = listeners.context(|| format!("listen on {address} for the PR service"))?;
     let server = pr_service::server(agent.pr.clone(), &agent.settings.pr)
         .context(|| "read the tokens of the setting pr.token_file".to_owned())?;
-    let serve = async move { server.serve(listener, stopping.cancelled_owned()).await };
+    let mut serving = JoinSet::new();
+    for listener in listeners {
+        let stopped = agent.stopping.clone().cancelled_owned();
+        serving.spawn(server.clone().serve(listener, stopped));
+    }
+    let serve = async move { serving.join_all().await.into_iter().collect() };
     Ok(Some(tokio::spawn(serve)))
 }

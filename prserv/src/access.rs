@@ -1,6 +1,10 @@
 //! Access rules: the peers that may get new values, and the answers to the others.
+//!
+//! A peer is known by its address, or by a token that it presents: in the greeting of BitBake's
+//! protocol, or in an HTTP request, websockets included. BitBake's own clients present none.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
@@ -14,7 +18,7 @@ pub struct Access {
     pub writers: Writers,
     /// The answer to a reader that requests a tuple without a recorded value.
     pub unknown: UnknownTuple,
-    /// Tokens that allow writing over REST from any address.
+    /// Tokens that allow everything from any address.
     pub tokens: Vec<Token>,
     /// The requests that are answered.
     pub requests: Requests,
@@ -53,18 +57,35 @@ pub enum UnknownTuple {
     Fallback(String),
 }
 
-/// The rights of a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The rights of a peer. Each includes the ones before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rights {
-    /// The peer may get new values and import.
-    Write,
     /// The peer may only read recorded values.
     Read,
+    /// The peer may get new values and import.
+    Write,
+    /// The peer may also remove rows. An address alone does not give this right.
+    Remove,
 }
 
-/// A secret that allows writing, stored as its hash.
+/// A secret and its name for the log. The secret is stored as its hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token([u8; 32]);
+pub struct Token {
+    name: Arc<str>,
+    hash: [u8; 32],
+}
+
+/// The error of a line that is neither a token nor a name and a token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line} has more than a name and a token")]
+pub struct TokenFileError {
+    line: usize,
+}
+
+/// The error of a token that the server does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the token is unknown; ask the operator of the server for one, or connect without")]
+pub struct UnknownToken;
 
 impl AsRef<HostNames> for Access {
     fn as_ref(&self) -> &HostNames {
@@ -87,31 +108,85 @@ impl Access {
     /// Returns the rights of a peer at an address.
     pub fn rights_of(&self, address: IpAddr) -> Rights {
         let address = address.to_canonical();
-        let may_write = match &self.writers {
-            Writers::Anyone => true,
-            Writers::Networks(networks) => {
-                networks.iter().any(|network| network.contains(&address))
+        match &self.writers {
+            Writers::Anyone => Rights::Write,
+            Writers::Networks(networks)
+                if networks.iter().any(|network| network.contains(&address)) =>
+            {
+                Rights::Write
             }
-            Writers::None => false,
-        };
-        if may_write {
-            Rights::Write
-        } else {
-            Rights::Read
+            Writers::Networks(_) | Writers::None => Rights::Read,
         }
     }
 
-    /// Returns true if a secret allows writing. In lockdown none does.
-    pub fn accepts_token(&self, secret: &str) -> bool {
-        self.writers != Writers::None && self.tokens.contains(&Token::new(secret))
+    /// Returns the rights of a peer that has a token or may open the server's Unix socket. In
+    /// lockdown it may only read.
+    pub fn rights_of_trusted(&self) -> Rights {
+        match self.writers {
+            Writers::Anyone | Writers::Networks(_) => Rights::Remove,
+            Writers::None => Rights::Read,
+        }
+    }
+
+    /// Returns the token with this secret.
+    ///
+    /// # Errors
+    /// No token has it.
+    pub fn token(&self, secret: &str) -> Result<&Token, UnknownToken> {
+        let hash = hash(secret);
+        let mut tokens = self.tokens.iter();
+        tokens.find(|token| token.hash == hash).ok_or(UnknownToken)
     }
 }
 
 impl Token {
-    /// Hashes a secret.
-    pub fn new(secret: &str) -> Self {
-        Self(Sha256::digest(secret.as_bytes()).into())
+    /// Hashes a secret. Without a name, the beginning of the hash is its name.
+    pub fn new(name: Option<&str>, secret: &str) -> Self {
+        let hash = hash(secret);
+        let name = name.map_or_else(
+            || {
+                let [a, b, c, d, ..] = hash;
+                format!("sha256:{a:02x}{b:02x}{c:02x}{d:02x}").into()
+            },
+            Arc::from,
+        );
+        Self { name, hash }
     }
+
+    /// Parses a file of tokens: one a line, after its name if it has one.
+    ///
+    /// # Errors
+    /// A line has more than two words.
+    pub fn parse_file(text: &str) -> Result<Vec<Self>, TokenFileError> {
+        let mut tokens = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words[..] {
+                [] => {}
+                [secret] => tokens.push(Self::new(None, secret)),
+                [name, secret] => tokens.push(Self::new(Some(name), secret)),
+                _ => return Err(TokenFileError { line: index + 1 }),
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// Returns the name for the log.
+    pub fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+}
+
+fn hash(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+/// Returns the token of an `Authorization` header or of the greeting's header of that name.
+pub fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.trim().split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim_start())
 }
 
 #[cfg(test)]
@@ -141,14 +216,34 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_accepted_except_in_lockdown() {
+    fn a_token_allows_everything_except_in_lockdown() {
         let mut access = Access {
-            tokens: vec![Token::new("secret")],
+            tokens: Token::parse_file("ci secret\n").unwrap(),
             ..Access::open()
         };
-        assert!(access.accepts_token("secret"));
-        assert!(!access.accepts_token("Secret"));
+        assert_eq!(&*access.token("secret").unwrap().name(), "ci");
+        assert_eq!(access.token("Secret"), Err(UnknownToken));
+        assert_eq!(access.rights_of_trusted(), Rights::Remove);
         access.writers = Writers::None;
-        assert!(!access.accepts_token("secret"));
+        assert_eq!(access.rights_of_trusted(), Rights::Read);
+    }
+
+    #[test]
+    fn a_file_has_a_token_or_a_name_and_a_token_on_each_line() {
+        let tokens = Token::parse_file("one\n\n  two\tsecond \n").unwrap();
+        let names: Vec<_> = tokens.iter().map(Token::name).collect();
+        assert_eq!(names, ["sha256:7692c3ad".into(), Arc::from("two")]);
+        assert_eq!(tokens[1], Token::new(Some("two"), "second"));
+        let error = Token::parse_file("one\na b c\n").unwrap_err();
+        assert_eq!(error.to_string(), "line 2 has more than a name and a token");
+    }
+
+    #[test]
+    fn a_bearer_token_follows_its_scheme() {
+        assert_eq!(bearer("Bearer abc"), Some("abc"));
+        assert_eq!(bearer(" bearer  abc "), Some("abc"));
+        for header in ["abc", "Basic abc", "Bearer", ""] {
+            assert_eq!(bearer(header), None, "{header}");
+        }
     }
 }

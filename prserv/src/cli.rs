@@ -16,9 +16,13 @@ mod proxy;
 
 mod backend;
 
+mod client;
+
 mod transfer;
 
 mod list;
+
+mod forget;
 
 mod backup;
 
@@ -58,6 +62,12 @@ enum Command {
     List(list::List),
     /// Show all rows of a version.
     Show(list::Show),
+    /// Remove rows of a package, after which its values may start again from a smaller one.
+    ///
+    /// A package manager does not replace a package by one with a smaller revision. Remove the
+    /// packages of this version from all feeds first, also from the build directories that share
+    /// their state (sstate), and do not synchronize older databases into this one again.
+    Forget(forget::Arguments),
     /// Copy a consistent snapshot of the database, which may be in use.
     Backup(backup::Arguments),
     /// Write the manual pages into a directory.
@@ -66,8 +76,8 @@ enum Command {
 }
 
 const EXIT_STATUS_HELP: &str = "\
-Exit status: 0 success, 1 failure, 2 wrong usage, 3 refused (the database is in use, missing or \
-not a PR database), 4 `check` found defects that it has not repaired.";
+Exit status: 0 success, 1 failure, 2 wrong usage, 3 refused (the database is in use, missing, \
+not a PR database or on a file system that hosts share), 4 `check` found defects that it has not repaired.";
 
 /// The exit status of the process. The numbers are stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +131,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
         Command::Sync(arguments) => transfer::sync(&arguments),
         Command::List(arguments) => list::list(&arguments),
         Command::Show(arguments) => list::show(&arguments),
+        Command::Forget(arguments) => forget::run(&arguments),
         Command::Backup(arguments) => backup::run(&arguments),
         Command::Manual { directory } => {
             clap_mangen::generate_to(Arguments::command(), directory)?;
@@ -132,7 +143,10 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
 fn exit_status(error: &anyhow::Error) -> ExitStatus {
     match error.downcast_ref::<StoreError>() {
         Some(
-            StoreError::InUse { .. } | StoreError::Missing { .. } | StoreError::NoTable { .. },
+            StoreError::InUse { .. }
+            | StoreError::Missing { .. }
+            | StoreError::NoTable { .. }
+            | StoreError::SharedFileSystem { .. },
         ) => ExitStatus::Refused,
         _ => ExitStatus::Failure,
     }

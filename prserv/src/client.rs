@@ -4,6 +4,10 @@
 
 mod connection;
 
+pub mod target;
+
+mod token;
+
 use std::io;
 use std::time::Duration;
 
@@ -12,8 +16,11 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use connection::Connection;
-pub use linerpc::target::{self, Proxies, Proxy, Target, TargetError};
+pub use linerpc::target::{Proxies, Proxy, TargetError};
+pub use target::Target;
+pub use token::{MalformedToken, Token};
 
+use crate::forget::Forget;
 use crate::policy::History;
 use crate::store::{Filter, Row};
 use crate::tuple::{Package, Tuple};
@@ -76,6 +83,7 @@ pub enum ClientError {
 #[derive(Debug)]
 pub struct Client {
     target: Target,
+    token: Option<Token>,
     retry: RetryPolicy,
     connection: Option<Connection>,
 }
@@ -85,9 +93,17 @@ impl Client {
     pub fn new(target: Target, retry: RetryPolicy) -> Self {
         Self {
             target,
+            token: None,
             retry,
             connection: None,
         }
+    }
+
+    /// Presents a token to the server.
+    #[must_use]
+    pub fn with_token(mut self, token: Option<Token>) -> Self {
+        self.token = token;
+        self
     }
 
     /// Sends one request and returns its reply.
@@ -169,6 +185,19 @@ impl Client {
         Ok(replies.into_iter().map(|reply| !reply.is_null()).collect())
     }
 
+    /// Sends `forget`: removes rows of a package and returns them. BitBake's server does not know
+    /// this request.
+    pub async fn forget(&mut self, request: &Forget) -> Result<Vec<Row>, ClientError> {
+        let Package { version, pkgarch } = &request.package;
+        let reply = self
+            .request(&json!({"forget": {
+                "version": version, "pkgarch": pkgarch,
+                "above": request.above, "greatest": request.greatest,
+            }}))
+            .await?;
+        rows(&reply)
+    }
+
     /// Sends `export`: returns the rows that match.
     pub async fn export(
         &mut self,
@@ -223,9 +252,11 @@ impl Client {
 
     /// Makes one attempt. A connection that failed is not reused.
     async fn try_once(&mut self, requests: &[impl Serialize]) -> Result<Vec<Json>, ClientError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => Connection::open(&self.target, self.retry.timeout).await?,
+        let mut connection = if let Some(connection) = self.connection.take() {
+            connection
+        } else {
+            let token = self.token.as_ref().map(Token::secret);
+            Connection::open(&self.target, token, self.retry.timeout).await?
         };
         let replies = connection
             .exchange(requests, &self.target, self.retry.timeout)

@@ -8,7 +8,10 @@
 //! other side.
 
 pub mod access;
+mod audit;
 pub mod client;
+pub mod forget;
+pub mod identity;
 pub mod inc_file;
 pub mod metrics;
 pub mod package_rows;
@@ -23,7 +26,7 @@ mod upstream;
 pub mod value;
 pub mod wire;
 
-pub use linerpc::{host_names, listener};
+pub use linerpc::{host_names, listen, listener};
 pub use policy::History;
 pub use server::{Server, serve, serve_connection};
 pub use service::{OpenOptions, Service, ServiceError};

@@ -36,6 +36,7 @@ pub struct Metrics {
     batch_sizes: Histogram,
     batch_seconds: Histogram,
     failures: Counter,
+    audit_failures: Counter,
 }
 
 impl Default for Metrics {
@@ -55,6 +56,12 @@ impl Default for Metrics {
         );
         registry.register("values", "Assigned or imported values", values.clone());
         registry.register("batch_failures", "Failed transactions", failures.clone());
+        let audit_failures = Counter::default();
+        registry.register(
+            "audit_failures",
+            "Batches whose lines could not be written to the audit log",
+            audit_failures.clone(),
+        );
         let batch_sizes = Histogram::new(BATCH_SIZE_BUCKETS);
         registry.register("batch_size", "Queries per transaction", batch_sizes.clone());
         let batch_seconds = Histogram::new(SECONDS_BUCKETS);
@@ -74,6 +81,7 @@ impl Default for Metrics {
             batch_sizes,
             batch_seconds,
             failures,
+            audit_failures,
         }
     }
 }
@@ -90,6 +98,11 @@ impl Metrics {
     /// Records a batch that failed.
     pub(crate) fn record_failure(&self) {
         self.failures.inc();
+    }
+
+    /// Records a batch whose lines could not be written to the audit log.
+    pub(crate) fn record_audit_failure(&self) {
+        self.audit_failures.inc();
     }
 
     /// Returns all counters in the text format of OpenMetrics.

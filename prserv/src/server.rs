@@ -12,14 +12,15 @@ use std::sync::Arc;
 use axum::Router;
 use json_session::JsonSession;
 pub use linerpc::Limits;
-use linerpc::server::serve_tcp;
+use linerpc::server::{serve_tcp, serve_unix};
 use linerpc::{Endpoint, Framing, connection};
 use sys::observer::Observer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Notify, Semaphore, watch};
 
-use crate::access::Access;
+use crate::access::{Access, Rights};
+use crate::identity::Identity;
 use crate::listener::Places;
 use crate::service::Service;
 use crate::session::{AuthorizedService, Peer};
@@ -33,7 +34,7 @@ const EXPORTS_MAX: usize = 4;
 pub struct Server {
     service: Service,
     access: Arc<Access>,
-    peer_name: Option<String>,
+    peer_name: Option<Arc<str>>,
     quit: Option<Arc<Notify>>,
     limits: Limits,
     places: Places,
@@ -45,7 +46,7 @@ impl Endpoint for AuthorizedService {
     type Session = JsonSession;
 
     fn peer_name(&self) -> &str {
-        &self.peer.name
+        &self.peer.identity.name
     }
 
     fn session(&self, framing: Framing) -> JsonSession {
@@ -90,7 +91,7 @@ impl Server {
     /// Sets the name of all peers in the log, for example the guest on whose network the listener
     /// is.
     #[must_use]
-    pub fn with_peer_name(mut self, name: impl Into<String>) -> Self {
+    pub fn with_peer_name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.peer_name = Some(name.into());
         self
     }
@@ -132,9 +133,23 @@ impl Server {
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let (places, deadlines) = (self.places.clone(), self.limits.deadlines);
-        let endpoint = |address| self.authorize(self.peer(address));
+        let endpoint = |address: SocketAddr| {
+            let rights = self.access.rights_of(address.ip());
+            self.authorize(self.peer(address.to_string(), rights))
+        };
         let observer = self.observer.clone();
         serve_tcp(listener, &places, deadlines, observer, shutdown, endpoint).await
+    }
+
+    /// Serves all connections of a Unix socket as [`Server::serve`] does. Everyone who may open the
+    /// socket has all rights, except in lockdown.
+    pub async fn serve_unix(self, listener: UnixListener, shutdown: impl Future<Output = ()>) {
+        let (places, deadlines) = (self.places.clone(), self.limits.deadlines);
+        let endpoint = |user: u32| {
+            let rights = self.access.rights_of_trusted();
+            self.authorize(self.peer(format!("user {user}"), rights))
+        };
+        serve_unix(listener, &places, deadlines, shutdown, endpoint).await;
     }
 
     fn authorize(&self, peer: Peer) -> AuthorizedService {
@@ -147,14 +162,11 @@ impl Server {
         }
     }
 
-    fn peer(&self, address: SocketAddr) -> Peer {
-        let name = self
-            .peer_name
-            .clone()
-            .unwrap_or_else(|| address.to_string());
+    fn peer(&self, name: String, rights: Rights) -> Peer {
+        let name = self.peer_name.clone().unwrap_or_else(|| name.into());
         Peer {
-            name,
-            rights: self.access.rights_of(address.ip()),
+            identity: Identity::new(name),
+            rights,
         }
     }
 }

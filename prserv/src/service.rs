@@ -10,8 +10,11 @@ mod cache;
 
 mod batch;
 
+mod readers;
+
 mod writer;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,14 +22,18 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use cache::Cache;
+pub use query::Import;
 use query::Query;
+use readers::Readers;
 use writer::WriterCommand;
 
 use crate::client::Target;
+use crate::forget::{Forget, ForgetError};
+use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::package_rows::PackageRows;
 use crate::policy::{self, History, ParentState, ParentUnreachable, TupleRecord};
-use crate::store::{Database, Filter, OpenMode, Row, StoreError, select};
+use crate::store::{self, Database, Filter, Row, Store, StoreError};
 use crate::tuple::{Package, Tuple};
 use crate::upstream::Upstream;
 use crate::value::Value;
@@ -50,6 +57,8 @@ pub struct OpenOptions {
     pub read_only: bool,
     /// The parent server. New values lie one level below its values.
     pub upstream: Option<Target>,
+    /// The file that gets a line for each changed row, created if missing.
+    pub audit_log: Option<PathBuf>,
     /// The approximate number of rows to keep in memory. Evicted rows are loaded again on demand.
     pub cached_rows_max: usize,
 }
@@ -61,6 +70,7 @@ impl OpenOptions {
             db: db.into(),
             read_only: false,
             upstream: None,
+            audit_log: None,
             cached_rows_max: CACHED_ROWS_MAX,
         }
     }
@@ -98,8 +108,11 @@ struct Shared {
     options: OpenOptions,
     cache: Arc<Cache>,
     writer: mpsc::Sender<WriterCommand>,
+    readers: Readers,
     upstream: Option<Upstream>,
     metrics: Arc<Metrics>,
+    /// The identity of this program for its own requests.
+    own_identity: Identity,
 }
 
 impl Service {
@@ -115,8 +128,10 @@ impl Service {
                 options: options.clone(),
                 cache,
                 writer,
+                readers: Readers::new(options.db.clone()),
                 upstream: options.upstream.clone().map(Upstream::new),
                 metrics,
+                own_identity: Identity::new("this program"),
             }),
         })
     }
@@ -133,6 +148,17 @@ impl Service {
 
     /// Returns the value of a tuple: the recorded one, or a new one that is on disk.
     pub async fn get_pr(&self, tuple: &Tuple, history: History) -> Result<Value, ServiceError> {
+        self.get_pr_for(tuple, history, &self.shared.own_identity)
+            .await
+    }
+
+    /// Returns the value of a tuple as [`Service::get_pr`] does, for a peer.
+    pub async fn get_pr_for(
+        &self,
+        tuple: &Tuple,
+        history: History,
+        identity: &Identity,
+    ) -> Result<Value, ServiceError> {
         let parent = match &self.shared.upstream {
             None => ParentState::PackageUnknown,
             Some(upstream) if history == History::Ignore => upstream.state_of(tuple).await,
@@ -146,9 +172,8 @@ impl Service {
         {
             return Ok(value);
         }
-        let value = self
-            .query(Query::Get(tuple.clone(), history, parent))
-            .await?;
+        let query = Query::Get(tuple.clone(), history, parent);
+        let value = self.query(query, identity).await?;
         Ok(value.ok_or(ParentUnreachable)?)
     }
 
@@ -158,18 +183,20 @@ impl Service {
         tuple: &Tuple,
         history: History,
     ) -> Result<Option<Value>, ServiceError> {
-        match self.cached_record(&tuple.package, &tuple.checksum) {
-            Some(record) => Ok(policy::recorded(&record, history)),
-            None => self.query(Query::Test(tuple.clone(), history)).await,
+        if let Some(record) = self.cached_record(&tuple.package, &tuple.checksum) {
+            return Ok(policy::recorded(&record, history));
         }
+        let query = Query::Test(tuple.clone(), history);
+        self.query(query, &self.shared.own_identity).await
     }
 
     /// Returns the greatest value of a package.
     pub async fn max_package_pr(&self, package: &Package) -> Result<Option<Value>, ServiceError> {
-        match self.cached_record(package, "") {
-            Some(record) => Ok(record.max),
-            None => self.query(Query::Max(package.clone())).await,
+        if let Some(record) = self.cached_record(package, "") {
+            return Ok(record.max);
         }
+        let query = Query::Max(package.clone());
+        self.query(query, &self.shared.own_identity).await
     }
 
     /// Records a value that another server assigned. Returns `None` if this service is read-only.
@@ -178,17 +205,43 @@ impl Service {
         tuple: &Tuple,
         value: &Value,
     ) -> Result<Option<Value>, ServiceError> {
-        self.query(Query::Import(tuple.clone(), value.clone()))
+        self.import_for(tuple, value, Import::Always, &self.shared.own_identity)
             .await
+    }
+
+    /// Records a value for a peer. Returns the recorded value, or `None` if this service is
+    /// read-only.
+    pub async fn import_for(
+        &self,
+        tuple: &Tuple,
+        value: &Value,
+        import: Import,
+        identity: &Identity,
+    ) -> Result<Option<Value>, ServiceError> {
+        let query = Query::Import(tuple.clone(), value.clone(), import);
+        self.query(query, identity).await
+    }
+
+    /// Removes rows of a package for a peer. Returns them, or the reason for which nothing was
+    /// removed.
+    pub async fn forget_for(
+        &self,
+        request: &Forget,
+        identity: &Identity,
+    ) -> Result<Result<Vec<Row>, ForgetError>, ServiceError> {
+        let (reply, answer) = oneshot::channel();
+        let command = WriterCommand::Forget(request.clone(), identity.clone(), reply);
+        self.send(command).await?;
+        answer.await.map_err(|_| ServiceError::Closed)?
     }
 
     /// Returns the rows that match: all of them with history, and only those with the greatest
     /// value of their package without.
     pub async fn export(&self, filter: Filter, history: History) -> Result<Vec<Row>, ServiceError> {
-        let options = self.shared.options.clone();
+        let shared = Arc::clone(&self.shared);
         let read = move || {
-            let rows = options.db.open(OpenMode::Read)?.rows(&filter)?;
-            Ok(select(rows, filter.checksum.as_deref(), history))
+            let export = |store: &mut dyn Store| store::export(store, &filter, history);
+            shared.readers.read(export)
         };
         let rows: Result<_, StoreError> = tokio::task::spawn_blocking(read)
             .await
@@ -200,6 +253,7 @@ impl Service {
     /// [`ServiceError::Closed`]. Gives up on a store that does not answer in time: it has answered
     /// no query, so clients repeat theirs.
     pub async fn close(&self) {
+        self.shared.readers.close();
         let (done, closed) = oneshot::channel();
         let close = async {
             let command = WriterCommand::Close(done);
@@ -230,14 +284,20 @@ impl Service {
         is_only_writer.then_some(&*self.shared.cache)
     }
 
-    async fn query(&self, query: Query) -> Result<Option<Value>, ServiceError> {
+    async fn query(
+        &self,
+        query: Query,
+        identity: &Identity,
+    ) -> Result<Option<Value>, ServiceError> {
         let (reply, answer) = oneshot::channel();
-        self.shared
-            .writer
-            .send(WriterCommand::Answer(query, reply))
-            .await
-            .map_err(|_| ServiceError::Closed)?;
+        self.send(WriterCommand::Answer(query, identity.clone(), reply))
+            .await?;
         answer.await.map_err(|_| ServiceError::Closed)?
+    }
+
+    async fn send(&self, command: WriterCommand) -> Result<(), ServiceError> {
+        let sent = self.shared.writer.send(command).await;
+        sent.map_err(|_| ServiceError::Closed)
     }
 }
 

@@ -7,10 +7,12 @@ use serde::{Serialize, Serializer};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::access::{Access, Requests, Rights, UnknownTuple};
+use crate::access::{Access, Requests, Rights, UnknownToken, UnknownTuple};
+use crate::forget::{Forget, ForgetError};
+use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::policy::History;
-use crate::service::{Service, ServiceError};
+use crate::service::{Import, Service, ServiceError};
 use crate::store::{Filter, Row};
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
@@ -21,17 +23,17 @@ const EXPORT_WAIT_MAX: Duration = Duration::from_secs(30);
 /// The other end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// The name in the log: an address, or the guest that owns the network.
-    pub name: String,
+    /// The identity for the log.
+    pub identity: Identity,
     /// The granted rights.
     pub rights: Rights,
 }
 
 impl Peer {
     /// Creates a peer that may write.
-    pub fn new(name: impl Into<String>) -> Self {
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self {
-            name: name.into(),
+            identity: Identity::new(name),
             rights: Rights::Write,
         }
     }
@@ -77,6 +79,18 @@ pub enum RequestError {
         /// The name of the request.
         request: &'static str,
     },
+    /// The peer may not remove rows.
+    #[error(
+        "this client may not remove rows; present a token, or use the Unix socket of a server that \
+         is neither read-only nor in lockdown"
+    )]
+    MayNotRemove,
+    /// No row was removed.
+    #[error(transparent)]
+    Forget(#[from] Box<ForgetError>),
+    /// The peer has presented a token that the server does not know.
+    #[error(transparent)]
+    UnknownToken(#[from] UnknownToken),
     /// Other exports did not end in time.
     #[error("too many exports at once; try again later")]
     Busy,
@@ -115,13 +129,17 @@ impl AuthorizedService {
     pub async fn get_pr(&self, tuple: &Tuple, history: History) -> Result<Answer, RequestError> {
         self.metrics().get_pr.inc();
         if self.may_write() || self.service.is_read_only() {
-            return Ok(Answer::Value(self.service.get_pr(tuple, history).await?));
+            let value = self
+                .service
+                .get_pr_for(tuple, history, &self.peer.identity)
+                .await?;
+            return Ok(Answer::Value(value));
         }
         if let Some(value) = self.service.test_pr(tuple, history).await? {
             return Ok(Answer::Value(value));
         }
         self.metrics().refusals.inc();
-        tracing::error!(client = %self.peer.name, %tuple, "a reader requested an unknown tuple");
+        tracing::error!(client = %self.peer.identity, %tuple, "a reader requested an unknown tuple");
         match &self.access.unknown {
             UnknownTuple::Refuse => Err(RequestError::NotRecorded {
                 tuple: tuple.clone(),
@@ -130,19 +148,76 @@ impl AuthorizedService {
         }
     }
 
+    /// Grants the rights of a token.
+    ///
+    /// # Errors
+    /// The token is unknown.
+    pub fn present(&mut self, secret: &str) -> Result<(), RequestError> {
+        let token = self.access.token(secret).inspect_err(|_| {
+            self.metrics().refusals.inc();
+        })?;
+        let name = token.name();
+        self.peer.rights = self.access.rights_of_trusted();
+        self.peer.identity.token = Some(name);
+        Ok(())
+    }
+
     /// Records a value. Returns `None` if the service or this peer is read-only.
     pub async fn import_one(
         &self,
         tuple: &Tuple,
         value: &Value,
     ) -> Result<Option<Value>, RequestError> {
+        self.import(tuple, value, Import::Always).await
+    }
+
+    /// Records a value unless a greater one is recorded for the tuple. Returns the greater one, or
+    /// `None` if the service or this peer is read-only.
+    pub async fn raise_one(
+        &self,
+        tuple: &Tuple,
+        value: &Value,
+    ) -> Result<Option<Value>, RequestError> {
+        self.import(tuple, value, Import::UnlessGreater).await
+    }
+
+    async fn import(
+        &self,
+        tuple: &Tuple,
+        value: &Value,
+        import: Import,
+    ) -> Result<Option<Value>, RequestError> {
         self.require_all_requests("import")?;
         self.metrics().imports.inc();
         if !self.may_write() {
-            tracing::error!(client = %self.peer.name, %tuple, "refused an import from a reader");
+            tracing::error!(client = %self.peer.identity, %tuple, "refused an import from a reader");
             return Ok(None);
         }
-        Ok(self.service.import_one(tuple, value).await?)
+        let identity = &self.peer.identity;
+        let imported = self.service.import_for(tuple, value, import, identity);
+        Ok(imported.await?)
+    }
+
+    /// Removes rows of a package. Returns them.
+    pub async fn forget(&self, request: &Forget) -> Result<Vec<Row>, RequestError> {
+        self.require_all_requests("forget")?;
+        if self.peer.rights < Rights::Remove || self.service.is_read_only() {
+            tracing::error!(
+                client = %self.peer.identity, package = %request.package,
+                "refused to remove rows"
+            );
+            return Err(RequestError::MayNotRemove);
+        }
+        let removed = self
+            .service
+            .forget_for(request, &self.peer.identity)
+            .await?
+            .map_err(Box::new)?;
+        tracing::warn!(
+            client = %self.peer.identity, package = %request.package, rows = removed.len(),
+            greatest = %request.greatest, "removed rows"
+        );
+        Ok(removed)
     }
 
     /// Returns the recorded value of a tuple.
@@ -195,6 +270,6 @@ impl AuthorizedService {
     }
 
     fn may_write(&self) -> bool {
-        self.peer.rights == Rights::Write
+        self.peer.rights >= Rights::Write
     }
 }

@@ -1,5 +1,6 @@
 //! Persistent storage of rows. A store makes no decisions: it loads, inserts and commits.
 
+mod condition;
 pub mod database;
 pub mod postgres;
 pub mod select;
@@ -14,7 +15,7 @@ use crate::value::Value;
 
 pub use database::Database;
 pub use postgres::Postgres;
-pub use select::select;
+pub use select::export;
 pub use sqlite::Sqlite;
 
 /// A recorded row: a tuple and a value that was assigned to it.
@@ -74,6 +75,7 @@ pub enum TransactionMode {
 }
 
 /// Writes by other processes since the store's last transaction.
+#[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExternalWrites {
     /// There were none, so cached rows are valid.
@@ -93,13 +95,17 @@ pub trait Store: Send {
     /// Inserts rows. A row that exists already is left unchanged.
     fn insert(&mut self, rows: &[NewRow]) -> Result<(), StoreError>;
 
-    /// Commits the transaction. When this returns, the inserted rows survive a power failure.
-    fn commit(&mut self) -> Result<(), StoreError>;
+    /// Deletes rows. A row that does not exist is no error.
+    fn delete(&mut self, rows: &[Row]) -> Result<(), StoreError>;
+
+    /// Commits the transaction. When this returns, the changes survive a power failure. Returns the
+    /// writes of other processes since, if the store can tell at once.
+    fn commit(&mut self) -> Result<ExternalWrites, StoreError>;
 
     /// Rolls the transaction back. May be called after an error.
     fn rollback(&mut self);
 
-    /// Returns all rows with the filter's version and architecture, grouped by package.
+    /// Returns the rows that match, grouped by package.
     fn rows(&mut self, filter: &Filter) -> Result<Vec<Row>, StoreError>;
 }
 
@@ -124,6 +130,44 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// Locks and shared memory do not work between the hosts that share a file system.
+    #[error(
+        "{} is on {name}, where SQLite cannot protect it from other hosts; use a local disk, or \
+         PostgreSQL for several servers",
+        path.display()
+    )]
+    SharedFileSystem {
+        /// The file.
+        path: PathBuf,
+        /// The kind of file system.
+        name: &'static str,
+    },
+    /// The file cannot be opened for reading.
+    #[error("cannot open {}: {reason}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The text of SQLite's error.
+        reason: String,
+    },
+    /// The file has a write-ahead log, and the files to read it cannot be created.
+    #[error(
+        "cannot read {}, because nothing can be created in its directory; copy it with {} to \
+         another directory",
+        log.display(), path.display()
+    )]
+    LogUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// Its write-ahead log.
+        log: PathBuf,
+    },
+    /// A file in a directory of another user was changed while it was read without locks.
+    #[error("{} was changed while it was read; try again", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file or directory beside the database cannot be used.
     #[error("cannot use {}", path.display())]
     File {
@@ -141,9 +185,26 @@ pub enum StoreError {
     /// PostgreSQL returned an error or cannot be reached.
     #[error("PostgreSQL failed")]
     Postgres(#[from] ::postgres::Error),
-    /// SQLite returned an error.
-    #[error("SQLite failed")]
-    Sqlite(#[from] rusqlite::Error),
+    /// SQLite returned an error. Its source is not the source of this one, because both texts would
+    /// say the same.
+    #[error("SQLite failed: {}", error_text(.0))]
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// Returns the message of an error of SQLite, once, and its extended result code.
+fn error_text(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqliteFailure(code, Some(message)) => {
+            format!("{message} (code {})", code.extended_code)
+        }
+        error => error.to_string(),
+    }
 }
 
 impl StoreError {
@@ -156,6 +217,10 @@ impl StoreError {
             | Self::Missing { .. }
             | Self::NoTable { .. }
             | Self::InUse { .. }
+            | Self::SharedFileSystem { .. }
+            | Self::Open { .. }
+            | Self::LogUnreadable { .. }
+            | Self::Changed { .. }
             | Self::File { .. }
             | Self::Thread { .. } => true,
         }

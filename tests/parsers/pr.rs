@@ -1,6 +1,6 @@
 //! The protocols of the PR service.
 
-use prserv::access::{Access, Rights};
+use prserv::access::{Access, Rights, Token, bearer};
 use prserv::client::{Proxies, Target};
 use prserv::inc_file;
 use prserv::wire::decoder::{Event, MessageDecoder};
@@ -90,7 +90,8 @@ pub(crate) fn values_and_targets() -> Parser {
             assert!(value < value.incremented());
         }
         let _ = Proxies::fixed(text);
-        let _ = Access::open().accepts_token(text);
+        let _ = Access::open().token(text);
+        let _ = (Token::parse_file(text), bearer(text));
     })
 }
 

@@ -2,13 +2,17 @@
 //! another server assigns.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use config::settings::{PackageRoute, Pr, PrMode};
 use config::task::Package;
 use config::text::printable;
 use prserv::access::{Access, Requests, Rights, Token, UnknownTuple, Writers};
-use prserv::client::{Client, ClientError, Proxies, RetryPolicy, Target, TargetError};
+use prserv::client::{
+    Client, ClientError, MalformedToken, Proxies, RetryPolicy, Target, TargetError,
+    Token as ClientToken,
+};
 use prserv::host_names::HostNames;
 use prserv::server::Limits;
 use prserv::session::{AuthorizedService, RequestError};
@@ -44,6 +48,8 @@ enum Cause {
     Remote { server: String, source: ClientError },
     #[error(transparent)]
     Address(#[from] TargetError),
+    #[error("cannot use the token in {}", path.display())]
+    Token { path: PathBuf, source: io::Error },
 }
 
 /// Returns the options to open the PR service.
@@ -53,6 +59,7 @@ enum Cause {
 pub fn options(pr: &Pr) -> Result<OpenOptions, TargetError> {
     let mut options = OpenOptions::new(pr.database.as_str()).read_only(pr.mode == PrMode::ReadOnly);
     let target = |server: &String| Target::parse(server, &proxies(pr)?);
+    options.audit_log.clone_from(&pr.audit_log);
     options.upstream = pr.upstream.as_ref().map(target).transpose()?;
     Ok(options)
 }
@@ -70,8 +77,7 @@ pub fn server(service: Service, pr: &Pr) -> io::Result<Server> {
     access.host_names = HostNames::of_system(&pr.allowed_hosts, &pr.listen);
     if let Some(path) = &pr.token_file {
         let text = sys::trusted::read_text(path)?;
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        access.tokens = lines.map(Token::new).collect();
+        access.tokens = Token::parse_file(&text).map_err(io::Error::other)?;
     }
     let limits = Limits {
         connections_max: pr.connections_max,
@@ -166,12 +172,28 @@ fn route<'p>(pr: &'p Pr, package: &str) -> Option<&'p PackageRoute> {
 /// Requests a value from another server.
 async fn remote_value(pr: &Pr, server: &str, tuple: &Tuple) -> Result<String, Cause> {
     let target = Target::parse(server, &proxies(pr)?)?;
-    let mut client = Client::new(target, RetryPolicy::default());
+    let token = pr
+        .client_token_file
+        .as_deref()
+        .map(read_token)
+        .transpose()?;
+    let mut client = Client::new(target, RetryPolicy::default()).with_token(token);
     let value = client.get_pr(tuple, History::Ignore).await;
     value.map_err(|source| Cause::Remote {
         server: server.to_owned(),
         source,
     })
+}
+
+/// Reads the token for other servers.
+fn read_token(path: &Path) -> Result<ClientToken, Cause> {
+    let failed = |source| Cause::Token {
+        path: path.to_owned(),
+        source,
+    };
+    let text = sys::trusted::read_text(path).map_err(failed)?;
+    text.parse()
+        .map_err(|error| failed(io::Error::other::<MalformedToken>(error)))
 }
 
 fn proxies(pr: &Pr) -> Result<Proxies, TargetError> {

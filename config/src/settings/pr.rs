@@ -22,8 +22,12 @@ pub struct Pr {
     pub mode: PrMode,
     /// The networks whose clients may allocate values; all networks if empty.
     pub writers: Vec<IpNet>,
-    /// The file with tokens, one a line, that allow writes over REST from anywhere.
+    /// The file with tokens, one a line, that allow writes and removals from anywhere.
     pub token_file: Option<PathBuf>,
+    /// The file that gets a line for each value that is assigned, imported or removed.
+    pub audit_log: Option<PathBuf>,
+    /// The file with the token that is presented to the servers of `elsewhere`.
+    pub client_token_file: Option<PathBuf>,
     /// The answer to a reader that requests an unknown value; the connection is closed
     /// if `None`.
     pub unknown: Option<String>,
@@ -70,6 +74,8 @@ pub(super) fn pr(reader: &mut Reader<'_>) -> Pr {
         proxy: reader.optional_text("pr.proxy", |_| Ok(())),
         mode: reader.choice("pr.mode", &modes),
         token_file: reader.optional_path("pr.token_file"),
+        audit_log: reader.optional_path("pr.audit_log"),
+        client_token_file: reader.optional_path("pr.client_token_file"),
         writers: reader.list("pr.writers", "networks such as `10.1.0.0/16`", |text| {
             text.parse().ok()
         }),

@@ -28,6 +28,8 @@ pub struct MessageDecoder {
     /// The length of the prefix of `bytes` that was searched for a newline.
     searched: usize,
     state: State,
+    /// The value of the greeting's header `authorization`.
+    authorization: Option<String>,
     message_bytes_max: usize,
     line_bytes_max: usize,
 }
@@ -49,6 +51,7 @@ impl MessageDecoder {
             start: 0,
             searched: 0,
             state: State::Greeting(greeting),
+            authorization: None,
             message_bytes_max,
             line_bytes_max: LINE_BYTES_MAX,
         }
@@ -61,6 +64,7 @@ impl MessageDecoder {
             start: 0,
             searched: 0,
             state: State::Messages,
+            authorization: None,
             message_bytes_max,
             line_bytes_max: LINE_BYTES_MAX,
         }
@@ -95,6 +99,9 @@ impl MessageDecoder {
     pub fn next_event(&mut self) -> Result<Option<Event>, FramingError> {
         while let Some(line) = self.next_line()? {
             let line = std::str::from_utf8(&self.bytes[line]).map_err(|_| FramingError::NotUtf8)?;
+            if let Some(value) = self.state.authorization(line) {
+                self.authorization = Some(value.to_owned());
+            }
             if let Some(event) = self
                 .state
                 .accept_line(line.trim_end(), self.message_bytes_max)?
@@ -103,6 +110,27 @@ impl MessageDecoder {
             }
         }
         Ok(None)
+    }
+
+    /// Takes the value of the greeting's header `authorization`, with which a client presents a token.
+    pub fn take_authorization(&mut self) -> Option<String> {
+        self.authorization.take()
+    }
+
+    /// Returns the next message if it is a line that `parse` accepts. Leaves all others to
+    /// [`MessageDecoder::next_event`].
+    pub fn next_parsed<T>(&mut self, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        if !matches!(self.state, State::Messages) {
+            return None;
+        }
+        let (start, searched) = (self.start, self.searched);
+        let line = self.next_line().ok().flatten()?;
+        let text = std::str::from_utf8(&self.bytes[line]).ok();
+        let parsed = text.and_then(|text| parse(text.trim_end()));
+        if parsed.is_none() {
+            (self.start, self.searched) = (start, searched);
+        }
+        parsed
     }
 
     /// Returns the next line as it is, without trailing white space, or `None` if more bytes are
@@ -145,6 +173,18 @@ impl MessageDecoder {
 }
 
 impl State {
+    /// Returns the value of a line that is the header `authorization`.
+    fn authorization<'l>(&self, line: &'l str) -> Option<&'l str> {
+        match (self, line.split_once(':')) {
+            (Self::Headers { .. }, Some((tag, value)))
+                if tag.eq_ignore_ascii_case("authorization") =>
+            {
+                Some(value.trim())
+            }
+            _ => None,
+        }
+    }
+
     fn accept_line(&mut self, line: &str, bytes_max: usize) -> Result<Option<Event>, FramingError> {
         match self {
             Self::Greeting(greeting) => {
@@ -246,6 +286,46 @@ mod tests {
         }
         decoder.finish()?;
         Ok(events)
+    }
+
+    #[test]
+    fn a_line_that_a_parser_does_not_accept_is_the_next_event() {
+        let mut decoder = MessageDecoder::for_replies(1024);
+        let accept = |text: &str| (text == "1").then_some(());
+        decoder
+            .buffer()
+            .extend_from_slice(b"1\r\n2\n{\"chunk-stream\": null}\n1\n\n1");
+        assert_eq!(decoder.next_parsed(accept), Some(()));
+        for expected in [2, 1] {
+            assert_eq!(decoder.next_parsed(accept), None);
+            let event = Event::Message(Json::from(expected));
+            assert_eq!(decoder.next_event(), Ok(Some(event)));
+        }
+        assert_eq!(decoder.next_parsed(accept), None);
+        decoder.buffer().push(b'\n');
+        assert_eq!(decoder.next_parsed(accept), Some(()));
+    }
+
+    #[test]
+    fn the_authorization_of_a_greeting_is_a_header_and_no_message() {
+        let greeting = Greeting {
+            protocol: "PRSERVICE",
+            version: [1, 0],
+        };
+        let authorization = |text: &str| {
+            let mut decoder = MessageDecoder::new(greeting, 1024);
+            decoder.buffer().extend_from_slice(text.as_bytes());
+            while let Ok(Some(_)) = decoder.next_event() {}
+            decoder.take_authorization()
+        };
+        let header = "PRSERVICE 1.0\nAuthorization:  Bearer abc \r\n\n";
+        assert_eq!(authorization(header).as_deref(), Some("Bearer abc"));
+        for text in [
+            "PRSERVICE 1.0\nx: y\n\n",
+            "PRSERVICE 1.0\n\n\"authorization: x\"\n",
+        ] {
+            assert_eq!(authorization(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -36,14 +36,17 @@ pub enum ForeignRequest {
 impl HostNames {
     /// Returns the names of this host, which are read from the system, those of the addresses that
     /// the server listens on, `host:port`, and the allowed names.
-    pub fn of_system<'a>(allowed: &[String], listen: impl IntoIterator<Item = &'a String>) -> Self {
+    pub fn of_system<S: AsRef<str>>(
+        allowed: &[String],
+        listen: impl IntoIterator<Item = S>,
+    ) -> Self {
         let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let resolver = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let mut own = own_names(hostname.trim(), &resolver);
-        let hosts = listen
-            .into_iter()
-            .filter_map(|address| address.rsplit_once(':'));
-        own.extend(hosts.map(|(host, _)| normalized(host)));
+        own.extend(listen.into_iter().filter_map(|address| {
+            let (host, _) = address.as_ref().rsplit_once(':')?;
+            Some(normalized(host))
+        }));
         Self::new(own, allowed)
     }
 

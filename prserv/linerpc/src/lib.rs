@@ -5,6 +5,7 @@
 //! and an [`Endpoint`] creates the sessions of a peer. [`server`] serves endpoints on sockets:
 //! the line-based stream, and HTTP with websockets on the same port ([`connection`], [`http`]).
 //! [`listener`] limits connections, and [`host_names`] protects them against web pages.
+//! [`listen`] opens sockets, on all addresses of a name.
 //! [`connect`] opens connections to other servers, directly or through a proxy ([`target`]).
 
 pub mod connect;
@@ -14,6 +15,7 @@ pub mod encoder;
 pub mod framing;
 pub mod host_names;
 pub mod http;
+pub mod listen;
 pub mod listener;
 pub mod server;
 pub mod session;

@@ -157,7 +157,10 @@ fn proxy(text: &str) -> Result<Proxy, TargetError> {
     })
 }
 
-fn host_and_port(text: &str, default: Option<u16>) -> Result<(String, u16), TargetError> {
+pub(crate) fn host_and_port(
+    text: &str,
+    default: Option<u16>,
+) -> Result<(String, u16), TargetError> {
     let error = || TargetError(text.to_owned());
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, "")) => (host, None),

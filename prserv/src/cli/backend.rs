@@ -1,10 +1,11 @@
 //! The backend of a command: a database or a running server.
 
 use prserv::History;
-use prserv::client::{Client, RetryPolicy};
-use prserv::store::{Database, Filter, NewRow, OpenMode, Row, StoreError, TransactionMode, select};
+use prserv::client::Client;
+use prserv::forget::{self, Forget};
+use prserv::store::{Database, Filter, NewRow, OpenMode, Row, StoreError, TransactionMode, export};
 
-use super::proxy;
+use super::client;
 
 /// The arguments that select the backend.
 #[derive(Debug, clap::Args)]
@@ -16,12 +17,12 @@ pub(crate) struct Backend {
     #[arg(conflicts_with = "server")]
     db: String,
 
-    /// A running server instead of a database.
-    #[arg(long, value_name = "HOST:PORT")]
+    /// A running server instead of a database, at `HOST:PORT` or `unix://PATH`.
+    #[arg(long, value_name = "SERVER")]
     server: Option<String>,
 
     #[command(flatten)]
-    proxy: proxy::Arguments,
+    client: client::Arguments,
 }
 
 impl Backend {
@@ -30,10 +31,8 @@ impl Backend {
         let mut rows = if let Some(mut client) = self.client()? {
             block_on(client.export(filter, history))??
         } else {
-            let rows = Database::from(self.db.as_str())
-                .open(OpenMode::Read)?
-                .rows(filter)?;
-            select(rows, filter.checksum.as_deref(), history)
+            let mut store = Database::from(self.db.as_str()).open(OpenMode::Read)?;
+            export(&mut *store, filter, history)?
         };
         rows.sort();
         Ok(rows)
@@ -48,21 +47,29 @@ impl Backend {
         Ok(self.import_into_database(rows)?)
     }
 
+    /// Removes rows of a package. Returns them.
+    pub(crate) fn forget(&self, request: &Forget) -> anyhow::Result<Vec<Row>> {
+        if let Some(mut client) = self.client()? {
+            return Ok(block_on(client.forget(request))??);
+        }
+        let mut store = Database::from(self.db.as_str()).open_existing()?;
+        let _ = store.begin(TransactionMode::Write)?;
+        let rows = forget::remove(&mut *store, request)??;
+        let _ = store.commit()?;
+        Ok(rows)
+    }
+
     fn import_into_database(&self, rows: &[Row]) -> Result<usize, StoreError> {
         let mut store = Database::from(self.db.as_str()).open(OpenMode::Write)?;
-        store.begin(TransactionMode::Write)?;
+        let _ = store.begin(TransactionMode::Write)?;
         store.insert(&rows.iter().map(NewRow::from).collect::<Vec<_>>())?;
-        store.commit()?;
+        let _ = store.commit()?;
         Ok(rows.len())
     }
 
     fn client(&self) -> anyhow::Result<Option<Client>> {
-        let target = self
-            .server
-            .as_deref()
-            .map(|text| self.proxy.target(text))
-            .transpose()?;
-        Ok(target.map(|target| Client::new(target, RetryPolicy::default())))
+        let server = self.server.as_deref();
+        server.map(|text| self.client.connect_to(text)).transpose()
     }
 }
 

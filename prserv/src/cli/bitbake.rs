@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     stop: bool,
 
-    /// The address to listen on.
+    /// The address to listen on. A name stands for all of its addresses.
     #[arg(long, default_value = "0.0.0.0")]
     host: String,
 
@@ -128,7 +128,7 @@ fn spawn(arguments: &Arguments, pid_file: &Path) -> anyhow::Result<Child> {
     command
         .arg("serve")
         .arg("--listen")
-        .arg(format!("{}:{}", arguments.host, arguments.port));
+        .arg(listen_address(&arguments.host, arguments.port));
     command
         .arg("--db")
         .arg(std::path::absolute(&arguments.file)?);
@@ -165,7 +165,7 @@ fn stop(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
         writeln!(std::io::stdout(), "Sending SIGTERM to pr-server.")?;
         kill(pid, Signal::SIGTERM).with_context(|| format!("cannot stop process {pid}"))?;
         let start = Instant::now();
-        while kill(pid, None).is_ok() && start.elapsed() < STOP_TIMEOUT {
+        while pid_file::is_running(pid) && start.elapsed() < STOP_TIMEOUT {
             thread::sleep(STOP_POLL_INTERVAL);
         }
     }
@@ -177,22 +177,38 @@ fn stop(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
 }
 
 fn pid_file(arguments: &Arguments) -> anyhow::Result<PathBuf> {
-    let address = ipv4(&arguments.host)?;
+    let host = without_brackets(&arguments.host);
+    let addresses = (host, 0)
+        .to_socket_addrs()
+        .with_context(|| format!("cannot resolve {host}"))?;
+    let address = named_address(addresses.map(|address| address.ip()))
+        .with_context(|| format!("{host} has no address"))?;
     Ok(PathBuf::from(format!(
         "{PID_PREFIX}{address}_{}.pid",
         arguments.port
     )))
 }
 
-fn ipv4(host: &str) -> anyhow::Result<Ipv4Addr> {
-    (host, 0)
-        .to_socket_addrs()
-        .with_context(|| format!("cannot resolve {host}"))?
-        .find_map(|address| match address {
-            SocketAddr::V4(address) => Some(*address.ip()),
-            SocketAddr::V6(_) => None,
-        })
-        .with_context(|| format!("{host} has no IPv4 address"))
+/// Returns the address that the pid file is named after: the first one of IPv4, as BitBake's server
+/// does, or else the first one.
+fn named_address(addresses: impl Iterator<Item = IpAddr>) -> Option<IpAddr> {
+    let addresses: Vec<IpAddr> = addresses.collect();
+    let ipv4 = addresses.iter().find(|address| address.is_ipv4());
+    ipv4.or(addresses.first()).copied()
+}
+
+fn listen_address(host: &str, port: u16) -> String {
+    match without_brackets(host) {
+        host if host.contains(':') => format!("[{host}]:{port}"),
+        host => format!("{host}:{port}"),
+    }
+}
+
+fn without_brackets(host: &str) -> &str {
+    let inner = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    inner.unwrap_or(host)
 }
 
 /// Returns a hint with the ports of other pid files of the same address.
@@ -244,6 +260,30 @@ mod tests {
         ] {
             let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
             assert_eq!(is_invoked(&arguments), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_pid_file_is_named_after_the_first_ipv4_address_if_there_is_one() {
+        for (addresses, expected) in [
+            (&["::1", "127.0.0.1", "127.0.0.2"][..], Some("127.0.0.1")),
+            (&["::1", "fd00::1"], Some("::1")),
+            (&[], None),
+        ] {
+            let addresses = addresses.iter().map(|text| text.parse().unwrap());
+            let expected = expected.map(|text| text.parse().unwrap());
+            assert_eq!(named_address(addresses), expected);
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_gets_brackets() {
+        for (host, expected) in [
+            ("::1", "[::1]:8585"),
+            ("[::1]", "[::1]:8585"),
+            ("localhost", "localhost:8585"),
+        ] {
+            assert_eq!(listen_address(host, 8585), expected);
         }
     }
 }

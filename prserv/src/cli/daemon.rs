@@ -4,7 +4,7 @@
 use std::env;
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -26,7 +26,12 @@ impl PidFile {
     /// Writes the file, then tells the waiting caller that the server is ready.
     pub(crate) fn announce(path: &Path) -> anyhow::Result<Self> {
         // A stale file: the caller has checked that its process is dead.
-        let _ = fs::remove_file(path);
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot replace {}", path.display()));
+            }
+            _ => {}
+        }
         let written =
             File::create_new(path).and_then(|mut file| writeln!(file, "{}", process::id()));
         written.with_context(|| format!("cannot write {}", path.display()))?;

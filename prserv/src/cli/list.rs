@@ -122,18 +122,53 @@ fn table<const N: usize>(header: [&str; N], lines: impl Iterator<Item = [String;
     let lines: Vec<[String; N]> = std::iter::once(header.map(str::to_owned))
         .chain(lines)
         .collect();
+    let widths = widths(&lines);
     let mut text = String::new();
     for line in &lines {
-        for (column, cell) in line.iter().enumerate() {
-            let width = lines
-                .iter()
-                .map(|line| line[column].chars().count())
-                .max()
-                .unwrap_or(0);
-            let width = if column + 1 == N { 0 } else { width + 2 };
+        for (cell, width) in line.iter().zip(widths) {
+            // Writing to a String cannot fail.
             let _ = write!(text, "{cell:<width$}");
         }
         text.push('\n');
     }
     text
+}
+
+/// Returns the width of each column in characters: that of its widest cell and a gap of two, and
+/// none for the last one.
+fn widths<const N: usize>(lines: &[[String; N]]) -> [usize; N] {
+    let mut widths = [0; N];
+    for line in lines {
+        for (width, cell) in widths.iter_mut().zip(line).take(N - 1) {
+            *width = (*width).max(cell.chars().count() + 2);
+        }
+    }
+    widths
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell_except_for_the_last() {
+        let lines = [["a", "é"], ["long", "x"]].map(|line| line.map(str::to_owned));
+        let text = table(["A", "B"], lines.into_iter());
+        assert_eq!(text, "A     B\na     é\nlong  x\n");
+    }
+
+    /// Quadratic time would be minutes.
+    #[test]
+    fn the_time_of_a_table_is_linear_in_its_lines() {
+        let lines = (0..50_000).map(|number| [format!("v{number}"), number.to_string()]);
+        let start = Instant::now();
+        assert_eq!(table(["A", "B"], lines).lines().count(), 50_001);
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            start.elapsed()
+        );
+    }
 }

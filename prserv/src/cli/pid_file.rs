@@ -7,7 +7,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use nix::sys::signal::kill;
 use nix::unistd::{Pid, geteuid};
 
 /// The maximum length of a pid file.
@@ -37,11 +36,32 @@ pub(super) fn read(path: &Path) -> io::Result<String> {
 
 /// Returns the process that the text of a pid file names, if it is a running PR server.
 pub(super) fn running_server(text: &str) -> Option<Pid> {
-    let pid = parse(text)?;
-    kill(pid, None).ok()?;
-    let program = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let pid = parse(text).filter(|pid| is_running(*pid))?;
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    // The program of another user's process is hidden; the arguments are not.
+    let program = fs::read_link(format!("/proc/{pid}/exe"))
+        .unwrap_or_else(|_| OsStr::from_bytes(first(&arguments)).into());
     is_server(&program, &arguments).then_some(pid)
+}
+
+/// Returns true until a process has ended, also if it belongs to another user. A process that has
+/// ended may still have its id until its parent has asked for its status.
+pub(super) fn is_running(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat"));
+    status.is_ok_and(|status| !has_ended(&status))
+}
+
+/// Reads the state after the name, which may contain anything, proc_pid_stat(5).
+fn has_ended(status: &str) -> bool {
+    let state = status.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+    state.is_none_or(|state| state.starts_with(['Z', 'X']))
+}
+
+fn first(arguments: &[u8]) -> &[u8] {
+    arguments
+        .split(|byte| *byte == 0)
+        .next()
+        .unwrap_or_default()
 }
 
 /// Parses the id of one process. Numbers up to 1 name init, groups or all processes.
@@ -72,6 +92,19 @@ mod tests {
         for text in ["-1", "0", "1", "-42", "", "x", "42 43", "99999999999"] {
             assert_eq!(parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_process_has_ended_when_only_its_status_is_left() {
+        for (status, expected) in [
+            ("42 (prserv) S 1 42", false),
+            ("42 (prserv) Z 1 42", true),
+            ("42 (a) Z) R 1 42", false),
+            ("", true),
+        ] {
+            assert_eq!(has_ended(status), expected, "{status}");
+        }
+        assert!(is_running(Pid::this()));
     }
 
     #[test]

@@ -11,17 +11,18 @@ use anyhow::{Context, anyhow};
 use ipnet::IpNet;
 use prserv::access::{Access, Requests, Token, UnknownTuple, Writers};
 use prserv::host_names::HostNames;
+use prserv::listen::ListenAddress;
 use prserv::listener::{self, Deadlines};
 use prserv::server::Limits;
 use prserv::{OpenOptions, Server, Service};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::ExitStatus;
 use super::daemon::{PidFile, detach};
-use super::listener::listen;
+use super::listener::{Socket, listen};
 
 /// The time in which exports that read the database must end when the server stops.
 const EXPORTS_END_MAX: Duration = Duration::from_secs(5);
@@ -29,10 +30,12 @@ const EXPORTS_END_MAX: Duration = Duration::from_secs(5);
 /// The arguments of `prserv serve`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The address to listen on. May be repeated; every address serves all protocols. Port 0
-    /// selects a free port, which is logged. Ignored if systemd passes sockets.
-    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:8585")]
-    listen: Vec<String>,
+    /// The address to listen on, `HOST:PORT` or `unix://PATH`. A name stands for all of its
+    /// addresses. May be repeated; every address serves all protocols. Port 0 selects a free port,
+    /// which is logged. Everyone who may open a Unix socket may write. Ignored if systemd passes
+    /// sockets.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8585")]
+    listen: Vec<ListenAddress>,
 
     /// The SQLite file, created if missing (BitBake's own files are used in place), or a
     /// PostgreSQL database, which several servers may share, `postgres://USER@HOST/NAME`.
@@ -97,9 +100,15 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     write_seconds_max: u64,
 
-    /// A file with one token per line. A token allows writing over REST from any address.
+    /// A file with one token per line, after a name if the audit log shall show one. A client that
+    /// presents a token may write from any address, and may use `prserv forget`.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+
+    /// A file to append a line of JSON to for each value that is assigned, imported or removed, with
+    /// the client. Created if missing.
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -118,7 +127,15 @@ impl Arguments {
             unknown,
             tokens: self.tokens()?,
             requests: Requests::All,
-            host_names: HostNames::of_system(&self.allowed_host, &self.listen),
+            host_names: HostNames::of_system(&self.allowed_host, self.ports()),
+        })
+    }
+
+    /// Returns the ports that the server listens on, `host:port`.
+    fn ports(&self) -> impl Iterator<Item = String> {
+        self.listen.iter().filter_map(|address| match address {
+            ListenAddress::Tcp { host, port } => Some(format!("{host}:{port}")),
+            ListenAddress::Unix(_) => None,
         })
     }
 
@@ -141,8 +158,8 @@ impl Arguments {
         };
         let text = fs::read_to_string(path)
             .with_context(|| format!("cannot read the tokens in {}", path.display()))?;
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        Ok(lines.map(Token::new).collect())
+        Token::parse_file(&text)
+            .with_context(|| format!("cannot use the tokens in {}", path.display()))
     }
 
     #[cfg(feature = "xmlrpc")]
@@ -164,6 +181,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
         detach()?;
     }
     let mut options = OpenOptions::new(arguments.db.as_str()).read_only(arguments.read_only);
+    options.audit_log.clone_from(&arguments.audit_log);
     options.upstream = arguments
         .upstream
         .as_deref()
@@ -180,14 +198,14 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
     if arguments.allows_quit() {
         server = server.with_quit(Arc::clone(&quit));
     }
-    let listeners = listen(&arguments.listen).await?;
+    let sockets = listen(&arguments.listen).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (sender, stop) = watch::channel(false);
-    let threads = start_threads(&server, &listeners, &stop)?;
+    let threads = start_threads(&server, &sockets, &stop)?;
     let db = &options.db;
-    for listener in &listeners {
-        tracing::info!(address = %listener.local_addr()?, %db, "listening");
+    for socket in &sockets {
+        tracing::info!(address = %socket, %db, "listening");
     }
     let _pid_file = arguments
         .daemon
@@ -213,56 +231,64 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
 /// threads may steal.
 fn start_threads(
     server: &Server,
-    listeners: &[std::net::TcpListener],
+    sockets: &[Socket],
     stop: &watch::Receiver<bool>,
 ) -> anyhow::Result<Vec<JoinHandle<io::Result<()>>>> {
     let count = thread::available_parallelism().map_or(1, NonZero::get);
     let mut threads = Vec::with_capacity(count);
     for number in 0..count {
         let (server, stop) = (server.clone(), stop.clone());
-        let listeners: Vec<_> = listeners
+        let sockets: Vec<_> = sockets
             .iter()
-            .map(std::net::TcpListener::try_clone)
+            .map(Socket::try_clone)
             .collect::<io::Result<_>>()?;
         threads.push(
             thread::Builder::new()
                 .name(format!("pr-serve-{number}"))
-                .spawn(move || serve_all(&server, listeners, &stop))?,
+                .spawn(move || serve_all(&server, sockets, &stop))?,
         );
     }
     Ok(threads)
 }
 
-/// Serves on all listeners on this thread.
+/// Serves on all sockets on this thread.
 fn serve_all(
     server: &Server,
-    listeners: Vec<std::net::TcpListener>,
+    sockets: Vec<Socket>,
     stop: &watch::Receiver<bool>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(serve_listeners(server, listeners, stop));
+    let ended = runtime.block_on(serve_sockets(server, sockets, stop));
     runtime.shutdown_timeout(EXPORTS_END_MAX);
     ended
 }
 
-async fn serve_listeners(
+async fn serve_sockets(
     server: &Server,
-    listeners: Vec<std::net::TcpListener>,
+    sockets: Vec<Socket>,
     stop: &watch::Receiver<bool>,
 ) -> io::Result<()> {
     let mut serving = JoinSet::new();
-    for listener in listeners {
+    for socket in sockets {
         let mut stop = stop.clone();
         let stopped = async move {
             let _ = stop.wait_for(|stop| *stop).await;
         };
-        serving.spawn(
-            server
-                .clone()
-                .serve(TcpListener::from_std(listener)?, stopped),
-        );
+        let server = server.clone();
+        match socket {
+            Socket::Tcp(listener) => {
+                serving.spawn(server.serve(TcpListener::from_std(listener)?, stopped));
+            }
+            Socket::Unix(listener) => {
+                let listener = UnixListener::from_std(listener)?;
+                serving.spawn(async {
+                    server.serve_unix(listener, stopped).await;
+                    Ok(())
+                });
+            }
+        }
     }
     serving.join_all().await.into_iter().collect()
 }

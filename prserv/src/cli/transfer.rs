@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use prserv::History;
-use prserv::client::{Client, RetryPolicy};
 use prserv::inc_file::{self, Lockdown};
 use prserv::store::{Database, Filter, OpenMode, Row};
 use prserv::sync_plan;
 
 use super::backend::Backend;
-use super::{ExitStatus, proxy};
+use super::{ExitStatus, client};
 
 /// The prefix of the versions that BitBake makes for recipes with AUTOINC.
 const AUTOINC: &str = "AUTOINC-";
@@ -48,8 +47,8 @@ pub(crate) struct Import {
 /// The arguments of `prserv sync`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Sync {
-    /// The central server.
-    #[arg(value_name = "HOST:PORT")]
+    /// The central server, `HOST:PORT` or `unix://PATH`.
+    #[arg(value_name = "SERVER")]
     center: String,
 
     /// The local database, a SQLite file or the URL of a PostgreSQL database. It may be in use.
@@ -57,7 +56,7 @@ pub(crate) struct Sync {
     db: String,
 
     #[command(flatten)]
-    proxy: proxy::Arguments,
+    client: client::Arguments,
 
     /// Print the rows that would be imported without importing them.
     #[arg(long)]
@@ -121,8 +120,7 @@ pub(crate) fn sync(arguments: &Sync) -> anyhow::Result<ExitStatus> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn push(arguments: &Sync, local: &[Row]) -> anyhow::Result<ExitStatus> {
-    let target = arguments.proxy.target(&arguments.center)?;
-    let mut center = Client::new(target, RetryPolicy::default());
+    let mut center = arguments.client.connect_to(&arguments.center)?;
     let mut versions: Vec<&str> = local
         .iter()
         .map(|row| row.tuple.package.version.as_str())
@@ -154,7 +152,7 @@ async fn push(arguments: &Sync, local: &[Row]) -> anyhow::Result<ExitStatus> {
     tracing::info!(rows = imports.len(), accepted, "synchronized");
     if accepted < imports.len() {
         bail!(
-            "{} refused imports: it is read-only or this client may not write",
+            "{} refused imports: it is read-only or this client may not write; see --token-file",
             arguments.center
         );
     }

@@ -1,13 +1,14 @@
 //! One connection of a client, optionally through a proxy.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use linerpc::connect::{ConnectError, connect};
+use linerpc::connect::{self, ConnectError};
 use serde::Serialize;
 use serde_json::Value as Json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::ClientError;
@@ -15,19 +16,32 @@ use super::target::Target;
 use crate::wire::decoder::{Event, MessageDecoder};
 use crate::wire::{GREETING, ProtocolError, REPLY_BYTES_MAX, reply};
 
+/// A connection to a TCP port or a Unix socket.
+type Stream = Box<dyn Transport>;
+
+/// A stream of bytes in both directions.
+trait Transport: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> Transport for T {}
+
 /// A connection on which the greeting was sent.
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     decoder: MessageDecoder,
 }
 
 impl Connection {
-    /// Connects, through the target's proxy if it has one, and sends the greeting.
-    pub(super) async fn open(target: &Target, limit: Duration) -> Result<Self, ClientError> {
+    /// Connects, through the target's proxy if it has one, and sends the greeting with the token.
+    pub(super) async fn open(
+        target: &Target,
+        token: Option<&str>,
+        limit: Duration,
+    ) -> Result<Self, ClientError> {
         let opened = async {
             let mut stream = with_timeout(limit, connect(target)).await?;
-            let greeted = async { Ok(stream.write_all(GREETING.to_lines().as_bytes()).await?) };
+            let greeting = greeting(token);
+            let greeted = async { Ok(stream.write_all(greeting.as_bytes()).await?) };
             with_timeout(limit, greeted).await?;
             Ok(stream)
         };
@@ -93,4 +107,20 @@ async fn with_timeout<T>(
     timeout(limit, work)
         .await
         .unwrap_or_else(|_| Err(ConnectError::Io(io::ErrorKind::TimedOut.into())))
+}
+
+/// Returns the greeting. BitBake's server ignores a token.
+fn greeting(token: Option<&str>) -> String {
+    let headers = token.map_or_else(String::new, |token| {
+        format!("authorization: Bearer {token}\n")
+    });
+    format!("{GREETING}\nneeds-headers: false\n{headers}\n")
+}
+
+async fn connect(target: &Target) -> Result<Stream, ConnectError> {
+    let stream: Stream = match target {
+        Target::Unix(path) => Box::new(UnixStream::connect(path).await?),
+        Target::Tcp(target) => Box::new(connect::connect(target).await?),
+    };
+    Ok(stream)
 }

@@ -14,14 +14,16 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{DefaultBodyLimit, Extension, State};
-use axum::http::StatusCode;
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use hyper::body::{Frame, SizeHint};
 use linerpc::http::{refuse_foreign, websocket};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use crate::session::AuthorizedService;
+use crate::access;
+use crate::session::{AuthorizedService, RequestError};
 
 const BODY_BYTES_MAX: usize = 128 * 1024;
 
@@ -58,13 +60,33 @@ fn with_xmlrpc(route: MethodRouter<AuthorizedService>) -> MethodRouter<Authorize
 /// Upgrades to a websocket. Answers other requests as Python's XML-RPC server does.
 async fn root(
     State(service): State<AuthorizedService>,
+    headers: HeaderMap,
     Extension(stop): Extension<watch::Receiver<bool>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     match upgrade {
-        Ok(upgrade) => websocket::upgrade(service, stop, upgrade),
+        Ok(upgrade) => match with_token(service, &headers) {
+            Ok(service) => websocket::upgrade(service, stop, upgrade),
+            Err(error) => (StatusCode::UNAUTHORIZED, format!("{error}\n")).into_response(),
+        },
         Err(_) => unsupported().await,
     }
+}
+
+/// Grants the rights of the token of a request, if it has one.
+///
+/// # Errors
+/// The token is unknown.
+fn with_token(
+    mut service: AuthorizedService,
+    headers: &HeaderMap,
+) -> Result<AuthorizedService, RequestError> {
+    let header = headers.get(AUTHORIZATION);
+    let token = header.and_then(|value| value.to_str().ok());
+    if let Some(token) = token.and_then(access::bearer) {
+        service.present(token)?;
+    }
+    Ok(service)
 }
 
 /// Keeps the permit of an export until the response is sent or its connection has ended.

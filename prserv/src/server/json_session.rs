@@ -3,6 +3,7 @@
 use linerpc::{Buffers, Framing, FramingError, MessageDecoder, Next, Session};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::access;
 use crate::session::{AuthorizedService, Export, RequestError};
 use crate::value::ValueError;
 use crate::wire::decoder::Event;
@@ -30,9 +31,13 @@ impl SessionError {
     /// on which BitBake's server also closes the connection without a reply.
     fn refusal(&self) -> Option<String> {
         match self {
-            Self::Request(error @ (RequestError::NotServed { .. } | RequestError::Busy)) => {
-                Some(error.to_string())
-            }
+            Self::Request(
+                error @ (RequestError::NotServed { .. }
+                | RequestError::Busy
+                | RequestError::MayNotRemove
+                | RequestError::Forget(_)
+                | RequestError::UnknownToken(_)),
+            ) => Some(error.to_string()),
             Self::Protocol(
                 error @ ProtocolError::Value {
                     source: source @ ValueError::TooLong,
@@ -86,24 +91,35 @@ impl JsonSession {
     }
 
     async fn handle_messages(&mut self) -> Result<Next, SessionError> {
-        while let Some(event) = self.buffers.decoder.next_event()? {
-            match event {
-                Event::Greeted {
-                    needs_headers: false,
-                } => {}
-                Event::Greeted {
-                    needs_headers: true,
-                } => self.buffers.output.push(b'\n'),
-                Event::Message(message) => match Request::parse(message)? {
-                    Request::Close => return Ok(Next::Close),
-                    request => self.answer(request).await?,
-                },
+        loop {
+            let decoder = &mut self.buffers.decoder;
+            if let Some(request) = decoder.next_parsed(Request::parse_common) {
+                self.answer(request).await?;
+            } else {
+                match decoder.next_event()? {
+                    None => return Ok(Next::Read),
+                    Some(Event::Greeted { needs_headers }) => self.greet(needs_headers)?,
+                    Some(Event::Message(message)) => match Request::parse(message)? {
+                        Request::Close => return Ok(Next::Close),
+                        request => self.answer(request).await?,
+                    },
+                }
             }
             if self.buffers.is_output_full() || self.unsent_export.is_some() {
                 return Ok(Next::Continue);
             }
         }
-        Ok(Next::Read)
+    }
+
+    fn greet(&mut self, needs_headers: bool) -> Result<(), RequestError> {
+        if needs_headers {
+            self.buffers.output.push(b'\n');
+        }
+        let authorization = self.buffers.decoder.take_authorization();
+        match authorization.as_deref().and_then(access::bearer) {
+            Some(token) => self.service.present(token),
+            None => Ok(()),
+        }
     }
 
     async fn answer(&mut self, request: Request) -> Result<(), SessionError> {
@@ -136,6 +152,10 @@ impl JsonSession {
                     Some(_) => self.buffers.reply(&ValueReply { value: raw }),
                     None => self.buffers.reply(&()),
                 }
+            }
+            Request::Forget(request) => {
+                let rows = self.service.forget(&request).await?;
+                self.buffers.reply(&ExportReply::new(&rows, false));
             }
             Request::Export {
                 filter,

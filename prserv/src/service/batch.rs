@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use super::cache::Cache;
-use super::query::Query;
+use super::query::{Import, Query};
+use crate::audit::Change;
+use crate::identity::Identity;
 use crate::package_rows::{PackageRows, ValueRange};
 use crate::policy::{self, Decision, History, ParentState, TupleRecord};
 use crate::store::NewRow;
@@ -18,6 +20,8 @@ pub(crate) struct Batch<'a> {
     read_only: bool,
     pending: HashMap<&'a Package, PackageRows>,
     rows: Vec<NewRow<'a>>,
+    /// The reason and the peer of each row.
+    origins: Vec<(Change, &'a Identity)>,
 }
 
 impl<'a> Batch<'a> {
@@ -28,31 +32,37 @@ impl<'a> Batch<'a> {
             read_only,
             pending: HashMap::new(),
             rows: Vec::new(),
+            origins: Vec::new(),
         }
     }
 
-    /// Answers one query.
-    pub(crate) fn answer(&mut self, query: &'a Query) -> Option<Value> {
+    /// Answers one query of a peer.
+    pub(crate) fn answer(&mut self, query: &'a Query, identity: &'a Identity) -> Option<Value> {
         match query {
-            Query::Get(tuple, history, parent) => self.get(tuple, *history, parent),
+            Query::Get(tuple, history, parent) => self.get(tuple, *history, parent, identity),
             Query::Test(tuple, history) => {
                 policy::recorded(&self.record(&tuple.package, &tuple.checksum), *history)
             }
             Query::Max(package) => self.record(package, "").max,
-            Query::Import(_, _) if self.read_only => None,
-            Query::Import(tuple, value) => {
-                self.add(tuple, value);
-                Some(value.clone())
+            Query::Import(..) if self.read_only => None,
+            Query::Import(tuple, value, import) => {
+                Some(self.import(tuple, value, *import, identity))
             }
         }
     }
 
-    /// Returns the rows to commit.
-    pub(crate) fn into_rows(self) -> Vec<NewRow<'a>> {
-        self.rows
+    /// Returns the rows to commit, and the reason and the peer of each.
+    pub(crate) fn into_rows(self) -> (Vec<NewRow<'a>>, Vec<(Change, &'a Identity)>) {
+        (self.rows, self.origins)
     }
 
-    fn get(&mut self, tuple: &'a Tuple, history: History, parent: &ParentState) -> Option<Value> {
+    fn get(
+        &mut self,
+        tuple: &'a Tuple,
+        history: History,
+        parent: &ParentState,
+        identity: &'a Identity,
+    ) -> Option<Value> {
         let record = self.record(&tuple.package, &tuple.checksum);
         let is_taken = |value: &Value| {
             let pending = self.pending.get(&tuple.package);
@@ -61,12 +71,31 @@ impl<'a> Batch<'a> {
         };
         let decision = policy::decide_with_parent(&record, parent, history, is_taken).ok()?;
         if let (Decision::New(value), false) = (&decision, self.read_only) {
-            self.add(tuple, value);
+            self.add(tuple, value, (Change::Assigned, identity));
         }
         Some(decision.into_value())
     }
 
-    fn add(&mut self, tuple: &'a Tuple, value: &Value) {
+    /// Returns the recorded value.
+    fn import(
+        &mut self,
+        tuple: &'a Tuple,
+        value: &Value,
+        import: Import,
+        identity: &'a Identity,
+    ) -> Value {
+        let range = self.record(&tuple.package, &tuple.checksum).range;
+        match (import, range) {
+            (Import::UnlessGreater, Some(range)) if range.largest >= *value => range.largest,
+            (Import::UnlessGreater | Import::Always, _) => {
+                self.add(tuple, value, (Change::Imported, identity));
+                value.clone()
+            }
+        }
+    }
+
+    fn add(&mut self, tuple: &'a Tuple, value: &Value, origin: (Change, &'a Identity)) {
+        self.origins.push(origin);
         self.pending
             .entry(&tuple.package)
             .or_default()
@@ -108,9 +137,35 @@ mod tests {
             History::Ignore,
             ParentState::PackageUnknown,
         );
+        let identity = Identity::new("x");
         let mut batch = Batch::new(&cache, false);
-        assert_eq!(batch.answer(&query), batch.answer(&query));
-        assert_eq!(batch.into_rows().len(), 1);
+        assert_eq!(
+            batch.answer(&query, &identity),
+            batch.answer(&query, &identity)
+        );
+        let (rows, origins) = batch.into_rows();
+        assert_eq!(rows.len(), 1);
+        assert_eq!(origins, [(Change::Assigned, &identity)]);
+    }
+
+    #[test]
+    fn an_import_unless_greater_sees_the_imports_before_it_in_the_batch() {
+        let cache = Cache::new(100);
+        let import =
+            |value, import| Query::Import(Tuple::new("v", "all", "c"), Value::from(value), import);
+        let imports = [
+            (import(7, Import::UnlessGreater), 7),
+            (import(3, Import::UnlessGreater), 7),
+            (import(9, Import::UnlessGreater), 9),
+            (import(2, Import::Always), 2),
+        ];
+        let identity = Identity::new("x");
+        let mut batch = Batch::new(&cache, false);
+        for (query, expected) in &imports {
+            let answer = batch.answer(query, &identity);
+            assert_eq!(answer, Some(Value::from(*expected)), "{query:?}");
+        }
+        assert_eq!(batch.into_rows().0.len(), 3);
     }
 
     #[test]
@@ -123,12 +178,14 @@ mod tests {
                 ParentState::PackageUnknown,
             )
         };
-        let import = Query::Import(Tuple::new("v", "all", "a"), Value::first());
+        let tuple = Tuple::new("v", "all", "a");
+        let import = Query::Import(tuple, Value::first(), Import::Always);
         let (a, b) = (get("a"), get("b"));
+        let identity = Identity::new("x");
         let mut batch = Batch::new(&cache, true);
-        assert_eq!(batch.answer(&a), Some(Value::first()));
-        assert_eq!(batch.answer(&b), Some(Value::first()));
-        assert_eq!(batch.answer(&import), None);
-        assert!(batch.into_rows().is_empty());
+        assert_eq!(batch.answer(&a, &identity), Some(Value::first()));
+        assert_eq!(batch.answer(&b, &identity), Some(Value::first()));
+        assert_eq!(batch.answer(&import, &identity), None);
+        assert!(batch.into_rows().0.is_empty());
     }
 }

@@ -14,15 +14,25 @@ pub(super) enum Query {
     Test(Tuple, History),
     /// Returns the greatest value of a package.
     Max(Package),
-    /// Records a value that another server assigned.
-    Import(Tuple, Value),
+    /// Records a value that another server assigned. The answer is `None` if the service assigns
+    /// no values.
+    Import(Tuple, Value, Import),
+}
+
+/// The condition of an import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Import {
+    /// The value is recorded, also below a greater one.
+    Always,
+    /// A greater value of the same tuple is answered instead.
+    UnlessGreater,
 }
 
 impl Query {
     /// Returns the package of the query.
     pub(super) fn package(&self) -> &Package {
         match self {
-            Self::Get(tuple, ..) | Self::Test(tuple, _) | Self::Import(tuple, _) => &tuple.package,
+            Self::Get(tuple, ..) | Self::Test(tuple, _) | Self::Import(tuple, ..) => &tuple.package,
             Self::Max(package) => package,
         }
     }

@@ -18,10 +18,20 @@ impl Database {
     /// Opens the database. Blocks, so it must not be called on a thread that runs async tasks.
     pub fn open(&self, mode: OpenMode) -> Result<Box<dyn Store>, StoreError> {
         Ok(match (self, mode) {
-            (Self::Sqlite(path), OpenMode::Write) => Box::new(Sqlite::open(path)?),
+            (Self::Sqlite(path), OpenMode::Write) => {
+                Box::new(Sqlite::open(path)?.keeping_write_lock()?)
+            }
             (Self::Sqlite(path), OpenMode::Read) => Box::new(Sqlite::open_read_only(path)?),
             (Self::Postgres(url), mode) => Box::new(Postgres::open(url, mode)?),
         })
+    }
+
+    /// Opens a database for writing that must exist.
+    pub fn open_existing(&self) -> Result<Box<dyn Store>, StoreError> {
+        match self {
+            Self::Sqlite(path) if !path.exists() => Err(StoreError::Missing { path: path.clone() }),
+            Self::Sqlite(_) | Self::Postgres(_) => self.open(OpenMode::Write),
+        }
     }
 
     /// Returns true if no other server can assign values while this one does.

@@ -5,8 +5,10 @@
 //! when it commits. A server compares the counter with the generation of its cache, so it never
 //! answers from outdated rows.
 
+use postgres::types::ToSql;
 use postgres::{Client, NoTls};
 
+use super::condition::{Condition, condition};
 use super::{ExternalWrites, Filter, NewRow, OpenMode, Row, Store, StoreError, TransactionMode};
 use crate::package_rows::PackageRows;
 use crate::tuple::{Package, Tuple};
@@ -35,7 +37,7 @@ pub struct Postgres {
     cached_generation: Option<i64>,
     /// The generation that the open transaction sees.
     current_generation: i64,
-    has_inserted: bool,
+    has_changed: bool,
 }
 
 impl Postgres {
@@ -53,7 +55,7 @@ impl Postgres {
             client: Some(client),
             cached_generation: None,
             current_generation: 0,
-            has_inserted: false,
+            has_changed: false,
         })
     }
 
@@ -76,7 +78,7 @@ impl Store for Postgres {
         client.batch_execute(begin)?;
         let select = format!("SELECT generation FROM prserv_state{lock}");
         self.current_generation = client.query_one(&select, &[])?.get(0);
-        self.has_inserted = false;
+        self.has_changed = false;
         let cached = self.cached_generation.replace(self.current_generation);
         Ok(if cached == Some(self.current_generation) {
             ExternalWrites::None
@@ -129,7 +131,7 @@ impl Store for Postgres {
             .collect();
         let checksums: Vec<&str> = tuples().map(|tuple| tuple.checksum.as_str()).collect();
         let values: Vec<&str> = rows.iter().map(|row| row.value.as_str()).collect();
-        self.has_inserted = true;
+        self.has_changed = true;
         self.client()?.execute(
             "INSERT INTO prmain SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
              ON CONFLICT DO NOTHING",
@@ -138,18 +140,40 @@ impl Store for Postgres {
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<(), StoreError> {
-        let has_inserted = self.has_inserted;
-        let commit = if has_inserted {
+    fn delete(&mut self, rows: &[Row]) -> Result<(), StoreError> {
+        self.has_changed = true;
+        let client = self.client()?;
+        for Row {
+            tuple: Tuple { package, checksum },
+            value,
+        } in rows
+        {
+            client.execute(
+                "DELETE FROM prmain
+                 WHERE version = $1 AND pkgarch = $2 AND checksum = $3 AND value = $4",
+                &[
+                    &package.version,
+                    &package.pkgarch,
+                    checksum,
+                    &value.as_str(),
+                ],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<ExternalWrites, StoreError> {
+        let has_changed = self.has_changed;
+        let commit = if has_changed {
             "UPDATE prserv_state SET generation = generation + 1; COMMIT"
         } else {
             "COMMIT"
         };
         self.client()?.batch_execute(commit)?;
-        if has_inserted {
+        if has_changed {
             self.cached_generation = Some(self.current_generation + 1);
         }
-        Ok(())
+        Ok(ExternalWrites::None)
     }
 
     fn rollback(&mut self) {
@@ -159,12 +183,14 @@ impl Store for Postgres {
     }
 
     fn rows(&mut self, filter: &Filter) -> Result<Vec<Row>, StoreError> {
-        let found = self.client()?.query(
-            "SELECT version, pkgarch, checksum, value FROM prmain
-             WHERE ($1::text IS NULL OR version = $1) AND ($2::text IS NULL OR pkgarch = $2)
-             ORDER BY version, pkgarch, checksum",
-            &[&filter.version, &filter.pkgarch],
-        )?;
+        let Condition { sql, parameters } = condition(filter, '$');
+        let select = format!(
+            "SELECT version, pkgarch, checksum, value FROM prmain{sql}
+             ORDER BY version, pkgarch, checksum"
+        );
+        let parameters: Vec<&(dyn ToSql + Sync)> =
+            parameters.iter().map(|text| text as _).collect();
+        let found = self.client()?.query(&select, &parameters)?;
         let mut rows = Vec::with_capacity(found.len());
         for row in found {
             let text = |column: usize| row.get::<_, String>(column);

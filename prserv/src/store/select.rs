@@ -1,11 +1,35 @@
 //! The selection of the rows that an export contains.
 
-use super::Row;
+use super::{Filter, Row, Store, StoreError};
 use crate::policy::History;
+
+/// Returns the rows of a store that match: all of them with history, and only those with the
+/// greatest value of their package without.
+pub fn export(
+    store: &mut dyn Store,
+    filter: &Filter,
+    history: History,
+) -> Result<Vec<Row>, StoreError> {
+    let rows = store.rows(&needed(filter, history))?;
+    Ok(select(rows, filter.checksum.as_deref(), history))
+}
+
+/// Returns the filter of the rows that a selection depends on: without history, only the rows of
+/// all checksums tell the greatest value of a package.
+fn needed(filter: &Filter, history: History) -> Filter {
+    let checksum = match history {
+        History::Keep => filter.checksum.clone(),
+        History::Ignore => None,
+    };
+    Filter {
+        checksum,
+        ..filter.clone()
+    }
+}
 
 /// Removes rows with an empty version and, without history, rows below the greatest value of their
 /// package. Then applies the checksum filter. The rows must be grouped by package.
-pub fn select(rows: Vec<Row>, checksum: Option<&str>, history: History) -> Vec<Row> {
+fn select(rows: Vec<Row>, checksum: Option<&str>, history: History) -> Vec<Row> {
     let mut selected: Vec<Row> = Vec::new();
     for row in rows
         .into_iter()

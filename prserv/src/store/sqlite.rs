@@ -1,99 +1,48 @@
 //! A SQLite file with the table `PRMAIN` of BitBake's own server, which can use the same file.
 //!
 //! The file is in WAL mode without exclusive locking, so other processes may read it while it is
-//! written. Only one `prserv` may write: it holds a lock on `FILE.lock`, because a second writer
-//! would outdate its cache.
+//! written. Only one server may write: it holds a lock on `FILE.lock` and, for the programs that do
+//! not know this lock, SQLite's own write lock between its transactions too. A second writer would
+//! outdate its cache.
 
 pub mod check;
 
 mod legacy;
 
+mod medium;
+
+mod open;
+
 use std::ffi::OsString;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, params, params_from_iter};
 
+use super::condition::{Condition, condition};
 use super::{ExternalWrites, Filter, NewRow, Row, Store, StoreError, TransactionMode};
 use crate::package_rows::PackageRows;
 use crate::tuple::{Package, Tuple};
 use crate::value::Value;
-
-/// The maximum wait for another process's transaction.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS PRMAIN (
-    version TEXT NOT NULL,
-    pkgarch TEXT NOT NULL,
-    checksum TEXT NOT NULL,
-    value TEXT,
-    PRIMARY KEY (version, pkgarch, checksum, value))";
+use medium::Stamp;
+use open::in_use_or;
 
 /// A connection to a SQLite file.
 #[derive(Debug)]
 pub struct Sqlite {
     connection: Connection,
+    path: PathBuf,
     /// `PRAGMA data_version` at the last transaction. Commits of other connections change it.
     data_version: Option<i64>,
+    /// True if the write lock is held between transactions: a transaction is open then.
+    keeps_write_lock: bool,
+    /// Writes of others that were found when the write lock was taken.
+    external_writes: ExternalWrites,
+    /// The state of a file that is read without locks.
+    stamp: Option<Stamp>,
     /// The writer's lock. Declared last, so that the database is closed before it is released.
     _lock: Option<File>,
-}
-
-impl Sqlite {
-    /// Opens a file for writing and creates the file and its table if they are missing.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let lock = lock(path)?;
-        let mut connection = Connection::open(path)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.execute(SCHEMA, [])?;
-        sync_directory(path)?;
-        let migrated = legacy::migrate(&mut connection)?;
-        if migrated != legacy::Migrated::default() {
-            tracing::info!(
-                rows = migrated.rows,
-                unusable = migrated.unusable,
-                "migrated BitBake's old table"
-            );
-        }
-        Ok(Self {
-            connection,
-            data_version: None,
-            _lock: Some(lock),
-        })
-    }
-
-    /// Opens an existing file for writing.
-    pub fn open_existing(path: &Path) -> Result<Self, StoreError> {
-        if path.exists() {
-            Self::open(path)
-        } else {
-            Err(missing(path))
-        }
-    }
-
-    /// Opens an existing file for reading. Another process may be writing to it.
-    pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
-        if !path.exists() {
-            return Err(missing(path));
-        }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        if !connection.table_exists(None, "PRMAIN")? {
-            return Err(StoreError::NoTable {
-                path: path.to_owned(),
-            });
-        }
-        Ok(Self {
-            connection,
-            data_version: None,
-            _lock: None,
-        })
-    }
 }
 
 /// Copies a consistent snapshot of a file, which may be in use. The copy replaces `to` only when it
@@ -116,13 +65,27 @@ pub fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
     sync_directory(to)
 }
 
-impl Store for Sqlite {
-    fn begin(&mut self, mode: TransactionMode) -> Result<ExternalWrites, StoreError> {
-        let begin = match mode {
-            TransactionMode::Read => "BEGIN",
-            TransactionMode::Write => "BEGIN IMMEDIATE",
-        };
-        self.connection.prepare_cached(begin)?.execute([])?;
+impl Sqlite {
+    /// Keeps SQLite's write lock until the file is closed. Other programs can read; their writes
+    /// fail.
+    ///
+    /// # Errors
+    /// Another program holds the write lock for longer than the busy timeout.
+    pub(crate) fn keeping_write_lock(mut self) -> Result<Self, StoreError> {
+        self.keeps_write_lock = true;
+        self.take_write_lock()?;
+        Ok(self)
+    }
+
+    fn take_write_lock(&mut self) -> Result<(), StoreError> {
+        let begin =
+            |connection: &Connection| connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]);
+        begin(&self.connection).map_err(|error| in_use_or(error, &self.path))?;
+        self.external_writes = self.writes_since_last_look()?;
+        Ok(())
+    }
+
+    fn writes_since_last_look(&mut self) -> Result<ExternalWrites, StoreError> {
         let version = self
             .connection
             .prepare_cached("PRAGMA data_version")?
@@ -133,6 +96,42 @@ impl Store for Sqlite {
         } else {
             ExternalWrites::Possible
         })
+    }
+
+    /// Opens the file again if it is read without locks and has changed.
+    fn refresh(&mut self) -> Result<(), StoreError> {
+        if self.stamp.as_ref().is_some_and(Stamp::is_outdated) {
+            *self = Self::open_read_only(&self.path)?;
+        }
+        Ok(())
+    }
+
+    /// Fails if the file is read without locks and has changed while it was read.
+    fn check_unchanged(&self) -> Result<(), StoreError> {
+        if self.stamp.as_ref().is_some_and(Stamp::is_outdated) {
+            return Err(StoreError::Changed {
+                path: self.path.clone(),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Store for Sqlite {
+    fn begin(&mut self, mode: TransactionMode) -> Result<ExternalWrites, StoreError> {
+        self.refresh()?;
+        match mode {
+            _ if self.keeps_write_lock && !self.connection.is_autocommit() => {}
+            TransactionMode::Write => self.take_write_lock()?,
+            TransactionMode::Read => {
+                self.connection.prepare_cached("BEGIN")?.execute([])?;
+                self.external_writes = self.writes_since_last_look()?;
+            }
+        }
+        Ok(std::mem::replace(
+            &mut self.external_writes,
+            ExternalWrites::None,
+        ))
     }
 
     fn load(&mut self, packages: &[&Package]) -> Result<Vec<PackageRows>, StoreError> {
@@ -181,9 +180,35 @@ impl Store for Sqlite {
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<(), StoreError> {
-        self.connection.prepare_cached("COMMIT")?.execute([])?;
+    fn delete(&mut self, rows: &[Row]) -> Result<(), StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "DELETE FROM PRMAIN WHERE version = ? AND pkgarch = ? AND checksum = ? AND value = ?",
+        )?;
+        for Row {
+            tuple: Tuple { package, checksum },
+            value,
+        } in rows
+        {
+            statement.execute(params![
+                package.version,
+                package.pkgarch,
+                checksum,
+                value.as_str()
+            ])?;
+        }
         Ok(())
+    }
+
+    fn commit(&mut self) -> Result<ExternalWrites, StoreError> {
+        self.connection.prepare_cached("COMMIT")?.execute([])?;
+        self.check_unchanged()?;
+        if self.keeps_write_lock {
+            self.take_write_lock()?;
+        }
+        Ok(std::mem::replace(
+            &mut self.external_writes,
+            ExternalWrites::None,
+        ))
     }
 
     fn rollback(&mut self) {
@@ -197,12 +222,10 @@ impl Store for Sqlite {
     }
 
     fn rows(&mut self, filter: &Filter) -> Result<Vec<Row>, StoreError> {
-        let mut statement = self.connection.prepare(
-            "SELECT version, pkgarch, checksum, value FROM PRMAIN
-             WHERE (?1 IS NULL OR version = ?1) AND (?2 IS NULL OR pkgarch = ?2)
-             ORDER BY version, pkgarch",
-        )?;
-        let mut found = statement.query(params![filter.version, filter.pkgarch])?;
+        self.refresh()?;
+        let Condition { sql, parameters } = condition(filter, '?');
+        let mut statement = self.connection.prepare_cached(&select(&sql))?;
+        let mut found = statement.query(params_from_iter(parameters))?;
         let mut rows = Vec::new();
         while let Some(row) = found.next()? {
             let text = |column| {
@@ -216,38 +239,17 @@ impl Store for Sqlite {
                 tracing::warn!(%tuple, "ignoring a row without a valid value");
             }
         }
+        drop(found);
+        drop(statement);
+        self.check_unchanged()?;
         Ok(rows)
     }
 }
 
-fn missing(path: &Path) -> StoreError {
-    StoreError::Missing {
-        path: path.to_owned(),
-    }
-}
-
-/// Acquires the writer's lock without waiting.
-fn lock(database: &Path) -> Result<File, StoreError> {
-    let mut path = OsString::from(database);
-    path.push(".lock");
-    let path = PathBuf::from(path);
-    let failed = |source| StoreError::File {
-        path: path.clone(),
-        source,
-    };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
-            path: database.to_owned(),
-        }),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
-    }
+fn select(condition: &str) -> String {
+    format!(
+        "SELECT version, pkgarch, checksum, value FROM PRMAIN{condition} ORDER BY version, pkgarch"
+    )
 }
 
 /// Syncs the directory of a file, so that a new file survives a power failure.
@@ -264,5 +266,84 @@ fn directory_of(file: &Path) -> &Path {
     match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
+    }
+}
+
+/// Returns the path of a file whose name is that of the database and a suffix.
+fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut path = OsString::from(database);
+    path.push(suffix);
+    PathBuf::from(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns SQLite's plan of a query for rows.
+    fn plan(connection: &Connection, filter: &Filter) -> String {
+        let Condition { sql, parameters } = condition(filter, '?');
+        let explain = format!("EXPLAIN QUERY PLAN {}", select(&sql));
+        let mut statement = connection.prepare(&explain).unwrap();
+        let steps = statement.query_map(params_from_iter(parameters), |row| row.get(3));
+        let steps: Vec<String> = steps.unwrap().map(Result::unwrap).collect();
+        steps.join("; ")
+    }
+
+    #[test]
+    fn rows_of_a_version_are_found_by_the_primary_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("prserv.sqlite3");
+        let store = Sqlite::open(&path).unwrap();
+        for (pkgarch, checksum) in [(None, None), (Some("a"), None), (None, Some("c"))] {
+            let filter = Filter {
+                version: Some("v".to_owned()),
+                pkgarch: pkgarch.map(str::to_owned),
+                checksum: checksum.map(str::to_owned),
+            };
+            let plan = plan(&store.connection, &filter);
+            assert!(
+                plan.contains("SEARCH") && plan.contains("version=?"),
+                "{plan}"
+            );
+            assert!(!plan.contains("SCAN") && !plan.contains("SORT"), "{plan}");
+        }
+        let all = plan(&store.connection, &Filter::default());
+        assert!(
+            all.contains("SCAN") && !all.contains("TEMP B-TREE"),
+            "{all}"
+        );
+    }
+
+    #[test]
+    fn other_programs_can_read_but_not_write_while_the_write_lock_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("prserv.sqlite3");
+        let mut store = Sqlite::open(&path).unwrap().keeping_write_lock().unwrap();
+        let tuple = Tuple::new("v", "all", "c");
+        let row = NewRow {
+            tuple: &tuple,
+            value: Value::first(),
+        };
+        let other = Connection::open(&path).unwrap();
+        other.busy_timeout(std::time::Duration::ZERO).unwrap();
+        let count = || other.query_row("SELECT count(*) FROM PRMAIN", [], |row| row.get(0));
+        for expected in [0, 1] {
+            let error = other.execute("DELETE FROM PRMAIN", []).unwrap_err();
+            assert!(error.to_string().contains("locked"), "{error}");
+            assert_eq!(count(), Ok(expected));
+            let _ = store.begin(TransactionMode::Write).unwrap();
+            store.insert(std::slice::from_ref(&row)).unwrap();
+            assert_eq!(store.commit().unwrap(), ExternalWrites::None);
+        }
+        let _ = store.begin(TransactionMode::Write).unwrap();
+        store.rollback();
+        assert_eq!(
+            store.begin(TransactionMode::Write).unwrap(),
+            ExternalWrites::None
+        );
+        assert!(other.execute("DELETE FROM PRMAIN", []).is_err());
+        drop(store);
+        assert_eq!(other.execute("DELETE FROM PRMAIN", []), Ok(1));
     }
 }

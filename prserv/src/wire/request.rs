@@ -1,10 +1,13 @@
 //! The parser from messages to requests. A message's first known member determines the request.
 
+mod common;
+
 use std::mem;
 
 use serde_json::Value as Json;
 
 use super::ProtocolError;
+use crate::forget::Forget;
 use crate::policy::History;
 use crate::store::Filter;
 use crate::tuple::{Package, Tuple};
@@ -34,6 +37,8 @@ pub enum Request {
         /// True if the reply describes the table.
         with_columns: bool,
     },
+    /// Removes rows of a package. BitBake's server does not know this request.
+    Forget(Forget),
     /// Tells whether this client cannot get new values.
     IsReadonly,
     /// Closes the connection. JSON's null.
@@ -50,7 +55,7 @@ pub struct Import {
 }
 
 /// The parsers in the order in which their names are searched in a message.
-const PARSERS: [(&str, Parser); 8] = [
+const PARSERS: [(&str, Parser); 9] = [
     ("ping", |_| Ok(Request::Ping)),
     ("get-pr", |args| {
         Ok(Request::GetPr(tuple(args)?, history(args)))
@@ -67,11 +72,18 @@ const PARSERS: [(&str, Parser); 8] = [
     ("import-one", import_one),
     ("export", export),
     ("is-readonly", |_| Ok(Request::IsReadonly)),
+    ("forget", forget),
 ];
 
 type Parser = fn(&mut Json) -> Result<Request, ProtocolError>;
 
 impl Request {
+    /// Parses the text of a message in its most frequent form. `None` means that [`Request::parse`]
+    /// has to decide.
+    pub fn parse_common(text: &str) -> Option<Self> {
+        common::parse(text)
+    }
+
     /// Parses a message.
     pub fn parse(mut message: Json) -> Result<Self, ProtocolError> {
         if message.is_null() {
@@ -113,6 +125,23 @@ fn import_one(args: &mut Json) -> Result<Request, ProtocolError> {
             source,
         }),
     }
+}
+
+fn forget(args: &mut Json) -> Result<Request, ProtocolError> {
+    let value = |args: &Json, name| match args.get(name) {
+        None => Err(ProtocolError::MissingMember(name)),
+        Some(Json::Null) => Ok(None),
+        Some(Json::String(text)) => {
+            let value = Value::from_record(text).map_err(|_| ProtocolError::WrongType(name))?;
+            Ok(Some(value))
+        }
+        Some(_) => Err(ProtocolError::WrongType(name)),
+    };
+    Ok(Request::Forget(Forget {
+        package: package(args)?,
+        above: value(args, "above")?,
+        greatest: value(args, "greatest")?.ok_or(ProtocolError::WrongType("greatest"))?,
+    }))
 }
 
 fn export(args: &mut Json) -> Result<Request, ProtocolError> {
@@ -307,6 +336,36 @@ mod tests {
             json!(""),
         ] {
             assert!(with(bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_removal_names_the_greatest_value() {
+        let with = |above: Json, greatest: Json| {
+            let args =
+                json!({"version": "v", "pkgarch": "a", "above": above, "greatest": greatest});
+            Request::parse(json!({ "forget": args }))
+        };
+        let forget = Forget {
+            package: Package::new("v", "a"),
+            above: Some(Value::from(3)),
+            greatest: "7.1".parse().unwrap(),
+        };
+        assert_eq!(
+            with(json!("3"), json!("7.1")),
+            Ok(Request::Forget(forget.clone()))
+        );
+        let all = Forget {
+            above: None,
+            ..forget
+        };
+        assert_eq!(with(json!(null), json!("7.1")), Ok(Request::Forget(all)));
+        for (above, greatest) in [
+            (json!(null), json!(null)),
+            (json!(null), json!(7)),
+            (json!("x"), json!("7")),
+        ] {
+            assert!(with(above, greatest).is_err());
         }
     }
 

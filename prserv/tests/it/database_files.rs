@@ -1,6 +1,6 @@
 //! SQLite files, concurrent access to them, and the end of the server.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -31,17 +31,27 @@ fn values_survive_a_restart_in_bitbakes_format() {
 }
 
 #[test]
-fn rows_of_another_program_are_seen_before_a_value_is_assigned() {
+fn another_program_can_read_the_file_of_a_running_server_but_not_write_to_it() {
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("prserv.sqlite3");
-    let server = Server::start(&db);
+    let mut server = Server::start(&db);
     let mut client = server.client();
-    assert_eq!(client.get("v", "a").unwrap(), "0");
     let sqlite = rusqlite::Connection::open(&db).unwrap();
-    sqlite
-        .execute("INSERT INTO PRMAIN VALUES ('v', 'all', 'x', '41')", [])
-        .unwrap();
-    assert_eq!(client.get("v", "b").unwrap(), "42");
+    sqlite.busy_timeout(Duration::ZERO).unwrap();
+    let insert = || sqlite.execute("INSERT INTO PRMAIN VALUES ('v', 'all', 'x', '41')", []);
+    for (checksum, value) in [("a", "0"), ("b", "1")] {
+        let error = insert().unwrap_err();
+        assert!(error.to_string().contains("database is locked"), "{error}");
+        assert_eq!(client.get("v", checksum).unwrap(), value);
+        let max = "SELECT max(value) FROM PRMAIN";
+        let stored: String = sqlite.query_row(max, [], |row| row.get(0)).unwrap();
+        assert_eq!(stored, value);
+    }
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait().success());
+    assert_eq!(insert(), Ok(1));
+    let server = Server::start(&db);
+    assert_eq!(server.client().get("v", "c").unwrap(), "42");
 }
 
 #[test]

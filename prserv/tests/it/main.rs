@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails at the first error")]
 
 mod access;
+mod audit;
+mod bitbake_checkout;
 #[cfg(feature = "xmlrpc")]
 mod browser;
 mod client;
@@ -11,6 +13,7 @@ mod crash;
 mod database_files;
 #[cfg(feature = "xmlrpc")]
 mod durability;
+mod forget;
 mod harness;
 mod json_protocol;
 mod library;
@@ -20,8 +23,10 @@ mod linearizability;
 mod long_values;
 mod mutation;
 mod postgres;
+mod read_only_media;
 mod rest;
 mod startup;
+mod tokens;
 mod upstream;
 mod websocket;
 #[cfg(feature = "xmlrpc")]

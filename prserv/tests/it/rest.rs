@@ -83,7 +83,7 @@ fn a_token_allows_a_reader_to_write() {
     let tokens = dir.path().join("tokens");
     std::io::Write::write_all(
         &mut std::fs::File::create(&tokens).unwrap(),
-        b"one\n\ntwo\n",
+        b"ci one\n\ntwo\n",
     )
     .unwrap();
     let arguments = [
@@ -95,7 +95,7 @@ fn a_token_allows_a_reader_to_write() {
     let server = Server::start_with(dir.path().join("prserv.sqlite3"), &arguments);
     let post_status = |token: &str| request(&server, "POST /api/v1/pr", token, &pr_request("a")).0;
     assert_eq!(post_status(""), 403);
-    assert_eq!(post_status("three"), 403);
+    assert_eq!(post_status("three"), 401);
     assert_eq!(post_status("two"), 200);
     assert_eq!(
         request(&server, "PUT /api/v1/pr", "", &row("b", "1").to_string()).0,

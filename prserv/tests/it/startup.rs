@@ -97,6 +97,83 @@ fn the_command_line_of_bitbake_prserv_is_supported() {
 }
 
 #[test]
+fn an_ipv6_address_is_started_and_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    for host in ["::1", "[::1]"] {
+        let at = ["--host", host, "--port", &port.to_string()];
+        let run = |arguments: &[&str]| bitbake_prserv(dir.path(), &[arguments, &at].concat());
+        let started = run(&["--start", "--file", "a.sqlite3", "--log", "a.log"]);
+        assert!(started.status.success(), "{started:?}");
+        let address = (std::net::Ipv6Addr::LOCALHOST, port).into();
+        let mut client = Client::connect(address).unwrap();
+        assert_eq!(client.get("v", "a").unwrap(), "0");
+        let pid_file = format!("/tmp/PRServer_::1_{port}.pid");
+        assert!(Path::new(&pid_file).exists());
+        assert!(run(&["--stop"]).status.success());
+        assert!(!Path::new(&pid_file).exists());
+    }
+}
+
+/// Runs a script in a mount namespace with another `/etc/hosts`.
+#[expect(clippy::disallowed_methods, reason = "a shell mounts the file")]
+fn with_hosts(dir: &Path, hosts: &str, script: &str) -> Output {
+    let file = dir.join("hosts");
+    sys::file::replace(&file, hosts.as_bytes()).unwrap();
+    let script = format!("mount --bind hosts /etc/hosts; {script}");
+    Command::new("unshare")
+        .args(["--mount", "sh", "-euc", &script, "sh"])
+        .arg(env!("CARGO_BIN_EXE_prserv"))
+        .current_dir(dir)
+        .output()
+        .unwrap()
+}
+
+/// BitBake's server listens on the IPv4 address of a name, and its clients connect to that.
+#[test]
+#[ignore = "needs root"]
+fn a_name_is_listened_on_at_all_of_its_addresses() {
+    assert!(nix::unistd::geteuid().is_root(), "needs root");
+    let dir = tempfile::tempdir().unwrap();
+    let hosts = "::1 localhost\n127.0.0.1 localhost\n127.0.0.2 localhost\n";
+    let serve = "timeout 1 \"$1\" serve --listen localhost:0 2>&1 || true";
+    let output = with_hosts(dir.path(), hosts, serve);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let addresses: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.split("listening address=").nth(1))
+        .filter_map(|rest| rest.split(' ').next())
+        .collect();
+    let ports: Vec<&str> = addresses
+        .iter()
+        .filter_map(|address| address.rsplit(':').next())
+        .collect();
+    for ip in ["[::1]:", "127.0.0.1:", "127.0.0.2:"] {
+        assert!(
+            addresses.iter().any(|address| address.starts_with(ip)),
+            "{text}"
+        );
+    }
+    assert!(ports.iter().all(|port| *port == ports[0]), "{text}");
+}
+
+#[test]
+fn an_address_without_a_host_is_refused_with_the_remedy() {
+    for address in ["8585", ":8585"] {
+        let output = prserv()
+            .args(["serve", "--listen", address])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            error.contains("0.0.0.0:8585 stands for all IPv4 addresses"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 #[expect(clippy::disallowed_methods, reason = "a shell acts as systemd")]
 fn a_socket_passed_by_systemd_is_used() {
     let dir = tempfile::tempdir().unwrap();

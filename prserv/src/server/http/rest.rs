@@ -8,8 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::keep_until_sent;
-use crate::access::Rights;
+use super::{keep_until_sent, with_token};
 use crate::policy::History;
 use crate::session::{AuthorizedService, Export, RequestError};
 use crate::store::{Filter, Row};
@@ -84,7 +83,7 @@ pub(super) async fn get(
 ) -> ApiResult {
     let Json(request) = body?;
     let (tuple, history) = request.into_parts();
-    let service = grant_token_rights(service, &headers);
+    let service = with_token(service, &headers)?;
     let answer = service.get_pr(&tuple, history).await?;
     Ok(Json(json!({
         "version": tuple.package.version, "pkgarch": tuple.package.pkgarch,
@@ -105,7 +104,7 @@ pub(super) async fn import(
         let text = format!("the value of {tuple} cannot be imported: {error}");
         ApiError(StatusCode::BAD_REQUEST, text)
     })?;
-    let service = grant_token_rights(service, &headers);
+    let service = with_token(service, &headers)?;
     match service.import_one(&tuple, &value).await? {
         Some(value) => row_response(tuple, Some(value)),
         None => Err(ApiError(
@@ -162,18 +161,6 @@ pub(super) async fn metrics(State(service): State<AuthorizedService>) -> ApiResu
         .into_response())
 }
 
-/// Grants the right to write if the request has a valid token.
-fn grant_token_rights(mut service: AuthorizedService, headers: &HeaderMap) -> AuthorizedService {
-    let token = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.strip_prefix("Bearer "));
-    if token.is_some_and(|token| service.access.accepts_token(token)) {
-        service.peer.rights = Rights::Write;
-    }
-    service
-}
-
 fn row_response(tuple: Tuple, value: Option<Value>) -> ApiResult {
     let value = value.ok_or_else(not_recorded)?;
     Ok(Json(RowBody::from(Row { tuple, value })).into_response())
@@ -227,9 +214,11 @@ impl From<JsonRejection> for ApiError {
 impl From<RequestError> for ApiError {
     fn from(error: RequestError) -> Self {
         match error {
-            RequestError::NotRecorded { .. } | RequestError::NotServed { .. } => {
-                Self(StatusCode::FORBIDDEN, error.to_string())
-            }
+            RequestError::NotRecorded { .. }
+            | RequestError::NotServed { .. }
+            | RequestError::MayNotRemove => Self(StatusCode::FORBIDDEN, error.to_string()),
+            RequestError::UnknownToken(_) => Self(StatusCode::UNAUTHORIZED, error.to_string()),
+            RequestError::Forget(_) => Self(StatusCode::CONFLICT, error.to_string()),
             RequestError::Busy => Self(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
             RequestError::Service(error) => {
                 let error = &error as &dyn std::error::Error;

@@ -10,12 +10,10 @@ use axum::response::{IntoResponse, Response as HttpResponse};
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::keep_until_sent;
+use super::{keep_until_sent, with_token};
 use crate::policy::History;
 use crate::session::{Answer, AuthorizedService, Export, RequestError};
 use crate::store::{Filter, Row};
-use crate::tuple::Tuple;
-use crate::value::Value;
 use crate::wire::xmlrpc::{Call, CallError, Method, Response, fault};
 
 /// Answers a call. The document of a failed call is also sent with status 200.
@@ -29,6 +27,10 @@ pub(super) async fn call(
         let text = "an XML-RPC call has the content type text/xml\n";
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response();
     }
+    let service = match with_token(service, &headers) {
+        Ok(service) => service,
+        Err(error) => return (StatusCode::UNAUTHORIZED, format!("{error}\n")).into_response(),
+    };
     let method = Call::parse(&body).and_then(|call| call.method());
     let mut permit = None;
     let document = match method.and_then(|method| allow(&service, method)) {
@@ -36,7 +38,7 @@ pub(super) async fn call(
         Err(error) => {
             tracing::warn!(
                 error = &error as &dyn Error,
-                peer = %service.peer.name,
+                peer = %service.peer.identity,
                 "an XML-RPC call failed"
             );
             fault(&error)
@@ -91,7 +93,7 @@ async fn answer(
         Method::MethodHelp => Response::Text(String::new()),
         Method::MethodSignature => Response::Text("signatures not supported".into()),
         Method::Quit => {
-            tracing::warn!(peer = %service.peer.name, "a client ends the server");
+            tracing::warn!(peer = %service.peer.identity, "a client ends the server");
             if let Some(quit) = &service.quit {
                 quit.notify_one();
             }
@@ -103,7 +105,7 @@ async fn answer(
             Response::Answer(or_nil(service, value))
         }
         Method::ImportOne(tuple, value) => {
-            let recorded = or_nil(service, import(service, &tuple, value).await);
+            let recorded = or_nil(service, service.raise_one(&tuple, &value).await);
             Response::Answer(recorded.flatten().map(Answer::Value))
         }
         Method::DumpDb => {
@@ -125,25 +127,13 @@ async fn answer(
     response.to_xml()
 }
 
-/// Records a value unless a greater one is recorded. Returns the recorded one.
-async fn import(
-    service: &AuthorizedService,
-    tuple: &Tuple,
-    value: Value,
-) -> Result<Option<Value>, RequestError> {
-    match service.test_pr(tuple, History::Ignore).await? {
-        Some(recorded) if recorded >= value => Ok(Some(recorded)),
-        _ => service.import_one(tuple, &value).await,
-    }
-}
-
 /// Logs an error and returns `None`, which is sent as nil.
 fn or_nil<T>(service: &AuthorizedService, result: Result<T, RequestError>) -> Option<T> {
     result
         .inspect_err(|error| {
             tracing::warn!(
                 error = error as &dyn Error,
-                peer = %service.peer.name,
+                peer = %service.peer.identity,
                 "an XML-RPC call returns nil because it failed"
             );
         })

@@ -107,7 +107,7 @@ mod tests {
 
     fn database(script: &str) -> Connection {
         let connection = Connection::open_in_memory().unwrap();
-        connection.execute(super::super::SCHEMA, []).unwrap();
+        connection.execute(super::super::open::SCHEMA, []).unwrap();
         connection
             .execute_batch(
                 "CREATE TABLE PRMAIN_nohist (version TEXT NOT NULL, pkgarch TEXT NOT NULL,
