@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use config::machine::Machine;
+use config::machine::{Boot, Machine};
 use config::settings::{Acceleration, Uefi};
 
 use crate::sealed_memory::SealedMemory;
@@ -61,6 +61,15 @@ pub struct User {
     pub uid: u32,
     /// The number of the user's group.
     pub gid: u32,
+}
+
+impl Spec {
+    /// Returns the kernel that QEMU boots; `None` if the guest is restored, or if the firmware
+    /// starts the disk's boot loader.
+    pub(crate) fn kernel(&self) -> Option<&Boot> {
+        let boot = self.machine.boot.as_ref();
+        boot.filter(|_| self.boot != BootMode::Restore)
+    }
 }
 
 #[cfg(test)]

@@ -144,8 +144,9 @@ fn firmware(line: &mut Line, spec: &Spec) {
     }
 }
 
+/// Adds the kernel to boot, of which each QEMU keeps a copy. A restored guest has booted.
 fn kernel(line: &mut Line, spec: &Spec) {
-    let Some(boot) = &spec.machine.boot else {
+    let Some(boot) = spec.kernel() else {
         return;
     };
     line.add("-kernel", KERNEL);
@@ -275,6 +276,17 @@ mod tests {
             source
         );
         insta::assert_snapshot!(restored);
+    }
+
+    #[test]
+    fn a_restored_guest_has_no_kernel_to_boot() {
+        let manifest = ": 1\nid: d\nsummary: d\nkernel: vmlinuz\ninitrd: initrd\ncmdline: quiet\n";
+        let mut spec = Spec::example(manifest);
+        let kernel = "\n-kernel /kernel\n-initrd /initrd\n-append quiet";
+        spec.boot = BootMode::CheckpointSource;
+        assert!(text(&spec, Accelerator::Tcg).contains(kernel));
+        spec.boot = BootMode::Restore;
+        assert!(!text(&spec, Accelerator::Tcg).contains("/kernel"));
     }
 
     #[test]

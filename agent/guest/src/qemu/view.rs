@@ -55,7 +55,7 @@ pub(super) fn view(
             source,
         })
     };
-    if let Some(boot) = &spec.machine.boot {
+    if let Some(boot) = spec.kernel() {
         view.mount(tree(boot.kernel.as_str(), false)?, cmdline::KERNEL);
         if let Some(initrd) = &boot.initrd {
             view.mount(tree(initrd.as_str(), false)?, cmdline::INITRD);
