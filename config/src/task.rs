@@ -31,6 +31,12 @@
 //! A worker without this protocol fetches its task at once. Its builds start cold, and
 //! the host's status says so.
 //!
+//! A worker that can rehearse writes [`REHEARSAL`] as a line before each [`READY`]. The host may
+//! answer with the same line instead of a [`StartMessage`]: the worker then does once what it
+//! does at the start of each build, fetches the file [`REHEARSAL`] and runs a program, without
+//! any effect, and reports that it is ready again. The host stops such a guest until a build
+//! needs it; what its start runs through has then been loaded and translated.
+//!
 //! # Secrets
 //!
 //! The task of a build with secrets names them, and names its build as
@@ -118,6 +124,10 @@ pub const CONTROL_PORT: &str = "buildhost.control";
 /// Written to [`CONTROL_PORT`]: the guest is ready for its task. The host answers with a
 /// [`StartMessage`].
 pub const READY: &str = "ready";
+
+/// Written to [`CONTROL_PORT`] by a worker that can rehearse its start, and by a host that wants
+/// it to; and the file that such a worker fetches.
+pub const REHEARSAL: &str = "rehearsal";
 
 /// Written to [`CONTROL_PORT`] by the host: the guest is about to be forked. A worker that runs
 /// the toolchain's `build` stops its processes and writes [`READY`]; the answer lets them go on.

@@ -41,7 +41,9 @@ fn wait_for_ready_guests(host: &AgentHost, count: usize) {
                 .run_directory()
                 .join("guests")
                 .join(format!("r{number}"));
-            directory.join("process.json").exists()
+            // Before that it rehearses.
+            let is_made = format!("a guest is ready guest=r{number}");
+            directory.join("process.json").exists() && host.log().contains(&is_made)
         };
         guests.len() == count && snapshots == guests && guests.iter().all(has_process)
     });

@@ -62,7 +62,7 @@ fn build(
     log: &mut Log,
     hold: &mut Option<Surroundings>,
 ) -> Result<(TaskResult, Vec<Artifact>), WorkerError> {
-    let mut port = handshake::wait_for_start(log)?;
+    let mut port = handshake::wait_for_start(&settings.client, log)?;
     let task = fetch_task(settings)?;
     let dirs = BuildDirs::below(&settings.work);
     let surroundings = dirs.surroundings(settings, &task);

@@ -80,7 +80,7 @@ fn meet(port: &mut ControlPort, identity: &Path) -> io::Result<Option<ForkIdenti
     let Ok(stopped) = StoppedProcesses::stop_all() else {
         return Ok(None);
     };
-    let message = match port.receive_start() {
+    let message = match port.receive_continue() {
         Ok(message) => message,
         // The host is gone: this is the source.
         Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(None),

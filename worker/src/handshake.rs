@@ -9,10 +9,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use config::task::{self, StartMessage};
+use tftp::client::Client;
 
 use crate::log::Log;
 use crate::port::{self, Lines};
-use crate::{WorkerError, reseed, virtio_port};
+use crate::{WorkerError, rehearsal, reseed, virtio_port};
 
 /// The time that the host has to answer. The clock of a checkpoint stands still, so its age
 /// does not count.
@@ -29,12 +30,13 @@ pub struct ControlPort {
 }
 
 /// Waits for the host to start the task, and applies its start message. Returns the control
-/// port. Returns `None` at once on a machine without [`task::CONTROL_PORT`], and on one that may
-/// not set its clock and reseed its random numbers: such a machine gets no checkpoint.
+/// port. Rehearses the start with the client before that if the host wants it. Returns `None` at
+/// once on a machine without [`task::CONTROL_PORT`], and on one that may not set its clock and
+/// reseed its random numbers: such a machine gets no checkpoint.
 ///
 /// # Errors
 /// The host does not answer, or its answer is invalid.
-pub fn wait_for_start(log: &mut Log) -> Result<Option<ControlPort>, WorkerError> {
+pub fn wait_for_start(client: &Client, log: &mut Log) -> Result<Option<ControlPort>, WorkerError> {
     let classes = Path::new(virtio_port::CLASSES);
     let Some(device) = virtio_port::device(task::CONTROL_PORT, classes, Path::new("/dev")) else {
         return Ok(None);
@@ -42,7 +44,7 @@ pub fn wait_for_start(log: &mut Log) -> Result<Option<ControlPort>, WorkerError>
     match reseed::check().and_then(|()| port::open(&device)) {
         Ok(file) => {
             let mut port = ControlPort::new(file);
-            let message = port.receive_start();
+            let message = port.receive_start(|| rehearsal::run(client));
             message
                 .and_then(|message| reseed::apply(&message))
                 .map_err(WorkerError::Handshake)?;
@@ -72,27 +74,55 @@ impl ControlPort {
         self.lines.read(deadline)
     }
 
-    /// Sends [`task::READY`] until the host answers.
-    pub(crate) fn receive_start(&mut self) -> io::Result<StartMessage> {
+    /// Sends [`task::REHEARSAL`] and [`task::READY`] until the host starts the task, and
+    /// rehearses whenever it wants that.
+    fn receive_start(&mut self, rehearse: impl Fn()) -> io::Result<StartMessage> {
+        let mut deadline = Instant::now() + TIMEOUT;
+        while Instant::now() < deadline {
+            // If a line cannot be written now, the next repetition makes up for it.
+            let _ = self.lines.write(task::REHEARSAL);
+            match self.exchange_ready()? {
+                Some(line) if line.trim() == task::REHEARSAL => {
+                    rehearse();
+                    deadline = Instant::now() + TIMEOUT;
+                }
+                Some(line) => return StartMessage::parse(&line).map_err(io::Error::other),
+                None => {}
+            }
+        }
+        Err(timed_out())
+    }
+
+    /// Sends [`task::READY`] until the host lets the processes of a build continue.
+    pub(crate) fn receive_continue(&mut self) -> io::Result<StartMessage> {
         let deadline = Instant::now() + TIMEOUT;
         while Instant::now() < deadline {
-            // If the line cannot be written now, the next repetition makes up for it.
-            let _ = self.lines.write(task::READY);
-            if let Some(line) = self.read_line(Instant::now() + READY_INTERVAL)? {
+            if let Some(line) = self.exchange_ready()? {
                 return StartMessage::parse(&line).map_err(io::Error::other);
             }
         }
-        Err(io::Error::new(
-            ErrorKind::TimedOut,
-            format!(
-                "no start message within {} seconds on the port {}",
-                TIMEOUT.as_secs(),
-                task::CONTROL_PORT
-            ),
-        ))
+        Err(timed_out())
+    }
+
+    /// Sends [`task::READY`] and returns the answer; `None` if there is none within
+    /// [`READY_INTERVAL`].
+    fn exchange_ready(&mut self) -> io::Result<Option<String>> {
+        // If the line cannot be written now, the next repetition makes up for it.
+        let _ = self.lines.write(task::READY);
+        self.read_line(Instant::now() + READY_INTERVAL)
     }
 }
 
+fn timed_out() -> io::Error {
+    io::Error::new(
+        ErrorKind::TimedOut,
+        format!(
+            "no start message within {} seconds on the port {}",
+            TIMEOUT.as_secs(),
+            task::CONTROL_PORT
+        ),
+    )
+}
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader, Write};
@@ -120,6 +150,7 @@ mod tests {
         let answer = std::thread::spawn(move || {
             let mut lines = BufReader::new(host.try_clone().unwrap()).lines();
             for _ in 0..2 {
+                assert_eq!(lines.next().unwrap().unwrap(), task::REHEARSAL);
                 assert_eq!(lines.next().unwrap().unwrap(), task::READY);
             }
             let (head, rest) = line.as_bytes().split_at(10);
@@ -127,8 +158,24 @@ mod tests {
             (&host).write_all(rest).unwrap();
             host
         });
-        assert_eq!(port.receive_start().unwrap(), message);
+        assert_eq!(port.receive_start(|| {}).unwrap(), message);
         answer.join().unwrap();
+    }
+
+    #[test]
+    fn a_worker_rehearses_as_often_as_the_host_wants_it() {
+        let (mut port, mut host) = port();
+        let message = StartMessage {
+            time: Duration::from_secs(1),
+            random: [1; 64],
+            fork: None,
+        };
+        let lines = format!("rehearsal\nrehearsal\n{}", message.print());
+        host.write_all(lines.as_bytes()).unwrap();
+        let rehearsals = std::cell::Cell::new(0);
+        let count = || rehearsals.set(rehearsals.get() + 1);
+        assert_eq!(port.receive_start(count).unwrap(), message);
+        assert_eq!(rehearsals.get(), 2);
     }
 
     #[test]
@@ -136,7 +183,7 @@ mod tests {
         for answer in [&b"go away\n"[..], &[b'x'; 5000]] {
             let (mut port, mut host) = port();
             host.write_all(answer).unwrap();
-            assert!(port.receive_start().is_err());
+            assert!(port.receive_start(|| {}).is_err());
         }
     }
 }

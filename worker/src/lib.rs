@@ -15,6 +15,7 @@ pub mod log_stream;
 mod port;
 pub mod pr;
 mod processes;
+mod rehearsal;
 pub mod report;
 pub mod reseed;
 pub mod secrets;

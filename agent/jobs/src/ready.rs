@@ -52,8 +52,9 @@ fn make(
                 snapshot,
                 volume,
             };
-            if let Err(unwanted) = agent.ready.put(tag, made) {
-                end(*unwanted);
+            match agent.ready.put(tag, made) {
+                Ok(()) => info!(guest = %tag, "a guest is ready"),
+                Err(unwanted) => end(*unwanted),
             }
             Ok(())
         }

@@ -28,6 +28,7 @@ use crate::admission::{Rules, Shares};
 use crate::pressure::PressureReadings;
 use crate::{Capacity, ResourceRequest, RunningJobs};
 
+pub use ready::REFILL_PAUSE;
 pub use trials::TrialBuild;
 
 /// A build in the queue.

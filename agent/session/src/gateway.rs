@@ -32,7 +32,7 @@ pub mod dns;
 use dns::Names;
 
 /// The port on which guests fetch and put files (RFC 1350).
-const TFTP_PORT: u16 = 69;
+pub(super) const TFTP_PORT: u16 = 69;
 /// The time in which the output of a guest that has ended must be captured.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// The number of TFTP events that wait for the session.

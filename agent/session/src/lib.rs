@@ -46,6 +46,7 @@ mod orphans;
 mod parts;
 pub mod pr_service;
 mod ready;
+mod rehearsal;
 mod secrets;
 mod shutdown_report;
 mod start;

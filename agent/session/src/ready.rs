@@ -1,5 +1,5 @@
-//! Ready guests: restored from a checkpoint and stopped before their first instruction, until a
-//! build takes them.
+//! Ready guests: restored from a checkpoint and stopped while their worker waits for its task, until
+//! a build takes them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use sys::blocking::blocking;
 
 use super::gateway::Servers;
 use super::parts::Parts;
+use super::rehearsal::Rehearsal;
 use super::start::{check_options, guest_spec};
 use super::streams::Streams;
 use super::teardown::{kill, remove_run_dir, tear_down};
@@ -30,7 +31,7 @@ pub struct ReadySpec<'s> {
     pub shared_memory: Option<SealedMemory>,
 }
 
-/// A guest that was restored and has not run yet. Dropping it leaves it on the host; use
+/// A guest that was restored, and is stopped until a build takes it. Dropping it leaves it on the host; use
 /// [`ReadyGuest::discard`].
 #[derive(Debug)]
 pub struct ReadyGuest {
@@ -41,10 +42,12 @@ pub struct ReadyGuest {
 }
 
 impl ReadyGuest {
-    /// Starts a ready guest. On failure nothing is left. Blocks.
+    /// Starts a ready guest and lets its worker rehearse the start of a build. On failure nothing
+    /// is left. Blocks for some seconds.
     ///
     /// # Errors
-    /// When a part of the guest cannot be started, or its checkpoint does not fit.
+    /// When a part of the guest cannot be started, its checkpoint does not fit, or its worker does
+    /// not answer.
     pub fn start(services: &GuestServices, spec: ReadySpec<'_>) -> Result<Self, SessionError> {
         check_options(services, &spec.machine)?;
         let tag = spec.tag.to_string();
@@ -119,12 +122,14 @@ fn start_guest(
     network: &Network,
     run_dir: &Path,
 ) -> Result<Guest, SessionError> {
-    Ok(Guest::start(Spec {
+    let rehearsal = Rehearsal::open(network)?;
+    let guest = Guest::start(Spec {
         boot: BootMode::Restore,
         shared_memory: spec.shared_memory,
-        paused: true,
         ..guest_spec(services, spec.snapshot, spec.machine, network, run_dir)?
-    })?)
+    })?;
+    rehearsal.run(&guest).inspect_err(|_| kill(&guest))?;
+    Ok(guest)
 }
 
 impl Session {

@@ -4,9 +4,14 @@ use std::collections::BTreeMap;
 
 use config::ImageKey;
 use config::builds::StartKind;
+use jiff::SignedDuration;
 use store::{Uuid, VolumeId};
 
 use super::{Action, Observed, ReadyStart};
+
+/// The time after the start of a build in which no ready guest is made: the builds that start have
+/// the processors.
+pub const REFILL_PAUSE: SignedDuration = SignedDuration::from_secs(1);
 
 /// The ready guests that an image should have.
 struct Target {
@@ -32,9 +37,10 @@ impl Observed {
                 _ => actions.push(Action::DiscardReadyGuest(*tag)),
             }
         }
+        let may_make = !self.is_starting_builds();
         let missing = targets
             .into_iter()
-            .filter(|(_, target)| target.least > 0)
+            .filter(|(_, target)| may_make && target.least > 0)
             .flat_map(|(image, target)| {
                 let start = ReadyStart {
                     image,
@@ -45,6 +51,12 @@ impl Observed {
             });
         actions.extend(missing);
         actions
+    }
+
+    /// Returns true if a build has started less than [`REFILL_PAUSE`] ago.
+    fn is_starting_builds(&self) -> bool {
+        let mut running = self.running.values();
+        running.any(|build| self.now.duration_since(build.since) < REFILL_PAUSE)
     }
 
     fn ready_targets(&self) -> BTreeMap<Uuid, Target> {

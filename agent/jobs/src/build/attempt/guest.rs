@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use config::builds::{Build, Hold, HoldKind, State};
 use jiff::Timestamp;
+use planner::plan::REFILL_PAUSE;
 use session::{GuestEvent, GuestFailure, Session};
 use sys::blocking::blocking;
 use tokio::task::JoinSet;
@@ -62,7 +63,7 @@ impl GuestJob for BuildGuest<'_> {
                 self.build.enter(State::Running, Timestamp::now())?;
                 if self.build.restored {
                     // It may have been a ready one, of which there is one less now.
-                    self.agent.wake.notify_one();
+                    wake_for_refill(self.agent);
                 }
                 if let Some((start, seconds)) = self.build.startup() {
                     info!(%start, seconds, "the guest has requested its task");
@@ -108,6 +109,15 @@ impl GuestJob for BuildGuest<'_> {
             suspended,
         })
     }
+}
+
+/// Lets the scheduler make another ready guest once the start of this build is over.
+fn wake_for_refill(agent: &Arc<AgentState>) {
+    let agent = Arc::clone(agent);
+    tokio::spawn(async move {
+        tokio::time::sleep(REFILL_PAUSE.unsigned_abs()).await;
+        agent.wake.notify_one();
+    });
 }
 
 impl BuildGuest<'_> {

@@ -2,6 +2,7 @@
 
 use config::GuestTag;
 use config::pressure::PressureKind;
+use jiff::SignedDuration;
 
 use super::*;
 use crate::pressure::HighPressure;
@@ -49,6 +50,25 @@ fn a_hot_image_has_as_many_as_wanted() {
     assert_eq!(hot(2, &[1, 2]).plan(), []);
     let surplus = hot(1, &[4, 5]).plan();
     assert_eq!(surplus, [Action::DiscardReadyGuest(GuestTag::Ready(5))]);
+}
+
+#[test]
+fn none_is_made_while_a_build_starts() {
+    for (age, count) in [(0, 0), (999, 0), (1000, 2)] {
+        let mut observed = hot(3, &[1]);
+        let build = RunningBuild {
+            submitter: "alice".parse().unwrap(),
+            since: observed.now - SignedDuration::from_millis(age),
+            may_be_on_trial: false,
+        };
+        observed.running.insert(BuildId(9), build);
+        let actions = observed.plan();
+        assert_eq!(
+            (prepared(&actions), discarded(&actions)),
+            (count, 0),
+            "{age} ms"
+        );
+    }
 }
 
 #[test]
