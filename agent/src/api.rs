@@ -5,6 +5,7 @@
 
 mod auth;
 mod builds;
+mod caches;
 mod console;
 mod doctor;
 mod error;
@@ -233,6 +234,12 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
             "/api/v1/secrets/{name}",
             put(secrets::add).delete(secrets::delete),
         )
+        .route("/api/v1/caches", get(caches::list))
+        .route(
+            "/api/v1/caches/{name}",
+            get(caches::show).delete(caches::delete),
+        )
+        .route("/api/v1/caches/{name}/prune", post(caches::prune))
         .route("/api/v1/queue", get(queue::show))
         .route("/api/v1/drain", post(queue::drain))
         .route("/api/v1/undrain", post(queue::undrain))

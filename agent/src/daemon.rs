@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cache::Caches;
 use config::settings::Settings;
 use nix::unistd::geteuid;
 use prserv::listen::listen_on_port;
@@ -31,6 +32,7 @@ use crate::triggers::pull;
 use jobs::{self, build, hold};
 use state::AgentState;
 use state::maintenance;
+use state::paths::StatePaths;
 
 /// The time in which running builds must end when the agent stops.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
@@ -239,7 +241,13 @@ fn open_state(settings: Settings) -> Result<AgentState, StartError> {
         .context(|| "use the settings of the PR service".to_owned())?;
     let pr = prserv::Service::open(&options)
         .context(|| format!("open the PR service's database {}", settings.pr.database))?;
-    let agent = AgentState::new(settings, volumes, toolchains, records, telemetry, pr);
+    let directory = StatePaths::new(&paths.state).caches();
+    let (rules, reserve) = (&settings.caches, paths.reserve_bytes);
+    let caches = Caches::open(&directory, rules, reserve, &telemetry.metrics);
+    let caches = caches.context(|| "open the caches".to_owned())?;
+    let agent = AgentState::new(
+        settings, volumes, toolchains, records, caches, telemetry, pr,
+    );
     for directory in [
         agent.paths.sources(),
         agent.paths.bootstraps(),
@@ -279,7 +287,12 @@ async fn recover(agent: &Arc<AgentState>) -> Result<(), StartError> {
         .collect();
     session::end_orphans(&agent.guests, &kept).await;
     let shared = Arc::clone(agent);
-    blocking(move || clean(&shared)).await?;
+    let adopted = running.iter().map(|build| build.id).collect();
+    blocking(move || {
+        shared.caches.drop_orphans(&adopted);
+        clean(&shared)
+    })
+    .await?;
     for build in running {
         jobs::adopt_build(agent, build).await;
     }

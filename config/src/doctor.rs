@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{BuildId, MachineName, ScheduleName};
+use crate::names::{BuildId, CacheName, MachineName, ScheduleName};
 
 /// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -184,6 +184,12 @@ kinds! {
         "a schedule submits builds for a machine that does not exist", "operator: add the machine, or `buildhost schedule remove`";
     UnusedSources, "unused-sources", Warning,
         "sources were uploaded more than a day ago, and no build uses them", "--repair: deletes them";
+    CacheTooLarge, "cache-too-large", Warning,
+        "a cache between builds is larger than its `mib_max`", "agent: prunes it";
+    CacheUnmatched, "cache-unmatched", Warning,
+        "nothing matches a pattern or a writer of a cache", "operator: correct the settings";
+    CacheUnnamed, "cache-unnamed", Warning,
+        "the directory of a cache that the settings do not name", "operator: name it, or delete the directory";
 }
 
 impl fmt::Display for Id {
@@ -212,6 +218,8 @@ pub enum Subject {
     Build(BuildId),
     /// A schedule.
     Schedule(ScheduleName),
+    /// A cache between builds.
+    Cache(CacheName),
     /// A file or directory.
     Path(PathBuf),
 }
@@ -227,6 +235,7 @@ impl fmt::Display for Subject {
             Self::Group(path) => write!(f, "cgroup {}", path.display()),
             Self::Build(id) => write!(f, "build {id}"),
             Self::Schedule(name) => write!(f, "schedule {name}"),
+            Self::Cache(name) => write!(f, "cache {name}"),
             Self::Path(path) => write!(f, "{}", path.display()),
         }
     }

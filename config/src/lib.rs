@@ -11,6 +11,7 @@ mod newtype;
 mod resource_counts;
 
 pub mod builds;
+pub mod cache;
 pub mod canary;
 pub mod doctor;
 pub mod egress;
@@ -37,8 +38,8 @@ pub use guest_tag::{CopyTag, GuestTag, NoGuestTag};
 pub use image_key::ImageKey;
 pub use load::Load;
 pub use names::{
-    BuildId, FileName, LayerName, MachineName, NameError, ProjectName, ReleaseName, ResourceName,
-    Revision, ScheduleName, SecretName, Tag, ToolchainName,
+    BuildId, CacheName, FileName, LayerName, MachineName, NameError, ProjectName, ReleaseName,
+    ResourceName, Revision, ScheduleName, SecretName, Tag, ToolchainName,
 };
 pub use resource_counts::{ResourceCount, ResourceCountError, ResourceCounts};
 pub use ssh::SshHost;

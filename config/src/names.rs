@@ -105,7 +105,7 @@ impl FileGrammar {
 
 /// Returns true for characters that act on a text instead of being part of it: control
 /// characters, line ends, and those that change the direction of writing.
-fn is_control(c: char) -> bool {
+pub(crate) fn is_control(c: char) -> bool {
     let directions = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     c.is_control() || directions || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
 }
@@ -204,6 +204,18 @@ name!(
         first: is_letter,
         first_allowed: "a letter",
         punctuation: "._-",
+        length_max: 64,
+    }
+);
+
+name!(
+    /// The name of a cache, and of its directory: `yocto`.
+    CacheName,
+    Grammar {
+        kind: "cache",
+        first: letter_or_digit,
+        first_allowed: "a letter or a digit",
+        punctuation: "._+-",
         length_max: 64,
     }
 );

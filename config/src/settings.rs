@@ -4,6 +4,7 @@
 //! shows every key with its default and meaning.
 
 mod builds;
+mod caches;
 mod guests;
 mod http;
 mod layers;
@@ -16,6 +17,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 pub use builds::{Bootstrap, Builds, Records};
+pub use caches::CacheRules;
 pub use guests::{Acceleration, Guests, Uefi, UidRange};
 pub use http::{Http, Tls};
 pub use layers::Layers;
@@ -24,6 +26,8 @@ pub use pr::{PackageRoute, Pr, PrMode};
 pub use provenance::Provenance;
 pub use reader::Fault;
 use reader::Reader;
+
+use crate::names::{MachineName, ToolchainName};
 
 /// A settings file with every key at its default, and its description.
 pub const EXAMPLE: &str = include_str!("settings/example.toml");
@@ -45,6 +49,8 @@ pub struct Settings {
     pub builds: Builds,
     /// The retention of finished builds.
     pub records: Records,
+    /// The caches between builds; the first one that serves a build counts.
+    pub caches: Vec<CacheRules>,
     /// The provenance of builds.
     pub provenance: Provenance,
     /// The PR service.
@@ -108,12 +114,23 @@ impl Settings {
             bootstrap: builds::bootstrap(reader),
             builds: builds::builds(reader),
             records: builds::records(reader),
+            caches: caches::caches(reader),
             provenance: provenance::provenance(reader),
             pr: pr::pr(reader),
             layers: layers::layers(reader),
             http: http::http(reader),
             log: log(reader),
         }
+    }
+
+    /// Returns the cache of the builds of a machine with a toolchain.
+    pub fn cache_of(
+        &self,
+        machine: &MachineName,
+        toolchain: &ToolchainName,
+    ) -> Option<&CacheRules> {
+        let mut caches = self.caches.iter();
+        caches.find(|cache| cache.serves(machine, toolchain))
     }
 
     /// Sets the defaults that depend on other settings.
@@ -178,14 +195,15 @@ mod tests {
 
     #[test]
     fn the_example_shows_every_key() {
-        let mut reader = Reader::new("");
+        // A table of an array has no defaults, so that the example of one is a comment.
+        let mut reader = Reader::new("[[caches]]");
         Settings::read(&mut reader);
         for key in reader.known() {
             let leaf = key.rsplit('.').next().unwrap();
+            let shown = [format!("{leaf} = "), format!("# {leaf} = ")];
+            let mut lines = EXAMPLE.lines();
             assert!(
-                EXAMPLE
-                    .lines()
-                    .any(|line| line.starts_with(&format!("{leaf} = "))),
+                lines.any(|line| shown.iter().any(|start| line.starts_with(start))),
                 "{key}"
             );
         }

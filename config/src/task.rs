@@ -43,6 +43,11 @@
 //! `build-with-secrets` instead of `build`: a worker that does not know secrets refuses the task.
 //! The values are sent as [`crate::secrets`] describes.
 //!
+//! # Caches
+//!
+//! A task with `cache: read` or `cache: write` has a cache at its gateway: see [`crate::cache`]. A
+//! worker that does not know caches ignores it.
+//!
 //! # Forks
 //!
 //! A running guest can be forked: copies of it continue at the instant of the fork. The host
@@ -71,6 +76,7 @@ mod start_message;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cache::mode::CacheMode;
 use crate::manifest::{self, Manifest, ManifestError};
 use crate::names::{BuildId, FileName, MachineName, NameError, SecretName, ToolchainName};
 
@@ -196,6 +202,8 @@ pub struct Task {
     pub log_bytes_max: Option<u64>,
     /// The secrets that the worker requests.
     pub secrets: Vec<SecretName>,
+    /// The rights at the cache of the machine; `None` without one.
+    pub cache: Option<CacheMode>,
     /// The sources.
     pub sources: Vec<Source>,
 }
@@ -224,6 +232,9 @@ impl Task {
         }
         if let Some(bytes_max) = self.log_bytes_max {
             head = head.with("log-bytes-max", &bytes_max);
+        }
+        if let Some(mode) = self.cache {
+            head = head.with("cache", &mode);
         }
         for secret in &self.secrets {
             head = head.with("secret", secret);
@@ -266,6 +277,7 @@ impl Task {
             hold: head.get("hold") == Some("true"),
             log_bytes_max: head.get("log-bytes-max").map(bytes).transpose()?,
             secrets,
+            cache: head.get("cache").and_then(|mode| mode.parse().ok()),
             sources: sources
                 .iter()
                 .map(source)
@@ -307,6 +319,7 @@ mod tests {
                 hold: false,
                 log_bytes_max: None,
                 secrets: Vec::new(),
+                cache: None,
                 sources: names.iter().cloned().map(|name| Source { name, sha256: sha256.clone() }).collect(),
             };
             prop_assert_eq!(Task::parse(&task.print()), Ok(task));
@@ -337,6 +350,7 @@ mod tests {
             hold: true,
             log_bytes_max: Some(67_108_864),
             secrets: Vec::new(),
+            cache: Some(CacheMode::Read),
             sources: vec![Source {
                 name: "hello.tar.gz".parse().unwrap(),
                 sha256: "a".repeat(64).parse().unwrap(),
@@ -356,6 +370,7 @@ mod tests {
             hold: false,
             log_bytes_max: None,
             secrets: vec!["upload-key".parse().unwrap(), "token".parse().unwrap()],
+            cache: None,
             sources: Vec::new(),
         };
         let text = task.print();

@@ -10,8 +10,8 @@ use crate::options::GlobalOptions;
 use crate::output::Output;
 use crate::program::Program;
 use crate::{
-    build, help, host, layer, machine, manual, project, schedule, secret, systemd, toaster, token,
-    toolchain,
+    build, cache, help, host, layer, machine, manual, project, schedule, secret, systemd, toaster,
+    token, toolchain,
 };
 
 /// Manages machines, their images and toolchains, and the builds on a build host
@@ -45,6 +45,9 @@ enum Command {
     /// Add, list and delete secrets, which builds get in the memory of their guests
     #[command(subcommand)]
     Secret(secret::Command),
+    /// List, show and prune caches, which builds of a machine and toolchain share
+    #[command(subcommand)]
+    Cache(cache::Command),
     #[command(flatten)]
     Host(host::Command),
     /// Add, list and remove tokens, which give access to the agent over the network
@@ -121,6 +124,7 @@ fn dispatch(
         Command::Project(command) => project::run(command, options, output),
         Command::Layer(command) => layer::run(command, options, output),
         Command::Secret(command) => secret::run(command, options, output),
+        Command::Cache(command) => cache::run(command, options, output),
         Command::Host(command) => host::run(command, options, output),
         Command::Token(command) => token::run(command, output),
         Command::Toaster(command) | Command::TopLevelToaster(command) => {

@@ -4,6 +4,7 @@
 //! a function `run`; [`help`] groups the commands for `--help`.
 
 mod build;
+mod cache;
 mod cli;
 mod exit_code;
 mod help;

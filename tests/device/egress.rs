@@ -168,7 +168,7 @@ fn connect_everywhere(world: &World, policy: &EgressPolicy) -> Vec<String> {
     let names = Names::Table(names.into());
     let sockets = fixture
         .net
-        .enter(|| guest::gateway::bind(Kind::Nspawn))
+        .enter(|| guest::gateway::bind(Kind::Nspawn, false))
         .unwrap();
     run_in_background(|| dns::serve(sockets.dns, names).unwrap());
     let guest = fixture.start();

@@ -301,7 +301,7 @@ SCRIPT
     );
     let sockets = fixture
         .net
-        .enter(|| guest::gateway::bind(Kind::Kvm))
+        .enter(|| guest::gateway::bind(Kind::Kvm, false))
         .unwrap();
     run_in_background(|| dhcp::serve(sockets.dhcp).unwrap());
     let mut map = Namespace::new(0, 0);

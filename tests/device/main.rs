@@ -16,6 +16,7 @@ mod attach;
 mod backend;
 mod bad_input;
 mod bitbake;
+mod caches;
 mod cancels;
 mod checkpoints;
 mod cleanup_delete;

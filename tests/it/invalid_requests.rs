@@ -28,6 +28,8 @@ const DRAIN: &str = "/api/v1/drain";
 const SCHEDULE: &str = "/api/v1/schedules/{name}";
 const RUN: &str = "/api/v1/schedules/{name}/run";
 const SECRET: &str = "/api/v1/secrets/{name}";
+const CACHE: &str = "/api/v1/caches/{name}";
+const PRUNE: &str = "/api/v1/caches/{name}/prune";
 const JSON: &str = "application/json";
 
 /// An invalid request: its method, its route, a query or a path that replaces the route, the
@@ -377,6 +379,40 @@ const REQUESTS: &[InvalidRequest] = &[
     ),
     ("DELETE", SECRET, "/api/v1/secrets/..%2Fx", "", "", 400),
     ("DELETE", SECRET, "/api/v1/secrets/x", "", "", 404),
+    ("GET", CACHE, "/api/v1/caches/..%2Fx", "", "", 400),
+    ("GET", CACHE, "/api/v1/caches/x", "", "", 404),
+    ("GET", CACHE, "/api/v1/caches/one?limit=0", "", "", 400),
+    ("GET", CACHE, "/api/v1/caches/one?limit=10001", "", "", 400),
+    ("GET", CACHE, "/api/v1/caches/one?before=x", "", "", 400),
+    ("DELETE", CACHE, "/api/v1/caches/..%2Fx", "", "", 400),
+    ("DELETE", CACHE, "/api/v1/caches/x", "", "", 404),
+    ("DELETE", CACHE, "/api/v1/caches/one?build=x", "", "", 400),
+    (
+        "POST",
+        PRUNE,
+        "/api/v1/caches/..%2Fx/prune",
+        JSON,
+        "{}",
+        400,
+    ),
+    ("POST", PRUNE, "/api/v1/caches/x/prune", JSON, "{}", 404),
+    ("POST", PRUNE, "/api/v1/caches/one/prune", "", "{}", 415),
+    (
+        "POST",
+        PRUNE,
+        "/api/v1/caches/one/prune",
+        JSON,
+        r#"{"mib": 1}"#,
+        422,
+    ),
+    (
+        "POST",
+        PRUNE,
+        "/api/v1/caches/one/prune",
+        JSON,
+        r#"{"x": "LONG"}"#,
+        413,
+    ),
     ("DELETE", SCHEDULE, "/api/v1/schedules/..%2Fx", "", "", 400),
     ("POST", RUN, "/api/v1/schedules/..%2Fx/run", "", "", 400),
     ("POST", REPAIR, "", JSON, "[", 400),

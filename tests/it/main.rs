@@ -4,6 +4,7 @@
 
 mod access;
 mod bitbake_toolchain;
+mod caches;
 mod commands;
 mod connections;
 mod events;

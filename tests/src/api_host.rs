@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::api;
+use cache::Caches;
 use config::settings::Settings;
 use records::Records;
 use reqwest::blocking::{Client, RequestBuilder, Response};
@@ -58,6 +59,8 @@ impl ApiHost {
         let database = path.join("state/records.sqlite3");
         let records = Records::open(&database, telemetry.clone()).unwrap();
         let pr = prserv::Service::open(&pr_service::options(&settings.pr).unwrap()).unwrap();
+        let place = path.join("state/caches");
+        let caches = Caches::open(&place, &settings.caches, 0, &telemetry.metrics).unwrap();
         let host = AgentState::new(
             settings,
             volumes
@@ -66,6 +69,7 @@ impl ApiHost {
                 .collect(),
             toolchains,
             records,
+            caches,
             telemetry,
             pr,
         );

@@ -3,8 +3,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use config::cache;
 use config::printable;
 use config::secrets::{DIRECTORY, VARIABLE};
 use config::task::{
@@ -198,6 +200,10 @@ impl BuildDirs {
             ("BUILDHOST_TOOLCHAIN", task.toolchain.to_string().into()),
             (PR_HOST, settings.pr_host.to_string().into()),
         ];
+        if let Some(mode) = task.cache {
+            environment.push((cache::VARIABLE, cache_address(settings).into()));
+            environment.push((cache::MODE_VARIABLE, mode.to_string().into()));
+        }
         if !task.secrets.is_empty() {
             environment.push((VARIABLE, DIRECTORY.into()));
         }
@@ -210,6 +216,12 @@ impl BuildDirs {
             environment,
         }
     }
+}
+
+/// Returns the address of the cache, which is at the gateway like the PR service.
+fn cache_address(settings: &Settings) -> String {
+    let gateway = SocketAddr::new(settings.pr_host.ip(), cache::PORT);
+    format!("http://{gateway}")
 }
 
 fn fetch_task(settings: &Settings) -> Result<Task, WorkerError> {
@@ -326,6 +338,8 @@ fn packages(out: &Path, artifacts: &[Artifact]) -> Result<Vec<Package>, String> 
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
 
     fn out(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -335,6 +349,31 @@ mod tests {
             file.write_all(text.as_bytes()).unwrap();
         }
         out
+    }
+
+    #[test]
+    fn a_build_is_told_its_cache_if_it_has_one() {
+        let arguments = ["build", "--host", "192.0.2.1"].map(Into::into);
+        let parsed = crate::cli::parse(arguments, "/tool/worker".into(), None).unwrap();
+        let crate::cli::Command::Build(settings) = parsed else {
+            panic!("no build");
+        };
+        let text = ": 1\nbuild: 7\nmachine: linux\ntoolchain: default\n";
+        let told = |text: &str| {
+            let task = Task::parse(text).unwrap();
+            let dirs = BuildDirs::below(&settings.work);
+            let environment = dirs.surroundings(&settings, &task).environment;
+            let is_cache = |(name, _): &(&str, OsString)| name.starts_with("BUILDHOST_CACHE");
+            environment.into_iter().filter(is_cache).collect::<Vec<_>>()
+        };
+        assert_eq!(told(text), []);
+        let expected = [
+            ("BUILDHOST_CACHE", "http://192.0.2.1:8080".into()),
+            ("BUILDHOST_CACHE_MODE", "write".into()),
+        ];
+        assert_eq!(told(&format!("{text}cache: write\n")), expected);
+        // The mode of a newer host.
+        assert_eq!(told(&format!("{text}cache: append\n")), []);
     }
 
     #[test]

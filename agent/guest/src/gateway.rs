@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
+use config::cache;
 use config::machine::Kind;
 use config::secrets;
 use config::task::{GATEWAY, GATEWAY_BUILD2, LOG_TCP_PORT, PR_PORT};
@@ -27,13 +28,16 @@ pub struct Sockets {
     pub log: Option<TcpListener>,
     /// That of the secrets; only a container requests them by TCP.
     pub secrets: Option<TcpListener>,
+    /// That of the cache.
+    pub cache: Option<TcpListener>,
 }
 
-/// Opens the sockets for a guest of this kind in the calling thread's namespace.
+/// Opens the sockets for a guest of this kind, with or without a cache, in the calling thread's
+/// namespace.
 ///
 /// # Errors
 /// When a port cannot be bound.
-pub fn bind(kind: Kind) -> io::Result<Sockets> {
+pub fn bind(kind: Kind, has_cache: bool) -> io::Result<Sockets> {
     let address = |port| addresses(port).next().ok_or(io::ErrorKind::InvalidInput);
     let dhcp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, dhcp::SERVER_PORT))?;
     // Broadcasts have no route, so the socket names their interface.
@@ -51,6 +55,9 @@ pub fn bind(kind: Kind) -> io::Result<Sockets> {
             .collect::<io::Result<_>>()?,
         log: of_container(LOG_TCP_PORT)?,
         secrets: of_container(secrets::TCP_PORT)?,
+        cache: has_cache
+            .then(|| TcpListener::bind(address(cache::PORT)?))
+            .transpose()?,
     })
 }
 

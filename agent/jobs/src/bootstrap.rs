@@ -224,6 +224,7 @@ async fn install(
             bytes_max: log_bytes_max,
         },
         secrets: session::GuestSecrets::default(),
+        cache: None,
         copy: None,
     };
     let job = Installation {

@@ -3,6 +3,7 @@
 
 mod attempt;
 mod boot;
+pub(crate) mod cache;
 pub(super) mod collect;
 mod conclude;
 pub mod files;
@@ -105,6 +106,7 @@ pub(super) async fn run(
         let error = &error as &dyn Error;
         warn!(error, "cannot delete the snapshot of a build");
     }
+    cache::settle(agent, &build, verdict.is_good()).await;
     outcome::record(agent, build.clone(), verdict).await;
     hold::run(agent, volume, build, suspended, cancel.clone()).await;
 }
@@ -202,7 +204,9 @@ pub async fn recover(agent: &Arc<AgentState>) -> Result<Vec<Build>, RecordsError
             canceled: build.cancel_requested,
             ..Facts::of_end(result)
         };
-        outcome::record_earlier(agent, build, Verdict::of(facts)).await;
+        let verdict = Verdict::of(facts);
+        cache::settle(agent, &build, verdict.is_good()).await;
+        outcome::record_earlier(agent, build, verdict).await;
     }
     Ok(running)
 }

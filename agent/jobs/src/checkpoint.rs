@@ -127,6 +127,7 @@ async fn boot(
             bytes_max: agent.settings.builds.log_bytes_max,
         },
         secrets: session::GuestSecrets::default(),
+        cache: None,
         copy: None,
     };
     let bounds = Bounds {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::builds::{Build, GuestKind, HoldKind, Submitter};
+use config::cache::CacheMode;
 use config::machine::Machine;
 use config::task::{Breakpoint, Task};
 use config::{BuildId, CopyTag, ImageKey, NameError, Tag};
@@ -24,7 +25,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, info, info_span, warn};
 
-use super::build::{RESULTS, files};
+use super::build::{RESULTS, cache, files};
 use super::runner::{self, Bounds, GuestJob, GuestSource, JobError};
 use super::{hold, limits, snapshot};
 use state::paths::ARTIFACTS;
@@ -244,12 +245,14 @@ async fn prepare(
         }
         sys::file::fresh_directory(&directory)?;
         sys::file::fresh_directory(&directory.join(ARTIFACTS))?;
+        let task = files::task(&agent, &build);
         let task = Task {
             interactive: Some(Breakpoint::Attach),
             hold: false,
             // They were in the memory of the guest, and the copy is of its disk.
             secrets: Vec::new(),
-            ..files::task(&agent, &build)
+            cache: task.cache.map(|_| CacheMode::Read),
+            ..task
         };
         let spec = session::SessionSpec {
             tag: tag.to_string(),
@@ -261,6 +264,7 @@ async fn prepare(
             shared_memory: None,
             capture: files::record(&agent, &directory),
             secrets: session::GuestSecrets::default(),
+            cache: cache::of_debug_session(&agent, &build),
             copy: None,
         };
         Ok((spec, machine))

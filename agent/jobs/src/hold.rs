@@ -80,6 +80,7 @@ pub async fn adopt(agent: &Arc<AgentState>, build: Build) {
             files: tftp::server::Namespace::new(0, 0),
             capture: files::record(&agent, &agent.paths.build(build.id)),
             secrets: secrets.as_ref().cloned().unwrap_or_default(),
+            cache: None,
             elapsed: Duration::ZERO,
             contacted: true,
             fork: None,

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cache::CacheAccess;
 use guest::network::Network;
 use guest::{BootMode, Guest, QmpError};
 use sys::blocking::blocking;
@@ -50,7 +51,8 @@ fn open_parts(services: &GuestServices, spec: AdoptSpec) -> Result<Parts, Sessio
         kill(&guest);
         remove_run_dir(&run_dir);
     })?;
-    let opened = serve(services, &guest, &network, &run_dir, spec.files);
+    let offered = (spec.files, spec.cache);
+    let opened = serve(services, &guest, &network, &run_dir, offered);
     let servers = opened.inspect_err(|_| {
         kill(&guest);
         tear_down(&network, &run_dir);
@@ -78,10 +80,10 @@ fn serve(
     guest: &Guest,
     network: &Network,
     run_dir: &Path,
-    files: tftp::server::Namespace,
+    (files, cache): (tftp::server::Namespace, Option<CacheAccess>),
 ) -> Result<Servers, SessionError> {
     let names = egress::reopen(&services.settings, network, run_dir)?;
-    let servers = Servers::open(network, guest.kind(), files, names)?;
+    let servers = Servers::open(network, guest.kind(), files, names, cache)?;
     // The processors are stopped if the earlier agent died before it let them run.
     match guest.resume() {
         Ok(()) => {}

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cache::CacheAccess;
 use config::task::ForkIdentity;
 use guest::BootMode;
 use guest::gateway::{Sockets, addresses, bind};
@@ -45,6 +46,7 @@ pub(super) struct Servers {
     events: mpsc::Receiver<tftp::server::Event>,
     activity: Activity,
     names: Names,
+    cache: Option<CacheAccess>,
     network_name: String,
 }
 
@@ -55,6 +57,7 @@ impl Servers {
         kind: config::machine::Kind,
         files: tftp::server::Namespace,
         names: Names,
+        cache: Option<CacheAccess>,
     ) -> io::Result<Self> {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let activity = Activity::default();
@@ -65,7 +68,7 @@ impl Servers {
         let addresses: Vec<SocketAddr> = addresses(TFTP_PORT).collect();
         let (sockets, tftp) = network.enter(|| {
             let tftp = tftp::server::Server::start(&addresses, files, reports)?;
-            Ok((bind(kind)?, tftp))
+            Ok((bind(kind, cache.is_some())?, tftp))
         })?;
         Ok(Self {
             sockets,
@@ -73,6 +76,7 @@ impl Servers {
             events,
             activity,
             names,
+            cache,
             network_name: network.name().to_owned(),
         })
     }
@@ -132,6 +136,10 @@ impl Gateway {
                     warn!(%error, "the PR service of a guest ended");
                 }
             });
+        }
+        if let Some((access, listener)) = servers.cache.zip(sockets.cache) {
+            let observer = servers.activity.observer();
+            tasks.spawn(access.serve(tcp_listener(listener)?, observer));
         }
         Ok(Self {
             tftp: servers.tftp,

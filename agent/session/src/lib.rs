@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cache::CacheAccess;
 use config::MachineName;
 use config::builds::Usage;
 use config::machine::Machine;
@@ -117,6 +118,8 @@ pub struct SessionSpec {
     pub capture: CaptureFiles,
     /// The secrets that its worker may request.
     pub secrets: GuestSecrets,
+    /// The access to its cache.
+    pub cache: Option<CacheAccess>,
     /// Set if the guest continues as a copy of a forked one.
     pub copy: Option<GuestCopy>,
 }
@@ -142,6 +145,8 @@ pub struct AdoptSpec {
     pub capture: CaptureFiles,
     /// The secrets that its worker may request, and that are masked in its output.
     pub secrets: GuestSecrets,
+    /// The access to its cache.
+    pub cache: Option<CacheAccess>,
     /// The time since its start.
     pub elapsed: Duration,
     /// Set if its first packet has arrived.

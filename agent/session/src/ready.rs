@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cache::CacheAccess;
 use config::GuestTag;
 use config::machine::Machine;
 use guest::network::{self, Network};
@@ -157,7 +158,7 @@ fn open_parts(
 ) -> Result<Parts, SessionError> {
     let ready = ready.rename(services, &spec.tag)?;
     services.metrics.start(true);
-    let opened = serve(services, &ready, spec.files);
+    let opened = serve(services, &ready, spec.files, spec.cache);
     let (servers, streams) = match opened {
         Ok(opened) => opened,
         Err(error) => {
@@ -185,10 +186,11 @@ fn serve(
     services: &GuestServices,
     ready: &ReadyGuest,
     files: tftp::server::Namespace,
+    cache: Option<CacheAccess>,
 ) -> Result<(Servers, Streams), SessionError> {
     let (machine, network) = (&ready.machine, &ready.network);
     let names = egress::open(&services.settings, &machine.egress, network, &ready.run_dir)?;
-    let servers = Servers::open(network, machine.kind, files, names)?;
+    let servers = Servers::open(network, machine.kind, files, names, cache)?;
     let streams = Streams::connect(&ready.guest)?;
     ready.guest.resume()?;
     Ok((servers, streams))

@@ -76,7 +76,8 @@ fn start_guest(
     run_dir: &Path,
 ) -> Result<(Guest, Servers, Streams), SessionError> {
     let names = egress::open(&services.settings, &spec.machine.egress, network, run_dir)?;
-    let servers = Servers::open(network, spec.machine.kind, spec.files, names)?;
+    let kind = spec.machine.kind;
+    let servers = Servers::open(network, kind, spec.files, names, spec.cache)?;
     let guest = Guest::start(Spec {
         durable: spec.durable,
         boot: spec.boot,

@@ -64,6 +64,8 @@ fn image(build: &Build) -> Option<&'static str> {
         Some("the image has no digest: a person typed while it was made, or it is an old one")
     } else if !policy.options.is_empty() {
         Some("the machine has options of its own for QEMU")
+    } else if policy.cache.is_some() {
+        Some("the guest reached a cache that other builds fill")
     } else {
         None
     }
@@ -72,6 +74,7 @@ fn image(build: &Build) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use config::builds::{Submitter, Typist};
+    use config::cache::{CacheMode, CacheUse};
     use config::task::Breakpoint;
     use jiff::Timestamp;
 
@@ -83,7 +86,7 @@ mod tests {
     #[test]
     fn only_undisturbed_builds_in_virtual_machines_are_of_level_3() {
         assert_eq!(Level::of(&build()), Level::L3, "{:?}", objections(&build()));
-        let changes: [(&str, Change); 8] = [
+        let changes: [(&str, Change); 9] = [
             ("emulated", |it| it.guest = Some(GuestKind::Tcg)),
             ("container", |it| it.guest = Some(GuestKind::Nspawn)),
             ("guest is unknown", |it| it.guest = None),
@@ -103,6 +106,13 @@ mod tests {
             ("options", |it| {
                 let policy = &mut it.inputs.as_mut().unwrap().policy;
                 policy.as_mut().unwrap().options.push("-s".into());
+            }),
+            ("cache that other builds fill", |it| {
+                let policy = &mut it.inputs.as_mut().unwrap().policy;
+                policy.as_mut().unwrap().cache = Some(CacheUse {
+                    name: "yocto".parse().unwrap(),
+                    mode: CacheMode::Read,
+                });
             }),
         ];
         for (expected, change) in changes {

@@ -261,6 +261,7 @@ pub(crate) mod tests {
                 total_seconds_max: 5400,
                 cpus: NonZeroU32::new(2),
                 memory_kib: NonZeroU64::new(524_288),
+                cache: None,
                 cold_reason: String::new(),
                 options: Vec::new(),
             }),

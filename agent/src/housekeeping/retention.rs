@@ -1,4 +1,4 @@
-//! Retention: keeps finished builds and sources within the limits of the settings.
+//! Retention: keeps finished builds, sources and caches within the limits of the settings.
 //!
 //! The record of a build is deleted before its directory, so that the API never lists partially
 //! deleted files. Pending deletions of directories are recorded, and finished after a restart.
@@ -56,6 +56,8 @@ pub async fn delete_build(agent: &AgentState, id: BuildId) -> Result<Deletion, R
 pub async fn run(agent: Arc<AgentState>) {
     loop {
         round(&agent).await;
+        let caches = agent.caches.clone();
+        blocking(move || caches.housekeep()).await;
         tokio::select! {
             () = agent.stopping.cancelled() => return,
             () = tokio::time::sleep(INTERVAL) => {}

@@ -4,11 +4,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use config::MachineName;
 use config::layout::Entry;
 use config::machine::{Kind, Machine};
 use config::settings::UidRange;
 use config::slsa::Requirement;
+use config::{CacheName, MachineName};
 use guest::{Accelerator, accelerator};
 use signer::keys::KeyDirectory;
 use store::{Located, StoreError, Volume, content_manifest};
@@ -31,6 +31,8 @@ pub struct Facts {
     pub kvm: Result<bool, String>,
     /// The machines in service.
     pub machines: Vec<MachineFacts>,
+    /// The caches between builds.
+    pub caches: Vec<CacheName>,
     /// The directories that other users may enter.
     pub open: Vec<PathBuf>,
 }
@@ -77,10 +79,16 @@ pub async fn inspect(agent: &Arc<AgentState>) -> Result<Facts, StoreError> {
                 .filter(|(_, located)| located.view.is_live())
                 .filter_map(|(name, located)| machine(&agent, name, &located))
                 .collect(),
+            caches: caches(&agent),
             open: open(&agent),
         })
     })
     .await
+}
+
+fn caches(agent: &AgentState) -> Vec<CacheName> {
+    let rules = agent.settings.caches.iter();
+    rules.map(|rules| rules.name.clone()).collect()
 }
 
 fn machine(agent: &AgentState, name: MachineName, located: &Located) -> Option<MachineFacts> {
@@ -219,6 +227,11 @@ fn isolated(facts: &Facts) -> Result<String, String> {
     if !other.is_empty() {
         held = format!("{held}; builds on {} are of level 2", names(&other));
     }
+    if !facts.caches.is_empty() {
+        let caches: Vec<_> = facts.caches.iter().map(ToString::to_string).collect();
+        let caches = config::join_and(&caches);
+        held = format!("{held}; builds that reach the cache {caches} are of level 2");
+    }
     Ok(held)
 }
 
@@ -274,6 +287,7 @@ mod tests {
             },
             kvm: Ok(true),
             machines: vec![machine("box", false), machine("linux", true)],
+            caches: vec!["yocto".parse().unwrap()],
             open: Vec::new(),
         }
     }

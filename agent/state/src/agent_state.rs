@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cache::Caches;
 use config::builds::Status;
 use config::queue::Drained;
 use config::settings::Settings;
@@ -47,6 +48,8 @@ pub struct AgentState {
     pub catalog: Catalog,
     /// The mirrors of the repositories of layers.
     pub mirrors: Mirrors,
+    /// The caches between builds.
+    pub caches: Caches,
     /// The events and the counters.
     pub telemetry: Telemetry,
     /// The PR service.
@@ -92,6 +95,7 @@ impl AgentState {
         volumes: Volumes,
         toolchains: Toolchains,
         records: Records,
+        caches: Caches,
         telemetry: Telemetry,
         pr: prserv::Service,
     ) -> Self {
@@ -121,6 +125,7 @@ impl AgentState {
             secrets: SecretStore::new(&paths.secrets()),
             catalog: Catalog::new(&paths.layers()),
             mirrors: Mirrors::new(&paths.mirrors(), policy),
+            caches,
             paths,
             telemetry,
             pr,

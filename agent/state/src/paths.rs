@@ -110,6 +110,11 @@ impl StatePaths {
         self.state.join("sources")
     }
 
+    /// The directory with a directory for each cache between builds.
+    pub fn caches(&self) -> PathBuf {
+        self.state.join("caches")
+    }
+
     /// The directory of the secrets.
     pub fn secrets(&self) -> PathBuf {
         self.state.join("secrets")

@@ -1,5 +1,7 @@
 //! The counters of the agent, for Prometheus. The PR service has its own.
 
+mod caches;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -17,6 +19,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+pub use caches::{CacheMetrics, CacheResult, TransferDirection};
+
 /// The format of the metrics, as a content type.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The last line of the format.
@@ -30,6 +34,8 @@ type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
 /// The counters of one agent.
 #[derive(Debug)]
 pub struct Metrics {
+    /// The counters of caches between builds.
+    pub caches: CacheMetrics,
     builds: Counters,
     phases: Histograms,
     schedule_runs: Counters,
@@ -77,6 +83,7 @@ impl Default for Metrics {
             restore_failures.clone(),
         );
         let metrics = Self {
+            caches: CacheMetrics::register(&mut all),
             builds: counter(&mut all, "builds", "Finished builds"),
             phases: histogram(
                 &mut all,

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use agent::api;
 use bench::http_client::HttpClient;
 use bench::table::milliseconds;
+use cache::Caches;
 use config::builds::{Artifact, State};
 use config::settings::Settings;
 use config::task::Outcome;
@@ -87,6 +88,7 @@ async fn agent_with_builds(path: &Path, builds: u32) -> Arc<AgentState> {
         std::iter::empty().collect(),
         toolchains,
         records,
+        Caches::default(),
         telemetry,
         pr,
     );

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Interactive, Priority, Request, Resources, State, Submitter, Target, TransitionError};
+use crate::cache::mode::CacheUse;
 use crate::canary::{TrialResult, TrialRun};
 use crate::layers::{Reference, RepositoryUrl};
 use crate::names::{
@@ -80,6 +81,9 @@ pub struct HostPolicy {
     /// The number of processors of the guest. `None` in records of agents that did not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<NonZeroU32>,
+    /// The cache that the guest reaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheUse>,
     /// The memory of the guest, in KiB. `None` in records of agents that did not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_kib: Option<NonZeroU64>,

@@ -33,11 +33,22 @@ pub(super) struct Reader<'a> {
     text: &'a str,
     table: DeTable<'a>,
     known: BTreeSet<&'static str>,
+    /// The arrays of tables that have been read.
+    arrays: BTreeSet<&'static str>,
+    /// The table of an array that is being read.
+    element: Option<Element>,
     /// The keys of earlier versions, which have no effect.
     retired: BTreeSet<&'static str>,
     /// Lines with a syntax error. Their values are not checked.
     broken: BTreeSet<usize>,
     faults: Vec<Fault>,
+}
+
+/// The table of an array that is being read: the name of the array, and the index.
+#[derive(Debug, Clone, Copy)]
+struct Element {
+    array: &'static str,
+    index: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -52,6 +63,8 @@ impl<'a> Reader<'a> {
             text,
             table: table.into_inner(),
             known: BTreeSet::new(),
+            arrays: BTreeSet::new(),
+            element: None,
             retired: BTreeSet::new(),
             broken: faults.iter().map(|fault| fault.line).collect(),
             faults,
@@ -61,7 +74,7 @@ impl<'a> Reader<'a> {
     /// Returns all faults in the order of their lines, unknown keys included.
     pub(super) fn finish(mut self) -> Vec<Fault> {
         let accepted = &self.known | &self.retired;
-        for (position, key) in unknown(&self.table, &accepted) {
+        for (position, key) in unknown(&self.table, &accepted, &self.arrays) {
             self.push(position, format!("`{key}` is not a setting"));
         }
         self.faults.sort();
@@ -81,8 +94,58 @@ impl<'a> Reader<'a> {
 
     /// Records a fault of the value of `key`.
     pub(super) fn fault(&mut self, key: &'static str, text: &str) {
-        let position = find(&self.table, key).map_or(0, |value| value.span().start);
+        let value = self.find(key).or_else(|| self.current_element());
+        let position = value.map_or(0, |value| value.span().start);
         self.push(position, format!("`{key}`: {text}"));
+    }
+
+    /// Reads each table of an array such as `[[caches]]` with `read`, which reads keys as those of a
+    /// section of this name.
+    pub(super) fn tables<T>(
+        &mut self,
+        array: &'static str,
+        mut read: impl FnMut(&mut Self) -> T,
+    ) -> Vec<T> {
+        self.arrays.insert(array);
+        let Some((_, value)) = entry(&self.table, array) else {
+            return Vec::new();
+        };
+        let tables = value.get_ref().as_array().map(|array| {
+            let is_table = |item: &Spanned<DeValue<'_>>| item.get_ref().is_table();
+            array.iter().all(is_table).then_some(array.len())
+        });
+        let Some(count) = tables.flatten() else {
+            let fault = format!("`{array}`: tables such as `[[{array}]]` are expected");
+            self.push(value.span().start, fault);
+            return Vec::new();
+        };
+        let read = |index| {
+            self.element = Some(Element { array, index });
+            let table = read(self);
+            self.element = None;
+            table
+        };
+        (0..count).map(read).collect()
+    }
+
+    /// Returns the value of `section.key`, or that of `array.key` in the current table.
+    fn find(&self, key: &str) -> Option<&Spanned<DeValue<'a>>> {
+        let (section, leaf) = key.split_once('.')?;
+        let table = match self.element {
+            Some(element) if element.array == section => self.current_element()?,
+            _ => entry(&self.table, section)?.1,
+        };
+        let table = table.get_ref().as_table()?;
+        entry(table, leaf).map(|(_, value)| value)
+    }
+
+    fn current_element(&self) -> Option<&Spanned<DeValue<'a>>> {
+        let Element { array, index } = self.element?;
+        entry(&self.table, array)?
+            .1
+            .get_ref()
+            .as_array()?
+            .get(index)
     }
 
     pub(super) fn text(
@@ -162,7 +225,8 @@ impl<'a> Reader<'a> {
         found.unwrap_or_else(|| default.iter().map(|text| (*text).to_owned()).collect())
     }
 
-    fn optional_list<T>(
+    /// Reads a list of texts and parses each; `None` without one.
+    pub(super) fn optional_list<T>(
         &mut self,
         key: &'static str,
         expected: &str,
@@ -266,8 +330,7 @@ impl<'a> Reader<'a> {
         read: impl FnOnce(&DeValue<'a>) -> Option<T>,
     ) -> Option<T> {
         self.known.insert(key);
-        let value = find(&self.table, key)?;
-        let read = read(value.get_ref());
+        let read = read(self.find(key)?.get_ref());
         if read.is_none() {
             self.fault(key, &format!("{expected} is expected"));
         }
@@ -318,13 +381,6 @@ fn line(text: &str, position: usize) -> usize {
         .count()
 }
 
-/// Returns the value of `section.key`.
-fn find<'t, 'a>(table: &'t DeTable<'a>, key: &str) -> Option<&'t Spanned<DeValue<'a>>> {
-    let (section, leaf) = key.split_once('.')?;
-    let section = entry(table, section)?.1.get_ref().as_table()?;
-    entry(section, leaf).map(|(_, value)| value)
-}
-
 fn entry<'t, 'a>(
     table: &'t DeTable<'a>,
     key: &str,
@@ -333,22 +389,41 @@ fn entry<'t, 'a>(
 }
 
 /// Returns the unknown keys with their positions.
-fn unknown(table: &DeTable<'_>, known: &BTreeSet<&'static str>) -> Vec<(usize, String)> {
+fn unknown(
+    table: &DeTable<'_>,
+    known: &BTreeSet<&'static str>,
+    arrays: &BTreeSet<&'static str>,
+) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (section, value) in table {
         let name = section.get_ref();
         let is_known = known
             .iter()
             .any(|key| key.split_once('.').is_some_and(|(s, _)| s == name));
-        match value.get_ref().as_table() {
-            Some(table) if is_known => found.extend(
-                table
-                    .keys()
-                    .map(|key| (key.span().start, format!("{name}.{}", key.get_ref())))
-                    .filter(|(_, key)| !known.contains(key.as_str())),
-            ),
+        match value.get_ref() {
+            DeValue::Table(table) if is_known && !arrays.contains(&**name) => {
+                found.extend(unknown_in(name, table, known));
+            }
+            DeValue::Array(tables) if arrays.contains(&**name) => {
+                let tables = tables.iter().filter_map(|it| it.get_ref().as_table());
+                found.extend(tables.flat_map(|table| unknown_in(name, table, known)));
+            }
+            // It is reported as an array of another form.
+            _ if arrays.contains(&**name) => {}
             _ => found.push((section.span().start, name.to_string())),
         }
     }
     found
+}
+
+/// Returns the unknown keys of one table with their positions.
+fn unknown_in(
+    section: &str,
+    table: &DeTable<'_>,
+    known: &BTreeSet<&'static str>,
+) -> Vec<(usize, String)> {
+    let keys = table.keys();
+    keys.map(|key| (key.span().start, format!("{section}.{}", key.get_ref())))
+        .filter(|(_, key)| !known.contains(key.as_str()))
+        .collect()
 }

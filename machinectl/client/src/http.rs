@@ -75,6 +75,12 @@ impl Client {
             .map(drop)
     }
 
+    /// Deletes objects and returns the answer.
+    pub(crate) fn delete_for<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let answer = self.send(self.http.delete(url(path)).timeout(ANSWER_LIMIT))?;
+        Ok(answer.json()?)
+    }
+
     /// Uploads the content of a file from its current position.
     pub(crate) fn put_file(&self, path: &str, file: File) -> Result<()> {
         self.send(self.http.put(url(path)).body(Body::new(file)))

@@ -4,6 +4,7 @@
 //! request that the agent refuses is a [`ClientError::Refused`] with the agent's reason.
 
 mod builds;
+mod caches;
 mod console;
 mod error;
 mod http;

@@ -10,6 +10,7 @@ use session::log_capture;
 use sys::blocking::blocking;
 use tftp::server::{DeferredFile, Namespace};
 
+use super::cache;
 use state::AgentState;
 use state::paths::{ARTIFACTS, CONSOLE, LIVE_LOG, LOG_TIMES};
 
@@ -48,6 +49,7 @@ pub fn task(agent: &AgentState, build: &Build) -> Task {
         hold: build.interactive.hold || agent.settings.builds.hold_always,
         log_bytes_max: Some(agent.settings.builds.log_bytes_max),
         secrets: build.secrets.clone(),
+        cache: cache::mode(agent, build),
         sources: build.sources.clone(),
     }
 }

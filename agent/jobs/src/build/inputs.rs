@@ -9,13 +9,13 @@ use config::builds::{Build, BuildInputs, GuestKind, HostPolicy, SourceOrigin};
 use config::egress::Egress;
 use config::limits::Limits;
 use config::machine::{Kind, Machine};
-use config::settings::Guests;
 use config::task::Source;
 use guest::{Accelerator, accelerator};
 use store::{Snapshot, Volume, content_manifest};
 use sys::blocking::blocking;
 
 use super::boot::ColdReason;
+use super::cache;
 use crate::JobError;
 use state::AgentState;
 use yocto::Catalog;
@@ -94,13 +94,19 @@ fn read(snapshot: &Path) -> Result<Option<BuildInputs>, JobError> {
 
 /// Records what the settings make of a machine's manifest.
 pub(super) fn record_policy(
-    guests: &Guests,
+    agent: &AgentState,
     build: &mut Build,
     machine: &Machine,
     limits: &Limits,
     cold_reason: Option<ColdReason>,
 ) {
-    let networks = guests.egress_private.iter().map(ToString::to_string);
+    let cache = cache::use_of(agent, build);
+    let networks = agent
+        .settings
+        .guests
+        .egress_private
+        .iter()
+        .map(ToString::to_string);
     let is_closed = machine.egress == Egress::None;
     if let Some(inputs) = &mut build.inputs {
         inputs.policy = Some(HostPolicy {
@@ -111,6 +117,7 @@ pub(super) fn record_policy(
             total_seconds_max: limits.total.as_secs(),
             cpus: Some(machine.cpus),
             memory_kib: Some(machine.memory_kib),
+            cache,
             cold_reason: cold_reason.map_or_else(String::new, |reason| reason.to_string()),
             options: machine.options.clone(),
         });

@@ -15,7 +15,7 @@ use sys::blocking::blocking;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::{boot, files, inputs, secrets};
+use super::{boot, cache, files, inputs, secrets};
 use crate::runner::{GuestSource, JobError};
 use crate::{limits, ready, snapshot};
 
@@ -84,8 +84,7 @@ impl NewGuest {
         });
         build.restored = boot == Ok(StartKind::Restored);
         let limits = limits::of_attempt(&agent.settings, build, &machine);
-        let guests = &agent.settings.guests;
-        inputs::record_policy(guests, build, &machine, &limits, boot.err());
+        inputs::record_policy(agent, build, &machine, &limits, boot.err());
         let (shared_memory, load) = if build.restored {
             memory(agent, &snapshot)
         } else {
@@ -105,6 +104,7 @@ impl NewGuest {
             shared_memory,
             capture: files::record(agent, &agent.paths.build(build.id)),
             secrets,
+            cache: cache::of_new_guest(agent, build).await,
             copy: None,
         });
         // Before the start: the agent that adopts the guest must know its kind.

@@ -96,6 +96,11 @@ impl Verdict {
         }
     }
 
+    /// Returns true if the build has succeeded.
+    pub fn is_good(&self) -> bool {
+        matches!(self, Self::Final(collected) if collected.outcome.is_good())
+    }
+
     /// Returns true if the guest of the attempt may be held for debugging: the build has failed,
     /// and neither the host nor a person is the cause.
     pub fn may_be_held(&self) -> bool {

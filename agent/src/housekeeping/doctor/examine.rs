@@ -1,5 +1,7 @@
 //! The examination of an inventory. Pure.
 
+mod caches;
+
 use config::builds::State;
 use config::doctor::{Finding, Id, Subject};
 use config::{BuildId, GuestTag};
@@ -26,6 +28,7 @@ pub fn examine(inventory: &Inventory) -> Vec<Found> {
     examination.groups();
     examination.schedules();
     examination.sources();
+    examination.caches();
     examination.found
 }
 

@@ -1,5 +1,7 @@
 //! The inspection of the host, which gives the inventory.
 
+mod caches;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
@@ -99,6 +101,8 @@ fn read(agent: &AgentState, schedules: Vec<Schedule>) -> io::Result<Inventory> {
         failed_bootstraps: bootstraps_with(agent, |image| &image.bootstrap_error),
         waiting_bootstraps: bootstraps_with(agent, |image| &image.bootstrap_wait),
         schedules: without_machine(agent, schedules),
+        caches: caches::facts(agent),
+        unnamed_caches: agent.caches.unnamed(),
         ..Inventory::default()
     })
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use config::builds::State;
 use config::pressure::Pressure;
-use config::{BuildId, CopyTag, GuestTag, MachineName, ScheduleName, ToolchainName};
+use config::{BuildId, CacheName, CopyTag, GuestTag, MachineName, ScheduleName, ToolchainName};
 use store::Holder;
 
 /// The facts that an examination depends on.
@@ -53,6 +53,23 @@ pub struct Inventory {
     pub high_pressure: Vec<Pressure>,
     /// The resources whose pressure has a limit, but is not reported.
     pub unreported_pressure: Vec<&'static str>,
+    /// The caches between builds.
+    pub caches: Vec<CacheFacts>,
+    /// The directories of caches that the settings do not name.
+    pub unnamed_caches: Vec<PathBuf>,
+}
+
+/// The facts about a cache.
+#[derive(Debug, Clone)]
+pub struct CacheFacts {
+    /// The name.
+    pub name: CacheName,
+    /// The size.
+    pub bytes: u64,
+    /// The size up to which entries are kept.
+    pub bytes_max: u64,
+    /// The patterns and writers that stand for nothing, as words.
+    pub unmatched: Vec<String>,
 }
 
 /// The run directory of a guest.

@@ -118,6 +118,34 @@ fn a_schedule_without_its_machine_is_reported() {
     assert!(report.starts_with(expected), "{report}");
 }
 
+#[test]
+fn caches_that_are_too_large_or_match_nothing_are_reported() {
+    let cache = |name: &str, bytes, unmatched: &[&str]| CacheFacts {
+        name: name.parse().unwrap(),
+        bytes,
+        bytes_max: 10 << 20,
+        unmatched: unmatched.iter().map(ToString::to_string).collect(),
+    };
+    let inventory = Inventory {
+        caches: vec![
+            cache("good", 10 << 20, &[]),
+            cache("large", 11 << 20, &[]),
+            cache("odd", 0, &["machine `x*`", "writer `token:gone`"]),
+        ],
+        unnamed_caches: vec!["/state/caches/old".into()],
+        ..agent([])
+    };
+    assert!(examine(&inventory)[0].finding.automatic);
+    insta::assert_snapshot!(report(&inventory), @r"
+    cache-too-large: cache large: it has 11 MiB, and its `mib_max` is 10
+        the agent prunes it in its next round, or `buildhost cache prune`
+    cache-unmatched: cache odd: nothing matches its machine `x*` and writer `token:gone`
+        correct it in the settings, [[caches]]
+    cache-unnamed: /state/caches/old: no [[caches]] in the settings has its name
+        name it in the settings again, or delete the directory
+    ");
+}
+
 /// Returns each finding in a line, with its repair or advice.
 fn report(inventory: &Inventory) -> String {
     let line = |found: Found| {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{Attempt, run};
-use crate::build::files;
+use crate::build::{cache, files};
 use crate::limits;
 use crate::runner::{GuestSource, JobError};
 use state::{AgentState, ImageFacts};
@@ -45,6 +45,7 @@ pub(in crate::build) async fn start_copy(
             capture: files::record(agent, &agent.paths.build(build.id)),
             // A build with secrets is not forked.
             secrets: GuestSecrets::default(),
+            cache: cache::of_new_guest(agent, build).await,
             copy: Some(GuestCopy {
                 identity: origin.identity(),
                 elapsed: elapsed_before(build),
