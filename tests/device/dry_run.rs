@@ -63,7 +63,7 @@ const NO_PLAN: [&str; 15] = [
 ];
 
 /// The verbs that need an agent. Their plans are tested below and beside the verbs.
-const WITH_AGENT: [&str; 15] = [
+const WITH_AGENT: [&str; 18] = [
     "schedule",
     "build",
     "artifacts",
@@ -79,6 +79,9 @@ const WITH_AGENT: [&str; 15] = [
     "attach",
     "fork",
     "secret",
+    "project",
+    "layer",
+    "cache",
 ];
 
 fn verbs(host: &BuildHost) -> Vec<String> {
@@ -250,6 +253,21 @@ fn dry_runs_of_build_verbs_print_the_changes_and_make_none() {
         .refused(10, "there is no secret key");
     host.machinectl(&["build", "none", &source, "--dry-run"])
         .refused(10, "the agent has no machine `none`");
+    let release = ["release", "add", "new", "--branch", "a", "--bitbake"];
+    let bitbake = ["https://git.example.org/bitbake", "--bitbake-branch", "a"];
+    assert_eq!(
+        stdout(&[&release[..], &bitbake, &["--dry-run"]].concat()),
+        "would add release new\n"
+    );
+    let layer = ["layer", "add", "new", "https://git.example.org/new"];
+    let plan = stdout(&[&layer[..], &["--dry-run"]].concat());
+    assert!(plan.starts_with("would add layer new: "), "{plan}");
+    assert_eq!(
+        stdout(&["project", "add", "new", "--release", "master", "--dry-run"]),
+        "would add project new\n"
+    );
+    assert!(!stdout(&["release", "list"]).contains("new"));
+    assert_eq!(stdout(&["project", "list", "--no-legend"]), "");
     let build = host.wait_for(1, State::Finished);
     assert!(
         build.outcome.is_some_and(config::task::Outcome::is_good),

@@ -15,7 +15,7 @@ mod arrivals;
 mod attach;
 mod backend;
 mod bad_input;
-mod bitbake;
+mod bitbake_checkout;
 mod caches;
 mod cancels;
 mod checkpoints;

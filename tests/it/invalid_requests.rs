@@ -2,6 +2,8 @@
 //! requests that conflict with the current state. The modules `openapi` and `access` test wrong
 //! tokens.
 
+mod projects;
+
 use serde_json::{Value, json};
 use tests::api_host::ApiHost;
 
@@ -44,7 +46,7 @@ pub(crate) type InvalidRequest = (
     u16,
 );
 
-/// The invalid requests of all routes but those of schedules.
+/// The invalid requests of all routes but those of schedules and of projects of BitBake.
 const REQUESTS: &[InvalidRequest] = &[
     ("GET", BUILDS, "?count=x", "", "", 400),
     ("GET", BUILDS, "?count=-1", "", "", 400),
@@ -434,12 +436,14 @@ const REQUESTS: &[InvalidRequest] = &[
 #[test]
 fn invalid_requests_are_refused_with_a_reason() {
     assert_all_refused(REQUESTS);
+    assert_all_refused(projects::REQUESTS);
 }
 
 #[test]
 fn every_route_with_parameters_has_an_invalid_request_for_each_status() {
     let is_tested = |method: &str, route: &str, status: u16| {
         let requests = REQUESTS.iter().chain(schedules::REQUESTS);
+        let requests = requests.chain(projects::REQUESTS);
         let mut requests = requests.filter(|row| (row.0, row.1) == (method, route));
         requests.any(|row| row.5 == status)
     };

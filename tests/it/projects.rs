@@ -264,17 +264,14 @@ fn the_layers_of_a_build_have_their_dependencies() {
     assert_eq!(builds, json!([]), "nothing was submitted");
 }
 
-#[test]
-fn bad_projects_are_refused_at_the_earliest_place() {
-    let host = ProjectHost::new();
-    host.add_release();
-    let path = "/api/v1/projects/camera";
+/// Returns projects with one fault each, the status of their refusal and a part of its reason.
+fn bad_projects() -> [(Value, u16, &'static str); 8] {
     let with = |key: &str, value: Value| {
         let mut new = project();
         new[key] = value;
         new
     };
-    for (new, status, reason) in [
+    [
         (
             with("release", json!("none")),
             404,
@@ -324,13 +321,30 @@ fn bad_projects_are_refused_at_the_earliest_place() {
             422,
             "cannot be a target",
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn bad_projects_are_refused_at_the_earliest_place() {
+    let host = ProjectHost::new();
+    host.add_release();
+    let path = "/api/v1/projects/camera";
+    for (new, status, reason) in bad_projects() {
         let (found, detail) = host.detail("friend", "PUT", path, &new);
         assert_eq!(found, status, "{detail}");
         assert!(detail.contains(reason), "{detail}");
     }
     assert_eq!(host.ask("friend", "GET", path, &Value::Null).0, 404);
-    host.add_project(&with("host_machine", Value::Null));
+}
+
+#[test]
+fn bad_builds_of_projects_are_refused_before_anything_is_submitted() {
+    let host = ProjectHost::new();
+    host.add_release();
+    let path = "/api/v1/projects/camera";
+    let mut without_machine = project();
+    without_machine["host_machine"] = Value::Null;
+    host.add_project(&without_machine);
     let builds = format!("{path}/builds");
     for (request, status, reason) in [
         (json!({}), 400, "names no machine of this host"),

@@ -2,7 +2,7 @@
 //! variable BITBAKE names. BitBake is no part of this repository.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,6 +12,9 @@ use tempfile::TempDir;
 const LIMIT: Duration = Duration::from_mins(1);
 /// The files of the project.
 const FILES: [&str; 3] = ["project.json", "repo-bitbake.tar", "repo-demo-layer.tar"];
+
+/// The directory of the project, beside that of the layer.
+const PROJECT: &str = "project";
 
 /// A project with a copy of the demo's layer.
 #[derive(Debug)]
@@ -26,13 +29,15 @@ impl BitBakeProject {
         let checkout = std::env::var("BITBAKE");
         let checkout = checkout.expect("the variable BITBAKE names a checkout of BitBake");
         let directory = tempfile::tempdir().expect("a directory");
+        let project = directory.path().join(PROJECT);
+        fs::create_dir(&project).expect("a directory");
         let layer = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/demo-layer");
         let mut copy = command::prepare("cp");
         copy.args(["-R", layer]).arg(directory.path());
         command::run(copy, LIMIT).expect("a copy");
         let mut archive = command::prepare("git");
         archive.args(["-C", &checkout, "archive", "--prefix=bitbake/", "-o"]);
-        archive.arg(directory.path().join("repo-bitbake.tar"));
+        archive.arg(project.join("repo-bitbake.tar"));
         archive.args(["HEAD", ".", ":(exclude)lib/toaster", ":(exclude)doc"]);
         command::run(archive, LIMIT).expect("an archive of BitBake");
         let repository = |name: &str| json!({"name": name, "archive": format!("repo-{name}.tar")});
@@ -68,15 +73,15 @@ impl BitBakeProject {
         self.document["targets"] = json!(targets);
     }
 
-    /// Writes the project, and returns its directory, which contains nothing else but the layer.
-    pub fn write(&self) -> &Path {
-        let place = self.directory.path();
+    /// Writes the project, and returns its directory.
+    pub fn write(&self) -> PathBuf {
+        let place = self.directory.path().join(PROJECT);
         crate::write_file(&place.join("project.json"), &self.document.to_string());
         let mut tar = command::prepare("tar");
         tar.args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "-cf"]);
         tar.arg(place.join("repo-demo-layer.tar"))
             .arg("-C")
-            .arg(place);
+            .arg(self.directory.path());
         tar.arg("demo-layer");
         command::run(tar, LIMIT).expect("an archive of the layer");
         place

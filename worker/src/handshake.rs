@@ -104,7 +104,7 @@ impl ControlPort {
         Err(timed_out())
     }
 
-    /// Sends [`task::READY`] and returns the answer; `None` if there is none within
+    /// Sends [`task::READY`] and returns the answer; `None` if none arrives within
     /// [`READY_INTERVAL`].
     fn exchange_ready(&mut self) -> io::Result<Option<String>> {
         // If the line cannot be written now, the next repetition makes up for it.

@@ -67,17 +67,14 @@ pub(super) fn commit_argument(text: &str) -> Result<LayerCommit, String> {
 
 /// Returns a layer as it is written as an argument.
 pub(super) fn shown_layer(layer: &ProjectLayer) -> String {
-    let mut text = layer.name.to_string();
-    if let Some(url) = &layer.url {
-        text += &format!("={url}");
-    }
-    if let Some(reference) = &layer.reference {
-        text += &format!("@{reference}");
-    }
-    if let Some(path) = &layer.path {
-        text += &format!(":{path}");
-    }
-    text
+    let part = |mark: &str, part: Option<String>| part.map(|it| format!("{mark}{it}"));
+    let parts = [
+        Some(layer.name.to_string()),
+        part("=", layer.url.as_ref().map(ToString::to_string)),
+        part("@", layer.reference.as_ref().map(ToString::to_string)),
+        part(":", layer.path.as_ref().map(ToString::to_string)),
+    ];
+    parts.into_iter().flatten().collect()
 }
 
 #[expect(

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use config::BuildId;
@@ -172,7 +173,7 @@ fn a_plan_moves_each_content_once_and_commits_after_the_disk_has_them() {
         conflicts: 1,
     };
     assert_eq!(published, expected);
-    let (steps, published) = plan(Default::default(), &Default::default());
+    let (steps, published) = plan(BTreeMap::default(), &BTreeMap::default());
     assert_eq!((steps, published), (Vec::new(), Published::default()));
 }
 

@@ -32,7 +32,7 @@ impl Index {
         let shared = Arc::clone(&script);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                answer(stream.unwrap(), &shared);
+                answer(&stream.unwrap(), &shared);
             }
         });
         let index = Self { address, script };
@@ -124,8 +124,8 @@ impl Index {
 }
 
 /// Answers one request.
-fn answer(stream: TcpStream, script: &Mutex<Script>) {
-    let mut reader = BufReader::new(&stream);
+fn answer(stream: &TcpStream, script: &Mutex<Script>) {
+    let mut reader = BufReader::new(stream);
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
@@ -171,7 +171,9 @@ fn answer(stream: TcpStream, script: &Mutex<Script>) {
     script
         .log
         .push(format!("{}{path}", if is_same { "= " } else { "" }));
-    headers += &format!("ETag: {etag}\r\n");
+    headers.push_str("ETag: ");
+    headers.push_str(&etag);
+    headers.push_str("\r\n");
     let length = body.len()
         + if script.cut.is_some_and(|cut| path.contains(cut)) {
             10
@@ -181,7 +183,8 @@ fn answer(stream: TcpStream, script: &Mutex<Script>) {
     let text = format!(
         "HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     );
-    let _ = (&stream).write_all(text.as_bytes());
+    let mut stream = stream;
+    let _ = stream.write_all(text.as_bytes());
 }
 
 /// Returns two releases of one branch, whose names are not its name, and `master`.

@@ -98,7 +98,7 @@ fn branches_tags_and_commits_are_found_in_a_mirror() {
     let between = host
         .mirrors
         .commits_between(&host.url("origin"), &first, &second);
-    assert_eq!(between.unwrap(), [second.clone()]);
+    assert_eq!(between.unwrap(), std::slice::from_ref(&second));
     let is_ancestor = |older, newer| {
         host.mirrors
             .is_ancestor(&host.url("origin"), older, newer)

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails at the first error")]
 
-mod bitbake_tests;
+mod bitbake_checkout;
 mod databases;
 mod dialogues;
 mod durability;
