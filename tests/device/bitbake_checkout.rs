@@ -11,7 +11,7 @@ use tests::guest_files::StaticWorker;
 use tests::wait_until;
 
 /// The packages of the machine: what BitBake and the demo's layer need.
-const PACKAGES: &str = "python3,git,zstd,locales,gcc,libc6-dev,make";
+const PACKAGES: &str = "python3,git,wget,zstd,locales,gcc,libc6-dev,make";
 
 /// The source of the package, in the layer.
 const SOURCE: &str = "recipes/greeting/files/greeting.c";
