@@ -17,8 +17,8 @@ const ROUNDS: usize = 3;
 const BUILDS: usize = 10;
 /// The builds after which an image is hot.
 const WARM_UP: usize = 2;
-/// The time in which a ready guest is made.
-const SETTLE: Duration = Duration::from_secs(2);
+/// The time in which a ready guest is made and has rehearsed.
+const SETTLE: Duration = Duration::from_secs(4);
 /// The guests whose memory is measured at once.
 const GUESTS: u64 = 6;
 
