@@ -277,7 +277,6 @@ impl Session {
             self.guest.run(kill).await;
             None
         };
-        debug!("the guest's process has ended");
         self.tear_down().await;
         end
     }
@@ -302,6 +301,7 @@ impl Session {
 
     /// Captures the rest of the output of a guest that has ended, and deletes what it leaves.
     async fn tear_down(mut self) {
+        debug!("the guest's process has ended");
         self.gateway.drain().await;
         let (gateway, network, run_dir) = (self.gateway, self.network, self.run_dir);
         blocking(move || {

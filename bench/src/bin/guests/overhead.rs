@@ -12,7 +12,8 @@ const ROUNDS: usize = 7;
 const GOAL_MS: f64 = 50.0;
 
 /// The messages in the agent's log about a guest's process.
-const STARTED: &str = "the guest's process was started";
+const QEMU_STARTED: &str = "started QEMU";
+const CONTAINER_STARTED: &str = "started nspawn";
 const ENDED: &str = "the guest's process has ended";
 
 /// The parts of a build in their order.
@@ -48,11 +49,15 @@ fn build(agent: &AgentProcess, machine: &str, timings: &mut Timings) {
     let log_length = agent.log().len();
     let build = agent.build(machine);
     let logged_at = |message| agent.logged_at(log_length, message);
+    let started = match machine {
+        "container" => CONTAINER_STARTED,
+        _ => QEMU_STARTED,
+    };
     let starting = build.phases.iter().find(|it| it.state == State::Starting);
     let times = [
         build.submitted,
         starting.unwrap().at,
-        logged_at(STARTED),
+        logged_at(started),
         logged_at(ENDED),
         build.finished.unwrap(),
     ];
