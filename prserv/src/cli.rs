@@ -34,6 +34,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use prserv::store::StoreError;
+use sys::error_report::chain;
 use tracing_subscriber::EnvFilter;
 
 /// PR service for BitBake: assigns package revisions that never decrease.
@@ -157,13 +158,7 @@ fn exit_status(error: &anyhow::Error) -> ExitStatus {
     reason = "the only place where an error is printed"
 )]
 fn report(error: &dyn Error) {
-    eprint!("prserv: {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        eprint!(": {cause}");
-        source = cause.source();
-    }
-    eprintln!();
+    eprintln!("prserv: {}", chain(error));
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use hashserv::store::StoreError;
+use sys::error_report::chain;
 use tracing_subscriber::EnvFilter;
 
 /// Hash equivalence service for BitBake: tells which tasks have equivalent output.
@@ -100,13 +101,7 @@ fn exit_status(error: &anyhow::Error) -> ExitStatus {
     reason = "the only place where an error is printed"
 )]
 fn report(error: &dyn Error) {
-    eprint!("hashserv: {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        eprint!(": {cause}");
-        source = cause.source();
-    }
-    eprintln!();
+    eprintln!("hashserv: {}", chain(error));
 }
 
 #[cfg(test)]

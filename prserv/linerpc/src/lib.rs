@@ -6,8 +6,10 @@
 //! the line-based stream, and HTTP with websockets on the same port ([`connection`], [`http`]).
 //! [`listener`] limits connections, and [`host_names`] protects them against web pages.
 //! [`listen`] opens sockets, on all addresses of a name.
+//! [`batch_metrics`] counts what their writers commit.
 //! [`connect`] opens connections to other servers, directly or through a proxy ([`target`]).
 
+pub mod batch_metrics;
 pub mod connect;
 pub mod connection;
 pub mod decoder;
