@@ -1,5 +1,6 @@
 //! The administration API's messages about builds and the host.
 
+mod controller_task;
 mod interactive;
 mod labels;
 mod listing;
@@ -21,6 +22,7 @@ use crate::load::Load;
 use crate::names::{MachineName, ResourceName, ToolchainName};
 use crate::pressure::Pressure;
 
+pub use controller_task::ControllerTask;
 pub use interactive::{Hold, HoldKind, Interactive};
 pub use labels::{LabelError, Submitter, Target};
 pub use listing::{Cursor, LISTED_MAX, ListQuery, Sort, SortKey};

@@ -13,6 +13,7 @@ mod resource_counts;
 pub mod builds;
 pub mod cache;
 pub mod canary;
+pub mod controllers;
 pub mod doctor;
 pub mod egress;
 pub mod layers;
@@ -38,8 +39,8 @@ pub use guest_tag::{CopyTag, GuestTag, NoGuestTag};
 pub use image_key::ImageKey;
 pub use load::Load;
 pub use names::{
-    BuildId, CacheName, FileName, LayerName, MachineName, NameError, ProjectName, ReleaseName,
-    ResourceName, Revision, ScheduleName, SecretName, Tag, ToolchainName,
+    BuildId, CacheName, ControllerName, FileName, LayerName, MachineName, NameError, ProjectName,
+    ReleaseName, ResourceName, Revision, ScheduleName, SecretName, Tag, ToolchainName,
 };
 pub use resource_counts::{ResourceCount, ResourceCountError, ResourceCounts};
 pub use ssh::SshHost;

@@ -233,6 +233,18 @@ name!(
 );
 
 name!(
+    /// The name of a controller: `public-ci`.
+    ControllerName,
+    Grammar {
+        kind: "controller",
+        first: letter_or_digit,
+        first_allowed: "a letter or a digit",
+        punctuation: "._-",
+        length_max: 64,
+    }
+);
+
+name!(
     /// The name of a layer: `meta-oe`.
     LayerName,
     Grammar {

@@ -23,6 +23,8 @@ pub enum Deletion {
     Held,
     /// Refused: an unfinished build depends on it.
     Awaited,
+    /// Refused: its result was not reported to its controller yet.
+    Unreported,
 }
 
 /// The facts about a build that the retention plan needs.
@@ -36,7 +38,7 @@ pub struct Summary {
     pub sources: BTreeSet<Digest>,
     /// The builds that it depends on.
     pub after: Vec<BuildId>,
-    /// True if it is held.
+    /// True if it is held, or if its result was not reported to its controller yet.
     pub held: bool,
 }
 
@@ -129,22 +131,26 @@ fn delete(transaction: &Transaction<'_>, id: BuildId) -> rusqlite::Result<Deleti
 fn check_deletable(connection: &Connection, id: BuildId) -> rusqlite::Result<Deletion> {
     let sql = "SELECT state = 'finished', life ->> 'held' IS NOT NULL, EXISTS (
                    SELECT 1 FROM builds AS other, json_each(other.after)
-                   WHERE other.state != 'finished' AND json_each.value = ?1)
+                   WHERE other.state != 'finished' AND json_each.value = ?1), EXISTS (
+                   SELECT 1 FROM leases WHERE build = ?1 AND settled IS NULL)
                FROM builds WHERE id = ?1";
-    let found = connection
-        .prepare_cached(sql)?
-        .query_row([key(id)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    let found = connection.prepare_cached(sql)?.query_row([key(id)], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    });
     Ok(match found.optional()? {
         None => Deletion::Missing,
-        Some((false, _, _)) => Deletion::Unfinished,
-        Some((true, true, _)) => Deletion::Held,
-        Some((true, false, true)) => Deletion::Awaited,
-        Some((true, false, false)) => Deletion::Done,
+        Some((false, _, _, _)) => Deletion::Unfinished,
+        Some((true, true, _, _)) => Deletion::Held,
+        Some((true, false, true, _)) => Deletion::Awaited,
+        Some((true, false, false, true)) => Deletion::Unreported,
+        Some((true, false, false, false)) => Deletion::Done,
     })
 }
 
 fn summaries(connection: &Connection) -> rusqlite::Result<Vec<Summary>> {
-    let sql = "SELECT id, finished, sources, after, life ->> 'held' IS NOT NULL FROM builds";
+    let sql = "SELECT id, finished, sources, after, life ->> 'held' IS NOT NULL OR EXISTS (
+                   SELECT 1 FROM leases WHERE build = builds.id AND settled IS NULL)
+               FROM builds";
     let summary = |row: &rusqlite::Row<'_>| {
         let sources: Vec<Source> = from_json(row, "sources")?;
         Ok(Summary {

@@ -23,6 +23,7 @@ mod deletion;
 mod durations;
 mod finished;
 mod integrity;
+mod leases;
 mod list;
 mod schedules;
 
@@ -42,6 +43,7 @@ pub use durations::EarlierDurations;
 pub use finished::FinishedBuild;
 pub use idempotency::{IdempotencyKey, Submitted};
 pub use integrity::Integrity;
+pub use leases::{ControllerCounts, Lease};
 pub use schedules::Added;
 
 /// A failure to read or write the records.

@@ -8,8 +8,8 @@ use rusqlite::{Connection, Transaction, params};
 use super::rows::{from_json, json, optional, parse, time};
 
 /// The migrations, by the version that they start from.
-pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 16] = [
-    v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15, v16,
+pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 17] = [
+    v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15, v16, v17,
 ];
 
 /// Migrates a database of version `from` to the newest in one transaction.
@@ -209,6 +209,27 @@ fn v15(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
 fn v16(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction
         .execute_batch("ALTER TABLE builds ADD COLUMN forked_from TEXT NOT NULL DEFAULT 'null';")
+}
+
+/// Adds the tasks of controllers, and the leases under which they were taken.
+fn v17(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "ALTER TABLE builds ADD COLUMN controller TEXT NOT NULL DEFAULT 'null';
+         CREATE TABLE leases (
+            build      INTEGER PRIMARY KEY REFERENCES builds (id) ON DELETE CASCADE,
+            controller TEXT NOT NULL,
+            session    TEXT NOT NULL,
+            terms      TEXT NOT NULL,
+            taken      TEXT NOT NULL,
+            sent       TEXT NOT NULL DEFAULT '[]',
+            failures   INTEGER NOT NULL DEFAULT 0,
+            failure    TEXT NOT NULL DEFAULT '',
+            settled    TEXT,
+            answer     TEXT NOT NULL DEFAULT '',
+            UNIQUE (controller, session)
+         ) STRICT;
+         CREATE INDEX leases_open ON leases (build) WHERE settled IS NULL;",
+    )
 }
 
 /// Computes the new columns from the others.

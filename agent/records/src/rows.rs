@@ -15,10 +15,20 @@ use serde::de::DeserializeOwned;
 
 /// Inserts a build and returns its number. Ignores the number in `build`.
 pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result<BuildId> {
+    insert_as(connection, build, None)
+}
+
+/// Inserts a build with a reserved number, or with the next one.
+pub(super) fn insert_as(
+    connection: &Connection,
+    build: &Build,
+    id: Option<BuildId>,
+) -> rusqlite::Result<BuildId> {
     let sql = "INSERT INTO builds (submitter, priority, machine, toolchain, target, sources, task,
                after, state, phases, submitted, life, schedule, resources, secrets, forked_from,
-               typists)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
+               typists, controller, id)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
+               ?18, ?19)";
     connection.prepare_cached(sql)?.execute(params![
         build.submitter.as_str(),
         build.priority.0,
@@ -37,6 +47,8 @@ pub(super) fn insert(connection: &Connection, build: &Build) -> rusqlite::Result
         json(&build.secrets)?,
         json(&build.forked_from)?,
         json(&build.typists)?,
+        json(&build.controller)?,
+        id.map(key),
     ])?;
     let id = connection.last_insert_rowid();
     for target in build.target.names() {
@@ -122,6 +134,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Build> {
         secrets: from_json(row, "secrets")?,
         schedule: optional(row, "schedule")?,
         forked_from: from_json(row, "forked_from")?,
+        controller: from_json(row, "controller")?,
         state: row
             .get::<_, String>("state")
             .map(|word| State::from_name(&word))?

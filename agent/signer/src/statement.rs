@@ -105,8 +105,10 @@ fn external_parameters(build: &Build) -> Value {
         submitter: _,
         // Decides whether a build is made, not which.
         coalesce: _,
+        // A repetition has none; the record of the build says it.
+        controller: _,
     } = build.request();
-    json!({
+    let mut parameters = json!({
         "machine": machine,
         "toolchain": toolchain,
         "target": target,
@@ -118,7 +120,11 @@ fn external_parameters(build: &Build) -> Value {
         "after": after,
         "secrets": secrets,
         "console": build.typists,
-    })
+    });
+    if let Some(task) = &build.controller {
+        parameters["controller"] = json!(task);
+    }
+    parameters
 }
 
 /// The values that the host chose.

@@ -169,6 +169,9 @@ pub(super) async fn delete(
         Deletion::Held => Err(ApiError::conflict(format!(
             "build {id} is held for debugging; `buildhost release {id}` first"
         ))),
+        Deletion::Unreported => Err(ApiError::conflict(format!(
+            "the result of build {id} has not reached its controller yet; `buildhost controllers` says why"
+        ))),
         Deletion::Awaited => Err(ApiError::conflict(format!(
             "an unfinished build depends on build {id}; cancel that one first"
         ))),

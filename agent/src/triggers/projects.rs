@@ -107,6 +107,7 @@ fn request_of(build: &ProjectBuild, machine: MachineName) -> Request {
         secrets: Vec::new(),
         submitter: None,
         coalesce: build.coalesce,
+        controller: None,
     }
 }
 

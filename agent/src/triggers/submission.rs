@@ -70,6 +70,60 @@ pub async fn submit(
     Ok(submission)
 }
 
+/// Submits the task of a controller under a lease. The manifest of the task is on disk before the
+/// record counts. Returns `None` if the task of this session was taken before.
+///
+/// # Errors
+/// The manifest cannot be written, or the records cannot.
+pub async fn submit_given(
+    agent: &Arc<AgentState>,
+    request: Request,
+    toolchain: ToolchainName,
+    submitter: Submitter,
+    given: GivenTask,
+) -> Result<Option<Build>, GivenTaskError> {
+    let _queue = agent.queue.lock().await;
+    let id = agent.records.reserve_id().await?;
+    let (directory, path) = (agent.paths.build(id), agent.paths.given_task(id));
+    let write = move || {
+        std::fs::create_dir_all(&directory)?;
+        sys::file::replace(&path, &given.manifest)
+    };
+    blocking(write).await?;
+    let now = Timestamp::now();
+    let insert = agent
+        .records
+        .submit_leased(id, request, toolchain, submitter, given.terms, now);
+    let build = insert.await?;
+    if let Some(build) = &build {
+        announce(agent, build);
+    } else {
+        let directory = agent.paths.build(id);
+        blocking(move || std::fs::remove_dir_all(directory)).await?;
+    }
+    Ok(build)
+}
+
+/// The task that a controller gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenTask {
+    /// Its manifest, byte for byte.
+    pub manifest: Vec<u8>,
+    /// The terms of its lease, which are needed to report the result.
+    pub terms: String,
+}
+
+/// A failure to submit the task of a controller.
+#[derive(Debug, thiserror::Error)]
+pub enum GivenTaskError {
+    /// Its manifest cannot be written.
+    #[error("cannot store the manifest of the task")]
+    File(#[from] std::io::Error),
+    /// Its record cannot be written.
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+}
+
 /// Logs a new build and wakes the scheduler.
 pub(crate) fn announce(agent: &AgentState, build: &Build) {
     info!(build = %build.id, machine = %build.machine, toolchain = %build.toolchain, submitter = %build.submitter, "submitted a build");
@@ -119,6 +173,7 @@ async fn find_equivalent(
                 && build.resources == request.resources
                 && build.secrets == request.secrets
                 && build.forked_from.is_none()
+                && build.controller.is_none()
         })
         .collect();
     if same.iter().all(|build| build.state != State::Queued) && !same.is_empty() {

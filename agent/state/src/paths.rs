@@ -15,6 +15,9 @@ pub const CONSOLE: &str = "console";
 /// The directory of artifacts in the directory of a build.
 pub const ARTIFACTS: &str = "artifacts";
 
+/// The manifest of the task that a controller gave, byte for byte, in the directory of a build.
+pub const GIVEN_TASK: &str = "given.manifest";
+
 /// The prefix of the directories with the logs of earlier attempts.
 const ATTEMPT: &str = "attempt-";
 
@@ -103,6 +106,11 @@ impl StatePaths {
     /// Returns the log of a build: see [`log_in`].
     pub fn build_log(&self, id: BuildId) -> PathBuf {
         log_in(&self.build(id))
+    }
+
+    /// The manifest of the task that a controller gave for a build: see [`GIVEN_TASK`].
+    pub fn given_task(&self, id: BuildId) -> PathBuf {
+        self.build(id).join(GIVEN_TASK)
     }
 
     /// The directory of sources, each named by its SHA-256 hash.

@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Interactive, Priority, Request, Resources, State, Submitter, Target, TransitionError};
+use super::{
+    ControllerTask, Interactive, Priority, Request, Resources, State, Submitter, Target,
+    TransitionError,
+};
 use crate::cache::mode::CacheUse;
 use crate::canary::{TrialResult, TrialRun};
 use crate::layers::{Reference, RepositoryUrl};
@@ -283,6 +286,9 @@ pub struct Build {
     /// The build that it is a copy of. Its guest continued where that build's was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forked_from: Option<ForkOrigin>,
+    /// The task of a controller that it is made for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<ControllerTask>,
     /// The state.
     pub state: State,
     /// The outcome, once the build is finished.
@@ -385,6 +391,7 @@ impl Build {
             secrets,
             submitter: _,
             coalesce: _,
+            controller,
         } = request;
         Self {
             id,
@@ -400,6 +407,7 @@ impl Build {
             secrets,
             schedule: None,
             forked_from: None,
+            controller,
             state: State::Queued,
             outcome: None,
             message: String::new(),
@@ -443,6 +451,8 @@ impl Build {
             submitter,
             schedule: None,
             forked_from: Some(origin),
+            // The controller gave one task, whose result is that of this build.
+            controller: None,
             // A build is not forked while it is on a revision on trial.
             trial: None,
             state: State::Starting,
@@ -486,6 +496,8 @@ impl Build {
             submitter: Some(self.submitter.clone()),
             // A build exists because nothing was coalesced.
             coalesce: false,
+            // The task of a controller is built once; a repetition is a build of its own.
+            controller: None,
         }
     }
 

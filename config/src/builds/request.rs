@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Priority, Resources, Submitter, Target};
+use super::{ControllerTask, Priority, Resources, Submitter, Target};
 use crate::names::{BuildId, MachineName, SecretName, ToolchainName};
 use crate::task::{Breakpoint, Source};
 
@@ -44,6 +44,10 @@ pub struct Request {
     /// Returns an equivalent unfinished build instead of creating one.
     #[serde(default = "enabled", rename = "attach")]
     pub coalesce: bool,
+    /// The task of a controller that the build is made for. Not part of the API: only the agent
+    /// sets it.
+    #[serde(skip)]
+    pub controller: Option<ControllerTask>,
 }
 
 /// A request to fork a running build.
@@ -72,6 +76,7 @@ mod tests {
         for text in [
             r#"{"machine": "../x", "sources": []}"#,
             r#"{"machine": "x", "sources": [], "colour": 1}"#,
+            r#"{"machine": "x", "sources": [], "controller": null}"#,
             r#"{"machine": "x", "sources": [{"name": "a/b", "sha256": ""}]}"#,
         ] {
             assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");

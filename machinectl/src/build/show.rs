@@ -30,6 +30,7 @@ pub(super) fn run(client: &Client, build: &Build, output: &Output) -> Result<(),
         ("submitter", build.submitter.to_string()),
         ("schedule", or_empty(build.schedule.as_ref())),
         ("forked from", super::fork::origin(build)),
+        ("controller", controller(build)),
         ("priority", priority(build)),
         ("resources", build.resources.to_string()),
         ("after", list(&build.after, " ")),
@@ -107,6 +108,23 @@ fn priority(build: &Build) -> String {
     } else {
         build.priority.to_string()
     }
+}
+
+/// Returns the controller that gave the task, with its priority, the session and the end of the
+/// lease.
+fn controller(build: &Build) -> String {
+    let Some(task) = &build.controller else {
+        return String::new();
+    };
+    format!(
+        "{}, priority {}, {} {}, session {}, until {}",
+        task.controller,
+        task.priority,
+        task.package,
+        task.version,
+        task.session,
+        time(task.expires)
+    )
 }
 
 fn sources(build: &Build) -> String {

@@ -100,6 +100,7 @@ impl BuildArguments {
             secrets: self.secrets.clone(),
             submitter: self.submitter.clone(),
             coalesce: !self.no_coalesce,
+            controller: None,
         })
     }
 }
@@ -177,6 +178,7 @@ pub(super) fn resubmit(
         secrets: build.secrets.clone(),
         submitter: None,
         coalesce: false,
+        controller: None,
     };
     request_build(client, &request, output)
 }

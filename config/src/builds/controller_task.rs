@@ -1,0 +1,25 @@
+//! The task of a controller that a build is made for.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::controllers::ControllerPriority;
+use crate::names::ControllerName;
+
+/// The task of a controller that a build is made for. The manifest of the task is a file in the
+/// directory of the build, byte for byte as it was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerTask {
+    /// The controller.
+    pub controller: ControllerName,
+    /// Its priority when the task was taken.
+    pub priority: ControllerPriority,
+    /// The session of the task, which the controller chose. It is sent back unchanged.
+    pub session: String,
+    /// The name of the package.
+    pub package: String,
+    /// The version of the package.
+    pub version: String,
+    /// The end of the lease, at which a build without a result is stopped.
+    pub expires: Timestamp,
+}

@@ -1,0 +1,148 @@
+//! Controllers: servers that hand out tasks, and the priorities among them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The error of parsing a priority.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not the priority of a controller: up to four digits DCBA are expected, or five \
+     FDCBA, where F is 0 or 1 and D is not 0 if F is 1"
+)]
+pub struct PriorityError(String);
+
+/// The priority of a controller, `[F]DCBA` in decimal digits as in bbot.
+///
+/// Each level includes those before it, and is compared together with the levels above it: A orders
+/// the requests; B also keeps lower controllers from being asked while a task runs; C may also
+/// interrupt one task of a lower controller; D interrupts all of them. F gives the tasks all
+/// processors.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct ControllerPriority(u32);
+
+impl ControllerPriority {
+    /// The value of F.
+    const BOOST: u32 = 10_000;
+
+    /// Returns true if tasks get all processors of the host.
+    pub fn boosts(self) -> bool {
+        self.0 >= Self::BOOST
+    }
+
+    /// Returns the rank among controllers: a higher one is asked first.
+    pub fn preference(self) -> u32 {
+        self.0 % Self::BOOST
+    }
+
+    /// Returns true if a controller of priority `other` is not asked while a task of this one runs.
+    pub fn excludes(self, other: Self) -> bool {
+        self.preference() / 10 > other.preference() / 10
+    }
+
+    /// Returns true if a task of this controller may interrupt one of a controller of priority
+    /// `other`.
+    pub fn interrupts(self, other: Self) -> bool {
+        self.preference() / 100 > other.preference() / 100
+    }
+
+    /// Returns true if a task of this controller interrupts each task of a controller of priority
+    /// `other`.
+    pub fn interrupts_all(self, other: Self) -> bool {
+        self.preference() / 1000 > other.preference() / 1000
+    }
+}
+
+impl TryFrom<u32> for ControllerPriority {
+    type Error = PriorityError;
+
+    fn try_from(number: u32) -> Result<Self, PriorityError> {
+        let is_boost_alone = (Self::BOOST..Self::BOOST + 1000).contains(&number);
+        if number >= 2 * Self::BOOST || is_boost_alone {
+            return Err(PriorityError(number.to_string()));
+        }
+        Ok(Self(number))
+    }
+}
+
+impl From<ControllerPriority> for u32 {
+    fn from(priority: ControllerPriority) -> Self {
+        priority.0
+    }
+}
+
+impl FromStr for ControllerPriority {
+    type Err = PriorityError;
+
+    fn from_str(text: &str) -> Result<Self, PriorityError> {
+        let fault = || PriorityError(text.chars().take(20).collect());
+        let is_number = (1..=5).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        let number: Option<u32> = text.parse().ok().filter(|_| is_number);
+        Self::try_from(number.ok_or_else(fault)?).map_err(|_| fault())
+    }
+}
+
+impl fmt::Display for ControllerPriority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn priority(number: u32) -> ControllerPriority {
+        ControllerPriority::try_from(number).unwrap()
+    }
+
+    #[test]
+    fn each_level_includes_those_before_it() {
+        // The priorities of two controllers, and what the first one may do: be asked first,
+        // exclude, interrupt one, interrupt all.
+        for (one, other, expected) in [
+            (0, 0, [false; 4]),
+            (1, 0, [true, false, false, false]),
+            (10, 9, [true, true, false, false]),
+            (10, 10, [false; 4]),
+            (100, 99, [true, true, true, false]),
+            (100, 190, [false; 4]),
+            (1000, 999, [true; 4]),
+            (1999, 1000, [true, true, true, false]),
+            (11000, 999, [true; 4]),
+            (11000, 1001, [false; 4]),
+            (11000, 1000, [false; 4]),
+        ] {
+            let (first, second) = (priority(one), priority(other));
+            let found = [
+                first.preference() > second.preference(),
+                first.excludes(second),
+                first.interrupts(second),
+                first.interrupts_all(second),
+            ];
+            assert_eq!(found, expected, "{one} and {other}");
+            assert_eq!(first.boosts(), one == 11000);
+        }
+    }
+
+    #[test]
+    fn only_digits_that_make_sense_are_a_priority() {
+        for text in ["0", "1", "0100", "9999", "11000", "19999", "01000"] {
+            assert!(text.parse::<ControllerPriority>().is_ok(), "{text}");
+        }
+        for text in [
+            "", "-1", "+1", "1 ", "10000", "10999", "20000", "000000", "x",
+        ] {
+            assert!(text.parse::<ControllerPriority>().is_err(), "{text}");
+        }
+        assert_eq!(
+            serde_json::from_str::<ControllerPriority>("11000").unwrap(),
+            priority(11000)
+        );
+        serde_json::from_str::<ControllerPriority>("10000").unwrap_err();
+    }
+}
