@@ -172,7 +172,8 @@ impl Machine {
     /// # Errors
     /// All faults of the text.
     pub fn parse(text: &str) -> Result<Self, MachineError> {
-        let list = manifest::parse(text).map_err(|error| MachineError(vec![error.to_string()]))?;
+        let list =
+            manifest::parse_local(text).map_err(|error| MachineError(vec![error.to_string()]))?;
         match <[Manifest; 1]>::try_from(list) {
             Ok([manifest]) => Self::check(&manifest),
             Err(list) => Err(MachineError(vec![format!(

@@ -247,7 +247,7 @@ impl Task {
         let list: Vec<_> = std::iter::once(head)
             .chain(self.sources.iter().map(source))
             .collect();
-        manifest::print(&list)
+        manifest::print_local(&list)
     }
 
     /// Parses [`TASK`]. Unknown values are ignored.
@@ -255,7 +255,7 @@ impl Task {
     /// # Errors
     /// The first missing or invalid value.
     pub fn parse(text: &str) -> Result<Self, TaskError> {
-        let list = manifest::parse(text)?;
+        let list = manifest::parse_local(text)?;
         let (head, sources) = list.split_first().ok_or(TaskError::Empty)?;
         let source = |manifest: &Manifest| {
             Ok(Source {

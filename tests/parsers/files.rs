@@ -17,9 +17,33 @@ const HASH: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 
 /// Checks that a list of manifests is written as it was read.
 fn check_manifests(text: &str) {
-    if let Ok(list) = manifest::parse(text) {
-        assert_eq!(manifest::parse(&manifest::print(&list)).unwrap(), list);
+    if let Ok(list) = manifest::parse_local(text) {
+        let printed = manifest::print_local(&list);
+        assert_eq!(manifest::parse_local(&printed).unwrap(), list);
     }
+}
+
+/// Manifests of controllers and of workers of build2.
+pub(crate) fn build2_manifests() -> Parser {
+    let valid = [
+        ": 1\nsession: /hello/1.0.0/x86_64-linux-gnu/linux-gcc/default/public/0.17.0/1\nchallenge: c0ffee\n\
+         result-url: https://ci.example.org/?build-result\n:\nname: hello\ntarget-config: config.cxx=g++ \\\n\
+          -Wall\\\n\\\nsecond line\nempty:\n",
+        ": 1\r\n# comment\r\nupdate-log:\r\n\\\r\nC:\\dir\\\\\r\nwrapped\\\r\n line\r\n\\\r\nstatus: warning",
+        ": 1\nold:\\\n\tx \n#y\n\\\n:1\nä: ö\n",
+    ];
+    Parser::of_text(&valid, 2 * MANIFEST_FACTOR, |text| {
+        let local = manifest::parse_local(text);
+        let Ok(list) = manifest::parse(text) else {
+            return;
+        };
+        assert_eq!(local.as_ref(), Ok(&list));
+        assert_eq!(manifest::parse(&manifest::print(&list)).as_ref(), Ok(&list));
+        assert_eq!(manifest::bodies(text).unwrap().len(), list.len());
+        if let Ok(longer) = manifest::append(text, "added", "value") {
+            assert!(longer.starts_with(text));
+        }
+    })
 }
 
 pub(crate) fn machine_manifests() -> Parser {

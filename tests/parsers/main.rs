@@ -34,7 +34,7 @@ macro_rules! no_input_does_harm {
 
 no_input_does_harm! {
     api: build_requests, schedules, small_bodies, list_queries;
-    files: machine_manifests, provenance, task_manifests, package_lists, breakpoints,
+    files: build2_manifests, machine_manifests, provenance, task_manifests, package_lists, breakpoints,
         checkpoint_texts, content_manifests, logs;
     packets: tftp_packets, dhcp_packets, dns_packets, control_port;
     pr: json_messages, json_replies, xmlrpc_calls, inc_files, values_and_targets, connections;

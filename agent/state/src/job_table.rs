@@ -251,7 +251,7 @@ impl JobTable {
     pub fn resume_build(&self, id: BuildId) {
         let resume = self.with(|entries| entries.builds.get(&id)?.resume.clone());
         if let Some(resume) = resume {
-            resume.provide(&config::manifest::print(&[Manifest::new()]));
+            resume.provide(&config::manifest::print_local(&[Manifest::new()]));
         }
     }
 

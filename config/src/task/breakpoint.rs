@@ -74,7 +74,7 @@ impl BreakpointState {
             Self::Waiting => "waiting",
             Self::Resumed => "over",
         };
-        manifest::print(&[Manifest::new().with("state", state)])
+        manifest::print_local(&[Manifest::new().with("state", state)])
     }
 
     /// Parses the text of the file.
@@ -82,7 +82,7 @@ impl BreakpointState {
     /// # Errors
     /// If the state is missing or unknown.
     pub fn parse(text: &str) -> Result<Self, TaskError> {
-        let list = manifest::parse(text)?;
+        let list = manifest::parse_local(text)?;
         let head = list.first().ok_or(TaskError::Empty)?;
         match required(head, "state")? {
             "waiting" => Ok(Self::Waiting),

@@ -24,7 +24,7 @@ impl Operation {
     /// # Errors
     /// The first missing or invalid value.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, TaskError> {
-        let list = manifest::parse(text)?;
+        let list = manifest::parse_local(text)?;
         let head = list.first().ok_or(TaskError::Empty)?;
         let mut logs = BTreeMap::new();
         for (key, log) in head.pairs() {

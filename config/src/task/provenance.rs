@@ -21,7 +21,7 @@ pub const BOOTSTRAP_VERSION: u32 = 1;
 impl Provenance {
     /// Returns the text of the file.
     pub fn print(&self) -> String {
-        manifest::print(&[Manifest::new()
+        manifest::print_local(&[Manifest::new()
             .with("revision-uuid", &self.revision_uuid)
             .with("toolchain-id", &self.toolchain_id)
             .with("bootstrap-version", &self.bootstrap_version)])
@@ -32,7 +32,7 @@ impl Provenance {
     /// # Errors
     /// The first missing or invalid value.
     pub fn parse(text: &str) -> Result<Self, TaskError> {
-        let list = manifest::parse(text)?;
+        let list = manifest::parse_local(text)?;
         let head = list.first().ok_or(TaskError::Empty)?;
         let version = required(head, "bootstrap-version")?;
         let invalid = |_| TaskError::Value("bootstrap-version", version.to_owned());

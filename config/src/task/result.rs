@@ -73,7 +73,10 @@ impl Package {
     /// # Errors
     /// The first missing or invalid value.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, TaskError> {
-        manifest::parse(text)?.iter().map(Self::read).collect()
+        manifest::parse_local(text)?
+            .iter()
+            .map(Self::read)
+            .collect()
     }
 }
 
@@ -105,14 +108,15 @@ impl TaskResult {
         }
     }
 
-    /// Returns the text of [`RESULT`](super::RESULT) or [`BOOTSTRAP`](super::BOOTSTRAP).
+    /// Returns the text of [`RESULT`](super::RESULT) or [`BOOTSTRAP`](super::BOOTSTRAP). Secrets
+    /// can be masked in it: no line is continued within one.
     pub fn print(&self) -> String {
         let mut head = Manifest::new().with("status", &self.status);
         if !self.message.is_empty() {
             head = head.with("message", &self.message);
         }
         let packages = self.packages.iter().map(Package::manifest);
-        manifest::print(&std::iter::once(head).chain(packages).collect::<Vec<_>>())
+        manifest::print_local(&std::iter::once(head).chain(packages).collect::<Vec<_>>())
     }
 
     /// Parses [`RESULT`](super::RESULT) or [`BOOTSTRAP`](super::BOOTSTRAP). Unknown values
@@ -121,7 +125,7 @@ impl TaskResult {
     /// # Errors
     /// The first missing or invalid value.
     pub fn parse(text: &str) -> Result<Self, TaskError> {
-        let list = manifest::parse(text)?;
+        let list = manifest::parse_local(text)?;
         let (head, packages) = list.split_first().ok_or(TaskError::Empty)?;
         let message = head.get("message").unwrap_or_default();
         if packages.len() > PACKAGES_MAX {

@@ -209,7 +209,7 @@ impl Import {
                 manifest = manifest.with("initrd", &"initrd");
             }
         }
-        let text = manifest::print(&[manifest]);
+        let text = manifest::print_local(&[manifest]);
         file::replace(&path, text.as_bytes()).context("write", &path)
     }
 

@@ -57,7 +57,7 @@ impl Plan {
     /// Returns the text of the manifest of a machine with or without an initial RAM disk.
     pub(crate) fn manifest(&self, has_initrd: bool) -> String {
         let manifest = self.manifest.clone();
-        manifest::print(&[if has_initrd {
+        manifest::print_local(&[if has_initrd {
             manifest.with("initrd", &INITRD)
         } else {
             manifest

@@ -323,7 +323,7 @@ fn finish(files: &Path, packages: &[BuiltPackage]) -> Result<Vec<Artifact>, Coll
             };
             package.manifest().with("revision", &built.revision)
         });
-        let text = manifest::print(&list.collect::<Vec<_>>());
+        let text = manifest::print_local(&list.collect::<Vec<_>>());
         let path = files.join(task::PACKAGES);
         sys::file::replace(&path, text.as_bytes()).map_err(fault(&path))?;
     }
