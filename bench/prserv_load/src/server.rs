@@ -36,21 +36,24 @@ impl FromStr for Server {
 }
 
 impl Server {
-    /// Returns the time on processors of all threads of the process. Its threads must not end
-    /// between two calls.
+    /// Returns the time on processors of the server.
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.pid))
-            .with_context(|| format!("the server {} does not run", self.name))?;
-        let mut total = Duration::ZERO;
-        for thread in threads {
-            let path = thread?.path().join("schedstat");
-            let text = fs::read_to_string(&path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            let nanos = text.split(' ').next().unwrap_or_default();
-            total += Duration::from_nanos(nanos.parse().context("schedstat is malformed")?);
-        }
-        Ok(total)
+        cpu_time(self.pid).with_context(|| format!("the server {} does not run", self.name))
     }
+}
+
+/// Returns the time on processors of all threads of a process. Its threads must not end between two
+/// calls.
+pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
+    let mut total = Duration::ZERO;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let path = thread?.path().join("schedstat");
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let nanos = text.split(' ').next().unwrap_or_default();
+        total += Duration::from_nanos(nanos.parse().context("schedstat is malformed")?);
+    }
+    Ok(total)
 }
 
 #[cfg(test)]
