@@ -36,12 +36,15 @@ pub fn parse(text: &str) -> Result<Vec<Manifest>, ManifestError> {
 /// # Errors
 /// The first fault of the text.
 pub fn parse_bytes(bytes: &[u8]) -> Result<Vec<Manifest>, ManifestError> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => parse(text),
-        Err(error) => {
-            let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-            Err(not_utf8(&valid, bytes[error.valid_up_to()]))
-        }
+    let error = match std::str::from_utf8(bytes) {
+        Ok(text) => return parse(text),
+        Err(error) => error,
+    };
+    let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+    let found = not_utf8(&valid, bytes[error.valid_up_to()]);
+    match parse(&valid) {
+        Err(fault) if position(&fault) < position(&found) => Err(fault),
+        Ok(_) | Err(_) => Err(found),
     }
 }
 
@@ -401,6 +404,10 @@ mod tests {
                 "line 2, column 4: the byte 0xFE is not UTF-8 here",
             ),
             (b"\xB0", "line 1, column 1: the byte 0xB0 is not UTF-8 here"),
+            (
+                b": 1\nx\na: \xD0",
+                "line 2, column 2: a `name: value` is expected here",
+            ),
             (
                 b": 1\na:\xD0",
                 "line 2, column 3: the byte 0xD0 is not UTF-8 here",
