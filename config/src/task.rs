@@ -64,9 +64,17 @@
 //! its files, as [`UPLOAD`]. Both are unpacked as if each file had been put by itself. Of
 //! a result manifest of build2's, `status` decides the outcome, and `message` is used if
 //! present. If the worker has put no [`LOG`], the `*-status` and `*-log` of all
-//! [`Operation`]s become the log. All other values are ignored.
+//! [`Operation`]s become the log. All other values are ignored. Its bootstrap manifest has versions of
+//! libraries and no status, which counts as success.
+//!
+//! # Tasks of controllers
+//!
+//! The task of a build that is made for a controller is the controller's, byte for byte. There are no
+//! sources. The archive has the directories `upload/TYPE/INSTANCE/`, each of which becomes one archive
+//! for the controller. The result reaches the controller as [`controller_report`] says.
 
 mod breakpoint;
+mod controller_report;
 mod digest;
 mod operations;
 mod outcome;
@@ -81,6 +89,7 @@ use crate::manifest::{self, Manifest, ManifestError};
 use crate::names::{BuildId, FileName, MachineName, NameError, SecretName, ToolchainName};
 
 pub use breakpoint::{Breakpoint, BreakpointState};
+pub use controller_report::{REPORT_BYTES_MAX, controller_report};
 pub use digest::Digest;
 pub use operations::Operation;
 pub use outcome::Outcome;

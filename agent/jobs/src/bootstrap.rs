@@ -294,7 +294,7 @@ impl GuestJob for Installation {
             sys::untrusted::read_text(&files, task::BOOTSTRAP, MANIFEST_BYTES_MAX)
         })
         .await?;
-        let result = TaskResult::parse(&text)?;
+        let result = TaskResult::parse_bootstrap(&text)?;
         match (result.status.is_good(), end) {
             (false, _) => Err(JobError::Toolchain {
                 status: result.status,

@@ -6,6 +6,7 @@ mod boot;
 pub(crate) mod cache;
 pub(super) mod collect;
 mod conclude;
+mod controller;
 pub mod files;
 mod inputs;
 mod logs;
@@ -43,6 +44,7 @@ use state::AgentState;
 
 pub use collect::{CollectError, Collected, Report, read as read_result};
 pub use conclude::{Rules, conclude};
+pub use controller::{Upload, report_to_controller, uploads};
 pub use files::RESULTS;
 pub use provenance::program as signer_program;
 pub use upload::Limits as UploadLimits;
@@ -140,6 +142,7 @@ async fn facts(
         refused,
         evicted: agent.jobs.eviction(&JobId::Build(build.id)),
         short,
+        is_given: build.controller.is_some(),
         canceled: false,
         stopping: agent.stopping.is_cancelled(),
     }
@@ -202,6 +205,7 @@ pub async fn recover(agent: &Arc<AgentState>) -> Result<Vec<Build>, RecordsError
         settle_log(agent, build.id).await;
         let facts = Facts {
             canceled: build.cancel_requested,
+            is_given: build.controller.is_some(),
             ..Facts::of_end(result)
         };
         let verdict = Verdict::of(facts);

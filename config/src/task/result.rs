@@ -139,6 +139,25 @@ impl TaskResult {
     }
 }
 
+impl TaskResult {
+    /// Parses [`BOOTSTRAP`](super::BOOTSTRAP). A worker of build2 puts versions of libraries and no
+    /// status there, which counts as success. Packages are ignored.
+    ///
+    /// # Errors
+    /// The first missing or invalid value.
+    pub fn parse_bootstrap(text: &str) -> Result<Self, TaskError> {
+        let list = manifest::parse_local(text)?;
+        let head = list.first().ok_or(TaskError::Empty)?;
+        let status = head.get("status").map(str::parse).transpose()?;
+        let message = head.get("message").unwrap_or_default();
+        Ok(Self {
+            status: status.unwrap_or(Outcome::Success),
+            message: message.chars().take(MESSAGE_MAX).collect(),
+            packages: Vec::new(),
+        })
+    }
+}
+
 /// Collects packages, each of which must have a file of its own.
 fn distinct(
     packages: impl Iterator<Item = Result<Package, TaskError>>,
@@ -185,6 +204,20 @@ fn printable_value(manifest: &Manifest, name: &'static str) -> Result<String, Ta
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bootstrap_without_status_is_a_success() {
+        let status = |text: &str| TaskResult::parse_bootstrap(text).map(|it| it.status);
+        let versions = ": 1\nlibbutl-version: 0.17.0\nlibbbot-version: 0.17.0\n";
+        assert_eq!(status(versions), Ok(Outcome::Success));
+        assert_eq!(
+            status(": 1\nstatus: error\nmessage: no\n"),
+            Ok(Outcome::Error)
+        );
+        assert_eq!(status(""), Err(TaskError::Empty));
+        assert!(status(": 1\nstatus: splendid\n").is_err());
+        assert!(TaskResult::parse(versions).is_err(), "of a build");
+    }
 
     #[test]
     fn a_written_result_parses_to_the_same_result() {

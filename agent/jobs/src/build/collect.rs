@@ -18,7 +18,7 @@ use sys::error_report::chain;
 use super::files::{FILES_MAX, RESULT_BYTES_MAX, RESULTS};
 use super::upload;
 use state::AgentState;
-use state::paths::ARTIFACTS;
+use state::paths::{ARTIFACTS, GIVEN_TASK};
 
 /// The file in the directory of a build with the faults of its removed archive.
 const UPLOAD_FAULTS: &str = "upload.faults";
@@ -237,7 +237,12 @@ fn unpack_upload(directory: &Path, limits: &upload::Limits) -> Result<Vec<String
         }
         Err(error) => return Err(fault(&archive)(error)),
     };
-    let faults = upload::unpack(opened, &directory.join(ARTIFACTS), limits);
+    let artifacts = directory.join(ARTIFACTS);
+    let faults = if directory.join(GIVEN_TASK).exists() {
+        upload::instances::repack(opened, directory, &artifacts, limits)
+    } else {
+        upload::unpack(opened, &artifacts, limits)
+    };
     let faults: Vec<_> = faults
         .map_err(fault(&archive))?
         .iter()
@@ -265,7 +270,7 @@ pub(super) fn is_good(directory: &Path) -> bool {
 }
 
 /// Returns the text of the result, or the guest's fault in it.
-fn text(directory: &Path) -> Result<Result<String, String>, CollectError> {
+pub(super) fn text(directory: &Path) -> Result<Result<String, String>, CollectError> {
     for name in RESULTS {
         let path = directory.join(name);
         if !path.exists() {
@@ -445,6 +450,36 @@ mod tests {
             let detail = message.strip_prefix(expected);
             let detail = detail.unwrap_or_else(|| panic!("{message}"));
             assert_eq!(message.matches(detail).count(), 1, "{message}");
+        }
+    }
+
+    #[test]
+    fn the_archive_of_a_controllers_task_becomes_an_archive_for_each_instance() {
+        let mut archive = tar::Builder::new(Vec::new());
+        for name in [
+            "upload/bindist/debian/a.deb",
+            "upload/bindist/archive/a.deb",
+        ] {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(2);
+            archive.append_data(&mut header, name, &b"hi"[..]).unwrap();
+        }
+        let archive = archive.into_inner().unwrap();
+        let result = b": 1\nstatus: success\n";
+        let files = [
+            (GIVEN_TASK, &b""[..]),
+            (task::RESULT, result),
+            (task::UPLOAD, &archive),
+        ];
+        let place = directory(&files);
+        for _ in 0..2 {
+            let report = read(place.path(), &LIMITS).unwrap();
+            assert_eq!(report.verdict(), (Outcome::Success, String::new()));
+            let kept = finish(&place.path().join(ARTIFACTS), &[]).unwrap();
+            let mut kept: Vec<_> = kept.iter().map(|file| file.name.as_str()).collect();
+            kept.sort_unstable();
+            assert_eq!(kept, ["bindist-archive.tar", "bindist-debian.tar"]);
+            assert_eq!(upload::instances::uploads(place.path()).unwrap().len(), 2);
         }
     }
 

@@ -28,7 +28,13 @@ pub(super) async fn namespace(agent: &Arc<AgentState>, build: &Build) -> io::Res
     let id = build.id;
     let (map, resume) = blocking(move || {
         let directory = task_agent.paths.build(build.id);
-        map(&task_agent, &task(&task_agent, &build), &directory)
+        let map = map(&task_agent, &task(&task_agent, &build), &directory);
+        let (mut map, resume) = map?;
+        if build.controller.is_some() {
+            let given = sys::trusted::read(task_agent.paths.given_task(build.id))?;
+            map.offer(task::TASK, given);
+        }
+        Ok::<_, io::Error>((map, resume))
     })
     .await?;
     agent.jobs.with(|jobs| {

@@ -12,7 +12,9 @@ use std::path::Path;
 use config::task::LOG;
 use session::line_times;
 
-use state::paths::{ARTIFACTS, CONSOLE, LIVE_LOG, LOG_TIMES, attempt_directory, attempts};
+use state::paths::{
+    ARTIFACTS, CONSOLE, GIVEN_TASK, LIVE_LOG, LOG_TIMES, attempt_directory, attempts,
+};
 
 /// The number of earlier attempts whose logs are kept.
 const KEPT_MAX: usize = 10;
@@ -102,6 +104,7 @@ pub(super) fn begin_attempt(directory: &Path, earlier: u32, bytes_max: u64) -> i
     let kept: Vec<_> = kept
         .iter()
         .map(|it| attempt_directory(directory, *it))
+        .chain([directory.join(GIVEN_TASK)])
         .collect();
     for path in sys::file::entries(directory)? {
         if kept.contains(&path) {
@@ -190,6 +193,7 @@ mod tests {
             write(&directory, CONSOLE, &format!("console {attempt}"));
             write(&directory, LIVE_LOG, &format!("log {attempt}"));
             write(&directory, "result.manifest", "");
+            write(&directory, GIVEN_TASK, "the task of a controller");
             write(&directory.join(ARTIFACTS), "file", "");
             // The agent stops: the attempt is repeated under its number.
             begin_attempt(&directory, attempt - 1, 1000).unwrap();
@@ -204,6 +208,7 @@ mod tests {
             assert_eq!(read(&own, CONSOLE).unwrap(), format!("console {attempt}"));
         }
         assert_eq!(read(&directory, "result.manifest"), None);
+        assert!(read(&directory, GIVEN_TASK).is_some(), "for all attempts");
         assert_eq!(read(&directory, LIVE_LOG).unwrap(), "log 13");
         assert_eq!(fs::read_dir(directory.join(ARTIFACTS)).unwrap().count(), 0);
     }

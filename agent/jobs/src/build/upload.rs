@@ -3,8 +3,14 @@
 //! The archive comes from a guest: no name in it becomes a path, and it is read in order, so that
 //! whatever sizes it states, memory holds one block of it. Forbidden entries are skipped and
 //! reported; the others are unpacked.
+//!
+//! The archive of a build for a controller has directories for types and instances of uploads, each
+//! of which becomes an archive of its own: see [`instances`].
+
+pub(super) mod instances;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -45,9 +51,12 @@ pub(super) enum UploadFault {
     /// Something else than a file or a directory.
     #[error("{0} is neither a file nor a directory")]
     Kind(String),
-    /// Two files would become one.
+    /// Two files would become one, or a file is also a directory.
     #[error("it holds two files {0}")]
-    Twice(FileName),
+    Twice(String),
+    /// A file outside of the directories of instances.
+    #[error("{0} is not below upload/TYPE/INSTANCE/")]
+    Place(String),
     /// All files together are too large.
     #[error(
         "with {name}, it holds more than the {} MiB that the setting builds.artifacts_mib_max \
@@ -70,6 +79,15 @@ impl UploadFault {
     fn is_last(&self) -> bool {
         matches!(self, Self::TooManyFiles(_))
     }
+}
+
+/// The places of the files of an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// One directory: each file has the last part of its path as its name.
+    Flat,
+    /// Directories of types with directories of instances: `upload/TYPE/INSTANCE/…`.
+    Instances,
 }
 
 /// A reason for which no more entries are read.
@@ -105,18 +123,7 @@ pub(super) fn unpack(
     directory: &Path,
     limits: &Limits,
 ) -> io::Result<Vec<UploadFault>> {
-    let mut unpacking = Unpacking {
-        directory,
-        limits,
-        left: limits.bytes_max,
-        seen: BTreeSet::new(),
-        faults: Vec::new(),
-    };
-    match unpacking.run(archive) {
-        Ok(()) => {}
-        Err(Stop::Archive(fault)) => unpacking.faults.push(fault),
-        Err(Stop::Host(error)) => return Err(error),
-    }
+    let unpacking = Unpacking::new(directory, limits, Layout::Flat).run(archive)?;
     sys::trusted::open(directory)?.sync_all()?;
     Ok(unpacking.faults)
 }
@@ -125,14 +132,40 @@ pub(super) fn unpack(
 struct Unpacking<'a> {
     directory: &'a Path,
     limits: &'a Limits,
+    layout: Layout,
     /// The bytes that may still be written.
     left: u64,
-    seen: BTreeSet<FileName>,
+    /// The files, relative to the directory.
+    files: BTreeSet<PathBuf>,
+    /// The directories of the files, relative to the directory.
+    directories: BTreeSet<PathBuf>,
     faults: Vec<UploadFault>,
 }
 
-impl Unpacking<'_> {
-    fn run(&mut self, archive: impl Read) -> Result<(), Stop> {
+impl<'a> Unpacking<'a> {
+    fn new(directory: &'a Path, limits: &'a Limits, layout: Layout) -> Self {
+        Self {
+            directory,
+            limits,
+            layout,
+            left: limits.bytes_max,
+            files: BTreeSet::new(),
+            directories: BTreeSet::new(),
+            faults: Vec::new(),
+        }
+    }
+
+    /// Unpacks an archive. The error is that of the host's disk.
+    fn run(mut self, archive: impl Read) -> io::Result<Self> {
+        match self.unpack(archive) {
+            Ok(()) => {}
+            Err(Stop::Archive(fault)) => self.faults.push(fault),
+            Err(Stop::Host(error)) => return Err(error),
+        }
+        Ok(self)
+    }
+
+    fn unpack(&mut self, archive: impl Read) -> Result<(), Stop> {
         let mut archive = Archive::new(BufReader::new(archive));
         let mut told = None;
         for entry in archive.entries().map_err(read_error)?.raw(true) {
@@ -168,14 +201,18 @@ impl Unpacking<'_> {
         kind: EntryType,
         size: u64,
     ) -> Result<Option<PathBuf>, UploadFault> {
-        let Some(name) = file_name(text(path)?, kind)? else {
+        let Some((file, name)) = self.place(text(path)?, kind)? else {
             return Ok(None);
         };
         let limits = self.limits;
-        if self.seen.contains(&name) {
-            return Err(UploadFault::Twice(name));
+        let mut above = file.ancestors().skip(1);
+        if self.files.contains(&file)
+            || self.directories.contains(&file)
+            || above.any(|directory| self.files.contains(directory))
+        {
+            return Err(UploadFault::Twice(file.to_string_lossy().into_owned()));
         }
-        if self.seen.len() >= limits.files_max {
+        if self.files.len() >= limits.files_max {
             return Err(UploadFault::TooManyFiles(limits.files_max));
         }
         if size > self.left {
@@ -183,9 +220,32 @@ impl Unpacking<'_> {
             return Err(UploadFault::TooLarge { name, bytes_max });
         }
         self.left -= size;
-        let path = self.directory.join(&name);
-        self.seen.insert(name);
+        let path = self.directory.join(&file);
+        let above = file.ancestors().skip(1).map(Path::to_owned);
+        self.directories.extend(above);
+        self.files.insert(file);
         Ok(Some(path))
+    }
+
+    /// Returns the place of a file below the directory, and its name; `None` for a directory.
+    fn place(
+        &self,
+        path: &str,
+        kind: EntryType,
+    ) -> Result<Option<(PathBuf, FileName)>, UploadFault> {
+        let Some((above, name)) = file_name(path, kind)? else {
+            return Ok(None);
+        };
+        let file = match (self.layout, above.as_slice()) {
+            (Layout::Flat, _) => PathBuf::from(name.as_str()),
+            (Layout::Instances, [first, below @ ..])
+                if first.as_str() == "upload" && below.len() >= 2 =>
+            {
+                below.iter().chain([&name]).map(FileName::as_str).collect()
+            }
+            (Layout::Instances, _) => return Err(UploadFault::Place(path.to_owned())),
+        };
+        Ok(Some((file, name)))
     }
 }
 
@@ -214,9 +274,12 @@ fn text(bytes: &[u8]) -> Result<&str, UploadFault> {
     std::str::from_utf8(bytes).map_err(|_| UploadFault::Text)
 }
 
-/// Returns the name of a file of the archive among the artifacts; `None` for a directory.
-/// All parts of its path must be names.
-fn file_name(path: &str, kind: EntryType) -> Result<Option<FileName>, UploadFault> {
+/// Returns the directories above a file of the archive, and its name; `None` for a directory. All
+/// parts of its path must be names.
+fn file_name(
+    path: &str,
+    kind: EntryType,
+) -> Result<Option<(Vec<FileName>, FileName)>, UploadFault> {
     let parts = path.trim_end_matches('/').split('/');
     let mut names = Vec::new();
     for part in parts.filter(|part| *part != ".") {
@@ -227,7 +290,7 @@ fn file_name(path: &str, kind: EntryType) -> Result<Option<FileName>, UploadFaul
         (EntryType::Regular, Some(name)) if RESERVED_ARTIFACTS.contains(&name.as_str()) => {
             Err(UploadFault::Reserved(name))
         }
-        (EntryType::Regular, Some(name)) => Ok(Some(name)),
+        (EntryType::Regular, Some(name)) => Ok(Some((names, name))),
         (_, Some(name)) => Err(UploadFault::Kind(name.to_string())),
         (_, None) => Err(UploadFault::Kind(".".to_owned())),
     }
@@ -237,6 +300,7 @@ fn file_name(path: &str, kind: EntryType) -> Result<Option<FileName>, UploadFaul
 fn write(entry: &mut Entry<impl Read>, path: &Path) -> Result<(), Stop> {
     let size = entry.size();
     let directory = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(directory).map_err(Stop::Host)?;
     let mut file = NamedTempFile::new_in(directory).map_err(Stop::Host)?;
     // Errors of both sides; those of the archive have no number.
     let copied = io::copy(entry, &mut file).map_err(read_error)?;

@@ -2,7 +2,7 @@
 //!
 //! - An end that the package or its guest caused is final, and its message names the remedy.
 //! - A failure of the host is retried, up to a limit and with growing delays. Whatever a guest
-//!   reports about the host counts as one.
+//!   reports about the host counts as one, unless its task is a controller's: that gets the result.
 //! - An interruption, which only the agent itself can cause, is retried without being counted.
 
 use config::builds::Artifact;
@@ -30,6 +30,8 @@ pub struct Facts {
     pub evicted: Option<DiskUse>,
     /// The disk that had less free space than its reserve when the attempt ended.
     pub short: Option<DiskUse>,
+    /// `true` if the task is a controller's, which gets also an abnormal result as it is.
+    pub is_given: bool,
     /// `true` if a cancellation of the build was accepted.
     pub canceled: bool,
     /// `true` if the agent stops.
@@ -45,6 +47,7 @@ impl Facts {
             refused: Vec::new(),
             evicted: None,
             short: None,
+            is_given: false,
             canceled: false,
             stopping: false,
         }
@@ -115,6 +118,8 @@ impl Verdict {
 /// The causes of a bad end that the host knows by itself.
 struct Causes {
     stopping: bool,
+    /// Set if the task is a controller's.
+    is_given: bool,
     /// The disk for which the guest was evicted.
     evicted: Option<DiskUse>,
     /// The disk that is nearly full, though the guest did not fill it.
@@ -138,6 +143,7 @@ impl Causes {
             .filter(|it| it.cause == RefusalCause::Host);
         Self {
             stopping: facts.stopping,
+            is_given: facts.is_given,
             evicted: facts.evicted.clone().filter(|_| filled.is_none()),
             short: short.map(shown_directory),
             faults: filled
@@ -193,7 +199,7 @@ impl Causes {
         }
         match collected.outcome {
             // By its own words the guest knows nothing of the package.
-            Outcome::Abnormal => Verdict::HostFailed(collected.message),
+            Outcome::Abnormal if !self.is_given => Verdict::HostFailed(collected.message),
             _ => Verdict::Final(Box::new(collected)),
         }
     }

@@ -61,6 +61,12 @@ impl From<String> for Offer {
     }
 }
 
+impl From<Vec<u8>> for Offer {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes.into())
+    }
+}
+
 impl From<Arc<File>> for Offer {
     fn from(file: Arc<File>) -> Self {
         Self::File(file)

@@ -311,3 +311,26 @@ fn only_a_build_that_nobody_ended_is_held() {
         assert!(!held(facts));
     }
 }
+
+#[test]
+fn an_abnormal_result_of_a_controllers_task_is_final() {
+    let given = |facts| Facts {
+        is_given: true,
+        ..facts
+    };
+    let Verdict::Final(result) = Verdict::of(given(collected(Outcome::Abnormal))) else {
+        panic!("it is not repeated");
+    };
+    assert_eq!(result.outcome, Outcome::Abnormal);
+    // All other failures of the host are repeated as for other builds.
+    assert!(matches!(
+        Verdict::of(given(ended())),
+        Verdict::HostFailed(_)
+    ));
+    let full = refused(
+        collected(Outcome::Abnormal),
+        "upload.tar",
+        RefusalCause::Host,
+    );
+    assert!(matches!(Verdict::of(given(full)), Verdict::HostFailed(_)));
+}
