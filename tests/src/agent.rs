@@ -381,8 +381,13 @@ impl AgentHost {
 
     /// Waits until a build has reached a state or a later one, and returns its record.
     pub fn wait_for(&self, id: u64, state: State) -> Build {
+        self.wait_for_within(crate::WAIT_MAX, id, state)
+    }
+
+    /// Waits as [`AgentHost::wait_for`], with another limit.
+    pub fn wait_for_within(&self, limit: Duration, id: u64, state: State) -> Build {
         let mut build = self.build(id);
-        wait_until(&format!("build {id} is {state}"), || {
+        crate::wait_until_within(limit, &format!("build {id} is {state}"), || {
             build = self.build(id);
             build.state >= state
         });

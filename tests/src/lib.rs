@@ -41,20 +41,28 @@ use std::time::{Duration, Instant};
 /// The longest time that [`wait_until`] waits. A busy machine needs minutes for what takes seconds
 /// on a quiet one.
 const WAIT_MAX: Duration = Duration::from_mins(4);
-const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// The shortest and the longest interval between two polls. A poll may start a program, and many of
+/// them would take the processors from the guest that is waited for.
+const POLL_MIN: Duration = Duration::from_millis(5);
+const POLL_MAX: Duration = Duration::from_secs(1);
+/// The part of the time waited so far that passes until the next poll.
+const POLL_PART: u32 = 50;
 
 /// Waits until a condition holds, and panics with its description if it does not in time.
 ///
 /// The condition must be a state that lasts until the test itself changes it: a state that can
 /// pass between two polls makes the test depend on the speed of the machine.
-pub fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + WAIT_MAX;
+pub fn wait_until(description: &str, condition: impl FnMut() -> bool) {
+    wait_until_within(WAIT_MAX, description, condition);
+}
+
+/// Waits as [`wait_until`], with another limit.
+pub fn wait_until_within(limit: Duration, description: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
     while !condition() {
-        assert!(
-            Instant::now() < deadline,
-            "timed out after {WAIT_MAX:?}: {description}"
-        );
-        std::thread::sleep(POLL_INTERVAL);
+        let elapsed = began.elapsed();
+        assert!(elapsed < limit, "timed out after {limit:?}: {description}");
+        std::thread::sleep((elapsed / POLL_PART).clamp(POLL_MIN, POLL_MAX));
     }
 }
 
