@@ -30,7 +30,7 @@ pub use log_position::LogPosition;
 pub use priority::Priority;
 pub use record::{
     Artifact, Build, BuildInputs, BuiltPackage, Count, ForkOrigin, GuestKind, HostPolicy, LogTime,
-    Phase, Progress, SourceOrigin, StartKind, Typist, Usage,
+    Phase, PreloadUse, Progress, SourceOrigin, StartKind, Typist, Usage,
 };
 pub use request::{Fork, Request};
 pub use resources::{ResourceError, Resources};

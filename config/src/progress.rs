@@ -2,7 +2,8 @@
 //! which a shell script can print, and from BitBake's.
 //!
 //! A line that starts with [`MARK`] has some of `clone DONE:TOTAL`, `parse DONE:TOTAL`,
-//! `task DONE:TOTAL`, `errors COUNT` and `warnings COUNT`; the others keep their values.
+//! `task DONE:TOTAL`, `errors COUNT`, `warnings COUNT` and `preload used` (or `outdated`, or
+//! `failed`); the others keep their values.
 //! For example: `echo buildhost-progress: task 3:10`. Once such a line has counted recipes or
 //! tasks, BitBake's own lines about them are not read, because they count otherwise.
 //!
@@ -10,7 +11,7 @@
 //! (`bitbake/lib/bb/ui/knotty.py`). Several of them can belong to one message, so the summary at
 //! the end replaces the numbers of errors and warnings that were counted before it.
 
-use crate::builds::{Count, Progress};
+use crate::builds::{Count, PreloadUse, Progress};
 
 /// The prefix of a progress line.
 pub const MARK: &str = "buildhost-progress:";
@@ -108,6 +109,7 @@ impl Parser {
                 }
                 ("errors", _, Ok(number)) => progress.errors = number,
                 ("warnings", _, Ok(number)) => progress.warnings = number,
+                ("preload", _, _) => progress.preload = PreloadUse::parse(value),
                 _ => {}
             }
         }
@@ -284,6 +286,24 @@ NOTE: Running task 7 of 16 (hello.bb:do_compile)
 NOTE: Tasks Summary: Attempted 16 tasks of which 0 didn't need to be rerun and all succeeded.
 ";
         assert_eq!(read_all(log), "0:0 3:10 6:16 0 0");
+    }
+
+    #[test]
+    fn the_use_of_what_was_preloaded_is_reported() {
+        let preload = |log: &str| {
+            let mut parser = Parser::default();
+            parser.feed(log.as_bytes());
+            parser.progress().preload
+        };
+        assert_eq!(preload("buildhost-progress: task 1:2\n"), None);
+        for (word, used) in [
+            ("used", Some(PreloadUse::Used)),
+            ("outdated", Some(PreloadUse::Outdated)),
+            ("failed", Some(PreloadUse::Failed)),
+            ("2:3", None),
+        ] {
+            assert_eq!(preload(&format!("{MARK} preload {word}\n")), used);
+        }
     }
 
     #[test]

@@ -37,6 +37,12 @@
 //! any effect, and reports that it is ready again. The host stops such a guest until a build
 //! needs it; what its start runs through has then been loaded and translated.
 //!
+//! A toolchain may have a program `preload`, which starts in a checkpoint source what the builds
+//! continue with, such as a server. Its worker writes [`PRELOAD`] as a line before each [`READY`].
+//! The host answers that of a checkpoint source with a [`Preload`], once; the worker runs the
+//! program in the environment of the bootstrap and reports that it is ready. A host that does not
+//! know the line ignores it.
+//!
 //! # Secrets
 //!
 //! The task of a build with secrets names them, and names its build as
@@ -78,6 +84,7 @@ mod controller_report;
 mod digest;
 mod operations;
 mod outcome;
+mod preload;
 mod provenance;
 mod result;
 mod start_message;
@@ -93,6 +100,7 @@ pub use controller_report::{REPORT_BYTES_MAX, controller_report};
 pub use digest::Digest;
 pub use operations::Operation;
 pub use outcome::Outcome;
+pub use preload::Preload;
 pub use provenance::{BOOTSTRAP_VERSION, Provenance};
 pub use result::{Package, TaskResult};
 pub use start_message::{ForkIdentity, StartMessage};
@@ -143,6 +151,10 @@ pub const READY: &str = "ready";
 /// Written to [`CONTROL_PORT`] by a worker that can rehearse its start, and by a host that wants
 /// it to; and the file that such a worker fetches.
 pub const REHEARSAL: &str = "rehearsal";
+
+/// Written to [`CONTROL_PORT`] by a worker whose toolchain has a program of this name that has not
+/// run in this guest; the beginning of a [`Preload`].
+pub const PRELOAD: &str = "preload";
 
 /// Written to [`CONTROL_PORT`] by the host: the guest is about to be forked. A worker that runs
 /// the toolchain's `build` stops its processes and writes [`READY`]; the answer lets them go on.

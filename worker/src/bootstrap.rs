@@ -48,7 +48,8 @@ fn install(settings: &Settings, log: &mut Log) -> Result<TaskResult, WorkerError
     Ok(result)
 }
 
-fn environment(settings: &Settings) -> Vec<(&'static str, OsString)> {
+/// Returns the environment of the toolchain's programs that run before a build.
+pub(crate) fn environment(settings: &Settings) -> Vec<(&'static str, OsString)> {
     vec![
         ("BUILDHOST_WORKER", settings.worker.clone().into()),
         (PR_HOST, settings.pr_host.to_string().into()),

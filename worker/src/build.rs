@@ -3,7 +3,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use config::cache;
@@ -64,7 +63,7 @@ fn build(
     log: &mut Log,
     hold: &mut Option<Surroundings>,
 ) -> Result<(TaskResult, Vec<Artifact>), WorkerError> {
-    let mut port = handshake::wait_for_start(&settings.client, log)?;
+    let mut port = handshake::wait_for_start(settings, log)?;
     let task = fetch_task(settings)?;
     let dirs = BuildDirs::below(&settings.work);
     let surroundings = dirs.surroundings(settings, &task);
@@ -201,7 +200,7 @@ impl BuildDirs {
             (PR_HOST, settings.pr_host.to_string().into()),
         ];
         if let Some(mode) = task.cache {
-            environment.push((cache::VARIABLE, cache_address(settings).into()));
+            environment.push((cache::VARIABLE, settings.cache_address().into()));
             environment.push((cache::MODE_VARIABLE, mode.to_string().into()));
         }
         if !task.secrets.is_empty() {
@@ -216,12 +215,6 @@ impl BuildDirs {
             environment,
         }
     }
-}
-
-/// Returns the address of the cache, which is at the gateway like the PR service.
-fn cache_address(settings: &Settings) -> String {
-    let gateway = SocketAddr::new(settings.pr_host.ip(), cache::PORT);
-    format!("http://{gateway}")
 }
 
 fn fetch_task(settings: &Settings) -> Result<Task, WorkerError> {

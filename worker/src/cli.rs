@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use config::task;
+use config::{cache, task};
 use lexopt::{Arg, Parser, ValueExt};
 use tftp::client::{self, Client, Timeouts};
 
@@ -58,6 +58,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Returns the address of the cache, which is at the gateway like the PR service.
+    pub(crate) fn cache_address(&self) -> String {
+        let gateway = SocketAddr::new(self.pr_host.ip(), cache::PORT);
+        format!("http://{gateway}")
+    }
+
     /// Creates the log of a run.
     ///
     /// # Errors

@@ -8,12 +8,12 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use config::task::{self, StartMessage};
-use tftp::client::Client;
+use config::task::{self, Preload, StartMessage};
 
+use crate::cli::Settings;
 use crate::log::Log;
 use crate::port::{self, Lines};
-use crate::{WorkerError, rehearsal, reseed, virtio_port};
+use crate::{WorkerError, preload, rehearsal, reseed, virtio_port};
 
 /// The time that the host has to answer. The clock of a checkpoint stands still, so its age
 /// does not count.
@@ -30,13 +30,15 @@ pub struct ControlPort {
 }
 
 /// Waits for the host to start the task, and applies its start message. Returns the control
-/// port. Rehearses the start with the client before that if the host wants it. Returns `None` at
-/// once on a machine without [`task::CONTROL_PORT`], and on one that may not set its clock and
+/// port. Preloads and rehearses before that if the host wants it. Returns `None` at once on a machine without [`task::CONTROL_PORT`], and on one that may not set its clock and
 /// reseed its random numbers: such a machine gets no checkpoint.
 ///
 /// # Errors
 /// The host does not answer, or its answer is invalid.
-pub fn wait_for_start(client: &Client, log: &mut Log) -> Result<Option<ControlPort>, WorkerError> {
+pub fn wait_for_start(
+    settings: &Settings,
+    log: &mut Log,
+) -> Result<Option<ControlPort>, WorkerError> {
     let classes = Path::new(virtio_port::CLASSES);
     let Some(device) = virtio_port::device(task::CONTROL_PORT, classes, Path::new("/dev")) else {
         return Ok(None);
@@ -44,7 +46,10 @@ pub fn wait_for_start(client: &Client, log: &mut Log) -> Result<Option<ControlPo
     match reseed::check().and_then(|()| port::open(&device)) {
         Ok(file) => {
             let mut port = ControlPort::new(file);
-            let message = port.receive_start(|| rehearsal::run(client));
+            let program = preload::program(&settings.toolchain);
+            let preload = program
+                .map(|program| move |request| preload::run(settings, &program, request, log));
+            let message = port.receive_start(|| rehearsal::run(&settings.client), preload);
             message
                 .and_then(|message| reseed::apply(&message))
                 .map_err(WorkerError::Handshake)?;
@@ -74,21 +79,33 @@ impl ControlPort {
         self.lines.read(deadline)
     }
 
-    /// Sends [`task::REHEARSAL`] and [`task::READY`] until the host starts the task, and
-    /// rehearses whenever it wants that.
-    fn receive_start(&mut self, rehearse: impl Fn()) -> io::Result<StartMessage> {
+    /// Sends [`task::PRELOAD`] until it has preloaded, [`task::REHEARSAL`] and [`task::READY`],
+    /// until the host starts the task. Preloads once and rehearses whenever the host wants that.
+    fn receive_start(
+        &mut self,
+        rehearse: impl Fn(),
+        mut preload: Option<impl FnOnce(Preload)>,
+    ) -> io::Result<StartMessage> {
         let mut deadline = Instant::now() + TIMEOUT;
         while Instant::now() < deadline {
             // If a line cannot be written now, the next repetition makes up for it.
-            let _ = self.lines.write(task::REHEARSAL);
-            match self.exchange_ready()? {
-                Some(line) if line.trim() == task::REHEARSAL => {
-                    rehearse();
-                    deadline = Instant::now() + TIMEOUT;
-                }
-                Some(line) => return StartMessage::parse(&line).map_err(io::Error::other),
-                None => {}
+            if preload.is_some() {
+                let _ = self.lines.write(task::PRELOAD);
             }
+            let _ = self.lines.write(task::REHEARSAL);
+            let Some(line) = self.exchange_ready()? else {
+                continue;
+            };
+            if let Some(request) = Preload::parse(&line) {
+                if let Some(preload) = preload.take() {
+                    preload(request);
+                }
+            } else if line.trim() == task::REHEARSAL {
+                rehearse();
+            } else {
+                return StartMessage::parse(&line).map_err(io::Error::other);
+            }
+            deadline = Instant::now() + TIMEOUT;
         }
         Err(timed_out())
     }
@@ -138,6 +155,33 @@ mod tests {
         (ControlPort::new(File::from(OwnedFd::from(guest))), host)
     }
 
+    const NO_PRELOAD: Option<fn(Preload)> = None;
+
+    #[test]
+    fn a_worker_preloads_once_and_offers_it_until_then() {
+        let (mut port, host) = port();
+        let message = StartMessage {
+            time: Duration::from_secs(1),
+            random: [1; 64],
+            fork: None,
+        };
+        let line = message.print();
+        let answer = std::thread::spawn(move || {
+            let mut lines = BufReader::new(host.try_clone().unwrap()).lines();
+            let mut next = || lines.next().unwrap().unwrap();
+            assert_eq!([next(), next(), next()], ["preload", "rehearsal", "ready"]);
+            (&host).write_all(b"preload cache\npreload\n").unwrap();
+            assert_eq!([next(), next()], ["rehearsal", "ready"]);
+            (&host).write_all(line.as_bytes()).unwrap();
+            host
+        });
+        let requests = std::cell::RefCell::new(Vec::new());
+        let preload = |request| requests.borrow_mut().push(request);
+        assert_eq!(port.receive_start(|| {}, Some(preload)).unwrap(), message);
+        assert_eq!(requests.take(), [Preload { cache: true }]);
+        answer.join().unwrap();
+    }
+
     #[test]
     fn ready_is_repeated_until_the_host_answers() {
         let (mut port, host) = port();
@@ -158,7 +202,7 @@ mod tests {
             (&host).write_all(rest).unwrap();
             host
         });
-        assert_eq!(port.receive_start(|| {}).unwrap(), message);
+        assert_eq!(port.receive_start(|| {}, NO_PRELOAD).unwrap(), message);
         answer.join().unwrap();
     }
 
@@ -174,7 +218,7 @@ mod tests {
         host.write_all(lines.as_bytes()).unwrap();
         let rehearsals = std::cell::Cell::new(0);
         let count = || rehearsals.set(rehearsals.get() + 1);
-        assert_eq!(port.receive_start(count).unwrap(), message);
+        assert_eq!(port.receive_start(count, NO_PRELOAD).unwrap(), message);
         assert_eq!(rehearsals.get(), 2);
     }
 
@@ -183,7 +227,7 @@ mod tests {
         for answer in [&b"go away\n"[..], &[b'x'; 5000]] {
             let (mut port, mut host) = port();
             host.write_all(answer).unwrap();
-            assert!(port.receive_start(|| {}).is_err());
+            assert!(port.receive_start(|| {}, NO_PRELOAD).is_err());
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod log;
 pub mod log_stream;
 mod port;
 pub mod pr;
+mod preload;
 mod processes;
 mod rehearsal;
 pub mod report;

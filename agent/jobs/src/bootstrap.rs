@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::task::{self, TaskResult};
+use config::task::{self, Preload, TaskResult};
 use config::{ImageKey, Tag};
 use guest::BootMode;
 use planner::ImageStart;
@@ -225,6 +225,7 @@ async fn install(
         },
         secrets: session::GuestSecrets::default(),
         cache: None,
+        preload: Preload::default(),
         copy: None,
     };
     let job = Installation {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use config::limits::Limits;
 use config::machine::Machine;
+use config::task::Preload;
 use config::{ImageKey, MIB};
 use guest::BootMode;
 use session::{GuestEvent, Session, SessionSpec, log_capture};
@@ -111,7 +112,9 @@ async fn boot(
     })
     .await?;
     info!("booting a guest for a checkpoint");
-    let limit = limits::of_bootstrap(&agent.settings, key, &machine).start;
+    let limits = limits::of_bootstrap(&agent.settings, key, &machine);
+    // The toolchain may preload, which takes as long as a bootstrap may be silent.
+    let limit = limits.start + limits.idle;
     let spec = SessionSpec {
         tag: agent.next_bootstrap(),
         snapshot,
@@ -128,6 +131,12 @@ async fn boot(
         },
         secrets: session::GuestSecrets::default(),
         cache: None,
+        preload: Preload {
+            cache: agent
+                .settings
+                .cache_of(&key.machine, &key.toolchain)
+                .is_some(),
+        },
         copy: None,
     };
     let bounds = Bounds {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use config::builds::{Build, GuestKind, HoldKind, Submitter};
 use config::cache::CacheMode;
 use config::machine::Machine;
-use config::task::{Breakpoint, Task};
+use config::task::{Breakpoint, Preload, Task};
 use config::{BuildId, CopyTag, ImageKey, NameError, Tag};
 use guest::BootMode;
 use jiff::Timestamp;
@@ -265,6 +265,7 @@ async fn prepare(
             capture: files::record(&agent, &directory),
             secrets: session::GuestSecrets::default(),
             cache: cache::of_debug_session(&agent, &build),
+            preload: Preload::default(),
             copy: None,
         };
         Ok((spec, machine))

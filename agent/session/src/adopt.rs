@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache::CacheAccess;
+use config::task::Preload;
 use guest::network::Network;
 use guest::{BootMode, Guest, QmpError};
 use sys::blocking::blocking;
@@ -65,6 +66,7 @@ fn open_parts(services: &GuestServices, spec: AdoptSpec) -> Result<Parts, Sessio
         servers,
         // A restored guest repeats that it is ready, as one that booted.
         boot: BootMode::Cold,
+        preload: Preload::default(),
         fork: spec.fork,
         capture: spec.capture,
         secrets: spec.secrets,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache::CacheAccess;
-use config::task::ForkIdentity;
+use config::task::{ForkIdentity, Preload};
 use guest::BootMode;
 use guest::gateway::{Sockets, addresses, bind};
 use guest::network::Network;
@@ -86,6 +86,8 @@ impl Servers {
 pub(super) struct Attached {
     pub(super) streams: Streams,
     pub(super) boot: BootMode,
+    /// The request to the worker if a checkpoint of the guest is to be saved.
+    pub(super) preload: Preload,
     /// The identity of the guest after a fork.
     pub(super) fork: Option<ForkIdentity>,
     pub(super) files: CaptureFiles,
@@ -168,13 +170,14 @@ impl Gateway {
         let Attached {
             streams,
             boot,
+            preload,
             fork,
             files,
             secrets,
         } = attached;
         let mask = secrets.mask();
         if let Some(control) = streams.control {
-            let mode = self.handshake_mode(boot);
+            let mode = self.handshake_mode(boot, preload);
             let control = streams::unix_stream(control)?;
             let (requests, receiver) = mpsc::channel(1);
             self.control = Some(requests);
@@ -232,14 +235,14 @@ impl Gateway {
         self.console.as_ref().map(ConsoleHandle::console)
     }
 
-    fn handshake_mode(&mut self, boot: BootMode) -> HandshakeMode {
+    fn handshake_mode(&mut self, boot: BootMode, preload: Preload) -> HandshakeMode {
         match boot {
             BootMode::Cold => HandshakeMode::Cold,
             BootMode::Restore => HandshakeMode::Restore,
             BootMode::CheckpointSource => {
                 let (sender, ready) = oneshot::channel();
                 self.ready = Some(ready);
-                HandshakeMode::CheckpointSource(sender)
+                HandshakeMode::CheckpointSource(preload, sender)
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use config::task::{FORK, ForkIdentity, READY, StartMessage};
+use config::task::{FORK, ForkIdentity, PRELOAD, Preload, READY, StartMessage};
 use rustix::rand::{GetRandomFlags, getrandom};
 use sys::observer::Observer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,9 +28,9 @@ pub enum HandshakeMode {
     /// The guest was restored and was ready when its checkpoint was saved: it is answered
     /// at once, and again for each ready line.
     Restore,
-    /// A checkpoint of the guest is to be saved: it is never answered, and its first ready
-    /// line is reported here.
-    CheckpointSource(oneshot::Sender<()>),
+    /// A checkpoint of the guest is to be saved: its worker preloads if it can. Its first ready
+    /// line after that is not answered, and reported here.
+    CheckpointSource(Preload, oneshot::Sender<()>),
 }
 
 /// A request of the agent about a guest that runs.
@@ -61,8 +61,68 @@ pub struct ControlPort {
 enum Answer {
     /// The start message.
     Start,
+    /// The request to preload if the worker has offered that in the line before, once.
+    Preload(Preloading, Option<oneshot::Sender<()>>),
     /// None; the line is reported here once.
     Report(Option<oneshot::Sender<()>>),
+}
+
+impl Answer {
+    /// Answers a line of the worker.
+    async fn to_line(&mut self, line: &[u8], stream: &mut UnixStream, fork: Option<ForkIdentity>) {
+        match self {
+            Self::Start if line == READY.as_bytes() => send_start(stream, fork).await,
+            Self::Report(report) if line == READY.as_bytes() => send_report(report),
+            Self::Preload(state, report) => match state.step(line) {
+                Step::Wait => {}
+                Step::Preload => send(stream, &state.request.print()).await,
+                Step::Report => send_report(report),
+            },
+            Self::Start | Self::Report(_) => {}
+        }
+    }
+}
+
+/// Reports a ready line once. The receiver is gone when the session has ended.
+fn send_report(report: &mut Option<oneshot::Sender<()>>) {
+    report.take().map(|report| report.send(()));
+}
+
+/// The state of a checkpoint source whose worker may preload.
+#[derive(Debug, Default)]
+struct Preloading {
+    request: Preload,
+    is_offered: bool,
+    is_requested: bool,
+}
+
+/// The next step after a line of the worker of a checkpoint source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Wait,
+    Preload,
+    Report,
+}
+
+impl Preloading {
+    /// Returns the step after a line. A worker repeats its offer until it has the request, so a
+    /// line that it had sent before is no report.
+    fn step(&mut self, line: &[u8]) -> Step {
+        if line == PRELOAD.as_bytes() {
+            self.is_offered = true;
+        }
+        if line != READY.as_bytes() {
+            return Step::Wait;
+        }
+        match (
+            std::mem::take(&mut self.is_offered),
+            std::mem::replace(&mut self.is_requested, true),
+        ) {
+            (false, _) => Step::Report,
+            (true, false) => Step::Preload,
+            (true, true) => Step::Wait,
+        }
+    }
 }
 
 /// Serves the control port of one guest that is never forked. See [`ControlPort::serve`].
@@ -92,7 +152,13 @@ impl ControlPort {
                 send_start(&mut stream, self.fork).await;
                 Answer::Start
             }
-            HandshakeMode::CheckpointSource(report) => Answer::Report(Some(report)),
+            HandshakeMode::CheckpointSource(request, report) => {
+                let preloading = Preloading {
+                    request,
+                    ..Preloading::default()
+                };
+                Answer::Preload(preloading, Some(report))
+            }
         };
         let mut received = Vec::new();
         let mut buffer = [0; LINE_MAX];
@@ -120,16 +186,9 @@ impl ControlPort {
                 if let Some(answer) = self.secrets.answer(&line).await {
                     secrets::send(&mut stream, &answer).await;
                 }
-                if line.trim_ascii() != READY.as_bytes() {
-                    continue;
-                }
-                match &mut answer {
-                    Answer::Start => send_start(&mut stream, self.fork).await,
-                    Answer::Report(report) => {
-                        // The receiver is gone when the session has ended.
-                        report.take().map(|report| report.send(()));
-                    }
-                }
+                answer
+                    .to_line(line.trim_ascii(), &mut stream, self.fork)
+                    .await;
             }
             if received.len() > LINE_MAX {
                 return warn!("the guest sends too long a line on its control port");
@@ -199,7 +258,7 @@ mod tests {
         let (sender, ready) = oneshot::channel();
         let serving = tokio::spawn(serve(
             agent_end,
-            HandshakeMode::CheckpointSource(sender),
+            HandshakeMode::CheckpointSource(Preload::default(), sender),
             Observer::default(),
             GuestSecrets::default(),
         ));
@@ -212,6 +271,41 @@ mod tests {
         // The unread rest makes this an error; an answer would have come before it.
         let _ = guest.read_to_end(&mut answer).await;
         assert_eq!(answer, b"");
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_source_that_can_preload_is_reported_when_it_has() {
+        let (agent_end, guest_end) = UnixStream::pair().unwrap();
+        let (sender, mut ready) = oneshot::channel();
+        let serving = tokio::spawn(serve(
+            agent_end,
+            HandshakeMode::CheckpointSource(Preload { cache: true }, sender),
+            Observer::default(),
+            GuestSecrets::default(),
+        ));
+        let mut guest = BufReader::new(guest_end);
+        guest
+            .write_all(b"preload\nrehearsal\nready\n")
+            .await
+            .unwrap();
+        let mut line = String::new();
+        guest.read_line(&mut line).await.unwrap();
+        assert_eq!(line, "preload cache\n");
+        assert!(ready.try_recv().is_err(), "it has not preloaded");
+        guest.write_all(b"rehearsal\nready\n").await.unwrap();
+        ready.await.unwrap();
+        drop(guest);
+        serving.await.unwrap();
+    }
+
+    #[test]
+    fn an_offer_that_crosses_the_request_is_no_report() {
+        let mut state = Preloading::default();
+        let mut step = |line: &str| state.step(line.as_bytes());
+        let lines = ["preload", "rehearsal", "ready", "preload", "ready", "ready"];
+        let steps: Vec<_> = lines.iter().map(|line| step(line)).collect();
+        use Step::{Report, Wait};
+        assert_eq!(steps, [Wait, Wait, Step::Preload, Wait, Wait, Report]);
     }
 
     #[tokio::test]

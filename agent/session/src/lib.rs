@@ -21,7 +21,7 @@ use cache::CacheAccess;
 use config::MachineName;
 use config::builds::Usage;
 use config::machine::Machine;
-use config::task::ForkIdentity;
+use config::task::{ForkIdentity, Preload};
 use guest::network::{Network, NetworkError};
 use guest::{BootMode, Exit, GuestEnd, GuestError, QmpError, SealedMemory};
 use store::Snapshot;
@@ -120,6 +120,8 @@ pub struct SessionSpec {
     pub secrets: GuestSecrets,
     /// The access to its cache.
     pub cache: Option<CacheAccess>,
+    /// The request to its worker if a checkpoint of it is to be saved.
+    pub preload: Preload,
     /// Set if the guest continues as a copy of a forked one.
     pub copy: Option<GuestCopy>,
 }
@@ -197,6 +199,7 @@ impl Session {
             let attached = Attached {
                 streams: parts.streams,
                 boot: parts.boot,
+                preload: parts.preload,
                 fork: parts.fork,
                 files: parts.capture,
                 secrets: parts.secrets.clone(),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use config::MachineName;
-use config::task::ForkIdentity;
+use config::task::{ForkIdentity, Preload};
 use guest::network::Network;
 use guest::{BootMode, Guest};
 
@@ -20,6 +20,7 @@ pub(super) struct Parts {
     pub(super) servers: Servers,
     pub(super) streams: Streams,
     pub(super) boot: BootMode,
+    pub(super) preload: Preload,
     pub(super) fork: Option<ForkIdentity>,
     pub(super) capture: CaptureFiles,
     pub(super) secrets: GuestSecrets,

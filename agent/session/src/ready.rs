@@ -173,6 +173,7 @@ fn open_parts(
         servers,
         streams,
         boot: BootMode::Restore,
+        preload: spec.preload,
         fork: spec.copy.map(|copy| copy.identity),
         capture: spec.capture,
         secrets: spec.secrets,

@@ -46,7 +46,7 @@ fn open_parts(services: &GuestServices, spec: SessionSpec) -> Result<Parts, Sess
     let network = Network::create(&services.network_name(&spec.tag), link)?;
     services.metrics.start(spec.boot == BootMode::Restore);
     let (tag, machine) = (spec.tag.clone(), spec.snapshot.machine().clone());
-    let (boot, capture) = (spec.boot, spec.capture.clone());
+    let (boot, preload, capture) = (spec.boot, spec.preload, spec.capture.clone());
     let secrets = spec.secrets.clone();
     secrets.set_run_dir(&run_dir);
     let fork = spec.copy.map(|copy| copy.identity);
@@ -58,6 +58,7 @@ fn open_parts(services: &GuestServices, spec: SessionSpec) -> Result<Parts, Sess
         servers,
         streams,
         boot,
+        preload,
         fork,
         capture,
         secrets,

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use client::Client;
-use config::builds::{Build, HoldKind, Priority, State};
+use config::builds::{Build, HoldKind, PreloadUse, Priority, State};
 use config::canary::TrialResult;
 
 use super::forecast;
@@ -95,9 +95,19 @@ pub(super) fn startup(build: &Build) -> String {
 
 /// Returns the kind of the guest's start, its duration, and the reason for a cold one.
 fn start(build: &Build) -> String {
-    match (startup(build), build.cold_reason()) {
+    let start = match (startup(build), build.cold_reason()) {
         (start, Some(reason)) if !start.is_empty() => format!("{start}, because {reason}"),
         (start, _) => start,
+    };
+    match build.progress.preload {
+        None => start,
+        Some(PreloadUse::Used) => format!("{start}, with what its checkpoint has preloaded"),
+        Some(PreloadUse::Outdated) => {
+            format!("{start}, without what its checkpoint has preloaded: sources differ")
+        }
+        Some(PreloadUse::Failed) => {
+            format!("{start}, without what its checkpoint has preloaded: that has failed")
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use config::builds::{Build, StartKind};
 use config::limits::Limits;
+use config::task::Preload;
 use guest::{BootMode, SealedMemory};
 use planner::BuildStart;
 use session::{GuestSecrets, ReadyGuest, SessionSpec};
@@ -105,6 +106,7 @@ impl NewGuest {
             capture: files::record(agent, &agent.paths.build(build.id)),
             secrets,
             cache: cache::of_new_guest(agent, build).await,
+            preload: Preload::default(),
             copy: None,
         });
         // Before the start: the agent that adopts the guest must know its kind.

@@ -144,6 +144,7 @@ fn progress(build: &Build, now: Timestamp) -> Progress {
         task: step(reported.task, State::Finished, 1),
         errors,
         warnings,
+        preload: reported.preload,
     }
 }
 
@@ -458,6 +459,7 @@ mod tests {
             task: count(5, 16),
             errors: 2,
             warnings: 3,
+            preload: None,
         };
         for state in [State::Queued, State::Starting] {
             build.state = state;

@@ -11,6 +11,7 @@ use bench::statistics::Timings;
 use bench::table::{print_at_most, print_title};
 use config::builds::{Build, StartKind};
 use config::settings::Acceleration;
+use config::task::Preload;
 use guest::network::LinkType;
 use guest::{Accelerator, BootMode, Guest, accelerator, command_line};
 use session::GuestSecrets;
@@ -225,7 +226,7 @@ async fn take_checkpoint(machines: &Machines, timings: &mut Timings) {
     let control = connect_control(&guest);
     tokio::spawn(handshake::serve(
         control,
-        HandshakeMode::CheckpointSource(sender),
+        HandshakeMode::CheckpointSource(Preload::default(), sender),
         Observer::default(),
         GuestSecrets::default(),
     ));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::builds::{Build, ForkOrigin, State};
+use config::task::Preload;
 use guest::BootMode;
 use jiff::Timestamp;
 use session::{GuestCopy, GuestSecrets};
@@ -46,6 +47,7 @@ pub(in crate::build) async fn start_copy(
             // A build with secrets is not forked.
             secrets: GuestSecrets::default(),
             cache: cache::of_new_guest(agent, build).await,
+            preload: Preload::default(),
             copy: Some(GuestCopy {
                 identity: origin.identity(),
                 elapsed: elapsed_before(build),
