@@ -10,13 +10,12 @@ use sys::command;
 use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_mins(1);
-/// The files of the project.
-const FILES: [&str; 3] = ["project.json", "repo-bitbake.tar", "repo-demo-layer.tar"];
-
 /// The directory of the project, beside that of the layer.
 const PROJECT: &str = "project";
+/// The name of the demo's layer.
+const LAYER: &str = "demo-layer";
 
-/// A project with a copy of the demo's layer.
+/// A project with a copy of the demo's layer, or with the layer `core`.
 #[derive(Debug)]
 pub struct BitBakeProject {
     directory: TempDir,
@@ -24,40 +23,62 @@ pub struct BitBakeProject {
 }
 
 impl BitBakeProject {
-    /// Creates a project with these targets.
+    /// Creates a project of the demo's layer with these targets.
     pub fn new(targets: &[&str]) -> Self {
-        let checkout = std::env::var("BITBAKE");
-        let checkout = checkout.expect("the variable BITBAKE names a checkout of BitBake");
-        let directory = tempfile::tempdir().expect("a directory");
-        let project = directory.path().join(PROJECT);
-        fs::create_dir(&project).expect("a directory");
+        let project = Self::with_layer(targets, LAYER, "");
         let layer = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/demo-layer");
         let mut copy = command::prepare("cp");
-        copy.args(["-R", layer]).arg(directory.path());
+        copy.args(["-R", layer]).arg(project.directory.path());
         command::run(copy, LIMIT).expect("a copy");
-        let mut archive = command::prepare("git");
-        archive.args(["-C", &checkout, "archive", "--prefix=bitbake/", "-o"]);
-        archive.arg(project.join("repo-bitbake.tar"));
-        archive.args(["HEAD", ".", ":(exclude)lib/toaster", ":(exclude)doc"]);
-        command::run(archive, LIMIT).expect("an archive of BitBake");
-        let repository = |name: &str| json!({"name": name, "archive": format!("repo-{name}.tar")});
+        project
+    }
+
+    /// Creates a project of the layer `core` with these targets. OE_CORE names a checkout.
+    pub fn of_oe_core(targets: &[&str]) -> Self {
+        let mut project = Self::with_layer(targets, "oe-core", "meta");
+        project.document["variables"] = json!([{"name": "MACHINE", "value": "qemux86-64"}]);
+        project.archive("OE_CORE", "oe-core", &[":(exclude)meta-selftest"]);
+        project
+    }
+
+    /// Creates a project with the archive of BitBake. The caller provides the repository of the
+    /// layer.
+    fn with_layer(targets: &[&str], layer: &str, path: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::create_dir(directory.path().join(PROJECT)).expect("a directory");
+        let repository = |name: &str| json!({"name": name, "archive": archive_of(name)});
         let document = json!({
             "version": 1,
             "targets": targets,
             "variables": [],
-            "repositories": [repository("bitbake"), repository("demo-layer")],
+            "repositories": [repository("bitbake"), repository(layer)],
             "bitbake": {"repository": "bitbake", "path": ""},
-            "layers": [{"name": "demo", "repository": "demo-layer", "path": ""}],
+            "layers": [{"name": "demo", "repository": layer, "path": path}],
         });
-        Self {
+        let project = Self {
             directory,
             document,
-        }
+        };
+        let unused = [":(exclude)lib/toaster", ":(exclude)doc"];
+        project.archive("BITBAKE", "bitbake", &unused);
+        project
+    }
+
+    /// Archives the checkout that a variable names.
+    fn archive(&self, variable: &str, name: &str, unused: &[&str]) {
+        let checkout = std::env::var(variable);
+        let checkout = checkout.unwrap_or_else(|_| panic!("{variable} names no checkout"));
+        let mut archive = command::prepare("git");
+        let prefix = format!("--prefix={name}/");
+        archive.args(["-C", &checkout, "archive", &prefix, "-o"]);
+        archive.arg(self.directory.path().join(PROJECT).join(archive_of(name)));
+        archive.args(["HEAD", "."]).args(unused);
+        command::run(archive, LIMIT).expect("an archive of a checkout");
     }
 
     /// Returns the path of a file of the layer.
     pub fn layer(&self, file: &str) -> PathBuf {
-        self.directory.path().join("demo-layer").join(file)
+        self.directory.path().join(LAYER).join(file)
     }
 
     /// Replaces a text in a file of the layer.
@@ -77,20 +98,29 @@ impl BitBakeProject {
     pub fn write(&self) -> PathBuf {
         let place = self.directory.path().join(PROJECT);
         crate::write_file(&place.join("project.json"), &self.document.to_string());
-        let mut tar = command::prepare("tar");
-        tar.args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "-cf"]);
-        tar.arg(place.join("repo-demo-layer.tar"))
-            .arg("-C")
-            .arg(self.directory.path());
-        tar.arg("demo-layer");
-        command::run(tar, LIMIT).expect("an archive of the layer");
+        if self.directory.path().join(LAYER).exists() {
+            let mut tar = command::prepare("tar");
+            tar.args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "-cf"]);
+            tar.arg(place.join(archive_of(LAYER)));
+            tar.arg("-C").arg(self.directory.path()).arg(LAYER);
+            command::run(tar, LIMIT).expect("an archive of the layer");
+        }
         place
     }
 
     /// Writes the project, and returns the paths of its files, the sources of a build.
     pub fn sources(&self) -> Vec<String> {
         let place = self.write();
-        let path = |name: &str| place.join(name).display().to_string();
-        FILES.map(path).to_vec()
+        let repositories = self.document["repositories"].as_array();
+        let archives = repositories.expect("repositories").iter();
+        let archives = archives.map(|it| it["archive"].as_str().expect("an archive"));
+        std::iter::once("project.json")
+            .chain(archives)
+            .map(|name| place.join(name).display().to_string())
+            .collect()
     }
+}
+
+fn archive_of(repository: &str) -> String {
+    format!("repo-{repository}.tar")
 }

@@ -105,6 +105,8 @@ def host_conf(host, classes, records):
         'INHERIT += "buildhost"',
         assignment("BUILDHOST_RECORDS", records),
         'BB_HASHCONFIG_IGNORE_VARS:append = " PRSERV_HOST BB_HASHSERVE SSTATE_MIRRORS PREMIRRORS"',
+        # BitBake sets it when it has parsed: the resident one would not find its own cache.
+        'BB_HASHCONFIG_IGNORE_VARS:append = " BBFILES_PRIORITIZED"',
     ]
     if host.pr_host:
         lines.append(assignment("PRSERV_HOST", host.pr_host))

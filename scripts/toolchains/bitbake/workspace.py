@@ -7,20 +7,25 @@ in all builds. A build therefore starts with what the bootstrap has left there.
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import project as projects
 import repositories
+import resident
 from project import Host, ProjectError
 from records import Records, error_lines
+from resident import Changes
 
 HOME = Path(os.environ.get("BITBAKE_HOME", "/buildhost/bitbake"))
 SOURCES = HOME / "sources"
 BUILD = HOME / "build"
 HOST_CONF = HOME / "host.conf"
 RECORDS = HOME / "records"
+RESIDENT = HOME / "resident.sock"
+RESIDENT_LOG = HOME / "resident.log"
 TOOLCHAIN = Path(__file__).resolve().parent
 
 # The time between two looks at the records, in seconds.
@@ -50,8 +55,8 @@ def host_of(environment):
 
 
 def prepare(project, archives, host):
-    """Updates the repositories, and writes the configuration."""
-    changed = []
+    """Updates the repositories, and writes the configuration. Returns what has changed."""
+    changes = Changes(configuration=configure(project, host))
     for repository in project.repositories:
         archive = archives / repository.archive
         if not archive.is_file():
@@ -60,39 +65,40 @@ def prepare(project, archives, host):
                 f"{repository.name}"
             )
         paths = repositories.update(archive, repository.name, SOURCES / repository.name)
-        changed += [f"{repository.name}/{path}" for path in paths]
+        changes.repositories += [f"{repository.name}/{path}" for path in paths]
+    return changes
+
+
+def configure(project, host):
+    """Writes the files of the configuration that differ, and returns their names."""
+    texts = {
+        BUILD / "conf/bblayers.conf": projects.bblayers_conf(project, SOURCES),
+        BUILD / "conf/local.conf": projects.local_conf(project),
+        HOST_CONF: projects.host_conf(host, str(TOOLCHAIN), str(RECORDS)),
+    }
     (BUILD / "conf").mkdir(parents=True, exist_ok=True)
-    (BUILD / "conf/bblayers.conf").write_text(projects.bblayers_conf(project, SOURCES))
-    (BUILD / "conf/local.conf").write_text(projects.local_conf(project))
-    HOST_CONF.write_text(projects.host_conf(host, str(TOOLCHAIN), str(RECORDS)))
-    return changed
+    changed = [path for path, text in texts.items() if not _is_text(path, text)]
+    for path in changed:
+        # BitBake reads a file again whose time has changed.
+        path.write_text(texts[path])
+    return [path.name for path in changed]
 
 
-def run(project, arguments, show):
-    """Runs BitBake. Passes the lines of its output and of its progress to `show`.
+def _is_text(path, text):
+    try:
+        return path.read_text() == text
+    except FileNotFoundError:
+        return False
+
+
+def run(project, changes, arguments, show):
+    """Runs BitBake, the resident one if it has parsed what is built. Passes the lines of its output
+    and of its progress to `show`.
 
     Returns its exit status, its records, and the lines in which it reported errors.
     """
     RECORDS.write_bytes(b"")
-    program = SOURCES / project.bitbake / "bin/bitbake"
-    if not program.is_file():
-        raise ProjectError(f"there is no bin/bitbake in {project.bitbake}, which `bitbake` names")
-    environment = {
-        "HOME": os.environ.get("HOME", "/"),
-        "USER": os.environ.get("USER", "builder"),
-        "LANG": "en_US.UTF-8",
-        "PATH": f"{program.parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-    }
-    process = subprocess.Popen(
-        [program, "--postread", HOST_CONF, *arguments],
-        cwd=BUILD,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-    )
+    process = _use_resident(project, changes, arguments, show) or _start(project, arguments)
     records, ended = Records(), threading.Event()
     follower = threading.Thread(target=_follow, args=(records, ended, show))
     follower.start()
@@ -104,6 +110,81 @@ def run(project, arguments, show):
     ended.set()
     follower.join()
     return status, records, error_lines(lines)
+
+
+def start_resident(project):
+    """Starts the resident BitBake. Returns its process, which listens when it has parsed."""
+    program = _program(project)
+    RESIDENT.unlink(missing_ok=True)
+    server = [TOOLCHAIN / "resident_server.py", program.parent.parent, RESIDENT]
+    with open(RESIDENT_LOG, "wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-B", *server, "--postread", HOST_CONF],
+            cwd=BUILD,
+            env=_environment(program),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _use_resident(project, changes, arguments, show):
+    """Returns the run of the resident BitBake; `None` if none shall be used."""
+    connection = resident.connect(RESIDENT)
+    if connection is None:
+        return None
+    use = resident.decide(changes, project.bitbake)
+    verdict, reason = "outdated", f"{use.reason} since the checkpoint"
+    if not use.reason:
+        try:
+            run_of_resident = resident.Run(connection, arguments, use.check)
+        except resident.ResidentError as error:
+            verdict, reason = "failed", f"that of the checkpoint has failed: {error}"
+        else:
+            show("buildhost-progress: preload used\n")
+            show("build: BitBake has parsed the recipes in the checkpoint\n")
+            return run_of_resident
+    connection.close()
+    show(f"buildhost-progress: preload {verdict}\n")
+    show(f"build: BitBake starts anew, because {reason}\n")
+    try:
+        resident.end_server(BUILD)
+    except resident.ResidentError as error:
+        raise ProjectError(f"the BitBake of the checkpoint is in the way: {error}") from error
+    return None
+
+
+def _start(project, arguments):
+    program = _program(project)
+    return subprocess.Popen(
+        [program, "--postread", HOST_CONF, *arguments],
+        cwd=BUILD,
+        env=_environment(program),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    )
+
+
+def _program(project):
+    program = SOURCES / project.bitbake / "bin/bitbake"
+    if not program.is_file():
+        raise ProjectError(f"there is no bin/bitbake in {project.bitbake}, which `bitbake` names")
+    return program
+
+
+def _environment(program):
+    locales = {name: os.environ[name] for name in ("LOCPATH",) if name in os.environ}
+    return {
+        **locales,
+        "HOME": os.environ.get("HOME", "/"),
+        "USER": os.environ.get("USER", "builder"),
+        "LANG": "en_US.UTF-8",
+        "PATH": f"{program.parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+    }
 
 
 def _follow(records, ended, show):
