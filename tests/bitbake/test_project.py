@@ -47,6 +47,7 @@ class Projects(unittest.TestCase):
         for line in [
             'BBPATH .= ":/t"',
             'BUILDHOST_RECORDS = "/r"',
+            'CONNECTIVITY_CHECK_URIS = ""',
             'PRSERV_HOST = "169.254.111.222:8585"',
             'BB_HASHSERVE = "169.254.111.222:8686"',
             'SSTATE_MIRRORS:prepend = "file://.* http://h:8080/sstate-cache/PATH;downloadfilename=PATH "',

@@ -37,6 +37,8 @@ impl BitBakeProject {
     pub fn of_oe_core(targets: &[&str]) -> Self {
         let mut project = Self::with_layer(targets, "oe-core", "meta");
         project.document["variables"] = json!([{"name": "MACHINE", "value": "qemux86-64"}]);
+        // It is fetched from the Internet, and the failure is an error of the build.
+        project.document["local_conf"] = json!(["INHERIT:remove = \"uninative\""]);
         project.archive("OE_CORE", "oe-core", &[":(exclude)meta-selftest"]);
         project
     }

@@ -69,7 +69,7 @@ enum Answer {
 
 impl Answer {
     /// Answers a line of the worker.
-    async fn to_line(&mut self, line: &[u8], stream: &mut UnixStream, fork: Option<ForkIdentity>) {
+    async fn reply(&mut self, line: &[u8], stream: &mut UnixStream, fork: Option<ForkIdentity>) {
         match self {
             Self::Start if line == READY.as_bytes() => send_start(stream, fork).await,
             Self::Report(report) if line == READY.as_bytes() => send_report(report),
@@ -187,7 +187,7 @@ impl ControlPort {
                     secrets::send(&mut stream, &answer).await;
                 }
                 answer
-                    .to_line(line.trim_ascii(), &mut stream, self.fork)
+                    .reply(line.trim_ascii(), &mut stream, self.fork)
                     .await;
             }
             if received.len() > LINE_MAX {
@@ -304,8 +304,17 @@ mod tests {
         let mut step = |line: &str| state.step(line.as_bytes());
         let lines = ["preload", "rehearsal", "ready", "preload", "ready", "ready"];
         let steps: Vec<_> = lines.iter().map(|line| step(line)).collect();
-        use Step::{Report, Wait};
-        assert_eq!(steps, [Wait, Wait, Step::Preload, Wait, Wait, Report]);
+        assert_eq!(
+            steps,
+            [
+                Step::Wait,
+                Step::Wait,
+                Step::Preload,
+                Step::Wait,
+                Step::Wait,
+                Step::Report
+            ]
+        );
     }
 
     #[tokio::test]

@@ -104,6 +104,8 @@ def host_conf(host, classes, records):
         f'BBPATH .= ":{classes}"',
         'INHERIT += "buildhost"',
         assignment("BUILDHOST_RECORDS", records),
+        # The layer `core` refuses to parse where it cannot fetch these, and guests have no network.
+        assignment("CONNECTIVITY_CHECK_URIS", ""),
         'BB_HASHCONFIG_IGNORE_VARS:append = " PRSERV_HOST BB_HASHSERVE SSTATE_MIRRORS PREMIRRORS"',
         # BitBake sets it when it has parsed: the resident one would not find its own cache.
         'BB_HASHCONFIG_IGNORE_VARS:append = " BBFILES_PRIORITIZED"',

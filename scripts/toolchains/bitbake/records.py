@@ -11,10 +11,11 @@ LEVEL = re.compile(r"buildhost-progress:|[A-Z]+: |Summary: ")
 
 
 class Records:
-    """The state of a run of BitBake."""
+    """The state of a run of BitBake. `parsed` is the number of recipes that its cache did not have."""
 
     def __init__(self):
         self.parse = self.tasks = "0:1"
+        self.parsed = 0
         self.failed = []
         self.revisions = {}
         self.directories = {}
@@ -25,6 +26,7 @@ class Records:
         record = json.loads(line)
         if "parse" in record:
             self.parse = _fraction(record["parse"])
+            self.parsed = record["parse"]["total"]
         if "tasks" in record:
             self.tasks = _fraction(record["tasks"])
         if "directories" in record:

@@ -24,6 +24,7 @@ SOURCES = HOME / "sources"
 BUILD = HOME / "build"
 HOST_CONF = HOME / "host.conf"
 RECORDS = HOME / "records"
+FIRST = HOME / "first"
 RESIDENT = HOME / "resident.sock"
 RESIDENT_LOG = HOME / "resident.log"
 TOOLCHAIN = Path(__file__).resolve().parent
@@ -110,6 +111,22 @@ def run(project, changes, arguments, show):
     ended.set()
     follower.join()
     return status, records, error_lines(lines)
+
+
+def run_first(project):
+    """Runs BitBake with a recipe of its own, so that it has parsed the functions of the layers.
+
+    Their dependencies are part of the configuration's identity, and BitBake finds others when it
+    parses a function than when its cache has it (`modulecode_deps` in bitbake/lib/bb/codeparser.py).
+    Without this run, the cache of the first parse would not be found by the second. An error is
+    reported by the parse of the layers.
+    """
+    FIRST.mkdir(exist_ok=True)
+    recipe, conf = FIRST / "first_1.0.bb", FIRST / "first.conf"
+    recipe.write_text('SUMMARY = "The first recipe"\nLICENSE = "CLOSED"\n')
+    conf.write_text(f'BBFILES = "{recipe}"\n')
+    with _start(project, ["--postread", conf, "--parse-only"]) as process:
+        process.stdout.read()
 
 
 def start_resident(project):
