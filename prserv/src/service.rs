@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use linerpc::batching;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -159,6 +160,21 @@ impl Service {
         history: History,
         identity: &Identity,
     ) -> Result<Value, ServiceError> {
+        if self.shared.upstream.is_none()
+            && let Some(value) = self.cached_value(tuple, history)
+        {
+            return Ok(value);
+        }
+        // In a box, because its state is large, and recorded tuples need none.
+        Box::pin(self.get_uncached(tuple, history, identity)).await
+    }
+
+    async fn get_uncached(
+        &self,
+        tuple: &Tuple,
+        history: History,
+        identity: &Identity,
+    ) -> Result<Value, ServiceError> {
         let parent = match &self.shared.upstream {
             None => ParentState::PackageUnknown,
             Some(upstream) if history == History::Ignore => upstream.state_of(tuple).await,
@@ -289,10 +305,11 @@ impl Service {
         query: Query,
         identity: &Identity,
     ) -> Result<Option<Value>, ServiceError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(WriterCommand::Answer(query, identity.clone(), reply))
-            .await?;
-        answer.await.map_err(|_| ServiceError::Closed)?
+        let (reply, answer) = batching::reply();
+        let command = WriterCommand::Answer(query, identity.clone(), reply);
+        // In a box, because its state is large, and most queries are answered by the cache.
+        Box::pin(self.send(command)).await?;
+        answer.receive().await.ok_or(ServiceError::Closed)?
     }
 
     async fn send(&self, command: WriterCommand) -> Result<(), ServiceError> {

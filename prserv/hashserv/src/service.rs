@@ -15,6 +15,7 @@ mod writer;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use linerpc::batching;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -182,10 +183,10 @@ impl Service {
     /// # Errors
     /// The database failed, the service is read-only, or the mark to sweep is not the current one.
     pub async fn maintain(&self, maintenance: Maintenance) -> Result<u64, ServiceError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = batching::reply();
         self.send(WriterCommand::Maintain(maintenance, reply))
             .await?;
-        answer.await.map_err(|_| ServiceError::Closed)?
+        answer.receive().await.ok_or(ServiceError::Closed)?
     }
 
     /// Marks rows for each line of a stream and returns their numbers.
@@ -195,14 +196,14 @@ impl Service {
     pub async fn maintain_all(&self, all: Vec<Maintenance>) -> Result<Vec<u64>, ServiceError> {
         let mut answers = Vec::with_capacity(all.len());
         for maintenance in all {
-            let (reply, answer) = oneshot::channel();
+            let (reply, answer) = batching::reply();
             self.send(WriterCommand::Maintain(maintenance, reply))
                 .await?;
             answers.push(answer);
         }
         let mut counts = Vec::with_capacity(answers.len());
         for answer in answers {
-            counts.push(answer.await.map_err(|_| ServiceError::Closed)??);
+            counts.push(answer.receive().await.ok_or(ServiceError::Closed)??);
         }
         Ok(counts)
     }
@@ -295,9 +296,9 @@ impl Service {
     }
 
     async fn change(&self, change: Change) -> Result<Answer, ServiceError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = batching::reply();
         self.send(WriterCommand::Change(change, reply)).await?;
-        answer.await.map_err(|_| ServiceError::Closed)?
+        answer.receive().await.ok_or(ServiceError::Closed)?
     }
 
     async fn send(&self, command: WriterCommand) -> Result<(), ServiceError> {

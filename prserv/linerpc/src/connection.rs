@@ -68,17 +68,18 @@ async fn try_serve<E: Endpoint>(
         Protocol::Http => {
             let first_bytes = std::mem::take(decoder.buffer());
             let router = endpoint.router(stop.clone());
-            Ok(http::serve(router, first_bytes, stream, stop).await?)
+            // In a box, because the state of HTTP is large and most connections have none.
+            Ok(Box::pin(http::serve(router, first_bytes, stream, stop)).await?)
         }
-        Protocol::Lines => serve_lines(session, stream, stop).await,
+        Protocol::Lines => serve_lines(&mut session, &mut stream, &mut stop).await,
     }
 }
 
 /// Serves the line-based stream, whose first bytes are in the session's decoder.
 async fn serve_lines<S: Session>(
-    mut session: S,
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    mut stop: watch::Receiver<bool>,
+    session: &mut S,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    stop: &mut watch::Receiver<bool>,
 ) -> Result<(), ConnectionError<S::Error>> {
     let mut space = READ_BYTES;
     loop {
@@ -95,7 +96,7 @@ async fn serve_lines<S: Session>(
             Next::Read => {}
         }
         let decoder = &mut session.buffers().decoder;
-        match read(&mut stream, decoder.buffer(), space, &mut stop).await? {
+        match read(stream, decoder.buffer(), space, stop).await? {
             ReadOutcome::End => return Ok(decoder.finish()?),
             ReadOutcome::Bytes(bytes) if bytes >= space => space = READ_BYTES_MAX.min(space * 2),
             ReadOutcome::Bytes(_) => {}

@@ -10,6 +10,7 @@
 //! [`connect`] opens connections to other servers, directly or through a proxy ([`target`]).
 
 pub mod batch_metrics;
+pub mod batching;
 pub mod connect;
 pub mod connection;
 pub mod decoder;

@@ -5,6 +5,8 @@
 //! its replies in time, and no connection from the network takes the last descriptors of the
 //! process.
 
+mod lazy_stream;
+
 mod places;
 
 mod timed_stream;
@@ -21,6 +23,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+pub use lazy_stream::LazyStream;
 pub use places::{PeerKey, Place, Places};
 pub use timed_stream::{Deadlines, TimedStream};
 
@@ -55,7 +58,8 @@ pub struct Accepted<C> {
 }
 
 /// Accepts connections until `stop` completes, and serves each that gets a place. Then returns when
-/// all connections have ended, and after `grace` at the latest, which closes the others.
+/// all connections have ended, and after `grace` at the latest, which closes the others. The limit
+/// of descriptors is that at the beginning.
 pub async fn serve<L: Listener, S: Future<Output = ()> + Send + 'static>(
     listener: L,
     places: &Places,
@@ -65,11 +69,12 @@ pub async fn serve<L: Listener, S: Future<Output = ()> + Send + 'static>(
 ) {
     let mut connections = JoinSet::new();
     let mut warnings = Throttle::default();
+    let descriptors_max = descriptors_max();
     let mut stop = pin!(stop);
     loop {
         let admitted = tokio::select! {
             () = &mut stop => break,
-            admitted = admit(&listener, places) => admitted,
+            admitted = admit(&listener, places, descriptors_max) => admitted,
         };
         match admitted {
             Ok((connection, place)) => {
@@ -117,13 +122,14 @@ enum AdmitError {
 async fn admit<L: Listener>(
     listener: &L,
     places: &Places,
+    descriptors_max: u64,
 ) -> Result<(L::Connection, Place), AdmitError> {
     let Accepted {
         connection,
         peer,
         descriptor,
     } = listener.accept().await?;
-    if descriptor.is_some_and(|descriptor| takes_reserve(descriptor, descriptors_max())) {
+    if descriptor.is_some_and(|descriptor| takes_reserve(descriptor, descriptors_max)) {
         return Err(AdmitError::FewDescriptors);
     }
     match places.take(peer).await {

@@ -2,18 +2,27 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with};
 use sys::observer::Observer;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio_util::io::InspectReader;
 
 use crate::connection;
-use crate::listener::{self, Accepted, Deadlines, Listener, PeerKey, Places, TimedStream};
+use crate::listener::{
+    self, Accepted, Deadlines, LazyStream, Listener, PeerKey, Places, TimedStream,
+};
 use crate::session::Endpoint;
+
+/// The flags of accepted sockets.
+const ACCEPT_FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
 /// The time that connections have to end after a shutdown has begun.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
@@ -50,14 +59,30 @@ impl Limits {
     }
 }
 
-/// The listening socket of a server.
-struct TcpSocket(TcpListener);
+/// The listening socket of a server. Unlike tokio's, it accepts connections that are not registered
+/// for events.
+struct TcpSocket(AsyncFd<std::net::TcpListener>);
+
+impl TcpSocket {
+    #[expect(unsafe_code, reason = "tokio has no safe function for it")]
+    fn new(listener: TcpListener) -> io::Result<Self> {
+        let listener = listener.into_std()?;
+        // SAFETY: A listener of the standard library owns its descriptor and never exchanges it.
+        let listener = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
+        Ok(Self(listener?))
+    }
+}
 
 impl Listener for TcpSocket {
     type Connection = (TcpStream, SocketAddr);
 
     async fn accept(&self) -> io::Result<Accepted<Self::Connection>> {
-        let (stream, address) = self.0.accept().await?;
+        let accept = |listener: &std::net::TcpListener| {
+            let (socket, address) = acceptfrom_with(listener, ACCEPT_FLAGS)?;
+            let address = address.ok_or(Errno::AFNOSUPPORT)?;
+            Ok((TcpStream::from(socket), SocketAddr::try_from(address)?))
+        };
+        let (stream, address) = self.0.async_io(Interest::READABLE, accept).await?;
         Ok(Accepted {
             peer: PeerKey::of_address(address.ip()),
             descriptor: Some(stream.as_raw_fd()),
@@ -85,11 +110,11 @@ pub async fn serve_tcp<E: Endpoint>(
     let (stopping, stop) = stop_after(shutdown);
     let serve = |(stream, address)| {
         let observer = observer.clone();
-        let stream = TimedStream::new(stream, deadlines);
+        let stream = LazyStream::new(stream, deadlines);
         let stream = InspectReader::new(stream, move |_: &[u8]| observer.observe());
         connection::serve(endpoint(address), stream, stop.clone())
     };
-    let listener = TcpSocket(listener);
+    let listener = TcpSocket::new(listener)?;
     listener::serve(listener, places, stopping, SHUTDOWN_GRACE, serve).await;
     Ok(())
 }

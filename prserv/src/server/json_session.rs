@@ -4,7 +4,9 @@ use linerpc::{Buffers, Framing, FramingError, MessageDecoder, Next, Session};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::access;
+use crate::policy::History;
 use crate::session::{AuthorizedService, Export, RequestError};
+use crate::tuple::Tuple;
 use crate::value::ValueError;
 use crate::wire::decoder::Event;
 use crate::wire::reply::{ExportReply, InvokeError, PingReply, ReadonlyReply, ValueReply};
@@ -93,15 +95,16 @@ impl JsonSession {
     async fn handle_messages(&mut self) -> Result<Next, SessionError> {
         loop {
             let decoder = &mut self.buffers.decoder;
-            if let Some(request) = decoder.next_parsed(Request::parse_common) {
-                self.answer(request).await?;
+            if let Some((tuple, history)) = decoder.next_parsed(Request::parse_get_pr) {
+                self.get_pr(&tuple, history).await?;
             } else {
                 match decoder.next_event()? {
                     None => return Ok(Next::Read),
                     Some(Event::Greeted { needs_headers }) => self.greet(needs_headers)?,
                     Some(Event::Message(message)) => match Request::parse(message)? {
                         Request::Close => return Ok(Next::Close),
-                        request => self.answer(request).await?,
+                        // In a box, because its state is large, and most requests are common.
+                        request => Box::pin(self.answer(request)).await?,
                     },
                 }
             }
@@ -122,6 +125,12 @@ impl JsonSession {
         }
     }
 
+    async fn get_pr(&mut self, tuple: &Tuple, history: History) -> Result<(), RequestError> {
+        let value = self.service.get_pr(tuple, history).await?;
+        self.buffers.reply(&ValueReply { value });
+        Ok(())
+    }
+
     async fn answer(&mut self, request: Request) -> Result<(), SessionError> {
         match request {
             Request::Close => {}
@@ -130,10 +139,7 @@ impl JsonSession {
                 let readonly = self.service.is_read_only();
                 self.buffers.reply(&ReadonlyReply { readonly });
             }
-            Request::GetPr(tuple, history) => {
-                let value = self.service.get_pr(&tuple, history).await?;
-                self.buffers.reply(&ValueReply { value });
-            }
+            Request::GetPr(tuple, history) => self.get_pr(&tuple, history).await?,
             Request::TestPr(tuple, history) => {
                 let value = self.service.test_pr(&tuple, history).await?;
                 self.buffers.reply(&ValueReply { value });

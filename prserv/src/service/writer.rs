@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Instant;
 
 use jiff::Timestamp;
+use linerpc::batching;
 use tokio::sync::{mpsc, oneshot};
 
 use super::batch::Batch;
@@ -26,7 +27,7 @@ use crate::value::Value;
 const BATCH_MAX: usize = 512;
 
 /// The sender of a query's answer.
-pub(crate) type Reply = oneshot::Sender<Result<Option<Value>, ServiceError>>;
+pub(crate) type Reply = batching::Reply<Result<Option<Value>, ServiceError>>;
 
 /// The sender of the answer to a removal.
 pub(crate) type RemovalReply = oneshot::Sender<Result<Removal, ServiceError>>;
@@ -114,7 +115,7 @@ fn open_audit_log(path: &Path) -> Result<AuditLog, StoreError> {
 impl StoreWriter {
     fn run(mut self, mut commands: mpsc::Receiver<WriterCommand>) {
         let mut received = Vec::with_capacity(BATCH_MAX);
-        while commands.blocking_recv_many(&mut received, BATCH_MAX) > 0 {
+        while batching::receive(&mut commands, &mut received, BATCH_MAX) {
             let mut queries = Vec::with_capacity(received.len());
             let mut closing = None;
             for command in received.drain(..) {
@@ -148,10 +149,9 @@ impl StoreWriter {
         }
         match self.transact(&queries) {
             Ok(answers) => {
-                for (waiting, answer) in queries.into_iter().zip(answers) {
-                    // A client that has disconnected in the meantime repeats its request.
-                    let _ = waiting.reply.send(Ok(answer));
-                }
+                // A client that has disconnected in the meantime repeats its request.
+                let replies = queries.into_iter().map(|waiting| waiting.reply);
+                Reply::send_all(replies.zip(answers.into_iter().map(Ok)));
             }
             Err(error) => {
                 self.roll_back();
@@ -178,7 +178,7 @@ impl StoreWriter {
             if can_retry {
                 self.answer(vec![waiting]);
             } else {
-                let _ = waiting.reply.send(Err(failure.clone()));
+                waiting.reply.send(Err(failure.clone()));
             }
         }
     }

@@ -78,9 +78,9 @@ const PARSERS: [(&str, Parser); 9] = [
 type Parser = fn(&mut Json) -> Result<Request, ProtocolError>;
 
 impl Request {
-    /// Parses the text of a message in its most frequent form. `None` means that [`Request::parse`]
-    /// has to decide.
-    pub fn parse_common(text: &str) -> Option<Self> {
+    /// Parses the text of the most frequent message in its most frequent form. `None` means that
+    /// [`Request::parse`] has to decide.
+    pub fn parse_get_pr(text: &str) -> Option<(Tuple, History)> {
         common::parse(text)
     }
 

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use linerpc::batching;
 use tokio::sync::mpsc::{self, WeakSender};
 use tokio::sync::oneshot;
 
@@ -34,7 +35,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// The interval of deletions by age.
 const RETENTION_INTERVAL: Duration = Duration::from_hours(1);
 
-type Reply<T> = oneshot::Sender<Result<T, ServiceError>>;
+type Reply<T> = batching::Reply<Result<T, ServiceError>>;
 
 /// A command to the writer.
 #[derive(Debug)]
@@ -148,7 +149,7 @@ impl Writer {
         let mut received = Vec::with_capacity(BATCH_MAX);
         loop {
             if self.jobs.is_empty() {
-                if commands.blocking_recv_many(&mut received, BATCH_MAX) == 0 {
+                if !batching::receive(&mut commands, &mut received, BATCH_MAX) {
                     return;
                 }
             } else {
@@ -241,11 +242,10 @@ impl Writer {
         let mut finished = Vec::new();
         match self.try_transact(&changes, &mut finished) {
             Ok(answers) => {
-                for (waiting, answer) in changes.into_iter().zip(answers) {
-                    if let Some(reply) = waiting.reply {
-                        let _ = reply.send(Ok(answer));
-                    }
-                }
+                let answered = changes.into_iter().zip(answers);
+                batching::Reply::send_all(
+                    answered.filter_map(|(waiting, answer)| Some((waiting.reply?, Ok(answer)))),
+                );
                 for (job, outcome) in finished {
                     job.end(&outcome);
                 }
@@ -322,7 +322,7 @@ impl Writer {
             if can_retry {
                 self.transact(vec![waiting]);
             } else if let Some(reply) = waiting.reply {
-                let _ = reply.send(Err(failure.clone()));
+                reply.send(Err(failure.clone()));
             }
         }
     }
@@ -332,7 +332,7 @@ impl Job {
     fn end(self, outcome: &Result<(), ServiceError>) {
         let count = self.progress.count;
         for reply in self.replies {
-            let _ = reply.send(outcome.clone().map(|()| count));
+            reply.send(outcome.clone().map(|()| count));
         }
     }
 }

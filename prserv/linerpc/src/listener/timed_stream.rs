@@ -48,6 +48,13 @@ impl<S> TimedStream<S> {
         }
     }
 
+    /// Applies the limits after the first byte, which the peer has sent already.
+    #[must_use]
+    pub(super) fn begun(mut self) -> Self {
+        self.has_begun = true;
+        self
+    }
+
     /// Returns ready if the peer has not sent in time.
     fn poll_read_deadline(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         loop {

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::Request;
 use crate::policy::History;
 use crate::tuple::Tuple;
 
@@ -33,7 +32,7 @@ struct Arguments<'t> {
 }
 
 /// Parses a message of this form. `None` means that the general parser has to decide.
-pub(super) fn parse(text: &str) -> Option<Request> {
+pub(super) fn parse(text: &str) -> Option<(Tuple, History)> {
     if !text.starts_with(BEGINNING) {
         return None;
     }
@@ -48,7 +47,7 @@ pub(super) fn parse(text: &str) -> Option<Request> {
     } else {
         History::Ignore
     };
-    Some(Request::GetPr(tuple, history))
+    Some((tuple, history))
 }
 
 #[cfg(test)]
@@ -56,6 +55,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::request::Request;
 
     fn message(members: &str) -> String {
         format!("{{\"get-pr\": {{{members}}}}}")
@@ -69,7 +69,7 @@ mod tests {
             (format!("{tuple}, \"history\": false"), History::Ignore),
             (format!("{tuple}, \"history\": true"), History::Keep),
         ] {
-            let expected = Request::GetPr(Tuple::new("v", "all", "c"), history);
+            let expected = (Tuple::new("v", "all", "c"), history);
             assert_eq!(parse(&message(&members)), Some(expected), "{members}");
         }
     }
@@ -109,7 +109,8 @@ mod tests {
             let members: Vec<String> =
                 members.iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();
             let text = message(&members.join(", "));
-            if let Some(request) = parse(&text) {
+            if let Some((tuple, history)) = parse(&text) {
+                let request = Request::GetPr(tuple, history);
                 prop_assert_eq!(Request::parse(serde_json::from_str(&text).unwrap()), Ok(request));
             }
         }
