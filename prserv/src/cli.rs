@@ -2,8 +2,6 @@
 
 mod serve;
 
-mod listener;
-
 mod daemon;
 
 mod bitbake;
@@ -28,14 +26,12 @@ mod backup;
 
 use std::env;
 use std::error::Error;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use prserv::store::StoreError;
 use sys::error_report::chain;
-use tracing_subscriber::EnvFilter;
 
 /// PR service for BitBake: assigns package revisions that never decrease.
 #[derive(Debug, Parser)]
@@ -93,17 +89,6 @@ impl From<ExitStatus> for ExitCode {
     fn from(status: ExitStatus) -> Self {
         Self::from(status as u8)
     }
-}
-
-/// Starts logging to stderr, filtered by `RUST_LOG` or at the level `info`.
-pub(crate) fn start_logging() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let is_terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(is_terminal && env::var_os("NO_COLOR").is_none())
-        .init();
 }
 
 /// Executes the command line and prints its error.

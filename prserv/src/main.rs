@@ -5,6 +5,6 @@ mod cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::start_logging();
+    prserv::logging::start(None);
     cli::main().into()
 }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use axum::Router;
 use json_session::JsonSession;
 pub use linerpc::Limits;
-use linerpc::server::{serve_tcp, serve_unix};
-use linerpc::{Endpoint, Framing, connection};
+use linerpc::sockets::Socket;
+use linerpc::{Connections, Endpoint, Framing, connection};
 use sys::observer::Observer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -21,7 +21,6 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::access::{Access, Rights};
 use crate::identity::Identity;
-use crate::listener::Places;
 use crate::service::Service;
 use crate::session::{AuthorizedService, Peer};
 
@@ -34,12 +33,9 @@ const EXPORTS_MAX: usize = 4;
 pub struct Server {
     service: Service,
     access: Arc<Access>,
-    peer_name: Option<Arc<str>>,
     quit: Option<Arc<Notify>>,
-    limits: Limits,
-    places: Places,
     exports: Arc<Semaphore>,
-    observer: Observer,
+    connections: Connections,
 }
 
 impl Endpoint for AuthorizedService {
@@ -64,20 +60,16 @@ impl Server {
         Self {
             service,
             access: Arc::new(Access::open()),
-            peer_name: None,
             quit: None,
-            limits: Limits::default(),
-            places: Limits::default().places(),
             exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
-            observer: Observer::default(),
+            connections: Connections::default(),
         }
     }
 
     /// Sets the limits of connections. Clones of the server share the places.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self.places = limits.places();
+        self.connections.set_limits(limits);
         self
     }
 
@@ -92,14 +84,14 @@ impl Server {
     /// is.
     #[must_use]
     pub fn with_peer_name(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.peer_name = Some(name.into());
+        self.connections.set_peer_name(name.into());
         self
     }
 
     /// Sets the observer that learns when peers send something.
     #[must_use]
     pub fn with_observer(mut self, observer: Observer) -> Self {
-        self.observer = observer;
+        self.connections.set_observer(observer);
         self
     }
 
@@ -132,24 +124,21 @@ impl Server {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let (places, deadlines) = (self.places.clone(), self.limits.deadlines);
-        let endpoint = |address: SocketAddr| {
+        let endpoint = |address: SocketAddr, name| {
             let rights = self.access.rights_of(address.ip());
-            self.authorize(self.peer(address.to_string(), rights))
+            self.authorize(peer(name, rights))
         };
-        let observer = self.observer.clone();
-        serve_tcp(listener, &places, deadlines, observer, shutdown, endpoint).await
+        let connections = &self.connections;
+        connections.serve_tcp(listener, shutdown, endpoint).await
     }
 
     /// Serves all connections of a Unix socket as [`Server::serve`] does. Everyone who may open the
     /// socket has all rights, except in lockdown.
     pub async fn serve_unix(self, listener: UnixListener, shutdown: impl Future<Output = ()>) {
-        let (places, deadlines) = (self.places.clone(), self.limits.deadlines);
-        let endpoint = |user: u32| {
-            let rights = self.access.rights_of_trusted();
-            self.authorize(self.peer(format!("user {user}"), rights))
-        };
-        serve_unix(listener, &places, deadlines, shutdown, endpoint).await;
+        let rights = self.access.rights_of_trusted();
+        let endpoint = |name| self.authorize(peer(name, rights));
+        let connections = &self.connections;
+        connections.serve_unix(listener, shutdown, endpoint).await;
     }
 
     fn authorize(&self, peer: Peer) -> AuthorizedService {
@@ -162,12 +151,30 @@ impl Server {
         }
     }
 
-    fn peer(&self, name: String, rights: Rights) -> Peer {
-        let name = self.peer_name.clone().unwrap_or_else(|| name.into());
-        Peer {
-            identity: Identity::new(name),
-            rights,
+    /// Serves all connections of a socket as [`Server::serve`] or [`Server::serve_unix`] does.
+    ///
+    /// # Errors
+    /// The socket options cannot be set.
+    pub async fn serve_socket(
+        self,
+        socket: Socket,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        match socket {
+            Socket::Tcp(listener) => self.serve(TcpListener::from_std(listener)?, shutdown).await,
+            Socket::Unix(listener, _) => {
+                let listener = UnixListener::from_std(listener)?;
+                self.serve_unix(listener, shutdown).await;
+                Ok(())
+            }
         }
+    }
+}
+
+fn peer(name: Arc<str>, rights: Rights) -> Peer {
+    Peer {
+        identity: Identity::new(name),
+        rights,
     }
 }
 

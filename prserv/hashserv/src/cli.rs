@@ -2,19 +2,16 @@
 
 mod bitbake;
 mod serve;
-mod sockets;
-mod threads;
 
 use std::env;
 use std::error::Error;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use hashserv::store::StoreError;
+use linerpc::logging;
 use sys::error_report::chain;
-use tracing_subscriber::EnvFilter;
 
 /// Hash equivalence service for BitBake: tells which tasks have equivalent output.
 #[derive(Debug, Parser)]
@@ -69,7 +66,7 @@ pub(crate) fn main() -> ExitStatus {
 fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
     match arguments.command {
         Command::Serve(arguments) => {
-            start_logging(EnvFilter::try_from_default_env().ok());
+            logging::start(None);
             serve::run(&arguments)
         }
         Command::Manual { directory } => {
@@ -77,16 +74,6 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
             Ok(ExitStatus::Success)
         }
     }
-}
-
-/// Starts logging to stderr, by default at the level `info`.
-fn start_logging(filter: Option<EnvFilter>) {
-    let is_terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new("info")))
-        .with_writer(std::io::stderr)
-        .with_ansi(is_terminal && env::var_os("NO_COLOR").is_none())
-        .init();
 }
 
 fn exit_status(error: &anyhow::Error) -> ExitStatus {

@@ -4,13 +4,11 @@ mod http;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use linerpc::listener::Places;
-use linerpc::server::{serve_tcp, serve_unix};
-use linerpc::{Endpoint, Framing, Limits, connection};
+use linerpc::sockets::Socket;
+use linerpc::{Connections, Endpoint, Framing, Limits, connection};
 use sys::observer::Observer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -24,10 +22,7 @@ use crate::session::{Access, HashSession};
 pub struct Server {
     service: Service,
     access: Arc<Access>,
-    peer_name: Option<String>,
-    limits: Limits,
-    places: Places,
-    observer: Observer,
+    connections: Connections,
 }
 
 /// The access of one peer.
@@ -35,7 +30,7 @@ pub struct Server {
 struct HashEndpoint {
     service: Service,
     access: Arc<Access>,
-    peer: String,
+    peer: Arc<str>,
 }
 
 impl Endpoint for HashEndpoint {
@@ -47,7 +42,8 @@ impl Endpoint for HashEndpoint {
 
     fn session(&self, framing: Framing) -> HashSession {
         let access = Arc::clone(&self.access);
-        HashSession::new(self.service.clone(), access, self.peer.clone(), framing)
+        let peer = Arc::clone(&self.peer);
+        HashSession::new(self.service.clone(), access, peer, framing)
     }
 
     fn router(&self, stop: watch::Receiver<bool>) -> Router {
@@ -61,18 +57,14 @@ impl Server {
         Self {
             service,
             access: Arc::default(),
-            peer_name: None,
-            limits: Limits::default(),
-            places: Limits::default().places(),
-            observer: Observer::default(),
+            connections: Connections::default(),
         }
     }
 
     /// Sets the limits of connections. Clones of the server share the places.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self.places = limits.places();
+        self.connections.set_limits(limits);
         self
     }
 
@@ -86,15 +78,15 @@ impl Server {
     /// Sets the name of all peers in the log, for example the guest on whose network the listener
     /// is.
     #[must_use]
-    pub fn with_peer_name(mut self, name: impl Into<String>) -> Self {
-        self.peer_name = Some(name.into());
+    pub fn with_peer_name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.connections.set_peer_name(name.into());
         self
     }
 
     /// Sets the observer that learns when peers send something.
     #[must_use]
     pub fn with_observer(mut self, observer: Observer) -> Self {
-        self.observer = observer;
+        self.connections.set_observer(observer);
         self
     }
 
@@ -105,7 +97,8 @@ impl Server {
         peer: String,
     ) {
         let (_never, stop) = watch::channel(false);
-        connection::serve(self.endpoint(peer), stream, stop).await;
+        let name = self.connections.peer_name(&peer);
+        connection::serve(self.endpoint(name), stream, stop).await;
     }
 
     /// Serves all connections until `shutdown` completes. Then tells every connection to end and
@@ -118,37 +111,42 @@ impl Server {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let endpoint = |address: SocketAddr| self.endpoint(address.to_string());
-        let (deadlines, observer) = (self.limits.deadlines, self.observer.clone());
-        serve_tcp(
-            listener,
-            &self.places,
-            deadlines,
-            observer,
-            shutdown,
-            endpoint,
-        )
-        .await
+        let endpoint = |_, name| self.endpoint(name);
+        let connections = &self.connections;
+        connections.serve_tcp(listener, shutdown, endpoint).await
     }
 
     /// Serves all connections to a socket in the file system, as [`Server::serve`].
     pub async fn serve_unix(self, listener: UnixListener, shutdown: impl Future<Output = ()>) {
-        let endpoint = |user: u32| self.endpoint(format!("user {user}"));
-        serve_unix(
-            listener,
-            &self.places,
-            self.limits.deadlines,
-            shutdown,
-            endpoint,
-        )
-        .await;
+        let endpoint = |name| self.endpoint(name);
+        let connections = &self.connections;
+        connections.serve_unix(listener, shutdown, endpoint).await;
     }
 
-    fn endpoint(&self, peer: String) -> HashEndpoint {
+    /// Serves all connections of a socket as [`Server::serve`] or [`Server::serve_unix`] does.
+    ///
+    /// # Errors
+    /// The socket options cannot be set.
+    pub async fn serve_socket(
+        self,
+        socket: Socket,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        match socket {
+            Socket::Tcp(listener) => self.serve(TcpListener::from_std(listener)?, shutdown).await,
+            Socket::Unix(listener, _) => {
+                let listener = UnixListener::from_std(listener)?;
+                self.serve_unix(listener, shutdown).await;
+                Ok(())
+            }
+        }
+    }
+
+    fn endpoint(&self, peer: Arc<str>) -> HashEndpoint {
         HashEndpoint {
             service: self.service.clone(),
             access: Arc::clone(&self.access),
-            peer: self.peer_name.clone().unwrap_or(peer),
+            peer,
         }
     }
 }

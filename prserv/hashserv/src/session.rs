@@ -66,7 +66,7 @@ impl SessionError {
 pub struct HashSession {
     service: Service,
     access: Arc<Access>,
-    peer: String,
+    peer: Arc<str>,
     buffers: Buffers,
     stream: Option<StreamMode>,
     lines: Lines,
@@ -94,7 +94,7 @@ impl Session for HashSession {
 
 impl HashSession {
     /// Begins a session of a peer.
-    pub fn new(service: Service, access: Arc<Access>, peer: String, framing: Framing) -> Self {
+    pub fn new(service: Service, access: Arc<Access>, peer: Arc<str>, framing: Framing) -> Self {
         let decoder = MessageDecoder::new(GREETING, MESSAGE_BYTES_MAX).with_framing(framing);
         Self {
             service,

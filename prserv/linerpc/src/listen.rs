@@ -1,8 +1,9 @@
 //! The addresses that a server listens on: all addresses of a name, or a Unix socket.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -23,12 +24,21 @@ const BACKLOG: i32 = 4096;
 /// The number of free ports that are tried until all addresses of a name have the same.
 const PORTS_MAX: usize = 16;
 
+/// The other programs that may listen on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortSharing {
+    /// None.
+    Exclusive,
+    /// Those of the same user that share it too. The kernel distributes the connections.
+    Shared,
+}
+
 /// The text of an address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenAddress {
     /// A name or an address, and a port; 0 is a free port.
     Tcp {
-        /// The name or the address.
+        /// The name or the address; empty for all addresses of this host.
         host: String,
         /// The port.
         port: u16,
@@ -40,8 +50,8 @@ pub enum ListenAddress {
 /// The error of a text that is not an address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not HOST:PORT or unix://PATH; 0.0.0.0:8585 stands for all IPv4 addresses of this host, \
-     and [::]:8585 for its IPv6 addresses too"
+    "`{0}` is not HOST:PORT or unix://PATH; :8585 stands for all addresses of this host, and \
+     0.0.0.0:8585 for its IPv4 addresses"
 )]
 pub struct ListenAddressError(String);
 
@@ -70,6 +80,9 @@ pub enum ListenError {
         /// The cause.
         source: io::Error,
     },
+    /// A socket of systemd cannot be used.
+    #[error("cannot use the sockets that systemd passed")]
+    Passed(#[source] io::Error),
     /// The Unix socket cannot be created.
     #[error("cannot listen on {}", path.display())]
     Unix {
@@ -89,9 +102,22 @@ impl FromStr for ListenAddress {
             Some("") => Err(error()),
             Some(path) => Ok(Self::Unix(path.into())),
             None => {
-                let (host, port) = host_and_port(text, None).map_err(|_| error())?;
+                let (host, port) = match text.strip_prefix(':') {
+                    Some(port) => (String::new(), port.parse().map_err(|_| error())?),
+                    None => host_and_port(text, None).map_err(|_| error())?,
+                };
                 Ok(Self::Tcp { host, port })
             }
+        }
+    }
+}
+
+impl ListenAddress {
+    /// Returns the name or the address, and the port, `host:port`; `None` if it has no name.
+    pub fn host_and_port(&self) -> Option<String> {
+        match self {
+            Self::Tcp { host, port } if !host.is_empty() => Some(format!("{host}:{port}")),
+            Self::Tcp { .. } | Self::Unix(_) => None,
         }
     }
 }
@@ -102,7 +128,8 @@ impl FromStr for ListenAddress {
 /// The text is malformed, or the port cannot be listened on.
 pub async fn listen_on_port(text: &str) -> io::Result<Vec<tokio::net::TcpListener>> {
     let (host, port) = host_and_port(text, None).map_err(io::Error::other)?;
-    let listeners = listen_on_all(&host, port).await.map_err(io::Error::other)?;
+    let listeners = listen_on_all(&host, port, PortSharing::Exclusive).await;
+    let listeners = listeners.map_err(io::Error::other)?;
     listeners
         .into_iter()
         .map(tokio::net::TcpListener::from_std)
@@ -110,11 +137,18 @@ pub async fn listen_on_port(text: &str) -> io::Result<Vec<tokio::net::TcpListene
 }
 
 /// Listens on a port of all addresses of a name. Addresses that this host does not have are left
-/// out, unless it has none of them.
+/// out, unless it has none of them. The empty name stands for all addresses of this host.
 ///
 /// # Errors
 /// The name cannot be resolved, or another program has the port.
-pub async fn listen_on_all(host: &str, port: u16) -> Result<Vec<TcpListener>, ListenError> {
+pub async fn listen_on_all(
+    host: &str,
+    port: u16,
+    sharing: PortSharing,
+) -> Result<Vec<TcpListener>, ListenError> {
+    if host.is_empty() {
+        return listen_everywhere(port, sharing).map(|listener| vec![listener]);
+    }
     let found = lookup_host((host, port)).await;
     let found = found.map_err(|source| ListenError::Resolve {
         host: host.to_owned(),
@@ -133,7 +167,7 @@ pub async fn listen_on_all(host: &str, port: u16) -> Result<Vec<TcpListener>, Li
     }
     let mut tries = 1;
     loop {
-        match bind_all(&addresses) {
+        match bind_all(&addresses, sharing) {
             Err(ListenError::Bind { source, .. })
                 if port == 0 && source.kind() == ErrorKind::AddrInUse && tries < PORTS_MAX =>
             {
@@ -144,8 +178,25 @@ pub async fn listen_on_all(host: &str, port: u16) -> Result<Vec<TcpListener>, Li
     }
 }
 
+/// Listens on all addresses of this host: on a socket for both families, or one for IPv4 if the host
+/// has no IPv6.
+fn listen_everywhere(port: u16, sharing: PortSharing) -> Result<TcpListener, ListenError> {
+    let (both, only_v4) = (
+        SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+        SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+    );
+    let failed = |address| move |source| ListenError::Bind { address, source };
+    match bind(both, sharing) {
+        Err(error) if is_missing(&error) => bind(only_v4, sharing).map_err(failed(only_v4)),
+        bound => bound.map_err(failed(both)),
+    }
+}
+
 /// Listens on all addresses. If their port is 0, all get the port of the first one.
-fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ListenError> {
+fn bind_all(
+    addresses: &[SocketAddr],
+    sharing: PortSharing,
+) -> Result<Vec<TcpListener>, ListenError> {
     let (mut listeners, mut missing) = (Vec::new(), None);
     let mut free_port = 0;
     for address in addresses {
@@ -153,7 +204,7 @@ fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ListenError> {
         if address.port() == 0 {
             address.set_port(free_port);
         }
-        match bind(address) {
+        match bind(address, sharing) {
             Ok(listener) => {
                 free_port = listener.local_addr().map_or(0, |address| address.port());
                 listeners.push(listener);
@@ -170,10 +221,11 @@ fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ListenError> {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr, sharing: PortSharing) -> io::Result<TcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(sharing == PortSharing::Shared)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -188,25 +240,35 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 /// Listens on a Unix socket. Its rights follow the umask. A socket that no server answers is
-/// replaced.
+/// replaced. Only the name of the file is limited to about 80 bytes, not the path, which the kernel
+/// limits to 107, because the directory is opened first.
 ///
 /// # Errors
 /// Another server answers, or the path is not a socket.
 pub fn listen_on_unix(path: &Path) -> Result<UnixListener, ListenError> {
-    let bound = match UnixListener::bind(path) {
-        Err(error) if error.kind() == ErrorKind::AddrInUse && is_abandoned(path) => {
-            fs::remove_file(path).and_then(|()| UnixListener::bind(path))
-        }
-        bound => bound,
-    };
-    let prepared = bound.and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    prepared.map_err(|source| ListenError::Unix {
+    bind_unix(path).map_err(|source| ListenError::Unix {
         path: path.to_owned(),
         source,
     })
+}
+
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    let path = std::path::absolute(path)?;
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(ErrorKind::InvalidInput.into());
+    };
+    let directory = File::open(directory)?;
+    let opened = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    let path = Path::new(&opened).join(name);
+    let listener = match UnixListener::bind(&path) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse && is_abandoned(&path) => {
+            fs::remove_file(&path)?;
+            UnixListener::bind(&path)?
+        }
+        bound => bound?,
+    };
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 fn is_abandoned(path: &Path) -> bool {
@@ -229,6 +291,7 @@ mod tests {
             ("localhost:0", tcp("localhost", 0)),
             ("0.0.0.0:8585", tcp("0.0.0.0", 8585)),
             ("[::]:8585", tcp("::", 8585)),
+            (":8585", tcp("", 8585)),
             ("unix:///run/x y", ListenAddress::Unix("/run/x y".into())),
         ] {
             assert_eq!(text.parse(), Ok(expected), "{text}");
@@ -236,7 +299,8 @@ mod tests {
         for text in [
             "",
             "8585",
-            ":8585",
+            ":",
+            ":99999",
             "host",
             "host:",
             "unix://",
@@ -244,7 +308,7 @@ mod tests {
             "host:99999",
         ] {
             let error = text.parse::<ListenAddress>().unwrap_err().to_string();
-            assert!(error.contains("0.0.0.0:8585"), "{error}");
+            assert!(error.contains(" :8585"), "{error}");
         }
     }
 
@@ -252,7 +316,7 @@ mod tests {
     fn all_addresses_get_the_free_port_of_the_first_one() {
         let addresses = ["127.0.0.1:0", "127.0.0.2:0", "127.0.0.3:0"];
         let addresses = addresses.map(|text| text.parse().unwrap());
-        let listeners = bind_all(&addresses).unwrap();
+        let listeners = bind_all(&addresses, PortSharing::Exclusive).unwrap();
         let local: Vec<SocketAddr> = listeners
             .iter()
             .map(|listener| listener.local_addr().unwrap())
@@ -276,6 +340,7 @@ mod tests {
             "192.0.2.1:0".parse().unwrap(),
             "127.0.0.1:0".parse().unwrap(),
         );
+        let bind_all = |addresses: &[SocketAddr]| bind_all(addresses, PortSharing::Exclusive);
         assert_eq!(bind_all(&[foreign, own]).unwrap().len(), 1);
         assert!(
             matches!(bind_all(&[foreign]), Err(ListenError::Bind { address, .. }) if address == foreign)
@@ -287,9 +352,35 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.2:0").unwrap();
         let port = taken.local_addr().unwrap().port();
         let addresses = [1, 2].map(|last| SocketAddr::from(([127, 0, 0, last], port)));
-        let error = bind_all(&addresses).unwrap_err();
+        let error = bind_all(&addresses, PortSharing::Exclusive).unwrap_err();
         let text = format!("cannot listen on 127.0.0.2:{port}");
         assert_eq!(error.to_string(), text);
+    }
+
+    #[test]
+    fn a_port_is_shared_only_with_servers_that_share_it_too() {
+        let address = "127.0.0.4:0".parse().unwrap();
+        let first = bind(address, PortSharing::Shared).unwrap();
+        let address = first.local_addr().unwrap();
+        assert!(bind(address, PortSharing::Exclusive).is_err());
+        bind(address, PortSharing::Shared).unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_empty_name_stands_for_all_addresses_of_this_host() {
+        let listeners = listen_on_all("", 0, PortSharing::Exclusive).await.unwrap();
+        let port = listeners[0].local_addr().unwrap().port();
+        std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    }
+
+    #[test]
+    fn a_socket_may_have_a_long_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("d".repeat(120));
+        fs::create_dir(&deep).unwrap();
+        let path = deep.join("socket");
+        let _first = listen_on_unix(&path).unwrap();
+        assert!(listen_on_unix(&path).is_err(), "it is in use");
     }
 
     #[test]

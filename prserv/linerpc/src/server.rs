@@ -1,9 +1,11 @@
 //! The accept loop of a service: endpoints on sockets, within limits.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -91,32 +93,101 @@ impl Listener for TcpSocket {
     }
 }
 
-/// Serves all connections until `shutdown` completes. Then tells every connection to end and
-/// returns when all have ended, within a second. The observer learns when peers send something.
-///
-/// Dropping the future closes the listener and all connections immediately.
-///
-/// # Errors
-/// The socket options cannot be set.
-pub async fn serve_tcp<E: Endpoint>(
-    listener: TcpListener,
-    places: &Places,
-    deadlines: Deadlines,
+/// The connections of a server: their limits, and the observer and the name of their peers. Clones
+/// share the places.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    limits: Limits,
+    places: Places,
     observer: Observer,
-    shutdown: impl Future<Output = ()>,
-    endpoint: impl Fn(SocketAddr) -> E,
-) -> io::Result<()> {
-    listener::prepare(&listener, deadlines.write)?;
-    let (stopping, stop) = stop_after(shutdown);
-    let serve = |(stream, address)| {
-        let observer = observer.clone();
-        let stream = LazyStream::new(stream, deadlines);
-        let stream = InspectReader::new(stream, move |_: &[u8]| observer.observe());
-        connection::serve(endpoint(address), stream, stop.clone())
-    };
-    let listener = TcpSocket::new(listener)?;
-    listener::serve(listener, places, stopping, SHUTDOWN_GRACE, serve).await;
-    Ok(())
+    peer_name: Option<Arc<str>>,
+}
+
+impl Default for Connections {
+    /// Returns connections with the default limits. Peers are known by their addresses.
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            places: Limits::default().places(),
+            observer: Observer::default(),
+            peer_name: None,
+        }
+    }
+}
+
+impl Connections {
+    /// Sets the limits, with places of their own.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+        self.places = limits.places();
+    }
+
+    /// Sets the observer that learns when peers send something.
+    pub fn set_observer(&mut self, observer: Observer) {
+        self.observer = observer;
+    }
+
+    /// Sets the name of all peers, for example the guest on whose network the listener is.
+    pub fn set_peer_name(&mut self, name: Arc<str>) {
+        self.peer_name = Some(name);
+    }
+
+    /// Returns the name of a peer.
+    pub fn peer_name(&self, address: &dyn Display) -> Arc<str> {
+        match &self.peer_name {
+            Some(name) => Arc::clone(name),
+            None => address.to_string().into(),
+        }
+    }
+
+    /// Serves all connections until `shutdown` completes. Then tells every connection to end and
+    /// returns when all have ended, within a second. `endpoint` gets the address and the name of a
+    /// peer.
+    ///
+    /// Dropping the future closes the listener and all connections immediately.
+    ///
+    /// # Errors
+    /// The socket options cannot be set.
+    pub async fn serve_tcp<E: Endpoint>(
+        &self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+        endpoint: impl Fn(SocketAddr, Arc<str>) -> E,
+    ) -> io::Result<()> {
+        let deadlines = self.limits.deadlines;
+        listener::prepare(&listener, deadlines.write)?;
+        let (stopping, stop) = stop_after(shutdown);
+        let serve = |(stream, address)| {
+            let observer = self.observer.clone();
+            let stream = LazyStream::new(stream, deadlines);
+            let stream = InspectReader::new(stream, move |_: &[u8]| observer.observe());
+            let endpoint = endpoint(address, self.peer_name(&address));
+            connection::serve(endpoint, stream, stop.clone())
+        };
+        let listener = TcpSocket::new(listener)?;
+        listener::serve(listener, &self.places, stopping, SHUTDOWN_GRACE, serve).await;
+        Ok(())
+    }
+
+    /// Serves all connections to a socket in the file system as [`Connections::serve_tcp`] does.
+    /// Peers are known by the numbers of their users.
+    pub async fn serve_unix<E: Endpoint>(
+        &self,
+        listener: UnixListener,
+        shutdown: impl Future<Output = ()>,
+        endpoint: impl Fn(Arc<str>) -> E,
+    ) {
+        let (stopping, stop) = stop_after(shutdown);
+        let serve = |(stream, user): (_, u32)| {
+            let observer = self.observer.clone();
+            let stream = TimedStream::new(stream, self.limits.deadlines);
+            let stream = InspectReader::new(stream, move |_: &[u8]| observer.observe());
+            let endpoint = endpoint(self.peer_name(&format_args!("user {user}")));
+            connection::serve(endpoint, stream, stop.clone())
+        };
+        let listener = UnixSocket(listener);
+        listener::serve(listener, &self.places, stopping, SHUTDOWN_GRACE, serve).await;
+    }
 }
 
 /// The listening socket of a server in the file system.
@@ -135,24 +206,6 @@ impl Listener for UnixSocket {
             connection: (stream, user),
         })
     }
-}
-
-/// Serves all connections to a socket in the file system, as [`serve_tcp`]. Peers are known by the
-/// numbers of their users.
-pub async fn serve_unix<E: Endpoint>(
-    listener: UnixListener,
-    places: &Places,
-    deadlines: Deadlines,
-    shutdown: impl Future<Output = ()>,
-    endpoint: impl Fn(u32) -> E,
-) {
-    let (stopping, stop) = stop_after(shutdown);
-    let serve = |(stream, user)| {
-        let stream = TimedStream::new(stream, deadlines);
-        connection::serve(endpoint(user), stream, stop.clone())
-    };
-    let listener = UnixSocket(listener);
-    listener::serve(listener, places, stopping, SHUTDOWN_GRACE, serve).await;
 }
 
 /// Returns a future that completes after `shutdown`, and what tells connections about it.

@@ -1,37 +1,30 @@
 //! `prserv serve`.
 
-use std::num::NonZero;
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use std::{fs, io};
 
 use anyhow::{Context, anyhow};
 use ipnet::IpNet;
 use prserv::access::{Access, Requests, Token, UnknownTuple, Writers};
 use prserv::host_names::HostNames;
-use prserv::listen::ListenAddress;
+use prserv::listen::{ListenAddress, PortSharing};
 use prserv::listener::{self, Deadlines};
 use prserv::server::Limits;
-use prserv::{OpenOptions, Server, Service};
-use tokio::net::{TcpListener, UnixListener};
+use prserv::sockets::{self, Socket};
+use prserv::{OpenOptions, Server, Service, threads};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
 
 use super::ExitStatus;
 use super::daemon::{PidFile, detach};
-use super::listener::{Socket, listen};
-
-/// The time in which exports that read the database must end when the server stops.
-const EXPORTS_END_MAX: Duration = Duration::from_secs(5);
 
 /// The arguments of `prserv serve`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The address to listen on, `HOST:PORT` or `unix://PATH`. A name stands for all of its
-    /// addresses. May be repeated; every address serves all protocols. Port 0 selects a free port,
+    /// The address to listen on: `HOST:PORT`, `:PORT` for all addresses, or `unix://PATH`. A name
+    /// stands for all of its addresses. May be repeated; every address serves all protocols. Port 0 selects a free port,
     /// which is logged. Everyone who may open a Unix socket may write. Ignored if systemd passes
     /// sockets.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8585")]
@@ -122,20 +115,13 @@ impl Arguments {
             .unknown
             .clone()
             .map_or(UnknownTuple::Refuse, UnknownTuple::Fallback);
+        let ports = self.listen.iter().filter_map(ListenAddress::host_and_port);
         Ok(Access {
             writers,
             unknown,
             tokens: self.tokens()?,
             requests: Requests::All,
-            host_names: HostNames::of_system(&self.allowed_host, self.ports()),
-        })
-    }
-
-    /// Returns the ports that the server listens on, `host:port`.
-    fn ports(&self) -> impl Iterator<Item = String> {
-        self.listen.iter().filter_map(|address| match address {
-            ListenAddress::Tcp { host, port } => Some(format!("{host}:{port}")),
-            ListenAddress::Unix(_) => None,
+            host_names: HostNames::of_system(&self.allowed_host, ports),
         })
     }
 
@@ -198,11 +184,13 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
     if arguments.allows_quit() {
         server = server.with_quit(Arc::clone(&quit));
     }
-    let sockets = listen(&arguments.listen).await?;
+    let sockets = sockets::open(&arguments.listen, PortSharing::Exclusive).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (sender, stop) = watch::channel(false);
-    let threads = start_threads(&server, &sockets, &stop)?;
+    let threads = threads::start("pr-serve", &sockets, &stop, move |socket, stopped| {
+        server.clone().serve_socket(socket, stopped)
+    })?;
     let db = &options.db;
     for socket in &sockets {
         tracing::info!(address = %socket, %db, "listening");
@@ -218,77 +206,11 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
         () = quit.notified() => {}
     }
     tracing::info!("stopping");
+    sockets.iter().for_each(Socket::remove);
     let _ = sender.send(true);
     for thread in threads {
         thread.join().map_err(|_| anyhow!("a thread panicked"))??;
     }
     service.close().await;
     Ok(ExitStatus::Success)
-}
-
-/// Starts one thread per processor. Each thread accepts connections and serves them to their end,
-/// because a connection that stays on its thread causes fewer context switches than one that other
-/// threads may steal.
-fn start_threads(
-    server: &Server,
-    sockets: &[Socket],
-    stop: &watch::Receiver<bool>,
-) -> anyhow::Result<Vec<JoinHandle<io::Result<()>>>> {
-    let count = thread::available_parallelism().map_or(1, NonZero::get);
-    let mut threads = Vec::with_capacity(count);
-    for number in 0..count {
-        let (server, stop) = (server.clone(), stop.clone());
-        let sockets: Vec<_> = sockets
-            .iter()
-            .map(Socket::try_clone)
-            .collect::<io::Result<_>>()?;
-        threads.push(
-            thread::Builder::new()
-                .name(format!("pr-serve-{number}"))
-                .spawn(move || serve_all(&server, sockets, &stop))?,
-        );
-    }
-    Ok(threads)
-}
-
-/// Serves on all sockets on this thread.
-fn serve_all(
-    server: &Server,
-    sockets: Vec<Socket>,
-    stop: &watch::Receiver<bool>,
-) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let ended = runtime.block_on(serve_sockets(server, sockets, stop));
-    runtime.shutdown_timeout(EXPORTS_END_MAX);
-    ended
-}
-
-async fn serve_sockets(
-    server: &Server,
-    sockets: Vec<Socket>,
-    stop: &watch::Receiver<bool>,
-) -> io::Result<()> {
-    let mut serving = JoinSet::new();
-    for socket in sockets {
-        let mut stop = stop.clone();
-        let stopped = async move {
-            let _ = stop.wait_for(|stop| *stop).await;
-        };
-        let server = server.clone();
-        match socket {
-            Socket::Tcp(listener) => {
-                serving.spawn(server.serve(TcpListener::from_std(listener)?, stopped));
-            }
-            Socket::Unix(listener) => {
-                let listener = UnixListener::from_std(listener)?;
-                serving.spawn(async {
-                    server.serve_unix(listener, stopped).await;
-                    Ok(())
-                });
-            }
-        }
-    }
-    serving.join_all().await.into_iter().collect()
 }

@@ -146,6 +146,18 @@ fn start_with_socket(dir: &Path, arguments: &[&str]) -> (Server, String) {
     (start(dir, &arguments), address)
 }
 
+#[test]
+fn the_unix_socket_may_have_a_long_path_and_is_removed_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let deep = dir.path().join("d".repeat(120));
+    std::fs::create_dir(&deep).unwrap();
+    let (mut server, _) = start_with_socket(&deep, &[]);
+    assert!(deep.join("prserv.sock").exists());
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    server.wait();
+    assert!(!deep.join("prserv.sock").exists());
+}
+
 fn run(arguments: &[&str]) -> Output {
     prserv().args(arguments).output().unwrap()
 }

@@ -5,10 +5,9 @@ use std::path::Path;
 
 use anyhow::bail;
 use clap::Parser;
-use linerpc::Limits;
-use tracing_subscriber::EnvFilter;
+use linerpc::{Limits, logging};
 
-use super::{ExitStatus, serve, start_logging};
+use super::{ExitStatus, serve};
 
 /// Hash equivalence server with the command line of bitbake-hashserv.
 #[derive(Debug, Parser)]
@@ -72,7 +71,7 @@ pub(crate) fn is_invoked(program: Option<OsString>) -> bool {
 
 /// Serves until a signal.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitStatus> {
-    start_logging(Some(EnvFilter::new(level(&arguments.log)?)));
+    logging::start(Some(level(&arguments.log)?));
     let is_read_only = std::env::var_os("HASHSERVER_READ_ONLY").is_some_and(|value| value == "1");
     serve::run(&arguments.into_own(is_read_only)?)
 }
@@ -93,7 +92,7 @@ impl Arguments {
         let names = self.anon_perms.split(separators);
         let limits = Limits::default();
         Ok(serve::Arguments {
-            listen: vec![self.bind],
+            listen: vec![serve::listen_address(&self.bind)?],
             db,
             read_only,
             upstream,
@@ -197,7 +196,7 @@ mod tests {
         let own = parse(line).unwrap().into_own(false).unwrap();
         assert_eq!(
             (own.listen.as_slice(), own.reuse_port),
-            (&["ws://:8686".to_owned()][..], true)
+            (&[":8686".parse().unwrap()][..], true)
         );
         assert_eq!(own.anonymous, ["@read", "@report"]);
         assert_eq!(own.admin_token.as_deref(), Some("p"));

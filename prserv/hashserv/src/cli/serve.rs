@@ -11,24 +11,25 @@ use hashserv::service::{Retention, UserChange};
 use hashserv::session::Access;
 use hashserv::store::{Database, User};
 use hashserv::{OpenOptions, Server, Service, token};
-use linerpc::Limits;
 use linerpc::host_names::HostNames;
+use linerpc::listen::{ListenAddress, ListenAddressError, PortSharing};
 use linerpc::listener::{self, Deadlines};
+use linerpc::sockets::{self, Socket};
 use linerpc::target::Proxies;
+use linerpc::{Limits, threads};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::ExitStatus;
-use super::sockets::{Socket, listen};
-use super::threads;
 
 /// The arguments of `hashserv serve`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The address to listen on: `HOST:PORT`, `:PORT` for all addresses, or `unix://PATH`. May be
-    /// repeated. A port serves the protocol, websockets and metrics; `ws://HOST:PORT` is the same.
+    /// The address to listen on: `HOST:PORT`, `:PORT` for all addresses, or `unix://PATH`. A name
+    /// stands for all of its addresses. May be repeated. A port serves the protocol, websockets and metrics; `ws://HOST:PORT` is the same.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8686")]
-    pub(super) listen: Vec<String>,
+    #[arg(value_parser = listen_address)]
+    pub(super) listen: Vec<ListenAddress>,
 
     /// The SQLite file, created if missing (BitBake's own files are used in place), or a
     /// PostgreSQL database, which several servers may share, `postgres://USER@HOST/NAME`.
@@ -126,10 +127,11 @@ impl Arguments {
 
     fn access(&self) -> anyhow::Result<Access> {
         let anonymous = Permissions::from_names(self.anonymous.iter().map(String::as_str))?;
+        let ports = self.listen.iter().filter_map(ListenAddress::host_and_port);
         Ok(Access {
             anonymous: anonymous.check_anonymous()?,
             login: true,
-            host_names: HostNames::of_system(&self.allowed_host, &self.listen),
+            host_names: HostNames::of_system(&self.allowed_host, ports),
         })
     }
 
@@ -170,6 +172,11 @@ impl Arguments {
     }
 }
 
+/// Parses an address to listen on, also as BitBake writes that of a server for websockets.
+pub(super) fn listen_address(text: &str) -> Result<ListenAddress, ListenAddressError> {
+    text.strip_prefix("ws://").unwrap_or(text).parse()
+}
+
 /// Serves until SIGTERM, SIGINT or SIGQUIT.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
@@ -188,12 +195,19 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitStatus> {
     let server = Server::new(service.clone())
         .with_access(access)
         .with_limits(arguments.limits());
-    let sockets = listen(&arguments.listen, arguments.reuse_port).await?;
+    let sharing = if arguments.reuse_port {
+        PortSharing::Shared
+    } else {
+        PortSharing::Exclusive
+    };
+    let sockets = sockets::open(&arguments.listen, sharing).await?;
     let (sender, stop) = watch::channel(false);
-    let threads = threads::start(&server, &sockets, &stop)?;
+    let threads = threads::start("hash-serve", &sockets, &stop, move |socket, stopped| {
+        server.clone().serve_socket(socket, stopped)
+    })?;
     let db = &options.db;
     for socket in &sockets {
-        tracing::info!(address = %socket.address()?, %db, "listening");
+        tracing::info!(address = %socket, %db, "listening");
     }
     let [terminate, interrupt, quit] = &mut signals;
     tokio::select! {
