@@ -1,19 +1,15 @@
 //! A running server, its log, and a client that controls every byte it sends.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::ops::{Deref, DerefMut};
+use std::process::Command;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value as Json, json};
+use server_tests::RunningProgram;
 
-/// The timeout of every wait. A correct run takes much less.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) use server_tests::{TIMEOUT, wait_until};
 
 /// The greeting of a client.
 pub(crate) const GREETING: &str = "PRSERVICE 1.0\nneeds-headers: false\n\n";
@@ -23,31 +19,29 @@ pub(crate) fn is_long_run() -> bool {
     std::env::var("BUILDHOST_LONG").is_ok_and(|value| value == "1")
 }
 
-/// Waits until a condition is true.
-pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < TIMEOUT, "timed out waiting until {what}");
-        thread::yield_now();
-    }
-}
-
 /// Creates a command that runs the program. The caller adds arguments.
-#[expect(clippy::disallowed_methods, reason = "tests start the program itself")]
 pub(crate) fn prserv() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_prserv"));
-    command
-        .env("RUST_LOG", "debug")
-        .env("NO_COLOR", "1")
-        .stdin(Stdio::null());
-    command
+    server_tests::command(env!("CARGO_BIN_EXE_prserv"))
 }
 
 /// A running server, killed on drop.
 pub(crate) struct Server {
-    child: Child,
-    log: Arc<Mutex<String>>,
+    program: RunningProgram,
     pub(crate) address: SocketAddr,
+}
+
+impl Deref for Server {
+    type Target = RunningProgram;
+
+    fn deref(&self) -> &RunningProgram {
+        &self.program
+    }
+}
+
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut RunningProgram {
+        &mut self.program
+    }
 }
 
 impl Server {
@@ -67,88 +61,16 @@ impl Server {
     }
 
     /// Starts a server by a command. It must log to stderr.
-    pub(crate) fn launch(mut command: Command) -> Self {
-        command.env("RUST_LOG", "debug").env("NO_COLOR", "1");
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let mut lines = BufReader::new(child.stderr.take().unwrap());
-        let shared_log = Arc::clone(&log);
-        thread::spawn(move || {
-            let mut line = String::new();
-            while lines.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
-                shared_log.lock().unwrap().push_str(&line);
-                line.clear();
-            }
-        });
-        let mut address = None;
-        wait_until("the server listens", || {
-            address = listening_address(&log.lock().unwrap());
-            assert!(
-                child.try_wait().unwrap().is_none(),
-                "ended early: {}",
-                log.lock().unwrap()
-            );
-            address.is_some()
-        });
-        Self {
-            child,
-            log,
-            address: address.unwrap(),
-        }
-    }
-
-    /// Returns the log so far.
-    pub(crate) fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
-    }
-
-    /// Sends a signal to the server.
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill(
-            Pid::from_raw(i32::try_from(self.child.id()).unwrap()),
-            signal,
-        )
-        .unwrap();
-    }
-
-    /// Waits until the server has ended.
-    pub(crate) fn wait(&mut self) -> ExitStatus {
-        let mut status = None;
-        wait_until("the server ends", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        status.unwrap()
-    }
-
-    /// Sends bytes, shuts the sending side down and returns everything that the server sends.
-    pub(crate) fn exchange(&self, bytes: &[u8]) -> Vec<u8> {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-        // The server may close the connection before it has read everything.
-        let _ = stream.write_all(bytes);
-        let _ = stream.shutdown(Shutdown::Write);
-        let mut received = Vec::new();
-        let _ = stream.read_to_end(&mut received);
-        received
+    pub(crate) fn launch(command: Command) -> Self {
+        let program = RunningProgram::launch(command);
+        let address = program.port();
+        Self { program, address }
     }
 
     /// Connects a client and sends its greeting.
     pub(crate) fn client(&self) -> Client {
         Client::connect(self.address).unwrap()
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn listening_address(log: &str) -> Option<SocketAddr> {
-    let (_, rest) = log.split_once("listening address=")?;
-    rest.split_whitespace().next()?.parse().ok()
 }
 
 /// A client with one connection.

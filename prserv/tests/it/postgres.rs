@@ -1,98 +1,13 @@
 //! A PostgreSQL database that several servers share. Needs Debian's `postgresql`.
 
 use std::collections::{HashMap, HashSet};
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::{fs, thread};
+use std::thread;
 
 use nix::sys::signal::Signal;
-use nix::unistd::{User, geteuid};
+use server_tests::Cluster;
 
 use super::crash::request_until_disconnected;
 use super::harness::{Server, prserv, wait_until};
-
-/// A PostgreSQL server on a Unix socket, ended on drop.
-struct Cluster {
-    server: Child,
-    dir: tempfile::TempDir,
-}
-
-impl Cluster {
-    /// Starts a server with an empty database.
-    fn start() -> Self {
-        let Some(programs) = programs() else {
-            panic!("PostgreSQL is missing; `scripts/setup test` installs it");
-        };
-        let dir = tempfile::tempdir().unwrap();
-        if geteuid().is_root() {
-            let user = User::from_name("postgres").unwrap().unwrap();
-            chown(dir.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
-            fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        let data = dir.path().join("data");
-        let initialized = run_as_postgres(&programs.join("initdb"))
-            .args(["--auth=trust", "--username=postgres", "--no-sync", "-D"])
-            .arg(&data)
-            .stdout(Stdio::null())
-            .status()
-            .unwrap();
-        assert!(initialized.success());
-        let server = run_as_postgres(&programs.join("postgres"))
-            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-k"])
-            .arg(dir.path())
-            .arg("-D")
-            .arg(&data)
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let cluster = Self { server, dir };
-        let url = cluster.url();
-        wait_until("PostgreSQL answers", || {
-            prserv::store::Postgres::open(&url, prserv::store::OpenMode::Write).is_ok()
-        });
-        cluster
-    }
-
-    fn url(&self) -> String {
-        format!(
-            "postgres://postgres@/postgres?host={}",
-            self.dir.path().display()
-        )
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let id = i32::try_from(self.server.id()).unwrap();
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), Signal::SIGQUIT);
-        let _ = self.server.wait();
-    }
-}
-
-/// Returns the directory of the newest version's programs on Debian.
-fn programs() -> Option<PathBuf> {
-    let versions = fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
-    let newest = versions.map(|version| version.path().join("bin")).max()?;
-    newest.join("initdb").exists().then_some(newest)
-}
-
-/// Creates a command that runs as another user if necessary, because PostgreSQL refuses to run as
-/// root.
-#[expect(clippy::disallowed_methods, reason = "the tests start PostgreSQL")]
-fn run_as_postgres(program: &Path) -> Command {
-    let mut command = if geteuid().is_root() {
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
-            .arg(program);
-        command
-    } else {
-        Command::new(program)
-    };
-    command.current_dir("/").stdin(Stdio::null());
-    command
-}
 
 #[test]
 #[ignore = "needs PostgreSQL"]

@@ -2,48 +2,39 @@
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::TcpStream;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value as Json, json};
+use server_tests::RunningProgram;
 
-/// The timeout of every wait. A correct run takes much less.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) use server_tests::{TIMEOUT, wait_until};
 
 /// The greeting of a client.
 pub(crate) const GREETING: &str = "OEHASHEQUIV 1.1\nneeds-headers: false\n\n";
 
-/// Waits until a condition is true.
-pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < TIMEOUT, "timed out waiting until {what}");
-        thread::yield_now();
-    }
-}
-
-/// Creates a command that runs the program under a name. The caller adds arguments.
-#[expect(clippy::disallowed_methods, reason = "tests start the program itself")]
+/// Creates a command that runs the program. The caller adds arguments.
 pub(crate) fn hashserv() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hashserv"));
-    command
-        .env("RUST_LOG", "debug")
-        .env("NO_COLOR", "1")
-        .stdin(Stdio::null());
-    command
+    server_tests::command(env!("CARGO_BIN_EXE_hashserv"))
 }
 
 /// A running server, killed on drop.
-pub(crate) struct Server {
-    child: Child,
-    log: Arc<Mutex<String>>,
-    pub(crate) address: String,
+pub(crate) struct Server(RunningProgram);
+
+impl Deref for Server {
+    type Target = RunningProgram;
+
+    fn deref(&self) -> &RunningProgram {
+        &self.0
+    }
+}
+
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut RunningProgram {
+        &mut self.0
+    }
 }
 
 impl Server {
@@ -64,66 +55,13 @@ impl Server {
     }
 
     /// Starts a server by a command. It must log to stderr.
-    pub(crate) fn launch(mut command: Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let mut lines = BufReader::new(child.stderr.take().unwrap());
-        let shared_log = Arc::clone(&log);
-        thread::spawn(move || {
-            let mut line = String::new();
-            while lines.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
-                shared_log.lock().unwrap().push_str(&line);
-                line.clear();
-            }
-        });
-        let mut address = None;
-        wait_until("the server listens", || {
-            let log = log.lock().unwrap();
-            address = listening_address(&log);
-            let ended = child.try_wait().unwrap();
-            assert!(ended.is_none(), "ended early: {log}");
-            address.is_some()
-        });
-        Self {
-            child,
-            log,
-            address: address.unwrap(),
-        }
-    }
-
-    /// Returns the log so far.
-    pub(crate) fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
-    }
-
-    /// Sends a signal to the server.
-    pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        kill(pid, signal).unwrap();
-    }
-
-    /// Waits until the server has ended.
-    pub(crate) fn wait(&mut self) {
-        wait_until("the server ends", || {
-            self.child.try_wait().unwrap().is_some()
-        });
-    }
-
-    /// Returns the socket's address.
-    pub(crate) fn port(&self) -> SocketAddr {
-        self.address.parse().unwrap()
+    pub(crate) fn launch(command: Command) -> Self {
+        Self(RunningProgram::launch(command))
     }
 
     /// Sends bytes, shuts the sending side down and returns everything that the server sends.
     pub(crate) fn exchange(&self, bytes: &[u8]) -> String {
-        let mut stream = TcpStream::connect(self.port()).unwrap();
-        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-        // The server may close the connection before it has read everything.
-        let _ = stream.write_all(bytes);
-        let _ = stream.shutdown(Shutdown::Write);
-        let mut received = Vec::new();
-        let _ = stream.read_to_end(&mut received);
-        String::from_utf8(received).unwrap()
+        String::from_utf8(self.0.exchange(bytes)).unwrap()
     }
 
     /// Sends the greeting and lines, and returns the lines that the server sends.
@@ -134,23 +72,8 @@ impl Server {
 
     /// Connects a client and sends its greeting.
     pub(crate) fn client(&self) -> Client<TcpStream> {
-        let stream = TcpStream::connect(self.port()).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-        Client::new(stream)
+        Client::new(self.connect())
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn listening_address(log: &str) -> Option<String> {
-    let (_, rest) = log.split_once("listening address=")?;
-    Some(rest.split_whitespace().next()?.to_owned())
 }
 
 /// A client with one connection.

@@ -1,0 +1,28 @@
+//! The test harness of the servers for BitBake: a running program with its log ([`RunningProgram`]),
+//! and PostgreSQL ([`Cluster`]). Failures panic, because only tests use it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a failure fails the test"
+)]
+
+mod cluster;
+mod running_program;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use cluster::Cluster;
+pub use running_program::{RunningProgram, command};
+
+/// The timeout of every wait. A correct run takes much less.
+pub const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Waits until a condition is true.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < TIMEOUT, "timed out waiting until {what}");
+        thread::yield_now();
+    }
+}
