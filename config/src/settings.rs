@@ -5,6 +5,7 @@
 
 mod builds;
 mod caches;
+mod controllers;
 mod guests;
 mod http;
 mod layers;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 
 pub use builds::{Bootstrap, Builds, Records};
 pub use caches::CacheRules;
+pub use controllers::{ControllerRules, InteractiveMode};
 pub use guests::{Acceleration, Guests, Uefi, UidRange};
 pub use http::{Http, Tls};
 pub use layers::Layers;
@@ -51,6 +53,8 @@ pub struct Settings {
     pub records: Records,
     /// The caches between builds; the first one that serves a build counts.
     pub caches: Vec<CacheRules>,
+    /// The controllers whose tasks are built.
+    pub controllers: Vec<ControllerRules>,
     /// The provenance of builds.
     pub provenance: Provenance,
     /// The PR service.
@@ -115,6 +119,7 @@ impl Settings {
             builds: builds::builds(reader),
             records: builds::records(reader),
             caches: caches::caches(reader),
+            controllers: controllers::controllers(reader),
             provenance: provenance::provenance(reader),
             pr: pr::pr(reader),
             layers: layers::layers(reader),
@@ -196,7 +201,7 @@ mod tests {
     #[test]
     fn the_example_shows_every_key() {
         // A table of an array has no defaults, so that the example of one is a comment.
-        let mut reader = Reader::new("[[caches]]");
+        let mut reader = Reader::new("[[caches]]\n[[controllers]]");
         Settings::read(&mut reader);
         for key in reader.known() {
             let leaf = key.rsplit('.').next().unwrap();

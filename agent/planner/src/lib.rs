@@ -12,7 +12,9 @@ mod resources;
 mod running_jobs;
 mod start_mode;
 
-pub use plan::{Action, BootstrapFailure, BuildStart, Decision, ImageStart, Observed, TrialBuild};
+pub use plan::{
+    Action, BootstrapFailure, BuildStart, Decision, ImageStart, Observed, Opening, TrialBuild,
+};
 pub use resources::{Capacity, ResourceRequest};
 pub use running_jobs::{JobId, RunningDebugSession, RunningFork, RunningHold, RunningJobs};
 pub use start_mode::StartMode;

@@ -6,6 +6,7 @@ mod evict;
 mod forecast;
 mod forks;
 mod images;
+mod openings;
 mod ready;
 mod start;
 mod trials;
@@ -28,6 +29,7 @@ use crate::admission::{Rules, Shares};
 use crate::pressure::PressureReadings;
 use crate::{Capacity, ResourceRequest, RunningJobs};
 
+pub use openings::Opening;
 pub use ready::REFILL_PAUSE;
 pub use trials::TrialBuild;
 
@@ -78,7 +80,8 @@ impl From<Build> for QueuedBuild {
 /// it at a console or a hold.
 fn may_be_on_trial(build: &Build) -> bool {
     let is_attended = build.interactive.breakpoint.is_some() || build.interactive.hold;
-    build.attempts == 0 && !is_attended
+    // A controller knows the revision that it was offered.
+    build.attempts == 0 && !is_attended && build.controller.is_none()
 }
 
 /// The state of a build that others depend on.

@@ -1,12 +1,13 @@
 //! The table of everything that runs a guest, and how to end each entry.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use config::builds::{Build, Resources, Submitter};
 use config::manifest::Manifest;
-use config::task::Provenance;
-use config::{BuildId, CopyTag, ImageKey};
+use config::task::{Outcome, Provenance};
+use config::{BuildId, ControllerName, CopyTag, ImageKey};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use planner::{JobId, RunningDebugSession, RunningFork, RunningHold, RunningJobs};
@@ -46,6 +47,8 @@ pub struct BuildJob {
     pub available: Option<BTreeMap<PathBuf, u64>>,
     /// Set when a person's cancellation was accepted.
     pub is_canceled: bool,
+    /// The end of the lease of its task, if it was ended early.
+    pub lease_end: Option<LeaseEnd>,
     /// Set when its attempt has ended and its record is about to say how: too late to cancel.
     pub is_concluded: bool,
 }
@@ -73,7 +76,41 @@ impl BuildJob {
             evicted: None,
             available: Some(BTreeMap::new()),
             is_canceled: false,
+            lease_end: None,
             is_concluded: false,
+        }
+    }
+}
+
+/// The reason for which the build of a controller's task was ended early.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaseEnd {
+    /// A task of another controller, with a higher priority, needed its place.
+    Interrupted(ControllerName),
+    /// The time of its lease is over.
+    Expired,
+}
+
+impl LeaseEnd {
+    /// Returns the outcome of the build.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Interrupted(_) => Outcome::Interrupt,
+            Self::Expired => Outcome::Abort,
+        }
+    }
+}
+
+impl fmt::Display for LeaseEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interrupted(by) => write!(
+                f,
+                "a task of controller {by}, which has a higher priority, took its place"
+            ),
+            Self::Expired => f.write_str(
+                "its controller has given it up, because the time of its lease (lease_minutes_max) is over",
+            ),
         }
     }
 }
@@ -216,6 +253,24 @@ impl JobTable {
                 CancelAnswer::Accepted
             }
         })
+    }
+
+    /// Ends the build of a controller's task early, unless its attempt has ended.
+    pub fn end_lease(&self, id: BuildId, end: LeaseEnd) -> CancelAnswer {
+        self.with(|entries| match entries.builds.get_mut(&id) {
+            None => CancelAnswer::NotRunning,
+            Some(job) if job.is_concluded => CancelAnswer::Concluded,
+            Some(job) => {
+                job.lease_end.get_or_insert(end);
+                job.cancel.cancel();
+                CancelAnswer::Accepted
+            }
+        })
+    }
+
+    /// Returns the early end of a build's lease.
+    pub fn lease_end(&self, id: BuildId) -> Option<LeaseEnd> {
+        self.with(|entries| entries.builds.get(&id)?.lease_end.clone())
     }
 
     /// Marks the attempt at a build as ended: from now on it cannot be canceled. Returns true if

@@ -14,7 +14,7 @@ pub use agent_state::AgentState;
 pub use hot_images::{HotImages, RestoreMemory};
 pub use image_facts::{ImageFacts, ImageFactsCache};
 pub use job_table::{
-    BuildJob, CancelAnswer, DebugJob, DiskUse, ForkJob, HoldJob, ImageJob, JobTable,
+    BuildJob, CancelAnswer, DebugJob, DiskUse, ForkJob, HoldJob, ImageJob, JobTable, LeaseEnd,
 };
 pub use paths::StatePaths;
 pub use ready_pool::{PooledGuest, ReadyPool};

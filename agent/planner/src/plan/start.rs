@@ -145,14 +145,7 @@ impl Observed {
     /// Returns the times of submission and the submitters of all ready builds, if one of them
     /// would fit but waits: its resources are kept for another one.
     pub(super) fn kept_waiting(&self) -> Vec<(Timestamp, Submitter)> {
-        let ready = self
-            .queue
-            .iter()
-            .filter_map(|queued| match self.readiness_of(queued) {
-                BuildReadiness::Ready(candidate) => Some(candidate),
-                _ => None,
-            });
-        let ready: Vec<_> = ready.collect();
+        let ready = self.candidates();
         let pool = self.pool();
         let fits = |it: &Candidate| {
             pool.check(&it.key.machine, it.volume, &it.request)
@@ -165,6 +158,15 @@ impl Observed {
             .into_iter()
             .map(|it| (it.since, it.submitter))
             .collect()
+    }
+
+    /// Returns the builds in the queue that only resources keep from starting.
+    pub(super) fn candidates(&self) -> Vec<Candidate> {
+        let ready = |queued| match self.readiness_of(queued) {
+            BuildReadiness::Ready(candidate) => Some(candidate),
+            _ => None,
+        };
+        self.queue.iter().filter_map(ready).collect()
     }
 
     /// Returns the time at which a backoff ends, if any build backs off.

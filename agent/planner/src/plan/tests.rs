@@ -1,5 +1,7 @@
 //! The actions that a plan must and must not have, in small and in random situations.
 
+use std::collections::BTreeSet;
+
 use config::builds::ImageState;
 use proptest::prelude::*;
 use store::{RevisionView, SnapshotView, Subvolume, Uuid};
@@ -8,6 +10,7 @@ use super::*;
 
 mod bootstraps;
 mod forecast;
+mod openings;
 mod pressure;
 mod pruning;
 mod ready_guests;

@@ -1,0 +1,112 @@
+//! The machines on which a further build could start now: what is offered to controllers.
+
+use std::collections::BTreeSet;
+
+use config::{BuildId, ImageKey, ToolchainName};
+use store::{ImageView, Located, Uuid, VolumeId};
+
+use super::{Observed, key};
+use crate::admission::ResourcePool;
+use crate::{JobId, ResourceRequest};
+
+/// A machine on which a further build could start now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opening {
+    /// The image that the build would run on.
+    pub key: ImageKey,
+    /// The volume of the machine.
+    pub volume: VolumeId,
+    /// The UUID of the image.
+    pub image: Uuid,
+    /// The identity of the revision that the image is made of, the same on all hosts that received
+    /// it.
+    pub identity: String,
+    /// The resources that the guest would take.
+    pub request: ResourceRequest,
+}
+
+impl Observed {
+    /// Returns the machines on which a further build with this toolchain could start now, once the
+    /// builds of `ended` have ended and everything in the queue that can start has started.
+    ///
+    /// # Errors
+    /// The reason for which there are none.
+    pub fn openings(
+        &self,
+        toolchain: &ToolchainName,
+        ended: &BTreeSet<BuildId>,
+    ) -> Result<Vec<Opening>, String> {
+        if let Some(drained) = &self.drained {
+            return Err(drained.message());
+        }
+        if let Some(halt) = &self.halt {
+            return Err(halt.clone());
+        }
+        let pool = self.pool_behind_queue(ended);
+        let (mut openings, mut reasons) = (Vec::new(), Vec::new());
+        for state in self.machines.values() {
+            match self.opening(state, toolchain, &pool) {
+                Some(Ok(opening)) => openings.push(opening),
+                Some(Err(reason)) => reasons.push(reason),
+                None => {}
+            }
+        }
+        if !openings.is_empty() {
+            return Ok(openings);
+        }
+        Err(reasons.into_iter().next().unwrap_or_else(|| {
+            self.toolchain_fault(toolchain)
+                .unwrap_or_else(|| format!("no machine is bootstrapped with toolchain {toolchain}"))
+        }))
+    }
+
+    /// Returns the resources that are left when these builds have ended and the queue has started.
+    fn pool_behind_queue(&self, ended: &BTreeSet<BuildId>) -> ResourcePool {
+        let jobs = ended.iter().map(|id| JobId::Build(*id)).collect();
+        let mut pool = self.pool().without(&jobs);
+        let mut candidates = self.candidates();
+        candidates.retain(|it| !ended.contains(&it.id));
+        self.place_asked(&candidates, &mut pool);
+        pool
+    }
+
+    /// Returns the opening of a machine, or the reason for which it has none; `None` if it has no
+    /// image.
+    fn opening(
+        &self,
+        state: &Located,
+        toolchain: &ToolchainName,
+        pool: &ResourcePool,
+    ) -> Option<Result<Opening, String>> {
+        let key = key(&state.view, toolchain);
+        let image = self.image(&key).filter(|_| !state.view.deleting)?;
+        let identity = identity(state, image)?;
+        state.view.current?;
+        if let Some(halt) = self.halted_volumes.get(&state.volume) {
+            return Some(Err(halt.clone()));
+        }
+        let request = self.request(&key);
+        if let Some(reason) = pool.check(&key.machine, state.volume, &request) {
+            return Some(Err(format!(
+                "a further guest of {} waits for {reason}",
+                key.machine
+            )));
+        }
+        Some(Ok(Opening {
+            image: image.uuid,
+            volume: state.volume,
+            identity,
+            request,
+            key,
+        }))
+    }
+}
+
+/// Returns the identity of the revision that an image is made of.
+fn identity(state: &Located, image: &ImageView) -> Option<String> {
+    let made_of = &image.provenance.as_ref()?.revision_uuid;
+    let mut revisions = state.view.revisions.iter();
+    let revision = revisions.find(|it| it.uuid.to_string() == *made_of);
+    let received = revision.and_then(|it| it.received_uuid);
+    Some(received.map_or_else(|| made_of.clone(), |uuid| uuid.to_string()))
+}

@@ -1,0 +1,259 @@
+//! The settings of controllers.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use wildmatch::WildMatch;
+
+use super::reader::Reader;
+use crate::controllers::ControllerPriority;
+use crate::names::{ControllerName, MachineName, ToolchainName};
+
+/// The interactive builds that are taken from a controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InteractiveMode {
+    /// None.
+    No,
+    /// Only interactive ones.
+    Yes,
+    /// Both.
+    Both,
+}
+
+/// A controller, and the terms on which its tasks are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControllerRules {
+    /// The name.
+    pub name: ControllerName,
+    /// The address for task requests, with its query.
+    pub url: String,
+    /// The priority among controllers.
+    pub priority: ControllerPriority,
+    /// The toolchain of its builds; that of `builds.toolchain` if `None`.
+    pub toolchain: Option<ToolchainName>,
+    /// The version of the toolchain, as the controller knows it.
+    pub toolchain_version: String,
+    /// The patterns of the machines that are offered, in the order of preference.
+    pub machines: Vec<String>,
+    /// The file with the key that answers challenges.
+    pub key: Option<PathBuf>,
+    /// The interactive builds that are taken.
+    pub interactive: InteractiveMode,
+    /// The text that tells a person how to reach the console of an interactive build.
+    pub interactive_login: Option<String>,
+    /// The pause after an answer without a task.
+    pub poll: Duration,
+    /// The limit for a connection.
+    pub connect_max: Duration,
+    /// The limit for an answer.
+    pub request_max: Duration,
+    /// The time after which a task without a result is given up.
+    pub lease_max: Duration,
+}
+
+impl ControllerRules {
+    /// Returns the place of a machine in the order of preference; `None` if it is not offered.
+    pub fn preference(&self, machine: &MachineName) -> Option<usize> {
+        let mut patterns = self.machines.iter();
+        patterns.position(|pattern| WildMatch::new(pattern).matches(machine.as_str()))
+    }
+}
+
+/// Reads the controllers. Those with a fault are left out: the settings are refused.
+pub(super) fn controllers(reader: &mut Reader<'_>) -> Vec<ControllerRules> {
+    let mut names = BTreeSet::new();
+    let read = reader.tables("controllers", |reader| {
+        let rules = controller(reader)?;
+        if !names.insert(rules.name.clone()) {
+            reader.fault("controllers.name", "another controller has this name");
+        }
+        Some(rules)
+    });
+    read.into_iter().flatten().collect()
+}
+
+fn controller(reader: &mut Reader<'_>) -> Option<ControllerRules> {
+    let name = required(reader, "controllers.name", "a name is expected", |text| {
+        let is_name = text.parse::<ControllerName>().is_ok();
+        is_name
+            .then_some(())
+            .ok_or("letters, digits and `._-` are expected, and a letter or a digit first")
+    });
+    let expected = "an address such as `https://ci.example.org/?build-task` is expected";
+    let url = required(reader, "controllers.url", expected, |text| {
+        is_url(text).then_some(()).ok_or(expected)
+    });
+    let expected = "the version of the toolchain is expected, such as `0.17.0`";
+    let version = required(reader, "controllers.toolchain_version", expected, |text| {
+        is_version(text).then_some(()).ok_or(expected)
+    });
+    let priority = priority(reader);
+    let toolchain = reader.optional_text("controllers.toolchain", |text| {
+        let is_name = text.parse::<ToolchainName>().is_ok();
+        is_name
+            .then_some(())
+            .ok_or("the name of a toolchain is expected")
+    });
+    let read = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let machines = reader.optional_list("controllers.machines", "patterns such as `linux-*`", read);
+    let key = reader.optional_path("controllers.key");
+    let (interactive, interactive_login) = interactive(reader);
+    let poll = reader.seconds("controllers.poll_seconds", 60);
+    let connect_max = reader.seconds("controllers.connect_seconds_max", 60);
+    let request_max = reader.seconds("controllers.request_seconds_max", 300);
+    let lease = reader.number("controllers.lease_minutes_max", 180, 1..=100_000);
+    Some(ControllerRules {
+        name: name?.parse().ok()?,
+        url: url?,
+        priority: priority?,
+        toolchain: toolchain.and_then(|name| name.parse().ok()),
+        toolchain_version: version?,
+        machines: machines.unwrap_or_else(|| vec!["*".to_owned()]),
+        key,
+        interactive,
+        interactive_login,
+        poll,
+        connect_max,
+        request_max,
+        lease_max: Duration::from_mins(lease),
+    })
+}
+
+/// Reads a text without a default.
+fn required(
+    reader: &mut Reader<'_>,
+    key: &'static str,
+    expected: &str,
+    check: impl Fn(&str) -> Result<(), &'static str>,
+) -> Option<String> {
+    let text = reader.optional_text(key, check);
+    if text.is_none() {
+        reader.fault(key, expected);
+    }
+    text
+}
+
+fn priority(reader: &mut Reader<'_>) -> Option<ControllerPriority> {
+    let number = reader.small_number("controllers.priority", 0, 0..=19_999);
+    let priority = ControllerPriority::try_from(number);
+    if let Err(error) = &priority {
+        reader.fault("controllers.priority", &error.to_string());
+    }
+    priority.ok()
+}
+
+fn interactive(reader: &mut Reader<'_>) -> (InteractiveMode, Option<String>) {
+    let modes = [
+        ("no", InteractiveMode::No),
+        ("yes", InteractiveMode::Yes),
+        ("both", InteractiveMode::Both),
+    ];
+    let mode = reader.choice("controllers.interactive", &modes);
+    let login = reader.optional_text("controllers.interactive_login", |text| {
+        let is_line = !text.chars().any(char::is_control);
+        is_line.then_some(()).ok_or("one line is expected")
+    });
+    if mode != InteractiveMode::No && login.is_none() {
+        reader.fault(
+            "controllers.interactive_login",
+            "interactive builds need the text that tells people how to reach their console",
+        );
+    }
+    (mode, login)
+}
+
+fn is_url(text: &str) -> bool {
+    let prefixes = ["https://", "http://"];
+    let rest = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix));
+    let is_clean = !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#');
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', '?'])) && is_clean
+}
+
+fn is_version(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+-.~".contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Settings;
+    use super::*;
+
+    const ONE: &str = "[[controllers]]\nname = \"ci\"\nurl = \"https://ci.example.org/?build-task&repository=a\"\n\
+                       toolchain_version = \"0.17.0\"\n";
+
+    fn faults(text: &str) -> String {
+        let faults = Settings::parse(text).unwrap_err();
+        let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    }
+
+    #[test]
+    fn a_controller_needs_a_name_an_address_and_the_version_of_its_toolchain() {
+        let settings = Settings::parse(ONE).unwrap();
+        let [rules] = settings.controllers.as_slice() else {
+            panic!("one controller");
+        };
+        assert_eq!(rules.url, "https://ci.example.org/?build-task&repository=a");
+        assert_eq!(rules.priority, ControllerPriority::default());
+        assert_eq!(rules.lease_max, Duration::from_hours(3));
+        assert_eq!(Settings::parse("").unwrap().controllers, []);
+        insta::assert_snapshot!(faults("[[controllers]]\n"), @r"
+        line 1: `controllers.name`: a name is expected
+        line 1: `controllers.toolchain_version`: the version of the toolchain is expected, such as `0.17.0`
+        line 1: `controllers.url`: an address such as `https://ci.example.org/?build-task` is expected
+        ");
+    }
+
+    #[test]
+    fn all_faults_of_controllers_are_reported_with_their_lines() {
+        let text = format!(
+            "{ONE}priority = 10999\nmachines = [\"\"]\ninteractive = \"yes\"\nkey = \"key.pem\"\n\
+             lease_minutes_max = 0\ncolour = 1\n{ONE}"
+        );
+        insta::assert_snapshot!(faults(&text), @r"
+        line 1: `controllers.interactive_login`: interactive builds need the text that tells people how to reach their console
+        line 5: `controllers.priority`: `10999` is not the priority of a controller: up to four digits DCBA are expected, or five FDCBA, where F is 0 or 1 and D is not 0 if F is 1
+        line 6: `controllers.machines`: a list of patterns such as `linux-*` is expected
+        line 8: `controllers.key`: an absolute path is expected
+        line 9: `controllers.lease_minutes_max`: a number from 1 to 100000 is expected
+        line 10: `controllers.colour` is not a setting
+        ");
+        let twice = faults(&[ONE, ONE].concat());
+        assert_eq!(
+            twice,
+            "line 6: `controllers.name`: another controller has this name"
+        );
+    }
+
+    #[test]
+    fn machines_are_offered_in_the_order_of_the_patterns() {
+        let text = format!("{ONE}machines = [\"linux-debian*\", \"linux-*\"]\n");
+        let settings = Settings::parse(&text).unwrap();
+        let rules = &settings.controllers[0];
+        let place = |name: &str| rules.preference(&name.parse().unwrap());
+        assert_eq!(place("linux-debian_12"), Some(0));
+        assert_eq!(place("linux-gcc_14"), Some(1));
+        assert_eq!(place("windows"), None);
+    }
+
+    #[test]
+    fn an_address_is_absolute_and_clean() {
+        for text in [
+            "ftp://x/",
+            "https://",
+            "https:///x",
+            "http://?x",
+            "http://a b/",
+            "http://a/#x",
+        ] {
+            assert!(!is_url(text), "{text}");
+        }
+        for text in ["http://[::1]:8080/?build-task", "https://ci.example.org"] {
+            assert!(is_url(text), "{text}");
+        }
+    }
+}
