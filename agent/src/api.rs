@@ -7,6 +7,7 @@ mod auth;
 mod builds;
 mod caches;
 mod console;
+mod controllers;
 mod doctor;
 mod error;
 mod events;
@@ -240,6 +241,7 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
             get(caches::show).delete(caches::delete),
         )
         .route("/api/v1/caches/{name}/prune", post(caches::prune))
+        .route("/api/v1/controllers", get(controllers::list))
         .route("/api/v1/queue", get(queue::show))
         .route("/api/v1/drain", post(queue::drain))
         .route("/api/v1/undrain", post(queue::undrain))

@@ -26,6 +26,7 @@ use tracing::{info, warn};
 use crate::api;
 use crate::housekeeping::{disk_pressure, retention};
 use crate::scheduler::{self, log_cleaning};
+use crate::triggers::controllers;
 use crate::triggers::fs_watch::Watch;
 use crate::triggers::layers;
 use crate::triggers::pull;
@@ -103,6 +104,9 @@ async fn run_async(settings: Settings) -> Result<[File; 2], StartError> {
     if let Some(outdated) = blocking(store::btrfs_progs::outdated).await {
         warn!(error = &outdated as &dyn Error, "btrfs-progs are outdated");
     }
+    let shared = Arc::clone(&agent);
+    let members = blocking(move || controllers::members(&shared)).await;
+    let members = members.context(|| "use the settings of the controllers".to_owned())?;
     recover(&agent).await?;
     let watch = Watch::new(&agent).context(|| "watch directories".to_owned())?;
     let api = api::bind(&agent)
@@ -115,6 +119,9 @@ async fn run_async(settings: Settings) -> Result<[File; 2], StartError> {
     let disk_pressure = tokio::spawn(disk_pressure::watch(Arc::clone(&agent)));
     tokio::spawn(pull::run(Arc::clone(&agent)));
     tokio::spawn(layers::run(Arc::clone(&agent)));
+    agent
+        .tasks
+        .spawn(controllers::run(Arc::clone(&agent), members));
     info!(
         name = agent.settings.name,
         version = env!("CARGO_PKG_VERSION"),

@@ -1,5 +1,6 @@
-//! The triggers of work: submissions, schedules, changed directories, revisions on other hosts.
+//! The triggers of work: submissions, schedules, controllers, changed directories, revisions on other hosts.
 
+pub(crate) mod controllers;
 pub mod fs_watch;
 pub(crate) mod layers;
 pub(crate) mod projects;

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::names::{BuildId, ControllerName, ToolchainName};
 
 /// The error of parsing a priority.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +95,67 @@ impl fmt::Display for ControllerPriority {
     }
 }
 
+/// The state of a controller, as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerStatus {
+    /// The name.
+    pub name: ControllerName,
+    /// The protocol.
+    pub protocol: String,
+    /// The address for task requests, without a password.
+    pub url: String,
+    /// The priority.
+    pub priority: ControllerPriority,
+    /// The toolchain of its builds.
+    pub toolchain: ToolchainName,
+    /// What the agent knows of it since its start.
+    #[serde(flatten)]
+    pub contact: Contact,
+    /// The number of its tasks whose builds are recorded.
+    pub tasks: u32,
+    /// The builds whose lease is open: those that wait or run, and those whose result it does not
+    /// have yet.
+    pub open: Vec<OpenLease>,
+}
+
+/// The contact with a controller since the start of the agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contact {
+    /// The time of its last answer; `None` if there was none.
+    pub answered: Option<Timestamp>,
+    /// The time of the first of the failures since then.
+    #[serde(default)]
+    pub failing_since: Option<Timestamp>,
+    /// The failure of the last request; empty after a success.
+    pub failure: String,
+    /// The reason for which it is not asked now; empty while it is.
+    pub not_asked: String,
+}
+
+/// The open lease of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenLease {
+    /// The build.
+    pub build: BuildId,
+    /// True if the build has ended: its result is still to be reported.
+    pub ended: bool,
+    /// The number of failed reports.
+    pub failures: u32,
+    /// The failure of the last report; may be empty.
+    pub failure: String,
+}
+
+/// Returns an address without its user and password.
+pub fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (host, path) = rest.split_at(end);
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +190,17 @@ mod tests {
             ];
             assert_eq!(found, expected, "{one} and {other}");
             assert_eq!(first.boosts(), one == 11000);
+        }
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        for (url, shown) in [
+            ("https://a:b@x.org/?t@y", "https://x.org/?t@y"),
+            ("http://x.org?q=a@b", "http://x.org?q=a@b"),
+            ("http://x.org:80", "http://x.org:80"),
+        ] {
+            assert_eq!(without_password(url), shown);
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{BuildId, CacheName, MachineName, ScheduleName};
+use crate::names::{BuildId, CacheName, ControllerName, MachineName, ScheduleName};
 
 /// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -190,6 +190,14 @@ kinds! {
         "nothing matches a pattern or a writer of a cache", "operator: correct the settings";
     CacheUnnamed, "cache-unnamed", Warning,
         "the directory of a cache that the settings do not name", "operator: name it, or delete the directory";
+    ControllerUnreachable, "controller-unreachable", Warning,
+        "a controller has failed or refused all requests for an hour", "operator: correct its settings, or ask who runs it";
+    ControllerKey, "controller-key", Fault,
+        "the key of a controller is missing, or others than root may read it", "operator: `chmod 600`, or make a new one";
+    ControllerWithoutMachine, "controller-without-machine", Warning,
+        "no machine is offered to a controller", "operator: add a machine, or correct `machines` in the settings";
+    ControllerUnnamed, "controller-unnamed", Warning,
+        "results wait for a controller that the settings do not name", "operator: name it again";
 }
 
 impl fmt::Display for Id {
@@ -220,6 +228,8 @@ pub enum Subject {
     Schedule(ScheduleName),
     /// A cache between builds.
     Cache(CacheName),
+    /// A controller.
+    Controller(ControllerName),
     /// A file or directory.
     Path(PathBuf),
 }
@@ -236,6 +246,7 @@ impl fmt::Display for Subject {
             Self::Build(id) => write!(f, "build {id}"),
             Self::Schedule(name) => write!(f, "schedule {name}"),
             Self::Cache(name) => write!(f, "cache {name}"),
+            Self::Controller(name) => write!(f, "controller {name}"),
             Self::Path(path) => write!(f, "{}", path.display()),
         }
     }

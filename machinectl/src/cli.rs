@@ -10,8 +10,8 @@ use crate::options::GlobalOptions;
 use crate::output::Output;
 use crate::program::Program;
 use crate::{
-    build, cache, help, host, layer, machine, manual, project, schedule, secret, systemd, toaster,
-    token, toolchain,
+    build, cache, controllers, help, host, layer, machine, manual, project, schedule, secret,
+    systemd, toaster, token, toolchain,
 };
 
 /// Manages machines, their images and toolchains, and the builds on a build host
@@ -48,6 +48,8 @@ enum Command {
     /// List, show and prune caches, which builds of a machine and toolchain share
     #[command(subcommand)]
     Cache(cache::Command),
+    #[command(flatten)]
+    Controllers(controllers::Command),
     #[command(flatten)]
     Host(host::Command),
     /// Add, list and remove tokens, which give access to the agent over the network
@@ -125,6 +127,7 @@ fn dispatch(
         Command::Layer(command) => layer::run(command, options, output),
         Command::Secret(command) => secret::run(command, options, output),
         Command::Cache(command) => cache::run(command, options, output),
+        Command::Controllers(command) => controllers::run(command, options, output),
         Command::Host(command) => host::run(command, options, output),
         Command::Token(command) => token::run(command, output),
         Command::Toaster(command) | Command::TopLevelToaster(command) => {

@@ -75,6 +75,7 @@ const BUILDS: &[Entry] = &[
     ("schedule show", &[SOCKET, JSON]),
     ("schedule run", &[SOCKET, JSON, QUIET]),
     ("schedule remove", &[SOCKET, JSON, QUIET]),
+    ("controllers", &[SOCKET, JSON, LEGEND]),
 ];
 
 const PROJECTS: &[Entry] = &[

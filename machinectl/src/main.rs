@@ -6,6 +6,7 @@
 mod build;
 mod cache;
 mod cli;
+mod controllers;
 mod exit_code;
 mod help;
 mod host;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Answer, Controller, Ending, Offer, TakeError, Taken, Upload};
 use http::Http;
-pub use key::{Key, KeyError};
+pub use key::{Key, KeyError, check as check_key};
 pub use result::RESULT_BYTES_MAX;
 
 /// The checksum of everything of this agent that may change results.

@@ -145,6 +145,7 @@ async fn facts(
         is_given: build.controller.is_some(),
         canceled: false,
         stopping: agent.stopping.is_cancelled(),
+        lease_end: agent.jobs.lease_end(build.id),
     }
 }
 

@@ -16,7 +16,9 @@ use config::doctor::Finding;
 pub use examine::examine;
 pub(super) use inspect::open_directories;
 pub use inspect::{inspect, planned_deletions};
-pub use inventory::{CacheFacts, Group, Guest, Inventory, Network, Recorded, Records};
+pub use inventory::{
+    CacheFacts, ControllerFacts, Group, Guest, Inventory, Network, Recorded, Records,
+};
 pub use repair::repair;
 
 /// A repair.

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use yocto::{Catalog, Mirrors, Policy};
 
+use super::contacts::Contacts;
 use super::hot_images::HotImages;
 use super::image_facts::ImageFactsCache;
 use super::job_table::JobTable;
@@ -80,6 +81,8 @@ pub struct AgentState {
     pub ready: ReadyPool,
     /// The failed restores of checkpoints.
     pub restores: RestoreHistory,
+    /// The contacts with controllers.
+    pub contacts: Contacts,
     status: watch::Sender<Option<Status>>,
     queue_snapshot: watch::Sender<QueueSnapshot>,
     drained: watch::Sender<Option<Drained>>,
@@ -141,6 +144,7 @@ impl AgentState {
             hot_images: HotImages::default(),
             ready: ReadyPool::default(),
             restores: RestoreHistory::default(),
+            contacts: Contacts::default(),
             status: watch::Sender::default(),
             queue_snapshot: watch::Sender::default(),
             drained: watch::Sender::default(),

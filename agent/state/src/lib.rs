@@ -1,6 +1,7 @@
 //! The state that all parts of a running agent share.
 
 pub mod agent_state;
+pub mod contacts;
 pub mod hot_images;
 pub mod image_facts;
 pub mod job_table;

@@ -1,6 +1,7 @@
 //! The counters of the agent, for Prometheus. The PR service has its own.
 
 mod caches;
+mod controllers;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -20,6 +21,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 pub use caches::{CacheMetrics, CacheResult, TransferDirection};
+pub use controllers::{ControllerMetrics, RequestResult};
 
 /// The format of the metrics, as a content type.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -36,6 +38,8 @@ type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
 pub struct Metrics {
     /// The counters of caches between builds.
     pub caches: CacheMetrics,
+    /// The counters of controllers.
+    pub controllers: ControllerMetrics,
     builds: Counters,
     phases: Histograms,
     schedule_runs: Counters,
@@ -84,6 +88,7 @@ impl Default for Metrics {
         );
         let metrics = Self {
             caches: CacheMetrics::register(&mut all),
+            controllers: ControllerMetrics::register(&mut all),
             builds: counter(&mut all, "builds", "Finished builds"),
             phases: histogram(
                 &mut all,

@@ -6,6 +6,7 @@
 mod builds;
 mod caches;
 mod console;
+mod controllers;
 mod error;
 mod http;
 mod layers;

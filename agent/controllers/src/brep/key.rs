@@ -97,7 +97,7 @@ impl Key {
 ///
 /// # Errors
 /// The file cannot be read, or others may read it.
-pub(crate) fn check(path: &Path) -> Result<(), KeyError> {
+pub fn check(path: &Path) -> Result<(), KeyError> {
     let metadata = path.metadata().map_err(|source| KeyError::File {
         path: path.to_owned(),
         source,

@@ -111,23 +111,8 @@ fn task_bytes(text: &str, header: &Manifest, task: &Manifest) -> Option<Vec<u8>>
         });
         return Some(manifest::print(&[task]).into_bytes());
     }
-    let mut offset = 0;
-    for line in text.split_inclusive('\n') {
-        let end = offset + line.len();
-        // A line in a value may look like the beginning of a manifest: only the true one separates
-        // the same two manifests.
-        if offset > 0 && line.trim() == ":" {
-            let (first, second) = (&text[..offset], format!(": 1\n{}", &text[end..]));
-            let is = |text: &str, expected: &Manifest| {
-                manifest::parse(text).is_ok_and(|it| it == [expected.clone()])
-            };
-            if is(first, header) && is(&second, task) {
-                return Some(second.into_bytes());
-            }
-        }
-        offset = end;
-    }
-    None
+    let body = manifest::bodies(text).ok()?.get(1).copied()?;
+    Some(format!(": 1\n{body}").into_bytes())
 }
 
 #[cfg(test)]

@@ -59,6 +59,7 @@ pub fn conclude(
             return queued(build, format!("because {message}"), now);
         }
         Verdict::Canceled => (Outcome::Abort, "it was canceled".to_owned()),
+        Verdict::LeaseEnded(end) => (end.outcome(), end.to_string()),
         Verdict::Late(message) => (Outcome::Abort, message),
         Verdict::HostFailed(message) if build.counted_attempts() <= rules.retries_max => {
             let attempts = build.counted_attempts();
@@ -107,7 +108,7 @@ fn end_trial_run(build: &mut Build, verdict: &Verdict) -> Option<String> {
             return None;
         }
         // A copy of a forked guest has no trial.
-        Verdict::Canceled | Verdict::Lost(_) => return None,
+        Verdict::Canceled | Verdict::LeaseEnded(_) | Verdict::Lost(_) => return None,
     };
     run.result = Some(result);
     let revision = run.revision;
@@ -147,6 +148,7 @@ fn queued(mut build: Build, message: String, now: Timestamp) -> Result<Build, Tr
 mod tests {
     use super::*;
     use crate::build::Collected;
+    use state::LeaseEnd;
 
     const RULES: Rules = Rules {
         retries_max: 1,
@@ -313,6 +315,25 @@ mod tests {
         );
         let interrupted = Verdict::Interrupted("the host agent was stopped".into());
         assert_eq!(concluded(9, interrupted, &RULES), (State::Queued, None, 8));
+    }
+
+    #[test]
+    fn an_early_end_of_the_lease_is_final_and_costs_no_retry() {
+        let by = "urgent".parse().unwrap();
+        for (end, outcome) in [
+            (LeaseEnd::Interrupted(by), Outcome::Interrupt),
+            (LeaseEnd::Expired, Outcome::Abort),
+        ] {
+            assert_eq!(
+                concluded(1, Verdict::LeaseEnded(end.clone()), &RULES),
+                (State::Finished, Some(outcome), 1)
+            );
+            let after = on_trial(Verdict::LeaseEnded(end));
+            assert_eq!(
+                (after.outcome, after.trial.unwrap().result),
+                (Some(outcome), None)
+            );
+        }
     }
 
     #[test]

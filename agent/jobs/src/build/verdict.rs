@@ -15,7 +15,7 @@ use tftp::server::{RefusalCause, RefusedPut};
 use super::Collected;
 use super::collect::with_faults;
 use crate::JobError;
-use state::DiskUse;
+use state::{DiskUse, LeaseEnd};
 
 /// The facts about an attempt that has ended.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub struct Facts {
     pub canceled: bool,
     /// `true` if the agent stops.
     pub stopping: bool,
+    /// The early end of the lease of a controller's task.
+    pub lease_end: Option<LeaseEnd>,
 }
 
 impl Facts {
@@ -50,6 +52,7 @@ impl Facts {
             is_given: false,
             canceled: false,
             stopping: false,
+            lease_end: None,
         }
     }
 }
@@ -75,6 +78,9 @@ pub enum Verdict {
     Final(Box<Collected>),
     /// A person canceled it.
     Canceled,
+    /// Its lease was ended early: a task of a controller with a higher priority has its place, or its
+    /// controller has given it up.
+    LeaseEnded(LeaseEnd),
     /// It exceeded one of its time limits.
     Late(String),
     /// The host failed, as far as the host can tell: nothing is known of the package.
@@ -90,6 +96,10 @@ impl Verdict {
     pub fn of(facts: Facts) -> Self {
         if facts.canceled {
             return Self::Canceled;
+        }
+        // A result that arrived before is worth keeping.
+        if let (Some(end), Err(_)) = (&facts.lease_end, &facts.ended) {
+            return Self::LeaseEnded(end.clone());
         }
         let causes = Causes::of(&facts);
         match facts.ended {
@@ -110,7 +120,11 @@ impl Verdict {
         match self {
             Self::Final(collected) => !collected.outcome.is_good(),
             Self::Late(_) => true,
-            Self::Canceled | Self::HostFailed(_) | Self::Interrupted(_) | Self::Lost(_) => false,
+            Self::Canceled
+            | Self::LeaseEnded(_)
+            | Self::HostFailed(_)
+            | Self::Interrupted(_)
+            | Self::Lost(_) => false,
         }
     }
 }

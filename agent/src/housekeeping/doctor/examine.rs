@@ -1,6 +1,7 @@
 //! The examination of an inventory. Pure.
 
 mod caches;
+mod controllers;
 
 use config::builds::State;
 use config::doctor::{Finding, Id, Subject};
@@ -29,6 +30,7 @@ pub fn examine(inventory: &Inventory) -> Vec<Found> {
     examination.schedules();
     examination.sources();
     examination.caches();
+    examination.controllers();
     examination.found
 }
 

@@ -1,6 +1,7 @@
 //! The inspection of the host, which gives the inventory.
 
 mod caches;
+mod controllers;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -55,6 +56,9 @@ pub async fn inspect(agent: &Arc<AgentState>) -> io::Result<Inventory> {
         inventory.copies.extend(jobs.debug_sessions.keys());
         inventory.bootstraps |= !jobs.images.is_empty();
     }
+    // Damaged records are a finding of their own.
+    let counts = agent.records.lease_counts().await.unwrap_or_default();
+    inventory.unnamed_controllers = controllers::unnamed(agent, &counts);
     let ready = ready_before
         .into_keys()
         .chain(agent.ready.images().into_keys());
@@ -103,6 +107,7 @@ fn read(agent: &AgentState, schedules: Vec<Schedule>) -> io::Result<Inventory> {
         schedules: without_machine(agent, schedules),
         caches: caches::facts(agent),
         unnamed_caches: agent.caches.unnamed(),
+        controllers: controllers::facts(agent),
         ..Inventory::default()
     })
 }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use config::builds::State;
 use config::pressure::Pressure;
-use config::{BuildId, CacheName, CopyTag, GuestTag, MachineName, ScheduleName, ToolchainName};
+use config::{
+    BuildId, CacheName, ControllerName, CopyTag, GuestTag, MachineName, ScheduleName, ToolchainName,
+};
 use store::Holder;
 
 /// The facts that an examination depends on.
@@ -57,6 +59,23 @@ pub struct Inventory {
     pub caches: Vec<CacheFacts>,
     /// The directories of caches that the settings do not name.
     pub unnamed_caches: Vec<PathBuf>,
+    /// The controllers.
+    pub controllers: Vec<ControllerFacts>,
+    /// The controllers that the settings do not name, each with the number of its open leases.
+    pub unnamed_controllers: Vec<(ControllerName, u32)>,
+}
+
+/// The facts about a controller.
+#[derive(Debug, Clone)]
+pub struct ControllerFacts {
+    /// The name.
+    pub name: ControllerName,
+    /// The failure of the last request and the seconds since the first one, if it fails.
+    pub failing: Option<(String, u64)>,
+    /// The fault of the key.
+    pub key_fault: Option<String>,
+    /// The number of machines that it may be offered.
+    pub machines: usize,
 }
 
 /// The facts about a cache.

@@ -322,3 +322,42 @@ fn high_and_unreported_pressure_are_reported() {
         "host-pressure: /proc/pressure/memory: since 1970-01-01 00:00:00Z the memory pressure is above 20 % or has not fallen below one half of that; it was 43 % when the scheduler last looked\n    `systemd-cgtop` shows what uses the host; the setting guests.memory_pressure_percent_max is the limit\nunknown-pressure: /proc/pressure/io: the file does not exist or states nothing\n    boot the kernel with psi=1, or set the limit on this pressure to 0"
     );
 }
+
+#[test]
+fn controllers_that_fail_or_lack_something_are_reported() {
+    let facts = |name: &str, seconds| ControllerFacts {
+        name: name.parse().unwrap(),
+        failing: Some(("no route".to_owned(), seconds)),
+        key_fault: None,
+        machines: 1,
+    };
+    let inventory = Inventory {
+        controllers: vec![
+            facts("new", 3599),
+            facts("old", 7200),
+            ControllerFacts {
+                failing: None,
+                key_fault: Some("cannot read the key /k".to_owned()),
+                machines: 0,
+                ..facts("bad", 0)
+            },
+        ],
+        unnamed_controllers: vec![("gone".parse().unwrap(), 2)],
+        ..Inventory::default()
+    };
+    let found: Vec<_> = examine(&inventory)
+        .into_iter()
+        .map(|it| {
+            format!(
+                "{}: {}: {}",
+                it.finding.id, it.finding.subject, it.finding.proof
+            )
+        })
+        .collect();
+    insta::assert_snapshot!(found.join("\n"), @r"
+    controller-unreachable: controller old: for 120 minutes: no route
+    controller-key: controller bad: cannot read the key /k
+    controller-without-machine: controller bad: no bootstrapped machine matches its `machines` and its toolchain
+    controller-unnamed: controller gone: the number of its open leases is 2
+    ");
+}

@@ -96,6 +96,7 @@ fn shown(facts: Facts) -> String {
             format!("{}, {}: {}", it.outcome, kept.join(" "), it.message)
         }
         Verdict::Canceled => "canceled".to_owned(),
+        Verdict::LeaseEnded(end) => format!("lease ended: {end}"),
         Verdict::Late(message) => format!("late: {message}"),
         Verdict::HostFailed(message) => format!("retry: {message}"),
         Verdict::Interrupted(message) => format!("interrupted: {message}"),
@@ -333,4 +334,29 @@ fn an_abnormal_result_of_a_controllers_task_is_final() {
         RefusalCause::Host,
     );
     assert!(matches!(Verdict::of(given(full)), Verdict::HostFailed(_)));
+}
+
+#[test]
+fn the_end_of_a_lease_counts_only_without_a_result() {
+    let end = state::LeaseEnd::Interrupted("urgent".parse().unwrap());
+    let cancelled = || JobError::Guest(GuestFailure::Cancelled);
+    let facts = |ended| Facts {
+        lease_end: Some(end.clone()),
+        ..Facts::of_end(ended)
+    };
+    let verdict = Verdict::of(facts(Err(cancelled())));
+    assert_eq!(verdict, Verdict::LeaseEnded(end.clone()));
+    assert!(!verdict.may_be_held() && !verdict.is_good());
+    let result = Collected {
+        outcome: Outcome::Success,
+        message: String::new(),
+        packages: Vec::new(),
+        artifacts: Vec::new(),
+    };
+    assert!(Verdict::of(facts(Ok(result))).is_good());
+    let canceled = Facts {
+        canceled: true,
+        ..facts(Err(cancelled()))
+    };
+    assert_eq!(Verdict::of(canceled), Verdict::Canceled);
 }

@@ -1,0 +1,118 @@
+//! Controllers: asks them for tasks, ends leases early, and reports results until they have arrived.
+
+mod asking;
+mod leases;
+mod offering;
+mod outbox;
+mod reporting;
+
+use std::sync::Arc;
+
+use config::controllers::{ControllerStatus, OpenLease, without_password};
+use config::settings::ControllerRules;
+use config::{NameError, ToolchainName};
+use controllers::Controller;
+use controllers::brep::{Brep, KeyError};
+use records::RecordsError;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use state::AgentState;
+
+/// A controller of the settings, with its client.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    rules: ControllerRules,
+    toolchain: ToolchainName,
+    client: Arc<dyn Controller>,
+}
+
+/// A reason why the controllers of the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MemberError {
+    /// The key of one cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The name of the default toolchain.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+/// Returns the controllers of the settings. Blocks.
+///
+/// # Errors
+/// The key of one cannot be used.
+pub(crate) fn members(agent: &AgentState) -> Result<Vec<Member>, MemberError> {
+    let rules = agent.settings.controllers.iter();
+    let member = |rules: &ControllerRules| {
+        let client = Brep::new(rules)?;
+        Ok(Member {
+            rules: rules.clone(),
+            toolchain: toolchain(agent, rules)?,
+            client: Arc::new(client),
+        })
+    };
+    rules.map(member).collect()
+}
+
+/// Returns the toolchain that the tasks of a controller are built with.
+fn toolchain(agent: &AgentState, rules: &ControllerRules) -> Result<ToolchainName, NameError> {
+    let default = || agent.settings.builds.toolchain.parse();
+    rules.toolchain.clone().map_or_else(default, Ok)
+}
+
+/// Serves the controllers until the agent stops.
+pub(crate) async fn run(agent: Arc<AgentState>, members: Vec<Member>) {
+    for member in &members {
+        agent.telemetry.metrics.controllers.show(&member.rules.name);
+        let (agent, member) = (Arc::clone(&agent), member.clone());
+        tokio::spawn(async move { outbox::run(&agent, &member).await });
+    }
+    let watched = Arc::clone(&agent);
+    tokio::spawn(async move { leases::run(&watched).await });
+    if !members.is_empty() {
+        asking::run(&agent, &members).await;
+    }
+}
+
+/// Returns the state of each controller of the settings.
+///
+/// # Errors
+/// The records cannot be read.
+pub(crate) async fn describe(agent: &AgentState) -> Result<Vec<ControllerStatus>, RecordsError> {
+    let counts = agent.records.lease_counts().await?;
+    let open = agent.records.open_leases().await?;
+    let describe = |rules: &ControllerRules| {
+        Some(ControllerStatus {
+            name: rules.name.clone(),
+            protocol: "brep".to_owned(),
+            url: without_password(&rules.url),
+            priority: rules.priority,
+            toolchain: toolchain(agent, rules).ok()?,
+            contact: agent.contacts.get(&rules.name),
+            tasks: counts
+                .iter()
+                .find(|it| it.controller == rules.name)
+                .map_or(0, |it| it.taken),
+            open: open
+                .iter()
+                .filter(|(lease, _)| lease.controller == rules.name)
+                .map(|(lease, build)| OpenLease {
+                    build: build.id,
+                    ended: build.outcome.is_some(),
+                    failures: lease.failures,
+                    failure: lease.failure.clone(),
+                })
+                .collect(),
+        })
+    };
+    let rules = agent.settings.controllers.iter();
+    Ok(rules.filter_map(describe).collect())
+}
+
+/// Draws a random number.
+fn draw() -> u64 {
+    let mut bytes = [0; 8];
+    // Without randomness only the jitter is missing.
+    let _ = getrandom(&mut bytes[..], GetRandomFlags::empty());
+    u64::from_ne_bytes(bytes)
+}

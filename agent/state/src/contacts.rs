@@ -1,0 +1,67 @@
+//! The contacts with controllers since the start of the agent.
+
+use std::collections::BTreeMap;
+
+use config::ControllerName;
+use config::controllers::Contact;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+/// The contacts with controllers, by their names.
+#[derive(Debug, Default)]
+pub struct Contacts(Mutex<BTreeMap<ControllerName, Contact>>);
+
+impl Contacts {
+    /// Returns the contact with a controller.
+    pub fn get(&self, name: &ControllerName) -> Contact {
+        self.0.lock().get(name).cloned().unwrap_or_default()
+    }
+
+    /// Notes that a controller has answered. Returns true if it had failed before.
+    pub fn answered(&self, name: &ControllerName, now: Timestamp) -> bool {
+        let mut contacts = self.0.lock();
+        let contact = contacts.entry(name.clone()).or_default();
+        contact.answered = Some(now);
+        contact.failure.clear();
+        contact.failing_since.take().is_some()
+    }
+
+    /// Notes that a request to a controller has failed. Returns true if that is new.
+    pub fn failed(&self, name: &ControllerName, failure: &str, now: Timestamp) -> bool {
+        let mut contacts = self.0.lock();
+        let contact = contacts.entry(name.clone()).or_default();
+        contact.failing_since.get_or_insert(now);
+        let is_new = contact.failure != failure;
+        failure.clone_into(&mut contact.failure);
+        is_new
+    }
+
+    /// Notes the reason for which a controller is not asked; an empty one if it is.
+    pub fn not_asked(&self, name: &ControllerName, reason: &str) {
+        let mut contacts = self.0.lock();
+        let contact = contacts.entry(name.clone()).or_default();
+        reason.clone_into(&mut contact.not_asked);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_dated_from_the_first_until_an_answer() {
+        let (contacts, name) = (Contacts::default(), "ci".parse().unwrap());
+        let second = |second| Timestamp::from_second(second).unwrap();
+        assert!(contacts.failed(&name, "no route", second(1)));
+        assert!(!contacts.failed(&name, "no route", second(2)));
+        assert!(contacts.failed(&name, "refused", second(3)));
+        let contact = contacts.get(&name);
+        assert_eq!(contact.failing_since, Some(second(1)));
+        assert_eq!(contact.failure, "refused");
+        assert!(contacts.answered(&name, second(4)));
+        assert!(!contacts.answered(&name, second(5)));
+        let contact = contacts.get(&name);
+        assert_eq!((contact.failing_since, &*contact.failure), (None, ""));
+        assert_eq!(contact.answered, Some(second(5)));
+    }
+}
