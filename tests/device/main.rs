@@ -15,6 +15,7 @@ mod arrivals;
 mod attach;
 mod backend;
 mod bad_input;
+mod bbot_workers;
 mod bitbake_checkout;
 mod caches;
 mod cancels;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails at the first error")]
 
 mod access;
+mod bbot_worker;
 mod bitbake_checkout;
 mod bitbake_toolchain;
 mod caches;

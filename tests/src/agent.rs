@@ -155,17 +155,23 @@ impl AgentHost {
 
     /// Adds a toolchain for the demo's machine whose worker is a shell script.
     pub fn add_worker(&self, name: &str, script: &str) {
+        self.add_worker_with(name, script, &[]);
+    }
+
+    /// Adds a toolchain like [`AgentHost::add_worker`], with programs and libraries beside the script.
+    pub fn add_worker_with(&self, name: &str, script: &str, files: &[&Path]) {
         let directory = tempfile::tempdir_in(self.work.path()).expect("a directory");
         let worker = directory.path().join("buildhost-worker");
         crate::write_file(&worker, script);
         fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).expect("a program");
         let archive = directory.path().join("toolchain.tar.gz");
         let mut tar = command::prepare("tar");
-        tar.arg("-czf")
-            .arg(&archive)
-            .arg("-C")
-            .arg(directory.path());
-        tar.arg("buildhost-worker");
+        tar.arg("-czf").arg(&archive).arg("--dereference");
+        tar.arg("-C").arg(directory.path()).arg("buildhost-worker");
+        for file in files {
+            let (parent, name) = (file.parent().expect("a parent"), file.file_name());
+            tar.arg("-C").arg(parent).arg(name.expect("a name"));
+        }
         command::run(tar, Duration::from_mins(1)).expect("an archive");
         fs::remove_file(worker).expect("only the archive");
         let from = directory.path().display().to_string();

@@ -12,6 +12,7 @@ pub mod agent;
 pub mod api_host;
 pub mod attacks;
 pub mod backend_contract;
+pub mod bbot;
 pub mod bitbake;
 pub mod crash_consistency;
 pub mod farm;
