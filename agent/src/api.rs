@@ -90,9 +90,9 @@ impl Api {
 /// # Errors
 /// A socket cannot be bound, or a file that the settings name cannot be used.
 pub async fn bind(agent: &AgentState) -> io::Result<Api> {
-    let http = &agent.settings.http;
+    let http = &agent.settings().http;
     let auth = Auth::new(http.token_file.clone())?;
-    let socket = agent.settings.paths.run.join(SOCKET);
+    let socket = agent.settings().paths.run.join(SOCKET);
     let mut listeners = vec![Listener::Unix(bind_socket(&socket, http.group.as_deref())?)];
     if let Some(address) = &http.listen {
         let tls = http.tls.as_ref().map(tls::load).transpose()?;
@@ -138,7 +138,7 @@ fn bind_socket(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
 /// Serves requests until the agent stops.
 pub async fn serve(agent: Arc<AgentState>, api: Api) {
     let stopping = agent.stopping.clone();
-    let http = &agent.settings.http;
+    let http = &agent.settings().http;
     let network = Places::new(http.connections_max, http.connections_per_peer_max);
     let limits = TimeLimits {
         transport: Deadlines {
@@ -166,7 +166,7 @@ pub async fn serve(agent: Arc<AgentState>, api: Api) {
 }
 
 fn routes(agent: Arc<AgentState>, auth: Auth) -> Router {
-    let http = &agent.settings.http;
+    let http = &agent.settings().http;
     let limiter = RateLimiter::new(http.requests_per_second_max);
     let host_names = HostNames::of_system(&http.allowed_hosts, &http.listen);
     protected_routes(&agent)
@@ -254,7 +254,9 @@ fn protected_routes(agent: &AgentState) -> Router<Arc<AgentState>> {
         .route("/api/v1/doctor", get(doctor::examine))
         .route("/api/v1/doctor/repair", post(doctor::repair))
         .merge(project_routes())
-        .route_layer(DefaultBodyLimit::max(agent.settings.http.request_bytes_max))
+        .route_layer(DefaultBodyLimit::max(
+            agent.settings().http.request_bytes_max,
+        ))
         .route(
             "/api/v1/sources/{sha256}",
             get(files::source).merge(put(files::put_source).layer(DefaultBodyLimit::disable())),
@@ -362,7 +364,7 @@ fn free_space(agent: &AgentState) -> Vec<(&'static str, PathBuf, Option<u64>)> {
 
 /// Returns the pressure on each resource of the host that the kernel reports.
 fn host_pressure(agent: &AgentState) -> Vec<(&'static str, &'static str, u32)> {
-    let readings = crate::scheduler::pressure::read(&agent.settings.paths.pressure);
+    let readings = crate::scheduler::pressure::read(&agent.settings().paths.pressure);
     let shares = |(kind, stall): (PressureKind, Stall)| {
         let name = kind.file();
         [(name, "some", stall.some), (name, "full", stall.full)]

@@ -14,8 +14,8 @@ use prserv::listen::listen_on_port;
 use records::Records;
 use rustix::fs::Mode;
 use session::pr_service;
-use store::Volume;
 use store::toolchains::Toolchains;
+use store::{RefusalKind, Volume};
 use sys::blocking::blocking;
 use telemetry::Telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -25,7 +25,10 @@ use tracing::{info, warn};
 
 use crate::api;
 use crate::housekeeping::{disk_pressure, retention};
+use crate::log::LogFilter;
 use crate::scheduler::{self, log_cleaning};
+use crate::service_manager;
+use crate::settings_file::SettingsFile;
 use crate::triggers::controllers;
 use crate::triggers::fs_watch::Watch;
 use crate::triggers::layers;
@@ -78,7 +81,7 @@ impl<T, E: Into<Box<dyn Error + Send + Sync>>> ErrorContext<T> for Result<T, E> 
 ///
 /// # Errors
 /// The agent cannot start.
-pub fn run(settings: Settings) -> Result<(), StartError> {
+pub fn run(settings: Settings, file: SettingsFile, log: LogFilter) -> Result<(), StartError> {
     sys::descriptors::close_on_exec()
         .context(|| "close the descriptors of the agent's parent to guests".to_owned())?;
     // Only root may open what the agent makes; its administration socket has a mode of its own.
@@ -87,13 +90,17 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
         .enable_all()
         .build()
         .context(|| "start the agent's threads".to_owned())?;
-    let stopped = runtime.block_on(run_async(settings));
+    let stopped = runtime.block_on(run_async(settings, file, log));
     runtime.shutdown_timeout(BLOCKING_LIMIT);
     stopped.map(drop)
 }
 
 /// Returns the locks of the directories, which must outlive the threads that use these.
-async fn run_async(settings: Settings) -> Result<[File; 2], StartError> {
+async fn run_async(
+    settings: Settings,
+    file: SettingsFile,
+    log: LogFilter,
+) -> Result<[File; 2], StartError> {
     let mut signals = Signals::new().context(|| "listen for signals".to_owned())?;
     check_host()?;
     let locks = [
@@ -123,17 +130,30 @@ async fn run_async(settings: Settings) -> Result<[File; 2], StartError> {
         .tasks
         .spawn(controllers::run(Arc::clone(&agent), members));
     info!(
-        name = agent.settings.name,
+        name = agent.settings().name,
         version = env!("CARGO_PKG_VERSION"),
         "the agent is ready"
     );
-    match signals.next().await {
-        Shutdown::Stop => info!("stopping; running builds are queued again"),
-        Shutdown::HandOver => {
-            info!("stopping; the guests of builds keep running for the next agent");
-            agent.leaving.cancel();
+    service_manager::ready();
+    let reload = Arc::new((file, log));
+    loop {
+        match signals.next().await {
+            Request::Reload => {
+                let (reload, agent) = (Arc::clone(&reload), Arc::clone(&agent));
+                blocking(move || reload.0.reload(&agent, &reload.1)).await;
+            }
+            Request::Stop => {
+                info!("stopping; running builds are queued again");
+                break;
+            }
+            Request::HandOver => {
+                info!("stopping; the guests of builds keep running for the next agent");
+                agent.leaving.cancel();
+                break;
+            }
         }
     }
+    service_manager::stopping();
     agent.stopping.cancel();
     agent.tasks.close();
     let work = async {
@@ -159,19 +179,22 @@ async fn run_async(settings: Settings) -> Result<[File; 2], StartError> {
     Ok(locks)
 }
 
-/// The kind of a shutdown.
-enum Shutdown {
-    /// Ends all guests.
+/// The request of a signal.
+enum Request {
+    /// Reads the settings again.
+    Reload,
+    /// Stops the agent and ends all guests.
     Stop,
-    /// Leaves the guests of builds for the next agent to adopt.
+    /// Stops the agent and leaves the guests of builds for the next one to adopt.
     HandOver,
 }
 
-/// The signals that stop the agent.
+/// The signals that the agent handles.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    hand_over: Signal,
 }
 
 impl Signals {
@@ -180,14 +203,16 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            hand_over: signal(SignalKind::user_defined2())?,
         })
     }
 
-    async fn next(&mut self) -> Shutdown {
+    async fn next(&mut self) -> Request {
         tokio::select! {
-            _ = self.terminate.recv() => Shutdown::Stop,
-            _ = self.interrupt.recv() => Shutdown::Stop,
-            _ = self.hang_up.recv() => Shutdown::HandOver,
+            _ = self.terminate.recv() => Request::Stop,
+            _ = self.interrupt.recv() => Request::Stop,
+            _ = self.hang_up.recv() => Request::Reload,
+            _ = self.hand_over.recv() => Request::HandOver,
         }
     }
 }
@@ -231,13 +256,33 @@ fn create_directory(path: &Path) -> Result<(), StartError> {
     std::fs::create_dir_all(path).context(|| format!("create the directory {}", path.display()))
 }
 
+/// Checks that the agent can use its settings on this host.
+///
+/// # Errors
+/// A volume cannot be opened.
+pub fn check(settings: &Settings) -> Result<(), StartError> {
+    let mut volumes = settings.paths.volumes.iter();
+    volumes.try_for_each(|path| open_volume(path).map(drop))
+}
+
+/// Opens a volume. A new host has none, so that the refusal names the first steps.
+fn open_volume(path: &Path) -> Result<Volume, StartError> {
+    Volume::open(path).map_err(|error| match error.kind() {
+        Some(RefusalKind::NoVolume) => StartError::Refused(format!(
+            "{error}. The steps on a new host: 1. `buildhost init {0}`, 2. `buildhost toolchain add default DIRECTORY`, 3. `systemctl start buildhost-agent`",
+            path.display()
+        )),
+        _ => StartError::Failed {
+            action: format!("open the volume {}", path.display()),
+            source: error.into(),
+        },
+    })
+}
+
 fn open_state(settings: Settings) -> Result<AgentState, StartError> {
     let paths = &settings.paths;
-    let volumes = paths
-        .volumes
-        .iter()
-        .map(|path| Volume::open(path).context(|| format!("open the volume {}", path.display())))
-        .collect::<Result<_, _>>()?;
+    let volumes = paths.volumes.iter().map(|path| open_volume(path));
+    let volumes = volumes.collect::<Result<_, _>>()?;
     create_directory(&paths.toolchains)?;
     let toolchains =
         Toolchains::open(&paths.toolchains).context(|| "open the toolchains".to_owned())?;
@@ -273,7 +318,7 @@ fn open_state(settings: Settings) -> Result<AgentState, StartError> {
     layers::load_fixtures(&agent);
     let prepared = agent.secrets.prepare();
     prepared.context(|| "prepare the directory of the secrets".to_owned())?;
-    create_directory(&session::guests_directory(&agent.settings.paths.run))?;
+    create_directory(&session::guests_directory(&agent.settings().paths.run))?;
     maintenance::load(&agent).context(|| "read whether the host is drained".to_owned())?;
     Ok(agent)
 }
@@ -319,7 +364,7 @@ fn clean(agent: &AgentState) -> Result<(), StartError> {
     let debug_sessions = agent.paths.debug_sessions();
     sys::file::fresh_directory(&debug_sessions)
         .context(|| format!("create the directory {}", debug_sessions.display()))?;
-    let marker = agent.settings.paths.run.join(STARTED);
+    let marker = agent.settings().paths.run.join(STARTED);
     if marker.exists() {
         return Ok(());
     }
@@ -335,12 +380,12 @@ fn clean(agent: &AgentState) -> Result<(), StartError> {
 async fn serve_pr(
     agent: &Arc<AgentState>,
 ) -> Result<Option<tokio::task::JoinHandle<std::io::Result<()>>>, StartError> {
-    let Some(address) = &agent.settings.pr.listen else {
+    let Some(address) = &agent.settings().pr.listen else {
         return Ok(None);
     };
     let listeners = listen_on_port(address).await;
     let listeners = listeners.context(|| format!("listen on {address} for the PR service"))?;
-    let server = pr_service::server(agent.pr.clone(), &agent.settings.pr)
+    let server = pr_service::server(agent.pr.clone(), &agent.settings().pr)
         .context(|| "read the tokens of the setting pr.token_file".to_owned())?;
     let mut serving = JoinSet::new();
     for listener in listeners {

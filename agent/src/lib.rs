@@ -14,5 +14,8 @@
 pub mod api;
 pub mod daemon;
 pub mod housekeeping;
+pub mod log;
 pub mod scheduler;
+mod service_manager;
+pub mod settings_file;
 pub mod triggers;

@@ -26,6 +26,7 @@ use sys::blocking::blocking;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
+use crate::service_manager;
 use crate::triggers::fs_watch::{self, Watch};
 use crate::triggers::schedule;
 use state::{AgentState, QueueSnapshot};
@@ -136,6 +137,7 @@ pub async fn run(agent: Arc<AgentState>, mut watch: Watch) {
     while !agent.stopping.is_cancelled() {
         let began = Instant::now();
         let wake_at = round(&agent, &state, &mut watch).await;
+        service_manager::alive();
         let rest = PERIOD.saturating_sub(began.elapsed()).min(until(wake_at));
         tokio::select! {
             () = agent.stopping.cancelled() => return,
@@ -192,7 +194,7 @@ async fn round(
     };
     let pressure_at = {
         let mut state = state.lock();
-        state.limit_pressure(&mut observed, &agent.settings);
+        state.limit_pressure(&mut observed, &agent.settings());
         state.account(&mut observed);
         state.pressure.wake_at(observed.now)
     };
@@ -235,7 +237,7 @@ fn status(
 ) -> Status {
     let jobs = &observed.jobs;
     Status {
-        name: agent.settings.name.clone(),
+        name: agent.settings().name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         machines: observed.readiness(&decision.bootstrap_waits),
         trials: observed.trials(),
@@ -259,6 +261,6 @@ fn status(
             })
             .collect(),
         resources: observed.pool().loads(),
-        pressure: pressure.report(&observed.pressure, &agent.settings.guests.pressure),
+        pressure: pressure.report(&observed.pressure, &agent.settings().guests.pressure),
     }
 }

@@ -13,6 +13,7 @@ mod machines;
 mod pr;
 mod provenance;
 mod reader;
+mod reload;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -28,11 +29,17 @@ pub use pr::{PackageRoute, Pr, PrMode};
 pub use provenance::Provenance;
 pub use reader::Fault;
 use reader::Reader;
+pub use reload::{CurrentSettings, Reloaded};
 
 use crate::names::{MachineName, ToolchainName};
 
 /// A settings file with every key at its default, and its description.
 pub const EXAMPLE: &str = include_str!("settings/example.toml");
+
+/// The default volume.
+pub const VOLUME: &str = "/var/lib/buildhost/machines";
+/// The default directory of the toolchains.
+pub const TOOLCHAINS: &str = "/var/lib/buildhost/toolchains";
 
 /// The settings of an agent, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,7 +169,7 @@ fn name(reader: &mut Reader<'_>) -> String {
 fn paths(reader: &mut Reader<'_>) -> Paths {
     Paths {
         volumes: volumes(reader),
-        toolchains: reader.path("paths.toolchains", "/build/tftp/toolchains"),
+        toolchains: reader.path("paths.toolchains", TOOLCHAINS),
         state: reader.path("paths.state", "/var/lib/buildhost"),
         run: reader.path("paths.run", "/run/buildhost"),
         pressure: reader.path("paths.pressure", "/proc/pressure"),
@@ -171,7 +178,7 @@ fn paths(reader: &mut Reader<'_>) -> Paths {
 }
 
 fn volumes(reader: &mut Reader<'_>) -> Vec<PathBuf> {
-    let volumes = reader.paths("paths.volumes", &["/build/machines/default"]);
+    let volumes = reader.paths("paths.volumes", &[VOLUME]);
     if volumes.is_empty() {
         reader.fault("paths.volumes", "at least one volume is needed");
     }

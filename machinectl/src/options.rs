@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use store::default_paths;
 
 /// The heading of [`GlobalOptions`] in `--help`.
 pub(crate) const GLOBAL_HEADING: &str = "Global options";
@@ -21,7 +22,7 @@ pub(crate) struct GlobalOptions {
         env = "BUILDHOST_VOLUME",
         hide_env_values = true
     )]
-    #[arg(default_value = "/build/machines/default")]
+    #[arg(default_value_os_t = default_paths::volume())]
     pub(crate) volume: PathBuf,
     /// The directory of the toolchains
     #[arg(
@@ -31,7 +32,7 @@ pub(crate) struct GlobalOptions {
         env = "BUILDHOST_TOOLCHAINS",
         hide_env_values = true
     )]
-    #[arg(default_value = "/build/tftp/toolchains")]
+    #[arg(default_value_os_t = default_paths::toolchains())]
     pub(crate) toolchains: PathBuf,
     /// The agent's socket
     #[arg(

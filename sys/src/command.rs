@@ -83,7 +83,12 @@ impl CommandError {
     }
 }
 
-/// Returns a command with untranslated messages (`LC_ALL=C`) and an empty standard input.
+/// The variables by which a service manager addresses this process, and no other one
+/// (`sd_notify(3)`).
+const SERVICE_MANAGER: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
+
+/// Returns a command with untranslated messages (`LC_ALL=C`), an empty standard input and no
+/// connection to the service manager of this process.
 pub fn prepare(program: impl AsRef<OsStr>) -> Command {
     #[expect(
         clippy::disallowed_methods,
@@ -91,6 +96,9 @@ pub fn prepare(program: impl AsRef<OsStr>) -> Command {
     )]
     let mut command = Command::new(program);
     command.env("LC_ALL", "C").stdin(Stdio::null());
+    for variable in SERVICE_MANAGER {
+        command.env_remove(variable);
+    }
     command
 }
 

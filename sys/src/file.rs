@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use config::task::Digest;
@@ -90,18 +90,22 @@ pub fn private_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Closes a directory and everything in it to all users but the owners. Does nothing if the
-/// directory itself is closed already: it is closed last.
+/// directory itself is closed already: it is closed last. Leaves other file systems and subvolumes
+/// in it alone, such as the images of machines.
 pub fn close_tree(directory: &Path) -> io::Result<()> {
     let metadata = std::fs::symlink_metadata(directory)?;
     if is_closed(&metadata) {
         return Ok(());
     }
     for path in entries(directory)? {
-        let metadata = std::fs::symlink_metadata(&path)?;
-        if metadata.is_dir() {
+        let entry = std::fs::symlink_metadata(&path)?;
+        if entry.dev() != metadata.dev() {
+            continue;
+        }
+        if entry.is_dir() {
             close_tree(&path)?;
-        } else if !metadata.is_symlink() {
-            close(&path, &metadata)?;
+        } else if !entry.is_symlink() {
+            close(&path, &entry)?;
         }
     }
     close(directory, &metadata)

@@ -162,7 +162,7 @@ fn a_restarted_agent_adopts_the_guest_of_a_build() {
     let mut host = AgentHost::ready("");
     let id = host.submit_stopped("demo", "hello");
     host.wait_for_breakpoint(id);
-    check_adoption(&mut host, id, Signal::HUP);
+    check_adoption(&mut host, id, Signal::USR2);
 }
 
 /// Limits the rate at which the agent acknowledges what a guest puts, so that a put of some MiB

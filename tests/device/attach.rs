@@ -180,7 +180,7 @@ fn a_copy_uses_a_guest_slot_and_does_not_outlive_the_agent() {
         .refused(3, "it would wait because the host is drained since");
     host.machinectl(&["undrain"]).success();
     let mut terminal = attach(&host);
-    host.stop(Signal::HUP);
+    host.stop(Signal::USR2);
     assert_eq!(terminal.wait(), Some(0));
     assert_eq!(snapshots(&host), ["1"]);
     host.start();

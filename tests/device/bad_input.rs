@@ -133,12 +133,12 @@ fn missing_and_unsuitable_paths_are_refused() {
         fixture.refused(
             &format!("{verb} {volume}"),
             20,
-            "is not on btrfs; make a volume with",
+            "is not on btrfs; `buildhost init DIRECTORY` makes",
         );
         fixture.refused(
             &format!("{verb} {missing}"),
             20,
-            "there is no volume `/no/such`; make one",
+            "there is no volume `/no/such`; `buildhost init /no/such` makes one",
         );
     }
     fixture.refused("init /etc", 3, "`/etc` is not empty and not on btrfs");

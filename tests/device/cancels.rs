@@ -89,7 +89,7 @@ fn an_accepted_cancellation_survives_the_end_of_the_agent() {
         &worker("tftp -g -r task.manifest $host; sleep 1000"),
     );
     host.start();
-    for (number, signal) in [Signal::KILL, Signal::HUP, Signal::TERM]
+    for (number, signal) in [Signal::KILL, Signal::USR2, Signal::TERM]
         .into_iter()
         .enumerate()
     {

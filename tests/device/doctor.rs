@@ -340,7 +340,7 @@ fn the_agent_finds_and_repairs_its_own_leftovers() {
     let (leftover, unmanaged) = (directory("1000005"), directory("notes"));
     fs::create_dir(&leftover).unwrap();
     fs::create_dir(&unmanaged).unwrap();
-    host.stop(Signal::HUP);
+    host.stop(Signal::USR2);
     host.start();
     assert_eq!((leftover.exists(), unmanaged.exists()), (false, true));
     assert_eq!(host.networks(), [format!("{}-lab", host.name())]);

@@ -122,7 +122,7 @@ fn assert_closed(directory: &Path) {
 
 /// Restarts the agent while guests run, and starts another one.
 fn adopted_guests_keep_their_users(host: &mut AgentHost, ids: &[u64; 2], users: [u32; 2]) {
-    host.stop(Signal::HUP);
+    host.stop(Signal::USR2);
     // As an older version left it.
     let records = host.state_directory().join("records.sqlite3");
     for (path, mode) in [(records, 0o644), (host.state_directory(), 0o755)] {

@@ -58,7 +58,7 @@ impl History {
                 guest.is_some_and(|guest| kill_process(*guest, Signal::KILL).is_ok())
             }
             Disturbance::AgentKilled => restart(host, Signal::KILL),
-            Disturbance::AgentReplaced => restart(host, Signal::HUP),
+            Disturbance::AgentReplaced => restart(host, Signal::USR2),
             Disturbance::AgentStopped => restart(host, Signal::TERM),
             Disturbance::DiskFull => fill_and_empty(host),
         };

@@ -63,6 +63,7 @@ mod revisions;
 mod sandbox_escape;
 mod schedules;
 mod secrets;
+mod service;
 mod signed_provenance;
 mod sizes;
 mod socket_group;

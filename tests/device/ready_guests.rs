@@ -91,7 +91,7 @@ fn a_build_takes_a_ready_guest_and_another_one_is_made() {
     let id = host.submit_stopped("demo", "adopted");
     host.wait_for_breakpoint(id);
     assert_eq!(takes(&host), 3);
-    host.stop(Signal::HUP);
+    host.stop(Signal::USR2);
     assert_eq!(ready_guests(&host), [vec![], vec![]] as [Vec<String>; 2]);
     host.start();
     host.resume(id);

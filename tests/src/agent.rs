@@ -232,8 +232,15 @@ impl AgentHost {
         first.into_iter().chain([self.host.volume.path()]).collect()
     }
 
-    /// Returns the command that starts the agent, and writes its settings.
-    pub fn command(&self) -> Command {
+    /// Replaces the settings that are added to those for the agent's name and its paths, in its
+    /// settings file as well.
+    pub fn change_settings(&mut self, settings: &str) {
+        settings.clone_into(&mut self.settings);
+        self.write_settings();
+    }
+
+    /// Writes the settings file and returns its path.
+    fn write_settings(&self) -> PathBuf {
         let path = self.work.path().join("agent.toml");
         // They outlive the builds whose end most tests wait for.
         let ready_guests = if self.settings.contains("ready_max") {
@@ -251,6 +258,12 @@ impl AgentHost {
             self.settings,
         );
         crate::write_file(&path, &text);
+        path
+    }
+
+    /// Returns the command that starts the agent, and writes its settings.
+    pub fn command(&self) -> Command {
+        let path = self.write_settings();
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -267,6 +280,13 @@ impl AgentHost {
         self.wait_for_agent(agent);
     }
 
+    /// Starts the agent with a variable in its environment, and waits until it answers.
+    pub fn start_with(&mut self, variable: &str, value: &Path) {
+        let mut command = self.command();
+        let agent = command.env(variable, value).spawn().expect("the agent");
+        self.wait_for_agent(agent);
+    }
+
     /// Starts the agent in a network that stands in for the host's, and waits until it answers.
     pub fn start_in(&mut self, network: &Network) {
         let mut command = self.command();
@@ -279,6 +299,11 @@ impl AgentHost {
         wait_until("the agent answers", || {
             self.machinectl(&["builds"]).code == Some(0)
         });
+    }
+
+    /// Sends the agent a signal that does not end it.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("a signal");
     }
 
     /// Sends the agent a signal, waits for its end, and returns its exit code.

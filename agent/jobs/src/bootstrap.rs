@@ -203,12 +203,12 @@ async fn install(
     })
     .await?;
     let bounds = Bounds {
-        limits: limits::of_bootstrap(&agent.settings, &start.key, &machine),
+        limits: limits::of_bootstrap(&agent.settings(), &start.key, &machine),
         result_files: &[task::BOOTSTRAP],
         cancel,
     };
-    let shutdown_limit = limits::shutdown_of_bootstrap(&agent.settings, &start.key, &machine);
-    let log_bytes_max = agent.settings.builds.log_bytes_max;
+    let shutdown_limit = limits::shutdown_of_bootstrap(&agent.settings(), &start.key, &machine);
+    let log_bytes_max = agent.settings().builds.log_bytes_max;
     let spec = session::SessionSpec {
         tag: agent.next_bootstrap(),
         snapshot,

@@ -116,7 +116,7 @@ pub(super) async fn run(
 /// Makes one log of those of a guest that has ended.
 async fn settle_log(agent: &AgentState, id: BuildId) {
     let directory = agent.paths.build(id);
-    let bytes_max = agent.settings.builds.log_bytes_max;
+    let bytes_max = agent.settings().builds.log_bytes_max;
     if let Err(error) = blocking(move || logs::settle(&directory, bytes_max)).await {
         warn!(build = %id, %error, "cannot complete the log of a build");
     }

@@ -50,7 +50,7 @@ pub(super) async fn make(
     let path = directory.clone();
     let (discarded, facts) =
         blocking(move || (guest::checkpoint::discard(&path), ImageFacts::read(&path))).await;
-    if let Some(reason) = checkpoints_disabled(&agent.settings.guests, &facts) {
+    if let Some(reason) = checkpoints_disabled(&agent.settings().guests, &facts) {
         info!(reason, "no checkpoint is made: builds start cold");
         return Ok(Checkpoint::Unsupported);
     }
@@ -104,7 +104,7 @@ async fn boot(
     let directory = snapshot.path().to_owned();
     let files = agent.paths.bootstrap(key);
     let memory = machine.memory_kib.get() * 1024;
-    let reserve = agent.settings.paths.reserve_bytes;
+    let reserve = agent.settings().paths.reserve_bytes;
     let (checked, made) = (directory.clone(), files.clone());
     blocking(move || {
         check_space(&checked, memory, reserve)?;
@@ -112,7 +112,7 @@ async fn boot(
     })
     .await?;
     info!("booting a guest for a checkpoint");
-    let limits = limits::of_bootstrap(&agent.settings, key, &machine);
+    let limits = limits::of_bootstrap(&agent.settings(), key, &machine);
     // The toolchain may preload, which takes as long as a bootstrap may be silent.
     let limit = limits.start + limits.idle;
     let spec = SessionSpec {
@@ -127,13 +127,13 @@ async fn boot(
             console: files.join("frozen.console"),
             log: files.join("frozen.log"),
             log_times: files.join("frozen.log.times"),
-            bytes_max: agent.settings.builds.log_bytes_max,
+            bytes_max: agent.settings().builds.log_bytes_max,
         },
         secrets: session::GuestSecrets::default(),
         cache: None,
         preload: Preload {
             cache: agent
-                .settings
+                .settings()
                 .cache_of(&key.machine, &key.toolchain)
                 .is_some(),
         },

@@ -209,7 +209,7 @@ async fn boot(
     let started = match prepare(agent, volume, build, tag).await {
         Ok((spec, machine)) => {
             let bounds = Bounds {
-                limits: limits::of_build(&agent.settings, build, &machine),
+                limits: limits::of_build(&agent.settings(), build, &machine),
                 result_files: &RESULTS,
                 cancel: end,
             };

@@ -27,8 +27,11 @@ pub struct Disks<'d> {
 
 /// Notes the free space of a volume and of the state directory for the builds that run.
 pub(super) async fn note_available(agent: &AgentState, volume: &Volume) {
-    let reserve = agent.settings.paths.reserve_bytes;
-    let paths = [volume.path().to_owned(), agent.settings.paths.state.clone()];
+    let reserve = agent.settings().paths.reserve_bytes;
+    let paths = [
+        volume.path().to_owned(),
+        agent.settings().paths.state.clone(),
+    ];
     let measured = blocking(move || paths.map(|path| (space::bytes_free(&path).ok(), path)));
     for (free, path) in measured.await {
         if let Some(free) = free {
@@ -49,7 +52,7 @@ pub(super) async fn of_short_volume(
     let (task_agent, measured, key) = (Arc::clone(agent), volume.clone(), ImageKey::of(build));
     let job = JobId::Build(build.id);
     let written = blocking(move || {
-        let reserve = task_agent.settings.paths.reserve_bytes;
+        let reserve = task_agent.settings().paths.reserve_bytes;
         if measured.free().ok()? >= reserve {
             return None;
         }

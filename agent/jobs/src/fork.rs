@@ -243,8 +243,8 @@ async fn make(
         source: snapshot::directory(volume, build),
         target: point.path().to_owned(),
         machine: facts.machine.map_err(JobError::Manifest)?,
-        acceleration: agent.settings.guests.acceleration,
-        uefi: agent.settings.guests.uefi.clone(),
+        acceleration: agent.settings().guests.acceleration,
+        uefi: agent.settings().guests.uefi.clone(),
     };
     let failed = |failure: ForkFailure| ForkRefusal::guest(id, &failure);
     let handle = agent

@@ -34,7 +34,7 @@ pub(super) async fn suspend(session: Session) -> Option<Session> {
 
 /// Returns the end of a hold that starts now.
 pub(super) fn until(agent: &AgentState) -> Timestamp {
-    let limit = agent.settings.builds.hold_limit;
+    let limit = agent.settings().builds.hold_limit;
     Timestamp::now() + jiff::SignedDuration::try_from(limit).unwrap_or_default()
 }
 

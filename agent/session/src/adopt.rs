@@ -84,7 +84,7 @@ fn serve(
     run_dir: &Path,
     (files, cache): (tftp::server::Namespace, Option<CacheAccess>),
 ) -> Result<Servers, SessionError> {
-    let names = egress::reopen(&services.settings, network, run_dir)?;
+    let names = egress::reopen(&services.settings.get().guests, network, run_dir)?;
     let servers = Servers::open(network, guest.kind(), files, names, cache)?;
     // The processors are stopped if the earlier agent died before it let them run.
     match guest.resume() {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use config::settings::{Guests, Pr};
+use config::settings::{CurrentSettings, Pr};
 use guest::Uids;
 use telemetry::metrics::Metrics;
 
@@ -17,8 +17,8 @@ pub struct GuestServices {
     pub name: String,
     /// The directory with a run directory for each guest.
     pub run_dir: PathBuf,
-    /// The settings `[guests]`.
-    pub settings: Guests,
+    /// The agent's settings.
+    pub settings: CurrentSettings,
     /// The settings `[pr]`.
     pub pr_settings: Pr,
     /// The PR service that guests reach at their gateway.

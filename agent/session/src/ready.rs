@@ -190,7 +190,12 @@ fn serve(
     cache: Option<CacheAccess>,
 ) -> Result<(Servers, Streams), SessionError> {
     let (machine, network) = (&ready.machine, &ready.network);
-    let names = egress::open(&services.settings, &machine.egress, network, &ready.run_dir)?;
+    let names = egress::open(
+        &services.settings.get().guests,
+        &machine.egress,
+        network,
+        &ready.run_dir,
+    )?;
     let servers = Servers::open(network, machine.kind, files, names, cache)?;
     let streams = Streams::connect(&ready.guest)?;
     ready.guest.resume()?;

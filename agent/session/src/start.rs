@@ -76,7 +76,12 @@ fn start_guest(
     network: &Network,
     run_dir: &Path,
 ) -> Result<(Guest, Servers, Streams), SessionError> {
-    let names = egress::open(&services.settings, &spec.machine.egress, network, run_dir)?;
+    let names = egress::open(
+        &services.settings.get().guests,
+        &spec.machine.egress,
+        network,
+        run_dir,
+    )?;
     let kind = spec.machine.kind;
     let servers = Servers::open(network, kind, spec.files, names, spec.cache)?;
     let guest = Guest::start(Spec {
@@ -94,7 +99,7 @@ pub(super) fn check_options(
     services: &GuestServices,
     machine: &Machine,
 ) -> Result<(), SessionError> {
-    if machine.options.is_empty() || services.settings.options_allowed {
+    if machine.options.is_empty() || services.settings.get().guests.options_allowed {
         Ok(())
     } else {
         Err(SessionError::Options)
@@ -109,7 +114,7 @@ pub(super) fn guest_spec(
     network: &Network,
     run_dir: &Path,
 ) -> Result<Spec, SessionError> {
-    let settings = &services.settings;
+    let settings = &services.settings.get().guests;
     Ok(Spec {
         name: network.name().to_owned(),
         directory: snapshot.path().to_owned(),

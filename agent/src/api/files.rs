@@ -55,7 +55,7 @@ pub(super) async fn put_source(
         blocking(move || NamedTempFile::new_in(directory).map(|file| (file, path.exists()))).await?
     };
     // The body of a known source is read, too: a client reads no response while it sends.
-    let bytes_max = agent.settings.builds.sources_bytes_max;
+    let bytes_max = agent.settings().builds.sources_bytes_max;
     let (file, found) = receive(file, body, bytes_max).await?;
     if found != digest {
         return Err(ApiError::bad_request(format!(

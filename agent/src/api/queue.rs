@@ -83,7 +83,7 @@ fn queue(
     });
     let capacity = &snapshot.observed.capacity;
     Queue {
-        name: agent.settings.name.clone(),
+        name: agent.settings().name.clone(),
         at: Timestamp::now(),
         drained: agent.drained(),
         guests: Load {

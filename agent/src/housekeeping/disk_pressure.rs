@@ -89,7 +89,7 @@ fn announce_freed(agent: &AgentState, before: &[Short], now: &[Short]) {
 /// Returns the file systems that are short of space after that of deleted files has returned, and
 /// notes the free space of the others for the builds that run. Blocks.
 fn measure(agent: &AgentState) -> Result<Vec<Short>> {
-    let paths = &agent.settings.paths;
+    let paths = &agent.settings().paths;
     let mut short = Vec::new();
     let mut note = |volume, directory: &Path, free: u64| {
         let missing = paths.reserve_bytes.saturating_sub(free);

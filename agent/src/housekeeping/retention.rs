@@ -74,7 +74,7 @@ pub async fn round(agent: &Arc<AgentState>) {
             return warn!(error, "cannot observe the builds and sources to delete");
         }
     };
-    for removal in plan(&observed, &agent.settings.records, Timestamp::now()) {
+    for removal in plan(&observed, &agent.settings().records, Timestamp::now()) {
         if agent.stopping.is_cancelled() {
             return;
         }
@@ -155,7 +155,7 @@ async fn scheduled_sources(agent: &AgentState) -> Result<BTreeSet<Digest>, Recor
 
 /// Adds the builds and the files. Blocks.
 fn observe_files(agent: &AgentState, mut observed: Observed) -> Result<Observed, RetentionError> {
-    let measured = agent.settings.records.bytes_max.is_some();
+    let measured = agent.settings().records.bytes_max.is_some();
     observed.sources = sources(&agent.paths.sources())?;
     for build in agent.records.summaries()? {
         // A directory may be missing or change meanwhile; then its size is approximate.

@@ -55,7 +55,7 @@ pub struct MachineFacts {
 pub async fn inspect(agent: &Arc<AgentState>) -> Result<Facts, StoreError> {
     let agent = Arc::clone(agent);
     blocking(move || {
-        let settings = &agent.settings;
+        let settings = &agent.settings();
         let key = match &settings.provenance.keys {
             None => Err("no key: `buildhost-signer init` makes one, and the setting provenance.keys names its directory".to_owned()),
             Some(directory) => match KeyDirectory::new(directory).active() {
@@ -87,8 +87,12 @@ pub async fn inspect(agent: &Arc<AgentState>) -> Result<Facts, StoreError> {
 }
 
 fn caches(agent: &AgentState) -> Vec<CacheName> {
-    let rules = agent.settings.caches.iter();
-    rules.map(|rules| rules.name.clone()).collect()
+    let settings = agent.settings();
+    settings
+        .caches
+        .iter()
+        .map(|rules| rules.name.clone())
+        .collect()
 }
 
 fn machine(agent: &AgentState, name: MachineName, located: &Located) -> Option<MachineFacts> {

@@ -55,13 +55,13 @@ pub(crate) async fn observe(
     let task_agent = Arc::clone(agent);
     let (disks, capacity, pressure) = blocking(move || {
         let disks = Disks::observe(&task_agent)?;
-        let capacity = capacity::capacity(&task_agent.settings, &disks.free);
-        let pressure = pressure::read(&task_agent.settings.paths.pressure);
+        let capacity = capacity::capacity(&task_agent.settings(), &disks.free);
+        let pressure = pressure::read(&task_agent.settings().paths.pressure);
         Ok::<_, StoreError>((disks, capacity, pressure))
     })
     .await?;
     let trial_builds = trial_builds(agent, &disks.machines).await?;
-    let settings = &agent.settings;
+    let settings = &agent.settings();
     Ok(Observed {
         trial_builds,
         machines: disks.machines,
@@ -165,7 +165,7 @@ impl Disks {
             halt: None,
             halted_volumes: BTreeMap::new(),
         };
-        let paths = &agent.settings.paths;
+        let paths = &agent.settings().paths;
         disks.halt = short_of(&paths.state, paths.reserve_bytes, "delete builds")?;
         for (volume, store) in agent.volumes.indexed() {
             disks.free.insert(volume, store.free()?);
@@ -240,11 +240,11 @@ fn requests(
             };
             let facts = facts(agent, state, &key);
             if let Some(Ok(machine)) = facts.as_ref().map(|facts| &facts.machine) {
-                let request = capacity::request(&agent.settings, machine);
+                let request = capacity::request(&agent.settings(), machine);
                 let on_trial = candidate_facts(agent, state);
                 let request = match on_trial.as_ref().map(|facts| &facts.machine) {
                     Some(Ok(machine)) => {
-                        request.at_least(capacity::request(&agent.settings, machine))
+                        request.at_least(capacity::request(&agent.settings(), machine))
                     }
                     _ => request,
                 };
@@ -270,7 +270,7 @@ fn start_modes(
             if let Some(facts) = facts(agent, state, &key) {
                 let mode = agent
                     .restores
-                    .start_mode(&agent.settings.guests, &key, &facts);
+                    .start_mode(&agent.settings().guests, &key, &facts);
                 modes.insert(key, mode);
             }
         }

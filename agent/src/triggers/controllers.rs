@@ -42,7 +42,8 @@ pub(crate) enum MemberError {
 /// # Errors
 /// The key of one cannot be used.
 pub(crate) fn members(agent: &AgentState) -> Result<Vec<Member>, MemberError> {
-    let rules = agent.settings.controllers.iter();
+    let settings = agent.settings();
+    let rules = settings.controllers.iter();
     let member = |rules: &ControllerRules| {
         let client = Brep::new(rules)?;
         Ok(Member {
@@ -56,7 +57,7 @@ pub(crate) fn members(agent: &AgentState) -> Result<Vec<Member>, MemberError> {
 
 /// Returns the toolchain that the tasks of a controller are built with.
 fn toolchain(agent: &AgentState, rules: &ControllerRules) -> Result<ToolchainName, NameError> {
-    let default = || agent.settings.builds.toolchain.parse();
+    let default = || agent.settings().builds.toolchain.parse();
     rules.toolchain.clone().map_or_else(default, Ok)
 }
 
@@ -105,7 +106,8 @@ pub(crate) async fn describe(agent: &AgentState) -> Result<Vec<ControllerStatus>
                 .collect(),
         })
     };
-    let rules = agent.settings.controllers.iter();
+    let settings = agent.settings();
+    let rules = settings.controllers.iter();
     Ok(rules.filter_map(describe).collect())
 }
 

@@ -29,7 +29,7 @@ const ENDINGS: [&str; 2] = ["xml", "json"];
 /// Loads the fixtures of the settings. If one has a fault, the earlier ones stay, and the list of
 /// sources has the fault. Blocks.
 pub(crate) fn load_fixtures(agent: &AgentState) {
-    let directory = &agent.settings.layers.fixtures;
+    let directory = &agent.settings().layers.fixtures;
     let loaded = match read(directory) {
         Ok(files) => agent.catalog.load_fixtures(&files, true, Timestamp::now()),
         Err(error) => {
@@ -111,7 +111,7 @@ pub(crate) enum UpdateError {
 
 /// Updates the layers by the clock, until the agent stops.
 pub(crate) async fn run(agent: Arc<AgentState>) {
-    let Some(period) = agent.settings.layers.update else {
+    let Some(period) = agent.settings().layers.update else {
         return;
     };
     tokio::select! {
@@ -162,7 +162,7 @@ fn indexes(agent: &AgentState, url: Option<String>) -> Result<Vec<(Address, u32)
     let mut custom = custom.into_iter().filter(|it| it.name == fixtures::INDEX);
     let known = match custom.next() {
         Some(setting) => vec![setting.value],
-        None => agent.settings.layers.indexes.clone(),
+        None => agent.settings().layers.indexes.clone(),
     };
     let known = known
         .iter()

@@ -59,7 +59,7 @@ pub(crate) async fn build(
         let directory = worker.paths.sources();
         let store = SourceStore {
             directory: &directory,
-            bytes_max: worker.settings.builds.sources_bytes_max,
+            bytes_max: worker.settings().builds.sources_bytes_max,
         };
         let store = with_sources.then_some(store);
         yocto::prepare(&worker.catalog, &worker.mirrors, &project, &build, store)

@@ -9,7 +9,7 @@ use store::pull::PullEvent;
 use store::send::{RemoteHost, SshCommand};
 use store::{RefusalKind, Result, Volume};
 use sys::blocking::blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use state::AgentState;
@@ -17,38 +17,38 @@ use state::AgentState;
 /// The program on the other hosts.
 const PROGRAM: &str = "buildhost";
 
-/// Fetches new revisions until the agent stops. Without hosts to fetch from, returns at once.
+/// Fetches new revisions until the agent stops: at once, after each interval and after a reload of
+/// the settings.
 pub(crate) async fn run(agent: Arc<AgentState>) {
-    let settings = &agent.settings.machines.pull;
-    if settings.hosts.is_empty() {
-        return;
-    }
-    let mut ticks = interval(settings.interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            () = agent.stopping.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
         let round_agent = Arc::clone(&agent);
         tokio::select! {
             // What has arrived of a revision is kept, and the next agent continues.
             () = agent.stopping.cancelled() => return,
             () = blocking(move || pull_all(&round_agent)) => {}
         }
+        let interval = agent.settings().machines.pull.interval;
+        tokio::select! {
+            () = agent.stopping.cancelled() => return,
+            () = agent.reloaded.notified() => {}
+            () = sleep(interval) => {}
+        }
     }
 }
 
 /// Fetches the new revisions of all machines, one after the other. Blocks.
 fn pull_all(agent: &AgentState) {
-    let settings = &agent.settings.machines.pull;
+    let settings = &agent.settings().machines;
+    if settings.pull.hosts.is_empty() {
+        return;
+    }
     let host = |host: &config::SshHost| RemoteHost {
-        ssh: SshCommand::new(settings.ssh.clone()),
+        ssh: SshCommand::new(settings.pull.ssh.clone()),
         host: host.to_string(),
         program: PROGRAM.to_owned(),
         volume: None,
     };
-    let hosts: Vec<_> = settings.hosts.iter().map(host).collect();
+    let hosts: Vec<_> = settings.pull.hosts.iter().map(host).collect();
     let inventory = match agent.volumes.inventory() {
         Ok(inventory) => inventory,
         Err(error) => {
@@ -64,7 +64,7 @@ fn pull_all(agent: &AgentState) {
         let Some(volume) = volume.filter(|_| located.view.is_live()) else {
             continue;
         };
-        if let Err(error) = pull(volume, &machine, &hosts, agent.settings.machines.trial) {
+        if let Err(error) = pull(volume, &machine, &hosts, settings.trial) {
             let error = &error as &dyn Error;
             warn!(%machine, error, "cannot pull a revision");
         }

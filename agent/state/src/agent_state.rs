@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cache::Caches;
 use config::builds::Status;
 use config::queue::Drained;
-use config::settings::Settings;
+use config::settings::{CurrentSettings, Settings};
 use config::{BuildId, CopyTag, GuestTag};
 use guest::Uids;
 use records::Records;
@@ -33,8 +33,8 @@ use super::status::QueueSnapshot;
 /// The state that all parts of a running agent share.
 #[derive(Debug)]
 pub struct AgentState {
-    /// The settings.
-    pub settings: Settings,
+    /// The settings, which a reload changes.
+    pub current_settings: CurrentSettings,
     /// The layout of the state directory.
     pub paths: StatePaths,
     /// The volumes, in the order of the settings.
@@ -57,6 +57,8 @@ pub struct AgentState {
     pub pr: prserv::Service,
     /// The parts that the sessions of guests use.
     pub guests: Arc<GuestServices>,
+    /// Wakes those who wait by the settings, after a reload.
+    pub reloaded: Notify,
     /// Starts a round of the scheduler.
     pub wake: Notify,
     /// Starts a round after a short delay: a directory has changed and may change again.
@@ -103,9 +105,11 @@ impl AgentState {
         pr: prserv::Service,
     ) -> Self {
         let run_dir = session::guests_directory(&settings.paths.run);
+        let current_settings = CurrentSettings::new(settings);
+        let settings = current_settings.get();
         let guests = GuestServices {
             name: settings.name.clone(),
-            settings: settings.guests.clone(),
+            settings: current_settings.clone(),
             pr_settings: settings.pr.clone(),
             prserv: pr.clone(),
             uids: Uids::new(settings.guests.uids, run_dir.clone()),
@@ -121,7 +125,7 @@ impl AgentState {
         };
         Self {
             guests: Arc::new(guests),
-            settings,
+            current_settings,
             volumes,
             toolchains,
             records,
@@ -132,6 +136,7 @@ impl AgentState {
             paths,
             telemetry,
             pr,
+            reloaded: Notify::new(),
             wake: Notify::new(),
             stirred: Notify::new(),
             space_freed: Notify::new(),
@@ -152,6 +157,11 @@ impl AgentState {
             copies: AtomicU64::new(0),
             ready_tags: AtomicU64::new(0),
         }
+    }
+
+    /// Returns the settings of this moment.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.current_settings.get()
     }
 
     /// Returns the status after the scheduler's last round; `None` before the first.

@@ -127,7 +127,7 @@ fn is_mount_point(directory: &Path) -> Result<bool> {
 }
 
 /// Returns the path of the file beside a directory: `default.btrfs` for `default`.
-fn image_file(directory: &Path) -> PathBuf {
+pub(crate) fn image_file(directory: &Path) -> PathBuf {
     let mut name = directory.file_name().unwrap_or_default().to_owned();
     name.push(".btrfs");
     directory.with_file_name(name)

@@ -15,6 +15,7 @@
 
 pub mod clean;
 mod content_identity;
+pub mod default_paths;
 mod delete;
 pub mod doctor;
 mod image_files;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use config::MachineName;
 use config::layout::Entry;
 
+use crate::init;
 use crate::{Refusal, RefusalKind, Result, SubvolumeBackend};
 use btrfs::error::IoContext;
 use btrfs::subvolumes::{self, BtrfsBackend};
@@ -23,17 +24,20 @@ pub const PART_DURATION: Duration = Duration::from_secs(20);
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeRefusal {
     /// The directory does not exist.
-    #[error("there is no volume `{}`; make one with `buildhost init`", .0.display())]
+    #[error("there is no volume `{path}`; `buildhost init {path}` makes one", path = .0.display())]
     NotFound(PathBuf),
     /// The directory is on another file system.
-    #[error("`{}` is not on btrfs; make a volume with `buildhost init`", .0.display())]
+    #[error("`{}` is not on btrfs; `buildhost init DIRECTORY` makes a volume", .0.display())]
     NotBtrfs(PathBuf),
+    /// The file beside the directory, which `buildhost init` has made, is not mounted at it.
+    #[error("the volume `{path}` is not mounted; `buildhost init {path}` mounts `{file}`", path = .0.display(), file = .1.display())]
+    NotMounted(PathBuf, PathBuf),
 }
 
 impl Refusal for VolumeRefusal {
     fn kind(&self) -> RefusalKind {
         match self {
-            Self::NotFound(_) | Self::NotBtrfs(_) => RefusalKind::NoVolume,
+            Self::NotFound(_) | Self::NotBtrfs(_) | Self::NotMounted(..) => RefusalKind::NoVolume,
         }
     }
 }
@@ -51,7 +55,7 @@ impl Volume {
     /// Opens a volume.
     ///
     /// # Errors
-    /// The directory does not exist or is not on btrfs.
+    /// The directory does not exist, is not on btrfs, or its file is not mounted.
     pub fn open(path: &Path) -> Result<Self> {
         let path = match path.canonicalize() {
             Ok(path) => path,
@@ -61,7 +65,12 @@ impl Volume {
             Err(source) => return Err(source).context("open", path),
         };
         if !subvolumes::is_btrfs(&path).context("inspect", &path)? {
-            return Err(VolumeRefusal::NotBtrfs(path).into());
+            let file = init::image_file(&path);
+            return Err(if file.is_file() {
+                VolumeRefusal::NotMounted(path, file).into()
+            } else {
+                VolumeRefusal::NotBtrfs(path).into()
+            });
         }
         Ok(Self::with_backend(&path, Arc::new(BtrfsBackend)))
     }

@@ -97,7 +97,7 @@ async fn prepare(
 ) -> Result<(), JobError> {
     enter_starting(agent, volume, build, trial).await?;
     let (directory, earlier) = (agent.paths.build(build.id), build.attempts - 1);
-    let bytes_max = agent.settings.builds.log_bytes_max;
+    let bytes_max = agent.settings().builds.log_bytes_max;
     blocking(move || logs::begin_attempt(&directory, earlier, bytes_max)).await?;
     disk_use::note_available(agent, volume).await;
     Ok(())
@@ -168,7 +168,7 @@ async fn adopt_guest(
 ) -> Result<Attempt, JobError> {
     let directory = snapshot::directory(volume, build);
     let facts = blocking(move || ImageFacts::read(&directory)).await;
-    let settings = &agent.settings;
+    let settings = &agent.settings();
     let limits = match &facts.machine {
         Ok(machine) => limits::of_attempt(settings, build, machine),
         Err(_) => limits::with_restore(settings, build, settings.builds.limits),
@@ -221,7 +221,7 @@ async fn run(
         cancel,
     };
     // A failure on a revision on trial is repeated on the current one.
-    let hold = (build.interactive.hold || agent.settings.builds.hold_always)
+    let hold = (build.interactive.hold || agent.settings().builds.hold_always)
         && build.running_trial().is_none();
     let mut progress = JoinSet::new();
     progress.spawn(progress::follow(Arc::clone(agent), build.id));

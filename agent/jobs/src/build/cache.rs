@@ -14,7 +14,8 @@ use state::AgentState;
 
 /// Returns the use of a cache by a build; `None` if its machine and toolchain have none.
 pub(super) fn use_of(agent: &AgentState, build: &Build) -> Option<CacheUse> {
-    let rules = agent.settings.cache_of(&build.machine, &build.toolchain)?;
+    let settings = agent.settings();
+    let rules = settings.cache_of(&build.machine, &build.toolchain)?;
     Some(CacheUse {
         name: rules.name.clone(),
         mode: rules::mode(rules, build),

@@ -66,7 +66,7 @@ pub struct Report {
 pub(super) async fn collect(agent: &AgentState, id: BuildId) -> Result<Collected, CollectError> {
     let directory = agent.paths.build(id);
     let limits = upload::Limits {
-        bytes_max: agent.settings.builds.artifacts_bytes_max,
+        bytes_max: agent.settings().builds.artifacts_bytes_max,
         files_max: FILES_MAX,
     };
     let files = directory.join(ARTIFACTS);
@@ -84,7 +84,7 @@ pub(super) async fn collect(agent: &AgentState, id: BuildId) -> Result<Collected
     for package in report.packages() {
         let revision = match package.told_revision.clone() {
             Some(told) => Ok(told),
-            None => pr_service::revision(&agent.pr, &agent.settings.pr, &package).await,
+            None => pr_service::revision(&agent.pr, &agent.settings().pr, &package).await,
         };
         match revision {
             Ok(revision) => packages.push(BuiltPackage { package, revision }),

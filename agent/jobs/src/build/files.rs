@@ -52,8 +52,8 @@ pub fn task(agent: &AgentState, build: &Build) -> Task {
         machine: build.machine.clone(),
         toolchain: build.toolchain.clone(),
         interactive: build.interactive.breakpoint,
-        hold: build.interactive.hold || agent.settings.builds.hold_always,
-        log_bytes_max: Some(agent.settings.builds.log_bytes_max),
+        hold: build.interactive.hold || agent.settings().builds.hold_always,
+        log_bytes_max: Some(agent.settings().builds.log_bytes_max),
         secrets: build.secrets.clone(),
         cache: cache::mode(agent, build),
         sources: build.sources.clone(),
@@ -68,7 +68,7 @@ pub fn map(
     task: &Task,
     directory: &Path,
 ) -> io::Result<(Namespace, Option<DeferredFile>)> {
-    let limits = &agent.settings.builds;
+    let limits = &agent.settings().builds;
     let mut map = Namespace::new(limits.artifacts_bytes_max, FILES_MAX);
     map.offer(task::TASK, task.print());
     for source in &task.sources {
@@ -113,6 +113,6 @@ pub fn record(agent: &AgentState, directory: &Path) -> log_capture::CaptureFiles
         console: directory.join(CONSOLE),
         log: directory.join(LIVE_LOG),
         log_times: directory.join(LOG_TIMES),
-        bytes_max: agent.settings.builds.log_bytes_max,
+        bytes_max: agent.settings().builds.log_bytes_max,
     }
 }

@@ -101,8 +101,8 @@ pub(super) fn record_policy(
     cold_reason: Option<ColdReason>,
 ) {
     let cache = cache::use_of(agent, build);
-    let networks = agent
-        .settings
+    let settings = agent.settings();
+    let networks = settings
         .guests
         .egress_private
         .iter()
@@ -128,7 +128,7 @@ pub(super) fn record_policy(
 pub(super) fn guest_kind(agent: &AgentState, machine: &Machine) -> Option<GuestKind> {
     match machine.kind {
         Kind::Nspawn => Some(GuestKind::Nspawn),
-        Kind::Kvm => match accelerator(agent.settings.guests.acceleration) {
+        Kind::Kvm => match accelerator(agent.settings().guests.acceleration) {
             Ok(Accelerator::Kvm(_)) => Some(GuestKind::Kvm),
             Ok(Accelerator::Tcg) => Some(GuestKind::Tcg),
             Err(_) => None,

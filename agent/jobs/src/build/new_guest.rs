@@ -68,7 +68,7 @@ impl NewGuest {
             // A restore would test the checkpoint, not the revision.
             _ if build.running_trial().is_some() => StartKind::Cold,
             _ => {
-                let guests = &agent.settings.guests;
+                let guests = &agent.settings().guests;
                 agent.restores.start_mode(guests, &start.key, &facts).start
             }
         };
@@ -84,7 +84,7 @@ impl NewGuest {
             is_resized: machine != *own,
         });
         build.restored = boot == Ok(StartKind::Restored);
-        let limits = limits::of_attempt(&agent.settings, build, &machine);
+        let limits = limits::of_attempt(&agent.settings(), build, &machine);
         inputs::record_policy(agent, build, &machine, &limits, boot.err());
         let (shared_memory, load) = if build.restored {
             memory(agent, &snapshot)

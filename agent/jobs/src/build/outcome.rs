@@ -54,7 +54,7 @@ pub(super) async fn record_earlier(agent: &Arc<AgentState>, build: Build, verdic
 
 /// Returns the record after an attempt; `None` if the build had ended before.
 fn concluded(agent: &AgentState, build: Build, verdict: Verdict) -> Option<Build> {
-    let rules = Rules::from(&agent.settings.builds);
+    let rules = Rules::from(&agent.settings().builds);
     let id = build.id;
     conclude(build, verdict, &rules, Timestamp::now())
         .inspect_err(|error| error!(build = %id, %error, "cannot conclude a build"))

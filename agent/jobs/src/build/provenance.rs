@@ -56,7 +56,7 @@ async fn write_statement(agent: &AgentState, build: &Build) -> io::Result<()> {
     let directory = agent.paths.build(build.id);
     let recorded = agent.records.get(build.id).await;
     let recorded = recorded.map_err(io::Error::other)?;
-    let name = agent.settings.name.clone();
+    let name = agent.settings().name.clone();
     let build = Build {
         typists: recorded.map(|it| it.typists).unwrap_or_default(),
         ..build.clone()
@@ -77,11 +77,11 @@ async fn write_statement(agent: &AgentState, build: &Build) -> io::Result<()> {
 /// Makes the signed provenance, if the host has a key. The signer reads the record itself, so it
 /// is stored first.
 async fn sign(agent: &AgentState, build: &Build) -> Result<(), SignError> {
-    let Some(keys) = agent.settings.provenance.keys.clone() else {
+    let Some(keys) = agent.settings().provenance.keys.clone() else {
         return Ok(());
     };
     agent.records.conclude(build).await?;
-    let (id, host) = (build.id, agent.settings.name.clone());
+    let (id, host) = (build.id, agent.settings().name.clone());
     let (records, directory) = (agent.paths.records(), agent.paths.build(build.id));
     blocking(move || {
         let mut sign = command::prepare(program().map_err(SignError::Program)?);

@@ -68,7 +68,7 @@ pub async fn inspect(agent: &Arc<AgentState>) -> io::Result<Inventory> {
 
 /// Reads everything but the running jobs and the schedules. Blocks.
 fn read(agent: &AgentState, schedules: Vec<Schedule>) -> io::Result<Inventory> {
-    let prefix = format!("{}-", agent.settings.name);
+    let prefix = format!("{}-", agent.settings().name);
     let guests = guests(agent, &prefix)?;
     let directories = sys::file::entries(&agent.paths.builds())?;
     let sources = sources(&agent.paths.sources())?;
@@ -98,7 +98,7 @@ fn read(agent: &AgentState, schedules: Vec<Schedule>) -> io::Result<Inventory> {
         sources: agent.paths.sources(),
         open: open_directories(agent),
         short: short(agent),
-        pressure_directory: agent.settings.paths.pressure.clone(),
+        pressure_directory: agent.settings().paths.pressure.clone(),
         high_pressure: high_pressure(agent),
         unreported_pressure: unreported_pressure(agent),
         without_firmware: without_firmware(agent),
@@ -113,7 +113,7 @@ fn read(agent: &AgentState, schedules: Vec<Schedule>) -> io::Result<Inventory> {
 }
 
 fn guests(agent: &AgentState, prefix: &str) -> io::Result<Vec<Guest>> {
-    let directory = guests_directory(&agent.settings.paths.run);
+    let directory = guests_directory(&agent.settings().paths.run);
     let runs = sys::file::entries(&directory)?.into_iter();
     let guest = |run: PathBuf| {
         let tag = run.file_name()?.to_str()?.to_owned();
@@ -231,7 +231,8 @@ fn bootstraps_with(
 /// Returns the machines whose firmware is missing. The start of a guest reports invalid
 /// manifests.
 fn without_firmware(agent: &AgentState) -> Vec<(MachineName, String)> {
-    let Err(GuestError::NoFirmware { path, source }) = check_firmware(&agent.settings.guests.uefi)
+    let Err(GuestError::NoFirmware { path, source }) =
+        check_firmware(&agent.settings().guests.uefi)
     else {
         return Vec::new();
     };
@@ -265,8 +266,8 @@ fn without_machine(
 /// Returns the directories of the agent that other users may enter. The group of the setting
 /// `http.group` may pass through the run directory.
 pub(in crate::housekeeping) fn open_directories(agent: &AgentState) -> Vec<(PathBuf, u32)> {
-    let paths = &agent.settings.paths;
-    let group = if agent.settings.http.group.is_some() {
+    let paths = &agent.settings().paths;
+    let group = if agent.settings().http.group.is_some() {
         0o010
     } else {
         0
@@ -280,7 +281,7 @@ pub(in crate::housekeeping) fn open_directories(agent: &AgentState) -> Vec<(Path
 }
 
 fn short(agent: &AgentState) -> Vec<(PathBuf, u64)> {
-    let paths = &agent.settings.paths;
+    let paths = &agent.settings().paths;
     let volumes = agent.volumes.iter().map(Volume::path);
     let places = std::iter::once(paths.state.as_path()).chain(volumes);
     let free = |place: &Path| Some((place.to_owned(), store::space::bytes_free(place).ok()?));
@@ -299,7 +300,7 @@ fn high_pressure(agent: &AgentState) -> Vec<Pressure> {
 }
 
 fn unreported_pressure(agent: &AgentState) -> Vec<&'static str> {
-    let settings = &agent.settings;
+    let settings = &agent.settings();
     let readings = pressure::read(&settings.paths.pressure);
     pressure::unreported(&readings, &settings.guests.pressure)
 }

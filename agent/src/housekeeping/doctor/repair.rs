@@ -101,7 +101,7 @@ async fn requeue(agent: &AgentState, id: BuildId) -> Result<(), Fault> {
     let Some(build) = agent.records.get(id).await? else {
         return Ok(());
     };
-    let rules = Rules::from(&agent.settings.builds);
+    let rules = Rules::from(&agent.settings().builds);
     let facts = Facts {
         canceled: build.cancel_requested,
         ..Facts::of_end(Err(JobError::Guest(GuestFailure::AgentGone)))

@@ -150,7 +150,7 @@ async fn ask(
     let take = blocking(move || {
         let machines = places.iter().filter_map(|place| offered(&shared, place));
         let offer = Offer {
-            agent: shared.settings.name.clone(),
+            agent: shared.settings().name.clone(),
             toolchain: toolchain.to_string(),
             machines: machines.map(|(offered, _)| offered).collect(),
         };

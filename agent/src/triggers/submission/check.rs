@@ -107,7 +107,7 @@ pub(crate) async fn resolve_toolchain(
         match current_revision(&agent, machine)? {
             Some((facts, directory)) => {
                 check_machine(&request, &facts, &directory)?;
-                check_counts(&request, &facts, &agent.settings.guests.resources)?;
+                check_counts(&request, &facts, &agent.settings().guests.resources)?;
                 Ok(toolchain)
             }
             None => Err(InvalidRequest::Missing(format!(
@@ -122,7 +122,7 @@ fn existing_toolchain(
     agent: &AgentState,
     requested: Option<ToolchainName>,
 ) -> Result<ToolchainName, InvalidRequest> {
-    let default = || agent.settings.builds.toolchain.parse();
+    let default = || agent.settings().builds.toolchain.parse();
     let name = requested.map_or_else(default, Ok)?;
     if agent.toolchains.list()?.contains(&name) {
         return Ok(name);

@@ -34,7 +34,7 @@ pub(in crate::build) async fn start_copy(
         let path = snapshot.path().to_owned();
         let facts = blocking(move || ImageFacts::read(&path)).await;
         let machine = facts.machine.map_err(JobError::Manifest)?;
-        let limits = limits::of_attempt(&agent.settings, build, &machine);
+        let limits = limits::of_attempt(&agent.settings(), build, &machine);
         let spec = session::SessionSpec {
             tag: build.id.to_string(),
             snapshot,

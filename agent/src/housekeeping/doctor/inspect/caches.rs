@@ -33,7 +33,7 @@ pub(super) fn facts(agent: &AgentState) -> Vec<CacheFacts> {
 fn known(agent: &AgentState) -> Known {
     let volumes = agent.volumes.iter();
     let machines = volumes.flat_map(|volume| volume.machines().unwrap_or_default());
-    let tokens = sys::trusted::read_text(&agent.settings.http.token_file).unwrap_or_default();
+    let tokens = sys::trusted::read_text(&agent.settings().http.token_file).unwrap_or_default();
     Known {
         machines: machines.collect(),
         toolchains: agent.toolchains.list().unwrap_or_default(),

@@ -13,7 +13,8 @@ use state::AgentState;
 
 /// Returns the facts about each controller of the settings.
 pub(super) fn facts(agent: &AgentState) -> Vec<ControllerFacts> {
-    let rules = agent.settings.controllers.iter();
+    let settings = agent.settings();
+    let rules = settings.controllers.iter();
     rules.map(|rules| facts_of(agent, rules)).collect()
 }
 
@@ -42,7 +43,7 @@ fn facts_of(agent: &AgentState, rules: &ControllerRules) -> ControllerFacts {
 fn machines(agent: &AgentState, rules: &ControllerRules) -> usize {
     let toolchain = match &rules.toolchain {
         Some(toolchain) => toolchain.as_str(),
-        None => &agent.settings.builds.toolchain,
+        None => &agent.settings().builds.toolchain,
     };
     let images = agent.status().map(|it| it.machines).unwrap_or_default();
     let is_offered = |image: &config::builds::Readiness| {
@@ -60,7 +61,8 @@ pub(super) fn unnamed(
     counts: &[ControllerCounts],
 ) -> Vec<(ControllerName, u32)> {
     let is_named = |name: &ControllerName| {
-        let mut rules = agent.settings.controllers.iter();
+        let settings = agent.settings();
+        let mut rules = settings.controllers.iter();
         rules.any(|rules| rules.name == *name)
     };
     let unnamed = counts
