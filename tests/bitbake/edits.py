@@ -261,14 +261,19 @@ def appended(variable, task):
 
 
 def provide_locale(directory):
-    """Makes the locale that BitBake needs, unless the machine has it."""
+    """Restarts this program with the locale that BitBake needs, if the machine lacks it."""
     try:
         locale.setlocale(locale.LC_ALL, "en_US.UTF-8")
+        return
     except locale.Error:
-        directory.mkdir()
-        name = directory / "en_US.UTF-8"
-        subprocess.run(["localedef", "-i", "en_US", "-f", "UTF-8", name], check=True)
-        os.environ["LOCPATH"] = str(directory)
+        expect(not directory.exists(), "the locale en_US.UTF-8 cannot be provided")
+    directory.mkdir()
+    name = directory / "en_US.UTF-8"
+    subprocess.run(["localedef", "-i", "en_US", "-f", "UTF-8", name], check=True)
+    rights = [] if os.geteuid() == 0 else ["--map-root-user"]
+    script = 'mount --bind "$0" /usr/lib/locale && exec "$@"'
+    program = ["sh", "-c", script, directory, sys.executable, "-B", *sys.argv]
+    os.execvp("unshare", ["unshare", "--mount", *rights, *program])
 
 
 def expect(condition, message):

@@ -194,9 +194,7 @@ def _program(project):
 
 
 def _environment(program):
-    locales = {name: os.environ[name] for name in ("LOCPATH",) if name in os.environ}
     return {
-        **locales,
         "HOME": os.environ.get("HOME", "/"),
         "USER": os.environ.get("USER", "builder"),
         "LANG": "en_US.UTF-8",
