@@ -19,7 +19,7 @@ use crate::fork::Rendezvous;
 use crate::log::Log;
 use crate::report::{self, Artifact};
 use crate::shell::{self, Stop, Surroundings};
-use crate::{WorkerError, exec, handshake, secrets};
+use crate::{WorkerError, exec, handshake, preload, secrets};
 
 /// The toolchain's program that builds.
 const PROGRAM: &str = "build";
@@ -63,7 +63,8 @@ fn build(
     log: &mut Log,
     hold: &mut Option<Surroundings>,
 ) -> Result<(TaskResult, Vec<Artifact>), WorkerError> {
-    let mut port = handshake::wait_for_start(settings, log)?;
+    let preload = preload::of(settings);
+    let mut port = handshake::wait_for_start(&settings.client, preload, log)?;
     let task = fetch_task(settings)?;
     let dirs = BuildDirs::below(&settings.work);
     let surroundings = dirs.surroundings(settings, &task);

@@ -9,11 +9,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use config::task::{self, Preload, StartMessage};
+use tftp::client::Client;
 
-use crate::cli::Settings;
 use crate::log::Log;
 use crate::port::{self, Lines};
-use crate::{WorkerError, preload, rehearsal, reseed, virtio_port};
+use crate::{WorkerError, rehearsal, reseed, virtio_port};
 
 /// The time that the host has to answer. The clock of a checkpoint stands still, so its age
 /// does not count.
@@ -30,13 +30,15 @@ pub struct ControlPort {
 }
 
 /// Waits for the host to start the task, and applies its start message. Returns the control
-/// port. Preloads and rehearses before that if the host wants it. Returns `None` at once on a machine without [`task::CONTROL_PORT`], and on one that may not set its clock and
-/// reseed its random numbers: such a machine gets no checkpoint.
+/// port. Preloads and rehearses with the client before that if the host wants it. Returns `None` at
+/// once on a machine without [`task::CONTROL_PORT`], and on one that may not set its clock and reseed
+/// its random numbers: such a machine gets no checkpoint.
 ///
 /// # Errors
 /// The host does not answer, or its answer is invalid.
 pub fn wait_for_start(
-    settings: &Settings,
+    client: &Client,
+    preload: Option<impl FnOnce(Preload, &mut Log)>,
     log: &mut Log,
 ) -> Result<Option<ControlPort>, WorkerError> {
     let classes = Path::new(virtio_port::CLASSES);
@@ -46,10 +48,8 @@ pub fn wait_for_start(
     match reseed::check().and_then(|()| port::open(&device)) {
         Ok(file) => {
             let mut port = ControlPort::new(file);
-            let program = preload::program(&settings.toolchain);
-            let preload = program
-                .map(|program| move |request| preload::run(settings, &program, request, log));
-            let message = port.receive_start(|| rehearsal::run(&settings.client), preload);
+            let preload = preload.map(|preload| |request| preload(request, log));
+            let message = port.receive_start(|| rehearsal::run(client), preload);
             message
                 .and_then(|message| reseed::apply(&message))
                 .map_err(WorkerError::Handshake)?;

@@ -1,6 +1,6 @@
 //! The toolchain's `preload`, which starts in the guest of a checkpoint what builds continue with.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use config::cache;
 use config::task::Preload;
@@ -12,13 +12,15 @@ use crate::{bootstrap, exec};
 /// The name of the program.
 const PROGRAM: &str = "preload";
 
-/// Returns the path of the program; `None` if the toolchain has none.
-pub(crate) fn program(toolchain: &Path) -> Option<PathBuf> {
-    Some(toolchain.join(PROGRAM)).filter(|program| program.exists())
+/// Returns the function that runs the program; `None` if the toolchain has none.
+pub(crate) fn of(settings: &Settings) -> Option<impl FnOnce(Preload, &mut Log)> {
+    let program = settings.toolchain.join(PROGRAM);
+    let is_there = program.exists();
+    is_there.then_some(move |request, log: &mut Log| run(settings, &program, request, log))
 }
 
 /// Runs the program. A failure has no consequence: the builds start without what it prepares.
-pub(crate) fn run(settings: &Settings, program: &Path, request: Preload, log: &mut Log) {
+fn run(settings: &Settings, program: &Path, request: Preload, log: &mut Log) {
     log.line("running the toolchain's `preload`");
     let mut environment = bootstrap::environment(settings);
     if request.cache {
