@@ -84,6 +84,9 @@ async fn main() -> Result<()> {
         arguments.pipeline > 0 && arguments.connections > 0 && arguments.rounds > 0,
         "--pipeline, --connections and --rounds must be positive"
     );
+    for server in &arguments.server {
+        prepare(server.address, &Requests::new(arguments.load)).await?;
+    }
     let mut results = vec![Vec::new(); arguments.server.len()];
     for _ in 0..arguments.rounds {
         for (server, results) in arguments.server.iter().zip(&mut results) {
@@ -98,7 +101,6 @@ async fn main() -> Result<()> {
 /// Measures a server in one round.
 async fn measure(arguments: &Arguments, server: &Server) -> Result<Round> {
     let requests = Requests::new(arguments.load);
-    prepare(server.address, &requests).await?;
     let generator = server::cpu_time(std::process::id());
     let (cpu_before, own_cpu_before) = (server.cpu_time()?, generator?);
     let start = Instant::now();

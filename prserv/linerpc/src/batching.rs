@@ -2,24 +2,7 @@
 
 use std::thread::{self, ThreadId};
 
-use tokio::sync::{mpsc, oneshot};
-
-/// Waits for a request, and appends all that wait and those of tasks that are ready to run, but at
-/// most `max`. Returns false when none will come any more.
-pub fn receive<C>(commands: &mut mpsc::Receiver<C>, received: &mut Vec<C>, max: usize) -> bool {
-    if commands.blocking_recv_many(received, max) == 0 {
-        return false;
-    }
-    while received.len() < max {
-        // On a busy processor, other tasks have requests for this batch.
-        thread::yield_now();
-        match commands.len().min(max - received.len()) {
-            0 => break,
-            more => commands.blocking_recv_many(received, more),
-        };
-    }
-    true
-}
+use tokio::sync::oneshot;
 
 /// Creates the two ends of a request that the calling task sends to another thread.
 pub fn reply<T>() -> (Reply<T>, Answer<T>) {
@@ -162,21 +145,5 @@ mod tests {
         let (dropped, answer) = reply::<()>();
         drop(dropped);
         assert_eq!(answer.receive().await, None);
-    }
-
-    #[test]
-    fn everything_that_waits_is_received_up_to_the_maximum() {
-        let (sender, mut commands) = mpsc::channel(8);
-        for number in 0..5 {
-            sender.try_send(number).unwrap();
-        }
-        let mut received = Vec::new();
-        assert!(receive(&mut commands, &mut received, 3));
-        assert_eq!(received, [0, 1, 2]);
-        received.clear();
-        drop(sender);
-        assert!(receive(&mut commands, &mut received, 3));
-        assert_eq!(received, [3, 4]);
-        assert!(!receive(&mut commands, &mut received, 3));
     }
 }

@@ -115,7 +115,7 @@ fn open_audit_log(path: &Path) -> Result<AuditLog, StoreError> {
 impl StoreWriter {
     fn run(mut self, mut commands: mpsc::Receiver<WriterCommand>) {
         let mut received = Vec::with_capacity(BATCH_MAX);
-        while batching::receive(&mut commands, &mut received, BATCH_MAX) {
+        while commands.blocking_recv_many(&mut received, BATCH_MAX) > 0 {
             let mut queries = Vec::with_capacity(received.len());
             let mut closing = None;
             for command in received.drain(..) {

@@ -149,7 +149,7 @@ impl Writer {
         let mut received = Vec::with_capacity(BATCH_MAX);
         loop {
             if self.jobs.is_empty() {
-                if !batching::receive(&mut commands, &mut received, BATCH_MAX) {
+                if commands.blocking_recv_many(&mut received, BATCH_MAX) == 0 {
                     return;
                 }
             } else {
