@@ -108,7 +108,7 @@ pub struct ControllerStatus {
     pub priority: ControllerPriority,
     /// The toolchain of its builds.
     pub toolchain: ToolchainName,
-    /// What the agent knows of it since its start.
+    /// The contact with it since the start of the agent.
     #[serde(flatten)]
     pub contact: Contact,
     /// The number of its tasks whose builds are recorded.

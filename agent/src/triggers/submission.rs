@@ -85,11 +85,14 @@ pub async fn submit_given(
     let _queue = agent.queue.lock().await;
     let id = agent.records.reserve_id().await?;
     let (directory, path) = (agent.paths.build(id), agent.paths.given_task(id));
-    let write = move || {
+    let builds = agent.paths.builds();
+    blocking(move || {
         std::fs::create_dir_all(&directory)?;
-        sys::file::replace(&path, &given.manifest)
-    };
-    blocking(write).await?;
+        sys::file::replace(&path, &given.manifest)?;
+        // The name of the directory itself.
+        sys::trusted::open(builds)?.sync_all()
+    })
+    .await?;
     let now = Timestamp::now();
     let insert = agent
         .records

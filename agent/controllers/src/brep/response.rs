@@ -12,7 +12,7 @@ const SESSION_BYTES_MAX: usize = 4096;
 /// The values of a task by which a worker may skip the build.
 const SKIP_CHECKSUMS: [&str; 2] = ["worker-checksum", "dependency-checksum"];
 
-/// Returns the task in an answer; `None` if there is none. `base` is the address of the request.
+/// Returns the task in an answer; `None` without a task. `base` is the address of the request.
 ///
 /// # Errors
 /// The fault of the answer.
