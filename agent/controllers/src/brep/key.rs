@@ -110,7 +110,7 @@ pub fn check(path: &Path) -> Result<(), KeyError> {
 }
 
 fn is_private(metadata: &Metadata) -> bool {
-    metadata.mode() & 0o077 == 0 && metadata.uid() == rustix::process::geteuid().as_raw()
+    sys::file::is_closed(metadata) && metadata.uid() == rustix::process::geteuid().as_raw()
 }
 
 /// Returns true if a text that describes a private key is about an RSA key: others have no public
