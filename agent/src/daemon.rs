@@ -108,12 +108,8 @@ async fn run_async(
         lock(&settings.paths.state, "state", "paths.state")?,
     ];
     let agent = Arc::new(open_state(settings)?);
-    if let Some(outdated) = blocking(store::btrfs_progs::outdated).await {
-        warn!(error = &outdated as &dyn Error, "btrfs-progs are outdated");
-    }
-    let shared = Arc::clone(&agent);
-    let members = blocking(move || controllers::members(&shared)).await;
-    let members = members.context(|| "use the settings of the controllers".to_owned())?;
+    warn_of_old_programs().await;
+    let members = controller_members(&agent).await?;
     recover(&agent).await?;
     let watch = Watch::new(&agent).context(|| "watch directories".to_owned())?;
     let api = api::bind(&agent)
@@ -124,11 +120,7 @@ async fn run_async(
     let scheduler = tokio::spawn(scheduler::run(Arc::clone(&agent), watch));
     let retention = tokio::spawn(retention::run(Arc::clone(&agent)));
     let disk_pressure = tokio::spawn(disk_pressure::watch(Arc::clone(&agent)));
-    tokio::spawn(pull::run(Arc::clone(&agent)));
-    tokio::spawn(layers::run(Arc::clone(&agent)));
-    agent
-        .tasks
-        .spawn(controllers::run(Arc::clone(&agent), members));
+    start_triggers(&agent, members);
     info!(
         name = agent.settings().name,
         version = env!("CARGO_PKG_VERSION"),
@@ -215,6 +207,30 @@ impl Signals {
             _ = self.hand_over.recv() => Request::HandOver,
         }
     }
+}
+
+/// Starts the tasks that ask others for work.
+fn start_triggers(agent: &Arc<AgentState>, members: Vec<controllers::Member>) {
+    tokio::spawn(pull::run(Arc::clone(agent)));
+    tokio::spawn(layers::run(Arc::clone(agent)));
+    let controllers = controllers::run(Arc::clone(agent), members);
+    agent.tasks.spawn(controllers);
+}
+
+/// Logs that programs of the host are outdated.
+async fn warn_of_old_programs() {
+    if let Some(outdated) = blocking(store::btrfs_progs::outdated).await {
+        warn!(error = &outdated as &dyn Error, "btrfs-progs are outdated");
+    }
+}
+
+/// Returns the controllers of the settings.
+async fn controller_members(
+    agent: &Arc<AgentState>,
+) -> Result<Vec<controllers::Member>, StartError> {
+    let agent = Arc::clone(agent);
+    let members = blocking(move || controllers::members(&agent)).await;
+    members.context(|| "use the settings of the controllers".to_owned())
 }
 
 /// Checks the user of the agent.

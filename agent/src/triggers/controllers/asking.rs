@@ -79,21 +79,22 @@ async fn round(
         if turns.get(name).is_some_and(|it| it.due > Instant::now()) {
             continue;
         }
-        let taken = ask(agent, member, &found).await;
+        let Some(taken) = ask(agent, member, &found).await else {
+            return false;
+        };
         let failures = turns.get(name).map_or(0, |it| it.failures);
         let (pause, failures) = match &taken {
-            Some(Ok(Some(_))) => (Duration::ZERO, 0),
-            Some(Ok(None)) => (backoff::poll(member.rules.poll, 0, draw()), 0),
-            Some(Err(_)) => {
+            Ok(Some(_)) => (Duration::ZERO, 0),
+            Ok(None) => (backoff::poll(member.rules.poll, 0, draw()), 0),
+            Err(_) => {
                 let failures = failures.saturating_add(1);
                 (backoff::poll(member.rules.poll, failures, draw()), failures)
             }
-            None => return false,
         };
         let due = Instant::now() + pause;
         turns.insert(name.clone(), Turn { due, failures });
         note(agent, name, &taken);
-        if let Some(Ok(Some(taken))) = taken {
+        if let Ok(Some(taken)) = taken {
             take(agent, member, taken, &found).await;
             return true;
         }
@@ -182,12 +183,7 @@ fn offered(agent: &AgentState, place: &OfferedPlace) -> Option<(OfferedMachine, 
 }
 
 /// Notes the answer of a controller.
-fn note(
-    agent: &AgentState,
-    name: &ControllerName,
-    taken: &Option<Result<Option<Taken>, TakeError>>,
-) {
-    let Some(taken) = taken else { return };
+fn note(agent: &AgentState, name: &ControllerName, taken: &Result<Option<Taken>, TakeError>) {
     let now = Timestamp::now();
     let metrics = &agent.telemetry.metrics.controllers;
     match taken {
@@ -238,8 +234,8 @@ async fn take(agent: &Arc<AgentState>, member: &Member, taken: Taken, places: &[
     };
     let request = request(member, &taken, boost.as_ref(), Timestamp::now());
     let submitter = submitter(name);
-    let submitted = submit_given(agent, request, member.toolchain.clone(), submitter, given);
-    match submitted.await {
+    let recorded = submit_given(agent, request, member.toolchain.clone(), submitter, given);
+    match recorded.await {
         Ok(Some(build)) => {
             info!(build = %build.id, controller = %name, session = taken.session, "took a task");
             for interrupted in place.iter().flat_map(|it| &it.interrupted) {
