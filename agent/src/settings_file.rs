@@ -21,12 +21,12 @@ pub struct SettingsFile(PathBuf);
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// The file cannot be read.
-    #[error("cannot read the settings {}: {source}; `buildhost-agent --example` prints an example", path.display())]
+    #[error("cannot read the settings {}: {error}; `buildhost-agent --example` prints an example", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// The failure.
-        source: io::Error,
+        error: io::Error,
     },
     /// The file has faults.
     #[error("{}", Lines(path, faults))]
@@ -37,7 +37,7 @@ pub enum SettingsError {
         faults: Vec<Fault>,
     },
     /// The filter of the log has a fault.
-    #[error("the setting log.filter cannot be used: {0}")]
+    #[error("the setting log.filter cannot be used")]
     Filter(#[from] ParseError),
 }
 
@@ -72,11 +72,10 @@ impl SettingsFile {
     /// The file cannot be read, or has faults.
     pub fn read(&self) -> Result<Settings, SettingsError> {
         let path = || self.0.clone();
-        let text =
-            sys::trusted::read_text(&self.0).map_err(|source| SettingsError::Unreadable {
-                path: path(),
-                source,
-            })?;
+        let text = sys::trusted::read_text(&self.0).map_err(|error| SettingsError::Unreadable {
+            path: path(),
+            error,
+        })?;
         let mut settings = Settings::parse(&text).map_err(|faults| SettingsError::Faulty {
             path: path(),
             faults,

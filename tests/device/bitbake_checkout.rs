@@ -225,7 +225,7 @@ fn a_virtual_machine_builds_a_project_whose_recipes_the_bootstrap_has_parsed() {
     let third = build(&host, &project, &[]);
     succeeded(&host, &third);
     let log = host.log_of(third.id.0);
-    let reason = "build: BitBake starts anew, because demo-layer/conf/bitbake.conf differs";
+    let reason = "build: BitBake starts cold, because demo-layer/conf/bitbake.conf differs";
     assert!(log.contains(reason), "{log}");
     assert_eq!(third.progress.preload, Some(PreloadUse::Outdated));
 }

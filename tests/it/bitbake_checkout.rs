@@ -26,7 +26,7 @@ fn compare(edits: usize, seed: u32, limit: Duration) -> String {
 fn check(lines: &str, edits: usize) {
     let count = |text: &str| lines.lines().filter(|line| line.contains(text)).count();
     assert_eq!(count("tasks are the same"), edits, "{lines}");
-    let (resident, cold) = (count("BitBake has parsed"), count("BitBake starts anew"));
+    let (resident, cold) = (count("BitBake has parsed"), count("BitBake starts cold"));
     assert_eq!(resident + cold, edits, "{lines}");
     assert!(resident > 0 && cold > 0, "{lines}");
 }

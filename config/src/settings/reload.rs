@@ -55,19 +55,19 @@ impl Settings {
     /// Every field is named here, so that a new one does not compile until its kind is decided.
     fn merge(&self, new: Self, changes: &mut Changes) -> Self {
         Self {
-            name: changes.keep("host.name", &self.name, new.name),
+            name: changes.keep("host.name", &self.name, &new.name),
             paths: self.paths.merge(new.paths, changes),
             machines: changes.apply("machines", &self.machines, new.machines),
             guests: self.guests.merge(new.guests, changes),
             bootstrap: changes.apply("bootstrap", &self.bootstrap, new.bootstrap),
             builds: changes.apply("builds", &self.builds, new.builds),
             records: changes.apply("records", &self.records, new.records),
-            caches: changes.keep("caches", &self.caches, new.caches),
+            caches: changes.keep("caches", &self.caches, &new.caches),
             provenance: changes.apply("provenance", &self.provenance, new.provenance),
-            pr: changes.keep("pr", &self.pr, new.pr),
-            layers: changes.keep("layers", &self.layers, new.layers),
-            controllers: changes.keep("controllers", &self.controllers, new.controllers),
-            http: changes.keep("http", &self.http, new.http),
+            pr: changes.keep("pr", &self.pr, &new.pr),
+            layers: changes.keep("layers", &self.layers, &new.layers),
+            controllers: changes.keep("controllers", &self.controllers, &new.controllers),
+            http: changes.keep("http", &self.http, &new.http),
             log: self.log.merge(new.log, changes),
         }
     }
@@ -76,10 +76,10 @@ impl Settings {
 impl Paths {
     fn merge(&self, new: Self, changes: &mut Changes) -> Self {
         Self {
-            volumes: changes.keep("paths.volumes", &self.volumes, new.volumes),
-            toolchains: changes.keep("paths.toolchains", &self.toolchains, new.toolchains),
-            state: changes.keep("paths.state", &self.state, new.state),
-            run: changes.keep("paths.run", &self.run, new.run),
+            volumes: changes.keep("paths.volumes", &self.volumes, &new.volumes),
+            toolchains: changes.keep("paths.toolchains", &self.toolchains, &new.toolchains),
+            state: changes.keep("paths.state", &self.state, &new.state),
+            run: changes.keep("paths.run", &self.run, &new.run),
             pressure: changes.apply("paths.pressure", &self.pressure, new.pressure),
             reserve_bytes: changes.apply(
                 "paths.reserve_mib",
@@ -93,7 +93,7 @@ impl Paths {
 impl Guests {
     /// The users of guests are in use; everything else concerns later guests.
     fn merge(&self, mut new: Self, changes: &mut Changes) -> Self {
-        new.uids = changes.keep("guests.uids", &self.uids, new.uids);
+        new.uids = changes.keep("guests.uids", &self.uids, &new.uids);
         changes.apply("guests", self, new)
     }
 }
@@ -102,7 +102,7 @@ impl Log {
     fn merge(&self, new: Self, changes: &mut Changes) -> Self {
         Self {
             filter: changes.apply("log.filter", &self.filter, new.filter),
-            json: changes.keep("log.format", &self.json, new.json),
+            json: changes.keep("log.format", &self.json, &new.json),
         }
     }
 }
@@ -124,8 +124,8 @@ impl Changes {
     }
 
     /// Returns the old value, because a change needs a restart.
-    fn keep<T: PartialEq + Clone>(&mut self, name: &'static str, old: &T, new: T) -> T {
-        if *old != new {
+    fn keep<T: PartialEq + Clone>(&mut self, name: &'static str, old: &T, new: &T) -> T {
+        if old != new {
             self.kept.push(name);
         }
         old.clone()

@@ -164,7 +164,7 @@ def _use_resident(project, changes, arguments, show):
             return run_of_resident
     connection.close()
     show(f"buildhost-progress: preload {verdict}\n")
-    show(f"build: BitBake starts anew, because {reason}\n")
+    show(f"build: BitBake starts cold, because {reason}\n")
     try:
         resident.end_server(BUILD)
     except resident.ResidentError as error:
