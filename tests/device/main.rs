@@ -26,6 +26,7 @@ mod consoles;
 mod containers;
 mod content_manifests;
 mod content_records;
+mod controllers;
 mod disk_pressure;
 mod doctor;
 mod dry_run;

@@ -14,6 +14,7 @@ pub mod attacks;
 pub mod backend_contract;
 pub mod bbot;
 pub mod bitbake;
+pub mod controller;
 pub mod crash_consistency;
 pub mod farm;
 pub mod fault_injection;
