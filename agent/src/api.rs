@@ -349,7 +349,7 @@ async fn metrics(State(agent): State<Arc<AgentState>>) -> Result<Response, ApiEr
         hot_memory: agent.hot_images.bytes(),
         pressure: &pressure,
     });
-    text.push_str(&agent.pr.metrics().to_text());
+    text.push_str(&agent.bitbake.metrics());
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }
 

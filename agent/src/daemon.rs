@@ -13,7 +13,7 @@ use nix::unistd::geteuid;
 use prserv::listen::listen_on_port;
 use records::Records;
 use rustix::fs::Mode;
-use session::pr_service;
+use session::{BitBakeServices, hash_service, pr_service};
 use store::toolchains::Toolchains;
 use store::{RefusalKind, Volume};
 use sys::blocking::blocking;
@@ -116,6 +116,7 @@ async fn run_async(
         .await
         .context(|| "open the administration socket".to_owned())?;
     let pr = serve_pr(&agent).await?;
+    let hashserv = serve_hashserv(&agent).await?;
     let served = tokio::spawn(api::serve(Arc::clone(&agent), api));
     let scheduler = tokio::spawn(scheduler::run(Arc::clone(&agent), watch));
     let retention = tokio::spawn(retention::run(Arc::clone(&agent)));
@@ -159,10 +160,10 @@ async fn run_async(
     }
     let services = async {
         let _ = served.await;
-        if let Some(pr) = pr {
-            let _ = pr.await;
+        for service in [pr, hashserv].into_iter().flatten() {
+            let _ = service.await;
         }
-        agent.pr.close().await;
+        agent.bitbake.close().await;
     };
     if timeout(CLOSE_LIMIT, services).await.is_err() {
         warn!("the connections and the PR service did not end in time");
@@ -305,16 +306,14 @@ fn open_state(settings: Settings) -> Result<AgentState, StartError> {
     let telemetry = Telemetry::default();
     let records = Records::open(&paths.state.join("records.sqlite3"), telemetry.clone())
         .context(|| "open the records".to_owned())?;
-    let options = pr_service::options(&settings.pr)
-        .context(|| "use the settings of the PR service".to_owned())?;
-    let pr = prserv::Service::open(&options)
-        .context(|| format!("open the PR service's database {}", settings.pr.database))?;
+    let bitbake =
+        BitBakeServices::open(&settings).context(|| "start the services for BitBake".to_owned())?;
     let directory = StatePaths::new(&paths.state).caches();
     let (rules, reserve) = (&settings.caches, paths.reserve_bytes);
     let caches = Caches::open(&directory, rules, reserve, &telemetry.metrics);
     let caches = caches.context(|| "open the caches".to_owned())?;
     let agent = AgentState::new(
-        settings, volumes, toolchains, records, caches, telemetry, pr,
+        settings, volumes, toolchains, records, caches, telemetry, bitbake,
     );
     for directory in [
         agent.paths.sources(),
@@ -392,17 +391,39 @@ fn clean(agent: &AgentState) -> Result<(), StartError> {
     Ok(())
 }
 
+/// A service on the network, until the agent stops.
+type Serving = tokio::task::JoinHandle<std::io::Result<()>>;
+
 /// Serves the PR service on the network if the settings say so.
-async fn serve_pr(
-    agent: &Arc<AgentState>,
-) -> Result<Option<tokio::task::JoinHandle<std::io::Result<()>>>, StartError> {
+async fn serve_pr(agent: &Arc<AgentState>) -> Result<Option<Serving>, StartError> {
     let Some(address) = &agent.settings().pr.listen else {
         return Ok(None);
     };
     let listeners = listen_on_port(address).await;
     let listeners = listeners.context(|| format!("listen on {address} for the PR service"))?;
-    let server = pr_service::server(agent.pr.clone(), &agent.settings().pr)
+    let server = pr_service::server(agent.bitbake.pr.clone(), &agent.settings().pr)
         .context(|| "read the tokens of the setting pr.token_file".to_owned())?;
+    let mut serving = JoinSet::new();
+    for listener in listeners {
+        let stopped = agent.stopping.clone().cancelled_owned();
+        serving.spawn(server.clone().serve(listener, stopped));
+    }
+    let serve = async move { serving.join_all().await.into_iter().collect() };
+    Ok(Some(tokio::spawn(serve)))
+}
+
+/// Serves the hash equivalence service on the network if the settings say so.
+async fn serve_hashserv(agent: &Arc<AgentState>) -> Result<Option<Serving>, StartError> {
+    let settings = agent.settings();
+    let settings = &settings.hashserv;
+    let Some((address, service)) = settings.listen.as_ref().zip(agent.bitbake.hashserv.clone())
+    else {
+        return Ok(None);
+    };
+    let listeners = listen_on_port(address).await;
+    let listeners =
+        listeners.context(|| format!("listen on {address} for the hash equivalence service"))?;
+    let server = hash_service::server(service, settings);
     let mut serving = JoinSet::new();
     for listener in listeners {
         let stopped = agent.stopping.clone().cancelled_owned();

@@ -198,6 +198,12 @@ kinds! {
         "no machine is offered to a controller", "operator: add a machine, or correct `machines` in the settings";
     ControllerUnnamed, "controller-unnamed", Warning,
         "results wait for a controller that the settings do not name", "operator: name it again";
+    HashservUnmatched, "hashserv-unmatched", Warning,
+        "nothing matches a pattern or a reporter of the hash equivalence service", "operator: correct the settings";
+    OpenSecret, "open-secret", Warning,
+        "a file with a secret can be read by users other than root", "operator: close it, and replace the secret";
+    UndeclaredResource, "undeclared-resource", Warning,
+        "a machine needs a countable resource that the host does not have", "operator: declare it in `guests.resources`, or change the machine";
 }
 
 impl fmt::Display for Id {
@@ -230,6 +236,8 @@ pub enum Subject {
     Cache(CacheName),
     /// A controller.
     Controller(ControllerName),
+    /// A section or a key of the settings.
+    Setting(String),
     /// A file or directory.
     Path(PathBuf),
 }
@@ -247,6 +255,7 @@ impl fmt::Display for Subject {
             Self::Schedule(name) => write!(f, "schedule {name}"),
             Self::Cache(name) => write!(f, "cache {name}"),
             Self::Controller(name) => write!(f, "controller {name}"),
+            Self::Setting(name) => write!(f, "setting {name}"),
             Self::Path(path) => write!(f, "{}", path.display()),
         }
     }

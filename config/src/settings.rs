@@ -7,6 +7,7 @@ mod builds;
 mod caches;
 mod controllers;
 mod guests;
+mod hashserv;
 mod http;
 mod layers;
 mod machines;
@@ -22,6 +23,7 @@ pub use builds::{Bootstrap, Builds, Records};
 pub use caches::CacheRules;
 pub use controllers::{ControllerRules, InteractiveMode};
 pub use guests::{Acceleration, Guests, Uefi, UidRange};
+pub use hashserv::Hashserv;
 pub use http::{Http, Tls};
 pub use layers::Layers;
 pub use machines::{Machines, Pull};
@@ -66,6 +68,8 @@ pub struct Settings {
     pub provenance: Provenance,
     /// The PR service.
     pub pr: Pr,
+    /// The hash equivalence service.
+    pub hashserv: Hashserv,
     /// The sources of layers.
     pub layers: Layers,
     /// The HTTP server.
@@ -129,6 +133,7 @@ impl Settings {
             controllers: controllers::controllers(reader),
             provenance: provenance::provenance(reader),
             pr: pr::pr(reader),
+            hashserv: hashserv::hashserv(reader),
             layers: layers::layers(reader),
             http: http::http(reader),
             log: log(reader),
@@ -150,6 +155,10 @@ impl Settings {
         if self.pr.database.is_empty() {
             let path = self.paths.state.join("prserv.sqlite3");
             self.pr.database = path.display().to_string();
+        }
+        if self.hashserv.database.is_empty() {
+            let path = self.paths.state.join("hashserv.sqlite3");
+            self.hashserv.database = path.display().to_string();
         }
         self
     }

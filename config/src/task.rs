@@ -52,7 +52,8 @@
 //! # Caches
 //!
 //! A task with `cache: read` or `cache: write` has a cache at its gateway: see [`crate::cache`]. A
-//! worker that does not know caches ignores it.
+//! worker that does not know caches ignores it. With `hashserv: true` it has a hash equivalence
+//! service there: see [`crate::hashserv`].
 //!
 //! # Forks
 //!
@@ -225,6 +226,8 @@ pub struct Task {
     pub secrets: Vec<SecretName>,
     /// The rights at the cache of the machine; `None` without one.
     pub cache: Option<CacheMode>,
+    /// True if the gateway has a hash equivalence service for the build.
+    pub hashserv: bool,
     /// The sources.
     pub sources: Vec<Source>,
 }
@@ -256,6 +259,9 @@ impl Task {
         }
         if let Some(mode) = self.cache {
             head = head.with("cache", &mode);
+        }
+        if self.hashserv {
+            head = head.with("hashserv", &true);
         }
         for secret in &self.secrets {
             head = head.with("secret", secret);
@@ -299,6 +305,7 @@ impl Task {
             log_bytes_max: head.get("log-bytes-max").map(bytes).transpose()?,
             secrets,
             cache: head.get("cache").and_then(|mode| mode.parse().ok()),
+            hashserv: head.get("hashserv") == Some("true"),
             sources: sources
                 .iter()
                 .map(source)
@@ -341,6 +348,7 @@ mod tests {
                 log_bytes_max: None,
                 secrets: Vec::new(),
                 cache: None,
+                hashserv: false,
                 sources: names.iter().cloned().map(|name| Source { name, sha256: sha256.clone() }).collect(),
             };
             prop_assert_eq!(Task::parse(&task.print()), Ok(task));
@@ -372,6 +380,7 @@ mod tests {
             log_bytes_max: Some(67_108_864),
             secrets: Vec::new(),
             cache: Some(CacheMode::Read),
+            hashserv: true,
             sources: vec![Source {
                 name: "hello.tar.gz".parse().unwrap(),
                 sha256: "a".repeat(64).parse().unwrap(),
@@ -392,6 +401,7 @@ mod tests {
             log_bytes_max: None,
             secrets: vec!["upload-key".parse().unwrap(), "token".parse().unwrap()],
             cache: None,
+            hashserv: false,
             sources: Vec::new(),
         };
         let text = task.print();

@@ -1,9 +1,12 @@
 """Tests of projects and their configuration files."""
 
 import copy
+import tempfile
 import unittest
+from pathlib import Path
 
 import project
+import workspace
 from project import ProjectError
 
 DOCUMENT = {
@@ -54,6 +57,28 @@ class Projects(unittest.TestCase):
         ]:
             self.assertIn(line + "\n", text)
         self.assertIn("https?://.*/.* http://h:8080/downloads/ ", text)
+
+    def test_signatures_follow_the_hash_equivalence_server_if_the_layers_can(self):
+        host = project.Host(hash_server="169.254.111.222:8686")
+        line = 'BB_SIGNATURE_HANDLER = "OEEquivHash"\n'
+        self.assertNotIn(line, project.host_conf(host, "/t", "/r"))
+        self.assertIn(line, project.host_conf(host, "/t", "/r", True))
+        self.assertNotIn(line, project.host_conf(project.Host(), "/t", "/r", True))
+        parsed = project.parse(DOCUMENT)
+        with tempfile.TemporaryDirectory() as directory:
+            sources = Path(directory)
+            self.assertFalse(workspace.has_equivalence(parsed, sources))
+            module = sources / "core/meta/lib/oe/sstatesig.py"
+            module.parent.mkdir(parents=True)
+            module.write_text("class SignatureGeneratorOEBasicHash(object):\n")
+            self.assertFalse(workspace.has_equivalence(parsed, sources), "an old layer")
+            module.write_text("class SignatureGeneratorOEEquivHash(object):\n")
+            self.assertTrue(workspace.has_equivalence(parsed, sources))
+            own = [{"name": "BB_SIGNATURE_HANDLER", "value": "OEBasicHash"}]
+            chosen = project.parse(changed("variables", own))
+            self.assertFalse(workspace.has_equivalence(chosen, sources))
+            lines = changed("local_conf", ['BB_SIGNATURE_HANDLER = "OEBasicHash"'])
+            self.assertFalse(workspace.has_equivalence(project.parse(lines), sources))
 
     def test_values_are_enclosed_in_quotes_that_bitbake_can_read(self):
         for value, line in [

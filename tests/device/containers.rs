@@ -168,6 +168,7 @@ fn a_container_cannot_reach_the_host() {
                  then echo \"reached $target\"; else echo \"refused $target\"; fi; }
          try gateway nc $host 8585 -e true
          try log nc $host 8586 -e true
+         try hashserv nc $host 8686 -e true
          try secret nc $host 9000 -e true
          try outside nc 192.0.2.1 80 -e true
          try ping ping -c 1 -W 2 $host
@@ -195,14 +196,15 @@ fn a_container_cannot_reach_the_host() {
          read -r never",
     );
     let address = |port| format!("{}:{port}", config::task::GATEWAY).parse().unwrap();
-    let _open: Vec<_> = [8585, 8586, 9000]
+    let _open: Vec<_> = [8585, 8586, 8686, 9000]
         .map(|port| fixture.net.tcp_listener(address(port)).unwrap())
         .into();
     let guest = fixture.start();
     let console = wait_for(&mut output(guest.console()), "bomb over");
     guest.kill_and_wait().unwrap();
     let lines: Vec<_> = console.lines().map(str::trim).collect();
-    let expected = ["gateway", "log", "chmod_suid"].map(|target| format!("reached {target}"));
+    let expected =
+        ["gateway", "log", "hashserv", "chmod_suid"].map(|target| format!("reached {target}"));
     let mut reached = lines.clone();
     reached.retain(|line| line.starts_with("reached "));
     assert_eq!(reached, expected);

@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use config::builds::State;
 use config::machine::Kind;
 use config::task::Outcome;
+use guest::gateway::Offers;
 use guest::network::Network;
 use guest::network::egress::{self, EgressPolicy};
 use rustix::process::Signal;
@@ -168,7 +169,7 @@ fn connect_everywhere(world: &World, policy: &EgressPolicy) -> Vec<String> {
     let names = Names::Table(names.into());
     let sockets = fixture
         .net
-        .enter(|| guest::gateway::bind(Kind::Nspawn, false))
+        .enter(|| guest::gateway::bind(Kind::Nspawn, Offers::default()))
         .unwrap();
     run_in_background(|| dns::serve(sockets.dns, names).unwrap());
     let guest = fixture.start();

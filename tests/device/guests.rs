@@ -12,6 +12,7 @@ use ::sys::observer::Observer;
 use config::machine::{Kind, Machine};
 use config::settings::{Acceleration, Settings};
 use config::task::GATEWAY;
+use guest::gateway::Offers;
 use guest::{BootMode, Console, Exit, Guest, GuestError, QmpError, Spec, User, checkpoint};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use session::GuestSecrets;
@@ -301,7 +302,7 @@ SCRIPT
     );
     let sockets = fixture
         .net
-        .enter(|| guest::gateway::bind(Kind::Kvm, false))
+        .enter(|| guest::gateway::bind(Kind::Kvm, Offers::default()))
         .unwrap();
     run_in_background(|| dhcp::serve(sockets.dhcp).unwrap());
     let mut map = Namespace::new(0, 0);

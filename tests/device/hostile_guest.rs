@@ -326,12 +326,13 @@ fn ten_thousand_half_open_transfers_do_not_delay_another_guest() {
 
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
-fn a_guest_can_reach_nothing_but_its_gateway_and_the_pr_service() {
+fn a_guest_can_reach_nothing_but_its_gateway_and_the_services_there() {
     let fixture = GuestFixture::new(
         "try() { target=$1; shift; if timeout 10 \"$@\" >/dev/null 2>&1; \
                  then echo \"reached $target\"; else echo \"refused $target\"; fi; }
          try gateway ping -c 1 -W 8 $host
          try pr nc $host 8585 -e true
+         try hashserv nc $host 8686 -e true
          try secret nc $host 9000 -e true
          try ssh nc $host 22 -e true
          ip route add default via $host
@@ -347,6 +348,10 @@ fn a_guest_can_reach_nothing_but_its_gateway_and_the_pr_service() {
     let pr: SocketAddr = format!("{GATEWAY}:{PR_PORT}").parse().unwrap();
     let _secret = fixture.net.tcp_listener(secret).unwrap();
     let _pr = fixture.net.tcp_listener(pr).unwrap();
+    let hashserv: SocketAddr = format!("{GATEWAY}:{}", config::hashserv::PORT)
+        .parse()
+        .unwrap();
+    let _hashserv = fixture.net.tcp_listener(hashserv).unwrap();
     let guest = fixture.start();
     let console = read(output(guest.console()));
     assert_eq!(guest.wait(LIMIT), Some(Exit::Code(0)));
@@ -355,6 +360,7 @@ fn a_guest_can_reach_nothing_but_its_gateway_and_the_pr_service() {
     for line in [
         "reached gateway",
         "reached pr",
+        "reached hashserv",
         "refused secret",
         "refused ssh",
         "refused outside",

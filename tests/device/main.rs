@@ -37,6 +37,7 @@ mod forks;
 mod full_disk;
 mod guest_failures;
 mod guests;
+mod hash_equivalence;
 mod host_pressure;
 mod hostile_builds;
 mod hostile_guest;

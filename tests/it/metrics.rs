@@ -128,3 +128,12 @@ fn the_dashboard_and_the_alerts_use_existing_metrics() {
     let dashboard: serde_json::Value = serde_json::from_str(dashboard).unwrap();
     assert!(dashboard["panels"].as_array().unwrap().len() > 10);
 }
+
+#[test]
+fn the_counters_of_the_hash_equivalence_service_are_there_if_the_host_has_it() {
+    let without = text(&ApiHost::new(""));
+    assert!(!without.contains("hashserv_"), "{without}");
+    let with = text(&ApiHost::new("[hashserv]\nenabled = true\n"));
+    assert!(with.contains("hashserv_requests_total"), "{with}");
+    assert!(with.contains("prserv_"), "{with}");
+}

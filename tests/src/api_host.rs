@@ -11,7 +11,7 @@ use cache::Caches;
 use config::settings::Settings;
 use records::Records;
 use reqwest::blocking::{Client, RequestBuilder, Response};
-use session::pr_service;
+use session::BitBakeServices;
 use state::AgentState;
 use store::subvolumes::{FakeBackend, SubvolumeBackend};
 use store::toolchains::Toolchains;
@@ -58,7 +58,7 @@ impl ApiHost {
         let telemetry = Telemetry::default();
         let database = path.join("state/records.sqlite3");
         let records = Records::open(&database, telemetry.clone()).unwrap();
-        let pr = prserv::Service::open(&pr_service::options(&settings.pr).unwrap()).unwrap();
+        let bitbake = BitBakeServices::open(&settings).unwrap();
         let place = path.join("state/caches");
         let caches = Caches::open(&place, &settings.caches, 0, &telemetry.metrics).unwrap();
         let host = AgentState::new(
@@ -71,7 +71,7 @@ impl ApiHost {
             records,
             caches,
             telemetry,
-            pr,
+            bitbake,
         );
         let host = Arc::new(host);
         let runtime = Runtime::new().unwrap();

@@ -5,12 +5,11 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use config::cache;
-use config::printable;
 use config::secrets::{DIRECTORY, VARIABLE};
 use config::task::{
     self, Breakpoint, Outcome, PACKAGES, Package, RESERVED_ARTIFACTS, Source, Task, TaskResult,
 };
+use config::{cache, hashserv, printable};
 use sys::file::{Hasher, fresh_directory};
 use tftp::client::Destination;
 
@@ -204,6 +203,10 @@ impl BuildDirs {
             environment.push((cache::VARIABLE, settings.cache_address().into()));
             environment.push((cache::MODE_VARIABLE, mode.to_string().into()));
         }
+        if task.hashserv {
+            let address = SocketAddr::new(settings.pr_host.ip(), hashserv::PORT);
+            environment.push((hashserv::VARIABLE, address.to_string().into()));
+        }
         if !task.secrets.is_empty() {
             environment.push((VARIABLE, DIRECTORY.into()));
         }
@@ -368,6 +371,25 @@ mod tests {
         assert_eq!(told(&format!("{text}cache: write\n")), expected);
         // The mode of a newer host.
         assert_eq!(told(&format!("{text}cache: append\n")), []);
+    }
+
+    #[test]
+    fn a_build_is_told_the_hash_equivalence_service_if_it_has_one() {
+        let arguments = ["build", "--host", "192.0.2.1"].map(Into::into);
+        let parsed = crate::cli::parse(arguments, "/tool/worker".into(), None).unwrap();
+        let crate::cli::Command::Build(settings) = parsed else {
+            panic!("no build");
+        };
+        let told = |line: &str| {
+            let text = format!(": 1\nbuild: 7\nmachine: linux\ntoolchain: default\n{line}");
+            let task = Task::parse(&text).unwrap();
+            let dirs = BuildDirs::below(&settings.work);
+            let mut environment = dirs.surroundings(&settings, &task).environment.into_iter();
+            environment.find(|(name, _)| *name == "BB_HASHSERVE")
+        };
+        assert_eq!(told(""), None);
+        let address = ("BB_HASHSERVE", "192.0.2.1:8686".into());
+        assert_eq!(told("hashserv: true\n"), Some(address));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use config::cache;
+use config::hashserv;
 use config::machine::Kind;
 use config::secrets;
 use config::task::{GATEWAY, GATEWAY_BUILD2, LOG_TCP_PORT, PR_PORT};
@@ -30,14 +31,25 @@ pub struct Sockets {
     pub secrets: Option<TcpListener>,
     /// That of the cache.
     pub cache: Option<TcpListener>,
+    /// That of the hash equivalence service.
+    pub hashserv: Option<TcpListener>,
 }
 
-/// Opens the sockets for a guest of this kind, with or without a cache, in the calling thread's
+/// The servers at a gateway that not every guest has.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Offers {
+    /// The cache.
+    pub cache: bool,
+    /// The hash equivalence service.
+    pub hashserv: bool,
+}
+
+/// Opens the sockets for a guest of this kind with these servers, in the calling thread's
 /// namespace.
 ///
 /// # Errors
 /// When a port cannot be bound.
-pub fn bind(kind: Kind, has_cache: bool) -> io::Result<Sockets> {
+pub fn bind(kind: Kind, offers: Offers) -> io::Result<Sockets> {
     let address = |port| addresses(port).next().ok_or(io::ErrorKind::InvalidInput);
     let dhcp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, dhcp::SERVER_PORT))?;
     // Broadcasts have no route, so the socket names their interface.
@@ -47,6 +59,11 @@ pub fn bind(kind: Kind, has_cache: bool) -> io::Result<Sockets> {
         Kind::Kvm => Ok(None),
         Kind::Nspawn => TcpListener::bind(address(port)?).map(Some),
     };
+    let offered = |is_offered: bool, port| {
+        is_offered
+            .then(|| TcpListener::bind(address(port)?))
+            .transpose()
+    };
     Ok(Sockets {
         dhcp,
         dns: UdpSocket::bind(address(dns::PORT)?)?,
@@ -55,9 +72,8 @@ pub fn bind(kind: Kind, has_cache: bool) -> io::Result<Sockets> {
             .collect::<io::Result<_>>()?,
         log: of_container(LOG_TCP_PORT)?,
         secrets: of_container(secrets::TCP_PORT)?,
-        cache: has_cache
-            .then(|| TcpListener::bind(address(cache::PORT)?))
-            .transpose()?,
+        cache: offered(offers.cache, cache::PORT)?,
+        hashserv: offered(offers.hashserv, hashserv::PORT)?,
     })
 }
 

@@ -226,6 +226,7 @@ async fn install(
         secrets: session::GuestSecrets::default(),
         cache: None,
         preload: Preload::default(),
+        hashserv: None,
         copy: None,
     };
     let job = Installation {

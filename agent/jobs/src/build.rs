@@ -8,6 +8,7 @@ pub(super) mod collect;
 mod conclude;
 mod controller;
 pub mod files;
+pub(crate) mod hashserv;
 mod inputs;
 mod logs;
 mod new_guest;

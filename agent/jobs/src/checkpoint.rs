@@ -137,6 +137,7 @@ async fn boot(
                 .cache_of(&key.machine, &key.toolchain)
                 .is_some(),
         },
+        hashserv: None,
         copy: None,
     };
     let bounds = Bounds {

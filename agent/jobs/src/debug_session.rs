@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, info, info_span, warn};
 
-use super::build::{RESULTS, cache, files};
+use super::build::{RESULTS, cache, files, hashserv};
 use super::runner::{self, Bounds, GuestJob, GuestSource, JobError};
 use super::{hold, limits, snapshot};
 use state::paths::ARTIFACTS;
@@ -266,6 +266,7 @@ async fn prepare(
             secrets: session::GuestSecrets::default(),
             cache: cache::of_debug_session(&agent, &build),
             preload: Preload::default(),
+            hashserv: hashserv::of_debug_session(&agent, &build),
             copy: None,
         };
         Ok((spec, machine))

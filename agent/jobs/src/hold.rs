@@ -81,6 +81,7 @@ pub async fn adopt(agent: &Arc<AgentState>, build: Build) {
             capture: files::record(&agent, &agent.paths.build(build.id)),
             secrets: secrets.as_ref().cloned().unwrap_or_default(),
             cache: None,
+            hashserv: None,
             elapsed: Duration::ZERO,
             contacted: true,
             fork: None,

@@ -212,6 +212,19 @@ impl SecretStore {
         names.iter().map(value).collect()
     }
 
+    /// Returns the files that other users may read, with their modes.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn open_files(&self) -> Result<Vec<(PathBuf, u32)>, SecretsError> {
+        let open = |name: &SecretName| {
+            let path = self.path_of(name);
+            let mode = fs::metadata(&path).ok()?.permissions().mode() & 0o7777;
+            (mode & OTHERS != 0).then_some((path, mode))
+        };
+        Ok(self.names()?.iter().filter_map(open).collect())
+    }
+
     /// Returns the names of all secrets. Files of other names are not of this program.
     fn names(&self) -> Result<Vec<SecretName>, SecretsError> {
         let entries = match sys::file::entries(&self.path) {

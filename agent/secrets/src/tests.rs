@@ -80,7 +80,10 @@ fn only_root_reads_the_files() {
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(&fixture.store.path), 0o700);
     assert_eq!(mode(&fixture.file("key")), 0o600);
+    assert_eq!(fixture.store.open_files().unwrap(), []);
     fs::set_permissions(fixture.file("key"), fs::Permissions::from_mode(0o640)).unwrap();
+    let open = [(fixture.file("key"), 0o640)];
+    assert_eq!(fixture.store.open_files().unwrap(), open);
     let error = fixture.value("key", "root").unwrap_err();
     assert!(matches!(
         error,

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cache::CacheAccess;
 use config::task::Preload;
 use guest::network::Network;
 use guest::{BootMode, Guest, QmpError};
@@ -13,7 +12,7 @@ use sys::blocking::blocking;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::gateway::Servers;
+use super::gateway::{Offered, Servers};
 use super::parts::Parts;
 use super::streams::Streams;
 use super::teardown::{kill, remove_run_dir, tear_down};
@@ -52,7 +51,11 @@ fn open_parts(services: &GuestServices, spec: AdoptSpec) -> Result<Parts, Sessio
         kill(&guest);
         remove_run_dir(&run_dir);
     })?;
-    let offered = (spec.files, spec.cache);
+    let offered = Offered {
+        files: spec.files,
+        cache: spec.cache,
+        hashserv: spec.hashserv,
+    };
     let opened = serve(services, &guest, &network, &run_dir, offered);
     let servers = opened.inspect_err(|_| {
         kill(&guest);
@@ -82,10 +85,10 @@ fn serve(
     guest: &Guest,
     network: &Network,
     run_dir: &Path,
-    (files, cache): (tftp::server::Namespace, Option<CacheAccess>),
+    offered: Offered,
 ) -> Result<Servers, SessionError> {
     let names = egress::reopen(&services.settings.get().guests, network, run_dir)?;
-    let servers = Servers::open(network, guest.kind(), files, names, cache)?;
+    let servers = Servers::open(network, guest.kind(), names, offered)?;
     // The processors are stopped if the earlier agent died before it let them run.
     match guest.resume() {
         Ok(()) => {}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cache::CacheAccess;
 use config::task::{ForkIdentity, Preload};
 use guest::BootMode;
-use guest::gateway::{Sockets, addresses, bind};
+use guest::gateway::{Offers, Sockets, addresses, bind};
 use guest::network::Network;
 use telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
@@ -24,8 +24,8 @@ use super::idle_timeout::Activity;
 use super::log_capture::{Capture, CaptureFiles};
 use super::shutdown_report::ShutdownReport;
 use super::streams::{self, ConsoleInput, Streams};
-use super::{GuestSecrets, GuestServices};
-use crate::pr_service;
+use super::{GuestSecrets, GuestServices, HashservAccess};
+use crate::{hash_service, pr_service};
 
 pub mod dhcp;
 pub mod dns;
@@ -47,7 +47,15 @@ pub(super) struct Servers {
     activity: Activity,
     names: Names,
     cache: Option<CacheAccess>,
+    hashserv: Option<HashservAccess>,
     network_name: String,
+}
+
+/// The files of a guest, and its access to the servers that not every guest has.
+pub(super) struct Offered {
+    pub(super) files: tftp::server::Namespace,
+    pub(super) cache: Option<CacheAccess>,
+    pub(super) hashserv: Option<HashservAccess>,
 }
 
 impl Servers {
@@ -55,9 +63,8 @@ impl Servers {
     pub(super) fn open(
         network: &Network,
         kind: config::machine::Kind,
-        files: tftp::server::Namespace,
         names: Names,
-        cache: Option<CacheAccess>,
+        offered: Offered,
     ) -> io::Result<Self> {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let activity = Activity::default();
@@ -67,8 +74,12 @@ impl Servers {
         };
         let addresses: Vec<SocketAddr> = addresses(TFTP_PORT).collect();
         let (sockets, tftp) = network.enter(|| {
-            let tftp = tftp::server::Server::start(&addresses, files, reports)?;
-            Ok((bind(kind, cache.is_some())?, tftp))
+            let tftp = tftp::server::Server::start(&addresses, offered.files, reports)?;
+            let offers = Offers {
+                cache: offered.cache.is_some(),
+                hashserv: offered.hashserv.is_some(),
+            };
+            Ok((bind(kind, offers)?, tftp))
         })?;
         Ok(Self {
             sockets,
@@ -76,7 +87,8 @@ impl Servers {
             events,
             activity,
             names,
-            cache,
+            cache: offered.cache,
+            hashserv: offered.hashserv,
             network_name: network.name().to_owned(),
         })
     }
@@ -125,7 +137,7 @@ impl Gateway {
         tasks.spawn(dhcp::serve(sockets.dhcp)?);
         tasks.spawn(dns::serve(sockets.dns, servers.names)?);
         let pr = pr_service::server_for_guest(
-            services.prserv.clone(),
+            services.bitbake.pr.clone(),
             &services.pr_settings,
             &servers.network_name,
         )
@@ -142,6 +154,19 @@ impl Gateway {
         if let Some((access, listener)) = servers.cache.zip(sockets.cache) {
             let observer = servers.activity.observer();
             tasks.spawn(access.serve(tcp_listener(listener)?, observer));
+        }
+        let hashserv = services.bitbake.hashserv.clone();
+        if let Some(((access, listener), service)) =
+            servers.hashserv.zip(sockets.hashserv).zip(hashserv)
+        {
+            let server = hash_service::server_for_guest(service, access, &servers.network_name)
+                .with_observer(servers.activity.observer());
+            let listener = tcp_listener(listener)?;
+            tasks.spawn(async move {
+                if let Err(error) = server.serve(listener, std::future::pending()).await {
+                    warn!(%error, "the hash equivalence service of a guest ended");
+                }
+            });
         }
         Ok(Self {
             tftp: servers.tftp,

@@ -7,6 +7,7 @@ use config::settings::{CurrentSettings, Pr};
 use guest::Uids;
 use telemetry::metrics::Metrics;
 
+use super::BitBakeServices;
 use super::console::ConsoleRegistry;
 
 /// Everything that a session needs of the agent. All guests of an agent share one.
@@ -21,8 +22,8 @@ pub struct GuestServices {
     pub settings: CurrentSettings,
     /// The settings `[pr]`.
     pub pr_settings: Pr,
-    /// The PR service that guests reach at their gateway.
-    pub prserv: prserv::Service,
+    /// The services for BitBake that guests reach at their gateway.
+    pub bitbake: BitBakeServices,
     /// The users that virtual machines run as.
     pub uids: Uids,
     /// The consoles of running guests.

@@ -31,6 +31,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 mod adopt;
+mod bitbake_services;
 pub mod console;
 mod console_tail;
 mod egress;
@@ -40,6 +41,7 @@ pub mod gateway;
 mod guest_handle;
 mod guest_services;
 pub mod handshake;
+pub mod hash_service;
 mod idle_timeout;
 pub mod line_times;
 pub mod log_capture;
@@ -54,11 +56,13 @@ mod start;
 mod streams;
 mod teardown;
 
+pub use bitbake_services::{BitBakeServices, OpenError};
 pub use console_tail::ConsoleTail;
 pub use egress::EgressError;
 pub use events::{GuestEvent, GuestFailure, SessionLimits};
 pub use fork::{ForkFailure, ForkHandle, ForkRequest, ForkedGuest};
 pub use guest_services::GuestServices;
+pub use hash_service::HashservAccess;
 pub use orphans::{bytes_written, end_orphans, guests_directory, is_running, resume};
 pub use ready::{ReadyGuest, ReadySpec};
 pub use secrets::GuestSecrets;
@@ -122,6 +126,8 @@ pub struct SessionSpec {
     pub cache: Option<CacheAccess>,
     /// The request to its worker if a checkpoint of it is to be saved.
     pub preload: Preload,
+    /// The access to the hash equivalence service.
+    pub hashserv: Option<HashservAccess>,
     /// Set if the guest continues as a copy of a forked one.
     pub copy: Option<GuestCopy>,
 }
@@ -149,6 +155,8 @@ pub struct AdoptSpec {
     pub secrets: GuestSecrets,
     /// The access to its cache.
     pub cache: Option<CacheAccess>,
+    /// The access to the hash equivalence service.
+    pub hashserv: Option<HashservAccess>,
     /// The time since its start.
     pub elapsed: Duration,
     /// Set if its first packet has arrived.

@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cache::CacheAccess;
 use config::GuestTag;
 use config::machine::Machine;
 use guest::network::{self, Network};
@@ -12,7 +11,7 @@ use guest::{BootMode, Guest, SealedMemory, Spec};
 use store::Snapshot;
 use sys::blocking::blocking;
 
-use super::gateway::Servers;
+use super::gateway::{Offered, Servers};
 use super::parts::Parts;
 use super::rehearsal::Rehearsal;
 use super::start::{check_options, guest_spec};
@@ -158,7 +157,12 @@ fn open_parts(
 ) -> Result<Parts, SessionError> {
     let ready = ready.rename(services, &spec.tag)?;
     services.metrics.start(true);
-    let opened = serve(services, &ready, spec.files, spec.cache);
+    let offered = Offered {
+        files: spec.files,
+        cache: spec.cache,
+        hashserv: spec.hashserv,
+    };
+    let opened = serve(services, &ready, offered);
     let (servers, streams) = match opened {
         Ok(opened) => opened,
         Err(error) => {
@@ -186,8 +190,7 @@ fn open_parts(
 fn serve(
     services: &GuestServices,
     ready: &ReadyGuest,
-    files: tftp::server::Namespace,
-    cache: Option<CacheAccess>,
+    offered: Offered,
 ) -> Result<(Servers, Streams), SessionError> {
     let (machine, network) = (&ready.machine, &ready.network);
     let names = egress::open(
@@ -196,7 +199,7 @@ fn serve(
         network,
         &ready.run_dir,
     )?;
-    let servers = Servers::open(network, machine.kind, files, names, cache)?;
+    let servers = Servers::open(network, machine.kind, names, offered)?;
     let streams = Streams::connect(&ready.guest)?;
     ready.guest.resume()?;
     Ok((servers, streams))

@@ -9,7 +9,7 @@ use guest::{BootMode, Guest, Spec};
 use store::Snapshot;
 use sys::blocking::blocking;
 
-use super::gateway::Servers;
+use super::gateway::{Offered, Servers};
 use super::parts::Parts;
 use super::streams::Streams;
 use super::teardown::{kill, tear_down};
@@ -83,7 +83,12 @@ fn start_guest(
         run_dir,
     )?;
     let kind = spec.machine.kind;
-    let servers = Servers::open(network, kind, spec.files, names, spec.cache)?;
+    let offered = Offered {
+        files: spec.files,
+        cache: spec.cache,
+        hashserv: spec.hashserv,
+    };
+    let servers = Servers::open(network, kind, names, offered)?;
     let guest = Guest::start(Spec {
         durable: spec.durable,
         boot: spec.boot,

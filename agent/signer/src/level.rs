@@ -66,6 +66,8 @@ fn image(build: &Build) -> Option<&'static str> {
         Some("the machine has options of its own for QEMU")
     } else if policy.cache.is_some() {
         Some("the guest reached a cache that other builds fill")
+    } else if policy.hashserv.is_some() {
+        Some("the guest reached a hash equivalence service that other builds report to")
     } else {
         None
     }
@@ -75,6 +77,7 @@ fn image(build: &Build) -> Option<&'static str> {
 mod tests {
     use config::builds::{Submitter, Typist};
     use config::cache::{CacheMode, CacheUse};
+    use config::hashserv::HashservMode;
     use config::task::Breakpoint;
     use jiff::Timestamp;
 
@@ -86,7 +89,7 @@ mod tests {
     #[test]
     fn only_undisturbed_builds_in_virtual_machines_are_of_level_3() {
         assert_eq!(Level::of(&build()), Level::L3, "{:?}", objections(&build()));
-        let changes: [(&str, Change); 9] = [
+        let changes: [(&str, Change); 10] = [
             ("emulated", |it| it.guest = Some(GuestKind::Tcg)),
             ("container", |it| it.guest = Some(GuestKind::Nspawn)),
             ("guest is unknown", |it| it.guest = None),
@@ -113,6 +116,10 @@ mod tests {
                     name: "yocto".parse().unwrap(),
                     mode: CacheMode::Read,
                 });
+            }),
+            ("service that other builds report to", |it| {
+                let policy = &mut it.inputs.as_mut().unwrap().policy;
+                policy.as_mut().unwrap().hashserv = Some(HashservMode::Read);
             }),
         ];
         for (expected, change) in changes {

@@ -268,6 +268,7 @@ pub(crate) mod tests {
                 cpus: NonZeroU32::new(2),
                 memory_kib: NonZeroU64::new(524_288),
                 cache: None,
+                hashserv: None,
                 cold_reason: String::new(),
                 options: Vec::new(),
             }),

@@ -33,6 +33,8 @@ pub struct Facts {
     pub machines: Vec<MachineFacts>,
     /// The caches between builds.
     pub caches: Vec<CacheName>,
+    /// True if builds may reach a hash equivalence service.
+    pub hashserv: bool,
     /// The directories that other users may enter.
     pub open: Vec<PathBuf>,
 }
@@ -80,6 +82,7 @@ pub async fn inspect(agent: &Arc<AgentState>) -> Result<Facts, StoreError> {
                 .filter_map(|(name, located)| machine(&agent, name, &located))
                 .collect(),
             caches: caches(&agent),
+            hashserv: settings.hashserv.enabled,
             open: open(&agent),
         })
     })
@@ -236,6 +239,9 @@ fn isolated(facts: &Facts) -> Result<String, String> {
         let caches = config::join_and(&caches);
         held = format!("{held}; builds that reach the cache {caches} are of level 2");
     }
+    if facts.hashserv {
+        held = format!("{held}; builds that reach the hash equivalence service are of level 2");
+    }
     Ok(held)
 }
 
@@ -292,6 +298,7 @@ mod tests {
             kvm: Ok(true),
             machines: vec![machine("box", false), machine("linux", true)],
             caches: vec!["yocto".parse().unwrap()],
+            hashserv: true,
             open: Vec::new(),
         }
     }

@@ -11,8 +11,8 @@ use config::{BuildId, CopyTag, GuestTag};
 use guest::Uids;
 use records::Records;
 use secrets::SecretStore;
-use session::GuestServices;
 use session::console::ConsoleRegistry;
+use session::{BitBakeServices, GuestServices};
 use store::Volumes;
 use store::toolchains::Toolchains;
 use telemetry::Telemetry;
@@ -53,8 +53,8 @@ pub struct AgentState {
     pub caches: Caches,
     /// The events and the counters.
     pub telemetry: Telemetry,
-    /// The PR service.
-    pub pr: prserv::Service,
+    /// The PR service and the hash equivalence service.
+    pub bitbake: BitBakeServices,
     /// The parts that the sessions of guests use.
     pub guests: Arc<GuestServices>,
     /// Wakes those who wait by the settings, after a reload.
@@ -102,7 +102,7 @@ impl AgentState {
         records: Records,
         caches: Caches,
         telemetry: Telemetry,
-        pr: prserv::Service,
+        bitbake: BitBakeServices,
     ) -> Self {
         let run_dir = session::guests_directory(&settings.paths.run);
         let current_settings = CurrentSettings::new(settings);
@@ -111,7 +111,7 @@ impl AgentState {
             name: settings.name.clone(),
             settings: current_settings.clone(),
             pr_settings: settings.pr.clone(),
-            prserv: pr.clone(),
+            bitbake: bitbake.clone(),
             uids: Uids::new(settings.guests.uids, run_dir.clone()),
             run_dir,
             consoles: ConsoleRegistry::default(),
@@ -135,7 +135,7 @@ impl AgentState {
             caches,
             paths,
             telemetry,
-            pr,
+            bitbake,
             reloaded: Notify::new(),
             wake: Notify::new(),
             stirred: Notify::new(),

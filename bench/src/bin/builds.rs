@@ -21,7 +21,7 @@ use config::settings::Settings;
 use config::task::Outcome;
 use jiff::Timestamp;
 use records::Records;
-use session::pr_service;
+use session::BitBakeServices;
 use state::AgentState;
 use store::toolchains::Toolchains;
 use telemetry::Telemetry;
@@ -82,7 +82,7 @@ async fn agent_with_builds(path: &Path, builds: u32) -> Arc<AgentState> {
     let database = path.join("state/records.sqlite3");
     let records = Records::open(&database, telemetry.clone()).unwrap();
     fill(&database, &records, builds).await;
-    let pr = prserv::Service::open(&pr_service::options(&settings.pr).unwrap()).unwrap();
+    let bitbake = BitBakeServices::open(&settings).unwrap();
     let state = AgentState::new(
         settings,
         std::iter::empty().collect(),
@@ -90,7 +90,7 @@ async fn agent_with_builds(path: &Path, builds: u32) -> Arc<AgentState> {
         records,
         Caches::default(),
         telemetry,
-        pr,
+        bitbake,
     );
     Arc::new(state)
 }

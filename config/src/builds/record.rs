@@ -13,6 +13,7 @@ use super::{
 };
 use crate::cache::mode::CacheUse;
 use crate::canary::{TrialResult, TrialRun};
+use crate::hashserv::HashservMode;
 use crate::layers::{Reference, RepositoryUrl};
 use crate::names::{
     BuildId, FileName, MachineName, Revision, ScheduleName, SecretName, ToolchainName,
@@ -87,6 +88,9 @@ pub struct HostPolicy {
     /// The cache that the guest reaches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheUse>,
+    /// The rights at the hash equivalence service that the guest reaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hashserv: Option<HashservMode>,
     /// The memory of the guest, in KiB. `None` in records of agents that did not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_kib: Option<NonZeroU64>,

@@ -30,7 +30,8 @@ impl CacheRules {
     }
 }
 
-fn matches(patterns: &[String], name: &str) -> bool {
+/// Returns true if a name matches one of the patterns.
+pub(super) fn matches(patterns: &[String], name: &str) -> bool {
     let mut patterns = patterns.iter();
     patterns.any(|pattern| WildMatch::new(pattern).matches(name))
 }
@@ -75,7 +76,8 @@ fn cache(reader: &mut Reader<'_>) -> Option<CacheRules> {
     })
 }
 
-fn patterns(reader: &mut Reader<'_>, key: &'static str) -> Vec<String> {
+/// Reads a list of patterns; the default matches all names.
+pub(super) fn patterns(reader: &mut Reader<'_>, key: &'static str) -> Vec<String> {
     let read = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let patterns = reader.optional_list(key, "patterns such as `linux-*`", read);
     patterns.unwrap_or_else(|| vec!["*".to_owned()])

@@ -91,7 +91,8 @@ pub(super) fn pr(reader: &mut Reader<'_>) -> Pr {
     }
 }
 
-fn database(text: &str) -> Result<(), &'static str> {
+/// Checks that a text is empty or names a database.
+pub(super) fn database(text: &str) -> Result<(), &'static str> {
     if text.is_empty() || text.starts_with('/') || text.starts_with("postgres") {
         Ok(())
     } else {

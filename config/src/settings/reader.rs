@@ -307,6 +307,12 @@ impl<'a> Reader<'a> {
         Duration::from_mins(self.number(key, default, 0..=1_000_000))
     }
 
+    /// Reads `true` or `false`, the default.
+    pub(super) fn flag(&mut self, key: &'static str) -> bool {
+        self.value(key, "true or false", |value| value.as_bool())
+            .unwrap_or(false)
+    }
+
     /// Reads one of a few words; the first one is the default.
     pub(super) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> T {
         let expected: Vec<_> = choices

@@ -230,8 +230,9 @@ impl HashSession {
             self.reply_unihash(&task, Some(&found.unwrap_or(unihash)));
             return Ok(());
         }
-        if let Some(user) = &self.user {
-            report.origin.owner = Some(user.username.clone());
+        let user = self.user.as_ref().map(|user| &user.username);
+        if let Some(owner) = user.or(self.access.owner.as_ref()) {
+            report.origin.owner = Some(owner.clone());
         }
         let unihash = self.service.report(report).await?;
         self.reply_unihash(&task, Some(&unihash));

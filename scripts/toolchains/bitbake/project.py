@@ -13,6 +13,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 # The name of a variable, with overrides: `IMAGE_INSTALL:append`. BitBake's own expression is
 # `__config_regexp__` in bitbake/lib/bb/parse/parse_py/ConfHandler.py.
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.+-]*(:[A-Za-z0-9_.+-]+)*")
+# The variables that depend on the host.
+HOST_VARIABLES = "PRSERV_HOST BB_HASHSERVE BB_SIGNATURE_HANDLER SSTATE_MIRRORS PREMIRRORS"
 TARGET = re.compile(r"[^\s-]\S*")
 
 
@@ -92,10 +94,18 @@ def local_conf(project):
     return "".join(f"{line}\n" for line in lines + project.local_conf)
 
 
-def host_conf(host, classes, records):
+def sets(project, name):
+    """Returns true if the project gives a variable a value of its own."""
+    lines = [line.lstrip() for line in project.local_conf]
+    own = any(line.startswith(name) for line in lines)
+    return own or any(variable == name for variable, _ in project.variables)
+
+
+def host_conf(host, classes, records, equivalence=False):
     """Returns the settings of the host, which BitBake reads after all others.
 
     `classes` is the directory above the class `buildhost`, which writes to the file `records`.
+    With `equivalence`, the signatures of tasks follow the hash equivalence server of the host.
     The values that depend on the host do not belong to the identity of the configuration: a
     cache of parsed recipes serves all hosts.
     """
@@ -106,7 +116,7 @@ def host_conf(host, classes, records):
         assignment("BUILDHOST_RECORDS", records),
         # The layer `core` refuses to parse where it cannot fetch these, and guests have no network.
         assignment("CONNECTIVITY_CHECK_URIS", ""),
-        'BB_HASHCONFIG_IGNORE_VARS:append = " PRSERV_HOST BB_HASHSERVE SSTATE_MIRRORS PREMIRRORS"',
+        f'BB_HASHCONFIG_IGNORE_VARS:append = " {HOST_VARIABLES}"',
         # BitBake sets it when it has parsed: the resident one would not find its own cache.
         'BB_HASHCONFIG_IGNORE_VARS:append = " BBFILES_PRIORITIZED"',
     ]
@@ -114,6 +124,8 @@ def host_conf(host, classes, records):
         lines.append(assignment("PRSERV_HOST", host.pr_host))
     if host.hash_server:
         lines.append(assignment("BB_HASHSERVE", host.hash_server))
+        if equivalence:
+            lines.append(assignment("BB_SIGNATURE_HANDLER", "OEEquivHash"))
     if host.cache:
         lines += _mirrors(host.cache.rstrip("/"))
     return "".join(f"{line}\n" for line in lines)

@@ -72,10 +72,11 @@ def prepare(project, archives, host):
 
 def configure(project, host):
     """Writes the files of the configuration that differ, and returns their names."""
+    equivalence = has_equivalence(project, SOURCES)
     texts = {
         BUILD / "conf/bblayers.conf": projects.bblayers_conf(project, SOURCES),
         BUILD / "conf/local.conf": projects.local_conf(project),
-        HOST_CONF: projects.host_conf(host, str(TOOLCHAIN), str(RECORDS)),
+        HOST_CONF: projects.host_conf(host, str(TOOLCHAIN), str(RECORDS), equivalence),
     }
     (BUILD / "conf").mkdir(parents=True, exist_ok=True)
     changed = [path for path, text in texts.items() if not _is_text(path, text)]
@@ -90,6 +91,22 @@ def _is_text(path, text):
         return path.read_text() == text
     except FileNotFoundError:
         return False
+
+
+def has_equivalence(project, sources):
+    """Returns true if a layer has the signature handler of hash equivalence.
+
+    The layer `core` of OpenEmbedded has it. A project that chooses a handler keeps its own.
+    """
+    if projects.sets(project, "BB_SIGNATURE_HANDLER"):
+        return False
+    handlers = (sources / layer / "lib/oe/sstatesig.py" for layer in project.layers)
+    return any("class SignatureGeneratorOEEquivHash" in _text(it) for it in handlers)
+
+
+def _text(path):
+    """Returns the text of a file; an empty one if there is none."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def run(project, changes, arguments, show):

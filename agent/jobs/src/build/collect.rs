@@ -84,7 +84,7 @@ pub(super) async fn collect(agent: &AgentState, id: BuildId) -> Result<Collected
     for package in report.packages() {
         let revision = match package.told_revision.clone() {
             Some(told) => Ok(told),
-            None => pr_service::revision(&agent.pr, &agent.settings().pr, &package).await,
+            None => pr_service::revision(&agent.bitbake.pr, &agent.settings().pr, &package).await,
         };
         match revision {
             Ok(revision) => packages.push(BuiltPackage { package, revision }),

@@ -10,7 +10,7 @@ use session::log_capture;
 use sys::blocking::blocking;
 use tftp::server::{DeferredFile, Namespace};
 
-use super::cache;
+use super::{cache, hashserv};
 use state::AgentState;
 use state::paths::{ARTIFACTS, CONSOLE, LIVE_LOG, LOG_TIMES};
 
@@ -56,6 +56,7 @@ pub fn task(agent: &AgentState, build: &Build) -> Task {
         log_bytes_max: Some(agent.settings().builds.log_bytes_max),
         secrets: build.secrets.clone(),
         cache: cache::mode(agent, build),
+        hashserv: hashserv::mode(agent, build).is_some(),
         sources: build.sources.clone(),
     }
 }

@@ -15,7 +15,7 @@ use store::{Snapshot, Volume, content_manifest};
 use sys::blocking::blocking;
 
 use super::boot::ColdReason;
-use super::cache;
+use super::{cache, hashserv};
 use crate::JobError;
 use state::AgentState;
 use yocto::Catalog;
@@ -101,6 +101,7 @@ pub(super) fn record_policy(
     cold_reason: Option<ColdReason>,
 ) {
     let cache = cache::use_of(agent, build);
+    let hashserv = hashserv::mode(agent, build);
     let settings = agent.settings();
     let networks = settings
         .guests
@@ -118,9 +119,20 @@ pub(super) fn record_policy(
             cpus: Some(machine.cpus),
             memory_kib: Some(machine.memory_kib),
             cache,
+            hashserv,
             cold_reason: cold_reason.map_or_else(String::new, |reason| reason.to_string()),
             options: machine.options.clone(),
         });
+    }
+}
+
+/// Records the rights of the guest of a copy, which are fewer than those of its source.
+pub(super) fn record_rights(agent: &AgentState, build: &mut Build) {
+    let (cache, hashserv) = (cache::use_of(agent, build), hashserv::mode(agent, build));
+    let inputs = build.inputs.as_mut();
+    if let Some(policy) = inputs.and_then(|inputs| inputs.policy.as_mut()) {
+        policy.cache = cache;
+        policy.hashserv = hashserv;
     }
 }
 

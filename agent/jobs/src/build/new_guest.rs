@@ -16,7 +16,7 @@ use sys::blocking::blocking;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::{boot, cache, files, inputs, secrets};
+use super::{boot, cache, files, hashserv, inputs, secrets};
 use crate::runner::{GuestSource, JobError};
 use crate::{limits, ready, snapshot};
 
@@ -107,6 +107,7 @@ impl NewGuest {
             secrets,
             cache: cache::of_new_guest(agent, build).await,
             preload: Preload::default(),
+            hashserv: hashserv::of_build(agent, build),
             copy: None,
         });
         // Before the start: the agent that adopts the guest must know its kind.

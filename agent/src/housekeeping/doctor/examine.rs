@@ -2,6 +2,7 @@
 
 mod caches;
 mod controllers;
+mod settings;
 
 use config::builds::State;
 use config::doctor::{Finding, Id, Subject};
@@ -31,6 +32,8 @@ pub fn examine(inventory: &Inventory) -> Vec<Found> {
     examination.sources();
     examination.caches();
     examination.controllers();
+    examination.hashserv();
+    examination.settings();
     examination.found
 }
 

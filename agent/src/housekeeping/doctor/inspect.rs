@@ -2,6 +2,7 @@
 
 mod caches;
 mod controllers;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -108,6 +109,9 @@ fn read(agent: &AgentState, schedules: Vec<Schedule>) -> io::Result<Inventory> {
         caches: caches::facts(agent),
         unnamed_caches: agent.caches.unnamed(),
         controllers: controllers::facts(agent),
+        hashserv_unmatched: caches::unmatched_of_hashserv(agent),
+        open_secrets: settings::open_secrets(agent),
+        undeclared: settings::undeclared(agent),
         ..Inventory::default()
     })
 }

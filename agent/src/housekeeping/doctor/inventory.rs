@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use config::builds::State;
 use config::pressure::Pressure;
 use config::{
-    BuildId, CacheName, ControllerName, CopyTag, GuestTag, MachineName, ScheduleName, ToolchainName,
+    BuildId, CacheName, ControllerName, CopyTag, GuestTag, MachineName, ResourceName, ScheduleName, ToolchainName,
 };
 use store::Holder;
 
@@ -59,6 +59,13 @@ pub struct Inventory {
     pub caches: Vec<CacheFacts>,
     /// The directories of caches that the settings do not name.
     pub unnamed_caches: Vec<PathBuf>,
+    /// The patterns and reporters of the hash equivalence service that stand for nothing, as words.
+    pub hashserv_unmatched: Vec<String>,
+    /// The files with secrets that other users may read, with their modes.
+    pub open_secrets: Vec<(PathBuf, u32)>,
+    /// The machines that need more of a countable resource than the host has: the resource, and
+    /// the needed and the existing number.
+    pub undeclared: Vec<(MachineName, ResourceName, u32, u32)>,
     /// The controllers.
     pub controllers: Vec<ControllerFacts>,
     /// The controllers that the settings do not name, each with the number of its open leases.

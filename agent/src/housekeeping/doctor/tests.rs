@@ -146,6 +146,17 @@ fn caches_that_are_too_large_or_match_nothing_are_reported() {
     ");
 }
 
+#[test]
+fn settings_that_match_nothing_and_files_of_secrets_that_are_open_are_reported() {
+    let inventory = Inventory {
+        hashserv_unmatched: vec!["reporter `token:gone`".into()],
+        open_secrets: vec![("/state/secrets/key".into(), 0o644)],
+        undeclared: vec![("linux".parse().unwrap(), "license".parse().unwrap(), 2, 1)],
+        ..agent([])
+    };
+    insta::assert_snapshot!(report(&inventory), @"");
+}
+
 /// Returns each finding in a line, with its repair or advice.
 fn report(inventory: &Inventory) -> String {
     let line = |found: Found| {

@@ -131,6 +131,7 @@ impl Arguments {
         Ok(Access {
             anonymous: anonymous.check_anonymous()?,
             login: true,
+            owner: None,
             host_names: HostNames::of_system(&self.allowed_host, ports),
         })
     }

@@ -16,6 +16,8 @@ pub struct Access {
     pub anonymous: Permissions,
     /// True if users may log in.
     pub login: bool,
+    /// The owner of reports without a login. The client names it if `None`.
+    pub owner: Option<String>,
     /// The names under which HTTP clients address the server.
     pub host_names: HostNames,
 }
@@ -26,6 +28,7 @@ impl Default for Access {
         Self {
             anonymous: Permissions::ANONYMOUS_DEFAULT,
             login: true,
+            owner: None,
             host_names: HostNames::default(),
         }
     }

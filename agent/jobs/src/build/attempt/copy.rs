@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{Attempt, run};
-use crate::build::{cache, files};
+use crate::build::{cache, files, hashserv, inputs};
 use crate::limits;
 use crate::runner::{GuestSource, JobError};
 use state::{AgentState, ImageFacts};
@@ -35,6 +35,7 @@ pub(in crate::build) async fn start_copy(
         let facts = blocking(move || ImageFacts::read(&path)).await;
         let machine = facts.machine.map_err(JobError::Manifest)?;
         let limits = limits::of_attempt(&agent.settings(), build, &machine);
+        inputs::record_rights(agent, build);
         let spec = session::SessionSpec {
             tag: build.id.to_string(),
             snapshot,
@@ -48,6 +49,7 @@ pub(in crate::build) async fn start_copy(
             secrets: GuestSecrets::default(),
             cache: cache::of_new_guest(agent, build).await,
             preload: Preload::default(),
+            hashserv: hashserv::of_build(agent, build),
             copy: Some(GuestCopy {
                 identity: origin.identity(),
                 elapsed: elapsed_before(build),

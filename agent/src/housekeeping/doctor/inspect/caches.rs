@@ -41,16 +41,41 @@ fn known(agent: &AgentState) -> Known {
     }
 }
 
+/// Returns the patterns and the reporters of the hash equivalence service that stand for nothing.
+pub(super) fn unmatched_of_hashserv(agent: &AgentState) -> Vec<String> {
+    let settings = agent.settings();
+    let settings = &settings.hashserv;
+    if !settings.enabled {
+        return Vec::new();
+    }
+    let known = known(agent);
+    let mut unmatched = known.unmatched(&settings.machines, &settings.toolchains);
+    unmatched.extend(known.missing("reporter", &settings.reporters));
+    unmatched
+}
+
 /// Returns the patterns and the writers that stand for nothing, each as it is to be shown.
 fn unmatched(rules: &CacheRules, known: &Known) -> Vec<String> {
-    let machines: Vec<_> = known.machines.iter().map(MachineName::as_str).collect();
-    let toolchains: Vec<_> = known.toolchains.iter().map(ToolchainName::as_str).collect();
-    let writers = rules.writers.iter().filter(|writer| !exists(writer, known));
-    without_match("machine", &rules.machines, &machines)
-        .into_iter()
-        .chain(without_match("toolchain", &rules.toolchains, &toolchains))
-        .chain(writers.map(|writer| format!("writer `{writer}`")))
-        .collect()
+    let mut unmatched = known.unmatched(&rules.machines, &rules.toolchains);
+    unmatched.extend(known.missing("writer", &rules.writers));
+    unmatched
+}
+
+impl Known {
+    /// Returns the patterns that match no machine or no toolchain.
+    fn unmatched(&self, machines: &[String], toolchains: &[String]) -> Vec<String> {
+        let known: Vec<_> = self.machines.iter().map(MachineName::as_str).collect();
+        let mut unmatched = without_match("machine", machines, &known);
+        let known: Vec<_> = self.toolchains.iter().map(ToolchainName::as_str).collect();
+        unmatched.extend(without_match("toolchain", toolchains, &known));
+        unmatched
+    }
+
+    /// Returns the submitters that do not exist.
+    fn missing(&self, kind: &str, submitters: &[Submitter]) -> Vec<String> {
+        let missing = submitters.iter().filter(|it| !exists(it, self));
+        missing.map(|it| format!("{kind} `{it}`")).collect()
+    }
 }
 
 /// Returns the patterns that match no name. All names may be missing on a new host.
