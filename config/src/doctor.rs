@@ -149,7 +149,7 @@ kinds! {
     RecordsDamaged, "records-damaged", Fault,
         "the database of builds is damaged", "operator: restore it from a backup";
     UnreadableRecord, "unreadable-record", Fault,
-        "the record of a build cannot be read; lists leave it out, and it does not run", "operator: use the agent that wrote it, or delete the row";
+        "the record of a build, a schedule, a project, a layer or a release cannot be read; lists leave it out, and it does not run", "operator: use the agent that wrote it, or delete the row";
     LowSpace, "low-space", Fault,
         "the free space is below the reserve; nothing starts", "operator: free space";
     HostPressure, "host-pressure", Warning,

@@ -3,6 +3,7 @@
 use std::fs;
 
 use config::builds::{Build, StartKind, State};
+use config::cache::CacheMode;
 use config::task::Outcome;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -176,6 +177,8 @@ fn guests_of_one_checkpoint_share_a_cache_that_the_checkpoint_does_not_know() {
     let (copy, log) = end(&host, id + 1);
     assert_eq!(copy.outcome, Some(Outcome::Success), "{copy:?}\n{log}");
     assert_lines(&log, &["content1", "put 403"]);
+    let policy = copy.inputs.unwrap().policy.unwrap();
+    assert_eq!(policy.cache.unwrap().mode, CacheMode::Read);
     let (source, log) = end(&host, id);
     assert_eq!(source.outcome, Some(Outcome::Success), "{source:?}\n{log}");
     assert_lines(&log, &["content1", "put 201"]);

@@ -69,6 +69,7 @@ mod service;
 mod signed_provenance;
 mod sizes;
 mod socket_group;
+mod ssh_mirrors;
 mod stock_debian;
 mod stream_chains;
 mod syscall_faults;

@@ -83,6 +83,21 @@ impl SshServer {
         self.with("user", "none")
     }
 
+    /// Returns the port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Makes a directory that of a user of ssh: with the key of a name, `user` or `other`, and with
+    /// the server's key.
+    pub fn fill_ssh_directory(&self, directory: &Path, key: &str) {
+        let copy = |from: &str, to: &str| {
+            std::fs::copy(self.directory.path().join(from), directory.join(to)).expect("a copy");
+        };
+        copy(key, "id_ed25519");
+        copy("known", "known_hosts");
+    }
+
     fn with(&self, key: &str, known: &str) -> String {
         let at = |name: &str| -> PathBuf { self.directory.path().join(name) };
         format!(

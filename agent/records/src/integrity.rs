@@ -9,6 +9,7 @@ use rusqlite::{Connection, Row};
 use sys::error_report::chain;
 
 use super::rows::{all, is_of_row, parse, read, read_key};
+use super::schedules;
 use super::{Records, RecordsError};
 
 /// The result of an integrity check.
@@ -20,6 +21,8 @@ pub struct Integrity {
     pub builds: BTreeMap<BuildId, (State, u32)>,
     /// The other builds, each with the fault of its record. Lists leave them out.
     pub unreadable: BTreeMap<BuildId, String>,
+    /// The schedules whose rows cannot be read, by their names, each with the fault.
+    pub unreadable_schedules: BTreeMap<String, String>,
     /// The sources of the readable builds, and of the schedules.
     pub sources: BTreeSet<Digest>,
 }
@@ -46,6 +49,7 @@ fn examine(connection: &Connection) -> rusqlite::Result<Integrity> {
     }
     let mut found = Integrity {
         sources: sources_of_schedules(connection)?,
+        unreadable_schedules: unreadable_schedules(connection)?,
         ..Integrity::default()
     };
     let mut select = connection.prepare("SELECT * FROM builds")?;
@@ -73,9 +77,26 @@ fn add(found: &mut Integrity, row: &Row<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
+fn unreadable_schedules(connection: &Connection) -> rusqlite::Result<BTreeMap<String, String>> {
+    let mut select = connection.prepare("SELECT * FROM schedules")?;
+    let mut rows = select.query([])?;
+    let mut found = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        match schedules::read(row) {
+            Ok(_) => {}
+            Err(error) if is_of_row(&error) => {
+                found.insert(row.get("name")?, chain(&error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
 fn sources_of_schedules(connection: &Connection) -> rusqlite::Result<BTreeSet<Digest>> {
     let sql = "SELECT DISTINCT source.value ->> 'sha256' AS sha256
-               FROM schedules, json_each(schedules.build, '$.sources') AS source";
+               FROM (SELECT build FROM schedules WHERE json_valid(build)) AS valid,
+                    json_each(valid.build, '$.sources') AS source";
     all(connection, sql, |row| parse(row, "sha256"))
 }
 

@@ -6,7 +6,7 @@ use config::schedule::{Page, Run, SCHEDULES_MAX, Schedule};
 use config::{ScheduleName, ToolchainName};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::rows::{self, from_json, json, parse, time};
+use super::rows::{self, from_json, json, parse, readable, time};
 use super::updates::build_of;
 use super::{Records, RecordsError};
 
@@ -24,7 +24,7 @@ pub enum Added {
 }
 
 impl Records {
-    /// Returns schedules, sorted by name.
+    /// Returns schedules, sorted by name, without those whose rows cannot be read.
     ///
     /// # Errors
     /// The records cannot be read.
@@ -34,10 +34,8 @@ impl Records {
                 let from = page.from.as_ref().map_or("", ScheduleName::as_str);
                 let count = page.count.map_or(-1, i64::from);
                 let sql = "SELECT * FROM schedules WHERE name > ?1 ORDER BY name LIMIT ?2";
-                connection
-                    .prepare_cached(sql)?
-                    .query_map(params![from, count], read)?
-                    .collect()
+                let mut select = connection.prepare_cached(sql)?;
+                readable(select.query_map(params![from, count], read)?).collect()
             })
             .await
     }
@@ -162,7 +160,7 @@ fn write(transaction: &Transaction<'_>, schedule: &Schedule) -> rusqlite::Result
     Ok(())
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<Schedule> {
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Schedule> {
     Ok(Schedule {
         name: parse(row, "name")?,
         timing: from_json(row, "timing")?,
@@ -284,5 +282,39 @@ mod tests {
             assert!(!records.remove_schedule(&schedule.name).await.unwrap());
         }
         assert!(!records.names_source(&digest, None).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_schedule_that_cannot_be_read_does_not_hide_the_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("r");
+        let records = Records::open(&path, Telemetry::default()).unwrap();
+        for name in ["a", "b", "c", "d"] {
+            records.add_schedule(schedule(name), false).await.unwrap();
+        }
+        let other = Connection::open(&path).unwrap();
+        for (name, column, value) in [
+            ("b", "timing", r#"{"never": 1}"#),
+            ("c", "build", "no JSON"),
+        ] {
+            let sql = format!("UPDATE schedules SET {column} = ?2 WHERE name = ?1");
+            other.execute(&sql, [name, value]).unwrap();
+        }
+        let told = records.schedules(Page::default()).await.unwrap();
+        assert_eq!(told, [schedule("a"), schedule("d")]);
+        let error = records.schedule(&"b".parse().unwrap()).await.unwrap_err();
+        assert!(sys::error_report::chain(&error).contains("column timing"));
+        let found = records.check_integrity().unwrap();
+        assert_eq!(found.faults, Vec::<String>::new());
+        assert!(!found.sources.is_empty());
+        let names: Vec<_> = found.unreadable_schedules.keys().collect();
+        assert_eq!(names, ["b", "c"]);
+        assert!(found.unreadable_schedules["b"].contains("column timing"));
+        assert!(
+            records
+                .remove_schedule(&"b".parse().unwrap())
+                .await
+                .unwrap()
+        );
     }
 }

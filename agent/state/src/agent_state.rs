@@ -122,6 +122,10 @@ impl AgentState {
             hosts: settings.layers.git_hosts.clone(),
             directories: settings.layers.directories.clone(),
             credentials: settings.layers.git_credentials.clone(),
+            ssh_directory: settings.layers.git_ssh.clone(),
+            proxies: yocto::proxies(settings.layers.git_proxy.as_deref(), |name| {
+                std::env::var(name).ok()
+            }),
         };
         Self {
             guests: Arc::new(guests),

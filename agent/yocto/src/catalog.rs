@@ -13,6 +13,7 @@ mod queries;
 mod rows;
 mod source_key;
 mod sources;
+mod unreadable;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -187,6 +188,12 @@ fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> rusqlite::Result<T> 
     serde_json::from_str(text).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
     })
+}
+
+/// Parses the content of a row in a list. Leaves out one that cannot be read, such as one with a
+/// value of a newer agent: it must not hide the others. [`Catalog::unreadable`] tells which.
+fn listed<T: serde::de::DeserializeOwned>(content: &str) -> Option<T> {
+    serde_json::from_str(content).ok()
 }
 
 #[cfg(test)]

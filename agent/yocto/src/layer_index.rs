@@ -10,6 +10,7 @@ mod objects;
 mod rows;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use config::layers::Release;
 use serde::{Deserialize, Serialize};
@@ -63,7 +64,17 @@ struct Objects {
 /// # Errors
 /// The index cannot be reached, or sends something else than its interface says.
 pub fn sync(address: &Address, releases: &[Release], mark: &str) -> Result<Synced, IndexError> {
-    let client = Client::new(address)?;
+    sync_within(address, releases, mark, fetch::ANSWER_LIMIT)
+}
+
+/// Asks a layer index as [`sync`] does; each answer may take `limit`.
+fn sync_within(
+    address: &Address,
+    releases: &[Release],
+    mark: &str,
+    limit: Duration,
+) -> Result<Synced, IndexError> {
+    let client = Client::new(address, limit)?;
     let wanted: Vec<_> = releases
         .iter()
         .map(|it| (it.name.to_string(), it.branch.to_string()))

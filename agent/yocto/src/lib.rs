@@ -28,7 +28,7 @@ use config::layers::{LayerContent, Release};
 pub use catalog::{Catalog, CatalogError};
 pub use commits::commits;
 pub use document::{PrepareError, Prepared, SourceStore, prepare};
-pub use mirrors::{MirrorError, Mirrors, Policy};
+pub use mirrors::{MirrorError, Mirrors, Policy, proxies};
 
 /// The content of one source of releases and layers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

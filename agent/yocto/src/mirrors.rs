@@ -22,7 +22,7 @@ use tempfile::NamedTempFile;
 use fetch::{fetch_commit, fetch_reference, is_repository, snapshot};
 use git::Git;
 
-pub use policy::Policy;
+pub use policy::{Policy, proxies};
 
 /// The time limits of a question to a remote host, of a transfer, and of work on a mirror.
 const ASK_LIMIT: Duration = Duration::from_mins(1);
@@ -243,7 +243,7 @@ impl Mirrors {
         let hash = sys::file::digest_of(url.as_str().as_bytes());
         let name = format!("{}-{}.git", url.base_name(), &hash.as_str()[..16]);
         let mirror = self.directory.join(name);
-        let git = Git::new(&mirror, url, self.policy.credentials.clone());
+        let git = Git::new(&mirror, url, Arc::clone(&self.policy));
         git.map_err(file_error(&mirror))
     }
 

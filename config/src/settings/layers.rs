@@ -18,6 +18,10 @@ pub struct Layers {
     pub git_hosts: Vec<String>,
     /// The file with the passwords of git.
     pub git_credentials: Option<PathBuf>,
+    /// The directory with the keys and the known hosts of ssh.
+    pub git_ssh: PathBuf,
+    /// The HTTP proxy on the way to repositories; by default the environment's.
+    pub git_proxy: Option<String>,
     /// The directories of the host that repositories may be in.
     pub directories: Vec<PathBuf>,
 }
@@ -49,6 +53,19 @@ pub(super) fn layers(reader: &mut Reader<'_>) -> Layers {
             is_pattern,
         ),
         git_credentials: reader.optional_path("layers.git_credentials"),
+        git_ssh: reader.path("layers.git_ssh", "/root/.ssh"),
+        git_proxy: reader.optional_text("layers.git_proxy", is_proxy),
         directories: reader.paths("layers.directories", &[]),
+    }
+}
+
+fn is_proxy(text: &str) -> Result<(), &'static str> {
+    let is_url = ["http://", "https://"]
+        .iter()
+        .any(|it| text.starts_with(it));
+    if text == "none" || (is_url && !text.contains(char::is_whitespace)) {
+        Ok(())
+    } else {
+        Err("`http://HOST:PORT` or `none` is expected")
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::process::{self, Stdio};
 
 use config::cache::PORT as CACHE_PORT;
+use config::hashserv::PORT as HASHSERV_PORT;
 use config::secrets::TCP_PORT as SECRETS_PORT;
 use config::task::{GATEWAY, GATEWAY_BUILD2, GUEST, LOG_TCP_PORT, PR_PORT};
 use sys::command::{self, CommandError, Running};
@@ -102,9 +103,10 @@ route add default via {GATEWAY}
 fn filter(link: LinkType) -> String {
     let ports = TRANSFER_PORTS.replace(' ', "-");
     // A virtual machine has virtio ports for its log and its secrets.
+    let all = format!("{PR_PORT}, {CACHE_PORT}, {HASHSERV_PORT}");
     let tcp = match link {
-        LinkType::Tap => format!("{PR_PORT}, {CACHE_PORT}"),
-        LinkType::Veth => format!("{PR_PORT}, {CACHE_PORT}, {LOG_TCP_PORT}, {SECRETS_PORT}"),
+        LinkType::Tap => all,
+        LinkType::Veth => format!("{all}, {LOG_TCP_PORT}, {SECRETS_PORT}"),
     };
     format!(
         "table inet guest {{

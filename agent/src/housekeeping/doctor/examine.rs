@@ -257,6 +257,28 @@ impl Examination<'_> {
                 advice,
             );
         }
+        for (name, fault) in &records.unreadable_schedules {
+            let subject = Subject::Path(records.path.clone());
+            let advice = "if a newer agent wrote it, use that one; or else `buildhost schedule remove` \
+                          and add it again";
+            self.advise(
+                Id::UnreadableRecord,
+                subject,
+                format!("schedule {name}: {fault}"),
+                advice,
+            );
+        }
+        for (row, fault) in &self.inventory.unreadable_catalog {
+            let subject = Subject::Path(self.inventory.catalog.clone());
+            let advice =
+                "if a newer agent wrote it, use that one; or else remove it and add it again";
+            self.advise(
+                Id::UnreadableRecord,
+                subject,
+                format!("{row}: {fault}"),
+                advice,
+            );
+        }
         for path in &self.inventory.directories {
             let name = path
                 .file_name()

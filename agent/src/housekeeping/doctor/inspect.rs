@@ -83,7 +83,9 @@ fn read(agent: &AgentState, schedules: Vec<Schedule>) -> io::Result<Inventory> {
         });
     let used = |path: &Path| digest(path).is_some_and(|digest| integrity.sources.contains(&digest));
     // A record that cannot be read may name any source.
-    let is_known = integrity.faults.is_empty() && integrity.unreadable.is_empty();
+    let is_known = integrity.faults.is_empty()
+        && integrity.unreadable.is_empty()
+        && integrity.unreadable_schedules.is_empty();
     let unused = sources
         .into_iter()
         .filter(|(path, _)| is_known && !used(path));
@@ -109,6 +111,9 @@ fn read(agent: &AgentState, schedules: Vec<Schedule>) -> io::Result<Inventory> {
         caches: caches::facts(agent),
         unnamed_caches: agent.caches.unnamed(),
         controllers: controllers::facts(agent),
+        catalog: agent.paths.layers(),
+        // Each use of a catalog that cannot be opened fails with the reason.
+        unreadable_catalog: agent.catalog.unreadable().unwrap_or_default(),
         hashserv_unmatched: caches::unmatched_of_hashserv(agent),
         open_secrets: settings::open_secrets(agent),
         undeclared: settings::undeclared(agent),
@@ -192,6 +197,7 @@ fn records(agent: &AgentState, integrity: Integrity) -> Records {
         path: agent.records.path().to_owned(),
         faults: integrity.faults,
         unreadable: integrity.unreadable,
+        unreadable_schedules: integrity.unreadable_schedules,
         builds: integrity.builds.into_iter().map(recorded).collect(),
     }
 }

@@ -61,6 +61,10 @@ pub struct Inventory {
     pub unnamed_caches: Vec<PathBuf>,
     /// The patterns and reporters of the hash equivalence service that stand for nothing, as words.
     pub hashserv_unmatched: Vec<String>,
+    /// The database of layers, releases and projects.
+    pub catalog: PathBuf,
+    /// The rows of the catalog that cannot be read, such as `project camera`, each with the fault.
+    pub unreadable_catalog: Vec<(String, String)>,
     /// The files with secrets that other users may read, with their modes.
     pub open_secrets: Vec<(PathBuf, u32)>,
     /// The machines that need more of a countable resource than the host has: the resource, and
@@ -144,6 +148,8 @@ pub struct Records {
     pub builds: BTreeMap<BuildId, Recorded>,
     /// The other builds, each with the fault of its record.
     pub unreadable: BTreeMap<BuildId, String>,
+    /// The schedules that cannot be read, by their names, each with the fault.
+    pub unreadable_schedules: BTreeMap<String, String>,
 }
 
 /// A recorded build and its files.

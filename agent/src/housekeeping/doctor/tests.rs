@@ -151,10 +151,21 @@ fn settings_that_match_nothing_and_files_of_secrets_that_are_open_are_reported()
     let inventory = Inventory {
         hashserv_unmatched: vec!["reporter `token:gone`".into()],
         open_secrets: vec![("/state/secrets/key".into(), 0o644)],
+        catalog: "/state/layers.sqlite3".into(),
+        unreadable_catalog: vec![("project camera".into(), "no JSON".into())],
         undeclared: vec![("linux".parse().unwrap(), "license".parse().unwrap(), 2, 1)],
         ..agent([])
     };
-    insta::assert_snapshot!(report(&inventory), @"");
+    insta::assert_snapshot!(report(&inventory), @r"
+    unreadable-record: /state/layers.sqlite3: project camera: no JSON
+        if a newer agent wrote it, use that one; or else remove it and add it again
+    hashserv-unmatched: setting [hashserv]: nothing matches its reporter `token:gone`
+        correct it in the settings
+    open-secret: /state/secrets/key: its mode is 0644, so users other than root can read it
+        `chmod 0600 /state/secrets/key`, and replace the secret, which others may know
+    undeclared-resource: machine linux: its guests need 2 of resource license, and the host has 1, so its builds are refused
+        declare `license = 2` in the setting guests.resources, or change `resources` in the manifest of the machine
+    ");
 }
 
 /// Returns each finding in a line, with its repair or advice.

@@ -5,10 +5,12 @@ use config::projects::Project;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::sources::sweep;
-use super::{Catalog, CatalogError, PROJECTS_MAX, from_json, json, queries, release_column};
+use super::{
+    Catalog, CatalogError, PROJECTS_MAX, from_json, json, listed, queries, release_column,
+};
 
 impl Catalog {
-    /// Returns all projects in the order of their names.
+    /// Returns all projects in the order of their names, without those that cannot be read.
     ///
     /// # Errors
     /// The catalog cannot be read.
@@ -16,7 +18,8 @@ impl Catalog {
         self.read(|connection| {
             let mut select = connection.prepare("SELECT content FROM projects ORDER BY name")?;
             let rows = select.query_map([], |row| row.get::<_, String>(0))?;
-            rows.map(|content| from_json(&content?)).collect()
+            let rows = rows.map(|content| Ok(listed(&content?)));
+            rows.filter_map(Result::transpose).collect()
         })
     }
 

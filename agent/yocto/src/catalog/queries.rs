@@ -6,11 +6,11 @@ use config::layers::{Described, Layer, LayerContent, LayerQuery, Recipe, Release
 use config::{LayerName, ReleaseName};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Catalog, CatalogError, from_json, release_column};
+use super::{Catalog, CatalogError, from_json, listed, release_column};
 use crate::Setting;
 
 impl Catalog {
-    /// Returns all releases in the order of their names.
+    /// Returns all releases in the order of their names, without those that cannot be read.
     ///
     /// # Errors
     /// The catalog cannot be read.
@@ -24,7 +24,9 @@ impl Catalog {
             let mut releases: Vec<Release> = Vec::new();
             for row in rows {
                 let (content, source) = row?;
-                let release: Release = from_json(&content)?;
+                let Some(release) = listed::<Release>(&content) else {
+                    continue;
+                };
                 if releases.last().is_none_or(|last| last.name != release.name) {
                     releases.push(Release { source, ..release });
                 }
@@ -42,7 +44,8 @@ impl Catalog {
         found.ok_or_else(|| CatalogError::NoRelease(name.clone()))
     }
 
-    /// Returns the layers of a query in the order of their names and releases.
+    /// Returns the layers of a query in the order of their names and releases, without those that
+    /// cannot be read.
     ///
     /// # Errors
     /// The catalog cannot be read.
@@ -62,7 +65,10 @@ impl Catalog {
             let mut layers = Vec::new();
             for row in rows {
                 let (content, source, gone) = row?;
-                let layer = Layer { source, gone, ..from_json(&content)? };
+                let Some(layer) = listed::<Layer>(&content) else {
+                    continue;
+                };
+                let layer = Layer { source, gone, ..layer };
                 if seen.insert((layer.name.clone(), layer.release.clone())) {
                     layers.push(layer);
                 }

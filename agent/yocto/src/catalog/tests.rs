@@ -275,3 +275,33 @@ fn an_archive_has_the_origin_that_the_host_gave_it() {
     assert_eq!(catalog.archive_of(&origin, "x").unwrap(), Some(hash));
     assert_eq!(catalog.archive_of(&origin, "y").unwrap(), None);
 }
+
+#[test]
+fn a_row_that_cannot_be_read_does_not_hide_the_others() {
+    let (directory, catalog) = catalog();
+    for name in ["one", "two", "three"] {
+        put_project(&catalog, name, &[]).unwrap();
+    }
+    let (releases, layers) = (catalog.releases().unwrap(), names(&catalog, ""));
+    assert_eq!(catalog.unreadable().unwrap(), []);
+    let path = directory.path().join("layers.sqlite3");
+    let other = rusqlite::Connection::open(path).unwrap();
+    for (table, name) in [
+        ("projects", "two"),
+        ("releases", releases[0].name.as_str()),
+        ("layers", layers[0].split(' ').next().unwrap()),
+    ] {
+        let sql = format!("UPDATE {table} SET content = '{{\"format\": 9}}' WHERE name = ?1");
+        assert!(other.execute(&sql, [name]).unwrap() > 0, "{name}");
+    }
+    let projects = catalog.projects().unwrap();
+    let shown: Vec<_> = projects.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(shown, ["one", "three"]);
+    assert_eq!(catalog.releases().unwrap(), releases[1..]);
+    assert!(names(&catalog, "").len() < layers.len());
+    let unreadable = catalog.unreadable().unwrap();
+    assert_eq!(unreadable[0].0, "project two");
+    assert!(unreadable[0].1.contains("unknown field"), "{unreadable:?}");
+    assert!(catalog.project(&"two".parse().unwrap()).is_err());
+    catalog.remove_project(&"two".parse().unwrap()).unwrap();
+}

@@ -18,7 +18,7 @@ use super::address::Address;
 
 /// The time limits of a connection and of an answer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
-const ANSWER_LIMIT: Duration = Duration::from_mins(10);
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_mins(10);
 /// The largest size of an answer. The recipes of a branch of the public index have 20 MiB.
 const BYTES_MAX: u64 = 512 << 20;
 /// The largest number of redirections.
@@ -112,7 +112,8 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(address: &Address) -> Result<Self, IndexError> {
+    /// Returns a client that waits for each answer up to `limit`.
+    pub(super) fn new(address: &Address, limit: Duration) -> Result<Self, IndexError> {
         let base = address.shown();
         let failed = |source| IndexError::Unreachable {
             url: base.clone(),
@@ -132,7 +133,7 @@ impl Client {
         let http = blocking::Client::builder()
             .user_agent(USER_AGENT)
             .connect_timeout(CONNECT_LIMIT)
-            .timeout(ANSWER_LIMIT)
+            .timeout(limit)
             .redirect(redirect)
             .build()
             .map_err(failed)?;

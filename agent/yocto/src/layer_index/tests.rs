@@ -341,3 +341,22 @@ fn an_index_that_does_not_answer_is_named() {
     let error = sync(&Address::parse(&url).unwrap(), &releases(), "").unwrap_err();
     assert_eq!(error.to_string(), format!("cannot get {url}"));
 }
+
+#[test]
+fn an_index_that_is_too_slow_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/layerindex/api/", listener.local_addr().unwrap());
+    // It begins each answer, and never ends it.
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{");
+            open.push(stream);
+        }
+    });
+    let address = Address::parse(&url).unwrap();
+    let limit = std::time::Duration::from_millis(200);
+    let error = sync_within(&address, &releases(), "", limit).unwrap_err();
+    let text = sys::error_report::chain(&error);
+    assert!(text.contains(&url) && text.contains("timed out"), "{text}");
+}

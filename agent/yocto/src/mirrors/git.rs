@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::layers::RepositoryUrl;
@@ -12,7 +13,7 @@ use sys::command::{CommandError, Running, prepare};
 use sys::confined::{self, Limits};
 use sys::mount_view::{Ioctls, MountView, Rights, clone_mount};
 
-use super::EPOCH;
+use super::{EPOCH, Policy};
 
 /// The limits of git. Its packs are mapped into memory as a whole.
 const LIMITS: Limits = Limits {
@@ -24,7 +25,7 @@ const LIMITS: Limits = Limits {
 pub(super) const CONFIG: &str = "buildhost.gitconfig";
 /// The settings of Buildhost name the directories that may be read, of any owner.
 pub(super) const CONFIG_TEXT: &str = "[safe]\n\tdirectory = *\n";
-/// The directory of the keys of ssh.
+/// The directory in which ssh expects its keys and known hosts.
 const SSH_KEYS: &str = "/root/.ssh";
 
 /// git on the mirror of one repository.
@@ -34,15 +35,11 @@ pub(super) struct Git {
     remote: String,
     /// The directory of the host that is the remote.
     local: Option<PathBuf>,
-    credentials: Option<PathBuf>,
+    policy: Arc<Policy>,
 }
 
 impl Git {
-    pub(super) fn new(
-        mirror: &Path,
-        url: &RepositoryUrl,
-        credentials: Option<PathBuf>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(mirror: &Path, url: &RepositoryUrl, policy: Arc<Policy>) -> io::Result<Self> {
         // A link was checked; git sees the directory that it leads to.
         let local = url
             .local_path()
@@ -57,7 +54,7 @@ impl Git {
             mirror: mirror.to_owned(),
             remote: remote.unwrap_or_else(|| url.to_string()),
             local,
-            credentials,
+            policy,
         })
     }
 
@@ -170,7 +167,9 @@ impl Git {
         ] {
             command.args(["-c", setting]);
         }
-        if let Some(path) = &self.credentials {
+        let proxies = self.policy.proxies.iter();
+        command.envs(proxies.map(|(name, value)| (name, value)));
+        if let Some(path) = &self.policy.credentials {
             let helper = format!("credential.helper=store --file={}", path.display());
             command.args(["-c", &helper]);
         }
@@ -196,8 +195,12 @@ impl Git {
                 view.add_host_paths([path.clone()]);
             } else {
                 view.keep_network();
-                view.add_host_paths(["/etc/passwd", SSH_KEYS]);
-                view.add_host_paths(self.credentials.clone());
+                view.add_host_paths(["/etc/passwd"]);
+                view.add_host_paths(self.policy.credentials.clone());
+                // A host without keys has no repositories of ssh.
+                if let Ok(keys) = clone_mount(&self.policy.ssh_directory) {
+                    view.mount(keys, SSH_KEYS);
+                }
             }
         }
         let rights = Rights {

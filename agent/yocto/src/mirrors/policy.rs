@@ -14,6 +14,45 @@ pub struct Policy {
     pub directories: Vec<PathBuf>,
     /// The file with passwords of git (`git credential-store`).
     pub credentials: Option<PathBuf>,
+    /// The directory with the keys and the known hosts of ssh; git sees it as that of root.
+    pub ssh_directory: PathBuf,
+    /// The variables with the proxies of HTTP, such as `https_proxy`.
+    pub proxies: Vec<(String, String)>,
+}
+
+/// The variables of the environment by which git finds proxies.
+const PROXY_VARIABLES: [&str; 7] = [
+    "http_proxy",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+];
+/// The proxy in the settings that stands for none.
+const NO_PROXY: &str = "none";
+
+/// Returns the variables for a proxy of the settings, or those of an environment if the settings
+/// name none.
+pub fn proxies(
+    proxy: Option<&str>,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Vec<(String, String)> {
+    let pair = |name: &str, value: String| (name.to_owned(), value);
+    match proxy {
+        Some(NO_PROXY) => Vec::new(),
+        Some(proxy) => vec![
+            pair("http_proxy", proxy.to_owned()),
+            pair("https_proxy", proxy.to_owned()),
+        ],
+        None => {
+            let found = PROXY_VARIABLES
+                .iter()
+                .filter_map(|name| Some((*name, environment(name)?)));
+            found.map(|(name, value)| pair(name, value)).collect()
+        }
+    }
 }
 
 impl Policy {
@@ -80,7 +119,7 @@ mod tests {
         let policy = Policy {
             hosts: vec!["git.example.org".to_owned(), "*.example.net".to_owned()],
             directories: vec![root.join("srv")],
-            credentials: None,
+            ..Policy::default()
         };
         let check = |url: &str| policy.check(&url.parse().unwrap());
         let below = |name: &str| check(&root.join(name).display().to_string());

@@ -1,3 +1,5 @@
+mod http;
+
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -14,12 +16,7 @@ impl Host {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();
-        let policy = Policy {
-            directories: vec![root.clone()],
-            hosts: vec!["127.0.0.1".to_owned()],
-            credentials: None,
-        };
-        let mirrors = Mirrors::new(&root.join("mirrors"), policy);
+        let mirrors = Mirrors::new(&root.join("mirrors"), policy(&root));
         mirrors.prepare().unwrap();
         let host = Self { directory, mirrors };
         std::fs::create_dir(host.path("origin")).unwrap();
@@ -30,6 +27,15 @@ impl Host {
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().canonicalize().unwrap().join(name)
+    }
+
+    /// Returns other mirrors, after a change of what they may use.
+    fn mirrors_with(&self, change: impl FnOnce(&mut Policy)) -> Mirrors {
+        let mut policy = policy(&self.path(""));
+        change(&mut policy);
+        let mirrors = Mirrors::new(&self.path("others"), policy);
+        mirrors.prepare().unwrap();
+        mirrors
     }
 
     fn url(&self, name: &str) -> RepositoryUrl {
@@ -63,6 +69,15 @@ impl Host {
             .mirrors
             .archive(&self.url(name), commit, "repo", directory, 1 << 20);
         std::fs::read(file.unwrap().path()).unwrap()
+    }
+}
+
+fn policy(root: &Path) -> Policy {
+    Policy {
+        directories: vec![root.to_owned()],
+        hosts: vec!["127.0.0.1".to_owned(), "git.example.org".to_owned()],
+        ssh_directory: "/root/.ssh".into(),
+        ..Policy::default()
     }
 }
 
@@ -137,7 +152,7 @@ fn what_is_missing_or_forbidden_is_named() {
         let text = sys::error_report::chain(&error);
         assert!(text.contains(reason), "{text}");
     }
-    let url = "https://git.example.org/x".parse().unwrap();
+    let url = "https://other.example.org/x".parse().unwrap();
     let error = host
         .mirrors
         .update(&url, &"main".parse().unwrap())
