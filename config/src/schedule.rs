@@ -6,7 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::builds::{Request, Submitter};
-use crate::names::{BuildId, ScheduleName};
+use crate::names::{BuildId, ProjectName, ScheduleName};
+use crate::projects::{BitbakeTarget, LayerCommit};
 
 /// The largest number of schedules.
 pub const SCHEDULES_MAX: u32 = 1000;
@@ -21,6 +22,9 @@ pub struct NewSchedule {
     pub timing: Timing,
     /// The build that each run submits.
     pub build: Request,
+    /// The project that is built; `build` has no sources then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<ScheduledProject>,
     /// Replaces a schedule of the same name.
     #[serde(default)]
     pub replace: bool,
@@ -78,6 +82,9 @@ pub struct Schedule {
     pub timing: Timing,
     /// The build that each run submits.
     pub build: Request,
+    /// The project that each run resolves for the sources of its build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<ScheduledProject>,
     /// The submitter of its builds.
     pub submitter: Submitter,
     /// The time of its addition.
@@ -89,6 +96,20 @@ pub struct Schedule {
     /// The time of the next run.
     #[serde(default)]
     pub next: Option<Timestamp>,
+}
+
+/// The project of a schedule. Each run builds the commits that its branches have then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduledProject {
+    /// The name.
+    pub name: ProjectName,
+    /// The targets; those of the project if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<BitbakeTarget>,
+    /// The commits that some layers are built at, in place of those of the project.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub at: Vec<LayerCommit>,
 }
 
 /// A run of a schedule.

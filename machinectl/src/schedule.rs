@@ -6,8 +6,10 @@ use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand};
 use client::Client;
-use config::ScheduleName;
-use config::schedule::{NewSchedule, Run, RunResult, Schedule};
+use config::builds::{Priority, Request, Resources};
+use config::projects::BitbakeTarget;
+use config::schedule::{NewSchedule, Run, RunResult, Schedule, ScheduledProject};
+use config::{MachineName, ProjectName, ScheduleName};
 use jiff::{SignedDuration, Timestamp, Zoned};
 
 use crate::build::{BuildArguments, finish_submission, upload_sources};
@@ -20,7 +22,11 @@ const EXAMPLES: &str = "\
 Examples:
   buildhost schedule add nightly --cron \"0 3 * * MON-FRI\" --zone Europe/Berlin -- linux-gcc_6 hello-1.0.tar.gz
   buildhost schedule add often --every 6h -- linux-gcc_6 hello-1.0.tar.gz --priority -5
-  buildhost schedule add once --at 22:00 -- linux-gcc_6 hello-1.0.tar.gz --hold";
+  buildhost schedule add once --at 22:00 -- linux-gcc_6 hello-1.0.tar.gz --hold
+  buildhost schedule add camera --cron \"0 3 * * *\" --project camera";
+
+/// The toolchain of projects.
+const TOOLCHAIN: &str = "bitbake";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -29,7 +35,8 @@ pub(crate) enum Command {
     /// The arguments after `--` are those of `build`. The sources are uploaded now and kept as
     /// long as the schedule exists. One run makes up for all times that pass while the agent is
     /// not running. While the build of an earlier run is unfinished, no new build is created,
-    /// unless `--no-coalesce` is among the arguments.
+    /// unless `--no-coalesce` is among the arguments. With `--project`, each run resolves the project
+    /// again, so that its build has the newest commits of the branches.
     #[command(after_help = EXAMPLES)]
     Add(Box<Add>),
     /// List the schedules with their next run and the result of the last one
@@ -71,8 +78,18 @@ pub(crate) struct Add {
     unchecked: bool,
     #[command(flatten)]
     dry_run: DryRun,
+    /// Build this project, with the commits that its branches have at each run
+    #[arg(long, conflicts_with = "build")]
+    project: Option<ProjectName>,
+    /// A target in place of those of the project; may be repeated
+    #[arg(long = "target", value_name = "TARGET[:TASK]", requires = "project")]
+    targets: Vec<BitbakeTarget>,
     /// The arguments of `build`
-    #[arg(last = true, required = true, value_name = "BUILD ARGS")]
+    #[arg(
+        last = true,
+        required_unless_present = "project",
+        value_name = "BUILD ARGS"
+    )]
     build: Vec<OsString>,
 }
 
@@ -139,13 +156,71 @@ fn remove(
     Ok(())
 }
 
+/// The subject of the builds of a schedule.
+enum Subject {
+    /// A build with these arguments.
+    Build(Box<BuildArguments>),
+    /// A project, on a machine of the host.
+    Project(ScheduledProject, MachineName),
+}
+
+impl Subject {
+    fn request(&self) -> Result<Request, Failure> {
+        match self {
+            Self::Build(arguments) => arguments.request(),
+            Self::Project(_, machine) => Ok(Request {
+                machine: machine.clone(),
+                toolchain: TOOLCHAIN.parse().ok(),
+                sources: Vec::new(),
+                interactive: None,
+                hold: false,
+                target: None,
+                priority: Priority::default(),
+                resources: Resources::default(),
+                after: Vec::new(),
+                secrets: Vec::new(),
+                submitter: None,
+                coalesce: true,
+                controller: None,
+            }),
+        }
+    }
+
+    fn project(&self) -> Option<ScheduledProject> {
+        match self {
+            Self::Build(_) => None,
+            Self::Project(project, _) => Some(project.clone()),
+        }
+    }
+}
+
 impl Add {
+    /// Returns the subject of the builds, which the arguments name.
+    fn subject(&self, client: &Client) -> Result<Subject, Failure> {
+        let Some(name) = &self.project else {
+            let line = BuildLine::try_parse_from(&self.build);
+            let line = line.map_err(|error| Failure::new(ExitStatus::Usage, error))?;
+            return Ok(Subject::Build(Box::new(line.arguments)));
+        };
+        let machine = client.project(name)?.host_machine.ok_or_else(|| {
+            let text = format!(
+                "the project {name} names no machine of this host; \
+                 `buildhost project set {name} --host-machine MACHINE` sets it"
+            );
+            Failure::new(ExitStatus::Usage, text)
+        })?;
+        let project = ScheduledProject {
+            name: name.clone(),
+            targets: self.targets.clone(),
+            at: Vec::new(),
+        };
+        Ok(Subject::Project(project, machine))
+    }
+
     /// Adds the schedule. The agent checks it before any source is uploaded.
     fn run(&self, client: &Client, output: &Output) -> Result<(), Failure> {
         let name = &self.name;
-        let arguments = BuildLine::try_parse_from(&self.build)
-            .map_err(|error| Failure::new(ExitStatus::Usage, error))?
-            .arguments;
+        let subject = self.subject(client)?;
         let timing = self
             .when
             .timing(&Zoned::now())
@@ -157,7 +232,8 @@ impl Add {
         let mut new = NewSchedule {
             name: name.clone(),
             timing,
-            build: arguments.request()?,
+            build: subject.request()?,
+            project: subject.project(),
             replace: self.replace,
             unchecked: self.unchecked,
             dry_run: true,
@@ -167,7 +243,9 @@ impl Add {
             let text = summary(&checked, Timestamp::now());
             return output.plan(format_args!("add schedule {text}"));
         }
-        upload_sources(client, &arguments, &new.build)?;
+        if let Subject::Build(arguments) = &subject {
+            upload_sources(client, arguments, &new.build)?;
+        }
         new.dry_run = false;
         let created = client.add_schedule(&new)?;
         let done = if created.is_new { "added" } else { "replaced" };
@@ -244,6 +322,10 @@ fn show(schedule: &Schedule, output: &Output) -> Result<(), Failure> {
         ("result", or_empty(last.map(result))),
         ("machine", build.machine.to_string()),
         ("toolchain", or_empty(build.toolchain.as_ref())),
+        (
+            "project",
+            or_empty(schedule.project.as_ref().map(|it| &it.name)),
+        ),
         ("sources", sources.join("\n")),
         ("submitter", schedule.submitter.to_string()),
         ("added", local(schedule.added)),

@@ -53,6 +53,7 @@ mod manual_changes;
 mod messages;
 mod packagers;
 mod power_cut;
+mod project_bisect;
 mod push_pull;
 mod queue;
 mod ready_guests;

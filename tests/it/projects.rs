@@ -2,12 +2,17 @@
 //! gets. The repositories are on this host.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use agent::scheduler;
+use agent::triggers::fs_watch::Watch;
 use config::projects::ProjectDocument;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use sys::command::{prepare, run};
 use tests::api_host::ApiHost;
+use tests::wait_until;
 
 use super::openapi::check;
 
@@ -230,6 +235,117 @@ fn a_project_becomes_a_build_with_its_commits_as_sources() {
     // A dry run resolves, and submits nothing.
     let (status, planned) = host.build(&json!({"dry_run": true, "targets": ["x"]}));
     assert_eq!((status, planned.get("build")), (200, None));
+}
+
+/// Returns a schedule of the project, whose runs are not answered with builds of earlier ones.
+fn nightly(build: &Value) -> Value {
+    json!({"name": "nightly", "timing": {"every": "PT24H"}, "build": build,
+        "project": {"name": "camera", "targets": ["busybox"]}})
+}
+
+#[test]
+fn each_run_of_a_schedule_of_a_project_has_the_commits_of_its_time() {
+    let host = ProjectHost::new();
+    host.add_release();
+    host.add_project(&project());
+    let request =
+        json!({"machine": "linux", "toolchain": "bitbake", "sources": [], "attach": false});
+    let (status, added) = host.ask("friend", "POST", "/api/v1/schedules", &nightly(&request));
+    assert_eq!(status, 201, "{added}");
+    assert_eq!(added["project"]["name"], "camera");
+    let run = || {
+        host.ask(
+            "friend",
+            "POST",
+            "/api/v1/schedules/nightly/run",
+            &Value::Null,
+        )
+    };
+    let commit_of = |build: &Value| {
+        let document = host.source(build, "project.json");
+        let document: Value = serde_json::from_slice(&document).unwrap();
+        assert_eq!(document["targets"], json!(["busybox"]));
+        document["repositories"][2]["commit"].clone()
+    };
+    let (status, first) = run();
+    assert_eq!(status, 201, "{first}");
+    assert_eq!(
+        (&first["schedule"], &first["target"]),
+        (&json!("nightly"), &json!("busybox"))
+    );
+    let commit = host.commit("meta-camera", "new", "new");
+    let (_, second) = run();
+    assert_eq!(commit_of(&second), commit.as_str());
+    assert_ne!(commit_of(&first), commit_of(&second));
+    // What cannot be resolved is told, and submits nothing.
+    host.commit(
+        "meta-camera",
+        "conf/layer.conf",
+        &layer_conf("camera", "core", "other"),
+    );
+    let (status, detail) = host.detail(
+        "friend",
+        "POST",
+        "/api/v1/schedules/nightly/run",
+        &Value::Null,
+    );
+    assert_eq!(status, 409);
+    assert!(detail.contains("made for other"), "{detail}");
+    let (_, builds) = host.ask("friend", "GET", "/api/v1/builds", &Value::Null);
+    assert_eq!(builds.as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_schedule_of_a_project_is_resolved_when_it_is_due() {
+    let host = ProjectHost::new();
+    host.add_release();
+    host.add_project(&project());
+    let request = json!({"machine": "linux", "toolchain": "bitbake", "sources": []});
+    let mut new = nightly(&request);
+    let at = Timestamp::now() + Duration::from_secs(1);
+    new["timing"] = json!({"at": at.to_string()});
+    assert_eq!(host.ask("friend", "POST", "/api/v1/schedules", &new).0, 201);
+    let agent = &host.host.host;
+    let watch = Watch::new(agent).unwrap();
+    let running = host
+        .host
+        .runtime
+        .spawn(scheduler::run(Arc::clone(agent), watch));
+    let last = || {
+        let (_, schedule) = host.ask("friend", "GET", "/api/v1/schedules/nightly", &Value::Null);
+        schedule["last"].clone()
+    };
+    wait_until("the schedule has run", || !last().is_null());
+    let last = last();
+    assert_eq!(last["result"], "submitted", "{last}");
+    let path = format!("/api/v1/builds/{}", last["build"]);
+    let build = host
+        .host
+        .remote("GET", &path)
+        .bearer_auth("friend")
+        .send()
+        .unwrap();
+    let build: Value = build.json().unwrap();
+    assert_eq!(build["sources"].as_array().unwrap().len(), 4, "{build}");
+    agent.stopping.cancel();
+    host.host.block_on(running).unwrap();
+}
+
+#[test]
+fn a_schedule_of_a_project_is_refused_with_sources_or_without_the_project() {
+    let host = ProjectHost::new();
+    host.add_release();
+    let request = json!({"machine": "linux", "toolchain": "bitbake", "sources": []});
+    let path = "/api/v1/schedules";
+    let (status, detail) = host.detail("friend", "POST", path, &nightly(&request));
+    assert_eq!(status, 404);
+    assert!(detail.contains("there is no project camera"), "{detail}");
+    host.add_project(&project());
+    let source = json!([{"name": "a", "sha256": "0".repeat(64)}]);
+    let request = json!({"machine": "linux", "toolchain": "bitbake", "sources": source});
+    let (status, detail) = host.detail("friend", "POST", path, &nightly(&request));
+    assert_eq!(status, 400);
+    assert!(detail.contains("the project camera"), "{detail}");
 }
 
 #[test]

@@ -63,6 +63,7 @@ pub(crate) fn schedules() -> Parser {
             name: new.name,
             timing,
             build: new.build,
+            project: new.project,
             submitter: submitter.clone(),
             added: now,
             since: now,

@@ -8,8 +8,8 @@ use rusqlite::{Connection, Transaction, params};
 use super::rows::{from_json, json, optional, parse, time};
 
 /// The migrations, by the version that they start from.
-pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 17] = [
-    v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15, v16, v17,
+pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 18] = [
+    v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15, v16, v17, v18,
 ];
 
 /// Migrates a database of version `from` to the newest in one transaction.
@@ -230,6 +230,12 @@ fn v17(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
          ) STRICT;
          CREATE INDEX leases_open ON leases (build) WHERE settled IS NULL;",
     )
+}
+
+/// Adds the projects of schedules.
+fn v18(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction
+        .execute_batch("ALTER TABLE schedules ADD COLUMN project TEXT NOT NULL DEFAULT 'null';")
 }
 
 /// Computes the new columns from the others.

@@ -1,7 +1,7 @@
 //! The records of schedules. A run and its build are recorded in one transaction, so that a
 //! schedule never runs twice for the same time, even after a crash.
 
-use config::builds::Build;
+use config::builds::{Build, Request};
 use config::schedule::{Page, Run, SCHEDULES_MAX, Schedule};
 use config::{ScheduleName, ToolchainName};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
@@ -88,7 +88,7 @@ impl Records {
             .await
     }
 
-    /// Records a run of a schedule, and with `new` creates its build with that toolchain.
+    /// Records a run of a schedule, and with `new` creates its build from a request, with a toolchain.
     /// Returns both as recorded. Returns `None` and changes nothing if the schedule is no longer
     /// as it was `before`.
     ///
@@ -98,7 +98,7 @@ impl Records {
         &self,
         before: &Schedule,
         mut run: Run,
-        new: Option<ToolchainName>,
+        new: Option<(Request, ToolchainName)>,
     ) -> Result<Option<(Schedule, Option<Build>)>, RecordsError> {
         let before = before.clone();
         let done = self.database.write(move |transaction| {
@@ -107,9 +107,8 @@ impl Records {
             let Some(mut schedule) = found.filter(is_same) else {
                 return Ok(None);
             };
-            let create = |toolchain| {
-                let (request, submitter) = (schedule.build.clone(), schedule.submitter.clone());
-                build_of(request, toolchain, submitter, run.at)
+            let create = |(request, toolchain)| {
+                build_of(request, toolchain, schedule.submitter.clone(), run.at)
             };
             let mut build = new.map(create);
             if let Some(build) = &mut build {
@@ -146,8 +145,8 @@ fn count(connection: &Connection) -> rusqlite::Result<u32> {
 
 fn write(transaction: &Transaction<'_>, schedule: &Schedule) -> rusqlite::Result<()> {
     let sql = "INSERT OR REPLACE INTO schedules
-               (name, timing, build, submitter, added, since, last)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+               (name, timing, build, submitter, added, since, last, project)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     transaction.prepare_cached(sql)?.execute(params![
         schedule.name.as_str(),
         json(&schedule.timing)?,
@@ -156,6 +155,7 @@ fn write(transaction: &Transaction<'_>, schedule: &Schedule) -> rusqlite::Result
         time(schedule.added),
         time(schedule.since),
         json(&schedule.last)?,
+        json(&schedule.project)?,
     ])?;
     Ok(())
 }
@@ -165,6 +165,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Schedule> {
         name: parse(row, "name")?,
         timing: from_json(row, "timing")?,
         build: from_json(row, "build")?,
+        project: from_json(row, "project")?,
         submitter: parse(row, "submitter")?,
         added: parse(row, "added")?,
         since: parse(row, "since")?,
@@ -176,7 +177,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Schedule> {
 #[cfg(test)]
 mod tests {
     use config::BuildId;
-    use config::builds::{ListQuery, Request, Submitter};
+    use config::builds::{ListQuery, Submitter};
     use config::schedule::{RunResult, Timing};
     use jiff::Timestamp;
 
@@ -198,6 +199,7 @@ mod tests {
             name: name.parse().unwrap(),
             timing: Timing::At(at(10)),
             build: request(),
+            project: None,
             submitter: Submitter::root(),
             added: at(0),
             since: at(0),
@@ -216,8 +218,8 @@ mod tests {
         }
     }
 
-    fn toolchain() -> ToolchainName {
-        "default".parse().unwrap()
+    fn new() -> (Request, ToolchainName) {
+        (request(), "default".parse().unwrap())
     }
 
     #[tokio::test]
@@ -227,17 +229,15 @@ mod tests {
         let before = schedule("nightly");
         let added = records.add_schedule(before.clone(), false).await.unwrap();
         assert_eq!(added, Added::New);
-        let ran = records.record_run(&before, run(Some(10), 11), Some(toolchain()));
+        let ran = records.record_run(&before, run(Some(10), 11), Some(new()));
         let (after, made) = ran.await.unwrap().unwrap();
         assert_eq!((after.since, made.unwrap().id), (at(11), BuildId(1)));
         // What was decided before knows nothing of that.
         let again = records
-            .record_run(&before, run(Some(10), 12), Some(toolchain()))
+            .record_run(&before, run(Some(10), 12), Some(new()))
             .await;
         assert_eq!(again.unwrap(), None);
-        let by_hand = records
-            .record_run(&after, run(None, 13), Some(toolchain()))
-            .await;
+        let by_hand = records.record_run(&after, run(None, 13), Some(new())).await;
         let (after, _) = by_hand.unwrap().unwrap();
         assert_eq!(after.since, at(11), "no time of its own has passed");
         assert_eq!(

@@ -11,6 +11,7 @@ use config::builds::{Build, Request};
 use config::schedule::{NewSchedule, Page, SCHEDULES_MAX, Schedule};
 use jiff::Timestamp;
 use records::Added;
+use sys::blocking::blocking;
 
 use super::auth::Caller;
 use super::error::ApiError;
@@ -58,7 +59,11 @@ pub(super) async fn add(
 ) -> Result<(StatusCode, Json<Schedule>), ApiError> {
     let Json(new) = new?;
     let submitter = caller.submitter_of(&new.build)?;
-    check_schedulable(&new.build)?;
+    check_schedulable(&new)?;
+    if let Some(project) = &new.project {
+        let (catalog, name) = (agent.catalog.clone(), project.name.clone());
+        blocking(move || catalog.project(&name)).await?;
+    }
     if !new.unchecked {
         check::resolve_toolchain(&agent, &new.build).await?;
         check::check_secrets(&agent, &new.build, &submitter).await?;
@@ -73,6 +78,7 @@ pub(super) async fn add(
             submitter: None,
             ..new.build
         },
+        project: new.project,
         submitter,
         added: now,
         since: now,
@@ -105,8 +111,18 @@ pub(super) async fn add(
 }
 
 /// Checks that a build can be submitted repeatedly and runs without a person.
-fn check_schedulable(build: &Request) -> Result<(), ApiError> {
-    check::check_form(build)?;
+fn check_schedulable(new: &NewSchedule) -> Result<(), ApiError> {
+    let build = &new.build;
+    match &new.project {
+        None => check::check_form(build)?,
+        Some(_) if build.sources.is_empty() => check::check_unresolved(build)?,
+        Some(project) => {
+            return Err(ApiError::bad_request(format!(
+                "the build has sources and the project {}, whose sources are made at each run",
+                project.name
+            )));
+        }
+    }
     if build.interactive.is_some() {
         return Err(ApiError::bad_request(
             "a scheduled build cannot have a breakpoint; it can be held when it fails",

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use config::builds::{Request, Submitter, Target};
 use config::projects::{BitbakeTarget, Project, ProjectBuild, ProjectDocument};
+use config::schedule::ScheduledProject;
 use config::task::Source;
 use config::{MachineName, ToolchainName};
 use records::RecordsError;
 use sys::blocking::blocking;
 use tracing::info;
-use yocto::{PrepareError, SourceStore};
+use yocto::{PrepareError, Prepared, SourceStore};
 
 use super::submission::{self, InvalidRequest, Submission, check};
 use state::AgentState;
@@ -55,16 +56,7 @@ pub(crate) async fn build(
     let toolchain = check::resolve_toolchain(agent, &request).await?;
     let (worker, name) = (Arc::clone(agent), project.name.clone());
     let (dry_run, with_sources) = (build.dry_run, !build.dry_run);
-    let prepared = blocking(move || {
-        let directory = worker.paths.sources();
-        let store = SourceStore {
-            directory: &directory,
-            bytes_max: worker.settings().builds.sources_bytes_max,
-        };
-        let store = with_sources.then_some(store);
-        yocto::prepare(&worker.catalog, &worker.mirrors, &project, &build, store)
-    })
-    .await?;
+    let prepared = blocking(move || prepare(&worker, &project, &build, with_sources)).await?;
     let document = prepared.document;
     if dry_run {
         return Ok((document, None));
@@ -77,6 +69,50 @@ pub(crate) async fn build(
         info!(project = %name, build = %build.id, repositories, "resolved a project");
     }
     Ok((document, Some(submission)))
+}
+
+/// Resolves the project of a schedule. Returns the request of a run: that of the schedule with the
+/// sources of the commits that the branches have now. Takes minutes if there is much to fetch.
+///
+/// # Errors
+/// The project does not exist or cannot be resolved.
+pub(crate) async fn resolve_scheduled(
+    agent: &Arc<AgentState>,
+    scheduled: &ScheduledProject,
+    request: &Request,
+) -> Result<Request, PrepareError> {
+    let build = ProjectBuild {
+        targets: scheduled.targets.clone(),
+        at: scheduled.at.clone(),
+        ..ProjectBuild::default()
+    };
+    let (worker, name) = (Arc::clone(agent), scheduled.name.clone());
+    let prepared = blocking(move || {
+        let project = worker.catalog.project(&name)?;
+        prepare(&worker, &project, &build, true)
+    })
+    .await?;
+    Ok(Request {
+        target: target_of(&prepared.document.targets),
+        sources: prepared.sources,
+        ..request.clone()
+    })
+}
+
+/// Resolves a project, and stores its sources if `with_sources` is set. Blocks.
+fn prepare(
+    agent: &AgentState,
+    project: &Project,
+    build: &ProjectBuild,
+    with_sources: bool,
+) -> Result<Prepared, PrepareError> {
+    let directory = agent.paths.sources();
+    let store = SourceStore {
+        directory: &directory,
+        bytes_max: agent.settings().builds.sources_bytes_max,
+    };
+    let store = with_sources.then_some(store);
+    yocto::prepare(&agent.catalog, &agent.mirrors, project, build, store)
 }
 
 async fn submit(

@@ -7,7 +7,7 @@ mod timing;
 use std::error::Error;
 use std::sync::Arc;
 
-use config::builds::Build;
+use config::builds::{Build, Request};
 use config::schedule::{Cron, Page, Run, RunResult, Schedule, Timing};
 use config::{ScheduleName, ToolchainName};
 use jiff::Timestamp;
@@ -15,6 +15,7 @@ use jiff::tz::TimeZone;
 use records::{Added, RecordsError};
 use tracing::{info, warn};
 
+use crate::triggers::projects;
 use crate::triggers::submission::{self, InvalidRequest, check};
 use plan::{ScheduleState, plan};
 use state::AgentState;
@@ -24,8 +25,8 @@ pub use timing::TimingError;
 
 /// The action of a run.
 enum Decision {
-    /// Submits a build with this toolchain.
-    Submit(ToolchainName),
+    /// Submits a build of this request with this toolchain.
+    Submit(Box<Request>, ToolchainName),
     /// Coalesces with this unfinished build, for this reason.
     Coalesce(Box<Build>, String),
 }
@@ -52,13 +53,52 @@ pub(crate) async fn round(agent: &Arc<AgentState>) -> Option<Timestamp> {
         let Some(schedule) = all.iter().find(|it| it.name == name) else {
             continue;
         };
-        if let Err(error) = run(agent, schedule, Some(due), now).await {
-            // It stays due: the next round tries again.
-            let error = &error as &dyn Error;
-            warn!(schedule = %name, error, "cannot run a schedule");
+        if schedule.project.is_some() {
+            begin(agent, schedule, due);
+            continue;
         }
+        let request = Ok(schedule.build.clone());
+        report(schedule, run(agent, schedule, request, Some(due)).await);
     }
     plan.wake_at
+}
+
+/// Logs that a run failed for a reason of this host. The schedule stays due: the next round tries
+/// again.
+fn report(schedule: &Schedule, ran: Result<Option<(Build, bool)>, InvalidRequest>) {
+    if let Err(error) = ran {
+        let error = &error as &dyn Error;
+        warn!(schedule = %schedule.name, error, "cannot run a schedule");
+    }
+}
+
+/// Runs a schedule of a project beside the scheduler, because its repositories take minutes.
+fn begin(agent: &Arc<AgentState>, schedule: &Schedule, due: Timestamp) {
+    if !agent.resolving.lock().insert(schedule.name.clone()) {
+        return;
+    }
+    let (task_agent, schedule) = (Arc::clone(agent), schedule.clone());
+    agent.tasks.spawn(async move {
+        let agent = task_agent;
+        tokio::select! {
+            request = resolve(&agent, &schedule) => {
+                report(&schedule, run(&agent, &schedule, request, Some(due)).await);
+            }
+            // It stays due for the next agent.
+            () = agent.stopping.cancelled() => {}
+        }
+        agent.resolving.lock().remove(&schedule.name);
+        agent.wake.notify_one();
+    });
+}
+
+/// Returns the request of a run.
+async fn resolve(agent: &Arc<AgentState>, schedule: &Schedule) -> Result<Request, InvalidRequest> {
+    let Some(project) = &schedule.project else {
+        return Ok(schedule.build.clone());
+    };
+    let resolved = projects::resolve_scheduled(agent, project, &schedule.build).await;
+    resolved.map_err(|error| InvalidRequest::Conflict(sys::error_report::chain(&error)))
 }
 
 /// Returns the facts that the plan needs.
@@ -178,7 +218,8 @@ pub(crate) async fn run_now(
     agent: &Arc<AgentState>,
     schedule: &Schedule,
 ) -> Result<(Build, bool), InvalidRequest> {
-    let build = run(agent, schedule, None, Timestamp::now()).await?;
+    let request = resolve(agent, schedule).await?;
+    let build = run(agent, schedule, Ok(request), None).await?;
     build.ok_or_else(|| {
         InvalidRequest::Conflict(format!(
             "schedule {} was changed or has run at the same time; try again",
@@ -187,14 +228,15 @@ pub(crate) async fn run_now(
     })
 }
 
-/// Runs a schedule for the time `due`, or on request. Returns no build if the schedule has
+/// Runs a schedule with a request for the time `due`, or now. Returns no build if the schedule has
 /// changed meanwhile, or if the build is refused and `due` is done with that.
 async fn run(
     agent: &Arc<AgentState>,
     schedule: &Schedule,
+    request: Result<Request, InvalidRequest>,
     due: Option<Timestamp>,
-    now: Timestamp,
 ) -> Result<Option<(Build, bool)>, InvalidRequest> {
+    let now = Timestamp::now();
     // As for every submission: its sources stay, and equal builds are coalesced.
     let _queue = agent.queue.lock().await;
     let run = |result, message| Run {
@@ -204,10 +246,14 @@ async fn run(
         build: None,
         message,
     };
-    let (run, toolchain, found) = match decide(agent, schedule).await {
-        Ok(Decision::Submit(toolchain)) => {
+    let decided = match request {
+        Ok(request) => decide(agent, schedule, request).await,
+        Err(error) => Err(error),
+    };
+    let (run, new, found) = match decided {
+        Ok(Decision::Submit(request, toolchain)) => {
             let run = run(RunResult::Submitted, String::new());
-            (run, Some(toolchain), None)
+            (run, Some((*request, toolchain)), None)
         }
         Ok(Decision::Coalesce(build, why)) => {
             let mut run = run(RunResult::Coalesced, why);
@@ -219,7 +265,7 @@ async fn run(
         Err(error) => (run(RunResult::Failed, error.to_string()), None, None),
     };
     let result = run.result;
-    let Some((schedule, build)) = agent.records.record_run(schedule, run, toolchain).await? else {
+    let Some((schedule, build)) = agent.records.record_run(schedule, run, new).await? else {
         return Ok(None);
     };
     agent.telemetry.metrics.schedule_run(&schedule.name, result);
@@ -236,11 +282,14 @@ async fn run(
 }
 
 /// Decides what a run does now.
-async fn decide(agent: &Arc<AgentState>, schedule: &Schedule) -> Result<Decision, InvalidRequest> {
-    let request = &schedule.build;
-    let toolchain = check::resolve_toolchain(agent, request).await?;
-    check::check_sources(agent, request).await?;
-    check::check_secrets(agent, request, &schedule.submitter).await?;
+async fn decide(
+    agent: &Arc<AgentState>,
+    schedule: &Schedule,
+    request: Request,
+) -> Result<Decision, InvalidRequest> {
+    let toolchain = check::resolve_toolchain(agent, &request).await?;
+    check::check_sources(agent, &request).await?;
+    check::check_secrets(agent, &request, &schedule.submitter).await?;
     if request.coalesce {
         let unfinished = agent.records.unfinished().await?;
         let mut unfinished = unfinished.into_iter();
@@ -250,7 +299,7 @@ async fn decide(agent: &Arc<AgentState>, schedule: &Schedule) -> Result<Decision
         }
     }
     Ok(
-        match submission::coalesce(agent, request, &toolchain).await? {
+        match submission::coalesce(agent, &request, &toolchain).await? {
             Some(build) => {
                 let why = format!(
                     "build {}, which is {}, does the same",
@@ -258,7 +307,7 @@ async fn decide(agent: &Arc<AgentState>, schedule: &Schedule) -> Result<Decision
                 );
                 Decision::Coalesce(Box::new(build), why)
             }
-            None => Decision::Submit(toolchain),
+            None => Decision::Submit(Box::new(request), toolchain),
         },
     )
 }

@@ -1,5 +1,6 @@
 //! The state that all parts of a running agent share.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,8 +8,9 @@ use cache::Caches;
 use config::builds::Status;
 use config::queue::Drained;
 use config::settings::{CurrentSettings, Settings};
-use config::{BuildId, CopyTag, GuestTag};
+use config::{BuildId, CopyTag, GuestTag, ScheduleName};
 use guest::Uids;
+use parking_lot::Mutex;
 use records::Records;
 use secrets::SecretStore;
 use session::console::ConsoleRegistry;
@@ -85,6 +87,8 @@ pub struct AgentState {
     pub restores: RestoreHistory,
     /// The contacts with controllers.
     pub contacts: Contacts,
+    /// The schedules whose projects are being resolved.
+    pub resolving: Mutex<BTreeSet<ScheduleName>>,
     status: watch::Sender<Option<Status>>,
     queue_snapshot: watch::Sender<QueueSnapshot>,
     drained: watch::Sender<Option<Drained>>,
@@ -154,6 +158,7 @@ impl AgentState {
             ready: ReadyPool::default(),
             restores: RestoreHistory::default(),
             contacts: Contacts::default(),
+            resolving: Mutex::default(),
             status: watch::Sender::default(),
             queue_snapshot: watch::Sender::default(),
             drained: watch::Sender::default(),

@@ -67,11 +67,17 @@ impl From<SecretsError> for InvalidRequest {
 /// Checks the form of a request, without the state of the host.
 pub(crate) fn check_form(request: &Request) -> Result<(), InvalidRequest> {
     let refuse = |reason: String| Err(InvalidRequest::Malformed(reason));
-    let names = request.sources.iter().map(|source| source.name.as_str());
-    let names: BTreeSet<_> = names.collect();
     if request.sources.is_empty() && request.interactive != Some(Breakpoint::Start) {
         return refuse("a build needs at least one source".into());
     }
+    check_unresolved(request)
+}
+
+/// Checks a request as [`check_form`] does, but for its sources, which may come later.
+pub(crate) fn check_unresolved(request: &Request) -> Result<(), InvalidRequest> {
+    let refuse = |reason: String| Err(InvalidRequest::Malformed(reason));
+    let names = request.sources.iter().map(|source| source.name.as_str());
+    let names: BTreeSet<_> = names.collect();
     if request.interactive == Some(Breakpoint::Attach) {
         return refuse("the breakpoints of a build are start, warning and error".into());
     }
