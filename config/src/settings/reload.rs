@@ -65,6 +65,7 @@ impl Settings {
             caches: changes.keep("caches", &self.caches, &new.caches),
             provenance: changes.apply("provenance", &self.provenance, new.provenance),
             pr: changes.keep("pr", &self.pr, &new.pr),
+            hashserv: changes.keep("hashserv", &self.hashserv, &new.hashserv),
             layers: changes.keep("layers", &self.layers, &new.layers),
             controllers: changes.keep("controllers", &self.controllers, &new.controllers),
             http: changes.keep("http", &self.http, &new.http),

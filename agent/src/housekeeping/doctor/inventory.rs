@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use config::builds::State;
 use config::pressure::Pressure;
 use config::{
-    BuildId, CacheName, ControllerName, CopyTag, GuestTag, MachineName, ResourceName, ScheduleName, ToolchainName,
+    BuildId, CacheName, ControllerName, CopyTag, GuestTag, MachineName, ResourceName, ScheduleName,
+    ToolchainName,
 };
 use store::Holder;
 
