@@ -153,7 +153,7 @@ mod tests {
         let old = settings("");
         let new = settings(
             "[host]\nname = \"other\"\n[paths]\nreserve_mib = 7\n[builds]\nretries_max = 9\n\
-             [guests]\nuids = \"1900000000-1900000099\"\nready_max = 1\n[log]\nfilter = \"debug\"\n",
+             [guests]\nuids = \"1900000000-1900099999\"\nready_max = 1\n[log]\nfilter = \"debug\"\n",
         );
         let reloaded = old.reload(new.clone());
         let applied = ["paths.reserve_mib", "guests", "builds", "log.filter"];
