@@ -74,6 +74,13 @@ fn key(directory: &Path) -> (PathBuf, PathBuf) {
     (private, public)
 }
 
+/// Waits until the controller of the settings has all results.
+fn wait_until_settled(host: &AgentHost) {
+    wait_until("the leases are settled", || {
+        controllers(host)[0].open.is_empty()
+    });
+}
+
 #[test]
 #[ignore = "needs root: real btrfs, QEMU and network namespaces"]
 fn a_task_is_built_and_its_result_and_uploads_arrive() {
@@ -117,9 +124,7 @@ fn a_task_is_built_and_its_result_and_uploads_arrive() {
         given.starts_with(": 1\nname: libhello\n") && given.contains("\\\n"),
         "{given}"
     );
-    wait_until("the lease is settled", || {
-        controllers(&host)[0].open.is_empty()
-    });
+    wait_until_settled(&host);
     let [status] = &controllers(&host)[..] else {
         panic!("one controller");
     };
@@ -156,9 +161,7 @@ fn every_session_has_one_result_whatever_is_killed_or_lost() {
     );
     controller.add("one", "demo");
     wait_for_result(&controller, "one", &["success"]);
-    wait_until("the lease is settled", || {
-        controllers(&host)[0].open.is_empty()
-    });
+    wait_until_settled(&host);
     assert_eq!(
         controller.state().sessions_of("one")[0].stale,
         1,
@@ -195,9 +198,7 @@ fn every_session_has_one_result_whatever_is_killed_or_lost() {
     controller.restart();
     host.start();
     wait_for_result(&controller, "slow-two", &["success"]);
-    wait_until("the lease is settled", || {
-        controllers(&host)[0].open.is_empty()
-    });
+    wait_until_settled(&host);
     let state = controller.state();
     for session in state.sessions.values() {
         assert_eq!(session.accepted.len(), 1, "{session:?}");

@@ -32,7 +32,7 @@ fn an_installation_with_a_program_missing_changes_nothing() {
     let scratch = tempfile::tempdir().unwrap();
     let (root, programs) = (scratch.path().join("root"), scratch.path().join("programs"));
     std::fs::create_dir_all(root.join("usr/bin")).unwrap();
-    std::fs::write(root.join("usr/bin/prserv"), "installed").unwrap();
+    tests::write_file(&root.join("usr/bin/prserv"), "installed");
     std::fs::create_dir(&programs).unwrap();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/install");
     let mut install = command::prepare(script);
