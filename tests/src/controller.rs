@@ -3,6 +3,7 @@
 //! strict, and misbehaves when it is told to.
 
 mod http;
+mod message;
 mod protocol;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -3,7 +3,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use config::secrets::{DIRECTORY, VARIABLE};
@@ -205,8 +204,7 @@ impl BuildDirs {
             environment.push((cache::MODE_VARIABLE, mode.to_string().into()));
         }
         if task.hashserv {
-            let address = SocketAddr::new(settings.pr_host.ip(), hashserv::PORT);
-            environment.push((hashserv::VARIABLE, address.to_string().into()));
+            environment.push((hashserv::VARIABLE, settings.hashserv_address().into()));
         }
         if !task.secrets.is_empty() {
             environment.push((VARIABLE, DIRECTORY.into()));

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use config::{cache, task};
+use config::{cache, hashserv, task};
 use lexopt::{Arg, Parser, ValueExt};
 use tftp::client::{self, Client, Timeouts};
 
@@ -62,6 +62,11 @@ impl Settings {
     pub(crate) fn cache_address(&self) -> String {
         let gateway = SocketAddr::new(self.pr_host.ip(), cache::PORT);
         format!("http://{gateway}")
+    }
+
+    /// Returns the address of the hash equivalence service.
+    pub(crate) fn hashserv_address(&self) -> String {
+        SocketAddr::new(self.pr_host.ip(), hashserv::PORT).to_string()
     }
 
     /// Creates the log of a run.

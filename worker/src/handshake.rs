@@ -178,7 +178,13 @@ mod tests {
         let requests = std::cell::RefCell::new(Vec::new());
         let preload = |request| requests.borrow_mut().push(request);
         assert_eq!(port.receive_start(|| {}, Some(preload)).unwrap(), message);
-        assert_eq!(requests.take(), [Preload { cache: true }]);
+        assert_eq!(
+            requests.take(),
+            [Preload {
+                cache: true,
+                hashserv: false
+            }]
+        );
         answer.join().unwrap();
     }
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use config::cache;
 use config::task::Preload;
+use config::{cache, hashserv};
 
 use crate::cli::Settings;
 use crate::log::Log;
@@ -25,6 +25,9 @@ fn run(settings: &Settings, program: &Path, request: Preload, log: &mut Log) {
     let mut environment = bootstrap::environment(settings);
     if request.cache {
         environment.push((cache::VARIABLE, settings.cache_address().into()));
+    }
+    if request.hashserv {
+        environment.push((hashserv::VARIABLE, settings.hashserv_address().into()));
     }
     match exec::run(program, &settings.toolchain, &environment, None, log) {
         Ok(status) if status.success() => {}

@@ -112,7 +112,8 @@ async fn boot(
     })
     .await?;
     info!("booting a guest for a checkpoint");
-    let limits = limits::of_bootstrap(&agent.settings(), key, &machine);
+    let settings = agent.settings();
+    let limits = limits::of_bootstrap(&settings, key, &machine);
     // The toolchain may preload, which takes as long as a bootstrap may be silent.
     let limit = limits.start + limits.idle;
     let spec = SessionSpec {
@@ -127,15 +128,13 @@ async fn boot(
             console: files.join("frozen.console"),
             log: files.join("frozen.log"),
             log_times: files.join("frozen.log.times"),
-            bytes_max: agent.settings().builds.log_bytes_max,
+            bytes_max: settings.builds.log_bytes_max,
         },
         secrets: session::GuestSecrets::default(),
         cache: None,
         preload: Preload {
-            cache: agent
-                .settings()
-                .cache_of(&key.machine, &key.toolchain)
-                .is_some(),
+            cache: settings.cache_of(&key.machine, &key.toolchain).is_some(),
+            hashserv: settings.hashserv.serves(&key.machine, &key.toolchain),
         },
         hashserv: None,
         copy: None,

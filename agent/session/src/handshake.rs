@@ -279,7 +279,13 @@ mod tests {
         let (sender, mut ready) = oneshot::channel();
         let serving = tokio::spawn(serve(
             agent_end,
-            HandshakeMode::CheckpointSource(Preload { cache: true }, sender),
+            HandshakeMode::CheckpointSource(
+                Preload {
+                    cache: true,
+                    hashserv: false,
+                },
+                sender,
+            ),
             Observer::default(),
             GuestSecrets::default(),
         ));

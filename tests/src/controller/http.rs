@@ -6,25 +6,12 @@ use std::net::TcpStream;
 use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 
+use super::message::{Answer, Request};
 use super::protocol;
 use super::{Misbehavior, RequestKind, State};
 
 /// The largest body that is read.
 const BODY_BYTES_MAX: u64 = 64 << 20;
-
-/// A request.
-#[derive(Debug)]
-pub(super) struct Request {
-    /// The parameters in its address.
-    pub(super) query: Vec<(String, String)>,
-    /// The type of its body.
-    pub(super) content_type: String,
-    /// Its body.
-    pub(super) body: Vec<u8>,
-}
-
-/// An answer: the status and the body.
-pub(super) type Answer = (u16, String);
 
 /// Answers one request.
 pub(super) fn serve(stream: &TcpStream, state: &Mutex<State>, base: &str) {

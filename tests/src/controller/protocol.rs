@@ -6,7 +6,7 @@ use std::time::Duration;
 use config::manifest::{self, Manifest};
 use sys::command;
 
-use super::http::{Answer, Request};
+use super::message::{Answer, Request};
 use super::{RequestKind, Session, State};
 
 /// The limits of requests for tasks and of results.
