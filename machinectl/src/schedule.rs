@@ -181,6 +181,7 @@ impl Subject {
                 secrets: Vec::new(),
                 submitter: None,
                 coalesce: true,
+                project: None,
                 controller: None,
             }),
         }

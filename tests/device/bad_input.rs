@@ -190,9 +190,8 @@ fn without_root_changes_are_refused_and_the_message_names_root() {
         let call = fixture.command(line);
         let mut command = ::sys::command::prepare(&program);
         command.args(call.get_args()).uid(65534).gid(65534);
-        for (name, value) in call.get_envs() {
-            command.env(name, value.unwrap());
-        }
+        let variables = call.get_envs();
+        command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
         command
     };
     let answer = run(nobody("list"), b"").success();

@@ -1,19 +1,30 @@
 //! Toaster's monitoring API, byte for byte.
 
-use config::builds::{Build, State};
+use config::builds::{Build, Request, State};
 use config::task::Outcome;
 use jiff::Timestamp;
 use tests::api_host::ApiHost;
 
 /// Records a build of these sources after a change, and returns its number.
 fn record_build(host: &ApiHost, sources: &[&str], change: impl FnOnce(&mut Build)) -> u64 {
+    record_build_of(host, sources, None, change)
+}
+
+/// Records a build of a project like [`record_build`].
+fn record_build_of(
+    host: &ApiHost,
+    sources: &[&str],
+    project: Option<&str>,
+    change: impl FnOnce(&mut Build),
+) -> u64 {
     let source = |name| format!(r#"{{"name": "{name}", "sha256": "{}"}}"#, "0".repeat(64));
     let sources: Vec<_> = sources.iter().map(source).collect();
     let request = format!(
         r#"{{"machine": "qemux86-64", "sources": [{}]}}"#,
         sources.join(",")
     );
-    let request = serde_json::from_str(&request).unwrap();
+    let mut request: Request = serde_json::from_str(&request).unwrap();
+    request.project = project.map(|name| name.parse().unwrap());
     let submitted = host.host.records.submit(
         request,
         "poky".parse().unwrap(),
@@ -179,6 +190,42 @@ fn the_most_recent_builds_are_those_in_progress_and_the_last_three() {
     assert!(completed.starts_with("02/01/2026 "), "{completed}");
     let last = &text[text.find(r#"{"id": 5,"#).unwrap()..text.find(r#", {"id": 4,"#).unwrap()];
     insta::assert_snapshot!(last.replace(completed, "COMPLETED"));
+}
+
+#[test]
+fn the_most_recent_builds_can_be_those_of_a_project() {
+    let host = ApiHost::new("");
+    for name in ["camera", "gateway"] {
+        let project =
+            format!(r#"{{"name": "{name}", "owner": "root", "changed": "2026-01-02T03:04:05Z"}}"#);
+        let project = serde_json::from_str(&project).unwrap();
+        host.host.catalog.put_project(&project, false).unwrap();
+    }
+    let id = |name: &str| {
+        host.host
+            .catalog
+            .project_id(&name.parse().unwrap())
+            .unwrap()
+    };
+    assert_ne!(id("camera"), id("gateway"));
+    for project in ["camera", "gateway", "camera"] {
+        record_build_of(&host, &["a"], Some(project), succeeded);
+    }
+    record_build(&host, &["a"], |_| {});
+    let recent = |query: &str| -> Vec<u64> {
+        let text = text(&host, &format!("/toastergui/mostrecentbuilds{query}"));
+        let found: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+        let ids = found.iter().map(|build| build["id"].as_u64().unwrap());
+        ids.collect()
+    };
+    assert_eq!(recent(&format!("?project_id={}", id("camera"))), [3, 1]);
+    assert_eq!(recent(&format!("?project_id={}", id("gateway"))), [2]);
+    // Toaster ignores a project that does not exist.
+    for ignored in ["", "?project_id=77", "?project_id="] {
+        assert_eq!(recent(ignored), [4, 3, 2, 1], "{ignored}");
+    }
+    let builds = text(&host, "/toastergui/api/builds");
+    assert!(builds.contains(r#""project": "gateway""#), "{builds}");
 }
 
 #[test]

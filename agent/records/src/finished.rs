@@ -2,7 +2,7 @@
 
 use config::builds::{Build, Submitter, Target};
 use config::task::Outcome;
-use config::{BuildId, MachineName, ToolchainName};
+use config::{BuildId, MachineName, ProjectName, ToolchainName};
 use jiff::Timestamp;
 use rusqlite::Row;
 
@@ -16,6 +16,8 @@ pub struct FinishedBuild {
     pub id: BuildId,
     /// Its submitter.
     pub submitter: Submitter,
+    /// The project that it built.
+    pub project: Option<ProjectName>,
     /// Its machine.
     pub machine: MachineName,
     /// Its toolchain.
@@ -42,6 +44,7 @@ impl FinishedBuild {
         Some(Self {
             id: build.id,
             submitter: build.submitter.clone(),
+            project: build.project.clone(),
             machine: build.machine.clone(),
             toolchain: build.toolchain.clone(),
             target: build.target.clone(),
@@ -56,7 +59,8 @@ impl FinishedBuild {
 }
 
 /// Selects columns of the index `builds_ended` only, so that no row is read.
-const ALL: &str = "SELECT id, submitter, machine, toolchain, target, outcome, submitted, started,
+const ALL: &str =
+    "SELECT id, submitter, project, machine, toolchain, target, outcome, submitted, started,
      finished, progress ->> 'errors' AS errors, progress ->> 'warnings' AS warnings
      FROM builds INDEXED BY builds_ended WHERE outcome IS NOT NULL";
 
@@ -79,6 +83,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<FinishedBuild> {
     Ok(FinishedBuild {
         id: read_key(row.get("id")?),
         submitter: parse(row, "submitter")?,
+        project: optional(row, "project")?,
         machine: parse(row, "machine")?,
         toolchain: parse(row, "toolchain")?,
         target: parse(row, "target")?,

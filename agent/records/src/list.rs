@@ -126,6 +126,7 @@ fn equalities(listing: &ListQuery) -> Vec<(&'static str, Value)> {
     let all = [
         ("state", rare),
         ("schedule", listing.schedule.as_ref().map(|it| text(it))),
+        ("project", listing.project.as_ref().map(|it| text(it))),
         ("submitter", listing.submitter.as_ref().map(|it| text(it))),
         ("machine", listing.machine.as_ref().map(|it| text(it))),
         ("toolchain", listing.toolchain.as_ref().map(|it| text(it))),

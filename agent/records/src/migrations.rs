@@ -8,8 +8,8 @@ use rusqlite::{Connection, Transaction, params};
 use super::rows::{from_json, json, optional, parse, time};
 
 /// The migrations, by the version that they start from.
-pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 18] = [
-    v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15, v16, v17, v18,
+pub(super) const MIGRATIONS: [fn(&Transaction<'_>) -> rusqlite::Result<()>; 19] = [
+    v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15, v16, v17, v18, v19,
 ];
 
 /// Migrates a database of version `from` to the newest in one transaction.
@@ -236,6 +236,18 @@ fn v17(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
 fn v18(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction
         .execute_batch("ALTER TABLE schedules ADD COLUMN project TEXT NOT NULL DEFAULT 'null';")
+}
+
+/// Adds the projects of builds.
+fn v19(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(
+        "ALTER TABLE builds ADD COLUMN project TEXT;
+         CREATE INDEX builds_project ON builds (project, submitted) WHERE project IS NOT NULL;
+         DROP INDEX builds_ended;
+         CREATE INDEX builds_ended ON builds (id, submitter, project, machine, toolchain, target,
+            outcome, submitted, started, finished, progress ->> 'errors', progress ->> 'warnings')
+            WHERE outcome IS NOT NULL;",
+    )
 }
 
 /// Computes the new columns from the others.

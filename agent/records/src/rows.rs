@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use config::builds::{Build, GuestKind, Priority, State, Usage};
 use config::task::Outcome;
-use config::{BuildId, Revision, ScheduleName};
+use config::{BuildId, ProjectName, Revision, ScheduleName};
 use jiff::Timestamp;
 use rusqlite::types::Type;
 use rusqlite::{Connection, Row, params};
@@ -26,9 +26,9 @@ pub(super) fn insert_as(
 ) -> rusqlite::Result<BuildId> {
     let sql = "INSERT INTO builds (submitter, priority, machine, toolchain, target, sources, task,
                after, state, phases, submitted, life, schedule, resources, secrets, forked_from,
-               typists, controller, id)
+               typists, controller, project, id)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
-               ?18, ?19)";
+               ?18, ?19, ?20)";
     connection.prepare_cached(sql)?.execute(params![
         build.submitter.as_str(),
         build.priority.0,
@@ -48,6 +48,7 @@ pub(super) fn insert_as(
         json(&build.forked_from)?,
         json(&build.typists)?,
         json(&build.controller)?,
+        build.project.as_ref().map(ProjectName::as_str),
         id.map(key),
     ])?;
     let id = connection.last_insert_rowid();
@@ -135,6 +136,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Build> {
         schedule: optional(row, "schedule")?,
         forked_from: from_json(row, "forked_from")?,
         controller: from_json(row, "controller")?,
+        project: optional(row, "project")?,
         state: row
             .get::<_, String>("state")
             .map(|word| State::from_name(&word))?

@@ -105,6 +105,8 @@ fn external_parameters(build: &Build) -> Value {
         submitter: _,
         // Decides whether a build is made, not which.
         coalesce: _,
+        // A label: the sources are what is built.
+        project: _,
         // A repetition has none; the record of the build says it.
         controller: _,
     } = build.request();

@@ -9,18 +9,18 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
-use config::BuildId;
-use config::builds::Build;
+use config::builds::{Build, ListQuery, Sort};
+use config::{BuildId, ProjectName};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use records::RecordsError;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sys::blocking::blocking;
-use tracing::error;
+use tracing::{error, warn};
 
 use finished::FinishedBuilds;
 use state::AgentState;
@@ -164,11 +164,29 @@ async fn one_build(agent: &Arc<AgentState>, id: Option<BuildId>) -> JsonResponse
     Ok(json(&OneBuild { build }))
 }
 
-async fn recent(State(toaster): State<Arc<Toaster>>) -> JsonResponse {
+/// The query of the most recent builds.
+#[derive(Deserialize)]
+struct RecentQuery {
+    /// The number of a project. Toaster ignores one that does not exist.
+    project_id: Option<String>,
+}
+
+async fn recent(
+    State(toaster): State<Arc<Toaster>>,
+    Query(query): Query<RecentQuery>,
+) -> JsonResponse {
     let agent = &toaster.agent;
     let (now, zone) = (Timestamp::now(), TimeZone::system());
-    let unfinished = newest_first(agent.records.unfinished().await?);
-    let finished = agent.records.last_finished(RECENT).await?;
+    let project = project_with_id(agent, query.project_id).await;
+    let mut unfinished = newest_first(agent.records.unfinished().await?);
+    unfinished.retain(|build| project.is_none() || build.project == project);
+    let last_finished = ListQuery {
+        project,
+        sort: Sort::Finished,
+        count: Some(RECENT),
+        ..ListQuery::default()
+    };
+    let finished = agent.records.list(last_finished).await?;
     let recent = unfinished.iter().chain(&finished).map(|build| {
         let is_cancelling = agent.jobs.with(|jobs| {
             let job = jobs.builds.get(&build.id);
@@ -177,6 +195,19 @@ async fn recent(State(toaster): State<Arc<Toaster>>) -> JsonResponse {
         view::recent(build, is_cancelling, now, &zone)
     });
     Ok(json(&recent.collect::<Vec<_>>()))
+}
+
+/// Returns the project with a number. A catalog that cannot be read has none: the list of builds is
+/// more important.
+async fn project_with_id(agent: &Arc<AgentState>, id: Option<String>) -> Option<ProjectName> {
+    let id = id?.parse().ok()?;
+    let task_agent = Arc::clone(agent);
+    let found = blocking(move || task_agent.catalog.project_with_id(id)).await;
+    found.unwrap_or_else(|error| {
+        let error = &error as &dyn std::error::Error;
+        warn!(error, "cannot read the numbers of projects");
+        None
+    })
 }
 
 fn newest_first(mut builds: Vec<Build>) -> Vec<Build> {

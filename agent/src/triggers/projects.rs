@@ -62,6 +62,7 @@ pub(crate) async fn build(
         return Ok((document, None));
     }
     request.target = target_of(&document.targets);
+    request.project = Some(name.clone());
     request.sources = prepared.sources;
     let submission = submit(agent, request, toolchain, submitter).await?;
     if let Submission::Created(build) | Submission::Existing(build) = &submission {
@@ -94,6 +95,7 @@ pub(crate) async fn resolve_scheduled(
     .await?;
     Ok(Request {
         target: target_of(&prepared.document.targets),
+        project: Some(scheduled.name.clone()),
         sources: prepared.sources,
         ..request.clone()
     })
@@ -143,6 +145,7 @@ fn request_of(build: &ProjectBuild, machine: MachineName) -> Request {
         secrets: Vec::new(),
         submitter: None,
         coalesce: build.coalesce,
+        project: None,
         controller: None,
     }
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Build, State, Submitter};
-use crate::names::{BuildId, MachineName, ScheduleName, ToolchainName};
+use crate::names::{BuildId, MachineName, ProjectName, ScheduleName, ToolchainName};
 use crate::task::Outcome;
 
 /// The largest number of builds on a page.
@@ -35,6 +35,9 @@ pub struct ListQuery {
     /// The schedule that submitted the build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleName>,
+    /// The project.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project: Option<ProjectName>,
     /// The target, or a package that the build produced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,

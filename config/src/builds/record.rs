@@ -16,7 +16,7 @@ use crate::canary::{TrialResult, TrialRun};
 use crate::hashserv::HashservMode;
 use crate::layers::{Reference, RepositoryUrl};
 use crate::names::{
-    BuildId, FileName, MachineName, Revision, ScheduleName, SecretName, ToolchainName,
+    BuildId, FileName, MachineName, ProjectName, Revision, ScheduleName, SecretName, ToolchainName,
 };
 use crate::task::{Digest, ForkIdentity, Outcome, Package, Source};
 
@@ -315,6 +315,9 @@ pub struct Build {
     /// The schedule that submitted it.
     #[serde(default)]
     pub schedule: Option<ScheduleName>,
+    /// The project that it builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<ProjectName>,
     /// The build that it is a copy of. Its guest continued where that build's was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forked_from: Option<ForkOrigin>,
@@ -423,6 +426,7 @@ impl Build {
             secrets,
             submitter: _,
             coalesce: _,
+            project,
             controller,
         } = request;
         Self {
@@ -438,6 +442,7 @@ impl Build {
             after,
             secrets,
             schedule: None,
+            project,
             forked_from: None,
             controller,
             state: State::Queued,
@@ -528,6 +533,7 @@ impl Build {
             submitter: Some(self.submitter.clone()),
             // A build exists because nothing was coalesced.
             coalesce: false,
+            project: self.project.clone(),
             // The task of a controller is built once; a repetition is a build of its own.
             controller: None,
         }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ControllerTask, Priority, Resources, Submitter, Target};
-use crate::names::{BuildId, MachineName, SecretName, ToolchainName};
+use crate::names::{BuildId, MachineName, ProjectName, SecretName, ToolchainName};
 use crate::task::{Breakpoint, Source};
 
 /// A request for a build. Its sources have been uploaded before, by their hashes.
@@ -44,6 +44,9 @@ pub struct Request {
     /// Returns an equivalent unfinished build instead of creating one.
     #[serde(default = "enabled", rename = "attach")]
     pub coalesce: bool,
+    /// The project that it builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<ProjectName>,
     /// The task of a controller that the build is made for. Not part of the API: only the agent
     /// sets it.
     #[serde(skip)]

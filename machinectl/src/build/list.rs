@@ -4,7 +4,7 @@ use clap::Args;
 use client::Client;
 use config::builds::{Build, Cursor, ListQuery, Sort, State, Submitter};
 use config::task::Outcome;
-use config::{MachineName, ScheduleName, ToolchainName};
+use config::{MachineName, ProjectName, ScheduleName, ToolchainName};
 use jiff::{Timestamp, Zoned};
 
 use super::show;
@@ -32,6 +32,9 @@ pub(crate) struct Filter {
     /// Only builds of this submitter
     #[arg(long, value_name = "NAME")]
     submitter: Option<Submitter>,
+    /// Only builds of this project
+    #[arg(long, value_name = "NAME")]
+    project: Option<ProjectName>,
     /// Only builds of this schedule
     #[arg(long, value_name = "NAME")]
     schedule: Option<ScheduleName>,
@@ -64,6 +67,7 @@ impl Filter {
             outcome: self.outcome,
             state: self.state,
             submitter: self.submitter.clone(),
+            project: self.project.clone(),
             schedule: self.schedule.clone(),
             package: self.package.clone(),
             since: self.since,

@@ -100,6 +100,7 @@ impl BuildArguments {
             secrets: self.secrets.clone(),
             submitter: self.submitter.clone(),
             coalesce: !self.no_coalesce,
+            project: None,
             controller: None,
         })
     }
@@ -178,6 +179,7 @@ pub(super) fn resubmit(
         secrets: build.secrets.clone(),
         submitter: None,
         coalesce: false,
+        project: None,
         controller: None,
     };
     request_build(client, &request, output)

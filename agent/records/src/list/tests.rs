@@ -14,7 +14,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 /// Build `n` was asked for in second `n`; it took `10 - n` seconds on machine `a` or
-/// `b` by turns; 3 failed, 8 has not ended.
+/// `b` by turns; 3 failed, 8 has not ended; 2 and 6 are of the project `camera`.
 async fn eight() -> (tempfile::TempDir, Records) {
     let directory = tempfile::tempdir().unwrap();
     let records = Records::open(&directory.path().join("r"), Telemetry::default()).unwrap();
@@ -22,7 +22,10 @@ async fn eight() -> (tempfile::TempDir, Records) {
         let machine: MachineName = ["a", "b"][number % 2].parse().unwrap();
         let target = if number < 4 { "hello" } else { "world" };
         let text = format!(r#"{{"machine": "{machine}", "sources": [], "target": "{target}"}}"#);
-        let request: Request = serde_json::from_str(&text).unwrap();
+        let mut request: Request = serde_json::from_str(&text).unwrap();
+        if [2, 6].contains(&number) {
+            request.project = Some("camera".parse().unwrap());
+        }
         let who: Submitter = if number == 5 { "eve" } else { "adam" }.parse().unwrap();
         let now = i64::try_from(number).unwrap();
         let toolchain = "default".parse().unwrap();
@@ -74,6 +77,9 @@ async fn listings_match_all_conditions() {
         ("state=finished&machine=a", vec![6, 4, 2]),
         ("submitter=eve", vec![5]),
         ("submitter=adam&machine=b", vec![7, 3, 1]),
+        ("project=camera", vec![6, 2]),
+        ("project=camera&sort=finished&count=1", vec![6]),
+        ("project=other", vec![]),
         ("package=hello", vec![3, 2, 1]),
         ("package=hello&machine=b&reverse=true", vec![1, 3]),
         ("package=world&sort=seconds", vec![4, 5, 6, 7]),
@@ -139,6 +145,7 @@ async fn every_listing_uses_an_index() {
         "state=finished",
         "submitter=eve",
         "schedule=nightly",
+        "project=camera",
         "package=hello",
         "package=hello&machine=a&outcome=error",
         "machine=a&outcome=error&submitter=eve",

@@ -3,9 +3,9 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use config::BuildId;
-use config::builds::{Build, Count, Progress, State};
+use config::builds::{Build, Count, Progress, State, Submitter};
 use config::task::Outcome;
+use config::{BuildId, ProjectName};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use records::FinishedBuild;
@@ -164,6 +164,11 @@ fn issues(outcome: Option<Outcome>, errors: u32, warnings: u32) -> (u32, u32) {
     }
 }
 
+/// Returns what stands for Toaster's project: the submitter of a build without one.
+fn project<'a>(project: Option<&'a ProjectName>, submitter: &'a Submitter) -> &'a dyn Display {
+    project.map_or(submitter, |name| name as &dyn Display)
+}
+
 /// Returns the representation of a build with an outcome.
 pub(super) fn finished(build: &FinishedBuild) -> Finished {
     let start = start(build.started, build.submitted);
@@ -173,7 +178,7 @@ pub(super) fn finished(build: &FinishedBuild) -> Finished {
         &build.machine,
         &build.toolchain,
         &build.target,
-        &build.submitter,
+        project(build.project.as_ref(), &build.submitter),
     ];
     Finished {
         common: common_fields(build.id, names, start),
@@ -194,7 +199,7 @@ pub(super) fn unfinished(build: &Build, now: Timestamp) -> Unfinished {
         &build.machine,
         &build.toolchain,
         &build.target,
-        &build.submitter,
+        project(build.project.as_ref(), &build.submitter),
     ];
     Unfinished {
         common: common_fields(build.id, names, start),
@@ -262,7 +267,7 @@ pub(super) fn recent(
         buildtime_url: url.clone(),
         rebuild_url: "/api/v1/builds".to_owned(),
         cancel_url: format!("{url}/cancel"),
-        is_default_project_build: true,
+        is_default_project_build: build.project.is_none(),
         build_targets_json: serde_json::to_string_pretty(&targets)
             .unwrap_or_default()
             .replace("</", "<\\/"),

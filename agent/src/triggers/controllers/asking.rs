@@ -278,6 +278,7 @@ fn request(member: &Member, taken: &Taken, boost: Option<&Machine>, now: Timesta
         secrets: Vec::new(),
         submitter: None,
         coalesce: false,
+        project: None,
         controller: Some(ControllerTask {
             controller: rules.name.clone(),
             priority: rules.priority,

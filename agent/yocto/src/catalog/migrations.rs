@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Transaction};
 
 /// The migrations, by the version that they start from.
-pub(super) const MIGRATIONS: [&str; 1] = [V1];
+pub(super) const MIGRATIONS: [&str; 2] = [V1, V2];
 
 /// Migrates a database of version `from` to the newest in one transaction.
 pub(super) fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
@@ -94,4 +94,14 @@ CREATE TABLE archives (
     prefix TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX archives_commit ON archives ([commit]);
+";
+
+/// Adds the numbers of projects, which Toaster's clients use. A removed project keeps its number, as
+/// its builds stay.
+const V2: &str = "
+CREATE TABLE project_ids (
+    id   INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+INSERT INTO project_ids (name) SELECT name FROM projects ORDER BY name;
 ";

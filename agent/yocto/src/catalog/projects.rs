@@ -60,6 +60,8 @@ impl Catalog {
                 return Ok(Err(CatalogError::Full));
             }
             transaction.execute("DELETE FROM projects WHERE name = ?1", [new.name.as_str()])?;
+            let sql = "INSERT OR IGNORE INTO project_ids (name) VALUES (?1)";
+            transaction.execute(sql, [new.name.as_str()])?;
             let sql = "INSERT INTO projects (name, release, content) VALUES (?1, ?2, ?3)";
             let release = release_column(new.release.as_ref());
             transaction.execute(sql, params![new.name.as_str(), release, json(new)?])?;
@@ -70,6 +72,31 @@ impl Catalog {
             sweep(transaction)?;
             Ok(Ok(!exists))
         })
+    }
+
+    /// Returns the project with a number, even if it was removed; `None` if there was never one.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub fn project_with_id(&self, id: u32) -> Result<Option<ProjectName>, CatalogError> {
+        let name: Option<String> = self.read(|connection| {
+            let sql = "SELECT name FROM project_ids WHERE id = ?1";
+            connection.query_row(sql, [id], |row| row.get(0)).optional()
+        })?;
+        Ok(name.and_then(|name| name.parse().ok()))
+    }
+
+    /// Returns the number of a project, which stays the same as long as the catalog exists.
+    ///
+    /// # Errors
+    /// It does not exist, or the catalog cannot be read.
+    pub fn project_id(&self, name: &ProjectName) -> Result<u32, CatalogError> {
+        let id = self.read(|connection| {
+            let sql = "SELECT id FROM project_ids WHERE name = ?1";
+            let row = connection.query_row(sql, [name.as_str()], |row| row.get(0));
+            row.optional()
+        })?;
+        id.ok_or_else(|| CatalogError::NoProject(name.clone()))
     }
 
     /// Removes a project. Its builds stay.

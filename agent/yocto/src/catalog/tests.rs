@@ -305,3 +305,19 @@ fn a_row_that_cannot_be_read_does_not_hide_the_others() {
     assert!(catalog.project(&"two".parse().unwrap()).is_err());
     catalog.remove_project(&"two".parse().unwrap()).unwrap();
 }
+
+#[test]
+fn a_removed_project_keeps_its_number() {
+    let (_directory, catalog) = catalog();
+    let (camera, gateway) = ("camera".parse().unwrap(), "gateway".parse().unwrap());
+    for name in ["camera", "gateway"] {
+        put_project(&catalog, name, &[]).unwrap();
+    }
+    let id = catalog.project_id(&camera).unwrap();
+    assert_ne!(id, catalog.project_id(&gateway).unwrap());
+    catalog.remove_project(&camera).unwrap();
+    assert_eq!(catalog.project_with_id(id).unwrap(), Some(camera.clone()));
+    put_project(&catalog, "camera", &[]).unwrap();
+    assert_eq!(catalog.project_id(&camera).unwrap(), id);
+    assert_eq!(catalog.project_with_id(77).unwrap(), None);
+}
