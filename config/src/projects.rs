@@ -53,6 +53,10 @@ pub struct ProjectLayer {
 pub struct Project {
     /// The name.
     pub name: ProjectName,
+    /// The number, which Toaster's clients use. It stays the same even if the project is removed and
+    /// added again; 0 before it is stored.
+    #[serde(default)]
+    pub id: u32,
     /// The release; `None` if BitBake and all layers have locations of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<ReleaseName>,

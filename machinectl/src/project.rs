@@ -38,9 +38,9 @@ pub(crate) enum Command {
     /// Add a project, with the default layers of its release and the default variables
     #[command(after_help = EXAMPLES)]
     Add(Box<Add>),
-    /// Add a project from a file of kas or bitbake-setup
+    /// Add a project from a file of kas or bitbake-setup, or from a build directory
     ///
-    /// Its layers have the repositories of the file. What cannot be carried over is refused.
+    /// Its layers have the repositories of the file, or those that are checked out. What cannot be carried over is refused.
     Import(Box<Import>),
     /// Set variables, targets and the machine of a project
     Set(Box<Set>),

@@ -1,6 +1,7 @@
 //! Toaster's management commands under their own names, for scripts that use them.
 //! docs/toaster.md lists the differences.
 
+mod buildimport;
 mod check;
 mod loaddata;
 mod lsupdates;
@@ -18,6 +19,7 @@ use crate::build::plan_deletion;
 use crate::exit_code::{ExitStatus, Failure};
 use crate::options::{DryRun, GlobalOptions};
 use crate::output::Output;
+use buildimport::Buildimport;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -41,6 +43,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         dry_run: DryRun,
     },
+    /// Add or delete a project, as from a build directory of BitBake
+    Buildimport(Box<Buildimport>),
     /// Update the layers from the layer indexes
     Lsupdates {
         /// Only from this index; it need not be in the settings
@@ -84,6 +88,7 @@ pub(crate) fn run(
         Command::Loaddata { files, dry_run } => {
             loaddata::run(&Client::new(&options.socket)?, files, *dry_run, output)
         }
+        Command::Buildimport(arguments) => arguments.run(&Client::new(&options.socket)?, output),
         Command::Lsupdates { url, dry_run } => {
             let client = Client::new(&options.socket)?;
             lsupdates::run(&client, url.as_deref(), *dry_run, output)

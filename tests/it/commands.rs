@@ -1,9 +1,13 @@
 //! Toaster's commands and the verbs for tokens: arguments, output and exit codes.
 
+use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use config::builds::State;
+use config::projects::Project;
 use config::task::Outcome;
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
@@ -48,6 +52,68 @@ fn buildslist_prints_toasters_lines_oldest_first() {
         call(&host, &["buildslist"]).success().stdout,
         "1: linux poky a-img\n2: linux poky b-img\n"
     );
+}
+
+/// Makes a repository with one empty file.
+fn repository(directory: &Path, file: &str) {
+    let path = directory.join(file);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    tests::write_file(&path, "");
+    for line in [
+        "init --quiet --initial-branch=main",
+        "add .",
+        "-c user.name=Test -c user.email=test@example.org commit --quiet --message=first",
+    ] {
+        let mut git = sys::command::prepare("git");
+        git.arg("-C").arg(directory).args(line.split(' '));
+        sys::command::run(git, Duration::from_mins(1)).unwrap();
+    }
+}
+
+#[test]
+fn buildimport_makes_a_project_and_prints_its_number() {
+    let work = tempfile::tempdir().unwrap();
+    let host = ApiHost::new(&format!("layers.directories = [{:?}]", work.path()));
+    repository(&work.path().join("bitbake"), "bin/bitbake");
+    repository(&work.path().join("meta-own"), "conf/layer.conf");
+    let build = work.path().join("build");
+    fs::create_dir_all(build.join("conf")).unwrap();
+    let layers = "BBLAYERS = \"${TOPDIR}/../meta-own\"\n";
+    tests::write_file(&build.join("conf/bblayers.conf"), layers);
+    let local = "MACHINE = \"qemuarm64\"\nDL_DIR = \"/srv/dl\"\n";
+    tests::write_file(&build.join("conf/local.conf"), local);
+    let path = format!("--path={}", build.display());
+    let line = ["buildimport", "--name=camera", &path, "--callback="];
+
+    let answer = call(&host, &line).success();
+    assert_eq!(answer.stdout, "|Project_id=1\n");
+    assert!(answer.stderr.contains("DL_DIR: left out"), "{answer:?}");
+    let shown = || call(&host, &["project", "show", "camera", "--json"]);
+    let project: Project = serde_json::from_str(&shown().success().stdout).unwrap();
+    assert_eq!(project.layers[0].name.as_str(), "meta-own");
+    assert_eq!(project.variables[0].value.as_str(), "qemuarm64");
+
+    tests::write_file(
+        &build.join("conf/local.conf"),
+        "DEFAULT_IMAGE = \"an-image\"\n",
+    );
+    let again = [&line[..], &["--command=reconfigure"]].concat();
+    let answer = call(&host, &again).success();
+    assert_eq!(answer.stdout, "|Default_image=an-image|Project_id=1\n");
+    tests::write_file(&build.join("conf/bblayers.conf"), "");
+    let answer = call(&host, &again);
+    assert_eq!(answer.code, Some(3), "{answer:?}");
+    assert!(
+        answer.stderr.contains("BBLAYERS names no layer"),
+        "{answer:?}"
+    );
+
+    let delete = ["buildimport", "--name=camera", "--delete-project=yes"];
+    assert_eq!(
+        call(&host, &delete).success().stdout,
+        "Project 'camera' Deleted\n"
+    );
+    assert_eq!(shown().code, Some(10), "{:?}", shown());
 }
 
 #[test]

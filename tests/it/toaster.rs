@@ -204,8 +204,9 @@ fn the_most_recent_builds_can_be_those_of_a_project() {
     let id = |name: &str| {
         host.host
             .catalog
-            .project_id(&name.parse().unwrap())
+            .project(&name.parse().unwrap())
             .unwrap()
+            .id
     };
     assert_ne!(id("camera"), id("gateway"));
     for project in ["camera", "gateway", "camera"] {

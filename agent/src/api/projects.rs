@@ -73,6 +73,7 @@ pub(super) async fn put(
         let bitbake = project.bitbake.as_ref();
         bitbake.map_or(Ok(()), |place| agent.mirrors.check(&place.url))?;
         let is_new = catalog.put_project(&project, replace)?;
+        let project = catalog.project(&project.name)?;
         Ok::<_, PrepareError>((is_new, project))
     })
     .await?;

@@ -97,6 +97,7 @@ pub fn complete(
     }
     let project = Project {
         name,
+        id: 0,
         release: new.release,
         bitbake: new.bitbake,
         host_machine: new.host_machine,

@@ -1,9 +1,11 @@
-//! Projects from the files of other tools: kas (YAML or JSON) and bitbake-setup (JSON).
+//! Projects from what other tools have: files of kas (YAML or JSON) and bitbake-setup (JSON), and
+//! build directories of BitBake.
 //!
 //! A file is read with the files that it includes, and becomes a project whose layers have
 //! repositories of their own. What cannot be carried over is refused, or noted if builds do not
 //! depend on it.
 
+mod build_directory;
 mod kas;
 mod places;
 mod setup;
@@ -61,11 +63,14 @@ pub enum ImportError {
     },
 }
 
-/// Reads a file of kas or bitbake-setup.
+/// Reads a file of kas or bitbake-setup, or a build directory.
 ///
 /// # Errors
 /// A file cannot be read, or says something that cannot be carried over.
 pub fn read(path: &Path, choices: &Choices) -> Result<Imported, ImportError> {
+    if build_directory::is_one(path) {
+        return build_directory::read(path);
+    }
     let content = parse(path)?;
     let fault = |fault: String| ImportError::Content {
         path: path.to_owned(),

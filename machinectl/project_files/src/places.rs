@@ -38,12 +38,17 @@ pub(crate) fn bitbake(repositories: &[Repository]) -> Result<Location, String> {
             return Err("no repository with the name `bitbake` or `poky` has BitBake".to_owned());
         }
     };
-    let path: LayerPath = path
+    location(found, path)
+}
+
+/// Returns the place of a directory of a repository.
+pub(crate) fn location(repository: &Repository, directory: &str) -> Result<Location, String> {
+    let path: LayerPath = directory
         .parse()
         .map_err(|error: config::layers::RepositoryError| error.to_string())?;
     Ok(Location {
-        url: found.url.clone(),
-        reference: found.reference.clone(),
+        url: repository.url.clone(),
+        reference: repository.reference.clone(),
         path,
     })
 }

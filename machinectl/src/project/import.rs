@@ -1,4 +1,4 @@
-//! The command that adds a project from a file of another tool.
+//! The command that adds a project from what another tool has.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,8 @@ use crate::output::Output;
 pub(crate) struct Import {
     /// The name of the project
     name: ProjectName,
-    /// The file: of kas (YAML or JSON), or a configuration of bitbake-setup
+    /// The file: of kas (YAML or JSON), or a configuration of bitbake-setup; or a build directory of
+    /// BitBake, with `conf/bblayers.conf`
     file: PathBuf,
     /// The machine of this host that builds the project
     #[arg(long, value_name = "MACHINE")]

@@ -16,9 +16,15 @@ impl Catalog {
     /// The catalog cannot be read.
     pub fn projects(&self) -> Result<Vec<Project>, CatalogError> {
         self.read(|connection| {
-            let mut select = connection.prepare("SELECT content FROM projects ORDER BY name")?;
-            let rows = select.query_map([], |row| row.get::<_, String>(0))?;
-            let rows = rows.map(|content| Ok(listed(&content?)));
+            let sql =
+                "SELECT content, id FROM projects JOIN project_ids USING (name) ORDER BY name";
+            let mut select = connection.prepare(sql)?;
+            let rows = select.query_map([], |row| {
+                let content: String = row.get(0)?;
+                Ok((listed::<Project>(&content), row.get(1)?))
+            })?;
+            let project = |(project, id)| Some(Project { id, ..project? });
+            let rows = rows.map(|row| row.map(project));
             rows.filter_map(Result::transpose).collect()
         })
     }
@@ -86,19 +92,6 @@ impl Catalog {
         Ok(name.and_then(|name| name.parse().ok()))
     }
 
-    /// Returns the number of a project, which stays the same as long as the catalog exists.
-    ///
-    /// # Errors
-    /// It does not exist, or the catalog cannot be read.
-    pub fn project_id(&self, name: &ProjectName) -> Result<u32, CatalogError> {
-        let id = self.read(|connection| {
-            let sql = "SELECT id FROM project_ids WHERE name = ?1";
-            let row = connection.query_row(sql, [name.as_str()], |row| row.get(0));
-            row.optional()
-        })?;
-        id.ok_or_else(|| CatalogError::NoProject(name.clone()))
-    }
-
     /// Removes a project. Its builds stay.
     ///
     /// # Errors
@@ -116,8 +109,13 @@ impl Catalog {
 }
 
 fn project(connection: &Connection, name: &ProjectName) -> rusqlite::Result<Option<Project>> {
-    let sql = "SELECT content FROM projects WHERE name = ?1";
-    let row = connection.query_row(sql, [name.as_str()], |row| row.get::<_, String>(0));
-    let content = row.optional()?;
-    content.map(|content| from_json(&content)).transpose()
+    let sql = "SELECT content, id FROM projects JOIN project_ids USING (name) WHERE name = ?1";
+    let row = connection.query_row(sql, [name.as_str()], |row| {
+        Ok((row.get::<_, String>(0)?, row.get(1)?))
+    });
+    let Some((content, id)) = row.optional()? else {
+        return Ok(None);
+    };
+    let project = from_json(&content)?;
+    Ok(Some(Project { id, ..project }))
 }

@@ -313,11 +313,14 @@ fn a_removed_project_keeps_its_number() {
     for name in ["camera", "gateway"] {
         put_project(&catalog, name, &[]).unwrap();
     }
-    let id = catalog.project_id(&camera).unwrap();
-    assert_ne!(id, catalog.project_id(&gateway).unwrap());
+    let id_of = |name| catalog.project(name).unwrap().id;
+    let id = id_of(&camera);
+    assert_ne!(id, id_of(&gateway));
+    let listed: Vec<_> = catalog.projects().unwrap().iter().map(|it| it.id).collect();
+    assert_eq!(listed, [id, id_of(&gateway)]);
     catalog.remove_project(&camera).unwrap();
     assert_eq!(catalog.project_with_id(id).unwrap(), Some(camera.clone()));
     put_project(&catalog, "camera", &[]).unwrap();
-    assert_eq!(catalog.project_id(&camera).unwrap(), id);
+    assert_eq!(id_of(&camera), id);
     assert_eq!(catalog.project_with_id(77).unwrap(), None);
 }
