@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::builds::Build;
+use config::builds::{Build, State};
 use config::controllers::ControllerStatus;
 use config::task::Outcome;
 use rustix::process::Signal;
@@ -173,14 +173,14 @@ fn every_session_has_one_result_whatever_is_killed_or_lost() {
     wait_until("the task runs", || {
         builds(&host)
             .iter()
-            .any(|it| it.controller.is_some() && it.started.is_some() && it.outcome.is_none())
+            .any(|it| it.controller.is_some() && it.state == State::Running)
     });
     let id = builds(&host).iter().map(|it| it.id.0).max().unwrap();
     host.stop(Signal::KILL);
     controller.kill();
     host.start();
     host.open_gate("demo", id);
-    host.wait_for(id, config::builds::State::Finished);
+    host.wait_for(id, State::Finished);
     wait_until("a report has failed", || {
         let controllers = controllers(&host);
         controllers[0]
@@ -222,7 +222,7 @@ fn an_urgent_task_interrupts_a_slow_one_which_is_done_again() {
     wait_until("the slow task runs", || {
         builds(&host)
             .iter()
-            .any(|it| it.controller.is_some() && it.started.is_some())
+            .any(|it| it.controller.is_some() && it.state == State::Running)
     });
     urgent.add("quick", "demo");
     wait_for_result(&urgent, "quick", &["success"]);
@@ -230,7 +230,7 @@ fn an_urgent_task_interrupts_a_slow_one_which_is_done_again() {
     wait_until("the slow task runs again", || {
         builds(&host)
             .iter()
-            .filter(|it| it.outcome.is_none() && it.started.is_some())
+            .filter(|it| it.state == State::Running)
             .count()
             == 1
     });

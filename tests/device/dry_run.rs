@@ -44,7 +44,7 @@ fn host() -> BuildHost {
 }
 
 /// The verbs that change nothing or have no plan.
-const NO_PLAN: [&str; 15] = [
+const NO_PLAN: [&str; 16] = [
     "list",
     "slsa",
     "status",
@@ -58,6 +58,7 @@ const NO_PLAN: [&str; 15] = [
     "explain",
     "top",
     "console",
+    "controllers",
     "login",
     "completions",
 ];
