@@ -13,7 +13,7 @@ use config::task::Outcome;
 use sys::command;
 use tempfile::TempDir;
 use tests::agent::AgentHost;
-use tests::write_file;
+use tests::{wait_until, write_file};
 
 const LIMIT: Duration = Duration::from_mins(1);
 const MARKER: &str = "root/etc/marker";
@@ -173,6 +173,14 @@ fn bisect_finds_the_commit_of_a_layer_and_the_revision_of_the_machine() {
     repositories.commit("meta-camera", "recipe", "six");
     upgrade(&host, |files| write_file(&files.join("root/etc/more"), "2"));
     upgrade(&host, |files| fs::remove_file(files.join(MARKER)).unwrap());
+    wait_until("the newest revision has an image", || {
+        let view = host.host.view("demo");
+        let newest = view.revisions.last().unwrap().uuid.to_string();
+        view.images.iter().any(|image| {
+            let of = image.provenance.as_ref().map(|it| &it.revision_uuid);
+            image.complete && of == Some(&newest)
+        })
+    });
     let submitted = host.machinectl(&["project", "build", "camera"]).success();
     let id: u64 = submitted.stdout.trim().parse().unwrap();
     let build = host.wait_for(id, State::Finished);

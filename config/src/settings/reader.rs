@@ -309,7 +309,7 @@ impl<'a> Reader<'a> {
 
     /// Reads `true` or `false`, the default.
     pub(super) fn flag(&mut self, key: &'static str) -> bool {
-        self.value(key, "true or false", |value| value.as_bool())
+        self.value(key, "true or false", DeValue::as_bool)
             .unwrap_or(false)
     }
 

@@ -339,12 +339,12 @@ fn an_abnormal_result_of_a_controllers_task_is_final() {
 #[test]
 fn the_end_of_a_lease_counts_only_without_a_result() {
     let end = state::LeaseEnd::Interrupted("urgent".parse().unwrap());
-    let cancelled = || JobError::Guest(GuestFailure::Cancelled);
+    let ended = || JobError::Guest(GuestFailure::Cancelled);
     let facts = |ended| Facts {
         lease_end: Some(end.clone()),
         ..Facts::of_end(ended)
     };
-    let verdict = Verdict::of(facts(Err(cancelled())));
+    let verdict = Verdict::of(facts(Err(ended())));
     assert_eq!(verdict, Verdict::LeaseEnded(end.clone()));
     assert!(!verdict.may_be_held() && !verdict.is_good());
     let result = Collected {
@@ -356,7 +356,7 @@ fn the_end_of_a_lease_counts_only_without_a_result() {
     assert!(Verdict::of(facts(Ok(result))).is_good());
     let canceled = Facts {
         canceled: true,
-        ..facts(Err(cancelled()))
+        ..facts(Err(ended()))
     };
     assert_eq!(Verdict::of(canceled), Verdict::Canceled);
 }
