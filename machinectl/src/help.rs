@@ -131,6 +131,7 @@ const HOST: &[Entry] = &[
 const TOASTER: &[Entry] = &[
     ("toaster buildslist", &[SOCKET]),
     ("toaster builddelete", &[SOCKET, JSON]),
+    ("toaster buildimport", &[SOCKET, QUIET]),
     ("toaster loaddata", &[SOCKET, JSON, QUIET]),
     ("toaster lsupdates", &[SOCKET, JSON, QUIET]),
     ("toaster perf", &[]),

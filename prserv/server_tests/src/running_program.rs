@@ -66,6 +66,13 @@ impl RunningProgram {
         self.log.lock().unwrap().clone()
     }
 
+    /// Waits until the server has logged a text.
+    pub fn wait_for_log(&self, text: &str) {
+        wait_until(&format!("the server logs {text:?}"), || {
+            self.log().contains(text)
+        });
+    }
+
     /// Sends a signal to the server.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());

@@ -1,7 +1,7 @@
 //! A worker for a machine that builds tasks of a controller, as build2's works: it shares no code
 //! with this host, neither for manifests nor for transfers.
 //!
-//! usage: bbot-worker [--bootstrap | --startup] [--tftp-host ADDRESS[:PORT]]
+//! usage: `bbot-worker [--bootstrap | --startup] [--tftp-host ADDRESS[:PORT]]`
 //!
 //! `--bootstrap` prints the bootstrap manifest. `--startup` starts the build, as a program of its
 //! own. Without either, the task `task.manifest` is fetched and built in the current directory. The
