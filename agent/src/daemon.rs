@@ -18,9 +18,11 @@ use store::toolchains::Toolchains;
 use store::{RefusalKind, Volume};
 use sys::blocking::blocking;
 use telemetry::Telemetry;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::{info, warn};
 
 use crate::api;
@@ -403,13 +405,8 @@ async fn serve_pr(agent: &Arc<AgentState>) -> Result<Option<Serving>, StartError
     let listeners = listeners.context(|| format!("listen on {address} for the PR service"))?;
     let server = pr_service::server(agent.bitbake.pr.clone(), &agent.settings().pr)
         .context(|| "read the tokens of the setting pr.token_file".to_owned())?;
-    let mut serving = JoinSet::new();
-    for listener in listeners {
-        let stopped = agent.stopping.clone().cancelled_owned();
-        serving.spawn(server.clone().serve(listener, stopped));
-    }
-    let serve = async move { serving.join_all().await.into_iter().collect() };
-    Ok(Some(tokio::spawn(serve)))
+    let serve = |listener, stopped| server.clone().serve(listener, stopped);
+    Ok(Some(serve_all(agent, listeners, serve)))
 }
 
 /// Serves the hash equivalence service on the network if the settings say so.
@@ -424,11 +421,22 @@ async fn serve_hashserv(agent: &Arc<AgentState>) -> Result<Option<Serving>, Star
     let listeners =
         listeners.context(|| format!("listen on {address} for the hash equivalence service"))?;
     let server = hash_service::server(service, settings);
+    let serve = |listener, stopped| server.clone().serve(listener, stopped);
+    Ok(Some(serve_all(agent, listeners, serve)))
+}
+
+/// Serves a service on all of its sockets until the agent stops.
+fn serve_all<F>(
+    agent: &AgentState,
+    listeners: Vec<TcpListener>,
+    serve: impl Fn(TcpListener, WaitForCancellationFutureOwned) -> F,
+) -> Serving
+where
+    F: Future<Output = std::io::Result<()>> + Send + 'static,
+{
     let mut serving = JoinSet::new();
     for listener in listeners {
-        let stopped = agent.stopping.clone().cancelled_owned();
-        serving.spawn(server.clone().serve(listener, stopped));
+        serving.spawn(serve(listener, agent.stopping.clone().cancelled_owned()));
     }
-    let serve = async move { serving.join_all().await.into_iter().collect() };
-    Ok(Some(tokio::spawn(serve)))
+    tokio::spawn(async move { serving.join_all().await.into_iter().collect() })
 }

@@ -2,18 +2,18 @@
 //! host machine. The toolchain is a script that reads the archives as BitBake's would.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use ::store::SubvolumeBackend;
-use ::store::subvolumes::BtrfsBackend;
 use config::builds::State;
 use config::task::Outcome;
 use sys::command;
 use tempfile::TempDir;
 use tests::agent::AgentHost;
 use tests::{wait_until, write_file};
+
+use crate::rebuild_bisect::upgrade;
 
 const LIMIT: Duration = Duration::from_mins(1);
 const MARKER: &str = "root/etc/marker";
@@ -125,19 +125,6 @@ fn host(repositories: &Repositories) -> AgentHost {
         host.machinectl(line).success();
     }
     host
-}
-
-/// Upgrades the machine after a change of its files.
-fn upgrade(host: &AgentHost, change: impl FnOnce(&Path)) {
-    let mount = host.host.mount.path();
-    let work = mount.join("work");
-    if !work.exists() {
-        BtrfsBackend.snapshot(&mount.join("demo-1"), &work).unwrap();
-    }
-    change(&work);
-    let work = work.display().to_string();
-    host.machinectl(&["upgrade", "demo", "--from", &work])
-        .success();
 }
 
 #[test]

@@ -14,7 +14,7 @@ const MARKER: &str = "root/etc/marker.h";
 const PROGRAM: &str = "#include \"/etc/marker.h\"\nint main(void) { return 0; }\n";
 
 /// Upgrades the machine `demo` after a change of its files.
-fn upgrade(host: &AgentHost, change: impl FnOnce(&Path)) {
+pub(crate) fn upgrade(host: &AgentHost, change: impl FnOnce(&Path)) {
     let mount = host.host.mount.path();
     let work = mount.join("work");
     if !work.exists() {
