@@ -280,7 +280,13 @@ fn read(url: &str, response: Response) -> Result<Vec<u8>, IndexError> {
     };
     let mut body = Vec::new();
     let read = response.take(BYTES_MAX + 1).read_to_end(&mut body);
-    read.map_err(|error| fault(format!("it ends early: {error}")))?;
+    read.map_err(|error| {
+        // The text of the client hides a limit that was exceeded in the error below it.
+        fault(format!(
+            "it ends early: {}",
+            sys::error_report::chain(&error)
+        ))
+    })?;
     if body.len() as u64 > BYTES_MAX {
         return Err(fault(format!("it has more than {BYTES_MAX} bytes")));
     }
