@@ -16,7 +16,7 @@ use linerpc::sockets::Socket;
 use linerpc::{Connections, Endpoint, Framing, connection};
 use sys::observer::Observer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::access::{Access, Rights};
@@ -124,21 +124,32 @@ impl Server {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let endpoint = |address: SocketAddr, name| {
-            let rights = self.access.rights_of(address.ip());
-            self.authorize(peer(name, rights))
-        };
+        let endpoint = |address, name| self.endpoint(address, name);
         let connections = &self.connections;
         connections.serve_tcp(listener, shutdown, endpoint).await
     }
 
-    /// Serves all connections of a Unix socket as [`Server::serve`] does. Everyone who may open the
-    /// socket has all rights, except in lockdown.
-    pub async fn serve_unix(self, listener: UnixListener, shutdown: impl Future<Output = ()>) {
-        let rights = self.access.rights_of_trusted();
-        let endpoint = |name| self.authorize(peer(name, rights));
+    /// Serves all connections of a socket as [`Server::serve`] does. Everyone who may open a socket
+    /// in the file system has all rights, except in lockdown.
+    ///
+    /// # Errors
+    /// The socket options cannot be set.
+    pub async fn serve_socket(
+        self,
+        socket: Socket,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        let endpoint = |address, name| self.endpoint(address, name);
         let connections = &self.connections;
-        connections.serve_unix(listener, shutdown, endpoint).await;
+        connections.serve_socket(socket, shutdown, endpoint).await
+    }
+
+    fn endpoint(&self, address: Option<SocketAddr>, name: Arc<str>) -> AuthorizedService {
+        let rights = match address {
+            Some(address) => self.access.rights_of(address.ip()),
+            None => self.access.rights_of_trusted(),
+        };
+        self.authorize(peer(name, rights))
     }
 
     fn authorize(&self, peer: Peer) -> AuthorizedService {
@@ -148,25 +159,6 @@ impl Server {
             peer,
             quit: self.quit.clone(),
             exports: Arc::clone(&self.exports),
-        }
-    }
-
-    /// Serves all connections of a socket as [`Server::serve`] or [`Server::serve_unix`] does.
-    ///
-    /// # Errors
-    /// The socket options cannot be set.
-    pub async fn serve_socket(
-        self,
-        socket: Socket,
-        shutdown: impl Future<Output = ()>,
-    ) -> io::Result<()> {
-        match socket {
-            Socket::Tcp(listener) => self.serve(TcpListener::from_std(listener)?, shutdown).await,
-            Socket::Unix(listener, _) => {
-                let listener = UnixListener::from_std(listener)?;
-                self.serve_unix(listener, shutdown).await;
-                Ok(())
-            }
         }
     }
 }

@@ -47,7 +47,10 @@ pub fn options(settings: &Hashserv) -> Result<OpenOptions, SettingsError> {
         unused_age_max: settings.unused_age_max,
     };
     if let Some(upstream) = &settings.upstream {
-        options.upstream = Some(Address::parse(upstream, &proxies(settings)?)?);
+        options.upstream = Some(Address::parse(
+            upstream,
+            &Proxies::chosen(settings.proxy.as_deref())?,
+        )?);
     }
     Ok(options)
 }
@@ -80,22 +83,10 @@ pub fn server_for_guest(service: Service, access: HashservAccess, name: &str) ->
         owner: Some(access.owner),
         ..Access::default()
     };
-    let limits = Limits {
-        connections_max: GUEST_CONNECTIONS_MAX,
-        connections_per_peer_max: GUEST_CONNECTIONS_MAX,
-        ..Limits::default()
-    };
     Server::new(service)
         .with_access(access)
-        .with_limits(limits)
+        .with_limits(Limits::of_one_peer(GUEST_CONNECTIONS_MAX))
         .with_peer_name(name)
-}
-
-fn proxies(settings: &Hashserv) -> Result<Proxies, TargetError> {
-    match &settings.proxy {
-        Some(proxy) => Proxies::fixed(proxy),
-        None => Proxies::from_environment(|name| std::env::var(name).ok()),
-    }
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ enum Cause {
 /// The setting `pr.proxy` or `pr.upstream` is invalid.
 pub fn options(pr: &Pr) -> Result<OpenOptions, TargetError> {
     let mut options = OpenOptions::new(pr.database.as_str()).read_only(pr.mode == PrMode::ReadOnly);
-    let target = |server: &String| Target::parse(server, &proxies(pr)?);
+    let target = |server: &String| Target::parse(server, &Proxies::chosen(pr.proxy.as_deref())?);
     options.audit_log.clone_from(&pr.audit_log);
     options.upstream = pr.upstream.as_ref().map(target).transpose()?;
     Ok(options)
@@ -92,14 +92,9 @@ pub fn server(service: Service, pr: &Pr) -> io::Result<Server> {
 pub fn server_for_guest(service: Service, pr: &Pr, name: &str) -> Server {
     let mut access = access(pr, Writers::Anyone);
     access.requests = Requests::Queries;
-    let limits = Limits {
-        connections_max: GUEST_CONNECTIONS_MAX,
-        connections_per_peer_max: GUEST_CONNECTIONS_MAX,
-        ..Limits::default()
-    };
     Server::new(service)
         .with_access(access)
-        .with_limits(limits)
+        .with_limits(Limits::of_one_peer(GUEST_CONNECTIONS_MAX))
         .with_peer_name(name)
 }
 
@@ -171,7 +166,7 @@ fn route<'p>(pr: &'p Pr, package: &str) -> Option<&'p PackageRoute> {
 
 /// Requests a value from another server.
 async fn remote_value(pr: &Pr, server: &str, tuple: &Tuple) -> Result<String, Cause> {
-    let target = Target::parse(server, &proxies(pr)?)?;
+    let target = Target::parse(server, &Proxies::chosen(pr.proxy.as_deref())?)?;
     let token = pr
         .client_token_file
         .as_deref()
@@ -194,13 +189,6 @@ fn read_token(path: &Path) -> Result<ClientToken, Cause> {
     let text = sys::trusted::read_text(path).map_err(failed)?;
     text.parse()
         .map_err(|error| failed(io::Error::other::<MalformedToken>(error)))
-}
-
-fn proxies(pr: &Pr) -> Result<Proxies, TargetError> {
-    match &pr.proxy {
-        Some(proxy) => Proxies::fixed(proxy),
-        None => Proxies::from_environment(|name| std::env::var(name).ok()),
-    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use linerpc::sockets::Socket;
 use linerpc::{Connections, Endpoint, Framing, Limits, connection};
 use sys::observer::Observer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::service::Service;
@@ -116,14 +116,7 @@ impl Server {
         connections.serve_tcp(listener, shutdown, endpoint).await
     }
 
-    /// Serves all connections to a socket in the file system, as [`Server::serve`].
-    pub async fn serve_unix(self, listener: UnixListener, shutdown: impl Future<Output = ()>) {
-        let endpoint = |name| self.endpoint(name);
-        let connections = &self.connections;
-        connections.serve_unix(listener, shutdown, endpoint).await;
-    }
-
-    /// Serves all connections of a socket as [`Server::serve`] or [`Server::serve_unix`] does.
+    /// Serves all connections of a socket as [`Server::serve`] does.
     ///
     /// # Errors
     /// The socket options cannot be set.
@@ -132,14 +125,9 @@ impl Server {
         socket: Socket,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        match socket {
-            Socket::Tcp(listener) => self.serve(TcpListener::from_std(listener)?, shutdown).await,
-            Socket::Unix(listener, _) => {
-                let listener = UnixListener::from_std(listener)?;
-                self.serve_unix(listener, shutdown).await;
-                Ok(())
-            }
-        }
+        let endpoint = |_, name| self.endpoint(name);
+        let connections = &self.connections;
+        connections.serve_socket(socket, shutdown, endpoint).await
     }
 
     fn endpoint(&self, peer: Arc<str>) -> HashEndpoint {

@@ -22,6 +22,7 @@ use crate::listener::{
     self, Accepted, Deadlines, LazyStream, Listener, PeerKey, Places, TimedStream,
 };
 use crate::session::Endpoint;
+use crate::sockets::Socket;
 
 /// The flags of accepted sockets.
 const ACCEPT_FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
@@ -55,6 +56,15 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Returns the limits of a server whose connections all have one peer.
+    pub fn of_one_peer(connections_max: usize) -> Self {
+        Self {
+            connections_max,
+            connections_per_peer_max: connections_max,
+            ..Self::default()
+        }
+    }
+
     /// Returns the places of a server with these limits.
     pub fn places(&self) -> Places {
         Places::new(self.connections_max, self.connections_per_peer_max)
@@ -152,7 +162,7 @@ impl Connections {
         &self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
-        endpoint: impl Fn(SocketAddr, Arc<str>) -> E,
+        endpoint: impl Fn(Option<SocketAddr>, Arc<str>) -> E,
     ) -> io::Result<()> {
         let deadlines = self.limits.deadlines;
         listener::prepare(&listener, deadlines.write)?;
@@ -161,7 +171,7 @@ impl Connections {
             let observer = self.observer.clone();
             let stream = LazyStream::new(stream, deadlines);
             let stream = InspectReader::new(stream, move |_: &[u8]| observer.observe());
-            let endpoint = endpoint(address, self.peer_name(&address));
+            let endpoint = endpoint(Some(address), self.peer_name(&address));
             connection::serve(endpoint, stream, stop.clone())
         };
         let listener = TcpSocket::new(listener)?;
@@ -169,20 +179,43 @@ impl Connections {
         Ok(())
     }
 
+    /// Serves all connections to a socket as [`Connections::serve_tcp`] does. The peers of one in the
+    /// file system have no address, and are known by the numbers of their users.
+    ///
+    /// # Errors
+    /// The socket options cannot be set.
+    pub async fn serve_socket<E: Endpoint>(
+        &self,
+        socket: Socket,
+        shutdown: impl Future<Output = ()>,
+        endpoint: impl Fn(Option<SocketAddr>, Arc<str>) -> E,
+    ) -> io::Result<()> {
+        match socket {
+            Socket::Tcp(listener) => {
+                let listener = TcpListener::from_std(listener)?;
+                self.serve_tcp(listener, shutdown, endpoint).await
+            }
+            Socket::Unix(listener, _) => {
+                let listener = UnixListener::from_std(listener)?;
+                self.serve_unix(listener, shutdown, endpoint).await;
+                Ok(())
+            }
+        }
+    }
+
     /// Serves all connections to a socket in the file system as [`Connections::serve_tcp`] does.
-    /// Peers are known by the numbers of their users.
-    pub async fn serve_unix<E: Endpoint>(
+    async fn serve_unix<E: Endpoint>(
         &self,
         listener: UnixListener,
         shutdown: impl Future<Output = ()>,
-        endpoint: impl Fn(Arc<str>) -> E,
+        endpoint: impl Fn(Option<SocketAddr>, Arc<str>) -> E,
     ) {
         let (stopping, stop) = stop_after(shutdown);
         let serve = |(stream, user): (_, u32)| {
             let observer = self.observer.clone();
             let stream = TimedStream::new(stream, self.limits.deadlines);
             let stream = InspectReader::new(stream, move |_: &[u8]| observer.observe());
-            let endpoint = endpoint(self.peer_name(&format_args!("user {user}")));
+            let endpoint = endpoint(None, self.peer_name(&format_args!("user {user}")));
             connection::serve(endpoint, stream, stop.clone())
         };
         let listener = UnixSocket(listener);

@@ -77,6 +77,18 @@ impl Proxies {
         })
     }
 
+    /// Returns the settings with the proxy that was chosen, as [`Proxies::fixed`]; without one, those
+    /// of this process's environment.
+    ///
+    /// # Errors
+    /// A proxy cannot be used.
+    pub fn chosen(proxy: Option<&str>) -> Result<Self, TargetError> {
+        match proxy {
+            Some(proxy) => Self::fixed(proxy),
+            None => Self::from_environment(|name| std::env::var(name).ok()),
+        }
+    }
+
     /// Returns the settings of the environment: `https_proxy`, else `all_proxy`, and `no_proxy`, in
     /// lower or upper case.
     pub fn from_environment(

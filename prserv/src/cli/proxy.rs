@@ -1,7 +1,5 @@
 //! The proxy of a command's own connections.
 
-use std::env;
-
 use anyhow::Context;
 use prserv::client::{Proxies, Target};
 
@@ -18,10 +16,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// Parses the `HOST:PORT` of a server and selects its proxy.
     pub(crate) fn target(&self, text: &str) -> anyhow::Result<Target> {
-        let proxies = match &self.proxy {
-            Some(proxy) => Proxies::fixed(proxy),
-            None => Proxies::from_environment(|name| env::var(name).ok()),
-        };
+        let proxies = Proxies::chosen(self.proxy.as_deref());
         Ok(Target::parse(
             text,
             &proxies.context("the proxy is invalid")?,

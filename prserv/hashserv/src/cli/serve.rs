@@ -1,6 +1,5 @@
 //! `hashserv serve`.
 
-use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -114,10 +113,7 @@ impl Arguments {
             unused_age_max: self.keep_unused_days.map(days),
         };
         if let Some(upstream) = self.upstream.as_deref().filter(|text| !text.is_empty()) {
-            let proxies = match &self.proxy {
-                Some(proxy) => Proxies::fixed(proxy),
-                None => Proxies::from_environment(|name| env::var(name).ok()),
-            };
+            let proxies = Proxies::chosen(self.proxy.as_deref());
             let address = Address::parse(upstream, &proxies.context("the proxy is invalid")?);
             options.upstream =
                 Some(address.with_context(|| format!("`{upstream}` is no upstream server"))?);
