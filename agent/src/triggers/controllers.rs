@@ -68,8 +68,8 @@ pub(crate) async fn run(agent: Arc<AgentState>, members: Vec<Member>) {
         let (agent, member) = (Arc::clone(&agent), member.clone());
         tokio::spawn(async move { outbox::run(&agent, &member).await });
     }
-    let watched = Arc::clone(&agent);
-    tokio::spawn(async move { leases::run(&watched).await });
+    let (watched, has_controllers) = (Arc::clone(&agent), !members.is_empty());
+    tokio::spawn(async move { leases::run(&watched, has_controllers).await });
     if !members.is_empty() {
         asking::run(&agent, &members).await;
     }

@@ -18,11 +18,13 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// The longest time that a lease can have left.
 const LEFT_MAX: Duration = Duration::from_hours(24 * 365);
 
-/// Ends the leases whose time is over, until the agent stops.
-pub(super) async fn run(agent: &AgentState) {
+/// Ends the leases whose time is over, until the agent stops. Without controllers that could give
+/// tasks, returns when no lease of an earlier agent is left.
+pub(super) async fn run(agent: &AgentState, has_controllers: bool) {
     let mut deadlines = BTreeMap::new();
     while !agent.stopping.is_cancelled() {
         match agent.records.open_leases().await {
+            Ok(open) if open.is_empty() && !has_controllers => return,
             Ok(open) => {
                 let builds: Vec<_> = open.into_iter().map(|(_, build)| build).collect();
                 for id in expired(&builds, &mut deadlines, Timestamp::now(), Instant::now()) {

@@ -93,22 +93,26 @@ async fn report(
             }
             (Step::Result, Answer::Accepted(answer)) => {
                 info!(build = %build.id, controller = %lease.controller, answer, "reported a result");
-                agent
-                    .records
-                    .settle_lease(build.id, answer, Timestamp::now())
-                    .await?;
-                return Ok(None);
+                return settled(agent, build, answer).await;
             }
             (Step::Result, Answer::Refused(answer)) => {
                 warn!(build = %build.id, controller = %lease.controller, answer, "a controller refuses a result");
-                agent
-                    .records
-                    .settle_lease(build.id, answer, Timestamp::now())
-                    .await?;
-                return Ok(None);
+                return settled(agent, build, answer).await;
             }
         }
     }
+}
+
+/// Records that a report need not be sent again.
+async fn settled(
+    agent: &AgentState,
+    build: &Build,
+    answer: String,
+) -> Result<Option<u32>, RecordsError> {
+    let settle = agent
+        .records
+        .settle_lease(build.id, answer, Timestamp::now());
+    settle.await.map(|()| None)
 }
 
 async fn send(
