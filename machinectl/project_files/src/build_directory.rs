@@ -95,15 +95,16 @@ fn place(path: &Path, checkouts: &mut Vec<Checkout>) -> Result<(Repository, Stri
     let exists = |path: &Path| path.canonicalize().ok().filter(|path| path.is_dir());
     let path =
         exists(path).ok_or_else(|| format!("the directory {} does not exist", path.display()))?;
-    let found = Checkout::of(&path)?;
-    let inner = path
-        .strip_prefix(&found.top)
-        .map_err(|error| error.to_string())?;
+    let top = Checkout::top_of(&path)?;
+    let inner = path.strip_prefix(&top).map_err(|error| error.to_string())?;
     let inner = inner.display().to_string();
-    let repository = found.repository()?;
-    if !checkouts.iter().any(|it| it.top == found.top) {
-        checkouts.push(found);
+    let known = checkouts.iter().find(|it| it.top == top);
+    if let Some(known) = known {
+        return Ok((known.repository()?, inner));
     }
+    let found = Checkout::inspect(top)?;
+    let repository = found.repository()?;
+    checkouts.push(found);
     Ok((repository, inner))
 }
 

@@ -30,18 +30,25 @@ pub(super) struct Checkout {
 }
 
 impl Checkout {
-    /// Inspects the checkout that contains a directory.
+    /// Returns the directory of the checkout that contains a directory.
     ///
     /// # Errors
-    /// The directory is in no checkout, or git fails.
-    pub(super) fn of(directory: &Path) -> Result<Self, String> {
+    /// The directory is in no checkout.
+    pub(super) fn top_of(directory: &Path) -> Result<PathBuf, String> {
         let top = git(directory, &["rev-parse", "--show-toplevel"]).map_err(|error| {
             format!(
                 "{} is in no repository, of which builds take commits: {error}",
                 directory.display()
             )
         })?;
-        let top = PathBuf::from(top);
+        Ok(PathBuf::from(top))
+    }
+
+    /// Inspects the checkout in a directory.
+    ///
+    /// # Errors
+    /// git fails.
+    pub(super) fn inspect(top: PathBuf) -> Result<Self, String> {
         let ask = |arguments: &[&str]| git(&top, arguments).ok().filter(|it| !it.is_empty());
         let upstream = ask(&["rev-parse", "--abbrev-ref", "@{upstream}"]);
         let ahead = ask(&["rev-list", "--count", "@{upstream}..HEAD"]);

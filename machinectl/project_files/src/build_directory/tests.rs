@@ -33,11 +33,11 @@ impl Work {
     fn new() -> Self {
         let work = Self(tempfile::tempdir().unwrap());
         repository(&work.path("upstream"), &["meta/conf/layer.conf"]);
-        repository(&work.path("work/bitbake"), &["bin/bitbake"]);
-        repository(&work.path("work/meta-own"), &["conf/layer.conf"]);
-        let (from, to) = (work.path("upstream"), work.path("work/oe-core"));
+        repository(&work.path("checkouts/bitbake"), &["bin/bitbake"]);
+        repository(&work.path("checkouts/meta-own"), &["conf/layer.conf"]);
+        let (from, to) = (work.path("upstream"), work.path("checkouts/oe-core"));
         let line = format!("clone --quiet {} {}", from.display(), to.display());
-        git(&work.path("work"), &line);
+        git(&work.path("checkouts"), &line);
         work.write(
             "conf/bblayers.conf",
             "BBLAYERS ?= \" \\\n ${TOPDIR}/../oe-core/meta \\\n ${TOPDIR}/../meta-own\"\n",
@@ -54,13 +54,13 @@ impl Work {
     }
 
     fn write(&self, file: &str, text: &str) {
-        let path = self.path("work/build").join(file);
+        let path = self.path("checkouts/build").join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         sys::file::replace(&path, text.as_bytes()).unwrap();
     }
 
     fn import(&self) -> Result<Imported, ImportError> {
-        crate::read(&self.path("work/build"), &Choices::default())
+        crate::read(&self.path("checkouts/build"), &Choices::default())
     }
 }
 
@@ -80,7 +80,7 @@ fn a_build_directory_becomes_a_project() {
 #[test]
 fn what_builds_do_not_have_is_noted() {
     let work = Work::new();
-    let clone = work.path("work/oe-core");
+    let clone = work.path("checkouts/oe-core");
     sys::file::replace(&clone.join("meta/new"), b"").unwrap();
     git(&clone, "add .");
     git(&clone, "commit --quiet --message=second");
@@ -104,7 +104,7 @@ fn faults_name_the_file_and_the_remedy() {
     let text = fault(&work);
     assert!(text.contains("local.conf: line 2: `require`"), "{text}");
     work.write("conf/local.conf", "");
-    fs::remove_dir_all(work.path("work/bitbake")).unwrap();
+    fs::remove_dir_all(work.path("checkouts/bitbake")).unwrap();
     let text = fault(&work);
     assert!(
         text.contains("there is no BitBake (`bitbake/bin/bitbake`) in or beside"),
