@@ -5,13 +5,16 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use config::settings::{Fault, Reloaded, Settings};
+use config::settings::{Fault, Settings};
 use state::AgentState;
 use store::default_paths;
 use tracing::{error, info, warn};
 use tracing_subscriber::filter::ParseError;
 
 use crate::log::LogFilter;
+
+/// Names of settings.
+type Names = Vec<&'static str>;
 
 /// A settings file.
 #[derive(Debug, Clone)]
@@ -88,8 +91,8 @@ impl SettingsFile {
     /// changes nothing. Blocks.
     pub(crate) fn reload(&self, agent: &AgentState, log: &LogFilter) {
         match self.apply(agent, log) {
-            Ok(reloaded) => {
-                let (applied, kept) = (reloaded.applied.join(" "), reloaded.kept.join(" "));
+            Ok((applied, kept)) => {
+                let (applied, kept) = (applied.join(" "), kept.join(" "));
                 info!(applied, "reloaded the settings");
                 if !kept.is_empty() {
                     warn!(kept, "changed settings need a restart of the agent");
@@ -102,12 +105,13 @@ impl SettingsFile {
         }
     }
 
-    fn apply(&self, agent: &AgentState, log: &LogFilter) -> Result<Reloaded, SettingsError> {
+    /// Returns the names of what is in effect, and of what needs a restart.
+    fn apply(&self, agent: &AgentState, log: &LogFilter) -> Result<(Names, Names), SettingsError> {
         let reloaded = agent.settings().reload(self.read()?);
         log.set(&reloaded.settings.log.filter)?;
-        agent.current_settings.set(reloaded.settings.clone());
+        agent.current_settings.set(reloaded.settings);
         agent.reloaded.notify_waiters();
         agent.wake.notify_one();
-        Ok(reloaded)
+        Ok((reloaded.applied, reloaded.kept))
     }
 }

@@ -45,7 +45,7 @@ class Layer:
         shutil.copytree(LAYER, directory)
         self.write("classes/hashes.bbclass", HASHES_CLASS)
         self.write("classes/chosen.bbclass", appended("CHOSEN", "do_compile"))
-        self.write("recipes/shared.inc", appended("SHARED", "do_install"))
+        self.write("recipes/common.inc", appended("SHARED", "do_install"))
         self.write("recipes/skipped.inc", SKIP)
         self.write("lib/words/__init__.py", 'BBIMPORTS = ["text"]\n')
         self.write("lib/words/text.py", 'def word():\n    return "a"\n')
@@ -58,7 +58,7 @@ class Layer:
 
     def add_recipe(self, name, dependency=""):
         text = f'SUMMARY = "1"\nSRC_URI = "file://a.c file://Makefile"\nDEPENDS = "{dependency}"\n'
-        text += "inherit chosen\n" if len(name) % 2 else "require ../shared.inc\n"
+        text += "inherit chosen\n" if len(name) % 2 else "require ../common.inc\n"
         text += 'WORD = "${@words.text.word()}"\ndo_unpack[vardeps] += "SUMMARY WORD"\n'
         self.write(f"recipes/{name}/{name}_1.0.bb", text)
         self.write(f"recipes/{name}/files/a.c", "int a;\n")
@@ -105,7 +105,7 @@ class Editor:
         return self._add_line("classes/chosen.bbclass", 'CHOSEN = "{}"')
 
     def change_include(self):
-        return self._add_line("recipes/shared.inc", 'SHARED = "{}"')
+        return self._add_line("recipes/common.inc", 'SHARED = "{}"')
 
     def change_base_class(self):
         return self._add_line("classes/base.bbclass", 'do_fetch[vardeps] += "BASE{}"')

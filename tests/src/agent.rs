@@ -308,8 +308,8 @@ impl AgentHost {
 
     /// Sends the agent a signal, waits for its end, and returns its exit code.
     pub fn stop(&mut self, signal: Signal) -> Option<i32> {
+        self.signal(signal);
         let mut agent = self.agent.take().expect("a running agent");
-        kill_process(Pid::from_child(&agent), signal).expect("a signal");
         agent.wait().expect("its end").code()
     }
 
