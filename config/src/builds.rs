@@ -6,6 +6,7 @@ mod labels;
 mod listing;
 mod log_position;
 mod priority;
+mod progress;
 mod record;
 mod request;
 mod resources;
@@ -28,9 +29,10 @@ pub use labels::{LabelError, Submitter, Target};
 pub use listing::{Cursor, LISTED_MAX, ListQuery, Sort, SortKey};
 pub use log_position::LogPosition;
 pub use priority::Priority;
+pub use progress::{Count, PreloadUse, Progress};
 pub use record::{
-    Artifact, Build, BuildInputs, BuiltPackage, Count, ForkOrigin, GuestKind, HostPolicy, LogTime,
-    Phase, PreloadUse, Progress, SourceOrigin, StartKind, Typist, Usage,
+    Artifact, Build, BuildInputs, BuiltPackage, ForkOrigin, GuestKind, HostPolicy, LogTime, Phase,
+    SourceOrigin, StartKind, Typist, Usage,
 };
 pub use request::{Fork, Request};
 pub use resources::{ResourceError, Resources};
