@@ -51,20 +51,7 @@ fn container_host() -> AgentHost {
 }
 
 fn submit(host: &AgentHost, toolchain: &str, script: &str) -> u64 {
-    let directory = tempfile::tempdir().unwrap();
-    let source = directory.path().join("script");
-    tests::write_file(&source, script);
-    let source = source.display().to_string();
-    let arguments = [
-        "build",
-        "demo",
-        &source,
-        "--toolchain",
-        toolchain,
-        "--no-coalesce",
-    ];
-    let submitted = host.machinectl(&arguments).success();
-    submitted.stdout.trim().parse().unwrap()
+    host.submit_script(script, &["--toolchain", toolchain])
 }
 
 /// Waits for the end of a build, and returns its record and its log.

@@ -42,13 +42,7 @@ fn host() -> AgentHost {
 }
 
 fn submit(host: &AgentHost, options: &[&str], script: &str) -> u64 {
-    let directory = tempfile::tempdir().unwrap();
-    let source = directory.path().join("script");
-    tests::write_file(&source, script);
-    let source = source.display().to_string();
-    let submitted =
-        host.machinectl(&[&["build", "demo", &source, "--no-coalesce"], options].concat());
-    submitted.success().stdout.trim().parse().unwrap()
+    host.submit_script(script, options)
 }
 
 /// Waits for the end of a build that succeeds, and returns its record and its log.

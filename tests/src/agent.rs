@@ -356,6 +356,16 @@ impl AgentHost {
         answer.stdout.trim().parse().expect("a number")
     }
 
+    /// Submits a build on the machine `demo` whose source is a file `script`, and returns its number.
+    pub fn submit_script(&self, script: &str, options: &[&str]) -> u64 {
+        let source = self.work.path().join("script");
+        crate::write_file(&source, script);
+        let source = source.display().to_string();
+        let build = ["build", "demo", &source, "--no-coalesce"];
+        let answer = self.machinectl(&[&build, options].concat()).success();
+        answer.stdout.trim().parse().expect("a number")
+    }
+
     /// Waits until a build stops at its breakpoint.
     pub fn wait_for_breakpoint(&self, id: u64) {
         wait_until(&format!("build {id} stops at its breakpoint"), || {
